@@ -1,0 +1,246 @@
+"""The oracles: every operator in dense float64 NumPy, written to be obviously right. No Numba, no cleverness.
+
+Cases that a kernel might decide in its own way are decided here, once:
+
+- A row that attends to nothing has weights 0, out = 0 and lse = -inf, whatever its query holds.
+- NaN or inf in a query, or in a key that the row keeps, acts on that row as IEEE arithmetic says.
+- A key or value that a row does not keep never reaches it, not even as 0 x NaN. (Tiled kernels promise this for keys;
+  their value tiles may spread a non-finite value vector to other rows.)
+
+A `mask` here is a 2-D bool array (seq_q, seq_kv), True = attend, or anything with `.to_dense()` that gives one (an
+ACSR), or a list of those, one per query head. Cost and memory are those of the dense arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Any, Literal, Protocol, TypeAlias, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from splat_numba.errors import ArgumentError, ArgumentTypeError
+
+__all__ = ["attention", "sddmm", "softmax", "spmm"]
+
+Float64: TypeAlias = NDArray[np.float64]
+Bool: TypeAlias = NDArray[np.bool_]
+
+
+class HasDense(Protocol):
+    """A stored mask, such as an ACSR."""
+
+    def to_dense(self) -> Bool:
+        """Give the mask as a 2-D bool array (seq_q, seq_kv)."""
+        ...
+
+
+OneMask: TypeAlias = Bool | HasDense
+Mask: TypeAlias = OneMask | Sequence[OneMask]
+Layout: TypeAlias = Literal["bhsd", "bshd"]
+
+
+@overload
+def attention(
+    q: ArrayLike, k: ArrayLike, v: ArrayLike, mask: Mask, *, scale: float | None = ...,
+    return_lse: Literal[False] = ..., layout: Layout = ..., kv_lengths: ArrayLike | None = ...,
+) -> Float64: ...  # fmt: skip
+@overload
+def attention(
+    q: ArrayLike, k: ArrayLike, v: ArrayLike, mask: Mask, *, scale: float | None = ...,
+    return_lse: Literal[True], layout: Layout = ..., kv_lengths: ArrayLike | None = ...,
+) -> tuple[Float64, Float64]: ...  # fmt: skip
+def attention(
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
+    mask: Mask,
+    *,
+    scale: float | None = None,
+    return_lse: bool = False,
+    layout: Layout = "bhsd",
+    kv_lengths: ArrayLike | None = None,
+) -> Float64 | tuple[Float64, Float64]:
+    """Masked attention: out_i = sum_j p_ij v_j with p_ij = exp(s_ij - lse_i), s_ij = scale * q_i.k_j over the kept j.
+
+    q: (batch, heads_q, seq_q, head_dim), k: (batch, heads_kv, seq_kv, head_dim), v: (batch, heads_kv, seq_kv,
+    value_dim), any real dtype, converted to float64; with layout="bshd" the axes are (batch, seq, heads, dim). The
+    batch axis, or the batch and heads axes, may be missing from all three. heads_q is a multiple of heads_kv; query
+    head h uses key head h // (heads_q // heads_kv). scale defaults to 1/sqrt(head_dim). kv_lengths: integers (batch,);
+    keys at or beyond an element's length are not kept.
+
+    Returns out, float64, shaped as q with value_dim last; with return_lse also the natural-log log-sum-exp, float64,
+    (batch, heads_q, seq_q) in either layout, less the missing axes.
+    Raises ArgumentError where shapes, the layout or kv_lengths do not fit, ArgumentTypeError if a mask is not bool.
+    """
+    ndim = np.ndim(q)
+    q4, k4, v4 = (four_axes(name, x, ndim, layout) for name, x in (("q", q), ("k", k), ("v", v)))
+    _check_operands(q4, k4, v4)
+    batch, heads, seq_q, head_dim = q4.shape
+    seq_kv, value_dim = v4.shape[2:]
+    kept = dense_masks(mask, heads, seq_q, seq_kv)
+    valid = valid_keys(kv_lengths, batch, seq_kv, has_batch=ndim == 4)
+    factor = 1 / sqrt(head_dim) if scale is None else float(scale)
+
+    out = np.empty((batch, heads, seq_q, value_dim))
+    lse = np.empty((batch, heads, seq_q))
+    for b in range(batch):
+        for h in range(heads):
+            g = h // (heads // k4.shape[1])
+            keep = kept[h] & valid[b]
+            weights, lse[b, h] = _softmax(_scores(q4[b, h], k4[b, g], keep, factor), keep)
+            out[b, h] = _combine(weights, v4[b, g], keep)
+    if layout == "bshd":
+        out = out.transpose(0, 2, 1, 3)
+    # The squeezed shapes; for two axes the head axis (size 1) goes as well, wherever the layout had it.
+    out = out.reshape((*np.shape(q)[:-1], value_dim))
+    lse = lse.reshape(lse.shape[4 - ndim :])
+    return (out, lse) if return_lse else out
+
+
+def sddmm(q: ArrayLike, k: ArrayLike, mask: Mask, *, scale: float = 1.0) -> Float64:
+    """Sampled product: scale * q_i.k_j where (i, j) is kept, 0 elsewhere.
+
+    q: (batch, heads_q, seq_q, head_dim), k: (batch, heads_kv, seq_kv, head_dim), leading axes may be missing from both.
+    Returns float64 (batch, heads_q, seq_q, seq_kv), less the missing axes. Raises as `attention` does.
+    """
+    ndim = np.ndim(q)
+    q4, k4 = four_axes("q", q, ndim), four_axes("k", k, ndim)
+    _check_operands(q4, k4, k4)
+    batch, heads, seq_q, _ = q4.shape
+    kept = dense_masks(mask, heads, seq_q, k4.shape[2])
+    out = np.empty((batch, heads, seq_q, k4.shape[2]))
+    for b in range(batch):
+        for h in range(heads):
+            out[b, h] = _scores(q4[b, h], k4[b, h // (heads // k4.shape[1])], kept[h], scale)
+    return out.reshape(out.shape[4 - ndim :])
+
+
+def softmax(scores: ArrayLike, mask: Mask) -> Float64:
+    """Softmax over the kept columns of every row; 0 where not kept, and in rows that keep nothing.
+
+    scores: (batch, heads, seq_q, seq_kv), leading axes may be missing; what stands where the mask is False is ignored.
+    Returns float64 of the same shape. Raises as `attention` does.
+    """
+    scores4 = four_axes("scores", scores, np.ndim(scores))
+    kept = dense_masks(mask, *scores4.shape[1:])
+    out = np.empty(scores4.shape)
+    for b in range(scores4.shape[0]):
+        for h in range(scores4.shape[1]):
+            out[b, h], _ = _softmax(scores4[b, h], kept[h])
+    return out.reshape(np.shape(scores))
+
+
+def spmm(weights: ArrayLike, v: ArrayLike, mask: Mask | None = None) -> Float64:
+    """Sparse times dense: out_i = sum over the kept j of weights_ij v_j.
+
+    weights: (batch, heads_q, seq_q, seq_kv), v: (batch, heads_kv, seq_kv, value_dim), leading axes may be missing from
+    both. Without a mask the kept pairs are those with a non-zero weight.
+    Returns float64 (batch, heads_q, seq_q, value_dim), less the missing axes. Raises as `attention` does.
+    """
+    ndim = np.ndim(weights)
+    weights4 = four_axes("weights", weights, ndim)
+    v4 = four_axes("v", v, ndim)
+    batch, heads, seq_q, seq_kv = weights4.shape
+    if v4.shape[0] != batch or v4.shape[2] != seq_kv or not v4.shape[1] or heads % v4.shape[1]:
+        raise ArgumentError(
+            f"v: wanted (batch, heads_kv, seq_kv, value_dim) to fit {np.shape(weights)=}, got {np.shape(v)}"
+        )
+    kept = None if mask is None else dense_masks(mask, heads, seq_q, seq_kv)
+    out = np.empty((batch, heads, seq_q, v4.shape[3]))
+    for b in range(batch):
+        for h in range(heads):
+            keep = weights4[b, h] != 0 if kept is None else kept[h]
+            out[b, h] = _combine(np.where(keep, weights4[b, h], 0.0), v4[b, h // (heads // v4.shape[1])], keep)
+    return out.reshape(out.shape[4 - ndim :])
+
+
+# One head: q (seq_q, head_dim), k (seq_kv, head_dim), v (seq_kv, value_dim), keep (seq_q, seq_kv).
+
+
+def _scores(q: Float64, k: Float64, keep: Bool, scale: float) -> Float64:
+    with np.errstate(all="ignore"):  # inf * 0 and the like give the NaN that is wanted
+        return np.where(keep, scale * (q @ k.T), 0.0)
+
+
+def _softmax(scores: Float64, keep: Bool) -> tuple[Float64, Float64]:
+    with np.errstate(all="ignore"):
+        top = np.where(keep, scores, -np.inf).max(axis=1, initial=-np.inf)
+        top = np.where(keep.any(axis=1), top, 0.0)
+        powers = np.where(keep, np.exp(scores - top[:, None]), 0.0)
+        total = powers.sum(axis=1)
+        lse = top + np.log(total)
+        weights = np.where(keep, powers / total[:, None], 0.0)
+    return weights, lse
+
+
+def _combine(weights: Float64, v: Float64, keep: Bool) -> Float64:
+    finite = np.isfinite(v).all(axis=1)
+    with np.errstate(all="ignore"):
+        out: Float64 = weights[:, finite] @ v[finite]
+        for kv_idx in np.flatnonzero(
+            ~finite
+        ):  # one by one, because 0 * NaN must not reach the rows that do not keep it
+            rows = keep[:, kv_idx]
+            out[rows] += weights[rows, kv_idx, None] * v[kv_idx]
+    return out
+
+
+# Arguments.
+
+
+def four_axes(name: str, x: ArrayLike, ndim: int, layout: Layout = "bhsd") -> Float64:
+    """Give x in float64 as (batch, heads, seq, dim); ndim is the number of axes that all arrays of the call have."""
+    array = np.asarray(x, np.float64)
+    if layout not in {"bhsd", "bshd"}:
+        raise ArgumentError(f"layout: wanted 'bhsd' or 'bshd', got {layout!r}; reorder the axes of {name} to one of these")
+    if not 2 <= array.ndim <= 4 or array.ndim != ndim:
+        raise ArgumentError(
+            f"{name}: wanted 2 to 4 axes and as many as the first argument ({ndim}), got shape {array.shape}; "
+            "leave leading axes out of all arrays or of none"
+        )
+    if layout == "bshd" and ndim > 2:
+        array = array.swapaxes(-2, -3)
+    return array.reshape((1,) * (4 - ndim) + array.shape)
+
+
+def _check_operands(q: Float64, k: Float64, v: Float64) -> None:
+    if k.shape[0] != q.shape[0] or k.shape[3] != q.shape[3]:
+        raise ArgumentError(
+            f"k: wanted the batch and head_dim of q, {q.shape[0]} and {q.shape[3]}, got shape {k.shape}"
+        )
+    if v.shape[:3] != k.shape[:3]:
+        raise ArgumentError(f"v: wanted the batch, heads and seq_kv of k, {k.shape[:3]}, got shape {v.shape}")
+    if not k.shape[1] or q.shape[1] % k.shape[1]:
+        raise ArgumentError(f"k: wanted a number of heads that divides heads_q = {q.shape[1]}, got {k.shape[1]}")
+
+
+def dense_masks(mask: Mask, heads: int, seq_q: int, seq_kv: int) -> list[Bool]:
+    """Give one bool array (seq_q, seq_kv) per query head; all the same array where there is one mask for all heads."""
+    if not isinstance(mask, list | tuple):
+        return [_dense_mask("mask", mask, seq_q, seq_kv)] * heads
+    if len(mask) != heads:
+        raise ArgumentError(f"mask: wanted one mask per query head, {heads}, got a list of {len(mask)}")
+    return [_dense_mask(f"mask[{h}]", one, seq_q, seq_kv) for h, one in enumerate(mask)]
+
+
+def _dense_mask(name: str, mask: Any, seq_q: int, seq_kv: int) -> Bool:
+    dense = np.asarray(mask.to_dense() if hasattr(mask, "to_dense") else mask)
+    if dense.dtype != np.bool_:
+        raise ArgumentTypeError(f"{name}: wanted a bool array, got {dense.dtype}; use mask.astype(bool) or mask > 0")
+    if dense.shape != (seq_q, seq_kv):
+        raise ArgumentError(f"{name}: wanted shape (seq_q, seq_kv) = {(seq_q, seq_kv)}, got {dense.shape}")
+    return dense
+
+
+def valid_keys(kv_lengths: ArrayLike | None, batch: int, seq_kv: int, *, has_batch: bool) -> Bool:
+    """Say which keys exist for each batch element: bool (batch, seq_kv)."""
+    if kv_lengths is None:
+        return np.ones((batch, seq_kv), np.bool_)
+    lengths = np.asarray(kv_lengths)
+    if not has_batch or lengths.shape != (batch,):
+        raise ArgumentError(f"kv_lengths: wanted one length per batch element, shape ({batch},), got {lengths.shape}")
+    if lengths.size and not (lengths.dtype.kind in "iu" and lengths.min() >= 0 and lengths.max() <= seq_kv):
+        raise ArgumentError(f"kv_lengths: wanted integers from 0 to seq_kv = {seq_kv}, got {lengths}")
+    return np.arange(seq_kv) < lengths[:, None]
