@@ -1,0 +1,182 @@
+"""Dense masks, CSR arrays and SciPy matrices to runs and back, with every argument checked."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from splat_numba.errors import FormatError, FormatTypeError
+from splat_numba.formats.canonical import Triples, canonicalise
+from splat_numba.formats.run_table import (
+    Runs,
+    check_shape,
+    columns,
+    concatenate,
+    from_canonical,
+    from_columns,
+    rows_of,
+    take_rows,
+    to_csr,
+)
+from splat_numba.formats.sweep import chunks
+
+# Dense masks are read and written this many entries at a time, to keep temporary arrays small beside the mask.
+_DENSE_BUDGET = 1 << 24
+
+
+def from_dense(mask: NDArray[np.bool_]) -> Runs:
+    """Runs of a (rows, cols) bool mask, True = attend.
+
+    Raises FormatTypeError unless the mask is a bool array, FormatError unless it has two axes.
+    """
+    mask = np.asarray(mask)
+    if mask.dtype != np.bool_:
+        raise FormatTypeError(
+            f"mask must be a 2-D bool array (True = attend), got dtype {mask.dtype}; a mask of numbers does not say "
+            "what NaN, inf and negative entries mean: pass `mask.astype(bool)` for 0/1 masks, or `mask > 0`."
+        )
+    if mask.ndim != 2:
+        raise FormatError(
+            f"mask must be a 2-D bool array, got shape {mask.shape}; pass one mask of shape (seq_q, seq_kv) a head."
+        )
+    shape = check_shape((mask.shape[0], mask.shape[1]))
+    empty = np.zeros(0, np.int64)
+    parts: list[Triples] = [(empty, empty, empty, empty)]
+    for lo, hi in chunks(np.full(shape[0], shape[1] + 2), _DENSE_BUDGET):
+        row, start, stop = _edges(mask[lo:hi])
+        parts.append(canonicalise(shape, (row + lo, start, np.ones_like(row), stop - start)))
+    return from_canonical(shape, concatenate(parts))
+
+
+def _edges(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(row, start, stop) of the maximal intervals of every row of the mask."""
+    rows, cols = mask.shape
+    padded = np.zeros((rows, cols + 2), np.bool_)
+    padded[:, 1:-1] = mask
+    flat = padded.ravel()
+    edges = np.flatnonzero(flat[1:] != flat[:-1])  # the padding keeps rows apart, so starts and stops alternate
+    row = edges[0::2] // (cols + 2)
+    offset = row * (cols + 2)
+    return row, edges[0::2] - offset, edges[1::2] - offset
+
+
+def to_dense(runs: Runs) -> NDArray[np.bool_]:
+    """The mask as a fresh (rows, cols) bool array, True = attend."""
+    rows, cols = runs.shape
+    mask = np.zeros((rows, cols), np.bool_)
+    row = rows_of(runs)
+    for lo, hi in chunks(np.full(rows, cols + 1), _DENSE_BUDGET):
+        first, end = int(runs.row_ptr[lo]), int(runs.row_ptr[hi])
+        intervals = np.flatnonzero(runs.step[first:end] == 1) + first
+        # +1 where an interval starts, -1 after its end: the running sum is the mask.
+        change = np.zeros((hi - lo, cols + 1), np.int8)
+        local = row[intervals] - lo
+        change[local, runs.start[intervals]] += 1
+        change[local, runs.start[intervals] + runs.count[intervals]] -= 1
+        mask[lo:hi] = np.cumsum(change[:, :-1], axis=1, dtype=np.int8)
+    strided = runs.step > 1
+    if strided.any():
+        _set_strided(mask, runs)
+    return mask
+
+
+def _set_strided(mask: NDArray[np.bool_], runs: Runs) -> None:
+    rows = np.unique(rows_of(runs)[runs.step > 1])
+    for lo, hi in chunks(runs.row_nnz[rows]):
+        part = take_rows(runs, rows[lo:hi])
+        mask[np.repeat(rows[lo:hi], part.row_nnz), columns(part)] = True
+
+
+def from_csr(indptr: ArrayLike, indices: ArrayLike, shape: tuple[int, int]) -> Runs:
+    """Runs of a CSR mask: row i keeps indices[indptr[i]:indptr[i + 1]], which must ascend strictly.
+
+    indptr: (rows + 1,) integers from 0 to len(indices). indices: (nnz,) integers in [0, cols).
+    Raises FormatTypeError for arrays that are not of integers, FormatError for anything else that does not fit.
+    """
+    rows, cols = check_shape(check_pair(shape))
+    pointers, kept = _integers("indptr", indptr), _integers("indices", indices)
+    if pointers.size != rows + 1:
+        raise FormatError(
+            f"indptr must have rows + 1 = {rows + 1} entries for shape {(rows, cols)}, got {pointers.size}; "
+            "check the order (indptr, indices, shape)."
+        )
+    if pointers[0] != 0 or pointers[-1] != kept.size:
+        raise FormatError(
+            f"indptr must go from 0 to len(indices) = {kept.size}, got {pointers[0]} to {pointers[-1]}; "
+            "pass the arrays of the whole matrix, not of a slice."
+        )
+    falling = np.flatnonzero(pointers[1:] < pointers[:-1])
+    if falling.size:
+        row = int(falling[0])
+        raise FormatError(
+            f"row {row}: indptr must not decrease, got {pointers[row]} then {pointers[row + 1]}; "
+            "build it as the running sum of the row counts."
+        )
+    _check_indices(pointers, kept, cols)
+    return from_columns((rows, cols), pointers, kept)
+
+
+def check_pair(shape: object) -> tuple[int, int]:
+    """The shape as two ints. Raises FormatTypeError for anything else."""
+    pair = tuple(shape) if isinstance(shape, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) for size in pair):
+        raise FormatTypeError(f"shape must be two integers, got {shape!r}; pass (rows, columns).")
+    return int(pair[0]), int(pair[1])
+
+
+def _integers(name: str, array: ArrayLike) -> NDArray[np.integer]:
+    given = np.asarray(array)
+    if given.size == 0 and not isinstance(array, np.ndarray):
+        given = given.astype(np.int64)  # an empty list has no dtype of its own
+    if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
+        raise FormatTypeError(
+            f"{name} must be a 1-D array of integers, got dtype {given.dtype} and shape {given.shape}; "
+            f"pass `{name}.astype(numpy.int64)`."
+        )
+    return given.astype(np.int64, copy=False)  # unsigned differences would wrap around
+
+
+def _check_indices(indptr: NDArray[np.integer], indices: NDArray[np.integer], cols: int) -> None:
+    def row_of(place: int) -> int:
+        return int(np.searchsorted(indptr, place, side="right")) - 1
+
+    outside = (indices < 0) | (indices >= cols)
+    if outside.any():
+        k = int(np.flatnonzero(outside)[0])
+        raise FormatError(f"row {row_of(k)}: column {indices[k]} is not in [0, {cols}); correct indices or the shape.")
+    unsorted = indices[1:] <= indices[:-1]
+    starts = indptr[(indptr > 0) & (indptr < indices.size)]
+    unsorted[starts - 1] = False  # from one row to the next columns may fall
+    if unsorted.any():
+        k = int(np.flatnonzero(unsorted)[0])
+        raise FormatError(
+            f"row {row_of(k)}: columns must ascend strictly, got {indices[k]} then {indices[k + 1]}; sort each row "
+            "and drop repeats (SciPy: `m.sum_duplicates()`)."
+        )
+
+
+def from_scipy(matrix: Any) -> Runs:
+    """Runs of a SciPy sparse matrix or array of any format: the pairs whose stored value is not zero.
+
+    The matrix is not changed. Raises FormatTypeError for other objects and for values that are not finite.
+    """
+    if not all(hasattr(matrix, name) for name in ("tocsr", "shape", "nnz")) or len(matrix.shape) != 2:
+        raise FormatTypeError(
+            f"matrix must be a 2-D SciPy sparse matrix, got {type(matrix).__name__}; pass dense masks to from_dense."
+        )
+    csr = matrix.tocsr(copy=True)
+    csr.sum_duplicates()  # also sorts the columns of each row
+    if csr.data.dtype.kind in "fc" and not np.isfinite(csr.data).all():
+        raise FormatTypeError("matrix must hold finite values, got NaN or inf; pass a bool matrix of the kept pairs.")
+    csr.eliminate_zeros()
+    return from_csr(csr.indptr, csr.indices, (int(csr.shape[0]), int(csr.shape[1])))
+
+
+def to_scipy(runs: Runs) -> Any:
+    """The mask as a `scipy.sparse.csr_array` of bool. Raises FormatError where SciPy is not installed."""
+    try:
+        from scipy import sparse
+    except ImportError as error:
+        raise FormatError("to_scipy needs SciPy, which is not installed; run `pip install scipy`.") from error
+    indptr, indices = to_csr(runs)
+    return sparse.csr_array((np.ones(indices.size, np.bool_), indices, indptr), shape=runs.shape)
