@@ -194,7 +194,7 @@ def four_axes(name: str, x: ArrayLike, ndim: int, layout: Layout = "bhsd") -> Fl
     """Give x in float64 as (batch, heads, seq, dim); ndim is the number of axes that all arrays of the call have."""
     array = np.asarray(x, np.float64)
     if layout not in {"bhsd", "bshd"}:
-        raise ArgumentError(f"layout: wanted 'bhsd' or 'bshd', got {layout!r}; reorder the axes of {name} to one of these")
+        raise ArgumentError(f"layout: wanted 'bhsd' or 'bshd', got {layout!r}; reorder the axes to one of these")
     if not 2 <= array.ndim <= 4 or array.ndim != ndim:
         raise ArgumentError(
             f"{name}: wanted 2 to 4 axes and as many as the first argument ({ndim}), got shape {array.shape}; "

@@ -1,0 +1,82 @@
+"""Run one problem and compare it with the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba import reference
+from splat_numba.testing.error_bound import assert_close, tolerance
+from splat_numba.testing.problem import Problem
+
+
+class AttentionFunction(Protocol):
+    """Anything called as `splat_numba.attention` is, with return_lse=True."""
+
+    def __call__(self, q: Any, k: Any, v: Any, mask: Any, /, **options: Any) -> Any:
+        """Give (out, lse)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How well a passed problem agrees: the largest error of out, and the largest error / allowed of out and lse."""
+
+    error: float
+    used: float
+
+
+def check_attention(
+    problem: Problem, backend: str = "auto", *, attention: AttentionFunction | None = None, **options: Any
+) -> Agreement:
+    """Run the problem through `splat_numba.attention` and compare out and lse with `reference.attention`.
+
+    problem: what to run. backend and options (target, out, kv_lengths in another form ...) are passed on. attention:
+    another implementation with the same signature, called without `backend`, to test that one instead.
+    Raises AssertionError, with the problem, the worst index, wanted, got and allowed, where a value is farther from the
+    oracle than `tolerance` allows, where shape or dtype are wrong, or where an input array was written to.
+    """
+    operands = problem.arrays()
+    before = [x.copy() for x in operands]
+    if attention is None:
+        from splat_numba import api  # here, so that checking another implementation does not load Numba
+
+        attention, options = api.attention, {"backend": backend, **options}
+    try:
+        got = attention(*operands, problem.mask, return_lse=True, **{**problem.options(), **options})
+        agreement = _compare(problem, *got)
+        _check_unchanged(operands, before)
+    except AssertionError as difference:
+        raise AssertionError(f"{difference}\nin {problem!r}, {_call_text(options)}") from None
+    except Exception as error:
+        error.add_note(f"in {problem!r}, {_call_text(options)}")
+        raise
+    return agreement
+
+
+def _compare(problem: Problem, out: NDArray[Any], lse: NDArray[Any]) -> Agreement:
+    operands, mask, options = problem.arrays(), problem.dense_mask(), problem.options()
+    wanted, wanted_lse = reference.attention(*operands, mask, return_lse=True, **options)
+    allowed, allowed_lse = tolerance(*operands, mask, **options)
+    lse_dtype = np.dtype(np.float64 if problem.dtype == "float64" else np.float32)
+    for name, got, dtype in (("out", out, operands.q.dtype), ("lse", lse, lse_dtype)):
+        if got.dtype != dtype:
+            raise AssertionError(f"{name}: wanted {dtype}, got {got.dtype}")
+    used = [assert_close(out, wanted, allowed), assert_close(lse, wanted_lse, allowed_lse, name="lse")]
+    with np.errstate(invalid="ignore"):
+        errors = np.abs(np.asarray(out, np.float64) - wanted)
+    return Agreement(float(errors.max(initial=0.0, where=np.isfinite(errors))), max(used))
+
+
+def _check_unchanged(operands: Sequence[NDArray[Any]], before: Sequence[NDArray[Any]]) -> None:
+    for name, x, old in zip("qkv", operands, before, strict=True):
+        if x.tobytes() != old.tobytes():
+            raise AssertionError(f"{name}: wanted it unchanged, but the call wrote to it")
+
+
+def _call_text(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in options.items()) or "no options"

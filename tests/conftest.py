@@ -1,0 +1,65 @@
+"""Options, markers and settings of the whole test run."""
+
+import ctypes
+import os
+import shutil
+import tempfile
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# No deadline: the first run of an example may compile a kernel. derandomize: a commit passes or fails on its own
+# merits; HYPOTHESIS_PROFILE=explore looks for new failures instead.
+settings.register_profile("fixed", deadline=None, derandomize=True, print_blob=True)
+settings.register_profile("explore", deadline=None, max_examples=1000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the golden sources instead of comparing with them"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A fresh kernel cache per run: no test reads what an older version left. Worker and child processes inherit it.
+    if "SPLAT_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="splat-test-cache-")
+        os.environ["SPLAT_CACHE_DIR"] = folder
+
+        def remove() -> None:
+            del os.environ["SPLAT_CACHE_DIR"]
+            shutil.rmtree(folder, ignore_errors=True)
+
+        config.add_cleanup(remove)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = _why_no_gpu()
+    if missing:
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason=missing))
+
+
+def _why_no_gpu() -> str:
+    """Ask the driver itself, so that CPU runs load no CUDA package."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver (libcuda.so.1)"
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return "no NVIDIA GPU"
+    return ""
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(20250)
