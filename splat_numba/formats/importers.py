@@ -1,0 +1,54 @@
+"""Patterns from the mask parameters of other libraries."""
+
+from __future__ import annotations
+
+from typing import SupportsIndex
+
+from splat_numba.errors import PatternTypeError
+from splat_numba.formats import patterns
+from splat_numba.formats.pattern_checks import MAX_SIZE, integer
+from splat_numba.formats.patterns import Pattern
+
+__all__ = ["from_flash_attention", "from_sliding_window"]
+
+
+def from_flash_attention(window_size: tuple[SupportsIndex, SupportsIndex], causal: bool = False) -> Pattern:
+    """The mask of FlashAttention's `window_size` and `causal`, aligned at the end as it is there.
+
+    window_size: (left, right) in tokens, -1 for unlimited; `causal` replaces right by 0.
+    Raises PatternTypeError or PatternError for anything else.
+    """
+    if not isinstance(window_size, (tuple, list)) or len(window_size) != 2:
+        raise PatternTypeError(
+            f"window_size: wanted a pair (left, right), -1 for unlimited, got {window_size!r}. "
+            "Write (n, 0) for a causal window over n past tokens."
+        )
+    _check_flag(causal)
+    left, right = (integer(f"window_size[{at}]", side, -1) for at, side in enumerate(window_size))
+    return _sides(left, 0 if causal else right).align_end()
+
+
+def _sides(left: int, right: int) -> Pattern:
+    if left < 0 and right < 0:
+        return patterns.full()
+    if left < 0:
+        return patterns.causal() if right == 0 else patterns.causal() | patterns.window(0, right)
+    # no constructor says "everything to the right"; the largest size allowed is beyond every sequence
+    return patterns.window(left, MAX_SIZE if right < 0 else right)
+
+
+def from_sliding_window(n: SupportsIndex, causal: bool = True) -> Pattern:
+    """The mask of Hugging Face's `sliding_window=n`: i - n < j <= i; not causal: |i - j| < n. n >= 1.
+
+    Raises PatternTypeError or PatternError for anything else.
+    """
+    _check_flag(causal)
+    reach = integer("n", n, 1) - 1
+    return patterns.window(reach, 0) if causal else patterns.window(reach)
+
+
+def _check_flag(causal: object) -> None:
+    if not isinstance(causal, bool):
+        raise PatternTypeError(
+            f"causal: wanted True or False, got {causal!r} of type {type(causal).__name__}. Pass a bool."
+        )

@@ -1,0 +1,81 @@
+"""Checks of the numbers that patterns are built from; they turn NumPy integers into Python ones."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sized
+from typing import SupportsIndex, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.errors import PatternError, PatternTypeError
+
+Ints: TypeAlias = "tuple[SupportsIndex, ...] | list[SupportsIndex] | NDArray[np.integer]"
+
+# Far beyond any sequence, and small enough that sums of positions, sizes and a few products stay exact in int64.
+MAX_SIZE = 2**40
+
+
+def is_integer(value: object) -> bool:
+    """Whether `value` is an integer of Python or NumPy; bool is not one."""
+    return isinstance(value, SupportsIndex) and not isinstance(value, (bool, np.bool_, np.ndarray))
+
+
+def integer(name: str, value: object, least: int, most: int = MAX_SIZE) -> int:
+    """`value` as a Python int in [least, most]; PatternTypeError or PatternError otherwise."""
+    if not is_integer(value):
+        raise PatternTypeError(
+            f"{name}: wanted an integer >= {least}, got {_shown(value)} of type {type(value).__name__}. {_hint(value)}"
+        )
+    number = operator.index(value)  # type: ignore[arg-type]  # is_integer made sure
+    if number < least:
+        raise PatternError(f"{name}: wanted an integer >= {least}, got {number}. Give at least {least}.")
+    if number > most:
+        raise PatternError(f"{name}: wanted an integer <= {most}, got {number}. Give at most {most}.")
+    return number
+
+
+def integers(name: str, values: object, least: int) -> tuple[int, ...]:
+    """A tuple, list or one-dimensional integer array as a tuple of ints >= `least`."""
+    if isinstance(values, np.ndarray):
+        if values.ndim != 1 or (values.dtype.kind not in "iu" and values.size):
+            raise PatternTypeError(
+                f"{name}: wanted a one-dimensional array of integers, got shape {values.shape} and dtype "
+                f"{values.dtype}. Pass a tuple of ints, or convert the array first."
+            )
+        values = values.tolist()
+    if not isinstance(values, (tuple, list, range)):
+        raise PatternTypeError(
+            f"{name}: wanted a tuple, list or NumPy array of integers, got {_shown(values)} of type "
+            f"{type(values).__name__}. Write ({_shown(values)},) if you mean one number."
+        )
+    return tuple(integer(f"{name}[{at}]", value, least) for at, value in enumerate(values))
+
+
+def per_axis(name: str, value: object, axes: int, least: int) -> tuple[int, ...]:
+    """One integer for every axis, or a sequence with one per axis."""
+    if is_integer(value):
+        return (integer(name, value, least),) * axes
+    if not (isinstance(value, Iterable) and isinstance(value, Sized)):
+        return (integer(name, value, least),)  # raises, with the message for a single number
+    numbers = integers(name, value, least)
+    if len(numbers) != axes:
+        raise PatternError(
+            f"{name}: wanted one number for each of the {axes} axes of shape, got {len(numbers)} numbers: {numbers}. "
+            "Give one per axis, or a single int for all."
+        )
+    return numbers
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _hint(value: object) -> str:
+    if isinstance(value, (float, np.floating)):
+        return "Round it yourself, for example with int(...) or //."
+    if isinstance(value, (bool, np.bool_)):
+        return "True and False are not sizes; write 1 or 0."
+    return "Pass a Python or NumPy integer."
