@@ -1,0 +1,127 @@
+"""Sparse attention in pure Python: kernels generated from the geometry of a static mask, compiled by Numba.
+
+``import splat_numba as splat``; the operators load Numba on first use, so importing the package stays fast.
+"""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+
+from splat_numba import errors, reference
+from splat_numba.errors import (
+    ArgumentError,
+    BackendError,
+    CompileError,
+    FormatError,
+    PatternError,
+    PlanError,
+    SplatError,
+)
+from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.geometry import Geometry, geometry
+from splat_numba.formats.importers import from_flash_attention, from_sliding_window
+from splat_numba.formats.parse import parse
+from splat_numba.formats.patterns import (
+    Pattern,
+    bigbird,
+    blocked,
+    causal,
+    columns,
+    dilated,
+    documents,
+    full,
+    global_tokens,
+    longformer,
+    neighborhood,
+    prefix,
+    random_blocks,
+    sinks,
+    sparse_transformer_fixed,
+    sparse_transformer_strided,
+    strided,
+    window,
+)
+
+if TYPE_CHECKING:
+    from splat_numba import testing
+    from splat_numba.api import attention, compile, plan
+    from splat_numba.gen.plan import Plan
+    from splat_numba.kernel import Kernel
+    from splat_numba.packed import sddmm, softmax, spmm
+
+__version__ = "0.1.0"
+
+from_dense = ACSR.from_dense
+from_csr = ACSR.from_csr
+
+_LAZY = {
+    "attention": "splat_numba.api",
+    "compile": "splat_numba.api",
+    "plan": "splat_numba.api",
+    "sddmm": "splat_numba.packed",
+    "softmax": "splat_numba.packed",
+    "spmm": "splat_numba.packed",
+    "Kernel": "splat_numba.kernel",
+    "Plan": "splat_numba.gen.plan",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LAZY:
+        value = getattr(_import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    if name == "testing":
+        return _import_module("splat_numba.testing")
+    raise AttributeError(f"module 'splat_numba' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+__all__ = [
+    "ACSR",
+    "ArgumentError",
+    "BackendError",
+    "CompileError",
+    "FormatError",
+    "Geometry",
+    "Kernel",
+    "Pattern",
+    "PatternError",
+    "Plan",
+    "PlanError",
+    "SplatError",
+    "attention",
+    "bigbird",
+    "blocked",
+    "causal",
+    "columns",
+    "compile",
+    "dilated",
+    "documents",
+    "errors",
+    "from_csr",
+    "from_dense",
+    "from_flash_attention",
+    "from_sliding_window",
+    "full",
+    "geometry",
+    "global_tokens",
+    "longformer",
+    "neighborhood",
+    "parse",
+    "plan",
+    "prefix",
+    "random_blocks",
+    "reference",
+    "sddmm",
+    "sinks",
+    "softmax",
+    "sparse_transformer_fixed",
+    "sparse_transformer_strided",
+    "spmm",
+    "strided",
+    "testing",
+    "window",
+]

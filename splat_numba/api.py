@@ -1,0 +1,180 @@
+"""The public operators on arrays: attention, plan, compile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
+from splat_numba.gen.plan import Plan
+from splat_numba.gen.problem import ITEMSIZE, Problem
+from splat_numba.kernel import Kernel, Part, compiled_for, execute, plan_for
+from splat_numba.masks import Mask, split_heads, store_mask
+from splat_numba.operands import check_heads, check_layout, check_scale, check_sizes, import_operands
+from splat_numba.settings import current
+
+BACKENDS = ("auto", "cpu", "cuda", "emulate")
+
+
+def attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Mask,
+    *,
+    scale: float | None = None,
+    return_lse: bool = False,
+    layout: str = "bhsd",
+    kv_lengths: Any = None,
+    backend: str = "auto",
+    target: str | None = None,
+    out: Any = None,
+) -> Any:
+    """Sparse attention: out_i = sum_j p_ij v_j over the keys j that ``mask`` keeps, p_ij = softmax_j(scale * q_i.k_j).
+
+    q: (batch, heads_q, seq_q, head_dim); k: (batch, heads_kv, seq_kv, head_dim); v: (batch, heads_kv, seq_kv,
+    value_dim); float16, bfloat16, float32 or float64, one dtype, any strides, dims 1 to 256. layout "bshd": (batch, seq,
+    heads, dim). The batch axis, or batch and heads, may be missing from all. heads_q must be a multiple of heads_kv.
+    mask: a Pattern, an ACSR, a (seq_q, seq_kv) bool array (True: attend), or a list of those, one a query head.
+    scale: 1/sqrt(head_dim) unless given. kv_lengths: integers (batch,); keys at or beyond an entry's length are not kept.
+    out: an array for the result, of its shape and dtype, apart from the inputs.
+
+    Returns out, of q's dtype and kind, or (out, lse): the natural-log log-sum-exp, float32 (float64 for float64),
+    (batch, heads_q, seq_q). A row that attends to nothing gives 0 and -inf. Sums are kept in float32 (float64 for
+    float64). NaN or inf in a query or a kept key reaches its own rows only; in a *value* it may reach other rows of the
+    same tiles, because 0 x NaN is NaN.
+
+    The first call for a kind of mask generates and compiles a kernel; later ones, and later processes, reuse it.
+    Raises ArgumentError (ArgumentTypeError for types), PatternError for lengths that do not fit the pattern, FormatError
+    for a malformed mask, BackendError for a backend that is not there.
+    """
+    check_backend(backend, target)
+    operands = import_operands(q, k, v, layout)
+    problem = operands.problem
+    settings = current()
+    parts = tuple(
+        Part(stored, heads, *compiled_for(stored, problem, settings))
+        for stored, heads in split_heads(mask, problem.heads_q, problem.seq_q, problem.seq_kv)
+    )
+    return execute(parts, operands, q, check_scale(scale, problem.head_dim), kv_lengths, out, return_lse)
+
+
+def plan(
+    mask: Any,
+    *,
+    seq_q: int,
+    seq_kv: int,
+    head_dim: int,
+    value_dim: int | None = None,
+    heads_q: int = 1,
+    heads_kv: int | None = None,
+    batch: int = 1,
+    dtype: Any,
+    layout: str = "bhsd",
+    backend: str = "auto",
+    target: str | None = None,
+) -> Plan:
+    """What attention() would do: tiles, passes, counted work, predicted time; ``plan(...).explain()`` says why.
+
+    mask: one mask, as in attention(). Sizes in tokens and elements; dtype: a NumPy dtype or its name, "bfloat16"
+    included. value_dim is head_dim, heads_kv is heads_q unless given. Allocates nothing of the size of the mask where
+    the mask is a Pattern in closed form. Raises as attention() does.
+    """
+    check_backend(backend, target)
+    check_layout(layout)
+    problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
+    return plan_for(store_mask(mask, seq_q, seq_kv), problem, current().threads)
+
+
+def compile(  # noqa: A001 - the pinned public name
+    mask: Mask,
+    *,
+    seq_q: int,
+    seq_kv: int,
+    head_dim: int,
+    value_dim: int | None = None,
+    heads_q: int = 1,
+    heads_kv: int | None = None,
+    batch: int = 1,
+    dtype: Any,
+    layout: str = "bhsd",
+    backend: str = "auto",
+    target: str | None = None,
+    scale: float | None = None,
+) -> Kernel:
+    """The kernel that attention() would use, for calling again and again: ``kernel(q, k, v, kv_lengths=None, ...)``.
+
+    Arguments as in plan(); mask may be a list, one a query head. Batch and head counts may vary between calls; made from
+    a Pattern in closed form, the kernel serves every length. Raises as attention() does.
+    """
+    check_backend(backend, target)
+    check_layout(layout)
+    problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
+    settings = current()
+    several = isinstance(mask, (list, tuple))
+    parts = tuple(
+        Part(stored, heads if several else None, *compiled_for(stored, problem, settings))
+        for stored, heads in split_heads(mask, problem.heads_q, seq_q, seq_kv)
+    )
+    return Kernel(parts, problem, check_scale(scale, head_dim), layout)
+
+
+def check_backend(backend: str, target: str | None) -> None:
+    """Raise BackendError unless the CPU is meant: the only backend so far."""
+    if backend not in BACKENDS:
+        raise BackendError(
+            f"backend wanted as one of {', '.join(BACKENDS)}, got {backend!r}. Leave it out to choose for you."
+        )
+    if backend in ("cuda", "emulate"):
+        raise BackendError(
+            f"backend {backend!r} is not in this version, which has 'cpu' alone. Leave backend out, or give 'cpu'."
+        )
+    if target not in (None, "cpu"):
+        raise BackendError(f"target wanted as None or 'cpu' for backend {backend!r}, got {target!r}. Leave it out.")
+
+
+def make_problem(
+    seq_q: int,
+    seq_kv: int,
+    head_dim: int,
+    value_dim: int | None,
+    heads_q: int,
+    heads_kv: int | None,
+    batch: int,
+    dtype: Any,
+) -> Problem:
+    """A checked problem from sizes. Raises ArgumentError, ArgumentTypeError."""
+    value_dim = head_dim if value_dim is None else value_dim
+    heads_kv = heads_q if heads_kv is None else heads_kv
+    sizes = {
+        "seq_q": seq_q, "seq_kv": seq_kv, "head_dim": head_dim, "value_dim": value_dim,
+        "heads_q": heads_q, "heads_kv": heads_kv, "batch": batch,
+    }  # fmt: skip
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not hasattr(size, "__index__"):
+            raise ArgumentTypeError(f"{name} wanted as an integer, got {type(size).__name__}. Give a whole number.")
+        if size < 0:
+            raise ArgumentError(f"{name} wanted >= 0, got {size}. Give a size.")
+    check_heads(heads_q, heads_kv)
+    check_sizes(seq_q, seq_kv, head_dim, value_dim)
+    return Problem(
+        int(seq_q),
+        int(seq_kv),
+        int(head_dim),
+        int(value_dim),
+        dtype_name(dtype),
+        int(batch),
+        int(heads_q),
+        int(heads_kv),
+    )
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name of a supported dtype, from a name, a NumPy dtype or type, or another framework's dtype."""
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", getattr(dtype, "__name__", str(dtype)))
+    name = str(name).removeprefix("torch.")
+    if name not in ITEMSIZE:
+        raise ArgumentTypeError(f"dtype wanted as one of {', '.join(ITEMSIZE)}, got {dtype!r}. Convert the arrays.")
+    return name
+
+
+__all__ = ["attention", "compile", "plan"]

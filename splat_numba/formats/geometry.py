@@ -1,0 +1,163 @@
+"""Geometry: a mask as bands, each a set of rows times a lattice of columns with one interval per row.
+
+In the coordinates of its lattice (column = residue + step * place) every run is an interval, so nothing is left of a
+stride: a dilated window is a window, a strided mask is a rectangle. Design: "a strided lattice is a dense tile in
+disguise"; SPLAT (Gupta et al., 2025) calls the same grouping of rows regrouping by stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.closed_form import Term, closed_form
+from splat_numba.formats.pattern_runs import check_lengths, pattern_runs
+from splat_numba.formats.patterns import Pattern
+from splat_numba.formats.runs import Runs, rows_of
+from splat_numba.formats.sweep import expand
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Band:
+    """Rows ``rows`` keep the columns residue + step * place for lo[k] <= place < hi[k]; all arrays (number of rows,)."""
+
+    residue: int
+    step: int
+    rows: Ints
+    lo: Ints
+    hi: Ints
+
+    @property
+    def nnz(self) -> int:
+        """Number of kept pairs."""
+        return int((self.hi - self.lo).sum())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BandTable:
+    """All bands of one mask as columns: one entry per run, sorted by band, then row. Arrays are (number of runs,) int64.
+
+    band_ptr: (bands + 1,) into the entries; step, residue: of every band's lattice.
+    """
+
+    shape: tuple[int, int]
+    band_ptr: Ints
+    step: Ints
+    residue: Ints
+    row: Ints
+    lo: Ints
+    hi: Ints
+
+
+def band_table(runs: Runs) -> BandTable:
+    """Runs grouped by lattice; a row's second run on a lattice goes to a second band, and so on."""
+    row, step = rows_of(runs), runs.step
+    residue = np.where(step == 1, 0, runs.start % step)
+    lo = (runs.start - residue) // step
+    order = np.lexsort((lo, row, residue, step))
+    row, step, residue, lo = row[order], step[order], residue[order], lo[order]
+    hi = lo + runs.count[order]
+    fresh = np.ones(row.size, np.bool_)
+    fresh[1:] = (row[1:] != row[:-1]) | (step[1:] != step[:-1]) | (residue[1:] != residue[:-1])
+    heads = np.flatnonzero(fresh)
+    rank = np.arange(row.size) - np.repeat(heads, np.diff(np.append(heads, row.size)))
+    order = np.lexsort((row, rank, residue, step))
+    row, step, residue, lo, hi, rank = (part[order] for part in (row, step, residue, lo, hi, rank))
+    fresh[:1] = True
+    fresh[1:] = (rank[1:] != rank[:-1]) | (step[1:] != step[:-1]) | (residue[1:] != residue[:-1])
+    heads = np.flatnonzero(fresh)
+    return BandTable(runs.shape, np.append(heads, row.size), step[heads], residue[heads], row, lo, hi)
+
+
+class Geometry:
+    """The bands of a mask, exact; in closed form (``terms``) where the pattern has one, in numbers on demand."""
+
+    def __init__(self, shape: tuple[int, int] | None, terms: tuple[Term, ...] | None, runs: Runs | None) -> None:
+        self.shape = shape
+        self.terms = terms
+        self._runs = runs
+        self._pattern: Pattern | None = None
+
+    @classmethod
+    def of_pattern(cls, pattern: Pattern, shape: tuple[int, int] | None) -> Geometry:
+        """Geometry of a pattern; without lengths it must have a closed form (ArgumentError otherwise)."""
+        if shape is not None:
+            check_lengths(pattern, *shape)
+        terms = closed_form(pattern)
+        if terms is None and shape is None:
+            raise ArgumentError(
+                f"seq_q and seq_kv wanted as integers, because {pattern!r} has no closed form; got None. "
+                "Give both lengths."
+            )
+        geometry = cls(shape, terms, None)
+        geometry._pattern = pattern
+        return geometry
+
+    @cached_property
+    def table(self) -> BandTable:
+        """The bands in numbers, for the geometry's lengths."""
+        if self._runs is None:
+            if self.shape is None or self._pattern is None:
+                raise ArgumentError("seq_q and seq_kv wanted as integers, got None. Give both to geometry().")
+            self._runs = pattern_runs(self._pattern, *self.shape)
+        return band_table(self._runs)
+
+    def __len__(self) -> int:
+        """Number of bands at the geometry's lengths."""
+        return len(self.table.step)
+
+    def __iter__(self) -> Iterator[Band]:
+        table = self.table
+        for k, (step, residue) in enumerate(zip(table.step, table.residue, strict=True)):
+            part = slice(int(table.band_ptr[k]), int(table.band_ptr[k + 1]))
+            yield Band(int(residue), int(step), table.row[part], table.lo[part], table.hi[part])
+
+    @property
+    def bands(self) -> tuple[Band, ...]:
+        """All bands."""
+        return tuple(self)
+
+    def to_dense(self) -> NDArray[np.bool_]:
+        """The mask, (seq_q, seq_kv) bool."""
+        table = self.table
+        mask = np.zeros(table.shape, np.bool_)
+        per_band = np.diff(table.band_ptr)
+        step, residue = np.repeat(table.step, per_band), np.repeat(table.residue, per_band)
+        count = table.hi - table.lo
+        mask[np.repeat(table.row, count), expand(residue + step * table.lo, step, count)] = True
+        return mask
+
+    def __repr__(self) -> str:
+        closed = "no closed form" if self.terms is None else f"{len(self.terms)} terms in closed form"
+        return f"Geometry(shape={self.shape}, {closed})"
+
+
+def geometry(mask: Pattern | ACSR | NDArray[np.bool_], seq_q: int | None = None, seq_kv: int | None = None) -> Geometry:
+    """The bands of ``mask``.
+
+    mask: a Pattern, an ACSR, or a (seq_q, seq_kv) bool array. The lengths are taken from an ACSR or array, and must
+    agree with it if given; a Pattern with a closed form does not need them until numbers are asked for. Raises
+    ArgumentError for missing or disagreeing lengths, PatternError for lengths that do not fit the pattern.
+    """
+    if (seq_q is None) != (seq_kv is None):
+        raise ArgumentError(f"seq_q and seq_kv wanted together, got {seq_q} and {seq_kv}. Give both, or neither.")
+    given = None if seq_q is None or seq_kv is None else (seq_q, seq_kv)
+    if isinstance(mask, Pattern):
+        return Geometry.of_pattern(mask, given)
+    if isinstance(mask, np.ndarray):
+        mask = ACSR.from_dense(mask)
+    if not isinstance(mask, ACSR):
+        raise ArgumentTypeError(f"mask wanted as a Pattern, an ACSR or a 2-D bool array, got {type(mask).__name__}.")
+    if given is not None and given != mask.shape:
+        raise ArgumentError(
+            f"mask wanted of shape {given}, got {mask.shape}. Leave seq_q and seq_kv out, or correct them."
+        )
+    return Geometry(mask.shape, None, mask.runs)

@@ -1,0 +1,143 @@
+"""The cost model: counts the work of a pass exactly (or from evenly spread blocks), and predicts its time.
+
+The time is counted work over measured rates, per core:
+pairs computed * (head_dim + value_dim) fused multiply-adds, pairs * one softmax weight, and a fixed part per tile and
+per row block (queries are transposed in, results out).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.formats.bounds import evaluate
+from splat_numba.gen.machine import Machine
+from splat_numba.gen.plan import ClosedPass, Pass, Segment, TablePass
+from splat_numba.gen.problem import Problem
+
+Ints = NDArray[np.int64]
+
+# Measured on one Zen 3 core at 3.0-3.5 GHz (8 float32 lanes); benchmarks/results has the machine.
+FMA_NS = 0.185  # one lane's multiply-add, times 1 / lanes: 43 billion a second with 8 lanes
+WEIGHT_NS = 3.1  # one vector of softmax weights, maximum included
+MASKED_WEIGHT_NS = 4.2  # the same with a row predicate
+TILE_NS = 120.0  # calls, bounds, rescaling
+ELEMENT_NS = 1.1  # one number of a row block, transposed in or out
+BLOCK_NS = 400.0
+LAUNCH_NS = 60_000.0  # a launch: threads woken, arguments unpacked
+
+SAMPLED_BLOCKS = 128  # at 64 rows of 8 bytes 64 KiB an array: a plan must stay below 1 MiB at any length
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Work of one (batch, head): pairs kept and computed, row blocks, tiles, and tiles that need no mask."""
+
+    kept: int = 0
+    area: int = 0
+    blocks: int = 0
+    tiles: int = 0
+    full: int = 0
+
+    def __add__(self, other: Count) -> Count:
+        return Count(
+            self.kept + other.kept,
+            self.area + other.area,
+            self.blocks + other.blocks,
+            self.tiles + other.tiles,
+            self.full + other.full,
+        )
+
+
+def count_pass(one: Pass, seq_q: int, seq_kv: int, *, sampled: bool = False) -> Count:
+    """Work of one pass; ``sampled`` looks at no more than SAMPLED_BLOCKS blocks and scales up."""
+    if isinstance(one, TablePass):
+        return _count_table(one)
+    classes, per_class = one.grid(seq_q, seq_kv)
+    total = classes * per_class
+    if sampled and total > SAMPLED_BLOCKS:
+        numbers = np.linspace(0, total - 1, SAMPLED_BLOCKS).astype(np.int64)
+        return _scaled(_count_blocks(one, numbers, per_class, seq_q, seq_kv), total / SAMPLED_BLOCKS, total)
+    count = Count()
+    for first in range(0, total, SAMPLED_BLOCKS):
+        numbers = np.arange(first, min(first + SAMPLED_BLOCKS, total))
+        count += _count_blocks(one, numbers, per_class, seq_q, seq_kv)
+    return count
+
+
+def _scaled(count: Count, factor: float, blocks: int) -> Count:
+    return Count(
+        int(count.kept * factor), int(count.area * factor), blocks, int(count.tiles * factor), int(count.full * factor)
+    )
+
+
+def _count_blocks(one: ClosedPass, numbers: Ints, per_class: int, seq_q: int, seq_kv: int) -> Count:
+    """The blocks with the given numbers (class by class)."""
+    row_lo, row_hi = one.row_range(seq_q, seq_kv)
+    place = (numbers % per_class)[:, None] * one.tile_q + np.arange(one.tile_q)
+    row = row_lo + (numbers // per_class)[:, None] + place * one.row_step
+    present = row < row_hi
+    count = Count(blocks=int(present.any(axis=1).sum()))
+    for segment in one.segments:
+        count += _count_segment(segment, row, present, one.tile_q, one.tile_kv, seq_q, seq_kv)
+    return count
+
+
+def _count_segment(
+    segment: Segment, row: Ints, present: NDArray[np.bool_], tile_q: int, tile_kv: int, seq_q: int, seq_kv: int
+) -> Count:
+    lattice = segment.lattice
+    low = np.maximum(evaluate(segment.lo, row, seq_q, seq_kv), 0)
+    high = np.minimum(evaluate(segment.hi, row, seq_q, seq_kv), seq_kv)
+    if lattice.step > 1:
+        shift = lattice.shift + (seq_kv - seq_q if lattice.aligned else 0)
+        base = (row[:, :1] + shift) % lattice.step if lattice.diagonal else np.int64(lattice.shift)
+        low, high = -(-(low - base) // lattice.step), -(-(high - base) // lattice.step)
+    filled = present & (low < high)
+    start = np.where(filled, low, np.iinfo(np.int64).max).min(axis=1)
+    stop = np.where(filled, high, 0).max(axis=1)
+    width = np.where(filled.any(axis=1), stop - start, 0)
+    full_start = np.where(present, low, 0).max(axis=1)
+    full_stop = np.where(present, high, np.iinfo(np.int64).max).min(axis=1)
+    some = width > 0
+    skipped = -(-np.maximum(full_start - start, 0)[some] // tile_kv)
+    ended = np.where(full_stop[some] >= stop[some], -(-width[some] // tile_kv), (full_stop - start)[some] // tile_kv)
+    return Count(
+        kept=int((high - low)[filled].sum()),
+        area=int(width.sum()) * tile_q,
+        tiles=int((-(-width // tile_kv)).sum()),
+        full=int(np.maximum(ended - skipped, 0).sum()),
+    )
+
+
+def _count_table(one: TablePass) -> Count:
+    table = one.table
+    blocks = len(table.block_ptr) - 1
+    present = np.add.reduceat(table.rows >= 0, np.arange(0, table.rows.size, one.tile_q)) if blocks else table.rows
+    owner = np.repeat(np.arange(blocks), np.diff(table.block_ptr))
+    keys, mask = table.piece[:, 2], table.piece[:, 3]
+    tiles = -(-keys // one.tile_kv)
+    kept_full = int((keys * present[owner])[mask < 0].sum())
+    return Count(
+        kept=kept_full + int(np.bitwise_count(table.lane_bits).sum()),
+        area=int(keys.sum()) * one.tile_q,
+        blocks=blocks,
+        tiles=int(tiles.sum()),
+        full=int(tiles[mask < 0].sum()),
+    )
+
+
+def predict(count: Count, problem: Problem, machine: Machine, tile_q: int, *, resumes: bool = False) -> float:
+    """Seconds that one pass takes for the whole problem (all batches and heads, all cores)."""
+    lanes = machine.lanes(8 if problem.compute_dtype == "float64" else 4)
+    dims = problem.head_dim + problem.value_dim
+    masked = 1.0 - count.full / count.tiles if count.tiles else 0.0
+    weight = WEIGHT_NS + masked * (MASKED_WEIGHT_NS - WEIGHT_NS)
+    pairs = count.area * (dims * FMA_NS + weight) / lanes
+    moved = problem.head_dim + problem.value_dim * (2 if resumes else 1)
+    blocks = count.blocks * (BLOCK_NS + tile_q * moved * ELEMENT_NS)
+    each = pairs + count.tiles * TILE_NS + blocks
+    heads = problem.batch * problem.heads_q
+    return (each * heads / machine.cores + LAUNCH_NS) * 1e-9

@@ -1,0 +1,84 @@
+"""A plan in words, and as plain values for JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from splat_numba.gen.plan import ClosedPass, Pass, Plan
+
+if TYPE_CHECKING:
+    from splat_numba.gen.plan import Choice
+
+REFUSED_SHOWN = 3
+
+
+def explain(plan: Plan) -> str:
+    """What was chosen and why, what was refused, counted work and predicted time; about twenty lines."""
+    problem, cost = plan.problem, plan.cost
+    density = cost.kept / max(problem.seq_q * problem.seq_kv, 1)
+    serves = "serves every length" if plan.closed else "made for these lengths"
+    lines = [
+        f"mask        {plan.mask}",
+        f"problem     batch {problem.batch}, heads {problem.heads_q}/{problem.heads_kv}, {problem.seq_q} x "
+        f"{problem.seq_kv}, head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}",
+        f"target      {plan.target}, {plan.machine.cores} cores, {plan.machine.vector_bytes}-byte vectors",
+        f"geometry    {plan.bands} bands, {'closed form' if plan.closed else 'tables'}; the kernel {serves}",
+        f"kept        {cost.kept:,} pairs a head, density {density:.2%}",
+        f"computed    {cost.area:,} pairs, fill {cost.fill:.0%}; {cost.tiles:,} tiles of which {cost.full:,} full, "
+        f"in {cost.blocks:,} row blocks",
+        f"predicted   {cost.seconds * 1e3:.3g} ms; dense {cost.dense_seconds * 1e3:.3g} ms",
+    ]
+    for number, one in enumerate(plan.passes):
+        lines.append(f"pass {number}      {_describe(one)}")
+    if not plan.covered:
+        lines.append("fill        out = 0 and lse = -inf first, because no pass is known to visit every row")
+    for choice in plan.choices:
+        lines.extend(_explain_choice(choice))
+    return "\n".join(lines)
+
+
+def _describe(one: Pass) -> str:
+    resumes = "; resumes the softmax of an earlier pass" if one.resumes else ""
+    if isinstance(one, ClosedPass):
+        classes = f" in {one.row_step} residue classes" if one.row_step > 1 else ""
+        bands = f"{len(one.segments)} interval{'s' if len(one.segments) > 1 else ''} a row"
+        return f"{one.tile_q} x {one.tile_kv} tiles, rows{classes}, {bands}{resumes}"
+    gathered = "; short ranges gathered" if one.gathers else ""
+    return f"{one.tile_q} x {one.tile_kv} tiles, {len(one.table.piece):,} pieces listed{gathered}{resumes}"
+
+
+def _explain_choice(choice: Choice) -> list[str]:
+    lines = [f"chosen      {choice.what}: {choice.chosen} ({choice.reason})"]
+    lines.extend(f"  refused   {name}: {reason}" for name, reason in choice.refused[:REFUSED_SHOWN])
+    if len(choice.refused) > REFUSED_SHOWN:
+        lines.append(f"  refused   {len(choice.refused) - REFUSED_SHOWN} more, all slower")
+    return lines
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """Plain values; tables are given by their sizes."""
+    return {
+        "problem": asdict(plan.problem),
+        "target": plan.target,
+        "machine": asdict(plan.machine),
+        "mask": plan.mask,
+        "bands": plan.bands,
+        "covered": plan.covered,
+        "passes": [_pass_dict(one) for one in plan.passes],
+        "cost": asdict(plan.cost),
+        "choices": [asdict(choice) for choice in plan.choices],
+    }
+
+
+def _pass_dict(one: Pass) -> dict[str, Any]:
+    values: dict[str, Any] = {"tile_q": one.tile_q, "tile_kv": one.tile_kv, "resumes": one.resumes}
+    if isinstance(one, ClosedPass):
+        segments = [{"lattice": asdict(s.lattice), "lo": repr(s.lo), "hi": repr(s.hi)} for s in one.segments]
+        return values | {
+            "row_lo": repr(one.row_lo),
+            "row_hi": repr(one.row_hi),
+            "row_step": one.row_step,
+            "segments": segments,
+        }
+    return values | {"pieces": len(one.table.piece), "blocks": len(one.table.block_ptr) - 1, "bytes": one.table.nbytes}

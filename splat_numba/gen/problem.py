@@ -1,0 +1,31 @@
+"""Problem: the shapes and types of one attention call, as given; nothing here is decided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """seq_q, seq_kv: tokens; head_dim, value_dim: elements; dtype: "float16", "bfloat16", "float32" or "float64"."""
+
+    seq_q: int
+    seq_kv: int
+    head_dim: int
+    value_dim: int
+    dtype: str
+    batch: int = 1
+    heads_q: int = 1
+    heads_kv: int = 1
+
+    @property
+    def compute_dtype(self) -> str:
+        """What is accumulated: float64 for float64, float32 for everything else."""
+        return "float64" if self.dtype == "float64" else "float32"
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one stored element."""
+        return ITEMSIZE[self.dtype]

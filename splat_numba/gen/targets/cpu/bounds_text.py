@@ -1,0 +1,45 @@
+"""Text of closed-form bounds: expressions in ``row``, ``delta`` (seq_kv - seq_q), seq_q and seq_kv."""
+
+from __future__ import annotations
+
+from splat_numba.formats.bounds import Bound, Chunk, Const, End, Maximum, Minimum, Position
+from splat_numba.formats.closed_form import Edge, Lattice
+
+
+def render_position(position: Position) -> str:
+    """Text of a row's place on the column axis."""
+    terms = ["row", *(["delta"] if position.aligned else [])]
+    sign = f" {'-' if position.shift < 0 else '+'} {abs(position.shift)}" if position.shift else ""
+    return " + ".join(terms) + sign
+
+
+def render_bound(bound: Bound) -> str:
+    """Text of a bound in terms of row, delta (seq_kv - seq_q) and seq_kv."""
+    match bound:
+        case Const(value):
+            return str(value)
+        case End():
+            return "seq_kv"
+        case Position():
+            return render_position(bound)
+        case Chunk(size, position, shift):
+            tail = f" {'-' if shift < 0 else '+'} {abs(shift)}" if shift else ""
+            return f"({render_position(position)}) // {size} * {size}{tail}"
+        case Maximum(parts):
+            return f"max({', '.join(render_bound(part) for part in parts)})"
+        case Minimum(parts):
+            return f"min({', '.join(render_bound(part) for part in parts)})"
+
+
+def render_edge(edge: Edge | None) -> str:
+    """Text of a row edge."""
+    if edge is None:
+        return "seq_q"
+    return f"{edge.value} - delta" if edge.aligned else str(edge.value)
+
+
+def render_base(lattice: Lattice) -> str:
+    """Text of the first column of a lattice; ``row`` is any row of the class."""
+    if not lattice.diagonal:
+        return str(lattice.shift)
+    return f"({render_position(Position(lattice.shift, lattice.aligned))}) % {lattice.step}"

@@ -1,0 +1,58 @@
+"""TileShape: the numbers that the text of the tile functions depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splat_numba.gen.machine import Machine
+from splat_numba.gen.plan import Pass, Plan
+from splat_numba.gen.problem import ITEMSIZE
+
+
+@dataclass(frozen=True, slots=True)
+class TileShape:
+    """One size of tile on one machine: (tile_kv keys, tile_q queries), products held in rows x (2 vectors) registers."""
+
+    tile_q: int
+    tile_kv: int
+    head_dim: int
+    value_dim: int
+    dtype: str
+    compute_dtype: str
+    width: int
+    rows: int
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the function names."""
+        return f"{self.tile_q}x{self.tile_kv}"
+
+    @property
+    def lanes(self) -> int:
+        """Queries in one register tile."""
+        return 2 * self.width
+
+    @property
+    def staged(self) -> bool:
+        """Whether keys and values are converted into a tile of the compute type before they are multiplied."""
+        return self.dtype != self.compute_dtype
+
+
+def vector_width(machine: Machine, compute_dtype: str) -> int:
+    """Numbers of the compute type in one vector."""
+    return machine.lanes(ITEMSIZE[compute_dtype])
+
+
+def tile_shape(plan: Plan, one: Pass) -> TileShape:
+    """The tile shape of one pass."""
+    problem = plan.problem
+    return TileShape(
+        tile_q=one.tile_q,
+        tile_kv=one.tile_kv,
+        head_dim=problem.head_dim,
+        value_dim=problem.value_dim,
+        dtype=problem.dtype,
+        compute_dtype=problem.compute_dtype,
+        width=vector_width(plan.machine, problem.compute_dtype),
+        rows=plan.machine.register_rows,
+    )

@@ -1,0 +1,145 @@
+"""Kernel: what compile() returns, the plan, text and machine code for one mask, or for one mask a head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from splat_numba.errors import ArgumentError
+from splat_numba.formats.patterns import Pattern
+from splat_numba.formats.pattern_runs import check_lengths
+from splat_numba.gen.plan import Plan
+from splat_numba.gen.planner import make_plan
+from splat_numba.gen.problem import Problem
+from splat_numba.masks import Stored, describe, geometry_of
+from splat_numba.operands import Operands, export_lse, import_operands, launch_of, prepare_out
+from splat_numba.runtime import launch
+from splat_numba.runtime.arrays import export_array
+from splat_numba.runtime.compile import Compiled
+from splat_numba.runtime.device import cores, machine
+from splat_numba.settings import Settings, current
+
+
+@lru_cache(maxsize=256)
+def plan_for(mask: Stored, problem: Problem, threads: int | None) -> Plan:
+    """The plan for one mask, remembered."""
+    geometry = geometry_of(mask, problem.seq_q, problem.seq_kv)
+    return make_plan(geometry, problem, machine(threads), describe(mask))
+
+
+@lru_cache(maxsize=256)
+def compiled_for(mask: Stored, problem: Problem, settings: Settings) -> tuple[Plan, Compiled]:
+    """Plan and machine code for one mask, remembered."""
+    plan = plan_for(mask, problem, settings.threads)
+    return plan, _compiled_text(launch.render(plan).text, plan, settings)
+
+
+_texts: dict[tuple[str, Settings], Compiled] = {}
+
+
+def _compiled_text(text: str, plan: Plan, settings: Settings) -> Compiled:
+    """Masks that differ in tables only share one text, and so one compilation."""
+    key = (text, settings)
+    if key not in _texts:
+        _texts[key] = launch.compile_plan(plan, settings)
+    return _texts[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One mask and the query heads that use it; heads None: all, however many there are."""
+
+    mask: Stored
+    heads: tuple[int, ...] | None
+    plan: Plan
+    compiled: Compiled
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A compiled attention kernel; call it with arrays. Batch and head counts may vary from call to call.
+
+    A kernel whose masks are Patterns in closed form serves every length; any other serves the lengths it was made for.
+    ``parts``: one for every distinct mask; plan, source and path are the first one's.
+    """
+
+    parts: tuple[Part, ...]
+    problem: Problem
+    scale: float
+    layout: str
+
+    @property
+    def plan(self) -> Plan:
+        """The plan (of the first mask, where heads have different ones)."""
+        return self.parts[0].plan
+
+    @property
+    def source(self) -> str:
+        """The generated Python source."""
+        return self.parts[0].compiled.source.text
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the generated source, None if the cache folder cannot be used."""
+        return self.parts[0].compiled.path
+
+    def explain(self) -> str:
+        """The plans in words."""
+        return "\n\n".join(part.plan.explain() for part in self.parts)
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        """Facts about the machine code; on a CPU whether it came from the disk cache, for each part."""
+        return {"cached": [part.compiled.cached for part in self.parts]}
+
+    def __call__(
+        self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: bool = False
+    ) -> Any:
+        """out, or (out, lse): see splat_numba.attention. Raises ArgumentError for shapes that the kernel was not made for."""
+        operands = import_operands(q, k, v, self.layout)
+        self._check(operands.problem)
+        return execute(self.parts, operands, q, self.scale, kv_lengths, out, return_lse)
+
+    def _check(self, given: Problem) -> None:
+        made = self.problem
+        for name, wanted, came in (
+            ("q", ("head_dim", made.head_dim), given.head_dim),
+            ("v", ("value_dim", made.value_dim), given.value_dim),
+            ("q", ("dtype", made.dtype), given.dtype),
+        ):
+            if wanted[1] != came:
+                raise ArgumentError(
+                    f"{name} wanted with {wanted[0]} {wanted[1]}, for which this kernel was compiled, got {came}. Compile another."
+                )
+        lengths = (given.seq_q, given.seq_kv)
+        for part in self.parts:
+            if isinstance(part.mask, Pattern) and part.plan.closed:
+                check_lengths(part.mask, *lengths)
+            elif lengths != (made.seq_q, made.seq_kv):
+                raise ArgumentError(
+                    f"q and k wanted of lengths {(made.seq_q, made.seq_kv)}, for which this kernel was compiled, got {lengths}. Compile another."
+                )
+        if self.parts[0].heads is not None and given.heads_q != made.heads_q:
+            raise ArgumentError(
+                f"q wanted with {made.heads_q} heads, one for each mask, got {given.heads_q}. Compile another."
+            )
+
+
+def execute(
+    parts: tuple[Part, ...], operands: Operands, like: Any, scale: float, kv_lengths: Any, out: Any, return_lse: bool
+) -> Any:
+    """Launch every part and hand the results out as the caller's kind of array."""
+    problem = operands.problem
+    written, given = prepare_out(out, operands)
+    lse = np.empty((problem.batch, problem.heads_q, problem.seq_q), problem.compute_dtype)
+    work = launch_of(operands, written, lse, kv_lengths, scale)
+    threads = current().threads or cores()
+    for part in parts:
+        heads = np.arange(problem.heads_q) if part.heads is None else np.array(part.heads, np.int64)
+        launch.run(part.plan, part.compiled, work, heads, threads)
+    result = given if given is not None else export_array(written.bits, problem.dtype, like)
+    return (result, export_lse(lse, operands, like)) if return_lse else result

@@ -1,0 +1,76 @@
+"""The mask argument of every operator, checked and reduced to a Pattern or an ACSR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.geometry import Geometry
+from splat_numba.formats.patterns import Pattern
+
+OneMask: TypeAlias = Pattern | ACSR | NDArray[np.bool_]
+Mask: TypeAlias = OneMask | Sequence[OneMask]
+Stored: TypeAlias = Pattern | ACSR
+
+
+def store_mask(mask: Any, seq_q: int, seq_kv: int, name: str = "mask") -> Stored:
+    """A Pattern or an ACSR for one mask, which must fit (seq_q, seq_kv).
+
+    Raises ArgumentError for a mask of another shape, ArgumentTypeError for what is no mask, FormatError for an array
+    that is not 2-D bool.
+    """
+    if isinstance(mask, Pattern):
+        return mask
+    if isinstance(mask, (list, tuple)):
+        raise ArgumentTypeError(
+            f"{name} wanted as one mask, got a {type(mask).__name__}. Only attention takes a mask a head."
+        )
+    if not isinstance(mask, ACSR):
+        if not isinstance(mask, np.ndarray):
+            if not hasattr(mask, "__dlpack__"):
+                raise ArgumentTypeError(
+                    f"{name} wanted as a Pattern, an ACSR or a 2-D bool array, got {type(mask).__name__}. "
+                    'Build one, for example splat.window(128), or splat.parse("window(128)") from text.'
+                )
+            mask = np.from_dlpack(mask)
+        mask = ACSR.from_dense(mask)
+    if mask.shape != (seq_q, seq_kv):
+        raise ArgumentError(
+            f"{name} wanted of shape {(seq_q, seq_kv)}, got {mask.shape}: a mask is never broadcast or cut. "
+            "Build it for these lengths, or use a Pattern, which fits all."
+        )
+    return mask
+
+
+def split_heads(mask: Mask, heads_q: int, seq_q: int, seq_kv: int) -> list[tuple[Stored, tuple[int, ...]]]:
+    """The distinct masks, each with the query heads that use it."""
+    if not isinstance(mask, (list, tuple)):
+        return [(store_mask(mask, seq_q, seq_kv), tuple(range(heads_q)))]
+    if len(mask) != heads_q:
+        raise ArgumentError(
+            f"mask wanted as {heads_q} masks, one a query head, got {len(mask)}. Give one mask for all heads, or {heads_q}."
+        )
+    users: dict[Stored, list[int]] = {}
+    for head, one in enumerate(mask):
+        users.setdefault(store_mask(one, seq_q, seq_kv, f"mask[{head}]"), []).append(head)
+    return [(stored, tuple(heads)) for stored, heads in users.items()]
+
+
+def describe(mask: Stored) -> str:
+    """The mask in words."""
+    if isinstance(mask, Pattern):
+        return repr(mask)
+    rows, cols = mask.shape
+    return f"a stored mask of {rows} x {cols}, {mask.nnz} pairs kept"
+
+
+def geometry_of(mask: Stored, seq_q: int, seq_kv: int) -> Geometry:
+    """Bands of a stored mask."""
+    if isinstance(mask, Pattern):
+        return Geometry.of_pattern(mask, (seq_q, seq_kv))
+    return Geometry(mask.shape, None, mask.runs)

@@ -1,0 +1,176 @@
+"""The array arguments of attention, checked and brought to (batch, heads, seq, dim) views."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.gen.problem import Problem
+from splat_numba.runtime.arrays import Array, check_out, export_array, import_array
+from splat_numba.runtime.launch import Launch
+
+LAYOUTS = {"bhsd": ("batch", "heads", "seq", "dim"), "bshd": ("batch", "seq", "heads", "dim")}
+LARGEST_DIM = 256
+LARGEST_LENGTH = 2**31 - 1  # tile bounds are int32 in the kernels
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """One call's arrays: ``arrays`` as imported, ``views`` of shape (batch, heads, seq, dim), and the problem."""
+
+    arrays: dict[str, Array]
+    views: dict[str, NDArray[Any]]
+    problem: Problem
+    layout: str
+    axes: int
+
+
+def check_layout(layout: str) -> str:
+    """The layout, or ArgumentError."""
+    if layout not in LAYOUTS:
+        raise ArgumentError(
+            f"layout wanted as 'bhsd' or 'bshd', got {layout!r}. Choose the order of your arrays' axes."
+        )
+    return layout
+
+
+def to_bhsd(array: NDArray[Any], layout: str) -> NDArray[Any]:
+    """The (batch, heads, seq, dim) view of an array of 2 to 4 axes."""
+    if array.ndim == 2:
+        return array[None, None]
+    whole = array[None] if array.ndim == 3 else array
+    return whole.swapaxes(1, 2) if layout == "bshd" else whole
+
+
+def import_operands(q: Any, k: Any, v: Any, layout: str) -> Operands:
+    """Check q, k and v against each other. Raises ArgumentError, ArgumentTypeError or BackendError."""
+    check_layout(layout)
+    arrays = {name: import_array(name, array) for name, array in (("q", q), ("k", k), ("v", v))}
+    first = arrays["q"]
+    if not 2 <= len(first.shape) <= 4:
+        raise ArgumentError(
+            f"q wanted with axes {LAYOUTS[layout]}, leading ones may be missing, got shape {first.shape}. Reshape it."
+        )
+    for name in ("k", "v"):
+        other = arrays[name]
+        if len(other.shape) != len(first.shape):
+            raise ArgumentError(
+                f"{name} wanted with {len(first.shape)} axes as q has, got shape {other.shape}. Give all three the same axes."
+            )
+        if other.dtype != first.dtype:
+            raise ArgumentTypeError(f"{name} wanted as {first.dtype} as q is, got {other.dtype}. Convert one of them.")
+    views = {name: to_bhsd(array.bits, layout) for name, array in arrays.items()}
+    return Operands(arrays, views, _problem(views, first.dtype), layout, len(first.shape))
+
+
+def _problem(views: dict[str, NDArray[Any]], dtype: str) -> Problem:
+    (batch, heads_q, seq_q, head_dim), k, v = views["q"].shape, views["k"].shape, views["v"].shape
+    heads_kv, seq_kv = k[1:3]
+    wanted = (batch, heads_kv, seq_kv, head_dim)
+    if k[0] != batch or k[3] != head_dim:
+        raise ArgumentError(
+            f"k wanted as (batch, heads, seq, head_dim) = {wanted} to fit q, got {k}. Check batch and head_dim."
+        )
+    if v[:3] != wanted[:3]:
+        raise ArgumentError(
+            f"v wanted as (batch, heads, seq, value_dim) = {(*wanted[:3], 'any')} to fit k, got {v}. Check its axes."
+        )
+    check_heads(heads_q, heads_kv)
+    check_sizes(seq_q, seq_kv, head_dim, v[3])
+    return Problem(seq_q, seq_kv, head_dim, v[3], dtype, batch, heads_q, heads_kv)
+
+
+def check_heads(heads_q: int, heads_kv: int) -> None:
+    """Grouped-query heads: every key head serves the same number of query heads."""
+    if heads_q and (heads_kv == 0 or heads_q % heads_kv):
+        raise ArgumentError(
+            f"k wanted with a number of heads that divides q's {heads_q}, got {heads_kv}. Check the heads axis and layout."
+        )
+
+
+def check_sizes(seq_q: int, seq_kv: int, head_dim: int, value_dim: int) -> None:
+    """Lengths and widths that the kernels can do."""
+    for name, dim in (("q", head_dim), ("v", value_dim)):
+        if not 1 <= dim <= LARGEST_DIM:
+            raise ArgumentError(
+                f"{name} wanted with a last axis of 1 to {LARGEST_DIM}, got {dim}. Split or pad the heads."
+            )
+    for name, length in (("q", seq_q), ("k", seq_kv)):
+        if length > LARGEST_LENGTH:
+            raise ArgumentError(
+                f"{name} wanted with at most {LARGEST_LENGTH} tokens, got {length}. Split the sequence."
+            )
+
+
+def check_scale(scale: float | None, head_dim: int) -> float:
+    """The factor of the scores, 1/sqrt(head_dim) unless given."""
+    if scale is None:
+        return 1.0 / math.sqrt(head_dim)
+    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.floating, np.integer)):
+        raise ArgumentTypeError(f"scale wanted as a number, got {type(scale).__name__}. Give a Python float.")
+    if not math.isfinite(scale):
+        raise ArgumentError(f"scale wanted finite, got {scale}. Leave it out for 1/sqrt(head_dim).")
+    return float(scale)
+
+
+def check_kv_lengths(kv_lengths: Any, operands: Operands) -> NDArray[np.int64]:
+    """Key lengths, (batch,) int64; without any, the whole axis."""
+    batch, seq_kv = operands.problem.batch, operands.problem.seq_kv
+    if kv_lengths is None:
+        return np.full(batch, seq_kv, np.int64)
+    if operands.axes != 4:
+        raise ArgumentError(
+            f"kv_lengths needs a batch axis, got q with {operands.axes} axes. Give q[None], k[None], v[None]."
+        )
+    lengths = np.asarray(kv_lengths)
+    if lengths.dtype.kind not in "iu":
+        raise ArgumentTypeError(
+            f"kv_lengths wanted as integers, got {lengths.dtype}. Convert them with .astype(np.int64)."
+        )
+    if lengths.shape != (batch,):
+        raise ArgumentError(
+            f"kv_lengths wanted of shape {(batch,)}, got {lengths.shape}. Give one length a batch entry."
+        )
+    if lengths.size and not 0 <= int(lengths.min()) <= int(lengths.max()) <= seq_kv:
+        raise ArgumentError(f"kv_lengths wanted between 0 and seq_kv = {seq_kv}, got {lengths.tolist()}. Correct them.")
+    return np.ascontiguousarray(lengths, np.int64)
+
+
+def result_shape(operands: Operands) -> tuple[int, ...]:
+    """Shape of out in the caller's layout."""
+    return (*operands.arrays["q"].shape[:-1], operands.problem.value_dim)
+
+
+def prepare_out(out: Any, operands: Operands) -> tuple[Array, Any]:
+    """(the array to write, what to return): the caller's ``out``, or a fresh array of the kind of q."""
+    shape, dtype = result_shape(operands), operands.problem.dtype
+    if out is None:
+        bits = np.empty(shape, np.uint16 if operands.problem.itemsize == 2 else dtype)
+        return Array(bits, dtype, "numpy"), None
+    given = import_array("out", out)
+    if given.shape != shape:
+        raise ArgumentError(f"out wanted of shape {shape}, got {given.shape}. Leave it out, or give one of this shape.")
+    if given.dtype != dtype:
+        raise ArgumentTypeError(
+            f"out wanted as {dtype} as q is, got {given.dtype}. Leave it out, or give one of this dtype."
+        )
+    check_out(given.bits, {name: array.bits for name, array in operands.arrays.items()})
+    return given, out
+
+
+def launch_of(operands: Operands, written: Array, lse: NDArray[Any], kv_lengths: Any, scale: float) -> Launch:
+    """What the runtime runs."""
+    views = operands.views
+    lengths = check_kv_lengths(kv_lengths, operands)
+    return Launch(views["q"], views["k"], views["v"], to_bhsd(written.bits, operands.layout), lse, lengths, scale)
+
+
+def export_lse(lse: NDArray[Any], operands: Operands, like: Any) -> Any:
+    """lse with q's leading axes, (batch, heads, seq_q) less the missing ones."""
+    trimmed = lse[(0,) * (4 - operands.axes)]
+    return export_array(trimmed, operands.problem.compute_dtype, like)

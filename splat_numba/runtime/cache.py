@@ -1,0 +1,107 @@
+"""The disk cache: where it is, who may write to it, and what in it can be trusted.
+
+Loading an entry runs code, so the folder belongs to its owner alone. Numba keeps the machine code, keyed by processor and
+signature, beside the generated file; a manifest of hashes beside it makes a damaged entry a miss instead of a crash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+from splat_numba.settings import Settings
+
+
+@lru_cache(maxsize=1)
+def version_tag() -> str:
+    """Changes with every version of this package, of Numba, and of the modules that generated text imports."""
+    import numba
+
+    from splat_numba.runtime import halves, simd
+
+    digest = hashlib.sha256()
+    for module in (halves, simd):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return f"numba-{numba.__version__}-{digest.hexdigest()[:12]}"
+
+
+def folder(settings: Settings) -> Path | None:
+    """The cache folder, made if need be; None, after a warning, where it is off, unwritable or open to others."""
+    if not settings.cache:
+        return None
+    base = settings.cache_dir
+    if base is None:
+        import platformdirs
+
+        base = Path(platformdirs.user_cache_dir("splat-numba"))
+    return _prepared(base / version_tag(), base)
+
+
+@lru_cache(maxsize=32)
+def _prepared(path: Path, base: Path) -> Path | None:
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        for one in (base, path):
+            one.mkdir(mode=0o700, exist_ok=True)
+            if reason := _untrusted(one):
+                _warn(f"cache folder {one} is not used: it {reason}. Run `chmod 700` on it, or set SPLAT_CACHE_DIR.")
+                return None
+        probe = path / f".probe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        _warn(f"cache folder {path} cannot be used ({error}): kernels are compiled anew. Set SPLAT_CACHE_DIR.")
+        return None
+    return path
+
+
+def _untrusted(path: Path) -> str | None:
+    """Why others could have planted code there, None if they could not."""
+    if os.name != "posix":
+        return None  # a Windows profile folder is its user's own
+    status = path.stat()
+    if status.st_uid != os.getuid():
+        return f"belongs to user {status.st_uid}, not to this one ({os.getuid()})"
+    if stat.S_IMODE(status.st_mode) & 0o022:
+        return f"can be written by others (mode {stat.S_IMODE(status.st_mode):o})"
+    return None
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+class Entry:
+    """The machine code that Numba keeps for one generated file, and its manifest."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._manifest = path.with_suffix(".sha256")
+
+    def _artifacts(self) -> list[Path]:
+        return sorted((self._path.parent / "__pycache__").glob(f"{self._path.stem}.*.nb[ic]"))
+
+    def _digests(self) -> str:
+        return "".join(f"{hashlib.sha256(a.read_bytes()).hexdigest()}  {a.name}\n" for a in self._artifacts())
+
+    def intact(self) -> bool:
+        """Whether the entry is there and is what was written."""
+        try:
+            return self._manifest.read_text(encoding="utf-8") == self._digests() != ""
+        except OSError:
+            return False
+
+    def seal(self) -> None:
+        """Record what the entry holds now."""
+        temporary = self._manifest.with_suffix(f".{os.getpid()}.tmp")
+        temporary.write_text(self._digests(), encoding="utf-8")
+        os.replace(temporary, self._manifest)
+
+    def clear(self) -> None:
+        """Forget the entry."""
+        for path in [*self._artifacts(), self._manifest]:
+            path.unlink(missing_ok=True)
