@@ -85,7 +85,7 @@ def plan(
     return plan_for(store_mask(mask, seq_q, seq_kv), problem, current().threads)
 
 
-def compile(  # noqa: A001 - the pinned public name
+def compile(
     mask: Mask,
     *,
     seq_q: int,

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from splat_numba.errors import ArgumentError
-from splat_numba.formats.patterns import Pattern
 from splat_numba.formats.pattern_runs import check_lengths
+from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem

@@ -13,7 +13,8 @@ from splat_numba.errors import ArgumentError
 class Settings:
     """cache: keep compiled kernels on disk (SPLAT_CACHE, "0" for no); cache_dir: where (SPLAT_CACHE_DIR; None: the
     user's cache folder); dump_dir: write source and plan of every new kernel there (SPLAT_DUMP_DIR); threads: of a CPU
-    launch (SPLAT_NUM_THREADS; None: as many as the process may use)."""
+    launch (SPLAT_NUM_THREADS; None: as many as the process may use).
+    """
 
     cache: bool = True
     cache_dir: Path | None = None

@@ -30,7 +30,8 @@ GATHER_BELOW = 32
 @dataclass(frozen=True, slots=True)
 class Lanes:
     """Which block and lane every row has. block, lane: (rows,) int64, -1 where the row is in no block; rows: as in
-    TileTable; step, residue: lattice of every block's columns, (blocks,) int64."""
+    TileTable; step, residue: lattice of every block's columns, (blocks,) int64.
+    """
 
     block: Ints
     lane: Ints

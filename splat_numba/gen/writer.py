@@ -26,12 +26,28 @@ class SourceWriter:
             self.line(part)
 
     @contextmanager
-    def block(self, header: str) -> Iterator[None]:
-        """``header:`` and an indented suite for what is written inside."""
-        self.line(f"{header}:")
+    def suite(self) -> Iterator[None]:
+        """What is written inside stands one level deeper."""
         self._depth += 1
         yield
         self._depth -= 1
+
+    @contextmanager
+    def block(self, header: str) -> Iterator[None]:
+        """``header:`` and an indented suite for what is written inside."""
+        self.line(f"{header}:")
+        with self.suite():
+            yield
+
+    @contextmanager
+    def function(self, decorator: str, header: str, docstring: str) -> Iterator[None]:
+        """A decorated function: two blank lines, ``def header:``, its docstring, and a suite."""
+        self.line()
+        self.line()
+        self.line(decorator)
+        with self.block(f"def {header}"):
+            self.line(f'"""{docstring}"""')
+            yield
 
     def text(self) -> str:
         """The whole source, ending in one newline."""

@@ -1,7 +1,7 @@
 """The disk cache: where it is, who may write to it, and what in it can be trusted.
 
-Loading an entry runs code, so the folder belongs to its owner alone. Numba keeps the machine code, keyed by processor and
-signature, beside the generated file; a manifest of hashes beside it makes a damaged entry a miss instead of a crash.
+Loading an entry runs code, so the folder belongs to its owner alone. Numba keeps the machine code, keyed by processor
+and signature, beside the generated file; a manifest of hashes beside it makes a damaged entry a miss instead of a crash.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Entry:
         """Record what the entry holds now."""
         temporary = self._manifest.with_suffix(f".{os.getpid()}.tmp")
         temporary.write_text(self._digests(), encoding="utf-8")
-        os.replace(temporary, self._manifest)
+        temporary.replace(self._manifest)
 
     def clear(self) -> None:
         """Forget the entry."""

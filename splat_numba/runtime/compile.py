@@ -21,7 +21,8 @@ from splat_numba.settings import Settings
 @dataclass(frozen=True, slots=True)
 class Compiled:
     """functions: by name, ready to call; path: the generated file, None if it could not be written; cached: whether the
-    machine code came from disk."""
+    machine code came from disk.
+    """
 
     source: KernelSource
     path: Path | None
@@ -43,7 +44,11 @@ def compile_source(source: KernelSource, signatures: Mapping[str, Any], settings
         entry = cache.Entry(path)
         if not entry.intact():
             entry.clear()
-        compiled = _build(source, path, signatures)
+        try:
+            compiled = _build(source, path, signatures)
+        except CompileError:
+            entry.clear()  # a whole entry that Numba cannot read is a miss too; a text at fault fails again
+            compiled = _build(source, path, signatures)
         if not compiled.cached:
             entry.seal()
     return compiled

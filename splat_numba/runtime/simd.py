@@ -11,7 +11,7 @@ product from 67 to 90 GFLOP/s per core, and compiles faster. Any width is legal:
 from __future__ import annotations
 
 import operator
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -148,7 +148,7 @@ def _llvm_call(builder: Any, name: str, vector: ir.VectorType, scalar: types.Flo
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, full_name), args)
 
 
-@lru_cache(maxsize=None)
+@cache
 def functions(dtype: str, width: int) -> tuple[Any, ...]:
     """``(load, store, splat, fma, floor, maximum, power_of_two, select, inside, bits)`` for vectors of ``width`` ``dtype``.
 
@@ -261,3 +261,43 @@ def functions(dtype: str, width: int) -> tuple[Any, ...]:
         return mask(types.uint64, types.int64), codegen
 
     return load, store, splat, fma, floor, maximum, power_of_two, select, inside, bits
+
+
+@cache
+def transposition(dtype: str, width: int) -> Any:
+    """``transpose``: ``width`` vectors of ``width`` ``dtype``, as a tuple, to the transposed tuple.
+
+    log2(width) rounds of shuffles; each swaps the off-diagonal quarters of every square of twice its size.
+    """
+    vector = Vector(from_dtype(np.dtype(dtype)), width)
+
+    @intrinsic
+    def transpose(typingctx: Any, rows: Any) -> Any:
+        """rows[i][j] becomes result[j][i]."""
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            values = [builder.extract_value(args[0], i) for i in range(width)]
+            half = width // 2
+            while half:
+                for i in range(width):
+                    if not i & half:
+                        values[i], values[i + half] = _swap_quarters(builder, values[i], values[i + half], half)
+                half //= 2
+            return context.make_tuple(builder, sig.return_type, values)
+
+        vectors = types.UniTuple(vector, width)
+        return vectors(vectors), codegen
+
+    return transpose
+
+
+def _swap_quarters(builder: Any, upper: Any, lower: Any, half: int) -> tuple[Any, Any]:
+    """Exchange the right part of ``upper`` with the left part of ``lower``, in squares of 2 * half lanes."""
+    width = upper.type.count
+    words = ir.VectorType(INT32, width)
+    left = [lane if not lane & half else width + lane - half for lane in range(width)]
+    right = [lane + half if not lane & half else width + lane for lane in range(width)]
+    return (
+        builder.shuffle_vector(upper, lower, ir.Constant(words, left)),
+        builder.shuffle_vector(upper, lower, ir.Constant(words, right)),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import linecache
 import os
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ class KernelSource:
             handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(self.text)
-            os.replace(temporary, path)
+            Path(temporary).replace(path)
         return path
 
     def load(self, path: Path | None) -> ModuleType:
@@ -48,7 +49,8 @@ class KernelSource:
         filename = str(path) if path else f"<splat {self.name}>"
         if path is None:
             linecache.cache[filename] = (len(self.text), None, self.text.splitlines(keepends=True), filename)
-        module = ModuleType(self.name)
+        module = ModuleType(f"splat_kernel_{self.name}")
         module.__file__ = filename
+        sys.modules[module.__name__] = module  # Numba finds the globals of cached machine code by module name
         exec(compile(self.text, filename, "exec"), module.__dict__)  # noqa: S102 - the text is our own
         return module

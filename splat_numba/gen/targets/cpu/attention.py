@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from splat_numba.gen.plan import ClosedPass, Pass, Plan, Segment, TablePass
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.cpu import blocks, products, rows, softmax
 from splat_numba.gen.targets.cpu.bounds_text import render_base, render_bound, render_edge
-from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports
+from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
 from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
+from splat_numba.gen.writer import SourceWriter
+
+ARGUMENTS = "first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, scale"
+RESULT = "out_head, out_at[2], out_at[3], lse_head, lse_at[2]"
 
 
 def render_attention(plan: Plan) -> str:
@@ -20,26 +26,27 @@ def render_attention(plan: Plan) -> str:
     _emit_docstring(out, plan)
     emit_imports(out, plan.problem.compute_dtype, vector_width(plan.machine, plan.problem.compute_dtype))
     emit_exp2(out, plan.problem.compute_dtype)
+    emit_row_of(out)
     _emit_tile_functions(out, plan)
     for number, one in enumerate(plan.passes):
-        shape = tile_shape(plan, one)
         if isinstance(one, ClosedPass):
-            _emit_closed_pass(out, number, plan, one, shape)
+            _emit_closed_pass(out, number, plan, one)
         else:
-            _emit_table_pass(out, number, plan, one, shape)
+            _emit_table_pass(out, number, plan, one)
     return out.text()
 
 
 def _emit_docstring(out: SourceWriter, plan: Plan) -> None:
+    """What the kernel is for; the same words for all masks that share a text, which those given by tables do."""
     problem = plan.problem
-    lengths = "of any length" if plan.closed else f"{problem.seq_q} x {problem.seq_kv}"
+    mask = plan.mask if plan.closed else "a mask given by tables"
     quotes = '"' * 3
     out.lines(
         f"""
-        {quotes}Sparse attention, generated for {plan.mask}.
+        {quotes}Sparse attention, generated for {mask}.
 
-        Sequences {lengths}; head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}; target {plan.target}.
-        Call a pass with a range of work items first .. last - 1; ranges are independent of each other.
+        head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}; any length; target {plan.target}.
+        Call each pass in turn, with ranges first .. last - 1 of its work items; ranges are independent of each other.
         {quotes}
         """
     )
@@ -57,65 +64,70 @@ def _emit_tile_functions(out: SourceWriter, plan: Plan) -> None:
 
     for one in plan.passes:
         shape = tile_shape(plan, one)
-        table = one if isinstance(one, TablePass) else None
-        predicates = ["full", "inside"] if table is None else ["full", *(["bits"] if table.masks else [])]
-        if once("rows", shape):
-            rows.emit_load_queries(out, shape)
+        for dtype in dict.fromkeys((plan.problem.dtype, plan.out_dtype)):
+            if once(f"transfer {dtype}", replace(shape, tile_kv=0)):
+                rows.emit_rows_to_lanes(out, shape, dtype)
+                rows.emit_lanes_to_rows(out, shape, dtype)
+        if once("tile", shape):
             rows.emit_store(out, shape, plan.out_dtype)
+            rows.emit_stage(out, shape)
             products.emit_score_tile(out, shape)
             products.emit_value_tile(out, shape)
-        if shape.staged and once("stage", shape):
-            rows.emit_stage(out, shape)
-        if table is not None and table.gathers and once("gather", shape):
-            rows.emit_gather(out, shape)
-        for predicate in predicates:
-            if once(predicate, shape):
-                softmax.emit_softmax(out, shape, predicate)
+            softmax.emit_softmax(out, shape, "full")
         if once(f"resumes {one.resumes}", shape):
             if one.resumes:
                 rows.emit_resume(out, shape, plan.out_dtype)
             else:
                 rows.emit_reset(out, shape)
-        if table is None and once("interval", shape):
+        if isinstance(one, TablePass):
+            _emit_piece_functions(out, shape, one)
+        elif once("interval", shape):
+            softmax.emit_softmax(out, shape, "inside")
             blocks.emit_attend_interval(out, shape)
-        if table is not None and once("pieces", shape):
-            blocks.emit_attend_pieces(out, shape, table.gathers, table.masks)
 
 
-def _emit_scratch(out: SourceWriter, shape: TileShape, staged: bool) -> None:
-    """The block's state: a few tiles, small enough for the second-level cache."""
-    tile_q, tile_kv = shape.tile_q, shape.tile_kv
-    sizes = [
-        ("queries", shape.head_dim * tile_q),
-        ("scores", tile_kv * tile_q),
-        ("maxima", tile_q),
-        ("sums", tile_q),
-        ("alpha", tile_q),
-        ("total", shape.value_dim * tile_q),
-    ]
-    if staged:
-        sizes.append(("staged", tile_kv * max(shape.head_dim, shape.value_dim)))
-    out.line(f"scratch = np.empty({sum(size for _, size in sizes)}, real)")
-    place = 0
-    for name, size in sizes:
-        out.line(f"{name} = address(scratch, {place})")
-        place += size
+def _emit_piece_functions(out: SourceWriter, shape: TileShape, one: TablePass) -> None:
+    """Functions of a table pass; the tile shapes of a plan's table passes differ, or their needs are the same."""
+    if one.gathers:
+        rows.emit_gather(out, shape)
+    if one.masks:
+        softmax.emit_softmax(out, shape, "bits")
+    blocks.emit_attend_pieces(out, shape, one)
 
 
 def _emit_strides(out: SourceWriter, plan: Plan) -> None:
     """Strides in elements, and the lengths."""
-    sizes = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-    kinds = {"q": plan.problem.dtype, "k": plan.problem.dtype, "v": plan.problem.dtype, "out": plan.out_dtype}
-    for name, dtype in kinds.items():
-        strides = ", ".join(f"{name}.strides[{axis}] // {sizes[dtype]}" for axis in range(4))
+    problem = plan.problem
+    dtypes = {"q": problem.dtype, "k": problem.dtype, "v": problem.dtype, "out": plan.out_dtype}
+    for name, dtype in dtypes.items():
+        strides = ", ".join(f"{name}.strides[{axis}] // {ITEMSIZE[dtype]}" for axis in range(4))
         out.line(f"{name}_at = ({strides})")
-    size = sizes[plan.problem.compute_dtype]
+    size = ITEMSIZE[problem.compute_dtype]
     out.line("lse_at = (" + ", ".join(f"lse.strides[{axis}] // {size}" for axis in range(3)) + ")")
     out.line("seq_q, seq_kv = q.shape[2], k.shape[2]")
 
 
+def _emit_scratch(out: SourceWriter, shape: TileShape) -> None:
+    """The block's state: a few tiles, small enough for the second-level cache."""
+    tile_q, tile_kv = shape.tile_q, shape.tile_kv
+    sizes = {
+        "queries": shape.head_dim * tile_q,
+        "scores": tile_kv * tile_q,
+        "maxima": tile_q,
+        "sums": tile_q,
+        "alpha": tile_q,
+        "total": shape.value_dim * tile_q,
+        "staged": tile_kv * max(shape.head_dim, shape.value_dim),
+    }
+    out.line(f"scratch = np.empty({sum(sizes.values())}, real)")
+    place = 0
+    for name, size in sizes.items():
+        out.line(f"{name} = address(scratch, {place})")
+        place += size
+
+
 def _emit_head(out: SourceWriter) -> None:
-    """Pointers to the head of a work item."""
+    """What a work item stands for, and pointers to its head."""
     out.lines(
         """
         block, group = item % blocks, item // blocks
@@ -132,46 +144,47 @@ def _emit_head(out: SourceWriter) -> None:
     )
 
 
-def _emit_begin(out: SourceWriter, one: Pass, shape: TileShape) -> None:
+def _emit_begin(out: SourceWriter, plan: Plan, one: Pass, shape: TileShape) -> None:
     """Queries in; the softmax state fresh, or as an earlier pass left it."""
-    out.line(f"load_queries_{shape.suffix}(q_head, q_at[2], q_at[3], rows, scale, queries)")
+    transfer = f"rows_to_lanes_{plan.problem.dtype}_{shape.tile_q}"
+    out.line(f"{transfer}(q_head, q_at[2], q_at[3], rows, {shape.head_dim}, scale, queries)")
     if one.resumes:
         out.line(f"resume_{shape.suffix}({RESULT}, rows, maxima, sums, total)")
     else:
         out.line(f"reset_{shape.suffix}(maxima, sums, total)")
 
 
-def _emit_entry(out: SourceWriter, number: int, extra: str) -> str:
-    out.line()
-    out.line()
-    out.line(FUNCTION)
-    return f"def pass_{number}(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, scale{extra})"
+def _emit_end(out: SourceWriter, shape: TileShape) -> None:
+    """Results out."""
+    out.line(f"store_rows_{shape.suffix}({RESULT}, rows, maxima, sums, alpha, total)")
 
 
-def _emit_closed_pass(out: SourceWriter, number: int, plan: Plan, one: ClosedPass, shape: TileShape) -> None:
-    with out.block(_emit_entry(out, number, "")):
+def _emit_closed_pass(out: SourceWriter, number: int, plan: Plan, one: ClosedPass) -> None:
+    shape = tile_shape(plan, one)
+    with out.function(FUNCTION, f"pass_{number}({ARGUMENTS})", "Row blocks whose keys follow from the row's number."):
         _emit_strides(out, plan)
         out.line("delta = seq_kv - seq_q")
-        _emit_scratch(out, shape, shape.staged)
+        _emit_scratch(out, shape)
         out.line(f"places, edges = np.empty({shape.tile_q}, np.int64), np.empty({2 * shape.tile_q}, np.int32)")
         out.line(f"rows, low, high = address(places, 0), address(edges, 0), address(edges, {shape.tile_q})")
-        out.line(f"row_lo, row_hi = max({render_edge(one.row_lo)}, 0), min({render_edge(one.row_hi)}, seq_q)")
+        out.line(f"row_lo, row_hi = {render_edge(one.row_lo)}, {render_edge(one.row_hi)}")
         with out.block("for item in range(first, last)"):
             _emit_head(out)
             _emit_rows(out, one, shape)
-            _emit_begin(out, one, shape)
+            _emit_begin(out, plan, one, shape)
             for segment in one.segments:
                 _emit_segment(out, segment, shape)
-            out.line(f"store_rows_{shape.suffix}({RESULT}, rows, maxima, sums, total)")
+            _emit_end(out, shape)
         out.line("return scratch.size + places.size + edges.size  # the pointers above are good until here")
 
 
 def _emit_rows(out: SourceWriter, one: ClosedPass, shape: TileShape) -> None:
     """The rows of the block: of one residue class, tile_q of them, or what is left."""
     step = one.row_step
-    times = f" * {step}" if step > 1 else ""
-    out.line(f"row = row_lo + residue + block * {shape.tile_q * step}  # first row of the block")
-    left = "row_hi - row" if step == 1 else f"(row_hi - row + {step - 1}) // {step}"
+    first, left, times = "row_lo", "row_hi - row", ""
+    if step > 1:
+        first, left, times = "row_lo + residue", f"(row_hi - row + {step - 1}) // {step}", f" * {step}"
+    out.line(f"row = {first} + block * {shape.tile_q * step}  # first row of the block")
     out.line(f"count = min({shape.tile_q}, {left})")
     with out.block("if count <= 0"):
         out.line("continue")
@@ -185,40 +198,35 @@ def _emit_segment(out: SourceWriter, segment: Segment, shape: TileShape) -> None
     lattice = f"every {step}th column" if step > 1 else "columns"
     out.line(f"# {lattice} from {render_bound(segment.lo)} to {render_bound(segment.hi)}")
     keys, values = "k_head, k_at[2], k_at[3]", "v_head, v_at[2], v_at[3]"
+    below, above = f"max({render_bound(segment.lo)}, 0)", f"min({render_bound(segment.hi)}, limit)"
     if step > 1:
         out.line(f"base = {render_base(segment.lattice)}")
         keys, values = (
             f"advance({name}_head, base * {name}_at[2]), {step} * {name}_at[2], {name}_at[3]" for name in "kv"
         )
+        below, above = (f"({edge} - base + {step - 1}) // {step}" for edge in (below, above))
     with out.block("for lane in range(count)"):
         out.line("row = places[lane]")
-        below, above = f"max({render_bound(segment.lo)}, 0)", f"min({render_bound(segment.hi)}, limit)"
-        if step > 1:
-            below, above = (f"({edge} - base + {step - 1}) // {step}" for edge in (below, above))
         out.line(f"edges[lane] = {below}")
         out.line(f"edges[{shape.tile_q} + lane] = {above}")
     with out.block(f"for lane in range(count, {shape.tile_q})"):
         out.line(f"edges[lane] = edges[{shape.tile_q} + lane] = 0")
-    staged = ", staged" if shape.staged else ""
-    out.line(f"attend_interval_{shape.suffix}({keys}, {values}, low, high, count, {blocks.STATE}{staged})")
+    out.line(f"attend_interval_{shape.suffix}({keys}, {values}, low, high, count, {blocks.STATE})")
 
 
-def _emit_table_pass(out: SourceWriter, number: int, plan: Plan, one: TablePass, shape: TileShape) -> None:
-    staged = shape.staged or one.gathers
-    with out.block(_emit_entry(out, number, ", lane_rows, block_ptr, pieces, masks, columns")):
+def _emit_table_pass(out: SourceWriter, number: int, plan: Plan, one: TablePass) -> None:
+    shape = tile_shape(plan, one)
+    header = f"pass_{number}({ARGUMENTS}, lane_rows, block_ptr, pieces, masks, columns)"
+    with out.function(FUNCTION, header, "Row blocks whose keys are listed in tables."):
         _emit_strides(out, plan)
-        _emit_scratch(out, shape, staged)
+        _emit_scratch(out, shape)
         out.line("piece, lane_bits, cols = address(pieces, 0), address(masks, 0), address(columns, 0)")
         with out.block("for item in range(first, last)"):
             _emit_head(out)
             out.line(f"rows = address(lane_rows, block * {shape.tile_q})")
-            _emit_begin(out, one, shape)
+            _emit_begin(out, plan, one, shape)
             keys, values = "k_head, k_at[2], k_at[3]", "v_head, v_at[2], v_at[3]"
             tables = "piece, block_ptr[block], block_ptr[block + 1], lane_bits, cols, limit"
-            tail = f"{blocks.STATE}{', staged' if staged else ''}"
-            out.line(f"attend_pieces_{shape.suffix}({keys}, {values}, {tables}, {tail})")
-            out.line(f"store_rows_{shape.suffix}({RESULT}, rows, maxima, sums, total)")
+            out.line(f"attend_pieces_{shape.suffix}({keys}, {values}, {tables}, {blocks.STATE})")
+            _emit_end(out, shape)
         out.line("return scratch.size  # the pointers above are good until here")
-
-
-RESULT = "out_head, out_at[2], out_at[3], lse_head, lse_at[2]"

@@ -2,53 +2,26 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.plan import TablePass
 from splat_numba.gen.targets.cpu.prelude import FUNCTION
 from splat_numba.gen.targets.cpu.shape import TileShape
+from splat_numba.gen.writer import SourceWriter
 
-STATE = "queries, scores, maxima, sums, alpha, total"
+STATE = "queries, scores, maxima, sums, alpha, total, staged"
 SOURCES = "k, k_stride, k_dim, v, v_stride, v_dim"
-
-
-def _emit_products(out: SourceWriter, shape: TileShape, start: str, stride: str, soften: str) -> None:
-    """Scores, softmax and weighted values of ``count`` keys from number ``start`` on, ``stride`` rows apart."""
-    operands = {}
-    for name, dims in (("k", shape.head_dim), ("v", shape.value_dim)):
-        apart = f"{stride} * {name}_stride" if stride else f"{name}_stride"
-        operands[name] = f"advance({name}, ({start}) * {name}_stride), {apart}, {name}_dim"
-        if shape.staged:
-            operands[name] += f", count, {dims}, staged"
-    if shape.staged:
-        out.line(f"stage_{shape.suffix}({operands['k']})")
-    _emit_multiplied(out, shape, None if shape.staged else operands, soften, f"stage_{shape.suffix}({operands['v']})")
-
-
-def _emit_multiplied(
-    out: SourceWriter, shape: TileShape, operands: dict[str, str] | None, soften: str, stage_values: str
-) -> None:
-    """The two products around the softmax; without ``operands`` they read the staged tile."""
-    keys = operands["k"] if operands else f"staged, {shape.head_dim}, 1"
-    values = operands["v"] if operands else f"staged, {shape.value_dim}, 1"
-    out.line(f"multiply_keys_{shape.suffix}({keys}, count, queries, scores)")
-    out.lines(soften)
-    if not operands:
-        out.line(stage_values)
-    out.line(f"multiply_values_{shape.suffix}({values}, count, scores, alpha, total)")
+WEIGHTS = "scores, count, maxima, sums, alpha"
 
 
 def emit_attend_interval(out: SourceWriter, shape: TileShape) -> None:
     """attend_interval: one band of a row block; tiles start at the first key that a row needs and end at the last."""
-    staged = ", staged" if shape.staged else ""
-    out.line()
-    out.line()
-    out.line(FUNCTION)
-    with out.block(f"def attend_interval_{shape.suffix}({SOURCES}, low, high, rows, {STATE}{staged})"):
-        out.line(
-            '"""Keys low[lane] <= key < high[lane] of one lattice; where all rows keep all keys no mask is needed."""'
-        )
+    with out.function(
+        FUNCTION,
+        f"attend_interval_{shape.suffix}({SOURCES}, low, high, rows, {STATE})",
+        "Keys low[lane] <= key < high[lane] of one lattice; where all rows keep all keys no mask is needed.",
+    ):
         out.lines(
             """
-            start, stop, full_start, full_stop = 1 << 62, 0, 0, 1 << 62
+            start, stop, full_start, full_stop = np.int64(1 << 62), np.int64(0), np.int64(0), np.int64(1 << 62)
             for lane in range(rows):
                 here, end = np.int64(element(low, lane)), np.int64(element(high, lane))
                 if here < end:
@@ -56,66 +29,101 @@ def emit_attend_interval(out: SourceWriter, shape: TileShape) -> None:
                 full_start, full_stop = max(full_start, here), min(full_stop, end)
             """
         )
-        weights = "scores, count, maxima, sums, alpha"
         soften = f"""
             if full_start <= start and start + count <= full_stop:
-                soften_full_{shape.suffix}({weights})
+                soften_full_{shape.suffix}({WEIGHTS})
             else:
-                soften_inside_{shape.suffix}({weights}, start, low, high)
+                soften_inside_{shape.suffix}({WEIGHTS}, start, low, high)
             """
         with out.block("while start < stop"):
-            out.line(f"count = min({shape.tile_kv}, stop - start)")
-            _emit_products(out, shape, "start", "", soften)
+            out.line(f"count = min(np.int64({shape.tile_kv}), stop - start)")
+            _emit_tile(out, shape, "start", "", soften)
             out.line("start += count")
 
 
-def emit_attend_pieces(out: SourceWriter, shape: TileShape, gathers: bool, masks: bool) -> None:
+def emit_attend_pieces(out: SourceWriter, shape: TileShape, one: TablePass) -> None:
     """attend_pieces: the pieces of a row block, as gen.plan.TileTable lists them."""
-    staged = ", staged" if shape.staged or gathers else ""
     tables = "piece, first, last, lane_bits, cols, limit"
-    out.line()
-    out.line()
-    out.line(FUNCTION)
-    with out.block(f"def attend_pieces_{shape.suffix}({SOURCES}, {tables}, {STATE}{staged})"):
-        out.line(
-            '"""Pieces first .. last - 1, each (start, step, count, mask); keys at or beyond ``limit`` are left out."""'
-        )
-        with out.block("for number in range(first, last)"):
-            out.line("start, step = element(piece, 4 * number), element(piece, 4 * number + 1)")
-            out.line("keys, mask = element(piece, 4 * number + 2), element(piece, 4 * number + 3)")
-            if gathers:
+    with (
+        out.function(
+            FUNCTION,
+            f"attend_pieces_{shape.suffix}({SOURCES}, {tables}, {STATE})",
+            "Pieces first .. last - 1, each (start, step, count, mask); keys at or beyond limit are left out.",
+        ),
+        out.block("for number in range(first, last)"),
+    ):
+        out.line("start, step = element(piece, 4 * number), element(piece, 4 * number + 1)")
+        out.line("keys, mask = element(piece, 4 * number + 2), element(piece, 4 * number + 3)")
+        _emit_limit(out, one.gathers)
+        with out.block(f"for done in range(0, keys, {shape.tile_kv})"):
+            out.line(f"count = min(np.int64({shape.tile_kv}), keys - done)")
+            soften = _piece_softmax(shape, one.masks)
+            if one.gathers:
                 with out.block("if step == 0"):
-                    with out.block("while keys > 0 and element(cols, start + keys - 1) >= limit"):
-                        out.line("keys -= 1")
-                with out.block("else"):
-                    out.line("keys = min(keys, (limit - start + step - 1) // step)")
-            else:
-                out.line("keys = min(keys, (limit - start + step - 1) // step)")
-            with out.block(f"for done in range(0, keys, {shape.tile_kv})"):
-                out.line(f"count = min({shape.tile_kv}, keys - done)")
-                _emit_piece_tile(out, shape, gathers, _piece_softmax(shape, masks))
+                    _emit_gathered_tile(out, shape, soften)
+                    out.line("continue")
+            _emit_tile(out, shape, "(start + done * step)", "step * ", soften)
+
+
+def _emit_limit(out: SourceWriter, gathers: bool) -> None:
+    """Cut the piece's keys at ``limit``."""
+    cut = "keys = min(keys, (limit - start + step - 1) // step)"
+    if not gathers:
+        out.line(cut)
+        return
+    with out.block("while step == 0 and keys > 0 and element(cols, start + keys - 1) >= limit"):
+        out.line("keys -= 1")
+    with out.block("if step > 0"):
+        out.line(cut)
 
 
 def _piece_softmax(shape: TileShape, masks: bool) -> str:
-    weights = "scores, count, maxima, sums, alpha"
     if not masks:
-        return f"soften_full_{shape.suffix}({weights})"
+        return f"soften_full_{shape.suffix}({WEIGHTS})"
     return f"""
         if mask < 0:
-            soften_full_{shape.suffix}({weights})
+            soften_full_{shape.suffix}({WEIGHTS})
         else:
-            soften_bits_{shape.suffix}({weights}, advance(lane_bits, mask + done))
+            soften_bits_{shape.suffix}({WEIGHTS}, advance(lane_bits, mask + done))
         """
 
 
-def _emit_piece_tile(out: SourceWriter, shape: TileShape, gathers: bool, soften: str) -> None:
-    if not gathers:
-        _emit_products(out, shape, "start + done * step", "step", soften)
+def _emit_tile(out: SourceWriter, shape: TileShape, start: str, step: str, soften: str) -> None:
+    """Scores, softmax and weighted values of ``count`` keys from number ``start`` on, ``step`` rows apart."""
+    keys = f"advance(k, {start} * k_stride), {step}k_stride, k_dim"
+    values = f"advance(v, {start} * v_stride), {step}v_stride, v_dim"
+    stage_values = f"stage_{shape.suffix}({values}, count, {shape.value_dim}, staged)"
+    if shape.staged:
+        out.line(f"stage_{shape.suffix}({keys}, count, {shape.head_dim}, staged)")
+        _emit_products(out, shape, f"staged, {shape.head_dim}, 1", soften, [stage_values], _staged_values(shape))
         return
-    with out.block("if step == 0"):
-        keys = "advance(cols, start + done), count"
-        out.line(f"gather_{shape.suffix}(k, k_stride, k_dim, {keys}, {shape.head_dim}, staged)")
-        gather_values = f"gather_{shape.suffix}(v, v_stride, v_dim, {keys}, {shape.value_dim}, staged)"
-        _emit_multiplied(out, shape, None, soften, gather_values)
-    with out.block("else"):
-        _emit_products(out, shape, "start + done * step", "step", soften)
+    place = [
+        f"values, apart, unit = {values}",
+        f"if apart != {shape.value_dim}:  # rows a power of two apart share a few cache sets, and are read many times",
+        f"    {stage_values}",
+        f"    values, apart, unit = {_staged_values(shape)}",
+    ]
+    _emit_products(out, shape, keys, soften, place, "values, apart, unit")
+
+
+def _emit_gathered_tile(out: SourceWriter, shape: TileShape, soften: str) -> None:
+    """As _emit_tile, for keys listed one by one."""
+    listed = "advance(cols, start + done), count"
+    out.line(f"gather_{shape.suffix}(k, k_stride, k_dim, {listed}, {shape.head_dim}, staged)")
+    gather_values = f"gather_{shape.suffix}(v, v_stride, v_dim, {listed}, {shape.value_dim}, staged)"
+    _emit_products(out, shape, f"staged, {shape.head_dim}, 1", soften, [gather_values], _staged_values(shape))
+
+
+def _staged_values(shape: TileShape) -> str:
+    return f"staged, {shape.value_dim}, 1"
+
+
+def _emit_products(
+    out: SourceWriter, shape: TileShape, keys: str, soften: str, place_values: list[str], values: str
+) -> None:
+    """The two products around the softmax."""
+    out.line(f"multiply_keys_{shape.suffix}({keys}, count, queries, scores)")
+    out.lines(soften)
+    for line in place_values:
+        out.line(line)
+    out.line(f"multiply_values_{shape.suffix}({values}, count, scores, alpha, total)")

@@ -32,10 +32,12 @@ def render_bound(bound: Bound) -> str:
 
 
 def render_edge(edge: Edge | None) -> str:
-    """Text of a row edge."""
+    """Text of a row edge, clamped to [0, seq_q]."""
     if edge is None:
         return "seq_q"
-    return f"{edge.value} - delta" if edge.aligned else str(edge.value)
+    if edge.aligned:
+        return f"min(max({edge.value} - delta, 0), seq_q)"
+    return f"min({edge.value}, seq_q)" if edge.value > 0 else "0"
 
 
 def render_base(lattice: Lattice) -> str:

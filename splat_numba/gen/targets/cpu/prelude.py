@@ -48,11 +48,13 @@ def emit_imports(out: SourceWriter, compute_dtype: str, width: int) -> None:
         from numba import njit
 
         from splat_numba.runtime.halves import from_bfloat16, from_float16, to_bfloat16, to_float16
-        from splat_numba.runtime.simd import address, advance, assign, element, functions
+        from splat_numba.runtime.simd import address, advance, assign, element, functions, transposition
 
         real = np.{compute_dtype}
         WIDTH = {width}  # numbers in one vector
-        load, store, splat, fma, floor, maximum, power_of_two, select, inside, bits = functions("{compute_dtype}", WIDTH)
+        vector = functions("{compute_dtype}", WIDTH)
+        load, store, splat, fma, floor, maximum, power_of_two, select, inside, bits = vector
+        transpose = transposition("{compute_dtype}", WIDTH)
         """
     )
 
@@ -61,11 +63,8 @@ def emit_exp2(out: SourceWriter, compute_dtype: str) -> None:
     """exp2(x) of a vector, x <= 0: NaN stays NaN, and -inf gives 0."""
     coefficients = EXP2_COEFFICIENTS[compute_dtype]
     smallest = f"splat(real({EXP2_SMALLEST[compute_dtype]}))"
-    out.line()
-    out.line()
-    out.line(INLINE)
-    with out.block("def exp2(x)"):
-        out.line('"""2**x: the nearest whole power from the exponent bits, the rest by a polynomial."""')
+    docstring = "2**x: the nearest whole power from the exponent bits, the rest by a polynomial."
+    with out.function(INLINE, "exp2(x)", docstring):
         out.line(f"whole = floor(maximum(x, {smallest}) + splat(real(0.5)))  # maximum turns NaN into a number,")
         out.line("rest = x - whole  # so NaN goes on through the rest")
         out.line(f"p = splat(real({coefficients[0]!r}))")
@@ -73,6 +72,13 @@ def emit_exp2(out: SourceWriter, compute_dtype: str) -> None:
             out.line(f"p = fma(p, rest, splat(real({coefficient!r})))")
         out.line("p = fma(p, rest, splat(real(1.0))) * power_of_two(whole)")
         out.line(f"return select({smallest} > x, splat(real(0.0)), p)")
+
+
+def emit_row_of(out: SourceWriter) -> None:
+    """row_of: a row that may be read for a lane."""
+    with out.function(INLINE, "row_of(rows, lane)", "Row of a lane; the block's first row where the lane has none."):
+        out.line("row = element(rows, lane)")
+        out.line("return row if row >= 0 else element(rows, 0)")
 
 
 def from_storage(dtype: str, text: str) -> str:

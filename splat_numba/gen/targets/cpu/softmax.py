@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from splat_numba.gen.writer import SourceWriter
 from splat_numba.gen.targets.cpu.prelude import FUNCTION
+from splat_numba.gen.targets.cpu.products import SHIFT, VECTORS
 from splat_numba.gen.targets.cpu.shape import TileShape
-
-VECTORS = 2
+from splat_numba.gen.writer import SourceWriter
 
 #: predicate name -> (extra parameters, text of the mask of a vector of lanes at ``at`` for the key number ``key``)
 PREDICATES: dict[str, tuple[str, Callable[[str], str]]] = {
-    "full": ("", lambda at: ""),
+    "full": ("", lambda _: ""),
     "inside": (", first, low, high", lambda at: f"inside(low, high, {at}, first + key)"),
     "bits": (", lane_bits", lambda at: f"bits(element(lane_bits, key), {at})"),
 }
@@ -24,7 +23,7 @@ MEANING = {
 
 
 def _at(vector: int) -> str:
-    return f"lane + {vector} * WIDTH" if vector else "lane"
+    return f"lane{SHIFT[vector]}"
 
 
 def _emit_maximum(out: SourceWriter, mask: Callable[[str], str], predicate: str) -> None:
@@ -55,11 +54,8 @@ def _emit_weights(out: SourceWriter, mask: Callable[[str], str], predicate: str)
 def emit_softmax(out: SourceWriter, shape: TileShape, predicate: str) -> None:
     """soften: scores become weights 2**(score - maximum); maxima, sums and alpha are brought up to date."""
     extra, mask = PREDICATES[predicate]
-    out.line()
-    out.line()
-    out.line(FUNCTION)
-    with out.block(f"def soften_{predicate}_{shape.suffix}(scores, count, maxima, sums, alpha{extra})"):
-        out.line(f'"""scores become weights, where {MEANING[predicate]}."""')
+    header = f"soften_{predicate}_{shape.suffix}(scores, count, maxima, sums, alpha{extra})"
+    with out.function(FUNCTION, header, f"scores become weights, where {MEANING[predicate]}."):
         out.line(f"TILE_Q = {shape.tile_q}")
         out.line("zero, nothing = splat(real(0.0)), splat(real(-np.inf))")
         with out.block(f"for lane in range(0, {shape.tile_q}, {VECTORS} * WIDTH)"):

@@ -1,0 +1,73 @@
+"""R-softmax: a row of packed values lies in one piece, so only the rows' limits are read of the mask."""
+
+from __future__ import annotations
+
+from splat_numba.gen.packed_plan import PackedPlan
+from splat_numba.gen.targets.cpu.packed_rows import emit_header, emit_item, emit_strides
+from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
+from splat_numba.gen.writer import SourceWriter
+
+LOG2_E = 1.4426950408889634
+
+
+def emit_softmax(out: SourceWriter, plan: PackedPlan) -> None:
+    """soften_row and the entry function."""
+    _emit_soften_row(out, plan)
+    _emit_entry(out, plan)
+
+
+def _emit_soften_row(out: SourceWriter, plan: PackedPlan) -> None:
+    emit_header(out, FUNCTION)
+    with out.block("def soften_row(values, stride, count, row, weights)"):
+        out.line('"""weights = softmax of ``count`` values; ``row`` is scratch for that many, in whole vectors."""')
+        value = from_storage(plan.dtype, "element(values, t * stride)")
+        weight = to_storage(plan.dtype, "real(element(row, t) * inverse)")
+        out.lines(
+            f"""
+            whole = count - count % WIDTH
+            top = splat(real(-np.inf))
+            for t in range(0, whole, WIDTH):
+                x = read(values, t, stride)
+                store(row, t, x)
+                top = maximum(x, top)
+            if whole < count:
+                store(row, whole, splat(real(-np.inf)))  # weighs nothing
+                for t in range(whole, count):
+                    assign(row, t, {value})
+                top = maximum(load(row, whole), top)
+            top = splat(largest_lane(top))
+            sums = splat(real(0.0))
+            for t in range(0, count, WIDTH):
+                p = exp2((load(row, t) - top) * splat(real({LOG2_E!r})))
+                store(row, t, p)
+                sums = sums + p
+            inverse = real(real(1.0) / add_lanes(sums))
+            for t in range(count):
+                assign(weights, t, {weight})
+            """
+        )
+
+
+def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
+    emit_header(out, FUNCTION)
+    with out.block("def softmax(first, last, values, weights, slot_ptr, longest)"):
+        for name in ("values", "weights"):
+            emit_strides(out, plan, name, 3)
+        out.lines(
+            """
+            heads, rows = values.shape[1], slot_ptr.size - 1
+            scratch = np.empty(longest + WIDTH, real)
+            scores = address(scratch, 0)
+            """
+        )
+        with out.block("for item in range(first, last)"):
+            emit_item(out)
+            out.lines(
+                """
+                slot, count = slot_ptr[row], slot_ptr[row + 1] - slot_ptr[row]
+                packed = address(values, batch * values_at[0] + head * values_at[1] + slot * values_at[2])
+                result = address(weights, batch * weights_at[0] + head * weights_at[1] + slot)
+                soften_row(packed, values_at[2], count, scores, result)
+                """
+            )
+        out.line("return scratch.size  # the pointers above are good until here")
