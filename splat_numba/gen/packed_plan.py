@@ -19,9 +19,9 @@ Operator = Literal["sddmm", "softmax", "spmm"]
 class PackedPlan:
     """One kernel of R-SDDMM, R-softmax or R-SpMM.
 
-    dim: head_dim of sddmm, value_dim of spmm, 0 for softmax. regular: every row is at most one run. step: of all runs, a
-    literal in the text; None where they differ. contiguous: the numbers of a key, of a value or, in softmax, of a row of
-    packed values lie side by side. width: numbers in a vector; registers: vectors that sums may use at once.
+    dim: head_dim of sddmm, value_dim of spmm, 0 for softmax. regular: every row is at most one run. step: of all runs,
+    a literal in the text; None where they differ. contiguous: the numbers of a key, of a value or, in softmax, of a row
+    of packed values lie side by side. width: numbers in a vector; registers: vectors that sums may use at once.
     """
 
     operator: Operator
@@ -55,7 +55,11 @@ class PackedPlan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunTable:
-    """What a kernel reads of a mask, int64: runs as in ACSR, and ``slot_ptr``, (rows + 1,): each row's first packed value."""
+    """What a kernel reads of a mask, all int64: runs as in ACSR, and where each row's packed values start.
+
+    run_ptr, slot_ptr: (rows + 1,); start, step, count: (runs,). regular: every row is at most one run; one_step: the
+    step of all runs, None where they differ.
+    """
 
     run_ptr: NDArray[np.int64]
     slot_ptr: NDArray[np.int64]
@@ -100,12 +104,16 @@ def make_packed_plan(
         step=1 if rows_only else table.one_step,
         contiguous=contiguous,
         width=width,
-        registers=2 * machine.register_rows,  # as attention's register tile: two vectors a row
+        # As attention's register tile, two vectors a row; numbers read one by one would only make the text's code grow.
+        registers=2 * machine.register_rows if contiguous else 1,
     )
 
 
 def balanced_ranges(table: RunTable, heads: int, parts: int, row_cost: int) -> NDArray[np.int64]:
-    """(parts + 1,) limits in (head, row) items, rows fastest, that cut the work evenly: a row costs its pairs + row_cost."""
+    """Limits, (parts + 1,), in (head, row) items, rows fastest, that cut the work evenly.
+
+    A row costs its pairs + row_cost.
+    """
     rows = table.rows
     cost = table.slot_ptr + np.arange(rows + 1, dtype=np.int64) * row_cost
     whole = int(cost[-1])

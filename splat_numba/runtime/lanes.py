@@ -4,6 +4,7 @@
 whatever type and at whatever stride the array has them. A read never touches memory outside the lanes it was asked for.
 """
 
+# ruff: noqa: ARG001, ARG005 - Numba calls intrinsics and their code generators with a fixed signature
 from __future__ import annotations
 
 from functools import cache
@@ -25,7 +26,7 @@ STORED = {"float16": types.uint16, "bfloat16": types.uint16, "float32": types.fl
 def reader(dtype: str, width: int, count: int, contiguous: bool) -> Any:
     """``read(pointer, offset, stride)``: a vector of the compute type with ``count`` stored numbers, then zeros.
 
-    The numbers are pointer[(offset + lane) * stride] for lane < count <= width; ``contiguous`` promises that stride is 1.
+    The numbers are pointer[(offset + lane) * stride] for lane < count <= width; ``contiguous`` promises stride 1.
     dtype: of the numbers; float16 and bfloat16 are uint16 to Numba, and become float32.
     """
     stored = STORED[dtype]
@@ -56,8 +57,9 @@ def reader(dtype: str, width: int, count: int, contiguous: bool) -> Any:
 def reductions(dtype: str, width: int) -> tuple[Any, Any, Any]:
     """``(add_lanes, largest_lane, add_each)`` for vectors of ``width`` (a power of two) ``dtype``.
 
-    add_lanes(a): the sum of all lanes. largest_lane(a): the largest; NaN lanes may be passed over. add_each((a, b, ...)): for
-    ``width`` vectors, the vector of their sums: 3 instructions a vector where add_lanes takes 2 log2(width).
+    add_lanes(a): the sum of all lanes. largest_lane(a): the largest; NaN lanes may be passed over.
+    add_each((a, b, ...)): for ``width`` vectors, the vector of their sums, with 3 instructions a vector where add_lanes
+    takes 2 log2(width).
     """
     scalar = from_dtype(np.dtype(dtype))
     vector = Vector(scalar, width)
@@ -117,8 +119,8 @@ def _fold(builder: Any, a: Any, width: int, combine: Any) -> Any:
 def _add_each(builder: Any, vectors: list[Any]) -> Any:
     """Sums of as many vectors as each has lanes, in order.
 
-    Halves, quarters, ... of two vectors are exchanged and added, so that each step halves the vectors; what owns a lane in
-    the end depends on the order they are taken in, which is worked out first, on numbers.
+    Halves, quarters, ... of two vectors are exchanged and added, so that each step halves the vectors; what owns a lane
+    in the end depends on the order they are taken in, which is worked out first, on numbers.
     """
     width = len(vectors)
     order = list(range(width))

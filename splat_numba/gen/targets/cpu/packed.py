@@ -27,7 +27,7 @@ def render_packed(plan: PackedPlan) -> str:
         f"""
         {quotes}{meaning}; {_shape(plan)}.
 
-        Call it with a range of items first .. last - 1, (batch, head, row) with the row fastest; ranges are independent.
+        Call it with a range of items first .. last - 1: (batch, head, row), the row fastest. Ranges are independent.
         {quotes}
         """
     )

@@ -10,7 +10,7 @@ from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.writer import SourceWriter
 
 TABLE = "run_ptr, slot_ptr, run_start, run_step, run_count"
-RUNS = "runs, start, step, count"
+RUNS = "start, step, count"
 
 
 def emit_strides(out: SourceWriter, plan: PackedPlan, name: str, axes: int) -> None:
@@ -33,8 +33,10 @@ def emit_item(out: SourceWriter) -> None:
 
 @contextmanager
 def each_run(out: SourceWriter, plan: PackedPlan, source: str) -> Iterator[None]:
-    """A suite run for every run ``run_lo <= run < run_hi``: ``here`` points to its first row of ``source``, ``apart`` elements
-    are between its rows, and ``keys`` is their number.
+    """A suite for every run, run_lo <= run < run_hi.
+
+    In it ``here`` points to the run's first row of ``source``, ``apart`` is the distance of its rows in elements, and
+    ``keys`` their number.
     """
     if plan.regular:
         out.line("run = run_lo  # a row is at most one run")

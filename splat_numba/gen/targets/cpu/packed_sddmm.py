@@ -22,8 +22,8 @@ def emit_sddmm(out: SourceWriter, plan: PackedPlan) -> None:
 
 
 def _group(plan: PackedPlan) -> int:
-    """Keys at a time: one vector of scores, or two where that leaves fewer sums than hide the latency of an FMA."""
-    return plan.width * max(1, plan.registers // plan.width)
+    """Keys at a time: whole vectors of scores, as many sums as there are registers; 1 where that is no vector."""
+    return plan.registers - plan.registers % plan.width or 1
 
 
 def _emit_dot(out: SourceWriter, plan: PackedPlan, keys: int) -> None:
@@ -47,12 +47,11 @@ def _emit_multiply_run(out: SourceWriter, plan: PackedPlan) -> None:
     emit_header(out, FUNCTION)
     with out.block("def multiply_run(query, here, apart, dim_stride, keys, scale, scores, values)"):
         out.line(f'"""values[t] = scale * query.key for the keys of one run, {group} at a time."""')
+        if group == 1:
+            _emit_each_key(out, plan)
+            return
         with out.block(f"if keys < {group}"):
-            with out.block("for key in range(keys)"):
-                out.line("k0 = advance(here, key * apart)")
-                _emit_dot(out, plan, 1)
-                score = to_storage(plan.dtype, "real(add_lanes(s0) * scale)")
-                out.line(f"assign(values, key, {score})")
+            _emit_each_key(out, plan)
             out.line("return")
         out.line("factor = splat(scale)")
         with out.block(f"for first in range(0, keys, {group})"):
@@ -63,6 +62,14 @@ def _emit_multiply_run(out: SourceWriter, plan: PackedPlan) -> None:
                 out.line(f"k{key} = advance(here, {f'(key + {key})' if key else 'key'} * apart)")
             _emit_dot(out, plan, group)
             _emit_store(out, plan, group)
+
+
+def _emit_each_key(out: SourceWriter, plan: PackedPlan) -> None:
+    """The keys one by one."""
+    with out.block("for key in range(keys)"):
+        out.line("k0 = advance(here, key * apart)")
+        _emit_dot(out, plan, 1)
+        out.line(f"assign(values, key, {to_storage(plan.dtype, 'real(add_lanes(s0) * scale)')})")
 
 
 def _emit_store(out: SourceWriter, plan: PackedPlan, group: int) -> None:
@@ -89,7 +96,7 @@ def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
             heads, rows = q.shape[1], q.shape[2]
             group = heads // k.shape[1]
             row_stride, dim_stride = k_at[2], k_at[3]
-            scratch = np.zeros({padded + _group(plan)}, real)  # a query, zeros up to whole vectors, and a group of scores
+            scratch = np.zeros({padded + _group(plan)}, real)  # a query, zeros up to whole vectors; a group of scores
             query, scores = address(scratch, 0), address(scratch, {padded})
             """
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from splat_numba.gen.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_rows import (
+    RUNS,
     TABLE,
     each_run,
     emit_header,
@@ -15,11 +16,14 @@ from splat_numba.gen.targets.cpu.packed_rows import (
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
 from splat_numba.gen.writer import SourceWriter
 
+PANEL = 8  # vectors, the fewest registers that any machine's plan has for contiguous values
+
 
 def emit_spmm(out: SourceWriter, plan: PackedPlan) -> None:
     """A function for every panel of value dimensions, and the entry function."""
     places = vector_places(plan)
-    panels = [places[start : start + plan.registers] for start in range(0, len(places), plan.registers)]
+    size = max(plan.registers, PANEL)
+    panels = [places[start : start + size] for start in range(0, len(places), size)]
     for number, panel in enumerate(panels):
         _emit_panel(out, plan, number, panel)
     _emit_entry(out, plan, len(panels))
@@ -30,8 +34,8 @@ def _emit_panel(out: SourceWriter, plan: PackedPlan, number: int, panel: list[tu
     ways = max(1, plan.registers // len(panel))
     vectors = range(len(panel))
     emit_header(out, FUNCTION)
-    header = f"def combine_{number}(weights, apart_weights, v, row_stride, dim_stride, run_lo, run_hi, start, step, count, total)"
-    with out.block(header):
+    arguments = f"weights, apart_weights, v, row_stride, dim_stride, run_lo, run_hi, {RUNS}, total"
+    with out.block(f"def combine_{number}({arguments})"):
         out.line('"""total = sum over the row\'s keys of weight * v[key], a panel of its vectors."""')
         for way in range(ways):
             out.line(" = ".join([*(f"s{way}_{vector}" for vector in vectors), "splat(real(0.0))"]))
@@ -85,7 +89,7 @@ def _emit_entry(out: SourceWriter, plan: PackedPlan, panels: int) -> None:
                 """
             )
             for number in range(panels):
-                arguments = "weights, values_at[2], v_head, v_at[2], v_at[3], run_lo, run_hi, start, step, count, total"
+                arguments = f"weights, values_at[2], v_head, v_at[2], v_at[3], run_lo, run_hi, {RUNS}, total"
                 out.line(f"combine_{number}({arguments})")
             with out.block(f"for x in range({plan.dim})"):
                 out.line(f"assign(result, x, {to_storage(plan.dtype, 'element(total, x)')})")

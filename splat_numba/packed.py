@@ -1,0 +1,184 @@
+"""The three operators on packed values, SPLAT's own: R-SDDMM, R-softmax and R-SpMM. Attention fuses them."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.api import check_backend
+from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.masks import OneMask, store_mask
+from splat_numba.operands import check_heads, check_sizes
+from splat_numba.runtime import packed_launch
+from splat_numba.runtime.arrays import Array, export_array, import_array
+from splat_numba.settings import current
+
+
+def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "auto") -> Any:
+    """Sampled product: values[t] = scale * q_i.k_j for every kept pair (i, j), in the packed order of ``mask``.
+
+    q: (batch, heads_q, seq_q, head_dim); k: (batch, heads_kv, seq_kv, head_dim); float16, bfloat16, float32 or float64,
+    one dtype, any strides, head_dim 1 to 256. The batch axis, or batch and heads, may be missing from both. heads_q
+    must be a multiple of heads_kv. mask: a Pattern, an ACSR or a (seq_q, seq_kv) bool array (True: kept), one for all
+    heads.
+
+    Returns (batch, heads_q, nnz), less the missing axes, of q's dtype and kind: the pairs of
+    ``ACSR.from_pattern(mask, seq_q, seq_kv)`` or ``ACSR.from_dense(mask)``, in its packed order. Sums are kept in
+    float32 (float64 for float64). NaN and inf reach the values of their own pairs only. Raises ArgumentError
+    (ArgumentTypeError for types), PatternError, FormatError, BackendError.
+    """
+    check_backend(backend, None)
+    arrays = {name: import_array(name, array) for name, array in (("q", q), ("k", k))}
+    first, second = arrays["q"], arrays["k"]
+    _check_axes("q", first, ("batch", "heads", "seq", "head_dim"), 2)
+    _check_like("k", second, "q", first, 0)
+    q4, k4 = _lead(first.bits, 4), _lead(second.bits, 4)
+    wanted = (q4.shape[0], *k4.shape[1:3], q4.shape[3])
+    if k4.shape != wanted:
+        raise ArgumentError(
+            f"k wanted as (batch, heads, seq, head_dim) = {wanted} to fit q, got {k4.shape}. Check batch and head_dim."
+        )
+    check_heads(q4.shape[1], k4.shape[1])
+    check_sizes(q4.shape[2], k4.shape[2], q4.shape[3], q4.shape[3])
+    factor = _check_scale(scale)
+    stored = store_mask(mask, q4.shape[2], k4.shape[2])
+    acsr = _stored_pattern(stored, q4.shape[2], k4.shape[2]) if isinstance(stored, Pattern) else stored
+    values = _empty((*q4.shape[:2], acsr.nnz), first.dtype)
+    packed_launch.run_sddmm(q4, k4, values, acsr, first.dtype, factor, current())
+    return export_array(values.reshape(*first.shape[:-2], acsr.nnz), first.dtype, q)
+
+
+def softmax(values: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
+    """Softmax of every row of packed values: weights[t] = exp(values[t]) / sum of exp over the row of t.
+
+    values: (batch, heads, nnz) in the packed order of ``acsr``, as sddmm gives them; float16, bfloat16, float32 or
+    float64, any strides; leading axes may be missing. Returns the same shape, dtype and kind. Sums are kept in float32
+    (float64 for float64). NaN or +inf in a row makes that row NaN. Raises ArgumentError (ArgumentTypeError for types),
+    BackendError.
+    """
+    check_backend(backend, None)
+    _check_acsr(acsr)
+    given = import_array("values", values)
+    _check_values(given, acsr)
+    weights = _empty(given.shape, given.dtype)
+    packed_launch.run_softmax(_lead(given.bits, 3), _lead(weights, 3), acsr, given.dtype, current())
+    return export_array(weights, given.dtype, values)
+
+
+def spmm(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
+    """Sparse times dense: out_i = sum of values[t] * v_j over the kept pairs t = (i, j) of row i.
+
+    values: (batch, heads_q, nnz) in the packed order of ``acsr``; v: (batch, heads_kv, seq_kv, value_dim); float16,
+    bfloat16, float32 or float64, one dtype, any strides, value_dim 1 to 256. The batch axis, or batch and heads, may be
+    missing from both. heads_q must be a multiple of heads_kv.
+
+    Returns (batch, heads_q, seq_q, value_dim), less the missing axes, of the values' dtype and kind; a row that keeps
+    nothing is 0. Sums are kept in float32 (float64 for float64). NaN and inf reach the rows that keep them only. Raises
+    ArgumentError (ArgumentTypeError for types), BackendError.
+    """
+    check_backend(backend, None)
+    _check_acsr(acsr)
+    given, dense = import_array("values", values), import_array("v", v)
+    _check_values(given, acsr)
+    _check_like("v", dense, "values", given, 1)
+    values3, v4 = _lead(given.bits, 3), _lead(dense.bits, 4)
+    seq_q, seq_kv = acsr.shape
+    if v4.shape[0] != values3.shape[0] or v4.shape[2] != seq_kv:
+        wanted = (values3.shape[0], v4.shape[1], seq_kv, "any")
+        raise ArgumentError(
+            f"v wanted as (batch, heads, seq, value_dim) = {wanted} to fit values and acsr, got {v4.shape}. "
+            "Check its axes."
+        )
+    heads_q, heads_kv = values3.shape[1], v4.shape[1]
+    if heads_q and (heads_kv == 0 or heads_q % heads_kv):
+        raise ArgumentError(
+            f"v wanted with a number of heads that divides the values' {heads_q}, got {heads_kv}. Check the heads axis."
+        )
+    check_sizes(seq_q, seq_kv, 1, v4.shape[3])
+    out = _empty((*values3.shape[:2], seq_q, v4.shape[3]), given.dtype)
+    packed_launch.run_spmm(values3, v4, out, acsr, given.dtype, current())
+    return export_array(out.reshape(*given.shape[:-1], *out.shape[2:]), given.dtype, values)
+
+
+@lru_cache(maxsize=16)
+def _stored_pattern(pattern: Pattern, seq_q: int, seq_kv: int) -> ACSR:
+    """The runs of a pattern, remembered: making them can take longer than using them."""
+    return ACSR.from_pattern(pattern, seq_q, seq_kv)
+
+
+def _empty(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    return np.empty(shape, np.uint16 if ITEMSIZE[dtype] == 2 else dtype)
+
+
+def _lead(array: NDArray[Any], axes: int) -> NDArray[Any]:
+    """A view with the leading axes that are missing."""
+    return array[(None,) * (axes - array.ndim)]
+
+
+def _check_axes(name: str, array: Array, axes: tuple[str, ...], fewest: int) -> None:
+    if not fewest <= len(array.shape) <= len(axes):
+        raise ArgumentError(
+            f"{name} wanted with axes {axes}, leading ones may be missing, got shape {array.shape}. Reshape it."
+        )
+
+
+def _check_like(name: str, array: Array, like_name: str, like: Array, more: int) -> None:
+    """As many axes as ``like`` has and ``more``, and its dtype."""
+    axes = len(like.shape) + more
+    if len(array.shape) != axes:
+        fitting = "as" if not more else "one more than"
+        raise ArgumentError(
+            f"{name} wanted with {axes} axes, {fitting} {like_name} has, got shape {array.shape}. "
+            "Leave leading axes out of both or of none."
+        )
+    if array.dtype != like.dtype:
+        raise ArgumentTypeError(
+            f"{name} wanted as {like.dtype} as {like_name} is, got {array.dtype}. Convert one of them."
+        )
+
+
+def _check_values(values: Array, acsr: ACSR) -> None:
+    _check_axes("values", values, ("batch", "heads", "nnz"), 1)
+    if values.shape[-1] != acsr.nnz:
+        raise ArgumentError(
+            f"values wanted with a last axis of nnz = {acsr.nnz}, one for each pair of acsr, got shape {values.shape}. "
+            "Give what sddmm gave for this mask."
+        )
+
+
+def _check_acsr(acsr: Any) -> None:
+    if isinstance(acsr, ACSR):
+        return
+    if isinstance(acsr, Pattern):
+        raise ArgumentTypeError(
+            "acsr wanted as an ACSR, got a Pattern, which has no size. "
+            "Build it with splat.ACSR.from_pattern(pattern, seq_q, seq_kv)."
+        )
+    if isinstance(acsr, (list, tuple)):
+        raise ArgumentTypeError(
+            f"acsr wanted as one ACSR, got a {type(acsr).__name__}. Only attention takes a mask a head."
+        )
+    raise ArgumentTypeError(
+        f"acsr wanted as an ACSR, got {type(acsr).__name__}. "
+        "Build it with splat.from_dense(mask) or splat.from_csr(...)."
+    )
+
+
+def _check_scale(scale: Any) -> float:
+    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.floating, np.integer)):
+        raise ArgumentTypeError(
+            f"scale wanted as a number, got {type(scale).__name__}. Give a Python float, or leave it out for 1."
+        )
+    if not math.isfinite(scale):
+        raise ArgumentError(f"scale wanted finite, got {scale}. Leave it out for 1.")
+    return float(scale)
+
+
+__all__ = ["sddmm", "softmax", "spmm"]

@@ -1,0 +1,621 @@
+"""`sddmm`, `softmax` and `spmm` on the CPU against the oracle: fuzzed, and every promise of the interface by name.
+
+Tests share head_dim and steps where they can, because a new one is a new kernel to compile.
+"""
+
+import gc
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numba import njit
+from numpy.testing import assert_array_equal
+
+from splat_numba import reference
+from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
+from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.patterns import Pattern, longformer, sinks, strided, window
+from splat_numba.gen.machine import Machine
+from splat_numba.gen.packed_plan import RunTable, balanced_ranges, make_packed_plan
+from splat_numba.gen.targets.cpu.packed import render_packed
+from splat_numba.packed import sddmm, softmax, spmm
+from splat_numba.runtime import lanes, packed_launch
+from splat_numba.runtime.simd import address, functions
+from splat_numba.testing import DTYPES, assert_close, lengths, masks, numpy_dtype, tolerance
+from splat_numba.testing.error_bound import Roundoff
+
+MIXED = window(5, 3) | strided(7) | sinks(2)  # several runs a row, of several steps
+CATALOGUE = {"window": window(20, 9), "strided": strided(3), "mixed": MIXED}
+DIM = 20  # whole vectors and a rest, at every width
+
+
+@dataclass(frozen=True)
+class Case:
+    """One mask and arrays for all three operators. heads None: two axes; batch None: none before the heads."""
+
+    acsr: ACSR
+    dtype: str = "float32"
+    batch: int | None = 2
+    heads: int | None = 4
+    heads_kv: int = 2
+    head_dim: int = DIM
+    value_dim: int = DIM
+    seed: int = 0
+
+    def arrays(self):
+        rng = np.random.default_rng(self.seed)
+        seq_q, seq_kv = self.acsr.shape
+
+        def draw(heads, *shape):
+            leading = [] if self.heads is None else [heads] if self.batch is None else [self.batch, heads]
+            return rng.standard_normal([*leading, *shape]).astype(numpy_dtype(self.dtype))
+
+        q, k = draw(self.heads, seq_q, self.head_dim), draw(self.heads_kv, seq_kv, self.head_dim)
+        return q, k, draw(self.heads_kv, seq_kv, self.value_dim), draw(self.heads, self.acsr.nnz)
+
+
+def pairs(acsr):
+    """(rows, columns) of the packed values."""
+    nnz = RunTable.of(acsr).slot_ptr
+    return np.repeat(np.arange(acsr.shape[0]), np.diff(nnz)), acsr.columns()
+
+
+def pack(dense, acsr):
+    return dense[(..., *pairs(acsr))]
+
+
+def unpack(values, acsr):
+    values = np.asarray(values, np.float64)
+    dense = np.zeros((*values.shape[:-1], *acsr.shape))
+    dense[(..., *pairs(acsr))] = values
+    return dense
+
+
+def rounded(wanted, computed, loss):
+    """The allowed error after rounding to the arrays' dtype."""
+    return computed + loss.result * (np.abs(wanted) + computed) + loss.tiny
+
+
+def check_sddmm(case, scale=1.0, **options):
+    """d products and sums in any order, and the scale: u (d + 6) sum |scale q k|, as in the project's rule."""
+    q, k, _, _ = case.arrays()
+    mask, loss = case.acsr.to_dense(), Roundoff.of(q.dtype)
+    wanted = reference.sddmm(q, k, mask, scale=scale)
+    terms = reference.sddmm(np.abs(q), np.abs(k), mask, scale=abs(scale))
+    got = sddmm(q, k, case.acsr, scale=scale, **options)
+    assert got.dtype == q.dtype
+    allowed = rounded(wanted, loss.unit * (case.head_dim + 6) * terms, loss)
+    assert_close(got, pack(wanted, case.acsr), pack(allowed, case.acsr), name="sddmm")
+
+
+def check_softmax(case):
+    """Weights are exp(x - top): the exponent is wrong by 3 u |x - top|, exp by 8 u, and n of them are summed."""
+    values = case.arrays()[3]
+    mask, loss = case.acsr.to_dense(), Roundoff.of(values.dtype)
+    scores = unpack(values, case.acsr)
+    wanted = reference.softmax(scores, mask)
+    top = np.where(mask, scores, -np.inf).max(axis=-1, initial=-np.inf, keepdims=True)
+    depth = np.where(mask, top - scores, 0.0)
+    moved = np.expm1(3 * loss.unit * depth)
+    drift = (wanted * moved).sum(axis=-1, keepdims=True)
+    computed = wanted * (moved + drift + loss.unit * (mask.sum(axis=-1) + 20)[:, None])
+    got = softmax(values, case.acsr)
+    assert got.dtype == values.dtype
+    assert_close(got, pack(wanted, case.acsr), pack(rounded(wanted, computed, loss), case.acsr), name="softmax")
+
+
+def check_spmm(case):
+    """n products and sums in any order: u (n + 6) sum |w v|."""
+    _, _, v, values = case.arrays()
+    mask, loss = case.acsr.to_dense(), Roundoff.of(v.dtype)
+    weights = unpack(values, case.acsr)
+    wanted = reference.spmm(weights, v, mask)
+    terms = reference.spmm(np.abs(weights), np.abs(v), mask)
+    count = mask.sum(axis=-1)[:, None]
+    got = spmm(values, v, case.acsr)
+    assert got.dtype == v.dtype
+    assert_close(got, wanted, rounded(wanted, loss.unit * (count + 6) * terms, loss), name="spmm")
+
+
+def check(case):
+    check_sddmm(case)
+    check_softmax(case)
+    check_spmm(case)
+
+
+def stored(mask, seq_q, seq_kv):
+    """Any form as an ACSR whose runs all have step 1, or several steps: others would each be a kernel of their own."""
+    acsr = ACSR.from_pattern(mask, seq_q, seq_kv) if isinstance(mask, Pattern) else mask
+    acsr = acsr if isinstance(acsr, ACSR) else ACSR.from_dense(acsr)
+    if RunTable.of(acsr).one_step in {1, None}:
+        return acsr
+    dense = acsr.to_dense()
+    dense[0, :3] = True
+    return ACSR.from_dense(dense)
+
+
+@st.composite
+def cases(draw):
+    seq_q, seq_kv = draw(lengths()), draw(lengths())
+    acsr = stored(draw(masks(seq_q, seq_kv)), seq_q, seq_kv)
+    heads_kv = draw(st.sampled_from([1, 2, 3]))
+    heads = draw(st.sampled_from([None, 1, 2])) if heads_kv > 1 else draw(st.sampled_from([None, 1, 3]))
+    return Case(
+        acsr,
+        "float32",
+        draw(st.sampled_from([None, 1, 2, 0])),
+        None if heads is None else heads * heads_kv,
+        heads_kv,
+        seed=draw(st.integers(0, 999)),
+    )
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(cases(), st.sampled_from([1.0, 0.25, -3.0, 0.0]))
+def test_any_case_agrees_with_the_oracle(case, scale):
+    check_sddmm(case, scale)
+    check_softmax(case)
+    check_spmm(case)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype(dtype, name):
+    check(Case(ACSR.from_pattern(CATALOGUE[name], 90, 70), dtype))
+
+
+@pytest.mark.parametrize(("head_dim", "value_dim"), [(1, 1), (3, 7), (33, 64), (256, 129)])
+def test_any_head_dim_and_value_dim(head_dim, value_dim):
+    acsr = ACSR.from_pattern(MIXED, 50, 70)
+    check_sddmm(Case(acsr, head_dim=head_dim))
+    check_spmm(Case(acsr, value_dim=value_dim))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_three_compose_to_attention(dtype):
+    case = Case(ACSR.from_pattern(MIXED, 60, 60), dtype)
+    q, k, v, _ = case.arrays()
+    scores = sddmm(q, k, case.acsr, scale=DIM**-0.5)
+    out = spmm(softmax(scores, case.acsr), v, case.acsr)
+    mask = case.acsr.to_dense()
+    allowed = tolerance(q, k, v, mask)[0]
+    # Scores and weights are rounded to memory in between, which attention does not do: as much again covers it.
+    assert_close(out, reference.attention(q, k, v, mask), 2 * allowed)
+
+
+def test_work_that_is_cut_into_ranges_gives_the_same_as_one_range(monkeypatch):
+    case = Case(ACSR.from_pattern(longformer(20, 5), 400, 400), batch=1)
+    q, k, v, values = case.arrays()
+    wanted = sddmm(q, k, case.acsr), softmax(values, case.acsr), spmm(values, v, case.acsr)
+    check(case)
+    for threads in ("1", "2", "5"):
+        monkeypatch.setenv("SPLAT_NUM_THREADS", threads)
+        monkeypatch.setattr(packed_launch, "SMALLEST_RANGE", 100)
+        got = sddmm(q, k, case.acsr), softmax(values, case.acsr), spmm(values, v, case.acsr)
+        for one, other in zip(got, wanted, strict=True):
+            assert_array_equal(one, other)
+
+
+# Shapes and forms.
+
+
+def test_leading_axes_may_be_missing_from_all():
+    acsr = ACSR.from_pattern(MIXED, 30, 40)
+    q, k, v, values = Case(acsr, batch=1, heads=1, heads_kv=1).arrays()
+    for drop in (1, 2):
+        at = (0,) * drop
+        assert_array_equal(sddmm(q[at], k[at], acsr), sddmm(q, k, acsr)[at])
+        assert_array_equal(softmax(values[at], acsr), softmax(values, acsr)[at])
+        assert_array_equal(spmm(values[at], v[at], acsr), spmm(values, v, acsr)[at])
+
+
+@pytest.mark.parametrize(("seq_q", "seq_kv"), [(0, 0), (0, 5), (5, 0), (1, 1)])
+@pytest.mark.parametrize("batch", [0, 2])
+def test_empty_axes_give_results_of_their_shape(seq_q, seq_kv, batch):
+    case = Case(ACSR.from_pattern(window(2), seq_q, seq_kv), batch=batch)
+    q, k, v, values = case.arrays()
+    assert sddmm(q, k, case.acsr).shape == (batch, 4, case.acsr.nnz)
+    assert softmax(values, case.acsr).shape == (batch, 4, case.acsr.nnz)
+    out = spmm(values, v, case.acsr)
+    assert out.shape == (batch, 4, seq_q, DIM)
+    if not seq_kv:
+        assert_array_equal(out, 0)
+
+
+def test_no_heads_at_all_give_empty_results():
+    acsr = ACSR.from_pattern(window(2), 5, 5)
+    q, v = np.zeros((2, 0, 5, DIM), np.float32), np.zeros((2, 0, 5, DIM), np.float32)
+    assert sddmm(q, q, acsr).shape == (2, 0, acsr.nnz)
+    assert spmm(np.zeros((2, 0, acsr.nnz), np.float32), v, acsr).shape == (2, 0, 5, DIM)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_pattern_acsr_and_array_are_the_same_mask(name):
+    acsr = ACSR.from_pattern(CATALOGUE[name], 40, 50)
+    q, k, _, _ = Case(acsr).arrays()
+    wanted = sddmm(q, k, acsr)
+    assert_array_equal(sddmm(q, k, CATALOGUE[name]), wanted)
+    dense = acsr.to_dense()
+    got = ACSR.from_dense(dense).values_to_csr(sddmm(q, k, dense))
+    assert_close(got, acsr.values_to_csr(wanted), np.full(got.shape, 1e-5))
+
+
+def test_values_are_in_packed_order_where_runs_interleave():
+    acsr = ACSR.from_pattern(MIXED, 40, 50)
+    assert not acsr.is_regular
+    q, k, _, _ = Case(acsr).arrays()
+    values = sddmm(q, k, acsr)
+    for row, col in [(0, 0), (20, 1), (20, 6), (20, 22), (39, 46)]:
+        slot = acsr.slot(row, col)
+        assert slot >= 0
+        np.testing.assert_allclose(values[..., slot], (q[:, :, row] * k[:, [0, 0, 1, 1], col]).sum(-1), rtol=1e-4)
+
+
+# Memory: strides, what is read and what is written.
+
+
+def views(x):
+    """The same numbers in other memory layouts."""
+    yield "reversed", x[..., ::-1].copy()[..., ::-1]
+    yield "every second number", np.repeat(x, 2, axis=-1)[..., ::2]
+    yield "Fortran order", np.asfortranarray(x)
+    yield "last axes swapped in memory", np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
+    yield "part of a larger array", np.pad(x, [(0, 0)] * (x.ndim - 2) + [(2, 3), (1, 4)])[..., 2:-3, 1:-4]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_arrays_of_any_strides_give_the_same_result(dtype):
+    case = Case(ACSR.from_pattern(MIXED, 30, 40), dtype)
+    q, k, v, values = case.arrays()
+    wanted = sddmm(q, k, case.acsr), softmax(values, case.acsr), spmm(values, v, case.acsr)
+    for (name, q1), (_, k1), (_, v1), (_, values1) in zip(*map(views, (q, k, v, values)), strict=True):
+        for x in (q1, k1, v1, values1):
+            x.flags.writeable = False
+        assert_array_equal(sddmm(q1, k1, case.acsr), wanted[0], err_msg=name)
+        assert_array_equal(softmax(values1, case.acsr), wanted[1], err_msg=name)
+        # Keys are added in another order where numbers are read one by one.
+        allowed = 1e-5 + 2 * Roundoff.of(q.dtype).result * np.abs(wanted[2].astype(np.float64))
+        assert_close(spmm(values1, v1, case.acsr), wanted[2], allowed, name=name)
+
+
+def test_a_head_broadcast_by_stride_zero():
+    case = Case(ACSR.from_pattern(MIXED, 30, 40))
+    q, k, v, values = case.arrays()
+    k1, v1 = (np.broadcast_to(x[:, :1], x.shape) for x in (k, v))
+    assert_array_equal(sddmm(q, k1, case.acsr), sddmm(q, k[:, :1], case.acsr))
+    assert_array_equal(spmm(values, v1, case.acsr), spmm(values, v[:, :1], case.acsr))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_memory_outside_the_arrays_never_reaches_anything(name, dtype):
+    """The arrays are windows of larger ones full of NaN: reading past an end, or past a row, would show."""
+    case = Case(ACSR.from_pattern(CATALOGUE[name], 41, 37), dtype)
+    framed = []
+    for x in case.arrays():
+        frame = np.full([n + 24 for n in x.shape], np.nan, x.dtype)
+        inner = frame[(slice(12, -12),) * x.ndim]
+        inner[...] = x
+        framed.append(inner)
+    q, k, v, values = case.arrays()
+    assert_array_equal(sddmm(framed[0], framed[1], case.acsr), sddmm(q, k, case.acsr))
+    assert_array_equal(softmax(framed[3], case.acsr), softmax(values, case.acsr))
+    assert_array_equal(spmm(framed[3], framed[2], case.acsr), spmm(values, v, case.acsr))
+
+
+def test_inputs_are_left_alone_and_results_are_fresh():
+    case = Case(ACSR.from_pattern(MIXED, 30, 40))
+    arrays = case.arrays()
+    before = [x.copy() for x in arrays]
+    q, k, v, values = arrays
+    for result in (sddmm(q, k, case.acsr), softmax(values, case.acsr), spmm(values, v, case.acsr)):
+        assert not any(np.shares_memory(result, x) for x in arrays)
+        result[...] = np.nan
+    for x, old in zip(arrays, before, strict=True):
+        assert_array_equal(x, old)
+
+
+def test_torch_arrays_come_back_as_torch_arrays():
+    torch = pytest.importorskip("torch")
+    acsr = ACSR.from_pattern(MIXED, 30, 40)
+    for dtype in ("float32", "bfloat16"):
+        shapes = (30, DIM), (40, DIM), (40, DIM), (acsr.nnz,)
+        q, k, v, values = (torch.randn(2, 3, *shape).to(getattr(torch, dtype)) for shape in shapes)
+        for result, shape in (
+            (sddmm(q, k, MIXED), values.shape),
+            (softmax(values, acsr), values.shape),
+            (spmm(values, v, acsr), q.shape),
+        ):
+            assert isinstance(result, torch.Tensor)
+            assert (result.dtype, result.shape) == (q.dtype, shape)
+    wanted = reference.sddmm(q.double().numpy(), k.double().numpy(), acsr)
+    np.testing.assert_allclose(sddmm(q, k, acsr).double().numpy(), pack(wanted, acsr), rtol=2**-7, atol=1e-4)
+
+
+# Non-finite numbers.
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_non_finite_query_or_key_reaches_its_own_pairs_only(name, bad):
+    case = Case(ACSR.from_pattern(CATALOGUE[name], 60, 60))
+    q, k, _, _ = case.arrays()
+    rows, cols = pairs(case.acsr)
+    clean = sddmm(q, k, case.acsr)
+    for array, index in ((q, rows), (k, cols)):
+        poisoned = array.copy()
+        poisoned[..., [0, 17, 59], 4] = bad
+        got = sddmm(*((poisoned, k) if array is q else (q, poisoned)), case.acsr)
+        hit = np.isin(index, [0, 17, 59])
+        assert not np.isfinite(got[..., hit]).any()
+        assert_array_equal(got[..., ~hit], clean[..., ~hit])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_non_finite_value_reaches_the_rows_that_keep_it_only(name, bad):
+    case = Case(ACSR.from_pattern(CATALOGUE[name], 60, 60))
+    _, _, v, values = case.arrays()
+    values[..., 0] = 0.0  # 0 x NaN and 0 x inf are NaN
+    clean = spmm(values, v, case.acsr)
+    v[..., [0, 17], :] = bad
+    got = spmm(values, v, case.acsr)
+    hit = case.acsr.to_dense()[:, [0, 17]].any(axis=1)
+    assert not np.isfinite(got[..., hit, :]).any()
+    assert np.isnan(got[..., 0, :]).all()
+    assert_array_equal(got[..., ~hit, :], clean[..., ~hit, :])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_softmax_of_non_finite_values_follows_ieee_in_their_own_rows(dtype):
+    acsr = ACSR.from_pattern(window(20, 9), 60, 60)
+    values = Case(acsr, dtype, batch=None, heads=None).arrays()[3]
+    rows, _ = pairs(acsr)
+    first = RunTable.of(acsr).slot_ptr
+    values[first[3]] = np.nan
+    values[first[20] + 4] = np.inf
+    values[first[30] : first[31]] = -np.inf
+    values[first[40] : first[41] - 1] = -np.inf
+    wanted = pack(reference.softmax(unpack(values, acsr), acsr), acsr)
+    got = np.asarray(softmax(values, acsr), np.float64)
+    assert np.isnan(got[np.isin(rows, [3, 20, 30])]).all()
+    np.testing.assert_allclose(got, wanted, rtol=2 * Roundoff.of(values.dtype).result + 1e-6, atol=1e-7)
+    assert_array_equal(got[rows == 40], [0.0] * (first[41] - first[40] - 1) + [1.0])
+
+
+def test_softmax_of_large_values_does_not_overflow():
+    acsr = ACSR.from_pattern(window(20, 9), 60, 60)
+    values = Case(acsr).arrays()[3] * np.float32(1e30)
+    got = softmax(values, acsr)
+    assert np.isfinite(got).all()
+    np.testing.assert_allclose(unpack(got, acsr).sum(-1), 1, rtol=1e-6)
+
+
+def test_rows_that_keep_nothing_have_no_values_and_give_zero():
+    dense = ACSR.from_pattern(MIXED, 60, 60).to_dense()
+    dense[[0, 31, 59]] = False
+    case = Case(ACSR.from_dense(dense))
+    check(case)
+    _, _, v, values = case.arrays()
+    assert_array_equal(spmm(values, np.full_like(v, np.nan), case.acsr)[..., [0, 31, 59], :], 0)
+
+
+# What does not fit, in the words of the message.
+
+ACSR_35 = ACSR.from_pattern(window(1), 3, 5)  # 8 pairs
+Q, K, V = np.zeros((2, 4, 3, 8), np.float32), np.zeros((2, 2, 5, 8), np.float32), np.zeros((2, 2, 5, 7), np.float32)
+VALUES = np.zeros((2, 4, 8), np.float32)
+
+REFUSED = {
+    "sddmm with a list": (
+        lambda: sddmm(Q, K, [window(1)] * 4),
+        ArgumentTypeError,
+        "mask wanted as one mask, got a list. Only attention takes a mask a head.",
+    ),
+    "sddmm with text": (
+        lambda: sddmm(Q, K, "window(1)"),
+        ArgumentTypeError,
+        "mask wanted as a Pattern, an ACSR or a 2-D bool array, got str. "
+        'Build one, for example splat.window(128), or splat.parse("window(128)") from text.',
+    ),
+    "sddmm with a mask of another shape": (
+        lambda: sddmm(Q, K, np.ones((3, 4), bool)),
+        ArgumentError,
+        "mask wanted of shape (3, 5), got (3, 4): a mask is never broadcast or cut. "
+        "Build it for these lengths, or use a Pattern, which fits all.",
+    ),
+    "q of one axis": (
+        lambda: sddmm(Q[0, 0, 0], K, ACSR_35),
+        ArgumentError,
+        "q wanted with axes ('batch', 'heads', 'seq', 'head_dim'), leading ones may be missing, got shape (8,). "
+        "Reshape it.",
+    ),
+    "k with other axes": (
+        lambda: sddmm(Q, K[0], ACSR_35),
+        ArgumentError,
+        "k wanted with 4 axes, as q has, got shape (2, 5, 8). Leave leading axes out of both or of none.",
+    ),
+    "k of another dtype": (
+        lambda: sddmm(Q, K.astype(np.float64), ACSR_35),
+        ArgumentTypeError,
+        "k wanted as float32 as q is, got float64. Convert one of them.",
+    ),
+    "k of another head_dim": (
+        lambda: sddmm(Q, K[..., :7], ACSR_35),
+        ArgumentError,
+        "k wanted as (batch, heads, seq, head_dim) = (2, 2, 5, 8) to fit q, got (2, 2, 5, 7). "
+        "Check batch and head_dim.",
+    ),
+    "heads that do not divide": (
+        lambda: sddmm(Q[:, :3], K, ACSR_35),
+        ArgumentError,
+        "k wanted with a number of heads that divides q's 3, got 2. Check the heads axis and layout.",
+    ),
+    "scale of no number": (
+        lambda: sddmm(Q, K, ACSR_35, scale=None),
+        ArgumentTypeError,
+        "scale wanted as a number, got NoneType. Give a Python float, or leave it out for 1.",
+    ),
+    "scale NaN": (
+        lambda: sddmm(Q, K, ACSR_35, scale=float("nan")),
+        ArgumentError,
+        "scale wanted finite, got nan. Leave it out for 1.",
+    ),
+    "softmax with a Pattern": (
+        lambda: softmax(VALUES, window(1)),
+        ArgumentTypeError,
+        "acsr wanted as an ACSR, got a Pattern, which has no size. "
+        "Build it with splat.ACSR.from_pattern(pattern, seq_q, seq_kv).",
+    ),
+    "spmm with a list": (
+        lambda: spmm(VALUES, V, [ACSR_35]),
+        ArgumentTypeError,
+        "acsr wanted as one ACSR, got a list. Only attention takes a mask a head.",
+    ),
+    "spmm with an array": (
+        lambda: spmm(VALUES, V, np.ones((3, 5), bool)),
+        ArgumentTypeError,
+        "acsr wanted as an ACSR, got ndarray. Build it with splat.from_dense(mask) or splat.from_csr(...).",
+    ),
+    "values of another mask": (
+        lambda: softmax(VALUES[..., :7], ACSR_35),
+        ArgumentError,
+        "values wanted with a last axis of nnz = 8, one for each pair of acsr, got shape (2, 4, 7). "
+        "Give what sddmm gave for this mask.",
+    ),
+    "values of too many axes": (
+        lambda: softmax(VALUES[None], ACSR_35),
+        ArgumentError,
+        "values wanted with axes ('batch', 'heads', 'nnz'), leading ones may be missing, got shape (1, 2, 4, 8). "
+        "Reshape it.",
+    ),
+    "values of integers": (
+        lambda: softmax(VALUES.astype(np.int32), ACSR_35),
+        ArgumentTypeError,
+        "values wanted as float16, bfloat16, float32, float64 in native byte order, got int32. "
+        "Convert it, for example with values.astype(np.float32).",
+    ),
+    "v with other axes": (
+        lambda: spmm(VALUES, V[0], ACSR_35),
+        ArgumentError,
+        "v wanted with 4 axes, one more than values has, got shape (2, 5, 7). "
+        "Leave leading axes out of both or of none.",
+    ),
+    "v of another dtype": (
+        lambda: spmm(VALUES, V.astype(np.float16), ACSR_35),
+        ArgumentTypeError,
+        "v wanted as float32 as values is, got float16. Convert one of them.",
+    ),
+    "v of another length": (
+        lambda: spmm(VALUES, V[:, :, :4], ACSR_35),
+        ArgumentError,
+        "v wanted as (batch, heads, seq, value_dim) = (2, 2, 5, 'any') to fit values and acsr, got (2, 2, 4, 7). "
+        "Check its axes.",
+    ),
+    "v with heads that do not divide": (
+        lambda: spmm(VALUES[:, :3], V, ACSR_35),
+        ArgumentError,
+        "v wanted with a number of heads that divides the values' 3, got 2. Check the heads axis.",
+    ),
+    "a backend of another name": (
+        lambda: softmax(VALUES, ACSR_35, backend="gpu"),
+        BackendError,
+        "backend wanted as one of auto, cpu, cuda, emulate, got 'gpu'. Leave it out to choose for you.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused_with_this_message(name):
+    call, kind, message = REFUSED[name]
+    with pytest.raises(kind) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+# The generated text, the plan, and the parts below.
+
+
+@pytest.mark.parametrize("operator", ["sddmm", "softmax", "spmm"])
+@pytest.mark.parametrize("vector_bytes", [16, 32, 64])
+def test_source_is_deterministic_python_for_every_machine(operator, vector_bytes):
+    host = Machine(vector_bytes, 32 if vector_bytes == 64 else 16)
+    for dtype in DTYPES:
+        table = RunTable.of(ACSR.from_pattern(strided(16), 40, 40))
+        plan = make_packed_plan(operator, dtype, host, table, dim=0 if operator == "softmax" else DIM)
+        text = render_packed(plan)
+        compile(text, "generated", "exec")
+        assert text == render_packed(plan)
+        assert ("16 * row_stride" in text) == (operator != "softmax")
+        assert "for run in" not in text  # a regular mask
+
+
+def test_the_plan_of_a_mask_with_several_steps_reads_them():
+    table = RunTable.of(ACSR.from_pattern(MIXED, 40, 40))
+    assert (table.regular, table.one_step) == (False, None)
+    text = render_packed(make_packed_plan("spmm", "float32", Machine(), table, dim=DIM))
+    assert "for run in range(run_lo, run_hi)" in text
+    assert "element(step, run) * row_stride" in text
+
+
+@given(masks(max_length=40), st.integers(1, 3), st.integers(1, 9))
+def test_ranges_cover_every_item_once_and_are_even_up_to_a_row(mask, heads, parts):
+    acsr = ACSR.from_pattern(mask, 23, 31) if isinstance(mask, Pattern) else stored(mask, *mask.shape)
+    table = RunTable.of(acsr)
+    limits = balanced_ranges(table, heads, parts, row_cost=2)
+    assert limits[0] == 0
+    assert limits[-1] == heads * acsr.shape[0]
+    assert (np.diff(limits) >= 0).all()
+    cost = np.concatenate([[0], np.cumsum(np.tile(np.diff(table.slot_ptr) + 2, heads))])
+    assert (np.diff(cost[limits]) <= cost[-1] / parts + table.longest + 3).all()
+
+
+def test_the_run_table_of_a_mask_goes_with_the_mask():
+    acsr = ACSR.from_pattern(window(2), 9, 9)
+    key = id(acsr)
+    assert packed_launch.run_table(acsr) is packed_launch.run_table(acsr)
+    del acsr
+    gc.collect()
+    assert key not in packed_launch._tables
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_every_16_bit_number_is_read_exactly(dtype, hardware, monkeypatch):
+    if hardware and not lanes._converts_float16():
+        pytest.skip("this processor converts no float16")
+    monkeypatch.setattr(lanes, "_converts_float16", lambda: hardware)
+    store = functions("float32", 8)[1]
+    read = lanes.reader.__wrapped__(dtype, 8, 8, True)
+
+    @njit(error_model="numpy")
+    def widen(bits, out):
+        for t in range(0, bits.size, 8):
+            store(address(out, 0), t, read(address(bits, 0), t, 1))
+
+    bits, out = np.arange(1 << 16, dtype=np.uint16), np.empty(1 << 16, np.float32)
+    widen(bits, out)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        assert_array_equal(out, bits.view(numpy_dtype(dtype)).astype(np.float32))
+
+
+@pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("float32", 8), ("float32", 16), ("float64", 2)])
+def test_sums_across_lanes_are_in_order(dtype, width):
+    load, store = functions(dtype, width)[:2]
+    add_lanes, largest_lane, add_each = lanes.reductions(dtype, width)
+    real = np.dtype(dtype).type
+    names = ", ".join(f"load(p, {lane * width})" for lane in range(width))
+    namespace = {"load": load, "store": store, "add_each": add_each, "add_lanes": add_lanes, "address": address}
+    namespace["largest_lane"] = largest_lane
+    exec(  # noqa: S102 - the number of operands is part of the text
+        f"def reduce(x, out):\n    p = address(x, 0)\n    store(address(out, 0), 0, add_each(({names},)))\n"
+        "    return add_lanes(load(p, 0)), largest_lane(load(p, 0))",
+        namespace,
+    )
+    x, out = np.arange(width * width, dtype=real) ** 2, np.empty(width, real)
+    x[width - 1], x[0] = x[0], x[width - 1]
+    first, top = njit(namespace["reduce"])(x, out)
+    assert_array_equal(out, x.reshape(width, width).sum(axis=1))
+    assert (first, top) == (x[:width].sum(), x[:width].max())
