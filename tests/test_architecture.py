@@ -18,14 +18,18 @@ LAYERS = {
     "reference": 1,
     "formats": 2,
     "gen": 3,
+    "masks": 3,
     "emulator": 4,
     "runtime": 5,
-    "api": 6,
-    "testing": 7,
-    "integrations": 8,
-    "cli": 9,
-    "__init__": 10,
-    "__main__": 10,
+    "operands": 6,
+    "kernel": 7,
+    "api": 8,
+    "packed": 9,
+    "testing": 10,
+    "integrations": 11,
+    "cli": 12,
+    "__init__": 13,
+    "__main__": 13,
 }
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 HEAVY = ["numba.cuda", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
@@ -76,6 +80,7 @@ def test_imports_go_down_the_layers_only(path):
     for name in imported(path):
         if name.split(".")[0] == "splat_numba":
             there = part_of(name)
+            assert there in LAYERS, f"{path} imports {name}: give the new part {there!r} a place in LAYERS"
             assert there == here or LAYERS[there] < LAYERS[here], f"{path} imports {name}: {here} may not know {there}"
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,8 @@ from splat_numba import reference
 from splat_numba.testing.error_bound import assert_close, tolerance
 from splat_numba.testing.problem import Problem
 
-
-class AttentionFunction(Protocol):
-    """Anything called as `splat_numba.attention` is, with return_lse=True."""
-
-    def __call__(self, q: Any, k: Any, v: Any, mask: Any, /, **options: Any) -> Any:
-        """Give (out, lse)."""
-        ...
+# Anything called as `splat_numba.attention` is, with return_lse=True; gives (out, lse).
+AttentionFunction: TypeAlias = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
