@@ -1,0 +1,139 @@
+"""`splat-numba bench`: our time beside the peers that are installed, with equal threads."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from splat_numba.cli.cases import Case, chosen_cases
+from splat_numba.cli.console import Tracker, break_label, is_narrow, make_table, milliseconds, output, percent, progress
+from splat_numba.cli.measure import Shapes, build, median_seconds
+from splat_numba.cli.options import (
+    CommandError,
+    add_backend_options,
+    add_command,
+    add_pattern_option,
+    add_shape_options,
+)
+from splat_numba.formats.acsr import ACSR
+from splat_numba.settings import current
+
+HELP = "Time attention beside torch SDPA (dense and masked) and FlexAttention, or beside dense NumPy without torch."
+EPILOG = """\
+examples:
+  splat-numba bench
+  splat-numba bench --pattern "window(256)" --seq 16384 --peer SDPA
+
+columns:
+  splat, SDPA, SDPA mask, Flex, NumPy   medians; warm-up and compilation are not in them
+  speed-up                              the fastest peer / splat
+  compile, Flex compile                 generating and compiling; "cached": loaded from the disk
+"""
+PEERS = ("SDPA", "SDPA mask", "Flex", "NumPy")
+NOTHING = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One pattern; seconds by peer, only those that ran."""
+
+    label: str
+    density: float
+    ours: float
+    compiling: float
+    cached: bool
+    peers: Mapping[str, float]
+    peers_compiling: Mapping[str, float]
+
+
+def add_parsers(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(commands, "bench", run, HELP, EPILOG)
+    add_pattern_option(parser)
+    add_shape_options(parser, heads=8)
+    add_backend_options(parser)
+    parser.add_argument("--peer", action="append", choices=PEERS, help="this one alone; again for more (default: all)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print hardware, versions and the table."""
+    shapes = Shapes(args.seq, args.head_dim, args.heads, args.dtype, args.backend, args.target)
+    cases = chosen_cases(args.pattern, args.seq)
+    masks = [ACSR.from_pattern(case.pattern, args.seq, args.seq) for case in cases]
+
+    from splat_numba.cli.peers import find_peers, versions
+    from splat_numba.runtime.device import cores
+
+    peers, notes = find_peers(args.dtype)
+    if args.peer:
+        missing = [name for name in args.peer if name not in peers]
+        if missing:
+            raise CommandError(" ".join([f"--peer {missing[0]} does not run here.", *notes]))
+        peers = {name: peers[name] for name in args.peer}
+    threads = current().threads or cores()
+    console = output()
+    console.print(Text(f"attention with {shapes}", style="bold"))
+    console.print(
+        f"{processor_name()}; {threads} threads each; Python {platform.python_version()}, {versions(threads)}"
+    )
+    with progress(len(cases) * (1 + len(peers))) as track:
+        rows = [_measure(case, mask, shapes, peers, track, n) for n, (case, mask) in
+                enumerate(zip(cases, masks, strict=True))]  # fmt: skip
+    _print_table(console, rows, list(peers))
+    for note in notes:
+        console.print(note, style="dim")
+    return 0
+
+
+def _measure(case: Case, mask: ACSR, shapes: Shapes, peers: Mapping[str, Any], track: Tracker, number: int) -> Row:
+    done = number * (1 + len(peers))
+    track(f"{case.label}: splat", done)
+    built = build(case, shapes)
+    operands = shapes.operands(case)
+    ours = median_seconds(lambda: built.kernel(*operands))
+    times, compiling = {}, {}
+    for name, prepare in peers.items():
+        done += 1
+        track(f"{case.label}: {name}", done)
+        prepared = prepare(case.pattern, mask, operands)
+        if prepared is not None:
+            times[name], compiling[name] = median_seconds(prepared.call), prepared.seconds
+    return Row(case.label, mask.density, ours, built.seconds, built.cached, times, compiling)
+
+
+def _print_table(console: Console, rows: Sequence[Row], peers: Sequence[str]) -> None:
+    flex = ["Flex compile"] if "Flex" in peers else []
+    table = make_table(console, ("pattern", "density", "splat", *peers, "speed-up", "compile", *flex))
+    width = max(12, console.width - (8 if is_narrow(console) else 10) * (4 + len(peers) + len(flex)))
+    for row in rows:
+        fastest = min(row.peers.values(), default=None)
+        compiling = "cached" if row.cached else f"{row.compiling:.1f} s"
+        flex_compiling = [f"{row.peers_compiling['Flex']:.1f} s" if "Flex" in row.peers else NOTHING] if flex else []
+        table.add_row(
+            break_label(row.label, width),
+            percent(row.density),
+            milliseconds(row.ours),
+            *(milliseconds(row.peers[name]) if name in row.peers else NOTHING for name in peers),
+            Text(NOTHING if fastest is None else f"{fastest / row.ours:.2f}x", style="green"),
+            compiling,
+            *flex_compiling,
+        )
+    console.print(table)
+
+
+def processor_name() -> str:
+    """The processor as the system names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

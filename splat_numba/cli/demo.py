@@ -1,0 +1,156 @@
+"""`splat-numba demo`: draw masks, make their kernels, run, check, and print one table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from splat_numba.cli.cases import Case, chosen_cases
+from splat_numba.cli.check import Checked, check_rows, sample_rows
+from splat_numba.cli.console import Tracker, break_label, is_narrow, make_table, milliseconds, output, percent, progress
+from splat_numba.cli.drawing import draw, gallery
+from splat_numba.cli.measure import Built, Shapes, build, median_seconds
+from splat_numba.cli.options import add_backend_options, add_command, add_pattern_option, add_shape_options
+from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.patterns import full
+from splat_numba.gen.plan import Plan
+
+HELP = "Draw a few masks, generate and run a kernel for each, check the results, and print one table."
+EPILOG = """\
+examples:
+  splat-numba demo
+  splat-numba demo --pattern "window(512) | sinks(4)" --pattern "causal()" --seq 8192
+  splat-numba demo --plot demo.png
+
+columns:
+  density   kept pairs / all pairs              fill        kept pairs / computed pairs
+  bands     intervals on a lattice, see explain dense time  our kernel for full(), same shapes
+  tiles     key tiles computed, a head          error       largest one beside float64, sampled rows
+
+Times are medians without compilation. Exit status 1 if any error exceeds its tolerance.
+"""
+COLUMNS = ("pattern", "density", "bands", "tiles", "fill", "time", "dense time", "speed-up", "error")
+OTHER_COLUMNS_WIDE, OTHER_COLUMNS_NARROW = 76, 63  # characters that all but the pattern take
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One row of the table; times in seconds."""
+
+    case: Case
+    plan: Plan
+    density: float
+    seconds: float
+    dense_seconds: float
+    checked: Checked
+
+
+def add_parsers(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(commands, "demo", run, HELP, EPILOG)
+    add_pattern_option(parser)
+    add_shape_options(parser, heads=8)
+    add_backend_options(parser)
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw masks and times into a picture file")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; 1 if any error exceeds its tolerance."""
+    if args.plot is not None:
+        from splat_numba.cli.plotting import check_plot
+
+        check_plot(args.plot)
+    console = output()
+    shapes = Shapes(args.seq, args.head_dim, args.heads, args.dtype, args.backend, args.target)
+    cases = chosen_cases(args.pattern, args.seq)
+    masks = [ACSR.from_pattern(case.pattern, args.seq, args.seq) for case in cases]
+    console.print(Text(f"attention with {shapes}", style="bold"))
+    console.print(
+        gallery(console, [(case.label, draw(mask)) for case, mask in zip(cases, masks, strict=True)]), soft_wrap=False
+    )
+    with progress(2 * len(cases) + 2) as track:
+        results, built = _measure(cases, masks, shapes, track)
+    console.print(table_of(console, results))
+    _print_notes(console, results, built)
+    if args.plot is not None:
+        from splat_numba.cli.plotting import plot_results
+
+        plot_results(args.plot, [(r.case.label, draw(m, 256), r.seconds) for r, m in zip(results, masks, strict=True)],
+                     results[0].dense_seconds, str(shapes))  # fmt: skip
+        console.print(f"Wrote {args.plot}.")
+    return _report_failures(results)
+
+
+def _measure(
+    cases: Sequence[Case], masks: Sequence[ACSR], shapes: Shapes, track: Tracker
+) -> tuple[list[Result], list[Built]]:
+    """Dense attention first, because every row is compared with it; then the cases."""
+    dense = Case("full()", full())
+    operands = shapes.operands(dense)
+    track("compiling full(), to compare with", 0)
+    built = [build(dense, shapes)]
+    track("running full()", 1)
+    dense_seconds = median_seconds(partial(built[0].kernel, *operands))
+    results: list[Result] = []
+    for number, (case, mask) in enumerate(zip(cases, masks, strict=True)):
+        track(f"compiling {case.label}", 2 * number + 2)
+        made = build(case, shapes)
+        built.append(made)
+        track(f"running {case.label}", 2 * number + 3)
+        out, lse = made.kernel(*operands, return_lse=True)
+        checked = check_rows(operands, mask, out, lse)
+        seconds = median_seconds(partial(made.kernel, *operands))
+        results.append(Result(case, made.kernel.plan, mask.density, seconds, dense_seconds, checked))
+    return results, built
+
+
+def table_of(console: Console, results: Sequence[Result]) -> Table:
+    """One row a pattern."""
+    table = make_table(console, COLUMNS)
+    label_width = max(12, console.width - (OTHER_COLUMNS_NARROW if is_narrow(console) else OTHER_COLUMNS_WIDE))
+    for result in results:
+        cost = result.plan.cost
+        bad = result.checked.failure is not None
+        table.add_row(
+            break_label(result.case.label, label_width),
+            percent(result.density),
+            f"{result.plan.bands:,}",
+            f"{cost.tiles:,}",
+            f"{cost.fill:.0%}",
+            milliseconds(result.seconds),
+            milliseconds(result.dense_seconds),
+            Text(f"{result.dense_seconds / result.seconds:.1f}x", style="green"),
+            Text(f"{result.checked.error:.1e}{' !' if bad else ''}", style="bold red" if bad else ""),
+        )
+    return table
+
+
+def _print_notes(console: Console, results: Sequence[Result], built: Sequence[Built]) -> None:
+    plan = results[0].plan
+    rows = sample_rows(plan.problem.seq_q).size
+    used = max(result.checked.used for result in results)
+    console.print(
+        f"Ran on {plan.target}: {plan.machine.cores} cores, {plan.machine.vector_bytes}-byte vectors. "
+        f"{rows} rows of every head checked; the largest error is {percent(used)} of what its tolerance allows."
+    )
+    fresh = [one for one in built if not one.cached]
+    spent = sum(one.seconds for one in built)
+    source = built[-1].kernel.path
+    kept = f", kept in {source.parent}" if source is not None else ""
+    console.print(f"{len(built)} kernels in {spent:.1f} s, {len(fresh)} of them compiled now{kept}.", style="dim")
+
+
+def _report_failures(results: Sequence[Result]) -> int:
+    bad = [result for result in results if result.checked.failure is not None]
+    for result in bad:
+        sys.stderr.write(f"error: {result.case.label} exceeds its tolerance: {result.checked.failure}\n")
+    return 1 if bad else 0

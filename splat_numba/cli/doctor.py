@@ -1,0 +1,145 @@
+"""`splat-numba doctor`: what is here, what is missing, and the command that installs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rich.text import Text
+
+from splat_numba.cli.console import make_table, output
+from splat_numba.cli.options import add_command
+from splat_numba.settings import current
+
+HELP = "Say what is present, what is missing, and what to install."
+EPILOG = "Exit status 1 if something that every call needs is missing or broken.\n\nexample:\n  splat-numba doctor\n"
+
+REQUIRED = ("numpy", "numba", "rich", "platformdirs", "filelock")
+# (distributions, any of which will do; what for; command)
+OPTIONAL = (
+    (("ml_dtypes",), "bfloat16 arrays of NumPy", "pip install ml_dtypes"),
+    (("scipy",), "masks as sparse matrices", "pip install scipy"),
+    (("hypothesis",), "selftest, splat_numba.testing", "pip install hypothesis"),
+    (("matplotlib",), "demo --plot", 'pip install "splat-numba[plot]"'),
+    (("torch",), "torch arrays, bench", 'pip install "splat-numba[torch]"'),
+    (("jax",), "JAX arrays", 'pip install "splat-numba[jax]"'),
+    (("cupy", "cupy-cuda13x", "cupy-cuda12x"), "CuPy arrays", "pip install cupy-cuda13x"),
+    (("numba-cuda",), "kernels for NVIDIA GPUs", 'pip install "splat-numba[cuda]"'),
+)
+COMPILERS = ("c++", "g++", "clang++", "cl")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """state: "ok", "missing" (nothing is broken without it) or "broken"; advice: what to do, empty if nothing."""
+
+    name: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+def add_parsers(commands: Any) -> None:
+    """Add the command."""
+    add_command(commands, "doctor", run, HELP, EPILOG)
+
+
+def run(_: argparse.Namespace) -> int:
+    """Print all findings; 1 if any is broken."""
+    console = output()
+    findings = list(examine())
+    table = make_table(console, ("", "state", "found", "what to do"))
+    for column in table.columns:
+        column.justify = "left"
+    table.columns[-1].no_wrap = True  # commands, to be copied
+    styles = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+    for one in findings:
+        table.add_row(one.name, Text(one.state, style=styles[one.state]), one.found, one.advice)
+    console.print(table)
+    broken = [one.name for one in findings if one.state == "broken"]
+    console.print(f"Broken: {', '.join(broken)}." if broken else "All that is needed is here.")
+    return 1 if broken else 0
+
+
+def examine() -> Iterator[Finding]:
+    """Look at everything, without importing any optional package."""
+    yield _python()
+    yield Finding("splat-numba", "ok", f"{getattr(sys.modules['splat_numba'], '__version__', 'unknown')}, {_home()}")
+    for name in REQUIRED:
+        version = installed((name,))
+        yield Finding(name, "ok" if version else "broken", version or "-", "" if version else f"pip install {name}")
+    yield _processor()
+    yield _cache()
+    for names, purpose, command in OPTIONAL:
+        version = installed(names)
+        yield Finding(names[0], "ok" if version else "missing", version or f"for {purpose}", "" if version else command)
+    compiler = next((path for name in COMPILERS if (path := shutil.which(os.environ.get("CXX", name)))), None)
+    advice = "" if compiler else "install g++ or clang++"
+    yield Finding("C++ compiler", "ok" if compiler else "missing", compiler or "for bench: FlexAttention", advice)
+
+
+def installed(names: Sequence[str]) -> str | None:
+    """The version of the first distribution that is installed, from its metadata."""
+    for name in names:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def _home() -> Path:
+    return Path(__file__).parent.parent
+
+
+def _python() -> Finding:
+    version = f"{platform.python_version()}, {sys.executable}"
+    if (3, 11) <= sys.version_info[:2] < (3, 14):
+        return Finding("Python", "ok", version)
+    return Finding("Python", "broken", version, "use Python 3.11, 3.12 or 3.13")
+
+
+def _processor() -> Finding:
+    try:
+        from splat_numba.runtime.device import machine
+
+        found = machine(current().threads)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with LLVM is the finding
+        return Finding("processor", "broken", f"{type(error).__name__}: {error}", "pip install --force-reinstall numba")
+    threads = " (SPLAT_NUM_THREADS)" if current().threads else ""
+    return Finding("processor", "ok", f"{platform.machine()}, {found.cores} cores{threads}, "
+                   f"{found.vector_bytes}-byte vectors")  # fmt: skip
+
+
+def _cache() -> Finding:
+    """Where kernels are kept; the check is the one that every compilation makes."""
+    settings = current()
+    if not settings.cache:
+        return Finding("kernel cache", "ok", "off (SPLAT_CACHE=0): every process compiles anew", "unset SPLAT_CACHE")
+    try:
+        from splat_numba.runtime import cache
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            folder = cache.folder(settings)
+    except ImportError as error:
+        return Finding(
+            "kernel cache", "broken", f"Numba does not import: {error}", "pip install --force-reinstall numba"
+        )
+    if folder is None:
+        reason = str(caught[0].message) if caught else f"{settings.cache_dir} was refused"
+        return Finding("kernel cache", "broken", reason, "mend it, or set SPLAT_CACHE_DIR")
+    kernels = list(folder.glob("*.py"))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Finding(
+        "kernel cache", "ok", f"{folder}: yours alone, writable, {len(kernels)} kernels, {size / 1e6:.0f} MB"
+    )

@@ -1,0 +1,108 @@
+"""`splat-numba explain` and `source`: what would be done for a mask, in words and as text."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.syntax import Syntax
+
+from splat_numba.cli.cases import shortened
+from splat_numba.cli.console import output
+from splat_numba.cli.drawing import draw, gallery
+from splat_numba.cli.options import (
+    LARGEST_DIM,
+    LARGEST_LENGTH,
+    CommandError,
+    add_backend_options,
+    add_command,
+    add_shape_options,
+    read_pattern,
+    whole_number,
+)
+from splat_numba.formats.acsr import ACSR
+from splat_numba.gen.plan import Plan
+
+DOTS = 48
+LONGEST_DRAWN = 1 << 20  # a picture takes time and memory in proportion to the rows: a second at a million
+
+EXPLAIN_HELP = "Draw a mask and say what kernel it gets: tiles, passes, predicted time, what was refused and why."
+EXPLAIN_EPILOG = """\
+examples:
+  splat-numba explain "window(512) | sinks(4)" --seq 8192
+  splat-numba explain "causal().align_end()" --seq 1 --seq-kv 4096 --heads 32 --heads-kv 8
+"""
+SOURCE_HELP = "Print the source text that is generated for a mask."
+SOURCE_EPILOG = """\
+examples:
+  splat-numba source "window(512) | sinks(4)" --seq 8192
+  splat-numba source "strided(16)" --head-dim 128 --dtype float16 --output kernel.py
+"""
+
+
+def add_parsers(commands: Any) -> None:
+    """Add both commands."""
+    explain = add_command(commands, "explain", run_explain, EXPLAIN_HELP, EXPLAIN_EPILOG)
+    source = add_command(commands, "source", run_source, SOURCE_HELP, SOURCE_EPILOG)
+    for parser in (explain, source):
+        parser.add_argument("pattern", help='such as "window(512) | sinks(4)"')
+        add_shape_options(parser, heads=1)
+        length, dim = whole_number(0, LARGEST_LENGTH), whole_number(1, LARGEST_DIM)
+        parser.add_argument("--seq-kv", type=length, metavar="N", help="keys (default: as --seq)")
+        parser.add_argument("--value-dim", type=dim, metavar="N", help="of a value (default: as --head-dim)")
+        parser.add_argument("--heads-kv", type=whole_number(1), metavar="N", help="key heads (default: as --heads)")
+        parser.add_argument("--batch", type=whole_number(1), default=1, metavar="N", help="(default: %(default)s)")
+        add_backend_options(parser)
+    explain.add_argument("--no-picture", action="store_true", help="print the words only")
+    source.add_argument("--output", type=Path, metavar="FILE", help="write the text there instead")
+
+
+def run_explain(args: argparse.Namespace) -> int:
+    """Print picture and plan."""
+    plan = _plan(args)
+    console = output()
+    seq_q, seq_kv = plan.problem.seq_q, plan.problem.seq_kv
+    if not args.no_picture and seq_kv and max(seq_q, seq_kv) <= LONGEST_DRAWN:
+        mask = ACSR.from_pattern(read_pattern(args.pattern), seq_q, seq_kv)
+        console.print(gallery(console, [(shortened(args.pattern), draw(mask, DOTS))]))
+    console.print(plan.explain(), soft_wrap=not console.is_terminal)
+    return 0
+
+
+def run_source(args: argparse.Namespace) -> int:
+    """Print the generated text, or write it to a file."""
+    from splat_numba.runtime.launch import render
+
+    text = render(_plan(args)).text
+    if args.output is not None:
+        try:
+            args.output.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise CommandError(f"--output wanted a file that can be written, got {args.output}: {error}.") from None
+        return 0
+    console = output()
+    if console.is_terminal:
+        console.print(Syntax(text, "python", background_color="default", word_wrap=True))
+    else:
+        console.file.write(text)
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    pattern = read_pattern(args.pattern)
+    from splat_numba import api  # after parsing: a typo is told at once
+
+    return api.plan(
+        pattern,
+        seq_q=args.seq,
+        seq_kv=args.seq if args.seq_kv is None else args.seq_kv,
+        head_dim=args.head_dim,
+        value_dim=args.value_dim,
+        heads_q=args.heads,
+        heads_kv=args.heads_kv,
+        batch=args.batch,
+        dtype=args.dtype,
+        backend=args.backend,
+        target=args.target,
+    )

@@ -1,0 +1,164 @@
+"""explain, source, doctor, and what happens to bad input."""
+
+import subprocess
+import sys
+
+import pytest
+
+import splat_numba as splat
+from splat_numba.cli import doctor
+from splat_numba.cli.console import break_label, milliseconds, percent
+from tests.cli.command_run import SMALL, run
+
+PATTERN = "window(64) | sinks(4)"
+
+
+def test_explain_draws_the_mask_and_prints_the_plan(capsys):
+    status, out, err = run(capsys, "explain", PATTERN, "--seq", "512", "--seq-kv", "768", "--heads", "4")
+    plan = splat.plan(splat.parse(PATTERN), seq_q=512, seq_kv=768, head_dim=64, heads_q=4, dtype="float32")
+    assert (status, err) == (0, "")
+    assert plan.explain() in out
+    assert "512 x 768" in out
+    assert any("\u2800" < sign <= "\u28ff" for sign in out)
+
+
+def test_explain_without_a_picture_is_the_plan_alone(capsys):
+    _, out, _ = run(capsys, "explain", PATTERN, "--seq", "512", "--no-picture")
+    plan = splat.plan(splat.parse(PATTERN), seq_q=512, seq_kv=512, head_dim=64, dtype="float32")
+    assert out == plan.explain() + "\n"
+
+
+def test_source_is_the_text_that_would_be_compiled(capsys, tmp_path):
+    options = {"seq_q": 256, "seq_kv": 256, "head_dim": 16, "heads_q": 2, "dtype": "float32"}
+    status, out, _ = run(capsys, "source", "window(16)", *SMALL)
+    assert status == 0
+    assert out == splat.compile(splat.window(16), **options).source
+    path = tmp_path / "kernel.py"
+    assert run(capsys, "source", "window(16)", *SMALL, "--output", str(path)) == (0, "", "")
+    assert path.read_text() == out
+    status, _, err = run(capsys, "source", "window(16)", *SMALL, "--output", str(tmp_path))
+    assert status == 2
+    assert err.startswith(f"error: --output wanted a file that can be written, got {tmp_path}: ")
+
+
+@pytest.mark.parametrize("command", ["explain", "source"])
+def test_a_typo_gets_a_suggestion_on_one_line(capsys, command):
+    status, out, err = run(capsys, command, "windw(512)")
+    assert (status, out) == (2, "")
+    assert err == (
+        "error: text: wanted a pattern such as 'window(512) | sinks(4)', got 'windw' at column 1. "
+        "'windw' is not a constructor: did you mean 'window'?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["explain", "window(-1)"], "error: left: wanted"),
+        (["demo", "--pattern", "__import__('os')"], "error: text: wanted a pattern"),
+        (["demo", "--pattern", "documents([3, 4])", "--seq", "8"], "error: lengths: wanted"),
+        (["explain", "full()", "--heads", "3", "--heads-kv", "2"], "error: k wanted with a number of heads"),
+        (["explain", "full()", "--target", "sm_999"], "error: target wanted"),
+    ],
+)
+def test_errors_of_the_package_are_one_line_and_status_2(capsys, arguments, message):
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    assert err.startswith(message)
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["demo", "--seq", "0"], "argument --seq: wanted a whole number from 1 to 2147483647, got '0'"),
+        (["demo", "--seq", "4k"], "argument --seq: wanted a whole number from 1 to 2147483647, got '4k'"),
+        (["explain", "full()", "--head-dim", "257"], "--head-dim: wanted a whole number from 1 to 256, got '257'"),
+        (["bench", "--heads", "-1"], "argument --heads: wanted a whole number >= 1, got '-1'"),
+        (["selftest", "--seconds", "nan"], "wanted a number of seconds > 0 and <= 86400, got 'nan'"),
+        (["demo", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
+        (["explain"], "the following arguments are required: pattern"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused_with_what_was_wanted(capsys, arguments, message):
+    status, _, err = run(capsys, *arguments)
+    assert status == 2
+    assert message in err
+
+
+def test_version_and_help(capsys):
+    assert run(capsys, "--version")[:2] == (0, f"splat-numba {splat.__version__}\n")
+    _, out, _ = run(capsys, "--help")
+    assert [
+        name for name in ("demo", "explain", "source", "bench", "selftest", "doctor") if f"    {name} " not in out
+    ] == []
+    for command in ("demo", "explain", "source", "bench", "selftest", "doctor"):
+        status, out, _ = run(capsys, command, "--help")
+        assert status == 0
+        assert f"  splat-numba {command}" in out.partition("example")[2]
+
+
+def test_help_starts_without_numba_and_torch():
+    code = (
+        "import sys\nfrom splat_numba.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "sys.exit(str([n for n in ('numba', 'torch', 'matplotlib', 'hypothesis') if n in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == "[]"
+
+
+def test_doctor_finds_what_is_here_and_names_what_installs_the_rest(capsys, monkeypatch):
+    here = doctor.installed
+    monkeypatch.setattr(doctor, "installed", lambda names: None if "matplotlib" in names else here(names))
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0
+    lines = {line.split()[0]: line for line in out.splitlines() if line.split()}
+    assert here(("numpy",)) in lines["numpy"]
+    assert "missing" in lines["matplotlib"]
+    assert 'pip install "splat-numba[plot]"' in lines["matplotlib"]
+    assert "-byte vectors" in lines["processor"]
+    assert "All that is needed is here." in out
+
+
+def test_doctor_reports_a_broken_installation_with_exit_status_1(capsys, monkeypatch):
+    here = doctor.installed
+    monkeypatch.setattr(doctor, "installed", lambda names: None if "filelock" in names else here(names))
+    status, out, _ = run(capsys, "doctor")
+    assert status == 1
+    assert "Broken: filelock." in out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_doctor_reports_a_cache_that_others_can_write_to(capsys, monkeypatch, tmp_path):
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    monkeypatch.setenv("SPLAT_CACHE_DIR", str(folder))
+    status, out, _ = run(capsys, "doctor")
+    assert status == 1
+    assert "can be written by others" in " ".join(out.split())
+    assert "Broken: kernel cache." in out
+
+
+@pytest.mark.parametrize(
+    ("text", "width", "wanted"),
+    [
+        ("window(128)", 15, "window(128)"),
+        ("sparse_transformer_strided(128)", 15, "sparse_\ntransformer_\nstrided(128)"),
+        ("longformer(256, 64)", 18, "longformer(256,\n64)"),
+        ("window(512) | sinks(4)", 16, "window(512) |\nsinks(4)"),
+        ("", 15, ""),
+    ],
+)
+def test_labels_break_where_they_can_be_read(text, width, wanted):
+    assert break_label(text, width) == wanted
+    assert break_label(text, 200) == text
+
+
+def test_numbers_keep_three_digits():
+    assert [milliseconds(s) for s in (0.00012, 0.0123, 0.123, 9.9, 12.3)] == [
+        "0.12 ms", "12.3 ms", "123 ms", "9900 ms", "12.3 s",
+    ]  # fmt: skip
+    assert [percent(p) for p in (0, 0.00012, 0.0123, 0.5, 1)] == ["0%", "0.012%", "1.2%", "50.0%", "100%"]
