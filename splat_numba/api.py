@@ -32,11 +32,11 @@ def attention(
     """Sparse attention: out_i = sum_j p_ij v_j over the keys j that ``mask`` keeps, p_ij = softmax_j(scale * q_i.k_j).
 
     q: (batch, heads_q, seq_q, head_dim); k: (batch, heads_kv, seq_kv, head_dim); v: (batch, heads_kv, seq_kv,
-    value_dim); float16, bfloat16, float32 or float64, one dtype, any strides, dims 1 to 256. layout "bshd": (batch, seq,
-    heads, dim). The batch axis, or batch and heads, may be missing from all. heads_q must be a multiple of heads_kv.
-    mask: a Pattern, an ACSR, a (seq_q, seq_kv) bool array (True: attend), or a list of those, one a query head.
-    scale: 1/sqrt(head_dim) unless given. kv_lengths: integers (batch,); keys at or beyond an entry's length are not kept.
-    out: an array for the result, of its shape and dtype, apart from the inputs.
+    value_dim); float16, bfloat16, float32 or float64, one dtype, any strides, dims 1 to 256. layout "bshd": (batch,
+    seq, heads, dim). The batch axis, or batch and heads, may be missing from all. heads_q must be a multiple of
+    heads_kv. mask: a Pattern, an ACSR, a (seq_q, seq_kv) bool array (True: attend), or a list of those, one a query
+    head. scale: 1/sqrt(head_dim) unless given. kv_lengths: integers (batch,); keys at or beyond an entry's length are
+    not kept. out: an array for the result, of its shape and dtype, apart from the inputs.
 
     Returns out, of q's dtype and kind, or (out, lse): the natural-log log-sum-exp, float32 (float64 for float64),
     (batch, heads_q, seq_q). A row that attends to nothing gives 0 and -inf. Sums are kept in float32 (float64 for
@@ -44,8 +44,8 @@ def attention(
     same tiles, because 0 x NaN is NaN.
 
     The first call for a kind of mask generates and compiles a kernel; later ones, and later processes, reuse it.
-    Raises ArgumentError (ArgumentTypeError for types), PatternError for lengths that do not fit the pattern, FormatError
-    for a malformed mask, BackendError for a backend that is not there.
+    Raises ArgumentError (ArgumentTypeError for types), PatternError for lengths that do not fit the pattern,
+    FormatError for a malformed mask, BackendError for a backend that is not there.
     """
     check_backend(backend, target)
     operands = import_operands(q, k, v, layout)
@@ -103,8 +103,8 @@ def compile(
 ) -> Kernel:
     """The kernel that attention() would use, for calling again and again: ``kernel(q, k, v, kv_lengths=None, ...)``.
 
-    Arguments as in plan(); mask may be a list, one a query head. Batch and head counts may vary between calls; made from
-    a Pattern in closed form, the kernel serves every length. Raises as attention() does.
+    Arguments as in plan(); mask may be a list, one a query head. Batch and head counts may vary between calls; made
+    from a Pattern in closed form, the kernel serves every length. Raises as attention() does.
     """
     check_backend(backend, target)
     check_layout(layout)

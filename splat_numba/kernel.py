@@ -99,33 +99,29 @@ class Kernel:
     def __call__(
         self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: bool = False
     ) -> Any:
-        """out, or (out, lse): see splat_numba.attention. Raises ArgumentError for shapes that the kernel was not made for."""
+        """Out, or (out, lse): see splat_numba.attention. Raises ArgumentError for shapes it was not compiled for."""
         operands = import_operands(q, k, v, self.layout)
         self._check(operands.problem)
         return execute(self.parts, operands, q, self.scale, kv_lengths, out, return_lse)
 
     def _check(self, given: Problem) -> None:
-        made = self.problem
-        for name, wanted, came in (
-            ("q", ("head_dim", made.head_dim), given.head_dim),
-            ("v", ("value_dim", made.value_dim), given.value_dim),
-            ("q", ("dtype", made.dtype), given.dtype),
-        ):
-            if wanted[1] != came:
-                raise ArgumentError(
-                    f"{name} wanted with {wanted[0]} {wanted[1]}, for which this kernel was compiled, got {came}. Compile another."
-                )
+        """Refuse arrays that the kernel was not compiled for."""
+        for name, argument in (("head_dim", "q"), ("value_dim", "v"), ("dtype", "q")):
+            self._check_same(argument, name, getattr(self.problem, name), getattr(given, name))
         lengths = (given.seq_q, given.seq_kv)
         for part in self.parts:
             if isinstance(part.mask, Pattern) and part.plan.closed:
                 check_lengths(part.mask, *lengths)
-            elif lengths != (made.seq_q, made.seq_kv):
-                raise ArgumentError(
-                    f"q and k wanted of lengths {(made.seq_q, made.seq_kv)}, for which this kernel was compiled, got {lengths}. Compile another."
-                )
-        if self.parts[0].heads is not None and given.heads_q != made.heads_q:
+            else:
+                self._check_same("q and k", "lengths", (self.problem.seq_q, self.problem.seq_kv), lengths)
+        if self.parts[0].heads is not None:
+            self._check_same("q", "heads", self.problem.heads_q, given.heads_q)
+
+    @staticmethod
+    def _check_same(argument: str, name: str, wanted: object, got: object) -> None:
+        if wanted != got:
             raise ArgumentError(
-                f"q wanted with {made.heads_q} heads, one for each mask, got {given.heads_q}. Compile another."
+                f"{argument} wanted with {name} {wanted}, for which this kernel was compiled, got {got}. Compile another."
             )
 
 

@@ -39,12 +39,13 @@ def store_mask(mask: Any, seq_q: int, seq_kv: int, name: str = "mask") -> Stored
                 )
             mask = np.from_dlpack(mask)
         mask = ACSR.from_dense(mask)
-    if mask.shape != (seq_q, seq_kv):
+    stored: ACSR = mask
+    if stored.shape != (seq_q, seq_kv):
         raise ArgumentError(
-            f"{name} wanted of shape {(seq_q, seq_kv)}, got {mask.shape}: a mask is never broadcast or cut. "
+            f"{name} wanted of shape {(seq_q, seq_kv)}, got {stored.shape}: a mask is never broadcast or cut. "
             "Build it for these lengths, or use a Pattern, which fits all."
         )
-    return mask
+    return stored
 
 
 def split_heads(mask: Mask, heads_q: int, seq_q: int, seq_kv: int) -> list[tuple[Stored, tuple[int, ...]]]:
@@ -53,7 +54,7 @@ def split_heads(mask: Mask, heads_q: int, seq_q: int, seq_kv: int) -> list[tuple
         return [(store_mask(mask, seq_q, seq_kv), tuple(range(heads_q)))]
     if len(mask) != heads_q:
         raise ArgumentError(
-            f"mask wanted as {heads_q} masks, one a query head, got {len(mask)}. Give one mask for all heads, or {heads_q}."
+            f"mask wanted as {heads_q} masks, one a query head, got {len(mask)}. Give {heads_q}, or one mask for all."
         )
     users: dict[Stored, list[int]] = {}
     for head, one in enumerate(mask):

@@ -60,7 +60,7 @@ def import_operands(q: Any, k: Any, v: Any, layout: str) -> Operands:
         other = arrays[name]
         if len(other.shape) != len(first.shape):
             raise ArgumentError(
-                f"{name} wanted with {len(first.shape)} axes as q has, got shape {other.shape}. Give all three the same axes."
+                f"{name} wanted with {len(first.shape)} axes as q has, got shape {other.shape}. Give all the same axes."
             )
         if other.dtype != first.dtype:
             raise ArgumentTypeError(f"{name} wanted as {first.dtype} as q is, got {other.dtype}. Convert one of them.")
@@ -89,7 +89,7 @@ def check_heads(heads_q: int, heads_kv: int) -> None:
     """Grouped-query heads: every key head serves the same number of query heads."""
     if heads_q and (heads_kv == 0 or heads_q % heads_kv):
         raise ArgumentError(
-            f"k wanted with a number of heads that divides q's {heads_q}, got {heads_kv}. Check the heads axis and layout."
+            f"k wanted with a number of heads that divides q's {heads_q}, got {heads_kv}. Check axes and layout."
         )
 
 

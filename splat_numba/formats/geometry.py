@@ -27,7 +27,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Band:
-    """Rows ``rows`` keep the columns residue + step * place for lo[k] <= place < hi[k]; all arrays (number of rows,)."""
+    """Rows ``rows`` keep the columns residue + step * place for lo[k] <= place < hi[k]; arrays (number of rows,)."""
 
     residue: int
     step: int
@@ -43,7 +43,7 @@ class Band:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BandTable:
-    """All bands of one mask as columns: one entry per run, sorted by band, then row. Arrays are (number of runs,) int64.
+    """All bands of one mask as columns: one entry per run, sorted by band, then row; arrays (number of runs,) int64.
 
     band_ptr: (bands + 1,) into the entries; step, residue: of every band's lattice.
     """

@@ -24,7 +24,7 @@ FMA_NS = 0.185  # one lane's multiply-add, times 1 / lanes: 43 billion a second 
 WEIGHT_NS = 3.1  # one vector of softmax weights, maximum included
 MASKED_WEIGHT_NS = 4.2  # the same with a row predicate
 TILE_NS = 120.0  # calls, bounds, rescaling
-ELEMENT_NS = 1.1  # one number of a row block, transposed in or out
+ELEMENT_NS = 0.25  # one number of a row block, transposed in or out
 BLOCK_NS = 400.0
 LAUNCH_NS = 60_000.0  # a launch: threads woken, arguments unpacked
 

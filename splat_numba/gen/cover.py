@@ -1,7 +1,7 @@
 """Poset tiling of a mask that has no closed form: row blocks, and for each the pieces of columns that its rows need.
 
-Order the pairs of a row block by (row, column), componentwise. The least uncovered pair anchors the next tile, and so on:
-for one row block this is the greedy cover of the union of its rows' columns, which is optimal. SPLAT (Gupta et al.,
+Order the pairs of a row block by (row, column), componentwise. The least uncovered pair anchors the next tile, and so
+on: for one row block this is the greedy cover of the union of its rows' columns, which is optimal. SPLAT (Gupta et al.,
 2025) names the technique; its definition was not available to us, and this one is ours.
 
 The union comes from one sweep: every run [lo, hi) of a lane toggles the lane's bit of a 64-bit word at lo and at hi, so
@@ -57,7 +57,7 @@ def arrange(residue: Ints, step: int, tile_q: int) -> Lanes:
 
 
 def cover(lanes: Lanes, row: Ints, lo: Ints, hi: Ints, tile_q: int, tile_kv: int) -> TileTable:
-    """The tile table of ``lanes`` whose rows keep places lo <= c < hi of their block's lattice; arrays (runs,) int64."""
+    """The tile table of ``lanes`` whose rows keep places lo <= c < hi of their block's lattice; arrays (runs,)."""
     blocks = lanes.step.size
     present = lanes.rows.reshape(blocks, tile_q) >= 0
     held = (present.astype(np.uint64) << np.arange(tile_q, dtype=np.uint64)).sum(axis=1, dtype=np.uint64)
@@ -130,7 +130,7 @@ def _assemble(
     cols = expand(
         residue[block[spread]] + step[block[spread]] * start[spread], step[block[spread]], (stop - start)[spread]
     )
-    gathered, count = np.unique(block[spread], return_counts=True)  # stretches are sorted by block
+    gathered = np.unique(block[spread])
     keys = np.bincount(block[spread], (stop - start)[spread], step.size).astype(np.int64)[gathered]
     whole = np.bincount(block[spread], word[spread] != held[block[spread]], step.size)[gathered] == 0
     masked = np.flatnonzero(partial[piece_of] & ~in_short)

@@ -52,17 +52,18 @@ class ClosedPass:
         low, high = self.row_range(seq_q, seq_kv)
         rows = max(high - low, 0)
         classes = min(self.row_step, rows)
-        return classes, -(-(-(-rows // self.row_step)) // self.tile_q)
+        largest_class = -(-rows // self.row_step)
+        return classes, -(-largest_class // self.tile_q)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileTable:
     """The key pieces of every row block, from gen.cover. All arrays are read-only.
 
-    rows: (blocks * tile_q,) int64, the query row of every lane, -1 for padding; block_ptr: (blocks + 1,) int64 into the
-    pieces; piece: (pieces, 4) int64 of (start, step, count, mask): keys start + step * t; step 0 means that the keys are
-    gathered: cols[start : start + count]. mask is -1 where every row of the block keeps every key, else the place in
-    ``lane_bits`` (uint64, bit t: lane t keeps the key) of the piece's first key. cols: int64, ascending in a piece.
+    rows: (blocks * tile_q,) int64, the query row of every lane, -1 for padding; block_ptr: (blocks + 1,) int64 into
+    the pieces; piece: (pieces, 4) int64 of (start, step, count, mask): keys start + step * t; step 0 means that the
+    keys are gathered: cols[start : start + count]. mask is -1 where every row of the block keeps every key, else the
+    place in ``lane_bits`` (uint64, bit t: lane t keeps the key) of the piece's first key. cols: int64, ascending.
     """
 
     rows: NDArray[np.int64]
@@ -83,7 +84,7 @@ class TileTable:
 
 @dataclass(frozen=True, slots=True)
 class TablePass:
-    """Row blocks and pieces listed in ``table``; ``gathers`` and ``masks``: whether any piece is gathered, or partial."""
+    """Row blocks and pieces listed in ``table``; gathers, masks: whether any piece is gathered, or partial."""
 
     table: TileTable = field(repr=False)
     tile_q: int

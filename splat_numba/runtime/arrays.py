@@ -1,7 +1,7 @@
 """Arrays of any framework as NumPy views, and results back as the caller's kind. No copies.
 
-Kernels see (batch, heads, seq, dim) at any strides. float16 and bfloat16 are seen as uint16, because Numba has no 16-bit
-floats on CPUs.
+Kernels see (batch, heads, seq, dim) at any strides. float16 and bfloat16 are seen as uint16, because Numba has no
+16-bit floats on CPUs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Array:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The array's shape, as the caller laid it out."""
         return self.bits.shape
 
 
@@ -124,6 +125,6 @@ def check_out(out: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> None:
 
 def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:
     try:
-        return np.shares_memory(a, b, max_work=10_000)
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # NumPy's stub knows -1 and 0 only
     except np.exceptions.TooHardError:
         return np.may_share_memory(a, b)

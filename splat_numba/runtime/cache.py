@@ -1,7 +1,7 @@
 """The disk cache: where it is, who may write to it, and what in it can be trusted.
 
 Loading an entry runs code, so the folder belongs to its owner alone. Numba keeps the machine code, keyed by processor
-and signature, beside the generated file; a manifest of hashes beside it makes a damaged entry a miss instead of a crash.
+and signature, beside the generated file; a manifest of hashes makes a damaged entry a miss instead of a crash.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ def version_tag() -> str:
     """Changes with every version of this package, of Numba, and of the modules that generated text imports."""
     import numba
 
-    from splat_numba.runtime import halves, simd
+    from splat_numba.runtime import halves, lanes, simd, vectors
 
     digest = hashlib.sha256()
-    for module in (halves, simd):
+    for module in (halves, lanes, simd, vectors):
         digest.update(Path(str(module.__file__)).read_bytes())
     return f"numba-{numba.__version__}-{digest.hexdigest()[:12]}"
 

@@ -23,7 +23,7 @@ def to_bfloat16(value: np.float32) -> np.uint16:
     word = np.float32(value).view(np.uint32)
     rounded = np.uint32(word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1)))
     quiet = np.uint32(word | np.uint32(0x400000))
-    return np.uint16((quiet if value != value else rounded) >> np.uint32(16))
+    return np.uint16((quiet if np.isnan(value) else rounded) >> np.uint32(16))
 
 
 @njit(**_INLINE)

@@ -4,7 +4,6 @@
 whatever type and at whatever stride the array has them. A read never touches memory outside the lanes it was asked for.
 """
 
-# ruff: noqa: ARG001, ARG005 - Numba calls intrinsics and their code generators with a fixed signature
 from __future__ import annotations
 
 from functools import cache

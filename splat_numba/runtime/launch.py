@@ -32,7 +32,7 @@ def _signature(plan: Plan, table: bool) -> Any:
     integers = types.Array(types.int64, 1, "C", readonly=True)
     out, lse = types.Array(_numba_type(plan.out_dtype), 4, "A"), types.Array(compute, 3, "A")
     numbers = (types.int64,) * 4
-    arguments = (*numbers, operand, operand, operand, out, lse, integers, integers, compute)
+    arguments: tuple[Any, ...] = (*numbers, operand, operand, operand, out, lse, integers, integers, compute)
     if table:
         words = types.Array(types.uint64, 1, "C", readonly=True)
         arguments += (integers, integers, integers, words, integers)
@@ -91,7 +91,7 @@ def _run_pass(
     classes, blocks = one.grid(seq_q, launch.k.shape[2])
     real = np.float64 if plan.problem.compute_dtype == "float64" else np.float32
     scale = real(launch.scale * math.log2(math.e))
-    common = (launch.q, launch.k, launch.v, out, launch.lse, heads, launch.kv_lengths, scale)
+    common: tuple[Any, ...] = (launch.q, launch.k, launch.v, out, launch.lse, heads, launch.kv_lengths, scale)
     if isinstance(one, TablePass):
         table = one.table
         common += (table.rows, table.block_ptr, table.piece.reshape(-1), table.lane_bits, table.cols)

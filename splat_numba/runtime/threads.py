@@ -53,6 +53,7 @@ def parallel_for(items: int, run: Callable[[int, int], object], threads: int) ->
         work()
     except BaseException as error:  # noqa: BLE001 - re-raised below, once no helper touches the arrays any more
         errors.append(error)
-    errors.extend(error for helper in helpers if (error := helper.exception()) is not None)
+    failures = [helper.exception() for helper in helpers]  # waits for each
+    errors.extend(failure for failure in failures if failure is not None)
     if errors:
         raise errors[0]

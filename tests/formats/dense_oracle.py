@@ -32,7 +32,7 @@ def _dense(pattern: Pattern, seq_q: int, seq_kv: int, shift: int) -> NDArray[np.
     return np.array(cells, np.bool_).reshape(seq_q, seq_kv)
 
 
-def predicate(leaf: Pattern, seq_kv: int) -> Callable[[int, int], bool]:  # noqa: C901  # one definition per leaf
+def predicate(leaf: Pattern, seq_kv: int) -> Callable[[int, int], bool]:  # one definition per leaf
     """The leaf's definition: whether (i, j) is kept."""
     match leaf:
         case nodes.Full():

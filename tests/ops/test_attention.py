@@ -1,4 +1,4 @@
-"""`attention` on the CPU against the oracle: fuzzed, and every promise of the interface by name.
+"""`attention` on the CPU against the oracle: fuzzed, and every promise about values by name.
 
 Tests share masks and head_dim where they can, because a new pattern, dtype or head_dim is a new kernel to compile.
 """
@@ -9,62 +9,20 @@ from itertools import product
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 
 from splat_numba import reference
-from splat_numba.api import attention, compile
-from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.api import compile
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import (
-    bigbird,
-    blocked,
     causal,
-    columns,
-    dilated,
-    full,
-    global_tokens,
-    longformer,
-    prefix,
     sinks,
-    sparse_transformer_strided,
-    strided,
     window,
 )
-from splat_numba.testing import DTYPES, Problem, check_attention, masks, numpy_dtype, problems
+from splat_numba.testing import DTYPES, Problem, check_attention, masks, problems
+from tests.ops.attention_cases import CATALOGUE, EDGES, MIXED, assert_same, run
 
 EXPLORING = settings.get_current_profile_name() == "explore"
-MIXED = window(5, 3) | strided(7) | sinks(2)  # two bands and a dense stripe
-EDGES = (0, 1, 2, 3, 5, 7, 13, 31, 61, 63, 64, 65, 97, 127, 128, 129)
-CATALOGUE = {
-    "full": full(),
-    "causal": causal(),
-    "causal at the end": causal().align_end(),
-    "window": window(20, 9),
-    "window at the end": window(30, 0).align_end(),
-    "dilated": dilated(4, 5),
-    "strided": strided(16),
-    "columns": columns(9, 4, 3),
-    "blocked": blocked(24, 1),
-    "prefix": prefix(40),
-    "global": global_tokens((0, 33, 34)),
-    "longformer": longformer(12, 5),
-    "bigbird": bigbird(8, 3, 1, 2, seed=3),
-    "sparse transformer": sparse_transformer_strided(11),
-    "mixed": MIXED,
-}
-
-
-def run(q, k, v, mask, **options):
-    return attention(q, k, v, mask, backend="cpu", **options)
-
-
-def assert_same(got, wanted, err_msg=""):
-    """Equal up to the order of float32 sums, which may depend on memory layout and on neighbouring rows."""
-    assert_allclose(got, wanted, rtol=1e-5, atol=2e-6, err_msg=err_msg)
-
-
-def dense(mask, seq_q, seq_kv):
-    return ACSR.from_pattern(mask, seq_q, seq_kv).to_dense()
 
 
 # Few, because nearly every one is a kernel of its own, which takes seconds to compile.
@@ -179,217 +137,6 @@ def test_a_batch_and_rows_are_independent_of_each_other():
         assert_same(run(q[b], k[b], v[b], MIXED), out[b])
 
 
-# Memory: strides, out, what is read and what is written.
-
-
-def views(x):
-    """The same numbers in other memory layouts."""
-    yield "reversed", x[..., ::-1, :].copy()[..., ::-1, :]
-    yield "every second number", np.repeat(x, 2, axis=-1)[..., ::2]
-    yield "every third row", np.repeat(x, 3, axis=-2)[..., ::3, :]
-    yield "Fortran order", np.asfortranarray(x)
-    yield "heads last in memory", np.ascontiguousarray(x.swapaxes(1, 2)).swapaxes(1, 2)
-    yield "part of a larger array", np.pad(x, [(0, 0), (1, 1), (2, 3), (1, 4)])[:, 1:-1, 2:-3, 1:-4]
-
-
-def test_arrays_of_any_strides_give_the_same_result():
-    problem = Problem(40, 70, MIXED, batch=2, heads_q=2)
-    q, k, v = problem.arrays()
-    wanted = run(q, k, v, MIXED)
-    for (name, q1), (_, k1), (_, v1) in zip(views(q), views(k), views(v), strict=True):
-        assert_array_equal(q1, q)
-        assert_same(run(q1, k1, v1, MIXED), wanted, err_msg=name)
-        assert_same(run(q1, k, v1, MIXED), wanted, err_msg=name)
-
-
-def test_a_head_broadcast_by_stride_zero_and_read_only_inputs():
-    q, k, v = Problem(40, 70, MIXED, batch=2, heads_q=2).arrays()
-    k1, v1 = (np.broadcast_to(x[:, :1], x.shape) for x in (k, v))
-    q.flags.writeable = False
-    assert_same(run(q, k1, v1, MIXED), run(q, k[:, :1], v[:, :1], MIXED))
-
-
-@pytest.mark.parametrize("layout", ["bhsd", "bshd"])
-def test_out_is_filled_and_returned(layout):
-    problem = Problem(40, 70, MIXED, batch=2, heads_q=4, heads_kv=2, value_dim=9, layout=layout)
-    q, k, v = problem.arrays()
-    wanted, wanted_lse = run(q, k, v, MIXED, layout=layout, return_lse=True)
-    for _, out in views(np.full(wanted.shape, np.nan, np.float32)):
-        got, lse = run(q, k, v, MIXED, layout=layout, out=out, return_lse=True)
-        assert got is out
-        assert_same(out, wanted)
-        assert_same(lse, wanted_lse)
-    assert run(q, k, v, MIXED, layout=layout, out=out) is out
-
-
-def test_only_out_itself_is_written():
-    q, k, v = Problem(40, 70, MIXED, batch=1, heads_q=2).arrays()
-    frame = np.full((1, 4, 44, 20), 7, np.float32)
-    out = frame[:, 1:3, 2:-2, 2:-2]
-    run(q, k, v, MIXED, out=out)
-    frame[:, 1:3, 2:-2, 2:-2] = 7
-    assert (frame == 7).all()
-
-
-def outs_that_do_not_fit():
-    memory = np.zeros(4000, np.float32)
-    q = memory[:1280].reshape(1, 2, 40, 16)
-    read_only = np.zeros(q.shape, np.float32)
-    read_only.flags.writeable = False
-    yield "shape", q, np.zeros((1, 2, 40, 17), np.float32)
-    yield "dtype", q, np.zeros(q.shape, np.float64)
-    yield "read-only", q, read_only
-    yield "is q", q, q
-    yield "overlaps q", q, memory[1000:2280].reshape(q.shape)
-    yield "overlaps itself", q, np.lib.stride_tricks.as_strided(memory[1300:], q.shape, (0, 0, 64, 4))
-    yield "not an array", q, q.tolist()
-
-
-@pytest.mark.parametrize(
-    ("name", "q", "out"), list(outs_that_do_not_fit()), ids=lambda x: x if isinstance(x, str) else ""
-)
-def test_an_out_that_does_not_fit_is_refused_and_left_alone(name, q, out):
-    _, k, v = Problem(40, 70, MIXED, batch=1, heads_q=2).arrays()
-    before = np.array(out)
-    with pytest.raises(ArgumentError, match=r"^out"):
-        run(q, k, v, MIXED, out=out)
-    assert_array_equal(out, before, err_msg=name)
-
-
-# What does not fit.
-
-
-@pytest.mark.parametrize(
-    ("change", "start"),
-    [
-        ({"q": np.zeros(5, np.float32)}, "q"),
-        ({"k": np.zeros((2, 2, 6, 4), np.float32)}, "k"),
-        ({"k": np.zeros((2, 3, 6, 5), np.float32), "v": np.zeros((2, 3, 6, 7), np.float32)}, "k"),
-        ({"v": np.zeros((2, 2, 5, 7), np.float32)}, "v"),
-        ({"v": np.zeros((2, 2, 6, 7), np.float64)}, "v"),
-        ({"mask": np.ones((6, 3), bool)}, "mask"),
-        ({"mask": np.ones((1, 6), bool)}, "mask"),
-        ({"mask": np.ones((4, 3, 6), bool)}, "mask"),
-        ({"mask": [causal()] * 3}, "mask"),
-        ({"mask": ACSR.from_dense(np.ones((3, 5), bool))}, "mask"),
-        ({"layout": "sbhd"}, "layout"),
-        ({"scale": np.nan}, "scale"),
-        ({"kv_lengths": np.array([1])}, "kv_lengths"),
-        ({"kv_lengths": np.array([1, 7])}, "kv_lengths"),
-        ({"kv_lengths": np.array([1, -1])}, "kv_lengths"),
-    ],
-)
-def test_what_does_not_fit_is_an_argument_error_with_its_name(change, start):
-    good = {
-        "q": np.zeros((2, 4, 3, 5), np.float32),
-        "k": np.zeros((2, 2, 6, 5), np.float32),
-        "v": np.zeros((2, 2, 6, 7), np.float32),
-        "mask": causal(),
-    }
-    with pytest.raises(ArgumentError, match=f"^{start}"):
-        run(**{**good, **change})
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"q": np.zeros((3, 5), np.int32)},
-        {"q": np.zeros((3, 5), np.complex64)},
-        {"mask": np.ones((3, 6))},
-        {"mask": "causal"},
-        {"mask": None},
-        {"kv_lengths": np.array([1.5, 2.0])},
-    ],
-)
-def test_wrong_types_are_type_errors_too(change):
-    good = {"q": np.zeros((2, 1, 3, 5)), "k": np.zeros((2, 1, 6, 5)), "v": np.zeros((2, 1, 6, 7)), "mask": causal()}
-    with pytest.raises(TypeError) as caught:
-        run(**{**good, **change})
-    assert isinstance(caught.value, ArgumentTypeError | ValueError)
-    assert str(caught.value).startswith(next(iter(change)))
-
-
-# Non-finite numbers.
-
-
-def poisoned(shape_of, places, bad):
-    x = shape_of.copy()
-    x[..., places, :] = bad
-    return x
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("name", ["full", "causal", "dilated", "longformer", "mixed"])
-def test_a_non_finite_query_makes_its_own_row_nan_and_no_other(name, bad):
-    mask = CATALOGUE[name]
-    q, k, v = Problem(129, 129, mask, heads_q=2).arrays()
-    rows = [0, 17, 63, 64, 128]
-    clean, clean_lse = run(q, k, v, mask, return_lse=True)
-    out, lse = run(poisoned(q, rows, bad), k, v, mask, return_lse=True)
-    others = np.setdiff1d(np.arange(129), rows)
-    assert np.isnan(out[:, rows]).all()
-    assert np.isnan(lse[:, rows]).all()
-    assert_same(out[:, others], clean[:, others])
-    assert_same(lse[:, others], clean_lse[:, others])
-
-
-def test_a_non_finite_query_of_an_empty_row_gives_zero_and_minus_infinity():
-    mask = dense(MIXED, 70, 70)
-    mask[[3, 64]] = False
-    q, k, v = Problem(70, 70, mask).arrays()
-    out, lse = run(poisoned(q, [3, 64], np.nan), k, v, mask, return_lse=True)
-    assert_array_equal(out[[3, 64]], 0)
-    assert_array_equal(lse[[3, 64]], -np.inf)
-    assert np.isfinite(np.delete(out, [3, 64], axis=0)).all()
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize(
-    "name", ["causal", "window", "dilated", "strided", "blocked", "longformer", "bigbird", "mixed"]
-)
-def test_a_non_finite_key_never_reaches_rows_that_do_not_keep_it(name, bad):
-    mask = CATALOGUE[name]
-    q, k, v = Problem(129, 129, mask, heads_q=2).arrays()
-    keys = [40, 64, 100]
-    clean = run(q, k, v, mask)
-    out = run(q, poisoned(k, keys, bad), v, mask)
-    free = ~dense(mask, 129, 129)[:, keys].any(axis=1)
-    assert free.any()
-    assert_same(out[:, free], clean[:, free])
-    if np.isnan(bad):
-        assert np.isnan(out[:, ~free]).all()
-
-
-@pytest.mark.parametrize("name", ["causal", "longformer", "mixed"])
-def test_keys_and_values_beyond_kv_lengths_never_reach_anything(name):
-    mask = CATALOGUE[name]
-    q, k, v = Problem(129, 129, mask, batch=3, heads_q=2).arrays()
-    kv_lengths = np.array([0, 63, 100])
-    clean, clean_lse = run(q, k, v, mask, kv_lengths=kv_lengths, return_lse=True)
-    for b, length in enumerate(kv_lengths):
-        k[b, :, length:] = v[b, :, length:] = np.nan
-    out, lse = run(q, k, v, mask, kv_lengths=kv_lengths, return_lse=True)
-    assert_same(out, clean)
-    assert_same(lse, clean_lse)
-    assert_array_equal(out[0], 0)
-    assert_array_equal(lse[0], -np.inf)
-
-
-@pytest.mark.parametrize("name", ["full", "causal", "dilated", "mixed"])
-@pytest.mark.parametrize("seq", [1, 63, 65, 101])
-def test_memory_outside_the_arrays_never_reaches_anything(name, seq):
-    """The arrays are windows of larger ones full of NaN: reading past an end, or past a row, would show."""
-    mask = CATALOGUE[name]
-    arrays = Problem(seq, seq, mask, batch=2, heads_q=2).arrays()
-    framed = []
-    for x in arrays:
-        frame = np.full((2, 4, seq + 150, x.shape[-1] + 20), np.nan, np.float32)
-        inner = frame[:, 1:3, 75:-75, 10:-10]
-        inner[...] = x
-        framed.append(inner)
-    assert_same(run(*framed, mask), run(*arrays, mask))
-
-
 def test_large_scores_do_not_overflow():
     q, k, v = Problem(65, 65, MIXED).arrays()
     out, lse = run(q * 1e4, k * 1e4, v, MIXED, return_lse=True)
@@ -416,12 +163,3 @@ def test_a_subset_of_rows_of_a_long_sequence_agrees_with_the_oracle():
     for keep, row in zip(kept, rows, strict=True):
         keep[:] = ((kv_idx >= row - 40) & (kv_idx <= row)) | (kv_idx < 4)
     np.testing.assert_allclose(out[rows], reference.attention(q[rows], k, v, kept), atol=2e-6)
-
-
-def test_mixed_dtypes_are_refused_rather_than_converted():
-    q, k, v = Problem(8, 8, MIXED).arrays()
-    for name in DTYPES:
-        other = k.astype(numpy_dtype(name))
-        if other.dtype != q.dtype:
-            with pytest.raises(ArgumentError, match=r"^k"):
-                run(q, other, v, MIXED)

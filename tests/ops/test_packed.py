@@ -22,7 +22,8 @@ from splat_numba.gen.packed_plan import RunTable, balanced_ranges, make_packed_p
 from splat_numba.gen.targets.cpu.packed import render_packed
 from splat_numba.packed import sddmm, softmax, spmm
 from splat_numba.runtime import lanes, packed_launch
-from splat_numba.runtime.simd import address, functions
+from splat_numba.runtime.simd import address
+from splat_numba.runtime.vectors import shaped, store
 from splat_numba.testing import DTYPES, assert_close, lengths, masks, numpy_dtype, tolerance
 from splat_numba.testing.error_bound import Roundoff
 
@@ -587,7 +588,6 @@ def test_every_16_bit_number_is_read_exactly(dtype, hardware, monkeypatch):
     if hardware and not lanes._converts_float16():
         pytest.skip("this processor converts no float16")
     monkeypatch.setattr(lanes, "_converts_float16", lambda: hardware)
-    store = functions("float32", 8)[1]
     read = lanes.reader.__wrapped__(dtype, 8, 8, True)
 
     @njit(error_model="numpy")
@@ -603,7 +603,7 @@ def test_every_16_bit_number_is_read_exactly(dtype, hardware, monkeypatch):
 
 @pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("float32", 8), ("float32", 16), ("float64", 2)])
 def test_sums_across_lanes_are_in_order(dtype, width):
-    load, store = functions(dtype, width)[:2]
+    load = shaped(dtype, width)[0]
     add_lanes, largest_lane, add_each = lanes.reductions(dtype, width)
     real = np.dtype(dtype).type
     names = ", ".join(f"load(p, {lane * width})" for lane in range(width))

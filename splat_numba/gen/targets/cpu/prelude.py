@@ -48,13 +48,12 @@ def emit_imports(out: SourceWriter, compute_dtype: str, width: int) -> None:
         from numba import njit
 
         from splat_numba.runtime.halves import from_bfloat16, from_float16, to_bfloat16, to_float16
-        from splat_numba.runtime.simd import address, advance, assign, element, functions, transposition
+        from splat_numba.runtime.simd import address, advance, assign, element
+        from splat_numba.runtime.vectors import floor, fma, maximum, power_of_two, select, shaped, store, transpose
 
         real = np.{compute_dtype}
         WIDTH = {width}  # numbers in one vector
-        vector = functions("{compute_dtype}", WIDTH)
-        load, store, splat, fma, floor, maximum, power_of_two, select, inside, bits = vector
-        transpose = transposition("{compute_dtype}", WIDTH)
+        load, splat, inside, bits = shaped("{compute_dtype}", WIDTH)
         """
     )
 

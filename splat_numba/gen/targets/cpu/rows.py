@@ -1,7 +1,7 @@
 """What happens to a row block before and after its tiles: queries in, state of an earlier pass in, results out.
 
-Rows lie along memory, lanes across it: blocks of WIDTH x WIDTH numbers are transposed in registers. Number by number the
-same took 1.1 ns each, a third of the whole time of a mask that keeps few pairs a row.
+Rows lie along memory, lanes across it: blocks of WIDTH x WIDTH numbers are transposed in registers. Number by number
+the same took 1.1 ns each, a third of the whole time of a mask that keeps few pairs a row.
 """
 
 from __future__ import annotations
@@ -128,26 +128,30 @@ def emit_store(out: SourceWriter, shape: TileShape, out_dtype: str) -> None:
 
 def emit_stage(out: SourceWriter, shape: TileShape) -> None:
     """stage: a tile of keys (or values) in the compute type, as packed rows."""
-    with out.function(
-        FUNCTION,
-        f"stage_{shape.suffix}(source, key_stride, dim_stride, count, dims, staged)",
-        "staged[key, x] = source[key, x] in the compute type.",
+    with (
+        out.function(
+            FUNCTION,
+            f"stage_{shape.suffix}(source, key_stride, dim_stride, count, dims, staged)",
+            "staged[key, x] = source[key, x] in the compute type.",
+        ),
+        out.block("for key in range(count)"),
     ):
-        with out.block("for key in range(count)"):
-            out.line("here = advance(source, key * key_stride)")
-            _emit_stage_row(out, shape)
+        out.line("here = advance(source, key * key_stride)")
+        _emit_stage_row(out, shape)
 
 
 def emit_gather(out: SourceWriter, shape: TileShape) -> None:
     """gather: as stage, for keys listed one by one."""
-    with out.function(
-        FUNCTION,
-        f"gather_{shape.suffix}(source, key_stride, dim_stride, cols, count, dims, staged)",
-        "staged[key, x] = source[cols[key], x] in the compute type.",
+    with (
+        out.function(
+            FUNCTION,
+            f"gather_{shape.suffix}(source, key_stride, dim_stride, cols, count, dims, staged)",
+            "staged[key, x] = source[cols[key], x] in the compute type.",
+        ),
+        out.block("for key in range(count)"),
     ):
-        with out.block("for key in range(count)"):
-            out.line("here = advance(source, element(cols, key) * key_stride)")
-            _emit_stage_row(out, shape)
+        out.line("here = advance(source, element(cols, key) * key_stride)")
+        _emit_stage_row(out, shape)
 
 
 def _emit_stage_row(out: SourceWriter, shape: TileShape) -> None:

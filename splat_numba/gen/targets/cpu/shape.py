@@ -11,7 +11,7 @@ from splat_numba.gen.problem import ITEMSIZE
 
 @dataclass(frozen=True, slots=True)
 class TileShape:
-    """One size of tile on one machine: (tile_kv keys, tile_q queries), products held in rows x (2 vectors) registers."""
+    """One size of tile on one machine: tile_kv keys by tile_q queries, products in rows x 2 vectors of registers."""
 
     tile_q: int
     tile_kv: int

@@ -1,0 +1,101 @@
+"""Passes of a mask in closed form: terms grouped by rows, tile sizes from counted work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from splat_numba.formats.closed_form import Edge, Term
+from splat_numba.gen.cost import count_pass, predict
+from splat_numba.gen.machine import Machine
+from splat_numba.gen.plan import Choice, ClosedPass, Segment
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.tile_choice import fitting_tiles, tile_choice
+
+TILES_Q = (16, 32, 64, 128)
+TILES_KV = (32, 64, 128)
+SCORES = 64 * 64  # 16 KiB of float32 scores: half of a first-level cache; 128 x 128 took 1.25 times as long a pair
+
+
+def closed_passes(
+    terms: tuple[Term, ...], problem: Problem, machine: Machine
+) -> tuple[list[ClosedPass], list[Choice], int]:
+    """One pass for every row range and row step: bands over the same row blocks share the pass."""
+    groups: dict[tuple[Edge, Edge | None, int], list[Segment]] = {}
+    for term in terms:
+        row_step = term.lattice.step if term.lattice.diagonal else 1
+        groups.setdefault((term.row_lo, term.row_hi, row_step), []).append(Segment(term.lattice, term.lo, term.hi))
+    passes: list[ClosedPass] = []
+    choices: list[Choice] = []
+    for (row_lo, row_hi, row_step), segments in sorted(groups.items(), key=lambda item: _breadth(item[0][:2])):
+        resumes = any(_overlaps(row_lo, row_hi, earlier) for earlier in passes)
+        draft = ClosedPass(row_lo, row_hi, row_step, tuple(segments), 64, 64, resumes)
+        chosen, choice = _choose_tiles(draft, len(passes), problem, machine)
+        passes.append(chosen)
+        choices.append(choice)
+    bands = sum(term.lattice.step if term.lattice.diagonal else 1 for term in terms)
+    return passes, choices, bands
+
+
+def _breadth(rows: tuple[Edge, Edge | None]) -> tuple[int, int]:
+    """Sort key: passes over all rows first, because later ones can resume what they leave."""
+    row_lo, row_hi = rows
+    return (row_hi is not None) + (row_lo != Edge(0)), row_lo.value
+
+
+def _interval(row_lo: Edge, row_hi: Edge | None) -> tuple[float, float, bool | None]:
+    """(lo, hi, aligned) of a row range; aligned None where only 0 and the end bound it."""
+    low = -np.inf if row_lo == Edge(0) else float(row_lo.value)
+    high = np.inf if row_hi is None else float(row_hi.value)
+    bounded = [edge.aligned for edge in (row_lo, row_hi) if edge is not None and edge != Edge(0)]
+    return low, high, bounded[0] if bounded else None
+
+
+def _overlaps(row_lo: Edge, row_hi: Edge | None, earlier: ClosedPass) -> bool:
+    """Whether two row ranges may share a row (True where the lengths decide)."""
+    low, high, aligned = _interval(row_lo, row_hi)
+    other_low, other_high, other_aligned = _interval(earlier.row_lo, earlier.row_hi)
+    if None not in (aligned, other_aligned) and aligned != other_aligned:
+        return True
+    return max(low, other_low) < min(high, other_high)
+
+
+def covers_all_rows(passes: list[ClosedPass]) -> bool:
+    """Whether the passes that do not resume provably visit every row; then resuming ones find a written state."""
+    spans = [_interval(one.row_lo, one.row_hi) for one in passes if not one.resumes]
+    if len({aligned for *_, aligned in spans if aligned is not None}) > 1:
+        return False
+    reached = -np.inf
+    for low, high, _ in sorted(spans, key=lambda span: span[0]):
+        if low > reached:
+            return False
+        reached = max(reached, high)
+    return reached == np.inf
+
+
+def _choose_tiles(draft: ClosedPass, number: int, problem: Problem, machine: Machine) -> tuple[ClosedPass, Choice]:
+    """The tile sizes with the least predicted time, from counted work at the nearest of a few lengths.
+
+    Only a few, so that calls of many lengths share a kernel: its text holds the tile sizes.
+    """
+    seq_q, seq_kv = _typical_length(problem.seq_q), _typical_length(problem.seq_kv)
+    tried: dict[tuple[int, int], float] = {}
+    for tile_q in fitting_tiles(TILES_Q, problem, machine):
+        for tile_kv in TILES_KV:
+            if tile_q * tile_kv > SCORES:
+                continue
+            one = replace(draft, tile_q=tile_q, tile_kv=tile_kv)
+            count = count_pass(one, seq_q, seq_kv, sampled=True)
+            tried[tile_q, tile_kv] = predict(count, problem, machine, tile_q, resumes=draft.resumes)
+    best = min(tried, key=lambda sizes: (tried[sizes], sizes))
+    chosen = replace(draft, tile_q=best[0], tile_kv=best[1])
+    return chosen, tile_choice(f"tiles of pass {number}", tried, best)
+
+
+def _typical_length(length: int) -> int:
+    """The length that tiles are chosen for: a decoding step, a short sequence, or a power of two up to 8192."""
+    for typical in (16, 64, 1024, 2048, 4096):
+        if length <= typical:
+            return typical
+    return 8192

@@ -1,0 +1,28 @@
+"""Tile sizes that a machine can do, and the record of the one chosen."""
+
+from __future__ import annotations
+
+from splat_numba.errors import PlanError
+from splat_numba.gen.machine import Machine
+from splat_numba.gen.plan import Choice
+from splat_numba.gen.problem import ITEMSIZE, Problem
+
+
+def fitting_tiles(sizes: tuple[int, ...], problem: Problem, machine: Machine) -> list[int]:
+    """The tile heights that hold whole register tiles."""
+    lanes = 2 * machine.lanes(ITEMSIZE[problem.compute_dtype])
+    fitting = [size for size in sizes if size % lanes == 0]
+    if not fitting:
+        raise PlanError(f"machine wanted with at most {max(sizes)} lanes a register tile, got {lanes}.")
+    return fitting
+
+
+def tile_choice(what: str, tried: dict[tuple[int, int], float], best: tuple[int, int]) -> Choice:
+    """The choice of the tile sizes ``best`` among those ``tried``, (tile_q, tile_kv) -> predicted seconds."""
+    refused = tuple(
+        (f"{tile_q} x {tile_kv}", f"predicted {seconds * 1e3:.3g} ms")
+        for (tile_q, tile_kv), seconds in sorted(tried.items(), key=lambda item: item[1])
+        if (tile_q, tile_kv) != best
+    )
+    chosen = f"{best[0]} queries x {best[1]} keys"
+    return Choice(what, chosen, f"predicted {tried[best] * 1e3:.3g} ms, the least of {len(tried)}", refused)
