@@ -6,9 +6,7 @@ from numpy.testing import assert_array_equal
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
-from splat_numba.formats.patterns import (
-    causal,
-)
+from splat_numba.formats.patterns import causal
 from splat_numba.testing import DTYPES, Problem, numpy_dtype
 from tests.ops.attention_cases import MIXED, assert_same, run
 
