@@ -9,7 +9,15 @@ from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import ITEMSIZE, Problem
 from splat_numba.kernel import Kernel, Part, compiled_for, execute, plan_for
 from splat_numba.masks import Mask, split_heads, store_mask
-from splat_numba.operands import check_heads, check_layout, check_scale, check_sizes, import_operands
+from splat_numba.operands import (
+    check_heads,
+    check_kv_lengths,
+    check_layout,
+    check_scale,
+    check_sizes,
+    import_operands,
+    prepare_out,
+)
 from splat_numba.settings import current
 
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
@@ -50,12 +58,15 @@ def attention(
     check_backend(backend, target)
     operands = import_operands(q, k, v, layout)
     problem = operands.problem
+    factor = check_scale(scale, problem.head_dim)
+    lengths = check_kv_lengths(kv_lengths, operands)
+    written = prepare_out(out, operands)
     settings = current()
     parts = tuple(
         Part(stored, heads, *compiled_for(stored, problem, settings))
         for stored, heads in split_heads(mask, problem.heads_q, problem.seq_q, problem.seq_kv)
     )
-    return execute(parts, operands, q, check_scale(scale, problem.head_dim), kv_lengths, out, return_lse)
+    return execute(parts, operands, written, q, factor, lengths, return_lse)
 
 
 def plan(

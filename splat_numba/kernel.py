@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from splat_numba.errors import ArgumentError
 from splat_numba.formats.pattern_runs import check_lengths
@@ -16,7 +17,15 @@ from splat_numba.gen.plan import Plan
 from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
 from splat_numba.masks import Stored, describe, geometry_of
-from splat_numba.operands import Operands, export_lse, import_operands, launch_of, prepare_out
+from splat_numba.operands import (
+    Operands,
+    Written,
+    check_kv_lengths,
+    export_lse,
+    import_operands,
+    prepare_out,
+    to_bhsd,
+)
 from splat_numba.runtime import launch
 from splat_numba.runtime.arrays import export_array
 from splat_numba.runtime.compile import Compiled
@@ -102,7 +111,8 @@ class Kernel:
         """Out, or (out, lse): see splat_numba.attention. Raises ArgumentError for shapes it was not compiled for."""
         operands = import_operands(q, k, v, self.layout)
         self._check(operands.problem)
-        return execute(self.parts, operands, q, self.scale, kv_lengths, out, return_lse)
+        lengths = check_kv_lengths(kv_lengths, operands)
+        return execute(self.parts, operands, prepare_out(out, operands), q, self.scale, lengths, return_lse)
 
     def _check(self, given: Problem) -> None:
         """Refuse arrays that the kernel was not compiled for."""
@@ -121,21 +131,28 @@ class Kernel:
     def _check_same(argument: str, name: str, wanted: object, got: object) -> None:
         if wanted != got:
             raise ArgumentError(
-                f"{argument} wanted with {name} {wanted}, for which this kernel was compiled, got {got}. Compile another."
+                f"{argument} wanted with {name} {wanted}, as compiled for, got {got}. Compile another kernel."
             )
 
 
 def execute(
-    parts: tuple[Part, ...], operands: Operands, like: Any, scale: float, kv_lengths: Any, out: Any, return_lse: bool
+    parts: tuple[Part, ...],
+    operands: Operands,
+    written: Written,
+    like: Any,
+    scale: float,
+    kv_lengths: NDArray[np.int64],
+    return_lse: bool,
 ) -> Any:
     """Launch every part and hand the results out as the caller's kind of array."""
     problem = operands.problem
-    written, given = prepare_out(out, operands)
     lse = np.empty((problem.batch, problem.heads_q, problem.seq_q), problem.compute_dtype)
-    work = launch_of(operands, written, lse, kv_lengths, scale)
+    out = to_bhsd(written.array.bits, operands.layout)
+    views = operands.views
+    work = launch.Launch(views["q"], views["k"], views["v"], out, lse, kv_lengths, scale)
     threads = current().threads or cores()
     for part in parts:
         heads = np.arange(problem.heads_q) if part.heads is None else np.array(part.heads, np.int64)
         launch.run(part.plan, part.compiled, work, heads, threads)
-    result = given if given is not None else export_array(written.bits, problem.dtype, like)
+    result = written.given if written.given is not None else export_array(written.array.bits, problem.dtype, like)
     return (result, export_lse(lse, operands, like)) if return_lse else result

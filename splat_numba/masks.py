@@ -38,6 +38,11 @@ def store_mask(mask: Any, seq_q: int, seq_kv: int, name: str = "mask") -> Stored
                     'Build one, for example splat.window(128), or splat.parse("window(128)") from text.'
                 )
             mask = np.from_dlpack(mask)
+        if mask.ndim != 2:
+            raise ArgumentError(
+                f"{name} wanted with 2 axes, (seq_q, seq_kv), got shape {mask.shape}. Give one such mask, or a list of "
+                "them, one a query head."
+            )
         mask = ACSR.from_dense(mask)
     stored: ACSR = mask
     if stored.shape != (seq_q, seq_kv):

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.gen.problem import Problem
 from splat_numba.runtime.arrays import Array, check_out, export_array, import_array
-from splat_numba.runtime.launch import Launch
 
 LAYOUTS = {"bhsd": ("batch", "heads", "seq", "dim"), "bshd": ("batch", "seq", "heads", "dim")}
 LARGEST_DIM = 256
@@ -146,12 +145,20 @@ def result_shape(operands: Operands) -> tuple[int, ...]:
     return (*operands.arrays["q"].shape[:-1], operands.problem.value_dim)
 
 
-def prepare_out(out: Any, operands: Operands) -> tuple[Array, Any]:
-    """(the array to write, what to return): the caller's ``out``, or a fresh array of the kind of q."""
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The array that a call writes, and what the caller gave for it, None where it is fresh."""
+
+    array: Array
+    given: Any
+
+
+def prepare_out(out: Any, operands: Operands) -> Written:
+    """The caller's ``out``, checked, or a fresh array."""
     shape, dtype = result_shape(operands), operands.problem.dtype
     if out is None:
         bits = np.empty(shape, np.uint16 if operands.problem.itemsize == 2 else dtype)
-        return Array(bits, dtype, "numpy"), None
+        return Written(Array(bits, dtype, "numpy"), None)
     given = import_array("out", out)
     if given.shape != shape:
         raise ArgumentError(f"out wanted of shape {shape}, got {given.shape}. Leave it out, or give one of this shape.")
@@ -160,14 +167,7 @@ def prepare_out(out: Any, operands: Operands) -> tuple[Array, Any]:
             f"out wanted as {dtype} as q is, got {given.dtype}. Leave it out, or give one of this dtype."
         )
     check_out(given.bits, {name: array.bits for name, array in operands.arrays.items()})
-    return given, out
-
-
-def launch_of(operands: Operands, written: Array, lse: NDArray[Any], kv_lengths: Any, scale: float) -> Launch:
-    """What the runtime runs."""
-    views = operands.views
-    lengths = check_kv_lengths(kv_lengths, operands)
-    return Launch(views["q"], views["k"], views["v"], to_bhsd(written.bits, operands.layout), lse, lengths, scale)
+    return Written(given, out)
 
 
 def export_lse(lse: NDArray[Any], operands: Operands, like: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.formats.bounds import evaluate
+from splat_numba.formats.sweep import exclusive_sum
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import ClosedPass, Pass, Segment, TablePass
 from splat_numba.gen.problem import Problem
@@ -120,8 +121,10 @@ def _count_table(one: TablePass) -> Count:
     keys, mask = table.piece[:, 2], table.piece[:, 3]
     tiles = -(-keys // one.tile_kv)
     kept_full = int((keys * present[owner])[mask < 0].sum())
+    bits = exclusive_sum(np.bitwise_count(table.lane_bits).astype(np.int64))  # of gathered pieces without a mask too
+    masked = mask >= 0
     return Count(
-        kept=kept_full + int(np.bitwise_count(table.lane_bits).sum()),
+        kept=kept_full + int((bits[(mask + keys)[masked]] - bits[mask[masked]]).sum()),
         area=int(keys.sum()) * one.tile_q,
         blocks=blocks,
         tiles=int(tiles.sum()),

@@ -44,7 +44,7 @@ def _describe(one: Pass) -> str:
         classes = f" in {one.row_step} residue classes" if one.row_step > 1 else ""
         bands = f"{len(one.segments)} interval{'s' if len(one.segments) > 1 else ''} a row"
         return f"{one.tile_q} x {one.tile_kv} tiles, rows{classes}, {bands}{resumes}"
-    gathered = "; short ranges gathered" if one.gathers else ""
+    gathered = "; short ranges gathered" if (one.table.piece[:, 1] == 0).any() else ""
     return f"{one.tile_q} x {one.tile_kv} tiles, {len(one.table.piece):,} pieces listed{gathered}{resumes}"
 
 

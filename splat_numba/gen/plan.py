@@ -84,14 +84,12 @@ class TileTable:
 
 @dataclass(frozen=True, slots=True)
 class TablePass:
-    """Row blocks and pieces listed in ``table``; gathers, masks: whether any piece is gathered, or partial."""
+    """Row blocks of tile_q rows and their pieces, listed in ``table``."""
 
     table: TileTable = field(repr=False)
     tile_q: int
     tile_kv: int
     resumes: bool
-    gathers: bool
-    masks: bool
 
     def grid(self, seq_q: int, seq_kv: int) -> tuple[int, int]:
         """(1, row blocks)."""

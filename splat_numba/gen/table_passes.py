@@ -15,7 +15,7 @@ from splat_numba.gen.plan import Choice, TablePass, TileTable
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.tile_choice import fitting_tiles, tile_choice
 
-TILES_Q = (16, 32, 64)  # a lane's place in a table is a bit of 64
+TILES_Q = (16, 64)  # a lane's place in a table is a bit of 64; few sizes, so that irregular masks share kernels
 TILE_KV = 64
 
 
@@ -94,8 +94,7 @@ def _choose_cover(
     tried: dict[tuple[int, int], tuple[float, TablePass]] = {}
     for tile_q in fitting_tiles(TILES_Q, problem, machine):
         table = build(tile_q, TILE_KV)
-        gathers, masks = bool((table.piece[:, 1] == 0).any()), bool((table.piece[:, 3] >= 0).any())
-        one = TablePass(table, tile_q, TILE_KV, resumes, gathers, masks)
+        one = TablePass(table, tile_q, TILE_KV, resumes)
         tried[tile_q, TILE_KV] = _seconds([one], problem, machine), one
     best = min(tried, key=lambda sizes: (tried[sizes][0], sizes))
     choice = tile_choice("tiles of a table pass", {sizes: seconds for sizes, (seconds, _) in tried.items()}, best)

@@ -21,10 +21,10 @@ def version_tag() -> str:
     """Changes with every version of this package, of Numba, and of the modules that generated text imports."""
     import numba
 
-    from splat_numba.runtime import halves, lanes, simd, vectors
+    from splat_numba.runtime import halves, lanes, simd, tiles, vectors
 
     digest = hashlib.sha256()
-    for module in (halves, lanes, simd, vectors):
+    for module in (halves, lanes, simd, tiles, vectors):
         digest.update(Path(str(module.__file__)).read_bytes())
     return f"numba-{numba.__version__}-{digest.hexdigest()[:12]}"
 

@@ -19,6 +19,7 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 from numba.np.arrayobj import make_array
 
 INT32 = ir.IntType(32)
+INT64 = ir.IntType(64)
 
 
 class Vector(types.Type):  # type: ignore[misc]

@@ -23,14 +23,16 @@ def _lanes_pointer(builder: Any, pointer: Any, offset: Any, vector: ir.VectorTyp
     return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
 
 
-def _splat(builder: Any, scalar: Any, vector: ir.VectorType) -> Any:
+def splat_scalar(builder: Any, scalar: Any, vector: ir.VectorType) -> Any:
+    """Emit a vector whose lanes all hold ``scalar``."""
     undefined = ir.Constant(vector, ir.Undefined)
     one = builder.insert_element(undefined, scalar, INT32(0))
     lanes = ir.Constant(ir.VectorType(INT32, vector.count), [0] * vector.count)
     return builder.shuffle_vector(one, undefined, lanes)
 
 
-def _llvm_call(builder: Any, name: str, vector: Vector, args: list[Any]) -> Any:
+def call_llvm(builder: Any, name: str, vector: Vector, args: list[Any]) -> Any:
+    """Emit a call of LLVM's intrinsic ``name`` on vectors."""
     lanes = vector_type(vector)
     full_name = f"llvm.{name}.v{vector.width}f{vector.scalar.bitwidth}"
     function_type = ir.FunctionType(lanes, [lanes] * len(args))
@@ -52,13 +54,13 @@ def store(typingctx: Any, pointer: Any, offset: Any, value: Any) -> Any:
 @intrinsic
 def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """``a * b + c``, fused where the machine can."""
-    return a(a, a, a), lambda context, builder, sig, args: _llvm_call(builder, "fmuladd", a, list(args))
+    return a(a, a, a), lambda context, builder, sig, args: call_llvm(builder, "fmuladd", a, list(args))
 
 
 @intrinsic
 def floor(typingctx: Any, a: Any) -> Any:
     """The largest whole numbers not above ``a``."""
-    return a(a), lambda context, builder, sig, args: _llvm_call(builder, "floor", a, list(args))
+    return a(a), lambda context, builder, sig, args: call_llvm(builder, "floor", a, list(args))
 
 
 @intrinsic
@@ -151,7 +153,9 @@ def _splat_of(vector: Vector) -> Any:
     @intrinsic
     def splat(typingctx: Any, value: Any) -> Any:
         """A vector whose lanes all hold the scalar ``value``."""
-        return vector(vector.scalar), lambda context, builder, sig, args: _splat(builder, args[0], vector_type(vector))
+        return vector(vector.scalar), lambda context, builder, sig, args: splat_scalar(
+            builder, args[0], vector_type(vector)
+        )
 
     return splat
 
@@ -165,7 +169,7 @@ def _inside(width: int) -> Any:
             words = ir.VectorType(INT32, width)
             low_value, high_value = (builder.load(_lanes_pointer(builder, p, args[2], words)) for p in args[:2])
             low_value.align = high_value.align = 4
-            here = _splat(builder, builder.trunc(args[3], INT32), words)
+            here = splat_scalar(builder, builder.trunc(args[3], INT32), words)
             above = builder.icmp_signed("<=", low_value, here)
             return builder.and_(above, builder.icmp_signed("<", here, high_value))
 
@@ -185,7 +189,9 @@ def _bits(vector: Vector) -> Any:
             here = builder.lshr(args[0], args[1])
             if vector.scalar.bitwidth == 32:  # narrow lanes keep the shifts at the vectors' own width
                 here = builder.trunc(here, INT32)
-            shifted = builder.lshr(_splat(builder, here, integers), ir.Constant(integers, list(range(vector.width))))
+            shifted = builder.lshr(
+                splat_scalar(builder, here, integers), ir.Constant(integers, list(range(vector.width)))
+            )
             ones = ir.Constant(integers, [1] * vector.width)
             return builder.icmp_unsigned("==", builder.and_(shifted, ones), ones)
 

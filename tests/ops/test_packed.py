@@ -452,7 +452,7 @@ REFUSED = {
     "heads that do not divide": (
         lambda: sddmm(Q[:, :3], K, ACSR_35),
         ArgumentError,
-        "k wanted with a number of heads that divides q's 3, got 2. Check the heads axis and layout.",
+        "k wanted with a number of heads that divides q's 3, got 2. Check axes and layout.",
     ),
     "scale of no number": (
         lambda: sddmm(Q, K, ACSR_35, scale=None),

@@ -79,20 +79,13 @@ def _emit_tile_functions(out: SourceWriter, plan: Plan) -> None:
                 rows.emit_resume(out, shape, plan.out_dtype)
             else:
                 rows.emit_reset(out, shape)
-        if isinstance(one, TablePass):
-            _emit_piece_functions(out, shape, one)
-        elif once("interval", shape):
+        if isinstance(one, TablePass) and once("pieces", shape):
+            rows.emit_gather(out, shape)
+            softmax.emit_softmax(out, shape, "bits")
+            blocks.emit_attend_pieces(out, shape)
+        if isinstance(one, ClosedPass) and once("interval", shape):
             softmax.emit_softmax(out, shape, "inside")
             blocks.emit_attend_interval(out, shape)
-
-
-def _emit_piece_functions(out: SourceWriter, shape: TileShape, one: TablePass) -> None:
-    """Functions of a table pass; the tile shapes of a plan's table passes differ, or their needs are the same."""
-    if one.gathers:
-        rows.emit_gather(out, shape)
-    if one.masks:
-        softmax.emit_softmax(out, shape, "bits")
-    blocks.emit_attend_pieces(out, shape, one)
 
 
 def _emit_strides(out: SourceWriter, plan: Plan) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.plan import TablePass
 from splat_numba.gen.targets.cpu.prelude import FUNCTION
 from splat_numba.gen.targets.cpu.shape import TileShape
 from splat_numba.gen.writer import SourceWriter
@@ -41,8 +40,11 @@ def emit_attend_interval(out: SourceWriter, shape: TileShape) -> None:
             out.line("start += count")
 
 
-def emit_attend_pieces(out: SourceWriter, shape: TileShape, one: TablePass) -> None:
-    """attend_pieces: the pieces of a row block, as gen.plan.TileTable lists them."""
+def emit_attend_pieces(out: SourceWriter, shape: TileShape) -> None:
+    """attend_pieces: the pieces of a row block, as gen.plan.TileTable lists them.
+
+    Full, masked and gathered pieces are all provided for, used or not: then all masks of a tile size share one text.
+    """
     tables = "piece, first, last, lane_bits, cols, limit"
     with (
         out.function(
@@ -54,38 +56,22 @@ def emit_attend_pieces(out: SourceWriter, shape: TileShape, one: TablePass) -> N
     ):
         out.line("start, step = element(piece, 4 * number), element(piece, 4 * number + 1)")
         out.line("keys, mask = element(piece, 4 * number + 2), element(piece, 4 * number + 3)")
-        _emit_limit(out, one.gathers)
+        with out.block("while step == 0 and keys > 0 and element(cols, start + keys - 1) >= limit"):
+            out.line("keys -= 1")
+        with out.block("if step > 0"):
+            out.line("keys = min(keys, (limit - start + step - 1) // step)")
         with out.block(f"for done in range(0, keys, {shape.tile_kv})"):
             out.line(f"count = min(np.int64({shape.tile_kv}), keys - done)")
-            soften = _piece_softmax(shape, one.masks)
-            if one.gathers:
-                with out.block("if step == 0"):
-                    _emit_gathered_tile(out, shape, soften)
-                    out.line("continue")
+            soften = f"""
+                if mask < 0:
+                    soften_full_{shape.suffix}({WEIGHTS})
+                else:
+                    soften_bits_{shape.suffix}({WEIGHTS}, advance(lane_bits, mask + done))
+                """
+            with out.block("if step == 0"):
+                _emit_gathered_tile(out, shape, soften)
+                out.line("continue")
             _emit_tile(out, shape, "(start + done * step)", "step * ", soften)
-
-
-def _emit_limit(out: SourceWriter, gathers: bool) -> None:
-    """Cut the piece's keys at ``limit``."""
-    cut = "keys = min(keys, (limit - start + step - 1) // step)"
-    if not gathers:
-        out.line(cut)
-        return
-    with out.block("while step == 0 and keys > 0 and element(cols, start + keys - 1) >= limit"):
-        out.line("keys -= 1")
-    with out.block("if step > 0"):
-        out.line(cut)
-
-
-def _piece_softmax(shape: TileShape, masks: bool) -> str:
-    if not masks:
-        return f"soften_full_{shape.suffix}({WEIGHTS})"
-    return f"""
-        if mask < 0:
-            soften_full_{shape.suffix}({WEIGHTS})
-        else:
-            soften_bits_{shape.suffix}({WEIGHTS}, advance(lane_bits, mask + done))
-        """
 
 
 def _emit_tile(out: SourceWriter, shape: TileShape, start: str, step: str, soften: str) -> None:

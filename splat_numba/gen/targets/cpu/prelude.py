@@ -49,6 +49,8 @@ def emit_imports(out: SourceWriter, compute_dtype: str, width: int) -> None:
 
         from splat_numba.runtime.halves import from_bfloat16, from_float16, to_bfloat16, to_float16
         from splat_numba.runtime.simd import address, advance, assign, element
+        from splat_numba.runtime.tiles import gather_rows, load_each, load_scaled, multiply_add, scatter_rows
+        from splat_numba.runtime.tiles import store_each, store_tile, times, times_or_zero
         from splat_numba.runtime.vectors import floor, fma, maximum, power_of_two, select, shaped, store, transpose
 
         real = np.{compute_dtype}

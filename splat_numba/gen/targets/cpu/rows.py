@@ -14,26 +14,31 @@ LOG2_E = 1.4426950408889634
 LN_2 = 0.6931471805599453
 
 
+def _empty_square(shape: TileShape) -> str:
+    """Text of a square of zeros, for its type."""
+    return f"({', '.join(['zero'] * shape.width)})"
+
+
 def emit_rows_to_lanes(out: SourceWriter, shape: TileShape, dtype: str) -> None:
     """rows_to_lanes: tile[x, lane] = scale * source[row, x]. Lanes without a row repeat the first row."""
-    name = f"rows_to_lanes_{dtype}_{shape.tile_q}"
     with out.function(
         FUNCTION,
-        f"{name}(source, row_stride, dim_stride, rows, dims, scale, tile)",
+        f"rows_to_lanes_{dtype}_{shape.tile_q}(source, row_stride, dim_stride, rows, dims, scale, tile)",
         "tile[x, lane] = scale * source[rows[lane], x]; a lane without a row repeats the first row.",
     ):
         out.line("whole = 0")
         if dtype == shape.compute_dtype:
             with out.block("if dim_stride == 1"):
-                out.line("whole = dims - dims % WIDTH")
-                with out.block(f"for lane in range(0, {shape.tile_q}, WIDTH)"):
-                    _emit_row_pointers(out, shape)
-                    with out.block("for x in range(0, whole, WIDTH)"):
-                        loads = ", ".join(f"load(row{i}, x)" for i in range(shape.width))
-                        names = ", ".join(f"c{i}" for i in range(shape.width))
-                        out.line(f"{names} = transpose(({loads}))")
-                        for i in range(shape.width):
-                            out.line(f"store(tile, (x + {i}) * {shape.tile_q} + lane, c{i} * splat(scale))")
+                out.line("whole, zero, factor = dims - dims % WIDTH, splat(real(0.0)), splat(scale)")
+                out.line(f"empty = {_empty_square(shape)}")
+                with (
+                    out.block(f"for lane in range(0, {shape.tile_q}, WIDTH)"),
+                    out.block("for x in range(0, whole, WIDTH)"),
+                ):
+                    out.line("square = transpose(gather_rows(empty, advance(source, x), row_stride, rows, lane))")
+                    out.line(
+                        f"store_each(times(square, factor), advance(tile, x * {shape.tile_q} + lane), {shape.tile_q})"
+                    )
         with out.block(f"for lane in range({shape.tile_q})"):
             out.line("here = advance(source, row_of(rows, lane) * row_stride)")
             with out.block("for x in range(whole, dims)"):
@@ -41,34 +46,25 @@ def emit_rows_to_lanes(out: SourceWriter, shape: TileShape, dtype: str) -> None:
                 out.line(f"assign(tile, x * {shape.tile_q} + lane, real({value} * scale))")
 
 
-def _emit_row_pointers(out: SourceWriter, shape: TileShape) -> None:
-    for i in range(shape.width):
-        out.line(f"row{i} = advance(source, row_of(rows, lane + {i}) * row_stride)")
-
-
 def emit_lanes_to_rows(out: SourceWriter, shape: TileShape, dtype: str) -> None:
     """lanes_to_rows: target[row, x] = factor[lane] * tile[x, lane], exactly 0 where the factor is."""
-    name = f"lanes_to_rows_{dtype}_{shape.tile_q}"
     with out.function(
         FUNCTION,
-        f"{name}(tile, factor, target, row_stride, dim_stride, rows, dims)",
+        f"lanes_to_rows_{dtype}_{shape.tile_q}(tile, factor, target, row_stride, dim_stride, rows, dims)",
         "target[rows[lane], x] = factor[lane] * tile[x, lane]; 0 where factor is, whatever the tile holds.",
     ):
-        out.line("whole, zero = 0, splat(real(0.0))")
+        out.line("whole = 0")
         if dtype == shape.compute_dtype:
             with out.block("if dim_stride == 1"):
-                out.line("whole = dims - dims % WIDTH")
-                with out.block(f"for lane in range(0, {shape.tile_q}, WIDTH)"):
-                    out.line("f = load(factor, lane)")
-                    with out.block("for x in range(0, whole, WIDTH)"):
-                        for i in range(shape.width):
-                            value = f"load(tile, (x + {i}) * {shape.tile_q} + lane)"
-                            out.line(f"c{i} = select(f == zero, zero, {value} * f)")
-                        columns = ", ".join(f"c{i}" for i in range(shape.width))
-                        out.line(f"{columns} = transpose(({columns}))")
-                        for i in range(shape.width):
-                            with out.block(f"if element(rows, lane + {i}) >= 0"):
-                                out.line(f"store(advance(target, element(rows, lane + {i}) * row_stride), x, c{i})")
+                out.line("whole, zero = dims - dims % WIDTH, splat(real(0.0))")
+                out.line(f"empty = {_empty_square(shape)}")
+                with (
+                    out.block(f"for lane in range(0, {shape.tile_q}, WIDTH)"),
+                    out.block("for x in range(0, whole, WIDTH)"),
+                ):
+                    out.line(f"square = load_each(empty, advance(tile, x * {shape.tile_q} + lane), {shape.tile_q})")
+                    out.line("square = transpose(times_or_zero(square, load(factor, lane)))")
+                    out.line("scatter_rows(square, advance(target, x), row_stride, rows, lane)")
         with out.block(f"for lane in range({shape.tile_q})"):
             out.line("row, f = element(rows, lane), element(factor, lane)")
             with out.block("if row >= 0"):
