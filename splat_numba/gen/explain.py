@@ -41,9 +41,9 @@ def explain(plan: Plan) -> str:
 def _describe(one: Pass) -> str:
     resumes = "; resumes the softmax of an earlier pass" if one.resumes else ""
     if isinstance(one, ClosedPass):
-        classes = f" in {one.row_step} residue classes" if one.row_step > 1 else ""
+        classes = f"in {one.row_step} residue classes" if one.row_step > 1 else "in order"
         bands = f"{len(one.segments)} interval{'s' if len(one.segments) > 1 else ''} a row"
-        return f"{one.tile_q} x {one.tile_kv} tiles, rows{classes}, {bands}{resumes}"
+        return f"{one.tile_q} x {one.tile_kv} tiles, rows {classes}, {bands}{resumes}"
     gathered = "; short ranges gathered" if (one.table.piece[:, 1] == 0).any() else ""
     return f"{one.tile_q} x {one.tile_kv} tiles, {len(one.table.piece):,} pieces listed{gathered}{resumes}"
 

@@ -92,7 +92,7 @@ class Entry:
         """Whether the entry is there and is what was written."""
         try:
             return self._manifest.read_text(encoding="utf-8") == self._digests() != ""
-        except OSError:
+        except (OSError, UnicodeDecodeError):
             return False
 
     def seal(self) -> None:

@@ -37,7 +37,7 @@ class KernelSource:
         would be given the old kernel's machine code.
         """
         path = folder / f"{self.name}.py"
-        if not path.exists() or path.read_text(encoding="utf-8") != self.text:
+        if not path.exists() or path.read_bytes() != self.text.encode():
             handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(self.text)

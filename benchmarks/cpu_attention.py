@@ -1,0 +1,191 @@
+"""Attention on the CPU beside torch: SDPA (dense, masked) and FlexAttention, in one process, interleaved.
+
+    python benchmarks/cpu_attention.py            # writes benchmarks/results/cpu_attention.{json,md}
+
+Batch 1, heads 8, n 4096, head_dim 64, float32, all cores, torch 2.13.0 (needs a C++ compiler for FlexAttention). Every
+round times each contender of each pattern once, so that a slow spell of the machine hits all of them; medians over
+the rounds are reported, and ratios of medians of one run. Random data, the same for all. Cold and warm first results
+and the long sequence are whole processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import splat_numba as splat
+from splat_numba.cli.peers import FLEX, MASKED, SDPA, find_peers
+from splat_numba.runtime.device import cores
+from splat_numba.testing.problem import Problem
+
+RESULTS = Path(__file__).parent / "results"
+HEADS, SEQ, HEAD_DIM = 8, 4096, 64
+
+
+def uneven_documents(total: int) -> Any:
+    """Documents of 200 to 1500 tokens."""
+    rng = np.random.default_rng(0)
+    lengths: list[int] = []
+    while sum(lengths) < total:
+        lengths.append(int(min(rng.integers(200, 1501), total - sum(lengths))))
+    return splat.documents(lengths)
+
+
+# name -> (pattern, what issue and README ask of it)
+CASES = {
+    "full": (splat.full(), "<= 1.1 dense"),
+    "causal": (splat.causal(), "<= 0.65 dense"),
+    "window(128)": (splat.window(128), "<= 0.10 dense, 3x Flex"),
+    "dilated(128, 4)": (splat.dilated(128, 4), "<= 1.3 window"),
+    "strided(16)": (splat.strided(16), "<= 1.3 window, 20x Flex"),
+    "longformer(256, 64)": (splat.longformer(256, 64), "<= 1.6 density"),
+    "bigbird(64)": (splat.bigbird(64), "<= 1.6 density"),
+    "sparse_transformer_strided(128)": (splat.sparse_transformer_strided(128), "<= 1.6 density"),
+    "documents(200-1500 tokens)": (uneven_documents(SEQ), "<= 1.6 density"),
+    "neighborhood((64, 64), 13)": (splat.neighborhood((64, 64), 13), ""),
+}
+
+
+def measure(rounds: int) -> list[dict[str, Any]]:
+    """Medians in seconds: a row a case."""
+    import torch
+
+    torch.set_num_threads(cores())
+    peers, notes = find_peers("float32")
+    print(*notes, sep="\n")
+    calls: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, (pattern, wanted) in CASES.items():
+        problem = Problem(SEQ, SEQ, pattern, "float32", 1, HEADS, head_dim=HEAD_DIM)
+        operands = problem.arrays()
+        mask = splat.ACSR.from_pattern(pattern, SEQ, SEQ)
+        rows[name] = {"pattern": name, "kept": mask.nnz, "density": mask.density, "wanted": wanted}
+        begin = time.perf_counter()
+        splat.attention(*operands, pattern)
+        rows[name]["first_call"] = time.perf_counter() - begin
+        calls[name] = {"splat": lambda operands=operands, pattern=pattern: splat.attention(*operands, pattern)}
+        for peer in (SDPA, MASKED, FLEX):
+            prepared = peers[peer](splat.full() if peer == SDPA else pattern, mask, operands) if peer in peers else None
+            if prepared:
+                prepared.call()
+                calls[name][peer] = prepared.call
+                rows[name][f"{peer} compile"] = prepared.seconds
+        print("prepared", name, flush=True)
+    times: dict[tuple[str, str], list[float]] = {}
+    for _ in range(rounds):
+        for name, contenders in calls.items():
+            for contender, call in contenders.items():
+                begin = time.perf_counter()
+                call()
+                times.setdefault((name, contender), []).append(time.perf_counter() - begin)
+    for (name, contender), seconds in times.items():
+        rows[name][contender] = median(seconds)
+        rows[name][f"{contender} runs"] = seconds
+    return list(rows.values())
+
+
+FIRST_RESULT = """
+import time; begin = time.perf_counter()
+import numpy as np
+import splat_numba as splat
+rng = np.random.default_rng(0)
+q, k, v = (rng.standard_normal((1, 8, 4096, 64), dtype=np.float32) for _ in range(3))
+splat.attention(q, k, v, splat.window(128))
+print(time.perf_counter() - begin)
+"""
+LONG = """
+import resource, time
+import numpy as np
+import splat_numba as splat
+rng = np.random.default_rng(0)
+q, k, v = (rng.standard_normal((1, 8, 65536, 64), dtype=np.float32) for _ in range(3))
+splat.attention(q[:, :, :512], k[:, :, :512], v[:, :, :512], splat.window(256))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+times = []
+for _ in range(3):
+    begin = time.perf_counter(); splat.attention(q, k, v, splat.window(256)); times.append(time.perf_counter() - begin)
+print(sorted(times)[1], before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def run_process(script: str, cache: str) -> list[float]:
+    """The numbers that a fresh process prints."""
+    environment = {**os.environ, "SPLAT_CACHE_DIR": cache}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
+    return [float(word) for word in done.stdout.split()]
+
+
+def processes() -> dict[str, Any]:
+    """Cold and warm first results (import, plan, compile, run; 8 heads, n 4096), and n = 65,536."""
+    with tempfile.TemporaryDirectory() as cache:
+        cold = run_process(FIRST_RESULT, str(Path(cache) / "a"))[0]
+        warm = median(run_process(FIRST_RESULT, str(Path(cache) / "a"))[0] for _ in range(3))
+        seconds, before, after = run_process(LONG, str(Path(cache) / "a"))
+    return {"cold": cold, "warm": warm, "long_seconds": seconds, "long_extra_mib": (after - before) / 1024}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: times in ms, ratios to dense SDPA and FlexAttention."""
+    lines = [
+        "| pattern | density | splat ms | SDPA dense ms | SDPA masked ms | Flex ms | splat / dense | / density "
+        "| Flex / splat | asked |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ratio = row["splat"] / row[SDPA]
+        cells = [f"{row[peer] * 1e3:.1f}" if peer in row else "" for peer in ("splat", SDPA, MASKED, FLEX)]
+        flex = f"{row[FLEX] / row['splat']:.1f}" if FLEX in row else ""
+        lines.append(
+            f"| {row['pattern']} | {row['density']:.2%} | {' | '.join(cells)} | {ratio:.3f} "
+            f"| {ratio / row['density']:.2f} | {flex} | {row['wanted']} |"
+        )
+    return "\n".join(lines)
+
+
+def hardware() -> str:
+    """Processor and versions."""
+    model = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("model name")[1]
+        model = words.splitlines()[0].strip(" :\t")
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "numba", "torch"))
+    return f"{model}, {cores()} cores; Python {platform.python_version()}, {versions}"
+
+
+def main() -> None:
+    """Measure, print and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    found = {"hardware": hardware(), "processes": processes(), "rows": measure(args.rounds)}
+    p = found["processes"]
+    text = "\n".join([
+        f"# Attention on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, n {SEQ}, head_dim {HEAD_DIM}, float32; "
+        f"medians of {args.rounds} interleaved rounds.",
+        f"Made by `python benchmarks/{Path(__file__).name}`.\n",
+        table(found["rows"]),
+        f"\nFirst result (import, plan, compile, run): {p['cold']:.1f} s cold, {p['warm']:.2f} s warm. "
+        f"n = 65,536, window(256), 8 heads: {p['long_seconds'] * 1e3:.0f} ms, "
+        f"{p['long_extra_mib']:.0f} MiB above the inputs (the output is 128 MiB).\n",
+    ])  # fmt: skip
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "cpu_attention.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (args.output / "cpu_attention.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
