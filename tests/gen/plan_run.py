@@ -1,0 +1,29 @@
+"""A plan with its functions, compiled or emulated, as an implementation of attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import sqrt
+
+import numpy as np
+
+from splat_numba.gen.plan import Plan
+from splat_numba.runtime.compile import Compiled
+from splat_numba.runtime.launch import Launch, run
+
+
+def run_plan(plan: Plan, compiled: Compiled, threads: int = 2) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """``attention(q, k, v, mask, ...)`` -> (out, lse) for (batch, heads, seq, dim) arrays; the mask is the plan's."""
+
+    def attention(q, k, v, _mask, *, scale=None, kv_lengths=None, **_options):
+        half = q.dtype.itemsize == 2
+        bits = [x.view(np.uint16) if half else x for x in (q, k, v)]
+        out = np.empty((*q.shape[:3], v.shape[3]), bits[0].dtype)
+        lse = np.empty(q.shape[:3], plan.problem.compute_dtype)
+        if kv_lengths is None:
+            kv_lengths = np.full(q.shape[0], k.shape[2], np.int64)
+        factor = 1 / sqrt(q.shape[3]) if scale is None else scale
+        run(plan, compiled, Launch(*bits, out, lse, kv_lengths, factor), np.arange(q.shape[1]), threads)
+        return (out.view(q.dtype) if half else out), lse
+
+    return attention

@@ -1,0 +1,82 @@
+"""Generated text, run as ordinary Python on checked memory: right answers, and no byte outside the arrays is touched.
+
+Nothing is compiled, so every kind of kernel can be tried; one tile takes milliseconds.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from splat_numba.formats import patterns as p
+from splat_numba.gen.plan import TablePass
+from splat_numba.runtime.launch import render
+from splat_numba.testing import DTYPES, Problem, check_attention, problems
+from tests.gen.emulated_runtime import OutOfBoundsError, Pointer, address, emulate
+from tests.gen.golden_plans import GOLDEN, SEQ_KV, SEQ_Q, golden_plan
+from tests.gen.plan_cases import plan_of, table_plan_of
+from tests.gen.plan_run import run_plan
+
+EXPLORING = settings.get_current_profile_name() == "explore"
+
+
+def agrees(plan, problem):
+    return check_attention(problem, attention=run_plan(plan, emulate(plan), threads=1))
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_every_golden_source_agrees_with_the_oracle(name):
+    mask, dtype = GOLDEN[name]
+    agrees(golden_plan(name), Problem(SEQ_Q, SEQ_KV, mask, dtype, batch=1, heads_q=1, head_dim=8))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dims", [(1, 1), (3, 17), (9, 2)], ids=str)
+def test_dims_that_fill_no_vector(dtype, dims):
+    mask = p.window(5, 3) | p.sinks(2)
+    problem = Problem(19, 23, mask, dtype, batch=1, heads_q=2, heads_kv=1, head_dim=dims[0], value_dim=dims[1])
+    plan = plan_of(mask, 19, 23, dtype)
+    agrees(replace(plan, problem=replace(plan.problem, head_dim=dims[0], value_dim=dims[1])), problem)
+
+
+@pytest.mark.parametrize("by_table", [False, True])
+def test_key_lengths(by_table):
+    mask = p.window(5, 3) | p.strided(4)
+    plan = (table_plan_of if by_table else plan_of)(mask, 20, 30)
+    agrees(plan, Problem(20, 30, mask, batch=4, heads_q=1, head_dim=8, kv_lengths=(0, 1, 29, 30)))
+
+
+def small(problem):
+    """One batch and head, few dims: the emulator does a few thousand operations a second."""
+    return replace(problem, batch=1, heads_q=1, heads_kv=None, head_dim=min(problem.head_dim, 5), value_dim=None,
+                   kv_lengths=problem.kv_lengths[:1] if problem.kv_lengths else None, layout="bhsd",
+                   mask=problem.mask[0] if isinstance(problem.mask, list) else problem.mask)  # fmt: skip
+
+
+@settings(max_examples=300 if EXPLORING else 25, suppress_health_check=[HealthCheck.too_slow])
+@given(problems(dtypes=DTYPES, max_length=90 if EXPLORING else 40).map(small))
+def test_any_problem(problem):
+    agrees(plan_of(problem.mask, problem.seq_q, problem.seq_kv, problem.dtype, problem.head_dim), problem)
+
+
+def test_the_emulator_refuses_what_lies_outside():
+    inner = address(np.zeros((3, 4))[1:, 2:], 0)
+    assert inner.place == 6
+    assert Pointer(np.zeros(4), 2).span(0, 2) == slice(2, 4)
+    for pointer, offset, count in [(inner, 5, 2), (inner, -7, 1)]:
+        with pytest.raises(OutOfBoundsError):
+            pointer.span(offset, count)
+
+
+def test_the_emulator_would_notice_a_wrong_table():
+    """A column beyond the keys, as a fault in the cover would list it."""
+    plan = table_plan_of(p.causal(), 16, 16)
+    (one,) = plan.passes
+    assert isinstance(one, TablePass)
+    piece = one.table.piece.copy()
+    piece[:, 0] += 1
+    wrong = replace(plan, passes=(replace(one, table=replace(one.table, piece=piece)),))
+    assert render(wrong).text == render(plan).text
+    with pytest.raises(AssertionError):
+        agrees(wrong, Problem(16, 16, p.causal(), batch=1, heads_q=1, head_dim=8))
