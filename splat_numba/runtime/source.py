@@ -39,7 +39,7 @@ class KernelSource:
         path = folder / f"{self.name}.py"
         if not path.exists() or path.read_bytes() != self.text.encode():
             handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
                 file.write(self.text)
             Path(temporary).replace(path)
         return path

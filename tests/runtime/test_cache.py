@@ -1,0 +1,159 @@
+"""The disk cache: a damaged entry is a miss, a folder open to others is not used, processes share what is there."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import splat_numba
+from splat_numba.runtime import cache
+from splat_numba.runtime.compile import compile_source
+from splat_numba.settings import Settings, current
+from tests.runtime.kernel_texts import SIGNATURES, times
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="file modes are POSIX")
+
+
+def compiled(folder, factor=3):
+    return compile_source(times(factor), SIGNATURES, Settings(cache_dir=folder))
+
+
+def entry_files(path: Path, kind: str) -> list[Path]:
+    found = [path.with_suffix(".sha256")] if kind == "manifest" else list(path.parent.glob(f"__pycache__/*.{kind}"))
+    assert found
+    return found
+
+
+DAMAGE = {
+    "empty": lambda file: file.write_bytes(b""),
+    "cut short": lambda file: file.write_bytes(file.read_bytes()[:-20]),
+    "one bit": lambda file: file.write_bytes(file.read_bytes()[:-9] + bytes([file.read_bytes()[-9] ^ 1]) + b"12345678"),
+    "noise": lambda file: file.write_bytes(b"\x80\x05noise" * 9),
+    "gone": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("kind", ["nbc", "nbi", "manifest"])
+def test_a_damaged_entry_is_a_miss_and_the_answer_is_right(tmp_path, kind, damage):
+    folder = tmp_path / "cache"
+    first = compiled(folder)
+    assert not first.cached
+    for file in entry_files(first.path, kind):
+        DAMAGE[damage](file)
+    again = compiled(folder)
+    assert again.functions["run"](5) == 15
+    assert not again.cached
+    mended = compiled(folder)
+    assert mended.functions["run"](5) == 15
+    assert mended.cached
+
+
+@pytest.mark.parametrize("kind", ["nbc", "nbi"])
+def test_an_entry_that_numba_cannot_read_is_a_miss_although_its_hash_is_right(tmp_path, kind):
+    folder = tmp_path / "cache"
+    first = compiled(folder)
+    for file in entry_files(first.path, kind):
+        file.write_bytes(b"\x80\x05noise" * 9)
+    cache.Entry(first.path).seal()
+    assert compiled(folder).functions["run"](5) == 15
+    assert compiled(folder).cached
+
+
+@pytest.mark.parametrize("where", ["cache", "version"])
+@POSIX
+def test_a_folder_that_others_can_write_to_is_refused_and_left_alone(tmp_path, where):
+    folder = tmp_path / "cache"
+    opened = folder if where == "cache" else folder / cache.version_tag()
+    opened.mkdir(parents=True, mode=0o700)
+    for mode in (0o770, 0o707):
+        opened.chmod(mode)
+        cache._prepared.cache_clear()
+        with pytest.warns(RuntimeWarning, match="can be written by others") as caught:
+            result = compiled(folder)
+        assert str(caught[0].message) == (
+            f"cache folder {opened} is not used: it can be written by others (mode {mode:o}). "
+            "Run `chmod 700` on it, or set SPLAT_CACHE_DIR."
+        )
+        assert result.functions["run"](5) == 15
+        assert result.path is None
+        assert [path for path in folder.rglob("*") if path.is_file()] == []
+
+
+@POSIX
+def test_a_folder_of_another_user_is_refused(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    folder.mkdir(mode=0o700)
+    monkeypatch.setattr(os, "getuid", lambda: folder.stat().st_uid + 1)
+    with pytest.warns(RuntimeWarning, match="belongs to user"):
+        assert cache.folder(Settings(cache_dir=folder)) is None
+
+
+@POSIX
+def test_the_folder_is_made_for_its_owner_alone(tmp_path):
+    old = os.umask(0)
+    try:
+        folder = cache.folder(Settings(cache_dir=tmp_path / "new" / "cache"))
+    finally:
+        os.umask(old)
+    for path in (folder, folder.parent):
+        assert path.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_cannot_be_made_is_warned_of_and_done_without(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.warns(RuntimeWarning, match=r"cannot be used .*: kernels are compiled anew\. Set SPLAT_CACHE_DIR\."):
+        assert compiled(tmp_path / "file" / "cache").functions["run"](5) == 15
+
+
+def test_without_a_cache_nothing_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPLAT_CACHE", "0")
+    monkeypatch.setenv("SPLAT_CACHE_DIR", str(tmp_path / "cache"))
+    result = compile_source(times(3), SIGNATURES, current())
+    assert result.functions["run"](5) == 15
+    assert (result.path, result.cached) == (None, False)
+    assert list(tmp_path.iterdir()) == []
+
+
+CHILD = """
+import os, sys, time
+import numpy as np
+import splat_numba as splat
+
+mask = splat.window(6, 1)
+open(sys.argv[1], "w").close()  # ready; both children begin together
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.005)
+kernel = splat.compile(mask, seq_q=40, seq_kv=40, head_dim=4, dtype="float32")
+x = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
+wanted = splat.reference.attention(x, x, x, splat.geometry(mask, 40, 40).to_dense())
+assert np.abs(kernel(x, x, x) - wanted).max() < 1e-5
+print(*kernel.resources["cached"])
+"""
+
+
+def start(tmp_path, name, start_file):
+    environment = {**os.environ, "SPLAT_CACHE_DIR": str(tmp_path / "cache"), "PYTHONWARNINGS": "error"}
+    environment["PYTHONPATH"] = str(Path(splat_numba.__file__).parents[1])
+    command = [sys.executable, "-c", CHILD, str(tmp_path / name), str(start_file)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return out.strip()
+
+
+def test_two_processes_fill_one_cache_and_a_third_compiles_nothing(tmp_path):
+    go = tmp_path / "go"
+    children = [start(tmp_path, name, go) for name in ("first", "second")]
+    deadline = time.monotonic() + 60
+    while not all((tmp_path / name).exists() for name in ("first", "second")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    go.touch()
+    assert sorted(finish(child) for child in children) == ["False", "True"]  # one compiled, the other waited
+    assert finish(start(tmp_path, "third", go)) == "True"
