@@ -120,13 +120,14 @@ def compile(
     check_backend(backend, target)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
+    factor = check_scale(scale, head_dim)
     settings = current()
     several = isinstance(mask, (list, tuple))
     parts = tuple(
         Part(stored, heads if several else None, *compiled_for(stored, problem, settings))
         for stored, heads in split_heads(mask, problem.heads_q, seq_q, seq_kv)
     )
-    return Kernel(parts, problem, check_scale(scale, head_dim), layout)
+    return Kernel(parts, problem, factor, layout)
 
 
 def check_backend(backend: str, target: str | None) -> None:

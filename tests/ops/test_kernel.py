@@ -1,0 +1,170 @@
+"""`compile`: one kernel object for many calls; what it serves, what it refuses, what it tells about itself."""
+
+from dataclasses import FrozenInstanceError
+
+import numpy as np
+import pytest
+
+from splat_numba.api import attention, compile, plan
+from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, PatternError
+from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.patterns import causal, documents, global_tokens
+from splat_numba.kernel import Kernel, Part
+from splat_numba.testing import Problem, check_attention
+from tests.ops.attention_cases import MIXED, assert_same
+
+SHAPE = {"seq_q": 70, "seq_kv": 70, "head_dim": 16, "dtype": "float32"}
+
+
+def served(kernel):
+    """The kernel as an implementation for check_attention; mask, scale and layout are its own."""
+    return lambda q, k, v, _mask, *, return_lse, kv_lengths=None, **_: kernel(
+        q, k, v, return_lse=return_lse, kv_lengths=kv_lengths
+    )
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    return compile(MIXED, **SHAPE)
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return compile(ACSR.from_pattern(MIXED, 70, 70), **SHAPE)
+
+
+def test_a_closed_form_serves_every_length_from_0_to_130(mixed):
+    for length in range(131):
+        other = (length * 37) % 131
+        check_attention(Problem(length, length, MIXED, seed=length), attention=served(mixed))
+        check_attention(Problem(length, other, MIXED, seed=length), attention=served(mixed))
+
+
+def test_other_batch_and_head_counts(mixed, stored):
+    for batch, heads_q, heads_kv in [(None, None, None), (None, 3, 3), (1, 1, 1), (3, 4, 2), (2, 6, 1), (0, 2, 2)]:
+        problem = Problem(70, 70, MIXED, batch=batch, heads_q=heads_q, heads_kv=heads_kv)
+        check_attention(problem, attention=served(mixed))
+        check_attention(problem, attention=served(stored))
+
+
+def test_kv_lengths_and_out(mixed):
+    problem = Problem(70, 70, MIXED, batch=2, heads_q=2, kv_lengths=(0, 41))
+    check_attention(problem, attention=served(mixed))
+    q, k, v = problem.arrays()
+    out = np.empty_like(q)
+    assert mixed(q, k, v, out=out) is out
+    assert_same(out, attention(q, k, v, MIXED))
+
+
+def test_scale_and_layout_belong_to_the_kernel():
+    kernel = compile(MIXED, **SHAPE, heads_q=2, scale=0.5, layout="bshd")
+    assert (kernel.scale, kernel.layout) == (0.5, "bshd")
+    check_attention(Problem(70, 70, MIXED, batch=2, heads_q=2, scale=0.5, layout="bshd"), attention=served(kernel))
+
+
+def test_a_list_of_masks_gives_every_head_its_own():
+    masks = [MIXED, ACSR.from_pattern(MIXED, 70, 70), causal(), MIXED]
+    kernel = compile(masks, **SHAPE, heads_q=4, heads_kv=2)
+    assert [part.heads for part in kernel.parts] == [(0, 3), (1,), (2,)]
+    check_attention(Problem(70, 70, masks, batch=2, heads_q=4, heads_kv=2), attention=served(kernel))
+    q = np.zeros((1, 2, 70, 16), np.float32)
+    with pytest.raises(ArgumentError) as caught:
+        kernel(q, q, q)
+    assert str(caught.value) == "q wanted with heads 4, as compiled for, got 2. Compile another kernel."
+
+
+def test_a_list_of_closed_forms_serves_every_length():
+    kernel = compile([MIXED, causal()], **SHAPE, heads_q=2)
+    for lengths in [(70, 70), (1, 33), (129, 64)]:
+        check_attention(Problem(*lengths, [MIXED, causal()], batch=1, heads_q=2), attention=served(kernel))
+
+
+def test_a_kernel_tells_what_it_is(mixed, stored):
+    for kernel in (mixed, stored):
+        assert kernel.path.read_text(encoding="utf-8") == kernel.source
+        assert "def pass_0(" in kernel.source
+        assert kernel.plan.explain() == kernel.explain()
+        assert kernel.resources["cached"] in ([True], [False])
+    assert mixed.plan == plan(MIXED, **SHAPE)
+    assert repr(MIXED) in mixed.source
+    assert mixed.plan.closed
+    assert not stored.plan.closed
+    with pytest.raises(FrozenInstanceError):
+        mixed.scale = 1.0
+
+
+def test_explain_of_several_masks_has_every_plan():
+    kernel = compile([MIXED, causal()], **SHAPE, heads_q=2)
+    text = kernel.explain()
+    assert f"mask        {MIXED!r}" in text
+    assert f"mask        {causal()!r}" in text
+
+
+@pytest.mark.parametrize("change", [{"seq_q": 71}, {"seq_kv": 69}, {"seq_q": 0}])
+def test_a_stored_mask_serves_its_own_lengths_only(stored, change):
+    lengths = {"seq_q": 70, "seq_kv": 70} | change
+    q, k, v = Problem(**lengths, mask=causal()).arrays()
+    with pytest.raises(ArgumentError) as caught:
+        stored(q, k, v)
+    assert str(caught.value) == (
+        f"q and k wanted with lengths (70, 70), as compiled for, got {tuple(lengths.values())}. Compile another kernel."
+    )
+
+
+def test_a_pattern_without_closed_form_serves_its_own_lengths_only():
+    kernel = compile(documents((30, 40)), **SHAPE)
+    check_attention(Problem(70, 70, documents((30, 40))), attention=served(kernel))
+    q, k, v = Problem(71, 71, causal()).arrays()
+    with pytest.raises(ArgumentError, match=r"^q and k wanted with lengths \(70, 70\)"):
+        kernel(q, k, v)
+
+
+@pytest.mark.parametrize(
+    ("dims", "dtype", "message"),
+    [
+        ((17, 17), "float32", "q wanted with head_dim 16, as compiled for, got 17. Compile another kernel."),
+        ((16, 5), "float32", "v wanted with value_dim 16, as compiled for, got 5. Compile another kernel."),
+        ((16, 16), "float64", "q wanted with dtype float32, as compiled for, got float64. Compile another kernel."),
+    ],
+)
+def test_other_dims_and_dtypes_are_refused(mixed, dims, dtype, message):
+    q, k, v = Problem(8, 8, causal(), dtype, head_dim=dims[0], value_dim=dims[1]).arrays()
+    with pytest.raises(ArgumentError) as caught:
+        mixed(q, k, v)
+    assert str(caught.value) == message
+
+
+def test_lengths_that_do_not_fit_the_pattern_are_refused_at_the_call():
+    mask = global_tokens((0, 33))
+    decided = plan(mask, **SHAPE)
+    assert decided.closed
+    kernel = Kernel((Part(mask, None, decided, None),), decided.problem, 1.0, "bhsd")  # it is not going to run
+    q, k, v = Problem(33, 33, causal()).arrays()
+    with pytest.raises(PatternError, match="indices"):
+        kernel(q, k, v)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "start"),
+    [
+        ({"seq_q": -1}, ArgumentError, "seq_q"),
+        ({"seq_kv": 2.0}, ArgumentTypeError, "seq_kv"),
+        ({"head_dim": True}, ArgumentTypeError, "head_dim"),
+        ({"heads_q": 3, "heads_kv": 2}, ArgumentError, "k wanted with a number of heads"),
+        ({"dtype": np.int8}, ArgumentTypeError, "dtype"),
+        ({"layout": "hsbd"}, ArgumentError, "layout"),
+        ({"scale": float("inf")}, ArgumentError, "scale"),
+        ({"backend": "tpu"}, BackendError, "backend"),
+        ({"target": "sm90"}, BackendError, "target"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_before_it_is(change, error, start, monkeypatch):
+    monkeypatch.delattr("splat_numba.runtime.launch.compile_plan")
+    with pytest.raises(error, match=f"^{start}"):
+        compile(causal(), **(SHAPE | change))
+
+
+def test_numpy_integers_and_dtypes_are_taken(mixed):
+    sizes = {name: np.int32(size) for name, size in SHAPE.items() if name != "dtype"}
+    for dtype in (np.float32, np.dtype(np.float32), "float32"):
+        assert compile(MIXED, **sizes, dtype=dtype).source == mixed.source
