@@ -7,7 +7,7 @@ from dataclasses import replace
 from splat_numba.gen.plan import ClosedPass, Pass, Plan, Segment, TablePass
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.cpu import blocks, products, rows, softmax
-from splat_numba.gen.targets.cpu.bounds_text import render_base, render_bound, render_edge
+from splat_numba.gen.targets.cpu.bounds_text import render_base, render_bound, render_column, render_edge
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
 from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
 from splat_numba.gen.writer import SourceWriter
@@ -191,7 +191,7 @@ def _emit_segment(out: SourceWriter, segment: Segment, shape: TileShape) -> None
     lattice = f"every {step}th column" if step > 1 else "columns"
     out.line(f"# {lattice} from {render_bound(segment.lo)} to {render_bound(segment.hi)}")
     keys, values = "k_head, k_at[2], k_at[3]", "v_head, v_at[2], v_at[3]"
-    below, above = f"max({render_bound(segment.lo)}, 0)", f"min({render_bound(segment.hi)}, limit)"
+    below, above = render_column(segment.lo), render_column(segment.hi)
     if step > 1:
         out.line(f"base = {render_base(segment.lattice)}")
         keys, values = (

@@ -31,6 +31,19 @@ def render_bound(bound: Bound) -> str:
             return f"min({', '.join(render_bound(part) for part in parts)})"
 
 
+def render_column(bound: Bound) -> str:
+    """Text of a bound clamped to [0, limit], on both sides: unclamped ones may not fit the int32 of a tile's edges."""
+    match bound:
+        case End():
+            return "limit"
+        case Const(value) if value <= 0:
+            return "0"
+        case Const(value):
+            return f"min({value}, limit)"
+        case _:
+            return f"min(max({render_bound(bound)}, 0), limit)"
+
+
 def render_edge(edge: Edge | None) -> str:
     """Text of a row edge, clamped to [0, seq_q]."""
     if edge is None:

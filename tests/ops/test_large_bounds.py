@@ -1,0 +1,17 @@
+"""Bounds far outside the sequence: found as a segmentation fault, when int32 tile edges wrapped around."""
+
+import numpy as np
+import pytest
+
+import splat_numba as splat
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [splat.window(2**33, 0) | splat.strided(3), splat.global_tokens(2**33) & splat.window(3) | splat.strided(2)],
+    ids=repr,
+)
+def test_bounds_beyond_int32_keep_what_the_pattern_keeps(mask, rng):
+    q, k, v = (rng.standard_normal((50, 16)).astype(np.float32) for _ in range(3))
+    dense = splat.ACSR.from_pattern(mask, 50, 50)
+    np.testing.assert_allclose(splat.attention(q, k, v, mask), splat.reference.attention(q, k, v, dense), atol=1e-5)
