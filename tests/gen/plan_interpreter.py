@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from splat_numba.gen.plan import ClosedPass, Pass, Plan, Segment, TablePass
-from splat_numba.gen.targets.cpu.bounds_text import render_base, render_bound, render_edge
+from splat_numba.gen.targets.cpu.bounds_text import render_base, render_column, render_edge
 
 
 @dataclass
@@ -71,11 +71,8 @@ def _segment_tiles(segment: Segment, rows: np.ndarray, tile_kv: int, lengths: di
     base = _value(render_base(segment.lattice), lengths | {"row": int(present[0])})
     ends = []
     for row in present:
-        here = lengths | {"row": int(row)}
-        below, above = (
-            max(_value(render_bound(segment.lo), here), 0),
-            min(_value(render_bound(segment.hi), here), limit),
-        )
+        here = lengths | {"row": int(row), "limit": limit}
+        below, above = (_value(render_column(bound), here) for bound in (segment.lo, segment.hi))
         ends.append((-((base - below) // step), -((base - above) // step)))
     low, high = np.zeros(rows.size, int), np.zeros(rows.size, int)
     low[: present.size], high[: present.size] = np.array(ends).T

@@ -47,6 +47,12 @@ def test_key_lengths(by_table):
     agrees(plan, Problem(20, 30, mask, batch=4, heads_q=1, head_dim=8, kv_lengths=(0, 1, 29, 30)))
 
 
+@pytest.mark.parametrize("mask", [p.window(2**40), p.prefix(2**40), p.dilated(2**33, 3) | p.sinks(2**35)], ids=str)
+def test_sizes_beyond_int32(mask):
+    """Edges of tiles are int32; NumPy refuses what does not fit, where machine code would wrap around."""
+    agrees(plan_of(mask, 20, 30), Problem(20, 30, mask, batch=1, heads_q=1, head_dim=8))
+
+
 def small(problem):
     """One batch and head, few dims: the emulator does a few thousand operations a second."""
     return replace(problem, batch=1, heads_q=1, heads_kv=None, head_dim=min(problem.head_dim, 5), value_dim=None,

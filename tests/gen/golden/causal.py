@@ -259,8 +259,8 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         # columns from 0 to row + delta + 1
         for lane in range(count):
             row = places[lane]
-            edges[lane] = max(0, 0)
-            edges[64 + lane] = min(row + delta + 1, limit)
+            edges[lane] = 0
+            edges[64 + lane] = min(max(row + delta + 1, 0), limit)
         for lane in range(count, 64):
             edges[lane] = edges[64 + lane] = 0
         attend_interval_64x64(k_head, k_at[2], k_at[3], v_head, v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)

@@ -260,8 +260,8 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         base = (row) % 5
         for lane in range(count):
             row = places[lane]
-            edges[lane] = (max(row - 30, 0) - base + 4) // 5
-            edges[32 + lane] = (min(row + 31, limit) - base + 4) // 5
+            edges[lane] = (min(max(row - 30, 0), limit) - base + 4) // 5
+            edges[32 + lane] = (min(max(row + 31, 0), limit) - base + 4) // 5
         for lane in range(count, 32):
             edges[lane] = edges[32 + lane] = 0
         attend_interval_32x64(advance(k_head, base * k_at[2]), 5 * k_at[2], k_at[3], advance(v_head, base * v_at[2]), 5 * v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)

@@ -287,8 +287,8 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         # columns from row - 9 to row + 4
         for lane in range(count):
             row = places[lane]
-            edges[lane] = max(row - 9, 0)
-            edges[32 + lane] = min(row + 4, limit)
+            edges[lane] = min(max(row - 9, 0), limit)
+            edges[32 + lane] = min(max(row + 4, 0), limit)
         for lane in range(count, 32):
             edges[lane] = edges[32 + lane] = 0
         attend_interval_32x64(k_head, k_at[2], k_at[3], v_head, v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)
@@ -340,8 +340,8 @@ def pass_1(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         base = (row) % 7
         for lane in range(count):
             row = places[lane]
-            edges[lane] = (max(0, 0) - base + 6) // 7
-            edges[32 + lane] = (min(row - 9, limit) - base + 6) // 7
+            edges[lane] = (0 - base + 6) // 7
+            edges[32 + lane] = (min(max(row - 9, 0), limit) - base + 6) // 7
         for lane in range(count, 32):
             edges[lane] = edges[32 + lane] = 0
         attend_interval_32x64(advance(k_head, base * k_at[2]), 7 * k_at[2], k_at[3], advance(v_head, base * v_at[2]), 7 * v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)
@@ -349,8 +349,8 @@ def pass_1(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         base = (row) % 7
         for lane in range(count):
             row = places[lane]
-            edges[lane] = (max(row + 4, 0) - base + 6) // 7
-            edges[32 + lane] = (min(seq_kv, limit) - base + 6) // 7
+            edges[lane] = (min(max(row + 4, 0), limit) - base + 6) // 7
+            edges[32 + lane] = (limit - base + 6) // 7
         for lane in range(count, 32):
             edges[lane] = edges[32 + lane] = 0
         attend_interval_32x64(advance(k_head, base * k_at[2]), 7 * k_at[2], k_at[3], advance(v_head, base * v_at[2]), 7 * v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)

@@ -266,8 +266,8 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         # columns from (row) // 24 * 24 - 24 to (row) // 24 * 24 + 24
         for lane in range(count):
             row = places[lane]
-            edges[lane] = max((row) // 24 * 24 - 24, 0)
-            edges[16 + lane] = min((row) // 24 * 24 + 24, limit)
+            edges[lane] = min(max((row) // 24 * 24 - 24, 0), limit)
+            edges[16 + lane] = min(max((row) // 24 * 24 + 24, 0), limit)
         for lane in range(count, 16):
             edges[lane] = edges[16 + lane] = 0
         attend_interval_16x128(k_head, k_at[2], k_at[3], v_head, v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)

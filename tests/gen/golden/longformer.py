@@ -433,8 +433,8 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         # columns from 0 to seq_kv
         for lane in range(count):
             row = places[lane]
-            edges[lane] = max(0, 0)
-            edges[16 + lane] = min(seq_kv, limit)
+            edges[lane] = 0
+            edges[16 + lane] = limit
         for lane in range(count, 16):
             edges[lane] = edges[16 + lane] = 0
         attend_interval_16x128(k_head, k_at[2], k_at[3], v_head, v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)
@@ -485,16 +485,16 @@ def pass_1(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         # columns from row - 12 to row + 13
         for lane in range(count):
             row = places[lane]
-            edges[lane] = max(row - 12, 0)
-            edges[32 + lane] = min(row + 13, limit)
+            edges[lane] = min(max(row - 12, 0), limit)
+            edges[32 + lane] = min(max(row + 13, 0), limit)
         for lane in range(count, 32):
             edges[lane] = edges[32 + lane] = 0
         attend_interval_32x64(k_head, k_at[2], k_at[3], v_head, v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)
         # columns from 0 to min(5, row - 12)
         for lane in range(count):
             row = places[lane]
-            edges[lane] = max(0, 0)
-            edges[32 + lane] = min(min(5, row - 12), limit)
+            edges[lane] = 0
+            edges[32 + lane] = min(max(min(5, row - 12), 0), limit)
         for lane in range(count, 32):
             edges[lane] = edges[32 + lane] = 0
         attend_interval_32x64(k_head, k_at[2], k_at[3], v_head, v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)

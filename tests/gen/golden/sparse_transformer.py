@@ -269,8 +269,8 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         # columns from row - 16 to row + 1
         for lane in range(count):
             row = places[lane]
-            edges[lane] = max(row - 16, 0)
-            edges[32 + lane] = min(row + 1, limit)
+            edges[lane] = min(max(row - 16, 0), limit)
+            edges[32 + lane] = min(max(row + 1, 0), limit)
         for lane in range(count, 32):
             edges[lane] = edges[32 + lane] = 0
         attend_interval_32x64(k_head, k_at[2], k_at[3], v_head, v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)
@@ -322,8 +322,8 @@ def pass_1(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         base = (row) % 16
         for lane in range(count):
             row = places[lane]
-            edges[lane] = (max(0, 0) - base + 15) // 16
-            edges[32 + lane] = (min(row - 16, limit) - base + 15) // 16
+            edges[lane] = (0 - base + 15) // 16
+            edges[32 + lane] = (min(max(row - 16, 0), limit) - base + 15) // 16
         for lane in range(count, 32):
             edges[lane] = edges[32 + lane] = 0
         attend_interval_32x64(advance(k_head, base * k_at[2]), 16 * k_at[2], k_at[3], advance(v_head, base * v_at[2]), 16 * v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)

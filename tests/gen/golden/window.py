@@ -259,8 +259,8 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         # columns from row - 40 to row + 1
         for lane in range(count):
             row = places[lane]
-            edges[lane] = max(row - 40, 0)
-            edges[32 + lane] = min(row + 1, limit)
+            edges[lane] = min(max(row - 40, 0), limit)
+            edges[32 + lane] = min(max(row + 1, 0), limit)
         for lane in range(count, 32):
             edges[lane] = edges[32 + lane] = 0
         attend_interval_32x128(k_head, k_at[2], k_at[3], v_head, v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)
