@@ -173,8 +173,8 @@ def main() -> None:
     found = {"hardware": hardware(), "processes": processes(), "rows": measure(args.rounds)}
     p = found["processes"]
     text = "\n".join([
-        f"# Attention on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, n {SEQ}, head_dim {HEAD_DIM}, float32; "
-        f"medians of {args.rounds} interleaved rounds.",
+        f"# Attention on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, n {SEQ}, head_dim {HEAD_DIM}, "
+        f"float32; medians of {args.rounds} interleaved rounds.",
         f"Made by `python benchmarks/{Path(__file__).name}`.\n",
         table(found["rows"]),
         f"\nFirst result (import, plan, compile, run): {p['cold']:.1f} s cold, {p['warm']:.2f} s warm. "

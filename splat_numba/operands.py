@@ -76,9 +76,7 @@ def _problem(views: dict[str, NDArray[Any]], dtype: str) -> Problem:
             f"k wanted as (batch, heads, seq, head_dim) = {wanted} to fit q, got {k}. Check batch and head_dim."
         )
     if v[:3] != wanted[:3]:
-        raise ArgumentError(
-            f"v wanted as (batch, heads, seq, value_dim) = {(*wanted[:3], 'any')} to fit k, got {v}. Check its axes."
-        )
+        raise ArgumentError(f"v wanted with (batch, heads, seq) = {wanted[:3]} to fit k, got {v}. Check its axes.")
     check_heads(heads_q, heads_kv)
     check_sizes(seq_q, seq_kv, head_dim, v[3])
     return Problem(seq_q, seq_kv, head_dim, v[3], dtype, batch, heads_q, heads_kv)
@@ -94,11 +92,9 @@ def check_heads(heads_q: int, heads_kv: int) -> None:
 
 def check_sizes(seq_q: int, seq_kv: int, head_dim: int, value_dim: int) -> None:
     """Lengths and widths that the kernels can do."""
-    for name, dim in (("q", head_dim), ("v", value_dim)):
+    for name, dim in (("head_dim (the last axis of q)", head_dim), ("value_dim (the last axis of v)", value_dim)):
         if not 1 <= dim <= LARGEST_DIM:
-            raise ArgumentError(
-                f"{name} wanted with a last axis of 1 to {LARGEST_DIM}, got {dim}. Split or pad the heads."
-            )
+            raise ArgumentError(f"{name} wanted from 1 to {LARGEST_DIM}, got {dim}. Split or pad the heads.")
     for name, length in (("q", seq_q), ("k", seq_kv)):
         if length > LARGEST_LENGTH:
             raise ArgumentError(

@@ -26,16 +26,15 @@ def closed_passes(
     for term in terms:
         row_step = term.lattice.step if term.lattice.diagonal else 1
         groups.setdefault((term.row_lo, term.row_hi, row_step), []).append(Segment(term.lattice, term.lo, term.hi))
-    passes: list[ClosedPass] = []
-    choices: list[Choice] = []
+    drafts: list[ClosedPass] = []
     for (row_lo, row_hi, row_step), segments in sorted(groups.items(), key=lambda item: _breadth(item[0][:2])):
-        resumes = any(_overlaps(row_lo, row_hi, earlier) for earlier in passes)
-        draft = ClosedPass(row_lo, row_hi, row_step, tuple(segments), 64, 64, resumes)
-        chosen, choice = _choose_tiles(draft, len(passes), problem, machine)
-        passes.append(chosen)
-        choices.append(choice)
+        resumes = any(_overlaps(row_lo, row_hi, earlier) for earlier in drafts)
+        drafts.append(ClosedPass(row_lo, row_hi, row_step, tuple(segments), 64, 64, resumes))
     bands = sum(term.lattice.step if term.lattice.diagonal else 1 for term in terms)
-    return passes, choices, bands
+    if not drafts:
+        return [], [], bands
+    passes, choice = _choose_tiles(drafts, problem, machine)
+    return passes, [choice], bands
 
 
 def _breadth(rows: tuple[Edge, Edge | None]) -> tuple[int, int]:
@@ -74,23 +73,26 @@ def covers_all_rows(passes: list[ClosedPass]) -> bool:
     return reached == np.inf
 
 
-def _choose_tiles(draft: ClosedPass, number: int, problem: Problem, machine: Machine) -> tuple[ClosedPass, Choice]:
-    """The tile sizes with the least predicted time, from counted work at the nearest of a few lengths.
+def _choose_tiles(drafts: list[ClosedPass], problem: Problem, machine: Machine) -> tuple[list[ClosedPass], Choice]:
+    """The tile size with the least predicted time, from counted work at the nearest of a few lengths.
 
-    Only a few, so that calls of many lengths share a kernel: its text holds the tile sizes.
+    One size for all passes, because each size is a set of functions to compile (a plan of 8 passes with 6 sizes took
+    28 s); and a few lengths, because the text holds the size, so that calls of many lengths share a kernel.
     """
     seq_q, seq_kv = _typical_length(problem.seq_q), _typical_length(problem.seq_kv)
     tried: dict[tuple[int, int], float] = {}
     for tile_q in fitting_tiles(TILES_Q, problem, machine):
         for tile_kv in TILES_KV:
-            if tile_q * tile_kv > SCORES:
-                continue
-            one = replace(draft, tile_q=tile_q, tile_kv=tile_kv)
-            count = count_pass(one, seq_q, seq_kv, sampled=True)
-            tried[tile_q, tile_kv] = predict(count, problem, machine, tile_q, resumes=draft.resumes)
+            if tile_q * tile_kv <= SCORES:
+                passes = [replace(draft, tile_q=tile_q, tile_kv=tile_kv) for draft in drafts]
+                counts = [count_pass(one, seq_q, seq_kv, sampled=True) for one in passes]
+                tried[tile_q, tile_kv] = sum(
+                    predict(count, problem, machine, tile_q, resumes=one.resumes)
+                    for count, one in zip(counts, passes, strict=True)
+                )
     best = min(tried, key=lambda sizes: (tried[sizes], sizes))
-    chosen = replace(draft, tile_q=best[0], tile_kv=best[1])
-    return chosen, tile_choice(f"tiles of pass {number}", tried, best)
+    passes = [replace(draft, tile_q=best[0], tile_kv=best[1]) for draft in drafts]
+    return passes, tile_choice("tiles", tried, best)
 
 
 def _typical_length(length: int) -> int:

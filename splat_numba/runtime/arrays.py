@@ -116,7 +116,7 @@ def check_out(out: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> None:
         raise ArgumentError(
             "out wanted writeable, got a read-only array. Give a fresh array, or set out.flags.writeable."
         )
-    if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
+    if _overlaps_itself(out):
         raise ArgumentError(f"out wanted with a place for every number, got strides {out.strides}. Give a fresh array.")
     for name, array in inputs.items():
         if _overlap(out, array):
@@ -128,3 +128,14 @@ def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:
         return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # NumPy's stub knows -1 and 0 only
     except np.exceptions.TooHardError:
         return np.may_share_memory(a, b)
+
+
+def _overlaps_itself(array: NDArray[Any]) -> bool:
+    """Whether two indices may mean one place: some axis steps less than the smaller axes together reach."""
+    reach = array.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
+        if size > 1:
+            if stride < reach:
+                return True
+            reach += stride * (size - 1)
+    return False

@@ -38,7 +38,10 @@ def folder(settings: Settings) -> Path | None:
         import platformdirs
 
         base = Path(platformdirs.user_cache_dir("splat-numba"))
-    return _prepared(base / version_tag(), base)
+    path = base / version_tag()
+    if not path.is_dir():
+        _prepared.cache_clear()  # never made, or deleted since
+    return _prepared(path, base)
 
 
 @lru_cache(maxsize=32)

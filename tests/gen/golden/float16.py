@@ -53,37 +53,6 @@ def rows_to_lanes_float16_32(source, row_stride, dim_stride, rows, dims, scale, 
 
 
 @njit(nogil=True, error_model="numpy")
-def lanes_to_rows_float16_32(tile, factor, target, row_stride, dim_stride, rows, dims):
-    """target[rows[lane], x] = factor[lane] * tile[x, lane]; 0 where factor is, whatever the tile holds."""
-    whole = 0
-    for lane in range(32):
-        row, f = element(rows, lane), element(factor, lane)
-        if row >= 0:
-            here = advance(target, row * row_stride)
-            for x in range(whole, dims):
-                value = real(element(tile, x * 32 + lane) * f)
-                value = real(0.0) if f == real(0.0) else value
-                assign(here, x * dim_stride, to_float16(value))
-
-
-@njit(nogil=True, error_model="numpy")
-def rows_to_lanes_float32_32(source, row_stride, dim_stride, rows, dims, scale, tile):
-    """tile[x, lane] = scale * source[rows[lane], x]; a lane without a row repeats the first row."""
-    whole = 0
-    if dim_stride == 1:
-        whole, zero, factor = dims - dims % WIDTH, splat(real(0.0)), splat(scale)
-        empty = (zero, zero, zero, zero, zero, zero, zero, zero)
-        for lane in range(0, 32, WIDTH):
-            for x in range(0, whole, WIDTH):
-                square = transpose(gather_rows(empty, advance(source, x), row_stride, rows, lane))
-                store_each(times(square, factor), advance(tile, x * 32 + lane), 32)
-    for lane in range(32):
-        here = advance(source, row_of(rows, lane) * row_stride)
-        for x in range(whole, dims):
-            assign(tile, x * 32 + lane, real(element(here, x * dim_stride) * scale))
-
-
-@njit(nogil=True, error_model="numpy")
 def lanes_to_rows_float32_32(tile, factor, target, row_stride, dim_stride, rows, dims):
     """target[rows[lane], x] = factor[lane] * tile[x, lane]; 0 where factor is, whatever the tile holds."""
     whole = 0
@@ -232,6 +201,23 @@ def attend_interval_32x64(k, k_stride, k_dim, v, v_stride, v_dim, low, high, row
         stage_32x64(advance(v, start * v_stride), v_stride, v_dim, count, 8, staged)
         multiply_values_32x64(staged, 8, 1, count, scores, alpha, total)
         start += count
+
+
+@njit(nogil=True, error_model="numpy")
+def rows_to_lanes_float32_32(source, row_stride, dim_stride, rows, dims, scale, tile):
+    """tile[x, lane] = scale * source[rows[lane], x]; a lane without a row repeats the first row."""
+    whole = 0
+    if dim_stride == 1:
+        whole, zero, factor = dims - dims % WIDTH, splat(real(0.0)), splat(scale)
+        empty = (zero, zero, zero, zero, zero, zero, zero, zero)
+        for lane in range(0, 32, WIDTH):
+            for x in range(0, whole, WIDTH):
+                square = transpose(gather_rows(empty, advance(source, x), row_stride, rows, lane))
+                store_each(times(square, factor), advance(tile, x * 32 + lane), 32)
+    for lane in range(32):
+        here = advance(source, row_of(rows, lane) * row_stride)
+        for x in range(whole, dims):
+            assign(tile, x * 32 + lane, real(element(here, x * dim_stride) * scale))
 
 
 @njit(nogil=True, error_model="numpy")

@@ -64,10 +64,12 @@ def _emit_tile_functions(out: SourceWriter, plan: Plan) -> None:
 
     for one in plan.passes:
         shape = tile_shape(plan, one)
-        for dtype in dict.fromkeys((plan.problem.dtype, plan.out_dtype)):
-            if once(f"transfer {dtype}", replace(shape, tile_kv=0)):
+        any_kv = replace(shape, tile_kv=0)
+        for dtype in dict.fromkeys((plan.problem.dtype, *([plan.out_dtype] if one.resumes else []))):
+            if once(f"read {dtype}", any_kv):
                 rows.emit_rows_to_lanes(out, shape, dtype)
-                rows.emit_lanes_to_rows(out, shape, dtype)
+        if once("write", any_kv):
+            rows.emit_lanes_to_rows(out, shape, plan.out_dtype)
         if once("tile", shape):
             rows.emit_store(out, shape, plan.out_dtype)
             rows.emit_stage(out, shape)
