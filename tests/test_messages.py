@@ -39,7 +39,7 @@ MESSAGES = {
     ),
     "shape mismatch of v": (
         lambda: attend(v=Q[:, :, :5]),
-        "ArgumentError: v wanted as (batch, heads, seq, value_dim) = (1, 2, 8, 'any') to fit k, got (1, 2, 5, 4). "
+        "ArgumentError: v wanted with (batch, heads, seq) = (1, 2, 8) to fit k, got (1, 2, 5, 4). "
         "Check its axes.",
     ),
     "heads that do not divide": (
