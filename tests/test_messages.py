@@ -39,8 +39,7 @@ MESSAGES = {
     ),
     "shape mismatch of v": (
         lambda: attend(v=Q[:, :, :5]),
-        "ArgumentError: v wanted with (batch, heads, seq) = (1, 2, 8) to fit k, got (1, 2, 5, 4). "
-        "Check its axes.",
+        "ArgumentError: v wanted with (batch, heads, seq) = (1, 2, 8) to fit k, got (1, 2, 5, 4). Check its axes.",
     ),
     "heads that do not divide": (
         lambda: attend(k=np.zeros((1, 3, 8, 4), np.float32), v=np.zeros((1, 3, 8, 4), np.float32)),
