@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from splat_numba.runtime import launch
 from splat_numba.runtime.arrays import export_array
 from splat_numba.runtime.compile import Compiled
 from splat_numba.runtime.device import cores, machine
+from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 
 
@@ -99,6 +101,17 @@ class Kernel:
     def explain(self) -> str:
         """The plans in words."""
         return "\n\n".join(part.plan.explain() for part in self.parts)
+
+    def with_source(self, path: str | os.PathLike[str]) -> Kernel:
+        """The same kernel run from the text in ``path``, for trying an edit: copy ``kernel.path``, change it, rerun.
+
+        Raises ArgumentError for a kernel with several masks, CompileError where the text does not compile.
+        """
+        if len(self.parts) > 1:
+            raise ArgumentError(f"kernel wanted with one mask, got {len(self.parts)}. Compile one for the mask alone.")
+        part = self.parts[0]
+        compiled = launch.compile_plan(part.plan, current(), KernelSource.from_file(path))
+        return replace(self, parts=(replace(part, compiled=compiled),))
 
     @property
     def resources(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from splat_numba.formats.bounds import END, Const
@@ -41,8 +41,8 @@ def _label(mask: str) -> str:
     return "_".join(re.findall(r"[a-z_]+(?=\()", mask.replace(".align_end()", "")))[:40] or "mask"
 
 
-def _cost(passes: Iterable[Pass], problem: Problem, machine: Machine) -> Cost:
-    total, seconds = Count(), 0.0
+def _cost(passes: Sequence[Pass], problem: Problem, machine: Machine) -> Cost:
+    total, seconds = Count(), 0.0 if passes else predict(Count(), problem, machine, 1)
     for one in passes:
         count = count_pass(one, problem.seq_q, problem.seq_kv)
         seconds += predict(count, problem, machine, one.tile_q, resumes=one.resumes)

@@ -46,9 +46,9 @@ def render(plan: Plan) -> KernelSource:
     return KernelSource.of(traits, render_attention(plan))
 
 
-def compile_plan(plan: Plan, settings: Settings) -> Compiled:
-    """Compile, or load, all passes of a plan."""
-    source = render(plan)
+def compile_plan(plan: Plan, settings: Settings, source: KernelSource | None = None) -> Compiled:
+    """Compile, or load, all passes of a plan; ``source`` stands in for the generated text."""
+    source = source or render(plan)
     signatures = {
         f"pass_{number}": _signature(plan, isinstance(one, TablePass)) for number, one in enumerate(plan.passes)
     }

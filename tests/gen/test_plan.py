@@ -20,6 +20,13 @@ from tests.gen.plan_cases import plan_of, table_plan_of
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
+def test_a_mask_that_keeps_nothing_costs_a_launch():
+    """Found by test_any_mask_has_a_plan_whose_counts_are_right: its plan has no pass, and was predicted to take 0 s."""
+    cost = plan_of(p.global_tokens(0), 1, 1).cost
+    assert (cost.kept, cost.area) == (0, 0)
+    assert cost.seconds > 0
+
+
 @settings(max_examples=150)
 @given(st.data())
 def test_any_mask_has_a_plan_whose_counts_are_right(data):

@@ -168,3 +168,13 @@ def test_numpy_integers_and_dtypes_are_taken(mixed):
     sizes = {name: np.int32(size) for name, size in SHAPE.items() if name != "dtype"}
     for dtype in (np.float32, np.dtype(np.float32), "float32"):
         assert compile(MIXED, **sizes, dtype=dtype).source == mixed.source
+
+
+def test_an_edited_text_runs_through_the_same_launcher(stored, tmp_path, rng):
+    """Doubling the normaliser in a copy of the generated file doubles the result; the kernel itself is unchanged."""
+    q, k, v = (rng.standard_normal((70, 16)).astype(np.float32) for _ in range(3))
+    edited = tmp_path / "mine.py"
+    edited.write_text(stored.source.replace("real(1.0) / weight", "real(2.0) / weight"), encoding="utf-8")
+    np.testing.assert_allclose(stored.with_source(edited)(q, k, v), 2 * stored(q, k, v), rtol=1e-6)
+    with pytest.raises(ArgumentError, match="kernel wanted with one mask, got 2"):
+        Kernel((*stored.parts, *stored.parts), stored.problem, stored.scale, stored.layout).with_source(edited)
