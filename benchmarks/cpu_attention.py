@@ -3,9 +3,10 @@
     python benchmarks/cpu_attention.py            # writes benchmarks/results/cpu_attention.{json,md}
 
 Batch 1, heads 8, n 4096, head_dim 64, float32, all cores, torch 2.13.0 (needs a C++ compiler for FlexAttention). Every
-round times each contender of each pattern once, so that a slow spell of the machine hits all of them; medians over
-the rounds are reported, and ratios of medians of one run. Random data, the same for all. Cold and warm first results
-and the long sequence are whole processes.
+round visits each contender of each pattern, so that a slow spell of the machine hits all of them, waits until the last
+one's idle threads have stopped spinning, calls it once untimed and then three times; medians over all are reported, and
+ratios of medians of one run. Random data, the same for all. Cold and warm first results and the long sequence are
+whole processes.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from splat_numba.testing.problem import Problem
 
 RESULTS = Path(__file__).parent / "results"
 HEADS, SEQ, HEAD_DIM = 8, 4096, 64
+CALLS = 3  # timed, one after the other
+SPIN_SECONDS = 0.25  # OpenMP threads of a peer spin for up to 0.2 s after its last call, on a core that we would need
 
 
 def uneven_documents(total: int) -> Any:
@@ -87,9 +90,12 @@ def measure(rounds: int) -> list[dict[str, Any]]:
     for _ in range(rounds):
         for name, contenders in calls.items():
             for contender, call in contenders.items():
-                begin = time.perf_counter()
+                time.sleep(SPIN_SECONDS)
                 call()
-                times.setdefault((name, contender), []).append(time.perf_counter() - begin)
+                for _ in range(CALLS):
+                    begin = time.perf_counter()
+                    call()
+                    times.setdefault((name, contender), []).append(time.perf_counter() - begin)
     for (name, contender), seconds in times.items():
         rows[name][contender] = median(seconds)
         rows[name][f"{contender} runs"] = seconds
@@ -167,14 +173,14 @@ def hardware() -> str:
 def main() -> None:
     """Measure, print and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     found = {"hardware": hardware(), "processes": processes(), "rows": measure(args.rounds)}
     p = found["processes"]
     text = "\n".join([
         f"# Attention on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, n {SEQ}, head_dim {HEAD_DIM}, "
-        f"float32; medians of {args.rounds} interleaved rounds.",
+        f"float32; medians of {args.rounds} interleaved rounds of {CALLS} calls.",
         f"Made by `python benchmarks/{Path(__file__).name}`.\n",
         table(found["rows"]),
         f"\nFirst result (import, plan, compile, run): {p['cold']:.1f} s cold, {p['warm']:.2f} s warm. "
