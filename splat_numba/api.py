@@ -66,7 +66,7 @@ def attention(
         Part(stored, heads, *compiled_for(stored, problem, settings))
         for stored, heads in split_heads(mask, problem.heads_q, problem.seq_q, problem.seq_kv)
     )
-    return execute(parts, operands, written, q, factor, lengths, return_lse)
+    return execute(parts, operands, written, q, factor, lengths, return_lse, settings)
 
 
 def plan(

@@ -125,7 +125,7 @@ class Kernel:
         operands = import_operands(q, k, v, self.layout)
         self._check(operands.problem)
         lengths = check_kv_lengths(kv_lengths, operands)
-        return execute(self.parts, operands, prepare_out(out, operands), q, self.scale, lengths, return_lse)
+        return execute(self.parts, operands, prepare_out(out, operands), q, self.scale, lengths, return_lse, current())
 
     def _check(self, given: Problem) -> None:
         """Refuse arrays that the kernel was not compiled for."""
@@ -156,6 +156,7 @@ def execute(
     scale: float,
     kv_lengths: NDArray[np.int64],
     return_lse: bool,
+    settings: Settings,
 ) -> Any:
     """Launch every part and hand the results out as the caller's kind of array."""
     problem = operands.problem
@@ -163,7 +164,7 @@ def execute(
     out = to_bhsd(written.array.bits, operands.layout)
     views = operands.views
     work = launch.Launch(views["q"], views["k"], views["v"], out, lse, kv_lengths, scale)
-    threads = current().threads or cores()
+    threads = settings.threads or cores()
     for part in parts:
         heads = np.arange(problem.heads_q) if part.heads is None else np.array(part.heads, np.int64)
         launch.run(part.plan, part.compiled, work, heads, threads)
