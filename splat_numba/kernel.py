@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.errors import ArgumentError
+from splat_numba.formats.geometry import geometry
 from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
-from splat_numba.masks import Stored, describe, geometry_of
+from splat_numba.masks import Stored, describe
 from splat_numba.operands import (
     Operands,
     Written,
@@ -38,26 +39,21 @@ from splat_numba.settings import Settings, current
 @lru_cache(maxsize=256)
 def plan_for(mask: Stored, problem: Problem, threads: int | None) -> Plan:
     """The plan for one mask, remembered."""
-    geometry = geometry_of(mask, problem.seq_q, problem.seq_kv)
-    return make_plan(geometry, problem, machine(threads), describe(mask))
+    found = geometry(mask, problem.seq_q, problem.seq_kv)
+    return make_plan(found, problem, machine(threads), describe(mask))
 
 
 @lru_cache(maxsize=256)
 def compiled_for(mask: Stored, problem: Problem, settings: Settings) -> tuple[Plan, Compiled]:
     """Plan and machine code for one mask, remembered."""
     plan = plan_for(mask, problem, settings.threads)
-    return plan, _compiled_text(launch.render(plan).text, plan, settings)
+    source = launch.render(plan)
+    if (source, settings) not in _compiled:  # masks that differ in tables only share one text
+        _compiled[source, settings] = launch.compile_plan(plan, settings, source)
+    return plan, _compiled[source, settings]
 
 
-_texts: dict[tuple[str, Settings], Compiled] = {}
-
-
-def _compiled_text(text: str, plan: Plan, settings: Settings) -> Compiled:
-    """Masks that differ in tables only share one text, and so one compilation."""
-    key = (text, settings)
-    if key not in _texts:
-        _texts[key] = launch.compile_plan(plan, settings)
-    return _texts[key]
+_compiled: dict[tuple[KernelSource, Settings], Compiled] = {}
 
 
 @dataclass(frozen=True, slots=True)

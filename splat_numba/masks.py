@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
-from splat_numba.formats.geometry import Geometry
 from splat_numba.formats.patterns import Pattern
 
 OneMask: TypeAlias = Pattern | ACSR | NDArray[np.bool_]
@@ -73,10 +72,3 @@ def describe(mask: Stored) -> str:
         return repr(mask)
     rows, cols = mask.shape
     return f"a stored mask of {rows} x {cols}, {mask.nnz} pairs kept"
-
-
-def geometry_of(mask: Stored, seq_q: int, seq_kv: int) -> Geometry:
-    """Bands of a stored mask."""
-    if isinstance(mask, Pattern):
-        return Geometry.of_pattern(mask, (seq_q, seq_kv))
-    return Geometry(mask.shape, None, mask.runs)

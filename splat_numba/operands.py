@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.gen.problem import Problem
-from splat_numba.runtime.arrays import Array, check_out, export_array, import_array
+from splat_numba.runtime.arrays import Array, check_out, empty, export_array, import_array
 
 LAYOUTS = {"bhsd": ("batch", "heads", "seq", "dim"), "bshd": ("batch", "seq", "heads", "dim")}
 LARGEST_DIM = 256
@@ -153,8 +153,7 @@ def prepare_out(out: Any, operands: Operands) -> Written:
     """The caller's ``out``, checked, or a fresh array."""
     shape, dtype = result_shape(operands), operands.problem.dtype
     if out is None:
-        bits = np.empty(shape, np.uint16 if operands.problem.itemsize == 2 else dtype)
-        return Written(Array(bits, dtype, "numpy"), None)
+        return Written(Array(empty(shape, dtype), dtype, "numpy"), None)
     given = import_array("out", out)
     if given.shape != shape:
         raise ArgumentError(f"out wanted of shape {shape}, got {given.shape}. Leave it out, or give one of this shape.")

@@ -13,11 +13,10 @@ from splat_numba.api import check_backend
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.masks import OneMask, store_mask
 from splat_numba.operands import check_heads, check_sizes
 from splat_numba.runtime import packed_launch
-from splat_numba.runtime.arrays import Array, export_array, import_array
+from splat_numba.runtime.arrays import Array, empty, export_array, import_array
 from splat_numba.settings import current
 
 
@@ -50,7 +49,7 @@ def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "
     factor = _check_scale(scale)
     stored = store_mask(mask, q4.shape[2], k4.shape[2])
     acsr = _stored_pattern(stored, q4.shape[2], k4.shape[2]) if isinstance(stored, Pattern) else stored
-    values = _empty((*q4.shape[:2], acsr.nnz), first.dtype)
+    values = empty((*q4.shape[:2], acsr.nnz), first.dtype)
     packed_launch.run_sddmm(q4, k4, values, acsr, first.dtype, factor, current())
     return export_array(values.reshape(*first.shape[:-2], acsr.nnz), first.dtype, q)
 
@@ -67,7 +66,7 @@ def softmax(values: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
     _check_acsr(acsr)
     given = import_array("values", values)
     _check_values(given, acsr)
-    weights = _empty(given.shape, given.dtype)
+    weights = empty(given.shape, given.dtype)
     packed_launch.run_softmax(_lead(given.bits, 3), _lead(weights, 3), acsr, given.dtype, current())
     return export_array(weights, given.dtype, values)
 
@@ -102,7 +101,7 @@ def spmm(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
             f"v wanted with a number of heads that divides the values' {heads_q}, got {heads_kv}. Check the heads axis."
         )
     check_sizes(seq_q, seq_kv, 1, v4.shape[3])
-    out = _empty((*values3.shape[:2], seq_q, v4.shape[3]), given.dtype)
+    out = empty((*values3.shape[:2], seq_q, v4.shape[3]), given.dtype)
     packed_launch.run_spmm(values3, v4, out, acsr, given.dtype, current())
     return export_array(out.reshape(*given.shape[:-1], *out.shape[2:]), given.dtype, values)
 
@@ -111,10 +110,6 @@ def spmm(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
 def _stored_pattern(pattern: Pattern, seq_q: int, seq_kv: int) -> ACSR:
     """The runs of a pattern, remembered: making them can take longer than using them."""
     return ACSR.from_pattern(pattern, seq_q, seq_kv)
-
-
-def _empty(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    return np.empty(shape, np.uint16 if ITEMSIZE[dtype] == 2 else dtype)
 
 
 def _lead(array: NDArray[Any], axes: int) -> NDArray[Any]:

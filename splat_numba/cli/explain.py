@@ -12,8 +12,6 @@ from splat_numba.cli.cases import shortened
 from splat_numba.cli.console import output
 from splat_numba.cli.drawing import draw, gallery
 from splat_numba.cli.options import (
-    LARGEST_DIM,
-    LARGEST_LENGTH,
     CommandError,
     add_backend_options,
     add_command,
@@ -23,6 +21,7 @@ from splat_numba.cli.options import (
 )
 from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.plan import Plan
+from splat_numba.operands import LARGEST_DIM, LARGEST_LENGTH
 
 DOTS = 48
 LONGEST_DRAWN = 1 << 20  # a picture takes time and memory in proportion to the rows: a second at a million

@@ -8,11 +8,10 @@ from typing import Any
 
 from splat_numba.formats.parse import parse
 from splat_numba.formats.patterns import Pattern
+from splat_numba.operands import LARGEST_DIM, LARGEST_LENGTH
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
-LARGEST_DIM = 256
-LARGEST_LENGTH = 2**31 - 1
 
 
 class CommandError(Exception):

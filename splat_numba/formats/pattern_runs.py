@@ -13,9 +13,10 @@ from splat_numba.errors import PatternError, PatternTypeError
 from splat_numba.formats import leaf_runs, runs
 from splat_numba.formats import pattern_nodes as nodes
 from splat_numba.formats.bounds import evaluate
-from splat_numba.formats.closed_form import Edge, Lattice, Term, closed_form
+from splat_numba.formats.closed_form import Term, closed_form
 from splat_numba.formats.pattern_checks import integer
 from splat_numba.formats.runs import Runs
+from splat_numba.formats.terms import phase, row_of
 
 __all__ = ["check_lengths", "pattern_runs"]
 
@@ -118,23 +119,11 @@ def _evaluate(terms: tuple[Term, ...], seq_q: int, seq_kv: int) -> Runs:
 
 def _triples(term: Term, seq_q: int, seq_kv: int) -> tuple[NDArray[np.int64], ...]:
     """(row, start, step, count) of the term: one run for each of its rows, possibly empty."""
-    rows = np.arange(_row(term.row_lo, seq_q, seq_kv), _row(term.row_hi, seq_q, seq_kv), dtype=np.int64)
+    rows = np.arange(row_of(term.row_lo, seq_q, seq_kv), row_of(term.row_hi, seq_q, seq_kv), dtype=np.int64)
     lo = np.maximum(evaluate(term.lo, rows, seq_q, seq_kv), 0)
     hi = np.minimum(evaluate(term.hi, rows, seq_q, seq_kv), seq_kv)
     step = term.lattice.step
     if step == 1:
         return rows, lo, np.ones_like(lo), hi - lo
-    start = lo + (_phase(term.lattice, rows, seq_kv - seq_q) - lo) % step
+    start = lo + (phase(term.lattice, rows, seq_q, seq_kv) - lo) % step
     return rows, start, np.full_like(lo, step), -((start - hi) // step)
-
-
-def _row(edge: Edge | None, seq_q: int, seq_kv: int) -> int:
-    if edge is None:
-        return seq_q
-    return min(max(edge.value - (seq_kv - seq_q if edge.aligned else 0), 0), seq_q)
-
-
-def _phase(lattice: Lattice, rows: NDArray[np.int64], delta: int) -> NDArray[np.int64] | int:
-    if not lattice.diagonal:
-        return lattice.shift
-    return rows + (lattice.shift + (delta if lattice.aligned else 0))

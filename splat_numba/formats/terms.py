@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from splat_numba.formats.bounds import Bound, Span, clamped, interval_empty
 
 
@@ -66,6 +69,20 @@ class Term:
         """The same pairs with bounds as simple as the row range permits."""
         span = self.span
         return replace(self, lo=clamped(self.lo, span), hi=clamped(self.hi, span))
+
+
+def row_of(edge: Edge | None, seq_q: int, seq_kv: int) -> int:
+    """The row that an edge stands for, None being the end, clamped to [0, seq_q]."""
+    if edge is None:
+        return seq_q
+    return min(max(edge.value - (seq_kv - seq_q if edge.aligned else 0), 0), seq_q)
+
+
+def phase(lattice: Lattice, rows: NDArray[np.int64], seq_q: int, seq_kv: int) -> NDArray[np.int64] | int:
+    """A column of each row's lattice, inside the sequence or not; one for all rows where it is not diagonal."""
+    if not lattice.diagonal:
+        return lattice.shift
+    return rows + (lattice.shift + (seq_kv - seq_q if lattice.aligned else 0))
 
 
 FIRST_ROW: Final = Edge(0)

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from splat_numba.formats.bounds import evaluate
 from splat_numba.formats.sweep import exclusive_sum
+from splat_numba.formats.terms import phase
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import ClosedPass, Pass, Segment, TablePass
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.problem import ITEMSIZE, Problem
 
 Ints = NDArray[np.int64]
 
@@ -93,8 +94,7 @@ def _count_segment(
     low = np.maximum(evaluate(segment.lo, row, seq_q, seq_kv), 0)
     high = np.minimum(evaluate(segment.hi, row, seq_q, seq_kv), seq_kv)
     if lattice.step > 1:
-        shift = lattice.shift + (seq_kv - seq_q if lattice.aligned else 0)
-        base = (row[:, :1] + shift) % lattice.step if lattice.diagonal else np.int64(lattice.shift)
+        base = phase(lattice, row[:, :1], seq_q, seq_kv) % lattice.step
         low, high = -(-(low - base) // lattice.step), -(-(high - base) // lattice.step)
     filled = present & (low < high)
     start = np.where(filled, low, np.iinfo(np.int64).max).min(axis=1)
@@ -134,7 +134,7 @@ def _count_table(one: TablePass) -> Count:
 
 def predict(count: Count, problem: Problem, machine: Machine, tile_q: int, *, resumes: bool = False) -> float:
     """Seconds that one pass takes for the whole problem (all batches and heads, all cores)."""
-    lanes = machine.lanes(8 if problem.compute_dtype == "float64" else 4)
+    lanes = machine.lanes(ITEMSIZE[problem.compute_dtype])
     dims = problem.head_dim + problem.value_dim
     masked = 1.0 - count.full / count.tiles if count.tiles else 0.0
     weight = WEIGHT_NS + masked * (MASKED_WEIGHT_NS - WEIGHT_NS)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from splat_numba.gen.plan import ClosedPass, Pass, Plan
-
-if TYPE_CHECKING:
-    from splat_numba.gen.plan import Choice
+from splat_numba.gen.plan import Choice, ClosedPass, Pass, Plan
 
 REFUSED_SHOWN = 3
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.machine import Machine
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.problem import ITEMSIZE, accumulator
 
 Operator = Literal["sddmm", "softmax", "spmm"]
 
@@ -36,7 +36,7 @@ class PackedPlan:
     @property
     def compute_dtype(self) -> str:
         """What is accumulated: float64 for float64, float32 for everything else."""
-        return "float64" if self.dtype == "float64" else "float32"
+        return accumulator(self.dtype)
 
     @property
     def vectors(self) -> int:
@@ -95,7 +95,7 @@ def make_packed_plan(
 ) -> PackedPlan:
     """Decide. Softmax sees rows only, so all masks share its kernel."""
     rows_only = operator == "softmax"
-    width = machine.lanes(max(ITEMSIZE[dtype], 4))
+    width = machine.lanes(ITEMSIZE[accumulator(dtype)])
     return PackedPlan(
         operator=operator,
         dtype=dtype,

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from splat_numba.formats.bounds import Bound
 from splat_numba.formats.closed_form import Edge, Lattice
+from splat_numba.formats.terms import row_of
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.problem import Problem
 
@@ -43,9 +44,7 @@ class ClosedPass:
 
     def row_range(self, seq_q: int, seq_kv: int) -> tuple[int, int]:
         """First row and one past the last, clamped to [0, seq_q]."""
-        low = edge_row(self.row_lo, seq_q, seq_kv)
-        high = seq_q if self.row_hi is None else edge_row(self.row_hi, seq_q, seq_kv)
-        return min(max(low, 0), seq_q), min(max(high, 0), seq_q)
+        return row_of(self.row_lo, seq_q, seq_kv), row_of(self.row_hi, seq_q, seq_kv)
 
     def grid(self, seq_q: int, seq_kv: int) -> tuple[int, int]:
         """(residue classes that have rows, row blocks in each)."""
@@ -172,11 +171,3 @@ class Plan:
         from splat_numba.gen.explain import as_dict
 
         return as_dict(self)
-
-
-def edge_row(edge: Edge, seq_q: int, seq_kv: int) -> int:
-    """The row that an edge stands for, not clamped."""
-    return edge.value - (seq_kv - seq_q if edge.aligned else 0)
-
-
-__all__ = ["Choice", "ClosedPass", "Cost", "Pass", "Plan", "Segment", "TablePass", "TileTable", "edge_row"]

@@ -54,7 +54,7 @@ def _cost(passes: Sequence[Pass], problem: Problem, machine: Machine) -> Cost:
 
 
 def _dense_choice(cost: Cost) -> Choice:
-    ratio = cost.dense_seconds / cost.seconds if cost.seconds else 1.0
+    ratio = cost.dense_seconds / cost.seconds
     verdict = f"predicted {ratio:.2f}x as fast as dense attention of the same shapes"
     if ratio < 1.1:
         verdict += ": dense attention would be as fast"

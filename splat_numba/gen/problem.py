@@ -7,6 +7,11 @@ from dataclasses import dataclass
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 
+def accumulator(dtype: str) -> str:
+    """What sums of ``dtype`` are kept in: float64 for float64, float32 for everything else."""
+    return "float64" if dtype == "float64" else "float32"
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """seq_q, seq_kv: tokens; head_dim, value_dim: elements; dtype: "float16", "bfloat16", "float32" or "float64"."""
@@ -23,7 +28,7 @@ class Problem:
     @property
     def compute_dtype(self) -> str:
         """What is accumulated: float64 for float64, float32 for everything else."""
-        return "float64" if self.dtype == "float64" else "float32"
+        return accumulator(self.dtype)
 
     @property
     def itemsize(self) -> int:

@@ -112,6 +112,11 @@ def narrow(values: NDArray[np.float32], dtype: str) -> NDArray[np.uint16]:
     return (np.where(np.isnan(values), quiet, rounded) >> np.uint32(16)).astype(np.uint16)
 
 
+def empty(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """A fresh array for results, 16-bit ones as uint16."""
+    return np.empty(shape, np.uint16 if ITEMSIZE[dtype] == 2 else dtype)
+
+
 def check_out(out: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> None:
     """Raise ArgumentError if results cannot be written to ``out`` without harm."""
     if not out.flags.writeable:

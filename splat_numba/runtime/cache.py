@@ -10,13 +10,13 @@ import hashlib
 import os
 import stat
 import warnings
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from splat_numba.settings import Settings
 
 
-@lru_cache(maxsize=1)
+@cache
 def version_tag() -> str:
     """Changes with every version of this package, of Numba, and of the modules that generated text imports."""
     import numba
@@ -38,14 +38,7 @@ def folder(settings: Settings) -> Path | None:
         import platformdirs
 
         base = Path(platformdirs.user_cache_dir("splat-numba"))
-    path = base / version_tag()
-    if not path.is_dir():
-        _prepared.cache_clear()  # never made, or deleted since
-    return _prepared(path, base)
-
-
-@lru_cache(maxsize=32)
-def _prepared(path: Path, base: Path) -> Path | None:
+    path = base / version_tag()  # looked at anew for each compilation: it may have been deleted, or opened to others
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
         for one in (base, path):
@@ -74,7 +67,9 @@ def _untrusted(path: Path) -> str | None:
     return None
 
 
+@cache
 def _warn(message: str) -> None:
+    """Once a process: what is wrong with the folder is so for every kernel."""
     warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 

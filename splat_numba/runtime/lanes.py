@@ -16,7 +16,7 @@ from numba.core import config
 from numba.extending import intrinsic
 from numba.np.numpy_support import from_dtype
 
-from splat_numba.runtime.simd import INT32, Vector
+from splat_numba.runtime.simd import INT32, Vector, float_type
 
 STORED = {"float16": types.uint16, "bfloat16": types.uint16, "float32": types.float32, "float64": types.float64}
 
@@ -30,7 +30,7 @@ def reader(dtype: str, width: int, count: int, contiguous: bool) -> Any:
     """
     stored = STORED[dtype]
     scalar = types.float64 if dtype == "float64" else types.float32
-    item = ir.IntType(16) if stored is types.uint16 else _float(scalar)
+    item = ir.IntType(16) if stored is types.uint16 else float_type(scalar)
     some = ir.VectorType(item, count)
 
     @intrinsic
@@ -79,10 +79,6 @@ def reductions(dtype: str, width: int) -> tuple[Any, Any, Any]:
         return vector(types.UniTuple(vector, width)), codegen
 
     return add_lanes, largest_lane, add_each
-
-
-def _float(scalar: types.Float) -> ir.Type:
-    return ir.FloatType() if scalar.bitwidth == 32 else ir.DoubleType()
 
 
 def _add(builder: Any, a: Any, b: Any) -> Any:

@@ -12,25 +12,21 @@ from numba import types
 from numpy.typing import NDArray
 
 from splat_numba.gen.plan import Plan, TablePass
-from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.cpu.attention import render_attention
 from splat_numba.runtime.arrays import narrow
 from splat_numba.runtime.compile import Compiled, compile_source, dump
+from splat_numba.runtime.lanes import STORED
 from splat_numba.runtime.source import KernelSource
 from splat_numba.runtime.threads import parallel_for
 from splat_numba.settings import Settings
 
 
-def _numba_type(dtype: str) -> Any:
-    return {2: types.uint16, 4: types.float32, 8: types.float64}[ITEMSIZE[dtype]]
-
-
 def _signature(plan: Plan, table: bool) -> Any:
     """Of a pass: any strides, and read-only inputs welcome."""
-    compute, stored = _numba_type(plan.problem.compute_dtype), _numba_type(plan.problem.dtype)
+    compute, stored = STORED[plan.problem.compute_dtype], STORED[plan.problem.dtype]
     operand = types.Array(stored, 4, "A", readonly=True)
     integers = types.Array(types.int64, 1, "C", readonly=True)
-    out, lse = types.Array(_numba_type(plan.out_dtype), 4, "A"), types.Array(compute, 3, "A")
+    out, lse = types.Array(STORED[plan.out_dtype], 4, "A"), types.Array(compute, 3, "A")
     numbers = (types.int64,) * 4
     arguments: tuple[Any, ...] = (*numbers, operand, operand, operand, out, lse, integers, integers, compute)
     if table:

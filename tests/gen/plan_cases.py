@@ -1,12 +1,12 @@
 """Plans for a machine that does not depend on where the tests run."""
 
 from splat_numba.formats.acsr import ACSR
-from splat_numba.formats.geometry import Geometry
+from splat_numba.formats.geometry import Geometry, geometry
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
-from splat_numba.masks import describe, geometry_of, store_mask
+from splat_numba.masks import describe, store_mask
 
 MACHINE = Machine(vector_bytes=32, vector_registers=16, cores=2)
 
@@ -18,9 +18,7 @@ def problem_of(seq_q: int, seq_kv: int, dtype: str = "float32", dim: int = 8) ->
 def plan_of(mask, seq_q: int, seq_kv: int, dtype: str = "float32", dim: int = 8, machine: Machine = MACHINE) -> Plan:
     """The plan for a Pattern, an ACSR or a bool array."""
     stored = store_mask(mask, seq_q, seq_kv)
-    return make_plan(
-        geometry_of(stored, seq_q, seq_kv), problem_of(seq_q, seq_kv, dtype, dim), machine, describe(stored)
-    )
+    return make_plan(geometry(stored, seq_q, seq_kv), problem_of(seq_q, seq_kv, dtype, dim), machine, describe(stored))
 
 
 def table_plan_of(mask, seq_q: int, seq_kv: int, dtype: str = "float32", dim: int = 8) -> Plan:

@@ -71,7 +71,6 @@ def test_a_folder_that_others_can_write_to_is_refused_and_left_alone(tmp_path, w
     opened.mkdir(parents=True, mode=0o700)
     for mode in (0o770, 0o707):
         opened.chmod(mode)
-        cache._prepared.cache_clear()
         with pytest.warns(RuntimeWarning, match="can be written by others") as caught:
             result = compiled(folder)
         assert str(caught[0].message) == (
