@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
+from splat_numba.cpu_kernel import CPU
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
+from splat_numba.executor import Executor
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import ITEMSIZE, Problem
-from splat_numba.kernel import Kernel, Part, compiled_for, execute, plan_for
-from splat_numba.masks import Mask, split_heads, store_mask
-from splat_numba.operands import (
-    check_heads,
-    check_kv_lengths,
-    check_layout,
-    check_scale,
-    check_sizes,
-    import_operands,
-    prepare_out,
-)
+from splat_numba.kernel import Given, Kernel, split_parts
+from splat_numba.masks import Mask, store_mask
+from splat_numba.operands import check_heads, check_layout, check_scale, check_sizes
+from splat_numba.runtime.arrays import on_gpu
 from splat_numba.settings import current
 
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
+CUDA_TARGETS = ("sm_90a", "sm_80", "simt")
 
 
 def attention(
@@ -46,6 +42,11 @@ def attention(
     head. scale: 1/sqrt(head_dim) unless given. kv_lengths: integers (batch,); keys at or beyond an entry's length are
     not kept. out: an array for the result, of its shape and dtype, apart from the inputs.
 
+    backend: "auto" runs where q is: on its GPU, or on the CPU. "cuda" takes NumPy arrays too, and copies them to the
+    first GPU and back. A GPU takes float16 and bfloat16; work goes to the framework's current stream, and nothing
+    waits for it, except with JAX and NumPy. kv_lengths may then be on the GPU too, where their values are not checked.
+    target: "sm_90a" (Hopper) alone in this version. docs/gpu.md says which arrays are copied there.
+
     Returns out, of q's dtype and kind, or (out, lse): the natural-log log-sum-exp, float32 (float64 for float64),
     (batch, heads_q, seq_q). A row that attends to nothing gives 0 and -inf. Sums are kept in float32 (float64 for
     float64). NaN or inf in a query or a kept key reaches its own rows only; in a *value* it may reach other rows of the
@@ -55,18 +56,8 @@ def attention(
     Raises ArgumentError (ArgumentTypeError for types), PatternError for lengths that do not fit the pattern,
     FormatError for a malformed mask, BackendError for a backend that is not there.
     """
-    check_backend(backend, target)
-    operands = import_operands(q, k, v, layout)
-    problem = operands.problem
-    factor = check_scale(scale, problem.head_dim)
-    lengths = check_kv_lengths(kv_lengths, operands)
-    written = prepare_out(out, operands)
-    settings = current()
-    parts = tuple(
-        Part(stored, heads, *compiled_for(stored, problem, settings))
-        for stored, heads in split_heads(mask, problem.heads_q, problem.seq_q, problem.seq_kv)
-    )
-    return execute(parts, operands, written, q, factor, lengths, return_lse, settings)
+    executor = choose_executor(backend, target, q)
+    return executor.attend(Given(mask, executor, layout, scale), q, k, v, kv_lengths, out, return_lse)
 
 
 def plan(
@@ -90,10 +81,10 @@ def plan(
     included. value_dim is head_dim, heads_kv is heads_q unless given. Allocates nothing of the size of the mask where
     the mask is a Pattern in closed form. Raises as attention() does.
     """
-    check_backend(backend, target)
+    executor = choose_executor(backend, target)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
-    return plan_for(store_mask(mask, seq_q, seq_kv), problem, current().threads)
+    return executor.plan(store_mask(mask, seq_q, seq_kv), problem, 1.0, current())
 
 
 def compile(
@@ -115,33 +106,54 @@ def compile(
     """The kernel that attention() would use, for calling again and again: ``kernel(q, k, v, kv_lengths=None, ...)``.
 
     Arguments as in plan(); mask may be a list, one a query head. Batch and head counts may vary between calls; made
-    from a Pattern in closed form, the kernel serves every length. Raises as attention() does.
+    from a Pattern in closed form, the kernel serves every length. backend="cuda" needs no GPU until the kernel is
+    called. Raises as attention() does.
     """
-    check_backend(backend, target)
+    executor = choose_executor(backend, target)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
     factor = check_scale(scale, head_dim)
-    settings = current()
-    several = isinstance(mask, (list, tuple))
-    parts = tuple(
-        Part(stored, heads if several else None, *compiled_for(stored, problem, settings))
-        for stored, heads in split_heads(mask, problem.heads_q, seq_q, seq_kv)
-    )
-    return Kernel(parts, problem, factor, layout)
+    parts = split_parts(executor, mask, problem, factor, current())
+    return Kernel(parts, problem, factor, layout, executor)
 
 
-def check_backend(backend: str, target: str | None) -> None:
-    """Raise BackendError unless the CPU is meant: the only backend so far."""
+def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor:
+    """The backend to run on: with "auto", where q is. Raises BackendError for what this version has not."""
     if backend not in BACKENDS:
         raise BackendError(
             f"backend wanted as one of {', '.join(BACKENDS)}, got {backend!r}. Leave it out to choose for you."
         )
-    if backend in ("cuda", "emulate"):
+    if backend == "emulate":
         raise BackendError(
-            f"backend {backend!r} is not in this version, which has 'cpu' alone. Leave backend out, or give 'cpu'."
+            "backend 'emulate' is not in this version, which has 'cpu' and 'cuda'. Leave backend out, or give 'cpu'."
         )
+    if backend == "cuda" or (backend == "auto" and (on_gpu(q) or target in CUDA_TARGETS)):
+        if target not in (None, "sm_90a"):
+            _refuse_target(backend, target)
+        from splat_numba.gpu_kernel import CUDA
+
+        return CUDA
     if target not in (None, "cpu"):
         raise BackendError(f"target wanted as None or 'cpu' for backend {backend!r}, got {target!r}. Leave it out.")
+    return CPU
+
+
+def _refuse_target(backend: str, target: str | None) -> NoReturn:
+    if target in CUDA_TARGETS:
+        raise BackendError(
+            f"target {target!r} is not in this version, which has 'sm_90a' (Hopper) alone. "
+            "Leave target out, or give backend='cpu'."
+        )
+    raise BackendError(f"target wanted as None or 'sm_90a' for backend {backend!r}, got {target!r}. Leave it out.")
+
+
+def check_backend(backend: str, target: str | None) -> None:
+    """Raise BackendError unless the CPU is meant: the only backend of the packed operators."""
+    if backend == "cuda":
+        raise BackendError(
+            "backend 'cuda' has attention alone in this version. Leave backend out, or give 'cpu', with arrays there."
+        )
+    choose_executor(backend, target)
 
 
 def make_problem(

@@ -4,66 +4,51 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from splat_numba.cpu_kernel import CPU
 from splat_numba.errors import ArgumentError
-from splat_numba.formats.geometry import geometry
+from splat_numba.executor import Executor, Part
+from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
-from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
-from splat_numba.masks import Stored, describe
-from splat_numba.operands import (
-    Operands,
-    Written,
-    check_kv_lengths,
-    export_lse,
-    import_operands,
-    prepare_out,
-    to_bhsd,
-)
-from splat_numba.runtime import launch
-from splat_numba.runtime.arrays import export_array
-from splat_numba.runtime.compile import Compiled
-from splat_numba.runtime.device import cores, machine
+from splat_numba.masks import Mask, split_heads
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 
 
-@lru_cache(maxsize=256)
-def plan_for(mask: Stored, problem: Problem, threads: int | None) -> Plan:
-    """The plan for one mask, remembered."""
-    found = geometry(mask, problem.seq_q, problem.seq_kv)
-    return make_plan(found, problem, machine(threads), describe(mask))
-
-
-@lru_cache(maxsize=256)
-def compiled_for(mask: Stored, problem: Problem, settings: Settings) -> tuple[Plan, Compiled]:
-    """Plan and machine code for one mask, remembered."""
-    plan = plan_for(mask, problem, settings.threads)
-    source = launch.render(plan)
-    if (source, settings) not in _compiled:  # masks that differ in tables only share one text
-        _compiled[source, settings] = launch.compile_plan(plan, settings, source)
-    return plan, _compiled[source, settings]
-
-
-_compiled: dict[tuple[KernelSource, Settings], Compiled] = {}
-
-
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One mask and the query heads that use it; heads None: all, however many there are."""
+class Given:
+    """The recipe of one attention() call: its mask, planned and compiled for the arrays of the call."""
 
-    mask: Stored
-    heads: tuple[int, ...] | None
-    plan: Plan
-    compiled: Compiled
+    mask: Mask
+    executor: Executor
+    layout: str
+    scale: float | None
+
+    @property
+    def identity(self) -> tuple[object, ...] | None:
+        """The mask or masks, if none of them can change."""
+        masks = self.mask if isinstance(self.mask, (list, tuple)) else (self.mask,)
+        return tuple(masks) if all(isinstance(mask, (Pattern, ACSR)) for mask in masks) else None
+
+    def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
+        """A part for every distinct mask."""
+        return split_parts(self.executor, self.mask, problem, scale, settings, ragged=ragged)
+
+
+def split_parts(
+    executor: Executor, mask: Mask, problem: Problem, scale: float, settings: Settings, *, ragged: bool = False
+) -> tuple[Part, ...]:
+    """A part for every distinct mask."""
+    several = isinstance(mask, (list, tuple))
+    return tuple(
+        executor.part(stored, heads if several else None, problem, scale, settings, ragged=ragged)
+        for stored, heads in split_heads(mask, problem.heads_q, problem.seq_q, problem.seq_kv)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +56,7 @@ class Kernel:
     """A compiled attention kernel; call it with arrays. Batch and head counts may vary from call to call.
 
     A kernel whose masks are Patterns in closed form serves every length; any other serves the lengths it was made for.
+    On a GPU other lengths, and key lengths a batch entry, are planned anew at their first call.
     ``parts``: one for every distinct mask; plan, source and path are the first one's.
     """
 
@@ -78,6 +64,7 @@ class Kernel:
     problem: Problem
     scale: float
     layout: str
+    executor: Executor = CPU
 
     @property
     def plan(self) -> Plan:
@@ -87,12 +74,13 @@ class Kernel:
     @property
     def source(self) -> str:
         """The generated Python source."""
-        return self.parts[0].compiled.source.text
+        return str(self.parts[0].compiled.source.text)
 
     @property
     def path(self) -> Path | None:
         """The file of the generated source, None if the cache folder cannot be used."""
-        return self.parts[0].compiled.path
+        path: Path | None = self.parts[0].compiled.path
+        return path
 
     def explain(self) -> str:
         """The plans in words."""
@@ -103,25 +91,51 @@ class Kernel:
 
         Raises ArgumentError for a kernel with several masks, CompileError where the text does not compile.
         """
-        if len(self.parts) > 1:
-            raise ArgumentError(f"kernel wanted with one mask, got {len(self.parts)}. Compile one for the mask alone.")
-        part = self.parts[0]
-        compiled = launch.compile_plan(part.plan, current(), KernelSource.from_file(path))
-        return replace(self, parts=(replace(part, compiled=compiled),))
+        part = self._only_part()
+        return replace(self, parts=(self.executor.with_source(part, KernelSource.from_file(path), current()),))
 
     @property
     def resources(self) -> dict[str, Any]:
-        """Facts about the machine code; on a CPU whether it came from the disk cache, for each part."""
-        return {"cached": [part.compiled.cached for part in self.parts]}
+        """Facts about the machine code: ``cached``, whether it came from the disk cache, for each part.
+
+        On a GPU also ``registers`` (of a thread) and ``shared_bytes`` (of a block), the most of any pass,
+        ``spill_bytes``, the sum, and ``warnings`` and ``log`` of the assembler.
+        """
+        return self.executor.resources(self.parts)
+
+    def ptx(self) -> str:
+        """The virtual assembly of the first mask's first pass. Raises BackendError for a CPU kernel."""
+        return str(self.executor.listing(self.parts[0], "ptx"))
+
+    def sass(self) -> str:
+        """The machine's assembly, likewise. Raises BackendError for a CPU kernel, or without a disassembler."""
+        return str(self.executor.listing(self.parts[0], "sass"))
+
+    @property
+    def cubin(self) -> bytes:
+        """The machine code, likewise. Raises BackendError for a CPU kernel."""
+        return bytes(self.executor.listing(self.parts[0], "cubin"))
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """The kernel itself: it cannot change."""
+        return (self,)
 
     def __call__(
         self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: bool = False
     ) -> Any:
         """Out, or (out, lse): see splat_numba.attention. Raises ArgumentError for shapes it was not compiled for."""
-        operands = import_operands(q, k, v, self.layout)
-        self._check(operands.problem)
-        lengths = check_kv_lengths(kv_lengths, operands)
-        return execute(self.parts, operands, prepare_out(out, operands), q, self.scale, lengths, return_lse, current())
+        return self.executor.attend(self, q, k, v, kv_lengths, out, return_lse)
+
+    def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
+        """The parts, made to fit the arrays. Raises ArgumentError, PatternError if they cannot."""
+        self._check(problem)
+        return tuple(self.executor.adapt(part, problem, scale, settings, ragged=ragged) for part in self.parts)
+
+    def _only_part(self) -> Part:
+        if len(self.parts) > 1:
+            raise ArgumentError(f"kernel wanted with one mask, got {len(self.parts)}. Compile one for the mask alone.")
+        return self.parts[0]
 
     def _check(self, given: Problem) -> None:
         """Refuse arrays that the kernel was not compiled for."""
@@ -129,7 +143,7 @@ class Kernel:
             self._check_same(argument, name, getattr(self.problem, name), getattr(given, name))
         lengths = (given.seq_q, given.seq_kv)
         for part in self.parts:
-            if isinstance(part.mask, Pattern) and part.plan.closed:
+            if isinstance(part.mask, Pattern) and self.executor.serves_every_length(part):
                 check_lengths(part.mask, *lengths)
             else:
                 self._check_same("q and k", "lengths", (self.problem.seq_q, self.problem.seq_kv), lengths)
@@ -142,27 +156,3 @@ class Kernel:
             raise ArgumentError(
                 f"{argument} wanted with {name} {wanted}, as compiled for, got {got}. Compile another kernel."
             )
-
-
-def execute(
-    parts: tuple[Part, ...],
-    operands: Operands,
-    written: Written,
-    like: Any,
-    scale: float,
-    kv_lengths: NDArray[np.int64],
-    return_lse: bool,
-    settings: Settings,
-) -> Any:
-    """Launch every part and hand the results out as the caller's kind of array."""
-    problem = operands.problem
-    lse = np.empty((problem.batch, problem.heads_q, problem.seq_q), problem.compute_dtype)
-    out = to_bhsd(written.array.bits, operands.layout)
-    views = operands.views
-    work = launch.Launch(views["q"], views["k"], views["v"], out, lse, kv_lengths, scale)
-    threads = settings.threads or cores()
-    for part in parts:
-        heads = np.arange(problem.heads_q) if part.heads is None else np.array(part.heads, np.int64)
-        launch.run(part.plan, part.compiled, work, heads, threads)
-    result = written.given if written.given is not None else export_array(written.array.bits, problem.dtype, like)
-    return (result, export_lse(lse, operands, like)) if return_lse else result

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,19 @@ from splat_numba.runtime.arrays import Array, check_out, empty, export_array, im
 LAYOUTS = {"bhsd": ("batch", "heads", "seq", "dim"), "bshd": ("batch", "seq", "heads", "dim")}
 LARGEST_DIM = 256
 LARGEST_LENGTH = 2**31 - 1  # tile bounds are int32 in the kernels
+_Number = TypeVar("_Number")
+
+
+class Described(Protocol):
+    """An imported array of any backend: its shape as the caller laid it out, and its dtype's name."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape."""
+
+    @property
+    def dtype(self) -> str:
+        """The name of its dtype."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +60,25 @@ def to_bhsd(array: NDArray[Any], layout: str) -> NDArray[Any]:
     return whole.swapaxes(1, 2) if layout == "bshd" else whole
 
 
+def bhsd_axes(values: tuple[_Number, ...], layout: str, missing: _Number) -> tuple[_Number, ...]:
+    """Sizes or strides of an array of 2 to 4 axes, as (batch, heads, seq, dim); missing: for the axes it has not."""
+    if len(values) == 2:
+        return (missing, missing, *values)
+    whole = (missing,) * (4 - len(values)) + values
+    return (whole[0], whole[2], whole[1], whole[3]) if layout == "bshd" else whole
+
+
 def import_operands(q: Any, k: Any, v: Any, layout: str) -> Operands:
     """Check q, k and v against each other. Raises ArgumentError, ArgumentTypeError or BackendError."""
     check_layout(layout)
     arrays = {name: import_array(name, array) for name, array in (("q", q), ("k", k), ("v", v))}
+    problem = check_operands(arrays, layout)
+    views = {name: to_bhsd(array.bits, layout) for name, array in arrays.items()}
+    return Operands(arrays, views, problem, layout, len(arrays["q"].shape))
+
+
+def check_operands(arrays: Mapping[str, Described], layout: str) -> Problem:
+    """The problem that q, k and v make. Raises ArgumentError, ArgumentTypeError where they do not fit together."""
     first = arrays["q"]
     if not 2 <= len(first.shape) <= 4:
         raise ArgumentError(
@@ -63,12 +92,12 @@ def import_operands(q: Any, k: Any, v: Any, layout: str) -> Operands:
             )
         if other.dtype != first.dtype:
             raise ArgumentTypeError(f"{name} wanted as {first.dtype} as q is, got {other.dtype}. Convert one of them.")
-    views = {name: to_bhsd(array.bits, layout) for name, array in arrays.items()}
-    return Operands(arrays, views, _problem(views, first.dtype), layout, len(first.shape))
+    shapes = {name: bhsd_axes(array.shape, layout, 1) for name, array in arrays.items()}
+    return _problem(shapes, first.dtype)
 
 
-def _problem(views: dict[str, NDArray[Any]], dtype: str) -> Problem:
-    (batch, heads_q, seq_q, head_dim), k, v = views["q"].shape, views["k"].shape, views["v"].shape
+def _problem(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> Problem:
+    (batch, heads_q, seq_q, head_dim), k, v = shapes["q"], shapes["k"], shapes["v"]
     heads_kv, seq_kv = k[1:3]
     wanted = (batch, heads_kv, seq_kv, head_dim)
     if k[0] != batch or k[3] != head_dim:
@@ -113,32 +142,44 @@ def check_scale(scale: float | None, head_dim: int) -> float:
     return float(scale)
 
 
-def check_kv_lengths(kv_lengths: Any, operands: Operands) -> NDArray[np.int64]:
-    """Key lengths, (batch,) int64; without any, the whole axis."""
-    batch, seq_kv = operands.problem.batch, operands.problem.seq_kv
+def check_kv_lengths(kv_lengths: Any, problem: Problem, axes: int) -> NDArray[np.int64]:
+    """Key lengths, (batch,) int64; without any, the whole axis. axes: of the caller's q."""
     if kv_lengths is None:
-        return np.full(batch, seq_kv, np.int64)
-    if operands.axes != 4:
-        raise ArgumentError(
-            f"kv_lengths needs a batch axis, got q with {operands.axes} axes. Give q[None], k[None], v[None]."
-        )
+        return np.full(problem.batch, problem.seq_kv, np.int64)
     lengths = np.asarray(kv_lengths)
-    if lengths.dtype.kind not in "iu":
-        raise ArgumentTypeError(
-            f"kv_lengths wanted as integers, got {lengths.dtype}. Convert them with .astype(np.int64)."
-        )
-    if lengths.shape != (batch,):
+    check_lengths_kind(lengths.shape, str(lengths.dtype), lengths.dtype.kind in "iu", problem, axes)
+    if lengths.size and not 0 <= int(lengths.min()) <= int(lengths.max()) <= problem.seq_kv:
         raise ArgumentError(
-            f"kv_lengths wanted of shape {(batch,)}, got {lengths.shape}. Give one length a batch entry."
+            f"kv_lengths wanted between 0 and seq_kv = {problem.seq_kv}, got {lengths.tolist()}. Correct them."
         )
-    if lengths.size and not 0 <= int(lengths.min()) <= int(lengths.max()) <= seq_kv:
-        raise ArgumentError(f"kv_lengths wanted between 0 and seq_kv = {seq_kv}, got {lengths.tolist()}. Correct them.")
     return np.ascontiguousarray(lengths, np.int64)
 
 
-def result_shape(operands: Operands) -> tuple[int, ...]:
+def check_lengths_kind(shape: tuple[int, ...], dtype: str, integers: bool, problem: Problem, axes: int) -> None:
+    """Raise unless kv_lengths are integers of shape (batch,) and there is a batch axis."""
+    if axes != 4:
+        raise ArgumentError(f"kv_lengths needs a batch axis, got q with {axes} axes. Give q[None], k[None], v[None].")
+    if not integers:
+        raise ArgumentTypeError(f"kv_lengths wanted as integers, got {dtype}. Convert them with .astype(np.int64).")
+    if shape != (problem.batch,):
+        raise ArgumentError(
+            f"kv_lengths wanted of shape {(problem.batch,)}, got {shape}. Give one length a batch entry."
+        )
+
+
+def result_shape(q: Described, problem: Problem) -> tuple[int, ...]:
     """Shape of out in the caller's layout."""
-    return (*operands.arrays["q"].shape[:-1], operands.problem.value_dim)
+    return (*q.shape[:-1], problem.value_dim)
+
+
+def check_fits(out: Described, shape: tuple[int, ...], dtype: str) -> None:
+    """Raise unless ``out`` has the result's shape and dtype."""
+    if out.shape != shape:
+        raise ArgumentError(f"out wanted of shape {shape}, got {out.shape}. Leave it out, or give one of this shape.")
+    if out.dtype != dtype:
+        raise ArgumentTypeError(
+            f"out wanted as {dtype} as q is, got {out.dtype}. Leave it out, or give one of this dtype."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +192,11 @@ class Written:
 
 def prepare_out(out: Any, operands: Operands) -> Written:
     """The caller's ``out``, checked, or a fresh array."""
-    shape, dtype = result_shape(operands), operands.problem.dtype
+    shape, dtype = result_shape(operands.arrays["q"], operands.problem), operands.problem.dtype
     if out is None:
         return Written(Array(empty(shape, dtype), dtype, "numpy"), None)
     given = import_array("out", out)
-    if given.shape != shape:
-        raise ArgumentError(f"out wanted of shape {shape}, got {given.shape}. Leave it out, or give one of this shape.")
-    if given.dtype != dtype:
-        raise ArgumentTypeError(
-            f"out wanted as {dtype} as q is, got {given.dtype}. Leave it out, or give one of this dtype."
-        )
+    check_fits(given, shape, dtype)
     check_out(given.bits, {name: array.bits for name, array in operands.arrays.items()})
     return Written(given, out)
 

@@ -128,9 +128,10 @@ MESSAGES = {
         lambda: attend(kv_lengths=[9]),
         "ArgumentError: kv_lengths wanted between 0 and seq_kv = 8, got [9]. Correct them.",
     ),
-    "backend cuda": (
+    "float32 on a GPU": (
         lambda: attend(backend="cuda"),
-        "BackendError: backend 'cuda' is not in this version, which has 'cpu' alone. Leave backend out, or give 'cpu'.",
+        "ArgumentTypeError: q wanted as float16 or bfloat16 for backend 'cuda', got float32. Convert it, or give "
+        "backend='cpu' with arrays there.",
     ),
     "unknown backend": (
         lambda: attend(backend="gpu"),

@@ -139,7 +139,7 @@ def _print_notes(console: Console, results: Sequence[Result], built: Sequence[Bu
     rows = sample_rows(plan.problem.seq_q).size
     used = max(result.checked.used for result in results)
     console.print(
-        f"Ran on {plan.target}: {plan.machine.cores} cores, {plan.machine.vector_bytes}-byte vectors. "
+        f"Ran on {plan.target}: {plan.cpu.cores} cores, {plan.cpu.vector_bytes}-byte vectors. "
         f"{rows} rows of every head checked; the largest error is {percent(used)} of what its tolerance allows."
     )
     fresh = [one for one in built if not one.cached]

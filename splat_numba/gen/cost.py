@@ -16,7 +16,7 @@ from splat_numba.formats.bounds import evaluate
 from splat_numba.formats.sweep import exclusive_sum
 from splat_numba.formats.terms import phase
 from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import ClosedPass, Pass, Segment, TablePass
+from splat_numba.gen.plan import ClosedPass, Segment, TablePass
 from splat_numba.gen.problem import ITEMSIZE, Problem
 
 Ints = NDArray[np.int64]
@@ -53,7 +53,7 @@ class Count:
         )
 
 
-def count_pass(one: Pass, seq_q: int, seq_kv: int, *, sampled: bool = False) -> Count:
+def count_pass(one: ClosedPass | TablePass, seq_q: int, seq_kv: int, *, sampled: bool = False) -> Count:
     """Work of one pass; ``sampled`` looks at no more than SAMPLED_BLOCKS blocks and scales up."""
     if isinstance(one, TablePass):
         return _count_table(one)

@@ -24,3 +24,14 @@ class Machine:
         4 x 2 of 16 registers: 97 GFLOP/s on one Zen 3 core, where 6 x 2 gave 88 and 3 x 4 (spilled) 40.
         """
         return 4 if self.vector_registers <= 16 else 8
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A Hopper GPU. shared_bytes: a block may use; registers: 32-bit, of one multiprocessor; name: the target."""
+
+    multiprocessors: int = 132
+    shared_bytes: int = 232448
+    registers: int = 65536
+    l2_bytes: int = 50 * 2**20
+    name: str = "sm_90a"

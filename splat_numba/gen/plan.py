@@ -2,8 +2,9 @@
 
 A plan is a sequence of *passes* over the rows. A pass cuts its rows into *row blocks* of ``tile_q`` rows and walks, for
 each, the key tiles that the block's rows need. A later pass that meets rows of an earlier one *resumes* their online
-softmax from (out, lse). There are two kinds: a ClosedPass holds expressions in the row index and serves every length; a
-TablePass holds tables made for one mask. Emitters see plans only, never patterns.
+softmax from (out, lse). There are three kinds: a ClosedPass holds expressions in the row index and serves every length;
+a TablePass holds tables made for one mask; a BoxPass holds tables of what a GPU's copy engine can fetch. Emitters see
+plans only, never patterns.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from splat_numba.formats.bounds import Bound
 from splat_numba.formats.closed_form import Edge, Lattice
 from splat_numba.formats.terms import row_of
-from splat_numba.gen.machine import Machine
+from splat_numba.gen.boxes import BoxPass
+from splat_numba.gen.machine import Gpu, Machine
 from splat_numba.gen.problem import Problem
 
 
@@ -95,7 +97,7 @@ class TablePass:
         return 1, len(self.table.block_ptr) - 1
 
 
-Pass = ClosedPass | TablePass
+Pass = ClosedPass | TablePass | BoxPass
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +137,13 @@ class Plan:
     """The decisions for one mask and problem on one target.
 
     label: a short name of the mask for file names; covered: the passes visit every row, so nothing needs filling first;
-    closed: every pass is a ClosedPass, so the kernel serves every length.
+    closed: every pass is a ClosedPass, so the kernel serves every length. A plan of box passes is made for its lengths
+    and so is not closed; its kernels nevertheless serve every mask and length of the same Traits.
     """
 
     problem: Problem
     target: str
-    machine: Machine
+    machine: Machine | Gpu
     label: str
     mask: str
     bands: int
@@ -150,13 +153,22 @@ class Plan:
     choices: tuple[Choice, ...]
 
     @property
+    def cpu(self) -> Machine:
+        """The machine of a plan for CPUs. Raises TypeError for another target's."""
+        if isinstance(self.machine, Machine):
+            return self.machine
+        raise TypeError(f"plan wanted for a CPU, got one for {self.target}.")
+
+    @property
     def closed(self) -> bool:
         """Whether the kernel serves every length."""
         return all(isinstance(p, ClosedPass) for p in self.passes)
 
     @property
     def out_dtype(self) -> str:
-        """What the kernel writes: between two passes 16-bit outputs are kept in float32, so they are rounded once."""
+        """What the kernel writes: on CPUs 16-bit outputs are kept in float32 between two passes, so rounded once."""
+        if any(isinstance(p, BoxPass) for p in self.passes):
+            return self.problem.dtype
         resumes = not self.covered or any(p.resumes for p in self.passes)
         return self.problem.compute_dtype if resumes else self.problem.dtype
 

@@ -9,20 +9,36 @@ from dataclasses import replace
 from splat_numba.formats.bounds import END, Const
 from splat_numba.formats.closed_form import Edge, Lattice
 from splat_numba.formats.geometry import Geometry
+from splat_numba.gen.box_cost import count_box_pass, predict_box, predict_dense
+from splat_numba.gen.box_passes import box_passes
+from splat_numba.gen.box_shapes import candidates
+from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.closed_passes import closed_passes, covers_all_rows
 from splat_numba.gen.cost import Count, count_pass, predict
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import Choice, ClosedPass, Cost, Pass, Plan, Segment
+from splat_numba.gen.machine import Gpu, Machine
+from splat_numba.gen.plan import Choice, ClosedPass, Cost, Plan, Segment, TablePass
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.table_passes import table_passes
 
 
-def make_plan(geometry: Geometry, problem: Problem, machine: Machine, mask: str, target: str = "cpu") -> Plan:
+def make_plan(
+    geometry: Geometry,
+    problem: Problem,
+    machine: Machine | Gpu,
+    mask: str,
+    target: str = "cpu",
+    *,
+    ragged: bool = False,
+    negate: bool = False,
+) -> Plan:
     """The plan of ``problem`` for a mask of this geometry. mask: its description, in words for people.
 
-    Raises PlanError where no tile size suits the machine.
+    target: of a CPU; a Gpu names its own. ragged: key lengths differ between batch entries; negate: the scale is
+    negative; both matter on a Gpu only. Raises PlanError where no tile size suits the machine, or a Gpu the dtype.
     """
-    passes: Sequence[Pass]
+    if isinstance(machine, Gpu):
+        return _gpu_plan(geometry, problem, machine, mask, ragged=ragged, negate=negate)
+    passes: Sequence[ClosedPass | TablePass]
     if geometry.terms is not None:
         closed, choices, bands = closed_passes(geometry.terms, problem, machine)
         covered = covers_all_rows(closed)
@@ -36,12 +52,29 @@ def make_plan(geometry: Geometry, problem: Problem, machine: Machine, mask: str,
     return Plan(problem, target, machine, label, mask, bands, tuple(passes), covered, cost, tuple(choices))
 
 
+def _gpu_plan(geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, *, ragged: bool, negate: bool) -> Plan:
+    passes, choices, bands = box_passes(geometry.table, problem, gpu, ragged=ragged, negate=negate)
+    cost = _gpu_cost(passes, problem, gpu)
+    label = _label(mask) if geometry.terms is not None else "table"
+    choices = [*choices, _dense_choice(cost)]
+    return Plan(problem, gpu.name, gpu, label, mask, bands, tuple(passes), True, cost, tuple(choices))
+
+
+def _gpu_cost(passes: Sequence[BoxPass], problem: Problem, gpu: Gpu) -> Cost:
+    total, seconds = Count(), 0.0
+    for one in passes:
+        total += count_box_pass(one)
+        seconds += predict_box(one, problem, gpu)
+    dense_seconds = min(predict_dense(traits, problem, gpu) for traits in candidates(problem, gpu))
+    return Cost(total.kept, total.area, total.blocks, total.tiles, total.full, seconds, dense_seconds)
+
+
 def _label(mask: str) -> str:
     """Names of the constructors in a pattern's text, for file names."""
     return "_".join(re.findall(r"[a-z_]+(?=\()", mask.replace(".align_end()", "")))[:40] or "mask"
 
 
-def _cost(passes: Sequence[Pass], problem: Problem, machine: Machine) -> Cost:
+def _cost(passes: Sequence[ClosedPass | TablePass], problem: Problem, machine: Machine) -> Cost:
     total, seconds = Count(), 0.0 if passes else predict(Count(), problem, machine, 1)
     for one in passes:
         count = count_pass(one, problem.seq_q, problem.seq_kv)

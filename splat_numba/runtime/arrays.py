@@ -18,6 +18,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.gen.problem import ITEMSIZE
 
 DLPACK_CPU = 1
+DLPACK_GPU = (2, 13)  # CUDA, and CUDA managed memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,17 @@ class Array:
     def shape(self) -> tuple[int, ...]:
         """The array's shape, as the caller laid it out."""
         return self.bits.shape
+
+
+def on_gpu(array: Any) -> bool:
+    """Whether ``array`` is in the memory of an NVIDIA GPU, as a framework's array says."""
+    if array is None or isinstance(array, np.ndarray):
+        return False
+    if hasattr(array, "is_cuda"):  # PyTorch's own, and the fastest
+        return bool(array.is_cuda)
+    if hasattr(array, "__dlpack_device__"):
+        return int(array.__dlpack_device__()[0]) in DLPACK_GPU
+    return hasattr(array, "__cuda_array_interface__")
 
 
 def import_array(name: str, array: Any) -> Array:
@@ -123,7 +135,7 @@ def check_out(out: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> None:
         raise ArgumentError(
             "out wanted writeable, got a read-only array. Give a fresh array, or set out.flags.writeable."
         )
-    if _overlaps_itself(out):
+    if overlaps_itself(out.shape, out.strides, out.itemsize):
         raise ArgumentError(f"out wanted with a place for every number, got strides {out.strides}. Give a fresh array.")
     for name, array in inputs.items():
         if _overlap(out, array):
@@ -137,10 +149,10 @@ def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:
         return np.may_share_memory(a, b)
 
 
-def _overlaps_itself(array: NDArray[Any]) -> bool:
+def overlaps_itself(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
     """Whether two indices may mean one place: some axis steps less than the smaller axes together reach."""
-    reach = array.itemsize
-    for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
+    reach = itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(strides, shape, strict=True)):
         if size > 1:
             if stride < reach:
                 return True

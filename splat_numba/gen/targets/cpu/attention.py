@@ -24,14 +24,14 @@ def render_attention(plan: Plan) -> str:
     """
     out = SourceWriter()
     _emit_docstring(out, plan)
-    emit_imports(out, plan.problem.compute_dtype, vector_width(plan.machine, plan.problem.compute_dtype))
+    emit_imports(out, plan.problem.compute_dtype, vector_width(plan.cpu, plan.problem.compute_dtype))
     emit_exp2(out, plan.problem.compute_dtype)
     emit_row_of(out)
     _emit_tile_functions(out, plan)
     for number, one in enumerate(plan.passes):
         if isinstance(one, ClosedPass):
             _emit_closed_pass(out, number, plan, one)
-        else:
+        elif isinstance(one, TablePass):
             _emit_table_pass(out, number, plan, one)
     return out.text()
 

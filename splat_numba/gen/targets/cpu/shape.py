@@ -53,6 +53,6 @@ def tile_shape(plan: Plan, one: Pass) -> TileShape:
         value_dim=problem.value_dim,
         dtype=problem.dtype,
         compute_dtype=problem.compute_dtype,
-        width=vector_width(plan.machine, problem.compute_dtype),
-        rows=plan.machine.register_rows,
+        width=vector_width(plan.cpu, problem.compute_dtype),
+        rows=plan.cpu.register_rows,
     )

@@ -1,0 +1,93 @@
+"""What the operators ask of a backend, and what one compiled mask is to all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from splat_numba.gen.plan import Plan
+from splat_numba.gen.problem import Problem
+from splat_numba.masks import Stored
+from splat_numba.runtime.source import KernelSource
+from splat_numba.settings import Settings
+
+
+class Compiled(Protocol):
+    """Machine code of one plan: its (first) text, the file of it, and whether the code came from the disk cache."""
+
+    @property
+    def source(self) -> KernelSource:
+        """The generated text."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the text, None if the cache folder cannot be used."""
+
+    @property
+    def cached(self) -> bool:
+        """Whether the machine code came from disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One mask and the query heads that use it; heads None: all, however many there are. compiled: the executor's."""
+
+    mask: Stored
+    heads: tuple[int, ...] | None
+    plan: Plan
+    compiled: Any
+
+
+class Recipe(Protocol):
+    """Where the parts of a call come from: the mask of attention(), or a Kernel."""
+
+    @property
+    def layout(self) -> str:
+        """The order of the arrays' axes."""
+
+    @property
+    def scale(self) -> float | None:
+        """The factor of the scores, None for 1/sqrt(head_dim)."""
+
+    @property
+    def identity(self) -> tuple[object, ...] | None:
+        """Immutable objects that, with the problem, decide what parts_for() gives; None where some may change."""
+
+    def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
+        """The compiled masks for these arrays. Raises ArgumentError, PatternError or FormatError if they do not fit."""
+
+
+class Executor(Protocol):
+    """A backend: plans, compiles and runs."""
+
+    @property
+    def name(self) -> str:
+        """As in the argument ``backend``."""
+
+    def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
+        """The plan for one mask, remembered."""
+
+    def part(
+        self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, scale: float, settings: Settings,
+        *, ragged: bool = False,
+    ) -> Part:  # fmt: skip
+        """Plan and machine code for one mask, remembered. ragged: key lengths may differ between batch entries."""
+
+    def serves_every_length(self, part: Part) -> bool:
+        """Whether adapt() can make the part fit other lengths."""
+
+    def adapt(self, part: Part, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> Part:
+        """The part for another problem of the same dims and dtype."""
+
+    def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
+        """The part run from another text."""
+
+    def resources(self, parts: tuple[Part, ...]) -> dict[str, Any]:
+        """Facts about the machine code."""
+
+    def listing(self, part: Part, form: str) -> Any:
+        """The machine code as "ptx", "sass" or "cubin". Raises BackendError where there is no such form."""
+
+    def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
+        """Run attention on the caller's arrays: out, or (out, lse)."""

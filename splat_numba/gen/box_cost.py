@@ -1,0 +1,134 @@
+"""Counted work and predicted time of a box pass on a Hopper GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.gen.box_cover import Cover
+from splat_numba.gen.boxes import ALL, GROUP_ROWS, MAX_GROUPS, NONE, SOME, BoxPass, BoxTable, Traits
+from splat_numba.gen.cost import Count
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.problem import Problem
+
+Ints = NDArray[np.int64]
+
+# Fitted to 30 timings on one H200 (full, causal, two windows; head_dim 64 and 128; eight tile shapes): within 13 %.
+HERTZ = 1.70e9
+FLOP_PER_CYCLE = 4096  # of one multiprocessor: 16-bit products, float32 sums
+EXPONENTIALS_PER_CYCLE = 16
+EFFICIENCY_GROUPS = 1.0  # of the matrix products where groups take turns
+EFFICIENCY_RESIDENT = 0.71  # where blocks do
+EFFICIENCY_ALONE = 0.6  # where a single group waits for its own softmax
+# Of the shorter of matrix products and exponentials, by groups: three fill each other's gaps best.
+NOT_OVERLAPPED = {1: 0.53, 2: 0.53, 3: 0.45}
+TILE_SECONDS = 35e-9  # waiting for a tile and rescaling, a group's tile
+MASKED = 1.02  # a tile with a mask, times one without
+L2_BYTES_PER_SECOND = 9.2e12  # over the whole chip
+MEMORY_BYTES_PER_SECOND = 4.2e12
+ITEM_SECONDS = 1.7e-6  # a group: queries in, results out, pipeline filled; shared by the resident blocks
+LAUNCH_SECONDS = 4e-6
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What every row block does: tiles fetched, tiles of a group computed, and those of them with a mask; (blocks,)."""
+
+    tiles: Ints
+    group_tiles: Ints
+    masked: Ints
+
+
+def statuses(table: BoxTable) -> Ints:
+    """Status of every piece and group, (pieces, 3)."""
+    shifts = 2 * np.arange(MAX_GROUPS)
+    found: Ints = (table.piece[:, 4, None].astype(np.int64) >> shifts) & 3
+    return found
+
+
+def work_of_cover(one: Cover) -> Work:
+    """The work that a cover stands for."""
+    blocks = len(one.lanes.rows)
+    return Work(
+        np.bincount(one.block, minlength=blocks),
+        np.bincount(one.block, (one.status != NONE).sum(axis=1), blocks).astype(np.int64),
+        np.bincount(one.block, (one.status == SOME).sum(axis=1), blocks).astype(np.int64),
+    )
+
+
+def work_of_pass(one: BoxPass) -> Work:
+    """The work that a finished pass lists."""
+    table, blocks = one.table, len(one.table.block)
+    owner = np.repeat(np.arange(blocks), table.block[:, 4] - table.block[:, 3])
+    tiles, status = table.piece[:, 3].astype(np.int64), statuses(table)
+    columns = (tiles, tiles * (status != NONE).sum(axis=1), tiles * (status == SOME).sum(axis=1))
+    return Work(*(np.bincount(owner, column, blocks).astype(np.int64) for column in columns))
+
+
+def count_box_pass(one: BoxPass) -> Count:
+    """Work of one (batch, head), exactly; area: of the groups that do not skip the tile."""
+    table, groups = one.table, one.traits.groups
+    status, tiles = statuses(table)[:, :groups], table.piece[:, 3].astype(np.int64)
+    owner = np.repeat(np.arange(len(table.block)), table.block[:, 4] - table.block[:, 3])
+    rows = (table.rows.reshape(-1, groups, GROUP_ROWS) >= 0).sum(axis=2)
+    set_bits = np.bitwise_count(table.bits).sum(axis=(1, 2), dtype=np.int64)
+    whole = int((rows[owner] * (status == ALL) * tiles[:, None]).sum()) * one.tile_kv
+    return Count(
+        kept=whole + int(set_bits[table.piece[:, 5 : 5 + groups][status == SOME]].sum()),
+        area=int(((status != NONE) * tiles[:, None]).sum()) * GROUP_ROWS * one.tile_kv,
+        blocks=len(table.block),
+        tiles=int(tiles.sum()),
+        full=int(tiles[(status != SOME).all(axis=1)].sum()),
+    )
+
+
+def predict_box(one: BoxPass, problem: Problem, gpu: Gpu) -> float:
+    """Seconds that one pass takes for the whole problem."""
+    return predict_work(work_of_pass(one), one.traits, problem, gpu)
+
+
+def predict_dense(traits: Traits, problem: Problem, gpu: Gpu) -> float:
+    """Seconds without a mask."""
+    blocks = -(-problem.seq_q // traits.tile_q)
+    tiles = np.full(blocks, -(-problem.seq_kv // traits.tile_kv))
+    return predict_work(Work(tiles, tiles * traits.groups, np.zeros_like(tiles)), traits, problem, gpu)
+
+
+def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu) -> float:
+    """Seconds for all heads and batch entries: items spread over the resident blocks, longest first."""
+    heads = problem.batch * problem.heads_q
+    if not work.tiles.size or not heads:
+        return LAUNCH_SECONDS
+    resident = min(traits.blocks_per_multiprocessor, -(-work.tiles.size * heads // gpu.multiprocessors))
+    alone = np.sort(_block_seconds(work, traits, gpu, resident))[::-1]
+    slots = gpu.multiprocessors * resident
+    item = alone * resident  # resident blocks share the multiprocessor
+    # Of the first k * slots + 1 items some slot gets k + 1, each as long as the last of them or longer.
+    rounds = np.arange(0, item.size * heads, slots)
+    least = ((np.arange(rounds.size) + 1) * item[rounds // heads]).max()
+    busy = max(float(item.sum()) * heads / slots, float(least))
+    return LAUNCH_SECONDS + max(busy, _moved(work, traits, problem) / MEMORY_BYTES_PER_SECOND)
+
+
+def _block_seconds(work: Work, traits: Traits, gpu: Gpu, resident: int) -> NDArray[np.float64]:
+    """What every row block takes of a multiprocessor's time."""
+    dims = -(-traits.head_dim // 16) * 16 + -(-traits.value_dim // 8) * 8
+    pairs = GROUP_ROWS * traits.tile_kv
+    efficiency = EFFICIENCY_GROUPS if traits.groups > 1 else EFFICIENCY_RESIDENT if resident > 1 else EFFICIENCY_ALONE
+    matrix = 2 * pairs * dims / (FLOP_PER_CYCLE * HERTZ * efficiency)
+    exponentials = pairs / (EXPONENTIALS_PER_CYCLE * HERTZ)
+    tile = max(matrix, exponentials) + NOT_OVERLAPPED[traits.groups] * min(matrix, exponentials) + TILE_SECONDS
+    computed = tile * (work.group_tiles + (MASKED - 1) * work.masked)
+    fetch = traits.tile_kv * (traits.head_dim + traits.value_dim) * 2 / (L2_BYTES_PER_SECOND / gpu.multiprocessors)
+    seconds: NDArray[np.float64] = np.maximum(computed, work.tiles * fetch) + ITEM_SECONDS * traits.groups / resident
+    return seconds
+
+
+def _moved(work: Work, traits: Traits, problem: Problem) -> int:
+    """Bytes of q, k, v and out; a pass that resumes reads what it writes."""
+    rows = min(work.tiles.size * traits.tile_q, problem.seq_q) * problem.batch * problem.heads_q
+    keys = problem.seq_kv * problem.batch * problem.heads_kv
+    results = problem.value_dim * (2 if traits.resumes else 1)
+    return 2 * (rows * (problem.head_dim + results) + keys * (problem.head_dim + problem.value_dim))

@@ -1,0 +1,68 @@
+"""Tile shapes that a Hopper multiprocessor can hold, and those worth trying for a problem."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from splat_numba.errors import PlanError
+from splat_numba.gen.boxes import MAX_GROUPS, Traits
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm90.shape import REGISTERS, shared_bytes, value_columns
+
+TILES_KV = (64, 80, 96, 112, 128)  # 144 and more: 631-646 TFLOP/s where 128 reaches 714 (dense, head_dim 128)
+STAGES = 2  # a third gains nothing where two fit, and takes the room of another block
+MOST_RESIDENT = {1: 3, 2: 1, 3: 1}  # blocks of so many groups
+BLOCK_SHARED_BYTES = 1024  # that the hardware keeps of every block
+# Registers of a consumer thread beside the accumulator, the scores and their packed weights, for 1, 2 and 3 groups.
+# Above that the compiler spills; three groups are known to do with less (head_dim 128 x 80 keys, 64 x 128).
+OTHER_REGISTERS = {1: 40, 2: 40, 3: 32}
+DTYPES = ("float16", "bfloat16")
+
+
+def feasible(traits: Traits, gpu: Gpu) -> bool:
+    """Whether so many blocks of these traits fit a multiprocessor without spilling registers."""
+    resident = traits.blocks_per_multiprocessor
+    if (traits.groups, resident) not in REGISTERS or resident > MOST_RESIDENT[traits.groups]:
+        return False
+    shared = shared_bytes(traits)
+    room = gpu.shared_bytes + BLOCK_SHARED_BYTES
+    if shared > gpu.shared_bytes or resident * (shared + BLOCK_SHARED_BYTES) > room:
+        return False
+    producer, consumer = REGISTERS[traits.groups, resident]
+    if 128 * (producer + traits.groups * consumer) * resident > gpu.registers:
+        return False
+    needed = value_columns(traits) // 2 + traits.tile_kv // 2 + traits.tile_kv // 4 + OTHER_REGISTERS[traits.groups]
+    return needed <= consumer
+
+
+def candidates(problem: Problem, gpu: Gpu) -> list[Traits]:
+    """Traits to try, at most ten: for each number of groups the least, the largest and the usual tile.
+
+    Raises PlanError for other than 16-bit types, or head dimensions so large that not even the smallest tile fits.
+    """
+    if problem.dtype not in DTYPES:
+        raise PlanError(
+            f"dtype wanted as float16 or bfloat16 on {gpu.name}, whose tensor cores take 16-bit inputs, got "
+            f"{problem.dtype}. Convert q, k and v, or use backend='cpu'."
+        )
+    found = []
+    for groups in range(1, MAX_GROUPS + 1):
+        fitting = [one for tile in TILES_KV if (one := _most_resident(problem, gpu, groups, tile)) is not None]
+        wanted = {80, 128} if groups == 1 else {128}
+        found += [one for one in fitting if one in (fitting[0], fitting[-1]) or one.tile_kv in wanted]
+    if not found:
+        raise PlanError(
+            f"head_dim and value_dim wanted small enough for tiles of 64 queries x {TILES_KV[0]} keys in "
+            f"{gpu.shared_bytes:,} bytes of shared memory and the registers of {gpu.name}, got {problem.head_dim} and "
+            f"{problem.value_dim}. Split the heads, or use backend='cpu'."
+        )
+    return found
+
+
+def _most_resident(problem: Problem, gpu: Gpu, groups: int, tile_kv: int) -> Traits | None:
+    one = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile_kv, STAGES, 1)
+    for resident in range(MOST_RESIDENT[groups], 0, -1):
+        if feasible(replace(one, blocks_per_multiprocessor=resident), gpu):
+            return replace(one, blocks_per_multiprocessor=resident)
+    return None

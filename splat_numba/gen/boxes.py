@@ -1,0 +1,132 @@
+"""Passes whose row blocks and key tiles are boxes of a strided view: what a tensor-copy engine can fetch in one piece.
+
+A *View* lets one sequence axis be seen as two. In the right view every lattice, residue class or grid window is a dense
+box, so no copy of q, k or v is ever permuted: the stride stands in the copy descriptor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+GROUP_ROWS = 64  # query rows of one group: what one warpgroup's matrix instruction multiplies
+MAX_GROUPS = 3
+NONE, ALL, SOME = 0, 1, 2  # which pairs of a tile a group keeps
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A sequence axis as two: token(c1, c2) = offset + inner_step * c1 + outer_step * c2, c1 < inner, c2 < outer."""
+
+    offset: int
+    inner_step: int
+    inner: int
+    outer_step: int
+    outer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """Places that one copy fetches: inner along c1 (fastest), outer along c2."""
+
+    inner: int
+    outer: int = 1
+
+    @property
+    def size(self) -> int:
+        """Tokens in the box."""
+        return self.inner * self.outer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxTable:
+    """Row blocks, longest first, and the key tiles of each. All arrays are int32 (bits: uint32) and read-only.
+
+    rows: (blocks, tile_q), the query row of every lane, -1 for padding.
+    block: (blocks, 8), of (q_view, c1, c2, first piece, end of pieces, tiles, 0, 0): where its box of queries starts.
+    piece: (pieces, 8), of (kv_view, c1, c2, tiles, status, bits of group 0, 1, 2). Tile t of a piece starts at
+    (c1 + t * kv_box.inner, c2). Two bits of status a group, group 0 lowest: NONE, ALL or SOME of the pairs with rows
+    of the group are kept. Where some are, the piece has one tile, and lane r keeps key c where bit c % 32 of
+    bits[entry of the group, r, c // 32] is set. Unused entries are 0.
+    bits: (distinct tiles, 64, words), words = ceil(tile_kv / 32).
+    """
+
+    ROW_FIELDS: ClassVar[int] = 8
+
+    q_views: tuple[View, ...]
+    kv_views: tuple[View, ...]
+    rows: NDArray[np.int32]
+    block: NDArray[np.int32]
+    piece: NDArray[np.int32]
+    bits: NDArray[np.uint32]
+
+    def __post_init__(self) -> None:
+        for array in (self.rows, self.block, self.piece, self.bits):
+            array.flags.writeable = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tables."""
+        return self.rows.nbytes + self.block.nbytes + self.piece.nbytes + self.bits.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """All that the text of a kernel depends on: masks that share traits share the kernel.
+
+    head_dim, value_dim: elements; dtype: "float16" or "bfloat16"; groups: consumer warpgroups of 64 query rows each;
+    tile_kv: keys of a tile; stages: tiles of K and of V in flight; blocks_per_multiprocessor: resident at once;
+    partial: some tiles have a mask; skips: some group skips a tile; resumes: starts from the (out, lse) of an earlier
+    pass; ragged: key lengths differ between batch entries; negate: the scale is negative.
+    """
+
+    head_dim: int
+    value_dim: int
+    dtype: str
+    groups: int
+    tile_kv: int
+    stages: int
+    blocks_per_multiprocessor: int
+    partial: bool = True
+    skips: bool = True
+    resumes: bool = False
+    ragged: bool = False
+    negate: bool = False
+
+    @property
+    def tile_q(self) -> int:
+        """Query rows of a row block."""
+        return GROUP_ROWS * self.groups
+
+
+@dataclass(frozen=True, slots=True)
+class BoxPass:
+    """Row blocks of q_box.size = traits.tile_q rows, and tiles of kv_box.size = traits.tile_kv keys, listed in table."""
+
+    table: BoxTable = field(repr=False)
+    q_box: Box
+    kv_box: Box
+    traits: Traits
+    order: str
+
+    @property
+    def tile_q(self) -> int:
+        """Query rows of a row block."""
+        return self.traits.tile_q
+
+    @property
+    def tile_kv(self) -> int:
+        """Keys of a tile."""
+        return self.traits.tile_kv
+
+    @property
+    def resumes(self) -> bool:
+        """Whether it starts from the (out, lse) of an earlier pass."""
+        return self.traits.resumes
+
+    def grid(self, seq_q: int, seq_kv: int) -> tuple[int, int]:
+        """(1, row blocks)."""
+        return 1, len(self.table.block)

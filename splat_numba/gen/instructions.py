@@ -1,0 +1,174 @@
+"""The GPU instructions that generated text may use, each once: name, assembly, operands, and what it does to memory.
+
+CUDA Python lacks most of them, so a text calls them as ``ptx.<name>(...)`` and runtime.cuda.intrinsics makes each a
+function of Numba's. Families (matrix products, register counts) are made by a factory for their constants. Sources: the
+PTX ISA 8.x manual, sections on mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg, fence.proxy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+# Kinds of operands and results, as inline assembly names them.
+WORD, WIDE, REAL = "r", "l", "f"  # uint32, uint64, float32
+MATRIX_TYPE: Final = {"bfloat16": "bf16", "float16": "f16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction. results, operands: a kind each (several results make a tuple); assembly: $0, $1 ... stand for
+    results, then operands; ordered: it must not be moved, repeated or dropped (it touches memory or synchronises).
+    """
+
+    name: str
+    results: str
+    operands: str
+    assembly: str
+    ordered: bool = True
+
+
+def _when(assembly: str, last: int) -> str:
+    """The instruction where operand ``last`` is not 0: lane-varying decisions are predicates, never branches."""
+    return f"{{ .reg .pred p; setp.ne.b32 p, ${last}, 0; @p {assembly} }}"
+
+
+_COPY = "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1, {$3, $4, $5, $6, $7}], [$2];"
+
+INSTRUCTIONS: Final = (
+    # Where a thread is.
+    Instruction("thread_index", "r", "", "mov.u32 $0, %tid.x;", ordered=False),
+    Instruction("block_index", "r", "", "mov.u32 $0, %ctaid.x;", ordered=False),
+    Instruction("grid_size", "r", "", "mov.u32 $0, %nctaid.x;", ordered=False),
+    # Barriers in shared memory: address, then count, bytes or parity; `when` is 0 or 1 for each lane.
+    Instruction("mbarrier_init", "", "rr", "mbarrier.init.shared::cta.b64 [$0], $1;"),
+    Instruction("mbarrier_arrive", "", "rr", _when("mbarrier.arrive.shared::cta.b64 _, [$0];", 1)),
+    Instruction(
+        "mbarrier_expect", "", "rrr", _when("mbarrier.arrive.expect_tx.shared::cta.b64 _, [$0], $1;", 2)
+    ),  # arrives, and adds bytes to be copied
+    Instruction(
+        "mbarrier_wait",
+        "",
+        "rr",
+        "{ .reg .pred p; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 p, [$0], $1; @p bra DONE; bra AGAIN; DONE: }",
+    ),
+    Instruction("block_barrier", "", "", "bar.sync 0;"),
+    Instruction("warp_barrier", "", "", "bar.warp.sync -1;"),
+    # Fences between the ways to memory.
+    Instruction("fence_mbarrier_init", "", "", "fence.mbarrier_init.release.cluster;"),
+    Instruction("fence_shared", "", "", "fence.proxy.async.shared::cta;"),  # ordinary stores before the copy engine
+    Instruction("fence_tensor_map", "", "l", "fence.proxy.tensormap::generic.acquire.sys [$0], 128;"),
+    # A box of a tensor into shared memory: to, map, barrier, (dim, c1, c2, head, batch), when.
+    Instruction("tensor_copy", "", "rlrrrrrrr", _when(_COPY, 8)),
+    # Bytes as they are, a multiple of 16: to, from, how many, barrier, when.
+    Instruction(
+        "bulk_copy",
+        "",
+        "rlrrr",
+        _when("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];", 4),
+    ),
+    # Warpgroup matrix products: order between groups of them.
+    Instruction("wgmma_fence", "", "", "wgmma.fence.sync.aligned;"),
+    Instruction("wgmma_commit", "", "", "wgmma.commit_group.sync.aligned;"),
+    Instruction("wgmma_wait_all", "", "", "wgmma.wait_group.sync.aligned 0;"),
+    Instruction("wgmma_wait_but_one", "", "", "wgmma.wait_group.sync.aligned 1;"),
+    # Numbers.
+    Instruction("exp2", "f", "f", "ex2.approx.ftz.f32 $0, $1;", ordered=False),
+    Instruction("log2", "f", "f", "lg2.approx.f32 $0, $1;", ordered=False),
+    Instruction("reciprocal", "f", "f", "rcp.approx.f32 $0, $1;", ordered=False),
+    Instruction("maximum", "f", "ff", "max.f32 $0, $1, $2;", ordered=False),
+    Instruction("pack_bfloat16", "r", "ff", "cvt.rn.bf16x2.f32 $0, $2, $1;", ordered=False),  # low half first
+    Instruction("pack_float16", "r", "ff", "cvt.rn.f16x2.f32 $0, $2, $1;", ordered=False),
+    Instruction(
+        "unpack_bfloat16",
+        "ff",
+        "r",
+        "{ .reg .b16 a, b; mov.b32 {a, b}, $2; cvt.f32.bf16 $0, a; cvt.f32.bf16 $1, b; }",
+        ordered=False,
+    ),
+    Instruction(
+        "unpack_float16",
+        "ff",
+        "r",
+        "{ .reg .b16 a, b; mov.b32 {a, b}, $2; cvt.f32.f16 $0, a; cvt.f32.f16 $1, b; }",
+        ordered=False,
+    ),
+    # The first where the third is not 0, else the second: Numba takes seconds to compile a text with many branches.
+    Instruction("select", "r", "rrr", "{ .reg .pred p; setp.ne.b32 p, $3, 0; selp.b32 $0, $1, $2, p; }", ordered=False),
+    # Between the lanes of a warp.
+    Instruction("shuffle_xor", "f", "fr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;"),
+    Instruction("shuffle_xor_word", "r", "rr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;"),
+    Instruction(
+        "any_lane",
+        "r",
+        "r",
+        "{ .reg .pred p, q; setp.ne.b32 p, $1, 0; vote.sync.any.pred q, p, -1; selp.u32 $0, 1, 0, q; }",
+    ),
+    Instruction("broadcast", "r", "r", "shfl.sync.idx.b32 $0, $1, 0, 31, -1;"),  # lane 0's word
+    # Memory. Tables do not change while a kernel runs, so they are read through the read-only path.
+    Instruction("load_word", "r", "l", "ld.global.nc.b32 $0, [$1];", ordered=False),
+    Instruction("load_words2", "rr", "l", "ld.global.nc.v2.b32 {$0, $1}, [$2];", ordered=False),
+    Instruction("load_words4", "rrrr", "l", "ld.global.nc.v4.b32 {$0, $1, $2, $3}, [$4];", ordered=False),
+    Instruction("load_state", "f", "l", "ld.global.f32 $0, [$1];"),
+    Instruction("load_pair", "r", "l", "ld.global.b32 $0, [$1];"),
+    Instruction("store_word", "", "lrr", _when("st.global.b32 [$0], $1;", 2)),
+    Instruction("store_words4", "", "lrrrrr", _when("st.global.v4.b32 [$0], {$1, $2, $3, $4};", 5)),
+    Instruction("store_real", "", "lfr", _when("st.global.f32 [$0], $1;", 2)),
+    Instruction(
+        "fetch_add",
+        "r",
+        "lrr",
+        "{ .reg .pred p; setp.ne.b32 p, $3, 0; mov.b32 $0, 0; @p atom.global.add.u32 $0, [$1], $2; }",
+    ),
+    Instruction("load_shared_word", "r", "r", "ld.shared.b32 $0, [$1];"),
+    Instruction("load_shared_words4", "rrrr", "r", "ld.shared.v4.b32 {$0, $1, $2, $3}, [$4];"),
+    Instruction("store_shared_word", "", "rrr", _when("st.shared.b32 [$0], $1;", 2)),
+    Instruction("store_shared_words4", "", "rrrrrr", _when("st.shared.v4.b32 [$0], {$1, $2, $3, $4};", 5)),
+)
+
+
+def set_registers(count: int, *, claim: bool) -> Instruction:
+    """A warpgroup's registers a thread from here on; ``claim`` more, or release some. count: a multiple of 8."""
+    verb = "inc" if claim else "dec"
+    name = f"{'claim' if claim else 'release'}_registers_{count}"
+    return Instruction(name, "", "", f"setmaxnreg.{verb}.sync.aligned.u32 {count};")
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixProduct:
+    """wgmma: accumulator (64, columns) float32 += A (64, 16) x B (16, columns), B in shared memory by descriptor.
+
+    A comes from shared memory (descriptor) or registers (4 words). transposed: B is stored with its columns together,
+    as values are; otherwise with the 16 together, as keys are. Lane l of warp w holds rows 16 w + l // 4 (+ 8) and
+    columns 8 j + 2 (l % 4) (+ 1), in the order accumulator[4 j + 2 (row + 8) + (column + 1)].
+    """
+
+    columns: int
+    dtype: str
+    from_registers: bool
+    transposed: bool
+
+    @property
+    def registers(self) -> int:
+        """Accumulators of a thread."""
+        return self.columns // 2
+
+    @property
+    def operands(self) -> str:
+        """Kinds after the accumulator: A, the descriptor of B, and where A is in shared memory whether to add."""
+        return "rrrrl" if self.from_registers else "llr"
+
+    @property
+    def assembly(self) -> str:
+        """The text; the accumulators are results and, tied to them, the first operands."""
+        count, kind = self.registers, MATRIX_TYPE[self.dtype]
+        accumulators = ", ".join(f"${i}" for i in range(count))
+        first = 2 * count
+        verb = f"wgmma.mma_async.sync.aligned.m64n{self.columns}k16.f32.{kind}.{kind} {{{accumulators}}}"
+        if self.from_registers:
+            a = ", ".join(f"${first + i}" for i in range(4))
+            return f"{verb}, {{{a}}}, ${first + 4}, 1, 1, 1, {int(self.transposed)};"
+        return (
+            f"{{ .reg .pred p; setp.ne.b32 p, ${first + 2}, 0; "
+            f"{verb}, ${first}, ${first + 1}, p, 1, 1, 0, {int(self.transposed)}; }}"
+        )

@@ -1,0 +1,121 @@
+"""What the text of a Hopper kernel needs to know of its traits: shared memory, registers, descriptors, all as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splat_numba.gen.boxes import GROUP_ROWS, Traits
+
+SPAN = 64  # elements of one 128-byte swizzled row: what one copy fetches of a token
+SPAN_BYTES = 128
+INFO_BYTES = 16  # four words that go with every tile and every item
+ALIGNMENT = 1024  # of a swizzled tile
+SHARED_BYTES = 227 * 1024  # of a multiprocessor, for the blocks resident on it
+
+# (groups, resident blocks) -> registers a thread of producer and consumers; None: what the compiler gives them. Sums
+# stay within the 65,536 of a multiprocessor: 128 * (producer + groups * consumer) * blocks.
+REGISTERS = {(1, 1): (56, 240), (1, 2): (56, 200), (1, 3): (40, 120), (2, 1): (24, 240), (3, 1): (32, 160)}
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Byte offsets from the aligned start of shared memory, and the sizes behind them."""
+
+    q: int
+    k: int
+    v: int
+    mask: int
+    tile_info: int
+    item_info: int
+    q_full: int
+    q_empty: int
+    k_full: int
+    k_empty: int
+    v_full: int
+    v_empty: int
+    cleared: int
+    end: int
+    q_bytes: int
+    k_bytes: int
+    v_bytes: int
+    mask_bytes: int
+
+
+def spans(dim: int) -> int:
+    """Copies that fetch ``dim`` elements of each token; the last may reach past them, where the copy engine gives 0."""
+    return -(-dim // SPAN)
+
+
+def q_stages(traits: Traits) -> int:
+    """Two tiles of queries, so that the next item's are fetched in time, where the memory holds them."""
+    dims, masks = spans(traits.head_dim) + spans(traits.value_dim), traits.groups * group_mask_bytes(traits)
+    stages = traits.stages * (dims * traits.tile_kv * SPAN_BYTES + masks)
+    two = 2 * spans(traits.head_dim) * traits.tile_q * SPAN_BYTES
+    return 2 if stages + two + 2048 <= SHARED_BYTES // traits.blocks_per_multiprocessor else 1
+
+
+def shared_layout(traits: Traits) -> Layout:
+    """Where everything is: tiles first, as they need alignment, then what goes with them, then barriers."""
+    q_bytes = spans(traits.head_dim) * traits.tile_q * SPAN_BYTES
+    k_bytes = spans(traits.head_dim) * traits.tile_kv * SPAN_BYTES
+    v_bytes = spans(traits.value_dim) * traits.tile_kv * SPAN_BYTES
+    k = q_stages(traits) * q_bytes
+    v = k + traits.stages * k_bytes
+    mask_bytes = traits.groups * group_mask_bytes(traits) if traits.partial else 0
+    mask = v + traits.stages * v_bytes
+    tile_info = mask + traits.stages * mask_bytes
+    item_info = tile_info + traits.stages * INFO_BYTES
+    q_full = item_info + q_stages(traits) * INFO_BYTES
+    q_empty = q_full + 8 * q_stages(traits)
+    k_full = q_empty + 8 * q_stages(traits)
+    k_empty, v_full, v_empty = (k_full + 8 * traits.stages * i for i in (1, 2, 3))
+    cleared = v_empty + 8 * traits.stages
+    return Layout(
+        0, k, v, mask, tile_info, item_info, q_full, q_empty, k_full, k_empty, v_full, v_empty, cleared, cleared + 8,
+        q_bytes, k_bytes, v_bytes, mask_bytes,
+    )  # fmt: skip
+
+
+def shared_bytes(traits: Traits) -> int:
+    """Dynamic shared memory of a block, with room to align its start."""
+    return shared_layout(traits).end + ALIGNMENT
+
+
+def threads_per_block(traits: Traits) -> int:
+    """One producer warpgroup and the consumers."""
+    return 128 * (traits.groups + 1)
+
+
+def score_steps(traits: Traits) -> int:
+    """Products of 16 elements each that make up q.k."""
+    return -(-traits.head_dim // 16)
+
+
+def value_columns(traits: Traits) -> int:
+    """Columns of the accumulator: value_dim rounded up to what a product can have."""
+    return -(-traits.value_dim // 8) * 8
+
+
+def score_offset(step: int, rows: int) -> int:
+    """Bytes from the start of a tile of ``rows`` tokens to the 16 elements of a step, in units of a descriptor (16)."""
+    return (step // 4 * rows * SPAN_BYTES + step % 4 * 32) >> 4
+
+
+def keys_descriptor() -> int:
+    """High half of a descriptor for rows of a swizzled tile, 8 rows 1024 bytes apart: layout 1 in bits 62-63."""
+    return (1 << 62) | ((1024 >> 4) << 32) | (1 << 16)
+
+
+def values_descriptor(tile_kv: int) -> int:
+    """The same for columns: spans of 64 columns are a tile's rows apart."""
+    return (1 << 62) | ((1024 >> 4) << 32) | ((tile_kv * SPAN_BYTES >> 4) << 16)
+
+
+def words_per_row(traits: Traits) -> int:
+    """32-bit words of a row of a tile's mask."""
+    return -(-traits.tile_kv // 32)
+
+
+def group_mask_bytes(traits: Traits) -> int:
+    """Bytes of the mask of one tile for one group."""
+    return GROUP_ROWS * words_per_row(traits) * 4

@@ -1,0 +1,268 @@
+"""One call on a GPU: arguments checked and made ready once; a call like an earlier one is a look-up and a launch."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.errors import ArgumentTypeError
+from splat_numba.executor import Part, Recipe
+from splat_numba.gen.boxes import BoxPass
+from splat_numba.gen.problem import Problem
+from splat_numba.operands import (
+    Operands,
+    bhsd_axes,
+    check_fits,
+    check_kv_lengths,
+    check_layout,
+    check_lengths_kind,
+    check_operands,
+    check_scale,
+    import_operands,
+    prepare_out,
+    result_shape,
+)
+from splat_numba.runtime.arrays import export_array, on_gpu
+from splat_numba.runtime.cuda.arrays import (
+    Framework,
+    GpuArray,
+    check_gpu_out,
+    check_operand_dtype,
+    check_same_device,
+    contiguous_strides,
+    describe,
+    describe_operand,
+    framework_of,
+    known_framework,
+)
+from splat_numba.runtime.cuda.copies import move
+from splat_numba.runtime.cuda.device import Device, device
+from splat_numba.runtime.cuda.launch import Shapes, is_capturing
+from splat_numba.runtime.cuda.memory import DeviceArray
+from splat_numba.runtime.cuda.prepared import LoadablePass, Prepared
+from splat_numba.runtime.cuda.tables import pool
+from splat_numba.runtime.cuda.tensor_map import Layout
+from splat_numba.settings import current
+
+LARGEST_READY = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A call but for its addresses. reach: bytes from an array's address to its first and past its last byte."""
+
+    prepared: Prepared
+    problem: Problem
+    axes: int
+    device: Device
+    out_shape: tuple[int, ...]
+    lse_shape: tuple[int, ...]
+    needs_lse: bool
+    reach: tuple[tuple[int, int], ...]
+
+    def apart(self, q: int, k: int, v: int, out: int) -> bool:
+        """Whether out's bytes and the inputs' are in separate ranges."""
+        low, high = self.reach[3]
+        return all(
+            out + high <= place + first or place + last <= out + low
+            for place, (first, last) in zip((q, k, v), self.reach, strict=False)
+        )
+
+
+_ready: OrderedDict[Hashable, Ready] = OrderedDict()
+_lock = threading.Lock()
+
+
+def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
+    """Out, or (out, lse), as arrays of q's framework. Raises ArgumentError, ArgumentTypeError, BackendError."""
+    if isinstance(q, np.ndarray):
+        return _attend_numpy(recipe, q, k, v, kv_lengths, out, return_lse)
+    framework = framework_of(q) or known_framework("q", q)
+    ready, places = _look_up(recipe, q, k, v, kv_lengths, out, framework)
+    if out is None:
+        result = framework.empty(ready.out_shape, ready.problem.dtype, q)
+        target = framework.key(result)[0]
+    else:
+        result, target = out, places[3]
+    lse, lse_place = None, 0
+    if return_lse or ready.needs_lse:
+        lse = framework.empty(ready.lse_shape, "float32", q)
+        lse_place = framework.key(lse)[0]
+    stream = framework.stream((q, k, v), ready.device.ordinal)
+    lengths, keep = (0, None) if kv_lengths is None else _place_lengths(kv_lengths, ready, framework, q, stream)
+    scratch = ready.prepared.run(places[0], places[1], places[2], target, lse_place, lengths, stream, framework, q)
+    framework.finish(stream)
+    del scratch, keep
+    return (result, lse) if return_lse else result
+
+
+def _look_up(
+    recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, framework: Framework
+) -> tuple[Ready, list[int]]:
+    """The call made ready, now or earlier, and the addresses of q, k, v and, where it is given, out."""
+    given = (q, k, v) if out is None else (q, k, v, out)
+    identity = recipe.identity
+    if identity is None or [framework_of(one) is framework for one in given].count(False):
+        ready, arrays = _make_ready(recipe, q, k, v, kv_lengths, out, framework)
+        return ready, [array.pointer for array in arrays.values()]
+    places, kinds = zip(*map(framework.key, given), strict=True)
+    key = (framework, *map(id, identity), recipe.layout, recipe.scale, kv_lengths is None, kinds)
+    with _lock:
+        found = _ready.get(key)
+        if found is not None:
+            _ready.move_to_end(key)
+    if found is None:
+        found, _ = _make_ready(recipe, q, k, v, kv_lengths, out, framework)
+        with _lock:
+            _ready[key] = found
+            if len(_ready) > LARGEST_READY:
+                _ready.popitem(last=False)
+    elif out is not None and not found.apart(*places):
+        _describe_all(q, k, v, out, framework)  # ranges meet, but perhaps no element does: the full check decides
+    return found, list(places)
+
+
+def _describe_all(q: Any, k: Any, v: Any, out: Any, framework: Framework) -> dict[str, GpuArray]:
+    """The arrays of a call, checked one by one and out against the others."""
+    arrays = {name: describe_operand(name, array, framework) for name, array in (("q", q), ("k", k), ("v", v))}
+    check_same_device(arrays)
+    if out is None:
+        return arrays
+    written = describe("out", out, framework)
+    check_same_device({"q": arrays["q"], "out": written})
+    if written.shape == (*arrays["q"].shape[:-1], arrays["v"].shape[-1]) and written.dtype == arrays["q"].dtype:
+        check_gpu_out(written, arrays)
+    return {**arrays, "out": written}
+
+
+def _make_ready(
+    recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, framework: Framework
+) -> tuple[Ready, dict[str, GpuArray]]:
+    """Check everything, plan, compile, and decide all that addresses do not change."""
+    check_layout(recipe.layout)
+    arrays = _describe_all(q, k, v, out, framework)
+    inputs = {name: arrays[name] for name in ("q", "k", "v")}
+    problem = check_operands(inputs, recipe.layout)
+    scale = check_scale(recipe.scale, problem.head_dim)
+    axes = len(arrays["q"].shape)
+    out_shape = result_shape(arrays["q"], problem)
+    if out is not None:
+        check_fits(arrays["out"], out_shape, problem.dtype)
+    if kv_lengths is not None:
+        _check_lengths(kv_lengths, problem, axes, framework)
+    parts = recipe.parts_for(problem, scale, current(), ragged=kv_lengths is not None)
+    target = device(arrays["q"].device)
+    fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, target.ordinal, "")
+    q4, k4, v4 = (_layout(array, recipe.layout) for array in inputs.values())
+    out4 = _layout(arrays.get("out", fresh), recipe.layout)
+    passes = [one for part in parts for one in loadable(part, problem)]
+    prepared = Prepared(
+        passes,
+        Shapes(q4, k4, v4, out4, scale),
+        target,
+        covered=all(part.plan.covered and part.plan.passes for part in parts),
+        keep=recipe.identity,
+    )
+    lse_shape = (problem.batch, problem.heads_q, problem.seq_q)[4 - axes :]
+    needs_lse = any(one.box_pass.resumes for one in passes)
+    reach = tuple(_reach(layout) for layout in (q4, k4, v4, out4))
+    return Ready(prepared, problem, axes, target, out_shape, lse_shape, needs_lse, reach), arrays
+
+
+def loadable(part: Part, problem: Problem) -> list[LoadablePass]:
+    """The passes of one mask with their machine code."""
+    heads = tuple(range(problem.heads_q)) if part.heads is None else part.heads
+    passes = [one for one in part.plan.passes if isinstance(one, BoxPass)]
+    return [
+        LoadablePass(one, cubin.code, cubin.report.entry, cubin.report.shared_bytes, heads)
+        for one, cubin in zip(passes, part.compiled.cubins, strict=True)
+    ]
+
+
+def _layout(array: GpuArray, layout: str) -> Layout:
+    """Sizes and strides as (batch, heads, seq, dim)."""
+    sizes, strides = bhsd_axes(array.shape, layout, 1), bhsd_axes(array.strides, layout, 0)
+    return Layout(
+        (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype
+    )
+
+
+def _reach(layout: Layout) -> tuple[int, int]:
+    steps = [step * (size - 1) for step, size in zip(layout.strides, layout.sizes, strict=True)]
+    if 0 in layout.sizes:
+        return 0, 0
+    return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + 2
+
+
+def _check_lengths(kv_lengths: Any, problem: Problem, axes: int, framework: Framework) -> None:
+    """Key lengths of the host are checked in full, those on a GPU by shape and dtype: their values are not read."""
+    if not on_gpu(kv_lengths):
+        check_kv_lengths(kv_lengths, problem, axes)
+        return
+    found = describe("kv_lengths", kv_lengths, framework)
+    check_lengths_kind(found.shape, found.dtype, found.dtype in ("int32", "int64"), problem, axes)
+
+
+def _place_lengths(kv_lengths: Any, ready: Ready, framework: Framework, like: Any, stream: int) -> tuple[int, Any]:
+    """The address of the key lengths as int32 on the device, and what keeps them there."""
+    problem, target = ready.problem, ready.device
+    if not on_gpu(kv_lengths):
+        lengths = check_kv_lengths(kv_lengths, problem, ready.axes).astype(np.int32)
+        slots = pool(target, 1 << max(lengths.nbytes - 1, 127).bit_length())
+        with target.current():
+            place = slots.get(("lengths", lengths.tobytes()), lambda: lengths, lambda: is_capturing(stream))
+        return place, None
+    _check_lengths(kv_lengths, problem, ready.axes, framework)
+    found = framework.describe("kv_lengths", kv_lengths)
+    check_same_device({"q": GpuArray(0, (), (), "", target.ordinal, ""), "kv_lengths": found})
+    if found.dtype == "int32" and (found.strides == (4,) or problem.batch <= 1):
+        return found.pointer, kv_lengths
+    fresh = framework.empty((problem.batch,), "int32", like)
+    place = framework.key(fresh)[0]
+    with target.current():
+        strides = (0, 0, 0, found.strides[0])
+        types = ("<i4", "<i8" if found.dtype == "int64" else "<i4")
+        move(place, (0, 0, 0, 4), found.pointer, strides, (1, 1, 1, problem.batch), stream, types)
+    return place, fresh
+
+
+def _attend_numpy(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
+    """NumPy arrays: copied to the first GPU, and the results back. Rows are padded on the way, so nothing else is."""
+    for name, array in (("k", k), ("v", v), ("kv_lengths", kv_lengths), ("out", out)):
+        if on_gpu(array):
+            raise ArgumentTypeError(f"{name} wanted in CPU memory as q is, got a GPU array. Copy one of them.")
+    operands = import_operands(q, k, v, recipe.layout)
+    check_operand_dtype("q", operands.problem.dtype)
+    if kv_lengths is not None:
+        check_kv_lengths(kv_lengths, operands.problem, operands.axes)
+    written = prepare_out(out, operands)
+    target = device(0)
+    q_copy, k_copy, v_copy = (_upload(operands, name, target) for name in ("q", "k", "v"))
+    found = attend(recipe, q_copy, k_copy, v_copy, kv_lengths, None, return_lse)
+    result, lse = found if return_lse else (found, found)
+    written.array.bits[...] = _download(result, np.uint16)
+    given = written.given if out is not None else export_array(written.array.bits, operands.problem.dtype, q)
+    return (given, _download(lse, np.float32)) if return_lse else given
+
+
+def _upload(operands: Operands, name: str, target: Device) -> DeviceArray:
+    """A copy on the device in the caller's order of axes, its rows padded to 16 bytes."""
+    bits = operands.arrays[name].bits
+    row = -(-bits.shape[-1] // 8) * 8
+    host = np.zeros((*bits.shape[:-1], row), np.uint16)
+    host[..., : bits.shape[-1]] = bits
+    array = DeviceArray(target, bits.shape, operands.problem.dtype, row)
+    array.fill(host)
+    return array
+
+
+def _download(array: DeviceArray, dtype: type[np.generic]) -> NDArray[Any]:
+    host = np.empty(array.shape, dtype)
+    array.read(host)
+    return host

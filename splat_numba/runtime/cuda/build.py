@@ -1,0 +1,174 @@
+"""From generated text to a cubin: Numba gives LTO-IR, nvJitLink machine code and the compiler's report; no GPU needed.
+
+Through LTO-IR, never PTX: given PTX, nvJitLink compiles a relocatable unit in which setmaxnreg is ignored and matrix
+products are serialised (warnings C7504, C7512: 235 instead of 628 TFLOP/s).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from functools import cache as remember
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from splat_numba.errors import BackendError, CompileError
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.sm90.attention import COUNTS, ENTRY, POINTERS, STRIDES, render_attention
+from splat_numba.gen.targets.sm90.shape import shared_bytes, threads_per_block
+from splat_numba.runtime import cache
+from splat_numba.runtime.source import KernelSource
+from splat_numba.settings import Settings
+
+ARCH = "sm_90a"
+CAPABILITY = (9, 0, "a")
+INSTALL = 'Install the extra: python -m pip install "splat-numba[cuda]".'
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the compiler says of a kernel. registers: a thread at launch; spill_bytes: stores and loads; shared_bytes: a
+    block; warnings: lines with a code of ptxas'; log: all it said.
+    """
+
+    entry: str
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+    warnings: tuple[str, ...]
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cubin:
+    """Machine code of one kernel. path: of the generated text, None if no file could be written; cached: read from disk."""
+
+    source: KernelSource
+    traits: Traits
+    path: Path | None
+    code: bytes
+    report: Report
+    cached: bool
+
+
+def render(traits: Traits) -> KernelSource:
+    """The text of the kernel with these traits, named after shape and type."""
+    name = f"attention_{ARCH}_d{traits.head_dim}_{traits.dtype}_{traits.tile_q}x{traits.tile_kv}"
+    return KernelSource.of(name, render_attention(traits))
+
+
+def build(source: KernelSource, traits: Traits, settings: Settings) -> Cubin:
+    """Compile and link, or load from the disk cache. Safe under concurrent processes: one compiles, the others wait.
+
+    Raises BackendError where the CUDA compiler is not installed, CompileError where the text does not compile.
+    """
+    folder = cache.folder(settings)
+    if folder is None:
+        code, report = _compile(source, traits, None)
+        return Cubin(source, traits, None, code, report, cached=False)
+    path = source.write(folder)
+    stem = f"{source.name}-{_toolchain()}"
+    with FileLock(path.with_suffix(".lock")):
+        found = _read(folder / f"{stem}.cubin", folder / f"{stem}.json")
+        if found is not None:
+            return Cubin(source, traits, path, *found, cached=True)
+        code, report = _compile(source, traits, path)
+        _write(folder / f"{stem}.cubin", folder / f"{stem}.json", code, report)
+    return Cubin(source, traits, path, code, report, cached=False)
+
+
+@remember
+def _toolchain() -> str:
+    """Changes with every version of the compilers and of the instructions that texts use."""
+    try:
+        import cuda.core
+        import numba_cuda
+
+        from splat_numba.gen import instructions
+        from splat_numba.runtime.cuda import intrinsics
+    except ImportError as error:
+        raise BackendError(f"backend 'cuda' wanted, but its compiler is missing ({error}). {INSTALL}") from error
+    digest = hashlib.sha256(f"{numba_cuda.__version__} {cuda.core.__version__}".encode())
+    for module in (instructions, intrinsics):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _read(code_path: Path, report_path: Path) -> tuple[bytes, Report] | None:
+    """A cubin and its report, None unless both are whole."""
+    try:
+        stored = json.loads(report_path.read_text(encoding="utf-8"))
+        code = code_path.read_bytes()
+        if stored.pop("sha256") != hashlib.sha256(code).hexdigest():
+            return None
+        return code, Report(**{**stored, "warnings": tuple(stored["warnings"])})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _write(code_path: Path, report_path: Path, code: bytes, report: Report) -> None:
+    """Both files by renaming; the report last, since it vouches for the code."""
+    values = {**asdict(report), "sha256": hashlib.sha256(code).hexdigest()}
+    for path, content in ((code_path, code), (report_path, json.dumps(values).encode())):
+        temporary = path.with_suffix(f"{path.suffix}.tmp")
+        temporary.write_bytes(content)
+        temporary.replace(path)
+
+
+def _numba_compile(source: KernelSource, traits: Traits, path: Path | None, output: str) -> Any:
+    """The entry function through Numba's front end and NVVM: LTO-IR or PTX."""
+    _toolchain()
+    from numba import cuda, types
+
+    signature = (
+        *[types.uint64] * len(POINTERS),
+        types.float32,
+        *[types.uint32] * len(COUNTS),
+        *[types.uint64] * len(STRIDES),
+    )
+    bounds = (threads_per_block(traits), traits.blocks_per_multiprocessor)
+    try:
+        function = getattr(source.load(path), ENTRY)
+        code, _ = cuda.compile(
+            function, signature, device=False, cc=CAPABILITY, abi="numba", launch_bounds=bounds, output=output
+        )
+    except Exception as error:
+        raise CompileError(
+            f"source {path or source.name} does not compile: {error}. "
+            "If it was edited by hand, mend it; if not, please report the file."
+        ) from error
+    return code
+
+
+def _compile(source: KernelSource, traits: Traits, path: Path | None) -> tuple[bytes, Report]:
+    intermediate = _numba_compile(source, traits, path, "ltoir")
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    options = LinkerOptions(arch=ARCH, link_time_optimization=True, verbose=True)
+    linker = Linker(ObjectCode.from_ltoir(intermediate), options=options)
+    try:
+        linked = linker.link("cubin")
+    except Exception as error:
+        raise CompileError(f"source {path or source.name} does not link: {error}. Please report the file.") from error
+    return bytes(linked.code), read_report(linker.get_info_log() + (linker.get_error_log() or ""), traits)
+
+
+def ptx(source: KernelSource, traits: Traits) -> str:
+    """The kernel as PTX, for reading: what runs is linked from LTO-IR instead."""
+    code = _numba_compile(source, traits, None, "ptx")
+    return code if isinstance(code, str) else code.decode()
+
+
+def read_report(log: str, traits: Traits) -> Report:
+    """The report in nvJitLink's log."""
+    entry = re.search(r"entry function '(\w+)'", log)
+    if entry is None:
+        raise CompileError(f"the linker's log wanted with an entry function, got {log!r}. Please report it.")
+    used = re.search(r"Used (\d+) registers", log)
+    spills = sum(int(count) for count in re.findall(r"(\d+) bytes spill", log))
+    warnings = tuple(line.strip() for line in log.splitlines() if re.search(r"\bC7\d{3}\b|warning", line))
+    return Report(entry[1], int(used[1]) if used else 0, spills, shared_bytes(traits), warnings, log)

@@ -1,0 +1,64 @@
+"""Copies on the GPU, the one case where there are any: arrays that the copy engine or the kernel's stores cannot take.
+
+Those are an odd head_dim in a contiguous array, a misaligned base, and zero or negative strides: such an operand is
+copied once into rows padded to 16 bytes, and such a result is written to padded rows first. One small kernel of Numba's
+moves elements between any strides, whatever the framework.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from splat_numba.runtime.cuda.tensor_map import ALIGNMENT
+
+_THREADS = 256
+_SMALLEST_GRID = 128  # Numba warns of fewer
+_LARGEST_GRID = 1 << 16
+
+
+def padded(dim: int) -> int:
+    """Elements of a row of 16-bit numbers that ends at a multiple of 16 bytes."""
+    return -(-dim // (ALIGNMENT // 2)) * (ALIGNMENT // 2)
+
+
+@cache
+def _kernel() -> Any:
+    from numba import cuda
+
+    @cuda.jit
+    def move(target: Any, source: Any) -> None:
+        place = np.int64(cuda.grid(1))
+        while place < target.size:
+            rest = place
+            dim = rest % target.shape[3]
+            rest //= target.shape[3]
+            row = rest % target.shape[2]
+            rest //= target.shape[2]
+            target[rest // target.shape[1], rest % target.shape[1], row, dim] = source[
+                rest // target.shape[1], rest % target.shape[1], row, dim
+            ]
+            place += cuda.gridsize(1)
+
+    return move
+
+
+def move(
+    target: int, target_strides: tuple[int, ...], source: int, source_strides: tuple[int, ...],
+    shape: tuple[int, int, int, int], stream: int, types: tuple[str, str] = ("<u2", "<u2"),
+) -> None:  # fmt: skip
+    """target[...] = source[...] in the order of ``stream``: addresses, strides in bytes; types: of target, source."""
+    size = int(np.prod(shape, dtype=np.int64))
+    if not size:
+        return
+    from numba import cuda
+
+    def view(pointer: int, strides: tuple[int, ...], kind: str) -> Any:
+        facts = {"data": (pointer, False), "shape": shape, "strides": strides, "typestr": kind, "version": 3}
+        return cuda.from_cuda_array_interface(facts, sync=False)
+
+    blocks = min(max(-(-size // _THREADS), _SMALLEST_GRID), _LARGEST_GRID)
+    order = cuda.external_stream(stream) if stream else cuda.default_stream()
+    _kernel()[blocks, _THREADS, order](view(target, target_strides, types[0]), view(source, source_strides, types[1]))

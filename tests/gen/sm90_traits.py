@@ -1,0 +1,38 @@
+"""Traits of Hopper kernels for the tests: those whose texts are kept, and any that the planner may choose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from splat_numba.gen.box_shapes import candidates
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.problem import Problem
+
+DTYPES = ("float16", "bfloat16")
+DIMS = (1, 8, 16, 20, 32, 33, 64, 72, 80, 96, 128, 192, 255, 256)
+
+GOLDEN = {
+    "plain": Traits(64, 64, "float16", 1, 128, 2, 2, partial=False, skips=False),
+    "masked": Traits(128, 128, "bfloat16", 2, 128, 2, 1, partial=True, skips=True),
+    "ragged": Traits(
+        80, 72, "bfloat16", 1, 80, 2, 2, partial=True, skips=False, resumes=True, ragged=True, negate=True
+    ),
+}  # fmt: skip
+
+
+def shapes(head_dim: int, value_dim: int, dtype: str) -> list[Traits]:
+    """What the planner may choose for these dimensions."""
+    return candidates(Problem(64, 64, head_dim, value_dim, dtype), Gpu())
+
+
+@st.composite
+def traits(draw):
+    """Any traits: of one group, no group skips a tile, as the others then have none to wait for."""
+    one = draw(st.sampled_from(shapes(*(draw(st.sampled_from(kinds)) for kinds in (DIMS, DIMS, DTYPES)))))
+    partial, skips, resumes, ragged, negate = (draw(st.booleans()) for _ in range(5))
+    return replace(
+        one, partial=partial, skips=skips and one.groups > 1, resumes=resumes, ragged=ragged, negate=negate
+    )  # fmt: skip

@@ -1,0 +1,67 @@
+"""NumPy arrays on a GPU as any view of them that NumPy can make, and plans forced to a tile shape."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import numpy as np
+
+from splat_numba import gpu_call, gpu_kernel
+from splat_numba.gen import box_passes
+from splat_numba.runtime.cuda.device import device
+from splat_numba.runtime.cuda.memory import DeviceArray
+
+
+class DeviceView:
+    """The bytes of a contiguous NumPy array on the first GPU, seen like ``view``, which lies in it."""
+
+    def __init__(self, root, view):
+        self._root = root
+        self._memory = DeviceArray(device(0), (root.nbytes,), "uint8")
+        self._memory.fill(root)
+        offset = view.__array_interface__["data"][0] - root.ctypes.data
+        assert 0 <= offset <= root.nbytes
+        self.__cuda_array_interface__ = {
+            "shape": view.shape,
+            "strides": view.strides,
+            "typestr": view.dtype.str,
+            "data": (self._memory.pointer + offset, False),
+            "version": 3,
+        }
+
+    def root_back(self):
+        """All bytes of the memory as they are now, once the default stream is done, as an array like the root."""
+        from numba import cuda
+
+        cuda.default_stream().synchronize()
+        found = np.empty_like(self._root)
+        self._memory.read(found)
+        return found
+
+
+def back(array):
+    """A result of attention() on such arrays as a NumPy array."""
+    return array.copy_to_host()
+
+
+@contextmanager
+def forced(monkeypatch, traits, order=""):
+    """Plans made inside take tiles of these traits, and of the orders of rows only those with ``order`` in the name."""
+    schemes = box_passes._schemes
+
+    def chosen(*given, **options):
+        return {name: parts for name, parts in schemes(*given, **options).items() if order in name}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(box_passes, "candidates", lambda *_: [traits])
+        patch.setattr(box_passes, "_schemes", chosen)
+        forget()
+        yield
+    forget()
+
+
+def forget():
+    """Plans are remembered by mask and problem."""
+    gpu_kernel.plan_for.cache_clear()
+    gpu_kernel._planned.cache_clear()
+    gpu_call._ready.clear()

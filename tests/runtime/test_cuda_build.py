@@ -1,0 +1,300 @@
+"""From text to cubin without a GPU: the disk cache, what cannot be compiled, and what the compiler reports.
+
+The texts here do next to nothing, so that they compile in a moment; test_sm90_build compiles the real ones.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import splat_numba
+from splat_numba.errors import BackendError, CompileError
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.sm90.attention import PARAMETERS
+from splat_numba.gen.targets.sm90.shape import shared_bytes
+from splat_numba.runtime.cuda import build as cuda_build
+from splat_numba.runtime.cuda.build import Report, build, ptx, read_report
+from splat_numba.runtime.source import KernelSource
+from splat_numba.settings import Settings
+
+TRAITS = Traits(64, 64, "float16", 1, 64, 2, 1)
+
+
+@pytest.fixture
+def compiler():
+    """The CUDA compiler, which needs no GPU."""
+    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
+    pytest.importorskip("cuda.core", reason="needs the extra cuda")
+
+
+def text(body="ptx.store_word(out, blocks, seq_q)", head=""):
+    imports = f"from splat_numba.gen.instructions import Instruction\nfrom splat_numba.runtime.cuda import {'intrinsics as ptx'}"
+    return f"{imports}\n{head}\n\n\ndef attention({', '.join(PARAMETERS)}):\n    {body}\n"
+
+
+def source(*parts):
+    return KernelSource.of("tiny", text(*parts))
+
+
+def built(folder, *parts):
+    return build(source(*parts), TRAITS, Settings(cache_dir=folder))
+
+
+def stored(found, kind):
+    (file,) = found.path.parent.glob(f"{found.path.stem}-*.{kind}")
+    return file
+
+
+@pytest.mark.usefixtures("compiler")
+class TestDiskCache:
+    def test_the_second_build_is_read_from_disk(self, tmp_path):
+        first = built(tmp_path / "cache")
+        again = built(tmp_path / "cache")
+        assert (first.cached, again.cached) == (False, True)
+        assert (again.code, again.report, again.path) == (first.code, first.report, first.path)
+        assert first.path.read_text() == text()
+        assert first.code.startswith(b"\x7fELF")
+
+    def test_another_text_is_another_entry(self, tmp_path):
+        first = built(tmp_path / "cache")
+        other = built(tmp_path / "cache", "ptx.store_word(out, batch, seq_q)")
+        assert not other.cached
+        assert other.path != first.path
+        assert built(tmp_path / "cache").code == first.code
+
+    @pytest.mark.parametrize("kind", ["cubin", "json"])
+    @pytest.mark.parametrize("damage", ["empty", "cut short", "one bit", "noise", "another", "gone"])
+    def test_a_damaged_entry_is_a_miss_and_is_mended(self, tmp_path, kind, damage):
+        first = built(tmp_path / "cache")
+        file = stored(first, kind)
+        content = file.read_bytes()
+        if damage == "gone":
+            file.unlink()
+        else:
+            other = stored(built(tmp_path / "cache", "ptx.store_word(out, batch, seq_q)"), kind).read_bytes()
+            changed = {
+                "empty": b"",
+                "cut short": content[:-20],
+                "one bit": content[:99] + bytes([content[99] ^ 1]) + content[100:],
+                "noise": b"\x80\x05noise" * 9,
+                "another": other,
+            }
+            file.write_bytes(changed[damage])
+        again = built(tmp_path / "cache")
+        assert (again.code, again.report.entry) == (first.code, first.report.entry)
+        assert not again.cached
+        assert built(tmp_path / "cache").cached
+
+    @pytest.mark.parametrize("content", ["[]", "null", "3", "{}", '{"sha256": 3}', '"text"'])
+    def test_a_report_of_another_form_is_a_miss(self, tmp_path, content):
+        stored(built(tmp_path / "cache"), "json").write_text(content)
+        assert not built(tmp_path / "cache").cached
+
+    @pytest.mark.parametrize("change", ["missing", "unknown"])
+    def test_a_report_of_another_version_is_a_miss(self, tmp_path, change):
+        file = stored(built(tmp_path / "cache"), "json")
+        values = json.loads(file.read_text())
+        if change == "missing":
+            del values["registers"]
+        else:
+            values["surprise"] = 1
+        file.write_text(json.dumps(values))
+        assert not built(tmp_path / "cache").cached
+
+    def test_another_toolchain_has_its_own_entries(self, tmp_path, monkeypatch):
+        first = built(tmp_path / "cache")
+        with monkeypatch.context() as patch:
+            patch.setattr(cuda_build, "_toolchain", lambda: "another")
+            other = built(tmp_path / "cache")
+            assert not other.cached
+            assert built(tmp_path / "cache").cached
+        assert built(tmp_path / "cache").cached
+        assert other.path == first.path
+        assert len(list(first.path.parent.glob("tiny*.cubin"))) == 2
+
+    @pytest.mark.parametrize("package", ["numba_cuda", "cuda.core"])
+    def test_the_toolchain_is_told_by_its_versions(self, monkeypatch, package):
+        module = pytest.importorskip(package)
+        before = cuda_build._toolchain.__wrapped__()
+        assert before == cuda_build._toolchain.__wrapped__()
+        monkeypatch.setattr(module, "__version__", "0.0.0")
+        assert cuda_build._toolchain.__wrapped__() != before
+
+    def test_without_a_cache_nothing_is_written(self, tmp_path):
+        found = build(source(), TRAITS, Settings(cache=False, cache_dir=tmp_path / "cache"))
+        assert (found.path, found.cached) == (None, False)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_nothing_is_left_beside_the_entry(self, tmp_path):
+        first = built(tmp_path / "cache")
+        kinds = sorted(path.suffix for path in first.path.parent.iterdir() if path.suffix != ".lock")
+        assert kinds == [".cubin", ".json", ".py"]
+
+
+CHILD = """
+import os, sys, time
+from pathlib import Path
+from splat_numba.runtime.cuda.build import build
+from splat_numba.settings import Settings
+from tests.runtime.test_cuda_build import TRAITS, source
+
+open(sys.argv[1], "w").close()  # ready; both children begin together
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.005)
+found = build(source(), TRAITS, Settings(cache_dir=Path(sys.argv[3])))
+assert found.code.startswith(b"\\x7fELF")
+print(found.cached)
+"""
+ROOT = Path(splat_numba.__file__).parents[1]
+
+
+def child(code, *arguments):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finish(process):
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return out.strip()
+
+
+@pytest.mark.usefixtures("compiler")
+def test_two_processes_fill_one_cache_and_a_third_compiles_nothing(tmp_path):
+    go, folder = tmp_path / "go", tmp_path / "cache"
+    ready = [tmp_path / name for name in ("first", "second")]
+    children = [child(CHILD, one, go, folder) for one in ready]
+    deadline = time.monotonic() + 60
+    while not all(one.exists() for one in ready) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    go.touch()
+    assert sorted(finish(one) for one in children) == ["False", "True"]  # one compiled, the other waited
+    assert finish(child(CHILD, tmp_path / "third", go, folder)) == "True"
+
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv[1]] = None  # as if it were not installed
+import splat_numba as splat
+try:
+    splat.compile(splat.causal(), seq_q=64, seq_kv=64, head_dim=64, dtype="float16", backend="cuda")
+except splat.BackendError as error:
+    print(error)
+splat.plan(splat.causal(), seq_q=64, seq_kv=64, head_dim=64, dtype="float16", backend="cuda")
+"""
+
+
+@pytest.mark.parametrize("package", ["numba_cuda", "cuda.core", "numba.cuda"])
+def test_without_the_extra_the_message_names_it(package):
+    found = finish(child(WITHOUT, package))
+    assert found.startswith("backend 'cuda' wanted, but its compiler is missing (")
+    assert found.endswith('). Install the extra: python -m pip install "splat-numba[cuda]".')
+
+
+BROKEN = {
+    "syntax": ("return (", "", "was never closed"),
+    "unknown instruction": ("ptx.nothing(out)", "", "has no attribute 'nothing'"),
+    "operands too many": ("ptx.store_word(out, blocks, seq_q, 3)", "", "positional argument"),
+    "unknown name": ("ptx.store_word(out, nobody, seq_q)", "", "nobody"),
+    "wrong type": ("ptx.store_word(out, 'text', seq_q)", "", ""),
+}
+
+
+@pytest.mark.usefixtures("compiler")
+class TestBrokenTexts:
+    @pytest.mark.parametrize("name", BROKEN)
+    def test_a_text_that_does_not_compile(self, tmp_path, name):
+        body, head, wanted = BROKEN[name]
+        with pytest.raises(CompileError) as caught:
+            built(tmp_path / "cache", body, head)
+        message = str(caught.value)
+        assert message.startswith(f"source {tmp_path}")
+        assert "does not compile: " in message
+        assert wanted in message
+        assert message.endswith("If it was edited by hand, mend it; if not, please report the file.")
+        assert list(tmp_path.rglob("*.cubin")) == []
+
+    def test_a_text_without_the_entry(self):
+        with pytest.raises(CompileError, match="has no attribute 'attention'"):
+            build(KernelSource.of("tiny", "x = 1\n"), TRAITS, Settings(cache=False))
+
+    def test_assembly_that_the_assembler_refuses(self, tmp_path):
+        with pytest.raises(CompileError, match=r"does not link: (.|\n)*nonsense(.|\n)*Please report the file\."):
+            built(tmp_path / "cache", "bad()", "bad = ptx._plain(Instruction('bad', '', '', 'nonsense;'))")
+
+    def test_after_a_broken_text_the_cache_still_works(self, tmp_path):
+        with pytest.raises(CompileError):
+            built(tmp_path / "cache", "ptx.nothing(out)")
+        assert not built(tmp_path / "cache").cached
+        assert built(tmp_path / "cache").cached
+
+
+@pytest.mark.usefixtures("compiler")
+def test_ptx_is_text_with_the_entry_and_its_launch_bounds():
+    found = ptx(source(), TRAITS)
+    assert ".target sm_90a" in found
+    assert ".visible .entry " in found
+    assert ".maxntid 256" in found
+    assert ".minnctapersm 1" in found
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_report_of_a_real_kernel(tmp_path):
+    report = built(tmp_path / "cache").report
+    assert 0 < report.registers <= 255
+    assert (report.spill_bytes, report.warnings, report.shared_bytes) == (0, (), shared_bytes(TRAITS))
+    assert "attention" in report.entry
+    assert report.entry.encode() in built(tmp_path / "cache").code
+
+
+LOG = """INFO: NVVM70 LTOIR Container created (2620 bytes)
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_ZN5tiny9attentionB2v1' for 'sm_90a'
+ptxas info    : Function properties for _ZN5tiny9attentionB2v1
+ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 168 registers, used 2 barriers
+ptxas info    : Compile time = 1.858 ms
+"""
+C7512 = "ptxas warning : (C7512) Potential Performance Loss: wgmma.mma_async instructions are serialized due to ..."
+C7504 = "ptxas info    : (C7504) Potential Performance Loss: 'setmaxnreg' ignored to maintain minimum requirements."
+
+
+class TestReport:
+    def test_a_clean_log(self):
+        assert read_report(LOG, TRAITS) == Report("_ZN5tiny9attentionB2v1", 168, 0, shared_bytes(TRAITS), (), LOG)
+
+    def test_spills_are_stores_and_loads(self):
+        log = LOG.replace("0 bytes spill stores, 0 bytes spill loads", "12 bytes spill stores, 16 bytes spill loads")
+        assert read_report(log, TRAITS).spill_bytes == 28
+
+    @pytest.mark.parametrize("line", [C7512, C7504, "ptxas warning : something else"])
+    def test_warnings_are_kept_word_by_word(self, line):
+        assert read_report(f"{LOG}  {line}  \n", TRAITS).warnings == (line,)
+
+    def test_a_log_without_an_entry_is_refused(self):
+        with pytest.raises(CompileError, match="log wanted with an entry function, got 'nothing'"):
+            read_report("nothing", TRAITS)
+
+    def test_the_log_ends_with_text(self):
+        """The linker's ends with a zero byte, which no terminal should get."""
+        assert not read_report(f"{LOG}\0", TRAITS).log.endswith("\0")
+
+
+def test_the_cubin_is_a_kernel_of_the_public_interface(compiler, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPLAT_CACHE_DIR", str(tmp_path / "cache"))
+    kernel = splat_numba.compile(
+        splat_numba.full(), seq_q=128, seq_kv=128, head_dim=16, dtype="float16", backend="cuda"
+    )
+    assert kernel.cubin.startswith(b"\x7fELF")
+    assert kernel.path.read_text() == kernel.source
+    assert kernel.resources["shared_bytes"] > 0
+    with pytest.raises(BackendError):
+        splat_numba.compile(splat_numba.full(), seq_q=9, seq_kv=9, head_dim=16, dtype="float32", backend="cpu").ptx()
