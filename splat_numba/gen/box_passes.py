@@ -22,7 +22,7 @@ from splat_numba.gen.problem import Problem
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-GRID_BOXES = {64: Box(16, 4), 80: Box(20, 4), 96: Box(24, 4), 128: Box(32, 4), 160: Box(20, 8), 176: Box(44, 4)}
+GRID_BOXES = {64: Box(16, 4), 80: Box(20, 4), 96: Box(24, 4), 112: Box(28, 4), 128: Box(32, 4)}
 GRID_WIDTHS = (8, 4096)
 MOST_STEPS = 4  # steps that get a pass of their own
 LEAST_MASS, LEAST_KEYS = 0.02, 4  # of all pairs, and on average a row: below, a step is not worth a pass

@@ -104,11 +104,11 @@ INSTRUCTIONS: Final = (
         "r",
         "{ .reg .pred p, q; setp.ne.b32 p, $1, 0; vote.sync.any.pred q, p, -1; selp.u32 $0, 1, 0, q; }",
     ),
-    Instruction("broadcast", "r", "r", "shfl.sync.idx.b32 $0, $1, 0, 31, -1;"),  # lane 0's word
-    # Memory. Tables do not change while a kernel runs, so they are read through the read-only path.
-    Instruction("load_word", "r", "l", "ld.global.nc.b32 $0, [$1];", ordered=False),
-    Instruction("load_words2", "rr", "l", "ld.global.nc.v2.b32 {$0, $1}, [$2];", ordered=False),
-    Instruction("load_words4", "rrrr", "l", "ld.global.nc.v4.b32 {$0, $1, $2, $3}, [$4];", ordered=False),
+    Instruction("word_of_lane", "r", "rr", "shfl.sync.idx.b32 $0, $1, $2, 31, -1;"),
+    # Memory. Tables do not change while a kernel runs, so they are read through the read-only path; ordered, because a
+    # read that stands early in a text stands there to hide its latency.
+    Instruction("load_word", "r", "l", "ld.global.nc.b32 $0, [$1];"),
+    Instruction("load_words4", "rrrr", "l", "ld.global.nc.v4.b32 {$0, $1, $2, $3}, [$4];"),
     Instruction("load_state", "f", "l", "ld.global.f32 $0, [$1];"),
     Instruction("load_pair", "r", "l", "ld.global.b32 $0, [$1];"),
     Instruction("store_word", "", "lrr", _when("st.global.b32 [$0], $1;", 2)),

@@ -103,16 +103,20 @@ def _read(code_path: Path, report_path: Path) -> tuple[bytes, Report] | None:
     try:
         stored = json.loads(report_path.read_text(encoding="utf-8"))
         code = code_path.read_bytes()
-        if stored.pop("sha256") != hashlib.sha256(code).hexdigest():
-            return None
-        return code, Report(**{**stored, "warnings": tuple(stored["warnings"])})
+        told = stored.pop("sha256")
+        report = Report(**{**stored, "warnings": tuple(stored["warnings"])})
+        return (code, report) if told == _digest(code, report) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
+def _digest(code: bytes, report: Report) -> str:
+    return hashlib.sha256(code + json.dumps(asdict(report), sort_keys=True).encode()).hexdigest()
+
+
 def _write(code_path: Path, report_path: Path, code: bytes, report: Report) -> None:
     """Both files by renaming; the report last, since it vouches for the code."""
-    values = {**asdict(report), "sha256": hashlib.sha256(code).hexdigest()}
+    values = {**asdict(report), "sha256": _digest(code, report)}
     for path, content in ((code_path, code), (report_path, json.dumps(values).encode())):
         temporary = path.with_suffix(f"{path.suffix}.tmp")
         temporary.write_bytes(content)
@@ -148,13 +152,14 @@ def _compile(source: KernelSource, traits: Traits, path: Path | None) -> tuple[b
     intermediate = _numba_compile(source, traits, path, "ltoir")
     from cuda.core import Linker, LinkerOptions, ObjectCode
 
-    options = LinkerOptions(arch=ARCH, link_time_optimization=True, verbose=True)
+    # The linker's own cache would leave the report empty; ours keeps both.
+    options = LinkerOptions(arch=ARCH, link_time_optimization=True, verbose=True, no_cache=True)
     linker = Linker(ObjectCode.from_ltoir(intermediate), options=options)
     try:
         linked = linker.link("cubin")
     except Exception as error:
         raise CompileError(f"source {path or source.name} does not link: {error}. Please report the file.") from error
-    return bytes(linked.code), read_report(linker.get_info_log() + (linker.get_error_log() or ""), traits)
+    return bytes(linked.code), read_report((linker.get_info_log() + (linker.get_error_log() or "")).rstrip("\0"), traits)
 
 
 def ptx(source: KernelSource, traits: Traits) -> str:

@@ -12,8 +12,8 @@ from splat_numba.runtime.cuda import intrinsics as ptx
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 NONE_KEPT = f32(-np.inf)
-fewer_registers = ptx.release_registers(24)
-more_registers = ptx.claim_registers(240)
+fewer_registers = ptx.release_registers(40)
+more_registers = ptx.claim_registers(232)
 score_product = ptx.matrix_product(128, "bfloat16", from_registers=False, transposed=False)
 value_product = ptx.matrix_product(128, "bfloat16", from_registers=True, transposed=True)
 
@@ -24,23 +24,23 @@ def attention(
     blocks, heads_count, heads_q, group, batch, heads_per_wave, seq_q, q_views, kv_views,
     out_row, out_head, out_batch,
 ):
-    base = (ptx.shared_address(cuda.shared.array(0, dtype=np.uint8)) + u32(1023)) & u32(4294966272)
+    base = u32((ptx.shared_address(cuda.shared.array(0, dtype=np.uint8)) + u32(1023)) & u32(4294966272))
     q_tile = base
-    k_tile = base + u32(65536)
-    v_tile = base + u32(131072)
-    mask_tile = base + u32(196608)
-    tile_info = base + u32(200704)
-    item_info = base + u32(200736)
-    q_full = base + u32(200768)
-    q_empty = base + u32(200784)
-    k_full = base + u32(200800)
-    k_empty = base + u32(200816)
-    v_full = base + u32(200832)
-    v_empty = base + u32(200848)
+    k_tile = u32(base + u32(65536))
+    v_tile = u32(base + u32(131072))
+    mask_tile = u32(base + u32(196608))
+    tile_info = u32(base + u32(200704))
+    item_info = u32(base + u32(200736))
+    q_full = u32(base + u32(200768))
+    q_empty = u32(base + u32(200784))
+    k_full = u32(base + u32(200800))
+    k_empty = u32(base + u32(200816))
+    v_full = u32(base + u32(200832))
+    v_empty = u32(base + u32(200848))
     thread = ptx.thread_index()
-    warpgroup = thread >> u32(7)
-    lane = thread & u32(31)
-    items = blocks * heads_count * batch
+    warpgroup = u32(thread >> u32(7))
+    lane = u32(thread & u32(31))
+    items = u32(blocks * heads_count * batch)
     if thread == u32(0):
         ptx.mbarrier_init(q_full + u32(0), u32(1))
         ptx.mbarrier_init(q_empty + u32(0), u32(8))
@@ -68,57 +68,87 @@ def attention(
                 ptx.fence_tensor_map(q_maps + u64(128) * u64(place))
             for place in range(u32(2) * kv_views):
                 ptx.fence_tensor_map(kv_maps + u64(128) * u64(place))
+            k1 = k2 = status = bits_0 = bits_1 = bits_2 = u32(0)
+            k_map = u64(0)
             item = ptx.block_index()
+            taken = ptx.fetch_add(counter, u32(1), leader)  # and the item after it: blocks take what is left in turn
+            number = u32(item)
+            wave_items = u32(heads_per_wave * blocks)
+            wave = u32(number // wave_items)
+            left = u32(number - wave * wave_items)
+            first_pair = u32(wave * heads_per_wave)
+            width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
+            next_rank = u32(left // width)
+            pair = u32(first_pair + left - next_rank * width)
+            next_entry = u32(pair // heads_count)
+            head_at = heads + u64(4) * u64(pair - next_entry * heads_count)
+            word_at = block + u64(32) * u64(next_rank) + u64(4) * u64(lane)
+            next_words = ptx.load_word(word_at if lane < u32(8) else head_at)  # one register, where nine would be spilled
             while item < items:
-                # Items go wave by wave, so that the keys of a wave's heads stay in the L2 cache; in it longest row blocks first.
-                wave = item // (heads_per_wave * blocks)
-                left = item - wave * heads_per_wave * blocks
-                width = min(heads_per_wave, heads_count * batch - wave * heads_per_wave)
-                rank = left // width
-                pair = wave * heads_per_wave + left - rank * width
-                entry = pair // heads_count
-                head = ptx.load_word(heads + u64(4) * u64(pair - entry * heads_count))
-                kv_head = head // group
-                view, c1, c2, first_piece = ptx.load_words4(block + u64(32) * u64(rank))
-                end_of_pieces, tiles, _, _ = ptx.load_words4(block + u64(32) * u64(rank) + u64(16))
-                taken = ptx.fetch_add(counter, u32(1), leader)  # the item after this one: blocks take what is left in turn
+                rank, entry = next_rank, next_entry
+                view = ptx.word_of_lane(next_words, u32(0))
+                c1 = ptx.word_of_lane(next_words, u32(1))
+                c2 = ptx.word_of_lane(next_words, u32(2))
+                first_piece = ptx.word_of_lane(next_words, u32(3))
+                end_of_pieces = ptx.word_of_lane(next_words, u32(4))
+                tiles = ptx.word_of_lane(next_words, u32(5))
+                head = ptx.word_of_lane(next_words, u32(8))
+                kv_head = u32(head // group)
                 ptx.mbarrier_wait(q_empty + q_stage * u32(8), q_free)
                 ptx.store_shared_words4(item_info + q_stage * u32(16), tiles, rank, head, entry, leader)
                 ptx.mbarrier_expect(q_full + q_stage * u32(8), u32(32768), leader)
                 ptx.tensor_copy(q_tile + q_stage * u32(32768) + u32(0), q_maps + u64(128) * u64(view), q_full + q_stage * u32(8), u32(0), c1, c2, head, entry, leader)
                 ptx.tensor_copy(q_tile + q_stage * u32(32768) + u32(16384), q_maps + u64(128) * u64(view), q_full + q_stage * u32(8), u32(64), c1, c2, head, entry, leader)
-                q_stage += u32(1)
+                q_stage = u32(q_stage + u32(1))
                 if q_stage == u32(2):
                     q_stage = u32(0)
-                    q_free ^= u32(1)
-                for place in range(first_piece, end_of_pieces):
-                    kv_view, k1, k2, count = ptx.load_words4(piece + u64(32) * u64(place))
-                    status, bits_0, bits_1, bits_2 = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))
-                    k_map = kv_maps + u64(256) * u64(kv_view)
-                    for _ in range(count):
-                        ptx.mbarrier_wait(k_empty + stage * u32(8), free)
-                        ptx.store_shared_words4(tile_info + stage * u32(16), status, bits_0, bits_1, bits_2, leader)
-                        masked = u32(1) if (status & u32(10)) != u32(0) else u32(0)
-                        mask_bytes = masked * u32(2048)
-                        ptx.mbarrier_expect(k_full + stage * u32(8), u32(32768) + mask_bytes, leader)
-                        ptx.bulk_copy(mask_tile + stage * u32(2048) + u32(0), bits + u64(1024) * u64(bits_0), u32(1024), k_full + stage * u32(8), leader & masked)
-                        ptx.bulk_copy(mask_tile + stage * u32(2048) + u32(1024), bits + u64(1024) * u64(bits_1), u32(1024), k_full + stage * u32(8), leader & masked)
-                        ptx.tensor_copy(k_tile + stage * u32(32768) + u32(0), k_map, k_full + stage * u32(8), u32(0), k1, k2, kv_head, entry, leader)
-                        ptx.tensor_copy(k_tile + stage * u32(32768) + u32(16384), k_map, k_full + stage * u32(8), u32(64), k1, k2, kv_head, entry, leader)
-                        ptx.mbarrier_wait(v_empty + stage * u32(8), free)
-                        ptx.mbarrier_expect(v_full + stage * u32(8), u32(32768), leader)
-                        ptx.tensor_copy(v_tile + stage * u32(32768) + u32(0), k_map + u64(128), v_full + stage * u32(8), u32(0), k1, k2, kv_head, entry, leader)
-                        ptx.tensor_copy(v_tile + stage * u32(32768) + u32(16384), k_map + u64(128), v_full + stage * u32(8), u32(64), k1, k2, kv_head, entry, leader)
-                        k1 += u32(128)
-                        stage += u32(1)
-                        if stage == u32(2):
-                            stage = u32(0)
-                            free ^= u32(1)
-                item = ptx.grid_size() + ptx.broadcast(taken)
+                    q_free = u32(q_free ^ u32(1))
+                item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))
+                taken = ptx.fetch_add(counter, u32(1), leader)  # and the item after it: blocks take what is left in turn
+                number = u32(min(item, items - u32(1)))
+                wave_items = u32(heads_per_wave * blocks)
+                wave = u32(number // wave_items)
+                left = u32(number - wave * wave_items)
+                first_pair = u32(wave * heads_per_wave)
+                width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
+                next_rank = u32(left // width)
+                pair = u32(first_pair + left - next_rank * width)
+                next_entry = u32(pair // heads_count)
+                head_at = heads + u64(4) * u64(pair - next_entry * heads_count)
+                word_at = block + u64(32) * u64(next_rank) + u64(4) * u64(lane)
+                next_words = ptx.load_word(word_at if lane < u32(8) else head_at)  # one register, where nine would be spilled
+                place = first_piece
+                count = u32(0)
+                while place < end_of_pieces:
+                    if count == u32(0):
+                        kv_view, k1, k2, count = ptx.load_words4(piece + u64(32) * u64(place))
+                        status, bits_0, bits_1, bits_2 = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))
+                        k_map = kv_maps + u64(256) * u64(kv_view)
+                    ptx.mbarrier_wait(k_empty + stage * u32(8), free)
+                    ptx.store_shared_words4(tile_info + stage * u32(16), status, bits_0, bits_1, bits_2, leader)
+                    masked = u32(1) if (status & u32(10)) != u32(0) else u32(0)
+                    mask_bytes = u32(masked) * u32(2048)
+                    ptx.mbarrier_expect(k_full + stage * u32(8), u32(32768) + mask_bytes, leader)
+                    ptx.bulk_copy(mask_tile + stage * u32(2048) + u32(0), bits + u64(1024) * u64(bits_0), u32(1024), k_full + stage * u32(8), leader & masked)
+                    ptx.bulk_copy(mask_tile + stage * u32(2048) + u32(1024), bits + u64(1024) * u64(bits_1), u32(1024), k_full + stage * u32(8), leader & masked)
+                    ptx.tensor_copy(k_tile + stage * u32(32768) + u32(0), k_map, k_full + stage * u32(8), u32(0), k1, k2, kv_head, entry, leader)
+                    ptx.tensor_copy(k_tile + stage * u32(32768) + u32(16384), k_map, k_full + stage * u32(8), u32(64), k1, k2, kv_head, entry, leader)
+                    ptx.mbarrier_wait(v_empty + stage * u32(8), free)
+                    ptx.mbarrier_expect(v_full + stage * u32(8), u32(32768), leader)
+                    ptx.tensor_copy(v_tile + stage * u32(32768) + u32(0), k_map + u64(128), v_full + stage * u32(8), u32(0), k1, k2, kv_head, entry, leader)
+                    ptx.tensor_copy(v_tile + stage * u32(32768) + u32(16384), k_map + u64(128), v_full + stage * u32(8), u32(64), k1, k2, kv_head, entry, leader)
+                    k1 = u32(k1 + u32(128))
+                    stage = u32(stage + u32(1))
+                    if stage == u32(2):
+                        stage = u32(0)
+                        free = u32(free ^ u32(1))
+                    count = u32(count - u32(1))
+                    if count == u32(0):
+                        place = u32(place + u32(1))
             ptx.mbarrier_wait(q_empty + q_stage * u32(8), q_free)
             ptx.store_shared_words4(item_info + q_stage * u32(16), u32(0), u32(4294967295), u32(0), u32(0), leader)
             ptx.mbarrier_arrive(q_full + q_stage * u32(8), leader)
-            ended = ptx.broadcast(ptx.fetch_add(counter + u64(4), u32(1), leader)) + u32(1)
+            ended = ptx.word_of_lane(ptx.fetch_add(counter + u64(4), u32(1), leader), u32(0)) + u32(1)
             last_block = leader if ended == ptx.grid_size() else u32(0)
             ptx.store_word(counter, u32(0), last_block)
             ptx.store_word(counter + u64(4), u32(0), last_block)
@@ -158,17 +188,17 @@ def attention(
             while tiles_left > u32(0):
                 ptx.mbarrier_wait(k_full + stage * u32(8), phase)
                 word = ptx.load_shared_word(tile_info + stage * u32(16))
-                status = (word >> (u32(2) * warpgroup)) & u32(3)
+                status = u32((word >> (u32(2) * warpgroup)) & u32(3))
                 kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
                 if kept == u32(0):
-                    tiles_left -= u32(1)
+                    tiles_left = u32(tiles_left - u32(1))
                     ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
                     ptx.mbarrier_wait(v_full + stage * u32(8), phase)  # else a later wait could take the phase before for its own
                     ptx.mbarrier_arrive(v_empty + stage * u32(8), leader)
-                    stage += u32(1)
+                    stage = u32(stage + u32(1))
                     if stage == u32(2):
                         stage = u32(0)
-                        phase ^= u32(1)
+                        phase = u32(phase ^ u32(1))
                 else:
                     k_descriptor = u64(4611686293305360384) | u64((k_tile + stage * u32(32768)) >> u32(4))
                     ptx.wgmma_fence()
@@ -182,11 +212,6 @@ def attention(
                     score_product(score, q_at + u64(1030), k_descriptor + u64(1030), u32(1))
                     ptx.wgmma_commit()
                     ptx.wgmma_wait_all()
-                    tiles_left -= u32(1)
-                    ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
-                    if tiles_left == u32(0):
-                        ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
-                        q_held = False
                     if ptx.any_lane(u32(1) if status == u32(2) else u32(0)) != u32(0):
                         mask[0] = ptx.load_shared_word(mask_base + stage * u32(2048) + u32(0) + u32(0)) >> column
                         mask[1] = ptx.load_shared_word(mask_base + stage * u32(2048) + u32(0) + u32(4)) >> column
@@ -202,6 +227,11 @@ def attention(
                         for j in range(16):
                             for x in range(2):
                                 score[4 * j + 2 + x] = score[4 * j + 2 + x] if mask[j >> 2] & u32(1 << (8 * (j & 3) + x)) else NONE_KEPT
+                    tiles_left = u32(tiles_left - u32(1))
+                    ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
+                    if tiles_left == u32(0):
+                        ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
+                        q_held = False
                     top = NONE_KEPT
                     for j in range(16):
                         top = ptx.maximum(top, ptx.maximum(score[4 * j + 0], score[4 * j + 1]))
@@ -241,15 +271,15 @@ def attention(
                                 total[4 * j + 2 + x] *= rescale_1
                     v_stage = stage
                     v_phase = phase
-                    stage += u32(1)
+                    stage = u32(stage + u32(1))
                     if stage == u32(2):
                         stage = u32(0)
-                        phase ^= u32(1)
+                        phase = u32(phase ^ u32(1))
                     going = tiles_left > u32(0)
                     if going:
                         ptx.mbarrier_wait(k_full + stage * u32(8), phase)
                         word = ptx.load_shared_word(tile_info + stage * u32(16))
-                        status = (word >> (u32(2) * warpgroup)) & u32(3)
+                        status = u32((word >> (u32(2) * warpgroup)) & u32(3))
                         kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
                         going = kept != u32(0)
                     while going:
@@ -277,11 +307,6 @@ def attention(
                         value_product(total, weight[28], weight[29], weight[30], weight[31], v_descriptor + u64(896))
                         ptx.wgmma_commit()
                         ptx.wgmma_wait_but_one()
-                        tiles_left -= u32(1)
-                        ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
-                        if tiles_left == u32(0):
-                            ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
-                            q_held = False
                         if ptx.any_lane(u32(1) if status == u32(2) else u32(0)) != u32(0):
                             mask[0] = ptx.load_shared_word(mask_base + stage * u32(2048) + u32(0) + u32(0)) >> column
                             mask[1] = ptx.load_shared_word(mask_base + stage * u32(2048) + u32(0) + u32(4)) >> column
@@ -297,6 +322,11 @@ def attention(
                             for j in range(16):
                                 for x in range(2):
                                     score[4 * j + 2 + x] = score[4 * j + 2 + x] if mask[j >> 2] & u32(1 << (8 * (j & 3) + x)) else NONE_KEPT
+                        tiles_left = u32(tiles_left - u32(1))
+                        ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
+                        if tiles_left == u32(0):
+                            ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
+                            q_held = False
                         top = NONE_KEPT
                         for j in range(16):
                             top = ptx.maximum(top, ptx.maximum(score[4 * j + 0], score[4 * j + 1]))
@@ -338,15 +368,15 @@ def attention(
                                     total[4 * j + 2 + x] *= rescale_1
                         v_stage = stage
                         v_phase = phase
-                        stage += u32(1)
+                        stage = u32(stage + u32(1))
                         if stage == u32(2):
                             stage = u32(0)
-                            phase ^= u32(1)
+                            phase = u32(phase ^ u32(1))
                         going = tiles_left > u32(0)
                         if going:
                             ptx.mbarrier_wait(k_full + stage * u32(8), phase)
                             word = ptx.load_shared_word(tile_info + stage * u32(16))
-                            status = (word >> (u32(2) * warpgroup)) & u32(3)
+                            status = u32((word >> (u32(2) * warpgroup)) & u32(3))
                             kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
                             going = kept != u32(0)
                     ptx.mbarrier_wait(v_full + v_stage * u32(8), v_phase)
@@ -432,7 +462,7 @@ def attention(
                 one_lane = real_1 if column == u32(0) else u32(0)
                 value = (safe + ptx.log2(sum_1)) * f32(0.6931471805599453)
                 ptx.store_real(lse_at + u64(4) * u64(row_1), value, one_lane)
-            q_stage += u32(1)
+            q_stage = u32(q_stage + u32(1))
             if q_stage == u32(2):
                 q_stage = u32(0)
-                q_phase ^= u32(1)
+                q_phase = u32(q_phase ^ u32(1))

@@ -24,23 +24,23 @@ def attention(
     blocks, heads_count, heads_q, group, batch, heads_per_wave, seq_q, q_views, kv_views,
     out_row, out_head, out_batch,
 ):
-    base = (ptx.shared_address(cuda.shared.array(0, dtype=np.uint8)) + u32(1023)) & u32(4294966272)
+    base = u32((ptx.shared_address(cuda.shared.array(0, dtype=np.uint8)) + u32(1023)) & u32(4294966272))
     q_tile = base
-    k_tile = base + u32(16384)
-    v_tile = base + u32(57344)
-    mask_tile = base + u32(98304)
-    tile_info = base + u32(99840)
-    item_info = base + u32(99872)
-    q_full = base + u32(99888)
-    q_empty = base + u32(99896)
-    k_full = base + u32(99904)
-    k_empty = base + u32(99920)
-    v_full = base + u32(99936)
-    v_empty = base + u32(99952)
+    k_tile = u32(base + u32(16384))
+    v_tile = u32(base + u32(57344))
+    mask_tile = u32(base + u32(98304))
+    tile_info = u32(base + u32(99840))
+    item_info = u32(base + u32(99872))
+    q_full = u32(base + u32(99888))
+    q_empty = u32(base + u32(99896))
+    k_full = u32(base + u32(99904))
+    k_empty = u32(base + u32(99920))
+    v_full = u32(base + u32(99936))
+    v_empty = u32(base + u32(99952))
     thread = ptx.thread_index()
-    warpgroup = thread >> u32(7)
-    lane = thread & u32(31)
-    items = blocks * heads_count * batch
+    warpgroup = u32(thread >> u32(7))
+    lane = u32(thread & u32(31))
+    items = u32(blocks * heads_count * batch)
     cleared = base + u32(99968)
     if thread == u32(0):
         ptx.mbarrier_init(q_full + u32(0), u32(1))
@@ -68,78 +68,108 @@ def attention(
                 ptx.fence_tensor_map(q_maps + u64(128) * u64(place))
             for place in range(u32(2) * kv_views):
                 ptx.fence_tensor_map(kv_maps + u64(128) * u64(place))
+            k1 = k2 = status = bits_0 = bits_1 = bits_2 = u32(0)
+            k_map = u64(0)
             item = ptx.block_index()
-            cleared_phase = u32(0)
+            cleared_phase = token = inner_step = kept_status = u32(0)
+            taken = ptx.fetch_add(counter, u32(1), leader)  # and the item after it: blocks take what is left in turn
+            number = u32(item)
+            wave_items = u32(heads_per_wave * blocks)
+            wave = u32(number // wave_items)
+            left = u32(number - wave * wave_items)
+            first_pair = u32(wave * heads_per_wave)
+            width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
+            next_rank = u32(left // width)
+            pair = u32(first_pair + left - next_rank * width)
+            next_entry = u32(pair // heads_count)
+            head_at = heads + u64(4) * u64(pair - next_entry * heads_count)
+            word_at = block + u64(32) * u64(next_rank) + u64(4) * u64(lane)
+            next_words = ptx.load_word(word_at if lane < u32(8) else head_at)  # one register, where nine would be spilled
             while item < items:
-                # Items go wave by wave, so that the keys of a wave's heads stay in the L2 cache; in it longest row blocks first.
-                wave = item // (heads_per_wave * blocks)
-                left = item - wave * heads_per_wave * blocks
-                width = min(heads_per_wave, heads_count * batch - wave * heads_per_wave)
-                rank = left // width
-                pair = wave * heads_per_wave + left - rank * width
-                entry = pair // heads_count
-                head = ptx.load_word(heads + u64(4) * u64(pair - entry * heads_count))
-                kv_head = head // group
-                view, c1, c2, first_piece = ptx.load_words4(block + u64(32) * u64(rank))
-                end_of_pieces, tiles, _, _ = ptx.load_words4(block + u64(32) * u64(rank) + u64(16))
-                taken = ptx.fetch_add(counter, u32(1), leader)  # the item after this one: blocks take what is left in turn
+                rank, entry = next_rank, next_entry
+                view = ptx.word_of_lane(next_words, u32(0))
+                c1 = ptx.word_of_lane(next_words, u32(1))
+                c2 = ptx.word_of_lane(next_words, u32(2))
+                first_piece = ptx.word_of_lane(next_words, u32(3))
+                end_of_pieces = ptx.word_of_lane(next_words, u32(4))
+                tiles = ptx.word_of_lane(next_words, u32(5))
+                head = ptx.word_of_lane(next_words, u32(8))
+                kv_head = u32(head // group)
                 ptx.mbarrier_wait(q_empty + q_stage * u32(8), q_free)
                 ptx.store_shared_words4(item_info + q_stage * u32(16), tiles, rank, head, entry, leader)
                 ptx.mbarrier_expect(q_full + q_stage * u32(8), u32(16384), leader)
                 ptx.tensor_copy(q_tile + q_stage * u32(16384) + u32(0), q_maps + u64(128) * u64(view), q_full + q_stage * u32(8), u32(0), c1, c2, head, entry, leader)
                 ptx.tensor_copy(q_tile + q_stage * u32(16384) + u32(8192), q_maps + u64(128) * u64(view), q_full + q_stage * u32(8), u32(64), c1, c2, head, entry, leader)
-                q_free ^= u32(1)
+                q_free = u32(q_free ^ u32(1))
                 length = ptx.load_word(kv_lengths + u64(4) * u64(entry))
-                for place in range(first_piece, end_of_pieces):
-                    kv_view, k1, k2, count = ptx.load_words4(piece + u64(32) * u64(place))
-                    status, bits_0, bits_1, bits_2 = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))
-                    k_map = kv_maps + u64(256) * u64(kv_view)
-                    offset, inner_step, outer_step, _ = ptx.load_words4(views + u64(16) * u64(kv_view))
-                    token = offset + inner_step * k1 + outer_step * k2
-                    kept_status = status
-                    for _ in range(count):
-                        valid = u32(0)
-                        if token < length:
-                            valid = min((length - token + inner_step - u32(1)) // inner_step, u32(80))
-                        status = u32(kept_status | (valid << u32(8)))
-                        if valid == u32(0):
-                            status = u32(0)
-                        ptx.mbarrier_wait(k_empty + stage * u32(8), free)
-                        ptx.store_shared_words4(tile_info + stage * u32(16), status, bits_0, bits_1, bits_2, leader)
-                        masked = u32(1) if (status & u32(2)) != u32(0) else u32(0)
-                        mask_bytes = masked * u32(768)
-                        ptx.mbarrier_expect(k_full + stage * u32(8), u32(20480) + mask_bytes, leader)
-                        ptx.bulk_copy(mask_tile + stage * u32(768) + u32(0), bits + u64(768) * u64(bits_0), u32(768), k_full + stage * u32(8), leader & masked)
-                        ptx.tensor_copy(k_tile + stage * u32(20480) + u32(0), k_map, k_full + stage * u32(8), u32(0), k1, k2, kv_head, entry, leader)
-                        ptx.tensor_copy(k_tile + stage * u32(20480) + u32(10240), k_map, k_full + stage * u32(8), u32(64), k1, k2, kv_head, entry, leader)
-                        ptx.mbarrier_wait(v_empty + stage * u32(8), free)
-                        if valid == u32(80):
-                            ptx.mbarrier_expect(v_full + stage * u32(8), u32(20480), leader)
-                            ptx.tensor_copy(v_tile + stage * u32(20480) + u32(0), k_map + u64(128), v_full + stage * u32(8), u32(0), k1, k2, kv_head, entry, leader)
-                            ptx.tensor_copy(v_tile + stage * u32(20480) + u32(10240), k_map + u64(128), v_full + stage * u32(8), u32(64), k1, k2, kv_head, entry, leader)
-                        else:
-                            ptx.mbarrier_expect(cleared, u32(20480), leader)
-                            ptx.tensor_copy(v_tile + stage * u32(20480) + u32(0), k_map + u64(128), cleared, u32(0), k1, k2, kv_head, entry, leader)
-                            ptx.tensor_copy(v_tile + stage * u32(20480) + u32(10240), k_map + u64(128), cleared, u32(64), k1, k2, kv_head, entry, leader)
-                            ptx.mbarrier_wait(cleared, cleared_phase)
-                            cleared_phase ^= u32(1)
-                            for token_in_tile in range(valid, u32(80)):
-                                ptx.store_shared_word(v_tile + stage * u32(20480) + u32(0) + u32(token_in_tile) * u32(128) + lane * u32(4), u32(0), u32(1))
-                                ptx.store_shared_word(v_tile + stage * u32(20480) + u32(10240) + u32(token_in_tile) * u32(128) + lane * u32(4), u32(0), u32(1))
-                            ptx.fence_shared()
-                            ptx.warp_barrier()
-                            ptx.mbarrier_arrive(v_full + stage * u32(8), leader)
-                        k1 += u32(80)
-                        token += inner_step * u32(80)
-                        stage += u32(1)
-                        if stage == u32(2):
-                            stage = u32(0)
-                            free ^= u32(1)
-                item = ptx.grid_size() + ptx.broadcast(taken)
+                item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))
+                taken = ptx.fetch_add(counter, u32(1), leader)  # and the item after it: blocks take what is left in turn
+                number = u32(min(item, items - u32(1)))
+                wave_items = u32(heads_per_wave * blocks)
+                wave = u32(number // wave_items)
+                left = u32(number - wave * wave_items)
+                first_pair = u32(wave * heads_per_wave)
+                width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
+                next_rank = u32(left // width)
+                pair = u32(first_pair + left - next_rank * width)
+                next_entry = u32(pair // heads_count)
+                head_at = heads + u64(4) * u64(pair - next_entry * heads_count)
+                word_at = block + u64(32) * u64(next_rank) + u64(4) * u64(lane)
+                next_words = ptx.load_word(word_at if lane < u32(8) else head_at)  # one register, where nine would be spilled
+                place = first_piece
+                count = u32(0)
+                while place < end_of_pieces:
+                    if count == u32(0):
+                        kv_view, k1, k2, count = ptx.load_words4(piece + u64(32) * u64(place))
+                        status, bits_0, bits_1, bits_2 = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))
+                        k_map = kv_maps + u64(256) * u64(kv_view)
+                        offset, inner_step, outer_step, _ = ptx.load_words4(views + u64(16) * u64(kv_view))
+                        token = u32(offset + inner_step * k1 + outer_step * k2)
+                        kept_status = status
+                    valid = u32(0)
+                    if token < length:
+                        valid = u32(min(u32(length - token + inner_step - u32(1)) // inner_step, u32(80)))
+                    status = u32(kept_status | (valid << u32(8)))
+                    if valid == u32(0):
+                        status = u32(0)
+                    ptx.mbarrier_wait(k_empty + stage * u32(8), free)
+                    ptx.store_shared_words4(tile_info + stage * u32(16), status, bits_0, bits_1, bits_2, leader)
+                    masked = u32(1) if (status & u32(2)) != u32(0) else u32(0)
+                    mask_bytes = u32(masked) * u32(768)
+                    ptx.mbarrier_expect(k_full + stage * u32(8), u32(20480) + mask_bytes, leader)
+                    ptx.bulk_copy(mask_tile + stage * u32(768) + u32(0), bits + u64(768) * u64(bits_0), u32(768), k_full + stage * u32(8), leader & masked)
+                    ptx.tensor_copy(k_tile + stage * u32(20480) + u32(0), k_map, k_full + stage * u32(8), u32(0), k1, k2, kv_head, entry, leader)
+                    ptx.tensor_copy(k_tile + stage * u32(20480) + u32(10240), k_map, k_full + stage * u32(8), u32(64), k1, k2, kv_head, entry, leader)
+                    ptx.mbarrier_wait(v_empty + stage * u32(8), free)
+                    if valid == u32(80):
+                        ptx.mbarrier_expect(v_full + stage * u32(8), u32(20480), leader)
+                        ptx.tensor_copy(v_tile + stage * u32(20480) + u32(0), k_map + u64(128), v_full + stage * u32(8), u32(0), k1, k2, kv_head, entry, leader)
+                        ptx.tensor_copy(v_tile + stage * u32(20480) + u32(10240), k_map + u64(128), v_full + stage * u32(8), u32(64), k1, k2, kv_head, entry, leader)
+                    else:
+                        ptx.mbarrier_expect(cleared, u32(20480), leader)
+                        ptx.tensor_copy(v_tile + stage * u32(20480) + u32(0), k_map + u64(128), cleared, u32(0), k1, k2, kv_head, entry, leader)
+                        ptx.tensor_copy(v_tile + stage * u32(20480) + u32(10240), k_map + u64(128), cleared, u32(64), k1, k2, kv_head, entry, leader)
+                        ptx.mbarrier_wait(cleared, cleared_phase)
+                        cleared_phase = u32(cleared_phase ^ u32(1))
+                        for token_in_tile in range(valid, u32(80)):
+                            ptx.store_shared_word(v_tile + stage * u32(20480) + u32(0) + u32(token_in_tile) * u32(128) + lane * u32(4), u32(0), u32(1))
+                            ptx.store_shared_word(v_tile + stage * u32(20480) + u32(10240) + u32(token_in_tile) * u32(128) + lane * u32(4), u32(0), u32(1))
+                        ptx.fence_shared()
+                        ptx.warp_barrier()
+                        ptx.mbarrier_arrive(v_full + stage * u32(8), leader)
+                    k1 = u32(k1 + u32(80))
+                    token = u32(token + inner_step * u32(80))
+                    stage = u32(stage + u32(1))
+                    if stage == u32(2):
+                        stage = u32(0)
+                        free = u32(free ^ u32(1))
+                    count = u32(count - u32(1))
+                    if count == u32(0):
+                        place = u32(place + u32(1))
             ptx.mbarrier_wait(q_empty + q_stage * u32(8), q_free)
             ptx.store_shared_words4(item_info + q_stage * u32(16), u32(0), u32(4294967295), u32(0), u32(0), leader)
             ptx.mbarrier_arrive(q_full + q_stage * u32(8), leader)
-            ended = ptx.broadcast(ptx.fetch_add(counter + u64(4), u32(1), leader)) + u32(1)
+            ended = ptx.word_of_lane(ptx.fetch_add(counter + u64(4), u32(1), leader), u32(0)) + u32(1)
             last_block = leader if ended == ptx.grid_size() else u32(0)
             ptx.store_word(counter, u32(0), last_block)
             ptx.store_word(counter + u64(4), u32(0), last_block)
@@ -201,17 +231,17 @@ def attention(
             while tiles_left > u32(0):
                 ptx.mbarrier_wait(k_full + stage * u32(8), phase)
                 word = ptx.load_shared_word(tile_info + stage * u32(16))
-                status = (word >> (u32(2) * warpgroup)) & u32(3)
+                status = u32((word >> (u32(2) * warpgroup)) & u32(3))
                 kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
                 if kept == u32(0):
-                    tiles_left -= u32(1)
+                    tiles_left = u32(tiles_left - u32(1))
                     ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
                     ptx.mbarrier_wait(v_full + stage * u32(8), phase)  # else a later wait could take the phase before for its own
                     ptx.mbarrier_arrive(v_empty + stage * u32(8), leader)
-                    stage += u32(1)
+                    stage = u32(stage + u32(1))
                     if stage == u32(2):
                         stage = u32(0)
-                        phase ^= u32(1)
+                        phase = u32(phase ^ u32(1))
                 else:
                     k_descriptor = u64(4611686293305360384) | u64((k_tile + stage * u32(20480)) >> u32(4))
                     ptx.wgmma_fence()
@@ -222,11 +252,6 @@ def attention(
                     score_product(score, q_at + u64(512), k_descriptor + u64(640), u32(1))
                     ptx.wgmma_commit()
                     ptx.wgmma_wait_all()
-                    tiles_left -= u32(1)
-                    ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
-                    if tiles_left == u32(0):
-                        ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
-                        q_held = False
                     for i in range(40):
                         score[i] = -score[i]
                     if ptx.any_lane(u32(1) if status == u32(2) else u32(0)) != u32(0):
@@ -249,6 +274,11 @@ def attention(
                                 kept = column + u32(8 * j + x) < valid
                                 score[4 * j + 0 + x] = score[4 * j + 0 + x] if kept else NONE_KEPT
                                 score[4 * j + 2 + x] = score[4 * j + 2 + x] if kept else NONE_KEPT
+                    tiles_left = u32(tiles_left - u32(1))
+                    ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
+                    if tiles_left == u32(0):
+                        ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
+                        q_held = False
                     top = NONE_KEPT
                     for j in range(10):
                         top = ptx.maximum(top, ptx.maximum(score[4 * j + 0], score[4 * j + 1]))
@@ -288,15 +318,15 @@ def attention(
                                 total[4 * j + 2 + x] *= rescale_1
                     v_stage = stage
                     v_phase = phase
-                    stage += u32(1)
+                    stage = u32(stage + u32(1))
                     if stage == u32(2):
                         stage = u32(0)
-                        phase ^= u32(1)
+                        phase = u32(phase ^ u32(1))
                     going = tiles_left > u32(0)
                     if going:
                         ptx.mbarrier_wait(k_full + stage * u32(8), phase)
                         word = ptx.load_shared_word(tile_info + stage * u32(16))
-                        status = (word >> (u32(2) * warpgroup)) & u32(3)
+                        status = u32((word >> (u32(2) * warpgroup)) & u32(3))
                         kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
                         going = kept != u32(0)
                     while going:
@@ -318,11 +348,6 @@ def attention(
                         value_product(total, weight[16], weight[17], weight[18], weight[19], v_descriptor + u64(512))
                         ptx.wgmma_commit()
                         ptx.wgmma_wait_but_one()
-                        tiles_left -= u32(1)
-                        ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
-                        if tiles_left == u32(0):
-                            ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
-                            q_held = False
                         for i in range(40):
                             score[i] = -score[i]
                         if ptx.any_lane(u32(1) if status == u32(2) else u32(0)) != u32(0):
@@ -345,6 +370,11 @@ def attention(
                                     kept = column + u32(8 * j + x) < valid
                                     score[4 * j + 0 + x] = score[4 * j + 0 + x] if kept else NONE_KEPT
                                     score[4 * j + 2 + x] = score[4 * j + 2 + x] if kept else NONE_KEPT
+                        tiles_left = u32(tiles_left - u32(1))
+                        ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
+                        if tiles_left == u32(0):
+                            ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
+                            q_held = False
                         top = NONE_KEPT
                         for j in range(10):
                             top = ptx.maximum(top, ptx.maximum(score[4 * j + 0], score[4 * j + 1]))
@@ -386,15 +416,15 @@ def attention(
                                     total[4 * j + 2 + x] *= rescale_1
                         v_stage = stage
                         v_phase = phase
-                        stage += u32(1)
+                        stage = u32(stage + u32(1))
                         if stage == u32(2):
                             stage = u32(0)
-                            phase ^= u32(1)
+                            phase = u32(phase ^ u32(1))
                         going = tiles_left > u32(0)
                         if going:
                             ptx.mbarrier_wait(k_full + stage * u32(8), phase)
                             word = ptx.load_shared_word(tile_info + stage * u32(16))
-                            status = (word >> (u32(2) * warpgroup)) & u32(3)
+                            status = u32((word >> (u32(2) * warpgroup)) & u32(3))
                             kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
                             going = kept != u32(0)
                     ptx.mbarrier_wait(v_full + v_stage * u32(8), v_phase)
@@ -479,4 +509,4 @@ def attention(
                 one_lane = real_1 if column == u32(0) else u32(0)
                 value = (safe + ptx.log2(sum_1)) * f32(0.6931471805599453)
                 ptx.store_real(lse_at + u64(4) * u64(row_1), value, one_lane)
-            q_phase ^= u32(1)
+            q_phase = u32(q_phase ^ u32(1))

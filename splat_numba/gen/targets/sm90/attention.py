@@ -83,23 +83,23 @@ def _emit_start(out: SourceWriter, traits: Traits) -> None:
     layout = shared_layout(traits)
     out.lines(
         f"""
-        base = (ptx.shared_address(cuda.shared.array(0, dtype=np.uint8)) + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT})
+        base = u32((ptx.shared_address(cuda.shared.array(0, dtype=np.uint8)) + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         q_tile = base
-        k_tile = base + u32({layout.k})
-        v_tile = base + u32({layout.v})
-        mask_tile = base + u32({layout.mask})
-        tile_info = base + u32({layout.tile_info})
-        item_info = base + u32({layout.item_info})
-        q_full = base + u32({layout.q_full})
-        q_empty = base + u32({layout.q_empty})
-        k_full = base + u32({layout.k_full})
-        k_empty = base + u32({layout.k_empty})
-        v_full = base + u32({layout.v_full})
-        v_empty = base + u32({layout.v_empty})
+        k_tile = u32(base + u32({layout.k}))
+        v_tile = u32(base + u32({layout.v}))
+        mask_tile = u32(base + u32({layout.mask}))
+        tile_info = u32(base + u32({layout.tile_info}))
+        item_info = u32(base + u32({layout.item_info}))
+        q_full = u32(base + u32({layout.q_full}))
+        q_empty = u32(base + u32({layout.q_empty}))
+        k_full = u32(base + u32({layout.k_full}))
+        k_empty = u32(base + u32({layout.k_empty}))
+        v_full = u32(base + u32({layout.v_full}))
+        v_empty = u32(base + u32({layout.v_empty}))
         thread = ptx.thread_index()
-        warpgroup = thread >> u32(7)
-        lane = thread & u32(31)
-        items = blocks * heads_count * batch
+        warpgroup = u32(thread >> u32(7))
+        lane = u32(thread & u32(31))
+        items = u32(blocks * heads_count * batch)
         """
     )
     if traits.ragged:

@@ -117,7 +117,7 @@ def _emit_wait(out: SourceWriter, traits: Traits) -> None:
     out.line("ptx.mbarrier_wait(k_full + stage * u32(8), phase)")
     if traits.skips or traits.partial or traits.ragged:
         out.line(f"word = ptx.load_shared_word(tile_info + stage * u32({INFO_BYTES}))")
-        out.line("status = (word >> (u32(2) * warpgroup)) & u32(3)")
+        out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
     if traits.skips or traits.ragged:
         # All lanes agree; the vote tells ptxas so, which then keeps the stage in uniform registers for descriptors.
         out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
@@ -127,7 +127,7 @@ def _emit_skip(out: SourceWriter, traits: Traits) -> None:
     """Give a tile back of which this group keeps nothing. No values may be pending here: another's wait needs them."""
     out.lines(
         """
-        tiles_left -= u32(1)
+        tiles_left = u32(tiles_left - u32(1))
         ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
         ptx.mbarrier_wait(v_full + stage * u32(8), phase)  # else a later wait could take the phase before for its own
         ptx.mbarrier_arrive(v_empty + stage * u32(8), leader)
@@ -182,7 +182,7 @@ def _emit_values(out: SourceWriter, traits: Traits) -> None:
 
 def _emit_keys_done(out: SourceWriter, traits: Traits) -> None:
     """The scores are there: keys and mask may be overwritten, and the queries after the last tile."""
-    out.line("tiles_left -= u32(1)")
+    out.line("tiles_left = u32(tiles_left - u32(1))")
     out.line("ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)")
     with out.block("if tiles_left == u32(0)"):
         out.line("ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)")
