@@ -18,6 +18,7 @@ from rich.text import Text
 
 from splat_numba.cli.console import make_table, output
 from splat_numba.cli.options import add_command
+from splat_numba.errors import BackendError
 from splat_numba.settings import current
 
 HELP = "Say what is present, what is missing, and what to install."
@@ -33,8 +34,9 @@ OPTIONAL = (
     (("torch",), "torch arrays, bench", 'pip install "splat-numba[torch]"'),
     (("jax",), "JAX arrays", 'pip install "splat-numba[jax]"'),
     (("cupy", "cupy-cuda13x", "cupy-cuda12x"), "CuPy arrays", "pip install cupy-cuda13x"),
-    (("numba-cuda",), "kernels for NVIDIA GPUs", 'pip install "splat-numba[cuda]"'),
 )
+# From generated text to machine code for a GPU; those after the third come with the first, or with a CUDA toolkit.
+CUDA = ("numba-cuda", "cuda-core", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink")
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
@@ -71,7 +73,7 @@ def run(_: argparse.Namespace) -> int:
 
 
 def examine() -> Iterator[Finding]:
-    """Look at everything, without importing any optional package."""
+    """Look at everything, without importing any optional package but the CUDA driver's."""
     yield _python()
     yield Finding("splat-numba", "ok", f"{getattr(sys.modules['splat_numba'], '__version__', 'unknown')}, {_home()}")
     for name in REQUIRED:
@@ -82,6 +84,8 @@ def examine() -> Iterator[Finding]:
     for names, purpose, command in OPTIONAL:
         version = installed(names)
         yield Finding(names[0], "ok" if version else "missing", version or f"for {purpose}", "" if version else command)
+    yield _cuda_compiler()
+    yield _gpu()
     compiler = next((path for name in COMPILERS if (path := shutil.which(os.environ.get("CXX", name)))), None)
     advice = "" if compiler else "install g++ or clang++"
     yield Finding("C++ compiler", "ok" if compiler else "missing", compiler or "for bench: FlexAttention", advice)
@@ -95,6 +99,30 @@ def installed(names: Sequence[str]) -> str | None:
         except metadata.PackageNotFoundError:
             continue
     return None
+
+
+def _cuda_compiler() -> Finding:
+    """The packages that compile for a GPU, which need none themselves."""
+    here = [f"{name} {version}" for name in CUDA if (version := installed((name,)))]
+    missing = [name for name in CUDA[:3] if installed((name,)) is None]
+    if missing:
+        found = f"for kernels on NVIDIA GPUs: no {', '.join(missing)}"
+        return Finding("CUDA compiler", "missing", found, 'pip install "splat-numba[cuda]"')
+    return Finding("CUDA compiler", "ok", ", ".join(here))
+
+
+def _gpu() -> Finding:
+    """The GPU that arrays from the CPU go to, or why there is none."""
+    from splat_numba.runtime.cuda.device import device
+
+    try:
+        found = device(0)
+    except BackendError as error:
+        return Finding("GPU", "missing", str(error))
+    capability = ".".join(map(str, found.capability))
+    return Finding(
+        "GPU", "ok", f"{found.name}, compute capability {capability}, {found.multiprocessors} multiprocessors"
+    )
 
 
 def _home() -> Path:

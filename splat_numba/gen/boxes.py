@@ -104,7 +104,7 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class BoxPass:
-    """Row blocks of q_box.size = traits.tile_q rows, and tiles of kv_box.size = traits.tile_kv keys, listed in table."""
+    """Row blocks of q_box.size = traits.tile_q rows, tiles of kv_box.size = traits.tile_kv keys, listed in table."""
 
     table: BoxTable = field(repr=False)
     q_box: Box

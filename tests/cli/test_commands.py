@@ -9,6 +9,7 @@ import splat_numba as splat
 from splat_numba.cli import doctor
 from splat_numba.cli.console import break_label, milliseconds, percent
 from tests.cli.command_run import SMALL, run
+from tests.runtime.fake_cuda import FakeDriver, Status, forget, install
 
 PATTERN = "window(64) | sinks(4)"
 
@@ -128,6 +129,34 @@ def test_doctor_reports_a_broken_installation_with_exit_status_1(capsys, monkeyp
     status, out, _ = run(capsys, "doctor")
     assert status == 1
     assert "Broken: filelock." in out
+
+
+@pytest.mark.parametrize(
+    ("driver", "wanted"),
+    [
+        (FakeDriver(), "GPU ok NVIDIA Fake, compute capability 9.0, 132 multiprocessors"),
+        (FakeDriver(capability=(8, 0)), "got NVIDIA Fake of 8.0."),
+        (FakeDriver(status=Status.CUDA_ERROR_NO_DEVICE), "got CUDA_ERROR_NO_DEVICE from the driver."),
+    ],
+)
+def test_doctor_names_the_gpu_or_says_why_there_is_none(capsys, monkeypatch, driver, wanted):
+    install(monkeypatch, driver)
+    status, out, _ = run(capsys, "doctor")
+    forget()
+    assert status == 0
+    assert wanted in " ".join(out.split())
+
+
+def test_doctor_says_what_compiles_for_a_gpu(capsys, monkeypatch):
+    monkeypatch.setattr(doctor, "installed", lambda names: None if names == ("nvidia-nvvm",) else "1.2")
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0
+    assert "numba-cuda 1.2, cuda-core 1.2, cuda-bindings 1.2, nvidia-nvjitlink 1.2" in " ".join(out.split())
+    monkeypatch.setattr(doctor, "installed", lambda names: None if names == ("cuda-core",) else "1.2")
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0
+    assert "for kernels on NVIDIA GPUs: no cuda-core" in " ".join(out.split())
+    assert 'pip install "splat-numba[cuda]"' in out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")

@@ -1,5 +1,7 @@
 """Plans for a machine that does not depend on where the tests run."""
 
+import numpy as np
+
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.geometry import Geometry, geometry
 from splat_numba.gen.machine import Machine
@@ -26,3 +28,10 @@ def table_plan_of(mask, seq_q: int, seq_kv: int, dtype: str = "float32", dim: in
     stored = mask if isinstance(mask, ACSR) else ACSR.from_pattern(mask, seq_q, seq_kv)
     found = Geometry(stored.shape, None, stored.runs)
     return make_plan(found, problem_of(seq_q, seq_kv, dtype, dim), MACHINE, describe(stored))
+
+
+def dense(mask, seq_q: int, seq_kv: int) -> np.ndarray:
+    """(seq_q, seq_kv) bool of a Pattern, an ACSR or a bool array."""
+    if isinstance(mask, np.ndarray):
+        return mask
+    return (mask if isinstance(mask, ACSR) else ACSR.from_pattern(mask, seq_q, seq_kv)).to_dense()

@@ -15,21 +15,17 @@ from splat_numba.runtime.launch import compile_plan
 from splat_numba.settings import current
 from splat_numba.testing import Problem, check_attention
 from tests.gen.golden_plans import GOLDEN, SEQ_KV, SEQ_Q, golden_plan
+from tests.gen.golden_text import ADVICE, golden
 from tests.gen.plan_run import run_plan
 
 FOLDER = Path(__file__).parent / "golden"
-ADVICE = "Run `python -m pytest tests/gen/test_golden.py --update-golden`, read the difference, and commit it."
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_source_is_the_golden_one(name, update_golden):
-    path = FOLDER / f"{name}.py"
     text = render_attention(golden_plan(name))
-    if update_golden:
-        path.write_text(text, encoding="utf-8")
-    if not path.exists():
-        pytest.fail(f"{path} is missing. {ADVICE}")
-    assert text == path.read_text(encoding="utf-8"), f"{path} differs. {ADVICE}"
+    path = FOLDER / f"{name}.py"
+    assert text == golden(path, text, update=update_golden), f"{path} differs. {ADVICE}"
 
 
 def test_every_golden_file_has_its_plan():

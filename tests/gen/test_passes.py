@@ -14,19 +14,13 @@ from splat_numba.formats.closed_form import closed_form
 from splat_numba.gen.machine import Machine
 from splat_numba.testing import lengths, masks, patterns
 from tests.formats.pattern_cases import closed_leaves, combined
-from tests.gen.plan_cases import plan_of, table_plan_of
+from tests.gen.plan_cases import dense, plan_of, table_plan_of
 from tests.gen.plan_interpreter import check
 
 # Each example takes milliseconds: nothing is compiled.
 EXAMPLES = 2000 if settings.get_current_profile_name() == "explore" else 150
 LENGTHS = (0, 1, 2, 15, 16, 17, 63, 64, 65, 127, 129, 130)
 closed_patterns = combined(closed_leaves).filter(lambda pattern: closed_form(pattern) is not None)
-
-
-def dense(mask, seq_q, seq_kv):
-    if isinstance(mask, np.ndarray):
-        return mask
-    return (mask if isinstance(mask, ACSR) else ACSR.from_pattern(mask, seq_q, seq_kv)).to_dense()
 
 
 @settings(max_examples=EXAMPLES)

@@ -14,21 +14,17 @@ import pytest
 from splat_numba.gen.box_shapes import feasible
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.targets.sm90.attention import render_attention
+from tests.gen.golden_text import ADVICE, golden
 from tests.gen.sm90_traits import GOLDEN
 
 FOLDER = Path(__file__).parent / "golden_sm90"
-ADVICE = "Run `python -m pytest tests/gen/test_sm90_golden.py --update-golden`, read the difference, and commit it."
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_source_is_the_golden_one(name, update_golden):
-    path = FOLDER / f"{name}.py"
     text = render_attention(GOLDEN[name])
-    if update_golden:
-        path.write_text(text, encoding="utf-8")
-    if not path.exists():
-        pytest.fail(f"{path} is missing. {ADVICE}")
-    assert text == path.read_text(encoding="utf-8"), f"{path} differs. {ADVICE}"
+    path = FOLDER / f"{name}.py"
+    assert text == golden(path, text, update=update_golden), f"{path} differs. {ADVICE}"
 
 
 def test_every_golden_file_has_its_traits():

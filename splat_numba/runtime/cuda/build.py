@@ -45,7 +45,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Cubin:
-    """Machine code of one kernel. path: of the generated text, None if no file could be written; cached: read from disk."""
+    """Machine code of one kernel. path: of its text, None if no file could be written; cached: read from disk."""
 
     source: KernelSource
     traits: Traits
@@ -159,7 +159,8 @@ def _compile(source: KernelSource, traits: Traits, path: Path | None) -> tuple[b
         linked = linker.link("cubin")
     except Exception as error:
         raise CompileError(f"source {path or source.name} does not link: {error}. Please report the file.") from error
-    return bytes(linked.code), read_report((linker.get_info_log() + (linker.get_error_log() or "")).rstrip("\0"), traits)
+    log = (linker.get_info_log() + (linker.get_error_log() or "")).rstrip("\0")
+    return bytes(linked.code), read_report(log, traits)
 
 
 def ptx(source: KernelSource, traits: Traits) -> str:

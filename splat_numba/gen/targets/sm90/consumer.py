@@ -6,7 +6,7 @@ the exponentials are taken (562 -> 618 TFLOP/s, dense, head_dim 128).
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import NONE, SOME, Traits
+from splat_numba.gen.boxes import NONE, Traits
 from splat_numba.gen.targets.sm90.epilogue import emit_places, emit_results, emit_rows, rows_early
 from splat_numba.gen.targets.sm90.producer import NO_ITEM, emit_advance
 from splat_numba.gen.targets.sm90.shape import (
@@ -208,6 +208,9 @@ def _emit_tile(out: SourceWriter, traits: Traits) -> None:
     emit_mask(out, traits)
     _emit_keys_done(out, traits)
     emit_softmax(out, traits)
+    # This tile's values are used next. Waiting here, in a loop, keeps ptxas from moving the wait for the products up
+    # before the exponentials (causal, head_dim 128: 0.89 -> 0.84 ms).
+    out.line("ptx.mbarrier_wait(v_full + stage * u32(8), phase)")
     out.line("ptx.wgmma_wait_all()")
     out.line("ptx.mbarrier_arrive(v_empty + v_stage * u32(8), leader)")
     emit_pack(out, traits)

@@ -44,8 +44,7 @@ def emit_producer(out: SourceWriter, traits: Traits) -> None:
         _emit_decode(out, "item")
         with out.block("while item < items"):
             _emit_queries(out, traits)
-            out.line("item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))")
-            _emit_decode(out, "min(item, items - u32(1))")
+            out.line("taken = ptx.fetch_add(counter, u32(1), leader)  # blocks take what is left in turn")
             out.line("place = first_piece")
             out.line("count = u32(0)")
             with out.block("while place < end_of_pieces"):  # one loop over pieces and tiles: nested, it is unrolled
@@ -55,6 +54,8 @@ def emit_producer(out: SourceWriter, traits: Traits) -> None:
                 out.line("count = u32(count - u32(1))")
                 with out.block("if count == u32(0)"):
                     out.line("place = u32(place + u32(1))")
+            out.line("item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))")
+            _emit_decode(out, "min(item, items - u32(1))")
         _emit_end(out)
 
 
@@ -74,13 +75,12 @@ def _emit_end(out: SourceWriter) -> None:
 
 
 def _emit_decode(out: SourceWriter, item: str) -> None:
-    """Which row block, head and batch entry comes next. Read while the tiles before it are fetched, which hides 1 us.
+    """Which row block, head and batch entry comes next. Read while the tiles before it are worked on, which hides 1 us.
 
     Items go wave by wave, so that the keys of a wave's heads stay in the L2 cache; in it longest row blocks first.
     """
     out.lines(
         f"""
-        taken = ptx.fetch_add(counter, u32(1), leader)  # and the item after it: blocks take what is left in turn
         number = u32({item})
         wave_items = u32(heads_per_wave * blocks)
         wave = u32(number // wave_items)

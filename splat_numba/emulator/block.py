@@ -1,0 +1,143 @@
+"""A block of emulated warps: one thread of control each, of which one runs at a time; barriers, and who waits for what."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from splat_numba.emulator.memory import EmulationError, GlobalMemory, SharedMemory
+
+SHARED_START = 16  # not aligned: the text must align its tiles itself
+LANES = 32
+
+
+@dataclass(slots=True)
+class Barrier:
+    """An mbarrier: arrivals and bytes that its phase still waits for."""
+
+    count: int
+    arrivals: int
+    bytes: int = 0
+    phase: int = 0
+
+    def settle(self) -> None:
+        """Turn to the next phase if nothing is missing."""
+        if self.arrivals == 0 and self.bytes == 0:
+            self.phase ^= 1
+            self.arrivals = self.count
+
+
+class Block:
+    """The warps of one block and what they share. late: copies land only when nobody can go on without them."""
+
+    def __init__(self, memory: GlobalMemory, maps: list[Any], shared_bytes: int, index: int, grid: int, late: bool) -> None:
+        self.memory, self.maps = memory, maps
+        self.shared = SharedMemory(SHARED_START + shared_bytes)
+        self.index, self.grid, self.late = index, grid, late
+        self.barriers: dict[int, Barrier] = {}
+        self.errors: list[BaseException] = []
+        self._turn = threading.Condition()
+        self._alive = self._waiting = self._at_barrier = self._rounds = 0
+        self._landing: list[Callable[[], None]] = []
+        self._states: dict[int, str] = {}
+        self._local = threading.local()
+
+    @property
+    def warp(self) -> int:
+        """The number of the warp that runs."""
+        return int(self._local.warp)
+
+    @property
+    def pending(self) -> list[Any]:
+        """The running warp's products that nothing has waited for yet: groups, then those not committed."""
+        found: list[Any] = self._local.pending
+        return found
+
+    def run(self, warps: int, kernel: Callable[[], None]) -> None:
+        """Run all warps to their end. Raises what the first of them raised."""
+        self._alive = warps
+        threads = [threading.Thread(target=self._run_warp, args=(warp, kernel)) for warp in range(warps)]
+        with self._turn:
+            for one in threads:
+                one.start()
+        for one in threads:
+            one.join()
+        if self.errors:
+            raise self.errors[0]
+
+    def _run_warp(self, warp: int, kernel: Callable[[], None]) -> None:
+        self._local.warp, self._local.pending = warp, [[]]
+        with self._turn:
+            try:
+                with np.errstate(all="ignore"):  # numbers wrap around and overflow as on the hardware
+                    kernel()
+                if any(self.pending):
+                    raise EmulationError(f"warp {warp} ended with matrix products that it never waited for")
+            except BaseException as error:  # noqa: BLE001 - handed to the caller by run()
+                self.errors.append(error)
+            self._alive -= 1
+            self.changed()
+
+    def changed(self) -> None:
+        """Something that others may wait for has happened."""
+        self._waiting = 0
+        self._turn.notify_all()
+
+    def wait(self, ready: Callable[[], bool], what: str) -> None:
+        """Let others run until ``ready()``. Raises EmulationError where that can never be."""
+        while not ready():
+            if self.errors:
+                raise EmulationError("stopped, because another warp failed")
+            self._waiting += 1
+            self._states[self.warp] = what
+            if self._waiting >= self._alive:
+                if self._landing:
+                    self._landing.pop(0)()
+                    self.changed()
+                    continue
+                raise EmulationError(f"deadlock: every warp waits, {self._states}")
+            self._turn.wait()
+
+    def land(self, copy: Callable[[], None]) -> None:
+        """Do a copy now, or as late as can be."""
+        if self.late:
+            self._landing.append(copy)
+        else:
+            copy()
+
+    def barrier(self, address: Any) -> Barrier:
+        """The mbarrier at a shared address. Raises EmulationError where none was made."""
+        found = self.barriers.get(int(np.max(address)))
+        if found is None:
+            raise EmulationError(f"shared address {int(np.max(address)):#x} wanted as an mbarrier, got none made there")
+        return found
+
+    def arrive(self, address: Any, times: int, expected: int = 0) -> None:
+        """Arrive, after adding bytes to be copied."""
+        one = self.barrier(address)
+        one.bytes += expected
+        one.arrivals -= times
+        if one.arrivals < 0:
+            raise EmulationError(f"mbarrier {int(np.max(address)):#x} got more arrivals than the {one.count} of a phase")
+        one.settle()
+        self.changed()
+
+    def landed(self, address: Any, nbytes: int) -> None:
+        """Bytes of a copy are there."""
+        one = self.barrier(address)
+        one.bytes -= nbytes
+        one.settle()
+        self.changed()
+
+    def meet(self, warps: int) -> None:
+        """bar.sync of the whole block."""
+        self._at_barrier += 1
+        goal = self._rounds + 1
+        if self._at_barrier == warps:
+            self._at_barrier, self._rounds = 0, goal
+            self.changed()
+        self.wait(lambda: self._rounds >= goal, "bar.sync")

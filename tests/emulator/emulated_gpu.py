@@ -1,0 +1,96 @@
+"""The CUDA driver with an emulated GPU behind it: the whole runtime runs as it is, and kernels run on NumPy."""
+
+import ctypes
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from splat_numba import gpu_call, gpu_kernel
+from splat_numba.emulator.memory import GlobalMemory
+from splat_numba.emulator.text import launch as emulate
+from splat_numba.gen.targets.sm90.shape import shared_bytes
+from splat_numba.runtime.cuda import launch
+from splat_numba.runtime.cuda.build import Cubin, Report, render
+from splat_numba.runtime.cuda.tensor_map import TensorMapArguments
+from splat_numba.runtime.source import KernelSource
+from tests.runtime.fake_cuda import FakeDriver, Status, forget, install
+
+MULTIPROCESSORS = 3  # so that blocks take several items each
+
+
+class EmulatedDriver(FakeDriver):
+    """``late``: copies land as late as can be; ``change``: what is done to a kernel's text before it runs."""
+
+    def __init__(self, late=False, change=lambda text: text):
+        super().__init__()
+        self.device_memory = GlobalMemory()
+        self.late, self.change = late, change
+        self.described, self.texts = [], []
+
+    def cuDeviceGetAttribute(self, which, device):  # noqa: N802
+        if which == "multiprocessors":
+            return Status.CUDA_SUCCESS, MULTIPROCESSORS
+        return super().cuDeviceGetAttribute(which, device)
+
+    def cuMemAlloc(self, nbytes):  # noqa: N802
+        return Status.CUDA_SUCCESS, self.device_memory.allocate(nbytes)
+
+    def cuMemcpyHtoDAsync(self, target, source, nbytes, _stream):  # noqa: N802
+        self.device_memory.read(target, nbytes)[...] = np.frombuffer(ctypes.string_at(source, nbytes), np.uint8)
+        return (Status.CUDA_SUCCESS,)
+
+    def cuMemcpyDtoHAsync(self, target, source, nbytes, _stream):  # noqa: N802
+        data = self.device_memory.read(source, nbytes).tobytes()
+        ctypes.memmove(target, data, nbytes)
+        return (Status.CUDA_SUCCESS,)
+
+    def cuTensorMapEncodeTiled(self, _kind, _axes, pointer, sizes, strides, box, *_):  # noqa: N802
+        self.described.append(TensorMapArguments("", pointer, tuple(sizes), tuple(strides), tuple(box)))
+        return Status.CUDA_SUCCESS, SimpleNamespace(opaque=[len(self.described) - 1] * 16)
+
+    def cuLaunchKernel(self, function, grid, _y, _z, threads, *rest):  # noqa: N802
+        places = rest[-2]
+        pointers = (ctypes.c_void_p * len(launch.Parameters._fields_)).from_address(places)
+        kinds = {ctypes.c_uint64: np.uint64, ctypes.c_uint32: np.uint32, ctypes.c_float: np.float32}
+        values = [
+            kinds[kind](kind.from_address(place).value)
+            for (_, kind), place in zip(launch.Parameters._fields_, pointers, strict=True)
+        ]
+        source = KernelSource("kernel", self.change(self.texts[function]))
+        emulate(
+            source, values, self.device_memory, self.described, grid=grid, threads=threads,
+            shared_bytes=rest[2], late=self.late,
+        )  # fmt: skip
+        return (Status.CUDA_SUCCESS,)
+
+    def cuLibraryGetKernel(self, library, _name):  # noqa: N802
+        self.texts.append(library.decode())
+        return Status.CUDA_SUCCESS, len(self.texts) - 1
+
+
+def uncompiled(traits, _settings):
+    """In place of machine code the text itself."""
+    source = render(traits)
+    report = Report("attention", 0, 0, shared_bytes(traits), (), "")
+    return Cubin(source, traits, None, source.text.encode(), report, cached=False)
+
+
+def emulated(monkeypatch, **options):
+    """Install an emulated GPU."""
+    monkeypatch.setattr(gpu_kernel, "cubin_for", uncompiled)
+    _forget()
+    return install(monkeypatch, EmulatedDriver(**options))
+
+
+@pytest.fixture(params=[False, True], ids=["copies at once", "copies late"])
+def gpu(request, monkeypatch):
+    yield emulated(monkeypatch, late=request.param)
+    _forget()
+
+
+def _forget():
+    gpu_kernel._planned.cache_clear()
+    gpu_kernel.plan_for.cache_clear()
+    gpu_call._ready.clear()
+    forget()
