@@ -78,8 +78,9 @@ def plan(
     """What attention() would do: tiles, passes, counted work, predicted time; ``plan(...).explain()`` says why.
 
     mask: one mask, as in attention(). Sizes in tokens and elements; dtype: a NumPy dtype or its name, "bfloat16"
-    included. value_dim is head_dim, heads_kv is heads_q unless given. Allocates nothing of the size of the mask where
-    the mask is a Pattern in closed form. Raises as attention() does.
+    included. value_dim is head_dim, heads_kv is heads_q unless given. For the CPU it allocates nothing of the size
+    of the mask where the mask is a Pattern in closed form; a GPU's tables grow with the number of row blocks. Raises
+    as attention() does.
     """
     executor = choose_executor(backend, target)
     check_layout(layout)

@@ -1,4 +1,4 @@
-"""A block of emulated warps: one thread of control each, of which one runs at a time; barriers, and who waits for what."""
+"""A block of emulated warps: a thread of control each, of which one runs at a time; barriers, and who waits."""
 
 from __future__ import annotations
 
@@ -34,14 +34,17 @@ class Barrier:
 class Block:
     """The warps of one block and what they share. late: copies land only when nobody can go on without them."""
 
-    def __init__(self, memory: GlobalMemory, maps: list[Any], shared_bytes: int, index: int, grid: int, late: bool) -> None:
+    def __init__(
+        self, memory: GlobalMemory, maps: list[Any], shared_bytes: int, index: int, grid: int, late: bool
+    ) -> None:
         self.memory, self.maps = memory, maps
         self.shared = SharedMemory(SHARED_START + shared_bytes)
         self.index, self.grid, self.late = index, grid, late
         self.barriers: dict[int, Barrier] = {}
         self.errors: list[BaseException] = []
-        self._turn = threading.Condition()
-        self._alive = self._waiting = self._at_barrier = self._rounds = 0
+        lock = threading.RLock()
+        self._turn, self._quiet = threading.Condition(lock), threading.Condition(lock)  # something changed; all wait
+        self._alive = self._waiting = self._idle = self._at_barrier = self._rounds = 0
         self._landing: list[Callable[[], None]] = []
         self._states: dict[int, str] = {}
         self._local = threading.local()
@@ -75,12 +78,16 @@ class Block:
             try:
                 with np.errstate(all="ignore"):  # numbers wrap around and overflow as on the hardware
                     kernel()
-                if any(self.pending):
-                    raise EmulationError(f"warp {warp} ended with matrix products that it never waited for")
+                self._check_end(warp)
             except BaseException as error:  # noqa: BLE001 - handed to the caller by run()
                 self.errors.append(error)
             self._alive -= 1
             self.changed()
+            self._quiet.notify_all()
+
+    def _check_end(self, warp: int) -> None:
+        if any(self.pending):
+            raise EmulationError(f"warp {warp} ended with matrix products that it never waited for")
 
     def changed(self) -> None:
         """Something that others may wait for has happened."""
@@ -100,7 +107,18 @@ class Block:
                     self.changed()
                     continue
                 raise EmulationError(f"deadlock: every warp waits, {self._states}")
+            self._quiet.notify_all()
             self._turn.wait()
+
+    def linger(self) -> None:
+        """Where copies land at once, let other warps go as far as they can: what is given back too early is lost."""
+        if self.late:
+            return
+        self._idle += 1
+        self._quiet.notify_all()
+        while self._waiting + self._idle < self._alive and not self.errors:
+            self._quiet.wait()
+        self._idle -= 1
 
     def land(self, copy: Callable[[], None]) -> None:
         """Do a copy now, or as late as can be."""
@@ -122,7 +140,9 @@ class Block:
         one.bytes += expected
         one.arrivals -= times
         if one.arrivals < 0:
-            raise EmulationError(f"mbarrier {int(np.max(address)):#x} got more arrivals than the {one.count} of a phase")
+            raise EmulationError(
+                f"mbarrier {int(np.max(address)):#x} got more arrivals than the {one.count} of a phase"
+            )
         one.settle()
         self.changed()
 

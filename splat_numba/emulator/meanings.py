@@ -1,4 +1,4 @@
-"""What every instruction of gen.instructions does, on NumPy: vectors of 32 lanes, or one number where all lanes agree."""
+"""What every instruction of gen.instructions does, on NumPy: vectors of 32 lanes, or a number where all lanes agree."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from splat_numba.emulator.memory import EmulationError
 
 Words = NDArray[np.uint32]
 Reals = NDArray[np.float32]
+Functions = dict[str, Callable[..., Any]]
 LANE = np.arange(LANES)
 
 
@@ -22,7 +23,7 @@ def lanes(value: Any, dtype: Any) -> NDArray[Any]:
     return np.broadcast_to(np.asarray(value, dtype), (LANES,))
 
 
-def leader(value: Any) -> int:
+def leaders(value: Any) -> int:
     """How many lanes a predicate is set for."""
     return int((lanes(value, np.uint32) != 0).sum())
 
@@ -55,81 +56,75 @@ def narrowed(values: Any, dtype: str) -> Words:
 
 def meanings(block: Block, warps: int) -> SimpleNamespace:
     """The instructions as functions, for the warps of one block: what a text calls ``ptx``."""
-    given: dict[str, Callable[..., Any]] = {}
+    given: Functions = {}
+    _places(given, block)
+    _barriers(given, block, warps)
+    _copies(given, block)
+    _products(given, block)
+    _numbers(given)
+    _lanes(given)
+    _accesses(given, block)
+    return SimpleNamespace(**given)
 
-    def means(function: Callable[..., Any]) -> Callable[..., Any]:
-        given[function.__name__] = function
-        return function
 
-    # Where a thread is.
-    @means
-    def thread_index() -> Words:
-        return (block.warp * LANES + LANE).astype(np.uint32)
+def _places(given: Functions, block: Block) -> None:
+    """Where a thread is; registers, of which there are enough here."""
+    given["thread_index"] = lambda: (block.warp * LANES + LANE).astype(np.uint32)
+    given["block_index"] = lambda: np.uint32(block.index)
+    given["grid_size"] = lambda: np.uint32(block.grid)
+    given["shared_address"] = lambda _array: np.uint32(SHARED_START)
+    for name in ("claim_registers", "release_registers"):
+        given[name] = lambda _count: lambda: None
 
-    @means
-    def block_index() -> np.uint32:
-        return np.uint32(block.index)
 
-    @means
-    def grid_size() -> np.uint32:
-        return np.uint32(block.grid)
+def _barriers(given: Functions, block: Block, warps: int) -> None:
+    """Barriers; fences, which mean nothing where every access is done when the next begins."""
 
-    @means
-    def shared_address(_array: Any) -> np.uint32:
-        return np.uint32(SHARED_START)
-
-    # Barriers.
-    @means
-    def mbarrier_init(address: Any, count: Any) -> None:
+    def init(address: Any, count: Any) -> None:
         block.barriers[int(np.max(address))] = Barrier(int(count), int(count))
 
-    @means
-    def mbarrier_arrive(address: Any, when: Any) -> None:
-        if times := leader(when):
+    def arrive(address: Any, when: Any) -> None:
+        if times := leaders(when):
             block.arrive(address, times)
+            block.linger()
 
-    @means
-    def mbarrier_expect(address: Any, nbytes: Any, when: Any) -> None:
-        if times := leader(when):
+    def expect(address: Any, nbytes: Any, when: Any) -> None:
+        if times := leaders(when):
             block.arrive(address, times, int(nbytes) * times)
 
-    @means
-    def mbarrier_wait(address: Any, parity: Any) -> None:
+    def wait(address: Any, parity: Any) -> None:
         one, wanted = block.barrier(address), int(np.max(parity))
         block.wait(lambda: one.phase != wanted, f"mbarrier {int(np.max(address)):#x}, parity {wanted}")
 
-    @means
-    def block_barrier() -> None:
-        block.meet(warps)
-
+    given.update(mbarrier_init=init, mbarrier_arrive=arrive, mbarrier_expect=expect, mbarrier_wait=wait)
+    given["block_barrier"] = lambda: block.meet(warps)
     for name in ("warp_barrier", "fence_mbarrier_init", "fence_shared", "wgmma_fence"):
         given[name] = lambda: None
     given["fence_tensor_map"] = lambda _address: None
 
-    # Copies.
-    @means
-    def tensor_copy(
-        to: Any, tensor_map: Any, barrier: Any, d: Any, c1: Any, c2: Any, head: Any, entry: Any, when: Any
-    ) -> None:
-        if not leader(when):
+
+def _copies(given: Functions, block: Block) -> None:
+    """What the copy engine does."""
+
+    def tensor_copy(to: Any, tensor_map: Any, barrier: Any, *rest: Any) -> None:
+        *corner, when = rest
+        if not leaders(when):
             return
         one = block.maps[int(block.memory.read(int(tensor_map), 8).view(np.uint64)[0])]
-        start = tuple(int(np.int64(np.uint32(c)).astype(np.int32)) for c in (d, c1, c2, head, entry))
+        start = tuple(int(np.uint32(c).astype(np.int32)) for c in corner)
         target = int(np.max(to))
-        if (target - 0) % 1024 % 128:
+        if target % 128:
             raise EmulationError(f"a swizzled copy wanted at a multiple of 128 bytes, got {target:#x}")
 
         def copy() -> None:
             box = fetch(block, one, start)
-            places = swizzled(target + np.arange(box.size))
-            block.shared.store(places, box)
+            block.shared.store(swizzled(target + np.arange(box.size)), box)
             block.landed(barrier, box.size)
 
         block.land(copy)
 
-    @means
     def bulk_copy(to: Any, source: Any, nbytes: Any, barrier: Any, when: Any) -> None:
-        if not leader(when):
+        if not leaders(when):
             return
         target, size, address = int(np.max(to)), int(nbytes), int(source)
         if target % 16 or size % 16 or address % 16:
@@ -141,57 +136,47 @@ def meanings(block: Block, warps: int) -> SimpleNamespace:
 
         block.land(copy)
 
-    # Matrix products: they happen as late as they may, when they are waited for.
-    @means
-    def wgmma_commit() -> None:
-        block.pending.append([])
+    given.update(tensor_copy=tensor_copy, bulk_copy=bulk_copy)
+
+
+def _products(given: Functions, block: Block) -> None:
+    """Matrix products. They happen as late as they may, when they are waited for, and read their operands then."""
 
     def finish(groups_left: int) -> None:
+        block.linger()
         pending = block.pending
         while len(pending) - 1 > groups_left:
             for product in pending.pop(0):
                 product()
 
-    given["wgmma_wait_all"] = lambda: finish(0)
-    given["wgmma_wait_but_one"] = lambda: finish(1)
-
-    @means
     def matrix_product(columns: int, dtype: str, *, from_registers: bool, transposed: bool) -> Callable[..., None]:
         def issue(accumulator: Any, *operands: Any) -> None:
-            warp = block.warp % 4
-
-            def from_words() -> Reals:
-                return words_of_a(operands[:4], dtype)
+            rows = np.arange(16 * (block.warp % 4), 16 * (block.warp % 4) + 16)
 
             def product() -> None:
                 if from_registers:
-                    a, add, descriptor = held(), True, operands[4]
+                    a, where, add = words_of_a(operands[:4], dtype), int(np.max(operands[4])), True
                 else:
-                    a = rows_of(block, int(np.max(operands[0])), np.arange(16 * warp, 16 * warp + 16), dtype)
-                    descriptor, add = operands[1], bool(int(np.max(operands[2])))
-                where = int(np.max(descriptor))
-                b = columns_of(block, where, columns, dtype) if transposed else rows_of(
-                    block, where, np.arange(columns), dtype
-                ).T
-                with np.errstate(invalid="ignore", over="ignore"):
-                    sums = spread(a @ b)
-                    accumulator[...] = accumulator + sums if add else sums
+                    a = rows_of(block, int(np.max(operands[0])), rows, dtype)
+                    where, add = int(np.max(operands[1])), bool(np.max(operands[2]))
+                if transposed:
+                    b = columns_of(block, where, columns, dtype)
+                else:
+                    b = rows_of(block, where, np.arange(columns), dtype).T
+                sums = spread(a @ b)
+                accumulator[...] = accumulator + sums if add else sums
 
-            held = from_words
             block.pending[-1].append(product)
 
         return issue
 
-    for name in ("claim_registers", "release_registers"):
-        given[name] = lambda _count: lambda: None
-
-    _numbers(given)
-    _lanes(given)
-    _accesses(given, block)
-    return SimpleNamespace(**given)
+    given["wgmma_commit"] = lambda: block.pending.append([])
+    given["wgmma_wait_all"] = lambda: finish(0)
+    given["wgmma_wait_but_one"] = lambda: finish(1)
+    given["matrix_product"] = matrix_product
 
 
-def _numbers(given: dict[str, Callable[..., Any]]) -> None:
+def _numbers(given: Functions) -> None:
     def quiet(function: Callable[..., Any]) -> Callable[..., Any]:
         def run(*operands: Any) -> Any:
             with np.errstate(all="ignore"):
@@ -217,14 +202,14 @@ def _numbers(given: dict[str, Callable[..., Any]]) -> None:
         given[f"unpack_{dtype}"] = unpack
 
 
-def _lanes(given: dict[str, Callable[..., Any]]) -> None:
+def _lanes(given: Functions) -> None:
     given["shuffle_xor"] = lambda value, mask: lanes(value, np.float32)[LANE ^ int(mask)]
     given["shuffle_xor_word"] = lambda value, mask: lanes(value, np.uint32)[LANE ^ int(mask)]
     given["any_lane"] = lambda value: np.uint32(lanes(value, np.uint32).any())
     given["word_of_lane"] = lambda value, lane: lanes(value, np.uint32)[int(lane)]
 
 
-def _accesses(given: dict[str, Callable[..., Any]], block: Block) -> None:
+def _accesses(given: Functions, block: Block) -> None:
     """Loads and stores; shared addresses are bytes from the start of the block's shared memory."""
 
     def load(addresses: Any, words: int) -> Any:
@@ -237,7 +222,9 @@ def _accesses(given: dict[str, Callable[..., Any]], block: Block) -> None:
 
     def store(addresses: Any, values: tuple[Any, ...], when: Any, dtype: Any = np.uint32) -> None:
         data = np.stack([lanes(value, dtype).view(np.uint32) for value in values], axis=-1)
-        block.memory.scatter(lanes(addresses, np.uint64), np.ascontiguousarray(data).view(np.uint8), lanes(when, np.uint32))
+        block.memory.scatter(
+            lanes(addresses, np.uint64), np.ascontiguousarray(data).view(np.uint8), lanes(when, np.uint32)
+        )
 
     given["store_word"] = lambda address, value, when: store(address, (value,), when)
     given["store_words4"] = lambda address, a, b, c, d, when: store(address, (a, b, c, d), when)

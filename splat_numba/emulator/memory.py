@@ -1,4 +1,4 @@
-"""Memory of an emulated GPU: global buffers by address, and a block's shared memory. What was never written is found."""
+"""Memory of an emulated GPU: global buffers by address, and a block's shared memory."""
 
 from __future__ import annotations
 

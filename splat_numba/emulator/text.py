@@ -12,7 +12,6 @@ import numpy as np
 from splat_numba.emulator.block import LANES, Block
 from splat_numba.emulator.meanings import meanings
 from splat_numba.emulator.memory import EmulationError, GlobalMemory
-from splat_numba.runtime.source import KernelSource
 
 
 def choose(test: Any, first: Callable[[], Any], second: Callable[[], Any]) -> Any:
@@ -31,21 +30,21 @@ def uniform(test: Any) -> bool:
 class _Vectorise(ast.NodeTransformer):
     """Conditional expressions, ``or`` and the tests of branches as calls of the functions above."""
 
-    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         self.generic_visit(node)
         empty = ast.arguments(posonlyargs=[], args=[], kwonlyargs=[], kw_defaults=[], defaults=[])
         branches = [ast.Lambda(args=empty, body=part) for part in (node.body, node.orelse)]
         return ast.Call(func=ast.Name(id="choose", ctx=ast.Load()), args=[node.test, *branches], keywords=[])
 
-    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:  # noqa: N802
+    def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
         self.generic_visit(node)
         name = "either" if isinstance(node.op, ast.Or) else "both"
         return ast.Call(func=ast.Name(id=name, ctx=ast.Load()), args=node.values, keywords=[])
 
-    def visit_If(self, node: ast.If) -> ast.AST:  # noqa: N802
+    def visit_If(self, node: ast.If) -> ast.AST:
         return self._branch(node)
 
-    def visit_While(self, node: ast.While) -> ast.AST:  # noqa: N802
+    def visit_While(self, node: ast.While) -> ast.AST:
         return self._branch(node)
 
     def _branch(self, node: Any) -> ast.AST:
@@ -62,7 +61,8 @@ def _local_array(size: int, dtype: Any) -> Any:
 
 
 def launch(
-    source: KernelSource,
+    text: str,
+    name: str,
     arguments: Sequence[Any],
     memory: GlobalMemory,
     maps: list[Any],
@@ -72,10 +72,10 @@ def launch(
     shared_bytes: int,
     late: bool = False,
 ) -> None:
-    """Run all blocks of a launch, one after the other. Raises EmulationError, naming file and line of the text."""
-    tree = ast.fix_missing_locations(_Vectorise().visit(ast.parse(source.text)))
+    """Run all blocks of a launch, one after the other; name: of the text. Raises EmulationError, naming its line."""
+    tree = ast.fix_missing_locations(_Vectorise().visit(ast.parse(text)))
     tree.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
-    code = compile(tree, source.name, "exec")
+    code = compile(tree, name, "exec")
     warps = threads // LANES
     for index in range(grid):
         block = Block(memory, maps, shared_bytes, index, grid, late)
@@ -90,7 +90,7 @@ def launch(
         try:
             block.run(warps, lambda names=names: names["attention"](*arguments))  # type: ignore[misc]
         except EmulationError as error:
-            raise EmulationError(f"{error} (in block {index}, line {_line(error, source.name)} of {source.name})") from error
+            raise EmulationError(f"{error} (in block {index}, line {_line(error, name)} of {name})") from error
 
 
 def _line(error: BaseException, name: str) -> int:

@@ -33,7 +33,8 @@ def _when(assembly: str, last: int) -> str:
     return f"{{ .reg .pred p; setp.ne.b32 p, ${last}, 0; @p {assembly} }}"
 
 
-_COPY = "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1, {$3, $4, $5, $6, $7}], [$2];"
+_BULK = "cp.async.bulk{}.shared::cluster.global.mbarrier::complete_tx::bytes {};"
+_COPY = _BULK.format(".tensor.5d", "[$0], [$1, {$3, $4, $5, $6, $7}], [$2]")
 
 INSTRUCTIONS: Final = (
     # Where a thread is.
@@ -65,7 +66,7 @@ INSTRUCTIONS: Final = (
         "bulk_copy",
         "",
         "rlrrr",
-        _when("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$0], [$1], $2, [$3];", 4),
+        _when(_BULK.format("", "[$0], [$1], $2, [$3]"), 4),
     ),
     # Warpgroup matrix products: order between groups of them.
     Instruction("wgmma_fence", "", "", "wgmma.fence.sync.aligned;"),

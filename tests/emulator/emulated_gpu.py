@@ -10,13 +10,12 @@ from splat_numba import gpu_call, gpu_kernel
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch as emulate
 from splat_numba.gen.targets.sm90.shape import shared_bytes
-from splat_numba.runtime.cuda import launch
+from splat_numba.runtime.cuda import launch, prepared
 from splat_numba.runtime.cuda.build import Cubin, Report, render
 from splat_numba.runtime.cuda.tensor_map import TensorMapArguments
-from splat_numba.runtime.source import KernelSource
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, install
 
-MULTIPROCESSORS = 3  # so that blocks take several items each
+MULTIPROCESSORS = 1  # so that blocks take several items each
 
 
 class EmulatedDriver(FakeDriver):
@@ -57,9 +56,9 @@ class EmulatedDriver(FakeDriver):
             kinds[kind](kind.from_address(place).value)
             for (_, kind), place in zip(launch.Parameters._fields_, pointers, strict=True)
         ]
-        source = KernelSource("kernel", self.change(self.texts[function]))
         emulate(
-            source, values, self.device_memory, self.described, grid=grid, threads=threads,
+            self.change(self.texts[function]), "kernel", values, self.device_memory, self.described,
+            grid=grid, threads=threads,
             shared_bytes=rest[2], late=self.late,
         )  # fmt: skip
         return (Status.CUDA_SUCCESS,)
@@ -67,6 +66,14 @@ class EmulatedDriver(FakeDriver):
     def cuLibraryGetKernel(self, library, _name):  # noqa: N802
         self.texts.append(library.decode())
         return Status.CUDA_SUCCESS, len(self.texts) - 1
+
+    def move(self, target, target_strides, source, source_strides, shape, _stream, types=("<u2", "<u2")):
+        """runtime.cuda.copies.move, which is a kernel of Numba's there."""
+        views = []
+        for pointer, strides, kind in ((target, target_strides, types[0]), (source, source_strides, types[1])):
+            buffer, start = self.device_memory.find(pointer, pointer + 1)
+            views.append(np.ndarray(shape, kind, buffer, pointer - start, strides))
+        views[0][...] = views[1]
 
 
 def uncompiled(traits, _settings):
@@ -79,17 +86,20 @@ def uncompiled(traits, _settings):
 def emulated(monkeypatch, **options):
     """Install an emulated GPU."""
     monkeypatch.setattr(gpu_kernel, "cubin_for", uncompiled)
-    _forget()
-    return install(monkeypatch, EmulatedDriver(**options))
+    forget_emulated()
+    fake = install(monkeypatch, EmulatedDriver(**options))
+    for module in (gpu_call, prepared):
+        monkeypatch.setattr(module, "move", fake.move)
+    return fake
 
 
 @pytest.fixture(params=[False, True], ids=["copies at once", "copies late"])
 def gpu(request, monkeypatch):
     yield emulated(monkeypatch, late=request.param)
-    _forget()
+    forget_emulated()
 
 
-def _forget():
+def forget_emulated():
     gpu_kernel._planned.cache_clear()
     gpu_kernel.plan_for.cache_clear()
     gpu_call._ready.clear()

@@ -1,6 +1,5 @@
 """The Hopper kernels' text, run on NumPy: results against the oracle, without a GPU."""
 
-import numpy as np
 import pytest
 
 import splat_numba as splat
@@ -17,7 +16,17 @@ PROBLEMS = [
     Problem(384, 384, splat.neighborhood((16, 24), 5), "float16", batch=1, heads_q=2, head_dim=64),
     Problem(400, 400, splat.bigbird(32), "bfloat16", batch=1, heads_q=2, head_dim=64),
     Problem(200, 130, splat.window(50), "bfloat16", batch=3, heads_q=2, head_dim=64, kv_lengths=(0, 77, 130)),
-    Problem(200, 260, splat.causal().align_end(), "float16", batch=2, heads_q=2, head_dim=40, kv_lengths=(13, 260), layout="bshd"),
+    Problem(
+        200,
+        260,
+        splat.causal().align_end(),
+        "float16",
+        batch=2,
+        heads_q=2,
+        head_dim=40,
+        kv_lengths=(13, 260),
+        layout="bshd",
+    ),
     Problem(130, 130, splat.window(30), "float16", batch=1, heads_q=2, head_dim=64, scale=-0.3),
     Problem(130, 130, splat.window(30), "float16", batch=1, heads_q=2, head_dim=64, scale=0.0),
     Problem(64, 0, splat.full(), "float16", batch=1, heads_q=2, head_dim=64),
@@ -26,6 +35,7 @@ PROBLEMS = [
 ]
 
 
+@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("problem", PROBLEMS, ids=repr)
-def test_results_agree_with_the_oracle(gpu, problem):  # noqa: F811
+def test_results_agree_with_the_oracle(problem):
     check_attention(problem, backend="cuda")

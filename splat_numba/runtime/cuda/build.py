@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from functools import cache as remember
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,19 @@ def _toolchain() -> str:
         from splat_numba.runtime.cuda import intrinsics
     except ImportError as error:
         raise BackendError(f"backend 'cuda' wanted, but its compiler is missing ({error}). {INSTALL}") from error
-    digest = hashlib.sha256(f"{numba_cuda.__version__} {cuda.core.__version__}".encode())
+    compilers = [_version(name) for name in ("nvidia-nvvm", "nvidia-nvjitlink")]
+    digest = hashlib.sha256(f"{numba_cuda.__version__} {cuda.core.__version__} {compilers}".encode())
     for module in (instructions, intrinsics):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()[:12]
+
+
+def _version(package: str) -> str:
+    """Of a package, or of the CUDA toolkit in its place: then nothing is known."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _read(code_path: Path, report_path: Path) -> tuple[bytes, Report] | None:
@@ -159,8 +169,7 @@ def _compile(source: KernelSource, traits: Traits, path: Path | None) -> tuple[b
         linked = linker.link("cubin")
     except Exception as error:
         raise CompileError(f"source {path or source.name} does not link: {error}. Please report the file.") from error
-    log = (linker.get_info_log() + (linker.get_error_log() or "")).rstrip("\0")
-    return bytes(linked.code), read_report(log, traits)
+    return bytes(linked.code), read_report(linker.get_info_log() + (linker.get_error_log() or ""), traits)
 
 
 def ptx(source: KernelSource, traits: Traits) -> str:
@@ -170,7 +179,8 @@ def ptx(source: KernelSource, traits: Traits) -> str:
 
 
 def read_report(log: str, traits: Traits) -> Report:
-    """The report in nvJitLink's log."""
+    """The report in nvJitLink's log, whose parts end with zero bytes, which no terminal should get."""
+    log = log.replace("\0", "")
     entry = re.search(r"entry function '(\w+)'", log)
     if entry is None:
         raise CompileError(f"the linker's log wanted with an entry function, got {log!r}. Please report it.")

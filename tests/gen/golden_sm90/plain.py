@@ -1,8 +1,8 @@
 """Sparse attention on Hopper, generated for every mask that tables of boxes describe.
 
 head_dim 64, value_dim 64, float16; 64 queries x 128 keys a tile.
-A block is 1 consumer warpgroups of 64 queries and a producer that fetches boxes of q, k and v, 2 tiles
-ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
+A block is 1 x 128 threads, each for 64 queries, and a producer that fetches boxes of q, k and v,
+2 tiles ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
 """
 
 import numpy as np
@@ -24,7 +24,8 @@ def attention(
     blocks, heads_count, heads_q, group, batch, heads_per_wave, seq_q, q_views, kv_views,
     out_row, out_head, out_batch,
 ):
-    base = u32((ptx.shared_address(cuda.shared.array(0, dtype=np.uint8)) + u32(1023)) & u32(4294966272))
+    start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+    base = u32((start + u32(1023)) & u32(4294966272))
     q_tile = base
     k_tile = u32(base + u32(16384))
     v_tile = u32(base + u32(49152))
@@ -71,7 +72,6 @@ def attention(
             k1 = k2 = status = bits_0 = bits_1 = bits_2 = u32(0)
             k_map = u64(0)
             item = ptx.block_index()
-            taken = ptx.fetch_add(counter, u32(1), leader)  # and the item after it: blocks take what is left in turn
             number = u32(item)
             wave_items = u32(heads_per_wave * blocks)
             wave = u32(number // wave_items)
@@ -102,20 +102,7 @@ def attention(
                 if q_stage == u32(2):
                     q_stage = u32(0)
                     q_free = u32(q_free ^ u32(1))
-                item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))
-                taken = ptx.fetch_add(counter, u32(1), leader)  # and the item after it: blocks take what is left in turn
-                number = u32(min(item, items - u32(1)))
-                wave_items = u32(heads_per_wave * blocks)
-                wave = u32(number // wave_items)
-                left = u32(number - wave * wave_items)
-                first_pair = u32(wave * heads_per_wave)
-                width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
-                next_rank = u32(left // width)
-                pair = u32(first_pair + left - next_rank * width)
-                next_entry = u32(pair // heads_count)
-                head_at = heads + u64(4) * u64(pair - next_entry * heads_count)
-                word_at = block + u64(32) * u64(next_rank) + u64(4) * u64(lane)
-                next_words = ptx.load_word(word_at if lane < u32(8) else head_at)  # one register, where nine would be spilled
+                taken = ptx.fetch_add(counter, u32(1), leader)  # blocks take what is left in turn
                 place = first_piece
                 count = u32(0)
                 while place < end_of_pieces:
@@ -138,6 +125,19 @@ def attention(
                     count = u32(count - u32(1))
                     if count == u32(0):
                         place = u32(place + u32(1))
+                item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))
+                number = u32(min(item, items - u32(1)))
+                wave_items = u32(heads_per_wave * blocks)
+                wave = u32(number // wave_items)
+                left = u32(number - wave * wave_items)
+                first_pair = u32(wave * heads_per_wave)
+                width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
+                next_rank = u32(left // width)
+                pair = u32(first_pair + left - next_rank * width)
+                next_entry = u32(pair // heads_count)
+                head_at = heads + u64(4) * u64(pair - next_entry * heads_count)
+                word_at = block + u64(32) * u64(next_rank) + u64(4) * u64(lane)
+                next_words = ptx.load_word(word_at if lane < u32(8) else head_at)  # one register, where nine would be spilled
             ptx.mbarrier_wait(q_empty + q_stage * u32(8), q_free)
             ptx.store_shared_words4(item_info + q_stage * u32(16), u32(0), u32(4294967295), u32(0), u32(0), leader)
             ptx.mbarrier_arrive(q_full + q_stage * u32(8), leader)
@@ -288,6 +288,7 @@ def attention(
                         score[4 * j + 3] = ptx.exp2(score[4 * j + 3] * scale_log2 - safe)
                         added += score[4 * j + 2] + score[4 * j + 3]
                     sum_1 = sum_1 * rescale_1 + added
+                    ptx.mbarrier_wait(v_full + stage * u32(8), phase)
                     ptx.wgmma_wait_all()
                     ptx.mbarrier_arrive(v_empty + v_stage * u32(8), leader)
                     for i in range(32):

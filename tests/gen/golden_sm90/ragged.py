@@ -1,8 +1,8 @@
 """Sparse attention on Hopper, generated for every mask that tables of boxes describe.
 
 head_dim 80, value_dim 72, bfloat16; 64 queries x 80 keys a tile.
-A block is 1 consumer warpgroups of 64 queries and a producer that fetches boxes of q, k and v, 2 tiles
-ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
+A block is 1 x 128 threads, each for 64 queries, and a producer that fetches boxes of q, k and v,
+2 tiles ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
 """
 
 import numpy as np
@@ -24,7 +24,8 @@ def attention(
     blocks, heads_count, heads_q, group, batch, heads_per_wave, seq_q, q_views, kv_views,
     out_row, out_head, out_batch,
 ):
-    base = u32((ptx.shared_address(cuda.shared.array(0, dtype=np.uint8)) + u32(1023)) & u32(4294966272))
+    start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+    base = u32((start + u32(1023)) & u32(4294966272))
     q_tile = base
     k_tile = u32(base + u32(16384))
     v_tile = u32(base + u32(57344))
@@ -72,7 +73,6 @@ def attention(
             k_map = u64(0)
             item = ptx.block_index()
             cleared_phase = token = inner_step = kept_status = u32(0)
-            taken = ptx.fetch_add(counter, u32(1), leader)  # and the item after it: blocks take what is left in turn
             number = u32(item)
             wave_items = u32(heads_per_wave * blocks)
             wave = u32(number // wave_items)
@@ -102,20 +102,7 @@ def attention(
                 ptx.tensor_copy(q_tile + q_stage * u32(16384) + u32(8192), q_maps + u64(128) * u64(view), q_full + q_stage * u32(8), u32(64), c1, c2, head, entry, leader)
                 q_free = u32(q_free ^ u32(1))
                 length = ptx.load_word(kv_lengths + u64(4) * u64(entry))
-                item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))
-                taken = ptx.fetch_add(counter, u32(1), leader)  # and the item after it: blocks take what is left in turn
-                number = u32(min(item, items - u32(1)))
-                wave_items = u32(heads_per_wave * blocks)
-                wave = u32(number // wave_items)
-                left = u32(number - wave * wave_items)
-                first_pair = u32(wave * heads_per_wave)
-                width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
-                next_rank = u32(left // width)
-                pair = u32(first_pair + left - next_rank * width)
-                next_entry = u32(pair // heads_count)
-                head_at = heads + u64(4) * u64(pair - next_entry * heads_count)
-                word_at = block + u64(32) * u64(next_rank) + u64(4) * u64(lane)
-                next_words = ptx.load_word(word_at if lane < u32(8) else head_at)  # one register, where nine would be spilled
+                taken = ptx.fetch_add(counter, u32(1), leader)  # blocks take what is left in turn
                 place = first_piece
                 count = u32(0)
                 while place < end_of_pieces:
@@ -166,6 +153,19 @@ def attention(
                     count = u32(count - u32(1))
                     if count == u32(0):
                         place = u32(place + u32(1))
+                item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))
+                number = u32(min(item, items - u32(1)))
+                wave_items = u32(heads_per_wave * blocks)
+                wave = u32(number // wave_items)
+                left = u32(number - wave * wave_items)
+                first_pair = u32(wave * heads_per_wave)
+                width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
+                next_rank = u32(left // width)
+                pair = u32(first_pair + left - next_rank * width)
+                next_entry = u32(pair // heads_count)
+                head_at = heads + u64(4) * u64(pair - next_entry * heads_count)
+                word_at = block + u64(32) * u64(next_rank) + u64(4) * u64(lane)
+                next_words = ptx.load_word(word_at if lane < u32(8) else head_at)  # one register, where nine would be spilled
             ptx.mbarrier_wait(q_empty + q_stage * u32(8), q_free)
             ptx.store_shared_words4(item_info + q_stage * u32(16), u32(0), u32(4294967295), u32(0), u32(0), leader)
             ptx.mbarrier_arrive(q_full + q_stage * u32(8), leader)
@@ -207,27 +207,29 @@ def attention(
             safe_0 = row_0 if real_0 else u32(0)
             peak_0 = ptx.load_state(lse_at + u64(4) * u64(safe_0)) * f32(1.4426950408889634)
             sum_0 = f32(0.25) if peak_0 > NONE_KEPT else f32(0.0)  # four lanes add up to a row
-            total[0], total[1] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_0) * out_row + u64(0) + u64(2) * u64(column)))
-            total[4], total[5] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_0) * out_row + u64(16) + u64(2) * u64(column)))
-            total[8], total[9] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_0) * out_row + u64(32) + u64(2) * u64(column)))
-            total[12], total[13] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_0) * out_row + u64(48) + u64(2) * u64(column)))
-            total[16], total[17] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_0) * out_row + u64(64) + u64(2) * u64(column)))
-            total[20], total[21] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_0) * out_row + u64(80) + u64(2) * u64(column)))
-            total[24], total[25] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_0) * out_row + u64(96) + u64(2) * u64(column)))
-            total[28], total[29] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_0) * out_row + u64(112) + u64(2) * u64(column)))
-            total[32], total[33] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_0) * out_row + u64(128) + u64(2) * u64(column)))
+            from_0 = out_at + u64(safe_0) * out_row + u64(2) * u64(column)
+            total[0], total[1] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(0)))
+            total[4], total[5] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(16)))
+            total[8], total[9] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(32)))
+            total[12], total[13] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(48)))
+            total[16], total[17] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(64)))
+            total[20], total[21] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(80)))
+            total[24], total[25] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(96)))
+            total[28], total[29] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(112)))
+            total[32], total[33] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(128)))
             safe_1 = row_1 if real_1 else u32(0)
             peak_1 = ptx.load_state(lse_at + u64(4) * u64(safe_1)) * f32(1.4426950408889634)
             sum_1 = f32(0.25) if peak_1 > NONE_KEPT else f32(0.0)  # four lanes add up to a row
-            total[2], total[3] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_1) * out_row + u64(0) + u64(2) * u64(column)))
-            total[6], total[7] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_1) * out_row + u64(16) + u64(2) * u64(column)))
-            total[10], total[11] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_1) * out_row + u64(32) + u64(2) * u64(column)))
-            total[14], total[15] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_1) * out_row + u64(48) + u64(2) * u64(column)))
-            total[18], total[19] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_1) * out_row + u64(64) + u64(2) * u64(column)))
-            total[22], total[23] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_1) * out_row + u64(80) + u64(2) * u64(column)))
-            total[26], total[27] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_1) * out_row + u64(96) + u64(2) * u64(column)))
-            total[30], total[31] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_1) * out_row + u64(112) + u64(2) * u64(column)))
-            total[34], total[35] = ptx.unpack_bfloat16(ptx.load_pair(out_at + u64(safe_1) * out_row + u64(128) + u64(2) * u64(column)))
+            from_1 = out_at + u64(safe_1) * out_row + u64(2) * u64(column)
+            total[2], total[3] = ptx.unpack_bfloat16(ptx.load_pair(from_1 + u64(0)))
+            total[6], total[7] = ptx.unpack_bfloat16(ptx.load_pair(from_1 + u64(16)))
+            total[10], total[11] = ptx.unpack_bfloat16(ptx.load_pair(from_1 + u64(32)))
+            total[14], total[15] = ptx.unpack_bfloat16(ptx.load_pair(from_1 + u64(48)))
+            total[18], total[19] = ptx.unpack_bfloat16(ptx.load_pair(from_1 + u64(64)))
+            total[22], total[23] = ptx.unpack_bfloat16(ptx.load_pair(from_1 + u64(80)))
+            total[26], total[27] = ptx.unpack_bfloat16(ptx.load_pair(from_1 + u64(96)))
+            total[30], total[31] = ptx.unpack_bfloat16(ptx.load_pair(from_1 + u64(112)))
+            total[34], total[35] = ptx.unpack_bfloat16(ptx.load_pair(from_1 + u64(128)))
             while tiles_left > u32(0):
                 ptx.mbarrier_wait(k_full + stage * u32(8), phase)
                 word = ptx.load_shared_word(tile_info + stage * u32(16))
@@ -271,9 +273,9 @@ def attention(
                     if valid < u32(80):
                         for j in range(10):
                             for x in range(2):
-                                kept = column + u32(8 * j + x) < valid
-                                score[4 * j + 0 + x] = score[4 * j + 0 + x] if kept else NONE_KEPT
-                                score[4 * j + 2 + x] = score[4 * j + 2 + x] if kept else NONE_KEPT
+                                below = column + u32(8 * j + x) < valid
+                                score[4 * j + 0 + x] = score[4 * j + 0 + x] if below else NONE_KEPT
+                                score[4 * j + 2 + x] = score[4 * j + 2 + x] if below else NONE_KEPT
                     tiles_left = u32(tiles_left - u32(1))
                     ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
                     if tiles_left == u32(0):
@@ -367,9 +369,9 @@ def attention(
                         if valid < u32(80):
                             for j in range(10):
                                 for x in range(2):
-                                    kept = column + u32(8 * j + x) < valid
-                                    score[4 * j + 0 + x] = score[4 * j + 0 + x] if kept else NONE_KEPT
-                                    score[4 * j + 2 + x] = score[4 * j + 2 + x] if kept else NONE_KEPT
+                                    below = column + u32(8 * j + x) < valid
+                                    score[4 * j + 0 + x] = score[4 * j + 0 + x] if below else NONE_KEPT
+                                    score[4 * j + 2 + x] = score[4 * j + 2 + x] if below else NONE_KEPT
                         tiles_left = u32(tiles_left - u32(1))
                         ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
                         if tiles_left == u32(0):
@@ -405,6 +407,7 @@ def attention(
                             score[4 * j + 3] = ptx.exp2(score[4 * j + 3] * scale_log2 - safe)
                             added += score[4 * j + 2] + score[4 * j + 3]
                         sum_1 = sum_1 * rescale_1 + added
+                        ptx.mbarrier_wait(v_full + stage * u32(8), phase)
                         ptx.wgmma_wait_all()
                         ptx.mbarrier_arrive(v_empty + v_stage * u32(8), leader)
                         for i in range(20):

@@ -54,13 +54,16 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
     """Docstring, imports, and the instructions that depend on the traits."""
     producer, consumer = REGISTERS[traits.groups, traits.blocks_per_multiprocessor]
     quotes = '"' * 3
+    dims = f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}"
+    scores = f'{traits.tile_kv}, "{traits.dtype}", from_registers=False, transposed=False'
+    values = f'{value_columns(traits)}, "{traits.dtype}", from_registers=True, transposed=True'
     out.lines(
         f"""
         {quotes}Sparse attention on Hopper, generated for every mask that tables of boxes describe.
 
-        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {traits.tile_q} queries x {traits.tile_kv} keys a tile.
-        A block is {traits.groups} consumer warpgroups of 64 queries and a producer that fetches boxes of q, k and v, {traits.stages} tiles
-        ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
+        {dims}; {traits.tile_q} queries x {traits.tile_kv} keys a tile.
+        A block is {traits.groups} x 128 threads, each for 64 queries, and a producer that fetches boxes of q, k and v,
+        {traits.stages} tiles ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
         {quotes}
 
         import numpy as np
@@ -72,8 +75,8 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
         NONE_KEPT = f32(-np.inf)
         fewer_registers = ptx.release_registers({producer})
         more_registers = ptx.claim_registers({consumer})
-        score_product = ptx.matrix_product({traits.tile_kv}, "{traits.dtype}", from_registers=False, transposed=False)
-        value_product = ptx.matrix_product({value_columns(traits)}, "{traits.dtype}", from_registers=True, transposed=True)
+        score_product = ptx.matrix_product({scores})
+        value_product = ptx.matrix_product({values})
         """
     )
 
@@ -83,7 +86,8 @@ def _emit_start(out: SourceWriter, traits: Traits) -> None:
     layout = shared_layout(traits)
     out.lines(
         f"""
-        base = u32((ptx.shared_address(cuda.shared.array(0, dtype=np.uint8)) + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+        base = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         q_tile = base
         k_tile = u32(base + u32({layout.k}))
         v_tile = u32(base + u32({layout.v}))

@@ -102,12 +102,13 @@ def _emit_resume(out: SourceWriter, traits: Traits) -> None:
             safe_{row} = row_{row} if real_{row} else u32(0)
             peak_{row} = ptx.load_state(lse_at + u64(4) * u64(safe_{row})) * f32(1.4426950408889634)
             sum_{row} = f32(0.25) if peak_{row} > NONE_KEPT else f32(0.0)  # four lanes add up to a row
+            from_{row} = out_at + u64(safe_{row}) * out_row + u64(2) * u64(column)
             """
         )
         for j in range(value_columns(traits) // 8):
-            at = f"out_at + u64(safe_{row}) * out_row + u64({16 * j}) + u64(2) * u64(column)"
+            at = f"from_{row} + u64({16 * j})"
             if 8 * j + 8 > traits.value_dim:
-                at = f"(out_at + u64(safe_{row}) * out_row + u64({16 * j}) + u64(2) * u64(column) if column < u32({traits.value_dim - 8 * j}) else out)"
+                at = f"{at} if column < u32({traits.value_dim - 8 * j}) else out"
             target = ", ".join(f"total[{4 * j + 2 * row + x}]" for x in (0, 1))
             out.line(f"{target} = ptx.unpack_{traits.dtype}(ptx.load_pair({at}))")
 
@@ -137,7 +138,7 @@ def _emit_skip(out: SourceWriter, traits: Traits) -> None:
 
 
 def _emit_chain(out: SourceWriter, traits: Traits) -> None:
-    """Tiles one after the other, up to one that this group skips: scores of the next overlap the softmax of this one."""
+    """Tiles one after the other, up to one that this group skips: the next one's scores overlap this softmax."""
     _emit_first_tile(out, traits)
     _emit_peek(out, traits)
     with out.block("while going"):
@@ -147,7 +148,7 @@ def _emit_chain(out: SourceWriter, traits: Traits) -> None:
 
 
 def _emit_peek(out: SourceWriter, traits: Traits) -> None:
-    """Whether the chain goes on. Not a branch round the tile's body: that had the accumulators moved about (20 % lost)."""
+    """Whether the chain goes on. Not a branch round the tile's body: that moved accumulators about (20 % lost)."""
     out.line("going = tiles_left > u32(0)")
     with out.block("if going"):
         _emit_wait(out, traits)
@@ -180,7 +181,7 @@ def _emit_values(out: SourceWriter, traits: Traits) -> None:
     out.line("ptx.wgmma_commit()")
 
 
-def _emit_keys_done(out: SourceWriter, traits: Traits) -> None:
+def _emit_keys_done(out: SourceWriter) -> None:
     """The scores are there: keys and mask may be overwritten, and the queries after the last tile."""
     out.line("tiles_left = u32(tiles_left - u32(1))")
     out.line("ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)")
@@ -193,7 +194,7 @@ def _emit_first_tile(out: SourceWriter, traits: Traits) -> None:
     _emit_scores(out, traits)
     out.line("ptx.wgmma_wait_all()")
     emit_mask(out, traits)
-    _emit_keys_done(out, traits)
+    _emit_keys_done(out)
     emit_softmax(out, traits)
     emit_pack(out, traits)
     if traits.resumes or traits.skips or traits.ragged:  # there may be a sum to bring to the new peak
@@ -206,7 +207,7 @@ def _emit_tile(out: SourceWriter, traits: Traits) -> None:
     _emit_values(out, traits)
     out.line("ptx.wgmma_wait_but_one()")
     emit_mask(out, traits)
-    _emit_keys_done(out, traits)
+    _emit_keys_done(out)
     emit_softmax(out, traits)
     # This tile's values are used next. Waiting here, in a loop, keeps ptxas from moving the wait for the products up
     # before the exponentials (causal, head_dim 128: 0.89 -> 0.84 ms).

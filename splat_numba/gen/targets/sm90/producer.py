@@ -193,7 +193,7 @@ def _emit_copies(out: SourceWriter, traits: Traits, name: str, barrier: str = ""
 
 
 def _emit_valid(out: SourceWriter, traits: Traits) -> None:
-    """How many of the tile's keys lie below the batch entry's length: in the status above bit 8; none: all groups skip."""
+    """How many of the tile's keys lie below the batch entry's length: status above bit 8; none: all groups skip."""
     out.lines(
         f"""
         valid = u32(0)
@@ -217,7 +217,8 @@ def _emit_ragged_values(out: SourceWriter, traits: Traits) -> None:
         out.line("cleared_phase = u32(cleared_phase ^ u32(1))")
         with out.block(f"for token_in_tile in range(valid, u32({traits.tile_kv}))"):
             for span in range(spans(traits.value_dim)):
-                at = f"u32({span * traits.tile_kv * SPAN_BYTES}) + u32(token_in_tile) * u32({SPAN_BYTES}) + lane * u32(4)"
+                span_at = span * traits.tile_kv * SPAN_BYTES
+                at = f"u32({span_at}) + u32(token_in_tile) * u32({SPAN_BYTES}) + lane * u32(4)"
                 out.line(f"ptx.store_shared_word(v_tile + stage * u32({layout.v_bytes}) + {at}, u32(0), u32(1))")
         out.lines(
             """

@@ -1,4 +1,4 @@
-"""What the text of a Hopper kernel needs to know of its traits: shared memory, registers, descriptors, all as numbers."""
+"""What the text of a Hopper kernel needs to know of its traits, as numbers: shared memory, registers, descriptors."""
 
 from __future__ import annotations
 

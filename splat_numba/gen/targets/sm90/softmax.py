@@ -5,6 +5,9 @@ A thread holds two rows; four neighbouring lanes share a row. score[4 j + 2 r + 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from splat_numba.gen.boxes import SOME, Traits
 from splat_numba.gen.targets.sm90.shape import shared_layout, value_columns, words_per_row
 from splat_numba.gen.writer import SourceWriter
@@ -25,12 +28,18 @@ def emit_mask(out: SourceWriter, traits: Traits) -> None:
                 _emit_mask_row(out, traits, row)
     if traits.ragged:
         out.line("valid = word >> u32(8)")
-        with out.block(f"if valid < u32({traits.tile_kv})"), out.block(f"for j in range({traits.tile_kv // 8})"):
-            with out.block("for x in range(2)"):
-                out.line("kept = column + u32(8 * j + x) < valid")
-                for row in (0, 1):
-                    at = f"score[4 * j + {2 * row} + x]"
-                    out.line(f"{at} = {at} if kept else NONE_KEPT")
+        with out.block(f"if valid < u32({traits.tile_kv})"), _each_pair(out, traits.tile_kv):
+            out.line("below = column + u32(8 * j + x) < valid")
+            for row in (0, 1):
+                at = f"score[4 * j + {2 * row} + x]"
+                out.line(f"{at} = {at} if below else NONE_KEPT")
+
+
+@contextmanager
+def _each_pair(out: SourceWriter, columns: int) -> Iterator[None]:
+    """Loops over a thread's columns: chunk j of 8, place x of 2."""
+    with out.block(f"for j in range({columns // 8})"), out.block("for x in range(2)"):
+        yield
 
 
 def _emit_mask_row(out: SourceWriter, traits: Traits, row: int) -> None:
@@ -39,7 +48,7 @@ def _emit_mask_row(out: SourceWriter, traits: Traits, row: int) -> None:
     at = f"mask_base + stage * u32({shared_layout(traits).mask_bytes}) + u32({row * 8 * words * 4})"
     for i in range(words):
         out.line(f"mask[{i}] = ptx.load_shared_word({at} + u32({4 * i})) >> column")
-    with out.block(f"for j in range({traits.tile_kv // 8})"), out.block("for x in range(2)"):
+    with _each_pair(out, traits.tile_kv):
         score = f"score[4 * j + {2 * row} + x]"
         out.line(f"{score} = {score} if mask[j >> 2] & u32(1 << (8 * (j & 3) + x)) else NONE_KEPT")
 
@@ -78,7 +87,6 @@ def emit_pack(out: SourceWriter, traits: Traits) -> None:
 def emit_rescale(out: SourceWriter, traits: Traits) -> None:
     """Bring the accumulator to the new peaks, where any row of the warp has one."""
     moved = "u32(1) if (rescale_0 != f32(1.0)) or (rescale_1 != f32(1.0)) else u32(0)"
-    with out.block(f"if ptx.any_lane({moved}) != u32(0)"), out.block(f"for j in range({value_columns(traits) // 8})"):
-        with out.block("for x in range(2)"):
-            for row in (0, 1):
-                out.line(f"total[4 * j + {2 * row} + x] *= rescale_{row}")
+    with out.block(f"if ptx.any_lane({moved}) != u32(0)"), _each_pair(out, value_columns(traits)):
+        for row in (0, 1):
+            out.line(f"total[4 * j + {2 * row} + x] *= rescale_{row}")

@@ -1,0 +1,77 @@
+"""Faults planted in a kernel's text: each must be found without a GPU, by a wrong number or by the emulator itself."""
+
+import re
+
+import pytest
+
+import splat_numba as splat
+from splat_numba.emulator.memory import EmulationError
+from splat_numba.gen.targets.sm90.shape import keys_descriptor
+from splat_numba.testing import Problem, check_attention
+from tests.emulator.emulated_gpu import emulated, forget_emulated
+
+PROBLEM = Problem(200, 300, splat.window(70), "float16", batch=1, heads_q=2, head_dim=64, spread=4.0)
+WRONG_STRIDE = keys_descriptor() - ((1024 >> 4) << 32) + ((512 >> 4) << 32)
+NO_SWIZZLE = keys_descriptor() & ~(1 << 62)
+
+FAULTS = {
+    "tile bound": (r"place < end_of_pieces", "place < end_of_pieces - u32(1)"),
+    "tile step": (r"left = u32\(number - wave", "left = u32(number + u32(1) - wave"),
+    "predicate": (r"\(8 \* \(j & 3\) \+ x\)", "(8 * (j & 3) + x ^ 1)"),
+    "mask of the row before": (r"mask_base = mask_tile", "mask_base = u32(4) + mask_tile"),
+    "rows of a swizzled tile": (str(keys_descriptor()), str(WRONG_STRIDE)),
+    "no swizzle": (str(keys_descriptor()), str(NO_SWIZZLE)),
+    "wait for keys": (r"ptx\.mbarrier_wait\(k_full [^\n]*", "pass"),
+    "wait for queries": (r"ptx\.mbarrier_wait\(q_full [^\n]*", "pass"),
+    "wait for products": (r"ptx\.wgmma_wait_but_one\(\)", "pass"),
+    "lanes of the epilogue": (r"chunk = u64\(16\) \* u64\(lane & u32\(3\)\)", "chunk = u64(16) * u64(lane & u32(1))"),
+    "swap in the epilogue": (r"upper = lane & u32\(2\)", "upper = lane & u32(1)"),
+    "values given back before they are read": (
+        r"(ptx\.wgmma_wait_all\(\))\n( +)(ptx\.mbarrier_arrive\(v_empty [^\n]*)",
+        r"\3\n\2\1",
+    ),
+    "mask given back before it is read": (
+        r"(?s)(ptx\.wgmma_wait_all\(\))(\s+if ptx.any_lane)(.*?)(ptx\.mbarrier_arrive\(k_empty [^\n]*)",
+        r"\1; \4\2\3pass",
+    ),
+    "keys never given back": (r"ptx\.mbarrier_arrive\(k_empty [^\n]*", "pass"),
+    "bytes of a copy": (r"(ptx\.mbarrier_expect\(v_full [^\n]*?, u32\(\d+)\)", r"\g<1>0)"),
+    "rescaling": (r"total\[4 \* j \+ 0 \+ x\] \*= rescale_0", "pass"),
+    "row sums": (r"sum_1 \+= ptx\.shuffle_xor\(sum_1, u32\(2\)\)", "pass"),
+    "peak": (r"peak_0 = top if top - before > f32\(8\.0\) else before", "peak_0 = before"),
+    "counter": (r"ptx\.store_word\(counter, u32\(0\), last_block\)", "pass"),
+}  # fmt: skip
+
+
+def run(monkeypatch, change, late):
+    with monkeypatch.context() as patch:
+        emulated(patch, late=late, change=change)
+        try:
+            for _ in range(2):  # the second call finds what the first leaves behind
+                check_attention(PROBLEM, backend="cuda")
+        finally:
+            forget_emulated()
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_the_text_as_it_is_passes(monkeypatch, late):
+    run(monkeypatch, lambda text: text, late)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(monkeypatch, fault):
+    pattern, replacement = FAULTS[fault]
+
+    def change(text):
+        changed = re.sub(pattern, replacement, text)
+        assert changed != text, "the text no longer has what this test changes"
+        return changed
+
+    found = []
+    for late in (True, False):
+        try:
+            run(monkeypatch, change, late)
+        except (AssertionError, EmulationError) as error:
+            found.append(str(error))
+    assert found
+    assert "no longer has" not in found[0]
