@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import count
 from typing import Any
 
@@ -31,7 +32,12 @@ examples:
 """
 # Stored masks take (dtype, head_dim, value_dim) from here, because each combination compiles kernels of its own: sizes
 # that fill vectors, that leave a rest, and value_dim apart from head_dim.
-FAMILIES = (("float32", 16, 16), ("float32", 33, 5), ("float16", 24, 24), ("float64", 8, 17))
+BFLOAT16 = "bfloat16" if find_spec("ml_dtypes") else "float16"  # NumPy has it from that package
+FAMILIES = {
+    "cpu": (("float32", 16, 16), ("float32", 33, 5), ("float16", 24, 24), ("float64", 8, 17)),
+    "cuda": (("float16", 64, 64), (BFLOAT16, 128, 40), ("float16", 33, 5), (BFLOAT16, 24, 24)),
+}
+PATTERN_DTYPES = {"cpu": ("float32", "float64", "float16"), "cuda": ("float16", BFLOAT16)}
 STORED_CASES, PATTERN_CASES, VARIANTS = 40, 1, 12  # of one round, and further lengths of one pattern
 LONGEST_VARIANT = 200  # tokens
 # A case that needs a new kernel is passed over once compiling took this share of the time and these seconds.
@@ -86,11 +92,15 @@ def add_parsers(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fuzz, print what was found; 1 if a case fails, CommandError without Hypothesis."""
+    """Fuzz, print what was found; 1 if a case fails. CommandError without Hypothesis, BackendError for a backend that
+    is not here.
+    """
     try:
         import_module("hypothesis")
     except ModuleNotFoundError:
         raise CommandError("selftest needs Hypothesis. Run: pip install hypothesis") from None
+    if args.backend:
+        check_present(args.backend)
     backends = [args.backend] if args.backend else present_backends()
     share = args.seconds / len(backends)
     statuses = []
@@ -109,13 +119,22 @@ def present_backends() -> list[str]:
 
 
 def _is_present(backend: str) -> bool:
-    from splat_numba import api
-
     try:
-        api.check_backend(backend, None)
+        check_present(backend)
     except BackendError:
         return False
     return True
+
+
+def check_present(backend: str) -> None:
+    """Raise BackendError, which says why, if this machine cannot run it."""
+    from splat_numba import api
+
+    api.choose_executor(backend, None)
+    if backend == "cuda":
+        from splat_numba.runtime.cuda.device import device
+
+        device(0)
 
 
 def _fuzz(backend: str, tally: Tally, seed: int, track: Tracker) -> None:
@@ -141,7 +160,7 @@ def _fuzz(backend: str, tally: Tally, seed: int, track: Tracker) -> None:
 
     try:
         for number in count():
-            _round(check, number, seed)
+            _round(check, number, seed, backend)
     except TimeUp:
         pass
     except Exception:
@@ -149,7 +168,7 @@ def _fuzz(backend: str, tally: Tally, seed: int, track: Tracker) -> None:
             raise
 
 
-def _round(check: Callable[[Problem], None], number: int, seed: int) -> None:
+def _round(check: Callable[[Problem], None], number: int, seed: int, backend: str) -> None:
     """Draw and check one round's problems. Hypothesis makes a failing one smaller, and raises what it raised."""
     hypothesis: Any = import_module("hypothesis")  # not imported by name: only the strategies of the test kit do that
     settings = hypothesis.settings(
@@ -162,7 +181,8 @@ def _round(check: Callable[[Problem], None], number: int, seed: int) -> None:
         verbosity=hypothesis.Verbosity.quiet,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    drawn = _patterns() if number % 4 == 3 else _stored(*FAMILIES[number % 4 + (number // 4) % 2])
+    family = FAMILIES[backend][(number % 4 + (number // 4) % 2) % 4]
+    drawn = _patterns(PATTERN_DTYPES[backend]) if number % 4 == 3 else _stored(*family)
     hypothesis.seed(1_000_003 * seed + number)(settings(hypothesis.given(drawn)(check)))()
 
 
@@ -177,11 +197,11 @@ def _stored(dtype: str, head_dim: int, value_dim: int) -> Any:
     return drawn.map(lambda problem: replace(problem, head_dim=head_dim, value_dim=value_dim))
 
 
-def _patterns() -> Any:
+def _patterns(dtypes: Sequence[str]) -> Any:
     """Problems with one pattern for all heads."""
     from splat_numba.testing import patterns, problems
 
-    return problems(mask=patterns).filter(lambda problem: isinstance(problem.mask, Pattern))
+    return problems(dtypes=dtypes, mask=patterns).filter(lambda problem: isinstance(problem.mask, Pattern))
 
 
 def _check_variants(problem: Problem, backend: str, tally: Tally) -> None:
@@ -229,10 +249,20 @@ def _kernel(make: Callable[..., Any], problem: Problem, mask: Any, backend: str)
 def kernel_names(problem: Problem, backend: str) -> set[str]:
     """The names of the sources that a problem runs, from plans alone: nothing is compiled."""
     from splat_numba import api
-    from splat_numba.runtime.launch import render
 
     masks: Any = problem.mask if isinstance(problem.mask, (list, tuple)) else [problem.mask]
-    return {render(_kernel(api.plan, problem, mask, backend)).name for mask in masks}
+    return set().union(*(_source_names(_kernel(api.plan, problem, mask, backend)) for mask in masks))
+
+
+def _source_names(plan: Any) -> set[str]:
+    """The name of a plan's (first) source; none of a GPU's plan that launches nothing."""
+    if plan.target == "cpu":
+        from splat_numba.runtime.launch import render
+
+        return {render(plan).name}
+    from splat_numba.runtime.cuda.build import render as render_traits
+
+    return {render_traits(one.traits).name for one in plan.passes[:1]}
 
 
 def _note_kernels(problem: Problem, backend: str, tally: Tally) -> None:

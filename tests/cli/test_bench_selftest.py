@@ -12,6 +12,8 @@ from splat_numba.cli import peers, selftest
 from splat_numba.cli.flex_masks import mask_mod
 from splat_numba.testing import Agreement, Problem, patterns
 from tests.cli.command_run import SMALL, run, table_rows
+from tests.emulator.emulated_gpu import emulated, forget_emulated
+from tests.runtime.fake_cuda import FakeDriver, Status, forget, install
 
 
 def test_bench_prints_times_versions_and_the_ratio_to_the_fastest_peer(capsys, monkeypatch):
@@ -55,13 +57,34 @@ def test_masks_for_flex_attention_keep_the_pattern_or_are_looked_up(data, seq_q,
 
 
 def test_selftest_counts_cases_and_kernels(capsys):
-    status, out, err = run(capsys, "selftest", "--seconds", "1")
+    status, out, err = run(capsys, "selftest", "--seconds", "1", "--backend", "cpu")
     assert (status, err) == (0, "")
     words = out.split()
     assert words[0] == "cpu:"
     assert int(words[1]) >= 1
     assert int(words[words.index("kernels") - 1]) >= 1
     assert "of what its tolerance allows" in " ".join(words)
+
+
+def test_selftest_runs_on_a_gpu(capsys, monkeypatch):
+    emulated(monkeypatch)
+    assert selftest.present_backends() == ["cpu", "cuda"]
+    status, out, err = run(capsys, "selftest", "--seconds", "4", "--backend", "cuda")
+    forget_emulated()
+    assert (status, err) == (0, "")
+    words = out.split()
+    assert words[0] == "cuda:"
+    assert int(words[1]) >= 1
+    assert int(words[words.index("kernels") - 1]) >= 1
+
+
+def test_selftest_of_a_backend_that_is_not_here_says_so(capsys, monkeypatch):
+    install(monkeypatch, FakeDriver(status=Status.CUDA_ERROR_NO_DEVICE))
+    assert selftest.present_backends() == ["cpu"]
+    status, out, err = run(capsys, "selftest", "--backend", "cuda")
+    forget()
+    assert (status, out) == (2, "")
+    assert err.startswith("error: backend 'cuda' wanted an NVIDIA GPU (compute capability 9.0), got")
 
 
 def test_selftest_prints_the_smallest_failing_case_and_how_to_repeat_it(capsys, monkeypatch):
@@ -72,7 +95,7 @@ def test_selftest_prints_the_smallest_failing_case_and_how_to_repeat_it(capsys, 
 
     monkeypatch.setattr(selftest, "check_attention", planted)
     monkeypatch.setattr(selftest, "_note_kernels", lambda *_: None)
-    status, out, _ = run(capsys, "selftest", "--seconds", "20")
+    status, out, _ = run(capsys, "selftest", "--seconds", "20", "--backend", "cpu")
     assert status == 1
     assert "worst error is 25.0% of what its tolerance allows" in " ".join(out.split())
     failed = out.partition("FAILED\n")[2]
