@@ -124,10 +124,12 @@ def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor
         raise BackendError(
             f"backend wanted as one of {', '.join(BACKENDS)}, got {backend!r}. Leave it out to choose for you."
         )
-    if backend == "emulate":
-        raise BackendError(
-            "backend 'emulate' is not in this version, which has 'cpu' and 'cuda'. Leave backend out, or give 'cpu'."
-        )
+    if backend == "emulate" or (backend == "cuda" and current().emulate and not on_gpu(q)):
+        if target not in (None, "sm_90a"):
+            _refuse_target(backend, target)
+        from splat_numba.emulated_kernel import EMULATED
+
+        return EMULATED
     if backend == "cuda" or (backend == "auto" and (on_gpu(q) or target in CUDA_TARGETS)):
         if target not in (None, "sm_90a"):
             _refuse_target(backend, target)
@@ -150,9 +152,10 @@ def _refuse_target(backend: str, target: str | None) -> NoReturn:
 
 def check_backend(backend: str, target: str | None) -> None:
     """Raise BackendError unless the CPU is meant: the only backend of the packed operators."""
-    if backend == "cuda":
+    if backend in ("cuda", "emulate"):
         raise BackendError(
-            "backend 'cuda' has attention alone in this version. Leave backend out, or give 'cpu', with arrays there."
+            f"backend {backend!r} has attention alone in this version. Leave backend out, or give 'cpu', with arrays "
+            "there."
         )
     choose_executor(backend, target)
 

@@ -39,3 +39,7 @@ class CompileError(SplatError):
 
 class BackendError(SplatError):
     """The backend or target is unknown or not available on this machine."""
+
+
+class EmulationError(SplatError):
+    """An emulated kernel did what hardware would hide, or can never end; the message says what, and in which line."""

@@ -13,13 +13,15 @@ from splat_numba.errors import ArgumentError
 class Settings:
     """cache: keep compiled kernels on disk (SPLAT_CACHE, "0" for no); cache_dir: where (SPLAT_CACHE_DIR; None: the
     user's cache folder); dump_dir: write source and plan of every new kernel there (SPLAT_DUMP_DIR); threads: of a CPU
-    launch (SPLAT_NUM_THREADS; None: as many as the process may use).
+    launch (SPLAT_NUM_THREADS; None: as many as the process may use); emulate: run backend "cuda" on the emulator where
+    arrays are not on a GPU (SPLAT_EMULATE, "1" for yes).
     """
 
     cache: bool = True
     cache_dir: Path | None = None
     dump_dir: Path | None = None
     threads: int | None = None
+    emulate: bool = False
 
 
 def current() -> Settings:
@@ -32,6 +34,7 @@ def current() -> Settings:
         cache_dir=_path("SPLAT_CACHE_DIR"),
         dump_dir=_path("SPLAT_DUMP_DIR"),
         threads=int(threads) if threads else None,
+        emulate=os.environ.get("SPLAT_EMULATE") == "1",
     )
 
 

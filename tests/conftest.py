@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def _why_no_gpu() -> str:
     """Ask the driver itself, so that CPU runs load no CUDA package."""
-    if os.environ.get("SPLAT_EMULATE") == "1":
+    if os.environ.get("SPLAT_TEST_EMULATED") == "1":
         return ""  # tests/gpu/conftest.py
     try:
         driver = ctypes.CDLL("libcuda.so.1")

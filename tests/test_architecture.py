@@ -26,14 +26,15 @@ LAYERS = {
     "cpu_kernel": 7,
     "gpu_call": 7,
     "gpu_kernel": 8,
-    "kernel": 9,
-    "api": 10,
-    "packed": 11,
-    "testing": 12,
-    "integrations": 13,
-    "cli": 14,
-    "__init__": 15,
-    "__main__": 15,
+    "emulated_kernel": 9,
+    "kernel": 10,
+    "api": 11,
+    "packed": 12,
+    "testing": 13,
+    "integrations": 14,
+    "cli": 15,
+    "__init__": 16,
+    "__main__": 16,
 }
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 HEAVY = ["numba.cuda", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]

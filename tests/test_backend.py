@@ -47,11 +47,7 @@ def test_auto_runs_where_q_is(backend, target, q, wanted):
     ("backend", "target", "message"),
     [
         ("gpu", None, "backend wanted as one of auto, cpu, cuda, emulate, got 'gpu'. Leave it out to choose for you."),
-        (
-            "emulate",
-            None,
-            "backend 'emulate' is not in this version, which has 'cpu' and 'cuda'. Leave backend out, or give 'cpu'.",
-        ),
+        ("emulate", "cpu", "target wanted as None or 'sm_90a' for backend 'emulate', got 'cpu'. Leave it out."),
         (
             "cuda",
             "sm_80",

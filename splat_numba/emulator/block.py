@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from splat_numba.emulator.memory import EmulationError, GlobalMemory, SharedMemory
+from splat_numba.emulator.memory import GlobalMemory, SharedMemory
+from splat_numba.errors import EmulationError
 
 SHARED_START = 16  # not aligned: the text must align its tiles itself
 LANES = 32

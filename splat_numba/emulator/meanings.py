@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.emulator.block import LANES, SHARED_START, Barrier, Block
-from splat_numba.emulator.memory import EmulationError
+from splat_numba.errors import EmulationError
 
 Words = NDArray[np.uint32]
 Reals = NDArray[np.float32]

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.errors import EmulationError
+
 Bytes = NDArray[np.uint8]
 Places = NDArray[np.int64]
 
 FIRST_ADDRESS = 1 << 20
 GAP = 4096  # between buffers, so that what runs past one does not meet the next
-
-
-class EmulationError(RuntimeError):
-    """A kernel did what hardware would hide, or never end: the message says what, and where in the text."""
 
 
 class GlobalMemory:

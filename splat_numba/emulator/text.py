@@ -11,7 +11,8 @@ import numpy as np
 
 from splat_numba.emulator.block import LANES, Block
 from splat_numba.emulator.meanings import meanings
-from splat_numba.emulator.memory import EmulationError, GlobalMemory
+from splat_numba.emulator.memory import GlobalMemory
+from splat_numba.errors import EmulationError
 
 
 def choose(test: Any, first: Callable[[], Any], second: Callable[[], Any]) -> Any:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import splat_numba as splat
-from splat_numba.emulator.memory import EmulationError
+from splat_numba.errors import EmulationError
 from splat_numba.gen.targets.sm90.shape import keys_descriptor
 from splat_numba.testing import Problem, check_attention
 from tests.emulator.emulated_gpu import emulated, forget_emulated

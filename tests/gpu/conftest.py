@@ -1,4 +1,4 @@
-"""SPLAT_EMULATE=1 runs the GPU tests on the emulated GPU: slow, so choose small ones with -k."""
+"""SPLAT_TEST_EMULATED=1 runs the GPU tests on the emulated GPU: slow, so choose small ones with -k."""
 
 import os
 
@@ -9,7 +9,7 @@ from tests.emulator.emulated_gpu import emulated, forget_emulated
 
 @pytest.fixture(autouse=True)
 def _emulated_if_asked(monkeypatch):
-    if os.environ.get("SPLAT_EMULATE") != "1":
+    if os.environ.get("SPLAT_TEST_EMULATED") != "1":
         yield
         return
     emulated(monkeypatch)

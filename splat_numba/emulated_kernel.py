@@ -1,0 +1,219 @@
+"""The emulator as an executor: the texts that a GPU would run, on NumPy, for small sizes and for debugging."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.emulator.memory import GlobalMemory
+from splat_numba.emulator.text import launch
+from splat_numba.errors import ArgumentError, BackendError
+from splat_numba.executor import Executor, Part, Recipe
+from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.boxes import BoxPass
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plan import Plan
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm90.attention import COUNTS, PARAMETERS
+from splat_numba.gen.targets.sm90.shape import shared_bytes, threads_per_block
+from splat_numba.gpu_kernel import passes_of, plan_for
+from splat_numba.masks import Stored
+from splat_numba.operands import check_kv_lengths, check_scale, export_lse, import_operands, prepare_out, to_bhsd
+from splat_numba.runtime.arrays import export_array
+from splat_numba.runtime.cuda.arrays import check_operand_dtype
+from splat_numba.runtime.cuda.build import render
+from splat_numba.runtime.cuda.copies import padded
+from splat_numba.runtime.cuda.launch import Shapes, heads_per_wave, scale_log2
+from splat_numba.runtime.cuda.prepared import contiguous
+from splat_numba.runtime.cuda.tables import view_steps
+from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments, tensor_map_arguments
+from splat_numba.runtime.source import KernelSource
+from splat_numba.settings import Settings, current
+
+GPU = Gpu()  # plans are those of a whole GPU; the emulated one runs what one multiprocessor holds, block by block
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts of a plan's passes, which is all that the emulator needs."""
+
+    sources: tuple[KernelSource, ...]
+    path: Path | None = None
+    cached: bool = False
+
+    @property
+    def source(self) -> KernelSource:
+        """The first pass's text."""
+        return self.sources[0]
+
+
+class EmulatedExecutor:
+    """As on a GPU, every length has its plan; nothing is compiled."""
+
+    name = "emulate"
+
+    def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
+        """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that a GPU does not multiply."""
+        return self.part(mask, None, problem, scale, settings).plan
+
+    def part(
+        self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, scale: float, settings: Settings,
+        *, ragged: bool = False,
+    ) -> Part:  # fmt: skip
+        """Plan and texts for one mask."""
+        check_operand_dtype("dtype", problem.dtype)
+        plan = plan_for(mask, problem, GPU, ragged=ragged, negate=scale < 0)
+        return Part(mask, heads, plan, Texts(tuple(render(one.traits) for one in passes_of(plan))))
+
+    def serves_every_length(self, part: Part) -> bool:
+        """Whether the mask does: plans are made anew."""
+        return isinstance(part.mask, Pattern)
+
+    def adapt(self, part: Part, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> Part:
+        """The part planned for these lengths; a text of the caller's stays."""
+        found = self.part(part.mask, part.heads, problem, scale, settings, ragged=ragged)
+        same = [one.traits for one in passes_of(part.plan)] == [one.traits for one in passes_of(found.plan)]
+        return replace(found, compiled=part.compiled) if same else found
+
+    def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
+        """The part run from another text. Raises ArgumentError for several texts."""
+        if len(set(part.compiled.sources)) != 1:
+            raise ArgumentError(
+                f"kernel wanted with one text, got {len(set(part.compiled.sources))}. Choose a mask of one pass."
+            )
+        return replace(part, compiled=Texts((source,) * len(part.compiled.sources)))
+
+    def resources(self, parts: tuple[Part, ...]) -> dict[str, Any]:
+        """Shared memory of the largest block; there is no machine code."""
+        sizes = [shared_bytes(one.traits) for part in parts for one in passes_of(part.plan)]
+        return {"shared_bytes": max(sizes, default=0), "cached": [part.compiled.cached for part in parts]}
+
+    def listing(self, part: Part, form: str) -> NoReturn:
+        """None of the forms. Raises BackendError."""
+        raise BackendError(
+            f"{form} wanted of a kernel for backend 'cuda', got one for 'emulate'. Compile it for 'cuda'."
+        )
+
+    def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
+        """Check the arguments, then run every pass of every part. Raises EmulationError for a fault in a text."""
+        operands = import_operands(q, k, v, recipe.layout)
+        problem = operands.problem
+        check_operand_dtype("q", problem.dtype)
+        scale = check_scale(recipe.scale, problem.head_dim)
+        lengths = check_kv_lengths(kv_lengths, problem, operands.axes)
+        written = prepare_out(out, operands)
+        parts = recipe.parts_for(problem, scale, current(), ragged=kv_lengths is not None)
+        device = EmulatedCall(problem, operands.views, lengths, scale)
+        for part in parts:
+            heads = tuple(range(problem.heads_q)) if part.heads is None else part.heads
+            if not (part.plan.covered and part.plan.passes):
+                device.write_empty(heads)
+            for one, source in zip(passes_of(part.plan), part.compiled.sources, strict=True):
+                device.run(one, source, heads)
+        to_bhsd(written.array.bits, operands.layout)[...] = device.out()
+        result = written.given if written.given is not None else export_array(written.array.bits, problem.dtype, q)
+        return (result, export_lse(device.lse(), operands, q)) if return_lse else result
+
+
+class EmulatedCall:
+    """One call's arrays in an emulated GPU's memory. views: q, k, v as (batch, heads, seq, dim) uint16."""
+
+    def __init__(
+        self, problem: Problem, views: dict[str, NDArray[Any]], lengths: NDArray[np.int64], scale: float
+    ) -> None:
+        self._problem = problem
+        self._memory = GlobalMemory()
+        self._maps: list[TensorMapArguments] = []
+        self._places: dict[str, int] = {}
+        layouts = {}
+        for name in ("q", "k", "v"):
+            layouts[name], rows = _padded_rows(views[name], problem.dtype)
+            self._places[name] = self._place(rows)
+        sizes = (problem.batch, problem.heads_q, problem.seq_q, problem.value_dim)
+        self._out = Layout(sizes, contiguous(sizes, padded(problem.value_dim)), problem.dtype)
+        self._shapes = Shapes(layouts["q"], layouts["k"], layouts["v"], self._out, scale)
+        self._out_bytes = int(np.prod(sizes[:3])) * padded(problem.value_dim) * 2
+        self._lse_bytes = int(np.prod(sizes[:3])) * 4
+        self._places["out"] = self._memory.allocate(self._out_bytes)
+        self._places["lse"] = self._memory.allocate(self._lse_bytes)
+        self._places["kv_lengths"] = self._place(lengths.astype(np.int32))
+        self._places["counter"] = self._place(np.zeros(2, np.uint32))
+
+    def _place(self, array: NDArray[Any]) -> int:
+        """The address of a copy of the array."""
+        address = self._memory.allocate(max(array.nbytes, 1))
+        self._memory.read(address, array.nbytes)[...] = np.frombuffer(array.tobytes(), np.uint8)
+        return address
+
+    def _place_maps(self, maps: list[TensorMapArguments]) -> int:
+        """The address of tensor maps: of each its number among all."""
+        words = np.zeros((max(len(maps), 1), MAP_BYTES // 8), np.uint64)
+        words[: len(maps)] = (len(self._maps) + np.arange(len(maps)))[:, None]
+        self._maps.extend(maps)
+        return self._place(words)
+
+    def run(self, one: BoxPass, source: KernelSource, heads: tuple[int, ...]) -> None:
+        """Launch a pass for some query heads."""
+        problem, table, shapes = self._problem, one.table, self._shapes
+        blocks, items = len(table.block), len(heads) * problem.batch
+        grid = min(blocks * items, one.traits.blocks_per_multiprocessor)
+        if not grid or not problem.seq_q:
+            return
+        spare = self._places["counter"]
+        k, v = self._places["k"], self._places["v"]
+        q_maps = [tensor_map_arguments(view, one.q_box, self._places["q"], shapes.q, spare) for view in table.q_views]
+        kv_maps = [
+            tensor_map_arguments(view, one.kv_box, place, layout, spare)
+            for view in table.kv_views
+            for place, layout in ((k, shapes.k), (v, shapes.v))
+        ]
+        to_batch, to_head, to_row, _ = self._out.strides
+        tables = {"rows": table.rows, "block": table.block, "piece": table.piece, "bits": table.bits}
+        values: dict[str, Any] = {
+            **self._places, **{name: self._place(array) for name, array in tables.items()},
+            "q_maps": self._place_maps(q_maps), "kv_maps": self._place_maps(kv_maps),
+            "heads": self._place(np.array(heads, np.int32)), "views": self._place(view_steps(table)),
+            "blocks": blocks, "heads_count": len(heads), "heads_q": problem.heads_q, "group": shapes.group,
+            "batch": problem.batch, "heads_per_wave": heads_per_wave(shapes, items, one), "seq_q": problem.seq_q,
+            "q_views": len(table.q_views), "kv_views": len(table.kv_views), "out_row": to_row, "out_head": to_head,
+            "out_batch": to_batch,
+        }  # fmt: skip
+        numbers = [np.uint32(values[name]) if name in COUNTS else np.uint64(values.get(name, 0)) for name in PARAMETERS]
+        arguments: list[Any] = [*numbers]
+        arguments[PARAMETERS.index("scale_log2")] = np.float32(scale_log2(shapes.scale))
+        launch(
+            source.text, source.name, arguments, self._memory, self._maps,
+            grid=grid, threads=threads_per_block(one.traits), shared_bytes=shared_bytes(one.traits),
+        )  # fmt: skip
+
+    def out(self) -> NDArray[np.uint16]:
+        """(batch, heads, seq_q, value_dim) as written."""
+        dim = self._problem.value_dim
+        numbers = self._memory.read(self._places["out"], self._out_bytes).view(np.uint16)
+        found: NDArray[np.uint16] = numbers.reshape(*self._out.sizes[:3], padded(dim))[..., :dim]
+        return found
+
+    def lse(self) -> NDArray[np.float32]:
+        """(batch, heads, seq_q) as written."""
+        return self._memory.read(self._places["lse"], self._lse_bytes).view(np.float32).reshape(self._out.sizes[:3])
+
+    def write_empty(self, heads: tuple[int, ...]) -> None:
+        """Rows that attend to nothing: 0 and -inf, for the passes to write over."""
+        self.out()[:, list(heads)] = 0
+        self.lse()[:, list(heads)] = -np.inf
+
+
+def _padded_rows(view: NDArray[Any], dtype: str) -> tuple[Layout, NDArray[np.uint16]]:
+    """A copy whose rows are padded to 16 bytes, and its layout."""
+    batch, heads, seq, dim = view.shape
+    rows = np.zeros((batch, heads, seq, padded(dim)), np.uint16)
+    rows[..., :dim] = view
+    sizes = (batch, heads, seq, dim)
+    return Layout(sizes, contiguous(sizes, padded(dim)), dtype), rows
+
+
+EMULATED: Executor = EmulatedExecutor()
