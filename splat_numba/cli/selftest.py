@@ -33,11 +33,14 @@ examples:
 # Stored masks take (dtype, head_dim, value_dim) from here, because each combination compiles kernels of its own: sizes
 # that fill vectors, that leave a rest, and value_dim apart from head_dim.
 BFLOAT16 = "bfloat16" if find_spec("ml_dtypes") else "float16"  # NumPy has it from that package
+GPU_FAMILIES = (("float16", 64, 64), (BFLOAT16, 128, 40), ("float16", 33, 5), (BFLOAT16, 24, 24))
 FAMILIES = {
     "cpu": (("float32", 16, 16), ("float32", 33, 5), ("float16", 24, 24), ("float64", 8, 17)),
-    "cuda": (("float16", 64, 64), (BFLOAT16, 128, 40), ("float16", 33, 5), (BFLOAT16, 24, 24)),
+    "cuda": GPU_FAMILIES,
+    "emulate": GPU_FAMILIES,
 }
-PATTERN_DTYPES = {"cpu": ("float32", "float64", "float16"), "cuda": ("float16", BFLOAT16)}
+GPU_DTYPES = ("float16", BFLOAT16)
+PATTERN_DTYPES = {"cpu": ("float32", "float64", "float16"), "cuda": GPU_DTYPES, "emulate": GPU_DTYPES}
 STORED_CASES, PATTERN_CASES, VARIANTS = 40, 1, 12  # of one round, and further lengths of one pattern
 LONGEST_VARIANT = 200  # tokens
 # A case that needs a new kernel is passed over once compiling took this share of the time and these seconds.
@@ -114,8 +117,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def present_backends() -> list[str]:
-    """The backends that this machine can run."""
-    return [name for name in BACKENDS[1:] if _is_present(name)]
+    """The backends that this machine can run; not the emulator, which tests no machine, unless asked for."""
+    return [name for name in BACKENDS[1:] if name != "emulate" and _is_present(name)]
 
 
 def _is_present(backend: str) -> bool:
