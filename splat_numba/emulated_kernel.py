@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,11 +15,11 @@ from splat_numba.emulator.text import launch
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executor import Executor, Part, Recipe
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.boxes import BoxPass
+from splat_numba.gen.boxes import BoxPass, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.attention import COUNTS, PARAMETERS
+from splat_numba.gen.targets.sm90.attention import COUNTS, POINTERS, STRIDES
 from splat_numba.gen.targets.sm90.shape import shared_bytes, threads_per_block
 from splat_numba.gpu_kernel import passes_of, plan_for
 from splat_numba.masks import Stored
@@ -26,11 +27,11 @@ from splat_numba.operands import check_kv_lengths, check_scale, export_lse, impo
 from splat_numba.runtime.arrays import export_array
 from splat_numba.runtime.cuda.arrays import check_operand_dtype
 from splat_numba.runtime.cuda.build import render
-from splat_numba.runtime.cuda.copies import padded
-from splat_numba.runtime.cuda.launch import Shapes, heads_per_wave, scale_log2
+from splat_numba.runtime.cuda.copies import padded, padded_rows
+from splat_numba.runtime.cuda.launch import Shapes, pass_maps, pass_numbers
 from splat_numba.runtime.cuda.prepared import contiguous
 from splat_numba.runtime.cuda.tables import view_steps
-from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments, tensor_map_arguments
+from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 
@@ -51,6 +52,12 @@ class Texts:
         return self.sources[0]
 
 
+@lru_cache(maxsize=256)
+def _text(traits: Traits) -> KernelSource:
+    """The text of these traits, remembered."""
+    return render(traits)
+
+
 class EmulatedExecutor:
     """As on a GPU, every length has its plan; nothing is compiled."""
 
@@ -67,7 +74,7 @@ class EmulatedExecutor:
         """Plan and texts for one mask."""
         check_operand_dtype("dtype", problem.dtype)
         plan = plan_for(mask, problem, GPU, ragged=ragged, negate=scale < 0)
-        return Part(mask, heads, plan, Texts(tuple(render(one.traits) for one in passes_of(plan))))
+        return Part(mask, heads, plan, Texts(tuple(_text(one.traits) for one in passes_of(plan))))
 
     def serves_every_length(self, part: Part) -> bool:
         """Whether the mask does: plans are made anew."""
@@ -110,8 +117,6 @@ class EmulatedExecutor:
         device = EmulatedCall(problem, operands.views, lengths, scale)
         for part in parts:
             heads = tuple(range(problem.heads_q)) if part.heads is None else part.heads
-            if not (part.plan.covered and part.plan.passes):
-                device.write_empty(heads)
             for one, source in zip(passes_of(part.plan), part.compiled.sources, strict=True):
                 device.run(one, source, heads)
         to_bhsd(written.array.bits, operands.layout)[...] = device.out()
@@ -129,13 +134,14 @@ class EmulatedCall:
         self._memory = GlobalMemory()
         self._maps: list[TensorMapArguments] = []
         self._places: dict[str, int] = {}
-        layouts = {}
         for name in ("q", "k", "v"):
-            layouts[name], rows = _padded_rows(views[name], problem.dtype)
-            self._places[name] = self._place(rows)
+            self._places[name] = self._place(padded_rows(views[name]))
         sizes = (problem.batch, problem.heads_q, problem.seq_q, problem.value_dim)
-        self._out = Layout(sizes, contiguous(sizes, padded(problem.value_dim)), problem.dtype)
-        self._shapes = Shapes(layouts["q"], layouts["k"], layouts["v"], self._out, scale)
+        q, k, v, self._out = (
+            Layout(shape, contiguous(shape, padded(shape[3])), problem.dtype)
+            for shape in (*(views[name].shape for name in ("q", "k", "v")), sizes)
+        )
+        self._shapes = Shapes(q, k, v, self._out, scale)
         self._out_bytes = int(np.prod(sizes[:3])) * padded(problem.value_dim) * 2
         self._lse_bytes = int(np.prod(sizes[:3])) * 4
         self._places["out"] = self._memory.allocate(self._out_bytes)
@@ -158,33 +164,22 @@ class EmulatedCall:
 
     def run(self, one: BoxPass, source: KernelSource, heads: tuple[int, ...]) -> None:
         """Launch a pass for some query heads."""
-        problem, table, shapes = self._problem, one.table, self._shapes
-        blocks, items = len(table.block), len(heads) * problem.batch
-        grid = min(blocks * items, one.traits.blocks_per_multiprocessor)
-        if not grid or not problem.seq_q:
+        table, places = one.table, self._places
+        numbers = pass_numbers(one, self._shapes, heads)
+        items = len(table.block) * len(heads) * self._problem.batch
+        grid = min(items, one.traits.blocks_per_multiprocessor)
+        if not grid or not self._problem.seq_q:
             return
-        spare = self._places["counter"]
-        k, v = self._places["k"], self._places["v"]
-        q_maps = [tensor_map_arguments(view, one.q_box, self._places["q"], shapes.q, spare) for view in table.q_views]
-        kv_maps = [
-            tensor_map_arguments(view, one.kv_box, place, layout, spare)
-            for view in table.kv_views
-            for place, layout in ((k, shapes.k), (v, shapes.v))
-        ]
-        to_batch, to_head, to_row, _ = self._out.strides
+        maps = pass_maps(one, self._shapes, places["q"], places["k"], places["v"], spare=places["counter"])
+        first_map = self._place_maps(maps)
         tables = {"rows": table.rows, "block": table.block, "piece": table.piece, "bits": table.bits}
-        values: dict[str, Any] = {
-            **self._places, **{name: self._place(array) for name, array in tables.items()},
-            "q_maps": self._place_maps(q_maps), "kv_maps": self._place_maps(kv_maps),
-            "heads": self._place(np.array(heads, np.int32)), "views": self._place(view_steps(table)),
-            "blocks": blocks, "heads_count": len(heads), "heads_q": problem.heads_q, "group": shapes.group,
-            "batch": problem.batch, "heads_per_wave": heads_per_wave(shapes, items, one), "seq_q": problem.seq_q,
-            "q_views": len(table.q_views), "kv_views": len(table.kv_views), "out_row": to_row, "out_head": to_head,
-            "out_batch": to_batch,
-        }  # fmt: skip
-        numbers = [np.uint32(values[name]) if name in COUNTS else np.uint64(values.get(name, 0)) for name in PARAMETERS]
-        arguments: list[Any] = [*numbers]
-        arguments[PARAMETERS.index("scale_log2")] = np.float32(scale_log2(shapes.scale))
+        tables |= {"views": view_steps(table), "heads": np.array(heads, np.int32)}
+        pointers = {**places, **{name: self._place(array) for name, array in tables.items()}}
+        pointers |= {"q_maps": first_map, "kv_maps": first_map + MAP_BYTES * len(table.q_views)}
+        arguments = [
+            *(np.uint64(pointers[name]) for name in POINTERS), np.float32(numbers["scale_log2"]),
+            *(np.uint32(numbers[name]) for name in COUNTS), *(np.uint64(numbers[name]) for name in STRIDES),
+        ]  # fmt: skip
         launch(
             source.text, source.name, arguments, self._memory, self._maps,
             grid=grid, threads=threads_per_block(one.traits), shared_bytes=shared_bytes(one.traits),
@@ -200,20 +195,6 @@ class EmulatedCall:
     def lse(self) -> NDArray[np.float32]:
         """(batch, heads, seq_q) as written."""
         return self._memory.read(self._places["lse"], self._lse_bytes).view(np.float32).reshape(self._out.sizes[:3])
-
-    def write_empty(self, heads: tuple[int, ...]) -> None:
-        """Rows that attend to nothing: 0 and -inf, for the passes to write over."""
-        self.out()[:, list(heads)] = 0
-        self.lse()[:, list(heads)] = -np.inf
-
-
-def _padded_rows(view: NDArray[Any], dtype: str) -> tuple[Layout, NDArray[np.uint16]]:
-    """A copy whose rows are padded to 16 bytes, and its layout."""
-    batch, heads, seq, dim = view.shape
-    rows = np.zeros((batch, heads, seq, padded(dim)), np.uint16)
-    rows[..., :dim] = view
-    sizes = (batch, heads, seq, dim)
-    return Layout(sizes, contiguous(sizes, padded(dim)), dtype), rows
 
 
 EMULATED: Executor = EmulatedExecutor()

@@ -41,7 +41,7 @@ from splat_numba.runtime.cuda.arrays import (
     framework_of,
     known_framework,
 )
-from splat_numba.runtime.cuda.copies import move
+from splat_numba.runtime.cuda.copies import move, padded_rows
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.launch import Shapes, is_capturing
 from splat_numba.runtime.cuda.memory import DeviceArray
@@ -254,10 +254,8 @@ def _attend_numpy(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: 
 def _upload(operands: Operands, name: str, target: Device) -> DeviceArray:
     """A copy on the device in the caller's order of axes, its rows padded to 16 bytes."""
     bits = operands.arrays[name].bits
-    row = -(-bits.shape[-1] // 8) * 8
-    host = np.zeros((*bits.shape[:-1], row), np.uint16)
-    host[..., : bits.shape[-1]] = bits
-    array = DeviceArray(target, bits.shape, operands.problem.dtype, row)
+    host = padded_rows(bits)
+    array = DeviceArray(target, bits.shape, operands.problem.dtype, host.shape[-1])
     array.fill(host)
     return array
 

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.box_cover import Cover
-from splat_numba.gen.boxes import ALL, GROUP_ROWS, MAX_GROUPS, NONE, SOME, BoxPass, BoxTable, Traits
+from splat_numba.gen.boxes import ALL, GROUP_ROWS, NONE, SOME, BoxPass, Traits
 from splat_numba.gen.cost import Count
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm90.shape import score_steps, value_columns
 
 Ints = NDArray[np.int64]
 
@@ -42,11 +43,12 @@ class Work:
     masked: Ints
 
 
-def statuses(table: BoxTable) -> Ints:
-    """Status of every piece and group, (pieces, 3)."""
-    shifts = 2 * np.arange(MAX_GROUPS)
-    found: Ints = (table.piece[:, 4, None].astype(np.int64) >> shifts) & 3
-    return found
+def _pieces(one: BoxPass) -> tuple[Ints, Ints, Ints]:
+    """Of every piece its row block and its tiles, (pieces,), and its status for every group, (pieces, groups)."""
+    piece, block = one.table.piece, one.table.block
+    owner = np.repeat(np.arange(len(block)), block[:, 4] - block[:, 3])
+    status = (piece[:, 4, None].astype(np.int64) >> (2 * np.arange(one.traits.groups))) & 3
+    return owner, piece[:, 3].astype(np.int64), status
 
 
 def work_of_cover(one: Cover) -> Work:
@@ -61,18 +63,15 @@ def work_of_cover(one: Cover) -> Work:
 
 def work_of_pass(one: BoxPass) -> Work:
     """The work that a finished pass lists."""
-    table, blocks = one.table, len(one.table.block)
-    owner = np.repeat(np.arange(blocks), table.block[:, 4] - table.block[:, 3])
-    tiles, status = table.piece[:, 3].astype(np.int64), statuses(table)
+    owner, tiles, status = _pieces(one)
     columns = (tiles, tiles * (status != NONE).sum(axis=1), tiles * (status == SOME).sum(axis=1))
-    return Work(*(np.bincount(owner, column, blocks).astype(np.int64) for column in columns))
+    return Work(*(np.bincount(owner, column, len(one.table.block)).astype(np.int64) for column in columns))
 
 
 def count_box_pass(one: BoxPass) -> Count:
     """Work of one (batch, head), exactly; area: of the groups that do not skip the tile."""
     table, groups = one.table, one.traits.groups
-    status, tiles = statuses(table)[:, :groups], table.piece[:, 3].astype(np.int64)
-    owner = np.repeat(np.arange(len(table.block)), table.block[:, 4] - table.block[:, 3])
+    owner, tiles, status = _pieces(one)
     rows = (table.rows.reshape(-1, groups, GROUP_ROWS) >= 0).sum(axis=2)
     set_bits = np.bitwise_count(table.bits).sum(axis=(1, 2), dtype=np.int64)
     whole = int((rows[owner] * (status == ALL) * tiles[:, None]).sum()) * one.tile_kv
@@ -115,7 +114,7 @@ def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu) -> floa
 
 def _block_seconds(work: Work, traits: Traits, gpu: Gpu, resident: int) -> NDArray[np.float64]:
     """What every row block takes of a multiprocessor's time."""
-    dims = -(-traits.head_dim // 16) * 16 + -(-traits.value_dim // 8) * 8
+    dims = 16 * score_steps(traits) + value_columns(traits)
     pairs = GROUP_ROWS * traits.tile_kv
     efficiency = (
         EFFICIENCY_GROUPS if traits.groups > 1 else EFFICIENCY_RESIDENT[resident] if resident > 1 else EFFICIENCY_ALONE

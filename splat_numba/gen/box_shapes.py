@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from splat_numba.errors import PlanError
 from splat_numba.gen.boxes import MAX_GROUPS, Traits
+from splat_numba.gen.instructions import MATRIX_TYPE
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.sm90.shape import REGISTERS, shared_bytes, value_columns
@@ -18,7 +19,6 @@ BLOCK_SHARED_BYTES = 1024  # that the hardware keeps of every block
 # Above that the compiler spills; these are known to fit: head_dim 64 x 80 keys with one group and three blocks
 # resident, and with three groups 128 x 80 and 64 x 128.
 OTHER_REGISTERS = {1: 28, 2: 40, 3: 32}
-DTYPES = ("float16", "bfloat16")
 
 
 def feasible(traits: Traits, gpu: Gpu) -> bool:
@@ -42,7 +42,7 @@ def candidates(problem: Problem, gpu: Gpu) -> list[Traits]:
 
     Raises PlanError for other than 16-bit types, or head dimensions so large that not even the smallest tile fits.
     """
-    if problem.dtype not in DTYPES:
+    if problem.dtype not in MATRIX_TYPE:
         raise PlanError(
             f"dtype wanted as float16 or bfloat16 on {gpu.name}, whose tensor cores take 16-bit inputs, got "
             f"{problem.dtype}. Convert q, k and v, or use backend='cpu'."

@@ -10,15 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-# Kinds of operands and results, as inline assembly names them.
-WORD, WIDE, REAL = "r", "l", "f"  # uint32, uint64, float32
 MATRIX_TYPE: Final = {"bfloat16": "bf16", "float16": "f16"}
 
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction. results, operands: a kind each (several results make a tuple); assembly: $0, $1 ... stand for
-    results, then operands; ordered: it must not be moved, repeated or dropped (it touches memory or synchronises).
+    """One instruction. results, operands: a kind each, as inline assembly names them (r: uint32, l: uint64, f:
+    float32), several results a tuple. assembly: $0, $1 ... stand for results, then operands. ordered: it must not be
+    moved, repeated or dropped (it touches memory or synchronises).
     """
 
     name: str

@@ -14,14 +14,13 @@ from typing import Any, NoReturn, Protocol
 import numpy as np
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
+from splat_numba.gen.instructions import MATRIX_TYPE
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.runtime.arrays import on_gpu, overlaps_itself
 from splat_numba.runtime.cuda.device import device, device_of_pointer
 from splat_numba.runtime.cuda.driver import ask, driver
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.overlap import share_elements
-
-OPERAND_DTYPES = ("float16", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def describe(name: str, array: Any, framework: Framework) -> GpuArray:
 
 def check_operand_dtype(name: str, dtype: str) -> None:
     """Raise ArgumentTypeError for a dtype that the GPU's kernels cannot multiply."""
-    if dtype not in OPERAND_DTYPES:
+    if dtype not in MATRIX_TYPE:
         raise ArgumentTypeError(
             f"{name} wanted as float16 or bfloat16 for backend 'cuda', got {dtype}. "
             "Convert it, or give backend='cpu' with arrays there."

@@ -22,12 +22,12 @@ from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.sm90.attention import COUNTS, ENTRY, POINTERS, STRIDES, render_attention
 from splat_numba.gen.targets.sm90.shape import shared_bytes, threads_per_block
 from splat_numba.runtime import cache
+from splat_numba.runtime.cuda.driver import INSTALL
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
 ARCH = "sm_90a"
 CAPABILITY = (9, 0, "a")
-INSTALL = 'Install the extra: python -m pip install "splat-numba[cuda]".'
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,9 @@ def _toolchain() -> str:
         from splat_numba.gen import instructions
         from splat_numba.runtime.cuda import intrinsics
     except ImportError as error:
-        raise BackendError(f"backend 'cuda' wanted, but its compiler is missing ({error}). {INSTALL}") from error
+        raise BackendError(
+            f"backend 'cuda' wanted, but its compiler is missing ({error}). Install the extra: {INSTALL}."
+        ) from error
     compilers = [_version(name) for name in ("nvidia-nvvm", "nvidia-nvjitlink")]
     digest = hashlib.sha256(f"{numba_cuda.__version__} {cuda.core.__version__} {compilers}".encode())
     for module in (instructions, intrinsics):

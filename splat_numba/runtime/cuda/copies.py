@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from splat_numba.runtime.cuda.tensor_map import ALIGNMENT
 
@@ -22,6 +23,14 @@ _LARGEST_GRID = 1 << 16
 def padded(dim: int) -> int:
     """Elements of a row of 16-bit numbers that ends at a multiple of 16 bytes."""
     return -(-dim // (ALIGNMENT // 2)) * (ALIGNMENT // 2)
+
+
+def padded_rows(bits: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    """A copy on the host whose rows are padded so, with zeros."""
+    dim = bits.shape[-1]
+    rows = np.zeros((*bits.shape[:-1], padded(dim)), np.uint16)
+    rows[..., :dim] = bits
+    return rows
 
 
 @cache

@@ -18,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.boxes import BoxPass
+from splat_numba.gen.targets.sm90.attention import COUNTS, POINTERS, STRIDES
+from splat_numba.gen.targets.sm90.shape import threads_per_block
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.driver import ask, driver, refuse
 from splat_numba.runtime.cuda.memory import Upload, memory
 from splat_numba.runtime.cuda.tables import table_upload
-from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, encode, tensor_map_arguments
+from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments, encode, tensor_map_arguments
 
 WAVE_BYTES = 24 << 20  # of keys and values that stay in the L2 cache (50 MB, of which a block reaches the nearer half)
 SPARSE = 0.25  # of the keys, fetched by a row block on average
@@ -34,12 +36,10 @@ class Parameters(ctypes.Structure):
     """The kernel's parameters, in their order."""
 
     _fields_ = (
-        *((name, _WIDE) for name in ("q_maps", "kv_maps", "rows", "block", "piece", "bits", "heads", "kv_lengths")),
-        *((name, _WIDE) for name in ("views", "out", "lse", "counter")),
+        *((name, _WIDE) for name in POINTERS),
         ("scale_log2", _REAL),
-        *((name, _WORD) for name in ("blocks", "heads_count", "heads_q", "group", "batch", "heads_per_wave", "seq_q")),
-        *((name, _WORD) for name in ("q_views", "kv_views")),
-        *((name, _WIDE) for name in ("out_row", "out_head", "out_batch")),
+        *((name, _WORD) for name in COUNTS),
+        *((name, _WIDE) for name in STRIDES),
     )
 
 
@@ -74,6 +74,28 @@ def heads_per_wave(shapes: Shapes, items: int, one: BoxPass) -> int:
     return max(min(fitting, items), 1)
 
 
+def pass_numbers(one: BoxPass, shapes: Shapes, heads: Sequence[int]) -> dict[str, int | float]:
+    """The kernel's parameters that are no addresses, by name."""
+    batch, heads_q, seq_q, _ = shapes.q.sizes
+    to_batch, to_head, to_row, _ = (step % 2**64 for step in shapes.out.strides)  # negative ones wrap around
+    return {
+        "scale_log2": scale_log2(shapes.scale), "blocks": len(one.table.block), "heads_count": len(heads),
+        "heads_q": heads_q, "group": shapes.group, "batch": batch,
+        "heads_per_wave": heads_per_wave(shapes, len(heads) * batch, one), "seq_q": seq_q,
+        "q_views": len(one.table.q_views), "kv_views": len(one.table.kv_views), "out_row": to_row,
+        "out_head": to_head, "out_batch": to_batch,
+    }  # fmt: skip
+
+
+def pass_maps(one: BoxPass, shapes: Shapes, q: int, k: int, v: int, spare: int) -> list[TensorMapArguments]:
+    """The tensor maps of a pass: of q, then of k and v by turns, one of each view. spare: a valid device address."""
+    maps = [tensor_map_arguments(view, one.q_box, q, shapes.q, spare) for view in one.table.q_views]
+    for view in one.table.kv_views:
+        maps.append(tensor_map_arguments(view, one.kv_box, k, shapes.k, spare))
+        maps.append(tensor_map_arguments(view, one.kv_box, v, shapes.v, spare))
+    return maps
+
+
 def scale_log2(scale: float) -> float:
     """The factor of scores in base 2; its sign is the plan's."""
     return max(abs(scale) * math.log2(math.e), SMALLEST_SCALE)
@@ -85,26 +107,21 @@ class PassLaunch:
     def __init__(
         self, one: BoxPass, function: int, shared_bytes: int, device: Device, shapes: Shapes, heads: Sequence[int]
     ) -> None:
-        batch, heads_q, seq_q, _ = shapes.q.sizes
-        table = one.table
+        batch, table = shapes.q.sizes[0], one.table
         self.box_pass = one
         self.maps = len(table.q_views) + 2 * len(table.kv_views)
         self._function = function
         self._shared = shared_bytes
         self._table = table_upload(device, table)
         self._heads = Upload(memory(device), np.array(heads, np.int32))
-        blocks, items = len(table.block), len(heads) * batch
-        self._block = 128 * (one.traits.groups + 1)
-        self._grid = min(blocks * items, device.multiprocessors * one.traits.blocks_per_multiprocessor)
-        to_batch, to_head, to_row, _ = (step % 2**64 for step in shapes.out.strides)  # negative ones wrap around
+        self._block = threads_per_block(one.traits)
+        self._grid = min(
+            len(table.block) * len(heads) * batch, device.multiprocessors * one.traits.blocks_per_multiprocessor
+        )
         found = self._table
         self._parameters = Parameters(
             rows=found.rows.address, block=found.block.address, piece=found.piece.address, bits=found.bits.address,
-            heads=self._heads.address, views=found.views.address, scale_log2=scale_log2(shapes.scale), blocks=blocks,
-            heads_count=len(heads), heads_q=heads_q, group=shapes.group, batch=batch,
-            heads_per_wave=heads_per_wave(shapes, items, one), seq_q=seq_q, q_views=len(table.q_views),
-            kv_views=len(table.kv_views), out_row=to_row, out_head=to_head,
-            out_batch=to_batch,
+            heads=self._heads.address, views=found.views.address, **pass_numbers(one, shapes, heads),
         )  # fmt: skip
         start = ctypes.addressof(self._parameters)
         places = [start + getattr(Parameters, field[0]).offset for field in Parameters._fields_]
@@ -115,13 +132,8 @@ class PassLaunch:
         self._lock = threading.Lock()
 
     def encode(self, shapes: Shapes, q: int, k: int, v: int) -> list[NDArray[np.uint64]]:
-        """The tensor maps of q, then of k and v by turns, one of each view."""
-        one, spare = self.box_pass, self._heads.address
-        maps = [encode(tensor_map_arguments(view, one.q_box, q, shapes.q, spare)) for view in one.table.q_views]
-        for view in one.table.kv_views:
-            maps.append(encode(tensor_map_arguments(view, one.kv_box, k, shapes.k, spare)))
-            maps.append(encode(tensor_map_arguments(view, one.kv_box, v, shapes.v, spare)))
-        return maps
+        """The tensor maps of pass_maps(), as the copy engine takes them."""
+        return [encode(map_of) for map_of in pass_maps(self.box_pass, shapes, q, k, v, self._heads.address)]
 
     def run(self, maps: int, out: int, lse: int, kv_lengths: int, counter: int, stream: int) -> None:
         """Launch. maps: the address of encode()'s; counter: of two words that no launch beside this one uses."""

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from splat_numba.errors import PlanError
 from splat_numba.gen.boxes import Box, View
+from splat_numba.gen.targets.sm90.shape import SPAN
 from splat_numba.runtime.cuda.driver import ask, driver
 
 MAP_BYTES = 128
 ALIGNMENT = 16
 LARGEST_STRIDE = 2**40
-COPY_ELEMENTS = 64  # of one copy along dim: the 128 bytes that the swizzle is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def tensor_map_arguments(view: View, box: Box, pointer: int, layout: Layout, spa
     base = spare if empty else pointer + view.offset * row
     if empty:
         sizes = (dim, 1, 1, 1, 1)
-    return TensorMapArguments(layout.dtype, base, sizes, strides, (COPY_ELEMENTS, box.inner, box.outer, 1, 1))
+    return TensorMapArguments(layout.dtype, base, sizes, strides, (SPAN, box.inner, box.outer, 1, 1))
 
 
 def encode(arguments: TensorMapArguments) -> NDArray[np.uint64]:

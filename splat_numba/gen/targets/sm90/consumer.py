@@ -31,7 +31,7 @@ def emit_consumer(out: SourceWriter, traits: Traits) -> None:
         _emit_item(out, traits)
         with out.block("while tiles_left > u32(0)"):
             _emit_wait(out, traits)
-            if traits.skips or traits.ragged:
+            if may_skip(traits):
                 with out.block("if kept == u32(0)"):
                     _emit_skip(out, traits)
                 with out.block("else"):
@@ -42,6 +42,11 @@ def emit_consumer(out: SourceWriter, traits: Traits) -> None:
             out.line("ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)")
         emit_results(out, traits)
         emit_advance(out, "q_stage", "q_phase", q_stages(traits))
+
+
+def may_skip(traits: Traits) -> bool:
+    """Whether a group may have to skip a tile: by the mask, or because key lengths leave it out."""
+    return traits.skips or traits.ragged
 
 
 def _emit_registers(out: SourceWriter, traits: Traits) -> None:
@@ -116,10 +121,10 @@ def _emit_resume(out: SourceWriter, traits: Traits) -> None:
 def _emit_wait(out: SourceWriter, traits: Traits) -> None:
     """Wait for the keys of the next tile, and read which of its pairs this group keeps."""
     out.line("ptx.mbarrier_wait(k_full + stage * u32(8), phase)")
-    if traits.skips or traits.partial or traits.ragged:
+    if may_skip(traits) or traits.partial:
         out.line(f"word = ptx.load_shared_word(tile_info + stage * u32({INFO_BYTES}))")
         out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
-    if traits.skips or traits.ragged:
+    if may_skip(traits):
         # All lanes agree; the vote tells ptxas so, which then keeps the stage in uniform registers for descriptors.
         out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
 
@@ -152,7 +157,7 @@ def _emit_peek(out: SourceWriter, traits: Traits) -> None:
     out.line("going = tiles_left > u32(0)")
     with out.block("if going"):
         _emit_wait(out, traits)
-        if traits.skips or traits.ragged:
+        if may_skip(traits):
             out.line("going = kept != u32(0)")
 
 
@@ -197,7 +202,7 @@ def _emit_first_tile(out: SourceWriter, traits: Traits) -> None:
     _emit_keys_done(out)
     emit_softmax(out, traits)
     emit_pack(out, traits)
-    if traits.resumes or traits.skips or traits.ragged:  # there may be a sum to bring to the new peak
+    if traits.resumes or may_skip(traits):  # there may be a sum to bring to the new peak
         emit_rescale(out, traits)
     _emit_turn(out, traits)
 
