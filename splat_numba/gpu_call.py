@@ -41,13 +41,12 @@ from splat_numba.runtime.cuda.arrays import (
     framework_of,
     known_framework,
 )
-from splat_numba.runtime.cuda.copies import move, padded_rows
+from splat_numba.runtime.cuda.copies import padded_rows
 from splat_numba.runtime.cuda.device import Device, device
-from splat_numba.runtime.cuda.launch import is_capturing
+from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.passes import Shapes
 from splat_numba.runtime.cuda.prepared import LoadablePass, Prepared
-from splat_numba.runtime.cuda.tables import pool
 from splat_numba.runtime.cuda.tensor_map import Layout
 from splat_numba.settings import current
 
@@ -212,25 +211,11 @@ def _check_lengths(kv_lengths: Any, problem: Problem, axes: int, framework: Fram
 
 def _place_lengths(kv_lengths: Any, ready: Ready, framework: Framework, like: Any, stream: int) -> tuple[int, Any]:
     """The address of the key lengths as int32 on the device, and what keeps them there."""
-    problem, target = ready.problem, ready.device
+    problem = ready.problem
     if not on_gpu(kv_lengths):
-        lengths = check_kv_lengths(kv_lengths, problem, ready.axes).astype(np.int32)
-        slots = pool(target, 1 << max(lengths.nbytes - 1, 127).bit_length())
-        with target.current():
-            place = slots.get(("lengths", lengths.tobytes()), lambda: lengths, lambda: is_capturing(stream))
-        return place, None
+        return place_host_lengths(check_kv_lengths(kv_lengths, problem, ready.axes), ready.device, stream), None
     _check_lengths(kv_lengths, problem, ready.axes, framework)
-    found = framework.describe("kv_lengths", kv_lengths)
-    check_same_device({"q": GpuArray(0, (), (), "", target.ordinal, ""), "kv_lengths": found})
-    if found.dtype == "int32" and (found.strides == (4,) or problem.batch <= 1):
-        return found.pointer, kv_lengths
-    fresh = framework.empty((problem.batch,), "int32", like)
-    place = framework.key(fresh)[0]
-    with target.current():
-        strides = (0, 0, 0, found.strides[0])
-        types = ("<i4", "<i8" if found.dtype == "int64" else "<i4")
-        move(place, (0, 0, 0, 4), found.pointer, strides, (1, 1, 1, problem.batch), stream, types)
-    return place, fresh
+    return place_device_lengths(kv_lengths, problem.batch, ready.device, framework, like, stream)
 
 
 def _attend_numpy(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:

@@ -98,7 +98,7 @@ def _barriers(given: Functions, block: Block, warps: int) -> None:
 
     given.update(mbarrier_init=init, mbarrier_arrive=arrive, mbarrier_expect=expect, mbarrier_wait=wait)
     given["block_barrier"] = lambda: block.meet(warps)
-    for name in ("warp_barrier", "fence_mbarrier_init", "fence_shared", "wgmma_fence"):
+    for name in ("warp_barrier", "fence_mbarrier_init", "fence_shared", "fence_device", "wgmma_fence"):
         given[name] = lambda: None
     given["fence_tensor_map"] = lambda _address: None
 
@@ -187,8 +187,10 @@ def _numbers(given: Functions) -> None:
     given["exp2"] = quiet(np.exp2)
     given["log2"] = quiet(np.log2)
     given["reciprocal"] = quiet(np.reciprocal)
+    given["square_root"] = quiet(np.sqrt)
     given["maximum"] = quiet(np.fmax)
     given["select"] = lambda first, second, when: np.where(np.asarray(when) != 0, first, second)
+    given["select_real"] = given["select"]
     for dtype in ("bfloat16", "float16"):
         given[f"pack_{dtype}"] = lambda low, high, dtype=dtype: (
             narrowed(low, dtype) | (narrowed(high, dtype) << np.uint32(16))
@@ -220,6 +222,19 @@ def _accesses(given: Functions, block: Block) -> None:
     given["load_words4"] = lambda address: load(address, 4)
     given["load_state"] = lambda address: np.asarray(load(address, 1)).view(np.float32)
 
+    def load_reals(address: Any) -> Any:
+        return tuple(one.view(np.float32) for one in load(address, 4))
+
+    def load_when(address: Any, when: Any) -> Any:
+        chosen = lanes(when, np.uint32) != 0
+        found = np.zeros((LANES, 4), np.uint32)
+        if chosen.any():
+            found[chosen] = block.memory.gather(lanes(address, np.uint64)[chosen], 16).view(np.uint32)
+        return tuple(found[:, i].copy() for i in range(4))
+
+    given["load_reals4"] = load_reals
+    given["load_words4_when"] = load_when
+
     def store(addresses: Any, values: tuple[Any, ...], when: Any, dtype: Any = np.uint32) -> None:
         data = np.stack([lanes(value, dtype).view(np.uint32) for value in values], axis=-1)
         block.memory.scatter(
@@ -229,6 +244,9 @@ def _accesses(given: Functions, block: Block) -> None:
     given["store_word"] = lambda address, value, when: store(address, (value,), when)
     given["store_words4"] = lambda address, a, b, c, d, when: store(address, (a, b, c, d), when)
     given["store_real"] = lambda address, value, when: store(address, (value,), when, np.float32)
+
+    given["store_reals4"] = lambda address, a, b, c, d, when: store(address, (a, b, c, d), when, np.float32)
+    given["store_reals2"] = lambda address, a, b, when: store(address, (a, b), when, np.float32)
 
     def fetch_add(address: Any, value: Any, when: Any) -> Words:
         before = np.zeros(LANES, np.uint32)
@@ -248,8 +266,12 @@ def _accesses(given: Functions, block: Block) -> None:
     given["load_shared_word"] = lambda address: load_shared(address, 1)
     given["load_shared_words4"] = lambda address: load_shared(address, 4)
 
-    def store_shared(address: Any, values: tuple[Any, ...], when: Any) -> None:
-        data = np.stack([lanes(value, np.uint32) for value in values], axis=-1)
+    given["load_shared_reals4"] = lambda address: tuple(
+        np.ascontiguousarray(one).view(np.float32) for one in load_shared(address, 4)
+    )
+
+    def store_shared(address: Any, values: tuple[Any, ...], when: Any, dtype: Any = np.uint32) -> None:
+        data = np.stack([lanes(value, dtype).view(np.uint32) for value in values], axis=-1)
         chosen = np.flatnonzero(lanes(when, np.uint32))
         places = lanes(address, np.int64)[chosen, None] + np.arange(4 * len(values))
         block.shared.store(places, np.ascontiguousarray(data[chosen]).view(np.uint8))
@@ -257,6 +279,9 @@ def _accesses(given: Functions, block: Block) -> None:
 
     given["store_shared_word"] = lambda address, value, when: store_shared(address, (value,), when)
     given["store_shared_words4"] = lambda address, a, b, c, d, when: store_shared(address, (a, b, c, d), when)
+    given["store_shared_reals4"] = lambda address, a, b, c, d, when: store_shared(
+        address, (a, b, c, d), when, np.float32
+    )
 
 
 def fetch(block: Block, tensor_map: Any, start: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -57,6 +57,7 @@ INSTRUCTIONS: Final = (
     # Fences between the ways to memory.
     Instruction("fence_mbarrier_init", "", "", "fence.mbarrier_init.release.cluster;"),
     Instruction("fence_shared", "", "", "fence.proxy.async.shared::cta;"),  # ordinary stores before the copy engine
+    Instruction("fence_device", "", "", "fence.acq_rel.gpu;"),  # between blocks
     Instruction("fence_tensor_map", "", "l", "fence.proxy.tensormap::generic.acquire.sys [$0], 128;"),
     # A box of a tensor into shared memory: to, map, barrier, (dim, c1, c2, head, batch), when.
     Instruction("tensor_copy", "", "rlrrrrrrr", _when(_COPY, 8)),
@@ -76,6 +77,7 @@ INSTRUCTIONS: Final = (
     Instruction("exp2", "f", "f", "ex2.approx.ftz.f32 $0, $1;", ordered=False),
     Instruction("log2", "f", "f", "lg2.approx.f32 $0, $1;", ordered=False),
     Instruction("reciprocal", "f", "f", "rcp.approx.f32 $0, $1;", ordered=False),
+    Instruction("square_root", "f", "f", "sqrt.approx.ftz.f32 $0, $1;", ordered=False),
     Instruction("maximum", "f", "ff", "max.f32 $0, $1, $2;", ordered=False),
     Instruction("pack_bfloat16", "r", "ff", "cvt.rn.bf16x2.f32 $0, $2, $1;", ordered=False),  # low half first
     Instruction("pack_float16", "r", "ff", "cvt.rn.f16x2.f32 $0, $2, $1;", ordered=False),
@@ -95,6 +97,9 @@ INSTRUCTIONS: Final = (
     ),
     # The first where the third is not 0, else the second: Numba takes seconds to compile a text with many branches.
     Instruction("select", "r", "rrr", "{ .reg .pred p; setp.ne.b32 p, $3, 0; selp.b32 $0, $1, $2, p; }", ordered=False),
+    Instruction(
+        "select_real", "f", "ffr", "{ .reg .pred p; setp.ne.b32 p, $3, 0; selp.f32 $0, $1, $2, p; }", ordered=False
+    ),
     # Between the lanes of a warp.
     Instruction("shuffle_xor", "f", "fr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;"),
     Instruction("shuffle_xor_word", "r", "rr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;"),
@@ -109,11 +114,21 @@ INSTRUCTIONS: Final = (
     # read that stands early in a text stands there to hide its latency.
     Instruction("load_word", "r", "l", "ld.global.nc.b32 $0, [$1];"),
     Instruction("load_words4", "rrrr", "l", "ld.global.nc.v4.b32 {$0, $1, $2, $3}, [$4];"),
+    Instruction(
+        "load_words4_when",  # zeros where `when` is 0
+        "rrrr",
+        "lr",
+        "{ .reg .pred p; setp.ne.b32 p, $5, 0; mov.b32 $0, 0; mov.b32 $1, 0; mov.b32 $2, 0; mov.b32 $3, 0; "
+        "@p ld.global.nc.v4.b32 {$0, $1, $2, $3}, [$4]; }",
+    ),
+    Instruction("load_reals4", "ffff", "l", "ld.global.v4.f32 {$0, $1, $2, $3}, [$4];"),
     Instruction("load_state", "f", "l", "ld.global.f32 $0, [$1];"),
     Instruction("load_pair", "r", "l", "ld.global.b32 $0, [$1];"),
     Instruction("store_word", "", "lrr", _when("st.global.b32 [$0], $1;", 2)),
     Instruction("store_words4", "", "lrrrrr", _when("st.global.v4.b32 [$0], {$1, $2, $3, $4};", 5)),
     Instruction("store_real", "", "lfr", _when("st.global.f32 [$0], $1;", 2)),
+    Instruction("store_reals4", "", "lffffr", _when("st.global.v4.f32 [$0], {$1, $2, $3, $4};", 5)),
+    Instruction("store_reals2", "", "lffr", _when("st.global.v2.f32 [$0], {$1, $2};", 3)),
     Instruction(
         "fetch_add",
         "r",
@@ -123,6 +138,8 @@ INSTRUCTIONS: Final = (
     Instruction("load_shared_word", "r", "r", "ld.shared.b32 $0, [$1];"),
     Instruction("load_shared_words4", "rrrr", "r", "ld.shared.v4.b32 {$0, $1, $2, $3}, [$4];"),
     Instruction("store_shared_word", "", "rrr", _when("st.shared.b32 [$0], $1;", 2)),
+    Instruction("load_shared_reals4", "ffff", "r", "ld.shared.v4.f32 {$0, $1, $2, $3}, [$4];"),
+    Instruction("store_shared_reals4", "", "rffffr", _when("st.shared.v4.f32 [$0], {$1, $2, $3, $4};", 5)),
     Instruction("store_shared_words4", "", "rrrrrr", _when("st.shared.v4.b32 [$0], {$1, $2, $3, $4};", 5)),
 )
 

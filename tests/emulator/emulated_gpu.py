@@ -12,7 +12,7 @@ from splat_numba.emulator.text import launch as emulate
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.attention import PARAMETERS, attention_entry
 from splat_numba.gen.targets.sm90.shape import shared_bytes
-from splat_numba.runtime.cuda import prepared
+from splat_numba.runtime.cuda import lengths, prepared
 from splat_numba.runtime.cuda.build import Cubin, Report
 from splat_numba.runtime.cuda.tensor_map import TensorMapArguments
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, install, packed_values
@@ -83,7 +83,7 @@ def emulated(monkeypatch, **options):
     monkeypatch.setattr(gpu_kernel, "cubin_for", uncompiled)
     forget_emulated()
     fake = install(monkeypatch, EmulatedDriver(**options))
-    for module in (gpu_call, prepared):
+    for module in (lengths, prepared):
         monkeypatch.setattr(module, "move", fake.move)
     return fake
 

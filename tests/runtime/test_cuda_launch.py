@@ -16,7 +16,7 @@ from splat_numba.formats.patterns import causal
 from splat_numba.gen.boxes import Box, BoxPass, BoxTable, Traits, View
 from splat_numba.gen.targets.sm90.attention import COUNTS, PARAMETERS, POINTERS, STRIDES, attention_entry
 from splat_numba.gpu_call import attend
-from splat_numba.runtime.cuda import copies, launch, passes, prepared
+from splat_numba.runtime.cuda import copies, launch, lengths, passes, prepared
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, fake, forget, fresh, install
 
 HEADS, LENGTH, DIM = 4, 300, 64
@@ -67,7 +67,7 @@ def moves(monkeypatch):
     """The copies that were asked for: (target, its strides, source, its strides, shape, stream, types)."""
     made = []
     monkeypatch.setattr(prepared, "move", lambda *call: made.append(call))
-    monkeypatch.setattr(gpu_call, "move", lambda *call: made.append(call))
+    monkeypatch.setattr(lengths, "move", lambda *call: made.append(call))
     return made
 
 

@@ -1,0 +1,235 @@
+"""The public operators: FLuRKA, and the two methods that it fuses, forward and with gradients.
+
+FLuRKA: Gupta, Guo, Yuan, Zhou and Mendis (2023), arXiv 2306.15799. Low-rank: Linformer, Wang et al. (2020), arXiv
+2006.04768. Kernel: "Transformers are RNNs", Katharopoulos et al. (2020), arXiv 2006.16236 ("elu"); Performer,
+Choromanski et al. (2021), arXiv 2009.14794 ("favor", and "relu" as its generalised attention); random feature
+attention, Peng et al. (2021), arXiv 2103.02143 ("rfa").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, TypeAlias
+
+from flurka_numba.backends import choose_executor
+from flurka_numba.checks import ARRAYS
+from flurka_numba.problem import Call
+from splat_numba.errors import ArgumentError, ArgumentTypeError
+
+Vjp: TypeAlias = Callable[[Any], tuple[Any, ...]]
+
+
+def attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    proj_k: Any,
+    proj_v: Any = None,
+    *,
+    feature_map: Any = "elu",
+    omega: Any = None,
+    eps: float | None = None,
+    kv_lengths: Any = None,
+    causal: bool = False,
+    backend: str = "auto",
+    target: str | None = None,
+    out: Any = None,
+) -> Any:
+    """FLuRKA: out_i = phi(q_i) S / phi(q_i).z, S = phi(E k)^T F v, z = sum of rows of phi(E k); E, F = proj_k, proj_v.
+
+    q: (batch, heads, seq_q, head_dim); k: (batch, heads, seq_kv, head_dim); v: (batch, heads, seq_kv, value_dim); the
+    batch axis, or batch and heads, may be missing from all three; as many heads in each. proj_k, proj_v: (rank,
+    seq_kv), or (heads, rank, seq_kv) for a projection a head; proj_v is proj_k unless given; rank may exceed seq_kv.
+    All of one dtype, float16, bfloat16, float32 or float64 (a GPU: the 16-bit types and float32), at any strides.
+    kv_lengths: integers (batch,); rows of k and v at or beyond an entry's length count as zeros, whatever they hold,
+    and all slots take part.
+
+    feature_map, with c = head_dim**-1/4 and m rows of omega (m, head_dim), which "favor" and "rfa" need
+    (`draw_orthogonal_features`), and eps, with its default:
+
+    - "elu": x + 1 where x > 0, else exp(x); eps = 1e-6 is added to the denominator.
+    - "relu": max(x, 0) + eps, eps = 1e-3.
+    - "favor": m**-1/2 (exp(c x.w - c^2 |x|^2 / 2 - s) + eps), eps = 1e-4; s is the largest c x.w of a query, and of all
+      slots of a head for keys.
+    - "rfa": m**-1/2 [sin(n.w), cos(n.w)], n = x/|x|; signed, so the denominator's magnitude is at least eps = 1e-3.
+    - a `FeatureMap`, elementwise; eps = 1e-6 is added to the denominator.
+
+    backend: "auto" runs where q is; "cpu"; "cuda" (takes NumPy arrays too, and copies them); "emulate" runs the GPU's
+    text on NumPy. target: "sm_90a" alone in this version. out: an array for the result, apart from the inputs.
+
+    Returns out, of q's dtype and kind, (batch, heads, seq_q, value_dim) less the missing axes. Sums are kept in float32
+    (float64 for float64). A row whose denominator is exactly 0 gives 0. NaN in a query stays in its row; in k, v before
+    the length, or a projection, it reaches every row of its head, since every slot is a sum over all tokens.
+
+    Raises ArgumentError (ArgumentTypeError for types) naming the argument, BackendError for a backend that is not
+    there, and ArgumentError for causal=True: every slot is a sum over all positions, later ones included.
+    """
+    _refuse_causal(causal)
+    call = Call(
+        "flurka", q, k, v, _needed(proj_k), proj_v, feature_map, omega, eps, None, kv_lengths, backend, target, out
+    )
+    return choose_executor(call).attend(call)
+
+
+def low_rank_attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    proj_k: Any,
+    proj_v: Any = None,
+    *,
+    scale: float | None = None,
+    kv_lengths: Any = None,
+    causal: bool = False,
+    backend: str = "auto",
+    target: str | None = None,
+    out: Any = None,
+) -> Any:
+    """Linformer: out = softmax(scale * q (E k)^T) (F v), E, F = proj_k, proj_v; scale: 1/sqrt(head_dim) unless given.
+
+    Arrays, options, result and errors as in `attention`. With rank 0 the result is 0.
+    """
+    _refuse_causal(causal)
+    call = Call("low_rank", q, k, v, _needed(proj_k), proj_v, None, None, None, scale, kv_lengths, backend, target, out)
+    return choose_executor(call).attend(call)
+
+
+def kernel_attention(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    feature_map: Any = "elu",
+    omega: Any = None,
+    eps: float | None = None,
+    kv_lengths: Any = None,
+    causal: bool = False,
+    backend: str = "auto",
+    target: str | None = None,
+    out: Any = None,
+) -> Any:
+    """Linear attention: out_i = phi(q_i) S / (phi(q_i).z) with S = phi(k)^T v, z = sum of phi(k)'s rows.
+
+    Arrays, feature maps, options, result and errors as in `attention`, but keys at or beyond an entry of kv_lengths are
+    left out (phi(0) is not 0), and an entry without keys gives 0.
+
+    FLuRKA *is* this over compressed keys: kernel_attention(q, E k, F v) equals attention(q, k, v, E, F).
+    """
+    _refuse_causal(causal)
+    call = Call("kernel", q, k, v, None, None, feature_map, omega, eps, None, kv_lengths, backend, target, out)
+    return choose_executor(call).attend(call)
+
+
+def attention_vjp(
+    q: Any,
+    k: Any,
+    v: Any,
+    proj_k: Any,
+    proj_v: Any = None,
+    *,
+    feature_map: Any = "elu",
+    omega: Any = None,
+    eps: float | None = None,
+    kv_lengths: Any = None,
+    causal: bool = False,
+    backend: str = "auto",
+    target: str | None = None,
+    out: Any = None,
+    frozen: Collection[str] = (),
+) -> tuple[Any, Vjp]:
+    """(out, vjp) of `attention`; vjp(dout) gives the gradients of q, k, v, proj_k, proj_v as a tuple in that order.
+
+    dout: of out's shape, dtype and place. frozen: names of arguments whose gradient is not wanted and not computed. A
+    gradient has its argument's shape, dtype and kind, and is None for frozen and absent arguments. Without proj_v,
+    proj_k's gradient is the sum of what keys and values ask of it. omega, eps and the stabilisers of "favor" have none.
+    Gradients are deterministic: the same call gives the same bits. Inputs must not change between the two calls. Other
+    arguments and errors as in `attention`.
+    """
+    _refuse_causal(causal)
+    call = Call(
+        "flurka", q, k, v, _needed(proj_k), proj_v, feature_map, omega, eps, None, kv_lengths, backend, target, out
+    )
+    return choose_executor(call).attend_vjp(call, _check_frozen(frozen, ARRAYS))
+
+
+def low_rank_attention_vjp(
+    q: Any,
+    k: Any,
+    v: Any,
+    proj_k: Any,
+    proj_v: Any = None,
+    *,
+    scale: float | None = None,
+    kv_lengths: Any = None,
+    causal: bool = False,
+    backend: str = "auto",
+    target: str | None = None,
+    out: Any = None,
+    frozen: Collection[str] = (),
+) -> tuple[Any, Vjp]:
+    """(out, vjp) of `low_rank_attention`; vjp(dout) and frozen as in `attention_vjp`."""
+    _refuse_causal(causal)
+    call = Call("low_rank", q, k, v, _needed(proj_k), proj_v, None, None, None, scale, kv_lengths, backend, target, out)
+    return choose_executor(call).attend_vjp(call, _check_frozen(frozen, ARRAYS))
+
+
+def kernel_attention_vjp(
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    feature_map: Any = "elu",
+    omega: Any = None,
+    eps: float | None = None,
+    kv_lengths: Any = None,
+    causal: bool = False,
+    backend: str = "auto",
+    target: str | None = None,
+    out: Any = None,
+    frozen: Collection[str] = (),
+) -> tuple[Any, Vjp]:
+    """(out, vjp) of `kernel_attention`; vjp(dout) and frozen as in `attention_vjp`, the last two gradients None."""
+    _refuse_causal(causal)
+    call = Call("kernel", q, k, v, None, None, feature_map, omega, eps, None, kv_lengths, backend, target, out)
+    return choose_executor(call).attend_vjp(call, _check_frozen(frozen, ARRAYS[:3]))
+
+
+def _refuse_causal(causal: bool) -> None:
+    if causal:
+        raise ArgumentError(
+            "causal wanted as False, got True: a projection mixes all positions into every slot, so that later tokens "
+            "reach earlier ones, and kernel attention keeps no state per position here. For a causal mask use "
+            "splat_numba.attention(q, k, v, splat_numba.causal())."
+        )
+
+
+def _needed(proj_k: Any) -> Any:
+    if proj_k is None:
+        raise ArgumentTypeError(
+            "proj_k wanted as an array (rank, seq_kv) or (heads, rank, seq_kv), got None. Give one, or use "
+            "kernel_attention, which has no projection."
+        )
+    return proj_k
+
+
+def _check_frozen(frozen: Collection[str], names: tuple[str, ...]) -> frozenset[str]:
+    if isinstance(frozen, str) or not isinstance(frozen, Collection):
+        raise ArgumentTypeError(
+            f"frozen wanted as a collection of names, got {frozen!r}. Give for example frozen=('proj_k', 'proj_v')."
+        )
+    unknown = [name for name in frozen if name not in names]
+    if unknown:
+        raise ArgumentError(
+            f"frozen wanted with names of {', '.join(names)}, got {unknown[0]!r}. Leave it out, or correct it."
+        )
+    return frozenset(frozen)
+
+
+__all__ = [
+    "attention",
+    "attention_vjp",
+    "kernel_attention",
+    "kernel_attention_vjp",
+    "low_rank_attention",
+    "low_rank_attention_vjp",
+]

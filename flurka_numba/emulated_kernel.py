@@ -1,0 +1,134 @@
+"""The emulator as an executor: the texts that a GPU would run, on NumPy, for small sizes and for debugging."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flurka_numba.executor import Executor
+from flurka_numba.gpu_call import check_supported
+from flurka_numba.gpu_forward import MAPPED, stage_maps, stage_numbers
+from flurka_numba.gpu_kernel import refuse_gradients
+from flurka_numba.gpu_plan import ForwardPlan, forward_plan
+from flurka_numba.operands import Operands, export_out, import_call
+from flurka_numba.problem import Call
+from splat_numba.emulator.memory import GlobalMemory
+from splat_numba.emulator.text import launch
+from splat_numba.runtime.arrays import export_array
+from splat_numba.runtime.cuda.copies import padded, padded_rows
+from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments
+
+MULTIPROCESSORS = 8  # of the GPU that plans are made for: few, so that blocks are few, but more than one share a state
+
+
+class EmulatedExecutor:
+    """Nothing is compiled, and every call is planned anew."""
+
+    name = "emulate"
+
+    def attend(self, call: Call) -> Any:
+        """Check the arguments, then run every stage. Raises EmulationError for a fault in a text."""
+        operands = import_call(call)
+        problem = operands.problem
+        check_supported(problem)
+        if operands.out.size:
+            run = EmulatedCall(operands, forward_plan(problem, MULTIPROCESSORS))
+            run.stages()
+            if problem.method == "low_rank":
+                _attend_to_slots(call, operands, run)
+            else:
+                operands.out[...] = run.rows("out")
+        return export_out(call, operands)
+
+    def attend_vjp(self, call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+        """Refused. Raises BackendError."""
+        refuse_gradients(self.name)
+
+
+def _attend_to_slots(call: Call, operands: Operands, run: EmulatedCall) -> None:
+    import splat_numba
+
+    problem = operands.problem
+    q, k, v = (
+        export_array(np.ascontiguousarray(bits), problem.dtype, call.q)
+        for bits in (operands.q, run.rows("k_slots"), run.rows("v_slots"))
+    )
+    found = splat_numba.attention(q, k, v, splat_numba.full(), scale=problem.scale, backend="emulate")
+    operands.out[...] = np.asarray(found).view(np.uint16)
+
+
+class EmulatedCall:
+    """One call's arrays in an emulated GPU's memory: rows padded to 16 bytes, and what lies behind them is NaN."""
+
+    def __init__(self, operands: Operands, plan: ForwardPlan) -> None:
+        problem = plan.problem
+        self._plan = plan
+        self._memory = GlobalMemory()
+        self._maps: list[TensorMapArguments] = []
+        self._layouts: dict[str, Layout] = {}
+        proj_k = operands.proj_k
+        proj_v = proj_k if operands.proj_v is None else operands.proj_v
+        arrays = {"q": operands.q, "k": operands.k, "v": operands.v}
+        if proj_k is not None and proj_v is not None:
+            arrays |= {"proj_k": proj_k[None], "proj_v": proj_v[None]}
+        self._places = {name: self._place_rows(name, array, problem.dtype) for name, array in arrays.items()}
+        slots = (problem.batch, problem.heads, problem.rank)
+        self._allocate_rows("out", operands.out.shape, problem.dtype)
+        self._allocate_rows("k_slots", (*slots, problem.head_dim), problem.dtype)
+        self._allocate_rows("v_slots", (*slots, problem.value_dim), problem.dtype)
+        for name in ("parts", "states", "shares"):
+            self._places[name] = self._memory.allocate(max(getattr(plan, name), 1))
+        self._places["counters"] = self._place(np.zeros(max(plan.counters, 1), np.uint32))
+        self._places["kv_lengths"] = self._place(operands.kv_lengths.astype(np.int32))
+        if plan.proj_rows:
+            maps = self._place_maps(stage_maps(plan, self._layouts, self._places, self._places["counters"]))
+            self._places |= {f"{name}_map": maps + MAP_BYTES * place for place, name in enumerate(MAPPED)}
+
+    def _place(self, array: NDArray[Any]) -> int:
+        """The address of a copy of the array."""
+        address = self._memory.allocate(max(array.nbytes, 1))
+        self._memory.read(address, array.nbytes)[...] = np.frombuffer(array.tobytes(), np.uint8)
+        return address
+
+    def _place_rows(self, name: str, array: NDArray[Any], dtype: str) -> int:
+        rows = padded_rows(array)
+        rows[..., array.shape[-1] :] = 0xFFFF
+        self._layouts[name] = _layout(array.shape, dtype)
+        return self._place(rows)
+
+    def _allocate_rows(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        self._layouts[name] = _layout(shape, dtype)
+        self._places[name] = self._memory.allocate(max(int(np.prod(shape[:3])) * padded(shape[3]) * 2, 1))
+
+    def _place_maps(self, maps: list[TensorMapArguments]) -> int:
+        """The address of tensor maps: of each its number."""
+        words = np.zeros((len(maps), MAP_BYTES // 8), np.uint64)
+        words[:] = np.arange(len(maps))[:, None]
+        self._maps = maps
+        return self._place(words)
+
+    def stages(self) -> None:
+        """Run them one after the other."""
+        for stage in self._plan.stages:
+            values = {**self._places, **stage_numbers(stage, self._layouts)}
+            launch(stage.render(), stage.name, stage.entry, values, self._memory, self._maps, grid=stage.grid)
+
+    def rows(self, name: str) -> NDArray[np.uint16]:
+        """An array of results as written, without what its rows are padded with."""
+        shape = self._layouts[name].sizes
+        row = padded(shape[3])
+        bits = self._memory.read(self._places[name], int(np.prod(shape[:3])) * row * 2).view(np.uint16)
+        found: NDArray[np.uint16] = bits.reshape(*shape[:3], row)[..., : shape[3]]
+        return found
+
+
+def _layout(shape: tuple[int, ...], dtype: str) -> Layout:
+    batch, heads, rows, dim = shape
+    row = 2 * padded(dim)
+    return Layout((batch, heads, rows, dim), (heads * rows * row, rows * row, row, 2), dtype)
+
+
+EMULATED: Executor = EmulatedExecutor()

@@ -1,0 +1,210 @@
+"""A GPU's plan: the stages of a problem, with their texts' traits, grids and numbers. Nothing of arrays or devices.
+
+FLuRKA: compress, state, apply. Kernel attention: state from the tokens themselves, apply. Low-rank attention: compress,
+collect, after which the slots are ordinary keys and values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.problem import Problem
+from flurka_numba.targets.sm90.apply import apply_entry, render_apply
+from flurka_numba.targets.sm90.collect import THREADS as COLLECT_THREADS
+from flurka_numba.targets.sm90.collect import CollectTraits, collect_entry, eighths, render_collect
+from flurka_numba.targets.sm90.compress import compress_entry, render_compress
+from flurka_numba.targets.sm90.shape import (
+    SLOTS,
+    STATE_NUMBERS,
+    STEP,
+    ApplyTraits,
+    CompressTraits,
+    StateTraits,
+    state_bytes,
+)
+from flurka_numba.targets.sm90.state import render_state, state_entry
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.shape import spans
+
+LARGEST_SPLIT = 16
+FILLING = 4  # steps' time that a block of stage 1 needs before its first product
+LARGEST_SHARES = 64
+SHARE_TOKENS = 128  # at least, in a share of a state: fewer would cost more to add up than they save
+REGISTERS = 65536  # of a multiprocessor
+OTHER_REGISTERS = 40  # of a thread of stage 1, beside the sums
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One launch: its name, entry, the maker of its text, blocks, and the numbers among its parameters."""
+
+    name: str
+    entry: Entry
+    render: Callable[[], str]
+    grid: int
+    numbers: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardPlan:
+    """Stages of a problem. proj_rows: slots that one copy fetches. Bytes of the arrays between stages: parts, states,
+    shares; counters: words that must be 0, and are again after a launch.
+    """
+
+    problem: Problem
+    stages: tuple[Stage, ...]
+    proj_rows: int
+    parts: int
+    states: int
+    shares: int
+    counters: int
+
+
+def forward_plan(problem: Problem, multiprocessors: int) -> ForwardPlan:
+    """The plan for a GPU of so many multiprocessors. The problem's feature map must be elementwise."""
+    if problem.method == "kernel":
+        return _with_state(problem, multiprocessors, None)
+    first = _compress(problem, multiprocessors)
+    if problem.method == "low_rank":
+        return _low_rank(problem, *first)
+    return _with_state(problem, multiprocessors, first)
+
+
+def _low_rank(problem: Problem, compress: CompressTraits, numbers: dict[str, int], stage_1: Stage) -> ForwardPlan:
+    traits = CollectTraits(compress, numbers["splits"])
+    rows = problem.batch * problem.heads * problem.rank
+    threads = rows * (eighths(problem.head_dim) + eighths(problem.value_dim))
+    stage_2 = Stage(
+        _name("collect", problem),
+        collect_entry(traits),
+        partial(render_collect, traits),
+        -(-threads // COLLECT_THREADS),
+        {**_tiling(numbers), "heads": problem.heads, "slots": problem.rank, "batch": problem.batch},
+    )
+    return ForwardPlan(problem, (stage_1, stage_2), compress.rows, _parts(compress, numbers), 0, 0, 0)
+
+
+def _parts(compress: CompressTraits, numbers: dict[str, int]) -> int:
+    return 4 * numbers["tiles"] * numbers["splits"] * compress.rows * compress.columns
+
+
+def _tiling(numbers: dict[str, int]) -> dict[str, int]:
+    """Where the slots stand among the parts."""
+    return {name: number for name, number in numbers.items() if name not in ("splits", "seq_kv")}
+
+
+def _with_state(
+    problem: Problem, multiprocessors: int, first: tuple[CompressTraits, dict[str, int], Stage] | None
+) -> ForwardPlan:
+    phi = _elementwise(problem)
+    compress, numbers = (first[0], first[1]) if first else (None, {})
+    splits = numbers.get("splits", 1)
+    traits = StateTraits(
+        problem.head_dim, problem.value_dim, problem.dtype, phi, compress, splits, problem.ragged and not compress
+    )
+    pairs = problem.batch * problem.heads
+    states = pairs * traits.blocks[0] * traits.blocks[1]
+    shares = shares_of_state(states, problem.slots, SLOTS if compress else SHARE_TOKENS, multiprocessors)
+    stage_2 = Stage(
+        _name("state", problem),
+        state_entry(traits),
+        partial(render_state, traits),
+        states * shares,
+        {**_tiling(numbers), "heads": problem.heads, "slots": problem.slots, "shares_of_state": shares},
+    )
+    later = (stage_2, _apply(problem, phi, multiprocessors))
+    return ForwardPlan(
+        problem,
+        (first[2], *later) if first else later,
+        proj_rows=compress.rows if compress else 0,
+        parts=_parts(compress, numbers) if compress else 0,
+        states=pairs * state_bytes(problem.head_dim, problem.value_dim),
+        shares=4 * STATE_NUMBERS * states * shares if shares > 1 else 0,
+        counters=states,
+    )
+
+
+def _elementwise(problem: Problem) -> FeatureMap:
+    if not isinstance(problem.feature_map, FeatureMap):
+        raise TypeError(problem.feature_map)  # executors refuse the others
+    return problem.feature_map
+
+
+def _name(stage: str, problem: Problem) -> str:
+    """Of a text: readable in a profile and in the cache's folder."""
+    return f"flurka_{stage}_sm_90a_d{problem.head_dim}_{problem.dtype}"
+
+
+def _compress(problem: Problem, multiprocessors: int) -> tuple[CompressTraits, dict[str, int], Stage]:
+    groups = slot_groups(problem.rank)
+    traits = CompressTraits(
+        problem.head_dim, problem.value_dim, problem.dtype, groups, spans_of_tile(problem, groups),
+        problem.ragged, problem.per_head_proj,
+    )  # fmt: skip
+    row_blocks = -(-problem.rank // traits.rows)
+    pairs_k, pairs_v = (
+        -(-problem.heads * spans(dim) // traits.tile_spans) for dim in (problem.head_dim, problem.value_dim)
+    )
+    tiles_k = problem.batch * pairs_k * row_blocks
+    tiles = tiles_k + problem.batch * pairs_v * row_blocks
+    splits = token_splits(tiles, -(-problem.seq_kv // STEP), multiprocessors)
+    numbers = {
+        "tiles_k": tiles_k, "tiles": tiles, "row_blocks": row_blocks, "pairs_k": pairs_k, "pairs_v": pairs_v,
+        "splits": splits, "seq_kv": problem.seq_kv,
+    }  # fmt: skip
+    name = _name("compress", problem)
+    stage = Stage(name, compress_entry(traits), partial(render_compress, traits), tiles * splits, numbers)
+    return traits, numbers, stage
+
+
+def _apply(problem: Problem, phi: FeatureMap, multiprocessors: int) -> Stage:
+    """One wave of blocks, each with neighbouring rows of one head: a block then reads its state once."""
+    traits = ApplyTraits(problem.head_dim, problem.value_dim, problem.dtype, phi, problem.denominator, problem.eps)
+    pairs = problem.batch * problem.heads
+    tiles = -(-problem.seq_q // 64)
+    blocks = max(multiprocessors * traits.resident // max(pairs, 1), 1)
+    tiles_of_block = max(-(-tiles // blocks), 1)
+    blocks = -(-tiles // tiles_of_block)
+    numbers = {"heads": problem.heads, "seq_q": problem.seq_q, "blocks": blocks, "tiles_of_block": tiles_of_block}
+    return Stage(_name("apply", problem), apply_entry(traits), partial(render_apply, traits), pairs * blocks, numbers)
+
+
+def slot_groups(rank: int) -> int:
+    """Warpgroups of 64 slots in a row block: few slots in vain, and few row blocks, which fetch the tokens each."""
+    return min(range(4, 0, -1), key=lambda groups: -(-rank // (64 * groups)) * (groups + 1))
+
+
+def spans_of_tile(problem: Problem, groups: int) -> int:
+    """Spans that a block multiplies at once: as many as its registers hold. With projections of their own for each
+    head they are all of one head.
+    """
+    per_head = spans(problem.head_dim), spans(problem.value_dim)
+    registers = min(REGISTERS // (128 * groups + 32), 255) - OTHER_REGISTERS
+    for count in (4, 2):
+        fits = 32 * count <= registers
+        if problem.per_head_proj:
+            fits = fits and not any(one % count for one in per_head)
+        else:
+            fits = fits and count <= problem.heads * max(per_head)
+        if fits:
+            return count
+    return 1
+
+
+def token_splits(tiles: int, steps: int, multiprocessors: int) -> int:
+    """Blocks that share the steps of a tile: those that end first, and of such the fewest."""
+
+    def time(splits: int) -> int:
+        waves = -(-tiles * splits // multiprocessors)
+        return waves * (-(-steps // splits) + FILLING)
+
+    return min(range(1, max(min(LARGEST_SPLIT, steps), 1) + 1), key=time)
+
+
+def shares_of_state(states: int, slots: int, least: int, multiprocessors: int) -> int:
+    """Blocks that share the slots of a state: two a multiprocessor, where each has ``least`` slots."""
+    wanted = 2 * multiprocessors // max(states, 1)
+    return max(1, min(wanted, LARGEST_SHARES, slots // least))

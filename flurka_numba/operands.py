@@ -1,0 +1,125 @@
+"""CPU arrays in and results out: the caller's arrays as NumPy views, and ours as the caller's kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flurka_numba.checks import ARRAYS, check_call, check_fits, check_kv_lengths, result_shape
+from flurka_numba.problem import ITEMSIZE, Call, Problem
+from splat_numba.runtime.arrays import Array, check_out, empty, export_array, import_array, narrow
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """One call's arrays, 16-bit ones as uint16.
+
+    q, k, v, out: (batch, heads, seq, dim) views at any strides. proj_k, proj_v: (heads or 1, rank, seq_kv) views, None
+    where absent. omega: (rows, head_dim), contiguous, in compute dtype. kv_lengths: (batch,). axes: of the caller's q.
+    """
+
+    problem: Problem
+    q: NDArray[Any]
+    k: NDArray[Any]
+    v: NDArray[Any]
+    proj_k: NDArray[Any] | None
+    proj_v: NDArray[Any] | None
+    omega: NDArray[Any] | None
+    kv_lengths: NDArray[np.int64]
+    out: NDArray[Any]
+    axes: int
+
+
+def import_call(call: Call) -> Operands:
+    """The arrays of a call, checked, with a fresh ``out`` unless one was given; nothing is written.
+
+    Raises ArgumentError, ArgumentTypeError, BackendError.
+    """
+    arrays = {
+        name: import_array(name, getattr(call, name))
+        for name in (*ARRAYS, "omega")
+        if getattr(call, name) is not None or name in ("q", "k", "v")
+    }
+    problem = check_call(call, arrays)
+    axes = len(arrays["q"].shape)
+    q, k, v = (with_leading(arrays[name].bits, 4) for name in ("q", "k", "v"))
+    proj_k, proj_v = (with_leading(arrays[name].bits, 3) if name in arrays else None for name in ("proj_k", "proj_v"))
+    return Operands(
+        problem=problem,
+        q=q,
+        k=k,
+        v=v,
+        proj_k=proj_k,
+        proj_v=proj_v,
+        omega=_widen_omega(arrays["omega"], problem) if "omega" in arrays else None,
+        kv_lengths=check_kv_lengths(call.kv_lengths, problem, axes),
+        out=with_leading(_prepare_out(call, arrays, problem), 4),
+        axes=axes,
+    )
+
+
+def with_leading(array: NDArray[Any], axes: int) -> NDArray[Any]:
+    """A view with axes of size 1 put before the others."""
+    return array[(None,) * (axes - array.ndim)]
+
+
+def _widen_omega(omega: Array, problem: Problem) -> NDArray[Any]:
+    return np.ascontiguousarray(widen(omega.bits, omega.dtype), problem.compute_dtype)
+
+
+def _prepare_out(call: Call, arrays: Mapping[str, Array], problem: Problem) -> NDArray[Any]:
+    shape = result_shape(arrays["q"], problem)
+    if call.out is None:
+        return empty(shape, problem.dtype)
+    given = import_array("out", call.out)
+    check_fits("out", given, shape, problem.dtype)
+    check_out(given.bits, {name: array.bits for name, array in arrays.items()})
+    return given.bits
+
+
+def import_dout(call: Call, operands: Operands, dout: Any) -> NDArray[Any]:
+    """The gradient of out as a (batch, heads, seq_q, value_dim) view, 16-bit types as uint16. Raises ArgumentError."""
+    given = import_array("dout", dout)
+    shape = (*np.shape(call.q)[:-1], operands.problem.value_dim)
+    check_fits("dout", given, shape, operands.problem.dtype)
+    return with_leading(given.bits, 4)
+
+
+def export_out(call: Call, operands: Operands) -> Any:
+    """The caller's out, or ours as q's kind of array."""
+    if call.out is not None:
+        return call.out
+    return export_array(_without_leading(operands.out, operands.axes), operands.problem.dtype, call.q)
+
+
+def export_gradients(call: Call, operands: Operands, gradients: Mapping[str, NDArray[Any]]) -> tuple[Any, ...]:
+    """Gradients of q, k, v, proj_k, proj_v, each of its argument's kind, shape and dtype; None where there is none.
+
+    gradients: contiguous, in compute dtype, with the axes of the operands; rounded here, once.
+    """
+    return tuple(
+        _export_gradient(gradients[name], getattr(call, name), operands.problem) if name in gradients else None
+        for name in ARRAYS
+    )
+
+
+def _export_gradient(gradient: NDArray[Any], like: Any, problem: Problem) -> Any:
+    bits = narrow(gradient, problem.dtype) if ITEMSIZE[problem.dtype] == 2 else gradient
+    return export_array(_without_leading(bits, len(np.shape(like))), problem.dtype, like)
+
+
+def _without_leading(array: NDArray[Any], axes: int) -> NDArray[Any]:
+    return array[(0,) * (array.ndim - axes)]
+
+
+def widen(bits: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """Numbers from the bits of a 16-bit type, float32; other arrays as they are."""
+    if dtype == "float16":
+        return bits.view(np.float16).astype(np.float32)
+    if dtype == "bfloat16":
+        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return bits

@@ -1,0 +1,40 @@
+"""Text of a row's denominator."""
+
+from __future__ import annotations
+
+from flurka_numba.targets.cpu.plan import CpuPlan
+from flurka_numba.targets.cpu.prelude import FUNCTION
+from splat_numba.gen.writer import SourceWriter
+
+
+def emit_divide(out: SourceWriter, plan: CpuPlan) -> None:
+    """divide: what a row is multiplied by; for gradients also what its denominator's gradient is multiplied by."""
+    slope = ", slope" if plan.gradients else ""
+    with (
+        out.function(
+            FUNCTION,
+            f"divide(phi, sums, rows, features, inverse{slope})",
+            "inverse[row] = 1 / (phi . sums), guarded; 0 for a row without weights.",
+        ),
+        out.block("for row in range(rows)"),
+    ):
+        out.line("here, total = advance(phi, row * features), splat(real(0.0))")
+        with out.block("for place in range(0, features, WIDTH)"):
+            out.line("total = fma(load(here, place), load(sums, place), total)")
+        out.line("weight = add_lanes(total)")
+        _emit_divisor(out, plan)
+        out.line("f = real(0.0) if divisor == real(0.0) else real(1.0) / divisor")
+        out.line("assign(inverse, row, f)")
+        if plan.gradients:
+            out.line(f"assign(slope, row, {'f if free else real(0.0)' if plan.denominator == 'guarded' else 'f'})")
+
+
+def _emit_divisor(out: SourceWriter, plan: CpuPlan) -> None:
+    if plan.denominator == "plus_eps":
+        out.line(f"divisor = weight + real({plan.eps!r})")
+    elif plan.denominator == "plain":
+        out.line("divisor = weight")
+    else:
+        out.line(f"free = abs(weight) > real({plan.eps!r})")
+        out.line(f"guard = real({-plan.eps!r} if weight < real(0.0) else {plan.eps!r})")
+        out.line("divisor = weight if free else guard")

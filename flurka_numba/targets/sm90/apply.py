@@ -1,0 +1,204 @@
+"""Stage 3: out = phi(q) S / phi(q).z, one pass over the queries, which go from memory to registers and back.
+
+The order of features within a product is free, so a lane takes the 16 adjacent bytes that it loads: of a chunk of 32,
+elements 8 t to 8 t + 7 of a row for lane t of the row's four. Place 16 s + 8 h + 2 t + x of the product's two steps s
+holds element 8 t + 4 s + 2 h + x. The order of the values is chosen so that a lane ends with 8 adjacent ones, too:
+column 8 j + 2 t + x of a chunk is value 8 t + 2 j + x. The state stands in these orders already.
+"""
+
+from __future__ import annotations
+
+from flurka_numba.targets.sm90.features import gpu_text
+from flurka_numba.targets.sm90.shape import (
+    CHUNK,
+    LARGEST_PRODUCT,
+    SUM_ROWS,
+    ApplyTraits,
+    chunks,
+    state_bytes,
+    state_rows,
+)
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, keys_descriptor, score_offset
+from splat_numba.gen.writer import SourceWriter
+
+POINTERS = ("q", "states", "out")
+COUNTS = ("heads", "seq_q", "blocks", "tiles_of_block")
+STRIDES = ("q_row", "q_head", "q_batch", "out_row", "out_head", "out_batch")
+ENTRY = "apply"
+
+
+def apply_entry(traits: ApplyTraits) -> Entry:
+    """How the kernel is called."""
+    parameters = (
+        *((name, "l") for name in POINTERS),
+        *((name, "r") for name in COUNTS),
+        *((name, "l") for name in STRIDES),
+    )
+    return Entry(ENTRY, parameters, 128, traits.resident, traits.shared_bytes)
+
+
+def products_of(traits: ApplyTraits) -> list[tuple[int, int, str]]:
+    """Columns, first state row and accumulator of each product: values and sums together where a product can be so
+    wide.
+    """
+    values = CHUNK * chunks(traits.value_dim)
+    if values + SUM_ROWS <= LARGEST_PRODUCT:
+        return [(values + SUM_ROWS, 0, "total")]
+    return [(values, 0, "total"), (SUM_ROWS, values, "sums")]
+
+
+def render_apply(traits: ApplyTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out = SourceWriter()
+    quotes = '"' * 3
+    out.lines(
+        f"""
+        {quotes}The state of every head applied to its queries, generated for feature map {traits.feature_map.name}.
+
+        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 queries at a time.
+        {quotes}
+
+        import numpy as np
+        from numba import cuda
+
+        from splat_numba.runtime.cuda import intrinsics as ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        """
+    )
+    for columns, _, name in products_of(traits):
+        options = f'{columns}, "{traits.dtype}", from_registers=True, transposed=False'
+        out.line(f"add_to_{name} = ptx.matrix_product({options})")
+    out.line()
+    out.line()
+    out.line(f"def {ENTRY}({', '.join((*POINTERS, *COUNTS, *STRIDES))}):")
+    with out.suite():
+        _emit_start(out, traits)
+        if traits.prefetches:
+            _emit_queries(out, traits, "ahead")
+        out.line("ptx.mbarrier_wait(full, u32(0))")
+        with out.block("while tile < last"):
+            if traits.prefetches:
+                with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
+                    out.line("word[i] = ahead[i]")
+                out.line("now_0 = row_0")
+                out.line("now_1 = row_1")
+                out.line("tile = u32(tile + u32(1))")
+                _emit_queries(out, traits, "ahead")
+            else:
+                _emit_queries(out, traits, "word")
+                out.line("now_0 = row_0")
+                out.line("now_1 = row_1")
+                out.line("tile = u32(tile + u32(1))")
+            _emit_features(out, traits)
+            _emit_products(out, traits)
+            _emit_results(out, traits)
+    return out.text()
+
+
+def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
+    """This block's head and rows; its state on the way to shared memory."""
+    out.lines(
+        f"""
+        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+        state = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+        full = u32(state + u32({state_bytes(traits.head_dim, traits.value_dim)}))
+        thread = ptx.thread_index()
+        lane = u32(thread & u32(31))
+        block = ptx.block_index()
+        pair = u32(block // blocks)
+        tile = u32((block - pair * blocks) * tiles_of_block)
+        last = u32(min(tile + tiles_of_block, (seq_q + u32(63)) // u32(64)))
+        entry = u32(pair // heads)
+        head = u32(pair - entry * heads)
+        if thread == u32(0):
+            ptx.mbarrier_init(full, u32(1))
+            ptx.fence_mbarrier_init()
+        ptx.block_barrier()
+        first = u32(1) if thread == u32(0) else u32(0)
+        ptx.mbarrier_expect(full, u32({state_bytes(traits.head_dim, traits.value_dim)}), first)
+        from_state = states + u64({state_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
+        ptx.bulk_copy(state, from_state, u32({state_bytes(traits.head_dim, traits.value_dim)}), full, first)
+        eighth = u32((lane & u32(3)) * u32(8))
+        row_in_tile = u32((thread >> u32(5)) * u32(16) + (lane >> u32(2)))  # and the row 8 further on
+        q_at = q + u64(entry) * q_batch + u64(head) * q_head + u64(2) * u64(eighth)
+        out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(2) * u64(eighth)
+        descriptor = u64({keys_descriptor()}) | u64(state >> u32(4))
+        word = cuda.local.array({8 * chunks(traits.head_dim)}, dtype=np.uint32)
+        """
+    )
+    if traits.prefetches:
+        out.line(f"ahead = cuda.local.array({8 * chunks(traits.head_dim)}, dtype=np.uint32)")
+    for columns, _, name in products_of(traits):
+        out.line(f"{name} = cuda.local.array({columns // 2}, dtype=np.float32)")
+
+
+def _emit_queries(out: SourceWriter, traits: ApplyTraits, to: str) -> None:
+    """This lane's numbers of the tile's two rows, 0 beyond the last row or column."""
+    for row in (0, 1):
+        out.line(f"row_{row} = u32(tile * u32(64) + row_in_tile + u32({8 * row}))")
+        out.line(f"real = u32(1) if row_{row} < seq_q else u32(0)")
+        for chunk in range(chunks(traits.head_dim)):
+            when = "real"
+            if CHUNK * (chunk + 1) > traits.head_dim:
+                when = f"real if eighth < u32({traits.head_dim - CHUNK * chunk}) else u32(0)"
+            names = ", ".join(f"{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+            at = f"q_at + u64(row_{row}) * q_row + u64({2 * CHUNK * chunk})"
+            out.line(f"{names} = ptx.load_words4_when({at}, {when})")
+
+
+def _emit_features(out: SourceWriter, traits: ApplyTraits) -> None:
+    """phi of every number, in place."""
+    text = {name: gpu_text(traits.feature_map.source, name) for name in ("low", "high")}
+    with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
+        out.line(f"low, high = ptx.unpack_{traits.dtype}(word[i])")
+        if traits.head_dim % 8:  # a row may end within the 16 bytes, and what stands behind it may be NaN
+            at = f"u32({CHUNK} * (i // 8) + 2 * (i % 4)) + eighth"
+            for name, x in (("low", 0), ("high", 1)):
+                kept = f"u32(1) if {at} < u32({traits.head_dim - x}) else u32(0)"
+                out.line(f"{name} = ptx.select_real({name}, f32(0.0), {kept})")
+        out.line(f"word[i] = ptx.pack_{traits.dtype}({text['low']}, {text['high']})")
+
+
+def _emit_products(out: SourceWriter, traits: ApplyTraits) -> None:
+    """Features times the state, and times their sums for the denominator."""
+    for columns, _, name in products_of(traits):
+        with out.block(f"for i in range({columns // 2})"):
+            out.line(f"{name}[i] = f32(0.0)")
+    out.line("ptx.wgmma_fence()")
+    for chunk in range(chunks(traits.head_dim)):
+        for step in (0, 1):
+            row_0, row_1 = (4 * (2 * chunk + row) + 2 * step for row in (0, 1))
+            words = ", ".join(f"word[{i}]" for i in (row_0, row_1, row_0 + 1, row_1 + 1))
+            for _, first_row, name in products_of(traits):
+                at = score_offset(2 * chunk + step, state_rows(traits.value_dim)) + (first_row * SPAN_BYTES >> 4)
+                out.line(f"add_to_{name}({name}, {words}, descriptor + u64({at}))")
+    out.line("ptx.wgmma_commit()")
+    out.line("ptx.wgmma_wait_all()")
+
+
+def _emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
+    """Divide, round, store 16 bytes a lane."""
+    sums, first_sum = ("total", 16 * chunks(traits.value_dim)) if len(products_of(traits)) == 1 else ("sums", 0)
+    for row in (0, 1):
+        _emit_share(out, traits, f"{sums}[{first_sum + 2 * row}]")
+        out.line(f"real = u32(1) if now_{row} < seq_q else u32(0)")
+        out.line(f"to = out_at + u64(now_{row}) * out_row")
+        for chunk in range(chunks(traits.value_dim)):
+            when = "real"
+            if CHUNK * (chunk + 1) > traits.value_dim:
+                when = f"real if eighth < u32({traits.value_dim - CHUNK * chunk}) else u32(0)"
+            for i in range(4):
+                first = 16 * chunk + 4 * i + 2 * row
+                pair = f"total[{first}] * share, total[{first + 1}] * share"
+                out.line(f"out_{i} = ptx.pack_{traits.dtype}({pair})")
+            out.line(f"ptx.store_words4(to + u64({2 * CHUNK * chunk}), out_0, out_1, out_2, out_3, {when})")
+
+
+def _emit_share(out: SourceWriter, traits: ApplyTraits, sum_of_row: str) -> None:
+    """1 / denominator; 0 where that is 0."""
+    out.line(f"divisor = {sum_of_row}")
+    if traits.denominator == "plus_eps" and traits.eps:
+        out.line(f"divisor = divisor + f32({traits.eps!r})")
+    out.line("share = ptx.reciprocal(divisor) if divisor != f32(0.0) else f32(0.0)")

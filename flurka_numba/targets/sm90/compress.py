@@ -1,0 +1,236 @@
+"""Stage 1: E K and F V for all heads, in float32 parts: one product of the projections with everybody's tokens.
+
+A block makes one tile from its share of the tokens. A warp fetches steps of 64 tokens and the projections' columns for
+them; warpgroups of 64 slots each multiply. Parts are added by the next stage, in the same order at every run.
+"""
+
+from __future__ import annotations
+
+from flurka_numba.targets.sm90.shape import STEP, CompressTraits
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.producer import emit_advance
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, keys_descriptor, spans, values_descriptor
+from splat_numba.gen.writer import SourceWriter
+
+POINTERS = ("k_map", "v_map", "proj_k_map", "proj_v_map", "kv_lengths", "parts")
+COUNTS = ("tiles_k", "tiles", "row_blocks", "pairs_k", "pairs_v", "splits", "seq_kv")
+ENTRY = "compress"
+
+
+def compress_entry(traits: CompressTraits) -> Entry:
+    """How the kernel is called."""
+    parameters = (*((name, "l") for name in POINTERS), *((name, "r") for name in COUNTS))
+    return Entry(ENTRY, parameters, 128 * traits.groups + 32, 1, traits.shared_bytes)
+
+
+def render_compress(traits: CompressTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out = SourceWriter()
+    quotes = '"' * 3
+    product = f'{traits.columns}, "{traits.dtype}", from_registers=False, transposed=True'
+    out.lines(
+        f"""
+        {quotes}Tokens to slots, E K and F V: {traits.dtype}, {traits.rows} slots x {traits.columns} columns a block.
+
+        {traits.groups} warpgroups of 64 slots, and a warp that fetches {traits.stages} steps of {STEP} tokens ahead.
+        {quotes}
+
+        import numpy as np
+        from numba import cuda
+
+        from splat_numba.runtime.cuda import intrinsics as ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        product = ptx.matrix_product({product})
+        """
+    )
+    out.line()
+    out.line()
+    out.line(f"def {ENTRY}({', '.join((*POINTERS, *COUNTS))}):")
+    with out.suite():
+        _emit_start(out, traits)
+        _emit_share(out, traits)
+        with out.block(f"if thread >= u32({128 * traits.groups})"):
+            _emit_producer(out, traits)
+        with out.block("else"):
+            _emit_consumer(out, traits)
+    return out.text()
+
+
+def _emit_start(out: SourceWriter, traits: CompressTraits) -> None:
+    """Places in shared memory, and barriers: full for the copies' bytes, empty for a lane of every warp."""
+    barriers = traits.stages * (traits.proj_bytes + traits.token_bytes)
+    out.lines(
+        f"""
+        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+        base = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+        proj_tile = base
+        token_tile = u32(base + u32({traits.stages * traits.proj_bytes}))
+        full = u32(base + u32({barriers}))
+        empty = u32(full + u32({8 * traits.stages}))
+        cleared = u32(empty + u32({8 * traits.stages}))
+        thread = ptx.thread_index()
+        lane = u32(thread & u32(31))
+        leader = u32(1) if lane == u32(0) else u32(0)
+        """
+    )
+    with out.block("if thread == u32(0)"):
+        for stage in range(traits.stages):
+            out.line(f"ptx.mbarrier_init(full + u32({8 * stage}), u32(1))")
+            out.line(f"ptx.mbarrier_init(empty + u32({8 * stage}), u32({4 * traits.groups}))")
+        out.line("ptx.mbarrier_init(cleared, u32(1))")
+        out.line("ptx.fence_mbarrier_init()")
+    out.line("ptx.block_barrier()")
+
+
+def _emit_share(out: SourceWriter, traits: CompressTraits) -> None:
+    """Which tile this block makes, and of which of its steps."""
+    out.lines(
+        """
+        block = ptx.block_index()
+        split = u32(block // tiles)
+        tile = u32(block - split * tiles)
+        of_values = u32(1) if tile >= tiles_k else u32(0)
+        rest = u32(tile - tiles_k * of_values)
+        pairs = ptx.select(pairs_v, pairs_k, of_values)
+        place = u32(rest // row_blocks)
+        row_block = u32(rest - place * row_blocks)
+        entry = u32(place // pairs)
+        pair = u32(place - entry * pairs)
+        """
+    )
+    out.line("length = ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "length = seq_kv")
+    out.lines(
+        f"""
+        steps = u32((length + u32({STEP - 1})) // u32({STEP}))
+        share = u32((steps + splits - u32(1)) // splits)
+        step = u32(min(split * share, steps))
+        last = u32(min(step + share, steps))
+        """
+    )
+
+
+def _emit_producer(out: SourceWriter, traits: CompressTraits) -> None:
+    """One warp; what only one lane may do is predicated by ``leader``."""
+    of_key, of_value = spans(traits.head_dim), spans(traits.value_dim)
+    out.lines(
+        f"""
+        token_map = v_map if of_values else k_map
+        proj_map = proj_v_map if of_values else proj_k_map
+        spans = ptx.select(u32({of_value}), u32({of_key}), of_values)
+        ptx.fence_tensor_map(token_map)
+        ptx.fence_tensor_map(proj_map)
+        stage = u32(0)
+        free = u32(1)  # parity of the phase in which a stage was given back; a fresh barrier counts as given back
+        """
+    )
+    with out.block("while step < last"):
+        out.line("ptx.mbarrier_wait(empty + stage * u32(8), free)")
+        if traits.ragged:
+            out.line(f"kept = u32(length - step * u32({STEP}))")
+            with out.block(f"if kept >= u32({STEP})"):
+                _emit_copies(out, traits, "full + stage * u32(8)")
+            with out.block("else"):
+                _emit_copies(out, traits, "cleared")
+                _emit_clear(out, traits)
+        else:
+            _emit_copies(out, traits, "full + stage * u32(8)")
+        out.line("step = u32(step + u32(1))")
+        emit_advance(out, "stage", "free", traits.stages)
+
+
+def _emit_copies(out: SourceWriter, traits: CompressTraits, barrier: str) -> None:
+    """A step's columns of the projection and its tokens. What lies outside an array arrives as 0."""
+    head = f"u32(pair * u32({traits.tile_spans}) // spans)" if traits.per_head else "u32(0)"
+    out.lines(
+        f"""
+        ptx.mbarrier_expect({barrier}, u32({traits.proj_bytes + traits.token_bytes}), leader)
+        to = u32(proj_tile + stage * u32({traits.proj_bytes}))
+        token = u32(step * u32({STEP}))
+        ptx.tensor_copy(
+            to, proj_map, {barrier}, token, row_block * u32({traits.rows}), u32(0), {head}, u32(0), leader
+        )
+        """
+    )
+    for i in range(traits.tile_spans):
+        out.lines(
+            f"""
+            span = u32(pair * u32({traits.tile_spans}) + u32({i}))
+            head = u32(span // spans)
+            column = u32((span - head * spans) * u32({SPAN}))
+            to = u32(token_tile + stage * u32({traits.token_bytes}) + u32({i * STEP * SPAN_BYTES}))
+            ptx.tensor_copy(to, token_map, {barrier}, column, token, u32(0), head, entry, leader)
+            """
+        )
+
+
+def _emit_clear(out: SourceWriter, traits: CompressTraits) -> None:
+    """Tokens at or beyond the length become 0, since they may be NaN and 0 x NaN is NaN; then the step is full."""
+    out.line("ptx.mbarrier_wait(cleared, u32(0))  # of a block's steps the last alone can be ragged")
+    with out.block(f"for row in range(kept, u32({STEP}))"):
+        for i in range(traits.tile_spans):
+            at = f"u32({i * STEP * SPAN_BYTES}) + u32(row) * u32({SPAN_BYTES}) + lane * u32(4)"
+            out.line(f"ptx.store_shared_word(token_tile + stage * u32({traits.token_bytes}) + {at}, u32(0), u32(1))")
+    out.lines(
+        """
+        ptx.fence_shared()
+        ptx.warp_barrier()
+        ptx.mbarrier_arrive(full + stage * u32(8), leader)
+        """
+    )
+
+
+def _emit_consumer(out: SourceWriter, traits: CompressTraits) -> None:
+    """64 slots of the tile; a step is given back when the products of the next one have been issued."""
+    out.lines(
+        f"""
+        warpgroup = u32(thread >> u32(7))
+        total = cuda.local.array({traits.columns // 2}, dtype=np.float32)
+        for i in range({traits.columns // 2}):
+            total[i] = f32(0.0)
+        stage = u32(0)
+        phase = u32(0)
+        before = u32(0)
+        held = u32(0)
+        """
+    )
+    with out.block("while step < last"):
+        out.lines(
+            f"""
+            ptx.mbarrier_wait(full + stage * u32(8), phase)
+            proj_at = proj_tile + stage * u32({traits.proj_bytes}) + warpgroup * u32({64 * SPAN_BYTES})
+            proj = u64({keys_descriptor()}) | u64(proj_at >> u32(4))
+            tokens = u64({values_descriptor(STEP)}) | u64((token_tile + stage * u32({traits.token_bytes})) >> u32(4))
+            ptx.wgmma_fence()
+            """
+        )
+        for k in range(STEP // 16):
+            out.line(f"product(total, proj + u64({2 * k}), tokens + u64({128 * k}), u32(1))")
+        out.lines(
+            """
+            ptx.wgmma_commit()
+            ptx.wgmma_wait_but_one()
+            ptx.mbarrier_arrive(empty + before * u32(8), leader & held)
+            before = stage
+            held = u32(1)
+            step = u32(step + u32(1))
+            """
+        )
+        emit_advance(out, "stage", "phase", traits.stages)
+    _emit_results(out, traits)
+
+
+def _emit_results(out: SourceWriter, traits: CompressTraits) -> None:
+    """The part of this block: (rows, columns) float32. A lane has two rows, and of every 8 columns two."""
+    row_bytes = 4 * traits.columns
+    out.lines(
+        f"""
+        ptx.wgmma_wait_all()
+        row = u32(thread >> u32(5)) * u32(16) + (lane >> u32(2))
+        to = parts + u64({row_bytes}) * (u64(block) * u64({traits.rows}) + u64(row)) + u64(8) * u64(lane & u32(3))
+        """
+    )
+    with out.block(f"for j in range({traits.columns // 8})"):
+        for row in (0, 1):
+            pair = f"total[4 * j + {2 * row}], total[4 * j + {2 * row + 1}]"
+            out.line(f"ptx.store_reals2(to + u64({8 * row * row_bytes}) + u64(32) * u64(j), {pair}, u32(1))")

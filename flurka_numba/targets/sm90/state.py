@@ -1,0 +1,214 @@
+"""Stage 2: the state of every head, S = phi(K')^T V' and z, its features' sum. Slots are what stage 1 left, or tokens.
+
+A block makes 64 features x 64 values in float32 from its share of the slots. The last block of a state adds up the
+shares, in their order, and writes them in 16 bits, turned round and in the order in which stage 3's products read
+shared memory: a row for each value, features along it, 128-byte swizzle; then rows of z.
+"""
+
+from __future__ import annotations
+
+from flurka_numba.targets.sm90.shape import (
+    CHUNK,
+    SLOTS,
+    STATE_NUMBERS,
+    STATE_SIDE,
+    STATE_THREADS,
+    SUM_ROWS,
+    StateTraits,
+    chunks,
+    state_bytes,
+    state_rows,
+)
+from flurka_numba.targets.sm90.slots import emit_slot_places, emit_slots
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES
+from splat_numba.gen.writer import SourceWriter
+
+PART_POINTERS = ("parts",)
+TOKEN_POINTERS = ("k", "v", "kv_lengths")
+POINTERS = ("states", "shares", "counters")
+PART_COUNTS = ("tiles_k", "tiles", "row_blocks", "pairs_k", "pairs_v")
+COUNTS = ("heads", "slots", "shares_of_state")
+STRIDES = ("k_row", "k_head", "k_batch", "v_row", "v_head", "v_batch")
+ENTRY = "state"
+
+
+def state_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of each."""
+    if traits.parts is None:
+        return (
+            *((name, "l") for name in (*TOKEN_POINTERS, *POINTERS)),
+            *((name, "r") for name in COUNTS),
+            *((name, "l") for name in STRIDES),
+        )
+    return (
+        *((name, "l") for name in (*PART_POINTERS, *POINTERS)),
+        *((name, "r") for name in (*PART_COUNTS, *COUNTS)),
+    )
+
+
+def state_entry(traits: StateTraits) -> Entry:
+    """How the kernel is called."""
+    resident = 1 if traits.splits > 4 else 2  # so many parts in flight take more than 128 registers
+    return Entry(ENTRY, state_parameters(traits), STATE_THREADS, resident, traits.shared_bytes)
+
+
+def render_state(traits: StateTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out = SourceWriter()
+    quotes = '"' * 3
+    slots = f"slots come in {traits.splits} parts" if traits.parts else "slots are tokens"
+    out.lines(
+        f"""
+        {quotes}Slots to the state of every head, generated for feature map {traits.feature_map.name}.
+
+        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {slots}.
+        {quotes}
+
+        import numpy as np
+        from numba import cuda
+
+        from splat_numba.runtime.cuda import intrinsics as ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        """
+    )
+    out.line()
+    out.line()
+    out.line(f"def {ENTRY}({', '.join(name for name, _ in state_parameters(traits))}):")
+    with out.suite():
+        _emit_start(out, traits)
+        emit_slot_places(out, traits)
+        with out.block("while chunk < last"):
+            emit_slots(out, traits)
+            out.line("ptx.block_barrier()")
+            _emit_products(out)
+            out.line("ptx.block_barrier()")
+            out.line(f"chunk = u32(chunk + u32({SLOTS}))")
+        with out.block("if shares_of_state > u32(1)"):
+            _emit_share(out)
+        with out.block("if is_last != u32(0)"):
+            _emit_state(out, traits)
+    return out.text()
+
+
+def _emit_start(out: SourceWriter, traits: StateTraits) -> None:
+    """Which head, features, values and slots; sums of 4 x 4 products and of 4 features a thread."""
+    of_features, of_values = traits.blocks
+    out.lines(
+        f"""
+        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+        feature_tile = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+        value_tile = u32(feature_tile + u32({SLOTS * STATE_SIDE * 4}))
+        thread = ptx.thread_index()
+        state = u32(ptx.block_index() // shares_of_state)
+        share = u32(ptx.block_index() - state * shares_of_state)
+        pair = u32(state // u32({of_features * of_values}))
+        rest = u32(state - pair * u32({of_features * of_values}))
+        feature_block = u32(rest // u32({of_values}))
+        value_block = u32(rest - feature_block * u32({of_values}))
+        entry = u32(pair // heads)
+        head = u32(pair - entry * heads)
+        column = u32((thread & u32(15)) * u32(4))
+        first_feature = u32((thread >> u32(4)) * u32(4))
+        is_last = u32(1)
+        total = cuda.local.array(16, dtype=np.float32)
+        sums = cuda.local.array(4, dtype=np.float32)
+        for i in range(16):
+            total[i] = f32(0.0)
+        for i in range(4):
+            sums[i] = f32(0.0)
+        """
+    )
+
+
+def _emit_products(out: SourceWriter) -> None:
+    """A thread's 4 features times its 4 values, slot by slot."""
+    with out.block(f"for slot in range({SLOTS})"):
+        at = f"u32({STATE_SIDE * 4}) * u32(slot)"
+        out.line(f"a_0, a_1, a_2, a_3 = ptx.load_shared_reals4(feature_tile + {at} + u32(4) * first_feature)")
+        out.line(f"b_0, b_1, b_2, b_3 = ptx.load_shared_reals4(value_tile + {at} + u32(4) * column)")
+        for i in range(4):
+            out.line(f"sums[{i}] += a_{i}")
+            for j in range(4):
+                out.line(f"total[{4 * i + j}] += a_{i} * b_{j}")
+
+
+def _emit_share(out: SourceWriter) -> None:
+    """Leave this block's share; who comes last adds up all of them in their order, which is the same at every run."""
+    out.lines(
+        f"""
+        share_at = shares + u64({4 * STATE_NUMBERS}) * (u64(state) * u64(shares_of_state))
+        to = share_at + u64({4 * STATE_NUMBERS}) * u64(share) + u64(80) * u64(thread)
+        for i in range(4):
+            at = to + u64(16) * u64(i)
+            ptx.store_reals4(at, total[4 * i], total[4 * i + 1], total[4 * i + 2], total[4 * i + 3], u32(1))
+        ptx.store_reals4(to + u64(64), sums[0], sums[1], sums[2], sums[3], u32(1))
+        ptx.fence_device()
+        ptx.block_barrier()
+        first = u32(1) if thread == u32(0) else u32(0)
+        count = ptx.fetch_add(counters + u64(4) * u64(state), u32(1), first) + u32(1)
+        ptx.store_shared_word(feature_tile, u32(1) if count == shares_of_state else u32(0), first)
+        ptx.block_barrier()
+        is_last = ptx.load_shared_word(feature_tile)
+        """
+    )
+    with out.block("if is_last != u32(0)"):
+        out.lines(
+            f"""
+            ptx.store_word(counters + u64(4) * u64(state), u32(0), first)  # as it was, for the next launch
+            ptx.fence_device()
+            for i in range(16):
+                total[i] = f32(0.0)
+            for i in range(4):
+                sums[i] = f32(0.0)
+            for other in range(shares_of_state):
+                at = share_at + u64({4 * STATE_NUMBERS}) * u64(other) + u64(80) * u64(thread)
+                for i in range(4):
+                    a, b, c, d = ptx.load_reals4(at + u64(16) * u64(i))
+                    total[4 * i] += a
+                    total[4 * i + 1] += b
+                    total[4 * i + 2] += c
+                    total[4 * i + 3] += d
+                a, b, c, d = ptx.load_reals4(at + u64(64))
+                sums[0] += a
+                sums[1] += b
+                sums[2] += c
+                sums[3] += d
+            """
+        )
+
+
+def _emit_state(out: SourceWriter, traits: StateTraits) -> None:
+    """Two features in a word, to where a lane of stage 3 has them: see apply.py for both orders.
+
+    Features 4 a to 4 a + 3 of a chunk stand at 16 (a % 2) + 2 (a // 2), the second two of them 8 further on; values
+    4 b to 4 b + 3 in rows 16 (b % 2) + 2 (b // 2), the second two of them 8 further on.
+    """
+    out.lines(
+        f"""
+        a = u32(first_feature >> u32(2))
+        b = u32(column >> u32(2))
+        place = u32((a >> u32(3)) * u32({CHUNK}) + (a & u32(1)) * u32(16) + ((a & u32(7)) >> u32(1)) * u32(2))
+        first_row = u32((b >> u32(3)) * u32({CHUNK}) + (b & u32(1)) * u32(16) + ((b & u32(7)) >> u32(1)) * u32(2))
+        first_row = u32(first_row + value_block * u32({STATE_SIDE}))
+        to = states + u64({state_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
+        to = to + u64({state_rows(traits.value_dim) * SPAN_BYTES}) * u64(feature_block)
+        """
+    )
+    values = CHUNK * chunks(traits.value_dim)
+    for j in range(4):
+        out.line(f"row = u32(first_row + u32({8 * (j // 2) + j % 2}))")
+        when = "u32(1)" if traits.value_dim % STATE_SIDE == 0 else f"u32(1) if row < u32({values}) else u32(0)"
+        _emit_row(out, traits, [f"total[{4 * i + j}]" for i in range(4)], when)
+    out.line(f"row = u32(u32({values}) + b)")
+    first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
+    _emit_row(out, traits, [f"sums[{i}]" for i in range(4)], first)
+
+
+def _emit_row(out: SourceWriter, traits: StateTraits, numbers: list[str], when: str) -> None:
+    """Four features of one row."""
+    for half in (0, 1):
+        word = f"ptx.pack_{traits.dtype}({numbers[2 * half]}, {numbers[2 * half + 1]})"
+        at = f"((u32(2) * (place + u32({8 * half}))) ^ ((row & u32(7)) << u32(4)))"
+        out.line(f"ptx.store_word(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {word}, {when})")

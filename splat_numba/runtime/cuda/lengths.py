@@ -1,0 +1,39 @@
+"""Key lengths as the kernels want them: int32 on the device, one a batch entry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.runtime.cuda.arrays import Framework, GpuArray, check_same_device
+from splat_numba.runtime.cuda.copies import move
+from splat_numba.runtime.cuda.device import Device
+from splat_numba.runtime.cuda.launch import is_capturing
+from splat_numba.runtime.cuda.tables import pool
+
+
+def place_host_lengths(lengths: NDArray[Any], target: Device, stream: int) -> int:
+    """The address of checked key lengths that came from the host."""
+    words = lengths.astype(np.int32)
+    slots = pool(target, 1 << max(words.nbytes - 1, 127).bit_length())
+    with target.current():
+        return slots.get(("lengths", words.tobytes()), lambda: words, lambda: is_capturing(stream))
+
+
+def place_device_lengths(
+    kv_lengths: Any, batch: int, target: Device, framework: Framework, like: Any, stream: int
+) -> tuple[int, Any]:
+    """The address of key lengths that are on the device, int32 or int64 (batch,), and what keeps them there."""
+    found = framework.describe("kv_lengths", kv_lengths)
+    check_same_device({"q": GpuArray(0, (), (), "", target.ordinal, ""), "kv_lengths": found})
+    if found.dtype == "int32" and (found.strides == (4,) or batch <= 1):
+        return found.pointer, kv_lengths
+    fresh = framework.empty((batch,), "int32", like)
+    place = framework.key(fresh)[0]
+    with target.current():
+        strides = (0, 0, 0, found.strides[0])
+        types = ("<i4", "<i8" if found.dtype == "int64" else "<i4")
+        move(place, (0, 0, 0, 4), found.pointer, strides, (1, 1, 1, batch), stream, types)
+    return place, fresh

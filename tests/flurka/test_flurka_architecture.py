@@ -1,0 +1,92 @@
+"""Who may import whom in flurka_numba, what it may use of splat_numba, and what an import costs."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import flurka_numba
+from tests.import_layers import check_layers, imports_of, python
+
+ROOT = Path(flurka_numba.__file__).parent
+
+# A module imports only from its own part and from parts with a lower number. A new top-level part needs a line here.
+LAYERS = {
+    "expressions": 0,
+    "feature_maps": 1,
+    "problem": 2,
+    "checks": 3,
+    "regime": 3,
+    "reference": 4,
+    "executor": 4,
+    "cpu_intrinsics": 5,
+    "operands": 5,
+    "targets": 6,
+    "cpu_stages": 7,
+    "cpu_gradients": 8,
+    "cpu_kernel": 9,
+    "gpu_plan": 7,
+    "gpu_forward": 8,
+    "gpu_call": 9,
+    "gpu_kernel": 10,
+    "emulated_kernel": 11,
+    "backends": 12,
+    "api": 13,
+    "layer_parameters": 13,
+    "layer": 14,
+    "__init__": 15,
+}
+MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
+PURE = ["expressions.py", "feature_maps.py", "problem.py", "checks.py", "regime.py", "reference.py"]
+# Of splat_numba: what knows nothing of masks. Its public attention as well, in the last stage of low-rank on a GPU.
+SHARED = ("errors", "settings", "gen.writer", "gen.instructions", "gen.machine", "runtime")
+GPU_SHARED = ("gen.entry", "gen.boxes", "gen.targets.sm90", "emulator")
+HEAVY = ["numba", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_go_down_the_layers_only(path):
+    check_layers(ROOT, path, LAYERS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_only_the_shared_parts_of_splat_numba_are_used(path):
+    for name in imports_of(ROOT / path):
+        package, _, inner = name.partition(".")
+        if package != "splat_numba":
+            continue
+        on_gpu = path.name.startswith(("gpu_", "emulated_")) or "sm90" in path.parts
+        allowed = SHARED + GPU_SHARED if on_gpu else SHARED
+        shared = any(inner == part or inner.startswith(f"{part}.") for part in allowed)
+        assert shared or (on_gpu and name == "splat_numba"), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_oracle_and_the_checks_need_numpy_and_the_standard_library_only(name):
+    allowed = {"flurka_numba", "splat_numba", "numpy", *sys.stdlib_module_names}
+    assert {full.split(".")[0] for full in imports_of(ROOT / name)} <= allowed
+
+
+def test_every_folder_with_modules_is_a_package():
+    folders = {path.parent for path in MODULES}
+    assert {str(folder) for folder in folders if not (ROOT / folder / "__init__.py").exists()} == set()
+
+
+def test_no_module_is_taken_for_numba_cudas_own():
+    names = ["flurka_numba." + ".".join(path.with_suffix("").parts) for path in MODULES]
+    assert [name for name in names if "numba.cuda" in name] == []
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert python(f"import sys, flurka_numba; print([name for name in {HEAVY} if name in sys.modules])") == "[]"
+
+
+def test_the_oracle_works_where_numba_is_missing():
+    code = """
+import sys
+sys.modules["numba"] = None
+import numpy as np
+from flurka_numba import reference
+print(reference.attention(np.ones((2, 3)), np.ones((4, 3)), np.ones((4, 5)), np.ones((2, 4)) / 4).shape)
+"""
+    assert python(code) == "(2, 5)"

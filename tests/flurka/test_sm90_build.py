@@ -1,0 +1,100 @@
+"""The texts of the GPU's stages compiled for sm_90a, without a GPU: no spills, no warnings, registers as planned."""
+
+import ast
+
+import pytest
+
+from flurka_numba.feature_maps import resolve
+from flurka_numba.gpu_plan import forward_plan, shares_of_state, slot_groups, spans_of_tile, token_splits
+from flurka_numba.problem import Problem
+from splat_numba.gen.machine import Gpu
+from splat_numba.runtime.source import KernelSource
+from splat_numba.settings import current
+from tests.flurka.strategies import MAPS
+
+GPU = Gpu()
+
+
+def problem(method="flurka", rank=256, head_dim=64, value_dim=64, phi="elu", **changes):
+    feature_map, eps = resolve(MAPS[phi], None)
+    values = {
+        "method": method, "batch": 1, "heads": 16, "seq_q": 65536, "seq_kv": 65536, "dtype": "bfloat16",
+        "per_head_proj": False, "shared_proj": False, "ragged": False, "scale": 1.0, **changes,
+    }  # fmt: skip
+    return Problem(
+        rank=rank, head_dim=head_dim, value_dim=value_dim, features=head_dim, feature_map=feature_map, eps=eps, **values
+    )
+
+
+PROBLEMS = {
+    "usual": problem(),
+    "float16, ragged": problem(dtype="float16", ragged=True, batch=2),
+    "kernel": problem("kernel"),
+    "kernel, ragged": problem("kernel", ragged=True, batch=2, head_dim=80, value_dim=20),
+    "low rank": problem("low_rank"),
+    "rank 128": problem(rank=128),
+    "rank 64": problem(rank=64, head_dim=80, value_dim=48),
+    "rank 512, wide": problem(rank=512, head_dim=128, value_dim=128),
+    "widest": problem(head_dim=256, value_dim=256, per_head_proj=True, heads=4),
+    "widest values": problem(head_dim=64, value_dim=256, rank=64),
+    "softplus": problem(phi="softplus"),
+    "corners": problem(phi="corners"),
+}
+
+
+@pytest.mark.parametrize("one", PROBLEMS.values(), ids=PROBLEMS)
+def test_every_stage_compiles_without_spills_and_warnings(one):
+    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
+    pytest.importorskip("cuda.core", reason="needs the extra cuda")
+    from splat_numba.runtime.cuda.build import build
+
+    for stage in forward_plan(one, GPU.multiprocessors).stages:
+        report = build(KernelSource.of(stage.name, stage.render()), stage.entry, current()).report
+        assert (report.spill_bytes, report.warnings) == (0, ()), (stage.name, report.log)
+        assert report.shared_bytes <= GPU.shared_bytes
+        assert report.registers * stage.entry.threads * stage.entry.blocks <= GPU.registers
+
+
+@pytest.mark.parametrize("one", PROBLEMS.values(), ids=PROBLEMS)
+def test_texts_are_pure_and_take_the_parameters_of_their_entries(one):
+    first, second = forward_plan(one, GPU.multiprocessors), forward_plan(one, GPU.multiprocessors)
+    for stage, again in zip(first.stages, second.stages, strict=True):
+        text = stage.render()
+        assert text == again.render()
+        function = next(node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef))
+        assert function.name == stage.entry.name
+        assert [one.arg for one in function.args.args] == [name for name, _ in stage.entry.parameters]
+
+
+def test_lengths_and_ranks_do_not_change_texts_of_stage_3():
+    long, short = (forward_plan(problem(seq_q=n, rank=rank), 132) for n, rank in ((65536, 256), (100, 64)))
+    assert long.stages[-1].render() == short.stages[-1].render()
+
+
+@pytest.mark.parametrize(
+    ("rank", "groups"), [(1, 1), (64, 1), (65, 2), (128, 2), (192, 3), (256, 4), (320, 3), (512, 4), (576, 3)]
+)
+def test_slot_groups(rank, groups):
+    assert slot_groups(rank) == groups
+
+
+def test_spans_of_a_tile_are_of_one_head_where_heads_have_their_own_projections():
+    assert spans_of_tile(problem(), 4) == 2
+    assert spans_of_tile(problem(), 1) == 4
+    assert spans_of_tile(problem(heads=1), 1) == 1
+    assert spans_of_tile(problem(per_head_proj=True), 1) == 1
+    assert spans_of_tile(problem(per_head_proj=True, head_dim=256, value_dim=128), 1) == 2
+
+
+def test_splits_fill_the_gpu_once():
+    assert token_splits(16, 1024, 132) == 8  # 128 of 132 multiprocessors
+    assert token_splits(64, 128, 132) == 2
+    assert token_splits(1, 3, 132) == 3
+    assert token_splits(1000, 100, 132) == 1
+
+
+def test_shares_of_a_state():
+    assert shares_of_state(16, 256, 32, 132) == 8
+    assert shares_of_state(16, 65536, 128, 132) == 16
+    assert shares_of_state(500, 65536, 128, 132) == 1
+    assert shares_of_state(1, 0, 128, 132) == 1
