@@ -1,5 +1,6 @@
 """SIMD that feature maps need beside splat_numba.runtime's: square roots, exponents, and register tiles from memory."""
 
+# ruff: noqa: ARG001, ARG005 - Numba calls intrinsics and their code generators with a fixed signature
 from __future__ import annotations
 
 from typing import Any

@@ -15,7 +15,7 @@ from flurka_numba.executor import Executor
 from flurka_numba.operands import Operands, export_gradients, export_out, import_call, import_dout
 from flurka_numba.problem import Call, Problem
 from flurka_numba.targets.cpu.plan import FORWARD, CpuPlan, make_plan
-from flurka_numba.targets.cpu.text import render
+from flurka_numba.targets.cpu.text import entries, render
 from splat_numba.runtime.compile import Compiled, compile_source, dump
 from splat_numba.runtime.device import cores, machine
 from splat_numba.runtime.lanes import STORED
@@ -33,11 +33,11 @@ def compiled_for(plan: CpuPlan, settings: Settings) -> Compiled:
     """Machine code of a plan, remembered. Raises CompileError."""
     source = source_of(plan)
     dump(source, asdict(plan), settings)
-    return compile_source(source, signatures(plan, source.text), settings)
+    return compile_source(source, signatures(plan), settings)
 
 
-def signatures(plan: CpuPlan, text: str) -> dict[str, Any]:
-    """Of the entry functions in a text: the caller's arrays at any strides, read-only ones welcome."""
+def signatures(plan: CpuPlan) -> dict[str, Any]:
+    """Of the entry functions of a plan: the caller's arrays at any strides, read-only ones welcome."""
     compute = STORED[plan.compute_dtype]
     tokens, proj = (types.Array(STORED[plan.dtype], axes, "A", readonly=True) for axes in (4, 3))
     rows = types.Array(STORED[plan.key_dtype], 4, "A", readonly=True)
@@ -45,7 +45,7 @@ def signatures(plan: CpuPlan, text: str) -> dict[str, Any]:
     out, written = types.Array(STORED[plan.dtype], 4, "A"), types.Array(compute, 4, "A")
     stabs, tops, heads, splits = (types.Array(compute, axes, "C") for axes in (2, 3, 4, 5))
     kept = group = types.int64
-    entries = {
+    arguments = {
         "fold": (splits, heads),
         "compress": (tokens, proj, lengths, splits, group),
         "largest_key": (rows, heads, lengths, kept, tops),
@@ -57,7 +57,7 @@ def signatures(plan: CpuPlan, text: str) -> dict[str, Any]:
         "project_gradient": (tokens, heads, lengths, tops),
     }
     work = (types.int64, types.int64)
-    return {name: types.int64(*work, *entry) for name, entry in entries.items() if f"\ndef {name}(" in text}
+    return {name: types.int64(*work, *arguments[name]) for name in entries(plan)}
 
 
 def kernels_for(problem: Problem, wants: tuple[str, ...], settings: Settings) -> Kernels:
@@ -78,7 +78,7 @@ class CpuExecutor:
         return export_out(call, operands)
 
     def attend_vjp(self, call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-        """As attend, and the function from dout to gradients; it keeps what the forward pass made of keys and values."""
+        """As attend, and the function from dout to gradients, which keeps what was made of keys and values."""
         operands, absorbed = self._attend(call)
 
         def vjp(dout: Any) -> tuple[Any, ...]:

@@ -57,9 +57,10 @@ class Kernels:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Of a linear feature map u = x w: w (batch or 1, heads or 1, head_dim, part), its last column blocks repeating the
-    first column beyond ``kept``; w_t: its transpose, zero there. Empty for elementwise maps, which keep head_dim features.
-    features: of a row, padded.
+    """Of a feature map that begins with u = x w; empty for elementwise maps.
+
+    w: (batch or 1, heads or 1, head_dim, part), its first column repeated beyond the ``kept`` ones. w_t: the transpose,
+    zero there. kept: head_dim for elementwise maps. features: of a row, padded; rfa has two parts.
     """
 
     w: NDArray[Any]
@@ -72,8 +73,8 @@ class Weights:
 class Absorbed:
     """What the forward pass leaves for gradients.
 
-    keys, values: the rows that were absorbed, tokens or slots; lengths: how many of them. stabs: (batch, heads), favor's.
-    state: (batch, heads, features, value_dims); sums: (batch, heads, 1, features).
+    keys, values: the rows that were absorbed, tokens or slots; lengths: how many of them. stabs: (batch, heads), of
+    favor. state: (batch, heads, features, value_dims); sums: (batch, heads, 1, features).
     """
 
     keys: NDArray[Any]

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,11 @@ class TestDiskCache:
         found = build(source(), ENTRY, Settings(cache=False, cache_dir=tmp_path / "cache"))
         assert (found.path, found.cached) == (None, False)
         assert list(tmp_path.iterdir()) == []
+
+    def test_one_text_with_other_launch_bounds_is_another_entry(self, tmp_path):
+        first = built(tmp_path / "cache")
+        other = build(source(), replace(ENTRY, blocks=ENTRY.blocks + 1), Settings(cache_dir=tmp_path / "cache"))
+        assert (first.cached, other.cached) == (False, False)
 
     def test_nothing_is_left_beside_the_entry(self, tmp_path):
         first = built(tmp_path / "cache")

@@ -7,7 +7,8 @@ order, so that results are the same bits for any number of threads.
 from __future__ import annotations
 
 from flurka_numba.targets.cpu.plan import CpuPlan
-from flurka_numba.targets.cpu.prelude import FUNCTION, block, emit_keep, emit_scratch, emit_strides, place
+from flurka_numba.targets.cpu.prelude import FUNCTION, emit_keep, emit_scratch, emit_strides, place
+from flurka_numba.targets.cpu.rows import emit_stage
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -17,7 +18,7 @@ def emit_compress(out: SourceWriter, plan: CpuPlan) -> None:
     with out.function(
         FUNCTION,
         "compress(first, last, source, proj, lengths, partial, group)",
-        "partial[batch, head, split] = proj source; an item is a split and the ``group`` heads that share a projection.",
+        "partial[batch, head, split] = proj source; an item is a split and ``group`` heads that share a projection.",
     ):
         emit_strides(out, plan.dtype, "source")
         emit_strides(out, plan.dtype, "proj", axes=3)
@@ -26,6 +27,7 @@ def emit_compress(out: SourceWriter, plan: CpuPlan) -> None:
             batches, heads, seq, dim = source.shape
             slots, groups = proj.shape[1], -(-heads // group)
             splits, slots_padded, dims = partial.shape[2:]
+            size = slots_padded * dims
             share = -(-seq // (splits * {tile})) * {tile}  # tokens of a split, in whole tiles
             """
         )
@@ -39,16 +41,17 @@ def emit_compress(out: SourceWriter, plan: CpuPlan) -> None:
                 stop = min(lengths[batch], split * share + share)
                 """
             )
-            total = block("partial", ["batch", "head", "split"], "slots_padded", "dims")
+            total = "address(partial, ((batch * heads + head) * splits + split) * size)"
             with out.block("for head in range(heads_from, heads_to)"):
-                out.line(f"clear({total}, slots_padded * dims)")
+                out.line(f"clear({total}, size)")
             with out.block(f"for token in range(split * share, stop, {tile})"):
                 out.line(f"count = min({tile}, stop - token)")
                 emit_stage_proj(out, plan, "heads_from % proj.shape[0]")
                 with out.block("for head in range(heads_from, heads_to)"):
                     emit_stage(out, plan.dtype, "source", "tokens", "dim", "dims")
+                    out.line(f"total = {total}")
                     factors = f"weights, {apart}, 1, slots_padded, count, tokens"
-                    out.line(f"multiply_onto({factors}, dims, {total}, dims)")
+                    out.line(f"multiply_onto({factors}, dims, total, dims)")
         emit_keep(out)
 
 
@@ -58,13 +61,7 @@ def emit_stage_proj(out: SourceWriter, plan: CpuPlan, which: str) -> None:
     out.line(f"stage_{plan.dtype}({columns}, slots, count, weights, {plan.proj_apart})")
 
 
-def emit_stage(out: SourceWriter, dtype: str, source: str, tile: str, dim: str, dims: str) -> None:
-    """``count`` rows, from ``token`` on, of a head."""
-    rows = f"{place(source, 'batch', 'head', 'token')}, {source}_at[2], {source}_at[3]"
-    out.line(f"stage_{dtype}({rows}, count, {dim}, {tile}, {dims})")
-
-
-def emit_fold(out: SourceWriter) -> None:
+def emit_fold(out: SourceWriter, _plan: CpuPlan) -> None:
     """fold: the sum of the splits."""
     with out.function(FUNCTION, "fold(first, last, partial, total)", "total[item] = the splits of a head, in order."):
         out.line("splits, size = partial.shape[2], partial.shape[3] * partial.shape[4]")

@@ -1,10 +1,12 @@
-"""Text of a row's denominator."""
+"""Text of a row's denominator, and of the gradient through it."""
 
 from __future__ import annotations
 
 from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION
 from splat_numba.gen.writer import SourceWriter
+
+EACH_FEATURE = "for place in range(0, features, WIDTH)"
 
 
 def emit_divide(out: SourceWriter, plan: CpuPlan) -> None:
@@ -19,7 +21,7 @@ def emit_divide(out: SourceWriter, plan: CpuPlan) -> None:
         out.block("for row in range(rows)"),
     ):
         out.line("here, total = advance(phi, row * features), splat(real(0.0))")
-        with out.block("for place in range(0, features, WIDTH)"):
+        with out.block(EACH_FEATURE):
             out.line("total = fma(load(here, place), load(sums, place), total)")
         out.line("weight = add_lanes(total)")
         _emit_divisor(out, plan)
@@ -36,5 +38,25 @@ def _emit_divisor(out: SourceWriter, plan: CpuPlan) -> None:
         out.line("divisor = weight")
     else:
         out.line(f"free = abs(weight) > real({plan.eps!r})")
-        out.line(f"guard = real({-plan.eps!r} if weight < real(0.0) else {plan.eps!r})")
+        out.line(f"guard = real({-plan.eps!r}) if weight < real(0.0) else real({plan.eps!r})")
         out.line("divisor = weight if free else guard")
+
+
+def emit_fall(out: SourceWriter, _plan: CpuPlan) -> None:
+    """fall: the gradient through the denominator."""
+    with (
+        out.function(
+            FUNCTION,
+            "fall(phi, dphi, sums, slope, rows, features, dsums)",
+            "dphi[row] += delta sums and dsums += delta phi[row], delta = -slope[row] * (phi[row] . dphi[row]).",
+        ),
+        out.block("for row in range(rows)"),
+    ):
+        out.line("here, there = advance(phi, row * features), advance(dphi, row * features)")
+        out.line("total = splat(real(0.0))")
+        with out.block(EACH_FEATURE):
+            out.line("total = fma(load(here, place), load(there, place), total)")
+        out.line("delta = splat(-add_lanes(total) * element(slope, row))")
+        with out.block(EACH_FEATURE):
+            out.line("store(there, place, fma(delta, load(sums, place), load(there, place)))")
+            out.line("store(dsums, place, fma(delta, load(here, place), load(dsums, place)))")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from flurka_numba.targets.cpu.plan import CpuPlan
 from splat_numba.gen.writer import SourceWriter
 
 INLINE = '@njit(nogil=True, error_model="numpy", forceinline=True)'
@@ -23,8 +24,9 @@ HALF_PI = {
 SMALLEST_NORMAL = {"float32": (2.0**-126, 24), "float64": (2.0**-1022, 53)}
 
 
-def emit_exp(out: SourceWriter, dtype: str) -> None:
+def emit_exp(out: SourceWriter, plan: CpuPlan) -> None:
     """exp(x) of a vector; NaN stays NaN."""
+    dtype = plan.compute_dtype
     low, high = EXP_RANGE[dtype]
     with out.function(INLINE, "exp(x)", "e**x: 2 to a whole power from exponent bits, times a polynomial."):
         out.line(f"low, high = {_splat(low)}, {_splat(high)}")
@@ -36,8 +38,9 @@ def emit_exp(out: SourceWriter, dtype: str) -> None:
         out.line(f"return select(low > x, {_splat(0.0)}, select(x > high, splat(real(np.inf)), p))")
 
 
-def emit_log(out: SourceWriter, dtype: str) -> None:
+def emit_log(out: SourceWriter, plan: CpuPlan) -> None:
     """log(x) of a vector: -inf at 0, NaN below."""
+    dtype = plan.compute_dtype
     smallest, bits = SMALLEST_NORMAL[dtype]
     with out.function(INLINE, "log(x)", "Natural logarithm: the exponent bits, and a series for the rest."):
         out.line(f"small = {_splat(smallest)} > x")
@@ -57,8 +60,9 @@ def emit_log(out: SourceWriter, dtype: str) -> None:
         out.line(f"return select({_splat(0.0)} > x, splat(real(np.nan)), select(x == x, p, x))")
 
 
-def emit_sine_cosine(out: SourceWriter, dtype: str) -> None:
+def emit_sine_cosine(out: SourceWriter, plan: CpuPlan) -> None:
     """sine_cosine(x) of a vector. Arguments beyond some thousands lose digits, as their own rounding makes them."""
+    dtype = plan.compute_dtype
     docstring = "(sin x, cos x): quarter turns taken off, then polynomials; which is which depends on the quarter."
     with out.function(INLINE, "sine_cosine(x)", docstring):
         out.line(f"whole = floor(fma(x, {_splat(2.0 / math.pi)}, {_splat(0.5)}))")
@@ -77,13 +81,10 @@ def emit_sine_cosine(out: SourceWriter, dtype: str) -> None:
         out.line("return sign * select(odd, cosine, sine), sign * select(odd, minus, cosine)")
 
 
-def emit_larger(out: SourceWriter, _dtype: str) -> None:
+def emit_larger(out: SourceWriter, _plan: CpuPlan) -> None:
     """larger(a, b), as np.maximum."""
     with out.function(INLINE, "larger(a, b)", "The larger number; NaN where either is."):
         out.line("return select(a > b, a, select(a == a, b, a))")
-
-
-EMITTERS = {"exp": emit_exp, "log": emit_log, "maximum": emit_larger, "sine_cosine": emit_sine_cosine}
 
 
 def _splat(value: float) -> str:

@@ -11,7 +11,7 @@ _OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 def render(node: ast.expr) -> str:
     """Text of a checked expression in vectors of the same names; both sides of a condition are computed."""
     match node:
-        case ast.Constant(value=value):
+        case ast.Constant(value=int() | float() as value):
             return f"splat(real({float(value)!r}))"
         case ast.Name(id=word):
             return word

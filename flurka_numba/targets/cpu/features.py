@@ -115,7 +115,7 @@ def emit_inverse_norm(out: SourceWriter) -> None:
     out.line("inverse = splat(real(1.0 / math.sqrt(square) if square != real(0.0) else 0.0))")
 
 
-def emit_largest(out: SourceWriter, plan: CpuPlan) -> None:
+def emit_largest(out: SourceWriter, _plan: CpuPlan) -> None:
     """largest_of: what favor's stabiliser of the keys is the maximum of."""
     docstring = "The largest u = x w of all rows; phi is overwritten."
     with out.function(FUNCTION, f"largest_of(tokens, phi, w, rows, {SIZES})", docstring):

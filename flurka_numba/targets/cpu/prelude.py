@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from flurka_numba.problem import ITEMSIZE
 from flurka_numba.targets.cpu.plan import CpuPlan
 from splat_numba.gen.writer import SourceWriter
@@ -13,15 +11,17 @@ FUNCTION = '@njit(nogil=True, error_model="numpy")'
 
 def emit_head(out: SourceWriter, plan: CpuPlan) -> None:
     """Docstring, imports, and the names ``real``, WIDTH and those of the vector functions."""
-    name = plan.feature_map if isinstance(plan.feature_map, str) else f"{plan.feature_map.name}: {plan.feature_map.source}"
+    name = (
+        plan.feature_map if isinstance(plan.feature_map, str) else f"{plan.feature_map.name}: {plan.feature_map.source}"
+    )
     quotes = '"' * 3
     wants = ", ".join(plan.wants) if plan.wants == ("out",) else f"gradients of {', '.join(plan.wants)}"
     out.lines(
         f"""
         {quotes}{plan.method} attention, {plan.dtype}, features {name}; {wants}; any sizes; target cpu.
 
-        Entry functions take ranges first .. last - 1 of their work items, which are independent of each other. Arrays that
-        are not the caller's are contiguous, their last two axes padded with zeros to multiples of {plan.unit}.
+        Entry functions take ranges first .. last - 1 of their work items, which are independent of each other. Arrays
+        that are not the caller's are contiguous, their last two axes padded to multiples of {plan.unit}.
         {quotes}
 
         import math
@@ -68,14 +68,16 @@ def emit_keep(out: SourceWriter) -> None:
 
 
 def place(array: str, *indices: str) -> str:
-    """Text of a pointer to array[indices]; "0" for an axis at its beginning."""
+    """Text of a pointer to array[indices] of a caller's array; "0" for an axis at its beginning."""
     steps = [f"{index} * {array}_at[{axis}]" for axis, index in enumerate(indices) if index != "0"]
     return f"address({array}, {' + '.join(steps)})"
 
 
-def block(array: str, indices: Sequence[str], *sizes: str) -> str:
-    """Text of a pointer to the block array[indices] of a contiguous array, whose last axes have these sizes."""
-    number = indices[0]
-    for axis, index in enumerate(indices[1:], 1):
-        number = f"({number} * {array}.shape[{axis}] + {index})"
-    return f"address({array}, {' * '.join([number, *sizes])})"
+def item_block(array: str, *sizes: str) -> str:
+    """Text of a pointer to block number ``item`` of a contiguous array, of these sizes."""
+    return f"address({array}, item * {' * '.join(sizes)})"
+
+
+def head_block(array: str, *sizes: str) -> str:
+    """Text of a pointer to the block of (batch, head) in a contiguous array, of these sizes."""
+    return f"address({array}, (batch * heads + head) * {' * '.join(sizes)})"

@@ -1,64 +1,72 @@
-"""The whole text of a plan."""
+"""The whole text of a plan: its entry functions, and before them whatever these call."""
 
 from __future__ import annotations
 
-from flurka_numba.targets.cpu import attend, compress, divide, expand, features, gradients, prelude, slopes, tiles
+import re
+from collections.abc import Callable
+from functools import partial
+
+from flurka_numba.targets.cpu import attend, compress, divide, elementary, expand, features, gradients, slopes, tiles
 from flurka_numba.targets.cpu.plan import CpuPlan
+from flurka_numba.targets.cpu.prelude import emit_head
 from splat_numba.gen.writer import SourceWriter
+
+Emit = Callable[[SourceWriter, CpuPlan], None]
+
+# By name, in the order of a text: a function calls only what stands before it.
+HELPERS: dict[str, Emit] = {
+    **{f"stage_{dtype}": partial(tiles.emit_stage, dtype=dtype) for dtype in tiles.DTYPES},
+    **{f"store_{dtype}": partial(tiles.emit_store, dtype=dtype) for dtype in tiles.DTYPES},
+    "padded": tiles.emit_padded,
+    "clear": tiles.emit_clear,
+    "add_rows": tiles.emit_add_rows,
+    "spread_row": tiles.emit_spread_row,
+    "scale_rows": tiles.emit_scale_rows,
+    "multiply": partial(tiles.emit_multiply, onto=False),
+    "multiply_onto": partial(tiles.emit_multiply, onto=True),
+    "exp": elementary.emit_exp,
+    "log": elementary.emit_log,
+    "larger": elementary.emit_larger,
+    "sine_cosine": elementary.emit_sine_cosine,
+    "divide": divide.emit_divide,
+    "features_of": partial(features.emit_features, side="query"),
+    "query_features": partial(features.emit_features, side="query"),
+    "key_features": partial(features.emit_features, side="key"),
+    "largest_of": features.emit_largest,
+    "slopes_of": slopes.emit_slopes,
+    "fall": divide.emit_fall,
+}
+
+
+def entries(plan: CpuPlan) -> dict[str, Emit]:
+    """The entry functions of a plan's text, by name, in the order they are run in."""
+    if plan.gradients:
+        found: dict[str, Emit] = {"query_gradient": gradients.emit_query_gradient, "fold": compress.emit_fold}
+        if plan.method != "low_rank":
+            found["key_gradient"] = gradients.emit_key_gradient
+        if plan.method != "kernel":
+            found |= {"expand": expand.emit_expand, "project_gradient": expand.emit_project_gradient}
+        return found
+    found = {} if plan.method == "kernel" else {"compress": compress.emit_compress}
+    found["fold"] = compress.emit_fold
+    if plan.feature_map == "favor":
+        found["largest_key"] = attend.emit_largest_key
+    if plan.method != "low_rank":
+        found["absorb"] = attend.emit_absorb
+    return found | {"attend": attend.emit_attend}
 
 
 def render(plan: CpuPlan) -> str:
     """Python source of the kernels of a plan, forward or of gradients. Pure and deterministic."""
+    body = _written(plan, *entries(plan).values())
+    for name, emit in reversed(HELPERS.items()):
+        if re.search(rf"\b{name}\(", body):
+            body = _written(plan, emit) + "\n\n" + body
+    return _written(plan, emit_head) + "\n\n" + body
+
+
+def _written(plan: CpuPlan, *emitters: Emit) -> str:
     out = SourceWriter()
-    prelude.emit_head(out, plan)
-    _emit_tiles(out, plan)
-    features.emit_elementary(out, plan)
-    divide.emit_divide(out, plan)
-    features.emit_features(out, plan, "query")
-    if plan.feature_map == "favor":
-        features.emit_features(out, plan, "key")
-    if plan.gradients:
-        _emit_gradients(out, plan)
-    else:
-        _emit_forward(out, plan)
-    return out.text()
-
-
-def _emit_tiles(out: SourceWriter, plan: CpuPlan) -> None:
-    """What every text needs of tiles."""
-    for dtype in dict.fromkeys((plan.dtype, plan.key_dtype)):
-        tiles.emit_stage(out, dtype)
-    tiles.emit_store_rows(out, plan.result_dtype)
-    tiles.emit_scale_rows(out)
-    tiles.emit_padded(out, plan.unit)
-    tiles.emit_clear(out)
-    tiles.emit_multiply(out, plan.rows, onto=False)
-    tiles.emit_multiply(out, plan.rows, onto=True)
-
-
-def _emit_forward(out: SourceWriter, plan: CpuPlan) -> None:
-    """Entry functions: compress and fold, largest_key, absorb, attend."""
-    compress.emit_fold(out)
-    if plan.method != "kernel":
-        compress.emit_compress(out, plan)
-    if plan.method != "low_rank":
-        if plan.feature_map == "favor":
-            features.emit_largest(out)
-            attend.emit_largest_key(out, plan)
-        tiles.emit_add_rows(out)
-        attend.emit_absorb(out, plan)
-    attend.emit_attend(out, plan)
-
-
-def _emit_gradients(out: SourceWriter, plan: CpuPlan) -> None:
-    """Entry functions: query_gradient and fold, key_gradient, expand and project_gradient."""
-    slopes.emit_slopes(out, plan)
-    gradients.emit_fall(out)
-    gradients.emit_query_gradient(out, plan)
-    compress.emit_fold(out)
-    if plan.method != "low_rank":
-        gradients.emit_spread_row(out)
-        gradients.emit_key_gradient(out, plan)
-    if plan.method != "kernel":
-        expand.emit_expand(out, plan)
-        expand.emit_project_gradient(out, plan)
+    for emit in emitters:
+        emit(out, plan)
+    return out.text().lstrip("\n")

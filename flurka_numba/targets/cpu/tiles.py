@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from flurka_numba.problem import ITEMSIZE
+from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION
 from splat_numba.gen.writer import SourceWriter
 
 VECTORS = 2  # of a register tile's row, as in splat_numba.runtime.tiles
+DTYPES = tuple(ITEMSIZE)
 HALVES = ("float16", "bfloat16")
 
 
-def emit_stage(out: SourceWriter, dtype: str) -> None:
+def emit_stage(out: SourceWriter, _plan: CpuPlan, dtype: str) -> None:
     """stage_<dtype>: numbers of any dtype, at any strides, into a tile."""
     value = "element(here, x * dim_stride)"
-    out.line()
-    out.line()
     out.line(f'read_{dtype} = reader("{dtype}", WIDTH, WIDTH, True)')
     with out.function(
         FUNCTION,
@@ -29,12 +30,12 @@ def emit_stage(out: SourceWriter, dtype: str) -> None:
                 out.line(f"assign(there, x, {f'from_{dtype}({value})' if dtype in HALVES else value})")
 
 
-def emit_store_rows(out: SourceWriter, dtype: str) -> None:
-    """store_rows_<dtype>: a tile into an array of any dtype, at any strides."""
+def emit_store(out: SourceWriter, _plan: CpuPlan, dtype: str) -> None:
+    """store_<dtype>: a tile into an array of any dtype, at any strides."""
     value = "element(here, x)"
     with out.function(
         FUNCTION,
-        f"store_rows_{dtype}(tile, apart, rows, dims, target, row_stride, dim_stride)",
+        f"store_{dtype}(tile, apart, rows, dims, target, row_stride, dim_stride)",
         "target[row, x] = tile[row, x], rounded to the stored type.",
     ):
         out.line(f"whole = {'0' if dtype in HALVES else 'dims - dims % WIDTH if dim_stride == 1 else 0'}")
@@ -47,13 +48,13 @@ def emit_store_rows(out: SourceWriter, dtype: str) -> None:
                 out.line(f"assign(there, x * dim_stride, {f'to_{dtype}({value})' if dtype in HALVES else value})")
 
 
-def emit_padded(out: SourceWriter, unit: int) -> None:
+def emit_padded(out: SourceWriter, plan: CpuPlan) -> None:
     """padded: as CpuPlan's."""
     with out.function(FUNCTION, "padded(size)", "The size, rounded up to whole register tiles."):
-        out.line(f"return (size + {unit - 1}) // {unit} * {unit}")
+        out.line(f"return (size + {plan.unit - 1}) // {plan.unit} * {plan.unit}")
 
 
-def emit_clear(out: SourceWriter) -> None:
+def emit_clear(out: SourceWriter, _plan: CpuPlan) -> None:
     """clear: zeros."""
     with (
         out.function(FUNCTION, "clear(target, count)", "Zeros; count is a multiple of WIDTH."),
@@ -62,30 +63,46 @@ def emit_clear(out: SourceWriter) -> None:
         out.line("store(target, place, splat(real(0.0)))")
 
 
-def emit_add_rows(out: SourceWriter) -> None:
+def emit_add_rows(out: SourceWriter, _plan: CpuPlan) -> None:
     """add_rows: the sum of a tile's rows."""
-    with out.function(FUNCTION, "add_rows(tile, rows, size, total)", "total[x] += sum over row of tile[row, x]."):
-        with out.block("for x in range(0, size, WIDTH)"):
-            out.line("value = load(total, x)")
-            with out.block("for row in range(rows)"):
-                out.line("value = value + load(tile, row * size + x)")
-            out.line("store(total, x, value)")
+    with (
+        out.function(FUNCTION, "add_rows(tile, rows, size, total)", "total[x] += sum over row of tile[row, x]."),
+        out.block("for x in range(0, size, WIDTH)"),
+    ):
+        out.line("value = load(total, x)")
+        with out.block("for row in range(rows)"):
+            out.line("value = value + load(tile, row * size + x)")
+        out.line("store(total, x, value)")
 
 
-def emit_scale_rows(out: SourceWriter) -> None:
+def emit_spread_row(out: SourceWriter, _plan: CpuPlan) -> None:
+    """spread_row: one row, in every row of a tile."""
+    with (
+        out.function(FUNCTION, "spread_row(row, rows, size, tile)", "tile[each] = row."),
+        out.block("for each in range(rows)"),
+        out.block("for x in range(0, size, WIDTH)"),
+    ):
+        out.line("store(tile, each * size + x, load(row, x))")
+
+
+def emit_scale_rows(out: SourceWriter, _plan: CpuPlan) -> None:
     """scale_rows: every row of a tile times its factor."""
     docstring = "tile[row] *= factor[row]; exactly 0 where the factor is, whatever the tile holds."
-    with out.function(FUNCTION, "scale_rows(tile, apart, rows, factor)", docstring), out.block("for row in range(rows)"):
+    with (
+        out.function(FUNCTION, "scale_rows(tile, apart, rows, factor)", docstring),
+        out.block("for row in range(rows)"),
+    ):
         out.line("here, f, zero = advance(tile, row * apart), splat(element(factor, row)), splat(real(0.0))")
         with out.block("for x in range(0, apart, WIDTH)"):
             out.line("store(here, x, select(f == zero, zero, load(here, x) * f))")
 
 
-def emit_multiply(out: SourceWriter, rows: int, *, onto: bool) -> None:
+def emit_multiply(out: SourceWriter, plan: CpuPlan, *, onto: bool) -> None:
     """multiply, multiply_onto: the product that all the time goes into.
 
     Sizes are arguments: 247 GFLOP/s of one Zen 5 core's 260 for 256 x 128 x 64 numbers, with literals 249.
     """
+    rows = plan.rows
     name, sign = ("multiply_onto", "+=") if onto else ("multiply", "=")
     cleared = f"({', '.join(['zero'] * (rows * VECTORS))})"
     start = f"load_tile({cleared}, place, apart)" if onto else cleared

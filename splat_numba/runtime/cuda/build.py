@@ -64,7 +64,7 @@ def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
         code, report = _compile(source, entry, None)
         return Cubin(source, entry, None, code, report, cached=False)
     path = source.write(folder)
-    stem = f"{source.name}-{_toolchain()}"
+    stem = f"{source.name}-{_key(entry)}"
     with FileLock(path.with_suffix(".lock")):
         found = _read(folder / f"{stem}.cubin", folder / f"{stem}.json")
         if found is not None:
@@ -72,6 +72,11 @@ def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
         code, report = _compile(source, entry, path)
         _write(folder / f"{stem}.cubin", folder / f"{stem}.json", code, report)
     return Cubin(source, entry, path, code, report, cached=False)
+
+
+def _key(entry: Entry) -> str:
+    """What a text's machine code depends on beside the text: its entry gives the bounds that registers keep to."""
+    return hashlib.sha256(f"{_toolchain()} {entry}".encode()).hexdigest()[:12]
 
 
 @remember
