@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from flurka_numba.executor import Executor
 from flurka_numba.gpu_call import check_supported
 from flurka_numba.gpu_forward import MAPPED, stage_maps, stage_numbers
-from flurka_numba.gpu_kernel import refuse_gradients
 from flurka_numba.gpu_plan import ForwardPlan, forward_plan
 from flurka_numba.operands import Operands, export_out, import_call
 from flurka_numba.problem import Call
@@ -44,8 +43,10 @@ class EmulatedExecutor:
         return export_out(call, operands)
 
     def attend_vjp(self, call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-        """Refused. Raises BackendError."""
-        refuse_gradients(self.name)
+        """Run the call and give the function from dout to gradients."""
+        from flurka_numba.emulated_gradients import attend_vjp
+
+        return attend_vjp(call, frozen)
 
 
 def _attend_to_slots(call: Call, operands: Operands, run: EmulatedCall) -> None:

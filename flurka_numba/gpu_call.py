@@ -86,7 +86,7 @@ def _run(call: Call, ready: Ready, given: Mapping[str, Any], places: dict[str, i
     if ready.prepared is None:
         return
     stream = framework.stream([array for name, array in given.items() if name != "out"], ready.device.ordinal)
-    places["kv_lengths"], keep = _place_lengths(call, ready, framework, stream)
+    places["kv_lengths"], keep = place_lengths(call, ready.problem, ready.device, framework, stream)
     scratch = ready.prepared.run(places, stream, framework, call.q)
     framework.finish(stream)
     del scratch, keep
@@ -99,14 +99,31 @@ def _attend_to_slots(
     import splat_numba
 
     problem = ready.problem
-    slots = {}
-    for name, dim in (("k_slots", problem.head_dim), ("v_slots", problem.value_dim)):
+    k, v = _make_slots(call, ready, given, places, framework)
+    return splat_numba.attention(call.q, k, v, splat_numba.full(), scale=problem.scale, backend="cuda", out=call.out)
+
+
+def make_slots(call: Call, framework: Framework) -> tuple[Any, Any]:
+    """E k and F v of a FLuRKA call, with q's leading axes."""
+    call = replace(call, method="low_rank", feature_map=None, omega=None, eps=None, out=None)
+    given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
+    ready, places = _look_up(call, given, framework)
+    places.setdefault("proj_v", places.get("proj_k", 0))
+    return _make_slots(call, ready, given, places, framework)
+
+
+def _make_slots(
+    call: Call, ready: Ready, given: Mapping[str, Any], places: dict[str, int], framework: Framework
+) -> tuple[Any, Any]:
+    problem, slots = ready.problem, {}
+    dims = {"k_slots": problem.head_dim, "v_slots": problem.value_dim}
+    for name, dim in dims.items():
         shape = (problem.batch, problem.heads, problem.rank, padded(dim))[4 - ready.axes :]
         slots[name] = framework.empty(shape, problem.dtype, call.q)
         places[name] = framework.key(slots[name])[0]
     _run(call, ready, given, places, framework)
-    k, v = (narrower(slots[name], dim) for name, dim in (("k_slots", problem.head_dim), ("v_slots", problem.value_dim)))
-    return splat_numba.attention(call.q, k, v, splat_numba.full(), scale=problem.scale, backend="cuda", out=call.out)
+    k, v = (narrower(slots[name], dim) for name, dim in dims.items())
+    return k, v
 
 
 def narrower(array: Any, dim: int) -> Any:
@@ -129,7 +146,7 @@ def check_supported(problem: Problem) -> None:
 def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[Ready, dict[str, int]]:
     """The call made ready, now or earlier, and the addresses of its arrays."""
     if call.out is not None or any(framework_of(one) is not framework for one in given.values()):
-        ready, arrays = _make_ready(call, given, framework)
+        ready, arrays = _make_ready(call, framework)
         return ready, {name: array.pointer for name, array in arrays.items()}
     places, kinds = zip(*map(framework.key, given.values()), strict=True)
     phi = call.feature_map if isinstance(call.feature_map, str | FeatureMap | None) else id(call.feature_map)
@@ -139,7 +156,7 @@ def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tupl
         if found is not None:
             _ready.move_to_end(key)
     if found is None or call.omega is not None:
-        found, _ = _make_ready(call, given, framework)
+        found, _ = _make_ready(call, framework)
         with _lock:
             _ready[key] = found
             if len(_ready) > LARGEST_READY:
@@ -147,26 +164,34 @@ def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tupl
     return found, dict(zip(given, places, strict=True))
 
 
-def _make_ready(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[Ready, dict[str, GpuArray]]:
-    """Check everything, plan, compile, and decide all that addresses do not change."""
-    arrays = {name: describe_operand(name, one, framework) for name, one in given.items() if name != "out"}
+def check_arguments(call: Call, framework: Framework) -> tuple[Problem, dict[str, GpuArray]]:
+    """The problem of a call, and its arrays described. Raises ArgumentError, ArgumentTypeError, BackendError."""
+    given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
+    arrays = {name: describe_operand(name, one, framework) for name, one in given.items()}
     check_same_device(arrays)
     shapes: dict[str, Described] = dict(arrays)
     if call.omega is not None:
         shapes["omega"] = _Omega(tuple(np.shape(call.omega)))
     problem = check_call(call, shapes)
-    check_supported(problem)
-    axes, target = len(arrays["q"].shape), device(arrays["q"].device)
-    out_shape = result_shape(arrays["q"], problem)
-    out = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, target.ordinal, "")
-    if "out" in given:
-        out = describe("out", given["out"], framework)
+    if call.out is not None:
+        out = describe("out", call.out, framework)
         check_same_device({"q": arrays["q"], "out": out})
-        check_fits("out", out, out_shape, problem.dtype)
+        check_fits("out", out, result_shape(arrays["q"], problem), problem.dtype)
         check_gpu_out(out, arrays)
         arrays["out"] = out
     if call.kv_lengths is not None:
-        _check_lengths(call, problem, axes, framework)
+        _check_lengths(call, problem, len(arrays["q"].shape), framework)
+    return problem, arrays
+
+
+def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuArray]]:
+    """Check everything, plan, compile, and decide all that addresses do not change."""
+    problem, arrays = check_arguments(call, framework)
+    check_supported(problem)
+    axes, target = len(arrays["q"].shape), device(arrays["q"].device)
+    out_shape = result_shape(arrays["q"], problem)
+    fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, target.ordinal, "")
+    out = arrays.get("out", fresh)
     prepared = None
     if problem.batch * problem.heads * problem.seq_q:
         plan = forward_plan(problem, target.multiprocessors)
@@ -208,15 +233,15 @@ def _check_lengths(call: Call, problem: Problem, axes: int, framework: Framework
     check_lengths_kind(found.shape, found.dtype, found.dtype in ("int32", "int64"), problem.batch, axes)
 
 
-def _place_lengths(call: Call, ready: Ready, framework: Framework, stream: int) -> tuple[int, Any]:
+def place_lengths(call: Call, problem: Problem, target: Device, framework: Framework, stream: int) -> tuple[int, Any]:
     """The address of the key lengths on the device, and what keeps them there."""
     if call.kv_lengths is None:
         return 0, None
+    axes = len(call.q.shape)
     if not on_gpu(call.kv_lengths):
-        lengths = check_kv_lengths(call.kv_lengths, ready.problem, ready.axes)
-        return place_host_lengths(lengths, ready.device, stream), None
-    _check_lengths(call, ready.problem, ready.axes, framework)
-    return place_device_lengths(call.kv_lengths, ready.problem.batch, ready.device, framework, call.q, stream)
+        return place_host_lengths(check_kv_lengths(call.kv_lengths, problem, axes), target, stream), None
+    _check_lengths(call, problem, axes, framework)
+    return place_device_lengths(call.kv_lengths, problem.batch, target, framework, call.q, stream)
 
 
 def _attend_numpy(call: Call) -> Any:

@@ -87,7 +87,8 @@ def stage_maps(
 
 
 @lru_cache(maxsize=256)
-def _machine_code(name: str, text: str, stage_entry: Any, settings: Settings) -> Any:
+def machine_code(name: str, text: str, stage_entry: Any, settings: Settings) -> Any:
+    """A stage's cubin, remembered, or from disk, or compiled."""
     from splat_numba.runtime.cuda.build import build
 
     return build(KernelSource.of(name, text), stage_entry, settings)
@@ -101,7 +102,7 @@ class PreparedForward:
         self._serial = next(_serial)
         self._shapes = shapes
         self._device = device
-        self._cubins = [_machine_code(one.name, one.render(), one.entry, settings) for one in plan.stages]
+        self._cubins = [machine_code(one.name, one.render(), one.entry, settings) for one in plan.stages]
         self._spare = Upload(memory(device), np.zeros(16, np.uint32))
         self._pool = pool(device, MAP_BYTES * len(MAPPED))
         self._launches: dict[tuple[Any, ...], list[Launch]] = {}

@@ -6,16 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 from flurka_numba.executor import Executor
 from flurka_numba.gpu_call import attend
 from flurka_numba.problem import Call
-from splat_numba.errors import BackendError
 
 
 class CudaExecutor:
-    """Forward calls; gradients are not on GPUs yet."""
+    """Forward calls are remembered; gradients are composed of stages at every call."""
 
     name = "cuda"
 
@@ -24,16 +23,10 @@ class CudaExecutor:
         return attend(call)
 
     def attend_vjp(self, call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-        """Refused. Raises BackendError."""
-        refuse_gradients(self.name)
+        """Run on the GPU that q is on; the gradients are of q's framework, too."""
+        from flurka_numba.gpu_vjp import attend_vjp
 
-
-def refuse_gradients(backend: str) -> NoReturn:
-    """Raise BackendError: this version has gradients on CPUs alone."""
-    raise BackendError(
-        f"gradients wanted on backend {backend!r}, which has forward calls alone in this version. Give backend='cpu' "
-        "with arrays there."
-    )
+        return attend_vjp(call, frozen)
 
 
 CUDA: Executor = CudaExecutor()

@@ -78,7 +78,7 @@ def _low_rank(problem: Problem, compress: CompressTraits, numbers: dict[str, int
     rows = problem.batch * problem.heads * problem.rank
     threads = rows * (eighths(problem.head_dim) + eighths(problem.value_dim))
     stage_2 = Stage(
-        _name("collect", problem),
+        stage_name("collect", problem),
         collect_entry(traits),
         partial(render_collect, traits),
         -(-threads // COLLECT_THREADS),
@@ -109,13 +109,13 @@ def _with_state(
     states = pairs * traits.blocks[0] * traits.blocks[1]
     shares = shares_of_state(states, problem.slots, SLOTS if compress else SHARE_TOKENS, multiprocessors)
     stage_2 = Stage(
-        _name("state", problem),
+        stage_name("state", problem),
         state_entry(traits),
         partial(render_state, traits),
         states * shares,
         {**_tiling(numbers), "heads": problem.heads, "slots": problem.slots, "shares_of_state": shares},
     )
-    later = (stage_2, _apply(problem, phi, multiprocessors))
+    later = (stage_2, apply_stage(problem, phi, multiprocessors))
     return ForwardPlan(
         problem,
         (first[2], *later) if first else later,
@@ -133,7 +133,7 @@ def _elementwise(problem: Problem) -> FeatureMap:
     return problem.feature_map
 
 
-def _name(stage: str, problem: Problem) -> str:
+def stage_name(stage: str, problem: Problem) -> str:
     """Of a text: readable in a profile and in the cache's folder."""
     return f"flurka_{stage}_sm_90a_d{problem.head_dim}_{problem.dtype}"
 
@@ -155,12 +155,12 @@ def _compress(problem: Problem, multiprocessors: int) -> tuple[CompressTraits, d
         "tiles_k": tiles_k, "tiles": tiles, "row_blocks": row_blocks, "pairs_k": pairs_k, "pairs_v": pairs_v,
         "splits": splits, "seq_kv": problem.seq_kv,
     }  # fmt: skip
-    name = _name("compress", problem)
+    name = stage_name("compress", problem)
     stage = Stage(name, compress_entry(traits), partial(render_compress, traits), tiles * splits, numbers)
     return traits, numbers, stage
 
 
-def _apply(problem: Problem, phi: FeatureMap, multiprocessors: int) -> Stage:
+def apply_stage(problem: Problem, phi: FeatureMap, multiprocessors: int) -> Stage:
     """One wave of blocks, each with neighbouring rows of one head: a block then reads its state once."""
     traits = ApplyTraits(problem.head_dim, problem.value_dim, problem.dtype, phi, problem.denominator, problem.eps)
     pairs = problem.batch * problem.heads
@@ -169,7 +169,9 @@ def _apply(problem: Problem, phi: FeatureMap, multiprocessors: int) -> Stage:
     tiles_of_block = max(-(-tiles // blocks), 1)
     blocks = -(-tiles // tiles_of_block)
     numbers = {"heads": problem.heads, "seq_q": problem.seq_q, "blocks": blocks, "tiles_of_block": tiles_of_block}
-    return Stage(_name("apply", problem), apply_entry(traits), partial(render_apply, traits), pairs * blocks, numbers)
+    return Stage(
+        stage_name("apply", problem), apply_entry(traits), partial(render_apply, traits), pairs * blocks, numbers
+    )
 
 
 def slot_groups(rank: int) -> int:

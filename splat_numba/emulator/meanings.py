@@ -149,7 +149,9 @@ def _products(given: Functions, block: Block) -> None:
             for product in pending.pop(0):
                 product()
 
-    def matrix_product(columns: int, dtype: str, *, from_registers: bool, transposed: bool) -> Callable[..., None]:
+    def matrix_product(
+        columns: int, dtype: str, *, from_registers: bool, transposed: bool, a_transposed: bool = False
+    ) -> Callable[..., None]:
         def issue(accumulator: Any, *operands: Any) -> None:
             rows = np.arange(16 * (block.warp % 4), 16 * (block.warp % 4) + 16)
 
@@ -157,7 +159,12 @@ def _products(given: Functions, block: Block) -> None:
                 if from_registers:
                     a, where, add = words_of_a(operands[:4], dtype), int(np.max(operands[4])), True
                 else:
-                    a = rows_of(block, int(np.max(operands[0])), rows, dtype)
+                    left = int(np.max(operands[0]))
+                    a = (
+                        columns_of(block, left, 64, dtype).T[rows]
+                        if a_transposed
+                        else rows_of(block, left, rows, dtype)
+                    )
                     where, add = int(np.max(operands[1])), bool(np.max(operands[2]))
                 if transposed:
                     b = columns_of(block, where, columns, dtype)

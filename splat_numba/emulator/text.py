@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
+from functools import reduce
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,16 @@ def choose(test: Any, first: Callable[[], Any], second: Callable[[], Any]) -> An
     if flags.ndim == 0:
         return first() if flags else second()
     return np.where(flags, first(), second())
+
+
+def either(*tests: Any) -> Any:
+    """``or`` of tests, lane by lane."""
+    return reduce(np.logical_or, tests)
+
+
+def both(*tests: Any) -> Any:
+    """``and`` of tests, lane by lane."""
+    return reduce(np.logical_and, tests)
 
 
 def uniform(test: Any) -> bool:
@@ -92,7 +103,7 @@ def launch(
         )
         names: dict[str, Any] = {
             "np": np, "cuda": cuda, "ptx": meanings(block, warps), "choose": choose, "uniform": uniform,
-            "either": np.logical_or, "both": np.logical_and,
+            "either": either, "both": both,
         }  # fmt: skip
         exec(code, names)  # noqa: S102 - the text is our own
         try:

@@ -156,7 +156,8 @@ class MatrixProduct:
     """wgmma: accumulator (64, columns) float32 += A (64, 16) x B (16, columns), B in shared memory by descriptor.
 
     A comes from shared memory (descriptor) or registers (4 words). transposed: B is stored with its columns together,
-    as values are; otherwise with the 16 together, as keys are. Lane l of warp w holds rows 16 w + l // 4 (+ 8) and
+    as values are; otherwise with the 16 together, as keys are. a_transposed: A in shared memory is stored with its rows
+    together. Lane l of warp w holds rows 16 w + l // 4 (+ 8) and
     columns 8 j + 2 (l % 4) (+ 1), in the order accumulator[4 j + 2 (row + 8) + (column + 1)].
     """
 
@@ -164,6 +165,7 @@ class MatrixProduct:
     dtype: str
     from_registers: bool
     transposed: bool
+    a_transposed: bool = False
 
     @property
     def registers(self) -> int:
@@ -187,5 +189,5 @@ class MatrixProduct:
             return f"{verb}, {{{a}}}, ${first + 4}, 1, 1, 1, {int(self.transposed)};"
         return (
             f"{{ .reg .pred p; setp.ne.b32 p, ${first + 2}, 0; "
-            f"{verb}, ${first}, ${first + 1}, p, 1, 1, 0, {int(self.transposed)}; }}"
+            f"{verb}, ${first}, ${first + 1}, p, 1, 1, {int(self.a_transposed)}, {int(self.transposed)}; }}"
         )

@@ -11,13 +11,12 @@ from flurka_numba.backends import choose_executor
 from flurka_numba.problem import Call
 from splat_numba.errors import ArgumentError, BackendError
 from tests.flurka.agreement import check_forward
-from tests.flurka.strategies import METHODS, Case
-
-torch_dtypes = ["float32", "float64", "float16", "bfloat16"]
+from tests.flurka.strategies import DTYPES, METHODS, Case
 
 
-@pytest.mark.parametrize("dtype", torch_dtypes)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "dtype"), [*((method, "float32") for method in METHODS), *(("flurka", dtype) for dtype in DTYPES[1:])]
+)
 def test_torch_arrays_give_torch_arrays(method, dtype):
     torch = pytest.importorskip("torch")
     case = Case(method=method, dtype=dtype)

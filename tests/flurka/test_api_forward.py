@@ -5,24 +5,30 @@ import pytest
 from hypothesis import example, given, settings
 
 from tests.flurka.agreement import check_forward
-from tests.flurka.strategies import DTYPES, MAPS, METHODS, Case, cases
-
-KINDS = [(method, phi) for method in METHODS for phi in MAPS if method != "low_rank" or phi == "elu"]
+from tests.flurka.strategies import DTYPES, FEW_KINDS, KINDS, METHODS, Case, cases
 
 
-@settings(max_examples=80)
-@given(cases())
+@settings(max_examples=60)
+@given(cases(kinds=KINDS, dtypes=["float32"]))
 @example(Case(seq_q=0, seq_kv=0, rank=0))
 @example(Case(method="kernel", seq_kv=0))
 @example(Case(method="low_rank", rank=0))
 @example(Case(feature_map="favor", method="kernel", batch=2, kv_lengths=(0, 1)))
-@example(Case(head_dim=1, value_dim=80, rank=100, strided=True, dtype="bfloat16"))
+@example(Case(head_dim=1, value_dim=80, rank=100, strided=True))
 def test_every_case_agrees_with_the_oracle(case):
     check_forward(case, backend="cpu")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("method", "phi"), KINDS)
+@settings(max_examples=40)
+@given(cases(kinds=FEW_KINDS, dtypes=DTYPES))
+def test_other_dtypes_agree_with_the_oracle(case):
+    check_forward(case, backend="cpu")
+
+
+@pytest.mark.parametrize(
+    ("method", "phi", "dtype"),
+    [(*kind, "float32") for kind in KINDS] + [(*kind, dtype) for kind in FEW_KINDS for dtype in DTYPES[1:]],
+)
 def test_every_map_and_dtype_at_a_usual_size(method, phi, dtype):
     case = Case(method=method, feature_map=phi, seq_q=97, seq_kv=131, rank=40, head_dim=64, value_dim=64, rows=48)
     check_forward(case.but(dtype=dtype))
@@ -65,7 +71,7 @@ def test_the_same_call_gives_the_same_bits(method, phi):
 
 
 def test_an_entry_without_keys_gives_zeros():
-    for phi in MAPS:
+    for phi in ("elu", "relu", "favor", "rfa"):
         out = Case(method="kernel", feature_map=phi, batch=2, kv_lengths=(0, 8)).run()
         assert not out[0].any()
         assert out[1].any()

@@ -6,10 +6,9 @@ import pytest
 from flurka_numba import FlurkaLayer, draw_orthogonal_features, reference
 from flurka_numba.layer import merge, split
 from flurka_numba.layer_parameters import PARAMETERS
-from tests.flurka.strategies import SOFTPLUS, numpy_dtype
+from tests.flurka.strategies import numpy_dtype
 
 SEQ, MODEL_DIM, HEADS, RANK = 24, 12, 3, 7
-MAPS = ["elu", "relu", "favor", "rfa", SOFTPLUS]
 KINDS = {
     "order b": {},
     "order b, shared": {"shared": True},
@@ -43,7 +42,7 @@ def wanted(layer, x):
 
 @pytest.mark.parametrize("leading", [(), (2,)], ids=["no batch", "batch"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("phi", MAPS, ids=lambda phi: getattr(phi, "name", phi))
+@pytest.mark.parametrize("phi", ["elu", "favor"])
 def test_a_layer_is_its_definition_in_both_orders(phi, kind, leading, rng):
     layer = make_layer(phi=phi, **KINDS[kind])
     assert layer.order == ("b" if kind.startswith("order b") else "a")
@@ -55,9 +54,9 @@ def test_a_layer_is_its_definition_in_both_orders(phi, kind, leading, rng):
 
 @pytest.mark.parametrize("leading", [(), (2,)], ids=["no batch", "batch"])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("phi", ["elu", "rfa"])
+@pytest.mark.parametrize("phi", ["elu", "favor"])
 def test_gradients_are_those_of_finite_differences(phi, kind, leading, rng):
-    layer = make_layer(phi=phi, **KINDS[kind])
+    layer = make_layer(phi=phi, eps=0.0, **KINDS[kind])  # favor's stabilisers have no gradient, without eps no effect
     x, dout = rng.standard_normal((2, *leading, SEQ, MODEL_DIM))
     _, vjp = layer.vjp(x)
     found = vjp(dout)

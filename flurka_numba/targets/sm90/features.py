@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 
 from flurka_numba.expressions import parse
 
@@ -14,15 +15,20 @@ LN_2 = 0.6931471805599453
 
 def gpu_text(source: str, variable: str) -> str:
     """The formula of a feature map for the float32 ``variable``."""
-    return _print(parse("source", source), variable)
+    return _print(parse("source", source), {"x": variable})
 
 
-def _print(node: ast.expr, x: str) -> str:
+def gpu_slope(derivative: str, variable: str, value: str) -> str:
+    """The formula of a feature map's derivative for the float32 ``variable`` and ``value``, phi of it."""
+    return _print(parse("derivative", derivative, ("x", "y")), {"x": variable, "y": value})
+
+
+def _print(node: ast.expr, x: Mapping[str, str]) -> str:
     match node:
         case ast.Constant(value=int() | float() as value):
             return f"f32({float(value)!r})"
-        case ast.Name():
-            return x
+        case ast.Name(id=name):
+            return x[name]
         case ast.UnaryOp(operand=inner):
             return f"(-{_print(inner, x)})"
         case ast.BinOp(left=base, op=ast.Pow(), right=power):

@@ -71,9 +71,11 @@ def release_registers(count: int) -> Any:
 
 
 @cache
-def matrix_product(columns: int, dtype: str, *, from_registers: bool, transposed: bool) -> Any:
+def matrix_product(
+    columns: int, dtype: str, *, from_registers: bool, transposed: bool, a_transposed: bool = False
+) -> Any:
     """See gen.instructions.MatrixProduct: f(accumulator array, *A, descriptor of B[, add])."""
-    product = MatrixProduct(columns, dtype, from_registers, transposed)
+    product = MatrixProduct(columns, dtype, from_registers, transposed, a_transposed)
     count, kinds = product.registers, product.operands
 
     def codegen(context: Any, builder: Any, signature: Any, values: list[Any]) -> Any:

@@ -1,0 +1,263 @@
+"""Sums over a sequence: phi(x)^T y, and phi(x)^T w for a number w a row, in float32 shares.
+
+The state of kernel attention (x = k, y = v, w = 1), and the gradient of a state (x = q, y = dout / divisor, w as
+gradients.py has it). A block of one warpgroup makes 64 features x 64 values from its share of the rows. Rows go through
+registers, where phi is taken, into shared memory, and both operands of the product are read there with the rows as its
+depth. Three buffers, so that one barrier a tile does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.sm90.features import gpu_text
+from flurka_numba.targets.sm90.rows import emit_lane, emit_load
+from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
+from splat_numba.gen.writer import SourceWriter
+
+POINTERS = ("x", "y", "row_weights", "lengths", "shares")
+COUNTS = ("heads", "rows", "shares_of_state")
+STRIDES = ("x_row", "x_head", "x_batch", "y_row", "y_head", "y_batch")
+ENTRY = "accumulate"
+TILE = 64  # rows
+TILE_BYTES = TILE * SPAN_BYTES
+BUFFERS = 3
+SHARE_COLUMNS = STATE_SIDE + SUM_ROWS  # values, then the sums and seven zeros
+SHARE_NUMBERS = STATE_SIDE * SHARE_COLUMNS
+
+
+@dataclass(frozen=True, slots=True)
+class AccumulateTraits:
+    """weighted: rows of y are multiplied by the first of their row_weights, and w is the second; else w = 1. ragged:
+    rows at or beyond a batch entry's length are left out.
+    """
+
+    head_dim: int
+    value_dim: int
+    dtype: str
+    feature_map: FeatureMap
+    weighted: bool
+    ragged: bool
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Blocks of features and of values that make up a head's state."""
+        return spans(self.head_dim), spans(self.value_dim)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Three buffers of features, values and weights."""
+        return BUFFERS * 3 * TILE_BYTES + ALIGNMENT
+
+
+def accumulate_entry(traits: AccumulateTraits) -> Entry:
+    """How the kernel is called."""
+    parameters = (
+        *((name, "l") for name in POINTERS),
+        *((name, "r") for name in COUNTS),
+        *((name, "l") for name in STRIDES),
+    )
+    return Entry(ENTRY, parameters, 128, 3, traits.shared_bytes)
+
+
+def render_accumulate(traits: AccumulateTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out = SourceWriter()
+    quotes = '"' * 3
+    options = f'"{traits.dtype}", from_registers=False, transposed=True, a_transposed=True'
+    out.lines(
+        f"""
+        {quotes}Sums of features times values over a sequence, generated for feature map {traits.feature_map.name}.
+
+        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {TILE} rows at a time.
+        {quotes}
+
+        import numpy as np
+        from numba import cuda
+
+        from splat_numba.runtime.cuda import intrinsics as ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        add_products = ptx.matrix_product({STATE_SIDE}, {options})
+        add_weights = ptx.matrix_product({SUM_ROWS}, {options})
+        """
+    )
+    out.line()
+    out.line()
+    out.line(f"def {ENTRY}({', '.join((*POINTERS, *COUNTS, *STRIDES))}):")
+    with out.suite():
+        _emit_start(out, traits)
+        _emit_rows(out, traits, "ahead")
+        with out.block("while tile < last"):
+            out.line("base = u32(buffers + buffer * u32(24576))".replace("24576", str(3 * TILE_BYTES)))
+            _emit_operands(out, traits)
+            out.line("tile = u32(tile + u32(1))")
+            _emit_rows(out, traits, "ahead")
+            _emit_products(out)
+        _emit_share(out)
+    return out.text()
+
+
+def _emit_start(out: SourceWriter, traits: AccumulateTraits) -> None:
+    """Which head, features, values and rows."""
+    of_features, of_values = traits.blocks
+    length = "ptx.load_word(lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
+    out.lines(
+        f"""
+        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+        buffers = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+        thread = ptx.thread_index()
+        """
+    )
+    emit_lane(out)
+    out.lines(
+        f"""
+        state = u32(ptx.block_index() // shares_of_state)
+        share = u32(ptx.block_index() - state * shares_of_state)
+        pair = u32(state // u32({of_features * of_values}))
+        rest = u32(state - pair * u32({of_features * of_values}))
+        feature_block = u32(rest // u32({of_values}))
+        value_block = u32(rest - feature_block * u32({of_values}))
+        entry = u32(pair // heads)
+        head = u32(pair - entry * heads)
+        length = {length}
+        tiles = u32((length + u32({TILE - 1})) // u32({TILE}))
+        tiles = u32((tiles + shares_of_state - u32(1)) // shares_of_state)
+        tile = u32(share * tiles)
+        last = u32(min(tile + tiles, (length + u32({TILE - 1})) // u32({TILE})))
+        x_at = x + u64(entry) * x_batch + u64(head) * x_head + u64({SPAN_BYTES}) * u64(feature_block)
+        y_at = y + u64(entry) * y_batch + u64(head) * y_head + u64({SPAN_BYTES}) * u64(value_block)
+        x_at = x_at + u64(2) * u64(eighth)
+        y_at = y_at + u64(2) * u64(eighth)
+        x_columns = u32(u32({traits.head_dim}) - u32({STATE_SIDE}) * feature_block)
+        y_columns = u32(u32({traits.value_dim}) - u32({STATE_SIDE}) * value_block)
+        weight_at = row_weights + u64(8) * u64(pair) * u64(rows)
+        buffer = u32(0)
+        total = cuda.local.array({STATE_SIDE // 2}, dtype=np.float32)
+        sums = cuda.local.array({SUM_ROWS // 2}, dtype=np.float32)
+        x_ahead = cuda.local.array(16, dtype=np.uint32)
+        y_ahead = cuda.local.array(16, dtype=np.uint32)
+        word = cuda.local.array(16, dtype=np.uint32)
+        for i in range({STATE_SIDE // 2}):
+            total[i] = f32(0.0)
+        for i in range({SUM_ROWS // 2}):
+            sums[i] = f32(0.0)
+        """
+    )
+
+
+def _emit_rows(out: SourceWriter, traits: AccumulateTraits, to: str) -> None:
+    """The next tile's rows on their way to registers; a last block of features or values may be narrower."""
+    out.line(f"first_row = u32(tile * u32({TILE}))")
+    out.line("end = length if tile < last else u32(0)")
+    for name, dim in (("x", traits.head_dim), ("y", traits.value_dim)):
+        if dim % STATE_SIDE == 0:
+            emit_load(out, name, STATE_SIDE, "end", f"{name}_{to}")
+            continue
+        for row in (0, 1):
+            out.line(f"row_{row} = u32(first_row + row_in_tile + u32({8 * row}))")
+            out.line(f"real_{row} = u32(1) if row_{row} < end else u32(0)")
+            for chunk in (0, 1):
+                names = ", ".join(f"{name}_{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                at = f"{name}_at + u64(row_{row}) * {name}_row + u64({64 * chunk})"
+                there = f"real_{row} if eighth + u32({32 * chunk}) < {name}_columns else u32(0)"
+                out.line(f"{names} = ptx.load_words4_when({at}, {there})")
+    if traits.weighted:
+        for row in (0, 1):
+            out.line(f"at = weight_at + u64(8) * u64(row_{row} if real_{row} else u32(0))")
+            out.line(f"scale_{row} = ptx.load_state(at) if real_{row} else f32(0.0)")
+            out.line(f"weight_{row} = ptx.load_state(at + u64(4)) if real_{row} else f32(0.0)")
+    else:
+        for row in (0, 1):
+            out.line(f"weight_{row} = f32(1.0) if real_{row} else f32(0.0)")
+
+
+def _emit_operands(out: SourceWriter, traits: AccumulateTraits) -> None:
+    """phi of x, y and w into this tile's buffer; 0 for rows and columns that are not there, as phi(0) is not 0."""
+    with out.block("for i in range(16)"):
+        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_ahead[i])")
+        low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
+        out.line(f"low, high = {low}, {high}")
+        out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
+        at = "u32(32 * (i // 8) + 2 * (i % 4)) + eighth"
+        whole = traits.head_dim % STATE_SIDE == 0
+        kept = ["kept" if whole else f"kept if {at} + u32({x}) < x_columns else u32(0)" for x in (0, 1)]
+        pair = f"ptx.select_real(low, f32(0.0), {kept[0]}), ptx.select_real(high, f32(0.0), {kept[1]})"
+        out.line(f"word[i] = ptx.pack_{traits.dtype}({pair})")
+    _emit_tile(out, "word", 0)
+    if traits.weighted or traits.value_dim % 8:
+        with out.block("for i in range(16)"):
+            out.line(f"low, high = ptx.unpack_{traits.dtype}(y_ahead[i])")
+            if traits.weighted:
+                out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
+                out.line("low, high = low * factor, high * factor")
+            if traits.value_dim % 8:
+                at = "u32(32 * (i // 8) + 2 * (i % 4)) + eighth"
+                for x, name in enumerate(("low", "high")):
+                    there = f"u32(1) if {at} + u32({x}) < y_columns else u32(0)"
+                    out.line(f"{name} = ptx.select_real({name}, f32(0.0), {there})")
+            out.line(f"y_ahead[i] = ptx.pack_{traits.dtype}(low, high)")
+    _emit_tile(out, "y_ahead", TILE_BYTES)
+    out.line("first = u32(1) if eighth == u32(0) else u32(0)")
+    for row in (0, 1):
+        out.line(f"row = u32(row_in_tile + u32({8 * row}))")
+        at = f"base + u32({2 * TILE_BYTES}) + row * u32({SPAN_BYTES}) + ((row & u32(7)) << u32(4))"
+        weight = f"ptx.pack_{traits.dtype}(weight_{row}, f32(0.0))"
+        out.line(f"ptx.store_shared_words4({at}, {weight}, u32(0), u32(0), u32(0), first)")
+    out.line("ptx.fence_shared()")
+    out.line("ptx.block_barrier()")
+
+
+def _emit_tile(out: SourceWriter, name: str, offset: int) -> None:
+    """The lane's 16 bytes of each row and chunk to their swizzled places."""
+    for row in (0, 1):
+        out.line(f"row = u32(row_in_tile + u32({8 * row}))")
+        for chunk in (0, 1):
+            four = ", ".join(f"{name}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+            place = f"((u32({64 * chunk}) + u32(2) * eighth) ^ ((row & u32(7)) << u32(4)))"
+            at = f"base + u32({offset}) + row * u32({SPAN_BYTES}) + {place}"
+            out.line(f"ptx.store_shared_words4({at}, {four}, u32(1))")
+
+
+def _emit_products(out: SourceWriter) -> None:
+    """Add this tile's products; those of the tile before are done then."""
+    out.lines(
+        f"""
+        features = u64({values_descriptor(TILE)}) | u64(base >> u32(4))
+        values = u64({values_descriptor(TILE)}) | u64((base + u32({TILE_BYTES})) >> u32(4))
+        weights = u64({values_descriptor(TILE)}) | u64((base + u32({2 * TILE_BYTES})) >> u32(4))
+        ptx.wgmma_fence()
+        """
+    )
+    for step in range(TILE // 16):
+        out.line(f"add_products(total, features + u64({128 * step}), values + u64({128 * step}), u32(1))")
+        out.line(f"add_weights(sums, features + u64({128 * step}), weights + u64({128 * step}), u32(1))")
+    out.lines(
+        f"""
+        ptx.wgmma_commit()
+        ptx.wgmma_wait_but_one()
+        buffer = u32(buffer + u32(1))
+        if buffer == u32({BUFFERS}):
+            buffer = u32(0)
+        """
+    )
+
+
+def _emit_share(out: SourceWriter) -> None:
+    """(64, 72) float32: a row for each feature."""
+    out.lines(
+        f"""
+        ptx.wgmma_wait_all()
+        to = shares + u64({4 * SHARE_NUMBERS}) * u64(ptx.block_index())
+        to = to + u64({4 * SHARE_COLUMNS}) * u64(row_in_tile) + u64(8) * u64(lane & u32(3))
+        for j in range({STATE_SIDE // 8}):
+            ptx.store_reals2(to + u64(32) * u64(j), total[4 * j], total[4 * j + 1], u32(1))
+            at = to + u64({8 * 4 * SHARE_COLUMNS}) + u64(32) * u64(j)
+            ptx.store_reals2(at, total[4 * j + 2], total[4 * j + 3], u32(1))
+        ptx.store_reals2(to + u64({4 * STATE_SIDE}), sums[0], sums[1], u32(1))
+        ptx.store_reals2(to + u64({(8 * SHARE_COLUMNS + STATE_SIDE) * 4}), sums[2], sums[3], u32(1))
+        """
+    )

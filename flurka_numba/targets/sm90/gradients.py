@@ -1,0 +1,293 @@
+"""Gradients along a sequence: of queries, from dout and the state; of keys and values, from the state's gradient.
+
+Queries, with r = phi(q).z + eps: g = dout / r, w = -g.out, dq = phi'(q) (g S^T + w z^T); 1 / r and w of every row are
+kept for the sums that make dS and dz (accumulate.py). Keys and values: dk = phi'(k) (v dS^T + dz^T), dv = phi(k) dS.
+Both are two products of a tile's rows with the two images of a state (images.py), whose sums stand where the rows do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.sm90.features import gpu_slope, gpu_text
+from flurka_numba.targets.sm90.images import turned_bytes, turned_rows
+from flurka_numba.targets.sm90.rows import emit_lane, emit_load, emit_real_columns, emit_store, left_operand, words
+from flurka_numba.targets.sm90.shape import CHUNK, SUM_ROWS, chunks, state_bytes, state_rows
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset
+from splat_numba.gen.writer import SourceWriter
+
+COUNTS = ("heads", "rows", "blocks", "tiles_of_block")
+OPERANDS = {"queries": ("x", "y", "dx"), "slots": ("x", "y", "dx", "dy")}
+ENTRY = "gradients"
+LARGEST_CHUNKS = 8  # of head_dim and value_dim together: more do not fit in registers
+
+
+@dataclass(frozen=True, slots=True)
+class GradientTraits:
+    """of: "queries" (x = q, y = dout) or "slots" (x = k, y = v, the images those of the state's gradient).
+
+    denominator, eps: as in Problem; ragged: the gradients of slots at or beyond a batch entry's length are 0.
+    """
+
+    of: str
+    head_dim: int
+    value_dim: int
+    dtype: str
+    feature_map: FeatureMap
+    denominator: str
+    eps: float
+    ragged: bool
+
+    @property
+    def shared_bytes(self) -> int:
+        """Both images, then a barrier."""
+        return self.image_bytes + self.turned_bytes + 8 + ALIGNMENT
+
+    @property
+    def image_bytes(self) -> int:
+        """Of the image for rows of features."""
+        return state_bytes(self.head_dim, self.value_dim)
+
+    @property
+    def turned_bytes(self) -> int:
+        """Of the image for rows of values."""
+        return turned_bytes(self.head_dim, self.value_dim)
+
+    @property
+    def resident(self) -> int:
+        """Blocks on a multiprocessor: a thread holds x, phi(x), y, both products' results, and about 50 more."""
+        both = chunks(self.head_dim) + chunks(self.value_dim)
+        registers = 16 * both + 8 * both + 8 * chunks(self.head_dim) + 50
+        return max(1, min(4, 65536 // (128 * registers), (227 << 10) // (self.shared_bytes + 1024)))
+
+
+def gradient_parameters(traits: GradientTraits) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of each."""
+    operands = OPERANDS[traits.of]
+    strides = [f"{name}_{axis}" for name in operands for axis in ("row", "head", "batch")]
+    pointers = (*operands, "states", "turned", "row_weights", "lengths")
+    return (
+        *((name, "l") for name in pointers),
+        *((name, "r") for name in COUNTS),
+        *((name, "l") for name in strides),
+    )
+
+
+def gradient_entry(traits: GradientTraits) -> Entry:
+    """How the kernel is called."""
+    return Entry(ENTRY, gradient_parameters(traits), 128, traits.resident, traits.shared_bytes)
+
+
+def render_gradients(traits: GradientTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out = SourceWriter()
+    quotes = '"' * 3
+    values, features = CHUNK * chunks(traits.value_dim), turned_rows(traits.head_dim)
+    sums = SUM_ROWS if traits.of == "queries" else 0
+    options = f'"{traits.dtype}", from_registers=True, transposed=False'
+    out.lines(
+        f"""
+        {quotes}Gradients of {traits.of}, generated for feature map {traits.feature_map.name}.
+
+        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 rows at a time.
+        {quotes}
+
+        import numpy as np
+        from numba import cuda
+
+        from splat_numba.runtime.cuda import intrinsics as ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        add_values = ptx.matrix_product({values + sums}, {options})
+        add_features = ptx.matrix_product({features}, {options})
+        """
+    )
+    out.line()
+    out.line()
+    out.line(f"def {ENTRY}({', '.join(name for name, _ in gradient_parameters(traits))}):")
+    with out.suite():
+        _emit_start(out, traits, values + sums, features)
+        with out.block("while tile < last"):
+            _emit_tile(out, traits, values + sums, features)
+    return out.text()
+
+
+def _emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features: int) -> None:
+    """This block's head and rows; the images on the way to shared memory."""
+    length = "ptx.load_word(lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
+    both = traits.image_bytes + traits.turned_bytes
+    out.lines(
+        f"""
+        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+        image = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+        turned_image = u32(image + u32({traits.image_bytes}))
+        full = u32(image + u32({both}))
+        thread = ptx.thread_index()
+        """
+    )
+    emit_lane(out)
+    out.lines(
+        f"""
+        block = ptx.block_index()
+        pair = u32(block // blocks)
+        tile = u32((block - pair * blocks) * tiles_of_block)
+        last = u32(min(tile + tiles_of_block, (rows + u32(63)) // u32(64)))
+        entry = u32(pair // heads)
+        head = u32(pair - entry * heads)
+        length = {length}
+        if thread == u32(0):
+            ptx.mbarrier_init(full, u32(1))
+            ptx.fence_mbarrier_init()
+        ptx.block_barrier()
+        first = u32(1) if thread == u32(0) else u32(0)
+        ptx.mbarrier_expect(full, u32({both}), first)
+        from_state = states + u64({traits.image_bytes}) * u64(pair)
+        ptx.bulk_copy(image, from_state, u32({traits.image_bytes}), full, first)
+        from_state = turned + u64({traits.turned_bytes}) * u64(pair)
+        ptx.bulk_copy(turned_image, from_state, u32({traits.turned_bytes}), full, first)
+        image_rows = u64({keys_descriptor()}) | u64(image >> u32(4))
+        turned_rows = u64({keys_descriptor()}) | u64(turned_image >> u32(4))
+        """
+    )
+    for name in OPERANDS[traits.of]:
+        out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head + u64(2) * u64(eighth)")
+    out.lines(
+        f"""
+        x_word = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)
+        feature = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)
+        y_word = cuda.local.array({words(traits.value_dim)}, dtype=np.uint32)
+        of_values = cuda.local.array({columns // 2}, dtype=np.float32)
+        of_features = cuda.local.array({features // 2}, dtype=np.float32)
+        ptx.mbarrier_wait(full, u32(0))
+        """
+    )
+
+
+def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features: int) -> None:
+    out.line("first_row = u32(tile * u32(64))")
+    out.line("tile = u32(tile + u32(1))")
+    emit_load(out, "x", traits.head_dim, "length", "x_word")
+    emit_load(out, "y", traits.value_dim, "length", "y_word")
+    with out.block(f"for i in range({words(traits.head_dim)})"):
+        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
+        emit_real_columns(out, traits.head_dim, ("low", "high"))
+        low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
+        out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
+    if traits.value_dim % 8:
+        with out.block(f"for i in range({words(traits.value_dim)})"):
+            out.line(f"low, high = ptx.unpack_{traits.dtype}(y_word[i])")
+            emit_real_columns(out, traits.value_dim, ("low", "high"))
+            out.line(f"y_word[i] = ptx.pack_{traits.dtype}(low, high)")
+    _emit_product(out, "of_values", columns, "feature", traits.head_dim, "image_rows", state_rows(traits.value_dim))
+    out.line("ptx.wgmma_commit()")
+    out.line("ptx.wgmma_wait_all()")
+    if traits.of == "queries":
+        _emit_weights(out, traits)
+    else:
+        _emit_values(out, traits)
+    _emit_product(out, "of_features", features, "y_word", traits.value_dim, "turned_rows", turned_rows(traits.head_dim))
+    _emit_sum_step(out, traits)
+    out.line("ptx.wgmma_commit()")
+    out.line("ptx.wgmma_wait_all()")
+    _emit_slopes(out, traits)
+
+
+def _emit_product(
+    out: SourceWriter, total: str, columns: int, left: str, dim: int, descriptor: str, image_rows: int
+) -> None:
+    """Begin a product of the tile's rows with an image."""
+    with out.block(f"for i in range({columns // 2})"):
+        out.line(f"{total}[i] = f32(0.0)")
+    out.line("ptx.wgmma_fence()")
+    for chunk in range(chunks(dim)):
+        for step in (0, 1):
+            at = score_offset(2 * chunk + step, image_rows)
+            out.line(f"add_{total[3:]}({total}, {left_operand(left, chunk, step)}, {descriptor} + u64({at}))")
+
+
+def _emit_sum_step(out: SourceWriter, traits: GradientTraits) -> None:
+    """One more step: w times z, or 1 times dz, in the first of 16 columns."""
+    at = score_offset(2 * chunks(traits.value_dim), turned_rows(traits.head_dim))
+    for row in (0, 1):
+        number = f"weight_{row}" if traits.of == "queries" else f"f32(1.0) if real_{row} else f32(0.0)"
+        out.line(f"number = {number}")
+        out.line(f"w_{row} = ptx.pack_{traits.dtype}(number, f32(0.0)) if eighth == u32(0) else u32(0)")
+    out.line(f"add_features(of_features, w_0, w_1, u32(0), u32(0), turned_rows + u64({at}))")
+
+
+def _emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
+    """g = dout / r in place of dout; w = -g.out; both factors of a row into memory."""
+    values = 16 * chunks(traits.value_dim)
+    for row in (0, 1):
+        out.line(f"divisor = of_values[{values + 2 * row}]")
+        if traits.denominator == "plus_eps" and traits.eps:
+            out.line(f"divisor = divisor + f32({traits.eps!r})")
+        out.line(f"scale_{row} = ptx.reciprocal(divisor) if divisor != f32(0.0) else f32(0.0)")
+        out.line(f"weight_{row} = f32(0.0)")
+    with out.block(f"for i in range({words(traits.value_dim)})"):
+        out.lines(
+            f"""
+            low, high = ptx.unpack_{traits.dtype}(y_word[i])
+            at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)
+            product = low * of_values[at] + high * of_values[at + 1]
+            factor = scale_0 if (i // 4) % 2 == 0 else scale_1
+            weight_0 += product if (i // 4) % 2 == 0 else f32(0.0)
+            weight_1 += f32(0.0) if (i // 4) % 2 == 0 else product
+            y_word[i] = ptx.pack_{traits.dtype}(low * factor, high * factor)
+            """
+        )
+    for row in (0, 1):
+        out.lines(
+            f"""
+            weight_{row} += ptx.shuffle_xor(weight_{row}, u32(1))
+            weight_{row} += ptx.shuffle_xor(weight_{row}, u32(2))
+            weight_{row} = -(weight_{row} * scale_{row} * scale_{row})
+            one_lane = real_{row} if eighth == u32(0) else u32(0)
+            at = row_weights + u64(8) * (u64(pair) * u64(rows) + u64(row_{row}))
+            ptx.store_reals2(at, scale_{row}, weight_{row}, one_lane)
+            """
+        )
+
+
+def _emit_values(out: SourceWriter, traits: GradientTraits) -> None:
+    """dv = phi(k) dS; 0 beyond a length. y itself is the next product's operand."""
+    out.line(f"dy_word = cuda.local.array({words(traits.value_dim)}, dtype=np.uint32)")
+    with out.block(f"for i in range({words(traits.value_dim)})"):
+        out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
+        out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
+        out.line(f"both = ptx.pack_{traits.dtype}(of_values[at], of_values[at + 1])")
+        out.line("dy_word[i] = ptx.select(both, u32(0), kept)")
+    _emit_all_rows(out)
+    emit_store(out, "dy", traits.value_dim, "dy_word")
+    _emit_kept_rows(out)
+
+
+def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
+    """dx = phi'(x) times the gradient of phi(x); 0 beyond a length."""
+    phi = traits.feature_map
+    with out.block(f"for i in range({words(traits.head_dim)})"):
+        out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
+        out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
+        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
+        emit_real_columns(out, traits.head_dim, ("low", "high"))
+        for name in ("low", "high"):
+            out.line(f"y_{name} = {gpu_text(phi.source, name)}")
+            out.line(f"slope_{name} = {gpu_slope(phi.derivative_source, name, f'y_{name}')}")
+        pair = "of_features[at] * slope_low, of_features[at + 1] * slope_high"
+        out.line(f"feature[i] = ptx.select(ptx.pack_{traits.dtype}({pair}), u32(0), kept)")
+    _emit_all_rows(out)
+    emit_store(out, "dx", traits.head_dim, "feature")
+
+
+def _emit_all_rows(out: SourceWriter) -> None:
+    """Gradients are written for rows beyond a length, too."""
+    for row in (0, 1):
+        out.line(f"kept_{row} = real_{row}")
+        out.line(f"real_{row} = u32(1) if row_{row} < rows else u32(0)")
+
+
+def _emit_kept_rows(out: SourceWriter) -> None:
+    for row in (0, 1):
+        out.line(f"real_{row} = kept_{row}")

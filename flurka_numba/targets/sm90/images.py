@@ -1,0 +1,176 @@
+"""States as later products read them: 16-bit images of S and of its transpose, from the float32 shares of accumulate.
+
+The image for rows of features (out = phi(q) S): a row for each value, features along it, then SUM_ROWS rows of z. The
+image for rows of values (dphi = g S^T + w z^T): a row for each feature, values along it, then a step of 16 columns of
+which the first is z. Both are spans of 64 columns, 128-byte rows with the swizzle of shared memory; rows and columns
+stand in the orders of rows.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flurka_numba.targets.sm90.accumulate import SHARE_COLUMNS, SHARE_NUMBERS
+from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
+from splat_numba.gen.writer import SourceWriter
+
+POINTERS = ("shares", "states", "turned")
+COUNTS = ("shares_of_state",)
+ENTRY = "images"
+THREADS = 256
+SUM_STEP = 16  # columns of the step that holds z
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTraits:
+    """head_dim, value_dim: elements; dtype: of the images."""
+
+    head_dim: int
+    value_dim: int
+    dtype: str
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Blocks of features and of values that make up a head's state."""
+        return spans(self.head_dim), spans(self.value_dim)
+
+
+def turned_rows(head_dim: int) -> int:
+    """Rows of a span of the image for rows of values."""
+    return CHUNK * chunks(head_dim)
+
+
+def turned_bytes(head_dim: int, value_dim: int) -> int:
+    """Bytes of that image: values, then the step of z."""
+    return spans(CHUNK * chunks(value_dim) + SUM_STEP) * turned_rows(head_dim) * SPAN_BYTES
+
+
+def images_entry(traits: ImageTraits) -> Entry:
+    """How the kernel is called."""
+    del traits
+    return Entry(ENTRY, (*((name, "l") for name in POINTERS), *((name, "r") for name in COUNTS)), THREADS, 2, 0)
+
+
+def render_images(traits: ImageTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out = SourceWriter()
+    quotes = '"' * 3
+    of_features, of_values = traits.blocks
+    out.lines(
+        f"""
+        {quotes}Shares of states to images: {traits.head_dim} x {traits.value_dim}, {traits.dtype}.{quotes}
+
+        import numpy as np
+        from numba import cuda
+
+        from splat_numba.runtime.cuda import intrinsics as ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+
+
+        def {ENTRY}({", ".join((*POINTERS, *COUNTS))}):
+            thread = ptx.thread_index()
+            state = ptx.block_index()
+            pair = u32(state // u32({of_features * of_values}))
+            rest = u32(state - pair * u32({of_features * of_values}))
+            feature_block = u32(rest // u32({of_values}))
+            value_block = u32(rest - feature_block * u32({of_values}))
+            a = u32(thread >> u32(4))  # features 4 a to 4 a + 3
+            b = u32(thread & u32(15))  # values 4 b to 4 b + 3
+            total = cuda.local.array(16, dtype=np.float32)
+            sums = cuda.local.array(4, dtype=np.float32)
+        """
+    )
+    with out.suite():
+        _emit_total(out)
+        _emit_image(out, traits)
+        _emit_turned(out, traits)
+    return out.text()
+
+
+def _emit_total(out: SourceWriter) -> None:
+    """The shares added up in their order."""
+    out.lines(
+        f"""
+        for i in range(16):
+            total[i] = f32(0.0)
+        for i in range(4):
+            sums[i] = f32(0.0)
+        at = shares + u64({4 * SHARE_NUMBERS}) * u64(state) * u64(shares_of_state) + u64({16 * SHARE_COLUMNS}) * u64(a)
+        for share in range(shares_of_state):
+            here = at + u64({4 * SHARE_NUMBERS}) * u64(share)
+            for i in range(4):
+                row = here + u64({4 * SHARE_COLUMNS}) * u64(i)
+                t_0, t_1, t_2, t_3 = ptx.load_reals4(row + u64(16) * u64(b))
+                s_0, s_1, s_2, s_3 = ptx.load_reals4(row + u64({4 * STATE_SIDE}))
+                total[4 * i] += t_0
+                total[4 * i + 1] += t_1
+                total[4 * i + 2] += t_2
+                total[4 * i + 3] += t_3
+                sums[i] += s_0
+        """
+    )
+
+
+def _emit_image(out: SourceWriter, traits: ImageTraits) -> None:
+    """Four features along a row for each of four values; sixteen threads write eight rows of z."""
+    values = CHUNK * chunks(traits.value_dim)
+    out.lines(
+        f"""
+        place = {_column("a")}
+        first_row = u32({_column("b")} + value_block * u32({STATE_SIDE}))
+        to = states + u64({state_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
+        to = to + u64({state_rows(traits.value_dim) * SPAN_BYTES}) * u64(feature_block)
+        """
+    )
+    for j in range(4):
+        out.line(f"row = u32(first_row + u32({8 * (j // 2) + j % 2}))")
+        _emit_row(out, traits, [f"total[{4 * i + j}]" for i in range(4)], f"u32(1) if row < u32({values}) else u32(0)")
+    out.line(f"row = u32(u32({values}) + b)")
+    first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
+    _emit_row(out, traits, [f"sums[{i}]" for i in range(4)], first)
+
+
+def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
+    """Four values along a row for each of four features; z, with the zeros behind it, by the first thread of four."""
+    values, rows = CHUNK * chunks(traits.value_dim), turned_rows(traits.head_dim)
+    out.lines(
+        f"""
+        place = {_column("b")}
+        first_row = u32({_column("a")} + feature_block * u32({STATE_SIDE}))
+        image = turned + u64({turned_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
+        to = image + u64({rows * SPAN_BYTES}) * u64(value_block)
+        """
+    )
+    for i in range(4):
+        out.line(f"row = u32(first_row + u32({8 * (i // 2) + i % 2}))")
+        inside = f"row < u32({rows}) and value_block * u32({STATE_SIDE}) + place < u32({values})"
+        _emit_row(out, traits, [f"total[{4 * i + j}]" for j in range(4)], f"u32(1) if {inside} else u32(0)")
+    span, column = divmod(values, STATE_SIDE)
+    out.line(f"to = image + u64({rows * SPAN_BYTES * span})")
+    for i in range(4):
+        out.line(f"row = u32(first_row + u32({8 * (i // 2) + i % 2}))")
+        first = f"u32(1) if b == u32(0) and value_block == u32(0) and row < u32({rows}) else u32(0)"
+        for half in (0, 1):
+            at = f"((u32({2 * column + 16 * half})) ^ ((row & u32(7)) << u32(4)))"
+            word = f"ptx.pack_{traits.dtype}(sums[{i}], f32(0.0))" if half == 0 else "u32(0)"
+            four = f"{word}, u32(0), u32(0), u32(0)"
+            out.line(f"ptx.store_words4(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {four}, {first})")
+
+
+def _column(quarter: str) -> str:
+    """Where numbers 4 n and 4 n + 1 of a chunk stand, as a column of a left operand or a row of a right one; the other
+    two stand 8 further on.
+    """
+    within = f"({quarter} & u32(1)) * u32(16) + (({quarter} & u32(7)) >> u32(1)) * u32(2)"
+    return f"u32(({quarter} >> u32(3)) * u32({CHUNK}) + {within})"
+
+
+def _emit_row(out: SourceWriter, traits: ImageTraits, numbers: list[str], when: str) -> None:
+    """Four neighbouring numbers of one row, two in a word."""
+    for half in (0, 1):
+        word = f"ptx.pack_{traits.dtype}({numbers[2 * half]}, {numbers[2 * half + 1]})"
+        at = f"((u32(2) * (place + u32({8 * half}))) ^ ((row & u32(7)) << u32(4)))"
+        out.line(f"ptx.store_word(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {word}, {when})")

@@ -1,0 +1,74 @@
+"""Rows of 16-bit numbers between memory and registers, as the stages that go along a sequence have them.
+
+A tile is 64 rows. A lane has two of them, and of every chunk of 32 columns 8 adjacent ones, which are 16 bytes: columns
+8 t to 8 t + 7 for lane t of the row's four; word 4 (2 chunk + row) + i holds columns 8 t + 2 i and the next. As the
+left operand of a product, place 16 s + 8 h + 2 t + x of a chunk then is column 8 t + 4 s + 2 h + x. In a product's
+result, if the right operand's rows stand in the same order, 4 (4 chunk + i) + 2 row + x is column 8 t + 2 i + x.
+"""
+
+from __future__ import annotations
+
+from flurka_numba.targets.sm90.shape import CHUNK, chunks
+from splat_numba.gen.writer import SourceWriter
+
+
+def emit_lane(out: SourceWriter) -> None:
+    """Names for a lane's rows and columns."""
+    out.lines(
+        """
+        lane = u32(thread & u32(31))
+        eighth = u32((lane & u32(3)) * u32(8))
+        row_in_tile = u32((thread >> u32(5)) * u32(16) + (lane >> u32(2)))  # and the row 8 further on
+        """
+    )
+
+
+def words(dim: int) -> int:
+    """Registers of a thread for the rows of a tile."""
+    return 8 * chunks(dim)
+
+
+def emit_load(out: SourceWriter, source: str, dim: int, rows: int | str, to: str, first: str = "first_row") -> None:
+    """``to``[...]: the lane's numbers of the rows from ``first`` on, 0 at or beyond ``rows`` and the last column.
+
+    source: a name, with ``source``_at (address of the lane's columns of row 0) and ``source``_row (bytes of a row).
+    """
+    for row in (0, 1):
+        out.line(f"row_{row} = u32({first} + row_in_tile + u32({8 * row}))")
+        out.line(f"real_{row} = u32(1) if row_{row} < {rows} else u32(0)")
+        for chunk in range(chunks(dim)):
+            names = ", ".join(f"{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+            at = f"{source}_at + u64(row_{row}) * {source}_row + u64({2 * CHUNK * chunk})"
+            out.line(f"{names} = ptx.load_words4_when({at}, {when(f'real_{row}', chunk, dim)})")
+
+
+def emit_store(out: SourceWriter, target: str, dim: int, source: str) -> None:
+    """Write the lane's words of both rows, as emit_load() reads them."""
+    for row in (0, 1):
+        for chunk in range(chunks(dim)):
+            four = ", ".join(f"{source}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+            at = f"{target}_at + u64(row_{row}) * {target}_row + u64({2 * CHUNK * chunk})"
+            out.line(f"ptx.store_words4({at}, {four}, {when(f'real_{row}', chunk, dim)})")
+
+
+def when(real: str, chunk: int, dim: int) -> str:
+    """Whether a lane's columns of a chunk are there."""
+    if CHUNK * (chunk + 1) <= dim:
+        return real
+    return f"{real} if eighth < u32({dim - CHUNK * chunk}) else u32(0)"
+
+
+def emit_real_columns(out: SourceWriter, dim: int, names: tuple[str, str]) -> None:
+    """In a loop over words i: 0 for columns behind the last, where a row ends within 16 bytes and NaN may follow."""
+    if dim % 8 == 0:
+        return
+    at = f"u32({CHUNK} * (i // 8) + 2 * (i % 4)) + eighth"
+    for x, name in enumerate(names):
+        kept = f"u32(1) if {at} < u32({dim - x}) else u32(0)"
+        out.line(f"{name} = ptx.select_real({name}, f32(0.0), {kept})")
+
+
+def left_operand(name: str, chunk: int, step: int) -> str:
+    """The four words of a product's step of 16 columns."""
+    row_0, row_1 = (4 * (2 * chunk + row) + 2 * step for row in (0, 1))
+    return ", ".join(f"{name}[{i}]" for i in (row_0, row_1, row_0 + 1, row_1 + 1))
