@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -63,7 +63,8 @@ def signatures(plan: CpuPlan) -> dict[str, Any]:
 def kernels_for(problem: Problem, wants: tuple[str, ...], settings: Settings) -> Kernels:
     """The compiled kernels of a problem, and the threads of this call."""
     plan = make_plan(problem, wants, machine(settings.threads))
-    return Kernels(plan, compiled_for(plan, settings), settings.threads or cores())
+    compiled = compiled_for(plan, replace(settings, threads=None))  # which makes no difference to a text
+    return Kernels(plan, compiled, settings.threads or cores())
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,12 +57,12 @@ def gradient_plan(problem: Problem, multiprocessors: int) -> GradientPlan:
             f"most, got {problem.head_dim} and {problem.value_dim}. Split the heads, or give backend='cpu'."
         )
     dims = problem.head_dim, problem.value_dim, problem.dtype
-    keys = AccumulateTraits(*dims, phi, weighted=False, ragged=problem.ragged)
-    queries = AccumulateTraits(*dims, phi, weighted=True, ragged=False)
+    keys = AccumulateTraits("keys", *dims, phi, ragged=problem.ragged)
+    queries = AccumulateTraits("queries", *dims, phi, ragged=False)
     pairs = problem.batch * problem.heads
     states = pairs * keys.blocks[0] * keys.blocks[1]
     of_keys, of_queries = (
-        shares_of_state(states, rows, LEAST_TILES * TILE, 3 * multiprocessors // 2)
+        shares_of_state(states, rows, LEAST_TILES * TILE, 2 * multiprocessors)
         for rows in (problem.seq_kv, problem.seq_q)
     )
     gradients = partial(GradientTraits, *(), head_dim=dims[0], value_dim=dims[1], dtype=dims[2], feature_map=phi)

@@ -85,7 +85,7 @@ def _of_kernel(
 ) -> tuple[Any, Callable[[Any], Gradients]]:
     plan = gradient_plan(problem, runner.multiprocessors)
     q, k, v = (runner.readable(one) for one in (q, k, v))
-    states, turned = _images(plan.keys, plan.images_of_keys, plan.key_shares, plan, {"x": k, "y": v}, lengths, runner)
+    states, turned = _images(plan.keys, plan.images_of_keys, plan.key_shares, plan, {"k": k, "v": v}, lengths, runner)
     out = runner.rows((problem.batch, problem.heads, problem.seq_q, problem.value_dim))
     runner.launch(plan.apply, {"q": q, "states": states, "out": out})
 
@@ -94,16 +94,16 @@ def _of_kernel(
         pairs = problem.batch * problem.heads
         weights = runner.words(8 * pairs * problem.seq_q)
         dq = runner.rows((problem.batch, problem.heads, problem.seq_q, problem.head_dim))
-        given = {"x": q, "y": dout, "dx": dq, "states": states, "turned": turned, "row_weights": weights}
+        given = {"q": q, "dout": dout, "dq": dq, "states": states, "turned": turned, "row_weights": weights}
         runner.launch(plan.of_queries, given)
         found = {"q": dq}
         if not {"k", "v"} <= frozen:
-            given = {"x": q, "y": dout, "row_weights": weights}
+            given = {"q": q, "dout": dout, "row_weights": weights}
             stages = plan.queries, plan.images_of_queries, plan.query_shares
             dstates, dturned = _images(*stages, plan, given, None, runner)
             dk = runner.rows((problem.batch, problem.heads, problem.seq_kv, problem.head_dim))
             dv = runner.rows((problem.batch, problem.heads, problem.seq_kv, problem.value_dim))
-            given = {"x": k, "y": v, "dx": dk, "dy": dv, "states": dstates, "turned": dturned, "lengths": lengths}
+            given = {"k": k, "v": v, "dk": dk, "dv": dv, "states": dstates, "turned": dturned, "kv_lengths": lengths}
             runner.launch(plan.of_slots, given)
             found |= {"k": dk, "v": dv}
         return {name: gradient for name, gradient in found.items() if name not in frozen}
@@ -117,7 +117,7 @@ def _images(
 ) -> tuple[Any, Any]:  # fmt: skip
     """A state, or the gradient of one, as its two images."""
     shares, states, turned = (runner.words(size) for size in (nbytes, plan.states, plan.turned))
-    runner.launch(accumulate, {**given, "lengths": lengths, "shares": shares})
+    runner.launch(accumulate, {**given, "kv_lengths": lengths, "shares": shares})
     runner.launch(images, {"shares": shares, "states": states, "turned": turned})
     return states, turned
 

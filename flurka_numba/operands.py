@@ -113,7 +113,8 @@ def _export_gradient(gradient: NDArray[Any], like: Any, problem: Problem) -> Any
 
 
 def _without_leading(array: NDArray[Any], axes: int) -> NDArray[Any]:
-    return array[(0,) * (array.ndim - axes)]
+    trimmed: NDArray[Any] = array[(0,) * (array.ndim - axes)]
+    return trimmed
 
 
 def widen(bits: NDArray[Any], dtype: str) -> NDArray[Any]:

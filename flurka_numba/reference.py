@@ -220,13 +220,13 @@ def features(problem: Problem, x: Any, omega: Any, kept: NDArray[np.bool_] | Non
 def positive(x: Any, omega: Any, eps: float, stab: Any) -> tuple[Any, Pull]:
     """FAVOR+: rows**-1/2 (exp(c x.w - c^2 |x|^2 / 2 - stab) + eps), c = head_dim**-1/4."""
     c, factor = x.shape[-1] ** -0.25, omega.shape[0] ** -0.5
-    powers = np.exp(c * (x @ omega.T) - c * c / 2.0 * ((x * x) @ _ones(_t(x))) - stab)
+    y = factor * (np.exp(c * (x @ omega.T) - c * c / 2.0 * ((x * x) @ _ones(_t(x))) - stab) + eps)
 
     def pull(dy: Any) -> Any:
-        dpowers = factor * dy * powers
-        return c * (dpowers @ omega) - c * c * x * (dpowers @ np.ones((omega.shape[0], 1)))
+        dexponents = dy * (y - factor * eps)
+        return c * (dexponents @ omega) - c * c * x * (dexponents @ np.ones((omega.shape[0], 1)))
 
-    return factor * (powers + eps), pull
+    return y, pull
 
 
 def _directions(x: Any, omega: Any) -> tuple[Any, Pull]:

@@ -8,11 +8,12 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 
 
-def check_layers(root, path, layers):
+def check_layers(root, path, layers, part_of=None):
     """Raise AssertionError if the module root / path imports a part of its own package that is not below its own.
 
-    layers: a number for each top-level part of the package in the folder root.
+    layers: a number for each part of the package in the folder root. part_of: from a module's full name to its part.
     """
+    part_of = part_of or top_level
     here = part_of(f"{root.name}." + ".".join(path.with_suffix("").parts))
     assert here in layers, f"{path}: give the new part {here!r} a place in LAYERS and in docs"
     for name in imports_of(root / path):
@@ -22,7 +23,7 @@ def check_layers(root, path, layers):
             assert there == here or layers[there] < layers[here], f"{path} imports {name}: {here} may not know {there}"
 
 
-def part_of(name):
+def top_level(name):
     """'splat_numba.gen.plan' -> 'gen'; the package itself -> '__init__'."""
     return [*name.split("."), "__init__"][1]
 

@@ -34,7 +34,8 @@ def call_features(plan: CpuPlan, side: str) -> str:
 def _header(plan: CpuPlan, side: str, w: str, rows: str) -> str:
     weights = f"{w}, " if plan.linear else ""
     stab = "stab, " if plan.stabilised(side) else ""
-    return f"{_name(plan, side)}(tokens, phi, {weights}{stab}{rows}, {SIZES})"
+    exponentials = "exponentials, " if plan.keeps_exponentials else ""
+    return f"{_name(plan, side)}(tokens, phi, {exponentials}{weights}{stab}{rows}, {SIZES})"
 
 
 def _name(plan: CpuPlan, side: str) -> str:
@@ -90,16 +91,19 @@ def _emit_exponentials(out: SourceWriter, plan: CpuPlan, shift: str) -> None:
         out.line("top = splat(real(-np.inf))")
         with out.block(EACH_FEATURE):
             out.line("top = maximum(load(there, place), top)")
-    value = "exp(load(there, place) - shift)"
     if plan.feature_map == SOFTMAX:
         out.line(f"shift = splat({shift})")
-    else:
-        _emit_square(out)
-        out.line(f"shift = splat(real({shift} + square * real(0.5 / math.sqrt(head_dim))))")
-        out.line("factor = splat(real(1.0 / math.sqrt(kept)))")
-        value = f"factor * ({value} + splat(real({plan.eps!r})))"
+        with out.block(EACH_FEATURE):
+            out.line("store(there, place, exp(load(there, place) - shift))")
+        return
+    _emit_square(out)
+    out.line(f"shift = splat(real({shift} + square * real(0.5 / math.sqrt(head_dim))))")
+    out.line("factor = splat(real(1.0 / math.sqrt(kept)))")
     with out.block(EACH_FEATURE):
-        out.line(f"store(there, place, {value})")
+        out.line("value = exp(load(there, place) - shift)")
+        out.line(f"store(there, place, factor * (value + splat(real({plan.eps!r}))))")
+        if plan.keeps_exponentials:
+            out.line("store(exponentials, row * features + place, factor * value)")
 
 
 def _emit_square(out: SourceWriter) -> None:

@@ -41,6 +41,8 @@ def emit_query_gradient(out: SourceWriter, plan: CpuPlan) -> None:
 
 def _emit_tiles(out: SourceWriter, plan: CpuPlan, **more: str) -> None:
     tokens, values, features = (f"{plan.tile_rows} * {size}" for size in ("dims", "value_dims", "features"))
+    if plan.keeps_exponentials:
+        more["exponentials"] = features
     emit_scratch(out, tokens=tokens, values=values, phi=features, dphi=features, dtokens=tokens, dvalues=values, **more)
 
 

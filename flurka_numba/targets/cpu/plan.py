@@ -59,6 +59,11 @@ class CpuPlan:
         return self.feature_map == "favor" and side == "key"
 
     @property
+    def keeps_exponentials(self) -> bool:
+        """Whether features are wanted without their eps too: the difference has few digits where the eps is larger."""
+        return self.feature_map == "favor" and self.gradients
+
+    @property
     def weighs(self) -> bool:
         """Whether the gradient of the feature map's weights is wanted, which are the keys of low-rank attention."""
         return self.feature_map == SOFTMAX and "keys" in self.wants

@@ -12,8 +12,9 @@ from splat_numba.gen.writer import SourceWriter
 
 
 def call_slopes(plan: CpuPlan) -> str:
-    """Text of the call for ``count`` rows."""
-    return f"slopes_of(tokens, phi, dphi, dtokens, {'w_t_head, ' if plan.linear else ''}count, {SIZES})"
+    """Text of the call for ``count`` rows; what favor adds to its exponentials has no gradient."""
+    phi = "exponentials" if plan.keeps_exponentials else "phi"
+    return f"slopes_of(tokens, {phi}, dphi, dtokens, {'w_t_head, ' if plan.linear else ''}count, {SIZES})"
 
 
 def emit_slopes(out: SourceWriter, plan: CpuPlan) -> None:
@@ -45,15 +46,11 @@ def _emit_elementwise(out: SourceWriter, phi: FeatureMap) -> None:
 
 def _emit_du(out: SourceWriter, plan: CpuPlan) -> None:
     """The gradient of one row's u, in the place of that of its features."""
-    if plan.feature_map == "favor":  # what phi has above its eps is the exponential; the stabiliser has no gradient
-        out.line(f"least = splat(real({plan.eps!r} / math.sqrt(kept)))")
     with out.block(EACH_FEATURE):
         if plan.feature_map == "rfa":
             out.line("sine, cosine = load(there, place), load(there, part + place)")
             out.line("du = load(rising, place) * cosine - load(rising, part + place) * sine")
-        elif plan.feature_map == "favor":
-            out.line("du = load(rising, place) * (load(there, place) - least)")
-        else:
+        else:  # the derivative of an exponential; its stabiliser has no gradient
             out.line("du = load(rising, place) * load(there, place)")
         out.line("store(rising, place, du)")
 

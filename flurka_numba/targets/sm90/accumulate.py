@@ -1,9 +1,9 @@
 """Sums over a sequence: phi(x)^T y, and phi(x)^T w for a number w a row, in float32 shares.
 
-The state of kernel attention (x = k, y = v, w = 1), and the gradient of a state (x = q, y = dout / divisor, w as
-gradients.py has it). A block of one warpgroup makes 64 features x 64 values from its share of the rows. Rows go through
-registers, where phi is taken, into shared memory, and both operands of the product are read there with the rows as its
-depth. Three buffers, so that one barrier a tile does.
+The state of kernel attention (x = k, y = v, w = 1), and the gradient of a state (x = q, y = dout over the divisor, w
+as gradients.py has it). A block of one warpgroup makes 64 features x 64 values from its share of the rows. Rows go
+through registers, where phi is taken, into shared memory, and both operands of the product are read there with the rows as its
+depth. Two buffers, so that one barrier a tile does.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
 from splat_numba.gen.writer import SourceWriter
 
-POINTERS = ("x", "y", "row_weights", "lengths", "shares")
+POINTERS = ("row_weights", "kv_lengths", "shares")
 COUNTS = ("heads", "rows", "shares_of_state")
-STRIDES = ("x_row", "x_head", "x_batch", "y_row", "y_head", "y_batch")
+OPERANDS = {"keys": ("k", "v"), "queries": ("q", "dout")}  # x and y
 ENTRY = "accumulate"
 TILE = 64  # rows
 TILE_BYTES = TILE * SPAN_BYTES
-BUFFERS = 3
+BUFFERS = 2
 SHARE_COLUMNS = STATE_SIDE + SUM_ROWS  # values, then the sums and seven zeros
 SHARE_NUMBERS = STATE_SIDE * SHARE_COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
 class AccumulateTraits:
-    """weighted: rows of y are multiplied by the first of their row_weights, and w is the second; else w = 1. ragged:
-    rows at or beyond a batch entry's length are left out.
+    """of: "keys", or "queries": then rows of y are multiplied by the first of their row_weights, and w is the second.
+    ragged: rows at or beyond a batch entry's length are left out.
     """
 
+    of: str
     head_dim: int
     value_dim: int
     dtype: str
     feature_map: FeatureMap
-    weighted: bool
     ragged: bool
 
     @property
@@ -53,14 +53,19 @@ class AccumulateTraits:
         return BUFFERS * 3 * TILE_BYTES + ALIGNMENT
 
 
+def accumulate_parameters(traits: AccumulateTraits) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of each."""
+    operands = OPERANDS[traits.of]
+    return (
+        *((name, "l") for name in (*operands, *POINTERS)),
+        *((name, "r") for name in COUNTS),
+        *((f"{name}_{axis}", "l") for name in operands for axis in ("row", "head", "batch")),
+    )
+
+
 def accumulate_entry(traits: AccumulateTraits) -> Entry:
     """How the kernel is called."""
-    parameters = (
-        *((name, "l") for name in POINTERS),
-        *((name, "r") for name in COUNTS),
-        *((name, "l") for name in STRIDES),
-    )
-    return Entry(ENTRY, parameters, 128, 3, traits.shared_bytes)
+    return Entry(ENTRY, accumulate_parameters(traits), 128, 4, traits.shared_bytes)
 
 
 def render_accumulate(traits: AccumulateTraits) -> str:
@@ -87,7 +92,7 @@ def render_accumulate(traits: AccumulateTraits) -> str:
     )
     out.line()
     out.line()
-    out.line(f"def {ENTRY}({', '.join((*POINTERS, *COUNTS, *STRIDES))}):")
+    out.line(f"def {ENTRY}({', '.join(name for name, _ in accumulate_parameters(traits))}):")
     with out.suite():
         _emit_start(out, traits)
         _emit_rows(out, traits, "ahead")
@@ -104,7 +109,8 @@ def render_accumulate(traits: AccumulateTraits) -> str:
 def _emit_start(out: SourceWriter, traits: AccumulateTraits) -> None:
     """Which head, features, values and rows."""
     of_features, of_values = traits.blocks
-    length = "ptx.load_word(lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
+    x, y = OPERANDS[traits.of]
+    length = "ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
     out.lines(
         f"""
         start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
@@ -128,10 +134,8 @@ def _emit_start(out: SourceWriter, traits: AccumulateTraits) -> None:
         tiles = u32((tiles + shares_of_state - u32(1)) // shares_of_state)
         tile = u32(share * tiles)
         last = u32(min(tile + tiles, (length + u32({TILE - 1})) // u32({TILE})))
-        x_at = x + u64(entry) * x_batch + u64(head) * x_head + u64({SPAN_BYTES}) * u64(feature_block)
-        y_at = y + u64(entry) * y_batch + u64(head) * y_head + u64({SPAN_BYTES}) * u64(value_block)
-        x_at = x_at + u64(2) * u64(eighth)
-        y_at = y_at + u64(2) * u64(eighth)
+        {x}_at = {x} + u64(entry) * {x}_batch + u64(head) * {x}_head + u64(2) * u64(feature_block * u32(64) + eighth)
+        {y}_at = {y} + u64(entry) * {y}_batch + u64(head) * {y}_head + u64(2) * u64(value_block * u32(64) + eighth)
         x_columns = u32(u32({traits.head_dim}) - u32({STATE_SIDE}) * feature_block)
         y_columns = u32(u32({traits.value_dim}) - u32({STATE_SIDE}) * value_block)
         weight_at = row_weights + u64(8) * u64(pair) * u64(rows)
@@ -153,19 +157,19 @@ def _emit_rows(out: SourceWriter, traits: AccumulateTraits, to: str) -> None:
     """The next tile's rows on their way to registers; a last block of features or values may be narrower."""
     out.line(f"first_row = u32(tile * u32({TILE}))")
     out.line("end = length if tile < last else u32(0)")
-    for name, dim in (("x", traits.head_dim), ("y", traits.value_dim)):
+    for place, name, dim in zip("xy", OPERANDS[traits.of], (traits.head_dim, traits.value_dim), strict=True):
         if dim % STATE_SIDE == 0:
-            emit_load(out, name, STATE_SIDE, "end", f"{name}_{to}")
+            emit_load(out, name, STATE_SIDE, "end", f"{place}_{to}")
             continue
         for row in (0, 1):
             out.line(f"row_{row} = u32(first_row + row_in_tile + u32({8 * row}))")
             out.line(f"real_{row} = u32(1) if row_{row} < end else u32(0)")
             for chunk in (0, 1):
-                names = ", ".join(f"{name}_{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                names = ", ".join(f"{place}_{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
                 at = f"{name}_at + u64(row_{row}) * {name}_row + u64({64 * chunk})"
-                there = f"real_{row} if eighth + u32({32 * chunk}) < {name}_columns else u32(0)"
+                there = f"real_{row} if eighth + u32({32 * chunk}) < {place}_columns else u32(0)"
                 out.line(f"{names} = ptx.load_words4_when({at}, {there})")
-    if traits.weighted:
+    if traits.of == "queries":
         for row in (0, 1):
             out.line(f"at = weight_at + u64(8) * u64(row_{row} if real_{row} else u32(0))")
             out.line(f"scale_{row} = ptx.load_state(at) if real_{row} else f32(0.0)")
@@ -188,10 +192,10 @@ def _emit_operands(out: SourceWriter, traits: AccumulateTraits) -> None:
         pair = f"ptx.select_real(low, f32(0.0), {kept[0]}), ptx.select_real(high, f32(0.0), {kept[1]})"
         out.line(f"word[i] = ptx.pack_{traits.dtype}({pair})")
     _emit_tile(out, "word", 0)
-    if traits.weighted or traits.value_dim % 8:
+    if traits.of == "queries" or traits.value_dim % 8:
         with out.block("for i in range(16)"):
             out.line(f"low, high = ptx.unpack_{traits.dtype}(y_ahead[i])")
-            if traits.weighted:
+            if traits.of == "queries":
                 out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
                 out.line("low, high = low * factor, high * factor")
             if traits.value_dim % 8:
@@ -223,7 +227,7 @@ def _emit_tile(out: SourceWriter, name: str, offset: int) -> None:
 
 
 def _emit_products(out: SourceWriter) -> None:
-    """Add this tile's products; those of the tile before are done then."""
+    """Add this tile's products. Left open over the end of the loop, ptxas would serialise them (C7515)."""
     out.lines(
         f"""
         features = u64({values_descriptor(TILE)}) | u64(base >> u32(4))
@@ -238,7 +242,7 @@ def _emit_products(out: SourceWriter) -> None:
     out.lines(
         f"""
         ptx.wgmma_commit()
-        ptx.wgmma_wait_but_one()
+        ptx.wgmma_wait_all()
         buffer = u32(buffer + u32(1))
         if buffer == u32({BUFFERS}):
             buffer = u32(0)
@@ -250,7 +254,6 @@ def _emit_share(out: SourceWriter) -> None:
     """(64, 72) float32: a row for each feature."""
     out.lines(
         f"""
-        ptx.wgmma_wait_all()
         to = shares + u64({4 * SHARE_NUMBERS}) * u64(ptx.block_index())
         to = to + u64({4 * SHARE_COLUMNS}) * u64(row_in_tile) + u64(8) * u64(lane & u32(3))
         for j in range({STATE_SIDE // 8}):

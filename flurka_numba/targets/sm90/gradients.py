@@ -19,14 +19,15 @@ from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score
 from splat_numba.gen.writer import SourceWriter
 
 COUNTS = ("heads", "rows", "blocks", "tiles_of_block")
-OPERANDS = {"queries": ("x", "y", "dx"), "slots": ("x", "y", "dx", "dy")}
+OPERANDS = {"queries": ("q", "dout", "dq"), "slots": ("k", "v", "dk", "dv")}  # x, y and what is written
 ENTRY = "gradients"
 LARGEST_CHUNKS = 8  # of head_dim and value_dim together: more do not fit in registers
+CHUNKS_AT_ONCE = 5  # with more, y is loaded after the first product
 
 
 @dataclass(frozen=True, slots=True)
 class GradientTraits:
-    """of: "queries" (x = q, y = dout) or "slots" (x = k, y = v, the images those of the state's gradient).
+    """of: "queries", or "slots", for which the images are those of the state's gradient.
 
     denominator, eps: as in Problem; ragged: the gradients of slots at or beyond a batch entry's length are 0.
     """
@@ -67,7 +68,7 @@ def gradient_parameters(traits: GradientTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
     operands = OPERANDS[traits.of]
     strides = [f"{name}_{axis}" for name in operands for axis in ("row", "head", "batch")]
-    pointers = (*operands, "states", "turned", "row_weights", "lengths")
+    pointers = (*operands, "states", "turned", "row_weights", "kv_lengths")
     return (
         *((name, "l") for name in pointers),
         *((name, "r") for name in COUNTS),
@@ -116,7 +117,7 @@ def render_gradients(traits: GradientTraits) -> str:
 
 def _emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features: int) -> None:
     """This block's head and rows; the images on the way to shared memory."""
-    length = "ptx.load_word(lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
+    length = "ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
     both = traits.image_bytes + traits.turned_bytes
     out.lines(
         f"""
@@ -168,21 +169,21 @@ def _emit_start(out: SourceWriter, traits: GradientTraits, columns: int, feature
 def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features: int) -> None:
     out.line("first_row = u32(tile * u32(64))")
     out.line("tile = u32(tile + u32(1))")
-    emit_load(out, "x", traits.head_dim, "length", "x_word")
-    emit_load(out, "y", traits.value_dim, "length", "y_word")
+    x, y, *_ = OPERANDS[traits.of]
+    emit_load(out, x, traits.head_dim, "length", "x_word")
+    wide = chunks(traits.head_dim) + chunks(traits.value_dim) > CHUNKS_AT_ONCE
+    if not wide:
+        _emit_y(out, traits, y)
     with out.block(f"for i in range({words(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
         emit_real_columns(out, traits.head_dim, ("low", "high"))
         low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
         out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
-    if traits.value_dim % 8:
-        with out.block(f"for i in range({words(traits.value_dim)})"):
-            out.line(f"low, high = ptx.unpack_{traits.dtype}(y_word[i])")
-            emit_real_columns(out, traits.value_dim, ("low", "high"))
-            out.line(f"y_word[i] = ptx.pack_{traits.dtype}(low, high)")
     _emit_product(out, "of_values", columns, "feature", traits.head_dim, "image_rows", state_rows(traits.value_dim))
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
+    if wide:
+        _emit_y(out, traits, y)
     if traits.of == "queries":
         _emit_weights(out, traits)
     else:
@@ -192,6 +193,16 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
     _emit_slopes(out, traits)
+
+
+def _emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
+    """The tile's rows of y."""
+    emit_load(out, y, traits.value_dim, "length", "y_word")
+    if traits.value_dim % 8:
+        with out.block(f"for i in range({words(traits.value_dim)})"):
+            out.line(f"low, high = ptx.unpack_{traits.dtype}(y_word[i])")
+            emit_real_columns(out, traits.value_dim, ("low", "high"))
+            out.line(f"y_word[i] = ptx.pack_{traits.dtype}(low, high)")
 
 
 def _emit_product(
@@ -260,7 +271,7 @@ def _emit_values(out: SourceWriter, traits: GradientTraits) -> None:
         out.line(f"both = ptx.pack_{traits.dtype}(of_values[at], of_values[at + 1])")
         out.line("dy_word[i] = ptx.select(both, u32(0), kept)")
     _emit_all_rows(out)
-    emit_store(out, "dy", traits.value_dim, "dy_word")
+    emit_store(out, "dv", traits.value_dim, "dy_word")
     _emit_kept_rows(out)
 
 
@@ -278,7 +289,7 @@ def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
         pair = "of_features[at] * slope_low, of_features[at + 1] * slope_high"
         out.line(f"feature[i] = ptx.select(ptx.pack_{traits.dtype}({pair}), u32(0), kept)")
     _emit_all_rows(out)
-    emit_store(out, "dx", traits.head_dim, "feature")
+    emit_store(out, OPERANDS[traits.of][2], traits.head_dim, "feature")
 
 
 def _emit_all_rows(out: SourceWriter) -> None:
