@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from splat_numba.formats.geometry import BandTable
 from splat_numba.formats.sweep import exclusive_sum
 from splat_numba.gen.box_bits import tile_bits
-from splat_numba.gen.box_cost import Work, predict_work, work_of_cover
+from splat_numba.gen.box_cost import predict_work, work_of_cover
 from splat_numba.gen.box_cover import Cover, cover
 from splat_numba.gen.box_order import FlatRuns, PlacedRuns, RowOrder, arrange, place_on_grid, place_runs
 from splat_numba.gen.box_shapes import candidates
@@ -191,7 +191,7 @@ def _try(part: Part, traits: Traits, problem: Problem, gpu: Gpu) -> Trial:
     work = work_of_cover(made)
     if part.resumes:
         some = work.tiles > 0
-        work = Work(work.tiles[some], work.group_tiles[some], work.masked[some])
+        work = replace(work, tiles=work.tiles[some], group_tiles=work.group_tiles[some], masked=work.masked[some])
     return Trial(part, traits, made, predict_work(work, traits, problem, gpu))
 
 
