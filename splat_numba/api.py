@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NoReturn
 
 from splat_numba.cpu_kernel import CPU
@@ -124,7 +125,7 @@ def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor
         raise BackendError(
             f"backend wanted as one of {', '.join(BACKENDS)}, got {backend!r}. Leave it out to choose for you."
         )
-    if backend == "emulate" or (backend == "cuda" and current().emulate and not on_gpu(q)):
+    if backend == "emulate" or (backend == "cuda" and not on_gpu(q) and current().emulate):
         if target not in (None, "sm_90a"):
             _refuse_target(backend, target)
         from splat_numba.emulated_kernel import EMULATED
@@ -133,12 +134,18 @@ def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor
     if backend == "cuda" or (backend == "auto" and (on_gpu(q) or target in CUDA_TARGETS)):
         if target not in (None, "sm_90a"):
             _refuse_target(backend, target)
-        from splat_numba.gpu_kernel import CUDA
-
-        return CUDA
+        return _cuda()
     if target not in (None, "cpu"):
         raise BackendError(f"target wanted as None or 'cpu' for backend {backend!r}, got {target!r}. Leave it out.")
     return CPU
+
+
+@cache
+def _cuda() -> Executor:
+    """Imported when first wanted: an import statement takes a microsecond at every call."""
+    from splat_numba.gpu_kernel import CUDA
+
+    return CUDA
 
 
 def _refuse_target(backend: str, target: str | None) -> NoReturn:

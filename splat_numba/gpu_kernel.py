@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CompiledPasses:
-    """The machine code of a plan's passes; passes of equal traits share one."""
+    """The machine code of a plan's passes, of which there is at least one; passes of equal traits share theirs."""
 
     cubins: tuple[Cubin, ...]
     traits: tuple[Traits, ...]
@@ -43,20 +43,17 @@ class CompiledPasses:
     @property
     def source(self) -> KernelSource:
         """The first pass's text."""
-        return self.cubins[0].source if self.cubins else _NOTHING
+        return self.cubins[0].source
 
     @property
     def path(self) -> Path | None:
         """The file of the text, None if the cache folder cannot be used."""
-        return self.cubins[0].path if self.cubins else None
+        return self.cubins[0].path
 
     @property
     def cached(self) -> bool:
         """Whether all machine code came from disk."""
         return all(cubin.cached for cubin in self.cubins)
-
-
-_NOTHING = KernelSource.of("attention_nothing", "# No row attends to anything: nothing is launched.\n")
 
 
 @lru_cache(maxsize=256)
@@ -163,8 +160,6 @@ class CudaExecutor:
 
     def listing(self, part: Part, form: str) -> Any:
         """The machine code of the first pass, or its text. Raises BackendError where the disassembler is missing."""
-        if not part.compiled.cubins:
-            raise ArgumentError(f"{form} wanted of a mask that keeps something, got one without passes.")
         cubin = part.compiled.cubins[0]
         if form == "cubin":
             return cubin.code
