@@ -19,16 +19,14 @@ from splat_numba.gen.boxes import BoxPass, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.attention import COUNTS, POINTERS, STRIDES
-from splat_numba.gen.targets.sm90.shape import shared_bytes, threads_per_block
-from splat_numba.gpu_kernel import passes_of, plan_for
+from splat_numba.gen.targets.sm90.attention import attention_entry
+from splat_numba.gpu_kernel import passes_of, plan_for, render
 from splat_numba.masks import Stored
 from splat_numba.operands import check_kv_lengths, check_scale, export_lse, import_operands, prepare_out, to_bhsd
 from splat_numba.runtime.arrays import export_array
 from splat_numba.runtime.cuda.arrays import check_operand_dtype
-from splat_numba.runtime.cuda.build import render
 from splat_numba.runtime.cuda.copies import padded, padded_rows
-from splat_numba.runtime.cuda.launch import Shapes, pass_maps, pass_numbers
+from splat_numba.runtime.cuda.passes import Shapes, pass_maps, pass_numbers
 from splat_numba.runtime.cuda.prepared import contiguous
 from splat_numba.runtime.cuda.tables import view_steps
 from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments
@@ -96,7 +94,7 @@ class EmulatedExecutor:
 
     def resources(self, parts: tuple[Part, ...]) -> dict[str, Any]:
         """Shared memory of the largest block; there is no machine code."""
-        sizes = [shared_bytes(one.traits) for part in parts for one in passes_of(part.plan)]
+        sizes = [attention_entry(one.traits).shared_bytes for part in parts for one in passes_of(part.plan)]
         return {"shared_bytes": max(sizes, default=0), "cached": [part.compiled.cached for part in parts]}
 
     def listing(self, part: Part, form: str) -> NoReturn:
@@ -176,14 +174,8 @@ class EmulatedCall:
         tables |= {"views": view_steps(table), "heads": np.array(heads, np.int32)}
         pointers = {**places, **{name: self._place(array) for name, array in tables.items()}}
         pointers |= {"q_maps": first_map, "kv_maps": first_map + MAP_BYTES * len(table.q_views)}
-        arguments = [
-            *(np.uint64(pointers[name]) for name in POINTERS), np.float32(numbers["scale_log2"]),
-            *(np.uint32(numbers[name]) for name in COUNTS), *(np.uint64(numbers[name]) for name in STRIDES),
-        ]  # fmt: skip
-        launch(
-            source.text, source.name, arguments, self._memory, self._maps,
-            grid=grid, threads=threads_per_block(one.traits), shared_bytes=shared_bytes(one.traits),
-        )  # fmt: skip
+        entry = attention_entry(one.traits)
+        launch(source.text, source.name, entry, {**pointers, **numbers}, self._memory, self._maps, grid=grid)
 
     def out(self) -> NDArray[np.uint16]:
         """(batch, heads, seq_q, value_dim) as written."""

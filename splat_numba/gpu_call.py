@@ -43,8 +43,9 @@ from splat_numba.runtime.cuda.arrays import (
 )
 from splat_numba.runtime.cuda.copies import move, padded_rows
 from splat_numba.runtime.cuda.device import Device, device
-from splat_numba.runtime.cuda.launch import Shapes, is_capturing
+from splat_numba.runtime.cuda.launch import is_capturing
 from splat_numba.runtime.cuda.memory import DeviceArray
+from splat_numba.runtime.cuda.passes import Shapes
 from splat_numba.runtime.cuda.prepared import LoadablePass, Prepared
 from splat_numba.runtime.cuda.tables import pool
 from splat_numba.runtime.cuda.tensor_map import Layout
@@ -181,7 +182,7 @@ def loadable(part: Part, problem: Problem) -> list[LoadablePass]:
     heads = tuple(range(problem.heads_q)) if part.heads is None else part.heads
     passes = [one for one in part.plan.passes if isinstance(one, BoxPass)]
     return [
-        LoadablePass(one, cubin.code, cubin.report.entry, cubin.report.shared_bytes, heads)
+        LoadablePass(one, cubin.code, cubin.report.symbol, heads)
         for one, cubin in zip(passes, part.compiled.cubins, strict=True)
     ]
 

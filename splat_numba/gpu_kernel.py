@@ -22,6 +22,7 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
 from splat_numba.gpu_call import attend
 from splat_numba.masks import Stored, describe
 from splat_numba.runtime.compile import dump
@@ -56,12 +57,18 @@ class CompiledPasses:
         return all(cubin.cached for cubin in self.cubins)
 
 
+def render(traits: Traits) -> KernelSource:
+    """The text of the kernel with these traits, named after shape and type."""
+    name = f"attention_sm_90a_d{traits.head_dim}_{traits.dtype}_{traits.tile_q}x{traits.tile_kv}"
+    return KernelSource.of(name, render_attention(traits))
+
+
 @lru_cache(maxsize=256)
 def cubin_for(traits: Traits, settings: Settings) -> Cubin:
     """Machine code for all passes of these traits, remembered. Raises BackendError without the compiler."""
-    from splat_numba.runtime.cuda.build import build, render
+    from splat_numba.runtime.cuda.build import build
 
-    return build(render(traits), traits, settings)
+    return build(render(traits), attention_entry(traits), settings)
 
 
 @lru_cache(maxsize=256)
@@ -143,7 +150,7 @@ class CudaExecutor:
         (traits,) = kinds
         from splat_numba.runtime.cuda.build import build
 
-        cubin = build(source, traits, settings)
+        cubin = build(source, attention_entry(traits), settings)
         return replace(part, compiled=replace(part.compiled, cubins=(cubin,) * len(part.compiled.cubins)))
 
     def resources(self, parts: tuple[Part, ...]) -> dict[str, Any]:
@@ -166,7 +173,7 @@ class CudaExecutor:
         if form == "ptx":
             from splat_numba.runtime.cuda.build import ptx
 
-            return ptx(cubin.source, part.compiled.traits[0])
+            return ptx(cubin.source, cubin.entry)
         return disassemble(cubin.code)
 
     def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:

@@ -263,7 +263,7 @@ def _source_names(plan: Any) -> set[str]:
         from splat_numba.runtime.launch import render
 
         return {render(plan).name}
-    from splat_numba.runtime.cuda.build import render as render_traits
+    from splat_numba.gpu_kernel import render as render_traits
 
     return {render_traits(one.traits).name for one in plan.passes[:1]}
 

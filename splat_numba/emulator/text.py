@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +13,7 @@ from splat_numba.emulator.block import LANES, Block
 from splat_numba.emulator.meanings import meanings
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.errors import EmulationError
+from splat_numba.gen.entry import Entry
 
 
 def choose(test: Any, first: Callable[[], Any], second: Callable[[], Any]) -> Any:
@@ -61,25 +62,31 @@ def _local_array(size: int, dtype: Any) -> Any:
     return np.full((size, LANES), fill, dtype)
 
 
+NUMBERS = {"r": np.uint32, "l": np.uint64, "f": np.float32}
+
+
 def launch(
     text: str,
     name: str,
-    arguments: Sequence[Any],
+    entry: Entry,
+    values: Mapping[str, Any],
     memory: GlobalMemory,
     maps: list[Any],
     *,
     grid: int,
-    threads: int,
-    shared_bytes: int,
     late: bool = False,
 ) -> None:
-    """Run all blocks of a launch, one after the other; name: of the text. Raises EmulationError, naming its line."""
+    """Run all blocks of a launch, one after the other; name: of the text; values: of the entry's parameters, by name.
+
+    Raises EmulationError, naming the text's line.
+    """
     tree = ast.fix_missing_locations(_Vectorise().visit(ast.parse(text)))
     tree.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
     code = compile(tree, name, "exec")
-    warps = threads // LANES
+    warps = entry.threads // LANES
+    arguments = [NUMBERS[kind](values[parameter]) for parameter, kind in entry.parameters]
     for index in range(grid):
-        block = Block(memory, maps, shared_bytes, index, grid, late)
+        block = Block(memory, maps, entry.shared_bytes, index, grid, late)
         cuda = SimpleNamespace(
             shared=SimpleNamespace(array=lambda *_, **__: None), local=SimpleNamespace(array=_local_array)
         )
@@ -89,7 +96,7 @@ def launch(
         }  # fmt: skip
         exec(code, names)  # noqa: S102 - the text is our own
         try:
-            block.run(warps, lambda names=names: names["attention"](*arguments))  # type: ignore[misc]
+            block.run(warps, lambda names=names: names[entry.name](*arguments))  # type: ignore[misc]
         except EmulationError as error:
             raise EmulationError(f"{error} (in block {index}, line {_line(error, name)} of {name})") from error
 

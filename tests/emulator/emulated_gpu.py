@@ -9,11 +9,13 @@ import pytest
 from splat_numba import gpu_call, gpu_kernel
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch as emulate
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.attention import PARAMETERS, attention_entry
 from splat_numba.gen.targets.sm90.shape import shared_bytes
-from splat_numba.runtime.cuda import launch, prepared
-from splat_numba.runtime.cuda.build import Cubin, Report, render
+from splat_numba.runtime.cuda import prepared
+from splat_numba.runtime.cuda.build import Cubin, Report
 from splat_numba.runtime.cuda.tensor_map import TensorMapArguments
-from tests.runtime.fake_cuda import FakeDriver, Status, forget, install
+from tests.runtime.fake_cuda import FakeDriver, Status, forget, install, packed_values
 
 MULTIPROCESSORS = 1  # so that blocks take several items each
 
@@ -50,17 +52,10 @@ class EmulatedDriver(FakeDriver):
 
     def cuLaunchKernel(self, function, grid, _y, _z, threads, *rest):  # noqa: N802
         places = rest[-2]
-        pointers = (ctypes.c_void_p * len(launch.Parameters._fields_)).from_address(places)
-        kinds = {ctypes.c_uint64: np.uint64, ctypes.c_uint32: np.uint32, ctypes.c_float: np.float32}
-        values = [
-            kinds[kind](kind.from_address(place).value)
-            for (_, kind), place in zip(launch.Parameters._fields_, pointers, strict=True)
-        ]
-        emulate(
-            self.change(self.texts[function]), "kernel", values, self.device_memory, self.described,
-            grid=grid, threads=threads,
-            shared_bytes=rest[2], late=self.late,
-        )  # fmt: skip
+        values = packed_values(places)
+        entry = Entry("attention", PARAMETERS, threads, 1, rest[2])
+        text = self.change(self.texts[function])
+        emulate(text, "kernel", entry, values, self.device_memory, self.described, grid=grid, late=self.late)
         return (Status.CUDA_SUCCESS,)
 
     def cuLibraryGetKernel(self, library, _name):  # noqa: N802
@@ -78,9 +73,9 @@ class EmulatedDriver(FakeDriver):
 
 def uncompiled(traits, _settings):
     """In place of machine code the text itself."""
-    source = render(traits)
+    source = gpu_kernel.render(traits)
     report = Report("attention", 0, 0, shared_bytes(traits), (), "")
-    return Cubin(source, traits, None, source.text.encode(), report, cached=False)
+    return Cubin(source, attention_entry(traits), None, source.text.encode(), report, cached=False)
 
 
 def emulated(monkeypatch, **options):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from splat_numba.gen.targets.sm90.attention import PARAMETERS
 from splat_numba.runtime.cuda import arrays, device, driver, launch, memory, prepared, tables
 
 
@@ -139,14 +140,17 @@ class FakeDriver:
 
     def cuLaunchKernel(self, function, *arguments):
         *sizes, shared, stream, places, _ = arguments
-        pointers = (ctypes.c_void_p * len(launch.Parameters._fields_)).from_address(places)
-        values = {
-            name: kind.from_address(place).value
-            for (name, kind), place in zip(launch.Parameters._fields_, pointers, strict=True)
-        }
+        values = packed_values(places)
         record = {"function": function, "sizes": tuple(sizes), "shared": shared, "stream": stream}
         self.launches.append(SimpleNamespace(**record, **values))
         return (Status.CUDA_SUCCESS,)
+
+
+def packed_values(places, parameters=PARAMETERS):
+    """The parameters of a launch by name, from the addresses that the driver is given."""
+    fields = launch.structure_of(parameters)._fields_
+    pointers = (ctypes.c_void_p * len(fields)).from_address(places)
+    return {name: kind.from_address(place).value for (name, kind), place in zip(fields, pointers, strict=True)}
 
 
 CACHES = (driver.driver, device.device, memory.memory, tables.pool, tables.counters, launch.load, launch._library)

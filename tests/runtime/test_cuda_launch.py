@@ -14,8 +14,9 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executor import Part
 from splat_numba.formats.patterns import causal
 from splat_numba.gen.boxes import Box, BoxPass, BoxTable, Traits, View
+from splat_numba.gen.targets.sm90.attention import COUNTS, PARAMETERS, POINTERS, STRIDES, attention_entry
 from splat_numba.gpu_call import attend
-from splat_numba.runtime.cuda import copies, launch, prepared
+from splat_numba.runtime.cuda import copies, launch, passes, prepared
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, fake, forget, fresh, install
 
 HEADS, LENGTH, DIM = 4, 300, 64
@@ -49,7 +50,7 @@ class Recipe:
     def parts_for(self, problem, scale, settings, *, ragged):
         self.asked += 1
         self.ragged = ragged
-        report = SimpleNamespace(entry="attention", shared_bytes=99_000)
+        report = SimpleNamespace(symbol="attention")
         cubins = tuple(SimpleNamespace(code=b"cubin", report=report) for _ in self.passes)
         plan = SimpleNamespace(passes=self.passes)
         return (Part(causal(), self.heads, plan, SimpleNamespace(cubins=cubins)),)
@@ -79,20 +80,19 @@ def call(recipe, arrays, kv_lengths=None, out=None, return_lse=False):
 
 
 def test_the_parameters_are_the_kernels_in_their_order():
-    from splat_numba.gen.targets.sm90.attention import COUNTS, POINTERS, STRIDES
-
-    names = [name for name, _ in launch.Parameters._fields_]
-    assert launch.Parameters.seq_q.size == 4
-    assert names == [*POINTERS, "scale_log2", *COUNTS, *STRIDES]
+    structure = launch.structure_of(PARAMETERS)
+    assert structure.seq_q.size == 4
+    assert [name for name, _ in structure._fields_] == [*POINTERS, "scale_log2", *COUNTS, *STRIDES]
 
 
 def test_one_launch(fake, fresh):
     recipe = Recipe((box_pass(),), scale=-0.5)
     out = call(recipe, operands(kv_heads=2))
     (one,) = fake.launches
+    shared = attention_entry(TRAITS).shared_bytes
     assert out is fresh[0]
     assert out.shape == SHAPE
-    assert (one.function, one.stream, one.shared, fake.shared) == (4242, 0, 99_000, 99_000)
+    assert (one.function, one.stream, one.shared, fake.shared) == (4242, 0, shared, shared)
     assert one.sizes == (min(3 * HEADS * 2, 132), 1, 1, 384, 1, 1)
     assert one.kv_maps == one.q_maps + 128
     assert np.frombuffer(fake.memory[one.q_maps], np.uint64).tolist() == [n for n in range(1, 6) for _ in range(16)]
@@ -320,7 +320,7 @@ def test_the_copying_kernel_compiles_without_a_gpu():
 
 
 def test_small_numbers(fake):
-    assert launch.scale_log2(0.0) == 1e-30
-    assert launch.scale_log2(-2.0) == pytest.approx(2 * math.log2(math.e))
+    assert passes.scale_log2(0.0) == 1e-30
+    assert passes.scale_log2(-2.0) == pytest.approx(2 * math.log2(math.e))
     assert copies.padded(1) == 8
     assert copies.padded(64) == 64

@@ -18,9 +18,7 @@ from typing import Any
 from filelock import FileLock
 
 from splat_numba.errors import BackendError, CompileError
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.targets.sm90.attention import COUNTS, ENTRY, POINTERS, STRIDES, render_attention
-from splat_numba.gen.targets.sm90.shape import shared_bytes, threads_per_block
+from splat_numba.gen.entry import Entry
 from splat_numba.runtime import cache
 from splat_numba.runtime.cuda.driver import INSTALL
 from splat_numba.runtime.source import KernelSource
@@ -32,11 +30,11 @@ CAPABILITY = (9, 0, "a")
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the compiler says of a kernel. registers: a thread at launch; spill_bytes: stores and loads; shared_bytes: a
-    block; warnings: lines with a code of ptxas'; log: all it said.
+    """What the compiler says of a kernel. symbol: the entry's name in the machine code; registers: a thread at launch;
+    spill_bytes: stores and loads; shared_bytes: a block; warnings: lines with a code of ptxas'; log: all it said.
     """
 
-    entry: str
+    symbol: str
     registers: int
     spill_bytes: int
     shared_bytes: int
@@ -49,37 +47,31 @@ class Cubin:
     """Machine code of one kernel. path: of its text, None if no file could be written; cached: read from disk."""
 
     source: KernelSource
-    traits: Traits
+    entry: Entry
     path: Path | None
     code: bytes
     report: Report
     cached: bool
 
 
-def render(traits: Traits) -> KernelSource:
-    """The text of the kernel with these traits, named after shape and type."""
-    name = f"attention_{ARCH}_d{traits.head_dim}_{traits.dtype}_{traits.tile_q}x{traits.tile_kv}"
-    return KernelSource.of(name, render_attention(traits))
-
-
-def build(source: KernelSource, traits: Traits, settings: Settings) -> Cubin:
+def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
     """Compile and link, or load from the disk cache. Safe under concurrent processes: one compiles, the others wait.
 
     Raises BackendError where the CUDA compiler is not installed, CompileError where the text does not compile.
     """
     folder = cache.folder(settings)
     if folder is None:
-        code, report = _compile(source, traits, None)
-        return Cubin(source, traits, None, code, report, cached=False)
+        code, report = _compile(source, entry, None)
+        return Cubin(source, entry, None, code, report, cached=False)
     path = source.write(folder)
     stem = f"{source.name}-{_toolchain()}"
     with FileLock(path.with_suffix(".lock")):
         found = _read(folder / f"{stem}.cubin", folder / f"{stem}.json")
         if found is not None:
-            return Cubin(source, traits, path, *found, cached=True)
-        code, report = _compile(source, traits, path)
+            return Cubin(source, entry, path, *found, cached=True)
+        code, report = _compile(source, entry, path)
         _write(folder / f"{stem}.cubin", folder / f"{stem}.json", code, report)
-    return Cubin(source, traits, path, code, report, cached=False)
+    return Cubin(source, entry, path, code, report, cached=False)
 
 
 @remember
@@ -135,22 +127,23 @@ def _write(code_path: Path, report_path: Path, code: bytes, report: Report) -> N
         temporary.replace(path)
 
 
-def _numba_compile(source: KernelSource, traits: Traits, path: Path | None, output: str) -> Any:
+def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output: str) -> Any:
     """The entry function through Numba's front end and NVVM: LTO-IR or PTX."""
     _toolchain()
     from numba import cuda, types
 
-    signature = (
-        *[types.uint64] * len(POINTERS),
-        types.float32,
-        *[types.uint32] * len(COUNTS),
-        *[types.uint64] * len(STRIDES),
-    )
-    bounds = (threads_per_block(traits), traits.blocks_per_multiprocessor)
+    kinds = {"r": types.uint32, "l": types.uint64, "f": types.float32}
+    signature = tuple(kinds[kind] for kind in entry.kinds)
     try:
-        function = getattr(source.load(path), ENTRY)
+        function = getattr(source.load(path), entry.name)
         code, _ = cuda.compile(
-            function, signature, device=False, cc=CAPABILITY, abi="numba", launch_bounds=bounds, output=output
+            function,
+            signature,
+            device=False,
+            cc=CAPABILITY,
+            abi="numba",
+            launch_bounds=(entry.threads, entry.blocks),
+            output=output,
         )
     except Exception as error:
         raise CompileError(
@@ -160,8 +153,8 @@ def _numba_compile(source: KernelSource, traits: Traits, path: Path | None, outp
     return code
 
 
-def _compile(source: KernelSource, traits: Traits, path: Path | None) -> tuple[bytes, Report]:
-    intermediate = _numba_compile(source, traits, path, "ltoir")
+def _compile(source: KernelSource, entry: Entry, path: Path | None) -> tuple[bytes, Report]:
+    intermediate = _numba_compile(source, entry, path, "ltoir")
     from cuda.core import Linker, LinkerOptions, ObjectCode
 
     # The linker's own cache would leave the report empty; ours keeps both.
@@ -171,16 +164,16 @@ def _compile(source: KernelSource, traits: Traits, path: Path | None) -> tuple[b
         linked = linker.link("cubin")
     except Exception as error:
         raise CompileError(f"source {path or source.name} does not link: {error}. Please report the file.") from error
-    return bytes(linked.code), read_report(linker.get_info_log() + (linker.get_error_log() or ""), traits)
+    return bytes(linked.code), read_report(linker.get_info_log() + (linker.get_error_log() or ""), entry.shared_bytes)
 
 
-def ptx(source: KernelSource, traits: Traits) -> str:
+def ptx(source: KernelSource, entry: Entry) -> str:
     """The kernel as PTX, for reading: what runs is linked from LTO-IR instead."""
-    code = _numba_compile(source, traits, None, "ptx")
+    code = _numba_compile(source, entry, None, "ptx")
     return code if isinstance(code, str) else code.decode()
 
 
-def read_report(log: str, traits: Traits) -> Report:
+def read_report(log: str, shared_bytes: int) -> Report:
     """The report in nvJitLink's log, whose parts end with zero bytes, which no terminal should get."""
     log = log.replace("\0", "")
     entry = re.search(r"entry function '(\w+)'", log)
@@ -189,4 +182,4 @@ def read_report(log: str, traits: Traits) -> Report:
     used = re.search(r"Used (\d+) registers", log)
     spills = sum(int(count) for count in re.findall(r"(\d+) bytes spill", log))
     warnings = tuple(line.strip() for line in log.splitlines() if re.search(r"\bC7\d{3}\b|warning", line))
-    return Report(entry[1], int(used[1]) if used else 0, spills, shared_bytes(traits), warnings, log)
+    return Report(entry[1], int(used[1]) if used else 0, spills, shared_bytes, warnings, log)

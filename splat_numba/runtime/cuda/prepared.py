@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.boxes import BoxPass
+from splat_numba.gen.targets.sm90.attention import attention_entry
 from splat_numba.runtime.cuda.arrays import Framework, GpuArray
 from splat_numba.runtime.cuda.copies import move, padded
 from splat_numba.runtime.cuda.device import Device
-from splat_numba.runtime.cuda.launch import PassLaunch, Shapes, is_capturing, load
+from splat_numba.runtime.cuda.launch import is_capturing, load
 from splat_numba.runtime.cuda.memory import undisturbed
+from splat_numba.runtime.cuda.passes import PassLaunch, Shapes
 from splat_numba.runtime.cuda.tables import counters, pool
 from splat_numba.runtime.cuda.tensor_map import ALIGNMENT, MAP_BYTES, Layout, describable
 
@@ -25,12 +27,11 @@ _captured: set[Prepared] = set()  # what graphs may still point to: never freed
 
 @dataclass(frozen=True, slots=True)
 class LoadablePass:
-    """A pass, its machine code, the shared memory it asks for, and the query heads that use it."""
+    """A pass, its machine code, the entry's name in that, and the query heads that use it."""
 
     box_pass: BoxPass
     cubin: bytes
-    entry: str
-    shared_bytes: int
+    symbol: str
     heads: tuple[int, ...]
 
 
@@ -153,18 +154,14 @@ class Prepared:
         """The launches that write to out itself, or to padded rows: they differ in the strides of their results."""
         with undisturbed():
             made = tuple(
-                PassLaunch(
-                    one.box_pass,
-                    load(one.cubin, one.entry, self._device.ordinal, one.shared_bytes),
-                    one.shared_bytes,
-                    self._device,
-                    shapes,
-                    one.heads,
-                )
-                for one in self._passes
+                PassLaunch(one.box_pass, self._load(one), self._device, shapes, one.heads) for one in self._passes
             )
         self._launches[shapes.out.strides] = made
         return made
+
+    def _load(self, one: LoadablePass) -> int:
+        entry = attention_entry(one.box_pass.traits)
+        return load(one.cubin, one.symbol, self._device.ordinal, entry.shared_bytes)
 
     def _encode(self, launches: Sequence[PassLaunch], shapes: Shapes, places: Sequence[int]) -> NDArray[np.uint64]:
         q, k, v = places

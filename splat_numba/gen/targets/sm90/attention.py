@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.consumer import emit_consumer
 from splat_numba.gen.targets.sm90.producer import emit_producer
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, REGISTERS, q_stages, shared_layout, value_columns
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    REGISTERS,
+    q_stages,
+    shared_bytes,
+    shared_layout,
+    threads_per_block,
+    value_columns,
+)
 from splat_numba.gen.writer import SourceWriter
 
 POINTERS = (
@@ -24,8 +33,18 @@ POINTERS = (
 )
 COUNTS = ("blocks", "heads_count", "heads_q", "group", "batch", "heads_per_wave", "seq_q", "q_views", "kv_views")
 STRIDES = ("out_row", "out_head", "out_batch")
-PARAMETERS = (*POINTERS, "scale_log2", *COUNTS, *STRIDES)
+PARAMETERS = (
+    *((name, "l") for name in POINTERS),
+    ("scale_log2", "f"),
+    *((name, "r") for name in COUNTS),
+    *((name, "l") for name in STRIDES),
+)
 ENTRY = "attention"
+
+
+def attention_entry(traits: Traits) -> Entry:
+    """How the kernel of these traits is called."""
+    return Entry(ENTRY, PARAMETERS, threads_per_block(traits), traits.blocks_per_multiprocessor, shared_bytes(traits))
 
 
 def render_attention(traits: Traits) -> str:
