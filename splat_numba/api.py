@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from splat_numba.cpu_kernel import CPU
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executor import Executor
 from splat_numba.gen.plan import Plan
@@ -138,6 +137,8 @@ def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor
         return CUDA
     if target not in (None, "cpu"):
         raise BackendError(f"target wanted as None or 'cpu' for backend {backend!r}, got {target!r}. Leave it out.")
+    from splat_numba.cpu_kernel import CPU  # imports Numba (250 ms), which a GPU's kernel from disk does without
+
     return CPU
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.formats.geometry import BandTable
-from splat_numba.formats.sweep import exclusive_sum
+from splat_numba.formats.sweep import distinct, exclusive_sum
 from splat_numba.gen.box_bits import tile_bits
 from splat_numba.gen.box_cost import Work, predict_work, work_of_cover
 from splat_numba.gen.box_cover import Cover, cover
@@ -101,7 +101,7 @@ def _words(seconds: float) -> str:
 
 def _schemes(runs: FlatRuns, problem: Problem, *, ragged: bool) -> dict[str, list[Part]]:
     """Ways to take all runs, by name; each a list of passes of which the first visits every row."""
-    shared = frozenset(int(step) for step in np.unique(runs.step[runs.step > 1]) if _shared(runs, int(step)))
+    shared = frozenset(int(step) for step in distinct(runs.step[runs.step > 1]) if _shared(runs, int(step)))
     own = _own_steps(runs, shared)
     keys: dict[str, int] = {}
     ways: dict[str, list[tuple[RowOrder, Bools, frozenset[int]]]] = {}

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,28 @@ def entry_files(path: Path, kind: str) -> list[Path]:
     found = [path.with_suffix(".sha256")] if kind == "manifest" else list(path.parent.glob(f"__pycache__/*.{kind}"))
     assert found
     return found
+
+
+@pytest.mark.parametrize("package", ["numba", "numpy", "numba-cuda", "cuda-core", "no-such-package"])
+def test_versions_are_those_of_the_installed_packages(package):
+    try:
+        wanted = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        wanted = "unknown"
+    assert cache.version_of(package) == wanted
+
+
+def test_a_version_that_no_folder_name_tells_is_asked_for(monkeypatch):
+    monkeypatch.setattr(cache, "_metadata_folders", dict)
+    assert cache.version_of("numba") == metadata.version("numba")
+
+
+def test_the_tag_names_the_modules_that_texts_import(monkeypatch):
+    before = cache.version_tag.__wrapped__()
+    assert before == cache.version_tag()
+    assert before.startswith(f"numba-{metadata.version('numba')}-")
+    monkeypatch.setattr(cache, "TEXT_MODULES", cache.TEXT_MODULES[1:])
+    assert cache.version_tag.__wrapped__() != before
 
 
 DAMAGE = {
