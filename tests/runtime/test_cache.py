@@ -28,6 +28,17 @@ def entry_files(path: Path, kind: str) -> list[Path]:
     return found
 
 
+def test_versions_in_folders_of_every_kind(tmp_path, monkeypatch):
+    for name in ("one.two-3.4.dist-info", "Five_six-7.8-py3.12.egg-info", "nine-10.txt", "eleven.dist-info"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "missing"), str(tmp_path)])
+    found, complete = cache._metadata_folders.__wrapped__()
+    assert (found, complete) == ({"one_two": "3.4", "five_six": "7.8"}, True)
+    (tmp_path / "archive.zip").write_bytes(b"")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "archive.zip")])
+    assert cache._metadata_folders.__wrapped__() == ({}, False)
+
+
 @pytest.mark.parametrize("package", ["numba", "numpy", "numba-cuda", "cuda-core", "no-such-package"])
 def test_versions_are_those_of_the_installed_packages(package):
     try:
@@ -38,7 +49,7 @@ def test_versions_are_those_of_the_installed_packages(package):
 
 
 def test_a_version_that_no_folder_name_tells_is_asked_for(monkeypatch):
-    monkeypatch.setattr(cache, "_metadata_folders", dict)
+    monkeypatch.setattr(cache, "_metadata_folders", lambda: ({}, False))  # as where all comes from an archive
     assert cache.version_of("numba") == metadata.version("numba")
 
 
