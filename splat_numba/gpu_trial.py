@@ -23,35 +23,33 @@ MOST_SETS = 8
 DRAWN = 1_000_003  # numbers drawn, then repeated: odd, so that no two rows of a head are equal for long
 
 
-class Trials:
-    """Every part on the same operands: contiguous (batch, heads, seq, dim), rows padded to 16 bytes, key lengths whole.
-
-    calls: one for each part, of the number of the launch, by which small operands take turns.
+def trial_calls(
+    parts: Sequence[Part], problem: Problem, device: Device, *, ragged: bool
+) -> list[Callable[[int], None]]:
+    """A call of each part, all on the same operands, which live as long as the calls: contiguous (batch, heads, seq,
+    dim), rows padded to 16 bytes, key lengths whole. Its argument is the launch's number: operands take turns by it.
     """
+    sets = operand_sets(problem, device)
+    lse = DeviceArray(device, (problem.batch, problem.heads_q, problem.seq_q), "float32")
+    lengths = DeviceArray(device, (problem.batch,), "int32") if ragged else None
+    if lengths is not None:
+        lengths.fill(np.full(problem.batch, problem.seq_kv, np.int32))
+    q, k, v, out = (_layout(array) for array in sets[0])
+    shapes = Shapes(q, k, v, out, problem.head_dim**-0.5)
 
-    def __init__(self, parts: Sequence[Part], problem: Problem, device: Device, *, ragged: bool) -> None:
-        self._device = device
-        self._sets = operand_sets(problem, device)
-        self._lse = DeviceArray(device, (problem.batch, problem.heads_q, problem.seq_q), "float32")
-        self._lengths = DeviceArray(device, (problem.batch,), "int32") if ragged else None
-        if self._lengths is not None:
-            self._lengths.fill(np.full(problem.batch, problem.seq_kv, np.int32))
-        q, k, v, out = (_layout(array) for array in self._sets[0])
-        self._shapes = Shapes(q, k, v, out, problem.head_dim**-0.5)
-        self.calls = [self._call(part, problem) for part in parts]
-
-    def _call(self, part: Part, problem: Problem) -> Callable[[int], None]:
+    def call_of(part: Part) -> Callable[[int], None]:
         passes = loadable(part, problem)
-        prepared = Prepared(passes, self._shapes, self._device, covered=part.plan.covered, keep=part)
-        lse = self._lse.pointer if any(one.box_pass.resumes for one in passes) else 0
-        lengths = 0 if self._lengths is None else self._lengths.pointer
-        stream = self._device.stream
+        prepared = Prepared(passes, shapes, device, covered=part.plan.covered, keep=part)
+        resumes = any(one.box_pass.resumes for one in passes)
 
         def call(number: int) -> None:
-            q, k, v, out = self._sets[number % len(self._sets)]
-            prepared.run(q.pointer, k.pointer, v.pointer, out.pointer, lse, lengths, stream, OURS, q)
+            q, k, v, out = sets[number % len(sets)]
+            places = q.pointer, k.pointer, v.pointer, out.pointer, lse.pointer if resumes else 0
+            prepared.run(*places, lengths.pointer if lengths is not None else 0, device.stream, OURS, q)
 
         return call
+
+    return [call_of(part) for part in parts]
 
 
 def operand_sets(problem: Problem, device: Device) -> list[tuple[DeviceArray, ...]]:

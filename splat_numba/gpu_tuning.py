@@ -17,7 +17,7 @@ from splat_numba.gen.plan import Choice, Plan
 from splat_numba.gen.planner import gpu_candidates, plan_candidate
 from splat_numba.gen.problem import Problem
 from splat_numba.gpu_kernel import CudaExecutor, compiled_for, plan_for
-from splat_numba.gpu_trial import Trials
+from splat_numba.gpu_trial import trial_calls
 from splat_numba.masks import Stored, describe, fingerprint
 from splat_numba.runtime import cache
 from splat_numba.runtime.choices import Choices
@@ -118,8 +118,7 @@ def tuned_plan(
 
     def measure() -> list[float]:
         parts = [Part(mask, heads, plan, compiled_for(plan, settings)) for plan in map(planned, candidates)]
-        trials = Trials(parts, problem, target, ragged=ragged)
-        return timer(trials.calls, target)
+        return timer(trial_calls(parts, problem, target, ragged=ragged), target)
 
     facts = {
         "mask": fingerprint(mask), "heads": heads and len(heads), "problem": asdict(problem), "ragged": ragged,

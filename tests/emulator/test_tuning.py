@@ -1,5 +1,8 @@
 """autotune=True on an emulated GPU: the fastest candidate wins, is kept on disk, and gives right results."""
 
+import gc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,8 +10,9 @@ import splat_numba as splat
 from splat_numba import gpu_tuning
 from splat_numba.api import make_problem
 from splat_numba.errors import ArgumentError, BackendError
-from splat_numba.gpu_kernel import CUDA, passes_of
-from splat_numba.gpu_trial import operand_sets
+from splat_numba.executor import Part
+from splat_numba.gpu_kernel import CUDA, CompiledPasses, passes_of
+from splat_numba.gpu_trial import operand_sets, trial_calls
 from splat_numba.gpu_tuning import MOST, TunedExecutor, tuned_plan
 from splat_numba.kernel import Given, Kernel, split_parts
 from splat_numba.runtime.cuda import timing
@@ -34,6 +38,7 @@ def _own_choices(tmp_path, monkeypatch):
 @pytest.fixture
 def fake(monkeypatch):
     yield emulated(monkeypatch)
+    gc.collect()  # a caught exception keeps frames, and those keep arrays, which are freed by this driver
     forget_emulated()
 
 
@@ -216,6 +221,22 @@ def test_the_public_way(fake, monkeypatch):
     kernel = splat.compile(mask, **(SHAPE | {"seq_q": 70, "seq_kv": 70}), backend="cuda", autotune=True)
     assert "the least of 2 timed on NVIDIA Fake" in kernel.explain()
     assert fake.contexts == [0]
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_operands_are_given_back_at_once(fake, ragged):
+    problem = kernel_of(Timer(0, runs=False)).problem
+    gc.collect()
+    part = Part(MASK, None, splat.plan(MASK, **SHAPE, backend="cuda"), CompiledPasses((), ()))
+    gc.disable()
+    try:
+        before = len(fake.freed)
+        calls = trial_calls([replace(part, plan=replace(part.plan, passes=()))], problem, device(0), ragged=ragged)
+        assert len(fake.freed) == before
+        del calls
+        assert len(fake.freed) >= before + 8 * 4 + 1 + ragged
+    finally:
+        gc.enable()
 
 
 def test_small_operands_take_turns_and_large_ones_do_not(fake):
