@@ -139,8 +139,14 @@ class CudaExecutor:
         same = (made.seq_q, made.seq_kv) == (problem.seq_q, problem.seq_kv)
         if same and ragged == any(one.traits.ragged for one in passes_of(part.plan)):
             return part
-        plan = plan_for(part.mask, problem, gpu(), ragged=ragged, negate=scale < 0)
+        plan = self._plan_for(part.mask, part.heads, problem, settings, ragged=ragged, negate=scale < 0)
         return replace(part, plan=plan, compiled=compiled_for(plan, settings, part.compiled))
+
+    def _plan_for(
+        self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings,
+        *, ragged: bool, negate: bool,
+    ) -> Plan:  # fmt: skip
+        return plan_for(mask, problem, gpu(), ragged=ragged, negate=negate)
 
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text. Raises ArgumentError for several texts, CompileError."""

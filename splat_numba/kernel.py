@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from splat_numba.cpu_kernel import CPU
 from splat_numba.errors import ArgumentError
 from splat_numba.executor import Executor, Part
 from splat_numba.formats.acsr import ACSR
@@ -67,7 +66,7 @@ class Kernel:
     problem: Problem
     scale: float
     layout: str
-    executor: Executor = CPU
+    executor: Executor
 
     @property
     def plan(self) -> Plan:
