@@ -1,14 +1,19 @@
-"""The GPU instructions that generated text may use, each once: name, assembly, operands, and what it does to memory.
+"""The GPU instructions that generated text may use, each once: name, operands, assembly, and what it means.
 
 CUDA Python lacks most of them, so a text calls them as ``ptx.<name>(...)`` and runtime.cuda.intrinsics makes each a
-function of Numba's. Families (matrix products, register counts) are made by a factory for their constants. Sources: the
-PTX ISA 8.x manual, sections on mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg, fence.proxy.
+function of Numba's. What one means is a function here where it only makes numbers from numbers; what memory, barriers
+and copies do is in the emulator, which cannot be imported if an instruction has no meaning, or two. Families (matrix
+products, register counts) are made by a factory for their constants. Sources: the PTX ISA 8.x manual, sections on
+mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg, fence.proxy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from splat_numba.gen import lane_values
 
 MATRIX_TYPE: Final = {"bfloat16": "bf16", "float16": "f16"}
 
@@ -17,7 +22,8 @@ MATRIX_TYPE: Final = {"bfloat16": "bf16", "float16": "f16"}
 class Instruction:
     """One instruction. results, operands: a kind each, as inline assembly names them (r: uint32, l: uint64, f:
     float32), several results a tuple. assembly: $0, $1 ... stand for results, then operands. ordered: it must not be
-    moved, repeated or dropped (it touches memory or synchronises).
+    moved, repeated or dropped (it touches memory or synchronises). meaning: on vectors of lanes, None for what the
+    emulator does.
     """
 
     name: str
@@ -25,6 +31,7 @@ class Instruction:
     operands: str
     assembly: str
     ordered: bool = True
+    meaning: Callable[..., Any] | None = None
 
 
 def _when(assembly: str, last: int) -> str:
@@ -32,7 +39,15 @@ def _when(assembly: str, last: int) -> str:
     return f"{{ .reg .pred p; setp.ne.b32 p, ${last}, 0; @p {assembly} }}"
 
 
+def _value(
+    meaning: Callable[..., Any], results: str, operands: str, assembly: str, *, ordered: bool = False
+) -> Instruction:
+    """One that makes numbers from numbers, named as the function that says which."""
+    return Instruction(meaning.__name__, results, operands, assembly, ordered, meaning)
+
+
 _BULK = "cp.async.bulk{}.shared::cluster.global.mbarrier::complete_tx::bytes {};"
+_UNPACK = "{{ .reg .b16 a, b; mov.b32 {{a, b}}, $2; cvt.f32.{0} $0, a; cvt.f32.{0} $1, b; }}"
 _COPY = _BULK.format(".tensor.5d", "[$0], [$1, {$3, $4, $5, $6, $7}], [$2]")
 
 INSTRUCTIONS: Final = (
@@ -73,38 +88,27 @@ INSTRUCTIONS: Final = (
     Instruction("wgmma_wait_all", "", "", "wgmma.wait_group.sync.aligned 0;"),
     Instruction("wgmma_wait_but_one", "", "", "wgmma.wait_group.sync.aligned 1;"),
     # Numbers.
-    Instruction("exp2", "f", "f", "ex2.approx.ftz.f32 $0, $1;", ordered=False),
-    Instruction("log2", "f", "f", "lg2.approx.f32 $0, $1;", ordered=False),
-    Instruction("reciprocal", "f", "f", "rcp.approx.f32 $0, $1;", ordered=False),
-    Instruction("maximum", "f", "ff", "max.f32 $0, $1, $2;", ordered=False),
-    Instruction("pack_bfloat16", "r", "ff", "cvt.rn.bf16x2.f32 $0, $2, $1;", ordered=False),  # low half first
-    Instruction("pack_float16", "r", "ff", "cvt.rn.f16x2.f32 $0, $2, $1;", ordered=False),
-    Instruction(
-        "unpack_bfloat16",
-        "ff",
-        "r",
-        "{ .reg .b16 a, b; mov.b32 {a, b}, $2; cvt.f32.bf16 $0, a; cvt.f32.bf16 $1, b; }",
-        ordered=False,
-    ),
-    Instruction(
-        "unpack_float16",
-        "ff",
-        "r",
-        "{ .reg .b16 a, b; mov.b32 {a, b}, $2; cvt.f32.f16 $0, a; cvt.f32.f16 $1, b; }",
-        ordered=False,
-    ),
+    _value(lane_values.exp2, "f", "f", "ex2.approx.ftz.f32 $0, $1;"),
+    _value(lane_values.log2, "f", "f", "lg2.approx.f32 $0, $1;"),
+    _value(lane_values.reciprocal, "f", "f", "rcp.approx.f32 $0, $1;"),
+    _value(lane_values.maximum, "f", "ff", "max.f32 $0, $1, $2;"),
+    _value(lane_values.pack_bfloat16, "r", "ff", "cvt.rn.bf16x2.f32 $0, $2, $1;"),  # low half first
+    _value(lane_values.pack_float16, "r", "ff", "cvt.rn.f16x2.f32 $0, $2, $1;"),
+    _value(lane_values.unpack_bfloat16, "ff", "r", _UNPACK.format("bf16")),
+    _value(lane_values.unpack_float16, "ff", "r", _UNPACK.format("f16")),
     # The first where the third is not 0, else the second: Numba takes seconds to compile a text with many branches.
-    Instruction("select", "r", "rrr", "{ .reg .pred p; setp.ne.b32 p, $3, 0; selp.b32 $0, $1, $2, p; }", ordered=False),
+    _value(lane_values.select, "r", "rrr", "{ .reg .pred p; setp.ne.b32 p, $3, 0; selp.b32 $0, $1, $2, p; }"),
     # Between the lanes of a warp.
-    Instruction("shuffle_xor", "f", "fr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;"),
-    Instruction("shuffle_xor_word", "r", "rr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;"),
-    Instruction(
-        "any_lane",
+    _value(lane_values.shuffle_xor, "f", "fr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;", ordered=True),
+    _value(lane_values.shuffle_xor_word, "r", "rr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;", ordered=True),
+    _value(
+        lane_values.any_lane,
         "r",
         "r",
         "{ .reg .pred p, q; setp.ne.b32 p, $1, 0; vote.sync.any.pred q, p, -1; selp.u32 $0, 1, 0, q; }",
+        ordered=True,
     ),
-    Instruction("word_of_lane", "r", "rr", "shfl.sync.idx.b32 $0, $1, $2, 31, -1;"),
+    _value(lane_values.word_of_lane, "r", "rr", "shfl.sync.idx.b32 $0, $1, $2, 31, -1;", ordered=True),
     # Memory. Tables do not change while a kernel runs, so they are read through the read-only path; ordered, because a
     # read that stands early in a text stands there to hide its latency.
     Instruction("load_word", "r", "l", "ld.global.nc.b32 $0, [$1];"),
@@ -125,6 +129,9 @@ INSTRUCTIONS: Final = (
     Instruction("store_shared_word", "", "rrr", _when("st.shared.b32 [$0], $1;", 2)),
     Instruction("store_shared_words4", "", "rrrrrr", _when("st.shared.v4.b32 [$0], {$1, $2, $3, $4};", 5)),
 )
+
+# What a text calls as well: made for its constants, or given an array.
+FAMILIES: Final = ("claim_registers", "release_registers", "matrix_product", "shared_address")
 
 
 def set_registers(count: int, *, claim: bool) -> Instruction:

@@ -1,0 +1,83 @@
+"""What the copy engine does: boxes of tensors, and bytes as they are, into shared memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.emulator.block import Block
+from splat_numba.emulator.lanes import chosen
+from splat_numba.emulator.memory import swizzled
+from splat_numba.errors import EmulationError
+
+
+class Copies:
+    """Copies begin with the instruction and land when Block.land() has them land."""
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+
+    def tensor_copy(
+        self, to: Any, tensor_map: Any, barrier: Any, dim: Any, c1: Any, c2: Any, head: Any, batch: Any, when: Any
+    ) -> None:
+        """A box for each chosen lane."""
+        for target, number_at, place, *start in chosen(when, to, tensor_map, barrier, dim, c1, c2, head, batch):
+            self._copy_box(target, number_at, place, tuple(int(np.uint32(c).astype(np.int32)) for c in start))
+
+    def _copy_box(self, target: int, number_at: int, barrier: int, start: tuple[int, ...]) -> None:
+        block = self._block
+        one = block.maps[int(block.memory.read(number_at, 8).view(np.uint64)[0])]
+        if target % 128:
+            raise EmulationError(f"a swizzled copy wanted at a multiple of 128 bytes, got {target:#x}")
+        block.barrier(barrier)
+        places = swizzled(target + np.arange(2 * int(np.prod(one.box))))
+        block.shared.check(places, _a_copy)
+
+        def copy() -> None:
+            block.shared.store(places, fetch(block, one, start), _a_copy)
+            block.landed(barrier, places.size)
+
+        block.land(copy)
+
+    def bulk_copy(self, to: Any, source: Any, nbytes: Any, barrier: Any, when: Any) -> None:
+        """Bytes for each chosen lane."""
+        for target, address, size, place in chosen(when, to, source, nbytes, barrier):
+            self._copy_bytes(target, address, size, place)
+
+    def _copy_bytes(self, target: int, address: int, size: int, barrier: int) -> None:
+        block = self._block
+        if target % 16 or size % 16 or address % 16:
+            raise EmulationError(f"a bulk copy wanted in multiples of 16, got {target:#x}, {address:#x}, {size}")
+        block.barrier(barrier)
+        places, found = target + np.arange(size), block.memory.read(address, size)
+        block.shared.check(places, _a_copy)
+
+        def copy() -> None:
+            block.shared.store(places, found, _a_copy)
+            block.landed(barrier, size)
+
+        block.land(copy)
+
+
+def _a_copy(_bad: NDArray[np.bool_]) -> str:
+    return "a copy"
+
+
+def fetch(block: Block, tensor_map: Any, start: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The bytes of a box whose least coordinates are ``start``; zeros outside the tensor. Innermost axis first."""
+    axes = [np.arange(first, first + size) for first, size in zip(start, tensor_map.box, strict=True)]
+    steps = (2, *tensor_map.strides)
+    inside, places = np.ones((1,) * 5, np.bool_), np.zeros((1,) * 5, np.int64)
+    for axis, (index, size, step) in enumerate(zip(axes, tensor_map.sizes, steps, strict=True)):
+        shape = [1] * 5
+        shape[4 - axis] = index.size
+        inside = inside & ((index >= 0) & (index < size)).reshape(shape)
+        places = places + (index * step).reshape(shape)
+    found = np.zeros((*places.shape, 2), np.uint8)
+    if inside.any():
+        wanted = tensor_map.pointer + places[inside]
+        buffer, base = block.memory.find(int(wanted.min()), int(wanted.max()) + 2)
+        found[inside] = buffer[(wanted - base)[:, None] + np.arange(2)]
+    return found.reshape(-1)
