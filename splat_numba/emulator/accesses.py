@@ -9,7 +9,7 @@ import numpy as np
 from splat_numba.emulator.block import Block
 from splat_numba.emulator.lanes import named
 from splat_numba.emulator.memory import Bytes, Who, aligned
-from splat_numba.gen.lane_values import LANES, Words, lanes
+from splat_numba.gen.lane_values import LANE, LANES, Words, lanes
 
 
 class Accesses:
@@ -71,6 +71,21 @@ class Accesses:
     def _load_shared(self, address: Any, words: int) -> Any:
         places = aligned(np.asarray(address, np.int64), 4 * words)
         return _words(self._block.shared.load(places[..., None] + np.arange(4 * words)))
+
+    def load_matrices(self, address: Any) -> tuple[Words, ...]:
+        """A row of a matrix for each lane, its numbers handed to four of them."""
+        return tuple(self._matrices(address)[:, LANE // 4, LANE % 4])
+
+    def load_matrices_transposed(self, address: Any) -> tuple[Words, ...]:
+        """The same, of columns."""
+        halves = self._matrices(address).view(np.uint16)
+        pairs = np.stack([halves[:, 2 * (LANE % 4) + x, LANE // 4] for x in range(2)], axis=-1)
+        return tuple(pairs.view(np.uint32)[..., 0])
+
+    def _matrices(self, address: Any) -> Words:
+        """(matrix, row, word)."""
+        places = aligned(lanes(address, np.int64), 16)[:, None] + np.arange(16)
+        return self._block.shared.load(places).view(np.uint32).reshape(4, 8, 4)
 
     def store_shared_word(self, address: Any, value: Any, when: Any) -> None:
         """4 bytes."""

@@ -45,7 +45,7 @@ class Product:
         try:
             self.multiply()
         except EmulationError as error:
-            raise EmulationError(f"{error}, issued on line {self.line}") from error
+            raise EmulationError(f"{error}: the product of line {self.line}") from error
 
 
 class Block:
@@ -89,6 +89,12 @@ class Block:
         found: list[list[Product]] = self._local.pending
         return found
 
+    @property
+    def copies(self) -> list[list[Callable[[], None]]]:
+        """The running warp's own copies that nothing has waited for yet: groups, then those not committed."""
+        found: list[list[Callable[[], None]]] = self._local.copies
+        return found
+
     def line(self) -> int:
         """The line of the text that the running warp is at."""
         frame = sys._getframe()  # noqa: SLF001 - inspect.currentframe, without a name for every frame
@@ -109,7 +115,7 @@ class Block:
             raise self.errors[0]
 
     def _run_warp(self, warp: int, kernel: Callable[[], None]) -> None:
-        self._local.warp, self._local.pending = warp, [[]]
+        self._local.warp, self._local.pending, self._local.copies = warp, [[]], [[]]
         with self._turn:
             try:
                 with np.errstate(all="ignore"):  # numbers wrap around and overflow as on the hardware

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.emulator.block import Block
-from splat_numba.emulator.lanes import chosen
-from splat_numba.emulator.memory import swizzled
+from splat_numba.emulator.lanes import chosen, named
+from splat_numba.emulator.memory import Who, aligned, swizzled
 from splat_numba.errors import EmulationError
+from splat_numba.gen.lane_values import lanes
 
 
 class Copies:
@@ -31,6 +33,10 @@ class Copies:
         one = block.maps[int(block.memory.read(number_at, 8).view(np.uint64)[0])]
         if target % 128:
             raise EmulationError(f"a swizzled copy wanted at a multiple of 128 bytes, got {target:#x}")
+        if one.box[0] != 64 or start[0] % 8:  # what hardware answers with illegal addresses and instructions
+            raise EmulationError(
+                f"a copy wanted of boxes 64 numbers wide, from a multiple of 8, got {one.box[0]} from {start[0]}"
+            )
         block.barrier(barrier)
         places = swizzled(target + np.arange(2 * int(np.prod(one.box))))
         block.shared.check(places, _a_copy)
@@ -45,6 +51,33 @@ class Copies:
         """Bytes for each chosen lane."""
         for target, address, size, place in chosen(when, to, source, nbytes, barrier):
             self._copy_bytes(target, address, size, place)
+
+    def async_copy(self, to: Any, source: Any, when: Any) -> None:
+        """16 bytes for each chosen lane, which land when they are waited for."""
+        pairs = list(chosen(when, to, source))
+        places, addresses = (np.array([pair[i] for pair in pairs], np.int64) for i in range(2))
+        numbers = np.flatnonzero(lanes(when, np.uint32))
+        by: Who = lambda bad: named(numbers[bad])  # noqa: E731
+        aligned(places, 16, by)
+        bytes_of = self._block.shared.check(places[:, None] + np.arange(16), by)
+        found = self._block.memory.gather(addresses, 16)
+        self._block.copies[-1].append(lambda: self._block.shared.store(bytes_of, found))
+
+    def async_commit(self) -> None:
+        """What was issued since is a group."""
+        self._block.copies.append([])
+
+    def async_wait(self, left: int) -> Callable[[], None]:
+        """All groups but the last ``left`` are there after it."""
+
+        def wait() -> None:
+            copies = self._block.copies
+            while len(copies) - 1 > left:
+                for land in copies.pop(0):
+                    land()
+            self._block.changed()
+
+        return wait
 
     def _copy_bytes(self, target: int, address: int, size: int, barrier: int) -> None:
         block = self._block

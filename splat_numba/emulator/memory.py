@@ -23,7 +23,7 @@ def aligned(places: Places, nbytes: int, by: Who = who) -> Places:
     """The addresses of the lanes, all multiples of ``nbytes``. Raises EmulationError."""
     bad = places % nbytes != 0
     if bad.any():
-        raise EmulationError(f"{by(bad)} wanted at multiples of {nbytes} bytes, got {listed(places[bad])}")
+        raise EmulationError(f"{by(bad)} wanted addresses that are multiples of {nbytes}, got {listed(places[bad])}")
     return places
 
 

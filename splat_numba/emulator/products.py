@@ -12,7 +12,8 @@ from splat_numba.emulator.block import Block, Product
 from splat_numba.emulator.lanes import named, uniform
 from splat_numba.emulator.memory import Who, swizzled
 from splat_numba.errors import EmulationError
-from splat_numba.gen.lane_values import LANE, LANES, Reals, halves_of, widen
+from splat_numba.gen.fragments import left_rows, spread
+from splat_numba.gen.lane_values import Reals, canonical, widen
 
 
 class Products:
@@ -57,7 +58,7 @@ class Products:
 
             def product() -> None:
                 if from_registers:
-                    a = words_of_a(tuple(left), dtype)
+                    a = left_rows(left, dtype)
                 else:
                     a = rows_of(block, uniform(left[0], "descriptor"), rows, dtype)
                 if transposed:
@@ -65,7 +66,7 @@ class Products:
                 else:
                     b = rows_of(block, b_at, np.arange(columns), dtype).T
                 sums = spread(a @ b)
-                accumulator[...] = accumulator + sums if add else sums
+                accumulator[...] = canonical(accumulator + sums if add else sums)
 
             block.pending[-1].append(Product(product, block.line()))
 
@@ -98,23 +99,3 @@ def columns_of(block: Block, descriptor: int, columns: int, dtype: str) -> Reals
     row, column = np.arange(16)[:, None], np.arange(columns)
     places = start + row // 8 * stride + row % 8 * 128 + column // 64 * leading + column % 64 * 2
     return _halves(block, places, dtype, lambda bad: f"{named(column[bad.any(0)], 'column')} of a matrix product")
-
-
-def words_of_a(words: tuple[Any, ...], dtype: str) -> Reals:
-    """(16, 16) numbers of a warp's left operand from its four words a lane."""
-    a = np.zeros((16, 16), np.float32)
-    for i, word in enumerate(words):
-        for x, half in enumerate(halves_of(word)):
-            a[LANE // 4 + 8 * (i % 2), 8 * (i // 2) + 2 * (LANE % 4) + x] = widen(half, dtype)
-    return a
-
-
-def spread(sums: Reals) -> Reals:
-    """A warp's (16, columns) sums as its accumulators, (columns / 2, lanes)."""
-    columns = sums.shape[1]
-    found = np.empty((columns // 2, LANES), np.float32)
-    for j in range(columns // 8):
-        for r in range(2):
-            for x in range(2):
-                found[4 * j + 2 * r + x] = sums[LANE // 4 + 8 * r, 8 * j + 2 * (LANE % 4) + x]
-    return found

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from splat_numba.gen import lane_values
+from splat_numba.gen import fragments, lane_values
 
 MATRIX_TYPE: Final = {"bfloat16": "bf16", "float16": "f16"}
 
@@ -48,6 +48,10 @@ def _value(
 
 _BULK = "cp.async.bulk{}.shared::cluster.global.mbarrier::complete_tx::bytes {};"
 _UNPACK = "{{ .reg .b16 a, b; mov.b32 {{a, b}}, $2; cvt.f32.{0} $0, a; cvt.f32.{0} $1, b; }}"
+_MMA = (
+    "mma.sync.aligned.m16n8k16.row.col.f32.{0}.{0}.f32 "
+    "{{$0, $1, $2, $3}}, {{$4, $5, $6, $7}}, {{$8, $9}}, {{$10, $11, $12, $13}};"
+)
 _COPY = _BULK.format(".tensor.5d", "[$0], [$1, {$3, $4, $5, $6, $7}], [$2]")
 
 INSTRUCTIONS: Final = (
@@ -82,6 +86,9 @@ INSTRUCTIONS: Final = (
         "rlrrr",
         _when(_BULK.format("", "[$0], [$1], $2, [$3]"), 4),
     ),
+    # 16 bytes a lane: to, from, when. What was issued since the last commit is a group; async_wait() waits for groups.
+    Instruction("async_copy", "", "rlr", _when("cp.async.cg.shared.global [$0], [$1], 16;", 2)),
+    Instruction("async_commit", "", "", "cp.async.commit_group;"),
     # Warpgroup matrix products: order between groups of them.
     Instruction("wgmma_fence", "", "", "wgmma.fence.sync.aligned;"),
     Instruction("wgmma_commit", "", "", "wgmma.commit_group.sync.aligned;"),
@@ -109,6 +116,9 @@ INSTRUCTIONS: Final = (
         ordered=True,
     ),
     _value(lane_values.word_of_lane, "r", "rr", "shfl.sync.idx.b32 $0, $1, $2, 31, -1;", ordered=True),
+    # A warp's matrix product: A (16, 16) in four words, B (16, 8) in two, sums (16, 8) in four.
+    _value(fragments.mma_bfloat16, "ffff", "rrrrrrffff", _MMA.format("bf16"), ordered=True),
+    _value(fragments.mma_float16, "ffff", "rrrrrrffff", _MMA.format("f16"), ordered=True),
     # Memory. Tables do not change while a kernel runs, so they are read through the read-only path; ordered, because a
     # read that stands early in a text stands there to hide its latency.
     Instruction("load_word", "r", "l", "ld.global.nc.b32 $0, [$1];"),
@@ -126,12 +136,21 @@ INSTRUCTIONS: Final = (
     ),
     Instruction("load_shared_word", "r", "r", "ld.shared.b32 $0, [$1];"),
     Instruction("load_shared_words4", "rrrr", "r", "ld.shared.v4.b32 {$0, $1, $2, $3}, [$4];"),
+    # Four (8, 8) matrices of 16-bit numbers. Lane l has the address of row l % 8 of matrix l // 8, and gets of each
+    # numbers 2 (l % 4) and the next of row l // 4; transposed: of column l // 4.
+    Instruction("load_matrices", "rrrr", "r", "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0, $1, $2, $3}, [$4];"),
+    Instruction(
+        "load_matrices_transposed",
+        "rrrr",
+        "r",
+        "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {$0, $1, $2, $3}, [$4];",
+    ),
     Instruction("store_shared_word", "", "rrr", _when("st.shared.b32 [$0], $1;", 2)),
     Instruction("store_shared_words4", "", "rrrrrr", _when("st.shared.v4.b32 [$0], {$1, $2, $3, $4};", 5)),
 )
 
 # What a text calls as well: made for its constants, or given an array.
-FAMILIES: Final = ("claim_registers", "release_registers", "matrix_product", "shared_address")
+FAMILIES: Final = ("claim_registers", "release_registers", "async_wait", "matrix_product", "shared_address")
 
 
 def set_registers(count: int, *, claim: bool) -> Instruction:
@@ -139,6 +158,11 @@ def set_registers(count: int, *, claim: bool) -> Instruction:
     verb = "inc" if claim else "dec"
     name = f"{'claim' if claim else 'release'}_registers_{count}"
     return Instruction(name, "", "", f"setmaxnreg.{verb}.sync.aligned.u32 {count};")
+
+
+def wait_groups(left: int) -> Instruction:
+    """Wait for async_copy's groups, of this thread, but for the last ``left``."""
+    return Instruction(f"async_wait_{left}", "", "", f"cp.async.wait_group {left};")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,44 +21,46 @@ SMALLEST_NORMAL: Final = np.finfo(np.float32).smallest_normal
 
 def lanes(value: Any, dtype: Any) -> NDArray[Any]:
     """A number for each lane."""
-    return np.broadcast_to(np.asarray(value, dtype), (LANES,))
+    found = np.asarray(value, dtype)
+    return found if found.ndim else np.full(LANES, found)
 
 
 def exp2(x: Any) -> Reals:
     """2**x; subnormal results are 0 (ftz)."""
     with np.errstate(all="ignore"):
         found = np.exp2(np.asarray(x, np.float32).astype(np.float64)).astype(np.float32)
-    return _canonical(np.where(found < SMALLEST_NORMAL, np.float32(0), found))
+    return canonical(np.where(found < SMALLEST_NORMAL, np.float32(0), found))
 
 
 def log2(x: Any) -> Reals:
     """The logarithm to base 2."""
     with np.errstate(all="ignore"):
-        return _canonical(np.log2(np.asarray(x, np.float32).astype(np.float64)).astype(np.float32))
+        return canonical(np.log2(np.asarray(x, np.float32).astype(np.float64)).astype(np.float32))
 
 
 def reciprocal(x: Any) -> Reals:
     """1 / x."""
     with np.errstate(all="ignore"):
-        return _canonical(np.float32(1) / np.asarray(x, np.float32))
+        return canonical(np.float32(1) / np.asarray(x, np.float32))
 
 
 def maximum(first: Any, second: Any) -> Reals:
     """The larger one; a number rather than NaN, and 0 rather than -0."""
     a, b = np.asarray(first, np.float32), np.asarray(second, np.float32)
     with np.errstate(invalid="ignore"):
-        return _canonical(np.where((a > b) | np.isnan(b) | ((a == b) & ~np.signbit(a)), a, b))
+        return canonical(np.where((a > b) | np.isnan(b) | ((a == b) & ~np.signbit(a)), a, b))
 
 
-def _canonical(reals: Any) -> Reals:
+def canonical(reals: Any) -> Reals:
+    """The numbers, every NaN the one that instructions give."""
     found: Reals = np.where(np.isnan(reals), NAN, reals)
     return found
 
 
 def widen(halves: NDArray[np.uint16], dtype: str) -> Reals:
-    """16-bit numbers as float32."""
+    """16-bit numbers as float32; of bfloat16 the bits of a NaN too."""
     if dtype == "float16":
-        return halves.view(np.float16).astype(np.float32)
+        return canonical(halves.view(np.float16).astype(np.float32))
     return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 

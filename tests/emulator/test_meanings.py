@@ -59,5 +59,7 @@ def test_a_barrier_counts_arrivals_and_bytes():
         ptx.mbarrier_wait(64, 0)
         ptx.mbarrier_wait(64, 1)
 
-    with pytest.raises(EmulationError, match=r"deadlock: every warp waits, \{0: 'mbarrier 0x40, parity 1 \(line 0\)'\}"):
+    with pytest.raises(
+        EmulationError, match=r"deadlock: every warp waits, \{0: 'mbarrier 0x40, parity 1 \(line 0\)'\}"
+    ):
         one.run(1, kernel)
