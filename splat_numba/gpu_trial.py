@@ -39,7 +39,7 @@ def trial_calls(
 
     def call_of(part: Part) -> Callable[[int], None]:
         passes = loadable(part, problem)
-        prepared = Prepared(passes, shapes, device, covered=part.plan.covered, keep=part)
+        prepared = Prepared(passes, shapes, device, keep=part)
         resumes = any(one.box_pass.resumes for one in passes)
 
         def call(number: int) -> None:
