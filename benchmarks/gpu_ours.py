@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from gpu_cases import Case
@@ -12,6 +14,11 @@ from gpu_timing import seconds
 from gpu_workload import Shape, Workload
 
 import splat_numba as splat
+from splat_numba import gpu_kernel
+from splat_numba.gen import box_passes
+from splat_numba.gen.box_shapes import STAGES, feasible
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.machine import Gpu
 
 OURS = "splat"
 TARGET = "sm_90a"
@@ -74,8 +81,28 @@ def read_configs(text: str) -> list[dict[str, int]]:
 
 
 def forced_kernel(case: Case, shape: Shape, config: dict[str, int]) -> Any:
-    """The kernel with the planner's choice of traits replaced by config. To be wired to the planner."""
-    raise NotImplementedError(
-        f"config wanted traits that the planner can be given, got {config}. "
-        "Forced traits are not wired yet: leave --configs out."
-    )
+    """The kernel whose passes all have tiles of this shape. ValueError for one that no multiprocessor holds."""
+    traits = forced_traits(shape, config)
+    _forget_plans()
+    try:
+        with patch.object(box_passes, "candidates", lambda *_: [traits]):
+            return compiled(case.pattern, shape)
+    finally:
+        _forget_plans()
+
+
+def forced_traits(shape: Shape, config: dict[str, int]) -> Traits:
+    """Traits with what config names; as many resident blocks as fit, unless it says. ValueError as forced_kernel()."""
+    resident = [config["blocks_per_multiprocessor"]] if "blocks_per_multiprocessor" in config else [3, 2, 1]
+    for blocks in resident:
+        one = Traits(shape.dim, shape.dim, "bfloat16", 2, 128, STAGES, 1)
+        one = replace(one, **{**config, "blocks_per_multiprocessor": blocks})
+        if feasible(one, Gpu()):
+            return one
+    raise ValueError(f"config wanted traits that fit {Gpu().name} at head_dim {shape.dim}, got {config}.")
+
+
+def _forget_plans() -> None:
+    """Plans are remembered by mask and problem."""
+    gpu_kernel.plan_for.cache_clear()
+    gpu_kernel._planned.cache_clear()  # noqa: SLF001 - no public way, and none needed elsewhere

@@ -14,6 +14,7 @@ from gpu_peers import CUDNN_FLEX, FA4, FLEX
 
 BASELINE = Path(__file__).with_name("gpu_baseline.json")
 GEOMEAN_TARGETS = {"best": 2.05, FLEX: 3.5}
+SECTION_TARGETS = {"splat": 1.2, "small": 1.0}  # of the best peer, geometric mean
 BUILT_IN = ("SDPA cuDNN", "SDPA flash")  # peers that come with torch, measured wherever they run
 
 
@@ -76,10 +77,10 @@ def geomeans(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 COLUMNS = {
     "main": ("case", "dim", "kept", "ours ms", "Flex ms", "best peer", "best / ours", "asked", "Flex / ours",
              "ours / floor", "error"),
-    "splat": ("case", "shape", "kept", "ours ms", "Flex ms", "dense ms", "Flex / ours", "dense / ours", "ours / floor",
-              "error"),
-    "small": ("case", "shape", "ours ms", "Flex ms", "dense ms", "Flex / ours", "ours host us", "ours wall us",
-              "Flex host us", "Flex wall us", "error"),
+    "splat": ("case", "shape", "kept", "ours ms", "Flex ms", "best peer", "dense ms", "Flex / ours", "best / ours",
+              "dense / ours", "ours / floor", "error"),
+    "small": ("case", "shape", "ours ms", "Flex ms", "best peer", "dense ms", "Flex / ours", "best / ours",
+              "ours host us", "ours wall us", "Flex host us", "Flex wall us", "error"),
     "host": ("case", "call", "host us", "wall us", "error"),
     "long": ("case", "shape", "ours ms", "Flex ms", "Flex / ours", "ours / floor", "tables KiB", "build s", "again s",
              "Flex mask KiB", "Flex mask peak MiB", "Flex mask s", "error"),
@@ -154,6 +155,8 @@ def tables(found: dict[str, Any]) -> str:
             parts.append(f"## {name}\n\n{table(name, rows)}")
         if name == "main":
             parts += _geomean_lines(geomeans(rows))
+        elif name in ("splat", "small"):
+            parts += _ratio_line(name, rows)
     return "\n\n".join([*parts, *(f"Note: {note}." for note in found["notes"])])
 
 
@@ -191,6 +194,16 @@ def all_errors(row: dict[str, Any]) -> list[tuple[str, str]]:
     found += [(name, one[key]) for name, one in row.get("times", {}).items() for key in ("error", "graph_error")
               if key in one]  # fmt: skip
     return found
+
+
+def _ratio_line(section: str, rows: list[dict[str, Any]]) -> list[str]:
+    """The geometric mean of best peer / ours over a section, and its least."""
+    ratios = [row["best_ratio"] for row in rows if "best_ratio" in row]
+    if not ratios:
+        return []
+    asked = f" (asked {SECTION_TARGETS[section]})" if section in SECTION_TARGETS else ""
+    mean = f"{geometric_mean(ratios):.2f}{asked}, the least {min(ratios):.2f}"
+    return [f"Geometric mean of best peer / ours over {len(ratios)} cases: {mean}."]
 
 
 def _geomean_lines(found: dict[str, dict[str, Any]]) -> list[str]:

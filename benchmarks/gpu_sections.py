@@ -81,7 +81,7 @@ def configs(setting: Setting) -> Iterator[Row]:
 
 
 def splat_range(setting: Setting) -> Iterator[Row]:
-    """SPLAT's own masks, beside FlexAttention and dense attention."""
+    """SPLAT's own masks, beside every peer that takes masks, and dense attention."""
     for seq in SPLAT_SEQS:
         shape = Shape(max(1, SPLAT_TOKENS // seq), SPLAT_HEADS, seq, SPLAT_DIM)
         for case in setting.chosen(splat_cases(seq)):
@@ -89,10 +89,10 @@ def splat_range(setting: Setting) -> Iterator[Row]:
 
 
 def beside_dense(case: Case, shape: Shape, setting: Setting, hosts: bool = False) -> Row:
-    """A row with FlexAttention and dense SDPA, and the ratios."""
-    row = contest(case, shape, setting, {**_flex(setting), DENSE: gpu_peers.prepare_dense}, hosts=hosts)
-    row |= {name: value for name, value in compare(row, None, None).items() if name in ("flex_ratio", "floor_ratio")}
+    """A row with the peers and dense SDPA, which knows nothing of the mask and so is no peer, and the ratios."""
+    row = contest(case, shape, setting, {**setting.peers, DENSE: gpu_peers.prepare_dense}, hosts=hosts)
     times = row["times"]
+    row |= compare({**row, "times": {name: one for name, one in times.items() if name != DENSE}}, None, None)
     if "ms" in times.get(OURS, {}) and "ms" in times.get(DENSE, {}):
         row["dense_ratio"] = times[DENSE]["ms"] / times[OURS]["ms"]
     return row

@@ -76,7 +76,7 @@ def attend(call: Call) -> Any:
     result = call.out
     if result is None:
         result = framework.empty(ready.out_shape, ready.problem.dtype, call.q)
-        places["out"] = framework.key(result)[0]
+        places["out"] = framework.address(result)
     _run(call, ready, given, places, framework)
     return result
 
@@ -120,7 +120,7 @@ def _make_slots(
     for name, dim in dims.items():
         shape = (problem.batch, problem.heads, problem.rank, padded(dim))[4 - ready.axes :]
         slots[name] = framework.empty(shape, problem.dtype, call.q)
-        places[name] = framework.key(slots[name])[0]
+        places[name] = framework.address(slots[name])
     _run(call, ready, given, places, framework)
     k, v = (narrower(slots[name], dim) for name, dim in dims.items())
     return k, v
@@ -148,7 +148,7 @@ def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tupl
     if call.out is not None or any(framework_of(one) is not framework for one in given.values()):
         ready, arrays = _make_ready(call, framework)
         return ready, {name: array.pointer for name, array in arrays.items()}
-    places, kinds = zip(*map(framework.key, given.values()), strict=True)
+    places, kinds = framework.keys(list(given.values()))
     phi = call.feature_map if isinstance(call.feature_map, str | FeatureMap | None) else id(call.feature_map)
     key = (call.method, phi, call.eps, call.scale, call.kv_lengths is None, framework, tuple(given), kinds)
     with _lock:

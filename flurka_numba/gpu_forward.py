@@ -190,7 +190,7 @@ class PreparedForward:
     def _scratch(sizes: tuple[int, ...], dtype: str, framework: Framework, like: Any, scratch: list[Any]) -> int:
         """Padded rows from the framework's own allocator, which knows its stream."""
         scratch.append(framework.empty((*sizes[:3], padded(sizes[3])), dtype, like))
-        return framework.key(scratch[-1])[0]
+        return framework.address(scratch[-1])
 
     @staticmethod
     def _words(nbytes: int, framework: Framework, like: Any, scratch: list[Any]) -> int:
@@ -198,4 +198,4 @@ class PreparedForward:
         if not nbytes:
             return 0
         scratch.append(framework.empty((-(-nbytes // 4),), "float32", like))
-        return framework.key(scratch[-1])[0]
+        return framework.address(scratch[-1])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NoReturn
 
-from splat_numba.cpu_kernel import CPU
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executor import Executor
 from splat_numba.gen.plan import Plan
@@ -32,6 +32,7 @@ def attention(
     backend: str = "auto",
     target: str | None = None,
     out: Any = None,
+    autotune: bool = False,
 ) -> Any:
     """Sparse attention: out_i = sum_j p_ij v_j over the keys j that ``mask`` keeps, p_ij = softmax_j(scale * q_i.k_j).
 
@@ -46,6 +47,8 @@ def attention(
     first GPU and back. A GPU takes float16 and bfloat16; work goes to the framework's current stream, and nothing
     waits for it, except with JAX and NumPy. kv_lengths may then be on the GPU too, where their values are not checked.
     target: "sm_90a" (Hopper) alone in this version. docs/gpu.md says which arrays are copied there.
+    autotune: on a GPU, time the tile shapes and orders of rows that are predicted to be fastest, at the first call of
+    its kind, and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph.
 
     Returns out, of q's dtype and kind, or (out, lse): the natural-log log-sum-exp, float32 (float64 for float64),
     (batch, heads_q, seq_q). A row that attends to nothing gives 0 and -inf. Sums are kept in float32 (float64 for
@@ -57,6 +60,8 @@ def attention(
     FormatError for a malformed mask, BackendError for a backend that is not there.
     """
     executor = choose_executor(backend, target, q)
+    if autotune:
+        executor = tuned(executor)
     return executor.attend(Given(mask, executor, layout, scale), q, k, v, kv_lengths, out, return_lse)
 
 
@@ -103,14 +108,18 @@ def compile(
     backend: str = "auto",
     target: str | None = None,
     scale: float | None = None,
+    autotune: bool = False,
 ) -> Kernel:
     """The kernel that attention() would use, for calling again and again: ``kernel(q, k, v, kv_lengths=None, ...)``.
 
     Arguments as in plan(); mask may be a list, one a query head. Batch and head counts may vary between calls; made
     from a Pattern in closed form, the kernel serves every length. backend="cuda" needs no GPU until the kernel is
-    called. Raises as attention() does.
+    called, unless with autotune=True, which times kernels of just these sizes: give batch and head counts too. Raises
+    as attention() does.
     """
     executor = choose_executor(backend, target)
+    if autotune:
+        executor = tuned(executor)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
     factor = check_scale(scale, head_dim)
@@ -124,7 +133,7 @@ def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor
         raise BackendError(
             f"backend wanted as one of {', '.join(BACKENDS)}, got {backend!r}. Leave it out to choose for you."
         )
-    if backend == "emulate" or (backend == "cuda" and current().emulate and not on_gpu(q)):
+    if backend == "emulate" or (backend == "cuda" and not on_gpu(q) and current().emulate):
         if target not in (None, "sm_90a"):
             _refuse_target(backend, target)
         from splat_numba.emulated_kernel import EMULATED
@@ -133,12 +142,32 @@ def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor
     if backend == "cuda" or (backend == "auto" and (on_gpu(q) or target in CUDA_TARGETS)):
         if target not in (None, "sm_90a"):
             _refuse_target(backend, target)
-        from splat_numba.gpu_kernel import CUDA
-
-        return CUDA
+        return _cuda()
     if target not in (None, "cpu"):
         raise BackendError(f"target wanted as None or 'cpu' for backend {backend!r}, got {target!r}. Leave it out.")
+    from splat_numba.cpu_kernel import CPU  # imports Numba (250 ms), which a GPU's kernel from disk does without
+
     return CPU
+
+
+@cache
+def _cuda() -> Executor:
+    """Imported when first wanted: an import statement takes a microsecond at every call."""
+    from splat_numba.gpu_kernel import CUDA
+
+    return CUDA
+
+
+def tuned(executor: Executor) -> Executor:
+    """The executor that measures before it chooses. Raises ArgumentError for a backend that has none."""
+    if executor.name != "cuda":
+        raise ArgumentError(
+            f"autotune wanted with backend 'cuda', whose plans it times, got backend {executor.name!r}. Leave autotune "
+            "out, or give arrays on a GPU or backend='cuda'."
+        )
+    from splat_numba.gpu_tuning import TUNED
+
+    return TUNED
 
 
 def _refuse_target(backend: str, target: str | None) -> NoReturn:

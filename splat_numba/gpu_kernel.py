@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CompiledPasses:
-    """The machine code of a plan's passes; passes of equal traits share one."""
+    """The machine code of a plan's passes, of which there is at least one; passes of equal traits share theirs."""
 
     cubins: tuple[Cubin, ...]
     traits: tuple[Traits, ...]
@@ -44,20 +44,17 @@ class CompiledPasses:
     @property
     def source(self) -> KernelSource:
         """The first pass's text."""
-        return self.cubins[0].source if self.cubins else _NOTHING
+        return self.cubins[0].source
 
     @property
     def path(self) -> Path | None:
         """The file of the text, None if the cache folder cannot be used."""
-        return self.cubins[0].path if self.cubins else None
+        return self.cubins[0].path
 
     @property
     def cached(self) -> bool:
         """Whether all machine code came from disk."""
         return all(cubin.cached for cubin in self.cubins)
-
-
-_NOTHING = KernelSource.of("attention_nothing", "# No row attends to anything: nothing is launched.\n")
 
 
 def render(traits: Traits) -> KernelSource:
@@ -142,8 +139,14 @@ class CudaExecutor:
         same = (made.seq_q, made.seq_kv) == (problem.seq_q, problem.seq_kv)
         if same and ragged == any(one.traits.ragged for one in passes_of(part.plan)):
             return part
-        plan = plan_for(part.mask, problem, gpu(), ragged=ragged, negate=scale < 0)
+        plan = self._plan_for(part.mask, part.heads, problem, settings, ragged=ragged, negate=scale < 0)
         return replace(part, plan=plan, compiled=compiled_for(plan, settings, part.compiled))
+
+    def _plan_for(
+        self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings,
+        *, ragged: bool, negate: bool,
+    ) -> Plan:  # fmt: skip
+        return plan_for(mask, problem, gpu(), ragged=ragged, negate=negate)
 
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text. Raises ArgumentError for several texts, CompileError."""
@@ -170,8 +173,6 @@ class CudaExecutor:
 
     def listing(self, part: Part, form: str) -> Any:
         """The machine code of the first pass, or its text. Raises BackendError where the disassembler is missing."""
-        if not part.compiled.cubins:
-            raise ArgumentError(f"{form} wanted of a mask that keeps something, got one without passes.")
         cubin = part.compiled.cubins[0]
         if form == "cubin":
             return cubin.code

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from splat_numba.cpu_kernel import CPU
 from splat_numba.errors import ArgumentError
 from splat_numba.executor import Executor, Part
 from splat_numba.formats.acsr import ACSR
@@ -32,8 +31,11 @@ class Given:
     @property
     def identity(self) -> tuple[object, ...] | None:
         """The mask or masks, if none of them can change."""
-        masks = self.mask if isinstance(self.mask, (list, tuple)) else (self.mask,)
-        return tuple(masks) if all(isinstance(mask, (Pattern, ACSR)) for mask in masks) else None
+        mask = self.mask
+        if isinstance(mask, (Pattern, ACSR)):  # nearly always, and asked at every call
+            return (mask,)
+        several = isinstance(mask, (list, tuple)) and all(isinstance(one, (Pattern, ACSR)) for one in mask)
+        return tuple(mask) if several else None
 
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """A part for every distinct mask."""
@@ -64,7 +66,7 @@ class Kernel:
     problem: Problem
     scale: float
     layout: str
-    executor: Executor = CPU
+    executor: Executor
 
     @property
     def plan(self) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -64,6 +65,16 @@ def split_heads(mask: Mask, heads_q: int, seq_q: int, seq_kv: int) -> list[tuple
     for head, one in enumerate(mask):
         users.setdefault(store_mask(one, seq_q, seq_kv, f"mask[{head}]"), []).append(head)
     return [(stored, tuple(heads)) for stored, heads in users.items()]
+
+
+def fingerprint(mask: Stored) -> str:
+    """Text that differs between masks that differ, short enough for a file's name or key."""
+    if isinstance(mask, Pattern):
+        return repr(mask)
+    digest = hashlib.sha256(repr(mask.shape).encode())
+    for array in (mask.run_ptr, mask.run_start, mask.run_step, mask.run_count):
+        digest.update(str(array.dtype).encode() + array.tobytes())
+    return digest.hexdigest()
 
 
 def describe(mask: Stored) -> str:

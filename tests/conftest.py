@@ -5,6 +5,9 @@ import os
 import shutil
 import tempfile
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # else every worker multiplies matrices with as many threads as there are cores
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is imported
+
 import numpy as np
 import pytest
 from hypothesis import settings

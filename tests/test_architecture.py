@@ -25,6 +25,8 @@ LAYERS = {
     "cpu_kernel": 7,
     "gpu_call": 7,
     "gpu_kernel": 8,
+    "gpu_trial": 8,
+    "gpu_tuning": 9,
     "emulated_kernel": 9,
     "kernel": 10,
     "api": 11,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from splat_numba.emulator.lanes import named
 from splat_numba.emulator.memory import GlobalMemory, SharedMemory
 from splat_numba.errors import EmulationError
 
 SHARED_START = 16  # not aligned: the text must align its tiles itself
-LANES = 32
 
 
 @dataclass(slots=True)
@@ -32,17 +33,44 @@ class Barrier:
             self.arrivals = self.count
 
 
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix product that was issued on a line of the text."""
+
+    multiply: Callable[[], None]
+    line: int
+
+    def finish(self) -> None:
+        """Multiply. Raises EmulationError."""
+        try:
+            self.multiply()
+        except EmulationError as error:
+            raise EmulationError(f"{error}: the product of line {self.line}") from error
+
+
 class Block:
-    """The warps of one block and what they share. late: copies land only when nobody can go on without them."""
+    """The warps of one block and what they share. late: copies land only when nobody can go on without them; text: the
+    file name that the kernel's text was compiled with.
+    """
 
     def __init__(
-        self, memory: GlobalMemory, maps: list[Any], shared_bytes: int, index: int, grid: int, late: bool
+        self,
+        memory: GlobalMemory,
+        maps: list[Any],
+        shared_bytes: int,
+        index: int,
+        grid: int,
+        *,
+        late: bool,
+        text: str = "",
     ) -> None:
-        self.memory, self.maps = memory, maps
+        self.memory, self.maps, self.text = memory, maps, text
         self.shared = SharedMemory(SHARED_START + shared_bytes)
         self.index, self.grid, self.late = index, grid, late
         self.barriers: dict[int, Barrier] = {}
         self.errors: list[BaseException] = []
+        self.failed_warp = 0
+        self.warps = 0
         lock = threading.RLock()
         self._turn, self._quiet = threading.Condition(lock), threading.Condition(lock)  # something changed; all wait
         self._alive = self._waiting = self._idle = self._at_barrier = self._rounds = 0
@@ -56,14 +84,27 @@ class Block:
         return int(self._local.warp)
 
     @property
-    def pending(self) -> list[Any]:
+    def pending(self) -> list[list[Product]]:
         """The running warp's products that nothing has waited for yet: groups, then those not committed."""
-        found: list[Any] = self._local.pending
+        found: list[list[Product]] = self._local.pending
         return found
+
+    @property
+    def copies(self) -> list[list[Callable[[], None]]]:
+        """The running warp's own copies that nothing has waited for yet: groups, then those not committed."""
+        found: list[list[Callable[[], None]]] = self._local.copies
+        return found
+
+    def line(self) -> int:
+        """The line of the text that the running warp is at."""
+        frame = sys._getframe()  # noqa: SLF001 - inspect.currentframe, without a name for every frame
+        while frame is not None and frame.f_code.co_filename != self.text:
+            frame = frame.f_back  # type: ignore[assignment]
+        return frame.f_lineno if frame else 0
 
     def run(self, warps: int, kernel: Callable[[], None]) -> None:
         """Run all warps to their end. Raises what the first of them raised."""
-        self._alive = warps
+        self._alive = self.warps = warps
         threads = [threading.Thread(target=self._run_warp, args=(warp, kernel)) for warp in range(warps)]
         with self._turn:
             for one in threads:
@@ -74,13 +115,15 @@ class Block:
             raise self.errors[0]
 
     def _run_warp(self, warp: int, kernel: Callable[[], None]) -> None:
-        self._local.warp, self._local.pending = warp, [[]]
+        self._local.warp, self._local.pending, self._local.copies = warp, [[]], [[]]
         with self._turn:
             try:
                 with np.errstate(all="ignore"):  # numbers wrap around and overflow as on the hardware
                     kernel()
                 self._check_end(warp)
             except BaseException as error:  # noqa: BLE001 - handed to the caller by run()
+                if not self.errors:
+                    self.failed_warp = warp
                 self.errors.append(error)
             self._alive -= 1
             self.changed()
@@ -88,7 +131,8 @@ class Block:
 
     def _check_end(self, warp: int) -> None:
         if any(self.pending):
-            raise EmulationError(f"warp {warp} ended with matrix products that it never waited for")
+            lines = sorted({one.line for group in self.pending for one in group})
+            raise EmulationError(f"warp {warp} ended with matrix products of {named(lines, 'line')} never waited for")
 
     def changed(self) -> None:
         """Something that others may wait for has happened."""
@@ -101,7 +145,7 @@ class Block:
             if self.errors:
                 raise EmulationError("stopped, because another warp failed")
             self._waiting += 1
-            self._states[self.warp] = what
+            self._states[self.warp] = f"{what} (line {self.line()})"
             if self._waiting >= self._alive:
                 if self._landing:
                     self._landing.pop(0)()
@@ -128,37 +172,35 @@ class Block:
         else:
             copy()
 
-    def barrier(self, address: Any) -> Barrier:
+    def barrier(self, address: int) -> Barrier:
         """The mbarrier at a shared address. Raises EmulationError where none was made."""
-        found = self.barriers.get(int(np.max(address)))
+        found = self.barriers.get(address)
         if found is None:
-            raise EmulationError(f"shared address {int(np.max(address)):#x} wanted as an mbarrier, got none made there")
+            raise EmulationError(f"shared address {address:#x} wanted as an mbarrier, got none made there")
         return found
 
-    def arrive(self, address: Any, times: int, expected: int = 0) -> None:
+    def arrive(self, address: int, expected: int = 0) -> None:
         """Arrive, after adding bytes to be copied."""
         one = self.barrier(address)
         one.bytes += expected
-        one.arrivals -= times
+        one.arrivals -= 1
         if one.arrivals < 0:
-            raise EmulationError(
-                f"mbarrier {int(np.max(address)):#x} got more arrivals than the {one.count} of a phase"
-            )
+            raise EmulationError(f"mbarrier {address:#x} got more arrivals than the {one.count} of a phase")
         one.settle()
         self.changed()
 
-    def landed(self, address: Any, nbytes: int) -> None:
+    def landed(self, address: int, nbytes: int) -> None:
         """Bytes of a copy are there."""
         one = self.barrier(address)
         one.bytes -= nbytes
         one.settle()
         self.changed()
 
-    def meet(self, warps: int) -> None:
+    def meet(self) -> None:
         """bar.sync of the whole block."""
         self._at_barrier += 1
         goal = self._rounds + 1
-        if self._at_barrier == warps:
+        if self._at_barrier == self.warps:
             self._at_barrier, self._rounds = 0, goal
             self.changed()
         self.wait(lambda: self._rounds >= goal, "bar.sync")

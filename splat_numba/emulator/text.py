@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from splat_numba.emulator.block import LANES, Block
+from splat_numba.emulator.block import Block
 from splat_numba.emulator.meanings import meanings
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.errors import EmulationError
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_values import LANES
 
 
 def choose(test: Any, first: Callable[[], Any], second: Callable[[], Any]) -> Any:
@@ -89,7 +90,7 @@ def launch(
 ) -> None:
     """Run all blocks of a launch, one after the other; name: of the text; values: of the entry's parameters, by name.
 
-    Raises EmulationError, naming the text's line.
+    Raises EmulationError, naming block, warp and the text's line.
     """
     tree = ast.fix_missing_locations(_Vectorise().visit(ast.parse(text)))
     tree.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
@@ -97,19 +98,20 @@ def launch(
     warps = entry.threads // LANES
     arguments = [NUMBERS[kind](values[parameter]) for parameter, kind in entry.parameters]
     for index in range(grid):
-        block = Block(memory, maps, entry.shared_bytes, index, grid, late)
+        block = Block(memory, maps, entry.shared_bytes, index, grid, late=late, text=name)
         cuda = SimpleNamespace(
             shared=SimpleNamespace(array=lambda *_, **__: None), local=SimpleNamespace(array=_local_array)
         )
         names: dict[str, Any] = {
-            "np": np, "cuda": cuda, "ptx": meanings(block, warps), "choose": choose, "uniform": uniform,
+            "np": np, "cuda": cuda, "ptx": meanings(block), "choose": choose, "uniform": uniform,
             "either": either, "both": both,
         }  # fmt: skip
         exec(code, names)  # noqa: S102 - the text is our own
         try:
             block.run(warps, lambda names=names: names[entry.name](*arguments))  # type: ignore[misc]
         except EmulationError as error:
-            raise EmulationError(f"{error} (in block {index}, line {_line(error, name)} of {name})") from error
+            at = f"block {index}, warp {block.failed_warp}, line {_line(error, name)} of {name}"
+            raise EmulationError(f"{error} ({at})") from error
 
 
 def _line(error: BaseException, name: str) -> int:

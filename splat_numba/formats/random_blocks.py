@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the increment and the finaliser of SplitMix64 (Steele et al., 2014)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the increment and the finaliser of SplitMix64 (Steele et al., 2014)
 
 
 def chosen_blocks(seed: int, block_rows: NDArray[np.int64], blocks: int, per_row: int) -> NDArray[np.int64]:
@@ -44,12 +44,13 @@ def _first_distinct(seed: int, block_rows: NDArray[np.int64], blocks: int, wante
 
 def _draws(seed: int, block_rows: NDArray[np.int64], draws: int, blocks: int) -> NDArray[np.int64]:
     """Draw t of block row r: SplitMix64 started at a hash of (seed, r). The bias of % is below blocks / 2**64."""
-    start = _mixed(_mixed(np.array([seed], np.uint64) + _GOLDEN) + block_rows.astype(np.uint64) * _GOLDEN)
-    counter = np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN
-    return (_mixed(start[:, None] + counter) % np.uint64(blocks)).astype(np.int64)
+    start = mixed(mixed(np.array([seed], np.uint64) + GOLDEN) + block_rows.astype(np.uint64) * GOLDEN)
+    counter = np.arange(1, draws + 1, dtype=np.uint64) * GOLDEN
+    return (mixed(start[:, None] + counter) % np.uint64(blocks)).astype(np.int64)
 
 
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of SplitMix64: counters times GOLDEN become independent numbers."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))

@@ -33,6 +33,14 @@ def exclusive_sum(count: Ints) -> Ints:
     return total
 
 
+def distinct(values: Ints) -> Ints:
+    """Every value once, ascending: np.unique, which imports numpy.ma at its first call (7 ms of a warm start)."""
+    ordered = np.sort(values, kind="stable")
+    fresh = np.ones(ordered.size, np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=fresh[1:])
+    return ordered[fresh]
+
+
 def order_of(major: Ints, minor: Ints) -> Ints:
     """The stable permutation that sorts non-negative (major, minor) pairs."""
     if major.size == 0:

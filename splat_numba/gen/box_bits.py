@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.formats.random_blocks import GOLDEN, mixed
 from splat_numba.formats.sweep import chunks, exclusive_sum
 from splat_numba.gen.box_cover import Cover, LaneRuns
 from splat_numba.gen.boxes import GROUP_ROWS, SOME
@@ -82,6 +83,7 @@ def _deduplicate(masks: Words) -> tuple[Ints, Words]:
 
 
 def _hashes(masks: Words) -> NDArray[np.uint64]:
-    factors = np.random.default_rng(0).integers(0, 2**63, masks.shape[1], np.uint64) * np.uint64(2) + np.uint64(1)
+    counter = np.arange(1, masks.shape[1] + 1, dtype=np.uint64)
+    factors = mixed(counter * GOLDEN) | np.uint64(1)  # numpy.random takes 7 ms to import
     parts = np.array_split(masks, len(masks) // 4096 + 1)
     return np.concatenate([part.astype(np.uint64) @ factors for part in parts])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.formats.sweep import exclusive_sum
+from splat_numba.formats.sweep import distinct, exclusive_sum
 from splat_numba.gen.box_order import Lanes, PlacedRuns
 from splat_numba.gen.boxes import ALL, GROUP_ROWS, NONE, SOME, Box
 
@@ -74,7 +74,7 @@ def _strips(placed: PlacedRuns, block: Ints, box: Box) -> tuple[Ints, Ints, Ints
     before = exclusive_sum(np.array([v.outer + box.outer for v in placed.views]))  # no strip reaches into another view
     lines = int(before[-1])
     place = block * lines + before[placed.view] + placed.c2
-    begin = _cut(*_union(place, place + 1), lines, box.outer) if box.outer > 1 else np.unique(place)
+    begin = _cut(*_union(place, place + 1), lines, box.outer) if box.outer > 1 else distinct(place)
     strip = np.searchsorted(begin, place, side="right") - 1
     line_of_strip = begin % lines
     view = np.searchsorted(before, line_of_strip, side="right") - 1

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.formats.geometry import BandTable
-from splat_numba.formats.sweep import exclusive_sum, expand
+from splat_numba.formats.sweep import distinct, exclusive_sum, expand
 from splat_numba.gen.boxes import GROUP_ROWS, Box, View
 
 Ints = NDArray[np.int64]
@@ -141,7 +141,7 @@ def place_runs(runs: FlatRuns, seq_kv: int, lattices: frozenset[int]) -> PlacedR
         parts.append((chosen.row, view.astype(np.int64), c2, chosen.lo, chosen.hi))
         views += class_views(seq_kv, step)
     row, view, c2, lo, hi = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    used = np.unique(view) if view.size else np.zeros(1, np.int64)
+    used = distinct(view) if view.size else np.zeros(1, np.int64)
     return PlacedRuns(tuple(views[k] for k in used), row, np.searchsorted(used, view), c2, lo, hi)
 
 

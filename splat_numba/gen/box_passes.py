@@ -1,8 +1,9 @@
-"""Passes over boxes of strided views: the order of rows, the passes it takes, and a box table for each."""
+"""Passes over boxes of strided views: tile shapes tried for orders of rows, and a box table for each pass chosen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,35 +11,22 @@ from numpy.typing import NDArray
 from splat_numba.formats.geometry import BandTable
 from splat_numba.formats.sweep import exclusive_sum
 from splat_numba.gen.box_bits import tile_bits
-from splat_numba.gen.box_cost import Work, predict_work, work_of_cover
+from splat_numba.gen.box_cost import predict_work, work_of_cover
 from splat_numba.gen.box_cover import Cover, cover
-from splat_numba.gen.box_order import FlatRuns, PlacedRuns, RowOrder, arrange, place_on_grid, place_runs
+from splat_numba.gen.box_order import FlatRuns, arrange
+from splat_numba.gen.box_schemes import Part, schemes
 from splat_numba.gen.box_shapes import candidates
-from splat_numba.gen.boxes import GROUP_ROWS, NONE, SOME, Box, BoxPass, BoxTable, Traits
+from splat_numba.gen.boxes import NONE, SOME, Box, BoxPass, BoxTable, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
 
 Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 GRID_BOXES = {64: Box(16, 4), 80: Box(20, 4), 96: Box(24, 4), 112: Box(28, 4), 128: Box(32, 4)}
-GRID_WIDTHS = (8, 4096)
-MOST_STEPS = 4  # steps that get a pass of their own
-LEAST_MASS, LEAST_KEYS = 0.02, 4  # of all pairs, and on average a row: below, a step is not worth a pass
-EXPLODED_BUDGET = 1 << 20  # keys taken one by one, where another order needs fewer: 100 ms
 LONG_ROW = 64  # tiles of a row block, on average: above, small tiles have nothing to gain and most to list
 MANY_RUNS = 1 << 21  # sorting them takes 0.2 s a shape
 WORTH_TRYING = 1.5  # orders within this factor of the best, at the first tile shape, are tried with all
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """Runs that one pass takes, in an order of rows."""
-
-    order: RowOrder
-    placed: PlacedRuns
-    resumes: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,33 +38,92 @@ class Trial:
     cover: Cover
     seconds: float
 
+    @property
+    def shape(self) -> str:
+        """The tile shape in words."""
+        return f"{self.traits.tile_q} queries x {self.traits.tile_kv} keys"
 
-def box_passes(
-    geometry_table: BandTable, problem: Problem, gpu: Gpu, *, ragged: bool, negate: bool
-) -> tuple[list[BoxPass], list[Choice], int]:
-    """The passes with the least predicted time, why, and the number of bands.
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A way to take all runs: an order of rows with a tile shape for each of its passes."""
+
+    order: str
+    trials: tuple[Trial, ...]
+
+    @property
+    def name(self) -> str:
+        """Order and tile shapes in words, which no other candidate of the problem has."""
+        return f"{self.order}: {', then '.join(trial.shape for trial in self.trials)}"
+
+    @property
+    def seconds(self) -> float:
+        """Predicted, for the whole problem."""
+        return sum(trial.seconds for trial in self.trials)
+
+    def passes(self) -> tuple[BoxPass, ...]:
+        """The passes with their tables."""
+        return tuple(_finish(trial) for trial in self.trials)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Search:
+    """What was tried. kept: of each order of rows worth trying, for each of its passes, the trials of the least
+    predicted time; tried: of the same, what was predicted for every tile shape; orders: what was predicted for every
+    order at its best.
+    """
+
+    kept: dict[str, list[list[Trial]]]
+    tried: dict[str, list[dict[str, float]]]
+    orders: dict[str, float]
+
+    def best(self, most: int) -> tuple[Candidate, ...]:
+        """The candidates of the least predicted time, ascending, at most so many."""
+        found = [Candidate(order, trials) for order, parts in self.kept.items() for trials in product(*parts)]
+        return tuple(sorted(found, key=lambda one: one.seconds)[:most])
+
+    def reasons(self, best: Candidate) -> tuple[Choice, ...]:
+        """Why the candidate of the least predicted time was chosen, and what was refused."""
+        tiles = [
+            Choice(
+                f"tiles of a pass {trial.part.order}",
+                trial.shape,
+                f"{_words(trial.seconds)}, the least of {len(tried)}",
+                _refused(tried, trial.shape),
+            )
+            for trial, tried in zip(best.trials, self.tried[best.order], strict=True)
+        ]
+        return *tiles, Choice("order of rows", best.order, _words(best.seconds), _refused(self.orders, best.order))
+
+
+def search(table: BandTable, problem: Problem, gpu: Gpu, *, ragged: bool, negate: bool, most: int = 1) -> Search:
+    """Try tile shapes and orders of rows, and keep as many trials a pass as ``most`` candidates can need.
 
     ragged: key lengths differ between batch entries, so that only orders are taken in which a tile's keys ascend.
     Raises PlanError where the dtype is not one of 16 bits, or no tile shape fits the head dimensions.
     """
     shapes = [replace(one, ragged=ragged, negate=negate) for one in candidates(problem, gpu)]
-    schemes = _schemes(FlatRuns.of(geometry_table), problem, ragged=ragged)
+    ways = schemes(FlatRuns.of(table), problem, ragged=ragged)
     first = max(shapes, key=lambda one: (one.groups == 2, one.tile_kv == 128))
-    probes = {name: [_try(part, first, problem, gpu) for part in parts] for name, parts in schemes.items()}
-    seconds = {name: _total(trials) for name, trials in probes.items()}
-    close = [name for name in schemes if seconds[name] <= WORTH_TRYING * min(seconds.values())]
-    found: dict[str, list[Trial]] = {}
-    choices: dict[str, list[Choice]] = {}
-    for name in close:
-        tried = [_shapes_for(probe, shapes) for probe in probes[name]]
-        picked = [_best([probe, *(_try(part, shape, problem, gpu) for shape in others)])
-                  for part, probe, others in zip(schemes[name], probes[name], tried, strict=True)]  # fmt: skip
-        found[name], choices[name] = [trial for trial, _ in picked], [choice for _, choice in picked]
-        seconds[name] = _total(found[name])
-    best = min(close, key=lambda name: seconds[name])
-    refused = tuple((name, _words(seconds[name])) for name in sorted(schemes, key=seconds.__getitem__) if name != best)
-    order = Choice("order of rows", best, _words(seconds[best]), refused)
-    return [_finish(trial) for trial in found[best]], [*choices[best], order], len(geometry_table.step)
+    probes = {name: [_try(part, first, problem, gpu) for part in parts] for name, parts in ways.items()}
+    orders = {name: sum(trial.seconds for trial in trials) for name, trials in probes.items()}
+    least = min(orders.values())
+    kept: dict[str, list[list[Trial]]] = {}
+    tried: dict[str, list[dict[str, float]]] = {}
+    for name in [name for name in ways if orders[name] <= WORTH_TRYING * least]:
+        kept[name], tried[name] = [], []
+        for probe in probes[name]:
+            others = _shapes_for(probe, shapes)
+            trials = [probe, *(_try(probe.part, shape, problem, gpu) for shape in others)]
+            trials.sort(key=lambda trial: trial.seconds)
+            kept[name].append(trials[:most])
+            tried[name].append({trial.shape: trial.seconds for trial in trials})
+        orders[name] = sum(trials[0].seconds for trials in kept[name])
+    return Search(kept, tried, orders)
+
+
+def _refused(seconds: dict[str, float], chosen: str) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _words(seconds[name])) for name in sorted(seconds, key=seconds.__getitem__) if name != chosen)
 
 
 def _shapes_for(probe: Trial, shapes: list[Traits]) -> list[Traits]:
@@ -91,96 +138,8 @@ def _shapes_for(probe: Trial, shapes: list[Traits]) -> list[Traits]:
     return [one for one in large if one != probed]
 
 
-def _total(trials: list[Trial]) -> float:
-    return sum(trial.seconds for trial in trials)
-
-
 def _words(seconds: float) -> str:
     return f"predicted {seconds * 1e3:.3g} ms"
-
-
-def _schemes(runs: FlatRuns, problem: Problem, *, ragged: bool) -> dict[str, list[Part]]:
-    """Ways to take all runs, by name; each a list of passes of which the first visits every row."""
-    shared = frozenset(int(step) for step in np.unique(runs.step[runs.step > 1]) if _shared(runs, int(step)))
-    own = _own_steps(runs, shared)
-    keys: dict[str, int] = {}
-    ways: dict[str, list[tuple[RowOrder, Bools, frozenset[int]]]] = {}
-
-    def add(name: str, *parts: tuple[RowOrder, Bools, frozenset[int]]) -> None:
-        ways[name] = [*parts]
-        keys[name] = sum(_exploded(runs.take(chosen), lattices) for _, chosen, lattices in parts)
-
-    everything = np.ones(runs.row.size, np.bool_)
-    add("rows in order", (RowOrder(), everything, shared))
-    for step in own:
-        divisors = {one for one in own if step % one == 0}  # rows of one residue modulo 6 have one modulo 2
-        add(f"rows by residue modulo {step}", (RowOrder(step), everything, shared | divisors))
-    split = [(RowOrder(step), runs.step == step, frozenset({step})) for step in own]
-    left = ~np.isin(runs.step, own)
-    if left.any():
-        split.insert(0, (RowOrder(), left, shared))
-    if len(split) > 1:
-        start = "rows in order, then " if left.any() else "rows "
-        add(f"{start}by residue modulo {', then '.join(map(str, own))}", *split)
-    least = min(keys.values())
-    schemes = {
-        name: [
-            Part(order, place_runs(runs.take(chosen), problem.seq_kv, lattices), resumes=number > 0)
-            for number, (order, chosen, lattices) in enumerate(parts)
-        ]
-        for name, parts in ways.items()
-        if keys[name] <= max(EXPLODED_BUDGET, least)
-    }
-    width = 0 if ragged else grid_width(runs, problem.seq_q, problem.seq_kv)
-    if width and _exploded(runs, frozenset()) <= EXPLODED_BUDGET:
-        grid = place_on_grid(runs, problem.seq_kv, width)
-        schemes[f"rows on a grid {width} wide"] = [Part(RowOrder(width=width), grid, resumes=False)]
-    return schemes
-
-
-def _shared(runs: FlatRuns, step: int) -> bool:
-    """Whether 64 neighbouring rows need fewer keys on the lattices of this step than from their first to their last."""
-    chosen = runs.take(runs.step == step)
-    group = chosen.row // GROUP_ROWS
-    places = _extent(group * step + chosen.residue, chosen.lo, chosen.hi)
-    first, last = chosen.residue + step * chosen.lo, chosen.residue + step * (chosen.hi - 1)
-    return 2 * places <= _extent(group, first, last + 1)
-
-
-def _extent(owner: Ints, lo: Ints, hi: Ints) -> int:
-    """Places from the least lo to the largest hi of every owner, added up."""
-    order = np.argsort(owner, kind="stable")
-    heads = np.flatnonzero(np.append(True, np.diff(owner[order])))
-    return int((np.maximum.reduceat(hi[order], heads) - np.minimum.reduceat(lo[order], heads)).sum())
-
-
-def _own_steps(runs: FlatRuns, shared: frozenset[int]) -> list[int]:
-    """Steps worth an order of rows of their own, those of most pairs first."""
-    steps, where = np.unique(runs.step, return_inverse=True)
-    mass, entries = np.bincount(where, runs.kept), np.bincount(where)
-    enough = (mass >= LEAST_MASS * mass.sum()) & (mass >= LEAST_KEYS * entries)
-    found = [int(steps[k]) for k in np.argsort(-mass, kind="stable") if enough[k]]
-    return [step for step in found if step > 1 and step not in shared][:MOST_STEPS]
-
-
-def _exploded(runs: FlatRuns, lattices: frozenset[int]) -> int:
-    """Keys that have to be taken one by one."""
-    single = (runs.step > 1) & ~np.isin(runs.step, np.array(sorted(lattices), np.int64))
-    return int(runs.kept[single].sum())
-
-
-def grid_width(runs: FlatRuns, seq_q: int, seq_kv: int) -> int:
-    """Distance between the starts of most neighbouring runs of a row, where both lengths are multiples; else 0."""
-    dense = runs.take(runs.step == 1)
-    order = np.lexsort((dense.lo, dense.row))
-    row, lo = dense.row[order], dense.lo[order]
-    distance = np.diff(lo)[row[1:] == row[:-1]]
-    if not distance.size:
-        return 0
-    widths, count = np.unique(distance, return_counts=True)
-    width = int(widths[count.argmax()])
-    common = 2 * int(count.max()) >= distance.size and GRID_WIDTHS[0] <= width <= GRID_WIDTHS[1]
-    return width if common and seq_q % width == 0 and seq_kv % width == 0 else 0
 
 
 def _try(part: Part, traits: Traits, problem: Problem, gpu: Gpu) -> Trial:
@@ -191,20 +150,8 @@ def _try(part: Part, traits: Traits, problem: Problem, gpu: Gpu) -> Trial:
     work = work_of_cover(made)
     if part.resumes:
         some = work.tiles > 0
-        work = Work(work.tiles[some], work.group_tiles[some], work.masked[some])
+        work = replace(work, tiles=work.tiles[some], group_tiles=work.group_tiles[some], masked=work.masked[some])
     return Trial(part, traits, made, predict_work(work, traits, problem, gpu))
-
-
-def _best(trials: list[Trial]) -> tuple[Trial, Choice]:
-    best = min(trials, key=lambda trial: trial.seconds)
-    names = {id(trial): f"{trial.traits.tile_q} queries x {trial.traits.tile_kv} keys" for trial in trials}
-    refused = tuple(
-        (names[id(trial)], _words(trial.seconds))
-        for trial in sorted(trials, key=lambda trial: trial.seconds)
-        if trial is not best
-    )
-    reason = f"{_words(best.seconds)}, the least of {len(trials)}"
-    return best, Choice(f"tiles of a pass {best.part.order}", names[id(best)], reason, refused)
 
 
 def _finish(trial: Trial) -> BoxPass:

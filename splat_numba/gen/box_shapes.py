@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from splat_numba.errors import PlanError
 from splat_numba.gen.boxes import MAX_GROUPS, Traits
@@ -37,7 +38,8 @@ def feasible(traits: Traits, gpu: Gpu) -> bool:
     return needed <= consumer
 
 
-def candidates(problem: Problem, gpu: Gpu) -> list[Traits]:
+@lru_cache(maxsize=64)  # a plan asks twice, which takes 2 ms each
+def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
     """Traits to try, at most ten: for each number of groups the least, the largest and the usual tile.
 
     Raises PlanError for other than 16-bit types, or head dimensions so large that not even the smallest tile fits.
@@ -47,7 +49,7 @@ def candidates(problem: Problem, gpu: Gpu) -> list[Traits]:
             f"dtype wanted as float16 or bfloat16 on {gpu.name}, whose tensor cores take 16-bit inputs, got "
             f"{problem.dtype}. Convert q, k and v, or use backend='cpu'."
         )
-    found = []
+    found: list[Traits] = []
     for groups in range(1, MAX_GROUPS + 1):
         fitting = [one for tile in TILES_KV if (one := _most_resident(problem, gpu, groups, tile)) is not None]
         wanted = {80, 128} if groups == 1 else {128}
@@ -58,7 +60,7 @@ def candidates(problem: Problem, gpu: Gpu) -> list[Traits]:
             f"{gpu.shared_bytes:,} bytes of shared memory and the registers of {gpu.name}, got {problem.head_dim} and "
             f"{problem.value_dim}. Split the heads, or use backend='cpu'."
         )
-    return found
+    return tuple(found)
 
 
 def _most_resident(problem: Problem, gpu: Gpu, groups: int, tile_kv: int) -> Traits | None:

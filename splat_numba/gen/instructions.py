@@ -1,14 +1,19 @@
-"""The GPU instructions that generated text may use, each once: name, assembly, operands, and what it does to memory.
+"""The GPU instructions that generated text may use, each once: name, operands, assembly, and what it means.
 
 CUDA Python lacks most of them, so a text calls them as ``ptx.<name>(...)`` and runtime.cuda.intrinsics makes each a
-function of Numba's. Families (matrix products, register counts) are made by a factory for their constants. Sources: the
-PTX ISA 8.x manual, sections on mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg, fence.proxy.
+function of Numba's. What one means is a function here where it only makes numbers from numbers; what memory, barriers
+and copies do is in the emulator, which cannot be imported if an instruction has no meaning, or two. Families (matrix
+products, register counts) are made by a factory for their constants. Sources: the PTX ISA 8.x manual, sections on
+mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg, fence.proxy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
+
+from splat_numba.gen import fragments, lane_values
 
 MATRIX_TYPE: Final = {"bfloat16": "bf16", "float16": "f16"}
 
@@ -17,7 +22,8 @@ MATRIX_TYPE: Final = {"bfloat16": "bf16", "float16": "f16"}
 class Instruction:
     """One instruction. results, operands: a kind each, as inline assembly names them (r: uint32, l: uint64, f:
     float32), several results a tuple. assembly: $0, $1 ... stand for results, then operands. ordered: it must not be
-    moved, repeated or dropped (it touches memory or synchronises).
+    moved, repeated or dropped (it touches memory or synchronises). meaning: on vectors of lanes, None for what the
+    emulator does.
     """
 
     name: str
@@ -25,6 +31,7 @@ class Instruction:
     operands: str
     assembly: str
     ordered: bool = True
+    meaning: Callable[..., Any] | None = None
 
 
 def _when(assembly: str, last: int) -> str:
@@ -32,7 +39,19 @@ def _when(assembly: str, last: int) -> str:
     return f"{{ .reg .pred p; setp.ne.b32 p, ${last}, 0; @p {assembly} }}"
 
 
+def _value(
+    meaning: Callable[..., Any], results: str, operands: str, assembly: str, *, ordered: bool = False
+) -> Instruction:
+    """One that makes numbers from numbers, named as the function that says which."""
+    return Instruction(meaning.__name__, results, operands, assembly, ordered, meaning)
+
+
 _BULK = "cp.async.bulk{}.shared::cluster.global.mbarrier::complete_tx::bytes {};"
+_UNPACK = "{{ .reg .b16 a, b; mov.b32 {{a, b}}, $2; cvt.f32.{0} $0, a; cvt.f32.{0} $1, b; }}"
+_MMA = (
+    "mma.sync.aligned.m16n8k16.row.col.f32.{0}.{0}.f32 "
+    "{{$0, $1, $2, $3}}, {{$4, $5, $6, $7}}, {{$8, $9}}, {{$10, $11, $12, $13}};"
+)
 _COPY = _BULK.format(".tensor.5d", "[$0], [$1, {$3, $4, $5, $6, $7}], [$2]")
 
 INSTRUCTIONS: Final = (
@@ -68,48 +87,41 @@ INSTRUCTIONS: Final = (
         "rlrrr",
         _when(_BULK.format("", "[$0], [$1], $2, [$3]"), 4),
     ),
+    # 16 bytes a lane: to, from, when. What was issued since the last commit is a group; async_wait() waits for groups.
+    Instruction("async_copy", "", "rlr", _when("cp.async.cg.shared.global [$0], [$1], 16;", 2)),
+    Instruction("async_commit", "", "", "cp.async.commit_group;"),
     # Warpgroup matrix products: order between groups of them.
     Instruction("wgmma_fence", "", "", "wgmma.fence.sync.aligned;"),
     Instruction("wgmma_commit", "", "", "wgmma.commit_group.sync.aligned;"),
     Instruction("wgmma_wait_all", "", "", "wgmma.wait_group.sync.aligned 0;"),
     Instruction("wgmma_wait_but_one", "", "", "wgmma.wait_group.sync.aligned 1;"),
     # Numbers.
-    Instruction("exp2", "f", "f", "ex2.approx.ftz.f32 $0, $1;", ordered=False),
-    Instruction("log2", "f", "f", "lg2.approx.f32 $0, $1;", ordered=False),
-    Instruction("reciprocal", "f", "f", "rcp.approx.f32 $0, $1;", ordered=False),
-    Instruction("square_root", "f", "f", "sqrt.approx.ftz.f32 $0, $1;", ordered=False),
-    Instruction("maximum", "f", "ff", "max.f32 $0, $1, $2;", ordered=False),
-    Instruction("pack_bfloat16", "r", "ff", "cvt.rn.bf16x2.f32 $0, $2, $1;", ordered=False),  # low half first
-    Instruction("pack_float16", "r", "ff", "cvt.rn.f16x2.f32 $0, $2, $1;", ordered=False),
-    Instruction(
-        "unpack_bfloat16",
-        "ff",
-        "r",
-        "{ .reg .b16 a, b; mov.b32 {a, b}, $2; cvt.f32.bf16 $0, a; cvt.f32.bf16 $1, b; }",
-        ordered=False,
-    ),
-    Instruction(
-        "unpack_float16",
-        "ff",
-        "r",
-        "{ .reg .b16 a, b; mov.b32 {a, b}, $2; cvt.f32.f16 $0, a; cvt.f32.f16 $1, b; }",
-        ordered=False,
-    ),
+    _value(lane_values.exp2, "f", "f", "ex2.approx.ftz.f32 $0, $1;"),
+    _value(lane_values.log2, "f", "f", "lg2.approx.f32 $0, $1;"),
+    _value(lane_values.reciprocal, "f", "f", "rcp.approx.f32 $0, $1;"),
+    _value(lane_values.square_root, "f", "f", "sqrt.approx.ftz.f32 $0, $1;"),
+    _value(lane_values.maximum, "f", "ff", "max.f32 $0, $1, $2;"),
+    _value(lane_values.pack_bfloat16, "r", "ff", "cvt.rn.bf16x2.f32 $0, $2, $1;"),  # low half first
+    _value(lane_values.pack_float16, "r", "ff", "cvt.rn.f16x2.f32 $0, $2, $1;"),
+    _value(lane_values.unpack_bfloat16, "ff", "r", _UNPACK.format("bf16")),
+    _value(lane_values.unpack_float16, "ff", "r", _UNPACK.format("f16")),
     # The first where the third is not 0, else the second: Numba takes seconds to compile a text with many branches.
-    Instruction("select", "r", "rrr", "{ .reg .pred p; setp.ne.b32 p, $3, 0; selp.b32 $0, $1, $2, p; }", ordered=False),
-    Instruction(
-        "select_real", "f", "ffr", "{ .reg .pred p; setp.ne.b32 p, $3, 0; selp.f32 $0, $1, $2, p; }", ordered=False
-    ),
+    _value(lane_values.select, "r", "rrr", "{ .reg .pred p; setp.ne.b32 p, $3, 0; selp.b32 $0, $1, $2, p; }"),
+    _value(lane_values.select_real, "f", "ffr", "{ .reg .pred p; setp.ne.b32 p, $3, 0; selp.f32 $0, $1, $2, p; }"),
     # Between the lanes of a warp.
-    Instruction("shuffle_xor", "f", "fr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;"),
-    Instruction("shuffle_xor_word", "r", "rr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;"),
-    Instruction(
-        "any_lane",
+    _value(lane_values.shuffle_xor, "f", "fr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;", ordered=True),
+    _value(lane_values.shuffle_xor_word, "r", "rr", "shfl.sync.bfly.b32 $0, $1, $2, 31, -1;", ordered=True),
+    _value(
+        lane_values.any_lane,
         "r",
         "r",
         "{ .reg .pred p, q; setp.ne.b32 p, $1, 0; vote.sync.any.pred q, p, -1; selp.u32 $0, 1, 0, q; }",
+        ordered=True,
     ),
-    Instruction("word_of_lane", "r", "rr", "shfl.sync.idx.b32 $0, $1, $2, 31, -1;"),
+    _value(lane_values.word_of_lane, "r", "rr", "shfl.sync.idx.b32 $0, $1, $2, 31, -1;", ordered=True),
+    # A warp's matrix product: A (16, 16) in four words, B (16, 8) in two, sums (16, 8) in four.
+    _value(fragments.mma_bfloat16, "ffff", "rrrrrrffff", _MMA.format("bf16"), ordered=True),
+    _value(fragments.mma_float16, "ffff", "rrrrrrffff", _MMA.format("f16"), ordered=True),
     # Memory. Tables do not change while a kernel runs, so they are read through the read-only path; ordered, because a
     # read that stands early in a text stands there to hide its latency.
     Instruction("load_word", "r", "l", "ld.global.nc.b32 $0, [$1];"),
@@ -137,11 +149,23 @@ INSTRUCTIONS: Final = (
     ),
     Instruction("load_shared_word", "r", "r", "ld.shared.b32 $0, [$1];"),
     Instruction("load_shared_words4", "rrrr", "r", "ld.shared.v4.b32 {$0, $1, $2, $3}, [$4];"),
-    Instruction("store_shared_word", "", "rrr", _when("st.shared.b32 [$0], $1;", 2)),
     Instruction("load_shared_reals4", "ffff", "r", "ld.shared.v4.f32 {$0, $1, $2, $3}, [$4];"),
-    Instruction("store_shared_reals4", "", "rffffr", _when("st.shared.v4.f32 [$0], {$1, $2, $3, $4};", 5)),
+    # Four (8, 8) matrices of 16-bit numbers. Lane l has the address of row l % 8 of matrix l // 8, and gets of each
+    # numbers 2 (l % 4) and the next of row l // 4; transposed: of column l // 4.
+    Instruction("load_matrices", "rrrr", "r", "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0, $1, $2, $3}, [$4];"),
+    Instruction(
+        "load_matrices_transposed",
+        "rrrr",
+        "r",
+        "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {$0, $1, $2, $3}, [$4];",
+    ),
+    Instruction("store_shared_word", "", "rrr", _when("st.shared.b32 [$0], $1;", 2)),
     Instruction("store_shared_words4", "", "rrrrrr", _when("st.shared.v4.b32 [$0], {$1, $2, $3, $4};", 5)),
+    Instruction("store_shared_reals4", "", "rffffr", _when("st.shared.v4.f32 [$0], {$1, $2, $3, $4};", 5)),
 )
+
+# What a text calls as well: made for its constants, or given an array.
+FAMILIES: Final = ("claim_registers", "release_registers", "async_wait", "matrix_product", "shared_address")
 
 
 def set_registers(count: int, *, claim: bool) -> Instruction:
@@ -149,6 +173,11 @@ def set_registers(count: int, *, claim: bool) -> Instruction:
     verb = "inc" if claim else "dec"
     name = f"{'claim' if claim else 'release'}_registers_{count}"
     return Instruction(name, "", "", f"setmaxnreg.{verb}.sync.aligned.u32 {count};")
+
+
+def wait_groups(left: int) -> Instruction:
+    """Wait for async_copy's groups, of this thread, but for the last ``left``."""
+    return Instruction(f"async_wait_{left}", "", "", f"cp.async.wait_group {left};")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from splat_numba.formats.bounds import END, Const
 from splat_numba.formats.closed_form import Edge, Lattice
 from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.box_cost import count_box_pass, predict_box, predict_dense
-from splat_numba.gen.box_passes import box_passes
+from splat_numba.gen.box_passes import Candidate, search
 from splat_numba.gen.box_shapes import candidates
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.closed_passes import closed_passes, covers_all_rows
@@ -37,7 +37,9 @@ def make_plan(
     negative; both matter on a Gpu only. Raises PlanError where no tile size suits the machine, or a Gpu the dtype.
     """
     if isinstance(machine, Gpu):
-        return _gpu_plan(geometry, problem, machine, mask, ragged=ragged, negate=negate)
+        found = search(geometry.table, problem, machine, ragged=ragged, negate=negate)
+        (best,) = found.best(1)
+        return plan_candidate(best, geometry, problem, machine, mask, found.reasons(best))
     passes: Sequence[ClosedPass | TablePass]
     if geometry.terms is not None:
         closed, choices, bands = closed_passes(geometry.terms, problem, machine)
@@ -52,12 +54,22 @@ def make_plan(
     return Plan(problem, target, machine, label, mask, bands, tuple(passes), covered, cost, tuple(choices))
 
 
-def _gpu_plan(geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, *, ragged: bool, negate: bool) -> Plan:
-    passes, choices, bands = box_passes(geometry.table, problem, gpu, ragged=ragged, negate=negate)
+def gpu_candidates(
+    geometry: Geometry, problem: Problem, gpu: Gpu, *, ragged: bool = False, negate: bool = False, most: int
+) -> tuple[Candidate, ...]:
+    """The ways to run a problem that are predicted to be fastest, fastest first, at most so many. As make_plan()."""
+    return search(geometry.table, problem, gpu, ragged=ragged, negate=negate, most=most).best(most)
+
+
+def plan_candidate(
+    candidate: Candidate, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, reasons: Sequence[Choice]
+) -> Plan:
+    """The plan that a candidate stands for. reasons: why it was chosen."""
+    passes = candidate.passes()
     cost = _gpu_cost(passes, problem, gpu)
     label = _label(mask) if geometry.terms is not None else "table"
-    choices = [*choices, _dense_choice(cost)]
-    return Plan(problem, gpu.name, gpu, label, mask, bands, tuple(passes), True, cost, tuple(choices))
+    bands, choices = len(geometry.table.step), (*reasons, _dense_choice(cost))
+    return Plan(problem, gpu.name, gpu, label, mask, bands, passes, True, cost, choices)
 
 
 def _gpu_cost(passes: Sequence[BoxPass], problem: Problem, gpu: Gpu) -> Cost:

@@ -10,8 +10,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from filelock import FileLock
-
 from splat_numba.errors import CompileError
 from splat_numba.runtime import cache
 from splat_numba.runtime.source import KernelSource
@@ -40,6 +38,8 @@ def compile_source(source: KernelSource, signatures: Mapping[str, Any], settings
     if folder is None:
         return _build(source, None, signatures)
     path = source.write(folder)
+    from filelock import FileLock  # 10 ms to import, which a GPU's kernel from disk need not wait for
+
     with FileLock(path.with_suffix(".lock")):
         entry = cache.Entry(path)
         if not entry.intact():

@@ -47,14 +47,14 @@ def back(array):
 @contextmanager
 def forced(monkeypatch, traits, order=""):
     """Plans made inside take tiles of these traits, and of the orders of rows only those with ``order`` in the name."""
-    schemes = box_passes._schemes
+    schemes = box_passes.schemes
 
     def chosen(*given, **options):
         return {name: parts for name, parts in schemes(*given, **options).items() if order in name}
 
     with monkeypatch.context() as patch:
         patch.setattr(box_passes, "candidates", lambda *_: [traits])
-        patch.setattr(box_passes, "_schemes", chosen)
+        patch.setattr(box_passes, "schemes", chosen)
         forget()
         yield
     forget()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from splat_numba.api import attention, compile, plan
+from splat_numba.cpu_kernel import CPU
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, PatternError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import causal, documents, global_tokens
@@ -138,7 +139,7 @@ def test_lengths_that_do_not_fit_the_pattern_are_refused_at_the_call():
     mask = global_tokens((0, 33))
     decided = plan(mask, **SHAPE)
     assert decided.closed
-    kernel = Kernel((Part(mask, None, decided, None),), decided.problem, 1.0, "bhsd")  # it is not going to run
+    kernel = Kernel((Part(mask, None, decided, None),), decided.problem, 1.0, "bhsd", CPU)  # it is not going to run
     q, k, v = Problem(33, 33, causal()).arrays()
     with pytest.raises(PatternError, match="indices"):
         kernel(q, k, v)
@@ -177,4 +178,4 @@ def test_an_edited_text_runs_through_the_same_launcher(stored, tmp_path, rng):
     edited.write_text(stored.source.replace("real(1.0) / weight", "real(2.0) / weight"), encoding="utf-8")
     np.testing.assert_allclose(stored.with_source(edited)(q, k, v), 2 * stored(q, k, v), rtol=1e-6)
     with pytest.raises(ArgumentError, match="kernel wanted with one mask, got 2"):
-        Kernel((*stored.parts, *stored.parts), stored.problem, stored.scale, stored.layout).with_source(edited)
+        Kernel((*stored.parts, *stored.parts), stored.problem, stored.scale, stored.layout, CPU).with_source(edited)

@@ -47,6 +47,8 @@ class FakeDriver:
         self.capturing = False
         self.contexts = [0]
         self.mode = 0
+        self.clock = 0.0  # seconds of the GPU: events take a microsecond, and whoever fakes work may add to it
+        self.events = []
         self._next = 1 << 20
 
     def cuInit(self, _):
@@ -119,6 +121,29 @@ class FakeDriver:
 
     def cuMemcpyDtoHAsync(self, target, source, nbytes, _stream):
         ctypes.memmove(target, self.memory[source].ljust(nbytes, b"\0"), nbytes)
+        return (Status.CUDA_SUCCESS,)
+
+    def cuMemsetD8Async(self, _target, _value, _nbytes, _stream):
+        return (Status.CUDA_SUCCESS,)
+
+    def cuEventCreate(self, _flags):
+        self.events.append(None)
+        return Status.CUDA_SUCCESS, len(self.events) - 1
+
+    def cuEventRecord(self, event, _stream):
+        self.clock += 1e-6
+        self.events[event] = self.clock
+        return (Status.CUDA_SUCCESS,)
+
+    def cuEventSynchronize(self, event):
+        assert self.events[event] is not None
+        return (Status.CUDA_SUCCESS,)
+
+    def cuEventElapsedTime(self, start, end):
+        return Status.CUDA_SUCCESS, (self.events[end] - self.events[start]) * 1e3
+
+    def cuEventDestroy(self, event):
+        self.events[event] = None
         return (Status.CUDA_SUCCESS,)
 
     def cuPointerGetAttribute(self, _which, pointer):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,39 @@ def entry_files(path: Path, kind: str) -> list[Path]:
     found = [path.with_suffix(".sha256")] if kind == "manifest" else list(path.parent.glob(f"__pycache__/*.{kind}"))
     assert found
     return found
+
+
+def test_versions_in_folders_of_every_kind(tmp_path, monkeypatch):
+    for name in ("one.two-3.4.dist-info", "Five_six-7.8-py3.12.egg-info", "nine-10.txt", "eleven.dist-info"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "missing"), str(tmp_path)])
+    found, complete = cache._metadata_folders.__wrapped__()
+    assert (found, complete) == ({"one_two": "3.4", "five_six": "7.8"}, True)
+    (tmp_path / "archive.zip").write_bytes(b"")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "archive.zip")])
+    assert cache._metadata_folders.__wrapped__() == ({}, False)
+
+
+@pytest.mark.parametrize("package", ["numba", "numpy", "numba-cuda", "cuda-core", "no-such-package"])
+def test_versions_are_those_of_the_installed_packages(package):
+    try:
+        wanted = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        wanted = "unknown"
+    assert cache.version_of(package) == wanted
+
+
+def test_a_version_that_no_folder_name_tells_is_asked_for(monkeypatch):
+    monkeypatch.setattr(cache, "_metadata_folders", lambda: ({}, False))  # as where all comes from an archive
+    assert cache.version_of("numba") == metadata.version("numba")
+
+
+def test_the_tag_names_the_modules_that_texts_import(monkeypatch):
+    before = cache.version_tag.__wrapped__()
+    assert before == cache.version_tag()
+    assert before.startswith(f"numba-{metadata.version('numba')}-")
+    monkeypatch.setattr(cache, "TEXT_MODULES", cache.TEXT_MODULES[1:])
+    assert cache.version_tag.__wrapped__() != before
 
 
 DAMAGE = {

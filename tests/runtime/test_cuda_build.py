@@ -17,6 +17,7 @@ import splat_numba
 from splat_numba.errors import BackendError, CompileError
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.sm90.attention import PARAMETERS, attention_entry
+from splat_numba.runtime import cache
 from splat_numba.runtime.cuda import build as cuda_build
 from splat_numba.runtime.cuda.build import Report, build, ptx, read_report
 from splat_numba.runtime.source import KernelSource
@@ -124,12 +125,12 @@ class TestDiskCache:
         assert other.path == first.path
         assert len(list(first.path.parent.glob("tiny*.cubin"))) == 2
 
-    @pytest.mark.parametrize("package", ["numba_cuda", "cuda.core"])
+    @pytest.mark.parametrize("package", cuda_build.COMPILERS)
     def test_the_toolchain_is_told_by_its_versions(self, monkeypatch, package):
-        module = pytest.importorskip(package)
         before = cuda_build._toolchain.__wrapped__()
         assert before == cuda_build._toolchain.__wrapped__()
-        monkeypatch.setattr(module, "__version__", "0.0.0")
+        versions = {one: cache.version_of(one) for one in cuda_build.COMPILERS}
+        monkeypatch.setattr(cache, "version_of", (versions | {package: "0.0.0"}).__getitem__)
         assert cuda_build._toolchain.__wrapped__() != before
 
     def test_without_a_cache_nothing_is_written(self, tmp_path):
@@ -198,6 +199,7 @@ sys.modules[sys.argv[1]] = None  # as if it were not installed
 import splat_numba as splat
 try:
     splat.compile(splat.causal(), seq_q=64, seq_kv=64, head_dim=64, dtype="float16", backend="cuda")
+    print("no error")
 except splat.BackendError as error:
     print(error)
 splat.plan(splat.causal(), seq_q=64, seq_kv=64, head_dim=64, dtype="float16", backend="cuda")
@@ -205,10 +207,27 @@ splat.plan(splat.causal(), seq_q=64, seq_kv=64, head_dim=64, dtype="float16", ba
 
 
 @pytest.mark.parametrize("package", ["numba_cuda", "cuda.core", "numba.cuda"])
-def test_without_the_extra_the_message_names_it(package):
+def test_without_the_extra_the_message_names_it(package, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPLAT_CACHE_DIR", str(tmp_path / "cache"))  # an empty one: a cubin from disk needs no compiler
     found = finish(child(WITHOUT, package))
     assert found.startswith("backend 'cuda' wanted, but its compiler is missing (")
     assert found.endswith('). Install the extra: python -m pip install "splat-numba[cuda]".')
+
+
+WARM = """
+import sys
+import splat_numba as splat
+kernel = splat.compile(splat.window(30), seq_q=200, seq_kv=200, head_dim=64, dtype="float16", backend="cuda")
+heavy = ("numba", "numba_cuda", "llvmlite", "cuda.core", "filelock")
+print(kernel.resources["cached"], [name for name in heavy if name in sys.modules])
+"""
+
+
+@pytest.mark.usefixtures("compiler")
+def test_a_cubin_from_disk_loads_no_compiler(tmp_path, monkeypatch):
+    monkeypatch.setenv("SPLAT_CACHE_DIR", str(tmp_path / "cache"))
+    assert finish(child(WARM)).startswith("[False]")
+    assert finish(child(WARM)) == "[True] []"
 
 
 BROKEN = {

@@ -40,7 +40,6 @@ class Recipe:
     layout: str = "bhsd"
     scale: float | None = None
     heads: tuple | None = None
-    covered: bool = True
     ragged: bool | None = None
     asked: int = 0
 
@@ -53,7 +52,7 @@ class Recipe:
         self.ragged = ragged
         report = SimpleNamespace(symbol="attention")
         cubins = tuple(SimpleNamespace(code=b"cubin", report=report) for _ in self.passes)
-        plan = SimpleNamespace(passes=self.passes, covered=self.covered)
+        plan = SimpleNamespace(passes=self.passes)
         return (Part(causal(), self.heads, plan, SimpleNamespace(cubins=cubins)),)
 
 
@@ -233,14 +232,6 @@ def test_a_head_broadcast_to_all_is_one_head_and_not_copied(fake, fresh, moves):
     call(Recipe((box_pass(),)), arrays)
     assert not moves
     assert fake.launches[0].group == HEADS
-
-
-def test_rows_that_no_pass_writes_are_filled_first(fake, fresh, moves):
-    call(Recipe((box_pass(),), covered=False), operands(), return_lse=True)
-    (out, _, zeros, *_), (lse, _, infinity, *_) = moves
-    assert (out, lse) == (1 << 34, (1 << 34) + (1 << 24))
-    assert infinity == zeros + 4
-    assert fake.memory[zeros] == bytes([0, 0, 0, 0, 0, 0, 0x80, 0xFF])
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 8, 64), (1, 0, 8, 64), (1, 2, 0, 64)])

@@ -11,13 +11,12 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from functools import cache as remember
-from importlib.metadata import PackageNotFoundError, version
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from splat_numba.errors import BackendError, CompileError
+from splat_numba.gen import instructions
 from splat_numba.gen.entry import Entry
 from splat_numba.runtime import cache
 from splat_numba.runtime.cuda.driver import INSTALL
@@ -26,6 +25,8 @@ from splat_numba.settings import Settings
 
 ARCH = "sm_90a"
 CAPABILITY = (9, 0, "a")
+# The last two may be the CUDA toolkit's own: then their versions are not known.
+COMPILERS = ("numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,16 @@ def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
         return Cubin(source, entry, None, code, report, cached=False)
     path = source.write(folder)
     stem = f"{source.name}-{_key(entry)}"
-    with FileLock(path.with_suffix(".lock")):
-        found = _read(folder / f"{stem}.cubin", folder / f"{stem}.json")
-        if found is not None:
-            return Cubin(source, entry, path, *found, cached=True)
-        code, report = _compile(source, entry, path)
-        _write(folder / f"{stem}.cubin", folder / f"{stem}.json", code, report)
-    return Cubin(source, entry, path, code, report, cached=False)
+    places = folder / f"{stem}.cubin", folder / f"{stem}.json"
+    if (found := _read(*places)) is None:
+        from filelock import FileLock  # 10 ms to import
+
+        with FileLock(path.with_suffix(".lock")):
+            if (found := _read(*places)) is None:  # nobody else made it meanwhile
+                code, report = _compile(source, entry, path)
+                _write(*places, code, report)
+                return Cubin(source, entry, path, code, report, cached=False)
+    return Cubin(source, entry, path, *found, cached=True)
 
 
 def _key(entry: Entry) -> str:
@@ -81,30 +85,24 @@ def _key(entry: Entry) -> str:
 
 @remember
 def _toolchain() -> str:
-    """Changes with every version of the compilers and of the instructions that texts use."""
-    try:
-        import cuda.core
-        import numba_cuda
+    """Changes with every version of the compilers and of the instructions that texts use. Imports none of them: to
+    do so takes 400 ms, and a cubin from disk needs no compiler.
+    """
+    digest = hashlib.sha256(str([cache.version_of(name) for name in COMPILERS]).encode())
+    for file in (Path(instructions.__file__), Path(__file__).with_name("intrinsics.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
 
-        from splat_numba.gen import instructions
-        from splat_numba.runtime.cuda import intrinsics
+
+def _check_compiler() -> None:
+    """Raise BackendError where some part of the compiler is not installed."""
+    try:
+        for name in ("numba_cuda", "cuda.core", "splat_numba.runtime.cuda.intrinsics"):
+            import_module(name)
     except ImportError as error:
         raise BackendError(
             f"backend 'cuda' wanted, but its compiler is missing ({error}). Install the extra: {INSTALL}."
         ) from error
-    compilers = [_version(name) for name in ("nvidia-nvvm", "nvidia-nvjitlink")]
-    digest = hashlib.sha256(f"{numba_cuda.__version__} {cuda.core.__version__} {compilers}".encode())
-    for module in (instructions, intrinsics):
-        digest.update(Path(str(module.__file__)).read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _version(package: str) -> str:
-    """Of a package, or of the CUDA toolkit in its place: then nothing is known."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _read(code_path: Path, report_path: Path) -> tuple[bytes, Report] | None:
@@ -134,7 +132,7 @@ def _write(code_path: Path, report_path: Path, code: bytes, report: Report) -> N
 
 def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output: str) -> Any:
     """The entry function through Numba's front end and NVVM: LTO-IR or PTX."""
-    _toolchain()
+    _check_compiler()
     from numba import cuda, types
 
     kinds = {"r": types.uint32, "l": types.uint64, "f": types.float32}

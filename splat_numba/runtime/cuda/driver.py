@@ -17,7 +17,6 @@ def driver() -> Any:
     """cuda.bindings.driver, initialised. Raises BackendError without the package, the driver or a GPU."""
     try:
         module = import_module("cuda.bindings.driver")
-        import_module("cuda.core")
     except ImportError as error:
         raise BackendError(
             f"backend 'cuda' wanted the packages of the extra 'cuda', got {error}. Run: {INSTALL}"

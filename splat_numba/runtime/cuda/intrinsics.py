@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.cuda.extending import intrinsic
 
-from splat_numba.gen.instructions import INSTRUCTIONS, Instruction, MatrixProduct, set_registers
+from splat_numba.gen.instructions import INSTRUCTIONS, Instruction, MatrixProduct, set_registers, wait_groups
 
 _LLVM = {"r": ir.IntType(32), "l": ir.IntType(64), "f": ir.FloatType()}
 _NUMBA = {"r": types.uint32, "l": types.uint64, "f": types.float32}
@@ -68,6 +68,12 @@ def claim_registers(count: int) -> Any:
 def release_registers(count: int) -> Any:
     """Fewer registers for each thread of the calling warpgroup."""
     return _plain(set_registers(count, claim=False))
+
+
+@cache
+def async_wait(left: int) -> Any:
+    """Wait for groups of copies but for the last ``left``."""
+    return _plain(wait_groups(left))
 
 
 @cache

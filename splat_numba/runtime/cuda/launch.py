@@ -67,5 +67,7 @@ def _library(cubin: bytes) -> Any:
 
 def is_capturing(stream: int) -> bool:
     """Whether work given to the stream goes into a graph."""
-    cu = driver()
-    return bool(int(ask(cu.cuStreamIsCapturing, stream)))
+    status, found = driver().cuStreamIsCapturing(stream)
+    if status:
+        refuse("cuStreamIsCapturing", status)
+    return bool(int(found))

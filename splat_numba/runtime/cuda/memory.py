@@ -85,7 +85,7 @@ class DeviceArray:
         self.dtype = dtype
         self.strides = tuple(int(np.prod(stored[axis + 1 :], dtype=np.int64)) * size for axis in range(len(stored)))
         self.nbytes = int(np.prod(stored, dtype=np.int64)) * size
-        self._whole: DeviceArray | None = None
+        self.whole: DeviceArray | None = None
         with device.current():
             self.pointer = int(ask(driver().cuMemAllocAsync, max(self.nbytes, 1), device.stream))
         self._finalizer = weakref.finalize(self, _free_in_order, device, self.pointer)
@@ -95,7 +95,7 @@ class DeviceArray:
         """A view of the first ``dim`` numbers of every row."""
         found = copy(self)
         found.shape = (*self.shape[:-1], dim)
-        found._whole = self  # whose finalizer frees the memory
+        found.whole = self  # whose finalizer frees the memory
         return found
 
     def fill(self, data: NDArray[Any]) -> None:

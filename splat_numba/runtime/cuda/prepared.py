@@ -16,12 +16,10 @@ from splat_numba.runtime.cuda.arrays import Framework, GpuArray
 from splat_numba.runtime.cuda.copies import move, padded
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.launch import is_capturing, load
-from splat_numba.runtime.cuda.memory import Upload, memory, undisturbed
+from splat_numba.runtime.cuda.memory import undisturbed
 from splat_numba.runtime.cuda.passes import PassLaunch, Shapes
 from splat_numba.runtime.cuda.tables import counters, pool
 from splat_numba.runtime.cuda.tensor_map import ALIGNMENT, MAP_BYTES, Layout, describable
-
-EMPTY_LSE = 0xFF800000  # -inf as float32
 
 _serial = count()
 _captured: set[Prepared] = set()  # what graphs may still point to: never freed
@@ -43,12 +41,16 @@ def contiguous(sizes: tuple[int, int, int, int], row: int) -> tuple[int, int, in
     return heads * seq * row * 2, seq * row * 2, row * 2, 2
 
 
+def store_bytes(layout: Layout) -> int:
+    """The widest of the kernel's stores: of 16 bytes for every 32 numbers of a row, of 4 for the rest."""
+    return 16 if layout.sizes[3] >= 32 else 4
+
+
 def writable_in_place(pointer: int, layout: Layout) -> bool:
-    """Whether the kernel's stores, of 16 bytes for every 32 numbers of a row and of 4 for the rest, can write there."""
+    """Whether the kernel's stores can write there."""
     *steps, unit = layout.strides
-    dim = layout.sizes[3]
-    wide = 16 if dim >= 32 else 4
-    return dim % 2 == 0 and unit == 2 and not (pointer | steps[0] | steps[1] | steps[2]) % wide
+    whole = layout.sizes[3] % 2 == 0 and unit == 2
+    return whole and not (pointer | steps[0] | steps[1] | steps[2]) % store_bytes(layout)
 
 
 def shared_key_head(layout: Layout) -> bool:
@@ -63,17 +65,14 @@ def one_head(layout: Layout) -> Layout:
 
 
 class Prepared:
-    """One call but for its addresses. covered: the passes write every row; keep: objects whose identities its key
-    stands for.
+    """One call but for its addresses. The first of a mask's passes writes every row; keep: objects whose identities its
+    key stands for.
     """
 
-    def __init__(
-        self, passes: Sequence[LoadablePass], shapes: Shapes, device: Device, *, covered: bool, keep: object
-    ) -> None:
+    def __init__(self, passes: Sequence[LoadablePass], shapes: Shapes, device: Device, *, keep: object) -> None:
         self._serial = next(_serial)
         self._device = device
         self._keep = keep
-        self._fill = None if covered else Upload(memory(device), np.array([0, EMPTY_LSE], np.uint32))
         if shared_key_head(shapes.k) and shared_key_head(shapes.v):
             shapes = replace(shapes, k=one_head(shapes.k), v=one_head(shapes.v))
         self._shapes = shapes
@@ -86,6 +85,8 @@ class Prepared:
         self._launches: dict[tuple[int, ...], tuple[PassLaunch, ...]] = {}
         readable = all(describable(0, one) for one in (shapes.q, shapes.k, shapes.v))
         self._in_place = readable and writable_in_place(0, shapes.out)
+        self._out_alignment = store_bytes(shapes.out)
+        self._counters = counters(device)
         maps = sum(len(one.box_pass.table.q_views) + 2 * len(one.box_pass.table.kv_views) for one in passes)
         self._slot_bytes = 1 << max(maps * MAP_BYTES - 1, 1).bit_length()
         self._pool = pool(device, self._slot_bytes)
@@ -112,7 +113,7 @@ class Prepared:
         framework: Framework, like: Any,
     ) -> list[Any]:  # fmt: skip
         shapes = self._shapes
-        if self._in_place and not (q | k | v) % ALIGNMENT and writable_in_place(out, shapes.out):
+        if self._in_place and not ((q | k | v) % ALIGNMENT or out % self._out_alignment):
             self._launch(shapes, q, k, v, out, lse, kv_lengths, stream)
             return []
         copied = self._copied
@@ -140,27 +141,14 @@ class Prepared:
         capturing = is_capturing(stream)
         if capturing:
             _captured.add(self)
-        counter = counters(self._device).get(stream, fresh=capturing)
+        counter = self._counters.get(stream, fresh=capturing)
         layouts = () if shapes is self._shapes else (shapes.q.strides, shapes.k.strides, shapes.v.strides)
         maps = self._pool.get(
             (self._serial, q, k, v, layouts), lambda: self._encode(launches, shapes, (q, k, v)), lambda: capturing
         )
-        if self._fill is not None:
-            self._write_empty(self._fill, out, shapes.out.strides, lse, stream)
         for launch in launches:
             launch.run(maps, out, lse, kv_lengths, counter, stream)
             maps += MAP_BYTES * launch.maps
-
-    def _write_empty(self, fill: Upload, out: int, strides: tuple[int, ...], lse: int, stream: int) -> None:
-        """Rows that attend to nothing, everywhere: the passes write over those that do."""
-        nowhere = (0, 0, 0, 0)
-        batch, heads, seq, _ = sizes = self._shapes.out.sizes
-        move(out, strides, fill.address, nowhere, sizes, stream)
-        if lse:
-            move(
-                lse, (heads * seq * 4, seq * 4, 4, 4), fill.address + 4, nowhere, (batch, heads, seq, 1), stream,
-                ("<u4", "<u4"),
-            )  # fmt: skip
 
     def _make_launches(self, shapes: Shapes) -> tuple[PassLaunch, ...]:
         """The launches that write to out itself, or to padded rows: they differ in the strides of their results."""

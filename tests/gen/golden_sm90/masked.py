@@ -174,6 +174,7 @@ def attention(
             tiles_left, rank, head, entry = ptx.load_shared_words4(item_info + q_stage * u32(16))
             if rank == u32(4294967295):
                 break
+            ptx.warp_barrier()  # all lanes have read it before the leader gives anything back
             q_held = True
             q_at = q_descriptor + u64(q_stage * u32(2048))
             row_at = rows + u64(4) * (u64(rank) * u64(128) + u64(warpgroup * u32(64) + row_in_group))
@@ -191,6 +192,7 @@ def attention(
                 status = u32((word >> (u32(2) * warpgroup)) & u32(3))
                 kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
                 if kept == u32(0):
+                    ptx.warp_barrier()
                     tiles_left = u32(tiles_left - u32(1))
                     ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
                     ptx.mbarrier_wait(v_full + stage * u32(8), phase)  # else a later wait could take the phase before for its own
@@ -228,6 +230,7 @@ def attention(
                             for x in range(2):
                                 score[4 * j + 2 + x] = score[4 * j + 2 + x] if mask[j >> 2] & u32(1 << (8 * (j & 3) + x)) else NONE_KEPT
                     tiles_left = u32(tiles_left - u32(1))
+                    ptx.warp_barrier()
                     ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
                     if tiles_left == u32(0):
                         ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
@@ -323,6 +326,7 @@ def attention(
                                 for x in range(2):
                                     score[4 * j + 2 + x] = score[4 * j + 2 + x] if mask[j >> 2] & u32(1 << (8 * (j & 3) + x)) else NONE_KEPT
                         tiles_left = u32(tiles_left - u32(1))
+                        ptx.warp_barrier()
                         ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
                         if tiles_left == u32(0):
                             ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)

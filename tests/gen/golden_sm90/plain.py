@@ -165,6 +165,7 @@ def attention(
             tiles_left, rank, head, entry = ptx.load_shared_words4(item_info + q_stage * u32(16))
             if rank == u32(4294967295):
                 break
+            ptx.warp_barrier()  # all lanes have read it before the leader gives anything back
             q_held = True
             q_at = q_descriptor + u64(q_stage * u32(512))
             row_at = rows + u64(4) * (u64(rank) * u64(64) + u64(warpgroup * u32(64) + row_in_group))

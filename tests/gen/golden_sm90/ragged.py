@@ -195,6 +195,7 @@ def attention(
             tiles_left, rank, head, entry = ptx.load_shared_words4(item_info + q_stage * u32(16))
             if rank == u32(4294967295):
                 break
+            ptx.warp_barrier()  # all lanes have read it before the leader gives anything back
             q_held = True
             q_at = q_descriptor + u64(q_stage * u32(1024))
             row_at = rows + u64(4) * (u64(rank) * u64(64) + u64(warpgroup * u32(64) + row_in_group))
@@ -236,6 +237,7 @@ def attention(
                 status = u32((word >> (u32(2) * warpgroup)) & u32(3))
                 kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
                 if kept == u32(0):
+                    ptx.warp_barrier()
                     tiles_left = u32(tiles_left - u32(1))
                     ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
                     ptx.mbarrier_wait(v_full + stage * u32(8), phase)  # else a later wait could take the phase before for its own
@@ -277,6 +279,7 @@ def attention(
                                 score[4 * j + 0 + x] = score[4 * j + 0 + x] if below else NONE_KEPT
                                 score[4 * j + 2 + x] = score[4 * j + 2 + x] if below else NONE_KEPT
                     tiles_left = u32(tiles_left - u32(1))
+                    ptx.warp_barrier()
                     ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
                     if tiles_left == u32(0):
                         ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
@@ -373,6 +376,7 @@ def attention(
                                     score[4 * j + 0 + x] = score[4 * j + 0 + x] if below else NONE_KEPT
                                     score[4 * j + 2 + x] = score[4 * j + 2 + x] if below else NONE_KEPT
                         tiles_left = u32(tiles_left - u32(1))
+                        ptx.warp_barrier()
                         ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
                         if tiles_left == u32(0):
                             ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)

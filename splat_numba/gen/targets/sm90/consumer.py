@@ -82,6 +82,7 @@ def _emit_item(out: SourceWriter, traits: Traits) -> None:
         tiles_left, rank, head, entry = ptx.load_shared_words4(item_info + q_stage * u32({INFO_BYTES}))
         if rank == u32({NO_ITEM}):
             break
+        ptx.warp_barrier()  # all lanes have read it before the leader gives anything back
         q_held = True
         q_at = q_descriptor + u64(q_stage * u32({shared_layout(traits).q_bytes >> 4}))
         """
@@ -131,6 +132,7 @@ def _emit_wait(out: SourceWriter, traits: Traits) -> None:
 
 def _emit_skip(out: SourceWriter, traits: Traits) -> None:
     """Give a tile back of which this group keeps nothing. No values may be pending here: another's wait needs them."""
+    _emit_read(out)
     out.lines(
         """
         tiles_left = u32(tiles_left - u32(1))
@@ -140,6 +142,11 @@ def _emit_skip(out: SourceWriter, traits: Traits) -> None:
         """
     )
     emit_advance(out, "stage", "phase", traits.stages)
+
+
+def _emit_read(out: SourceWriter) -> None:
+    """All lanes have read what the leader gives back: its arrival alone orders its own reads only (racecheck)."""
+    out.line("ptx.warp_barrier()")
 
 
 def _emit_chain(out: SourceWriter, traits: Traits) -> None:
@@ -186,9 +193,11 @@ def _emit_values(out: SourceWriter, traits: Traits) -> None:
     out.line("ptx.wgmma_commit()")
 
 
-def _emit_keys_done(out: SourceWriter) -> None:
+def _emit_keys_done(out: SourceWriter, traits: Traits) -> None:
     """The scores are there: keys and mask may be overwritten, and the queries after the last tile."""
     out.line("tiles_left = u32(tiles_left - u32(1))")
+    if may_skip(traits) or traits.partial:
+        _emit_read(out)
     out.line("ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)")
     with out.block("if tiles_left == u32(0)"):
         out.line("ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)")
@@ -199,7 +208,7 @@ def _emit_first_tile(out: SourceWriter, traits: Traits) -> None:
     _emit_scores(out, traits)
     out.line("ptx.wgmma_wait_all()")
     emit_mask(out, traits)
-    _emit_keys_done(out)
+    _emit_keys_done(out, traits)
     emit_softmax(out, traits)
     emit_pack(out, traits)
     if traits.resumes or may_skip(traits):  # there may be a sum to bring to the new peak
@@ -212,7 +221,7 @@ def _emit_tile(out: SourceWriter, traits: Traits) -> None:
     _emit_values(out, traits)
     out.line("ptx.wgmma_wait_but_one()")
     emit_mask(out, traits)
-    _emit_keys_done(out)
+    _emit_keys_done(out, traits)
     emit_softmax(out, traits)
     # This tile's values are used next. Waiting here, in a loop, keeps ptxas from moving the wait for the products up
     # before the exponentials (causal, head_dim 128: 0.89 -> 0.84 ms).

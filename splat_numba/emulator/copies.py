@@ -1,0 +1,116 @@
+"""What the copy engine does: boxes of tensors, and bytes as they are, into shared memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.emulator.block import Block
+from splat_numba.emulator.lanes import chosen, named
+from splat_numba.emulator.memory import Who, aligned, swizzled
+from splat_numba.errors import EmulationError
+from splat_numba.gen.lane_values import lanes
+
+
+class Copies:
+    """Copies begin with the instruction and land when Block.land() has them land."""
+
+    def __init__(self, block: Block) -> None:
+        self._block = block
+
+    def tensor_copy(
+        self, to: Any, tensor_map: Any, barrier: Any, dim: Any, c1: Any, c2: Any, head: Any, batch: Any, when: Any
+    ) -> None:
+        """A box for each chosen lane."""
+        for target, number_at, place, *start in chosen(when, to, tensor_map, barrier, dim, c1, c2, head, batch):
+            self._copy_box(target, number_at, place, tuple(int(np.uint32(c).astype(np.int32)) for c in start))
+
+    def _copy_box(self, target: int, number_at: int, barrier: int, start: tuple[int, ...]) -> None:
+        block = self._block
+        one = block.maps[int(block.memory.read(number_at, 8).view(np.uint64)[0])]
+        if target % 128:
+            raise EmulationError(f"a swizzled copy wanted at a multiple of 128 bytes, got {target:#x}")
+        if one.box[0] != 64 or start[0] % 8:  # what hardware answers with illegal addresses and instructions
+            raise EmulationError(
+                f"a copy wanted of boxes 64 numbers wide, from a multiple of 8, got {one.box[0]} from {start[0]}"
+            )
+        block.barrier(barrier)
+        places = swizzled(target + np.arange(2 * int(np.prod(one.box))))
+        block.shared.check(places, _a_copy)
+
+        def copy() -> None:
+            block.shared.store(places, fetch(block, one, start), _a_copy)
+            block.landed(barrier, places.size)
+
+        block.land(copy)
+
+    def bulk_copy(self, to: Any, source: Any, nbytes: Any, barrier: Any, when: Any) -> None:
+        """Bytes for each chosen lane."""
+        for target, address, size, place in chosen(when, to, source, nbytes, barrier):
+            self._copy_bytes(target, address, size, place)
+
+    def async_copy(self, to: Any, source: Any, when: Any) -> None:
+        """16 bytes for each chosen lane, which land when they are waited for."""
+        pairs = list(chosen(when, to, source))
+        places, addresses = (np.array([pair[i] for pair in pairs], np.int64) for i in range(2))
+        numbers = np.flatnonzero(lanes(when, np.uint32))
+        by: Who = lambda bad: named(numbers[bad])  # noqa: E731
+        aligned(places, 16, by)
+        bytes_of = self._block.shared.check(places[:, None] + np.arange(16), by)
+        found = self._block.memory.gather(addresses, 16)
+        self._block.copies[-1].append(lambda: self._block.shared.store(bytes_of, found))
+
+    def async_commit(self) -> None:
+        """What was issued since is a group."""
+        self._block.copies.append([])
+
+    def async_wait(self, left: int) -> Callable[[], None]:
+        """All groups but the last ``left`` are there after it."""
+
+        def wait() -> None:
+            copies = self._block.copies
+            while len(copies) - 1 > left:
+                for land in copies.pop(0):
+                    land()
+            self._block.changed()
+
+        return wait
+
+    def _copy_bytes(self, target: int, address: int, size: int, barrier: int) -> None:
+        block = self._block
+        if target % 16 or size % 16 or address % 16:
+            raise EmulationError(f"a bulk copy wanted in multiples of 16, got {target:#x}, {address:#x}, {size}")
+        block.barrier(barrier)
+        places, found = target + np.arange(size), block.memory.read(address, size)
+        block.shared.check(places, _a_copy)
+
+        def copy() -> None:
+            block.shared.store(places, found, _a_copy)
+            block.landed(barrier, size)
+
+        block.land(copy)
+
+
+def _a_copy(_bad: NDArray[np.bool_]) -> str:
+    return "a copy"
+
+
+def fetch(block: Block, tensor_map: Any, start: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The bytes of a box whose least coordinates are ``start``; zeros outside the tensor. Innermost axis first."""
+    axes = [np.arange(first, first + size) for first, size in zip(start, tensor_map.box, strict=True)]
+    steps = (2, *tensor_map.strides)
+    inside, places = np.ones((1,) * 5, np.bool_), np.zeros((1,) * 5, np.int64)
+    for axis, (index, size, step) in enumerate(zip(axes, tensor_map.sizes, steps, strict=True)):
+        shape = [1] * 5
+        shape[4 - axis] = index.size
+        inside = inside & ((index >= 0) & (index < size)).reshape(shape)
+        places = places + (index * step).reshape(shape)
+    found = np.zeros((*places.shape, 2), np.uint8)
+    if inside.any():
+        wanted = tensor_map.pointer + places[inside]
+        buffer, base = block.memory.find(int(wanted.min()), int(wanted.max()) + 2)
+        found[inside] = buffer[(wanted - base)[:, None] + np.arange(2)]
+    return found.reshape(-1)

@@ -1,0 +1,53 @@
+"""Which lane of a warp holds which number of a matrix, and the matrix product that is of registers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from splat_numba.gen.lane_values import LANE, LANES, Reals, canonical, halves_of, lanes, widen
+
+
+def left_rows(words: Sequence[Any], dtype: str) -> Reals:
+    """(16, 16) numbers of a left operand from its four words a lane."""
+    found = np.zeros((16, 16), np.float32)
+    for i, word in enumerate(words):
+        for x, half in enumerate(halves_of(word)):
+            found[LANE // 4 + 8 * (i % 2), 8 * (i // 2) + 2 * (LANE % 4) + x] = widen(half, dtype)
+    return found
+
+
+def right_columns(words: Sequence[Any], dtype: str) -> Reals:
+    """(16, 8) numbers of a right operand from its two words a lane."""
+    found = np.zeros((16, 8), np.float32)
+    for i, word in enumerate(words):
+        for x, half in enumerate(halves_of(word)):
+            found[8 * i + 2 * (LANE % 4) + x, LANE // 4] = widen(half, dtype)
+    return found
+
+
+def spread(sums: Reals) -> Reals:
+    """A warp's (16, columns) sums as its accumulators, (columns / 2, lanes)."""
+    by_lane = sums.reshape(2, 8, -1, 4, 2)  # row 8 r + g, column 8 j + 2 t + x: lane 4 g + t, accumulator 4 j + 2 r + x
+    return by_lane.transpose(2, 0, 4, 1, 3).reshape(-1, LANES)
+
+
+def _add_product(words: Sequence[Any], sums: Sequence[Any], dtype: str) -> tuple[Reals, ...]:
+    added = spread(left_rows(words[:4], dtype) @ right_columns(words[4:], dtype))
+    return tuple(canonical(lanes(one, np.float32) + more) for one, more in zip(sums, added, strict=True))
+
+
+def mma_bfloat16(
+    a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any, c0: Any, c1: Any, c2: Any, c3: Any
+) -> tuple[Reals, ...]:
+    """(16, 8) float32 + (16, 16) x (16, 8), a warp's."""
+    return _add_product((a0, a1, a2, a3, b0, b1), (c0, c1, c2, c3), "bfloat16")
+
+
+def mma_float16(
+    a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any, c0: Any, c1: Any, c2: Any, c3: Any
+) -> tuple[Reals, ...]:
+    """(16, 8) float32 + (16, 16) x (16, 8), a warp's."""
+    return _add_product((a0, a1, a2, a3, b0, b1), (c0, c1, c2, c3), "float16")

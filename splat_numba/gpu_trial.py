@@ -1,0 +1,82 @@
+"""Calls for timing: compiled candidates of one problem on random operands of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from splat_numba.executor import Part
+from splat_numba.gen.problem import Problem
+from splat_numba.gpu_call import loadable
+from splat_numba.runtime.arrays import narrow
+from splat_numba.runtime.cuda.arrays import OURS
+from splat_numba.runtime.cuda.copies import padded
+from splat_numba.runtime.cuda.device import Device
+from splat_numba.runtime.cuda.memory import DeviceArray
+from splat_numba.runtime.cuda.passes import Shapes
+from splat_numba.runtime.cuda.prepared import Prepared
+from splat_numba.runtime.cuda.tensor_map import Layout
+
+ENOUGH_BYTES = 100 << 20  # twice the L2 cache: operands so large need not take turns
+MOST_SETS = 8
+DRAWN = 1_000_003  # numbers drawn, then repeated: odd, so that no two rows of a head are equal for long
+
+
+def trial_calls(
+    parts: Sequence[Part], problem: Problem, device: Device, *, ragged: bool
+) -> list[Callable[[int], None]]:
+    """A call of each part, all on the same operands, which live as long as the calls: contiguous (batch, heads, seq,
+    dim), rows padded to 16 bytes, key lengths whole. Its argument is the launch's number: operands take turns by it.
+    """
+    sets = operand_sets(problem, device)
+    lse = DeviceArray(device, (problem.batch, problem.heads_q, problem.seq_q), "float32")
+    lengths = DeviceArray(device, (problem.batch,), "int32") if ragged else None
+    if lengths is not None:
+        lengths.fill(np.full(problem.batch, problem.seq_kv, np.int32))
+    q, k, v, out = (_layout(array) for array in sets[0])
+    shapes = Shapes(q, k, v, out, problem.head_dim**-0.5)
+
+    def call_of(part: Part) -> Callable[[int], None]:
+        passes = loadable(part, problem)
+        prepared = Prepared(passes, shapes, device, keep=part)
+        resumes = any(one.box_pass.resumes for one in passes)
+
+        def call(number: int) -> None:
+            q, k, v, out = sets[number % len(sets)]
+            places = q.pointer, k.pointer, v.pointer, out.pointer, lse.pointer if resumes else 0
+            prepared.run(*places, lengths.pointer if lengths is not None else 0, device.stream, OURS, q)
+
+        return call
+
+    return [call_of(part) for part in parts]
+
+
+def operand_sets(problem: Problem, device: Device) -> list[tuple[DeviceArray, ...]]:
+    """(q, k, v, out) with standard normal numbers, as many times as keep small ones from staying in the L2 cache."""
+    rng = np.random.default_rng(0)
+    drawn = narrow(rng.standard_normal(DRAWN, np.float32), problem.dtype)
+    shapes = {
+        "q": (problem.batch, problem.heads_q, problem.seq_q, problem.head_dim),
+        "k": (problem.batch, problem.heads_kv, problem.seq_kv, problem.head_dim),
+        "v": (problem.batch, problem.heads_kv, problem.seq_kv, problem.value_dim),
+        "out": (problem.batch, problem.heads_q, problem.seq_q, problem.value_dim),
+    }
+
+    def array(name: str, turn: int) -> DeviceArray:
+        found = DeviceArray(device, shapes[name], problem.dtype, padded(shapes[name][3]))
+        if name != "out":
+            shift = "qkv".index(name) + 3 * turn
+            found.fill(np.resize(np.roll(drawn, 1009 * shift), found.nbytes // 2))
+        return found
+
+    nbytes = sum(2 * int(np.prod(shape, dtype=np.int64)) for shape in shapes.values())
+    sets = max(1, min(MOST_SETS, -(-ENOUGH_BYTES // max(nbytes, 1))))
+    return [tuple(array(name, turn) for name in shapes) for turn in range(sets)]
+
+
+def _layout(array: DeviceArray) -> Layout:
+    sizes, strides = array.shape, array.strides
+    return Layout(
+        (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype
+    )

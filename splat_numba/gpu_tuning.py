@@ -1,0 +1,169 @@
+"""autotune=True: the best candidates of the planner timed on the GPU, once; the fastest is the plan from then on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+from splat_numba.errors import BackendError
+from splat_numba.executor import Executor, Part, Recipe
+from splat_numba.formats.geometry import geometry
+from splat_numba.gen.box_passes import Candidate
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plan import Choice, Plan
+from splat_numba.gen.planner import gpu_candidates, plan_candidate
+from splat_numba.gen.problem import Problem
+from splat_numba.gpu_kernel import CudaExecutor, compiled_for, plan_for
+from splat_numba.gpu_trial import trial_calls
+from splat_numba.masks import Stored, describe, fingerprint
+from splat_numba.runtime import cache
+from splat_numba.runtime.choices import Choices
+from splat_numba.runtime.cuda.arrays import check_operand_dtype, framework_of
+from splat_numba.runtime.cuda.device import Device, device
+from splat_numba.runtime.cuda.launch import is_capturing
+from splat_numba.runtime.cuda.timing import Call, median_seconds
+from splat_numba.settings import Settings
+
+MOST = 6  # candidates timed: compiling each takes about 5 s
+Timer = Callable[[Sequence[Call], Device], list[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Uncaptured:
+    """A recipe whose parts are not made while a graph is being captured: they may have to be timed."""
+
+    recipe: Recipe
+    executor: Executor
+    arrays: tuple[Any, ...]
+
+    @property
+    def layout(self) -> str:
+        """The recipe's."""
+        return self.recipe.layout
+
+    @property
+    def scale(self) -> float | None:
+        """The recipe's."""
+        return self.recipe.scale
+
+    @property
+    def identity(self) -> tuple[object, ...] | None:
+        """The recipe's and the executor, without which the same mask gives other parts."""
+        found = self.recipe.identity
+        return None if found is None else (self.executor, *found)
+
+    def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
+        """The recipe's. Raises BackendError during a capture."""
+        framework = framework_of(self.arrays[0])
+        if framework is not None:
+            ordinal = framework.describe("q", self.arrays[0]).device
+            if is_capturing(framework.stream(self.arrays, ordinal)):
+                raise BackendError(
+                    "autotune wanted outside of a graph's capture, since kernels may be compiled and timed, got a "
+                    "stream that is being captured. Make one such call before the capture."
+                )
+        return self.recipe.parts_for(problem, scale, settings, ragged=ragged)
+
+
+class TunedExecutor(CudaExecutor):
+    """As on a GPU, but that plans are those measured fastest. timer: seconds of each call."""
+
+    def __init__(self, timer: Timer = median_seconds) -> None:
+        self._timer = timer
+
+    def part(
+        self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, scale: float, settings: Settings,
+        *, ragged: bool = False,
+    ) -> Part:  # fmt: skip
+        """Plan and machine code for one mask, timed where that is not known yet."""
+        check_operand_dtype("dtype", problem.dtype)
+        plan = self._plan_for(mask, heads, problem, settings, ragged=ragged, negate=scale < 0)
+        return Part(mask, heads, plan, compiled_for(plan, settings))
+
+    def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
+        """As on a GPU. Raises BackendError for a first call during the capture of a graph."""
+        return super().attend(Uncaptured(recipe, self, (q, k, v)), q, k, v, kv_lengths, out, return_lse)
+
+    def _plan_for(
+        self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings,
+        *, ragged: bool, negate: bool,
+    ) -> Plan:  # fmt: skip
+        return tuned_plan(mask, heads, problem, settings, self._timer, ragged=ragged, negate=negate)
+
+
+TUNED: Executor = TunedExecutor()
+
+
+@lru_cache(maxsize=256)
+def tuned_plan(
+    mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings, timer: Timer,
+    *, ragged: bool, negate: bool,
+) -> Plan:  # fmt: skip
+    """The plan of the candidate that is fastest on the first GPU, remembered here and on disk.
+
+    Raises BackendError without a GPU, or without memory for two copies of the operands.
+    """
+    target = _first_gpu()
+    gpu = Gpu(multiprocessors=target.multiprocessors)
+    found = geometry(mask, problem.seq_q, problem.seq_kv)
+    candidates = gpu_candidates(found, problem, gpu, ragged=ragged, negate=negate, most=MOST)
+    if len(candidates) < 2 or not problem.batch * problem.heads_q * problem.seq_q * problem.seq_kv:
+        return plan_for(mask, problem, gpu, ragged=ragged, negate=negate)
+
+    def planned(candidate: Candidate, reasons: Sequence[Choice] = ()) -> Plan:
+        return plan_candidate(candidate, found, problem, gpu, describe(mask), reasons)
+
+    def measure() -> list[float]:
+        parts = [Part(mask, heads, plan, compiled_for(plan, settings)) for plan in map(planned, candidates)]
+        return timer(trial_calls(parts, problem, target, ragged=ragged), target)
+
+    facts = {
+        "mask": fingerprint(mask), "heads": heads and len(heads), "problem": asdict(problem), "ragged": ragged,
+        "negate": negate, "gpu": target.name, "multiprocessors": target.multiprocessors,
+        "version": getattr(sys.modules["splat_numba"], "__version__", "unknown"),
+    }  # fmt: skip
+    seconds = known_or_measured(facts, tuple(one.name for one in candidates), measure, settings)
+    best = min(candidates, key=lambda one: seconds[one.name])
+    return planned(best, [reason(best, candidates, seconds, target.name)])
+
+
+def known_or_measured(
+    facts: dict[str, Any], names: tuple[str, ...], measure: Callable[[], list[float]], settings: Settings
+) -> dict[str, float]:
+    """Seconds by candidate: read from disk, or measured and stored. Of several processes one measures."""
+    folder = cache.folder(settings)
+    if folder is None:
+        return dict(zip(names, measure(), strict=True))
+    store = Choices.of(folder, facts, names)
+    if (found := store.read()) is not None:
+        return found
+    from filelock import FileLock
+
+    with FileLock(store.path.with_suffix(".lock")):
+        found = store.read()
+        if found is None:
+            found = dict(zip(names, measure(), strict=True))
+            store.write(found)
+    return found
+
+
+def reason(best: Candidate, candidates: Sequence[Candidate], seconds: dict[str, float], gpu: str) -> Choice:
+    """What was measured, for explain()."""
+
+    def words(one: Candidate) -> str:
+        return f"measured {seconds[one.name] * 1e3:.3g} ms, predicted {one.seconds * 1e3:.3g} ms"
+
+    ordered = sorted(candidates, key=lambda one: seconds[one.name])
+    refused = tuple((one.name, words(one)) for one in ordered if one is not best)
+    why = f"{words(best)}, the least of {len(candidates)} timed on {gpu}"
+    return Choice("order of rows and tiles", best.name, why, refused)
+
+
+def _first_gpu() -> Device:
+    try:
+        return device(0)
+    except BackendError as error:
+        raise BackendError(f"autotune wanted a GPU to time kernels on: {error} Or leave autotune out.") from error

@@ -1,0 +1,131 @@
+"""What a fault is called: lanes and values, block, warp and line of the text, in the exact words."""
+
+import numpy as np
+import pytest
+
+from splat_numba.errors import EmulationError
+from splat_numba.gen.targets.sm90.shape import keys_descriptor
+from splat_numba.runtime.cuda.tensor_map import TensorMapArguments
+from tests.emulator.fidelity import Case, emulate
+
+ONE = f"u64({keys_descriptor()}) | u64(base >> u32(4))"
+PRODUCT = f"""
+    sums = cuda.local.array(4, dtype=np.float32)
+    ptx.store_shared_words4(base + u32(16) * lane, lane, lane, lane, lane, u32(1))
+    product(sums, {ONE}, {ONE}, u32(0))
+    ptx.wgmma_commit()
+"""
+INIT = """
+    ptx.mbarrier_init(base, u32(1))
+"""
+# The source is 64 words at 0x100000, shared memory 2048 bytes at 0x400 and what its alignment may take.
+FAULTS = {
+    "global memory, out of bounds": (
+        "x = ptx.load_word(source + u64(4) * u64(lane + u32(48)))",
+        "lanes 16-31 wanted 4 bytes inside a buffer of global memory, got 0x100100, 0x100104, 0x100108 and 13 more",
+        1,
+    ),
+    "global memory, out of bounds, of one address": (
+        "x = ptx.load_words4(source + u64(256))",
+        "every lane wanted 16 bytes inside a buffer of global memory, got 0x100100",
+        1,
+    ),
+    "global memory, misaligned": (
+        "x = ptx.load_words4(source + u64(lane))",
+        "lanes 1-15, 17-31 wanted addresses that are multiples of 16, got 0x100001, 0x100002, 0x100003 and 27 more",
+        1,
+    ),
+    "global memory, predicated": (
+        "ptx.store_word(u64(0), lane, u32(1) if lane == u32(5) else u32(0))",
+        "lane 5 wanted 4 bytes inside a buffer of global memory, got 0x0",
+        1,
+    ),
+    "shared memory, unwritten": (
+        """
+        ptx.store_shared_word(base + u32(4) * lane, lane, u32(1) if lane != u32(7) else u32(0))
+        x = ptx.load_shared_word(base + u32(4) * lane)
+        """,
+        "lane 7 read shared memory before anything was written there, at 0x41c",
+        2,
+    ),
+    "shared memory, out of bounds": (
+        "x = ptx.load_shared_word(base + u32(2024) + u32(2) * (lane & u32(62)))",
+        "lanes 20-31 wanted inside the 0xc10 bytes of shared memory, got 0xc10, 0xc10, 0xc14 and 9 more",
+        1,
+    ),
+    "shared memory, misaligned and predicated": (
+        "ptx.store_shared_words4(base + u32(8) * lane, lane, lane, lane, lane, u32(1) if lane < u32(4) else u32(0))",
+        "lanes 1, 3 wanted addresses that are multiples of 16, got 0x408, 0x418",
+        1,
+    ),
+    "a product's rows": (
+        f"{PRODUCT}    ptx.wgmma_wait_all()",
+        "rows 4-15 of a matrix product read shared memory before anything was written there, "
+        "at 0x640, 0x642, 0x644 and 189 more: the product of line 23",
+        5,
+    ),
+    "a product that nothing waits for": (
+        PRODUCT,
+        "warp 0 ended with matrix products of line 23 never waited for",
+        None,
+    ),
+    "no barrier": (
+        "ptx.bulk_copy(base, source, u32(32), base, leader)",
+        "shared address 0x400 wanted as an mbarrier, got none made there",
+        1,
+    ),
+    "too many arrivals": (
+        """
+        ptx.mbarrier_init(base, u32(1))
+        ptx.mbarrier_expect(base, u32(64), u32(1) if lane < u32(2) else u32(0))
+        """,
+        "mbarrier 0x400 got more arrivals than the 1 of a phase",
+        2,
+    ),
+    "a barrier for each lane": (
+        "ptx.mbarrier_init(base + u32(8) * lane, u32(1))",
+        "mbarrier_init's address wanted equal in all lanes, got 0x400, 0x408, 0x410 and 29 more",
+        1,
+    ),
+    "a tensor copy from within 16 bytes": (
+        f"{INIT}    ptx.tensor_copy(base, maps, base, u32(4), u32(0), u32(0), u32(0), u32(0), leader)",
+        "a copy wanted of boxes 64 numbers wide, from a multiple of 8, got 64 from 4",
+        2,
+    ),
+    "a tensor copy of narrow boxes": (
+        f"{INIT}    ptx.tensor_copy(base, maps + u64(128), base, u32(0), u32(0), u32(0), u32(0), u32(0), leader)",
+        "a copy wanted of boxes 64 numbers wide, from a multiple of 8, got 32 from 0",
+        2,
+    ),
+    "a tensor copy to where the swizzle does not begin": (
+        f"{INIT}    ptx.tensor_copy(base + u32(64), maps, base, u32(0), u32(0), u32(0), u32(0), u32(0), leader)",
+        "a swizzled copy wanted at a multiple of 128 bytes, got 0x440",
+        2,
+    ),
+    "deadlock": (
+        """
+        ptx.mbarrier_init(base, u32(1))
+        ptx.mbarrier_wait(base, u32(0))
+        """,
+        "deadlock: every warp waits, {0: 'mbarrier 0x400, parity 0 (line 22)'}",
+        2,
+    ),
+    "registers": (
+        "ptx.claim_registers(100)()",
+        "registers wanted as a multiple of 8 from 24 to 256, got 100",
+        1,
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_says_where_who_and_what(fault):
+    body, message, line = FAULTS[fault]
+    head = 'product = ptx.matrix_product(8, "float16", from_registers=False, transposed=False)\n'
+    case = Case("text", (), body, np.zeros(64, np.uint32), 32, shared=2048, head=head, maps=lambda _address: boxes)
+    boxes = [TensorMapArguments("float16", 1 << 20, (64, 1, 1, 1, 1), (16,) * 4, (n, 1, 1, 1, 1)) for n in (64, 32)]
+    first = body.strip().splitlines()[0]
+    at = 0 if line is None else line + case.text.splitlines().index(f"    {first}")
+    with pytest.raises(EmulationError) as raised:
+        emulate(case)
+    assert str(raised.value) == f"{message} (block 0, warp 0, line {at} of text)"

@@ -1,0 +1,31 @@
+"""A case of tests.emulator.fidelity on a GPU."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from splat_numba.runtime.cuda.build import build
+from splat_numba.runtime.cuda.device import device
+from splat_numba.runtime.cuda.launch import Launch, load
+from splat_numba.runtime.cuda.memory import DeviceArray, Upload, memory
+from splat_numba.runtime.cuda.tensor_map import encode
+from splat_numba.settings import current
+
+
+def on_gpu(case):
+    """The case's answer as uint32, from the first GPU."""
+    cubin = build(case.kernel, case.entry, current())
+    gpu = device(0)
+    source = Upload(memory(gpu), case.source)
+    words = DeviceArray(gpu, (case.words,), "uint32")
+    answer = np.full(case.words, 2**32 - 1, np.uint32)
+    words.fill(answer)
+    with gpu.current():
+        encoded = [encode(one) for one in case.maps(source.address)]
+    maps = Upload(memory(gpu), np.array(encoded or [np.zeros(16)], np.uint64))
+    values = {"source": source.address, "target": words.pointer, "maps": maps.address}
+    with gpu.current():
+        function = load(cubin.code, cubin.report.symbol, gpu.ordinal, case.entry.shared_bytes)
+        Launch(function, case.entry, case.grid, values).run(gpu.stream)
+    words.read(answer)
+    return answer
