@@ -92,7 +92,7 @@ def _of_kernel(
     def vjp(dout: Any) -> Gradients:
         dout = runner.readable(dout)
         pairs = problem.batch * problem.heads
-        weights = runner.words(8 * pairs * problem.seq_q)
+        weights = runner.words(max(8 * pairs * problem.seq_q, 8))
         dq = runner.rows((problem.batch, problem.heads, problem.seq_q, problem.head_dim))
         given = {"q": q, "dout": dout, "dq": dq, "states": states, "turned": turned, "row_weights": weights}
         runner.launch(plan.of_queries, given)

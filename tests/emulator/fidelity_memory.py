@@ -50,6 +50,36 @@ FETCH_ADD = """
     ptx.store_word(mine + u64(1024), first ^ (second << u32(8)), u32(1))
 """
 
+REALS = f"""
+    mine = {PERMUTED}
+    when = ptx.load_word(source + u64(512) + u64(4) * u64(lane))
+    a, b, c, d = ptx.load_words4_when(u64(0) if when == u32(0) else source + u64(16) * mine, when)
+    ptx.store_words4(target + u64(16) * u64(lane), a, b, c, d, u32(1))
+    e, f, g, h = ptx.load_reals4(source + u64(16) * mine)
+    ptx.store_reals4(target + u64(512) + u64(16) * u64(lane), e, f, g, h, when)
+    ptx.store_reals2(target + u64(1024) + u64(8) * u64(lane), g, e, when)
+    ptx.store_shared_reals4(base + u32(16) * lane, h, g, f, e, u32(1))
+    ptx.store_shared_reals4(base + u32(16) * (lane ^ u32(1)), e, e, f, f, when)
+    ptx.warp_barrier()
+    e, f, g, h = ptx.load_shared_reals4(base + u32(16) * (lane ^ u32(6)))
+    ptx.store_reals4(target + u64(1280) + u64(16) * u64(lane), e, f, g, h, u32(1))
+"""
+
+# The block that counts last reads what the others have left.
+LAST_BLOCK = """
+    mine = ptx.load_word(source + u64(4) * u64(thread))
+    place = target + u64(256) + u64(4) * u64(ptx.block_index() * u32(32) + thread)
+    ptx.store_word(place, mine + ptx.block_index(), u32(1))
+    ptx.fence_device()
+    count = ptx.word_of_lane(ptx.fetch_add(target, u32(1), leader), u32(0))
+    if count == u32(2):
+        ptx.fence_device()
+        total = u32(0)
+        for i in range(4):
+            total = u32(total + ptx.load_pair(target + u64(256) + u64(128 * i) + u64(4) * u64(thread)))
+        ptx.store_word(target + u64(768) + u64(4) * u64(thread), total, u32(1))
+"""
+
 SHARED_WORDS = """
     other = u32(u32(63) - thread)
     mine = ptx.load_word(source + u64(4) * u64(thread))
@@ -219,6 +249,15 @@ CASES = (
         "stores", ("store_word", "store_words4", "store_real"), STORES,
         np.concatenate([random_words(71, 128), random_words(72, 32) % np.uint32(3)]), 256,
     ),
+    Case(
+        "reals",
+        (
+            "load_words4_when", "load_reals4", "store_reals4", "store_reals2", "store_shared_reals4",
+            "load_shared_reals4",
+        ),
+        REALS, np.concatenate([random_words(79, 128), random_words(72, 32) % np.uint32(3)]), 448, shared=512,
+    ),
+    Case("the last block", ("fence_device",), LAST_BLOCK, random_words(69, 32), 224, grid=4),
     Case("fetch_add", ("fetch_add",), FETCH_ADD, random_words(73, 64), 1024, threads=64, grid=4),
     Case(
         "shared words",

@@ -53,7 +53,8 @@ def tiny(seed, count):
 class Product:
     """One kind of product with some column counts: where its operands are in the source, and its text."""
 
-    def __init__(self, dtype, from_registers, transposed, columns):
+    def __init__(self, dtype, from_registers, transposed, columns, a_transposed=False):
+        self.a_transposed = a_transposed
         self.dtype, self.from_registers, self.transposed, self.columns = dtype, from_registers, transposed, columns
         self.tile = 16 * 128 * -(-max(self.tile_bytes(one) for one in columns) // 2048)
         self.left = 0 if from_registers else 8192
@@ -63,7 +64,8 @@ class Product:
     @property
     def name(self):
         of = "registers" if self.from_registers else "shared memory"
-        return f"{self.dtype} product from {of}{', transposed' if self.transposed else ''}"
+        turned = f"{', transposed' if self.transposed else ''}{', A transposed' if self.a_transposed else ''}"
+        return f"{self.dtype} product from {of}{turned}"
 
     def tile_bytes(self, columns):
         return -(-columns // 64) * TOKENS * 128 if self.transposed else columns * 128
@@ -71,6 +73,7 @@ class Product:
     @property
     def head(self):
         kind = f'"{self.dtype}", from_registers={self.from_registers}, transposed={self.transposed}'
+        kind += ", a_transposed=True" if self.a_transposed else ""
         return "\n".join(f"product_{one} = ptx.matrix_product({one}, {kind})" for one in self.columns) + "\n"
 
     def issue(self, columns, sums="sums", steps=(0, 1)):
@@ -82,7 +85,9 @@ class Product:
                 words = ", ".join(f"{name}_{step}" for name in "abcd")
                 yield f"product_{columns}({sums}, {words}, {b_at})"
             else:
-                a_at = f"u64({keys_descriptor()}) | u64((base + u32({self.tile + 64 * step})) >> u32(4))"
+                layout = values_descriptor(TOKENS) if self.a_transposed else keys_descriptor()
+                a_at = self.tile + (2048 if self.a_transposed else 64) * step
+                a_at = f"u64({layout}) | u64((base + u32({a_at})) >> u32(4))"
                 # The first step of float16 forgets what was there.
                 add = int(step > 0 or self.dtype == "bfloat16")
                 yield f"product_{columns}({sums}, {a_at}, {b_at}, u32({add}))"
@@ -209,6 +214,10 @@ def _cases():
                 small = Product(dtype, from_registers, transposed, (40,))
                 halves = lambda seed, n, t=dtype: to_halves(normal(seed, n), t)  # noqa: E731
                 yield small.case("real numbers", halves, normal, near(small))
+    for dtype in ("bfloat16", "float16"):
+        for transposed in (False, True):
+            product = Product(dtype, False, transposed, (8, 64), a_transposed=True)
+            yield product.case("whole numbers", lambda seed, n, t=dtype: to_halves(whole(seed, n), t), whole)
     for dtype in ("bfloat16", "float16"):
         product = Product(dtype, True, True, (40,))
         yield product.case("special numbers", special(dtype), whole, near(product))

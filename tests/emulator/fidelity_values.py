@@ -88,6 +88,8 @@ def _cases():
         ("reciprocal", [(-10, 10), (1, 2)], rcp_bound),
     ):
         yield Case(name, (name,), each(f"ptx.{name}(a)", COUNT), reals(len(name), *ranges), COUNT, agree=bound)
+    yield Case("square_root", ("square_root",), each("ptx.square_root(a)", COUNT), reals(9, (0, 10), (0, 1e30)), COUNT,
+               agree=within(2.0**-23 + HALF_UNIT))  # fmt: skip
     two = pairs(random_words(30, 2 * COUNT), random_words(31, 2 * COUNT))
     yield Case("maximum", ("maximum",), each("ptx.maximum(a, b)", 2 * COUNT, 2), two, 2 * COUNT)
     for dtype, dropped, span in (("bfloat16", 16, 3e38), ("float16", 13, 7e4)):
@@ -108,6 +110,8 @@ def _cases():
     chosen = np.concatenate([random_words(50, 256), random_words(51, 128) & np.uint32(1 << 31 | 1)])
     chosen[::3] = 0
     yield Case("select", ("select",), each("ptx.select(a, b, c)", 128, 3, "word", ("store_word",)), chosen, 128)
+    body = each("ptx.select_real(a, b, ptx.load_word(source + u64(1024) + place))", 128, 2)
+    yield Case("select_real", ("select_real",), body, chosen, 128)
     yield from _lanes()
 
 

@@ -92,8 +92,6 @@ def test_what_a_gpu_has_not():
         USUAL.but(feature_map="favor").run(backend="emulate")
     with pytest.raises(ArgumentTypeError, match=r"q wanted as float16 or bfloat16 for backend 'cuda', got float32"):
         USUAL.but(dtype="float32").run(backend="emulate")
-    with pytest.raises(BackendError, match=r"gradients wanted on backend 'emulate'"):
-        USUAL.run_vjp(backend="emulate")
 
 
 def test_out_is_written():

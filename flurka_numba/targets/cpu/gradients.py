@@ -43,7 +43,7 @@ def _emit_tiles(out: SourceWriter, plan: CpuPlan, **more: str) -> None:
     tokens, values, features = (f"{plan.tile_rows} * {size}" for size in ("dims", "value_dims", "features"))
     if plan.keeps_exponentials:
         more["exponentials"] = features
-    emit_scratch(out, tokens=tokens, values=values, phi=features, dphi=features, dtokens=tokens, dvalues=values, **more)
+    emit_scratch(out, tokens=tokens, values=values, phi=features, dphi=features, dtokens=tokens, **more)
 
 
 def _emit_totals(out: SourceWriter, plan: CpuPlan) -> None:
@@ -81,6 +81,7 @@ def _emit_query_tile(out: SourceWriter, plan: CpuPlan) -> None:
 
 def emit_key_gradient(out: SourceWriter, plan: CpuPlan) -> None:
     """key_gradient: dk and dv, row by row."""
+    tile = plan.tile_rows
     with out.function(
         FUNCTION,
         "key_gradient(first, last, k, v, w, w_t, stabs, lengths, kept, dstate, dstate_t, dsums, dk, dv)",
@@ -90,7 +91,7 @@ def emit_key_gradient(out: SourceWriter, plan: CpuPlan) -> None:
         emit_strides(out, plan.compute_dtype, "dk", "dv")
         out.line("heads, seq, head_dim, value_dim = k.shape[1], k.shape[2], k.shape[3], v.shape[3]")
         out.line("features, dims, value_dims = dstate.shape[2], padded(head_dim), dstate.shape[3]")
-        _emit_tiles(out, plan)
+        _emit_tiles(out, plan, dvalues=f"{tile} * value_dims")
         with out.block("for item in range(first, last)"):
             emit_tile(out, plan)
             out.line("count = min(count, lengths[batch] - token)")

@@ -31,8 +31,8 @@ class CpuPlan:
     wants: tuple[str, ...]
     width: int
     rows: int
-    tile_rows: int = 32  # q, features, result and the state of a head 64 wide: 40 KiB, a first-level cache
-    tile_tokens: int = 128  # tokens of a head 64 wide: 32 KiB
+    tile_rows: int = 32  # with the state of a head 64 wide 40 KiB, a first-level cache; 64 rows are as fast
+    tile_tokens: int = 128  # of a head 64 wide 32 KiB; 64 and 256 are as fast
 
     @property
     def unit(self) -> int:

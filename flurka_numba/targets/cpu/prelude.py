@@ -56,10 +56,10 @@ def emit_scratch(out: SourceWriter, **tiles: str) -> None:
     for name, size in tiles.items():
         out.line(f"{name}_size = {size}")
     out.line(f"scratch = np.zeros({' + '.join(f'{name}_size' for name in tiles)}, real)")
-    before: list[str] = []
+    place = "address(scratch, 0)"
     for name in tiles:
-        out.line(f"{name} = address(scratch, {' + '.join(before) or 0})")
-        before.append(f"{name}_size")
+        out.line(f"{name} = {place}")
+        place = f"advance({name}, {name}_size)"
 
 
 def emit_keep(out: SourceWriter) -> None:

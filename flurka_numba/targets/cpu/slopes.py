@@ -58,9 +58,8 @@ def _emit_du(out: SourceWriter, plan: CpuPlan) -> None:
 def _emit_square_slope(out: SourceWriter) -> None:
     """-|x|**2 / (2 sqrt(head_dim)) stands in every exponent of a row."""
     with out.block(EACH_ROW):
-        out.line("here, falling, rising = (advance(tokens, row * dims), advance(dtokens, row * dims),")
-        out.line("                         advance(dphi, row * features))")
-        out.line("total = splat(real(0.0))")
+        out.line("here, falling = advance(tokens, row * dims), advance(dtokens, row * dims)")
+        out.line("rising, total = advance(dphi, row * features), splat(real(0.0))")
         with out.block(EACH_FEATURE):
             out.line("total = total + load(rising, place)")
         out.line("slope = splat(real(-add_lanes(total) / real(math.sqrt(head_dim))))")

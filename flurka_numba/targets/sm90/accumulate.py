@@ -1,9 +1,9 @@
 """Sums over a sequence: phi(x)^T y, and phi(x)^T w for a number w a row, in float32 shares.
 
-The state of kernel attention (x = k, y = v, w = 1), and the gradient of a state (x = q, y = dout over the divisor, w
-as gradients.py has it). A block of one warpgroup makes 64 features x 64 values from its share of the rows. Rows go
-through registers, where phi is taken, into shared memory, and both operands of the product are read there with the rows as its
-depth. Two buffers, so that one barrier a tile does.
+The state of kernel attention (x = k, y = v, w = 1), and the gradient of a state (x = q, features over the row's
+divisor, y = dout, w as gradients.py has it). A block of one warpgroup makes 64 features x 64 values from its share of
+the rows. Rows go through registers, where phi is taken, into shared memory, and both operands of the product are read
+there with the rows as its depth. Two buffers, so that one barrier a tile does.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHARE_NUMBERS = STATE_SIDE * SHARE_COLUMNS
 
 @dataclass(frozen=True, slots=True)
 class AccumulateTraits:
-    """of: "keys", or "queries": then rows of y are multiplied by the first of their row_weights, and w is the second.
+    """of: "keys", or "queries": then features are multiplied by the first of their row's weights, and w is the second.
     ragged: rows at or beyond a batch entry's length are left out.
     """
 
@@ -65,7 +65,9 @@ def accumulate_parameters(traits: AccumulateTraits) -> tuple[tuple[str, str], ..
 
 def accumulate_entry(traits: AccumulateTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, accumulate_parameters(traits), 128, 4, traits.shared_bytes)
+    whole = not (traits.head_dim % STATE_SIDE or traits.value_dim % STATE_SIDE)
+    resident = 4 if whole else 3  # narrower blocks take more than 128 registers
+    return Entry(ENTRY, accumulate_parameters(traits), 128, resident, traits.shared_bytes)
 
 
 def render_accumulate(traits: AccumulateTraits) -> str:
@@ -185,6 +187,9 @@ def _emit_operands(out: SourceWriter, traits: AccumulateTraits) -> None:
         out.line(f"low, high = ptx.unpack_{traits.dtype}(x_ahead[i])")
         low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
         out.line(f"low, high = {low}, {high}")
+        if traits.of == "queries":
+            out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
+            out.line("low, high = low * factor, high * factor")
         out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
         at = "u32(32 * (i // 8) + 2 * (i % 4)) + eighth"
         whole = traits.head_dim % STATE_SIDE == 0
@@ -192,17 +197,13 @@ def _emit_operands(out: SourceWriter, traits: AccumulateTraits) -> None:
         pair = f"ptx.select_real(low, f32(0.0), {kept[0]}), ptx.select_real(high, f32(0.0), {kept[1]})"
         out.line(f"word[i] = ptx.pack_{traits.dtype}({pair})")
     _emit_tile(out, "word", 0)
-    if traits.of == "queries" or traits.value_dim % 8:
+    if traits.value_dim % 8:  # a row may end within its last 16 bytes, and what stands behind it may be NaN
         with out.block("for i in range(16)"):
             out.line(f"low, high = ptx.unpack_{traits.dtype}(y_ahead[i])")
-            if traits.of == "queries":
-                out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
-                out.line("low, high = low * factor, high * factor")
-            if traits.value_dim % 8:
-                at = "u32(32 * (i // 8) + 2 * (i % 4)) + eighth"
-                for x, name in enumerate(("low", "high")):
-                    there = f"u32(1) if {at} + u32({x}) < y_columns else u32(0)"
-                    out.line(f"{name} = ptx.select_real({name}, f32(0.0), {there})")
+            at = "u32(32 * (i // 8) + 2 * (i % 4)) + eighth"
+            for x, name in enumerate(("low", "high")):
+                there = f"u32(1) if {at} + u32({x}) < y_columns else u32(0)"
+                out.line(f"{name} = ptx.select_real({name}, f32(0.0), {there})")
             out.line(f"y_ahead[i] = ptx.pack_{traits.dtype}(low, high)")
     _emit_tile(out, "y_ahead", TILE_BYTES)
     out.line("first = u32(1) if eighth == u32(0) else u32(0)")

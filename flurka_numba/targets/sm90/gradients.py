@@ -1,7 +1,8 @@
 """Gradients along a sequence: of queries, from dout and the state; of keys and values, from the state's gradient.
 
-Queries, with r = phi(q).z + eps: g = dout / r, w = -g.out, dq = phi'(q) (g S^T + w z^T); 1 / r and w of every row are
-kept for the sums that make dS and dz (accumulate.py). Keys and values: dk = phi'(k) (v dS^T + dz^T), dv = phi(k) dS.
+Queries, with r = phi(q).z + eps and w = -dout.out: dq = phi'(q) (dout S^T + w z^T) / r; 1 / r and w of every row are
+kept for the sums that make dS and dz (accumulate.py). Nothing is divided by r before it is rounded to 16 bits: r may be
+small, and float16 ends at 65504. Keys and values: dk = phi'(k) (v dS^T + dz^T), dv = phi(k) dS.
 Both are two products of a tile's rows with the two images of a state (images.py), whose sums stand where the rows do.
 """
 
@@ -229,7 +230,7 @@ def _emit_sum_step(out: SourceWriter, traits: GradientTraits) -> None:
 
 
 def _emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
-    """g = dout / r in place of dout; w = -g.out; both factors of a row into memory."""
+    """1 / r and w = -dout.out of a row, into memory too."""
     values = 16 * chunks(traits.value_dim)
     for row in (0, 1):
         out.line(f"divisor = of_values[{values + 2 * row}]")
@@ -243,10 +244,8 @@ def _emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
             low, high = ptx.unpack_{traits.dtype}(y_word[i])
             at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)
             product = low * of_values[at] + high * of_values[at + 1]
-            factor = scale_0 if (i // 4) % 2 == 0 else scale_1
             weight_0 += product if (i // 4) % 2 == 0 else f32(0.0)
             weight_1 += f32(0.0) if (i // 4) % 2 == 0 else product
-            y_word[i] = ptx.pack_{traits.dtype}(low * factor, high * factor)
             """
         )
     for row in (0, 1):
@@ -254,7 +253,7 @@ def _emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
             f"""
             weight_{row} += ptx.shuffle_xor(weight_{row}, u32(1))
             weight_{row} += ptx.shuffle_xor(weight_{row}, u32(2))
-            weight_{row} = -(weight_{row} * scale_{row} * scale_{row})
+            weight_{row} = -(weight_{row} * scale_{row})
             one_lane = real_{row} if eighth == u32(0) else u32(0)
             at = row_weights + u64(8) * (u64(pair) * u64(rows) + u64(row_{row}))
             ptx.store_reals2(at, scale_{row}, weight_{row}, one_lane)
@@ -286,6 +285,9 @@ def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
         for name in ("low", "high"):
             out.line(f"y_{name} = {gpu_text(phi.source, name)}")
             out.line(f"slope_{name} = {gpu_slope(phi.derivative_source, name, f'y_{name}')}")
+        if traits.of == "queries":
+            out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
+            out.line("slope_low, slope_high = slope_low * factor, slope_high * factor")
         pair = "of_features[at] * slope_low, of_features[at + 1] * slope_high"
         out.line(f"feature[i] = ptx.select(ptx.pack_{traits.dtype}({pair}), u32(0), kept)")
     _emit_all_rows(out)

@@ -1,0 +1,109 @@
+"""Gradients by the texts of a GPU, on the emulator, against the oracle; and that the texts compile without a GPU."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+
+from flurka_numba.gpu_gradient_plan import gradient_plan, over_slots
+from splat_numba.errors import ArgumentError, BackendError
+from splat_numba.gen.machine import Gpu
+from splat_numba.runtime.source import KernelSource
+from splat_numba.settings import current
+from tests.flurka.agreement import check_gradients
+from tests.flurka.strategies import Case, cases
+from tests.flurka.test_sm90_build import problem
+from tests.flurka.test_sm90_forward import ELEMENTWISE, OPERAND
+
+USUAL = Case(dtype="bfloat16", seq_q=70, seq_kv=100, rank=40, head_dim=64, value_dim=64)
+GPU = Gpu()
+KINDS = [(method, phi) for method in ("flurka", "kernel") for phi in ELEMENTWISE]
+
+
+def check(case, backend="emulate", **options):
+    return check_gradients(case, operand=OPERAND[case.dtype], backend=backend, **options)
+
+
+def has_gradients(case):
+    return case.method == "kernel" or case.kv_lengths is None
+
+
+@settings(max_examples=40)
+@given(cases(kinds=KINDS, maps=ELEMENTWISE, dtypes=tuple(OPERAND)).filter(has_gradients))
+@example(Case(dtype="float16", seq_q=0))
+@example(Case(dtype="float16", seq_kv=0))
+@example(Case(dtype="float16", rank=0))
+@example(Case(dtype="float16", method="kernel", seq_kv=0))
+@example(Case(dtype="bfloat16", method="kernel", batch=2, seq_kv=100, kv_lengths=(0, 65)))
+def test_every_case_agrees_with_the_oracle(case):
+    check(case)
+
+
+WAYS = {
+    "usual": {},
+    "blocks that share a state": {"method": "kernel", "seq_kv": 700, "seq_q": 600, "heads": 1},
+    "two blocks of features and values": {"head_dim": 100, "value_dim": 72, "heads": 1},
+    "projections of their own, shared": {"per_head": True, "shared": True, "batch": 2},
+    "shared projection": {"shared": True},
+    "softplus": {"feature_map": "softplus"},
+    "relu": {"feature_map": "relu", "dtype": "float16"},
+    "corners": {"feature_map": "corners", "method": "kernel"},
+}
+
+
+@pytest.mark.parametrize("changes", WAYS.values(), ids=WAYS)
+def test_each_way(changes):
+    check(USUAL.but(**changes))
+
+
+@pytest.mark.parametrize("frozen", [("q",), ("k", "v"), ("proj_k", "proj_v"), ("v", "proj_v"), ("q", "k", "proj_v")])
+def test_frozen_arguments_have_none(frozen):
+    check(USUAL.but(seq_q=20, seq_kv=40), frozen=frozen)
+
+
+def test_gradients_of_keys_beyond_a_length_are_0_and_nan_there_reaches_nothing():
+    case = USUAL.but(method="kernel", batch=2, kv_lengths=(100, 70))
+    arrays = case.arrays()
+    arrays["k"][1, :, 70:], arrays["v"][1, :, 70:] = np.nan, np.inf
+    _, vjp = case.run_vjp(arrays, backend="emulate")
+    dq, dk, dv, *_ = (None if one is None else one.astype(np.float32) for one in vjp(case.dout()))
+    assert np.isfinite(dq).all()
+    assert not dk[1, :, 70:].any()
+    assert not dv[1, :, 70:].any()
+
+
+def test_what_has_no_gradients_on_a_gpu():
+    with pytest.raises(BackendError, match=r"gradients of low_rank_attention are not on GPUs"):
+        USUAL.but(method="low_rank").run_vjp(backend="emulate")
+    with pytest.raises(BackendError, match=r"gradients with kv_lengths and projections are not on GPUs"):
+        USUAL.but(batch=2, kv_lengths=(3, 4)).run_vjp(backend="emulate")
+    with pytest.raises(BackendError, match=r"of 256 together at most, got 256 and 64"):
+        USUAL.but(head_dim=256).run_vjp(backend="emulate")
+    with pytest.raises(ArgumentError, match=r"dout wanted of shape"):
+        USUAL.run_vjp(backend="emulate")[1](np.zeros(3, USUAL.dout().dtype))
+
+
+def test_flurka_is_kernel_attention_over_slots():
+    inner = over_slots(problem(rank=40, per_head_proj=True, shared_proj=True))
+    assert (inner.method, inner.seq_kv, inner.rank, inner.per_head_proj, inner.shared_proj) == ("kernel", 40, 0, 0, 0)
+
+
+STAGES = ("keys", "images_of_keys", "apply", "of_queries", "queries", "images_of_queries", "of_slots")
+# Of the gradients of wide heads: x, y and both results are more than the 255 registers of a thread. ptxas then reads
+# some back from memory, and ends groups of products early (C7514, C7517).
+WIDE_SPILLS = 128
+
+
+@pytest.mark.parametrize("dims", [(64, 64), (80, 48), (20, 44), (128, 64), (128, 128)])
+def test_every_stage_compiles(dims):
+    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
+    pytest.importorskip("cuda.core", reason="needs the extra cuda")
+    from splat_numba.runtime.cuda.build import build
+
+    plan = gradient_plan(problem("kernel", head_dim=dims[0], value_dim=dims[1]), GPU.multiprocessors)
+    for stage in (getattr(plan, name) for name in STAGES):
+        report = build(KernelSource.of(stage.name, stage.render()), stage.entry, current()).report
+        wide = "gradients" in stage.name and sum(dims) > 128
+        assert report.spill_bytes <= (WIDE_SPILLS if wide else 0), (stage.name, report.log)
+        assert wide or report.warnings == (), stage.name
+        assert report.shared_bytes <= GPU.shared_bytes
+        assert report.registers * stage.entry.threads * stage.entry.blocks <= GPU.registers
