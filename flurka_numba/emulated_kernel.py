@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from flurka_numba.executor import Executor
 from flurka_numba.gpu_call import check_supported
-from flurka_numba.gpu_forward import MAPPED, stage_maps, stage_numbers
 from flurka_numba.gpu_kernel import refuse_gradients
 from flurka_numba.gpu_plan import ForwardPlan, forward_plan
+from flurka_numba.gpu_stages import MAPPED, stage_maps, stage_numbers
 from flurka_numba.operands import Operands, export_out, import_call
 from flurka_numba.problem import Call
 from splat_numba.emulator.memory import GlobalMemory

@@ -124,7 +124,7 @@ def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor
         raise BackendError(
             f"backend wanted as one of {', '.join(BACKENDS)}, got {backend!r}. Leave it out to choose for you."
         )
-    if backend == "emulate" or (backend == "cuda" and current().emulate and not on_gpu(q)):
+    if backend == "emulate" or (backend == "cuda" and not on_gpu(q) and current().emulate):
         if target not in (None, "sm_90a"):
             _refuse_target(backend, target)
         from splat_numba.emulated_kernel import EMULATED

@@ -87,13 +87,13 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
     ready, places = _look_up(recipe, q, k, v, kv_lengths, out, framework)
     if out is None:
         result = framework.empty(ready.out_shape, ready.problem.dtype, q)
-        target = framework.key(result)[0]
+        target = framework.place(result)
     else:
         result, target = out, places[3]
     lse, lse_place = None, 0
     if return_lse or ready.needs_lse:
         lse = framework.empty(ready.lse_shape, "float32", q)
-        lse_place = framework.key(lse)[0]
+        lse_place = framework.place(lse)
     stream = framework.stream((q, k, v), ready.device.ordinal)
     lengths, keep = (0, None) if kv_lengths is None else _place_lengths(kv_lengths, ready, framework, q, stream)
     scratch = ready.prepared.run(places[0], places[1], places[2], target, lse_place, lengths, stream, framework, q)
@@ -111,7 +111,7 @@ def _look_up(
     if identity is None or [framework_of(one) is framework for one in given].count(False):
         ready, arrays = _make_ready(recipe, q, k, v, kv_lengths, out, framework)
         return ready, [array.pointer for array in arrays.values()]
-    places, kinds = zip(*map(framework.key, given), strict=True)
+    places, kinds = framework.keys(given)
     key = (framework, *map(id, identity), recipe.layout, recipe.scale, kv_lengths is None, kinds)
     with _lock:
         found = _ready.get(key)
@@ -125,7 +125,7 @@ def _look_up(
                 _ready.popitem(last=False)
     elif out is not None and not found.apart(*places):
         _describe_all(q, k, v, out, framework)  # ranges meet, but perhaps no element does: the full check decides
-    return found, list(places)
+    return found, places
 
 
 def _describe_all(q: Any, k: Any, v: Any, out: Any, framework: Framework) -> dict[str, GpuArray]:

@@ -42,8 +42,11 @@ class Framework(Protocol):
     def describe(self, name: str, array: Any) -> GpuArray:
         """Address, shape and strides. Raises ArgumentError for an array that may not be read this way."""
 
-    def key(self, array: Any) -> tuple[int, Hashable]:
-        """(address, everything else that describe() depends on), as fast as may be."""
+    def place(self, array: Any) -> int:
+        """Its address, as fast as may be."""
+
+    def keys(self, arrays: Sequence[Any]) -> tuple[list[int], tuple[Hashable, ...]]:
+        """Their addresses, and everything else that describe() depends on, likewise."""
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         """A fresh contiguous array on the device of ``like``."""
@@ -151,15 +154,20 @@ class _Torch:
         dtype = str(array.dtype).removeprefix("torch.")
         return GpuArray(array.data_ptr(), tuple(array.shape), strides, dtype, array.device.index, "torch")
 
-    def key(self, array: Any) -> tuple[int, Hashable]:
-        return array.data_ptr(), (array.shape, array.stride(), array.dtype, array.device, array.requires_grad)
+    def place(self, array: Any) -> int:
+        return int(array.data_ptr())
+
+    def keys(self, arrays: Sequence[Any]) -> tuple[list[int], tuple[Hashable, ...]]:
+        kinds = [(one.shape, one.stride(), one.dtype, one.device, one.requires_grad) for one in arrays]
+        return [one.data_ptr() for one in arrays], tuple(kinds)
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         torch = sys.modules["torch"]
         return torch.empty(shape, dtype=getattr(torch, dtype), device=like.device)
 
     def stream(self, arrays: Sequence[Any], ordinal: int) -> int:
-        return int(sys.modules["torch"].cuda.current_stream(ordinal).cuda_stream)
+        # As Triton asks: torch.cuda.current_stream makes an object for it, which takes longer than a launch.
+        return int(sys.modules["torch"]._C._cuda_getCurrentRawStream(ordinal))  # noqa: SLF001
 
     def finish(self, stream: int) -> None:
         pass
@@ -184,9 +192,14 @@ class _Interface:
     def ordinal(self, array: Any, pointer: int) -> int:
         return device_of_pointer(pointer)
 
-    def key(self, array: Any) -> tuple[int, Hashable]:
-        found = self.describe("array", array)
-        return found.pointer, (found.shape, found.strides, found.dtype, found.device, found.read_only)
+    def place(self, array: Any) -> int:
+        return int(array.__cuda_array_interface__["data"][0])
+
+    def keys(self, arrays: Sequence[Any]) -> tuple[list[int], tuple[Hashable, ...]]:
+        found = [self.describe("array", one) for one in arrays]
+        return [one.pointer for one in found], tuple(
+            [(one.shape, one.strides, one.dtype, one.device, one.read_only) for one in found]
+        )
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         from numba import cuda
@@ -211,8 +224,12 @@ class _CuPy(_Interface):
     def ordinal(self, array: Any, pointer: int) -> int:
         return int(array.device.id)
 
-    def key(self, array: Any) -> tuple[int, Hashable]:
-        return array.data.ptr, (array.shape, array.strides, array.dtype, array.device.id)
+    def place(self, array: Any) -> int:
+        return int(array.data.ptr)
+
+    def keys(self, arrays: Sequence[Any]) -> tuple[list[int], tuple[Hashable, ...]]:
+        kinds = [(one.shape, one.strides, one.dtype, one.device.id) for one in arrays]
+        return [one.data.ptr for one in arrays], tuple(kinds)
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         with like.device:
@@ -233,9 +250,12 @@ class _Jax:
         strides = contiguous_strides(shape, dtype.itemsize)
         return GpuArray(int(array.unsafe_buffer_pointer()), shape, strides, dtype.name, ordinal, "jax")
 
-    def key(self, array: Any) -> tuple[int, Hashable]:
-        found = self.describe("array", array)
-        return found.pointer, (found.shape, found.dtype, found.device)
+    def place(self, array: Any) -> int:
+        return int(array.unsafe_buffer_pointer())
+
+    def keys(self, arrays: Sequence[Any]) -> tuple[list[int], tuple[Hashable, ...]]:
+        found = [self.describe("array", one) for one in arrays]
+        return [one.pointer for one in found], tuple([(one.shape, one.dtype, one.device) for one in found])
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         fresh = sys.modules["jax"].numpy.empty(shape, dtype, device=next(iter(like.devices())))
@@ -255,8 +275,12 @@ class _Ours:
     def describe(self, name: str, array: DeviceArray) -> GpuArray:
         return GpuArray(array.pointer, array.shape, array.strides, array.dtype, array.device.ordinal, "numpy")
 
-    def key(self, array: DeviceArray) -> tuple[int, Hashable]:
-        return array.pointer, (array.shape, array.dtype, array.device.ordinal)
+    def place(self, array: DeviceArray) -> int:
+        return array.pointer
+
+    def keys(self, arrays: Sequence[DeviceArray]) -> tuple[list[int], tuple[Hashable, ...]]:
+        kinds = [(one.shape, one.strides, one.dtype, one.device.ordinal) for one in arrays]
+        return [one.pointer for one in arrays], tuple(kinds)
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: DeviceArray) -> DeviceArray:
         return DeviceArray(like.device, shape, dtype)

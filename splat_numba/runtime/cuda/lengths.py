@@ -31,7 +31,7 @@ def place_device_lengths(
     if found.dtype == "int32" and (found.strides == (4,) or batch <= 1):
         return found.pointer, kv_lengths
     fresh = framework.empty((batch,), "int32", like)
-    place = framework.key(fresh)[0]
+    place = framework.place(fresh)
     with target.current():
         strides = (0, 0, 0, found.strides[0])
         types = ("<i4", "<i8" if found.dtype == "int64" else "<i4")
