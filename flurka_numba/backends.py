@@ -21,7 +21,7 @@ def choose_executor(call: Call) -> Executor:
         raise BackendError(
             f"backend wanted as one of {', '.join(BACKENDS)}, got {backend!r}. Leave it out to choose for you."
         )
-    if backend == "emulate" or (backend == "cuda" and current().emulate and not on_gpu(call.q)):
+    if backend == "emulate" or (backend == "cuda" and not on_gpu(call.q) and current().emulate):
         _check_cuda_target(backend, target)
         from flurka_numba.emulated_kernel import EMULATED
 

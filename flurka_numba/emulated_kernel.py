@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from flurka_numba.executor import Executor
 from flurka_numba.gpu_call import check_supported
-from flurka_numba.gpu_forward import MAPPED, stage_maps, stage_numbers
 from flurka_numba.gpu_plan import ForwardPlan, forward_plan
+from flurka_numba.gpu_stages import MAPPED, stage_maps, stage_numbers
 from flurka_numba.operands import Operands, export_out, import_call
 from flurka_numba.problem import Call
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch
-from splat_numba.runtime.arrays import export_array
+from splat_numba.runtime.arrays import export_array, import_array
 from splat_numba.runtime.cuda.copies import padded, padded_rows
 from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments
 
@@ -58,7 +58,7 @@ def _attend_to_slots(call: Call, operands: Operands, run: EmulatedCall) -> None:
         for bits in (operands.q, run.rows("k_slots"), run.rows("v_slots"))
     )
     found = splat_numba.attention(q, k, v, splat_numba.full(), scale=problem.scale, backend="emulate")
-    operands.out[...] = np.asarray(found).view(np.uint16)
+    operands.out[...] = import_array("out", found).bits
 
 
 class EmulatedCall:

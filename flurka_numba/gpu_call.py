@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from flurka_numba.checks import (
     result_shape,
 )
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.gpu_forward import PreparedForward, Shapes
+from flurka_numba.gpu_forward import PreparedForward
 from flurka_numba.gpu_plan import forward_plan
 from flurka_numba.operands import import_call
 from flurka_numba.problem import Call, Problem
@@ -50,13 +51,20 @@ LARGEST_READY = 256
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A call but for its addresses."""
+    """A call but for its addresses. reach: bytes from each array's address to its first and past its last byte."""
 
     prepared: PreparedForward | None  # None: the result is empty
     problem: Problem
     axes: int
     device: Device
     out_shape: tuple[int, ...]
+    reach: tuple[tuple[int, int], ...]
+
+    def apart(self, addresses: Sequence[int]) -> bool:
+        """Whether the bytes of out, the last of the arrays, and those of the others are in separate ranges."""
+        *ranges, (low, high) = [(place + first, place + last)
+                                for place, (first, last) in zip(addresses, self.reach, strict=True)]  # fmt: skip
+        return all(high <= first or last <= low for first, last in ranges)
 
 
 _ready: OrderedDict[Hashable, Ready] = OrderedDict()
@@ -68,62 +76,71 @@ def attend(call: Call) -> Any:
     if isinstance(call.q, np.ndarray):
         return _attend_numpy(call)
     framework = framework_of(call.q) or known_framework("q", call.q)
-    given = {name: getattr(call, name) for name in (*ARRAYS, "out") if getattr(call, name) is not None}
-    ready, places = _look_up(call, given, framework)
-    places.setdefault("proj_v", places.get("proj_k", 0))
+    given = [call.q, call.k, call.v]
+    given += [one for one in (call.proj_k, call.proj_v, call.out) if one is not None]
+    ready, addresses = _look_up(call, given, framework)
     if call.method == "low_rank":
-        return _attend_to_slots(call, ready, given, places, framework)
-    result = call.out
-    if result is None:
+        return _attend_to_slots(call, ready, given, addresses, framework)
+    q, k, v, *rest = addresses
+    if call.out is None:
         result = framework.empty(ready.out_shape, ready.problem.dtype, call.q)
-        places["out"] = framework.address(result)
-    _run(call, ready, given, places, framework)
+        out = framework.address(result)
+    else:
+        result, out = call.out, rest.pop()
+    proj_k, proj_v = (rest[0], rest[-1]) if rest else (0, 0)
+    _run(call, ready, given, (q, k, v, proj_k, proj_v, out, 0, 0), framework)
     return result
 
 
-def _run(call: Call, ready: Ready, given: Mapping[str, Any], places: dict[str, int], framework: Framework) -> None:
-    """Launch on the stream that the arrays belong to."""
+def _run(call: Call, ready: Ready, given: Sequence[Any], places: tuple[int, ...], framework: Framework) -> None:
+    """Launch on the stream that the arrays belong to. places: addresses of OPERANDS."""
     if ready.prepared is None:
         return
-    stream = framework.stream([array for name, array in given.items() if name != "out"], ready.device.ordinal)
-    places["kv_lengths"], keep = place_lengths(call, ready.problem, ready.device, framework, stream)
-    scratch = ready.prepared.run(places, stream, framework, call.q)
+    stream = framework.stream(given, ready.device.ordinal)
+    lengths, keep = place_lengths(call, ready.problem, ready.device, framework, stream)
+    scratch = ready.prepared.run(places, lengths, stream, framework, call.q)
     framework.finish(stream)
     del scratch, keep
 
 
 def _attend_to_slots(
-    call: Call, ready: Ready, given: Mapping[str, Any], places: dict[str, int], framework: Framework
+    call: Call, ready: Ready, given: Sequence[Any], addresses: Sequence[int], framework: Framework
 ) -> Any:
     """Low-rank attention: the slots are made as keys and values, to which every query attends."""
-    import splat_numba
-
-    problem = ready.problem
-    k, v = _make_slots(call, ready, given, places, framework)
-    return splat_numba.attention(call.q, k, v, splat_numba.full(), scale=problem.scale, backend="cuda", out=call.out)
+    slots = _make_slots(call, ready, given, addresses, framework)
+    attention, mask = _dense_attention()
+    return attention(call.q, *slots, mask, scale=ready.problem.scale, backend="cuda", out=call.out)
 
 
-def make_slots(call: Call, framework: Framework) -> tuple[Any, Any]:
+def make_slots(call: Call, framework: Framework) -> list[Any]:
     """E k and F v of a FLuRKA call, with q's leading axes."""
     call = replace(call, method="low_rank", feature_map=None, omega=None, eps=None, out=None)
-    given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
-    ready, places = _look_up(call, given, framework)
-    places.setdefault("proj_v", places.get("proj_k", 0))
-    return _make_slots(call, ready, given, places, framework)
+    given = [one for one in (call.q, call.k, call.v, call.proj_k, call.proj_v) if one is not None]
+    ready, addresses = _look_up(call, given, framework)
+    return _make_slots(call, ready, given, addresses, framework)
 
 
 def _make_slots(
-    call: Call, ready: Ready, given: Mapping[str, Any], places: dict[str, int], framework: Framework
-) -> tuple[Any, Any]:
-    problem, slots = ready.problem, {}
-    dims = {"k_slots": problem.head_dim, "v_slots": problem.value_dim}
-    for name, dim in dims.items():
+    call: Call, ready: Ready, given: Sequence[Any], addresses: Sequence[int], framework: Framework
+) -> list[Any]:
+    problem, slots, places = ready.problem, [], []
+    for dim in (problem.head_dim, problem.value_dim):
         shape = (problem.batch, problem.heads, problem.rank, padded(dim))[4 - ready.axes :]
-        slots[name] = framework.empty(shape, problem.dtype, call.q)
-        places[name] = framework.address(slots[name])
-    _run(call, ready, given, places, framework)
-    k, v = (narrower(slots[name], dim) for name, dim in dims.items())
-    return k, v
+        array = framework.empty(shape, problem.dtype, call.q)
+        places.append(framework.address(array))
+        slots.append(narrower(array, dim))
+    _, k, v, proj_k, *rest = addresses
+    proj_v = proj_k if call.proj_v is None else rest[0]
+    _run(call, ready, given, (0, k, v, proj_k, proj_v, 0, *places), framework)
+    return slots
+
+
+@cache
+def _dense_attention() -> tuple[Callable[..., Any], Any]:
+    """splat_numba's attention, and one mask for all calls: by its identity a repeated call is found."""
+    import splat_numba
+
+    return splat_numba.attention, splat_numba.full()
 
 
 def narrower(array: Any, dim: int) -> Any:
@@ -143,42 +160,42 @@ def check_supported(problem: Problem) -> None:
         )
 
 
-def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[Ready, dict[str, int]]:
-    """The call made ready, now or earlier, and the addresses of its arrays."""
-    if call.out is not None or any(framework_of(one) is not framework for one in given.values()):
+def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
+    """The call made ready, now or earlier, and the addresses of its arrays in their order."""
+    if call.omega is not None or [framework_of(one) is framework for one in given].count(False):
         ready, arrays = _make_ready(call, framework)
-        return ready, {name: array.pointer for name, array in arrays.items()}
-    places, kinds = framework.keys(list(given.values()))
-    phi = call.feature_map if isinstance(call.feature_map, str | FeatureMap | None) else id(call.feature_map)
-    key = (call.method, phi, call.eps, call.scale, call.kv_lengths is None, framework, tuple(given), kinds)
-    with _lock:
-        found = _ready.get(key)
-        if found is not None:
-            _ready.move_to_end(key)
-    if found is None or call.omega is not None:
+        return ready, [array.pointer for array in arrays.values()]
+    addresses, kinds = framework.keys(given)
+    key = (call.method, call.feature_map, call.eps, call.scale, call.kv_lengths is None, call.out is None, framework,
+           kinds)  # fmt: skip
+    try:
+        with _lock:
+            found = _ready.get(key)
+            if found is not None:
+                _ready.move_to_end(key)
+    except TypeError:  # an option of a wrong type, which the checks name
+        found = None
+    if found is None:
         found, _ = _make_ready(call, framework)
         with _lock:
             _ready[key] = found
             if len(_ready) > LARGEST_READY:
                 _ready.popitem(last=False)
-    return found, dict(zip(given, places, strict=True))
+    elif call.out is not None and not found.apart(addresses):
+        _check_out(call, found.problem, framework)  # ranges meet, but perhaps no element does: the full check decides
+    return found, addresses
 
 
 def check_arguments(call: Call, framework: Framework) -> tuple[Problem, dict[str, GpuArray]]:
-    """The problem of a call, and its arrays described. Raises ArgumentError, ArgumentTypeError, BackendError."""
-    given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
-    arrays = {name: describe_operand(name, one, framework) for name, one in given.items()}
-    check_same_device(arrays)
+    """The problem of a call and its arrays, out too. Raises ArgumentError, ArgumentTypeError, BackendError."""
+    arrays = _describe_inputs(call, framework)
     shapes: dict[str, Described] = dict(arrays)
     if call.omega is not None:
         shapes["omega"] = _Omega(tuple(np.shape(call.omega)))
     problem = check_call(call, shapes)
+    check_supported(problem)
     if call.out is not None:
-        out = describe("out", call.out, framework)
-        check_same_device({"q": arrays["q"], "out": out})
-        check_fits("out", out, result_shape(arrays["q"], problem), problem.dtype)
-        check_gpu_out(out, arrays)
-        arrays["out"] = out
+        arrays["out"] = _check_out(call, problem, framework)
     if call.kv_lengths is not None:
         _check_lengths(call, problem, len(arrays["q"].shape), framework)
     return problem, arrays
@@ -187,7 +204,6 @@ def check_arguments(call: Call, framework: Framework) -> tuple[Problem, dict[str
 def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuArray]]:
     """Check everything, plan, compile, and decide all that addresses do not change."""
     problem, arrays = check_arguments(call, framework)
-    check_supported(problem)
     axes, target = len(arrays["q"].shape), device(arrays["q"].device)
     out_shape = result_shape(arrays["q"], problem)
     fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, target.ordinal, "")
@@ -195,8 +211,37 @@ def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuA
     prepared = None
     if problem.batch * problem.heads * problem.seq_q:
         plan = forward_plan(problem, target.multiprocessors)
-        prepared = PreparedForward(plan, Shapes(_layouts(problem, {**arrays, "out": out})), target, current())
-    return Ready(prepared, problem, axes, target, out_shape), arrays
+        prepared = PreparedForward(plan, _layouts(problem, {**arrays, "out": out}), target, current())
+    reach = tuple(_reach(array) for array in arrays.values())
+    return Ready(prepared, problem, axes, target, out_shape, reach), arrays
+
+
+def _describe_inputs(call: Call, framework: Framework) -> dict[str, GpuArray]:
+    """The arrays of a call but for out, checked one by one."""
+    given = {name: getattr(call, name) for name in ARRAYS}
+    arrays = {
+        name: describe_operand(name, one, framework)
+        for name, one in given.items()
+        if one is not None or name in ("q", "k", "v")
+    }
+    check_same_device(arrays)
+    return arrays
+
+
+def _check_out(call: Call, problem: Problem, framework: Framework) -> GpuArray:
+    """The caller's out. Raises ArgumentError, ArgumentTypeError, BackendError if the result cannot be written there."""
+    arrays, out = _describe_inputs(call, framework), describe("out", call.out, framework)
+    check_same_device({"q": arrays["q"], "out": out})
+    check_fits("out", out, result_shape(arrays["q"], problem), problem.dtype)
+    check_gpu_out(out, arrays)
+    return out
+
+
+def _reach(array: GpuArray) -> tuple[int, int]:
+    if 0 in array.shape:
+        return 0, 0
+    steps = [step * (size - 1) for step, size in zip(array.strides, array.shape, strict=True)]
+    return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +279,7 @@ def _check_lengths(call: Call, problem: Problem, axes: int, framework: Framework
 
 
 def place_lengths(call: Call, problem: Problem, target: Device, framework: Framework, stream: int) -> tuple[int, Any]:
-    """The address of the key lengths on the device, and what keeps them there."""
+    """The address of the key lengths on the device, 0 for none, and what keeps them there."""
     if call.kv_lengths is None:
         return 0, None
     axes = len(call.q.shape)

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from flurka_numba.checks import ARRAYS, check_fits
-from flurka_numba.gpu_call import check_arguments, check_supported, make_slots, place_lengths
-from flurka_numba.gpu_forward import machine_code
+from flurka_numba.gpu_call import check_arguments, make_slots, place_lengths
 from flurka_numba.gpu_gradients import attend_with_gradients, check_gradients, in_order
 from flurka_numba.gpu_plan import Stage
+from flurka_numba.gpu_stages import stage_cubin
 from flurka_numba.problem import Call, Problem
 from splat_numba.errors import BackendError
 from splat_numba.runtime.cuda.arrays import Framework, describe, describe_operand, framework_of, known_framework
@@ -33,7 +33,6 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
         )
     framework = framework_of(call.q) or known_framework("q", call.q)
     problem, _ = check_arguments(call, framework)
-    check_supported(problem)
     check_gradients(problem)
     given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
     axes = {name: len(array.shape) for name, array in given.items()}
@@ -62,7 +61,7 @@ def _without_leading(array: Any, axes: int) -> Any:
 @lru_cache(maxsize=256)
 def _function(name: str, text: str, entry: Any, ordinal: int, settings: Settings) -> int:
     """A stage's handle on one device, whose context must be current."""
-    cubin = machine_code(name, text, entry, settings)
+    cubin = stage_cubin(name, text, entry, settings)
     return load(cubin.code, cubin.report.symbol, ordinal, entry.shared_bytes)
 
 

@@ -69,9 +69,12 @@ class Problem:
         return "plain" if inside else "plus_eps"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Call:
-    """The arguments of one call, untouched; what a method has not is None. eq=False: arrays have no single truth."""
+    """The arguments of one call, untouched; what a method has not is None. eq=False: arrays have no single truth.
+
+    Nobody changes it; that it is not frozen saves each call a microsecond.
+    """
 
     method: str
     q: Any

@@ -26,25 +26,31 @@ def structure_of(parameters: tuple[tuple[str, str], ...]) -> type[ctypes.Structu
 
 
 class Launch:
-    """A kernel with its grid and its parameters. Set fields of ``parameters`` and run(), holding ``lock``."""
+    """A kernel with its grid and its parameters. Set fields of ``parameters`` and run(), holding ``lock``.
 
-    def __init__(self, function: int, entry: Entry, grid: int, values: Mapping[str, Any]) -> None:
+    elsewhere: where the driver finds some parameters instead, by name, so that launches can share them; whoever gives
+    these addresses of host memory keeps it, and locks it.
+    """
+
+    def __init__(
+        self, function: int, entry: Entry, grid: int, values: Mapping[str, Any],
+        elsewhere: Mapping[str, int] | None = None,
+    ) -> None:  # fmt: skip
         structure = structure_of(entry.parameters)
         self.parameters: Any = structure(**values)
         self.lock = threading.Lock()
         self.grid = grid
         start = ctypes.addressof(self.parameters)
-        offsets = [getattr(structure, name).offset for name, _ in entry.parameters]
-        self._places = (ctypes.c_void_p * len(offsets))(*(start + offset for offset in offsets))
+        places = {name: start + getattr(structure, name).offset for name, _ in entry.parameters}
+        places |= {name: place for name, place in (elsewhere or {}).items() if name in places}
+        self._places = (ctypes.c_void_p * len(places))(*places.values())
+        self._shape = (function, grid, 1, 1, entry.threads, 1, 1, entry.shared_bytes)
         self._address = ctypes.addressof(self._places)
-        self._function, self._threads, self._shared = function, entry.threads, entry.shared_bytes
         self._launch = driver().cuLaunchKernel
 
     def run(self, stream: int) -> None:
         """Launch; the driver copies the parameters before it returns."""
-        status = self._launch(
-            self._function, self.grid, 1, 1, self._threads, 1, 1, self._shared, stream, self._address, 0
-        )
+        status = self._launch(*self._shape, stream, self._address, 0)
         if status[0]:
             refuse("cuLaunchKernel", status[0])
 

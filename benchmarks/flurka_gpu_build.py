@@ -1,0 +1,75 @@
+"""Our kernels for a list of problems, compiled by several processes beforehand: the benchmark finds them on disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterable
+
+from flurka_gpu_workload import Size
+
+import splat_numba
+from flurka_numba.feature_maps import resolve
+from flurka_numba.gpu_plan import forward_plan
+from flurka_numba.problem import Problem
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.attention import attention_entry
+from splat_numba.gpu_kernel import passes_of, render
+from splat_numba.runtime.cuda.build import build
+from splat_numba.runtime.source import KernelSource
+from splat_numba.settings import current
+
+METHODS = ("flurka", "kernel", "low_rank")
+Job = tuple[str, str, Entry]  # name and text of a kernel, and how it is called
+
+
+def compile_all(sizes: Iterable[Size], multiprocessors: int, processes: int) -> str:
+    """Compile what is not on disk yet; says how much, and how long that took."""
+    begin = time.perf_counter()
+    jobs = {job[1]: job for size in sizes for job in _jobs(size, multiprocessors)}
+    with multiprocessing.get_context("spawn").Pool(min(processes, len(jobs) or 1)) as pool:
+        cached = pool.map(_compile, jobs.values(), chunksize=1)
+    seconds = time.perf_counter() - begin
+    return f"{len(jobs)} kernels, {sum(cached)} found on disk, ready in {seconds:.1f} s by {processes} processes."
+
+
+def _jobs(size: Size, multiprocessors: int) -> list[Job]:
+    plans = [forward_plan(problem_of(size, method), multiprocessors) for method in METHODS]
+    if size.seq > size.rank:  # the layer's, in order (b): kernel attention of the slots
+        plans.append(forward_plan(problem_of(size, "kernel", size.rank), multiprocessors))
+    jobs = [(stage.name, stage.render(), stage.entry) for plan in plans for stage in plan.stages]
+    dense = splat_numba.plan(
+        splat_numba.full(), seq_q=size.seq, seq_kv=size.rank, head_dim=size.dim, heads_q=size.heads, batch=size.batch,
+        dtype="bfloat16", backend="cuda",
+    )  # fmt: skip
+    sources = [(render(one.traits), attention_entry(one.traits)) for one in passes_of(dense)]
+    return jobs + [(source.name, source.text, entry) for source, entry in sources]
+
+
+def problem_of(size: Size, method: str, seq_kv: int | None = None) -> Problem:
+    """The problem as flurka_numba sees it."""
+    feature_map, eps = (None, 0.0) if method == "low_rank" else resolve(size.feature_map, None)
+    return Problem(
+        method=method,
+        batch=size.batch,
+        heads=size.heads,
+        seq_q=size.seq,
+        seq_kv=seq_kv or size.seq,
+        rank=0 if method == "kernel" else size.rank,
+        head_dim=size.dim,
+        value_dim=size.dim,
+        features=0 if method == "low_rank" else size.dim,
+        dtype="bfloat16",
+        feature_map=feature_map,
+        eps=eps,
+        per_head_proj=False,
+        shared_proj=False,
+        ragged=False,
+        scale=size.dim**-0.5 if method == "low_rank" else 1.0,
+    )
+
+
+def _compile(job: Job) -> bool:
+    """Whether the machine code was on disk."""
+    name, text, entry = job
+    return build(KernelSource.of(name, text), entry, current()).cached
