@@ -5,7 +5,7 @@
 Batch 1, heads 8, head_dim 64, float32, feature map elu, all cores. Every round visits each contender of each size, so
 that a slow spell of the machine hits all of them, waits until the last one's idle threads have stopped spinning, calls
 it once untimed and then three times; medians over all are reported, and ratios of medians of one run. First calls,
-which compile, are not timed. `--backend cuda` runs benchmarks/flurka_gpu.py instead.
+which compile, are not timed. `--backend cuda` runs benchmarks/flurka_gpu.py instead, with the other arguments.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,12 +168,12 @@ def main() -> None:
     parser.add_argument("--seqs", type=int, nargs="+", default=SEQS)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=RESULTS)
-    args = parser.parse_args()
+    args, others = parser.parse_known_args()
     if args.backend == "cuda":
-        import flurka_gpu
-
-        flurka_gpu.main(args.output)
-        return
+        script = Path(__file__).with_name("flurka_gpu.py")
+        raise SystemExit(subprocess.run([sys.executable, script, *others], check=False).returncode)
+    if others:
+        parser.error(f"unknown arguments: {' '.join(others)}")
     load = os.getloadavg()[0]
     found = {
         "hardware": hardware(),

@@ -13,11 +13,11 @@ from flurka_numba.emulated_kernel import MULTIPROCESSORS, EmulatedCall
 from flurka_numba.gpu_call import check_supported
 from flurka_numba.gpu_gradients import attend_with_gradients, check_gradients, in_order
 from flurka_numba.gpu_plan import Stage, forward_plan
-from flurka_numba.operands import Operands, export_out, import_call, import_dout
+from flurka_numba.operands import Operands, export_out, import_call, import_dout, widen
 from flurka_numba.problem import Call
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch
-from splat_numba.runtime.arrays import export_array
+from splat_numba.runtime.arrays import export_array, narrow
 from splat_numba.runtime.cuda.copies import padded
 
 Bits = NDArray[np.uint16]
@@ -28,30 +28,31 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     operands = import_call(call)
     check_supported(operands.problem)
     check_gradients(operands.problem)
-    runner = EmulatedRunner(call, operands)
+    runner = EmulatedRunner(operands)
     given = {"q": operands.q, "k": operands.k, "v": operands.v}
     for name, proj in (("proj_k", operands.proj_k), ("proj_v", operands.proj_v)):
         if proj is not None:
             given[name] = proj[None]
-    arrays = {name: runner.numbers(bits) for name, bits in given.items()}
-    found, pull = attend_with_gradients(operands.problem, arrays, runner.lengths, runner, frozen)
-    operands.out[...] = np.asarray(found).view(np.uint16)
-    axes = {name: np.ndim(getattr(call, name)) for name in arrays}
+    found, pull = attend_with_gradients(operands.problem, given, runner.lengths, runner, frozen)
+    operands.out[...] = found
+    axes = {name: np.ndim(getattr(call, name)) for name in given}
 
     def vjp(dout: Any) -> tuple[Any, ...]:
-        gradients = pull(runner.numbers(import_dout(call, operands, dout)))
-        return in_order({name: np.array(one) for name, one in gradients.items()}, axes)
+        gradients = in_order(pull(import_dout(call, operands, dout)), axes)
+        return tuple(
+            None if one is None else export_array(np.array(one), operands.problem.dtype, call.q) for one in gradients
+        )
 
     return export_out(call, operands), vjp
 
 
 class EmulatedRunner:
-    """Arrays are numbers of the problem's dtype; those that rows() and words() gave are memory of the emulated GPU."""
+    """Arrays are 16-bit words; those that rows() and words() gave are memory of the emulated GPU."""
 
     multiprocessors = MULTIPROCESSORS
 
-    def __init__(self, call: Call, operands: Operands) -> None:
-        self._call, self._operands = call, operands
+    def __init__(self, operands: Operands) -> None:
+        self._operands = operands
         self._memory = GlobalMemory()
         self._places: dict[int, tuple[Any, int]] = {}  # of an array's id, which stays its own while it is held here
         lengths = operands.kv_lengths.astype(np.int32)
@@ -59,17 +60,13 @@ class EmulatedRunner:
         self._memory.read(place, lengths.nbytes)[...] = lengths.view(np.uint8)
         self.lengths = place
 
-    def numbers(self, bits: Bits) -> Any:
-        """16-bit words as numbers of the caller's dtype."""
-        return export_array(np.ascontiguousarray(bits), self._operands.problem.dtype, self._call.q)
-
     def rows(self, shape: tuple[int, int, int, int]) -> Any:
         """A fresh array, NaN, with rows padded to 16 bytes."""
         whole = (*shape[:3], padded(shape[3]))
         nbytes = 2 * int(np.prod(whole))
         place = self._memory.allocate(max(nbytes, 1))
         bits = self._memory.read(place, nbytes).view(np.uint16).reshape(whole)
-        array = export_array(bits, self._operands.problem.dtype, self._call.q)[..., : shape[3]]
+        array = bits[..., : shape[3]]
         self._places[id(array)] = (array, place)
         return array
 
@@ -108,8 +105,14 @@ class EmulatedRunner:
         problem = replace(self._operands.problem, method="low_rank")
         run = EmulatedCall(self._operands, forward_plan(problem, MULTIPROCESSORS))
         run.stages()
-        return self.numbers(run.rows("k_slots")), self.numbers(run.rows("v_slots"))
+        return run.rows("k_slots"), run.rows("v_slots")
 
-    def product(self, a: Any, b: Any) -> Any:
+    def product(self, a: Bits, b: Bits) -> Bits:
         """In float32, as tensor cores accumulate."""
-        return (np.asarray(a, np.float32) @ np.asarray(b, np.float32)).astype(self._call.q.dtype)
+        dtype = self._operands.problem.dtype
+        return narrow(widen(a, dtype) @ widen(b, dtype), dtype)
+
+    def sum(self, a: Bits, b: Bits) -> Bits:
+        """Of numbers, rounded."""
+        dtype = self._operands.problem.dtype
+        return narrow(widen(a, dtype) + widen(b, dtype), dtype)

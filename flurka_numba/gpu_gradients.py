@@ -42,6 +42,9 @@ class Runner(Protocol):
     def product(self, a: Any, b: Any) -> Any:
         """a @ b, rounded once to the problem's dtype."""
 
+    def sum(self, a: Any, b: Any) -> Any:
+        """a + b, likewise."""
+
 
 def check_gradients(problem: Problem) -> None:
     """Raise BackendError for what has no gradients on GPUs in this version."""
@@ -138,7 +141,7 @@ def _through_projections(
             wanted[name] = _unfold(folded, tokens.shape, problem.per_head_proj)
         if proj not in frozen:
             gradient = runner.product(slots, fold(tokens).swapaxes(-1, -2))
-            wanted[proj] = wanted[proj] + gradient if proj in wanted else gradient
+            wanted[proj] = runner.sum(wanted[proj], gradient) if proj in wanted else gradient
     return wanted
 
 
