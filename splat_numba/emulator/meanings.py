@@ -188,6 +188,7 @@ def _numbers(given: Functions) -> None:
     given["log2"] = quiet(np.log2)
     given["reciprocal"] = quiet(np.reciprocal)
     given["square_root"] = quiet(np.sqrt)
+    given["sine_cosine"] = quiet(lambda x: tuple(f(np.float64(x)).astype(np.float32) for f in (np.sin, np.cos)))
     given["maximum"] = quiet(np.fmax)
     given["select"] = lambda first, second, when: np.where(np.asarray(when) != 0, first, second)
     given["select_real"] = given["select"]
@@ -225,15 +226,16 @@ def _accesses(given: Functions, block: Block) -> None:
     def load_reals(address: Any) -> Any:
         return tuple(one.view(np.float32) for one in load(address, 4))
 
-    def load_when(address: Any, when: Any) -> Any:
+    def load_when(address: Any, when: Any, words: int = 4) -> Any:
         chosen = lanes(when, np.uint32) != 0
-        found = np.zeros((LANES, 4), np.uint32)
+        found = np.zeros((LANES, words), np.uint32)
         if chosen.any():
-            found[chosen] = block.memory.gather(lanes(address, np.uint64)[chosen], 16).view(np.uint32)
-        return tuple(found[:, i].copy() for i in range(4))
+            found[chosen] = block.memory.gather(lanes(address, np.uint64)[chosen], 4 * words).view(np.uint32)
+        return tuple(found[:, i].copy() for i in range(words))
 
     given["load_reals4"] = load_reals
     given["load_words4_when"] = load_when
+    given["load_real_when"] = lambda address, when: load_when(address, when, 1)[0].view(np.float32)
 
     def store(addresses: Any, values: tuple[Any, ...], when: Any, dtype: Any = np.uint32) -> None:
         data = np.stack([lanes(value, dtype).view(np.uint32) for value in values], axis=-1)
