@@ -21,10 +21,12 @@ from flurka_numba.checks import (
 )
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.gpu_forward import PreparedForward, Shapes
-from flurka_numba.gpu_plan import forward_plan
+from flurka_numba.gpu_plan import apply_traits, forward_plan
 from flurka_numba.operands import import_call
 from flurka_numba.problem import Call, Problem
+from flurka_numba.targets.sm90.shape import LARGEST_PRODUCT, LARGEST_THREAD
 from splat_numba.errors import ArgumentTypeError, BackendError
+from splat_numba.gen.targets.sm90.shape import SHARED_BYTES
 from splat_numba.runtime.arrays import export_array, on_gpu
 from splat_numba.runtime.cuda.arrays import (
     Framework,
@@ -119,10 +121,13 @@ def narrower(array: Any, dim: int) -> Any:
 def check_supported(problem: Problem) -> None:
     """Raise BackendError, ArgumentTypeError for what the GPU's texts have not."""
     check_operand_dtype("q", problem.dtype)
-    if problem.method != "low_rank" and not isinstance(problem.feature_map, FeatureMap):
+    if problem.method != "low_rank" and not apply_traits(problem).fits:
         raise BackendError(
-            f"feature_map {problem.feature_map!r} is not on GPUs in this version, which have 'elu', 'relu' and "
-            "FeatureMaps of your own. Choose one of them, or give backend='cpu' with arrays there."
+            f"feature_map {problem.feature_map!r} wanted with features that fit a multiprocessor of a GPU, got "
+            f"{problem.features} features, head_dim {problem.head_dim} and value_dim {problem.value_dim}: their state "
+            f"and omega take {apply_traits(problem).shared_bytes >> 10} of {SHARED_BYTES >> 10} KiB of shared memory "
+            f"and about {apply_traits(problem).registers} of {LARGEST_THREAD} registers. Give omega fewer rows, at "
+            f"most {LARGEST_PRODUCT}, or backend='cpu' with arrays there."
         )
 
 

@@ -33,6 +33,7 @@ from splat_numba.settings import Settings
 
 MAPPED = ("k", "v", "proj_k", "proj_v")  # what stage 1 fetches by tensor maps, in their order
 STRIDED = ("q", "k", "v", "out")  # what stages read and write by address
+BETWEEN = ("parts", "tops", "states", "shares")  # what stages leave for later ones
 LARGEST_COUNTERS = 64  # streams that a call remembers counters for
 
 _serial = count()
@@ -141,8 +142,8 @@ class PreparedForward:
         plan, capturing = self.plan, is_capturing(stream)
         if capturing:
             _captured.add(self)
-        for name, nbytes in (("parts", plan.parts), ("states", plan.states), ("shares", plan.shares)):
-            places[name] = self._words(nbytes, framework, like, scratch)
+        for name in BETWEEN:
+            places[name] = self._words(getattr(plan, name), framework, like, scratch)
         places["counters"] = self._counters_for(stream, fresh=capturing)
         if plan.proj_rows:
             steps = tuple(layouts[name].strides for name in MAPPED)

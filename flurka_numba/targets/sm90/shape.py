@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, spans
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN, SPAN_BYTES, spans
 
 STEP = 64  # tokens of one step of the compression
 CHUNK = 32  # adjacent numbers of a row that four lanes hold, 16 bytes each
@@ -19,6 +19,7 @@ STATE_THREADS = 256
 STATE_NUMBERS = STATE_THREADS * (16 + 4)  # of a block's share of a state: each thread's products and sums of features
 SUM_ROWS = 8  # copies of the sum of features behind the state's values: every lane then has the denominator
 LARGEST_PRODUCT = 256  # columns
+LARGEST_THREAD = 232  # registers that the texts' own numbers may take of a thread's 255
 STAGE_BYTES = 200 << 10  # shared memory for the tiles of the compression
 
 
@@ -69,6 +70,30 @@ class CompressTraits:
 
 
 @dataclass(frozen=True, slots=True)
+class RandomFeatures:
+    """A feature map by products with omega. name: "favor" or "rfa"; rows: of omega; eps: added to each of favor's."""
+
+    name: str
+    rows: int
+    eps: float
+
+    @property
+    def part(self) -> int:
+        """Places of one part of the features: as many as rows, and then up to what a product takes at once."""
+        return -(-self.rows // 16) * 16
+
+    @property
+    def places(self) -> int:
+        """Of all features: rfa has sines, then cosines."""
+        return self.part * (2 if self.name == "rfa" else 1)
+
+
+def feature_places(feature_map: FeatureMap | RandomFeatures, head_dim: int) -> int:
+    """Places of a token's features."""
+    return feature_map.places if isinstance(feature_map, RandomFeatures) else head_dim
+
+
+@dataclass(frozen=True, slots=True)
 class StateTraits:
     """parts: the compression whose slots are read, which come in ``splits`` parts; None: slots are tokens of k and v
     themselves. ragged: tokens beyond the key lengths are left out.
@@ -77,20 +102,43 @@ class StateTraits:
     head_dim: int
     value_dim: int
     dtype: str
-    feature_map: FeatureMap
+    feature_map: FeatureMap | RandomFeatures
     parts: CompressTraits | None
     splits: int
     ragged: bool
 
     @property
+    def features(self) -> int:
+        """Places of a slot's features."""
+        return feature_places(self.feature_map, self.head_dim)
+
+    @property
     def blocks(self) -> tuple[int, int]:
         """Blocks of features and of values that make up a head's state."""
-        return spans(self.head_dim), spans(self.value_dim)
+        return spans(self.features), spans(self.value_dim)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a slot, and of a row of omega, where random features are made: 4 numbers more than the spans have, so
+        that 8 lanes that read 16 bytes of a row each meet in no bank.
+        """
+        return 4 * (SPAN * spans(self.head_dim) + 4)
+
+    @property
+    def tile_bytes(self) -> int:
+        """Features and values of some slots in float32."""
+        return 2 * SLOTS * STATE_SIDE * 4
 
     @property
     def shared_bytes(self) -> int:
-        """Features and values of some slots in float32, then a word."""
-        return 2 * SLOTS * STATE_SIDE * 4 + 16 + ALIGNMENT
+        """The tiles; for random features the slots themselves and rows of omega; then a word."""
+        rows = SLOTS + STATE_SIDE if isinstance(self.feature_map, RandomFeatures) else 0
+        return self.tile_bytes + rows * self.row_bytes + 16 + ALIGNMENT
+
+    @property
+    def resident(self) -> int:
+        """Blocks on a multiprocessor. More than 4 parts in flight take more than 128 registers."""
+        return 1 if self.splits > 4 or 2 * (self.shared_bytes + 1024) > SHARED_BYTES else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,29 +148,69 @@ class ApplyTraits:
     head_dim: int
     value_dim: int
     dtype: str
-    feature_map: FeatureMap
+    feature_map: FeatureMap | RandomFeatures
     denominator: str
     eps: float
 
     @property
+    def features(self) -> int:
+        """Places of a query's features."""
+        return feature_places(self.feature_map, self.head_dim)
+
+    @property
+    def state_bytes(self) -> int:
+        """Of a head's state."""
+        return state_bytes(self.features, self.value_dim)
+
+    @property
+    def omega_bytes(self) -> int:
+        """Of one of omega's two images: spans of 64 columns, rounded to 16 bits."""
+        random = isinstance(self.feature_map, RandomFeatures)
+        return self.feature_map.part * spans(self.head_dim) * SPAN_BYTES if random else 0
+
+    @property
     def prefetches(self) -> bool:
-        """Whether the next queries are loaded while these are worked on; wide heads have no registers for that."""
+        """Whether the next queries are loaded while these are worked on. An elementwise map needs registers of their
+        own for that, which wide heads have not; otherwise they go where these were, beside features and results.
+        """
+        if isinstance(self.feature_map, RandomFeatures):
+            return self._words + self._results <= LARGEST_THREAD
         return chunks(self.head_dim) <= 4
 
     @property
     def shared_bytes(self) -> int:
-        """A head's state, then a barrier."""
-        return state_bytes(self.head_dim, self.value_dim) + 8 + ALIGNMENT
+        """A head's state, omega's images, then a barrier."""
+        return self.state_bytes + 2 * self.omega_bytes + 8 + ALIGNMENT
+
+    @property
+    def _words(self) -> int:
+        """Registers of two rows of queries."""
+        return 8 * chunks(self.head_dim)
+
+    @property
+    def _results(self) -> int:
+        """Registers of two rows of random features, of results, and about 24 more."""
+        return self.features // 4 + 16 * chunks(self.value_dim) + 4 + 24
+
+    @property
+    def registers(self) -> int:
+        """Of a thread, about."""
+        if isinstance(self.feature_map, RandomFeatures):
+            ahead = self._words if self.prefetches else 0
+            return max(self._words + self.feature_map.part // 2 + 40, ahead + self._results)
+        queries = self._words * (2 if self.prefetches else 1)
+        return 16 * chunks(self.value_dim) + 4 + queries + 24
+
+    @property
+    def fits(self) -> bool:
+        """Whether a multiprocessor holds a block."""
+        rows = self.feature_map.part if isinstance(self.feature_map, RandomFeatures) else 0
+        return rows <= LARGEST_PRODUCT and self.shared_bytes <= SHARED_BYTES and self.registers <= LARGEST_THREAD
 
     @property
     def resident(self) -> int:
-        """Blocks on a multiprocessor: each waits for memory, so many of them hide that.
-
-        A thread holds sums, features, the next queries, and about 24 registers more.
-        """
-        queries = 8 * chunks(self.head_dim) * (2 if self.prefetches else 1)
-        registers = 16 * chunks(self.value_dim) + 4 + queries + 24
-        return max(1, min(8, 65536 // (128 * registers), (227 << 10) // (self.shared_bytes + 1024)))
+        """Blocks on a multiprocessor: each waits for memory, so many of them hide that."""
+        return max(1, min(8, 65536 // (128 * self.registers), SHARED_BYTES // (self.shared_bytes + 1024)))
 
 
 def chunks(dim: int) -> int:
@@ -135,6 +223,6 @@ def state_rows(value_dim: int) -> int:
     return CHUNK * chunks(value_dim) + SUM_ROWS
 
 
-def state_bytes(head_dim: int, value_dim: int) -> int:
+def state_bytes(features: int, value_dim: int) -> int:
     """Bytes of a head's state: spans of 64 features."""
-    return spans(head_dim) * state_rows(value_dim) * SPAN_BYTES
+    return spans(features) * state_rows(value_dim) * SPAN_BYTES
