@@ -21,10 +21,12 @@ from flurka_numba.checks import (
 )
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.gpu_forward import PreparedForward, Shapes
+from flurka_numba.gpu_omega import place_omega
 from flurka_numba.gpu_plan import apply_traits, forward_plan
 from flurka_numba.operands import import_call
 from flurka_numba.problem import Call, Problem
-from flurka_numba.targets.sm90.shape import LARGEST_PRODUCT, LARGEST_THREAD
+from flurka_numba.targets.sm90.apply_shape import LARGEST_THREAD
+from flurka_numba.targets.sm90.shape import LARGEST_PRODUCT
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.gen.targets.sm90.shape import SHARED_BYTES
 from splat_numba.runtime.arrays import export_array, on_gpu
@@ -87,11 +89,14 @@ def _run(call: Call, ready: Ready, given: Mapping[str, Any], places: dict[str, i
     """Launch on the stream that the arrays belong to."""
     if ready.prepared is None:
         return
+    keep_omega: Any = None
     stream = framework.stream([array for name, array in given.items() if name != "out"], ready.device.ordinal)
     places["kv_lengths"], keep = _place_lengths(call, ready, framework, stream)
+    if call.omega is not None:
+        places["omega"], keep_omega = place_omega(call.omega, ready.device, framework, call.q, stream)
     scratch = ready.prepared.run(places, stream, framework, call.q)
     framework.finish(stream)
-    del scratch, keep
+    del scratch, keep, keep_omega
 
 
 def _attend_to_slots(
@@ -138,12 +143,13 @@ def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tupl
         return ready, {name: array.pointer for name, array in arrays.items()}
     places, kinds = zip(*map(framework.key, given.values()), strict=True)
     phi = call.feature_map if isinstance(call.feature_map, str | FeatureMap | None) else id(call.feature_map)
-    key = (call.method, phi, call.eps, call.scale, call.kv_lengths is None, framework, tuple(given), kinds)
+    rows = None if call.omega is None else tuple(np.shape(call.omega))
+    key = (call.method, phi, rows, call.eps, call.scale, call.kv_lengths is None, framework, tuple(given), kinds)
     with _lock:
         found = _ready.get(key)
         if found is not None:
             _ready.move_to_end(key)
-    if found is None or call.omega is not None:
+    if found is None:
         found, _ = _make_ready(call, given, framework)
         with _lock:
             _ready[key] = found
@@ -226,7 +232,7 @@ def _place_lengths(call: Call, ready: Ready, framework: Framework, stream: int) 
 
 def _attend_numpy(call: Call) -> Any:
     """NumPy arrays: copied to the first GPU, and the result back. Rows are padded on the way, so nothing else is."""
-    for name in ("k", "v", "proj_k", "proj_v", "kv_lengths", "out"):
+    for name in ("k", "v", "proj_k", "proj_v", "omega", "kv_lengths", "out"):
         if on_gpu(getattr(call, name)):
             raise ArgumentTypeError(f"{name} wanted in CPU memory as q is, got a GPU array. Copy one of them.")
     operands = import_call(call)

@@ -13,6 +13,7 @@ from functools import partial
 from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.apply import apply_entry, render_apply
+from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.collect import THREADS as COLLECT_THREADS
 from flurka_numba.targets.sm90.collect import CollectTraits, collect_entry, eighths, render_collect
 from flurka_numba.targets.sm90.compress import compress_entry, render_compress
@@ -21,7 +22,6 @@ from flurka_numba.targets.sm90.shape import (
     SLOTS,
     STATE_NUMBERS,
     STEP,
-    ApplyTraits,
     CompressTraits,
     RandomFeatures,
     StateTraits,

@@ -27,6 +27,7 @@ LAYERS = {
     "cpu_kernel": 9,
     "gpu_plan": 7,
     "gpu_forward": 8,
+    "gpu_omega": 8,
     "gpu_call": 9,
     "gpu_kernel": 10,
     "emulated_kernel": 11,

@@ -10,6 +10,7 @@ out of a product of their own, see random_apply.py, and stay in their order.
 from __future__ import annotations
 
 from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.features import gpu_text
 from flurka_numba.targets.sm90.random_apply import (
     OMEGA_POINTERS,
@@ -23,7 +24,6 @@ from flurka_numba.targets.sm90.shape import (
     CHUNK,
     LARGEST_PRODUCT,
     SUM_ROWS,
-    ApplyTraits,
     RandomFeatures,
     chunks,
     state_rows,

@@ -9,11 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, RandomFeatures, StateTraits
 from flurka_numba.targets.sm90.slots import Columns
 from splat_numba.gen.targets.sm90.shape import SPAN, spans
 from splat_numba.gen.writer import SourceWriter
+
+
+def random_parameters(phi: FeatureMap | RandomFeatures) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of what stage 2 knows of omega, and of what the launch before favor's left."""
+    if isinstance(phi, FeatureMap):
+        return ()
+    return (("omega", "l"), *((("tops", "l"), ("tops_of_head", "r")) if phi.name == "favor" else ()))
 
 
 def key_columns(traits: StateTraits) -> Sequence[Columns]:

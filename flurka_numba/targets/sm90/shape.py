@@ -19,7 +19,6 @@ STATE_THREADS = 256
 STATE_NUMBERS = STATE_THREADS * (16 + 4)  # of a block's share of a state: each thread's products and sums of features
 SUM_ROWS = 8  # copies of the sum of features behind the state's values: every lane then has the denominator
 LARGEST_PRODUCT = 256  # columns
-LARGEST_THREAD = 232  # registers that the texts' own numbers may take of a thread's 255
 STAGE_BYTES = 200 << 10  # shared memory for the tiles of the compression
 
 
@@ -93,6 +92,11 @@ def feature_places(feature_map: FeatureMap | RandomFeatures, head_dim: int) -> i
     return feature_map.places if isinstance(feature_map, RandomFeatures) else head_dim
 
 
+def omega_rows(feature_map: FeatureMap | RandomFeatures) -> int:
+    """Rows of omega in a product; 0 where there is no omega."""
+    return feature_map.part if isinstance(feature_map, RandomFeatures) else 0
+
+
 @dataclass(frozen=True, slots=True)
 class StateTraits:
     """parts: the compression whose slots are read, which come in ``splits`` parts; None: slots are tokens of k and v
@@ -132,85 +136,13 @@ class StateTraits:
     @property
     def shared_bytes(self) -> int:
         """The tiles; for random features the slots themselves and rows of omega; then a word."""
-        rows = SLOTS + STATE_SIDE if isinstance(self.feature_map, RandomFeatures) else 0
+        rows = SLOTS + STATE_SIDE if omega_rows(self.feature_map) else 0
         return self.tile_bytes + rows * self.row_bytes + 16 + ALIGNMENT
 
     @property
     def resident(self) -> int:
         """Blocks on a multiprocessor. More than 4 parts in flight take more than 128 registers."""
         return 1 if self.splits > 4 or 2 * (self.shared_bytes + 1024) > SHARED_BYTES else 2
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyTraits:
-    """denominator, eps: as in Problem."""
-
-    head_dim: int
-    value_dim: int
-    dtype: str
-    feature_map: FeatureMap | RandomFeatures
-    denominator: str
-    eps: float
-
-    @property
-    def features(self) -> int:
-        """Places of a query's features."""
-        return feature_places(self.feature_map, self.head_dim)
-
-    @property
-    def state_bytes(self) -> int:
-        """Of a head's state."""
-        return state_bytes(self.features, self.value_dim)
-
-    @property
-    def omega_bytes(self) -> int:
-        """Of one of omega's two images: spans of 64 columns, rounded to 16 bits."""
-        random = isinstance(self.feature_map, RandomFeatures)
-        return self.feature_map.part * spans(self.head_dim) * SPAN_BYTES if random else 0
-
-    @property
-    def prefetches(self) -> bool:
-        """Whether the next queries are loaded while these are worked on. An elementwise map needs registers of their
-        own for that, which wide heads have not; otherwise they go where these were, beside features and results.
-        """
-        if isinstance(self.feature_map, RandomFeatures):
-            return self._words + self._results <= LARGEST_THREAD
-        return chunks(self.head_dim) <= 4
-
-    @property
-    def shared_bytes(self) -> int:
-        """A head's state, omega's images, then a barrier."""
-        return self.state_bytes + 2 * self.omega_bytes + 8 + ALIGNMENT
-
-    @property
-    def _words(self) -> int:
-        """Registers of two rows of queries."""
-        return 8 * chunks(self.head_dim)
-
-    @property
-    def _results(self) -> int:
-        """Registers of two rows of random features, of results, and about 24 more."""
-        return self.features // 4 + 16 * chunks(self.value_dim) + 4 + 24
-
-    @property
-    def registers(self) -> int:
-        """Of a thread, about."""
-        if isinstance(self.feature_map, RandomFeatures):
-            ahead = self._words if self.prefetches else 0
-            return max(self._words + self.feature_map.part // 2 + 40, ahead + self._results)
-        queries = self._words * (2 if self.prefetches else 1)
-        return 16 * chunks(self.value_dim) + 4 + queries + 24
-
-    @property
-    def fits(self) -> bool:
-        """Whether a multiprocessor holds a block."""
-        rows = self.feature_map.part if isinstance(self.feature_map, RandomFeatures) else 0
-        return rows <= LARGEST_PRODUCT and self.shared_bytes <= SHARED_BYTES and self.registers <= LARGEST_THREAD
-
-    @property
-    def resident(self) -> int:
-        """Blocks on a multiprocessor: each waits for memory, so many of them hide that."""
-        return max(1, min(8, 65536 // (128 * self.registers), SHARED_BYTES // (self.shared_bytes + 1024)))
 
 
 def chunks(dim: int) -> int:

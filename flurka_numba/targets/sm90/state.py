@@ -11,7 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flurka_numba.targets.sm90.largest import emit_largest_of_all
-from flurka_numba.targets.sm90.random_slots import emit_exponents, emit_omega, emit_slot_features, key_columns
+from flurka_numba.targets.sm90.random_slots import (
+    emit_exponents,
+    emit_omega,
+    emit_slot_features,
+    key_columns,
+    random_parameters,
+)
 from flurka_numba.targets.sm90.shape import (
     CHUNK,
     SLOTS,
@@ -36,14 +42,8 @@ ENTRY = "state"
 
 def state_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
-    random = isinstance(traits.feature_map, RandomFeatures)
-    favor = random and traits.feature_map.name == "favor"
-    return (
-        *slot_parameters(traits),
-        *((name, "l") for name in POINTERS),
-        *((("omega", "l"),) if random else ()),
-        *((("tops", "l"), ("tops_of_head", "r")) if favor else ()),
-    )
+    states = ((name, "l") for name in POINTERS)
+    return (*slot_parameters(traits), *states, *random_parameters(traits.feature_map))
 
 
 def state_entry(traits: StateTraits) -> Entry:
@@ -80,9 +80,7 @@ def render_state(traits: StateTraits) -> str:
         _emit_start(out)
         emit_slot_places(out, traits, columns)
         if isinstance(traits.feature_map, RandomFeatures):
-            emit_omega(out, traits, traits.feature_map)
-            if traits.feature_map.name == "favor":
-                emit_largest_of_all(out)
+            _emit_random_start(out, traits, traits.feature_map)
         with out.block("while chunk < last"):
             emit_slots(out, traits, columns)
             out.line("ptx.block_barrier()")
@@ -122,6 +120,12 @@ def _emit_start(out: SourceWriter) -> None:
             sums[i] = f32(0.0)
         """
     )
+
+
+def _emit_random_start(out: SourceWriter, traits: StateTraits, phi: RandomFeatures) -> None:
+    emit_omega(out, traits, phi)
+    if phi.name == "favor":
+        emit_largest_of_all(out)
 
 
 def _emit_products(out: SourceWriter) -> None:
