@@ -25,8 +25,7 @@ from flurka_numba.gpu_omega import place_omega
 from flurka_numba.gpu_plan import apply_traits, forward_plan
 from flurka_numba.operands import import_call
 from flurka_numba.problem import Call, Problem
-from flurka_numba.targets.sm90.apply_shape import LARGEST_THREAD
-from flurka_numba.targets.sm90.shape import LARGEST_PRODUCT
+from flurka_numba.targets.sm90.apply_shape import LARGEST_ROWS, LARGEST_THREAD, ApplyTraits
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.gen.targets.sm90.shape import SHARED_BYTES
 from splat_numba.runtime.arrays import export_array, on_gpu
@@ -126,13 +125,18 @@ def narrower(array: Any, dim: int) -> Any:
 def check_supported(problem: Problem) -> None:
     """Raise BackendError, ArgumentTypeError for what the GPU's texts have not."""
     check_operand_dtype("q", problem.dtype)
-    if problem.method != "low_rank" and not apply_traits(problem).fits:
+    if problem.method != "low_rank":
+        _check_fits(problem, apply_traits(problem))
+
+
+def _check_fits(problem: Problem, traits: ApplyTraits) -> None:
+    if not traits.fits:
         raise BackendError(
-            f"feature_map {problem.feature_map!r} wanted with features that fit a multiprocessor of a GPU, got "
-            f"{problem.features} features, head_dim {problem.head_dim} and value_dim {problem.value_dim}: their state "
-            f"and omega take {apply_traits(problem).shared_bytes >> 10} of {SHARED_BYTES >> 10} KiB of shared memory "
-            f"and about {apply_traits(problem).registers} of {LARGEST_THREAD} registers. Give omega fewer rows, at "
-            f"most {LARGEST_PRODUCT}, or backend='cpu' with arrays there."
+            f"feature_map {problem.feature_map!r} wanted with what a GPU's multiprocessor holds, got "
+            f"{problem.features} features for head_dim {problem.head_dim} and value_dim {problem.value_dim}: they take "
+            f"{traits.shared_bytes >> 10} of {SHARED_BYTES >> 10} KiB of shared memory and about {traits.registers} of "
+            f"{LARGEST_THREAD} registers, and rows of omega are at most {LARGEST_ROWS}. Give omega fewer rows, or "
+            "backend='cpu' with arrays there."
         )
 
 

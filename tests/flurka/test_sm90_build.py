@@ -45,10 +45,11 @@ PROBLEMS = {
     "favor, kernel, ragged": problem("kernel", phi="favor", rows=100, head_dim=72, value_dim=20, ragged=True, batch=2),
     "rfa, kernel, odd": problem("kernel", phi="rfa", rows=33, head_dim=33, value_dim=33, dtype="float16"),
     "favor, most rows": problem(phi="favor", rows=256, head_dim=128, value_dim=128),
+    "favor, most rows, wide values": problem(phi="favor", rows=256, value_dim=256, rank=64),
     "favor, widest": problem(phi="favor", rows=128, head_dim=256, value_dim=256, dtype="float16"),
-    "favor, most registers": problem(phi="favor", rows=256, value_dim=256, rank=64),
-    "rfa, most rows": problem(phi="rfa", rows=160, value_dim=128, rank=64),
-    "rfa, most registers": problem(phi="rfa", rows=128, value_dim=256, rank=64),
+    "rfa, most rows": problem(phi="rfa", rows=128, head_dim=128, rank=64),
+    "rfa, most rows, wide values": problem(phi="rfa", rows=128, value_dim=256, rank=64),
+    "rfa, wide heads": problem(phi="rfa", rows=20, head_dim=256, value_dim=20),
 }
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.shape import (
-    LARGEST_PRODUCT,
     RandomFeatures,
     chunks,
     feature_places,
@@ -16,8 +15,9 @@ from flurka_numba.targets.sm90.shape import (
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, spans
 
 LARGEST_THREAD = 232  # registers that the text's own numbers may take of a thread's 255
+LARGEST_ROWS = {"favor": 256, "rfa": 128}  # of omega: what a product has, and what compiles without spilling
 OTHER_REGISTERS = 24  # of a thread, about
-OMEGA_REGISTERS = 40  # the same while u = q omega^T is made
+OMEGA_REGISTERS = 32  # the same while u = q omega^T is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +56,18 @@ class ApplyTraits:
         """Whether the next queries are loaded while these are worked on. An elementwise map needs registers of their
         own for that, which wide heads have not; otherwise they go where these were, beside features and results.
         """
+        narrow = chunks(self.head_dim) <= 4
         if omega_rows(self.feature_map):
-            return self._queries + self._after_omega <= LARGEST_THREAD
-        return chunks(self.head_dim) <= 4
+            return narrow and self._queries + self._after_omega <= LARGEST_THREAD
+        return narrow
 
     @property
     def registers(self) -> int:
         """Of a thread, about: the most that it holds at once."""
         ahead = self._queries if self.prefetches else 0
         if rows := omega_rows(self.feature_map):
-            return max(self._queries + rows // 2 + OMEGA_REGISTERS, ahead + self._after_omega)
+            operands = 17 * self._queries // 8  # where they were loaded to, and in a product's order; and addresses
+            return max(operands + rows // 2 + OMEGA_REGISTERS, ahead + self._after_omega)
         return self._queries + ahead + self._results
 
     @property
@@ -80,19 +82,17 @@ class ApplyTraits:
 
     @property
     def _after_omega(self) -> int:
-        """Registers of two rows of random features, and of u that they are made from, or of results.
-
-        rfa's angles wait in registers as well: 160 rows of omega compile to 241 registers, 176 spill.
-        """
-        angles = omega_rows(self.feature_map) // 4 if self.features > omega_rows(self.feature_map) else 0
+        """Registers of two rows of random features, and of u that they are made from, or of results."""
+        angles = omega_rows(self.feature_map) // 4 if self.features > omega_rows(self.feature_map) else 0  # rfa's
         made_from = omega_rows(self.feature_map) // 2 + angles + OTHER_REGISTERS
         return self.features // 4 + max(made_from, self._results)
 
     @property
     def fits(self) -> bool:
-        """Whether a multiprocessor holds a block."""
-        narrow = omega_rows(self.feature_map) <= LARGEST_PRODUCT
-        return narrow and self.shared_bytes <= SHARED_BYTES and self.registers <= LARGEST_THREAD
+        """Whether a multiprocessor holds a block, and a thread its numbers."""
+        if self.shared_bytes > SHARED_BYTES or self.registers > LARGEST_THREAD:
+            return False
+        return isinstance(self.feature_map, FeatureMap) or self.feature_map.rows <= LARGEST_ROWS[self.feature_map.name]
 
     @property
     def resident(self) -> int:

@@ -104,19 +104,30 @@ def emit_exponents(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) 
 def _emit_squares(out: SourceWriter, traits: ApplyTraits) -> None:
     """square_0, square_1: |q|^2 of the lane's rows; four lanes have one."""
     out.line("square_0 = square_1 = f32(0.0)")
-    with out.block(f"for chunk in range({chunks(traits.head_dim)})"), out.block("for i in range(4)"):
-        for row in (0, 1):
-            word = f"word[8 * chunk + {4 * row} + i]"
-            out.line(f"low, high = ptx.unpack_{traits.dtype}({word})")
-            if traits.head_dim % 8:  # a row may end within the 16 bytes, and what stands behind it may be NaN
-                for name, x in (("low", 0), ("high", 1)):
-                    kept = f"u32({CHUNK} * chunk + 2 * i) + eighth < u32({traits.head_dim - x})"
-                    out.line(f"{name} = ptx.select_real({name}, f32(0.0), u32(1) if {kept} else u32(0))")
-                out.line(f"{word} = ptx.pack_{traits.dtype}(low, high)")
-            out.line(f"square_{row} += low * low + high * high")
+    whole = chunks(traits.head_dim) if traits.head_dim % 8 == 0 else traits.head_dim // CHUNK
+    if whole:
+        with out.block(f"for chunk in range({whole})"), out.block("for i in range(4)"):
+            for row in (0, 1):
+                out.line(f"low, high = ptx.unpack_{traits.dtype}(word[8 * chunk + {4 * row} + i])")
+                out.line(f"square_{row} += low * low + high * high")
+    if whole < chunks(traits.head_dim):
+        with out.block("for i in range(4)"):
+            _emit_ragged_words(out, traits, whole)
     for row in (0, 1):
         for apart in (1, 2):
             out.line(f"square_{row} += ptx.shuffle_xor(square_{row}, u32({apart}))")
+
+
+def _emit_ragged_words(out: SourceWriter, traits: ApplyTraits, chunk: int) -> None:
+    """A row may end within 16 bytes, and what stands behind it may be NaN."""
+    for row in (0, 1):
+        word = f"word[{8 * chunk + 4 * row} + i]"
+        out.line(f"low, high = ptx.unpack_{traits.dtype}({word})")
+        for name, x in (("low", 0), ("high", 1)):
+            kept = f"u32(1) if u32({CHUNK * chunk} + 2 * i) + eighth < u32({traits.head_dim - x}) else u32(0)"
+            out.line(f"{name} = ptx.select_real({name}, f32(0.0), {kept})")
+        out.line(f"{word} = ptx.pack_{traits.dtype}(low, high)")
+        out.line(f"square_{row} += low * low + high * high")
 
 
 def emit_features(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
