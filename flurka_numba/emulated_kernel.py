@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flurka_numba.executor import Executor
 from flurka_numba.gpu_call import check_supported
 from flurka_numba.gpu_plan import ForwardPlan, forward_plan
-from flurka_numba.gpu_stages import MAPPED, stage_maps, stage_numbers
+from flurka_numba.gpu_stages import BETWEEN, MAPPED, stage_maps, stage_numbers
 from flurka_numba.operands import Operands, export_out, import_call
 from flurka_numba.problem import Call
 from splat_numba.emulator.memory import GlobalMemory
@@ -80,10 +80,12 @@ class EmulatedCall:
         self._allocate_rows("out", operands.out.shape, problem.dtype)
         self._allocate_rows("k_slots", (*slots, problem.head_dim), problem.dtype)
         self._allocate_rows("v_slots", (*slots, problem.value_dim), problem.dtype)
-        for name in ("parts", "states", "shares"):
+        for name in BETWEEN:
             self._places[name] = self._memory.allocate(max(getattr(plan, name), 1))
         self._places["counters"] = self._place(np.zeros(max(plan.counters, 1), np.uint32))
         self._places["kv_lengths"] = self._place(operands.kv_lengths.astype(np.int32))
+        if operands.omega is not None:
+            self._places["omega"] = self._place(operands.omega)
         if plan.proj_rows:
             maps = self._place_maps(stage_maps(plan, self._layouts, self._places, self._places["counters"]))
             self._places |= {f"{name}_map": maps + MAP_BYTES * place for place, name in enumerate(MAPPED)}

@@ -20,12 +20,14 @@ from flurka_numba.checks import (
     check_lengths_kind,
     result_shape,
 )
-from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.gpu_forward import PreparedForward
-from flurka_numba.gpu_plan import forward_plan
+from flurka_numba.gpu_omega import place_omega
+from flurka_numba.gpu_plan import apply_traits, forward_plan
 from flurka_numba.operands import import_call
 from flurka_numba.problem import Call, Problem
+from flurka_numba.targets.sm90.apply_shape import LARGEST_ROWS, LARGEST_THREAD, ApplyTraits
 from splat_numba.errors import ArgumentTypeError, BackendError
+from splat_numba.gen.targets.sm90.shape import SHARED_BYTES
 from splat_numba.runtime.arrays import export_array, on_gpu
 from splat_numba.runtime.cuda.arrays import (
     Framework,
@@ -98,9 +100,12 @@ def _run(call: Call, ready: Ready, given: Sequence[Any], places: tuple[int, ...]
         return
     stream = framework.stream(given, ready.device.ordinal)
     lengths, keep = place_lengths(call, ready.problem, ready.device, framework, stream)
-    scratch = ready.prepared.run(places, lengths, stream, framework, call.q)
+    omega, keep_omega = 0, None
+    if call.omega is not None:
+        omega, keep_omega = place_omega(call.omega, ready.device, framework, call.q, stream)
+    scratch = ready.prepared.run(places, lengths, omega, stream, framework, call.q)
     framework.finish(stream)
-    del scratch, keep
+    del scratch, keep, keep_omega
 
 
 def _attend_to_slots(
@@ -153,21 +158,30 @@ def narrower(array: Any, dim: int) -> Any:
 def check_supported(problem: Problem) -> None:
     """Raise BackendError, ArgumentTypeError for what the GPU's texts have not."""
     check_operand_dtype("q", problem.dtype)
-    if problem.method != "low_rank" and not isinstance(problem.feature_map, FeatureMap):
+    if problem.method != "low_rank":
+        _check_fits(problem, apply_traits(problem))
+
+
+def _check_fits(problem: Problem, traits: ApplyTraits) -> None:
+    if not traits.fits:
         raise BackendError(
-            f"feature_map {problem.feature_map!r} is not on GPUs in this version, which have 'elu', 'relu' and "
-            "FeatureMaps of your own. Choose one of them, or give backend='cpu' with arrays there."
+            f"feature_map {problem.feature_map!r} wanted with what a GPU's multiprocessor holds, got "
+            f"{problem.features} features for head_dim {problem.head_dim} and value_dim {problem.value_dim}: they take "
+            f"{traits.shared_bytes >> 10} of {SHARED_BYTES >> 10} KiB of shared memory and about {traits.registers} of "
+            f"{LARGEST_THREAD} registers, and rows of omega are at most {LARGEST_ROWS}. Give omega fewer rows, or "
+            "backend='cpu' with arrays there."
         )
 
 
 def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
     """The call made ready, now or earlier, and the addresses of its arrays in their order."""
-    if call.omega is not None or [framework_of(one) is framework for one in given].count(False):
+    if [framework_of(one) is framework for one in given].count(False):
         ready, arrays = _make_ready(call, framework)
         return ready, [array.pointer for array in arrays.values()]
     addresses, kinds = framework.keys(given)
-    key = (call.method, call.feature_map, call.eps, call.scale, call.kv_lengths is None, call.out is None, framework,
-           kinds)  # fmt: skip
+    rows = None if call.omega is None else tuple(np.shape(call.omega))
+    key = (call.method, call.feature_map, rows, call.eps, call.scale, call.kv_lengths is None, call.out is None,
+           framework, kinds)  # fmt: skip
     try:
         with _lock:
             found = _ready.get(key)
@@ -291,7 +305,7 @@ def place_lengths(call: Call, problem: Problem, target: Device, framework: Frame
 
 def _attend_numpy(call: Call) -> Any:
     """NumPy arrays: copied to the first GPU, and the result back. Rows are padded on the way, so nothing else is."""
-    for name in ("k", "v", "proj_k", "proj_v", "kv_lengths", "out"):
+    for name in ("k", "v", "proj_k", "proj_v", "omega", "kv_lengths", "out"):
         if on_gpu(getattr(call, name)):
             raise ArgumentTypeError(f"{name} wanted in CPU memory as q is, got a GPU array. Copy one of them.")
     operands = import_call(call)

@@ -60,20 +60,22 @@ class PreparedForward:
         self._counters: dict[int, Upload] = {}
         self._counters_of_graphs: list[Upload] = []
 
-    def run(self, places: tuple[int, ...], kv_lengths: int, stream: int, framework: Framework, like: Any) -> Any:
+    def run(
+        self, places: tuple[int, ...], kv_lengths: int, omega: int, stream: int, framework: Framework, like: Any
+    ) -> Any:
         """Launch the stages. places: addresses of OPERANDS. Returns what must live until the work is done."""
         entered = self._device.enter()
         try:
             q, k, v, proj_k, proj_v, out, _, _ = places
             if self._in_place and not (q | k | v | proj_k | proj_v | out) % ALIGNMENT:
-                return self._launch((), places, kv_lengths, stream, framework, like)
-            return self._launch_copied(places, kv_lengths, stream, framework, like)
+                return self._launch((), places, kv_lengths, omega, stream, framework, like)
+            return self._launch_copied(places, kv_lengths, omega, stream, framework, like)
         finally:
             if entered:
                 self._device.leave()
 
     def _launch(
-        self, copied: tuple[str, ...], places: tuple[int, ...], kv_lengths: int, stream: int,
+        self, copied: tuple[str, ...], places: tuple[int, ...], kv_lengths: int, omega: int, stream: int,
         framework: Framework, like: Any,
     ) -> Any:  # fmt: skip
         launches = self._launches.get(copied) or self._make_launches(copied)
@@ -91,13 +93,13 @@ class PreparedForward:
             key = (launches.identity, k, v, proj_k, proj_v)
             maps = self._pool.get(key, lambda: self._encode(launches, places), lambda: capturing)
         launches.run(
-            stream, *places, kv_lengths, *[start + offset for offset in self._offsets], counters.address,
+            stream, *places, kv_lengths, omega, *[start + offset for offset in self._offsets], counters.address,
             maps, maps + MAP_BYTES, maps + 2 * MAP_BYTES, maps + 3 * MAP_BYTES,
         )  # fmt: skip
         return workspace
 
     def _launch_copied(
-        self, places: tuple[int, ...], kv_lengths: int, stream: int, framework: Framework, like: Any
+        self, places: tuple[int, ...], kv_lengths: int, omega: int, stream: int, framework: Framework, like: Any
     ) -> list[Any]:
         """Operands that cannot be read in place are copied first, each once; such an out is written elsewhere first."""
         given = dict(zip(OPERANDS, places, strict=True))
@@ -114,7 +116,7 @@ class PreparedForward:
                 placed[name] = buffers[given[name], layout] = framework.address(scratch[-1])
                 if name != "out":
                     move(placed[name], target.strides, given[name], layout.strides, layout.sizes, stream)
-        scratch.append(self._launch(copied, tuple(placed.values()), kv_lengths, stream, framework, like))
+        scratch.append(self._launch(copied, tuple(placed.values()), kv_lengths, omega, stream, framework, like))
         if "out" in copied:
             layout = self._layouts["out"]
             move(given["out"], layout.strides, placed["out"], padded_layout(layout).strides, layout.sizes, stream)

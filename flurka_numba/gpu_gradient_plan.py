@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.gpu_plan import Stage, apply_stage, shares_of_state, stage_name
+from flurka_numba.gpu_plan import Stage, apply_stage, apply_traits, shares_of_state, stage_name
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.accumulate import (
     SHARE_NUMBERS,
@@ -72,7 +72,7 @@ def gradient_plan(problem: Problem, multiprocessors: int) -> GradientPlan:
         problem,
         keys=_accumulate(problem, keys, problem.seq_kv, of_keys),
         images_of_keys=_images(problem, states, of_keys),
-        apply=apply_stage(problem, phi, multiprocessors),
+        apply=apply_stage(problem, apply_traits(problem), multiprocessors),
         of_queries=_gradients(problem, of_rows, problem.seq_q, multiprocessors),
         queries=_accumulate(problem, queries, problem.seq_q, of_queries),
         images_of_queries=_images(problem, states, of_queries),

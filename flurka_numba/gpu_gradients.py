@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from flurka_numba.checks import ARRAYS
+from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.gpu_gradient_plan import GradientPlan, gradient_plan, over_slots
 from flurka_numba.gpu_plan import Stage
 from flurka_numba.problem import Problem
@@ -51,6 +52,11 @@ def check_gradients(problem: Problem) -> None:
     if problem.method == "low_rank":
         raise BackendError(
             "gradients of low_rank_attention are not on GPUs in this version. Give backend='cpu' with arrays there."
+        )
+    if not isinstance(problem.feature_map, FeatureMap):
+        raise BackendError(
+            f"gradients with feature_map {problem.feature_map!r} are not on GPUs in this version, which has those of "
+            "'elu', 'relu' and FeatureMaps of your own. Choose one of them, or give backend='cpu' with arrays there."
         )
     if problem.method == "flurka" and problem.ragged:
         raise BackendError(

@@ -1,7 +1,7 @@
 """A GPU's plan: the stages of a problem, with their texts' traits, grids and numbers. Nothing of arrays or devices.
 
 FLuRKA: compress, state, apply. Kernel attention: state from the tokens themselves, apply. Low-rank attention: compress,
-collect, after which the slots are ordinary keys and values.
+collect, after which the slots are ordinary keys and values. Before the state of favor: largest.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.apply import apply_entry, render_apply
+from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.collect import THREADS as COLLECT_THREADS
 from flurka_numba.targets.sm90.collect import CollectTraits, collect_entry, eighths, render_collect
 from flurka_numba.targets.sm90.compress import compress_entry, render_compress
+from flurka_numba.targets.sm90.largest import largest_entry, render_largest
 from flurka_numba.targets.sm90.shape import (
     SLOTS,
     STATE_NUMBERS,
     STEP,
-    ApplyTraits,
     CompressTraits,
+    RandomFeatures,
     StateTraits,
-    state_bytes,
 )
 from flurka_numba.targets.sm90.state import render_state, state_entry
 from splat_numba.gen.entry import Entry
@@ -50,21 +51,22 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class ForwardPlan:
-    """Stages of a problem. proj_rows: slots that one copy fetches. Bytes of the arrays between stages: parts, states,
-    shares; counters: words that must be 0, and are again after a launch.
+    """Stages of a problem. proj_rows: slots that one copy fetches. Bytes of the arrays between stages: parts, tops,
+    states, shares; counters: words that must be 0, and are again after a launch.
     """
 
     problem: Problem
     stages: tuple[Stage, ...]
     proj_rows: int
     parts: int
+    tops: int
     states: int
     shares: int
     counters: int
 
 
 def forward_plan(problem: Problem, multiprocessors: int) -> ForwardPlan:
-    """The plan for a GPU of so many multiprocessors. The problem's feature map must be elementwise."""
+    """The plan for a GPU of so many multiprocessors. The problem must fit: see apply_traits."""
     if problem.method == "kernel":
         return _with_state(problem, multiprocessors, None)
     first = _compress(problem, multiprocessors)
@@ -84,7 +86,7 @@ def _low_rank(problem: Problem, compress: CompressTraits, numbers: dict[str, int
         -(-threads // COLLECT_THREADS),
         {**_tiling(numbers), "heads": problem.heads, "slots": problem.rank, "batch": problem.batch},
     )
-    return ForwardPlan(problem, (stage_1, stage_2), compress.rows, _parts(compress, numbers), 0, 0, 0)
+    return ForwardPlan(problem, (stage_1, stage_2), compress.rows, _parts(compress, numbers), 0, 0, 0, 0)
 
 
 def _parts(compress: CompressTraits, numbers: dict[str, int]) -> int:
@@ -99,38 +101,69 @@ def _tiling(numbers: dict[str, int]) -> dict[str, int]:
 def _with_state(
     problem: Problem, multiprocessors: int, first: tuple[CompressTraits, dict[str, int], Stage] | None
 ) -> ForwardPlan:
-    phi = _elementwise(problem)
+    phi = features_of(problem)
     compress, numbers = (first[0], first[1]) if first else (None, {})
     splits = numbers.get("splits", 1)
     traits = StateTraits(
         problem.head_dim, problem.value_dim, problem.dtype, phi, compress, splits, problem.ragged and not compress
     )
+    slots = {**_tiling(numbers), "heads": problem.heads, "slots": problem.slots}
     pairs = problem.batch * problem.heads
     states = pairs * traits.blocks[0] * traits.blocks[1]
-    shares = shares_of_state(states, problem.slots, SLOTS if compress else SHARE_TOKENS, multiprocessors)
-    stage_2 = Stage(
-        stage_name("state", problem),
-        state_entry(traits),
-        partial(render_state, traits),
-        states * shares,
-        {**_tiling(numbers), "heads": problem.heads, "slots": problem.slots, "shares_of_state": shares},
+    shares = _shares(states, problem, multiprocessors)
+    stages, tops = [first[2]] if first else [], 0
+    if isinstance(phi, RandomFeatures) and phi.name == "favor":
+        stages.append(_largest(problem, multiprocessors, traits, phi, slots))
+        tops = stages[-1].grid
+    numbers_2 = {**slots, "shares_of_state": shares, "tops_of_head": tops // max(pairs, 1)}
+    stages.append(
+        Stage(
+            stage_name("state", problem), state_entry(traits), partial(render_state, traits), states * shares, numbers_2
+        )
     )
-    later = (stage_2, apply_stage(problem, phi, multiprocessors))
+    apply = apply_traits(problem)
+    stages.append(apply_stage(problem, apply, multiprocessors))
     return ForwardPlan(
         problem,
-        (first[2], *later) if first else later,
+        tuple(stages),
         proj_rows=compress.rows if compress else 0,
         parts=_parts(compress, numbers) if compress else 0,
-        states=pairs * state_bytes(problem.head_dim, problem.value_dim),
+        tops=4 * tops,
+        states=pairs * apply.state_bytes,
         shares=4 * STATE_NUMBERS * states * shares if shares > 1 else 0,
         counters=states,
     )
 
 
-def _elementwise(problem: Problem) -> FeatureMap:
-    if not isinstance(problem.feature_map, FeatureMap):
-        raise TypeError(problem.feature_map)  # executors refuse the others
-    return problem.feature_map
+def _largest(
+    problem: Problem, multiprocessors: int, traits: StateTraits, phi: RandomFeatures, slots: dict[str, int]
+) -> Stage:
+    blocks = problem.batch * problem.heads * traits.blocks[0]
+    shares = _shares(blocks, problem, multiprocessors)
+    render = partial(render_largest, traits, phi)
+    numbers = {**slots, "shares_of_state": shares}
+    return Stage(stage_name("largest", problem), largest_entry(traits), render, blocks * shares, numbers)
+
+
+def _shares(blocks: int, problem: Problem, multiprocessors: int) -> int:
+    least = SHARE_TOKENS if problem.method == "kernel" else SLOTS
+    return shares_of_state(blocks, problem.slots, least, multiprocessors)
+
+
+def features_of(problem: Problem) -> FeatureMap | RandomFeatures:
+    """What the texts know of the feature map."""
+    phi = problem.feature_map
+    if isinstance(phi, FeatureMap):
+        return phi
+    if phi not in RANDOM_MAPS:
+        raise TypeError(phi)  # low-rank attention has none
+    return RandomFeatures(phi, problem.features // RANDOM_MAPS[phi].per_row, problem.eps if phi == "favor" else 0.0)
+
+
+def apply_traits(problem: Problem) -> ApplyTraits:
+    """Of stage 3, which alone holds a whole head's state, so that not every problem fits."""
+    phi = features_of(problem)
+    return ApplyTraits(problem.head_dim, problem.value_dim, problem.dtype, phi, problem.denominator, problem.eps)
 
 
 def stage_name(stage: str, problem: Problem) -> str:
@@ -160,9 +193,8 @@ def _compress(problem: Problem, multiprocessors: int) -> tuple[CompressTraits, d
     return traits, numbers, stage
 
 
-def apply_stage(problem: Problem, phi: FeatureMap, multiprocessors: int) -> Stage:
+def apply_stage(problem: Problem, traits: ApplyTraits, multiprocessors: int) -> Stage:
     """One wave of blocks, each with neighbouring rows of one head: a block then reads its state once."""
-    traits = ApplyTraits(problem.head_dim, problem.value_dim, problem.dtype, phi, problem.denominator, problem.eps)
     pairs = problem.batch * problem.heads
     tiles = -(-problem.seq_q // 64)
     blocks = max(multiprocessors * traits.resident // max(pairs, 1), 1)

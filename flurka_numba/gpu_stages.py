@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 MAPPED = ("k", "v", "proj_k", "proj_v")  # what stage 1 fetches by tensor maps, in their order
 STRIDED = ("q", "k", "v", "out")  # what stages read and write by address
 OPERANDS = ("q", "k", "v", "proj_k", "proj_v", "out", "k_slots", "v_slots")
-BETWEEN = ("parts", "states", "shares")  # arrays that one stage leaves to the next
+BETWEEN = ("parts", "tops", "states", "shares")  # arrays that one stage leaves to the next
 
 # The parameters that change from call to call. Stages share one list of them, of which each reads its own.
-ADDRESSES = (*OPERANDS, "kv_lengths", *BETWEEN, "counters", *(f"{name}_map" for name in MAPPED))
+ADDRESSES = (*OPERANDS, "kv_lengths", "omega", *BETWEEN, "counters", *(f"{name}_map" for name in MAPPED))
 
 
 def stride_numbers(layouts: Mapping[str, Layout]) -> dict[str, int]:

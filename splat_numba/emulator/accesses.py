@@ -30,11 +30,18 @@ class Accesses:
 
     def load_words4_when(self, address: Any, when: Any) -> Any:
         """16 bytes, zeros for a lane that is not chosen."""
+        return _words(self._load_when(address, when, 16))
+
+    def load_real_when(self, address: Any, when: Any) -> Any:
+        """4 bytes as a float32, likewise."""
+        return np.ascontiguousarray(_words(self._load_when(address, when, 4))).view(np.float32)
+
+    def _load_when(self, address: Any, when: Any, nbytes: int) -> Bytes:
         chosen = np.flatnonzero(lanes(when, np.uint32))
-        found = np.zeros((LANES, 16), np.uint8)
+        found = np.zeros((LANES, nbytes), np.uint8)
         if chosen.size:
-            found[chosen] = self._block.memory.gather(lanes(address, np.uint64)[chosen], 16)
-        return _words(found)
+            found[chosen] = self._block.memory.gather(lanes(address, np.uint64)[chosen], nbytes)
+        return found
 
     def load_reals4(self, address: Any) -> Any:
         """16 bytes as float32."""

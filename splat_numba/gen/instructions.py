@@ -100,6 +100,16 @@ INSTRUCTIONS: Final = (
     _value(lane_values.log2, "f", "f", "lg2.approx.f32 $0, $1;"),
     _value(lane_values.reciprocal, "f", "f", "rcp.approx.f32 $0, $1;"),
     _value(lane_values.square_root, "f", "f", "sqrt.approx.ftz.f32 $0, $1;"),
+    # Within 5e-7 for angles up to thousands: turns of 2 pi = 6.28125 + 0.0019353072 are taken off first, since the
+    # approximations are that good between -pi and pi only. 6.28125 has 8 bits, so up to 2**16 turns of it are exact.
+    _value(
+        lane_values.sine_cosine,
+        "ff",
+        "f",
+        "{ .reg .f32 turns, rest; mul.f32 turns, $2, 0f3E22F983; cvt.rni.f32.f32 turns, turns; "
+        "fma.rn.f32 rest, turns, 0fC0C90000, $2; fma.rn.f32 rest, turns, 0fBAFDAA22, rest; "
+        "sin.approx.ftz.f32 $0, rest; cos.approx.ftz.f32 $1, rest; }",
+    ),
     _value(lane_values.maximum, "f", "ff", "max.f32 $0, $1, $2;"),
     _value(lane_values.pack_bfloat16, "r", "ff", "cvt.rn.bf16x2.f32 $0, $2, $1;"),  # low half first
     _value(lane_values.pack_float16, "r", "ff", "cvt.rn.f16x2.f32 $0, $2, $1;"),
@@ -135,6 +145,12 @@ INSTRUCTIONS: Final = (
     ),
     Instruction("load_reals4", "ffff", "l", "ld.global.v4.f32 {$0, $1, $2, $3}, [$4];"),
     Instruction("load_state", "f", "l", "ld.global.f32 $0, [$1];"),
+    Instruction(
+        "load_real_when",  # 0 where `when` is 0
+        "f",
+        "lr",
+        "{ .reg .pred p; setp.ne.b32 p, $2, 0; mov.f32 $0, 0f00000000; @p ld.global.f32 $0, [$1]; }",
+    ),
     Instruction("load_pair", "r", "l", "ld.global.b32 $0, [$1];"),
     Instruction("store_word", "", "lrr", _when("st.global.b32 [$0], $1;", 2)),
     Instruction("store_words4", "", "lrrrrr", _when("st.global.v4.b32 [$0], {$1, $2, $3, $4};", 5)),

@@ -57,6 +57,13 @@ def select_real(first: Any, second: Any, when: Any) -> Reals:
     return found
 
 
+def sine_cosine(x: Any) -> tuple[Reals, Reals]:
+    """Sine and cosine of an angle."""
+    with np.errstate(all="ignore"):
+        angle = np.asarray(x, np.float32).astype(np.float64)
+        return canonical(np.sin(angle).astype(np.float32)), canonical(np.cos(angle).astype(np.float32))
+
+
 def maximum(first: Any, second: Any) -> Reals:
     """The larger one; a number rather than NaN, and 0 rather than -0."""
     a, b = np.asarray(first, np.float32), np.asarray(second, np.float32)

@@ -56,6 +56,8 @@ REALS = f"""
     a, b, c, d = ptx.load_words4_when(u64(0) if when == u32(0) else source + u64(16) * mine, when)
     ptx.store_words4(target + u64(16) * u64(lane), a, b, c, d, u32(1))
     e, f, g, h = ptx.load_reals4(source + u64(16) * mine)
+    x = ptx.load_real_when(u64(0) if when == u32(0) else source + u64(4) * mine, when)
+    ptx.store_real(target + u64(1792) + u64(4) * u64(lane), x, u32(1))
     ptx.store_reals4(target + u64(512) + u64(16) * u64(lane), e, f, g, h, when)
     ptx.store_reals2(target + u64(1024) + u64(8) * u64(lane), g, e, when)
     ptx.store_shared_reals4(base + u32(16) * lane, h, g, f, e, u32(1))
@@ -252,10 +254,10 @@ CASES = (
     Case(
         "reals",
         (
-            "load_words4_when", "load_reals4", "store_reals4", "store_reals2", "store_shared_reals4",
+            "load_words4_when", "load_real_when", "load_reals4", "store_reals4", "store_reals2", "store_shared_reals4",
             "load_shared_reals4",
         ),
-        REALS, np.concatenate([random_words(79, 128), random_words(72, 32) % np.uint32(3)]), 448, shared=512,
+        REALS, np.concatenate([random_words(79, 128), random_words(72, 32) % np.uint32(3)]), 480, shared=512,
     ),
     Case("the last block", ("fence_device",), LAST_BLOCK, random_words(69, 32), 224, grid=4),
     Case("fetch_add", ("fetch_add",), FETCH_ADD, random_words(73, 64), 1024, threads=64, grid=4),

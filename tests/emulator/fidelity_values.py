@@ -66,6 +66,16 @@ def within(relative, absolute=lambda _x: 0.0):
     return agree
 
 
+def absolutely(bound):
+    """Within a bound, whatever the number's size."""
+
+    def agree(case, emulated, hardware):
+        difference = np.abs(emulated.view(np.float32).astype(np.float64) - hardware.view(np.float32))
+        assert difference.max() <= bound, f"{case.name}: off by {difference.max():.3g}"
+
+    return agree
+
+
 HALF_UNIT = 2.0**-24  # what the emulator's own rounding adds to the bounds of the PTX manual
 ex2_bound = within(2.0**-22 + HALF_UNIT)
 lg2_bound = within(2.0**-22 + HALF_UNIT, lambda x: np.where((x > 0.5) & (x < 2.0), 2.0**-22 + HALF_UNIT, 0.0))
@@ -90,6 +100,10 @@ def _cases():
         yield Case(name, (name,), each(f"ptx.{name}(a)", COUNT), reals(len(name), *ranges), COUNT, agree=bound)
     yield Case("square_root", ("square_root",), each("ptx.square_root(a)", COUNT), reals(9, (0, 10), (0, 1e30)), COUNT,
                agree=within(2.0**-23 + HALF_UNIT))  # fmt: skip
+    angles = np.concatenate([uniform_reals(13, 960, -2000, 2000), np.zeros(64, np.uint32)])
+    yield Case("sine_cosine", ("sine_cosine",),
+               each("ptx.sine_cosine(a)", COUNT, stores=("store_real", "store_real")), angles, 2 * COUNT,
+               agree=absolutely(2.0**-20))  # fmt: skip
     two = pairs(random_words(30, 2 * COUNT), random_words(31, 2 * COUNT))
     yield Case("maximum", ("maximum",), each("ptx.maximum(a, b)", 2 * COUNT, 2), two, 2 * COUNT)
     for dtype, dropped, span in (("bfloat16", 16, 3e38), ("float16", 13, 7e4)):

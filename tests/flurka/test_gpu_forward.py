@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, seed, settings
 
 import flurka_numba
+from splat_numba.errors import ArgumentTypeError
 from tests.flurka.strategies import Case, cases
-from tests.flurka.test_sm90_forward import ELEMENTWISE, OPERAND, USUAL, WIDE, check
+from tests.flurka.test_sm90_forward import OPERAND, RANDOM, USUAL, WIDE, WIDE_RANDOM, check
 
 pytestmark = pytest.mark.gpu
 LONG = Case(dtype="bfloat16", batch=2, heads=4, seq_q=1000, seq_kv=3000, rank=256, head_dim=64, value_dim=64)
@@ -16,7 +17,7 @@ LONG = Case(dtype="bfloat16", batch=2, heads=4, seq_q=1000, seq_kv=3000, rank=25
 def test_every_case_agrees_with_the_oracle(part):
     @seed(part)
     @settings(max_examples=8, database=None, derandomize=False)
-    @given(cases(maps=ELEMENTWISE, dtypes=tuple(OPERAND)))
+    @given(cases(dtypes=tuple(OPERAND)))
     def agrees(case):
         check(case, backend="cuda")
 
@@ -34,11 +35,25 @@ def test_long_sequences(method, dtype):
     check(LONG.but(method=method, dtype=dtype, kv_lengths=(3000, 1234)), backend="cuda")
 
 
+@pytest.mark.parametrize("phi", RANDOM)
+@pytest.mark.parametrize("changes", WIDE_RANDOM.values(), ids=WIDE_RANDOM)
+def test_each_way_of_dividing_the_work_of_random_features(changes, phi):
+    check(USUAL.but(**{"seq_q": 500, "feature_map": phi, **changes}), backend="cuda")
+
+
+@pytest.mark.parametrize("phi", RANDOM)
+@pytest.mark.parametrize("method", ["flurka", "kernel"])
+@pytest.mark.parametrize("dtype", OPERAND)
+def test_random_features_of_long_sequences(method, phi, dtype):
+    check(LONG.but(method=method, feature_map=phi, dtype=dtype, rows=128, kv_lengths=(3000, 1234)), backend="cuda")
+
+
 def torch_arrays(case, layout="bhsd"):
     torch = pytest.importorskip("torch")
     found = {}
     for name, array in case.arrays().items():
-        one = torch.from_numpy(array.astype(np.float32)).cuda().to(getattr(torch, case.dtype))
+        one = torch.from_numpy(array.astype(np.float32)).cuda()
+        one = one if name == "omega" else one.to(getattr(torch, case.dtype))
         if layout == "bshd" and name in "qkv":
             one = one.transpose(1, 2).contiguous().transpose(1, 2)
         found[name] = one
@@ -79,6 +94,43 @@ def test_key_lengths_of_host_and_device(kind):
     for name in "kv":
         arrays[name][1, :, 1234:] = torch.nan
     assert close(flurka_numba.attention(**arrays, kv_lengths=lengths), case)
+
+
+@pytest.mark.parametrize("kind", ["host", "float64", "float16", "strided", "torch on the host"])
+@pytest.mark.parametrize("phi", RANDOM)
+def test_omega_of_host_and_device(kind, phi):
+    case = LONG.but(feature_map=phi, rows=64)
+    torch, arrays = torch_arrays(case)
+    omega = arrays["omega"].half().float()
+    wide = torch.full((128, 192), torch.nan, device="cuda")
+    wide[::2, 1:129:2] = omega
+    arrays["omega"] = {
+        "host": omega.cpu().numpy(), "float64": omega.double(), "float16": omega.half(), "strided": wide[::2, 1:129:2],
+        "torch on the host": omega.cpu(),
+    }[kind]  # fmt: skip
+    got = flurka_numba.attention(**arrays, feature_map=phi)
+    right = case.wanted_vjp({**case.arrays(), "omega": omega.cpu().numpy()})[0]
+    assert np.abs(got.float().cpu().numpy() - right).max() <= 0.02 * np.abs(right).max()
+
+
+def test_omega_as_bfloat16_is_refused():
+    arrays = torch_arrays(LONG.but(feature_map="rfa"))[1]
+    arrays["omega"] = arrays["omega"].bfloat16()
+    with pytest.raises(ArgumentTypeError, match=r"omega wanted as one of float32, float64, float16 on a GPU, got bfl"):
+        flurka_numba.attention(**arrays, feature_map="rfa")
+
+
+@pytest.mark.parametrize("phi", RANDOM)
+def test_a_graph_reads_omega_anew(phi):
+    torch, arrays = torch_arrays(LONG.but(feature_map=phi, rows=64))
+    flurka_numba.attention(**arrays, feature_map=phi)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = flurka_numba.attention(**arrays, feature_map=phi)
+    arrays["omega"].mul_(0.5)
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(out, flurka_numba.attention(**arrays, feature_map=phi))
 
 
 def test_nothing_is_written_around_out():

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from flurka_numba.feature_maps import resolve
+from flurka_numba.feature_maps import RANDOM_MAPS, resolve
 from flurka_numba.gpu_plan import forward_plan, shares_of_state, slot_groups, spans_of_tile, token_splits
 from flurka_numba.problem import Problem
 from splat_numba.gen.machine import Gpu
@@ -15,14 +15,15 @@ from tests.flurka.strategies import MAPS
 GPU = Gpu()
 
 
-def problem(method="flurka", rank=256, head_dim=64, value_dim=64, phi="elu", **changes):
+def problem(method="flurka", rank=256, head_dim=64, value_dim=64, phi="elu", rows=64, **changes):
     feature_map, eps = resolve(MAPS[phi], None)
+    features = rows * RANDOM_MAPS[phi].per_row if phi in RANDOM_MAPS else head_dim
     values = {
         "method": method, "batch": 1, "heads": 16, "seq_q": 65536, "seq_kv": 65536, "dtype": "bfloat16",
         "per_head_proj": False, "shared_proj": False, "ragged": False, "scale": 1.0, **changes,
     }  # fmt: skip
     return Problem(
-        rank=rank, head_dim=head_dim, value_dim=value_dim, features=head_dim, feature_map=feature_map, eps=eps, **values
+        rank=rank, head_dim=head_dim, value_dim=value_dim, features=features, feature_map=feature_map, eps=eps, **values
     )
 
 
@@ -39,6 +40,16 @@ PROBLEMS = {
     "widest values": problem(head_dim=64, value_dim=256, rank=64),
     "softplus": problem(phi="softplus"),
     "corners": problem(phi="corners"),
+    "favor": problem(phi="favor"),
+    "rfa": problem(phi="rfa"),
+    "favor, kernel, ragged": problem("kernel", phi="favor", rows=100, head_dim=72, value_dim=20, ragged=True, batch=2),
+    "rfa, kernel, odd": problem("kernel", phi="rfa", rows=33, head_dim=33, value_dim=33, dtype="float16"),
+    "favor, most rows": problem(phi="favor", rows=256, head_dim=128, value_dim=128),
+    "favor, most rows, wide values": problem(phi="favor", rows=256, value_dim=256, rank=64),
+    "favor, widest": problem(phi="favor", rows=128, head_dim=256, value_dim=256, dtype="float16"),
+    "rfa, most rows": problem(phi="rfa", rows=128, head_dim=128, rank=64),
+    "rfa, most rows, wide values": problem(phi="rfa", rows=128, value_dim=256, rank=64),
+    "rfa, wide heads": problem(phi="rfa", rows=20, head_dim=256, value_dim=20),
 }
 
 

@@ -7,13 +7,14 @@ from hypothesis import example, given, settings
 import flurka_numba
 from splat_numba.errors import ArgumentTypeError, BackendError
 from tests.flurka.agreement import check_forward
+from tests.flurka.error_bound import assert_close, tolerance
 from tests.flurka.strategies import MAPS, Case, cases
 
 OPERAND = {
     "float16": 2.0**-11,
     "bfloat16": 2.0**-8,
 }  # features, states and slots are rounded before they are multiplied
-ELEMENTWISE = tuple(name for name in MAPS if name not in ("favor", "rfa"))
+RANDOM = ("favor", "rfa")
 USUAL = Case(dtype="bfloat16", seq_q=70, seq_kv=200, rank=70, head_dim=64, value_dim=64)
 
 
@@ -22,7 +23,7 @@ def check(case, backend="emulate"):
 
 
 @settings(max_examples=60)
-@given(cases(maps=ELEMENTWISE, dtypes=tuple(OPERAND)))
+@given(cases(dtypes=tuple(OPERAND)))
 @example(Case(dtype="float16", seq_q=0))
 @example(Case(dtype="float16", seq_kv=0))
 @example(Case(dtype="float16", rank=0))
@@ -33,10 +34,10 @@ def test_every_case_agrees_with_the_oracle(case):
     check(case)
 
 
-@pytest.mark.parametrize("phi", ELEMENTWISE)
+@pytest.mark.parametrize("phi", MAPS)
 @pytest.mark.parametrize("method", ["flurka", "kernel"])
 def test_every_map_at_a_usual_size(method, phi):
-    check(USUAL.but(method=method, feature_map=phi))
+    check(USUAL.but(method=method, feature_map=phi, rows=64))
 
 
 WIDE = {
@@ -59,9 +60,54 @@ def test_each_way_of_dividing_the_work(changes):
     check(USUAL.but(seq_q=40, **changes))
 
 
+WIDE_RANDOM = {
+    "one row": {"rows": 1},
+    "sines and cosines in one block": {"rows": 20, "head_dim": 16},
+    "most rows of rfa": {"rows": 128, "value_dim": 20},
+    "two blocks of features and of values": {"rows": 100, "head_dim": 100, "value_dim": 72},
+    "the widest queries": {"rows": 40, "head_dim": 256, "value_dim": 40, "heads": 1},
+    "the widest values, no queries ahead": {"rows": 128, "head_dim": 64, "value_dim": 256, "heads": 1, "seq_kv": 40},
+    "odd rows": {"rows": 33, "head_dim": 33, "value_dim": 33, "dtype": "float16"},
+    "blocks that share a state": {"rows": 24, "method": "kernel", "seq_kv": 600, "heads": 1},
+    "ragged": {"rows": 24, "method": "kernel", "seq_kv": 300, "batch": 3, "kv_lengths": (290, 130, 0), "head_dim": 20},
+    "many splits": {"rows": 64, "seq_kv": 1000, "heads": 1, "rank": 64},
+}
+
+
+@pytest.mark.parametrize("phi", RANDOM)
+@pytest.mark.parametrize("changes", WIDE_RANDOM.values(), ids=WIDE_RANDOM)
+def test_each_way_of_dividing_the_work_of_random_features(changes, phi):
+    check(USUAL.but(seq_q=40, feature_map=phi, **changes))
+
+
+def test_most_rows_of_favor():
+    check(USUAL.but(seq_q=40, feature_map="favor", rows=250, heads=1, value_dim=20))
+
+
+@pytest.mark.parametrize("eps", [None, 0.0])
+@pytest.mark.parametrize("dtype", OPERAND)
+def test_favor_of_long_queries_whose_features_are_all_small(dtype, eps):
+    case = USUAL.but(feature_map="favor", rows=64, dtype=dtype, eps=eps, rank=20, seq_q=30)
+    arrays = case.arrays()
+    arrays["q"] = (3 * arrays["q"].astype(np.float32)).astype(arrays["q"].dtype)  # exp(-|q|^2 / 16) is about e^-36
+    allowed, _ = tolerance(case.call(arrays), dtype, operand=OPERAND[dtype])
+    assert_close(case.run(arrays, backend="emulate"), case.wanted_vjp(arrays)[0], allowed)
+
+
+def test_rfa_of_angles_of_many_turns_and_of_rows_without_direction():
+    case = USUAL.but(feature_map="rfa", rows=64, rank=20, seq_q=30)
+    arrays = case.arrays()
+    arrays["omega"] *= np.float32(40.0)
+    arrays["q"][:, :, 3] = 0.0
+    arrays["proj_k"][5] = 0.0
+    allowed, _ = tolerance(case.call(arrays), case.dtype, operand=OPERAND[case.dtype])
+    assert_close(case.run(arrays, backend="emulate"), case.wanted_vjp(arrays)[0], allowed)
+
+
+@pytest.mark.parametrize("phi", ["elu", *RANDOM])
 @pytest.mark.parametrize("method", ["flurka", "kernel", "low_rank"])
-def test_what_is_beyond_a_length_never_reaches_anything(method):
-    case = USUAL.but(method=method, batch=3, seq_kv=140, kv_lengths=(140, 70, 0))
+def test_what_is_beyond_a_length_never_reaches_anything(method, phi):
+    case = USUAL.but(method=method, feature_map=phi, batch=3, seq_kv=140, kv_lengths=(140, 70, 0))
     arrays = case.arrays()
     clean = case.run(arrays, backend="emulate")
     for b, length in enumerate(case.kv_lengths):
@@ -70,8 +116,9 @@ def test_what_is_beyond_a_length_never_reaches_anything(method):
     assert np.isfinite(clean.astype(np.float32)).all()
 
 
-def test_nan_in_a_query_stays_in_its_row():
-    case = USUAL.but(seq_q=20)
+@pytest.mark.parametrize("phi", ["elu", *RANDOM])
+def test_nan_in_a_query_stays_in_its_row(phi):
+    case = USUAL.but(seq_q=20, feature_map=phi)
     arrays = case.arrays()
     clean = case.run(arrays, backend="emulate").astype(np.float32)
     arrays["q"][0, 1, 3, 0] = np.nan
@@ -88,8 +135,14 @@ def test_splat_emulate_runs_backend_cuda_on_the_emulator(monkeypatch):
 
 
 def test_what_a_gpu_has_not():
-    with pytest.raises(BackendError, match=r"feature_map 'favor' is not on GPUs in this version"):
-        USUAL.but(feature_map="favor").run(backend="emulate")
+    for changes, words in {
+        ("rows", 300): r"'favor' wanted .* got 300 features for head_dim 64 .* omega are at most {'favor': 256, 'rfa'",
+        ("head_dim", 256): r"'favor' wanted .* they take 293 of 227 KiB of shared memory",
+    }.items():
+        with pytest.raises(BackendError, match=words):
+            USUAL.but(**{"feature_map": "favor", "rows": 256, changes[0]: changes[1]}).run(backend="emulate")
+    with pytest.raises(BackendError, match=r"'rfa' wanted .* rows of omega are at most {.*'rfa': 128}"):
+        USUAL.but(feature_map="rfa", rows=160).run(backend="emulate")
     with pytest.raises(ArgumentTypeError, match=r"q wanted as float16 or bfloat16 for backend 'cuda', got float32"):
         USUAL.but(dtype="float32").run(backend="emulate")
 

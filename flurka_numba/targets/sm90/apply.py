@@ -3,19 +3,29 @@
 The order of features within a product is free, so a lane takes the 16 adjacent bytes that it loads: of a chunk of 32,
 elements 8 t to 8 t + 7 of a row for lane t of the row's four. Place 16 s + 8 h + 2 t + x of the product's two steps s
 holds element 8 t + 4 s + 2 h + x. The order of the values is chosen so that a lane ends with 8 adjacent ones, too:
-column 8 j + 2 t + x of a chunk is value 8 t + 2 j + x. The state stands in these orders already.
+column 8 j + 2 t + x of a chunk is value 8 t + 2 j + x. The state stands in these orders already. Random features come
+out of a product of their own, see random_apply.py, and stay in their order.
 """
 
 from __future__ import annotations
 
+from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.features import gpu_text
+from flurka_numba.targets.sm90.random_apply import (
+    OMEGA_POINTERS,
+    emit_arrays,
+    emit_exponents,
+    emit_features,
+    emit_images,
+    words_of_step,
+)
 from flurka_numba.targets.sm90.shape import (
     CHUNK,
     LARGEST_PRODUCT,
     SUM_ROWS,
-    ApplyTraits,
+    RandomFeatures,
     chunks,
-    state_bytes,
     state_rows,
 )
 from splat_numba.gen.entry import Entry
@@ -28,14 +38,19 @@ STRIDES = ("q_row", "q_head", "q_batch", "out_row", "out_head", "out_batch")
 ENTRY = "apply"
 
 
-def apply_entry(traits: ApplyTraits) -> Entry:
-    """How the kernel is called."""
-    parameters = (
-        *((name, "l") for name in POINTERS),
+def apply_parameters(traits: ApplyTraits) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of each."""
+    pointers = (*POINTERS, *OMEGA_POINTERS) if isinstance(traits.feature_map, RandomFeatures) else POINTERS
+    return (
+        *((name, "l") for name in pointers),
         *((name, "r") for name in COUNTS),
         *((name, "l") for name in STRIDES),
     )
-    return Entry(ENTRY, parameters, 128, traits.resident, traits.shared_bytes)
+
+
+def apply_entry(traits: ApplyTraits) -> Entry:
+    """How the kernel is called."""
+    return Entry(ENTRY, apply_parameters(traits), 128, traits.resident, traits.shared_bytes)
 
 
 def products_of(traits: ApplyTraits) -> list[tuple[int, int, str]]:
@@ -68,33 +83,68 @@ def render_apply(traits: ApplyTraits) -> str:
         """
     )
     for columns, _, name in products_of(traits):
-        options = f'{columns}, "{traits.dtype}", from_registers=True, transposed=False'
-        out.line(f"add_to_{name} = ptx.matrix_product({options})")
+        _emit_product(out, traits, name, columns)
+    if isinstance(traits.feature_map, RandomFeatures):
+        _emit_product(out, traits, "u", traits.feature_map.part)
     out.line()
     out.line()
-    out.line(f"def {ENTRY}({', '.join((*POINTERS, *COUNTS, *STRIDES))}):")
+    out.line(f"def {ENTRY}({', '.join(name for name, _ in apply_parameters(traits))}):")
     with out.suite():
         _emit_start(out, traits)
-        if traits.prefetches:
-            _emit_queries(out, traits, "ahead")
-        out.line("ptx.mbarrier_wait(full, u32(0))")
-        with out.block("while tile < last"):
-            if traits.prefetches:
-                with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
-                    out.line("word[i] = ahead[i]")
-                out.line("now_0 = row_0")
-                out.line("now_1 = row_1")
-                out.line("tile = u32(tile + u32(1))")
-                _emit_queries(out, traits, "ahead")
-            else:
-                _emit_queries(out, traits, "word")
-                out.line("now_0 = row_0")
-                out.line("now_1 = row_1")
-                out.line("tile = u32(tile + u32(1))")
-            _emit_features(out, traits)
-            _emit_products(out, traits)
-            _emit_results(out, traits)
+        if isinstance(traits.feature_map, RandomFeatures):
+            _emit_random_rows(out, traits, traits.feature_map)
+        else:
+            _emit_elementwise_rows(out, traits, traits.feature_map)
     return out.text()
+
+
+def _emit_product(out: SourceWriter, traits: ApplyTraits, name: str, columns: int) -> None:
+    options = f'{columns}, "{traits.dtype}", from_registers=True, transposed=False'
+    out.line(f"add_to_{name} = ptx.matrix_product({options})")
+
+
+def _emit_elementwise_rows(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> None:
+    """The next queries are on their way, in registers of their own, while features take the place of these."""
+    if traits.prefetches:
+        _emit_queries(out, traits, "ahead")
+    out.line("ptx.mbarrier_wait(full, u32(0))")
+    with out.block("while tile < last"):
+        if traits.prefetches:
+            with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
+                out.line("word[i] = ahead[i]")
+            _emit_next_tile(out)
+            _emit_queries(out, traits, "ahead")
+        else:
+            _emit_queries(out, traits, "word")
+            _emit_next_tile(out)
+        _emit_features(out, traits, phi)
+        _emit_products(out, traits)
+        _emit_results(out, traits)
+
+
+def _emit_random_rows(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+    """The next queries are on their way once these were multiplied with omega."""
+    emit_arrays(out, phi)
+    if traits.prefetches:
+        _emit_queries(out, traits, "word")
+    emit_images(out, traits, phi)
+    out.line("ptx.mbarrier_wait(full, u32(0))")
+    with out.block("while tile < last"):
+        if not traits.prefetches:
+            _emit_queries(out, traits, "word")
+        _emit_next_tile(out)
+        emit_exponents(out, traits, phi)
+        if traits.prefetches:
+            _emit_queries(out, traits, "word")
+        emit_features(out, traits, phi)
+        _emit_products(out, traits)
+        _emit_results(out, traits)
+
+
+def _emit_next_tile(out: SourceWriter) -> None:
+    out.line("now_0 = row_0")
+    out.line("now_1 = row_1")
+    out.line("tile = u32(tile + u32(1))")
 
 
 def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
@@ -103,7 +153,8 @@ def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
         f"""
         start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
         state = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
-        full = u32(state + u32({state_bytes(traits.head_dim, traits.value_dim)}))
+        images = u32(state + u32({traits.state_bytes}))
+        full = u32(images + u32({2 * traits.omega_bytes}))
         thread = ptx.thread_index()
         lane = u32(thread & u32(31))
         block = ptx.block_index()
@@ -117,9 +168,9 @@ def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
             ptx.fence_mbarrier_init()
         ptx.block_barrier()
         first = u32(1) if thread == u32(0) else u32(0)
-        ptx.mbarrier_expect(full, u32({state_bytes(traits.head_dim, traits.value_dim)}), first)
-        from_state = states + u64({state_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
-        ptx.bulk_copy(state, from_state, u32({state_bytes(traits.head_dim, traits.value_dim)}), full, first)
+        ptx.mbarrier_expect(full, u32({traits.state_bytes}), first)
+        from_state = states + u64({traits.state_bytes}) * u64(pair)
+        ptx.bulk_copy(state, from_state, u32({traits.state_bytes}), full, first)
         eighth = u32((lane & u32(3)) * u32(8))
         row_in_tile = u32((thread >> u32(5)) * u32(16) + (lane >> u32(2)))  # and the row 8 further on
         q_at = q + u64(entry) * q_batch + u64(head) * q_head + u64(2) * u64(eighth)
@@ -128,7 +179,7 @@ def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
         word = cuda.local.array({8 * chunks(traits.head_dim)}, dtype=np.uint32)
         """
     )
-    if traits.prefetches:
+    if traits.prefetches and isinstance(traits.feature_map, FeatureMap):
         out.line(f"ahead = cuda.local.array({8 * chunks(traits.head_dim)}, dtype=np.uint32)")
     for columns, _, name in products_of(traits):
         out.line(f"{name} = cuda.local.array({columns // 2}, dtype=np.float32)")
@@ -148,9 +199,9 @@ def _emit_queries(out: SourceWriter, traits: ApplyTraits, to: str) -> None:
             out.line(f"{names} = ptx.load_words4_when({at}, {when})")
 
 
-def _emit_features(out: SourceWriter, traits: ApplyTraits) -> None:
+def _emit_features(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> None:
     """phi of every number, in place."""
-    text = {name: gpu_text(traits.feature_map.source, name) for name in ("low", "high")}
+    text = {name: gpu_text(phi.source, name) for name in ("low", "high")}
     with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(word[i])")
         if traits.head_dim % 8:  # a row may end within the 16 bytes, and what stands behind it may be NaN
@@ -167,15 +218,19 @@ def _emit_products(out: SourceWriter, traits: ApplyTraits) -> None:
         with out.block(f"for i in range({columns // 2})"):
             out.line(f"{name}[i] = f32(0.0)")
     out.line("ptx.wgmma_fence()")
-    for chunk in range(chunks(traits.head_dim)):
-        for step in (0, 1):
-            row_0, row_1 = (4 * (2 * chunk + row) + 2 * step for row in (0, 1))
-            words = ", ".join(f"word[{i}]" for i in (row_0, row_1, row_0 + 1, row_1 + 1))
-            for _, first_row, name in products_of(traits):
-                at = score_offset(2 * chunk + step, state_rows(traits.value_dim)) + (first_row * SPAN_BYTES >> 4)
-                out.line(f"add_to_{name}({name}, {words}, descriptor + u64({at}))")
+    for step, words in enumerate(_words_of_steps(traits)):
+        for _, first_row, name in products_of(traits):
+            at = score_offset(step, state_rows(traits.value_dim)) + (first_row * SPAN_BYTES >> 4)
+            out.line(f"add_to_{name}({name}, {words}, descriptor + u64({at}))")
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
+
+
+def _words_of_steps(traits: ApplyTraits) -> list[str]:
+    """What a product of 16 features takes from a lane, for one after the other."""
+    if isinstance(traits.feature_map, RandomFeatures):
+        return [", ".join(f"phi[{4 * step + i}]" for i in range(4)) for step in range(traits.features // 16)]
+    return [words_of_step(chunk, step) for chunk in range(chunks(traits.head_dim)) for step in (0, 1)]
 
 
 def _emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
@@ -201,4 +256,8 @@ def _emit_share(out: SourceWriter, traits: ApplyTraits, sum_of_row: str) -> None
     out.line(f"divisor = {sum_of_row}")
     if traits.denominator == "plus_eps" and traits.eps:
         out.line(f"divisor = divisor + f32({traits.eps!r})")
+    if traits.denominator == "guarded":
+        eps = f"f32({traits.eps!r})"
+        out.line(f"signed = -{eps} if divisor < f32(0.0) else {eps}")
+        out.line(f"divisor = signed if -{eps} < divisor and divisor < {eps} else divisor  # NaN stays")
     out.line("share = ptx.reciprocal(divisor) if divisor != f32(0.0) else f32(0.0)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, spans
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN, SPAN_BYTES, spans
 
 STEP = 64  # tokens of one step of the compression
 CHUNK = 32  # adjacent numbers of a row that four lanes hold, 16 bytes each
@@ -69,6 +69,35 @@ class CompressTraits:
 
 
 @dataclass(frozen=True, slots=True)
+class RandomFeatures:
+    """A feature map by products with omega. name: "favor" or "rfa"; rows: of omega; eps: added to each of favor's."""
+
+    name: str
+    rows: int
+    eps: float
+
+    @property
+    def part(self) -> int:
+        """Places of one part of the features: as many as rows, and then up to what a product takes at once."""
+        return -(-self.rows // 16) * 16
+
+    @property
+    def places(self) -> int:
+        """Of all features: rfa has sines, then cosines."""
+        return self.part * (2 if self.name == "rfa" else 1)
+
+
+def feature_places(feature_map: FeatureMap | RandomFeatures, head_dim: int) -> int:
+    """Places of a token's features."""
+    return feature_map.places if isinstance(feature_map, RandomFeatures) else head_dim
+
+
+def omega_rows(feature_map: FeatureMap | RandomFeatures) -> int:
+    """Rows of omega in a product; 0 where there is no omega."""
+    return feature_map.part if isinstance(feature_map, RandomFeatures) else 0
+
+
+@dataclass(frozen=True, slots=True)
 class StateTraits:
     """parts: the compression whose slots are read, which come in ``splits`` parts; None: slots are tokens of k and v
     themselves. ragged: tokens beyond the key lengths are left out.
@@ -77,52 +106,43 @@ class StateTraits:
     head_dim: int
     value_dim: int
     dtype: str
-    feature_map: FeatureMap
+    feature_map: FeatureMap | RandomFeatures
     parts: CompressTraits | None
     splits: int
     ragged: bool
 
     @property
+    def features(self) -> int:
+        """Places of a slot's features."""
+        return feature_places(self.feature_map, self.head_dim)
+
+    @property
     def blocks(self) -> tuple[int, int]:
         """Blocks of features and of values that make up a head's state."""
-        return spans(self.head_dim), spans(self.value_dim)
+        return spans(self.features), spans(self.value_dim)
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a slot, and of a row of omega, where random features are made: 4 numbers more than the spans have, so
+        that 8 lanes that read 16 bytes of a row each meet in no bank.
+        """
+        return 4 * (SPAN * spans(self.head_dim) + 4)
+
+    @property
+    def tile_bytes(self) -> int:
+        """Features and values of some slots in float32."""
+        return 2 * SLOTS * STATE_SIDE * 4
 
     @property
     def shared_bytes(self) -> int:
-        """Features and values of some slots in float32, then a word."""
-        return 2 * SLOTS * STATE_SIDE * 4 + 16 + ALIGNMENT
-
-
-@dataclass(frozen=True, slots=True)
-class ApplyTraits:
-    """denominator, eps: as in Problem."""
-
-    head_dim: int
-    value_dim: int
-    dtype: str
-    feature_map: FeatureMap
-    denominator: str
-    eps: float
-
-    @property
-    def prefetches(self) -> bool:
-        """Whether the next queries are loaded while these are worked on; wide heads have no registers for that."""
-        return chunks(self.head_dim) <= 4
-
-    @property
-    def shared_bytes(self) -> int:
-        """A head's state, then a barrier."""
-        return state_bytes(self.head_dim, self.value_dim) + 8 + ALIGNMENT
+        """The tiles; for random features the slots themselves and rows of omega; then a word."""
+        rows = SLOTS + STATE_SIDE if omega_rows(self.feature_map) else 0
+        return self.tile_bytes + rows * self.row_bytes + 16 + ALIGNMENT
 
     @property
     def resident(self) -> int:
-        """Blocks on a multiprocessor: each waits for memory, so many of them hide that.
-
-        A thread holds sums, features, the next queries, and about 24 registers more.
-        """
-        queries = 8 * chunks(self.head_dim) * (2 if self.prefetches else 1)
-        registers = 16 * chunks(self.value_dim) + 4 + queries + 24
-        return max(1, min(8, 65536 // (128 * registers), (227 << 10) // (self.shared_bytes + 1024)))
+        """Blocks on a multiprocessor. More than 4 parts in flight take more than 128 registers."""
+        return 1 if self.splits > 4 or 2 * (self.shared_bytes + 1024) > SHARED_BYTES else 2
 
 
 def chunks(dim: int) -> int:
@@ -135,6 +155,6 @@ def state_rows(value_dim: int) -> int:
     return CHUNK * chunks(value_dim) + SUM_ROWS
 
 
-def state_bytes(head_dim: int, value_dim: int) -> int:
+def state_bytes(features: int, value_dim: int) -> int:
     """Bytes of a head's state: spans of 64 features."""
-    return spans(head_dim) * state_rows(value_dim) * SPAN_BYTES
+    return spans(features) * state_rows(value_dim) * SPAN_BYTES

@@ -2,13 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.features import gpu_text
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, CompressTraits, StateTraits
-from splat_numba.gen.targets.sm90.shape import SPAN, spans
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, spans
 from splat_numba.gen.writer import SourceWriter
 
 
-def emit_slot_places(out: SourceWriter, traits: StateTraits) -> None:
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A span of every slot on its way to shared memory. name: in the text; of: "k" or "v"; span: its number within the
+    head, as text; tile: where to, as text, with rows of row_bytes; phi: what its numbers become on the way.
+    """
+
+    name: str
+    of: str
+    span: str
+    tile: str
+    row_bytes: int = 4 * STATE_SIDE
+    phi: FeatureMap | None = None
+
+    def dim(self, traits: StateTraits) -> int:
+        """Columns of the head."""
+        return traits.head_dim if self.of == "k" else traits.value_dim
+
+
+VALUES = Columns("v", "v", "value_block", "value_tile")
+COUNTS = ("heads", "slots", "shares_of_state")
+PART_COUNTS = ("tiles_k", "tiles", "row_blocks", "pairs_k", "pairs_v")
+STRIDES = ("k_row", "k_head", "k_batch", "v_row", "v_head", "v_batch")
+
+
+def slot_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of what tells a block where its slots are."""
+    pointers = ("k", "v", "kv_lengths") if traits.parts is None else ("parts",)
+    return (
+        *((name, "l") for name in pointers),
+        *((name, "r") for name in (COUNTS if traits.parts is None else (*PART_COUNTS, *COUNTS))),
+        *((name, "l") for name in (STRIDES if traits.parts is None else ())),
+    )
+
+
+def emit_place(out: SourceWriter, blocks: tuple[int, int]) -> None:
+    """Which head, features, values and share of the slots are this block's. blocks: of features and of values."""
+    of_features, of_values = blocks
+    out.lines(
+        f"""
+        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+        feature_tile = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+        thread = ptx.thread_index()
+        state = u32(ptx.block_index() // shares_of_state)
+        share = u32(ptx.block_index() - state * shares_of_state)
+        pair = u32(state // u32({of_features * of_values}))
+        rest = u32(state - pair * u32({of_features * of_values}))
+        feature_block = u32(rest // u32({of_values}))
+        value_block = u32(rest - feature_block * u32({of_values}))
+        entry = u32(pair // heads)
+        head = u32(pair - entry * heads)
+        column = u32((thread & u32(15)) * u32(4))
+        """
+    )
+
+
+def emit_slot_places(out: SourceWriter, traits: StateTraits, columns: Sequence[Columns]) -> None:
     """This block's slots, from ``chunk`` to ``last``, and where its columns stand."""
     out.line("length = slots")
     if traits.ragged:
@@ -22,109 +81,126 @@ def emit_slot_places(out: SourceWriter, traits: StateTraits) -> None:
         """
     )
     if traits.parts is None:
-        _emit_token_places(out)
+        _emit_token_places(out, columns)
     else:
-        _emit_part_places(out, traits, traits.parts)
+        _emit_part_places(out, traits, traits.parts, columns)
 
 
-def emit_slots(out: SourceWriter, traits: StateTraits) -> None:
-    """The next slots' features and values into shared memory."""
+def emit_slots(out: SourceWriter, traits: StateTraits, columns: Sequence[Columns]) -> None:
+    """The next slots into shared memory."""
     if traits.parts is None:
-        _emit_tokens(out, traits)
+        _emit_tokens(out, traits, columns)
     else:
-        _emit_parts(out, traits, traits.parts)
+        _emit_parts(out, traits, traits.parts, columns)
 
 
-def _emit_part_places(out: SourceWriter, traits: StateTraits, parts: CompressTraits) -> None:
+def _emit_part_places(
+    out: SourceWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[Columns]
+) -> None:
     """Of every slot a thread has 4 adjacent columns: of one slot, and of the one 16 further on."""
-    out.lines(
-        f"""
-        span_k = u32(head * u32({spans(traits.head_dim)}) + feature_block)
-        span_v = u32(head * u32({spans(traits.value_dim)}) + value_block)
-        pair_k = u32(span_k // u32({parts.tile_spans}))
-        pair_v = u32(span_v // u32({parts.tile_spans}))
-        tile_k = u32((entry * pairs_k + pair_k) * row_blocks)
-        tile_v = u32(tiles_k + (entry * pairs_v + pair_v) * row_blocks)
-        column_k = u32((span_k - pair_k * u32({parts.tile_spans})) * u32({SPAN}) + column)
-        column_v = u32((span_v - pair_v * u32({parts.tile_spans})) * u32({SPAN}) + column)
-        to_part = u64(tiles) * u64({4 * parts.rows * parts.columns})
-        got = cuda.local.array(16, dtype=np.float32)
-        """
-    )
+    for one in columns:
+        first = "" if one.of == "k" else "tiles_k + "
+        out.lines(
+            f"""
+            span = u32(head * u32({spans(one.dim(traits))}) + {one.span})
+            tile_pair = u32(span // u32({parts.tile_spans}))
+            tile_{one.name} = u32({first}(entry * pairs_{one.of} + tile_pair) * row_blocks)
+            column_{one.name} = u32((span - tile_pair * u32({parts.tile_spans})) * u32({SPAN}) + column)
+            """
+        )
+    out.line(f"to_part = u64(tiles) * u64({4 * parts.rows * parts.columns})")
+    out.line("got = cuda.local.array(16, dtype=np.float32)")
 
 
-def _emit_parts(out: SourceWriter, traits: StateTraits, parts: CompressTraits) -> None:
-    """The parts of a slot are added up in their order."""
-    row_bytes = 4 * parts.columns
+def _emit_parts(out: SourceWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[Columns]) -> None:
+    """Two spans at a time, which are as many parts in flight as there are registers for."""
     for place, half in enumerate((0, SLOTS // 2)):
         out.lines(
             f"""
             slot_{place} = u32(chunk + (thread >> u32(4)) + u32({half}))
-            row_block = u32(slot_{place} // u32({parts.rows}))
-            row = u32(slot_{place} - row_block * u32({parts.rows}))
+            row_block_{place} = u32(slot_{place} // u32({parts.rows}))
+            row_{place} = u32(slot_{place} - row_block_{place} * u32({parts.rows}))
             """
         )
-        for name in ("k", "v"):
-            at = f"(u64(tile_{name} + row_block) * u64({parts.rows}) + u64(row))"
-            out.line(f"{name}_at_{place} = parts + u64({row_bytes}) * {at} + u64(4) * u64(column_{name})")
-    with out.block("for i in range(16)"):
+    for first in range(0, len(columns), 2):
+        _emit_sums(out, traits, parts, columns[first : first + 2])
+        for number, one in enumerate(columns[first : first + 2]):
+            for place in (0, 1):
+                _emit_quarter(out, traits, one, 8 * number + 4 * place, place)
+
+
+def _emit_quarter(out: SourceWriter, traits: StateTraits, one: Columns, first: int, place: int) -> None:
+    """4 columns of a slot, got[first] and so on, to the tile."""
+    if one.phi is not None:
+        for i in range(4):
+            _emit_feature(out, traits, one.phi, f"got[{first + i}]", f"slot_{place} < last", f"column + u32({i})")
+    row = f"u32({one.row_bytes}) * (thread >> u32(4)) + u32({place * SLOTS // 2 * one.row_bytes})"
+    _emit_store(out, f"{one.tile} + {row} + u32(4) * column", "got", first)
+
+
+def _emit_sums(out: SourceWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[Columns]) -> None:
+    """The parts of a slot are added up in their order."""
+    places = [(number, one.name, place) for number, one in enumerate(columns) for place in (0, 1)]
+    for _, name, place in places:
+        at = f"(u64(tile_{name} + row_block_{place}) * u64({parts.rows}) + u64(row_{place}))"
+        out.line(f"{name}_at_{place} = parts + u64({4 * parts.columns}) * {at} + u64(4) * u64(column_{name})")
+    with out.block(f"for i in range({4 * len(places)})"):
         out.line("got[i] = f32(0.0)")
     with out.block(f"for part in range({traits.splits})"):
-        for number, name in enumerate(("k_at_0", "k_at_1", "v_at_0", "v_at_1")):
-            names = ", ".join(f"{letter}_{number}" for letter in "abcd")
-            out.line(f"{names} = ptx.load_reals4({name} + to_part * u64(part))")
-        for number in range(4):
+        for number, name, place in places:
+            names = ", ".join(f"{letter}_{2 * number + place}" for letter in "abcd")
+            out.line(f"{names} = ptx.load_reals4({name}_at_{place} + to_part * u64(part))")
+        for four in range(len(places)):
             for i, letter in enumerate("abcd"):
-                out.line(f"got[{4 * number + i}] += {letter}_{number}")
-    for place, half in enumerate((0, SLOTS // 2)):
-        for i in range(4):
-            _emit_feature(out, traits, f"got[{4 * place + i}]", f"slot_{place} < last", f"column + u32({i})")
-        for tile, first in (("feature_tile", 4 * place), ("value_tile", 8 + 4 * place)):
-            _emit_store(out, f"{tile} + u32(16) * thread + u32({half * STATE_SIDE * 4})", "got", first)
+                out.line(f"got[{4 * four + i}] += {letter}_{four}")
 
 
-def _emit_token_places(out: SourceWriter) -> None:
+def _emit_token_places(out: SourceWriter, columns: Sequence[Columns]) -> None:
     """Of every token a thread has 8 adjacent columns, which are 16 bytes."""
-    out.lines(
-        f"""
-        eighth = u32((thread & u32(7)) * u32(8))
-        k_column = u32(feature_block * u32({STATE_SIDE}) + eighth)
-        v_column = u32(value_block * u32({STATE_SIDE}) + eighth)
-        k_at = k + u64(entry) * k_batch + u64(head) * k_head + u64(2) * u64(k_column)
-        v_at = v + u64(entry) * v_batch + u64(head) * v_head + u64(2) * u64(v_column)
-        feature = cuda.local.array(8, dtype=np.float32)
-        value = cuda.local.array(8, dtype=np.float32)
-        """
-    )
+    out.line("eighth = u32((thread & u32(7)) * u32(8))")
+    for one in columns:
+        out.lines(
+            f"""
+            column_{one.name} = u32({one.span} * u32({SPAN}) + eighth)
+            at_{one.name} = {one.of} + u64(entry) * {one.of}_batch + u64(head) * {one.of}_head
+            at_{one.name} = at_{one.name} + u64(2) * u64(column_{one.name})
+            x_{one.name} = cuda.local.array(8, dtype=np.float32)
+            """
+        )
 
 
-def _emit_tokens(out: SourceWriter, traits: StateTraits) -> None:
+def _emit_tokens(out: SourceWriter, traits: StateTraits, columns: Sequence[Columns]) -> None:
     """A token beyond the last is left out: its features are 0, not phi(0)."""
     out.line("slot = u32(chunk + (thread >> u32(3)))")
-    for name, dim in (("k", traits.head_dim), ("v", traits.value_dim)):
-        when = f"u32(1) if slot < last and {name}_column < u32({dim}) else u32(0)"
-        words = ", ".join(f"{name}_{i}" for i in range(4))
-        out.line(f"{words} = ptx.load_words4_when({name}_at + u64(slot) * {name}_row, {when})")
-    for i in range(4):
-        out.line(f"feature[{2 * i}], feature[{2 * i + 1}] = ptx.unpack_{traits.dtype}(k_{i})")
-        out.line(f"value[{2 * i}], value[{2 * i + 1}] = ptx.unpack_{traits.dtype}(v_{i})")
-    for i in range(8):
-        _emit_feature(out, traits, f"feature[{i}]", "slot < last", f"eighth + u32({i})")
-        if traits.value_dim % 8:  # a row may end within the 16 bytes, and what stands behind it may be NaN
-            kept = f"u32(1) if v_column + u32({i}) < u32({traits.value_dim}) else u32(0)"
-            out.line(f"value[{i}] = ptx.select_real(value[{i}], f32(0.0), {kept})")
-    for name, tile in (("feature", "feature_tile"), ("value", "value_tile")):
+    for one in columns:
+        when = f"u32(1) if slot < last and column_{one.name} < u32({one.dim(traits)}) else u32(0)"
+        words = ", ".join(f"{one.name}_word_{i}" for i in range(4))
+        out.line(f"{words} = ptx.load_words4_when(at_{one.name} + u64(slot) * {one.of}_row, {when})")
+    for one in columns:
+        for i in range(4):
+            pair = f"x_{one.name}[{2 * i}], x_{one.name}[{2 * i + 1}]"
+            out.line(f"{pair} = ptx.unpack_{traits.dtype}({one.name}_word_{i})")
+        for i in range(8):
+            place = f"x_{one.name}[{i}]"
+            if one.phi is not None:
+                _emit_feature(out, traits, one.phi, place, "slot < last", f"eighth + u32({i})")
+            elif one.dim(traits) % 8:  # a row may end within the 16 bytes, and what stands behind it may be NaN
+                kept = f"u32(1) if column_{one.name} + u32({i}) < u32({one.dim(traits)}) else u32(0)"
+                out.line(f"{place} = ptx.select_real({place}, f32(0.0), {kept})")
         for half in (0, 1):
-            _emit_store(out, f"{tile} + u32(32) * thread + u32({16 * half})", name, 4 * half)
+            to = f"{one.tile} + u32({one.row_bytes}) * (thread >> u32(3)) + u32(4) * eighth + u32({16 * half})"
+            _emit_store(out, to, f"x_{one.name}", 4 * half)
 
 
-def _emit_feature(out: SourceWriter, traits: StateTraits, place: str, slot_is_kept: str, column: str) -> None:
+def _emit_feature(
+    out: SourceWriter, traits: StateTraits, phi: FeatureMap, place: str, slot_is_kept: str, column: str
+) -> None:
     """A number becomes its feature; 0 for a slot or a column that is not there, as phi(0) is not 0."""
     kept = slot_is_kept
     if traits.head_dim % STATE_SIDE:
         kept = f"{kept} and feature_block * u32({STATE_SIDE}) + {column} < u32({traits.head_dim})"
     out.line(f"x = {place}")
-    out.line(f"phi = {gpu_text(traits.feature_map.source, 'x')}")
+    out.line(f"phi = {gpu_text(phi.source, 'x')}")
     out.line(f"{place} = ptx.select_real(phi, f32(0.0), u32(1) if {kept} else u32(0))")
 
 

@@ -2,11 +2,22 @@
 
 A block makes 64 features x 64 values in float32 from its share of the slots. The last block of a state adds up the
 shares, in their order, and writes them in 16 bits, turned round and in the order in which stage 3's products read
-shared memory: a row for each value, features along it, 128-byte swizzle; then rows of z.
+shared memory: a row for each value, features along it, 128-byte swizzle; then rows of z. Random features need all of a
+slot: see random_slots.py; the largest exponent of favor's slots was found by a launch before, see largest.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from flurka_numba.targets.sm90.largest import emit_largest_of_all
+from flurka_numba.targets.sm90.random_slots import (
+    emit_exponents,
+    emit_omega,
+    emit_slot_features,
+    key_columns,
+    random_parameters,
+)
 from flurka_numba.targets.sm90.shape import (
     CHUNK,
     SLOTS,
@@ -14,43 +25,30 @@ from flurka_numba.targets.sm90.shape import (
     STATE_SIDE,
     STATE_THREADS,
     SUM_ROWS,
+    RandomFeatures,
     StateTraits,
     chunks,
     state_bytes,
     state_rows,
 )
-from flurka_numba.targets.sm90.slots import emit_slot_places, emit_slots
+from flurka_numba.targets.sm90.slots import VALUES, Columns, emit_place, emit_slot_places, emit_slots, slot_parameters
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 from splat_numba.gen.writer import SourceWriter
 
-PART_POINTERS = ("parts",)
-TOKEN_POINTERS = ("k", "v", "kv_lengths")
 POINTERS = ("states", "shares", "counters")
-PART_COUNTS = ("tiles_k", "tiles", "row_blocks", "pairs_k", "pairs_v")
-COUNTS = ("heads", "slots", "shares_of_state")
-STRIDES = ("k_row", "k_head", "k_batch", "v_row", "v_head", "v_batch")
 ENTRY = "state"
 
 
 def state_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
-    if traits.parts is None:
-        return (
-            *((name, "l") for name in (*TOKEN_POINTERS, *POINTERS)),
-            *((name, "r") for name in COUNTS),
-            *((name, "l") for name in STRIDES),
-        )
-    return (
-        *((name, "l") for name in (*PART_POINTERS, *POINTERS)),
-        *((name, "r") for name in (*PART_COUNTS, *COUNTS)),
-    )
+    states = ((name, "l") for name in POINTERS)
+    return (*slot_parameters(traits), *states, *random_parameters(traits.feature_map))
 
 
 def state_entry(traits: StateTraits) -> Entry:
     """How the kernel is called."""
-    resident = 1 if traits.splits > 4 else 2  # so many parts in flight take more than 128 registers
-    return Entry(ENTRY, state_parameters(traits), STATE_THREADS, resident, traits.shared_bytes)
+    return Entry(ENTRY, state_parameters(traits), STATE_THREADS, traits.resident, traits.shared_bytes)
 
 
 def render_state(traits: StateTraits) -> str:
@@ -76,12 +74,20 @@ def render_state(traits: StateTraits) -> str:
     out.line()
     out.line()
     out.line(f"def {ENTRY}({', '.join(name for name, _ in state_parameters(traits))}):")
+    columns = _columns(traits)
     with out.suite():
-        _emit_start(out, traits)
-        emit_slot_places(out, traits)
+        emit_place(out, traits.blocks)
+        _emit_start(out)
+        emit_slot_places(out, traits, columns)
+        if isinstance(traits.feature_map, RandomFeatures):
+            _emit_random_start(out, traits, traits.feature_map)
         with out.block("while chunk < last"):
-            emit_slots(out, traits)
+            emit_slots(out, traits, columns)
             out.line("ptx.block_barrier()")
+            if isinstance(traits.feature_map, RandomFeatures):
+                emit_exponents(out, traits)
+                emit_slot_features(out, traits, traits.feature_map)
+                out.line("ptx.block_barrier()")
             _emit_products(out)
             out.line("ptx.block_barrier()")
             out.line(f"chunk = u32(chunk + u32({SLOTS}))")
@@ -92,24 +98,18 @@ def render_state(traits: StateTraits) -> str:
     return out.text()
 
 
-def _emit_start(out: SourceWriter, traits: StateTraits) -> None:
-    """Which head, features, values and slots; sums of 4 x 4 products and of 4 features a thread."""
-    of_features, of_values = traits.blocks
+def _columns(traits: StateTraits) -> Sequence[Columns]:
+    """What of its slots a block reads."""
+    if isinstance(traits.feature_map, RandomFeatures):
+        return [*key_columns(traits), VALUES]
+    return [Columns("k", "k", "feature_block", "feature_tile", phi=traits.feature_map), VALUES]
+
+
+def _emit_start(out: SourceWriter) -> None:
+    """Sums of 4 x 4 products and of 4 features a thread."""
     out.lines(
         f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        feature_tile = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         value_tile = u32(feature_tile + u32({SLOTS * STATE_SIDE * 4}))
-        thread = ptx.thread_index()
-        state = u32(ptx.block_index() // shares_of_state)
-        share = u32(ptx.block_index() - state * shares_of_state)
-        pair = u32(state // u32({of_features * of_values}))
-        rest = u32(state - pair * u32({of_features * of_values}))
-        feature_block = u32(rest // u32({of_values}))
-        value_block = u32(rest - feature_block * u32({of_values}))
-        entry = u32(pair // heads)
-        head = u32(pair - entry * heads)
-        column = u32((thread & u32(15)) * u32(4))
         first_feature = u32((thread >> u32(4)) * u32(4))
         is_last = u32(1)
         total = cuda.local.array(16, dtype=np.float32)
@@ -120,6 +120,12 @@ def _emit_start(out: SourceWriter, traits: StateTraits) -> None:
             sums[i] = f32(0.0)
         """
     )
+
+
+def _emit_random_start(out: SourceWriter, traits: StateTraits, phi: RandomFeatures) -> None:
+    emit_omega(out, traits, phi)
+    if phi.name == "favor":
+        emit_largest_of_all(out)
 
 
 def _emit_products(out: SourceWriter) -> None:
@@ -180,35 +186,38 @@ def _emit_share(out: SourceWriter) -> None:
 
 
 def _emit_state(out: SourceWriter, traits: StateTraits) -> None:
-    """Two features in a word, to where a lane of stage 3 has them: see apply.py for both orders.
-
-    Features 4 a to 4 a + 3 of a chunk stand at 16 (a % 2) + 2 (a // 2), the second two of them 8 further on; values
-    4 b to 4 b + 3 in rows 16 (b % 2) + 2 (b // 2), the second two of them 8 further on.
-    """
+    """Two features in a word, to where a lane of stage 3 has them, and values likewise: see apply.py."""
+    out.line("a = u32(first_feature >> u32(2))")
+    out.line("b = u32(column >> u32(2))")
+    natural = isinstance(traits.feature_map, RandomFeatures)
+    out.line(f"place = {'first_feature' if natural else _turned('a')}")
     out.lines(
         f"""
-        a = u32(first_feature >> u32(2))
-        b = u32(column >> u32(2))
-        place = u32((a >> u32(3)) * u32({CHUNK}) + (a & u32(1)) * u32(16) + ((a & u32(7)) >> u32(1)) * u32(2))
-        first_row = u32((b >> u32(3)) * u32({CHUNK}) + (b & u32(1)) * u32(16) + ((b & u32(7)) >> u32(1)) * u32(2))
-        first_row = u32(first_row + value_block * u32({STATE_SIDE}))
-        to = states + u64({state_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
+        first_row = u32({_turned("b")} + value_block * u32({STATE_SIDE}))
+        to = states + u64({state_bytes(traits.features, traits.value_dim)}) * u64(pair)
         to = to + u64({state_rows(traits.value_dim) * SPAN_BYTES}) * u64(feature_block)
         """
     )
-    values = CHUNK * chunks(traits.value_dim)
+    further, values = (2 if natural else 8), CHUNK * chunks(traits.value_dim)
     for j in range(4):
         out.line(f"row = u32(first_row + u32({8 * (j // 2) + j % 2}))")
         when = "u32(1)" if traits.value_dim % STATE_SIDE == 0 else f"u32(1) if row < u32({values}) else u32(0)"
-        _emit_row(out, traits, [f"total[{4 * i + j}]" for i in range(4)], when)
+        _emit_row(out, traits, [f"total[{4 * i + j}]" for i in range(4)], further, when)
     out.line(f"row = u32(u32({values}) + b)")
     first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
-    _emit_row(out, traits, [f"sums[{i}]" for i in range(4)], first)
+    _emit_row(out, traits, [f"sums[{i}]" for i in range(4)], further, first)
 
 
-def _emit_row(out: SourceWriter, traits: StateTraits, numbers: list[str], when: str) -> None:
-    """Four features of one row."""
+def _turned(four: str) -> str:
+    """Where numbers 4 a to 4 a + 3 of a chunk are: at 16 (a % 2) + 2 (a // 2), the second two of them 8 further on."""
+    return (
+        f"u32(({four} >> u32(3)) * u32({CHUNK}) + ({four} & u32(1)) * u32(16) + (({four} & u32(7)) >> u32(1)) * u32(2))"
+    )
+
+
+def _emit_row(out: SourceWriter, traits: StateTraits, numbers: list[str], further: int, when: str) -> None:
+    """Four features of one row, the second two of them ``further`` on."""
     for half in (0, 1):
         word = f"ptx.pack_{traits.dtype}({numbers[2 * half]}, {numbers[2 * half + 1]})"
-        at = f"((u32(2) * (place + u32({8 * half}))) ^ ((row & u32(7)) << u32(4)))"
+        at = f"((u32(2) * (place + u32({further * half}))) ^ ((row & u32(7)) << u32(4)))"
         out.line(f"ptx.store_word(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {word}, {when})")

@@ -1,0 +1,100 @@
+"""Traits of stage 3, and what follows from them, as numbers: shared memory, registers, blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.sm90.shape import (
+    RandomFeatures,
+    chunks,
+    feature_places,
+    omega_rows,
+    state_bytes,
+)
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, spans
+
+LARGEST_THREAD = 232  # registers that the text's own numbers may take of a thread's 255
+LARGEST_ROWS = {"favor": 256, "rfa": 128}  # of omega: what a product has, and what compiles without spilling
+OTHER_REGISTERS = 24  # of a thread, about
+OMEGA_REGISTERS = 32  # the same while u = q omega^T is made
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyTraits:
+    """denominator, eps: as in Problem."""
+
+    head_dim: int
+    value_dim: int
+    dtype: str
+    feature_map: FeatureMap | RandomFeatures
+    denominator: str
+    eps: float
+
+    @property
+    def features(self) -> int:
+        """Places of a query's features."""
+        return feature_places(self.feature_map, self.head_dim)
+
+    @property
+    def state_bytes(self) -> int:
+        """Of a head's state."""
+        return state_bytes(self.features, self.value_dim)
+
+    @property
+    def omega_bytes(self) -> int:
+        """Of one of omega's two images: spans of 64 columns, rounded to 16 bits."""
+        return omega_rows(self.feature_map) * spans(self.head_dim) * SPAN_BYTES
+
+    @property
+    def shared_bytes(self) -> int:
+        """A head's state, omega's images, then a barrier."""
+        return self.state_bytes + 2 * self.omega_bytes + 8 + ALIGNMENT
+
+    @property
+    def prefetches(self) -> bool:
+        """Whether the next queries are loaded while these are worked on. An elementwise map needs registers of their
+        own for that, which wide heads have not; otherwise they go where these were, beside features and results.
+        """
+        narrow = chunks(self.head_dim) <= 4
+        if omega_rows(self.feature_map):
+            return narrow and self._queries + self._after_omega <= LARGEST_THREAD
+        return narrow
+
+    @property
+    def registers(self) -> int:
+        """Of a thread, about: the most that it holds at once."""
+        ahead = self._queries if self.prefetches else 0
+        if rows := omega_rows(self.feature_map):
+            operands = 17 * self._queries // 8  # where they were loaded to, and in a product's order; and addresses
+            return max(operands + rows // 2 + OMEGA_REGISTERS, ahead + self._after_omega)
+        return self._queries + ahead + self._results
+
+    @property
+    def _queries(self) -> int:
+        """Registers of two rows of queries."""
+        return 8 * chunks(self.head_dim)
+
+    @property
+    def _results(self) -> int:
+        """Registers of two rows of results."""
+        return 16 * chunks(self.value_dim) + 4 + OTHER_REGISTERS
+
+    @property
+    def _after_omega(self) -> int:
+        """Registers of two rows of random features, and of u that they are made from, or of results."""
+        angles = omega_rows(self.feature_map) // 4 if self.features > omega_rows(self.feature_map) else 0  # rfa's
+        made_from = omega_rows(self.feature_map) // 2 + angles + OTHER_REGISTERS
+        return self.features // 4 + max(made_from, self._results)
+
+    @property
+    def fits(self) -> bool:
+        """Whether a multiprocessor holds a block, and a thread its numbers."""
+        if self.shared_bytes > SHARED_BYTES or self.registers > LARGEST_THREAD:
+            return False
+        return isinstance(self.feature_map, FeatureMap) or self.feature_map.rows <= LARGEST_ROWS[self.feature_map.name]
+
+    @property
+    def resident(self) -> int:
+        """Blocks on a multiprocessor: each waits for memory, so many of them hide that."""
+        return max(1, min(8, 65536 // (128 * self.registers), SHARED_BYTES // (self.shared_bytes + 1024)))

@@ -1,0 +1,103 @@
+"""Before stage 2 of favor: the largest exponent of a head's slots and features, which is 1 number a block here.
+
+A block takes 64 features of its share of the slots. Stage 2 takes the maximum of its head's blocks, in any order the
+same. It is a launch of its own, because no feature can be made before it is known.
+"""
+
+from __future__ import annotations
+
+from flurka_numba.targets.sm90.random_slots import emit_exponents, emit_omega, key_columns
+from flurka_numba.targets.sm90.shape import SLOTS, STATE_THREADS, RandomFeatures, StateTraits
+from flurka_numba.targets.sm90.slots import emit_place, emit_slot_places, emit_slots, slot_parameters
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.writer import SourceWriter
+
+ENTRY = "largest"
+LANES_OF_WARP = (16, 8, 4, 2, 1)  # how far apart lanes compare, one after the other
+
+
+def largest_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of each."""
+    return (*slot_parameters(traits), ("omega", "l"), ("tops", "l"))
+
+
+def largest_entry(traits: StateTraits) -> Entry:
+    """How the kernel is called."""
+    return Entry(ENTRY, largest_parameters(traits), STATE_THREADS, traits.resident, traits.shared_bytes)
+
+
+def render_largest(traits: StateTraits, phi: RandomFeatures) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out = SourceWriter()
+    quotes = '"' * 3
+    slots = f"slots come in {traits.splits} parts" if traits.parts else "slots are tokens"
+    out.lines(
+        f"""
+        {quotes}The largest exponent of the slots of every head, generated for {phi.rows} rows of omega.
+
+        head_dim {traits.head_dim}, {traits.dtype}; {slots}.
+        {quotes}
+
+        import numpy as np
+        from numba import cuda
+
+        from splat_numba.runtime.cuda import intrinsics as ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        """
+    )
+    out.line()
+    out.line()
+    out.line(f"def {ENTRY}({', '.join(name for name, _ in largest_parameters(traits))}):")
+    with out.suite():
+        emit_place(out, (traits.blocks[0], 1))
+        emit_slot_places(out, traits, key_columns(traits))
+        emit_omega(out, traits, phi)
+        out.line("top = f32(-np.inf)")
+        with out.block("while chunk < last"):
+            emit_slots(out, traits, key_columns(traits))
+            out.line("ptx.block_barrier()")
+            emit_exponents(out, traits)
+            for slot in (0, 1):
+                far = f"u32({slot * SLOTS // 2})"
+                out.line(f"kept = u32(1) if chunk + (thread >> u32(4)) + {far} < last else u32(0)")
+                out.line(f"most = {_largest([f'u[{4 * slot + i}]' for i in range(4)])}")
+                out.line("top = ptx.maximum(top, ptx.select_real(most, f32(-np.inf), kept))")
+            out.line("ptx.block_barrier()")
+            out.line(f"chunk = u32(chunk + u32({SLOTS}))")
+        _emit_store(out)
+    return out.text()
+
+
+def _largest(numbers: list[str]) -> str:
+    first, *rest = numbers
+    return f"ptx.maximum({first}, {_largest(rest)})" if rest else first
+
+
+def _emit_store(out: SourceWriter) -> None:
+    """The maximum of all threads: of a warp, then of the warps."""
+    _emit_largest_of_warp(out, "top")
+    out.line("leader = u32(1) if (thread & u32(31)) == u32(0) else u32(0)")
+    out.line("ptx.store_shared_reals4(feature_tile + u32(16) * (thread >> u32(5)), top, top, top, top, leader)")
+    out.line("ptx.block_barrier()")
+    with out.block(f"for warp in range({STATE_THREADS // 32})"):
+        out.line("a, b, c, d = ptx.load_shared_reals4(feature_tile + u32(16) * u32(warp))")
+        out.line("top = ptx.maximum(top, a)")
+    first = "u32(1) if thread == u32(0) else u32(0)"
+    out.line(f"ptx.store_real(tops + u64(4) * u64(ptx.block_index()), top, {first})")
+
+
+def _emit_largest_of_warp(out: SourceWriter, name: str) -> None:
+    for apart in LANES_OF_WARP:
+        out.line(f"{name} = ptx.maximum({name}, ptx.shuffle_xor({name}, u32({apart})))")
+
+
+def emit_largest_of_all(out: SourceWriter) -> None:
+    """In stage 2: ``largest`` of the head, from what the blocks of the launch before left; every warp for itself."""
+    out.line("largest = f32(-np.inf)")
+    with out.block("for first in range(u32(0), tops_of_head, u32(32))"):
+        out.line("top_number = u32(u32(first) + (thread & u32(31)))")
+        out.line("top_number = top_number if top_number < tops_of_head else u32(0)")
+        out.line("top_at = tops + u64(4) * (u64(pair) * u64(tops_of_head) + u64(top_number))")
+        out.line("largest = ptx.maximum(largest, ptx.load_state(top_at))")
+    _emit_largest_of_warp(out, "largest")

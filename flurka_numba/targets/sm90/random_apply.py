@@ -1,0 +1,176 @@
+"""Random features of the queries in stage 3: u = q omega^T by the matrix units, features from its accumulators.
+
+A lane's numbers of two neighbouring columns of u are a word of the next product's left operand, so features keep the
+order of omega's rows. omega has two images in shared memory, the number rounded to 16 bits and the rest of it likewise:
+with one alone an error of 2^-9 in bfloat16 would be one of percents in exp(u). Each block makes them from omega itself,
+so omega may change between launches of a graph. A place without a row repeats the first, whose features the state
+multiplies with 0; so the maximum over a row needs no exceptions.
+"""
+
+from __future__ import annotations
+
+from flurka_numba.targets.sm90.apply_shape import ApplyTraits
+from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
+from flurka_numba.targets.sm90.shape import CHUNK, RandomFeatures, chunks
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, keys_descriptor, score_offset
+from splat_numba.gen.writer import SourceWriter
+
+OMEGA_POINTERS = ("omega",)
+THREADS = 128
+PAIRS_IN_FLIGHT = 8  # of a thread, while it reads omega
+
+
+def emit_arrays(out: SourceWriter, phi: RandomFeatures) -> None:
+    """Registers of two rows."""
+    out.line(f"u = cuda.local.array({phi.part // 2}, dtype=np.float32)")
+    out.line(f"phi = cuda.local.array({phi.places // 4}, dtype=np.uint32)")
+
+
+def words_of_step(chunk: int, step: int) -> str:
+    """The words of a lane's queries that a product of 16 takes: rows r and r + 8, then both 8 places further on."""
+    row_0, row_1 = (4 * (2 * chunk + row) + 2 * step for row in (0, 1))
+    return ", ".join(f"word[{i}]" for i in (row_0, row_1, row_0 + 1, row_1 + 1))
+
+
+def emit_images(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+    """omega into shared memory, twice: pairs of neighbours to where the order of the queries' words wants them."""
+    pairs_of_row = CHUNK // 2 * chunks(traits.head_dim)
+    pairs = phi.part * pairs_of_row // THREADS
+    at_once = max(n for n in range(1, PAIRS_IN_FLIGHT + 1) if pairs % n == 0)
+    out.line(f"numbers = cuda.local.array({2 * at_once}, dtype=np.float32)")
+    with out.block(f"for turn in range({pairs // at_once})"):
+        with out.block(f"for i in range({at_once})"):
+            _emit_pair(out, pairs_of_row, at_once)
+            first = "row"
+            if phi.part != phi.rows:
+                first = f"(row if row < u32({phi.rows}) else u32(0))"
+            out.line(f"at = omega + u64(4) * (u64({first}) * u64({traits.head_dim}) + u64(pair_column))")
+            for x in (0, 1):
+                when = f"u32(1) if pair_column < u32({traits.head_dim - x}) else u32(0)"
+                if traits.head_dim % CHUNK == 0:
+                    when = "u32(1)"
+                out.line(f"numbers[2 * i + {x}] = ptx.load_real_when(at + u64({4 * x}), {when})")
+        with out.block(f"for i in range({at_once})"):
+            _emit_pair(out, pairs_of_row, at_once)
+            _emit_halves(out, traits, phi)
+    out.line("ptx.fence_shared()")
+    out.line("ptx.block_barrier()")
+
+
+def _emit_pair(out: SourceWriter, pairs_of_row: int, at_once: int) -> None:
+    """Neighbouring threads have neighbouring pairs."""
+    out.lines(
+        f"""
+        pair_number = u32((u32(turn) * u32({at_once}) + u32(i)) * u32({THREADS}) + thread)
+        row = u32(pair_number // u32({pairs_of_row}))
+        pair_column = u32((pair_number - row * u32({pairs_of_row})) * u32(2))
+        """
+    )
+
+
+def _emit_halves(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+    """Element 8 t + 4 s + 2 h + x of a chunk of 32 stands at place 16 s + 8 h + 2 t + x, see apply.py."""
+    out.lines(
+        f"""
+        place = u32(((pair_column >> u32(2)) & u32(1)) * u32(16) + ((pair_column >> u32(1)) & u32(1)) * u32(8))
+        place = u32(place + ((pair_column >> u32(3)) & u32(3)) * u32(2) + (pair_column & u32({CHUNK})))
+        to = u32((u32(2) * place) ^ ((row & u32(7)) << u32(4)))
+        to = u32(images + to + (row + (pair_column >> u32(6)) * u32({phi.part})) * u32({SPAN_BYTES}))
+        rounded = ptx.pack_{traits.dtype}(numbers[2 * i], numbers[2 * i + 1])
+        low, high = ptx.unpack_{traits.dtype}(rounded)
+        rest = ptx.pack_{traits.dtype}(numbers[2 * i] - low, numbers[2 * i + 1] - high)
+        ptx.store_shared_word(to, rounded, u32(1))
+        ptx.store_shared_word(to + u32({traits.omega_bytes}), rest, u32(1))
+        """
+    )
+
+
+def emit_exponents(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+    """u = q omega^T of the tile, and the squares of its rows."""
+    _emit_squares(out, traits)
+    with out.block(f"for i in range({phi.part // 2})"):
+        out.line("u[i] = f32(0.0)")
+    out.line(f"image = u64({keys_descriptor()}) | u64(images >> u32(4))")
+    out.line("ptx.wgmma_fence()")
+    for chunk in range(chunks(traits.head_dim)):
+        for step in (0, 1):
+            for first in (0, traits.omega_bytes >> 4):
+                at = first + score_offset(2 * chunk + step, phi.part)
+                out.line(f"add_to_u(u, {words_of_step(chunk, step)}, image + u64({at}))")
+    out.line("ptx.wgmma_commit()")
+    out.line("ptx.wgmma_wait_all()")
+
+
+def _emit_squares(out: SourceWriter, traits: ApplyTraits) -> None:
+    """square_0, square_1: |q|^2 of the lane's rows; four lanes have one."""
+    out.line("square_0 = square_1 = f32(0.0)")
+    whole = chunks(traits.head_dim) if traits.head_dim % 8 == 0 else traits.head_dim // CHUNK
+    if whole:
+        with out.block(f"for chunk in range({whole})"), out.block("for i in range(4)"):
+            for row in (0, 1):
+                out.line(f"low, high = ptx.unpack_{traits.dtype}(word[8 * chunk + {4 * row} + i])")
+                out.line(f"square_{row} += low * low + high * high")
+    if whole < chunks(traits.head_dim):
+        with out.block("for i in range(4)"):
+            _emit_ragged_words(out, traits, whole)
+    for row in (0, 1):
+        for apart in (1, 2):
+            out.line(f"square_{row} += ptx.shuffle_xor(square_{row}, u32({apart}))")
+
+
+def _emit_ragged_words(out: SourceWriter, traits: ApplyTraits, chunk: int) -> None:
+    """A row may end within 16 bytes, and what stands behind it may be NaN."""
+    for row in (0, 1):
+        word = f"word[{8 * chunk + 4 * row} + i]"
+        out.line(f"low, high = ptx.unpack_{traits.dtype}({word})")
+        for name, x in (("low", 0), ("high", 1)):
+            kept = f"u32(1) if u32({CHUNK * chunk} + 2 * i) + eighth < u32({traits.head_dim - x}) else u32(0)"
+            out.line(f"{name} = ptx.select_real({name}, f32(0.0), {kept})")
+        out.line(f"{word} = ptx.pack_{traits.dtype}(low, high)")
+        out.line(f"square_{row} += low * low + high * high")
+
+
+def emit_features(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+    """u to features, as words of the next product."""
+    emit = _emit_favor if phi.name == "favor" else _emit_rfa
+    emit(out, traits, phi)
+
+
+def _emit_favor(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+    """A row is divided by what its largest feature is, which cancels: float16 would lose the features of long queries,
+    all of which are small.
+    """
+    less = square_slope(traits.head_dim)
+    out.line("top_0 = top_1 = f32(-np.inf)")
+    with out.block(f"for j in range({phi.part // 8})"):
+        for row in (0, 1):
+            out.line(f"top_{row} = ptx.maximum(top_{row}, ptx.maximum(u[4 * j + {2 * row}], u[4 * j + {2 * row + 1}]))")
+    for row in (0, 1):
+        for apart in (1, 2):
+            out.line(f"top_{row} = ptx.maximum(top_{row}, ptx.shuffle_xor(top_{row}, u32({apart})))")
+        if phi.eps:
+            out.line(f"shift_{row} = top_{row} * {slope(traits.head_dim)} + square_{row} * {less}")
+            out.line(f"share_{row} = ptx.reciprocal(ptx.exp2(-(square_{row} * {less})) + f32({phi.eps!r}))")
+        else:
+            out.line(f"shift_{row} = top_{row} * {slope(traits.head_dim)}")
+    with out.block(f"for j in range({phi.part // 8})"):
+        for row in (0, 1):
+            pair = []
+            for x in (0, 1):
+                power = f"ptx.exp2(u[4 * j + {2 * row + x}] * {slope(traits.head_dim)} - shift_{row})"
+                pair.append(f"({power} + f32({phi.eps!r})) * share_{row}" if phi.eps else power)
+            out.line(f"phi[2 * j + {row}] = ptx.pack_{traits.dtype}({', '.join(pair)})")
+
+
+def _emit_rfa(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+    """Sines in the first half of the words, cosines in the second."""
+    for row in (0, 1):
+        out.line(f"inverse_{row} = {inverse_norm(f'square_{row}')}")
+    with out.block(f"for j in range({phi.part // 8})"):
+        for row in (0, 1):
+            for x in (0, 1):
+                angle = f"u[4 * j + {2 * row + x}] * inverse_{row}"
+                out.line(f"sine_{x}, cosine_{x} = ptx.sine_cosine({angle})")
+            for first, name in ((0, "sine"), (phi.part // 4, "cosine")):
+                pair = ", ".join(f"{name}_{x} * {rfa_factor(phi)}" for x in (0, 1))
+                out.line(f"phi[{first} + 2 * j + {row}] = ptx.pack_{traits.dtype}({pair})")

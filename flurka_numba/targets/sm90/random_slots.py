@@ -1,0 +1,122 @@
+"""Random features of the slots of stage 2: u = omega K' in float32, and what favor or rfa make of it.
+
+Slots and this block's rows of omega stand in shared memory, with rows of ``row_bytes``. Thread 16 s + g has features
+4 g to 4 g + 3 of slots s and s + 16; row 16 i + g of the tile is that of feature 4 g + i, so that lanes that read at
+once read neighbouring rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
+from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, RandomFeatures, StateTraits
+from flurka_numba.targets.sm90.slots import Columns
+from splat_numba.gen.targets.sm90.shape import SPAN, spans
+from splat_numba.gen.writer import SourceWriter
+
+
+def random_parameters(phi: FeatureMap | RandomFeatures) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of what stage 2 knows of omega, and of what the launch before favor's left."""
+    if isinstance(phi, FeatureMap):
+        return ()
+    return (("omega", "l"), *((("tops", "l"), ("tops_of_head", "r")) if phi.name == "favor" else ()))
+
+
+def key_columns(traits: StateTraits) -> Sequence[Columns]:
+    """A feature needs all columns of its slot."""
+    return [
+        Columns(f"k_{span}", "k", f"u32({span})", f"slot_tile + u32({4 * SPAN * span})", traits.row_bytes)
+        for span in range(spans(traits.head_dim))
+    ]
+
+
+def emit_omega(out: SourceWriter, traits: StateTraits, phi: RandomFeatures) -> None:
+    """This block's rows of omega into shared memory, with zeros behind them."""
+    of_row = spans(traits.head_dim)
+    out.lines(
+        f"""
+        slot_tile = u32(feature_tile + u32({traits.tile_bytes}))
+        omega_tile = u32(slot_tile + u32({SLOTS * traits.row_bytes}))
+        got_omega = cuda.local.array({16 * of_row}, dtype=np.float32)
+        """
+    )
+    with out.block("for i in range(4)"):
+        out.line(f"row = u32(feature_block * u32({STATE_SIDE}) + (thread >> u32(4)) + u32(16) * u32(i))")
+        _emit_row_of_omega(out, phi, "row", "row")
+        out.line(f"at = omega + u64(4) * (u64(row) * u64({traits.head_dim}) + u64(column))")
+        for j in range(4 * of_row):
+            place = SPAN * (j // 4) + j % 4
+            when = f"u32(1) if column + u32({place}) < u32({traits.head_dim}) else u32(0)"
+            out.line(f"got_omega[{4 * of_row} * i + {j}] = ptx.load_real_when(at + u64({4 * place}), {when})")
+    with out.block("for i in range(4)"):
+        out.line("row = u32((thread >> u32(4)) + u32(16) * u32(i))")
+        out.line("row = u32((row & u32(3)) * u32(16) + (row >> u32(2)))")
+        for span in range(of_row):
+            four = ", ".join(f"got_omega[{4 * of_row} * i + {4 * span + j}]" for j in range(4))
+            at = f"omega_tile + u32({traits.row_bytes}) * row + u32(4) * column + u32({4 * SPAN * span})"
+            out.line(f"ptx.store_shared_reals4({at}, {four}, u32(1))")
+
+
+def _emit_row_of_omega(out: SourceWriter, phi: RandomFeatures, place: str, row: str) -> None:
+    """The row that makes the feature at a place; the first one for a place that has no feature."""
+    if phi.name == "rfa":
+        out.line(f"{row} = u32({place} - u32({phi.part})) if {place} >= u32({phi.part}) else {place}")
+    out.line(f"{row} = {row} if {row} < u32({phi.rows}) else u32(0)")
+
+
+def emit_exponents(out: SourceWriter, traits: StateTraits) -> None:
+    """u of this thread's 4 features and 2 slots, and the slots' squares."""
+    out.lines(
+        f"""
+        u = cuda.local.array(8, dtype=np.float32)
+        square_0 = square_1 = f32(0.0)
+        for i in range(8):
+            u[i] = f32(0.0)
+        slot_at = u32(slot_tile + u32({traits.row_bytes}) * (thread >> u32(4)))
+        omega_at = u32(omega_tile + u32({traits.row_bytes}) * (thread & u32(15)))
+        """
+    )
+    with out.block(f"for four in range({-(-traits.head_dim // 4)})"):
+        for slot in (0, 1):
+            names = ", ".join(f"x_{slot}_{j}" for j in range(4))
+            at = f"slot_at + u32(16) * u32(four) + u32({slot * SLOTS // 2 * traits.row_bytes})"
+            out.line(f"{names} = ptx.load_shared_reals4({at})")
+            for j in range(4):
+                out.line(f"square_{slot} += x_{slot}_{j} * x_{slot}_{j}")
+        for i in range(4):
+            at = f"omega_at + u32(16) * u32(four) + u32({16 * i * traits.row_bytes})"
+            out.line(f"w_0, w_1, w_2, w_3 = ptx.load_shared_reals4({at})")
+            for slot in (0, 1):
+                for j in range(4):
+                    out.line(f"u[{4 * slot + i}] += x_{slot}_{j} * w_{j}")
+
+
+def emit_slot_features(out: SourceWriter, traits: StateTraits, phi: RandomFeatures) -> None:
+    """phi of u, to the tile of features; 0 for a slot that is not there, and at a place that has no feature."""
+    for slot in (0, 1):
+        out.line(f"slot = u32(chunk + (thread >> u32(4)) + u32({slot * SLOTS // 2}))")
+        if phi.name == "favor":
+            out.line(f"shift = largest * {slope(traits.head_dim)} + square_{slot} * {square_slope(traits.head_dim)}")
+        else:
+            out.line(f"inverse = {inverse_norm(f'square_{slot}')}")
+        for i in range(4):
+            _emit_feature(out, traits, phi, i, f"u[{4 * slot + i}]")
+        four = ", ".join(f"u[{4 * slot + i}]" for i in range(4))
+        at = f"feature_tile + u32({4 * STATE_SIDE}) * (thread >> u32(4)) + u32({slot * SLOTS // 2 * 4 * STATE_SIDE})"
+        out.line(f"ptx.store_shared_reals4({at} + u32(4) * column, {four}, u32(1))")
+
+
+def _emit_feature(out: SourceWriter, traits: StateTraits, phi: RandomFeatures, i: int, u: str) -> None:
+    out.line(f"place = u32(feature_block * u32({STATE_SIDE}) + column + u32({i}))")
+    if phi.name == "favor":
+        out.line(f"phi = ptx.exp2({u} * {slope(traits.head_dim)} - shift) + f32({phi.eps!r})")
+        row = "place"
+    else:
+        out.line(f"sine, cosine = ptx.sine_cosine({u} * inverse)")
+        out.line(f"of_cosine = u32(1) if place >= u32({phi.part}) else u32(0)")
+        out.line(f"phi = ptx.select_real(cosine, sine, of_cosine) * {rfa_factor(phi)}")
+        row = f"place - u32({phi.part}) * of_cosine"
+    out.line(f"kept = u32(1) if slot < last and {row} < u32({phi.rows}) else u32(0)")
+    out.line(f"{u} = ptx.select_real(phi, f32(0.0), kept)")
