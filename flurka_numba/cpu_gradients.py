@@ -89,7 +89,7 @@ def _through_projection(
 ) -> dict[str, NDArray[Any]]:
     """Gradients of k and proj_k, or of v and proj_v, from those of the slots."""
     tokens: NDArray[Any] = getattr(operands, source)
-    projection = operands.proj_k if operands.problem.shared_proj else getattr(operands, proj)
+    projection: NDArray[Any] = getattr(operands, "proj_k" if operands.problem.shared_proj else proj)
     tiles = projection.shape[0] * -(-tokens.shape[2] // kernels.plan.tile_tokens)
     found = {}
     if source not in frozen:
