@@ -129,15 +129,15 @@ def _make_slots(
     call: Call, ready: Ready, given: Sequence[Any], addresses: Sequence[int], framework: Framework
 ) -> list[Any]:
     problem, slots, places = ready.problem, [], []
-    for dim in (problem.head_dim, problem.value_dim):
+    dims = problem.head_dim, problem.value_dim
+    for dim in dims:
         shape = (problem.batch, problem.heads, problem.rank, padded(dim))[4 - ready.axes :]
-        array = framework.empty(shape, problem.dtype, call.q)
-        places.append(framework.address(array))
-        slots.append(narrower(array, dim))
+        slots.append(framework.empty(shape, problem.dtype, call.q))
+        places.append(framework.address(slots[-1]))
     _, k, v, proj_k, *rest = addresses
     proj_v = proj_k if call.proj_v is None else rest[0]
     _run(call, ready, given, (0, k, v, proj_k, proj_v, 0, *places), framework)
-    return slots
+    return [narrower(array, dim) for array, dim in zip(slots, dims, strict=True)]  # JAX copies: not before the launches
 
 
 @cache

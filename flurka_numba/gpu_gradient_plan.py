@@ -44,6 +44,12 @@ class GradientPlan:
     key_shares: int
     query_shares: int
 
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """In their order."""
+        forward = self.keys, self.images_of_keys, self.apply
+        return (*forward, self.of_queries, self.queries, self.images_of_queries, self.of_slots)
+
 
 @lru_cache(maxsize=256)
 def gradient_plan(problem: Problem, multiprocessors: int) -> GradientPlan:

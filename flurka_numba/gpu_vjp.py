@@ -15,7 +15,7 @@ from flurka_numba.gpu_plan import Stage
 from flurka_numba.gpu_stages import stage_cubin
 from flurka_numba.problem import Call, Problem
 from splat_numba.errors import BackendError
-from splat_numba.runtime.cuda.arrays import Framework, describe, describe_operand, framework_of, known_framework
+from splat_numba.runtime.cuda.arrays import JAX, Framework, describe, describe_operand, framework_of, known_framework
 from splat_numba.runtime.cuda.copies import move, padded
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.launch import Launch, load
@@ -87,6 +87,11 @@ class CudaRunner:
 
     def rows(self, shape: tuple[int, int, int, int]) -> Any:
         """A fresh array with rows padded to 16 bytes."""
+        if self._framework is JAX and shape[3] % 8:
+            raise BackendError(
+                f"gradients of JAX arrays wanted with head_dim and value_dim a multiple of 8, got {shape[3]}: a part of "
+                "a JAX array is a copy, so that nothing can be written through it. Pad the arrays, or use PyTorch's."
+            )
         whole = self._framework.empty((*shape[:3], padded(shape[3])), self._problem.dtype, self._call.q)
         return whole if padded(shape[3]) == shape[3] else whole[..., : shape[3]]
 
