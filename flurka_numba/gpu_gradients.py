@@ -180,6 +180,6 @@ def in_order(found: Gradients, axes: Mapping[str, int]) -> tuple[Any, ...]:
     """Gradients of q, k, v, proj_k, proj_v with the axes that their arguments had; None for the others."""
     trimmed = {}
     for name, gradient in found.items():
-        missing = gradient.ndim - axes[name]
+        missing = len(gradient.shape) - axes[name]
         trimmed[name] = gradient[(0,) * missing] if missing > 0 else gradient
     return tuple(trimmed.get(name) for name in ARRAYS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,33 +35,49 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     check_gradients(problem)
     given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
     axes = {name: len(array.shape) for name, array in given.items()}
-    arrays = {name: array[(None,) * (4 - array.ndim)] for name, array in given.items()}
+    arrays = {name: _with_leading(array) for name, array in given.items()}
     runner = CudaRunner(call, problem, framework, current())
     found, pull = attend_with_gradients(problem, arrays, runner.lengths, runner, frozen)
     runner.finish()
     out = _without_leading(found, axes["q"])
     if call.out is not None:
-        runner.copy(found, call.out[(None,) * (4 - axes["q"])])
+        runner.copy(found, _with_leading(call.out))
         out = call.out
 
     def vjp(dout: Any) -> tuple[Any, ...]:
         check_fits("dout", describe("dout", dout, framework), tuple(out.shape), problem.dtype)
-        gradients = pull(dout[(None,) * (4 - axes["q"])])
+        gradients = pull(_with_leading(dout))
         runner.finish()
         return in_order(gradients, axes)
 
     return out, vjp
 
 
+def _with_leading(array: Any) -> Any:
+    missing = 4 - len(array.shape)
+    return array[(None,) * missing] if missing else array
+
+
 def _without_leading(array: Any, axes: int) -> Any:
     return array[(0,) * (4 - axes)] if axes < 4 else array
 
 
-@lru_cache(maxsize=256)
-def _function(name: str, text: str, entry: Any, ordinal: int, settings: Settings) -> int:
-    """A stage's handle on one device, whose context must be current."""
-    cubin = stage_cubin(name, text, entry, settings)
-    return load(cubin.code, cubin.report.symbol, ordinal, entry.shared_bytes)
+_functions: dict[tuple[int, int], tuple[Stage, int]] = {}  # by a stage's identity, which is its own while it is held
+LARGEST_FUNCTIONS = 4096
+
+
+def _function(stage: Stage, ordinal: int, settings: Settings) -> int:
+    """A stage's handle on one device, whose context must be current. Plans are remembered, and so are their stages: to
+    print a text again takes longer than to run it.
+    """
+    found = _functions.get((id(stage), ordinal))
+    if found is None:
+        cubin = stage_cubin(stage.name, stage.render(), stage.entry, settings)
+        handle = load(cubin.code, cubin.report.symbol, ordinal, stage.entry.shared_bytes)
+        if len(_functions) >= LARGEST_FUNCTIONS:
+            _functions.clear()
+        found = _functions[id(stage), ordinal] = (stage, handle)
+    return found[1]
 
 
 class CudaRunner:
@@ -76,7 +91,6 @@ class CudaRunner:
         self._stream = self._stream_of([call.q])
         with self._device.current():
             self.lengths, self._keep = place_lengths(call, problem, self._device, framework, self._stream)
-        self._texts: dict[int, tuple[Stage, str]] = {}
 
     def _stream_of(self, arrays: list[Any]) -> int:
         return self._framework.stream(arrays, self._device.ordinal)
@@ -89,8 +103,8 @@ class CudaRunner:
         """A fresh array with rows padded to 16 bytes."""
         if self._framework is JAX and shape[3] % 8:
             raise BackendError(
-                f"gradients of JAX arrays wanted with head_dim and value_dim a multiple of 8, got {shape[3]}: a part of "
-                "a JAX array is a copy, so that nothing can be written through it. Pad the arrays, or use PyTorch's."
+                f"gradients of JAX arrays wanted with head_dim and value_dim as multiples of 8, got {shape[3]}: a "
+                "part of a JAX array is a copy, through which nothing can be written. Pad them, or use PyTorch's."
             )
         whole = self._framework.empty((*shape[:3], padded(shape[3])), self._problem.dtype, self._call.q)
         return whole if padded(shape[3]) == shape[3] else whole[..., : shape[3]]
@@ -136,24 +150,16 @@ class CudaRunner:
         self._stream = self._stream_of(held)
         wanted = {name for name, _ in stage.entry.parameters}
         with self._device.current(), undisturbed():
-            function = _function(stage.name, self._text(stage), stage.entry, self._device.ordinal, self._settings)
+            function = _function(stage, self._device.ordinal, self._settings)
             launch = Launch(
                 function, stage.entry, stage.grid, {name: one for name, one in values.items() if name in wanted}
             )
             launch.run(self._stream)
 
-    def _text(self, stage: Stage) -> str:
-        """The stage's text, rendered once: a plan and its stages are remembered."""
-        found = self._texts.get(id(stage))
-        if found is None:
-            found = self._texts[id(stage)] = (stage, stage.render())
-        return found[1]
-
     def slots(self) -> tuple[Any, Any]:
         """E k and F v."""
-        axes = self._call.q.ndim
         k, v = make_slots(self._call, self._framework)
-        return k[(None,) * (4 - axes)], v[(None,) * (4 - axes)]
+        return _with_leading(k), _with_leading(v)
 
     def product(self, a: Any, b: Any) -> Any:
         """The framework's own product: cuBLAS accumulates in float32."""

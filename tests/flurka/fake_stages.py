@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flurka_numba import gpu_call, gpu_forward
+from flurka_numba import gpu_call, gpu_forward, gpu_vjp
 from splat_numba.runtime.cuda import lengths
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, fresh, install, packed_values
 
@@ -26,6 +26,11 @@ class StageDriver(FakeDriver):
             for place, _ in enumerate(plan.stages)
         ]
 
+    def stage_cubin(self, name, _text, entry, _settings):
+        """Instead of gpu_vjp's, likewise."""
+        self.planned.append(SimpleNamespace(name=name, entry=entry))
+        return SimpleNamespace(code=b"", report=SimpleNamespace(symbol=f"{len(self.planned) - 1}"))
+
     def cuLibraryGetKernel(self, _library, name):
         return Status.CUDA_SUCCESS, int(name)
 
@@ -44,6 +49,8 @@ def fake(monkeypatch):
     gpu = install(monkeypatch, StageDriver())
     monkeypatch.setattr(gpu_forward, "machine_code", gpu.machine_code)
     monkeypatch.setattr(gpu_forward, "_captured", set())
+    monkeypatch.setattr(gpu_vjp, "stage_cubin", gpu.stage_cubin)
+    monkeypatch.setattr(gpu_vjp, "_functions", {})
     monkeypatch.setattr(gpu_call, "_ready", type(gpu_call._ready)())
     yield gpu
     forget()
@@ -53,6 +60,6 @@ def fake(monkeypatch):
 def moves(monkeypatch):
     """The copies that were asked for: (target, its strides, source, its strides, shape, stream, types)."""
     made = []
-    monkeypatch.setattr(gpu_forward, "move", lambda *call: made.append(call))
-    monkeypatch.setattr(lengths, "move", lambda *call: made.append(call))
+    for module in (gpu_forward, gpu_vjp, lengths):
+        monkeypatch.setattr(module, "move", lambda *call: made.append(call))
     return made
