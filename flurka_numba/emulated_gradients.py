@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flurka_numba.emulated_kernel import MULTIPROCESSORS, EmulatedCall
-from flurka_numba.gpu_call import check_supported
+from flurka_numba.gpu_checks import check_supported
 from flurka_numba.gpu_gradients import attend_with_gradients, check_gradients, in_order
 from flurka_numba.gpu_plan import Stage, forward_plan
 from flurka_numba.operands import Operands, export_out, import_call, import_dout, widen

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flurka_numba.executor import Executor
-from flurka_numba.gpu_call import check_supported
+from flurka_numba.gpu_checks import check_supported
 from flurka_numba.gpu_plan import ForwardPlan, forward_plan
 from flurka_numba.gpu_stages import BETWEEN, MAPPED, stage_maps, stage_numbers
 from flurka_numba.operands import Operands, export_out, import_call

@@ -13,37 +13,25 @@ import numpy as np
 
 from flurka_numba.checks import (
     ARRAYS,
-    Described,
-    check_call,
-    check_fits,
-    check_kv_lengths,
-    check_lengths_kind,
     result_shape,
 )
+from flurka_numba.gpu_checks import check_arguments, check_out, check_supported, place_lengths
 from flurka_numba.gpu_forward import PreparedForward
 from flurka_numba.gpu_omega import place_omega
-from flurka_numba.gpu_plan import apply_traits, forward_plan
+from flurka_numba.gpu_plan import forward_plan
 from flurka_numba.operands import import_call
 from flurka_numba.problem import Call, Problem
-from flurka_numba.targets.sm90.apply_shape import LARGEST_ROWS, LARGEST_THREAD, ApplyTraits
-from splat_numba.errors import ArgumentTypeError, BackendError
-from splat_numba.gen.targets.sm90.shape import SHARED_BYTES
+from splat_numba.errors import ArgumentTypeError
 from splat_numba.runtime.arrays import export_array, on_gpu
 from splat_numba.runtime.cuda.arrays import (
     Framework,
     GpuArray,
-    check_gpu_out,
-    check_operand_dtype,
-    check_same_device,
     contiguous_strides,
-    describe,
-    describe_operand,
     framework_of,
     known_framework,
 )
 from splat_numba.runtime.cuda.copies import padded, padded_rows
 from splat_numba.runtime.cuda.device import Device, device
-from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.tensor_map import Layout
 from splat_numba.settings import current
@@ -155,24 +143,6 @@ def narrower(array: Any, dim: int) -> Any:
     return array.narrow(dim) if isinstance(array, DeviceArray) else array[..., :dim]
 
 
-def check_supported(problem: Problem) -> None:
-    """Raise BackendError, ArgumentTypeError for what the GPU's texts have not."""
-    check_operand_dtype("q", problem.dtype)
-    if problem.method != "low_rank":
-        _check_fits(problem, apply_traits(problem))
-
-
-def _check_fits(problem: Problem, traits: ApplyTraits) -> None:
-    if not traits.fits:
-        raise BackendError(
-            f"feature_map {problem.feature_map!r} wanted with what a GPU's multiprocessor holds, got "
-            f"{problem.features} features for head_dim {problem.head_dim} and value_dim {problem.value_dim}: they take "
-            f"{traits.shared_bytes >> 10} of {SHARED_BYTES >> 10} KiB of shared memory and about {traits.registers} of "
-            f"{LARGEST_THREAD} registers, and rows of omega are at most {LARGEST_ROWS}. Give omega fewer rows, or "
-            "backend='cpu' with arrays there."
-        )
-
-
 def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
     """The call made ready, now or earlier, and the addresses of its arrays in their order."""
     if [framework_of(one) is framework for one in given].count(False):
@@ -196,23 +166,8 @@ def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Re
             if len(_ready) > LARGEST_READY:
                 _ready.popitem(last=False)
     elif call.out is not None and not found.apart(addresses):
-        _check_out(call, found.problem, framework)  # ranges meet, but perhaps no element does: the full check decides
+        check_out(call, found.problem, framework)  # ranges meet, but perhaps no element does: the full check decides
     return found, addresses
-
-
-def check_arguments(call: Call, framework: Framework) -> tuple[Problem, dict[str, GpuArray]]:
-    """The problem of a call and its arrays, out too. Raises ArgumentError, ArgumentTypeError, BackendError."""
-    arrays = _describe_inputs(call, framework)
-    shapes: dict[str, Described] = dict(arrays)
-    if call.omega is not None:
-        shapes["omega"] = _Omega(tuple(np.shape(call.omega)))
-    problem = check_call(call, shapes)
-    check_supported(problem)
-    if call.out is not None:
-        arrays["out"] = _check_out(call, problem, framework)
-    if call.kv_lengths is not None:
-        _check_lengths(call, problem, len(arrays["q"].shape), framework)
-    return problem, arrays
 
 
 def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuArray]]:
@@ -230,40 +185,11 @@ def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuA
     return Ready(prepared, problem, axes, target, out_shape, reach), arrays
 
 
-def _describe_inputs(call: Call, framework: Framework) -> dict[str, GpuArray]:
-    """The arrays of a call but for out, checked one by one."""
-    given = {name: getattr(call, name) for name in ARRAYS}
-    arrays = {
-        name: describe_operand(name, one, framework)
-        for name, one in given.items()
-        if one is not None or name in ("q", "k", "v")
-    }
-    check_same_device(arrays)
-    return arrays
-
-
-def _check_out(call: Call, problem: Problem, framework: Framework) -> GpuArray:
-    """The caller's out. Raises ArgumentError, ArgumentTypeError, BackendError if the result cannot be written there."""
-    arrays, out = _describe_inputs(call, framework), describe("out", call.out, framework)
-    check_same_device({"q": arrays["q"], "out": out})
-    check_fits("out", out, result_shape(arrays["q"], problem), problem.dtype)
-    check_gpu_out(out, arrays)
-    return out
-
-
 def _reach(array: GpuArray) -> tuple[int, int]:
     if 0 in array.shape:
         return 0, 0
     steps = [step * (size - 1) for step, size in zip(array.strides, array.shape, strict=True)]
     return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + 2
-
-
-@dataclass(frozen=True, slots=True)
-class _Omega:
-    """What check_call wants to know of omega."""
-
-    shape: tuple[int, ...]
-    dtype: str = "float64"
 
 
 def _layouts(problem: Problem, arrays: Mapping[str, GpuArray]) -> dict[str, Layout]:
@@ -281,26 +207,6 @@ def _layout(array: GpuArray) -> Layout:
     return Layout(
         (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype
     )
-
-
-def _check_lengths(call: Call, problem: Problem, axes: int, framework: Framework) -> None:
-    """Key lengths of the host are checked in full, those on a GPU by shape and dtype: their values are not read."""
-    if not on_gpu(call.kv_lengths):
-        check_kv_lengths(call.kv_lengths, problem, axes)
-        return
-    found = describe("kv_lengths", call.kv_lengths, framework)
-    check_lengths_kind(found.shape, found.dtype, found.dtype in ("int32", "int64"), problem.batch, axes)
-
-
-def place_lengths(call: Call, problem: Problem, target: Device, framework: Framework, stream: int) -> tuple[int, Any]:
-    """The address of the key lengths on the device, 0 for none, and what keeps them there."""
-    if call.kv_lengths is None:
-        return 0, None
-    axes = len(call.q.shape)
-    if not on_gpu(call.kv_lengths):
-        return place_host_lengths(check_kv_lengths(call.kv_lengths, problem, axes), target, stream), None
-    _check_lengths(call, problem, axes, framework)
-    return place_device_lengths(call.kv_lengths, problem.batch, target, framework, call.q, stream)
 
 
 def _attend_numpy(call: Call) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from flurka_numba.checks import ARRAYS, check_fits
-from flurka_numba.gpu_call import check_arguments, make_slots, place_lengths
+from flurka_numba.gpu_call import make_slots
+from flurka_numba.gpu_checks import check_arguments, place_lengths
 from flurka_numba.gpu_gradients import attend_with_gradients, check_gradients, in_order
 from flurka_numba.gpu_plan import Stage
 from flurka_numba.gpu_stages import stage_cubin

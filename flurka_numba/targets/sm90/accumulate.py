@@ -14,6 +14,7 @@ from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.features import gpu_text
 from flurka_numba.targets.sm90.rows import emit_lane, emit_load
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS
+from flurka_numba.targets.sm90.state_block import emit_state_block
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
 from splat_numba.gen.writer import SourceWriter
@@ -110,7 +111,6 @@ def render_accumulate(traits: AccumulateTraits) -> str:
 
 def _emit_start(out: SourceWriter, traits: AccumulateTraits) -> None:
     """Which head, features, values and rows."""
-    of_features, of_values = traits.blocks
     x, y = OPERANDS[traits.of]
     length = "ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
     out.lines(
@@ -122,13 +122,14 @@ def _emit_start(out: SourceWriter, traits: AccumulateTraits) -> None:
     )
     emit_lane(out)
     out.lines(
-        f"""
+        """
         state = u32(ptx.block_index() // shares_of_state)
         share = u32(ptx.block_index() - state * shares_of_state)
-        pair = u32(state // u32({of_features * of_values}))
-        rest = u32(state - pair * u32({of_features * of_values}))
-        feature_block = u32(rest // u32({of_values}))
-        value_block = u32(rest - feature_block * u32({of_values}))
+        """
+    )
+    emit_state_block(out, traits.blocks)
+    out.lines(
+        f"""
         entry = u32(pair // heads)
         head = u32(pair - entry * heads)
         length = {length}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from flurka_numba.targets.sm90.accumulate import SHARE_COLUMNS, SHARE_NUMBERS
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
+from flurka_numba.targets.sm90.state_block import emit_state_block
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
 from splat_numba.gen.writer import SourceWriter
@@ -57,7 +58,6 @@ def render_images(traits: ImageTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
     out = SourceWriter()
     quotes = '"' * 3
-    of_features, of_values = traits.blocks
     out.lines(
         f"""
         {quotes}Shares of states to images: {traits.head_dim} x {traits.value_dim}, {traits.dtype}.{quotes}
@@ -73,17 +73,18 @@ def render_images(traits: ImageTraits) -> str:
         def {ENTRY}({", ".join((*POINTERS, *COUNTS))}):
             thread = ptx.thread_index()
             state = ptx.block_index()
-            pair = u32(state // u32({of_features * of_values}))
-            rest = u32(state - pair * u32({of_features * of_values}))
-            feature_block = u32(rest // u32({of_values}))
-            value_block = u32(rest - feature_block * u32({of_values}))
+        """
+    )
+    with out.suite():
+        emit_state_block(out, traits.blocks)
+        out.lines(
+            """
             a = u32(thread >> u32(4))  # features 4 a to 4 a + 3
             b = u32(thread & u32(15))  # values 4 b to 4 b + 3
             total = cuda.local.array(16, dtype=np.float32)
             sums = cuda.local.array(4, dtype=np.float32)
-        """
-    )
-    with out.suite():
+            """
+        )
         _emit_total(out)
         _emit_image(out, traits)
         _emit_turned(out, traits)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.features import gpu_text
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, CompressTraits, StateTraits
+from flurka_numba.targets.sm90.state_block import emit_state_block
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, spans
 from splat_numba.gen.writer import SourceWriter
 
@@ -48,7 +49,6 @@ def slot_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
 
 def emit_place(out: SourceWriter, blocks: tuple[int, int]) -> None:
     """Which head, features, values and share of the slots are this block's. blocks: of features and of values."""
-    of_features, of_values = blocks
     out.lines(
         f"""
         start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
@@ -56,10 +56,11 @@ def emit_place(out: SourceWriter, blocks: tuple[int, int]) -> None:
         thread = ptx.thread_index()
         state = u32(ptx.block_index() // shares_of_state)
         share = u32(ptx.block_index() - state * shares_of_state)
-        pair = u32(state // u32({of_features * of_values}))
-        rest = u32(state - pair * u32({of_features * of_values}))
-        feature_block = u32(rest // u32({of_values}))
-        value_block = u32(rest - feature_block * u32({of_values}))
+        """
+    )
+    emit_state_block(out, blocks)
+    out.lines(
+        """
         entry = u32(pair // heads)
         head = u32(pair - entry * heads)
         column = u32((thread & u32(15)) * u32(4))

@@ -1,0 +1,117 @@
+"""A call's arguments on a GPU: what is there, what fits, and arrays as addresses. Nothing is launched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flurka_numba.checks import (
+    ARRAYS,
+    Described,
+    check_call,
+    check_fits,
+    check_kv_lengths,
+    check_lengths_kind,
+    result_shape,
+)
+from flurka_numba.gpu_plan import apply_traits
+from flurka_numba.problem import Call, Problem
+from flurka_numba.targets.sm90.apply_shape import LARGEST_ROWS, LARGEST_THREAD, ApplyTraits
+from splat_numba.errors import BackendError
+from splat_numba.gen.targets.sm90.shape import SHARED_BYTES
+from splat_numba.runtime.arrays import on_gpu
+from splat_numba.runtime.cuda.arrays import (
+    Framework,
+    GpuArray,
+    check_gpu_out,
+    check_operand_dtype,
+    check_same_device,
+    describe,
+    describe_operand,
+)
+from splat_numba.runtime.cuda.device import Device
+from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
+
+
+def check_supported(problem: Problem) -> None:
+    """Raise BackendError, ArgumentTypeError for what the GPU's texts have not."""
+    check_operand_dtype("q", problem.dtype)
+    if problem.method != "low_rank":
+        _check_fits(problem, apply_traits(problem))
+
+
+def _check_fits(problem: Problem, traits: ApplyTraits) -> None:
+    if not traits.fits:
+        raise BackendError(
+            f"feature_map {problem.feature_map!r} wanted with what a GPU's multiprocessor holds, got "
+            f"{problem.features} features for head_dim {problem.head_dim} and value_dim {problem.value_dim}: they take "
+            f"{traits.shared_bytes >> 10} of {SHARED_BYTES >> 10} KiB of shared memory and about {traits.registers} of "
+            f"{LARGEST_THREAD} registers, and rows of omega are at most {LARGEST_ROWS}. Give omega fewer rows, or "
+            "backend='cpu' with arrays there."
+        )
+
+
+def check_arguments(call: Call, framework: Framework) -> tuple[Problem, dict[str, GpuArray]]:
+    """The problem of a call and its arrays, out too. Raises ArgumentError, ArgumentTypeError, BackendError."""
+    arrays = _describe_inputs(call, framework)
+    shapes: dict[str, Described] = dict(arrays)
+    if call.omega is not None:
+        shapes["omega"] = _Omega(tuple(np.shape(call.omega)))
+    problem = check_call(call, shapes)
+    check_supported(problem)
+    if call.out is not None:
+        arrays["out"] = check_out(call, problem, framework)
+    if call.kv_lengths is not None:
+        _check_lengths(call, problem, len(arrays["q"].shape), framework)
+    return problem, arrays
+
+
+def _describe_inputs(call: Call, framework: Framework) -> dict[str, GpuArray]:
+    """The arrays of a call but for out, checked one by one."""
+    given = {name: getattr(call, name) for name in ARRAYS}
+    arrays = {
+        name: describe_operand(name, one, framework)
+        for name, one in given.items()
+        if one is not None or name in ("q", "k", "v")
+    }
+    check_same_device(arrays)
+    return arrays
+
+
+def check_out(call: Call, problem: Problem, framework: Framework) -> GpuArray:
+    """The caller's out. Raises ArgumentError, ArgumentTypeError, BackendError if the result cannot be written there."""
+    arrays, out = _describe_inputs(call, framework), describe("out", call.out, framework)
+    check_same_device({"q": arrays["q"], "out": out})
+    check_fits("out", out, result_shape(arrays["q"], problem), problem.dtype)
+    check_gpu_out(out, arrays)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Omega:
+    """What check_call wants to know of omega."""
+
+    shape: tuple[int, ...]
+    dtype: str = "float64"
+
+
+def _check_lengths(call: Call, problem: Problem, axes: int, framework: Framework) -> None:
+    """Key lengths of the host are checked in full, those on a GPU by shape and dtype: their values are not read."""
+    if not on_gpu(call.kv_lengths):
+        check_kv_lengths(call.kv_lengths, problem, axes)
+        return
+    found = describe("kv_lengths", call.kv_lengths, framework)
+    check_lengths_kind(found.shape, found.dtype, found.dtype in ("int32", "int64"), problem.batch, axes)
+
+
+def place_lengths(call: Call, problem: Problem, target: Device, framework: Framework, stream: int) -> tuple[int, Any]:
+    """The address of the key lengths on the device, 0 for none, and what keeps them there."""
+    if call.kv_lengths is None:
+        return 0, None
+    axes = len(call.q.shape)
+    if not on_gpu(call.kv_lengths):
+        return place_host_lengths(check_kv_lengths(call.kv_lengths, problem, axes), target, stream), None
+    _check_lengths(call, problem, axes, framework)
+    return place_device_lengths(call.kv_lengths, problem.batch, target, framework, call.q, stream)
