@@ -6,6 +6,7 @@ import pytest
 from splat_numba.emulator.block import Block
 from splat_numba.emulator.meanings import check_complete, meanings
 from splat_numba.emulator.memory import GlobalMemory, swizzled
+from splat_numba.emulator.text import both, either
 from splat_numba.errors import EmulationError
 from splat_numba.gen.instructions import INSTRUCTIONS, Instruction
 from splat_numba.gen.lane_values import narrowed, widen
@@ -63,3 +64,11 @@ def test_a_barrier_counts_arrivals_and_bytes():
         EmulationError, match=r"deadlock: every warp waits, \{0: 'mbarrier 0x40, parity 1 \(line 0\)'\}"
     ):
         one.run(1, kernel)
+
+
+def test_and_and_or_take_any_number_of_tests():
+    first, second, third = np.arange(4) < 3, np.arange(4) > 0, np.arange(4) != 1
+    assert both(first, second, third).tolist() == [False, False, True, False]
+    assert either(~first, ~second, ~third).tolist() == [True, True, False, True]
+    assert first.tolist() == [True, True, True, False]  # NumPy's own functions write into a third operand
+    assert third.tolist() == [True, False, True, True]
