@@ -10,7 +10,7 @@ from tests.flurka.agreement import check_gradients
 from tests.flurka.strategies import DTYPES, FEW_KINDS, KINDS, METHODS, Case, cases
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(cases(kinds=KINDS, dtypes=["float32"]))
 @example(Case(seq_q=0, seq_kv=0, rank=0))
 @example(Case(method="kernel", seq_kv=0))
@@ -20,7 +20,7 @@ def test_every_case_agrees_with_the_oracle(case):
     check_gradients(case, backend="cpu")
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(cases(kinds=FEW_KINDS, dtypes=DTYPES))
 def test_other_dtypes_agree_with_the_oracle(case):
     check_gradients(case, backend="cpu")
@@ -43,8 +43,9 @@ def test_every_kind_of_projection(method, per_head, shared):
     check_gradients(case)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("frozen", [("q",), ("k", "v"), ("proj_k",), ("proj_k", "proj_v"), ARRAYS])
+@pytest.mark.parametrize(
+    ("method", "frozen"), [("flurka", ARRAYS), ("low_rank", ("q",)), ("kernel", ("k", "v")), ("kernel", ("q",))]
+)
 def test_frozen_arguments_have_no_gradient(method, frozen):
     mine = [name for name in frozen if method != "kernel" or not name.startswith("proj")]
     check_gradients(Case(method=method), frozen=mine)

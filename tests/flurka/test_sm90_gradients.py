@@ -28,7 +28,7 @@ def has_gradients(case):
     return case.method == "kernel" or case.kv_lengths is None
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(cases(kinds=KINDS, maps=ELEMENTWISE, dtypes=tuple(OPERAND)).filter(has_gradients))
 @example(Case(dtype="float16", seq_q=0))
 @example(Case(dtype="float16", seq_kv=0))
@@ -93,7 +93,7 @@ def test_flurka_is_kernel_attention_over_slots():
 WIDE_SPILLS = 128
 
 
-@pytest.mark.parametrize("dims", [(64, 64), (80, 48), (20, 44), (128, 64), (128, 128)])
+@pytest.mark.parametrize("dims", [(64, 64), (80, 44), (128, 128)])
 def test_every_stage_compiles(dims):
     pytest.importorskip("numba_cuda", reason="needs the extra cuda")
     pytest.importorskip("cuda.core", reason="needs the extra cuda")

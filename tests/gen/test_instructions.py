@@ -58,7 +58,7 @@ def test_predicates_are_the_last_operand_and_words(name):
 @pytest.mark.parametrize("name", BY_NAME)
 def test_what_touches_memory_or_waits_is_ordered(name):
     one = BY_NAME[name]
-    free = re.match(r"(\{ .*)?(mov|setp|selp|ex2|lg2|rcp|max|cvt|ld\.global\.nc)\b", one.assembly)
+    free = re.match(r"(\{ .*)?(mov|setp|selp|ex2|lg2|rcp|sqrt|max|cvt|ld\.global\.nc)\b", one.assembly)
     effects = re.search(
         r"\b(st|atom|bar|mbarrier|fence|wgmma|cp|ld\.shared|ld\.global\.b32|ld\.global\.f32)\b", one.assembly
     )

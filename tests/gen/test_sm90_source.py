@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from flurka_numba.gpu_gradient_plan import gradient_plan
+from flurka_numba.gpu_plan import forward_plan
 from splat_numba.formats import patterns as p
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.boxes import Traits
@@ -21,12 +23,26 @@ from splat_numba.gen.targets.sm90.attention import ENTRY, PARAMETERS, render_att
 from splat_numba.gen.targets.sm90.shape import shared_layout
 from splat_numba.gpu_kernel import render
 from splat_numba.masks import describe, store_mask
+from tests.flurka.test_sm90_build import PROBLEMS, problem
 from tests.gen.sm90_traits import GOLDEN, traits
 from tests.gen.test_source import free_names, functions
 
 EXAMPLES = 500 if settings.get_current_profile_name() == "explore" else 30
 FAMILIES = {"release_registers", "claim_registers", "matrix_product", "shared_address"}  # made by factories
 BASE = Traits(80, 72, "float16", 2, 128, 2, 1, partial=True, skips=True, resumes=True, ragged=True, negate=True)
+
+
+WAITING = {
+    "mma_bfloat16", "mma_float16", "load_matrices", "load_matrices_transposed", "async_copy", "async_commit",
+}  # fmt: skip
+
+
+def flurka_instructions():
+    """What the texts of flurka_numba use."""
+    stages = [stage for one in PROBLEMS.values() for stage in forward_plan(one, 132).stages]
+    for dtype in ("float16", "bfloat16"):
+        stages += gradient_plan(problem("kernel", dtype=dtype), 132).stages
+    return set().union(*(instructions_in(stage.render()) for stage in stages))
 
 
 def instructions_in(text):
@@ -74,16 +90,22 @@ def test_any_text_calls_instructions_that_exist_with_the_operands_they_have(one)
             assert not call.keywords
 
 
-def test_every_instruction_is_used_by_some_text():
-    """One without a user would be kept up for nothing."""
+def attention_instructions():
+    """What attention's texts use, with every option."""
     kinds = [
         replace(BASE, dtype=dtype, value_dim=dim, partial=full, ragged=full)
         for dtype in ("float16", "bfloat16")
         for dim in (17, 64)
         for full in (True, False)
     ]
-    used = set().union(*(instructions_in(render_attention(one)) for one in kinds))
+    return set().union(*(instructions_in(render_attention(one)) for one in kinds))
+
+
+def test_every_instruction_is_used_by_some_text():
+    """One without a user would be kept up for nothing; those that wait for the target sm_80 have recorded answers."""
+    used = attention_instructions() | flurka_instructions() | WAITING
     assert {instruction.name for instruction in INSTRUCTIONS} - used == set()
+    assert not WAITING & attention_instructions()
 
 
 @settings(max_examples=EXAMPLES)
