@@ -99,7 +99,7 @@ def check_input(layer: Parameters, name: str, x: Any) -> None:
             f"{name} wanted as (batch, seq, model_dim) or (seq, model_dim) with seq = {seq} (the columns of proj_k) "
             f"and model_dim = {model_dim}, got shape {tuple(x.shape)}. Pad it with zeros, or make another layer."
         )
-    if dtype_name(x) != dtype_name(layer.w_q):
+    if x.dtype != layer.w_q.dtype and dtype_name(x) != dtype_name(layer.w_q):  # names take a microsecond each
         raise ArgumentTypeError(
             f"{name} wanted as {dtype_name(layer.w_q)} as the weights are, got {dtype_name(x)}. Convert one of them."
         )
