@@ -195,13 +195,14 @@ def _reach(array: GpuArray) -> tuple[int, int]:
 def _layouts(problem: Problem, arrays: Mapping[str, GpuArray]) -> dict[str, Layout]:
     """Sizes and strides, with four axes, of all arrays that the stages read and write."""
     elsewhere = ("q", "out") if problem.method == "low_rank" else ()
-    found = {name: _layout(array) for name, array in arrays.items() if name not in elsewhere}
+    found = {name: layout_of(array) for name, array in arrays.items() if name not in elsewhere}
     if problem.shared_proj:
         found["proj_v"] = found["proj_k"]
     return found
 
 
-def _layout(array: GpuArray) -> Layout:
+def layout_of(array: GpuArray) -> Layout:
+    """Sizes and strides with four axes."""
     missing = 4 - len(array.shape)
     sizes, strides = (1,) * missing + array.shape, (0,) * missing + array.strides
     return Layout(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from flurka_numba.checks import ARRAYS, check_fits
-from flurka_numba.gpu_call import make_slots
+from flurka_numba.gpu_call import layout_of, make_slots
 from flurka_numba.gpu_checks import check_arguments, place_lengths
 from flurka_numba.gpu_gradients import attend_with_gradients, check_gradients, in_order
 from flurka_numba.gpu_plan import Stage
@@ -20,7 +20,7 @@ from splat_numba.runtime.cuda.copies import move, padded
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.launch import Launch, load
 from splat_numba.runtime.cuda.memory import undisturbed
-from splat_numba.runtime.cuda.tensor_map import Layout, describable
+from splat_numba.runtime.cuda.tensor_map import describable
 from splat_numba.settings import Settings, current
 
 
@@ -74,7 +74,8 @@ def _function(stage: Stage, ordinal: int, settings: Settings) -> int:
     found = _functions.get((id(stage), ordinal))
     if found is None:
         cubin = stage_cubin(stage.name, stage.render(), stage.entry, settings)
-        handle = load(cubin.code, cubin.report.symbol, ordinal, stage.entry.shared_bytes)
+        with undisturbed():
+            handle = load(cubin.code, cubin.report.symbol, ordinal, stage.entry.shared_bytes)
         if len(_functions) >= LARGEST_FUNCTIONS:
             _functions.clear()
         found = _functions[id(stage), ordinal] = (stage, handle)
@@ -117,7 +118,7 @@ class CudaRunner:
     def readable(self, array: Any) -> Any:
         """The array, or a copy with padded rows where its strides do not allow loads of 16 bytes."""
         found = describe_operand("array", array, self._framework)
-        layout = _layout(found.shape, found.strides, found.dtype)
+        layout = layout_of(found)
         if describable(found.pointer, layout):
             return array
         fresh = self.rows(layout.sizes)
@@ -150,7 +151,7 @@ class CudaRunner:
                 values |= {f"{name}_batch": batch, f"{name}_head": head, f"{name}_row": row}
         self._stream = self._stream_of(held)
         wanted = {name for name, _ in stage.entry.parameters}
-        with self._device.current(), undisturbed():
+        with self._device.current():
             function = _function(stage, self._device.ordinal, self._settings)
             launch = Launch(
                 function, stage.entry, stage.grid, {name: one for name, one in values.items() if name in wanted}
@@ -170,7 +171,3 @@ class CudaRunner:
     def sum(self, a: Any, b: Any) -> Any:
         """The framework's own sum."""
         return a + b
-
-
-def _layout(shape: tuple[int, ...], strides: tuple[int, ...], dtype: str) -> Layout:
-    return Layout((shape[0], shape[1], shape[2], shape[3]), (strides[0], strides[1], strides[2], strides[3]), dtype)

@@ -8,7 +8,6 @@ from typing import Any
 from flurka_numba.feature_maps import FeatureMap
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
-METHODS = ("flurka", "low_rank", "kernel")
 
 
 @dataclass(frozen=True, slots=True)

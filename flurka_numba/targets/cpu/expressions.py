@@ -42,9 +42,3 @@ def _choice(comparison: ast.cmpop, left: str, right: str, body: str, other: str)
         case ast.GtE():
             return f"select({left} > {right}, {body}, select({left} == {right}, {body}, {other}))"
     return f"select({right} > {left}, {body}, select({left} == {right}, {body}, {other}))"
-
-
-def functions_of(*trees: ast.expr) -> set[str]:
-    """The functions that expressions call."""
-    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call))
-    return {call.func.id for call in calls if isinstance(call.func, ast.Name)}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flurka_numba.targets.sm90.accumulate import SHARE_COLUMNS, SHARE_NUMBERS
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
-from flurka_numba.targets.sm90.state_block import emit_state_block
+from flurka_numba.targets.sm90.state_block import emit_image_row, emit_state_block, operand_place
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
 from splat_numba.gen.writer import SourceWriter
@@ -120,18 +120,20 @@ def _emit_image(out: SourceWriter, traits: ImageTraits) -> None:
     values = CHUNK * chunks(traits.value_dim)
     out.lines(
         f"""
-        place = {_column("a")}
-        first_row = u32({_column("b")} + value_block * u32({STATE_SIDE}))
+        place = {operand_place("a")}
+        first_row = u32({operand_place("b")} + value_block * u32({STATE_SIDE}))
         to = states + u64({state_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
         to = to + u64({state_rows(traits.value_dim) * SPAN_BYTES}) * u64(feature_block)
         """
     )
     for j in range(4):
         out.line(f"row = u32(first_row + u32({8 * (j // 2) + j % 2}))")
-        _emit_row(out, traits, [f"total[{4 * i + j}]" for i in range(4)], f"u32(1) if row < u32({values}) else u32(0)")
+        emit_image_row(
+            out, traits.dtype, [f"total[{4 * i + j}]" for i in range(4)], f"u32(1) if row < u32({values}) else u32(0)"
+        )
     out.line(f"row = u32(u32({values}) + b)")
     first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
-    _emit_row(out, traits, [f"sums[{i}]" for i in range(4)], first)
+    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first)
 
 
 def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
@@ -139,8 +141,8 @@ def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
     values, rows = CHUNK * chunks(traits.value_dim), turned_rows(traits.head_dim)
     out.lines(
         f"""
-        place = {_column("b")}
-        first_row = u32({_column("a")} + feature_block * u32({STATE_SIDE}))
+        place = {operand_place("b")}
+        first_row = u32({operand_place("a")} + feature_block * u32({STATE_SIDE}))
         image = turned + u64({turned_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
         to = image + u64({rows * SPAN_BYTES}) * u64(value_block)
         """
@@ -148,7 +150,7 @@ def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
     for i in range(4):
         out.line(f"row = u32(first_row + u32({8 * (i // 2) + i % 2}))")
         inside = f"row < u32({rows}) and value_block * u32({STATE_SIDE}) + place < u32({values})"
-        _emit_row(out, traits, [f"total[{4 * i + j}]" for j in range(4)], f"u32(1) if {inside} else u32(0)")
+        emit_image_row(out, traits.dtype, [f"total[{4 * i + j}]" for j in range(4)], f"u32(1) if {inside} else u32(0)")
     span, column = divmod(values, STATE_SIDE)
     out.line(f"to = image + u64({rows * SPAN_BYTES * span})")
     for i in range(4):
@@ -159,19 +161,3 @@ def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
             word = f"ptx.pack_{traits.dtype}(sums[{i}], f32(0.0))" if half == 0 else "u32(0)"
             four = f"{word}, u32(0), u32(0), u32(0)"
             out.line(f"ptx.store_words4(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {four}, {first})")
-
-
-def _column(quarter: str) -> str:
-    """Where numbers 4 n and 4 n + 1 of a chunk stand, as a column of a left operand or a row of a right one; the other
-    two stand 8 further on.
-    """
-    within = f"({quarter} & u32(1)) * u32(16) + (({quarter} & u32(7)) >> u32(1)) * u32(2)"
-    return f"u32(({quarter} >> u32(3)) * u32({CHUNK}) + {within})"
-
-
-def _emit_row(out: SourceWriter, traits: ImageTraits, numbers: list[str], when: str) -> None:
-    """Four neighbouring numbers of one row, two in a word."""
-    for half in (0, 1):
-        word = f"ptx.pack_{traits.dtype}({numbers[2 * half]}, {numbers[2 * half + 1]})"
-        at = f"((u32(2) * (place + u32({8 * half}))) ^ ((row & u32(7)) << u32(4)))"
-        out.line(f"ptx.store_word(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {word}, {when})")

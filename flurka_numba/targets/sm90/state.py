@@ -32,6 +32,7 @@ from flurka_numba.targets.sm90.shape import (
     state_rows,
 )
 from flurka_numba.targets.sm90.slots import VALUES, Columns, emit_place, emit_slot_places, emit_slots, slot_parameters
+from flurka_numba.targets.sm90.state_block import emit_image_row, operand_place
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 from splat_numba.gen.writer import SourceWriter
@@ -190,10 +191,10 @@ def _emit_state(out: SourceWriter, traits: StateTraits) -> None:
     out.line("a = u32(first_feature >> u32(2))")
     out.line("b = u32(column >> u32(2))")
     natural = isinstance(traits.feature_map, RandomFeatures)
-    out.line(f"place = {'first_feature' if natural else _turned('a')}")
+    out.line(f"place = {'first_feature' if natural else operand_place('a')}")
     out.lines(
         f"""
-        first_row = u32({_turned("b")} + value_block * u32({STATE_SIDE}))
+        first_row = u32({operand_place("b")} + value_block * u32({STATE_SIDE}))
         to = states + u64({state_bytes(traits.features, traits.value_dim)}) * u64(pair)
         to = to + u64({state_rows(traits.value_dim) * SPAN_BYTES}) * u64(feature_block)
         """
@@ -202,22 +203,7 @@ def _emit_state(out: SourceWriter, traits: StateTraits) -> None:
     for j in range(4):
         out.line(f"row = u32(first_row + u32({8 * (j // 2) + j % 2}))")
         when = "u32(1)" if traits.value_dim % STATE_SIDE == 0 else f"u32(1) if row < u32({values}) else u32(0)"
-        _emit_row(out, traits, [f"total[{4 * i + j}]" for i in range(4)], further, when)
+        emit_image_row(out, traits.dtype, [f"total[{4 * i + j}]" for i in range(4)], when, further=further)
     out.line(f"row = u32(u32({values}) + b)")
     first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
-    _emit_row(out, traits, [f"sums[{i}]" for i in range(4)], further, first)
-
-
-def _turned(four: str) -> str:
-    """Where numbers 4 a to 4 a + 3 of a chunk are: at 16 (a % 2) + 2 (a // 2), the second two of them 8 further on."""
-    return (
-        f"u32(({four} >> u32(3)) * u32({CHUNK}) + ({four} & u32(1)) * u32(16) + (({four} & u32(7)) >> u32(1)) * u32(2))"
-    )
-
-
-def _emit_row(out: SourceWriter, traits: StateTraits, numbers: list[str], further: int, when: str) -> None:
-    """Four features of one row, the second two of them ``further`` on."""
-    for half in (0, 1):
-        word = f"ptx.pack_{traits.dtype}({numbers[2 * half]}, {numbers[2 * half + 1]})"
-        at = f"((u32(2) * (place + u32({further * half}))) ^ ((row & u32(7)) << u32(4)))"
-        out.line(f"ptx.store_word(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {word}, {when})")
+    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=further)

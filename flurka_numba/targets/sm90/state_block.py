@@ -1,7 +1,9 @@
-"""Which part of which head's state a block makes: the stages that make states share it."""
+"""Which part of which head's state a block makes, and how it writes that: the stages that make states share it."""
 
 from __future__ import annotations
 
+from flurka_numba.targets.sm90.shape import CHUNK
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -19,3 +21,19 @@ def emit_state_block(out: SourceWriter, blocks: tuple[int, int]) -> None:
         value_block = u32(rest - feature_block * u32({of_values}))
         """
     )
+
+
+def operand_place(four: str) -> str:
+    """Where numbers 4 n and 4 n + 1 of a chunk stand, as a column of a left operand or a row of a right one (rows.py);
+    4 n + 2 and 4 n + 3 stand 8 further on. four: the name of n.
+    """
+    within = f"({four} & u32(1)) * u32(16) + (({four} & u32(7)) >> u32(1)) * u32(2)"
+    return f"u32(({four} >> u32(3)) * u32({CHUNK}) + {within})"
+
+
+def emit_image_row(out: SourceWriter, dtype: str, numbers: list[str], when: str, *, further: int = 8) -> None:
+    """Four neighbouring numbers of ``row`` at ``place`` of the swizzled image ``to``, the second two ``further`` on."""
+    for half in (0, 1):
+        word = f"ptx.pack_{dtype}({numbers[2 * half]}, {numbers[2 * half + 1]})"
+        at = f"((u32(2) * (place + u32({further * half}))) ^ ((row & u32(7)) << u32(4)))"
+        out.line(f"ptx.store_word(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {word}, {when})")
