@@ -5,16 +5,13 @@ Each message names the argument, what was wanted, what came, and the next step.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol
 
 from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap, resolve
 from flurka_numba.problem import Call, Problem
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.runtime.options import check_scale
 
 AXES = ("batch", "heads", "seq", "dim")
 LARGEST_DIM = 256
@@ -151,43 +148,6 @@ def _check_features(call: Call, omega: Described | None, head_dim: int) -> tuple
             f"flurka_numba.draw_orthogonal_features(num_features, {head_dim}, seed=0)."
         )
     return feature_map, eps, omega.shape[0] * RANDOM_MAPS[feature_map].per_row
-
-
-def check_scale(scale: float | None, head_dim: int) -> float:
-    """The factor of the scores, 1/sqrt(head_dim) unless given. Raises ArgumentError, ArgumentTypeError."""
-    if scale is None:
-        return 1.0 / math.sqrt(head_dim)
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.floating, np.integer)):
-        raise ArgumentTypeError(f"scale wanted as a number, got {type(scale).__name__}. Give a Python float.")
-    if not math.isfinite(scale):
-        raise ArgumentError(f"scale wanted finite, got {scale}. Leave it out for 1/sqrt(head_dim).")
-    return float(scale)
-
-
-def check_kv_lengths(kv_lengths: Any, problem: Problem, axes: int) -> NDArray[np.int64]:
-    """Key lengths, (batch,) int64; without any, the whole axis. axes: of the caller's q.
-
-    Raises ArgumentError, ArgumentTypeError.
-    """
-    if kv_lengths is None:
-        return np.full(problem.batch, problem.seq_kv, np.int64)
-    lengths = np.asarray(kv_lengths)
-    check_lengths_kind(lengths.shape, str(lengths.dtype), lengths.dtype.kind in "iu", problem.batch, axes)
-    if lengths.size and not 0 <= int(lengths.min()) <= int(lengths.max()) <= problem.seq_kv:
-        raise ArgumentError(
-            f"kv_lengths wanted between 0 and seq_kv = {problem.seq_kv}, got {lengths.tolist()}. Correct them."
-        )
-    return np.ascontiguousarray(lengths, np.int64)
-
-
-def check_lengths_kind(shape: tuple[int, ...], dtype: str, integers: bool, batch: int, axes: int) -> None:
-    """Raise unless kv_lengths are integers of shape (batch,) and there is a batch axis."""
-    if axes != 4:
-        raise ArgumentError(f"kv_lengths needs a batch axis, got q with {axes} axes. Give q[None], k[None], v[None].")
-    if not integers:
-        raise ArgumentTypeError(f"kv_lengths wanted as integers, got {dtype}. Convert them with .astype(np.int64).")
-    if shape != (batch,):
-        raise ArgumentError(f"kv_lengths wanted of shape {(batch,)}, got {shape}. Give one length a batch entry.")
 
 
 def result_shape(q: Described, problem: Problem) -> tuple[int, ...]:

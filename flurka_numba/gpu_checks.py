@@ -7,15 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flurka_numba.checks import (
-    ARRAYS,
-    Described,
-    check_call,
-    check_fits,
-    check_kv_lengths,
-    check_lengths_kind,
-    result_shape,
-)
+from flurka_numba.checks import ARRAYS, Described, check_call, check_fits, result_shape
 from flurka_numba.gpu_plan import apply_traits
 from flurka_numba.problem import Call, Problem
 from flurka_numba.targets.sm90.apply_shape import LARGEST_ROWS, LARGEST_THREAD, ApplyTraits
@@ -33,6 +25,7 @@ from splat_numba.runtime.cuda.arrays import (
 )
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
+from splat_numba.runtime.options import check_kv_lengths, check_lengths_kind
 
 
 def check_supported(problem: Problem) -> None:
@@ -103,7 +96,7 @@ def _check_lengths(call: Call, problem: Problem, axes: int, framework: Framework
         check_kv_lengths(call.kv_lengths, problem, axes)
         return
     found = describe("kv_lengths", call.kv_lengths, framework)
-    check_lengths_kind(found.shape, found.dtype, found.dtype in ("int32", "int64"), problem.batch, axes)
+    check_lengths_kind(found.shape, found.dtype, found.dtype in ("int32", "int64"), problem, axes)
 
 
 def place_lengths(call: Call, problem: Problem, target: Device, framework: Framework, stream: int) -> tuple[int, Any]:

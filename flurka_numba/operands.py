@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flurka_numba.checks import ARRAYS, check_call, check_fits, check_kv_lengths, result_shape
+from flurka_numba.checks import ARRAYS, check_call, check_fits, result_shape
 from flurka_numba.problem import ITEMSIZE, Call, Problem
 from splat_numba.runtime.arrays import Array, check_out, empty, export_array, import_array, narrow
+from splat_numba.runtime.options import check_kv_lengths
 
 
 @dataclass(frozen=True, slots=True)

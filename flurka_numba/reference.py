@@ -22,9 +22,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from flurka_numba.checks import ARRAYS, check_call, check_kv_lengths
+from flurka_numba.checks import ARRAYS, check_call
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.problem import Call, Problem
+from splat_numba.runtime.options import check_kv_lengths
 
 Float64: TypeAlias = NDArray[np.float64]
 Gradients: TypeAlias = tuple[Float64 | None, ...]

@@ -11,8 +11,9 @@ from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import ITEMSIZE, Problem
 from splat_numba.kernel import Given, Kernel, split_parts
 from splat_numba.masks import Mask, store_mask
-from splat_numba.operands import check_heads, check_layout, check_scale, check_sizes
+from splat_numba.operands import check_heads, check_layout, check_sizes
 from splat_numba.runtime.arrays import on_gpu
+from splat_numba.runtime.options import check_scale
 from splat_numba.settings import current
 
 BACKENDS = ("auto", "cpu", "cuda", "emulate")

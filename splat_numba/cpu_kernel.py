@@ -17,20 +17,12 @@ from splat_numba.gen.plan import Plan
 from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
 from splat_numba.masks import Stored, describe
-from splat_numba.operands import (
-    Operands,
-    Written,
-    check_kv_lengths,
-    check_scale,
-    export_lse,
-    import_operands,
-    prepare_out,
-    to_bhsd,
-)
+from splat_numba.operands import Operands, Written, export_lse, import_operands, prepare_out, to_bhsd
 from splat_numba.runtime import launch
 from splat_numba.runtime.arrays import export_array
 from splat_numba.runtime.compile import Compiled
 from splat_numba.runtime.device import cores, machine
+from splat_numba.runtime.options import check_kv_lengths, check_scale
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 

@@ -22,7 +22,7 @@ from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.sm90.attention import attention_entry
 from splat_numba.gpu_kernel import passes_of, plan_for, render
 from splat_numba.masks import Stored
-from splat_numba.operands import check_kv_lengths, check_scale, export_lse, import_operands, prepare_out, to_bhsd
+from splat_numba.operands import export_lse, import_operands, prepare_out, to_bhsd
 from splat_numba.runtime.arrays import export_array
 from splat_numba.runtime.cuda.arrays import check_operand_dtype
 from splat_numba.runtime.cuda.copies import padded, padded_rows
@@ -30,6 +30,7 @@ from splat_numba.runtime.cuda.passes import Shapes, pass_maps, pass_numbers
 from splat_numba.runtime.cuda.prepared import contiguous
 from splat_numba.runtime.cuda.tables import view_steps
 from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments
+from splat_numba.runtime.options import check_kv_lengths, check_scale
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 

@@ -19,11 +19,8 @@ from splat_numba.operands import (
     Operands,
     bhsd_axes,
     check_fits,
-    check_kv_lengths,
     check_layout,
-    check_lengths_kind,
     check_operands,
-    check_scale,
     import_operands,
     prepare_out,
     result_shape,
@@ -48,6 +45,7 @@ from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.passes import Shapes
 from splat_numba.runtime.cuda.prepared import LoadablePass, Prepared
 from splat_numba.runtime.cuda.tensor_map import Layout
+from splat_numba.runtime.options import check_kv_lengths, check_lengths_kind, check_scale
 from splat_numba.settings import current
 
 LARGEST_READY = 512
