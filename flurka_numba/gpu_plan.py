@@ -1,7 +1,8 @@
 """A GPU's plan: the stages of a problem, with their texts' traits, grids and numbers. Nothing of arrays or devices.
 
-FLuRKA: compress, state, apply. Kernel attention: state from the tokens themselves, apply. Low-rank attention: compress,
-collect, after which the slots are ordinary keys and values. Before the state of favor: largest.
+FLuRKA: compress, slot_state, apply. Kernel attention: accumulate over the tokens, images, apply. Low-rank attention:
+compress, collect, after which the slots are ordinary keys and values. Where features are random, state makes the state,
+and for favor largest before it the largest exponent.
 """
 
 from __future__ import annotations
@@ -11,31 +12,44 @@ from dataclasses import dataclass
 from functools import partial
 
 from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap
+from flurka_numba.gpu_tilings import choose_tiling
 from flurka_numba.problem import Problem
+from flurka_numba.targets.sm90.accumulate import (
+    SHARE_NUMBERS,
+    TILE,
+    AccumulateTraits,
+    accumulate_entry,
+    render_accumulate,
+)
 from flurka_numba.targets.sm90.apply import apply_entry, render_apply
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.collect import THREADS as COLLECT_THREADS
 from flurka_numba.targets.sm90.collect import CollectTraits, collect_entry, eighths, render_collect
 from flurka_numba.targets.sm90.compress import compress_entry, render_compress
+from flurka_numba.targets.sm90.images import ImageTraits, images_entry, render_images, turned_bytes
 from flurka_numba.targets.sm90.largest import largest_entry, render_largest
 from flurka_numba.targets.sm90.shape import (
     SLOTS,
     STATE_NUMBERS,
-    STEP,
     CompressTraits,
     RandomFeatures,
     StateTraits,
+)
+from flurka_numba.targets.sm90.slot_state import (
+    LARGEST_DEPTH,
+    ROWS,
+    SHARE_BYTES,
+    SlotStateTraits,
+    render_slot_state,
+    slot_state_entry,
 )
 from flurka_numba.targets.sm90.state import render_state, state_entry
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import spans
 
-LARGEST_SPLIT = 16
-FILLING = 4  # steps' time that a block of stage 1 needs before its first product
 LARGEST_SHARES = 64
+LEAST_TILES = 4  # of 64 rows, in a share of a state over a sequence
 SHARE_TOKENS = 128  # at least, in a share of a state: fewer would cost more to add up than they save
-REGISTERS = 65536  # of a multiprocessor
-OTHER_REGISTERS = 40  # of a thread of stage 1, beside the sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +66,7 @@ class Stage:
 @dataclass(frozen=True, slots=True)
 class ForwardPlan:
     """Stages of a problem. proj_rows: slots that one copy fetches. Bytes of the arrays between stages: parts, tops,
-    states, shares; counters: words that must be 0, and are again after a launch.
+    states, turned, shares; counters: words that must be 0, and are again after a launch.
     """
 
     problem: Problem
@@ -61,6 +75,7 @@ class ForwardPlan:
     parts: int
     tops: int
     states: int
+    turned: int
     shares: int
     counters: int
 
@@ -68,11 +83,100 @@ class ForwardPlan:
 def forward_plan(problem: Problem, multiprocessors: int) -> ForwardPlan:
     """The plan for a GPU of so many multiprocessors. The problem must fit: see apply_traits."""
     if problem.method == "kernel":
-        return _with_state(problem, multiprocessors, None)
+        phi = features_of(problem)
+        if isinstance(phi, FeatureMap):
+            return _of_tokens(problem, multiprocessors, phi)
+        return _of_random_features(problem, multiprocessors, phi, None)
     first = _compress(problem, multiprocessors)
     if problem.method == "low_rank":
         return _low_rank(problem, *first)
-    return _with_state(problem, multiprocessors, first)
+    phi = features_of(problem)
+    if isinstance(phi, FeatureMap):
+        return _of_slots(problem, multiprocessors, phi, *first)
+    return _of_random_features(problem, multiprocessors, phi, first)
+
+
+def _of_tokens(problem: Problem, multiprocessors: int, phi: FeatureMap) -> ForwardPlan:
+    dims = problem.head_dim, problem.value_dim, problem.dtype
+    traits = AccumulateTraits("keys", *dims, phi, ragged=problem.ragged)
+    pairs = problem.batch * problem.heads
+    states = pairs * traits.blocks[0] * traits.blocks[1]
+    shares = shares_of_state(states, problem.seq_kv, LEAST_TILES * TILE, 2 * multiprocessors)
+    apply = apply_traits(problem)
+    return ForwardPlan(
+        problem,
+        (
+            accumulate_stage(problem, traits, problem.seq_kv, shares),
+            images_stage(problem, states, shares),
+            apply_stage(problem, apply, multiprocessors),
+        ),
+        proj_rows=0,
+        parts=0,
+        tops=0,
+        states=pairs * apply.state_bytes,
+        turned=pairs * turned_bytes(problem.head_dim, problem.value_dim),
+        shares=4 * SHARE_NUMBERS * states * shares,
+        counters=0,
+    )
+
+
+def accumulate_stage(problem: Problem, traits: AccumulateTraits, rows: int, shares: int) -> Stage:
+    """Sums over a sequence of so many rows, in so many shares of a state."""
+    states = problem.batch * problem.heads * traits.blocks[0] * traits.blocks[1]
+    numbers = {"heads": problem.heads, "rows": rows, "shares_of_state": shares}
+    if traits.of == "keys":
+        numbers["row_weights"] = 0  # which are all 1
+    render = partial(render_accumulate, traits)
+    return Stage(stage_name("accumulate", problem), accumulate_entry(traits), render, states * shares, numbers)
+
+
+def images_stage(problem: Problem, states: int, shares: int) -> Stage:
+    """Shares of states to images."""
+    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype)
+    name, render = stage_name("images", problem), partial(render_images, traits)
+    return Stage(name, images_entry(traits), render, states, {"shares_of_state": shares})
+
+
+def _of_slots(
+    problem: Problem, multiprocessors: int, phi: FeatureMap, compress: CompressTraits, numbers: dict[str, int],
+    stage_1: Stage,
+) -> ForwardPlan:  # fmt: skip
+    pairs, splits = problem.batch * problem.heads, numbers["splits"]
+    states = pairs * spans(problem.head_dim) * spans(problem.value_dim)
+    shares = slot_shares(states, problem.rank, splits, multiprocessors)
+    slots = -(-problem.rank // shares)
+    traits = SlotStateTraits(compress, splits, phi, min(-(-slots // 64) * 64, LARGEST_DEPTH))
+    stage_2 = Stage(
+        stage_name("slot_state", problem),
+        slot_state_entry(traits),
+        partial(render_slot_state, traits),
+        states * shares,
+        {**_tiling(numbers), "heads": problem.heads, "slots": problem.rank, "shares_of_state": shares},
+    )
+    apply = apply_traits(problem)
+    return ForwardPlan(
+        problem,
+        (stage_1, stage_2, apply_stage(problem, apply, multiprocessors)),
+        proj_rows=compress.rows,
+        parts=_parts(compress, numbers),
+        tops=0,
+        states=pairs * apply.state_bytes,
+        turned=0,
+        shares=SHARE_BYTES * states * shares if shares > 1 else 0,
+        counters=states,
+    )
+
+
+def slot_shares(states: int, slots: int, splits: int, multiprocessors: int) -> int:
+    """Blocks that share a state's slots: those that end first. A slot's parts are 512 bytes each, of which a
+    multiprocessor reads about 100 KB a microsecond; adding up shares takes 2.5.
+    """
+
+    def microseconds(shares: int) -> float:
+        waves = -(-states * shares // multiprocessors)
+        return waves * -(-slots // shares) * splits * 512 / 1e5 + (2.5 if shares > 1 else 0.0)
+
+    return min(range(1, max(min(LARGEST_SHARES, slots // ROWS), 1) + 1), key=microseconds)
 
 
 def _low_rank(problem: Problem, compress: CompressTraits, numbers: dict[str, int], stage_1: Stage) -> ForwardPlan:
@@ -86,7 +190,7 @@ def _low_rank(problem: Problem, compress: CompressTraits, numbers: dict[str, int
         -(-threads // COLLECT_THREADS),
         {**_tiling(numbers), "heads": problem.heads, "slots": problem.rank, "batch": problem.batch},
     )
-    return ForwardPlan(problem, (stage_1, stage_2), compress.rows, _parts(compress, numbers), 0, 0, 0, 0)
+    return ForwardPlan(problem, (stage_1, stage_2), compress.rows, _parts(compress, numbers), 0, 0, 0, 0, 0)
 
 
 def _parts(compress: CompressTraits, numbers: dict[str, int]) -> int:
@@ -98,10 +202,10 @@ def _tiling(numbers: dict[str, int]) -> dict[str, int]:
     return {name: number for name, number in numbers.items() if name not in ("splits", "seq_kv")}
 
 
-def _with_state(
-    problem: Problem, multiprocessors: int, first: tuple[CompressTraits, dict[str, int], Stage] | None
-) -> ForwardPlan:
-    phi = features_of(problem)
+def _of_random_features(
+    problem: Problem, multiprocessors: int, phi: RandomFeatures,
+    first: tuple[CompressTraits, dict[str, int], Stage] | None,
+) -> ForwardPlan:  # fmt: skip
     compress, numbers = (first[0], first[1]) if first else (None, {})
     splits = numbers.get("splits", 1)
     traits = StateTraits(
@@ -112,7 +216,7 @@ def _with_state(
     states = pairs * traits.blocks[0] * traits.blocks[1]
     shares = _shares(states, problem, multiprocessors)
     stages, tops = [first[2]] if first else [], 0
-    if isinstance(phi, RandomFeatures) and phi.name == "favor":
+    if phi.name == "favor":
         stages.append(_largest(problem, multiprocessors, traits, phi, slots))
         tops = stages[-1].grid
     numbers_2 = {**slots, "shares_of_state": shares, "tops_of_head": tops // max(pairs, 1)}
@@ -130,6 +234,7 @@ def _with_state(
         parts=_parts(compress, numbers) if compress else 0,
         tops=4 * tops,
         states=pairs * apply.state_bytes,
+        turned=0,
         shares=4 * STATE_NUMBERS * states * shares if shares > 1 else 0,
         counters=states,
     )
@@ -172,25 +277,15 @@ def stage_name(stage: str, problem: Problem) -> str:
 
 
 def _compress(problem: Problem, multiprocessors: int) -> tuple[CompressTraits, dict[str, int], Stage]:
-    groups = slot_groups(problem.rank)
-    traits = CompressTraits(
-        problem.head_dim, problem.value_dim, problem.dtype, groups, spans_of_tile(problem, groups),
-        problem.ragged, problem.per_head_proj,
-    )  # fmt: skip
-    row_blocks = -(-problem.rank // traits.rows)
-    pairs_k, pairs_v = (
-        -(-problem.heads * spans(dim) // traits.tile_spans) for dim in (problem.head_dim, problem.value_dim)
-    )
-    tiles_k = problem.batch * pairs_k * row_blocks
-    tiles = tiles_k + problem.batch * pairs_v * row_blocks
-    splits = token_splits(tiles, -(-problem.seq_kv // STEP), multiprocessors)
+    tiling = choose_tiling(problem, multiprocessors)
+    dims = problem.head_dim, problem.value_dim, problem.dtype
+    traits = CompressTraits(*dims, tiling.groups, tiling.tile_spans, problem.ragged, problem.per_head_proj)
     numbers = {
-        "tiles_k": tiles_k, "tiles": tiles, "row_blocks": row_blocks, "pairs_k": pairs_k, "pairs_v": pairs_v,
-        "splits": splits, "seq_kv": problem.seq_kv,
+        "tiles_k": tiling.tiles_k, "tiles": tiling.tiles, "row_blocks": tiling.row_blocks, "pairs_k": tiling.pairs_k,
+        "pairs_v": tiling.pairs_v, "splits": tiling.splits, "seq_kv": problem.seq_kv,
     }  # fmt: skip
-    name = stage_name("compress", problem)
-    stage = Stage(name, compress_entry(traits), partial(render_compress, traits), tiles * splits, numbers)
-    return traits, numbers, stage
+    name, grid = stage_name("compress", problem), tiling.tiles * tiling.splits
+    return traits, numbers, Stage(name, compress_entry(traits), partial(render_compress, traits), grid, numbers)
 
 
 def apply_stage(problem: Problem, traits: ApplyTraits, multiprocessors: int) -> Stage:
@@ -204,38 +299,6 @@ def apply_stage(problem: Problem, traits: ApplyTraits, multiprocessors: int) -> 
     return Stage(
         stage_name("apply", problem), apply_entry(traits), partial(render_apply, traits), pairs * blocks, numbers
     )
-
-
-def slot_groups(rank: int) -> int:
-    """Warpgroups of 64 slots in a row block: few slots in vain, and few row blocks, which fetch the tokens each."""
-    return min(range(4, 0, -1), key=lambda groups: -(-rank // (64 * groups)) * (groups + 1))
-
-
-def spans_of_tile(problem: Problem, groups: int) -> int:
-    """Spans that a block multiplies at once: as many as its registers hold. With projections of their own for each
-    head they are all of one head.
-    """
-    per_head = spans(problem.head_dim), spans(problem.value_dim)
-    registers = min(REGISTERS // (128 * groups + 32), 255) - OTHER_REGISTERS
-    for count in (4, 2):
-        fits = 32 * count <= registers
-        if problem.per_head_proj:
-            fits = fits and not any(one % count for one in per_head)
-        else:
-            fits = fits and count <= problem.heads * max(per_head)
-        if fits:
-            return count
-    return 1
-
-
-def token_splits(tiles: int, steps: int, multiprocessors: int) -> int:
-    """Blocks that share the steps of a tile: those that end first, and of such the fewest."""
-
-    def time(splits: int) -> int:
-        waves = -(-tiles * splits // multiprocessors)
-        return waves * (-(-steps // splits) + FILLING)
-
-    return min(range(1, max(min(LARGEST_SPLIT, steps), 1) + 1), key=time)
 
 
 def shares_of_state(states: int, slots: int, least: int, multiprocessors: int) -> int:

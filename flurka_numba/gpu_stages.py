@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAPPED = ("k", "v", "proj_k", "proj_v")  # what stage 1 fetches by tensor maps, in their order
 STRIDED = ("q", "k", "v", "out")  # what stages read and write by address
 OPERANDS = ("q", "k", "v", "proj_k", "proj_v", "out", "k_slots", "v_slots")
-BETWEEN = ("parts", "tops", "states", "shares")  # arrays that one stage leaves to the next
+BETWEEN = ("parts", "tops", "states", "turned", "shares")  # arrays that one stage leaves to the next
 
 # The parameters that change from call to call. Stages share one list of them, of which each reads its own.
 ADDRESSES = (*OPERANDS, "kv_lengths", "omega", *BETWEEN, "counters", *(f"{name}_map" for name in MAPPED))
@@ -92,6 +92,7 @@ class StageLaunches:
         self._write = struct.Struct(f"={len(ADDRESSES)}Q").pack_into
         start = ctypes.addressof(self._addresses)
         places = {name: start + 8 * number for number, name in enumerate(ADDRESSES)}
+        used = [(stage, cubin) for stage, cubin in zip(plan.stages, cubins, strict=True) if stage.grid]
         self._launches = tuple(
             Launch(
                 load(cubin.code, cubin.report.symbol, device.ordinal, stage.entry.shared_bytes),
@@ -99,9 +100,10 @@ class StageLaunches:
                 stage.grid,
                 stage_numbers(stage, layouts),
                 places,
+                overlaps=number > 0
+                and stage.entry.overlaps,  # never the first: what came before it on the stream is not ours
             )
-            for stage, cubin in zip(plan.stages, cubins, strict=True)
-            if stage.grid
+            for number, (stage, cubin) in enumerate(used)
         )
 
     def run(self, stream: int, *addresses: int) -> None:

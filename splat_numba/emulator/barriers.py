@@ -96,6 +96,12 @@ class Barriers:
     def fence_tensor_map(self, address: Any) -> None:
         """Nothing: see the class."""
 
+    def await_launch(self) -> None:
+        """Nothing: the emulator runs one launch after the other."""
+
+    def allow_launch(self) -> None:
+        """Nothing: likewise."""
+
 
 def _nothing() -> None:
     """What needs doing on hardware only."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Entry:
     """name: of the function in its text. parameters: (name, kind) in order, kinds as in gen.instructions (r: uint32,
     l: uint64, f: float32). threads: of a block; blocks: resident on a multiprocessor, for which registers are shared
-    out; shared_bytes: dynamic shared memory of a block.
+    out; shared_bytes: dynamic shared memory of a block; overlaps: it may begin before the launch before it has ended,
+    for whose results its text waits itself (await_launch).
     """
 
     name: str
@@ -17,6 +18,7 @@ class Entry:
     threads: int
     blocks: int
     shared_bytes: int
+    overlaps: bool = False
 
     @property
     def kinds(self) -> str:

@@ -78,6 +78,10 @@ INSTRUCTIONS: Final = (
     Instruction("fence_shared", "", "", "fence.proxy.async.shared::cta;"),  # ordinary stores before the copy engine
     Instruction("fence_device", "", "", "fence.acq_rel.gpu;"),  # between blocks
     Instruction("fence_tensor_map", "", "l", "fence.proxy.tensormap::generic.acquire.sys [$0], 128;"),
+    # Between launches: await_launch() returns once the launch before this one has ended and its writes are seen, where
+    # the two may overlap, else at once; allow_launch() lets the next one begin when all blocks have said so or ended.
+    Instruction("await_launch", "", "", "griddepcontrol.wait;"),
+    Instruction("allow_launch", "", "", "griddepcontrol.launch_dependents;"),
     # A box of a tensor into shared memory: to, map, barrier, (dim, c1, c2, head, batch), when.
     Instruction("tensor_copy", "", "rlrrrrrrr", _when(_COPY, 8)),
     # Bytes as they are, a multiple of 16: to, from, how many, barrier, when.

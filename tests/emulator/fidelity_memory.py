@@ -67,6 +67,12 @@ REALS = f"""
     ptx.store_reals4(target + u64(1280) + u64(16) * u64(lane), e, f, g, h, u32(1))
 """
 
+WAITS = """
+    ptx.allow_launch()
+    ptx.await_launch()
+    ptx.store_word(target + u64(4) * u64(lane), ptx.load_word(source + u64(4) * u64(lane)), u32(1))
+"""
+
 # The block that counts last reads what the others have left.
 LAST_BLOCK = """
     mine = ptx.load_word(source + u64(4) * u64(thread))
@@ -260,6 +266,7 @@ CASES = (
         REALS, np.concatenate([random_words(79, 128), random_words(72, 32) % np.uint32(3)]), 480, shared=512,
     ),
     Case("the last block", ("fence_device",), LAST_BLOCK, random_words(69, 32), 224, grid=4),
+    Case("a launch that waits for none", ("await_launch", "allow_launch"), WAITS, random_words(80, 32), 32),
     Case("fetch_add", ("fetch_add",), FETCH_ADD, random_words(73, 64), 1024, threads=64, grid=4),
     Case(
         "shared words",

@@ -48,7 +48,7 @@ def map_places(fake):
 def test_three_launches(fake, fresh):
     out = run(**operands())
     first, second, third = fake.launches
-    assert [one.stage for one in fake.launches] == ["compress", "state", "apply"]
+    assert [one.stage for one in fake.launches] == ["compress", "slot_state", "apply"]
     assert [one.grid for one in fake.launches] == [stage.grid for stage in fake.planned]
     assert out is fresh[0]
     assert out.shape == (BATCH, HEADS, SEQ_Q, DIM)
@@ -83,8 +83,8 @@ def test_what_lies_between_stages_is_one_allocation(fake, fresh):
 
 def test_kernel_attention_reads_tokens_by_address(fake, fresh):
     run("kernel", **operands("kernel"))
-    first, second = fake.launches
-    assert [first.stage, second.stage] == ["state", "apply"]
+    first = fake.launches[0]
+    assert [one.stage for one in fake.launches] == ["accumulate", "images", "apply"]
     assert (first.k, first.v, first.k_row, first.v_batch) == (PLACES["k"], PLACES["v"], ROW, SEQ_KV * ROW)
     assert not fake.maps
 
@@ -170,8 +170,8 @@ def test_rows_that_end_anywhere_are_copied_and_out_is_staged(fake, fresh, moves)
     q, k, v, out = moves
     assert [one[2] for one in (q, k, v)] == [PLACES[name] for name in "qkv"]
     assert q[1] == (HEADS * SEQ_Q * 128, SEQ_Q * 128, 128, 2)
-    state, apply = fake.launches
-    assert (state.k, state.k_row) == (k[0], 128)
+    accumulate, _, apply = fake.launches
+    assert (accumulate.k, accumulate.k_row) == (k[0], 128)
     assert (apply.q, apply.out_row) == (q[0], 128)
     assert (out[0], out[2]) == (FIRST, apply.out)
     assert out[1] == (HEADS * SEQ_Q * 126, SEQ_Q * 126, 126, 2)
@@ -205,12 +205,12 @@ def test_counters_belong_to_a_stream_or_a_graph(fake, fresh, monkeypatch):
     streams = iter([5, 6, 5, 5, 5])
     monkeypatch.setattr(arrays._Interface, "stream", lambda *_: next(streams))
     for _ in range(3):
-        run("kernel", **operands("kernel"))
+        run(**operands())
     assert not gpu_forward._captured
     fake.capturing = True
     for _ in range(2):
-        run("kernel", **operands("kernel"))
-    states = [one for one in fake.launches if one.stage == "state"]
+        run(**operands())
+    states = [one for one in fake.launches if one.stage == "slot_state"]
     assert [one.stream for one in states] == [5, 6, 5, 5, 5]
     first, second, again, *captured = (one.counters for one in states)
     assert again == first
@@ -245,7 +245,7 @@ def test_key_lengths_of_the_device(fake, fresh, moves):
     run("kernel", **operands("kernel"), kv_lengths=GpuMemory((BATCH,), "int64", pointer=9 << 28))
     ((target, _, source, strides, _, _, types),) = moves
     assert (source, strides, types) == (9 << 28, (0, 0, 0, 8), ("<i4", "<i8"))
-    assert fake.launches[2].kv_lengths == target
+    assert fake.launches[3].kv_lengths == target
     with pytest.raises(ArgumentTypeError, match=r"^kv_lengths wanted as integers, got float16"):
         run("kernel", **operands("kernel"), kv_lengths=GpuMemory((BATCH,), "float16"))
     with pytest.raises(ArgumentError, match=r"^kv_lengths wanted of shape \(2,\), got \(3,\)"):
@@ -309,6 +309,6 @@ def test_the_longest_unused_call_is_forgotten(fake, fresh, monkeypatch):
     monkeypatch.setattr(gpu_call, "LARGEST_READY", 2)
     for eps in (0.1, 0.2, 0.1, 0.3, 0.1):
         run("kernel", **operands("kernel"), eps=eps)
-    assert len(fake.planned) == 2 * 3
+    assert len(fake.planned) == 3 * 3
     run("kernel", **operands("kernel"), eps=0.2)
-    assert len(fake.planned) == 2 * 4
+    assert len(fake.planned) == 3 * 4

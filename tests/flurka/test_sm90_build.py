@@ -5,7 +5,8 @@ import ast
 import pytest
 
 from flurka_numba.feature_maps import RANDOM_MAPS, resolve
-from flurka_numba.gpu_plan import forward_plan, shares_of_state, slot_groups, spans_of_tile, token_splits
+from flurka_numba.gpu_plan import forward_plan, shares_of_state
+from flurka_numba.gpu_tilings import choose_tiling
 from flurka_numba.problem import Problem
 from splat_numba.gen.machine import Gpu
 from splat_numba.runtime.source import KernelSource
@@ -82,26 +83,43 @@ def test_lengths_and_ranks_do_not_change_texts_of_stage_3():
     assert long.stages[-1].render() == short.stages[-1].render()
 
 
+def shape(tiling):
+    return tiling.groups, tiling.tile_spans, tiling.splits
+
+
+def tiling(**options):
+    return choose_tiling(problem(**options), 132)
+
+
 @pytest.mark.parametrize(
-    ("rank", "groups"), [(1, 1), (64, 1), (65, 2), (128, 2), (192, 3), (256, 4), (320, 3), (512, 4), (576, 3)]
+    ("sizes", "chosen"),
+    [
+        ({"batch": 4, "heads": 16, "seq_kv": 8192}, (2, 2, 1)),  # 128 of 132 multiprocessors, and no parts to add up
+        ({"heads": 16, "seq_kv": 65536}, (2, 4, 8)),
+        ({"heads": 16, "seq_kv": 8192}, (2, 2, 4)),
+    ],
 )
-def test_slot_groups(rank, groups):
-    assert slot_groups(rank) == groups
+def test_tilings_of_the_sizes_that_the_model_is_fitted_to(sizes, chosen):
+    assert shape(tiling(rank=256, **{"batch": 1, **sizes})) == chosen
+
+
+@pytest.mark.parametrize("rank", [1, 64, 65, 128, 192, 256, 320, 512, 576])
+def test_tilings_cover_slots_and_columns(rank):
+    found = tiling(rank=rank, heads=3, head_dim=100)
+    assert 64 * found.groups * found.row_blocks >= rank
+    assert found.tile_spans * found.pairs_k >= 3 * 2
+    assert found.tiles == found.tiles_k + found.row_blocks * found.pairs_v * problem().batch
 
 
 def test_spans_of_a_tile_are_of_one_head_where_heads_have_their_own_projections():
-    assert spans_of_tile(problem(), 4) == 2
-    assert spans_of_tile(problem(), 1) == 4
-    assert spans_of_tile(problem(heads=1), 1) == 1
-    assert spans_of_tile(problem(per_head_proj=True), 1) == 1
-    assert spans_of_tile(problem(per_head_proj=True, head_dim=256, value_dim=128), 1) == 2
+    assert tiling(heads=1, value_dim=64).tile_spans == 1
+    assert tiling(per_head_proj=True).tile_spans == 1
+    assert tiling(per_head_proj=True, head_dim=256, value_dim=128).tile_spans in (1, 2)
 
 
-def test_splits_fill_the_gpu_once():
-    assert token_splits(16, 1024, 132) == 8  # 128 of 132 multiprocessors
-    assert token_splits(64, 128, 132) == 2
-    assert token_splits(1, 3, 132) == 3
-    assert token_splits(1000, 100, 132) == 1
+def test_a_few_steps_are_not_split_further():
+    assert tiling(seq_kv=3).splits == 1
+    assert tiling(batch=1, heads=1, seq_kv=192).splits <= 3
 
 
 def test_shares_of_a_state():

@@ -170,6 +170,22 @@ class FakeDriver:
         self.launches.append(SimpleNamespace(**record, **values))
         return (Status.CUDA_SUCCESS,)
 
+    CUlaunchAttributeID = SimpleNamespace(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION="overlap")
+
+    def CUlaunchAttribute(self):
+        return SimpleNamespace(value=SimpleNamespace())
+
+    def CUlaunchConfig(self):
+        return SimpleNamespace()
+
+    def cuLaunchKernelEx(self, made, function, places, extra):
+        assert made.numAttrs == 1
+        (attribute,) = made.attrs
+        assert attribute.id == "overlap"
+        assert attribute.value.programmaticStreamSerializationAllowed == 1
+        grid, block = ([getattr(made, f"{of}{axis}") for axis in "XYZ"] for of in ("gridDim", "blockDim"))
+        return self.cuLaunchKernel(function, *grid, *block, made.sharedMemBytes, made.hStream, places, extra)
+
 
 def packed_values(places, parameters=PARAMETERS):
     """The parameters of a launch by name, from the addresses that the driver is given."""

@@ -28,6 +28,7 @@ from flurka_numba.targets.sm90.shape import (
     chunks,
     state_rows,
 )
+from flurka_numba.targets.sm90.staged_rows import emit_fetch, emit_staging, emit_take
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, keys_descriptor, score_offset
 from splat_numba.gen.writer import SourceWriter
@@ -50,7 +51,7 @@ def apply_parameters(traits: ApplyTraits) -> tuple[tuple[str, str], ...]:
 
 def apply_entry(traits: ApplyTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, apply_parameters(traits), 128, traits.resident, traits.shared_bytes)
+    return Entry(ENTRY, apply_parameters(traits), 128, traits.resident, traits.shared_bytes, overlaps=True)
 
 
 def products_of(traits: ApplyTraits) -> list[tuple[int, int, str]]:
@@ -82,6 +83,8 @@ def render_apply(traits: ApplyTraits) -> str:
         f32, u32, u64 = np.float32, np.uint32, np.uint64
         """
     )
+    if traits.stages:
+        out.line(f"wait_for_stage = ptx.async_wait({traits.stages - 1})")
     for columns, _, name in products_of(traits):
         _emit_product(out, traits, name, columns)
     if isinstance(traits.feature_map, RandomFeatures):
@@ -104,19 +107,18 @@ def _emit_product(out: SourceWriter, traits: ApplyTraits, name: str, columns: in
 
 
 def _emit_elementwise_rows(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> None:
-    """The next queries are on their way, in registers of their own, while features take the place of these."""
-    if traits.prefetches:
-        _emit_queries(out, traits, "ahead")
-    out.line("ptx.mbarrier_wait(full, u32(0))")
+    """The next tiles of queries are on their way to shared memory meanwhile."""
+    dim, stages = traits.head_dim, traits.stages
+    emit_staging(out, "queries", dim, stages)
+    for _ in range(stages - 1):
+        emit_fetch(out, "q", dim, "seq_q", stages)
+    _emit_state(out, traits)
     with out.block("while tile < last"):
-        if traits.prefetches:
-            with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
-                out.line("word[i] = ahead[i]")
-            _emit_next_tile(out)
-            _emit_queries(out, traits, "ahead")
-        else:
-            _emit_queries(out, traits, "word")
-            _emit_next_tile(out)
+        emit_fetch(out, "q", dim, "seq_q", stages)
+        emit_take(out, dim, stages, "word")
+        for row in (0, 1):
+            out.line(f"row_{row} = u32(tile * u32(64) + row_in_tile + u32({8 * row}))")
+        _emit_next_tile(out)
         _emit_features(out, traits, phi)
         _emit_products(out, traits)
         _emit_results(out, traits)
@@ -128,7 +130,7 @@ def _emit_random_rows(out: SourceWriter, traits: ApplyTraits, phi: RandomFeature
     if traits.prefetches:
         _emit_queries(out, traits, "word")
     emit_images(out, traits, phi)
-    out.line("ptx.mbarrier_wait(full, u32(0))")
+    _emit_state(out, traits)
     with out.block("while tile < last"):
         if not traits.prefetches:
             _emit_queries(out, traits, "word")
@@ -141,6 +143,20 @@ def _emit_random_rows(out: SourceWriter, traits: ApplyTraits, phi: RandomFeature
         _emit_results(out, traits)
 
 
+def _emit_state(out: SourceWriter, traits: ApplyTraits) -> None:
+    """The head's state to shared memory, once the launch before has left it. Queries are on their way by then."""
+    out.lines(
+        f"""
+        ptx.await_launch()
+        first = u32(1) if thread == u32(0) else u32(0)
+        ptx.mbarrier_expect(full, u32({traits.state_bytes}), first)
+        from_state = states + u64({traits.state_bytes}) * u64(pair)
+        ptx.bulk_copy(state, from_state, u32({traits.state_bytes}), full, first)
+        ptx.mbarrier_wait(full, u32(0))
+        """
+    )
+
+
 def _emit_next_tile(out: SourceWriter) -> None:
     out.line("now_0 = row_0")
     out.line("now_1 = row_1")
@@ -148,13 +164,14 @@ def _emit_next_tile(out: SourceWriter) -> None:
 
 
 def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
-    """This block's head and rows; its state on the way to shared memory."""
+    """This block's head and rows."""
     out.lines(
         f"""
         start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
         state = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         images = u32(state + u32({traits.state_bytes}))
-        full = u32(images + u32({2 * traits.omega_bytes}))
+        queries = u32(images + u32({2 * traits.omega_bytes}))
+        full = u32(queries + u32({traits.queries_bytes}))
         thread = ptx.thread_index()
         lane = u32(thread & u32(31))
         block = ptx.block_index()
@@ -167,10 +184,6 @@ def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
             ptx.mbarrier_init(full, u32(1))
             ptx.fence_mbarrier_init()
         ptx.block_barrier()
-        first = u32(1) if thread == u32(0) else u32(0)
-        ptx.mbarrier_expect(full, u32({traits.state_bytes}), first)
-        from_state = states + u64({traits.state_bytes}) * u64(pair)
-        ptx.bulk_copy(state, from_state, u32({traits.state_bytes}), full, first)
         eighth = u32((lane & u32(3)) * u32(8))
         row_in_tile = u32((thread >> u32(5)) * u32(16) + (lane >> u32(2)))  # and the row 8 further on
         q_at = q + u64(entry) * q_batch + u64(head) * q_head + u64(2) * u64(eighth)
@@ -179,8 +192,6 @@ def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
         word = cuda.local.array({8 * chunks(traits.head_dim)}, dtype=np.uint32)
         """
     )
-    if traits.prefetches and isinstance(traits.feature_map, FeatureMap):
-        out.line(f"ahead = cuda.local.array({8 * chunks(traits.head_dim)}, dtype=np.uint32)")
     for columns, _, name in products_of(traits):
         out.line(f"{name} = cuda.local.array({columns // 2}, dtype=np.float32)")
 

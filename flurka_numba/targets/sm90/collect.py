@@ -34,7 +34,9 @@ def eighths(dim: int) -> int:
 def collect_entry(traits: CollectTraits) -> Entry:
     """How the kernel is called."""
     del traits
-    return Entry(ENTRY, (*((name, "l") for name in POINTERS), *((name, "r") for name in COUNTS)), THREADS, 4, 0)
+    return Entry(
+        ENTRY, (*((name, "l") for name in POINTERS), *((name, "r") for name in COUNTS)), THREADS, 4, 0, overlaps=True
+    )
 
 
 def render_collect(traits: CollectTraits) -> str:
@@ -57,6 +59,7 @@ def render_collect(traits: CollectTraits) -> str:
 
 
         def {ENTRY}({", ".join((*POINTERS, *COUNTS))}):
+            ptx.await_launch()
             number = u32(ptx.block_index() * u32({THREADS}) + ptx.thread_index())
             of_keys = u32(batch * heads * slots * u32({of_key}))
             of_values = u32(1) if number >= of_keys else u32(0)

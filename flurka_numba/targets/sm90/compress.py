@@ -81,6 +81,7 @@ def _emit_start(out: SourceWriter, traits: CompressTraits) -> None:
         out.line("ptx.mbarrier_init(cleared, u32(1))")
         out.line("ptx.fence_mbarrier_init()")
     out.line("ptx.block_barrier()")
+    out.line("ptx.allow_launch()  # of the next stage, which waits for the results")
 
 
 def _emit_share(out: SourceWriter, traits: CompressTraits) -> None:

@@ -23,7 +23,7 @@ def largest_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
 
 def largest_entry(traits: StateTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, largest_parameters(traits), STATE_THREADS, traits.resident, traits.shared_bytes)
+    return Entry(ENTRY, largest_parameters(traits), STATE_THREADS, traits.resident, traits.shared_bytes, overlaps=True)
 
 
 def render_largest(traits: StateTraits, phi: RandomFeatures) -> str:

@@ -106,7 +106,7 @@ class StateTraits:
     head_dim: int
     value_dim: int
     dtype: str
-    feature_map: FeatureMap | RandomFeatures
+    feature_map: RandomFeatures
     parts: CompressTraits | None
     splits: int
     ragged: bool
@@ -114,7 +114,7 @@ class StateTraits:
     @property
     def features(self) -> int:
         """Places of a slot's features."""
-        return feature_places(self.feature_map, self.head_dim)
+        return self.feature_map.places
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -135,9 +135,8 @@ class StateTraits:
 
     @property
     def shared_bytes(self) -> int:
-        """The tiles; for random features the slots themselves and rows of omega; then a word."""
-        rows = SLOTS + STATE_SIDE if omega_rows(self.feature_map) else 0
-        return self.tile_bytes + rows * self.row_bytes + 16 + ALIGNMENT
+        """The tiles, the slots themselves, rows of omega; then a word."""
+        return self.tile_bytes + (SLOTS + STATE_SIDE) * self.row_bytes + 16 + ALIGNMENT
 
     @property
     def resident(self) -> int:

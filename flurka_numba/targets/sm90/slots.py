@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.targets.sm90.features import gpu_text
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, CompressTraits, StateTraits
 from flurka_numba.targets.sm90.state_block import emit_state_block
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, spans
@@ -16,7 +14,7 @@ from splat_numba.gen.writer import SourceWriter
 @dataclass(frozen=True, slots=True)
 class Columns:
     """A span of every slot on its way to shared memory. name: in the text; of: "k" or "v"; span: its number within the
-    head, as text; tile: where to, as text, with rows of row_bytes; phi: what its numbers become on the way.
+    head, as text; tile: where to, as text, with rows of row_bytes.
     """
 
     name: str
@@ -24,7 +22,6 @@ class Columns:
     span: str
     tile: str
     row_bytes: int = 4 * STATE_SIDE
-    phi: FeatureMap | None = None
 
     def dim(self, traits: StateTraits) -> int:
         """Columns of the head."""
@@ -64,6 +61,8 @@ def emit_place(out: SourceWriter, blocks: tuple[int, int]) -> None:
         entry = u32(pair // heads)
         head = u32(pair - entry * heads)
         column = u32((thread & u32(15)) * u32(4))
+        ptx.allow_launch()
+        ptx.await_launch()
         """
     )
 
@@ -127,14 +126,11 @@ def _emit_parts(out: SourceWriter, traits: StateTraits, parts: CompressTraits, c
         _emit_sums(out, traits, parts, columns[first : first + 2])
         for number, one in enumerate(columns[first : first + 2]):
             for place in (0, 1):
-                _emit_quarter(out, traits, one, 8 * number + 4 * place, place)
+                _emit_quarter(out, one, 8 * number + 4 * place, place)
 
 
-def _emit_quarter(out: SourceWriter, traits: StateTraits, one: Columns, first: int, place: int) -> None:
+def _emit_quarter(out: SourceWriter, one: Columns, first: int, place: int) -> None:
     """4 columns of a slot, got[first] and so on, to the tile."""
-    if one.phi is not None:
-        for i in range(4):
-            _emit_feature(out, traits, one.phi, f"got[{first + i}]", f"slot_{place} < last", f"column + u32({i})")
     row = f"u32({one.row_bytes}) * (thread >> u32(4)) + u32({place * SLOTS // 2 * one.row_bytes})"
     _emit_store(out, f"{one.tile} + {row} + u32(4) * column", "got", first)
 
@@ -183,26 +179,12 @@ def _emit_tokens(out: SourceWriter, traits: StateTraits, columns: Sequence[Colum
             out.line(f"{pair} = ptx.unpack_{traits.dtype}({one.name}_word_{i})")
         for i in range(8):
             place = f"x_{one.name}[{i}]"
-            if one.phi is not None:
-                _emit_feature(out, traits, one.phi, place, "slot < last", f"eighth + u32({i})")
-            elif one.dim(traits) % 8:  # a row may end within the 16 bytes, and what stands behind it may be NaN
+            if one.dim(traits) % 8:  # a row may end within the 16 bytes, and what stands behind it may be NaN
                 kept = f"u32(1) if column_{one.name} + u32({i}) < u32({one.dim(traits)}) else u32(0)"
                 out.line(f"{place} = ptx.select_real({place}, f32(0.0), {kept})")
         for half in (0, 1):
             to = f"{one.tile} + u32({one.row_bytes}) * (thread >> u32(3)) + u32(4) * eighth + u32({16 * half})"
             _emit_store(out, to, f"x_{one.name}", 4 * half)
-
-
-def _emit_feature(
-    out: SourceWriter, traits: StateTraits, phi: FeatureMap, place: str, slot_is_kept: str, column: str
-) -> None:
-    """A number becomes its feature; 0 for a slot or a column that is not there, as phi(0) is not 0."""
-    kept = slot_is_kept
-    if traits.head_dim % STATE_SIDE:
-        kept = f"{kept} and feature_block * u32({STATE_SIDE}) + {column} < u32({traits.head_dim})"
-    out.line(f"x = {place}")
-    out.line(f"phi = {gpu_text(phi.source, 'x')}")
-    out.line(f"{place} = ptx.select_real(phi, f32(0.0), u32(1) if {kept} else u32(0))")
 
 
 def _emit_store(out: SourceWriter, to: str, name: str, first: int) -> None:

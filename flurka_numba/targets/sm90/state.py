@@ -1,14 +1,14 @@
-"""Stage 2: the state of every head, S = phi(K')^T V' and z, its features' sum. Slots are what stage 1 left, or tokens.
+"""Stage 2 for random features: the state of every head, S = phi(K')^T V' and z, its features' sum.
+
+Slots are what stage 1 left, or tokens. Elementwise maps have slot_state.py and accumulate.py.
 
 A block makes 64 features x 64 values in float32 from its share of the slots. The last block of a state adds up the
 shares, in their order, and writes them in 16 bits, turned round and in the order in which stage 3's products read
-shared memory: a row for each value, features along it, 128-byte swizzle; then rows of z. Random features need all of a
-slot: see random_slots.py; the largest exponent of favor's slots was found by a launch before, see largest.py.
+shared memory: a row for each value, features along it, 128-byte swizzle; then rows of z. Features need all of a slot:
+see random_slots.py; the largest exponent of favor's slots was found by a launch before, see largest.py.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from flurka_numba.targets.sm90.largest import emit_largest_of_all
 from flurka_numba.targets.sm90.random_slots import (
@@ -25,13 +25,12 @@ from flurka_numba.targets.sm90.shape import (
     STATE_SIDE,
     STATE_THREADS,
     SUM_ROWS,
-    RandomFeatures,
     StateTraits,
     chunks,
     state_bytes,
     state_rows,
 )
-from flurka_numba.targets.sm90.slots import VALUES, Columns, emit_place, emit_slot_places, emit_slots, slot_parameters
+from flurka_numba.targets.sm90.slots import VALUES, emit_place, emit_slot_places, emit_slots, slot_parameters
 from flurka_numba.targets.sm90.state_block import emit_image_row, operand_place
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
@@ -49,7 +48,7 @@ def state_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
 
 def state_entry(traits: StateTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, state_parameters(traits), STATE_THREADS, traits.resident, traits.shared_bytes)
+    return Entry(ENTRY, state_parameters(traits), STATE_THREADS, traits.resident, traits.shared_bytes, overlaps=True)
 
 
 def render_state(traits: StateTraits) -> str:
@@ -75,20 +74,20 @@ def render_state(traits: StateTraits) -> str:
     out.line()
     out.line()
     out.line(f"def {ENTRY}({', '.join(name for name, _ in state_parameters(traits))}):")
-    columns = _columns(traits)
+    columns = [*key_columns(traits), VALUES]
     with out.suite():
         emit_place(out, traits.blocks)
         _emit_start(out)
         emit_slot_places(out, traits, columns)
-        if isinstance(traits.feature_map, RandomFeatures):
-            _emit_random_start(out, traits, traits.feature_map)
+        emit_omega(out, traits, traits.feature_map)
+        if traits.feature_map.name == "favor":
+            emit_largest_of_all(out)
         with out.block("while chunk < last"):
             emit_slots(out, traits, columns)
             out.line("ptx.block_barrier()")
-            if isinstance(traits.feature_map, RandomFeatures):
-                emit_exponents(out, traits)
-                emit_slot_features(out, traits, traits.feature_map)
-                out.line("ptx.block_barrier()")
+            emit_exponents(out, traits)
+            emit_slot_features(out, traits, traits.feature_map)
+            out.line("ptx.block_barrier()")
             _emit_products(out)
             out.line("ptx.block_barrier()")
             out.line(f"chunk = u32(chunk + u32({SLOTS}))")
@@ -97,13 +96,6 @@ def render_state(traits: StateTraits) -> str:
         with out.block("if is_last != u32(0)"):
             _emit_state(out, traits)
     return out.text()
-
-
-def _columns(traits: StateTraits) -> Sequence[Columns]:
-    """What of its slots a block reads."""
-    if isinstance(traits.feature_map, RandomFeatures):
-        return [*key_columns(traits), VALUES]
-    return [Columns("k", "k", "feature_block", "feature_tile", phi=traits.feature_map), VALUES]
 
 
 def _emit_start(out: SourceWriter) -> None:
@@ -121,12 +113,6 @@ def _emit_start(out: SourceWriter) -> None:
             sums[i] = f32(0.0)
         """
     )
-
-
-def _emit_random_start(out: SourceWriter, traits: StateTraits, phi: RandomFeatures) -> None:
-    emit_omega(out, traits, phi)
-    if phi.name == "favor":
-        emit_largest_of_all(out)
 
 
 def _emit_products(out: SourceWriter) -> None:
@@ -187,23 +173,21 @@ def _emit_share(out: SourceWriter) -> None:
 
 
 def _emit_state(out: SourceWriter, traits: StateTraits) -> None:
-    """Two features in a word, to where a lane of stage 3 has them, and values likewise: see apply.py."""
-    out.line("a = u32(first_feature >> u32(2))")
+    """Two features in a word; values where a lane of stage 3 has them: see apply.py."""
     out.line("b = u32(column >> u32(2))")
-    natural = isinstance(traits.feature_map, RandomFeatures)
-    out.line(f"place = {'first_feature' if natural else operand_place('a')}")
     out.lines(
         f"""
+        place = first_feature
         first_row = u32({operand_place("b")} + value_block * u32({STATE_SIDE}))
         to = states + u64({state_bytes(traits.features, traits.value_dim)}) * u64(pair)
         to = to + u64({state_rows(traits.value_dim) * SPAN_BYTES}) * u64(feature_block)
         """
     )
-    further, values = (2 if natural else 8), CHUNK * chunks(traits.value_dim)
+    values = CHUNK * chunks(traits.value_dim)
     for j in range(4):
         out.line(f"row = u32(first_row + u32({8 * (j // 2) + j % 2}))")
         when = "u32(1)" if traits.value_dim % STATE_SIDE == 0 else f"u32(1) if row < u32({values}) else u32(0)"
-        emit_image_row(out, traits.dtype, [f"total[{4 * i + j}]" for i in range(4)], when, further=further)
+        emit_image_row(out, traits.dtype, [f"total[{4 * i + j}]" for i in range(4)], when, further=2)
     out.line(f"row = u32(u32({values}) + b)")
     first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
-    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=further)
+    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=2)
