@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from flurka_gpu_workload import Workload, attend, linear, merge, slots, split
+from flurka_gpu_workload import Workload, attend, einsums, linear, merge, slots, slots_by_einsum, split
 from gpu_timing import Call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -20,6 +20,7 @@ DENSE, DENSE_UNFUSED = "dense (cuDNN)", "dense unfused"
 LOW_RANK_CUDNN, LOW_RANK_FLASH, LOW_RANK_UNFUSED = "low-rank (cuDNN)", "low-rank (flash)", "low-rank unfused"
 KERNEL, KERNEL_EAGER, FLA = "kernel (torch.compile)", "kernel eager", "fla chunk (causal)"
 FLURKA, FLURKA_EAGER = "FLuRKA (torch.compile)", "FLuRKA eager"
+FLURKA_EINSUM, LAYER_B_EINSUM = "FLuRKA, einsum (torch.compile)", "FLuRKA (b), einsum (torch.compile)"
 COMPRESSION, PROJECTIONS = "(EK, FV alone)", "(4 projections alone)"
 LAYER_A, LAYER_B, LAYER_OURS_A = "FLuRKA (a) (torch.compile)", "FLuRKA (b) (torch.compile)", "flurka_numba (a)"
 LOW_RANK_A, LOW_RANK_B = "low-rank (a)", "low-rank (b)"
@@ -105,6 +106,17 @@ def by_formula(method: str, *, inductor: bool) -> Prepare:
     return prepare
 
 
+def prepare_einsum(workload: Workload, _: str) -> Contender:
+    """FLuRKA as its formula is usually written, by torch.compile."""
+
+    def formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        k, v = slots_by_einsum(workload.proj_k, k), slots_by_einsum(workload.proj_v, v)
+        return einsums(q, k, v, workload.size.feature_map)
+
+    function = compiled(formula)
+    return Contender(lambda index: function(*workload.tokens[index]), "flurka")
+
+
 def prepare_fla(workload: Workload, _: str) -> Contender:
     """flash-linear-attention has causal attention alone: another function, at a similar cost, and not checked."""
     from fla.ops.linear_attn import chunk_linear_attn
@@ -141,10 +153,24 @@ CORE: dict[str, Prepare] = {
     KERNEL_EAGER: by_formula("kernel", inductor=False),
     FLA: prepare_fla,
     FLURKA: by_formula("flurka", inductor=True),
+    FLURKA_EINSUM: prepare_einsum,
     FLURKA_EAGER: by_formula("flurka", inductor=False),
     COMPRESSION: prepare_compression,
 }
 SWEEP = (OURS, OURS_LOW_RANK, OURS_KERNEL, LOW_RANK_CUDNN)  # and dense once a length; nothing that torch compiles
+
+
+def prepare_layer_by_einsum(workload: Workload, _: str) -> Contender:
+    """Order (b) with kernel attention as its formula is usually written, by torch.compile."""
+    (w_q, w_k, w_v, w_o), heads = workload.weights, workload.size.heads
+
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        x_k, x_v = workload.proj_k @ x, workload.proj_v @ x
+        q, k, v = split(x @ w_q, heads), split(x_k @ w_k, heads), split(x_v @ w_v, heads)
+        return merge(einsums(q, k, v, workload.size.feature_map)) @ w_o
+
+    function = compiled(layer)
+    return Contender(lambda index: function(workload.x[index]), "flurka")
 
 
 def attended(method: str, order: str, workload: Workload) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -219,6 +245,7 @@ LAYER: dict[str, Prepare] = {
     KERNEL: by_layer("kernel", inductor=True),
     LAYER_A: by_layer("flurka", inductor=True),
     LAYER_B: by_layer("flurka", "b", inductor=True),
+    LAYER_B_EINSUM: prepare_layer_by_einsum,
     PROJECTIONS: prepare_projections,
 }
 
@@ -245,7 +272,12 @@ def autograd_contenders(workload: Workload) -> Iterator[tuple[str, Contender]]:
     def flurka(q: Any, k: Any, v: Any, proj_k: Any, proj_v: Any) -> Any:
         return linear(q, slots(proj_k, k), slots(proj_v, v), workload.size.feature_map)
 
-    for name, formula in ((LOW_RANK_CUDNN, low_rank), (FLURKA, compiled(flurka))):
+    def by_einsum(q: Any, k: Any, v: Any, proj_k: Any, proj_v: Any) -> Any:
+        k, v = slots_by_einsum(proj_k, k), slots_by_einsum(proj_v, v)
+        return einsums(q, k, v, workload.size.feature_map)
+
+    formulas = ((LOW_RANK_CUDNN, low_rank), (FLURKA, compiled(flurka)), (FLURKA_EINSUM, compiled(by_einsum)))
+    for name, formula in formulas:
 
         def call(index: int, formula: Callable[..., Any] = formula) -> torch.Tensor:
             with torch.enable_grad():

@@ -133,6 +133,20 @@ def linear(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, feature_map: str) 
     return (features_q @ state) / (features_q @ sums + eps_of(feature_map))
 
 
+def einsums(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, feature_map: str) -> torch.Tensor:
+    """Kernel attention as its formula is usually written. torch.compile makes slower code of it than of linear()."""
+    features_q, features_k = phi(q, feature_map), phi(k, feature_map)
+    state = torch.einsum("bhrm,bhrd->bhmd", features_k, v)
+    above = torch.einsum("bhnm,bhmd->bhnd", features_q, state)
+    below = torch.einsum("bhnm,bhm->bhn", features_q, features_k.sum(-2))
+    return above / (below + eps_of(feature_map)).unsqueeze(-1)
+
+
+def slots_by_einsum(proj: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """proj @ tokens as its formula is usually written."""
+    return torch.einsum("rn,bhnd->bhrd", proj, tokens)
+
+
 def softmax(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Attention with its scores in memory."""
     return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1) @ v

@@ -64,10 +64,7 @@ def import_array(name: str, array: Any) -> Array:
             f"{name} wanted in CPU memory for backend 'cpu', got an array on another device. Copy it first."
         )
     if kind == "torch":
-        if array.requires_grad:
-            raise ArgumentError(
-                f"{name} wanted without requires_grad: there is no backward pass yet. Give {name}.detach()."
-            )
+        check_no_autograd(name, array)
         if str(array.dtype) == "torch.bfloat16":  # DLPack has it, NumPy has not
             return Array(np.from_dlpack(array.view(sys.modules["torch"].int16)).view(np.uint16), "bfloat16", kind)
     if kind in ("jaxlib", "jax") and str(array.dtype) == "bfloat16":
@@ -76,6 +73,15 @@ def import_array(name: str, array: Any) -> Array:
 
 
 @cache
+def check_no_autograd(name: str, tensor: Any) -> None:
+    """Raise ArgumentError for a PyTorch tensor whose gradient autograd would look for in vain."""
+    if tensor.requires_grad:
+        raise ArgumentError(
+            f"{name} wanted without requires_grad, since autograd does not see into this call. Give {name}.detach(); "
+            "gradients come from flurka_numba's functions that end in _vjp."
+        )
+
+
 def _dtype_name(dtype: np.dtype[Any]) -> str | None:
     """The name of a dtype that kernels can read; NumPy builds a dtype's name anew each time, in 5 microseconds."""
     return dtype.name if dtype.isnative and dtype.name in ITEMSIZE else None

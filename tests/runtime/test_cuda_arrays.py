@@ -66,7 +66,10 @@ def test_a_tensor_that_wants_gradients_is_refused():
     array.requires_grad = True
     with pytest.raises(ArgumentError) as caught:
         describe("v", array, TORCH)
-    assert str(caught.value) == "v wanted without requires_grad: there is no backward pass yet. Give v.detach()."
+    assert str(caught.value) == (
+        "v wanted without requires_grad, since autograd does not see into this call. Give v.detach(); gradients come from "
+        "flurka_numba's functions that end in _vjp."
+    )
 
 
 def test_the_cuda_array_interface(fake):

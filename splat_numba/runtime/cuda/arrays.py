@@ -16,7 +16,7 @@ import numpy as np
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.gen.instructions import MATRIX_TYPE
 from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.runtime.arrays import on_gpu, overlaps_itself
+from splat_numba.runtime.arrays import check_no_autograd, on_gpu, overlaps_itself
 from splat_numba.runtime.cuda.device import device, device_of_pointer
 from splat_numba.runtime.cuda.driver import ask, driver
 from splat_numba.runtime.cuda.memory import DeviceArray
@@ -145,10 +145,7 @@ def check_gpu_out(out: GpuArray, inputs: dict[str, GpuArray]) -> None:
 
 class _Torch:
     def describe(self, name: str, array: Any) -> GpuArray:
-        if array.requires_grad:
-            raise ArgumentError(
-                f"{name} wanted without requires_grad: there is no backward pass yet. Give {name}.detach()."
-            )
+        check_no_autograd(name, array)
         size = array.element_size()
         strides = tuple(step * size for step in array.stride())
         dtype = str(array.dtype).removeprefix("torch.")
