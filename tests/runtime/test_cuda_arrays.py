@@ -67,8 +67,8 @@ def test_a_tensor_that_wants_gradients_is_refused():
     with pytest.raises(ArgumentError) as caught:
         describe("v", array, TORCH)
     assert str(caught.value) == (
-        "v wanted without requires_grad, since autograd does not see into this call. Give v.detach(); gradients come from "
-        "flurka_numba's functions that end in _vjp."
+        "v wanted without requires_grad, since autograd does not see into this call. Give v.detach(); "
+        "gradients come from flurka_numba's functions that end in _vjp."
     )
 
 
