@@ -11,7 +11,7 @@ from tests.flurka.fake_stages import fake, fresh, moves
 from tests.flurka.test_gpu_call import BATCH, DIM, HEADS, PLACES, ROW, SEQ_KV, SEQ_Q, operands, tokens
 
 FORWARD = ["accumulate", "images", "apply"]
-BACKWARD = ["gradients", "accumulate", "images", "gradients"]
+BACKWARD = ["query_gradients", "images", "gradients"]
 
 
 def address(array):
@@ -33,12 +33,13 @@ def test_the_launches_of_kernel_attention(fake, fresh):
     assert out.shape == (BATCH, HEADS, SEQ_Q, DIM)
     dout = tokens("q", SEQ_Q, place=9 << 28)
     dq, dk, dv, *rest = vjp(dout)
-    of_queries, queries, dimages, of_slots = fake.launches[3:]
+    of_queries, dimages, of_slots = fake.launches[3:]
     assert [one.stage for one in fake.launches[3:]] == BACKWARD
     assert rest == [None, None]
     assert (of_queries.q, of_queries.dout, of_queries.dq) == (PLACES["q"], 9 << 28, address(dq))
     assert (of_queries.states, of_queries.turned) == (images.states, images.turned)
-    assert (queries.q, queries.dout, queries.row_weights) == (PLACES["q"], 9 << 28, of_queries.row_weights)
+    assert (of_queries.q_row, of_queries.dout_batch) == (ROW, SEQ_Q * ROW)
+    assert dimages.shares == of_queries.shares
     assert (of_slots.states, of_slots.turned) == (dimages.states, dimages.turned)
     assert (of_slots.k, of_slots.v, of_slots.dk, of_slots.dv) == (PLACES["k"], PLACES["v"], address(dk), address(dv))
     assert [one.shape for one in (dq, dk, dv)] == [
@@ -68,7 +69,6 @@ def test_key_lengths_reach_the_stages_that_read_keys(fake, fresh):
     lengths = {one.kv_lengths for one in (fake.launches[0], fake.launches[-1])}
     (place,) = lengths
     assert np.frombuffer(fake.memory[place], np.int32)[:2].tolist() == [1000, 3]
-    assert fake.launches[4].kv_lengths == 0  # of the sums over queries
 
 
 def test_misaligned_queries_are_copied_first(fake, fresh, moves):

@@ -110,14 +110,17 @@ def render_gradients(traits: GradientTraits) -> str:
     out.line()
     out.line(f"def {ENTRY}({', '.join(name for name, _ in gradient_parameters(traits))}):")
     with out.suite():
-        _emit_start(out, traits, values + sums, features)
+        emit_start(out, traits, values + sums, features)
+        out.line("ptx.mbarrier_wait(full, u32(0))")
         with out.block("while tile < last"):
             _emit_tile(out, traits, values + sums, features)
     return out.text()
 
 
-def _emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features: int) -> None:
-    """This block's head and rows; the images on the way to shared memory."""
+def emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features: int, further: int = 0) -> None:
+    """This block's head and rows; the images on the way to shared memory. further: bytes between them and the barrier
+    ``full``, for others.
+    """
     length = "ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
     both = traits.image_bytes + traits.turned_bytes
     out.lines(
@@ -125,7 +128,7 @@ def _emit_start(out: SourceWriter, traits: GradientTraits, columns: int, feature
         start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
         image = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         turned_image = u32(image + u32({traits.image_bytes}))
-        full = u32(image + u32({both}))
+        full = u32(image + u32({both + further}))
         thread = ptx.thread_index()
         """
     )
@@ -162,7 +165,6 @@ def _emit_start(out: SourceWriter, traits: GradientTraits, columns: int, feature
         y_word = cuda.local.array({words(traits.value_dim)}, dtype=np.uint32)
         of_values = cuda.local.array({columns // 2}, dtype=np.float32)
         of_features = cuda.local.array({features // 2}, dtype=np.float32)
-        ptx.mbarrier_wait(full, u32(0))
         """
     )
 
@@ -174,29 +176,30 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features
     emit_load(out, x, traits.head_dim, "length", "x_word")
     wide = chunks(traits.head_dim) + chunks(traits.value_dim) > CHUNKS_AT_ONCE
     if not wide:
-        _emit_y(out, traits, y)
+        emit_y(out, traits, y)
     with out.block(f"for i in range({words(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
         emit_real_columns(out, traits.head_dim, ("low", "high"))
         low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
         out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
-    _emit_product(out, "of_values", columns, "feature", traits.head_dim, "image_rows", state_rows(traits.value_dim))
+    emit_product(out, "of_values", columns, "feature", traits.head_dim, "image_rows", state_rows(traits.value_dim))
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
     if wide:
-        _emit_y(out, traits, y)
+        emit_y(out, traits, y)
     if traits.of == "queries":
-        _emit_weights(out, traits)
+        emit_weights(out, traits)
+        _emit_row_weights(out)
     else:
         _emit_values(out, traits)
-    _emit_product(out, "of_features", features, "y_word", traits.value_dim, "turned_rows", turned_rows(traits.head_dim))
-    _emit_sum_step(out, traits)
+    emit_product(out, "of_features", features, "y_word", traits.value_dim, "turned_rows", turned_rows(traits.head_dim))
+    emit_sum_step(out, traits)
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
-    _emit_slopes(out, traits)
+    emit_slopes(out, traits)
 
 
-def _emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
+def emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
     """The tile's rows of y."""
     emit_load(out, y, traits.value_dim, "length", "y_word")
     if traits.value_dim % 8:
@@ -206,7 +209,7 @@ def _emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
             out.line(f"y_word[i] = ptx.pack_{traits.dtype}(low, high)")
 
 
-def _emit_product(
+def emit_product(
     out: SourceWriter, total: str, columns: int, left: str, dim: int, descriptor: str, image_rows: int
 ) -> None:
     """Begin a product of the tile's rows with an image."""
@@ -219,7 +222,7 @@ def _emit_product(
             out.line(f"add_{total[3:]}({total}, {left_operand(left, chunk, step)}, {descriptor} + u64({at}))")
 
 
-def _emit_sum_step(out: SourceWriter, traits: GradientTraits) -> None:
+def emit_sum_step(out: SourceWriter, traits: GradientTraits) -> None:
     """One more step: w times z, or 1 times dz, in the first of 16 columns."""
     at = score_offset(2 * chunks(traits.value_dim), turned_rows(traits.head_dim))
     for row in (0, 1):
@@ -229,8 +232,8 @@ def _emit_sum_step(out: SourceWriter, traits: GradientTraits) -> None:
     out.line(f"add_features(of_features, w_0, w_1, u32(0), u32(0), turned_rows + u64({at}))")
 
 
-def _emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
-    """1 / r and w = -dout.out of a row, into memory too."""
+def emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
+    """1 / r and w = -dout.out of a row."""
     values = 16 * chunks(traits.value_dim)
     for row in (0, 1):
         out.line(f"divisor = of_values[{values + 2 * row}]")
@@ -254,6 +257,15 @@ def _emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
             weight_{row} += ptx.shuffle_xor(weight_{row}, u32(1))
             weight_{row} += ptx.shuffle_xor(weight_{row}, u32(2))
             weight_{row} = -(weight_{row} * scale_{row})
+            """
+        )
+
+
+def _emit_row_weights(out: SourceWriter) -> None:
+    """Both into memory."""
+    for row in (0, 1):
+        out.lines(
+            f"""
             one_lane = real_{row} if eighth == u32(0) else u32(0)
             at = row_weights + u64(8) * (u64(pair) * u64(rows) + u64(row_{row}))
             ptx.store_reals2(at, scale_{row}, weight_{row}, one_lane)
@@ -274,7 +286,7 @@ def _emit_values(out: SourceWriter, traits: GradientTraits) -> None:
     _emit_kept_rows(out)
 
 
-def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
+def emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
     """dx = phi'(x) times the gradient of phi(x); 0 beyond a length."""
     phi = traits.feature_map
     with out.block(f"for i in range({words(traits.head_dim)})"):
