@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flurka_numba.emulated_kernel import MULTIPROCESSORS, EmulatedCall
 from flurka_numba.gpu_checks import check_supported
-from flurka_numba.gpu_gradients import attend_with_gradients, box_arguments, check_gradients, in_order
+from flurka_numba.gpu_gradients import Area, attend_with_gradients, box_arguments, check_gradients, in_order
 from flurka_numba.gpu_plan import Stage, forward_plan
 from flurka_numba.operands import Operands, export_out, import_call, import_dout, widen
 from flurka_numba.problem import Call
@@ -48,7 +48,7 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
 
 
 class EmulatedRunner:
-    """Arrays are 16-bit words; those that rows() and words() gave are memory of the emulated GPU."""
+    """Arrays are 16-bit words; those that rows() gave are memory of the emulated GPU."""
 
     multiprocessors = MULTIPROCESSORS
 
@@ -80,12 +80,9 @@ class EmulatedRunner:
         self._places[id(array)] = (array, self._places[id(stored)][1])
         return array
 
-    def words(self, nbytes: int) -> Any:
+    def areas(self, *sizes: int) -> list[Area]:
         """Fresh memory."""
-        place = self._memory.allocate(max(nbytes, 1))
-        array = self._memory.read(place, nbytes)
-        self._places[id(array)] = (array, place)
-        return array
+        return [Area(None, self._memory.allocate(max(nbytes, 1))) for nbytes in sizes]
 
     def readable(self, array: Any) -> Any:
         """The array, or a copy in the emulated GPU's memory."""
@@ -102,12 +99,11 @@ class EmulatedRunner:
         values: dict[str, int] = dict.fromkeys((name for name, _ in stage.entry.parameters), 0)
         values |= stage.numbers
         for name, array in arrays.items():
-            if array is None or isinstance(array, int):
-                values[name] = array or 0
+            if array is None or isinstance(array, int | Area):
+                values[name] = array.address if isinstance(array, Area) else array or 0
                 continue
             values[name] = self._places[id(array)][1]
-            if array.ndim == 4:
-                values |= {f"{name}_{axis}": step for axis, step in zip(("batch", "head", "row"), array.strides)}  # noqa: B905
+            values |= {f"{name}_{axis}": step for axis, step in zip(("batch", "head", "row"), array.strides)}  # noqa: B905
         values |= {f"{name}_map": self._map(arrays[name], rows) for name, rows in (boxes or {}).items()}
         launch(stage.render(), stage.name, stage.entry, values, self._memory, self._maps, grid=stage.grid)
 

@@ -42,6 +42,15 @@ from flurka_numba.targets.sm90.query_gradients import (
     render_query_gradients,
 )
 from flurka_numba.targets.sm90.shape import chunks, state_bytes
+from flurka_numba.targets.sm90.token_gradients import (
+    LARGEST_STEPS,
+    STEP,
+    TOKENS,
+    TokenTraits,
+    pairs_of_spans,
+    render_token_gradients,
+    token_entry,
+)
 from splat_numba.errors import BackendError
 
 LEAST_TILES = 4  # in a share of a state
@@ -49,15 +58,15 @@ LEAST_TILES = 4  # in a share of a state
 
 @dataclass(frozen=True, slots=True)
 class GradientPlan:
-    """of_queries: dq alone; queries: dq and the shares of dS and dz, in one stage or two. Bytes: states, turned, of the
-    images of all heads; key_shares, query_shares, of what makes them.
+    """queries: one stage or two, of which the first makes dq, and the last the shares of dS and dz. Bytes: states,
+    turned, of the images of all heads; key_shares, query_shares, of what makes them; row_weights, of what the first of
+    two stages leaves to the second.
     """
 
     problem: Problem
     keys: Stage
     images_of_keys: Stage
     apply: Stage
-    of_queries: Stage
     queries: tuple[Stage, ...]
     images_of_queries: Stage
     of_slots: Stage
@@ -65,13 +74,13 @@ class GradientPlan:
     turned: int
     key_shares: int
     query_shares: int
+    row_weights: int
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """In their order."""
         forward = self.keys, self.images_of_keys, self.apply
-        alone = () if self.of_queries in self.queries else (self.of_queries,)
-        return (*forward, *alone, *self.queries, self.images_of_queries, self.of_slots)
+        return (*forward, *self.queries, self.images_of_queries, self.of_slots)
 
 
 @lru_cache(maxsize=256)
@@ -93,26 +102,27 @@ def gradient_plan(problem: Problem, multiprocessors: int) -> GradientPlan:
     gradients = partial(GradientTraits, *(), head_dim=dims[0], value_dim=dims[1], dtype=dims[2], feature_map=phi)
     of_rows = gradients(of="queries", denominator=problem.denominator, eps=problem.eps, ragged=False)
     of_slots = gradients(of="slots", denominator="plain", eps=0.0, ragged=problem.ragged)
-    of_queries = _gradients(problem, of_rows, problem.seq_q, multiprocessors)
-    if has_one_pass(*dims[:2]) and problem.seq_q:
+    one_pass = has_one_pass(*dims[:2]) and problem.seq_q > 0
+    if one_pass:
         queries, shares = _one_pass(problem, of_rows, multiprocessors)
     else:
         second = AccumulateTraits("queries", *dims, phi, ragged=False)
         shares = shares_of_state(states, problem.seq_q, LEAST_TILES * TILE, 2 * multiprocessors)
-        queries = of_queries, _accumulate(problem, second, problem.seq_q, shares)
+        first = _gradients(problem, of_rows, problem.seq_q, multiprocessors)
+        queries = first, _accumulate(problem, second, problem.seq_q, shares)
     return GradientPlan(
         problem,
         keys=_accumulate(problem, keys, problem.seq_kv, of_keys),
-        images_of_keys=_images(problem, states, of_keys),
+        images_of_keys=_images(problem, states, of_keys, natural=one_pass),
         apply=apply_stage(problem, apply_traits(problem), multiprocessors),
-        of_queries=of_queries,
         queries=queries,
-        images_of_queries=_images(problem, states, shares),
+        images_of_queries=_images(problem, states, shares, natural=False),
         of_slots=_gradients(problem, of_slots, problem.seq_kv, multiprocessors),
         states=pairs * state_bytes(*dims[:2]),
         turned=pairs * turned_bytes(*dims[:2]),
         key_shares=4 * SHARE_NUMBERS * states * of_keys,
         query_shares=4 * SHARE_NUMBERS * states * shares,
+        row_weights=0 if one_pass else max(8 * pairs * problem.seq_q, 8),
     )
 
 
@@ -128,8 +138,8 @@ def _accumulate(problem: Problem, traits: AccumulateTraits, rows: int, shares: i
     )
 
 
-def _images(problem: Problem, states: int, shares: int) -> Stage:
-    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype)
+def _images(problem: Problem, states: int, shares: int, *, natural: bool) -> Stage:
+    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype, natural)
     return Stage(
         stage_name("images", problem),
         images_entry(traits),
@@ -196,6 +206,34 @@ def projection_stage(problem: Problem, of: frozenset[str], multiprocessors: int)
     return stage, {name: rows for one in of for name, rows in ((f"d{one}_slots", traits.rows), (one, columns))}
 
 
+@lru_cache(maxsize=256)
+def token_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> tuple[Stage, dict[str, int]] | None:
+    """Gradients of tokens from those of FLuRKA's slots; rows of the arrays that one copy fetches. None for projections
+    of each head's own and for too many slots. of: "k", "v" or both.
+    """
+    steps = -(-problem.rank // STEP)
+    if problem.per_head_proj or not 0 < steps <= LARGEST_STEPS:
+        return None
+    traits = TokenTraits(problem.head_dim, problem.value_dim, problem.dtype, steps)
+    dims = {"k": problem.head_dim, "v": problem.value_dim}
+    token_tiles = -(-problem.seq_kv // TOKENS)
+    items = {
+        name: token_tiles * problem.batch * pairs_of_spans(problem.heads, dim) if name in of else 0
+        for name, dim in dims.items()
+    }
+    count = sum(items.values())
+    items_of_block = max(-(-count // multiprocessors), 1)
+    numbers = {
+        "items_k": items["k"], "items": count, "items_of_block": items_of_block,
+        "batch": problem.batch, "heads": problem.heads, "seq_kv": problem.seq_kv,
+    }  # fmt: skip
+    name = stage_name("token_gradients", problem)
+    render = partial(render_token_gradients, traits)
+    stage = Stage(name, token_entry(traits), render, -(-count // items_of_block), numbers)
+    return stage, {name: STEP for one in of for name in (f"d{one}_slots", f"proj_{one}")}
+
+
+@lru_cache(maxsize=256)
 def over_slots(problem: Problem) -> Problem:
     """The kernel attention over compressed keys and values that FLuRKA is, by its definition."""
     return replace(

@@ -1,19 +1,20 @@
 """Gradients on a GPU, composed: kernel attention's stages, and for FLuRKA products with the projections around them.
 
 FLuRKA is kernel attention over the slots E k and F v, so its gradients are those of the slots, carried on by four
-products of matrices: dk = E^T dk' and the same for values, by the arrays' own ``@``; dE = sum over batch and heads of
-dk' k^T and dF, by a stage, as k has no layout in which that is one product without a copy. A Runner knows where the
-arrays are: on a GPU or in the emulator.
+products of matrices: dk = E^T dk', dE = sum over batch and heads of dk' k^T, and the same for values. Those are stages,
+too, as tokens have no layout in which each is one product without a copy; the rare ones are the arrays' own ``@``. A
+Runner knows where the arrays are: on a GPU or in the emulator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flurka_numba.checks import ARRAYS
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.gpu_gradient_plan import GradientPlan, gradient_plan, over_slots, projection_stage
+from flurka_numba.gpu_gradient_plan import gradient_plan, over_slots, projection_stage, token_stage
 from flurka_numba.gpu_plan import Stage
 from flurka_numba.problem import Problem
 from splat_numba.errors import BackendError
@@ -22,6 +23,14 @@ from splat_numba.runtime.cuda.copies import padded
 from splat_numba.runtime.cuda.tensor_map import Layout, TensorMapArguments, tensor_map_arguments
 
 Gradients = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A part of fresh memory, which it holds: its address."""
+
+    memory: Any
+    address: int
 
 
 class Runner(Protocol):
@@ -35,8 +44,8 @@ class Runner(Protocol):
     def side_by_side(self, shape: tuple[int, int, int, int]) -> Any:
         """The same, stored as (batch, rows, heads, dim) where the framework has views of it."""
 
-    def words(self, nbytes: int) -> Any:
-        """Fresh memory of so many bytes."""
+    def areas(self, *sizes: int) -> list[Area]:
+        """Fresh memory of so many bytes each."""
 
     def readable(self, array: Any) -> Any:
         """The array, or a copy that every stage can read."""
@@ -106,26 +115,25 @@ def _of_kernel(
 ) -> tuple[Any, Callable[[Any], Gradients]]:
     plan = gradient_plan(problem, runner.multiprocessors)
     q, k, v = (runner.readable(one) for one in (q, k, v))
-    states, turned = _images(
-        (plan.keys,), plan.images_of_keys, plan.key_shares, plan, {"k": k, "v": v}, lengths, runner
-    )
+    shares, states, turned = runner.areas(plan.key_shares, plan.states, plan.turned)
+    runner.launch(plan.keys, {"k": k, "v": v, "kv_lengths": lengths, "shares": shares})
+    runner.launch(plan.images_of_keys, {"shares": shares, "states": states, "turned": turned})
     out = runner.rows((problem.batch, problem.heads, problem.seq_q, problem.value_dim))
     runner.launch(plan.apply, {"q": q, "states": states, "out": out})
 
     def vjp(dout: Any) -> Gradients:
         dout = runner.readable(dout)
-        pairs = problem.batch * problem.heads
-        backwards = not {"k", "v"} <= frozen
-        stages = plan.queries if backwards else (plan.of_queries,)
         dq = runner.side_by_side((problem.batch, problem.heads, problem.seq_q, problem.head_dim))
+        sizes = plan.query_shares, plan.states, plan.turned, plan.row_weights
+        shares, dstates, dturned, weights = runner.areas(*sizes)
         given = {"q": q, "dout": dout, "dq": dq, "states": states, "turned": turned}
-        if plan.of_queries in stages:
-            given["row_weights"] = runner.words(max(8 * pairs * problem.seq_q, 8))
+        given |= {"shares": shares, "row_weights": weights}
         found = {"q": dq}
-        if not backwards:
-            runner.launch(plan.of_queries, given)
-        else:
-            dstates, dturned = _images(stages, plan.images_of_queries, plan.query_shares, plan, given, None, runner)
+        runner.launch(plan.queries[0], given)
+        if not {"k", "v"} <= frozen:
+            for stage in plan.queries[1:]:
+                runner.launch(stage, given)
+            runner.launch(plan.images_of_queries, {"shares": shares, "states": dstates, "turned": dturned})
             dk = runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, problem.head_dim))
             dv = runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, problem.value_dim))
             given = {"k": k, "v": v, "dk": dk, "dv": dv, "states": dstates, "turned": dturned, "kv_lengths": lengths}
@@ -136,41 +144,45 @@ def _of_kernel(
     return out, vjp
 
 
-def _images(
-    stages: tuple[Stage, ...], images: Stage, nbytes: int, plan: GradientPlan, given: Mapping[str, Any], lengths: Any,
-    runner: Runner,
-) -> tuple[Any, Any]:  # fmt: skip
-    """A state, or the gradient of one, as its two images. stages: what makes its shares."""
-    shares, states, turned = (runner.words(size) for size in (nbytes, plan.states, plan.turned))
-    for stage in stages:
-        runner.launch(stage, {**given, "kv_lengths": lengths, "shares": shares})
-    runner.launch(images, {"shares": shares, "states": states, "turned": turned})
-    return states, turned
-
-
 def _through_projections(
     problem: Problem, arrays: Mapping[str, Any], found: Gradients, runner: Runner, frozen: frozenset[str]
 ) -> Gradients:
     """Gradients of tokens and projections from those of the slots."""
     wanted = {"q": found["q"]} if "q" in found else {}
     projections = dict.fromkeys(("k", "v"), "proj_k") if problem.shared_proj else {"k": "proj_k", "v": "proj_v"}
-    for name, proj in projections.items():
-        if name in found and name not in frozen:
-            wanted[name] = _of_tokens(problem, arrays[proj], found[name], runner)
+    matrices = {name: arrays[proj] for name, proj in projections.items()}
+    of = frozenset(name for name in projections if name in found and name not in frozen)
+    wanted |= _of_tokens(problem, matrices, found, of, runner) if of else {}
     of = frozenset(name for name, proj in projections.items() if name in found and proj not in frozen)
     return wanted | (_of_projections(problem, arrays, found, of, runner) if of else {})
 
 
-def _of_tokens(problem: Problem, proj: Any, slots: Any, runner: Runner) -> Any:
-    """E^T dk': of a batch entry one product for all heads, whose columns are side by side in memory already."""
+def _of_tokens(
+    problem: Problem, matrices: Mapping[str, Any], found: Gradients, of: frozenset[str], runner: Runner
+) -> Gradients:
+    """E^T dk' and F^T dv', by a stage where there is one. matrices: the projection of either."""
+    planned = token_stage(problem, of, runner.multiprocessors)
+    if planned is None:
+        return {name: _by_product(problem, matrices[name], found[name], runner) for name in of}
+    dims = {"k": problem.head_dim, "v": problem.value_dim}
+    made = {name: runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, dims[name])) for name in of}
+    given = {f"d{name}": array for name, array in made.items()}
+    given |= {f"proj_{name}": runner.readable(matrices[name]) for name in of}
+    given |= {f"d{name}_slots": found[name] for name in of}
+    runner.launch(planned[0], given, planned[1])
+    return made
+
+
+def _by_product(problem: Problem, proj: Any, slots: Any, runner: Runner) -> Any:
+    """E^T dk' as one product of all heads, or one a head."""
     batch, heads, rank, dim = slots.shape
     if problem.per_head_proj:
         folded = slots.swapaxes(0, 1).swapaxes(1, 2).reshape(heads, rank, batch * dim)
-        found = runner.product(proj[0].swapaxes(-1, -2), folded)
-        return found.reshape(heads, problem.seq_kv, batch, dim).swapaxes(1, 2).swapaxes(0, 1)
+        product = runner.product(proj[0].swapaxes(-1, -2), folded)
+        return product.reshape(heads, problem.seq_kv, batch, dim).swapaxes(1, 2).swapaxes(0, 1)
     folded = slots.swapaxes(1, 2).reshape(batch, rank, heads * dim)
-    found = runner.product(proj[0].swapaxes(-1, -2), folded)
-    return found.reshape(batch, problem.seq_kv, heads, dim).swapaxes(1, 2)
+    product = runner.product(proj[0].swapaxes(-1, -2), folded)
+    return product.reshape(batch, problem.seq_kv, heads, dim).swapaxes(1, 2)
 
 
 def _of_projections(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import numpy as np
 from flurka_numba.checks import ARRAYS, check_fits
 from flurka_numba.gpu_call import layout_of, make_slots
 from flurka_numba.gpu_checks import check_arguments, place_lengths
-from flurka_numba.gpu_gradients import attend_with_gradients, box_arguments, check_gradients, in_order
+from flurka_numba.gpu_gradients import Area, attend_with_gradients, box_arguments, check_gradients, in_order
 from flurka_numba.gpu_plan import Stage
 from flurka_numba.gpu_stages import stage_cubin
 from flurka_numba.problem import Call, Problem
@@ -34,9 +36,8 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
             "CuPy or JAX, or give backend='cpu'."
         )
     framework = framework_of(call.q) or known_framework("q", call.q)
-    problem, _ = check_arguments(call, framework)
-    check_gradients(problem)
     given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
+    problem = _problem_of(call, list(given.values()), framework)
     axes = {name: len(array.shape) for name, array in given.items()}
     arrays = {name: _with_leading(array) for name, array in given.items()}
     runner = CudaRunner(call, problem, framework, current())
@@ -60,6 +61,32 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     return out, vjp
 
 
+_problems: OrderedDict[Hashable, Problem] = OrderedDict()  # of calls that were checked, by all that the checks see
+LARGEST_PROBLEMS = 256
+
+
+def _problem_of(call: Call, given: list[Any], framework: Framework) -> Problem:
+    """The call checked, now or when an earlier one was like it."""
+    key: Hashable = None
+    if call.out is None and call.omega is None and all(framework_of(one) is framework for one in given):
+        _, kinds = framework.keys(given)
+        key = (call.method, call.feature_map, call.eps, call.scale, call.kv_lengths is None, call.proj_v is None,
+               framework, kinds)  # fmt: skip
+        try:
+            found = _problems.get(key)
+        except TypeError:  # an option of a wrong type, which the checks name
+            key = found = None
+        if found is not None:
+            return found
+    problem, _ = check_arguments(call, framework)
+    check_gradients(problem)
+    if key is not None:
+        _problems[key] = problem
+        if len(_problems) > LARGEST_PROBLEMS:
+            _problems.popitem(last=False)
+    return problem
+
+
 def _with_leading(array: Any) -> Any:
     missing = 4 - len(array.shape)
     return array[(None,) * missing] if missing else array
@@ -69,6 +96,7 @@ def _without_leading(array: Any, axes: int) -> Any:
     return array[(0,) * (4 - axes)] if axes < 4 else array
 
 
+AREA_ALIGNMENT = 256  # of parts of an array; frameworks' allocators align the first one so
 AXES = {"batch": 0, "head": 1, "row": 2}  # whose strides stages take
 _functions: dict[tuple[int, int], ReadyStage] = {}  # by a stage's identity, which is its own while it is held
 LARGEST_FUNCTIONS = 4096
@@ -178,9 +206,12 @@ class CudaRunner:
         self._known[id(array)] = (array, self._framework.address(whole), strides)
         return array
 
-    def words(self, nbytes: int) -> Any:
-        """Fresh memory."""
-        return self._framework.empty((max(-(-nbytes // 4), 1),), "float32", self._call.q)
+    def areas(self, *sizes: int) -> list[Area]:
+        """Parts of one array."""
+        *starts, nbytes = accumulate((-(-size // AREA_ALIGNMENT) * AREA_ALIGNMENT for size in sizes), initial=0)
+        memory = self._framework.empty((max(nbytes, 1),), "uint8", self._call.q)
+        address = self._framework.address(memory)
+        return [Area(memory, address + start) for start in starts]
 
     def readable(self, array: Any) -> Any:
         """The array, or a copy with padded rows where its strides do not allow loads of 16 bytes."""
@@ -211,12 +242,15 @@ class CudaRunner:
         places: dict[str, tuple[int, tuple[int, ...]]] = {}
         held = []
         for name, array in arrays.items():
-            if array is None or isinstance(array, int):
+            if isinstance(array, Area):
+                places[name] = array.address, ()
+            elif array is None or isinstance(array, int):
                 places[name] = array or 0, ()
-                continue
-            held.append(array)
-            places[name] = self._place(array)
-        self._stream = self._stream_of(held)
+            else:
+                held.append(array)
+                places[name] = self._place(array)
+        if held:
+            self._stream = self._stream_of(held)
         entered = self._device.enter()
         try:
             for name, rows in (boxes or {}).items():
@@ -230,8 +264,6 @@ class CudaRunner:
         known = self._known.get(id(array))
         if known is not None:
             return known[1:]
-        if len(array.shape) == 1:
-            return self._framework.address(array), ()
         found = self._framework.describe("array", array)
         return found.pointer, found.strides
 

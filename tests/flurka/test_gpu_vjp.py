@@ -58,7 +58,7 @@ def test_a_repeated_call_compiles_nothing(fake, fresh):
 def test_frozen_keys_and_values_end_after_the_queries(fake, fresh):
     _, vjp = run(frozen=("k", "v"), **operands("kernel"))
     dq, dk, dv, *_ = vjp(tokens("q", SEQ_Q, place=9 << 28))
-    assert [one.stage for one in fake.launches] == [*FORWARD, "gradients"]
+    assert [one.stage for one in fake.launches] == [*FORWARD, "query_gradients"]
     assert dq is not None
     assert (dk, dv) == (None, None)
 

@@ -28,11 +28,14 @@ SUM_STEP = 16  # columns of the step that holds z
 
 @dataclass(frozen=True, slots=True)
 class ImageTraits:
-    """head_dim, value_dim: elements; dtype: of the images."""
+    """head_dim, value_dim: elements; dtype: of the images. natural: the turned image has its values in their own
+    order, for rows of values that a product reads from shared memory.
+    """
 
     head_dim: int
     value_dim: int
     dtype: str
+    natural: bool
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -149,7 +152,7 @@ def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
     values, rows = CHUNK * chunks(traits.value_dim), turned_rows(traits.head_dim)
     out.lines(
         f"""
-        place = {operand_place("b")}
+        place = {"u32(4) * b" if traits.natural else operand_place("b")}
         first_row = u32({operand_place("a")} + feature_block * u32({STATE_SIDE}))
         image = turned + u64({turned_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
         to = image + u64({rows * SPAN_BYTES}) * u64(value_block)
@@ -158,7 +161,8 @@ def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
     for i in range(4):
         out.line(f"row = u32(first_row + u32({8 * (i // 2) + i % 2}))")
         inside = f"row < u32({rows}) and value_block * u32({STATE_SIDE}) + place < u32({values})"
-        emit_image_row(out, traits.dtype, [f"total[{4 * i + j}]" for j in range(4)], f"u32(1) if {inside} else u32(0)")
+        turned, there = [f"total[{4 * i + j}]" for j in range(4)], f"u32(1) if {inside} else u32(0)"
+        emit_image_row(out, traits.dtype, turned, there, further=2 if traits.natural else 8)
     span, column = divmod(values, STATE_SIDE)
     out.line(f"to = image + u64({rows * SPAN_BYTES * span})")
     for i in range(4):

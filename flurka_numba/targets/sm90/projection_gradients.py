@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.sm90.exchange import emit_exchange, emit_exchange_start
 from flurka_numba.targets.sm90.shape import STAGE_BYTES
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
@@ -266,26 +267,11 @@ def _emit_consumer(out: SourceWriter, traits: ProjectionTraits) -> None:
 
 
 def _emit_results(out: SourceWriter, traits: ProjectionTraits) -> None:
-    """Rounded and stored, 16 bytes a lane. Four lanes of a row have two adjacent columns each of every eight; of four
-    times eight each gets one eight, in two exchanges.
-    """
-    out.lines(
-        """
-        odd = u32(lane & u32(1))
-        upper = u32((lane >> u32(1)) & u32(1))
-        target = dproj_v if of_values else dproj_k
-        row_bytes = dproj_v_row if of_values else dproj_k_row
-        head_bytes = dproj_v_head if of_values else dproj_k_head
-        """
-        if not traits.shared
-        else """
-        odd = u32(lane & u32(1))
-        upper = u32((lane >> u32(1)) & u32(1))
-        target = dproj_k
-        row_bytes = dproj_k_row
-        head_bytes = dproj_k_head
-        """
-    )
+    """Rounded and stored, 16 bytes a lane."""
+    emit_exchange_start(out)
+    for name, part in (("target", ""), ("row_bytes", "_row"), ("head_bytes", "_head")):
+        of_keys = f"dproj_k{part}"
+        out.line(f"{name} = {of_keys if traits.shared else f'dproj_v{part} if of_values else {of_keys}'}")
     out.line("column = u32(first_token + u32(8) * (lane & u32(3)))")
     for row in (0, 1):
         out.lines(
@@ -295,31 +281,6 @@ def _emit_results(out: SourceWriter, traits: ProjectionTraits) -> None:
             """
         )
         with out.block(f"for i in range({traits.columns // 32})"):
-            _emit_eight(out, traits, row)
-
-
-def _emit_eight(out: SourceWriter, traits: ProjectionTraits, row: int) -> None:
-    for j in range(4):
-        at = f"16 * i + {4 * j + 2 * row}"
-        out.line(f"w_{j} = ptx.pack_{traits.dtype}(total[{at}], total[{at} + 1])")
-    for name, low, high in (("a", "w_0", "w_1"), ("b", "w_2", "w_3")):
-        out.lines(
-            f"""
-            kept = ptx.select({high}, {low}, odd)
-            got = ptx.shuffle_xor_word(ptx.select({low}, {high}, odd), u32(1))
-            {name}_0 = ptx.select(got, kept, odd)
-            {name}_1 = ptx.select(kept, got, odd)
-            """
-        )
-    for x in (0, 1):
-        out.lines(
-            f"""
-            kept_{x} = ptx.select(b_{x}, a_{x}, upper)
-            got_{x} = ptx.shuffle_xor_word(ptx.select(a_{x}, b_{x}, upper), u32(2))
-            """
-        )
-    four = [f"ptx.select({a}, {b}, upper)" for a, b in (
-        ("got_0", "kept_0"), ("got_1", "kept_1"), ("kept_0", "got_0"), ("kept_1", "got_1")
-    )]  # fmt: skip
-    out.line("there = u32(1) if slot < slots and column + u32(32 * i) < seq_kv else u32(0)")
-    out.line(f"ptx.store_words4(to + u64(64 * i), {', '.join(four)}, there)")
+            four = emit_exchange(out, traits.dtype, f"16 * i + {2 * row}")
+            out.line("there = u32(1) if slot < slots and column + u32(32 * i) < seq_kv else u32(0)")
+            out.line(f"ptx.store_words4(to + u64(64 * i), {four}, there)")

@@ -28,20 +28,18 @@ def words(dim: int) -> int:
     return 8 * chunks(dim)
 
 
-def emit_load(out: SourceWriter, source: str, dim: int, rows: int | str, to: str, prefix: str = "") -> None:
+def emit_load(out: SourceWriter, source: str, dim: int, rows: int | str, to: str) -> None:
     """``to``[...]: the lane's numbers of the rows from ``first_row`` on, 0 at or beyond ``rows`` and the last column.
 
     source: a name, with ``source``_at (address of the lane's columns of row 0) and ``source``_row (bytes of a row).
-    prefix: of the names of the rows, row_0 and row_1, and of whether they are there, real_0 and real_1.
     """
     for row in (0, 1):
-        row_name, real = f"{prefix}row_{row}", f"{prefix}real_{row}"
-        out.line(f"{row_name} = u32(first_row + row_in_tile + u32({8 * row}))")
-        out.line(f"{real} = u32(1) if {row_name} < {rows} else u32(0)")
+        out.line(f"row_{row} = u32(first_row + row_in_tile + u32({8 * row}))")
+        out.line(f"real_{row} = u32(1) if row_{row} < {rows} else u32(0)")
         for chunk in range(chunks(dim)):
             names = ", ".join(f"{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
-            at = f"{source}_at + u64({row_name}) * {source}_row + u64({2 * CHUNK * chunk})"
-            out.line(f"{names} = ptx.load_words4_when({at}, {when(real, chunk, dim)})")
+            at = f"{source}_at + u64(row_{row}) * {source}_row + u64({2 * CHUNK * chunk})"
+            out.line(f"{names} = ptx.load_words4_when({at}, {when(f'real_{row}', chunk, dim)})")
 
 
 def emit_store(out: SourceWriter, target: str, dim: int, source: str) -> None:
