@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from typing import Any
@@ -37,10 +38,13 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
         )
     framework = framework_of(call.q) or known_framework("q", call.q)
     given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
-    problem = _problem_of(call, list(given.values()), framework)
+    checked, addresses = _check(call, given, framework)
+    problem = checked.problem
     axes = {name: len(array.shape) for name, array in given.items()}
     arrays = {name: _with_leading(array) for name, array in given.items()}
-    runner = CudaRunner(call, problem, framework, current())
+    runner = CudaRunner(call, checked, framework, current())
+    for name, address in zip(given, addresses, strict=True):
+        runner.know(arrays[name], address, checked.layouts[name])
     found, pull = attend_with_gradients(problem, arrays, runner.lengths, runner, frozen)
     runner.remember()
     runner.finish()
@@ -50,9 +54,12 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
         out = call.out
 
     def vjp(dout: Any) -> tuple[Any, ...]:
-        check_fits("dout", describe("dout", dout, framework), tuple(out.shape), problem.dtype)
+        described = describe("dout", dout, framework)
+        check_fits("dout", described, tuple(out.shape), problem.dtype)
+        given = _with_leading(dout)
+        runner.know(given, described.pointer, layout_of(described))
         try:
-            gradients = pull(_with_leading(dout))
+            gradients = pull(given)
         finally:
             runner.forget()
         runner.finish()
@@ -61,30 +68,41 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     return out, vjp
 
 
-_problems: OrderedDict[Hashable, Problem] = OrderedDict()  # of calls that were checked, by all that the checks see
-LARGEST_PROBLEMS = 256
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a call's checks found: its problem, its arrays' layouts by name, and which device they are on."""
+
+    problem: Problem
+    layouts: dict[str, Layout]
+    device: int
 
 
-def _problem_of(call: Call, given: list[Any], framework: Framework) -> Problem:
-    """The call checked, now or when an earlier one was like it."""
-    key: Hashable = None
-    if call.out is None and call.omega is None and all(framework_of(one) is framework for one in given):
-        _, kinds = framework.keys(given)
-        key = (call.method, call.feature_map, call.eps, call.scale, call.kv_lengths is None, call.proj_v is None,
-               framework, kinds)  # fmt: skip
+_checked: OrderedDict[Hashable, Checked] = OrderedDict()  # by all that the checks see
+LARGEST_CHECKED = 256
+
+
+def _check(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[Checked, list[int]]:
+    """The call checked, now or when an earlier one was like it; addresses of its arrays."""
+    addresses, key = None, None
+    if call.out is None and call.omega is None and all(framework_of(one) is framework for one in given.values()):
+        addresses, kinds = framework.keys(list(given.values()))
+        key = (call.method, call.feature_map, call.eps, call.scale, call.kv_lengths is None, tuple(given), framework,
+               kinds)  # fmt: skip
         try:
-            found = _problems.get(key)
+            found = _checked.get(key)
         except TypeError:  # an option of a wrong type, which the checks name
             key = found = None
         if found is not None:
-            return found
-    problem, _ = check_arguments(call, framework)
+            return found, addresses
+    problem, arrays = check_arguments(call, framework)
     check_gradients(problem)
+    layouts = {name: layout_of(arrays[name]) for name in given}
+    found = Checked(problem, layouts, arrays["q"].device)
     if key is not None:
-        _problems[key] = problem
-        if len(_problems) > LARGEST_PROBLEMS:
-            _problems.popitem(last=False)
-    return problem
+        _checked[key] = found
+        if len(_checked) > LARGEST_CHECKED:
+            _checked.popitem(last=False)
+    return found, [arrays[name].pointer for name in given]
 
 
 def _with_leading(array: Any) -> Any:
@@ -151,10 +169,10 @@ def _ready_stage(stage: Stage, ordinal: int, settings: Settings) -> ReadyStage:
 class CudaRunner:
     """Arrays of one framework; memory comes from its allocator, which knows its stream."""
 
-    def __init__(self, call: Call, problem: Problem, framework: Framework, settings: Settings) -> None:
-        self._call, self._problem, self._framework, self._settings = call, problem, framework, settings
-        first = framework.describe("q", call.q)
-        self._device: Device = device(first.device)
+    def __init__(self, call: Call, checked: Checked, framework: Framework, settings: Settings) -> None:
+        self._call, self._framework, self._settings = call, framework, settings
+        self._problem = problem = checked.problem
+        self._device: Device = device(checked.device)
         self.multiprocessors = self._device.multiprocessors
         self._stream = self._stream_of([call.q])
         with self._device.current():
@@ -180,6 +198,12 @@ class CudaRunner:
         """Let go of what was made since."""
         self._known = dict(self._kept)
 
+    def know(self, array: Any, pointer: int, layout: Layout) -> None:
+        """Spare an operand that stages can read in place another look."""
+        if describable(pointer, layout):
+            self._known[id(array)] = (array, pointer, layout.strides)
+            self._operands.add(id(array))
+
     def rows(self, shape: tuple[int, int, int, int]) -> Any:
         """A fresh array with rows padded to 16 bytes."""
         if self._framework is JAX and shape[3] % 8:
@@ -190,7 +214,7 @@ class CudaRunner:
         whole = self._framework.empty((*shape[:3], padded(shape[3])), self._problem.dtype, self._call.q)
         found = whole if padded(shape[3]) == shape[3] else whole[..., : shape[3]]
         row = 2 * padded(shape[3])
-        return self._know(found, whole, (shape[1] * shape[2] * row, shape[2] * row, row, 2))
+        return self._made(found, whole, (shape[1] * shape[2] * row, shape[2] * row, row, 2))
 
     def side_by_side(self, shape: tuple[int, int, int, int]) -> Any:
         """The same, stored as (batch, rows, heads, dim); not of JAX, where a view is a copy, or where there is none."""
@@ -200,9 +224,9 @@ class CudaRunner:
         whole = self._framework.empty((batch, rows, heads, padded(dim)), self._problem.dtype, self._call.q)
         found = (whole if padded(dim) == dim else whole[..., :dim]).swapaxes(1, 2)
         row = 2 * padded(dim)
-        return self._know(found, whole, (heads * rows * row, row, heads * row, 2))
+        return self._made(found, whole, (heads * rows * row, row, heads * row, 2))
 
-    def _know(self, array: Any, whole: Any, strides: tuple[int, ...]) -> Any:
+    def _made(self, array: Any, whole: Any, strides: tuple[int, ...]) -> Any:
         self._known[id(array)] = (array, self._framework.address(whole), strides)
         return array
 
@@ -219,9 +243,8 @@ class CudaRunner:
             return array
         found = describe_operand("array", array, self._framework)
         layout = layout_of(found)
-        if describable(found.pointer, layout):
-            self._known[id(array)] = (array, found.pointer, layout.strides)
-            self._operands.add(id(array))
+        self.know(array, found.pointer, layout)
+        if id(array) in self._known:
             return array
         fresh = self.rows(layout.sizes)
         self._operands.add(id(fresh))
@@ -282,8 +305,14 @@ class CudaRunner:
 
     def slots(self) -> tuple[Any, Any]:
         """E k and F v."""
-        k, v = make_slots(self._call, self._framework)
-        return _with_leading(k), _with_leading(v)
+        k, v = (_with_leading(array) for array in make_slots(self._call, self._framework))
+        for array in () if self._framework is JAX else (k, v):  # a part of a JAX array is a copy, of other strides
+            batch, heads, rank, dim = array.shape
+            row = 2 * padded(dim)
+            strides = (heads * rank * row, rank * row, row, 2)
+            layout = Layout((batch, heads, rank, dim), strides, self._problem.dtype)
+            self.know(array, self._framework.address(array), layout)
+        return k, v
 
     def product(self, a: Any, b: Any) -> Any:
         """The framework's own product: cuBLAS accumulates in float32."""

@@ -8,7 +8,19 @@ import pytest
 import flurka_numba
 from splat_numba.errors import ArgumentError, BackendError
 from tests.flurka.fake_stages import fake, fresh, moves
-from tests.flurka.test_gpu_call import BATCH, DIM, HEADS, PLACES, ROW, SEQ_KV, SEQ_Q, operands, tokens
+from tests.flurka.test_gpu_call import (
+    BATCH,
+    DIM,
+    HEADS,
+    PLACES,
+    RANK,
+    ROW,
+    SEQ_KV,
+    SEQ_Q,
+    map_places,
+    operands,
+    tokens,
+)  # fmt: skip
 
 FORWARD = ["accumulate", "images", "apply"]
 BACKWARD = ["query_gradients", "images", "gradients"]
@@ -83,3 +95,57 @@ def test_what_is_refused(fake, fresh):
         vjp(tokens("q", SEQ_Q + 1))
     with pytest.raises(BackendError, match=r"of arrays on a GPU, got NumPy arrays"):
         flurka_numba.kernel_attention_vjp(*(np.zeros((2, 3, 64), np.float16) for _ in range(3)), backend="cuda")
+
+
+TO_TOKENS = ["token_gradients", "projection_gradients"]
+
+
+def flurka(frozen=(), **places):
+    return flurka_numba.attention_vjp(**operands(**places), backend="cuda", frozen=frozen)
+
+
+def test_the_launches_of_flurka(fake, fresh):
+    out, vjp = flurka()
+    assert [one.stage for one in fake.launches] == ["compress", "collect", *FORWARD]
+    _, collect, keys, *_ = fake.launches
+    assert (keys.k, keys.v, keys.rows) == (collect.k_slots, collect.v_slots, RANK)
+    assert out.shape == (BATCH, HEADS, SEQ_Q, DIM)
+    before = len(fake.maps)
+    dq, dk, dv, dproj_k, dproj_v = vjp(tokens("q", SEQ_Q, place=9 << 28))
+    assert [one.stage for one in fake.launches[5:]] == [*BACKWARD, *TO_TOKENS]
+    of_queries, _, of_slots, of_tokens, of_projections = fake.launches[5:]
+    assert of_queries.dq == address(dq)
+    assert (of_tokens.dk, of_tokens.dv) == (address(dk), address(dv))
+    assert (of_projections.dproj_k, of_projections.dproj_v) == (address(dproj_k), address(dproj_v))
+    places = [PLACES["proj_k"], PLACES["proj_v"], PLACES["k"], PLACES["v"], *[of_slots.dk, of_slots.dv] * 2]
+    assert sorted(map_places(fake)[before:]) == sorted(places)
+    assert dk.shape == (BATCH, HEADS, SEQ_KV, DIM)
+    assert dproj_k.shape == (RANK, SEQ_KV)
+
+
+def test_a_repeated_vjp_of_flurka_makes_maps_of_fresh_arrays_alone(fake, fresh):
+    _, vjp = flurka()
+    vjp(tokens("q", SEQ_Q, place=9 << 28))
+    before, planned = len(fake.maps), len(fake.planned)
+    vjp(tokens("q", SEQ_Q, place=9 << 28))
+    assert len(fake.maps) == before + 4  # of the slots' gradients, two each
+    assert len(fake.planned) == planned
+
+
+@pytest.mark.parametrize(
+    ("frozen", "stages"),
+    [
+        (("k", "v"), [*BACKWARD, "projection_gradients"]),
+        (("proj_k", "proj_v"), [*BACKWARD, "token_gradients"]),
+        (("k", "v", "proj_k", "proj_v"), BACKWARD[:1]),
+        (("k", "proj_k"), [*BACKWARD, *TO_TOKENS]),
+    ],
+)
+def test_what_frozen_arguments_spare(fake, fresh, frozen, stages):
+    _, vjp = flurka(frozen)
+    found = dict(zip(("q", "k", "v", "proj_k", "proj_v"), vjp(tokens("q", SEQ_Q, place=9 << 28)), strict=True))
+    assert [one.stage for one in fake.launches[5:]] == stages
+    assert {name for name, one in found.items() if one is None} == set(frozen)
+    if frozen == ("k", "proj_k"):
+        of_tokens, of_projections = fake.launches[-2:]
+        assert (of_tokens.items_k, of_tokens.dk, of_projections.tiles_k, of_projections.dproj_k) == (0, 0, 0, 0)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 
 from flurka_numba.gpu_gradient_plan import gradient_plan, over_slots, projection_stage, token_stage
+from flurka_numba.targets.sm90.token_gradients import GROUPS, REGISTERS
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.gen.machine import Gpu
 from splat_numba.runtime.source import KernelSource
@@ -124,6 +125,13 @@ def test_the_stages_of_tokens_and_projections_compile(changes):
     for found in planned:
         if found is not None:
             check_report(found[0], wide=False)
+
+
+def test_warpgroups_have_no_more_registers_than_their_block_begins_with():
+    fetching, others = REGISTERS
+    stage, _ = token_stage(problem(), frozenset("kv"), GPU.multiprocessors)
+    at_first = GPU.registers // stage.entry.threads // 8 * 8
+    assert fetching + GROUPS * others <= (GROUPS + 1) * at_first
 
 
 def check_report(stage, *, wide):

@@ -213,7 +213,9 @@ def _emit_operands(out: SourceWriter, traits: GradientTraits) -> None:
     for row in (0, 1):
         out.line(f"scale_{row} = ptx.select_real(scale_{row}, f32(0.0), real_{row})")
     with out.block(f"for i in range({words(traits.head_dim)})"):
-        out.line(f"low, high = ptx.unpack_{traits.dtype}(feature[i])")
+        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
+        low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
+        out.line(f"low, high = {low}, {high}")
         if traits.head_dim % STATE_SIDE:
             at = f"u32({CHUNK} * (i // 8) + 2 * (i % 4)) + eighth"
             for x, name in enumerate(("low", "high")):

@@ -26,7 +26,8 @@ STEP = 64  # slots
 LARGEST_STEPS = 4  # more slots do not fit beside what is fetched ahead
 TILE_SPANS = 2
 STAGES = 4
-REGISTERS = 40, 112  # a thread of the warpgroup that fetches, and of the others: of 96 each some would be spilled
+REGISTERS = 32, 112  # a thread of the warpgroup that fetches, and of the others: together no more than 96 of each,
+# with which the block begins, or who asks for more waits for ever; with 96 some would be spilled
 PIECE_BYTES = TOKENS * STEP * 2  # of the projection, for a step of slots
 STAGE_BYTES = TILE_SPANS * STEP * SPAN_BYTES
 
