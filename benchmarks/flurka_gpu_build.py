@@ -10,7 +10,7 @@ from flurka_gpu_workload import Size
 
 import splat_numba
 from flurka_numba.feature_maps import resolve
-from flurka_numba.gpu_gradient_plan import gradient_plan, over_slots, projection_stage, token_stage
+from flurka_numba.gpu_gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
 from flurka_numba.gpu_plan import forward_plan
 from flurka_numba.problem import Problem
 from splat_numba.gen.entry import Entry
@@ -39,7 +39,7 @@ def _jobs(size: Size, multiprocessors: int) -> list[Job]:
     if size.seq > size.rank:  # the layer's, in order (b): kernel attention of the slots
         plans.append(forward_plan(problem_of(size, "kernel", size.rank), multiprocessors))
     flurka = problem_of(size, "flurka")
-    gradients = gradient_plan(over_slots(flurka), multiprocessors).stages
+    gradients = gradient_plan(over_slots(flurka), multiprocessors, spread=has_token_stage(flurka)).stages
     planned = [stage(flurka, frozenset("kv"), multiprocessors) for stage in (projection_stage, token_stage)]
     stages = [stage for plan in plans for stage in plan.stages] + list(gradients)
     stages += [found[0] for found in planned if found is not None]

@@ -60,7 +60,7 @@ LEAST_TILES = 4  # in a share of a state
 class GradientPlan:
     """queries: one stage or two, of which the first makes dq, and the last the shares of dS and dz. Bytes: states,
     turned, of the images of all heads; key_shares, query_shares, of what makes them; row_weights, of what the first of
-    two stages leaves to the second.
+    two stages leaves to the second. spread: the last stage writes its gradients a second time, for token_stage().
     """
 
     problem: Problem
@@ -75,6 +75,7 @@ class GradientPlan:
     key_shares: int
     query_shares: int
     row_weights: int
+    spread: bool
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -84,7 +85,7 @@ class GradientPlan:
 
 
 @lru_cache(maxsize=256)
-def gradient_plan(problem: Problem, multiprocessors: int) -> GradientPlan:
+def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = False) -> GradientPlan:
     """The plan for method "kernel" and an elementwise feature map. Raises BackendError for heads that are too wide."""
     phi = problem.feature_map
     if not isinstance(phi, FeatureMap):
@@ -100,8 +101,8 @@ def gradient_plan(problem: Problem, multiprocessors: int) -> GradientPlan:
     states = pairs * keys.blocks[0] * keys.blocks[1]
     of_keys = shares_of_state(states, problem.seq_kv, LEAST_TILES * TILE, 2 * multiprocessors)
     gradients = partial(GradientTraits, *(), head_dim=dims[0], value_dim=dims[1], dtype=dims[2], feature_map=phi)
-    of_rows = gradients(of="queries", denominator=problem.denominator, eps=problem.eps, ragged=False)
-    of_slots = gradients(of="slots", denominator="plain", eps=0.0, ragged=problem.ragged)
+    of_rows = gradients(of="queries", denominator=problem.denominator, eps=problem.eps, ragged=False, spread=False)
+    of_slots = gradients(of="slots", denominator="plain", eps=0.0, ragged=problem.ragged, spread=spread)
     one_pass = has_one_pass(*dims[:2]) and problem.seq_q > 0
     if one_pass:
         queries, shares = _one_pass(problem, of_rows, multiprocessors)
@@ -123,6 +124,7 @@ def gradient_plan(problem: Problem, multiprocessors: int) -> GradientPlan:
         key_shares=4 * SHARE_NUMBERS * states * of_keys,
         query_shares=4 * SHARE_NUMBERS * states * shares,
         row_weights=0 if one_pass else max(8 * pairs * problem.seq_q, 8),
+        spread=spread,
     )
 
 
@@ -206,15 +208,19 @@ def projection_stage(problem: Problem, of: frozenset[str], multiprocessors: int)
     return stage, {name: rows for one in of for name, rows in ((f"d{one}_slots", traits.rows), (one, columns))}
 
 
+def has_token_stage(problem: Problem) -> bool:
+    """Whether a problem has token_stage()."""
+    return problem.method == "flurka" and not problem.per_head_proj and 0 < problem.rank <= STEP * LARGEST_STEPS
+
+
 @lru_cache(maxsize=256)
 def token_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> tuple[Stage, dict[str, int]] | None:
     """Gradients of tokens from those of FLuRKA's slots; rows of the arrays that one copy fetches. None for projections
     of each head's own and for too many slots. of: "k", "v" or both.
     """
-    steps = -(-problem.rank // STEP)
-    if problem.per_head_proj or not 0 < steps <= LARGEST_STEPS:
+    if not has_token_stage(problem):
         return None
-    traits = TokenTraits(problem.head_dim, problem.value_dim, problem.dtype, steps)
+    traits = TokenTraits(problem.head_dim, problem.value_dim, problem.dtype, -(-problem.rank // STEP))
     dims = {"k": problem.head_dim, "v": problem.value_dim}
     token_tiles = -(-problem.seq_kv // TOKENS)
     items = {
@@ -230,7 +236,7 @@ def token_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> t
     name = stage_name("token_gradients", problem)
     render = partial(render_token_gradients, traits)
     stage = Stage(name, token_entry(traits), render, -(-count // items_of_block), numbers)
-    return stage, {name: STEP for one in of for name in (f"d{one}_slots", f"proj_{one}")}
+    return stage, {name: STEP for one in of for name in (f"d{one}_spread", f"proj_{one}")}
 
 
 @lru_cache(maxsize=256)

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 from flurka_numba.checks import ARRAYS
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.gpu_gradient_plan import gradient_plan, over_slots, projection_stage, token_stage
+from flurka_numba.gpu_gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
 from flurka_numba.gpu_plan import Stage
 from flurka_numba.problem import Problem
+from flurka_numba.targets.sm90.shape import CHUNK, chunks
 from splat_numba.errors import BackendError
 from splat_numba.gen.boxes import Box, View
 from splat_numba.runtime.cuda.copies import padded
@@ -96,7 +97,7 @@ def attend_with_gradients(
     inner = over_slots(problem)
     kept = {"q"} if "q" in frozen else set()
     kept |= {name for name, proj in (("k", "proj_k"), ("v", "proj_v")) if _needless(problem, frozen, name, proj)}
-    out, pull = _of_kernel(inner, arrays["q"], k, v, lengths, runner, frozenset(kept))
+    out, pull = _of_kernel(inner, arrays["q"], k, v, lengths, runner, frozenset(kept), spread=has_token_stage(problem))
 
     def vjp(dout: Any) -> Gradients:
         found = pull(dout)
@@ -111,9 +112,17 @@ def _needless(problem: Problem, frozen: frozenset[str], name: str, proj: str) ->
 
 
 def _of_kernel(
-    problem: Problem, q: Any, k: Any, v: Any, lengths: Any, runner: Runner, frozen: frozenset[str]
+    problem: Problem,
+    q: Any,
+    k: Any,
+    v: Any,
+    lengths: Any,
+    runner: Runner,
+    frozen: frozenset[str],
+    *,
+    spread: bool = False,
 ) -> tuple[Any, Callable[[Any], Gradients]]:
-    plan = gradient_plan(problem, runner.multiprocessors)
+    plan = gradient_plan(problem, runner.multiprocessors, spread=spread)
     q, k, v = (runner.readable(one) for one in (q, k, v))
     shares, states, turned = runner.areas(plan.key_shares, plan.states, plan.turned)
     runner.launch(plan.keys, {"k": k, "v": v, "kv_lengths": lengths, "shares": shares})
@@ -137,8 +146,13 @@ def _of_kernel(
             dk = runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, problem.head_dim))
             dv = runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, problem.value_dim))
             given = {"k": k, "v": v, "dk": dk, "dv": dv, "states": dstates, "turned": dturned, "kv_lengths": lengths}
-            runner.launch(plan.of_slots, given)
             found |= {"k": dk, "v": dv}
+            if plan.spread:
+                for name, dim in (("dk_spread", problem.head_dim), ("dv_spread", problem.value_dim)):
+                    wide = CHUNK * chunks(dim)
+                    found[name] = runner.rows((problem.batch, problem.heads, problem.seq_kv, wide))
+                    given[name] = found[name]
+            runner.launch(plan.of_slots, given)
         return {name: gradient for name, gradient in found.items() if name not in frozen}
 
     return out, vjp
@@ -168,7 +182,7 @@ def _of_tokens(
     made = {name: runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, dims[name])) for name in of}
     given = {f"d{name}": array for name, array in made.items()}
     given |= {f"proj_{name}": runner.readable(matrices[name]) for name in of}
-    given |= {f"d{name}_slots": found[name] for name in of}
+    given |= {f"d{name}_spread": found[f"d{name}_spread"] for name in of}
     runner.launch(planned[0], given, planned[1])
     return made
 

@@ -117,8 +117,10 @@ def test_the_launches_of_flurka(fake, fresh):
     assert of_queries.dq == address(dq)
     assert (of_tokens.dk, of_tokens.dv) == (address(dk), address(dv))
     assert (of_projections.dproj_k, of_projections.dproj_v) == (address(dproj_k), address(dproj_v))
-    places = [PLACES["proj_k"], PLACES["proj_v"], PLACES["k"], PLACES["v"], *[of_slots.dk, of_slots.dv] * 2]
-    assert sorted(map_places(fake)[before:]) == sorted(places)
+    slots = [of_slots.dk, of_slots.dv, of_slots.dk_spread, of_slots.dv_spread]
+    assert sorted(map_places(fake)[before:]) == sorted(
+        [*slots, *(PLACES[f"{one}{x}"] for one in ("", "proj_") for x in "kv")]
+    )
     assert dk.shape == (BATCH, HEADS, SEQ_KV, DIM)
     assert dproj_k.shape == (RANK, SEQ_KV)
 

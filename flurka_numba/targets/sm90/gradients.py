@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.features import gpu_slope, gpu_text
 from flurka_numba.targets.sm90.images import turned_bytes, turned_rows
-from flurka_numba.targets.sm90.rows import emit_lane, emit_load, emit_real_columns, emit_store, left_operand, words
+from flurka_numba.targets.sm90.rows import (
+    emit_lane,
+    emit_load,
+    emit_real_columns,
+    emit_spread,
+    emit_store,
+    left_operand,
+    words,
+)
 from flurka_numba.targets.sm90.shape import CHUNK, SUM_ROWS, chunks, state_bytes, state_rows
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset
@@ -21,6 +29,7 @@ from splat_numba.gen.writer import SourceWriter
 
 COUNTS = ("heads", "rows", "blocks", "tiles_of_block")
 OPERANDS = {"queries": ("q", "dout", "dq"), "slots": ("k", "v", "dk", "dv")}  # x, y and what is written
+SPREAD = ("dk_spread", "dv_spread")
 ENTRY = "gradients"
 LARGEST_CHUNKS = 8  # of head_dim and value_dim together: more do not fit in registers
 CHUNKS_AT_ONCE = 5  # with more, y is loaded after the first product
@@ -30,7 +39,8 @@ CHUNKS_AT_ONCE = 5  # with more, y is loaded after the first product
 class GradientTraits:
     """of: "queries", or "slots", for which the images are those of the state's gradient.
 
-    denominator, eps: as in Problem; ragged: the gradients of slots at or beyond a batch entry's length are 0.
+    denominator, eps: as in Problem; ragged: the gradients of slots at or beyond a batch entry's length are 0; spread:
+    those of slots are written twice, once with columns in the order that token_gradients.py wants.
     """
 
     of: str
@@ -41,6 +51,12 @@ class GradientTraits:
     denominator: str
     eps: float
     ragged: bool
+    spread: bool
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """What is read and written by address."""
+        return (*OPERANDS[self.of], *(SPREAD if self.spread else ()))
 
     @property
     def shared_bytes(self) -> int:
@@ -67,7 +83,7 @@ class GradientTraits:
 
 def gradient_parameters(traits: GradientTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
-    operands = OPERANDS[traits.of]
+    operands = traits.written
     strides = [f"{name}_{axis}" for name in operands for axis in ("row", "head", "batch")]
     pointers = (*operands, "states", "turned", "row_weights", "kv_lengths")
     return (
@@ -156,8 +172,9 @@ def emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features
         turned_rows = u64({keys_descriptor()}) | u64(turned_image >> u32(4))
         """
     )
-    for name in OPERANDS[traits.of]:
-        out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head + u64(2) * u64(eighth)")
+    for name in traits.written:
+        column = "u64(eighth >> u32(1))" if name in SPREAD else "u64(2) * u64(eighth)"
+        out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head + {column}")
     out.lines(
         f"""
         x_word = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)
@@ -283,6 +300,8 @@ def _emit_values(out: SourceWriter, traits: GradientTraits) -> None:
         out.line("dy_word[i] = ptx.select(both, u32(0), kept)")
     _emit_all_rows(out)
     emit_store(out, "dv", traits.value_dim, "dy_word")
+    if traits.spread:
+        emit_spread(out, "dv_spread", traits.value_dim, "dy_word")
     _emit_kept_rows(out)
 
 
@@ -304,6 +323,8 @@ def emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
         out.line(f"feature[i] = ptx.select(ptx.pack_{traits.dtype}({pair}), u32(0), kept)")
     _emit_all_rows(out)
     emit_store(out, OPERANDS[traits.of][2], traits.head_dim, "feature")
+    if traits.spread:
+        emit_spread(out, "dk_spread", traits.head_dim, "feature")
 
 
 def _emit_all_rows(out: SourceWriter) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flurka_numba.targets.sm90.exchange import emit_exchange, emit_exchange_start
 from flurka_numba.targets.sm90.shape import STAGE_BYTES
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
@@ -268,7 +267,8 @@ def _emit_consumer(out: SourceWriter, traits: ProjectionTraits) -> None:
 
 def _emit_results(out: SourceWriter, traits: ProjectionTraits) -> None:
     """Rounded and stored, 16 bytes a lane."""
-    emit_exchange_start(out)
+    out.line("odd = u32(lane & u32(1))")
+    out.line("upper = u32((lane >> u32(1)) & u32(1))")
     for name, part in (("target", ""), ("row_bytes", "_row"), ("head_bytes", "_head")):
         of_keys = f"dproj_k{part}"
         out.line(f"{name} = {of_keys if traits.shared else f'dproj_v{part} if of_values else {of_keys}'}")
@@ -281,6 +281,33 @@ def _emit_results(out: SourceWriter, traits: ProjectionTraits) -> None:
             """
         )
         with out.block(f"for i in range({traits.columns // 32})"):
-            four = emit_exchange(out, traits.dtype, f"16 * i + {2 * row}")
+            four = _emit_exchange(out, traits.dtype, f"16 * i + {2 * row}")
             out.line("there = u32(1) if slot < slots and column + u32(32 * i) < seq_kv else u32(0)")
             out.line(f"ptx.store_words4(to + u64(64 * i), {four}, there)")
+
+
+def _emit_exchange(out: SourceWriter, dtype: str, at: str) -> str:
+    """Four words: columns 8 t to 8 t + 7 of 32, for lane t of the row's four. at: where total has the first of them.
+
+    The lanes have two adjacent columns each of every eight. Of four times eight each gets one eight, in two exchanges.
+    """
+    for j in range(4):
+        out.line(f"w_{j} = ptx.pack_{dtype}(total[{at} + {4 * j}], total[{at} + {4 * j + 1}])")
+    for name, low, high in (("a", "w_0", "w_1"), ("b", "w_2", "w_3")):
+        out.lines(
+            f"""
+            kept = ptx.select({high}, {low}, odd)
+            got = ptx.shuffle_xor_word(ptx.select({low}, {high}, odd), u32(1))
+            {name}_0 = ptx.select(got, kept, odd)
+            {name}_1 = ptx.select(kept, got, odd)
+            """
+        )
+    for x in (0, 1):
+        out.lines(
+            f"""
+            kept_{x} = ptx.select(b_{x}, a_{x}, upper)
+            got_{x} = ptx.shuffle_xor_word(ptx.select(a_{x}, b_{x}, upper), u32(2))
+            """
+        )
+    four = (("got_0", "kept_0"), ("got_1", "kept_1"), ("kept_0", "got_0"), ("kept_1", "got_1"))
+    return ", ".join(f"ptx.select({upper}, {lower}, upper)" for upper, lower in four)

@@ -51,6 +51,19 @@ def emit_store(out: SourceWriter, target: str, dim: int, source: str) -> None:
             out.line(f"ptx.store_words4({at}, {four}, {when(f'real_{row}', chunk, dim)})")
 
 
+def emit_spread(out: SourceWriter, target: str, dim: int, source: str) -> None:
+    """Write the words of both rows once more, as emit_load() reads them, with the columns of each chunk in the order in
+    which a product that has them as its own leaves a lane eight adjacent ones: place 8 i + 2 t + x has column
+    8 t + 2 i + x. ``target``_at: the address of row 0's chunk 0 and 4 t bytes.
+    """
+    for row in (0, 1):
+        for chunk in range(chunks(dim)):
+            for i in range(4):
+                at = f"{target}_at + u64(row_{row}) * {target}_row + u64({2 * CHUNK * chunk + 16 * i})"
+                word = f"{source}[{4 * (2 * chunk + row) + i}]"
+                out.line(f"ptx.store_word({at}, {word}, {when(f'real_{row}', chunk, dim)})")
+
+
 def when(real: str, chunk: int, dim: int) -> str:
     """Whether a lane's columns of a chunk are there."""
     if CHUNK * (chunk + 1) <= dim:

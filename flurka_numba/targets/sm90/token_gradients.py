@@ -3,20 +3,20 @@
 A block makes one tile after the other, 256 tokens by two spans of columns. The projection's columns for its tokens stay
 in shared memory from tile to tile, as the next one has the same tokens but where a block goes on to others: what is
 fetched again and again is the slots' gradients alone. A warp, in a warpgroup that gives its registers away, fetches;
-warpgroups of 64 tokens each multiply.
+warpgroups of 64 tokens each multiply. Columns of the slots' gradients are spread, see rows.py, so that each lane ends
+with eight adjacent ones: exchanges between lanes were 160 instructions a tile more.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flurka_numba.targets.sm90.exchange import emit_exchange, emit_exchange_start
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, spans, values_descriptor
 from splat_numba.gen.writer import SourceWriter
 
-MAPS = ("proj_k_map", "dk_slots_map", "proj_v_map", "dv_slots_map")
+MAPS = ("proj_k_map", "dk_spread_map", "proj_v_map", "dv_spread_map")
 OUTPUTS = ("dk", "dv")
 COUNTS = ("items_k", "items", "items_of_block", "batch", "heads", "seq_kv")
 ENTRY = "token_gradients"
@@ -174,7 +174,7 @@ def _emit_producer(out: SourceWriter, traits: TokenTraits) -> None:
             out.line("begins = u32(1)")
         out.lines(
             """
-            slot_map = dv_slots_map if of_values else dk_slots_map
+            slot_map = dv_spread_map if of_values else dk_spread_map
             proj_map = proj_v_map if of_values else proj_k_map
             """
         )
@@ -284,7 +284,6 @@ def _emit_give_back(out: SourceWriter, step: int) -> None:
 
 def _emit_results(out: SourceWriter, traits: TokenTraits) -> None:
     """Rounded and stored, 16 bytes a lane."""
-    emit_exchange_start(out)
     for name, part in (("target", ""), ("row_bytes", "_row"), ("head_bytes", "_head"), ("batch_bytes", "_batch")):
         out.line(f"{name} = dv{part} if of_values else dk{part}")
     out.line(f"dim = ptx.select(u32({traits.value_dim}), u32({traits.head_dim}), of_values)")
@@ -303,7 +302,8 @@ def _emit_results(out: SourceWriter, traits: TokenTraits) -> None:
             out.line(f"token = u32(token_tile * u32({TOKENS}) + {within})")
             out.line("to = head_at + u64(token) * row_bytes")
             for half in (0, 1):
-                four = emit_exchange(out, traits.dtype, f"{32 * i + 16 * half + 2 * row}")
+                at = [32 * i + 16 * half + 4 * j + 2 * row for j in range(4)]
+                four = ", ".join(f"ptx.pack_{traits.dtype}(total[{j}], total[{j + 1}])" for j in at)
                 there = f"u32(1) if token < seq_kv and column + u32({32 * half}) < width else u32(0)"
                 out.line(f"there = {there}")
                 out.line(f"ptx.store_words4(to + u64({64 * half}), {four}, there)")
