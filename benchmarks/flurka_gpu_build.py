@@ -10,7 +10,7 @@ from flurka_gpu_workload import Size
 
 import splat_numba
 from flurka_numba.feature_maps import resolve
-from flurka_numba.gpu_gradient_plan import gradient_plan, over_slots
+from flurka_numba.gpu_gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
 from flurka_numba.gpu_plan import forward_plan
 from flurka_numba.problem import Problem
 from splat_numba.gen.entry import Entry
@@ -38,8 +38,11 @@ def _jobs(size: Size, multiprocessors: int) -> list[Job]:
     plans = [forward_plan(problem_of(size, method), multiprocessors) for method in METHODS]
     if size.seq > size.rank:  # the layer's, in order (b): kernel attention of the slots
         plans.append(forward_plan(problem_of(size, "kernel", size.rank), multiprocessors))
-    gradients = gradient_plan(over_slots(problem_of(size, "flurka")), multiprocessors)
-    stages = [stage for plan in plans for stage in plan.stages] + list(gradients.stages)
+    flurka = problem_of(size, "flurka")
+    gradients = gradient_plan(over_slots(flurka), multiprocessors, spread=has_token_stage(flurka)).stages
+    planned = [stage(flurka, frozenset("kv"), multiprocessors) for stage in (projection_stage, token_stage)]
+    stages = [stage for plan in plans for stage in plan.stages] + list(gradients)
+    stages += [found[0] for found in planned if found is not None]
     jobs = [(stage.name, stage.render(), stage.entry) for stage in stages]
     dense = splat_numba.plan(
         splat_numba.full(), seq_q=size.seq, seq_kv=size.rank, head_dim=size.dim, heads_q=size.heads, batch=size.batch,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from flurka_numba.emulated_kernel import MULTIPROCESSORS, EmulatedCall
 from flurka_numba.gpu_checks import check_supported
-from flurka_numba.gpu_gradients import attend_with_gradients, check_gradients, in_order
+from flurka_numba.gpu_gradients import Area, attend_with_gradients, box_arguments, check_gradients, in_order
 from flurka_numba.gpu_plan import Stage, forward_plan
 from flurka_numba.operands import Operands, export_out, import_call, import_dout, widen
 from flurka_numba.problem import Call
@@ -19,6 +19,7 @@ from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch
 from splat_numba.runtime.arrays import export_array, narrow
 from splat_numba.runtime.cuda.copies import padded
+from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments
 
 Bits = NDArray[np.uint16]
 
@@ -47,13 +48,14 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
 
 
 class EmulatedRunner:
-    """Arrays are 16-bit words; those that rows() and words() gave are memory of the emulated GPU."""
+    """Arrays are 16-bit words; those that rows() gave are memory of the emulated GPU."""
 
     multiprocessors = MULTIPROCESSORS
 
     def __init__(self, operands: Operands) -> None:
         self._operands = operands
         self._memory = GlobalMemory()
+        self._maps: list[TensorMapArguments] = []
         self._places: dict[int, tuple[Any, int]] = {}  # of an array's id, which stays its own while it is held here
         lengths = operands.kv_lengths.astype(np.int32)
         place = self._memory.allocate(max(lengths.nbytes, 1))
@@ -70,12 +72,17 @@ class EmulatedRunner:
         self._places[id(array)] = (array, place)
         return array
 
-    def words(self, nbytes: int) -> Any:
-        """Fresh memory."""
-        place = self._memory.allocate(max(nbytes, 1))
-        array = self._memory.read(place, nbytes)
-        self._places[id(array)] = (array, place)
+    def side_by_side(self, shape: tuple[int, int, int, int]) -> Any:
+        """The same, with all heads of a row together."""
+        batch, heads, rows, dim = shape
+        stored = self.rows((batch, rows, heads, dim))
+        array = stored.swapaxes(1, 2)
+        self._places[id(array)] = (array, self._places[id(stored)][1])
         return array
+
+    def areas(self, *sizes: int) -> list[Area]:
+        """Fresh memory."""
+        return [Area(None, self._memory.allocate(max(nbytes, 1))) for nbytes in sizes]
 
     def readable(self, array: Any) -> Any:
         """The array, or a copy in the emulated GPU's memory."""
@@ -85,20 +92,29 @@ class EmulatedRunner:
         fresh[...] = array
         return fresh
 
-    def launch(self, stage: Stage, arrays: Mapping[str, Any]) -> None:
+    def launch(self, stage: Stage, arrays: Mapping[str, Any], boxes: Mapping[str, int] | None = None) -> None:
         """Run a stage."""
         if not stage.grid:
             return
         values: dict[str, int] = dict.fromkeys((name for name, _ in stage.entry.parameters), 0)
         values |= stage.numbers
         for name, array in arrays.items():
-            if array is None or isinstance(array, int):
-                values[name] = array or 0
+            if array is None or isinstance(array, int | Area):
+                values[name] = array.address if isinstance(array, Area) else array or 0
                 continue
             values[name] = self._places[id(array)][1]
-            if array.ndim == 4:
-                values |= {f"{name}_{axis}": step for axis, step in zip(("batch", "head", "row"), array.strides)}  # noqa: B905
-        launch(stage.render(), stage.name, stage.entry, values, self._memory, [], grid=stage.grid)
+            values |= {f"{name}_{axis}": step for axis, step in zip(("batch", "head", "row"), array.strides)}  # noqa: B905
+        values |= {f"{name}_map": self._map(arrays[name], rows) for name, rows in (boxes or {}).items()}
+        launch(stage.render(), stage.name, stage.entry, values, self._memory, self._maps, grid=stage.grid)
+
+    def _map(self, array: Any, rows: int) -> int:
+        """The address of a tensor map: of its number."""
+        place = self._places[id(array)][1]
+        layout = Layout(array.shape, array.strides, self._operands.problem.dtype)
+        self._maps.append(box_arguments(place, layout, rows, self.lengths))
+        found = self._memory.allocate(MAP_BYTES)
+        self._memory.read(found, 8).view(np.uint64)[0] = len(self._maps) - 1
+        return found
 
     def slots(self) -> tuple[Any, Any]:
         """E k and F v."""
@@ -111,8 +127,3 @@ class EmulatedRunner:
         """In float32, as tensor cores accumulate."""
         dtype = self._operands.problem.dtype
         return narrow(widen(a, dtype) @ widen(b, dtype), dtype)
-
-    def sum(self, a: Bits, b: Bits) -> Bits:
-        """Of numbers, rounded."""
-        dtype = self._operands.problem.dtype
-        return narrow(widen(a, dtype) + widen(b, dtype), dtype)

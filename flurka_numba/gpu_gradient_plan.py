@@ -1,7 +1,8 @@
 """A GPU's plan of kernel attention with its gradients: stages, grids and numbers. Nothing of arrays or devices.
 
-Forward: accumulate the state over keys and values, make its images, apply them. Backward: gradients of the queries,
-with two numbers a row that accumulating dS and dz over the queries needs; images of those; gradients of the slots.
+Forward: accumulate the state over keys and values, make its images, apply them. Backward: gradients of the queries, and
+dS and dz summed up over the queries, in one pass where heads are of the usual size, else in two, of which the first
+leaves two numbers a row to the second; images of those; gradients of the slots. FLuRKA: then of its projections.
 """
 
 from __future__ import annotations
@@ -10,49 +11,78 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.gpu_plan import Stage, apply_stage, apply_traits, shares_of_state, stage_name
+from flurka_numba.gpu_plan import (
+    LEAST_TILES,
+    Stage,
+    accumulate_stage,
+    apply_stage,
+    apply_traits,
+    images_stage,
+    shares_of_state,
+    stage_name,
+)
+from flurka_numba.gpu_tilings import OTHER_REGISTERS, REGISTERS, slot_groups
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.accumulate import (
     SHARE_NUMBERS,
     TILE,
     AccumulateTraits,
-    accumulate_entry,
-    render_accumulate,
 )
 from flurka_numba.targets.sm90.gradients import LARGEST_CHUNKS, GradientTraits, gradient_entry, render_gradients
-from flurka_numba.targets.sm90.images import ImageTraits, images_entry, render_images, turned_bytes
+from flurka_numba.targets.sm90.images import turned_bytes
+from flurka_numba.targets.sm90.projection_gradients import (
+    ProjectionTraits,
+    projection_entry,
+    render_projection_gradients,
+)
+from flurka_numba.targets.sm90.query_gradients import (
+    has_one_pass,
+    query_entry,
+    render_query_gradients,
+)
 from flurka_numba.targets.sm90.shape import chunks, state_bytes
+from flurka_numba.targets.sm90.token_gradients import (
+    LARGEST_STEPS,
+    STEP,
+    TOKENS,
+    TokenTraits,
+    pairs_of_spans,
+    render_token_gradients,
+    token_entry,
+)
 from splat_numba.errors import BackendError
-
-LEAST_TILES = 4  # in a share of a state
 
 
 @dataclass(frozen=True, slots=True)
 class GradientPlan:
-    """Bytes: states, turned, of the images of all heads; key_shares, query_shares, of what makes them."""
+    """queries: one stage or two, of which the first makes dq, and the last the shares of dS and dz. Bytes: states,
+    turned, of the images of all heads; key_shares, query_shares, of what makes them; row_weights, of what the first of
+    two stages leaves to the second. spread: the last stage writes its gradients a second time, for token_stage().
+    """
 
     problem: Problem
     keys: Stage
     images_of_keys: Stage
     apply: Stage
-    of_queries: Stage
-    queries: Stage
+    queries: tuple[Stage, ...]
     images_of_queries: Stage
     of_slots: Stage
     states: int
     turned: int
     key_shares: int
     query_shares: int
+    row_weights: int
+    spread: bool
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """In their order."""
         forward = self.keys, self.images_of_keys, self.apply
-        return (*forward, self.of_queries, self.queries, self.images_of_queries, self.of_slots)
+        return (*forward, *self.queries, self.images_of_queries, self.of_slots)
 
 
 @lru_cache(maxsize=256)
-def gradient_plan(problem: Problem, multiprocessors: int) -> GradientPlan:
+def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = False) -> GradientPlan:
     """The plan for method "kernel" and an elementwise feature map. Raises BackendError for heads that are too wide."""
     phi = problem.feature_map
     if not isinstance(phi, FeatureMap):
@@ -64,71 +94,126 @@ def gradient_plan(problem: Problem, multiprocessors: int) -> GradientPlan:
         )
     dims = problem.head_dim, problem.value_dim, problem.dtype
     keys = AccumulateTraits("keys", *dims, phi, ragged=problem.ragged)
-    queries = AccumulateTraits("queries", *dims, phi, ragged=False)
     pairs = problem.batch * problem.heads
     states = pairs * keys.blocks[0] * keys.blocks[1]
-    of_keys, of_queries = (
-        shares_of_state(states, rows, LEAST_TILES * TILE, 2 * multiprocessors)
-        for rows in (problem.seq_kv, problem.seq_q)
-    )
+    of_keys = shares_of_state(states, problem.seq_kv, LEAST_TILES * TILE, 2 * multiprocessors)
     gradients = partial(GradientTraits, *(), head_dim=dims[0], value_dim=dims[1], dtype=dims[2], feature_map=phi)
-    of_rows = gradients(of="queries", denominator=problem.denominator, eps=problem.eps, ragged=False)
-    of_slots = gradients(of="slots", denominator="plain", eps=0.0, ragged=problem.ragged)
+    of_rows = gradients(of="queries", denominator=problem.denominator, eps=problem.eps, ragged=False, spread=False)
+    of_slots = gradients(of="slots", denominator="plain", eps=0.0, ragged=problem.ragged, spread=spread)
+    one_pass = has_one_pass(*dims[:2]) and problem.seq_q > 0
+    if one_pass:
+        queries, shares = _one_pass(problem, of_rows, multiprocessors)
+    else:
+        second = AccumulateTraits("queries", *dims, phi, ragged=False)
+        shares = shares_of_state(states, problem.seq_q, LEAST_TILES * TILE, 2 * multiprocessors)
+        first = _gradients(problem, of_rows, problem.seq_q, multiprocessors)
+        queries = first, accumulate_stage(problem, second, problem.seq_q, shares)
     return GradientPlan(
         problem,
-        keys=_accumulate(problem, keys, problem.seq_kv, of_keys),
-        images_of_keys=_images(problem, states, of_keys),
+        keys=accumulate_stage(problem, keys, problem.seq_kv, of_keys),
+        images_of_keys=images_stage(problem, states, of_keys, natural=one_pass),
         apply=apply_stage(problem, apply_traits(problem), multiprocessors),
-        of_queries=_gradients(problem, of_rows, problem.seq_q, multiprocessors),
-        queries=_accumulate(problem, queries, problem.seq_q, of_queries),
-        images_of_queries=_images(problem, states, of_queries),
+        queries=queries,
+        images_of_queries=images_stage(problem, states, shares, natural=False),
         of_slots=_gradients(problem, of_slots, problem.seq_kv, multiprocessors),
         states=pairs * state_bytes(*dims[:2]),
         turned=pairs * turned_bytes(*dims[:2]),
         key_shares=4 * SHARE_NUMBERS * states * of_keys,
-        query_shares=4 * SHARE_NUMBERS * states * of_queries,
-    )
-
-
-def _accumulate(problem: Problem, traits: AccumulateTraits, rows: int, shares: int) -> Stage:
-    states = problem.batch * problem.heads * traits.blocks[0] * traits.blocks[1]
-    numbers = {"heads": problem.heads, "rows": rows, "shares_of_state": shares}
-    return Stage(
-        stage_name("accumulate", problem),
-        accumulate_entry(traits),
-        partial(render_accumulate, traits),
-        states * shares,
-        numbers,
-    )
-
-
-def _images(problem: Problem, states: int, shares: int) -> Stage:
-    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype)
-    return Stage(
-        stage_name("images", problem),
-        images_entry(traits),
-        partial(render_images, traits),
-        states,
-        {"shares_of_state": shares},
+        query_shares=4 * SHARE_NUMBERS * states * shares,
+        row_weights=0 if one_pass else max(8 * pairs * problem.seq_q, 8),
+        spread=spread,
     )
 
 
 def _gradients(problem: Problem, traits: GradientTraits, rows: int, multiprocessors: int) -> Stage:
     """One wave of blocks, each with neighbouring rows of one head."""
-    pairs, tiles = problem.batch * problem.heads, -(-rows // TILE)
-    blocks = max(multiprocessors * traits.resident // max(pairs, 1), 1)
-    tiles_of_block = max(-(-tiles // blocks), 1)
-    blocks = -(-tiles // tiles_of_block)
-    numbers = {"heads": problem.heads, "rows": rows, "blocks": blocks, "tiles_of_block": tiles_of_block}
+    numbers = _blocks(problem, rows, multiprocessors * traits.resident)
     return Stage(
         stage_name(f"gradients_{traits.of}", problem),
         gradient_entry(traits),
         partial(render_gradients, traits),
-        pairs * blocks,
+        problem.batch * problem.heads * numbers["blocks"],
         numbers,
     )
 
 
+def _one_pass(problem: Problem, traits: GradientTraits, multiprocessors: int) -> tuple[tuple[Stage, ...], int]:
+    """The stage, and the shares of a state that it leaves: one a block."""
+    entry = query_entry(traits)
+    numbers = _blocks(problem, problem.seq_q, multiprocessors * entry.blocks)
+    shares = numbers["blocks"]
+    name = stage_name("query_gradients", problem)
+    render = partial(render_query_gradients, traits)
+    return (Stage(name, entry, render, problem.batch * problem.heads * shares, numbers),), shares
+
+
+def _blocks(problem: Problem, rows: int, resident: int) -> dict[str, int]:
+    """How many blocks share the rows of a head, so that all blocks are resident at once."""
+    pairs, tiles = problem.batch * problem.heads, -(-rows // TILE)
+    blocks = max(resident // max(pairs, 1), 1)
+    tiles_of_block = max(-(-tiles // blocks), 1)
+    blocks = -(-tiles // tiles_of_block)
+    return {"heads": problem.heads, "rows": rows, "blocks": blocks, "tiles_of_block": tiles_of_block}
+
+
+@lru_cache(maxsize=256)
+def projection_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> tuple[Stage, dict[str, int]]:
+    """Gradients of FLuRKA's projections from those of its slots and from tokens; rows of the arrays that one copy
+    fetches. of: "k", "v" or both, which both are one projection's if they share it.
+    """
+    groups = slot_groups(problem.rank)
+    registers = min(REGISTERS // (128 * groups + 32), 255) - OTHER_REGISTERS
+    columns = 256 if registers >= 128 else 128
+    shared = problem.shared_proj
+    traits = ProjectionTraits(
+        problem.head_dim, problem.value_dim, problem.dtype, groups, columns, shared, problem.per_head_proj
+    )
+    row_blocks, token_tiles = -(-problem.rank // traits.rows), -(-problem.seq_kv // columns)
+    tiles = row_blocks * token_tiles * (problem.heads if problem.per_head_proj else 1)
+    tiles_k = tiles if shared or "k" in of else 0
+    tiles = tiles_k if shared or "v" not in of else tiles_k + tiles
+    numbers = {
+        "tiles_k": tiles_k, "tiles": tiles, "row_blocks": row_blocks, "token_tiles": token_tiles,
+        "batch": problem.batch, "heads": problem.heads, "slots": problem.rank, "seq_kv": problem.seq_kv,
+    }  # fmt: skip
+    name = stage_name("projection_gradients", problem)
+    render = partial(render_projection_gradients, traits)
+    stage = Stage(name, projection_entry(traits), render, min(tiles, multiprocessors), numbers)
+    return stage, {name: rows for one in of for name, rows in ((f"d{one}_slots", traits.rows), (one, columns))}
+
+
+def has_token_stage(problem: Problem) -> bool:
+    """Whether a problem has token_stage()."""
+    return problem.method == "flurka" and not problem.per_head_proj and 0 < problem.rank <= STEP * LARGEST_STEPS
+
+
+@lru_cache(maxsize=256)
+def token_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> tuple[Stage, dict[str, int]] | None:
+    """Gradients of tokens from those of FLuRKA's slots; rows of the arrays that one copy fetches. None for projections
+    of each head's own and for too many slots. of: "k", "v" or both.
+    """
+    if not has_token_stage(problem):
+        return None
+    traits = TokenTraits(problem.head_dim, problem.value_dim, problem.dtype, -(-problem.rank // STEP))
+    dims = {"k": problem.head_dim, "v": problem.value_dim}
+    token_tiles = -(-problem.seq_kv // TOKENS)
+    items = {
+        name: token_tiles * problem.batch * pairs_of_spans(problem.heads, dim) if name in of else 0
+        for name, dim in dims.items()
+    }
+    count = sum(items.values())
+    items_of_block = max(-(-count // multiprocessors), 1)
+    numbers = {
+        "items_k": items["k"], "items": count, "items_of_block": items_of_block,
+        "batch": problem.batch, "heads": problem.heads, "seq_kv": problem.seq_kv,
+    }  # fmt: skip
+    name = stage_name("token_gradients", problem)
+    render = partial(render_token_gradients, traits)
+    stage = Stage(name, token_entry(traits), render, -(-count // items_of_block), numbers)
+    return stage, {name: STEP for one in of for name in (f"d{one}_spread", f"proj_{one}")}
+
+
+@lru_cache(maxsize=256)
 def over_slots(problem: Problem) -> Problem:
     """The kernel attention over compressed keys and values that FLuRKA is, by its definition."""
     return replace(

@@ -1,23 +1,37 @@
 """Gradients on a GPU, composed: kernel attention's stages, and for FLuRKA products with the projections around them.
 
 FLuRKA is kernel attention over the slots E k and F v, so its gradients are those of the slots, carried on by four
-products of matrices: dk = E^T dk', dE = sum over batch and heads of dk' k^T, and the same for values. Those are the
-arrays' own ``@``. A Runner knows where the arrays are: on a GPU or in the emulator.
+products of matrices: dk = E^T dk', dE = sum over batch and heads of dk' k^T, and the same for values. Those are stages,
+too, as tokens have no layout in which each is one product without a copy; the rare ones are the arrays' own ``@``. A
+Runner knows where the arrays are: on a GPU or in the emulator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flurka_numba.checks import ARRAYS
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.gpu_gradient_plan import GradientPlan, gradient_plan, over_slots
+from flurka_numba.gpu_gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
 from flurka_numba.gpu_plan import Stage
 from flurka_numba.problem import Problem
+from flurka_numba.targets.sm90.shape import CHUNK, chunks
 from splat_numba.errors import BackendError
+from splat_numba.gen.boxes import Box, View
+from splat_numba.runtime.cuda.copies import padded
+from splat_numba.runtime.cuda.tensor_map import Layout, TensorMapArguments, tensor_map_arguments
 
 Gradients = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """A part of fresh memory, which it holds: its address."""
+
+    memory: Any
+    address: int
 
 
 class Runner(Protocol):
@@ -28,14 +42,19 @@ class Runner(Protocol):
     def rows(self, shape: tuple[int, int, int, int]) -> Any:
         """A fresh array of the problem's dtype that every stage can read and write in place."""
 
-    def words(self, nbytes: int) -> Any:
-        """Fresh memory of so many bytes."""
+    def side_by_side(self, shape: tuple[int, int, int, int]) -> Any:
+        """The same, stored as (batch, rows, heads, dim) where the framework has views of it."""
+
+    def areas(self, *sizes: int) -> list[Area]:
+        """Fresh memory of so many bytes each."""
 
     def readable(self, array: Any) -> Any:
         """The array, or a copy that every stage can read."""
 
-    def launch(self, stage: Stage, arrays: Mapping[str, Any]) -> None:
-        """Run a stage. arrays: its pointers and strides by the names of its parameters."""
+    def launch(self, stage: Stage, arrays: Mapping[str, Any], boxes: Mapping[str, int] | None = None) -> None:
+        """Run a stage. arrays: its pointers and strides by the names of its parameters; boxes: rows that one copy
+        fetches of those that it has a tensor map of.
+        """
 
     def slots(self) -> tuple[Any, Any]:
         """E k and F v, (batch, heads, rank, dim)."""
@@ -43,8 +62,11 @@ class Runner(Protocol):
     def product(self, a: Any, b: Any) -> Any:
         """a @ b, rounded once to the problem's dtype."""
 
-    def sum(self, a: Any, b: Any) -> Any:
-        """a + b, likewise."""
+
+def box_arguments(pointer: int, layout: Layout, rows: int, spare: int) -> TensorMapArguments:
+    """The tensor map of an array for copies of so many rows of one head. spare: a valid device address."""
+    seq = layout.sizes[2]
+    return tensor_map_arguments(View(0, 1, seq, max(seq, 1), 1), Box(rows), pointer, layout, spare)
 
 
 def check_gradients(problem: Problem) -> None:
@@ -75,7 +97,7 @@ def attend_with_gradients(
     inner = over_slots(problem)
     kept = {"q"} if "q" in frozen else set()
     kept |= {name for name, proj in (("k", "proj_k"), ("v", "proj_v")) if _needless(problem, frozen, name, proj)}
-    out, pull = _of_kernel(inner, arrays["q"], k, v, lengths, runner, frozenset(kept))
+    out, pull = _of_kernel(inner, arrays["q"], k, v, lengths, runner, frozenset(kept), spread=has_token_stage(problem))
 
     def vjp(dout: Any) -> Gradients:
         found = pull(dout)
@@ -90,45 +112,50 @@ def _needless(problem: Problem, frozen: frozenset[str], name: str, proj: str) ->
 
 
 def _of_kernel(
-    problem: Problem, q: Any, k: Any, v: Any, lengths: Any, runner: Runner, frozen: frozenset[str]
+    problem: Problem,
+    q: Any,
+    k: Any,
+    v: Any,
+    lengths: Any,
+    runner: Runner,
+    frozen: frozenset[str],
+    *,
+    spread: bool = False,
 ) -> tuple[Any, Callable[[Any], Gradients]]:
-    plan = gradient_plan(problem, runner.multiprocessors)
+    plan = gradient_plan(problem, runner.multiprocessors, spread=spread)
     q, k, v = (runner.readable(one) for one in (q, k, v))
-    states, turned = _images(plan.keys, plan.images_of_keys, plan.key_shares, plan, {"k": k, "v": v}, lengths, runner)
+    shares, states, turned = runner.areas(plan.key_shares, plan.states, plan.turned)
+    runner.launch(plan.keys, {"k": k, "v": v, "kv_lengths": lengths, "shares": shares})
+    runner.launch(plan.images_of_keys, {"shares": shares, "states": states, "turned": turned})
     out = runner.rows((problem.batch, problem.heads, problem.seq_q, problem.value_dim))
     runner.launch(plan.apply, {"q": q, "states": states, "out": out})
 
     def vjp(dout: Any) -> Gradients:
         dout = runner.readable(dout)
-        pairs = problem.batch * problem.heads
-        weights = runner.words(max(8 * pairs * problem.seq_q, 8))
-        dq = runner.rows((problem.batch, problem.heads, problem.seq_q, problem.head_dim))
-        given = {"q": q, "dout": dout, "dq": dq, "states": states, "turned": turned, "row_weights": weights}
-        runner.launch(plan.of_queries, given)
+        dq = runner.side_by_side((problem.batch, problem.heads, problem.seq_q, problem.head_dim))
+        sizes = plan.query_shares, plan.states, plan.turned, plan.row_weights
+        shares, dstates, dturned, weights = runner.areas(*sizes)
+        given = {"q": q, "dout": dout, "dq": dq, "states": states, "turned": turned}
+        given |= {"shares": shares, "row_weights": weights}
         found = {"q": dq}
+        runner.launch(plan.queries[0], given)
         if not {"k", "v"} <= frozen:
-            given = {"q": q, "dout": dout, "row_weights": weights}
-            stages = plan.queries, plan.images_of_queries, plan.query_shares
-            dstates, dturned = _images(*stages, plan, given, None, runner)
-            dk = runner.rows((problem.batch, problem.heads, problem.seq_kv, problem.head_dim))
-            dv = runner.rows((problem.batch, problem.heads, problem.seq_kv, problem.value_dim))
+            for stage in plan.queries[1:]:
+                runner.launch(stage, given)
+            runner.launch(plan.images_of_queries, {"shares": shares, "states": dstates, "turned": dturned})
+            dk = runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, problem.head_dim))
+            dv = runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, problem.value_dim))
             given = {"k": k, "v": v, "dk": dk, "dv": dv, "states": dstates, "turned": dturned, "kv_lengths": lengths}
-            runner.launch(plan.of_slots, given)
             found |= {"k": dk, "v": dv}
+            if plan.spread:
+                for name, dim in (("dk_spread", problem.head_dim), ("dv_spread", problem.value_dim)):
+                    wide = CHUNK * chunks(dim)
+                    found[name] = runner.rows((problem.batch, problem.heads, problem.seq_kv, wide))
+                    given[name] = found[name]
+            runner.launch(plan.of_slots, given)
         return {name: gradient for name, gradient in found.items() if name not in frozen}
 
     return out, vjp
-
-
-def _images(
-    accumulate: Stage, images: Stage, nbytes: int, plan: GradientPlan, given: Mapping[str, Any], lengths: Any,
-    runner: Runner,
-) -> tuple[Any, Any]:  # fmt: skip
-    """A state, or the gradient of one, as its two images."""
-    shares, states, turned = (runner.words(size) for size in (nbytes, plan.states, plan.turned))
-    runner.launch(accumulate, {**given, "kv_lengths": lengths, "shares": shares})
-    runner.launch(images, {"shares": shares, "states": states, "turned": turned})
-    return states, turned
 
 
 def _through_projections(
@@ -137,43 +164,53 @@ def _through_projections(
     """Gradients of tokens and projections from those of the slots."""
     wanted = {"q": found["q"]} if "q" in found else {}
     projections = dict.fromkeys(("k", "v"), "proj_k") if problem.shared_proj else {"k": "proj_k", "v": "proj_v"}
-    fold = _fold_head if problem.per_head_proj else _fold
-    for name, proj in projections.items():
-        if name not in found:
-            continue
-        slots, tokens = fold(found[name]), arrays[name]
-        if name not in frozen:
-            folded = runner.product(_matrix(problem, arrays[proj]).swapaxes(-1, -2), slots)
-            wanted[name] = _unfold(folded, tokens.shape, problem.per_head_proj)
-        if proj not in frozen:
-            gradient = runner.product(slots, fold(tokens).swapaxes(-1, -2))
-            wanted[proj] = runner.sum(wanted[proj], gradient) if proj in wanted else gradient
-    return wanted
+    matrices = {name: arrays[proj] for name, proj in projections.items()}
+    of = frozenset(name for name in projections if name in found and name not in frozen)
+    wanted |= _of_tokens(problem, matrices, found, of, runner) if of else {}
+    of = frozenset(name for name, proj in projections.items() if name in found and proj not in frozen)
+    return wanted | (_of_projections(problem, arrays, found, of, runner) if of else {})
 
 
-def _matrix(problem: Problem, proj: Any) -> Any:
-    """(rank, seq) or (heads, rank, seq) of a projection with four axes."""
-    return proj[0] if problem.per_head_proj else proj[0, 0]
+def _of_tokens(
+    problem: Problem, matrices: Mapping[str, Any], found: Gradients, of: frozenset[str], runner: Runner
+) -> Gradients:
+    """E^T dk' and F^T dv', by a stage where there is one. matrices: the projection of either."""
+    planned = token_stage(problem, of, runner.multiprocessors)
+    if planned is None:
+        return {name: _by_product(problem, matrices[name], found[name], runner) for name in of}
+    dims = {"k": problem.head_dim, "v": problem.value_dim}
+    made = {name: runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, dims[name])) for name in of}
+    given = {f"d{name}": array for name, array in made.items()}
+    given |= {f"proj_{name}": runner.readable(matrices[name]) for name in of}
+    given |= {f"d{name}_spread": found[f"d{name}_spread"] for name in of}
+    runner.launch(planned[0], given, planned[1])
+    return made
 
 
-def _fold(array: Any) -> Any:
-    """(batch, heads, rows, dim) as (rows, batch * heads * dim): one product for all of them."""
-    batch, heads, rows, dim = array.shape
-    return array.swapaxes(1, 2).swapaxes(0, 1).reshape(rows, batch * heads * dim)
+def _by_product(problem: Problem, proj: Any, slots: Any, runner: Runner) -> Any:
+    """E^T dk' as one product of all heads, or one a head."""
+    batch, heads, rank, dim = slots.shape
+    if problem.per_head_proj:
+        folded = slots.swapaxes(0, 1).swapaxes(1, 2).reshape(heads, rank, batch * dim)
+        product = runner.product(proj[0].swapaxes(-1, -2), folded)
+        return product.reshape(heads, problem.seq_kv, batch, dim).swapaxes(1, 2).swapaxes(0, 1)
+    folded = slots.swapaxes(1, 2).reshape(batch, rank, heads * dim)
+    product = runner.product(proj[0].swapaxes(-1, -2), folded)
+    return product.reshape(batch, problem.seq_kv, heads, dim).swapaxes(1, 2)
 
 
-def _fold_head(array: Any) -> Any:
-    """(batch, heads, rows, dim) as (heads, rows, batch * dim)."""
-    batch, heads, rows, dim = array.shape
-    return array.swapaxes(0, 1).swapaxes(1, 2).reshape(heads, rows, batch * dim)
-
-
-def _unfold(array: Any, shape: tuple[int, ...], per_head: bool) -> Any:
-    """Back to (batch, heads, rows, dim)."""
-    batch, heads, rows, dim = shape
-    if per_head:
-        return array.reshape(heads, rows, batch, dim).swapaxes(1, 2).swapaxes(0, 1)
-    return array.reshape(rows, batch, heads, dim).swapaxes(0, 1).swapaxes(1, 2)
+def _of_projections(
+    problem: Problem, arrays: Mapping[str, Any], found: Gradients, of: frozenset[str], runner: Runner
+) -> Gradients:
+    """dE and dF. Rows end at a multiple of 16 bytes while they are written."""
+    stage, boxes = projection_stage(problem, of, runner.multiprocessors)
+    given = {name: runner.readable(arrays[name]) for name in of}
+    given |= {f"d{name}_slots": found[name] for name in of}
+    heads = problem.heads if problem.per_head_proj else 1
+    names = ["proj_k"] if problem.shared_proj else [f"proj_{name}" for name in sorted(of)]
+    wide = {name: runner.rows((1, heads, problem.rank, padded(problem.seq_kv))) for name in names}
+    runner.launch(stage, given | {f"d{name}": array for name, array in wide.items()}, boxes)
+    return {name: array[..., : problem.seq_kv] for name, array in wide.items()}
 
 
 def in_order(found: Gradients, axes: Mapping[str, int]) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.collect import THREADS as COLLECT_THREADS
 from flurka_numba.targets.sm90.collect import CollectTraits, collect_entry, eighths, render_collect
 from flurka_numba.targets.sm90.compress import compress_entry, render_compress
-from flurka_numba.targets.sm90.images import ImageTraits, images_entry, render_images, turned_bytes
+from flurka_numba.targets.sm90.images import PARTS, ImageTraits, images_entry, render_images, turned_bytes
 from flurka_numba.targets.sm90.largest import largest_entry, render_largest
 from flurka_numba.targets.sm90.shape import (
     SLOTS,
@@ -130,11 +130,11 @@ def accumulate_stage(problem: Problem, traits: AccumulateTraits, rows: int, shar
     return Stage(stage_name("accumulate", problem), accumulate_entry(traits), render, states * shares, numbers)
 
 
-def images_stage(problem: Problem, states: int, shares: int) -> Stage:
-    """Shares of states to images."""
-    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype)
+def images_stage(problem: Problem, states: int, shares: int, *, natural: bool = False) -> Stage:
+    """Shares of states to images. natural: see ImageTraits."""
+    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype, natural)
     name, render = stage_name("images", problem), partial(render_images, traits)
-    return Stage(name, images_entry(traits), render, states, {"shares_of_state": shares})
+    return Stage(name, images_entry(traits), render, PARTS * states, {"shares_of_state": shares})
 
 
 def _of_slots(

@@ -77,3 +77,8 @@ def _tilings(problem: Problem, groups: int, tile_spans: int, steps: int) -> Iter
     tiles = tiles_k + problem.batch * pairs_v * row_blocks
     for splits in range(1, max(min(LARGEST_SPLIT, steps), 1) + 1):
         yield Tiling(groups, tile_spans, splits, row_blocks, pairs_k, pairs_v, tiles_k, tiles)
+
+
+def slot_groups(rank: int) -> int:
+    """Warpgroups of 64 slots in a row block: few slots in vain, and few row blocks, which fetch the tokens each."""
+    return min(range(4, 0, -1), key=lambda groups: -(-rank // (64 * groups)) * (groups + 1))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,7 @@ import numpy as np
 from flurka_numba.checks import ARRAYS, check_fits
 from flurka_numba.gpu_call import layout_of, make_slots
 from flurka_numba.gpu_checks import check_arguments, place_lengths
-from flurka_numba.gpu_gradients import attend_with_gradients, check_gradients, in_order
+from flurka_numba.gpu_gradients import Area, attend_with_gradients, box_arguments, check_gradients, in_order
 from flurka_numba.gpu_plan import Stage
 from flurka_numba.gpu_stages import stage_cubin
 from flurka_numba.problem import Call, Problem
@@ -18,9 +22,10 @@ from splat_numba.errors import BackendError
 from splat_numba.runtime.cuda.arrays import JAX, Framework, describe, describe_operand, framework_of, known_framework
 from splat_numba.runtime.cuda.copies import move, padded
 from splat_numba.runtime.cuda.device import Device, device
-from splat_numba.runtime.cuda.launch import Launch, load
-from splat_numba.runtime.cuda.memory import undisturbed
-from splat_numba.runtime.cuda.tensor_map import describable
+from splat_numba.runtime.cuda.launch import Launch, is_capturing, load
+from splat_numba.runtime.cuda.memory import Upload, memory, undisturbed
+from splat_numba.runtime.cuda.tables import pool
+from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, describable, encode
 from splat_numba.settings import Settings, current
 
 
@@ -32,13 +37,16 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
             "CuPy or JAX, or give backend='cpu'."
         )
     framework = framework_of(call.q) or known_framework("q", call.q)
-    problem, _ = check_arguments(call, framework)
-    check_gradients(problem)
     given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
+    checked, addresses = _check(call, given, framework)
+    problem = checked.problem
     axes = {name: len(array.shape) for name, array in given.items()}
     arrays = {name: _with_leading(array) for name, array in given.items()}
-    runner = CudaRunner(call, problem, framework, current())
+    runner = CudaRunner(call, checked, framework, current())
+    for name, address in zip(given, addresses, strict=True):
+        runner.know(arrays[name], address, checked.layouts[name])
     found, pull = attend_with_gradients(problem, arrays, runner.lengths, runner, frozen)
+    runner.remember()
     runner.finish()
     out = _without_leading(found, axes["q"])
     if call.out is not None:
@@ -46,12 +54,55 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
         out = call.out
 
     def vjp(dout: Any) -> tuple[Any, ...]:
-        check_fits("dout", describe("dout", dout, framework), tuple(out.shape), problem.dtype)
-        gradients = pull(_with_leading(dout))
+        described = describe("dout", dout, framework)
+        check_fits("dout", described, tuple(out.shape), problem.dtype)
+        given = _with_leading(dout)
+        runner.know(given, described.pointer, layout_of(described))
+        try:
+            gradients = pull(given)
+        finally:
+            runner.forget()
         runner.finish()
         return in_order(gradients, axes)
 
     return out, vjp
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a call's checks found: its problem, its arrays' layouts by name, and which device they are on."""
+
+    problem: Problem
+    layouts: dict[str, Layout]
+    device: int
+
+
+_checked: OrderedDict[Hashable, Checked] = OrderedDict()  # by all that the checks see
+LARGEST_CHECKED = 256
+
+
+def _check(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[Checked, list[int]]:
+    """The call checked, now or when an earlier one was like it; addresses of its arrays."""
+    addresses, key = None, None
+    if call.out is None and call.omega is None and all(framework_of(one) is framework for one in given.values()):
+        addresses, kinds = framework.keys(list(given.values()))
+        key = (call.method, call.feature_map, call.eps, call.scale, call.kv_lengths is None, tuple(given), framework,
+               kinds)  # fmt: skip
+        try:
+            found = _checked.get(key)
+        except TypeError:  # an option of a wrong type, which the checks name
+            key = found = None
+        if found is not None:
+            return found, addresses
+    problem, arrays = check_arguments(call, framework)
+    check_gradients(problem)
+    layouts = {name: layout_of(arrays[name]) for name in given}
+    found = Checked(problem, layouts, arrays["q"].device)
+    if key is not None:
+        _checked[key] = found
+        if len(_checked) > LARGEST_CHECKED:
+            _checked.popitem(last=False)
+    return found, [arrays[name].pointer for name in given]
 
 
 def _with_leading(array: Any) -> Any:
@@ -63,36 +114,73 @@ def _without_leading(array: Any, axes: int) -> Any:
     return array[(0,) * (4 - axes)] if axes < 4 else array
 
 
-_functions: dict[tuple[int, int], tuple[Stage, int]] = {}  # by a stage's identity, which is its own while it is held
+AREA_ALIGNMENT = 256  # of parts of an array; frameworks' allocators align the first one so
+AXES = {"batch": 0, "head": 1, "row": 2}  # whose strides stages take
+_functions: dict[tuple[int, int], ReadyStage] = {}  # by a stage's identity, which is its own while it is held
 LARGEST_FUNCTIONS = 4096
 
 
-def _function(stage: Stage, ordinal: int, settings: Settings) -> int:
-    """A stage's handle on one device, whose context must be current. Plans are remembered, and so are their stages: to
-    print a text again takes longer than to run it.
+class ReadyStage:
+    """A stage's launch on one device, whose context must be current. Plans are remembered, and so are their stages: to
+    print a text again, or only to collect a launch's parameters, takes longer than to run it.
     """
-    found = _functions.get((id(stage), ordinal))
-    if found is None:
+
+    def __init__(self, stage: Stage, ordinal: int, settings: Settings) -> None:
         cubin = stage_cubin(stage.name, stage.render(), stage.entry, settings)
         with undisturbed():
-            handle = load(cubin.code, cubin.report.symbol, ordinal, stage.entry.shared_bytes)
+            function = load(cubin.code, cubin.report.symbol, ordinal, stage.entry.shared_bytes)
+        self.stage = stage
+        names = {name for name, _ in stage.entry.parameters}
+        numbers = dict.fromkeys(names, 0) | {name: one for name, one in stage.numbers.items() if name in names}
+        self._launch = Launch(function, stage.entry, stage.grid, numbers)
+        steps = {f"{name}_{axis}" for name in names for axis in AXES}
+        self._operands = tuple(
+            (name, tuple((f"{name}_{axis}", place) for axis, place in AXES.items() if f"{name}_{axis}" in names))
+            for name, kind in stage.entry.parameters
+            if kind == "l" and name not in steps
+        )
+
+    def run(self, stream: int, places: Mapping[str, tuple[int, tuple[int, ...]]]) -> None:
+        """Launch. places: addresses and strides by name; pointers that have none are 0."""
+        launch = self._launch
+        with launch.lock:  # the driver copies the parameters before it returns
+            parameters = launch.parameters
+            for name, axes in self._operands:
+                pointer, strides = places.get(name, _NOWHERE)
+                setattr(parameters, name, pointer)
+                if strides:
+                    for step, place in axes:
+                        setattr(parameters, step, strides[place])
+            launch.run(stream)
+
+
+_NOWHERE: tuple[int, tuple[int, ...]] = (0, ())
+
+
+def _ready_stage(stage: Stage, ordinal: int, settings: Settings) -> ReadyStage:
+    found = _functions.get((id(stage), ordinal))
+    if found is None:
         if len(_functions) >= LARGEST_FUNCTIONS:
             _functions.clear()
-        found = _functions[id(stage), ordinal] = (stage, handle)
-    return found[1]
+        found = _functions[id(stage), ordinal] = ReadyStage(stage, ordinal, settings)
+    return found
 
 
 class CudaRunner:
     """Arrays of one framework; memory comes from its allocator, which knows its stream."""
 
-    def __init__(self, call: Call, problem: Problem, framework: Framework, settings: Settings) -> None:
-        self._call, self._problem, self._framework, self._settings = call, problem, framework, settings
-        first = framework.describe("q", call.q)
-        self._device: Device = device(first.device)
+    def __init__(self, call: Call, checked: Checked, framework: Framework, settings: Settings) -> None:
+        self._call, self._framework, self._settings = call, framework, settings
+        self._problem = problem = checked.problem
+        self._device: Device = device(checked.device)
         self.multiprocessors = self._device.multiprocessors
         self._stream = self._stream_of([call.q])
         with self._device.current():
             self.lengths, self._keep = place_lengths(call, problem, self._device, framework, self._stream)
+
+        self._known: dict[int, tuple[Any, int, tuple[int, ...]]] = {}  # arrays, addresses and strides by identity
+        self._kept = self._known
+        self._operands: set[int] = set()
 
     def _stream_of(self, arrays: list[Any]) -> int:
         return self._framework.stream(arrays, self._device.ordinal)
@@ -100,6 +188,21 @@ class CudaRunner:
     def finish(self) -> None:
         """Make results safe to use, where the framework does not know the stream."""
         self._framework.finish(self._stream)
+
+    def remember(self) -> None:
+        """Keep the operands, which the gradients to come hold as well; let go of results."""
+        self._kept = {number: one for number, one in self._known.items() if number in self._operands}
+        self._known = dict(self._kept)
+
+    def forget(self) -> None:
+        """Let go of what was made since."""
+        self._known = dict(self._kept)
+
+    def know(self, array: Any, pointer: int, layout: Layout) -> None:
+        """Spare an operand that stages can read in place another look."""
+        if describable(pointer, layout):
+            self._known[id(array)] = (array, pointer, layout.strides)
+            self._operands.add(id(array))
 
     def rows(self, shape: tuple[int, int, int, int]) -> Any:
         """A fresh array with rows padded to 16 bytes."""
@@ -109,19 +212,42 @@ class CudaRunner:
                 "part of a JAX array is a copy, through which nothing can be written. Pad them, or use PyTorch's."
             )
         whole = self._framework.empty((*shape[:3], padded(shape[3])), self._problem.dtype, self._call.q)
-        return whole if padded(shape[3]) == shape[3] else whole[..., : shape[3]]
+        found = whole if padded(shape[3]) == shape[3] else whole[..., : shape[3]]
+        row = 2 * padded(shape[3])
+        return self._made(found, whole, (shape[1] * shape[2] * row, shape[2] * row, row, 2))
 
-    def words(self, nbytes: int) -> Any:
-        """Fresh memory."""
-        return self._framework.empty((max(-(-nbytes // 4), 1),), "float32", self._call.q)
+    def side_by_side(self, shape: tuple[int, int, int, int]) -> Any:
+        """The same, stored as (batch, rows, heads, dim); not of JAX, where a view is a copy, or where there is none."""
+        batch, heads, rows, dim = shape
+        if self._framework is JAX or not hasattr(self._call.q, "swapaxes"):
+            return self.rows(shape)
+        whole = self._framework.empty((batch, rows, heads, padded(dim)), self._problem.dtype, self._call.q)
+        found = (whole if padded(dim) == dim else whole[..., :dim]).swapaxes(1, 2)
+        row = 2 * padded(dim)
+        return self._made(found, whole, (heads * rows * row, row, heads * row, 2))
+
+    def _made(self, array: Any, whole: Any, strides: tuple[int, ...]) -> Any:
+        self._known[id(array)] = (array, self._framework.address(whole), strides)
+        return array
+
+    def areas(self, *sizes: int) -> list[Area]:
+        """Parts of one array."""
+        *starts, nbytes = accumulate((-(-size // AREA_ALIGNMENT) * AREA_ALIGNMENT for size in sizes), initial=0)
+        memory = self._framework.empty((max(nbytes, 1),), "uint8", self._call.q)
+        address = self._framework.address(memory)
+        return [Area(memory, address + start) for start in starts]
 
     def readable(self, array: Any) -> Any:
         """The array, or a copy with padded rows where its strides do not allow loads of 16 bytes."""
+        if id(array) in self._known:
+            return array
         found = describe_operand("array", array, self._framework)
         layout = layout_of(found)
-        if describable(found.pointer, layout):
+        self.know(array, found.pointer, layout)
+        if id(array) in self._known:
             return array
         fresh = self.rows(layout.sizes)
+        self._operands.add(id(fresh))
         self.copy(array, fresh)
         return fresh
 
@@ -132,42 +258,69 @@ class CudaRunner:
         with self._device.current():
             move(b.pointer, b.strides, a.pointer, a.strides, shape, self._stream)
 
-    def launch(self, stage: Stage, arrays: Mapping[str, Any]) -> None:
+    def launch(self, stage: Stage, arrays: Mapping[str, Any], boxes: Mapping[str, int] | None = None) -> None:
         """Run a stage on the current stream."""
         if not stage.grid:
             return
-        values: dict[str, int] = dict.fromkeys((name for name, kind in stage.entry.parameters if kind == "l"), 0)
-        values |= stage.numbers
+        places: dict[str, tuple[int, tuple[int, ...]]] = {}
         held = []
         for name, array in arrays.items():
-            if array is None or isinstance(array, int):
-                values[name] = array or 0
-                continue
-            held.append(array)
-            found = self._framework.describe(name, array)
-            values[name] = found.pointer
-            if len(found.strides) == 4:
-                batch, head, row, _ = found.strides
-                values |= {f"{name}_batch": batch, f"{name}_head": head, f"{name}_row": row}
-        self._stream = self._stream_of(held)
-        wanted = {name for name, _ in stage.entry.parameters}
-        with self._device.current():
-            function = _function(stage, self._device.ordinal, self._settings)
-            launch = Launch(
-                function, stage.entry, stage.grid, {name: one for name, one in values.items() if name in wanted}
-            )
-            launch.run(self._stream)
+            if isinstance(array, Area):
+                places[name] = array.address, ()
+            elif array is None or isinstance(array, int):
+                places[name] = array or 0, ()
+            else:
+                held.append(array)
+                places[name] = self._place(array)
+        if held:
+            self._stream = self._stream_of(held)
+        entered = self._device.enter()
+        try:
+            for name, rows in (boxes or {}).items():
+                places[f"{name}_map"] = self._map(arrays[name], *places[name], rows), ()
+            _ready_stage(stage, self._device.ordinal, self._settings).run(self._stream, places)
+        finally:
+            if entered:
+                self._device.leave()
+
+    def _place(self, array: Any) -> tuple[int, tuple[int, ...]]:
+        known = self._known.get(id(array))
+        if known is not None:
+            return known[1:]
+        found = self._framework.describe("array", array)
+        return found.pointer, found.strides
+
+    def _map(self, array: Any, pointer: int, strides: tuple[int, ...], rows: int) -> int:
+        """The address of an array's tensor map, remembered: an allocator gives the same memory again and again."""
+        batch, heads, seq, dim = array.shape
+        steps = strides[0], strides[1], strides[2], strides[3]
+        layout = Layout((batch, heads, seq, dim), steps, self._problem.dtype)
+        slots = pool(self._device, MAP_BYTES)
+        key = ("rows", pointer, layout, rows)
+        return slots.get(
+            key,
+            lambda: encode(box_arguments(pointer, layout, rows, _spare(self._device).address)),
+            lambda: is_capturing(self._stream),
+        )
 
     def slots(self) -> tuple[Any, Any]:
         """E k and F v."""
-        k, v = make_slots(self._call, self._framework)
-        return _with_leading(k), _with_leading(v)
+        k, v = (_with_leading(array) for array in make_slots(self._call, self._framework))
+        for array in () if self._framework is JAX else (k, v):  # a part of a JAX array is a copy, of other strides
+            batch, heads, rank, dim = array.shape
+            row = 2 * padded(dim)
+            strides = (heads * rank * row, rank * row, row, 2)
+            layout = Layout((batch, heads, rank, dim), strides, self._problem.dtype)
+            self.know(array, self._framework.address(array), layout)
+        return k, v
 
     def product(self, a: Any, b: Any) -> Any:
         """The framework's own product: cuBLAS accumulates in float32."""
         self.finish()
         return a @ b
 
-    def sum(self, a: Any, b: Any) -> Any:
-        """The framework's own sum."""
-        return a + b
+
+@cache
+def _spare(target: Device) -> Upload:
+    """A valid address, for tensor maps of empty arrays."""
+    return Upload(memory(target), np.zeros(16, np.uint32))

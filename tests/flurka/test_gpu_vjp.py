@@ -8,10 +8,22 @@ import pytest
 import flurka_numba
 from splat_numba.errors import ArgumentError, BackendError
 from tests.flurka.fake_stages import fake, fresh, moves
-from tests.flurka.test_gpu_call import BATCH, DIM, HEADS, PLACES, ROW, SEQ_KV, SEQ_Q, operands, tokens
+from tests.flurka.test_gpu_call import (
+    BATCH,
+    DIM,
+    HEADS,
+    PLACES,
+    RANK,
+    ROW,
+    SEQ_KV,
+    SEQ_Q,
+    map_places,
+    operands,
+    tokens,
+)  # fmt: skip
 
 FORWARD = ["accumulate", "images", "apply"]
-BACKWARD = ["gradients", "accumulate", "images", "gradients"]
+BACKWARD = ["query_gradients", "images", "gradients"]
 
 
 def address(array):
@@ -33,12 +45,13 @@ def test_the_launches_of_kernel_attention(fake, fresh):
     assert out.shape == (BATCH, HEADS, SEQ_Q, DIM)
     dout = tokens("q", SEQ_Q, place=9 << 28)
     dq, dk, dv, *rest = vjp(dout)
-    of_queries, queries, dimages, of_slots = fake.launches[3:]
+    of_queries, dimages, of_slots = fake.launches[3:]
     assert [one.stage for one in fake.launches[3:]] == BACKWARD
     assert rest == [None, None]
     assert (of_queries.q, of_queries.dout, of_queries.dq) == (PLACES["q"], 9 << 28, address(dq))
     assert (of_queries.states, of_queries.turned) == (images.states, images.turned)
-    assert (queries.q, queries.dout, queries.row_weights) == (PLACES["q"], 9 << 28, of_queries.row_weights)
+    assert (of_queries.q_row, of_queries.dout_batch) == (ROW, SEQ_Q * ROW)
+    assert dimages.shares == of_queries.shares
     assert (of_slots.states, of_slots.turned) == (dimages.states, dimages.turned)
     assert (of_slots.k, of_slots.v, of_slots.dk, of_slots.dv) == (PLACES["k"], PLACES["v"], address(dk), address(dv))
     assert [one.shape for one in (dq, dk, dv)] == [
@@ -57,7 +70,7 @@ def test_a_repeated_call_compiles_nothing(fake, fresh):
 def test_frozen_keys_and_values_end_after_the_queries(fake, fresh):
     _, vjp = run(frozen=("k", "v"), **operands("kernel"))
     dq, dk, dv, *_ = vjp(tokens("q", SEQ_Q, place=9 << 28))
-    assert [one.stage for one in fake.launches] == [*FORWARD, "gradients"]
+    assert [one.stage for one in fake.launches] == [*FORWARD, "query_gradients"]
     assert dq is not None
     assert (dk, dv) == (None, None)
 
@@ -68,7 +81,6 @@ def test_key_lengths_reach_the_stages_that_read_keys(fake, fresh):
     lengths = {one.kv_lengths for one in (fake.launches[0], fake.launches[-1])}
     (place,) = lengths
     assert np.frombuffer(fake.memory[place], np.int32)[:2].tolist() == [1000, 3]
-    assert fake.launches[4].kv_lengths == 0  # of the sums over queries
 
 
 def test_misaligned_queries_are_copied_first(fake, fresh, moves):
@@ -83,3 +95,59 @@ def test_what_is_refused(fake, fresh):
         vjp(tokens("q", SEQ_Q + 1))
     with pytest.raises(BackendError, match=r"of arrays on a GPU, got NumPy arrays"):
         flurka_numba.kernel_attention_vjp(*(np.zeros((2, 3, 64), np.float16) for _ in range(3)), backend="cuda")
+
+
+TO_TOKENS = ["token_gradients", "projection_gradients"]
+
+
+def flurka(frozen=(), **places):
+    return flurka_numba.attention_vjp(**operands(**places), backend="cuda", frozen=frozen)
+
+
+def test_the_launches_of_flurka(fake, fresh):
+    out, vjp = flurka()
+    assert [one.stage for one in fake.launches] == ["compress", "collect", *FORWARD]
+    _, collect, keys, *_ = fake.launches
+    assert (keys.k, keys.v, keys.rows) == (collect.k_slots, collect.v_slots, RANK)
+    assert out.shape == (BATCH, HEADS, SEQ_Q, DIM)
+    before = len(fake.maps)
+    dq, dk, dv, dproj_k, dproj_v = vjp(tokens("q", SEQ_Q, place=9 << 28))
+    assert [one.stage for one in fake.launches[5:]] == [*BACKWARD, *TO_TOKENS]
+    of_queries, _, of_slots, of_tokens, of_projections = fake.launches[5:]
+    assert of_queries.dq == address(dq)
+    assert (of_tokens.dk, of_tokens.dv) == (address(dk), address(dv))
+    assert (of_projections.dproj_k, of_projections.dproj_v) == (address(dproj_k), address(dproj_v))
+    slots = [of_slots.dk, of_slots.dv, of_slots.dk_spread, of_slots.dv_spread]
+    assert sorted(map_places(fake)[before:]) == sorted(
+        [*slots, *(PLACES[f"{one}{x}"] for one in ("", "proj_") for x in "kv")]
+    )
+    assert dk.shape == (BATCH, HEADS, SEQ_KV, DIM)
+    assert dproj_k.shape == (RANK, SEQ_KV)
+
+
+def test_a_repeated_vjp_of_flurka_makes_maps_of_fresh_arrays_alone(fake, fresh):
+    _, vjp = flurka()
+    vjp(tokens("q", SEQ_Q, place=9 << 28))
+    before, planned = len(fake.maps), len(fake.planned)
+    vjp(tokens("q", SEQ_Q, place=9 << 28))
+    assert len(fake.maps) == before + 4  # of the slots' gradients, two each
+    assert len(fake.planned) == planned
+
+
+@pytest.mark.parametrize(
+    ("frozen", "stages"),
+    [
+        (("k", "v"), [*BACKWARD, "projection_gradients"]),
+        (("proj_k", "proj_v"), [*BACKWARD, "token_gradients"]),
+        (("k", "v", "proj_k", "proj_v"), BACKWARD[:1]),
+        (("k", "proj_k"), [*BACKWARD, *TO_TOKENS]),
+    ],
+)
+def test_what_frozen_arguments_spare(fake, fresh, frozen, stages):
+    _, vjp = flurka(frozen)
+    found = dict(zip(("q", "k", "v", "proj_k", "proj_v"), vjp(tokens("q", SEQ_Q, place=9 << 28)), strict=True))
+    assert [one.stage for one in fake.launches[5:]] == stages
+    assert {name for name, one in found.items() if one is None} == set(frozen)
+    if frozen == ("k", "proj_k"):
+        of_tokens, of_projections = fake.launches[-2:]
+        assert (of_tokens.items_k, of_tokens.dk, of_projections.tiles_k, of_projections.dproj_k) == (0, 0, 0, 0)

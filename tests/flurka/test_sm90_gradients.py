@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 
-from flurka_numba.gpu_gradient_plan import gradient_plan, over_slots
+from flurka_numba.gpu_gradient_plan import gradient_plan, over_slots, projection_stage, token_stage
+from flurka_numba.targets.sm90.token_gradients import GROUPS, REGISTERS
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.gen.machine import Gpu
 from splat_numba.runtime.source import KernelSource
@@ -45,6 +46,10 @@ WAYS = {
     "two blocks of features and values": {"head_dim": 100, "value_dim": 72, "heads": 1},
     "projections of their own, shared": {"per_head": True, "shared": True, "batch": 2},
     "shared projection": {"shared": True},
+    "batch entries, many heads and slots": {"batch": 2, "heads": 3, "rank": 80, "seq_kv": 300},
+    "more slots than a block holds": {"rank": 260, "seq_kv": 270, "heads": 1},
+    "heads of the least size for one pass": {"head_dim": 33, "value_dim": 36, "batch": 2, "seq_q": 200},
+    "odd lengths": {"seq_q": 129, "seq_kv": 65, "rank": 33, "head_dim": 60, "value_dim": 52, "dtype": "float16"},
     "softplus": {"feature_map": "softplus"},
     "relu": {"feature_map": "relu", "dtype": "float16"},
     "corners": {"feature_map": "corners", "method": "kernel"},
@@ -93,17 +98,47 @@ def test_flurka_is_kernel_attention_over_slots():
 WIDE_SPILLS = 128
 
 
-@pytest.mark.parametrize("dims", [(64, 64), (80, 44), (128, 128)])
+@pytest.mark.parametrize("dims", [(64, 64), (80, 44), (128, 128), (40, 44)])
 def test_every_stage_compiles(dims):
     pytest.importorskip("numba_cuda", reason="needs the extra cuda")
     pytest.importorskip("cuda.core", reason="needs the extra cuda")
-    from splat_numba.runtime.cuda.build import build
-
     plan = gradient_plan(problem("kernel", head_dim=dims[0], value_dim=dims[1]), GPU.multiprocessors)
     for stage in plan.stages:
-        report = build(KernelSource.of(stage.name, stage.render()), stage.entry, current()).report
-        wide = "gradients" in stage.name and sum(dims) > 128
-        assert report.spill_bytes <= (WIDE_SPILLS if wide else 0), (stage.name, report.log)
-        assert wide or report.warnings == (), stage.name
-        assert report.shared_bytes <= GPU.shared_bytes
-        assert report.registers * stage.entry.threads * stage.entry.blocks <= GPU.registers
+        check_report(stage, wide="gradients" in stage.name and sum(dims) > 128)
+
+
+PROJECTED = {
+    "usual": {"rank": 256},
+    "few slots": {"rank": 64, "dtype": "float16"},
+    "shared": {"rank": 128, "shared_proj": True, "head_dim": 80, "value_dim": 48},
+    "many slots, of each head": {"rank": 576, "per_head_proj": True, "heads": 4},
+}
+
+
+@pytest.mark.parametrize("changes", PROJECTED.values(), ids=PROJECTED)
+def test_the_stages_of_tokens_and_projections_compile(changes):
+    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
+    pytest.importorskip("cuda.core", reason="needs the extra cuda")
+    both = frozenset("kv")
+    planned = [stage(problem(**changes), both, GPU.multiprocessors) for stage in (projection_stage, token_stage)]
+    assert (planned[1] is None) == bool(changes.get("per_head_proj"))
+    for found in planned:
+        if found is not None:
+            check_report(found[0], wide=False)
+
+
+def test_warpgroups_have_no_more_registers_than_their_block_begins_with():
+    fetching, others = REGISTERS
+    stage, _ = token_stage(problem(), frozenset("kv"), GPU.multiprocessors)
+    at_first = GPU.registers // stage.entry.threads // 8 * 8
+    assert fetching + GROUPS * others <= (GROUPS + 1) * at_first
+
+
+def check_report(stage, *, wide):
+    from splat_numba.runtime.cuda.build import build
+
+    report = build(KernelSource.of(stage.name, stage.render()), stage.entry, current()).report
+    assert report.spill_bytes <= (WIDE_SPILLS if wide else 0), (stage.name, report.log)
+    assert wide or report.warnings == (), stage.name
+    assert report.shared_bytes <= GPU.shared_bytes
+    assert report.registers * stage.entry.threads * stage.entry.blocks <= GPU.registers

@@ -226,6 +226,16 @@ class GpuMemory:
         self.__cuda_array_interface__ = {**facts, "strides": strides, **more}
         self.shape = shape
 
+    def __getitem__(self, index):
+        """A view."""
+        facts = self.__cuda_array_interface__
+        dtype, (pointer, read_only) = np.dtype(facts["typestr"]), facts["data"]
+        steps = facts["strides"] or np.cumprod([dtype.itemsize, *self.shape[:0:-1]])[::-1].tolist()
+        whole = np.lib.stride_tricks.as_strided(np.empty(1, dtype), self.shape, steps)
+        view = whole[index]
+        offset = view.__array_interface__["data"][0] - whole.__array_interface__["data"][0]
+        return GpuMemory(view.shape, dtype, pointer + offset, view.strides, read_only)
+
 
 @pytest.fixture
 def fresh(monkeypatch):

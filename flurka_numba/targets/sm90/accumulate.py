@@ -100,12 +100,19 @@ def render_accumulate(traits: AccumulateTraits) -> str:
         _emit_start(out, traits)
         _emit_rows(out, traits, "ahead")
         with out.block("while tile < last"):
-            out.line("base = u32(buffers + buffer * u32(24576))".replace("24576", str(3 * TILE_BYTES)))
+            out.line(f"base = u32(buffers + buffer * u32({3 * TILE_BYTES}))")
+            out.line(f"value_place = u32(base + u32({TILE_BYTES}))")
+            out.line(f"weight_place = u32(base + u32({2 * TILE_BYTES}))")
             _emit_operands(out, traits)
             out.line("tile = u32(tile + u32(1))")
             _emit_rows(out, traits, "ahead")
-            _emit_products(out)
-        _emit_share(out)
+            out.line("ptx.wgmma_fence()")
+            emit_products(out, "base", "value_place", "weight_place")
+            out.line("ptx.wgmma_wait_all()  # left open over the end of the loop, ptxas would serialise them (C7515)")
+            out.line("buffer = u32(buffer + u32(1))")
+            with out.block(f"if buffer == u32({BUFFERS})"):
+                out.line("buffer = u32(0)")
+        emit_share(out)
     return out.text()
 
 
@@ -197,7 +204,7 @@ def _emit_operands(out: SourceWriter, traits: AccumulateTraits) -> None:
         kept = ["kept" if whole else f"kept if {at} + u32({x}) < x_columns else u32(0)" for x in (0, 1)]
         pair = f"ptx.select_real(low, f32(0.0), {kept[0]}), ptx.select_real(high, f32(0.0), {kept[1]})"
         out.line(f"word[i] = ptx.pack_{traits.dtype}({pair})")
-    _emit_tile(out, "word", 0)
+    emit_tile(out, "word", "base")
     if traits.value_dim % 8:  # a row may end within its last 16 bytes, and what stands behind it may be NaN
         with out.block("for i in range(16)"):
             out.line(f"low, high = ptx.unpack_{traits.dtype}(y_ahead[i])")
@@ -206,53 +213,47 @@ def _emit_operands(out: SourceWriter, traits: AccumulateTraits) -> None:
                 there = f"u32(1) if {at} + u32({x}) < y_columns else u32(0)"
                 out.line(f"{name} = ptx.select_real({name}, f32(0.0), {there})")
             out.line(f"y_ahead[i] = ptx.pack_{traits.dtype}(low, high)")
-    _emit_tile(out, "y_ahead", TILE_BYTES)
+    emit_tile(out, "y_ahead", "value_place")
+    emit_row_weights(out, traits.dtype, "weight_place")
+
+
+def emit_row_weights(out: SourceWriter, dtype: str, place: str) -> None:
+    """w into its buffer at ``place``, after which all of the tile is there for everybody."""
     out.line("first = u32(1) if eighth == u32(0) else u32(0)")
     for row in (0, 1):
-        out.line(f"row = u32(row_in_tile + u32({8 * row}))")
-        at = f"base + u32({2 * TILE_BYTES}) + row * u32({SPAN_BYTES}) + ((row & u32(7)) << u32(4))"
-        weight = f"ptx.pack_{traits.dtype}(weight_{row}, f32(0.0))"
+        swizzled = "((row_in_tile & u32(7)) << u32(4))"
+        at = f"{place} + u32({8 * SPAN_BYTES * row}) + row_in_tile * u32({SPAN_BYTES}) + {swizzled}"
+        weight = f"ptx.pack_{dtype}(weight_{row}, f32(0.0))"
         out.line(f"ptx.store_shared_words4({at}, {weight}, u32(0), u32(0), u32(0), first)")
     out.line("ptx.fence_shared()")
     out.line("ptx.block_barrier()")
 
 
-def _emit_tile(out: SourceWriter, name: str, offset: int) -> None:
-    """The lane's 16 bytes of each row and chunk to their swizzled places."""
+def emit_tile(out: SourceWriter, name: str, place: str) -> None:
+    """The lane's 16 bytes of each row and chunk into the tile at ``place``."""
     for row in (0, 1):
-        out.line(f"row = u32(row_in_tile + u32({8 * row}))")
         for chunk in (0, 1):
             four = ", ".join(f"{name}[{4 * (2 * chunk + row) + i}]" for i in range(4))
-            place = f"((u32({64 * chunk}) + u32(2) * eighth) ^ ((row & u32(7)) << u32(4)))"
-            at = f"base + u32({offset}) + row * u32({SPAN_BYTES}) + {place}"
-            out.line(f"ptx.store_shared_words4({at}, {four}, u32(1))")
+            out.line(f"ptx.store_shared_words4({lane_place(place, row, chunk)}, {four}, u32(1))")
 
 
-def _emit_products(out: SourceWriter) -> None:
-    """Add this tile's products. Left open over the end of the loop, ptxas would serialise them (C7515)."""
-    out.lines(
-        f"""
-        features = u64({values_descriptor(TILE)}) | u64(base >> u32(4))
-        values = u64({values_descriptor(TILE)}) | u64((base + u32({TILE_BYTES})) >> u32(4))
-        weights = u64({values_descriptor(TILE)}) | u64((base + u32({2 * TILE_BYTES})) >> u32(4))
-        ptx.wgmma_fence()
-        """
-    )
+def lane_place(place: str, row: int, chunk: int) -> str:
+    """Where 16 bytes of a lane stand, with the swizzle of shared memory; 8 rows further on it is the same."""
+    swizzled = f"((u32({64 * chunk}) + u32(2) * eighth) ^ ((row_in_tile & u32(7)) << u32(4)))"
+    return f"{place} + u32({8 * SPAN_BYTES * row}) + row_in_tile * u32({SPAN_BYTES}) + {swizzled}"
+
+
+def emit_products(out: SourceWriter, *places: str) -> None:
+    """Begin to add a tile's products, as a group. places: of features, values and w."""
+    for name, place in zip(("features", "values", "weights"), places, strict=True):
+        out.line(f"{name} = u64({values_descriptor(TILE)}) | u64({place} >> u32(4))")
     for step in range(TILE // 16):
         out.line(f"add_products(total, features + u64({128 * step}), values + u64({128 * step}), u32(1))")
         out.line(f"add_weights(sums, features + u64({128 * step}), weights + u64({128 * step}), u32(1))")
-    out.lines(
-        f"""
-        ptx.wgmma_commit()
-        ptx.wgmma_wait_all()
-        buffer = u32(buffer + u32(1))
-        if buffer == u32({BUFFERS}):
-            buffer = u32(0)
-        """
-    )
+    out.line("ptx.wgmma_commit()")
 
 
-def _emit_share(out: SourceWriter) -> None:
+def emit_share(out: SourceWriter) -> None:
     """(64, 72) float32: a row for each feature."""
     out.lines(
         f"""

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.features import gpu_slope, gpu_text
 from flurka_numba.targets.sm90.images import turned_bytes, turned_rows
-from flurka_numba.targets.sm90.rows import emit_lane, emit_load, emit_real_columns, emit_store, left_operand, words
+from flurka_numba.targets.sm90.rows import (
+    emit_lane,
+    emit_load,
+    emit_real_columns,
+    emit_spread,
+    emit_store,
+    left_operand,
+    words,
+)
 from flurka_numba.targets.sm90.shape import CHUNK, SUM_ROWS, chunks, state_bytes, state_rows
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset
@@ -21,6 +29,7 @@ from splat_numba.gen.writer import SourceWriter
 
 COUNTS = ("heads", "rows", "blocks", "tiles_of_block")
 OPERANDS = {"queries": ("q", "dout", "dq"), "slots": ("k", "v", "dk", "dv")}  # x, y and what is written
+SPREAD = ("dk_spread", "dv_spread")
 ENTRY = "gradients"
 LARGEST_CHUNKS = 8  # of head_dim and value_dim together: more do not fit in registers
 CHUNKS_AT_ONCE = 5  # with more, y is loaded after the first product
@@ -30,7 +39,8 @@ CHUNKS_AT_ONCE = 5  # with more, y is loaded after the first product
 class GradientTraits:
     """of: "queries", or "slots", for which the images are those of the state's gradient.
 
-    denominator, eps: as in Problem; ragged: the gradients of slots at or beyond a batch entry's length are 0.
+    denominator, eps: as in Problem; ragged: the gradients of slots at or beyond a batch entry's length are 0; spread:
+    those of slots are written twice, once with columns in the order that token_gradients.py wants.
     """
 
     of: str
@@ -41,6 +51,12 @@ class GradientTraits:
     denominator: str
     eps: float
     ragged: bool
+    spread: bool
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """What is read and written by address."""
+        return (*OPERANDS[self.of], *(SPREAD if self.spread else ()))
 
     @property
     def shared_bytes(self) -> int:
@@ -67,7 +83,7 @@ class GradientTraits:
 
 def gradient_parameters(traits: GradientTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
-    operands = OPERANDS[traits.of]
+    operands = traits.written
     strides = [f"{name}_{axis}" for name in operands for axis in ("row", "head", "batch")]
     pointers = (*operands, "states", "turned", "row_weights", "kv_lengths")
     return (
@@ -110,14 +126,17 @@ def render_gradients(traits: GradientTraits) -> str:
     out.line()
     out.line(f"def {ENTRY}({', '.join(name for name, _ in gradient_parameters(traits))}):")
     with out.suite():
-        _emit_start(out, traits, values + sums, features)
+        emit_start(out, traits, values + sums, features)
+        out.line("ptx.mbarrier_wait(full, u32(0))")
         with out.block("while tile < last"):
             _emit_tile(out, traits, values + sums, features)
     return out.text()
 
 
-def _emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features: int) -> None:
-    """This block's head and rows; the images on the way to shared memory."""
+def emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features: int, further: int = 0) -> None:
+    """This block's head and rows; the images on the way to shared memory. further: bytes between them and the barrier
+    ``full``, for others.
+    """
     length = "ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
     both = traits.image_bytes + traits.turned_bytes
     out.lines(
@@ -125,7 +144,7 @@ def _emit_start(out: SourceWriter, traits: GradientTraits, columns: int, feature
         start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
         image = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         turned_image = u32(image + u32({traits.image_bytes}))
-        full = u32(image + u32({both}))
+        full = u32(image + u32({both + further}))
         thread = ptx.thread_index()
         """
     )
@@ -153,8 +172,9 @@ def _emit_start(out: SourceWriter, traits: GradientTraits, columns: int, feature
         turned_rows = u64({keys_descriptor()}) | u64(turned_image >> u32(4))
         """
     )
-    for name in OPERANDS[traits.of]:
-        out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head + u64(2) * u64(eighth)")
+    for name in traits.written:
+        column = "u64(eighth >> u32(1))" if name in SPREAD else "u64(2) * u64(eighth)"
+        out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head + {column}")
     out.lines(
         f"""
         x_word = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)
@@ -162,7 +182,6 @@ def _emit_start(out: SourceWriter, traits: GradientTraits, columns: int, feature
         y_word = cuda.local.array({words(traits.value_dim)}, dtype=np.uint32)
         of_values = cuda.local.array({columns // 2}, dtype=np.float32)
         of_features = cuda.local.array({features // 2}, dtype=np.float32)
-        ptx.mbarrier_wait(full, u32(0))
         """
     )
 
@@ -174,29 +193,30 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features
     emit_load(out, x, traits.head_dim, "length", "x_word")
     wide = chunks(traits.head_dim) + chunks(traits.value_dim) > CHUNKS_AT_ONCE
     if not wide:
-        _emit_y(out, traits, y)
+        emit_y(out, traits, y)
     with out.block(f"for i in range({words(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
         emit_real_columns(out, traits.head_dim, ("low", "high"))
         low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
         out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
-    _emit_product(out, "of_values", columns, "feature", traits.head_dim, "image_rows", state_rows(traits.value_dim))
+    emit_product(out, "of_values", columns, "feature", traits.head_dim, "image_rows", state_rows(traits.value_dim))
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
     if wide:
-        _emit_y(out, traits, y)
+        emit_y(out, traits, y)
     if traits.of == "queries":
-        _emit_weights(out, traits)
+        emit_weights(out, traits)
+        _emit_row_weights(out)
     else:
         _emit_values(out, traits)
-    _emit_product(out, "of_features", features, "y_word", traits.value_dim, "turned_rows", turned_rows(traits.head_dim))
-    _emit_sum_step(out, traits)
+    emit_product(out, "of_features", features, "y_word", traits.value_dim, "turned_rows", turned_rows(traits.head_dim))
+    emit_sum_step(out, traits)
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
-    _emit_slopes(out, traits)
+    emit_slopes(out, traits)
 
 
-def _emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
+def emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
     """The tile's rows of y."""
     emit_load(out, y, traits.value_dim, "length", "y_word")
     if traits.value_dim % 8:
@@ -206,7 +226,7 @@ def _emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
             out.line(f"y_word[i] = ptx.pack_{traits.dtype}(low, high)")
 
 
-def _emit_product(
+def emit_product(
     out: SourceWriter, total: str, columns: int, left: str, dim: int, descriptor: str, image_rows: int
 ) -> None:
     """Begin a product of the tile's rows with an image."""
@@ -219,7 +239,7 @@ def _emit_product(
             out.line(f"add_{total[3:]}({total}, {left_operand(left, chunk, step)}, {descriptor} + u64({at}))")
 
 
-def _emit_sum_step(out: SourceWriter, traits: GradientTraits) -> None:
+def emit_sum_step(out: SourceWriter, traits: GradientTraits) -> None:
     """One more step: w times z, or 1 times dz, in the first of 16 columns."""
     at = score_offset(2 * chunks(traits.value_dim), turned_rows(traits.head_dim))
     for row in (0, 1):
@@ -229,8 +249,8 @@ def _emit_sum_step(out: SourceWriter, traits: GradientTraits) -> None:
     out.line(f"add_features(of_features, w_0, w_1, u32(0), u32(0), turned_rows + u64({at}))")
 
 
-def _emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
-    """1 / r and w = -dout.out of a row, into memory too."""
+def emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
+    """1 / r and w = -dout.out of a row."""
     values = 16 * chunks(traits.value_dim)
     for row in (0, 1):
         out.line(f"divisor = of_values[{values + 2 * row}]")
@@ -254,6 +274,15 @@ def _emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
             weight_{row} += ptx.shuffle_xor(weight_{row}, u32(1))
             weight_{row} += ptx.shuffle_xor(weight_{row}, u32(2))
             weight_{row} = -(weight_{row} * scale_{row})
+            """
+        )
+
+
+def _emit_row_weights(out: SourceWriter) -> None:
+    """Both into memory."""
+    for row in (0, 1):
+        out.lines(
+            f"""
             one_lane = real_{row} if eighth == u32(0) else u32(0)
             at = row_weights + u64(8) * (u64(pair) * u64(rows) + u64(row_{row}))
             ptx.store_reals2(at, scale_{row}, weight_{row}, one_lane)
@@ -271,10 +300,12 @@ def _emit_values(out: SourceWriter, traits: GradientTraits) -> None:
         out.line("dy_word[i] = ptx.select(both, u32(0), kept)")
     _emit_all_rows(out)
     emit_store(out, "dv", traits.value_dim, "dy_word")
+    if traits.spread:
+        emit_spread(out, "dv_spread", traits.value_dim, "dy_word")
     _emit_kept_rows(out)
 
 
-def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
+def emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
     """dx = phi'(x) times the gradient of phi(x); 0 beyond a length."""
     phi = traits.feature_map
     with out.block(f"for i in range({words(traits.head_dim)})"):
@@ -292,6 +323,8 @@ def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
         out.line(f"feature[i] = ptx.select(ptx.pack_{traits.dtype}({pair}), u32(0), kept)")
     _emit_all_rows(out)
     emit_store(out, OPERANDS[traits.of][2], traits.head_dim, "feature")
+    if traits.spread:
+        emit_spread(out, "dk_spread", traits.head_dim, "feature")
 
 
 def _emit_all_rows(out: SourceWriter) -> None:

@@ -20,17 +20,22 @@ from splat_numba.gen.writer import SourceWriter
 POINTERS = ("shares", "states", "turned")
 COUNTS = ("shares_of_state",)
 ENTRY = "images"
-THREADS = 256
+PARTS = 4  # blocks of a state: with one, 16 heads keep 16 multiprocessors busy for 8 us
+THREADS = 256 // PARTS
+AT_ONCE = 4  # shares whose numbers are on their way together
 SUM_STEP = 16  # columns of the step that holds z
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTraits:
-    """head_dim, value_dim: elements; dtype: of the images."""
+    """head_dim, value_dim: elements; dtype: of the images. natural: the turned image has its values in their own
+    order, for rows of values that a product reads from shared memory.
+    """
 
     head_dim: int
     value_dim: int
     dtype: str
+    natural: bool
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -51,7 +56,7 @@ def turned_bytes(head_dim: int, value_dim: int) -> int:
 def images_entry(traits: ImageTraits) -> Entry:
     """How the kernel is called."""
     del traits
-    return Entry(ENTRY, (*((name, "l") for name in POINTERS), *((name, "r") for name in COUNTS)), THREADS, 2, 0)
+    return Entry(ENTRY, (*((name, "l") for name in POINTERS), *((name, "r") for name in COUNTS)), THREADS, 4, 0)
 
 
 def render_images(traits: ImageTraits) -> str:
@@ -72,14 +77,15 @@ def render_images(traits: ImageTraits) -> str:
 
         def {ENTRY}({", ".join((*POINTERS, *COUNTS))}):
             thread = ptx.thread_index()
-            state = ptx.block_index()
+            state = u32(ptx.block_index() // u32({PARTS}))
+            part = u32(ptx.block_index() - state * u32({PARTS}))
         """
     )
     with out.suite():
         emit_state_block(out, traits.blocks)
         out.lines(
-            """
-            a = u32(thread >> u32(4))  # features 4 a to 4 a + 3
+            f"""
+            a = u32(part * u32({16 // PARTS}) + (thread >> u32(4)))  # features 4 a to 4 a + 3
             b = u32(thread & u32(15))  # values 4 b to 4 b + 3
             total = cuda.local.array(16, dtype=np.float32)
             sums = cuda.local.array(4, dtype=np.float32)
@@ -100,19 +106,24 @@ def _emit_total(out: SourceWriter) -> None:
         for i in range(4):
             sums[i] = f32(0.0)
         at = shares + u64({4 * SHARE_NUMBERS}) * u64(state) * u64(shares_of_state) + u64({16 * SHARE_COLUMNS}) * u64(a)
-        for share in range(shares_of_state):
-            here = at + u64({4 * SHARE_NUMBERS}) * u64(share)
-            for i in range(4):
-                row = here + u64({4 * SHARE_COLUMNS}) * u64(i)
-                t_0, t_1, t_2, t_3 = ptx.load_reals4(row + u64(16) * u64(b))
-                s_0, s_1, s_2, s_3 = ptx.load_reals4(row + u64({4 * STATE_SIDE}))
-                total[4 * i] += t_0
-                total[4 * i + 1] += t_1
-                total[4 * i + 2] += t_2
-                total[4 * i + 3] += t_3
-                sums[i] += s_0
+        share = u32(0)
         """
     )
+    with out.block("while share < shares_of_state"):
+        for ahead in range(AT_ONCE):
+            out.line(f"here = at + u64({4 * SHARE_NUMBERS}) * u64(min(share + u32({ahead}), shares_of_state - u32(1)))")
+            for i in range(4):
+                out.line(f"row = here + u64({4 * SHARE_COLUMNS * i})")
+                names = ", ".join(f"t_{ahead}{i}{j}" for j in range(4))
+                out.line(f"{names} = ptx.load_reals4(row + u64(16) * u64(b))")
+                out.line(f"s_{ahead}{i} = ptx.load_state(row + u64({4 * STATE_SIDE}))")
+        for ahead in range(AT_ONCE):
+            out.line(f"real = u32(1) if share + u32({ahead}) < shares_of_state else u32(0)")
+            for i in range(4):
+                for j in range(4):
+                    out.line(f"total[{4 * i + j}] += ptx.select_real(t_{ahead}{i}{j}, f32(0.0), real)")
+                out.line(f"sums[{i}] += ptx.select_real(s_{ahead}{i}, f32(0.0), real)")
+        out.line(f"share = u32(share + u32({AT_ONCE}))")
 
 
 def _emit_image(out: SourceWriter, traits: ImageTraits) -> None:
@@ -141,7 +152,7 @@ def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
     values, rows = CHUNK * chunks(traits.value_dim), turned_rows(traits.head_dim)
     out.lines(
         f"""
-        place = {operand_place("b")}
+        place = {"u32(4) * b" if traits.natural else operand_place("b")}
         first_row = u32({operand_place("a")} + feature_block * u32({STATE_SIDE}))
         image = turned + u64({turned_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
         to = image + u64({rows * SPAN_BYTES}) * u64(value_block)
@@ -150,7 +161,8 @@ def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
     for i in range(4):
         out.line(f"row = u32(first_row + u32({8 * (i // 2) + i % 2}))")
         inside = f"row < u32({rows}) and value_block * u32({STATE_SIDE}) + place < u32({values})"
-        emit_image_row(out, traits.dtype, [f"total[{4 * i + j}]" for j in range(4)], f"u32(1) if {inside} else u32(0)")
+        turned, there = [f"total[{4 * i + j}]" for j in range(4)], f"u32(1) if {inside} else u32(0)"
+        emit_image_row(out, traits.dtype, turned, there, further=2 if traits.natural else 8)
     span, column = divmod(values, STATE_SIDE)
     out.line(f"to = image + u64({rows * SPAN_BYTES * span})")
     for i in range(4):

@@ -28,13 +28,13 @@ def words(dim: int) -> int:
     return 8 * chunks(dim)
 
 
-def emit_load(out: SourceWriter, source: str, dim: int, rows: int | str, to: str, first: str = "first_row") -> None:
-    """``to``[...]: the lane's numbers of the rows from ``first`` on, 0 at or beyond ``rows`` and the last column.
+def emit_load(out: SourceWriter, source: str, dim: int, rows: int | str, to: str) -> None:
+    """``to``[...]: the lane's numbers of the rows from ``first_row`` on, 0 at or beyond ``rows`` and the last column.
 
     source: a name, with ``source``_at (address of the lane's columns of row 0) and ``source``_row (bytes of a row).
     """
     for row in (0, 1):
-        out.line(f"row_{row} = u32({first} + row_in_tile + u32({8 * row}))")
+        out.line(f"row_{row} = u32(first_row + row_in_tile + u32({8 * row}))")
         out.line(f"real_{row} = u32(1) if row_{row} < {rows} else u32(0)")
         for chunk in range(chunks(dim)):
             names = ", ".join(f"{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
@@ -49,6 +49,19 @@ def emit_store(out: SourceWriter, target: str, dim: int, source: str) -> None:
             four = ", ".join(f"{source}[{4 * (2 * chunk + row) + i}]" for i in range(4))
             at = f"{target}_at + u64(row_{row}) * {target}_row + u64({2 * CHUNK * chunk})"
             out.line(f"ptx.store_words4({at}, {four}, {when(f'real_{row}', chunk, dim)})")
+
+
+def emit_spread(out: SourceWriter, target: str, dim: int, source: str) -> None:
+    """Write the words of both rows once more, as emit_load() reads them, with the columns of each chunk in the order in
+    which a product that has them as its own leaves a lane eight adjacent ones: place 8 i + 2 t + x has column
+    8 t + 2 i + x. ``target``_at: the address of row 0's chunk 0 and 4 t bytes.
+    """
+    for row in (0, 1):
+        for chunk in range(chunks(dim)):
+            for i in range(4):
+                at = f"{target}_at + u64(row_{row}) * {target}_row + u64({2 * CHUNK * chunk + 16 * i})"
+                word = f"{source}[{4 * (2 * chunk + row) + i}]"
+                out.line(f"ptx.store_word({at}, {word}, {when(f'real_{row}', chunk, dim)})")
 
 
 def when(real: str, chunk: int, dim: int) -> str:

@@ -1,0 +1,313 @@
+"""Gradients of projections, dE = sum of dk' k^T over batch entries and heads, dF likewise: one launch for both.
+
+A block makes one tile after the other, some slots by some tokens, over everybody's columns: a warp fetches steps of 64
+columns of the slots' gradients and of the tokens, where these are; warpgroups of 64 slots each multiply, in float32 up
+to the end. With a projection that keys and values share, the steps of values follow those of keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flurka_numba.targets.sm90.shape import STAGE_BYTES
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.producer import emit_advance
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, keys_descriptor, spans
+from splat_numba.gen.writer import SourceWriter
+
+MAPS = ("dk_slots_map", "k_map", "dv_slots_map", "v_map")
+OUTPUTS = ("dproj_k", "dproj_v")
+COUNTS = ("tiles_k", "tiles", "row_blocks", "token_tiles", "batch", "heads", "slots", "seq_kv")
+ENTRY = "projection_gradients"
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectionTraits:
+    """groups: warpgroups of 64 slots each in a row block; columns: tokens of a tile; shared: keys and values have one
+    projection; per_head: every head has projections of its own.
+    """
+
+    head_dim: int
+    value_dim: int
+    dtype: str
+    groups: int
+    columns: int
+    shared: bool
+    per_head: bool
+
+    @property
+    def rows(self) -> int:
+        """Slots of a row block."""
+        return 64 * self.groups
+
+    @property
+    def slot_bytes(self) -> int:
+        """Shared memory of a step's columns of the slots' gradients."""
+        return self.rows * SPAN_BYTES
+
+    @property
+    def token_bytes(self) -> int:
+        """The same of tokens."""
+        return self.columns * SPAN_BYTES
+
+    @property
+    def stages(self) -> int:
+        """Steps in flight."""
+        return min(STAGE_BYTES // (self.slot_bytes + self.token_bytes), 8)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Steps, then two barriers a stage."""
+        return self.stages * (self.slot_bytes + self.token_bytes + 16) + ALIGNMENT
+
+
+def projection_parameters() -> tuple[tuple[str, str], ...]:
+    """(name, kind) of each."""
+    strides = (f"{name}_{axis}" for name in OUTPUTS for axis in ("row", "head"))
+    return (
+        *((name, "l") for name in (*MAPS, *OUTPUTS)),
+        *((name, "r") for name in COUNTS),
+        *((name, "l") for name in strides),
+    )
+
+
+def projection_entry(traits: ProjectionTraits) -> Entry:
+    """How the kernel is called."""
+    return Entry(ENTRY, projection_parameters(), 128 * traits.groups + 32, 1, traits.shared_bytes)
+
+
+def render_projection_gradients(traits: ProjectionTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out = SourceWriter()
+    quotes = '"' * 3
+    product = f'{traits.columns}, "{traits.dtype}", from_registers=False, transposed=False'
+    out.lines(
+        f"""
+        {quotes}Gradients of projections: {traits.dtype}, {traits.rows} slots x {traits.columns} tokens at a time.
+
+        {traits.groups} warpgroups of 64 slots, and a warp that fetches {traits.stages} steps of {SPAN} columns ahead.
+        {quotes}
+
+        import numpy as np
+        from numba import cuda
+
+        from splat_numba.runtime.cuda import intrinsics as ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        product = ptx.matrix_product({product})
+        """
+    )
+    out.line()
+    out.line()
+    out.line(f"def {ENTRY}({', '.join(name for name, _ in projection_parameters())}):")
+    with out.suite():
+        _emit_start(out, traits)
+        with out.block(f"if thread >= u32({128 * traits.groups})"):
+            _emit_producer(out, traits)
+        with out.block("else"):
+            _emit_consumer(out, traits)
+    return out.text()
+
+
+def _emit_start(out: SourceWriter, traits: ProjectionTraits) -> None:
+    """Places in shared memory, and barriers: full for the copies' bytes, empty for a lane of every warp."""
+    barriers = traits.stages * (traits.slot_bytes + traits.token_bytes)
+    out.lines(
+        f"""
+        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+        slot_place = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+        token_place = u32(slot_place + u32({traits.stages * traits.slot_bytes}))
+        full = u32(slot_place + u32({barriers}))
+        empty = u32(full + u32({8 * traits.stages}))
+        thread = ptx.thread_index()
+        lane = u32(thread & u32(31))
+        leader = u32(1) if lane == u32(0) else u32(0)
+        """
+    )
+    with out.block("if thread == u32(0)"):
+        for stage in range(traits.stages):
+            out.line(f"ptx.mbarrier_init(full + u32({8 * stage}), u32(1))")
+            out.line(f"ptx.mbarrier_init(empty + u32({8 * stage}), u32({4 * traits.groups}))")
+        out.line("ptx.fence_mbarrier_init()")
+    out.lines(
+        f"""
+        ptx.block_barrier()
+        heads_of_tile = u32({"1" if traits.per_head else "heads"})
+        steps_k = u32(batch * heads_of_tile * u32({spans(traits.head_dim)}))
+        steps_v = u32(batch * heads_of_tile * u32({spans(traits.value_dim)}))
+        tile = ptx.block_index()
+        """
+    )
+
+
+def _emit_place(out: SourceWriter, traits: ProjectionTraits) -> None:
+    """What a tile is of, and which of its steps are of keys: the first ``steps_k`` of ``steps``, or none."""
+    out.lines(
+        """
+        of_values = u32(1) if tile >= tiles_k else u32(0)
+        rest = u32(tile - tiles_k * of_values)
+        place = u32(rest // row_blocks)
+        first_slot = u32((rest - place * row_blocks) * u32(ROWS))
+        head_of_tile = u32(place // token_tiles)
+        first_token = u32((place - head_of_tile * token_tiles) * u32(COLUMNS))
+        step = u32(0)
+        """.replace("ROWS", str(traits.rows)).replace("COLUMNS", str(traits.columns))
+    )
+    if traits.shared:
+        out.line("steps = u32(steps_k + steps_v)")
+    else:
+        out.line("steps = ptx.select(steps_v, steps_k, of_values)")
+
+
+def _emit_producer(out: SourceWriter, traits: ProjectionTraits) -> None:
+    """One warp; what only one lane may do is predicated by ``leader``."""
+    out.line("stage = u32(0)")
+    out.line(
+        "free = u32(1)  # parity of the phase in which a stage was given back; a fresh barrier counts as given back"
+    )
+    with out.block("while tile < tiles"):
+        _emit_place(out, traits)
+        out.lines(
+            """
+            span = u32(0)
+            head = u32(0)
+            entry = u32(0)
+            """
+        )
+        _emit_maps(out, traits)
+        with out.block("while step < steps"):
+            if traits.shared:
+                with out.block("if step == steps_k"):
+                    out.line("of_values = u32(1)")
+                    out.line("entry = u32(0)")
+                    _emit_maps(out, traits)
+            out.lines(
+                f"""
+                ptx.mbarrier_wait(empty + stage * u32(8), free)
+                barrier = u32(full + stage * u32(8))
+                ptx.mbarrier_expect(barrier, u32({traits.slot_bytes + traits.token_bytes}), leader)
+                column = u32(span * u32({SPAN}))
+                head_here = u32(head_of_tile + head)
+                to = u32(slot_place + stage * u32({traits.slot_bytes}))
+                ptx.tensor_copy(to, slot_map, barrier, column, first_slot, u32(0), head_here, entry, leader)
+                to = u32(token_place + stage * u32({traits.token_bytes}))
+                ptx.tensor_copy(to, token_map, barrier, column, first_token, u32(0), head_here, entry, leader)
+                step = u32(step + u32(1))
+                span = u32(span + u32(1))
+                if span == spans:
+                    span = u32(0)
+                    head = u32(head + u32(1))
+                    if head == heads_of_tile:
+                        head = u32(0)
+                        entry = u32(entry + u32(1))
+                """
+            )
+            emit_advance(out, "stage", "free", traits.stages)
+        out.line("tile = u32(tile + ptx.grid_size())")
+
+
+def _emit_maps(out: SourceWriter, traits: ProjectionTraits) -> None:
+    out.lines(
+        f"""
+        slot_map = dv_slots_map if of_values else dk_slots_map
+        token_map = v_map if of_values else k_map
+        spans = ptx.select(u32({spans(traits.value_dim)}), u32({spans(traits.head_dim)}), of_values)
+        ptx.fence_tensor_map(slot_map)
+        ptx.fence_tensor_map(token_map)
+        """
+    )
+
+
+def _emit_consumer(out: SourceWriter, traits: ProjectionTraits) -> None:
+    """64 slots of each tile; a step is given back when the products of the next one have been issued."""
+    out.lines(
+        f"""
+        warpgroup = u32(thread >> u32(7))
+        total = cuda.local.array({traits.columns // 2}, dtype=np.float32)
+        stage = u32(0)
+        phase = u32(0)
+        before = u32(0)
+        for i in range({traits.columns // 2}):
+            total[i] = f32(0.0)
+        """
+    )
+    with out.block("while tile < tiles"):
+        _emit_place(out, traits)
+        out.line("held = u32(0)")
+        with out.block("while step < steps"):
+            out.lines(
+                f"""
+                ptx.mbarrier_wait(full + stage * u32(8), phase)
+                slots_at = slot_place + stage * u32({traits.slot_bytes}) + warpgroup * u32({64 * SPAN_BYTES})
+                tokens_at = token_place + stage * u32({traits.token_bytes})
+                slot_rows = u64({keys_descriptor()}) | u64(slots_at >> u32(4))
+                token_rows = u64({keys_descriptor()}) | u64(tokens_at >> u32(4))
+                ptx.wgmma_fence()
+                """
+            )
+            for k in range(SPAN // 16):
+                add = "u32(1)" if k else "held"  # set to 0, sums would make ptxas serialise the products (C7515)
+                out.line(f"product(total, slot_rows + u64({2 * k}), token_rows + u64({2 * k}), {add})")
+            out.lines(
+                """
+                ptx.wgmma_commit()
+                ptx.wgmma_wait_but_one()
+                ptx.mbarrier_arrive(empty + before * u32(8), leader & held)
+                before = stage
+                held = u32(1)
+                step = u32(step + u32(1))
+                """
+            )
+            emit_advance(out, "stage", "phase", traits.stages)
+        out.line("ptx.wgmma_wait_all()")
+        out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader & held)")
+        _emit_results(out, traits)
+        out.line("tile = u32(tile + ptx.grid_size())")
+
+
+def _emit_results(out: SourceWriter, traits: ProjectionTraits) -> None:
+    """Rounded and stored, 16 bytes a lane."""
+    out.line("odd = u32(lane & u32(1))")
+    out.line("upper = u32((lane >> u32(1)) & u32(1))")
+    for name, part in (("target", ""), ("row_bytes", "_row"), ("head_bytes", "_head")):
+        of_keys = f"dproj_k{part}"
+        out.line(f"{name} = {of_keys if traits.shared else f'dproj_v{part} if of_values else {of_keys}'}")
+    out.line("column = u32(first_token + u32(8) * (lane & u32(3)))")
+    for row in (0, 1):
+        out.lines(
+            f"""
+            slot = u32(first_slot + u32(thread >> u32(5)) * u32(16) + (lane >> u32(2)) + u32({8 * row}))
+            to = target + u64(head_of_tile) * head_bytes + u64(slot) * row_bytes + u64(2) * u64(column)
+            """
+        )
+        with out.block(f"for i in range({traits.columns // 32})"):
+            four = _emit_exchange(out, traits.dtype, f"16 * i + {2 * row}")
+            out.line("there = u32(1) if slot < slots and column + u32(32 * i) < seq_kv else u32(0)")
+            out.line(f"ptx.store_words4(to + u64(64 * i), {four}, there)")
+
+
+def _emit_exchange(out: SourceWriter, dtype: str, at: str) -> str:
+    """Four words: columns 8 t to 8 t + 7 of 32, for lane t of the row's four. at: where total has the first of them.
+
+    The lanes have two adjacent columns each of every eight. Of four times eight each gets one eight, in two exchanges.
+    """
+    for j in range(4):
+        out.line(f"w_{j} = ptx.pack_{dtype}(total[{at} + {4 * j}], total[{at} + {4 * j + 1}])")
+    for name, low, high in (("a", "w_0", "w_1"), ("b", "w_2", "w_3")):
+        out.lines(
+            f"""
+            kept = ptx.select({high}, {low}, odd)
+            got = ptx.shuffle_xor_word(ptx.select({low}, {high}, odd), u32(1))
+            {name}_0 = ptx.select(got, kept, odd)
+            {name}_1 = ptx.select(kept, got, odd)
+            """
+        )
+    for x in (0, 1):
+        out.lines(
+            f"""
+            kept_{x} = ptx.select(b_{x}, a_{x}, upper)
+            got_{x} = ptx.shuffle_xor_word(ptx.select(a_{x}, b_{x}, upper), u32(2))
+            """
+        )
+    four = (("got_0", "kept_0"), ("got_1", "kept_1"), ("kept_0", "got_0"), ("kept_1", "got_1"))
+    return ", ".join(f"ptx.select({upper}, {lower}, upper)" for upper, lower in four)

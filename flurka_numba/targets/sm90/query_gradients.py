@@ -1,0 +1,258 @@
+"""Gradients of queries, and the sums over them that make dS and dz, in one pass over q and dout.
+
+What gradients.py and accumulate.py do one after the other, for heads of 33 to 64 features and values: a block then
+holds the state's gradient, 64 x 64 numbers, beside both products' results. The next rows are copied to shared memory
+while these are worked on; were they on their way to registers, ptxas would ask for them at the end of the loop, as it
+has too few. dout is where products read it then, and q is read again for its slopes.
+"""
+
+from __future__ import annotations
+
+from flurka_numba.targets.sm90.accumulate import (
+    TILE_BYTES,
+    emit_products,
+    emit_row_weights,
+    emit_share,
+    emit_tile,
+    lane_place,
+)
+from flurka_numba.targets.sm90.features import gpu_slope, gpu_text
+from flurka_numba.targets.sm90.gradients import (
+    COUNTS,
+    OPERANDS,
+    GradientTraits,
+    emit_product,
+    emit_start,
+    emit_weights,
+)
+from flurka_numba.targets.sm90.images import turned_rows
+from flurka_numba.targets.sm90.rows import emit_real_columns, emit_store, when, words
+from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_rows
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.shape import keys_descriptor, score_offset
+from splat_numba.gen.writer import SourceWriter
+
+ENTRY = "query_gradients"
+POINTERS = (*OPERANDS["queries"], "states", "turned", "shares")
+CHUNKS = 2  # of features, and of values: the heads that this is for
+STAGES = 2
+STAGE_BYTES = 2 * TILE_BYTES  # q, then dout
+BUFFER_BYTES = STAGES * STAGE_BYTES + 2 * TILE_BYTES  # and features over the divisor, and w
+
+
+def has_one_pass(head_dim: int, value_dim: int) -> bool:
+    """Whether a head is of the size that this is for."""
+    return chunks(head_dim) == chunks(value_dim) == CHUNKS
+
+
+def query_parameters() -> tuple[tuple[str, str], ...]:
+    """(name, kind) of each."""
+    strides = (f"{name}_{axis}" for name in OPERANDS["queries"] for axis in ("row", "head", "batch"))
+    return (
+        *((name, "l") for name in POINTERS),
+        *((name, "r") for name in COUNTS),
+        *((name, "l") for name in strides),
+    )
+
+
+def query_entry(traits: GradientTraits) -> Entry:
+    """How the kernel is called."""
+    whole = not (traits.head_dim % STATE_SIDE or traits.value_dim % STATE_SIDE)
+    resident = 3 if whole else 2  # narrower heads take up to 229 registers
+    return Entry(ENTRY, query_parameters(), 128, resident, traits.shared_bytes + BUFFER_BYTES)
+
+
+def render_query_gradients(traits: GradientTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out = SourceWriter()
+    quotes = '"' * 3
+    values, features = CHUNK * CHUNKS + SUM_ROWS, turned_rows(traits.head_dim)
+    rows = f'"{traits.dtype}", from_registers=True, transposed=False'
+    whole = f'"{traits.dtype}", from_registers=False, transposed=False'
+    columns = f'"{traits.dtype}", from_registers=False, transposed=True, a_transposed=True'
+    out.lines(
+        f"""
+        {quotes}Gradients of queries and of a state, generated for feature map {traits.feature_map.name}.
+
+        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 rows at a time.
+        {quotes}
+
+        import numpy as np
+        from numba import cuda
+
+        from splat_numba.runtime.cuda import intrinsics as ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        add_values = ptx.matrix_product({values}, {rows})
+        add_features = ptx.matrix_product({features}, {whole})
+        add_sums = ptx.matrix_product({features}, {rows})
+        add_products = ptx.matrix_product({STATE_SIDE}, {columns})
+        add_weights = ptx.matrix_product({SUM_ROWS}, {columns})
+        wait_for_copies = ptx.async_wait(0)
+        """
+    )
+    out.line()
+    out.line()
+    out.line(f"def {ENTRY}({', '.join(name for name, _ in query_parameters())}):")
+    with out.suite():
+        emit_start(out, traits, values, features, BUFFER_BYTES)
+        _emit_sums(out, traits)
+        _emit_ahead(out, traits)
+        out.line("ptx.mbarrier_wait(full, u32(0))")
+        with out.block("while tile < last"):
+            _emit_tile(out, traits, values)
+        emit_share(out)
+    return out.text()
+
+
+def _emit_sums(out: SourceWriter, traits: GradientTraits) -> None:
+    out.lines(
+        f"""
+        rows_place = u32(image + u32({traits.image_bytes + traits.turned_bytes}))
+        feature_place = u32(rows_place + u32({STAGES * STAGE_BYTES}))
+        weight_place = u32(feature_place + u32({TILE_BYTES}))
+        stage = u32(0)
+        total = cuda.local.array({STATE_SIDE // 2}, dtype=np.float32)
+        sums = cuda.local.array({SUM_ROWS // 2}, dtype=np.float32)
+        for i in range({STATE_SIDE // 2}):
+            total[i] = f32(0.0)
+        for i in range({SUM_ROWS // 2}):
+            sums[i] = f32(0.0)
+        """
+    )
+
+
+def _emit_ahead(out: SourceWriter, traits: GradientTraits) -> None:
+    """Begin to copy the rows of ``tile`` to ``stage``: a lane those that it works on, see rows.py."""
+    x, y, _ = OPERANDS["queries"]
+    out.line("first_row = u32(tile * u32(64))")
+    out.line("end = rows if tile < last else u32(0)")
+    out.line(f"x_next = u32(rows_place + stage * u32({STAGE_BYTES}))")
+    out.line(f"y_next = u32(x_next + u32({TILE_BYTES}))")
+    for row in (0, 1):
+        out.line(f"row = u32(first_row + row_in_tile + u32({8 * row}))")
+        out.line("real = u32(1) if row < end else u32(0)")
+        for name, dim, to in ((x, traits.head_dim, "x_next"), (y, traits.value_dim, "y_next")):
+            for chunk in range(CHUNKS):
+                at = f"{name}_at + u64(row) * {name}_row + u64({2 * CHUNK * chunk})"
+                out.line(f"ptx.async_copy({lane_place(to, row, chunk)}, {at}, {when('real', chunk, dim)})")
+    out.line("ptx.async_commit()")
+    whole = traits.head_dim > STATE_SIDE - 8 and traits.value_dim > STATE_SIDE - 8
+    with out.block("if tile < last and first_row + u32(64) > rows" if whole else "if tile < last"):
+        for row in (0, 1):
+            out.line(f"real = u32(1) if first_row + row_in_tile + u32({8 * row}) < rows else u32(0)")
+            for dim, to in ((traits.head_dim, "x_next"), (traits.value_dim, "y_next")):
+                for chunk in range(CHUNKS):
+                    out.line(f"there = {when('real', chunk, dim)}")
+                    zeros = "u32(0), u32(0), u32(0), u32(0), u32(1) - there"
+                    out.line(f"ptx.store_shared_words4({lane_place(to, row, chunk)}, {zeros})")
+
+
+def _emit_tile(out: SourceWriter, traits: GradientTraits, values: int) -> None:
+    out.line("now = u32(tile * u32(64) + row_in_tile)")
+    for row in (0, 1):
+        out.line(f"row_{row} = u32(now + u32({8 * row}))")
+        out.line(f"real_{row} = u32(1) if row_{row} < rows else u32(0)")
+    out.lines(
+        """
+        wait_for_copies()
+        ptx.block_barrier()  # nobody reads the other stage or w any more
+        tile = u32(tile + u32(1))
+        stage = u32(stage ^ u32(1))
+        """
+    )
+    _emit_ahead(out, traits)
+    out.line(f"x_place = u32(rows_place + (stage ^ u32(1)) * u32({STAGE_BYTES}))")
+    out.line(f"y_place = u32(x_place + u32({TILE_BYTES}))")
+    _emit_words(out, "x_word", "x_place")
+    with out.block(f"for i in range({words(traits.head_dim)})"):
+        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
+        emit_real_columns(out, traits.head_dim, ("low", "high"))
+        low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
+        out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
+    emit_product(out, "of_values", values, "feature", traits.head_dim, "image_rows", state_rows(traits.value_dim))
+    out.line("ptx.wgmma_commit()")
+    _emit_words(out, "y_word", "y_place")
+    _emit_values(out, traits)
+    out.line("ptx.wgmma_wait_all()")
+    emit_weights(out, traits)
+    _emit_operands(out, traits)
+    _emit_features(out, traits)
+    out.line("ptx.wgmma_commit()")
+    emit_products(out, "feature_place", "y_place", "weight_place")
+    out.line("ptx.wgmma_wait_but_one()")
+    _emit_words(out, "x_word", "x_place")
+    _emit_slopes(out, traits)
+    out.line("ptx.wgmma_wait_all()")
+
+
+def _emit_words(out: SourceWriter, name: str, place: str) -> None:
+    """What a lane copied, to registers."""
+    for row in (0, 1):
+        for chunk in range(CHUNKS):
+            four = ", ".join(f"{name}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+            out.line(f"{four} = ptx.load_shared_words4({lane_place(place, row, chunk)})")
+
+
+def _emit_values(out: SourceWriter, traits: GradientTraits) -> None:
+    """y is 0 in columns behind the last, where a row ends within 16 bytes."""
+    if traits.value_dim % 8 == 0:
+        return
+    with out.block(f"for i in range({words(traits.value_dim)})"):
+        out.line(f"low, high = ptx.unpack_{traits.dtype}(y_word[i])")
+        emit_real_columns(out, traits.value_dim, ("low", "high"))
+        out.line(f"y_word[i] = ptx.pack_{traits.dtype}(low, high)")
+    emit_tile(out, "y_word", "y_place")
+
+
+def _emit_operands(out: SourceWriter, traits: GradientTraits) -> None:
+    """phi of x over the divisor, and w. Rows that are not there have y = w = 0, and the factor is set to
+    0 for them as well, since 0 times an infinite one were NaN; columns are 0, as phi(0) is not.
+    """
+    out.line(f"scaled = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)")
+    for row in (0, 1):
+        out.line(f"scale_{row} = ptx.select_real(scale_{row}, f32(0.0), real_{row})")
+    with out.block(f"for i in range({words(traits.head_dim)})"):
+        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
+        low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
+        out.line(f"low, high = {low}, {high}")
+        if traits.head_dim % STATE_SIDE:
+            at = f"u32({CHUNK} * (i // 8) + 2 * (i % 4)) + eighth"
+            for x, name in enumerate(("low", "high")):
+                there = f"u32(1) if {at} < u32({traits.head_dim - x}) else u32(0)"
+                out.line(f"{name} = ptx.select_real({name}, f32(0.0), {there})")
+        out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
+        out.line(f"scaled[i] = ptx.pack_{traits.dtype}(low * factor, high * factor)")
+    emit_tile(out, "scaled", "feature_place")
+    emit_row_weights(out, traits.dtype, "weight_place")
+
+
+def _emit_features(out: SourceWriter, traits: GradientTraits) -> None:
+    """dout S^T + w z^T, with dout from shared memory: in registers there would be too few for three blocks."""
+    out.line(f"dout_rows = u64({keys_descriptor()}) | u64(y_place >> u32(4))")
+    rows = turned_rows(traits.head_dim)
+    with out.block(f"for i in range({rows // 2})"):
+        out.line("of_features[i] = f32(0.0)")
+    out.line("ptx.wgmma_fence()")
+    for step in range(2 * CHUNKS):
+        at = score_offset(step, rows)
+        out.line(f"add_features(of_features, dout_rows + u64({2 * step}), turned_rows + u64({at}), u32(1))")
+    for row in (0, 1):
+        out.line(f"w_{row} = ptx.pack_{traits.dtype}(weight_{row}, f32(0.0)) if eighth == u32(0) else u32(0)")
+    at = score_offset(2 * CHUNKS, rows)
+    out.line(f"add_sums(of_features, w_0, w_1, u32(0), u32(0), turned_rows + u64({at}))")
+
+
+def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
+    """dq = phi'(q) times the gradient of phi(q), from phi(q) as it was rounded for the products."""
+    phi = traits.feature_map
+    with out.block(f"for i in range({words(traits.head_dim)})"):
+        out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
+        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
+        out.line(f"y_low, y_high = ptx.unpack_{traits.dtype}(feature[i])")
+        out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
+        for x, name in enumerate(("low", "high")):
+            slope = gpu_slope(phi.derivative_source, name, f"y_{name}")
+            out.line(f"d_{name} = of_features[at + {x}] * ({slope} * factor)")
+        out.line(f"feature[i] = ptx.pack_{traits.dtype}(d_low, d_high)")
+    emit_store(out, OPERANDS["queries"][2], traits.head_dim, "feature")

@@ -1,0 +1,309 @@
+"""Gradients of tokens, dk = E^T dk' and dv = F^T dv', for everybody's columns: one launch for both.
+
+A block makes one tile after the other, 256 tokens by two spans of columns. The projection's columns for its tokens stay
+in shared memory from tile to tile, as the next one has the same tokens but where a block goes on to others: what is
+fetched again and again is the slots' gradients alone. A warp, in a warpgroup that gives its registers away, fetches;
+warpgroups of 64 tokens each multiply. Columns of the slots' gradients are spread, see rows.py, so that each lane ends
+with eight adjacent ones: exchanges between lanes were 160 instructions a tile more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.producer import emit_advance
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, spans, values_descriptor
+from splat_numba.gen.writer import SourceWriter
+
+MAPS = ("proj_k_map", "dk_spread_map", "proj_v_map", "dv_spread_map")
+OUTPUTS = ("dk", "dv")
+COUNTS = ("items_k", "items", "items_of_block", "batch", "heads", "seq_kv")
+ENTRY = "token_gradients"
+GROUPS = 4  # warpgroups
+TOKENS = 64 * GROUPS
+STEP = 64  # slots
+LARGEST_STEPS = 4  # more slots do not fit beside what is fetched ahead
+TILE_SPANS = 2
+STAGES = 4
+REGISTERS = 32, 112  # a thread of the warpgroup that fetches, and of the others: together no more than 96 of each,
+# with which the block begins, or who asks for more waits for ever; with 96 some would be spilled
+PIECE_BYTES = TOKENS * STEP * 2  # of the projection, for a step of slots
+STAGE_BYTES = TILE_SPANS * STEP * SPAN_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTraits:
+    """head_dim, value_dim: elements; steps: of 64 slots."""
+
+    head_dim: int
+    value_dim: int
+    dtype: str
+    steps: int
+
+    @property
+    def shared_bytes(self) -> int:
+        """A projection's columns, stages, and two barriers for each."""
+        pieces = self.steps * (PIECE_BYTES + 16)
+        return pieces + STAGES * (STAGE_BYTES + 16) + ALIGNMENT
+
+
+def pairs_of_spans(heads: int, dim: int) -> int:
+    """Tiles that make up all columns."""
+    return -(-heads * spans(dim) // TILE_SPANS)
+
+
+def token_parameters() -> tuple[tuple[str, str], ...]:
+    """(name, kind) of each."""
+    strides = (f"{name}_{axis}" for name in OUTPUTS for axis in ("row", "head", "batch"))
+    return (
+        *((name, "l") for name in (*MAPS, *OUTPUTS)),
+        *((name, "r") for name in COUNTS),
+        *((name, "l") for name in strides),
+    )
+
+
+def token_entry(traits: TokenTraits) -> Entry:
+    """How the kernel is called."""
+    return Entry(ENTRY, token_parameters(), 128 * (GROUPS + 1), 1, traits.shared_bytes)
+
+
+def render_token_gradients(traits: TokenTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out = SourceWriter()
+    quotes = '"' * 3
+    options = f'"{traits.dtype}", from_registers=False, transposed=True, a_transposed=True'
+    out.lines(
+        f"""
+        {quotes}Gradients of tokens from those of up to {STEP * traits.steps} slots, {traits.dtype}.
+
+        head_dim {traits.head_dim}, value_dim {traits.value_dim}; {TOKENS} tokens x {TILE_SPANS * SPAN} columns a tile.
+        {quotes}
+
+        import numpy as np
+        from numba import cuda
+
+        from splat_numba.runtime.cuda import intrinsics as ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        product = ptx.matrix_product({TILE_SPANS * SPAN}, {options})
+        fewer_registers = ptx.release_registers({REGISTERS[0]})
+        more_registers = ptx.claim_registers({REGISTERS[1]})
+        """
+    )
+    out.line()
+    out.line()
+    out.line(f"def {ENTRY}({', '.join(name for name, _ in token_parameters())}):")
+    with out.suite():
+        _emit_start(out, traits)
+        with out.block(f"if thread >= u32({128 * GROUPS})"):
+            out.line("fewer_registers()")
+            with out.block(f"if thread < u32({128 * GROUPS + 32})"):
+                _emit_producer(out, traits)
+        with out.block("else"):
+            out.line("more_registers()")
+            _emit_consumer(out, traits)
+    return out.text()
+
+
+def _emit_start(out: SourceWriter, traits: TokenTraits) -> None:
+    """Places, barriers of stages and of the projection's pieces, and which tiles this block makes."""
+    pieces = traits.steps * PIECE_BYTES
+    stages = pieces + STAGES * STAGE_BYTES
+    out.lines(
+        f"""
+        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+        piece_place = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+        slot_place = u32(piece_place + u32({pieces}))
+        full = u32(piece_place + u32({stages}))
+        empty = u32(full + u32({8 * STAGES}))
+        piece_full = u32(empty + u32({8 * STAGES}))
+        piece_empty = u32(piece_full + u32({8 * traits.steps}))
+        thread = ptx.thread_index()
+        lane = u32(thread & u32(31))
+        leader = u32(1) if lane == u32(0) else u32(0)
+        """
+    )
+    with out.block("if thread == u32(0)"):
+        for name, count in (("", STAGES), ("piece_", traits.steps)):
+            for stage in range(count):
+                out.line(f"ptx.mbarrier_init({name}full + u32({8 * stage}), u32(1))")
+                out.line(f"ptx.mbarrier_init({name}empty + u32({8 * stage}), u32({4 * GROUPS}))")
+        out.line("ptx.fence_mbarrier_init()")
+    out.lines(
+        f"""
+        ptx.block_barrier()
+        pairs_k = u32((heads * u32({spans(traits.head_dim)}) + u32({TILE_SPANS - 1})) // u32({TILE_SPANS}))
+        pairs_v = u32((heads * u32({spans(traits.value_dim)}) + u32({TILE_SPANS - 1})) // u32({TILE_SPANS}))
+        item = u32(ptx.block_index() * items_of_block)
+        last = u32(min(item + items_of_block, items))
+        """
+    )
+
+
+def _emit_place(out: SourceWriter, traits: TokenTraits) -> None:
+    """What a tile is of, and which of ``of_tokens`` that have the same tokens: ``rest``."""
+    out.lines(
+        f"""
+        of_values = u32(1) if item >= items_k else u32(0)
+        rest = u32(item - items_k * of_values)
+        pairs = ptx.select(pairs_v, pairs_k, of_values)
+        of_tokens = u32(batch * pairs)
+        token_tile = u32(rest // of_tokens)
+        rest = u32(rest - token_tile * of_tokens)
+        entry = u32(rest // pairs)
+        first_span = u32((rest - entry * pairs) * u32({TILE_SPANS}))
+        spans = ptx.select(u32({spans(traits.value_dim)}), u32({spans(traits.head_dim)}), of_values)
+        """
+    )
+
+
+def _emit_producer(out: SourceWriter, traits: TokenTraits) -> None:
+    """One warp; what only one lane may do is predicated by ``leader``."""
+    out.lines(
+        """
+        stage = u32(0)
+        free = u32(1)  # parities of the phases in which stages and pieces were given back; fresh barriers count as such
+        piece_free = u32(1)
+        begins = u32(1)
+        """
+    )
+    with out.block("while item < last"):
+        _emit_place(out, traits)
+        with out.block("if rest == u32(0)"):
+            out.line("begins = u32(1)")
+        out.lines(
+            """
+            slot_map = dv_spread_map if of_values else dk_spread_map
+            proj_map = proj_v_map if of_values else proj_k_map
+            """
+        )
+        with out.block("if begins != u32(0)"):
+            out.line("ptx.fence_tensor_map(slot_map)")
+            out.line("ptx.fence_tensor_map(proj_map)")
+        for step in range(traits.steps):
+            with out.block("if begins != u32(0)"):
+                _emit_piece(out, step)
+            _emit_slots(out, step)
+            emit_advance(out, "stage", "free", STAGES)
+        out.line("piece_free = u32(piece_free ^ begins)")
+        out.line("begins = u32(0)")
+        out.line("item = u32(item + u32(1))")
+
+
+def _emit_piece(out: SourceWriter, step: int) -> None:
+    """The projection's columns for this tile's tokens, a step of its slots."""
+    barrier = f"piece_full + u32({8 * step})"
+    out.line(f"ptx.mbarrier_wait(piece_empty + u32({8 * step}), piece_free)")
+    out.line(f"ptx.mbarrier_expect({barrier}, u32({PIECE_BYTES}), leader)")
+    for group in range(GROUPS):
+        token = f"token_tile * u32({TOKENS}) + u32({64 * group})"
+        to = f"piece_place + u32({step * PIECE_BYTES + group * STEP * SPAN_BYTES})"
+        slot = f"u32({STEP * step})"
+        out.line(f"ptx.tensor_copy({to}, proj_map, {barrier}, {token}, {slot}, u32(0), u32(0), u32(0), leader)")
+
+
+def _emit_slots(out: SourceWriter, step: int) -> None:
+    """The slots' gradients in this tile's columns. What lies outside an array arrives as 0."""
+    out.lines(
+        f"""
+        ptx.mbarrier_wait(empty + stage * u32(8), free)
+        barrier = u32(full + stage * u32(8))
+        ptx.mbarrier_expect(barrier, u32({STAGE_BYTES}), leader)
+        """
+    )
+    for i in range(TILE_SPANS):
+        out.lines(
+            f"""
+            span = u32(first_span + u32({i}))
+            head = u32(span // spans)
+            column = u32((span - head * spans) * u32({SPAN}))
+            to = u32(slot_place + stage * u32({STAGE_BYTES}) + u32({i * STEP * SPAN_BYTES}))
+            ptx.tensor_copy(to, slot_map, barrier, column, u32({STEP * step}), u32(0), head, entry, leader)
+            """
+        )
+
+
+def _emit_consumer(out: SourceWriter, traits: TokenTraits) -> None:
+    """64 tokens of each tile; a stage, and a piece after its last tile, is given back when the next products have been
+    issued.
+    """
+    out.lines(
+        f"""
+        warpgroup = u32(thread >> u32(7))
+        total = cuda.local.array({TILE_SPANS * SPAN // 2}, dtype=np.float32)
+        stage = u32(0)
+        phase = u32(0)
+        piece_phase = u32(1)
+        begins = u32(1)
+        before = u32(0)
+        for i in range({TILE_SPANS * SPAN // 2}):
+            total[i] = f32(0.0)
+        """
+    )
+    with out.block("while item < last"):
+        _emit_place(out, traits)
+        with out.block("if rest == u32(0)"):
+            out.line("begins = u32(1)")
+        out.line("piece_phase = u32(piece_phase ^ begins)")
+        out.line("begins = u32(0)")
+        out.line("ends = leader if rest + u32(1) == of_tokens else u32(0)")
+        for step in range(traits.steps):
+            _emit_step(out, step)
+            emit_advance(out, "stage", "phase", STAGES)
+        out.line("ptx.wgmma_wait_all()")
+        _emit_give_back(out, traits.steps - 1)
+        _emit_results(out, traits)
+        out.line("item = u32(item + u32(1))")
+
+
+def _emit_step(out: SourceWriter, step: int) -> None:
+    piece = f"piece_place + u32({step * PIECE_BYTES}) + warpgroup * u32({STEP * SPAN_BYTES})"
+    out.lines(
+        f"""
+        ptx.mbarrier_wait(piece_full + u32({8 * step}), piece_phase)
+        ptx.mbarrier_wait(full + stage * u32(8), phase)
+        proj = u64({values_descriptor(STEP)}) | u64(({piece}) >> u32(4))
+        slots = u64({values_descriptor(STEP)}) | u64((slot_place + stage * u32({STAGE_BYTES})) >> u32(4))
+        ptx.wgmma_fence()
+        """
+    )
+    for k in range(STEP // 16):
+        out.line(f"product(total, proj + u64({128 * k}), slots + u64({128 * k}), u32({int(step + k > 0)}))")
+    out.line("ptx.wgmma_commit()")
+    if step:
+        out.line("ptx.wgmma_wait_but_one()")
+        _emit_give_back(out, step - 1)
+    out.line("before = stage")
+
+
+def _emit_give_back(out: SourceWriter, step: int) -> None:
+    out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader)")
+    out.line(f"ptx.mbarrier_arrive(piece_empty + u32({8 * step}), ends)")
+
+
+def _emit_results(out: SourceWriter, traits: TokenTraits) -> None:
+    """Rounded and stored, 16 bytes a lane."""
+    for name, part in (("target", ""), ("row_bytes", "_row"), ("head_bytes", "_head"), ("batch_bytes", "_batch")):
+        out.line(f"{name} = dv{part} if of_values else dk{part}")
+    out.line(f"dim = ptx.select(u32({traits.value_dim}), u32({traits.head_dim}), of_values)")
+    for i in range(TILE_SPANS):
+        out.lines(
+            f"""
+            span = u32(first_span + u32({i}))
+            head = u32(span // spans)
+            column = u32((span - head * spans) * u32({SPAN}) + u32(8) * (lane & u32(3)))
+            width = dim if head < heads else u32(0)
+            head_at = target + u64(entry) * batch_bytes + u64(head) * head_bytes + u64(2) * u64(column)
+            """
+        )
+        for row in (0, 1):
+            within = f"u32(thread >> u32(5)) * u32(16) + (lane >> u32(2)) + u32({8 * row})"
+            out.line(f"token = u32(token_tile * u32({TOKENS}) + {within})")
+            out.line("to = head_at + u64(token) * row_bytes")
+            for half in (0, 1):
+                at = [32 * i + 16 * half + 4 * j + 2 * row for j in range(4)]
+                four = ", ".join(f"ptx.pack_{traits.dtype}(total[{j}], total[{j + 1}])" for j in at)
+                there = f"u32(1) if token < seq_kv and column + u32({32 * half}) < width else u32(0)"
+                out.line(f"there = {there}")
+                out.line(f"ptx.store_words4(to + u64({64 * half}), {four}, there)")
