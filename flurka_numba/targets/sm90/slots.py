@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.targets.sm90.features import gpu_text
+from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, CompressTraits, StateTraits
 from flurka_numba.targets.sm90.state_block import emit_state_block
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, spans
