@@ -22,7 +22,6 @@ from flurka_numba.targets.sm90.accumulate import (
 from flurka_numba.targets.sm90.gradients import LARGEST_CHUNKS, GradientTraits, gradient_entry, render_gradients
 from flurka_numba.targets.sm90.images import ImageTraits, images_entry, render_images, turned_bytes
 from flurka_numba.targets.sm90.shape import chunks, state_bytes
-from splat_numba.errors import BackendError
 
 LEAST_TILES = 4  # in a share of a state
 
@@ -51,17 +50,17 @@ class GradientPlan:
         return (*forward, self.of_queries, self.queries, self.images_of_queries, self.of_slots)
 
 
+def takes_gradients(problem: Problem) -> bool:
+    """Whether the gradients of heads of these sizes fit the registers of the tensor cores' texts."""
+    return chunks(problem.head_dim) + chunks(problem.value_dim) <= LARGEST_CHUNKS
+
+
 @lru_cache(maxsize=256)
 def gradient_plan(problem: Problem, multiprocessors: int) -> GradientPlan:
-    """The plan for method "kernel" and an elementwise feature map. Raises BackendError for heads that are too wide."""
+    """The plan for method "kernel" and an elementwise feature map, of which takes_gradients() is true."""
     phi = problem.feature_map
-    if not isinstance(phi, FeatureMap):
-        raise TypeError(phi)  # executors refuse the others
-    if chunks(problem.head_dim) + chunks(problem.value_dim) > LARGEST_CHUNKS:
-        raise BackendError(
-            "gradients on a GPU wanted with head_dim and value_dim, rounded up to multiples of 32, of 256 together at "
-            f"most, got {problem.head_dim} and {problem.value_dim}. Split the heads, or give backend='cpu'."
-        )
+    if not isinstance(phi, FeatureMap) or not takes_gradients(problem):
+        raise TypeError(problem)  # executors compose the others: see gpu_composed_plan.py
     dims = problem.head_dim, problem.value_dim, problem.dtype
     keys = AccumulateTraits("keys", *dims, phi, ragged=problem.ragged)
     queries = AccumulateTraits("queries", *dims, phi, ragged=False)

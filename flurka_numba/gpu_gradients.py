@@ -11,11 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from flurka_numba.checks import ARRAYS
-from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.gpu_gradient_plan import GradientPlan, gradient_plan, over_slots
 from flurka_numba.gpu_plan import Stage
 from flurka_numba.problem import Problem
-from splat_numba.errors import BackendError
 
 Gradients = dict[str, Any]
 
@@ -45,24 +43,6 @@ class Runner(Protocol):
 
     def sum(self, a: Any, b: Any) -> Any:
         """a + b, likewise."""
-
-
-def check_gradients(problem: Problem) -> None:
-    """Raise BackendError for what has no gradients on GPUs in this version."""
-    if problem.method == "low_rank":
-        raise BackendError(
-            "gradients of low_rank_attention are not on GPUs in this version. Give backend='cpu' with arrays there."
-        )
-    if not isinstance(problem.feature_map, FeatureMap):
-        raise BackendError(
-            f"gradients with feature_map {problem.feature_map!r} are not on GPUs in this version, which has those of "
-            "'elu', 'relu' and FeatureMaps of your own. Choose one of them, or give backend='cpu' with arrays there."
-        )
-    if problem.method == "flurka" and problem.ragged:
-        raise BackendError(
-            "gradients with kv_lengths and projections are not on GPUs in this version. Set the rows of k and v beyond "
-            "the lengths to 0 and leave kv_lengths out, or give backend='cpu' with arrays there."
-        )
 
 
 def attend_with_gradients(
