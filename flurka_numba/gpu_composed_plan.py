@@ -14,7 +14,7 @@ from flurka_numba.gpu_gradient_plan import over_slots, takes_gradients
 from flurka_numba.gpu_matrix import Extent, padded_columns
 from flurka_numba.gpu_plan import apply_traits
 from flurka_numba.problem import Problem
-from flurka_numba.targets.simt.product import DEPTH, LARGE, SMALL, ProductTraits
+from flurka_numba.targets.simt.product import DEPTH, LARGE, MEDIUM, SMALL, ProductTraits
 
 LARGEST_SCRATCH = 256 << 20  # bytes of a chunk's rows, unless heads are so many that LEAST_ROWS of each are more
 LEAST_ROWS = 128
@@ -120,7 +120,7 @@ def product_plan(
 ) -> ProductPlan:
     """dtypes: of A, B and the result. sizes: rows, depth, columns. outer: how often the depth is gone through."""
     rows, depth, columns = sizes
-    tile = LARGE if rows > LARGE[0] // 2 and columns > LARGE[1] // 2 else SMALL
+    tile = SMALL if min(rows, columns) <= SMALL[0] else MEDIUM if rows <= MEDIUM[0] else LARGE
     traits = ProductTraits(*dtypes, *tile)
     row_blocks, column_blocks, depth_blocks = -(-rows // tile[0]), -(-columns // tile[1]), -(-depth // DEPTH)
     tiles, steps = max(pairs * row_blocks * column_blocks, 1), outer * depth_blocks

@@ -23,7 +23,7 @@ from flurka_numba.targets.simt.add_up import AddUpTraits
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
 from flurka_numba.targets.simt.elementwise import ElementwisePullTraits, ElementwiseTraits
 from flurka_numba.targets.simt.largest import LargestTraits
-from flurka_numba.targets.simt.product import LARGE, SMALL, ProductTraits
+from flurka_numba.targets.simt.product import LARGE, MEDIUM, SMALL, ProductTraits
 from flurka_numba.targets.simt.random_rows import RandomFinishTraits, RandomPullTraits, RandomTraits
 from flurka_numba.targets.simt.softmax import SoftmaxPullTraits, SoftmaxTraits
 from splat_numba.gen.machine import Gpu
@@ -94,6 +94,8 @@ def test_tiles_and_shares_of_products():
     few = product_plan(FLOATS, 1, (256, 65536, 64), 1, 132)
     assert few.shares == LARGEST_SHARES
     assert few.shares * few.steps_of_share >= few.steps == 4096
+    state = product_plan(FLOATS, 64, (64, 65536, 65), 1, 132)
+    assert (state.traits.rows, state.traits.columns, state.column_blocks) == (*MEDIUM[:2], 2)
     narrow = product_plan(FLOATS, 16, (65536, 64, 20), 1, 132)
     assert (narrow.traits.rows, narrow.traits.columns, narrow.shares) == (*SMALL[:2], 1)
     assert product_plan(FLOATS, 1, (8, 0, 8), 1, 132).shares == 1
@@ -103,7 +105,7 @@ def test_tiles_and_shares_of_products():
 def texts():
     """One of each text with each way of reading and writing numbers."""
     found = [SoftmaxTraits(), SoftmaxPullTraits(0.125), LargestTraits(), AddUpTraits("float32"), AddUpTraits("float16")]
-    for tile in (LARGE, SMALL):
+    for tile in (LARGE, MEDIUM, SMALL):
         found += [ProductTraits(*FLOATS, *tile), ProductTraits("bfloat16", "bfloat16", "float32", *tile)]
         found += [ProductTraits("float32", "float16", "float16", *tile)]
     for phi in ("elu", "corners"):

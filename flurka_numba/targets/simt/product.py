@@ -1,8 +1,9 @@
 """Products of matrices: result = scale * A B + addend for every batch entry and head, in float32 on the FMA units.
 
 A block makes a tile of a result, or its share of the depth for one. Tiles of A and B go through registers into shared
-memory, A turned so that four neighbouring rows are adjacent; the next are fetched while these are multiplied. The
-depth may go over batch entries and heads as well ("outer"), which sums gradients of what they share.
+memory, A turned so that four neighbouring rows are adjacent; the next are fetched while these are multiplied, and go to
+the other of two buffers, so that one barrier a step does. The depth may go over batch entries and heads as well
+("outer"), which sums gradients of what they share.
 
 limited: 0: no limit; else what is beyond an entry's key length counts as 0, whatever is there: 1: rows of the result;
 2: the depth; 3: columns of B. a_ones, b_ones: the place in the depth of A, or the column of B, that is all ones instead
@@ -16,9 +17,10 @@ from dataclasses import dataclass
 from flurka_numba.targets.simt.text import (
     ITEMSIZE,
     SHARED_ALIGNMENT,
-    emit_element,
     emit_four,
     emit_length,
+    emit_raw,
+    emit_value,
     operand_parameters,
     result_parameters,
     start_text,
@@ -28,6 +30,7 @@ from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "product"
 DEPTH = 16  # that is multiplied at once
+BUFFERS = 2
 LIMITS = {None: 0, "rows": 1, "depth": 2, "columns": 3}
 NONE = 2**32 - 1  # no place for ones
 COUNTS = (
@@ -39,14 +42,15 @@ PAD = 4  # numbers behind a row of a tile, so that neighbouring rows are in othe
 
 @dataclass(frozen=True, slots=True)
 class ProductTraits:
-    """a, b, result: dtypes. A tile of rows x columns by so many threads, which have 4 adjacent columns each."""
+    """a, b, result: dtypes. A tile of rows x columns, of which a thread has thread_rows x thread_columns, in fours."""
 
     a: str
     b: str
     result: str
     rows: int
     columns: int
-    threads: int
+    thread_rows: int
+    thread_columns: int
 
     @property
     def name(self) -> str:
@@ -54,14 +58,15 @@ class ProductTraits:
         return f"flurka_product_simt_{self.rows}x{self.columns}_{self.a}_{self.b}_{self.result}"
 
     @property
-    def quads(self) -> int:
-        """Times four rows that a thread has."""
-        return self.rows * self.columns // (16 * self.threads)
+    def threads(self) -> int:
+        """Of a block."""
+        return self.rows * self.columns // (self.thread_rows * self.thread_columns)
 
     @property
     def entry(self) -> Entry:
-        """How the kernel is called."""
-        return Entry(ENTRY, parameters(), self.threads, 512 // self.threads, self.shared_bytes)
+        """How the kernel is called. A thread has 168 registers if it sums up 64 numbers, else 128."""
+        resident = (384 if self.thread_rows * self.thread_columns == 64 else 512) // self.threads
+        return Entry(ENTRY, parameters(), self.threads, resident, self.shared_bytes)
 
     @property
     def a_pitch(self) -> int:
@@ -75,16 +80,22 @@ class ProductTraits:
 
     @property
     def shared_bytes(self) -> int:
+        """Two buffers."""
+        return BUFFERS * self.buffer_bytes + SHARED_ALIGNMENT
+
+    @property
+    def buffer_bytes(self) -> int:
         """A tile of each."""
-        return DEPTH * (self.a_pitch + self.b_pitch) + SHARED_ALIGNMENT
+        return DEPTH * (self.a_pitch + self.b_pitch)
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
         return render_product(self)
 
 
-LARGE = (128, 64, 256)
-SMALL = (32, 32, 64)
+LARGE = (128, 64, 8, 8)
+MEDIUM = (64, 64, 8, 4)
+SMALL = (32, 32, 4, 4)
 
 
 def parameters() -> tuple[tuple[str, str], ...]:
@@ -107,8 +118,8 @@ def render_product(traits: ProductTraits) -> str:
     )
     with out.suite():
         _emit_place(out, traits)
-        _emit_groups(out, "a", traits.rows, traits.threads)
-        _emit_groups(out, "b", traits.columns, traits.threads)
+        _emit_groups(out, "a", traits.rows, traits)
+        _emit_groups(out, "b", traits.columns, traits)
         with out.block("while step <= last"):
             with out.block("if step < last"):
                 _emit_step(out)
@@ -116,19 +127,19 @@ def render_product(traits: ProductTraits) -> str:
                 _emit_fetch(out, traits, "b", traits.b)
             with out.block("if step > first"):
                 _emit_multiply(out, traits)
-            out.line("ptx.block_barrier()")
             with out.block("if step < last"):
-                _emit_store_tile(out, traits, "a")
-                _emit_store_tile(out, traits, "b")
+                _emit_store_tile(out, traits, "a", traits.a)
+                _emit_store_tile(out, traits, "b", traits.b)
             out.line("ptx.block_barrier()")
             out.line("step = u32(step + u32(1))")
+            out.line(f"buffer = u32(u32({traits.buffer_bytes}) - buffer)")
         _emit_results(out, traits)
     return out.text()
 
 
 def _emit_place(out: SourceWriter, traits: ProductTraits) -> None:
     """Which tile and which steps of the depth are this block's."""
-    columns_of_tile = traits.columns // 4
+    columns_of_tile, sums = traits.columns // traits.thread_columns, traits.thread_rows * traits.thread_columns
     out.lines(
         f"""
         start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
@@ -151,26 +162,28 @@ def _emit_place(out: SourceWriter, traits: ProductTraits) -> None:
         first = u32(min(share * steps_of_share, steps))
         last = u32(min(first + steps_of_share, steps))
         step = first
-        total = cuda.local.array({16 * traits.quads}, dtype=np.float32)
-        for i in range({16 * traits.quads}):
+        buffer = u32(0)
+        total = cuda.local.array({sums}, dtype=np.float32)
+        for i in range({sums}):
             total[i] = f32(0.0)
         """
     )
 
 
-def _emit_groups(out: SourceWriter, name: str, side: int, threads: int) -> None:
+def _emit_groups(out: SourceWriter, name: str, side: int, traits: ProductTraits) -> None:
     """Which fours of a tile a thread fetches: lanes go along the axis on which numbers are adjacent in memory.
 
     ``first``, ``next``: of the rows of A or columns of B, from one four to the thread's next; ``deep``: in the depth.
     """
-    fours = side // 4
+    fours, threads = side // 4, traits.threads
+    held = "float32" if (traits.a if name == "a" else traits.b) == "float32" else "uint32"
     out.lines(
         f"""
         {name}_first = u32(thread // u32({DEPTH}) if {name}_along != u32(0) else thread % u32({fours})) * u32(4)
         {name}_next = u32({4 * threads // DEPTH}) if {name}_along != u32(0) else u32(0)
         {name}_deep = u32(thread % u32({DEPTH}) if {name}_along != u32(0) else thread // u32({fours}))
         {name}_deeper = u32(0) if {name}_along != u32(0) else u32({threads // fours})
-        got_{name} = cuda.local.array({side * DEPTH // threads}, dtype=np.float32)
+        got_{name} = cuda.local.array({side * DEPTH // threads}, dtype=np.{held})
         """
     )
 
@@ -208,92 +221,127 @@ def _emit_step(out: SourceWriter) -> None:
 
 
 def _emit_fetch(out: SourceWriter, traits: ProductTraits, name: str, dtype: str) -> None:
-    """The next tile's numbers into registers, zeros for what is not there."""
-    along, across, first = ("row", "column", "first_row") if name == "a" else ("column", "row", "first_column")
-    groups = (traits.rows if name == "a" else traits.columns) * DEPTH // (4 * traits.threads)
+    """The next tile's numbers into registers, zeros for what is not there.
+
+    Nothing is done with them here: it would wait for memory before the products of this tile.
+    """
+    along, across, _ = _axes(name)
     out.line(f"{name}_from = {name} + batch_entry * {name}_batch + batch_head * {name}_head")
-    with out.block(f"for group in range({groups})"):
-        out.lines(
-            f"""
-            place = u32({first} + {name}_first + {name}_next * u32(group))
-            deep = u32(from_depth + {name}_deep + {name}_deeper * u32(group))
-            end = ptx.select({name}_end, u32(0), u32(1) if deep < {name}_deep_end else u32(0))
-            at = {name}_from + u64(place) * {name}_{along} + u64(deep) * {name}_{across}
-            """
-        )
+    with out.block(f"for group in range({_groups(traits, name)})"):
+        _emit_group(out, name)
+        out.line(f"at = {name}_from + u64(place) * {name}_{along} + u64(deep) * {name}_{across}")
+        for i in range(4):
+            out.line(f"here = u32(1) if place + u32({i}) < end else u32(0)")
+            emit_raw(out, dtype, f"got_{name}[4 * group + {i}]", f"at + u64({i}) * {name}_{along}", "here", name)
+
+
+def _axes(name: str) -> tuple[str, str, str]:
+    """An operand's axis along a tile's side, the one along the depth, and where the tile begins on its side."""
+    return ("row", "column", "first_row") if name == "a" else ("column", "row", "first_column")
+
+
+def _groups(traits: ProductTraits, name: str) -> int:
+    """Fours that a thread fetches."""
+    return (traits.rows if name == "a" else traits.columns) * DEPTH // (4 * traits.threads)
+
+
+def _emit_group(out: SourceWriter, name: str) -> None:
+    """Where the next four is, and where its side ends."""
+    out.lines(
+        f"""
+        place = u32({_axes(name)[2]} + {name}_first + {name}_next * u32(group))
+        deep = u32(from_depth + {name}_deep + {name}_deeper * u32(group))
+        end = ptx.select({name}_end, u32(0), u32(1) if deep < {name}_deep_end else u32(0))
+        """
+    )
+
+
+def _emit_store_tile(out: SourceWriter, traits: ProductTraits, name: str, dtype: str) -> None:
+    """What was fetched as float32 into shared memory, and ones."""
+    along, across, first = _axes(name)
+    pitch = traits.a_pitch if name == "a" else traits.b_pitch
+    with out.block(f"for group in range({_groups(traits, name)})"):
+        _emit_group(out, name)
+        if dtype != "float32":
+            out.line(f"at = {name}_from + u64(place) * {name}_{along} + u64(deep) * {name}_{across}")
         if name == "a":
             out.line("one = ptx.select_real(f32(1.0), f32(0.0), u32(1) if deep == a_ones else u32(0))")
         for i in range(4):
-            out.line(f"here = u32(1) if place + u32({i}) < end else u32(0)")
-            emit_element(out, dtype, "x", f"at + u64({i}) * {name}_{along}", "here", name)
+            if dtype != "float32":
+                out.line(f"here = u32(1) if place + u32({i}) < end else u32(0)")
+            emit_value(out, dtype, f"x_{i}", f"got_{name}[4 * group + {i}]", f"at + u64({i}) * {name}_{along}", "here")
             if name == "b":
                 test = f"u32(1) if place + u32({i}) == b_ones else u32(0)"
                 out.line(f"one = ptx.select_real(f32(1.0), f32(0.0), {test})")
-            out.line(f"got_{name}[4 * group + {i}] = x + one")
-
-
-def _emit_store_tile(out: SourceWriter, traits: ProductTraits, name: str) -> None:
-    side, pitch = (traits.rows, traits.a_pitch) if name == "a" else (traits.columns, traits.b_pitch)
-    with out.block(f"for group in range({side * DEPTH // (4 * traits.threads)})"):
-        four = ", ".join(f"got_{name}[4 * group + {i}]" for i in range(4))
-        out.lines(
-            f"""
-            place = u32({name}_first + {name}_next * u32(group))
-            deep = u32({name}_deep + {name}_deeper * u32(group))
-            ptx.store_shared_reals4({name}_tile + u32({pitch}) * deep + u32(4) * place, {four}, u32(1))
-            """
-        )
+            out.line(f"x_{i} = x_{i} + one")
+        out.line(f"to = {name}_tile + buffer + u32({pitch}) * u32(deep - from_depth) + u32(4) * u32(place - {first})")
+        out.line("ptx.store_shared_reals4(to, x_0, x_1, x_2, x_3, u32(1))")
 
 
 def _emit_multiply(out: SourceWriter, traits: ProductTraits) -> None:
     """A thread's rows times its columns, one place of the depth after the other."""
-    quads = range(traits.quads)
+    out.line(f"before = u32(u32({traits.buffer_bytes}) - buffer)  # the other one")
     with out.block(f"for deep in range({DEPTH})"):
-        out.line(f"at_a = a_tile + u32({traits.a_pitch}) * u32(deep) + u32(4) * thread_row")
-        out.line(f"at_b = b_tile + u32({traits.b_pitch}) * u32(deep) + u32(4) * thread_column")
-        for quad in quads:
-            names = ", ".join(f"a_{4 * quad + i}" for i in range(4))
-            out.line(f"{names} = ptx.load_shared_reals4(at_a + u32({4 * quad * _quad_rows(traits)}))")
-        out.line("b_0, b_1, b_2, b_3 = ptx.load_shared_reals4(at_b)")
-        for i in range(4 * traits.quads):
-            for j in range(4):
-                out.line(f"total[{4 * i + j}] += a_{i} * b_{j}")
+        for name, pitch, side, count in (
+            ("a", traits.a_pitch, traits.rows, traits.thread_rows),
+            ("b", traits.b_pitch, traits.columns, traits.thread_columns),
+        ):
+            place = "thread_row" if name == "a" else "thread_column"
+            out.line(f"at_{name} = {name}_tile + before + u32({pitch}) * u32(deep) + u32(4) * {place}")
+            for four in range(count // 4):
+                names = ", ".join(f"{name}_{4 * four + i}" for i in range(4))
+                out.line(f"{names} = ptx.load_shared_reals4(at_{name} + u32({4 * four * _apart(side, count)}))")
+        for i in range(traits.thread_rows):
+            for j in range(traits.thread_columns):
+                out.line(f"total[{traits.thread_columns * i + j}] += a_{i} * b_{j}")
 
 
-def _quad_rows(traits: ProductTraits) -> int:
-    """Rows from one of a thread's fours to the next."""
-    return traits.rows // traits.quads
+def _apart(side: int, count: int) -> int:
+    """Rows or columns from one of a thread's fours to the next: so that lanes read what is adjacent."""
+    return side // (count // 4)
 
 
 def _emit_results(out: SourceWriter, traits: ProductTraits) -> None:
     """The tile, or this block's share of it as it is."""
-    out.lines(
-        """
-        column = u32(first_column + thread_column)
-        in_columns = u32(1) if column < columns else u32(0)
-        rows_end = ptx.select(rows, u32(0), in_columns)
-        """
-    )
     with out.block("if shares > u32(1)"):
         out.line("pairs = u64(ptx.grid_size() // (shares * tiles_of_pair))")
         out.line("part = parts + (u64(share) * pairs + u64(pair)) * u64(rows) * u64(part_row)")
-        with out.block(f"for i in range({4 * traits.quads})"):
-            _emit_row(out, traits)
-            out.line("at = part + u64(row) * u64(part_row) + u64(4) * u64(column)")
-            four = ", ".join(f"total[4 * i + {j}]" for j in range(4))
-            out.line(f"ptx.store_reals4(at, {four}, when)")
+        for four in range(traits.thread_columns // 4):
+            _emit_columns(out, traits, four)
+            with out.block(f"for i in range({traits.thread_rows})"):
+                _emit_row(out, traits)
+                out.line("at = part + u64(row) * u64(part_row) + u64(4) * u64(column)")
+                out.line(f"ptx.store_reals4(at, {', '.join(_totals(traits, four))}, when)")
     with out.block("if shares == u32(1)"):
         emit_result_start(out)
         out.line("from_result = result + u64(entry) * result_batch + u64(head) * result_head")
         out.line("from_addend = addend + u64(entry) * addend_batch + u64(head) * addend_head")
-        with out.block(f"for i in range({4 * traits.quads})"):
-            _emit_row(out, traits)
-            emit_finished_four(out, traits.result, [f"total[4 * i + {j}]" for j in range(4)])
+        for four in range(traits.thread_columns // 4):
+            _emit_columns(out, traits, four)
+            with out.block(f"for i in range({traits.thread_rows})"):
+                _emit_row(out, traits)
+                emit_finished_four(out, traits.result, _totals(traits, four))
+
+
+def _totals(traits: ProductTraits, four: int) -> list[str]:
+    return [f"total[{traits.thread_columns} * i + {4 * four + j}]" for j in range(4)]
+
+
+def _emit_columns(out: SourceWriter, traits: ProductTraits, four: int) -> None:
+    """One of a thread's fours of columns."""
+    apart = four * _apart(traits.columns, traits.thread_columns)
+    out.lines(
+        f"""
+        column = u32(first_column + thread_column + u32({apart}))
+        in_columns = u32(1) if column < columns else u32(0)
+        rows_end = ptx.select(rows, u32(0), in_columns)
+        """
+    )
 
 
 def _emit_row(out: SourceWriter, traits: ProductTraits) -> None:
     """Loops have a row for i, four at a time."""
-    apart = _quad_rows(traits)
+    apart = _apart(traits.rows, traits.thread_rows)
     out.line(f"row = u32(first_row + thread_row + u32(i // 4) * u32({apart}) + u32(i % 4))")
     out.line("when = u32(1) if row < rows_end else u32(0)")
 

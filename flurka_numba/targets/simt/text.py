@@ -78,20 +78,30 @@ def emit_length(out: SourceWriter, entry: str) -> None:
 
 
 def emit_element(out: SourceWriter, dtype: str, name: str, at: str, kept: str, spare: str) -> None:
-    """``name``, the number at an address, as float32; 0 where ``kept`` is 0. spare: an address that may be read.
+    """``name``, the number at an address, as float32; 0 where ``kept`` is 0. spare: an address that may be read."""
+    raw = name if dtype == "float32" else "pair_of_numbers"
+    emit_raw(out, dtype, raw, at, kept, spare)
+    emit_value(out, dtype, name, raw, at, kept)
 
-    16-bit numbers are read in pairs, because there is no instruction for less.
-    """
+
+def emit_raw(out: SourceWriter, dtype: str, name: str, at: str, kept: str, spare: str) -> None:
+    """What there is in memory. 16-bit numbers are read in pairs, because there is no instruction for less."""
     if dtype == "float32":
         out.line(f"{name} = ptx.load_real_when({at}, {kept})")
         return
-    out.lines(
-        f"""
-        source = {at} if {kept} != u32(0) else {spare}
-        low, high = ptx.unpack_{dtype}(ptx.load_pair(source - (source & u64(2))))
-        {name} = ptx.select_real(ptx.select_real(high, low, u32(source & u64(2))), f32(0.0), {kept})
-        """
-    )
+    out.line(f"source = {at} if {kept} != u32(0) else {spare}")
+    out.line(f"{name} = ptx.load_pair(source - (source & u64(2)))")
+
+
+def emit_value(out: SourceWriter, dtype: str, name: str, raw: str, at: str, kept: str) -> None:
+    """The number, from what emit_raw() read."""
+    if dtype == "float32":
+        if name != raw:
+            out.line(f"{name} = {raw}")
+        return
+    out.line(f"low, high = ptx.unpack_{dtype}({raw})")
+    out.line(f"{name} = ptx.select_real(high, low, u32(({at}) & u64(2)))")
+    out.line(f"{name} = ptx.select_real({name}, f32(0.0), {kept})")
 
 
 def emit_four(out: SourceWriter, dtype: str, to: str, values: list[str], when: str) -> None:
