@@ -93,7 +93,7 @@ class DividePullTraits:
                 emit_numbers(out, self.dout, "dout", "d", "columns")
                 for i in range(4):
                     out.line(f"g_{i} = ptx.select_real(d_{i} * inverse, f32(0.0), nonzero)")
-                    test = f"u32(1) if column + u32({i}) == columns else u32(0)"
+                    test = f"u32(1) if u32(column + u32({i})) == columns else u32(0)"
                     out.line(f"g_{i} = ptx.select_real(delta, g_{i}, {test})")
                 emit_four(out, "float32", place_of("g", "float32"), four("g"), "u32(there & here)")
         return out.text()

@@ -59,7 +59,7 @@ class LargestTraits:
                 with columns_loop(out, "columns"):
                     emit_scratch(out, "u", "x")
                     for i in range(4):
-                        when = f"u32(1) if column + u32({i}) < columns else u32(0)"
+                        when = f"u32(1) if u32(column + u32({i})) < columns else u32(0)"
                         out.line(f"top = ptx.maximum(top, ptx.select_real(x_{i}, f32(-np.inf), {when}))")
             emit_largest(out, "top")
             out.line("leader = u32(1) if lane == u32(0) else u32(0)")

@@ -130,6 +130,7 @@ def render_product(traits: ProductTraits) -> str:
             with out.block("if step < last"):
                 _emit_store_tile(out, traits, "a", traits.a)
                 _emit_store_tile(out, traits, "b", traits.b)
+                _emit_advance(out)
             out.line("ptx.block_barrier()")
             out.line("step = u32(step + u32(1))")
             out.line(f"buffer = u32(u32({traits.buffer_bytes}) - buffer)")
@@ -163,6 +164,10 @@ def _emit_place(out: SourceWriter, traits: ProductTraits) -> None:
         last = u32(min(first + steps_of_share, steps))
         step = first
         buffer = u32(0)
+        outer = u32(first // u32(max(depth_blocks, u32(1))))
+        depth_block = u32(first - outer * depth_blocks)
+        outer_entry = u32(outer // outer_heads)
+        outer_head = u32(outer - outer_entry * outer_heads)
         total = cuda.local.array({sums}, dtype=np.float32)
         for i in range({sums}):
             total[i] = f32(0.0)
@@ -173,8 +178,10 @@ def _emit_place(out: SourceWriter, traits: ProductTraits) -> None:
 def _emit_groups(out: SourceWriter, name: str, side: int, traits: ProductTraits) -> None:
     """Which fours of a tile a thread fetches: lanes go along the axis on which numbers are adjacent in memory.
 
-    ``first``, ``next``: of the rows of A or columns of B, from one four to the thread's next; ``deep``: in the depth.
+    ``first``, ``next``: of the rows of A or columns of B, from one four to the thread's next; ``deep``, ``deeper``: in
+    the depth; ``offset``, ``hop``: in memory, likewise.
     """
+    along, across, first = _axes(name)
     fours, threads = side // 4, traits.threads
     held = "float32" if (traits.a if name == "a" else traits.b) == "float32" else "uint32"
     out.lines(
@@ -183,6 +190,8 @@ def _emit_groups(out: SourceWriter, name: str, side: int, traits: ProductTraits)
         {name}_next = u32({4 * threads // DEPTH}) if {name}_along != u32(0) else u32(0)
         {name}_deep = u32(thread % u32({DEPTH}) if {name}_along != u32(0) else thread // u32({fours}))
         {name}_deeper = u32(0) if {name}_along != u32(0) else u32({threads // fours})
+        {name}_offset = u64({first} + {name}_first) * {name}_{along} + u64({name}_deep) * {name}_{across}
+        {name}_hop = u64({name}_next) * {name}_{along} + u64({name}_deeper) * {name}_{across}
         got_{name} = cuda.local.array({side * DEPTH // threads}, dtype=np.{held})
         """
     )
@@ -192,11 +201,9 @@ def _emit_step(out: SourceWriter) -> None:
     """Where this step's tiles are, and how much of them is there."""
     out.lines(
         f"""
-        outer = u32(step // depth_blocks)
-        from_depth = u32((step - outer * depth_blocks) * u32({DEPTH}))
-        outer_entry = u32(outer // outer_heads)
-        batch_entry = u64(entry + outer_entry)
-        batch_head = u64(head + outer - outer_entry * outer_heads)
+        from_depth = u32(depth_block * u32({DEPTH}))
+        batch_entry = u64(u32(entry + outer_entry))
+        batch_head = u64(u32(head + outer_head))
         a_end = rows
         b_end = columns
         depth_end = depth
@@ -220,6 +227,19 @@ def _emit_step(out: SourceWriter) -> None:
     )
 
 
+def _emit_advance(out: SourceWriter) -> None:
+    """To the next step: along the depth, then over heads, then over batch entries."""
+    out.lines(
+        """
+        depth_block = u32(depth_block + u32(1))
+        outer_head = u32(outer_head + u32(1)) if depth_block == depth_blocks else outer_head
+        depth_block = u32(0) if depth_block == depth_blocks else depth_block
+        outer_entry = u32(outer_entry + u32(1)) if outer_head == outer_heads else outer_entry
+        outer_head = u32(0) if outer_head == outer_heads else outer_head
+        """
+    )
+
+
 def _emit_fetch(out: SourceWriter, traits: ProductTraits, name: str, dtype: str) -> None:
     """The next tile's numbers into registers, zeros for what is not there.
 
@@ -227,11 +247,12 @@ def _emit_fetch(out: SourceWriter, traits: ProductTraits, name: str, dtype: str)
     """
     along, across, _ = _axes(name)
     out.line(f"{name}_from = {name} + batch_entry * {name}_batch + batch_head * {name}_head")
+    out.line(f"{name}_from = {name}_from + u64(from_depth) * {name}_{across} + {name}_offset")
     with out.block(f"for group in range({_groups(traits, name)})"):
         _emit_group(out, name)
-        out.line(f"at = {name}_from + u64(place) * {name}_{along} + u64(deep) * {name}_{across}")
+        out.line(f"at = {name}_from + u64(group) * {name}_hop")
         for i in range(4):
-            out.line(f"here = u32(1) if place + u32({i}) < end else u32(0)")
+            out.line(f"here = u32(1) if u32(place + u32({i})) < end else u32(0)")
             emit_raw(out, dtype, f"got_{name}[4 * group + {i}]", f"at + u64({i}) * {name}_{along}", "here", name)
 
 
@@ -258,20 +279,20 @@ def _emit_group(out: SourceWriter, name: str) -> None:
 
 def _emit_store_tile(out: SourceWriter, traits: ProductTraits, name: str, dtype: str) -> None:
     """What was fetched as float32 into shared memory, and ones."""
-    along, across, first = _axes(name)
+    along, _, first = _axes(name)
     pitch = traits.a_pitch if name == "a" else traits.b_pitch
     with out.block(f"for group in range({_groups(traits, name)})"):
         _emit_group(out, name)
         if dtype != "float32":
-            out.line(f"at = {name}_from + u64(place) * {name}_{along} + u64(deep) * {name}_{across}")
+            out.line(f"at = {name}_from + u64(group) * {name}_hop")
         if name == "a":
             out.line("one = ptx.select_real(f32(1.0), f32(0.0), u32(1) if deep == a_ones else u32(0))")
         for i in range(4):
             if dtype != "float32":
-                out.line(f"here = u32(1) if place + u32({i}) < end else u32(0)")
+                out.line(f"here = u32(1) if u32(place + u32({i})) < end else u32(0)")
             emit_value(out, dtype, f"x_{i}", f"got_{name}[4 * group + {i}]", f"at + u64({i}) * {name}_{along}", "here")
             if name == "b":
-                test = f"u32(1) if place + u32({i}) == b_ones else u32(0)"
+                test = f"u32(1) if u32(place + u32({i})) == b_ones else u32(0)"
                 out.line(f"one = ptx.select_real(f32(1.0), f32(0.0), {test})")
             out.line(f"x_{i} = x_{i} + one")
         out.line(f"to = {name}_tile + buffer + u32({pitch}) * u32(deep - from_depth) + u32(4) * u32(place - {first})")
@@ -279,21 +300,30 @@ def _emit_store_tile(out: SourceWriter, traits: ProductTraits, name: str, dtype:
 
 
 def _emit_multiply(out: SourceWriter, traits: ProductTraits) -> None:
-    """A thread's rows times its columns, one place of the depth after the other."""
+    """A thread's rows times its columns, two places of the depth at once: the second's numbers come meanwhile."""
     out.line(f"before = u32(u32({traits.buffer_bytes}) - buffer)  # the other one")
-    with out.block(f"for deep in range({DEPTH})"):
-        for name, pitch, side, count in (
-            ("a", traits.a_pitch, traits.rows, traits.thread_rows),
-            ("b", traits.b_pitch, traits.columns, traits.thread_columns),
-        ):
+    with out.block(f"for two in range({DEPTH // 2})"):
+        for name, pitch in (("a", traits.a_pitch), ("b", traits.b_pitch)):
             place = "thread_row" if name == "a" else "thread_column"
-            out.line(f"at_{name} = {name}_tile + before + u32({pitch}) * u32(deep) + u32(4) * {place}")
-            for four in range(count // 4):
-                names = ", ".join(f"{name}_{4 * four + i}" for i in range(4))
-                out.line(f"{names} = ptx.load_shared_reals4(at_{name} + u32({4 * four * _apart(side, count)}))")
-        for i in range(traits.thread_rows):
-            for j in range(traits.thread_columns):
-                out.line(f"total[{traits.thread_columns * i + j}] += a_{i} * b_{j}")
+            out.line(f"at_{name} = u32({name}_tile + before + u32({2 * pitch}) * u32(two) + u32(4) * {place})")
+        for number in (0, 1):
+            _emit_operands(out, traits, number)
+        for number in (0, 1):
+            for i in range(traits.thread_rows):
+                for j in range(traits.thread_columns):
+                    out.line(f"total[{traits.thread_columns * i + j}] += a_{number}_{i} * b_{number}_{j}")
+
+
+def _emit_operands(out: SourceWriter, traits: ProductTraits, number: int) -> None:
+    """Of one of two places of the depth."""
+    for name, pitch, side, count in (
+        ("a", traits.a_pitch, traits.rows, traits.thread_rows),
+        ("b", traits.b_pitch, traits.columns, traits.thread_columns),
+    ):
+        for four in range(count // 4):
+            names = ", ".join(f"{name}_{number}_{4 * four + i}" for i in range(4))
+            apart = number * pitch + 4 * four * _apart(side, count)
+            out.line(f"{names} = ptx.load_shared_reals4(at_{name} + u32({apart}))")
 
 
 def _apart(side: int, count: int) -> int:

@@ -85,7 +85,7 @@ def _emit_favor(out: SourceWriter, traits: RandomTraits) -> None:
         with columns_loop(out, rows):
             emit_scratch(out, "u", "u")
             for i in range(4):
-                when = f"u32(1) if column + u32({i}) < {rows} else u32(0)"
+                when = f"u32(1) if u32(column + u32({i})) < {rows} else u32(0)"
                 out.line(f"top = ptx.maximum(top, ptx.select_real(u_{i}, f32(-np.inf), {when}))")
         emit_largest(out, "top")
     with out.block("if tops != u64(0)"):
@@ -114,7 +114,7 @@ def _emit_rfa(out: SourceWriter, traits: RandomTraits) -> None:
             out.line(f"y_{i}, cosine_{i} = ptx.sine_cosine(u_{i} * inverse)")
             for name in ("y", "cosine"):
                 out.line(f"{name}_{i} = ptx.select_real({name}_{i} * f32({traits.factor!r}), f32(0.0), kept)")
-            out.line(f"when = there if column + u32({i}) < u32({rows}) else u32(0)")
+            out.line(f"when = there if u32(column + u32({i})) < u32({rows}) else u32(0)")
             out.line(f"to = {place_of('y', 'float32')} + u64({4 * i})")
             out.line(f"ptx.store_real(to, y_{i}, when)")
             out.line(f"ptx.store_real(to + u64({4 * rows}), cosine_{i}, when)")
@@ -152,7 +152,7 @@ class RandomPullTraits:
                     for i in range(4):
                         out.line(f"d_{i} = d_{i} * (y_{i} - f32({self.rows**-0.5 * self.eps!r}))")
                         out.line(f"d_{i} = ptx.select_real(d_{i}, f32(0.0), "
-                                 f"u32(1) if column + u32({i}) < {rows} else u32(0))")  # fmt: skip
+                                 f"u32(1) if u32(column + u32({i})) < {rows} else u32(0))")  # fmt: skip
                     emit_kept(out, "d")
                     for i in range(4):
                         out.line(f"total += d_{i}")
@@ -166,7 +166,7 @@ class RandomPullTraits:
 
     def _emit_angles(self, out: SourceWriter) -> None:
         for i in range(4):
-            out.line(f"when = u32(1) if column + u32({i}) < u32({self.rows}) else u32(0)")
+            out.line(f"when = u32(1) if u32(column + u32({i})) < u32({self.rows}) else u32(0)")
             out.line(f"far = u64(4) * u64(column + u32({i}) if when != u32(0) else u32(0))")
             for name, matrix in (("y", "y"), ("d", "dy")):
                 out.line(f"{name}_sine = ptx.load_state({matrix}_at + far)")

@@ -60,7 +60,7 @@ def emit_numbers(out: SourceWriter, dtype: str, matrix: str, name: str, columns:
     """NAME_0 to NAME_3 of an operand, 0 beyond the last column or a row that is not kept."""
     out.line(f"end = ptx.select({columns}, u32(0), kept)")
     for i in range(4):
-        out.line(f"when = u32(1) if column + u32({i}) < end else u32(0)")
+        out.line(f"when = u32(1) if u32(column + u32({i})) < end else u32(0)")
         at = f"{matrix}_at + u64(column + u32({i})) * {matrix}_column"
         emit_element(out, dtype, f"{name}_{i}", at, "when", f"{matrix}_at")
 
@@ -71,7 +71,7 @@ def emit_scratch(out: SourceWriter, matrix: str, name: str, columns: str | None 
     out.line(f"{names} = ptx.load_reals4({matrix}_at + u64(4) * u64(column if here != u32(0) else u32(0)))")
     if columns:
         for i in range(4):
-            when = f"u32(1) if column + u32({i}) < {columns} else u32(0)"
+            when = f"u32(1) if u32(column + u32({i})) < {columns} else u32(0)"
             out.line(f"{name}_{i} = ptx.select_real({name}_{i}, f32(0.0), {when})")
 
 

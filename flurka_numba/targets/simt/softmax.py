@@ -42,7 +42,7 @@ class SoftmaxTraits:
             with columns_loop(out, "columns"):
                 emit_scratch(out, "weights", "x")
                 for i in range(4):
-                    out.line(f"when = u32(1) if column + u32({i}) < columns else u32(0)")
+                    out.line(f"when = u32(1) if u32(column + u32({i})) < columns else u32(0)")
                     out.line(f"top = ptx.maximum(top, ptx.select_real(x_{i}, f32(-np.inf), when))")
             emit_largest(out, "top")
             out.line("total = f32(0.0)")
@@ -50,7 +50,7 @@ class SoftmaxTraits:
                 emit_scratch(out, "weights", "x")
                 for i in range(4):
                     out.line(f"x_{i} = ptx.exp2((x_{i} - top) * f32({LOG2_E!r}))")
-                    out.line(f"when = u32(1) if column + u32({i}) < columns else u32(0)")
+                    out.line(f"when = u32(1) if u32(column + u32({i})) < columns else u32(0)")
                     out.line(f"total += ptx.select_real(x_{i}, f32(0.0), when)")
                 emit_four(out, "float32", place_of("weights", "float32"), four("x"), "u32(there & here)")
             emit_sum(out, "total")
