@@ -14,7 +14,8 @@ from flurka_numba.gpu_gradient_plan import over_slots, takes_gradients
 from flurka_numba.gpu_matrix import Extent, padded_columns
 from flurka_numba.gpu_plan import apply_traits
 from flurka_numba.problem import Problem
-from flurka_numba.targets.simt.product import DEPTH, LARGE, MEDIUM, SMALL, ProductTraits
+from flurka_numba.targets.simt.product import ProductTraits
+from flurka_numba.targets.simt.product_shape import DEPTH, LARGE, MEDIUM, SMALL
 
 LARGEST_SCRATCH = 256 << 20  # bytes of a chunk's rows, unless heads are so many that LEAST_ROWS of each are more
 LEAST_ROWS = 128

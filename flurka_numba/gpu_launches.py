@@ -10,7 +10,7 @@ from flurka_numba.gpu_matrix import NO_LIMIT, Extent, Limit, Matrix, dense, dens
 from flurka_numba.targets.simt.add_up import THREADS as ADD_UP_THREADS
 from flurka_numba.targets.simt.add_up import AddUpTraits
 from flurka_numba.targets.simt.largest import LargestTraits
-from flurka_numba.targets.simt.product import LIMITS, NONE
+from flurka_numba.targets.simt.product_shape import LIMITS, NONE
 from flurka_numba.targets.simt.rows import WARPS
 from flurka_numba.targets.simt.text import OPERAND_STRIDES, RESULT_STRIDES, Text
 

@@ -22,7 +22,7 @@ COMPOSED_HALVES = [(method, phi) for method, phi in EVERY_KIND if method == "low
 check = partial(check_gradients, backend="emulate")
 
 
-@settings(max_examples=14)
+@settings(max_examples=10)
 @given(cases(dtypes=("float32",), lengths=LENGTHS, max_dim=40))
 @example(USUAL.but(seq_q=0))
 @example(USUAL.but(seq_kv=0))
@@ -35,7 +35,7 @@ def test_every_float32_case_agrees_with_the_oracle(case):
     check(case)
 
 
-@settings(max_examples=6)
+@settings(max_examples=5)
 @given(cases(kinds=COMPOSED_HALVES, dtypes=HALVES, lengths=LENGTHS, max_dim=40))
 def test_every_16_bit_case_that_tensor_cores_have_not_agrees_with_the_oracle(case):
     check(case)
@@ -46,7 +46,7 @@ WAYS = {
     "rfa, odd rows": {"feature_map": "rfa", "rows": 7, "head_dim": 33, "value_dim": 7},
     "key lengths with projections": {"batch": 2, "kv_lengths": (31, 0), "shared": True, "per_head": True},
     "low rank": {"method": "low_rank", "scale": -0.3, "batch": 2, "kv_lengths": (31, 40)},
-    "your own map": {"feature_map": "softplus", "method": "kernel", "batch": 3, "kv_lengths": (31, 0, 17)},
+    "your own map": {"feature_map": "softplus", "method": "kernel", "batch": 2, "kv_lengths": (31, 0), "seq_q": 17},
     "strides": {"strided": True, "method": "low_rank"},
     "strides, kernel": {"strided": True, "method": "kernel", "feature_map": "rfa"},
 }

@@ -23,7 +23,8 @@ from flurka_numba.targets.simt.add_up import AddUpTraits
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
 from flurka_numba.targets.simt.elementwise import ElementwisePullTraits, ElementwiseTraits
 from flurka_numba.targets.simt.largest import LargestTraits
-from flurka_numba.targets.simt.product import LARGE, MEDIUM, SMALL, ProductTraits
+from flurka_numba.targets.simt.product import ProductTraits
+from flurka_numba.targets.simt.product_shape import LARGE, MEDIUM, SMALL
 from flurka_numba.targets.simt.random_rows import RandomFinishTraits, RandomPullTraits, RandomTraits
 from flurka_numba.targets.simt.softmax import SoftmaxPullTraits, SoftmaxTraits
 from splat_numba.gen.machine import Gpu

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flurka_numba.targets.simt.product import emit_finished_four, emit_result_start
+from flurka_numba.targets.simt.product_results import emit_finished_four, emit_result_start
 from flurka_numba.targets.simt.text import result_parameters, start_text
 from splat_numba.gen.entry import Entry
 
