@@ -75,9 +75,11 @@ class Composed:
             matrices = self._arrays["q"], self._k, self._v
             pull_softmax(problem, self._plan, launches, matrices, dout, (dq, dk, dv))
         else:
-            self._pull_queries(given, launches, dout, dq, keys_wanted=wanted["k"] or wanted["v"])
-            if wanted["k"] or wanted["v"]:
-                self._pull_keys(given, launches, dk, dv)
+            keys_wanted = wanted["k"] or wanted["v"]
+            dstate = launches.scratch(Extent(*self._sides, problem.features), problem.value_dim + 1)
+            self._pull_queries(given, dout, dq, dstate, keys_wanted=keys_wanted)
+            if keys_wanted:
+                self._pull_keys(given, dstate, dk, dv)
         if problem.method != "kernel":
             self._through_projections(given, launches, {"k": dk, "v": dv}, frozen, found)
         return found
@@ -196,14 +198,13 @@ class Composed:
         return phi
 
     def _pull_queries(
-        self, given: Given, launches: Launches, dout: Matrix, dq: Matrix | None, *, keys_wanted: bool
+        self, given: Given, dout: Matrix, dq: Matrix | None, all_dstates: Matrix, *, keys_wanted: bool
     ) -> None:
         """Gradients of the queries, and of S and z."""
-        problem, largest = self._problem, self._plan.queries.largest
+        problem, largest, launches = self._problem, self._plan.queries.largest, Launches(self._machine)
         features = Features(problem, launches, given.omega, largest)
         features.prepare_pull()
         nd, g = (launches.scratch(largest, problem.value_dim + 1) for _ in range(2))
-        self._dstate = launches.scratch(Extent(*self._sides, problem.features), problem.value_dim + 1)
         text = DividePullTraits(problem.denominator, problem.eps, dout.dtype)
         for chunk in self._plan.queries:
             extent, grid = self._extent(chunk), (chunk.entries, problem.heads)
@@ -211,7 +212,7 @@ class Composed:
             given_out = {"dout": dout.part(chunk.entry, chunk.row)}
             launches.of_rows(text, extent, given_out, {"nd": nd, "g": g}, columns=problem.value_dim)
             if keys_wanted:
-                dstate = self._dstate.part(chunk.entry, 0)
+                dstate = all_dstates.part(chunk.entry, 0)
                 sizes = (problem.features, chunk.rows, problem.value_dim + 1)
                 launches.product(phi.turned, g, dstate, grid, sizes, addend=dstate if chunk.row else None)
             if dq is not None:
@@ -220,15 +221,15 @@ class Composed:
                 q = self._arrays["q"].part(chunk.entry, chunk.row)
                 features.pull(q, extent, NO_LIMIT, dq.part(chunk.entry, chunk.row))
 
-    def _pull_keys(self, given: Given, launches: Launches, dk: Matrix | None, dv: Matrix | None) -> None:
+    def _pull_keys(self, given: Given, all_dstates: Matrix, dk: Matrix | None, dv: Matrix | None) -> None:
         """Gradients of keys and values, or of the slots."""
-        problem = self._problem
+        problem, launches = self._problem, Launches(self._machine)
         features = Features(problem, launches, given.omega, self._plan.keys.largest)
         features.prepare_pull()
         for chunk in self._plan.keys:
             extent, grid, limit = self._extent(chunk), (chunk.entries, problem.heads), self._key_limit(given, chunk)
             k = self._k.part(chunk.entry, chunk.row)
-            dstate = self._dstate.part(chunk.entry, 0)
+            dstate = all_dstates.part(chunk.entry, 0)
             phi = features.make(k, extent, limit, self._tops_of(chunk))
             if dv is not None:
                 sizes = (chunk.rows, problem.features, problem.value_dim)

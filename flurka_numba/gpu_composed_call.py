@@ -14,7 +14,7 @@ from flurka_numba.gpu_omega import place_omega
 from flurka_numba.gpu_stages import stage_cubin
 from flurka_numba.problem import ITEMSIZE, Call, Problem
 from flurka_numba.targets.simt.text import Text
-from splat_numba.runtime.cuda.arrays import JAX, Framework, GpuArray, describe
+from splat_numba.runtime.cuda.arrays import JAX, Framework, GpuArray, check_whole_elements, describe
 from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.launch import Launch, load
@@ -38,6 +38,7 @@ def attend_vjp(
     def vjp(dout: Any) -> tuple[Any, ...]:
         found = describe("dout", dout, framework)
         check_fits("dout", found, tuple(out.shape), problem.dtype)
+        check_whole_elements("dout", found)
         given, keep = _given(call, problem, machine, framework, [dout])
         with machine.device.current():
             gradients = composed.pull(given, matrix_of(found), frozen)

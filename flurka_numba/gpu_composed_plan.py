@@ -105,7 +105,9 @@ def composed_plan(problem: Problem, largest: int = LARGEST_SCRATCH) -> ComposedP
 
 @dataclass(frozen=True, slots=True)
 class ProductPlan:
-    """traits: of the text; row_blocks, column_blocks: of a result; shares: of the depth, steps_of_share each."""
+    """traits: of the text; row_blocks, column_blocks: of a result; shares: of the depth, steps_of_share each, as many
+    as make one wave of blocks.
+    """
 
     traits: ProductTraits
     row_blocks: int
@@ -125,7 +127,8 @@ def product_plan(
     traits = ProductTraits(*dtypes, *tile)
     row_blocks, column_blocks, depth_blocks = -(-rows // tile[0]), -(-columns // tile[1]), -(-depth // DEPTH)
     tiles, steps = max(pairs * row_blocks * column_blocks, 1), outer * depth_blocks
-    shares = max(1, min(2 * multiprocessors // tiles, steps // LEAST_STEPS, LARGEST_SHARES))
+    resident = multiprocessors * traits.entry.blocks
+    shares = max(1, min(resident // tiles, steps // LEAST_STEPS, LARGEST_SHARES))
     steps_of_share = max(-(-steps // shares), 1)
     shares = max(-(-steps // steps_of_share), 1)
     return ProductPlan(traits, row_blocks, column_blocks, depth_blocks, steps, shares, steps_of_share)

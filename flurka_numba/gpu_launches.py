@@ -91,7 +91,7 @@ class Launches:
             quads = -(-columns // 4)
             values = common | {"quads": quads, "pairs": pairs}
             self._machine.launch(AddUpTraits(result.dtype), -(-pairs * rows * quads // ADD_UP_THREADS), values)
-            self._kept.append(held)
+        del held  # in the stream's order, as all scratch memory
 
     def of_rows(
         self, text: Text, extent: Extent, operands: Mapping[str, Matrix], results: Mapping[str, Matrix],

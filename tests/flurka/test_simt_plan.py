@@ -91,7 +91,7 @@ def test_long_sequences_stay_within_the_bound():
 def test_tiles_and_shares_of_products():
     compress = product_plan(FLOATS, 64, (256, 8192, 64), 1, 132)
     assert (compress.traits.rows, compress.traits.columns) == LARGE[:2]
-    assert (compress.row_blocks, compress.column_blocks, compress.shares) == (2, 1, 2)
+    assert (compress.row_blocks, compress.column_blocks, compress.shares) == (2, 1, 3)
     few = product_plan(FLOATS, 1, (256, 65536, 64), 1, 132)
     assert few.shares == LARGEST_SHARES
     assert few.shares * few.steps_of_share >= few.steps == 4096
