@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from flurka_numba.emulated_kernel import MULTIPROCESSORS, EmulatedCall
 from flurka_numba.gpu_checks import check_supported
-from flurka_numba.gpu_gradients import Area, attend_with_gradients, box_arguments, check_gradients, in_order
+from flurka_numba.gpu_composed_plan import composes_gradients
+from flurka_numba.gpu_gradients import Area, attend_with_gradients, box_arguments, in_order
 from flurka_numba.gpu_plan import Stage, forward_plan
 from flurka_numba.operands import Operands, export_out, import_call, import_dout, widen
 from flurka_numba.problem import Call
@@ -28,7 +29,10 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     """(out, the function from dout to gradients). Raises EmulationError for a fault in a text."""
     operands = import_call(call)
     check_supported(operands.problem)
-    check_gradients(operands.problem)
+    if composes_gradients(operands.problem):
+        from flurka_numba.emulated_composed import attend_vjp as compose
+
+        return compose(call, operands, frozen)
     runner = EmulatedRunner(operands)
     given = {"q": operands.q, "k": operands.k, "v": operands.v}
     for name, proj in (("proj_k", operands.proj_k), ("proj_v", operands.proj_v)):

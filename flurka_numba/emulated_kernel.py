@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from flurka_numba.executor import Executor
 from flurka_numba.gpu_checks import check_supported
+from flurka_numba.gpu_composed_plan import composes_forward
 from flurka_numba.gpu_plan import ForwardPlan, forward_plan
 from flurka_numba.gpu_stages import BETWEEN, MAPPED, stage_maps, stage_numbers
 from flurka_numba.operands import Operands, export_out, import_call
@@ -33,7 +34,11 @@ class EmulatedExecutor:
         operands = import_call(call)
         problem = operands.problem
         check_supported(problem)
-        if operands.out.size:
+        if composes_forward(problem):
+            from flurka_numba.emulated_composed import attend
+
+            attend(operands)
+        elif operands.out.size:
             run = EmulatedCall(operands, forward_plan(problem, MULTIPROCESSORS))
             run.stages()
             if problem.method == "low_rank":

@@ -12,17 +12,16 @@ from typing import Any
 import numpy as np
 
 from flurka_numba.checks import (
-    ARRAYS,
     result_shape,
 )
-from flurka_numba.gpu_checks import check_arguments, check_out, check_supported, place_lengths
+from flurka_numba.gpu_checks import check_arguments, check_out, place_lengths
+from flurka_numba.gpu_composed_call import attend as compose
+from flurka_numba.gpu_composed_plan import composes_forward
 from flurka_numba.gpu_forward import PreparedForward
+from flurka_numba.gpu_numpy import attend_numpy
 from flurka_numba.gpu_omega import place_omega
 from flurka_numba.gpu_plan import forward_plan
-from flurka_numba.operands import import_call
-from flurka_numba.problem import Call, Problem
-from splat_numba.errors import ArgumentTypeError
-from splat_numba.runtime.arrays import export_array, on_gpu
+from flurka_numba.problem import ITEMSIZE, Call, Problem
 from splat_numba.runtime.cuda.arrays import (
     Framework,
     GpuArray,
@@ -30,7 +29,7 @@ from splat_numba.runtime.cuda.arrays import (
     framework_of,
     known_framework,
 )
-from splat_numba.runtime.cuda.copies import padded, padded_rows
+from splat_numba.runtime.cuda.copies import padded
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.tensor_map import Layout
@@ -41,7 +40,9 @@ LARGEST_READY = 256
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A call but for its addresses. reach: bytes from each array's address to its first and past its last byte."""
+    """A call but for its addresses. reach: bytes from each array's address to its first and past its last byte.
+    composed: float32 arithmetic computes it, see gpu_composed_plan.py.
+    """
 
     prepared: PreparedForward | None  # None: the result is empty
     problem: Problem
@@ -49,6 +50,7 @@ class Ready:
     device: Device
     out_shape: tuple[int, ...]
     reach: tuple[tuple[int, int], ...]
+    composed: bool
 
     def apart(self, addresses: Sequence[int]) -> bool:
         """Whether the bytes of out, the last of the arrays, and those of the others are in separate ranges."""
@@ -64,11 +66,13 @@ _lock = threading.Lock()
 def attend(call: Call) -> Any:
     """Out, as an array of q's framework. Raises ArgumentError, ArgumentTypeError, BackendError."""
     if isinstance(call.q, np.ndarray):
-        return _attend_numpy(call)
+        return attend_numpy(call, attend)
     framework = framework_of(call.q) or known_framework("q", call.q)
     given = [call.q, call.k, call.v]
     given += [one for one in (call.proj_k, call.proj_v, call.out) if one is not None]
     ready, addresses = _look_up(call, given, framework)
+    if ready.composed:
+        return compose(call, ready.problem, framework)
     if call.method == "low_rank":
         return _attend_to_slots(call, ready, given, addresses, framework)
     q, k, v, *rest = addresses
@@ -177,19 +181,19 @@ def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuA
     out_shape = result_shape(arrays["q"], problem)
     fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, target.ordinal, "")
     out = arrays.get("out", fresh)
-    prepared = None
-    if problem.batch * problem.heads * problem.seq_q:
+    prepared, composed = None, composes_forward(problem)
+    if not composed and problem.batch * problem.heads * problem.seq_q:
         plan = forward_plan(problem, target.multiprocessors)
         prepared = PreparedForward(plan, _layouts(problem, {**arrays, "out": out}), target, current())
     reach = tuple(_reach(array) for array in arrays.values())
-    return Ready(prepared, problem, axes, target, out_shape, reach), arrays
+    return Ready(prepared, problem, axes, target, out_shape, reach, composed), arrays
 
 
 def _reach(array: GpuArray) -> tuple[int, int]:
     if 0 in array.shape:
         return 0, 0
     steps = [step * (size - 1) for step, size in zip(array.strides, array.shape, strict=True)]
-    return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + 2
+    return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + ITEMSIZE[array.dtype]
 
 
 def _layouts(problem: Problem, arrays: Mapping[str, GpuArray]) -> dict[str, Layout]:
@@ -208,30 +212,3 @@ def layout_of(array: GpuArray) -> Layout:
     return Layout(
         (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype
     )
-
-
-def _attend_numpy(call: Call) -> Any:
-    """NumPy arrays: copied to the first GPU, and the result back. Rows are padded on the way, so nothing else is."""
-    for name in ("k", "v", "proj_k", "proj_v", "omega", "kv_lengths", "out"):
-        if on_gpu(getattr(call, name)):
-            raise ArgumentTypeError(f"{name} wanted in CPU memory as q is, got a GPU array. Copy one of them.")
-    operands = import_call(call)
-    check_supported(operands.problem)
-    target = device(0)
-    copies: dict[str, Any] = {
-        name: _upload(np.asarray(getattr(call, name)).view(np.uint16), operands.problem.dtype, target)
-        for name in ARRAYS
-        if getattr(call, name) is not None
-    }
-    result = attend(replace(call, out=None, backend="cuda", **copies))
-    host = np.empty(result.shape, np.uint16)
-    result.read(host)
-    operands.out[...] = host[(None,) * (4 - host.ndim)]
-    return call.out if call.out is not None else export_array(host, operands.problem.dtype, call.q)
-
-
-def _upload(bits: Any, dtype: str, target: Device) -> DeviceArray:
-    host = padded_rows(bits)
-    array = DeviceArray(target, bits.shape, dtype, host.shape[-1])
-    array.fill(host)
-    return array

@@ -8,41 +8,34 @@ from typing import Any
 import numpy as np
 
 from flurka_numba.checks import ARRAYS, Described, check_call, check_fits, result_shape
-from flurka_numba.gpu_plan import apply_traits
 from flurka_numba.problem import Call, Problem
-from flurka_numba.targets.sm90.apply_shape import LARGEST_ROWS, LARGEST_THREAD, ApplyTraits
-from splat_numba.errors import BackendError
-from splat_numba.gen.targets.sm90.shape import SHARED_BYTES
+from splat_numba.errors import ArgumentTypeError
 from splat_numba.runtime.arrays import on_gpu
 from splat_numba.runtime.cuda.arrays import (
     Framework,
     GpuArray,
     check_gpu_out,
-    check_operand_dtype,
     check_same_device,
+    check_whole_elements,
     describe,
-    describe_operand,
 )
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
 from splat_numba.runtime.options import check_kv_lengths, check_lengths_kind
 
+DTYPES = ("float16", "bfloat16", "float32")  # that kernels on a GPU read
+
 
 def check_supported(problem: Problem) -> None:
-    """Raise BackendError, ArgumentTypeError for what the GPU's texts have not."""
-    check_operand_dtype("q", problem.dtype)
-    if problem.method != "low_rank":
-        _check_fits(problem, apply_traits(problem))
+    """Raise ArgumentTypeError for what the GPU's texts have not."""
+    _check_dtype("q", problem.dtype)
 
 
-def _check_fits(problem: Problem, traits: ApplyTraits) -> None:
-    if not traits.fits:
-        raise BackendError(
-            f"feature_map {problem.feature_map!r} wanted with what a GPU's multiprocessor holds, got "
-            f"{problem.features} features for head_dim {problem.head_dim} and value_dim {problem.value_dim}: they take "
-            f"{traits.shared_bytes >> 10} of {SHARED_BYTES >> 10} KiB of shared memory and about {traits.registers} of "
-            f"{LARGEST_THREAD} registers, and rows of omega are at most {LARGEST_ROWS}. Give omega fewer rows, or "
-            "backend='cpu' with arrays there."
+def _check_dtype(name: str, dtype: str) -> None:
+    if dtype not in DTYPES:
+        raise ArgumentTypeError(
+            f"{name} wanted as {', '.join(DTYPES)} for backend 'cuda', got {dtype}. Convert it, or give backend='cpu' "
+            "with arrays there."
         )
 
 
@@ -71,6 +64,14 @@ def _describe_inputs(call: Call, framework: Framework) -> dict[str, GpuArray]:
     }
     check_same_device(arrays)
     return arrays
+
+
+def describe_operand(name: str, array: Any, framework: Framework) -> GpuArray:
+    """An operand on a GPU. Raises ArgumentError, ArgumentTypeError, BackendError for what kernels cannot read."""
+    found = describe(name, array, framework)
+    _check_dtype(name, found.dtype)
+    check_whole_elements(name, found)
+    return found
 
 
 def check_out(call: Call, problem: Problem, framework: Framework) -> GpuArray:

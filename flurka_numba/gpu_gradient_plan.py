@@ -50,7 +50,6 @@ from flurka_numba.targets.sm90.token_gradients import (
     render_token_gradients,
     token_entry,
 )
-from splat_numba.errors import BackendError
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +80,17 @@ class GradientPlan:
         return (*forward, *self.queries, self.images_of_queries, self.of_slots)
 
 
+def takes_gradients(problem: Problem) -> bool:
+    """Whether the gradients of heads of these sizes fit the registers of the tensor cores' texts."""
+    return chunks(problem.head_dim) + chunks(problem.value_dim) <= LARGEST_CHUNKS
+
+
 @lru_cache(maxsize=256)
 def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = False) -> GradientPlan:
-    """The plan for method "kernel" and an elementwise feature map. Raises BackendError for heads that are too wide."""
+    """The plan for method "kernel" and an elementwise feature map, of which takes_gradients() is true."""
     phi = problem.feature_map
-    if not isinstance(phi, FeatureMap):
-        raise TypeError(phi)  # executors refuse the others
-    if chunks(problem.head_dim) + chunks(problem.value_dim) > LARGEST_CHUNKS:
-        raise BackendError(
-            "gradients on a GPU wanted with head_dim and value_dim, rounded up to multiples of 32, of 256 together at "
-            f"most, got {problem.head_dim} and {problem.value_dim}. Split the heads, or give backend='cpu'."
-        )
+    if not isinstance(phi, FeatureMap) or not takes_gradients(problem):
+        raise TypeError(problem)  # executors compose the others: see gpu_composed_plan.py
     dims = problem.head_dim, problem.value_dim, problem.dtype
     keys = AccumulateTraits("keys", *dims, phi, ragged=problem.ragged)
     pairs = problem.batch * problem.heads

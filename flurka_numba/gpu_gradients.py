@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flurka_numba.checks import ARRAYS
-from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.gpu_gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
 from flurka_numba.gpu_plan import Stage
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.shape import CHUNK, chunks
-from splat_numba.errors import BackendError
 from splat_numba.gen.boxes import Box, View
 from splat_numba.runtime.cuda.copies import padded
 from splat_numba.runtime.cuda.tensor_map import Layout, TensorMapArguments, tensor_map_arguments
@@ -67,24 +65,6 @@ def box_arguments(pointer: int, layout: Layout, rows: int, spare: int) -> Tensor
     """The tensor map of an array for copies of so many rows of one head. spare: a valid device address."""
     seq = layout.sizes[2]
     return tensor_map_arguments(View(0, 1, seq, max(seq, 1), 1), Box(rows), pointer, layout, spare)
-
-
-def check_gradients(problem: Problem) -> None:
-    """Raise BackendError for what has no gradients on GPUs in this version."""
-    if problem.method == "low_rank":
-        raise BackendError(
-            "gradients of low_rank_attention are not on GPUs in this version. Give backend='cpu' with arrays there."
-        )
-    if not isinstance(problem.feature_map, FeatureMap):
-        raise BackendError(
-            f"gradients with feature_map {problem.feature_map!r} are not on GPUs in this version, which has those of "
-            "'elu', 'relu' and FeatureMaps of your own. Choose one of them, or give backend='cpu' with arrays there."
-        )
-    if problem.method == "flurka" and problem.ragged:
-        raise BackendError(
-            "gradients with kv_lengths and projections are not on GPUs in this version. Set the rows of k and v beyond "
-            "the lengths to 0 and leave kv_lengths out, or give backend='cpu' with arrays there."
-        )
 
 
 def attend_with_gradients(

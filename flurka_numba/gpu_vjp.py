@@ -14,12 +14,23 @@ import numpy as np
 from flurka_numba.checks import ARRAYS, check_fits
 from flurka_numba.gpu_call import layout_of, make_slots
 from flurka_numba.gpu_checks import check_arguments, place_lengths
-from flurka_numba.gpu_gradients import Area, attend_with_gradients, box_arguments, check_gradients, in_order
+from flurka_numba.gpu_composed_call import attend_vjp as compose
+from flurka_numba.gpu_composed_plan import composes_gradients
+from flurka_numba.gpu_gradients import Area, attend_with_gradients, box_arguments, in_order
+from flurka_numba.gpu_numpy import attend_vjp_numpy
 from flurka_numba.gpu_plan import Stage
 from flurka_numba.gpu_stages import stage_cubin
 from flurka_numba.problem import Call, Problem
-from splat_numba.errors import BackendError
-from splat_numba.runtime.cuda.arrays import JAX, Framework, describe, describe_operand, framework_of, known_framework
+from splat_numba.runtime.cuda.arrays import (
+    JAX,
+    NUMBA,
+    OURS,
+    Framework,
+    describe,
+    describe_operand,
+    framework_of,
+    known_framework,
+)
 from splat_numba.runtime.cuda.copies import move, padded
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.launch import Launch, is_capturing, load
@@ -32,14 +43,13 @@ from splat_numba.settings import Settings, current
 def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """(out, the function from dout to gradients). Raises ArgumentError, ArgumentTypeError, BackendError."""
     if isinstance(call.q, np.ndarray):
-        raise BackendError(
-            "gradients on backend 'cuda' wanted of arrays on a GPU, got NumPy arrays. Copy them there with PyTorch, "
-            "CuPy or JAX, or give backend='cpu'."
-        )
+        return attend_vjp_numpy(call, lambda there: attend_vjp(there, frozen))
     framework = framework_of(call.q) or known_framework("q", call.q)
     given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
     checked, addresses = _check(call, given, framework)
     problem = checked.problem
+    if composes_gradients(problem) or not _products_are_at_hand(problem, framework):
+        return compose(call, problem, framework, frozen)
     axes = {name: len(array.shape) for name, array in given.items()}
     arrays = {name: _with_leading(array) for name, array in given.items()}
     runner = CudaRunner(call, checked, framework, current())
@@ -95,7 +105,6 @@ def _check(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[
         if found is not None:
             return found, addresses
     problem, arrays = check_arguments(call, framework)
-    check_gradients(problem)
     layouts = {name: layout_of(arrays[name]) for name in given}
     found = Checked(problem, layouts, arrays["q"].device)
     if key is not None:
@@ -103,6 +112,15 @@ def _check(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[
         if len(_checked) > LARGEST_CHECKED:
             _checked.popitem(last=False)
     return found, [arrays[name].pointer for name in given]
+
+
+def _products_are_at_hand(problem: Problem, framework: Framework) -> bool:
+    """Whether the framework's arrays can do what this path asks of them beside the stages: products of matrices and
+    parts of any shape, which Numba's cannot, and parts that can be written through, which JAX has not.
+    """
+    if framework is JAX:
+        return not (problem.head_dim % 8 or problem.value_dim % 8)
+    return framework not in (OURS, NUMBA) or (framework is NUMBA and problem.method == "kernel")
 
 
 def _with_leading(array: Any) -> Any:
@@ -206,11 +224,6 @@ class CudaRunner:
 
     def rows(self, shape: tuple[int, int, int, int]) -> Any:
         """A fresh array with rows padded to 16 bytes."""
-        if self._framework is JAX and shape[3] % 8:
-            raise BackendError(
-                f"gradients of JAX arrays wanted with head_dim and value_dim as multiples of 8, got {shape[3]}: a "
-                "part of a JAX array is a copy, through which nothing can be written. Pad them, or use PyTorch's."
-            )
         whole = self._framework.empty((*shape[:3], padded(shape[3])), self._problem.dtype, self._call.q)
         found = whole if padded(shape[3]) == shape[3] else whole[..., : shape[3]]
         row = 2 * padded(shape[3])

@@ -56,7 +56,7 @@ def test_only_the_shared_parts_of_splat_numba_are_used(path):
         package, _, inner = name.partition(".")
         if package != "splat_numba":
             continue
-        on_gpu = path.name.startswith(("gpu_", "emulated_")) or "sm90" in path.parts
+        on_gpu = path.name.startswith(("gpu_", "emulated_")) or {"sm90", "simt"} & {*path.parts}
         allowed = SHARED + GPU_SHARED if on_gpu else SHARED
         shared = any(inner == part or inner.startswith(f"{part}.") for part in allowed)
         assert shared or (on_gpu and name == "splat_numba"), f"{path} imports {name}"

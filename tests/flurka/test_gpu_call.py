@@ -283,9 +283,11 @@ def test_nothing_is_launched_for_an_empty_result(fake, fresh, sizes):
          "k wanted in CPU memory as q is, got a GPU array. Copy one of them."),
         ({"proj_v": GpuMemory((RANK, SEQ_KV), pointer=1 << 40)}, BackendError,
          "proj_v wanted on GPU 0 as q is, got one on GPU 1. Copy it there."),
-        ({"v": tokens("v", SEQ_KV, dtype="float32")}, ArgumentTypeError,
-         "v wanted as float16 or bfloat16 for backend 'cuda', got float32. Convert it, or give backend='cpu' with "
-         "arrays there."),
+        ({"v": GpuMemory((BATCH, HEADS, SEQ_KV, DIM), "float64", pointer=1 << 28)}, ArgumentTypeError,
+         "v wanted as float16, bfloat16, float32 for backend 'cuda', got float64. Convert it, or give backend='cpu' "
+         "with arrays there."),
+        ({"v": GpuMemory((BATCH, HEADS, SEQ_KV, DIM), "float32", pointer=1 << 28)}, ArgumentTypeError,
+         "v wanted as float16 as q is, got float32. Convert one of them."),
         ({"out": GpuMemory((BATCH, HEADS, SEQ_Q, 8), pointer=9 << 28)}, ArgumentError,
          f"out wanted of shape {(BATCH, HEADS, SEQ_Q, DIM)}, got {(BATCH, HEADS, SEQ_Q, 8)}. Give one of this shape."),
         ({"out": np.zeros((BATCH, HEADS, SEQ_Q, DIM), np.float16)}, BackendError,

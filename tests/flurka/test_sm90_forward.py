@@ -5,7 +5,6 @@ import pytest
 from hypothesis import example, given, settings
 
 import flurka_numba
-from splat_numba.errors import ArgumentTypeError, BackendError
 from tests.flurka.agreement import check_forward
 from tests.flurka.error_bound import assert_close, tolerance
 from tests.flurka.strategies import MAPS, Case, cases
@@ -132,19 +131,6 @@ def test_nan_in_a_query_stays_in_its_row(phi):
 def test_splat_emulate_runs_backend_cuda_on_the_emulator(monkeypatch):
     monkeypatch.setenv("SPLAT_EMULATE", "1")
     check(USUAL.but(seq_q=8, seq_kv=70), backend="cuda")
-
-
-def test_what_a_gpu_has_not():
-    for changes, words in {
-        ("rows", 300): r"'favor' wanted .* got 300 features for head_dim 64 .* omega are at most {'favor': 256, 'rfa'",
-        ("head_dim", 256): r"'favor' wanted .* they take 293 of 227 KiB of shared memory",
-    }.items():
-        with pytest.raises(BackendError, match=words):
-            USUAL.but(**{"feature_map": "favor", "rows": 256, changes[0]: changes[1]}).run(backend="emulate")
-    with pytest.raises(BackendError, match=r"'rfa' wanted .* rows of omega are at most {.*'rfa': 128}"):
-        USUAL.but(feature_map="rfa", rows=160).run(backend="emulate")
-    with pytest.raises(ArgumentTypeError, match=r"q wanted as float16 or bfloat16 for backend 'cuda', got float32"):
-        USUAL.but(dtype="float32").run(backend="emulate")
 
 
 def test_out_is_written():

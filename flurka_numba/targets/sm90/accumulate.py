@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.targets.sm90.features import gpu_text
+from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.sm90.rows import emit_lane, emit_load
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS
 from flurka_numba.targets.sm90.state_block import emit_state_block

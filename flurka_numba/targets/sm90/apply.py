@@ -10,8 +10,8 @@ out of a product of their own, see random_apply.py, and stay in their order.
 from __future__ import annotations
 
 from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
-from flurka_numba.targets.sm90.features import gpu_text
 from flurka_numba.targets.sm90.random_apply import (
     OMEGA_POINTERS,
     emit_arrays,

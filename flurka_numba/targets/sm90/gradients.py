@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.targets.sm90.features import gpu_slope, gpu_text
+from flurka_numba.targets.formulas import gpu_slope, gpu_text
 from flurka_numba.targets.sm90.images import turned_bytes, turned_rows
 from flurka_numba.targets.sm90.rows import (
     emit_lane,

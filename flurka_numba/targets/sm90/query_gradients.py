@@ -8,6 +8,7 @@ has too few. dout is where products read it then, and q is read again for its sl
 
 from __future__ import annotations
 
+from flurka_numba.targets.formulas import gpu_slope, gpu_text
 from flurka_numba.targets.sm90.accumulate import (
     TILE_BYTES,
     emit_products,
@@ -16,7 +17,6 @@ from flurka_numba.targets.sm90.accumulate import (
     emit_tile,
     lane_place,
 )
-from flurka_numba.targets.sm90.features import gpu_slope, gpu_text
 from flurka_numba.targets.sm90.gradients import (
     COUNTS,
     OPERANDS,

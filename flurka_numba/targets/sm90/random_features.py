@@ -6,7 +6,7 @@ because it cancels: favor's denominator is phi(q).z as it is. rfa: rows^-1/2 (si
 
 from __future__ import annotations
 
-from flurka_numba.targets.sm90.features import LOG2_E
+from flurka_numba.targets.formulas import LOG2_E
 from flurka_numba.targets.sm90.shape import RandomFeatures
 
 SMALLEST_SQUARE = 2.0**-126  # below it the square root is 0; a shorter row, as one of zeros, has direction 0

@@ -98,9 +98,15 @@ def describe_operand(name: str, array: Any, framework: Framework) -> GpuArray:
     """An operand on a GPU. Raises ArgumentError, ArgumentTypeError, BackendError for what kernels cannot read."""
     found = describe(name, array, framework)
     check_operand_dtype(name, found.dtype)
-    if any(stride % 2 for stride in found.strides) or found.pointer % 2:
-        raise ArgumentError(f"{name} wanted with strides of whole elements, got {found.strides}. Copy it.")
+    check_whole_elements(name, found)
     return found
+
+
+def check_whole_elements(name: str, array: GpuArray) -> None:
+    """Raise ArgumentError for numbers that are not where numbers of their size can be read."""
+    size = ITEMSIZE[array.dtype]
+    if any(stride % size for stride in array.strides) or array.pointer % size:
+        raise ArgumentError(f"{name} wanted with strides of whole elements, got {array.strides}. Copy it.")
 
 
 def describe(name: str, array: Any, framework: Framework) -> GpuArray:

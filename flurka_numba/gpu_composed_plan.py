@@ -1,0 +1,134 @@
+"""What a GPU does in float32 on its FMA units: which calls, in chunks of how many rows, products with which tiles.
+
+That path takes every shape, dtype, method and map: it is the one of float32, and of what the Hopper texts have not.
+Features, scores and their gradients are float32 in scratch memory, of a chunk of rows at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.gpu_gradient_plan import over_slots, takes_gradients
+from flurka_numba.gpu_matrix import Extent, padded_columns
+from flurka_numba.gpu_plan import apply_traits
+from flurka_numba.problem import Problem
+from flurka_numba.targets.simt.product import ProductTraits
+from flurka_numba.targets.simt.product_shape import DEPTH, LARGE, MEDIUM, SMALL
+
+LARGEST_SCRATCH = 256 << 20  # bytes of a chunk's rows, unless heads are so many that LEAST_ROWS of each are more
+LEAST_ROWS = 128
+LEAST_STEPS = 8  # of a share of a product's depth
+LARGEST_SHARES = 64
+
+
+def composes_forward(problem: Problem) -> bool:
+    """Whether a forward call takes this path. The others have tensor cores."""
+    if problem.dtype == "float32":
+        return True
+    return problem.method != "low_rank" and not apply_traits(problem).fits
+
+
+def composes_gradients(problem: Problem) -> bool:
+    """Whether a call with gradients does."""
+    if problem.dtype == "float32" or problem.method == "low_rank" or not isinstance(problem.feature_map, FeatureMap):
+        return True
+    inner = problem if problem.method == "kernel" else over_slots(problem)
+    return (problem.method == "flurka" and problem.ragged) or not takes_gradients(inner)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Batch entries and rows that are computed at once."""
+
+    entry: int
+    entries: int
+    row: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """A matrix's rows in chunks: of all batch entries as long as enough rows fit, else of fewer."""
+
+    whole: Extent
+    entries: int
+    rows: int
+
+    @property
+    def largest(self) -> Extent:
+        """Of one chunk."""
+        return Extent(self.entries, self.whole.heads, self.rows)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """All of them; one of no rows where there are none, so that sums over them are 0."""
+        for entry in range(0, self.whole.batch, max(self.entries, 1)):
+            for row in range(0, max(self.whole.rows, 1), max(self.rows, 1)):
+                yield Chunk(
+                    entry, min(self.entries, self.whole.batch - entry), row, min(self.rows, self.whole.rows - row)
+                )
+
+
+def chunks_of(whole: Extent, columns: int, largest: int = LARGEST_SCRATCH) -> Chunks:
+    """columns: float32 numbers of scratch that a row takes."""
+    of_row = max(4 * columns * whole.heads, 1)
+    rows = largest // (of_row * max(whole.batch, 1))
+    if rows >= min(LEAST_ROWS, whole.rows):
+        fits = rows // LEAST_ROWS * LEAST_ROWS
+        return Chunks(whole, whole.batch, min(fits or rows, whole.rows))
+    rows = min(LEAST_ROWS, whole.rows)
+    return Chunks(whole, max(largest // (of_row * max(rows, 1)), 1), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ComposedPlan:
+    """queries, keys: the chunks of both sides. A "key" is a slot, if there are projections."""
+
+    queries: Chunks
+    keys: Chunks
+
+
+def composed_plan(problem: Problem, largest: int = LARGEST_SCRATCH) -> ComposedPlan:
+    """The plan of a call, with or without gradients."""
+    queries = Extent(problem.batch, problem.heads, problem.seq_q)
+    keys = Extent(problem.batch, problem.heads, problem.slots)
+    if problem.method == "low_rank":
+        of_row = 2 * padded_columns(problem.rank, "float32")
+        return ComposedPlan(chunks_of(queries, of_row, largest), chunks_of(keys, 1, largest))
+    features, width = (padded_columns(one, "float32") for one in (problem.features, problem.value_dim + 1))
+    of_features = 2 * features
+    if not isinstance(problem.feature_map, FeatureMap):
+        of_features += features + padded_columns(problem.head_dim, "float32") + 1
+    return ComposedPlan(chunks_of(queries, of_features + 2 * width, largest), chunks_of(keys, of_features, largest))
+
+
+@dataclass(frozen=True, slots=True)
+class ProductPlan:
+    """traits: of the text; row_blocks, column_blocks: of a result; shares: of the depth, steps_of_share each, as many
+    as make one wave of blocks.
+    """
+
+    traits: ProductTraits
+    row_blocks: int
+    column_blocks: int
+    depth_blocks: int
+    steps: int
+    shares: int
+    steps_of_share: int
+
+
+def product_plan(
+    dtypes: tuple[str, str, str], pairs: int, sizes: tuple[int, int, int], outer: int, multiprocessors: int
+) -> ProductPlan:
+    """dtypes: of A, B and the result. sizes: rows, depth, columns. outer: how often the depth is gone through."""
+    rows, depth, columns = sizes
+    tile = SMALL if min(rows, columns) <= SMALL[0] else MEDIUM if rows <= MEDIUM[0] else LARGE
+    traits = ProductTraits(*dtypes, *tile)
+    row_blocks, column_blocks, depth_blocks = -(-rows // tile[0]), -(-columns // tile[1]), -(-depth // DEPTH)
+    tiles, steps = max(pairs * row_blocks * column_blocks, 1), outer * depth_blocks
+    resident = multiprocessors * traits.entry.blocks
+    shares = max(1, min(resident // tiles, steps // LEAST_STEPS, LARGEST_SHARES))
+    steps_of_share = max(-(-steps // shares), 1)
+    shares = max(-(-steps // steps_of_share), 1)
+    return ProductPlan(traits, row_blocks, column_blocks, depth_blocks, steps, shares, steps_of_share)

@@ -1,0 +1,61 @@
+"""Attention by softmax over slots and the way back, as launches: a chunk of queries at a time."""
+
+from __future__ import annotations
+
+from flurka_numba.gpu_composed_plan import Chunk, ComposedPlan
+from flurka_numba.gpu_launches import Launches
+from flurka_numba.gpu_matrix import Extent, Matrix
+from flurka_numba.problem import Problem
+from flurka_numba.targets.simt.softmax import SoftmaxPullTraits, SoftmaxTraits
+
+Operands = tuple[Matrix, Matrix, Matrix]
+
+
+def attend_by_softmax(
+    problem: Problem, plan: ComposedPlan, launches: Launches, operands: Operands, out: Matrix
+) -> None:
+    """out = softmax(scale q k^T) v. operands: q and the slots k, v."""
+    weights = launches.scratch(plan.queries.largest, problem.rank)
+    for chunk in plan.queries:
+        _make_weights(problem, launches, operands, chunk, weights)
+        sizes = (chunk.rows, problem.rank, problem.value_dim)
+        v = operands[2].part(chunk.entry, 0)
+        launches.product(weights, v, out.part(chunk.entry, chunk.row), (chunk.entries, problem.heads), sizes)
+
+
+def _make_weights(problem: Problem, launches: Launches, operands: Operands, chunk: Chunk, weights: Matrix) -> None:
+    q, k, _ = operands
+    grid, sizes = (chunk.entries, problem.heads), (chunk.rows, problem.head_dim, problem.rank)
+    turned = k.part(chunk.entry, 0).turned
+    launches.product(q.part(chunk.entry, chunk.row), turned, weights, grid, sizes, scale=problem.scale)
+    launches.of_rows(SoftmaxTraits(), Extent(*grid, chunk.rows), {}, {"weights": weights}, columns=problem.rank)
+
+
+def pull_softmax(
+    problem: Problem, plan: ComposedPlan, launches: Launches, operands: Operands, dout: Matrix,
+    results: tuple[Matrix | None, Matrix | None, Matrix | None],
+) -> None:  # fmt: skip
+    """Gradients of q and of the slots k, v, where there is a matrix for them."""
+    q, k, v = operands
+    dq, dk, dv = results
+    rank, dim, value_dim = problem.rank, problem.head_dim, problem.value_dim
+    weights, dweights = (launches.scratch(plan.queries.largest, rank) for _ in range(2))
+    for chunk in plan.queries:
+        grid, rows = (chunk.entries, problem.heads), chunk.rows
+        _make_weights(problem, launches, operands, chunk, weights)
+        dout_rows, q_rows = (one.part(chunk.entry, chunk.row) for one in (dout, q))
+        if dv is not None:
+            part = dv.part(chunk.entry, 0)
+            sizes = (rank, rows, value_dim)
+            launches.product(weights.turned, dout_rows, part, grid, sizes, addend=part if chunk.row else None)
+        if dq is None and dk is None:
+            continue
+        launches.product(dout_rows, v.part(chunk.entry, 0).turned, dweights, grid, (rows, value_dim, rank))
+        both = {"weights": weights, "dweights": dweights}
+        launches.of_rows(SoftmaxPullTraits(problem.scale), Extent(*grid, rows), {}, both, columns=rank)
+        if dq is not None:
+            result = dq.part(chunk.entry, chunk.row)
+            launches.product(dweights, k.part(chunk.entry, 0), result, grid, (rows, rank, dim))
+        if dk is not None:
+            part = dk.part(chunk.entry, 0)
+            launches.product(dweights.turned, q_rows, part, grid, (rank, rows, dim), addend=part if chunk.row else None)

@@ -1,0 +1,112 @@
+"""Numerators over the divisor of their row, which is the last column beside them; and the way back.
+
+nd: (rows, columns + 1) in float32: phi(q) S, then phi(q).z. The way back gives the gradients of both, side by side
+likewise: g = dout / divisor, and -slope (dout . out) / divisor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flurka_numba.targets.simt.rows import (
+    columns_loop,
+    emit_numbers,
+    emit_row_place,
+    emit_scratch,
+    emit_sum,
+    four,
+    place_of,
+    row_entry,
+)
+from flurka_numba.targets.simt.text import emit_four, operand_parameters, result_parameters, start_text
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.writer import SourceWriter
+
+
+@dataclass(frozen=True, slots=True)
+class DivideTraits:
+    """denominator, eps: as in Problem. result: dtype."""
+
+    denominator: str
+    eps: float
+    result: str
+
+    @property
+    def name(self) -> str:
+        """Of the text."""
+        return f"flurka_divide_simt_{self.denominator}_{self.result}"
+
+    @property
+    def entry(self) -> Entry:
+        """How the kernel is called."""
+        return row_entry("divide", result_parameters("nd", "result"), ("columns",))
+
+    def render(self) -> str:
+        """Python source of the kernel. Pure and deterministic."""
+        out = start_text(f"Numerators over denominators ({self.denominator}) as {self.result}.", self.entry)
+        with out.suite():
+            emit_row_place(out, results=["nd", "result"])
+            _emit_inverse(out, self.denominator, self.eps)
+            with columns_loop(out, "columns"):
+                emit_scratch(out, "nd", "x")
+                for i in range(4):
+                    out.line(f"y_{i} = ptx.select_real(x_{i} * inverse, f32(0.0), nonzero)")
+                emit_four(out, self.result, place_of("result", self.result), four("y"), "u32(there & here)")
+        return out.text()
+
+
+@dataclass(frozen=True, slots=True)
+class DividePullTraits:
+    """denominator, eps: as in Problem. dout: dtype."""
+
+    denominator: str
+    eps: float
+    dout: str
+
+    @property
+    def name(self) -> str:
+        """Of the text."""
+        return f"flurka_divide_pull_simt_{self.denominator}_{self.dout}"
+
+    @property
+    def entry(self) -> Entry:
+        """How the kernel is called."""
+        return row_entry("divide_pull", (*operand_parameters("dout"), *result_parameters("nd", "g")), ("columns",))
+
+    def render(self) -> str:
+        """Python source of the kernel. Pure and deterministic."""
+        out = start_text(f"Gradients of numerators and denominators ({self.denominator}).", self.entry)
+        with out.suite():
+            emit_row_place(out, ["dout"], ["nd", "g"])
+            _emit_inverse(out, self.denominator, self.eps)
+            out.line("dot = f32(0.0)")
+            with columns_loop(out, "columns"):
+                emit_scratch(out, "nd", "x", "columns")
+                emit_numbers(out, self.dout, "dout", "d", "columns")
+                for i in range(4):
+                    out.line(f"dot += ptx.select_real(d_{i} * (x_{i} * inverse), f32(0.0), nonzero)")
+            emit_sum(out, "dot")
+            if self.denominator == "guarded":
+                out.line(f"dot = ptx.select_real(dot, f32(0.0), u32(1) if abs(den) > f32({self.eps!r}) else u32(0))")
+            out.line("delta = ptx.select_real((-dot) * inverse, f32(0.0), nonzero)")
+            with columns_loop(out, "columns + u32(1)"):
+                emit_numbers(out, self.dout, "dout", "d", "columns")
+                for i in range(4):
+                    out.line(f"g_{i} = ptx.select_real(d_{i} * inverse, f32(0.0), nonzero)")
+                    test = f"u32(1) if u32(column + u32({i})) == columns else u32(0)"
+                    out.line(f"g_{i} = ptx.select_real(delta, g_{i}, {test})")
+                emit_four(out, "float32", place_of("g", "float32"), four("g"), "u32(there & here)")
+        return out.text()
+
+
+def _emit_inverse(out: SourceWriter, denominator: str, eps: float) -> None:
+    """1 / divisor, which counts where the divisor is ``nonzero``."""
+    out.line("den = ptx.load_state(nd_at + u64(4) * u64(columns))")
+    if denominator == "guarded":
+        out.line(f"size = ptx.maximum(abs(den), f32({eps!r}))")
+        out.line("divisor = ptx.select_real(-size, size, u32(1) if den < f32(0.0) else u32(0))")
+        out.line("divisor = ptx.select_real(divisor, den, u32(1) if den == den else u32(0))  # NaN stays")
+    else:
+        out.line(f"divisor = den + f32({eps!r})" if denominator == "plus_eps" else "divisor = den")
+    out.line("nonzero = u32(0) if divisor == f32(0.0) else u32(1)")
+    out.line("inverse = ptx.reciprocal(divisor)")

@@ -1,0 +1,197 @@
+"""Products of matrices: result = scale * A B + addend for every batch entry and head, in float32 on the FMA units.
+
+A block makes a tile of a result, or its share of the depth for one. Tiles of A and B go through registers into shared
+memory, A turned so that four neighbouring rows are adjacent; the next are fetched while these are multiplied, and go to
+the other of two buffers, so that one barrier a step does. The depth may go over batch entries and heads as well
+("outer"), which sums gradients of what they share.
+
+limited: 0: no limit; else what is beyond an entry's key length counts as 0, whatever is there: 1: rows of the result;
+2: the depth; 3: columns of B. a_ones, b_ones: the place in the depth of A, or the column of B, that is all ones instead
+of what is in memory: a sum beside a product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flurka_numba.targets.simt.product_results import emit_results
+from flurka_numba.targets.simt.product_shape import COUNTS, DEPTH, LIMITS, ProductShape
+from flurka_numba.targets.simt.product_tiles import emit_fetch, emit_groups, emit_store_tile
+from flurka_numba.targets.simt.text import (
+    SHARED_ALIGNMENT,
+    emit_length,
+    operand_parameters,
+    result_parameters,
+    start_text,
+)
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.writer import SourceWriter
+
+ENTRY = "product"
+
+
+@dataclass(frozen=True, slots=True)
+class ProductTraits(ProductShape):
+    """A product's text, by the dtypes and the tile of its shape."""
+
+    @property
+    def name(self) -> str:
+        """Of the text."""
+        return f"flurka_product_simt_{self.rows}x{self.columns}_{self.a}_{self.b}_{self.result}"
+
+    @property
+    def entry(self) -> Entry:
+        """How the kernel is called. A thread has 168 registers if it sums up 64 numbers, else 128."""
+        resident = (384 if self.thread_rows * self.thread_columns == 64 else 512) // self.threads
+        return Entry(ENTRY, parameters(), self.threads, resident, self.shared_bytes)
+
+    def render(self) -> str:
+        """Python source of the kernel. Pure and deterministic."""
+        return render_product(self)
+
+
+def parameters() -> tuple[tuple[str, str], ...]:
+    """(name, kind) of each."""
+    return (
+        *operand_parameters("a", "b"),
+        *result_parameters("result", "addend"),
+        ("parts", "l"),
+        ("kv_lengths", "l"),
+        *((name, "r") for name in COUNTS),
+        ("scale", "f"),
+    )
+
+
+def render_product(traits: ProductTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out = start_text(
+        f"Matrix products of {traits.a} and {traits.b} as {traits.result}, {traits.rows} x {traits.columns} at a time.",
+        traits.entry,
+    )
+    with out.suite():
+        _emit_place(out, traits)
+        emit_groups(out, "a", traits.rows, traits)
+        emit_groups(out, "b", traits.columns, traits)
+        with out.block("while step <= last"):
+            with out.block("if step < last"):
+                _emit_step(out)
+                emit_fetch(out, traits, "a", traits.a)
+                emit_fetch(out, traits, "b", traits.b)
+            with out.block("if step > first"):
+                _emit_multiply(out, traits)
+            with out.block("if step < last"):
+                emit_store_tile(out, traits, "a", traits.a)
+                emit_store_tile(out, traits, "b", traits.b)
+                _emit_advance(out)
+            out.line("ptx.block_barrier()")
+            out.line("step = u32(step + u32(1))")
+            out.line(f"buffer = u32(u32({traits.buffer_bytes}) - buffer)")
+        emit_results(out, traits)
+    return out.text()
+
+
+def _emit_place(out: SourceWriter, traits: ProductTraits) -> None:
+    """Which tile and which steps of the depth are this block's."""
+    columns_of_tile, sums = traits.columns // traits.thread_columns, traits.thread_rows * traits.thread_columns
+    out.lines(
+        f"""
+        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+        a_tile = u32((start + u32({SHARED_ALIGNMENT - 1})) & u32({2**32 - SHARED_ALIGNMENT}))
+        b_tile = u32(a_tile + u32({DEPTH * traits.a_pitch}))
+        thread = ptx.thread_index()
+        block = ptx.block_index()
+        tile = u32(block // shares)
+        share = u32(block - tile * shares)
+        tiles_of_pair = u32(row_blocks * column_blocks)
+        pair = u32(tile // tiles_of_pair)
+        rest = u32(tile - pair * tiles_of_pair)
+        row_block = u32(rest // column_blocks)
+        first_row = u32(row_block * u32({traits.rows}))
+        first_column = u32((rest - row_block * column_blocks) * u32({traits.columns}))
+        entry = u32(pair // heads)
+        head = u32(pair - entry * heads)
+        thread_row = u32((thread // u32({columns_of_tile})) * u32(4))
+        thread_column = u32((thread % u32({columns_of_tile})) * u32(4))
+        first = u32(min(share * steps_of_share, steps))
+        last = u32(min(first + steps_of_share, steps))
+        step = first
+        buffer = u32(0)
+        outer = u32(first // u32(max(depth_blocks, u32(1))))
+        depth_block = u32(first - outer * depth_blocks)
+        outer_entry = u32(outer // outer_heads)
+        outer_head = u32(outer - outer_entry * outer_heads)
+        total = cuda.local.array({sums}, dtype=np.float32)
+        for i in range({sums}):
+            total[i] = f32(0.0)
+        """
+    )
+
+
+def _emit_step(out: SourceWriter) -> None:
+    """Where this step's tiles are, and how much of them is there."""
+    out.lines(
+        f"""
+        from_depth = u32(depth_block * u32({DEPTH}))
+        batch_entry = u64(u32(entry + outer_entry))
+        batch_head = u64(u32(head + outer_head))
+        a_end = rows
+        b_end = columns
+        depth_end = depth
+        """
+    )
+    with out.block("if kv_lengths != u64(0)"):
+        emit_length(out, "batch_entry")
+        out.lines(
+            f"""
+            a_end = u32(min(rows, length)) if limited == u32({LIMITS["rows"]}) else rows
+            depth_end = u32(min(depth, length)) if limited == u32({LIMITS["depth"]}) else depth
+            b_end = u32(min(columns, length)) if limited == u32({LIMITS["columns"]}) else columns
+            """
+        )
+    out.lines(
+        """
+        a_deep_end = u32(min(depth_end, a_ones))
+        b_deep_end = depth_end
+        b_end = u32(min(b_end, b_ones))
+        """
+    )
+
+
+def _emit_advance(out: SourceWriter) -> None:
+    """To the next step: along the depth, then over heads, then over batch entries."""
+    out.lines(
+        """
+        depth_block = u32(depth_block + u32(1))
+        outer_head = u32(outer_head + u32(1)) if depth_block == depth_blocks else outer_head
+        depth_block = u32(0) if depth_block == depth_blocks else depth_block
+        outer_entry = u32(outer_entry + u32(1)) if outer_head == outer_heads else outer_entry
+        outer_head = u32(0) if outer_head == outer_heads else outer_head
+        """
+    )
+
+
+def _emit_multiply(out: SourceWriter, traits: ProductTraits) -> None:
+    """A thread's rows times its columns, two places of the depth at once: the second's numbers come meanwhile."""
+    out.line(f"before = u32(u32({traits.buffer_bytes}) - buffer)  # the other one")
+    with out.block(f"for two in range({DEPTH // 2})"):
+        for name, pitch in (("a", traits.a_pitch), ("b", traits.b_pitch)):
+            place = "thread_row" if name == "a" else "thread_column"
+            out.line(f"at_{name} = u32({name}_tile + before + u32({2 * pitch}) * u32(two) + u32(4) * {place})")
+        for number in (0, 1):
+            _emit_operands(out, traits, number)
+        for number in (0, 1):
+            for i in range(traits.thread_rows):
+                for j in range(traits.thread_columns):
+                    out.line(f"total[{traits.thread_columns * i + j}] += a_{number}_{i} * b_{number}_{j}")
+
+
+def _emit_operands(out: SourceWriter, traits: ProductTraits, number: int) -> None:
+    """Of one of two places of the depth."""
+    for name, pitch, hop, count in (
+        ("a", traits.a_pitch, traits.row_hop, traits.thread_rows),
+        ("b", traits.b_pitch, traits.column_hop, traits.thread_columns),
+    ):
+        for four in range(count // 4):
+            names = ", ".join(f"{name}_{number}_{4 * four + i}" for i in range(4))
+            apart = number * pitch + 4 * four * hop
+            out.line(f"{names} = ptx.load_shared_reals4(at_{name} + u32({apart}))")

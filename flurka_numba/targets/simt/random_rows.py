@@ -1,0 +1,227 @@
+"""Random features of rows, from u = x omega^T in float32: favor and rfa, forward and back.
+
+favor: rows^-1/2 (exp(c u - c^2 |x|^2 / 2 - c stab) + eps), c = head_dim^-1/4; stab is the row's largest u, or of all
+slots of the head, which largest.py found before. rfa: rows^-1/2 (sin, cos) of u / |x|. Back: gradients of the features
+become those of u (of angles, for rfa), a product with omega follows, and then what x has to do with it besides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flurka_numba.targets.formulas import LOG2_E
+from flurka_numba.targets.simt.rows import (
+    columns_loop,
+    emit_kept,
+    emit_largest,
+    emit_numbers,
+    emit_row_place,
+    emit_scratch,
+    emit_sum,
+    four,
+    place_of,
+    row_entry,
+)
+from flurka_numba.targets.simt.text import emit_four, operand_parameters, result_parameters, start_text
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.writer import SourceWriter
+
+SMALLEST_SQUARE = 2.0**-126  # below it the square root is 0; a shorter row, as one of zeros, has direction 0
+
+
+@dataclass(frozen=True, slots=True)
+class RandomTraits:
+    """feature_map: "favor" or "rfa". rows: of omega. x: dtype of the input. eps: of favor."""
+
+    feature_map: str
+    head_dim: int
+    rows: int
+    eps: float
+    x: str
+
+    @property
+    def name(self) -> str:
+        """Of the text."""
+        return f"flurka_features_simt_{self.feature_map}_{self.x}"
+
+    @property
+    def factor(self) -> float:
+        """Of all features."""
+        return float(self.rows**-0.5)
+
+    @property
+    def entry(self) -> Entry:
+        """How the kernel is called."""
+        matrices = (*operand_parameters("x"), *result_parameters("u", "y"))
+        return row_entry("random_features", (*matrices, ("tops", "l")), ())
+
+    def render(self) -> str:
+        """Python source of the kernel; y may be u for favor. Pure and deterministic."""
+        out = start_text(f"Random features {self.feature_map} of {self.rows} rows of omega.", self.entry)
+        with out.suite():
+            emit_row_place(out, ["x"], ["u", "y"])
+            _emit_square(out, self.x, self.head_dim)
+            if self.feature_map == "favor":
+                _emit_favor(out, self)
+            else:
+                _emit_rfa(out, self)
+        return out.text()
+
+
+def _emit_square(out: SourceWriter, dtype: str, head_dim: int) -> None:
+    """|x|^2."""
+    out.line("square = f32(0.0)")
+    with columns_loop(out, f"u32({head_dim})"):
+        emit_numbers(out, dtype, "x", "x", f"u32({head_dim})")
+        for i in range(4):
+            out.line(f"square += x_{i} * x_{i}")
+    emit_sum(out, "square")
+
+
+def _emit_favor(out: SourceWriter, traits: RandomTraits) -> None:
+    rows, c = f"u32({traits.rows})", traits.head_dim**-0.25
+    out.line("top = f32(-np.inf)")
+    with out.block("if tops == u64(0)"):
+        with columns_loop(out, rows):
+            emit_scratch(out, "u", "u")
+            for i in range(4):
+                when = f"u32(1) if u32(column + u32({i})) < {rows} else u32(0)"
+                out.line(f"top = ptx.maximum(top, ptx.select_real(u_{i}, f32(-np.inf), {when}))")
+        emit_largest(out, "top")
+    with out.block("if tops != u64(0)"):
+        out.line("top = ptx.load_state(tops + u64(4) * u64(pair))")
+    out.line(f"shift = square * f32({c / 2.0!r})")
+    with columns_loop(out, rows):
+        emit_scratch(out, "u", "u")
+        for i in range(4):
+            out.line(f"power = ptx.exp2(((u_{i} - top) - shift) * f32({c * LOG2_E!r}))")
+            out.line(f"y_{i} = f32({traits.factor!r}) * (power + f32({traits.eps!r}))")
+        emit_kept(out, "y")
+        emit_four(out, "float32", place_of("y", "float32"), four("y"), "u32(there & here)")
+
+
+def _emit_inverse(out: SourceWriter) -> None:
+    out.line(f"inverse = ptx.reciprocal(ptx.square_root(square)) if square >= f32({SMALLEST_SQUARE!r}) else f32(0.0)")
+
+
+def _emit_rfa(out: SourceWriter, traits: RandomTraits) -> None:
+    """The sines, then the cosines from where they end, which need not be a multiple of 16 bytes."""
+    rows = traits.rows
+    _emit_inverse(out)
+    with columns_loop(out, f"u32({rows})"):
+        emit_scratch(out, "u", "u")
+        for i in range(4):
+            out.line(f"y_{i}, cosine_{i} = ptx.sine_cosine(u_{i} * inverse)")
+            for name in ("y", "cosine"):
+                out.line(f"{name}_{i} = ptx.select_real({name}_{i} * f32({traits.factor!r}), f32(0.0), kept)")
+            out.line(f"when = there if u32(column + u32({i})) < u32({rows}) else u32(0)")
+            out.line(f"to = {place_of('y', 'float32')} + u64({4 * i})")
+            out.line(f"ptx.store_real(to, y_{i}, when)")
+            out.line(f"ptx.store_real(to + u64({4 * rows}), cosine_{i}, when)")
+
+
+@dataclass(frozen=True, slots=True)
+class RandomPullTraits:
+    """From dy, in place: of favor's exponents, with their sum a row in ``sums``; of rfa's angles, in the first half."""
+
+    feature_map: str
+    rows: int
+    eps: float
+
+    @property
+    def name(self) -> str:
+        """Of the text."""
+        return f"flurka_random_pull_simt_{self.feature_map}"
+
+    @property
+    def entry(self) -> Entry:
+        """How the kernel is called."""
+        return row_entry("random_pull", (*result_parameters("y", "dy"), ("sums", "l")), ())
+
+    def render(self) -> str:
+        """Python source of the kernel. Pure and deterministic."""
+        out = start_text(f"Gradients through random features {self.feature_map}.", self.entry)
+        rows = f"u32({self.rows})"
+        with out.suite():
+            emit_row_place(out, results=["y", "dy"])
+            out.line("total = f32(0.0)")
+            with columns_loop(out, rows):
+                if self.feature_map == "favor":
+                    emit_scratch(out, "y", "y", rows)
+                    emit_scratch(out, "dy", "d", rows)
+                    for i in range(4):
+                        out.line(f"d_{i} = d_{i} * (y_{i} - f32({self.rows**-0.5 * self.eps!r}))")
+                        out.line(f"d_{i} = ptx.select_real(d_{i}, f32(0.0), "
+                                 f"u32(1) if u32(column + u32({i})) < {rows} else u32(0))")  # fmt: skip
+                    emit_kept(out, "d")
+                    for i in range(4):
+                        out.line(f"total += d_{i}")
+                    emit_four(out, "float32", place_of("dy", "float32"), four("d"), "u32(there & here)")
+                else:
+                    self._emit_angles(out)
+            emit_sum(out, "total")
+            out.line("first_lane = there if lane == u32(0) else u32(0)")
+            out.line("ptx.store_real(sums + u64(4) * u64(number), total, first_lane)")
+        return out.text()
+
+    def _emit_angles(self, out: SourceWriter) -> None:
+        for i in range(4):
+            out.line(f"when = u32(1) if u32(column + u32({i})) < u32({self.rows}) else u32(0)")
+            out.line(f"far = u64(4) * u64(column + u32({i}) if when != u32(0) else u32(0))")
+            for name, matrix in (("y", "y"), ("d", "dy")):
+                out.line(f"{name}_sine = ptx.load_state({matrix}_at + far)")
+                out.line(f"{name}_cosine = ptx.load_state({matrix}_at + far + u64({4 * self.rows}))")
+            out.line("angle = ptx.select_real(d_sine * y_cosine - d_cosine * y_sine, f32(0.0), kept)")
+            out.line("ptx.store_real(dy_at + far, angle, u32(there & when))")
+
+
+@dataclass(frozen=True, slots=True)
+class RandomFinishTraits:
+    """From t, which is the gradient of u (of angles) times omega: that of x. x, result: dtypes."""
+
+    feature_map: str
+    head_dim: int
+    x: str
+    result: str
+
+    @property
+    def name(self) -> str:
+        """Of the text."""
+        return f"flurka_random_finish_simt_{self.feature_map}_{self.x}_{self.result}"
+
+    @property
+    def entry(self) -> Entry:
+        """How the kernel is called."""
+        matrices = (*operand_parameters("x"), *result_parameters("t", "result"))
+        return row_entry("random_finish", (*matrices, ("sums", "l")), ())
+
+    def render(self) -> str:
+        """Python source of the kernel. Pure and deterministic."""
+        out = start_text(f"Gradients of rows from those of random features {self.feature_map}.", self.entry)
+        columns, c = f"u32({self.head_dim})", self.head_dim**-0.25
+        favor = self.feature_map == "favor"
+        with out.suite():
+            emit_row_place(out, ["x"], ["t", "result"])
+            if favor:
+                out.line("total = ptx.load_state(sums + u64(4) * u64(number))")
+            else:
+                _emit_square(out, self.x, self.head_dim)
+                _emit_inverse(out)
+                out.line("dot = f32(0.0)")
+                with columns_loop(out, columns):
+                    emit_scratch(out, "t", "t", columns)
+                    emit_numbers(out, self.x, "x", "x", columns)
+                    for i in range(4):
+                        out.line(f"dot += (x_{i} * inverse) * t_{i}")
+                emit_sum(out, "dot")
+            with columns_loop(out, columns):
+                emit_scratch(out, "t", "t", columns)
+                emit_numbers(out, self.x, "x", "x", columns)
+                for i in range(4):
+                    if favor:
+                        out.line(f"t_{i} = f32({c!r}) * t_{i} - f32({c * c!r}) * x_{i} * total")
+                    else:
+                        out.line(f"t_{i} = (t_{i} - (x_{i} * inverse) * dot) * inverse")
+                emit_kept(out, "t")
+                emit_four(out, self.result, place_of("result", self.result), four("t"), "u32(there & here)")
+        return out.text()

@@ -1,0 +1,100 @@
+"""Softmax of rows in place, and its way back, likewise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flurka_numba.targets.formulas import LOG2_E
+from flurka_numba.targets.simt.rows import (
+    columns_loop,
+    emit_largest,
+    emit_row_place,
+    emit_scratch,
+    emit_sum,
+    four,
+    place_of,
+    row_entry,
+)
+from flurka_numba.targets.simt.text import emit_four, result_parameters, start_text
+from splat_numba.gen.entry import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxTraits:
+    """Of float32 scores."""
+
+    @property
+    def name(self) -> str:
+        """Of the text."""
+        return "flurka_softmax_simt"
+
+    @property
+    def entry(self) -> Entry:
+        """How the kernel is called."""
+        return row_entry("softmax", result_parameters("weights"), ("columns",))
+
+    def render(self) -> str:
+        """Python source of the kernel. Pure and deterministic."""
+        out = start_text("Scores to weights, in place.", self.entry)
+        with out.suite():
+            emit_row_place(out, results=["weights"])
+            out.line("top = f32(-np.inf)")
+            with columns_loop(out, "columns"):
+                emit_scratch(out, "weights", "x")
+                for i in range(4):
+                    out.line(f"when = u32(1) if u32(column + u32({i})) < columns else u32(0)")
+                    out.line(f"top = ptx.maximum(top, ptx.select_real(x_{i}, f32(-np.inf), when))")
+            emit_largest(out, "top")
+            out.line("total = f32(0.0)")
+            with columns_loop(out, "columns"):
+                emit_scratch(out, "weights", "x")
+                for i in range(4):
+                    out.line(f"x_{i} = ptx.exp2((x_{i} - top) * f32({LOG2_E!r}))")
+                    out.line(f"when = u32(1) if u32(column + u32({i})) < columns else u32(0)")
+                    out.line(f"total += ptx.select_real(x_{i}, f32(0.0), when)")
+                emit_four(out, "float32", place_of("weights", "float32"), four("x"), "u32(there & here)")
+            emit_sum(out, "total")
+            out.line("inverse = ptx.reciprocal(total)")
+            with columns_loop(out, "columns"):
+                emit_scratch(out, "weights", "x")
+                for i in range(4):
+                    out.line(f"x_{i} = x_{i} * inverse")
+                emit_four(out, "float32", place_of("weights", "float32"), four("x"), "u32(there & here)")
+        return out.text()
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxPullTraits:
+    """scale: of the scores. dweights become scale * weights * (dweights - dweights . weights)."""
+
+    scale: float
+
+    @property
+    def name(self) -> str:
+        """Of the text."""
+        return "flurka_softmax_pull_simt"
+
+    @property
+    def entry(self) -> Entry:
+        """How the kernel is called."""
+        return row_entry("softmax_pull", result_parameters("weights", "dweights"), ("columns",))
+
+    def render(self) -> str:
+        """Python source of the kernel. Pure and deterministic."""
+        out = start_text("Gradients of weights to those of scores, in place.", self.entry)
+        with out.suite():
+            emit_row_place(out, results=["weights", "dweights"])
+            out.line("dot = f32(0.0)")
+            with columns_loop(out, "columns"):
+                emit_scratch(out, "weights", "x", "columns")
+                emit_scratch(out, "dweights", "d", "columns")
+                for i in range(4):
+                    out.line(f"dot += d_{i} * x_{i}")
+            emit_sum(out, "dot")
+            with columns_loop(out, "columns"):
+                emit_scratch(out, "weights", "x")
+                emit_scratch(out, "dweights", "d")
+                for i in range(4):
+                    out.line(f"d_{i} = f32({self.scale!r}) * x_{i} * (d_{i} - dot)")
+                emit_four(out, "float32", place_of("dweights", "float32"), four("d"), "u32(there & here)")
+        return out.text()

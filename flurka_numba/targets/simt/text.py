@@ -1,0 +1,114 @@
+"""What all texts of this target have: numbers of any dtype at any strides, read one by one, and rows written in fours.
+
+A text is run by traits: a name, an entry and render(). Strides are in bytes. What is written has rows whose starts are
+multiples of 16 bytes and whose numbers are adjacent, and may be padded up to the next four numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.writer import SourceWriter
+
+ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4}
+OPERAND_STRIDES = ("batch", "head", "row", "column")
+RESULT_STRIDES = ("batch", "head", "row")
+SHARED_ALIGNMENT = 16
+
+
+class Text(Protocol):
+    """A kernel: equal texts share machine code."""
+
+    @property
+    def name(self) -> str:
+        """Readable in a profile and in the cache's folder."""
+
+    @property
+    def entry(self) -> Entry:
+        """How it is called."""
+
+    def render(self) -> str:
+        """Python source. Pure and deterministic."""
+
+
+def operand_parameters(*names: str) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of matrices that are read number by number."""
+    return _with_strides(names, OPERAND_STRIDES)
+
+
+def result_parameters(*names: str) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of matrices with adjacent numbers in a row."""
+    return _with_strides(names, RESULT_STRIDES)
+
+
+def _with_strides(names: tuple[str, ...], axes: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((one, "l") for name in names for one in (name, *(f"{name}_{axis}" for axis in axes)))
+
+
+def start_text(what: str, entry: Entry) -> SourceWriter:
+    """The text up to the function's first line, which is still to be indented."""
+    out, quotes = SourceWriter(), '"' * 3
+    out.lines(
+        f"""
+        {quotes}{what}{quotes}
+
+        import numpy as np
+        from numba import cuda
+
+        from splat_numba.runtime.cuda import intrinsics as ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        """
+    )
+    out.line()
+    out.line()
+    out.line(f"def {entry.name}({', '.join(name for name, _ in entry.parameters)}):")
+    return out
+
+
+def emit_length(out: SourceWriter, entry: str) -> None:
+    """``length``: how many rows or columns of this launch are within the entry's key length."""
+    out.lines(
+        f"""
+        length = ptx.load_word(kv_lengths + u64(4) * u64({entry}))
+        length = u32(length - limit_first) if length > limit_first else u32(0)
+        """
+    )
+
+
+def emit_element(out: SourceWriter, dtype: str, name: str, at: str, kept: str, spare: str) -> None:
+    """``name``, the number at an address, as float32; 0 where ``kept`` is 0. spare: an address that may be read."""
+    raw = name if dtype == "float32" else "pair_of_numbers"
+    emit_raw(out, dtype, raw, at, kept, spare)
+    emit_value(out, dtype, name, raw, at, kept)
+
+
+def emit_raw(out: SourceWriter, dtype: str, name: str, at: str, kept: str, spare: str) -> None:
+    """What there is in memory. 16-bit numbers are read in pairs, because there is no instruction for less."""
+    if dtype == "float32":
+        out.line(f"{name} = ptx.load_real_when({at}, {kept})")
+        return
+    out.line(f"source = {at} if {kept} != u32(0) else {spare}")
+    out.line(f"{name} = ptx.load_pair(source - (source & u64(2)))")
+
+
+def emit_value(out: SourceWriter, dtype: str, name: str, raw: str, at: str, kept: str) -> None:
+    """The number, from what emit_raw() read."""
+    if dtype == "float32":
+        if name != raw:
+            out.line(f"{name} = {raw}")
+        return
+    out.line(f"low, high = ptx.unpack_{dtype}({raw})")
+    out.line(f"{name} = ptx.select_real(high, low, u32(({at}) & u64(2)))")
+    out.line(f"{name} = ptx.select_real({name}, f32(0.0), {kept})")
+
+
+def emit_four(out: SourceWriter, dtype: str, to: str, values: list[str], when: str) -> None:
+    """Store four adjacent numbers."""
+    if dtype == "float32":
+        out.line(f"ptx.store_reals4({to}, {', '.join(values)}, {when})")
+        return
+    for half in (0, 1):
+        word = f"ptx.pack_{dtype}({values[2 * half]}, {values[2 * half + 1]})"
+        out.line(f"ptx.store_word({to} + u64({4 * half}), {word}, {when})")
