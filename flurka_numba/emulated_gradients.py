@@ -103,17 +103,20 @@ class EmulatedRunner:
         values: dict[str, int] = dict.fromkeys((name for name, _ in stage.entry.parameters), 0)
         values |= stage.numbers
         for name, array in arrays.items():
-            if array is None or isinstance(array, int | Area):
-                values[name] = array.address if isinstance(array, Area) else array or 0
+            if array is None or isinstance(array, int):
+                values[name] = array or 0
                 continue
-            values[name] = self._places[id(array)][1]
+            values[name] = self._place(array)
             values |= {f"{name}_{axis}": step for axis, step in zip(("batch", "head", "row"), array.strides)}  # noqa: B905
         values |= {f"{name}_map": self._map(arrays[name], rows) for name, rows in (boxes or {}).items()}
         launch(stage.render(), stage.name, stage.entry, values, self._memory, self._maps, grid=stage.grid)
 
+    def _place(self, array: Any) -> int:
+        return array.address if isinstance(array, Area) else self._places[id(array)][1]
+
     def _map(self, array: Any, rows: int) -> int:
         """The address of a tensor map: of its number."""
-        place = self._places[id(array)][1]
+        place = self._place(array)
         layout = Layout(array.shape, array.strides, self._operands.problem.dtype)
         self._maps.append(box_arguments(place, layout, rows, self.lengths))
         found = self._memory.allocate(MAP_BYTES)
@@ -126,6 +129,10 @@ class EmulatedRunner:
         run = EmulatedCall(self._operands, forward_plan(problem, MULTIPROCESSORS))
         run.stages()
         return run.rows("k_slots"), run.rows("v_slots")
+
+    def cut(self, array: Bits, columns: int) -> Bits:
+        """A view."""
+        return array[..., :columns]
 
     def product(self, a: Bits, b: Bits) -> Bits:
         """In float32, as tensor cores accumulate."""

@@ -26,10 +26,17 @@ Gradients = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """A part of fresh memory, which it holds: its address."""
+    """A part of fresh memory, which it holds: its address, and its shape and strides in bytes if it is an array."""
 
     memory: Any
     address: int
+    shape: tuple[int, ...] = ()
+    strides: tuple[int, ...] = ()
+
+    def rows(self, *shape: int) -> Area:
+        """It as a contiguous array of 16-bit numbers, (batch, heads, rows, dim)."""
+        _, heads, rows, dim = shape
+        return Area(self.memory, self.address, shape, (2 * heads * rows * dim, 2 * rows * dim, 2 * dim, 2))
 
 
 class Runner(Protocol):
@@ -56,6 +63,9 @@ class Runner(Protocol):
 
     def slots(self) -> tuple[Any, Any]:
         """E k and F v, (batch, heads, rank, dim)."""
+
+    def cut(self, array: Any, columns: int) -> Any:
+        """The first columns of an array that stages have written."""
 
     def product(self, a: Any, b: Any) -> Any:
         """a @ b, rounded once to the problem's dtype."""
@@ -113,8 +123,10 @@ def _of_kernel(
     def vjp(dout: Any) -> Gradients:
         dout = runner.readable(dout)
         dq = runner.side_by_side((problem.batch, problem.heads, problem.seq_q, problem.head_dim))
-        sizes = plan.query_shares, plan.states, plan.turned, plan.row_weights
-        shares, dstates, dturned, weights = runner.areas(*sizes)
+        wide = [CHUNK * chunks(dim) for dim in (problem.head_dim, problem.value_dim)]
+        sizes = [2 * problem.batch * problem.heads * problem.seq_kv * dim * plan.spread for dim in wide]
+        areas = runner.areas(plan.query_shares, plan.states, plan.turned, plan.row_weights, *sizes)
+        shares, dstates, dturned, weights, *spreads = areas
         given = {"q": q, "dout": dout, "dq": dq, "states": states, "turned": turned}
         given |= {"shares": shares, "row_weights": weights}
         found = {"q": dq}
@@ -128,10 +140,8 @@ def _of_kernel(
             given = {"k": k, "v": v, "dk": dk, "dv": dv, "states": dstates, "turned": dturned, "kv_lengths": lengths}
             found |= {"k": dk, "v": dv}
             if plan.spread:
-                for name, dim in (("dk_spread", problem.head_dim), ("dv_spread", problem.value_dim)):
-                    wide = CHUNK * chunks(dim)
-                    found[name] = runner.rows((problem.batch, problem.heads, problem.seq_kv, wide))
-                    given[name] = found[name]
+                for name, area, dim in zip(("dk_spread", "dv_spread"), spreads, wide, strict=True):
+                    given[name] = found[name] = area.rows(problem.batch, problem.heads, problem.seq_kv, dim)
             runner.launch(plan.of_slots, given)
         return {name: gradient for name, gradient in found.items() if name not in frozen}
 
@@ -190,7 +200,7 @@ def _of_projections(
     names = ["proj_k"] if problem.shared_proj else [f"proj_{name}" for name in sorted(of)]
     wide = {name: runner.rows((1, heads, problem.rank, padded(problem.seq_kv))) for name in names}
     runner.launch(stage, given | {f"d{name}": array for name, array in wide.items()}, boxes)
-    return {name: array[..., : problem.seq_kv] for name, array in wide.items()}
+    return {name: runner.cut(array, problem.seq_kv) for name, array in wide.items()}
 
 
 def in_order(found: Gradients, axes: Mapping[str, int]) -> tuple[Any, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -55,9 +56,9 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     runner = CudaRunner(call, checked, framework, current())
     for name, address in zip(given, addresses, strict=True):
         runner.know(arrays[name], address, checked.layouts[name])
-    found, pull = attend_with_gradients(problem, arrays, runner.lengths, runner, frozen)
+    with runner.at_work(list(arrays.values())):
+        found, pull = attend_with_gradients(problem, arrays, runner.lengths, runner, frozen)
     runner.remember()
-    runner.finish()
     out = _without_leading(found, axes["q"])
     if call.out is not None:
         runner.copy(found, _with_leading(call.out))
@@ -69,10 +70,10 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
         given = _with_leading(dout)
         runner.know(given, described.pointer, layout_of(described))
         try:
-            gradients = pull(given)
+            with runner.at_work([given]):
+                gradients = pull(given)
         finally:
             runner.forget()
-        runner.finish()
         return in_order(gradients, axes)
 
     return out, vjp
@@ -132,6 +133,7 @@ def _without_leading(array: Any, axes: int) -> Any:
     return array[(0,) * (4 - axes)] if axes < 4 else array
 
 
+Place = tuple[int, tuple[int, ...]]  # an address, and strides in bytes where there are any
 AREA_ALIGNMENT = 256  # of parts of an array; frameworks' allocators align the first one so
 AXES = {"batch": 0, "head": 1, "row": 2}  # whose strides stages take
 _functions: dict[tuple[int, int], ReadyStage] = {}  # by a stage's identity, which is its own while it is held
@@ -158,7 +160,7 @@ class ReadyStage:
             if kind == "l" and name not in steps
         )
 
-    def run(self, stream: int, places: Mapping[str, tuple[int, tuple[int, ...]]]) -> None:
+    def run(self, stream: int, places: Mapping[str, Place]) -> None:
         """Launch. places: addresses and strides by name; pointers that have none are 0."""
         launch = self._launch
         with launch.lock:  # the driver copies the parameters before it returns
@@ -172,7 +174,7 @@ class ReadyStage:
             launch.run(stream)
 
 
-_NOWHERE: tuple[int, tuple[int, ...]] = (0, ())
+_NOWHERE: Place = (0, ())
 
 
 def _ready_stage(stage: Stage, ordinal: int, settings: Settings) -> ReadyStage:
@@ -196,16 +198,27 @@ class CudaRunner:
         with self._device.current():
             self.lengths, self._keep = place_lengths(call, problem, self._device, framework, self._stream)
 
-        self._known: dict[int, tuple[Any, int, tuple[int, ...]]] = {}  # arrays, addresses and strides by identity
+        self._known: dict[int, tuple[Any, Place]] = {}  # arrays, addresses and strides by identity
+        self._maps = pool(self._device, MAP_BYTES)
         self._kept = self._known
         self._operands: set[int] = set()
+        self._capturing = False
 
     def _stream_of(self, arrays: list[Any]) -> int:
         return self._framework.stream(arrays, self._device.ordinal)
 
-    def finish(self) -> None:
-        """Make results safe to use, where the framework does not know the stream."""
-        self._framework.finish(self._stream)
+    @contextmanager
+    def at_work(self, arrays: list[Any]) -> Iterator[None]:
+        """Launch on the stream of these arrays; then make results safe to use, where the framework does not know it."""
+        self._stream = self._stream_of(arrays)
+        entered = self._device.enter()
+        try:
+            self._capturing = is_capturing(self._stream)
+            yield
+            self._framework.finish(self._stream)
+        finally:
+            if entered:
+                self._device.leave()
 
     def remember(self) -> None:
         """Keep the operands, which the gradients to come hold as well; let go of results."""
@@ -219,7 +232,7 @@ class CudaRunner:
     def know(self, array: Any, pointer: int, layout: Layout) -> None:
         """Spare an operand that stages can read in place another look."""
         if describable(pointer, layout):
-            self._known[id(array)] = (array, pointer, layout.strides)
+            self._known[id(array)] = array, (pointer, layout.strides)
             self._operands.add(id(array))
 
     def rows(self, shape: tuple[int, int, int, int]) -> Any:
@@ -240,7 +253,7 @@ class CudaRunner:
         return self._made(found, whole, (heads * rows * row, row, heads * row, 2))
 
     def _made(self, array: Any, whole: Any, strides: tuple[int, ...]) -> Any:
-        self._known[id(array)] = (array, self._framework.address(whole), strides)
+        self._known[id(array)] = array, (self._framework.address(whole), strides)
         return array
 
     def areas(self, *sizes: int) -> list[Area]:
@@ -272,49 +285,34 @@ class CudaRunner:
             move(b.pointer, b.strides, a.pointer, a.strides, shape, self._stream)
 
     def launch(self, stage: Stage, arrays: Mapping[str, Any], boxes: Mapping[str, int] | None = None) -> None:
-        """Run a stage on the current stream."""
+        """Run a stage, at_work()."""
         if not stage.grid:
             return
-        places: dict[str, tuple[int, tuple[int, ...]]] = {}
-        held = []
-        for name, array in arrays.items():
-            if isinstance(array, Area):
-                places[name] = array.address, ()
-            elif array is None or isinstance(array, int):
-                places[name] = array or 0, ()
-            else:
-                held.append(array)
-                places[name] = self._place(array)
-        if held:
-            self._stream = self._stream_of(held)
-        entered = self._device.enter()
-        try:
-            for name, rows in (boxes or {}).items():
-                places[f"{name}_map"] = self._map(arrays[name], *places[name], rows), ()
-            _ready_stage(stage, self._device.ordinal, self._settings).run(self._stream, places)
-        finally:
-            if entered:
-                self._device.leave()
+        places = {name: self._place(array) for name, array in arrays.items()}
+        for name, rows in (boxes or {}).items():
+            places[f"{name}_map"] = self._map(arrays[name].shape, *places[name], rows), ()
+        _ready_stage(stage, self._device.ordinal, self._settings).run(self._stream, places)
 
-    def _place(self, array: Any) -> tuple[int, tuple[int, ...]]:
+    def _place(self, array: Any) -> Place:
+        if array is None or isinstance(array, int):
+            return array or 0, ()
+        if isinstance(array, Area):
+            return array.address, array.strides
         known = self._known.get(id(array))
         if known is not None:
-            return known[1:]
+            return known[1]
         found = self._framework.describe("array", array)
         return found.pointer, found.strides
 
-    def _map(self, array: Any, pointer: int, strides: tuple[int, ...], rows: int) -> int:
+    def _map(self, shape: tuple[int, ...], pointer: int, strides: tuple[int, ...], rows: int) -> int:
         """The address of an array's tensor map, remembered: an allocator gives the same memory again and again."""
-        batch, heads, seq, dim = array.shape
-        steps = strides[0], strides[1], strides[2], strides[3]
-        layout = Layout((batch, heads, seq, dim), steps, self._problem.dtype)
-        slots = pool(self._device, MAP_BYTES)
-        key = ("rows", pointer, layout, rows)
-        return slots.get(
-            key,
-            lambda: encode(box_arguments(pointer, layout, rows, _spare(self._device).address)),
-            lambda: is_capturing(self._stream),
-        )
+        dtype = self._problem.dtype
+
+        def make() -> Any:
+            sizes, steps = ((one[0], one[1], one[2], one[3]) for one in (shape, strides))
+            return encode(box_arguments(pointer, Layout(sizes, steps, dtype), rows, _spare(self._device).address))
+
+        return self._maps.get(("rows", pointer, tuple(shape), strides, dtype, rows), make, lambda: self._capturing)
 
     def slots(self) -> tuple[Any, Any]:
         """E k and F v."""
@@ -327,9 +325,16 @@ class CudaRunner:
             self.know(array, self._framework.address(array), layout)
         return k, v
 
+    def cut(self, array: Any, columns: int) -> Any:
+        """A view; of JAX a copy, not before the launches."""
+        if array.shape[-1] == columns:
+            return array
+        self._framework.finish(self._stream)
+        return array[..., :columns]
+
     def product(self, a: Any, b: Any) -> Any:
         """The framework's own product: cuBLAS accumulates in float32."""
-        self.finish()
+        self._framework.finish(self._stream)
         return a @ b
 
 
