@@ -27,7 +27,7 @@ from splat_numba.runtime.cuda.launch import Launch, is_capturing, load
 from splat_numba.runtime.cuda.memory import Upload, memory, undisturbed
 from splat_numba.runtime.cuda.tables import pool
 from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, describable, encode
-from splat_numba.settings import Settings, current
+from splat_numba.settings import current
 
 
 def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -43,7 +43,7 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     problem = checked.problem
     axes = {name: len(array.shape) for name, array in given.items()}
     arrays = {name: _with_leading(array) for name, array in given.items()}
-    runner = CudaRunner(call, checked, framework, current())
+    runner = CudaRunner(call, checked, framework)
     for name, address in zip(given, addresses, strict=True):
         runner.know(arrays[name], address, checked.layouts[name])
     with runner.at_work(list(arrays.values())):
@@ -127,8 +127,8 @@ class ReadyStage:
     print a text again, or only to collect a launch's parameters, takes longer than to run it.
     """
 
-    def __init__(self, stage: Stage, ordinal: int, settings: Settings) -> None:
-        cubin = stage_cubin(stage.name, stage.render(), stage.entry, settings)
+    def __init__(self, stage: Stage, ordinal: int) -> None:
+        cubin = stage_cubin(stage.name, stage.render(), stage.entry, current())
         with undisturbed():
             function = load(cubin.code, cubin.report.symbol, ordinal, stage.entry.shared_bytes)
         self.stage = stage
@@ -159,20 +159,20 @@ class ReadyStage:
 _NOWHERE: Place = (0, ())
 
 
-def _ready_stage(stage: Stage, ordinal: int, settings: Settings) -> ReadyStage:
+def _ready_stage(stage: Stage, ordinal: int) -> ReadyStage:
     found = _functions.get((id(stage), ordinal))
     if found is None:
         if len(_functions) >= LARGEST_FUNCTIONS:
             _functions.clear()
-        found = _functions[id(stage), ordinal] = ReadyStage(stage, ordinal, settings)
+        found = _functions[id(stage), ordinal] = ReadyStage(stage, ordinal)
     return found
 
 
 class CudaRunner:
     """Arrays of one framework; memory comes from its allocator, which knows its stream."""
 
-    def __init__(self, call: Call, checked: Checked, framework: Framework, settings: Settings) -> None:
-        self._call, self._framework, self._settings = call, framework, settings
+    def __init__(self, call: Call, checked: Checked, framework: Framework) -> None:
+        self._call, self._framework = call, framework
         self._problem = problem = checked.problem
         self._device: Device = device(checked.device)
         self.multiprocessors = self._device.multiprocessors
@@ -278,7 +278,7 @@ class CudaRunner:
         places = {name: self._place(array) for name, array in arrays.items()}
         for name, rows in (boxes or {}).items():
             places[f"{name}_map"] = self._map(arrays[name].shape, *places[name], rows), ()
-        _ready_stage(stage, self._device.ordinal, self._settings).run(self._stream, places)
+        _ready_stage(stage, self._device.ordinal).run(self._stream, places)
 
     def _place(self, array: Any) -> Place:
         if array is None or isinstance(array, int):
