@@ -257,7 +257,7 @@ def our_gradients(workload: Workload, backend: str) -> Contender:
         q, k, v = workload.tokens[index]
         options = {"feature_map": workload.size.feature_map, "backend": backend}
         _, vjp = flurka_numba.attention_vjp(q, k, v, workload.proj_k, workload.proj_v, **options)
-        return vjp(q)[0]  # q stands for dout: as good as any
+        return vjp(v)[0]  # v stands for dout: q would be read from memory once for both
 
     return Contender(call, None)
 
@@ -283,6 +283,6 @@ def autograd_contenders(workload: Workload) -> Iterator[tuple[str, Contender]]:
             with torch.enable_grad():
                 given = [*workload.tokens[index], workload.proj_k, workload.proj_v]
                 inputs = [one.detach().requires_grad_() for one in given]
-                return torch.autograd.grad(formula(*inputs), inputs, given[0])[0]
+                return torch.autograd.grad(formula(*inputs), inputs, given[2])[0]
 
         yield name, Contender(call, None)

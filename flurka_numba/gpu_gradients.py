@@ -8,6 +8,7 @@ Runner knows where the arrays are: on a GPU or in the emulator.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -34,9 +35,10 @@ class Area:
     strides: tuple[int, ...] = ()
 
     def rows(self, *shape: int) -> Area:
-        """It as a contiguous array of 16-bit numbers, (batch, heads, rows, dim)."""
+        """It as an array of 16-bit numbers, (batch, heads, rows, dim), with rows padded to 16 bytes."""
         _, heads, rows, dim = shape
-        return Area(self.memory, self.address, shape, (2 * heads * rows * dim, 2 * rows * dim, 2 * dim, 2))
+        row = 2 * padded(dim)
+        return Area(self.memory, self.address, shape, (heads * rows * row, rows * row, row, 2))
 
 
 class Runner(Protocol):
@@ -118,15 +120,15 @@ def _of_kernel(
     runner.launch(plan.keys, {"k": k, "v": v, "kv_lengths": lengths, "shares": shares})
     runner.launch(plan.images_of_keys, {"shares": shares, "states": states, "turned": turned})
     out = runner.rows((problem.batch, problem.heads, problem.seq_q, problem.value_dim))
+    internal = _internal(problem) if plan.spread else {}
     runner.launch(plan.apply, {"q": q, "states": states, "out": out})
 
     def vjp(dout: Any) -> Gradients:
         dout = runner.readable(dout)
         dq = runner.side_by_side((problem.batch, problem.heads, problem.seq_q, problem.head_dim))
-        wide = [CHUNK * chunks(dim) for dim in (problem.head_dim, problem.value_dim)]
-        sizes = [2 * problem.batch * problem.heads * problem.seq_kv * dim * plan.spread for dim in wide]
+        sizes = [2 * math.prod(shape[:3]) * padded(shape[3]) for shape in internal.values()]
         areas = runner.areas(plan.query_shares, plan.states, plan.turned, plan.row_weights, *sizes)
-        shares, dstates, dturned, weights, *spreads = areas
+        shares, dstates, dturned, weights, *rest = areas
         given = {"q": q, "dout": dout, "dq": dq, "states": states, "turned": turned}
         given |= {"shares": shares, "row_weights": weights}
         found = {"q": dq}
@@ -135,17 +137,24 @@ def _of_kernel(
             for stage in plan.queries[1:]:
                 runner.launch(stage, given)
             runner.launch(plan.images_of_queries, {"shares": shares, "states": dstates, "turned": dturned})
-            dk = runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, problem.head_dim))
-            dv = runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, problem.value_dim))
-            given = {"k": k, "v": v, "dk": dk, "dv": dv, "states": dstates, "turned": dturned, "kv_lengths": lengths}
-            found |= {"k": dk, "v": dv}
-            if plan.spread:
-                for name, area, dim in zip(("dk_spread", "dv_spread"), spreads, wide, strict=True):
-                    given[name] = found[name] = area.rows(problem.batch, problem.heads, problem.seq_kv, dim)
+            made = {name: area.rows(*shape) for (name, shape), area in zip(internal.items(), rest, strict=True)}
+            for name, dim in (("dk", problem.head_dim), ("dv", problem.value_dim)):
+                if name not in made:
+                    made[name] = runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, dim))
+            given = {"k": k, "v": v, "states": dstates, "turned": dturned, "kv_lengths": lengths, **made}
             runner.launch(plan.of_slots, given)
+            found |= {"k": made.pop("dk"), "v": made.pop("dv"), **made}
         return {name: gradient for name, gradient in found.items() if name not in frozen}
 
     return out, vjp
+
+
+def _internal(problem: Problem) -> dict[str, tuple[int, int, int, int]]:
+    """Gradients of slots that stages alone read: as they are, and spread."""
+    dims = {"k": problem.head_dim, "v": problem.value_dim}
+    columns = {f"d{name}": dim for name, dim in dims.items()}
+    columns |= {f"d{name}_spread": CHUNK * chunks(dim) for name, dim in dims.items()}
+    return {name: (problem.batch, problem.heads, problem.seq_kv, dim) for name, dim in columns.items()}
 
 
 def _through_projections(

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flurka_numba import gpu_call, gpu_forward, gpu_vjp
+from flurka_numba import gpu_call, gpu_forward, gpu_runner
 from splat_numba.runtime.cuda import lengths
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, fresh, install, packed_values
 
@@ -27,7 +27,7 @@ class StageDriver(FakeDriver):
         ]
 
     def stage_cubin(self, name, _text, entry, _settings):
-        """Instead of gpu_vjp's, likewise."""
+        """Instead of gpu_runner's, likewise."""
         self.planned.append(SimpleNamespace(name=name, entry=entry))
         return SimpleNamespace(code=b"", report=SimpleNamespace(symbol=f"{len(self.planned) - 1}"))
 
@@ -49,8 +49,8 @@ def fake(monkeypatch):
     gpu = install(monkeypatch, StageDriver())
     monkeypatch.setattr(gpu_forward, "machine_code", gpu.machine_code)
     monkeypatch.setattr(gpu_forward, "_captured", set())
-    monkeypatch.setattr(gpu_vjp, "stage_cubin", gpu.stage_cubin)
-    monkeypatch.setattr(gpu_vjp, "_functions", {})
+    monkeypatch.setattr(gpu_runner, "stage_cubin", gpu.stage_cubin)
+    monkeypatch.setattr(gpu_runner, "_functions", {})
     monkeypatch.setattr(gpu_call, "_ready", type(gpu_call._ready)())
     yield gpu
     forget()
@@ -60,6 +60,6 @@ def fake(monkeypatch):
 def moves(monkeypatch):
     """The copies that were asked for: (target, its strides, source, its strides, shape, stream, types)."""
     made = []
-    for module in (gpu_forward, gpu_vjp, lengths):
+    for module in (gpu_forward, gpu_runner, lengths):
         monkeypatch.setattr(module, "move", lambda *call: made.append(call))
     return made

@@ -28,7 +28,6 @@ from flurka_numba.targets.sm90.shape import (
     chunks,
     state_rows,
 )
-from flurka_numba.targets.sm90.staged_rows import emit_fetch, emit_staging, emit_take
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, keys_descriptor, score_offset
 from splat_numba.gen.writer import SourceWriter
@@ -83,8 +82,6 @@ def render_apply(traits: ApplyTraits) -> str:
         f32, u32, u64 = np.float32, np.uint32, np.uint64
         """
     )
-    if traits.stages:
-        out.line(f"wait_for_stage = ptx.async_wait({traits.stages - 1})")
     for columns, _, name in products_of(traits):
         _emit_product(out, traits, name, columns)
     if isinstance(traits.feature_map, RandomFeatures):
@@ -107,18 +104,19 @@ def _emit_product(out: SourceWriter, traits: ApplyTraits, name: str, columns: in
 
 
 def _emit_elementwise_rows(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> None:
-    """The next tiles of queries are on their way to shared memory meanwhile."""
-    dim, stages = traits.head_dim, traits.stages
-    emit_staging(out, "queries", dim, stages)
-    for _ in range(stages - 1):
-        emit_fetch(out, "q", dim, "seq_q", stages)
+    """The next queries are on their way, in registers of their own, while features take the place of these."""
+    if traits.prefetches:
+        _emit_queries(out, traits, "ahead")
     _emit_state(out, traits)
     with out.block("while tile < last"):
-        emit_fetch(out, "q", dim, "seq_q", stages)
-        emit_take(out, dim, stages, "word")
-        for row in (0, 1):
-            out.line(f"row_{row} = u32(tile * u32(64) + row_in_tile + u32({8 * row}))")
-        _emit_next_tile(out)
+        if traits.prefetches:
+            with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
+                out.line("word[i] = ahead[i]")
+            _emit_next_tile(out)
+            _emit_queries(out, traits, "ahead")
+        else:
+            _emit_queries(out, traits, "word")
+            _emit_next_tile(out)
         _emit_features(out, traits, phi)
         _emit_products(out, traits)
         _emit_results(out, traits)
@@ -170,8 +168,7 @@ def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
         start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
         state = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         images = u32(state + u32({traits.state_bytes}))
-        queries = u32(images + u32({2 * traits.omega_bytes}))
-        full = u32(queries + u32({traits.queries_bytes}))
+        full = u32(images + u32({2 * traits.omega_bytes}))
         thread = ptx.thread_index()
         lane = u32(thread & u32(31))
         block = ptx.block_index()
@@ -192,6 +189,8 @@ def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
         word = cuda.local.array({8 * chunks(traits.head_dim)}, dtype=np.uint32)
         """
     )
+    if traits.prefetches and isinstance(traits.feature_map, FeatureMap):
+        out.line(f"ahead = cuda.local.array({8 * chunks(traits.head_dim)}, dtype=np.uint32)")
     for columns, _, name in products_of(traits):
         out.line(f"{name} = cuda.local.array({columns // 2}, dtype=np.float32)")
 

@@ -12,12 +12,10 @@ from flurka_numba.targets.sm90.shape import (
     omega_rows,
     state_bytes,
 )
-from flurka_numba.targets.sm90.staged_rows import tile_bytes
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, spans
 
 LARGEST_THREAD = 232  # registers that the text's own numbers may take of a thread's 255
 LARGEST_ROWS = {"favor": 256, "rfa": 128}  # of omega: what a product has, and what compiles without spilling
-LARGEST_STAGES = 3
 OTHER_REGISTERS = 24  # of a thread, about
 OMEGA_REGISTERS = 32  # the same while u = q omega^T is made
 
@@ -50,40 +48,27 @@ class ApplyTraits:
 
     @property
     def shared_bytes(self) -> int:
-        """A head's state, omega's images, tiles of queries, then a barrier."""
-        return self.state_bytes + 2 * self.omega_bytes + self.queries_bytes + 8 + ALIGNMENT
-
-    @property
-    def stages(self) -> int:
-        """Tiles of queries in shared memory, of which all but one are on their way; 0 for random features, which take
-        theirs from registers. One where wide heads leave no room for more.
-        """
-        if omega_rows(self.feature_map):
-            return 0
-        room = SHARED_BYTES - self.state_bytes - 8 - ALIGNMENT
-        return max(1, min(LARGEST_STAGES, room // tile_bytes(self.head_dim)))
-
-    @property
-    def queries_bytes(self) -> int:
-        """Of all stages."""
-        return self.stages * tile_bytes(self.head_dim)
+        """A head's state, omega's images, then a barrier."""
+        return self.state_bytes + 2 * self.omega_bytes + 8 + ALIGNMENT
 
     @property
     def prefetches(self) -> bool:
-        """Whether the next queries of random features are loaded while these are worked on: into their registers,
-        beside features and results, where there are enough.
+        """Whether the next queries are loaded while these are worked on. An elementwise map needs registers of their
+        own for that, which wide heads have not; otherwise they go where these were, beside features and results.
         """
         narrow = chunks(self.head_dim) <= 4
-        return narrow and bool(omega_rows(self.feature_map)) and self._queries + self._after_omega <= LARGEST_THREAD
+        if omega_rows(self.feature_map):
+            return narrow and self._queries + self._after_omega <= LARGEST_THREAD
+        return narrow
 
     @property
     def registers(self) -> int:
         """Of a thread, about: the most that it holds at once."""
+        ahead = self._queries if self.prefetches else 0
         if rows := omega_rows(self.feature_map):
             operands = 17 * self._queries // 8  # where they were loaded to, and in a product's order; and addresses
-            ahead = self._queries if self.prefetches else 0
             return max(operands + rows // 2 + OMEGA_REGISTERS, ahead + self._after_omega)
-        return self._queries + self._results
+        return self._queries + ahead + self._results
 
     @property
     def _queries(self) -> int:
