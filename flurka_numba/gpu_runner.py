@@ -1,4 +1,4 @@
-"""Gradients' stages on a GPU: a framework's arrays as addresses and strides, and launches on the stream they belong to."""
+"""Gradients' stages on a GPU: a framework's arrays as addresses and strides, and launches on their stream."""
 
 from __future__ import annotations
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.product_results import emit_finished_four, emit_result_start
-from flurka_numba.targets.simt.text import result_parameters, start_text
+from flurka_numba.targets.simt.text import result_parameters
 from splat_numba.gen.entry import Entry
 
 ENTRY = "add_up"
@@ -35,7 +36,7 @@ class AddUpTraits:
 
     def render(self) -> str:
         """Python source of the kernel: four columns a thread. Pure and deterministic."""
-        out = start_text(f"Shares of products of matrices, added up as {self.result}.", self.entry)
+        out = start_text(self.entry, f"Shares of products of matrices, added up as {self.result}.")
         with out.suite():
             out.lines(
                 f"""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.rows import (
     columns_loop,
     emit_numbers,
@@ -18,7 +19,7 @@ from flurka_numba.targets.simt.rows import (
     place_of,
     row_entry,
 )
-from flurka_numba.targets.simt.text import emit_four, operand_parameters, result_parameters, start_text
+from flurka_numba.targets.simt.text import emit_four, operand_parameters, result_parameters
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.writer import SourceWriter
 
@@ -43,7 +44,7 @@ class DivideTraits:
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
-        out = start_text(f"Numerators over denominators ({self.denominator}) as {self.result}.", self.entry)
+        out = start_text(self.entry, f"Numerators over denominators ({self.denominator}) as {self.result}.")
         with out.suite():
             emit_row_place(out, results=["nd", "result"])
             _emit_inverse(out, self.denominator, self.eps)
@@ -75,7 +76,7 @@ class DividePullTraits:
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
-        out = start_text(f"Gradients of numerators and denominators ({self.denominator}).", self.entry)
+        out = start_text(self.entry, f"Gradients of numerators and denominators ({self.denominator}).")
         with out.suite():
             emit_row_place(out, ["dout"], ["nd", "g"])
             _emit_inverse(out, self.denominator, self.eps)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.rows import (
     columns_loop,
     emit_kept,
@@ -16,7 +17,7 @@ from flurka_numba.targets.simt.rows import (
     place_of,
     row_entry,
 )
-from flurka_numba.targets.simt.text import emit_four, operand_parameters, result_parameters, start_text
+from flurka_numba.targets.simt.text import emit_four, operand_parameters, result_parameters
 from splat_numba.gen.entry import Entry
 
 
@@ -39,7 +40,7 @@ class ElementwiseTraits:
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
-        out = start_text(f"Features {self.feature_map.name} of {self.x}.", self.entry)
+        out = start_text(self.entry, f"Features {self.feature_map.name} of {self.x}.")
         with out.suite():
             emit_row_place(out, ["x"], ["y"])
             with columns_loop(out, "columns"):
@@ -72,7 +73,7 @@ class ElementwisePullTraits:
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
         phi = self.feature_map
-        out = start_text(f"Gradients through features {phi.name} of {self.x}, as {self.result}.", self.entry)
+        out = start_text(self.entry, f"Gradients through features {phi.name} of {self.x}, as {self.result}.")
         with out.suite():
             emit_row_place(out, ["x"], ["dy", "result"])
             with columns_loop(out, "columns"):

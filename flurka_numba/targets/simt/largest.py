@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.rows import columns_loop, emit_largest, emit_scratch
-from flurka_numba.targets.simt.text import SHARED_ALIGNMENT, emit_length, result_parameters, start_text
+from flurka_numba.targets.simt.text import SHARED_ALIGNMENT, emit_length, result_parameters
 from splat_numba.gen.entry import Entry
 
 ENTRY = "largest"
@@ -33,7 +34,7 @@ class LargestTraits:
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
-        out = start_text("The largest number of every head.", self.entry)
+        out = start_text(self.entry, "The largest number of every head.")
         with out.suite():
             out.lines(
                 f"""

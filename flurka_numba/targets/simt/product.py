@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.product_results import emit_results
 from flurka_numba.targets.simt.product_shape import COUNTS, DEPTH, LIMITS, ProductShape
 from flurka_numba.targets.simt.product_tiles import emit_fetch, emit_groups, emit_store_tile
@@ -22,7 +23,6 @@ from flurka_numba.targets.simt.text import (
     emit_length,
     operand_parameters,
     result_parameters,
-    start_text,
 )
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.writer import SourceWriter
@@ -65,8 +65,8 @@ def parameters() -> tuple[tuple[str, str], ...]:
 def render_product(traits: ProductTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
     out = start_text(
-        f"Matrix products of {traits.a} and {traits.b} as {traits.result}, {traits.rows} x {traits.columns} at a time.",
         traits.entry,
+        f"Matrix products of {traits.a} and {traits.b} as {traits.result}, {traits.rows} x {traits.columns} at a time.",
     )
     with out.suite():
         _emit_place(out, traits)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.targets.formulas import LOG2_E
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.rows import (
     columns_loop,
     emit_kept,
@@ -22,7 +23,7 @@ from flurka_numba.targets.simt.rows import (
     place_of,
     row_entry,
 )
-from flurka_numba.targets.simt.text import emit_four, operand_parameters, result_parameters, start_text
+from flurka_numba.targets.simt.text import emit_four, operand_parameters, result_parameters
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.writer import SourceWriter
 
@@ -57,7 +58,7 @@ class RandomTraits:
 
     def render(self) -> str:
         """Python source of the kernel; y may be u for favor. Pure and deterministic."""
-        out = start_text(f"Random features {self.feature_map} of {self.rows} rows of omega.", self.entry)
+        out = start_text(self.entry, f"Random features {self.feature_map} of {self.rows} rows of omega.")
         with out.suite():
             emit_row_place(out, ["x"], ["u", "y"])
             _emit_square(out, self.x, self.head_dim)
@@ -140,7 +141,7 @@ class RandomPullTraits:
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
-        out = start_text(f"Gradients through random features {self.feature_map}.", self.entry)
+        out = start_text(self.entry, f"Gradients through random features {self.feature_map}.")
         rows = f"u32({self.rows})"
         with out.suite():
             emit_row_place(out, results=["y", "dy"])
@@ -197,7 +198,7 @@ class RandomFinishTraits:
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
-        out = start_text(f"Gradients of rows from those of random features {self.feature_map}.", self.entry)
+        out = start_text(self.entry, f"Gradients of rows from those of random features {self.feature_map}.")
         columns, c = f"u32({self.head_dim})", self.head_dim**-0.25
         favor = self.feature_map == "favor"
         with out.suite():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.targets.formulas import LOG2_E
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.rows import (
     columns_loop,
     emit_largest,
@@ -15,7 +16,7 @@ from flurka_numba.targets.simt.rows import (
     place_of,
     row_entry,
 )
-from flurka_numba.targets.simt.text import emit_four, result_parameters, start_text
+from flurka_numba.targets.simt.text import emit_four, result_parameters
 from splat_numba.gen.entry import Entry
 
 
@@ -35,7 +36,7 @@ class SoftmaxTraits:
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
-        out = start_text("Scores to weights, in place.", self.entry)
+        out = start_text(self.entry, "Scores to weights, in place.")
         with out.suite():
             emit_row_place(out, results=["weights"])
             out.line("top = f32(-np.inf)")
@@ -81,7 +82,7 @@ class SoftmaxPullTraits:
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
-        out = start_text("Gradients of weights to those of scores, in place.", self.entry)
+        out = start_text(self.entry, "Gradients of weights to those of scores, in place.")
         with out.suite():
             emit_row_place(out, results=["weights", "dweights"])
             out.line("dot = f32(0.0)")

@@ -46,27 +46,6 @@ def _with_strides(names: tuple[str, ...], axes: tuple[str, ...]) -> tuple[tuple[
     return tuple((one, "l") for name in names for one in (name, *(f"{name}_{axis}" for axis in axes)))
 
 
-def start_text(what: str, entry: Entry) -> SourceWriter:
-    """The text up to the function's first line, which is still to be indented."""
-    out, quotes = SourceWriter(), '"' * 3
-    out.lines(
-        f"""
-        {quotes}{what}{quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        """
-    )
-    out.line()
-    out.line()
-    out.line(f"def {entry.name}({', '.join(name for name, _ in entry.parameters)}):")
-    return out
-
-
 def emit_length(out: SourceWriter, entry: str) -> None:
     """``length``: how many rows or columns of this launch are within the entry's key length."""
     out.lines(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.rows import emit_lane, emit_load
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS
 from flurka_numba.targets.sm90.state_block import emit_state_block
@@ -73,29 +74,16 @@ def accumulate_entry(traits: AccumulateTraits) -> Entry:
 
 def render_accumulate(traits: AccumulateTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out = SourceWriter()
-    quotes = '"' * 3
     options = f'"{traits.dtype}", from_registers=False, transposed=True, a_transposed=True'
-    out.lines(
-        f"""
-        {quotes}Sums of features times values over a sequence, generated for feature map {traits.feature_map.name}.
-
-        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {TILE} rows at a time.
-        {quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        add_products = ptx.matrix_product({STATE_SIDE}, {options})
-        add_weights = ptx.matrix_product({SUM_ROWS}, {options})
-        """
+    out = start_text(
+        accumulate_entry(traits),
+        f"Sums of features times values over a sequence, generated for feature map {traits.feature_map.name}.",
+        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {TILE} rows at a time.",
+        {
+            "add_products": f"matrix_product({STATE_SIDE}, {options})",
+            "add_weights": f"matrix_product({SUM_ROWS}, {options})",
+        },
     )
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}({', '.join(name for name, _ in accumulate_parameters(traits))}):")
     with out.suite():
         _emit_start(out, traits)
         _emit_rows(out, traits, "ahead")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.random_apply import (
     OMEGA_POINTERS,
@@ -65,30 +66,15 @@ def products_of(traits: ApplyTraits) -> list[tuple[int, int, str]]:
 
 def render_apply(traits: ApplyTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out = SourceWriter()
-    quotes = '"' * 3
-    out.lines(
-        f"""
-        {quotes}The state of every head applied to its queries, generated for feature map {traits.feature_map.name}.
-
-        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 queries at a time.
-        {quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        """
-    )
-    for columns, _, name in products_of(traits):
-        _emit_product(out, traits, name, columns)
+    products = {name: columns for columns, _, name in products_of(traits)}
     if isinstance(traits.feature_map, RandomFeatures):
-        _emit_product(out, traits, "u", traits.feature_map.part)
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}({', '.join(name for name, _ in apply_parameters(traits))}):")
+        products["u"] = traits.feature_map.part
+    out = start_text(
+        apply_entry(traits),
+        f"The state of every head applied to its queries, generated for feature map {traits.feature_map.name}.",
+        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 queries at a time.",
+        {f"add_to_{name}": _product(traits, columns) for name, columns in products.items()},
+    )
     with out.suite():
         _emit_start(out, traits)
         if isinstance(traits.feature_map, RandomFeatures):
@@ -98,9 +84,8 @@ def render_apply(traits: ApplyTraits) -> str:
     return out.text()
 
 
-def _emit_product(out: SourceWriter, traits: ApplyTraits, name: str, columns: int) -> None:
-    options = f'{columns}, "{traits.dtype}", from_registers=True, transposed=False'
-    out.line(f"add_to_{name} = ptx.matrix_product({options})")
+def _product(traits: ApplyTraits, columns: int) -> str:
+    return f'matrix_product({columns}, "{traits.dtype}", from_registers=True, transposed=False)'
 
 
 def _emit_elementwise_rows(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> None:

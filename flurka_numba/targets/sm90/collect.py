@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.shape import CompressTraits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import SPAN, spans
-from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("parts", "k_slots", "v_slots")
 COUNTS = ("tiles_k", "tiles", "row_blocks", "pairs_k", "pairs_v", "heads", "slots", "batch")
@@ -41,24 +41,16 @@ def collect_entry(traits: CollectTraits) -> Entry:
 
 def render_collect(traits: CollectTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out, parts = SourceWriter(), traits.parts
-    quotes = '"' * 3
+    parts = traits.parts
     of_key, of_value = eighths(parts.head_dim), eighths(parts.value_dim)
-    out.lines(
-        f"""
-        {quotes}Slots as keys and values of attention, generated for {parts.dtype}; they come in {traits.splits} parts.
-
-        head_dim {parts.head_dim}, value_dim {parts.value_dim}; rows end at a multiple of 16 bytes.
-        {quotes}
-
-        import numpy as np
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-
-
-        def {ENTRY}({", ".join((*POINTERS, *COUNTS))}):
+    out = start_text(
+        collect_entry(traits),
+        f"Slots as keys and values of attention, generated for {parts.dtype}; they come in {traits.splits} parts.",
+        f"head_dim {parts.head_dim}, value_dim {parts.value_dim}; rows end at a multiple of 16 bytes.",
+    )
+    with out.suite():
+        out.lines(
+            f"""
             ptx.await_launch()
             number = u32(ptx.block_index() * u32({THREADS}) + ptx.thread_index())
             of_keys = u32(batch * heads * slots * u32({of_key}))
@@ -104,6 +96,6 @@ def render_collect(traits: CollectTraits) -> str:
                 ptx.pack_{parts.dtype}(g, h),
                 real,
             )
-        """
-    )
+            """
+        )
     return out.text()

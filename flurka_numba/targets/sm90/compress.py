@@ -6,6 +6,8 @@ them; warpgroups of 64 slots each multiply. Parts are added by the next stage, i
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.sm90.ring import emit_rings
 from flurka_numba.targets.sm90.shape import STEP, CompressTraits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
@@ -25,28 +27,14 @@ def compress_entry(traits: CompressTraits) -> Entry:
 
 def render_compress(traits: CompressTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out = SourceWriter()
-    quotes = '"' * 3
     product = f'{traits.columns}, "{traits.dtype}", from_registers=False, transposed=True'
-    out.lines(
-        f"""
-        {quotes}Tokens to slots, E K and F V: {traits.dtype}, {traits.rows} slots x {traits.columns} columns a block.
-
-        {traits.groups} warpgroups of 64 slots, and a warp that fetches {traits.stages} steps of {STEP} tokens ahead.
-        {quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        product = ptx.matrix_product({product})
-        """
+    out = start_text(
+        compress_entry(traits),
+        f"Tokens to slots, E K and F V: {traits.dtype}, {traits.rows} slots x {traits.columns} columns a block.",
+        f"{traits.groups} warpgroups of 64 slots, and a warp that fetches {traits.stages} steps of {STEP} tokens "
+        "ahead.",
+        {"product": f"matrix_product({product})"},
     )
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}({', '.join((*POINTERS, *COUNTS))}):")
     with out.suite():
         _emit_start(out, traits)
         _emit_share(out, traits)
@@ -69,18 +57,9 @@ def _emit_start(out: SourceWriter, traits: CompressTraits) -> None:
         full = u32(base + u32({barriers}))
         empty = u32(full + u32({8 * traits.stages}))
         cleared = u32(empty + u32({8 * traits.stages}))
-        thread = ptx.thread_index()
-        lane = u32(thread & u32(31))
-        leader = u32(1) if lane == u32(0) else u32(0)
         """
     )
-    with out.block("if thread == u32(0)"):
-        for stage in range(traits.stages):
-            out.line(f"ptx.mbarrier_init(full + u32({8 * stage}), u32(1))")
-            out.line(f"ptx.mbarrier_init(empty + u32({8 * stage}), u32({4 * traits.groups}))")
-        out.line("ptx.mbarrier_init(cleared, u32(1))")
-        out.line("ptx.fence_mbarrier_init()")
-    out.line("ptx.block_barrier()")
+    emit_rings(out, {"": traits.stages}, 4 * traits.groups, ["cleared"])
     out.line("ptx.allow_launch()  # of the next stage, which waits for the results")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.images import turned_bytes, turned_rows
 from flurka_numba.targets.sm90.rows import (
     emit_lane,
@@ -100,31 +101,18 @@ def gradient_entry(traits: GradientTraits) -> Entry:
 
 def render_gradients(traits: GradientTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out = SourceWriter()
-    quotes = '"' * 3
     values, features = CHUNK * chunks(traits.value_dim), turned_rows(traits.head_dim)
     sums = SUM_ROWS if traits.of == "queries" else 0
     options = f'"{traits.dtype}", from_registers=True, transposed=False'
-    out.lines(
-        f"""
-        {quotes}Gradients of {traits.of}, generated for feature map {traits.feature_map.name}.
-
-        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 rows at a time.
-        {quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        add_values = ptx.matrix_product({values + sums}, {options})
-        add_features = ptx.matrix_product({features}, {options})
-        """
+    out = start_text(
+        gradient_entry(traits),
+        f"Gradients of {traits.of}, generated for feature map {traits.feature_map.name}.",
+        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 rows at a time.",
+        {
+            "add_values": f"matrix_product({values + sums}, {options})",
+            "add_features": f"matrix_product({features}, {options})",
+        },
     )
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}({', '.join(name for name, _ in gradient_parameters(traits))}):")
     with out.suite():
         emit_start(out, traits, values + sums, features)
         out.line("ptx.mbarrier_wait(full, u32(0))")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.accumulate import SHARE_COLUMNS, SHARE_NUMBERS
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_state_block, operand_place
@@ -61,27 +62,18 @@ def images_entry(traits: ImageTraits) -> Entry:
 
 def render_images(traits: ImageTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out = SourceWriter()
-    quotes = '"' * 3
-    out.lines(
-        f"""
-        {quotes}Shares of states to images: {traits.head_dim} x {traits.value_dim}, {traits.dtype}.{quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-
-
-        def {ENTRY}({", ".join((*POINTERS, *COUNTS))}):
+    out = start_text(
+        images_entry(traits),
+        f"Shares of states to images: {traits.head_dim} x {traits.value_dim}, {traits.dtype}.",
+    )
+    with out.suite():
+        out.lines(
+            f"""
             thread = ptx.thread_index()
             state = u32(ptx.block_index() // u32({PARTS}))
             part = u32(ptx.block_index() - state * u32({PARTS}))
-        """
-    )
-    with out.suite():
+            """
+        )
         emit_state_block(out, traits.blocks)
         out.lines(
             f"""

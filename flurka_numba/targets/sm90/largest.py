@@ -6,6 +6,7 @@ same. It is a launch of its own, because no feature can be made before it is kno
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.random_slots import emit_exponents, emit_omega, key_columns
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_THREADS, RandomFeatures, StateTraits
 from flurka_numba.targets.sm90.slots import emit_place, emit_slot_places, emit_slots, slot_parameters
@@ -28,27 +29,12 @@ def largest_entry(traits: StateTraits) -> Entry:
 
 def render_largest(traits: StateTraits, phi: RandomFeatures) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out = SourceWriter()
-    quotes = '"' * 3
     slots = f"slots come in {traits.splits} parts" if traits.parts else "slots are tokens"
-    out.lines(
-        f"""
-        {quotes}The largest exponent of the slots of every head, generated for {phi.rows} rows of omega.
-
-        head_dim {traits.head_dim}, {traits.dtype}; {slots}.
-        {quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        """
+    out = start_text(
+        largest_entry(traits),
+        f"The largest exponent of the slots of every head, generated for {phi.rows} rows of omega.",
+        f"head_dim {traits.head_dim}, {traits.dtype}; {slots}.",
     )
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}({', '.join(name for name, _ in largest_parameters(traits))}):")
     with out.suite():
         emit_place(out, (traits.blocks[0], 1))
         emit_slot_places(out, traits, key_columns(traits))

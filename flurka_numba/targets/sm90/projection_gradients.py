@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.sm90.ring import emit_rings
 from flurka_numba.targets.sm90.shape import STAGE_BYTES
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
@@ -78,28 +80,14 @@ def projection_entry(traits: ProjectionTraits) -> Entry:
 
 def render_projection_gradients(traits: ProjectionTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out = SourceWriter()
-    quotes = '"' * 3
     product = f'{traits.columns}, "{traits.dtype}", from_registers=False, transposed=False'
-    out.lines(
-        f"""
-        {quotes}Gradients of projections: {traits.dtype}, {traits.rows} slots x {traits.columns} tokens at a time.
-
-        {traits.groups} warpgroups of 64 slots, and a warp that fetches {traits.stages} steps of {SPAN} columns ahead.
-        {quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        product = ptx.matrix_product({product})
-        """
+    out = start_text(
+        projection_entry(traits),
+        f"Gradients of projections: {traits.dtype}, {traits.rows} slots x {traits.columns} tokens at a time.",
+        f"{traits.groups} warpgroups of 64 slots, and a warp that fetches {traits.stages} steps of {SPAN} columns "
+        "ahead.",
+        {"product": f"matrix_product({product})"},
     )
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}({', '.join(name for name, _ in projection_parameters())}):")
     with out.suite():
         _emit_start(out, traits)
         with out.block(f"if thread >= u32({128 * traits.groups})"):
@@ -119,19 +107,11 @@ def _emit_start(out: SourceWriter, traits: ProjectionTraits) -> None:
         token_place = u32(slot_place + u32({traits.stages * traits.slot_bytes}))
         full = u32(slot_place + u32({barriers}))
         empty = u32(full + u32({8 * traits.stages}))
-        thread = ptx.thread_index()
-        lane = u32(thread & u32(31))
-        leader = u32(1) if lane == u32(0) else u32(0)
         """
     )
-    with out.block("if thread == u32(0)"):
-        for stage in range(traits.stages):
-            out.line(f"ptx.mbarrier_init(full + u32({8 * stage}), u32(1))")
-            out.line(f"ptx.mbarrier_init(empty + u32({8 * stage}), u32({4 * traits.groups}))")
-        out.line("ptx.fence_mbarrier_init()")
+    emit_rings(out, {"": traits.stages}, 4 * traits.groups)
     out.lines(
         f"""
-        ptx.block_barrier()
         heads_of_tile = u32({"1" if traits.per_head else "heads"})
         steps_k = u32(batch * heads_of_tile * u32({spans(traits.head_dim)}))
         steps_v = u32(batch * heads_of_tile * u32({spans(traits.value_dim)}))

@@ -9,6 +9,7 @@ has too few. dout is where products read it then, and q is read again for its sl
 from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.accumulate import (
     TILE_BYTES,
     emit_products,
@@ -64,36 +65,23 @@ def query_entry(traits: GradientTraits) -> Entry:
 
 def render_query_gradients(traits: GradientTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out = SourceWriter()
-    quotes = '"' * 3
     values, features = CHUNK * CHUNKS + SUM_ROWS, turned_rows(traits.head_dim)
     rows = f'"{traits.dtype}", from_registers=True, transposed=False'
     whole = f'"{traits.dtype}", from_registers=False, transposed=False'
     columns = f'"{traits.dtype}", from_registers=False, transposed=True, a_transposed=True'
-    out.lines(
-        f"""
-        {quotes}Gradients of queries and of a state, generated for feature map {traits.feature_map.name}.
-
-        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 rows at a time.
-        {quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        add_values = ptx.matrix_product({values}, {rows})
-        add_features = ptx.matrix_product({features}, {whole})
-        add_sums = ptx.matrix_product({features}, {rows})
-        add_products = ptx.matrix_product({STATE_SIDE}, {columns})
-        add_weights = ptx.matrix_product({SUM_ROWS}, {columns})
-        wait_for_copies = ptx.async_wait(0)
-        """
+    out = start_text(
+        query_entry(traits),
+        f"Gradients of queries and of a state, generated for feature map {traits.feature_map.name}.",
+        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 rows at a time.",
+        {
+            "add_values": f"matrix_product({values}, {rows})",
+            "add_features": f"matrix_product({features}, {whole})",
+            "add_sums": f"matrix_product({features}, {rows})",
+            "add_products": f"matrix_product({STATE_SIDE}, {columns})",
+            "add_weights": f"matrix_product({SUM_ROWS}, {columns})",
+            "wait_for_copies": "async_wait(0)",
+        },
     )
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}({', '.join(name for name, _ in query_parameters())}):")
     with out.suite():
         emit_start(out, traits, values, features, BUFFER_BYTES)
         _emit_sums(out, traits)

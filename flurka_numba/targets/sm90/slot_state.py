@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, CompressTraits, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.slots import PART_COUNTS
-from flurka_numba.targets.sm90.state_block import emit_state_block
+from flurka_numba.targets.sm90.state_block import emit_last_share, emit_state_block
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, spans, values_descriptor
 from splat_numba.gen.writer import SourceWriter
@@ -73,29 +74,17 @@ def slot_state_entry(traits: SlotStateTraits) -> Entry:
 
 def render_slot_state(traits: SlotStateTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out, parts = SourceWriter(), traits.parts
-    quotes = '"' * 3
+    parts = traits.parts
     options = f'{STATE_SIDE}, "{parts.dtype}", transposed=True'
-    out.lines(
-        f"""
-        {quotes}Slots to the state of every head, generated for feature map {traits.feature_map.name}.
-
-        head_dim {parts.head_dim}, value_dim {parts.value_dim}, {parts.dtype}; slots come in {traits.splits} parts.
-        {quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        add_products = ptx.matrix_product({options}, from_registers=False, a_transposed=True)
-        add_features = ptx.matrix_product({options}, from_registers=True)
-        """
+    out = start_text(
+        slot_state_entry(traits),
+        f"Slots to the state of every head, generated for feature map {traits.feature_map.name}.",
+        f"head_dim {parts.head_dim}, value_dim {parts.value_dim}, {parts.dtype}; slots come in {traits.splits} parts.",
+        {
+            "add_products": f"matrix_product({options}, from_registers=False, a_transposed=True)",
+            "add_features": f"matrix_product({options}, from_registers=True)",
+        },
     )
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}({', '.join((*POINTERS, *COUNTS))}):")
     with out.suite():
         _emit_start(out, traits)
         with out.block("while slot < last"):
@@ -263,22 +252,10 @@ def _emit_share(out: SourceWriter) -> None:
     )
     for i in range(0, NUMBERS, 4):
         out.line(f"ptx.store_reals4(to + u64({128 * 4 * i}), {', '.join(fours[i : i + 4])}, mine)")
-    out.lines(
-        """
-        ptx.fence_device()
-        ptx.block_barrier()
-        first = u32(1) if thread == u32(0) else u32(0)
-        count = ptx.fetch_add(counters + u64(4) * u64(state), u32(1), first) + u32(1)
-        ptx.store_shared_word(flag, u32(1) if count == shares_of_state else u32(0), first)
-        ptx.block_barrier()
-        is_last = ptx.load_shared_word(flag)
-        """
-    )
+    emit_last_share(out, "flag")
     with out.block("if is_last != u32(0) and warpgroup == u32(0)"):
         out.lines(
             f"""
-            ptx.store_word(counters + u64(4) * u64(state), u32(0), first)  # as it was, for the next launch
-            ptx.fence_device()
             for i in range({STATE_SIDE // 2}):
                 total[i] = f32(0.0)
                 sums[i] = f32(0.0)

@@ -10,6 +10,7 @@ see random_slots.py; the largest exponent of favor's slots was found by a launch
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.largest import emit_largest_of_all
 from flurka_numba.targets.sm90.random_slots import (
     emit_exponents,
@@ -31,7 +32,7 @@ from flurka_numba.targets.sm90.shape import (
     state_rows,
 )
 from flurka_numba.targets.sm90.slots import VALUES, emit_place, emit_slot_places, emit_slots, slot_parameters
-from flurka_numba.targets.sm90.state_block import emit_image_row, operand_place
+from flurka_numba.targets.sm90.state_block import emit_image_row, emit_last_share, operand_place
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 from splat_numba.gen.writer import SourceWriter
@@ -53,27 +54,12 @@ def state_entry(traits: StateTraits) -> Entry:
 
 def render_state(traits: StateTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out = SourceWriter()
-    quotes = '"' * 3
     slots = f"slots come in {traits.splits} parts" if traits.parts else "slots are tokens"
-    out.lines(
-        f"""
-        {quotes}Slots to the state of every head, generated for feature map {traits.feature_map.name}.
-
-        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {slots}.
-        {quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        """
+    out = start_text(
+        state_entry(traits),
+        f"Slots to the state of every head, generated for feature map {traits.feature_map.name}.",
+        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {slots}.",
     )
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}({', '.join(name for name, _ in state_parameters(traits))}):")
     columns = [*key_columns(traits), VALUES]
     with out.suite():
         emit_place(out, traits.blocks)
@@ -137,20 +123,12 @@ def _emit_share(out: SourceWriter) -> None:
             at = to + u64(16) * u64(i)
             ptx.store_reals4(at, total[4 * i], total[4 * i + 1], total[4 * i + 2], total[4 * i + 3], u32(1))
         ptx.store_reals4(to + u64(64), sums[0], sums[1], sums[2], sums[3], u32(1))
-        ptx.fence_device()
-        ptx.block_barrier()
-        first = u32(1) if thread == u32(0) else u32(0)
-        count = ptx.fetch_add(counters + u64(4) * u64(state), u32(1), first) + u32(1)
-        ptx.store_shared_word(feature_tile, u32(1) if count == shares_of_state else u32(0), first)
-        ptx.block_barrier()
-        is_last = ptx.load_shared_word(feature_tile)
         """
     )
+    emit_last_share(out, "feature_tile")
     with out.block("if is_last != u32(0)"):
         out.lines(
             f"""
-            ptx.store_word(counters + u64(4) * u64(state), u32(0), first)  # as it was, for the next launch
-            ptx.fence_device()
             for i in range(16):
                 total[i] = f32(0.0)
             for i in range(4):

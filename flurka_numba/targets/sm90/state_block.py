@@ -23,6 +23,26 @@ def emit_state_block(out: SourceWriter, blocks: tuple[int, int]) -> None:
     )
 
 
+def emit_last_share(out: SourceWriter, flag: str) -> None:
+    """``is_last``: whether this block has left its share of ``state`` last, so that it reads what all have left.
+
+    flag: the address of a shared word that nobody reads any more, as text. Counters are 0 again for the next launch.
+    """
+    out.lines(
+        f"""
+        ptx.fence_device()
+        ptx.block_barrier()
+        first = u32(1) if thread == u32(0) else u32(0)
+        count = ptx.fetch_add(counters + u64(4) * u64(state), u32(1), first) + u32(1)
+        ptx.store_shared_word({flag}, u32(1) if count == shares_of_state else u32(0), first)
+        ptx.block_barrier()
+        is_last = ptx.load_shared_word({flag})
+        ptx.store_word(counters + u64(4) * u64(state), u32(0), first & is_last)
+        ptx.fence_device()
+        """
+    )
+
+
 def operand_place(four: str) -> str:
     """Where numbers 4 n and 4 n + 1 of a chunk stand, as a column of a left operand or a row of a right one (rows.py);
     4 n + 2 and 4 n + 3 stand 8 further on. four: the name of n.

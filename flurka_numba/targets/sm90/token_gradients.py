@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.sm90.ring import emit_rings
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, spans, values_descriptor
@@ -70,30 +72,18 @@ def token_entry(traits: TokenTraits) -> Entry:
 
 def render_token_gradients(traits: TokenTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
-    out = SourceWriter()
-    quotes = '"' * 3
     options = f'"{traits.dtype}", from_registers=False, transposed=True, a_transposed=True'
-    out.lines(
-        f"""
-        {quotes}Gradients of tokens from those of up to {STEP * traits.steps} slots, {traits.dtype}.
-
-        head_dim {traits.head_dim}, value_dim {traits.value_dim}; {TOKENS} tokens x {TILE_SPANS * SPAN} columns a tile.
-        {quotes}
-
-        import numpy as np
-        from numba import cuda
-
-        from splat_numba.runtime.cuda import intrinsics as ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        product = ptx.matrix_product({TILE_SPANS * SPAN}, {options})
-        fewer_registers = ptx.release_registers({REGISTERS[0]})
-        more_registers = ptx.claim_registers({REGISTERS[1]})
-        """
+    out = start_text(
+        token_entry(traits),
+        f"Gradients of tokens from those of up to {STEP * traits.steps} slots, {traits.dtype}.",
+        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}; {TOKENS} tokens x {TILE_SPANS * SPAN} columns a "
+        "tile.",
+        {
+            "product": f"matrix_product({TILE_SPANS * SPAN}, {options})",
+            "fewer_registers": f"release_registers({REGISTERS[0]})",
+            "more_registers": f"claim_registers({REGISTERS[1]})",
+        },
     )
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}({', '.join(name for name, _ in token_parameters())}):")
     with out.suite():
         _emit_start(out, traits)
         with out.block(f"if thread >= u32({128 * GROUPS})"):
@@ -119,20 +109,11 @@ def _emit_start(out: SourceWriter, traits: TokenTraits) -> None:
         empty = u32(full + u32({8 * STAGES}))
         piece_full = u32(empty + u32({8 * STAGES}))
         piece_empty = u32(piece_full + u32({8 * traits.steps}))
-        thread = ptx.thread_index()
-        lane = u32(thread & u32(31))
-        leader = u32(1) if lane == u32(0) else u32(0)
         """
     )
-    with out.block("if thread == u32(0)"):
-        for name, count in (("", STAGES), ("piece_", traits.steps)):
-            for stage in range(count):
-                out.line(f"ptx.mbarrier_init({name}full + u32({8 * stage}), u32(1))")
-                out.line(f"ptx.mbarrier_init({name}empty + u32({8 * stage}), u32({4 * GROUPS}))")
-        out.line("ptx.fence_mbarrier_init()")
+    emit_rings(out, {"": STAGES, "piece_": traits.steps}, 4 * GROUPS)
     out.lines(
         f"""
-        ptx.block_barrier()
         pairs_k = u32((heads * u32({spans(traits.head_dim)}) + u32({TILE_SPANS - 1})) // u32({TILE_SPANS}))
         pairs_v = u32((heads * u32({spans(traits.value_dim)}) + u32({TILE_SPANS - 1})) // u32({TILE_SPANS}))
         item = u32(ptx.block_index() * items_of_block)
