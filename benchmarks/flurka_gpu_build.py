@@ -10,8 +10,8 @@ from flurka_gpu_workload import Size
 
 import splat_numba
 from flurka_numba.feature_maps import resolve
-from flurka_numba.gpu_gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
-from flurka_numba.gpu_plan import forward_plan
+from flurka_numba.gpu.gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
+from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.problem import Problem
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.attention import attention_entry

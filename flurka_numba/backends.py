@@ -23,17 +23,17 @@ def choose_executor(call: Call) -> Executor:
         )
     if backend == "emulate" or (backend == "cuda" and not on_gpu(call.q) and current().emulate):
         _check_cuda_target(backend, target)
-        from flurka_numba.emulated_kernel import EMULATED
+        from flurka_numba.emulated.kernel import EMULATED
 
         return EMULATED
     if backend == "cuda" or (backend == "auto" and (on_gpu(call.q) or target in CUDA_TARGETS)):
         _check_cuda_target(backend, target)
-        from flurka_numba.gpu_kernel import CUDA
+        from flurka_numba.gpu.kernel import CUDA
 
         return CUDA
     if target not in (None, "cpu"):
         raise BackendError(f"target wanted as None or 'cpu' for backend {backend!r}, got {target!r}. Leave it out.")
-    from flurka_numba.cpu_kernel import CPU
+    from flurka_numba.cpu.kernel import CPU
 
     return CPU
 

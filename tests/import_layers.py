@@ -8,17 +8,16 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 
 
-def check_layers(root, path, layers, part_of=None):
+def check_layers(root, path, layers):
     """Raise AssertionError if the module root / path imports a part of its own package that is not below its own.
 
-    layers: a number for each part of the package in the folder root. part_of: from a module's full name to its part.
+    layers: a number for each part of the package in the folder root.
     """
-    part_of = part_of or top_level
-    here = part_of(f"{root.name}." + ".".join(path.with_suffix("").parts))
+    here = top_level(f"{root.name}." + ".".join(path.with_suffix("").parts))
     assert here in layers, f"{path}: give the new part {here!r} a place in LAYERS and in docs"
     for name in imports_of(root / path):
         if name.split(".")[0] == root.name:
-            there = part_of(name)
+            there = top_level(name)
             assert there in layers, f"{path} imports {name}: give the new part {there!r} a place in LAYERS"
             assert there == here or layers[there] < layers[here], f"{path} imports {name}: {here} may not know {there}"
 

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from flurka_numba import gpu_call, gpu_forward, gpu_runner
+from flurka_numba.gpu import call as gpu_call
+from flurka_numba.gpu import forward as gpu_forward
+from flurka_numba.gpu import runner as gpu_runner
 from splat_numba.runtime.cuda import lengths
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, fresh, install, packed_values
 

@@ -120,7 +120,7 @@ def call(q=None, **options):
 def gpu_kernel(monkeypatch):
     fake = types.ModuleType("fake")
     fake.CUDA, fake.EMULATED = object(), object()
-    for name in ("gpu_kernel", "emulated_kernel"):
+    for name in ("gpu.kernel", "emulated.kernel"):
         monkeypatch.setitem(sys.modules, f"flurka_numba.{name}", fake)
     monkeypatch.delenv("SPLAT_EMULATE", raising=False)
     return fake

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from flurka_numba import cpu_kernel, cpu_stages
-from flurka_numba.cpu_kernel import compiled_for
+from flurka_numba.cpu import kernel as cpu_kernel
+from flurka_numba.cpu import stages as cpu_stages
+from flurka_numba.cpu.kernel import compiled_for
 from flurka_numba.operands import import_call
 from flurka_numba.targets.cpu.plan import make_plan
 from splat_numba.runtime.device import machine

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import flurka_numba
-from tests.import_layers import check_layers, imports_of, python, top_level
+from tests.import_layers import check_layers, imports_of, python
 
 ROOT = Path(flurka_numba.__file__).parent
 
@@ -38,16 +38,9 @@ GPU_SHARED = ("gen.entry", "gen.boxes", "gen.targets.sm90", "emulator")
 HEAVY = ["numba", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
 
 
-def part_of(name):
-    """'flurka_numba.cpu_kernel' -> 'cpu': the files of a backend are one part."""
-    part = top_level(name)
-    backend = part.partition("_")[0]
-    return backend if backend in {"cpu", "gpu", "emulated"} else part
-
-
 @pytest.mark.parametrize("path", MODULES, ids=str)
 def test_imports_go_down_the_layers_only(path):
-    check_layers(ROOT, path, LAYERS, part_of)
+    check_layers(ROOT, path, LAYERS)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)
@@ -56,7 +49,7 @@ def test_only_the_shared_parts_of_splat_numba_are_used(path):
         package, _, inner = name.partition(".")
         if package != "splat_numba":
             continue
-        on_gpu = path.name.startswith(("gpu_", "emulated_")) or {"sm90", "simt"} & {*path.parts}
+        on_gpu = {"gpu", "emulated", "sm90", "simt", "gpu_text.py"} & {*path.parts}
         allowed = SHARED + GPU_SHARED if on_gpu else SHARED
         shared = any(inner == part or inner.startswith(f"{part}.") for part in allowed)
         assert shared or (on_gpu and name == "splat_numba"), f"{path} imports {name}"

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import flurka_numba
-from flurka_numba import gpu_call, gpu_forward
-from flurka_numba.gpu_plan import forward_plan
+from flurka_numba.gpu import call as gpu_call
+from flurka_numba.gpu import forward as gpu_forward
+from flurka_numba.gpu.plan import forward_plan
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.runtime.cuda import arrays
 from tests.flurka.fake_stages import fake, fresh, moves

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import flurka_numba
-from flurka_numba import gpu_vjp
+from flurka_numba.gpu import vjp as gpu_vjp
 from splat_numba.errors import ArgumentError
 from tests.flurka.fake_stages import fake, fresh, moves
 from tests.flurka.test_gpu_call import (

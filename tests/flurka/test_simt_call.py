@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import flurka_numba
-from flurka_numba import gpu_call, gpu_composed_call
+from flurka_numba.gpu import call as gpu_call
+from flurka_numba.gpu.composed import call as gpu_composed_call
 from splat_numba.emulator.text import launch as emulate
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.runtime.cuda import arrays, lengths

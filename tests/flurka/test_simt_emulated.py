@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import flurka_numba
-from flurka_numba import emulated_composed, gpu_composed_plan
+from flurka_numba.emulated import composed as emulated_composed
+from flurka_numba.gpu.composed import plan as gpu_composed_plan
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from tests.flurka.agreement import check_forward, check_gradients
 from tests.flurka.strategies import EVERY_KIND, Case, cases

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flurka_numba.feature_maps import resolve
-from flurka_numba.gpu_composed_plan import (
+from flurka_numba.gpu.composed.matrix import Extent
+from flurka_numba.gpu.composed.plan import (
     LARGEST_SCRATCH,
     LARGEST_SHARES,
     LEAST_ROWS,
@@ -18,7 +19,6 @@ from flurka_numba.gpu_composed_plan import (
     composes_gradients,
     product_plan,
 )
-from flurka_numba.gpu_matrix import Extent
 from flurka_numba.targets.simt.add_up import AddUpTraits
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
 from flurka_numba.targets.simt.elementwise import ElementwisePullTraits, ElementwiseTraits

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 
-from flurka_numba.gpu_gradient_plan import gradient_plan, over_slots, projection_stage, token_stage
+from flurka_numba.gpu.gradient_plan import gradient_plan, over_slots, projection_stage, token_stage
 from flurka_numba.targets.sm90.token_gradients import GROUPS, REGISTERS
 from splat_numba.errors import ArgumentError
 from splat_numba.gen.machine import Gpu

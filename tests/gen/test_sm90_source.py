@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from flurka_numba.gpu_gradient_plan import gradient_plan
-from flurka_numba.gpu_plan import forward_plan
+from flurka_numba.gpu.gradient_plan import gradient_plan
+from flurka_numba.gpu.plan import forward_plan
 from splat_numba.formats import patterns as p
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.boxes import Traits

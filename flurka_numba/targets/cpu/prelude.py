@@ -29,7 +29,7 @@ def emit_head(out: SourceWriter, plan: CpuPlan) -> None:
         import numpy as np
         from numba import njit
 
-        from flurka_numba.cpu_intrinsics import exponent, load_tile, square_root
+        from flurka_numba.cpu.intrinsics import exponent, load_tile, square_root
         from splat_numba.runtime.halves import from_bfloat16, from_float16, to_bfloat16, to_float16
         from splat_numba.runtime.lanes import reader, reductions
         from splat_numba.runtime.simd import address, advance, assign, element

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.gpu_plan import (
+from flurka_numba.gpu.plan import (
     LEAST_TILES,
     Stage,
     accumulate_stage,
@@ -21,7 +21,7 @@ from flurka_numba.gpu_plan import (
     shares_of_state,
     stage_name,
 )
-from flurka_numba.gpu_tilings import OTHER_REGISTERS, REGISTERS, slot_groups
+from flurka_numba.gpu.tilings import OTHER_REGISTERS, REGISTERS, slot_groups
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.accumulate import (
     SHARE_NUMBERS,
@@ -90,7 +90,7 @@ def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = Fals
     """The plan for method "kernel" and an elementwise feature map, of which takes_gradients() is true."""
     phi = problem.feature_map
     if not isinstance(phi, FeatureMap) or not takes_gradients(problem):
-        raise TypeError(problem)  # executors compose the others: see gpu_composed_plan.py
+        raise TypeError(problem)  # executors compose the others: see composed/plan.py
     dims = problem.head_dim, problem.value_dim, problem.dtype
     keys = AccumulateTraits("keys", *dims, phi, ragged=problem.ragged)
     pairs = problem.batch * problem.heads

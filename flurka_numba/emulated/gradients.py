@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flurka_numba.emulated_kernel import MULTIPROCESSORS, EmulatedCall
-from flurka_numba.gpu_checks import check_supported
-from flurka_numba.gpu_composed_plan import composes_gradients
-from flurka_numba.gpu_gradients import Area, attend_with_gradients, box_arguments, in_order
-from flurka_numba.gpu_plan import Stage, forward_plan
+from flurka_numba.emulated.forward import MULTIPROCESSORS, EmulatedCall
+from flurka_numba.gpu.checks import check_supported
+from flurka_numba.gpu.composed.plan import composes_gradients
+from flurka_numba.gpu.gradients import Area, attend_with_gradients, box_arguments, in_order
+from flurka_numba.gpu.plan import Stage, forward_plan
 from flurka_numba.operands import Operands, export_out, import_call, import_dout, widen
 from flurka_numba.problem import Call
 from splat_numba.emulator.memory import GlobalMemory
@@ -30,7 +30,7 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     operands = import_call(call)
     check_supported(operands.problem)
     if composes_gradients(operands.problem):
-        from flurka_numba.emulated_composed import attend_vjp as compose
+        from flurka_numba.emulated.composed import attend_vjp as compose
 
         return compose(call, operands, frozen)
     runner = EmulatedRunner(operands)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flurka_numba.executor import Executor
-from flurka_numba.gpu_call import attend
+from flurka_numba.gpu.call import attend
 from flurka_numba.problem import Call
 
 
@@ -24,7 +24,7 @@ class CudaExecutor:
 
     def attend_vjp(self, call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
         """Run on the GPU that q is on; the gradients are of q's framework, too."""
-        from flurka_numba.gpu_vjp import attend_vjp
+        from flurka_numba.gpu.vjp import attend_vjp
 
         return attend_vjp(call, frozen)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from flurka_numba.gpu_call import layout_of, make_slots
-from flurka_numba.gpu_checks import place_lengths
-from flurka_numba.gpu_gradients import Area, box_arguments
-from flurka_numba.gpu_plan import Stage
-from flurka_numba.gpu_stages import stage_cubin
+from flurka_numba.gpu.call import layout_of, make_slots
+from flurka_numba.gpu.checks import place_lengths
+from flurka_numba.gpu.gradients import Area, box_arguments
+from flurka_numba.gpu.plan import Stage
+from flurka_numba.gpu.stages import stage_cubin
 from flurka_numba.problem import Call, Problem
 from splat_numba.runtime.cuda.arrays import (
     JAX,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from flurka_numba.gpu_plan import ForwardPlan, Stage
+from flurka_numba.gpu.plan import ForwardPlan, Stage
 from splat_numba.gen.boxes import Box, View
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import SPAN

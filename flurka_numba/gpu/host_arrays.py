@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flurka_numba.checks import ARRAYS
-from flurka_numba.gpu_checks import check_supported
+from flurka_numba.gpu.checks import check_supported
 from flurka_numba.operands import Operands, import_call, import_dout
 from flurka_numba.problem import ITEMSIZE, Call
 from splat_numba.errors import ArgumentTypeError

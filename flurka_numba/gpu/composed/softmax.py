@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flurka_numba.gpu_composed_plan import Chunk, ComposedPlan
-from flurka_numba.gpu_launches import Launches
-from flurka_numba.gpu_matrix import Extent, Matrix
+from flurka_numba.gpu.composed.launches import Launches
+from flurka_numba.gpu.composed.matrix import Extent, Matrix
+from flurka_numba.gpu.composed.plan import Chunk, ComposedPlan
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.softmax import SoftmaxPullTraits, SoftmaxTraits
 

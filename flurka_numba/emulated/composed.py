@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flurka_numba.checks import ARRAYS
-from flurka_numba.emulated_kernel import MULTIPROCESSORS
-from flurka_numba.gpu_composed import Composed, Given
-from flurka_numba.gpu_composed_plan import composed_plan
-from flurka_numba.gpu_matrix import Extent, Matrix, dense, dense_bytes, padded_columns
+from flurka_numba.emulated.forward import MULTIPROCESSORS
+from flurka_numba.gpu.composed.attention import Composed, Given
+from flurka_numba.gpu.composed.matrix import Extent, Matrix, dense, dense_bytes, padded_columns
+from flurka_numba.gpu.composed.plan import composed_plan
 from flurka_numba.operands import Operands, export_out, import_dout
 from flurka_numba.problem import ITEMSIZE, Call
 from flurka_numba.targets.simt.text import Text

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap
-from flurka_numba.gpu_tilings import choose_tiling
+from flurka_numba.gpu.tilings import choose_tiling
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.accumulate import (
     SHARE_NUMBERS,

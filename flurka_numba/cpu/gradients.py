@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flurka_numba.cpu_stages import Absorbed, Kernels, split_count
+from flurka_numba.cpu.stages import Absorbed, Kernels, split_count
 from flurka_numba.operands import Operands
 from flurka_numba.problem import Problem
 from flurka_numba.targets.cpu.plan import SOFTMAX

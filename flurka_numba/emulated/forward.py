@@ -1,69 +1,21 @@
-"""The emulator as an executor: the texts that a GPU would run, on NumPy, for small sizes and for debugging."""
+"""A forward call's arrays and stages in an emulated GPU's memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flurka_numba.executor import Executor
-from flurka_numba.gpu_checks import check_supported
-from flurka_numba.gpu_composed_plan import composes_forward
-from flurka_numba.gpu_plan import ForwardPlan, forward_plan
-from flurka_numba.gpu_stages import BETWEEN, MAPPED, stage_maps, stage_numbers
-from flurka_numba.operands import Operands, export_out, import_call
-from flurka_numba.problem import Call
+from flurka_numba.gpu.plan import ForwardPlan
+from flurka_numba.gpu.stages import BETWEEN, MAPPED, stage_maps, stage_numbers
+from flurka_numba.operands import Operands
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch
-from splat_numba.runtime.arrays import export_array, import_array
 from splat_numba.runtime.cuda.copies import padded, padded_rows
 from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments
 
 MULTIPROCESSORS = 8  # of the GPU that plans are made for: few, so that blocks are few, but more than one share a state
-
-
-class EmulatedExecutor:
-    """Nothing is compiled, and every call is planned anew."""
-
-    name = "emulate"
-
-    def attend(self, call: Call) -> Any:
-        """Check the arguments, then run every stage. Raises EmulationError for a fault in a text."""
-        operands = import_call(call)
-        problem = operands.problem
-        check_supported(problem)
-        if composes_forward(problem):
-            from flurka_numba.emulated_composed import attend
-
-            attend(operands)
-        elif operands.out.size:
-            run = EmulatedCall(operands, forward_plan(problem, MULTIPROCESSORS))
-            run.stages()
-            if problem.method == "low_rank":
-                _attend_to_slots(call, operands, run)
-            else:
-                operands.out[...] = run.rows("out")
-        return export_out(call, operands)
-
-    def attend_vjp(self, call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
-        """Run the call and give the function from dout to gradients."""
-        from flurka_numba.emulated_gradients import attend_vjp
-
-        return attend_vjp(call, frozen)
-
-
-def _attend_to_slots(call: Call, operands: Operands, run: EmulatedCall) -> None:
-    import splat_numba
-
-    problem = operands.problem
-    q, k, v = (
-        export_array(np.ascontiguousarray(bits), problem.dtype, call.q)
-        for bits in (operands.q, run.rows("k_slots"), run.rows("v_slots"))
-    )
-    found = splat_numba.attention(q, k, v, splat_numba.full(), scale=problem.scale, backend="emulate")
-    operands.out[...] = import_array("out", found).bits
 
 
 class EmulatedCall:
@@ -137,6 +89,3 @@ def _layout(shape: tuple[int, ...], dtype: str) -> Layout:
     batch, heads, rows, dim = shape
     row = 2 * padded(dim)
     return Layout((batch, heads, rows, dim), (heads * rows * row, rows * row, row, 2), dtype)
-
-
-EMULATED: Executor = EmulatedExecutor()

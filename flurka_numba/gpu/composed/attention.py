@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flurka_numba.gpu_composed_features import Features
-from flurka_numba.gpu_composed_plan import Chunk, ComposedPlan
-from flurka_numba.gpu_composed_softmax import attend_by_softmax, pull_softmax
-from flurka_numba.gpu_launches import Launches, Machine
-from flurka_numba.gpu_matrix import NO_LIMIT, Extent, Limit, Matrix
+from flurka_numba.gpu.composed.features import Features
+from flurka_numba.gpu.composed.launches import Launches, Machine
+from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Limit, Matrix
+from flurka_numba.gpu.composed.plan import Chunk, ComposedPlan
+from flurka_numba.gpu.composed.softmax import attend_by_softmax, pull_softmax
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
 

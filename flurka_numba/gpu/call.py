@@ -14,13 +14,13 @@ import numpy as np
 from flurka_numba.checks import (
     result_shape,
 )
-from flurka_numba.gpu_checks import check_arguments, check_out, place_lengths
-from flurka_numba.gpu_composed_call import attend as compose
-from flurka_numba.gpu_composed_plan import composes_forward
-from flurka_numba.gpu_forward import PreparedForward
-from flurka_numba.gpu_numpy import attend_numpy
-from flurka_numba.gpu_omega import place_omega
-from flurka_numba.gpu_plan import forward_plan
+from flurka_numba.gpu.checks import check_arguments, check_out, place_lengths
+from flurka_numba.gpu.composed.call import attend as compose
+from flurka_numba.gpu.composed.plan import composes_forward
+from flurka_numba.gpu.forward import PreparedForward
+from flurka_numba.gpu.host_arrays import attend_numpy
+from flurka_numba.gpu.omega import place_omega
+from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.problem import ITEMSIZE, Call, Problem
 from splat_numba.runtime.cuda.arrays import (
     Framework,
@@ -41,7 +41,7 @@ LARGEST_READY = 256
 @dataclass(frozen=True, slots=True)
 class Ready:
     """A call but for its addresses. reach: bytes from each array's address to its first and past its last byte.
-    composed: float32 arithmetic computes it, see gpu_composed_plan.py.
+    composed: float32 arithmetic computes it, see composed/plan.py.
     """
 
     prepared: PreparedForward | None  # None: the result is empty

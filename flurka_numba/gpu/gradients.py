@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flurka_numba.checks import ARRAYS
-from flurka_numba.gpu_gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
-from flurka_numba.gpu_plan import Stage
+from flurka_numba.gpu.gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
+from flurka_numba.gpu.plan import Stage
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.shape import CHUNK, chunks
 from splat_numba.gen.boxes import Box, View

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.gpu_launches import Launches
-from flurka_numba.gpu_matrix import Extent, Limit, Matrix
+from flurka_numba.gpu.composed.launches import Launches
+from flurka_numba.gpu.composed.matrix import Extent, Limit, Matrix
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.elementwise import ElementwisePullTraits, ElementwiseTraits
 from flurka_numba.targets.simt.random_rows import RandomFinishTraits, RandomPullTraits, RandomTraits

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from flurka_numba.checks import ARRAYS, check_fits
-from flurka_numba.gpu_call import layout_of
-from flurka_numba.gpu_checks import check_arguments
-from flurka_numba.gpu_composed_call import attend_vjp as compose
-from flurka_numba.gpu_composed_plan import composes_gradients
-from flurka_numba.gpu_gradients import attend_with_gradients, in_order
-from flurka_numba.gpu_numpy import attend_vjp_numpy
-from flurka_numba.gpu_runner import Checked, CudaRunner, with_leading, without_leading
+from flurka_numba.gpu.call import layout_of
+from flurka_numba.gpu.checks import check_arguments
+from flurka_numba.gpu.composed.call import attend_vjp as compose
+from flurka_numba.gpu.composed.plan import composes_gradients
+from flurka_numba.gpu.gradients import attend_with_gradients, in_order
+from flurka_numba.gpu.host_arrays import attend_vjp_numpy
+from flurka_numba.gpu.runner import Checked, CudaRunner, with_leading, without_leading
 from flurka_numba.problem import Call, Problem
 from splat_numba.runtime.cuda.arrays import (
     JAX,

@@ -9,8 +9,8 @@ from typing import Any
 
 from numba import types
 
-from flurka_numba.cpu_gradients import gradients, wanted
-from flurka_numba.cpu_stages import Absorbed, Kernels, attend
+from flurka_numba.cpu.gradients import gradients, wanted
+from flurka_numba.cpu.stages import Absorbed, Kernels, attend
 from flurka_numba.executor import Executor
 from flurka_numba.operands import Operands, export_gradients, export_out, import_call, import_dout
 from flurka_numba.problem import Call, Problem

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from flurka_numba.gpu_composed_plan import product_plan
-from flurka_numba.gpu_matrix import NO_LIMIT, Extent, Limit, Matrix, dense, dense_bytes, padded_columns
+from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Limit, Matrix, dense, dense_bytes, padded_columns
+from flurka_numba.gpu.composed.plan import product_plan
 from flurka_numba.targets.simt.add_up import THREADS as ADD_UP_THREADS
 from flurka_numba.targets.simt.add_up import AddUpTraits
 from flurka_numba.targets.simt.largest import LargestTraits

@@ -1,0 +1,1 @@
+"""CPUs: stages as compiled kernels, forward and back."""

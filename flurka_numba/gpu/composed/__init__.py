@@ -1,0 +1,1 @@
+"""Calls in float32 on the FMA units, composed of a few texts over matrices."""
