@@ -156,6 +156,34 @@ def test_a_graph_replays_new_values_while_its_stream_goes_on():
     assert not torch.equal(out, first)
 
 
+@pytest.mark.parametrize(("method", "phi"), [("flurka", "elu"), ("flurka", "favor"), ("kernel", "elu")])
+def test_launches_overlap_within_a_call_only(method, phi):
+    """Between calls that nobody waits for, arrays change on the stream; each result is that of a call alone."""
+    case = LONG.but(method=method, feature_map=phi, rows=64)
+    torch, arrays = torch_arrays(case)
+    call = {"flurka": flurka_numba.attention, "kernel": flurka_numba.kernel_attention}[method]
+    first = {name: one.clone() for name, one in arrays.items()}
+
+    def run(*, waiting):
+        for name, one in arrays.items():
+            one.copy_(first[name])
+        out, results = torch.empty_like(arrays["v"][:, :, :1].expand(-1, -1, case.seq_q, -1)), []
+        for number in range(20):
+            call(**arrays, feature_map=phi, out=out)
+            results.append(out.clone())
+            arrays["q"].add_(0.01 * number)
+            arrays["k"].mul_(-1)
+            arrays["v"].add_(0.1)
+            if waiting:
+                torch.cuda.synchronize()
+        torch.cuda.synchronize()
+        return results
+
+    alone = run(waiting=True)
+    assert all(torch.equal(a, b) for a, b in zip(alone, run(waiting=False), strict=True))
+    assert not torch.equal(alone[0], alone[-1])
+
+
 def test_cupy_and_jax_arrays():
     cupy = pytest.importorskip("cupy")
     case = LONG.but(dtype="float16")
