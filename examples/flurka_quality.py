@@ -9,11 +9,13 @@ python examples/flurka_quality.py --help        # a table, and a picture where m
 2. Recall. The first half of a sequence holds 16 keys with values, in random places; the second half asks for keys, and
    each answer is the value that stood beside that key. One attention layer, trained by Adam on batches that
    are never repeated, with gradients from the vjp functions; methods are compared at equal steps and at equal time.
+   With --gpu the arrays are CuPy's, which takes NumPy's functions, and the sequences eight times as long.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import time
 from collections.abc import Callable
@@ -33,19 +35,21 @@ def main() -> None:
     """Measure, print the tables, and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=300, help="of training, for each method")
-    parser.add_argument("--seq", type=int, default=256, help="tokens of a sequence")
+    parser.add_argument("--seq", type=int, default=None, help="tokens of a sequence: 256, or 2048 on a GPU")
     parser.add_argument("--rank", type=int, default=128, help="slots of low-rank and FLuRKA; divides seq")
     parser.add_argument("--batch", type=int, default=8, help="sequences of a step")
+    parser.add_argument("--gpu", action="store_true", help="train on a Hopper GPU, with CuPy")
     parser.add_argument("--output", type=Path, default=None, help="folder for flurka_quality.png and .json")
     args = parser.parse_args()
+    seq = args.seq or (2048 if args.gpu else 256)
     errors = measure_errors()
     print(error_table(errors))
-    task = Recall(args.seq, args.batch)
+    task = Recall(seq, args.batch, importlib.import_module("cupy" if args.gpu else "numpy"))
     curves = {name: train(name, task, args.rank, args.steps) for name in METHODS}
     print(training_table(curves))
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
-        found = {"errors": errors, "curves": curves, "arguments": {"seq": args.seq, "rank": args.rank}}
+        found = {"errors": errors, "curves": curves, "arguments": {"seq": seq, "rank": args.rank, "gpu": args.gpu}}
         (args.output / "flurka_quality.json").write_text(json.dumps(found) + "\n", encoding="utf-8")
         draw(errors, curves, args.output / "flurka_quality.png")
 
@@ -135,10 +139,14 @@ METHODS = ("dense", "low_rank", "kernel", "flurka")
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Batches of the task: key and value numbers of every token, and the answers that its second half wants."""
+    """Batches of the task: key and value numbers of every token, and the answers that its second half wants.
+
+    arrays: NumPy, or what has its functions.
+    """
 
     seq: int
     size: int
+    arrays: Any
 
     def draw(self, rng: np.random.Generator) -> tuple[Array, Array, Array]:
         """key and value (size, seq), KEYS and VALUES where a token has none; answers (size, seq - seq // 2)."""
@@ -148,7 +156,8 @@ class Recall:
         key[rows, places] = np.arange(KEYS)
         value[rows, places] = rng.integers(0, VALUES, places.shape)
         key[:, half:] = rng.integers(0, KEYS, (self.size, self.seq - half))
-        return key, value, value[rows, places[rows, key[:, half:]]]
+        answers = value[rows, places[rows, key[:, half:]]]
+        return self.arrays.asarray(key), self.arrays.asarray(value), self.arrays.asarray(answers)
 
 
 def dense_vjp(q: Array, k: Array, v: Array) -> tuple[Array, Callable[[Array], tuple[Any, ...]]]:
@@ -192,7 +201,7 @@ def initial(method: str, task: Recall, rank: int) -> dict[str, Array]:
     if method in ("low_rank", "flurka"):
         sums = averages(rank, task.seq) * task.seq / rank
         found |= {"proj_k": sums, "proj_v": sums}
-    return {name: array.astype(np.float32) for name, array in found.items()}
+    return {name: task.arrays.asarray(array.astype(np.float32)) for name, array in found.items()}
 
 
 def split(x: Array) -> Array:
@@ -211,8 +220,10 @@ def outer(x: Array, dy: Array) -> Array:
     return result
 
 
-def step_gradients(method: str, p: dict[str, Array], batch: tuple[Array, ...]) -> tuple[float, dict[str, Array]]:
-    """The share of right answers, and the gradients of the cross entropy."""
+def step_gradients(
+    method: str, p: dict[str, Array], batch: tuple[Array, ...], rows: dict[int, Array]
+) -> tuple[float, dict[str, Array]]:
+    """The share of right answers, and the gradients of the cross entropy. rows: unit matrices by their sizes."""
     key, value, answers = batch
     half = key.shape[1] - answers.shape[1]
     x = p["keys"][key] + p["values"][value]
@@ -225,7 +236,7 @@ def step_gradients(method: str, p: dict[str, Array], batch: tuple[Array, ...]) -
 
     dlogits = np.exp(logits - logits.max(axis=-1, keepdims=True))
     dlogits /= dlogits.sum(axis=-1, keepdims=True)
-    np.put_along_axis(dlogits, answers[..., None], np.take_along_axis(dlogits, answers[..., None], -1) - 1, -1)
+    dlogits -= rows[VALUES][answers]
     dlogits /= answers.size
     dhidden = dlogits @ p["classes"].T
     dmerged = np.zeros_like(merged)
@@ -237,7 +248,7 @@ def step_gradients(method: str, p: dict[str, Array], batch: tuple[Array, ...]) -
         found[f"w_{name}"] = outer(x, gradient)
         dx += gradient @ p[f"w_{name}"].T
     for name, which in (("keys", key), ("values", value)):
-        found[name] = outer(np.eye(len(p[name]), dtype=np.float32)[which], dx)
+        found[name] = outer(rows[len(p[name])][which], dx)
     if "proj_k" in p:
         found |= {"proj_k": dproj_k, "proj_v": dproj_v}
     return right, found
@@ -247,10 +258,11 @@ def train(method: str, task: Recall, rank: int, steps: int, rate: float = 0.01) 
     """Adam: (seconds so far, share of right answers) after every step. The first call's compilation is not counted."""
     p, rng = initial(method, task, rank), np.random.default_rng(1)
     mean, square = ({name: np.zeros_like(x) for name, x in p.items()} for _ in range(2))
-    step_gradients(method, p, task.draw(np.random.default_rng(2)))
+    rows = {size: task.arrays.eye(size, dtype=np.float32) for size in (KEYS + 1, VALUES + 1, VALUES)}
+    step_gradients(method, p, task.draw(np.random.default_rng(2)), rows)
     begin, curve = time.perf_counter(), []
     for step in range(1, steps + 1):
-        right, gradients = step_gradients(method, p, task.draw(rng))
+        right, gradients = step_gradients(method, p, task.draw(rng), rows)
         for name, gradient in gradients.items():
             mean[name] += 0.1 * (gradient - mean[name])
             square[name] += 0.01 * (gradient**2 - square[name])
@@ -258,6 +270,8 @@ def train(method: str, task: Recall, rank: int, steps: int, rate: float = 0.01) 
             # A slot sums all tokens, so that steps of its many weights add up: a tenth of the others' rate.
             pace = rate * min(1.0, step / 20) * (0.1 if name.startswith("proj") else 1.0)
             p[name] -= (pace / (1 - 0.9**step) * mean[name] / size).astype(np.float32)
+        if task.arrays is not np:
+            task.arrays.cuda.get_current_stream().synchronize()  # a step's time is that of its work
         curve.append((time.perf_counter() - begin, right))
     return curve
 
