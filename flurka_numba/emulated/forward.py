@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flurka_numba.gpu.launches import BETWEEN, MAPPED, stage_maps, stage_numbers
 from flurka_numba.gpu.plan import ForwardPlan
-from flurka_numba.gpu.stages import BETWEEN, MAPPED, stage_maps, stage_numbers
 from flurka_numba.operands import Operands
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from flurka_numba.gpu.launches import BETWEEN, MAPPED, OPERANDS, StageLaunches, machine_code
 from flurka_numba.gpu.plan import ForwardPlan
-from flurka_numba.gpu.stages import BETWEEN, MAPPED, OPERANDS, StageLaunches, machine_code
 from splat_numba.runtime.cuda.arrays import Framework
 from splat_numba.runtime.cuda.copies import move, padded
 from splat_numba.runtime.cuda.device import Device

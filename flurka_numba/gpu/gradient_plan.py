@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.gpu.plan import (
+from flurka_numba.gpu.stages import (
     LEAST_TILES,
     Stage,
     accumulate_stage,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from flurka_numba.checks import ARRAYS
 from flurka_numba.gpu.gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
-from flurka_numba.gpu.plan import Stage
+from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.shape import CHUNK, chunks
 from splat_numba.gen.boxes import Box, View

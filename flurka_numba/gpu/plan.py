@@ -7,26 +7,33 @@ and for favor largest before it the largest exponent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap
+from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.gpu.stages import (
+    LARGEST_SHARES,
+    LEAST_TILES,
+    Stage,
+    accumulate_stage,
+    apply_stage,
+    apply_traits,
+    features_of,
+    images_stage,
+    shares_of_state,
+    stage_name,
+)
 from flurka_numba.gpu.tilings import choose_tiling
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.accumulate import (
     SHARE_NUMBERS,
     TILE,
     AccumulateTraits,
-    accumulate_entry,
-    render_accumulate,
 )
-from flurka_numba.targets.sm90.apply import apply_entry, render_apply
-from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.collect import THREADS as COLLECT_THREADS
 from flurka_numba.targets.sm90.collect import CollectTraits, collect_entry, eighths, render_collect
 from flurka_numba.targets.sm90.compress import compress_entry, render_compress
-from flurka_numba.targets.sm90.images import PARTS, ImageTraits, images_entry, render_images, turned_bytes
+from flurka_numba.targets.sm90.images import turned_bytes
 from flurka_numba.targets.sm90.largest import largest_entry, render_largest
 from flurka_numba.targets.sm90.shape import (
     SLOTS,
@@ -44,23 +51,9 @@ from flurka_numba.targets.sm90.slot_state import (
     slot_state_entry,
 )
 from flurka_numba.targets.sm90.state import render_state, state_entry
-from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import spans
 
-LARGEST_SHARES = 64
-LEAST_TILES = 4  # of 64 rows, in a share of a state over a sequence
 SHARE_TOKENS = 128  # at least, in a share of a state: fewer would cost more to add up than they save
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One launch: its name, entry, the maker of its text, blocks, and the numbers among its parameters."""
-
-    name: str
-    entry: Entry
-    render: Callable[[], str]
-    grid: int
-    numbers: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,23 +111,6 @@ def _of_tokens(problem: Problem, multiprocessors: int, phi: FeatureMap) -> Forwa
         shares=4 * SHARE_NUMBERS * states * shares,
         counters=0,
     )
-
-
-def accumulate_stage(problem: Problem, traits: AccumulateTraits, rows: int, shares: int) -> Stage:
-    """Sums over a sequence of so many rows, in so many shares of a state."""
-    states = problem.batch * problem.heads * traits.blocks[0] * traits.blocks[1]
-    numbers = {"heads": problem.heads, "rows": rows, "shares_of_state": shares}
-    if traits.of == "keys":
-        numbers["row_weights"] = 0  # which are all 1
-    render = partial(render_accumulate, traits)
-    return Stage(stage_name("accumulate", problem), accumulate_entry(traits), render, states * shares, numbers)
-
-
-def images_stage(problem: Problem, states: int, shares: int, *, natural: bool = False) -> Stage:
-    """Shares of states to images. natural: see ImageTraits."""
-    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype, natural)
-    name, render = stage_name("images", problem), partial(render_images, traits)
-    return Stage(name, images_entry(traits), render, PARTS * states, {"shares_of_state": shares})
 
 
 def _of_slots(
@@ -255,27 +231,6 @@ def _shares(blocks: int, problem: Problem, multiprocessors: int) -> int:
     return shares_of_state(blocks, problem.slots, least, multiprocessors)
 
 
-def features_of(problem: Problem) -> FeatureMap | RandomFeatures:
-    """What the texts know of the feature map."""
-    phi = problem.feature_map
-    if isinstance(phi, FeatureMap):
-        return phi
-    if phi not in RANDOM_MAPS:
-        raise TypeError(phi)  # low-rank attention has none
-    return RandomFeatures(phi, problem.features // RANDOM_MAPS[phi].per_row, problem.eps if phi == "favor" else 0.0)
-
-
-def apply_traits(problem: Problem) -> ApplyTraits:
-    """Of stage 3, which alone holds a whole head's state, so that not every problem fits."""
-    phi = features_of(problem)
-    return ApplyTraits(problem.head_dim, problem.value_dim, problem.dtype, phi, problem.denominator, problem.eps)
-
-
-def stage_name(stage: str, problem: Problem) -> str:
-    """Of a text: readable in a profile and in the cache's folder."""
-    return f"flurka_{stage}_sm_90a_d{problem.head_dim}_{problem.dtype}"
-
-
 def _compress(problem: Problem, multiprocessors: int) -> tuple[CompressTraits, dict[str, int], Stage]:
     tiling = choose_tiling(problem, multiprocessors)
     dims = problem.head_dim, problem.value_dim, problem.dtype
@@ -286,22 +241,3 @@ def _compress(problem: Problem, multiprocessors: int) -> tuple[CompressTraits, d
     }  # fmt: skip
     name, grid = stage_name("compress", problem), tiling.tiles * tiling.splits
     return traits, numbers, Stage(name, compress_entry(traits), partial(render_compress, traits), grid, numbers)
-
-
-def apply_stage(problem: Problem, traits: ApplyTraits, multiprocessors: int) -> Stage:
-    """One wave of blocks, each with neighbouring rows of one head: a block then reads its state once."""
-    pairs = problem.batch * problem.heads
-    tiles = -(-problem.seq_q // 64)
-    blocks = max(multiprocessors * traits.resident // max(pairs, 1), 1)
-    tiles_of_block = max(-(-tiles // blocks), 1)
-    blocks = -(-tiles // tiles_of_block)
-    numbers = {"heads": problem.heads, "seq_q": problem.seq_q, "blocks": blocks, "tiles_of_block": tiles_of_block}
-    return Stage(
-        stage_name("apply", problem), apply_entry(traits), partial(render_apply, traits), pairs * blocks, numbers
-    )
-
-
-def shares_of_state(states: int, slots: int, least: int, multiprocessors: int) -> int:
-    """Blocks that share the slots of a state: two a multiprocessor, where each has ``least`` slots."""
-    wanted = 2 * multiprocessors // max(states, 1)
-    return max(1, min(wanted, LARGEST_SHARES, slots // least))

@@ -14,8 +14,8 @@ import numpy as np
 from flurka_numba.gpu.call import layout_of, make_slots
 from flurka_numba.gpu.checks import place_lengths
 from flurka_numba.gpu.gradients import Area, box_arguments
-from flurka_numba.gpu.plan import Stage
-from flurka_numba.gpu.stages import stage_cubin
+from flurka_numba.gpu.launches import stage_cubin
+from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Call, Problem
 from splat_numba.runtime.cuda.arrays import (
     JAX,

@@ -1,118 +1,93 @@
-"""The launches of a plan's stages over arrays of known strides: told all addresses at once, then run in their order."""
+"""A stage, and those that forward and gradient plans share: text, grid and numbers. Nothing of arrays or devices."""
 
 from __future__ import annotations
 
-import ctypes
-import struct
-import threading
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
-from flurka_numba.gpu.plan import ForwardPlan, Stage
-from splat_numba.gen.boxes import Box, View
+from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap
+from flurka_numba.problem import Problem
+from flurka_numba.targets.sm90.accumulate import (
+    AccumulateTraits,
+    accumulate_entry,
+    render_accumulate,
+)
+from flurka_numba.targets.sm90.apply import apply_entry, render_apply
+from flurka_numba.targets.sm90.apply_shape import ApplyTraits
+from flurka_numba.targets.sm90.images import PARTS, ImageTraits, images_entry, render_images
+from flurka_numba.targets.sm90.shape import (
+    RandomFeatures,
+)
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import SPAN
-from splat_numba.runtime.cuda.device import Device
-from splat_numba.runtime.cuda.launch import Launch, load
-from splat_numba.runtime.cuda.tensor_map import Layout, TensorMapArguments, encode, tensor_map_arguments
-from splat_numba.runtime.source import KernelSource
-from splat_numba.settings import Settings
 
-if TYPE_CHECKING:
-    from splat_numba.runtime.cuda.build import Cubin
-
-MAPPED = ("k", "v", "proj_k", "proj_v")  # what stage 1 fetches by tensor maps, in their order
-STRIDED = ("q", "k", "v", "out")  # what stages read and write by address
-OPERANDS = ("q", "k", "v", "proj_k", "proj_v", "out", "k_slots", "v_slots")
-BETWEEN = ("parts", "tops", "states", "turned", "shares")  # arrays that one stage leaves to the next
-
-# The parameters that change from call to call. Stages share one list of them, of which each reads its own.
-ADDRESSES = (*OPERANDS, "kv_lengths", "omega", *BETWEEN, "counters", *(f"{name}_map" for name in MAPPED))
+LARGEST_SHARES = 64
+LEAST_TILES = 4  # of 64 rows, in a share of a state over a sequence
 
 
-def stride_numbers(layouts: Mapping[str, Layout]) -> dict[str, int]:
-    """The parameters that are strides."""
-    found: dict[str, int] = {}
-    for name in STRIDED:
-        steps = layouts[name].strides if name in layouts else ()
-        found |= {f"{name}_{axis}": step % 2**64 for axis, step in zip(("batch", "head", "row"), steps, strict=False)}
-    return found
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One launch: its name, entry, the maker of its text, blocks, and the numbers among its parameters."""
+
+    name: str
+    entry: Entry
+    render: Callable[[], str]
+    grid: int
+    numbers: dict[str, int]
 
 
-def stage_numbers(stage: Stage, layouts: Mapping[str, Layout]) -> dict[str, int]:
-    """The parameters of a stage that are no addresses, by name."""
-    wanted = {name for name, _ in stage.entry.parameters}
-    return stage.numbers | {name: step for name, step in stride_numbers(layouts).items() if name in wanted}
+def stage_name(stage: str, problem: Problem) -> str:
+    """Of a text: readable in a profile and in the cache's folder."""
+    return f"flurka_{stage}_sm_90a_d{problem.head_dim}_{problem.dtype}"
 
 
-def stage_maps(
-    plan: ForwardPlan, layouts: Mapping[str, Layout], places: Mapping[str, int], spare: int
-) -> list[TensorMapArguments]:
-    """The tensor maps of MAPPED. spare: a valid device address."""
-    boxes = {"k": SPAN, "v": SPAN, "proj_k": plan.proj_rows, "proj_v": plan.proj_rows}
-    found = []
-    for name in MAPPED:
-        rows = layouts[name].sizes[2]
-        view = View(0, 1, rows, max(rows, 1), 1)
-        found.append(tensor_map_arguments(view, Box(boxes[name]), places[name], layouts[name], spare))
-    return found
+def features_of(problem: Problem) -> FeatureMap | RandomFeatures:
+    """What the texts know of the feature map."""
+    phi = problem.feature_map
+    if isinstance(phi, FeatureMap):
+        return phi
+    if phi not in RANDOM_MAPS:
+        raise TypeError(phi)  # low-rank attention has none
+    return RandomFeatures(phi, problem.features // RANDOM_MAPS[phi].per_row, problem.eps if phi == "favor" else 0.0)
 
 
-def machine_code(plan: ForwardPlan, settings: Settings) -> list[Cubin]:
-    """Of every stage, remembered. Raises BackendError without the compiler."""
-    return [stage_cubin(one.name, one.render(), one.entry, settings) for one in plan.stages]
+def apply_traits(problem: Problem) -> ApplyTraits:
+    """Of stage 3, which alone holds a whole head's state, so that not every problem fits."""
+    phi = features_of(problem)
+    return ApplyTraits(problem.head_dim, problem.value_dim, problem.dtype, phi, problem.denominator, problem.eps)
 
 
-@lru_cache(maxsize=256)
-def stage_cubin(name: str, text: str, entry: Entry, settings: Settings) -> Cubin:
-    """A stage's machine code, remembered, or from disk, or compiled."""
-    from splat_numba.runtime.cuda.build import build
+def apply_stage(problem: Problem, traits: ApplyTraits, multiprocessors: int) -> Stage:
+    """One wave of blocks, each with neighbouring rows of one head: a block then reads its state once."""
+    pairs = problem.batch * problem.heads
+    tiles = -(-problem.seq_q // 64)
+    blocks = max(multiprocessors * traits.resident // max(pairs, 1), 1)
+    tiles_of_block = max(-(-tiles // blocks), 1)
+    blocks = -(-tiles // tiles_of_block)
+    numbers = {"heads": problem.heads, "seq_q": problem.seq_q, "blocks": blocks, "tiles_of_block": tiles_of_block}
+    return Stage(
+        stage_name("apply", problem), apply_entry(traits), partial(render_apply, traits), pairs * blocks, numbers
+    )
 
-    return build(KernelSource.of(name, text), entry, settings)
+
+def accumulate_stage(problem: Problem, traits: AccumulateTraits, rows: int, shares: int) -> Stage:
+    """Sums over a sequence of so many rows, in so many shares of a state."""
+    states = problem.batch * problem.heads * traits.blocks[0] * traits.blocks[1]
+    numbers = {"heads": problem.heads, "rows": rows, "shares_of_state": shares}
+    if traits.of == "keys":
+        numbers["row_weights"] = 0  # which are all 1
+    render = partial(render_accumulate, traits)
+    return Stage(stage_name("accumulate", problem), accumulate_entry(traits), render, states * shares, numbers)
 
 
-class StageLaunches:
-    """A plan's launches, ready but for ADDRESSES. layouts: of the arrays as the stages find them, copied or not.
+def images_stage(problem: Problem, states: int, shares: int, *, natural: bool = False) -> Stage:
+    """Shares of states to images. natural: see ImageTraits."""
+    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype, natural)
+    name, render = stage_name("images", problem), partial(render_images, traits)
+    return Stage(name, images_entry(traits), render, PARTS * states, {"shares_of_state": shares})
 
-    The device's context must be current, here and in run().
-    """
 
-    def __init__(
-        self, plan: ForwardPlan, cubins: Sequence[Cubin], layouts: Mapping[str, Layout], device: Device
-    ) -> None:
-        self.plan = plan
-        self.layouts = layouts
-        self.identity = object()  # of tensor maps made for these layouts
-        self._lock = threading.Lock()
-        self._addresses = (ctypes.c_uint64 * len(ADDRESSES))()
-        self._write = struct.Struct(f"={len(ADDRESSES)}Q").pack_into
-        start = ctypes.addressof(self._addresses)
-        places = {name: start + 8 * number for number, name in enumerate(ADDRESSES)}
-        used = [(stage, cubin) for stage, cubin in zip(plan.stages, cubins, strict=True) if stage.grid]
-        self._launches = tuple(
-            Launch(
-                load(cubin.code, cubin.report.symbol, device.ordinal, stage.entry.shared_bytes),
-                stage.entry,
-                stage.grid,
-                stage_numbers(stage, layouts),
-                places,
-                overlaps=number > 0
-                and stage.entry.overlaps,  # never the first: what came before it on the stream is not ours
-            )
-            for number, (stage, cubin) in enumerate(used)
-        )
-
-    def run(self, stream: int, *addresses: int) -> None:
-        """Launch every stage. addresses: all of ADDRESSES, 0 where a plan has none."""
-        with self._lock:  # the driver copies the addresses before a launch returns
-            self._write(self._addresses, 0, *addresses)
-            for launch in self._launches:
-                launch.run(stream)
-
-    def encode(self, places: Mapping[str, int], spare: int) -> NDArray[np.uint64]:
-        """The tensor maps of MAPPED, as the copy engine takes them."""
-        return np.concatenate([encode(one) for one in stage_maps(self.plan, self.layouts, places, spare)])
+def shares_of_state(states: int, slots: int, least: int, multiprocessors: int) -> int:
+    """Blocks that share the slots of a state: two a multiprocessor, where each has ``least`` slots."""
+    wanted = 2 * multiprocessors // max(states, 1)
+    return max(1, min(wanted, LARGEST_SHARES, slots // least))

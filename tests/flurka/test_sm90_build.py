@@ -5,7 +5,8 @@ import ast
 import pytest
 
 from flurka_numba.feature_maps import RANDOM_MAPS, resolve
-from flurka_numba.gpu.plan import forward_plan, shares_of_state
+from flurka_numba.gpu.plan import forward_plan
+from flurka_numba.gpu.stages import shares_of_state
 from flurka_numba.gpu.tilings import choose_tiling
 from flurka_numba.problem import Problem
 from splat_numba.gen.machine import Gpu

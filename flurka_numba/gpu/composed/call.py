@@ -10,8 +10,8 @@ from flurka_numba.gpu.checks import place_lengths
 from flurka_numba.gpu.composed.attention import Composed, Given
 from flurka_numba.gpu.composed.matrix import ROW_ALIGNMENT, Extent, Matrix, dense, padded_columns
 from flurka_numba.gpu.composed.plan import composed_plan
+from flurka_numba.gpu.launches import stage_cubin
 from flurka_numba.gpu.omega import place_omega
-from flurka_numba.gpu.stages import stage_cubin
 from flurka_numba.problem import ITEMSIZE, Call, Problem
 from flurka_numba.targets.simt.text import Text
 from splat_numba.runtime.cuda.arrays import JAX, Framework, GpuArray, check_whole_elements, describe

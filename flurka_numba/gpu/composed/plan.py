@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.gpu.composed.matrix import Extent, padded_columns
 from flurka_numba.gpu.gradient_plan import over_slots, takes_gradients
-from flurka_numba.gpu.plan import apply_traits
+from flurka_numba.gpu.stages import apply_traits
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import DEPTH, LARGE, MEDIUM, SMALL
