@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from flurka_gpu_workload import Workload, attend, einsums, linear, merge, slots, slots_by_einsum, split
+from flurka_gpu_workload import Workload, attend, einsums, flurka_by_einsum, linear, merge, slots, split
 from gpu_timing import Call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -109,12 +110,9 @@ def by_formula(method: str, *, inductor: bool) -> Prepare:
 def prepare_einsum(workload: Workload, _: str) -> Contender:
     """FLuRKA as its formula is usually written, by torch.compile."""
 
-    def formula(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        k, v = slots_by_einsum(workload.proj_k, k), slots_by_einsum(workload.proj_v, v)
-        return einsums(q, k, v, workload.size.feature_map)
-
-    function = compiled(formula)
-    return Contender(lambda index: function(*workload.tokens[index]), "flurka")
+    function = compiled(flurka_by_einsum)
+    shared = workload.proj_k, workload.proj_v, workload.size.feature_map
+    return Contender(lambda index: function(*workload.tokens[index], *shared), "flurka")
 
 
 def prepare_fla(workload: Workload, _: str) -> Contender:
@@ -272,11 +270,8 @@ def autograd_contenders(workload: Workload) -> Iterator[tuple[str, Contender]]:
     def flurka(q: Any, k: Any, v: Any, proj_k: Any, proj_v: Any) -> Any:
         return linear(q, slots(proj_k, k), slots(proj_v, v), workload.size.feature_map)
 
-    def by_einsum(q: Any, k: Any, v: Any, proj_k: Any, proj_v: Any) -> Any:
-        k, v = slots_by_einsum(proj_k, k), slots_by_einsum(proj_v, v)
-        return einsums(q, k, v, workload.size.feature_map)
-
-    formulas = ((LOW_RANK_CUDNN, low_rank), (FLURKA, compiled(flurka)), (FLURKA_EINSUM, compiled(by_einsum)))
+    by_einsum = compiled(partial(flurka_by_einsum, feature_map=workload.size.feature_map))
+    formulas = ((LOW_RANK_CUDNN, low_rank), (FLURKA, compiled(flurka)), (FLURKA_EINSUM, by_einsum))
     for name, formula in formulas:
 
         def call(index: int, formula: Callable[..., Any] = formula) -> torch.Tensor:

@@ -142,9 +142,12 @@ def einsums(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, feature_map: str)
     return above / (below + eps_of(feature_map)).unsqueeze(-1)
 
 
-def slots_by_einsum(proj: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """proj @ tokens as its formula is usually written."""
-    return torch.einsum("rn,bhnd->bhrd", proj, tokens)
+def flurka_by_einsum(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, proj_k: torch.Tensor, proj_v: torch.Tensor, feature_map: str
+) -> torch.Tensor:
+    """FLuRKA so."""
+    k, v = (torch.einsum("rn,bhnd->bhrd", proj, one) for proj, one in ((proj_k, k), (proj_v, v)))
+    return einsums(q, k, v, feature_map)
 
 
 def softmax(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:

@@ -25,9 +25,8 @@ from splat_numba.masks import Stored
 from splat_numba.operands import export_lse, import_operands, prepare_out, to_bhsd
 from splat_numba.runtime.arrays import export_array
 from splat_numba.runtime.cuda.arrays import check_operand_dtype
-from splat_numba.runtime.cuda.copies import padded, padded_rows
+from splat_numba.runtime.cuda.copies import padded, padded_rows, padded_strides
 from splat_numba.runtime.cuda.passes import Shapes, pass_maps, pass_numbers
-from splat_numba.runtime.cuda.prepared import contiguous
 from splat_numba.runtime.cuda.tables import view_steps
 from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments
 from splat_numba.runtime.options import check_kv_lengths, check_scale
@@ -137,7 +136,7 @@ class EmulatedCall:
             self._places[name] = self._place(padded_rows(views[name]))
         sizes = (problem.batch, problem.heads_q, problem.seq_q, problem.value_dim)
         q, k, v, self._out = (
-            Layout(shape, contiguous(shape, padded(shape[3])), problem.dtype)
+            Layout(shape, padded_strides(shape), problem.dtype)
             for shape in (*(views[name].shape for name in ("q", "k", "v")), sizes)
         )
         self._shapes = Shapes(q, k, v, self._out, scale)

@@ -12,7 +12,7 @@ from flurka_numba.gpu.plan import ForwardPlan
 from flurka_numba.operands import Operands
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch
-from splat_numba.runtime.cuda.copies import padded, padded_rows
+from splat_numba.runtime.cuda.copies import padded, padded_rows, padded_strides
 from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments
 
 MULTIPROCESSORS = 8  # of the GPU that plans are made for: few, so that blocks are few, but more than one share a state
@@ -87,5 +87,5 @@ class EmulatedCall:
 
 def _layout(shape: tuple[int, ...], dtype: str) -> Layout:
     batch, heads, rows, dim = shape
-    row = 2 * padded(dim)
-    return Layout((batch, heads, rows, dim), (heads * rows * row, rows * row, row, 2), dtype)
+    sizes = (batch, heads, rows, dim)
+    return Layout(sizes, padded_strides(sizes), dtype)

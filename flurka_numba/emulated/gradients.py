@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from flurka_numba.emulated.composed import attend_vjp as compose
 from flurka_numba.emulated.forward import MULTIPROCESSORS, EmulatedCall
 from flurka_numba.gpu.checks import check_supported
 from flurka_numba.gpu.composed.plan import composes_gradients
@@ -31,8 +32,6 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     operands = import_call(call)
     check_supported(operands.problem)
     if composes_gradients(operands.problem):
-        from flurka_numba.emulated.composed import attend_vjp as compose
-
         return compose(call, operands, frozen)
     runner = EmulatedRunner(operands)
     given = {"q": operands.q, "k": operands.k, "v": operands.v}

@@ -12,7 +12,7 @@ import numpy as np
 from flurka_numba.gpu.launches import BETWEEN, MAPPED, OPERANDS, StageLaunches, machine_code
 from flurka_numba.gpu.plan import ForwardPlan
 from splat_numba.runtime.cuda.arrays import Framework
-from splat_numba.runtime.cuda.copies import move, padded
+from splat_numba.runtime.cuda.copies import move, padded, padded_strides
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.launch import is_capturing
 from splat_numba.runtime.cuda.memory import Upload, memory, undisturbed
@@ -27,9 +27,7 @@ _captured: set[PreparedForward] = set()  # what graphs may still point to: never
 
 def padded_layout(layout: Layout) -> Layout:
     """An array's layout after it was copied to rows padded to 16 bytes."""
-    _, heads, rows, dim = layout.sizes
-    row = 2 * padded(dim)
-    return replace(layout, strides=(heads * rows * row, rows * row, row, 2))
+    return replace(layout, strides=padded_strides(layout.sizes))
 
 
 def fits_in_place(name: str, pointer: int, layout: Layout) -> bool:

@@ -12,20 +12,19 @@ from functools import lru_cache, partial
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.gpu.stages import (
-    LEAST_TILES,
     Stage,
     accumulate_stage,
     apply_stage,
     apply_traits,
+    blocks_of_heads,
     images_stage,
-    shares_of_state,
+    shares_of_sequence,
     stage_name,
 )
-from flurka_numba.gpu.tilings import OTHER_REGISTERS, REGISTERS, slot_groups
+from flurka_numba.gpu.tilings import slot_groups, sum_registers
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.accumulate import (
     SHARE_NUMBERS,
-    TILE,
     AccumulateTraits,
 )
 from flurka_numba.targets.sm90.gradients import LARGEST_CHUNKS, GradientTraits, gradient_entry, render_gradients
@@ -95,7 +94,7 @@ def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = Fals
     keys = AccumulateTraits("keys", *dims, phi, ragged=problem.ragged)
     pairs = problem.batch * problem.heads
     states = pairs * keys.blocks[0] * keys.blocks[1]
-    of_keys = shares_of_state(states, problem.seq_kv, LEAST_TILES * TILE, 2 * multiprocessors)
+    of_keys = shares_of_sequence(states, problem.seq_kv, multiprocessors)
     gradients = partial(GradientTraits, *(), head_dim=dims[0], value_dim=dims[1], dtype=dims[2], feature_map=phi)
     of_rows = gradients(of="queries", denominator=problem.denominator, eps=problem.eps, ragged=False, spread=False)
     of_slots = gradients(of="slots", denominator="plain", eps=0.0, ragged=problem.ragged, spread=spread)
@@ -104,7 +103,7 @@ def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = Fals
         queries, shares = _one_pass(problem, of_rows, multiprocessors)
     else:
         second = AccumulateTraits("queries", *dims, phi, ragged=False)
-        shares = shares_of_state(states, problem.seq_q, LEAST_TILES * TILE, 2 * multiprocessors)
+        shares = shares_of_sequence(states, problem.seq_q, multiprocessors)
         first = _gradients(problem, of_rows, problem.seq_q, multiprocessors)
         queries = first, accumulate_stage(problem, second, problem.seq_q, shares)
     return GradientPlan(
@@ -126,7 +125,7 @@ def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = Fals
 
 def _gradients(problem: Problem, traits: GradientTraits, rows: int, multiprocessors: int) -> Stage:
     """One wave of blocks, each with neighbouring rows of one head."""
-    numbers = _blocks(problem, rows, multiprocessors * traits.resident)
+    numbers = {"rows": rows, **blocks_of_heads(problem, rows, multiprocessors * traits.resident)}
     return Stage(
         stage_name(f"gradients_{traits.of}", problem),
         gradient_entry(traits),
@@ -139,20 +138,11 @@ def _gradients(problem: Problem, traits: GradientTraits, rows: int, multiprocess
 def _one_pass(problem: Problem, traits: GradientTraits, multiprocessors: int) -> tuple[tuple[Stage, ...], int]:
     """The stage, and the shares of a state that it leaves: one a block."""
     entry = query_entry(traits)
-    numbers = _blocks(problem, problem.seq_q, multiprocessors * entry.blocks)
+    numbers = {"rows": problem.seq_q, **blocks_of_heads(problem, problem.seq_q, multiprocessors * entry.blocks)}
     shares = numbers["blocks"]
     name = stage_name("query_gradients", problem)
     render = partial(render_query_gradients, traits)
     return (Stage(name, entry, render, problem.batch * problem.heads * shares, numbers),), shares
-
-
-def _blocks(problem: Problem, rows: int, resident: int) -> dict[str, int]:
-    """How many blocks share the rows of a head, so that all blocks are resident at once."""
-    pairs, tiles = problem.batch * problem.heads, -(-rows // TILE)
-    blocks = max(resident // max(pairs, 1), 1)
-    tiles_of_block = max(-(-tiles // blocks), 1)
-    blocks = -(-tiles // tiles_of_block)
-    return {"heads": problem.heads, "rows": rows, "blocks": blocks, "tiles_of_block": tiles_of_block}
 
 
 @lru_cache(maxsize=256)
@@ -161,8 +151,7 @@ def projection_stage(problem: Problem, of: frozenset[str], multiprocessors: int)
     fetches. of: "k", "v" or both, which both are one projection's if they share it.
     """
     groups = slot_groups(problem.rank)
-    registers = min(REGISTERS // (128 * groups + 32), 255) - OTHER_REGISTERS
-    columns = 256 if registers >= 128 else 128
+    columns = 256 if sum_registers(groups) >= 128 else 128
     shared = problem.shared_proj
     traits = ProjectionTraits(
         problem.head_dim, problem.value_dim, problem.dtype, groups, columns, shared, problem.per_head_proj

@@ -19,7 +19,7 @@ from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.shape import CHUNK, chunks
 from splat_numba.gen.boxes import Box, View
-from splat_numba.runtime.cuda.copies import padded
+from splat_numba.runtime.cuda.copies import padded, padded_strides
 from splat_numba.runtime.cuda.tensor_map import Layout, TensorMapArguments, tensor_map_arguments
 
 Gradients = dict[str, Any]
@@ -34,11 +34,9 @@ class Area:
     shape: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
 
-    def rows(self, *shape: int) -> Area:
+    def rows(self, shape: tuple[int, int, int, int]) -> Area:
         """It as an array of 16-bit numbers, (batch, heads, rows, dim), with rows padded to 16 bytes."""
-        _, heads, rows, dim = shape
-        row = 2 * padded(dim)
-        return Area(self.memory, self.address, shape, (heads * rows * row, rows * row, row, 2))
+        return Area(self.memory, self.address, shape, padded_strides(shape))
 
 
 class Runner(Protocol):
@@ -104,16 +102,9 @@ def _needless(problem: Problem, frozen: frozenset[str], name: str, proj: str) ->
 
 
 def _of_kernel(
-    problem: Problem,
-    q: Any,
-    k: Any,
-    v: Any,
-    lengths: Any,
-    runner: Runner,
-    frozen: frozenset[str],
-    *,
+    problem: Problem, q: Any, k: Any, v: Any, lengths: Any, runner: Runner, frozen: frozenset[str], *,
     spread: bool = False,
-) -> tuple[Any, Callable[[Any], Gradients]]:
+) -> tuple[Any, Callable[[Any], Gradients]]:  # fmt: skip
     plan = gradient_plan(problem, runner.multiprocessors, spread=spread)
     q, k, v = (runner.readable(one) for one in (q, k, v))
     shares, states, turned = runner.areas(plan.key_shares, plan.states, plan.turned)
@@ -137,7 +128,7 @@ def _of_kernel(
             for stage in plan.queries[1:]:
                 runner.launch(stage, given)
             runner.launch(plan.images_of_queries, {"shares": shares, "states": dstates, "turned": dturned})
-            made = {name: area.rows(*shape) for (name, shape), area in zip(internal.items(), rest, strict=True)}
+            made = {name: area.rows(shape) for (name, shape), area in zip(internal.items(), rest, strict=True)}
             for name, dim in (("dk", problem.head_dim), ("dv", problem.value_dim)):
                 if name not in made:
                     made[name] = runner.side_by_side((problem.batch, problem.heads, problem.seq_kv, dim))

@@ -13,13 +13,13 @@ from functools import partial
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.gpu.stages import (
     LARGEST_SHARES,
-    LEAST_TILES,
     Stage,
     accumulate_stage,
     apply_stage,
     apply_traits,
     features_of,
     images_stage,
+    shares_of_sequence,
     shares_of_state,
     stage_name,
 )
@@ -27,7 +27,6 @@ from flurka_numba.gpu.tilings import choose_tiling
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.accumulate import (
     SHARE_NUMBERS,
-    TILE,
     AccumulateTraits,
 )
 from flurka_numba.targets.sm90.collect import THREADS as COLLECT_THREADS
@@ -64,13 +63,13 @@ class ForwardPlan:
 
     problem: Problem
     stages: tuple[Stage, ...]
-    proj_rows: int
-    parts: int
-    tops: int
-    states: int
-    turned: int
-    shares: int
-    counters: int
+    proj_rows: int = 0
+    parts: int = 0
+    tops: int = 0
+    states: int = 0
+    turned: int = 0
+    shares: int = 0
+    counters: int = 0
 
 
 def forward_plan(problem: Problem, multiprocessors: int) -> ForwardPlan:
@@ -94,7 +93,7 @@ def _of_tokens(problem: Problem, multiprocessors: int, phi: FeatureMap) -> Forwa
     traits = AccumulateTraits("keys", *dims, phi, ragged=problem.ragged)
     pairs = problem.batch * problem.heads
     states = pairs * traits.blocks[0] * traits.blocks[1]
-    shares = shares_of_state(states, problem.seq_kv, LEAST_TILES * TILE, 2 * multiprocessors)
+    shares = shares_of_sequence(states, problem.seq_kv, multiprocessors)
     apply = apply_traits(problem)
     return ForwardPlan(
         problem,
@@ -103,13 +102,9 @@ def _of_tokens(problem: Problem, multiprocessors: int, phi: FeatureMap) -> Forwa
             images_stage(problem, states, shares),
             apply_stage(problem, apply, multiprocessors),
         ),
-        proj_rows=0,
-        parts=0,
-        tops=0,
         states=pairs * apply.state_bytes,
         turned=pairs * turned_bytes(problem.head_dim, problem.value_dim),
         shares=4 * SHARE_NUMBERS * states * shares,
-        counters=0,
     )
 
 
@@ -135,9 +130,7 @@ def _of_slots(
         (stage_1, stage_2, apply_stage(problem, apply, multiprocessors)),
         proj_rows=compress.rows,
         parts=_parts(compress, numbers),
-        tops=0,
         states=pairs * apply.state_bytes,
-        turned=0,
         shares=SHARE_BYTES * states * shares if shares > 1 else 0,
         counters=states,
     )
@@ -166,7 +159,7 @@ def _low_rank(problem: Problem, compress: CompressTraits, numbers: dict[str, int
         -(-threads // COLLECT_THREADS),
         {**_tiling(numbers), "heads": problem.heads, "slots": problem.rank, "batch": problem.batch},
     )
-    return ForwardPlan(problem, (stage_1, stage_2), compress.rows, _parts(compress, numbers), 0, 0, 0, 0, 0)
+    return ForwardPlan(problem, (stage_1, stage_2), compress.rows, _parts(compress, numbers))
 
 
 def _parts(compress: CompressTraits, numbers: dict[str, int]) -> int:
@@ -210,7 +203,6 @@ def _of_random_features(
         parts=_parts(compress, numbers) if compress else 0,
         tops=4 * tops,
         states=pairs * apply.state_bytes,
-        turned=0,
         shares=4 * STATE_NUMBERS * states * shares if shares > 1 else 0,
         counters=states,
     )

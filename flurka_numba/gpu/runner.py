@@ -22,7 +22,7 @@ from splat_numba.runtime.cuda.arrays import (
     Framework,
     describe_operand,
 )
-from splat_numba.runtime.cuda.copies import move, padded
+from splat_numba.runtime.cuda.copies import move, padded, padded_strides
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.launch import Launch, is_capturing, load
 from splat_numba.runtime.cuda.memory import Upload, memory, undisturbed
@@ -33,11 +33,14 @@ from splat_numba.settings import current
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a call's checks found: its problem, its arrays' layouts by name, and which device they are on."""
+    """What a call's checks found: its problem, its arrays' layouts by name, and which device they are on. composed:
+    float32 arithmetic computes it, see composed/plan.py.
+    """
 
     problem: Problem
     layouts: dict[str, Layout]
     device: int
+    composed: bool
 
 
 def with_leading(array: Any) -> Any:
@@ -157,8 +160,7 @@ class CudaRunner:
         """A fresh array with rows padded to 16 bytes."""
         whole = self._framework.empty((*shape[:3], padded(shape[3])), self._problem.dtype, self._call.q)
         found = whole if padded(shape[3]) == shape[3] else whole[..., : shape[3]]
-        row = 2 * padded(shape[3])
-        return self._made(found, whole, (shape[1] * shape[2] * row, shape[2] * row, row, 2))
+        return self._made(found, whole, padded_strides(shape))
 
     def side_by_side(self, shape: tuple[int, int, int, int]) -> Any:
         """The same, stored as (batch, rows, heads, dim); not of JAX, where a view is a copy, or where there is none."""
@@ -167,8 +169,8 @@ class CudaRunner:
             return self.rows(shape)
         whole = self._framework.empty((batch, rows, heads, padded(dim)), self._problem.dtype, self._call.q)
         found = (whole if padded(dim) == dim else whole[..., :dim]).swapaxes(1, 2)
-        row = 2 * padded(dim)
-        return self._made(found, whole, (heads * rows * row, row, heads * row, 2))
+        batch_step, row_step, head_step, step = padded_strides((batch, rows, heads, dim))
+        return self._made(found, whole, (batch_step, head_step, row_step, step))
 
     def _made(self, array: Any, whole: Any, strides: tuple[int, ...]) -> Any:
         self._known[id(array)] = array, (self._framework.address(whole), strides)
@@ -237,9 +239,8 @@ class CudaRunner:
         k, v = (with_leading(array) for array in make_slots(self._call, self._framework))
         for array in () if self._framework is JAX else (k, v):  # a part of a JAX array is a copy, of other strides
             batch, heads, rank, dim = array.shape
-            row = 2 * padded(dim)
-            strides = (heads * rank * row, rank * row, row, 2)
-            layout = Layout((batch, heads, rank, dim), strides, self._problem.dtype)
+            sizes = (batch, heads, rank, dim)
+            layout = Layout(sizes, padded_strides(sizes), self._problem.dtype)
             self.know(array, self._framework.address(array), layout)
         return k, v
 

@@ -8,17 +8,11 @@ from functools import partial
 
 from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap
 from flurka_numba.problem import Problem
-from flurka_numba.targets.sm90.accumulate import (
-    AccumulateTraits,
-    accumulate_entry,
-    render_accumulate,
-)
+from flurka_numba.targets.sm90.accumulate import TILE, AccumulateTraits, accumulate_entry, render_accumulate
 from flurka_numba.targets.sm90.apply import apply_entry, render_apply
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.images import PARTS, ImageTraits, images_entry, render_images
-from flurka_numba.targets.sm90.shape import (
-    RandomFeatures,
-)
+from flurka_numba.targets.sm90.shape import RandomFeatures
 from splat_numba.gen.entry import Entry
 
 LARGEST_SHARES = 64
@@ -59,15 +53,17 @@ def apply_traits(problem: Problem) -> ApplyTraits:
 
 def apply_stage(problem: Problem, traits: ApplyTraits, multiprocessors: int) -> Stage:
     """One wave of blocks, each with neighbouring rows of one head: a block then reads its state once."""
-    pairs = problem.batch * problem.heads
-    tiles = -(-problem.seq_q // 64)
-    blocks = max(multiprocessors * traits.resident // max(pairs, 1), 1)
+    numbers = {"seq_q": problem.seq_q, **blocks_of_heads(problem, problem.seq_q, multiprocessors * traits.resident)}
+    grid = problem.batch * problem.heads * numbers["blocks"]
+    return Stage(stage_name("apply", problem), apply_entry(traits), partial(render_apply, traits), grid, numbers)
+
+
+def blocks_of_heads(problem: Problem, rows: int, resident: int) -> dict[str, int]:
+    """How many blocks share the rows of a head, so that all blocks are resident at once."""
+    tiles = -(-rows // TILE)
+    blocks = max(resident // max(problem.batch * problem.heads, 1), 1)
     tiles_of_block = max(-(-tiles // blocks), 1)
-    blocks = -(-tiles // tiles_of_block)
-    numbers = {"heads": problem.heads, "seq_q": problem.seq_q, "blocks": blocks, "tiles_of_block": tiles_of_block}
-    return Stage(
-        stage_name("apply", problem), apply_entry(traits), partial(render_apply, traits), pairs * blocks, numbers
-    )
+    return {"heads": problem.heads, "blocks": -(-tiles // tiles_of_block), "tiles_of_block": tiles_of_block}
 
 
 def accumulate_stage(problem: Problem, traits: AccumulateTraits, rows: int, shares: int) -> Stage:
@@ -91,3 +87,8 @@ def shares_of_state(states: int, slots: int, least: int, multiprocessors: int) -
     """Blocks that share the slots of a state: two a multiprocessor, where each has ``least`` slots."""
     wanted = 2 * multiprocessors // max(states, 1)
     return max(1, min(wanted, LARGEST_SHARES, slots // least))
+
+
+def shares_of_sequence(states: int, rows: int, multiprocessors: int) -> int:
+    """The same for accumulate, of which twice as many blocks are resident."""
+    return shares_of_state(states, rows, LEAST_TILES * TILE, 2 * multiprocessors)

@@ -60,7 +60,7 @@ def _shapes(problem: Problem) -> Iterator[tuple[int, int]]:
     """
     per_head = spans(problem.head_dim), spans(problem.value_dim)
     for groups in range(1, 5):
-        registers = min(REGISTERS // (128 * groups + 32), 255) - OTHER_REGISTERS
+        registers = sum_registers(groups)
         for count in (1, 2, 4):
             if problem.per_head_proj:
                 fits = not any(one % count for one in per_head)
@@ -82,3 +82,8 @@ def _tilings(problem: Problem, groups: int, tile_spans: int, steps: int) -> Iter
 def slot_groups(rank: int) -> int:
     """Warpgroups of 64 slots in a row block: few slots in vain, and few row blocks, which fetch the tokens each."""
     return min(range(4, 0, -1), key=lambda groups: -(-rank // (64 * groups)) * (groups + 1))
+
+
+def sum_registers(groups: int) -> int:
+    """That a thread has for sums, beside a warp that fetches for so many warpgroups."""
+    return min(REGISTERS // (128 * groups + 32), 255) - OTHER_REGISTERS

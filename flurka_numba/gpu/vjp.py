@@ -36,7 +36,7 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
     checked, addresses = _check(call, given, framework)
     problem = checked.problem
-    if composes_gradients(problem) or not _products_are_at_hand(problem, framework):
+    if checked.composed:
         return compose(call, problem, framework, frozen)
     axes = {name: len(array.shape) for name, array in given.items()}
     arrays = {name: with_leading(array) for name, array in given.items()}
@@ -85,7 +85,8 @@ def _check(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[
             return found, addresses
     problem, arrays = check_arguments(call, framework)
     layouts = {name: layout_of(arrays[name]) for name in given}
-    found = Checked(problem, layouts, arrays["q"].device)
+    composed = composes_gradients(problem) or not _products_are_at_hand(problem, framework)
+    found = Checked(problem, layouts, arrays["q"].device, composed)
     if key is not None:
         _checked[key] = found
         if len(_checked) > LARGEST_CHECKED:

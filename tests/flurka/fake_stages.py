@@ -9,6 +9,7 @@ import pytest
 from flurka_numba.gpu import call as gpu_call
 from flurka_numba.gpu import forward as gpu_forward
 from flurka_numba.gpu import runner as gpu_runner
+from flurka_numba.gpu import vjp as gpu_vjp
 from splat_numba.runtime.cuda import lengths
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, fresh, install, packed_values
 
@@ -54,6 +55,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(gpu_runner, "stage_cubin", gpu.stage_cubin)
     monkeypatch.setattr(gpu_runner, "_functions", {})
     monkeypatch.setattr(gpu_call, "_ready", type(gpu_call._ready)())
+    monkeypatch.setattr(gpu_vjp, "_checked", type(gpu_vjp._checked)())
     yield gpu
     forget()
 

@@ -4,7 +4,8 @@ import pytest
 
 from splat_numba.errors import PlanError
 from splat_numba.gen.boxes import Box, View
-from splat_numba.runtime.cuda.prepared import contiguous, writable_in_place
+from splat_numba.runtime.cuda.copies import contiguous
+from splat_numba.runtime.cuda.prepared import writable_in_place
 from splat_numba.runtime.cuda.tensor_map import Layout, describable, tensor_map_arguments
 
 SIZES = (2, 4, 1000, 128)

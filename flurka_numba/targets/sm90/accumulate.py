@@ -15,7 +15,7 @@ from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.rows import emit_lane, emit_load
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS
-from flurka_numba.targets.sm90.state_block import emit_state_block
+from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
 from splat_numba.gen.writer import SourceWriter
@@ -116,17 +116,9 @@ def _emit_start(out: SourceWriter, traits: AccumulateTraits) -> None:
         """
     )
     emit_lane(out)
-    out.lines(
-        """
-        state = u32(ptx.block_index() // shares_of_state)
-        share = u32(ptx.block_index() - state * shares_of_state)
-        """
-    )
-    emit_state_block(out, traits.blocks)
+    emit_state_share(out, traits.blocks)
     out.lines(
         f"""
-        entry = u32(pair // heads)
-        head = u32(pair - entry * heads)
         length = {length}
         tiles = u32((length + u32({TILE - 1})) // u32({TILE}))
         tiles = u32((tiles + shares_of_state - u32(1)) // shares_of_state)

@@ -181,7 +181,7 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features
     emit_load(out, x, traits.head_dim, "length", "x_word")
     wide = chunks(traits.head_dim) + chunks(traits.value_dim) > CHUNKS_AT_ONCE
     if not wide:
-        emit_y(out, traits, y)
+        _emit_y(out, traits, y)
     with out.block(f"for i in range({words(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
         emit_real_columns(out, traits.head_dim, ("low", "high"))
@@ -191,20 +191,20 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
     if wide:
-        emit_y(out, traits, y)
+        _emit_y(out, traits, y)
     if traits.of == "queries":
         emit_weights(out, traits)
         _emit_row_weights(out)
     else:
         _emit_values(out, traits)
     emit_product(out, "of_features", features, "y_word", traits.value_dim, "turned_rows", turned_rows(traits.head_dim))
-    emit_sum_step(out, traits)
+    _emit_sum_step(out, traits)
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
-    emit_slopes(out, traits)
+    _emit_slopes(out, traits)
 
 
-def emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
+def _emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
     """The tile's rows of y."""
     emit_load(out, y, traits.value_dim, "length", "y_word")
     if traits.value_dim % 8:
@@ -227,7 +227,7 @@ def emit_product(
             out.line(f"add_{total[3:]}({total}, {left_operand(left, chunk, step)}, {descriptor} + u64({at}))")
 
 
-def emit_sum_step(out: SourceWriter, traits: GradientTraits) -> None:
+def _emit_sum_step(out: SourceWriter, traits: GradientTraits) -> None:
     """One more step: w times z, or 1 times dz, in the first of 16 columns."""
     at = score_offset(2 * chunks(traits.value_dim), turned_rows(traits.head_dim))
     for row in (0, 1):
@@ -293,7 +293,7 @@ def _emit_values(out: SourceWriter, traits: GradientTraits) -> None:
     _emit_kept_rows(out)
 
 
-def emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
+def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
     """dx = phi'(x) times the gradient of phi(x); 0 beyond a length."""
     phi = traits.feature_map
     with out.block(f"for i in range({words(traits.head_dim)})"):

@@ -17,7 +17,7 @@ from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, CompressTraits, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.slots import PART_COUNTS
-from flurka_numba.targets.sm90.state_block import emit_last_share, emit_state_block
+from flurka_numba.targets.sm90.state_block import emit_last_share, emit_state_share
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, spans, values_descriptor
 from splat_numba.gen.writer import SourceWriter
@@ -115,15 +115,11 @@ def _emit_start(out: SourceWriter, traits: SlotStateTraits) -> None:
         thread = ptx.thread_index()
         lane = u32(thread & u32(31))
         warpgroup = u32(thread >> u32(7))
-        state = u32(ptx.block_index() // shares_of_state)
-        share = u32(ptx.block_index() - state * shares_of_state)
         """
     )
-    emit_state_block(out, traits.blocks)
+    emit_state_share(out, traits.blocks)
     out.lines(
         f"""
-        entry = u32(pair // heads)
-        head = u32(pair - entry * heads)
         slots_of_share = u32((slots + shares_of_state - u32(1)) // shares_of_state)
         slot = u32(min(share * slots_of_share, slots))
         last = u32(min(slot + slots_of_share, slots))

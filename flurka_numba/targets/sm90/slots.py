@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, CompressTraits, StateTraits
-from flurka_numba.targets.sm90.state_block import emit_state_block
+from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, spans
 from splat_numba.gen.writer import SourceWriter
 
@@ -51,15 +51,11 @@ def emit_place(out: SourceWriter, blocks: tuple[int, int]) -> None:
         start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
         feature_tile = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         thread = ptx.thread_index()
-        state = u32(ptx.block_index() // shares_of_state)
-        share = u32(ptx.block_index() - state * shares_of_state)
         """
     )
-    emit_state_block(out, blocks)
+    emit_state_share(out, blocks)
     out.lines(
         """
-        entry = u32(pair // heads)
-        head = u32(pair - entry * heads)
         column = u32((thread & u32(15)) * u32(4))
         ptx.allow_launch()
         ptx.await_launch()

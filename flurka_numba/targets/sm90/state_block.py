@@ -23,6 +23,15 @@ def emit_state_block(out: SourceWriter, blocks: tuple[int, int]) -> None:
     )
 
 
+def emit_state_share(out: SourceWriter, blocks: tuple[int, int]) -> None:
+    """The same of this block, of which ``shares_of_state`` share a state; ``share``, ``entry`` and ``head``."""
+    out.line("state = u32(ptx.block_index() // shares_of_state)")
+    out.line("share = u32(ptx.block_index() - state * shares_of_state)")
+    emit_state_block(out, blocks)
+    out.line("entry = u32(pair // heads)")
+    out.line("head = u32(pair - entry * heads)")
+
+
 def emit_last_share(out: SourceWriter, flag: str) -> None:
     """``is_last``: whether this block has left its share of ``state`` last, so that it reads what all have left.
 

@@ -25,6 +25,17 @@ def padded(dim: int) -> int:
     return -(-dim // (ALIGNMENT // 2)) * (ALIGNMENT // 2)
 
 
+def contiguous(sizes: tuple[int, int, int, int], row: int) -> tuple[int, int, int, int]:
+    """Strides in bytes of (batch, heads, seq, dim) with ``row`` 16-bit numbers a row."""
+    _, heads, seq, _ = sizes
+    return heads * seq * row * 2, seq * row * 2, row * 2, 2
+
+
+def padded_strides(sizes: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """The same of rows that are padded."""
+    return contiguous(sizes, padded(sizes[3]))
+
+
 def padded_rows(bits: NDArray[np.uint16]) -> NDArray[np.uint16]:
     """A copy on the host whose rows are padded so, with zeros."""
     dim = bits.shape[-1]

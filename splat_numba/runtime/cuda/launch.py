@@ -30,7 +30,7 @@ class Launch:
 
     elsewhere: where the driver finds some parameters instead, by name, so that launches can share them; whoever gives
     these addresses of host memory keeps it, and locks it. overlaps: it may begin before the launch before it has ended,
-    for whose results its text waits (await_launch): the start of a launch costs 2 to 4 us otherwise.
+    for whose results its text waits (await_launch). Three launches in a row end 1.5 us earlier by that.
     """
 
     def __init__(

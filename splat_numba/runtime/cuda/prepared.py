@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.targets.sm90.attention import attention_entry
 from splat_numba.runtime.cuda.arrays import Framework, GpuArray
-from splat_numba.runtime.cuda.copies import move, padded
+from splat_numba.runtime.cuda.copies import move, padded, padded_strides
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.launch import is_capturing, load
 from splat_numba.runtime.cuda.memory import undisturbed
@@ -33,12 +33,6 @@ class LoadablePass:
     cubin: bytes
     symbol: str
     heads: tuple[int, ...]
-
-
-def contiguous(sizes: tuple[int, int, int, int], row: int) -> tuple[int, int, int, int]:
-    """Strides in bytes of (batch, heads, seq, dim) with ``row`` 16-bit numbers a row."""
-    _, heads, seq, _ = sizes
-    return heads * seq * row * 2, seq * row * 2, row * 2, 2
 
 
 def store_bytes(layout: Layout) -> int:
@@ -77,8 +71,7 @@ class Prepared:
             shapes = replace(shapes, k=one_head(shapes.k), v=one_head(shapes.v))
         self._shapes = shapes
         q, k, v, out = (
-            replace(one, strides=contiguous(one.sizes, padded(one.sizes[3])))
-            for one in (shapes.q, shapes.k, shapes.v, shapes.out)
+            replace(one, strides=padded_strides(one.sizes)) for one in (shapes.q, shapes.k, shapes.v, shapes.out)
         )
         self._copied = Shapes(q, k, v, out, shapes.scale)
         self._passes = tuple(passes)
