@@ -94,6 +94,18 @@ class Copies:
         block.land(copy)
 
 
+def check_map(one: Any) -> None:
+    """Raises EmulationError for a tensor map that cuTensorMapEncodeTiled refuses, used or not."""
+    for name, wanted, numbers in (
+        ("sizes", "of 1 to 2**32", [n for n in one.sizes if not 1 <= n <= 2**32]),
+        ("strides", "multiples of 16 below 2**40", [n for n in one.strides if n % 16 or not 0 <= n < 2**40]),
+        ("boxes", "of 1 to 256", [n for n in one.box if not 1 <= n <= 256]),
+        ("addresses", "multiples of 16", [n for n in (one.pointer,) if n % 16]),
+    ):
+        if numbers:
+            raise EmulationError(f"a tensor map wanted {name} {wanted}, got {', '.join(map(str, numbers))}")
+
+
 def _a_copy(_bad: NDArray[np.bool_]) -> str:
     return "a copy"
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from splat_numba.emulator.block import Block
+from splat_numba.emulator.copies import check_map
 from splat_numba.emulator.meanings import meanings
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.errors import EmulationError
@@ -90,8 +91,10 @@ def launch(
 ) -> None:
     """Run all blocks of a launch, one after the other; name: of the text; values: of the entry's parameters, by name.
 
-    Raises EmulationError, naming block, warp and the text's line.
+    Raises EmulationError, naming block, warp and the text's line, or the tensor map that a driver would refuse.
     """
+    for one in maps:
+        check_map(one)
     tree = ast.fix_missing_locations(_Vectorise().visit(ast.parse(text)))
     tree.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
     code = compile(tree, name, "exec")

@@ -1,5 +1,8 @@
 """What a fault is called: lanes and values, block, warp and line of the text, in the exact words."""
 
+import re
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -129,3 +132,19 @@ def test_a_fault_says_where_who_and_what(fault):
     with pytest.raises(EmulationError) as raised:
         emulate(case)
     assert str(raised.value) == f"{message} (block 0, warp 0, line {at} of text)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sizes": (0, 1, 1, 1, 1)}, "sizes of 1 to 2**32, got 0"),
+        ({"strides": (16, 8, 16, 16)}, "strides multiples of 16 below 2**40, got 8"),
+        ({"box": (64, 1, 257, 1, 1)}, "boxes of 1 to 256, got 257"),
+        ({"pointer": 8}, "addresses multiples of 16, got 8"),
+    ],
+)
+def test_a_tensor_map_that_a_driver_refuses(changes, message):
+    usual = TensorMapArguments("float16", 1 << 20, (64, 1, 1, 1, 1), (16,) * 4, (64, 1, 1, 1, 1))
+    case = Case("text", (), "pass", np.zeros(64, np.uint32), 32, shared=64, maps=lambda _: [replace(usual, **changes)])
+    with pytest.raises(EmulationError, match=re.escape(f"a tensor map wanted {message}")):
+        emulate(case)

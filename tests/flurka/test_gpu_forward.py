@@ -7,7 +7,7 @@ from hypothesis import given, seed, settings
 import flurka_numba
 from splat_numba.errors import ArgumentTypeError
 from tests.flurka.strategies import Case, cases
-from tests.flurka.test_sm90_forward import OPERAND, RANDOM, USUAL, WIDE, WIDE_RANDOM, check
+from tests.flurka.test_sm90_forward import EMPTY, OPERAND, RANDOM, USUAL, WIDE, WIDE_RANDOM, check
 
 pytestmark = pytest.mark.gpu
 LONG = Case(dtype="bfloat16", batch=2, heads=4, seq_q=1000, seq_kv=3000, rank=256, head_dim=64, value_dim=64)
@@ -22,6 +22,11 @@ def test_every_case_agrees_with_the_oracle(part):
         check(case, backend="cuda")
 
     agrees()
+
+
+@pytest.mark.parametrize("changes", EMPTY.values(), ids=EMPTY)
+def test_empty_arrays(changes):
+    check(Case(dtype="float16", **changes), backend="cuda")
 
 
 @pytest.mark.parametrize("changes", WIDE.values(), ids=WIDE)

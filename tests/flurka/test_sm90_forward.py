@@ -23,14 +23,24 @@ def check(case, backend="emulate"):
 
 @settings(max_examples=40)
 @given(cases(dtypes=tuple(OPERAND)))
-@example(Case(dtype="float16", seq_q=0))
-@example(Case(dtype="float16", seq_kv=0))
-@example(Case(dtype="float16", rank=0))
-@example(Case(dtype="float16", method="kernel", seq_kv=0))
-@example(Case(dtype="float16", method="low_rank", rank=0))
 @example(Case(dtype="bfloat16", batch=2, seq_kv=100, kv_lengths=(0, 65)))
 def test_every_case_agrees_with_the_oracle(case):
     check(case)
+
+
+EMPTY = {
+    "no queries": {"seq_q": 0},
+    "no keys": {"seq_kv": 0},
+    "no slots": {"rank": 0},
+    "no keys, kernel attention": {"method": "kernel", "seq_kv": 0},
+    "no slots, low-rank attention": {"method": "low_rank", "rank": 0},
+    "no keys, low-rank attention": {"method": "low_rank", "seq_kv": 0},
+}
+
+
+@pytest.mark.parametrize("changes", EMPTY.values(), ids=EMPTY)
+def test_empty_arrays(changes):
+    check(Case(dtype="float16", **changes))
 
 
 @pytest.mark.parametrize("phi", MAPS)

@@ -74,7 +74,7 @@ def tensor_map_arguments(view: View, box: Box, pointer: int, layout: Layout, spa
     strides = tuple(step if size > 1 and not empty else ALIGNMENT for step, size in zip(steps, sizes[1:], strict=True))
     base = spare if empty else pointer + view.offset * row
     if empty:
-        sizes = (dim, 1, 1, 1, 1)
+        sizes = (max(dim, 1), 1, 1, 1, 1)
     return TensorMapArguments(layout.dtype, base, sizes, strides, (SPAN, box.inner, box.outer, 1, 1))
 
 
