@@ -76,9 +76,11 @@ def accumulate_stage(problem: Problem, traits: AccumulateTraits, rows: int, shar
     return Stage(stage_name("accumulate", problem), accumulate_entry(traits), render, states * shares, numbers)
 
 
-def images_stage(problem: Problem, states: int, shares: int, *, natural: bool = False) -> Stage:
-    """Shares of states to images. natural: see ImageTraits."""
-    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype, natural)
+def images_stage(
+    problem: Problem, states: int, shares: int, *, natural_features: bool = False, natural_values: bool = False
+) -> Stage:
+    """Shares of states to images. natural_features, natural_values: see ImageTraits."""
+    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype, natural_features, natural_values)
     name, render = stage_name("images", problem), partial(render_images, traits)
     return Stage(name, images_entry(traits), render, PARTS * states, {"shares_of_state": shares})
 

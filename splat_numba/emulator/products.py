@@ -45,7 +45,14 @@ class Products:
                 product.finish()
 
     def matrix_product(
-        self, columns: int, dtype: str, *, from_registers: bool, transposed: bool, a_transposed: bool = False
+        self,
+        columns: int,
+        dtype: str,
+        *,
+        from_registers: bool,
+        transposed: bool,
+        a_transposed: bool = False,
+        fresh: bool = False,
     ) -> Callable[..., None]:
         """See gen.instructions.MatrixProduct."""
         block = self._block
@@ -54,7 +61,7 @@ class Products:
             rows = np.arange(16 * (block.warp % 4), 16 * (block.warp % 4) + 16)
             *left, right = operands if from_registers else operands[:2]
             b_at = uniform(right, "descriptor")
-            add = True if from_registers else bool(uniform(operands[2], "whether to add"))
+            add = not fresh and (from_registers or bool(uniform(operands[2], "whether to add")))
 
             def product() -> None:
                 if from_registers:

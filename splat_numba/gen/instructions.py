@@ -206,7 +206,8 @@ class MatrixProduct:
 
     A comes from shared memory (descriptor) or registers (4 words). transposed: B is stored with its columns together,
     as values are; otherwise with the 16 together, as keys are. a_transposed: A in shared memory is stored with its rows
-    together. Lane l of warp w holds rows 16 w + l // 4 (+ 8) and
+    together. fresh: the accumulator becomes the product, and what it held is not read, so that until then its registers
+    are free. Lane l of warp w holds rows 16 w + l // 4 (+ 8) and
     columns 8 j + 2 (l % 4) (+ 1), in the order accumulator[4 j + 2 (row + 8) + (column + 1)].
     """
 
@@ -215,6 +216,7 @@ class MatrixProduct:
     from_registers: bool
     transposed: bool
     a_transposed: bool = False
+    fresh: bool = False
 
     @property
     def registers(self) -> int:
@@ -223,19 +225,25 @@ class MatrixProduct:
 
     @property
     def operands(self) -> str:
-        """Kinds after the accumulator: A, the descriptor of B, and where A is in shared memory whether to add."""
-        return "rrrrl" if self.from_registers else "llr"
+        """Kinds after the accumulator: A, the descriptor of B, and where A is in shared memory whether to add, unless
+        fresh.
+        """
+        if self.from_registers:
+            return "rrrrl"
+        return "ll" if self.fresh else "llr"
 
     @property
     def assembly(self) -> str:
-        """The text; the accumulators are results and, tied to them, the first operands."""
+        """The text; the accumulators are results and, tied to them, the first operands, unless fresh."""
         count, kind = self.registers, MATRIX_TYPE[self.dtype]
         accumulators = ", ".join(f"${i}" for i in range(count))
-        first = 2 * count
+        first = count if self.fresh else 2 * count
         verb = f"wgmma.mma_async.sync.aligned.m64n{self.columns}k16.f32.{kind}.{kind} {{{accumulators}}}"
         if self.from_registers:
             a = ", ".join(f"${first + i}" for i in range(4))
-            return f"{verb}, {{{a}}}, ${first + 4}, 1, 1, 1, {int(self.transposed)};"
+            return f"{verb}, {{{a}}}, ${first + 4}, {int(not self.fresh)}, 1, 1, {int(self.transposed)};"
+        if self.fresh:
+            return f"{verb}, ${first}, ${first + 1}, 0, 1, 1, {int(self.a_transposed)}, {int(self.transposed)};"
         return (
             f"{{ .reg .pred p; setp.ne.b32 p, ${first + 2}, 0; "
             f"{verb}, ${first}, ${first + 1}, p, 1, 1, {int(self.a_transposed)}, {int(self.transposed)}; }}"

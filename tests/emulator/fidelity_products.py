@@ -53,8 +53,8 @@ def tiny(seed, count):
 class Product:
     """One kind of product with some column counts: where its operands are in the source, and its text."""
 
-    def __init__(self, dtype, from_registers, transposed, columns, a_transposed=False):
-        self.a_transposed = a_transposed
+    def __init__(self, dtype, from_registers, transposed, columns, a_transposed=False, fresh=False):
+        self.a_transposed, self.fresh = a_transposed, fresh
         self.dtype, self.from_registers, self.transposed, self.columns = dtype, from_registers, transposed, columns
         self.tile = 16 * 128 * -(-max(self.tile_bytes(one) for one in columns) // 2048)
         self.left = 0 if from_registers else 8192
@@ -65,7 +65,7 @@ class Product:
     def name(self):
         of = "registers" if self.from_registers else "shared memory"
         turned = f"{', transposed' if self.transposed else ''}{', A transposed' if self.a_transposed else ''}"
-        return f"{self.dtype} product from {of}{turned}"
+        return f"{self.dtype}{' fresh' if self.fresh else ''} product from {of}{turned}"
 
     def tile_bytes(self, columns):
         return -(-columns // 64) * TOKENS * 128 if self.transposed else columns * 128
@@ -74,23 +74,28 @@ class Product:
     def head(self):
         kind = f'"{self.dtype}", from_registers={self.from_registers}, transposed={self.transposed}'
         kind += ", a_transposed=True" if self.a_transposed else ""
-        return "\n".join(f"product_{one} = ptx.matrix_product({one}, {kind})" for one in self.columns) + "\n"
+        lines = [f"product_{one} = ptx.matrix_product({one}, {kind})" for one in self.columns]
+        if self.fresh:
+            lines += [f"begin_{one} = ptx.matrix_product({one}, {kind}, fresh=True)" for one in self.columns]
+        return "\n".join(lines) + "\n"
 
     def issue(self, columns, sums="sums", steps=(0, 1)):
         """Lines that issue the steps."""
         high = values_descriptor(TOKENS) if self.transposed else keys_descriptor()
         for step in steps:
+            fresh = self.fresh and step == 0
+            name = f"{'begin' if fresh else 'product'}_{columns}"
             b_at = f"u64({high}) | u64((base + u32({2048 * step if self.transposed else 96 * step})) >> u32(4))"
             if self.from_registers:
                 words = ", ".join(f"{name}_{step}" for name in "abcd")
-                yield f"product_{columns}({sums}, {words}, {b_at})"
+                yield f"{name}({sums}, {words}, {b_at})"
             else:
                 layout = values_descriptor(TOKENS) if self.a_transposed else keys_descriptor()
                 a_at = self.tile + (2048 if self.a_transposed else 64) * step
                 a_at = f"u64({layout}) | u64((base + u32({a_at})) >> u32(4))"
                 # The first step of float16 forgets what was there.
-                add = int(step > 0 or self.dtype == "bfloat16")
-                yield f"product_{columns}({sums}, {a_at}, {b_at}, u32({add}))"
+                add = "" if fresh else f", u32({int(step > 0 or self.dtype == 'bfloat16')})"
+                yield f"{name}({sums}, {a_at}, {b_at}{add})"
 
     def prepare(self):
         """Lines that bring operands to shared memory and registers."""
@@ -218,6 +223,9 @@ def _cases():
         for transposed in (False, True):
             product = Product(dtype, False, transposed, (8, 64), a_transposed=True)
             yield product.case("whole numbers", lambda seed, n, t=dtype: to_halves(whole(seed, n), t), whole)
+    for dtype, from_registers, transposed in (("bfloat16", False, True), ("float16", True, False)):
+        product = Product(dtype, from_registers, transposed, (8, 128), fresh=True)
+        yield product.case("whole numbers", lambda seed, n, t=dtype: to_halves(whole(seed, n), t), whole)
     for dtype in ("bfloat16", "float16"):
         product = Product(dtype, True, True, (40,))
         yield product.case("special numbers", special(dtype), whole, near(product))

@@ -10,11 +10,12 @@ from splat_numba.gen.instructions import INSTRUCTIONS, MatrixProduct, set_regist
 
 BY_NAME = {one.name: one for one in INSTRUCTIONS}
 PRODUCTS = [
-    MatrixProduct(columns, dtype, from_registers, transposed)
+    MatrixProduct(columns, dtype, from_registers, transposed, fresh=fresh)
     for columns in (8, 64, 80, 128, 256)
     for dtype in ("float16", "bfloat16")
     for from_registers in (True, False)
     for transposed in (True, False)
+    for fresh in (True, False)
 ]
 
 
@@ -72,13 +73,14 @@ def test_what_touches_memory_or_waits_is_ordered(name):
 def test_a_matrix_product_has_a_register_for_every_two_columns(product):
     assert product.registers == product.columns // 2  # 64 rows x columns over 128 threads
     accumulators, operands = range(product.registers), len(product.operands)
-    first = 2 * product.registers  # results, then the same as operands tied to them, which the text does not name
+    # Results; then, unless it is fresh, the same as operands tied to them, which the text does not name.
+    first = product.registers * (1 if product.fresh else 2)
     assert set(places(product.assembly)) == {*accumulators, *range(first, first + operands)}
     assert len(places(product.assembly)) == product.registers + operands
     shape = f"m64n{product.columns}k16"
     kind = {"float16": "f16", "bfloat16": "bf16"}[product.dtype]
     assert f"wgmma.mma_async.sync.aligned.{shape}.f32.{kind}.{kind} " in product.assembly
-    assert product.operands == ("rrrrl" if product.from_registers else "llr")
+    assert product.operands == ("rrrrl" if product.from_registers else "ll" if product.fresh else "llr")
 
 
 def test_the_last_immediate_says_how_the_right_operand_is_stored():
@@ -86,7 +88,10 @@ def test_the_last_immediate_says_how_the_right_operand_is_stored():
         immediates = re.findall(r"(?:, -?[01])+;", product.assembly)[-1].rstrip(";").split(", ")[1:]
         scales, layouts = immediates[:-1], immediates[-1]
         assert layouts == str(int(product.transposed))
-        assert scales == (["1", "1", "1"] if product.from_registers else ["1", "1", "0"])
+        if product.from_registers or product.fresh:
+            assert scales[0] == str(int(not product.fresh))
+            scales = scales[1:]
+        assert scales == (["1", "1"] if product.from_registers else ["1", "1", "0"])
 
 
 @pytest.mark.parametrize("claim", [True, False])

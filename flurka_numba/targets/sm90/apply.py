@@ -2,9 +2,8 @@
 
 The order of features within a product is free, so a lane takes the 16 adjacent bytes that it loads: of a chunk of 32,
 elements 8 t to 8 t + 7 of a row for lane t of the row's four. Place 16 s + 8 h + 2 t + x of the product's two steps s
-holds element 8 t + 4 s + 2 h + x. The order of the values is chosen so that a lane ends with 8 adjacent ones, too:
-column 8 j + 2 t + x of a chunk is value 8 t + 2 j + x. The state stands in these orders already. Random features come
-out of a product of their own, see random_apply.py, and stay in their order.
+holds element 8 t + 4 s + 2 h + x, and the state stands in this order already. Random features come out of a product of
+their own, see random_apply.py, and stay in their order.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.sm90.apply_rows import emit_products, emit_results, emit_totals, product, products_of
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.random_apply import (
     OMEGA_POINTERS,
@@ -21,16 +21,9 @@ from flurka_numba.targets.sm90.random_apply import (
     emit_images,
     words_of_step,
 )
-from flurka_numba.targets.sm90.shape import (
-    CHUNK,
-    LARGEST_PRODUCT,
-    SUM_ROWS,
-    RandomFeatures,
-    chunks,
-    state_rows,
-)
+from flurka_numba.targets.sm90.shape import CHUNK, RandomFeatures, chunks
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, keys_descriptor, score_offset
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor
 from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("q", "states", "out")
@@ -54,16 +47,6 @@ def apply_entry(traits: ApplyTraits) -> Entry:
     return Entry(ENTRY, apply_parameters(traits), 128, traits.resident, traits.shared_bytes, overlaps=True)
 
 
-def products_of(traits: ApplyTraits) -> list[tuple[int, int, str]]:
-    """Columns, first state row and accumulator of each product: values and sums together where a product can be so
-    wide.
-    """
-    values = CHUNK * chunks(traits.value_dim)
-    if values + SUM_ROWS <= LARGEST_PRODUCT:
-        return [(values + SUM_ROWS, 0, "total")]
-    return [(values, 0, "total"), (SUM_ROWS, values, "sums")]
-
-
 def render_apply(traits: ApplyTraits) -> str:
     """Python source of the kernel. Pure and deterministic."""
     products = {name: columns for columns, _, name in products_of(traits)}
@@ -73,7 +56,7 @@ def render_apply(traits: ApplyTraits) -> str:
         apply_entry(traits),
         f"The state of every head applied to its queries, generated for feature map {traits.feature_map.name}.",
         f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 queries at a time.",
-        {f"add_to_{name}": _product(traits, columns) for name, columns in products.items()},
+        {f"add_to_{name}": product(traits, columns) for name, columns in products.items()},
     )
     with out.suite():
         _emit_start(out, traits)
@@ -82,10 +65,6 @@ def render_apply(traits: ApplyTraits) -> str:
         else:
             _emit_elementwise_rows(out, traits, traits.feature_map)
     return out.text()
-
-
-def _product(traits: ApplyTraits, columns: int) -> str:
-    return f'matrix_product({columns}, "{traits.dtype}", from_registers=True, transposed=False)'
 
 
 def _emit_elementwise_rows(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> None:
@@ -103,8 +82,8 @@ def _emit_elementwise_rows(out: SourceWriter, traits: ApplyTraits, phi: FeatureM
             _emit_queries(out, traits, "word")
             _emit_next_tile(out)
         _emit_features(out, traits, phi)
-        _emit_products(out, traits)
-        _emit_results(out, traits)
+        emit_products(out, traits, _words_of_steps(traits))
+        emit_results(out, traits)
 
 
 def _emit_random_rows(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
@@ -122,8 +101,8 @@ def _emit_random_rows(out: SourceWriter, traits: ApplyTraits, phi: RandomFeature
         if traits.prefetches:
             _emit_queries(out, traits, "word")
         emit_features(out, traits, phi)
-        _emit_products(out, traits)
-        _emit_results(out, traits)
+        emit_products(out, traits, _words_of_steps(traits))
+        emit_results(out, traits)
 
 
 def _emit_state(out: SourceWriter, traits: ApplyTraits) -> None:
@@ -176,8 +155,7 @@ def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
     )
     if traits.prefetches and isinstance(traits.feature_map, FeatureMap):
         out.line(f"ahead = cuda.local.array({8 * chunks(traits.head_dim)}, dtype=np.uint32)")
-    for columns, _, name in products_of(traits):
-        out.line(f"{name} = cuda.local.array({columns // 2}, dtype=np.float32)")
+    emit_totals(out, traits)
 
 
 def _emit_queries(out: SourceWriter, traits: ApplyTraits, to: str) -> None:
@@ -207,52 +185,8 @@ def _emit_features(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> N
         out.line(f"word[i] = ptx.pack_{traits.dtype}({text['low']}, {text['high']})")
 
 
-def _emit_products(out: SourceWriter, traits: ApplyTraits) -> None:
-    """Features times the state, and times their sums for the denominator."""
-    for columns, _, name in products_of(traits):
-        with out.block(f"for i in range({columns // 2})"):
-            out.line(f"{name}[i] = f32(0.0)")
-    out.line("ptx.wgmma_fence()")
-    for step, words in enumerate(_words_of_steps(traits)):
-        for _, first_row, name in products_of(traits):
-            at = score_offset(step, state_rows(traits.value_dim)) + (first_row * SPAN_BYTES >> 4)
-            out.line(f"add_to_{name}({name}, {words}, descriptor + u64({at}))")
-    out.line("ptx.wgmma_commit()")
-    out.line("ptx.wgmma_wait_all()")
-
-
 def _words_of_steps(traits: ApplyTraits) -> list[str]:
     """What a product of 16 features takes from a lane, for one after the other."""
     if isinstance(traits.feature_map, RandomFeatures):
         return [", ".join(f"phi[{4 * step + i}]" for i in range(4)) for step in range(traits.features // 16)]
     return [words_of_step(chunk, step) for chunk in range(chunks(traits.head_dim)) for step in (0, 1)]
-
-
-def _emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
-    """Divide, round, store 16 bytes a lane."""
-    sums, first_sum = ("total", 16 * chunks(traits.value_dim)) if len(products_of(traits)) == 1 else ("sums", 0)
-    for row in (0, 1):
-        _emit_share(out, traits, f"{sums}[{first_sum + 2 * row}]")
-        out.line(f"real = u32(1) if now_{row} < seq_q else u32(0)")
-        out.line(f"to = out_at + u64(now_{row}) * out_row")
-        for chunk in range(chunks(traits.value_dim)):
-            when = "real"
-            if CHUNK * (chunk + 1) > traits.value_dim:
-                when = f"real if eighth < u32({traits.value_dim - CHUNK * chunk}) else u32(0)"
-            for i in range(4):
-                first = 16 * chunk + 4 * i + 2 * row
-                pair = f"total[{first}] * share, total[{first + 1}] * share"
-                out.line(f"out_{i} = ptx.pack_{traits.dtype}({pair})")
-            out.line(f"ptx.store_words4(to + u64({2 * CHUNK * chunk}), out_0, out_1, out_2, out_3, {when})")
-
-
-def _emit_share(out: SourceWriter, traits: ApplyTraits, sum_of_row: str) -> None:
-    """1 / denominator; 0 where that is 0."""
-    out.line(f"divisor = {sum_of_row}")
-    if traits.denominator == "plus_eps" and traits.eps:
-        out.line(f"divisor = divisor + f32({traits.eps!r})")
-    if traits.denominator == "guarded":
-        eps = f"f32({traits.eps!r})"
-        out.line(f"signed = -{eps} if divisor < f32(0.0) else {eps}")
-        out.line(f"divisor = signed if -{eps} < divisor and divisor < {eps} else divisor  # NaN stays")
-    out.line("share = ptx.reciprocal(divisor) if divisor != f32(0.0) else f32(0.0)")

@@ -7,7 +7,7 @@ them; warpgroups of 64 slots each multiply. Parts are added by the next stage, i
 from __future__ import annotations
 
 from flurka_numba.targets.gpu_text import start_text
-from flurka_numba.targets.sm90.ring import emit_rings
+from flurka_numba.targets.sm90.ring import emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import STEP, CompressTraits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
@@ -59,7 +59,7 @@ def _emit_start(out: SourceWriter, traits: CompressTraits) -> None:
         cleared = u32(empty + u32({8 * traits.stages}))
         """
     )
-    emit_rings(out, {"": traits.stages}, 4 * traits.groups, ["cleared"])
+    emit_rings(out, {"": traits.stages}, 4 * traits.groups, {"cleared": 1})
     out.line("ptx.allow_launch()  # of the next stage, which waits for the results")
 
 
@@ -161,7 +161,7 @@ def _emit_clear(out: SourceWriter, traits: CompressTraits) -> None:
 
 
 def _emit_consumer(out: SourceWriter, traits: CompressTraits) -> None:
-    """64 slots of the tile; a step is given back when the products of the next one have been issued."""
+    """64 slots of the tile."""
     out.lines(
         f"""
         warpgroup = u32(thread >> u32(7))
@@ -174,29 +174,13 @@ def _emit_consumer(out: SourceWriter, traits: CompressTraits) -> None:
         held = u32(0)
         """
     )
-    with out.block("while step < last"):
-        out.lines(
-            f"""
-            ptx.mbarrier_wait(full + stage * u32(8), phase)
-            proj_at = proj_tile + stage * u32({traits.proj_bytes}) + warpgroup * u32({64 * SPAN_BYTES})
-            proj = u64({keys_descriptor()}) | u64(proj_at >> u32(4))
-            tokens = u64({values_descriptor(STEP)}) | u64((token_tile + stage * u32({traits.token_bytes})) >> u32(4))
-            ptx.wgmma_fence()
-            """
-        )
-        for k in range(STEP // 16):
-            out.line(f"product(total, proj + u64({2 * k}), tokens + u64({128 * k}), u32(1))")
-        out.lines(
-            """
-            ptx.wgmma_commit()
-            ptx.wgmma_wait_but_one()
-            ptx.mbarrier_arrive(empty + before * u32(8), leader & held)
-            before = stage
-            held = u32(1)
-            step = u32(step + u32(1))
-            """
-        )
-        emit_advance(out, "stage", "phase", traits.stages)
+    operands = f"""
+        proj_at = proj_tile + stage * u32({traits.proj_bytes}) + warpgroup * u32({64 * SPAN_BYTES})
+        proj = u64({keys_descriptor()}) | u64(proj_at >> u32(4))
+        tokens = u64({values_descriptor(STEP)}) | u64((token_tile + stage * u32({traits.token_bytes})) >> u32(4))
+        """
+    products = [f"product(total, proj + u64({2 * k}), tokens + u64({128 * k}), u32(1))" for k in range(STEP // 16)]
+    emit_steps(out, "last", traits.stages, operands, products)
     _emit_results(out, traits)
 
 

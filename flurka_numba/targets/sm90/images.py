@@ -3,7 +3,7 @@
 The image for rows of features (out = phi(q) S): a row for each value, features along it, then SUM_ROWS rows of z. The
 image for rows of values (dphi = g S^T + w z^T): a row for each feature, values along it, then a step of 16 columns of
 which the first is z. Both are spans of 64 columns, 128-byte rows with the swizzle of shared memory; rows and columns
-stand in the orders of rows.py.
+stand in the orders of rows.py, unless Traits say natural.
 """
 
 from __future__ import annotations
@@ -29,14 +29,16 @@ SUM_STEP = 16  # columns of the step that holds z
 
 @dataclass(frozen=True, slots=True)
 class ImageTraits:
-    """head_dim, value_dim: elements; dtype: of the images. natural: the turned image has its values in their own
-    order, for rows of values that a product reads from shared memory.
+    """head_dim, value_dim: elements; dtype: of the images. natural_features: the first image has its features in their
+    own order, for those that come out of a product; natural_values: the turned one its values, for rows of values that
+    a product reads from shared memory.
     """
 
     head_dim: int
     value_dim: int
     dtype: str
-    natural: bool
+    natural_features: bool = False
+    natural_values: bool = False
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -120,10 +122,10 @@ def _emit_total(out: SourceWriter) -> None:
 
 def _emit_image(out: SourceWriter, traits: ImageTraits) -> None:
     """Four features along a row for each of four values; sixteen threads write eight rows of z."""
-    values = CHUNK * chunks(traits.value_dim)
+    values, further = CHUNK * chunks(traits.value_dim), 2 if traits.natural_features else 8
     out.lines(
         f"""
-        place = {operand_place("a")}
+        place = {"u32(4) * a" if traits.natural_features else operand_place("a")}
         first_row = u32({operand_place("b")} + value_block * u32({STATE_SIDE}))
         to = states + u64({state_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
         to = to + u64({state_rows(traits.value_dim) * SPAN_BYTES}) * u64(feature_block)
@@ -131,12 +133,11 @@ def _emit_image(out: SourceWriter, traits: ImageTraits) -> None:
     )
     for j in range(4):
         out.line(f"row = u32(first_row + u32({8 * (j // 2) + j % 2}))")
-        emit_image_row(
-            out, traits.dtype, [f"total[{4 * i + j}]" for i in range(4)], f"u32(1) if row < u32({values}) else u32(0)"
-        )
+        numbers, there = [f"total[{4 * i + j}]" for i in range(4)], f"u32(1) if row < u32({values}) else u32(0)"
+        emit_image_row(out, traits.dtype, numbers, there, further=further)
     out.line(f"row = u32(u32({values}) + b)")
     first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
-    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first)
+    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=further)
 
 
 def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
@@ -144,7 +145,7 @@ def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
     values, rows = CHUNK * chunks(traits.value_dim), turned_rows(traits.head_dim)
     out.lines(
         f"""
-        place = {"u32(4) * b" if traits.natural else operand_place("b")}
+        place = {"u32(4) * b" if traits.natural_values else operand_place("b")}
         first_row = u32({operand_place("a")} + feature_block * u32({STATE_SIDE}))
         image = turned + u64({turned_bytes(traits.head_dim, traits.value_dim)}) * u64(pair)
         to = image + u64({rows * SPAN_BYTES}) * u64(value_block)
@@ -154,7 +155,7 @@ def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
         out.line(f"row = u32(first_row + u32({8 * (i // 2) + i % 2}))")
         inside = f"row < u32({rows}) and value_block * u32({STATE_SIDE}) + place < u32({values})"
         turned, there = [f"total[{4 * i + j}]" for j in range(4)], f"u32(1) if {inside} else u32(0)"
-        emit_image_row(out, traits.dtype, turned, there, further=2 if traits.natural else 8)
+        emit_image_row(out, traits.dtype, turned, there, further=2 if traits.natural_values else 8)
     span, column = divmod(values, STATE_SIDE)
     out.line(f"to = image + u64({rows * SPAN_BYTES * span})")
     for i in range(4):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.targets.gpu_text import start_text
-from flurka_numba.targets.sm90.ring import emit_rings
+from flurka_numba.targets.sm90.ring import emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import STAGE_BYTES
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
@@ -199,7 +199,7 @@ def _emit_maps(out: SourceWriter, traits: ProjectionTraits) -> None:
 
 
 def _emit_consumer(out: SourceWriter, traits: ProjectionTraits) -> None:
-    """64 slots of each tile; a step is given back when the products of the next one have been issued."""
+    """64 slots of each tile."""
     out.lines(
         f"""
         warpgroup = u32(thread >> u32(7))
@@ -211,34 +211,21 @@ def _emit_consumer(out: SourceWriter, traits: ProjectionTraits) -> None:
             total[i] = f32(0.0)
         """
     )
+    operands = f"""
+        slots_at = slot_place + stage * u32({traits.slot_bytes}) + warpgroup * u32({64 * SPAN_BYTES})
+        tokens_at = token_place + stage * u32({traits.token_bytes})
+        slot_rows = u64({keys_descriptor()}) | u64(slots_at >> u32(4))
+        token_rows = u64({keys_descriptor()}) | u64(tokens_at >> u32(4))
+        """
+    # Set to 0 where a tile begins, sums would make ptxas serialise the products (C7515).
+    products = [
+        f"product(total, slot_rows + u64({2 * k}), token_rows + u64({2 * k}), {'u32(1)' if k else 'held'})"
+        for k in range(SPAN // 16)
+    ]
     with out.block("while tile < tiles"):
         _emit_place(out, traits)
         out.line("held = u32(0)")
-        with out.block("while step < steps"):
-            out.lines(
-                f"""
-                ptx.mbarrier_wait(full + stage * u32(8), phase)
-                slots_at = slot_place + stage * u32({traits.slot_bytes}) + warpgroup * u32({64 * SPAN_BYTES})
-                tokens_at = token_place + stage * u32({traits.token_bytes})
-                slot_rows = u64({keys_descriptor()}) | u64(slots_at >> u32(4))
-                token_rows = u64({keys_descriptor()}) | u64(tokens_at >> u32(4))
-                ptx.wgmma_fence()
-                """
-            )
-            for k in range(SPAN // 16):
-                add = "u32(1)" if k else "held"  # set to 0, sums would make ptxas serialise the products (C7515)
-                out.line(f"product(total, slot_rows + u64({2 * k}), token_rows + u64({2 * k}), {add})")
-            out.lines(
-                """
-                ptx.wgmma_commit()
-                ptx.wgmma_wait_but_one()
-                ptx.mbarrier_arrive(empty + before * u32(8), leader & held)
-                before = stage
-                held = u32(1)
-                step = u32(step + u32(1))
-                """
-            )
-            emit_advance(out, "stage", "phase", traits.stages)
+        emit_steps(out, "steps", traits.stages, operands, products)
         out.line("ptx.wgmma_wait_all()")
         out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader & held)")
         _emit_results(out, traits)

@@ -1,17 +1,21 @@
-"""Barriers of the stages in shared memory through which one warp feeds the others."""
+"""Stages in shared memory through which one warp feeds the others: their barriers, and products of what they hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from splat_numba.gen.targets.sm90.producer import emit_advance
 from splat_numba.gen.writer import SourceWriter
 
 
-def emit_rings(out: SourceWriter, rings: Mapping[str, int], warps: int, others: Sequence[str] = ()) -> None:
+def emit_rings(
+    out: SourceWriter, rings: Mapping[str, int], warps: int, others: Mapping[str, int] | None = None
+) -> None:
     """Start a block: who it is, and its barriers, before anybody uses them.
 
     rings: stages by a prefix of their names, {prefix}full (a phase ends with the copies' bytes) and {prefix}empty (with
-    a lane of each of so many warps); others: barriers of one arrival.
+    a lane of each of so many warps); others: barriers, and how many arrivals
+    end their phases.
     """
     out.lines(
         """
@@ -25,7 +29,47 @@ def emit_rings(out: SourceWriter, rings: Mapping[str, int], warps: int, others: 
             for stage in range(stages):
                 out.line(f"ptx.mbarrier_init({prefix}full + u32({8 * stage}), u32(1))")
                 out.line(f"ptx.mbarrier_init({prefix}empty + u32({8 * stage}), u32({warps}))")
-        for name in others:
-            out.line(f"ptx.mbarrier_init({name}, u32(1))")
+        for name, arrivals in (others or {}).items():
+            out.line(f"ptx.mbarrier_init({name}, u32({arrivals}))")
         out.line("ptx.fence_mbarrier_init()")
     out.line("ptx.block_barrier()")
+
+
+def emit_steps(out: SourceWriter, last: str, stages: int, operands: str, products: Sequence[str]) -> None:
+    """Multiply what each step brings, from ``step`` to ``last``, as a consumer; ``held`` is 1 after the first.
+
+    A step is given back when the products of the next one have been issued. operands: lines that name them, where
+    ``stage`` says which is full; products: of one step.
+    """
+    with out.block(f"while step < {last}"):
+        _emit_products(out, operands, products)
+        out.line("ptx.wgmma_wait_but_one()")
+        out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader & held)")
+        _emit_next(out, stages)
+
+
+def emit_first_step(out: SourceWriter, stages: int, operands: str, products: Sequence[str]) -> None:
+    """The same of a first step with products of its own. emit_steps() follows."""
+    _emit_products(out, operands, products)
+    _emit_next(out, stages)
+
+
+def _emit_products(out: SourceWriter, operands: str, products: Sequence[str]) -> None:
+    """A step's, when it is full, as a group."""
+    out.line("ptx.mbarrier_wait(full + stage * u32(8), phase)")
+    out.lines(operands)
+    out.line("ptx.wgmma_fence()")
+    for product in products:
+        out.line(product)
+    out.line("ptx.wgmma_commit()")
+
+
+def _emit_next(out: SourceWriter, stages: int) -> None:
+    out.lines(
+        """
+        before = stage
+        held = u32(1)
+        step = u32(step + u32(1))
+        """
+    )
+    emit_advance(out, "stage", "phase", stages)

@@ -78,22 +78,29 @@ def async_wait(left: int) -> Any:
 
 @cache
 def matrix_product(
-    columns: int, dtype: str, *, from_registers: bool, transposed: bool, a_transposed: bool = False
+    columns: int,
+    dtype: str,
+    *,
+    from_registers: bool,
+    transposed: bool,
+    a_transposed: bool = False,
+    fresh: bool = False,
 ) -> Any:
     """See gen.instructions.MatrixProduct: f(accumulator array, *A, descriptor of B[, add])."""
-    product = MatrixProduct(columns, dtype, from_registers, transposed, a_transposed)
+    product = MatrixProduct(columns, dtype, from_registers, transposed, a_transposed, fresh)
     count, kinds = product.registers, product.operands
+    tied = 0 if fresh else count
 
     def codegen(context: Any, builder: Any, signature: Any, values: list[Any]) -> Any:
         array = context.make_array(signature.args[0])(context, builder, values[0])
         base = builder.bitcast(array.data, _LLVM["f"].as_pointer())
         places = [builder.gep(base, [ir.IntType(32)(i)], inbounds=True) for i in range(count)]
         function = ir.FunctionType(
-            ir.LiteralStructType([_LLVM["f"]] * count), [_LLVM["f"]] * count + [_LLVM[k] for k in kinds]
+            ir.LiteralStructType([_LLVM["f"]] * count), [_LLVM["f"]] * tied + [_LLVM[k] for k in kinds]
         )
-        constraints = ["=f"] * count + [str(i) for i in range(count)] + list(kinds)
+        constraints = ["=f"] * count + [str(i) for i in range(tied)] + list(kinds)
         assembled = ir.InlineAsm(function, product.assembly, ",".join(constraints), side_effect=True)
-        sums = builder.call(assembled, [builder.load(place) for place in places] + list(values[1:]))
+        sums = builder.call(assembled, [builder.load(place) for place in places[:tied]] + list(values[1:]))
         for i, place in enumerate(places):
             builder.store(builder.extract_value(sums, i), place)
         return context.get_dummy_value()

@@ -1,0 +1,82 @@
+"""Features of two rows a lane, in registers, times a state in shared memory: products, division, stores.
+
+The order of the values is chosen so that a lane ends with 8 adjacent ones: column 8 j + 2 t + x of a chunk of 32 is
+value 8 t + 2 j + x, for lane t of the row's four. The state stands in this order already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flurka_numba.targets.sm90.apply_shape import ApplyTraits
+from flurka_numba.targets.sm90.shape import CHUNK, LARGEST_PRODUCT, SUM_ROWS, chunks, state_rows
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, score_offset
+from splat_numba.gen.writer import SourceWriter
+
+
+def products_of(traits: ApplyTraits) -> list[tuple[int, int, str]]:
+    """Columns, first state row and accumulator of each product: values and sums together where a product can be so
+    wide.
+    """
+    values = CHUNK * chunks(traits.value_dim)
+    if values + SUM_ROWS <= LARGEST_PRODUCT:
+        return [(values + SUM_ROWS, 0, "total")]
+    return [(values, 0, "total"), (SUM_ROWS, values, "sums")]
+
+
+def product(traits: ApplyTraits, columns: int) -> str:
+    """The maker of one, for the text's head."""
+    return f'matrix_product({columns}, "{traits.dtype}", from_registers=True, transposed=False)'
+
+
+def emit_totals(out: SourceWriter, traits: ApplyTraits) -> None:
+    """Registers of the products' results."""
+    for columns, _, name in products_of(traits):
+        out.line(f"{name} = cuda.local.array({columns // 2}, dtype=np.float32)")
+
+
+def emit_products(out: SourceWriter, traits: ApplyTraits, words: Sequence[str]) -> None:
+    """Features times the state at ``descriptor``, and times their sums for the denominator.
+
+    words: what a product of 16 features takes from a lane, for one after the other.
+    """
+    for columns, _, name in products_of(traits):
+        with out.block(f"for i in range({columns // 2})"):
+            out.line(f"{name}[i] = f32(0.0)")
+    out.line("ptx.wgmma_fence()")
+    for step, four in enumerate(words):
+        for _, first_row, name in products_of(traits):
+            at = score_offset(step, state_rows(traits.value_dim)) + (first_row * SPAN_BYTES >> 4)
+            out.line(f"add_to_{name}({name}, {four}, descriptor + u64({at}))")
+    out.line("ptx.wgmma_commit()")
+    out.line("ptx.wgmma_wait_all()")
+
+
+def emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
+    """Divide, round, store 16 bytes a lane, to rows now_0 and now_1 from ``out_at``."""
+    sums, first_sum = ("total", 16 * chunks(traits.value_dim)) if len(products_of(traits)) == 1 else ("sums", 0)
+    for row in (0, 1):
+        _emit_share(out, traits, f"{sums}[{first_sum + 2 * row}]")
+        out.line(f"real = u32(1) if now_{row} < seq_q else u32(0)")
+        out.line(f"to = out_at + u64(now_{row}) * out_row")
+        for chunk in range(chunks(traits.value_dim)):
+            when = "real"
+            if CHUNK * (chunk + 1) > traits.value_dim:
+                when = f"real if eighth < u32({traits.value_dim - CHUNK * chunk}) else u32(0)"
+            for i in range(4):
+                first = 16 * chunk + 4 * i + 2 * row
+                pair = f"total[{first}] * share, total[{first + 1}] * share"
+                out.line(f"out_{i} = ptx.pack_{traits.dtype}({pair})")
+            out.line(f"ptx.store_words4(to + u64({2 * CHUNK * chunk}), out_0, out_1, out_2, out_3, {when})")
+
+
+def _emit_share(out: SourceWriter, traits: ApplyTraits, sum_of_row: str) -> None:
+    """1 / denominator; 0 where that is 0."""
+    out.line(f"divisor = {sum_of_row}")
+    if traits.denominator == "plus_eps" and traits.eps:
+        out.line(f"divisor = divisor + f32({traits.eps!r})")
+    if traits.denominator == "guarded":
+        eps = f"f32({traits.eps!r})"
+        out.line(f"signed = -{eps} if divisor < f32(0.0) else {eps}")
+        out.line(f"divisor = signed if -{eps} < divisor and divisor < {eps} else divisor  # NaN stays")
+    out.line("share = ptx.reciprocal(divisor) if divisor != f32(0.0) else f32(0.0)")
