@@ -109,12 +109,21 @@ def _attend_to_slots(
     return attention(call.q, *slots, mask, scale=ready.problem.scale, backend="cuda", out=call.out)
 
 
-def make_slots(call: Call, framework: Framework) -> list[Any]:
-    """E k and F v of a FLuRKA call, with q's leading axes."""
+def ready_slots(call: Call, framework: Framework) -> Ready:
+    """What write_slots() asks for, of a FLuRKA call."""
     call = replace(call, method="low_rank", feature_map=None, omega=None, eps=None, out=None)
     given = [one for one in (call.q, call.k, call.v, call.proj_k, call.proj_v) if one is not None]
-    ready, addresses = _look_up(call, given, framework)
-    return _make_slots(call, ready, given, addresses, framework)
+    return _look_up(call, given, framework)[0]
+
+
+def write_slots(
+    call: Call, ready: Ready, given: Sequence[Any], addresses: Sequence[int], places: Sequence[int],
+    framework: Framework,
+) -> None:  # fmt: skip
+    """Write E k and F v, with rows padded to 16 bytes, at two places. addresses: of the call's arrays, ``given``."""
+    _, k, v, proj_k, *rest = addresses
+    proj_v = proj_k if call.proj_v is None else rest[0]
+    _run(call, ready, given, (0, k, v, proj_k, proj_v, 0, *places), framework)
 
 
 def _make_slots(
@@ -126,9 +135,7 @@ def _make_slots(
         shape = (problem.batch, problem.heads, problem.rank, padded(dim))[4 - ready.axes :]
         slots.append(framework.empty(shape, problem.dtype, call.q))
         places.append(framework.address(slots[-1]))
-    _, k, v, proj_k, *rest = addresses
-    proj_v = proj_k if call.proj_v is None else rest[0]
-    _run(call, ready, given, (0, k, v, proj_k, proj_v, 0, *places), framework)
+    write_slots(call, ready, given, addresses, places, framework)
     return [narrower(array, dim) for array, dim in zip(slots, dims, strict=True)]  # JAX copies: not before the launches
 
 
