@@ -54,9 +54,11 @@ class Ready:
 
     def apart(self, addresses: Sequence[int]) -> bool:
         """Whether the bytes of out, the last of the arrays, and those of the others are in separate ranges."""
-        *ranges, (low, high) = [(place + first, place + last)
-                                for place, (first, last) in zip(addresses, self.reach, strict=True)]  # fmt: skip
-        return all(high <= first or last <= low for first, last in ranges)
+        low, high = (addresses[-1] + end for end in self.reach[-1])
+        for place, (first, last) in zip(addresses[:-1], self.reach[:-1], strict=True):
+            if low < place + last and place + first < high:
+                return False
+        return True
 
 
 _ready: OrderedDict[Hashable, Ready] = OrderedDict()
