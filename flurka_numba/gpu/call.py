@@ -21,6 +21,7 @@ from flurka_numba.gpu.forward import PreparedForward
 from flurka_numba.gpu.host_arrays import attend_numpy
 from flurka_numba.gpu.omega import place_omega
 from flurka_numba.gpu.plan import forward_plan
+from flurka_numba.heads import with_views
 from flurka_numba.problem import ITEMSIZE, Call, Problem
 from splat_numba.runtime.cuda.arrays import (
     Framework,
@@ -68,13 +69,13 @@ _lock = threading.Lock()
 def attend(call: Call) -> Any:
     """Out, as an array of q's framework. Raises ArgumentError, ArgumentTypeError, BackendError."""
     if isinstance(call.q, np.ndarray):
-        return attend_numpy(call, attend)
+        return attend_numpy(with_views(call), attend)
     framework = framework_of(call.q) or known_framework("q", call.q)
     given = [call.q, call.k, call.v]
     given += [one for one in (call.proj_k, call.proj_v, call.out) if one is not None]
     ready, addresses = _look_up(call, given, framework)
     if ready.composed:
-        return compose(call, ready.problem, framework)
+        return compose(with_views(call), ready.problem, framework)
     if call.method == "low_rank":
         return _attend_to_slots(call, ready, given, addresses, framework)
     q, k, v, *rest = addresses
@@ -159,12 +160,12 @@ def narrower(array: Any, dim: int) -> Any:
 def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
     """The call made ready, now or earlier, and the addresses of its arrays in their order."""
     if [framework_of(one) is framework for one in given].count(False):
-        ready, arrays = _make_ready(call, framework)
+        ready, arrays = _make_ready(with_views(call), framework)
         return ready, [array.pointer for array in arrays.values()]
     addresses, kinds = framework.keys(given)
     rows = None if call.omega is None else tuple(np.shape(call.omega))
     key = (call.method, call.feature_map, rows, call.eps, call.scale, call.kv_lengths is None, call.out is None,
-           framework, kinds)  # fmt: skip
+           call.heads, framework, kinds)  # fmt: skip
     try:
         with _lock:
             found = _ready.get(key)
@@ -173,13 +174,14 @@ def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Re
     except TypeError:  # an option of a wrong type, which the checks name
         found = None
     if found is None:
-        found, _ = _make_ready(call, framework)
+        found, _ = _make_ready(with_views(call), framework)
         with _lock:
             _ready[key] = found
             if len(_ready) > LARGEST_READY:
                 _ready.popitem(last=False)
     elif call.out is not None and not found.apart(addresses):
-        check_out(call, found.problem, framework)  # ranges meet, but perhaps no element does: the full check decides
+        # Ranges meet, but perhaps no element does: the full check decides.
+        check_out(with_views(call), found.problem, framework)
     return found, addresses
 
 
