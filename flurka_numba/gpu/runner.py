@@ -19,7 +19,7 @@ from flurka_numba.gpu.gradients import Area, box_arguments, row_bytes
 from flurka_numba.gpu.launches import stage_cubin
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Call, Problem
-from splat_numba.runtime.cuda.arrays import JAX, Framework
+from splat_numba.runtime.cuda.arrays import Framework
 from splat_numba.runtime.cuda.copies import move, padded, padded_strides
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.launch import Launch, is_capturing, load
@@ -158,13 +158,13 @@ class CudaRunner:
         return Area(array, self._framework.address(whole), shape, padded_strides(shape))
 
     def side_by_side(self, shape: Shape) -> Area:
-        """The same, stored as (batch, rows, heads, dim); not of JAX, where a view is a copy, or where there is none."""
+        """The same, stored as (batch, rows, heads, dim) where the framework has views of it."""
         batch, heads, rows, dim = shape
-        if self._framework is JAX or not hasattr(self._call.q, "swapaxes"):
-            return self.rows(shape)
         row = padded(dim)
-        whole = self._empty((batch, rows, heads, row), self._problem.dtype)
-        array = (whole if row == dim else whole[..., :dim]).swapaxes(1, 2)
+        whole = self._framework.side_by_side((batch, heads, rows, row), self._problem.dtype, self._call.q)
+        if whole is None:
+            return self.rows(shape)
+        array = whole if row == dim else whole[..., :dim]
         strides = 2 * row * heads * rows, 2 * row, 2 * row * heads, 2
         return Area(array, self._framework.address(whole), shape, strides)
 

@@ -52,6 +52,9 @@ class Framework(Protocol):
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         """A fresh contiguous array on the device of ``like``."""
 
+    def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
+        """A fresh array (batch, heads, rows, dim), stored as (batch, rows, heads, dim); None where views are copies."""
+
     def stream(self, arrays: Sequence[Any], ordinal: int) -> int:
         """The handle of the stream that work on these arrays belongs to."""
 
@@ -171,6 +174,11 @@ class _Torch:
         torch = sys.modules["torch"]
         return torch.empty_strided(shape, _steps(shape), dtype=getattr(torch, dtype), device=like.device)
 
+    def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
+        torch, (_, heads, rows, dim) = sys.modules["torch"], shape
+        steps = rows * heads * dim, dim, heads * dim, 1
+        return torch.empty_strided(shape, steps, dtype=getattr(torch, dtype), device=like.device)
+
     def stream(self, arrays: Sequence[Any], ordinal: int) -> int:
         # torch.cuda.current_stream() makes an object; this is what Triton's launcher asks.
         return int(sys.modules["torch"]._C._cuda_getCurrentRawStream(ordinal))  # noqa: SLF001
@@ -212,6 +220,9 @@ class _Interface:
 
         return cuda.device_array(shape, np.dtype(dtype))
 
+    def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
+        return None
+
     def stream(self, arrays: Sequence[Any], ordinal: int) -> int:
         """The default stream, once the streams that the arrays name are done."""
         for array in arrays:
@@ -242,6 +253,10 @@ class _CuPy(_Interface):
         with like.device:
             return sys.modules["cupy"].empty(shape, dtype)
 
+    def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
+        batch, heads, rows, dim = shape
+        return self.empty((batch, rows, heads, dim), dtype, like).swapaxes(1, 2)
+
     def stream(self, arrays: Sequence[Any], ordinal: int) -> int:
         return int(sys.modules["cupy"].cuda.get_current_stream(ordinal).ptr)
 
@@ -268,6 +283,9 @@ class _Jax:
         fresh = sys.modules["jax"].numpy.empty(shape, dtype, device=next(iter(like.devices())))
         return fresh.block_until_ready()  # JAX fills it with zeros, in an order that is not ours
 
+    def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
+        return None
+
     def stream(self, arrays: Sequence[Any], ordinal: int) -> int:
         sys.modules["jax"].block_until_ready(list(arrays))
         return device(ordinal).stream
@@ -290,6 +308,9 @@ class _Ours:
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: DeviceArray) -> DeviceArray:
         return DeviceArray(like.device, shape, dtype)
+
+    def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: DeviceArray) -> None:
+        return None
 
     def stream(self, arrays: Sequence[DeviceArray], ordinal: int) -> int:
         return device(ordinal).stream
