@@ -181,6 +181,14 @@ def test_a_dout_that_cannot_be_read_in_place_is_copied(fake, fresh, moves):
     assert fake.launches[3].dout == moves[0][0]
 
 
+def test_out_is_copied_to_on_the_stream(fake, fresh, moves):
+    out = tokens("out", SEQ_Q)
+    assert run(**operands("kernel"), out=out)[0] is out
+    ((target, strides, source, *_),) = moves
+    assert (target, strides) == (PLACES["out"], (SEQ_Q * ROW, 2 * DIM, ROW, 2))
+    assert source == fake.launches[-1].out
+
+
 def test_a_call_of_other_strides_or_dtype_is_another(fake, fresh):
     plain = operands("kernel")
     for _ in range(2):
