@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NoReturn
 
 from flurka_numba.executor import Executor
@@ -28,14 +29,20 @@ def choose_executor(call: Call) -> Executor:
         return EMULATED
     if backend == "cuda" or (backend == "auto" and (on_gpu(call.q) or target in CUDA_TARGETS)):
         _check_cuda_target(backend, target)
-        from flurka_numba.gpu.kernel import CUDA
-
-        return CUDA
+        return _cuda()
     if target not in (None, "cpu"):
         raise BackendError(f"target wanted as None or 'cpu' for backend {backend!r}, got {target!r}. Leave it out.")
     from flurka_numba.cpu.kernel import CPU
 
     return CPU
+
+
+@cache
+def _cuda() -> Executor:
+    """Imported when first wanted: an import statement takes half a microsecond at every call."""
+    from flurka_numba.gpu.kernel import CUDA
+
+    return CUDA
 
 
 def _check_cuda_target(backend: str, target: str | None) -> None:

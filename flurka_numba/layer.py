@@ -8,9 +8,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from flurka_numba.api import attention, attention_vjp, kernel_attention, kernel_attention_vjp
+from flurka_numba.api import attention_vjp, kernel_attention_vjp
+from flurka_numba.backends import choose_executor
+from flurka_numba.heads import merge, split, with_views
 from flurka_numba.layer_parameters import PARAMETERS, Parameters, check_frozen, check_input
+from flurka_numba.problem import Call
 
+VIEWING = ("numpy", "torch", "cupy")  # whose arrays have views that can be written through
 LayerVjp: TypeAlias = Callable[[Any], dict[str, Any]]
 
 
@@ -36,17 +40,23 @@ class FlurkaLayer(Parameters):
     def __call__(self, x: Any, *, backend: str = "auto", target: str | None = None) -> Any:
         """The layer's output, shaped as x. backend, target: as in `attention`."""
         check_input(self, "x", x)
-        places = {"backend": backend, "target": target}
+        if len(x.shape) == 3 and x.shape[0] == 1 and _kind(x) in VIEWING:
+            # As matrices: PyTorch's E @ x of a batch makes seven views, which take 2.7 us.
+            return self._attend(x[0], backend, target)[None]
+        return self._attend(x, backend, target)
+
+    def _attend(self, x: Any, backend: str, target: str | None) -> Any:
         q = product(x, self.w_q)
-        room = _room(q)
-        options = {**self._options, **places, "out": None if room is None else split(room, self.heads)}
         if self.order == "b":
-            k, v = (split(rows, self.heads) for rows in self._slots(x)[1])
-            out = kernel_attention(split(q, self.heads), k, v, **options)
+            method, (k, v), proj_k, proj_v = "kernel", self._slots(x)[1], None, None
         else:
-            k, v = (split(product(x, w), self.heads) for w in (self.w_k, self.w_v))
-            out = attention(split(q, self.heads), k, v, self.proj_k, self.proj_v, **options)
-        return product(merge(out) if room is None else room, self.w_o)
+            method, k, v = "flurka", product(x, self.w_k), product(x, self.w_v)
+            proj_k, proj_v = self.proj_k, self.proj_v
+        call = Call(
+            method, q, k, v, proj_k, proj_v, self.feature_map, self.omega, self.eps,
+            backend=backend, target=target, out=_room(q), heads=self.heads,
+        )  # fmt: skip
+        return product(attend_rows(call), self.w_o)
 
     def vjp(
         self, x: Any, *, frozen: Collection[str] = (), backend: str = "auto", target: str | None = None
@@ -128,21 +138,22 @@ def product(a: Any, b: Any) -> Any:
     return a @ b
 
 
-def split(rows: Any, heads: int) -> Any:
-    """(..., seq, model_dim) -> (..., heads, seq, head_dim), a view."""
-    return rows.reshape(*rows.shape[:-1], heads, -1).swapaxes(-2, -3)
-
-
-def merge(heads: Any) -> Any:
-    """(..., heads, seq, head_dim) -> (..., seq, model_dim)."""
-    rows = heads.swapaxes(-2, -3)
-    return rows.reshape(*rows.shape[:-2], -1)
+def attend_rows(call: Call) -> Any:
+    """The result of a call with rows, as rows. On a GPU heads are read where they are: 8 views of 1 us each less."""
+    executor = choose_executor(call)
+    out = executor.attend(call if executor.name == "cuda" and call.out is not None else with_views(call))
+    return merge(out) if call.out is None else call.out
 
 
 def _room(rows: Any) -> Any:
     """An array like ``rows``, so that the heads' results are written where w_o reads them; None where none can be."""
-    kind = type(rows).__module__.partition(".")[0]
-    return sys.modules[kind].empty_like(rows) if kind in ("numpy", "torch", "cupy") else None
+    kind = _kind(rows)
+    return sys.modules[kind].empty_like(rows) if kind in VIEWING else None
+
+
+def _kind(array: Any) -> str:
+    """The name of an array's framework."""
+    return type(array).__module__.partition(".")[0]
 
 
 def _t(rows: Any) -> Any:

@@ -72,7 +72,8 @@ class Problem:
 class Call:
     """The arguments of one call, untouched; what a method has not is None. eq=False: arrays have no single truth.
 
-    Nobody changes it; that it is not frozen saves each call a microsecond.
+    heads: where it is not 0, q, k, v and out are rows (..., seq, heads * dim), as a layer has them, and the result is
+    in out; see heads.py. Nobody changes it; that it is not frozen saves each call a microsecond.
     """
 
     method: str
@@ -89,3 +90,4 @@ class Call:
     backend: str = "auto"
     target: str | None = None
     out: Any = None
+    heads: int = 0

@@ -21,6 +21,7 @@ from flurka_numba.gpu.forward import PreparedForward
 from flurka_numba.gpu.host_arrays import attend_numpy
 from flurka_numba.gpu.omega import place_omega
 from flurka_numba.gpu.plan import forward_plan
+from flurka_numba.heads import with_views
 from flurka_numba.problem import ITEMSIZE, Call, Problem
 from splat_numba.runtime.cuda.arrays import (
     Framework,
@@ -54,9 +55,11 @@ class Ready:
 
     def apart(self, addresses: Sequence[int]) -> bool:
         """Whether the bytes of out, the last of the arrays, and those of the others are in separate ranges."""
-        *ranges, (low, high) = [(place + first, place + last)
-                                for place, (first, last) in zip(addresses, self.reach, strict=True)]  # fmt: skip
-        return all(high <= first or last <= low for first, last in ranges)
+        low, high = (addresses[-1] + end for end in self.reach[-1])
+        for place, (first, last) in zip(addresses[:-1], self.reach[:-1], strict=True):
+            if low < place + last and place + first < high:
+                return False
+        return True
 
 
 _ready: OrderedDict[Hashable, Ready] = OrderedDict()
@@ -66,13 +69,13 @@ _lock = threading.Lock()
 def attend(call: Call) -> Any:
     """Out, as an array of q's framework. Raises ArgumentError, ArgumentTypeError, BackendError."""
     if isinstance(call.q, np.ndarray):
-        return attend_numpy(call, attend)
+        return attend_numpy(with_views(call), attend)
     framework = framework_of(call.q) or known_framework("q", call.q)
     given = [call.q, call.k, call.v]
     given += [one for one in (call.proj_k, call.proj_v, call.out) if one is not None]
     ready, addresses = _look_up(call, given, framework)
     if ready.composed:
-        return compose(call, ready.problem, framework)
+        return compose(with_views(call), ready.problem, framework)
     if call.method == "low_rank":
         return _attend_to_slots(call, ready, given, addresses, framework)
     q, k, v, *rest = addresses
@@ -109,12 +112,21 @@ def _attend_to_slots(
     return attention(call.q, *slots, mask, scale=ready.problem.scale, backend="cuda", out=call.out)
 
 
-def make_slots(call: Call, framework: Framework) -> list[Any]:
-    """E k and F v of a FLuRKA call, with q's leading axes."""
+def ready_slots(call: Call, framework: Framework) -> Ready:
+    """What write_slots() asks for, of a FLuRKA call."""
     call = replace(call, method="low_rank", feature_map=None, omega=None, eps=None, out=None)
     given = [one for one in (call.q, call.k, call.v, call.proj_k, call.proj_v) if one is not None]
-    ready, addresses = _look_up(call, given, framework)
-    return _make_slots(call, ready, given, addresses, framework)
+    return _look_up(call, given, framework)[0]
+
+
+def write_slots(
+    call: Call, ready: Ready, given: Sequence[Any], addresses: Sequence[int], places: Sequence[int],
+    framework: Framework,
+) -> None:  # fmt: skip
+    """Write E k and F v, with rows padded to 16 bytes, at two places. addresses: of the call's arrays, ``given``."""
+    _, k, v, proj_k, *rest = addresses
+    proj_v = proj_k if call.proj_v is None else rest[0]
+    _run(call, ready, given, (0, k, v, proj_k, proj_v, 0, *places), framework)
 
 
 def _make_slots(
@@ -126,9 +138,7 @@ def _make_slots(
         shape = (problem.batch, problem.heads, problem.rank, padded(dim))[4 - ready.axes :]
         slots.append(framework.empty(shape, problem.dtype, call.q))
         places.append(framework.address(slots[-1]))
-    _, k, v, proj_k, *rest = addresses
-    proj_v = proj_k if call.proj_v is None else rest[0]
-    _run(call, ready, given, (0, k, v, proj_k, proj_v, 0, *places), framework)
+    write_slots(call, ready, given, addresses, places, framework)
     return [narrower(array, dim) for array, dim in zip(slots, dims, strict=True)]  # JAX copies: not before the launches
 
 
@@ -150,12 +160,12 @@ def narrower(array: Any, dim: int) -> Any:
 def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
     """The call made ready, now or earlier, and the addresses of its arrays in their order."""
     if [framework_of(one) is framework for one in given].count(False):
-        ready, arrays = _make_ready(call, framework)
+        ready, arrays = _make_ready(with_views(call), framework)
         return ready, [array.pointer for array in arrays.values()]
     addresses, kinds = framework.keys(given)
     rows = None if call.omega is None else tuple(np.shape(call.omega))
     key = (call.method, call.feature_map, rows, call.eps, call.scale, call.kv_lengths is None, call.out is None,
-           framework, kinds)  # fmt: skip
+           call.heads, framework, kinds)  # fmt: skip
     try:
         with _lock:
             found = _ready.get(key)
@@ -164,13 +174,14 @@ def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Re
     except TypeError:  # an option of a wrong type, which the checks name
         found = None
     if found is None:
-        found, _ = _make_ready(call, framework)
+        found, _ = _make_ready(with_views(call), framework)
         with _lock:
             _ready[key] = found
             if len(_ready) > LARGEST_READY:
                 _ready.popitem(last=False)
     elif call.out is not None and not found.apart(addresses):
-        check_out(call, found.problem, framework)  # ranges meet, but perhaps no element does: the full check decides
+        # Ranges meet, but perhaps no element does: the full check decides.
+        check_out(with_views(call), found.problem, framework)
     return found, addresses
 
 

@@ -39,7 +39,7 @@ from flurka_numba.targets.sm90.query_gradients import (
     query_entry,
     render_query_gradients,
 )
-from flurka_numba.targets.sm90.shape import chunks, state_bytes
+from flurka_numba.targets.sm90.shape import CHUNK, chunks, state_bytes
 from flurka_numba.targets.sm90.token_gradients import (
     LARGEST_STEPS,
     STEP,
@@ -50,12 +50,15 @@ from flurka_numba.targets.sm90.token_gradients import (
     token_entry,
 )
 
+Shape = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True, slots=True)
 class GradientPlan:
     """queries: one stage or two, of which the first makes dq, and the last the shares of dS and dz. Bytes: states,
     turned, of the images of all heads; key_shares, query_shares, of what makes them; row_weights, of what the first of
-    two stages leaves to the second. spread: the last stage writes its gradients a second time, for token_stage().
+    two stages leaves to the second. spread: the last stage writes its gradients a second time, for token_stage();
+    internal: the shapes of both by name, which stages alone read then.
     """
 
     problem: Problem
@@ -71,6 +74,7 @@ class GradientPlan:
     query_shares: int
     row_weights: int
     spread: bool
+    internal: dict[str, Shape]
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -120,7 +124,16 @@ def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = Fals
         query_shares=4 * SHARE_NUMBERS * states * shares,
         row_weights=0 if one_pass else max(8 * pairs * problem.seq_q, 8),
         spread=spread,
+        internal=_internal(problem) if spread else {},
     )
+
+
+def _internal(problem: Problem) -> dict[str, Shape]:
+    """Gradients of slots as they are, and spread."""
+    dims = {"k": problem.head_dim, "v": problem.value_dim}
+    columns = {f"d{name}": dim for name, dim in dims.items()}
+    columns |= {f"d{name}_spread": CHUNK * chunks(dim) for name, dim in dims.items()}
+    return {name: (problem.batch, problem.heads, problem.seq_kv, dim) for name, dim in columns.items()}
 
 
 def _gradients(problem: Problem, traits: GradientTraits, rows: int, multiprocessors: int) -> Stage:

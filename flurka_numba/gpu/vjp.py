@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from flurka_numba.checks import ARRAYS, check_fits
-from flurka_numba.gpu.call import layout_of
+from flurka_numba.gpu.call import layout_of, ready_slots
 from flurka_numba.gpu.checks import check_arguments
 from flurka_numba.gpu.composed.call import attend_vjp as compose
 from flurka_numba.gpu.composed.plan import composes_gradients
-from flurka_numba.gpu.gradients import attend_with_gradients, in_order
+from flurka_numba.gpu.gradients import attend_with_gradients, in_order, trimmed
 from flurka_numba.gpu.host_arrays import attend_vjp_numpy
-from flurka_numba.gpu.runner import Checked, CudaRunner, with_leading, without_leading
+from flurka_numba.gpu.runner import Checked, CudaRunner, Operand
 from flurka_numba.problem import Call, Problem
 from splat_numba.runtime.cuda.arrays import (
     JAX,
@@ -39,28 +39,24 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     if checked.composed:
         return compose(call, problem, framework, frozen)
     axes = {name: len(array.shape) for name, array in given.items()}
-    arrays = {name: with_leading(array) for name, array in given.items()}
-    runner = CudaRunner(call, checked, framework)
-    for name, address in zip(given, addresses, strict=True):
-        runner.know(arrays[name], address, checked.layouts[name])
-    with runner.at_work(list(arrays.values())):
-        found, pull = attend_with_gradients(problem, arrays, runner.lengths, runner, frozen)
-    runner.remember()
-    out = without_leading(found, axes["q"])
-    if call.out is not None:
-        runner.copy(found, with_leading(call.out))
-        out = call.out
+    operands = {
+        name: checked.operands[name].at(address, array)
+        for (name, array), address in zip(given.items(), addresses, strict=True)
+    }
+    runner = CudaRunner(call, checked, tuple(operands.values()), framework)
+    with runner.at_work(list(given.values())):
+        found, pull = attend_with_gradients(problem, operands, runner.lengths, runner, frozen)
+        if call.out is not None:
+            described = framework.describe("out", call.out)
+            runner.copy(found, Operand(layout_of(described)).at(described.pointer, call.out))
+    out = trimmed(found.memory, axes["q"]) if call.out is None else call.out
+    out_shape = tuple(out.shape)
 
     def vjp(dout: Any) -> tuple[Any, ...]:
         described = describe("dout", dout, framework)
-        check_fits("dout", described, tuple(out.shape), problem.dtype)
-        given = with_leading(dout)
-        runner.know(given, described.pointer, layout_of(described))
-        try:
-            with runner.at_work([given]):
-                gradients = pull(given)
-        finally:
-            runner.forget()
+        check_fits("dout", described, out_shape, problem.dtype)
+        with runner.at_work([dout]):
+            gradients = pull(Operand(layout_of(described)).at(described.pointer, dout))
         return in_order(gradients, axes)
 
     return out, vjp
@@ -84,9 +80,10 @@ def _check(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[
         if found is not None:
             return found, addresses
     problem, arrays = check_arguments(call, framework)
-    layouts = {name: layout_of(arrays[name]) for name in given}
+    operands = {name: Operand(layout_of(arrays[name])) for name in given}
     composed = composes_gradients(problem) or not _products_are_at_hand(problem, framework)
-    found = Checked(problem, layouts, arrays["q"].device, composed)
+    slots = ready_slots(call, framework) if problem.method == "flurka" and not composed else None
+    found = Checked(problem, operands, arrays["q"].device, slots, composed)
     if key is not None:
         _checked[key] = found
         if len(_checked) > LARGEST_CHECKED:

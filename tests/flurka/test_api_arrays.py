@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import flurka_numba
+from flurka_numba import backends
 from flurka_numba.backends import choose_executor
 from flurka_numba.problem import Call
 from splat_numba.errors import ArgumentError, BackendError
@@ -123,7 +124,9 @@ def gpu_kernel(monkeypatch):
     for name in ("gpu.kernel", "emulated.kernel"):
         monkeypatch.setitem(sys.modules, f"flurka_numba.{name}", fake)
     monkeypatch.delenv("SPLAT_EMULATE", raising=False)
-    return fake
+    backends._cuda.cache_clear()  # another test may have asked for the true one
+    yield fake
+    backends._cuda.cache_clear()
 
 
 def test_auto_runs_where_q_is(gpu_kernel):

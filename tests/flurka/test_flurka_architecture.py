@@ -15,6 +15,7 @@ LAYERS = {
     "expressions": 0,
     "feature_maps": 1,
     "problem": 2,
+    "heads": 3,
     "checks": 3,
     "regime": 3,
     "reference": 4,
@@ -31,7 +32,7 @@ LAYERS = {
     "__init__": 12,
 }
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
-PURE = ["expressions.py", "feature_maps.py", "problem.py", "checks.py", "regime.py", "reference.py"]
+PURE = ["expressions.py", "feature_maps.py", "problem.py", "heads.py", "checks.py", "regime.py", "reference.py"]
 # Of splat_numba: what knows nothing of masks. Its public attention as well, in the last stage of low-rank on a GPU.
 SHARED = ("errors", "settings", "gen.writer", "gen.instructions", "gen.machine", "runtime")
 GPU_SHARED = ("gen.entry", "gen.boxes", "gen.targets.sm90", "emulator")

@@ -2,12 +2,15 @@
 
 # ruff: noqa: ARG001, F401, F811 - fixtures are imported, and asked for by name
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
 import flurka_numba
 from flurka_numba.gpu import vjp as gpu_vjp
-from splat_numba.errors import ArgumentError
+from splat_numba.errors import ArgumentError, ArgumentTypeError
 from tests.flurka.fake_stages import fake, fresh, moves
 from tests.flurka.test_gpu_call import (
     BATCH,
@@ -22,6 +25,7 @@ from tests.flurka.test_gpu_call import (
     operands,
     tokens,
 )  # fmt: skip
+from tests.runtime.fake_cuda import GpuMemory
 
 FORWARD = ["accumulate", "images", "apply"]
 BACKWARD = ["query_gradients", "images", "gradients"]
@@ -159,3 +163,59 @@ def test_what_frozen_arguments_spare(fake, fresh, frozen, stages):
     if frozen == ("k", "proj_k"):
         of_tokens, of_projections = fake.launches[-2:]
         assert (of_tokens.items_k, of_tokens.dk, of_projections.tiles_k, of_projections.dproj_k) == (0, 0, 0, 0)
+
+
+@pytest.mark.usefixtures("sliced")
+def test_projections_that_cannot_be_read_in_place_are_copied_for_their_stage(fake, fresh, moves):
+    _, vjp = flurka(proj_k=PLACES["proj_k"] + 2)
+    vjp(tokens("q", SEQ_Q, place=9 << 28))
+    assert [call[2] for call in moves] == [PLACES["proj_k"] + 2] * 2  # for compress, then for token_gradients
+    assert moves[1][0] in map_places(fake)
+    assert PLACES["proj_k"] + 2 not in map_places(fake)
+
+
+def test_a_dout_that_cannot_be_read_in_place_is_copied(fake, fresh, moves):
+    _, vjp = run(**operands("kernel"))
+    vjp(tokens("q", SEQ_Q, place=(9 << 28) + 2))
+    assert [call[2] for call in moves] == [(9 << 28) + 2]
+    assert fake.launches[3].dout == moves[0][0]
+
+
+def test_out_is_copied_to_on_the_stream(fake, fresh, moves):
+    out = tokens("out", SEQ_Q)
+    assert run(**operands("kernel"), out=out)[0] is out
+    ((target, strides, source, *_),) = moves
+    assert (target, strides) == (PLACES["out"], (SEQ_Q * ROW, 2 * DIM, ROW, 2))
+    assert source == fake.launches[-1].out
+
+
+def test_a_call_of_other_strides_or_dtype_is_another(fake, fresh):
+    plain = operands("kernel")
+    for _ in range(2):
+        _, vjp = run(**plain)
+        q = GpuMemory((BATCH, HEADS, SEQ_Q, DIM), pointer=PLACES["q"])
+        run(**(plain | {"q": q}))
+        vjp(GpuMemory((BATCH, HEADS, SEQ_Q, DIM), pointer=9 << 28))
+        assert [one.q_row for one in fake.launches if one.stage == "apply"][-2:] == [ROW, 2 * DIM]
+        assert fake.launches[-3].dout_row == 2 * DIM
+        with pytest.raises(ArgumentTypeError, match=r"^v wanted as float16 as q is, got float32"):
+            run(**(plain | {"v": GpuMemory((BATCH, HEADS, SEQ_KV, DIM), "float32", pointer=1 << 28)}))
+        with pytest.raises(ArgumentTypeError, match=r"^dout wanted as float16 as q is, got float32"):
+            vjp(GpuMemory((BATCH, HEADS, SEQ_Q, DIM), "float32", pointer=9 << 28))
+
+
+@pytest.mark.usefixtures("sliced")
+def test_nothing_remembers_arrays(fake, fresh):
+    given = operands()
+    out, vjp = flurka_numba.attention_vjp(**given, backend="cuda")
+    dout = tokens("q", SEQ_Q, place=9 << 28)
+    results = vjp(dout)
+    held = [weakref.ref(one) for one in (*given.values(), out, dout, *results, *fresh)]
+    fresh.clear()
+    del results, dout, out
+    gc.collect()
+    assert sum(one() is not None for one in held) == len(given) + 2  # operands; for the next gradients: slots, states
+    given.clear()
+    del vjp
+    gc.collect()
+    assert not [one() for one in held if one() is not None]

@@ -153,3 +153,18 @@ def test_an_out_that_cannot_be_written_without_harm_is_refused(out, start):
     with pytest.raises(ArgumentError) as caught:
         check_gpu_out(out, {"q": block(4096)})
     assert str(caught.value).startswith(start)
+
+
+@pytest.mark.parametrize("shape", [(3,), (0,), (0, 4), (2, 0, 4), (5, 1, 3), (2, 3, 4, 8)])
+def test_fresh_tensors_are_as_pytorch_makes_them(shape):
+    torch = pytest.importorskip("torch")
+    fresh, usual = TORCH.empty(shape, "bfloat16", torch.empty(1)), torch.empty(shape, dtype=torch.bfloat16)
+    assert (fresh.shape, fresh.stride(), fresh.dtype) == (usual.shape, usual.stride(), usual.dtype)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 8), (1, 4, 0, 8)])
+def test_tensors_with_heads_side_by_side(shape):
+    torch = pytest.importorskip("torch")
+    found = TORCH.side_by_side(shape, "float16", torch.empty(1))
+    assert (tuple(found.shape), found.dtype) == (shape, torch.float16)
+    assert found.swapaxes(1, 2).is_contiguous()
