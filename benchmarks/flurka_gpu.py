@@ -34,6 +34,7 @@ RESULTS = Path(__file__).parent / "results"
 SHAPES = (Size(1, 8192), Size(4, 8192), Size(1, 65536))
 TINY_SHAPES = (Size(1, 128, 64, heads=2), Size(2, 96, 64, heads=2))
 LENGTHS, RANKS = (1024, 2048, 4096, 8192, 16384, 32768, 65536), (128, 256, 512)
+RANDOM = (("favor", 64), ("favor", 128), ("favor", 256), ("rfa", 64), ("rfa", 128))  # and rows of omega
 
 Row = dict[str, Any]
 
@@ -76,11 +77,14 @@ class Bench:
 
     @property
     def sweep_sizes(self) -> list[Size]:
-        """Lengths by ranks with elu, and lengths with relu."""
+        """Lengths by ranks with elu, lengths with relu, and with random features some."""
         if self.args.tiny:
-            return [Size(1, 64, 64, phi, heads=2) for phi in ("elu", "relu")]
+            return [Size(1, 64, 64, phi, heads=2) for phi in ("elu", "relu")] + [
+                Size(1, 64, 64, "favor", 2, features=8)
+            ]
         found = [Size(1, seq, rank) for seq in LENGTHS for rank in RANKS]
-        return found + [Size(1, seq, 256, "relu") for seq in LENGTHS]
+        found += [Size(1, seq, 256, "relu") for seq in LENGTHS]
+        return found + [Size(1, seq, 256, phi, features=rows) for phi, rows in RANDOM for seq in LENGTHS[::3]]
 
     def times(self, calls: dict[str, Call], sets: int, budget: Budget | None = None) -> dict[str, dict[str, Any]]:
         """Of each contender; all take turns."""
@@ -91,7 +95,7 @@ class Bench:
     def contest(self, workload: Workload, prepares: dict[str, Prepare], *, budget: Budget | None = None) -> Row:
         """One problem: everybody prepared, checked if asked for, timed. What goes wrong becomes part of the row."""
         size = workload.size
-        row: Row = {"shape": str(size), "rank": size.rank, "feature_map": size.feature_map, "nbytes": size.nbytes,
+        row: Row = {"shape": str(size), "rank": size.rank, "feature_map": size.phi, "nbytes": size.nbytes,
                     "input_sets": workload.sets, "times": {}, "check": {}, "errors": {}}  # fmt: skip
         ready: dict[str, Call] = {}
         for name, prepare in prepares.items():

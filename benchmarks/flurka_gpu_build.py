@@ -5,13 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 
 from flurka_gpu_workload import Size
 
 import splat_numba
-from flurka_numba.feature_maps import resolve
+from flurka_numba.feature_maps import RANDOM_MAPS, resolve
 from flurka_numba.gpu.gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
-from flurka_numba.gpu.plan import forward_plan
+from flurka_numba.gpu.plan import forward_plan, makes_queries
+from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Problem
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.attention import attention_entry
@@ -36,13 +38,9 @@ def compile_all(sizes: Iterable[Size], multiprocessors: int, processes: int) -> 
 
 def _jobs(size: Size, multiprocessors: int) -> list[Job]:
     plans = [forward_plan(problem_of(size, method), multiprocessors) for method in METHODS]
-    if size.seq > size.rank:  # the layer's, in order (b): kernel attention of the slots
-        plans.append(forward_plan(problem_of(size, "kernel", size.rank), multiprocessors))
-    flurka = problem_of(size, "flurka")
-    gradients = gradient_plan(over_slots(flurka), multiprocessors, spread=has_token_stage(flurka)).stages
-    planned = [stage(flurka, frozenset("kv"), multiprocessors) for stage in (projection_stage, token_stage)]
-    stages = [stage for plan in plans for stage in plan.stages] + list(gradients)
-    stages += [found[0] for found in planned if found is not None]
+    stages = [stage for plan in plans for stage in plan.stages]
+    if not size.features:
+        stages += _of_layer(size, multiprocessors) + _gradients(size, multiprocessors)
     jobs = [(stage.name, stage.render(), stage.entry) for stage in stages]
     dense = splat_numba.plan(
         splat_numba.full(), seq_q=size.seq, seq_kv=size.rank, head_dim=size.dim, heads_q=size.heads, batch=size.batch,
@@ -50,6 +48,21 @@ def _jobs(size: Size, multiprocessors: int) -> list[Job]:
     )  # fmt: skip
     sources = [(render(one.traits), attention_entry(one.traits)) for one in passes_of(dense)]
     return jobs + [(source.name, source.text, entry) for source, entry in sources]
+
+
+def _of_layer(size: Size, multiprocessors: int) -> list[Stage]:
+    """In order (b): kernel attention of the slots, with queries that are made on the way."""
+    slots = problem_of(size, "kernel", size.rank)
+    if not makes_queries(slots, size.width):
+        return []
+    return list(forward_plan(replace(slots, model_dim=size.width), multiprocessors).stages)
+
+
+def _gradients(size: Size, multiprocessors: int) -> list[Stage]:
+    flurka = problem_of(size, "flurka")
+    gradients = gradient_plan(over_slots(flurka), multiprocessors, spread=has_token_stage(flurka)).stages
+    planned = [stage(flurka, frozenset("kv"), multiprocessors) for stage in (projection_stage, token_stage)]
+    return [*gradients, *(found[0] for found in planned if found is not None)]
 
 
 def problem_of(size: Size, method: str, seq_kv: int | None = None) -> Problem:
@@ -64,7 +77,7 @@ def problem_of(size: Size, method: str, seq_kv: int | None = None) -> Problem:
         rank=0 if method == "kernel" else size.rank,
         head_dim=size.dim,
         value_dim=size.dim,
-        features=0 if method == "low_rank" else size.dim,
+        features=0 if method == "low_rank" else _features(size),
         dtype="bfloat16",
         feature_map=feature_map,
         eps=eps,
@@ -73,6 +86,11 @@ def problem_of(size: Size, method: str, seq_kv: int | None = None) -> Problem:
         ragged=False,
         scale=size.dim**-0.5 if method == "low_rank" else 1.0,
     )
+
+
+def _features(size: Size) -> int:
+    """Of a token."""
+    return size.features * RANDOM_MAPS[size.feature_map].per_row if size.features else size.dim
 
 
 def _compile(job: Job) -> bool:

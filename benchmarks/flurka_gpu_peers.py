@@ -58,18 +58,18 @@ def ours(method: str) -> Prepare:
     """A public function of flurka_numba."""
 
     def prepare(workload: Workload, backend: str) -> Contender:
-        outs, phi = rooms(workload), workload.size.feature_map
+        outs, features = rooms(workload), {"feature_map": workload.size.feature_map, "omega": workload.omega}
 
         def call(index: int) -> torch.Tensor:
             q, k, v = workload.tokens[index]
             options = {"backend": backend, "out": outs[index]}
             if method == "kernel":
-                return flurka_numba.kernel_attention(q, k, v, feature_map=phi, **options)
+                return flurka_numba.kernel_attention(q, k, v, **features, **options)
             if method == "low_rank":
                 return flurka_numba.low_rank_attention(q, k, v, workload.proj_k, workload.proj_v, **options)
-            return flurka_numba.attention(q, k, v, workload.proj_k, workload.proj_v, feature_map=phi, **options)
+            return flurka_numba.attention(q, k, v, workload.proj_k, workload.proj_v, **features, **options)
 
-        return Contender(call, method)
+        return Contender(call, None if workload.size.features and method != "low_rank" else method)
 
     return prepare
 

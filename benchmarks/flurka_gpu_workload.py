@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+import flurka_numba
+
 MOST_SETS = 32
 CACHES = 3  # all sets together hold at least so many L2 caches
 ROWS_CHECKED = 2048  # from either end
@@ -16,7 +18,9 @@ RELU_EPS, ELU_EPS = 1e-3, 1e-6  # the defaults of flurka_numba
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """One problem: queries, keys and values (batch, heads, seq, dim) in bf16, projections (rank, seq)."""
+    """One problem: queries, keys and values (batch, heads, seq, dim) in bf16, projections (rank, seq). features: rows
+    of omega of a random feature map, else 0.
+    """
 
     batch: int
     seq: int
@@ -24,11 +28,17 @@ class Size:
     feature_map: str = "elu"
     heads: int = 16
     dim: int = 64
+    features: int = 0
 
     @property
     def width(self) -> int:
         """model_dim."""
         return self.heads * self.dim
+
+    @property
+    def phi(self) -> str:
+        """The feature map and how many rows omega has."""
+        return f"{self.feature_map} {self.features}" if self.features else self.feature_map
 
     @property
     def nbytes(self) -> int:
@@ -55,7 +65,8 @@ class Size:
 @dataclass(frozen=True, slots=True)
 class Workload:
     """Sets of inputs, and what all of them share. tokens: (q, k, v), (batch, heads, seq, dim) views of (batch, seq,
-    heads, dim) storage, as a layer makes them. x: (batch, seq, model_dim). weights: w_q, w_k, w_v, w_o.
+    heads, dim) storage, as a layer makes them. x: (batch, seq, model_dim). weights: w_q, w_k, w_v, w_o. omega: of a
+    random feature map, else None.
     """
 
     size: Size
@@ -64,6 +75,7 @@ class Workload:
     tokens: list[tuple[torch.Tensor, ...]] = field(repr=False)
     x: list[torch.Tensor] = field(repr=False)
     weights: tuple[torch.Tensor, ...] = field(repr=False)
+    omega: torch.Tensor | None = field(repr=False)
 
     @classmethod
     def draw(cls, size: Size, device: str, seed: int, *, layer: bool) -> Workload:
@@ -84,12 +96,18 @@ class Workload:
             [] if layer else [(heads(), heads(), heads()) for _ in range(sets)],
             [normal(size.batch, size.seq, size.width) for _ in range(sets)] if layer else [],
             tuple(normal(size.width, size.width, scale=size.width**-0.5) for _ in range(4)) if layer else (),
+            _omega(size, device, seed) if size.features else None,
         )
 
     @property
     def sets(self) -> int:
         """How many there are."""
         return len(self.x or self.tokens)
+
+
+def _omega(size: Size, device: str, seed: int) -> torch.Tensor:
+    drawn = flurka_numba.draw_orthogonal_features(size.features, size.dim, seed=seed)
+    return torch.from_numpy(drawn).to(device, torch.float32)
 
 
 def sets_beyond_cache(nbytes: int) -> int:

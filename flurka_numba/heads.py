@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from flurka_numba.problem import Call
 
 
@@ -17,11 +19,23 @@ def split(rows: Any, heads: int) -> Any:
 def merge(heads: Any) -> Any:
     """(..., heads, seq, head_dim) -> (..., seq, model_dim)."""
     rows = heads.swapaxes(-2, -3)
-    return rows.reshape(*rows.shape[:-2], -1)
+    return rows.reshape(*rows.shape[:-2], rows.shape[-2] * rows.shape[-1])  # -1 would mean nothing where rows are none
+
+
+def product(a: Any, b: Any) -> Any:
+    """``a @ b``, with sums in float32 where NumPy would keep them in 16 bits."""
+    if isinstance(a, np.ndarray) and a.dtype.itemsize == 2:
+        return (a.astype(np.float32) @ b.astype(np.float32)).astype(a.dtype)
+    return a @ b
+
+
+def with_queries(call: Call) -> Call:
+    """The call with its queries, where it has what they are made from."""
+    return call if call.w_q is None else replace(call, q=product(call.q, call.w_q), w_q=None)
 
 
 def with_views(call: Call) -> Call:
-    """The call with an axis of heads in all of its arrays, where they are rows."""
+    """The call with an axis of heads in all of its arrays, where they are rows; that of q in a layer's input, too."""
     if not call.heads:
         return call
     q, k, v = (split(rows, call.heads) for rows in (call.q, call.k, call.v))

@@ -6,11 +6,9 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from flurka_numba.api import attention_vjp, kernel_attention_vjp
 from flurka_numba.backends import choose_executor
-from flurka_numba.heads import merge, split, with_views
+from flurka_numba.heads import merge, product, split, with_queries, with_views
 from flurka_numba.layer_parameters import PARAMETERS, Parameters, check_frozen, check_input
 from flurka_numba.problem import Call
 
@@ -30,7 +28,8 @@ class FlurkaLayer(Parameters):
 
     Order (b), where the projections are shared by the heads: E (x w_k) = (E x) w_k, so x is compressed to rank rows,
     once if the projection is shared by keys and values too, and only those are multiplied by w_k and w_v. What is left,
-    phi of the slots and so on, *is* `kernel_attention` of q over the slots. Order (a), as in `attention`, serves
+    phi of the slots and so on, *is* `kernel_attention` of q over the slots; a GPU's tensor cores make q and use it in
+    one stage. Order (a), as in `attention`, serves
     projections a head and ranks near or above seq. `explain()` says which is used, and why. Products with weights are
     the arrays' own `@` (NumPy's BLAS, PyTorch, CuPy, JAX); NumPy's 16-bit arrays are widened for them.
 
@@ -46,15 +45,14 @@ class FlurkaLayer(Parameters):
         return self._attend(x, backend, target)
 
     def _attend(self, x: Any, backend: str, target: str | None) -> Any:
-        q = product(x, self.w_q)
         if self.order == "b":
             method, (k, v), proj_k, proj_v = "kernel", self._slots(x)[1], None, None
         else:
             method, k, v = "flurka", product(x, self.w_k), product(x, self.w_v)
             proj_k, proj_v = self.proj_k, self.proj_v
         call = Call(
-            method, q, k, v, proj_k, proj_v, self.feature_map, self.omega, self.eps,
-            backend=backend, target=target, out=_room(q), heads=self.heads,
+            method, x, k, v, proj_k, proj_v, self.feature_map, self.omega, self.eps,
+            backend=backend, target=target, out=_room(x), heads=self.heads, w_q=self.w_q,
         )  # fmt: skip
         return product(attend_rows(call), self.w_o)
 
@@ -131,17 +129,13 @@ class FlurkaLayer(Parameters):
         return out, pull
 
 
-def product(a: Any, b: Any) -> Any:
-    """``a @ b``, with sums in float32 where NumPy would keep them in 16 bits."""
-    if isinstance(a, np.ndarray) and a.dtype.itemsize == 2:
-        return (a.astype(np.float32) @ b.astype(np.float32)).astype(a.dtype)
-    return a @ b
-
-
 def attend_rows(call: Call) -> Any:
-    """The result of a call with rows, as rows. On a GPU heads are read where they are: 8 views of 1 us each less."""
+    """The result of a call with rows, as rows. A GPU reads heads where they are (8 views of 1 us each less), and makes
+    the queries itself where it can.
+    """
     executor = choose_executor(call)
-    out = executor.attend(call if executor.name == "cuda" and call.out is not None else with_views(call))
+    whole = executor.name == "cpu" or call.out is None
+    out = executor.attend(with_views(with_queries(call)) if whole else call)
     return merge(out) if call.out is None else call.out
 
 

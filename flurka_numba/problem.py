@@ -18,7 +18,8 @@ class Problem:
     token after the feature map, 0 for "low_rank". dtype: of the arrays, by name. feature_map: a FeatureMap, or "favor"
     or "rfa" (random features, which have omega), or None for "low_rank". eps: the feature map's, resolved; 0 for
     "low_rank". per_head_proj: projections are (heads, rank, seq_kv). shared_proj: there is no proj_v, proj_k does for
-    the values too. ragged: kv_lengths were given. scale: of the scores of "low_rank", else 1.
+    the values too. ragged: kv_lengths were given. scale: of the scores of "low_rank", else 1. model_dim: of a layer's
+    input x where the queries are x w_q and one stage makes them and uses them, else 0.
     """
 
     method: str
@@ -37,6 +38,7 @@ class Problem:
     shared_proj: bool
     ragged: bool
     scale: float
+    model_dim: int = 0
 
     @property
     def compute_dtype(self) -> str:
@@ -73,7 +75,8 @@ class Call:
     """The arguments of one call, untouched; what a method has not is None. eq=False: arrays have no single truth.
 
     heads: where it is not 0, q, k, v and out are rows (..., seq, heads * dim), as a layer has them, and the result is
-    in out; see heads.py. Nobody changes it; that it is not frozen saves each call a microsecond.
+    in out; see heads.py. w_q: (model_dim, model_dim), with heads alone: q is the layer's input, and q w_q the queries.
+    Nobody changes it; that it is not frozen saves each call a microsecond.
     """
 
     method: str
@@ -91,3 +94,4 @@ class Call:
     target: str | None = None
     out: Any = None
     heads: int = 0
+    w_q: Any = None

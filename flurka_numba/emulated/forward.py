@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flurka_numba.gpu.launches import BETWEEN, MAPPED, stage_maps, stage_numbers
+from flurka_numba.gpu.launches import BETWEEN, map_offsets, stage_maps, stage_numbers
 from flurka_numba.gpu.plan import ForwardPlan
 from flurka_numba.operands import Operands
 from splat_numba.emulator.memory import GlobalMemory
@@ -19,9 +19,12 @@ MULTIPROCESSORS = 8  # of the GPU that plans are made for: few, so that blocks a
 
 
 class EmulatedCall:
-    """One call's arrays in an emulated GPU's memory: rows padded to 16 bytes, and what lies behind them is NaN."""
+    """One call's arrays in an emulated GPU's memory: rows padded to 16 bytes, and what lies behind them is NaN.
 
-    def __init__(self, operands: Operands, plan: ForwardPlan) -> None:
+    w_q: where the plan has a model_dim; q of the operands is the layer's input then.
+    """
+
+    def __init__(self, operands: Operands, plan: ForwardPlan, w_q: NDArray[Any] | None = None) -> None:
         problem = plan.problem
         self._plan = plan
         self._memory = GlobalMemory()
@@ -30,6 +33,9 @@ class EmulatedCall:
         proj_k = operands.proj_k
         proj_v = proj_k if operands.proj_v is None else operands.proj_v
         arrays = {"q": operands.q, "k": operands.k, "v": operands.v}
+        if w_q is not None:
+            batch, _, seq, _ = operands.q.shape
+            arrays |= {"x": operands.q.swapaxes(1, 2).reshape(batch, 1, seq, -1), "w_q": w_q[None, None]}
         if proj_k is not None and proj_v is not None:
             arrays |= {"proj_k": proj_k[None], "proj_v": proj_v[None]}
         self._places = {name: self._place_rows(name, array, problem.dtype) for name, array in arrays.items()}
@@ -43,9 +49,8 @@ class EmulatedCall:
         self._places["kv_lengths"] = self._place(operands.kv_lengths.astype(np.int32))
         if operands.omega is not None:
             self._places["omega"] = self._place(operands.omega)
-        if plan.proj_rows:
-            maps = self._place_maps(stage_maps(plan, self._layouts, self._places, self._places["counters"]))
-            self._places |= {f"{name}_map": maps + MAP_BYTES * place for place, name in enumerate(MAPPED)}
+        maps = self._place_maps(stage_maps(plan, self._layouts, self._places, self._places["counters"]))
+        self._places |= {name: maps + offset for name, offset in map_offsets(plan).items()}
 
     def _place(self, array: NDArray[Any]) -> int:
         """The address of a copy of the array."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from flurka_numba.emulated.gradients import attend_vjp
 from flurka_numba.executor import Executor
 from flurka_numba.gpu.checks import check_supported
 from flurka_numba.gpu.composed.plan import composes_forward
-from flurka_numba.gpu.plan import forward_plan
+from flurka_numba.gpu.plan import forward_plan, makes_queries
+from flurka_numba.heads import with_queries, with_views
 from flurka_numba.operands import Operands, export_out, import_call
 from flurka_numba.problem import Call
 from splat_numba.runtime.arrays import export_array, import_array
@@ -26,13 +28,18 @@ class EmulatedExecutor:
 
     def attend(self, call: Call) -> Any:
         """Check the arguments, then run every stage. Raises EmulationError for a fault in a text."""
-        operands = import_call(call)
+        operands = import_call(with_views(call))
         problem = operands.problem
         check_supported(problem)
+        if call.w_q is not None:
+            if not makes_queries(problem, call.q.shape[-1]):
+                return self.attend(with_queries(call))
+            problem = replace(problem, model_dim=call.q.shape[-1])
         if composes_forward(problem):
             attend(operands)
         elif operands.out.size:
-            run = EmulatedCall(operands, forward_plan(problem, MULTIPROCESSORS))
+            w_q = None if call.w_q is None else import_array("w_q", call.w_q).bits
+            run = EmulatedCall(operands, forward_plan(problem, MULTIPROCESSORS), w_q)
             run.stages()
             if problem.method == "low_rank":
                 _attend_to_slots(call, operands, run)

@@ -20,8 +20,8 @@ from flurka_numba.gpu.composed.plan import composes_forward
 from flurka_numba.gpu.forward import PreparedForward
 from flurka_numba.gpu.host_arrays import attend_numpy
 from flurka_numba.gpu.omega import place_omega
-from flurka_numba.gpu.plan import forward_plan
-from flurka_numba.heads import with_views
+from flurka_numba.gpu.plan import forward_plan, makes_queries
+from flurka_numba.heads import with_queries, with_views
 from flurka_numba.problem import ITEMSIZE, Call, Problem
 from splat_numba.runtime.cuda.arrays import (
     Framework,
@@ -69,11 +69,13 @@ _lock = threading.Lock()
 def attend(call: Call) -> Any:
     """Out, as an array of q's framework. Raises ArgumentError, ArgumentTypeError, BackendError."""
     if isinstance(call.q, np.ndarray):
-        return attend_numpy(with_views(call), attend)
+        return attend_numpy(with_views(with_queries(call)), attend)
     framework = framework_of(call.q) or known_framework("q", call.q)
     given = [call.q, call.k, call.v]
-    given += [one for one in (call.proj_k, call.proj_v, call.out) if one is not None]
+    given += [one for one in (call.proj_k, call.proj_v, call.w_q, call.out) if one is not None]
     ready, addresses = _look_up(call, given, framework)
+    if call.w_q is not None and not ready.problem.model_dim:
+        return attend(with_queries(call))
     if ready.composed:
         return compose(with_views(call), ready.problem, framework)
     if call.method == "low_rank":
@@ -84,8 +86,12 @@ def attend(call: Call) -> Any:
         out = framework.address(result)
     else:
         result, out = call.out, rest.pop()
-    proj_k, proj_v = (rest[0], rest[-1]) if rest else (0, 0)
-    _run(call, ready, given, (q, k, v, proj_k, proj_v, out, 0, 0), framework)
+    if call.w_q is not None:
+        places = (0, k, v, 0, 0, out, 0, 0, q, *rest)
+    else:
+        proj_k, proj_v = (rest[0], rest[-1]) if rest else (0, 0)
+        places = (q, k, v, proj_k, proj_v, out, 0, 0, 0, 0)
+    _run(call, ready, given, places, framework)
     return result
 
 
@@ -126,7 +132,7 @@ def write_slots(
     """Write E k and F v, with rows padded to 16 bytes, at two places. addresses: of the call's arrays, ``given``."""
     _, k, v, proj_k, *rest = addresses
     proj_v = proj_k if call.proj_v is None else rest[0]
-    _run(call, ready, given, (0, k, v, proj_k, proj_v, 0, *places), framework)
+    _run(call, ready, given, (0, k, v, proj_k, proj_v, 0, *places, 0, 0), framework)
 
 
 def _make_slots(
@@ -160,12 +166,12 @@ def narrower(array: Any, dim: int) -> Any:
 def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
     """The call made ready, now or earlier, and the addresses of its arrays in their order."""
     if [framework_of(one) is framework for one in given].count(False):
-        ready, arrays = _make_ready(with_views(call), framework)
+        ready, arrays = _make_ready(call, framework)
         return ready, [array.pointer for array in arrays.values()]
     addresses, kinds = framework.keys(given)
     rows = None if call.omega is None else tuple(np.shape(call.omega))
     key = (call.method, call.feature_map, rows, call.eps, call.scale, call.kv_lengths is None, call.out is None,
-           call.heads, framework, kinds)  # fmt: skip
+           call.heads, call.w_q is None, framework, kinds)  # fmt: skip
     try:
         with _lock:
             found = _ready.get(key)
@@ -174,7 +180,7 @@ def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Re
     except TypeError:  # an option of a wrong type, which the checks name
         found = None
     if found is None:
-        found, _ = _make_ready(with_views(call), framework)
+        found, _ = _make_ready(call, framework)
         with _lock:
             _ready[key] = found
             if len(_ready) > LARGEST_READY:
@@ -186,14 +192,19 @@ def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Re
 
 
 def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuArray]]:
-    """Check everything, plan, compile, and decide all that addresses do not change."""
-    problem, arrays = check_arguments(call, framework)
+    """Check everything, plan, compile, and decide all that addresses do not change. Its problem has no model_dim where
+    a layer's queries are to be made first.
+    """
+    problem, arrays = check_arguments(with_views(call), framework)
+    if call.w_q is not None and makes_queries(problem, call.q.shape[-1]):
+        problem = replace(problem, model_dim=call.q.shape[-1])
     axes, target = len(arrays["q"].shape), device(arrays["q"].device)
     out_shape = result_shape(arrays["q"], problem)
     fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, target.ordinal, "")
     out = arrays.get("out", fresh)
     prepared, composed = None, composes_forward(problem)
-    if not composed and problem.batch * problem.heads * problem.seq_q:
+    first = call.w_q is not None and not problem.model_dim
+    if not composed and not first and problem.batch * problem.heads * problem.seq_q:
         plan = forward_plan(problem, target.multiprocessors)
         prepared = PreparedForward(plan, _layouts(problem, {**arrays, "out": out}), target, current())
     reach = tuple(_reach(array) for array in arrays.values())
@@ -211,9 +222,18 @@ def _layouts(problem: Problem, arrays: Mapping[str, GpuArray]) -> dict[str, Layo
     """Sizes and strides, with four axes, of all arrays that the stages read and write."""
     elsewhere = ("q", "out") if problem.method == "low_rank" else ()
     found = {name: layout_of(array) for name, array in arrays.items() if name not in elsewhere}
+    if problem.model_dim:
+        found["x"] = input_layout(found.pop("q"))
     if problem.shared_proj:
         found["proj_v"] = found["proj_k"]
     return found
+
+
+def input_layout(queries: Layout) -> Layout:
+    """Of a layer's input (batch, 1, seq, model_dim), from the one with an axis of heads."""
+    batch, heads, seq, dim = queries.sizes
+    to_batch, _, to_row, step = queries.strides
+    return Layout((batch, 1, seq, heads * dim), (to_batch, 0, to_row, step), queries.dtype)
 
 
 def layout_of(array: GpuArray) -> Layout:

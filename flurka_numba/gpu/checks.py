@@ -47,6 +47,9 @@ def check_arguments(call: Call, framework: Framework) -> tuple[Problem, dict[str
         shapes["omega"] = _Omega(tuple(np.shape(call.omega)))
     problem = check_call(call, shapes)
     check_supported(problem)
+    if call.w_q is not None:
+        arrays["w_q"] = describe_operand("w_q", call.w_q, framework)
+        check_same_device(arrays)
     if call.out is not None:
         arrays["out"] = check_out(call, problem, framework)
     if call.kv_lengths is not None:

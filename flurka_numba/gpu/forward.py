@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 from itertools import accumulate
+from operator import or_
 from typing import Any
 
 import numpy as np
 
-from flurka_numba.gpu.launches import BETWEEN, MAPPED, OPERANDS, StageLaunches, machine_code
+from flurka_numba.gpu.launches import BETWEEN, MAPPED, OPERANDS, StageLaunches, machine_code, map_offsets
 from flurka_numba.gpu.plan import ForwardPlan
 from splat_numba.runtime.cuda.arrays import Framework
 from splat_numba.runtime.cuda.copies import move, padded, padded_strides
@@ -41,7 +43,7 @@ class PreparedForward:
     """One call but for its addresses.
 
     layouts: with four axes, of those OPERANDS that the caller's arrays are and that a stage reads or writes;
-    projections as (1, heads or 1, rank, seq_kv).
+    projections as (1, heads or 1, rank, seq_kv), x as (batch, 1, seq, model_dim).
     """
 
     def __init__(self, plan: ForwardPlan, layouts: Mapping[str, Layout], device: Device, settings: Settings) -> None:
@@ -54,6 +56,9 @@ class PreparedForward:
         *self._offsets, self._workspace_bytes = accumulate(sizes, initial=0)
         self._launches: dict[tuple[str, ...], StageLaunches] = {}  # by the names of what was copied
         self._pool = pool(device, MAP_BYTES * len(MAPPED))
+        self._mapped = tuple(OPERANDS.index(name) for name in plan.boxes)
+        offsets = map_offsets(plan)
+        self._map_offsets = tuple(offsets.get(f"{name}_map", 0) for name in MAPPED)  # 0 for those that no stage reads
         self._spare = Upload(memory(device), np.zeros(16, np.uint32))
         self._counters: dict[int, Upload] = {}
         self._counters_of_graphs: list[Upload] = []
@@ -64,8 +69,7 @@ class PreparedForward:
         """Launch the stages. places: addresses of OPERANDS. Returns what must live until the work is done."""
         entered = self._device.enter()
         try:
-            q, k, v, proj_k, proj_v, out, _, _ = places
-            if self._in_place and not (q | k | v | proj_k | proj_v | out) % ALIGNMENT:
+            if self._in_place and not reduce(or_, places) % ALIGNMENT:
                 return self._launch((), places, kv_lengths, omega, stream, framework, like)
             return self._launch_copied(places, kv_lengths, omega, stream, framework, like)
         finally:
@@ -86,13 +90,12 @@ class PreparedForward:
             workspace = framework.empty((self._workspace_bytes,), "uint8", like)
             start = framework.address(workspace)
         maps = 0
-        if self.plan.proj_rows:
-            _, k, v, proj_k, proj_v, *_ = places
-            key = (launches.identity, k, v, proj_k, proj_v)
+        if self._mapped:
+            key = (launches.identity, *[places[number] for number in self._mapped])
             maps = self._pool.get(key, lambda: self._encode(launches, places), lambda: capturing)
         launches.run(
             stream, *places, kv_lengths, omega, *[start + offset for offset in self._offsets], counters.address,
-            maps, maps + MAP_BYTES, maps + 2 * MAP_BYTES, maps + 3 * MAP_BYTES,
+            *[maps + offset for offset in self._map_offsets],
         )  # fmt: skip
         return workspace
 

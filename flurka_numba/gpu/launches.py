@@ -16,19 +16,18 @@ from flurka_numba.gpu.plan import ForwardPlan
 from flurka_numba.gpu.stages import Stage
 from splat_numba.gen.boxes import Box, View
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import SPAN
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.launch import Launch, load
-from splat_numba.runtime.cuda.tensor_map import Layout, TensorMapArguments, encode, tensor_map_arguments
+from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments, encode, tensor_map_arguments
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
 if TYPE_CHECKING:
     from splat_numba.runtime.cuda.build import Cubin
 
-MAPPED = ("k", "v", "proj_k", "proj_v")  # what stage 1 fetches by tensor maps, in their order
+MAPPED = ("k", "v", "proj_k", "proj_v", "x", "w_q")  # what stages fetch by tensor maps
 STRIDED = ("q", "k", "v", "out")  # what stages read and write by address
-OPERANDS = ("q", "k", "v", "proj_k", "proj_v", "out", "k_slots", "v_slots")
+OPERANDS = ("q", "k", "v", "proj_k", "proj_v", "out", "k_slots", "v_slots", "x", "w_q")
 BETWEEN = ("parts", "tops", "states", "turned", "shares")  # arrays that one stage leaves to the next
 
 # The parameters that change from call to call. Stages share one list of them, of which each reads its own.
@@ -53,14 +52,18 @@ def stage_numbers(stage: Stage, layouts: Mapping[str, Layout]) -> dict[str, int]
 def stage_maps(
     plan: ForwardPlan, layouts: Mapping[str, Layout], places: Mapping[str, int], spare: int
 ) -> list[TensorMapArguments]:
-    """The tensor maps of MAPPED. spare: a valid device address."""
-    boxes = {"k": SPAN, "v": SPAN, "proj_k": plan.proj_rows, "proj_v": plan.proj_rows}
+    """The tensor maps of what has boxes, in their order. spare: a valid device address."""
     found = []
-    for name in MAPPED:
+    for name, box in plan.boxes.items():
         rows = layouts[name].sizes[2]
         view = View(0, 1, rows, max(rows, 1), 1)
-        found.append(tensor_map_arguments(view, Box(boxes[name]), places[name], layouts[name], spare))
+        found.append(tensor_map_arguments(view, Box(box), places[name], layouts[name], spare))
     return found
+
+
+def map_offsets(plan: ForwardPlan) -> dict[str, int]:
+    """Where stage_maps() stand, in bytes, by their parameters' names."""
+    return {f"{name}_map": MAP_BYTES * number for number, name in enumerate(plan.boxes)}
 
 
 def machine_code(plan: ForwardPlan, settings: Settings) -> list[Cubin]:
@@ -115,5 +118,5 @@ class StageLaunches:
                 launch.run(stream)
 
     def encode(self, places: Mapping[str, int], spare: int) -> NDArray[np.uint64]:
-        """The tensor maps of MAPPED, as the copy engine takes them."""
+        """stage_maps(), as the copy engine takes them."""
         return np.concatenate([encode(one) for one in stage_maps(self.plan, self.layouts, places, spare)])

@@ -1,13 +1,15 @@
 """A GPU's plan: the stages of a problem, with their texts' traits, grids and numbers. Nothing of arrays or devices.
 
 FLuRKA: compress, slot_state, apply. Kernel attention: accumulate over the tokens, images, apply. Low-rank attention:
-compress, collect, after which the slots are ordinary keys and values. Where features are random, state makes the state,
+compress, collect, after which the slots are ordinary keys and values. A layer's queries are made by project_apply,
+which takes apply's place. Where features are random, state makes the state,
 and for favor largest before it the largest exponent.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 from flurka_numba.feature_maps import FeatureMap
@@ -19,6 +21,7 @@ from flurka_numba.gpu.stages import (
     apply_traits,
     features_of,
     images_stage,
+    project_stage,
     shares_of_sequence,
     shares_of_state,
     stage_name,
@@ -34,9 +37,11 @@ from flurka_numba.targets.sm90.collect import CollectTraits, collect_entry, eigh
 from flurka_numba.targets.sm90.compress import compress_entry, render_compress
 from flurka_numba.targets.sm90.images import turned_bytes
 from flurka_numba.targets.sm90.largest import largest_entry, render_largest
+from flurka_numba.targets.sm90.project_apply import TOKENS, ProjectTraits
 from flurka_numba.targets.sm90.shape import (
     SLOTS,
     STATE_NUMBERS,
+    STEP,
     CompressTraits,
     RandomFeatures,
     StateTraits,
@@ -50,6 +55,7 @@ from flurka_numba.targets.sm90.slot_state import (
     slot_state_entry,
 )
 from flurka_numba.targets.sm90.state import render_state, state_entry
+from splat_numba.gen.instructions import MATRIX_TYPE
 from splat_numba.gen.targets.sm90.shape import spans
 
 SHARE_TOKENS = 128  # at least, in a share of a state: fewer would cost more to add up than they save
@@ -57,19 +63,29 @@ SHARE_TOKENS = 128  # at least, in a share of a state: fewer would cost more to 
 
 @dataclass(frozen=True, slots=True)
 class ForwardPlan:
-    """Stages of a problem. proj_rows: slots that one copy fetches. Bytes of the arrays between stages: parts, tops,
-    states, turned, shares; counters: words that must be 0, and are again after a launch.
+    """Stages of a problem. boxes: rows that one copy fetches, of each operand with a tensor map. Bytes of the arrays
+    between stages: parts, tops, states, turned, shares; counters: words that must be 0, and are again after a launch.
     """
 
     problem: Problem
     stages: tuple[Stage, ...]
-    proj_rows: int = 0
+    boxes: Mapping[str, int] = field(default_factory=dict)
     parts: int = 0
     tops: int = 0
     states: int = 0
     turned: int = 0
     shares: int = 0
     counters: int = 0
+
+
+def makes_queries(problem: Problem, model_dim: int) -> bool:
+    """Whether a stage can make these queries from a layer's input, (batch, seq, model_dim): those of kernel attention
+    of 16-bit arrays with an elementwise map, and heads that fill its tiles.
+    """
+    if problem.method != "kernel" or problem.dtype not in MATRIX_TYPE or model_dim % 8:
+        return False
+    traits = ProjectTraits(apply_traits(problem))
+    return traits.fits and problem.heads % traits.heads == 0 and model_dim > 0
 
 
 def forward_plan(problem: Problem, multiprocessors: int) -> ForwardPlan:
@@ -95,13 +111,18 @@ def _of_tokens(problem: Problem, multiprocessors: int, phi: FeatureMap) -> Forwa
     states = pairs * traits.blocks[0] * traits.blocks[1]
     shares = shares_of_sequence(states, problem.seq_kv, multiprocessors)
     apply = apply_traits(problem)
+    if problem.model_dim:
+        last, boxes = project_stage(problem, ProjectTraits(apply), multiprocessors), {"x": TOKENS, "w_q": STEP}
+    else:
+        last, boxes = apply_stage(problem, apply, multiprocessors), {}
     return ForwardPlan(
         problem,
         (
             accumulate_stage(problem, traits, problem.seq_kv, shares),
-            images_stage(problem, states, shares),
-            apply_stage(problem, apply, multiprocessors),
+            images_stage(problem, states, shares, natural_features=problem.model_dim > 0),
+            last,
         ),
+        boxes,
         states=pairs * apply.state_bytes,
         turned=pairs * turned_bytes(problem.head_dim, problem.value_dim),
         shares=4 * SHARE_NUMBERS * states * shares,
@@ -128,7 +149,7 @@ def _of_slots(
     return ForwardPlan(
         problem,
         (stage_1, stage_2, apply_stage(problem, apply, multiprocessors)),
-        proj_rows=compress.rows,
+        _boxes(compress),
         parts=_parts(compress, numbers),
         states=pairs * apply.state_bytes,
         shares=SHARE_BYTES * states * shares if shares > 1 else 0,
@@ -159,7 +180,12 @@ def _low_rank(problem: Problem, compress: CompressTraits, numbers: dict[str, int
         -(-threads // COLLECT_THREADS),
         {**_tiling(numbers), "heads": problem.heads, "slots": problem.rank, "batch": problem.batch},
     )
-    return ForwardPlan(problem, (stage_1, stage_2), compress.rows, _parts(compress, numbers))
+    return ForwardPlan(problem, (stage_1, stage_2), _boxes(compress), _parts(compress, numbers))
+
+
+def _boxes(compress: CompressTraits) -> dict[str, int]:
+    """Of stage 1: steps of tokens, and row blocks of projections."""
+    return {"k": STEP, "v": STEP, "proj_k": compress.rows, "proj_v": compress.rows}
 
 
 def _parts(compress: CompressTraits, numbers: dict[str, int]) -> int:
@@ -199,7 +225,7 @@ def _of_random_features(
     return ForwardPlan(
         problem,
         tuple(stages),
-        proj_rows=compress.rows if compress else 0,
+        _boxes(compress) if compress else {},
         parts=_parts(compress, numbers) if compress else 0,
         tops=4 * tops,
         states=pairs * apply.state_bytes,

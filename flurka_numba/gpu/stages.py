@@ -12,7 +12,8 @@ from flurka_numba.targets.sm90.accumulate import TILE, AccumulateTraits, accumul
 from flurka_numba.targets.sm90.apply import apply_entry, render_apply
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.images import PARTS, ImageTraits, images_entry, render_images
-from flurka_numba.targets.sm90.shape import RandomFeatures
+from flurka_numba.targets.sm90.project_apply import TOKENS, ProjectTraits, project_entry, render_project_apply
+from flurka_numba.targets.sm90.shape import STEP, RandomFeatures
 from splat_numba.gen.entry import Entry
 
 LARGEST_SHARES = 64
@@ -56,6 +57,18 @@ def apply_stage(problem: Problem, traits: ApplyTraits, multiprocessors: int) -> 
     numbers = {"seq_q": problem.seq_q, **blocks_of_heads(problem, problem.seq_q, multiprocessors * traits.resident)}
     grid = problem.batch * problem.heads * numbers["blocks"]
     return Stage(stage_name("apply", problem), apply_entry(traits), partial(render_apply, traits), grid, numbers)
+
+
+def project_stage(problem: Problem, traits: ProjectTraits, multiprocessors: int) -> Stage:
+    """A block a multiprocessor, which goes from tile to tile."""
+    row_tiles, column_tiles = -(-problem.seq_q // TOKENS), problem.heads // traits.heads
+    tiles = problem.batch * row_tiles * column_tiles
+    numbers = {
+        "heads": problem.heads, "seq_q": problem.seq_q, "steps": -(-problem.model_dim // STEP), "tiles": tiles,
+        "column_tiles": column_tiles, "row_tiles": row_tiles,
+    }  # fmt: skip
+    name, render = stage_name("project_apply", problem), partial(render_project_apply, traits)
+    return Stage(name, project_entry(traits), render, min(tiles, multiprocessors), numbers)
 
 
 def blocks_of_heads(problem: Problem, rows: int, resident: int) -> dict[str, int]:

@@ -6,6 +6,9 @@ from hypothesis import given, seed, settings
 
 import flurka_numba
 from splat_numba.errors import ArgumentTypeError
+from tests.flurka.layer_queries import USUAL as QUERIES
+from tests.flurka.layer_queries import WAYS
+from tests.flurka.layer_queries import check as check_queries
 from tests.flurka.strategies import Case, cases
 from tests.flurka.test_sm90_forward import EMPTY, OPERAND, RANDOM, USUAL, WIDE, WIDE_RANDOM, check
 
@@ -32,6 +35,32 @@ def test_empty_arrays(changes):
 @pytest.mark.parametrize("changes", WIDE.values(), ids=WIDE)
 def test_each_way_of_dividing_the_work(changes):
     check(LONG.but(**changes) if "seq_kv" not in changes else USUAL.but(**changes), backend="cuda")
+
+
+@pytest.mark.parametrize("changes", WAYS.values(), ids=WAYS)
+def test_queries_that_one_stage_makes_and_uses(changes):
+    torch, case = pytest.importorskip("torch"), QUERIES.but(**changes)
+    to = lambda array: torch.from_numpy(array.astype(np.float32)).to(getattr(torch, case.dtype)).cuda()  # noqa: E731
+    check_queries(case, backend="cuda", to=to, back=lambda array: array.float().cpu().numpy())
+
+
+def test_a_layer_whose_weights_and_input_are_views():
+    torch = pytest.importorskip("torch")
+    rng = torch.Generator("cuda").manual_seed(0)
+
+    def draw(*shape):
+        return (torch.randn(shape, generator=rng, device="cuda") * shape[-1] ** -0.5).bfloat16()
+
+    weights, projections, x = [draw(256, 256) for _ in range(4)], [draw(40, 900), draw(40, 900)], draw(2, 900, 256)
+    plain = flurka_numba.FlurkaLayer(*weights, *projections, heads=4)
+    turned = flurka_numba.FlurkaLayer(*(w.T.contiguous().T for w in weights), *projections, heads=4)
+    wide = torch.full((2, 900, 320), torch.nan, device="cuda", dtype=torch.bfloat16)
+    wide[..., 3:259] = x  # rows that do not begin at 16 bytes
+    wanted = plain(x)
+    assert torch.isfinite(wanted).all()
+    for got in (turned(x), plain(wide[..., 3:259]), plain(x[1])):
+        same = wanted[1] if got.ndim == 2 else wanted
+        assert ((got - same).float().norm() / same.float().norm()).item() < 2e-3  # cuBLAS sums as it likes
 
 
 @pytest.mark.parametrize("method", ["flurka", "kernel", "low_rank"])

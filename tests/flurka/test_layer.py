@@ -107,6 +107,12 @@ def test_sums_of_numpy_float16_are_kept_in_float32():
     assert np.isfinite(layer(x)).all()
 
 
+def test_no_tokens_and_no_slots():
+    assert make_layer(rank=0)(np.ones((2, SEQ, MODEL_DIM))).tolist() == np.zeros((2, SEQ, MODEL_DIM)).tolist()
+    weights, empty = [np.eye(MODEL_DIM)] * 4, np.ones((RANK, 0))
+    assert FlurkaLayer(*weights, empty, heads=HEADS)(np.ones((2, 0, MODEL_DIM))).shape == (2, 0, MODEL_DIM)
+
+
 def test_padding_rows_of_zeros_add_nothing(rng):
     layer = make_layer()
     x = rng.standard_normal((SEQ, MODEL_DIM))

@@ -34,6 +34,12 @@ PROBLEMS = {
     "float16, ragged": problem(dtype="float16", ragged=True, batch=2),
     "kernel": problem("kernel"),
     "kernel, ragged": problem("kernel", ragged=True, batch=2, head_dim=80, value_dim=20),
+    "queries of x": problem("kernel", seq_kv=256, model_dim=1024),
+    "queries of x, narrow heads": problem(
+        "kernel", head_dim=32, value_dim=32, phi="relu", dtype="float16", model_dim=512
+    ),
+    "queries of x, wide heads": problem("kernel", head_dim=128, value_dim=128, phi="softplus", model_dim=2048),
+    "queries of x, wide heads, corners": problem("kernel", head_dim=128, value_dim=128, phi="corners", model_dim=2048),
     "low rank": problem("low_rank"),
     "rank 128": problem(rank=128),
     "rank 64": problem(rank=64, head_dim=80, value_dim=48),
