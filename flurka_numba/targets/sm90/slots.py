@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu_text import emit_overlap
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, CompressTraits, StateTraits
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, spans
@@ -54,13 +55,8 @@ def emit_place(out: SourceWriter, blocks: tuple[int, int]) -> None:
         """
     )
     emit_state_share(out, blocks)
-    out.lines(
-        """
-        column = u32((thread & u32(15)) * u32(4))
-        ptx.allow_launch()
-        ptx.await_launch()
-        """
-    )
+    out.line("column = u32((thread & u32(15)) * u32(4))")
+    emit_overlap(out)
 
 
 def emit_slot_places(out: SourceWriter, traits: StateTraits, columns: Sequence[Columns]) -> None:
