@@ -56,24 +56,23 @@ class Operand:
 
 AREA_ALIGNMENT = 256  # of parts of an array; frameworks' allocators align the first one so
 AXES = {"batch": 0, "head": 1, "row": 2}  # whose strides stages take
-_functions: dict[tuple[int, int, bool], ReadyStage] = {}  # by a stage's identity, which is its own while it is held
+_functions: dict[tuple[int, int], ReadyStage] = {}  # by a stage's identity, which is its own while it is held
 LARGEST_FUNCTIONS = 4096
 
 
 class ReadyStage:
     """A stage's launch on one device, whose context must be current. Plans are remembered, and so are their stages: to
-    print a text again, or only to collect a launch's parameters, takes longer than to run it. overlaps: the launch
-    before it is of the same call.
+    print a text again, or only to collect a launch's parameters, takes longer than to run it.
     """
 
-    def __init__(self, stage: Stage, ordinal: int, *, overlaps: bool) -> None:
+    def __init__(self, stage: Stage, ordinal: int) -> None:
         cubin = stage_cubin(stage.name, stage.render(), stage.entry, current())
         with undisturbed():
             function = load(cubin.code, cubin.report.symbol, ordinal, stage.entry.shared_bytes)
         self.stage = stage
         names = {name for name, _ in stage.entry.parameters}
         numbers = dict.fromkeys(names, 0) | {name: one for name, one in stage.numbers.items() if name in names}
-        self._launch = Launch(function, stage.entry, stage.grid, numbers, overlaps=overlaps and stage.entry.overlaps)
+        self._launch = Launch(function, stage.entry, stage.grid, numbers)
         # Pointers and strides are words of 8 bytes: to set one by its number takes half as long as by its name.
         parameters = self._launch.parameters
         self._words = (ctypes.c_uint64 * (ctypes.sizeof(parameters) // 8)).from_buffer(parameters)
@@ -102,12 +101,12 @@ class ReadyStage:
 _NOWHERE = Area(None, 0)
 
 
-def _ready_stage(stage: Stage, ordinal: int, *, overlaps: bool) -> ReadyStage:
-    found = _functions.get((id(stage), ordinal, overlaps))
+def _ready_stage(stage: Stage, ordinal: int) -> ReadyStage:
+    found = _functions.get((id(stage), ordinal))
     if found is None:
         if len(_functions) >= LARGEST_FUNCTIONS:
             _functions.clear()
-        found = _functions[id(stage), ordinal, overlaps] = ReadyStage(stage, ordinal, overlaps=overlaps)
+        found = _functions[id(stage), ordinal] = ReadyStage(stage, ordinal)
     return found
 
 
@@ -130,7 +129,6 @@ class CudaRunner:
         self._maps = pool(self._device, MAP_BYTES)
         self._held: list[Any] = []  # what launches may still use
         self._capturing = False
-        self._launched = False  # anything since this is at work: what came before that on the stream is not ours
 
     @contextmanager
     def at_work(self, arrays: Sequence[Any]) -> Iterator[None]:
@@ -138,7 +136,7 @@ class CudaRunner:
         self._stream = self._framework.stream(arrays, self._device.ordinal)
         entered = self._device.enter()
         try:
-            self._capturing, self._launched = is_capturing(self._stream), False
+            self._capturing = is_capturing(self._stream)
             yield
             self._framework.finish(self._stream)
         finally:
@@ -196,8 +194,7 @@ class CudaRunner:
         if boxes:
             maps = {f"{name}_map": Area(None, self._map(areas[name], rows)) for name, rows in boxes.items()}
             areas = {**areas, **maps}
-        _ready_stage(stage, self._device.ordinal, overlaps=self._launched).run(self._stream, areas)
-        self._launched = True
+        _ready_stage(stage, self._device.ordinal).run(self._stream, areas)
 
     def _map(self, area: Area, rows: int) -> int:
         """The address of an array's tensor map, remembered: an allocator gives the same memory again and again."""
@@ -220,7 +217,6 @@ class CudaRunner:
         k, v = (area.rows(shape) for area, shape in zip(self.areas(*map(row_bytes, shapes)), shapes, strict=True))
         arrays, addresses = [one.memory for one in self._operands], [one.address for one in self._operands]
         write_slots(self._call, self._checked.slots, arrays, addresses, (k.address, v.address), self._framework)
-        self._launched = True
         return k, v
 
     def cut(self, array: Any, columns: int) -> Any:

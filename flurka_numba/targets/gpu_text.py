@@ -8,12 +8,6 @@ from splat_numba.gen.entry import Entry
 from splat_numba.gen.writer import SourceWriter
 
 
-def emit_overlap(out: SourceWriter) -> None:
-    """Let the next launch begin, and wait until the one before this has ended: their starts and ends then overlap."""
-    out.line("ptx.allow_launch()")
-    out.line("ptx.await_launch()")
-
-
 def start_text(entry: Entry, what: str, sizes: str = "", instructions: Mapping[str, str] | None = None) -> SourceWriter:
     """The text up to the function's first line, which is still to be indented.
 

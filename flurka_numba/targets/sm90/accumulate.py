@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
-from flurka_numba.targets.gpu_text import emit_overlap, start_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.rows import emit_lane, emit_load
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS
 from flurka_numba.targets.sm90.state_block import emit_state_share
@@ -69,7 +69,7 @@ def accumulate_entry(traits: AccumulateTraits) -> Entry:
     """How the kernel is called."""
     whole = not (traits.head_dim % STATE_SIDE or traits.value_dim % STATE_SIDE)
     resident = 4 if whole else 2  # narrower blocks take up to 168 registers
-    return Entry(ENTRY, accumulate_parameters(traits), 128, resident, traits.shared_bytes, overlaps=True)
+    return Entry(ENTRY, accumulate_parameters(traits), 128, resident, traits.shared_bytes)
 
 
 def render_accumulate(traits: AccumulateTraits) -> str:
@@ -85,7 +85,6 @@ def render_accumulate(traits: AccumulateTraits) -> str:
         },
     )
     with out.suite():
-        emit_overlap(out)
         _emit_start(out, traits)
         _emit_rows(out, traits, "ahead")
         with out.block("while tile < last"):

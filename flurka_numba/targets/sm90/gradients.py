@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
-from flurka_numba.targets.gpu_text import emit_overlap, start_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.images import turned_bytes, turned_rows
 from flurka_numba.targets.sm90.rows import (
     emit_lane,
@@ -96,7 +96,7 @@ def gradient_parameters(traits: GradientTraits) -> tuple[tuple[str, str], ...]:
 
 def gradient_entry(traits: GradientTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, gradient_parameters(traits), 128, traits.resident, traits.shared_bytes, overlaps=True)
+    return Entry(ENTRY, gradient_parameters(traits), 128, traits.resident, traits.shared_bytes)
 
 
 def render_gradients(traits: GradientTraits) -> str:
@@ -114,7 +114,6 @@ def render_gradients(traits: GradientTraits) -> str:
         },
     )
     with out.suite():
-        emit_overlap(out)
         emit_start(out, traits, values + sums, features)
         out.line("ptx.mbarrier_wait(full, u32(0))")
         with out.block("while tile < last"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flurka_numba.targets.gpu_text import emit_overlap, start_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.ring import emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import STAGE_BYTES
 from splat_numba.gen.entry import Entry
@@ -75,7 +75,7 @@ def projection_parameters() -> tuple[tuple[str, str], ...]:
 
 def projection_entry(traits: ProjectionTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, projection_parameters(), 128 * traits.groups + 32, 1, traits.shared_bytes, overlaps=True)
+    return Entry(ENTRY, projection_parameters(), 128 * traits.groups + 32, 1, traits.shared_bytes)
 
 
 def render_projection_gradients(traits: ProjectionTraits) -> str:
@@ -89,7 +89,6 @@ def render_projection_gradients(traits: ProjectionTraits) -> str:
         {"product": f"matrix_product({product})"},
     )
     with out.suite():
-        emit_overlap(out)
         _emit_start(out, traits)
         with out.block(f"if thread >= u32({128 * traits.groups})"):
             _emit_producer(out, traits)

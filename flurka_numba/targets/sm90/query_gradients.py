@@ -9,7 +9,7 @@ has too few. dout is where products read it then, and q is read again for its sl
 from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
-from flurka_numba.targets.gpu_text import emit_overlap, start_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.accumulate import (
     TILE_BYTES,
     emit_products,
@@ -60,7 +60,7 @@ def query_entry(traits: GradientTraits) -> Entry:
     """How the kernel is called."""
     whole = not (traits.head_dim % STATE_SIDE or traits.value_dim % STATE_SIDE)
     resident = 3 if whole else 2  # narrower heads take up to 229 registers
-    return Entry(ENTRY, query_parameters(), 128, resident, traits.shared_bytes + BUFFER_BYTES, overlaps=True)
+    return Entry(ENTRY, query_parameters(), 128, resident, traits.shared_bytes + BUFFER_BYTES)
 
 
 def render_query_gradients(traits: GradientTraits) -> str:
@@ -83,7 +83,6 @@ def render_query_gradients(traits: GradientTraits) -> str:
         },
     )
     with out.suite():
-        emit_overlap(out)
         emit_start(out, traits, values, features, BUFFER_BYTES)
         _emit_sums(out, traits)
         _emit_ahead(out, traits)

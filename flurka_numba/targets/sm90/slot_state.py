@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
-from flurka_numba.targets.gpu_text import emit_overlap, start_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, CompressTraits, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.slots import PART_COUNTS
 from flurka_numba.targets.sm90.state_block import emit_last_share, emit_state_share
@@ -147,7 +147,8 @@ def _emit_start(out: SourceWriter, traits: SlotStateTraits) -> None:
             {name}_at = parts + u64(4) * u64(column)
             """
         )
-    emit_overlap(out)
+    out.line("ptx.allow_launch()")
+    out.line("ptx.await_launch()")
 
 
 def _emit_loads(out: SourceWriter, traits: SlotStateTraits) -> None:

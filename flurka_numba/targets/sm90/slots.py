@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flurka_numba.targets.gpu_text import emit_overlap
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, CompressTraits, StateTraits
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, spans
@@ -55,8 +54,13 @@ def emit_place(out: SourceWriter, blocks: tuple[int, int]) -> None:
         """
     )
     emit_state_share(out, blocks)
-    out.line("column = u32((thread & u32(15)) * u32(4))")
-    emit_overlap(out)
+    out.lines(
+        """
+        column = u32((thread & u32(15)) * u32(4))
+        ptx.allow_launch()
+        ptx.await_launch()
+        """
+    )
 
 
 def emit_slot_places(out: SourceWriter, traits: StateTraits, columns: Sequence[Columns]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flurka_numba.targets.gpu_text import emit_overlap, start_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.ring import emit_rings
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
@@ -67,7 +67,7 @@ def token_parameters() -> tuple[tuple[str, str], ...]:
 
 def token_entry(traits: TokenTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, token_parameters(), 128 * (GROUPS + 1), 1, traits.shared_bytes, overlaps=True)
+    return Entry(ENTRY, token_parameters(), 128 * (GROUPS + 1), 1, traits.shared_bytes)
 
 
 def render_token_gradients(traits: TokenTraits) -> str:
@@ -85,7 +85,6 @@ def render_token_gradients(traits: TokenTraits) -> str:
         },
     )
     with out.suite():
-        emit_overlap(out)
         _emit_start(out, traits)
         with out.block(f"if thread >= u32({128 * GROUPS})"):
             out.line("fewer_registers()")
