@@ -27,19 +27,15 @@ from splat_numba.operands import (
 )
 from splat_numba.runtime.arrays import export_array, on_gpu
 from splat_numba.runtime.cuda.arrays import (
-    Framework,
     GpuArray,
     check_gpu_out,
     check_operand_dtype,
     check_same_device,
     contiguous_strides,
-    describe,
-    describe_operand,
-    framework_of,
-    known_framework,
 )
 from splat_numba.runtime.cuda.copies import padded_rows
 from splat_numba.runtime.cuda.device import Device, device
+from splat_numba.runtime.cuda.frameworks import Framework, describe, describe_operand, framework_of, known_framework
 from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.passes import Shapes

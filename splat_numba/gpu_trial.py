@@ -10,9 +10,9 @@ from splat_numba.executor import Part
 from splat_numba.gen.problem import Problem
 from splat_numba.gpu_call import loadable
 from splat_numba.runtime.arrays import narrow
-from splat_numba.runtime.cuda.arrays import OURS
 from splat_numba.runtime.cuda.copies import padded
 from splat_numba.runtime.cuda.device import Device
+from splat_numba.runtime.cuda.frameworks import OURS
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.passes import Shapes
 from splat_numba.runtime.cuda.prepared import Prepared

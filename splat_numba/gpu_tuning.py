@@ -21,8 +21,9 @@ from splat_numba.gpu_trial import trial_calls
 from splat_numba.masks import Stored, describe, fingerprint
 from splat_numba.runtime import cache
 from splat_numba.runtime.choices import Choices
-from splat_numba.runtime.cuda.arrays import check_operand_dtype, framework_of
+from splat_numba.runtime.cuda.arrays import check_operand_dtype
 from splat_numba.runtime.cuda.device import Device, device
+from splat_numba.runtime.cuda.frameworks import framework_of
 from splat_numba.runtime.cuda.launch import is_capturing
 from splat_numba.runtime.cuda.timing import Call, median_seconds
 from splat_numba.settings import Settings

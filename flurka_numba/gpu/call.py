@@ -23,15 +23,10 @@ from flurka_numba.gpu.omega import place_omega
 from flurka_numba.gpu.plan import forward_plan, makes_queries
 from flurka_numba.heads import with_queries, with_views
 from flurka_numba.problem import ITEMSIZE, Call, Problem
-from splat_numba.runtime.cuda.arrays import (
-    Framework,
-    GpuArray,
-    contiguous_strides,
-    framework_of,
-    known_framework,
-)
+from splat_numba.runtime.cuda.arrays import GpuArray, contiguous_strides
 from splat_numba.runtime.cuda.copies import padded
 from splat_numba.runtime.cuda.device import Device, device
+from splat_numba.runtime.cuda.frameworks import Framework, framework_of, known_framework
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.tensor_map import Layout
 from splat_numba.settings import current

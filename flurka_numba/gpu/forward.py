@@ -13,9 +13,9 @@ import numpy as np
 
 from flurka_numba.gpu.launches import BETWEEN, MAPPED, OPERANDS, StageLaunches, machine_code, map_offsets
 from flurka_numba.gpu.plan import ForwardPlan
-from splat_numba.runtime.cuda.arrays import Framework
 from splat_numba.runtime.cuda.copies import move, padded, padded_strides
 from splat_numba.runtime.cuda.device import Device
+from splat_numba.runtime.cuda.frameworks import Framework
 from splat_numba.runtime.cuda.launch import is_capturing
 from splat_numba.runtime.cuda.memory import Upload, memory, undisturbed
 from splat_numba.runtime.cuda.tables import pool

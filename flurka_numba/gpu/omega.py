@@ -13,9 +13,10 @@ import numpy as np
 from flurka_numba.operands import widen
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.runtime.arrays import import_array, on_gpu
-from splat_numba.runtime.cuda.arrays import Framework, GpuArray, check_same_device, contiguous_strides, describe
+from splat_numba.runtime.cuda.arrays import GpuArray, check_same_device, contiguous_strides
 from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device
+from splat_numba.runtime.cuda.frameworks import Framework, describe
 from splat_numba.runtime.cuda.launch import is_capturing
 from splat_numba.runtime.cuda.tables import pool
 

@@ -19,9 +19,9 @@ from flurka_numba.gpu.gradients import Area, box_arguments, row_bytes
 from flurka_numba.gpu.launches import stage_cubin
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Call, Problem
-from splat_numba.runtime.cuda.arrays import Framework
 from splat_numba.runtime.cuda.copies import move, padded, padded_strides
 from splat_numba.runtime.cuda.device import Device, device
+from splat_numba.runtime.cuda.frameworks import Framework
 from splat_numba.runtime.cuda.launch import Launch, is_capturing, load
 from splat_numba.runtime.cuda.memory import Upload, memory, undisturbed
 from splat_numba.runtime.cuda.tables import pool

@@ -17,15 +17,7 @@ from flurka_numba.gpu.gradients import attend_with_gradients, in_order, trimmed
 from flurka_numba.gpu.host_arrays import attend_vjp_numpy
 from flurka_numba.gpu.runner import Checked, CudaRunner, Operand
 from flurka_numba.problem import Call, Problem
-from splat_numba.runtime.cuda.arrays import (
-    JAX,
-    NUMBA,
-    OURS,
-    Framework,
-    describe,
-    framework_of,
-    known_framework,
-)
+from splat_numba.runtime.cuda.frameworks import JAX, NUMBA, OURS, Framework, describe, framework_of, known_framework
 
 
 def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:

@@ -10,7 +10,7 @@ from flurka_numba.gpu import call as gpu_call
 from flurka_numba.gpu import forward as gpu_forward
 from flurka_numba.gpu.plan import forward_plan
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.runtime.cuda import arrays
+from splat_numba.runtime.cuda import frameworks
 from tests.flurka.fake_stages import fake, fresh, moves
 from tests.runtime.fake_cuda import GpuMemory
 
@@ -204,7 +204,7 @@ def test_low_rank_attention_makes_slots_for_one_mask(fake, fresh, monkeypatch):
 
 def test_counters_belong_to_a_stream_or_a_graph(fake, fresh, monkeypatch):
     streams = iter([5, 6, 5, 5, 5])
-    monkeypatch.setattr(arrays._Interface, "stream", lambda *_: next(streams))
+    monkeypatch.setattr(frameworks._Interface, "stream", lambda *_: next(streams))
     for _ in range(3):
         run(**operands())
     assert not gpu_forward._captured

@@ -12,7 +12,7 @@ from flurka_numba.gpu import call as gpu_call
 from flurka_numba.gpu.composed import call as gpu_composed_call
 from splat_numba.emulator.text import launch as emulate
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.runtime.cuda import arrays, lengths
+from splat_numba.runtime.cuda import frameworks, lengths
 from tests.emulator.emulated_gpu import EmulatedDriver
 from tests.flurka.agreement import check_forward, check_gradients
 from tests.flurka.strategies import Case
@@ -72,7 +72,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(gpu_composed_call, "stage_cubin", fake.stage_cubin)
     monkeypatch.setattr(gpu_composed_call, "_functions", {})
     monkeypatch.setattr(gpu_call, "_ready", type(gpu_call._ready)())
-    monkeypatch.setattr(arrays._Interface, "empty", lambda _, shape, dtype, __: There(fake, np.zeros(shape, dtype)))
+    monkeypatch.setattr(frameworks._Interface, "empty", lambda _, shape, dtype, __: There(fake, np.zeros(shape, dtype)))
     yield fake
     forget()
 

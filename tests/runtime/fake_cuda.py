@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from splat_numba.gen.targets.sm90.attention import PARAMETERS
-from splat_numba.runtime.cuda import arrays, device, driver, launch, memory, prepared, tables
+from splat_numba.runtime.cuda import device, driver, frameworks, launch, memory, prepared, tables
 
 
 class Status(enum.IntEnum):
@@ -246,5 +246,5 @@ def fresh(monkeypatch):
         made.append(GpuMemory(shape, dtype, pointer=(1 << 34) + (len(made) << 24)))
         return made[-1]
 
-    monkeypatch.setattr(arrays._Interface, "empty", empty)
+    monkeypatch.setattr(frameworks._Interface, "empty", empty)
     return made

@@ -7,17 +7,8 @@ import pytest
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.runtime.arrays import on_gpu
-from splat_numba.runtime.cuda.arrays import (
-    NUMBA,
-    TORCH,
-    GpuArray,
-    check_gpu_out,
-    check_same_device,
-    contiguous_strides,
-    describe,
-    describe_operand,
-    framework_of,
-)
+from splat_numba.runtime.cuda.arrays import GpuArray, check_gpu_out, check_same_device, contiguous_strides
+from splat_numba.runtime.cuda.frameworks import NUMBA, TORCH, describe, describe_operand, framework_of
 from tests.runtime.fake_cuda import GpuMemory, fake
 
 

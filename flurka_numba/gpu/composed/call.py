@@ -14,9 +14,10 @@ from flurka_numba.gpu.launches import stage_cubin
 from flurka_numba.gpu.omega import place_omega
 from flurka_numba.problem import ITEMSIZE, Call, Problem
 from flurka_numba.targets.simt.text import Text
-from splat_numba.runtime.cuda.arrays import JAX, Framework, GpuArray, check_whole_elements, describe
+from splat_numba.runtime.cuda.arrays import GpuArray, check_whole_elements
 from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device, device
+from splat_numba.runtime.cuda.frameworks import JAX, Framework, describe
 from splat_numba.runtime.cuda.launch import Launch, load
 from splat_numba.runtime.cuda.memory import undisturbed
 from splat_numba.settings import Settings, current

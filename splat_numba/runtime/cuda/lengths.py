@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.runtime.cuda.arrays import Framework, GpuArray, check_same_device
+from splat_numba.runtime.cuda.arrays import GpuArray, check_same_device
 from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device
+from splat_numba.runtime.cuda.frameworks import Framework
 from splat_numba.runtime.cuda.launch import is_capturing
 from splat_numba.runtime.cuda.tables import pool
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.targets.sm90.attention import attention_entry
-from splat_numba.runtime.cuda.arrays import Framework, GpuArray
+from splat_numba.runtime.cuda.arrays import GpuArray
 from splat_numba.runtime.cuda.copies import move, padded, padded_strides
 from splat_numba.runtime.cuda.device import Device
+from splat_numba.runtime.cuda.frameworks import Framework
 from splat_numba.runtime.cuda.launch import is_capturing, load
 from splat_numba.runtime.cuda.memory import undisturbed
 from splat_numba.runtime.cuda.passes import PassLaunch, Shapes
