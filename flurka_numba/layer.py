@@ -61,7 +61,8 @@ class FlurkaLayer(Parameters):
     ) -> tuple[Any, LayerVjp]:
         """(out, vjp); vjp(dout) gives a dict of gradients by parameter name and "x", None for frozen and absent ones.
 
-        frozen: names of parameters, or "x", whose gradients are not wanted.
+        frozen: names of parameters, or "x", whose gradients are not wanted. In 16 bits out may round another way than
+        the layer's own call, in which a GPU's tensor cores do not round q.
         """
         check_input(self, "x", x)
         kept = set(PARAMETERS) - check_frozen(frozen)

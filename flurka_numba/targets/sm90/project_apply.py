@@ -1,9 +1,9 @@
 """Stage 3 from the layer's input: q = x w_q is made in registers, and out = phi(q) S / phi(q).z leaves from there.
 
 A tile is 128 tokens x 128 columns of q, those of neighbouring heads. A warp fetches steps of 64 of x's columns and of
-w_q's rows, and behind a tile's last step the heads' states. Two warpgroups have tiles of their own by
-turns: the features and results of one are made beside the products of the other. The turn passes when a tile's states
-are there; sooner, a stage could be in the phase that is waited for because of an older step. What a lane has of q, two
+w_q's rows, and behind a tile's last step the heads' states. Two warpgroups have tiles of their own by turns: the
+features and results of one are made beside the products of the other. The turn passes when a tile's states are there;
+sooner, a stage could be in the phase that is waited for because of an older step. What a lane has of q, two
 neighbouring columns of two rows, is a word of the next product's left operand, so features keep their order.
 """
 
@@ -208,42 +208,9 @@ def _emit_consumer(out: SourceWriter, traits: ProjectTraits) -> None:
     emit_totals(out, traits.apply)
     for half in range(HALVES):
         out.line(f"q_{half} = cuda.local.array({COLUMNS // 2}, dtype=np.float32)")
-    operands = f"""
-        x_at = base + stage * u32({STAGE_BYTES})
-        x_rows = u64({keys_descriptor()}) | u64(x_at >> u32(4))
-        weights = u64({values_descriptor(STEP)}) | u64((x_at + u32({INPUT_BYTES})) >> u32(4))
-        """
-    pairs = [
-        (f"(q_{half}, x_rows + u64({2 * k + half * (64 * SPAN_BYTES >> 4)}), weights + u64({128 * k})", k)
-        for k in range(STEP // 16)
-        for half in range(HALVES)
-    ]
-    rest = [f"project{pair}, u32(1))" for pair, _ in pairs]
-    first = [f"begin{pair})" if k == 0 else f"project{pair}, u32(1))" for pair, k in pairs]
     with out.block("while tile < tiles"):
         _emit_place(out)
-        out.lines(
-            f"""
-            stage = u32(number * steps)  # of all that came before
-            phase = u32((stage // u32({traits.stages})) & u32(1))
-            stage = u32(stage - stage // u32({traits.stages}) * u32({traits.stages}))
-            step = u32(0)
-            held = u32(0)
-            ptx.mbarrier_wait(turn + u32(8) * group, given)
-            given = u32(given ^ u32(1))
-            """
-        )
-        emit_first_step(out, traits.stages, operands, first)
-        emit_steps(out, "steps", traits.stages, operands, rest)
-        out.lines(
-            """
-            ptx.mbarrier_wait(states_full, number & u32(1))
-            ptx.mbarrier_arrive(turn + u32(8) * (group ^ u32(1)), leader)
-            ptx.wgmma_wait_all()
-            ptx.mbarrier_arrive(empty + before * u32(8), leader)
-            head_at = out + u64(entry) * out_batch + u64(16) * u64(lane & u32(3))
-            """
-        )
+        _emit_queries(out, traits)
         for half in range(HALVES):
             out.line(f"now_0 = u32(first_row + u32({64 * half}) + row_in_half)")
             out.line("now_1 = u32(now_0 + u32(8))")
@@ -256,6 +223,45 @@ def _emit_consumer(out: SourceWriter, traits: ProjectTraits) -> None:
             tile = u32(tile + u32({GROUPS}) * ptx.grid_size())
             """
         )
+
+
+def _emit_queries(out: SourceWriter, traits: ProjectTraits) -> None:
+    """q of the tile, when it is this warpgroup's turn; the turn passes before the last products are waited for."""
+    out.lines(
+        f"""
+        stage = u32(number * steps)  # of all that came before
+        phase = u32((stage // u32({traits.stages})) & u32(1))
+        stage = u32(stage - stage // u32({traits.stages}) * u32({traits.stages}))
+        step = u32(0)
+        held = u32(0)
+        ptx.mbarrier_wait(turn + u32(8) * group, given)
+        given = u32(given ^ u32(1))
+        """
+    )
+    operands = f"""
+        x_at = base + stage * u32({STAGE_BYTES})
+        x_rows = u64({keys_descriptor()}) | u64(x_at >> u32(4))
+        weights = u64({values_descriptor(STEP)}) | u64((x_at + u32({INPUT_BYTES})) >> u32(4))
+        """
+    every = [(k, half) for k in range(STEP // 16) for half in range(HALVES)]
+    emit_first_step(out, traits.stages, operands, [_product(k, half, fresh=k == 0) for k, half in every])
+    emit_steps(out, "steps", traits.stages, operands, [_product(k, half) for k, half in every])
+    out.lines(
+        """
+        ptx.mbarrier_wait(states_full, number & u32(1))
+        ptx.mbarrier_arrive(turn + u32(8) * (group ^ u32(1)), leader)
+        ptx.wgmma_wait_all()
+        ptx.mbarrier_arrive(empty + before * u32(8), leader)
+        head_at = out + u64(entry) * out_batch + u64(16) * u64(lane & u32(3))
+        """
+    )
+
+
+def _product(k: int, half: int, *, fresh: bool = False) -> str:
+    """16 of a step's columns of x, for 64 tokens of the tile. fresh: what q held was of an earlier tile."""
+    rows = 2 * k + half * (64 * SPAN_BYTES >> 4)
+    name, add = ("begin", "") if fresh else ("project", ", u32(1)")
+    return f"{name}(q_{half}, x_rows + u64({rows}), weights + u64({128 * k}){add})"
 
 
 def _emit_head(out: SourceWriter, traits: ProjectTraits, half: int, head: int) -> None:
