@@ -72,7 +72,6 @@ def import_array(name: str, array: Any) -> Array:
     return _numpy_array(name, np.from_dlpack(array), "jax" if kind == "jaxlib" else kind)
 
 
-@cache
 def check_no_autograd(name: str, tensor: Any) -> None:
     """Raise ArgumentError for a PyTorch tensor whose gradient autograd would look for in vain."""
     if tensor.requires_grad:
@@ -82,6 +81,7 @@ def check_no_autograd(name: str, tensor: Any) -> None:
         )
 
 
+@cache
 def _dtype_name(dtype: np.dtype[Any]) -> str | None:
     """The name of a dtype that kernels can read; NumPy builds a dtype's name anew each time, in 5 microseconds."""
     return dtype.name if dtype.isnative and dtype.name in ITEMSIZE else None

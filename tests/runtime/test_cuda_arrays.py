@@ -2,6 +2,9 @@
 
 # ruff: noqa: ARG001, F401, F811 - fixtures are imported, and asked for by name
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
@@ -61,6 +64,18 @@ def test_a_tensor_that_wants_gradients_is_refused():
         "v wanted without requires_grad, since autograd does not see into this call. Give v.detach(); "
         "gradients come from flurka_numba's functions that end in _vjp."
     )
+
+
+def test_a_tensor_is_looked_at_anew_and_let_go():
+    array = Torch()
+    describe("q", array, TORCH)
+    array.requires_grad = True
+    with pytest.raises(ArgumentError, match=r"^q wanted without requires_grad"):
+        describe("q", array, TORCH)
+    gone = weakref.ref(array)
+    del array
+    gc.collect()
+    assert gone() is None
 
 
 def test_the_cuda_array_interface(fake):
