@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import emit_shared_start, start_text
 from flurka_numba.targets.simt.rows import columns_loop, emit_largest, emit_scratch
 from flurka_numba.targets.simt.text import SHARED_ALIGNMENT, emit_length, result_parameters
 from splat_numba.gen.entry import Entry
@@ -36,10 +36,9 @@ class LargestTraits:
         """Python source of the kernel. Pure and deterministic."""
         out = start_text(self.entry, "The largest number of every head.")
         with out.suite():
+            emit_shared_start(out, "leaders", SHARED_ALIGNMENT)
             out.lines(
-                f"""
-                start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-                leaders = u32((start + u32({SHARED_ALIGNMENT - 1})) & u32({2**32 - SHARED_ALIGNMENT}))
+                """
                 thread = ptx.thread_index()
                 lane = u32(thread & u32(31))
                 warp = u32(thread >> u32(5))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import emit_shared_start, start_text
 from flurka_numba.targets.simt.product_results import emit_results
 from flurka_numba.targets.simt.product_shape import COUNTS, DEPTH, LIMITS, ProductShape
 from flurka_numba.targets.simt.product_tiles import emit_fetch, emit_groups, emit_store_tile
@@ -93,10 +93,9 @@ def render_product(traits: ProductTraits) -> str:
 def _emit_place(out: SourceWriter, traits: ProductTraits) -> None:
     """Which tile and which steps of the depth are this block's."""
     columns_of_tile, sums = traits.columns // traits.thread_columns, traits.thread_rows * traits.thread_columns
+    emit_shared_start(out, "a_tile", SHARED_ALIGNMENT)
     out.lines(
         f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        a_tile = u32((start + u32({SHARED_ALIGNMENT - 1})) & u32({2**32 - SHARED_ALIGNMENT}))
         b_tile = u32(a_tile + u32({DEPTH * traits.a_pitch}))
         thread = ptx.thread_index()
         block = ptx.block_index()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.rows import emit_lane, emit_load
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS
 from flurka_numba.targets.sm90.state_block import emit_state_share
@@ -58,11 +58,8 @@ class AccumulateTraits:
 def accumulate_parameters(traits: AccumulateTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
     operands = OPERANDS[traits.of]
-    return (
-        *((name, "l") for name in (*operands, *POINTERS)),
-        *((name, "r") for name in COUNTS),
-        *((f"{name}_{axis}", "l") for name in operands for axis in ("row", "head", "batch")),
-    )
+    strides = (f"{name}_{axis}" for name in operands for axis in ("row", "head", "batch"))
+    return parameters_of((*operands, *POINTERS), COUNTS, strides)
 
 
 def accumulate_entry(traits: AccumulateTraits) -> Entry:
@@ -108,10 +105,9 @@ def _emit_start(out: SourceWriter, traits: AccumulateTraits) -> None:
     """Which head, features, values and rows."""
     x, y = OPERANDS[traits.of]
     length = "ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
+    emit_shared_start(out, "buffers", ALIGNMENT)
     out.lines(
-        f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        buffers = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+        """
         thread = ptx.thread_index()
         """
     )

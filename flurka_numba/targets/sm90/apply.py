@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.apply_rows import emit_products, emit_results, emit_totals, product, products_of
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.random_apply import (
@@ -19,8 +19,8 @@ from flurka_numba.targets.sm90.random_apply import (
     emit_exponents,
     emit_features,
     emit_images,
-    words_of_step,
 )
+from flurka_numba.targets.sm90.rows import emit_real_columns, left_operand, when
 from flurka_numba.targets.sm90.shape import CHUNK, RandomFeatures, chunks
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor
@@ -35,11 +35,7 @@ ENTRY = "apply"
 def apply_parameters(traits: ApplyTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
     pointers = (*POINTERS, *OMEGA_POINTERS) if isinstance(traits.feature_map, RandomFeatures) else POINTERS
-    return (
-        *((name, "l") for name in pointers),
-        *((name, "r") for name in COUNTS),
-        *((name, "l") for name in STRIDES),
-    )
+    return parameters_of(pointers, COUNTS, STRIDES)
 
 
 def apply_entry(traits: ApplyTraits) -> Entry:
@@ -127,10 +123,9 @@ def _emit_next_tile(out: SourceWriter) -> None:
 
 def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
     """This block's head and rows."""
+    emit_shared_start(out, "state", ALIGNMENT)
     out.lines(
         f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        state = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         images = u32(state + u32({traits.state_bytes}))
         full = u32(images + u32({2 * traits.omega_bytes}))
         thread = ptx.thread_index()
@@ -164,12 +159,9 @@ def _emit_queries(out: SourceWriter, traits: ApplyTraits, to: str) -> None:
         out.line(f"row_{row} = u32(tile * u32(64) + row_in_tile + u32({8 * row}))")
         out.line(f"real = u32(1) if row_{row} < seq_q else u32(0)")
         for chunk in range(chunks(traits.head_dim)):
-            when = "real"
-            if CHUNK * (chunk + 1) > traits.head_dim:
-                when = f"real if eighth < u32({traits.head_dim - CHUNK * chunk}) else u32(0)"
             names = ", ".join(f"{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
             at = f"q_at + u64(row_{row}) * q_row + u64({2 * CHUNK * chunk})"
-            out.line(f"{names} = ptx.load_words4_when({at}, {when})")
+            out.line(f"{names} = ptx.load_words4_when({at}, {when('real', chunk, traits.head_dim)})")
 
 
 def _emit_features(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> None:
@@ -177,11 +169,7 @@ def _emit_features(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> N
     text = {name: gpu_text(phi.source, name) for name in ("low", "high")}
     with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(word[i])")
-        if traits.head_dim % 8:  # a row may end within the 16 bytes, and what stands behind it may be NaN
-            at = f"u32({CHUNK} * (i // 8) + 2 * (i % 4)) + eighth"
-            for name, x in (("low", 0), ("high", 1)):
-                kept = f"u32(1) if {at} < u32({traits.head_dim - x}) else u32(0)"
-                out.line(f"{name} = ptx.select_real({name}, f32(0.0), {kept})")
+        emit_real_columns(out, traits.head_dim, ("low", "high"))
         out.line(f"word[i] = ptx.pack_{traits.dtype}({text['low']}, {text['high']})")
 
 
@@ -189,4 +177,4 @@ def _words_of_steps(traits: ApplyTraits) -> list[str]:
     """What a product of 16 features takes from a lane, for one after the other."""
     if isinstance(traits.feature_map, RandomFeatures):
         return [", ".join(f"phi[{4 * step + i}]" for i in range(4)) for step in range(traits.features // 16)]
-    return [words_of_step(chunk, step) for chunk in range(chunks(traits.head_dim)) for step in (0, 1)]
+    return [left_operand("word", chunk, step) for chunk in range(chunks(traits.head_dim)) for step in (0, 1)]

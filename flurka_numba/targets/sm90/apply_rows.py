@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
+from flurka_numba.targets.sm90.rows import when
 from flurka_numba.targets.sm90.shape import CHUNK, LARGEST_PRODUCT, SUM_ROWS, chunks, state_rows
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, score_offset
 from splat_numba.gen.writer import SourceWriter
@@ -60,14 +61,12 @@ def emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
         out.line(f"real = u32(1) if now_{row} < seq_q else u32(0)")
         out.line(f"to = out_at + u64(now_{row}) * out_row")
         for chunk in range(chunks(traits.value_dim)):
-            when = "real"
-            if CHUNK * (chunk + 1) > traits.value_dim:
-                when = f"real if eighth < u32({traits.value_dim - CHUNK * chunk}) else u32(0)"
             for i in range(4):
                 first = 16 * chunk + 4 * i + 2 * row
                 pair = f"total[{first}] * share, total[{first + 1}] * share"
                 out.line(f"out_{i} = ptx.pack_{traits.dtype}({pair})")
-            out.line(f"ptx.store_words4(to + u64({2 * CHUNK * chunk}), out_0, out_1, out_2, out_3, {when})")
+            there = when("real", chunk, traits.value_dim)
+            out.line(f"ptx.store_words4(to + u64({2 * CHUNK * chunk}), out_0, out_1, out_2, out_3, {there})")
 
 
 def _emit_share(out: SourceWriter, traits: ApplyTraits, sum_of_row: str) -> None:

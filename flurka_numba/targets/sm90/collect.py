@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.shape import CompressTraits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import SPAN, spans
@@ -34,9 +34,7 @@ def eighths(dim: int) -> int:
 def collect_entry(traits: CollectTraits) -> Entry:
     """How the kernel is called."""
     del traits
-    return Entry(
-        ENTRY, (*((name, "l") for name in POINTERS), *((name, "r") for name in COUNTS)), THREADS, 4, 0, overlaps=True
-    )
+    return Entry(ENTRY, parameters_of(POINTERS, COUNTS), THREADS, 4, 0, overlaps=True)
 
 
 def render_collect(traits: CollectTraits) -> str:

@@ -6,7 +6,7 @@ them; warpgroups of 64 slots each multiply. Parts are added by the next stage, i
 
 from __future__ import annotations
 
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.ring import emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import STEP, CompressTraits
 from splat_numba.gen.entry import Entry
@@ -21,7 +21,7 @@ ENTRY = "compress"
 
 def compress_entry(traits: CompressTraits) -> Entry:
     """How the kernel is called."""
-    parameters = (*((name, "l") for name in POINTERS), *((name, "r") for name in COUNTS))
+    parameters = parameters_of(POINTERS, COUNTS)
     return Entry(ENTRY, parameters, 128 * traits.groups + 32, 1, traits.shared_bytes)
 
 
@@ -48,10 +48,9 @@ def render_compress(traits: CompressTraits) -> str:
 def _emit_start(out: SourceWriter, traits: CompressTraits) -> None:
     """Places in shared memory, and barriers: full for the copies' bytes, empty for a lane of every warp."""
     barriers = traits.stages * (traits.proj_bytes + traits.token_bytes)
+    emit_shared_start(out, "base", ALIGNMENT)
     out.lines(
         f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        base = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         proj_tile = base
         token_tile = u32(base + u32({traits.stages * traits.proj_bytes}))
         full = u32(base + u32({barriers}))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.images import turned_bytes, turned_rows
 from flurka_numba.targets.sm90.rows import (
     emit_lane,
@@ -87,11 +87,7 @@ def gradient_parameters(traits: GradientTraits) -> tuple[tuple[str, str], ...]:
     operands = traits.written
     strides = [f"{name}_{axis}" for name in operands for axis in ("row", "head", "batch")]
     pointers = (*operands, "states", "turned", "row_weights", "kv_lengths")
-    return (
-        *((name, "l") for name in pointers),
-        *((name, "r") for name in COUNTS),
-        *((name, "l") for name in strides),
-    )
+    return parameters_of(pointers, COUNTS, strides)
 
 
 def gradient_entry(traits: GradientTraits) -> Entry:
@@ -127,10 +123,9 @@ def emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features
     """
     length = "ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
     both = traits.image_bytes + traits.turned_bytes
+    emit_shared_start(out, "image", ALIGNMENT)
     out.lines(
         f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        image = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         turned_image = u32(image + u32({traits.image_bytes}))
         full = u32(image + u32({both + further}))
         thread = ptx.thread_index()
@@ -182,11 +177,7 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features
     wide = chunks(traits.head_dim) + chunks(traits.value_dim) > CHUNKS_AT_ONCE
     if not wide:
         _emit_y(out, traits, y)
-    with out.block(f"for i in range({words(traits.head_dim)})"):
-        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
-        emit_real_columns(out, traits.head_dim, ("low", "high"))
-        low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
-        out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
+    emit_features(out, traits)
     emit_product(out, "of_values", columns, "feature", traits.head_dim, "image_rows", state_rows(traits.value_dim))
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
@@ -208,10 +199,24 @@ def _emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
     """The tile's rows of y."""
     emit_load(out, y, traits.value_dim, "length", "y_word")
     if traits.value_dim % 8:
-        with out.block(f"for i in range({words(traits.value_dim)})"):
-            out.line(f"low, high = ptx.unpack_{traits.dtype}(y_word[i])")
-            emit_real_columns(out, traits.value_dim, ("low", "high"))
-            out.line(f"y_word[i] = ptx.pack_{traits.dtype}(low, high)")
+        emit_real_y(out, traits)
+
+
+def emit_features(out: SourceWriter, traits: GradientTraits) -> None:
+    """phi of a lane's words of x."""
+    with out.block(f"for i in range({words(traits.head_dim)})"):
+        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
+        emit_real_columns(out, traits.head_dim, ("low", "high"))
+        low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
+        out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
+
+
+def emit_real_y(out: SourceWriter, traits: GradientTraits) -> None:
+    """y is 0 in columns behind the last, where a row ends within 16 bytes."""
+    with out.block(f"for i in range({words(traits.value_dim)})"):
+        out.line(f"low, high = ptx.unpack_{traits.dtype}(y_word[i])")
+        emit_real_columns(out, traits.value_dim, ("low", "high"))
+        out.line(f"y_word[i] = ptx.pack_{traits.dtype}(low, high)")
 
 
 def emit_product(

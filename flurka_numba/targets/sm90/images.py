@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.accumulate import SHARE_COLUMNS, SHARE_NUMBERS
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_state_block, operand_place
@@ -59,7 +59,7 @@ def turned_bytes(head_dim: int, value_dim: int) -> int:
 def images_entry(traits: ImageTraits) -> Entry:
     """How the kernel is called."""
     del traits
-    return Entry(ENTRY, (*((name, "l") for name in POINTERS), *((name, "r") for name in COUNTS)), THREADS, 4, 0)
+    return Entry(ENTRY, parameters_of(POINTERS, COUNTS), THREADS, 4, 0)
 
 
 def render_images(traits: ImageTraits) -> str:

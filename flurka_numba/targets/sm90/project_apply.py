@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.apply_rows import emit_products, emit_results, emit_totals, product, products_of
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.ring import emit_first_step, emit_rings, emit_steps
@@ -81,11 +81,7 @@ class ProjectTraits:
 
 def project_entry(traits: ProjectTraits) -> Entry:
     """How the kernel is called."""
-    parameters = (
-        *((name, "l") for name in POINTERS),
-        *((name, "r") for name in COUNTS),
-        *((name, "l") for name in STRIDES),
-    )
+    parameters = parameters_of(POINTERS, COUNTS, STRIDES)
     return Entry(ENTRY, parameters, 128 * (GROUPS + 1), 1, traits.shared_bytes, overlaps=True)
 
 
@@ -114,10 +110,9 @@ def render_project_apply(traits: ProjectTraits) -> str:
 
 def _emit_start(out: SourceWriter, traits: ProjectTraits) -> None:
     """Places in shared memory, and barriers: a stage is given back by the warpgroup whose tile it is of."""
+    emit_shared_start(out, "base", ALIGNMENT)
     out.lines(
         f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        base = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         states_at = u32(base + u32({traits.stages * STAGE_BYTES}))
         full = u32(states_at + u32({traits.state_bytes}))
         empty = u32(full + u32({8 * traits.stages}))

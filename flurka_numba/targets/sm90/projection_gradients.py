@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.ring import emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import STAGE_BYTES
 from splat_numba.gen.entry import Entry
@@ -66,11 +66,7 @@ class ProjectionTraits:
 def projection_parameters() -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
     strides = (f"{name}_{axis}" for name in OUTPUTS for axis in ("row", "head"))
-    return (
-        *((name, "l") for name in (*MAPS, *OUTPUTS)),
-        *((name, "r") for name in COUNTS),
-        *((name, "l") for name in strides),
-    )
+    return parameters_of((*MAPS, *OUTPUTS), COUNTS, strides)
 
 
 def projection_entry(traits: ProjectionTraits) -> Entry:
@@ -100,10 +96,9 @@ def render_projection_gradients(traits: ProjectionTraits) -> str:
 def _emit_start(out: SourceWriter, traits: ProjectionTraits) -> None:
     """Places in shared memory, and barriers: full for the copies' bytes, empty for a lane of every warp."""
     barriers = traits.stages * (traits.slot_bytes + traits.token_bytes)
+    emit_shared_start(out, "slot_place", ALIGNMENT)
     out.lines(
         f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        slot_place = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         token_place = u32(slot_place + u32({traits.stages * traits.slot_bytes}))
         full = u32(slot_place + u32({barriers}))
         empty = u32(full + u32({8 * traits.stages}))

@@ -9,7 +9,7 @@ has too few. dout is where products read it then, and q is read again for its sl
 from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.accumulate import (
     TILE_BYTES,
     emit_products,
@@ -22,12 +22,14 @@ from flurka_numba.targets.sm90.gradients import (
     COUNTS,
     OPERANDS,
     GradientTraits,
+    emit_features,
     emit_product,
+    emit_real_y,
     emit_start,
     emit_weights,
 )
 from flurka_numba.targets.sm90.images import turned_rows
-from flurka_numba.targets.sm90.rows import emit_real_columns, emit_store, when, words
+from flurka_numba.targets.sm90.rows import emit_store, when, words
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_rows
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import keys_descriptor, score_offset
@@ -49,11 +51,7 @@ def has_one_pass(head_dim: int, value_dim: int) -> bool:
 def query_parameters() -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
     strides = (f"{name}_{axis}" for name in OPERANDS["queries"] for axis in ("row", "head", "batch"))
-    return (
-        *((name, "l") for name in POINTERS),
-        *((name, "r") for name in COUNTS),
-        *((name, "l") for name in strides),
-    )
+    return parameters_of(POINTERS, COUNTS, strides)
 
 
 def query_entry(traits: GradientTraits) -> Entry:
@@ -153,15 +151,13 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits, values: int) -> None:
     out.line(f"x_place = u32(rows_place + (stage ^ u32(1)) * u32({STAGE_BYTES}))")
     out.line(f"y_place = u32(x_place + u32({TILE_BYTES}))")
     _emit_words(out, "x_word", "x_place")
-    with out.block(f"for i in range({words(traits.head_dim)})"):
-        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
-        emit_real_columns(out, traits.head_dim, ("low", "high"))
-        low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
-        out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
+    emit_features(out, traits)
     emit_product(out, "of_values", values, "feature", traits.head_dim, "image_rows", state_rows(traits.value_dim))
     out.line("ptx.wgmma_commit()")
     _emit_words(out, "y_word", "y_place")
-    _emit_values(out, traits)
+    if traits.value_dim % 8:
+        emit_real_y(out, traits)
+        emit_tile(out, "y_word", "y_place")
     out.line("ptx.wgmma_wait_all()")
     emit_weights(out, traits)
     _emit_operands(out, traits)
@@ -180,17 +176,6 @@ def _emit_words(out: SourceWriter, name: str, place: str) -> None:
         for chunk in range(CHUNKS):
             four = ", ".join(f"{name}[{4 * (2 * chunk + row) + i}]" for i in range(4))
             out.line(f"{four} = ptx.load_shared_words4({lane_place(place, row, chunk)})")
-
-
-def _emit_values(out: SourceWriter, traits: GradientTraits) -> None:
-    """y is 0 in columns behind the last, where a row ends within 16 bytes."""
-    if traits.value_dim % 8 == 0:
-        return
-    with out.block(f"for i in range({words(traits.value_dim)})"):
-        out.line(f"low, high = ptx.unpack_{traits.dtype}(y_word[i])")
-        emit_real_columns(out, traits.value_dim, ("low", "high"))
-        out.line(f"y_word[i] = ptx.pack_{traits.dtype}(low, high)")
-    emit_tile(out, "y_word", "y_place")
 
 
 def _emit_operands(out: SourceWriter, traits: GradientTraits) -> None:

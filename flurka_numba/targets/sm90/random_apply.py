@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
+from flurka_numba.targets.sm90.rows import left_operand
 from flurka_numba.targets.sm90.shape import CHUNK, RandomFeatures, chunks
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, keys_descriptor, score_offset
 from splat_numba.gen.writer import SourceWriter
@@ -24,12 +25,6 @@ def emit_arrays(out: SourceWriter, phi: RandomFeatures) -> None:
     """Registers of two rows."""
     out.line(f"u = cuda.local.array({phi.part // 2}, dtype=np.float32)")
     out.line(f"phi = cuda.local.array({phi.places // 4}, dtype=np.uint32)")
-
-
-def words_of_step(chunk: int, step: int) -> str:
-    """The words of a lane's queries that a product of 16 takes: rows r and r + 8, then both 8 places further on."""
-    row_0, row_1 = (4 * (2 * chunk + row) + 2 * step for row in (0, 1))
-    return ", ".join(f"word[{i}]" for i in (row_0, row_1, row_0 + 1, row_1 + 1))
 
 
 def emit_images(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
@@ -96,7 +91,7 @@ def emit_exponents(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) 
         for step in (0, 1):
             for first in (0, traits.omega_bytes >> 4):
                 at = first + score_offset(2 * chunk + step, phi.part)
-                out.line(f"add_to_u(u, {words_of_step(chunk, step)}, image + u64({at}))")
+                out.line(f"add_to_u(u, {left_operand('word', chunk, step)}, image + u64({at}))")
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, CompressTraits, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.slots import PART_COUNTS
 from flurka_numba.targets.sm90.state_block import emit_last_share, emit_state_share
@@ -68,7 +68,7 @@ class SlotStateTraits:
 
 def slot_state_entry(traits: SlotStateTraits) -> Entry:
     """How the kernel is called."""
-    parameters = (*((name, "l") for name in POINTERS), *((name, "r") for name in COUNTS))
+    parameters = parameters_of(POINTERS, COUNTS)
     return Entry(ENTRY, parameters, THREADS, 1, traits.shared_bytes, overlaps=True)
 
 
@@ -106,10 +106,9 @@ def render_slot_state(traits: SlotStateTraits) -> str:
 def _emit_start(out: SourceWriter, traits: SlotStateTraits) -> None:
     """Which head, features, values and slots are this block's; where its columns of the parts stand."""
     parts = traits.parts
+    emit_shared_start(out, "feature_tile", ALIGNMENT)
     out.lines(
         f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        feature_tile = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         value_tile = u32(feature_tile + u32({traits.depth * SPAN_BYTES}))
         flag = u32(value_tile + u32({traits.depth * SPAN_BYTES}))
         thread = ptx.thread_index()

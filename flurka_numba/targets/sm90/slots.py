@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, CompressTraits, StateTraits
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, spans
@@ -36,20 +37,16 @@ STRIDES = ("k_row", "k_head", "k_batch", "v_row", "v_head", "v_batch")
 
 def slot_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of what tells a block where its slots are."""
-    pointers = ("k", "v", "kv_lengths") if traits.parts is None else ("parts",)
-    return (
-        *((name, "l") for name in pointers),
-        *((name, "r") for name in (COUNTS if traits.parts is None else (*PART_COUNTS, *COUNTS))),
-        *((name, "l") for name in (STRIDES if traits.parts is None else ())),
-    )
+    if traits.parts is None:
+        return parameters_of(("k", "v", "kv_lengths"), COUNTS, STRIDES)
+    return parameters_of(("parts",), (*PART_COUNTS, *COUNTS))
 
 
 def emit_place(out: SourceWriter, blocks: tuple[int, int]) -> None:
     """Which head, features, values and share of the slots are this block's. blocks: of features and of values."""
+    emit_shared_start(out, "feature_tile", ALIGNMENT)
     out.lines(
-        f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        feature_tile = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+        """
         thread = ptx.thread_index()
         """
     )

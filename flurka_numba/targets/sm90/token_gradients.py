@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.ring import emit_rings
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
@@ -58,11 +58,7 @@ def pairs_of_spans(heads: int, dim: int) -> int:
 def token_parameters() -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
     strides = (f"{name}_{axis}" for name in OUTPUTS for axis in ("row", "head", "batch"))
-    return (
-        *((name, "l") for name in (*MAPS, *OUTPUTS)),
-        *((name, "r") for name in COUNTS),
-        *((name, "l") for name in strides),
-    )
+    return parameters_of((*MAPS, *OUTPUTS), COUNTS, strides)
 
 
 def token_entry(traits: TokenTraits) -> Entry:
@@ -100,10 +96,9 @@ def _emit_start(out: SourceWriter, traits: TokenTraits) -> None:
     """Places, barriers of stages and of the projection's pieces, and which tiles this block makes."""
     pieces = traits.steps * PIECE_BYTES
     stages = pieces + STAGES * STAGE_BYTES
+    emit_shared_start(out, "piece_place", ALIGNMENT)
     out.lines(
         f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        piece_place = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
         slot_place = u32(piece_place + u32({pieces}))
         full = u32(piece_place + u32({stages}))
         empty = u32(full + u32({8 * STAGES}))
