@@ -79,9 +79,8 @@ class Bench:
     def sweep_sizes(self) -> list[Size]:
         """Lengths by ranks with elu, lengths with relu, and with random features some."""
         if self.args.tiny:
-            return [Size(1, 64, 64, phi, heads=2) for phi in ("elu", "relu")] + [
-                Size(1, 64, 64, "favor", 2, features=8)
-            ]
+            maps = (("elu", 0), ("relu", 0), ("favor", 8))
+            return [Size(1, 64, 64, phi, heads=2, features=rows) for phi, rows in maps]
         found = [Size(1, seq, rank) for seq in LENGTHS for rank in RANKS]
         found += [Size(1, seq, 256, "relu") for seq in LENGTHS]
         return found + [Size(1, seq, 256, phi, features=rows) for phi, rows in RANDOM for seq in LENGTHS[::3]]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Iterable
-from dataclasses import replace
 
 from flurka_gpu_workload import Size
 
 import splat_numba
 from flurka_numba.feature_maps import RANDOM_MAPS, resolve
 from flurka_numba.gpu.gradient_plan import gradient_plan, has_token_stage, over_slots, projection_stage, token_stage
-from flurka_numba.gpu.plan import forward_plan, makes_queries
+from flurka_numba.gpu.plan import forward_plan, taking_input
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Problem
 from splat_numba.gen.entry import Entry
@@ -52,10 +51,8 @@ def _jobs(size: Size, multiprocessors: int) -> list[Job]:
 
 def _of_layer(size: Size, multiprocessors: int) -> list[Stage]:
     """In order (b): kernel attention of the slots, with queries that are made on the way."""
-    slots = problem_of(size, "kernel", size.rank)
-    if not makes_queries(slots, size.width):
-        return []
-    return list(forward_plan(replace(slots, model_dim=size.width), multiprocessors).stages)
+    slots = taking_input(problem_of(size, "kernel", size.rank), size.width)
+    return list(forward_plan(slots, multiprocessors).stages)
 
 
 def _gradients(size: Size, multiprocessors: int) -> list[Stage]:

@@ -37,6 +37,7 @@ class Contender:
 
 
 Prepare = Callable[[Workload, str], Contender | None]
+Formula = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, str], torch.Tensor]  # of q, k, v and a feature map
 
 
 def fused(workload: Workload, backend: SDPBackend) -> AbstractContextManager[Any]:
@@ -158,21 +159,8 @@ CORE: dict[str, Prepare] = {
 SWEEP = (OURS, OURS_LOW_RANK, OURS_KERNEL, LOW_RANK_CUDNN)  # and dense once a length; nothing that torch compiles
 
 
-def prepare_layer_by_einsum(workload: Workload, _: str) -> Contender:
-    """Order (b) with kernel attention as its formula is usually written, by torch.compile."""
-    (w_q, w_k, w_v, w_o), heads = workload.weights, workload.size.heads
-
-    def layer(x: torch.Tensor) -> torch.Tensor:
-        x_k, x_v = workload.proj_k @ x, workload.proj_v @ x
-        q, k, v = split(x @ w_q, heads), split(x_k @ w_k, heads), split(x_v @ w_v, heads)
-        return merge(einsums(q, k, v, workload.size.feature_map)) @ w_o
-
-    function = compiled(layer)
-    return Contender(lambda index: function(workload.x[index]), "flurka")
-
-
-def attended(method: str, order: str, workload: Workload) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A layer from x, in torch. order "b": x is compressed before keys and values are made."""
+def attended(method: str, order: str, workload: Workload, kernel: Formula) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A layer from x, in torch. order "b": x is compressed before keys and values are made. kernel: such attention."""
     (w_q, w_k, w_v, w_o), heads = workload.weights, workload.size.heads
     proj_k, proj_v = workload.proj_k, workload.proj_v
 
@@ -184,16 +172,16 @@ def attended(method: str, order: str, workload: Workload) -> Callable[[torch.Ten
         if method in ("dense", "low_rank"):
             with fused(workload, SDPBackend.CUDNN_ATTENTION):
                 return merge(sdpa(q, k, v)) @ w_o
-        return merge(linear(q, k, v, workload.size.feature_map)) @ w_o
+        return merge(kernel(q, k, v, workload.size.feature_map)) @ w_o
 
     return layer
 
 
-def by_layer(method: str, order: str = "a", *, inductor: bool = False) -> Prepare:
+def by_layer(method: str, order: str = "a", *, inductor: bool = False, kernel: Formula = linear) -> Prepare:
     """A layer in torch, as it is or by torch.compile."""
 
     def prepare(workload: Workload, _: str) -> Contender:
-        layer = attended(method, order, workload)
+        layer = attended(method, order, workload, kernel)
         function = compiled(layer) if inductor else layer
         return Contender(lambda index: function(workload.x[index]), None if method == "dense" else method)
 
@@ -243,7 +231,7 @@ LAYER: dict[str, Prepare] = {
     KERNEL: by_layer("kernel", inductor=True),
     LAYER_A: by_layer("flurka", inductor=True),
     LAYER_B: by_layer("flurka", "b", inductor=True),
-    LAYER_B_EINSUM: prepare_layer_by_einsum,
+    LAYER_B_EINSUM: by_layer("flurka", "b", inductor=True, kernel=einsums),
     PROJECTIONS: prepare_projections,
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flurka_numba.problem import Call
+from flurka_numba.problem import Call, Problem
 
 
 def split(rows: Any, heads: int) -> Any:
@@ -32,6 +32,11 @@ def product(a: Any, b: Any) -> Any:
 def with_queries(call: Call) -> Call:
     """The call with its queries, where it has what they are made from."""
     return call if call.w_q is None else replace(call, q=product(call.q, call.w_q), w_q=None)
+
+
+def needs_queries(call: Call, problem: Problem) -> bool:
+    """Whether they are still to be made: the problem takes no layer's input, but the call has one."""
+    return call.w_q is not None and not problem.model_dim
 
 
 def with_views(call: Call) -> Call:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from flurka_numba.gpu.launches import BETWEEN, map_offsets, stage_maps, stage_numbers
 from flurka_numba.gpu.plan import ForwardPlan
+from flurka_numba.heads import merge
 from flurka_numba.operands import Operands
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch
@@ -32,10 +33,11 @@ class EmulatedCall:
         self._layouts: dict[str, Layout] = {}
         proj_k = operands.proj_k
         proj_v = proj_k if operands.proj_v is None else operands.proj_v
-        arrays = {"q": operands.q, "k": operands.k, "v": operands.v}
-        if w_q is not None:
-            batch, _, seq, _ = operands.q.shape
-            arrays |= {"x": operands.q.swapaxes(1, 2).reshape(batch, 1, seq, -1), "w_q": w_q[None, None]}
+        arrays = {"k": operands.k, "v": operands.v}
+        if w_q is None:
+            arrays["q"] = operands.q
+        else:
+            arrays |= {"x": merge(operands.q)[:, None], "w_q": w_q[None, None]}
         if proj_k is not None and proj_v is not None:
             arrays |= {"proj_k": proj_k[None], "proj_v": proj_v[None]}
         self._places = {name: self._place_rows(name, array, problem.dtype) for name, array in arrays.items()}

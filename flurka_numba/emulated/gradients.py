@@ -15,7 +15,8 @@ from flurka_numba.emulated.forward import MULTIPROCESSORS, EmulatedCall
 from flurka_numba.gpu.checks import check_supported
 from flurka_numba.gpu.composed.plan import composes_gradients
 from flurka_numba.gpu.gradient_plan import Shape
-from flurka_numba.gpu.gradients import Area, attend_with_gradients, box_arguments, in_order
+from flurka_numba.gpu.gradients import Area, attend_with_gradients, in_order
+from flurka_numba.gpu.launches import box_arguments
 from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.operands import Operands, export_out, import_call, import_dout, widen

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from flurka_numba.emulated.gradients import attend_vjp
 from flurka_numba.executor import Executor
 from flurka_numba.gpu.checks import check_supported
 from flurka_numba.gpu.composed.plan import composes_forward
-from flurka_numba.gpu.plan import forward_plan, makes_queries
-from flurka_numba.heads import with_queries, with_views
+from flurka_numba.gpu.plan import forward_plan, taking_input
+from flurka_numba.heads import needs_queries, with_queries, with_views
 from flurka_numba.operands import Operands, export_out, import_call
 from flurka_numba.problem import Call
 from splat_numba.runtime.arrays import export_array, import_array
@@ -32,9 +31,9 @@ class EmulatedExecutor:
         problem = operands.problem
         check_supported(problem)
         if call.w_q is not None:
-            if not makes_queries(problem, call.q.shape[-1]):
-                return self.attend(with_queries(call))
-            problem = replace(problem, model_dim=call.q.shape[-1])
+            problem = taking_input(problem, call.q.shape[-1])
+        if needs_queries(call, problem):
+            return self.attend(with_queries(call))
         if composes_forward(problem):
             attend(operands)
         elif operands.out.size:

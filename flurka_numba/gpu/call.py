@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from flurka_numba.checks import (
-    result_shape,
-)
+from flurka_numba.checks import result_shape
 from flurka_numba.gpu.checks import check_arguments, check_out, place_lengths
 from flurka_numba.gpu.composed.call import attend as compose
 from flurka_numba.gpu.composed.plan import composes_forward
 from flurka_numba.gpu.forward import PreparedForward
 from flurka_numba.gpu.host_arrays import attend_numpy
 from flurka_numba.gpu.omega import place_omega
-from flurka_numba.gpu.plan import forward_plan, makes_queries
-from flurka_numba.heads import with_queries, with_views
+from flurka_numba.gpu.plan import forward_plan, taking_input
+from flurka_numba.heads import needs_queries, with_queries, with_views
 from flurka_numba.problem import ITEMSIZE, Call, Problem
 from splat_numba.runtime.cuda.arrays import GpuArray, contiguous_strides
 from splat_numba.runtime.cuda.copies import padded
@@ -69,7 +67,7 @@ def attend(call: Call) -> Any:
     given = [call.q, call.k, call.v]
     given += [one for one in (call.proj_k, call.proj_v, call.w_q, call.out) if one is not None]
     ready, addresses = _look_up(call, given, framework)
-    if call.w_q is not None and not ready.problem.model_dim:
+    if needs_queries(call, ready.problem):
         return attend(with_queries(call))
     if ready.composed:
         return compose(with_views(call), ready.problem, framework)
@@ -191,15 +189,14 @@ def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuA
     a layer's queries are to be made first.
     """
     problem, arrays = check_arguments(with_views(call), framework)
-    if call.w_q is not None and makes_queries(problem, call.q.shape[-1]):
-        problem = replace(problem, model_dim=call.q.shape[-1])
+    if call.w_q is not None:
+        problem = taking_input(problem, call.q.shape[-1])
     axes, target = len(arrays["q"].shape), device(arrays["q"].device)
     out_shape = result_shape(arrays["q"], problem)
     fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, target.ordinal, "")
     out = arrays.get("out", fresh)
     prepared, composed = None, composes_forward(problem)
-    first = call.w_q is not None and not problem.model_dim
-    if not composed and not first and problem.batch * problem.heads * problem.seq_q:
+    if not composed and not needs_queries(call, problem) and problem.batch * problem.heads * problem.seq_q:
         plan = forward_plan(problem, target.multiprocessors)
         prepared = PreparedForward(plan, _layouts(problem, {**arrays, "out": out}), target, current())
     reach = tuple(_reach(array) for array in arrays.values())

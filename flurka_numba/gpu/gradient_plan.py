@@ -99,7 +99,7 @@ def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = Fals
     pairs = problem.batch * problem.heads
     states = pairs * keys.blocks[0] * keys.blocks[1]
     of_keys = shares_of_sequence(states, problem.seq_kv, multiprocessors)
-    gradients = partial(GradientTraits, *(), head_dim=dims[0], value_dim=dims[1], dtype=dims[2], feature_map=phi)
+    gradients = partial(GradientTraits, head_dim=dims[0], value_dim=dims[1], dtype=dims[2], feature_map=phi)
     of_rows = gradients(of="queries", denominator=problem.denominator, eps=problem.eps, ragged=False, spread=False)
     of_slots = gradients(of="slots", denominator="plain", eps=0.0, ragged=problem.ragged, spread=spread)
     one_pass = has_one_pass(*dims[:2]) and problem.seq_q > 0

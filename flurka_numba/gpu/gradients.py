@@ -24,9 +24,7 @@ from flurka_numba.gpu.gradient_plan import (
 )
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Problem
-from splat_numba.gen.boxes import Box, View
 from splat_numba.runtime.cuda.copies import padded, padded_strides
-from splat_numba.runtime.cuda.tensor_map import Layout, TensorMapArguments, tensor_map_arguments
 
 Gradients = dict[str, Any]  # arrays by name
 
@@ -86,12 +84,6 @@ class Runner(Protocol):
 def row_bytes(shape: Shape) -> int:
     """Bytes of an array of 16-bit numbers with rows padded to 16 bytes."""
     return 2 * math.prod(shape[:3]) * padded(shape[3])
-
-
-def box_arguments(pointer: int, layout: Layout, rows: int, spare: int) -> TensorMapArguments:
-    """The tensor map of an array for copies of so many rows of one head. spare: a valid device address."""
-    seq = layout.sizes[2]
-    return tensor_map_arguments(View(0, 1, seq, max(seq, 1), 1), Box(rows), pointer, layout, spare)
 
 
 def attend_with_gradients(

@@ -53,12 +53,13 @@ def stage_maps(
     plan: ForwardPlan, layouts: Mapping[str, Layout], places: Mapping[str, int], spare: int
 ) -> list[TensorMapArguments]:
     """The tensor maps of what has boxes, in their order. spare: a valid device address."""
-    found = []
-    for name, box in plan.boxes.items():
-        rows = layouts[name].sizes[2]
-        view = View(0, 1, rows, max(rows, 1), 1)
-        found.append(tensor_map_arguments(view, Box(box), places[name], layouts[name], spare))
-    return found
+    return [box_arguments(places[name], layouts[name], rows, spare) for name, rows in plan.boxes.items()]
+
+
+def box_arguments(pointer: int, layout: Layout, rows: int, spare: int) -> TensorMapArguments:
+    """The tensor map of an array for copies of so many rows of one head. spare: a valid device address."""
+    seq = layout.sizes[2]
+    return tensor_map_arguments(View(0, 1, seq, max(seq, 1), 1), Box(rows), pointer, layout, spare)
 
 
 def map_offsets(plan: ForwardPlan) -> dict[str, int]:
@@ -97,6 +98,7 @@ class StageLaunches:
         start = ctypes.addressof(self._addresses)
         places = {name: start + 8 * number for number, name in enumerate(ADDRESSES)}
         used = [(stage, cubin) for stage, cubin in zip(plan.stages, cubins, strict=True) if stage.grid]
+        # The first never overlaps: what came before it on the stream is not ours.
         self._launches = tuple(
             Launch(
                 load(cubin.code, cubin.report.symbol, device.ordinal, stage.entry.shared_bytes),
@@ -104,8 +106,7 @@ class StageLaunches:
                 stage.grid,
                 stage_numbers(stage, layouts),
                 places,
-                overlaps=number > 0
-                and stage.entry.overlaps,  # never the first: what came before it on the stream is not ours
+                overlaps=number > 0 and stage.entry.overlaps,
             )
             for number, (stage, cubin) in enumerate(used)
         )

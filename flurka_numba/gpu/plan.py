@@ -2,14 +2,14 @@
 
 FLuRKA: compress, slot_state, apply. Kernel attention: accumulate over the tokens, images, apply. Low-rank attention:
 compress, collect, after which the slots are ordinary keys and values. A layer's queries are made by project_apply,
-which takes apply's place. Where features are random, state makes the state,
-and for favor largest before it the largest exponent.
+which takes apply's place. Where features are random, state makes the state, and for favor largest before it the largest
+exponent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from flurka_numba.feature_maps import FeatureMap
@@ -86,6 +86,11 @@ def makes_queries(problem: Problem, model_dim: int) -> bool:
         return False
     traits = ProjectTraits(apply_traits(problem))
     return traits.fits and problem.heads % traits.heads == 0 and model_dim > 0
+
+
+def taking_input(problem: Problem, model_dim: int) -> Problem:
+    """The problem as one of a layer's input, where a stage makes the queries from it; else as it is."""
+    return replace(problem, model_dim=model_dim) if makes_queries(problem, model_dim) else problem
 
 
 def forward_plan(problem: Problem, multiprocessors: int) -> ForwardPlan:

@@ -15,8 +15,8 @@ import numpy as np
 from flurka_numba.gpu.call import Ready, write_slots
 from flurka_numba.gpu.checks import place_lengths
 from flurka_numba.gpu.gradient_plan import Shape
-from flurka_numba.gpu.gradients import Area, box_arguments, row_bytes
-from flurka_numba.gpu.launches import stage_cubin
+from flurka_numba.gpu.gradients import Area, row_bytes
+from flurka_numba.gpu.launches import box_arguments, stage_cubin
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Call, Problem
 from splat_numba.runtime.cuda.copies import move, padded, padded_strides
