@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import reduce
-from itertools import accumulate
 from operator import or_
 from typing import Any
 
 import numpy as np
 
-from flurka_numba.gpu.launches import BETWEEN, MAPPED, OPERANDS, StageLaunches, machine_code, map_offsets
+from flurka_numba.gpu.launches import BETWEEN, MAPPED, OPERANDS, StageLaunches, machine_code, map_offsets, starts_of
 from flurka_numba.gpu.plan import ForwardPlan
 from splat_numba.runtime.cuda.copies import move, padded, padded_strides
 from splat_numba.runtime.cuda.device import Device
@@ -21,8 +20,6 @@ from splat_numba.runtime.cuda.memory import Upload, memory, undisturbed
 from splat_numba.runtime.cuda.tables import pool
 from splat_numba.runtime.cuda.tensor_map import ALIGNMENT, MAP_BYTES, Layout, describable
 from splat_numba.settings import Settings
-
-WORKSPACE_ALIGNMENT = 256  # of an array between stages; frameworks' allocators align the first one so
 
 _captured: set[PreparedForward] = set()  # what graphs may still point to: never freed
 
@@ -52,8 +49,7 @@ class PreparedForward:
         self._device = device
         self._cubins = machine_code(plan, settings)
         self._in_place = all(fits_in_place(name, 0, layout) for name, layout in layouts.items())
-        sizes = (-(-getattr(plan, name) // WORKSPACE_ALIGNMENT) * WORKSPACE_ALIGNMENT for name in BETWEEN)
-        *self._offsets, self._workspace_bytes = accumulate(sizes, initial=0)
+        *self._offsets, self._workspace_bytes = starts_of(tuple(getattr(plan, name) for name in BETWEEN))
         self._launches: dict[tuple[str, ...], StageLaunches] = {}  # by the names of what was copied
         self._pool = pool(device, MAP_BYTES * len(MAPPED))
         self._mapped = tuple(OPERANDS.index(name) for name in plan.boxes)

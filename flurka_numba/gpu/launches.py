@@ -7,6 +7,7 @@ import struct
 import threading
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +30,7 @@ MAPPED = ("k", "v", "proj_k", "proj_v", "x", "w_q")  # what stages fetch by tens
 STRIDED = ("q", "k", "v", "out")  # what stages read and write by address
 OPERANDS = ("q", "k", "v", "proj_k", "proj_v", "out", "k_slots", "v_slots", "x", "w_q")
 BETWEEN = ("parts", "tops", "states", "turned", "shares")  # arrays that one stage leaves to the next
+PART_ALIGNMENT = 256  # of parts of an array; frameworks' allocators align the first one so
 
 # The parameters that change from call to call. Stages share one list of them, of which each reads its own.
 ADDRESSES = (*OPERANDS, "kv_lengths", "omega", *BETWEEN, "counters", *(f"{name}_map" for name in MAPPED))
@@ -65,6 +67,12 @@ def box_arguments(pointer: int, layout: Layout, rows: int, spare: int) -> Tensor
 def map_offsets(plan: ForwardPlan) -> dict[str, int]:
     """Where stage_maps() stand, in bytes, by their parameters' names."""
     return {f"{name}_map": MAP_BYTES * number for number, name in enumerate(plan.boxes)}
+
+
+@lru_cache(maxsize=1024)
+def starts_of(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Where parts of so many bytes start in one array, and its size at the end."""
+    return tuple(accumulate((-(-size // PART_ALIGNMENT) * PART_ALIGNMENT for size in sizes), initial=0))
 
 
 def machine_code(plan: ForwardPlan, settings: Settings) -> list[Cubin]:

@@ -6,8 +6,7 @@ import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from itertools import accumulate
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from flurka_numba.gpu.call import Ready, write_slots
 from flurka_numba.gpu.checks import place_lengths
 from flurka_numba.gpu.gradient_plan import Shape
 from flurka_numba.gpu.gradients import Area, row_bytes
-from flurka_numba.gpu.launches import box_arguments, stage_cubin
+from flurka_numba.gpu.launches import box_arguments, stage_cubin, starts_of
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Call, Problem
 from splat_numba.runtime.cuda.copies import move, padded, padded_strides
@@ -54,7 +53,6 @@ class Operand:
         return Area(array, pointer, self._sizes, self._strides, self._readable and not pointer % ALIGNMENT)
 
 
-AREA_ALIGNMENT = 256  # of parts of an array; frameworks' allocators align the first one so
 AXES = {"batch": 0, "head": 1, "row": 2}  # whose strides stages take
 _functions: dict[tuple[int, int], ReadyStage] = {}  # by a stage's identity, which is its own while it is held
 LARGEST_FUNCTIONS = 4096
@@ -170,7 +168,7 @@ class CudaRunner:
 
     def areas(self, *sizes: int) -> list[Area]:
         """Parts of one array."""
-        *starts, nbytes = _starts(sizes)
+        *starts, nbytes = starts_of(sizes)
         memory = self._empty((max(nbytes, 1),), "uint8")
         address = self._framework.address(memory)
         return [Area(memory, address + start) for start in starts]
@@ -230,12 +228,6 @@ class CudaRunner:
         """The framework's own product: cuBLAS accumulates in float32."""
         self._framework.finish(self._stream)
         return a @ b
-
-
-@lru_cache(maxsize=1024)
-def _starts(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Where parts of so many bytes start in one array, and its size at the end."""
-    return tuple(accumulate((-(-size // AREA_ALIGNMENT) * AREA_ALIGNMENT for size in sizes), initial=0))
 
 
 @cache

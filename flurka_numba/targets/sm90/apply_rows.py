@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
-from flurka_numba.targets.sm90.rows import when
+from flurka_numba.targets.sm90.rows import emit_share, when
 from flurka_numba.targets.sm90.shape import CHUNK, LARGEST_PRODUCT, SUM_ROWS, chunks, state_rows
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, score_offset
 from splat_numba.gen.writer import SourceWriter
@@ -57,7 +57,7 @@ def emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
     """Divide, round, store 16 bytes a lane, to rows now_0 and now_1 from ``out_at``."""
     sums, first_sum = ("total", 16 * chunks(traits.value_dim)) if len(products_of(traits)) == 1 else ("sums", 0)
     for row in (0, 1):
-        _emit_share(out, traits, f"{sums}[{first_sum + 2 * row}]")
+        emit_share(out, "share", f"{sums}[{first_sum + 2 * row}]", traits.denominator, traits.eps)
         out.line(f"real = u32(1) if now_{row} < seq_q else u32(0)")
         out.line(f"to = out_at + u64(now_{row}) * out_row")
         for chunk in range(chunks(traits.value_dim)):
@@ -67,15 +67,3 @@ def emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
                 out.line(f"out_{i} = ptx.pack_{traits.dtype}({pair})")
             there = when("real", chunk, traits.value_dim)
             out.line(f"ptx.store_words4(to + u64({2 * CHUNK * chunk}), out_0, out_1, out_2, out_3, {there})")
-
-
-def _emit_share(out: SourceWriter, traits: ApplyTraits, sum_of_row: str) -> None:
-    """1 / denominator; 0 where that is 0."""
-    out.line(f"divisor = {sum_of_row}")
-    if traits.denominator == "plus_eps" and traits.eps:
-        out.line(f"divisor = divisor + f32({traits.eps!r})")
-    if traits.denominator == "guarded":
-        eps = f"f32({traits.eps!r})"
-        out.line(f"signed = -{eps} if divisor < f32(0.0) else {eps}")
-        out.line(f"divisor = signed if -{eps} < divisor and divisor < {eps} else divisor  # NaN stays")
-    out.line("share = ptx.reciprocal(divisor) if divisor != f32(0.0) else f32(0.0)")

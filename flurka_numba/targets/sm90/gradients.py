@@ -18,6 +18,7 @@ from flurka_numba.targets.sm90.rows import (
     emit_lane,
     emit_load,
     emit_real_columns,
+    emit_share,
     emit_spread,
     emit_store,
     left_operand,
@@ -246,10 +247,7 @@ def emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
     """1 / r and w = -dout.out of a row."""
     values = 16 * chunks(traits.value_dim)
     for row in (0, 1):
-        out.line(f"divisor = of_values[{values + 2 * row}]")
-        if traits.denominator == "plus_eps" and traits.eps:
-            out.line(f"divisor = divisor + f32({traits.eps!r})")
-        out.line(f"scale_{row} = ptx.reciprocal(divisor) if divisor != f32(0.0) else f32(0.0)")
+        emit_share(out, f"scale_{row}", f"of_values[{values + 2 * row}]", traits.denominator, traits.eps)
         out.line(f"weight_{row} = f32(0.0)")
     with out.block(f"for i in range({words(traits.value_dim)})"):
         out.lines(

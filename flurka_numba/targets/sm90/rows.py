@@ -71,6 +71,18 @@ def when(real: str, chunk: int, dim: int) -> str:
     return f"{real} if eighth < u32({dim - CHUNK * chunk}) else u32(0)"
 
 
+def emit_share(out: SourceWriter, name: str, total: str, denominator: str, eps: float) -> None:
+    """``name``: 1 / denominator of a row, whose sum is ``total``; 0 where that is 0. denominator: see Problem."""
+    out.line(f"divisor = {total}")
+    if denominator == "plus_eps" and eps:
+        out.line(f"divisor = divisor + f32({eps!r})")
+    if denominator == "guarded":
+        least = f"f32({eps!r})"
+        out.line(f"signed = -{least} if divisor < f32(0.0) else {least}")
+        out.line(f"divisor = signed if -{least} < divisor and divisor < {least} else divisor  # NaN stays")
+    out.line(f"{name} = ptx.reciprocal(divisor) if divisor != f32(0.0) else f32(0.0)")
+
+
 def emit_real_columns(out: SourceWriter, dim: int, names: tuple[str, str]) -> None:
     """In a loop over words i: 0 for columns behind the last, where a row ends within 16 bytes and NaN may follow."""
     if dim % 8 == 0:
