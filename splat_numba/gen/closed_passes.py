@@ -85,14 +85,15 @@ def _choose_tiles(drafts: list[ClosedPass], problem: Problem, machine: Machine) 
         for tile_kv in TILES_KV:
             if tile_q * tile_kv <= SCORES:
                 passes = [replace(draft, tile_q=tile_q, tile_kv=tile_kv) for draft in drafts]
-                counts = [count_pass(one, seq_q, seq_kv, sampled=True) for one in passes]
+                counts = [count_pass(one, seq_q, seq_kv) for one in passes]
                 tried[tile_q, tile_kv] = sum(
                     predict(count, problem, machine, tile_q, resumes=one.resumes)
                     for count, one in zip(counts, passes, strict=True)
                 )
     best = min(tried, key=lambda sizes: (tried[sizes], sizes))
     passes = [replace(draft, tile_q=best[0], tile_kv=best[1]) for draft in drafts]
-    return passes, tile_choice("tiles", tried, best)
+    lengths = "" if (seq_q, seq_kv) == (problem.seq_q, problem.seq_kv) else f" at lengths {seq_q:,} and {seq_kv:,}"
+    return passes, tile_choice("tiles", tried, best, lengths)
 
 
 def _typical_length(length: int) -> int:

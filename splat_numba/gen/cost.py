@@ -1,4 +1,4 @@
-"""The cost model: counts the work of a pass exactly (or from evenly spread blocks), and predicts its time.
+"""The cost model: counts the work of a pass (at great lengths that of blocks spread over it), and predicts its time.
 
 The time is counted work over measured rates, per core:
 pairs computed * (head_dim + value_dim) fused multiply-adds, pairs * one softmax weight, and a fixed part per tile and
@@ -30,18 +30,25 @@ ELEMENT_NS = 0.25  # one number of a row block, transposed in or out
 BLOCK_NS = 400.0
 LAUNCH_NS = 60_000.0  # a launch: threads woken, arguments unpacked
 
-SAMPLED_BLOCKS = 128  # at 64 rows of 8 bytes 64 KiB an array: a plan must stay below 1 MiB at any length
+BLOCKS_AT_ONCE = 128  # at 64 rows of 8 bytes 64 KiB an array: a plan must stay below 1 MiB at any length
+COUNTED_ROWS = 1 << 21  # 0.2 s; 10**8 rows would take 8 s, so of more rows blocks are sampled
+SAMPLED_BLOCKS = 1 << 12
+_GOLDEN = 0.6180339887498949  # multiples of it modulo 1 keep their distance: no period of a mask is met by them alone
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Work of one (batch, head): pairs kept and computed, row blocks, tiles, and tiles that need no mask."""
+    """Work of one (batch, head): pairs kept and computed, row blocks, tiles, and tiles that need no mask.
+
+    exact: False where it was estimated from some of the blocks.
+    """
 
     kept: int = 0
     area: int = 0
     blocks: int = 0
     tiles: int = 0
     full: int = 0
+    exact: bool = True
 
     def __add__(self, other: Count) -> Count:
         return Count(
@@ -50,29 +57,35 @@ class Count:
             self.blocks + other.blocks,
             self.tiles + other.tiles,
             self.full + other.full,
+            self.exact and other.exact,
         )
 
 
-def count_pass(one: ClosedPass | TablePass, seq_q: int, seq_kv: int, *, sampled: bool = False) -> Count:
-    """Work of one pass; ``sampled`` looks at no more than SAMPLED_BLOCKS blocks and scales up."""
+def count_pass(one: ClosedPass | TablePass, seq_q: int, seq_kv: int) -> Count:
+    """Work of one pass: of all its blocks up to COUNTED_ROWS, beyond that scaled up from SAMPLED_BLOCKS."""
     if isinstance(one, TablePass):
         return _count_table(one)
     classes, per_class = one.grid(seq_q, seq_kv)
     total = classes * per_class
-    if sampled and total > SAMPLED_BLOCKS:
-        numbers = np.linspace(0, total - 1, SAMPLED_BLOCKS).astype(np.int64)
-        return _scaled(_count_blocks(one, numbers, per_class, seq_q, seq_kv), total / SAMPLED_BLOCKS, total)
+    looked_at = total if total <= max(COUNTED_ROWS // one.tile_q, SAMPLED_BLOCKS) else SAMPLED_BLOCKS
     count = Count()
-    for first in range(0, total, SAMPLED_BLOCKS):
-        numbers = np.arange(first, min(first + SAMPLED_BLOCKS, total))
+    for first in range(0, looked_at, BLOCKS_AT_ONCE):
+        places = np.arange(first, min(first + BLOCKS_AT_ONCE, looked_at))
+        numbers = places if looked_at == total else _spread(places, total)
         count += _count_blocks(one, numbers, per_class, seq_q, seq_kv)
-    return count
+    return count if looked_at == total else _scaled(count, total)
 
 
-def _scaled(count: Count, factor: float, blocks: int) -> Count:
-    return Count(
-        int(count.kept * factor), int(count.area * factor), blocks, int(count.tiles * factor), int(count.full * factor)
+def _spread(places: Ints, total: int) -> Ints:
+    """A block of each of SAMPLED_BLOCKS equal stretches of range(total), for the stretches with these places."""
+    return ((places + places * _GOLDEN % 1.0) * (total / SAMPLED_BLOCKS)).astype(np.int64)
+
+
+def _scaled(count: Count, blocks: int) -> Count:
+    kept, area, tiles, full = (
+        size * blocks // SAMPLED_BLOCKS for size in (count.kept, count.area, count.tiles, count.full)
     )
+    return Count(kept, area, blocks, tiles, full, exact=False)
 
 
 def _count_blocks(one: ClosedPass, numbers: Ints, per_class: int, seq_q: int, seq_kv: int) -> Count:

@@ -16,15 +16,16 @@ def explain(plan: Plan) -> str:
     """What was chosen and why, what was refused, counted work and predicted time; about twenty lines."""
     problem, cost = plan.problem, plan.cost
     density = cost.kept / max(problem.seq_q * problem.seq_kv, 1)
+    about = "" if cost.exact else "about "
     lines = [
         f"mask        {plan.mask}",
         f"problem     batch {problem.batch}, heads {problem.heads_q}/{problem.heads_kv}, {problem.seq_q} x "
         f"{problem.seq_kv}, head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}",
         f"target      {plan.target}, {_machine(plan)}",
         f"geometry    {plan.bands} bands, {'closed form' if plan.closed else 'tables'}; the kernel {_serves(plan)}",
-        f"kept        {cost.kept:,} pairs a head, density {density:.2%}",
-        f"computed    {cost.area:,} pairs, fill {cost.fill:.0%}; {cost.tiles:,} tiles of which {cost.full:,} full, "
-        f"in {cost.blocks:,} row blocks",
+        f"kept        {about}{cost.kept:,} pairs a head, density {density:.2%}",
+        f"computed    {about}{cost.area:,} pairs, fill {cost.fill:.0%}; {cost.tiles:,} tiles of which "
+        f"{cost.full:,} full, in {cost.blocks:,} row blocks",
         f"predicted   {cost.seconds * 1e3:.3g} ms; dense {cost.dense_seconds * 1e3:.3g} ms",
     ]
     for number, one in enumerate(plan.passes):

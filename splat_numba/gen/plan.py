@@ -116,6 +116,7 @@ class Cost:
 
     kept: pairs attended; area: pairs computed, padding of tiles included; blocks: row blocks; tiles: key tiles; full:
     tiles that need no predicate; seconds: predicted; dense_seconds: predicted for the same shapes without a mask.
+    exact: whether all row blocks were counted; at great lengths the counts are scaled up from some thousands of them.
     """
 
     kept: int
@@ -125,6 +126,7 @@ class Cost:
     full: int
     seconds: float
     dense_seconds: float
+    exact: bool = True
 
     @property
     def fill(self) -> float:

@@ -78,7 +78,7 @@ def _gpu_cost(passes: Sequence[BoxPass], problem: Problem, gpu: Gpu) -> Cost:
         total += count_box_pass(one)
         seconds += predict_box(one, problem, gpu)
     dense_seconds = min(predict_dense(traits, problem, gpu) for traits in candidates(problem, gpu))
-    return Cost(total.kept, total.area, total.blocks, total.tiles, total.full, seconds, dense_seconds)
+    return Cost(total.kept, total.area, total.blocks, total.tiles, total.full, seconds, dense_seconds, total.exact)
 
 
 def _label(mask: str) -> str:
@@ -93,9 +93,9 @@ def _cost(passes: Sequence[ClosedPass | TablePass], problem: Problem, machine: M
         seconds += predict(count, problem, machine, one.tile_q, resumes=one.resumes)
         total += count
     dense = ClosedPass(Edge(0), None, 1, (Segment(Lattice(), Const(0), END),), 64, 64, resumes=False)
-    dense_count = count_pass(dense, problem.seq_q, problem.seq_kv, sampled=True)
+    dense_count = count_pass(dense, problem.seq_q, problem.seq_kv)
     dense_seconds = predict(dense_count, problem, machine, 64)
-    return Cost(total.kept, total.area, total.blocks, total.tiles, total.full, seconds, dense_seconds)
+    return Cost(total.kept, total.area, total.blocks, total.tiles, total.full, seconds, dense_seconds, total.exact)
 
 
 def _dense_choice(cost: Cost) -> Choice:

@@ -17,12 +17,15 @@ def fitting_tiles(sizes: tuple[int, ...], problem: Problem, machine: Machine) ->
     return fitting
 
 
-def tile_choice(what: str, tried: dict[tuple[int, int], float], best: tuple[int, int]) -> Choice:
-    """The choice of the tile sizes ``best`` among those ``tried``, (tile_q, tile_kv) -> predicted seconds."""
+def tile_choice(what: str, tried: dict[tuple[int, int], float], best: tuple[int, int], lengths: str = "") -> Choice:
+    """The choice of the tile sizes ``best`` among those ``tried``, (tile_q, tile_kv) -> predicted seconds.
+
+    lengths: words for the lengths that the predictions are for, where they are not the problem's own.
+    """
     refused = tuple(
         (f"{tile_q} x {tile_kv}", f"predicted {seconds * 1e3:.3g} ms")
         for (tile_q, tile_kv), seconds in sorted(tried.items(), key=lambda item: item[1])
         if (tile_q, tile_kv) != best
     )
     chosen = f"{best[0]} queries x {best[1]} keys"
-    return Choice(what, chosen, f"predicted {tried[best] * 1e3:.3g} ms, the least of {len(tried)}", refused)
+    return Choice(what, chosen, f"predicted {tried[best] * 1e3:.3g} ms{lengths}, the least of {len(tried)}", refused)

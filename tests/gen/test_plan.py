@@ -78,6 +78,33 @@ def test_counts_stay_exact_beyond_the_sampled_number_of_blocks(pattern):
     assert plan.cost.kept == ACSR.from_pattern(pattern, 9001, 8500).nnz
 
 
+@pytest.mark.parametrize(
+    ("pattern", "kept"),
+    [
+        (p.full(), lambda n: n * n),
+        (p.causal(), lambda n: n * (n + 1) / 2),
+        (p.window(500), lambda n: n * 1001),
+        (p.dilated(50, 7), lambda n: n * 101),
+        (p.blocked(96), lambda n: n * 96),  # 96 rows a chunk: a block of 64 rows meets one or two, by turns
+        (p.columns(96, 0, 8) & p.causal(), lambda n: n * n / 2 / 12),
+        (p.longformer(40, 3), lambda n: n * 87),
+    ],
+    ids=lambda value: str(value) if isinstance(value, p.Pattern) else "",
+)
+def test_counts_of_two_billion_rows_are_estimated_closely_from_a_few_blocks(pattern, kept):
+    length = 2**31 - 1
+    plan = splat.plan(pattern, seq_q=length, seq_kv=length, head_dim=64, dtype="float32")
+    assert not plan.cost.exact
+    assert plan.cost.kept == pytest.approx(kept(length), rel=2e-3)
+    assert "kept        about " in plan.explain()
+
+
+def test_a_prediction_for_other_lengths_than_the_plans_own_says_so():
+    text = splat.plan(p.causal(), seq_q=100_000, seq_kv=100_000, head_dim=64, dtype="float32").explain()
+    assert "ms at lengths 8,192 and 8,192, the least of" in text
+    assert " at lengths" not in splat.plan(p.causal(), seq_q=8192, seq_kv=8192, head_dim=64, dtype="float32").explain()
+
+
 def test_a_closed_plan_and_a_table_plan_count_the_same_pairs():
     for pattern in (p.window(20, 3), p.dilated(5, 3) | p.sinks(4), p.longformer(12, 5)):
         assert plan_of(pattern, 300, 257).cost.kept == table_plan_of(pattern, 300, 257).cost.kept
