@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 from flurka_numba.backends import choose_executor
 from flurka_numba.checks import ARRAYS
 from flurka_numba.problem import Call
+from splat_numba.arguments.frozen import check_frozen
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 
 Vjp: TypeAlias = Callable[[Any], tuple[Any, ...]]
@@ -149,7 +150,7 @@ def attention_vjp(
     call = Call(
         "flurka", q, k, v, _needed(proj_k), proj_v, feature_map, omega, eps, None, kv_lengths, backend, target, out
     )
-    return choose_executor(call).attend_vjp(call, _check_frozen(frozen, ARRAYS))
+    return choose_executor(call).attend_vjp(call, check_frozen(frozen, ARRAYS))
 
 
 def low_rank_attention_vjp(
@@ -170,7 +171,7 @@ def low_rank_attention_vjp(
     """(out, vjp) of `low_rank_attention`; vjp(dout) and frozen as in `attention_vjp`."""
     _refuse_causal(causal)
     call = Call("low_rank", q, k, v, _needed(proj_k), proj_v, None, None, None, scale, kv_lengths, backend, target, out)
-    return choose_executor(call).attend_vjp(call, _check_frozen(frozen, ARRAYS))
+    return choose_executor(call).attend_vjp(call, check_frozen(frozen, ARRAYS))
 
 
 def kernel_attention_vjp(
@@ -191,7 +192,7 @@ def kernel_attention_vjp(
     """(out, vjp) of `kernel_attention`; vjp(dout) and frozen as in `attention_vjp`, the last two gradients None."""
     _refuse_causal(causal)
     call = Call("kernel", q, k, v, None, None, feature_map, omega, eps, None, kv_lengths, backend, target, out)
-    return choose_executor(call).attend_vjp(call, _check_frozen(frozen, ARRAYS[:3]))
+    return choose_executor(call).attend_vjp(call, check_frozen(frozen, ARRAYS[:3]))
 
 
 def _refuse_causal(causal: bool) -> None:
@@ -210,19 +211,6 @@ def _needed(proj_k: Any) -> Any:
             "kernel_attention, which has no projection."
         )
     return proj_k
-
-
-def _check_frozen(frozen: Collection[str], names: tuple[str, ...]) -> frozenset[str]:
-    if isinstance(frozen, str) or not isinstance(frozen, Collection):
-        raise ArgumentTypeError(
-            f"frozen wanted as a collection of names, got {frozen!r}. Give for example frozen=('proj_k', 'proj_v')."
-        )
-    unknown = [name for name in frozen if name not in names]
-    if unknown:
-        raise ArgumentError(
-            f"frozen wanted with names of {', '.join(names)}, got {unknown[0]!r}. Leave it out, or correct it."
-        )
-    return frozenset(frozen)
 
 
 __all__ = [

@@ -1,34 +1,19 @@
-"""The arguments of a call, checked against each other: Call -> Problem. For every backend; needs no arrays.
-
-Each message names the argument, what was wanted, what came, and the next step.
-"""
+"""The arguments of a call, checked against each other: Call -> Problem. For every backend; needs no arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
 
 from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap, resolve
 from flurka_numba.problem import Call, Problem
-from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.runtime.options import check_scale
+from splat_numba.arguments.heads import check_equal_heads
+from splat_numba.arguments.layouts import LAYOUTS, bhsd_axes
+from splat_numba.arguments.options import check_scale
+from splat_numba.arguments.sizes import check_sizes
+from splat_numba.arguments.tokens import Described, check_dtype, check_keys, check_tokens, check_values
+from splat_numba.errors import ArgumentError
 
-AXES = ("batch", "heads", "seq", "dim")
-LARGEST_DIM = 256
-LARGEST_LENGTH = 2**31 - 1  # token numbers are int32 in the kernels
 ARRAYS = ("q", "k", "v", "proj_k", "proj_v")  # in the order of their gradients
-
-
-class Described(Protocol):
-    """An imported array of any backend."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """As the caller laid it out."""
-
-    @property
-    def dtype(self) -> str:
-        """The name of its dtype."""
 
 
 def check_call(call: Call, arrays: Mapping[str, Described]) -> Problem:
@@ -60,53 +45,17 @@ def check_call(call: Call, arrays: Mapping[str, Described]) -> Problem:
 
 
 def _check_tokens(arrays: Mapping[str, Described]) -> tuple[int, int, int, int, int, int]:
-    first = arrays["q"]
-    if not 2 <= len(first.shape) <= 4:
-        raise ArgumentError(
-            f"q wanted with axes {AXES}, leading ones may be missing, got shape {first.shape}. Reshape it."
-        )
-    for name in ("k", "v"):
-        if len(arrays[name].shape) != len(first.shape):
-            raise ArgumentError(
-                f"{name} wanted with {len(first.shape)} axes as q has, got shape {arrays[name].shape}. Give all the "
-                "same axes."
-            )
-    for name in arrays.keys() - {"q", "omega"}:
-        if arrays[name].dtype != first.dtype:
-            raise ArgumentTypeError(
-                f"{name} wanted as {first.dtype} as q is, got {arrays[name].dtype}. Convert one of them."
-            )
-    (batch, heads, seq_q, head_dim), k, v = (four_axes(arrays[name].shape) for name in ("q", "k", "v"))
-    if k[1] != heads:
-        raise ArgumentError(
-            f"k wanted with q's {heads} heads, got {k[1]}: grouped-query heads are not supported. Repeat them, for "
-            f"example with np.repeat(k, {max(heads // max(k[1], 1), 1)}, axis=-3), and those of v."
-        )
-    if k[0] != batch or k[3] != head_dim:
-        raise ArgumentError(
-            f"k wanted as (batch, heads, seq, head_dim) = {(batch, heads, k[2], head_dim)} to fit q, got {k}. Check "
-            "batch and head_dim."
-        )
-    if v[:3] != k[:3]:
-        raise ArgumentError(f"v wanted with (batch, heads, seq) = {k[:3]} to fit k, got {v}. Check its axes.")
-    _check_sizes(seq_q, k[2], head_dim, v[3])
-    return batch, heads, seq_q, k[2], head_dim, v[3]
-
-
-def four_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape of 2 to 4 axes as (batch, heads, seq, dim)."""
-    return (1,) * (4 - len(shape)) + shape
-
-
-def _check_sizes(seq_q: int, seq_kv: int, head_dim: int, value_dim: int) -> None:
-    for name, dim in (("head_dim (the last axis of q)", head_dim), ("value_dim (the last axis of v)", value_dim)):
-        if not 1 <= dim <= LARGEST_DIM:
-            raise ArgumentError(f"{name} wanted from 1 to {LARGEST_DIM}, got {dim}. Split or pad the heads.")
-    for name, length in (("q", seq_q), ("k", seq_kv)):
-        if length > LARGEST_LENGTH:
-            raise ArgumentError(
-                f"{name} wanted with at most {LARGEST_LENGTH} tokens, got {length}. Split the sequence."
-            )
+    """batch, heads, seq_q, seq_kv, head_dim, value_dim."""
+    check_tokens(arrays, LAYOUTS["bhsd"])
+    for name in ("proj_k", "proj_v"):
+        if name in arrays:
+            check_dtype(name, arrays[name], "q", arrays["q"])
+    q, k, v = (bhsd_axes(arrays[name].shape, "bhsd", 1) for name in ("q", "k", "v"))
+    check_equal_heads(q[1], k[1])
+    check_keys(q, k)
+    check_values(k, v)
+    check_sizes(q[2], k[2], q[3], v[3])
+    return q[0], q[1], q[2], k[2], q[3], v[3]
 
 
 def _check_projections(arrays: Mapping[str, Described], heads: int, seq_kv: int) -> int:
@@ -148,16 +97,3 @@ def _check_features(call: Call, omega: Described | None, head_dim: int) -> tuple
             f"flurka_numba.draw_orthogonal_features(num_features, {head_dim}, seed=0)."
         )
     return feature_map, eps, omega.shape[0] * RANDOM_MAPS[feature_map].per_row
-
-
-def result_shape(q: Described, problem: Problem) -> tuple[int, ...]:
-    """Shape of out, and of dout, as the caller laid q out."""
-    return (*q.shape[:-1], problem.value_dim)
-
-
-def check_fits(name: str, array: Described, shape: tuple[int, ...], dtype: str) -> None:
-    """Raise unless ``array`` (out or dout) has the result's shape and dtype."""
-    if array.shape != shape:
-        raise ArgumentError(f"{name} wanted of shape {shape}, got {array.shape}. Give one of this shape.")
-    if array.dtype != dtype:
-        raise ArgumentTypeError(f"{name} wanted as {dtype} as q is, got {array.dtype}. Give one of this dtype.")

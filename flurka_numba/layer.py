@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 from flurka_numba.api import attention_vjp, kernel_attention_vjp
 from flurka_numba.backends import choose_executor
 from flurka_numba.heads import merge, product, split, with_queries, with_views
-from flurka_numba.layer_parameters import PARAMETERS, Parameters, check_frozen, check_input
+from flurka_numba.layer_parameters import PARAMETERS, Parameters, check_input
 from flurka_numba.problem import Call
+from splat_numba.arguments.frozen import check_frozen
 
 VIEWING = ("numpy", "torch", "cupy")  # whose arrays have views that can be written through
 LayerVjp: TypeAlias = Callable[[Any], dict[str, Any]]
@@ -65,7 +66,7 @@ class FlurkaLayer(Parameters):
         the layer's own call, in which a GPU's tensor cores do not round q.
         """
         check_input(self, "x", x)
-        kept = set(PARAMETERS) - check_frozen(frozen)
+        kept = set(PARAMETERS) - check_frozen(frozen, PARAMETERS)
         options = {**self._options, "backend": backend, "target": target}
         step = self._compressed_vjp if self.order == "b" else self._whole_vjp
         heads_out, pull = step(x, kept, options)

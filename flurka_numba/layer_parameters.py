@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from flurka_numba.checks import check_call
 from flurka_numba.problem import Call, Problem
 from flurka_numba.regime import explain_layer, layer_order
+from splat_numba.arguments.sizes import check_size
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 
 WEIGHTS = ("w_q", "w_k", "w_v", "w_o")
@@ -83,10 +83,9 @@ def _check_weights(layer: Parameters) -> None:
 
 def _check_heads(layer: Parameters) -> None:
     model_dim = layer.w_q.shape[0]
-    if isinstance(layer.heads, bool) or not hasattr(layer.heads, "__index__"):
-        raise ArgumentTypeError(f"heads wanted as an integer, got {type(layer.heads).__name__}. Give a whole number.")
-    if layer.heads < 1 or model_dim % layer.heads:
-        raise ArgumentError(f"heads wanted as a divisor of model_dim = {model_dim}, got {layer.heads}. Choose another.")
+    heads = check_size("heads", layer.heads)
+    if heads < 1 or model_dim % heads:
+        raise ArgumentError(f"heads wanted as a divisor of model_dim = {model_dim}, got {heads}. Choose another.")
 
 
 def check_input(layer: Parameters, name: str, x: Any) -> None:
@@ -103,16 +102,6 @@ def check_input(layer: Parameters, name: str, x: Any) -> None:
         raise ArgumentTypeError(
             f"{name} wanted as {dtype_name(layer.w_q)} as the weights are, got {dtype_name(x)}. Convert one of them."
         )
-
-
-def check_frozen(frozen: Collection[str]) -> set[str]:
-    """The names, or ArgumentError, ArgumentTypeError."""
-    if isinstance(frozen, str) or not isinstance(frozen, Collection):
-        raise ArgumentTypeError(f"frozen wanted as a collection of names, got {frozen!r}. Give for example ('w_q',).")
-    for name in frozen:
-        if name not in PARAMETERS:
-            raise ArgumentError(f"frozen wanted with names of {', '.join(PARAMETERS)}, got {name!r}. Correct it.")
-    return set(frozen)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flurka_numba.checks import ARRAYS, check_call, check_fits, result_shape
+from flurka_numba.checks import ARRAYS, check_call
 from flurka_numba.problem import ITEMSIZE, Call, Problem
-from splat_numba.runtime.arrays import Array, check_out, empty, export_array, import_array, narrow
-from splat_numba.runtime.options import check_kv_lengths
+from splat_numba.arguments.layouts import with_leading, without_leading
+from splat_numba.arguments.options import check_kv_lengths
+from splat_numba.arguments.results import check_fits, place_result, result_shape
+from splat_numba.runtime.arrays import Array, export_array, import_array, narrow
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ def import_call(call: Call) -> Operands:
     }
     problem = check_call(call, arrays)
     axes = len(arrays["q"].shape)
+    written = place_result(call.out, result_shape(arrays["q"], problem), problem.dtype, arrays)
     q, k, v = (with_leading(arrays[name].bits, 4) for name in ("q", "k", "v"))
     proj_k, proj_v = (with_leading(arrays[name].bits, 3) if name in arrays else None for name in ("proj_k", "proj_v"))
     return Operands(
@@ -58,28 +61,13 @@ def import_call(call: Call) -> Operands:
         proj_v=proj_v,
         omega=_widen_omega(arrays["omega"], problem) if "omega" in arrays else None,
         kv_lengths=check_kv_lengths(call.kv_lengths, problem, axes),
-        out=with_leading(_prepare_out(call, arrays, problem), 4),
+        out=with_leading(written.array.bits, 4),
         axes=axes,
     )
 
 
-def with_leading(array: NDArray[Any], axes: int) -> NDArray[Any]:
-    """A view with axes of size 1 put before the others."""
-    return array[(None,) * (axes - array.ndim)]
-
-
 def _widen_omega(omega: Array, problem: Problem) -> NDArray[Any]:
     return np.ascontiguousarray(widen(omega.bits, omega.dtype), problem.compute_dtype)
-
-
-def _prepare_out(call: Call, arrays: Mapping[str, Array], problem: Problem) -> NDArray[Any]:
-    shape = result_shape(arrays["q"], problem)
-    if call.out is None:
-        return empty(shape, problem.dtype)
-    given = import_array("out", call.out)
-    check_fits("out", given, shape, problem.dtype)
-    check_out(given.bits, {name: array.bits for name, array in arrays.items()})
-    return given.bits
 
 
 def import_dout(call: Call, operands: Operands, dout: Any) -> NDArray[Any]:
@@ -94,7 +82,7 @@ def export_out(call: Call, operands: Operands) -> Any:
     """The caller's out, or ours as q's kind of array."""
     if call.out is not None:
         return call.out
-    return export_array(_without_leading(operands.out, operands.axes), operands.problem.dtype, call.q)
+    return export_array(without_leading(operands.out, operands.axes), operands.problem.dtype, call.q)
 
 
 def export_gradients(call: Call, operands: Operands, gradients: Mapping[str, NDArray[Any]]) -> tuple[Any, ...]:
@@ -110,12 +98,7 @@ def export_gradients(call: Call, operands: Operands, gradients: Mapping[str, NDA
 
 def _export_gradient(gradient: NDArray[Any], like: Any, problem: Problem) -> Any:
     bits = narrow(gradient, problem.dtype) if ITEMSIZE[problem.dtype] == 2 else gradient
-    return export_array(_without_leading(bits, len(np.shape(like))), problem.dtype, like)
-
-
-def _without_leading(array: NDArray[Any], axes: int) -> NDArray[Any]:
-    trimmed: NDArray[Any] = array[(0,) * (array.ndim - axes)]
-    return trimmed
+    return export_array(without_leading(bits, len(np.shape(like))), problem.dtype, like)
 
 
 def widen(bits: NDArray[Any], dtype: str) -> NDArray[Any]:

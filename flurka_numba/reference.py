@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from flurka_numba.checks import ARRAYS, check_call
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.problem import Call, Problem
-from splat_numba.runtime.options import check_kv_lengths
+from splat_numba.arguments.options import check_kv_lengths
 
 Float64: TypeAlias = NDArray[np.float64]
 Gradients: TypeAlias = tuple[Float64 | None, ...]

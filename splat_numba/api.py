@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, NoReturn
+from typing import Any
 
-from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
+from splat_numba.arguments.backends import choose_backend
+from splat_numba.arguments.dtypes import check_dtype_name
+from splat_numba.arguments.heads import check_heads
+from splat_numba.arguments.layouts import check_layout
+from splat_numba.arguments.masks import Mask, store_mask
+from splat_numba.arguments.options import check_scale
+from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size, check_sizes
+from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executor import Executor
 from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import ITEMSIZE, Problem
+from splat_numba.gen.problem import Problem
 from splat_numba.kernel import Given, Kernel, split_parts
-from splat_numba.masks import Mask, store_mask
-from splat_numba.operands import check_heads, check_layout, check_sizes
-from splat_numba.runtime.arrays import on_gpu
-from splat_numba.runtime.options import check_scale
 from splat_numba.settings import current
-
-BACKENDS = ("auto", "cpu", "cuda", "emulate")
-CUDA_TARGETS = ("sm_90a", "sm_80", "simt")
 
 
 def attention(
@@ -130,22 +130,13 @@ def compile(
 
 def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor:
     """The backend to run on: with "auto", where q is. Raises BackendError for what this version has not."""
-    if backend not in BACKENDS:
-        raise BackendError(
-            f"backend wanted as one of {', '.join(BACKENDS)}, got {backend!r}. Leave it out to choose for you."
-        )
-    if backend == "emulate" or (backend == "cuda" and not on_gpu(q) and current().emulate):
-        if target not in (None, "sm_90a"):
-            _refuse_target(backend, target)
+    chosen = choose_backend(backend, target, q)
+    if chosen == "cuda":
+        return _cuda()
+    if chosen == "emulate":
         from splat_numba.emulated_kernel import EMULATED
 
         return EMULATED
-    if backend == "cuda" or (backend == "auto" and (on_gpu(q) or target in CUDA_TARGETS)):
-        if target not in (None, "sm_90a"):
-            _refuse_target(backend, target)
-        return _cuda()
-    if target not in (None, "cpu"):
-        raise BackendError(f"target wanted as None or 'cpu' for backend {backend!r}, got {target!r}. Leave it out.")
     from splat_numba.cpu_kernel import CPU  # imports Numba (250 ms), which a GPU's kernel from disk does without
 
     return CPU
@@ -171,15 +162,6 @@ def tuned(executor: Executor) -> Executor:
     return TUNED
 
 
-def _refuse_target(backend: str, target: str | None) -> NoReturn:
-    if target in CUDA_TARGETS:
-        raise BackendError(
-            f"target {target!r} is not in this version, which has 'sm_90a' (Hopper) alone. "
-            "Leave target out, or give backend='cpu'."
-        )
-    raise BackendError(f"target wanted as None or 'sm_90a' for backend {backend!r}, got {target!r}. Leave it out.")
-
-
 def check_backend(backend: str, target: str | None) -> None:
     """Raise BackendError unless the CPU is meant: the only backend of the packed operators."""
     if backend in ("cuda", "emulate"):
@@ -201,38 +183,18 @@ def make_problem(
     dtype: Any,
 ) -> Problem:
     """A checked problem from sizes. Raises ArgumentError, ArgumentTypeError."""
-    value_dim = head_dim if value_dim is None else value_dim
-    heads_kv = heads_q if heads_kv is None else heads_kv
     sizes = {
-        "seq_q": seq_q, "seq_kv": seq_kv, "head_dim": head_dim, "value_dim": value_dim,
-        "heads_q": heads_q, "heads_kv": heads_kv, "batch": batch,
+        "seq_q": seq_q, "seq_kv": seq_kv, "head_dim": head_dim, "batch": batch, "heads_q": heads_q,
+        "value_dim": head_dim if value_dim is None else value_dim,
+        "heads_kv": heads_q if heads_kv is None else heads_kv,
     }  # fmt: skip
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not hasattr(size, "__index__"):
-            raise ArgumentTypeError(f"{name} wanted as an integer, got {type(size).__name__}. Give a whole number.")
-        if size < 0:
-            raise ArgumentError(f"{name} wanted >= 0, got {size}. Give a size.")
-    check_heads(heads_q, heads_kv)
-    check_sizes(seq_q, seq_kv, head_dim, value_dim)
-    return Problem(
-        int(seq_q),
-        int(seq_kv),
-        int(head_dim),
-        int(value_dim),
-        dtype_name(dtype),
-        int(batch),
-        int(heads_q),
-        int(heads_kv),
-    )
-
-
-def dtype_name(dtype: Any) -> str:
-    """The name of a supported dtype, from a name, a NumPy dtype or type, or another framework's dtype."""
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", getattr(dtype, "__name__", str(dtype)))
-    name = str(name).removeprefix("torch.")
-    if name not in ITEMSIZE:
-        raise ArgumentTypeError(f"dtype wanted as one of {', '.join(ITEMSIZE)}, got {dtype!r}. Convert the arrays.")
-    return name
+    checked = {
+        name: check_size(name, size, most=LARGEST_HEADS if "heads" in name else LARGEST_SIZE)
+        for name, size in sizes.items()
+    }
+    check_heads(checked["heads_q"], checked["heads_kv"])
+    check_sizes(*(checked[name] for name in ("seq_q", "seq_kv", "head_dim", "value_dim")))
+    return Problem(**checked, dtype=check_dtype_name(dtype))
 
 
 __all__ = ["attention", "compile", "plan"]

@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.arguments.layouts import to_bhsd
+from splat_numba.arguments.masks import Stored, describe
+from splat_numba.arguments.options import check_kv_lengths, check_scale
+from splat_numba.arguments.results import Written
 from splat_numba.errors import BackendError
 from splat_numba.executor import Executor, Part, Recipe
 from splat_numba.formats.geometry import geometry
@@ -16,13 +20,10 @@ from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
-from splat_numba.masks import Stored, describe
-from splat_numba.operands import Operands, Written, export_lse, import_operands, prepare_out, to_bhsd
+from splat_numba.operands import Operands, export_lse, import_operands, prepare_out
 from splat_numba.runtime import launch
-from splat_numba.runtime.arrays import export_array
 from splat_numba.runtime.compile import Compiled
 from splat_numba.runtime.device import cores, machine
-from splat_numba.runtime.options import check_kv_lengths, check_scale
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 
@@ -119,5 +120,5 @@ def execute(
     for part in parts:
         heads = np.arange(problem.heads_q) if part.heads is None else np.array(part.heads, np.int64)
         launch.run(part.plan, part.compiled, work, heads, threads)
-    result = written.given if written.given is not None else export_array(written.array.bits, problem.dtype, like)
+    result = written.exported(like)
     return (result, export_lse(lse, operands, like)) if return_lse else result

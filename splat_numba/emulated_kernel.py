@@ -10,6 +10,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.arguments.layouts import to_bhsd
+from splat_numba.arguments.masks import Stored
+from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch
 from splat_numba.errors import ArgumentError, BackendError
@@ -21,15 +24,12 @@ from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.sm90.attention import attention_entry
 from splat_numba.gpu_kernel import passes_of, plan_for, render
-from splat_numba.masks import Stored
-from splat_numba.operands import export_lse, import_operands, prepare_out, to_bhsd
-from splat_numba.runtime.arrays import export_array
+from splat_numba.operands import export_lse, import_operands, prepare_out
 from splat_numba.runtime.cuda.arrays import check_operand_dtype
 from splat_numba.runtime.cuda.copies import padded, padded_rows, padded_strides
 from splat_numba.runtime.cuda.passes import Shapes, pass_maps, pass_numbers
 from splat_numba.runtime.cuda.tables import view_steps
 from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArguments
-from splat_numba.runtime.options import check_kv_lengths, check_scale
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 
@@ -118,7 +118,7 @@ class EmulatedExecutor:
             for one, source in zip(passes_of(part.plan), part.compiled.sources, strict=True):
                 device.run(one, source, heads)
         to_bhsd(written.array.bits, operands.layout)[...] = device.out()
-        result = written.given if written.given is not None else export_array(written.array.bits, problem.dtype, q)
+        result = written.exported(q)
         return (result, export_lse(device.lse(), operands, q)) if return_lse else result
 
 

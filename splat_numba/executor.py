@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from splat_numba.arguments.masks import Stored
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
-from splat_numba.masks import Stored
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 

@@ -11,20 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.arguments.layouts import bhsd_axes, check_layout
+from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind, check_scale
+from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.executor import Part, Recipe
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.problem import Problem
-from splat_numba.operands import (
-    Operands,
-    bhsd_axes,
-    check_fits,
-    check_layout,
-    check_operands,
-    import_operands,
-    prepare_out,
-    result_shape,
-)
+from splat_numba.operands import Operands, check_operands, import_operands, prepare_out
 from splat_numba.runtime.arrays import export_array, on_gpu
 from splat_numba.runtime.cuda.arrays import (
     GpuArray,
@@ -41,7 +35,6 @@ from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.passes import Shapes
 from splat_numba.runtime.cuda.prepared import LoadablePass, Prepared
 from splat_numba.runtime.cuda.tensor_map import Layout
-from splat_numba.runtime.options import check_kv_lengths, check_lengths_kind, check_scale
 from splat_numba.settings import current
 
 LARGEST_READY = 512
@@ -149,7 +142,7 @@ def _make_ready(
     axes = len(arrays["q"].shape)
     out_shape = result_shape(arrays["q"], problem)
     if out is not None:
-        check_fits(arrays["out"], out_shape, problem.dtype)
+        check_fits("out", arrays["out"], out_shape, problem.dtype)
     if kv_lengths is not None:
         _check_lengths(kv_lengths, problem, axes, framework)
     parts = recipe.parts_for(problem, scale, current(), ragged=kv_lengths is not None)

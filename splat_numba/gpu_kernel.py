@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from splat_numba.arguments.masks import Stored, describe
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executor import Executor, Part, Recipe
 from splat_numba.formats.geometry import geometry
@@ -24,7 +25,6 @@ from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
 from splat_numba.gpu_call import attend
-from splat_numba.masks import Stored, describe
 from splat_numba.runtime.compile import dump
 from splat_numba.runtime.cuda.arrays import check_operand_dtype
 from splat_numba.runtime.source import KernelSource

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
+from splat_numba.arguments.masks import Stored, describe, fingerprint
 from splat_numba.errors import BackendError
 from splat_numba.executor import Executor, Part, Recipe
 from splat_numba.formats.geometry import geometry
@@ -18,7 +19,6 @@ from splat_numba.gen.planner import gpu_candidates, plan_candidate
 from splat_numba.gen.problem import Problem
 from splat_numba.gpu_kernel import CudaExecutor, compiled_for, plan_for
 from splat_numba.gpu_trial import trial_calls
-from splat_numba.masks import Stored, describe, fingerprint
 from splat_numba.runtime import cache
 from splat_numba.runtime.choices import Choices
 from splat_numba.runtime.cuda.arrays import check_operand_dtype

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from splat_numba.arguments.masks import Mask, split_heads
 from splat_numba.errors import ArgumentError
 from splat_numba.executor import Executor, Part
 from splat_numba.formats.acsr import ACSR
@@ -14,7 +15,6 @@ from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
-from splat_numba.masks import Mask, split_heads
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from splat_numba.api import check_backend
+from splat_numba.arguments.heads import check_heads
+from splat_numba.arguments.layouts import with_leading
+from splat_numba.arguments.masks import OneMask, store_mask
+from splat_numba.arguments.numbers import check_number
+from splat_numba.arguments.sizes import check_sizes
+from splat_numba.arguments.tokens import check_axes, check_keys, check_like, check_tokens
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
-from splat_numba.masks import OneMask, store_mask
-from splat_numba.operands import check_heads, check_sizes
 from splat_numba.runtime import packed_launch
 from splat_numba.runtime.arrays import Array, empty, export_array, import_array
 from splat_numba.settings import current
@@ -35,18 +35,13 @@ def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "
     """
     check_backend(backend, None)
     arrays = {name: import_array(name, array) for name, array in (("q", q), ("k", k))}
-    first, second = arrays["q"], arrays["k"]
-    _check_axes("q", first, ("batch", "heads", "seq", "head_dim"), 2)
-    _check_like("k", second, "q", first, 0)
-    q4, k4 = _lead(first.bits, 4), _lead(second.bits, 4)
-    wanted = (q4.shape[0], *k4.shape[1:3], q4.shape[3])
-    if k4.shape != wanted:
-        raise ArgumentError(
-            f"k wanted as (batch, heads, seq, head_dim) = {wanted} to fit q, got {k4.shape}. Check batch and head_dim."
-        )
+    check_tokens(arrays, ("batch", "heads", "seq", "head_dim"))
+    first = arrays["q"]
+    q4, k4 = (with_leading(array.bits, 4) for array in arrays.values())
+    check_keys(q4.shape, k4.shape)
     check_heads(q4.shape[1], k4.shape[1])
     check_sizes(q4.shape[2], k4.shape[2], q4.shape[3], q4.shape[3])
-    factor = _check_scale(scale)
+    factor = check_number("scale", scale, "Give a Python float, or leave it out for 1.")
     stored = store_mask(mask, q4.shape[2], k4.shape[2])
     acsr = _stored_pattern(stored, q4.shape[2], k4.shape[2]) if isinstance(stored, Pattern) else stored
     values = empty((*q4.shape[:2], acsr.nnz), first.dtype)
@@ -67,7 +62,7 @@ def softmax(values: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
     given = import_array("values", values)
     _check_values(given, acsr)
     weights = empty(given.shape, given.dtype)
-    packed_launch.run_softmax(_lead(given.bits, 3), _lead(weights, 3), acsr, given.dtype, current())
+    packed_launch.run_softmax(with_leading(given.bits, 3), with_leading(weights, 3), acsr, given.dtype, current())
     return export_array(weights, given.dtype, values)
 
 
@@ -86,8 +81,8 @@ def spmm(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
     _check_acsr(acsr)
     given, dense = import_array("values", values), import_array("v", v)
     _check_values(given, acsr)
-    _check_like("v", dense, "values", given, 1)
-    values3, v4 = _lead(given.bits, 3), _lead(dense.bits, 4)
+    check_like("v", dense, "values", given, 1)
+    values3, v4 = with_leading(given.bits, 3), with_leading(dense.bits, 4)
     seq_q, seq_kv = acsr.shape
     if v4.shape[0] != values3.shape[0] or v4.shape[2] != seq_kv:
         wanted = (values3.shape[0], v4.shape[1], seq_kv, "any")
@@ -95,11 +90,7 @@ def spmm(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
             f"v wanted as (batch, heads, seq, value_dim) = {wanted} to fit values and acsr, got {v4.shape}. "
             "Check its axes."
         )
-    heads_q, heads_kv = values3.shape[1], v4.shape[1]
-    if heads_q and (heads_kv == 0 or heads_q % heads_kv):
-        raise ArgumentError(
-            f"v wanted with a number of heads that divides the values' {heads_q}, got {heads_kv}. Check the heads axis."
-        )
+    check_heads(values3.shape[1], v4.shape[1], name="v", like="the values'")
     check_sizes(seq_q, seq_kv, 1, v4.shape[3])
     out = empty((*values3.shape[:2], seq_q, v4.shape[3]), given.dtype)
     packed_launch.run_spmm(values3, v4, out, acsr, given.dtype, current())
@@ -112,35 +103,8 @@ def _stored_pattern(pattern: Pattern, seq_q: int, seq_kv: int) -> ACSR:
     return ACSR.from_pattern(pattern, seq_q, seq_kv)
 
 
-def _lead(array: NDArray[Any], axes: int) -> NDArray[Any]:
-    """A view with the leading axes that are missing."""
-    return array[(None,) * (axes - array.ndim)]
-
-
-def _check_axes(name: str, array: Array, axes: tuple[str, ...], fewest: int) -> None:
-    if not fewest <= len(array.shape) <= len(axes):
-        raise ArgumentError(
-            f"{name} wanted with axes {axes}, leading ones may be missing, got shape {array.shape}. Reshape it."
-        )
-
-
-def _check_like(name: str, array: Array, like_name: str, like: Array, more: int) -> None:
-    """As many axes as ``like`` has and ``more``, and its dtype."""
-    axes = len(like.shape) + more
-    if len(array.shape) != axes:
-        fitting = "as" if not more else "one more than"
-        raise ArgumentError(
-            f"{name} wanted with {axes} axes, {fitting} {like_name} has, got shape {array.shape}. "
-            "Leave leading axes out of both or of none."
-        )
-    if array.dtype != like.dtype:
-        raise ArgumentTypeError(
-            f"{name} wanted as {like.dtype} as {like_name} is, got {array.dtype}. Convert one of them."
-        )
-
-
 def _check_values(values: Array, acsr: ACSR) -> None:
-    _check_axes("values", values, ("batch", "heads", "nnz"), 1)
+    check_axes("values", values, ("batch", "heads", "nnz"), 1)
     if values.shape[-1] != acsr.nnz:
         raise ArgumentError(
             f"values wanted with a last axis of nnz = {acsr.nnz}, one for each pair of acsr, got shape {values.shape}. "
@@ -164,16 +128,6 @@ def _check_acsr(acsr: Any) -> None:
         f"acsr wanted as an ACSR, got {type(acsr).__name__}. "
         "Build it with splat.from_dense(mask) or splat.from_csr(...)."
     )
-
-
-def _check_scale(scale: Any) -> float:
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.floating, np.integer)):
-        raise ArgumentTypeError(
-            f"scale wanted as a number, got {type(scale).__name__}. Give a Python float, or leave it out for 1."
-        )
-    if not math.isfinite(scale):
-        raise ArgumentError(f"scale wanted finite, got {scale}. Leave it out for 1.")
-    return float(scale)
 
 
 __all__ = ["sddmm", "softmax", "spmm"]

@@ -122,7 +122,7 @@ MESSAGES = {
     ),
     "out of other shape": (
         lambda: attend(out=np.zeros((1, 2, 8, 5), np.float32)),
-        "ArgumentError: out wanted of shape (1, 2, 8, 4), got (1, 2, 8, 5). Leave it out, or give one of this shape.",
+        "ArgumentError: out wanted of shape (1, 2, 8, 4), got (1, 2, 8, 5). Give one of this shape.",
     ),
     "kv_lengths too long": (
         lambda: attend(kv_lengths=[9]),

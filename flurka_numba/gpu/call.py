@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from flurka_numba.checks import result_shape
 from flurka_numba.gpu.checks import check_arguments, check_out, place_lengths
 from flurka_numba.gpu.composed.call import attend as compose
 from flurka_numba.gpu.composed.plan import composes_forward
@@ -21,6 +20,7 @@ from flurka_numba.gpu.omega import place_omega
 from flurka_numba.gpu.plan import forward_plan, taking_input
 from flurka_numba.heads import needs_queries, with_queries, with_views
 from flurka_numba.problem import ITEMSIZE, Call, Problem
+from splat_numba.arguments.results import result_shape
 from splat_numba.runtime.cuda.arrays import GpuArray, contiguous_strides
 from splat_numba.runtime.cuda.copies import padded
 from splat_numba.runtime.cuda.device import Device, device

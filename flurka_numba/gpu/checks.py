@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from flurka_numba.checks import ARRAYS, Described, check_call, check_fits, result_shape
+from flurka_numba.checks import ARRAYS, check_call
 from flurka_numba.problem import Call, Problem
+from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind
+from splat_numba.arguments.results import check_fits, result_shape
+from splat_numba.arguments.tokens import Described
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.runtime.arrays import on_gpu
 from splat_numba.runtime.cuda.arrays import GpuArray, check_gpu_out, check_same_device, check_whole_elements
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework, describe
 from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
-from splat_numba.runtime.options import check_kv_lengths, check_lengths_kind
 
 DTYPES = ("float16", "bfloat16", "float32")  # that kernels on a GPU read
 

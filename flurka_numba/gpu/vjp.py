@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from flurka_numba.checks import ARRAYS, check_fits
+from flurka_numba.checks import ARRAYS
 from flurka_numba.gpu.call import layout_of, ready_slots
 from flurka_numba.gpu.checks import check_arguments
 from flurka_numba.gpu.composed.call import attend_vjp as compose
@@ -17,6 +17,7 @@ from flurka_numba.gpu.gradients import attend_with_gradients, in_order, trimmed
 from flurka_numba.gpu.host_arrays import attend_vjp_numpy
 from flurka_numba.gpu.runner import Checked, CudaRunner, Operand
 from flurka_numba.problem import Call, Problem
+from splat_numba.arguments.results import check_fits
 from splat_numba.runtime.cuda.frameworks import JAX, NUMBA, OURS, Framework, describe, framework_of, known_framework
 
 

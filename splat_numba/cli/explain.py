@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.syntax import Syntax
 
+from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
 from splat_numba.cli.cases import shortened
 from splat_numba.cli.console import output
 from splat_numba.cli.drawing import draw, gallery
@@ -21,7 +22,6 @@ from splat_numba.cli.options import (
 )
 from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.plan import Plan
-from splat_numba.operands import LARGEST_DIM, LARGEST_LENGTH
 
 DOTS = 48
 LONGEST_DRAWN = 1 << 20  # a picture takes time and memory in proportion to the rows: a second at a million

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
 from splat_numba.formats.parse import parse
 from splat_numba.formats.patterns import Pattern
-from splat_numba.operands import LARGEST_DIM, LARGEST_LENGTH
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 BACKENDS = ("auto", "cpu", "cuda", "emulate")

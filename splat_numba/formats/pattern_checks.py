@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Sized
 from typing import SupportsIndex, TypeAlias
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.errors import PatternError, PatternTypeError
+from splat_numba.plain import kind, shown, whole_number
 
 Ints: TypeAlias = "tuple[SupportsIndex, ...] | list[SupportsIndex] | NDArray[np.integer]"
 
@@ -19,20 +19,20 @@ MAX_SIZE = 2**40
 
 def is_integer(value: object) -> bool:
     """Whether `value` is an integer of Python or NumPy; bool is not one."""
-    return isinstance(value, SupportsIndex) and not isinstance(value, (bool, np.bool_, np.ndarray))
+    return whole_number(value) is not None
 
 
 def integer(name: str, value: object, least: int, most: int = MAX_SIZE) -> int:
     """`value` as a Python int in [least, most]; PatternTypeError or PatternError otherwise."""
-    if not is_integer(value):
+    number = whole_number(value)
+    if number is None:
         raise PatternTypeError(
-            f"{name}: wanted an integer >= {least}, got {_shown(value)} of type {type(value).__name__}. {_hint(value)}"
+            f"{name}: wanted an integer >= {least}, got {shown(value)} of type {kind(value)}. {_hint(value)}"
         )
-    number = operator.index(value)  # type: ignore[arg-type]  # is_integer made sure
     if number < least:
-        raise PatternError(f"{name}: wanted an integer >= {least}, got {number}. Give at least {least}.")
+        raise PatternError(f"{name}: wanted an integer >= {least}, got {shown(number)}. Give at least {least}.")
     if number > most:
-        raise PatternError(f"{name}: wanted an integer <= {most}, got {number}. Give at most {most}.")
+        raise PatternError(f"{name}: wanted an integer <= {most}, got {shown(number)}. Give at most {most}.")
     return number
 
 
@@ -47,8 +47,8 @@ def integers(name: str, values: object, least: int) -> tuple[int, ...]:
         values = values.tolist()
     if not isinstance(values, (tuple, list, range)):
         raise PatternTypeError(
-            f"{name}: wanted a tuple, list or NumPy array of integers, got {_shown(values)} of type "
-            f"{type(values).__name__}. Write ({_shown(values)},) if you mean one number."
+            f"{name}: wanted a tuple, list or NumPy array of integers, got {shown(values)} of type "
+            f"{kind(values)}. Write ({shown(values)},) if you mean one number."
         )
     return tuple(integer(f"{name}[{at}]", value, least) for at, value in enumerate(values))
 
@@ -66,11 +66,6 @@ def per_axis(name: str, value: object, axes: int, least: int) -> tuple[int, ...]
             "Give one per axis, or a single int for all."
         )
     return numbers
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _hint(value: object) -> str:

@@ -34,7 +34,7 @@ LAYERS = {
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 PURE = ["expressions.py", "feature_maps.py", "problem.py", "heads.py", "checks.py", "regime.py", "reference.py"]
 # Of splat_numba: what knows nothing of masks. Its public attention as well, in the last stage of low-rank on a GPU.
-SHARED = ("errors", "settings", "gen.writer", "gen.instructions", "gen.machine", "runtime")
+SHARED = ("errors", "settings", "plain", "arguments", "gen.writer", "gen.instructions", "gen.machine", "runtime")
 GPU_SHARED = ("gen.entry", "gen.boxes", "gen.targets.sm90", "emulator")
 HEAVY = ["numba", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
 

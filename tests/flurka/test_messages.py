@@ -159,7 +159,8 @@ MESSAGES = {
     ),
     "frozen parameter": (
         lambda: layer().vjp(np.zeros((8, 16), np.float32), frozen=("bias",)),
-        "ArgumentError: frozen wanted with names of w_q, w_k, w_v, w_o, proj_k, proj_v, x, got 'bias'. Correct it.",
+        "ArgumentError: frozen wanted with names of w_q, w_k, w_v, w_o, proj_k, proj_v, x, got 'bias'. Leave it "
+        "out, or correct it.",
     ),
 }
 

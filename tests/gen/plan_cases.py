@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from splat_numba.arguments.masks import describe, store_mask
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.geometry import Geometry, geometry
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
-from splat_numba.masks import describe, store_mask
 
 MACHINE = Machine(vector_bytes=32, vector_registers=16, cores=2)
 

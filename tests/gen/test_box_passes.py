@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from splat_numba.arguments.masks import describe, store_mask
 from splat_numba.errors import PlanError
 from splat_numba.formats import patterns as p
 from splat_numba.formats.geometry import geometry
@@ -20,7 +21,6 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
-from splat_numba.masks import describe, store_mask
 from splat_numba.testing import lengths, masks
 from tests.gen.box_interpreter import check, check_merged, check_order, kept
 from tests.gen.plan_cases import dense

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from flurka_numba.gpu.gradient_plan import gradient_plan
 from flurka_numba.gpu.plan import forward_plan
+from splat_numba.arguments.masks import describe, store_mask
 from splat_numba.formats import patterns as p
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.boxes import Traits
@@ -22,7 +23,6 @@ from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.sm90.attention import ENTRY, PARAMETERS, render_attention
 from splat_numba.gen.targets.sm90.shape import shared_layout
 from splat_numba.gpu_kernel import render
-from splat_numba.masks import describe, store_mask
 from tests.flurka.test_sm90_build import PROBLEMS, problem
 from tests.gen.sm90_traits import GOLDEN, traits
 from tests.gen.test_source import free_names, functions

@@ -436,7 +436,7 @@ REFUSED = {
     "k with other axes": (
         lambda: sddmm(Q, K[0], ACSR_35),
         ArgumentError,
-        "k wanted with 4 axes, as q has, got shape (2, 5, 8). Leave leading axes out of both or of none.",
+        "k wanted with 4 axes as q has, got shape (2, 5, 8). Give all the same axes.",
     ),
     "k of another dtype": (
         lambda: sddmm(Q, K.astype(np.float64), ACSR_35),
@@ -518,7 +518,7 @@ REFUSED = {
     "v with heads that do not divide": (
         lambda: spmm(VALUES[:, :3], V, ACSR_35),
         ArgumentError,
-        "v wanted with a number of heads that divides the values' 3, got 2. Check the heads axis.",
+        "v wanted with a number of heads that divides the values' 3, got 2. Check axes and layout.",
     ),
     "a backend of another name": (
         lambda: softmax(VALUES, ACSR_35, backend="gpu"),

@@ -191,9 +191,9 @@ def test_an_out_that_overlaps_is_refused_at_every_call(fake, place):
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        (GpuMemory((2, HEADS, LENGTH, 8)), f"out wanted of shape {SHAPE}, got (2, 4, 300, 8). Leave it out, or give one"
+        (GpuMemory((2, HEADS, LENGTH, 8)), f"out wanted of shape {SHAPE}, got (2, 4, 300, 8). Give one of this shape."
          " of this shape."),
-        (GpuMemory(SHAPE, "float32"), "out wanted as float16 as q is, got float32. Leave it out, or give one of this "
+        (GpuMemory(SHAPE, "float32"), "out wanted as float16 as q is, got float32. Give one of this "
          "dtype."),
         (np.zeros(SHAPE, np.float16), "out wanted in GPU memory for backend 'cuda', got a NumPy array. Copy it there, "
          "or give q, k and v as NumPy arrays, which are copied there and back."),

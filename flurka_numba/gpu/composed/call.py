@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flurka_numba.checks import ARRAYS, check_fits
+from flurka_numba.checks import ARRAYS
 from flurka_numba.gpu.checks import place_lengths
 from flurka_numba.gpu.composed.attention import Composed, Given
 from flurka_numba.gpu.composed.matrix import ROW_ALIGNMENT, Extent, Matrix, dense, padded_columns
@@ -14,6 +14,7 @@ from flurka_numba.gpu.launches import stage_cubin
 from flurka_numba.gpu.omega import place_omega
 from flurka_numba.problem import ITEMSIZE, Call, Problem
 from flurka_numba.targets.simt.text import Text
+from splat_numba.arguments.results import check_fits
 from splat_numba.runtime.cuda.arrays import GpuArray, check_whole_elements
 from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device, device

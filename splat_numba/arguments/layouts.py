@@ -1,0 +1,44 @@
+"""The order of an array's axes, and the leading ones that may be missing."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from splat_numba.errors import ArgumentError
+
+LAYOUTS = {"bhsd": ("batch", "heads", "seq", "dim"), "bshd": ("batch", "seq", "heads", "dim")}
+_Number = TypeVar("_Number")
+
+
+def check_layout(layout: str) -> str:
+    """The layout, or ArgumentError."""
+    if layout not in LAYOUTS:
+        raise ArgumentError(
+            f"layout wanted as 'bhsd' or 'bshd', got {layout!r}. Choose the order of your arrays' axes."
+        )
+    return layout
+
+
+def to_bhsd(array: NDArray[Any], layout: str) -> NDArray[Any]:
+    """The (batch, heads, seq, dim) view of an array of 2 to 4 axes."""
+    whole = with_leading(array, 4)
+    return whole.swapaxes(1, 2) if layout == "bshd" and array.ndim > 2 else whole
+
+
+def with_leading(array: NDArray[Any], axes: int) -> NDArray[Any]:
+    """A view with axes of size 1 put before the others."""
+    return array[(None,) * (axes - array.ndim)]
+
+
+def without_leading(array: NDArray[Any], axes: int) -> NDArray[Any]:
+    """A view of the last ``axes`` axes, where those before have size 1."""
+    trimmed: NDArray[Any] = array[(0,) * (array.ndim - axes)]
+    return trimmed
+
+
+def bhsd_axes(values: tuple[_Number, ...], layout: str, missing: _Number) -> tuple[_Number, ...]:
+    """Sizes or strides of an array of 2 to 4 axes, as (batch, heads, seq, dim); missing: for the axes it has not."""
+    whole = (missing,) * (4 - len(values)) + values
+    return (whole[0], whole[2], whole[1], whole[3]) if layout == "bshd" and len(values) > 2 else whole

@@ -1,0 +1,53 @@
+"""Plain values: what counts as an integer, a number or a flag, and how any object is shown in a message.
+
+Strangers' objects are asked nothing that may raise: whatever comes out of their methods is taken for "it is none".
+"""
+
+from __future__ import annotations
+
+import operator
+
+import numpy as np
+
+SHOWN = 40  # characters of a value in a message
+
+
+def whole_number(value: object) -> int | None:
+    """An integer of Python or NumPy (or what says that it is one) as an int; None for all else, bool and arrays too."""
+    if type(value) is int:
+        return value
+    if isinstance(value, (bool, np.bool_, np.ndarray)) or not hasattr(type(value), "__index__"):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]  # whatever it is, failing is an answer
+    except Exception:  # noqa: BLE001 - as above
+        return None
+
+
+def real_number(value: object) -> float | None:
+    """A real number of Python or NumPy as a float, infinite beyond its range; None for all else, bool too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.floating, np.integer)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")
+
+
+def flag(value: object) -> bool | None:
+    """True or False, NumPy's too; None for all else."""
+    return bool(value) if isinstance(value, (bool, np.bool_)) else None
+
+
+def shown(value: object, most: int = SHOWN) -> str:
+    """``repr(value)``, short, for every object."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - an int of more than 4,300 digits, or a stranger's __repr__
+        return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else f"one of {kind(value)}"
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def kind(value: object) -> str:
+    """The name of a value's type."""
+    return type(value).__name__
