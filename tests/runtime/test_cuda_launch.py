@@ -191,7 +191,7 @@ def test_an_out_that_overlaps_is_refused_at_every_call(fake, place):
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        (GpuMemory((2, HEADS, LENGTH, 8)), f"out wanted of shape {SHAPE}, got (2, 4, 300, 8). Give one of this shape."
+        (GpuMemory((2, HEADS, LENGTH, 8)), f"out wanted of shape {SHAPE}, got (2, 4, 300, 8). Give one"
          " of this shape."),
         (GpuMemory(SHAPE, "float32"), "out wanted as float16 as q is, got float32. Give one of this "
          "dtype."),
