@@ -15,11 +15,15 @@ from flurka_numba.backends import choose_executor
 from flurka_numba.checks import ARRAYS
 from flurka_numba.problem import Call
 from splat_numba.arguments.frozen import check_frozen
+from splat_numba.arguments.keywords import FLURKA
+from splat_numba.arguments.numbers import check_flag
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.signatures import strict
 
 Vjp: TypeAlias = Callable[[Any], tuple[Any, ...]]
 
 
+@strict(FLURKA)
 def attention(
     q: Any,
     k: Any,
@@ -72,6 +76,7 @@ def attention(
     return choose_executor(call).attend(call)
 
 
+@strict(FLURKA)
 def low_rank_attention(
     q: Any,
     k: Any,
@@ -95,6 +100,7 @@ def low_rank_attention(
     return choose_executor(call).attend(call)
 
 
+@strict(FLURKA)
 def kernel_attention(
     q: Any,
     k: Any,
@@ -121,6 +127,7 @@ def kernel_attention(
     return choose_executor(call).attend(call)
 
 
+@strict(FLURKA)
 def attention_vjp(
     q: Any,
     k: Any,
@@ -153,6 +160,7 @@ def attention_vjp(
     return choose_executor(call).attend_vjp(call, check_frozen(frozen, ARRAYS))
 
 
+@strict(FLURKA)
 def low_rank_attention_vjp(
     q: Any,
     k: Any,
@@ -174,6 +182,7 @@ def low_rank_attention_vjp(
     return choose_executor(call).attend_vjp(call, check_frozen(frozen, ARRAYS))
 
 
+@strict(FLURKA)
 def kernel_attention_vjp(
     q: Any,
     k: Any,
@@ -196,7 +205,7 @@ def kernel_attention_vjp(
 
 
 def _refuse_causal(causal: bool) -> None:
-    if causal:
+    if causal is not False and check_flag("causal", causal):
         raise ArgumentError(
             "causal wanted as False, got True: a projection mixes all positions into every slot, so that later tokens "
             "reach earlier ones, and kernel attention keeps no state per position here. For a causal mask use "

@@ -12,6 +12,8 @@ from flurka_numba.heads import merge, product, split, with_queries, with_views
 from flurka_numba.layer_parameters import PARAMETERS, Parameters, check_input
 from flurka_numba.problem import Call
 from splat_numba.arguments.frozen import check_frozen
+from splat_numba.arguments.keywords import FLURKA
+from splat_numba.signatures import strict
 
 VIEWING = ("numpy", "torch", "cupy")  # whose arrays have views that can be written through
 LayerVjp: TypeAlias = Callable[[Any], dict[str, Any]]
@@ -37,6 +39,7 @@ class FlurkaLayer(Parameters):
     Raises ArgumentError, ArgumentTypeError when it is made from parameters that do not fit, or called with such an x.
     """
 
+    @strict(FLURKA)
     def __call__(self, x: Any, *, backend: str = "auto", target: str | None = None) -> Any:
         """The layer's output, shaped as x. backend, target: as in `attention`."""
         check_input(self, "x", x)
@@ -57,6 +60,7 @@ class FlurkaLayer(Parameters):
         )  # fmt: skip
         return product(attend_rows(call), self.w_o)
 
+    @strict(FLURKA)
     def vjp(
         self, x: Any, *, frozen: Collection[str] = (), backend: str = "auto", target: str | None = None
     ) -> tuple[Any, LayerVjp]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from splat_numba import errors, reference
 from splat_numba.errors import (
+    AlignmentWarning,
     ArgumentError,
     BackendError,
     CompileError,
@@ -82,6 +83,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "ACSR",
+    "AlignmentWarning",
     "ArgumentError",
     "BackendError",
     "CompileError",

@@ -8,9 +8,11 @@ from typing import Any
 from splat_numba.arguments.backends import choose_backend
 from splat_numba.arguments.dtypes import check_dtype_name
 from splat_numba.arguments.heads import check_heads
+from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.masks import Mask, store_mask
-from splat_numba.arguments.options import check_scale
+from splat_numba.arguments.numbers import check_flag
+from splat_numba.arguments.options import check_scale, scale_number
 from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size, check_sizes
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executor import Executor
@@ -18,8 +20,10 @@ from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.kernel import Given, Kernel, split_parts
 from splat_numba.settings import current
+from splat_numba.signatures import strict
 
 
+@strict(ATTENTION)
 def attention(
     q: Any,
     k: Any,
@@ -60,12 +64,18 @@ def attention(
     Raises ArgumentError (ArgumentTypeError for types), PatternError for lengths that do not fit the pattern,
     FormatError for a malformed mask, BackendError for a backend that is not there.
     """
+    check_layout(layout)
+    if scale is not None and type(scale) is not float:
+        scale = scale_number(scale)
     executor = choose_executor(backend, target, q)
-    if autotune:
+    if autotune is not False and check_flag("autotune", autotune):
         executor = tuned(executor)
+    if return_lse is not False:
+        return_lse = check_flag("return_lse", return_lse)
     return executor.attend(Given(mask, executor, layout, scale), q, k, v, kv_lengths, out, return_lse)
 
 
+@strict(ATTENTION)
 def plan(
     mask: Any,
     *,
@@ -94,6 +104,7 @@ def plan(
     return executor.plan(store_mask(mask, seq_q, seq_kv), problem, 1.0, current())
 
 
+@strict(ATTENTION)
 def compile(
     mask: Mask,
     *,
@@ -119,7 +130,7 @@ def compile(
     as attention() does.
     """
     executor = choose_executor(backend, target)
-    if autotune:
+    if check_flag("autotune", autotune):
         executor = tuned(executor)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
@@ -164,7 +175,7 @@ def tuned(executor: Executor) -> Executor:
 
 def check_backend(backend: str, target: str | None) -> None:
     """Raise BackendError unless the CPU is meant: the only backend of the packed operators."""
-    if backend in ("cuda", "emulate"):
+    if isinstance(backend, str) and backend in ("cuda", "emulate"):
         raise BackendError(
             f"backend {backend!r} has attention alone in this version. Leave backend out, or give 'cpu', with arrays "
             "there."

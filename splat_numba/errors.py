@@ -1,4 +1,4 @@
-"""Exceptions. Every message names the argument or row, what was wanted, what came, and the next step."""
+"""Exceptions, and a warning. Every message names the argument or row, what was wanted, what came, and the next step."""
 
 
 class SplatError(Exception):
@@ -39,6 +39,10 @@ class CompileError(SplatError):
 
 class BackendError(SplatError):
     """The backend or target is unknown or not available on this machine."""
+
+
+class AlignmentWarning(UserWarning):
+    """A causal mask with fewer queries than keys, and not aligned at the end: the wrong keys, if this is decoding."""
 
 
 class EmulationError(SplatError):

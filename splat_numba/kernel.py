@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from splat_numba.arguments.masks import Mask, split_heads
+from splat_numba.arguments.keywords import ATTENTION
+from splat_numba.arguments.masks import Mask, split_heads, store_mask
+from splat_numba.arguments.numbers import check_flag
 from splat_numba.errors import ArgumentError
 from splat_numba.executor import Executor, Part
 from splat_numba.formats.acsr import ACSR
@@ -15,8 +17,10 @@ from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
+from splat_numba.plain import shown
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
+from splat_numba.signatures import strict
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,13 @@ class Kernel:
         Raises ArgumentError for a kernel with several masks, CompileError where the text does not compile.
         """
         part = self._only_part()
-        return replace(self, parts=(self.executor.with_source(part, KernelSource.from_file(path), current()),))
+        try:
+            source = KernelSource.from_file(path)
+        except (OSError, TypeError, ValueError) as error:  # no path, no file, no UTF-8
+            raise ArgumentError(
+                f"path wanted as a file of Python text, got {shown(path)}: {error}. Edit a copy of kernel.path."
+            ) from error
+        return replace(self, parts=(self.executor.with_source(part, source, current()),))
 
     @property
     def resources(self) -> dict[str, Any]:
@@ -123,10 +133,13 @@ class Kernel:
         """The kernel itself: it cannot change."""
         return (self,)
 
+    @strict(ATTENTION)
     def __call__(
         self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: bool = False
     ) -> Any:
         """Out, or (out, lse): see splat_numba.attention. Raises ArgumentError for shapes it was not compiled for."""
+        if return_lse is not False:
+            return_lse = check_flag("return_lse", return_lse)
         return self.executor.attend(self, q, k, v, kv_lengths, out, return_lse)
 
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
@@ -147,6 +160,7 @@ class Kernel:
         for part in self.parts:
             if isinstance(part.mask, Pattern) and self.executor.serves_every_length(part):
                 check_lengths(part.mask, *lengths)
+                store_mask(part.mask, *lengths)  # which warns of queries that stand at the wrong end
             else:
                 self._check_same("q and k", "lengths", (self.problem.seq_q, self.problem.seq_kv), lengths)
         if self.parts[0].heads is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from splat_numba.arguments.heads import check_heads
+from splat_numba.arguments.heads import check_heads, check_layouts_agree
 from splat_numba.arguments.layouts import LAYOUTS, bhsd_axes, check_layout, to_bhsd, without_leading
 from splat_numba.arguments.results import Written, place_result, result_shape
 from splat_numba.arguments.sizes import check_sizes
@@ -43,6 +43,7 @@ def check_operands(arrays: Mapping[str, Described], layout: str) -> Problem:
     q, k, v = (bhsd_axes(arrays[name].shape, layout, 1) for name in ("q", "k", "v"))
     check_keys(q, k)
     check_values(k, v)
+    check_layouts_agree(q, k)
     check_heads(q[1], k[1])
     check_sizes(q[2], k[2], q[3], v[3])
     return Problem(q[2], k[2], q[3], v[3], arrays["q"].dtype, q[0], q[1], k[1])

@@ -6,7 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from splat_numba.api import check_backend
-from splat_numba.arguments.heads import check_heads
+from splat_numba.arguments.heads import check_heads, check_layouts_agree
+from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.layouts import with_leading
 from splat_numba.arguments.masks import OneMask, store_mask
 from splat_numba.arguments.numbers import check_number
@@ -15,11 +16,14 @@ from splat_numba.arguments.tokens import check_axes, check_keys, check_like, che
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
+from splat_numba.plain import kind
 from splat_numba.runtime import packed_launch
 from splat_numba.runtime.arrays import Array, empty, export_array, import_array
 from splat_numba.settings import current
+from splat_numba.signatures import strict
 
 
+@strict(ATTENTION)
 def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "auto") -> Any:
     """Sampled product: values[t] = scale * q_i.k_j for every kept pair (i, j), in the packed order of ``mask``.
 
@@ -39,6 +43,7 @@ def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "
     first = arrays["q"]
     q4, k4 = (with_leading(array.bits, 4) for array in arrays.values())
     check_keys(q4.shape, k4.shape)
+    check_layouts_agree(q4.shape, k4.shape)
     check_heads(q4.shape[1], k4.shape[1])
     check_sizes(q4.shape[2], k4.shape[2], q4.shape[3], q4.shape[3])
     factor = check_number("scale", scale, "Give a Python float, or leave it out for 1.")
@@ -49,6 +54,7 @@ def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "
     return export_array(values.reshape(*first.shape[:-2], acsr.nnz), first.dtype, q)
 
 
+@strict(ATTENTION)
 def softmax(values: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
     """Softmax of every row of packed values: weights[t] = exp(values[t]) / sum of exp over the row of t.
 
@@ -66,6 +72,7 @@ def softmax(values: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
     return export_array(weights, given.dtype, values)
 
 
+@strict(ATTENTION)
 def spmm(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
     """Sparse times dense: out_i = sum of values[t] * v_j over the kept pairs t = (i, j) of row i.
 
@@ -121,12 +128,9 @@ def _check_acsr(acsr: Any) -> None:
             "Build it with splat.ACSR.from_pattern(pattern, seq_q, seq_kv)."
         )
     if isinstance(acsr, (list, tuple)):
-        raise ArgumentTypeError(
-            f"acsr wanted as one ACSR, got a {type(acsr).__name__}. Only attention takes a mask a head."
-        )
+        raise ArgumentTypeError(f"acsr wanted as one ACSR, got a {kind(acsr)}. Only attention takes a mask a head.")
     raise ArgumentTypeError(
-        f"acsr wanted as an ACSR, got {type(acsr).__name__}. "
-        "Build it with splat.from_dense(mask) or splat.from_csr(...)."
+        f"acsr wanted as an ACSR, got {kind(acsr)}. Build it with splat.from_dense(mask) or splat.from_csr(...)."
     )
 
 

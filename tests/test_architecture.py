@@ -15,6 +15,7 @@ LAYERS = {
     "errors": 0,
     "settings": 1,
     "plain": 1,
+    "signatures": 1,
     "reference": 2,
     "formats": 2,
     "gen": 3,
@@ -47,9 +48,10 @@ def test_imports_go_down_the_layers_only(path):
     check_layers(ROOT, path, LAYERS)
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in MODULES if p.parts[0] in {"formats", "gen", "errors.py", "plain.py", "reference.py"}], ids=str
-)
+PURE = {"formats", "gen", "errors.py", "plain.py", "signatures.py", "reference.py"}
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.parts[0] in PURE], ids=str)
 def test_formats_gen_and_the_oracle_need_numpy_and_the_standard_library_only(path):
     allowed = {"splat_numba", "numpy", *sys.stdlib_module_names}
     assert {name.split(".")[0] for name in imports_of(ROOT / path, lazily=False)} <= allowed

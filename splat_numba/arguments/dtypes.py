@@ -6,12 +6,24 @@ from typing import Any
 
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.plain import shown
 
 
 def check_dtype_name(dtype: Any) -> str:
     """The name of a supported dtype, from a name, a NumPy dtype or type, or another framework's dtype."""
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", getattr(dtype, "__name__", str(dtype)))
-    name = str(name).removeprefix("torch.")
+    name = dtype_name(dtype)
     if name not in ITEMSIZE:
-        raise ArgumentTypeError(f"dtype wanted as one of {', '.join(ITEMSIZE)}, got {dtype!r}. Convert the arrays.")
+        raise ArgumentTypeError(
+            f"dtype wanted as one of {', '.join(ITEMSIZE)}, got {shown(dtype)}. Convert the arrays."
+        )
     return name
+
+
+def dtype_name(dtype: Any) -> str:
+    """The name of any framework's dtype, such as "float32"; "" for what has none."""
+    if isinstance(dtype, str):
+        return dtype
+    try:
+        return str(getattr(dtype, "name", getattr(dtype, "__name__", dtype))).removeprefix("torch.")
+    except Exception:  # noqa: BLE001 - a stranger's object may raise anything
+        return ""

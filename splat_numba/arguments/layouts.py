@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from splat_numba.errors import ArgumentError
+from splat_numba.plain import shown
 
 LAYOUTS = {"bhsd": ("batch", "heads", "seq", "dim"), "bshd": ("batch", "seq", "heads", "dim")}
 _Number = TypeVar("_Number")
@@ -14,9 +15,9 @@ _Number = TypeVar("_Number")
 
 def check_layout(layout: str) -> str:
     """The layout, or ArgumentError."""
-    if layout not in LAYOUTS:
+    if not isinstance(layout, str) or layout not in LAYOUTS:
         raise ArgumentError(
-            f"layout wanted as 'bhsd' or 'bshd', got {layout!r}. Choose the order of your arrays' axes."
+            f"layout wanted as 'bhsd' or 'bshd', got {shown(layout)}. Choose the order of your arrays' axes."
         )
     return layout
 

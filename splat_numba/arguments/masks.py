@@ -9,7 +9,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.arguments.alignment import warn_unaligned
+from splat_numba.arguments.dense_masks import dense_mask
+from splat_numba.errors import ArgumentError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
 
@@ -22,29 +24,13 @@ def store_mask(mask: Any, seq_q: int, seq_kv: int, name: str = "mask") -> Stored
     """A Pattern or an ACSR for one mask, which must fit (seq_q, seq_kv).
 
     Raises ArgumentError for a mask of another shape, ArgumentTypeError for what is no mask, FormatError for an array
-    that is not 2-D bool.
+    that is not 2-D bool. Warns, once a pattern, of queries that look like the last ones but stand at the first keys.
     """
     if isinstance(mask, Pattern):
+        if seq_q < seq_kv:
+            warn_unaligned(mask)
         return mask
-    if isinstance(mask, (list, tuple)):
-        raise ArgumentTypeError(
-            f"{name} wanted as one mask, got a {type(mask).__name__}. Only attention takes a mask a head."
-        )
-    if not isinstance(mask, ACSR):
-        if not isinstance(mask, np.ndarray):
-            if not hasattr(mask, "__dlpack__"):
-                raise ArgumentTypeError(
-                    f"{name} wanted as a Pattern, an ACSR or a 2-D bool array, got {type(mask).__name__}. "
-                    'Build one, for example splat.window(128), or splat.parse("window(128)") from text.'
-                )
-            mask = np.from_dlpack(mask)
-        if mask.ndim != 2:
-            raise ArgumentError(
-                f"{name} wanted with 2 axes, (seq_q, seq_kv), got shape {mask.shape}. Give one such mask, or a list of "
-                "them, one a query head."
-            )
-        mask = ACSR.from_dense(mask)
-    stored: ACSR = mask
+    stored = mask if isinstance(mask, ACSR) else ACSR.from_dense(dense_mask(mask, name))
     if stored.shape != (seq_q, seq_kv):
         raise ArgumentError(
             f"{name} wanted of shape {(seq_q, seq_kv)}, got {stored.shape}: a mask is never broadcast or cut. "

@@ -8,7 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.arguments.numbers import check_number
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.plain import kind, shown
 
 
 class Lengths(Protocol):
@@ -27,11 +29,12 @@ def check_scale(scale: float | None, head_dim: int) -> float:
     """The factor of the scores, 1/sqrt(head_dim) unless given. Raises ArgumentError, ArgumentTypeError."""
     if scale is None:
         return 1.0 / math.sqrt(head_dim)
-    if isinstance(scale, bool) or not isinstance(scale, (int, float, np.floating, np.integer)):
-        raise ArgumentTypeError(f"scale wanted as a number, got {type(scale).__name__}. Give a Python float.")
-    if not math.isfinite(scale):
-        raise ArgumentError(f"scale wanted finite, got {scale}. Leave it out for 1/sqrt(head_dim).")
-    return float(scale)
+    return scale_number(scale)
+
+
+def scale_number(scale: Any) -> float:
+    """A factor of the scores that was given, as a float. Raises ArgumentError, ArgumentTypeError."""
+    return check_number("scale", scale, "Give a Python float, or leave it out for 1/sqrt(head_dim).")
 
 
 def check_kv_lengths(kv_lengths: Any, problem: Lengths, axes: int) -> NDArray[np.int64]:
@@ -41,13 +44,30 @@ def check_kv_lengths(kv_lengths: Any, problem: Lengths, axes: int) -> NDArray[np
     """
     if kv_lengths is None:
         return np.full(problem.batch, problem.seq_kv, np.int64)
-    lengths = np.asarray(kv_lengths)
+    lengths = _as_array(kv_lengths)
     check_lengths_kind(lengths.shape, str(lengths.dtype), lengths.dtype.kind in "iu", problem, axes)
     if lengths.size and not 0 <= int(lengths.min()) <= int(lengths.max()) <= problem.seq_kv:
         raise ArgumentError(
-            f"kv_lengths wanted between 0 and seq_kv = {problem.seq_kv}, got {lengths.tolist()}. Correct them."
+            f"kv_lengths wanted between 0 and seq_kv = {problem.seq_kv}, got {shown(lengths.tolist())}. Correct them."
         )
     return np.ascontiguousarray(lengths, np.int64)
+
+
+def _as_array(kv_lengths: Any) -> NDArray[Any]:
+    if isinstance(kv_lengths, np.ma.MaskedArray):
+        raise ArgumentTypeError(
+            "kv_lengths wanted as plain integers, got a masked array. Give kv_lengths.filled(0), or its data."
+        )
+    try:
+        lengths = np.asarray(kv_lengths)
+    except Exception as error:
+        raise ArgumentTypeError(
+            f"kv_lengths wanted as integers that NumPy can read, got {kind(kv_lengths)}: {error}. Copy them to the "
+            "CPU's memory, or give a list."
+        ) from error
+    if lengths.size or isinstance(kv_lengths, np.ndarray):
+        return lengths
+    return lengths.astype(np.int64)  # an empty list has no dtype of its own
 
 
 def check_lengths_kind(shape: tuple[int, ...], dtype: str, integers: bool, problem: Lengths, axes: int) -> None:

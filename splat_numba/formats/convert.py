@@ -19,6 +19,7 @@ from splat_numba.formats.run_table import (
     to_csr,
 )
 from splat_numba.formats.sweep import chunks
+from splat_numba.plain import shown, whole_number
 
 # Dense masks are read and written this many entries at a time, to keep temporary arrays small beside the mask.
 _DENSE_BUDGET = 1 << 24
@@ -29,12 +30,13 @@ def from_dense(mask: NDArray[np.bool_]) -> Runs:
 
     Raises FormatTypeError unless the mask is a bool array, FormatError unless it has two axes.
     """
-    mask = np.asarray(mask)
-    if mask.dtype != np.bool_:
+    if isinstance(mask, np.ma.MaskedArray):
         raise FormatTypeError(
-            f"mask must be a 2-D bool array (True = attend), got dtype {mask.dtype}; a mask of numbers does not say "
-            "what NaN, inf and negative entries mean: pass `mask.astype(bool)` for 0/1 masks, or `mask > 0`."
+            "mask must be a plain bool array, got a masked one, whose own mask would be lost; pass mask.filled(False)."
         )
+    mask = _array("mask", mask)
+    if mask.dtype != np.bool_:
+        raise FormatTypeError(f"mask must be a 2-D bool array (True = attend), got dtype {mask.dtype}; {_advice(mask)}")
     if mask.ndim != 2:
         raise FormatError(
             f"mask must be a 2-D bool array, got shape {mask.shape}; pass one mask of shape (seq_q, seq_kv) a head."
@@ -46,6 +48,16 @@ def from_dense(mask: NDArray[np.bool_]) -> Runs:
         row, start, stop = _edges(mask[lo:hi])
         parts.append(canonicalise(shape, (row + lo, start, np.ones_like(row), stop - start)))
     return from_canonical(shape, concatenate(parts))
+
+
+def _advice(mask: NDArray[Any]) -> str:
+    """What to pass instead of numbers. Additive masks are 0 where a pair is kept, and very negative elsewhere."""
+    if mask.dtype.kind == "f" and mask.size and (mask <= 0).all():
+        return "of an additive mask, 0 for the pairs that are kept, pass `mask == 0`."
+    return (
+        "a mask of numbers does not say what NaN, inf and negative entries mean: pass `mask.astype(bool)` for 0/1 "
+        "masks, or `mask > 0`."
+    )
 
 
 def _edges(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -118,14 +130,23 @@ def from_csr(indptr: ArrayLike, indices: ArrayLike, shape: tuple[int, int]) -> R
 
 def check_pair(shape: object) -> tuple[int, int]:
     """The shape as two ints. Raises FormatTypeError for anything else."""
-    pair = tuple(shape) if isinstance(shape, (tuple, list)) else ()
-    if len(pair) != 2 or not all(isinstance(size, (int, np.integer)) and not isinstance(size, bool) for size in pair):
-        raise FormatTypeError(f"shape must be two integers, got {shape!r}; pass (rows, columns).")
-    return int(pair[0]), int(pair[1])
+    pair = [whole_number(size) for size in shape] if isinstance(shape, (tuple, list)) else []
+    if len(pair) != 2 or pair[0] is None or pair[1] is None:
+        raise FormatTypeError(f"shape must be two integers, got {shown(shape)}; pass (rows, columns).")
+    return pair[0], pair[1]
+
+
+def _array(name: str, value: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # whatever a framework's array says for itself
+        raise FormatTypeError(
+            f"{name} must be an array that NumPy can read, got {type(value).__name__}: {error}; make one of it first."
+        ) from error
 
 
 def _integers(name: str, array: ArrayLike) -> NDArray[np.integer]:
-    given = np.asarray(array)
+    given = _array(name, array)
     if given.size == 0 and not isinstance(array, np.ndarray):
         given = given.astype(np.int64)  # an empty list has no dtype of its own
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
@@ -160,7 +181,7 @@ def from_scipy(matrix: Any) -> Runs:
 
     The matrix is not changed. Raises FormatTypeError for other objects and for values that are not finite.
     """
-    if not all(hasattr(matrix, name) for name in ("tocsr", "shape", "nnz")) or len(matrix.shape) != 2:
+    if not all(hasattr(type(matrix), name) for name in ("tocsr", "shape", "nnz")) or len(matrix.shape) != 2:
         raise FormatTypeError(
             f"matrix must be a 2-D SciPy sparse matrix, got {type(matrix).__name__}; pass dense masks to from_dense."
         )

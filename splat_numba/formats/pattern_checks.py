@@ -15,11 +15,17 @@ Ints: TypeAlias = "tuple[SupportsIndex, ...] | list[SupportsIndex] | NDArray[np.
 
 # Far beyond any sequence, and small enough that sums of positions, sizes and a few products stay exact in int64.
 MAX_SIZE = 2**40
+MAX_NUMBERS = 2**24  # a description is hashed and printed: 16 million take seconds
 
 
 def is_integer(value: object) -> bool:
     """Whether `value` is an integer of Python or NumPy; bool is not one."""
     return whole_number(value) is not None
+
+
+def is_array(value: object) -> bool:
+    """Whether `value` is an array of NumPy or of another framework, which are known by these methods."""
+    return hasattr(type(value), "__array__") and hasattr(type(value), "tolist")
 
 
 def integer(name: str, value: object, least: int, most: int = MAX_SIZE) -> int:
@@ -46,10 +52,13 @@ def integers(name: str, values: object, least: int) -> tuple[int, ...]:
             )
         values = values.tolist()
     if not isinstance(values, (tuple, list, range)):
+        advice = f"{name}.tolist()" if is_array(values) else f"({shown(values)},) if you mean one number"
         raise PatternTypeError(
-            f"{name}: wanted a tuple, list or NumPy array of integers, got {shown(values)} of type "
-            f"{kind(values)}. Write ({shown(values)},) if you mean one number."
+            f"{name}: wanted a tuple, list or NumPy array of integers, got {shown(values)} of type {kind(values)}. "
+            f"Write {advice}."
         )
+    if len(values) > MAX_NUMBERS:
+        raise PatternError(f"{name}: wanted at most {MAX_NUMBERS} numbers, got {len(values)}. Split the sequence.")
     return tuple(integer(f"{name}[{at}]", value, least) for at, value in enumerate(values))
 
 
@@ -57,7 +66,7 @@ def per_axis(name: str, value: object, axes: int, least: int) -> tuple[int, ...]
     """One integer for every axis, or a sequence with one per axis."""
     if is_integer(value):
         return (integer(name, value, least),) * axes
-    if not (isinstance(value, Iterable) and isinstance(value, Sized)):
+    if not (isinstance(value, Iterable) and isinstance(value, Sized)) or isinstance(value, (str, bytes)):
         return (integer(name, value, least),)  # raises, with the message for a single number
     numbers = integers(name, value, least)
     if len(numbers) != axes:

@@ -7,9 +7,10 @@ lengths). Users build nodes with the constructors of `patterns`, which check eve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from splat_numba.errors import PatternTypeError
+from splat_numba.plain import kind, shown
 
 
 class Pattern:
@@ -24,13 +25,19 @@ class Pattern:
 
     def __or__(self, other: object) -> Pattern:
         if not isinstance(other, Pattern):
-            return NotImplemented
+            return _not_joined("|", other)
         return Union(_operands(self, Union) + _operands(other, Union))
 
     def __and__(self, other: object) -> Pattern:
         if not isinstance(other, Pattern):
-            return NotImplemented
+            return _not_joined("&", other)
         return Intersection(_operands(self, Intersection) + _operands(other, Intersection))
+
+    def __ror__(self, other: object) -> Pattern:
+        return _not_joined("|", other)
+
+    def __rand__(self, other: object) -> Pattern:
+        return _not_joined("&", other)
 
     def __bool__(self) -> NoReturn:
         raise PatternTypeError(
@@ -44,6 +51,27 @@ class Pattern:
         It holds for every leaf below, and once is enough: `p.align_end().align_end() == p.align_end()`.
         """
         return AlignEnd(self)
+
+
+def _not_joined(operation: str, other: object) -> Any:
+    """NotImplemented for an ACSR, which knows what to do; PatternTypeError, with what to write, for all else."""
+    from splat_numba.formats.acsr import ACSR
+    from splat_numba.formats.patterns import constructor_name
+
+    if isinstance(other, ACSR):
+        return NotImplemented
+    word = constructor_name(other)
+    if isinstance(other, str):
+        advice = f"Write splat.parse({shown(other)})."
+    elif word is not None:
+        advice = f"Call it: splat.{word}(...)."
+    elif hasattr(type(other), "__array__"):
+        advice = "Write splat.ACSR.from_dense(mask)."
+    else:
+        advice = "Build it with the constructors."
+    raise PatternTypeError(
+        f"pattern: wanted a Pattern or an ACSR beside {operation}, got {shown(other)} of type {kind(other)}. {advice}"
+    )
 
 
 def _operands(pattern: Pattern, kind: type[Union | Intersection]) -> tuple[Pattern, ...]:

@@ -6,12 +6,14 @@ PatternError) of at most 2**40. Patterns combine with `|` and `&` and know no se
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import SupportsIndex
 
 from splat_numba.errors import PatternError
 from splat_numba.formats import pattern_nodes as nodes
-from splat_numba.formats.pattern_checks import Ints, integer, integers, is_integer, per_axis
+from splat_numba.formats.pattern_checks import Ints, integer, integers, is_array, is_integer, per_axis
 from splat_numba.formats.pattern_nodes import Pattern
+from splat_numba.plain import shown
 
 __all__ = [
     "Pattern",
@@ -79,10 +81,15 @@ def blocked(size: SupportsIndex, before: SupportsIndex = 0, after: SupportsIndex
 
 def documents(lengths: Ints) -> Pattern:
     """Keeps pairs within one document; `lengths` (each >= 1, in tokens) must add up to seq_q and to seq_kv."""
-    numbers = integers("lengths", lengths, 1)
+    numbers = integers("lengths", lengths, 0)
     if not numbers:
         raise PatternError("lengths: wanted at least one document, got none. Give the length of every document.")
-    return nodes.Documents(numbers)
+    if len(numbers) > 1 and numbers[0] == 0 and all(a <= b for a, b in pairwise(numbers)):
+        raise PatternError(
+            f"lengths: wanted the length of every document, got {shown(numbers)}, which are running sums (cu_seqlens). "
+            "Write documents(np.diff(cu_seqlens))."
+        )
+    return nodes.Documents(integers("lengths", numbers, 1))
 
 
 def global_tokens(n: SupportsIndex | Ints) -> Pattern:
@@ -90,7 +97,7 @@ def global_tokens(n: SupportsIndex | Ints) -> Pattern:
 
     With a count, tokens beyond a sequence's end are ignored; an index must be below the longer of seq_q and seq_kv.
     """
-    if isinstance(n, (tuple, list, range)) or (not is_integer(n) and hasattr(n, "__array__") and hasattr(n, "tolist")):
+    if isinstance(n, (tuple, list, range)) or (not is_integer(n) and is_array(n)):
         return nodes.GlobalAt(tuple(sorted(set(integers("indices", n, 0)))))
     return nodes.GlobalFirst(integer("n", n, 0))
 
@@ -146,11 +153,17 @@ def bigbird(
     n_random: SupportsIndex = 3,
     seed: SupportsIndex = 0,
 ) -> Pattern:
-    """BigBird (Zaheer et al., 2020) in blocks of `size`; counts are in blocks.
+    """BigBird (Zaheer et al., 2020) in blocks of `size`; counts are in blocks, n_window an odd one.
 
     `blocked(size, n_window // 2, n_window // 2) | global_tokens(n_global * size) | random_blocks(size, n_random, seed)`
     """
-    size, side = integer("size", size, 1), integer("n_window", n_window, 0) // 2
+    size, width = integer("size", size, 1), integer("n_window", n_window, 0)
+    if width % 2 == 0:
+        raise PatternError(
+            f"n_window: wanted an odd number, a query's own block and as many before it as after it, got {width}. "
+            f"Write {width + 1}{f' or {width - 1}' if width else ''}."
+        )
+    side = width // 2
     n_global, n_random = integer("n_global", n_global, 0), integer("n_random", n_random, 0)
     return blocked(size, side, side) | global_tokens(n_global * size) | random_blocks(size, n_random, seed)
 
@@ -167,3 +180,8 @@ def sparse_transformer_fixed(l: SupportsIndex, c: SupportsIndex) -> Pattern:  # 
     if count > size:
         raise PatternError(f"c: wanted at most l = {size} summary columns a block, got {count}. Lower c or raise l.")
     return (blocked(size) | columns(size, size - count, count)) & causal()
+
+
+def constructor_name(value: object) -> str | None:
+    """The name of a constructor that was given uncalled; None for all else."""
+    return next((name for name in __all__ if name != "Pattern" and globals()[name] is value), None)

@@ -34,7 +34,9 @@ LAYERS = {
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 PURE = ["expressions.py", "feature_maps.py", "problem.py", "heads.py", "checks.py", "regime.py", "reference.py"]
 # Of splat_numba: what knows nothing of masks. Its public attention as well, in the last stage of low-rank on a GPU.
-SHARED = ("errors", "settings", "plain", "arguments", "gen.writer", "gen.instructions", "gen.machine", "runtime")
+SHARED = ("errors", "settings", "plain", "signatures", "arguments", "gen.writer", "gen.instructions")
+SHARED += ("gen.machine", "runtime")
+OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
 GPU_SHARED = ("gen.entry", "gen.boxes", "gen.targets.sm90", "emulator")
 HEAVY = ["numba", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
 
@@ -53,6 +55,7 @@ def test_only_the_shared_parts_of_splat_numba_are_used(path):
         on_gpu = {"gpu", "emulated", "sm90", "simt", "gpu_text.py"} & {*path.parts}
         allowed = SHARED + GPU_SHARED if on_gpu else SHARED
         shared = any(inner == part or inner.startswith(f"{part}.") for part in allowed)
+        assert inner not in OF_MASKS, f"{path} imports {name}"
         assert shared or (on_gpu and name == "splat_numba"), f"{path} imports {name}"
 
 

@@ -115,7 +115,8 @@ MESSAGES = {
     ),
     "scale": (
         lambda: flurka.low_rank_attention(Q, Q, Q, E, scale="1"),
-        "ArgumentTypeError: scale wanted as a number, got str. Give a Python float.",
+        "ArgumentTypeError: scale wanted as a number, got str. Give a Python float, or leave it out for "
+        "1/sqrt(head_dim).",
     ),
     "backend": (
         lambda: attend(backend="gpu"),
