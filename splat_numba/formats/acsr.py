@@ -11,7 +11,9 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, FormatError, Fo
 from splat_numba.formats import convert, run_algebra
 from splat_numba.formats.pattern_runs import pattern_runs
 from splat_numba.formats.patterns import Pattern
+from splat_numba.formats.run_checks import check_runs
 from splat_numba.formats.run_table import Runs, columns, csr_order, take_rows, to_csr
+from splat_numba.formats.sealed import sealed
 from splat_numba.formats.slots import SlotIndex, find_slots, slot_index
 from splat_numba.formats.sweep import expand
 from splat_numba.formats.transpose import transpose
@@ -39,21 +41,25 @@ class ACSR:
     run_count: NDArray[np.integer]
 
     def __init__(self, runs: Runs) -> None:
-        """Wrap a run table. Raises FormatTypeError for anything else: see the `from_...` constructors."""
+        """Check and copy a run table. Raises FormatTypeError for anything else: see the `from_...` constructors.
+
+        Raises FormatError, with the row, where it is malformed.
+        """
         if not isinstance(runs, Runs):
             raise FormatTypeError(
                 f"runs must be a run table, got {type(runs).__name__}; use ACSR.from_dense, from_csr, from_scipy or "
                 "from_pattern."
             )
+        check_runs(runs)
         small = max(*runs.shape, runs.start.size) <= _INT32_LENGTH
         dtype = np.int32 if small else np.int64
         self.__dict__.update(
             shape=runs.shape,
             nnz=runs.nnz,
-            run_ptr=_frozen(runs.row_ptr, dtype),
-            run_start=_frozen(runs.start, dtype),
-            run_step=_frozen(runs.step, dtype),
-            run_count=_frozen(runs.count, dtype),
+            run_ptr=sealed(runs.row_ptr, dtype),
+            run_start=sealed(runs.start, dtype),
+            run_step=sealed(runs.step, dtype),
+            run_count=sealed(runs.count, dtype),
         )
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -64,6 +70,12 @@ class ACSR:
 
     def __reduce__(self) -> tuple[type["ACSR"], tuple[Runs]]:
         return ACSR, (self.runs,)
+
+    def __copy__(self) -> "ACSR":
+        return self  # nothing of it can change
+
+    def __deepcopy__(self, memo: object) -> "ACSR":
+        return self
 
     @classmethod
     def from_pattern(cls, pattern: Pattern, seq_q: int, seq_kv: int) -> "ACSR":
@@ -249,9 +261,3 @@ class ACSR:
     def __repr__(self) -> str:
         kind = "regular" if self.is_regular else f"{self.run_start.size} runs"
         return f"<ACSR {self.shape[0]} x {self.shape[1]}, nnz {self.nnz}, density {self.density:.3g}, {kind}>"
-
-
-def _frozen(array: NDArray[np.int64], dtype: type[np.integer]) -> NDArray[np.integer]:
-    array = array.astype(dtype)
-    array.setflags(write=False)
-    return array

@@ -23,12 +23,12 @@ def canonicalise(shape: tuple[int, int], triples: Triples) -> Triples:
         return triples
     row, start, step, count = triples
     triples = (row, start, np.where(count == 1, 1, step), count)
-    _check_inside(shape, triples)
+    check_inside(shape, triples)
     width = shape[1] + 1
     key = triples[0] * width + triples[1]
     if not (key[1:] > key[:-1]).all():
         triples = _select(triples, order_of(triples[0], triples[1]))
-    _check_disjoint(triples)
+    check_disjoint(triples)
     triples = _merge_lattices(width, triples)
     return _merge_affine_rows(_merge_neighbours(triples))
 
@@ -43,20 +43,23 @@ def _last(triples: Triples) -> Ints:
     return start + step * (count - 1)
 
 
-def _check_inside(shape: tuple[int, int], triples: Triples) -> None:
+def check_inside(shape: tuple[int, int], triples: Triples) -> None:
+    """Raise FormatError, with the row, unless every run has step >= 1, count >= 1 and lies inside the shape."""
     row, start, step, count = triples
     rows, cols = shape
     bad = (row < 0) | (row >= rows) | (start < 0) | (start >= cols) | (step < 1) | (step > max(cols, 1))
+    bad |= count < 1
     bad |= (count - 1) > (cols - 1 - start) // np.maximum(step, 1)  # start + step * (count - 1) could overflow here
     if bad.any():
         k = int(np.flatnonzero(bad)[0])
         raise FormatError(
             f"row {row[k]}: the run start={start[k]}, step={step[k]}, count={count[k]} does not lie inside the shape "
-            f"{shape}; a run needs step >= 1 and columns in [0, {cols}). Clip it first."
+            f"{shape}; a run needs step >= 1, count >= 1 and columns in [0, {cols}). Clip it first."
         )
 
 
-def _check_disjoint(triples: Triples) -> None:
+def check_disjoint(triples: Triples) -> None:
+    """Raise FormatError, with the row, where the starts of sorted runs show that neighbours overlap."""
     row, start, step, _ = triples
     same = row[1:] == row[:-1]
     overlap = same & (start[1:] == start[:-1])

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from splat_numba.formats.closed_form import Term, closed_form
 from splat_numba.formats.pattern_runs import check_lengths, pattern_runs
 from splat_numba.formats.patterns import Pattern
 from splat_numba.formats.runs import Runs, rows_of
+from splat_numba.formats.sealed import Sealed
 from splat_numba.formats.sweep import expand
 
 Ints = NDArray[np.int64]
@@ -42,7 +44,7 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BandTable:
+class BandTable(Sealed):
     """All bands of one mask as columns: one entry per run, sorted by band, then row; arrays (number of runs,) int64.
 
     band_ptr: (bands + 1,) into the entries; step, residue: of every band's lattice.
@@ -100,6 +102,11 @@ class Geometry:
         geometry = cls(shape, terms, None)
         geometry._pattern = pattern
         return geometry
+
+    def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
+        if self._pattern is not None:
+            return Geometry.of_pattern, (self._pattern, self.shape)
+        return geometry, (None if self._runs is None else ACSR(self._runs),)  # which looks at the runs
 
     @cached_property
     def table(self) -> BandTable:

@@ -6,7 +6,7 @@ lengths). Users build nodes with the constructors of `patterns`, which check eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from splat_numba.errors import PatternTypeError
@@ -38,6 +38,17 @@ class Pattern:
 
     def __rand__(self, other: object) -> Pattern:
         return _not_joined("&", other)
+
+    def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
+        from splat_numba.formats.patterns import remade  # which checks what the bytes of a pickle say
+
+        return remade, (type(self), *(getattr(self, one.name) for one in fields(self)))  # type: ignore[arg-type]
+
+    def __copy__(self) -> Pattern:
+        return self  # nothing of it can change
+
+    def __deepcopy__(self, memo: object) -> Pattern:
+        return self
 
     def __bool__(self) -> NoReturn:
         raise PatternTypeError(

@@ -6,10 +6,12 @@ PatternError) of at most 2**40. Patterns combine with `|` and `&` and know no se
 
 from __future__ import annotations
 
+import functools
+import operator
 from itertools import pairwise
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
-from splat_numba.errors import PatternError
+from splat_numba.errors import PatternError, PatternTypeError
 from splat_numba.formats import pattern_nodes as nodes
 from splat_numba.formats.pattern_checks import Ints, integer, integers, is_array, is_integer, per_axis
 from splat_numba.formats.pattern_nodes import Pattern
@@ -185,3 +187,35 @@ def sparse_transformer_fixed(l: SupportsIndex, c: SupportsIndex) -> Pattern:  # 
 def constructor_name(value: object) -> str | None:
     """The name of a constructor that was given uncalled; None for all else."""
     return next((name for name in __all__ if name != "Pattern" and globals()[name] is value), None)
+
+
+_MAKERS: dict[type[Pattern], Any] = {
+    nodes.Full: full,
+    nodes.Causal: causal,
+    nodes.Window: window,
+    nodes.Dilated: dilated,
+    nodes.Strided: strided,
+    nodes.Columns: columns,
+    nodes.Blocked: blocked,
+    nodes.Documents: documents,
+    nodes.GlobalFirst: global_tokens,
+    nodes.GlobalAt: global_tokens,
+    nodes.Sinks: sinks,
+    nodes.Prefix: prefix,
+    nodes.Neighborhood: neighborhood,
+    nodes.RandomBlocks: random_blocks,
+    nodes.AlignEnd: Pattern.align_end,
+    nodes.Union: functools.partial(functools.reduce, operator.or_),
+    nodes.Intersection: functools.partial(functools.reduce, operator.and_),
+}
+_JOINED = (nodes.Union, nodes.Intersection)
+
+
+def remade(kind: type[Pattern], *fields: Any) -> Pattern:
+    """The pattern of a node's fields, made and checked by its constructor: what unpickling calls."""
+    maker = _MAKERS.get(kind)
+    parts = fields[:1] if kind is nodes.AlignEnd else fields[0] if kind in _JOINED else (nodes.Full(),)
+    if maker is None or not (isinstance(parts, tuple) and parts and all(isinstance(part, Pattern) for part in parts)):
+        raise PatternTypeError(f"pattern: wanted a node of this package with Patterns as parts, got {kind.__name__}.")
+    pattern: Pattern = maker(*fields)
+    return pattern

@@ -25,7 +25,7 @@ from splat_numba.formats.run_table import (
 from splat_numba.formats.sweep import ELEMENT_BUDGET, Ints, chunks, exclusive_sum, expand, order_of, sweep
 
 # Products of two steps in the pair-wise way must stay within int64.
-_PAIR_COLUMNS = 1 << 31
+PAIR_COLUMNS = 1 << 31
 
 
 def union(a: Runs, b: Runs) -> Runs:
@@ -63,7 +63,7 @@ def _combine(a: Runs, b: Runs, by_sweep: _Way, by_pairs: _Way, needed: int) -> R
     strided = _has_strided_run(a) | _has_strided_run(b)
     # float64: the product may exceed int64, and only its size matters.
     pairs = a.runs_per_row.astype(np.float64) * b.runs_per_row
-    costly = strided & ((pairs > a.row_nnz + b.row_nnz) | (a.shape[1] >= _PAIR_COLUMNS))
+    costly = strided & ((pairs > a.row_nnz + b.row_nnz) | (a.shape[1] >= PAIR_COLUMNS))
     parts: list[Triples] = []
     for way, chosen in ((by_sweep, rows[~strided]), (by_pairs, rows[strided & ~costly])):
         for lo, hi in chunks(np.maximum(pairs[chosen], 1).astype(np.int64)) if way is by_pairs else [(0, chosen.size)]:
@@ -106,7 +106,7 @@ def _sweep_intersect(a: Runs, b: Runs) -> tuple[Triples, NDArray[np.bool_]]:
     return _sweep_coverage(a, b, 2), _none_left(a)
 
 
-def _run_pairs(a: Runs, b: Runs) -> tuple[Ints, Ints]:
+def run_pairs(a: Runs, b: Runs) -> tuple[Ints, Ints]:
     """Every (run of a, run of b) of one row, as two index arrays."""
     partners = np.repeat(b.runs_per_row, a.runs_per_row)
     first = np.repeat(b.row_ptr[:-1], a.runs_per_row)
@@ -117,7 +117,7 @@ def _run_pairs(a: Runs, b: Runs) -> tuple[Ints, Ints]:
 
 
 def _pair_intersect(a: Runs, b: Runs) -> tuple[Triples, NDArray[np.bool_]]:
-    of_a, of_b = _run_pairs(a, b)
+    of_a, of_b = run_pairs(a, b)
     start, step, count = meet(
         (a.start[of_a], a.step[of_a], a.count[of_a]), (b.start[of_b], b.step[of_b], b.count[of_b])
     )
@@ -145,7 +145,7 @@ def _of_rows(triples: Triples, chosen: NDArray[np.bool_]) -> Triples:
 
 def _difference(a: Runs, b: Runs) -> tuple[Triples, NDArray[np.bool_]]:
     """a without b, and the rows where it is wrong because b takes every m-th element, m > 1, out of a run of a."""
-    of_a, of_b = _run_pairs(a, b)
+    of_a, of_b = run_pairs(a, b)
     start, step, count = meet(
         (a.start[of_a], a.step[of_a], a.count[of_a]), (b.start[of_b], b.step[of_b], b.count[of_b])
     )

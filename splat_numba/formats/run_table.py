@@ -1,5 +1,7 @@
 """The run table: every row of a mask as disjoint runs (start, step, count), with conversions from and to columns."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +32,9 @@ class Runs:
             array = np.asarray(getattr(self, name), dtype=np.int64).view()
             array.setflags(write=False)
             object.__setattr__(self, name, array)
+
+    def __reduce__(self) -> tuple[type[Runs], tuple[object, ...]]:
+        return Runs, (self.shape, self.row_ptr, self.start, self.step, self.count)  # again read-only
 
     @property
     def nnz(self) -> int:

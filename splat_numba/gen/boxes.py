@@ -12,6 +12,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.formats.sealed import Sealed
+
 GROUP_ROWS = 64  # query rows of one group: what one warpgroup's matrix instruction multiplies
 MAX_GROUPS = 3
 NONE, ALL, SOME = 0, 1, 2  # which pairs of a tile a group keeps
@@ -42,8 +44,8 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BoxTable:
-    """Row blocks, longest first, and the key tiles of each. All arrays are int32 (bits: uint32) and read-only.
+class BoxTable(Sealed):
+    """Row blocks, longest first, and the key tiles of each. All arrays are int32 (bits: uint32) and sealed.
 
     rows: (blocks, tile_q), the query row of every lane, -1 for padding.
     block: (blocks, 8), of (q_view, c1, c2, first piece, end of pieces, tiles, 0, 0): where its box of queries starts.
@@ -62,10 +64,6 @@ class BoxTable:
     block: NDArray[np.int32]
     piece: NDArray[np.int32]
     bits: NDArray[np.uint32]
-
-    def __post_init__(self) -> None:
-        for array in (self.rows, self.block, self.piece, self.bits):
-            array.flags.writeable = False
 
     @property
     def nbytes(self) -> int:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from splat_numba.formats.bounds import Bound
 from splat_numba.formats.closed_form import Edge, Lattice
+from splat_numba.formats.sealed import Sealed
 from splat_numba.formats.terms import row_of
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.machine import Gpu, Machine
@@ -58,8 +59,8 @@ class ClosedPass:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TileTable:
-    """The key pieces of every row block, from gen.cover. All arrays are read-only.
+class TileTable(Sealed):
+    """The key pieces of every row block, from gen.cover. All arrays are sealed.
 
     rows: (blocks * tile_q,) int64, the query row of every lane, -1 for padding; block_ptr: (blocks + 1,) int64 into
     the pieces; piece: (pieces, 4) int64 of (start, step, count, mask): keys start + step * t; step 0 means that the
@@ -72,10 +73,6 @@ class TileTable:
     piece: NDArray[np.int64]
     lane_bits: NDArray[np.uint64]
     cols: NDArray[np.int64]
-
-    def __post_init__(self) -> None:
-        for array in (self.rows, self.block_ptr, self.piece, self.lane_bits, self.cols):
-            array.flags.writeable = False
 
     @property
     def nbytes(self) -> int:

@@ -138,7 +138,7 @@ def test_results_do_not_depend_on_the_chunk_size(masks):
 def test_expanding_gives_the_same_as_pairing(masks):
     """Columns beyond 31 bits take the expanding way for every row with a lattice."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_algebra, "_PAIR_COLUMNS", 1)
+        patch.setattr(run_algebra, "PAIR_COLUMNS", 1)
         a, b = table(masks[0]), table(masks[1])
         assert np.array_equal(dense(union(a, b)), masks[0] | masks[1])
         assert np.array_equal(dense(intersect(a, b)), masks[0] & masks[1])
@@ -243,8 +243,8 @@ def message(call, *args):
 
 def test_refusals_name_the_row():
     assert message(from_triples, (2, 9), 1, 4, 3, 3) == (
-        "row 1: the run start=4, step=3, count=3 does not lie inside the shape (2, 9); a run needs step >= 1 and "
-        "columns in [0, 9). Clip it first."
+        "row 1: the run start=4, step=3, count=3 does not lie inside the shape (2, 9); a run needs step >= 1, "
+        "count >= 1 and columns in [0, 9). Clip it first."
     )
     assert message(from_triples, (1, 9), 0, [0, 2], 1, 3) == (
         "row 0: the runs from columns 0 and 2 overlap; the runs of a row must be disjoint. Build each part alone and "
