@@ -1,5 +1,8 @@
 """`compile`: one kernel object for many calls; what it serves, what it refuses, what it tells about itself."""
 
+import signal
+import threading
+import time
 from dataclasses import FrozenInstanceError
 
 import numpy as np
@@ -55,6 +58,34 @@ def test_kv_lengths_and_out(mixed):
     out = np.empty_like(q)
     assert mixed(q, k, v, out=out) is out
     assert_same(out, attention(q, k, v, MIXED))
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals go to the process here")
+@pytest.mark.skipif(
+    threading.current_thread() is not threading.main_thread(), reason="interrupts reach the main thread"
+)
+def test_an_interrupt_stops_a_long_call_and_nothing_is_written_afterwards(mixed):
+    q = np.zeros((1, 4, 20_000, 16), np.float32)  # 57 million pairs a head: a second
+    out, main = np.full_like(q, np.nan), threading.main_thread().ident
+
+    def interrupt():
+        while np.isnan(out[0, 0, 0, 0]):
+            time.sleep(0.001)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    watcher = threading.Thread(target=interrupt)
+    try:
+        watcher.start()
+        with pytest.raises(KeyboardInterrupt):
+            mixed(q, q, q, out=out)
+    finally:
+        watcher.join()
+        signal.signal(signal.SIGINT, before)
+    left = np.isnan(out)
+    assert left.any()
+    time.sleep(0.05)
+    assert np.array_equal(np.isnan(out), left)
 
 
 def test_scale_and_layout_belong_to_the_kernel():
