@@ -25,8 +25,8 @@ from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
 from splat_numba.gpu_call import attend
-from splat_numba.runtime.compile import dump
 from splat_numba.runtime.cuda.arrays import check_operand_dtype
+from splat_numba.runtime.dump import dump
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 

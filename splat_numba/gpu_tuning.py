@@ -141,9 +141,7 @@ def known_or_measured(
     store = Choices.of(folder, facts, names)
     if (found := store.read()) is not None:
         return found
-    from filelock import FileLock
-
-    with FileLock(store.path.with_suffix(".lock")):
+    with cache.making(store.path):
         found = store.read()
         if found is None:
             found = dict(zip(names, measure(), strict=True))

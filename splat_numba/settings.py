@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from splat_numba.errors import ArgumentError
 
+NAMES = ("SPLAT_CACHE", "SPLAT_CACHE_DIR", "SPLAT_CACHE_SIZE", "SPLAT_DUMP_DIR", "SPLAT_NUM_THREADS", "SPLAT_EMULATE")
+FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+UNITS = {unit: 1024**power for power, unit in enumerate(("", "k", "m", "g", "t"))}
+DEFAULT_CACHE_SIZE = 2 * 1024**3  # some 5,000 kernels of a CPU
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """cache: keep compiled kernels on disk (SPLAT_CACHE, "0" for no); cache_dir: where (SPLAT_CACHE_DIR; None: the
-    user's cache folder); dump_dir: write source and plan of every new kernel there (SPLAT_DUMP_DIR); threads: of a CPU
-    launch (SPLAT_NUM_THREADS; None: as many as the process may use); emulate: run backend "cuda" on the emulator where
-    arrays are not on a GPU (SPLAT_EMULATE, "1" for yes).
+    """cache: keep compiled kernels on disk (SPLAT_CACHE); cache_dir: where (SPLAT_CACHE_DIR; None: the user's cache
+    folder), "~" not expanded yet; cache_size: bytes that they may take there, 0 for no limit (SPLAT_CACHE_SIZE);
+    dump_dir: write source and plan of every new kernel there (SPLAT_DUMP_DIR); threads: of a CPU launch
+    (SPLAT_NUM_THREADS; None: as many as the process may use); emulate: run backend "cuda" on the emulator where arrays
+    are not on a GPU (SPLAT_EMULATE).
     """
 
     cache: bool = True
@@ -22,22 +30,50 @@ class Settings:
     dump_dir: Path | None = None
     threads: int | None = None
     emulate: bool = False
+    cache_size: int = DEFAULT_CACHE_SIZE
 
 
 def current() -> Settings:
     """The settings that the environment gives now. Raises ArgumentError for values that make no sense."""
-    threads = os.environ.get("SPLAT_NUM_THREADS", "").strip()
-    if threads and not (threads.isdecimal() and int(threads) >= 1):
-        raise ArgumentError(f"SPLAT_NUM_THREADS wanted as a whole number >= 1, got {threads!r}. Set it, or unset it.")
+    return _settings(*map(os.environ.get, NAMES))
+
+
+@lru_cache(maxsize=64)
+def _settings(
+    cache: str | None,
+    cache_dir: str | None,
+    cache_size: str | None,
+    dump_dir: str | None,
+    threads: str | None,
+    emulate: str | None,
+) -> Settings:
     return Settings(
-        cache=os.environ.get("SPLAT_CACHE", "1") != "0",
-        cache_dir=_path("SPLAT_CACHE_DIR"),
-        dump_dir=_path("SPLAT_DUMP_DIR"),
-        threads=int(threads) if threads else None,
-        emulate=os.environ.get("SPLAT_EMULATE") == "1",
+        cache=_flag("SPLAT_CACHE", cache, default=True),
+        cache_dir=Path(cache_dir) if cache_dir else None,
+        dump_dir=Path(dump_dir) if dump_dir else None,
+        threads=_threads(threads),
+        emulate=_flag("SPLAT_EMULATE", emulate, default=False),
+        cache_size=_size("SPLAT_CACHE_SIZE", cache_size),
     )
 
 
-def _path(name: str) -> Path | None:
-    value = os.environ.get(name)
-    return Path(value).expanduser() if value else None
+def _flag(name: str, value: str | None, *, default: bool) -> bool:
+    text = (value or "").strip().lower()
+    if text and text not in FLAGS:
+        raise ArgumentError(f"{name} wanted as one of {', '.join(FLAGS)}, got {value!r}. Set it, or unset it.")
+    return FLAGS.get(text, default)
+
+
+def _size(name: str, value: str | None) -> int:
+    text = (value or "").strip().lower()
+    found = re.fullmatch(r"(\d{1,15})\s*([kmgt]?)(?:i?b)?", text)
+    if text and found is None:
+        raise ArgumentError(f"{name} wanted as a size such as 500M or 2G, or 0, got {value!r}. Set it, or unset it.")
+    return int(found[1]) * UNITS[found[2]] if found else DEFAULT_CACHE_SIZE
+
+
+def _threads(value: str | None) -> int | None:
+    text = (value or "").strip()
+    if text and not (text.isdecimal() and len(text) <= 4000 and int(text) >= 1):  # of more digits int() makes no number
+        raise ArgumentError(f"SPLAT_NUM_THREADS wanted as a whole number >= 1, got {text[:40]!r}. Set it, or unset it.")
+    return int(text) if text else None

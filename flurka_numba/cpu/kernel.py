@@ -16,8 +16,9 @@ from flurka_numba.operands import Operands, export_gradients, export_out, import
 from flurka_numba.problem import Call, Problem
 from flurka_numba.targets.cpu.plan import FORWARD, CpuPlan, make_plan
 from flurka_numba.targets.cpu.text import entries, render
-from splat_numba.runtime.compile import Compiled, compile_source, dump
+from splat_numba.runtime.compile import Compiled, compile_source
 from splat_numba.runtime.device import cores, machine
+from splat_numba.runtime.dump import dump
 from splat_numba.runtime.lanes import STORED
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current

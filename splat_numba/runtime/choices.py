@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from splat_numba.runtime.cache import write_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,9 @@ class Choices:
         return seconds if whole and sound and tuple(seconds) == self.names else None
 
     def write(self, seconds: Mapping[str, float]) -> None:
-        """Store them, by renaming."""
+        """Store them; a warning, where that fails."""
         values = {"sha256": _digest(seconds), "seconds": dict(seconds)}
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
-        temporary.replace(self.path)
+        write_file(self.path, json.dumps(values, indent=1).encode())
 
 
 def _digest(seconds: Mapping[str, float]) -> str:

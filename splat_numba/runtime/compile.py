@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
+import pickle
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from splat_numba.errors import CompileError
-from splat_numba.runtime import cache
+from splat_numba.runtime import cache, machine_code
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
@@ -31,55 +30,61 @@ class Compiled:
 def compile_source(source: KernelSource, signatures: Mapping[str, Any], settings: Settings) -> Compiled:
     """Compile the functions named in ``signatures``, or load them from the disk cache.
 
-    Safe under concurrent processes: one compiles, under a lock for this text, the others wait and load. Raises
-    CompileError, naming the file, from Numba's error.
+    Safe under concurrent processes: one compiles, the others wait and load. Raises CompileError, naming the file, from
+    Numba's error.
     """
+    _check_numba()
     folder = cache.folder(settings)
-    if folder is None:
-        return _build(source, None, signatures)
-    path = source.write(folder)
-    from filelock import FileLock  # 10 ms to import, which a GPU's kernel from disk need not wait for
+    path = source.write(folder) if folder else None
+    entry = _entry(folder, source, signatures) if folder else None
 
-    with FileLock(path.with_suffix(".lock")):
-        entry = cache.Entry(path)
-        if not entry.intact():
-            entry.clear()
-        try:
-            compiled = _build(source, path, signatures)
-        except CompileError:
-            entry.clear()  # a whole entry that Numba cannot read is a miss too; a text at fault fails again
-            compiled = _build(source, path, signatures)
-        if not compiled.cached:
-            entry.seal()
-    return compiled
+    def make() -> tuple[Mapping[str, Any], bytes | None]:
+        return _make(source, path, signatures)
 
-
-def _build(source: KernelSource, path: Path | None, signatures: Mapping[str, Any]) -> Compiled:
-    module: ModuleType = source.load(path)
-    cached = path is not None
-    functions: dict[str, Any] = {}
-    for name, signature in signatures.items():
-        function = getattr(module, name)
-        if path is not None:
-            function.enable_caching()
-        try:
-            function.compile(signature)
-        except Exception as error:
-            raise CompileError(
-                f"source {path or source.name} does not compile: {error}. "
-                "If it was edited by hand, mend it; if not, please report the file."
-            ) from error
-        cached = cached and sum(function.stats.cache_hits.values()) > 0
-        function.disable_compile()
-        functions[name] = function
+    if entry is None:
+        return Compiled(source, path, make()[0], cached=False)
+    functions, cached = entry.load_or(lambda stored: _load(source, path, signatures, stored), make)
     return Compiled(source, path, functions, cached)
 
 
-def dump(source: KernelSource, description: Mapping[str, Any], settings: Settings) -> None:
-    """Write text and plan to SPLAT_DUMP_DIR, if that is set."""
-    if settings.dump_dir is None:
-        return
-    settings.dump_dir.mkdir(parents=True, exist_ok=True)
-    stem = os.fspath(settings.dump_dir / source.name)
-    Path(f"{stem}.py").write_text(source.text, encoding="utf-8")
-    Path(f"{stem}.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
+def _check_numba() -> None:
+    from numba.core import config
+
+    if config.DISABLE_JIT:
+        raise CompileError("NUMBA_DISABLE_JIT wanted unset, got 1: generated kernels run compiled only. Unset it.")
+
+
+def _entry(folder: Path, source: KernelSource, signatures: Mapping[str, Any]) -> cache.Entry | None:
+    facts = f"{sys.implementation.cache_tag} {cache.version_of('llvmlite')} {machine_code.target()} {dict(signatures)}"
+    return cache.Entry.of(folder, source.name, source.text, facts)
+
+
+def _make(
+    source: KernelSource, path: Path | None, signatures: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], bytes | None]:
+    """The functions, and their machine code; None for code that must not be stored."""
+    try:
+        module = source.load(path)
+        functions = {name: getattr(module, name) for name in signatures}
+        codes = {name: machine_code.compile_function(functions[name], signatures[name]) for name in signatures}
+    except Exception as error:
+        raise CompileError(
+            f"source {path or source.name} does not compile: {error}. "
+            "If it was edited by hand, mend it; if not, please report the file."
+        ) from error
+    return functions, None if None in codes.values() else pickle.dumps(codes)
+
+
+def _load(
+    source: KernelSource, path: Path | None, signatures: Mapping[str, Any], stored: bytes
+) -> Mapping[str, Any] | None:
+    """The functions from their machine code; None where Numba cannot read it, although its hash is right."""
+    try:
+        codes = pickle.loads(stored)  # noqa: S301 - nobody else may write to the folder
+        module = source.load(path)
+        functions = {name: getattr(module, name) for name in signatures}
+        for name, signature in signatures.items():
+            machine_code.load_function(functions[name], signature, codes[name])
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is made anew
+        return None
+    return functions

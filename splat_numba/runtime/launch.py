@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from splat_numba.gen.plan import Plan, TablePass
 from splat_numba.gen.targets.cpu.attention import render_attention
 from splat_numba.runtime.arrays import narrow
-from splat_numba.runtime.compile import Compiled, compile_source, dump
+from splat_numba.runtime.compile import Compiled, compile_source
+from splat_numba.runtime.dump import dump
 from splat_numba.runtime.lanes import STORED
 from splat_numba.runtime.source import KernelSource
 from splat_numba.runtime.threads import parallel_for

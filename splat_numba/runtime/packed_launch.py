@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.packed_plan import PackedPlan, RunTable, balanced_ranges, make_packed_plan
 from splat_numba.gen.targets.cpu.packed import render_packed
-from splat_numba.runtime.compile import Compiled, compile_source, dump
+from splat_numba.runtime.compile import Compiled, compile_source
 from splat_numba.runtime.device import cores, machine
+from splat_numba.runtime.dump import dump
 from splat_numba.runtime.lanes import STORED
 from splat_numba.runtime.source import KernelSource
 from splat_numba.runtime.threads import RANGES_PER_THREAD, parallel_for

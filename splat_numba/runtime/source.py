@@ -6,10 +6,12 @@ import hashlib
 import linecache
 import os
 import sys
-import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+
+from splat_numba.runtime.cache import write_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +32,16 @@ class KernelSource:
         found = Path(path)
         return cls.of(found.stem, found.read_text(encoding="utf-8"))
 
-    def write(self, folder: Path) -> Path:
-        """Write the file unless it is there: by a temporary file and a rename, and never again.
+    def write(self, folder: Path) -> Path | None:
+        """Write the file unless it is there, and never again; None, after a warning, where that fails.
 
-        Numba's disk cache knows a function by path, size and time, not by its constants: a file that was rewritten
-        would be given the old kernel's machine code.
+        A name stands for one text for good: tracebacks and profilers read the file long after it was run.
         """
         path = folder / f"{self.name}.py"
-        if not path.exists() or path.read_bytes() != self.text.encode():
-            handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(self.text)
-            Path(temporary).replace(path)
-        return path
+        with suppress(OSError):
+            if path.read_bytes() == self.text.encode():
+                return path
+        return path if write_file(path, self.text.encode()) else None
 
     def load(self, path: Path | None) -> ModuleType:
         """Run the text as a module whose functions point to ``path``, or to a pseudo-file known to linecache."""

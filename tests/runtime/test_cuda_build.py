@@ -50,9 +50,9 @@ def built(folder, *parts):
     return build(source(*parts), ENTRY, Settings(cache_dir=folder))
 
 
-def stored(found, kind):
-    (file,) = found.path.parent.glob(f"{found.path.stem}-*.{kind}")
-    return file
+def stored(found):
+    (file,) = found.path.parent.glob(f"{found.path.stem}-*.code")
+    return cache.Entry(file)
 
 
 @pytest.mark.usefixtures("compiler")
@@ -72,22 +72,20 @@ class TestDiskCache:
         assert other.path != first.path
         assert built(tmp_path / "cache").code == first.code
 
-    @pytest.mark.parametrize("kind", ["cubin", "json"])
     @pytest.mark.parametrize("damage", ["empty", "cut short", "one bit", "noise", "another", "gone"])
-    def test_a_damaged_entry_is_a_miss_and_is_mended(self, tmp_path, kind, damage):
+    def test_a_damaged_entry_is_a_miss_and_is_mended(self, tmp_path, damage):
         first = built(tmp_path / "cache")
-        file = stored(first, kind)
+        file = stored(first).path
         content = file.read_bytes()
         if damage == "gone":
             file.unlink()
         else:
-            other = stored(built(tmp_path / "cache", "ptx.store_word(out, batch, seq_q)"), kind).read_bytes()
             changed = {
                 "empty": b"",
                 "cut short": content[:-20],
                 "one bit": content[:99] + bytes([content[99] ^ 1]) + content[100:],
                 "noise": b"\x80\x05noise" * 9,
-                "another": other,
+                "another": content[:64] + content[65:],
             }
             file.write_bytes(changed[damage])
         again = built(tmp_path / "cache")
@@ -98,20 +96,21 @@ class TestDiskCache:
         assert mended.cached
         assert (mended.code, mended.report) == (again.code, again.report)
 
-    @pytest.mark.parametrize("content", ["[]", "null", "3", "{}", '{"sha256": 3}', '"text"'])
+    @pytest.mark.parametrize("content", [b"[]", b"null", b"3", b"{}", b'{"warnings": 3}', b'"text"', b"\xff", b""])
     def test_a_report_of_another_form_is_a_miss(self, tmp_path, content):
-        stored(built(tmp_path / "cache"), "json").write_text(content)
+        assert stored(built(tmp_path / "cache")).write(content + b"\n\x7fELF")
         assert not built(tmp_path / "cache").cached
 
     @pytest.mark.parametrize("change", ["missing", "unknown"])
     def test_a_report_of_another_version_is_a_miss(self, tmp_path, change):
-        file = stored(built(tmp_path / "cache"), "json")
-        values = json.loads(file.read_text())
+        entry = stored(built(tmp_path / "cache"))
+        line, _, code = entry.read().partition(b"\n")
+        values = json.loads(line)
         if change == "missing":
             del values["registers"]
         else:
             values["surprise"] = 1
-        file.write_text(json.dumps(values))
+        assert entry.write(json.dumps(values).encode() + b"\n" + code)
         assert not built(tmp_path / "cache").cached
 
     def test_another_toolchain_has_its_own_entries(self, tmp_path, monkeypatch):
@@ -123,7 +122,7 @@ class TestDiskCache:
             assert built(tmp_path / "cache").cached
         assert built(tmp_path / "cache").cached
         assert other.path == first.path
-        assert len(list(first.path.parent.glob("tiny*.cubin"))) == 2
+        assert len(list(first.path.parent.glob("tiny*.code"))) == 2
 
     @pytest.mark.parametrize("package", cuda_build.COMPILERS)
     def test_the_toolchain_is_told_by_its_versions(self, monkeypatch, package):
@@ -131,6 +130,14 @@ class TestDiskCache:
         assert before == cuda_build._toolchain.__wrapped__()
         versions = {one: cache.version_of(one) for one in cuda_build.COMPILERS}
         monkeypatch.setattr(cache, "version_of", (versions | {package: "0.0.0"}).__getitem__)
+        assert cuda_build._toolchain.__wrapped__() != before
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("ARCH", "sm_100a"), ("CAPABILITY", (10, 0, "a")), ("LINKING", {"no_cache": True})]
+    )
+    def test_the_toolchain_has_a_target_and_options(self, monkeypatch, name, value):
+        before = cuda_build._toolchain.__wrapped__()
+        monkeypatch.setattr(cuda_build, name, value)
         assert cuda_build._toolchain.__wrapped__() != before
 
     def test_without_a_cache_nothing_is_written(self, tmp_path):
@@ -146,7 +153,7 @@ class TestDiskCache:
     def test_nothing_is_left_beside_the_entry(self, tmp_path):
         first = built(tmp_path / "cache")
         kinds = sorted(path.suffix for path in first.path.parent.iterdir() if path.suffix != ".lock")
-        assert kinds == [".cubin", ".json", ".py"]
+        assert kinds == [".code", ".py"]
 
 
 CHILD = """
@@ -251,7 +258,7 @@ class TestBrokenTexts:
         assert "does not compile: " in message
         assert wanted in message
         assert message.endswith("If it was edited by hand, mend it; if not, please report the file.")
-        assert list(tmp_path.rglob("*.cubin")) == []
+        assert list(tmp_path.rglob("*.code")) == []
 
     def test_a_text_without_the_entry(self):
         with pytest.raises(CompileError, match="has no attribute 'attention'"):

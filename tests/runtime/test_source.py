@@ -6,7 +6,8 @@ import traceback
 import pytest
 
 from splat_numba.errors import CompileError
-from splat_numba.runtime.compile import compile_source, dump
+from splat_numba.runtime.compile import compile_source
+from splat_numba.runtime.dump import dump
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 from tests.runtime.kernel_texts import SIGNATURES, times

@@ -6,7 +6,6 @@ products are serialised (warnings C7504, C7512: 235 instead of 628 TFLOP/s).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from splat_numba.errors import BackendError, CompileError
-from splat_numba.gen import instructions
 from splat_numba.gen.entry import Entry
 from splat_numba.runtime import cache
 from splat_numba.runtime.cuda.driver import INSTALL
@@ -26,7 +24,9 @@ from splat_numba.settings import Settings
 ARCH = "sm_90a"
 CAPABILITY = (9, 0, "a")
 # The last two may be the CUDA toolkit's own: then their versions are not known.
-COMPILERS = ("numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
+COMPILERS = ("numba", "llvmlite", "numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
+# The linker's own cache would leave the report empty; ours keeps both.
+LINKING = {"link_time_optimization": True, "verbose": True, "no_cache": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,37 +61,27 @@ def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
     Raises BackendError where the CUDA compiler is not installed, CompileError where the text does not compile.
     """
     folder = cache.folder(settings)
-    if folder is None:
-        code, report = _compile(source, entry, None)
-        return Cubin(source, entry, None, code, report, cached=False)
-    path = source.write(folder)
-    stem = f"{source.name}-{_key(entry)}"
-    places = folder / f"{stem}.cubin", folder / f"{stem}.json"
-    if (found := _read(*places)) is None:
-        from filelock import FileLock  # 10 ms to import
+    path = source.write(folder) if folder else None
+    # The entry gives the bounds that registers keep to.
+    stored = cache.Entry.of(folder, source.name, source.text, f"{_toolchain()} {entry}") if folder else None
 
-        with FileLock(path.with_suffix(".lock")):
-            if (found := _read(*places)) is None:  # nobody else made it meanwhile
-                code, report = _compile(source, entry, path)
-                _write(*places, code, report)
-                return Cubin(source, entry, path, code, report, cached=False)
-    return Cubin(source, entry, path, *found, cached=True)
+    def make() -> tuple[tuple[bytes, Report], bytes]:
+        made = _compile(source, entry, path)
+        return made, _packed(*made)
 
-
-def _key(entry: Entry) -> str:
-    """What a text's machine code depends on beside the text: its entry gives the bounds that registers keep to."""
-    return hashlib.sha256(f"{_toolchain()} {entry}".encode()).hexdigest()[:12]
+    if stored is None:
+        return Cubin(source, entry, path, *make()[0], cached=False)
+    (code, report), cached = stored.load_or(_unpacked, make)
+    return Cubin(source, entry, path, code, report, cached)
 
 
 @remember
 def _toolchain() -> str:
-    """Changes with every version of the compilers and of the instructions that texts use. Imports none of them: to
+    """Changes with every version of the compilers, with their target and with their options. Imports none of them: to
     do so takes 400 ms, and a cubin from disk needs no compiler.
     """
-    digest = hashlib.sha256(str([cache.version_of(name) for name in COMPILERS]).encode())
-    for file in (Path(instructions.__file__), Path(__file__).with_name("intrinsics.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+    versions = [cache.version_of(name) for name in COMPILERS]
+    return f"{versions} {ARCH} {CAPABILITY} {LINKING}"
 
 
 def _check_compiler() -> None:
@@ -105,29 +95,19 @@ def _check_compiler() -> None:
         ) from error
 
 
-def _read(code_path: Path, report_path: Path) -> tuple[bytes, Report] | None:
-    """A cubin and its report, None unless both are whole."""
+def _packed(code: bytes, report: Report) -> bytes:
+    """A line with the report, then the cubin."""
+    return json.dumps(asdict(report)).encode() + b"\n" + code
+
+
+def _unpacked(content: bytes) -> tuple[bytes, Report] | None:
+    """A cubin and its report, None where another version wrote another report."""
+    line, _, code = content.partition(b"\n")
     try:
-        stored = json.loads(report_path.read_text(encoding="utf-8"))
-        code = code_path.read_bytes()
-        told = stored.pop("sha256")
-        report = Report(**{**stored, "warnings": tuple(stored["warnings"])})
-        return (code, report) if told == _digest(code, report) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        stored = json.loads(line)
+        return code, Report(**{**stored, "warnings": tuple(stored["warnings"])})
+    except (ValueError, KeyError, TypeError):
         return None
-
-
-def _digest(code: bytes, report: Report) -> str:
-    return hashlib.sha256(code + json.dumps(asdict(report), sort_keys=True).encode()).hexdigest()
-
-
-def _write(code_path: Path, report_path: Path, code: bytes, report: Report) -> None:
-    """Both files by renaming; the report last, since it vouches for the code."""
-    values = {**asdict(report), "sha256": _digest(code, report)}
-    for path, content in ((code_path, code), (report_path, json.dumps(values).encode())):
-        temporary = path.with_suffix(f"{path.suffix}.tmp")
-        temporary.write_bytes(content)
-        temporary.replace(path)
 
 
 def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output: str) -> Any:
@@ -160,9 +140,7 @@ def _compile(source: KernelSource, entry: Entry, path: Path | None) -> tuple[byt
     intermediate = _numba_compile(source, entry, path, "ltoir")
     from cuda.core import Linker, LinkerOptions, ObjectCode
 
-    # The linker's own cache would leave the report empty; ours keeps both.
-    options = LinkerOptions(arch=ARCH, link_time_optimization=True, verbose=True, no_cache=True)
-    linker = Linker(ObjectCode.from_ltoir(intermediate), options=options)
+    linker = Linker(ObjectCode.from_ltoir(intermediate), options=LinkerOptions(arch=ARCH, **LINKING))
     try:
         linked = linker.link("cubin")
     except Exception as error:
