@@ -12,8 +12,18 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from splat_numba.cli.cases import Case, chosen_cases
-from splat_numba.cli.console import Tracker, break_label, is_narrow, make_table, milliseconds, output, percent, progress
+from splat_numba.cli.cases import DEFAULT_PATTERNS, Case, chosen_cases, masks_of
+from splat_numba.cli.console import (
+    Tracker,
+    break_label,
+    is_narrow,
+    make_table,
+    milliseconds,
+    output,
+    percent,
+    print_table,
+    progress,
+)
 from splat_numba.cli.measure import Shapes, build, median_seconds
 from splat_numba.cli.options import (
     CommandError,
@@ -21,6 +31,7 @@ from splat_numba.cli.options import (
     add_command,
     add_pattern_option,
     add_shape_options,
+    needs_gpu_plan,
 )
 from splat_numba.formats.acsr import ACSR
 from splat_numba.settings import current
@@ -65,8 +76,9 @@ def add_parsers(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print hardware, versions and the table."""
     shapes = Shapes(args.seq, args.head_dim, args.heads, args.dtype, args.backend, args.target)
+    shapes.check(len(args.pattern or DEFAULT_PATTERNS))
     cases = chosen_cases(args.pattern, args.seq)
-    masks = [ACSR.from_pattern(case.pattern, args.seq, args.seq) for case in cases]
+    masks = masks_of(cases, args.seq)
 
     from splat_numba.cli.peers import find_peers, versions
     from splat_numba.runtime.device import cores
@@ -87,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
         rows = [_measure(case, mask, shapes, peers, track, n) for n, (case, mask) in
                 enumerate(zip(cases, masks, strict=True))]  # fmt: skip
     _print_table(console, rows, list(peers))
+    if needs_gpu_plan(args):
+        notes.append("The peers ran on the CPU. On a GPU: python benchmarks/gpu_attention.py, in a clone.")
     for note in notes:
         console.print(note, style="dim")
     return 0
@@ -125,7 +139,7 @@ def _print_table(console: Console, rows: Sequence[Row], peers: Sequence[str]) ->
             compiling,
             *flex_compiling,
         )
-    console.print(table)
+    print_table(console, table)
 
 
 def processor_name() -> str:

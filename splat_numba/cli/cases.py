@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-from splat_numba.cli.options import read_pattern
+from splat_numba.cli.options import pattern_errors, read_pattern, shortened
 from splat_numba.formats import patterns
+from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
 
-LABEL_LENGTH = 60
+OPTION = "--pattern"
 DEFAULT_PATTERNS = (
     "window(128)",
     "causal()",
@@ -33,17 +34,20 @@ class Case:
 
 
 def chosen_cases(texts: Sequence[str] | None, seq: int) -> tuple[Case, ...]:
-    """The patterns that were asked for, or the usual handful. Raises PatternError for text that is no pattern."""
+    """The patterns that were asked for, or the usual handful. Raises CommandError for text that is no pattern."""
     if texts:
-        return tuple(Case(shortened(text), read_pattern(text)) for text in texts)
+        return tuple(Case(shortened(text), read_pattern(text, OPTION)) for text in texts)
     usual = tuple(Case(text, read_pattern(text)) for text in DEFAULT_PATTERNS)
     return (*usual, _uneven_documents(seq))
 
 
-def shortened(text: str) -> str:
-    """A pattern's text on one line, cut where it is long."""
-    line = " ".join(text.split())
-    return line if len(line) <= LABEL_LENGTH else line[: LABEL_LENGTH - 3] + "..."
+def masks_of(cases: Sequence[Case], seq: int) -> list[ACSR]:
+    """Their masks for seq queries and keys. Raises CommandError for a pattern that does not fit that length."""
+    masks = []
+    for case in cases:
+        with pattern_errors(case.label, OPTION):
+            masks.append(ACSR.from_pattern(case.pattern, seq, seq))
+    return masks
 
 
 def _uneven_documents(seq: int) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -11,12 +12,14 @@ from typing import Protocol
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 PIPE_WIDTH = 120  # files and pipes have no width of their own; COLUMNS sets another
 NARROW = 100
+LONGEST_WORD = 24  # that a column of text need not break; paths are longer, and may be broken
 
 
 def output() -> Console:
@@ -30,7 +33,7 @@ def progress_output() -> Console:
 
 
 def _console(*, stderr: bool) -> Console:
-    stream = sys.stderr if stderr else sys.stdout
+    stream = (sys.stderr if stderr else sys.stdout) or io.StringIO()  # None where it is closed, as by `>&-`
     width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
@@ -60,6 +63,35 @@ def make_table(console: Console, columns: Sequence[str], title: str | None = Non
     for number, name in enumerate(columns):
         table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=False)
     return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """The table, or its rows one by one where the console is too narrow to read it side by side."""
+    if _readable_width(table) <= console.width:
+        console.print(table)
+        return
+    for cells in zip(*(column.cells for column in table.columns), strict=True):
+        first, *others = (
+            re.sub(r"(?<![_(])\n", " ", str(cell)).replace("\n", "") for cell in cells
+        )  # as before break_label
+        console.print(Text(first, style="bold"))
+        for column, cell in zip(table.columns[1:], others, strict=True):
+            if cell:
+                line = Text(f"{column.header}: {cell}")
+                console.print(f"  {line}" if column.no_wrap else Padding(line, (0, 0, 0, 2)), soft_wrap=column.no_wrap)
+
+
+def _readable_width(table: Table) -> int:
+    """Characters that the table needs: cells of numbers stay whole, words as far as LONGEST_WORD."""
+    widths = []
+    for column in table.columns:
+        texts = [str(cell) for cell in column.cells]
+        if column.justify == "right" or column.no_wrap:
+            widths += [max((len(line) for text in texts for line in text.splitlines()), default=0)]
+        else:
+            widths += [min(LONGEST_WORD, max((len(word) for text in texts for word in text.split()), default=0))]
+        widths[-1] = max(widths[-1], *(len(word) for word in f"{column.header} ".split(" ")))
+    return sum(widths) + len(widths) - 1
 
 
 def break_label(text: str, width: int) -> str:

@@ -14,14 +14,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from splat_numba.cli.cases import Case, chosen_cases
+from splat_numba.cli.cases import DEFAULT_PATTERNS, Case, chosen_cases, masks_of
 from splat_numba.cli.check import Checked, check_rows, sample_rows
-from splat_numba.cli.console import Tracker, break_label, is_narrow, make_table, milliseconds, output, percent, progress
+from splat_numba.cli.console import (
+    Tracker,
+    break_label,
+    is_narrow,
+    make_table,
+    milliseconds,
+    output,
+    percent,
+    print_table,
+    progress,
+)
 from splat_numba.cli.drawing import draw, gallery
 from splat_numba.cli.measure import Built, Shapes, build, median_seconds
 from splat_numba.cli.options import add_backend_options, add_command, add_pattern_option, add_shape_options
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full
+from splat_numba.gen.explain import describe_machine
 from splat_numba.gen.plan import Plan
 
 HELP = "Draw a few masks, generate and run a kernel for each, check the results, and print one table."
@@ -71,15 +82,16 @@ def run(args: argparse.Namespace) -> int:
         check_plot(args.plot)
     console = output()
     shapes = Shapes(args.seq, args.head_dim, args.heads, args.dtype, args.backend, args.target)
+    shapes.check(len(args.pattern or DEFAULT_PATTERNS))
     cases = chosen_cases(args.pattern, args.seq)
-    masks = [ACSR.from_pattern(case.pattern, args.seq, args.seq) for case in cases]
+    masks = masks_of(cases, args.seq)
     console.print(Text(f"attention with {shapes}", style="bold"))
     console.print(
         gallery(console, [(case.label, draw(mask)) for case, mask in zip(cases, masks, strict=True)]), soft_wrap=False
     )
     with progress(2 * len(cases) + 2) as track:
         results, built = _measure(cases, masks, shapes, track)
-    console.print(table_of(console, results))
+    print_table(console, table_of(console, results))
     _print_notes(console, results, built)
     if args.plot is not None:
         from splat_numba.cli.plotting import plot_results
@@ -138,8 +150,10 @@ def _print_notes(console: Console, results: Sequence[Result], built: Sequence[Bu
     plan = results[0].plan
     rows = sample_rows(plan.problem.seq_q).size
     used = max(result.checked.used for result in results)
+    emulated = built[0].kernel.executor.name == "emulate"
+    place = f"the emulator of {plan.target}" if emulated else plan.target
     console.print(
-        f"Ran on {plan.target}: {plan.cpu.cores} cores, {plan.cpu.vector_bytes}-byte vectors. "
+        f"Ran on {place}: {describe_machine(plan)}. "
         f"{rows} rows of every head checked; the largest error is {percent(used)} of what its tolerance allows."
     )
     fresh = [one for one in built if not one.cached]

@@ -16,10 +16,10 @@ from typing import Any
 
 from rich.text import Text
 
-from splat_numba.cli.console import make_table, output
+from splat_numba.cli.console import make_table, output, print_table
 from splat_numba.cli.options import add_command
-from splat_numba.errors import BackendError
-from splat_numba.settings import current
+from splat_numba.errors import ArgumentError, BackendError
+from splat_numba.settings import Settings, current
 
 HELP = "Say what is present, what is missing, and what to install."
 EPILOG = "Exit status 1 if something that every call needs is missing or broken.\n\nexample:\n  splat-numba doctor\n"
@@ -29,7 +29,7 @@ REQUIRED = ("numpy", "numba", "rich", "platformdirs", "filelock")
 OPTIONAL = (
     (("ml_dtypes",), "bfloat16 arrays of NumPy", "pip install ml_dtypes"),
     (("scipy",), "masks as sparse matrices", "pip install scipy"),
-    (("hypothesis",), "selftest, splat_numba.testing", "pip install hypothesis"),
+    (("hypothesis",), "selftest, splat_numba.testing", 'pip install "splat-numba[selftest]"'),
     (("matplotlib",), "demo --plot", 'pip install "splat-numba[plot]"'),
     (("torch",), "torch arrays, bench", 'pip install "splat-numba[torch]"'),
     (("jax",), "JAX arrays", 'pip install "splat-numba[jax]"'),
@@ -66,7 +66,7 @@ def run(_: argparse.Namespace) -> int:
     styles = {"ok": "green", "missing": "yellow", "broken": "bold red"}
     for one in findings:
         table.add_row(one.name, Text(one.state, style=styles[one.state]), one.found, one.advice)
-    console.print(table)
+    print_table(console, table)
     broken = [one.name for one in findings if one.state == "broken"]
     console.print(f"Broken: {', '.join(broken)}." if broken else "All that is needed is here.")
     return 1 if broken else 0
@@ -79,8 +79,13 @@ def examine() -> Iterator[Finding]:
     for name in REQUIRED:
         version = installed((name,))
         yield Finding(name, "ok" if version else "broken", version or "-", "" if version else f"pip install {name}")
-    yield _processor()
-    yield _cache()
+    try:
+        settings = current()
+    except ArgumentError as error:
+        yield Finding("settings", "broken", str(error))
+    else:
+        yield _processor(settings)
+        yield _cache(settings)
     for names, purpose, command in OPTIONAL:
         version = installed(names)
         yield Finding(names[0], "ok" if version else "missing", version or f"for {purpose}", "" if version else command)
@@ -136,21 +141,20 @@ def _python() -> Finding:
     return Finding("Python", "broken", version, "use Python 3.11, 3.12 or 3.13")
 
 
-def _processor() -> Finding:
+def _processor(settings: Settings) -> Finding:
     try:
         from splat_numba.runtime.device import machine
 
-        found = machine(current().threads)
+        found = machine(settings.threads)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with LLVM is the finding
         return Finding("processor", "broken", f"{type(error).__name__}: {error}", "pip install --force-reinstall numba")
-    threads = " (SPLAT_NUM_THREADS)" if current().threads else ""
+    threads = " (SPLAT_NUM_THREADS)" if settings.threads else ""
     return Finding("processor", "ok", f"{platform.machine()}, {found.cores} cores{threads}, "
                    f"{found.vector_bytes}-byte vectors")  # fmt: skip
 
 
-def _cache() -> Finding:
+def _cache(settings: Settings) -> Finding:
     """Where kernels are kept; the check is the one that every compilation makes."""
-    settings = current()
     if not settings.cache:
         return Finding("kernel cache", "ok", "off (SPLAT_CACHE=0): every process compiles anew", "unset SPLAT_CACHE")
     try:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from splat_numba.cli import bench, demo, doctor, explain, selftest
-from splat_numba.cli.options import CommandError, HelpFormatter
+from splat_numba.cli.options import CommandError, HelpFormatter, complete, in_options
 from splat_numba.errors import SplatError
 
 DESCRIPTION = "Sparse attention from kernels that are generated for a mask. Patterns are text: window(512) | sinks(4)"
@@ -20,7 +20,8 @@ examples:
   splat-numba explain "window(512) | sinks(4)" --seq 8192
   splat-numba COMMAND --help
 
-Exit status: 0 fine, 1 a wrong result or a broken installation, 2 a wrong argument or a missing package.
+Exit status: 0 fine, 1 a wrong result or a broken installation, 2 a wrong argument, a missing package or too little
+memory, 130 interrupted.
 """
 
 
@@ -38,22 +39,38 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit status; SystemExit for --help, --version and arguments that do not parse."""
-    args = make_parser().parse_args(arguments)
+    try:
+        return _run(arguments)
+    except CommandError as error:
+        return _fail(str(error))
+    except SplatError as error:
+        return _fail(in_options(str(error)))
+    except MemoryError:
+        return _fail("these sizes need more memory than there is. Give a smaller --seq, --heads or --batch.")
+    except BrokenPipeError:  # `splat-numba source ... | head`; the null device takes what Python flushes at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:  # a full disk, or no disk, behind standard output
+        return _fail(f"{error}.")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
+            args = complete(make_parser().parse_args(arguments))
             return int(args.run(args))
-        except (SplatError, CommandError) as error:
-            sys.stderr.write(f"error: {error}\n")
-            return 2
-        except KeyboardInterrupt:
-            sys.stderr.write("interrupted\n")
-            return 130
-        except BrokenPipeError:  # `splat-numba source ... | head`; the null device takes what Python flushes at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
+        finally:
+            if sys.stdout is not None:  # as in `splat-numba demo >&-`
+                sys.stdout.flush()  # what cannot be written is told here, not while Python ends
+
+
+def _fail(message: str) -> int:
+    if sys.stderr is not None:
+        sys.stderr.write(f"error: {message}\n")
+    return 2
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -9,22 +9,30 @@ from typing import Any
 from rich.syntax import Syntax
 
 from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
-from splat_numba.cli.cases import shortened
-from splat_numba.cli.console import output
+from splat_numba.cli.console import output, progress
 from splat_numba.cli.drawing import draw, gallery
+from splat_numba.cli.memory import check_memory
 from splat_numba.cli.options import (
     CommandError,
     add_backend_options,
     add_command,
     add_shape_options,
+    count,
+    needs_gpu_plan,
+    pattern_errors,
     read_pattern,
+    shortened,
     whole_number,
 )
+from splat_numba.cli.texts import sources
 from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.closed_form import closed_form
+from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
 
 DOTS = 48
-LONGEST_DRAWN = 1 << 20  # a picture takes time and memory in proportion to the rows: a second at a million
+LONGEST_DRAWN = 1 << 18  # a picture takes time in proportion to the rows: of bigbird(64), 5 s here
+TABLE_BYTES = 500  # a row, while tables are made of window(16); of bigbird(64) 1300
 
 EXPLAIN_HELP = "Draw a mask and say what kernel it gets: tiles, passes, predicted time, what was refused and why."
 EXPLAIN_EPILOG = """\
@@ -50,8 +58,8 @@ def add_parsers(commands: Any) -> None:
         length, dim = whole_number(0, LARGEST_LENGTH), whole_number(1, LARGEST_DIM)
         parser.add_argument("--seq-kv", type=length, metavar="N", help="keys (default: as --seq)")
         parser.add_argument("--value-dim", type=dim, metavar="N", help="of a value (default: as --head-dim)")
-        parser.add_argument("--heads-kv", type=whole_number(1), metavar="N", help="key heads (default: as --heads)")
-        parser.add_argument("--batch", type=whole_number(1), default=1, metavar="N", help="(default: %(default)s)")
+        parser.add_argument("--heads-kv", type=count(), metavar="N", help="key heads (default: as --heads)")
+        parser.add_argument("--batch", type=count(), default=1, metavar="N", help="(default: %(default)s)")
         add_backend_options(parser)
     explain.add_argument("--no-picture", action="store_true", help="print the words only")
     source.add_argument("--output", type=Path, metavar="FILE", help="write the text there instead")
@@ -62,7 +70,9 @@ def run_explain(args: argparse.Namespace) -> int:
     plan = _plan(args)
     console = output()
     seq_q, seq_kv = plan.problem.seq_q, plan.problem.seq_kv
-    if not args.no_picture and seq_kv and max(seq_q, seq_kv) <= LONGEST_DRAWN:
+    if not args.no_picture and max(seq_q, seq_kv) > LONGEST_DRAWN:
+        console.print(f"Not drawn: a picture is made for at most {LONGEST_DRAWN:,} tokens.", style="dim")
+    elif not args.no_picture and seq_kv:
         mask = ACSR.from_pattern(read_pattern(args.pattern), seq_q, seq_kv)
         console.print(gallery(console, [(shortened(args.pattern), draw(mask, DOTS))]))
     console.print(plan.explain(), soft_wrap=not console.is_terminal)
@@ -71,9 +81,7 @@ def run_explain(args: argparse.Namespace) -> int:
 
 def run_source(args: argparse.Namespace) -> int:
     """Print the generated text, or write it to a file."""
-    from splat_numba.runtime.launch import render
-
-    text = render(_plan(args)).text
+    text = _texts(_plan(args))
     if args.output is not None:
         try:
             args.output.write_text(text, encoding="utf-8")
@@ -88,14 +96,38 @@ def run_source(args: argparse.Namespace) -> int:
     return 0
 
 
+def _texts(plan: Plan) -> str:
+    """A plan's texts, one after the other where a GPU's passes have different ones."""
+    texts = [source.text for source in sources(plan)]
+    if not texts:
+        raise CommandError("nothing is launched for these lengths, so there is no text. Give more keys.")
+    heads = [f"# Text {number} of {len(texts)}\n" if len(texts) > 1 else "" for number in range(1, len(texts) + 1)]
+    return "\n\n".join(head + text for head, text in zip(heads, texts, strict=True))
+
+
 def _plan(args: argparse.Namespace) -> Plan:
     pattern = read_pattern(args.pattern)
+    seq_kv = args.seq if args.seq_kv is None else args.seq_kv
+    with pattern_errors(args.pattern):
+        _check_tables(pattern, args)
+        with progress(1) as track:
+            track("planning", 0)
+            return _planned(pattern, args, seq_kv)
+
+
+def _check_tables(pattern: Pattern, args: argparse.Namespace) -> None:
+    """Raise CommandError where the tables of a plan need more memory than there is."""
+    if needs_gpu_plan(args) or closed_form(pattern) is None:
+        check_memory(TABLE_BYTES * args.seq, f"--seq {args.seq}, planned with tables,", "--seq")
+
+
+def _planned(pattern: Pattern, args: argparse.Namespace, seq_kv: int) -> Plan:
     from splat_numba import api  # after parsing: a typo is told at once
 
     return api.plan(
         pattern,
         seq_q=args.seq,
-        seq_kv=args.seq if args.seq_kv is None else args.seq_kv,
+        seq_kv=seq_kv,
         head_dim=args.head_dim,
         value_dim=args.value_dim,
         heads_q=args.heads,

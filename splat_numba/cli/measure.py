@@ -9,7 +9,9 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from splat_numba.cli.cases import Case
+from splat_numba.cli.memory import check_memory
 from splat_numba.cli.options import CommandError
+from splat_numba.settings import current
 from splat_numba.testing.problem import Operands, Problem
 
 if TYPE_CHECKING:
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
 
 LEAST_RUNS, MOST_RUNS = 3, 15
 TIME_FOR_RUNS = 1.0  # seconds spent on one median, beyond the least number of runs
+ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+MASK_BYTES = 50  # a row of a mask, at least: its runs
+# full() of a head of 128 tokens took 0.19 s on the emulator; a command makes about five such calls a pattern.
+EMULATED_PAIRS = 90_000  # a second
+LONGEST_EMULATED = 60.0  # seconds of one call
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +37,26 @@ class Shapes:
     backend: str = "auto"
     target: str | None = None
 
+    def check(self, cases: int) -> None:
+        """Refuse sizes that cannot be run, before anything is made of them. Raises CommandError."""
+        sizes = f"--seq {self.seq} with --heads {self.heads} and --head-dim {self.head_dim}"
+        numbers = self.heads * self.seq * self.head_dim
+        arrays = numbers * (4 * ITEM_BYTES[self.dtype] + 8)  # q, k, v, out, and one as it is drawn, in float64
+        check_memory(arrays + cases * MASK_BYTES * self.seq, sizes, "--seq or --heads")
+        seconds = self.heads * self.seq**2 / EMULATED_PAIRS
+        emulated = self.backend == "emulate" or (self.backend == "cuda" and current().emulate)
+        if emulated and seconds > LONGEST_EMULATED:
+            raise CommandError(
+                f"{sizes} takes the emulator {seconds / 60:.0f} minutes a call. Give --seq 256 --heads 1."
+            )
+
     def operands(self, case: Case) -> Operands:
         """Standard normal q, k, v of shape (1, heads, seq, head_dim), always the same. Raises CommandError."""
         problem = Problem(self.seq, self.seq, case.pattern, self.dtype, 1, self.heads, head_dim=self.head_dim)
         try:
             return problem.arrays()
         except ModuleNotFoundError as error:
-            raise CommandError(f"dtype {self.dtype} needs {error.name}. Run: pip install {error.name}") from None
+            raise CommandError(f"--dtype {self.dtype} needs {error.name}. Run: pip install {error.name}") from None
 
     def __str__(self) -> str:
         return f"seq {self.seq}, head_dim {self.head_dim}, heads {self.heads}, {self.dtype}"

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
+from splat_numba.errors import PatternError
 from splat_numba.formats.parse import parse
 from splat_numba.formats.patterns import Pattern
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
+TARGETS = {"auto": ("cpu", "sm_90a"), "cpu": ("cpu",), "cuda": ("sm_90a",), "emulate": ("sm_90a",)}
+GPU_DTYPES = ("float16", "bfloat16")
+LONGEST_SHOWN = 60  # characters of what was typed, in a message or beside a picture
+# What the package calls an argument, and its option; the words that mean other things too, only before a value.
+OPTIONS = {"seq_q": "--seq", "seq_kv": "--seq-kv", "head_dim": "--head-dim", "value_dim": "--value-dim",
+           "heads_q": "--heads", "heads_kv": "--heads-kv"}  # fmt: skip
+VALUED = re.compile(r"\b(backend|target|dtype)(?: |=)'(\w+)'")
 
 
 class CommandError(Exception):
@@ -46,10 +56,15 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
         except ValueError:
             value = low - 1
         if value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"wanted a whole number {limits}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"wanted a whole number {limits}, got {shortened(text)!r}")
         return value
 
     return convert
+
+
+def count() -> Callable[[str], int]:
+    """An argparse type: how many heads or batch entries."""
+    return whole_number(1, LARGEST_LENGTH)
 
 
 def seconds(text: str) -> float:
@@ -59,7 +74,7 @@ def seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value <= 86_400:
-        raise argparse.ArgumentTypeError(f"wanted a number of seconds > 0 and <= 86400, got {text!r}")
+        raise argparse.ArgumentTypeError(f"wanted a number of seconds > 0 and <= 86400, got {shortened(text)!r}")
     return value
 
 
@@ -69,15 +84,15 @@ def add_shape_options(parser: argparse.ArgumentParser, *, heads: int, seq: int =
     add = parser.add_argument
     add("--seq", type=length, default=seq, metavar="N", help="tokens (default: %(default)s)")
     add("--head-dim", type=dim, default=64, metavar="N", help="elements a head (default: %(default)s)")
-    add("--heads", type=whole_number(1), default=heads, metavar="N", help="query heads (default: %(default)s)")
-    add("--dtype", choices=DTYPES, default="float32", help="of the arrays (default: %(default)s)")
+    add("--heads", type=count(), default=heads, metavar="N", help="query heads (default: %(default)s)")
+    add("--dtype", choices=DTYPES, help="of the arrays (default: float32, for a GPU float16)")
 
 
 def add_backend_options(parser: argparse.ArgumentParser) -> None:
     """--backend and --target."""
     add = parser.add_argument
     add("--backend", choices=BACKENDS, default="auto", help="where to run (default: the best that is there)")
-    add("--target", metavar="NAME", help="the backend's target (default: chosen for you)")
+    add("--target", choices=TARGETS["auto"], help="the backend's target (default: chosen for you)")
 
 
 def add_pattern_option(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +105,62 @@ def add_pattern_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_pattern(text: str) -> Pattern:
-    """The pattern that a text describes. Raises PatternError, with a suggestion for typos."""
-    return parse(text)
+def shortened(text: str) -> str:
+    """What was typed, on one line that can be printed, cut where it is long."""
+    line = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+    return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 3] + "..."
+
+
+def read_pattern(text: str, option: str = "pattern") -> Pattern:
+    """The pattern that a text describes. Raises CommandError, with a suggestion for typos."""
+    with pattern_errors(text, option):
+        return parse(text)
+
+
+@contextmanager
+def pattern_errors(text: str, option: str = "pattern") -> Iterator[None]:
+    """Say of which pattern, given as which option, an error speaks."""
+    try:
+        yield
+    except PatternError as error:
+        raise CommandError(f"{option} {shortened(text)}: {in_options(str(error).removeprefix('text: '))}") from None
+    except RecursionError:
+        raise CommandError(f"{option} {shortened(text)}: nested too deeply. Give a simpler one.") from None
+
+
+def complete(args: argparse.Namespace) -> argparse.Namespace:
+    """The parsed arguments with the dtype that suits the backend. Raises CommandError for options that do not go
+    together.
+    """
+    given = vars(args)
+    if "target" in given:
+        wanted = TARGETS[args.backend]
+        if args.target is not None and args.target not in wanted:
+            raise CommandError(f"--target wanted as {' or '.join(wanted)} for --backend {args.backend}, got "
+                               f"{args.target}. Leave one of them out.")  # fmt: skip
+        args.dtype = _dtype(args)
+    if given.get("heads_kv") and args.heads % args.heads_kv:
+        raise CommandError(f"--heads-kv wanted as a number that divides --heads {args.heads}, got {args.heads_kv}. "
+                           "Change one of them.")  # fmt: skip
+    return args
+
+
+def needs_gpu_plan(args: argparse.Namespace) -> bool:
+    """Whether --backend and --target mean a GPU, or its emulator."""
+    return (args.target or TARGETS[args.backend][0]) != "cpu"
+
+
+def _dtype(args: argparse.Namespace) -> str:
+    if not needs_gpu_plan(args):
+        return args.dtype or "float32"
+    if args.dtype not in (None, *GPU_DTYPES):
+        place = f"--target {args.target}" if args.backend == "auto" else f"--backend {args.backend}"
+        raise CommandError(f"--dtype wanted as {' or '.join(GPU_DTYPES)} for {place}, got {args.dtype}. Leave it out.")
+    return args.dtype or GPU_DTYPES[0]
+
+
+def in_options(message: str) -> str:
+    """A message of the package in the words of the command line."""
+    for name, option in OPTIONS.items():
+        message = re.sub(rf"\b{name}\b", option, message)
+    return VALUED.sub(r"--\1 \2", message)

@@ -16,6 +16,7 @@ import numpy as np
 
 from splat_numba.cli.console import Tracker, output, percent, progress
 from splat_numba.cli.options import BACKENDS, CommandError, add_command, seconds, whole_number
+from splat_numba.cli.texts import sources
 from splat_numba.errors import BackendError
 from splat_numba.formats.patterns import Pattern
 from splat_numba.testing.check import check_attention
@@ -101,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import_module("hypothesis")
     except ModuleNotFoundError:
-        raise CommandError("selftest needs Hypothesis. Run: pip install hypothesis") from None
+        raise CommandError('selftest needs Hypothesis. Run: pip install "splat-numba[selftest]"') from None
     if args.backend:
         check_present(args.backend)
     backends = [args.backend] if args.backend else present_backends()
@@ -254,18 +255,8 @@ def kernel_names(problem: Problem, backend: str) -> set[str]:
     from splat_numba import api
 
     masks: Any = problem.mask if isinstance(problem.mask, (list, tuple)) else [problem.mask]
-    return set().union(*(_source_names(_kernel(api.plan, problem, mask, backend)) for mask in masks))
-
-
-def _source_names(plan: Any) -> set[str]:
-    """The name of a plan's (first) source; none of a GPU's plan that launches nothing."""
-    if plan.target == "cpu":
-        from splat_numba.runtime.launch import render
-
-        return {render(plan).name}
-    from splat_numba.gpu_kernel import render as render_traits
-
-    return {render_traits(one.traits).name for one in plan.passes[:1]}
+    plans = (_kernel(api.plan, problem, mask, backend) for mask in masks)
+    return {source.name for plan in plans for source in sources(plan)[:1]}
 
 
 def _note_kernels(problem: Problem, backend: str, tally: Tally) -> None:

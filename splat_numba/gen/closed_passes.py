@@ -92,8 +92,8 @@ def _choose_tiles(drafts: list[ClosedPass], problem: Problem, machine: Machine) 
                 )
     best = min(tried, key=lambda sizes: (tried[sizes], sizes))
     passes = [replace(draft, tile_q=best[0], tile_kv=best[1]) for draft in drafts]
-    lengths = "" if (seq_q, seq_kv) == (problem.seq_q, problem.seq_kv) else f" at lengths {seq_q:,} and {seq_kv:,}"
-    return passes, tile_choice("tiles", tried, best, lengths)
+    typical = "" if (seq_q, seq_kv) == (problem.seq_q, problem.seq_kv) else f" for {seq_q} x {seq_kv} tokens"
+    return passes, tile_choice("tiles", tried, best, typical)
 
 
 def _typical_length(length: int) -> int:

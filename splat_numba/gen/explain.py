@@ -21,7 +21,7 @@ def explain(plan: Plan) -> str:
         f"mask        {plan.mask}",
         f"problem     batch {problem.batch}, heads {problem.heads_q}/{problem.heads_kv}, {problem.seq_q} x "
         f"{problem.seq_kv}, head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}",
-        f"target      {plan.target}, {_machine(plan)}",
+        f"target      {plan.target}, {describe_machine(plan)}",
         f"geometry    {plan.bands} bands, {'closed form' if plan.closed else 'tables'}; the kernel {_serves(plan)}",
         f"kept        {about}{cost.kept:,} pairs a head, density {density:.2%}",
         f"computed    {about}{cost.area:,} pairs, fill {cost.fill:.0%}; {cost.tiles:,} tiles of which "
@@ -37,7 +37,8 @@ def explain(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def _machine(plan: Plan) -> str:
+def describe_machine(plan: Plan) -> str:
+    """What the plan reckons with, in words."""
     machine = plan.machine
     if isinstance(machine, Gpu):
         return f"{machine.multiprocessors} multiprocessors, {machine.shared_bytes >> 10} KiB of shared memory a block"

@@ -20,7 +20,7 @@ def fitting_tiles(sizes: tuple[int, ...], problem: Problem, machine: Machine) ->
 def tile_choice(what: str, tried: dict[tuple[int, int], float], best: tuple[int, int], lengths: str = "") -> Choice:
     """The choice of the tile sizes ``best`` among those ``tried``, (tile_q, tile_kv) -> predicted seconds.
 
-    lengths: words for the lengths that the predictions are for, where they are not the problem's own.
+    lengths: what the seconds are for, in words, where that is not the problem itself.
     """
     refused = tuple(
         (f"{tile_q} x {tile_kv}", f"predicted {seconds * 1e3:.3g} ms")

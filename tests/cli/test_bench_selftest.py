@@ -84,7 +84,7 @@ def test_selftest_of_a_backend_that_is_not_here_says_so(capsys, monkeypatch):
     status, out, err = run(capsys, "selftest", "--backend", "cuda")
     forget()
     assert (status, out) == (2, "")
-    assert err.startswith("error: backend 'cuda' wanted an NVIDIA GPU (compute capability 9.0), got")
+    assert err.startswith("error: --backend cuda wanted an NVIDIA GPU (compute capability 9.0), got")
 
 
 def test_selftest_prints_the_smallest_failing_case_and_how_to_repeat_it(capsys, monkeypatch):
@@ -127,4 +127,4 @@ def test_selftest_without_hypothesis_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     status, out, err = run(capsys, "selftest")
     assert (status, out) == (2, "")
-    assert err == "error: selftest needs Hypothesis. Run: pip install hypothesis\n"
+    assert err == 'error: selftest needs Hypothesis. Run: pip install "splat-numba[selftest]"\n'

@@ -47,7 +47,7 @@ def test_a_typo_gets_a_suggestion_on_one_line(capsys, command):
     status, out, err = run(capsys, command, "windw(512)")
     assert (status, out) == (2, "")
     assert err == (
-        "error: text: wanted a pattern such as 'window(512) | sinks(4)', got 'windw' at column 1. "
+        "error: pattern windw(512): wanted a pattern such as 'window(512) | sinks(4)', got 'windw' at column 1. "
         "'windw' is not a constructor: did you mean 'window'?\n"
     )
 
@@ -55,11 +55,30 @@ def test_a_typo_gets_a_suggestion_on_one_line(capsys, command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["explain", "window(-1)"], "error: left: wanted"),
-        (["demo", "--pattern", "__import__('os')"], "error: text: wanted a pattern"),
-        (["demo", "--pattern", "documents([3, 4])", "--seq", "8"], "error: lengths: wanted"),
-        (["explain", "full()", "--heads", "3", "--heads-kv", "2"], "error: k wanted with a number of heads"),
-        (["explain", "full()", "--target", "sm_999"], "error: target wanted"),
+        (["explain", "window(-1)"], "error: pattern window(-1): left: wanted"),
+        (["demo", "--pattern", "__import__('os')"], "error: --pattern __import__('os'): wanted a pattern"),
+        (
+            ["demo", "--pattern", "documents([3, 4])", "--seq", "8"],
+            "error: --pattern documents([3, 4]): lengths: wanted",
+        ),
+        (
+            ["explain", "documents([3])", "--seq", "8"],
+            "error: pattern documents([3]): lengths: wanted documents of 8 tokens for --seq",
+        ),
+        (["explain", "full()", "--heads", "3", "--heads-kv", "2"], "error: --heads-kv wanted as a number that divides"),
+        (["source", "full()", "--target", "sm_90a", "--backend", "cpu"], "error: --target wanted as cpu for --backend"),
+        (["demo", "--backend", "cuda", "--dtype", "float32"], "error: --dtype wanted as float16 or bfloat16 for"),
+        (
+            ["demo", "--seq", "10000000", "--heads", "64"],
+            "error: --seq 10000000 with --heads 64 and --head-dim 64 needs",
+        ),
+        (
+            ["bench", "--seq", "2147483647"],
+            "error: --seq 2147483647 with --heads 8 and --head-dim 64 needs about",
+        ),
+        (["explain", "bigbird(64)", "--seq", "2147483647"], "error: --seq 2147483647, planned with tables, needs"),
+        (["explain", "full()", "--seq", "2147483647", "--backend", "cuda"], "error: --seq 2147483647, planned with"),
+        (["demo", "--backend", "emulate"], "error: --seq 4096 with --heads 8 and --head-dim 64 takes the emulator"),
     ],
 )
 def test_errors_of_the_package_are_one_line_and_status_2(capsys, arguments, message):
@@ -75,7 +94,9 @@ def test_errors_of_the_package_are_one_line_and_status_2(capsys, arguments, mess
         (["demo", "--seq", "0"], "argument --seq: wanted a whole number from 1 to 2147483647, got '0'"),
         (["demo", "--seq", "4k"], "argument --seq: wanted a whole number from 1 to 2147483647, got '4k'"),
         (["explain", "full()", "--head-dim", "257"], "--head-dim: wanted a whole number from 1 to 256, got '257'"),
-        (["bench", "--heads", "-1"], "argument --heads: wanted a whole number >= 1, got '-1'"),
+        (["bench", "--heads", "-1"], "argument --heads: wanted a whole number from 1 to 2147483647, got '-1'"),
+        (["source", "full()", "--batch", "9" * 5000], "--batch: wanted a whole number from 1 to 2147483647, got '999"),
+        (["explain", "full()", "--target", "sm_999"], "argument --target: invalid choice: 'sm_999'"),
         (["selftest", "--seconds", "nan"], "wanted a number of seconds > 0 and <= 86400, got 'nan'"),
         (["demo", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
         (["explain"], "the following arguments are required: pattern"),

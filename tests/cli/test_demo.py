@@ -126,4 +126,4 @@ def test_bfloat16_without_ml_dtypes_says_what_to_install(capsys, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", no_ml_dtypes)
     status, _, err = run(capsys, "demo", "--pattern", "window(16)", *SMALL, "--dtype", "bfloat16")
     assert status == 2
-    assert err == "error: dtype bfloat16 needs ml_dtypes. Run: pip install ml_dtypes\n"
+    assert err == "error: --dtype bfloat16 needs ml_dtypes. Run: pip install ml_dtypes\n"

@@ -101,8 +101,11 @@ def test_counts_of_two_billion_rows_are_estimated_closely_from_a_few_blocks(patt
 
 def test_a_prediction_for_other_lengths_than_the_plans_own_says_so():
     text = splat.plan(p.causal(), seq_q=100_000, seq_kv=100_000, head_dim=64, dtype="float32").explain()
-    assert "ms at lengths 8,192 and 8,192, the least of" in text
-    assert " at lengths" not in splat.plan(p.causal(), seq_q=8192, seq_kv=8192, head_dim=64, dtype="float32").explain()
+    assert "ms for 8192 x 8192 tokens, the least of" in text
+    assert (
+        " tokens, the least"
+        not in splat.plan(p.causal(), seq_q=8192, seq_kv=8192, head_dim=64, dtype="float32").explain()
+    )
 
 
 def test_a_closed_plan_and_a_table_plan_count_the_same_pairs():
