@@ -75,6 +75,7 @@ class CpuExecutor:
 
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text. Raises CompileError."""
+        source.check_defines(*(f"pass_{number}" for number in range(len(part.plan.passes))))
         return replace(part, compiled=launch.compile_plan(part.plan, settings, source))
 
     def resources(self, parts: tuple[Part, ...]) -> dict[str, Any]:

@@ -85,11 +85,12 @@ class EmulatedExecutor:
         return replace(found, compiled=part.compiled) if same else found
 
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
-        """The part run from another text. Raises ArgumentError for several texts."""
+        """The part run from another text. Raises ArgumentError for several texts, CompileError."""
         if len(set(part.compiled.sources)) != 1:
             raise ArgumentError(
                 f"kernel wanted with one text, got {len(set(part.compiled.sources))}. Choose a mask of one pass."
             )
+        source.check_defines(*(attention_entry(one.traits).name for one in passes_of(part.plan)[:1]))
         return replace(part, compiled=Texts((source,) * len(part.compiled.sources)))
 
     def resources(self, parts: tuple[Part, ...]) -> dict[str, Any]:

@@ -156,7 +156,9 @@ class CudaExecutor:
         (traits,) = kinds
         from splat_numba.runtime.cuda.build import build
 
-        cubin = build(source, attention_entry(traits), settings)
+        entry = attention_entry(traits)
+        source.check_defines(entry.name)
+        cubin = build(source, entry, settings)
         return replace(part, compiled=replace(part.compiled, cubins=(cubin,) * len(part.compiled.cubins)))
 
     def resources(self, parts: tuple[Part, ...]) -> dict[str, Any]:

@@ -10,14 +10,13 @@ from typing import Any
 from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.masks import Mask, split_heads, store_mask
 from splat_numba.arguments.numbers import check_flag
-from splat_numba.errors import ArgumentError
+from splat_numba.errors import ArgumentError, CompileError
 from splat_numba.executor import Executor, Part
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
-from splat_numba.plain import shown
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 from splat_numba.signatures import strict
@@ -95,16 +94,15 @@ class Kernel:
     def with_source(self, path: str | os.PathLike[str]) -> Kernel:
         """The same kernel run from the text in ``path``, for trying an edit: copy ``kernel.path``, change it, rerun.
 
-        Raises ArgumentError for a kernel with several masks, CompileError where the text does not compile.
+        Raises ArgumentError for a kernel with several masks or a file that cannot be read, CompileError, naming the
+        file, where its text does not compile.
         """
         part = self._only_part()
         try:
-            source = KernelSource.from_file(path)
-        except (OSError, TypeError, ValueError) as error:  # no path, no file, no UTF-8
-            raise ArgumentError(
-                f"path wanted as a file of Python text, got {shown(path)}: {error}. Edit a copy of kernel.path."
-            ) from error
-        return replace(self, parts=(self.executor.with_source(part, source, current()),))
+            made = self.executor.with_source(part, KernelSource.from_file(path), current())
+        except CompileError as error:  # which names, at most, the copy in the cache
+            raise CompileError(f"path {os.fspath(path)}: {error}") from error
+        return replace(self, parts=(made,))
 
     @property
     def resources(self) -> dict[str, Any]:

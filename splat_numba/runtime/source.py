@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import linecache
 import os
@@ -11,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from splat_numba.errors import ArgumentError, ArgumentTypeError, CompileError
 from splat_numba.runtime.cache import write_file
+
+LONGEST_STEM = 60  # characters of a file's name that its copy in the cache keeps: whole names end at 255 bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +32,34 @@ class KernelSource:
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> KernelSource:
-        """The text of a file, hand-edited perhaps: "edit, rerun" is then a one-line experiment."""
-        found = Path(path)
-        return cls.of(found.stem, found.read_text(encoding="utf-8"))
+        """The text of a file, hand-edited perhaps: "edit, rerun" is then a one-line experiment.
+
+        Raises ArgumentError for a file that cannot be read, CompileError for one that is no Python.
+        """
+        try:
+            found = Path(path)
+            text = found.read_text(encoding="utf-8")
+            compile(text, str(found), "exec")
+        except TypeError:
+            raise ArgumentTypeError(
+                f"path wanted as a file's name, got {type(path).__name__}. Give a string."
+            ) from None
+        except OSError as error:
+            raise ArgumentError(
+                f"path wanted as a file that can be read, got {path}: {error.strerror}. Write it first."
+            ) from None
+        except SyntaxError as error:
+            raise CompileError(f"line {error.lineno} is no Python: {error.msg}. Mend it.") from None
+        except ValueError as error:  # of another encoding, or with null bytes
+            raise CompileError(f"wanted as Python in UTF-8, got {error}. Mend it.") from None
+        return cls.of(found.stem[:LONGEST_STEM], text)
+
+    def check_defines(self, *functions: str) -> None:
+        """Raise CompileError unless the text defines these functions."""
+        found = {node.name for node in ast.parse(self.text).body if isinstance(node, ast.FunctionDef)}
+        for name in functions:
+            if name not in found:
+                raise CompileError(f"function {name} wanted, which is what is called, got none. Put it back.")
 
     def write(self, folder: Path) -> Path | None:
         """Write the file unless it is there, and never again; None, after a warning, where that fails.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import splat_numba as splat
-from splat_numba.errors import ArgumentTypeError, BackendError, EmulationError
+from splat_numba.errors import ArgumentTypeError, BackendError, CompileError, EmulationError
 from splat_numba.testing import Problem, check_attention
 from tests.emulator.test_emulated_attention import PROBLEMS
 
@@ -49,6 +49,15 @@ def test_an_edited_text_runs_and_a_fault_names_its_line(tmp_path):
     path.write_text("\n".join(lines))
     with pytest.raises(EmulationError, match=r"deadlock: .* line \d+ of edited"):
         kernel.with_source(path)(*arrays())
+
+
+def test_an_edited_text_without_the_kernel_is_refused(tmp_path):
+    path = tmp_path / "edited.py"
+    path.write_text("x = 1\n")
+    with pytest.raises(
+        CompileError, match=r"^path .*edited\.py: function attention wanted, which is what is called, got"
+    ):
+        compiled().with_source(path)
 
 
 def test_out_is_written_in_place():

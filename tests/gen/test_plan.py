@@ -99,15 +99,6 @@ def test_counts_of_two_billion_rows_are_estimated_closely_from_a_few_blocks(patt
     assert "kept        about " in plan.explain()
 
 
-def test_a_prediction_for_other_lengths_than_the_plans_own_says_so():
-    text = splat.plan(p.causal(), seq_q=100_000, seq_kv=100_000, head_dim=64, dtype="float32").explain()
-    assert "ms for 8192 x 8192 tokens, the least of" in text
-    assert (
-        " tokens, the least"
-        not in splat.plan(p.causal(), seq_q=8192, seq_kv=8192, head_dim=64, dtype="float32").explain()
-    )
-
-
 def test_a_closed_plan_and_a_table_plan_count_the_same_pairs():
     for pattern in (p.window(20, 3), p.dilated(5, 3) | p.sinks(4), p.longformer(12, 5)):
         assert plan_of(pattern, 300, 257).cost.kept == table_plan_of(pattern, 300, 257).cost.kept

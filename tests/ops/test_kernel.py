@@ -10,7 +10,7 @@ import pytest
 
 from splat_numba.api import attention, compile, plan
 from splat_numba.cpu_kernel import CPU
-from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, PatternError
+from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, CompileError, PatternError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import causal, documents, global_tokens
 from splat_numba.kernel import Kernel, Part
@@ -210,3 +210,38 @@ def test_an_edited_text_runs_through_the_same_launcher(stored, tmp_path, rng):
     np.testing.assert_allclose(stored.with_source(edited)(q, k, v), 2 * stored(q, k, v), rtol=1e-6)
     with pytest.raises(ArgumentError, match="kernel wanted with one mask, got 2"):
         Kernel((*stored.parts, *stored.parts), stored.problem, stored.scale, stored.layout, CPU).with_source(edited)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (
+            None,
+            ArgumentError,
+            "path wanted as a file that can be read, got {path}: No such file or directory. Write it",
+        ),
+        ("def pass_0(:\n", CompileError, "path {path}: line 1 is no Python: invalid syntax. Mend it."),
+        (
+            "x = 1\n",
+            CompileError,
+            "path {path}: function pass_0 wanted, which is what is called, got none. Put it back.",
+        ),
+        ("\udcff", CompileError, "path {path}: wanted as Python in UTF-8, got "),
+        ("from numba import njit\n@njit\ndef pass_0(*_):\n    return missing\n", CompileError, "path {path}: source "),
+    ],
+)
+def test_an_edited_text_that_cannot_run_is_refused_and_its_file_named(stored, tmp_path, text, error, message):
+    path = tmp_path / "mine.py"
+    if text is not None:
+        path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(error) as caught:
+        stored.with_source(path)
+    assert str(caught.value).startswith(message.format(path=path))
+
+
+def test_a_file_with_a_long_name_runs(stored, tmp_path):
+    path = tmp_path / f"{'long' * 60}.py"
+    path.write_text(stored.source, encoding="utf-8")
+    assert len(stored.with_source(path).path.name) < 100
+    with pytest.raises(ArgumentTypeError, match=r"^path wanted as a file's name, got int\. Give a string\.$"):
+        stored.with_source(3)
