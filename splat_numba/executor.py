@@ -29,7 +29,7 @@ class Compiled(Protocol):
         """Whether the machine code came from disk."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Part:
     """One mask and the query heads that use it; heads None: all, however many there are. compiled: the executor's."""
 
@@ -37,6 +37,10 @@ class Part:
     heads: tuple[int, ...] | None
     plan: Plan
     compiled: Any
+
+    def __repr__(self) -> str:
+        heads = "" if self.heads is None else f", heads {list(self.heads)}"
+        return f"<Part {self.plan.summary}{heads}>"
 
 
 class Recipe(Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from splat_numba.arguments.keywords import ATTENTION
-from splat_numba.arguments.masks import Mask, split_heads, store_mask
+from splat_numba.arguments.masks import Mask, Stored, split_heads, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.errors import ArgumentError, CompileError
 from splat_numba.executor import Executor, Part
@@ -56,13 +56,15 @@ def split_parts(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Kernel:
     """A compiled attention kernel; call it with arrays. Batch and head counts may vary from call to call.
 
     A kernel whose masks are Patterns in closed form serves every length; any other serves the lengths it was made for.
     On a GPU other lengths, and key lengths a batch entry, are planned anew at their first call.
-    ``parts``: one for every distinct mask; plan, source and path are the first one's.
+    ``parts``: one for every distinct mask; plan, source and path are the first one's. ``edited``: the text of
+    with_source(). A pickle holds the recipe, masks and sizes: loading it plans for the machine at hand and takes the
+    code from the cache, or compiles it where it is not there.
     """
 
     parts: tuple[Part, ...]
@@ -70,6 +72,21 @@ class Kernel:
     scale: float
     layout: str
     executor: Executor
+    edited: KernelSource | None = None
+
+    def __repr__(self) -> str:
+        more = f" and {len(self.parts) - 1} more masks" if len(self.parts) > 1 else ""
+        return f"<Kernel {self.plan.summary}{more}{', edited source' if self.edited else ''}>"
+
+    def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
+        masks = tuple((part.mask, part.heads) for part in self.parts)
+        return _compiled_again, (masks, self.problem, self.scale, self.layout, self.executor, self.edited)
+
+    def __copy__(self) -> Kernel:
+        return self  # nothing of it can change
+
+    def __deepcopy__(self, memo: object) -> Kernel:
+        return self
 
     @property
     def plan(self) -> Plan:
@@ -97,12 +114,10 @@ class Kernel:
         Raises ArgumentError for a kernel with several masks or a file that cannot be read, CompileError, naming the
         file, where its text does not compile.
         """
-        part = self._only_part()
         try:
-            made = self.executor.with_source(part, KernelSource.from_file(path), current())
+            return _with_text(self, KernelSource.from_file(path))
         except CompileError as error:  # which names, at most, the copy in the cache
             raise CompileError(f"path {os.fspath(path)}: {error}") from error
-        return replace(self, parts=(made,))
 
     @property
     def resources(self) -> dict[str, Any]:
@@ -145,11 +160,6 @@ class Kernel:
         self._check(problem)
         return tuple(self.executor.adapt(part, problem, scale, settings, ragged=ragged) for part in self.parts)
 
-    def _only_part(self) -> Part:
-        if len(self.parts) > 1:
-            raise ArgumentError(f"kernel wanted with one mask, got {len(self.parts)}. Compile one for the mask alone.")
-        return self.parts[0]
-
     def _check(self, given: Problem) -> None:
         """Refuse arrays that the kernel was not compiled for."""
         for name, argument in (("head_dim", "q"), ("value_dim", "v"), ("dtype", "q")):
@@ -170,3 +180,21 @@ class Kernel:
             raise ArgumentError(
                 f"{argument} wanted with {name} {wanted}, as compiled for, got {got}. Compile another kernel."
             )
+
+
+def _compiled_again(
+    masks: tuple[tuple[Stored, tuple[int, ...] | None], ...], problem: Problem, scale: float, layout: str,
+    executor: Executor, edited: KernelSource | None,
+) -> Kernel:  # fmt: skip
+    """The kernel of a pickled recipe."""
+    settings = current()
+    parts = tuple(executor.part(mask, heads, problem, scale, settings) for mask, heads in masks)
+    kernel = Kernel(parts, problem, scale, layout, executor)
+    return kernel if edited is None else _with_text(kernel, edited)
+
+
+def _with_text(kernel: Kernel, source: KernelSource) -> Kernel:
+    if len(kernel.parts) > 1:
+        raise ArgumentError(f"kernel wanted with one mask, got {len(kernel.parts)}. Compile one for the mask alone.")
+    part = kernel.executor.with_source(kernel.parts[0], source, current())
+    return replace(kernel, parts=(part,), edited=source)

@@ -27,8 +27,8 @@ from splat_numba.formats.sweep import expand
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Band:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Band(Sealed):
     """Rows ``rows`` keep the columns residue + step * place for lo[k] <= place < hi[k]; arrays (number of rows,)."""
 
     residue: int
@@ -43,7 +43,7 @@ class Band:
         return int((self.hi - self.lo).sum())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BandTable(Sealed):
     """All bands of one mask as columns: one entry per run, sorted by band, then row; arrays (number of runs,) int64.
 

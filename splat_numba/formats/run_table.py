@@ -9,11 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from splat_numba.errors import FormatError
 from splat_numba.formats.canonical import Triples, canonicalise
+from splat_numba.formats.sealed import Table
 from splat_numba.formats.sweep import Ints, chunks, exclusive_sum, expand, order_of
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Runs:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Runs(Table):
     """Runs of every row, in canonical order. Row i holds the runs row_ptr[i] <= k < row_ptr[i + 1].
 
     shape: (rows, cols). row_ptr: (rows + 1,) int64. start, step, count: (number of runs,) int64; run k keeps the

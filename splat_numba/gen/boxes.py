@@ -43,7 +43,7 @@ class Box:
         return self.inner * self.outer
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class BoxTable(Sealed):
     """Row blocks, longest first, and the key tiles of each. All arrays are int32 (bits: uint32) and sealed.
 

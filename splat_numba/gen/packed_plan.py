@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.sealed import Sealed
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.problem import ITEMSIZE, accumulator
 
@@ -53,8 +54,8 @@ class PackedPlan:
         return "_".join(parts if self.contiguous else [*parts, "strided"])
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class RunTable:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class RunTable(Sealed):
     """What a kernel reads of a mask, all int64: runs as in ACSR, and where each row's packed values start.
 
     run_ptr, slot_ptr: (rows + 1,); start, step, count: (runs,). regular: every row is at most one run; one_step: the

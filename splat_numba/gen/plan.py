@@ -10,6 +10,7 @@ plans only, never patterns.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class ClosedPass:
         return classes, -(-largest_class // self.tile_q)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class TileTable(Sealed):
     """The key pieces of every row block, from gen.cover. All arrays are sealed.
 
@@ -131,7 +132,7 @@ class Cost:
         return self.kept / self.area if self.area else 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """The decisions for one mask and problem on one target.
 
@@ -170,6 +171,17 @@ class Plan:
             return self.problem.dtype
         resumes = not self.covered or any(p.resumes for p in self.passes)
         return self.problem.compute_dtype if resumes else self.problem.dtype
+
+    def __repr__(self) -> str:
+        passes = f"{len(self.passes)} pass{'es' if len(self.passes) != 1 else ''}"
+        return f"<Plan {self.summary}, {passes}, predicted {self.cost.seconds * 1e3:.3g} ms>"
+
+    @property
+    def summary(self) -> str:
+        """Target, mask and sizes in a line; explain() has all of it."""
+        one = self.problem
+        mask = shorten(self.mask, 80, placeholder="...")
+        return f"{self.target}: {mask}, {one.seq_q} x {one.seq_kv}, head_dim {one.head_dim}, {one.dtype}"
 
     def explain(self) -> str:
         """The plan in words: see gen.explain."""
