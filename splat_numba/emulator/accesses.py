@@ -136,7 +136,7 @@ class Accesses:
         places = lanes(address, np.int64)[chosen]
         by: Who = lambda bad: named(chosen[bad])  # noqa: E731
         aligned(places, nbytes, by)
-        self._block.shared.store(places[:, None] + np.arange(nbytes), data[chosen], by)
+        self._block.store_shared(places[:, None] + np.arange(nbytes), data[chosen], by)
         self._block.changed()
 
 

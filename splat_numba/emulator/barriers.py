@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from splat_numba.emulator.block import SHARED_START, Barrier, Block
+from splat_numba.emulator.block import SHARED_START, Block
+from splat_numba.emulator.fences import BARRIERS, STORES
 from splat_numba.emulator.lanes import chosen, uniform
 from splat_numba.emulator.memory import aligned
 from splat_numba.errors import EmulationError
@@ -47,7 +48,7 @@ class Places:
 
 
 class Barriers:
-    """Barriers; fences, which mean nothing where every access is done when the next begins."""
+    """Barriers; fences, which move nothing here, as every access is done when the next begins: see Fences."""
 
     def __init__(self, block: Block) -> None:
         self._block = block
@@ -56,7 +57,7 @@ class Barriers:
         """A fresh one in place of what was there."""
         place, arrivals = uniform(address, "mbarrier_init's address"), uniform(count, "mbarrier_init's count")
         aligned(np.asarray(place), 8)
-        self._block.barriers[place] = Barrier(arrivals, arrivals)
+        self._block.make_barrier(place, arrivals)
 
     def mbarrier_arrive(self, address: Any, when: Any) -> None:
         """Each chosen lane arrives."""
@@ -76,6 +77,7 @@ class Barriers:
         place, wanted = uniform(address, "mbarrier_wait's address"), uniform(parity, "mbarrier_wait's parity")
         one = self._block.barrier(place)
         self._block.wait(lambda: one.phase != wanted, f"mbarrier {place:#x}, parity {wanted}")
+        self._block.fences.learn(self._block.warp, one.told)
 
     def block_barrier(self) -> None:
         """All warps of the block."""
@@ -85,16 +87,19 @@ class Barriers:
         """The lanes of a warp never part here."""
 
     def fence_mbarrier_init(self) -> None:
-        """Nothing: see the class."""
+        """Barriers that the warp has made, before copies that arrive there."""
+        self._block.fences.make(self._block.warp, BARRIERS)
 
     def fence_shared(self) -> None:
-        """Nothing: see the class."""
+        """The warp's stores, before copies and matrix products."""
+        self._block.fences.make(self._block.warp, STORES)
 
     def fence_device(self) -> None:
-        """Nothing: see the class."""
+        """Nothing: blocks run one after the other."""
 
     def fence_tensor_map(self, address: Any) -> None:
-        """Nothing: see the class."""
+        """A tensor map, before the warp's copies by it."""
+        self._block.fenced_maps.add(uniform(address, "fence_tensor_map's address"))
 
     def await_launch(self) -> None:
         """Nothing: the emulator runs one launch after the other."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from splat_numba.emulator.lanes import named
-from splat_numba.emulator.memory import GlobalMemory, SharedMemory
+from splat_numba.emulator.fences import BARRIERS, STORES, WARPS, Fences, News, Registers
+from splat_numba.emulator.lanes import named, who
+from splat_numba.emulator.memory import GlobalMemory, Places, SharedMemory, Who
 from splat_numba.errors import EmulationError
 
 SHARED_START = 16  # not aligned: the text must align its tiles itself
@@ -19,18 +20,24 @@ SHARED_START = 16  # not aligned: the text must align its tiles itself
 
 @dataclass(slots=True)
 class Barrier:
-    """An mbarrier: arrivals and bytes that its phase still waits for."""
+    """An mbarrier: arrivals and bytes that its phase still waits for. made: a stamp; news: what those who arrived told,
+    and told: what they had when the last phase ended.
+    """
 
     count: int
     arrivals: int
+    made: int
     bytes: int = 0
     phase: int = 0
+    news: News = field(default_factory=lambda: np.zeros((2, WARPS), np.int64))
+    told: News = field(default_factory=lambda: np.zeros((2, WARPS), np.int64))
 
     def settle(self) -> None:
         """Turn to the next phase if nothing is missing."""
         if self.arrivals == 0 and self.bytes == 0:
             self.phase ^= 1
             self.arrivals = self.count
+            self.told = self.news.copy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,7 @@ class Block:
         self.memory, self.maps, self.text = memory, maps, text
         self.shared = SharedMemory(SHARED_START + shared_bytes)
         self.index, self.grid, self.late = index, grid, late
+        self.fences = Fences()
         self.barriers: dict[int, Barrier] = {}
         self.errors: list[BaseException] = []
         self.failed_warp = 0
@@ -95,6 +103,18 @@ class Block:
         found: list[list[Callable[[], None]]] = self._local.copies
         return found
 
+    @property
+    def registers(self) -> Registers:
+        """The running warp's."""
+        found: Registers = self._local.registers
+        return found
+
+    @property
+    def fenced_maps(self) -> set[int]:
+        """Addresses of tensor maps that the running warp has fenced."""
+        found: set[int] = self._local.fenced_maps
+        return found
+
     def line(self) -> int:
         """The line of the text that the running warp is at."""
         frame = sys._getframe()  # noqa: SLF001 - inspect.currentframe, without a name for every frame
@@ -116,6 +136,7 @@ class Block:
 
     def _run_warp(self, warp: int, kernel: Callable[[], None]) -> None:
         self._local.warp, self._local.pending, self._local.copies = warp, [[]], [[]]
+        self._local.registers, self._local.fenced_maps = Registers(), set()
         with self._turn:
             try:
                 with np.errstate(all="ignore"):  # numbers wrap around and overflow as on the hardware
@@ -179,9 +200,29 @@ class Block:
             raise EmulationError(f"shared address {address:#x} wanted as an mbarrier, got none made there")
         return found
 
+    def make_barrier(self, address: int, count: int) -> None:
+        """A fresh one in place of what was there."""
+        self.barriers[address] = Barrier(count, count, self.fences.stamp(BARRIERS, self.warp))
+
+    def barrier_of_copy(self, address: int) -> None:
+        """Raise EmulationError unless there is a barrier that the copy engine knows of."""
+        if self.fences.missing(BARRIERS, self.warp, self.barrier(address).made).any():
+            raise EmulationError(
+                f"a copy wanted to mbarrier {address:#x} with fence_mbarrier_init after it was made, got none"
+            )
+
+    def store_shared(self, places: Places, data: Any, by: Who = who) -> None:
+        """Write bytes of shared memory as lanes do, which an engine sees after a fence only."""
+        self.shared.store(places, data, by, self.fences.stamp(STORES, self.warp))
+
+    def check_fenced(self, places: Places, by: Who) -> None:
+        """Raise EmulationError unless an engine may read or write there for the running warp."""
+        self.fences.check_stores(self.warp, self.shared.stamps[places], places, by)
+
     def arrive(self, address: int, expected: int = 0) -> None:
         """Arrive, after adding bytes to be copied."""
         one = self.barrier(address)
+        np.maximum(one.news, self.fences.news(self.warp), out=one.news)
         one.bytes += expected
         one.arrivals -= 1
         if one.arrivals < 0:
@@ -202,5 +243,6 @@ class Block:
         goal = self._rounds + 1
         if self._at_barrier == self.warps:
             self._at_barrier, self._rounds = 0, goal
+            self.fences.meet()
             self.changed()
         self.wait(lambda: self._rounds >= goal, "bar.sync")

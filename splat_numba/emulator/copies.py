@@ -37,9 +37,11 @@ class Copies:
             raise EmulationError(
                 f"a copy wanted of boxes 64 numbers wide, from a multiple of 8, got {one.box[0]} from {start[0]}"
             )
-        block.barrier(barrier)
+        if number_at not in block.fenced_maps:
+            raise EmulationError(f"a copy wanted by a tensor map after fence_tensor_map, got none of {number_at:#x}")
+        block.barrier_of_copy(barrier)
         places = swizzled(target + np.arange(2 * int(np.prod(one.box))))
-        block.shared.check(places, _a_copy)
+        block.check_fenced(block.shared.check(places, _a_copy), _a_copy)
 
         def copy() -> None:
             block.shared.store(places, fetch(block, one, start), _a_copy)
@@ -61,7 +63,7 @@ class Copies:
         aligned(places, 16, by)
         bytes_of = self._block.shared.check(places[:, None] + np.arange(16), by)
         found = self._block.memory.gather(addresses, 16)
-        self._block.copies[-1].append(lambda: self._block.shared.store(bytes_of, found))
+        self._block.copies[-1].append(lambda: self._block.store_shared(bytes_of, found))  # no engine: as lanes do
 
     def async_commit(self) -> None:
         """What was issued since is a group."""
@@ -83,9 +85,9 @@ class Copies:
         block = self._block
         if target % 16 or size % 16 or address % 16:
             raise EmulationError(f"a bulk copy wanted in multiples of 16, got {target:#x}, {address:#x}, {size}")
-        block.barrier(barrier)
+        block.barrier_of_copy(barrier)
         places, found = target + np.arange(size), block.memory.read(address, size)
-        block.shared.check(places, _a_copy)
+        block.check_fenced(block.shared.check(places, _a_copy), _a_copy)
 
         def copy() -> None:
             block.shared.store(places, found, _a_copy)

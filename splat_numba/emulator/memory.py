@@ -17,6 +17,7 @@ Who = Callable[[NDArray[np.bool_]], str]  # names those accesses that are bad
 
 FIRST_ADDRESS = 1 << 20
 GAP = 4096  # between buffers, so that what runs past one does not meet the next
+NO_STAMP = -1  # of bytes that no lane has stored
 
 
 def aligned(places: Places, nbytes: int, by: Who = who) -> Places:
@@ -96,11 +97,14 @@ class GlobalMemory:
 
 
 class SharedMemory:
-    """A block's shared memory; ``written`` says which bytes ever were. The last axis of places: bytes of one access."""
+    """A block's shared memory; ``written`` says which bytes ever were, ``stamps`` by which store of a lane (see
+    Fences). The last axis of places: bytes of one access.
+    """
 
     def __init__(self, nbytes: int) -> None:
         self.bytes: Bytes = np.full(nbytes, 0xFF, np.uint8)
         self.written = np.zeros(nbytes, np.bool_)
+        self.stamps = np.full(nbytes, NO_STAMP, np.int64)
 
     def check(self, places: Places, by: Who = who) -> Places:
         """The places, all within. Raises EmulationError."""
@@ -123,10 +127,11 @@ class SharedMemory:
         found: Bytes = self.bytes[places]
         return found
 
-    def store(self, places: Places, data: Any, by: Who = who) -> None:
+    def store(self, places: Places, data: Any, by: Who = who, stamp: int = NO_STAMP) -> None:
         """Write bytes there."""
         self.bytes[self.check(places, by)] = data
         self.written[places] = True
+        self.stamps[places] = stamp
 
 
 def _at(places: Places, bad: NDArray[np.bool_]) -> str:

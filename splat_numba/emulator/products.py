@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,16 @@ from splat_numba.gen.lane_values import Reals, canonical, widen
 
 
 class Products:
-    """They happen as late as they may, when they are waited for, and read their operands then."""
+    """They happen as late as they may, when they are waited for, and read their operands then; fences must have been
+    made when they are issued.
+    """
 
     def __init__(self, block: Block) -> None:
         self._block = block
 
     def wgmma_fence(self) -> None:
-        """Nothing: every access is done when the next begins."""
+        """The warp's registers, before products that take them."""
+        self._block.registers.fence()
 
     def wgmma_commit(self) -> None:
         """What was issued since is a group."""
@@ -57,24 +61,24 @@ class Products:
         """See gen.instructions.MatrixProduct."""
         block = self._block
 
-        def issue(accumulator: Any, *operands: Any) -> None:
+        def issue(accumulator: Any, *operands: Any, registers: tuple[str, ...] = ()) -> None:
+            block.registers.check(registers)
             rows = np.arange(16 * (block.warp % 4), 16 * (block.warp % 4) + 16)
             *left, right = operands if from_registers else operands[:2]
             b_at = uniform(right, "descriptor")
             add = not fresh and (from_registers or bool(uniform(operands[2], "whether to add")))
+            b_tile = columns_of(block, b_at, columns) if transposed else rows_of(block, b_at, np.arange(columns))
+            a_at = 0 if from_registers else uniform(left[0], "descriptor")
+            if not from_registers:
+                a_tile = columns_of(block, a_at, 64) if a_transposed else rows_of(block, a_at, rows)
 
             def product() -> None:
                 if from_registers:
                     a = left_rows(left, dtype)
-                elif a_transposed:
-                    a = columns_of(block, uniform(left[0], "descriptor"), 64, dtype).T[rows]
                 else:
-                    a = rows_of(block, uniform(left[0], "descriptor"), rows, dtype)
-                if transposed:
-                    b = columns_of(block, b_at, columns, dtype)
-                else:
-                    b = rows_of(block, b_at, np.arange(columns), dtype).T
-                sums = spread(a @ b)
+                    a = a_tile.numbers(dtype).T[rows] if a_transposed else a_tile.numbers(dtype)
+                b = b_tile.numbers(dtype)
+                sums = spread(a @ (b if transposed else b.T))
                 accumulator[...] = canonical(accumulator + sums if add else sums)
 
             block.pending[-1].append(Product(product, block.line()))
@@ -82,10 +86,26 @@ class Products:
         return issue
 
 
-def _halves(block: Block, places: NDArray[np.int64], dtype: str, by: Who) -> Reals:
-    """16-bit numbers at logical places of swizzled tiles."""
-    found = block.shared.load(swizzled(places)[..., None] + np.arange(2), by)
-    return widen(np.ascontiguousarray(found).view(np.uint16)[..., 0], dtype)
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """16-bit numbers of shared memory, at these places of their first bytes; by: names those that are bad."""
+
+    block: Block
+    places: NDArray[np.int64]
+    by: Who
+
+    @classmethod
+    def of(cls, block: Block, places: NDArray[np.int64], by: Who) -> Tile:
+        """At logical places of swizzled tiles, which the engine reads from now on. Raises EmulationError."""
+        at = swizzled(places)
+        block.shared.check(at[..., None], by)
+        block.check_fenced(at, by)
+        return cls(block, at, by)
+
+    def numbers(self, dtype: str) -> Reals:
+        """As they are now. Raises EmulationError."""
+        found = self.block.shared.load(self.places[..., None] + np.arange(2), self.by)
+        return widen(np.ascontiguousarray(found).view(np.uint16)[..., 0], dtype)
 
 
 def _descriptor(descriptor: int) -> tuple[int, int, int]:
@@ -95,16 +115,16 @@ def _descriptor(descriptor: int) -> tuple[int, int, int]:
     return (descriptor & 0x3FFF) << 4, (descriptor >> 16 & 0x3FFF) << 4, (descriptor >> 32 & 0x3FFF) << 4
 
 
-def rows_of(block: Block, descriptor: int, rows: NDArray[np.int64], dtype: str) -> Reals:
+def rows_of(block: Block, descriptor: int, rows: NDArray[np.int64]) -> Tile:
     """(rows, 16) numbers of a tile that is stored row by row."""
     start, _, stride = _descriptor(descriptor)
     places = start + (rows // 8 * stride + rows % 8 * 128)[:, None] + 2 * np.arange(16)
-    return _halves(block, places, dtype, lambda bad: f"{named(rows[bad.any(1)], 'row')} of a matrix product")
+    return Tile.of(block, places, lambda bad: f"{named(rows[bad.any(1)], 'row')} of a matrix product")
 
 
-def columns_of(block: Block, descriptor: int, columns: int, dtype: str) -> Reals:
+def columns_of(block: Block, descriptor: int, columns: int) -> Tile:
     """(16, columns) numbers of a tile whose columns stand together, 64 in a span."""
     start, leading, stride = _descriptor(descriptor)
     row, column = np.arange(16)[:, None], np.arange(columns)
     places = start + row // 8 * stride + row % 8 * 128 + column // 64 * leading + column % 64 * 2
-    return _halves(block, places, dtype, lambda bad: f"{named(column[bad.any(0)], 'column')} of a matrix product")
+    return Tile.of(block, places, lambda bad: f"{named(column[bad.any(0)], 'column')} of a matrix product")

@@ -43,7 +43,45 @@ def uniform(test: Any) -> bool:
 
 
 class _Vectorise(ast.NodeTransformer):
-    """Conditional expressions, ``or`` and the tests of branches as calls of the functions above."""
+    """Conditional expressions, ``or`` and the tests of branches as calls of the functions above; what a matrix product
+    takes from registers by name, and notes of what writes there.
+
+    products: the names of functions that issue products, and whether their left operand is of registers.
+    """
+
+    def __init__(self, tree: ast.Module) -> None:
+        self._products = _products(tree)
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and self._is_product(node)]
+        self._registers = {name for call in calls for name in self._taken(call)}
+
+    def _is_product(self, call: ast.Call) -> bool:
+        return isinstance(call.func, ast.Name) and call.func.id in self._products
+
+    def _taken(self, call: ast.Call) -> list[str]:
+        """The names of a product's registers: the accumulator, and the left operand's."""
+        operands = call.args[:5] if self._products[call.func.id] else call.args[:1]  # type: ignore[attr-defined]
+        return [name for operand in operands for name in _names(operand)]
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if self._is_product(node):
+            taken = ast.Tuple([ast.Constant(name) for name in self._taken(node)], ast.Load())
+            node.keywords.append(ast.keyword("registers", taken))
+        return node
+
+    def visit_Assign(self, node: ast.Assign) -> ast.AST | list[ast.AST]:
+        return self._noted(node, node.targets)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> ast.AST | list[ast.AST]:
+        return self._noted(node, [node.target])
+
+    def _noted(self, node: ast.stmt, targets: list[ast.expr]) -> ast.AST | list[ast.AST]:
+        self.generic_visit(node)
+        written = sorted({name for target in targets for name in _names(target)} & self._registers)
+        if not written:
+            return node
+        call = ast.Call(ast.Name("write_registers", ast.Load()), [ast.Constant(name) for name in written], [])
+        return [node, ast.Expr(call)]
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
         self.generic_visit(node)
@@ -69,10 +107,38 @@ class _Vectorise(ast.NodeTransformer):
         return found
 
 
+def _products(tree: ast.Module) -> dict[str, bool]:
+    """The module's names for matrix products, and whether each takes its left operand from registers."""
+    found: dict[str, bool] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _is_maker(node.value.func):
+            options = {one.arg: ast.literal_eval(one.value) for one in node.value.keywords}
+            found |= {name: options["from_registers"] for target in node.targets for name in _names(target)}
+    return found
+
+
+def _is_maker(function: ast.expr) -> bool:
+    return isinstance(function, ast.Attribute) and function.attr == "matrix_product"
+
+
+def _names(target: ast.expr) -> list[str]:
+    """Of variables, or of those that elements are of."""
+    if isinstance(target, ast.Tuple):
+        return [name for one in target.elts for name in _names(one)]
+    if isinstance(target, ast.Subscript):
+        return _names(target.value)
+    return [target.id] if isinstance(target, ast.Name) else []
+
+
 def _local_array(size: int, dtype: Any) -> Any:
     """Registers: one number a lane and place, NaN or all ones before anything is written."""
     fill = np.nan if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
     return np.full((size, LANES), fill, dtype)
+
+
+def _vectorised(text: str) -> ast.Module:
+    tree = ast.parse(text)
+    return ast.fix_missing_locations(_Vectorise(tree).visit(tree))  # type: ignore[no-any-return]
 
 
 NUMBERS = {"r": np.uint32, "l": np.uint64, "f": np.float32}
@@ -95,7 +161,7 @@ def launch(
     """
     for one in maps:
         check_map(one)
-    tree = ast.fix_missing_locations(_Vectorise().visit(ast.parse(text)))
+    tree = _vectorised(text)
     tree.body = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
     code = compile(tree, name, "exec")
     warps = entry.threads // LANES
@@ -107,7 +173,7 @@ def launch(
         )
         names: dict[str, Any] = {
             "np": np, "cuda": cuda, "ptx": meanings(block), "choose": choose, "uniform": uniform,
-            "either": either, "both": both,
+            "either": either, "both": both, "write_registers": lambda *names, of=block: of.registers.write(*names),
         }  # fmt: skip
         exec(code, names)  # noqa: S102 - the text is our own
         try:

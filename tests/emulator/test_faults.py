@@ -12,14 +12,26 @@ from splat_numba.runtime.cuda.tensor_map import TensorMapArguments
 from tests.emulator.fidelity import Case, emulate
 
 ONE = f"u64({keys_descriptor()}) | u64(base >> u32(4))"
+ADD = f"product(sums, {ONE}, {ONE}, u32(1))"
 PRODUCT = f"""
     sums = cuda.local.array(4, dtype=np.float32)
     ptx.store_shared_words4(base + u32(16) * lane, lane, lane, lane, lane, u32(1))
+    ptx.fence_shared()
+    ptx.wgmma_fence()
     product(sums, {ONE}, {ONE}, u32(0))
     ptx.wgmma_commit()
 """
 INIT = """
     ptx.mbarrier_init(base, u32(1))
+"""
+COPY = "ptx.tensor_copy(base + u32(1024), maps, base, u32(0), u32(0), u32(0), u32(0), u32(0), leader)"
+FROM_REGISTERS = f"""
+    sums = cuda.local.array(4, dtype=np.float32)
+    a, b = lane, lane
+    ptx.wgmma_fence()
+    words = cuda.local.array(2, dtype=np.uint32)
+    words[0], x = a, b
+    of_registers(sums, a, b, words[0], u32(0), {ONE})
 """
 # The source is 64 words at 0x100000, shared memory 2048 bytes at 0x400 and what its alignment may take.
 FAULTS = {
@@ -64,12 +76,12 @@ FAULTS = {
     "a product's rows": (
         f"{PRODUCT}    ptx.wgmma_wait_all()",
         "rows 4-15 of a matrix product read shared memory before anything was written there, "
-        "at 0x640, 0x642, 0x644 and 189 more: the product of line 23",
-        5,
+        "at 0x640, 0x642, 0x644 and 189 more: the product of line 25",
+        7,
     ),
     "a product that nothing waits for": (
         PRODUCT,
-        "warp 0 ended with matrix products of line 23 never waited for",
+        "warp 0 ended with matrix products of line 25 never waited for",
         None,
     ),
     "no barrier": (
@@ -113,6 +125,49 @@ FAULTS = {
         "deadlock: every warp waits, {0: 'mbarrier 0x400, parity 0 (line 22)'}",
         2,
     ),
+    "a product without a fence for its registers": (
+        PRODUCT.replace("ptx.wgmma_fence()", "pass"),
+        "a warp's first matrix product wanted after wgmma_fence, got none",
+        5,
+    ),
+    "a product of registers that were written after the fence": (
+        f"{PRODUCT}    for i in range(4):\n        sums[i] *= f32(2)\n    {ADD}",
+        "a matrix product wanted wgmma_fence between writes to sums and it, got none",
+        9,
+    ),
+    "a product of operands that were written after the fence": (
+        FROM_REGISTERS,
+        "a matrix product wanted wgmma_fence between writes to words and it, got none",
+        6,
+    ),
+    "a product of stores without a fence": (
+        PRODUCT.replace("ptx.fence_shared()", "pass"),
+        "rows 0-3 of a matrix product wanted fence_shared by warp 0 between the stores there and the barrier after "
+        "them, got none, at 0x400, 0x402, 0x404 and 61 more",
+        5,
+    ),
+    "a copy over stores without a fence": (
+        f"""
+        ptx.store_shared_word(base + u32(1024) + u32(4) * lane, lane, u32(1))
+        ptx.mbarrier_init(base, u32(1))
+        ptx.fence_mbarrier_init()
+        ptx.fence_tensor_map(maps)
+        {COPY}
+        """,
+        "a copy wanted fence_shared by warp 0 between the stores there and the barrier after them, got none, "
+        "at 0x800, 0x801, 0x802 and 125 more",
+        5,
+    ),
+    "a copy to a barrier without a fence": (
+        f"{INIT}    ptx.fence_tensor_map(maps)\n    {COPY}",
+        "a copy wanted to mbarrier 0x400 with fence_mbarrier_init after it was made, got none",
+        3,
+    ),
+    "a copy by a map without a fence": (
+        f"{INIT}    ptx.fence_mbarrier_init()\n    ptx.fence_tensor_map(maps + u64(128))\n    {COPY}",
+        "a copy wanted by a tensor map after fence_tensor_map, got none of 0x102200",
+        4,
+    ),
     "registers": (
         "ptx.claim_registers(100)()",
         "registers wanted as a multiple of 8 from 24 to 256, got 100",
@@ -124,7 +179,11 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_says_where_who_and_what(fault):
     body, message, line = FAULTS[fault]
-    head = 'product = ptx.matrix_product(8, "float16", from_registers=False, transposed=False)\n'
+    head = "; ".join(
+        f'{name} = ptx.matrix_product(8, "float16", from_registers={where}, transposed=False)'
+        for name, where in (("product", False), ("of_registers", True))
+    )
+    head += "\n"
     case = Case("text", (), body, np.zeros(64, np.uint32), 32, shared=2048, head=head, maps=lambda _address: boxes)
     boxes = [TensorMapArguments("float16", 1 << 20, (64, 1, 1, 1, 1), (16,) * 4, (n, 1, 1, 1, 1)) for n in (64, 32)]
     first = body.strip().splitlines()[0]

@@ -1,14 +1,17 @@
 """Faults planted in a kernel's text: each must be found without a GPU, by a wrong number or by the emulator itself."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 import splat_numba as splat
+from splat_numba import emulated_kernel
 from splat_numba.errors import EmulationError
 from splat_numba.gen.targets.sm90.shape import keys_descriptor
 from splat_numba.testing import Problem, check_attention
 from tests.emulator.emulated_gpu import emulated, forget_emulated
+from tests.emulator.planted_fences import WithoutFences
 
 PROBLEM = Problem(200, 300, splat.window(70), "float16", batch=1, heads_q=2, head_dim=64, spread=4.0)
 WRONG_STRIDE = keys_descriptor() - ((1024 >> 4) << 32) + ((512 >> 4) << 32)
@@ -67,11 +70,17 @@ def test_a_planted_fault_is_found(monkeypatch, fault):
         assert changed != text, "the text no longer has what this test changes"
         return changed
 
-    found = []
-    for late in (True, False):
-        try:
-            run(monkeypatch, change, late)
-        except (AssertionError, EmulationError) as error:
-            found.append(str(error))
-    assert found
-    assert "no longer has" not in found[0]
+    with pytest.raises((AssertionError, EmulationError)) as found:  # noqa: PT012 - by either of the two
+        run(monkeypatch, change, late=True)
+        run(monkeypatch, change, late=False)
+    assert "no longer has" not in str(found.value)
+
+
+@pytest.mark.parametrize("lengths", [None, (230,)], ids=["whole", "ragged"])
+def test_every_fence_is_needed(monkeypatch, lengths):
+    planted = WithoutFences()
+    monkeypatch.setattr(emulated_kernel, "launch", planted)
+    check_attention(replace(PROBLEM, heads_q=1, kv_lengths=lengths), backend="emulate")
+    # Of the two fences of a round, before scores and before values, the first serves both: nothing is written between.
+    assert planted.survivors == ["wgmma_fence of attention"]
+    assert planted.entries == {"attention"}

@@ -8,6 +8,7 @@ Both are two products of a tile's rows with the two images of a state (images.py
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
@@ -189,8 +190,10 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features
         _emit_row_weights(out)
     else:
         _emit_values(out, traits)
+    numbers = [f"weight_{row}" if traits.of == "queries" else f"f32(1.0) if real_{row} else f32(0.0)" for row in (0, 1)]
+    emit_sum_words(out, traits.dtype, numbers)
     emit_product(out, "of_features", features, "y_word", traits.value_dim, "turned_rows", turned_rows(traits.head_dim))
-    _emit_sum_step(out, traits)
+    emit_sum_step(out, traits, "add_features")
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")
     _emit_slopes(out, traits)
@@ -233,14 +236,17 @@ def emit_product(
             out.line(f"add_{total[3:]}({total}, {left_operand(left, chunk, step)}, {descriptor} + u64({at}))")
 
 
-def _emit_sum_step(out: SourceWriter, traits: GradientTraits) -> None:
-    """One more step: w times z, or 1 times dz, in the first of 16 columns."""
-    at = score_offset(2 * chunks(traits.value_dim), turned_rows(traits.head_dim))
-    for row in (0, 1):
-        number = f"weight_{row}" if traits.of == "queries" else f"f32(1.0) if real_{row} else f32(0.0)"
+def emit_sum_words(out: SourceWriter, dtype: str, numbers: Sequence[str]) -> None:
+    """w_0 and w_1: a number a row in the first of 16 columns. Before wgmma_fence, as a product takes them."""
+    for row, number in enumerate(numbers):
         out.line(f"number = {number}")
-        out.line(f"w_{row} = ptx.pack_{traits.dtype}(number, f32(0.0)) if eighth == u32(0) else u32(0)")
-    out.line(f"add_features(of_features, w_0, w_1, u32(0), u32(0), turned_rows + u64({at}))")
+        out.line(f"w_{row} = ptx.pack_{dtype}(number, f32(0.0)) if eighth == u32(0) else u32(0)")
+
+
+def emit_sum_step(out: SourceWriter, traits: GradientTraits, product: str) -> None:
+    """One more step: w times z, or 1 times dz."""
+    at = score_offset(2 * chunks(traits.value_dim), turned_rows(traits.head_dim))
+    out.line(f"{product}(of_features, w_0, w_1, u32(0), u32(0), turned_rows + u64({at}))")
 
 
 def emit_weights(out: SourceWriter, traits: GradientTraits) -> None:

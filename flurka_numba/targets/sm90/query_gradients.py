@@ -26,6 +26,8 @@ from flurka_numba.targets.sm90.gradients import (
     emit_product,
     emit_real_y,
     emit_start,
+    emit_sum_step,
+    emit_sum_words,
     emit_weights,
 )
 from flurka_numba.targets.sm90.images import turned_rows
@@ -206,14 +208,12 @@ def _emit_features(out: SourceWriter, traits: GradientTraits) -> None:
     rows = turned_rows(traits.head_dim)
     with out.block(f"for i in range({rows // 2})"):
         out.line("of_features[i] = f32(0.0)")
+    emit_sum_words(out, traits.dtype, ("weight_0", "weight_1"))
     out.line("ptx.wgmma_fence()")
     for step in range(2 * CHUNKS):
         at = score_offset(step, rows)
         out.line(f"add_features(of_features, dout_rows + u64({2 * step}), turned_rows + u64({at}), u32(1))")
-    for row in (0, 1):
-        out.line(f"w_{row} = ptx.pack_{traits.dtype}(weight_{row}, f32(0.0)) if eighth == u32(0) else u32(0)")
-    at = score_offset(2 * CHUNKS, rows)
-    out.line(f"add_sums(of_features, w_0, w_1, u32(0), u32(0), turned_rows + u64({at}))")
+    emit_sum_step(out, traits, "add_sums")
 
 
 def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
