@@ -56,9 +56,11 @@ def attention(
     its kind, and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph.
 
     Returns out, of q's dtype and kind, or (out, lse): the natural-log log-sum-exp, float32 (float64 for float64),
-    (batch, heads_q, seq_q). A row that attends to nothing gives 0 and -inf. Sums are kept in float32 (float64 for
-    float64). NaN or inf in a query or a kept key reaches its own rows only; in a *value* it may reach other rows of the
-    same tiles, because 0 x NaN is NaN.
+    (batch, heads_q, seq_q). A row that attends to nothing, or whose scores are all -inf, gives 0 and -inf. NaN or inf
+    in a query or a kept key reaches its own rows only; in a *value* it may reach other rows of the same tiles, because
+    0 x NaN is NaN.
+    Sums are kept in float32 (float64 for float64), and must fit: sum_d |q_id k_jd|, with scale log2(e) and without,
+    and 256 sum_j |v_jd| over a row's keys stay below 3.4e38 (1.8e308). Scores that fall below weigh nothing.
 
     The first call for a kind of mask generates and compiles a kernel; later ones, and later processes, reuse it.
     Raises ArgumentError (ArgumentTypeError for types), PatternError for lengths that do not fit the pattern,

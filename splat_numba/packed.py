@@ -60,8 +60,8 @@ def softmax(values: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
 
     values: (batch, heads, nnz) in the packed order of ``acsr``, as sddmm gives them; float16, bfloat16, float32 or
     float64, any strides; leading axes may be missing. Returns the same shape, dtype and kind. Sums are kept in float32
-    (float64 for float64). NaN or +inf in a row makes that row NaN. Raises ArgumentError (ArgumentTypeError for types),
-    BackendError.
+    (float64 for float64). NaN or +inf in a row makes that row NaN; -inf weighs nothing, and a row of it alone gives 0.
+    Raises ArgumentError (ArgumentTypeError for types), BackendError.
     """
     check_backend(backend, None)
     _check_acsr(acsr)

@@ -3,6 +3,7 @@
 Cases that a kernel might decide in its own way are decided here, once:
 
 - A row that attends to nothing has weights 0, out = 0 and lse = -inf, whatever its query holds.
+- A score of -inf gives weight 0, and a row whose kept scores are all -inf attends to nothing.
 - NaN or inf in a query, or in a key that the row keeps, acts on that row as IEEE arithmetic says.
 - A key or value that a row does not keep never reaches it, not even as 0 x NaN. (Tiled kernels promise this for keys;
   their value tiles may spread a non-finite value vector to other rows.)
@@ -167,11 +168,11 @@ def _scores(q: Float64, k: Float64, keep: Bool, scale: float) -> Float64:
 def _softmax(scores: Float64, keep: Bool) -> tuple[Float64, Float64]:
     with np.errstate(all="ignore"):
         top = np.where(keep, scores, -np.inf).max(axis=1, initial=-np.inf)
-        top = np.where(keep.any(axis=1), top, 0.0)
+        top = np.where(top == -np.inf, 0.0, top)
         powers = np.where(keep, np.exp(scores - top[:, None]), 0.0)
         total = powers.sum(axis=1)
         lse = top + np.log(total)
-        weights = np.where(keep, powers / total[:, None], 0.0)
+        weights = np.where(keep, powers / np.where(total == 0.0, 1.0, total)[:, None], 0.0)
     return weights, lse
 
 

@@ -18,7 +18,8 @@ average out:
 - lse is not rounded to the arrays' dtype: sum p_j E_j + (2 n + 80) u + 8 u (|lse| + A).
 
 A lost or a wrongly kept key changes lse by about p_j, so lse finds it in every dtype.
-Holds while scores and values stay within float32's range (float64's for float64 inputs).
+A pair whose score is -inf, or below all numbers of the arithmetic, weighs nothing and counts as not kept.
+Holds within the range that `splat_numba.attention` states: float32's (float64's for float64 inputs) less some room.
 """
 
 from __future__ import annotations
@@ -46,18 +47,24 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return bfloat16
 
 
+def _lowest(dtype: DTypeLike) -> float:
+    return float(np.finfo(dtype).min)
+
+
 @dataclass(frozen=True, slots=True)
 class Roundoff:
     """What a dtype and its arithmetic lose.
 
     unit: largest relative error of one rounded operation; result: that of rounding to the arrays' dtype; weight: that
-    of rounding the softmax weights; tiny: largest absolute error where a number underflows in the arrays' dtype.
+    of rounding the softmax weights; tiny: largest absolute error where a number underflows in the arrays' dtype;
+    lowest: the smallest finite number of the arithmetic.
     """
 
     unit: float
     result: float
     weight: float
     tiny: float
+    lowest: float
 
     @classmethod
     def of(cls, dtype: DTypeLike) -> Roundoff:
@@ -65,13 +72,13 @@ class Roundoff:
         name = np.dtype(dtype).name
         match name:
             case "float16":
-                return cls(2.0**-24, 2.0**-11, 2.0**-11, 2.0**-24)
+                return cls(2.0**-24, 2.0**-11, 2.0**-11, 2.0**-24, _lowest(np.float32))
             case "bfloat16":
-                return cls(2.0**-24, 2.0**-8, 2.0**-8, 2.0**-126)
+                return cls(2.0**-24, 2.0**-8, 2.0**-8, 2.0**-126, _lowest(np.float32))
             case "float32":
-                return cls(2.0**-24, 2.0**-24, 0.0, 2.0**-126)
+                return cls(2.0**-24, 2.0**-24, 0.0, 2.0**-126, _lowest(np.float32))
             case "float64":
-                return cls(2.0**-53, 2.0**-53, 0.0, 2.0**-1022)
+                return cls(2.0**-53, 2.0**-53, 0.0, 2.0**-1022, _lowest(np.float64))
         raise TypeError(f"dtype: wanted one of {', '.join(DTYPES)}, got {name}; convert the arrays to one of these")
 
 
@@ -94,10 +101,7 @@ def tolerance(
     """
     loss = Roundoff.of(np.asarray(q).dtype)
     ndim = np.ndim(q)
-    q4, k4, v4 = (
-        np.nan_to_num(reference.four_axes(name, x, ndim, layout), posinf=0.0, neginf=0.0)
-        for name, x in (("q", q), ("k", k), ("v", v))
-    )
+    q4, k4, v4 = (reference.four_axes(name, x, ndim, layout) for name, x in (("q", q), ("k", k), ("v", v)))
     heads, seq_q, head_dim = q4.shape[1:]
     kept = np.stack(reference.dense_masks(mask, heads, seq_q, k4.shape[2]))
     valid = reference.valid_keys(kv_lengths, len(q4), k4.shape[2], has_batch=ndim == 4)
@@ -118,7 +122,9 @@ def _one_element(
     q: Float64, k: Float64, v: Float64, kept: Bool, scale: float, loss: Roundoff
 ) -> tuple[Float64, Float64]:
     """Bounds for one batch element: all arrays (heads, ...), kept (heads, seq_q, seq_kv)."""
+    kept = kept & ~(reference.sddmm(q, k, list(kept), scale=scale) < loss.lowest)
     masks = list(kept)
+    q, k, v = (np.nan_to_num(x, posinf=0.0, neginf=0.0) for x in (q, k, v))
     weights = reference.softmax(reference.sddmm(q, k, masks, scale=scale), masks)
     out, lse = reference.attention(q, k, v, masks, scale=scale, return_lse=True)
     terms = reference.sddmm(np.abs(q), np.abs(k), masks, scale=abs(scale))

@@ -34,7 +34,8 @@ class Problem:
     dtype: "float16", "bfloat16", "float32" or "float64". batch=None: no batch axis; heads_q=None: no heads axis either.
     heads_kv and value_dim default to heads_q and head_dim. scale=None is 1/sqrt(head_dim). kv_lengths: one per batch
     element. seed: of the generator that makes the arrays, standard normal. spread: standard deviation of the scores
-    under the default scale, so how far one row's weights differ.
+    under the default scale, so how far one row's weights differ. minus_inf: share of the keys that make every score
+    -inf (none where scale is 0).
     """
 
     seq_q: int
@@ -51,6 +52,7 @@ class Problem:
     kv_lengths: tuple[int, ...] | None = None
     seed: int = 0
     spread: float = 1.0
+    minus_inf: float = 0.0
 
     def arrays(self) -> Operands:
         """Make q, k and v from the seed: always the same ones, C-contiguous, of the problem's dtype and layout."""
@@ -59,7 +61,11 @@ class Problem:
         value_dim = self.head_dim if self.value_dim is None else self.value_dim
         q = self._draw(rng, self.heads_q, self.seq_q, self.head_dim, sqrt(self.spread))
         k = self._draw(rng, heads_kv, self.seq_kv, self.head_dim, sqrt(self.spread))
-        return Operands(q, k, self._draw(rng, heads_kv, self.seq_kv, value_dim, 1.0))
+        v = self._draw(rng, heads_kv, self.seq_kv, value_dim, 1.0)
+        if self.minus_inf and self.scale != 0:
+            q[..., 0] = np.abs(q[..., 0])
+            k[rng.random(k.shape[:-1]) < self.minus_inf, 0] = -np.inf if (self.scale or 1.0) > 0 else np.inf
+        return Operands(q, k, v)
 
     def _draw(self, rng: np.random.Generator, heads: int | None, seq: int, dim: int, size: float) -> NDArray[Any]:
         leading = [n for n in (self.batch, heads) if n is not None]

@@ -76,6 +76,7 @@ def problems(
         kv_lengths=None if not batch else draw(st.one_of(st.none(), _kv_lengths(batch, seq_kv))),
         seed=draw(st.integers(0, 2**16)),
         spread=draw(st.sampled_from([1.0, 4.0, 0.1])),
+        minus_inf=draw(st.sampled_from([0.0, 0.0, 0.0, 0.0, 0.5, 0.95, 1.0])),
     )
 
 

@@ -17,6 +17,7 @@ from splat_numba.runtime.vectors import floor, fma, maximum, power_of_two, selec
 
 real = np.float32
 WIDTH = 8  # numbers in one vector
+LOWEST = real(np.finfo(real).min)  # where maxima begin: a row may hold nothing but -inf, and -inf - -inf is NaN
 load, splat, inside, bits = shaped("float32", WIDTH)
 
 
@@ -145,7 +146,7 @@ def multiply_values_16x128(v, key_stride, dim_stride, count, weights, alpha, tot
 @njit(nogil=True, error_model="numpy")
 def soften_full_16x128(scores, count, maxima, sums, alpha):
     """scores become weights, where every query keeps every key."""
-    zero, nothing = splat(real(0.0)), splat(real(-np.inf))
+    zero = splat(real(0.0))
     for lane in range(0, 16, WIDTH):
         old = load(maxima, lane)
         new = old
@@ -157,16 +158,16 @@ def soften_full_16x128(scores, count, maxima, sums, alpha):
             store(scores, key * 16 + lane, weight)
             total = total + weight
         store(maxima, lane, new)
-        factor = select(old == nothing, zero, exp2(old - new))
+        factor = exp2(old - new)
         store(alpha, lane, factor)
         store(sums, lane, fma(load(sums, lane), factor, total))
 
 
 @njit(nogil=True, error_model="numpy")
 def reset_16x128(maxima, sums, total):
-    """Nothing seen: maximum -inf, sum 0, total 0."""
+    """Nothing seen: the smallest maximum, sum 0, total 0."""
     for lane in range(0, 16, WIDTH):
-        store(maxima, lane, splat(real(-np.inf)))
+        store(maxima, lane, splat(LOWEST))
         store(sums, lane, splat(real(0.0)))
     for place in range(0, 128, WIDTH):
         store(total, place, splat(real(0.0)))
@@ -175,7 +176,8 @@ def reset_16x128(maxima, sums, total):
 @njit(nogil=True, error_model="numpy")
 def soften_inside_16x128(scores, count, maxima, sums, alpha, first, low, high):
     """scores become weights, where a query keeps lattice columns low <= first + key < high."""
-    zero, nothing = splat(real(0.0)), splat(real(-np.inf))
+    zero = splat(real(0.0))
+    nothing = splat(real(-np.inf))
     for lane in range(0, 16, WIDTH):
         old = load(maxima, lane)
         new = old
@@ -187,7 +189,7 @@ def soften_inside_16x128(scores, count, maxima, sums, alpha, first, low, high):
             store(scores, key * 16 + lane, weight)
             total = total + weight
         store(maxima, lane, new)
-        factor = select(old == nothing, zero, exp2(old - new))
+        factor = exp2(old - new)
         store(alpha, lane, factor)
         store(sums, lane, fma(load(sums, lane), factor, total))
 

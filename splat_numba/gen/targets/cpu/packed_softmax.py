@@ -25,7 +25,7 @@ def _emit_soften_row(out: SourceWriter, plan: PackedPlan) -> None:
         out.lines(
             f"""
             whole = count - count % WIDTH
-            top = splat(real(-np.inf))
+            top = splat(LOWEST)
             for t in range(0, whole, WIDTH):
                 x = read(values, t, stride)
                 store(row, t, x)
@@ -41,7 +41,8 @@ def _emit_soften_row(out: SourceWriter, plan: PackedPlan) -> None:
                 p = exp2((load(row, t) - top) * splat(real({LOG2_E!r})))
                 store(row, t, p)
                 sums = sums + p
-            inverse = real(real(1.0) / add_lanes(sums))
+            total = add_lanes(sums)
+            inverse = real(0.0) if total == real(0.0) else real(real(1.0) / total)  # nothing but -inf weighs nothing
             for t in range(count):
                 assign(weights, t, {weight})
             """

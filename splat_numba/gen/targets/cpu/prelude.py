@@ -55,6 +55,7 @@ def emit_imports(out: SourceWriter, compute_dtype: str, width: int) -> None:
 
         real = np.{compute_dtype}
         WIDTH = {width}  # numbers in one vector
+        LOWEST = real(np.finfo(real).min)  # where maxima begin: a row may hold nothing but -inf, and -inf - -inf is NaN
         load, splat, inside, bits = shaped("{compute_dtype}", WIDTH)
         """
     )

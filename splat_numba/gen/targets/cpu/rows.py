@@ -80,10 +80,10 @@ def emit_reset(out: SourceWriter, shape: TileShape) -> None:
     with out.function(
         FUNCTION,
         f"reset_{shape.suffix}(maxima, sums, total)",
-        "Nothing seen: maximum -inf, sum 0, total 0.",
+        "Nothing seen: the smallest maximum, sum 0, total 0.",
     ):
         with out.block(f"for lane in range(0, {shape.tile_q}, WIDTH)"):
-            out.line("store(maxima, lane, splat(real(-np.inf)))")
+            out.line("store(maxima, lane, splat(LOWEST))")
             out.line("store(sums, lane, splat(real(0.0)))")
         with out.block(f"for place in range(0, {shape.value_dim * shape.tile_q}, WIDTH)"):
             out.line("store(total, place, splat(real(0.0)))")
@@ -100,7 +100,8 @@ def emit_resume(out: SourceWriter, shape: TileShape, out_dtype: str) -> None:
         out.line(f"{transfer}(out, row_stride, dim_stride, rows, {shape.value_dim}, real(1.0), total)")
         with out.block(f"for lane in range({shape.tile_q})"):
             out.line("last = element(lse, row_of(rows, lane) * lse_stride)")
-            out.line(f"assign(maxima, lane, real(last * real({LOG2_E!r})))")
+            out.line(f"top = real(last * real({LOG2_E!r}))")
+            out.line("assign(maxima, lane, LOWEST if top < LOWEST else top)")
             out.line("assign(sums, lane, real(0.0) if last == real(-np.inf) else real(1.0))")
 
 

@@ -28,7 +28,9 @@ def emit_softmax(out: SourceWriter, shape: TileShape, predicate: str) -> None:
     header = f"soften_{predicate}_{shape.suffix}(scores, count, maxima, sums, alpha{extra})"
     place = f"key * {shape.tile_q} + lane"
     with out.function(FUNCTION, header, f"scores become weights, where {meaning}."):
-        out.line("zero, nothing = splat(real(0.0)), splat(real(-np.inf))")
+        out.line("zero = splat(real(0.0))")
+        if mask:
+            out.line("nothing = splat(real(-np.inf))")
         with out.block(f"for lane in range(0, {shape.tile_q}, WIDTH)"):
             out.line("old = load(maxima, lane)")
             out.line("new = old")
@@ -42,7 +44,6 @@ def emit_softmax(out: SourceWriter, shape: TileShape, predicate: str) -> None:
                 out.line(f"store(scores, {place}, weight)")
                 out.line("total = total + weight")
             out.line("store(maxima, lane, new)")
-            # An empty row has -inf in both, and -inf - -inf is NaN: nothing is summed yet, so 0 is right.
-            out.line("factor = select(old == nothing, zero, exp2(old - new))")
+            out.line("factor = exp2(old - new)")
             out.line("store(alpha, lane, factor)")
             out.line("store(sums, lane, fma(load(sums, lane), factor, total))")
