@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from splat_numba.errors import CompileError
-from splat_numba.runtime import cache, machine_code
+from splat_numba.runtime import cache, fork, machine_code
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
@@ -34,9 +34,11 @@ def compile_source(source: KernelSource, signatures: Mapping[str, Any], settings
     Numba's error.
     """
     _check_numba()
+    fork.prepare()
+    fork.check_compiler()
     folder = cache.folder(settings)
     path = source.write(folder) if folder else None
-    entry = _entry(folder, source, signatures) if folder else None
+    entry = _entry(folder, source, signatures, settings.cache_size) if folder else None
 
     def make() -> tuple[Mapping[str, Any], bytes | None]:
         return _make(source, path, signatures)
@@ -54,9 +56,9 @@ def _check_numba() -> None:
         raise CompileError("NUMBA_DISABLE_JIT wanted unset, got 1: generated kernels run compiled only. Unset it.")
 
 
-def _entry(folder: Path, source: KernelSource, signatures: Mapping[str, Any]) -> cache.Entry | None:
+def _entry(folder: Path, source: KernelSource, signatures: Mapping[str, Any], limit: int) -> cache.Entry | None:
     facts = f"{sys.implementation.cache_tag} {cache.version_of('llvmlite')} {machine_code.target()} {dict(signatures)}"
-    return cache.Entry.of(folder, source.name, source.text, facts)
+    return cache.Entry.of(folder, source.name, source.text, facts, limit)
 
 
 def _make(

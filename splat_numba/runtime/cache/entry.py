@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from splat_numba.runtime.cache.digest import digest_of
+from splat_numba.runtime.cache.eviction import shrink
 from splat_numba.runtime.cache.lock import making
 from splat_numba.runtime.cache.place import untrusted, warn_once
 
@@ -23,12 +24,13 @@ FRESH = 3600.0  # seconds for which an entry that was read counts as just used: 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The content of one file, whole or absent."""
+    """The content of one file, whole or absent. limit: bytes for the whole cache, 0 for none."""
 
     path: Path
+    limit: int = 0
 
     @classmethod
-    def of(cls, folder: Path, name: str, text: str, facts: str) -> Entry | None:
+    def of(cls, folder: Path, name: str, text: str, facts: str, limit: int = 0) -> Entry | None:
         """The place of a text's machine code. facts: all that it depends on beside the text and what that imports.
         None, after a warning, where the modules that the text imports cannot be read.
         """
@@ -37,7 +39,7 @@ class Entry:
         except (OSError, ImportError) as error:
             warn_once(f"cache is not used: what machine code depends on is not known ({error}). Install the .py files.")
             return None
-        return cls(folder / f"{name}-{key}.code")
+        return cls(folder / f"{name}-{key}.code", limit)
 
     def read(self) -> bytes | None:
         """What was written, None where nothing is or where it is damaged or of somebody else."""
@@ -69,8 +71,8 @@ class Entry:
             if (found := self._loaded(load)) is not None:  # somebody else made it meanwhile
                 return found, True
             value, payload = make()
-            if payload is not None:
-                self.write(payload)
+            if payload is not None and self.write(payload):
+                shrink(self.path.parent, self.limit)
             return value, False
 
     def _loaded(self, load: Callable[[bytes], T | None]) -> T | None:

@@ -24,8 +24,9 @@ def folder(settings: Settings) -> Path | None:
         return None
     try:
         base = _base(settings)
-        base.parent.mkdir(parents=True, exist_ok=True)
         path = base / f"numba-{version_of('numba')}"
+        if not base.is_dir():
+            base.parent.mkdir(parents=True, exist_ok=True)
         for one in (base, path):
             if not one.is_dir():
                 one.mkdir(mode=0o700, exist_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 from splat_numba.errors import BackendError, CompileError
 from splat_numba.gen.entry import Entry
-from splat_numba.runtime import cache
+from splat_numba.runtime import cache, fork
 from splat_numba.runtime.cuda.driver import INSTALL
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
@@ -63,7 +63,8 @@ def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
     folder = cache.folder(settings)
     path = source.write(folder) if folder else None
     # The entry gives the bounds that registers keep to.
-    stored = cache.Entry.of(folder, source.name, source.text, f"{_toolchain()} {entry}") if folder else None
+    facts, limit = f"{_toolchain()} {entry}", settings.cache_size
+    stored = cache.Entry.of(folder, source.name, source.text, facts, limit) if folder else None
 
     def make() -> tuple[tuple[bytes, Report], bytes]:
         made = _compile(source, entry, path)
@@ -137,6 +138,8 @@ def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output
 
 
 def _compile(source: KernelSource, entry: Entry, path: Path | None) -> tuple[bytes, Report]:
+    fork.prepare()
+    fork.check_compiler()
     intermediate = _numba_compile(source, entry, path, "ltoir")
     from cuda.core import Linker, LinkerOptions, ObjectCode
 
