@@ -14,9 +14,13 @@ from typing import Any
 import numpy as np
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.plain import kind, shown
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {"exp": np.exp, "log": np.log, "sqrt": np.sqrt, "maximum": np.maximum}
 LARGEST_POWER = 16
+LARGEST_INTEGER = 2**53  # as a float it is exact
+LONGEST_TEXT = 20_000  # characters: a derivative is several times as long as its formula
+DEEPEST = 200  # operations within each other; Python's own limit is 1,000 calls
 _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: np.less, ast.LtE: np.less_equal, ast.Gt: np.greater, ast.GtE: np.greater_equal,
     ast.Eq: np.equal, ast.NotEq: np.not_equal,
@@ -29,20 +33,25 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 def parse(name: str, text: str, variables: Collection[str] = ("x",)) -> ast.expr:
     """The checked expression. name: of the argument, for messages. Raises ArgumentError, ArgumentTypeError."""
     if not isinstance(text, str):
-        raise ArgumentTypeError(f"{name} wanted as text, got {type(text).__name__}. Write a formula, such as 'exp(x)'.")
+        raise ArgumentTypeError(f"{name} wanted as text, got {kind(text)}. Write a formula, such as 'exp(x)'.")
+    if len(text) > LONGEST_TEXT:
+        raise ArgumentError(f"{name} wanted with at most {LONGEST_TEXT} characters, got {len(text)}. Simplify it.")
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # MemoryError: the parser's own stack
+        reason = getattr(error, "msg", None) or str(error) or "it is nested too deeply"
         raise ArgumentError(
-            f"{name} wanted as one Python expression, got {text!r}: {error.msg}. Write a formula, such as 'exp(x)'."
+            f"{name} wanted as one Python expression, got {shown(text)}: {reason}. Write a formula, such as 'exp(x)'."
         ) from error
-    _check(name, tree, frozenset(variables))
+    _check(name, tree, frozenset(variables), DEEPEST)
     return tree
 
 
-def _check(name: str, node: ast.expr, variables: frozenset[str]) -> None:
+def _check(name: str, node: ast.expr, variables: frozenset[str], depth: int) -> None:
+    if not depth:
+        raise ArgumentError(f"{name} wanted with at most {DEEPEST} nested operations, got more. Simplify it.")
     for part in _parts(name, node, variables):
-        _check(name, part, variables)
+        _check(name, part, variables, depth - 1)
 
 
 def _parts(name: str, node: ast.expr, variables: frozenset[str]) -> list[ast.expr]:
@@ -50,16 +59,19 @@ def _parts(name: str, node: ast.expr, variables: frozenset[str]) -> list[ast.exp
     match node:
         case ast.Constant(value=bool()):
             pass  # no number, although bool is an int
-        case ast.Constant(value=int() | float() as value) if math.isfinite(value):
+        case ast.Constant(value=int() as value) if value <= LARGEST_INTEGER:
+            return []
+        case ast.Constant(value=float() as value) if math.isfinite(value):
             return []
         case ast.Name(id=word) if word in variables:
             return []
         case ast.UnaryOp(op=ast.USub(), operand=inner):
             return [inner]
         case ast.BinOp(left=base, op=ast.Pow(), right=power):
-            if not isinstance(power, ast.Constant) or power.value not in range(LARGEST_POWER + 1):
+            exponent = power.value if isinstance(power, ast.Constant) else None
+            if type(exponent) is not int or exponent > LARGEST_POWER:  # True is an int, too
                 raise ArgumentError(
-                    f"{name} wanted with whole powers from 0 to {LARGEST_POWER}, got {ast.unparse(node)!r}. "
+                    f"{name} wanted with whole powers from 0 to {LARGEST_POWER}, got {shown(ast.unparse(node))}. "
                     "Write sqrt(x), a division, or exp(a * log(x))."
                 )
             return [base]
@@ -72,7 +84,7 @@ def _parts(name: str, node: ast.expr, variables: frozenset[str]) -> list[ast.exp
                 return inputs
     raise ArgumentError(
         f"{name} wanted with {', '.join(sorted(variables))}, numbers, + - * / **, {', '.join(FUNCTIONS)} and "
-        f"'a if x > b else c', got {ast.unparse(node)!r}. Write it with these."
+        f"'a if x > b else c', got {shown(ast.unparse(node))}. Write it with these."
     )
 
 

@@ -6,7 +6,6 @@ Elementwise maps are formulas (FeatureMap); "favor" and "rfa" are products with 
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flurka_numba.expressions import differentiate, evaluate, parse
+from splat_numba.arguments.numbers import check_flag, check_number
+from splat_numba.arguments.sizes import LARGEST_DIM, check_size
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.plain import kind, shown
+from splat_numba.signatures import strict
 
 # Where a user's map is tried. No round numbers, so that no sample meets the corner of a map such as maximum(x, 0.5).
 SAMPLES = np.concatenate([-np.geomspace(1e-3, 10.007, 40)[::-1], np.geomspace(1e-3, 10.007, 40)])
 SAMPLES.flags.writeable = False
+LONGEST_NAME = 64  # it is part of a file's name
+LARGEST_FEATURES = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +48,16 @@ class FeatureMap:
     eps_inside: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.isidentifier() or not self.name.isascii():
-            raise ArgumentError(f"name wanted as an identifier, got {self.name!r}. Use letters, digits and _ only.")
+        _check_name(self)
         if not callable(self.function):
             raise ArgumentTypeError(
-                f"function wanted as a NumPy function, got {type(self.function).__name__}. Give one, such as np.exp."
+                f"function wanted as a NumPy function, got {kind(self.function)}. Give one, such as np.exp."
             )
+        if self.derivative is not None and not isinstance(self.derivative, str):
+            raise ArgumentTypeError(
+                f"derivative wanted as text, got {kind(self.derivative)}. Write a formula in x and y, or leave it out."
+            )
+        check_flag("eps_inside", self.eps_inside)
         _check_values(self)
         _check_slopes(self)
 
@@ -73,10 +82,46 @@ def _broadcast(values: Any, x: Any) -> Any:
     return np.full(np.shape(x), float(values)) if np.ndim(values) == 0 else values
 
 
+FeatureMap.__init__ = strict()(FeatureMap.__init__)  # type: ignore[method-assign]  # the dataclass wrote it
+
+
+class BuiltInMap(FeatureMap):
+    """A map of the package's own, which may have a reserved name."""
+
+    __slots__ = ()
+
+
+def _check_name(phi: FeatureMap) -> None:
+    name = phi.name
+    if not isinstance(name, str) or not name.isidentifier() or not name.isascii():
+        raise ArgumentError(f"name wanted as an identifier, got {shown(name)}. Use letters, digits and _ only.")
+    if len(name) > LONGEST_NAME:
+        raise ArgumentError(f"name wanted with at most {LONGEST_NAME} letters, got {len(name)}. Shorten it.")
+    if name in RESERVED and not isinstance(phi, BuiltInMap):
+        raise ArgumentError(
+            f"name wanted other than {', '.join(RESERVED)}, the package's own maps, got {name!r}. Choose another."
+        )
+
+
+def _values_of(phi: FeatureMap) -> NDArray[Any]:
+    """The function's values at the samples. Raises ArgumentError, ArgumentTypeError where there are none."""
+    try:
+        with np.errstate(all="ignore"):
+            found = np.asarray(phi.function(SAMPLES.copy()))
+    except Exception as error:
+        raise ArgumentError(
+            f"function of feature map {phi.name!r} wanted to take an array of float64, got {kind(error)}: {error}. Use "
+            "NumPy functions of single numbers."
+        ) from error
+    if found.dtype.kind not in "fiub":
+        raise ArgumentTypeError(
+            f"function of feature map {phi.name!r} wanted with real values, got dtype {found.dtype}. Give float64."
+        )
+    return found
+
+
 def _check_values(phi: FeatureMap) -> None:
-    by_source = phi.values(SAMPLES)
-    with np.errstate(all="ignore"):
-        by_function = np.asarray(phi.function(SAMPLES.copy()))
+    by_source, by_function = phi.values(SAMPLES), _values_of(phi)
     if by_function.shape != SAMPLES.shape:
         raise ArgumentError(
             f"function of feature map {phi.name!r} wanted elementwise, got shape {by_function.shape} for "
@@ -129,7 +174,7 @@ RESERVED = ("elu", "relu", *RANDOM_MAPS)
 
 
 # Never elu(x) + 1 with an elu that rounds: below about -6 that is exactly 0 in bfloat16.
-ELU = FeatureMap(
+ELU = BuiltInMap(
     "elu",
     lambda x: np.where(x > 0.0, x + 1.0, np.exp(np.minimum(x, 0.0))),
     "x + 1.0 if x > 0.0 else exp(x)",
@@ -139,7 +184,7 @@ ELU = FeatureMap(
 
 def relu(eps: float = RELU_EPS) -> FeatureMap:
     """max(x, 0) + eps: generalised attention. With eps = 0 a query without a feature in common with any key gives 0."""
-    return FeatureMap(
+    return BuiltInMap(
         "relu",
         lambda x: np.maximum(x, 0.0) + eps,
         f"maximum(x, 0.0) + {eps!r}",
@@ -154,49 +199,43 @@ def resolve(feature_map: Any, eps: float | None) -> tuple[FeatureMap | str, floa
     Raises ArgumentError, ArgumentTypeError.
     """
     chosen = check_eps(eps)
-    if feature_map == "relu":
+    word = feature_map if isinstance(feature_map, str) else None
+    if word == "relu":
         chosen = RELU_EPS if chosen is None else chosen
         return relu(chosen), chosen
-    if isinstance(feature_map, str) and feature_map in RANDOM_MAPS:
-        return feature_map, RANDOM_MAPS[feature_map].eps if chosen is None else chosen
+    if word is not None and word in RANDOM_MAPS:
+        return word, RANDOM_MAPS[word].eps if chosen is None else chosen
     if isinstance(feature_map, FeatureMap) and feature_map.eps_inside and chosen is not None:
         raise ArgumentError(
             f"eps wanted left out for feature map {feature_map.name!r}, which has it inside, got {eps}. "
             "Change its source."
         )
-    if feature_map == "elu" or isinstance(feature_map, FeatureMap):
-        phi = ELU if feature_map == "elu" else feature_map
+    if word == "elu" or isinstance(feature_map, FeatureMap):
+        phi = ELU if word == "elu" else feature_map
         return phi, 0.0 if phi.eps_inside else ELU_EPS if chosen is None else chosen
-    raise (ArgumentError if isinstance(feature_map, str) else ArgumentTypeError)(
-        f"feature_map wanted as one of {', '.join(RESERVED)}, or a FeatureMap, got {feature_map!r}. Choose one, or "
-        "make FeatureMap(name, function, source)."
+    raise (ArgumentTypeError if word is None else ArgumentError)(
+        f"feature_map wanted as one of {', '.join(RESERVED)}, or a FeatureMap, got {shown(feature_map)}. Choose one, "
+        "or make FeatureMap(name, function, source)."
     )
 
 
 def check_eps(eps: float | None) -> float | None:
     """eps as a float, or None. Raises ArgumentError, ArgumentTypeError."""
-    if eps is None:
-        return None
-    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.floating, np.integer)):
-        raise ArgumentTypeError(f"eps wanted as a number, got {type(eps).__name__}. Leave it out for the map's own.")
-    if not math.isfinite(eps) or eps < 0:
-        raise ArgumentError(f"eps wanted finite and >= 0, got {eps}. Leave it out for the map's own.")
-    return float(eps)
+    return None if eps is None else check_number("eps", eps, "Leave it out for the map's own.", 0.0)
 
 
+@strict()
 def draw_orthogonal_features(num_features: int, head_dim: int, *, seed: int) -> NDArray[np.float64]:
     """Random rows omega (num_features, head_dim), float64, for the maps "favor" and "rfa".
 
     Blocks of head_dim rows that are orthogonal to each other, each row with the length of a Gaussian vector (chi
     distributed), so that every row alone is standard normal: Performer's orthogonal random features (Choromanski et
-    al., 2021, arXiv 2009.14794). The same seed gives the same rows. Raises ArgumentError, ArgumentTypeError.
+    al., 2021, arXiv 2009.14794). The same seed, a whole number, gives the same rows. At most 65,536 rows of 256. Raises
+    ArgumentError, ArgumentTypeError.
     """
-    for name, size in (("num_features", num_features), ("head_dim", head_dim)):
-        if isinstance(size, bool) or not hasattr(size, "__index__"):
-            raise ArgumentTypeError(f"{name} wanted as an integer, got {type(size).__name__}. Give a whole number.")
-        if size < 1:
-            raise ArgumentError(f"{name} wanted >= 1, got {size}. Give the number of rows and the width of a head.")
-    rng = np.random.default_rng(seed)
+    num_features = check_size("num_features", num_features, 1, LARGEST_FEATURES)
+    head_dim = check_size("head_dim", head_dim, 1, LARGEST_DIM)
+    rng = np.random.default_rng(check_size("seed", seed, 0, 2**128 - 1))
     blocks = [_orthogonal_rows(rng, head_dim) for _ in range(-(-num_features // head_dim))]
     lengths = np.sqrt(rng.chisquare(head_dim, num_features))
     rows: NDArray[np.float64] = np.concatenate(blocks)[:num_features] * lengths[:, None]

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from flurka_numba.api import attention_vjp, kernel_attention_vjp
 from flurka_numba.backends import choose_executor
 from flurka_numba.heads import merge, product, split, with_queries, with_views
-from flurka_numba.layer_parameters import PARAMETERS, Parameters, check_input
+from flurka_numba.layer_parameters import PARAMETERS, Parameters, check_input, framework
 from flurka_numba.problem import Call
 from splat_numba.arguments.frozen import check_frozen
 from splat_numba.arguments.keywords import FLURKA
@@ -43,7 +43,7 @@ class FlurkaLayer(Parameters):
     def __call__(self, x: Any, *, backend: str = "auto", target: str | None = None) -> Any:
         """The layer's output, shaped as x. backend, target: as in `attention`."""
         check_input(self, "x", x)
-        if len(x.shape) == 3 and x.shape[0] == 1 and _kind(x) in VIEWING:
+        if len(x.shape) == 3 and x.shape[0] == 1 and framework(x) in VIEWING:
             # As matrices: PyTorch's E @ x of a batch makes seven views, which take 2.7 us.
             return self._attend(x[0], backend, target)[None]
         return self._attend(x, backend, target)
@@ -147,13 +147,8 @@ def attend_rows(call: Call) -> Any:
 
 def _room(rows: Any) -> Any:
     """An array like ``rows``, so that the heads' results are written where w_o reads them; None where none can be."""
-    kind = _kind(rows)
+    kind = framework(rows)
     return sys.modules[kind].empty_like(rows) if kind in VIEWING else None
-
-
-def _kind(array: Any) -> str:
-    """The name of an array's framework."""
-    return type(array).__module__.partition(".")[0]
 
 
 def _t(rows: Any) -> Any:

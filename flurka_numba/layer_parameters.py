@@ -7,10 +7,15 @@ from functools import cached_property
 from typing import Any
 
 from flurka_numba.checks import check_call
-from flurka_numba.problem import Call, Problem
+from flurka_numba.problem import ITEMSIZE, Call, Problem
 from flurka_numba.regime import explain_layer, layer_order
+from splat_numba.arguments.dtypes import dtype_name
+from splat_numba.arguments.keywords import FLURKA
 from splat_numba.arguments.sizes import check_size
+from splat_numba.arguments.tokens import check_dtype
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.plain import kind
+from splat_numba.signatures import strict
 
 WEIGHTS = ("w_q", "w_k", "w_v", "w_o")
 PARAMETERS = (*WEIGHTS, "proj_k", "proj_v", "x")  # and the input: all that can have a gradient
@@ -48,9 +53,9 @@ class Parameters:
     def problem(self, batch: int = 1) -> Problem:
         """The sizes and options of the attention inside, as one value."""
         seq, model_dim, heads = self.proj_k.shape[-1], self.w_q.shape[0], int(self.heads)
-        tokens = _Described((batch, heads, seq, model_dim // heads), dtype_name(self.w_q))
+        tokens = _Described((batch, heads, seq, model_dim // heads), dtype_name(self.w_q.dtype))
         named = {"proj_k": self.proj_k, "proj_v": self.proj_v, "omega": self.omega}
-        arrays = {name: describe(array) for name, array in named.items() if array is not None}
+        arrays = {name: describe(name, array) for name, array in named.items() if array is not None}
         call = Call("flurka", None, None, None, feature_map=self.feature_map, eps=self.eps)
         return check_call(call, {"q": tokens, "k": tokens, "v": tokens, **arrays})
 
@@ -64,21 +69,25 @@ class Parameters:
         return explain_layer(self.problem(batch))
 
 
+Parameters.__init__ = strict(FLURKA)(Parameters.__init__)  # type: ignore[method-assign]  # the dataclass wrote it
+
+
 def _check_weights(layer: Parameters) -> None:
-    for name in (*WEIGHTS, "proj_k"):
-        if not hasattr(getattr(layer, name), "shape"):
-            raise ArgumentTypeError(
-                f"{name} wanted as an array, got {type(getattr(layer, name)).__name__}. Give one of x's kind."
-            )
-    first, dtype = tuple(layer.w_q.shape), dtype_name(layer.w_q)
-    if len(first) != 2 or first[0] != first[1]:
-        raise ArgumentError(f"w_q wanted as (model_dim, model_dim), got shape {first}. Give a square matrix.")
+    first = describe("w_q", layer.w_q)
+    if len(first.shape) != 2 or first.shape[0] != first.shape[1]:
+        raise ArgumentError(f"w_q wanted as (model_dim, model_dim), got shape {first.shape}. Give a square matrix.")
+    if first.dtype not in ITEMSIZE:
+        raise ArgumentTypeError(f"w_q wanted as {', '.join(ITEMSIZE)}, got {first.dtype}. Convert it.")
     for name in WEIGHTS[1:]:
-        got = describe(getattr(layer, name))
-        if got.shape != first:
-            raise ArgumentError(f"{name} wanted of shape {first} as w_q is, got {got.shape}. Give a square matrix.")
-        if got.dtype != dtype:
-            raise ArgumentTypeError(f"{name} wanted as {dtype} as w_q is, got {got.dtype}. Convert one of them.")
+        got = describe(name, getattr(layer, name))
+        if got.shape != first.shape:
+            raise ArgumentError(
+                f"{name} wanted of shape {first.shape} as w_q is, got {got.shape}. Give a square matrix."
+            )
+        check_dtype(name, got, "w_q", first)
+    for name in ("proj_k", "proj_v", "omega"):
+        if name == "proj_k" or getattr(layer, name) is not None:
+            describe(name, getattr(layer, name))
 
 
 def _check_heads(layer: Parameters) -> None:
@@ -89,18 +98,29 @@ def _check_heads(layer: Parameters) -> None:
 
 
 def check_input(layer: Parameters, name: str, x: Any) -> None:
-    """Raise unless x (or dout) is (batch, seq, model_dim) or (seq, model_dim) of the weights' dtype."""
-    if not hasattr(x, "shape"):
-        raise ArgumentTypeError(f"{name} wanted as an array, got {type(x).__name__}. Give one of the weights' kind.")
+    """Raise unless x (or dout) is (batch, seq, model_dim) or (seq, model_dim) of the weights' dtype and kind."""
     seq, model_dim = layer.proj_k.shape[-1], layer.w_q.shape[0]
-    if len(x.shape) not in (2, 3) or tuple(x.shape[-2:]) != (seq, model_dim):
+    try:
+        fits = len(x.shape) in (2, 3) and tuple(x.shape[-2:]) == (seq, model_dim)
+        alike = fits and x.dtype == layer.w_q.dtype and type(x) is type(layer.w_q)
+    except Exception:  # noqa: BLE001 - describe() says of what has no shape or dtype that it is no array
+        fits = alike = False
+    if alike:
+        return
+    got, wanted = describe(name, x), describe("w_q", layer.w_q)
+    if not fits:
         raise ArgumentError(
             f"{name} wanted as (batch, seq, model_dim) or (seq, model_dim) with seq = {seq} (the columns of proj_k) "
-            f"and model_dim = {model_dim}, got shape {tuple(x.shape)}. Pad it with zeros, or make another layer."
+            f"and model_dim = {model_dim}, got shape {got.shape}. Pad it with zeros, or make another layer."
         )
-    if x.dtype != layer.w_q.dtype and dtype_name(x) != dtype_name(layer.w_q):  # names take a microsecond each
+    if got.dtype != wanted.dtype:
         raise ArgumentTypeError(
-            f"{name} wanted as {dtype_name(layer.w_q)} as the weights are, got {dtype_name(x)}. Convert one of them."
+            f"{name} wanted as {wanted.dtype} as the weights are, got {got.dtype}. Convert one of them."
+        )
+    if framework(x) != framework(layer.w_q):
+        raise ArgumentTypeError(
+            f"{name} wanted as an array of {framework(layer.w_q)} as the weights are, got one of {framework(x)}. "
+            "Convert one of them."
         )
 
 
@@ -110,11 +130,16 @@ class _Described:
     dtype: str
 
 
-def describe(array: Any) -> _Described:
-    """Shape and dtype of any framework's array."""
-    return _Described(tuple(array.shape), dtype_name(array))
+def framework(array: Any) -> str:
+    """The name of an array's framework."""
+    return type(array).__module__.partition(".")[0].replace("jaxlib", "jax")
 
 
-def dtype_name(array: Any) -> str:
-    """The name of an array's dtype, in any framework."""
-    return str(getattr(array.dtype, "name", array.dtype)).removeprefix("torch.")
+def describe(name: str, array: Any) -> _Described:
+    """Shape and dtype of any framework's array. Raises ArgumentTypeError for what is none."""
+    try:
+        return _Described(tuple(int(size) for size in array.shape), dtype_name(array.dtype))
+    except Exception as error:
+        raise ArgumentTypeError(
+            f"{name} wanted as an array, got {kind(array)}. Give one of NumPy, PyTorch, CuPy or JAX."
+        ) from error

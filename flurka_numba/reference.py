@@ -25,7 +25,12 @@ from numpy.typing import ArrayLike, NDArray
 from flurka_numba.checks import ARRAYS, check_call
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.problem import Call, Problem
+from splat_numba.arguments.frozen import check_frozen
 from splat_numba.arguments.options import check_kv_lengths
+from splat_numba.arguments.results import check_fits
+from splat_numba.errors import ArgumentTypeError
+from splat_numba.plain import kind, real_array
+from splat_numba.signatures import strict
 
 Float64: TypeAlias = NDArray[np.float64]
 Gradients: TypeAlias = tuple[Float64 | None, ...]
@@ -57,6 +62,7 @@ def kernel_attention(*args: Any, **options: Any) -> Float64:
     return kernel_attention_vjp(*args, **options)[0]
 
 
+@strict()
 def attention_vjp(
     q: ArrayLike, k: ArrayLike, v: ArrayLike, proj_k: ArrayLike, proj_v: ArrayLike | None = None, *,
     feature_map: Any = "elu", omega: ArrayLike | None = None, eps: float | None = None,
@@ -67,6 +73,7 @@ def attention_vjp(
     return run(given(call), frozen)
 
 
+@strict()
 def low_rank_attention_vjp(
     q: ArrayLike, k: ArrayLike, v: ArrayLike, proj_k: ArrayLike, proj_v: ArrayLike | None = None, *,
     scale: float | None = None, kv_lengths: ArrayLike | None = None, frozen: Collection[str] = (),
@@ -75,6 +82,7 @@ def low_rank_attention_vjp(
     return run(given(Call("low_rank", q, k, v, proj_k, proj_v, scale=scale, kv_lengths=kv_lengths)), frozen)
 
 
+@strict()
 def kernel_attention_vjp(
     q: ArrayLike, k: ArrayLike, v: ArrayLike, *,
     feature_map: Any = "elu", omega: ArrayLike | None = None, eps: float | None = None,
@@ -102,10 +110,19 @@ class _Shape:
     dtype: str = "float64"
 
 
+def real(name: str, x: Any) -> Float64:
+    """x in float64. Raises ArgumentTypeError for what holds no real numbers."""
+    array = real_array(x)
+    if array is None:
+        raise ArgumentTypeError(f"{name} wanted as an array of real numbers, got {kind(x)}. Make one with np.asarray.")
+    return array
+
+
 def given(call: Call) -> Given:
     """Check and convert the arguments. Raises ArgumentError."""
-    names = [name for name in (*ARRAYS, "omega") if getattr(call, name) is not None]
-    arrays = {name: np.asarray(getattr(call, name), np.float64) for name in names}
+    needed = ("q", "k", "v") if call.method == "kernel" else ("q", "k", "v", "proj_k")
+    names = [name for name in (*ARRAYS, "omega") if name in needed or getattr(call, name) is not None]
+    arrays = {name: real(name, getattr(call, name)) for name in names}
     shapes = {name: array.shape for name, array in arrays.items()}
     problem = check_call(call, {name: _Shape(shape) for name, shape in shapes.items()})
     lengths = check_kv_lengths(call.kv_lengths, problem, len(shapes["q"]))
@@ -118,6 +135,7 @@ def given(call: Call) -> Given:
 @np.errstate(all="ignore")  # NaN and inf do as IEEE arithmetic says
 def run(call: Given, frozen: Collection[str] = ()) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Out in the caller's shape, and the function from its gradient to those of q, k, v, proj_k, proj_v."""
+    kept_out = check_frozen(frozen, ARRAYS)
     problem, arrays, shape = call.problem, call.arrays, (*call.shapes["q"][:-1], call.problem.value_dim)
     k, v = (np.where(call.kept, arrays[name], 0.0) for name in ("k", "v"))
     if problem.method == "kernel":
@@ -133,13 +151,15 @@ def run(call: Given, frozen: Collection[str] = ()) -> tuple[Any, Callable[[Any],
 
     @np.errstate(all="ignore")
     def vjp(dout: Any) -> tuple[Any, ...]:
-        dq, dk, dv = pull(np.reshape(dout, out.shape))
+        given = real("dout", dout)
+        check_fits("dout", _Shape(given.shape), shape, "float64")
+        dq, dk, dv = pull(np.reshape(given, out.shape))
         found = {"q": dq, "k": dk, "v": dv}
         if problem.method != "kernel":
             found |= projections(arrays["proj_k"], proj_v, k, v, dk, dv, shared=problem.shared_proj)
         found |= {name: np.where(call.kept, found[name], 0.0) for name in ("k", "v")}
         return tuple(
-            np.reshape(found[name], call.shapes[name]) if name in found and name not in frozen else None
+            np.reshape(found[name], call.shapes[name]) if name in found and name not in kept_out else None
             for name in ARRAYS
         )
 

@@ -103,7 +103,7 @@ def plan(
     executor = choose_executor(backend, target)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
-    return executor.plan(store_mask(mask, seq_q, seq_kv), problem, 1.0, current())
+    return executor.plan(store_mask(mask, problem.seq_q, problem.seq_kv), problem, 1.0, current())
 
 
 @strict(ATTENTION)
@@ -136,7 +136,7 @@ def compile(
         executor = tuned(executor)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
-    factor = check_scale(scale, head_dim)
+    factor = check_scale(scale, problem.head_dim)
     parts = split_parts(executor, mask, problem, factor, current())
     return Kernel(parts, problem, factor, layout, executor)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import operator
 
 import numpy as np
+from numpy.typing import NDArray
 
 SHOWN = 40  # characters of a value in a message
 
@@ -37,6 +38,17 @@ def real_number(value: object) -> float | None:
 def flag(value: object) -> bool | None:
     """True or False, NumPy's too; None for all else."""
     return bool(value) if isinstance(value, (bool, np.bool_)) else None
+
+
+def real_array(value: object) -> NDArray[np.float64] | None:
+    """An array of real numbers in float64, of NumPy or of what NumPy can read; None for all else, masked arrays too."""
+    if isinstance(value, np.ma.MaskedArray):
+        return None
+    try:
+        array = np.asarray(value)
+        return array.astype(np.float64) if array.dtype.kind in "fiubV" else None  # V: bfloat16 of ml_dtypes
+    except Exception:  # noqa: BLE001 - lists of unequal lists, tensors elsewhere, a stranger's __array__
+        return None
 
 
 def shown(value: object, most: int = SHOWN) -> str:

@@ -22,6 +22,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.plain import flag, kind, real_array, real_number, shown
+from splat_numba.signatures import strict
 
 __all__ = ["attention", "sddmm", "softmax", "spmm"]
 
@@ -52,6 +54,7 @@ def attention(
     q: ArrayLike, k: ArrayLike, v: ArrayLike, mask: Mask, *, scale: float | None = ...,
     return_lse: Literal[True], layout: Layout = ..., kv_lengths: ArrayLike | None = ...,
 ) -> tuple[Float64, Float64]: ...  # fmt: skip
+@strict()
 def attention(
     q: ArrayLike,
     k: ArrayLike,
@@ -75,14 +78,18 @@ def attention(
     (batch, heads_q, seq_q) in either layout, less the missing axes.
     Raises ArgumentError where shapes, the layout or kv_lengths do not fit, ArgumentTypeError if a mask is not bool.
     """
-    ndim = np.ndim(q)
-    q4, k4, v4 = (four_axes(name, x, ndim, layout) for name, x in (("q", q), ("k", k), ("v", v)))
+    returns_lse = flag(return_lse)
+    if returns_lse is None:
+        raise ArgumentTypeError(f"return_lse: wanted True or False, got {shown(return_lse)}; give a bool")
+    first = real("q", q)
+    ndim = first.ndim
+    q4, k4, v4 = (four_axes(name, x, ndim, layout) for name, x in (("q", first), ("k", k), ("v", v)))
     _check_operands(q4, k4, v4)
     batch, heads, seq_q, head_dim = q4.shape
     seq_kv, value_dim = v4.shape[2:]
     kept = dense_masks(mask, heads, seq_q, seq_kv)
     valid = valid_keys(kv_lengths, batch, seq_kv, has_batch=ndim == 4)
-    factor = 1 / sqrt(head_dim) if scale is None else float(scale)
+    factor = 1 / sqrt(head_dim) if scale is None else _number("scale", scale)
 
     out = np.empty((batch, heads, seq_q, value_dim))
     lse = np.empty((batch, heads, seq_q))
@@ -95,44 +102,49 @@ def attention(
     if layout == "bshd":
         out = out.transpose(0, 2, 1, 3)
     # The squeezed shapes; for two axes the head axis (size 1) goes as well, wherever the layout had it.
-    out = out.reshape((*np.shape(q)[:-1], value_dim))
+    out = out.reshape((*first.shape[:-1], value_dim))
     lse = lse.reshape(lse.shape[4 - ndim :])
-    return (out, lse) if return_lse else out
+    return (out, lse) if returns_lse else out
 
 
+@strict()
 def sddmm(q: ArrayLike, k: ArrayLike, mask: Mask, *, scale: float = 1.0) -> Float64:
     """Sampled product: scale * q_i.k_j where (i, j) is kept, 0 elsewhere.
 
     q: (batch, heads_q, seq_q, head_dim), k: (batch, heads_kv, seq_kv, head_dim), leading axes may be missing from both.
     Returns float64 (batch, heads_q, seq_q, seq_kv), less the missing axes. Raises as `attention` does.
     """
-    ndim = np.ndim(q)
-    q4, k4 = four_axes("q", q, ndim), four_axes("k", k, ndim)
+    first = real("q", q)
+    q4, k4 = (four_axes(name, x, first.ndim) for name, x in (("q", first), ("k", k)))
+    factor = _number("scale", scale)
     _check_operands(q4, k4, k4)
     batch, heads, seq_q, _ = q4.shape
     kept = dense_masks(mask, heads, seq_q, k4.shape[2])
     out = np.empty((batch, heads, seq_q, k4.shape[2]))
     for b in range(batch):
         for h in range(heads):
-            out[b, h] = _scores(q4[b, h], k4[b, h // (heads // k4.shape[1])], kept[h], scale)
-    return out.reshape(out.shape[4 - ndim :])
+            out[b, h] = _scores(q4[b, h], k4[b, h // (heads // k4.shape[1])], kept[h], factor)
+    return out.reshape(out.shape[4 - first.ndim :])
 
 
+@strict()
 def softmax(scores: ArrayLike, mask: Mask) -> Float64:
     """Softmax over the kept columns of every row; 0 where not kept, and in rows that keep nothing.
 
     scores: (batch, heads, seq_q, seq_kv), leading axes may be missing; what stands where the mask is False is ignored.
     Returns float64 of the same shape. Raises as `attention` does.
     """
-    scores4 = four_axes("scores", scores, np.ndim(scores))
+    given = real("scores", scores)
+    scores4 = four_axes("scores", given, given.ndim)
     kept = dense_masks(mask, *scores4.shape[1:])
     out = np.empty(scores4.shape)
     for b in range(scores4.shape[0]):
         for h in range(scores4.shape[1]):
             out[b, h], _ = _softmax(scores4[b, h], kept[h])
-    return out.reshape(np.shape(scores))
+    return out.reshape(given.shape)
 
 
+@strict()
 def spmm(weights: ArrayLike, v: ArrayLike, mask: Mask | None = None) -> Float64:
     """Sparse times dense: out_i = sum over the kept j of weights_ij v_j.
 
@@ -140,13 +152,14 @@ def spmm(weights: ArrayLike, v: ArrayLike, mask: Mask | None = None) -> Float64:
     both. Without a mask the kept pairs are those with a non-zero weight.
     Returns float64 (batch, heads_q, seq_q, value_dim), less the missing axes. Raises as `attention` does.
     """
-    ndim = np.ndim(weights)
-    weights4 = four_axes("weights", weights, ndim)
+    given = real("weights", weights)
+    ndim = given.ndim
+    weights4 = four_axes("weights", given, ndim)
     v4 = four_axes("v", v, ndim)
     batch, heads, seq_q, seq_kv = weights4.shape
     if v4.shape[0] != batch or v4.shape[2] != seq_kv or not v4.shape[1] or heads % v4.shape[1]:
         raise ArgumentError(
-            f"v: wanted (batch, heads_kv, seq_kv, value_dim) to fit {np.shape(weights)=}, got {np.shape(v)}"
+            f"v: wanted (batch, heads_kv, seq_kv, value_dim) to fit weights of shape {given.shape}, got {v4.shape}"
         )
     kept = None if mask is None else dense_masks(mask, heads, seq_q, seq_kv)
     out = np.empty((batch, heads, seq_q, v4.shape[3]))
@@ -191,11 +204,28 @@ def _combine(weights: Float64, v: Float64, keep: Bool) -> Float64:
 # Arguments.
 
 
+def real(name: str, x: Any) -> Float64:
+    """Give x in float64. Raises ArgumentTypeError for what holds no real numbers."""
+    array = real_array(x)
+    if array is None:
+        raise ArgumentTypeError(
+            f"{name}: wanted an array of real numbers, got {kind(x)}; make a plain NumPy array of it"
+        )
+    return array
+
+
+def _number(name: str, value: Any) -> float:
+    number = real_number(value)
+    if number is None:
+        raise ArgumentTypeError(f"{name}: wanted a number, got {kind(value)}; give a Python float")
+    return number
+
+
 def four_axes(name: str, x: ArrayLike, ndim: int, layout: Layout = "bhsd") -> Float64:
     """Give x in float64 as (batch, heads, seq, dim); ndim is the number of axes that all arrays of the call have."""
-    array = np.asarray(x, np.float64)
-    if layout not in {"bhsd", "bshd"}:
-        raise ArgumentError(f"layout: wanted 'bhsd' or 'bshd', got {layout!r}; reorder the axes to one of these")
+    array = real(name, x)
+    if not isinstance(layout, str) or layout not in {"bhsd", "bshd"}:
+        raise ArgumentError(f"layout: wanted 'bhsd' or 'bshd', got {shown(layout)}; reorder the axes to one of these")
     if not 2 <= array.ndim <= 4 or array.ndim != ndim:
         raise ArgumentError(
             f"{name}: wanted 2 to 4 axes and as many as the first argument ({ndim}), got shape {array.shape}; "
@@ -227,7 +257,12 @@ def dense_masks(mask: Mask, heads: int, seq_q: int, seq_kv: int) -> list[Bool]:
 
 
 def _dense_mask(name: str, mask: Any, seq_q: int, seq_kv: int) -> Bool:
-    dense = np.asarray(mask.to_dense() if hasattr(mask, "to_dense") else mask)
+    try:
+        dense = np.asarray(mask.to_dense() if hasattr(type(mask), "to_dense") else mask)
+    except Exception as error:
+        raise ArgumentTypeError(f"{name}: wanted a bool array, got {kind(mask)}: {error}; make one of it") from error
+    if isinstance(mask, np.ma.MaskedArray):
+        raise ArgumentTypeError(f"{name}: wanted a plain bool array, got a masked one; give mask.filled(False)")
     if dense.dtype != np.bool_:
         raise ArgumentTypeError(f"{name}: wanted a bool array, got {dense.dtype}; use mask.astype(bool) or mask > 0")
     if dense.shape != (seq_q, seq_kv):
@@ -239,9 +274,9 @@ def valid_keys(kv_lengths: ArrayLike | None, batch: int, seq_kv: int, *, has_bat
     """Say which keys exist for each batch element: bool (batch, seq_kv)."""
     if kv_lengths is None:
         return np.ones((batch, seq_kv), np.bool_)
-    lengths = np.asarray(kv_lengths)
+    lengths = real("kv_lengths", kv_lengths)
     if not has_batch or lengths.shape != (batch,):
         raise ArgumentError(f"kv_lengths: wanted one length per batch element, shape ({batch},), got {lengths.shape}")
-    if lengths.size and not (lengths.dtype.kind in "iu" and lengths.min() >= 0 and lengths.max() <= seq_kv):
-        raise ArgumentError(f"kv_lengths: wanted integers from 0 to seq_kv = {seq_kv}, got {lengths}")
+    if not (np.all(lengths == np.round(lengths)) and np.all(lengths >= 0) and np.all(lengths <= seq_kv)):
+        raise ArgumentError(f"kv_lengths: wanted integers from 0 to seq_kv = {seq_kv}, got {shown(kv_lengths)}")
     return np.arange(seq_kv) < lengths[:, None]

@@ -17,6 +17,7 @@ from splat_numba.formats.sealed import sealed
 from splat_numba.formats.slots import SlotIndex, find_slots, slot_index
 from splat_numba.formats.sweep import expand
 from splat_numba.formats.transpose import transpose
+from splat_numba.plain import shown, whole_number
 
 # Up to here start + step * count, which is below 2 * cols, fits in int32 as well.
 _INT32_LENGTH = 1 << 30
@@ -168,17 +169,26 @@ class ACSR:
     def rows(self, which: slice) -> "ACSR":
         """The rows of a slice, in its order, as a mask of all columns. Raises FormatTypeError for other arguments."""
         if not isinstance(which, slice):
-            raise FormatTypeError(f"which must be a slice of rows, got {which!r}; write slice(i, i + 1) for row i.")
-        picked = np.arange(*which.indices(self.shape[0]), dtype=np.int64)
+            raise FormatTypeError(
+                f"which must be a slice of rows, got {shown(which)}; write slice(i, i + 1) for row i."
+            )
+        try:
+            bounds = which.indices(self.shape[0])
+        except (TypeError, ValueError) as error:
+            raise FormatTypeError(
+                f"which must be a slice of integers, got {shown(which)}: {error}; correct it."
+            ) from error
+        picked = np.arange(*bounds, dtype=np.int64)
         return ACSR(take_rows(self.runs, picked))
 
     def row_columns(self, i: int) -> NDArray[np.int64]:
         """The columns of row i in packed order, (row nnz,) int64. Raises ArgumentError outside [0, rows)."""
-        if not isinstance(i, (int, np.integer)) or isinstance(i, bool):
-            raise ArgumentTypeError(f"i must be one integer, got {i!r}; use columns() for all rows.")
-        if not 0 <= i < self.shape[0]:
-            raise ArgumentError(f"i must be a row in [0, {self.shape[0]}), got {i}; count rows from 0.")
-        lo, hi = self.run_ptr[i], self.run_ptr[i + 1]
+        row = whole_number(i)
+        if row is None:
+            raise ArgumentTypeError(f"i must be one integer, got {shown(i)}; use columns() for all rows.")
+        if not 0 <= row < self.shape[0]:
+            raise ArgumentError(f"i must be a row in [0, {self.shape[0]}), got {shown(row)}; count rows from 0.")
+        lo, hi = self.run_ptr[row], self.run_ptr[row + 1]
         start, step, count = (
             array[lo:hi].astype(np.int64) for array in (self.run_start, self.run_step, self.run_count)
         )
@@ -196,7 +206,7 @@ class ACSR:
         """
         pair = []
         for name, value in (("i", i), ("j", j)):
-            array = np.asarray(value)
+            array = convert.array(name, value)
             if array.dtype.kind not in "iu" and array.size:
                 raise ArgumentTypeError(f"{name} must be integers, got dtype {array.dtype}; round and cast it first.")
             pair.append(array.astype(np.int64, copy=False))
@@ -213,7 +223,7 @@ class ACSR:
 
         Raises ArgumentError if the last axis is not nnz long.
         """
-        values = np.asarray(values)
+        values = convert.array("values", values)
         if values.ndim == 0 or values.shape[-1] != self.nnz:
             raise ArgumentError(
                 f"values must have shape (..., nnz) with nnz = {self.nnz}, got {values.shape}; pass what sddmm gave "

@@ -34,7 +34,7 @@ def from_dense(mask: NDArray[np.bool_]) -> Runs:
         raise FormatTypeError(
             "mask must be a plain bool array, got a masked one, whose own mask would be lost; pass mask.filled(False)."
         )
-    mask = _array("mask", mask)
+    mask = array("mask", mask)
     if mask.dtype != np.bool_:
         raise FormatTypeError(f"mask must be a 2-D bool array (True = attend), got dtype {mask.dtype}; {_advice(mask)}")
     if mask.ndim != 2:
@@ -52,7 +52,7 @@ def from_dense(mask: NDArray[np.bool_]) -> Runs:
 
 def _advice(mask: NDArray[Any]) -> str:
     """What to pass instead of numbers. Additive masks are 0 where a pair is kept, and very negative elsewhere."""
-    if mask.dtype.kind == "f" and mask.size and (mask <= 0).all():
+    if mask.dtype.kind == "f" and (mask <= 0).all() and (mask < 0).any():
         return "of an additive mask, 0 for the pairs that are kept, pass `mask == 0`."
     return (
         "a mask of numbers does not say what NaN, inf and negative entries mean: pass `mask.astype(bool)` for 0/1 "
@@ -136,7 +136,8 @@ def check_pair(shape: object) -> tuple[int, int]:
     return pair[0], pair[1]
 
 
-def _array(name: str, value: Any) -> NDArray[Any]:
+def array(name: str, value: Any) -> NDArray[Any]:
+    """What NumPy makes of ``value``. Raises FormatTypeError where it cannot."""
     try:
         return np.asarray(value)
     except Exception as error:  # whatever a framework's array says for itself
@@ -145,9 +146,9 @@ def _array(name: str, value: Any) -> NDArray[Any]:
         ) from error
 
 
-def _integers(name: str, array: ArrayLike) -> NDArray[np.integer]:
-    given = _array(name, array)
-    if given.size == 0 and not isinstance(array, np.ndarray):
+def _integers(name: str, value: ArrayLike) -> NDArray[np.integer]:
+    given = array(name, value)
+    if given.size == 0 and not isinstance(value, np.ndarray):
         given = given.astype(np.int64)  # an empty list has no dtype of its own
     if given.ndim != 1 or not np.issubdtype(given.dtype, np.integer):
         raise FormatTypeError(

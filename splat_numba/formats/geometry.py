@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.closed_form import Term, closed_form
+from splat_numba.formats.pattern_checks import integer
 from splat_numba.formats.pattern_runs import check_lengths, pattern_runs
 from splat_numba.formats.patterns import Pattern
 from splat_numba.formats.runs import Runs, rows_of
 from splat_numba.formats.sealed import Sealed
 from splat_numba.formats.sweep import expand
+from splat_numba.plain import kind, shown
+from splat_numba.signatures import strict
 
 Ints = NDArray[np.int64]
 
@@ -147,6 +150,7 @@ class Geometry:
         return f"Geometry(shape={self.shape}, {closed})"
 
 
+@strict()
 def geometry(mask: Pattern | ACSR | NDArray[np.bool_], seq_q: int | None = None, seq_kv: int | None = None) -> Geometry:
     """The bands of ``mask``.
 
@@ -155,14 +159,19 @@ def geometry(mask: Pattern | ACSR | NDArray[np.bool_], seq_q: int | None = None,
     ArgumentError for missing or disagreeing lengths, PatternError for lengths that do not fit the pattern.
     """
     if (seq_q is None) != (seq_kv is None):
-        raise ArgumentError(f"seq_q and seq_kv wanted together, got {seq_q} and {seq_kv}. Give both, or neither.")
-    given = None if seq_q is None or seq_kv is None else (seq_q, seq_kv)
+        raise ArgumentError(
+            f"seq_q and seq_kv wanted together, got {shown(seq_q)} and {shown(seq_kv)}. Give both, or neither."
+        )
+    given = None if seq_q is None or seq_kv is None else (integer("seq_q", seq_q, 0), integer("seq_kv", seq_kv, 0))
     if isinstance(mask, Pattern):
         return Geometry.of_pattern(mask, given)
     if isinstance(mask, np.ndarray):
         mask = ACSR.from_dense(mask)
     if not isinstance(mask, ACSR):
-        raise ArgumentTypeError(f"mask wanted as a Pattern, an ACSR or a 2-D bool array, got {type(mask).__name__}.")
+        raise ArgumentTypeError(
+            f"mask wanted as a Pattern, an ACSR or a 2-D bool array, got {kind(mask)}. Build one, for example "
+            "splat.window(128)."
+        )
     if given is not None and given != mask.shape:
         raise ArgumentError(
             f"mask wanted of shape {given}, got {mask.shape}. Leave seq_q and seq_kv out, or correct them."

@@ -8,10 +8,13 @@ from splat_numba.errors import PatternTypeError
 from splat_numba.formats import patterns
 from splat_numba.formats.pattern_checks import MAX_SIZE, integer
 from splat_numba.formats.patterns import Pattern
+from splat_numba.plain import kind, shown
+from splat_numba.signatures import strict
 
 __all__ = ["from_flash_attention", "from_sliding_window"]
 
 
+@strict(error=PatternTypeError)
 def from_flash_attention(window_size: tuple[SupportsIndex, SupportsIndex], causal: bool = False) -> Pattern:
     """The mask of FlashAttention's `window_size` and `causal`, aligned at the end as it is there.
 
@@ -20,7 +23,7 @@ def from_flash_attention(window_size: tuple[SupportsIndex, SupportsIndex], causa
     """
     if not isinstance(window_size, (tuple, list)) or len(window_size) != 2:
         raise PatternTypeError(
-            f"window_size: wanted a pair (left, right), -1 for unlimited, got {window_size!r}. "
+            f"window_size: wanted a pair (left, right), -1 for unlimited, got {shown(window_size)}. "
             "Write (n, 0) for a causal window over n past tokens."
         )
     _check_flag(causal)
@@ -37,8 +40,12 @@ def _sides(left: int, right: int) -> Pattern:
     return patterns.window(left, MAX_SIZE if right < 0 else right)
 
 
+@strict(error=PatternTypeError)
 def from_sliding_window(n: SupportsIndex, causal: bool = True) -> Pattern:
     """The mask of Hugging Face's `sliding_window=n`: i - n < j <= i; not causal: |i - j| < n. n >= 1.
+
+    It counts positions from the first token, as there in training. In decoding, where the queries are the last of the
+    keys' tokens, write `from_sliding_window(n).align_end()`.
 
     Raises PatternTypeError or PatternError for anything else.
     """
@@ -50,5 +57,5 @@ def from_sliding_window(n: SupportsIndex, causal: bool = True) -> Pattern:
 def _check_flag(causal: object) -> None:
     if not isinstance(causal, bool):
         raise PatternTypeError(
-            f"causal: wanted True or False, got {causal!r} of type {type(causal).__name__}. Pass a bool."
+            f"causal: wanted True or False, got {shown(causal)} of type {kind(causal)}. Pass a bool."
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
 from collections.abc import Callable
 
 from splat_numba.errors import PatternError, PatternTypeError
@@ -93,7 +94,7 @@ def _constructed(node: ast.Call, name: str, text: str) -> Pattern:
             raise _refusal(node, text, f"Give {keyword.arg} once.")
         keywords[keyword.arg] = _argument(keyword.value, text)
     try:
-        return constructor(*arguments, **keywords)
+        return inspect.unwrap(constructor)(*arguments, **keywords)  # its own TypeError is told below
     except PatternError as error:
         raise type(error)(f"{error} (in {_place(node, text)})") from None
     except TypeError as error:  # a wrong number of arguments, or a keyword that does not exist

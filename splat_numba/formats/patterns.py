@@ -16,6 +16,7 @@ from splat_numba.formats import pattern_nodes as nodes
 from splat_numba.formats.pattern_checks import Ints, integer, integers, is_array, is_integer, per_axis
 from splat_numba.formats.pattern_nodes import Pattern
 from splat_numba.plain import shown
+from splat_numba.signatures import strict
 
 __all__ = [
     "Pattern",
@@ -39,48 +40,56 @@ __all__ = [
 ]
 
 
+@strict(error=PatternTypeError)
 def full() -> Pattern:
     """Keeps every pair."""
     return nodes.Full()
 
 
+@strict(error=PatternTypeError)
 def causal() -> Pattern:
     """Keeps j <= i."""
     return nodes.Causal()
 
 
+@strict(error=PatternTypeError)
 def window(left: SupportsIndex, right: SupportsIndex | None = None) -> Pattern:
     """Keeps i - left <= j <= i + right; `right` defaults to `left`; both in tokens, >= 0."""
     left = integer("left", left, 0)
     return nodes.Window(left, left if right is None else integer("right", right, 0))
 
 
+@strict(error=PatternTypeError)
 def dilated(window: SupportsIndex, step: SupportsIndex) -> Pattern:
     """Keeps every step-th key near i: (i - j) % step == 0 and abs(i - j) <= window * step; window >= 0, step >= 1."""
     return nodes.Dilated(integer("window", window, 0), integer("step", step, 1))
 
 
+@strict(error=PatternTypeError)
 def strided(step: SupportsIndex) -> Pattern:
     """Keeps (i - j) % step == 0; step >= 1."""
     return nodes.Strided(integer("step", step, 1))
 
 
+@strict(error=PatternTypeError)
 def columns(period: SupportsIndex, start: SupportsIndex, count: SupportsIndex = 1) -> Pattern:
     """Keeps start <= j % period < start + count; count >= 1, 0 <= start, start + count <= period."""
     period, start, count = integer("period", period, 1), integer("start", start, 0), integer("count", count, 1)
     if start + count > period:
         raise PatternError(
-            f"columns: wanted start + count <= period, got {start} + {count} > {period}. "
+            f"count: wanted start + count <= period, got {start} + {count} > {period}. "
             "A stretch cannot run past its period: lower start or count, or join two columns(...) with |."
         )
     return nodes.Columns(period, start, count)
 
 
+@strict(error=PatternTypeError)
 def blocked(size: SupportsIndex, before: SupportsIndex = 0, after: SupportsIndex = 0) -> Pattern:
     """Keeps chunk(i) - before <= chunk(j) <= chunk(i) + after, chunk(x) = x // size; size >= 1 in tokens."""
     return nodes.Blocked(integer("size", size, 1), integer("before", before, 0), integer("after", after, 0))
 
 
+@strict(error=PatternTypeError)
 def documents(lengths: Ints) -> Pattern:
     """Keeps pairs within one document; `lengths` (each >= 1, in tokens) must add up to seq_q and to seq_kv."""
     numbers = integers("lengths", lengths, 0)
@@ -94,6 +103,7 @@ def documents(lengths: Ints) -> Pattern:
     return nodes.Documents(integers("lengths", numbers, 1))
 
 
+@strict(error=PatternTypeError)
 def global_tokens(n: SupportsIndex | Ints) -> Pattern:
     """Keeps (i, j) where i or j is global: one of the first `n` tokens, or one of the indices listed in `n`.
 
@@ -104,16 +114,19 @@ def global_tokens(n: SupportsIndex | Ints) -> Pattern:
     return nodes.GlobalFirst(integer("n", n, 0))
 
 
+@strict(error=PatternTypeError)
 def sinks(n: SupportsIndex) -> Pattern:
     """Keeps the first n keys: j < n."""
     return nodes.Sinks(integer("n", n, 0))
 
 
+@strict(error=PatternTypeError)
 def prefix(n: SupportsIndex) -> Pattern:
     """Keeps j < n or j <= i: a prefix seen by all, causal after it."""
     return nodes.Prefix(integer("n", n, 0))
 
 
+@strict(error=PatternTypeError)
 def neighborhood(shape: Ints, kernel: SupportsIndex | Ints, dilation: SupportsIndex | Ints = 1) -> Pattern:
     """Neighbours on a 2-D or 3-D grid of tokens, flattened in C order (the last axis is contiguous).
 
@@ -132,6 +145,7 @@ def neighborhood(shape: Ints, kernel: SupportsIndex | Ints, dilation: SupportsIn
     return nodes.Neighborhood(extents, kernels, per_axis("dilation", dilation, len(extents), 1))
 
 
+@strict(error=PatternTypeError)
 def random_blocks(size: SupportsIndex, per_row: SupportsIndex, seed: SupportsIndex) -> Pattern:
     """Block row r keeps min(per_row, blocks) distinct blocks of `size` keys, drawn uniformly; the last block is cut.
 
@@ -143,11 +157,13 @@ def random_blocks(size: SupportsIndex, per_row: SupportsIndex, seed: SupportsInd
     )
 
 
+@strict(error=PatternTypeError)
 def longformer(width: SupportsIndex, n_global: SupportsIndex | Ints) -> Pattern:
     """`window(width) | global_tokens(n_global)` (Beltagy et al., 2020)."""
     return window(integer("width", width, 0)) | global_tokens(n_global)
 
 
+@strict(error=PatternTypeError)
 def bigbird(
     size: SupportsIndex,
     n_window: SupportsIndex = 3,
@@ -170,12 +186,14 @@ def bigbird(
     return blocked(size, side, side) | global_tokens(n_global * size) | random_blocks(size, n_random, seed)
 
 
+@strict(error=PatternTypeError)
 def sparse_transformer_strided(l: SupportsIndex) -> Pattern:  # noqa: E741  # the paper's name, and the interface's
     """`(window(l, 0) | strided(l)) & causal()` (Child et al., 2019)."""
     step = integer("l", l, 1)
     return (window(step, 0) | strided(step)) & causal()
 
 
+@strict(error=PatternTypeError)
 def sparse_transformer_fixed(l: SupportsIndex, c: SupportsIndex) -> Pattern:  # noqa: E741  # the paper's name
     """`(blocked(l) | columns(l, l - c, c)) & causal()` (Child et al., 2019); 1 <= c <= l."""
     size, count = integer("l", l, 1), integer("c", c, 1)

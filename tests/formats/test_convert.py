@@ -106,9 +106,14 @@ def test_dense_masks_must_be_two_dimensional_and_bool():
         "mask must be a 2-D bool array (True = attend), got dtype float32; a mask of numbers does not say what NaN, "
         "inf and negative entries mean: pass `mask.astype(bool)` for 0/1 masks, or `mask > 0`."
     )
-    for value in (0, 1, np.nan, -np.inf):
+    for value in (0, 1, np.nan, np.inf):
         mask = np.full((2, 2), value, np.float32)
         assert message(FormatTypeError, convert.from_dense, mask) == expected
+    for low in (-np.inf, -1e9, np.finfo(np.float32).min):
+        assert message(FormatTypeError, convert.from_dense, np.where(np.tri(2), 0, low).astype(np.float32)) == (
+            "mask must be a 2-D bool array (True = attend), got dtype float32; of an additive mask, 0 for the pairs "
+            "that are kept, pass `mask == 0`."
+        )
     assert "got dtype int64" in message(FormatTypeError, convert.from_dense, [[0, 1]])
     assert "got dtype object" in message(FormatTypeError, convert.from_dense, [[None, True]])
     assert message(FormatError, convert.from_dense, np.zeros((1, 2, 2), np.bool_)) == (

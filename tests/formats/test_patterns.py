@@ -101,11 +101,67 @@ def test_truth_value_is_refused_with_the_reason():
         p.causal() or p.full()
 
 
-@pytest.mark.parametrize("other", [3, None, np.ones((2, 2), bool), "causal()"])
-def test_only_patterns_combine(other):
+@pytest.mark.parametrize(
+    ("other", "advice"),
+    [
+        (3, "got 3 of type int. Build it with the constructors."),
+        (None, "got None of type NoneType. Build it with the constructors."),
+        (np.ones((2, 2), bool), "of type ndarray. Write splat.ACSR.from_dense(mask)."),
+        ("sinks(4)", "got 'sinks(4)' of type str. Write splat.parse('sinks(4)')."),
+        (p.causal, "of type function. Call it: splat.causal(...)."),
+    ],
+    ids=str,
+)
+def test_only_patterns_combine(other, advice):
     for combine in (lambda: p.causal() | other, lambda: p.causal() & other, lambda: other & p.causal()):
-        with pytest.raises(TypeError, match=r"unsupported operand|does not support"):
+        with pytest.raises(PatternTypeError) as caught:
             combine()
+        assert str(caught.value).startswith("pattern: wanted a Pattern or an ACSR beside ")
+        assert str(caught.value).endswith(advice)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: p.documents([0, 4, 9]), "Write documents(np.diff(cu_seqlens))."),
+        (lambda: p.documents(np.array([0, 4, 4])), "Write documents(np.diff(cu_seqlens))."),
+        (lambda: p.documents([4, 0, 9]), "lengths[1]: wanted an integer >= 1, got 0. Give at least 1."),
+        (lambda: p.documents([0]), "lengths[0]: wanted an integer >= 1, got 0. Give at least 1."),
+        (lambda: p.documents(range(2**30)), "wanted at most 16777216 numbers, got 1073741824. Split the sequence."),
+        (lambda: p.window(10**5000), "<= 1099511627776, got an integer of 16610 bits. Give at most 1099511627776."),
+        (
+            lambda: p.window(size=3),
+            "size wanted left out, because window has no such argument. There are: left, right.",
+        ),
+        (
+            lambda: p.window(1, 2, 3),
+            "right wanted as the last of window's arguments, got 3 by place. Leave out the others.",
+        ),
+        (p.window, "left wanted by window, got nothing. Give it: help(window) says what it is."),
+        (lambda: p.bigbird(4, n_window=4), "as many before it as after it, got 4. Write 5 or 3."),
+        (lambda: p.bigbird(4, n_window=0), "as many before it as after it, got 0. Write 1."),
+    ],
+)
+def test_what_people_mean_is_in_the_message(make, message):
+    with pytest.raises(PatternError) as caught:
+        make()
+    assert str(caught.value).endswith(message)
+
+
+def test_an_array_of_another_framework_is_refused_with_what_to_write():
+    class Tensor:
+        def __index__(self):
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+
+        def __array__(self):
+            return np.array([3, 1])
+
+        def tolist(self):
+            return [3, 1]
+
+    for make in (p.documents, p.global_tokens):
+        with pytest.raises(PatternTypeError, match=r"Write (lengths|indices)\.tolist\(\)\.$"):
+            make(Tensor())
 
 
 @pytest.mark.parametrize(
@@ -126,7 +182,7 @@ def test_only_patterns_combine(other):
         (
             lambda: p.columns(4, 3, 2),
             (
-                "columns: wanted start + count <= period, got 3 + 2 > 4. A stretch cannot run past its period: lower "
+                "count: wanted start + count <= period, got 3 + 2 > 4. A stretch cannot run past its period: lower "
                 "start or count, or join two columns(...) with |."
             ),
         ),

@@ -190,7 +190,7 @@ good = {
         ({"v": np.ones((2, 2, 5, 7))}, "v: wanted the batch, heads and seq_kv of k, (2, 2, 6), got shape (2, 2, 5, 7)"),
         ({"layout": "sbhd"}, "layout: wanted 'bhsd' or 'bshd', got 'sbhd'; reorder the axes to one of these"),
         ({"kv_lengths": [1]}, "kv_lengths: wanted one length per batch element, shape (2,), got (1,)"),
-        ({"kv_lengths": [1, 7]}, "kv_lengths: wanted integers from 0 to seq_kv = 6, got [1 7]"),
+        ({"kv_lengths": [1, 7]}, "kv_lengths: wanted integers from 0 to seq_kv = 6, got [1, 7]"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_name(change, message):
