@@ -1,6 +1,6 @@
-"""Speed-up over FlexAttention and over the best peer, a bar for each mask, from gpu_attention.json.
+"""Speed-up over FlexAttention and over the best peer, a bar for each mask, from a result of gpu_attention.py.
 
-python benchmarks/gpu_plot.py benchmarks/results/gpu_attention.json  # writes gpu_attention.png beside it
+python benchmarks/gpu_plot.py benchmarks/results/gpu_attention_all_peers.json  # writes the .png beside it
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 COLOURS = {"flex_ratio": "#9ecae9", "best_ratio": "#4c78a8"}
-LABELS = {"flex_ratio": "over FlexAttention", "best_ratio": "over the best peer (*: scaled from the baseline)"}
+LABELS = {"flex_ratio": "over FlexAttention", "best_ratio": "over the best peer"}
+SCALED = " (*: scaled from the baseline)"
 WIDTH = 0.4
 
 
@@ -28,7 +29,7 @@ def plot(found: dict[str, Any], path: Path) -> None:
     for axis, dim in zip(panels, dims, strict=True):
         _panel(axis, [row for row in rows if row["dim"] == dim], dim)
     panels[0].legend(fontsize=8, frameon=False)
-    figure.suptitle(found["hardware"].split(";")[0], fontsize=9)
+    figure.suptitle(f"{found['hardware'].split(';')[0]}; {found['date']}", fontsize=9)
     figure.savefig(path, dpi=150)
 
 
@@ -37,9 +38,8 @@ def _panel(axis: Any, rows: list[dict[str, Any]], dim: int) -> None:
         places = [place for place, row in enumerate(rows) if key in row]
         ratios = [rows[place][key] for place in places]
         scaled = [key == "best_ratio" and rows[place]["best"]["how"] == "scaled" for place in places]
-        bars = axis.bar(
-            [place + side * WIDTH for place in places], ratios, WIDTH, color=COLOURS[key], label=LABELS[key]
-        )
+        name = LABELS[key] + (SCALED if any(scaled) else "")
+        bars = axis.bar([place + side * WIDTH for place in places], ratios, WIDTH, color=COLOURS[key], label=name)
         labels = [f"{ratio:.2f}{'*' if star else ''}" for ratio, star in zip(ratios, scaled, strict=True)]
         axis.bar_label(bars, labels, padding=2, fontsize=7)
     axis.axhline(1, color="#888888", linewidth=0.8)
@@ -55,7 +55,7 @@ def main() -> None:
     """Read the results, write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "results", type=Path, nargs="?", default=Path(__file__).parent / "results" / "gpu_attention.json"
+        "results", type=Path, nargs="?", default=Path(__file__).parent / "results" / "gpu_attention_all_peers.json"
     )
     parser.add_argument("--output", type=Path, help="default: beside the results")
     args = parser.parse_args()

@@ -1,0 +1,125 @@
+"""README and docs are true: snippets and commands run, links lead somewhere, figures are those that were measured."""
+
+import contextlib
+import io
+import json
+import re
+
+import pytest
+
+from splat_numba import settings
+from splat_numba.cli import main
+from splat_numba.cli.entry import make_parser
+from tests.documentation import PAGES, ROOT, blocks_of, commands_of, table_below
+
+QUICK = {"explain", "source", "doctor"}  # commands that are run; the others' arguments are parsed
+RESULTS = ROOT / "benchmarks" / "results"
+
+
+def run_blocks(page, *, gpu):
+    """Run a page's Python in one namespace; what it prints must stand in the block below it, if there is one."""
+    space, printed = {"__name__": "__main__"}, ""
+    for block in blocks_of(page):
+        if block.words == ["python"] or (gpu and block.words == ["python", "gpu"]):
+            code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                exec(code, space)  # noqa: S102 - what users are told to do
+            printed = out.getvalue()
+        elif not block.words and block.follows:
+            assert printed.splitlines() == block.text.splitlines(), f"{page.name}:{block.line}"
+
+
+def with_python(*words):
+    return [page for page in PAGES if any(block.words == ["python", *words] for block in blocks_of(page))]
+
+
+@pytest.mark.parametrize("page", with_python(), ids=lambda page: page.name)
+def test_python_runs_as_it_is_written(page, tmp_path, monkeypatch):
+    """Blocks that say `python gpu` need one, and are read only."""
+    monkeypatch.chdir(tmp_path)  # for files that they write
+    run_blocks(page, gpu=False)
+    for block in blocks_of(page):
+        if block.words[:1] == ["python"]:
+            compile(block.text, str(page), "exec")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("page", with_python("gpu"), ids=lambda page: page.name)
+def test_python_for_a_gpu_runs_as_it_is_written(page, tmp_path, monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    run_blocks(page, gpu=True)
+
+
+def test_every_block_says_what_it_is():
+    """A wrong word would have it passed over in silence. Blocks without one are what something prints, or drawings."""
+    known = [[], ["python"], ["python", "gpu"], ["sh"]]
+    assert [f"{page.name}:{b.line}" for page in PAGES for b in blocks_of(page) if b.words not in known] == []
+
+
+def commands():
+    """All `splat-numba` commands of the pages and of the help texts, each once."""
+    helps = "".join(f"```sh\n{command.epilog}```\n" for command in subparsers().values())
+    found = [command for page in PAGES for command in commands_of(page.read_text(encoding="utf-8"))]
+    found += commands_of(helps)
+    return sorted(set(map(tuple, found)))
+
+
+def subparsers():
+    (action,) = (one for one in make_parser()._actions if one.dest == "==SUPPRESS==" and one.choices)
+    return action.choices
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_commands_of_the_pages_run_or_are_parsed(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if arguments[0] in QUICK:
+        with contextlib.suppress(SystemExit):  # --help
+            assert main(arguments) == 0
+        assert "error" not in capsys.readouterr().err
+    else:
+        assert make_parser().parse_args(arguments).run
+
+
+def test_pages_have_commands():
+    assert {"demo", "explain", "source", "selftest", "doctor", "bench"} <= {arguments[0] for arguments in commands()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_scripts_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link}
+    assert [link for link in links if link and not (page.parent / link).exists()] == []
+    named = re.findall(r"(?:benchmarks|examples|tests|docs|splat_numba)/[\w/]+\.(?:py|md|json|png)\b", text)
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_setting_is_described():
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    source = (ROOT / "splat_numba" / "settings.py").read_text(encoding="utf-8")
+    assert settings.current()
+    assert [name for name in sorted(set(re.findall(r"SPLAT_[A-Z_]*[A-Z]", source))) if f"`{name}`" not in text] == []
+
+
+def test_readme_s_gpu_table_is_what_was_measured():
+    rows = json.loads((RESULTS / "gpu_attention_all_peers.json").read_text())["sections"]["main"]
+    assert all(peer["how"] == "measured" for row in rows for peer in row["peers"].values())
+    wanted = []
+    for case in [row["case"] for row in rows if row["dim"] == 128]:
+        cells = [case]
+        for row in (row for dim in (128, 64) for row in rows if (row["case"], row["dim"]) == (case, dim)):
+            best = f"{row['best']['ms']:.3f} {row['best']['name']}"
+            cells += [f"{row['times'][name]['ms']:.3f}" for name in ("splat", "Flex")] + [
+                best,
+                f"{row['best_ratio']:.2f}",
+            ]
+        wanted.append(cells)
+    assert table_below(ROOT / "README.md", "### On a GPU") == wanted
+
+
+def test_readme_s_cpu_table_is_what_was_measured():
+    rows = json.loads((RESULTS / "cpu_attention.json").read_text())["rows"]
+    peers = ("splat", "SDPA", "SDPA mask", "Flex")
+    wanted = [[row["pattern"], f"{row['density']:.1%}", *(f"{1e3 * row[name]:.1f} ms" for name in peers),
+               f"{row['splat'] / row['SDPA']:.3f}", f"{row['Flex'] / row['splat']:.1f}x"] for row in rows]  # fmt: skip
+    assert table_below(ROOT / "README.md", "### On a CPU") == wanted
