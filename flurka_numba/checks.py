@@ -40,7 +40,7 @@ def check_call(call: Call, arrays: Mapping[str, Described]) -> Problem:
         per_head_proj=call.method != "kernel" and len(arrays["proj_k"].shape) == 3,
         shared_proj=call.method != "kernel" and "proj_v" not in arrays,
         ragged=call.kv_lengths is not None,
-        scale=check_scale(call.scale, head_dim) if call.method == "low_rank" else 1.0,
+        scale=check_scale(call.scale, head_dim, arrays["q"].dtype) if call.method == "low_rank" else 1.0,
     )
 
 

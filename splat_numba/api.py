@@ -59,8 +59,9 @@ def attention(
     (batch, heads_q, seq_q). A row that attends to nothing, or whose scores are all -inf, gives 0 and -inf. NaN or inf
     in a query or a kept key reaches its own rows only; in a *value* it may reach other rows of the same tiles, because
     0 x NaN is NaN.
-    Sums are kept in float32 (float64 for float64), and must fit: sum_d |q_id k_jd|, with scale log2(e) and without,
-    and 256 sum_j |v_jd| over a row's keys stay below 3.4e38 (1.8e308). Scores that fall below weigh nothing.
+    Sums are kept in float32 (float64 for float64), and must fit: scale log2(e) |q_id|, sum_d |q_id k_jd| with that
+    factor and without it, and 256 sum_j |v_jd| over a row's keys stay below 3.4e38 (1.8e308). A score below all that
+    weighs nothing beside others.
 
     The first call for a kind of mask generates and compiles a kernel; later ones, and later processes, reuse it.
     Raises ArgumentError (ArgumentTypeError for types), PatternError for lengths that do not fit the pattern,
@@ -136,7 +137,7 @@ def compile(
         executor = tuned(executor)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
-    factor = check_scale(scale, problem.head_dim)
+    factor = check_scale(scale, problem.head_dim, problem.dtype)
     parts = split_parts(executor, mask, problem, factor, current())
     return Kernel(parts, problem, factor, layout, executor)
 

@@ -90,7 +90,7 @@ class CpuExecutor:
         """Check the arguments, then launch every part."""
         operands = import_operands(q, k, v, recipe.layout)
         problem = operands.problem
-        scale = check_scale(recipe.scale, problem.head_dim)
+        scale = check_scale(recipe.scale, problem.head_dim, problem.dtype)
         lengths = check_kv_lengths(kv_lengths, problem, operands.axes)
         written = prepare_out(out, operands)
         settings = current()

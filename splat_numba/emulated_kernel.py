@@ -109,7 +109,7 @@ class EmulatedExecutor:
         operands = import_operands(q, k, v, recipe.layout)
         problem = operands.problem
         check_operand_dtype("q", problem.dtype)
-        scale = check_scale(recipe.scale, problem.head_dim)
+        scale = check_scale(recipe.scale, problem.head_dim, problem.dtype)
         lengths = check_kv_lengths(kv_lengths, problem, operands.axes)
         written = prepare_out(out, operands)
         parts = recipe.parts_for(problem, scale, current(), ragged=kv_lengths is not None)

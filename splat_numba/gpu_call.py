@@ -138,7 +138,7 @@ def _make_ready(
     arrays = _describe_all(q, k, v, out, framework)
     inputs = {name: arrays[name] for name in ("q", "k", "v")}
     problem = check_operands(inputs, recipe.layout)
-    scale = check_scale(recipe.scale, problem.head_dim)
+    scale = check_scale(recipe.scale, problem.head_dim, problem.dtype)
     axes = len(arrays["q"].shape)
     out_shape = result_shape(arrays["q"], problem)
     if out is not None:

@@ -11,6 +11,7 @@ from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.layouts import with_leading
 from splat_numba.arguments.masks import OneMask, store_mask
 from splat_numba.arguments.numbers import check_number
+from splat_numba.arguments.options import check_scale_range
 from splat_numba.arguments.sizes import check_sizes
 from splat_numba.arguments.tokens import check_axes, check_keys, check_like, check_tokens
 from splat_numba.errors import ArgumentError, ArgumentTypeError
@@ -46,7 +47,7 @@ def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "
     check_layouts_agree(q4.shape, k4.shape)
     check_heads(q4.shape[1], k4.shape[1])
     check_sizes(q4.shape[2], k4.shape[2], q4.shape[3], q4.shape[3])
-    factor = check_number("scale", scale, "Give a Python float, or leave it out for 1.")
+    factor = check_scale_range(check_number("scale", scale, "Give a Python float, or leave it out for 1."), first.dtype)
     stored = store_mask(mask, q4.shape[2], k4.shape[2])
     acsr = _stored_pattern(stored, q4.shape[2], k4.shape[2]) if isinstance(stored, Pattern) else stored
     values = empty((*q4.shape[:2], acsr.nnz), first.dtype)

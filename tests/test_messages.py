@@ -45,6 +45,11 @@ MESSAGES = {
         lambda: attend(k=np.zeros((1, 3, 8, 4), np.float32), v=np.zeros((1, 3, 8, 4), np.float32)),
         "ArgumentError: k wanted with a number of heads that divides q's 2, got 3. Check axes and layout.",
     ),
+    "scale beyond float32": (
+        lambda: attend(scale=1e39),
+        "ArgumentError: scale wanted as 0 or of a magnitude from 1.2e-38 to 2.3e+38 for float32 arrays, got 1e+39. "
+        "Multiply q or k by a part of it.",
+    ),
     "dtype mismatch": (
         lambda: attend(k=Q.astype(np.float64)),
         "ArgumentTypeError: k wanted as float32 as q is, got float64. Convert one of them.",

@@ -25,16 +25,34 @@ class Lengths(Protocol):
         """Keys of an entry."""
 
 
-def check_scale(scale: float | None, head_dim: int) -> float:
-    """The factor of the scores, 1/sqrt(head_dim) unless given. Raises ArgumentError, ArgumentTypeError."""
+# Magnitudes of a scale, other than 0: normal numbers of the arithmetic, still so times log2(e), which kernels apply.
+SCALES = {"float32": (1.2e-38, 2.3e38), "float64": (2.3e-308, 1.2e308)}
+
+
+def check_scale(scale: float | None, head_dim: int, dtype: str) -> float:
+    """The factor of the scores, 1/sqrt(head_dim) unless given. dtype: of the arrays.
+
+    Raises ArgumentError, ArgumentTypeError.
+    """
     if scale is None:
         return 1.0 / math.sqrt(head_dim)
-    return scale_number(scale)
+    return check_scale_range(scale_number(scale), dtype)
 
 
 def scale_number(scale: Any) -> float:
     """A factor of the scores that was given, as a float. Raises ArgumentError, ArgumentTypeError."""
     return check_number("scale", scale, "Give a Python float, or leave it out for 1/sqrt(head_dim).")
+
+
+def check_scale_range(scale: float, dtype: str) -> float:
+    """The scale itself, if arrays of the dtype can be multiplied by it. Raises ArgumentError."""
+    smallest, largest = SCALES["float64" if dtype == "float64" else "float32"]
+    if scale and not smallest <= abs(scale) <= largest:
+        raise ArgumentError(
+            f"scale wanted as 0 or of a magnitude from {smallest} to {largest} for {dtype} arrays, got {scale}. "
+            "Multiply q or k by a part of it."
+        )
+    return scale
 
 
 def check_kv_lengths(kv_lengths: Any, problem: Lengths, axes: int) -> NDArray[np.int64]:

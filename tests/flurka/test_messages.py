@@ -113,6 +113,11 @@ MESSAGES = {
         lambda: attend(Q.copy(), out=Q),
         "ArgumentError: out wanted apart from the inputs, got memory that k uses. Give a fresh array.",
     ),
+    "scale below float32": (
+        lambda: flurka.low_rank_attention(Q, Q, Q, E, scale=-1e-39),
+        "ArgumentError: scale wanted as 0 or of a magnitude from 1.2e-38 to 2.3e+38 for float32 arrays, got -1e-39. "
+        "Multiply q or k by a part of it.",
+    ),
     "scale": (
         lambda: flurka.low_rank_attention(Q, Q, Q, E, scale="1"),
         "ArgumentTypeError: scale wanted as a number, got str. Give a Python float, or leave it out for "

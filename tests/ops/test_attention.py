@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from splat_numba import reference
 from splat_numba.api import compile
@@ -89,6 +89,17 @@ def test_any_head_dim_and_value_dim(head_dim, value_dim):
 @pytest.mark.parametrize("scale", [0.0, 1.0, -0.5, 3.0])
 def test_scale_is_used_as_given(scale):
     check_attention(Problem(50, 50, MIXED, scale=scale), backend="cpu")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "scale"), [("float32", 1.2e-38), ("float32", -1e37), ("float64", 1e39), ("float64", 2.3e-308)]
+)
+def test_scales_at_the_ends_of_the_range(dtype, scale):
+    """Scores are of a usual size: keys are as small as the scale is large."""
+    q, k, v = Problem(50, 50, MIXED, dtype=dtype).arrays()
+    tiny = np.asarray(0.25 / abs(scale), dtype)
+    wanted = run(q, k, v, MIXED, scale=float(np.sign(scale)) * 0.25)
+    assert_allclose(run(q, k * tiny, v, MIXED, scale=scale), wanted, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("layout", ["bhsd", "bshd"])

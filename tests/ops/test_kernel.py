@@ -189,6 +189,7 @@ def test_lengths_that_do_not_fit_the_pattern_are_refused_at_the_call():
         ({"dtype": np.int8}, ArgumentTypeError, "dtype"),
         ({"layout": "hsbd"}, ArgumentError, "layout"),
         ({"scale": float("inf")}, ArgumentError, "scale"),
+        ({"scale": 2.4e38}, ArgumentError, "scale"),  # float32 holds it, but not in base 2
         ({"backend": "tpu"}, BackendError, "backend"),
         ({"target": "sm90"}, BackendError, "target"),
     ],

@@ -465,6 +465,12 @@ REFUSED = {
         ArgumentError,
         "scale wanted finite, got nan. Leave it out for 1.",
     ),
+    "scale beyond float32": (
+        lambda: sddmm(Q, K, ACSR_35, scale=-1e39),
+        ArgumentError,
+        "scale wanted as 0 or of a magnitude from 1.2e-38 to 2.3e+38 for float32 arrays, got -1e+39. "
+        "Multiply q or k by a part of it.",
+    ),
     "softmax with a Pattern": (
         lambda: softmax(VALUES, window(1)),
         ArgumentTypeError,

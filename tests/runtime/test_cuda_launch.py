@@ -320,7 +320,8 @@ def test_the_copying_kernel_compiles_without_a_gpu():
 
 
 def test_small_numbers(fake):
-    assert passes.scale_log2(0.0) == 1e-30
+    assert passes.scale_log2(0.0) == 2.0**-126
+    assert passes.scale_log2(1e-38) == pytest.approx(1e-38 * math.log2(math.e), abs=0)  # small is not 0
     assert passes.scale_log2(-2.0) == pytest.approx(2 * math.log2(math.e))
     assert copies.padded(1) == 8
     assert copies.padded(64) == 64

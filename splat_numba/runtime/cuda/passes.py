@@ -19,7 +19,7 @@ from splat_numba.runtime.cuda.tensor_map import MAP_BYTES, Layout, TensorMapArgu
 
 WAVE_BYTES = 24 << 20  # of keys and values that stay in the L2 cache (50 MB, of which a block reaches the nearer half)
 SPARSE = 0.25  # of the keys, fetched by a row block on average
-SMALLEST_SCALE = 1e-30  # a scale of 0 as the kernel can have it: scores of +-1e8 still round to weights of 1
+SMALLEST_SCALE = 2.0**-126  # a scale of 0 as the kernel can have it: scores of +-1e30 still round to weights of 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def pass_maps(one: BoxPass, shapes: Shapes, q: int, k: int, v: int, spare: int) 
 
 def scale_log2(scale: float) -> float:
     """The factor of scores in base 2; its sign is the plan's."""
-    return max(abs(scale) * math.log2(math.e), SMALLEST_SCALE)
+    return abs(scale) * math.log2(math.e) or SMALLEST_SCALE
 
 
 class PassLaunch:
