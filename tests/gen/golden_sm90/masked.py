@@ -433,7 +433,7 @@ def attention(
                     real_0,
                 )
             if lse != u64(0):
-                safe = peak_0 if peak_0 > NONE_KEPT else f32(0.0)
+                safe = f32(0.0) if peak_0 == NONE_KEPT else peak_0
                 one_lane = real_0 if column == u32(0) else u32(0)
                 value = (safe + ptx.log2(sum_0)) * f32(0.6931471805599453)
                 ptx.store_real(lse_at + u64(4) * u64(row_0), value, one_lane)
@@ -463,7 +463,7 @@ def attention(
                     real_1,
                 )
             if lse != u64(0):
-                safe = peak_1 if peak_1 > NONE_KEPT else f32(0.0)
+                safe = f32(0.0) if peak_1 == NONE_KEPT else peak_1
                 one_lane = real_1 if column == u32(0) else u32(0)
                 value = (safe + ptx.log2(sum_1)) * f32(0.6931471805599453)
                 ptx.store_real(lse_at + u64(4) * u64(row_1), value, one_lane)

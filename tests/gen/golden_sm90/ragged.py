@@ -207,7 +207,7 @@ def attention(
             lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
             safe_0 = row_0 if real_0 else u32(0)
             peak_0 = ptx.load_state(lse_at + u64(4) * u64(safe_0)) * f32(1.4426950408889634)
-            sum_0 = f32(0.25) if peak_0 > NONE_KEPT else f32(0.0)  # four lanes add up to a row
+            sum_0 = f32(0.0) if peak_0 == NONE_KEPT else f32(0.25)  # four lanes add up to a row, NaN or not
             from_0 = out_at + u64(safe_0) * out_row + u64(2) * u64(column)
             total[0], total[1] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(0)))
             total[4], total[5] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(16)))
@@ -220,7 +220,7 @@ def attention(
             total[32], total[33] = ptx.unpack_bfloat16(ptx.load_pair(from_0 + u64(128)))
             safe_1 = row_1 if real_1 else u32(0)
             peak_1 = ptx.load_state(lse_at + u64(4) * u64(safe_1)) * f32(1.4426950408889634)
-            sum_1 = f32(0.25) if peak_1 > NONE_KEPT else f32(0.0)  # four lanes add up to a row
+            sum_1 = f32(0.0) if peak_1 == NONE_KEPT else f32(0.25)  # four lanes add up to a row, NaN or not
             from_1 = out_at + u64(safe_1) * out_row + u64(2) * u64(column)
             total[2], total[3] = ptx.unpack_bfloat16(ptx.load_pair(from_1 + u64(0)))
             total[6], total[7] = ptx.unpack_bfloat16(ptx.load_pair(from_1 + u64(16)))
@@ -481,7 +481,7 @@ def attention(
                 )
             ptx.store_word(to + u64(128) + u64(2) * u64(column), ptx.pack_bfloat16(total[32] * share, total[33] * share), real_0)
             if lse != u64(0):
-                safe = peak_0 if peak_0 > NONE_KEPT else f32(0.0)
+                safe = f32(0.0) if peak_0 == NONE_KEPT else peak_0
                 one_lane = real_0 if column == u32(0) else u32(0)
                 value = (safe + ptx.log2(sum_0)) * f32(0.6931471805599453)
                 ptx.store_real(lse_at + u64(4) * u64(row_0), value, one_lane)
@@ -512,7 +512,7 @@ def attention(
                 )
             ptx.store_word(to + u64(128) + u64(2) * u64(column), ptx.pack_bfloat16(total[34] * share, total[35] * share), real_1)
             if lse != u64(0):
-                safe = peak_1 if peak_1 > NONE_KEPT else f32(0.0)
+                safe = f32(0.0) if peak_1 == NONE_KEPT else peak_1
                 one_lane = real_1 if column == u32(0) else u32(0)
                 value = (safe + ptx.log2(sum_1)) * f32(0.6931471805599453)
                 ptx.store_real(lse_at + u64(4) * u64(row_1), value, one_lane)

@@ -107,7 +107,7 @@ def _emit_resume(out: SourceWriter, traits: Traits) -> None:
             f"""
             safe_{row} = row_{row} if real_{row} else u32(0)
             peak_{row} = ptx.load_state(lse_at + u64(4) * u64(safe_{row})) * f32(1.4426950408889634)
-            sum_{row} = f32(0.25) if peak_{row} > NONE_KEPT else f32(0.0)  # four lanes add up to a row
+            sum_{row} = f32(0.0) if peak_{row} == NONE_KEPT else f32(0.25)  # four lanes add up to a row, NaN or not
             from_{row} = out_at + u64(safe_{row}) * out_row + u64(2) * u64(column)
             """
         )

@@ -67,7 +67,7 @@ def emit_results(out: SourceWriter, traits: Traits) -> None:
         with out.block("if lse != u64(0)"):
             out.lines(
                 f"""
-                safe = peak_{row} if peak_{row} > NONE_KEPT else f32(0.0)
+                safe = f32(0.0) if peak_{row} == NONE_KEPT else peak_{row}
                 one_lane = real_{row} if column == u32(0) else u32(0)
                 value = (safe + ptx.log2(sum_{row})) * f32(0.6931471805599453)
                 ptx.store_real(lse_at + u64(4) * u64(row_{row}), value, one_lane)
