@@ -24,6 +24,7 @@ from splat_numba.operands import Operands, export_lse, import_operands, prepare_
 from splat_numba.runtime import launch
 from splat_numba.runtime.compile import Compiled
 from splat_numba.runtime.device import cores, machine
+from splat_numba.runtime.recent import Recent
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 
@@ -40,12 +41,11 @@ def compiled_for(mask: Stored, problem: Problem, settings: Settings) -> tuple[Pl
     """Plan and machine code for one mask, remembered."""
     plan = plan_for(mask, problem, settings.threads)
     source = launch.render(plan)
-    if (source, settings) not in _compiled:  # masks that differ in tables only share one text
-        _compiled[source, settings] = launch.compile_plan(plan, settings, source)
-    return plan, _compiled[source, settings]
+    # Masks that differ in tables only share one text.
+    return plan, _compiled.get((source, settings), lambda: launch.compile_plan(plan, settings, source))
 
 
-_compiled: dict[tuple[KernelSource, Settings], Compiled] = {}
+_compiled: Recent[Compiled] = Recent(128)  # of 2 MB each, or 25 where they were compiled here
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 import sys
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from splat_numba.errors import CompileError
@@ -15,10 +17,10 @@ from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Compiled:
     """functions: by name, ready to call; path: the generated file, None if it could not be written; cached: whether the
-    machine code came from disk.
+    machine code came from disk. Most of the memory that it takes is free again when nobody has it any more.
     """
 
     source: KernelSource
@@ -40,13 +42,16 @@ def compile_source(source: KernelSource, signatures: Mapping[str, Any], settings
     path = source.write(folder) if folder else None
     entry = _entry(folder, source, signatures, settings.cache_size) if folder else None
 
-    def make() -> tuple[Mapping[str, Any], bytes | None]:
+    def make() -> tuple[ModuleType, bytes | None]:
         return _make(source, path, signatures)
 
     if entry is None:
-        return Compiled(source, path, make()[0], cached=False)
-    functions, cached = entry.load_or(lambda stored: _load(source, path, signatures, stored), make)
-    return Compiled(source, path, functions, cached)
+        module, cached = make()[0], False
+    else:
+        module, cached = entry.load_or(lambda stored: _load(source, path, signatures, stored), make)
+    compiled = Compiled(source, path, {name: getattr(module, name) for name in signatures}, cached)
+    weakref.finalize(compiled, machine_code.release, module).atexit = False
+    return compiled
 
 
 def _check_numba() -> None:
@@ -61,32 +66,26 @@ def _entry(folder: Path, source: KernelSource, signatures: Mapping[str, Any], li
     return cache.Entry.of(folder, source.name, source.text, facts, limit)
 
 
-def _make(
-    source: KernelSource, path: Path | None, signatures: Mapping[str, Any]
-) -> tuple[Mapping[str, Any], bytes | None]:
-    """The functions, and their machine code; None for code that must not be stored."""
+def _make(source: KernelSource, path: Path | None, signatures: Mapping[str, Any]) -> tuple[ModuleType, bytes | None]:
+    """The text as a module of compiled functions, and their machine code; None for code that must not be stored."""
     try:
         module = source.load(path)
-        functions = {name: getattr(module, name) for name in signatures}
-        codes = {name: machine_code.compile_function(functions[name], signatures[name]) for name in signatures}
+        codes = {name: machine_code.compile_function(getattr(module, name), one) for name, one in signatures.items()}
     except Exception as error:
         raise CompileError(
-            f"source {path or source.name} does not compile: {error}. "
+            f"source {source.origin or path or source.name} does not compile: {error}. "
             "If it was edited by hand, mend it; if not, please report the file."
         ) from error
-    return functions, None if None in codes.values() else pickle.dumps(codes)
+    return module, None if None in codes.values() else pickle.dumps(codes)
 
 
-def _load(
-    source: KernelSource, path: Path | None, signatures: Mapping[str, Any], stored: bytes
-) -> Mapping[str, Any] | None:
-    """The functions from their machine code; None where Numba cannot read it, although its hash is right."""
+def _load(source: KernelSource, path: Path | None, signatures: Mapping[str, Any], stored: bytes) -> ModuleType | None:
+    """As _make, with stored machine code; None where Numba cannot read it, although its hash is right."""
     try:
         codes = pickle.loads(stored)  # noqa: S301 - nobody else may write to the folder
         module = source.load(path)
-        functions = {name: getattr(module, name) for name in signatures}
         for name, signature in signatures.items():
-            machine_code.load_function(functions[name], signature, codes[name])
+            machine_code.load_function(getattr(module, name), signature, codes[name])
     except Exception:  # noqa: BLE001 - whatever is wrong with it, it is made anew
         return None
-    return functions
+    return module

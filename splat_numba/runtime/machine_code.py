@@ -7,13 +7,18 @@ to be able to write to. Here bytes are handed over, and what was hashed is what 
 from __future__ import annotations
 
 import pickle
+from contextlib import suppress
+from types import ModuleType
 from typing import Any
 
 from numba.core import config
 from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
+from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
+
+from splat_numba.runtime.source import unload
 
 # What changes machine code beside text, signature and processor: environment variables of Numba's, NUMBA_OPT and so on.
 OPTIONS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "ENABLE_AVX")
@@ -44,6 +49,20 @@ def _through_bridge(function: Any, signature: Any, bridge: _Bridge) -> bytes | N
     function.compile(signature)
     function.disable_compile()
     return bridge.bytes
+
+
+def release(module: ModuleType) -> None:
+    """Let Numba forget the functions of a module that nobody calls any more.
+
+    Of 2 MB that a kernel from disk takes this frees 1.8, of 25 MB that compiling takes 5 to 7: LLVM keeps the rest for
+    good. (Numba never takes modules out of LLVM's engine, because that crashed.)
+    """
+    for one in list(vars(module).values()):
+        if isinstance(one, Dispatcher):
+            for compiled in one.overloads.values():
+                with suppress(KeyError):
+                    cpu_target.target_context.remove_user_function(compiled.entry_point)
+    unload(module)
 
 
 class _Bridge(_Cache):  # type: ignore[misc]

@@ -8,7 +8,7 @@ import linecache
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -20,15 +20,18 @@ LONGEST_STEM = 60  # characters of a file's name that its copy in the cache keep
 
 @dataclass(frozen=True, slots=True)
 class KernelSource:
-    """Text of a kernel and the name it is known by: ``<family>_<traits>_<sha12>``, the hash being of the text."""
+    """Text of a kernel and the name it is known by: ``<family>_<traits>_<sha12>``, the hash being of the text; origin:
+    the file of a hand-edited one, to be named in messages.
+    """
 
     name: str
     text: str
+    origin: Path | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, traits: str, text: str) -> KernelSource:
+    def of(cls, traits: str, text: str, origin: Path | None = None) -> KernelSource:
         """Named after its traits and the hash of its text."""
-        return cls(f"{traits}_{hashlib.sha256(text.encode()).hexdigest()[:12]}", text)
+        return cls(f"{traits}_{hashlib.sha256(text.encode()).hexdigest()[:12]}", text, origin)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> KernelSource:
@@ -52,7 +55,7 @@ class KernelSource:
             raise CompileError(f"line {error.lineno} is no Python: {error.msg}. Mend it.") from None
         except ValueError as error:  # of another encoding, or with null bytes
             raise CompileError(f"wanted as Python in UTF-8, got {error}. Mend it.") from None
-        return cls.of(found.stem[:LONGEST_STEM], text)
+        return cls.of(found.stem[:LONGEST_STEM], text, found)
 
     def check_defines(self, *functions: str) -> None:
         """Raise CompileError unless the text defines these functions."""
@@ -82,3 +85,11 @@ class KernelSource:
         sys.modules[module.__name__] = module  # Numba finds the globals of cached machine code by module name
         exec(compile(self.text, filename, "exec"), module.__dict__)  # noqa: S102 - the text is our own
         return module
+
+
+def unload(module: ModuleType) -> None:
+    """Let go of what load() made: from now on only those who hold its functions have them."""
+    if sys.modules.get(module.__name__) is module:
+        del sys.modules[module.__name__]
+        linecache.cache.pop(str(module.__file__), None)
+    vars(module).clear()  # compiled functions hold it, and it holds them

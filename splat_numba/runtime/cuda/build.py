@@ -18,7 +18,7 @@ from splat_numba.errors import BackendError, CompileError
 from splat_numba.gen.entry import Entry
 from splat_numba.runtime import cache, fork
 from splat_numba.runtime.cuda.driver import INSTALL
-from splat_numba.runtime.source import KernelSource
+from splat_numba.runtime.source import KernelSource, unload
 from splat_numba.settings import Settings
 
 ARCH = "sm_90a"
@@ -119,9 +119,9 @@ def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output
     kinds = {"r": types.uint32, "l": types.uint64, "f": types.float32}
     signature = tuple(kinds[kind] for kind in entry.kinds)
     try:
-        function = getattr(source.load(path), entry.name)
+        module = source.load(path)
         code, _ = cuda.compile(
-            function,
+            getattr(module, entry.name),
             signature,
             device=False,
             cc=CAPABILITY,
@@ -129,9 +129,10 @@ def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output
             launch_bounds=(entry.threads, entry.blocks),
             output=output,
         )
+        unload(module)
     except Exception as error:
         raise CompileError(
-            f"source {path or source.name} does not compile: {error}. "
+            f"source {source.origin or path or source.name} does not compile: {error}. "
             "If it was edited by hand, mend it; if not, please report the file."
         ) from error
     return code
@@ -147,7 +148,9 @@ def _compile(source: KernelSource, entry: Entry, path: Path | None) -> tuple[byt
     try:
         linked = linker.link("cubin")
     except Exception as error:
-        raise CompileError(f"source {path or source.name} does not link: {error}. Please report the file.") from error
+        raise CompileError(
+            f"source {source.origin or path or source.name} does not link: {error}. Please report the file."
+        ) from error
     return bytes(linked.code), read_report(linker.get_info_log() + (linker.get_error_log() or ""), entry.shared_bytes)
 
 
