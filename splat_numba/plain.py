@@ -20,6 +20,8 @@ def whole_number(value: object) -> int | None:
     if isinstance(value, (bool, np.bool_, np.ndarray)) or not hasattr(type(value), "__index__"):
         return None
     try:
+        if "bool" in str(getattr(value, "dtype", "")):  # of a tensor: as little a size as True is
+            return None
         return operator.index(value)  # type: ignore[arg-type]  # whatever it is, failing is an answer
     except Exception:  # noqa: BLE001 - as above
         return None

@@ -33,18 +33,21 @@ def strict(
             except TypeError as found:
                 if found.__traceback__ is None or found.__traceback__.tb_next is not None:
                     raise  # from within the function
-            raise error(_complaint(function, len(args), options, hints or {}))
+            raise error(_complaint(function, args, options, hints or {}))
 
         return checked
 
     return decorate
 
 
-def _complaint(function: Callable[..., Any], given: int, options: Mapping[str, Any], hints: Mapping[str, str]) -> str:
-    """What does not fit. given: number of arguments by place."""
-    name = function.__qualname__.removesuffix(".__init__").removesuffix(".__call__")
-    parameters = dict(inspect.signature(function).parameters)
-    given -= parameters.pop("self", None) is not None
+def _complaint(
+    function: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any], hints: Mapping[str, str]
+) -> str:
+    """What does not fit."""
+    name, given, parameters = function.__name__, len(args), dict(inspect.signature(function).parameters)
+    if parameters.pop("self", None) is not None:
+        given -= 1
+        name = type(args[0]).__name__ if name in ("__init__", "__call__") else name
     unknown = [keyword for keyword in options if keyword not in parameters]
     if unknown:
         return _unknown(name, unknown[0], [*parameters], hints)

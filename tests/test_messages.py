@@ -5,8 +5,11 @@ All are found before anything is compiled.
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import splat_numba as splat
+from splat_numba.arguments.heads import check_layouts_agree
+from splat_numba.arguments.layouts import bhsd_axes
 
 Q = np.zeros((1, 2, 8, 4), np.float32)
 
@@ -15,12 +18,17 @@ def attend(q=Q, k=Q, v=Q, mask=None, **options):
     return splat.attention(q, k, v, splat.causal() if mask is None else mask, **options)
 
 
+class BlockMask:
+    """By its name what FlexAttention has."""
+
+
 def read_only():
     out = np.zeros_like(Q)
     out.flags.writeable = False
     return out
 
 
+SWAPPED = np.zeros((1, 8, 2, 4), np.float32)
 NAN_MASK = np.where(np.tri(8, dtype=bool), 0.0, np.nan)
 MESSAGES = {
     "wrong rank": (
@@ -73,6 +81,115 @@ MESSAGES = {
         lambda: attend(mask=NAN_MASK),
         "FormatTypeError: mask must be a 2-D bool array (True = attend), got dtype float64; a mask of numbers does "
         "not say what NaN, inf and negative entries mean: pass `mask.astype(bool)` for 0/1 masks, or `mask > 0`.",
+    ),
+    "additive mask": (
+        lambda: attend(mask=np.where(np.tri(8, dtype=bool), 0.0, -np.inf)),
+        "FormatTypeError: mask must be a 2-D bool array (True = attend), got dtype float64; of an additive mask, 0 for "
+        "the pairs that are kept, pass `mask == 0`.",
+    ),
+    "masked array as a mask": (
+        lambda: attend(mask=np.ma.masked_array(np.ones((8, 8), bool))),
+        "FormatTypeError: mask must be a plain bool array, got a masked one, whose own mask would be lost; pass "
+        "mask.filled(False).",
+    ),
+    "a function as a mask": (
+        lambda: attend(mask=lambda b, h, q_idx, kv_idx: q_idx >= kv_idx),  # noqa: ARG005
+        "ArgumentTypeError: mask wanted as a Pattern, an ACSR or a 2-D bool array, got function. Write what it keeps "
+        "as a Pattern, or ask it about all pairs: of a mask_mod give mask(0, 0, np.arange(seq_q)[:, None], "
+        "np.arange(seq_kv)), a bool array.",
+    ),
+    "a constructor that was not called": (
+        lambda: attend(mask=splat.causal),
+        "ArgumentTypeError: mask wanted as a Pattern, an ACSR or a 2-D bool array, got function. Call it: "
+        "splat.causal(...).",
+    ),
+    "a SciPy matrix": (
+        lambda: attend(mask=scipy.sparse.eye_array(8, format="csr")),
+        "ArgumentTypeError: mask wanted as a Pattern, an ACSR or a 2-D bool array, got csr_array. Give "
+        "splat.ACSR.from_scipy(mask).",
+    ),
+    "a BlockMask": (
+        lambda: attend(mask=BlockMask()),
+        "ArgumentTypeError: mask wanted as a Pattern, an ACSR or a 2-D bool array, got BlockMask. Write what it keeps "
+        "as a Pattern, or give its pairs: create_mask(mask.mask_mod, None, None, seq_q, seq_kv, device='cpu')[0, 0].",
+    ),
+    "text beside a pattern": (
+        lambda: splat.causal() | "sinks(4)",
+        "PatternTypeError: pattern: wanted a Pattern or an ACSR beside |, got 'sinks(4)' of type str. Write "
+        "splat.parse('sinks(4)').",
+    ),
+    "running sums of lengths": (
+        lambda: splat.documents([0, 4, 9]),
+        "PatternError: lengths: wanted the length of every document, got (0, 4, 9), which are running sums "
+        "(cu_seqlens). Write documents(np.diff(cu_seqlens)).",
+    ),
+    "an even number of blocks": (
+        lambda: splat.bigbird(64, n_window=4),
+        "PatternError: n_window: wanted an odd number, a query's own block and as many before it as after it, got 4. "
+        "Write 5 or 3.",
+    ),
+    "heads and seq swapped": (
+        lambda: attend(q=SWAPPED, mask=splat.full()),
+        "ArgumentError: q wanted as (batch, heads, seq, dim), the order of k, (1, 2, 8, 4), got (1, 8, 2, 4): heads "
+        "and seq seem to be swapped in one of them. Give q.swapaxes(1, 2), a view, or layout='bshd' for all three. If "
+        "heads are grouped so, repeat those of k and v.",
+    ),
+    "is_causal": (
+        lambda: attend(is_causal=True),
+        "ArgumentTypeError: is_causal wanted left out, because attention has no such argument. Give a mask: "
+        "splat_numba.causal(), or splat_numba.causal().align_end() where the queries are the last tokens.",
+    ),
+    "dropout": (
+        lambda: attend(dropout_p=0.1),
+        "ArgumentTypeError: dropout_p wanted left out, because attention has no such argument. This version has no "
+        "dropout: leave it out, as in evaluation.",
+    ),
+    "softcap": (
+        lambda: attend(softcap=30.0),
+        "ArgumentTypeError: softcap wanted left out, because attention has no such argument. This version adds nothing "
+        "to scale * q.k, so it cannot be given.",
+    ),
+    "a keyword misspelt": (
+        lambda: attend(kv_length=[8]),
+        "ArgumentTypeError: kv_length wanted left out, because attention has no such argument. Did you mean "
+        "kv_lengths?",
+    ),
+    "no mask": (
+        lambda: splat.attention(Q, Q, Q),
+        "ArgumentTypeError: mask wanted by attention, got nothing. Give it: help(attention) says what it is.",
+    ),
+    "scale by place": (
+        lambda: splat.attention(Q, Q, Q, splat.causal(), 0.5),
+        "ArgumentTypeError: scale wanted by name in attention, got 5 arguments by place. Write scale=...",
+    ),
+    "too many heads": (
+        lambda: splat.plan(splat.causal(), seq_q=8, seq_kv=8, head_dim=4, dtype="float32", heads_q=10**30),
+        "ArgumentError: heads_q wanted <= 1048576, got 1000000000000000000000000000000. Give at most 1048576.",
+    ),
+    "a length of 2.5": (
+        lambda: splat.plan(splat.causal(), seq_q=2.5, seq_kv=8, head_dim=4, dtype="float32"),
+        "ArgumentTypeError: seq_q wanted as an integer, got float. Give a whole number.",
+    ),
+    "layout in a list": (
+        lambda: attend(layout=["bhsd"]),
+        "ArgumentError: layout wanted as 'bhsd' or 'bshd', got ['bhsd']. Choose the order of your arrays' axes.",
+    ),
+    "scale in an array": (
+        lambda: attend(scale=np.ones(1)),
+        "ArgumentTypeError: scale wanted as a number, got ndarray. Give a Python float, or leave it out for "
+        "1/sqrt(head_dim).",
+    ),
+    "kv_lengths as floats": (
+        lambda: attend(kv_lengths=[8.0]),
+        "ArgumentTypeError: kv_lengths wanted as integers, got float64. Convert them with .astype(np.int64).",
+    ),
+    "return_lse as a number": (
+        lambda: attend(return_lse=1),
+        "ArgumentTypeError: return_lse wanted as True or False, got 1 of type int. Give a bool.",
+    ),
+    "text for the oracle": (
+        lambda: splat.reference.attention("q", Q, Q, np.ones((8, 8), bool)),
+        "ArgumentTypeError: q: wanted an array of real numbers, got str; make a plain NumPy array of it",
     ),
     "mask of other shape": (
         lambda: attend(mask=np.ones((8, 9), bool)),
@@ -170,3 +287,24 @@ def test_every_error_of_a_user_is_a_splat_error_and_an_ordinary_one_too():
     for name in ("ArgumentError", "PatternError", "FormatError"):
         assert issubclass(getattr(splat, name), ValueError)
         assert issubclass(getattr(splat.errors, name.replace("Error", "TypeError")), TypeError)
+
+
+@pytest.mark.parametrize(
+    ("q", "k"),
+    [
+        ((1, 8, 1, 4), (1, 2, 9, 4)),  # decoding
+        ((1, 8, 2, 4), (1, 2, 9, 4)),  # as many queries as key heads
+        ((1, 8, 4, 4), (1, 2, 8, 4)),  # as many keys as query heads
+        ((1, 8, 8, 4), (1, 8, 8, 4)),
+        ((2, 8, 4), (2, 8, 4)),
+    ],
+)
+def test_grouped_heads_are_not_taken_for_swapped_ones(q, k):
+    check_layouts_agree(bhsd_axes(q, "bhsd", 1), bhsd_axes(k, "bhsd", 1))
+
+
+def test_the_file_of_an_edited_kernel_must_be_there(tmp_path):
+    kernel = splat.compile(splat.causal(), seq_q=8, seq_kv=8, head_dim=4, dtype="float32")
+    for path in (tmp_path / "missing.py", tmp_path, None, 3.5, "a\0b"):
+        with pytest.raises(splat.ArgumentError, match=r"^path wanted as a file of Python text, got "):
+            kernel.with_source(path)

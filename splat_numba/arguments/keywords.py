@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 _MASK = "Give it as mask: a Pattern, an ACSR or a 2-D bool array (True: attend)."
-_MODIFIED = "This version has no terms beside scale * q.k: fold them into q and k, or use a library that adds them."
+_MODIFIED = "This version adds nothing to scale * q.k, so it cannot be given."
 _NO_DROPOUT = "This version has no dropout: leave it out, as in evaluation."
 _WINDOW = "Give a mask: splat_numba.from_flash_attention((left, right)), or splat_numba.from_sliding_window(n)."
 _SINKS = (
@@ -38,9 +38,10 @@ ATTENTION = MappingProxyType({
 })  # fmt: skip
 
 _NO_MASK = "This attention has no mask: use splat_numba.attention(q, k, v, mask)."
+_NO_SCORES = "There are neither scores nor biases that it could change, so it cannot be given."
 FLURKA = MappingProxyType({
     **{
-        name: hint if hint not in (_MASK, _WINDOW, _SINKS, _DOCUMENTS) else _NO_MASK
+        name: _NO_MASK if hint in (_MASK, _WINDOW, _SINKS, _DOCUMENTS) else _NO_SCORES if hint == _MODIFIED else hint
         for name, hint in ATTENTION.items() if name != "causal"
     },
     "mask": _NO_MASK, "is_causal": "Write causal, which is refused with the reason, or use splat_numba.attention.",

@@ -17,9 +17,9 @@ def check_size(name: str, value: object, least: int = 0, most: int = LARGEST_SIZ
     if size is None:
         raise ArgumentTypeError(f"{name} wanted as an integer, got {kind(value)}. Give a whole number.")
     if size < least:
-        raise ArgumentError(f"{name} wanted >= {least}, got {shown(size)}. Give a size.")
+        raise ArgumentError(f"{name} wanted >= {least}, got {shown(size)}. Give at least {least}.")
     if size > most:
-        raise ArgumentError(f"{name} wanted <= {most}, got {shown(size)}. Split the work into several calls.")
+        raise ArgumentError(f"{name} wanted <= {most}, got {shown(size)}. Give at most {most}.")
     return size
 
 

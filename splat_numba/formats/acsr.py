@@ -17,7 +17,7 @@ from splat_numba.formats.sealed import sealed
 from splat_numba.formats.slots import SlotIndex, find_slots, slot_index
 from splat_numba.formats.sweep import expand
 from splat_numba.formats.transpose import transpose
-from splat_numba.plain import shown, whole_number
+from splat_numba.plain import kind, shown, whole_number
 
 # Up to here start + step * count, which is below 2 * cols, fits in int32 as well.
 _INT32_LENGTH = 1 << 30
@@ -31,6 +31,8 @@ class ACSR:
     as sets, sorted by start, and may interleave. A row that is one arithmetic progression is one run; a single column
     has step 1. Packed values are ordered row after row, within a row run after run. Immutable and hashable.
     """
+
+    __array_ufunc__ = None  # without it `ndarray | mask` would ask the mask about every element
 
     shape: tuple[int, int]
     nnz: int
@@ -233,22 +235,23 @@ class ACSR:
         return values.copy() if order is None else values[..., order]
 
     def __or__(self, other: object) -> "ACSR":
-        runs = self._operand(other)
-        return NotImplemented if runs is None else ACSR(run_algebra.union(self.runs, runs))
+        return ACSR(run_algebra.union(self.runs, self._operand(other)))
 
     def __and__(self, other: object) -> "ACSR":
-        runs = self._operand(other)
-        return NotImplemented if runs is None else ACSR(run_algebra.intersect(self.runs, runs))
+        return ACSR(run_algebra.intersect(self.runs, self._operand(other)))
 
     __ror__ = __or__
     __rand__ = __and__
 
-    def _operand(self, other: object) -> Runs | None:
+    def _operand(self, other: object) -> Runs:
         if isinstance(other, Pattern):
             runs: Runs = pattern_runs(other, *self.shape)
             return runs
         if not isinstance(other, ACSR):
-            return None
+            raise FormatTypeError(
+                f"mask must be combined with an ACSR or a Pattern, got {shown(other)} of type {kind(other)}; build "
+                "one, for example with splat.ACSR.from_dense."
+            )
         if other.shape != self.shape:
             raise FormatError(
                 f"mask of shape {other.shape} does not combine with one of shape {self.shape}; both must keep the "

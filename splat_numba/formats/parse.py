@@ -94,13 +94,14 @@ def _constructed(node: ast.Call, name: str, text: str) -> Pattern:
             raise _refusal(node, text, f"Give {keyword.arg} once.")
         keywords[keyword.arg] = _argument(keyword.value, text)
     try:
-        return inspect.unwrap(constructor)(*arguments, **keywords)  # its own TypeError is told below
+        pattern: Pattern = inspect.unwrap(constructor)(*arguments, **keywords)  # its own TypeError is told below
     except PatternError as error:
         raise type(error)(f"{error} (in {_place(node, text)})") from None
     except TypeError as error:  # a wrong number of arguments, or a keyword that does not exist
         raise PatternError(
             f"text: wanted the arguments of {name}, got {_place(node, text)}: {error}. See help({name})."
         ) from None
+    return pattern
 
 
 def _argument(node: ast.expr, text: str) -> object:

@@ -25,19 +25,23 @@ class Pattern:
 
     def __or__(self, other: object) -> Pattern:
         if not isinstance(other, Pattern):
-            return _not_joined("|", other)
+            _check_joins("|", other)
+            return NotImplemented
         return Union(_operands(self, Union) + _operands(other, Union))
 
     def __and__(self, other: object) -> Pattern:
         if not isinstance(other, Pattern):
-            return _not_joined("&", other)
+            _check_joins("&", other)
+            return NotImplemented
         return Intersection(_operands(self, Intersection) + _operands(other, Intersection))
 
     def __ror__(self, other: object) -> Pattern:
-        return _not_joined("|", other)
+        _check_joins("|", other)
+        return NotImplemented
 
     def __rand__(self, other: object) -> Pattern:
-        return _not_joined("&", other)
+        _check_joins("&", other)
+        return NotImplemented
 
     def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
         from splat_numba.formats.patterns import remade  # which checks what the bytes of a pickle say
@@ -64,13 +68,13 @@ class Pattern:
         return AlignEnd(self)
 
 
-def _not_joined(operation: str, other: object) -> Any:
-    """NotImplemented for an ACSR, which knows what to do; PatternTypeError, with what to write, for all else."""
+def _check_joins(operation: str, other: object) -> None:
+    """Raise PatternTypeError, with what to write, unless ``other`` is an ACSR, which knows what to do."""
     from splat_numba.formats.acsr import ACSR
     from splat_numba.formats.patterns import constructor_name
 
     if isinstance(other, ACSR):
-        return NotImplemented
+        return
     word = constructor_name(other)
     if isinstance(other, str):
         advice = f"Write splat.parse({shown(other)})."

@@ -146,6 +146,55 @@ MESSAGES = {
         "ArgumentTypeError: q wanted as an array (NumPy, or anything with DLPack), got list. Convert it, for example "
         "with np.asarray(q, dtype=np.float32).",
     ),
+    "a mask": (
+        lambda: attend(mask=None),
+        "ArgumentTypeError: mask wanted left out, because attention has no such argument. This attention has no mask: "
+        "use splat_numba.attention(q, k, v, mask).",
+    ),
+    "biases of a layer": (
+        lambda: layer(bias=None),
+        "ArgumentTypeError: bias wanted left out, because FlurkaLayer has no such argument. There are neither scores "
+        "nor biases that it could change, so it cannot be given.",
+    ),
+    "eps": (
+        lambda: attend(eps=-1.0),
+        "ArgumentError: eps wanted finite and >= 0, got -1.0. Leave it out for the map's own.",
+    ),
+    "a map with a name of the package's": (
+        lambda: flurka.FeatureMap("elu", np.exp, "exp(x)"),
+        "ArgumentError: name wanted other than elu, relu, favor, rfa, the package's own maps, got 'elu'. Choose "
+        "another.",
+    ),
+    "a map with a long name": (
+        lambda: flurka.FeatureMap("e" * 300, np.exp, "exp(x)"),
+        "ArgumentError: name wanted with at most 64 letters, got 300. Shorten it.",
+    ),
+    "a map's function that fails": (
+        lambda: flurka.FeatureMap("e", lambda x: 1 / 0, "exp(x)"),  # noqa: ARG005
+        "ArgumentError: function of feature map 'e' wanted to take an array of float64, got ZeroDivisionError: "
+        "division by zero. Use NumPy functions of single numbers.",
+    ),
+    "a power of True": (
+        lambda: flurka.FeatureMap("e", np.abs, "x ** True"),
+        "ArgumentError: source wanted with whole powers from 0 to 16, got 'x ** True'. Write sqrt(x), a division, or "
+        "exp(a * log(x)).",
+    ),
+    "a seed that is no integer": (
+        lambda: flurka.draw_orthogonal_features(8, 16, seed=None),
+        "ArgumentTypeError: seed wanted as an integer, got NoneType. Give a whole number.",
+    ),
+    "more rows than can be": (
+        lambda: flurka.draw_orthogonal_features(10**12, 16, seed=0),
+        "ArgumentError: num_features wanted <= 65536, got 1000000000000. Give at most 65536.",
+    ),
+    "text for the oracle": (
+        lambda: flurka.reference.attention("q", Q, Q, E),
+        "ArgumentTypeError: q wanted as an array of real numbers, got str. Make one with np.asarray.",
+    ),
+    "weights in lists": (
+        lambda: layer(w_q=W.tolist()),
+        "ArgumentTypeError: w_q wanted as an array, got list. Give one of NumPy, PyTorch, CuPy or JAX.",
+    ),
     "weights that are not square": (
         lambda: layer(w_q=W[:, :8]),
         "ArgumentError: w_q wanted as (model_dim, model_dim), got shape (16, 8). Give a square matrix.",

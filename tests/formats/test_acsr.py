@@ -219,11 +219,12 @@ def test_refusals_say_what_is_wanted_and_the_next_step():
     )
 
 
-def test_other_operands_are_left_to_python():
-    acsr = ACSR.from_dense(SMALL)
-    assert acsr != "mask"
-    with pytest.raises(TypeError, match="unsupported operand"):
-        acsr | 1
+@pytest.mark.parametrize("other", [3, None, "causal()", np.ones((2, 2), bool)], ids=str)
+def test_other_operands_are_refused(other):
+    mask = ACSR.from_dense(np.ones((2, 2), bool))
+    for combine in (lambda: mask | other, lambda: mask & other, lambda: other | mask, lambda: other & mask):
+        with pytest.raises(FormatTypeError, match=r"^mask must be combined with an ACSR or a Pattern, got "):
+            combine()
 
 
 def test_large_nnz_gives_int64_csr(monkeypatch):
