@@ -28,7 +28,7 @@ from splat_numba.cli.console import (
     progress,
 )
 from splat_numba.cli.drawing import draw, gallery
-from splat_numba.cli.measure import Built, Shapes, build, median_seconds
+from splat_numba.cli.measure import LEAST_RUNS, Built, Shapes, build, median_seconds
 from splat_numba.cli.options import add_backend_options, add_command, add_pattern_option, add_shape_options
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full
@@ -50,6 +50,7 @@ columns:
 Times are medians without compilation. Exit status 1 if any error exceeds its tolerance.
 """
 COLUMNS = ("pattern", "density", "bands", "tiles", "fill", "time", "dense time", "speed-up", "error")
+LONG = 10.0  # seconds of a call
 OTHER_COLUMNS_WIDE, OTHER_COLUMNS_NARROW = 76, 63  # characters that all but the pattern take
 
 
@@ -111,6 +112,7 @@ def _measure(
     track("compiling full(), to compare with", 0)
     built = [build(dense, shapes)]
     track("running full()", 1)
+    _tell_long(built[0].kernel.plan)
     dense_seconds = median_seconds(partial(built[0].kernel, *operands))
     results: list[Result] = []
     for number, (case, mask) in enumerate(zip(cases, masks, strict=True)):
@@ -123,6 +125,15 @@ def _measure(
         seconds = median_seconds(partial(made.kernel, *operands))
         results.append(Result(case, made.kernel.plan, mask.density, seconds, dense_seconds, checked))
     return results, built
+
+
+def _tell_long(plan: Plan) -> None:
+    """Say on standard error how long full() is going to take, where that is long: a file shows no progress."""
+    if plan.target == "cpu" and plan.cost.seconds > LONG:
+        sys.stderr.write(
+            f"note: full(), beside which the patterns are shown, is predicted to take {plan.cost.seconds:,.0f} s a "
+            f"call, and is called {LEAST_RUNS + 1} times. A smaller --seq is faster.\n"
+        )
 
 
 def table_of(console: Console, results: Sequence[Result]) -> Table:

@@ -17,7 +17,7 @@ from typing import Any
 from rich.text import Text
 
 from splat_numba.cli.console import make_table, output, print_table
-from splat_numba.cli.options import add_command
+from splat_numba.cli.options import add_command, in_options
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.settings import Settings, current
 
@@ -123,7 +123,7 @@ def _gpu() -> Finding:
     try:
         found = device(0)
     except BackendError as error:
-        return Finding("GPU", "missing", str(error))
+        return Finding("GPU", "missing", in_options(str(error)))
     capability = ".".join(map(str, found.capability))
     return Finding(
         "GPU", "ok", f"{found.name}, compute capability {capability}, {found.multiprocessors} multiprocessors"

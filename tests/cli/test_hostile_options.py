@@ -84,6 +84,20 @@ def test_a_long_mask_is_not_drawn_and_the_command_says_so(capsys):
     assert out.startswith("Not drawn: a picture is made for at most 262,144 tokens.\nmask        window(64)\n")
 
 
+@pytest.mark.parametrize("text", ["causal()", "longformer(256, 64)", "sparse_transformer_strided(128)"])
+def test_the_longest_closed_form_is_explained_at_once(capsys, text):
+    status, out, err = run(capsys, "explain", text, "--seq", "2147483647")
+    assert (status, err) == (0, "")
+    assert "2147483647 x 2147483647" in out
+
+
+def test_demo_tells_a_long_run_before_it(capsys, monkeypatch):
+    monkeypatch.setattr("splat_numba.cli.demo.LONG", 0.0)
+    status, _, err = run(capsys, "demo", "--pattern", "window(16)", *SMALL)
+    assert status == 0
+    assert err.startswith("note: full(), beside which the patterns are shown, is predicted to take 0 s a call, and is")
+
+
 def test_two_predicted_times_say_what_each_is_for(capsys):
     _, out, _ = run(capsys, "explain", "window(64)", "--seq", "300000")
     assert "ms for 8192 x 8192 tokens, the least of 9)" in out
