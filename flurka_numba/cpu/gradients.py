@@ -54,12 +54,13 @@ def _through_queries(kernels: Kernels, operands: Operands, absorbed: Absorbed, d
     dsums = kernels.empty(*sums_of, 1, weights.features)
     dw_t = kernels.empty(*sums_of, weights.features if plan.weighs else 0, plan.padded(head_dim))
     state_t = np.ascontiguousarray(absorbed.state.swapaxes(2, 3))
-    state = (weights.w, weights.w_t, weights.kept, state_t, absorbed.sums)
+    state = (weights.w, weights.w_t, weights.kept, state_t, absorbed.sums, absorbed.scales)
     arguments = (operands.q, dout, *state, dq, dstate, dsums, dw_t)
     kernels.run("query_gradient", batch * heads * splits, *arguments)
     if problem.method == "kernel":  # without keys, whatever the queries hold
         dq[operands.kv_lengths == 0] = 0
-    return dq, kernels.fold(dstate), kernels.fold(dsums), kernels.fold(dw_t)
+    scales = absorbed.scales[:, :, None, None]
+    return dq, kernels.fold(dstate) * scales, kernels.fold(dsums) * scales, kernels.fold(dw_t)
 
 
 def _through_keys(

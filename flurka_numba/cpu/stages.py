@@ -21,6 +21,8 @@ from splat_numba.runtime.threads import parallel_for
 # Work items of a sum over a sequence: enough for a few dozen threads, and never depending on how many there are.
 ITEMS = 64
 LEAST_ROWS = 1024  # of a split: adding splits up is then a small part of the work
+LARGEST_SUM = -16  # as a power of two: queries of float32's largest then meet 256 features without overflow
+LARGEST_EXPONENT = 100  # of sums that are brought there, so that scales have inverses in float32
 GROUP = 4  # heads that use a staged tile of a shared projection: staging it is then a few percent; 8 are as fast
 
 
@@ -74,7 +76,8 @@ class Absorbed:
     """What the forward pass leaves for gradients.
 
     keys, values: the rows that were absorbed, tokens or slots; lengths: how many of them. stabs: (batch, heads), of
-    favor. state: (batch, heads, features, value_dims); sums: (batch, heads, 1, features).
+    favor. state: (batch, heads, features, value_dims); sums: (batch, heads, 1, features); both times their head's
+    power of two, scales: (batch, heads), with which the sums are small: else products with long queries would overflow.
     """
 
     keys: NDArray[Any]
@@ -84,6 +87,7 @@ class Absorbed:
     stabs: NDArray[Any]
     state: NDArray[Any]
     sums: NDArray[Any]
+    scales: NDArray[Any]
 
 
 def split_count(units: int, rows: int) -> int:
@@ -96,7 +100,7 @@ def attend(kernels: Kernels, operands: Operands) -> Absorbed:
     absorbed = _absorb_softmax(kernels, operands) if kernels.plan.feature_map == SOFTMAX else _absorb(kernels, operands)
     problem, weights = operands.problem, absorbed.weights
     tiles = problem.batch * problem.heads * -(-problem.seq_q // kernels.plan.tile_rows)
-    arguments = (operands.q, weights.w, weights.kept, absorbed.state, absorbed.sums, operands.out)
+    arguments = (operands.q, weights.w, weights.kept, absorbed.state, absorbed.sums, absorbed.scales, operands.out)
     kernels.run("attend", tiles, *arguments)
     if problem.method == "kernel":  # without keys, whatever the queries hold
         operands.out[operands.kv_lengths == 0] = 0
@@ -122,7 +126,20 @@ def _absorb(kernels: Kernels, operands: Operands) -> Absorbed:
     state = kernels.empty(batch, heads, splits, weights.features, kernels.plan.padded(problem.value_dim))
     sums = kernels.empty(batch, heads, splits, 1, weights.features)
     kernels.run("absorb", items, keys, values, weights.w, stabs, lengths, weights.kept, state, sums)
-    return Absorbed(keys, values, lengths, weights, stabs, kernels.fold(state), kernels.fold(sums))
+    state, sums = kernels.fold(state), kernels.fold(sums)
+    scales = _scales(sums)
+    return Absorbed(keys, values, lengths, weights, stabs, state * scales, sums * scales, scales[:, :, 0, 0].copy())
+
+
+def _scales(sums: NDArray[Any]) -> NDArray[Any]:
+    """The power of two for each head, (batch, heads, 1, 1), that brings the largest of its sums to 2^LARGEST_SUM; NaN
+    where that has overflown, as the results would be zeros.
+    """
+    largest = np.abs(sums).max(axis=(2, 3), keepdims=True, initial=0)
+    exponents = np.clip(np.frexp(largest)[1], -LARGEST_EXPONENT, LARGEST_EXPONENT)
+    scales: NDArray[Any] = np.ldexp(sums.dtype.type(1), LARGEST_SUM - exponents)
+    scales[np.isinf(largest)] = np.nan
+    return scales
 
 
 def _absorb_softmax(kernels: Kernels, operands: Operands) -> Absorbed:
@@ -134,7 +151,8 @@ def _absorb_softmax(kernels: Kernels, operands: Operands) -> Absorbed:
     sums = kernels.zeros(problem.batch, problem.heads, 1, weights.features)
     sums[..., : problem.rank] = 1
     lengths = np.full(problem.batch, problem.rank, np.int64)
-    return Absorbed(keys, values, lengths, weights, kernels.zeros(0, 0), values, sums)
+    scales = np.ones((problem.batch, problem.heads), sums.dtype)
+    return Absorbed(keys, values, lengths, weights, kernels.zeros(0, 0), values, sums, scales)
 
 
 def _compress(kernels: Kernels, operands: Operands) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -116,7 +116,7 @@ def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = Fals
         images_of_keys=images_stage(problem, states, of_keys, natural_values=one_pass),
         apply=apply_stage(problem, apply_traits(problem), multiprocessors),
         queries=queries,
-        images_of_queries=images_stage(problem, states, shares),
+        images_of_queries=images_stage(problem, states, shares, of="queries"),
         of_slots=_gradients(problem, of_slots, problem.seq_kv, multiprocessors),
         states=pairs * state_bytes(*dims[:2]),
         turned=pairs * turned_bytes(*dims[:2]),

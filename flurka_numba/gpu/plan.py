@@ -47,12 +47,12 @@ from flurka_numba.targets.sm90.shape import (
     StateTraits,
 )
 from flurka_numba.targets.sm90.slot_state import (
-    LARGEST_DEPTH,
     ROWS,
     SHARE_BYTES,
     SlotStateTraits,
     render_slot_state,
     slot_state_entry,
+    state_depth,
 )
 from flurka_numba.targets.sm90.state import render_state, state_entry
 from splat_numba.gen.instructions import MATRIX_TYPE
@@ -142,7 +142,7 @@ def _of_slots(
     states = pairs * spans(problem.head_dim) * spans(problem.value_dim)
     shares = slot_shares(states, problem.rank, splits, multiprocessors)
     slots = -(-problem.rank // shares)
-    traits = SlotStateTraits(compress, splits, phi, min(-(-slots // 64) * 64, LARGEST_DEPTH))
+    traits = SlotStateTraits(compress, splits, phi, state_depth(problem.dtype, slots))
     stage_2 = Stage(
         stage_name("slot_state", problem),
         slot_state_entry(traits),

@@ -90,10 +90,11 @@ def accumulate_stage(problem: Problem, traits: AccumulateTraits, rows: int, shar
 
 
 def images_stage(
-    problem: Problem, states: int, shares: int, *, natural_features: bool = False, natural_values: bool = False
-) -> Stage:
-    """Shares of states to images. natural_features, natural_values: see ImageTraits."""
-    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype, natural_features, natural_values)
+    problem: Problem, states: int, shares: int, *, natural_features: bool = False, natural_values: bool = False,
+    of: str = "keys",
+) -> Stage:  # fmt: skip
+    """Shares of states to images. natural_features, natural_values, of: see ImageTraits."""
+    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype, natural_features, natural_values, of)
     name, render = stage_name("images", problem), partial(render_images, traits)
     return Stage(name, images_entry(traits), render, PARTS * states, {"shares_of_state": shares})
 

@@ -83,8 +83,8 @@ def emit_attend(out: SourceWriter, plan: CpuPlan) -> None:
     tile = plan.tile_rows
     with out.function(
         FUNCTION,
-        "attend(first, last, q, w, kept, state, sums, out)",
-        "out = phi(q) state / (phi(q) . sums), an item being a tile of queries.",
+        "attend(first, last, q, w, kept, state, sums, scales, out)",
+        "out = phi(q) state / (phi(q) . sums), which are scaled alike, an item being a tile of queries.",
     ):
         emit_strides(out, plan.dtype, "q", "out")
         out.line("heads, seq, head_dim, value_dim = q.shape[1], q.shape[2], q.shape[3], out.shape[3]")
@@ -96,7 +96,7 @@ def emit_attend(out: SourceWriter, plan: CpuPlan) -> None:
             emit_weights(out, plan, "query", "w")
             emit_stage(out, plan.dtype, "q", "tokens", "head_dim", "dims")
             out.line(call_features(plan, "query"))
-            out.line(f"divide(phi, {head_block('sums', 'features')}, count, features, inverse)")
+            out.line(f"divide(phi, {head_block('sums', 'features')}, scales[batch, head], count, features, inverse)")
             out.line(f"matrix = {head_block('state', 'features', 'value_dims')}")
             out.line("multiply(phi, features, 1, count, features, matrix, value_dims, result, value_dims)")
             out.line("scale_rows(result, value_dims, count, inverse)")

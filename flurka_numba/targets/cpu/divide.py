@@ -15,8 +15,8 @@ def emit_divide(out: SourceWriter, plan: CpuPlan) -> None:
     with (
         out.function(
             FUNCTION,
-            f"divide(phi, sums, rows, features, inverse{slope})",
-            "inverse[row] = 1 / (phi . sums), guarded; 0 for a row without weights.",
+            f"divide(phi, sums, scale, rows, features, inverse{slope})",
+            "inverse[row] = 1 / (phi . sums), guarded; 0 for a row without weights. scale: of the sums.",
         ),
         out.block("for row in range(rows)"),
     ):
@@ -33,13 +33,13 @@ def emit_divide(out: SourceWriter, plan: CpuPlan) -> None:
 
 def _emit_divisor(out: SourceWriter, plan: CpuPlan) -> None:
     if plan.denominator == "plus_eps":
-        out.line(f"divisor = weight + real({plan.eps!r})")
+        out.line(f"divisor = weight + real({plan.eps!r}) * scale")
     elif plan.denominator == "plain":
         out.line("divisor = weight")
     else:
-        out.line(f"free = abs(weight) > real({plan.eps!r})")
-        out.line(f"guard = real({-plan.eps!r}) if weight < real(0.0) else real({plan.eps!r})")
-        out.line("divisor = weight if free else guard")
+        out.line(f"least = real({plan.eps!r}) * scale")
+        out.line("free = abs(weight) > least")
+        out.line("divisor = weight if free else -least if weight < real(0.0) else least")
 
 
 def emit_fall(out: SourceWriter, _plan: CpuPlan) -> None:

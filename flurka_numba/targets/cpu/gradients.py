@@ -20,8 +20,8 @@ def emit_query_gradient(out: SourceWriter, plan: CpuPlan) -> None:
     tile = plan.tile_rows
     with out.function(
         FUNCTION,
-        "query_gradient(first, last, q, dout, w, w_t, kept, state_t, sums, dq, dstate, dsums, dw_t)",
-        "dq; and dstate, dsums and dw_t of [batch, head, split], over the queries of one split.",
+        "query_gradient(first, last, q, dout, w, w_t, kept, state_t, sums, scales, dq, dstate, dsums, dw_t)",
+        "dq; and dstate, dsums (over the scale) and dw_t of [batch, head, split], over the queries of one split.",
     ):
         emit_strides(out, plan.dtype, "q", "dout")
         emit_strides(out, plan.compute_dtype, "dq")
@@ -64,7 +64,7 @@ def _emit_query_tile(out: SourceWriter, plan: CpuPlan) -> None:
     emit_stage(out, plan.dtype, "dout", "values", "value_dim", "value_dims")
     out.line(call_features(plan, "query"))
     out.line(f"weight = {head_block('sums', 'features')}")
-    out.line("divide(phi, weight, count, features, inverse, slope)")
+    out.line("divide(phi, weight, scales[batch, head], count, features, inverse, slope)")
     out.line("scale_rows(values, value_dims, count, inverse)")
     out.line(f"matrix = {head_block('state_t', 'value_dims', 'features')}")
     out.line("multiply(values, value_dims, 1, count, value_dim, matrix, features, dphi, features)")

@@ -14,7 +14,8 @@ from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.rows import emit_lane, emit_load
-from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS
+from flurka_numba.targets.sm90.scales import HIGH, SCALE_ROW, emit_weight, is_scaled
+from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
@@ -27,7 +28,7 @@ ENTRY = "accumulate"
 TILE = 64  # rows
 TILE_BYTES = TILE * SPAN_BYTES
 BUFFERS = 2
-SHARE_COLUMNS = STATE_SIDE + SUM_ROWS  # values, then the sums and seven zeros
+SHARE_COLUMNS = STATE_SIDE + SUM_ROWS  # values, then the sums and zeros, or the row's largest and what has no meaning
 SHARE_NUMBERS = STATE_SIDE * SHARE_COLUMNS
 
 
@@ -50,6 +51,11 @@ class AccumulateTraits:
         return spans(self.head_dim), spans(self.value_dim)
 
     @property
+    def scaled(self) -> bool:
+        """Whether sums are those of features over a divisor that has the state's scale, which is undone at the end."""
+        return self.of == "queries" and is_scaled(self.dtype)
+
+    @property
     def shared_bytes(self) -> int:
         """Three buffers of features, values and weights."""
         return BUFFERS * 3 * TILE_BYTES + ALIGNMENT
@@ -59,7 +65,8 @@ def accumulate_parameters(traits: AccumulateTraits) -> tuple[tuple[str, str], ..
     """(name, kind) of each."""
     operands = OPERANDS[traits.of]
     strides = (f"{name}_{axis}" for name in operands for axis in ("row", "head", "batch"))
-    return parameters_of((*operands, *POINTERS), COUNTS, strides)
+    states = ("states",) if traits.scaled else ()
+    return parameters_of((*operands, *POINTERS, *states), COUNTS, strides)
 
 
 def accumulate_entry(traits: AccumulateTraits) -> Entry:
@@ -97,7 +104,7 @@ def render_accumulate(traits: AccumulateTraits) -> str:
             out.line("buffer = u32(buffer + u32(1))")
             with out.block(f"if buffer == u32({BUFFERS})"):
                 out.line("buffer = u32(0)")
-        emit_share(out)
+        emit_share(out, scaled=traits.scaled)
     return out.text()
 
 
@@ -126,6 +133,7 @@ def _emit_start(out: SourceWriter, traits: AccumulateTraits) -> None:
         y_columns = u32(u32({traits.value_dim}) - u32({STATE_SIDE}) * value_block)
         weight_at = row_weights + u64(8) * u64(pair) * u64(rows)
         buffer = u32(0)
+        {_state_scale(traits)}
         total = cuda.local.array({STATE_SIDE // 2}, dtype=np.float32)
         sums = cuda.local.array({SUM_ROWS // 2}, dtype=np.float32)
         x_ahead = cuda.local.array(16, dtype=np.uint32)
@@ -137,6 +145,15 @@ def _emit_start(out: SourceWriter, traits: AccumulateTraits) -> None:
             sums[i] = f32(0.0)
         """
     )
+
+
+def _state_scale(traits: AccumulateTraits) -> str:
+    """The text that reads it from a state's image in memory."""
+    if not traits.scaled:
+        return ""
+    row = CHUNK * chunks(traits.value_dim) + SCALE_ROW
+    at = f"states + u64({state_bytes(traits.head_dim, traits.value_dim)}) * u64(pair) + u64({SPAN_BYTES * row})"
+    return f"state_scale = ptx.load_state({at})"
 
 
 def _emit_rows(out: SourceWriter, traits: AccumulateTraits, to: str) -> None:
@@ -190,16 +207,19 @@ def _emit_operands(out: SourceWriter, traits: AccumulateTraits) -> None:
                 out.line(f"{name} = ptx.select_real({name}, f32(0.0), {there})")
             out.line(f"y_ahead[i] = ptx.pack_{traits.dtype}(low, high)")
     emit_tile(out, "y_ahead", "value_place")
-    emit_row_weights(out, traits.dtype, "weight_place")
+    emit_row_weights(out, traits.dtype, "weight_place", real=traits.of == "queries")
 
 
-def emit_row_weights(out: SourceWriter, dtype: str, place: str) -> None:
-    """w into its buffer at ``place``, after which all of the tile is there for everybody."""
+def emit_row_weights(out: SourceWriter, dtype: str, place: str, *, real: bool = True) -> None:
+    """w into its buffer at ``place``, after which all of the tile is there for everybody. real: not 0 or 1."""
     out.line("first = u32(1) if eighth == u32(0) else u32(0)")
     for row in (0, 1):
         swizzled = "((row_in_tile & u32(7)) << u32(4))"
         at = f"{place} + u32({8 * SPAN_BYTES * row}) + row_in_tile * u32({SPAN_BYTES}) + {swizzled}"
         weight = f"ptx.pack_{dtype}(weight_{row}, f32(0.0))"
+        if real and is_scaled(dtype):
+            emit_weight(out, "weight", f"weight_{row}", dtype)
+            weight = "weight"
         out.line(f"ptx.store_shared_words4({at}, {weight}, u32(0), u32(0), u32(0), first)")
     out.line("ptx.fence_shared()")
     out.line("ptx.block_barrier()")
@@ -229,8 +249,25 @@ def emit_products(out: SourceWriter, *places: str) -> None:
     out.line("ptx.wgmma_commit()")
 
 
-def emit_share(out: SourceWriter) -> None:
-    """(64, 72) float32: a row for each feature."""
+def _emit_undone(out: SourceWriter) -> None:
+    """Sums without ``state_scale``, both parts of those of weights together; and behind these the row's largest."""
+    for row in (0, 1):
+        out.line(f"sums[{2 * row}] = (sums[{2 * row}] + sums[{2 * row + 1}] * f32({HIGH!r})) * state_scale")
+        out.line(f"largest = ptx.maximum(sums[{2 * row}], -sums[{2 * row}])")
+        with out.block(f"for j in range({STATE_SIDE // 8})"):
+            for x in (0, 1):
+                name = f"total[4 * j + {2 * row + x}]"
+                out.line(f"{name} = {name} * state_scale")
+                out.line(f"largest = ptx.maximum(largest, ptx.maximum({name}, -{name}))")
+        for apart in (1, 2):
+            out.line(f"largest = ptx.maximum(largest, ptx.shuffle_xor(largest, u32({apart})))")
+        out.line(f"sums[{2 * row + 1}] = largest")
+
+
+def emit_share(out: SourceWriter, *, scaled: bool) -> None:
+    """(64, 72) float32: a row for each feature. scaled: see AccumulateTraits."""
+    if scaled:
+        _emit_undone(out)
     out.lines(
         f"""
         to = shares + u64({4 * SHARE_NUMBERS}) * u64(ptx.block_index())

@@ -11,7 +11,15 @@ from __future__ import annotations
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
-from flurka_numba.targets.sm90.apply_rows import emit_products, emit_results, emit_totals, product, products_of
+from flurka_numba.targets.sm90.apply_rows import (
+    emit_products,
+    emit_results,
+    emit_scaled_words,
+    emit_state_scale,
+    emit_totals,
+    product,
+    products_of,
+)
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.random_apply import (
     OMEGA_POINTERS,
@@ -113,6 +121,7 @@ def _emit_state(out: SourceWriter, traits: ApplyTraits) -> None:
         ptx.mbarrier_wait(full, u32(0))
         """
     )
+    emit_state_scale(out, traits, "state")
 
 
 def _emit_next_tile(out: SourceWriter) -> None:
@@ -167,10 +176,17 @@ def _emit_queries(out: SourceWriter, traits: ApplyTraits, to: str) -> None:
 def _emit_features(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> None:
     """phi of every number, in place."""
     text = {name: gpu_text(phi.source, name) for name in ("low", "high")}
+    if traits.scaled:
+        out.line(f"phi = cuda.local.array({16 * chunks(traits.head_dim)}, dtype=np.float32)")
     with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(word[i])")
         emit_real_columns(out, traits.head_dim, ("low", "high"))
-        out.line(f"word[i] = ptx.pack_{traits.dtype}({text['low']}, {text['high']})")
+        if traits.scaled:
+            out.line(f"phi[2 * i], phi[2 * i + 1] = {text['low']}, {text['high']}")
+        else:
+            out.line(f"word[i] = ptx.pack_{traits.dtype}({text['low']}, {text['high']})")
+    if traits.scaled:
+        emit_scaled_words(out, traits, "phi", 0, "(i // 4) % 2 == 1")
 
 
 def _words_of_steps(traits: ApplyTraits) -> list[str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
-from flurka_numba.targets.sm90.rows import emit_share, when
-from flurka_numba.targets.sm90.shape import CHUNK, LARGEST_PRODUCT, SUM_ROWS, chunks, state_rows
-from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, score_offset
+from flurka_numba.targets.sm90.rows import emit_row_scales, emit_share, uses_eps, when
+from flurka_numba.targets.sm90.scales import emit_carried
+from flurka_numba.targets.sm90.shape import CHUNK, LARGEST_PRODUCT, SUM_ROWS, chunks, omega_rows, state_rows
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, score_offset, spans
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -53,11 +54,50 @@ def emit_products(out: SourceWriter, traits: ApplyTraits, words: Sequence[str]) 
     out.line("ptx.wgmma_wait_all()")
 
 
+def emit_state_scale(out: SourceWriter, traits: ApplyTraits, state: str) -> None:
+    """``state_scale`` of the image at the shared address ``state``, where the results depend on it; and what a span's
+    features are multiplied with to have the same: ``relative_0`` and so on.
+    """
+    values, every = CHUNK * chunks(traits.value_dim), spans(traits.features) if traits.relative else 1
+    if not traits.relative and not (traits.scaled and uses_eps(traits.denominator, traits.eps)):
+        return
+    for span in range(every):
+        image = f"{state} + u32({span * state_rows(traits.value_dim) * SPAN_BYTES})"
+        emit_carried(out, f"scale_{span}", image, values)
+        if traits.relative:
+            emit_carried(out, f"relative_{span}", image, values, inverse=True)
+    out.line("state_scale = scale_0")
+    for span in range(1, every):
+        out.line(f"state_scale = scale_{span} if scale_{span} < state_scale else state_scale")
+    for span in range(every if traits.relative else 0):
+        out.line(f"relative_{span} = relative_{span} * state_scale")
+
+
+def emit_scaled_words(out: SourceWriter, traits: ApplyTraits, numbers: str, first: int, row_1: str) -> None:
+    """``word``: features of two rows, each times a power of two of its own, ``row_scale_0`` and ``row_scale_1``.
+
+    numbers: an array, of which word i takes first + 2 i and the next. row_1: whether word i is of the second row.
+    """
+    words = 8 * chunks(traits.head_dim)
+    emit_row_scales(out, numbers, first, words, row_1)
+    for span in range(spans(traits.head_dim)):
+        relative = f" * relative_{span}" if traits.relative else ""
+        for row in (0, 1):
+            out.line(f"factor_{row} = row_scale_{row}{relative}")
+        with out.block(f"for i in range({16 * span}, {min(16 * (span + 1), words)})"):
+            out.line(f"factor = factor_1 if {row_1} else factor_0")
+            pair = ", ".join(f"{numbers}[{first + x} + 2 * i] * factor" for x in (0, 1))
+            out.line(f"word[i] = ptx.pack_{traits.dtype}({pair})")
+
+
 def emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
     """Divide, round, store 16 bytes a lane, to rows now_0 and now_1 from ``out_at``."""
     sums, first_sum = ("total", 16 * chunks(traits.value_dim)) if len(products_of(traits)) == 1 else ("sums", 0)
     for row in (0, 1):
-        emit_share(out, "share", f"{sums}[{first_sum + 2 * row}]", traits.denominator, traits.eps)
+        scale = None
+        if traits.scaled:  # random features are at most 1, and need no scale of a row
+            scale = f"(row_scale_{row} * state_scale)" if not omega_rows(traits.feature_map) else "state_scale"
+        emit_share(out, "share", f"{sums}[{first_sum + 2 * row}]", traits.denominator, traits.eps, scale)
         out.line(f"real = u32(1) if now_{row} < seq_q else u32(0)")
         out.line(f"to = out_at + u64(now_{row}) * out_row")
         for chunk in range(chunks(traits.value_dim)):

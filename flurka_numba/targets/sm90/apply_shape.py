@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import (
     RandomFeatures,
     chunks,
@@ -45,6 +46,18 @@ class ApplyTraits:
     def omega_bytes(self) -> int:
         """Of one of omega's two images: spans of 64 columns, rounded to 16 bits."""
         return omega_rows(self.feature_map) * spans(self.head_dim) * SPAN_BYTES
+
+    @property
+    def scaled(self) -> bool:
+        """Whether a row's features are multiplied with a power of two of its own, and the state with the head's."""
+        return is_scaled(self.dtype)
+
+    @property
+    def relative(self) -> bool:
+        """Whether features are multiplied with their span's part of the head's scale: those of slots have a scale a
+        span, as the blocks that make one do not know each other.
+        """
+        return self.scaled and spans(self.features) > 1 and self.denominator != "guarded"  # rfa's are equal
 
     @property
     def shared_bytes(self) -> int:

@@ -8,7 +8,6 @@ Both are two products of a tile's rows with the two images of a state (images.py
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
@@ -19,12 +18,14 @@ from flurka_numba.targets.sm90.rows import (
     emit_lane,
     emit_load,
     emit_real_columns,
+    emit_row_scales,
     emit_share,
     emit_spread,
     emit_store,
     left_operand,
     words,
 )
+from flurka_numba.targets.sm90.scales import emit_carried, emit_inverse, emit_weight, has_row_scale, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, SUM_ROWS, chunks, state_bytes, state_rows
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset
@@ -55,6 +56,11 @@ class GradientTraits:
     eps: float
     ragged: bool
     spread: bool
+
+    @property
+    def row_scaled(self) -> bool:
+        """Whether features are multiplied with a power of two of their row."""
+        return has_row_scale(self.dtype, self.feature_map)
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -113,7 +119,7 @@ def render_gradients(traits: GradientTraits) -> str:
     )
     with out.suite():
         emit_start(out, traits, values + sums, features)
-        out.line("ptx.mbarrier_wait(full, u32(0))")
+        emit_images_there(out, traits)
         with out.block("while tile < last"):
             _emit_tile(out, traits, values + sums, features)
     return out.text()
@@ -171,6 +177,14 @@ def emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features
     )
 
 
+def emit_images_there(out: SourceWriter, traits: GradientTraits) -> None:
+    """Wait for the images; ``state_scale`` that they have, or of a gradient ``unscale``, which undoes it."""
+    out.line("ptx.mbarrier_wait(full, u32(0))")
+    if is_scaled(traits.dtype):
+        name = "state_scale" if traits.of == "queries" else "unscale"
+        emit_carried(out, name, "image", CHUNK * chunks(traits.value_dim), inverse=traits.of == "slots")
+
+
 def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features: int) -> None:
     out.line("first_row = u32(tile * u32(64))")
     out.line("tile = u32(tile + u32(1))")
@@ -190,8 +204,7 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features
         _emit_row_weights(out)
     else:
         _emit_values(out, traits)
-    numbers = [f"weight_{row}" if traits.of == "queries" else f"f32(1.0) if real_{row} else f32(0.0)" for row in (0, 1)]
-    emit_sum_words(out, traits.dtype, numbers)
+    emit_sum_words(out, traits)
     emit_product(out, "of_features", features, "y_word", traits.value_dim, "turned_rows", turned_rows(traits.head_dim))
     emit_sum_step(out, traits, "add_features")
     out.line("ptx.wgmma_commit()")
@@ -207,12 +220,24 @@ def _emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
 
 
 def emit_features(out: SourceWriter, traits: GradientTraits) -> None:
-    """phi of a lane's words of x."""
+    """phi of a lane's words of x; with the rows' scales and their inverses, where traits have them."""
+    if traits.row_scaled:
+        out.line(f"phi = cuda.local.array({2 * words(traits.head_dim)}, dtype=np.float32)")
     with out.block(f"for i in range({words(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
         emit_real_columns(out, traits.head_dim, ("low", "high"))
         low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
-        out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
+        if traits.row_scaled:
+            out.line(f"phi[2 * i], phi[2 * i + 1] = {low}, {high}")
+        else:
+            out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
+    if traits.row_scaled:
+        emit_row_scales(out, "phi", 0, words(traits.head_dim), "(i // 4) % 2 == 1")
+        with out.block(f"for i in range({words(traits.head_dim)})"):
+            out.line("factor = row_scale_1 if (i // 4) % 2 == 1 else row_scale_0")
+            out.line(f"feature[i] = ptx.pack_{traits.dtype}(phi[2 * i] * factor, phi[2 * i + 1] * factor)")
+        for row in (0, 1):
+            emit_inverse(out, f"row_inverse_{row}", f"row_scale_{row}")
 
 
 def emit_real_y(out: SourceWriter, traits: GradientTraits) -> None:
@@ -236,11 +261,10 @@ def emit_product(
             out.line(f"add_{total[3:]}({total}, {left_operand(left, chunk, step)}, {descriptor} + u64({at}))")
 
 
-def emit_sum_words(out: SourceWriter, dtype: str, numbers: Sequence[str]) -> None:
-    """w_0 and w_1: a number a row in the first of 16 columns. Before wgmma_fence, as a product takes them."""
-    for row, number in enumerate(numbers):
-        out.line(f"number = {number}")
-        out.line(f"w_{row} = ptx.pack_{dtype}(number, f32(0.0)) if eighth == u32(0) else u32(0)")
+def emit_sum_words(out: SourceWriter, traits: GradientTraits) -> None:
+    """w_0 and w_1: a row's w, or 1, in the first of 16 columns. Before wgmma_fence, as a product takes them."""
+    for row in (0, 1):
+        _emit_weight_of_lane(out, traits, row)
 
 
 def emit_sum_step(out: SourceWriter, traits: GradientTraits, product: str) -> None:
@@ -249,11 +273,23 @@ def emit_sum_step(out: SourceWriter, traits: GradientTraits, product: str) -> No
     out.line(f"{product}(of_features, w_0, w_1, u32(0), u32(0), turned_rows + u64({at}))")
 
 
+def _emit_weight_of_lane(out: SourceWriter, traits: GradientTraits, row: int) -> None:
+    """A row's w, or 1, for the lane that has the step's first columns: ``w_0`` or ``w_1``."""
+    if traits.of == "queries":
+        emit_weight(out, "number", f"weight_{row}", traits.dtype)
+        out.line(f"w_{row} = number if eighth == u32(0) else u32(0)")
+        return
+    out.line(f"number = f32(1.0) if real_{row} else f32(0.0)")
+    out.line(f"w_{row} = ptx.pack_{traits.dtype}(number, f32(0.0)) if eighth == u32(0) else u32(0)")
+
+
 def emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
-    """1 / r and w = -dout.out of a row."""
+    """1 / r and w = -dout.out of a row. Of scaled rows and states, 1 / r times that of the state alone."""
     values = 16 * chunks(traits.value_dim)
     for row in (0, 1):
-        emit_share(out, f"scale_{row}", f"of_values[{values + 2 * row}]", traits.denominator, traits.eps)
+        scale = "state_scale" if is_scaled(traits.dtype) else None
+        scale = f"(state_scale * row_scale_{row})" if traits.row_scaled else scale
+        emit_share(out, f"scale_{row}", f"of_values[{values + 2 * row}]", traits.denominator, traits.eps, scale)
         out.line(f"weight_{row} = f32(0.0)")
     with out.block(f"for i in range({words(traits.value_dim)})"):
         out.lines(
@@ -273,6 +309,8 @@ def emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
             weight_{row} = -(weight_{row} * scale_{row})
             """
         )
+        if traits.row_scaled:
+            out.line(f"scale_{row} = scale_{row} * row_scale_{row}")
 
 
 def _emit_row_weights(out: SourceWriter) -> None:
@@ -293,7 +331,12 @@ def _emit_values(out: SourceWriter, traits: GradientTraits) -> None:
     with out.block(f"for i in range({words(traits.value_dim)})"):
         out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
         out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
-        out.line(f"both = ptx.pack_{traits.dtype}(of_values[at], of_values[at + 1])")
+        undone = ""
+        if is_scaled(traits.dtype):
+            undone = " * factor"
+            inverse = " * (row_inverse_0 if (i // 4) % 2 == 0 else row_inverse_1)" if traits.row_scaled else ""
+            out.line(f"factor = unscale{inverse}")
+        out.line(f"both = ptx.pack_{traits.dtype}(of_values[at]{undone}, of_values[at + 1]{undone})")
         out.line("dy_word[i] = ptx.select(both, u32(0), kept)")
     _emit_all_rows(out)
     emit_store(out, "dv", traits.value_dim, "dy_word")
@@ -316,6 +359,8 @@ def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
         if traits.of == "queries":
             out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
             out.line("slope_low, slope_high = slope_low * factor, slope_high * factor")
+        elif is_scaled(traits.dtype):
+            out.line("slope_low, slope_high = slope_low * unscale, slope_high * unscale")
         pair = "of_features[at] * slope_low, of_features[at + 1] * slope_high"
         out.line(f"feature[i] = ptx.select(ptx.pack_{traits.dtype}({pair}), u32(0), kept)")
     _emit_all_rows(out)

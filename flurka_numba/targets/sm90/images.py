@@ -2,16 +2,20 @@
 
 The image for rows of features (out = phi(q) S): a row for each value, features along it, then SUM_ROWS rows of z. The
 image for rows of values (dphi = g S^T + w z^T): a row for each feature, values along it, then a step of 16 columns of
-which the first is z. Both are spans of 64 columns, 128-byte rows with the swizzle of shared memory; rows and columns
-stand in the orders of rows.py, unless Traits say natural.
+which the first is z, and of keys in float16 the second 2^15 z. Both are spans of 64 columns, 128-byte rows with the
+swizzle of shared memory; rows and columns stand in the orders of rows.py, unless Traits say natural. float16 has a
+scale a head, which scales.py explains.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.accumulate import SHARE_COLUMNS, SHARE_NUMBERS
+from flurka_numba.targets.sm90.rows import emit_largest_of_warp
+from flurka_numba.targets.sm90.scales import HIGH, TOP, emit_carrier, emit_scale, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_state_block, operand_place
 from splat_numba.gen.entry import Entry
@@ -31,7 +35,7 @@ SUM_STEP = 16  # columns of the step that holds z
 class ImageTraits:
     """head_dim, value_dim: elements; dtype: of the images. natural_features: the first image has its features in their
     own order, for those that come out of a product; natural_values: the turned one its values, for rows of values that
-    a product reads from shared memory.
+    a product reads from shared memory. of: what the shares are sums over, "keys" or "queries".
     """
 
     head_dim: int
@@ -39,6 +43,7 @@ class ImageTraits:
     dtype: str
     natural_features: bool = False
     natural_values: bool = False
+    of: str = "keys"
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -85,14 +90,17 @@ def render_images(traits: ImageTraits) -> str:
             sums = cuda.local.array(4, dtype=np.float32)
             """
         )
-        _emit_total(out)
+        _emit_total(out, traits)
+        if is_scaled(traits.dtype):
+            _emit_scaled(out, traits)
         _emit_image(out, traits)
         _emit_turned(out, traits)
     return out.text()
 
 
-def _emit_total(out: SourceWriter) -> None:
-    """The shares added up in their order."""
+def _emit_total(out: SourceWriter, traits: ImageTraits) -> None:
+    """The shares added up in their order; and the numbers that the head's scale follows from."""
+    tops = _tops(traits)
     out.lines(
         f"""
         for i in range(16):
@@ -103,6 +111,17 @@ def _emit_total(out: SourceWriter) -> None:
         share = u32(0)
         """
     )
+    if tops:
+        out.lines(
+            f"""
+            lane = u32(thread & u32(31))
+            top = cuda.local.array({len(tops)}, dtype=np.float32)
+            for i in range({len(tops)}):
+                top[i] = f32(0.0)
+            head_at = shares + u64({4 * SHARE_NUMBERS * math.prod(traits.blocks)}) * u64(pair) * u64(shares_of_state)
+            head_at = head_at + u64({4 * SHARE_COLUMNS}) * u64(lane)
+            """
+        )
     with out.block("while share < shares_of_state"):
         for ahead in range(AT_ONCE):
             out.line(f"here = at + u64({4 * SHARE_NUMBERS}) * u64(min(share + u32({ahead}), shares_of_state - u32(1)))")
@@ -111,13 +130,49 @@ def _emit_total(out: SourceWriter) -> None:
                 names = ", ".join(f"t_{ahead}{i}{j}" for j in range(4))
                 out.line(f"{names} = ptx.load_reals4(row + u64(16) * u64(b))")
                 out.line(f"s_{ahead}{i} = ptx.load_state(row + u64({4 * STATE_SIDE}))")
+            for i, (block, offset) in enumerate(tops):
+                far = f"u64({block}) * u64(shares_of_state) + u64(min(share + u32({ahead}), shares_of_state - u32(1)))"
+                out.line(
+                    f"top_{ahead}{i} = ptx.load_state(head_at + u64({4 * SHARE_NUMBERS}) * ({far}) + u64({offset}))"
+                )
         for ahead in range(AT_ONCE):
             out.line(f"real = u32(1) if share + u32({ahead}) < shares_of_state else u32(0)")
             for i in range(4):
                 for j in range(4):
                     out.line(f"total[{4 * i + j}] += ptx.select_real(t_{ahead}{i}{j}, f32(0.0), real)")
                 out.line(f"sums[{i}] += ptx.select_real(s_{ahead}{i}, f32(0.0), real)")
+            for i in range(len(tops)):
+                out.line(f"top[{i}] += ptx.select_real(top_{ahead}{i}, f32(0.0), real)")
         out.line(f"share = u32(share + u32({AT_ONCE}))")
+
+
+def _tops(traits: ImageTraits) -> list[tuple[int, int]]:
+    """What a lane reads of a share of its head for the scale: the block, and bytes from its row's start. Of keys z,
+    which all blocks of values have; of queries the largest number of each row, a bound once they are added up.
+    """
+    if not is_scaled(traits.dtype):
+        return []
+    of_features, of_values = traits.blocks
+    column = STATE_SIDE if traits.of == "keys" else STATE_SIDE + 1
+    every = range(0, of_features * of_values, of_values if traits.of == "keys" else 1)
+    return [(block, 4 * (column + row * SHARE_COLUMNS)) for block in every for row in (0, 32)]
+
+
+def _emit_scaled(out: SourceWriter, traits: ImageTraits) -> None:
+    """State and sums times the head's scale, which every warp finds for itself."""
+    out.line("largest = f32(0.0)")
+    with out.block(f"for i in range({len(_tops(traits))})"):
+        out.line("largest = ptx.maximum(largest, ptx.maximum(top[i], -top[i]))")
+    emit_largest_of_warp(out, "largest")
+    emit_scale(out, "scale", "largest", 0 if traits.of == "keys" else TOP)
+    out.lines(
+        """
+        for i in range(16):
+            total[i] = total[i] * scale
+        for i in range(4):
+            sums[i] = sums[i] * scale
+        """
+    )
 
 
 def _emit_image(out: SourceWriter, traits: ImageTraits) -> None:
@@ -137,7 +192,10 @@ def _emit_image(out: SourceWriter, traits: ImageTraits) -> None:
         emit_image_row(out, traits.dtype, numbers, there, further=further)
     out.line(f"row = u32(u32({values}) + b)")
     first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
-    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=further)
+    carries = is_scaled(traits.dtype)
+    if carries:
+        emit_carrier(out, "scale", "b")
+    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=further, carries=carries)
 
 
 def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
@@ -163,6 +221,7 @@ def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
         first = f"u32(1) if b == u32(0) and value_block == u32(0) and row < u32({rows}) else u32(0)"
         for half in (0, 1):
             at = f"((u32({2 * column + 16 * half})) ^ ((row & u32(7)) << u32(4)))"
-            word = f"ptx.pack_{traits.dtype}(sums[{i}], f32(0.0))" if half == 0 else "u32(0)"
+            second = f"sums[{i}] * f32({HIGH!r})" if is_scaled(traits.dtype) and traits.of == "keys" else "f32(0.0)"
+            word = f"ptx.pack_{traits.dtype}(sums[{i}], {second})" if half == 0 else "u32(0)"
             four = f"{word}, u32(0), u32(0), u32(0)"
             out.line(f"ptx.store_words4(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {four}, {first})")

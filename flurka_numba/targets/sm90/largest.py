@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.random_slots import emit_exponents, emit_omega, key_columns
+from flurka_numba.targets.sm90.rows import emit_largest_of_block, emit_largest_of_warp
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_THREADS, RandomFeatures, StateTraits
 from flurka_numba.targets.sm90.slots import emit_place, emit_slot_places, emit_slots, slot_parameters
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "largest"
-LANES_OF_WARP = (16, 8, 4, 2, 1)  # how far apart lanes compare, one after the other
 
 
 def largest_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
@@ -61,21 +61,10 @@ def _largest(numbers: list[str]) -> str:
 
 
 def _emit_store(out: SourceWriter) -> None:
-    """The maximum of all threads: of a warp, then of the warps."""
-    _emit_largest_of_warp(out, "top")
-    out.line("leader = u32(1) if (thread & u32(31)) == u32(0) else u32(0)")
-    out.line("ptx.store_shared_reals4(feature_tile + u32(16) * (thread >> u32(5)), top, top, top, top, leader)")
-    out.line("ptx.block_barrier()")
-    with out.block(f"for warp in range({STATE_THREADS // 32})"):
-        out.line("a, b, c, d = ptx.load_shared_reals4(feature_tile + u32(16) * u32(warp))")
-        out.line("top = ptx.maximum(top, a)")
+    """The maximum of all threads."""
+    emit_largest_of_block(out, "top", "feature_tile", STATE_THREADS)
     first = "u32(1) if thread == u32(0) else u32(0)"
     out.line(f"ptx.store_real(tops + u64(4) * u64(ptx.block_index()), top, {first})")
-
-
-def _emit_largest_of_warp(out: SourceWriter, name: str) -> None:
-    for apart in LANES_OF_WARP:
-        out.line(f"{name} = ptx.maximum({name}, ptx.shuffle_xor({name}, u32({apart})))")
 
 
 def emit_largest_of_all(out: SourceWriter) -> None:
@@ -86,4 +75,4 @@ def emit_largest_of_all(out: SourceWriter) -> None:
         out.line("top_number = top_number if top_number < tops_of_head else u32(0)")
         out.line("top_at = tops + u64(4) * (u64(pair) * u64(tops_of_head) + u64(top_number))")
         out.line("largest = ptx.maximum(largest, ptx.load_state(top_at))")
-    _emit_largest_of_warp(out, "largest")
+    emit_largest_of_warp(out, "largest")

@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
-from flurka_numba.targets.sm90.apply_rows import emit_products, emit_results, emit_totals, product, products_of
+from flurka_numba.targets.sm90.apply_rows import (
+    emit_products,
+    emit_results,
+    emit_scaled_words,
+    emit_state_scale,
+    emit_totals,
+    product,
+    products_of,
+)
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.ring import emit_first_step, emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import STEP
@@ -265,10 +273,16 @@ def _emit_head(out: SourceWriter, traits: ProjectTraits, half: int, head: int) -
     phi = {name: gpu_text(apply.feature_map.source, name) for name in ("low", "high")}  # type: ignore[union-attr]
     with out.block(f"for i in range({apply.head_dim // 4})"):
         out.line(f"low, high = q_{half}[{first} + 2 * i], q_{half}[{first + 1} + 2 * i]")
-        out.line(f"word[i] = ptx.pack_{apply.dtype}({phi['low']}, {phi['high']})")
+        if apply.scaled:
+            out.line(f"q_{half}[{first} + 2 * i], q_{half}[{first + 1} + 2 * i] = {phi['low']}, {phi['high']}")
+        else:
+            out.line(f"word[i] = ptx.pack_{apply.dtype}({phi['low']}, {phi['high']})")
+    out.line(f"state = u32(states_at + u32({head * apply.state_bytes}))")
+    emit_state_scale(out, apply, "state")
+    if apply.scaled:
+        emit_scaled_words(out, apply, f"q_{half}", first, "i % 2 == 1")
     out.lines(
         f"""
-        state = u32(states_at + u32({head * apply.state_bytes}))
         descriptor = u64({keys_descriptor()}) | u64(state >> u32(4))
         out_at = head_at + u64(column_tile * u32({traits.heads}) + u32({head})) * out_head
         """

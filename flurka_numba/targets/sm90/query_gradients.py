@@ -23,6 +23,7 @@ from flurka_numba.targets.sm90.gradients import (
     OPERANDS,
     GradientTraits,
     emit_features,
+    emit_images_there,
     emit_product,
     emit_real_y,
     emit_start,
@@ -32,6 +33,7 @@ from flurka_numba.targets.sm90.gradients import (
 )
 from flurka_numba.targets.sm90.images import turned_rows
 from flurka_numba.targets.sm90.rows import emit_store, when, words
+from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_rows
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import keys_descriptor, score_offset
@@ -86,10 +88,10 @@ def render_query_gradients(traits: GradientTraits) -> str:
         emit_start(out, traits, values, features, BUFFER_BYTES)
         _emit_sums(out, traits)
         _emit_ahead(out, traits)
-        out.line("ptx.mbarrier_wait(full, u32(0))")
+        emit_images_there(out, traits)
         with out.block("while tile < last"):
             _emit_tile(out, traits, values)
-        emit_share(out)
+        emit_share(out, scaled=is_scaled(traits.dtype))
     return out.text()
 
 
@@ -208,7 +210,7 @@ def _emit_features(out: SourceWriter, traits: GradientTraits) -> None:
     rows = turned_rows(traits.head_dim)
     with out.block(f"for i in range({rows // 2})"):
         out.line("of_features[i] = f32(0.0)")
-    emit_sum_words(out, traits.dtype, ("weight_0", "weight_1"))
+    emit_sum_words(out, traits)
     out.line("ptx.wgmma_fence()")
     for step in range(2 * CHUNKS):
         at = score_offset(step, rows)
@@ -223,6 +225,9 @@ def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
         out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
         out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
         out.line(f"y_low, y_high = ptx.unpack_{traits.dtype}(feature[i])")
+        if traits.row_scaled:
+            out.line("factor = row_inverse_0 if (i // 4) % 2 == 0 else row_inverse_1")
+            out.line("y_low, y_high = y_low * factor, y_high * factor")
         out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
         for x, name in enumerate(("low", "high")):
             slope = gpu_slope(phi.derivative_source, name, f"y_{name}")

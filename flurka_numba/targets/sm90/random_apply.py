@@ -13,7 +13,7 @@ from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
 from flurka_numba.targets.sm90.rows import left_operand
 from flurka_numba.targets.sm90.shape import CHUNK, RandomFeatures, chunks
-from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, keys_descriptor, score_offset
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, keys_descriptor, score_offset, spans
 from splat_numba.gen.writer import SourceWriter
 
 OMEGA_POINTERS = ("omega",)
@@ -148,13 +148,17 @@ def _emit_favor(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> 
             out.line(f"share_{row} = ptx.reciprocal(ptx.exp2(-(square_{row} * {less})) + f32({phi.eps!r}))")
         else:
             out.line(f"shift_{row} = top_{row} * {slope(traits.head_dim)}")
-    with out.block(f"for j in range({phi.part // 8})"):
-        for row in (0, 1):
-            pair = []
-            for x in (0, 1):
-                power = f"ptx.exp2(u[4 * j + {2 * row + x}] * {slope(traits.head_dim)} - shift_{row})"
-                pair.append(f"({power} + f32({phi.eps!r})) * share_{row}" if phi.eps else power)
-            out.line(f"phi[2 * j + {row}] = ptx.pack_{traits.dtype}({', '.join(pair)})")
+    for span in range(spans(phi.part) if traits.relative else 1):
+        last = min(8 * (span + 1), phi.part // 8) if traits.relative else phi.part // 8
+        relative = f" * relative_{span}" if traits.relative else ""
+        with out.block(f"for j in range({8 * span}, {last})" if span else f"for j in range({last})"):
+            for row in (0, 1):
+                pair = []
+                for x in (0, 1):
+                    power = f"ptx.exp2(u[4 * j + {2 * row + x}] * {slope(traits.head_dim)} - shift_{row})"
+                    power = f"({power} + f32({phi.eps!r})) * share_{row}" if phi.eps else power
+                    pair.append(power + relative)
+                out.line(f"phi[2 * j + {row}] = ptx.pack_{traits.dtype}({', '.join(pair)})")
 
 
 def _emit_rfa(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:

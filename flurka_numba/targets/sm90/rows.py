@@ -8,8 +8,11 @@ result, if the right operand's rows stand in the same order, 4 (4 chunk + i) + 2
 
 from __future__ import annotations
 
+from flurka_numba.targets.sm90.scales import TOP, emit_scale
 from flurka_numba.targets.sm90.shape import CHUNK, chunks
 from splat_numba.gen.writer import SourceWriter
+
+LANES_OF_WARP = (16, 8, 4, 2, 1)  # how far apart lanes compare, one after the other
 
 
 def emit_lane(out: SourceWriter) -> None:
@@ -71,16 +74,28 @@ def when(real: str, chunk: int, dim: int) -> str:
     return f"{real} if eighth < u32({dim - CHUNK * chunk}) else u32(0)"
 
 
-def emit_share(out: SourceWriter, name: str, total: str, denominator: str, eps: float) -> None:
-    """``name``: 1 / denominator of a row, whose sum is ``total``; 0 where that is 0. denominator: see Problem."""
+def emit_share(
+    out: SourceWriter, name: str, total: str, denominator: str, eps: float, scale: str | None = None
+) -> None:
+    """``name``: 1 / denominator of a row, whose sum is ``total``; 0 where that is 0. denominator: see Problem. scale:
+    what the sum has been multiplied with, as text, and so has the denominator then.
+    """
     out.line(f"divisor = {total}")
+    least = f"f32({eps!r})"
+    if scale and uses_eps(denominator, eps):
+        out.line(f"least = f32({eps!r}) * {scale}")
+        least = "least"
     if denominator == "plus_eps" and eps:
-        out.line(f"divisor = divisor + f32({eps!r})")
+        out.line(f"divisor = divisor + {least}")
     if denominator == "guarded":
-        least = f"f32({eps!r})"
         out.line(f"signed = -{least} if divisor < f32(0.0) else {least}")
         out.line(f"divisor = signed if -{least} < divisor and divisor < {least} else divisor  # NaN stays")
     out.line(f"{name} = ptx.reciprocal(divisor) if divisor != f32(0.0) else f32(0.0)")
+
+
+def uses_eps(denominator: str, eps: float) -> bool:
+    """Whether a row's divisor is not its sum alone."""
+    return denominator == "guarded" or (denominator == "plus_eps" and eps > 0.0)
 
 
 def emit_real_columns(out: SourceWriter, dim: int, names: tuple[str, str]) -> None:
@@ -97,3 +112,37 @@ def left_operand(name: str, chunk: int, step: int) -> str:
     """The four words of a product's step of 16 columns."""
     row_0, row_1 = (4 * (2 * chunk + row) + 2 * step for row in (0, 1))
     return ", ".join(f"{name}[{i}]" for i in (row_0, row_1, row_0 + 1, row_1 + 1))
+
+
+def emit_largest_of_warp(out: SourceWriter, name: str) -> None:
+    """A number of each lane becomes the largest of the warp's."""
+    for apart in LANES_OF_WARP:
+        out.line(f"{name} = ptx.maximum({name}, ptx.shuffle_xor({name}, u32({apart})))")
+
+
+def emit_largest_of_block(out: SourceWriter, name: str, place: str, threads: int) -> None:
+    """The same of the block's. place: a shared address of 16 bytes a warp that nobody else uses."""
+    emit_largest_of_warp(out, name)
+    out.line("leader = u32(1) if (thread & u32(31)) == u32(0) else u32(0)")
+    four = ", ".join([name] * 4)
+    out.line(f"ptx.store_shared_reals4({place} + u32(16) * (thread >> u32(5)), {four}, leader)")
+    out.line("ptx.block_barrier()")
+    with out.block(f"for warp in range({threads // 32})"):
+        out.line(f"a, b, c, d = ptx.load_shared_reals4({place} + u32(16) * u32(warp))")
+        out.line(f"{name} = ptx.maximum({name}, a)")
+
+
+def emit_row_scales(out: SourceWriter, numbers: str, first: int, words: int, row_1: str) -> None:
+    """``row_scale_0`` and ``row_scale_1``: the scales of two rows' features, of which four lanes have one.
+
+    numbers: an array, of which word i is made from first + 2 i and the next. row_1: whether it is of the second row.
+    """
+    out.line("top_0 = top_1 = f32(0.0)")
+    with out.block(f"for i in range({words})"):
+        out.line(f"most = ptx.maximum({numbers}[{first} + 2 * i], {numbers}[{first + 1} + 2 * i])")
+        out.line(f"top_0 = top_0 if {row_1} else ptx.maximum(top_0, most)")
+        out.line(f"top_1 = ptx.maximum(top_1, most) if {row_1} else top_1")
+    for row in (0, 1):
+        for apart in (1, 2):
+            out.line(f"top_{row} = ptx.maximum(top_{row}, ptx.shuffle_xor(top_{row}, u32({apart})))")
+        emit_scale(out, f"row_scale_{row}", f"top_{row}", TOP)

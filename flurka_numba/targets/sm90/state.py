@@ -19,6 +19,8 @@ from flurka_numba.targets.sm90.random_slots import (
     key_columns,
     random_parameters,
 )
+from flurka_numba.targets.sm90.rows import emit_largest_of_block
+from flurka_numba.targets.sm90.scales import emit_carrier, emit_scale, is_scaled
 from flurka_numba.targets.sm90.shape import (
     CHUNK,
     SLOTS,
@@ -150,8 +152,33 @@ def _emit_share(out: SourceWriter) -> None:
         )
 
 
+def _emit_scaled(out: SourceWriter, traits: StateTraits) -> None:
+    """State and sums times the scale of this block's features. rfa's are signed, so z may be far smaller than S: all of
+    them are as large as could be, and the number of slots is a bound.
+    """
+    if traits.feature_map.name == "rfa":
+        out.line("largest = f32(slots)")
+    else:
+        out.line("largest = f32(0.0)")
+        for i in range(4):
+            out.line(f"largest = ptx.maximum(largest, sums[{i}])")
+        emit_largest_of_block(out, "largest", "value_tile", STATE_THREADS)
+    emit_scale(out, "scale", "largest")
+    out.lines(
+        """
+        for i in range(16):
+            total[i] = total[i] * scale
+        for i in range(4):
+            sums[i] = sums[i] * scale
+        """
+    )
+
+
 def _emit_state(out: SourceWriter, traits: StateTraits) -> None:
     """Two features in a word; values where a lane of stage 3 has them: see apply.py."""
+    scaled = is_scaled(traits.dtype)
+    if scaled:
+        _emit_scaled(out, traits)
     out.line("b = u32(column >> u32(2))")
     out.lines(
         f"""
@@ -168,4 +195,6 @@ def _emit_state(out: SourceWriter, traits: StateTraits) -> None:
         emit_image_row(out, traits.dtype, [f"total[{4 * i + j}]" for i in range(4)], when, further=2)
     out.line(f"row = u32(u32({values}) + b)")
     first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
-    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=2)
+    if scaled:
+        emit_carrier(out, "scale", "b")
+    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=2, carries=scaled)

@@ -60,9 +60,16 @@ def operand_place(four: str) -> str:
     return f"u32(({four} >> u32(3)) * u32({CHUNK}) + {within})"
 
 
-def emit_image_row(out: SourceWriter, dtype: str, numbers: list[str], when: str, *, further: int = 8) -> None:
-    """Four neighbouring numbers of ``row`` at ``place`` of the swizzled image ``to``, the second two ``further`` on."""
+def emit_image_row(
+    out: SourceWriter, dtype: str, numbers: list[str], when: str, *, further: int = 8, carries: bool = False
+) -> None:
+    """Four neighbouring numbers of ``row`` at ``place`` of the swizzled image ``to``, the second two ``further`` on.
+
+    carries: ``carried`` in their place, where the text says so; see scales.py.
+    """
     for half in (0, 1):
         word = f"ptx.pack_{dtype}({numbers[2 * half]}, {numbers[2 * half + 1]})"
+        if carries:
+            word = f"ptx.select(carried, {word}, carries)"
         at = f"((u32(2) * (place + u32({further * half}))) ^ ((row & u32(7)) << u32(4)))"
         out.line(f"ptx.store_word(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {word}, {when})")

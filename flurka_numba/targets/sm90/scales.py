@@ -1,0 +1,91 @@
+"""Powers of two that keep what is rounded to float16 within its range, and are undone exactly.
+
+float16 ends at 65504 and rounds numbers below 2^-14 more coarsely, 2^-24 being the least. A state is a sum over all
+keys, so its image is multiplied with 2^-e, such that the largest of its features' sums z comes between 1/2 and 1. S
+then is at most the largest value, as no |S| exceeds z times that, and out = phi(q) S / phi(q).z has the same bits as
+without it. A state's gradient comes up to 2^15, and so do the features of a row or of some slots. bfloat16 has
+float32's range, and its texts have none of this.
+
+A state's image carries its own scale to whoever copies it: of the SUM_ROWS rows that repeat z a product's lanes read
+the even ones. The one behind z's first is 2^-e in all of its words, as float32, and the one two further 2^e.
+"""
+
+from __future__ import annotations
+
+from flurka_numba.feature_maps import FeatureMap
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
+from splat_numba.gen.writer import SourceWriter
+
+HIGH = 2.0**15  # weights of rows beyond it are divided by it, and meet sums that are multiplied with it
+SCALE_ROW, INVERSE_ROW = 1, 3  # of the SUM_ROWS
+TOP = 15  # what is multiplied with a state comes up to 2^TOP, so that it may be small by 2^-29 beside its largest
+# A bfloat16 has float32's exponent in bits 7 to 14.
+_EXPONENT = 0x7F80
+_LARGEST = 0x7E00  # of exponents that have an inverse
+_HALF = 0x7E80  # the exponents of x and of the power of two that makes it at least 1/2 add up to this
+_BOTH = 0x7F00  # of a number and its inverse
+
+
+def is_scaled(dtype: str) -> bool:
+    """Whether numbers of this type need scales."""
+    return dtype == "float16"
+
+
+def has_row_scale(dtype: str, feature_map: FeatureMap) -> bool:
+    """Whether gradients' texts scale features row by row: those of numbers in float16's range may leave it. elu and
+    relu cannot, and their texts have few registers to spare.
+    """
+    return is_scaled(dtype) and feature_map.name not in ("elu", "relu")
+
+
+def emit_scale(out: SourceWriter, name: str, largest: str, power: int = 0) -> None:
+    """``name``: the power of two that brings ``largest``, a name of a number >= 0, between 2^(power - 1) and 2^power.
+    ``name``_bits: it as bfloat16. Through bfloat16, as no instruction takes a float32's exponent. 0 gives 2^126.
+    """
+    out.lines(
+        f"""
+        {name}_bits = u32(ptx.pack_bfloat16({largest}, f32(0.0)) & u32({_EXPONENT}))
+        {name}_bits = u32({_HALF + 128 * power}) - ({name}_bits if {name}_bits < u32({_LARGEST}) else u32({_LARGEST}))
+        """
+    )
+    if power:
+        out.line(f"{name}_bits = {name}_bits if {name}_bits < u32({_HALF}) else u32({_HALF})")
+    out.line(f"{name}, unused = ptx.unpack_bfloat16({name}_bits)")
+
+
+def emit_inverse(out: SourceWriter, name: str, scale: str) -> None:
+    """``name``: 1 / scale, exactly, of a ``scale`` that emit_scale() made."""
+    out.line(f"{name}, unused = ptx.unpack_bfloat16(u32({_BOTH}) - {scale}_bits)")
+
+
+def emit_carrier(out: SourceWriter, scale: str, row: str) -> None:
+    """``carries``: whether a row of the sums, by its number, has the scale or its inverse in place of z, and which word
+    that is: ``carried``.
+    """
+    out.lines(
+        f"""
+        carries = u32(1) if {row} == u32({SCALE_ROW}) or {row} == u32({INVERSE_ROW}) else u32(0)
+        carried = u32({_BOTH}) - {scale}_bits if {row} == u32({INVERSE_ROW}) else {scale}_bits
+        carried = u32(carried << u32(16))  # a float32 begins as its bfloat16
+        """
+    )
+
+
+def emit_carried(out: SourceWriter, name: str, image: str, values: int, *, inverse: bool = False) -> None:
+    """``name``: the scale, or its inverse, that the image at a shared address carries. values: rows before its sums."""
+    row = values + (INVERSE_ROW if inverse else SCALE_ROW)
+    out.line(f"{name}, unused, unused, unused = ptx.load_shared_reals4({image} + u32({row * SPAN_BYTES}))")
+
+
+def emit_weight(out: SourceWriter, name: str, weight: str, dtype: str) -> None:
+    """``name``: a word with a row's weight, which is the low half; beyond HIGH its HIGHth part is the high half."""
+    if not is_scaled(dtype):
+        out.line(f"{name} = ptx.pack_{dtype}({weight}, f32(0.0))")
+        return
+    out.lines(
+        f"""
+        far = u32(1) if {weight} > f32({HIGH!r}) or {weight} < f32({-HIGH!r}) else u32(0)
+        near = ptx.select_real(f32(0.0), {weight}, far)
+        {name} = ptx.pack_{dtype}(near, ptx.select_real({weight} * f32({1.0 / HIGH!r}), f32(0.0), far))
+        """
+    )
