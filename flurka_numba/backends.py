@@ -7,10 +7,12 @@ from functools import cache
 from flurka_numba.executor import Executor
 from flurka_numba.problem import Call
 from splat_numba.arguments.backends import choose_backend
+from splat_numba.runtime.graphs import stay_outside_graphs
 
 
 def choose_executor(call: Call) -> Executor:
     """The backend of a call: with "auto", where q is. Raises BackendError for what this version has not."""
+    stay_outside_graphs("flurka_numba")
     chosen = choose_backend(call.backend, call.target, call.q)
     if chosen == "cuda":
         return _cuda()

@@ -12,8 +12,10 @@ from splat_numba.arguments.options import check_scale
 from splat_numba.arguments.sizes import check_sizes
 from splat_numba.arguments.tokens import Described, check_dtype, check_keys, check_tokens, check_values
 from splat_numba.errors import ArgumentError
+from splat_numba.runtime.tensors import check_tensor
 
 ARRAYS = ("q", "k", "v", "proj_k", "proj_v")  # in the order of their gradients
+GRADIENTS = " Gradients come from flurka_numba's functions that end in _vjp, and a layer's vjp."
 
 
 def check_call(call: Call, arrays: Mapping[str, Described]) -> Problem:
@@ -42,6 +44,14 @@ def check_call(call: Call, arrays: Mapping[str, Described]) -> Problem:
         ragged=call.kv_lengths is not None,
         scale=check_scale(call.scale, head_dim, arrays["q"].dtype) if call.method == "low_rank" else 1.0,
     )
+
+
+def check_no_autograd(call: Call) -> None:
+    """Raise ArgumentError for a tensor whose gradient autograd would look for in vain, and say who has it."""
+    for name in (*ARRAYS, "omega", "w_q"):
+        array = getattr(call, name)
+        if getattr(array, "requires_grad", False) is True:
+            check_tensor(name, array, GRADIENTS)
 
 
 def _check_tokens(arrays: Mapping[str, Described]) -> tuple[int, int, int, int, int, int]:

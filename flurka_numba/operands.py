@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from flurka_numba.checks import ARRAYS, check_call
+from flurka_numba.checks import ARRAYS, check_call, check_no_autograd
 from flurka_numba.problem import ITEMSIZE, Call, Problem
 from splat_numba.arguments.layouts import with_leading, without_leading
 from splat_numba.arguments.options import check_kv_lengths
@@ -42,6 +42,7 @@ def import_call(call: Call) -> Operands:
 
     Raises ArgumentError, ArgumentTypeError, BackendError.
     """
+    check_no_autograd(call)
     arrays = {
         name: import_array(name, getattr(call, name))
         for name in (*ARRAYS, "omega")

@@ -19,6 +19,7 @@ from splat_numba.executor import Executor
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.kernel import Given, Kernel, split_parts
+from splat_numba.runtime.graphs import stay_outside_graphs
 from splat_numba.settings import current
 from splat_numba.signatures import strict
 
@@ -144,6 +145,7 @@ def compile(
 
 def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor:
     """The backend to run on: with "auto", where q is. Raises BackendError for what this version has not."""
+    stay_outside_graphs("splat_numba")
     chosen = choose_backend(backend, target, q)
     if chosen == "cuda":
         return _cuda()

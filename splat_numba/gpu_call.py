@@ -29,7 +29,14 @@ from splat_numba.runtime.cuda.arrays import (
 )
 from splat_numba.runtime.cuda.copies import padded_rows
 from splat_numba.runtime.cuda.device import Device, device
-from splat_numba.runtime.cuda.frameworks import Framework, describe, describe_operand, framework_of, known_framework
+from splat_numba.runtime.cuda.frameworks import (
+    Framework,
+    describe,
+    describe_operand,
+    framework_of,
+    known_framework,
+    known_keys,
+)
 from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.passes import Shapes
@@ -97,10 +104,11 @@ def _look_up(
     """The call made ready, now or earlier, and the addresses of q, k, v and, where it is given, out."""
     given = (q, k, v) if out is None else (q, k, v, out)
     identity = recipe.identity
-    if identity is None or [framework_of(one) is framework for one in given].count(False):
+    known = None if identity is None else known_keys(given, framework)
+    if identity is None or known is None:
         ready, arrays = _make_ready(recipe, q, k, v, kv_lengths, out, framework)
         return ready, [array.pointer for array in arrays.values()]
-    places, kinds = framework.keys(given)
+    places, kinds = known
     key = (framework, *map(id, identity), recipe.layout, recipe.scale, kv_lengths is None, kinds)
     with _lock:
         found = _ready.get(key)

@@ -17,6 +17,7 @@ from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
+from splat_numba.runtime.graphs import stay_outside_graphs
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 from splat_numba.signatures import strict
@@ -151,6 +152,7 @@ class Kernel:
         self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: bool = False
     ) -> Any:
         """Out, or (out, lse): see splat_numba.attention. Raises ArgumentError for shapes it was not compiled for."""
+        stay_outside_graphs("splat_numba")
         if return_lse is not False:
             return_lse = check_flag("return_lse", return_lse)
         return self.executor.attend(self, q, k, v, kv_lengths, out, return_lse)

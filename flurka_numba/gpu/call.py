@@ -24,7 +24,7 @@ from splat_numba.arguments.results import result_shape
 from splat_numba.runtime.cuda.arrays import GpuArray, contiguous_strides
 from splat_numba.runtime.cuda.copies import padded
 from splat_numba.runtime.cuda.device import Device, device
-from splat_numba.runtime.cuda.frameworks import Framework, framework_of, known_framework
+from splat_numba.runtime.cuda.frameworks import Framework, framework_of, known_framework, known_keys
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.tensor_map import Layout
 from splat_numba.settings import current
@@ -158,10 +158,11 @@ def narrower(array: Any, dim: int) -> Any:
 
 def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
     """The call made ready, now or earlier, and the addresses of its arrays in their order."""
-    if [framework_of(one) is framework for one in given].count(False):
+    known = known_keys(given, framework)
+    if known is None:
         ready, arrays = _make_ready(call, framework)
         return ready, [array.pointer for array in arrays.values()]
-    addresses, kinds = framework.keys(given)
+    addresses, kinds = known
     rows = None if call.omega is None else tuple(np.shape(call.omega))
     key = (call.method, call.feature_map, rows, call.eps, call.scale, call.kv_lengths is None, call.out is None,
            call.heads, call.w_q is None, framework, kinds)  # fmt: skip

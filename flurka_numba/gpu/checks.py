@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flurka_numba.checks import ARRAYS, check_call
+from flurka_numba.checks import ARRAYS, check_call, check_no_autograd
 from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind
 from splat_numba.arguments.results import check_fits, result_shape
@@ -37,6 +37,7 @@ def _check_dtype(name: str, dtype: str) -> None:
 
 def check_arguments(call: Call, framework: Framework) -> tuple[Problem, dict[str, GpuArray]]:
     """The problem of a call and its arrays, out too. Raises ArgumentError, ArgumentTypeError, BackendError."""
+    check_no_autograd(call)
     arrays = _describe_inputs(call, framework)
     shapes: dict[str, Described] = dict(arrays)
     if call.omega is not None:

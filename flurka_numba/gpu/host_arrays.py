@@ -13,7 +13,7 @@ from flurka_numba.gpu.checks import check_supported
 from flurka_numba.operands import Operands, import_call, import_dout
 from flurka_numba.problem import ITEMSIZE, Call
 from splat_numba.errors import ArgumentTypeError
-from splat_numba.runtime.arrays import export_array, on_gpu
+from splat_numba.runtime.arrays import export_array, import_array, on_gpu
 from splat_numba.runtime.cuda.copies import padded_rows
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.memory import DeviceArray
@@ -54,7 +54,7 @@ def _to_gpu(call: Call) -> tuple[Operands, Call]:
     check_supported(operands.problem)
     target, dtype = device(0), operands.problem.dtype
     copies: dict[str, Any] = {
-        name: _upload(np.asarray(getattr(call, name)), dtype, target)
+        name: _upload(import_array(name, getattr(call, name)).bits, dtype, target)
         for name in ARRAYS
         if getattr(call, name) is not None
     }

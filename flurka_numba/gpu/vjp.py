@@ -18,7 +18,16 @@ from flurka_numba.gpu.host_arrays import attend_vjp_numpy
 from flurka_numba.gpu.runner import Checked, CudaRunner, Operand
 from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.results import check_fits
-from splat_numba.runtime.cuda.frameworks import JAX, NUMBA, OURS, Framework, describe, framework_of, known_framework
+from splat_numba.runtime.cuda.frameworks import (
+    JAX,
+    NUMBA,
+    OURS,
+    Framework,
+    describe,
+    framework_of,
+    known_framework,
+    known_keys,
+)
 
 
 def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -61,9 +70,10 @@ LARGEST_CHECKED = 256
 
 def _check(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[Checked, list[int]]:
     """The call checked, now or when an earlier one was like it; addresses of its arrays."""
-    addresses, key = None, None
-    if call.out is None and call.omega is None and all(framework_of(one) is framework for one in given.values()):
-        addresses, kinds = framework.keys(list(given.values()))
+    known = known_keys(list(given.values()), framework) if call.out is None and call.omega is None else None
+    key = None
+    if known is not None:
+        addresses, kinds = known
         key = (call.method, call.feature_map, call.eps, call.scale, call.kv_lengths is None, tuple(given), framework,
                kinds)  # fmt: skip
         try:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from splat_numba.arguments.numbers import check_number
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.plain import kind, shown
+from splat_numba.plain import shown
+from splat_numba.runtime.arrays import host_numbers
 
 
 class Lengths(Protocol):
@@ -72,17 +73,7 @@ def check_kv_lengths(kv_lengths: Any, problem: Lengths, axes: int) -> NDArray[np
 
 
 def _as_array(kv_lengths: Any) -> NDArray[Any]:
-    if isinstance(kv_lengths, np.ma.MaskedArray):
-        raise ArgumentTypeError(
-            "kv_lengths wanted as plain integers, got a masked array. Give kv_lengths.filled(0), or its data."
-        )
-    try:
-        lengths = np.asarray(kv_lengths)
-    except Exception as error:
-        raise ArgumentTypeError(
-            f"kv_lengths wanted as integers that NumPy can read, got {kind(kv_lengths)}: {error}. Copy them to the "
-            "CPU's memory, or give a list."
-        ) from error
+    lengths = host_numbers("kv_lengths", kv_lengths)
     if lengths.size or isinstance(kv_lengths, np.ndarray):
         return lengths
     return lengths.astype(np.int64)  # an empty list has no dtype of its own

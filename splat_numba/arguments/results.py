@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from splat_numba.arguments.tokens import Described
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.runtime.arrays import Array, check_out, empty, export_array, import_array
+from splat_numba.runtime.arrays import Array, check_out, empty, export_array, import_out
 
 
 class HasValueDim(Protocol):
@@ -48,7 +48,7 @@ def place_result(out: Any, shape: tuple[int, ...], dtype: str, inputs: Mapping[s
     """The caller's ``out``, checked against what is read, or a fresh array."""
     if out is None:
         return Written(Array(empty(shape, dtype), dtype, "numpy"), None)
-    given = import_array("out", out)
+    given = import_out(out)
     check_fits("out", given, shape, dtype)
     check_out(given.bits, {name: array.bits for name, array in inputs.items()})
     return Written(given, out)

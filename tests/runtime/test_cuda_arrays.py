@@ -13,28 +13,7 @@ from splat_numba.runtime.arrays import on_gpu
 from splat_numba.runtime.cuda.arrays import GpuArray, check_gpu_out, check_same_device, contiguous_strides
 from splat_numba.runtime.cuda.frameworks import NUMBA, TORCH, describe, describe_operand, framework_of
 from tests.runtime.fake_cuda import GpuMemory, fake
-
-
-class Torch:
-    """As much of a tensor as is asked for."""
-
-    is_cuda = True
-    requires_grad = False
-    shape = (2, 3, 8, 16)
-    dtype = "torch.bfloat16"
-    device = type("device", (), {"index": 1})()
-
-    def data_ptr(self):
-        return 4096
-
-    def element_size(self):
-        return 2
-
-    def stride(self):
-        return (384, 128, 16, 1)
-
-
-Torch.__module__ = "torch"
+from tests.runtime.fake_torch import Tensor, torch
 
 
 def test_on_gpu_asks_without_touching_the_data(fake):
@@ -43,31 +22,20 @@ def test_on_gpu_asks_without_touching_the_data(fake):
             return 13, 0
 
     assert on_gpu(GpuMemory((3,)))
-    assert on_gpu(Torch())
+    assert on_gpu(Tensor())
     assert on_gpu(Managed())
     for other in (None, [1.0], np.zeros(3), np.float16(1)):
         assert not on_gpu(other)
 
 
-def test_a_tensor():
-    found = describe_operand("q", Torch(), framework_of(Torch()))
-    assert framework_of(Torch()) is TORCH
+def test_a_tensor(torch):
+    found = describe_operand("q", Tensor(), framework_of(Tensor()))
+    assert framework_of(Tensor()) is TORCH
     assert found == GpuArray(4096, (2, 3, 8, 16), (768, 256, 32, 2), "bfloat16", 1, "torch")
 
 
-def test_a_tensor_that_wants_gradients_is_refused():
-    array = Torch()
-    array.requires_grad = True
-    with pytest.raises(ArgumentError) as caught:
-        describe("v", array, TORCH)
-    assert str(caught.value) == (
-        "v wanted without requires_grad, since autograd does not see into this call. Give v.detach(); "
-        "gradients come from flurka_numba's functions that end in _vjp."
-    )
-
-
-def test_a_tensor_is_looked_at_anew_and_let_go():
-    array = Torch()
+def test_a_tensor_is_looked_at_anew_and_let_go(torch):
+    array = Tensor()
     describe("q", array, TORCH)
     array.requires_grad = True
     with pytest.raises(ArgumentError, match=r"^q wanted without requires_grad"):

@@ -13,12 +13,14 @@ from typing import Any, NoReturn, Protocol
 
 import numpy as np
 
-from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.runtime.arrays import check_no_autograd, on_gpu
+from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, SplatError
+from splat_numba.runtime.arrays import check_readable, kind_of, on_gpu
 from splat_numba.runtime.cuda.arrays import GpuArray, check_operand_dtype, check_whole_elements, contiguous_strides
 from splat_numba.runtime.cuda.device import device, device_of_pointer
 from splat_numba.runtime.cuda.driver import ask, driver
 from splat_numba.runtime.cuda.memory import DeviceArray
+from splat_numba.runtime.jax_arrays import check_jax
+from splat_numba.runtime.tensors import check_tensor, dtype_name, is_recorded, refuse_negated
 
 
 class Framework(Protocol):
@@ -51,10 +53,10 @@ def framework_of(array: Any) -> Framework | None:
     try:
         return _FRAMEWORKS[type(array)]
     except KeyError:
-        root = type(array).__module__.partition(".")[0]
-        by_root: dict[str, Framework] = {"torch": TORCH, "cupy": CUPY, "jax": JAX, "jaxlib": JAX, "splat_numba": OURS}
-        other = NUMBA if hasattr(array, "__cuda_array_interface__") else None
-        found = _FRAMEWORKS[type(array)] = by_root.get(root, other)
+        kind = "ours" if isinstance(array, DeviceArray) else kind_of(array)
+        by_kind: dict[str, Framework] = {"torch": TORCH, "cupy": CUPY, "jax": JAX, "ours": OURS}
+        other = NUMBA if kind and hasattr(array, "__cuda_array_interface__") else None
+        found = _FRAMEWORKS[type(array)] = by_kind.get(kind, other)
         return found
 
 
@@ -69,7 +71,18 @@ def known_framework(name: str, array: Any) -> Framework:
     return found
 
 
+def known_keys(arrays: Sequence[Any], framework: Framework) -> tuple[list[int], Hashable] | None:
+    """Framework.keys(); None where some array is another framework's or cannot be read, which the checks then name."""
+    if [framework_of(one) is framework for one in arrays].count(False):
+        return None
+    try:
+        return framework.keys(arrays)
+    except (SplatError, RuntimeError):  # RuntimeError: of PyTorch and JAX, for what has no memory
+        return None
+
+
 def _refuse_elsewhere(name: str, array: Any) -> NoReturn:
+    check_readable(name, array)
     if on_gpu(array):
         raise ArgumentTypeError(
             f"{name} wanted as an array of PyTorch, CuPy, JAX or one with the CUDA array interface, got "
@@ -102,16 +115,28 @@ def describe_operand(name: str, array: Any, framework: Framework) -> GpuArray:
 
 class _Torch:
     def describe(self, name: str, array: Any) -> GpuArray:
-        check_no_autograd(name, array)
+        check_tensor(name, array)
+        if array.is_neg():
+            refuse_negated(name)
         size = array.element_size()
         strides = tuple(step * size for step in array.stride())
-        dtype = str(array.dtype).removeprefix("torch.")
+        dtype = dtype_name(array.dtype)
         return GpuArray(array.data_ptr(), tuple(array.shape), strides, dtype, array.device.index, "torch")
 
     def keys(self, arrays: Sequence[Any]) -> tuple[list[int], Hashable]:
-        return [array.data_ptr() for array in arrays], tuple(
-            [(array.shape, array.stride(), array.dtype, array.get_device(), array.requires_grad) for array in arrays]
-        )
+        if is_recorded():
+            for array in arrays:
+                check_tensor("array", array)
+        recorded = sys.modules["torch"].is_grad_enabled
+        places = [array.data_ptr() for array in arrays]
+        return places, (
+            0 in places,  # of an empty tensor, or of one without memory, whose sizes may be those of an earlier one
+            *[
+                (array.shape, array.stride(), array.dtype, array.get_device(), array.is_neg(),
+                 array.requires_grad and recorded())
+                for array in arrays
+            ],
+        )  # fmt: skip
 
     def address(self, array: Any) -> int:
         return int(array.data_ptr())
@@ -212,8 +237,7 @@ class _Jax:
     """JAX has no stream to share: its inputs are waited for, and so is the kernel."""
 
     def describe(self, name: str, array: Any) -> GpuArray:
-        if len(array.devices()) != 1:
-            raise BackendError(f"{name} wanted on one GPU, got one sharded over {len(array.devices())}. Gather it.")
+        check_jax(name, array)
         ordinal = int(array.__dlpack_device__()[1])
         shape, dtype = tuple(array.shape), array.dtype
         strides = contiguous_strides(shape, dtype.itemsize)

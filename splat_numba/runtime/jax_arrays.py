@@ -1,0 +1,48 @@
+"""JAX's arrays: which of them are numbers in one place, and results as fresh ones. JAX is never imported here."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
+
+
+def check_jax(name: str, array: Any) -> None:
+    """Raise ArgumentError, ArgumentTypeError, BackendError for what is no array of numbers in one place."""
+    jax = sys.modules["jax"]
+    if isinstance(array, jax.core.Tracer):
+        raise ArgumentError(
+            f"{name} wanted as an array, got JAX's {type(array).__name__}: jit, grad, vmap and other transforms do not "
+            "see into this call. Call it outside them, or within jit by jax.pure_callback; instead of vmap give a "
+            "batch axis."
+        )
+    if not isinstance(array, jax.Array) or not hasattr(array, "__dlpack__"):
+        raise ArgumentTypeError(f"{name} wanted as an array of numbers, got JAX's {type(array).__name__}. Convert it.")
+    if array.is_deleted():
+        raise ArgumentError(
+            f"{name} wanted with its numbers, got a deleted array of JAX. Give one that still has them."
+        )
+    if len(array.devices()) != 1:
+        raise BackendError(
+            f"{name} wanted on one device, got one sharded over {len(array.devices())}. Gather it, for example with "
+            f"jax.device_put({name}, jax.devices()[0])."
+        )
+
+
+def on_cpu(array: Any) -> bool:
+    """Whether a checked array is in CPU memory."""
+    return bool(next(iter(array.devices())).platform == "cpu")
+
+
+def to_jax(numbers: NDArray[Any], like: Any) -> Any:
+    """An array where ``like`` is. float64 stays what it is outside x64 mode, too, where JAX makes float32 of it."""
+    jax = sys.modules["jax"]
+    with jax.default_device(next(iter(like.devices()))):
+        if numbers.dtype != np.float64 or jax.config.jax_enable_x64:
+            return jax.numpy.asarray(numbers)
+        with jax.enable_x64(True) if hasattr(jax, "enable_x64") else jax.experimental.enable_x64():
+            return jax.numpy.asarray(numbers)

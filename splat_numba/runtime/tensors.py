@@ -1,0 +1,114 @@
+"""PyTorch's tensors: what one may keep beside its numbers, and who watches it. A call here would lose both in silence.
+
+Nothing that records operations (autograd, torch.func, torch.jit.trace, make_fx, fake tensors) sees into this package,
+so a tensor that is recorded is refused by name, with what works. PyTorch is never imported here: whoever has a tensor
+has done so. All that is asked of its private parts stands in this file.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from typing import Any, NoReturn
+
+from splat_numba.errors import ArgumentError, ArgumentTypeError
+
+
+def is_recorded() -> bool:
+    """Whether a trace, a level of forward-mode differentiation or a dispatch mode is active: 0.15 us, at every call."""
+    torch = sys.modules["torch"]
+    return (
+        torch._C._get_tracing_state() is not None  # noqa: SLF001 - what torch.jit.is_tracing() asks, in half its time
+        or torch.autograd.forward_ad._current_level >= 0  # noqa: SLF001 - unpack_dual() takes microseconds
+        or torch._C._len_torch_dispatch_stack() > 0  # noqa: SLF001
+    )
+
+
+def check_tensor(name: str, tensor: Any, hint: str = "") -> None:
+    """Raise ArgumentError, ArgumentTypeError for a tensor that is more than numbers in memory, wherever they are.
+
+    hint: what gives gradients in the package that was called, for who wants them. is_neg() is not looked at.
+    """
+    torch: Any = sys.modules["torch"]
+    kind: Any = type(tensor)
+    if kind is not torch.Tensor and not _is_plain(kind):
+        raise ArgumentTypeError(
+            f"{name} wanted as a plain torch.Tensor, got {kind.__module__}.{kind.__qualname__}, whose operations are "
+            f"its own. Give the tensor that it holds, for example {name}.as_subclass(torch.Tensor), or "
+            f"{name}.to_local() of a DTensor."
+        )
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # noqa: SLF001 - torch.func has no public question
+        raise ArgumentError(
+            f"{name} wanted outside torch.func's transforms, got a tensor of grad, vmap, jvp or functionalize, none of "
+            "which sees into this call. Call it outside them; instead of vmap give a batch axis."
+        )
+    _check_unrecorded(name, tensor, torch, hint)
+    _check_stored(name, tensor, torch)
+
+
+@lru_cache(maxsize=1024)
+def _is_plain(kind: Any) -> bool:
+    """Whether a class of tensors leaves PyTorch's functions as they are, as Parameter does."""
+    torch = sys.modules["torch"]
+    function = getattr(kind.__torch_function__, "__func__", kind.__torch_function__)
+    usual = torch.Tensor.__torch_function__.__func__, torch._C._disabled_torch_function_impl  # noqa: SLF001
+    return function in usual and kind.__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+
+
+def _check_stored(name: str, tensor: Any, torch: Any) -> None:
+    """Raise ArgumentTypeError for a tensor whose numbers are not at a pointer and strides."""
+    found = None
+    if tensor.is_nested:
+        found = "a nested one", f"torch.nested.to_padded_tensor({name}, 0.0)"
+    elif tensor.is_quantized:
+        found = "a quantized one", f"{name}.dequantize()"
+    elif tensor.layout is not torch.strided:
+        found = str(tensor.layout), f"{name}.to_dense()"
+    elif tensor.is_meta:
+        found = "one on device 'meta', which has no numbers", "torch.empty_like, and numbers in it"
+    elif not tensor.data_ptr() and tensor.numel():
+        found = "one without memory, freed or never stored", f"{name}.clone(), before it is freed"
+    if found is not None:
+        raise ArgumentTypeError(f"{name} wanted as a tensor of numbers in memory, got {found[0]}. Give {found[1]}.")
+
+
+def _check_unrecorded(name: str, tensor: Any, torch: Any, hint: str) -> None:
+    if torch._C._get_tracing_state() is not None or _is_proxied(torch):  # noqa: SLF001
+        raise ArgumentError(
+            f"{name} wanted outside traces, got it while torch.jit.trace, make_fx or a mode of fake tensors is at "
+            "work, which would keep this call's numbers as a constant. Call it outside them."
+        )
+    forward_ad = torch.autograd.forward_ad
+    if forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None:  # noqa: SLF001
+        raise ArgumentError(
+            f"{name} wanted without a tangent, since forward-mode differentiation does not see into this call. Give "
+            f"torch.autograd.forward_ad.unpack_dual({name}).primal."
+        )
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise ArgumentError(
+            f"{name} wanted without requires_grad while gradients are recorded, since autograd does not see into this "
+            f"call. Give {name}.detach(), or call within torch.no_grad(), as in the forward of a "
+            f"torch.autograd.Function.{hint}"
+        )
+
+
+def _is_proxied(torch: Any) -> bool:
+    """Whether operations are recorded or imitated instead of done; other dispatch modes, as counters, only look on."""
+    if not torch._C._len_torch_dispatch_stack():  # noqa: SLF001
+        return False
+    keys = torch._C._TorchDispatchModeKey  # noqa: SLF001
+    return any(torch._C._get_dispatch_mode(key) is not None for key in (keys.PROXY, keys.FAKE))  # noqa: SLF001
+
+
+def refuse_negated(name: str) -> NoReturn:
+    """Raise ArgumentError for a tensor whose numbers in memory are still to be negated."""
+    raise ArgumentError(
+        f"{name} wanted with its numbers as they are in memory, got a view of their negatives ({name}.is_neg()). Give "
+        f"{name}.resolve_neg(), which copies."
+    )
+
+
+@lru_cache(maxsize=64)
+def dtype_name(dtype: Any) -> str:
+    """The name of a tensor's dtype, which PyTorch builds anew each time."""
+    return str(dtype).removeprefix("torch.")
