@@ -4,6 +4,7 @@ import ctypes
 import os
 import shutil
 import tempfile
+import time
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # else every worker multiplies matrices with as many threads as there are cores
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read when NumPy is imported
@@ -16,6 +17,8 @@ from hypothesis import settings
 # merits; HYPOTHESIS_PROFILE=explore looks for new failures instead.
 settings.register_profile("fixed", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("explore", deadline=None, max_examples=1000, print_blob=True)
+# Other cases every night, three times as many as usual, from a seed that the header prints (pytest_report_header).
+settings.register_profile("nightly", deadline=None, derandomize=False, max_examples=300, print_blob=True, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
@@ -40,6 +43,16 @@ def pytest_configure(config: pytest.Config) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
         config.add_cleanup(remove)
+
+
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Of the profile nightly: a seed for all workers, which Hypothesis takes from its own option."""
+    if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" and config.getoption("--hypothesis-seed") is None:
+        config.option.hypothesis_seed = str(time.time_ns() % 2**32)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"hypothesis seed: {config.getoption('--hypothesis-seed') or 'derived from the tests'}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from splat_numba import reference
 from splat_numba.errors import AlignmentWarning
 from splat_numba.testing.error_bound import assert_close, tolerance
-from splat_numba.testing.problem import Problem
+from splat_numba.testing.problem import Operands, Problem
 
 # Anything called as `splat_numba.attention` is, with return_lse=True; gives (out, lse).
 AttentionFunction: TypeAlias = Callable[..., Any]
@@ -32,8 +32,9 @@ def check_attention(
 ) -> Agreement:
     """Run the problem through `splat_numba.attention` and compare out and lse with `reference.attention`.
 
-    problem: what to run. backend and options (target, out, kv_lengths in another form ...) are passed on. attention:
-    another implementation with the same signature, called without `backend`, to test that one instead.
+    problem: what to run. backend and options (target, out, kv_lengths in another form ...) are passed on; out is an
+    array of NaN unless it is given, so that what is never written shows. attention: another implementation with the
+    same signature, called without `backend` and out, to test that one instead.
     Raises AssertionError, with the problem, the worst index, wanted, got and allowed, where a value is farther from the
     oracle than `tolerance` allows, where shape or dtype are wrong, or where an input array was written to.
     """
@@ -42,7 +43,7 @@ def check_attention(
     if attention is None:
         from splat_numba import api  # here, so that checking another implementation does not load Numba
 
-        attention, options = api.attention, {"backend": backend, **options}
+        attention, options = api.attention, {"backend": backend, "out": _unwritten(operands), **options}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AlignmentWarning)  # the oracle takes the mask as it is
@@ -55,6 +56,15 @@ def check_attention(
         error.add_note(f"in {problem!r}, {_call_text(options)}")
         raise
     return agreement
+
+
+def _unwritten(operands: Operands) -> NDArray[Any]:
+    """An array for out that is NaN everywhere."""
+    return np.full((*operands.q.shape[:-1], operands.v.shape[-1]), np.nan, operands.q.dtype)
+
+
+def _call_text(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in options.items() if name != "out") or "no options"
 
 
 def _compare(problem: Problem, out: NDArray[Any], lse: NDArray[Any]) -> Agreement:
@@ -75,7 +85,3 @@ def _check_unchanged(operands: Sequence[NDArray[Any]], before: Sequence[NDArray[
     for name, x, old in zip("qkv", operands, before, strict=True):
         if x.tobytes() != old.tobytes():
             raise AssertionError(f"{name}: wanted it unchanged, but the call wrote to it")
-
-
-def _call_text(options: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in options.items()) or "no options"

@@ -1,5 +1,6 @@
 """bench and selftest: what they count, and how they fail."""
 
+import re
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 import splat_numba as splat
 from splat_numba.cli import peers, selftest
 from splat_numba.cli.flex_masks import mask_mod
+from splat_numba.gen.kinds import KINDS
 from splat_numba.testing import Agreement, Problem, patterns
 from tests.cli.command_run import SMALL, run, table_rows
 from tests.emulator.emulated_gpu import emulated, forget_emulated
@@ -64,10 +66,17 @@ def test_selftest_counts_cases_and_kernels(capsys):
     assert int(words[1]) >= 1
     assert int(words[words.index("kernels") - 1]) >= 1
     assert "of what its tolerance allows" in " ".join(words)
+    met = re.search(r"cpu: (\d+) of (\d+) kinds of pass were met; not met: ([^.]+)\.", " ".join(words))
+    assert int(met[2]) - int(met[1]) == len(met[3].split(", "))
+
+
+def test_selftest_says_when_every_kind_was_met():
+    assert selftest.kinds_text("cpu", {*KINDS["cpu"]}) == "cpu: 16 of 16 kinds of pass were met."
 
 
 def test_selftest_runs_on_a_gpu(capsys, monkeypatch):
     emulated(monkeypatch)
+    monkeypatch.setitem(selftest.LONGEST, "cuda", 129)  # as the emulator has it
     assert selftest.present_backends() == ["cpu", "cuda"]
     status, out, err = run(capsys, "selftest", "--seconds", "4", "--backend", "cuda")
     forget_emulated()

@@ -230,3 +230,19 @@ def test_other_operands_are_refused(other):
 def test_large_nnz_gives_int64_csr(monkeypatch):
     monkeypatch.setattr(acsr_module, "_INT32_PAIRS", 4)
     assert ACSR.from_dense(SMALL).to_csr()[1].dtype == np.int64
+
+
+@pytest.mark.parametrize(("cols", "dtype"), [(2**30, np.int32), (2**30 + 1, np.int64)])
+def test_runs_are_int32_where_their_ends_are(cols, dtype):
+    """start + step * count, below 2 * cols, must not wrap around either."""
+    mask = ACSR.from_pattern(patterns.columns(cols - 1, 0), 1, cols)
+    assert {mask.run_start.dtype, mask.run_step.dtype, mask.run_count.dtype} == {np.dtype(dtype)}
+    indptr, indices = mask.to_csr()
+    assert (indptr.tolist(), indices.tolist()) == ([0, 2], [0, cols - 1])
+
+
+@pytest.mark.parametrize(("cols", "dtype"), [(2**31 - 1, np.int32), (2**31, np.int64)])
+def test_csr_is_int32_where_columns_fit(cols, dtype):
+    indptr, indices = ACSR.from_pattern(patterns.columns(cols - 1, 0), 1, cols).to_csr()
+    assert (indptr.dtype, indices.dtype) == (dtype, dtype)
+    assert indices.tolist() == [0, cols - 1]

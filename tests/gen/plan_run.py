@@ -18,8 +18,8 @@ def run_plan(plan: Plan, compiled: Compiled, threads: int = 2) -> Callable[..., 
     def attention(q, k, v, _mask, *, scale=None, kv_lengths=None, **_options):
         half = q.dtype.itemsize == 2
         bits = [x.view(np.uint16) if half else x for x in (q, k, v)]
-        out = np.empty((*q.shape[:3], v.shape[3]), bits[0].dtype)
-        lse = np.empty(q.shape[:3], plan.problem.compute_dtype)
+        out = np.full((*q.shape[:3], v.shape[3]), np.nan, q.dtype).view(bits[0].dtype)  # so that nothing right is there
+        lse = np.full(q.shape[:3], np.nan, plan.problem.compute_dtype)
         if kv_lengths is None:
             kv_lengths = np.full(q.shape[0], k.shape[2], np.int64)
         factor = 1 / sqrt(q.shape[3]) if scale is None else scale
