@@ -15,6 +15,7 @@ from splat_numba.arguments.sizes import check_size
 from splat_numba.arguments.tokens import check_dtype
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.plain import kind
+from splat_numba.runtime.arrays import check_unmasked
 from splat_numba.signatures import strict
 
 WEIGHTS = ("w_q", "w_k", "w_v", "w_o")
@@ -136,7 +137,10 @@ def framework(array: Any) -> str:
 
 
 def describe(name: str, array: Any) -> _Described:
-    """Shape and dtype of any framework's array. Raises ArgumentTypeError for what is none."""
+    """Shape and dtype of any framework's array. Raises ArgumentTypeError for what is none, ArgumentError for a masked
+    one.
+    """
+    check_unmasked(name, array)
     try:
         return _Described(tuple(int(size) for size in array.shape), dtype_name(array.dtype))
     except Exception as error:

@@ -85,8 +85,10 @@ def import_array(name: str, array: Any) -> Array:
     for arrays on another device.
     """
     if isinstance(array, np.ndarray):
-        check_unmasked(name, array)
-        return _numpy_array(name, np.asarray(array), "numpy")  # of a subclass, such as matrix, the plain array
+        if type(array) is not np.ndarray:
+            check_unmasked(name, array)
+            array = np.asarray(array)  # of another subclass, such as matrix, the plain array
+        return _numpy_array(name, array, "numpy")
     kind = kind_of(array)
     if kind == "torch":
         return _from_torch(name, array)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 
+# What stands below every public function: this package, and the compilers that a first call runs.
+_BELOW = {__name__.partition(".")[0], "numba", "numba_cuda", "llvmlite"}
 _left_alone: set[str] = set()
 
 
 def stay_outside_graphs(package: str) -> None:
-    """Have Dynamo neither trace nor inline the functions of a package and of this one; each public one asks, in 50 ns.
+    """Have Dynamo neither trace nor inline a package's functions and what they call. Each public one asks, in 50 ns.
 
     Dynamo may be imported at any time, and PyTorch does so only where torch.compile is called: hence at every call, and
     never an import here. torch.compiler.disable() would cost every call more than a microsecond.
@@ -17,7 +19,7 @@ def stay_outside_graphs(package: str) -> None:
         return
     add = getattr(sys.modules.get("torch._dynamo.trace_rules"), "add", None)
     if add is not None:
-        for one in {package, __name__.partition(".")[0]} - _left_alone:
+        for one in ({package} | _BELOW) - _left_alone:
             add(one)
             _left_alone.add(one)
 

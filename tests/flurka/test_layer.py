@@ -6,6 +6,7 @@ import pytest
 from flurka_numba import FlurkaLayer, draw_orthogonal_features, reference
 from flurka_numba.layer import merge, split
 from flurka_numba.layer_parameters import PARAMETERS
+from splat_numba.errors import ArgumentError
 from tests.flurka.strategies import numpy_dtype
 
 SEQ, MODEL_DIM, HEADS, RANK = 24, 12, 3, 7
@@ -144,6 +145,17 @@ def test_jax_arrays_give_jax_arrays(rng):
     out = same(jnp.asarray(x))
     assert type(out).__module__.startswith("jax")
     np.testing.assert_allclose(np.asarray(out), layer(x), rtol=1e-4, atol=1e-5)
+
+
+def test_masked_arrays_are_refused(rng):
+    layer, x = make_layer(), np.ma.masked_array(rng.standard_normal((SEQ, MODEL_DIM)), mask=True)
+    with pytest.raises(ArgumentError, match=r"^x wanted as a plain array, got a masked one"):
+        layer(x)
+    with pytest.raises(ArgumentError, match=r"^dout wanted as a plain array, got a masked one"):
+        layer.vjp(x.data)[1](x)
+    weights = [getattr(layer, name) for name in PARAMETERS[:5]]
+    with pytest.raises(ArgumentError, match=r"^w_o wanted as a plain array, got a masked one"):
+        FlurkaLayer(*weights[:3], np.ma.masked_array(layer.w_o), layer.proj_k, heads=HEADS)
 
 
 def test_explain_and_repr_say_the_order():
