@@ -141,7 +141,7 @@ def known_or_measured(
     store = Choices.of(folder, facts, names)
     if (found := store.read()) is not None:
         return found
-    with cache.making(store.path):
+    with cache.making(store.path, patience=600):  # six kernels to compile, and to time
         found = store.read()
         if found is None:
             found = dict(zip(names, measure(), strict=True))

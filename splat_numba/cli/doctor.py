@@ -172,6 +172,7 @@ def _cache(settings: Settings) -> Finding:
         return Finding("kernel cache", "broken", reason, "mend it, or set SPLAT_CACHE_DIR")
     kernels = list(folder.glob("*.py"))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    access = "writable" if os.access(folder, os.W_OK) else "read only"
     return Finding(
-        "kernel cache", "ok", f"{folder}: yours alone, writable, {len(kernels)} kernels, {size / 1e6:.0f} MB"
+        "kernel cache", "ok", f"{folder}: yours alone, {access}, {len(kernels)} kernels, {size / 1e6:.0f} MB"
     )

@@ -110,6 +110,13 @@ def test_an_entry_of_others_is_not_loaded(tmp_path, monkeypatch):
     assert not compiled(tmp_path / "cache").cached
 
 
+def test_the_entry_of_another_kernel_is_damage(tmp_path):
+    codes = [code_of(compiled(tmp_path / "cache", factor)) for factor in (3, 4)]
+    codes[0].write_bytes(codes[1].read_bytes())
+    again = compiled(tmp_path / "cache")
+    assert (again.functions["run"](5), again.cached) == (15, False)
+
+
 def test_what_was_hashed_is_what_is_loaded(tmp_path, monkeypatch):
     """The file is read once: one that changes after the check makes no difference."""
     code = code_of(compiled(tmp_path / "cache"))

@@ -276,6 +276,15 @@ class TestBrokenTexts:
 
 
 @pytest.mark.usefixtures("compiler")
+def test_numbas_simulator_is_refused_by_name(monkeypatch):
+    from numba.core import config
+
+    monkeypatch.setattr(config, "ENABLE_CUDASIM", 1)
+    with pytest.raises(BackendError, match=r"^NUMBA_ENABLE_CUDASIM wanted unset for backend 'cuda', got 1: "):
+        build(source(), ENTRY, Settings(cache=False))
+
+
+@pytest.mark.usefixtures("compiler")
 def test_ptx_is_text_with_the_entry_and_its_launch_bounds():
     found = ptx(source(), ENTRY)
     assert ".target sm_90a" in found

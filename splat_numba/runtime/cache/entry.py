@@ -50,7 +50,7 @@ class Entry:
         except OSError:
             return None
         digest, _, payload = content.partition(b"\n")
-        if digest != hashlib.sha256(payload).hexdigest().encode():
+        if digest != self._digest(payload):
             return None
         if time.time() - status.st_mtime > FRESH:
             with suppress(OSError):
@@ -59,7 +59,11 @@ class Entry:
 
     def write(self, payload: bytes) -> bool:
         """Store it; False, after a warning, where that fails."""
-        return write_file(self.path, hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+        return write_file(self.path, self._digest(payload) + b"\n" + payload)
+
+    def _digest(self, payload: bytes) -> bytes:
+        """Of the name, too: the content of another entry is damage here."""
+        return hashlib.sha256(self.path.name.encode() + b"\0" + payload).hexdigest().encode()
 
     def load_or(self, load: Callable[[bytes], T | None], make: Callable[[], tuple[T, bytes | None]]) -> tuple[T, bool]:
         """The value loaded from here, or made and stored, and whether it came from here. load: gives None for content

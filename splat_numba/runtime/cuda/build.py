@@ -86,14 +86,20 @@ def _toolchain() -> str:
 
 
 def _check_compiler() -> None:
-    """Raise BackendError where some part of the compiler is not installed."""
+    """Raise BackendError where some part of the compiler is not installed, or Numba stands in for it."""
     try:
         for name in ("numba_cuda", "cuda.core", "splat_numba.runtime.cuda.intrinsics"):
             import_module(name)
+        from numba.core import config
     except ImportError as error:
         raise BackendError(
             f"backend 'cuda' wanted, but its compiler is missing ({error}). Install the extra: {INSTALL}."
         ) from error
+    if config.ENABLE_CUDASIM:
+        raise BackendError(
+            "NUMBA_ENABLE_CUDASIM wanted unset for backend 'cuda', got 1: Numba's simulator compiles nothing. "
+            "Unset it, or use backend='emulate'."
+        )
 
 
 def _packed(code: bytes, report: Report) -> bytes:
