@@ -45,8 +45,9 @@ def attention(
     q: (batch, heads_q, seq_q, head_dim); k: (batch, heads_kv, seq_kv, head_dim); v: (batch, heads_kv, seq_kv,
     value_dim); float16, bfloat16, float32 or float64, one dtype, any strides, dims 1 to 256. layout "bshd": (batch,
     seq, heads, dim). The batch axis, or batch and heads, may be missing from all. heads_q must be a multiple of
-    heads_kv. mask: a Pattern, an ACSR, a (seq_q, seq_kv) bool array (True: attend), or a list of those, one a query
-    head. scale: 1/sqrt(head_dim) unless given. kv_lengths: integers (batch,); keys at or beyond an entry's length are
+    heads_kv; if it is another number, seq_q = heads_kv and seq_kv = heads_q, a layout was mistaken, and q is refused.
+    mask: a Pattern, an ACSR, a (seq_q, seq_kv) bool array (True: attend), or a list of those, one a query head. scale:
+    1/sqrt(head_dim) unless given. kv_lengths: integers (batch,); keys at or beyond an entry's length are
     not kept. out: an array for the result, of its shape and dtype, apart from the inputs.
 
     backend: "auto" runs where q is: on its GPU, or on the CPU. "cuda" takes NumPy arrays too, and copies them to the
@@ -68,7 +69,8 @@ def attention(
 
     The first call for a kind of mask generates and compiles a kernel; later ones, and later processes, reuse it.
     Raises ArgumentError (ArgumentTypeError for types), PatternError for lengths that do not fit the pattern,
-    FormatError for a malformed mask, BackendError for a backend that is not there.
+    FormatError for a malformed mask, BackendError for a backend that is not there. Warns (AlignmentWarning, once a
+    pattern) if a causal mask has fewer queries than keys: the last tokens want ``mask.align_end()``.
     """
     check_layout(layout)
     if scale is not None and type(scale) is not float:

@@ -35,7 +35,7 @@ def check_like(name: str, array: Described, like_name: str, like: Described, mor
         fitting, advice = (
             (" as", "Give all the same axes.")
             if not more
-            else (f", {more} more than", "Leave leading axes out of both or of none.")
+            else (", one more than", "Leave leading axes out of both or of none.")
         )
         raise ArgumentError(
             f"{name} wanted with {axes} axes{fitting} {like_name} has, got shape {array.shape}. {advice}"

@@ -463,7 +463,7 @@ REFUSED = {
     "scale NaN": (
         lambda: sddmm(Q, K, ACSR_35, scale=float("nan")),
         ArgumentError,
-        "scale wanted finite, got nan. Leave it out for 1.",
+        "scale wanted finite, got nan. Give a Python float, or leave it out for 1.",
     ),
     "scale beyond float32": (
         lambda: sddmm(Q, K, ACSR_35, scale=-1e39),
