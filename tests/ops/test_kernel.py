@@ -281,3 +281,16 @@ def test_a_file_with_a_long_name_runs(stored, tmp_path):
     assert len(stored.with_source(path).path.name) < 100
     with pytest.raises(ArgumentTypeError, match=r"^path wanted as a file's name, got int\. Give a string\.$"):
         stored.with_source(3)
+
+
+def test_a_sink_with_a_learned_logit_follows_from_the_lse(stored):
+    """As README says: a key of score ``sink`` and value 0 in every row, rows that attend to nothing included."""
+    problem = Problem(70, 70, ACSR.from_pattern(MIXED, 70, 70), batch=1, heads_q=2)
+    q, k, v = problem.arrays()
+    out, lse = stored(q, k, v, return_lse=True)
+    sink = np.array([[0.5], [-1.0]], np.float32)
+    got = out / (1 + np.exp(sink - lse))[..., None]
+    scores = np.where(problem.dense_mask(), np.einsum("bhid,bhjd->bhij", q, k, dtype=np.float64) / 4, -np.inf)
+    weights = np.exp(scores)
+    wanted = weights @ v / (weights.sum(axis=-1) + np.exp(sink))[..., None]
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
