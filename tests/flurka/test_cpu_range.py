@@ -1,0 +1,33 @@
+"""Large and small numbers on the CPU, whose sums are float32."""
+
+import numpy as np
+import pytest
+
+import flurka_numba
+from flurka_numba import reference
+from splat_numba.errors import ArgumentError
+
+
+@pytest.mark.parametrize("size", [1e-20, 1e19, 1e30])
+def test_queries_and_keys_whose_products_are_beyond_float32(size):
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.uniform(0.5, 1.0, (1, 2, 40, 16)).astype(np.float32) for _ in range(3))
+    q, k = q * np.float32(size), k * np.float32(size)
+    out, vjp = flurka_numba.kernel_attention_vjp(q, k, v, backend="cpu")
+    wanted, wanted_vjp = reference.kernel_attention_vjp(q, k, v)
+    np.testing.assert_allclose(out, wanted, rtol=2e-6)
+    for got, right in list(zip(vjp(v)[1:3], wanted_vjp(v)[1:3], strict=True)):
+        np.testing.assert_allclose(got, right, atol=1e-5 * np.abs(right).max())
+
+
+def test_sums_beyond_float32_are_nan_and_not_zeros():
+    q, k = (np.full((1, 2, 40, 16), x, np.float32) for x in (1.0, 1e38))
+    assert np.isnan(flurka_numba.kernel_attention(q, k, q, backend="cpu")).all()
+
+
+@pytest.mark.parametrize("scale", [1e38, -1e31])
+def test_scales_with_which_scores_would_overflow_are_refused(scale):
+    q, proj = np.ones((1, 2, 8, 16), np.float32), np.ones((4, 8), np.float32)
+    with pytest.raises(ArgumentError, match=r"^scale wanted from -1e\+30 to 1e\+30 for float32, got .*1e\+3"):
+        flurka_numba.low_rank_attention(q, q, q, proj, scale=scale, backend="cpu")
+    assert np.isfinite(reference.low_rank_attention(q, q, q, proj, scale=scale)).all()  # float64
