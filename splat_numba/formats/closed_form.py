@@ -10,6 +10,7 @@ import functools
 
 from splat_numba.formats import pattern_nodes as nodes
 from splat_numba.formats.bounds import END, Bound, Chunk, Const, Position, maximum
+from splat_numba.formats.combinations import fold
 from splat_numba.formats.pattern_checks import MAX_SIZE
 from splat_numba.formats.term_algebra import intersect_terms, unite_terms
 from splat_numba.formats.terms import EVERY_COLUMN, FIRST_ROW, Edge, Lattice, NoClosedFormError, Term, lattice
@@ -30,20 +31,21 @@ def closed_form(pattern: nodes.Pattern) -> tuple[Term, ...] | None:
     the lengths, and beyond 32 terms. A pattern that keeps nothing has no terms.
     """
     try:
-        terms = [term.simplified() for term in _terms(pattern, aligned=False) if not term.empty]
+        terms = [term.simplified() for term in fold(pattern, terms_of) if not term.empty]
     except NoClosedFormError:
         return None
     return tuple(terms) if len(terms) <= _MOST_TERMS else None
 
 
-def _terms(pattern: nodes.Pattern, *, aligned: bool) -> list[Term]:
+def terms_of(pattern: nodes.Pattern, aligned: bool, below: list[list[Term]]) -> list[Term]:
+    """The terms of one node, from those of its children. Raises NoClosedFormError."""
     match pattern:
-        case nodes.Union(parts):
-            return unite_terms([_terms(part, aligned=aligned) for part in parts])
-        case nodes.Intersection(parts):
-            return intersect_terms([_terms(part, aligned=aligned) for part in parts])
-        case nodes.AlignEnd(inner):
-            return _terms(inner, aligned=True)
+        case nodes.Union():
+            return unite_terms(below)
+        case nodes.Intersection():
+            return intersect_terms(below)
+        case nodes.AlignEnd():
+            return below[0]
         case nodes.GlobalFirst(n):
             return _global_terms([(0, n)] if n else [], aligned=aligned)
         case nodes.GlobalAt(indices):

@@ -19,6 +19,7 @@ from splat_numba.formats.run_table import (
     to_csr,
 )
 from splat_numba.formats.sweep import chunks
+from splat_numba.memory import check_memory
 from splat_numba.plain import shown, whole_number
 
 # Dense masks are read and written this many entries at a time, to keep temporary arrays small beside the mask.
@@ -72,10 +73,17 @@ def _edges(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64
     return row, edges[0::2] - offset, edges[1::2] - offset
 
 
+def empty_mask(shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """A (rows, cols) bool array that keeps nothing. Raises FormatError where no memory holds it."""
+    rows, cols = shape
+    check_memory(f"a dense mask of shape {shape}", rows * cols, "Take fewer rows at a time, as in mask.rows(...).")
+    return np.zeros((rows, cols), np.bool_)
+
+
 def to_dense(runs: Runs) -> NDArray[np.bool_]:
     """The mask as a fresh (rows, cols) bool array, True = attend."""
+    mask = empty_mask(runs.shape)
     rows, cols = runs.shape
-    mask = np.zeros((rows, cols), np.bool_)
     row = rows_of(runs)
     for lo, hi in chunks(np.full(rows, cols + 1), _DENSE_BUDGET):
         first, end = int(runs.row_ptr[lo]), int(runs.row_ptr[hi])

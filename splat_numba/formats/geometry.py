@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.closed_form import Term, closed_form
+from splat_numba.formats.convert import empty_mask
 from splat_numba.formats.pattern_checks import integer
 from splat_numba.formats.pattern_runs import check_lengths, pattern_runs
 from splat_numba.formats.patterns import Pattern
@@ -138,7 +139,7 @@ class Geometry:
     def to_dense(self) -> NDArray[np.bool_]:
         """The mask, (seq_q, seq_kv) bool."""
         table = self.table
-        mask = np.zeros(table.shape, np.bool_)
+        mask = empty_mask(table.shape)
         per_band = np.diff(table.band_ptr)
         step, residue = np.repeat(table.step, per_band), np.repeat(table.residue, per_band)
         count = table.hi - table.lo

@@ -59,15 +59,29 @@ def parse(text: str) -> Pattern:
         raise PatternError(f"text: wanted plain text, got {_shortened(text)!r}: {error}. Remove it.") from None
 
 
-def _pattern(node: ast.expr, text: str) -> Pattern:
-    if isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitOr, ast.BitAnd)):
-        left, right = _pattern(node.left, text), _pattern(node.right, text)
-        return left | right if isinstance(node.op, ast.BitOr) else left & right
-    if isinstance(node, ast.Call):
-        if isinstance(node.func, ast.Name):
-            return _constructed(node, node.func.id, text)
-        if _is_align_end(node) and isinstance(node.func, ast.Attribute):
-            return _pattern(node.func.value, text).align_end()
+def _pattern(expression: ast.expr, text: str) -> Pattern:
+    """The value of an expression, its parts first, from left to right, without recursion."""
+    todo: list[ast.expr | ast.operator | None] = [expression]
+    made: list[Pattern] = []
+    while todo:
+        node = todo.pop()
+        if node is None:
+            made.append(made.pop().align_end())
+        elif isinstance(node, ast.operator):
+            right, left = made.pop(), made.pop()
+            made.append(left | right if isinstance(node, ast.BitOr) else left & right)
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.BitOr, ast.BitAnd)):
+            todo += [node.op, node.right, node.left]
+        elif isinstance(node, ast.Call) and _is_align_end(node) and isinstance(node.func, ast.Attribute):
+            todo += [None, node.func.value]
+        else:
+            made.append(_leaf(node, text))
+    return made[0]
+
+
+def _leaf(node: ast.expr, text: str) -> Pattern:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        return _constructed(node, node.func.id, text)
     if isinstance(node, ast.Name):
         raise _refusal(node, text, _name_advice(node.id, called=False))
     if isinstance(node, ast.BoolOp):

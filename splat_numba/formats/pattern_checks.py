@@ -15,7 +15,8 @@ Ints: TypeAlias = "tuple[SupportsIndex, ...] | list[SupportsIndex] | NDArray[np.
 
 # Far beyond any sequence, and small enough that sums of positions, sizes and a few products stay exact in int64.
 MAX_SIZE = 2**40
-MAX_NUMBERS = 2**24  # a description is hashed and printed: 16 million take seconds
+# Of one list: as Python integers these take half a gigabyte.
+MOST_NUMBERS = 2**24
 
 
 def is_integer(value: object) -> bool:
@@ -51,14 +52,16 @@ def integers(name: str, values: object, least: int) -> tuple[int, ...]:
                 f"{values.dtype}. Pass a tuple of ints, or convert the array first."
             )
         values = values.tolist()
+    elif hasattr(values, "__array__") and hasattr(values, "tolist"):
+        values = values.tolist()  # another framework's array, on whatever device
     if not isinstance(values, (tuple, list, range)):
         advice = f"{name}.tolist()" if is_array(values) else f"({shown(values)},) if you mean one number"
         raise PatternTypeError(
             f"{name}: wanted a tuple, list or NumPy array of integers, got {shown(values)} of type {kind(values)}. "
             f"Write {advice}."
         )
-    if len(values) > MAX_NUMBERS:
-        raise PatternError(f"{name}: wanted at most {MAX_NUMBERS} numbers, got {len(values)}. Split the sequence.")
+    if values[MOST_NUMBERS:]:  # a range may be longer than len() can say
+        raise PatternError(f"{name}: wanted at most {MOST_NUMBERS} numbers, got more. Give a count or a period.")
     return tuple(integer(f"{name}[{at}]", value, least) for at, value in enumerate(values))
 
 

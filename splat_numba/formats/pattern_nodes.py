@@ -1,4 +1,4 @@
-"""The values that describe a pattern: one frozen class per leaf, and three ways to combine them.
+"""The values that describe a pattern: one frozen class per leaf, beside the `combinations` of them.
 
 A node only *describes*; what it keeps is worked out in `closed_form` (symbolically) and `pattern_runs` (for given
 lengths). Users build nodes with the constructors of `patterns`, which check every number; nodes trust theirs.
@@ -6,130 +6,30 @@ lengths). Users build nodes with the constructors of `patterns`, which check eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, NoReturn
+from dataclasses import dataclass
 
-from splat_numba.errors import PatternTypeError
-from splat_numba.plain import kind, shown
+from splat_numba.formats.combinations import AlignEnd, Intersection, Pattern, Union
 
-
-class Pattern:
-    """Which pairs (query i, key j) an attention mask keeps; immutable, hashable, independent of the lengths.
-
-    `p | q` keeps what either keeps, `p & q` what both keep; `p == q` compares descriptions, not sets of pairs.
-    `eval(repr(p)) == p` wherever the constructors of `patterns` are in scope.
-    """
-
-    __slots__ = ()
-    __array_ufunc__ = None  # without it `ndarray | pattern` would build an object array element by element
-
-    def __or__(self, other: object) -> Pattern:
-        if not isinstance(other, Pattern):
-            _check_joins("|", other)
-            return NotImplemented
-        return Union(_operands(self, Union) + _operands(other, Union))
-
-    def __and__(self, other: object) -> Pattern:
-        if not isinstance(other, Pattern):
-            _check_joins("&", other)
-            return NotImplemented
-        return Intersection(_operands(self, Intersection) + _operands(other, Intersection))
-
-    def __ror__(self, other: object) -> Pattern:
-        _check_joins("|", other)
-        return NotImplemented
-
-    def __rand__(self, other: object) -> Pattern:
-        _check_joins("&", other)
-        return NotImplemented
-
-    def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
-        from splat_numba.formats.patterns import remade  # which checks what the bytes of a pickle say
-
-        return remade, (type(self), *(getattr(self, one.name) for one in fields(self)))  # type: ignore[arg-type]
-
-    def __copy__(self) -> Pattern:
-        return self  # nothing of it can change
-
-    def __deepcopy__(self, memo: object) -> Pattern:
-        return self
-
-    def __bool__(self) -> NoReturn:
-        raise PatternTypeError(
-            f"pattern: wanted an operation that a pattern has, got the truth value of {self!r}. "
-            "Combine patterns with | and &, not with or, and, not; compare with ==."
-        )
-
-    def align_end(self) -> Pattern:
-        """The same pattern with query i at position i + seq_kv - seq_q, so that the last query meets the last key.
-
-        It holds for every leaf below, and once is enough: `p.align_end().align_end() == p.align_end()`.
-        """
-        return AlignEnd(self)
-
-
-def _check_joins(operation: str, other: object) -> None:
-    """Raise PatternTypeError, with what to write, unless ``other`` is an ACSR, which knows what to do."""
-    from splat_numba.formats.acsr import ACSR
-    from splat_numba.formats.patterns import constructor_name
-
-    if isinstance(other, ACSR):
-        return
-    word = constructor_name(other)
-    if isinstance(other, str):
-        advice = f"Write splat.parse({shown(other)})."
-    elif word is not None:
-        advice = f"Call it: splat.{word}(...)."
-    elif hasattr(type(other), "__array__"):
-        advice = "Write splat.ACSR.from_dense(mask)."
-    else:
-        advice = "Build it with the constructors."
-    raise PatternTypeError(
-        f"pattern: wanted a Pattern or an ACSR beside {operation}, got {shown(other)} of type {kind(other)}. {advice}"
-    )
-
-
-def _operands(pattern: Pattern, kind: type[Union | Intersection]) -> tuple[Pattern, ...]:
-    # flattening makes (a | b) | c equal a | (b | c), and lets repr do without parentheses
-    return pattern.parts if isinstance(pattern, kind) else (pattern,)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Union(Pattern):
-    """Keeps what any of the parts keeps."""
-
-    parts: tuple[Pattern, ...]
-
-    def __repr__(self) -> str:
-        return " | ".join(_parenthesised(part) for part in self.parts)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Intersection(Pattern):
-    """Keeps what all of the parts keep."""
-
-    parts: tuple[Pattern, ...]
-
-    def __repr__(self) -> str:
-        return " & ".join(_parenthesised(part) for part in self.parts)
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class AlignEnd(Pattern):
-    """Keeps (i, j) where `pattern` keeps (i + seq_kv - seq_q, j)."""
-
-    pattern: Pattern
-
-    def align_end(self) -> Pattern:
-        """Itself: the queries stand at the end already."""
-        return self
-
-    def __repr__(self) -> str:
-        return f"{_parenthesised(self.pattern)}.align_end()"
-
-
-def _parenthesised(pattern: Pattern) -> str:
-    return f"({pattern!r})" if isinstance(pattern, (Union, Intersection)) else repr(pattern)
+__all__ = [
+    "AlignEnd",
+    "Blocked",
+    "Causal",
+    "Columns",
+    "Dilated",
+    "Documents",
+    "Full",
+    "GlobalAt",
+    "GlobalFirst",
+    "Intersection",
+    "Neighborhood",
+    "Pattern",
+    "Prefix",
+    "RandomBlocks",
+    "Sinks",
+    "Strided",
+    "Union",
+    "Window",
+]
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,11 @@ from splat_numba.errors import PatternError, PatternTypeError
 from splat_numba.formats import leaf_runs, runs
 from splat_numba.formats import pattern_nodes as nodes
 from splat_numba.formats.bounds import evaluate
-from splat_numba.formats.closed_form import Term, closed_form
+from splat_numba.formats.closed_form import Term, closed_form, terms_of
+from splat_numba.formats.combinations import fold
 from splat_numba.formats.pattern_checks import integer
 from splat_numba.formats.runs import Runs
-from splat_numba.formats.terms import phase, row_of
+from splat_numba.formats.terms import NoClosedFormError, phase, row_of
 
 __all__ = ["check_lengths", "pattern_runs"]
 
@@ -27,7 +28,9 @@ def pattern_runs(pattern: nodes.Pattern, seq_q: int, seq_kv: int) -> Runs:
     Raises PatternError where the pattern does not fit the lengths (`check_lengths`).
     """
     check_lengths(pattern, seq_q, seq_kv)
-    return _runs(pattern, int(seq_q), int(seq_kv), aligned=False)
+    seq_q, seq_kv = int(seq_q), int(seq_kv)
+    terms = closed_form(pattern)  # remembered
+    return _runs(pattern, seq_q, seq_kv) if terms is None else _evaluate(terms, seq_q, seq_kv)
 
 
 def check_lengths(pattern: nodes.Pattern, seq_q: int, seq_kv: int) -> None:
@@ -58,61 +61,60 @@ def _check_total(name: str, what: str, total: int, seq_q: int, seq_kv: int) -> N
         )
 
 
-def _leaves(pattern: nodes.Pattern) -> Iterable[nodes.Pattern]:
-    if isinstance(pattern, (nodes.Union, nodes.Intersection)):
-        for part in pattern.parts:
-            yield from _leaves(part)
-    elif isinstance(pattern, nodes.AlignEnd):
-        yield from _leaves(pattern.pattern)
-    else:
-        yield pattern
+def _leaves(pattern: nodes.Pattern) -> list[nodes.Pattern]:
+    found: list[nodes.Pattern] = []
+    fold(pattern, lambda node, _aligned, below: None if below else found.append(node))
+    return found
 
 
-def _runs(pattern: nodes.Pattern, seq_q: int, seq_kv: int, *, aligned: bool) -> Runs:
-    terms = closed_form(pattern.align_end() if aligned else pattern)
-    if terms is not None:
-        return _evaluate(terms, seq_q, seq_kv)
-    match pattern:
-        case nodes.AlignEnd(inner):
-            return _runs(inner, seq_q, seq_kv, aligned=True)
-        case nodes.Union(parts):
-            whole = (_runs(part, seq_q, seq_kv, aligned=aligned) for part in _grouped(pattern, parts, aligned=aligned))
-            return functools.reduce(runs.union, whole)
-        case nodes.Intersection(parts):
-            whole = (_runs(part, seq_q, seq_kv, aligned=aligned) for part in _grouped(pattern, parts, aligned=aligned))
-            return functools.reduce(runs.intersect, whole)
+def _runs(pattern: nodes.Pattern, seq_q: int, seq_kv: int) -> Runs:
+    """Closed forms as far up as they go, then runs: every term that is evaluated is a pass over its rows."""
+
+    def evaluated(found: list[Term] | Runs) -> Runs:
+        return found if isinstance(found, Runs) else _evaluate(found, seq_q, seq_kv)
+
+    def combined(node: nodes.Pattern, aligned: bool, below: list[list[Term] | Runs]) -> list[Term] | Runs:
+        closed = [one for one in below if not isinstance(one, Runs)]
+        try:
+            together = terms_of(node, aligned, closed) if closed or not below else None
+        except NoClosedFormError:
+            together = None
+        if not below:
+            return _leaf_runs(node, seq_q, seq_kv, aligned=aligned) if together is None else together
+        if together is not None and len(closed) == len(below):
+            return together
+        rest: list[list[Term] | Runs] = (
+            below if together is None else [together, *(one for one in below if isinstance(one, Runs))]
+        )
+        join = runs.union if isinstance(node, nodes.Union) else runs.intersect
+        return functools.reduce(join, [evaluated(one) for one in rest])
+
+    return evaluated(fold(pattern, combined))
+
+
+def _leaf_runs(leaf: nodes.Pattern, seq_q: int, seq_kv: int, *, aligned: bool) -> Runs:
+    match leaf:
         case nodes.Documents():
-            return leaf_runs.document_runs(pattern, seq_q, seq_kv)
+            return leaf_runs.document_runs(leaf, seq_q, seq_kv)
         case nodes.Neighborhood():
-            return leaf_runs.neighborhood_runs(pattern, seq_q, seq_kv)
+            return leaf_runs.neighborhood_runs(leaf, seq_q, seq_kv)
         case nodes.RandomBlocks():
-            return leaf_runs.random_runs(pattern, seq_q, seq_kv, aligned=aligned)
+            return leaf_runs.random_runs(leaf, seq_q, seq_kv, aligned=aligned)
         case nodes.Columns():
-            return leaf_runs.column_runs(pattern, seq_q, seq_kv)
+            return leaf_runs.column_runs(leaf, seq_q, seq_kv)
         case nodes.GlobalAt():
-            return leaf_runs.global_runs(pattern, seq_q, seq_kv, aligned=aligned)
+            return leaf_runs.global_runs(leaf, seq_q, seq_kv, aligned=aligned)
     raise PatternTypeError(
-        f"pattern: wanted a Pattern such as window(4) | sinks(1), got {type(pattern).__name__}. Use the constructors, "
+        f"pattern: wanted a Pattern such as window(4) | sinks(1), got {type(leaf).__name__}. Use the constructors, "
         "or parse(...) for text."
     )
 
 
-def _grouped(
-    pattern: nodes.Union | nodes.Intersection, parts: tuple[nodes.Pattern, ...], *, aligned: bool
-) -> list[nodes.Pattern]:
-    """The parts, with those in closed form as one where that is in closed form too: it saves passes over the rows."""
-    closed = [part for part in parts if closed_form(part.align_end() if aligned else part) is not None]
-    if len(closed) < 2:
-        return list(parts)
-    together = type(pattern)(tuple(closed))
-    if closed_form(together.align_end() if aligned else together) is None:
-        return list(parts)
-    return [together, *(part for part in parts if part not in closed)]
-
-
-def _evaluate(terms: tuple[Term, ...], seq_q: int, seq_kv: int) -> Runs:
+def _evaluate(terms: Sequence[Term], seq_q: int, seq_kv: int) -> Runs:
     if not terms:
         return leaf_runs.no_runs(seq_q, seq_kv)
+    rows = [(row_of(term.row_lo, seq_q, seq_kv), row_of(term.row_hi, seq_q, seq_kv)) for term in terms]
+    runs.check_runs_fit((seq_q, seq_kv), sum(max(hi - lo, 0) for lo, hi in rows))
     pieces = [_triples(term, seq_q, seq_kv) for term in terms]
     return runs.from_triples((seq_q, seq_kv), *(np.concatenate(column) for column in zip(*pieces, strict=True)))
 

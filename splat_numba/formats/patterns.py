@@ -6,8 +6,6 @@ PatternError) of at most 2**40. Patterns combine with `|` and `&` and know no se
 
 from __future__ import annotations
 
-import functools
-import operator
 from itertools import pairwise
 from typing import Any, SupportsIndex
 
@@ -222,18 +220,13 @@ _MAKERS: dict[type[Pattern], Any] = {
     nodes.Prefix: prefix,
     nodes.Neighborhood: neighborhood,
     nodes.RandomBlocks: random_blocks,
-    nodes.AlignEnd: Pattern.align_end,
-    nodes.Union: functools.partial(functools.reduce, operator.or_),
-    nodes.Intersection: functools.partial(functools.reduce, operator.and_),
 }
-_JOINED = (nodes.Union, nodes.Intersection)
 
 
 def remade(kind: type[Pattern], *fields: Any) -> Pattern:
-    """The pattern of a node's fields, made and checked by its constructor: what unpickling calls."""
+    """The pattern of a leaf's fields, made and checked by its constructor: what unpickling calls."""
     maker = _MAKERS.get(kind)
-    parts = fields[:1] if kind is nodes.AlignEnd else fields[0] if kind in _JOINED else (nodes.Full(),)
-    if maker is None or not (isinstance(parts, tuple) and parts and all(isinstance(part, Pattern) for part in parts)):
-        raise PatternTypeError(f"pattern: wanted a node of this package with Patterns as parts, got {kind.__name__}.")
+    if maker is None:
+        raise PatternTypeError(f"pattern: wanted a leaf of this package, got {kind.__name__}. Pickle a Pattern.")
     pattern: Pattern = maker(*fields)
     return pattern

@@ -11,6 +11,10 @@ from splat_numba.errors import FormatError
 from splat_numba.formats.canonical import Triples, canonicalise
 from splat_numba.formats.sealed import Table
 from splat_numba.formats.sweep import Ints, chunks, exclusive_sum, expand, order_of
+from splat_numba.memory import check_memory
+
+# Bytes of a run while a table is made, a lower bound: (row, start, step, count), once sorted and once not.
+_RUN_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -68,6 +72,11 @@ def check_shape(shape: tuple[int, int]) -> tuple[int, int]:
             f"shape {(rows, cols)} is a run overflow: its pairs do not fit in int64. Split the rows into several masks."
         )
     return rows, cols
+
+
+def check_runs_fit(shape: tuple[int, int], runs: int) -> None:
+    """Raise FormatError if no memory holds a table of so many runs."""
+    check_memory(f"shape {shape} with {runs} runs", runs * _RUN_BYTES, "Use shorter sequences, or a part of the rows.")
 
 
 def from_triples(shape: tuple[int, int], row: ArrayLike, start: ArrayLike, step: ArrayLike, count: ArrayLike) -> Runs:
@@ -133,6 +142,7 @@ def rows_of(runs: Runs) -> Ints:
 
 def columns(runs: Runs) -> Ints:
     """Every kept column in packed order (row after row, within a row run after run), (nnz,) int64."""
+    check_memory(f"{runs.nnz} columns", 8 * runs.nnz, "Take fewer rows at a time, as in mask.rows(slice(0, 1000)).")
     return expand(runs.start, runs.step, runs.count)
 
 

@@ -3,6 +3,7 @@
 from splat_numba.formats.run_algebra import equal, intersect, union
 from splat_numba.formats.run_table import (
     Runs,
+    check_runs_fit,
     columns,
     csr_order,
     from_columns,
@@ -14,6 +15,7 @@ from splat_numba.formats.run_table import (
 
 __all__ = [
     "Runs",
+    "check_runs_fit",
     "columns",
     "csr_order",
     "equal",

@@ -82,6 +82,8 @@ def _unabsorbed(sources: list[tuple[Term, int]]) -> list[tuple[Term, int]]:
             continue
         kept = [pair for pair in kept if not _contains(term, pair[0])]
         kept.append((term, source))
+        if len(kept) > 2 * _MOST_TERMS:  # they are compared in pairs, and so many hardly become few
+            raise NoClosedFormError
     return kept
 
 

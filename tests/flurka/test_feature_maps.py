@@ -160,3 +160,9 @@ def test_orthogonal_rows_estimate_the_softmax_kernel(rng):
 def test_sizes_below_one_are_refused(rows, width):
     with pytest.raises(ArgumentError, match="wanted >= 1"):
         draw_orthogonal_features(rows, width, seed=0)
+
+
+@pytest.mark.parametrize("sizes", [(10**12, 64), (8, 10**9)])
+def test_features_that_no_memory_holds_are_refused_at_once(sizes):
+    with pytest.raises(ArgumentError, match=r"^num_features .* would need .* Draw fewer features\.$"):
+        draw_orthogonal_features(*sizes, seed=0)

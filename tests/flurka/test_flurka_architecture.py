@@ -34,7 +34,7 @@ LAYERS = {
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 PURE = ["expressions.py", "feature_maps.py", "problem.py", "heads.py", "checks.py", "regime.py", "reference.py"]
 # Of splat_numba: what knows nothing of masks. Its public attention as well, in the last stage of low-rank on a GPU.
-SHARED = ("errors", "settings", "plain", "signatures", "arguments", "gen.writer", "gen.instructions")
+SHARED = ("errors", "memory", "settings", "plain", "signatures", "arguments", "gen.writer", "gen.instructions")
 SHARED += ("gen.machine", "runtime")
 OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
 GPU_SHARED = ("gen.entry", "gen.boxes", "gen.targets.sm90", "emulator")

@@ -113,15 +113,41 @@ def test_masks_and_geometry_survive_copies_and_pickles():
     "bad",
     [
         nodes.Window(-5, 3), nodes.Sinks(2**70), nodes.Columns(0, 0, 1), nodes.Columns(4, 3, 8), nodes.Blocked(0, 0, 0),
-        nodes.Dilated(3, 0), nodes.Strided(0), nodes.Documents((50, -10)), nodes.GlobalAt((5, -3)), nodes.Union(()),
-        nodes.Neighborhood((40,), (3,), (1,)), nodes.RandomBlocks(0, 1, 0), nodes.Intersection((nodes.Causal(), 3)),
-        nodes.AlignEnd("causal()"), nodes.Window("a", 2), nodes.Union(3), nodes.GlobalFirst((1, 2.5)),
+        nodes.Dilated(3, 0), nodes.Strided(0), nodes.Documents((50, -10)), nodes.GlobalAt((5, -3)),
+        nodes.GlobalFirst((1, 2.5)),
+        nodes.Neighborhood((40,), (3,), (1,)), nodes.RandomBlocks(0, 1, 0), nodes.Window("a", 2),
     ],
     ids=lambda bad: type(bad).__name__,
 )  # fmt: skip
 def test_a_pickled_pattern_is_checked_by_its_constructor(bad):
     with pytest.raises(PatternError):
         pickle.loads(pickle.dumps(bad))  # noqa: S301
+
+
+class _Steps:
+    """Pickles as a combination of other steps."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def __reduce__(self):
+        return (patterns.full() | patterns.causal()).__reduce__()[0], (self.steps,)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [(), 3, (patterns.full(), patterns.full()), (("Union", 0),), (patterns.full(), ("Or", 1)), (("AlignEnd", 1),),
+     (patterns.full(), patterns.full(), ("AlignEnd", 2)), (patterns.full(), ("Union", -1)), ("Union",)],
+)  # fmt: skip
+def test_a_pickled_combination_is_checked(steps):
+    with pytest.raises(PatternError):
+        pickle.loads(pickle.dumps(_Steps(steps)))  # noqa: S301
+
+
+@pytest.mark.parametrize("parts", [(), 3, "ab", [patterns.full()], (patterns.full(), 3)])
+def test_only_patterns_are_combined(parts):
+    with pytest.raises(PatternError, match=r"^parts: wanted a tuple of Patterns"):
+        nodes.Union(parts)
 
 
 @pytest.mark.parametrize(
