@@ -2,10 +2,12 @@
 
 import copy
 import pickle
+from dataclasses import fields
 
 import numpy as np
 import pytest
 
+from splat_numba.api import plan
 from splat_numba.errors import FormatError, PatternError, SplatError
 from splat_numba.formats import pattern_nodes as nodes
 from splat_numba.formats import patterns, run_algebra
@@ -107,6 +109,22 @@ def test_masks_and_geometry_survive_copies_and_pickles():
             if found.shape is not None:
                 assert np.array_equal(twin.to_dense(), found.to_dense())
     assert not geometry(mask).table.lo.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "options", [{"dtype": "float32"}, {"dtype": "float16", "backend": "cuda", "target": "sm_90a"}], ids=["cpu", "gpu"]
+)
+def test_tables_of_plans_cannot_be_changed_even_after_a_pickle(options):
+    decided = plan(patterns.random_blocks(4, 2, 0), seq_q=40, seq_kv=40, head_dim=64, **options)
+    for twin in (decided, copy.deepcopy(decided), pickle.loads(pickle.dumps(decided))):  # noqa: S301
+        assert twin.explain() == decided.explain()
+        for one in twin.passes:
+            arrays = [getattr(one.table, field.name) for field in fields(one.table)]
+            arrays = [array for array in arrays if isinstance(array, np.ndarray)]
+            assert len(arrays) >= 4
+            for array in arrays:
+                with pytest.raises(ValueError, match="WRITEABLE"):
+                    array.setflags(write=True)
 
 
 @pytest.mark.parametrize(
