@@ -13,6 +13,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.runtime.cuda import frameworks
 from tests.flurka.fake_stages import fake, fresh, moves
 from tests.runtime.fake_cuda import GpuMemory
+from tests.runtime.fake_torch import ODD_TENSORS, Tensor, torch
 
 BATCH, HEADS, SEQ_Q, SEQ_KV, RANK, DIM = 2, 4, 300, 1000, 100, 64
 ROW = 2 * HEADS * DIM  # bytes of a token of all heads
@@ -315,3 +316,23 @@ def test_the_longest_unused_call_is_forgotten(fake, fresh, monkeypatch):
     assert len(fake.planned) == 3 * 3
     run("kernel", **operands("kernel"), eps=0.2)
     assert len(fake.planned) == 3 * 4
+
+
+@pytest.mark.parametrize("name", ODD_TENSORS)
+def test_a_repeated_call_looks_at_its_tensors_anew(fake, torch, name):
+    changes, start = ODD_TENSORS[name]
+
+    def arrays(**odd):
+        shapes = {"q": (SEQ_Q, DIM), "k": (SEQ_KV, DIM), "v": (SEQ_KV, DIM)}
+        whole = {one: Tensor((BATCH, HEADS, *shape), PLACES[one], "torch.float16", 0) for one, shape in shapes.items()}
+        return whole | {"proj_k": Tensor((RANK, SEQ_KV), PLACES["proj_k"], "torch.float16", 0, **odd)}
+
+    run(**arrays())
+    launched = len(fake.launches)
+    with pytest.raises(ArgumentError) as caught:
+        run(**arrays(**changes))
+    assert str(caught.value).startswith(f"proj_k wanted {start}")
+    assert str(caught.value).endswith("and a layer's vjp.") is (name == "wants a gradient")
+    assert len(fake.launches) == launched
+    run(**arrays())
+    assert len(fake.launches) == 2 * launched
