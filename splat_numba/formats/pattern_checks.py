@@ -52,13 +52,12 @@ def integers(name: str, values: object, least: int) -> tuple[int, ...]:
                 f"{values.dtype}. Pass a tuple of ints, or convert the array first."
             )
         values = values.tolist()
-    elif hasattr(values, "__array__") and hasattr(values, "tolist"):
-        values = values.tolist()  # another framework's array, on whatever device
+    elif is_array(values):
+        values = values.tolist()  # type: ignore[attr-defined]  # another framework's array, on whatever device
     if not isinstance(values, (tuple, list, range)):
-        advice = f"{name}.tolist()" if is_array(values) else f"({shown(values)},) if you mean one number"
         raise PatternTypeError(
             f"{name}: wanted a tuple, list or NumPy array of integers, got {shown(values)} of type {kind(values)}. "
-            f"Write {advice}."
+            f"Write ({shown(values)},) if you mean one number."
         )
     if values[MOST_NUMBERS:]:  # a range may be longer than len() can say
         raise PatternError(f"{name}: wanted at most {MOST_NUMBERS} numbers, got more. Give a count or a period.")

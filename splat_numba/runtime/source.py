@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, CompileError
+from splat_numba.plain import shown
 from splat_numba.runtime.cache import write_file
 
 LONGEST_STEM = 60  # characters of a file's name that its copy in the cache keeps: whole names end at 255 bytes
@@ -41,16 +42,18 @@ class KernelSource:
         """
         try:
             found = Path(path)
-            text = found.read_text(encoding="utf-8")
-            compile(text, str(found), "exec")
+            content = found.read_bytes()
         except TypeError:
             raise ArgumentTypeError(
                 f"path wanted as a file's name, got {type(path).__name__}. Give a string."
             ) from None
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a name that no file has
             raise ArgumentError(
-                f"path wanted as a file that can be read, got {path}: {error.strerror}. Write it first."
+                f"path wanted as a file that can be read, got {shown(path)}: {error}. Write it first."
             ) from None
+        try:
+            text = content.decode()
+            compile(text, str(found), "exec")
         except SyntaxError as error:
             raise CompileError(f"line {error.lineno} is no Python: {error.msg}. Mend it.") from None
         except ValueError as error:  # of another encoding, or with null bytes

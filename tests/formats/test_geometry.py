@@ -123,7 +123,7 @@ def test_a_million_rows_of_a_closed_form_cost_nothing_until_numbers_are_asked_fo
         (
             lambda: geometry("causal", 4, 3),
             ArgumentTypeError,
-            "mask wanted as a Pattern, an ACSR or a 2-D bool array, got str.",
+            "mask wanted as a Pattern, an ACSR or a 2-D bool array, got str. Build one, for example splat.window(128).",
         ),
     ],
 )

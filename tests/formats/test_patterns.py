@@ -110,7 +110,7 @@ def test_truth_value_is_refused_with_the_reason():
         ("sinks(4)", "got 'sinks(4)' of type str. Write splat.parse('sinks(4)')."),
         (p.causal, "of type function. Call it: splat.causal(...)."),
     ],
-    ids=str,
+    ids=["number", "None", "array", "text", "uncalled"],
 )
 def test_only_patterns_combine(other, advice):
     for combine in (lambda: p.causal() | other, lambda: p.causal() & other, lambda: other & p.causal()):
@@ -127,7 +127,7 @@ def test_only_patterns_combine(other, advice):
         (lambda: p.documents(np.array([0, 4, 4])), "Write documents(np.diff(cu_seqlens))."),
         (lambda: p.documents([4, 0, 9]), "lengths[1]: wanted an integer >= 1, got 0. Give at least 1."),
         (lambda: p.documents([0]), "lengths[0]: wanted an integer >= 1, got 0. Give at least 1."),
-        (lambda: p.documents(range(2**30)), "wanted at most 16777216 numbers, got 1073741824. Split the sequence."),
+        (lambda: p.documents(range(2**30)), "wanted at most 16777216 numbers, got more. Give a count or a period."),
         (lambda: p.window(10**5000), "<= 1099511627776, got an integer of 16610 bits. Give at most 1099511627776."),
         (
             lambda: p.window(size=3),
@@ -146,22 +146,6 @@ def test_what_people_mean_is_in_the_message(make, message):
     with pytest.raises(PatternError) as caught:
         make()
     assert str(caught.value).endswith(message)
-
-
-def test_an_array_of_another_framework_is_refused_with_what_to_write():
-    class Tensor:
-        def __index__(self):
-            raise TypeError("only integer tensors of a single element can be converted to an index")
-
-        def __array__(self):
-            return np.array([3, 1])
-
-        def tolist(self):
-            return [3, 1]
-
-    for make in (p.documents, p.global_tokens):
-        with pytest.raises(PatternTypeError, match=r"Write (lengths|indices)\.tolist\(\)\.$"):
-            make(Tensor())
 
 
 @pytest.mark.parametrize(
