@@ -17,8 +17,10 @@ from hypothesis import settings
 # merits; HYPOTHESIS_PROFILE=explore looks for new failures instead.
 settings.register_profile("fixed", deadline=None, derandomize=True, print_blob=True)
 settings.register_profile("explore", deadline=None, max_examples=1000, print_blob=True)
-# Other cases every night, three times as many as usual, from a seed that the header prints (pytest_report_header).
+# Other cases every night, from a seed that the header prints, and more where a test does not say how many.
 settings.register_profile("nightly", deadline=None, derandomize=False, max_examples=300, print_blob=True, database=None)
+# tests/mutants.py runs tests by the hundred.
+settings.register_profile("mutants", deadline=None, derandomize=True, max_examples=25, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 
