@@ -62,7 +62,7 @@ def check_no_autograd(call: Call) -> None:
     """Raise ArgumentError for a tensor whose gradient autograd would look for in vain, and say who has it."""
     for name in (*ARRAYS, "omega", "w_q"):
         array = getattr(call, name)
-        if getattr(array, "requires_grad", False) is True:
+        if hasattr(type(array), "requires_grad") and array.requires_grad is True:
             check_tensor(name, array, GRADIENTS)
 
 

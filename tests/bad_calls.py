@@ -33,10 +33,9 @@ class Index:
         return self.value
 
 
-ASKED = FailingEvenIfAskedForAnAttribute()
-OPERANDS = {"q", "k", "v", "proj_k", "proj_v", "omega", "out", "values"}
 HOSTILE = [
-    None, "", "x", "float32", "cpu", b"q", True, False, np.True_, 0, 1, -1, 3, 1.5, 3.0, float("nan"), float("inf"),
+    None, "", "x", "float32", "cpu", b"q", True, False, np.True_, 0, 1, -1, 3, 1.5, 3.0, float("nan"),
+    float("inf"), -1e308,
     10**30, -(10**30), 10**400, 10**5000, 1j, [], [1, 2], [1, "a"], [[1], [2, 3]], [None], {}, {1: 2}, {"q"}, (),
     (1, 2), (0, 4, 9), range(3), range(10**12), slice(None), slice("a"), Ellipsis, object(), object, len, lambda x: x,
     splat.causal, splat.window, splat.causal(), np.array(3), np.array(2.5), np.array([1, 2]), np.array([1.5]),
@@ -44,7 +43,8 @@ HOSTILE = [
     np.zeros((0, 0), bool), np.zeros((2, 3, 4, 5, 6)), np.ma.masked_array([1, 2], [True, False]),
     np.ma.masked_array(np.ones((8, 8), bool), True), np.ones((8, 8), np.complex64), np.where(np.tri(8), 0, -np.inf),
     np.array([1], "M8[s]"), np.zeros(3, [("a", int)]), np.zeros((1, 2, 8, 4), np.float32), decimal.Decimal(3),
-    fractions.Fraction(1, 2), Index(3), Index(-1), Index("no"), Failing(), ASKED,
+    fractions.Fraction(1, 2), Index(3), Index(-1), Index("no"), Failing(),
+    FailingEvenIfAskedForAnAttribute(),
 ]  # fmt: skip
 
 
@@ -60,11 +60,6 @@ MAP = {"feature_map": "elu", "omega": None, "eps": None}
 QKV = {"q": Q, "k": Q, "v": Q}
 PROJECTED = {**QKV, "proj_k": E, "proj_v": E}
 LAYER = {"w_q": W, "w_k": W, "w_v": W, "w_o": W, "proj_k": E, "proj_v": None, "heads": 2, **MAP}
-
-
-def values(name):
-    """What is tried for an argument. Operands are asked for attributes by which frameworks' arrays are known."""
-    return [one for one in HOSTILE if one is not ASKED or name not in OPERANDS]
 
 
 def patterns():

@@ -66,7 +66,10 @@ def on_gpu(array: Any) -> bool:
         return bool(array.is_cuda)
     if hasattr(kind, "__dlpack_device__"):
         return _dlpack_device(array) in DLPACK_GPU
-    return bool(kind_of(array)) and hasattr(array, "__cuda_array_interface__")
+    try:
+        return bool(kind_of(array)) and hasattr(array, "__cuda_array_interface__")
+    except Exception:  # noqa: BLE001 - an object of the caller's may raise anything; whoever imports it refuses it
+        return False
 
 
 def _dlpack_device(array: Any) -> int:

@@ -148,6 +148,21 @@ def test_what_people_mean_is_in_the_message(make, message):
     assert str(caught.value).endswith(message)
 
 
+def test_an_array_of_another_framework_is_read():
+    class Tensor:
+        def __index__(self):
+            raise TypeError("only integer tensors of a single element can be converted to an index")
+
+        def __array__(self):
+            return np.array([3, 1])
+
+        def tolist(self):
+            return [3, 1]
+
+    assert p.documents(Tensor()) == p.documents([3, 1])
+    assert p.global_tokens(Tensor()) == p.global_tokens([3, 1])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
