@@ -58,7 +58,7 @@ def release(module: ModuleType) -> None:
     good. (Numba never takes modules out of LLVM's engine, because that crashed.)
     """
     for one in list(vars(module).values()):
-        if isinstance(one, Dispatcher):
+        if isinstance(one, Dispatcher) and one.py_func.__globals__ is vars(module):  # not those that others import too
             for compiled in one.overloads.values():
                 with suppress(KeyError):
                     cpu_target.target_context.remove_user_function(compiled.entry_point)

@@ -43,6 +43,21 @@ def test_a_second_kernel_of_one_text_keeps_its_module(tmp_path):
     assert second.functions["run"](5) == 15
 
 
+def test_what_a_kernel_imported_serves_others_after_it():
+    def halved(number):
+        text = times(number).text.replace(
+            "\nfrom numba", "\nfrom splat_numba.runtime.halves import to_bfloat16\nfrom numba"
+        )
+        return KernelSource.of("halved", text.replace(f"x * {number}", f"to_bfloat16(np.float32(x * {number}))")
+                               .replace("\nfrom numba", "\nimport numpy as np\nfrom numba"))  # fmt: skip
+
+    for number in (3, 4):
+        found = compile_source(halved(number), SIGNATURES, Settings(cache=False))
+        assert found.functions["run"](1) == {3: 0x4040, 4: 0x4080}[number]
+        del found
+        gc.collect()
+
+
 def test_the_last_used_are_kept():
     recent, made = Recent(2), []
 
