@@ -58,9 +58,10 @@ def check_attention(
     return agreement
 
 
-def _unwritten(operands: Operands) -> NDArray[Any]:
-    """An array for out that is NaN everywhere."""
-    return np.full((*operands.q.shape[:-1], operands.v.shape[-1]), np.nan, operands.q.dtype)
+def _unwritten(operands: Operands) -> NDArray[Any] | None:
+    """An array for out that is NaN everywhere; None where it would have no elements."""
+    shape = (*operands.q.shape[:-1], operands.v.shape[-1])
+    return np.full(shape, np.nan, operands.q.dtype) if 0 not in shape else None
 
 
 def _call_text(options: dict[str, Any]) -> str:
