@@ -32,6 +32,8 @@ def problem(method="flurka", rank=256, head_dim=64, value_dim=64, phi="elu", row
 PROBLEMS = {
     "usual": problem(),
     "float16, ragged": problem(dtype="float16", ragged=True, batch=2),
+    "float16, no slots": problem(dtype="float16", rank=0, head_dim=16, value_dim=16, seq_kv=64),
+    "float16, softplus, wide": problem(dtype="float16", phi="softplus", head_dim=128, value_dim=128),
     "kernel": problem("kernel"),
     "kernel, ragged": problem("kernel", ragged=True, batch=2, head_dim=80, value_dim=20),
     "queries of x": problem("kernel", seq_kv=256, model_dim=1024),

@@ -85,8 +85,8 @@ class SlotStateTraits:
 
 
 def state_depth(dtype: str, slots: int) -> int:
-    """The depth for a share of so many slots."""
-    return min(-(-slots // 64) * 64, LARGEST_SCALED_DEPTH if is_scaled(dtype) else LARGEST_DEPTH)
+    """The depth for a share of so many slots; without slots that of one step, as an array of none does not compile."""
+    return min(max(-(-slots // 64), 1) * 64, LARGEST_SCALED_DEPTH if is_scaled(dtype) else LARGEST_DEPTH)
 
 
 def slot_state_entry(traits: SlotStateTraits) -> Entry:
