@@ -1,7 +1,8 @@
 """As much of PyTorch as is asked for, where it may not be installed: tensors on a GPU, and who records them."""
 
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,8 @@ Tensor.__module__ = "torch"
 
 def make():
     """A module with nothing at work: no trace, no mode, no level of forward differentiation, gradients recorded."""
-    fake = SimpleNamespace(Tensor=Tensor, strided="strided", trace=None, modes=0, proxied=None, recording=True)
+    fake: Any = ModuleType("torch")  # hashable, as a namespace is not
+    vars(fake).update(Tensor=Tensor, strided="strided", trace=None, modes=0, proxied=None, recording=True)
     fake.float16, fake.float32, fake.uint8 = "torch.float16", "torch.float32", "torch.uint8"
     fake.is_grad_enabled = lambda: fake.recording
     fake.autograd = SimpleNamespace(
