@@ -5,18 +5,26 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.memory import check_memory
+
 Ints = NDArray[np.int64]
 
 # Where elements must be written out (dense masks, CSR, lattices that no run describes), at most about this many
 # are held at a time, a single longer row excepted: 4 million of them take 32 MiB per int64 array.
 ELEMENT_BUDGET = 1 << 22
+_LISTED_BYTES = 32  # an element, twice in expand(), and with its owner in what asked for it
 
 
 def expand(start: Ints, step: Ints, count: Ints) -> Ints:
-    """Every element start + step * t, 0 <= t < count, run after run. All counts must be >= 1."""
+    """Every element start + step * t, 0 <= t < count, run after run. All counts must be >= 1.
+
+    Raises FormatError for more than the machine's memory holds.
+    """
     if start.size == 0:
         return np.zeros(0, np.int64)
     ends = np.cumsum(count)
+    needed = _LISTED_BYTES * int(ends[-1])
+    check_memory(f"mask with {ends[-1]:,} places to be listed one by one", needed, "Use shorter sequences.")
     elements = np.repeat(step, count)  # differences first, then one cumulative sum: half the memory of the direct form
     last = start + step * (count - 1)
     heads = ends[:-1]

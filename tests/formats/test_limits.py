@@ -26,6 +26,7 @@ from splat_numba.formats.patterns import (
     sinks,
     window,
 )
+from splat_numba.formats.sweep import expand
 
 
 def alternating(parts, start):
@@ -159,3 +160,8 @@ def test_other_numbers_of_other_frameworks_are_refused(numbers):
         global_tokens(Tensor(numbers))
     with pytest.raises(PatternTypeError):
         window(Tensor(numbers))
+
+
+def test_places_that_no_memory_lists_are_refused():
+    with pytest.raises(FormatError, match=r"^mask with 62,500,000,000 places to be listed one by one would need "):
+        expand(np.zeros(1000, np.int64), np.ones(1000, np.int64), np.full(1000, 62_500_000))
