@@ -156,7 +156,8 @@ def _from_half(dtype: Any) -> Callable[[Any], np.float32]:
 def _modules() -> dict[str, Any]:
     import ml_dtypes
 
-    numpy = SimpleNamespace(**{name: getattr(np, name) for name in ("float32", "float64", "int32", "int64", "inf")})
+    names = ("float32", "float64", "int32", "int64", "inf", "finfo")
+    numpy = SimpleNamespace(**{name: getattr(np, name) for name in names})
     numpy.empty = lambda size, dtype: np.full(size, np.nan if np.issubdtype(dtype, np.floating) else -(2**31), dtype)
     ours = {
         "halves": {
