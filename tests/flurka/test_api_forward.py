@@ -6,9 +6,10 @@ from hypothesis import example, given, settings
 
 from tests.flurka.agreement import check_forward
 from tests.flurka.strategies import DTYPES, FEW_KINDS, KINDS, METHODS, Case, cases
+from tests.profiles import draws
 
 
-@settings(max_examples=25)
+@settings(max_examples=draws(15))
 @given(cases(kinds=KINDS, dtypes=["float32"]))
 @example(Case(seq_q=0, seq_kv=0, rank=0))
 @example(Case(method="kernel", seq_kv=0))
@@ -19,7 +20,7 @@ def test_every_case_agrees_with_the_oracle(case):
     check_forward(case, backend="cpu")
 
 
-@settings(max_examples=15)
+@settings(max_examples=draws(8))
 @given(cases(kinds=FEW_KINDS, dtypes=DTYPES))
 def test_other_dtypes_agree_with_the_oracle(case):
     check_forward(case, backend="cpu")

@@ -10,6 +10,7 @@ from flurka_numba.emulated import forward
 from flurka_numba.gpu.plan import makes_queries
 from tests.flurka.layer_queries import USUAL, WAYS, check
 from tests.flurka.test_sm90_build import problem
+from tests.profiles import draws
 
 
 @pytest.mark.parametrize("changes", WAYS.values(), ids=WAYS)
@@ -17,7 +18,7 @@ def test_each_way(changes):
     check(USUAL.but(**changes), backend="emulate")
 
 
-@settings(max_examples=12)
+@settings(max_examples=draws(8))
 @given(st.data())
 def test_any_sizes(data):
     head_dim = data.draw(st.sampled_from([32, 64, 128]))

@@ -8,6 +8,7 @@ import flurka_numba
 from tests.flurka.agreement import check_forward
 from tests.flurka.error_bound import assert_close, tolerance
 from tests.flurka.strategies import MAPS, Case, cases
+from tests.profiles import draws
 
 OPERAND = {
     "float16": 2.0**-11,
@@ -21,7 +22,7 @@ def check(case, backend="emulate"):
     return check_forward(case, operand=OPERAND[case.dtype], backend=backend)
 
 
-@settings(max_examples=40)
+@settings(max_examples=draws(25))
 @given(cases(dtypes=tuple(OPERAND)))
 @example(Case(dtype="bfloat16", batch=2, seq_kv=100, kv_lengths=(0, 65)))
 def test_every_case_agrees_with_the_oracle(case):

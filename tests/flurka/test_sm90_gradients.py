@@ -14,6 +14,7 @@ from tests.flurka.agreement import check_gradients
 from tests.flurka.strategies import MAPS, Case, cases
 from tests.flurka.test_sm90_build import problem
 from tests.flurka.test_sm90_forward import OPERAND
+from tests.profiles import draws
 
 USUAL = Case(dtype="bfloat16", seq_q=70, seq_kv=100, rank=40, head_dim=64, value_dim=64)
 GPU = Gpu()
@@ -30,7 +31,7 @@ def on_tensor_cores(case):
     return case.method == "kernel" or case.kv_lengths is None
 
 
-@settings(max_examples=25)
+@settings(max_examples=draws(15))
 @given(cases(kinds=KINDS, maps=ELEMENTWISE, dtypes=tuple(OPERAND)).filter(on_tensor_cores))
 @example(Case(dtype="float16", seq_q=0))
 @example(Case(dtype="float16", seq_kv=0))

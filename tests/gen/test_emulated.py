@@ -17,8 +17,7 @@ from tests.gen.emulated_runtime import OutOfBoundsError, Pointer, address, emula
 from tests.gen.golden_plans import GOLDEN, SEQ_KV, SEQ_Q, golden_plan
 from tests.gen.plan_cases import plan_of, table_plan_of
 from tests.gen.plan_run import run_plan
-
-EXPLORING = settings.get_current_profile_name() == "explore"
+from tests.profiles import EXPLORING, draws
 
 
 def agrees(plan, problem):
@@ -60,7 +59,7 @@ def small(problem):
                    mask=problem.mask[0] if isinstance(problem.mask, list) else problem.mask)  # fmt: skip
 
 
-@settings(max_examples=300 if EXPLORING else 25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=draws(20), suppress_health_check=[HealthCheck.too_slow])
 @given(problems(dtypes=DTYPES, max_length=90 if EXPLORING else 40).map(small))
 def test_any_problem(problem):
     agrees(plan_of(problem.mask, problem.seq_q, problem.seq_kv, problem.dtype, problem.head_dim), problem)

@@ -20,10 +20,10 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.testing import Problem, assert_close, check_attention, lengths, masks, patterns, problems, tolerance
 from tests.gpu.device_views import DeviceView, back, forced
 from tests.ops.attention_cases import CATALOGUE, MIXED, dense
+from tests.profiles import draws
 
 pytestmark = pytest.mark.gpu
-EXPLORING = settings.get_current_profile_name() == "explore"
-EXAMPLES = 300 if EXPLORING else 20
+EXAMPLES = draws(20)
 LONGEST = 400
 TYPES = ("float16", "bfloat16")
 # (head_dim, value_dim, dtype)

@@ -21,12 +21,11 @@ from splat_numba.formats.patterns import (
 )
 from splat_numba.testing import DTYPES, Problem, check_attention, masks, problems
 from tests.ops.attention_cases import CATALOGUE, EDGES, MIXED, assert_same, run
-
-EXPLORING = settings.get_current_profile_name() == "explore"
+from tests.profiles import draws
 
 
 # Few, because nearly every one is a kernel of its own, which takes seconds to compile.
-@settings(max_examples=500 if EXPLORING else 15, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=draws(12), suppress_health_check=[HealthCheck.too_slow])
 @given(problems(dtypes=DTYPES))
 def test_any_problem_agrees_with_the_oracle(problem):
     check_attention(problem, backend="cpu")
@@ -39,7 +38,7 @@ def stored_masks(seq_q, seq_kv):
     )
 
 
-@settings(max_examples=1000 if EXPLORING else 100, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=draws(60), suppress_health_check=[HealthCheck.too_slow])
 @given(problems(dtypes=["float32"], mask=stored_masks))
 def test_any_stored_mask_agrees_with_the_oracle(problem):
     check_attention(replace(problem, head_dim=16, value_dim=None), backend="cpu")
