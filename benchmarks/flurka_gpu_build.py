@@ -15,9 +15,9 @@ from flurka_numba.gpu.plan import forward_plan, taking_input
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Problem
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.attention import attention_entry
-from splat_numba.gpu_kernel import passes_of, render
+from splat_numba.gpu_parts import texts_of
 from splat_numba.runtime.cuda.build import build
+from splat_numba.runtime.cuda.code import source_of
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import current
 
@@ -45,7 +45,7 @@ def _jobs(size: Size, multiprocessors: int) -> list[Job]:
         splat_numba.full(), seq_q=size.seq, seq_kv=size.rank, head_dim=size.dim, heads_q=size.heads, batch=size.batch,
         dtype="bfloat16", backend="cuda",
     )  # fmt: skip
-    sources = [(render(one.traits), attention_entry(one.traits)) for one in passes_of(dense)]
+    sources = [(source_of(one), one.entry) for one in texts_of(dense)]
     return jobs + [(source.name, source.text, entry) for source, entry in sources]
 
 

@@ -14,9 +14,9 @@ from gpu_timing import seconds
 from gpu_workload import Shape, Workload
 
 import splat_numba as splat
-from splat_numba import gpu_kernel
+from splat_numba import gpu_kernel, gpu_parts
 from splat_numba.gen import box_passes
-from splat_numba.gen.box_shapes import STAGES, feasible
+from splat_numba.gen.targets.sm90.tile_shapes import STAGES, feasible
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 
@@ -104,5 +104,5 @@ def forced_traits(shape: Shape, config: dict[str, int]) -> Traits:
 
 def _forget_plans() -> None:
     """Plans are remembered by mask and problem."""
-    gpu_kernel.plan_for.cache_clear()
+    gpu_parts.plan_for.cache_clear()
     gpu_kernel._planned.cache_clear()  # noqa: SLF001 - no public way, and none needed elsewhere

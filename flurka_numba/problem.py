@@ -51,6 +51,11 @@ class Problem:
         return ITEMSIZE[self.dtype]
 
     @property
+    def random(self) -> bool:
+        """Whether features are random ones, of the rows of omega."""
+        return isinstance(self.feature_map, str)
+
+    @property
     def slots(self) -> int:
         """Rows that the second stage sees: the projected ones, or for "kernel" the keys themselves."""
         return self.seq_kv if self.method == "kernel" else self.rank

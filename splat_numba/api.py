@@ -152,22 +152,22 @@ def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor
     stay_outside_graphs("splat_numba")
     chosen = choose_backend(backend, target, q)
     if chosen == "cuda":
-        return _cuda()
+        return _cuda(target)
     if chosen == "emulate":
-        from splat_numba.emulated_kernel import EMULATED
+        from splat_numba.emulated_kernel import EmulatedExecutor
 
-        return EMULATED
+        return EmulatedExecutor(target)
     from splat_numba.cpu_kernel import CPU  # imports Numba (250 ms), which a GPU's kernel from disk does without
 
     return CPU
 
 
 @cache
-def _cuda() -> Executor:
+def _cuda(target: str | None) -> Executor:
     """Imported when first wanted: an import statement takes a microsecond at every call."""
-    from splat_numba.gpu_kernel import CUDA
+    from splat_numba.gpu_kernel import CudaExecutor
 
-    return CUDA
+    return CudaExecutor(target)
 
 
 def tuned(executor: Executor) -> Executor:
@@ -177,9 +177,14 @@ def tuned(executor: Executor) -> Executor:
             f"autotune wanted with backend 'cuda', whose plans it times, got backend {executor.name!r}. Leave autotune "
             "out, or give arrays on a GPU or backend='cuda'."
         )
-    from splat_numba.gpu_tuning import TUNED
+    return _tuned(executor.target)
 
-    return TUNED
+
+@cache
+def _tuned(target: str | None) -> Executor:
+    from splat_numba.gpu_tuning import TunedExecutor
+
+    return TunedExecutor(target)
 
 
 def check_backend(backend: str, target: str | None) -> None:

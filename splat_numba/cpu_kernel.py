@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from splat_numba.executor import Executor, Part, Recipe
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
-from splat_numba.gen.planner import make_plan
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.cpu import planning
 from splat_numba.operands import Operands, export_lse, import_operands, prepare_out
 from splat_numba.runtime import launch
 from splat_numba.runtime.compile import Compiled
@@ -33,7 +33,7 @@ from splat_numba.settings import Settings, current
 def plan_for(mask: Stored, problem: Problem, threads: int | None) -> Plan:
     """The plan for one mask, remembered."""
     found = geometry(mask, problem.seq_q, problem.seq_kv)
-    return make_plan(found, problem, machine(threads), describe(mask))
+    return planning.plan(found, problem, machine(threads), describe(mask))
 
 
 @lru_cache(maxsize=256)
@@ -52,7 +52,8 @@ _compiled: Recent[Compiled] = Recent(128)  # of 2 MB each, or 25 where they were
 class CpuExecutor:
     """Closed forms serve every length and every kind of key lengths, so a part is never adapted."""
 
-    name: str = "cpu"
+    name: ClassVar[str] = "cpu"
+    target: ClassVar[str | None] = None
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered."""

@@ -55,6 +55,10 @@ class Recipe(Protocol):
         """The factor of the scores, None for 1/sqrt(head_dim)."""
 
     @property
+    def executor(self) -> Executor:
+        """Who makes the parts."""
+
+    @property
     def identity(self) -> tuple[object, ...] | None:
         """Immutable objects that, with the problem, decide what parts_for() gives; None where some may change."""
 
@@ -68,6 +72,10 @@ class Executor(Protocol):
     @property
     def name(self) -> str:
         """As in the argument ``backend``."""
+
+    @property
+    def target(self) -> str | None:
+        """The one asked for, None for any."""
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered."""

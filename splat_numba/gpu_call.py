@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +13,23 @@ from splat_numba.arguments.layouts import bhsd_axes, check_layout
 from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind, check_scale
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
-from splat_numba.executor import Part, Recipe
-from splat_numba.gen.boxes import BoxPass
+from splat_numba.executor import Recipe
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.schedule import Schedule
+from splat_numba.gen.targets.registry import check_taken
+from splat_numba.gen.targets.target import GpuTarget, HeadsPass
+from splat_numba.gen.tensor import Tensor
+from splat_numba.gpu_parts import heads_passes, target_of
 from splat_numba.operands import Operands, check_operands, import_operands, prepare_out
 from splat_numba.runtime.arrays import export_array, on_gpu
 from splat_numba.runtime.cuda.arrays import (
     GpuArray,
+    Reach,
+    apart,
     check_gpu_out,
-    check_operand_dtype,
     check_same_device,
     contiguous_strides,
+    reach_of,
 )
 from splat_numba.runtime.cuda.copies import padded_rows
 from splat_numba.runtime.cuda.device import Device, device
@@ -39,40 +43,26 @@ from splat_numba.runtime.cuda.frameworks import (
 )
 from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
 from splat_numba.runtime.cuda.memory import DeviceArray
-from splat_numba.runtime.cuda.passes import Shapes
-from splat_numba.runtime.cuda.prepared import LoadablePass, Prepared
-from splat_numba.runtime.cuda.tensor_map import Layout
+from splat_numba.runtime.cuda.ready import ReadyCall
+from splat_numba.runtime.recent import Recent
 from splat_numba.settings import current
-
-LARGEST_READY = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A call but for its addresses. reach: bytes from an array's address to its first and past its last byte."""
+    """A call but for its addresses. reach: of q, k, v and out, see reach_of()."""
 
-    prepared: Prepared
+    call: ReadyCall
     problem: Problem
     axes: int
     device: Device
     out_shape: tuple[int, ...]
     lse_shape: tuple[int, ...]
     needs_lse: bool
-    reach: tuple[tuple[int, int], ...]
-
-    def apart(self, q: int, k: int, v: int, out: int) -> bool:
-        """Whether out's bytes and the inputs' are in separate ranges."""
-        low, high = out + self.reach[3][0], out + self.reach[3][1]
-        (q_low, q_high), (k_low, k_high), (v_low, v_high), _ = self.reach
-        return (
-            (high <= q + q_low or q + q_high <= low)
-            and (high <= k + k_low or k + k_high <= low)
-            and (high <= v + v_low or v + v_high <= low)
-        )
+    reach: tuple[Reach, ...]
 
 
-_ready: OrderedDict[Hashable, Ready] = OrderedDict()
-_lock = threading.Lock()
+_ready: Recent[Ready] = Recent(512)
 
 
 def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
@@ -92,7 +82,7 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
         lse_place = framework.address(lse)
     stream = framework.stream((q, k, v), ready.device.ordinal)
     lengths, keep = (0, None) if kv_lengths is None else _place_lengths(kv_lengths, ready, framework, q, stream)
-    scratch = ready.prepared.run(places[0], places[1], places[2], target, lse_place, lengths, stream, framework, q)
+    scratch = ready.call.run((*places[:3], target, lse_place, lengths), stream, framework, q)
     framework.finish(stream)
     del scratch, keep
     return (result, lse) if return_lse else result
@@ -110,17 +100,10 @@ def _look_up(
         return ready, [array.pointer for array in arrays.values()]
     places, kinds = known
     key = (framework, *map(id, identity), recipe.layout, recipe.scale, kv_lengths is None, kinds)
-    with _lock:
-        found = _ready.get(key)
-        if found is not None:
-            _ready.move_to_end(key)
+    found = _ready.find(key)
     if found is None:
-        found, _ = _make_ready(recipe, q, k, v, kv_lengths, out, framework)
-        with _lock:
-            _ready[key] = found
-            if len(_ready) > LARGEST_READY:
-                _ready.popitem(last=False)
-    elif out is not None and not found.apart(*places):
+        found = _ready.keep(key, _make_ready(recipe, q, k, v, kv_lengths, out, framework)[0])
+    elif out is not None and not apart(places, found.reach):
         _describe_all(q, k, v, out, framework)  # ranges meet, but perhaps no element does: the full check decides
     return found, places
 
@@ -146,6 +129,7 @@ def _make_ready(
     arrays = _describe_all(q, k, v, out, framework)
     inputs = {name: arrays[name] for name in ("q", "k", "v")}
     problem = check_operands(inputs, recipe.layout)
+    check_taken("q", problem, recipe.executor.target)
     scale = check_scale(recipe.scale, problem.head_dim, problem.dtype)
     axes = len(arrays["q"].shape)
     out_shape = result_shape(arrays["q"], problem)
@@ -154,46 +138,36 @@ def _make_ready(
     if kv_lengths is not None:
         _check_lengths(kv_lengths, problem, axes, framework)
     parts = recipe.parts_for(problem, scale, current(), ragged=kv_lengths is not None)
-    target = device(arrays["q"].device)
-    fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, target.ordinal, "")
-    q4, k4, v4 = (_layout(array, recipe.layout) for array in inputs.values())
-    out4 = _layout(arrays.get("out", fresh), recipe.layout)
-    passes = [one for part in parts for one in loadable(part, problem)]
-    prepared = Prepared(
-        passes,
-        Shapes(q4, k4, v4, out4, scale),
-        target,
-        keep=recipe.identity,
-    )
+    gpu = device(arrays["q"].device)
+    fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, gpu.ordinal, "")
+    everything = {**inputs, "out": arrays.get("out", fresh)}
+    tensors = {name: tensor_of(name, one, recipe.layout) for name, one in everything.items()}
+    passes = [one for part in parts for one in heads_passes(part, problem)]
+    call = ready_attention(target_of(parts), passes, tensors, scale, gpu, keep=recipe.identity)
     lse_shape = (problem.batch, problem.heads_q, problem.seq_q)[4 - axes :]
-    needs_lse = any(one.box_pass.resumes for one in passes)
-    reach = tuple(_reach(layout) for layout in (q4, k4, v4, out4))
-    return Ready(prepared, problem, axes, target, out_shape, lse_shape, needs_lse, reach), arrays
+    needs_lse = any(one.planned.resumes for one in passes)
+    reach = tuple(reach_of(one) for one in everything.values())
+    return Ready(call, problem, axes, gpu, out_shape, lse_shape, needs_lse, reach), arrays
 
 
-def loadable(part: Part, problem: Problem) -> list[LoadablePass]:
-    """The passes of one mask with their machine code."""
-    heads = tuple(range(problem.heads_q)) if part.heads is None else part.heads
-    passes = [one for one in part.plan.passes if isinstance(one, BoxPass)]
-    return [
-        LoadablePass(one, cubin.code, cubin.report.symbol, heads)
-        for one, cubin in zip(passes, part.compiled.cubins, strict=True)
-    ]
+def ready_attention(
+    target: GpuTarget, passes: Sequence[HeadsPass], tensors: Mapping[str, Tensor], scale: float, gpu: Device, *,
+    keep: object,
+) -> ReadyCall:  # fmt: skip
+    """A call of these passes over these arrays, q, k, v and out."""
+
+    def schedule_for(copied: frozenset[str]) -> Schedule:
+        return target.schedule(passes, tensors, scale, gpu.multiprocessors, copied)
+
+    return ReadyCall(target.in_place(tensors), schedule_for, gpu, current(), keep=keep)
 
 
-def _layout(array: GpuArray, layout: str) -> Layout:
+def tensor_of(name: str, array: GpuArray, layout: str) -> Tensor:
     """Sizes and strides as (batch, heads, seq, dim)."""
     sizes, strides = bhsd_axes(array.shape, layout, 1), bhsd_axes(array.strides, layout, 0)
-    return Layout(
-        (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype
+    return Tensor(
+        (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype, name
     )
-
-
-def _reach(layout: Layout) -> tuple[int, int]:
-    steps = [step * (size - 1) for step, size in zip(layout.strides, layout.sizes, strict=True)]
-    if 0 in layout.sizes:
-        return 0, 0
-    return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + 2
 
 
 def _check_lengths(kv_lengths: Any, problem: Problem, axes: int, framework: Framework) -> None:
@@ -220,7 +194,7 @@ def _attend_numpy(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: 
         if on_gpu(array):
             raise ArgumentTypeError(f"{name} wanted in CPU memory as q is, got a GPU array. Copy one of them.")
     operands = import_operands(q, k, v, recipe.layout)
-    check_operand_dtype("q", operands.problem.dtype)
+    check_taken("q", operands.problem, recipe.executor.target)
     if kv_lengths is not None:
         check_kv_lengths(kv_lengths, operands.problem, operands.axes)
     written = prepare_out(out, operands)

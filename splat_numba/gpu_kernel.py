@@ -11,21 +11,19 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from splat_numba.arguments.masks import Stored, describe
-from splat_numba.errors import ArgumentError, BackendError
-from splat_numba.executor import Executor, Part, Recipe
-from splat_numba.formats.geometry import geometry
+from splat_numba.arguments.masks import Stored
+from splat_numba.errors import BackendError
+from splat_numba.executor import Part, Recipe
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.boxes import BoxPass, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
-from splat_numba.gen.planner import make_plan
-from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
+from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.schedule import Text
 from splat_numba.gpu_call import attend
-from splat_numba.runtime.cuda.arrays import check_operand_dtype
+from splat_numba.gpu_parts import plan_for, texts_of
+from splat_numba.runtime.cuda.code import cubin_for, edited_text
 from splat_numba.runtime.dump import dump
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
@@ -36,10 +34,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CompiledPasses:
-    """The machine code of a plan's passes, of which there is at least one; passes of equal traits share theirs."""
+    """The machine code of a plan's passes, of which there is at least one; passes of equal traits share theirs.
 
+    texts: what it was compiled from, the caller's perhaps, in place of the ones that the plan has (planned).
+    """
+
+    planned: tuple[Text, ...]
+    texts: tuple[Text, ...]
     cubins: tuple[Cubin, ...]
-    traits: tuple[Traits, ...]
 
     @property
     def source(self) -> KernelSource:
@@ -57,77 +59,56 @@ class CompiledPasses:
         return all(cubin.cached for cubin in self.cubins)
 
 
-def render(traits: Traits) -> KernelSource:
-    """The text of the kernel with these traits, named after shape and type."""
-    name = f"attention_sm_90a_d{traits.head_dim}_{traits.dtype}_{traits.tile_q}x{traits.tile_kv}"
-    return KernelSource.of(name, render_attention(traits))
-
-
-@lru_cache(maxsize=256)
-def cubin_for(traits: Traits, settings: Settings) -> Cubin:
-    """Machine code for all passes of these traits, remembered. Raises BackendError without the compiler."""
-    from splat_numba.runtime.cuda.build import build
-
-    return build(render(traits), attention_entry(traits), settings)
-
-
-@lru_cache(maxsize=256)
-def plan_for(mask: Stored, problem: Problem, gpu: Gpu, *, ragged: bool, negate: bool) -> Plan:
-    """The plan for one mask, remembered."""
-    found = geometry(mask, problem.seq_q, problem.seq_kv)
-    return make_plan(found, problem, gpu, describe(mask), ragged=ragged, negate=negate)
-
-
 def gpu() -> Gpu:
     """The GPU as the planner sees it: this machine's first one, or the usual one where there is none to run on."""
     try:
         from splat_numba.runtime.cuda.device import device
 
-        return Gpu(multiprocessors=device(0).multiprocessors)
+        return device(0).as_planned
     except BackendError:
         return Gpu()
 
 
-def passes_of(plan: Plan) -> tuple[BoxPass, ...]:
-    """The passes of a GPU's plan."""
-    return tuple(one for one in plan.passes if isinstance(one, BoxPass))
-
-
 def compiled_for(plan: Plan, settings: Settings, made: CompiledPasses | None = None) -> CompiledPasses:
-    """Machine code for a plan; ``made``: what may be taken over where traits agree."""
-    traits = tuple(one.traits for one in passes_of(plan))
-    known = dict(zip(made.traits, made.cubins, strict=True)) if made is not None else {}
-    cubins = tuple(known[one] if one in known else cubin_for(one, settings) for one in traits)
+    """Machine code for a plan; ``made``: whose texts take the place of the same ones of the plan."""
+    planned = texts_of(plan)
+    known = dict(zip(made.planned, made.texts, strict=True)) if made is not None else {}
+    texts = tuple(known.get(one, one) for one in planned)
+    cubins = tuple(cubin_for(one, settings) for one in texts)
     for cubin in cubins:
         dump(cubin.source, plan.as_dict(), settings)
-    return CompiledPasses(cubins, traits)
+    return CompiledPasses(planned, texts, cubins)
 
 
 @lru_cache(maxsize=256)
 def _planned(
-    mask: Stored, problem: Problem, gpu: Gpu, settings: Settings, *, ragged: bool, negate: bool
+    mask: Stored, problem: Problem, gpu: Gpu, settings: Settings, request: str | None, conditions: Conditions
 ) -> tuple[Plan, CompiledPasses]:
-    plan = plan_for(mask, problem, gpu, ragged=ragged, negate=negate)
+    plan = plan_for(mask, problem, gpu, request, conditions)
     return plan, compiled_for(plan, settings)
 
 
+@dataclass(frozen=True, slots=True)
 class CudaExecutor:
-    """Plans hold tables, so every length has its own; kernels are shared by all masks of equal traits."""
+    """Plans hold tables, so every length has its own; kernels are shared by all masks of equal traits.
 
-    name = "cuda"
+    target: the one asked for, None for any.
+    """
+
+    target: str | None = None
+    name: ClassVar[str] = "cuda"
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
-        """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that a GPU does not multiply."""
-        check_operand_dtype("dtype", problem.dtype)
-        return plan_for(mask, problem, gpu(), ragged=False, negate=scale < 0)
+        """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that no target takes."""
+        return plan_for(mask, problem, gpu(), self.target, Conditions(negate=scale < 0))
 
     def part(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, scale: float, settings: Settings,
         *, ragged: bool = False,
     ) -> Part:  # fmt: skip
         """Plan and machine code for one mask, remembered."""
-        check_operand_dtype("dtype", problem.dtype)
-        return Part(mask, heads, *_planned(mask, problem, gpu(), settings, ragged=ragged, negate=scale < 0))
+        conditions = Conditions(ragged, scale < 0)
+        return Part(mask, heads, *_planned(mask, problem, gpu(), settings, self.target, conditions))
 
     def serves_every_length(self, part: Part) -> bool:
         """Whether the mask does: plans are made anew."""
@@ -137,29 +118,22 @@ class CudaExecutor:
         """The part planned anew for other lengths or for key lengths; a text that still fits is run as it is."""
         made = part.plan.problem
         same = (made.seq_q, made.seq_kv) == (problem.seq_q, problem.seq_kv)
-        if same and ragged == any(one.traits.ragged for one in passes_of(part.plan)):
+        if same and ragged == part.plan.conditions.ragged:
             return part
-        plan = self._plan_for(part.mask, part.heads, problem, settings, ragged=ragged, negate=scale < 0)
+        plan = self._plan_for(part.mask, part.heads, problem, settings, Conditions(ragged, scale < 0))
         return replace(part, plan=plan, compiled=compiled_for(plan, settings, part.compiled))
 
     def _plan_for(
-        self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings,
-        *, ragged: bool, negate: bool,
-    ) -> Plan:  # fmt: skip
-        return plan_for(mask, problem, gpu(), ragged=ragged, negate=negate)
+        self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings, conditions: Conditions
+    ) -> Plan:
+        return plan_for(mask, problem, gpu(), self.target, conditions)
 
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text. Raises ArgumentError for several texts, CompileError."""
-        kinds = set(part.compiled.traits)
-        if len(kinds) != 1:
-            raise ArgumentError(f"kernel wanted with one text, got {len(kinds)}. Choose a mask of one pass.")
-        (traits,) = kinds
-        from splat_numba.runtime.cuda.build import build
-
-        entry = attention_entry(traits)
-        source.check_defines(entry.name)
-        cubin = build(source, entry, settings)
-        return replace(part, compiled=replace(part.compiled, cubins=(cubin,) * len(part.compiled.cubins)))
+        text = edited_text(part.compiled.planned, source)
+        count = len(part.compiled.planned)
+        made = replace(part.compiled, texts=(text,) * count, cubins=(cubin_for(text, settings),) * count)
+        return replace(part, compiled=made)
 
     def resources(self, parts: tuple[Part, ...]) -> dict[str, Any]:
         """Registers, spills, shared memory, the assembler's warnings and log, and what came from the disk cache."""
@@ -187,9 +161,6 @@ class CudaExecutor:
     def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
         """Run on the GPU that q is on, in the order of its framework's current stream."""
         return attend(recipe, q, k, v, kv_lengths, out, return_lse)
-
-
-CUDA: Executor = CudaExecutor()
 
 
 def disassemble(cubin: bytes) -> str:

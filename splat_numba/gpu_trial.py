@@ -8,15 +8,13 @@ import numpy as np
 
 from splat_numba.executor import Part
 from splat_numba.gen.problem import Problem
-from splat_numba.gpu_call import loadable
+from splat_numba.gen.tensor import padded
+from splat_numba.gpu_call import ready_attention, tensor_of
+from splat_numba.gpu_parts import heads_passes, target_of
 from splat_numba.runtime.arrays import narrow
-from splat_numba.runtime.cuda.copies import padded
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import OURS
 from splat_numba.runtime.cuda.memory import DeviceArray
-from splat_numba.runtime.cuda.passes import Shapes
-from splat_numba.runtime.cuda.prepared import Prepared
-from splat_numba.runtime.cuda.tensor_map import Layout
 
 ENOUGH_BYTES = 100 << 20  # twice the L2 cache: operands so large need not take turns
 MOST_SETS = 8
@@ -34,18 +32,18 @@ def trial_calls(
     lengths = DeviceArray(device, (problem.batch,), "int32") if ragged else None
     if lengths is not None:
         lengths.fill(np.full(problem.batch, problem.seq_kv, np.int32))
-    q, k, v, out = (_layout(array) for array in sets[0])
-    shapes = Shapes(q, k, v, out, problem.head_dim**-0.5)
+    named = zip(("q", "k", "v", "out"), sets[0], strict=True)
+    tensors = {name: tensor_of(name, OURS.describe(name, array), "bhsd") for name, array in named}
 
     def call_of(part: Part) -> Callable[[int], None]:
-        passes = loadable(part, problem)
-        prepared = Prepared(passes, shapes, device, keep=part)
-        resumes = any(one.box_pass.resumes for one in passes)
+        passes = heads_passes(part, problem)
+        ready = ready_attention(target_of([part]), passes, tensors, problem.head_dim**-0.5, device, keep=part)
+        resumes = any(one.planned.resumes for one in passes)
+        rest = lse.pointer if resumes else 0, lengths.pointer if lengths is not None else 0
 
         def call(number: int) -> None:
-            q, k, v, out = sets[number % len(sets)]
-            places = q.pointer, k.pointer, v.pointer, out.pointer, lse.pointer if resumes else 0
-            prepared.run(*places, lengths.pointer if lengths is not None else 0, device.stream, OURS, q)
+            arrays = sets[number % len(sets)]
+            ready.run((*[array.pointer for array in arrays], *rest), device.stream, OURS, arrays[0])
 
         return call
 
@@ -73,10 +71,3 @@ def operand_sets(problem: Problem, device: Device) -> list[tuple[DeviceArray, ..
     nbytes = sum(2 * int(np.prod(shape, dtype=np.int64)) for shape in shapes.values())
     sets = max(1, min(MOST_SETS, -(-ENOUGH_BYTES // max(nbytes, 1))))
     return [tuple(array(name, turn) for name in shapes) for turn in range(sets)]
-
-
-def _layout(array: DeviceArray) -> Layout:
-    sizes, strides = array.shape, array.strides
-    return Layout(
-        (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype
-    )

@@ -12,16 +12,15 @@ from splat_numba.arguments.masks import Stored, describe, fingerprint
 from splat_numba.errors import BackendError
 from splat_numba.executor import Executor, Part, Recipe
 from splat_numba.formats.geometry import geometry
-from splat_numba.gen.box_passes import Candidate
-from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice, Plan
-from splat_numba.gen.planner import gpu_candidates, plan_candidate
-from splat_numba.gen.problem import Problem
-from splat_numba.gpu_kernel import CudaExecutor, compiled_for, plan_for
+from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.targets.registry import choose_gpu_target
+from splat_numba.gen.targets.target import Candidate
+from splat_numba.gpu_kernel import CudaExecutor, compiled_for
+from splat_numba.gpu_parts import plan_for
 from splat_numba.gpu_trial import trial_calls
 from splat_numba.runtime import cache
 from splat_numba.runtime.choices import Choices
-from splat_numba.runtime.cuda.arrays import check_operand_dtype
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.frameworks import framework_of
 from splat_numba.runtime.cuda.launch import is_capturing
@@ -37,7 +36,6 @@ class Uncaptured:
     """A recipe whose parts are not made while a graph is being captured: they may have to be timed."""
 
     recipe: Recipe
-    executor: Executor
     arrays: tuple[Any, ...]
 
     @property
@@ -51,10 +49,14 @@ class Uncaptured:
         return self.recipe.scale
 
     @property
+    def executor(self) -> Executor:
+        """The recipe's."""
+        return self.recipe.executor
+
+    @property
     def identity(self) -> tuple[object, ...] | None:
-        """The recipe's and the executor, without which the same mask gives other parts."""
-        found = self.recipe.identity
-        return None if found is None else (self.executor, *found)
+        """The recipe's."""
+        return self.recipe.identity
 
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """The recipe's. Raises BackendError during a capture."""
@@ -69,66 +71,63 @@ class Uncaptured:
         return self.recipe.parts_for(problem, scale, settings, ragged=ragged)
 
 
+@dataclass(frozen=True, slots=True)
 class TunedExecutor(CudaExecutor):
     """As on a GPU, but that plans are those measured fastest. timer: seconds of each call."""
 
-    def __init__(self, timer: Timer = median_seconds) -> None:
-        self._timer = timer
+    timer: Timer = median_seconds
 
     def part(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, scale: float, settings: Settings,
         *, ragged: bool = False,
     ) -> Part:  # fmt: skip
         """Plan and machine code for one mask, timed where that is not known yet."""
-        check_operand_dtype("dtype", problem.dtype)
-        plan = self._plan_for(mask, heads, problem, settings, ragged=ragged, negate=scale < 0)
+        plan = self._plan_for(mask, heads, problem, settings, Conditions(ragged, scale < 0))
         return Part(mask, heads, plan, compiled_for(plan, settings))
 
     def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
         """As on a GPU. Raises BackendError for a first call during the capture of a graph."""
-        return super().attend(Uncaptured(recipe, self, (q, k, v)), q, k, v, kv_lengths, out, return_lse)
+        return CudaExecutor.attend(self, Uncaptured(recipe, (q, k, v)), q, k, v, kv_lengths, out, return_lse)
 
     def _plan_for(
-        self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings,
-        *, ragged: bool, negate: bool,
-    ) -> Plan:  # fmt: skip
-        return tuned_plan(mask, heads, problem, settings, self._timer, ragged=ragged, negate=negate)
-
-
-TUNED: Executor = TunedExecutor()
+        self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings, conditions: Conditions
+    ) -> Plan:
+        return tuned_plan(mask, heads, problem, settings, self.timer, self.target, conditions)
 
 
 @lru_cache(maxsize=256)
 def tuned_plan(
     mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings, timer: Timer,
-    *, ragged: bool, negate: bool,
+    request: str | None, conditions: Conditions,
 ) -> Plan:  # fmt: skip
     """The plan of the candidate that is fastest on the first GPU, remembered here and on disk.
 
     Raises BackendError without a GPU, or without memory for two copies of the operands.
     """
-    target = _first_gpu()
-    gpu = Gpu(multiprocessors=target.multiprocessors)
+    device = _first_gpu()
+    gpu = device.as_planned
+    target, why = choose_gpu_target(request, problem, gpu.capability)
     found = geometry(mask, problem.seq_q, problem.seq_kv)
-    candidates = gpu_candidates(found, problem, gpu, ragged=ragged, negate=negate, most=MOST)
+    candidates = target.candidates(found, problem, gpu, conditions, MOST)
     if len(candidates) < 2 or not problem.batch * problem.heads_q * problem.seq_q * problem.seq_kv:
-        return plan_for(mask, problem, gpu, ragged=ragged, negate=negate)
+        return plan_for(mask, problem, gpu, request, conditions)
 
-    def planned(candidate: Candidate, reasons: Sequence[Choice] = ()) -> Plan:
-        return plan_candidate(candidate, found, problem, gpu, describe(mask), reasons)
+    def planned(candidate: Candidate, *reasons: Choice) -> Plan:
+        return target.plan_of(candidate, found, problem, gpu, describe(mask), conditions, (why, *reasons))
 
     def measure() -> list[float]:
         parts = [Part(mask, heads, plan, compiled_for(plan, settings)) for plan in map(planned, candidates)]
-        return timer(trial_calls(parts, problem, target, ragged=ragged), target)
+        return timer(trial_calls(parts, problem, device, ragged=conditions.ragged), device)
 
     facts = {
-        "mask": fingerprint(mask), "heads": heads and len(heads), "problem": asdict(problem), "ragged": ragged,
-        "negate": negate, "gpu": target.name, "multiprocessors": target.multiprocessors,
+        "mask": fingerprint(mask), "heads": heads and len(heads), "problem": asdict(problem),
+        "conditions": asdict(conditions), "target": target.name, "gpu": device.name,
+        "multiprocessors": device.multiprocessors,
         "version": getattr(sys.modules["splat_numba"], "__version__", "unknown"),
     }  # fmt: skip
     seconds = known_or_measured(facts, tuple(one.name for one in candidates), measure, settings)
     best = min(candidates, key=lambda one: seconds[one.name])
-    return planned(best, [reason(best, candidates, seconds, target.name)])
+    return planned(best, reason(best, candidates, seconds, device.name))
 
 
 def known_or_measured(

@@ -34,12 +34,12 @@ class Given:
 
     @property
     def identity(self) -> tuple[object, ...] | None:
-        """The mask or masks, if none of them can change."""
+        """The mask or masks, if none of them can change, and the executor."""
         mask = self.mask
         if isinstance(mask, (Pattern, ACSR)):  # nearly always, and asked at every call
-            return (mask,)
+            return mask, self.executor
         several = isinstance(mask, (list, tuple)) and all(isinstance(one, (Pattern, ACSR)) for one in mask)
-        return tuple(mask) if several else None
+        return (*mask, self.executor) if several else None
 
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """A part for every distinct mask."""

@@ -9,7 +9,7 @@ import splat_numba as splat
 from splat_numba.api import check_backend, choose_executor
 from splat_numba.cpu_kernel import CPU
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, PatternError
-from splat_numba.gpu_kernel import CUDA, disassemble
+from splat_numba.gpu_kernel import CudaExecutor, disassemble
 from splat_numba.runtime.cuda import driver
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, Status, forget, install
 
@@ -28,19 +28,19 @@ def no_gpu(monkeypatch):
     ("backend", "target", "q", "wanted"),
     [
         ("auto", None, ON_CPU, CPU),
-        ("auto", None, ON_GPU, CUDA),
+        ("auto", None, ON_GPU, CudaExecutor()),
         ("auto", None, None, CPU),
         ("auto", "cpu", ON_CPU, CPU),
-        ("auto", "sm_90a", None, CUDA),
-        ("auto", "sm_90a", ON_GPU, CUDA),
+        ("auto", "sm_90a", None, CudaExecutor("sm_90a")),
+        ("auto", "sm_90a", ON_GPU, CudaExecutor("sm_90a")),
         ("cpu", None, ON_CPU, CPU),
         ("cpu", "cpu", ON_GPU, CPU),
-        ("cuda", None, ON_CPU, CUDA),
-        ("cuda", "sm_90a", None, CUDA),
+        ("cuda", None, ON_CPU, CudaExecutor()),
+        ("cuda", "sm_90a", None, CudaExecutor("sm_90a")),
     ],
 )
 def test_auto_runs_where_q_is(backend, target, q, wanted):
-    assert choose_executor(backend, target, q) is wanted
+    assert choose_executor(backend, target, q) == wanted
 
 
 @pytest.mark.parametrize(
@@ -218,10 +218,10 @@ def test_a_stored_mask_serves_its_own_lengths_only(no_gpu):
     from splat_numba.settings import current
 
     mask = splat.from_dense(np.tri(200, dtype=bool))
-    plan = splat.plan(mask, **SHAPE, backend="cuda")
-    kernel = Kernel((Part(mask, None, plan, None),), plan.problem, 1.0, "bhsd", CUDA)  # it is not going to run
+    plan, executor = splat.plan(mask, **SHAPE, backend="cuda"), CudaExecutor()  # it is not going to run
+    kernel = Kernel((Part(mask, None, plan, None),), plan.problem, 1.0, "bhsd", executor)  # it is not going to run
     with pytest.raises(ArgumentError, match=r"^q and k wanted with lengths \(200, 200\), as compiled for, got"):
         kernel.parts_for(replace(plan.problem, seq_q=100), 1.0, current(), ragged=False)
-    documents = Kernel((Part(splat.documents((100, 100)), None, plan, None),), plan.problem, 1.0, "bhsd", CUDA)
+    documents = Kernel((Part(splat.documents((100, 100)), None, plan, None),), plan.problem, 1.0, "bhsd", executor)
     with pytest.raises(PatternError, match=r"^lengths: wanted documents of 100"):
         documents.parts_for(replace(plan.problem, seq_q=100, seq_kv=100), 1.0, current(), ragged=False)

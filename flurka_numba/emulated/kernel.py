@@ -1,23 +1,31 @@
-"""The emulator as an executor: the texts that a GPU would run, on NumPy, for small sizes and for debugging."""
+"""The emulator as an executor: the schedules that a GPU would run, on NumPy, for small sizes and for debugging."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from flurka_numba.emulated.composed import attend
-from flurka_numba.emulated.forward import MULTIPROCESSORS, EmulatedCall
-from flurka_numba.emulated.gradients import attend_vjp
+from flurka_numba.checks import ARRAYS
 from flurka_numba.executor import Executor
 from flurka_numba.gpu.checks import check_supported
-from flurka_numba.gpu.composed.plan import composes_forward
-from flurka_numba.gpu.plan import forward_plan, taking_input
-from flurka_numba.heads import needs_queries, with_queries, with_views
-from flurka_numba.operands import Operands, export_out, import_call
-from flurka_numba.problem import Call
-from splat_numba.runtime.arrays import export_array, import_array
+from flurka_numba.gpu.composed.plan import composes_forward, composes_gradients
+from flurka_numba.gpu.forward import forward_recording
+from flurka_numba.gpu.gradient_schedules import Gradients, result_axes
+from flurka_numba.gpu.gradients import SlotProduct
+from flurka_numba.gpu.plan import taking_input
+from flurka_numba.gpu.recorder import KEPT, Recording
+from flurka_numba.heads import merge, needs_queries, with_queries, with_views
+from flurka_numba.operands import Operands, export_out, import_call, import_dout, widen
+from flurka_numba.problem import Call, Problem
+from splat_numba.emulator.machine import EmulatedMachine
+from splat_numba.gen.tensor import Tensor
+from splat_numba.runtime.arrays import export_array, import_array, narrow
+
+MULTIPROCESSORS = 8  # of the GPU that plans are made for: few, so that blocks are few, but more than one share a state
+NOTHING: frozenset[str] = frozenset()
 
 
 class EmulatedExecutor:
@@ -34,32 +42,102 @@ class EmulatedExecutor:
             problem = taking_input(problem, call.q.shape[-1])
         if needs_queries(call, problem):
             return self.attend(with_queries(call))
-        if composes_forward(problem):
-            attend(operands)
-        elif operands.out.size:
-            w_q = None if call.w_q is None else import_array("w_q", call.w_q).bits
-            run = EmulatedCall(operands, forward_plan(problem, MULTIPROCESSORS), w_q)
-            run.stages()
-            if problem.method == "low_rank":
-                _attend_to_slots(call, operands, run)
-            else:
-                operands.out[...] = run.rows("out")
+        w_q = None if call.w_q is None else import_array("w_q", call.w_q).bits
+        run = EmulatedCall(operands, problem, w_q)
+        made = run.forward()
+        if "out" in made:
+            operands.out[...] = run.read(made["out"])
+        else:
+            _attend_to_slots(call, operands, *(run.read(made[name]) for name in ("k_slots", "v_slots")))
         return export_out(call, operands)
 
     def attend_vjp(self, call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
         """Run the call and give the function from dout to gradients."""
-        return attend_vjp(call, frozen)
+        operands = import_call(call)
+        problem = operands.problem
+        check_supported(problem)
+        run = EmulatedCall(operands, problem)
+        axes = {name: np.ndim(getattr(call, name)) for name in ARRAYS if getattr(call, name) is not None}
+        gradients = Gradients(
+            problem, MULTIPROCESSORS, run.operands, result_axes(axes), composes_gradients(problem), views=True
+        )
+        operands.out[...] = run.read(run.run(gradients.forward(NOTHING))["out"])
+
+        def vjp(dout: Any) -> tuple[Any, ...]:
+            placed = run.place("dout", import_dout(call, operands, dout))
+            recording, products = gradients.backward(placed, frozen, NOTHING)
+            made = {name: run.read(tensor) for name, tensor in run.run(recording).items()}
+            made |= {f"d{name}": run.product(one, made) for name, one in products.items()}
+            return tuple(
+                _exported(made[f"d{name}"], call, name, problem) if f"d{name}" in made else None for name in ARRAYS
+            )
+
+        return export_out(call, operands), vjp
 
 
-def _attend_to_slots(call: Call, operands: Operands, run: EmulatedCall) -> None:
+def _exported(bits: NDArray[Any], call: Call, name: str, problem: Problem) -> Any:
+    shape = np.shape(getattr(call, name))
+    return export_array(np.ascontiguousarray(bits).reshape(shape), problem.dtype, call.q)
+
+
+class EmulatedCall:
+    """One call's arrays in an emulated GPU's memory: rows padded to 16 bytes, and what lies behind them is NaN; where
+    float32 arithmetic takes any strides, with theirs. w_q: where the problem has a model_dim; q is the layer's input.
+    """
+
+    def __init__(self, given: Operands, problem: Problem, w_q: NDArray[Any] | None = None) -> None:
+        self._problem = problem
+        self._machine = EmulatedMachine()
+        arrays = {"q": given.q, "k": given.k, "v": given.v}
+        if w_q is not None:
+            arrays |= {"q": merge(given.q)[:, None], "w_q": w_q[None, None]}
+        if given.proj_k is not None:
+            arrays["proj_k"] = given.proj_k[None]
+        if given.proj_v is not None:
+            arrays["proj_v"] = given.proj_v[None]
+        self.operands = {name: self.place(name, array) for name, array in arrays.items()}
+        self._machine.place_table("kv_lengths", given.kv_lengths.astype(np.int32))
+        if given.omega is not None:
+            self._machine.place_table("omega", given.omega)
+
+    def place(self, name: str, array: NDArray[Any]) -> Tensor:
+        """An array of the call, where the stages find it."""
+        if composes_gradients(self._problem) and composes_forward(self._problem):
+            return self._machine.place_as_it_is(name, array, self._problem.dtype)
+        return self._machine.place(name, array, self._problem.dtype)
+
+    def forward(self) -> dict[str, Tensor]:
+        """Run the forward pass. Returns its results by name."""
+        return self.run(forward_recording(self._problem, MULTIPROCESSORS, self.operands, NOTHING, {}))
+
+    def run(self, recording: Recording) -> dict[str, Tensor]:
+        """Run a schedule. Returns its results by name."""
+        made = {
+            name: self._machine.allocate_contiguous(name, one.shape, self._problem.dtype, side_by_side=one.side_by_side)
+            for name, one in recording.outputs.items()
+        }
+        if recording.kept:
+            self._machine.reserve(KEPT, recording.kept)
+        self._machine.run(recording.schedule)
+        return made
+
+    def read(self, tensor: Tensor) -> NDArray[Any]:
+        """An array as written: 16-bit numbers as uint16."""
+        return self._machine.read(tensor)
+
+    def product(self, one: SlotProduct, made: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """E^T dk' in float32, as tensor cores accumulate, rounded once."""
+        dtype = self._problem.dtype
+        proj = widen(self.read(self.operands[one.proj]), dtype)
+        return narrow(proj.swapaxes(-1, -2) @ widen(made[one.slots], dtype), dtype)
+
+
+def _attend_to_slots(call: Call, operands: Operands, k: NDArray[Any], v: NDArray[Any]) -> None:
     import splat_numba
 
     problem = operands.problem
-    q, k, v = (
-        export_array(np.ascontiguousarray(bits), problem.dtype, call.q)
-        for bits in (operands.q, run.rows("k_slots"), run.rows("v_slots"))
-    )
-    found = splat_numba.attention(q, k, v, splat_numba.full(), scale=problem.scale, backend="emulate")
+    arrays = (export_array(np.ascontiguousarray(bits), problem.dtype, call.q) for bits in (operands.q, k, v))
+    found = splat_numba.attention(*arrays, splat_numba.full(), scale=problem.scale, backend="emulate")
     operands.out[...] = import_array("out", found).bits
 
 

@@ -2,61 +2,48 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from flurka_numba.gpu.checks import check_arguments, check_out, place_lengths
-from flurka_numba.gpu.composed.call import attend as compose
 from flurka_numba.gpu.composed.plan import composes_forward
-from flurka_numba.gpu.forward import PreparedForward
+from flurka_numba.gpu.forward import forward_recording, in_place
 from flurka_numba.gpu.host_arrays import attend_numpy
 from flurka_numba.gpu.omega import place_omega
-from flurka_numba.gpu.plan import forward_plan, taking_input
+from flurka_numba.gpu.plan import taking_input
 from flurka_numba.heads import needs_queries, with_queries, with_views
-from flurka_numba.problem import ITEMSIZE, Call, Problem
+from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.results import result_shape
-from splat_numba.runtime.cuda.arrays import GpuArray, contiguous_strides
-from splat_numba.runtime.cuda.copies import padded
+from splat_numba.gen.schedule import Schedule
+from splat_numba.gen.tensor import Tensor
+from splat_numba.runtime.cuda.arrays import GpuArray, Reach, apart, reach_of
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.frameworks import Framework, framework_of, known_framework, known_keys
-from splat_numba.runtime.cuda.memory import DeviceArray
-from splat_numba.runtime.cuda.tensor_map import Layout
+from splat_numba.runtime.cuda.ready import ReadyCall
+from splat_numba.runtime.recent import Recent
 from splat_numba.settings import current
-
-LARGEST_READY = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A call but for its addresses. reach: bytes from each array's address to its first and past its last byte.
-    composed: float32 arithmetic computes it, see composed/plan.py.
+    """A call but for its addresses. reach: of its arrays, out last, see reach_of(). slots: what it makes are low-rank
+    attention's slots alone.
     """
 
-    prepared: PreparedForward | None  # None: the result is empty
+    call: ReadyCall
     problem: Problem
     axes: int
     device: Device
     out_shape: tuple[int, ...]
-    reach: tuple[tuple[int, int], ...]
-    composed: bool
-
-    def apart(self, addresses: Sequence[int]) -> bool:
-        """Whether the bytes of out, the last of the arrays, and those of the others are in separate ranges."""
-        low, high = (addresses[-1] + end for end in self.reach[-1])
-        for place, (first, last) in zip(addresses[:-1], self.reach[:-1], strict=True):
-            if low < place + last and place + first < high:
-                return False
-        return True
+    reach: tuple[Reach, ...]
+    slots: bool
 
 
-_ready: OrderedDict[Hashable, Ready] = OrderedDict()
-_lock = threading.Lock()
+_ready: Recent[Ready] = Recent(256)
 
 
 def attend(call: Call) -> Any:
@@ -69,76 +56,57 @@ def attend(call: Call) -> Any:
     ready, addresses = _look_up(call, given, framework)
     if needs_queries(call, ready.problem):
         return attend(with_queries(call))
-    if ready.composed:
-        return compose(with_views(call), ready.problem, framework)
-    if call.method == "low_rank":
+    if ready.slots:
         return _attend_to_slots(call, ready, given, addresses, framework)
-    q, k, v, *rest = addresses
-    if call.out is None:
-        result = framework.empty(ready.out_shape, ready.problem.dtype, call.q)
-        out = framework.address(result)
-    else:
-        result, out = call.out, rest.pop()
-    if call.w_q is not None:
-        places = (0, k, v, 0, 0, out, 0, 0, q, *rest)
-    else:
-        proj_k, proj_v = (rest[0], rest[-1]) if rest else (0, 0)
-        places = (q, k, v, proj_k, proj_v, out, 0, 0, 0, 0)
-    _run(call, ready, given, places, framework)
+    if call.out is not None:
+        _run(call, ready, given, addresses, (), framework)
+        return call.out
+    result = framework.empty(ready.out_shape, ready.problem.dtype, call.q)
+    _run(call, ready, given, addresses, (framework.address(result),), framework)
     return result
 
 
-def _run(call: Call, ready: Ready, given: Sequence[Any], places: tuple[int, ...], framework: Framework) -> None:
-    """Launch on the stream that the arrays belong to. places: addresses of OPERANDS."""
-    if ready.prepared is None:
-        return
+def _run(
+    call: Call, ready: Ready, given: Sequence[Any], addresses: Sequence[int], outputs: Sequence[int],
+    framework: Framework,
+) -> None:  # fmt: skip
+    """Launch on the stream that the arrays belong to. outputs: addresses of what the call makes for its results."""
     stream = framework.stream(given, ready.device.ordinal)
-    lengths, keep = place_lengths(call, ready.problem, ready.device, framework, stream)
-    omega, keep_omega = 0, None
-    if call.omega is not None:
-        omega, keep_omega = place_omega(call.omega, ready.device, framework, call.q, stream)
-    scratch = ready.prepared.run(places, lengths, omega, stream, framework, call.q)
+    between, keep = place_extras(call, ready.problem, ready.device, framework, stream)
+    scratch = ready.call.run((*addresses, *between, *outputs), stream, framework, call.q)
     framework.finish(stream)
-    del scratch, keep, keep_omega
+    del scratch, keep
+
+
+def place_extras(
+    call: Call, problem: Problem, gpu: Device, framework: Framework, stream: int
+) -> tuple[list[int], list[Any]]:
+    """The addresses of key lengths and omega, of those that there are, and what keeps them there."""
+    places, keep = [], []
+    if call.kv_lengths is not None:
+        place, held = place_lengths(call, problem, gpu, framework, stream)
+        places.append(place)
+        keep.append(held)
+    if call.omega is not None:
+        place, held = place_omega(call.omega, gpu, framework, call.q, stream)
+        places.append(place)
+        keep.append(held)
+    return places, keep
 
 
 def _attend_to_slots(
     call: Call, ready: Ready, given: Sequence[Any], addresses: Sequence[int], framework: Framework
 ) -> Any:
     """Low-rank attention: the slots are made as keys and values, to which every query attends."""
-    slots = _make_slots(call, ready, given, addresses, framework)
-    attention, mask = _dense_attention()
-    return attention(call.q, *slots, mask, scale=ready.problem.scale, backend="cuda", out=call.out)
-
-
-def ready_slots(call: Call, framework: Framework) -> Ready:
-    """What write_slots() asks for, of a FLuRKA call."""
-    call = replace(call, method="low_rank", feature_map=None, omega=None, eps=None, out=None)
-    given = [one for one in (call.q, call.k, call.v, call.proj_k, call.proj_v) if one is not None]
-    return _look_up(call, given, framework)[0]
-
-
-def write_slots(
-    call: Call, ready: Ready, given: Sequence[Any], addresses: Sequence[int], places: Sequence[int],
-    framework: Framework,
-) -> None:  # fmt: skip
-    """Write E k and F v, with rows padded to 16 bytes, at two places. addresses: of the call's arrays, ``given``."""
-    _, k, v, proj_k, *rest = addresses
-    proj_v = proj_k if call.proj_v is None else rest[0]
-    _run(call, ready, given, (0, k, v, proj_k, proj_v, 0, *places, 0, 0), framework)
-
-
-def _make_slots(
-    call: Call, ready: Ready, given: Sequence[Any], addresses: Sequence[int], framework: Framework
-) -> list[Any]:
-    problem, slots, places = ready.problem, [], []
-    dims = problem.head_dim, problem.value_dim
-    for dim in dims:
-        shape = (problem.batch, problem.heads, problem.rank, padded(dim))[4 - ready.axes :]
+    problem = ready.problem
+    slots = []
+    for dim in (problem.head_dim, problem.value_dim):
+        shape = (problem.batch, problem.heads, problem.rank, dim)[4 - ready.axes :]
         slots.append(framework.empty(shape, problem.dtype, call.q))
-        places.append(framework.address(slots[-1]))
-    write_slots(call, ready, given, addresses, places, framework)
-    return [narrower(array, dim) for array, dim in zip(slots, dims, strict=True)]  # JAX copies: not before the launches
+    inputs = addresses if call.out is None else addresses[:-1]
+    _run(call, ready, given, inputs, [framework.address(one) for one in slots], framework)
+    attention, mask = _dense_attention()
+    return attention(call.q, *slots, mask, scale=problem.scale, backend="cuda", out=call.out)
 
 
 @cache
@@ -147,13 +115,6 @@ def _dense_attention() -> tuple[Callable[..., Any], Any]:
     import splat_numba
 
     return splat_numba.attention, splat_numba.full()
-
-
-def narrower(array: Any, dim: int) -> Any:
-    """The first ``dim`` columns of padded rows."""
-    if array.shape[-1] == dim:
-        return array
-    return array.narrow(dim) if isinstance(array, DeviceArray) else array[..., :dim]
 
 
 def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
@@ -167,19 +128,12 @@ def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Re
     key = (call.method, call.feature_map, rows, call.eps, call.scale, call.kv_lengths is None, call.out is None,
            call.heads, call.w_q is None, framework, kinds)  # fmt: skip
     try:
-        with _lock:
-            found = _ready.get(key)
-            if found is not None:
-                _ready.move_to_end(key)
+        found = _ready.find(key)
     except TypeError:  # an option of a wrong type, which the checks name
         found = None
     if found is None:
-        found, _ = _make_ready(call, framework)
-        with _lock:
-            _ready[key] = found
-            if len(_ready) > LARGEST_READY:
-                _ready.popitem(last=False)
-    elif call.out is not None and not found.apart(addresses):
+        found = _ready.keep(key, _make_ready(call, framework)[0])
+    elif call.out is not None and not apart(addresses, found.reach):
         # Ranges meet, but perhaps no element does: the full check decides.
         check_out(with_views(call), found.problem, framework)
     return found, addresses
@@ -192,47 +146,42 @@ def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuA
     problem, arrays = check_arguments(with_views(call), framework)
     if call.w_q is not None:
         problem = taking_input(problem, call.q.shape[-1])
-    axes, target = len(arrays["q"].shape), device(arrays["q"].device)
-    out_shape = result_shape(arrays["q"], problem)
-    fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, target.ordinal, "")
-    out = arrays.get("out", fresh)
-    prepared, composed = None, composes_forward(problem)
-    if not composed and not needs_queries(call, problem) and problem.batch * problem.heads * problem.seq_q:
-        plan = forward_plan(problem, target.multiprocessors)
-        prepared = PreparedForward(plan, _layouts(problem, {**arrays, "out": out}), target, current())
-    reach = tuple(_reach(array) for array in arrays.values())
-    return Ready(prepared, problem, axes, target, out_shape, reach, composed), arrays
+    axes, gpu = len(arrays["q"].shape), device(arrays["q"].device)
+    composed, operands = composes_forward(problem), operands_of(problem, arrays)
+    slots = problem.method == "low_rank" and not composed
+    if slots:
+        operands.pop("out", None)  # which attention to the slots writes
+    shapes = dict.fromkeys(("out", "k_slots", "v_slots"), axes)
+
+    def schedule_for(copied: frozenset[str]) -> Schedule:
+        return forward_recording(problem, gpu.multiprocessors, operands, copied, shapes).schedule
+
+    ready = ReadyCall(in_place(operands, composed=composed), schedule_for, gpu, current())
+    reach = tuple(reach_of(array) for array in arrays.values())
+    return Ready(ready, problem, axes, gpu, result_shape(arrays["q"], problem), reach, slots), arrays
 
 
-def _reach(array: GpuArray) -> tuple[int, int]:
-    if 0 in array.shape:
-        return 0, 0
-    steps = [step * (size - 1) for step, size in zip(array.strides, array.shape, strict=True)]
-    return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + ITEMSIZE[array.dtype]
-
-
-def _layouts(problem: Problem, arrays: Mapping[str, GpuArray]) -> dict[str, Layout]:
-    """Sizes and strides, with four axes, of all arrays that the stages read and write."""
-    elsewhere = ("q", "out") if problem.method == "low_rank" else ()
-    found = {name: layout_of(array) for name, array in arrays.items() if name not in elsewhere}
+def operands_of(problem: Problem, arrays: Mapping[str, GpuArray]) -> dict[str, Tensor]:
+    """Sizes and strides, with four axes, of a call's arrays, by name: projections as (1, heads or 1, rank, seq_kv), a
+    layer's input as (batch, 1, seq, model_dim).
+    """
+    found = {name: tensor_of(name, array) for name, array in arrays.items()}
     if problem.model_dim:
-        found["x"] = input_layout(found.pop("q"))
-    if problem.shared_proj:
-        found["proj_v"] = found["proj_k"]
+        found["q"] = _input_of(found["q"])
     return found
 
 
-def input_layout(queries: Layout) -> Layout:
-    """Of a layer's input (batch, 1, seq, model_dim), from the one with an axis of heads."""
+def _input_of(queries: Tensor) -> Tensor:
+    """A layer's input from the view of it with an axis of heads."""
     batch, heads, seq, dim = queries.sizes
     to_batch, _, to_row, step = queries.strides
-    return Layout((batch, 1, seq, heads * dim), (to_batch, 0, to_row, step), queries.dtype)
+    return Tensor((batch, 1, seq, heads * dim), (to_batch, 0, to_row, step), queries.dtype, queries.buffer)
 
 
-def layout_of(array: GpuArray) -> Layout:
-    """Sizes and strides with four axes."""
+def tensor_of(name: str, array: GpuArray) -> Tensor:
+    """Sizes and strides with four axes; those that are missing or have one place are shared."""
     missing = 4 - len(array.shape)
     sizes, strides = (1,) * missing + array.shape, (0,) * missing + array.strides
-    return Layout(
-        (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype
+    return Tensor(
+        (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype, name
     )

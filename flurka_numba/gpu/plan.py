@@ -58,6 +58,7 @@ from flurka_numba.targets.sm90.state import render_state, state_entry
 from splat_numba.gen.instructions import MATRIX_TYPE
 from splat_numba.gen.targets.sm90.shape import spans
 
+BETWEEN = ("parts", "tops", "states", "turned", "shares")
 SHARE_TOKENS = 128  # at least, in a share of a state: fewer would cost more to add up than they save
 
 
@@ -76,6 +77,11 @@ class ForwardPlan:
     turned: int = 0
     shares: int = 0
     counters: int = 0
+
+    @property
+    def between(self) -> dict[str, int]:
+        """Bytes of the arrays that one stage leaves to the next, of those that there are."""
+        return {name: size for name in BETWEEN if (size := getattr(self, name))}
 
 
 def makes_queries(problem: Problem, model_dim: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +14,7 @@ from flurka_numba.targets.sm90.images import PARTS, ImageTraits, images_entry, r
 from flurka_numba.targets.sm90.project_apply import TOKENS, ProjectTraits, project_entry, render_project_apply
 from flurka_numba.targets.sm90.shape import STEP, RandomFeatures
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.schedule import EmittedText
 
 LARGEST_SHARES = 64
 LEAST_TILES = 4  # of 64 rows, in a share of a state over a sequence
@@ -22,13 +22,27 @@ LEAST_TILES = 4  # of 64 rows, in a share of a state over a sequence
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One launch: its name, entry, the maker of its text, blocks, and the numbers among its parameters."""
+    """One launch: its name, entry, what emits its text from traits, blocks, and the numbers among its parameters."""
 
     name: str
     entry: Entry
-    render: Callable[[], str]
+    emit: partial[str]
     grid: int
     numbers: dict[str, int]
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """Their names."""
+        return frozenset(name for name, _ in self.entry.parameters)
+
+    def render(self) -> str:
+        """Python source."""
+        return self.emit()
+
+    @property
+    def text(self) -> EmittedText:
+        """What is compiled."""
+        return EmittedText(self.name, self.entry, self.emit.func, self.emit.args)
 
 
 def stage_name(stage: str, problem: Problem) -> str:

@@ -1,23 +1,28 @@
-"""Gradients on a GPU: a call's arrays checked, once for calls that are alike, and given to the path that they take."""
+"""Gradients on a GPU: a call's arrays checked and made ready, once for calls that are alike, then two schedules run."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from flurka_numba.checks import ARRAYS
-from flurka_numba.gpu.call import layout_of, ready_slots
+from flurka_numba.gpu.call import operands_of, place_extras, tensor_of
 from flurka_numba.gpu.checks import check_arguments
-from flurka_numba.gpu.composed.call import attend_vjp as compose
 from flurka_numba.gpu.composed.plan import composes_gradients
-from flurka_numba.gpu.gradients import attend_with_gradients, in_order, trimmed
+from flurka_numba.gpu.forward import in_place
+from flurka_numba.gpu.gradient_schedules import Gradients, result_axes
+from flurka_numba.gpu.gradients import SlotProduct
 from flurka_numba.gpu.host_arrays import attend_vjp_numpy
-from flurka_numba.gpu.runner import Checked, CudaRunner, Operand
+from flurka_numba.gpu.recorder import KEPT, Output
 from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.results import check_fits
+from splat_numba.gen.schedule import Schedule
+from splat_numba.gen.tensor import Tensor
+from splat_numba.runtime.cuda.arrays import check_whole_elements
+from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.frameworks import (
     JAX,
     NUMBA,
@@ -28,6 +33,37 @@ from splat_numba.runtime.cuda.frameworks import (
     known_framework,
     known_keys,
 )
+from splat_numba.runtime.cuda.ready import ReadyCall
+from splat_numba.runtime.recent import Recent
+from splat_numba.settings import current
+
+LARGEST_BACKWARD = 64  # ready ones of a call: of several strides of dout, and several frozen arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Backward:
+    """From dout to gradients, ready. products: what is left to the arrays' own products, by name."""
+
+    call: ReadyCall
+    arguments: tuple[str, ...]
+    outputs: Mapping[str, Output]
+    products: Mapping[str, SlotProduct]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A call with gradients but for its addresses. kept: bytes that the forward pass leaves for the other."""
+
+    gradients: Gradients
+    device: Device
+    forward: ReadyCall
+    arguments: tuple[str, ...]
+    outputs: Mapping[str, Output]
+    kept: int
+    backward: Recent[Backward] = field(default_factory=lambda: Recent(LARGEST_BACKWARD))
+
+
+_ready: Recent[Ready] = Recent(256)  # by all that the checks see
 
 
 def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -35,41 +71,58 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     if isinstance(call.q, np.ndarray):
         return attend_vjp_numpy(call, lambda there: attend_vjp(there, frozen))
     framework = framework_of(call.q) or known_framework("q", call.q)
-    given = {name: getattr(call, name) for name in ARRAYS if getattr(call, name) is not None}
-    checked, addresses = _check(call, given, framework)
-    problem = checked.problem
-    if checked.composed:
-        return compose(call, problem, framework, frozen)
-    axes = {name: len(array.shape) for name, array in given.items()}
-    operands = {
-        name: checked.operands[name].at(address, array)
-        for (name, array), address in zip(given.items(), addresses, strict=True)
-    }
-    runner = CudaRunner(call, checked, tuple(operands.values()), framework)
-    with runner.at_work(list(given.values())):
-        found, pull = attend_with_gradients(problem, operands, runner.lengths, runner, frozen)
-        if call.out is not None:
-            described = framework.describe("out", call.out)
-            runner.copy(found, Operand(layout_of(described)).at(described.pointer, call.out))
-    out = trimmed(found.memory, axes["q"]) if call.out is None else call.out
-    out_shape = tuple(out.shape)
+    given = {name: getattr(call, name) for name in (*ARRAYS, "out") if getattr(call, name) is not None}
+    ready, addresses = _look_up(call, given, framework)
+    places = dict(zip(given, addresses, strict=True))
+    kept = framework.empty((max(ready.kept, 1),), "uint8", call.q)
+    places[KEPT] = framework.address(kept)
+    results = _run(call, ready, list(given.values()), ready.forward, ready.arguments, ready.outputs, places, framework)
+    out = call.out if call.out is not None else results["out"]
+    out_shape, inputs = tuple(out.shape), {name: one for name, one in given.items() if name != "out"}
 
     def vjp(dout: Any) -> tuple[Any, ...]:
-        described = describe("dout", dout, framework)
-        check_fits("dout", described, out_shape, problem.dtype)
-        with runner.at_work([dout]):
-            gradients = pull(Operand(layout_of(described)).at(described.pointer, dout))
-        return in_order(gradients, axes)
+        found = describe("dout", dout, framework)
+        check_fits("dout", found, out_shape, ready.gradients.problem.dtype)
+        check_whole_elements("dout", found)
+        tensor = tensor_of("dout", found)
+        backward = ready.backward.get((tensor, frozen), lambda: _make_backward(ready, tensor, frozen))
+        there = {**places, "dout": found.pointer, KEPT: framework.address(kept)}
+        made = _run(call, ready, [dout], backward.call, backward.arguments, backward.outputs, there, framework)
+        for name, product in backward.products.items():
+            made[f"d{name}"] = _by_product(ready.gradients.problem, inputs[product.proj], made[product.slots])
+        return tuple(
+            trimmed(made[f"d{name}"], len(inputs[name].shape)) if f"d{name}" in made else None for name in ARRAYS
+        )
 
     return out, vjp
 
 
-_checked: OrderedDict[Hashable, Checked] = OrderedDict()  # by all that the checks see
-LARGEST_CHECKED = 256
+def _run(
+    call: Call, ready: Ready, arrays: Sequence[Any], run: ReadyCall, arguments: Sequence[str],
+    outputs: Mapping[str, Output], places: Mapping[str, int], framework: Framework,
+) -> dict[str, Any]:  # fmt: skip
+    """Run a schedule on the stream of these arrays. Returns its results by name."""
+    problem = ready.gradients.problem
+    stream = framework.stream(arrays, ready.device.ordinal)
+    extras, keep = place_extras(call, problem, ready.device, framework, stream)
+    names = [name for name in ("kv_lengths", "omega") if getattr(call, name) is not None]
+    made = {name: _make(one, problem.dtype, call.q, framework) for name, one in outputs.items()}
+    addresses = {**places, **dict(zip(names, extras, strict=True))}
+    addresses |= {name: framework.address(one) for name, one in made.items()}
+    scratch = run.run([addresses.get(name, 0) for name in arguments], stream, framework, call.q)
+    framework.finish(stream)
+    del scratch, keep
+    return {name: trimmed(one, outputs[name].axes) for name, one in made.items()}
 
 
-def _check(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[Checked, list[int]]:
-    """The call checked, now or when an earlier one was like it; addresses of its arrays."""
+def _make(output: Output, dtype: str, like: Any, framework: Framework) -> Any:
+    if output.side_by_side:
+        return framework.side_by_side(output.shape, dtype, like)
+    return framework.empty(output.shape[4 - output.axes :], dtype, like)
+
+
+def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
+    """The call made ready, now or when an earlier one was like it, and the addresses of its arrays."""
     known = known_keys(list(given.values()), framework) if call.out is None and call.omega is None else None
     key = None
     if known is not None:
@@ -77,27 +130,65 @@ def _check(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[
         key = (call.method, call.feature_map, call.eps, call.scale, call.kv_lengths is None, tuple(given), framework,
                kinds)  # fmt: skip
         try:
-            found = _checked.get(key)
+            found = _ready.find(key)
         except TypeError:  # an option of a wrong type, which the checks name
             key = found = None
         if found is not None:
             return found, addresses
     problem, arrays = check_arguments(call, framework)
-    operands = {name: Operand(layout_of(arrays[name])) for name in given}
     composed = composes_gradients(problem) or not _products_are_at_hand(problem, framework)
-    slots = ready_slots(call, framework) if problem.method == "flurka" and not composed else None
-    found = Checked(problem, operands, arrays["q"].device, slots, composed)
-    if key is not None:
-        _checked[key] = found
-        if len(_checked) > LARGEST_CHECKED:
-            _checked.popitem(last=False)
-    return found, [arrays[name].pointer for name in given]
+    axes = result_axes({name: len(array.shape) for name, array in arrays.items()})
+    gpu, views = device(arrays["q"].device), framework not in (JAX, NUMBA, OURS)
+    gradients = Gradients(problem, gpu.multiprocessors, operands_of(problem, arrays), axes, composed, views)
+    made = _make_ready(gradients, gpu)
+    return made if key is None else _ready.keep(key, made), [arrays[name].pointer for name in given]
+
+
+def _make_ready(gradients: Gradients, gpu: Device) -> Ready:
+    def schedule_for(copied: frozenset[str]) -> Schedule:
+        return gradients.forward(copied).schedule
+
+    rules = in_place(gradients.operands, composed=gradients.composed)
+    usual = gradients.forward(frozenset())
+    call = ReadyCall(rules, schedule_for, gpu, current())
+    return Ready(gradients, gpu, call, usual.schedule.arguments, usual.outputs, usual.kept)
+
+
+def _make_backward(ready: Ready, dout: Tensor, frozen: frozenset[str]) -> Backward:
+    gradients = ready.gradients
+
+    def schedule_for(copied: frozenset[str]) -> Schedule:
+        return gradients.backward(dout, frozen, copied)[0].schedule
+
+    operands = {"dout": dout} | {name: one for name, one in gradients.operands.items() if name != "out"}
+    usual, products = gradients.backward(dout, frozen, frozenset())
+    call = ReadyCall(in_place(operands, composed=gradients.composed), schedule_for, ready.device, current())
+    return Backward(call, usual.schedule.arguments, usual.outputs, products)
+
+
+def _by_product(problem: Problem, proj: Any, slots: Any) -> Any:
+    """E^T dk' as one product of all heads, or one a head. proj: (..., rank, seq_kv); slots: four axes.
+
+    By the framework's own product: cuBLAS accumulates in float32.
+    """
+    batch, heads, rank, dim = slots.shape
+    if problem.per_head_proj:
+        folded = slots.swapaxes(0, 1).swapaxes(1, 2).reshape(heads, rank, batch * dim)
+        product = proj.swapaxes(-1, -2) @ folded
+        return product.reshape(heads, problem.seq_kv, batch, dim).swapaxes(1, 2).swapaxes(0, 1)
+    folded = slots.swapaxes(1, 2).reshape(batch, rank, heads * dim)
+    product = proj.swapaxes(-1, -2) @ folded
+    return product.reshape(batch, problem.seq_kv, heads, dim).swapaxes(1, 2)
+
+
+def trimmed(array: Any, axes: int) -> Any:
+    """The array with so many of its axes: of the leading ones, which are 1, some are missing then."""
+    missing = len(array.shape) - axes
+    return array[(0,) * missing] if missing > 0 else array
 
 
 def _products_are_at_hand(problem: Problem, framework: Framework) -> bool:
-    """Whether the framework's arrays can do what this path asks of them beside the stages: products of matrices and
-    parts of any shape, which Numba's cannot, and parts that can be written through, which JAX has not.
+    """Whether the framework's arrays can do what this path may leave to them, products of matrices of any shape, which
+    Numba's cannot. NumPy's are few and small: they get the tighter arithmetic.
     """
-    if framework is JAX:
-        return not (problem.head_dim % 8 or problem.value_dim % 8)
     return framework not in (OURS, NUMBA) or (framework is NUMBA and problem.method == "kernel")

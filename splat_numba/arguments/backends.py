@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from splat_numba.errors import BackendError
+from splat_numba.gen.targets.registry import GPU_TARGETS, gpu_target
 from splat_numba.plain import shown
 from splat_numba.runtime.arrays import on_gpu
 from splat_numba.settings import current
 
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
-CUDA_TARGETS = ("sm_90a", "sm_80", "simt")
+PLANNED = ("sm_80", "simt")  # targets of GPUs that a later version has
 
 
 def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
@@ -20,27 +21,24 @@ def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
             f"backend wanted as one of {', '.join(BACKENDS)}, got {shown(backend)}. Leave it out to choose for you."
         )
     if not (target is None or isinstance(target, str)):
-        _refuse(backend, target, "cpu")
+        _refuse(backend, target, "'cpu'")
     if backend == "emulate" or (backend == "cuda" and not on_gpu(q) and current().emulate):
-        _check_target(backend, target, "sm_90a")
+        _check_gpu_target(backend, target)
         return "emulate"
-    if backend == "cuda" or (backend == "auto" and (on_gpu(q) or target in CUDA_TARGETS)):
-        _check_target(backend, target, "sm_90a")
+    if backend == "cuda" or (backend == "auto" and (on_gpu(q) or target in PLANNED or target in GPU_TARGETS)):
+        _check_gpu_target(backend, target)
         return "cuda"
-    _check_target(backend, target, "cpu")
+    if target not in (None, "cpu"):
+        _refuse(backend, target, "'cpu'")
     return "cpu"
 
 
-def _check_target(backend: str, target: str | None, only: str) -> None:
-    if target in (None, only):
-        return
-    if only != "cpu" and target in CUDA_TARGETS:
-        raise BackendError(
-            f"target {target!r} is not in this version, which has 'sm_90a' (Hopper) alone. "
-            "Leave target out, or give backend='cpu'."
-        )
-    _refuse(backend, target, only)
+def _check_gpu_target(backend: str, target: str | None) -> None:
+    if target is not None and target not in PLANNED and target not in GPU_TARGETS:
+        _refuse(backend, target, " or ".join(repr(name) for name in GPU_TARGETS))
+    if target is not None:
+        gpu_target(target)
 
 
 def _refuse(backend: str, target: object, only: str) -> NoReturn:
-    raise BackendError(f"target wanted as None or {only!r} for backend {backend!r}, got {shown(target)}. Leave it out.")
+    raise BackendError(f"target wanted as None or {only} for backend {backend!r}, got {shown(target)}. Leave it out.")

@@ -32,7 +32,6 @@ from splat_numba.cli.measure import LEAST_RUNS, Built, Shapes, build, median_sec
 from splat_numba.cli.options import add_backend_options, add_command, add_pattern_option, add_shape_options
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full
-from splat_numba.gen.explain import describe_machine
 from splat_numba.gen.plan import Plan
 
 HELP = "Draw a few masks, generate and run a kernel for each, check the results, and print one table."
@@ -164,7 +163,7 @@ def _print_notes(console: Console, results: Sequence[Result], built: Sequence[Bu
     emulated = built[0].kernel.executor.name == "emulate"
     place = f"the emulator of {plan.target}" if emulated else plan.target
     console.print(
-        f"Ran on {place}: {describe_machine(plan)}. "
+        f"Ran on {place}: {plan.machine.describe()}. "
         f"{rows} rows of every head checked; the largest error is {percent(used)} of what its tolerance allows."
     )
     fresh = [one for one in built if not one.cached]

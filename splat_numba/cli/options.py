@@ -12,10 +12,12 @@ from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
 from splat_numba.errors import PatternError
 from splat_numba.formats.parse import parse
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.targets.registry import GPU_TARGETS
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
-TARGETS = {"auto": ("cpu", "sm_90a"), "cpu": ("cpu",), "cuda": ("sm_90a",), "emulate": ("sm_90a",)}
+GPUS = tuple(GPU_TARGETS)
+TARGETS = {"auto": ("cpu", *GPUS), "cpu": ("cpu",), "cuda": GPUS, "emulate": GPUS}
 GPU_DTYPES = ("float16", "bfloat16")
 LONGEST_SHOWN = 60  # characters of what was typed, in a message or beside a picture
 # What the package calls an argument, and its option; the words that mean other things too, only before a value.

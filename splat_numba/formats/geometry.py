@@ -7,6 +7,7 @@ disguise"; SPLAT (Gupta et al., 2025) calls the same grouping of rows regrouping
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +30,7 @@ from splat_numba.plain import kind, shown
 from splat_numba.signatures import strict
 
 Ints = NDArray[np.int64]
+LONGEST_LABEL = 40  # characters
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -111,6 +113,14 @@ class Geometry:
         if self._pattern is not None:
             return Geometry.of_pattern, (self._pattern, self.shape)
         return geometry, (None if self._runs is None else ACSR(self._runs),)  # which looks at the runs
+
+    @property
+    def label(self) -> str:
+        """The pattern's constructors by name, for file names; "table" for a mask without a closed form."""
+        if self.terms is None:
+            return "table"
+        text = repr(self._pattern).replace(".align_end()", "")
+        return "_".join(re.findall(r"[a-z_]+(?=\()", text))[:LONGEST_LABEL] or "mask"
 
     @cached_property
     def table(self) -> BandTable:

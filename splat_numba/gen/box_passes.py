@@ -15,11 +15,11 @@ from splat_numba.gen.box_cost import predict_work, work_of_cover
 from splat_numba.gen.box_cover import Cover, cover
 from splat_numba.gen.box_order import FlatRuns, arrange
 from splat_numba.gen.box_schemes import Part, schemes
-from splat_numba.gen.box_shapes import candidates
 from splat_numba.gen.boxes import NONE, SOME, Box, BoxPass, BoxTable, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm90.tile_shapes import candidates
 
 Ints = NDArray[np.int64]
 
@@ -45,7 +45,7 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
+class BoxCandidate:
     """A way to take all runs: an order of rows with a tile shape for each of its passes."""
 
     order: str
@@ -77,12 +77,12 @@ class Search:
     tried: dict[str, list[dict[str, float]]]
     orders: dict[str, float]
 
-    def best(self, most: int) -> tuple[Candidate, ...]:
+    def best(self, most: int) -> tuple[BoxCandidate, ...]:
         """The candidates of the least predicted time, ascending, at most so many."""
-        found = [Candidate(order, trials) for order, parts in self.kept.items() for trials in product(*parts)]
+        found = [BoxCandidate(order, trials) for order, parts in self.kept.items() for trials in product(*parts)]
         return tuple(sorted(found, key=lambda one: one.seconds)[:most])
 
-    def reasons(self, best: Candidate) -> tuple[Choice, ...]:
+    def reasons(self, best: BoxCandidate) -> tuple[Choice, ...]:
         """Why the candidate of the least predicted time was chosen, and what was refused."""
         tiles = [
             Choice(

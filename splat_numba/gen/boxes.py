@@ -6,8 +6,8 @@ box, so no copy of q, k or v is ever permuted: the stride stands in the copy des
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,6 +125,30 @@ class BoxPass:
         """Whether it starts from the (out, lse) of an earlier pass."""
         return self.traits.resumes
 
+    closed: ClassVar[bool] = False
+    shared: ClassVar[bool] = True
+
     def grid(self, seq_q: int, seq_kv: int) -> tuple[int, int]:
         """(1, row blocks)."""
         return 1, len(self.table.block)
+
+    def describe(self) -> str:
+        """In words."""
+        shape = f"{self.tile_q} x {self.tile_kv} tiles"
+        if self.kv_box.outer > 1:
+            q_box, kv_box = self.q_box, self.kv_box
+            shape += f" (boxes {q_box.inner} x {q_box.outer} and {kv_box.inner} x {kv_box.outer})"
+        resident = self.traits.blocks_per_multiprocessor
+        return (
+            f"{shape}, rows {self.order}, {len(self.table.piece):,} pieces and {len(self.table.bits):,} masks listed, "
+            f"{resident} block{'s' if resident > 1 else ''} a multiprocessor"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; the table by its sizes."""
+        table = self.table
+        return {
+            "order": self.order, "traits": asdict(self.traits), "q_box": asdict(self.q_box),
+            "kv_box": asdict(self.kv_box), "pieces": len(table.piece), "masks": len(table.bits),
+            "blocks": len(table.block), "bytes": table.nbytes,
+        }  # fmt: skip

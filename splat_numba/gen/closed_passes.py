@@ -8,8 +8,9 @@ import numpy as np
 
 from splat_numba.formats.closed_form import Edge, Term
 from splat_numba.gen.cost import count_pass, predict
+from splat_numba.gen.cpu_passes import ClosedPass, Segment
 from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import Choice, ClosedPass, Segment
+from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.tile_choice import fitting_tiles, tile_choice
 

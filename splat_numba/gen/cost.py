@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from splat_numba.formats.bounds import evaluate
 from splat_numba.formats.sweep import exclusive_sum
 from splat_numba.formats.terms import phase
+from splat_numba.gen.cpu_passes import ClosedPass, Segment, TablePass
 from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import ClosedPass, Segment, TablePass
 from splat_numba.gen.problem import ITEMSIZE, Problem
 
 Ints = NDArray[np.int64]

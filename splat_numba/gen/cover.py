@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from splat_numba.formats.geometry import BandTable
 from splat_numba.formats.sweep import exclusive_sum, expand
-from splat_numba.gen.plan import TileTable
+from splat_numba.gen.cpu_passes import TileTable
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint64]

@@ -8,7 +8,8 @@ import numpy as np
 
 from splat_numba.formats.closed_form import Edge
 from splat_numba.gen.boxes import ALL, NONE, SOME, BoxPass
-from splat_numba.gen.plan import ClosedPass, Plan, TablePass
+from splat_numba.gen.cpu_passes import ClosedPass, TablePass
+from splat_numba.gen.plan import Plan
 
 CLOSED_KINDS = (
     "closed", "rows by residue", "keys by step", "some rows", "rows counted from the end", "several bands",

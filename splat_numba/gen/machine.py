@@ -17,6 +17,10 @@ class Machine:
         """Numbers of ``itemsize`` bytes in one vector register."""
         return self.vector_bytes // itemsize
 
+    def describe(self) -> str:
+        """In words."""
+        return f"{self.cores} cores, {self.vector_bytes}-byte vectors"
+
     @property
     def register_rows(self) -> int:
         """Rows of the register tile: with two vectors a row it must leave room for operands and hide the FMA's latency.
@@ -28,10 +32,16 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A Hopper GPU. shared_bytes: a block may use; registers: 32-bit, of one multiprocessor; name: the target."""
+    """A GPU, a Hopper by default. shared_bytes: a block may use; registers: 32-bit, of one multiprocessor; capability:
+    compute capability, major and minor.
+    """
 
     multiprocessors: int = 132
     shared_bytes: int = 232448
     registers: int = 65536
     l2_bytes: int = 50 * 2**20
-    name: str = "sm_90a"
+    capability: tuple[int, int] = (9, 0)
+
+    def describe(self) -> str:
+        """In words."""
+        return f"{self.multiprocessors} multiprocessors, {self.shared_bytes >> 10} KiB of shared memory a block"

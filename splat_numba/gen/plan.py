@@ -9,93 +9,46 @@ plans only, never patterns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from textwrap import shorten
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from splat_numba.formats.bounds import Bound
-from splat_numba.formats.closed_form import Edge, Lattice
-from splat_numba.formats.sealed import Sealed
-from splat_numba.formats.terms import row_of
-from splat_numba.gen.boxes import BoxPass
+from splat_numba.gen import explain
 from splat_numba.gen.machine import Gpu, Machine
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.problem import Conditions, Problem
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """The keys of one band: columns lo <= j < hi on a lattice, for every row of the pass."""
-
-    lattice: Lattice
-    lo: Bound
-    hi: Bound
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedPass:
-    """Rows row_lo <= i < row_hi in residue classes modulo row_step; a block holds at most tile_q rows of one class."""
-
-    row_lo: Edge
-    row_hi: Edge | None
-    row_step: int
-    segments: tuple[Segment, ...]
-    tile_q: int
-    tile_kv: int
-    resumes: bool
-
-    def row_range(self, seq_q: int, seq_kv: int) -> tuple[int, int]:
-        """First row and one past the last, clamped to [0, seq_q]."""
-        return row_of(self.row_lo, seq_q, seq_kv), row_of(self.row_hi, seq_q, seq_kv)
-
-    def grid(self, seq_q: int, seq_kv: int) -> tuple[int, int]:
-        """(residue classes that have rows, row blocks in each)."""
-        low, high = self.row_range(seq_q, seq_kv)
-        rows = max(high - low, 0)
-        classes = min(self.row_step, rows)
-        largest_class = -(-rows // self.row_step)
-        return classes, -(-largest_class // self.tile_q)
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class TileTable(Sealed):
-    """The key pieces of every row block, from gen.cover. All arrays are sealed.
-
-    rows: (blocks * tile_q,) int64, the query row of every lane, -1 for padding; block_ptr: (blocks + 1,) int64 into
-    the pieces; piece: (pieces, 4) int64 of (start, step, count, mask): keys start + step * t; step 0 means that the
-    keys are gathered: cols[start : start + count]. mask is -1 where every row of the block keeps every key, else the
-    place in ``lane_bits`` (uint64, bit t: lane t keeps the key) of the piece's first key. cols: int64, ascending.
-    """
-
-    rows: NDArray[np.int64]
-    block_ptr: NDArray[np.int64]
-    piece: NDArray[np.int64]
-    lane_bits: NDArray[np.uint64]
-    cols: NDArray[np.int64]
+class Pass(Protocol):
+    """What every kind of pass is to those who need not know which it is."""
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of all tables."""
-        return sum(a.nbytes for a in (self.rows, self.block_ptr, self.piece, self.lane_bits, self.cols))
+    def tile_q(self) -> int:
+        """Rows of a row block."""
 
+    @property
+    def tile_kv(self) -> int:
+        """Keys of a tile."""
 
-@dataclass(frozen=True, slots=True)
-class TablePass:
-    """Row blocks of tile_q rows and their pieces, listed in ``table``."""
+    @property
+    def resumes(self) -> bool:
+        """Whether it starts from the (out, lse) of an earlier pass."""
 
-    table: TileTable = field(repr=False)
-    tile_q: int
-    tile_kv: int
-    resumes: bool
+    @property
+    def closed(self) -> bool:
+        """Whether its bounds are expressions, so that one text serves every length."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether the mask is data to it, so that one text serves every mask."""
 
     def grid(self, seq_q: int, seq_kv: int) -> tuple[int, int]:
-        """(1, row blocks)."""
-        return 1, len(self.table.block_ptr) - 1
+        """(residue classes, row blocks in each)."""
 
+    def describe(self) -> str:
+        """In words."""
 
-Pass = ClosedPass | TablePass | BoxPass
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; tables are given by their sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +89,10 @@ class Cost:
 class Plan:
     """The decisions for one mask and problem on one target.
 
-    label: a short name of the mask for file names; covered: the passes visit every row, so nothing needs filling first;
-    closed: every pass is a ClosedPass, so the kernel serves every length. A plan of box passes is made for its lengths
-    and so is not closed; its kernels nevertheless serve every mask and length of the same Traits.
+    target: its name; label: a short name of the mask for file names; covered: the passes visit every row, so nothing
+    needs filling first; out_dtype: what the passes write, which may be wider than the problem's where later ones read
+    it back. A plan of box passes is made for its lengths and so is not closed; its kernels nevertheless serve every
+    mask and length of the same Traits.
     """
 
     problem: Problem
@@ -151,6 +105,8 @@ class Plan:
     covered: bool
     cost: Cost
     choices: tuple[Choice, ...]
+    out_dtype: str
+    conditions: Conditions
 
     @property
     def cpu(self) -> Machine:
@@ -162,15 +118,7 @@ class Plan:
     @property
     def closed(self) -> bool:
         """Whether the kernel serves every length."""
-        return all(isinstance(p, ClosedPass) for p in self.passes)
-
-    @property
-    def out_dtype(self) -> str:
-        """What the kernel writes: on CPUs 16-bit outputs are kept in float32 between two passes, so rounded once."""
-        if any(isinstance(p, BoxPass) for p in self.passes):
-            return self.problem.dtype
-        resumes = not self.covered or any(p.resumes for p in self.passes)
-        return self.problem.compute_dtype if resumes else self.problem.dtype
+        return all(one.closed for one in self.passes)
 
     def __repr__(self) -> str:
         passes = f"{len(self.passes)} pass{'es' if len(self.passes) != 1 else ''}"
@@ -185,12 +133,17 @@ class Plan:
 
     def explain(self) -> str:
         """The plan in words: see gen.explain."""
-        from splat_numba.gen.explain import explain
-
-        return explain(self)
+        return explain.explain(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON; tables are given by their sizes."""
-        from splat_numba.gen.explain import as_dict
+        return explain.as_dict(self)
 
-        return as_dict(self)
+
+def dense_choice(cost: Cost) -> Choice:
+    """Whether the mask is worth its while."""
+    ratio = cost.dense_seconds / cost.seconds
+    verdict = f"predicted {ratio:.2f}x as fast as dense attention of the same shapes"
+    if ratio < 1.1:
+        verdict += ": dense attention would be as fast"
+    return Choice("sparse or dense", "sparse", verdict)

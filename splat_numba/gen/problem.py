@@ -34,3 +34,14 @@ class Problem:
     def itemsize(self) -> int:
         """Bytes of one stored element."""
         return ITEMSIZE[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a GPU's plan depends on beside mask, problem and machine; texts of a CPU serve both.
+
+    ragged: key lengths differ between batch entries; negate: the scale is negative.
+    """
+
+    ragged: bool = False
+    negate: bool = False

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from splat_numba.formats.geometry import BandTable
 from splat_numba.gen.cost import count_pass, predict
 from splat_numba.gen.cover import lattice_cover, natural_cover
+from splat_numba.gen.cpu_passes import TablePass, TileTable
 from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import Choice, TablePass, TileTable
+from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.tile_choice import fitting_tiles, tile_choice
 

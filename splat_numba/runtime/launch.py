@@ -11,7 +11,8 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from splat_numba.gen.plan import Plan, TablePass
+from splat_numba.gen.cpu_passes import TablePass
+from splat_numba.gen.plan import Plan
 from splat_numba.gen.targets.cpu.attention import render_attention
 from splat_numba.runtime.arrays import narrow
 from splat_numba.runtime.compile import Compiled, compile_source

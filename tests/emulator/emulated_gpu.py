@@ -6,15 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from splat_numba import gpu_call, gpu_kernel
+from splat_numba import gpu_call, gpu_kernel, gpu_parts
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch as emulate
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.attention import PARAMETERS, attention_entry
-from splat_numba.gen.targets.sm90.shape import shared_bytes
-from splat_numba.runtime.cuda import lengths, prepared
-from splat_numba.runtime.cuda.build import Cubin, Report
-from splat_numba.runtime.cuda.tensor_map import TensorMapArguments
+from splat_numba.gen.tensor_map import TensorMapArguments
+from splat_numba.runtime.cuda import lengths, ready
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, install, packed_values
 
 MULTIPROCESSORS = 1  # so that blocks take several items each
@@ -27,7 +23,7 @@ class EmulatedDriver(FakeDriver):
         super().__init__()
         self.device_memory = GlobalMemory()
         self.late, self.change = late, change
-        self.described, self.texts = [], []
+        self.described = []
 
     def cuDeviceGetAttribute(self, which, device):  # noqa: N802
         if which == "multiprocessors":
@@ -52,15 +48,12 @@ class EmulatedDriver(FakeDriver):
 
     def cuLaunchKernel(self, function, grid, _y, _z, threads, *rest):  # noqa: N802
         places = rest[-2]
-        values = packed_values(places)
-        entry = Entry("attention", PARAMETERS, threads, 1, rest[2])
-        text = self.change(self.texts[function])
-        emulate(text, "kernel", entry, values, self.device_memory, self.described, grid=grid, late=self.late)
+        text, entry = self.text_and_entry(function)
+        assert (threads, rest[2]) == (entry.threads, entry.shared_bytes)
+        values = packed_values(places, entry.parameters)
+        emulate(self.change(text), "kernel", entry, values, self.device_memory, self.described, grid=grid,
+                late=self.late)  # fmt: skip
         return (Status.CUDA_SUCCESS,)
-
-    def cuLibraryGetKernel(self, library, _name):  # noqa: N802
-        self.texts.append(library.decode())
-        return Status.CUDA_SUCCESS, len(self.texts) - 1
 
     def move(self, target, target_strides, source, source_strides, shape, _stream, types=("<u2", "<u2")):
         """runtime.cuda.copies.move, which is a kernel of Numba's there."""
@@ -71,19 +64,11 @@ class EmulatedDriver(FakeDriver):
         views[0][...] = views[1]
 
 
-def uncompiled(traits, _settings):
-    """In place of machine code the text itself."""
-    source = gpu_kernel.render(traits)
-    report = Report("attention", 0, 0, shared_bytes(traits), (), "")
-    return Cubin(source, attention_entry(traits), None, source.text.encode(), report, cached=False)
-
-
 def emulated(monkeypatch, **options):
     """Install an emulated GPU."""
-    monkeypatch.setattr(gpu_kernel, "cubin_for", uncompiled)
     forget_emulated()
     fake = install(monkeypatch, EmulatedDriver(**options))
-    for module in (lengths, prepared):
+    for module in (lengths, ready):
         monkeypatch.setattr(module, "move", fake.move)
     return fake
 
@@ -96,6 +81,6 @@ def gpu(request, monkeypatch):
 
 def forget_emulated():
     gpu_kernel._planned.cache_clear()
-    gpu_kernel.plan_for.cache_clear()
+    gpu_parts.plan_for.cache_clear()
     gpu_call._ready.clear()
     forget()

@@ -7,18 +7,18 @@ from numpy.testing import assert_array_equal
 import splat_numba as splat
 from splat_numba import emulated_kernel, reference
 from splat_numba.gen import box_passes
-from splat_numba.gen.planner import gpu_candidates, plan_candidate
+from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.testing import Problem, check_attention
 
 MASK = splat.window(3) | splat.strided(16)
 
 
-def in_two_passes(mask, problem, gpu, *, ragged, negate):
+def in_two_passes(mask, problem, gpu, _request, conditions):
     """The plan that takes the window first and resumes for the stripes, however slow it is predicted to be."""
     found = splat.geometry(mask, problem.seq_q, problem.seq_kv)
-    ways = gpu_candidates(found, problem, gpu, ragged=ragged, negate=negate, most=100)
+    ways = SM90.candidates(found, problem, gpu, conditions, 100)
     way = next(one for one in ways if len(one.trials) > 1)
-    return plan_candidate(way, found, problem, gpu, repr(mask), ())
+    return SM90.plan_of(way, found, problem, gpu, repr(mask), conditions, ())
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import splat_numba as splat
-from splat_numba import emulated_kernel
+from splat_numba.emulator import machine
 from splat_numba.errors import EmulationError
 from splat_numba.gen.targets.sm90.shape import keys_descriptor
 from splat_numba.testing import Problem, check_attention
@@ -83,7 +83,7 @@ def test_a_planted_fault_is_found(monkeypatch, fault):
 @pytest.mark.parametrize("lengths", [None, (230,)], ids=["whole", "ragged"])
 def test_every_fence_is_needed(monkeypatch, lengths):
     planted = WithoutFences()
-    monkeypatch.setattr(emulated_kernel, "launch", planted)
+    monkeypatch.setattr(machine, "launch", planted)
     check_attention(replace(PROBLEM, heads_q=1, kv_lengths=lengths), backend="emulate")
     # Of the two fences of a round, before scores and before values, the first serves both: nothing is written between.
     assert planted.survivors == ["wgmma_fence of attention"]

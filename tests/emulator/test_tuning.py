@@ -11,7 +11,7 @@ from splat_numba import gpu_tuning
 from splat_numba.api import make_problem
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executor import Part
-from splat_numba.gpu_kernel import CUDA, CompiledPasses, passes_of
+from splat_numba.gpu_kernel import CompiledPasses, CudaExecutor
 from splat_numba.gpu_trial import operand_sets, trial_calls
 from splat_numba.gpu_tuning import MOST, TunedExecutor, tuned_plan
 from splat_numba.kernel import Given, Kernel, split_parts
@@ -67,7 +67,7 @@ def measured(plan):
 
 def kernel_of(timer, mask=MASK, **changes):
     sizes = {"value_dim": None, "heads_q": 1, "heads_kv": None, "batch": 1} | SHAPE | changes
-    problem, executor = make_problem(**sizes), TunedExecutor(timer)
+    problem, executor = make_problem(**sizes), TunedExecutor(timer=timer)
     return Kernel(split_parts(executor, mask, problem, 0.125, current()), problem, 0.125, "bhsd", executor)
 
 
@@ -138,7 +138,7 @@ def test_without_a_cache_every_process_measures(monkeypatch, tmp_path):
 @pytest.mark.usefixtures("fake")
 def test_results_are_right(mask, kv_lengths):
     problem = Problem(150, 150, mask, "float16", batch=1, heads_q=1, head_dim=64, kv_lengths=kv_lengths)
-    executor = TunedExecutor(Timer(2, runs=False))
+    executor = TunedExecutor(timer=Timer(2, runs=False))
 
     def implementation(q, k, v, mask, *, scale=None, return_lse=False, layout="bhsd", kv_lengths=None, **_):
         return executor.attend(Given(mask, executor, layout, scale), q, k, v, kv_lengths, None, return_lse)
@@ -178,11 +178,11 @@ def test_nothing_to_run_is_not_timed():
 def test_a_call_without_autotune_does_not_take_its_plan(fake):
     root = arrays(heads=1)
     q, k, v = (DeviceView(one, one) for one in root)
-    executor = TunedExecutor(Timer(5, runs=False))
+    executor = TunedExecutor(timer=Timer(5, runs=False))
     zeros = np.zeros_like(root[0])
     out = DeviceView(zeros, zeros)
     mask = splat.window(20, 3)
-    for one in (CUDA, executor, CUDA, executor):
+    for one in (CudaExecutor(), executor) * 2:
         one.attend(Given(mask, one, "bhsd", None), q, k, v, None, out, False)
     assert len(set(fake.texts)) == len(fake.texts) == 2  # each loaded once
 
@@ -190,7 +190,7 @@ def test_a_call_without_autotune_does_not_take_its_plan(fake):
 def test_a_first_call_during_a_capture_is_refused(fake):
     root = arrays()[0]
     q = DeviceView(root, root)
-    executor = TunedExecutor(Timer(0, runs=False))
+    executor = TunedExecutor(timer=Timer(0, runs=False))
     recipe = Given(splat.window(20, 3), executor, "bhsd", None)
     zeros = np.zeros_like(root)
     out = DeviceView(zeros, zeros)
@@ -227,7 +227,7 @@ def test_the_public_way(fake, monkeypatch):
 def test_operands_are_given_back_at_once(fake, ragged):
     problem = kernel_of(Timer(0, runs=False)).problem
     gc.collect()
-    part = Part(MASK, None, splat.plan(MASK, **SHAPE, backend="cuda"), CompiledPasses((), ()))
+    part = Part(MASK, None, splat.plan(MASK, **SHAPE, backend="cuda"), CompiledPasses((), (), ()))
     gc.disable()
     try:
         before = len(fake.freed)
@@ -281,4 +281,3 @@ def test_passes_of_several_orders_are_candidates_too():
     mask = splat.sparse_transformer_strided(13)
     plan = kernel_of(Timer(4), mask=mask).plan
     assert measured(plan)
-    assert passes_of(plan) == plan.passes

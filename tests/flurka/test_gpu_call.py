@@ -7,10 +7,10 @@ import pytest
 
 import flurka_numba
 from flurka_numba.gpu import call as gpu_call
-from flurka_numba.gpu import forward as gpu_forward
 from flurka_numba.gpu.plan import forward_plan
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.runtime.cuda import frameworks
+from splat_numba.runtime.cuda import frameworks, ready
+from splat_numba.runtime.recent import Recent
 from tests.flurka.fake_stages import fake, fresh, moves
 from tests.runtime.fake_cuda import GpuMemory
 from tests.runtime.fake_torch import ODD_TENSORS, Tensor, torch
@@ -51,7 +51,8 @@ def test_three_launches(fake, fresh):
     out = run(**operands())
     first, second, third = fake.launches
     assert [one.stage for one in fake.launches] == ["compress", "slot_state", "apply"]
-    assert [one.grid for one in fake.launches] == [stage.grid for stage in fake.planned]
+    plan = forward_plan(next(iter(gpu_call._ready._kept.values())).problem, 132)
+    assert [one.grid for one in fake.launches] == [stage.grid for stage in plan.stages]
     assert out is fresh[0]
     assert out.shape == (BATCH, HEADS, SEQ_Q, DIM)
     assert map_places(fake) == [PLACES[name] for name in ("k", "v", "proj_k", "proj_v")]
@@ -76,11 +77,11 @@ def test_what_lies_between_stages_is_one_allocation(fake, fresh):
     _, workspace = fresh
     assert first.parts == second.parts == SECOND
     assert second.states == third.states
-    plan = forward_plan(gpu_call._ready.popitem()[1].problem, 132)
+    plan = forward_plan(next(iter(gpu_call._ready._kept.values())).problem, 132)
     assert second.states >= second.parts + plan.parts
-    assert second.shares >= second.states + plan.states
-    assert SECOND + workspace.shape[0] >= second.shares + plan.shares
-    assert not (second.parts | second.states | second.shares) % 256
+    assert SECOND + workspace.shape[0] >= second.states + plan.states
+    assert (second.shares, plan.shares) == (0, 0)  # one block a state: nothing is added up
+    assert not (second.parts | second.states) % 256
 
 
 def test_kernel_attention_reads_tokens_by_address(fake, fresh):
@@ -152,15 +153,13 @@ def test_an_out_between_the_rows_of_an_input_is_not(fake, fresh):
 
 def test_misaligned_arrays_are_copied_once(fake, fresh, moves):
     given = operands(k=PLACES["k"] + 2, proj_k=PLACES["proj_k"] + 8)
-    given |= {"v": given["k"], "proj_v": given["proj_k"]}
+    del given["proj_v"]  # one projection for both
     run(**given)
-    assert [(target, source) for target, _, source, *_ in moves] == [
-        (SECOND, PLACES["k"] + 2),
-        (THIRD, PLACES["proj_k"] + 8),
-    ]
-    assert moves[0][1] == (HEADS * SEQ_KV * 128, SEQ_KV * 128, 128, 2)
-    assert moves[0][3] == (SEQ_KV * ROW, 128, ROW, 2)
-    assert map_places(fake) == [SECOND, SECOND, THIRD, THIRD]
+    keys, projection = moves
+    assert [one[2] for one in moves] == [PLACES["k"] + 2, PLACES["proj_k"] + 8]
+    assert keys[1] == (HEADS * SEQ_KV * 128, SEQ_KV * 128, 128, 2)
+    assert keys[3] == (SEQ_KV * ROW, 128, ROW, 2)
+    assert map_places(fake) == [keys[0], PLACES["v"], projection[0], projection[0]]
     (apply,) = (one for one in fake.launches if one.stage == "apply")
     assert (apply.q, apply.q_row, apply.out) == (PLACES["q"], ROW, FIRST)  # in place, all the same
     run(**given)
@@ -169,7 +168,7 @@ def test_misaligned_arrays_are_copied_once(fake, fresh, moves):
 
 def test_rows_that_end_anywhere_are_copied_and_out_is_staged(fake, fresh, moves):
     run("kernel", **operands("kernel", dim=63))
-    q, k, v, out = moves
+    k, v, q, out = moves
     assert [one[2] for one in (q, k, v)] == [PLACES[name] for name in "qkv"]
     assert q[1] == (HEADS * SEQ_Q * 128, SEQ_Q * 128, 128, 2)
     accumulate, _, apply = fake.launches
@@ -208,7 +207,7 @@ def test_counters_belong_to_a_stream_or_a_graph(fake, fresh, monkeypatch):
     monkeypatch.setattr(frameworks._Interface, "stream", lambda *_: next(streams))
     for _ in range(3):
         run(**operands())
-    assert not gpu_forward._captured
+    assert not ready._captured
     fake.capturing = True
     for _ in range(2):
         run(**operands())
@@ -218,7 +217,7 @@ def test_counters_belong_to_a_stream_or_a_graph(fake, fresh, monkeypatch):
     assert again == first
     assert len({first, second, *captured}) == 4  # a graph may run beside its stream
     assert not any(fake.memory[first])
-    assert len(gpu_forward._captured) == 1
+    assert len(ready._captured) == 1
     fake.capturing = False
 
 
@@ -227,7 +226,7 @@ def test_a_capture_pins_its_tensor_maps(fake, fresh):
     fake.capturing = True
     run(**operands())
     fake.capturing = False
-    (kept,) = gpu_forward._captured
+    (kept,) = ready._captured
     assert [slot.pinned for slot in kept._pool._used.values()] == [True]
 
 
@@ -310,12 +309,12 @@ def test_what_does_not_fit_is_refused_at_every_call(fake, fresh, change, error, 
 
 
 def test_the_longest_unused_call_is_forgotten(fake, fresh, monkeypatch):
-    monkeypatch.setattr(gpu_call, "LARGEST_READY", 2)
-    for eps in (0.1, 0.2, 0.1, 0.3, 0.1):
+    made, make = [], gpu_call._make_ready
+    monkeypatch.setattr(gpu_call, "_make_ready", lambda call, *more: (made.append(call.eps), make(call, *more))[1])
+    monkeypatch.setattr(gpu_call, "_ready", Recent(2))
+    for eps in (0.1, 0.2, 0.1, 0.3, 0.1, 0.2):
         run("kernel", **operands("kernel"), eps=eps)
-    assert len(fake.planned) == 3 * 3
-    run("kernel", **operands("kernel"), eps=0.2)
-    assert len(fake.planned) == 3 * 4
+    assert made == [0.1, 0.2, 0.3, 0.2]
 
 
 @pytest.mark.parametrize("name", ODD_TENSORS)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flurka_numba import FlurkaLayer
-from flurka_numba.emulated import forward
 from flurka_numba.gpu.plan import makes_queries
+from splat_numba.emulator import machine
 from tests.flurka.layer_queries import USUAL, WAYS, check
 from tests.flurka.test_sm90_build import problem
 from tests.profiles import draws
@@ -50,8 +50,8 @@ def make_layer(model_dim, heads, dtype, seq=20, rank=6):
 )
 def test_a_layer_takes_the_stage_where_heads_fill_its_tiles(model_dim, heads, last, monkeypatch):
     layer, x = make_layer(model_dim, heads, np.float16)
-    ran, launch = [], forward.launch
-    monkeypatch.setattr(forward, "launch", lambda *a, **k: (ran.append(a[2].name), launch(*a, **k)))
+    ran, launch = [], machine.launch
+    monkeypatch.setattr(machine, "launch", lambda *a, **k: (ran.append(a[2].name), launch(*a, **k)))
     out = layer(x, backend="emulate")
     assert ran == ["accumulate", "images", last]
     np.testing.assert_allclose(out.astype(np.float64), layer(x).astype(np.float64), atol=0.02)

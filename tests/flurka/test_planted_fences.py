@@ -2,7 +2,7 @@
 
 import pytest
 
-from flurka_numba.emulated import composed, forward, gradients
+from splat_numba.emulator import machine
 from tests.emulator.planted_fences import WithoutFences
 from tests.flurka import layer_queries
 from tests.flurka.test_sm90_forward import USUAL
@@ -43,8 +43,7 @@ CALLS = {
 def test_every_fence_of_a_text_is_needed(name, monkeypatch):
     run, case, wanted = CALLS[name]
     planted = WithoutFences()
-    for module in (composed, forward, gradients):
-        monkeypatch.setattr(module, "launch", planted)
+    monkeypatch.setattr(machine, "launch", planted)
     run(case)
     # Steps after a first one that has a text of its own go on with accumulators that nobody else writes.
     assert planted.survivors == (["wgmma_fence of project_apply"] if "project_apply" in wanted else [])

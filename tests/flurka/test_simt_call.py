@@ -2,17 +2,16 @@
 
 # ruff: noqa: N802 - the driver names its functions
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 import flurka_numba
 from flurka_numba.gpu import call as gpu_call
-from flurka_numba.gpu.composed import call as gpu_composed_call
+from flurka_numba.gpu import vjp as gpu_vjp
 from splat_numba.emulator.text import launch as emulate
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.runtime.cuda import frameworks, lengths
+from splat_numba.runtime.cuda import frameworks, lengths, ready
+from splat_numba.runtime.recent import Recent
 from tests.emulator.emulated_gpu import EmulatedDriver
 from tests.flurka.agreement import check_forward, check_gradients
 from tests.flurka.strategies import Case
@@ -26,20 +25,14 @@ class ComposingDriver(EmulatedDriver):
 
     def __init__(self):
         super().__init__()
-        self.entries, self.launched = {}, []
-
-    def stage_cubin(self, name, text, entry, _settings):
-        """In place of machine code the text itself."""
-        self.entries[text] = name, entry
-        return SimpleNamespace(code=text.encode(), report=SimpleNamespace(symbol=entry.name))
+        self.launched = []
 
     def cuLaunchKernel(self, function, grid, _y, _z, threads, *rest):
-        text = self.texts[function]
-        name, entry = self.entries[text]
+        text, entry = self.text_and_entry(function)
         assert (threads, rest[2]) == (entry.threads, entry.shared_bytes)
-        self.launched.append(name)
+        self.launched.append(entry.name)
         values = packed_values(rest[-2], entry.parameters)
-        emulate(text, name, entry, values, self.device_memory, [], grid=grid)
+        emulate(text, entry.name, entry, values, self.device_memory, [], grid=grid)
         return (Status.CUDA_SUCCESS,)
 
 
@@ -67,11 +60,10 @@ class There:
 def gpu(monkeypatch):
     """A GPU on which float32 calls run; without "auto"'s NumPy arrays on the emulator."""
     fake = install(monkeypatch, ComposingDriver())
-    for module in (lengths, gpu_composed_call):
+    for module in (lengths, ready):
         monkeypatch.setattr(module, "move", fake.move)
-    monkeypatch.setattr(gpu_composed_call, "stage_cubin", fake.stage_cubin)
-    monkeypatch.setattr(gpu_composed_call, "_functions", {})
-    monkeypatch.setattr(gpu_call, "_ready", type(gpu_call._ready)())
+    for module in (gpu_call, gpu_vjp):
+        monkeypatch.setattr(module, "_ready", Recent(256))
     monkeypatch.setattr(frameworks._Interface, "empty", lambda _, shape, dtype, __: There(fake, np.zeros(shape, dtype)))
     yield fake
     forget()
@@ -151,8 +143,8 @@ def test_out_is_written_in_place_and_nothing_around_it(gpu, value_dim, step):
 def test_a_call_like_an_earlier_one_makes_no_text(gpu):
     given, found = there(gpu, SMALL)
     first = flurka_numba.attention(**found).view().copy()
-    known = len(gpu.texts)
+    known = len(gpu.functions)
     assert np.array_equal(flurka_numba.attention(**found).view(), first)
-    assert len(gpu.texts) == known
+    assert len(gpu.functions) == known
     with pytest.raises(ArgumentTypeError, match=r"^q wanted as float16, bfloat16, float32 for backend 'cuda'"):
         flurka_numba.attention(**{name: There(gpu, one.astype(np.float64)) for name, one in given.items()})

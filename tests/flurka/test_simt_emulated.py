@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import flurka_numba
-from flurka_numba.emulated import composed as emulated_composed
+from flurka_numba.gpu.composed import attention as composed_attention
 from flurka_numba.gpu.composed import plan as gpu_composed_plan
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from tests.flurka.agreement import check_forward, check_gradients
@@ -58,7 +58,7 @@ def divided(monkeypatch):
     """Scratch memory for a few rows, and depths that are always shared."""
     monkeypatch.setattr(gpu_composed_plan, "LEAST_ROWS", 16)
     monkeypatch.setattr(gpu_composed_plan, "LEAST_STEPS", 1)
-    monkeypatch.setattr(emulated_composed, "composed_plan", partial(gpu_composed_plan.composed_plan, largest=4096))
+    monkeypatch.setattr(composed_attention, "composed_plan", partial(gpu_composed_plan.composed_plan, largest=4096))
 
 
 @pytest.mark.usefixtures("divided")

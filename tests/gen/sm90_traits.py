@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from splat_numba.gen.box_shapes import candidates
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm90.tile_shapes import candidates
 
 DTYPES = ("float16", "bfloat16")
 DIMS = (1, 8, 16, 20, 32, 33, 64, 72, 80, 96, 128, 192, 255, 256)

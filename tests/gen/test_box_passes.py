@@ -11,7 +11,7 @@ from splat_numba.arguments.masks import describe, store_mask
 from splat_numba.errors import PlanError
 from splat_numba.formats import patterns as p
 from splat_numba.formats.geometry import geometry
-from splat_numba.gen import box_passes, box_shapes
+from splat_numba.gen import box_passes
 from splat_numba.gen.box_bits import tile_bits
 from splat_numba.gen.box_cost import count_box_pass, predict_box, work_of_cover, work_of_pass
 from splat_numba.gen.box_cover import cover
@@ -19,8 +19,9 @@ from splat_numba.gen.box_order import FlatRuns, RowOrder, arrange, class_views, 
 from splat_numba.gen.boxes import Box, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
-from splat_numba.gen.planner import make_plan
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.targets.sm90 import tile_shapes
+from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.testing import lengths, masks
 from tests.gen.box_interpreter import check, check_merged, check_order, kept
 from tests.gen.plan_cases import dense
@@ -33,7 +34,7 @@ def plan_of(mask, seq_q, seq_kv, dim=64, dtype="bfloat16", *, ragged=False, nega
     stored = store_mask(mask, seq_q, seq_kv)
     problem = Problem(seq_q, seq_kv, dim, dim, dtype, 1, heads, heads)
     found = geometry(stored, seq_q, seq_kv)
-    return make_plan(found, problem, GPU, describe(stored), ragged=ragged, negate=negate)
+    return SM90.plan(found, problem, GPU, describe(stored), Conditions(ragged, negate))
 
 
 @settings(max_examples=EXAMPLES)
@@ -49,7 +50,7 @@ def test_any_mask(data):
     assert plan.cost.area >= plan.cost.kept
     assert plan.cost.tiles >= plan.cost.full >= 0
     for one in plan.passes:
-        assert box_shapes.feasible(one.traits, GPU)
+        assert tile_shapes.feasible(one.traits, GPU)
         assert one.traits.ragged == ragged
         assert not (ragged and one.kv_box.outer > 1)
     json.dumps(plan.as_dict())
@@ -74,7 +75,7 @@ def test_any_order_of_rows_with_any_tiles(data):
         order = RowOrder(data.draw(st.sampled_from([1, 2, 3, 4, 7, 64, 130, *sorted(steps)])))
         placed = place_runs(runs, seq_kv, steps if data.draw(st.booleans()) else frozenset(sorted(steps)[1:]))
     resumes = data.draw(st.booleans())
-    shape = data.draw(st.sampled_from(box_shapes.candidates(problem, GPU)))
+    shape = data.draw(st.sampled_from(tile_shapes.candidates(problem, GPU)))
     trial = box_passes._try(box_passes.Part(order, placed, resumes), shape, problem, GPU)
     one = box_passes._finish(trial)
     assert np.array_equal(kept(one, seq_q, seq_kv), dense(mask, seq_q, seq_kv))
@@ -206,17 +207,17 @@ def test_heads_too_large_for_any_tile_are_refused():
 
 @pytest.mark.parametrize("dim", [1, 8, 16, 33, 64, 80, 96, 128, 192, 256])
 def test_common_head_dimensions_have_shapes(dim):
-    found = box_shapes.candidates(Problem(64, 64, dim, dim, "float16"), GPU)
+    found = tile_shapes.candidates(Problem(64, 64, dim, dim, "float16"), GPU)
     assert 0 < len(found) <= 10
-    assert all(box_shapes.feasible(one, GPU) for one in found)
+    assert all(tile_shapes.feasible(one, GPU) for one in found)
 
 
 def test_known_shapes_are_feasible_and_others_are_not():
     for dim, groups, tile_kv, resident in [(128, 2, 128, 1), (128, 3, 80, 1), (64, 3, 128, 1), (128, 1, 80, 2)]:
-        assert box_shapes.feasible(Traits(dim, dim, "float16", groups, tile_kv, 2, resident), GPU)
+        assert tile_shapes.feasible(Traits(dim, dim, "float16", groups, tile_kv, 2, resident), GPU)
     for dim, groups, tile_kv, resident in [(128, 2, 256, 1), (128, 3, 128, 1), (128, 1, 176, 2), (64, 2, 64, 2)]:
-        assert not box_shapes.feasible(Traits(dim, dim, "float16", groups, tile_kv, 2, resident), GPU)
-    assert not box_shapes.feasible(Traits(64, 64, "float16", 1, 64, 2, 1), Gpu(registers=32768))
+        assert not tile_shapes.feasible(Traits(dim, dim, "float16", groups, tile_kv, 2, resident), GPU)
+    assert not tile_shapes.feasible(Traits(64, 64, "float16", 1, 64, 2, 1), Gpu(registers=32768))
 
 
 def test_an_empty_problem_has_a_plan():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from splat_numba.formats import patterns as p
-from splat_numba.gen.plan import TablePass
+from splat_numba.gen.cpu_passes import TablePass
 from splat_numba.runtime.launch import render
 from splat_numba.testing import DTYPES, Problem, check_attention, problems
 from tests.gen.emulated_runtime import OutOfBoundsError, Pointer, address, emulate

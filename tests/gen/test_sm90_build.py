@@ -13,13 +13,15 @@ from dataclasses import replace
 import pytest
 
 from splat_numba.errors import BackendError
-from splat_numba.gen.box_shapes import TILES_KV, feasible
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.targets.sm90.attention import attention_entry
+from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.gen.targets.sm90.shape import REGISTERS, shared_bytes
-from splat_numba.gpu_kernel import disassemble, render
+from splat_numba.gen.targets.sm90.tile_shapes import TILES_KV, feasible
+from splat_numba.gpu_kernel import disassemble
 from splat_numba.runtime.cuda.build import build, ptx
+from splat_numba.runtime.cuda.code import source_of
 from splat_numba.settings import current
 from tests.gen.sm90_traits import DTYPES, GOLDEN, shapes
 
@@ -104,7 +106,7 @@ def spills_among_products(cubin: bytes) -> list[str]:
 @pytest.mark.parametrize("case", COVER, ids=lambda case: "-".join(map(str, case)))
 def test_a_kernel_compiles_without_spills_and_warnings(case):
     one = traits_of(case)
-    cubin = build(render(one), attention_entry(one), current())
+    cubin = build(source_of(attention_text(one)), attention_entry(one), current())
     report = cubin.report
     assert report.warnings == ()
     assert report.spill_bytes <= allowed_spills(one), report.log
@@ -117,7 +119,7 @@ def test_a_kernel_compiles_without_spills_and_warnings(case):
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_a_golden_kernel_compiles(name):
-    report = build(render(GOLDEN[name]), attention_entry(GOLDEN[name]), current()).report
+    report = build(source_of(attention_text(GOLDEN[name])), attention_entry(GOLDEN[name]), current()).report
     assert report.warnings == ()
     assert report.spill_bytes <= allowed_spills(GOLDEN[name]), report.log
 
@@ -132,7 +134,7 @@ def test_the_cover_has_every_option_tile_type_and_number_of_groups_and_blocks():
 
 
 def test_setmaxnreg_and_wgmma_are_what_the_text_says():
-    found = ptx(render(GOLDEN["masked"]), attention_entry(GOLDEN["masked"]))
+    found = ptx(source_of(attention_text(GOLDEN["masked"])), attention_entry(GOLDEN["masked"]))
     producer, consumer = REGISTERS[2, 1]
     assert f"setmaxnreg.dec.sync.aligned.u32 {producer};" in found
     assert f"setmaxnreg.inc.sync.aligned.u32 {consumer};" in found

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from splat_numba.gen.box_shapes import feasible
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.targets.sm90.attention import render_attention
+from splat_numba.gen.targets.sm90.tile_shapes import feasible
 from tests.gen.golden_text import ADVICE, golden
 from tests.gen.sm90_traits import GOLDEN
 

@@ -18,11 +18,12 @@ from splat_numba.formats.geometry import geometry
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.instructions import INSTRUCTIONS
 from splat_numba.gen.machine import Gpu
-from splat_numba.gen.planner import make_plan
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.targets.sm90.attention import ENTRY, PARAMETERS, render_attention
+from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.gen.targets.sm90.shape import shared_layout
-from splat_numba.gpu_kernel import render
+from splat_numba.gen.targets.sm90.target import SM90
+from splat_numba.runtime.cuda.code import source_of
 from tests.flurka.test_sm90_build import PROBLEMS, problem
 from tests.gen.sm90_traits import GOLDEN, traits
 from tests.gen.test_source import free_names, functions
@@ -144,14 +145,14 @@ def test_every_trait_changes_the_text(name):
 def passes(mask, length, *, dim=64):
     stored = store_mask(mask, length, length)
     problem = Problem(length, length, dim, dim, "bfloat16", 1, 8, 8)
-    return make_plan(geometry(stored, length, length), problem, Gpu(), describe(stored)).passes
+    return SM90.plan(geometry(stored, length, length), problem, Gpu(), describe(stored), Conditions()).passes
 
 
 def test_masks_of_equal_traits_share_one_text():
     rng = np.random.default_rng(0)
     many = [p.causal(), p.window(40, 3), p.blocked(100, 1), rng.random((777, 777)) < 0.3, rng.random((777, 777)) < 0.9]
     found = [one for mask in many for one in passes(mask, 777)]
-    texts = {one.traits: render(one.traits) for one in found}
+    texts = {one.traits: source_of(attention_text(one.traits)) for one in found}
     assert len(texts) < len(found)
     assert len({source.name for source in texts.values()}) == len(texts)
 
@@ -162,8 +163,8 @@ def test_nothing_of_mask_or_lengths_is_in_the_text():
 
 
 def test_the_file_name_tells_shape_and_type():
-    assert render(GOLDEN["masked"]).name.startswith("attention_sm_90a_d128_bfloat16_128x128_")
-    assert render(GOLDEN["plain"]).name.startswith("attention_sm_90a_d64_float16_64x128_")
+    assert source_of(attention_text(GOLDEN["masked"])).name.startswith("attention_sm_90a_d128_bfloat16_128x128_")
+    assert source_of(attention_text(GOLDEN["plain"])).name.startswith("attention_sm_90a_d64_float16_64x128_")
 
 
 def test_the_docstring_names_shape_and_type():

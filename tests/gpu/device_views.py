@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from splat_numba import gpu_call, gpu_kernel
+from splat_numba import gpu_call, gpu_kernel, gpu_parts
 from splat_numba.gen import box_passes
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
@@ -62,6 +62,6 @@ def forced(monkeypatch, traits, order=""):
 
 def forget():
     """Plans are remembered by mask and problem."""
-    gpu_kernel.plan_for.cache_clear()
+    gpu_parts.plan_for.cache_clear()
     gpu_kernel._planned.cache_clear()
     gpu_call._ready.clear()

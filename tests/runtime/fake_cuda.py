@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from splat_numba.gen.targets.sm90.attention import PARAMETERS
-from splat_numba.runtime.cuda import device, driver, frameworks, launch, memory, prepared, tables
+from splat_numba.runtime.cuda import build, code, device, driver, frameworks, launch, memory, ready, tables
 
 
 class Status(enum.IntEnum):
@@ -50,6 +49,8 @@ class FakeDriver:
         self.clock = 0.0  # seconds of the GPU: events take a microsecond, and whoever fakes work may add to it
         self.events = []
         self._next = 1 << 20
+        self.built = {}  # texts and entries, by what stands for their machine code
+        self.functions = []  # those of the handles 4242, 4243 and so on
 
     def cuInit(self, _):
         return (self.status,)
@@ -152,8 +153,20 @@ class FakeDriver:
     def cuLibraryLoadData(self, code, *_):
         return Status.CUDA_SUCCESS, code
 
-    def cuLibraryGetKernel(self, _library, _name):
-        return Status.CUDA_SUCCESS, 4242
+    def build(self, source, entry, _settings):
+        """Instead of runtime.cuda.build's: nothing is compiled."""
+        made = f"{entry}\n{source.text}".encode()
+        self.built[made] = source.text, entry
+        report = build.Report(entry.name, 0, 0, entry.shared_bytes, (), "")
+        return build.Cubin(source, entry, None, made, report, cached=False)
+
+    def cuLibraryGetKernel(self, library, _name):
+        self.functions.append(self.built[library])
+        return Status.CUDA_SUCCESS, 4241 + len(self.functions)
+
+    def text_and_entry(self, function):
+        """What a handle stands for."""
+        return self.functions[function - 4242]
 
     def cuKernelSetAttribute(self, _which, value, _kernel, _device):
         self.shared = value
@@ -165,7 +178,9 @@ class FakeDriver:
 
     def cuLaunchKernel(self, function, *arguments):
         *sizes, shared, stream, places, _ = arguments
-        values = packed_values(places)
+        _, entry = self.text_and_entry(function)
+        assert (sizes[3], shared) == (entry.threads, entry.shared_bytes)
+        values = packed_values(places, entry.parameters)
         record = {"function": function, "sizes": tuple(sizes), "shared": shared, "stream": stream}
         self.launches.append(SimpleNamespace(**record, **values))
         return (Status.CUDA_SUCCESS,)
@@ -187,19 +202,21 @@ class FakeDriver:
         return self.cuLaunchKernel(function, *grid, *block, made.sharedMemBytes, made.hStream, places, extra)
 
 
-def packed_values(places, parameters=PARAMETERS):
+def packed_values(places, parameters):
     """The parameters of a launch by name, from the addresses that the driver is given."""
     fields = launch.structure_of(parameters)._fields_
     pointers = (ctypes.c_void_p * len(fields)).from_address(places)
     return {name: kind.from_address(place).value for (name, kind), place in zip(fields, pointers, strict=True)}
 
 
-CACHES = (driver.driver, device.device, memory.memory, tables.pool, tables.counters, launch.load, launch._library)
+CACHES = (driver.driver, device.device, memory.memory, tables.pool, tables.counters, tables.spare, launch.load,
+          launch._library, code.cubin_for)  # fmt: skip
 
 
 def install(monkeypatch, fake):
     """Let the runtime find ``fake`` instead of the driver."""
     monkeypatch.setattr(driver, "import_module", lambda _: fake)
+    monkeypatch.setattr(build, "build", fake.build)
     forget()
     return fake
 
@@ -208,7 +225,7 @@ def forget():
     for one in CACHES:
         one.cache_clear()
     tables._uploads.clear()
-    prepared._captured.clear()
+    ready._captured.clear()
 
 
 @pytest.fixture

@@ -14,9 +14,13 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executor import Part
 from splat_numba.formats.patterns import causal
 from splat_numba.gen.boxes import Box, BoxPass, BoxTable, Traits, View
+from splat_numba.gen.targets.sm90 import schedule
 from splat_numba.gen.targets.sm90.attention import COUNTS, PARAMETERS, POINTERS, STRIDES, attention_entry
+from splat_numba.gen.targets.sm90.schedule import attention_text
+from splat_numba.gen.tensor import padded
 from splat_numba.gpu_call import attend
-from splat_numba.runtime.cuda import copies, launch, lengths, passes, prepared
+from splat_numba.runtime.cuda import copies, launch, lengths, ready
+from splat_numba.runtime.recent import Recent
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, fake, forget, fresh, install
 
 HEADS, LENGTH, DIM = 4, 300, 64
@@ -50,22 +54,21 @@ class Recipe:
     def parts_for(self, problem, scale, settings, *, ragged):
         self.asked += 1
         self.ragged = ragged
-        report = SimpleNamespace(symbol="attention")
-        cubins = tuple(SimpleNamespace(code=b"cubin", report=report) for _ in self.passes)
+        texts = tuple(attention_text(one.traits) for one in self.passes)
         plan = SimpleNamespace(passes=self.passes)
-        return (Part(causal(), self.heads, plan, SimpleNamespace(cubins=cubins)),)
+        return (Part(causal(), self.heads, plan, SimpleNamespace(texts=texts)),)
 
 
 @pytest.fixture(autouse=True)
 def clean(fake, monkeypatch):
-    monkeypatch.setattr(gpu_call, "_ready", type(gpu_call._ready)())
+    monkeypatch.setattr(gpu_call, "_ready", Recent(512))
 
 
 @pytest.fixture
 def moves(monkeypatch):
     """The copies that were asked for: (target, its strides, source, its strides, shape, stream, types)."""
     made = []
-    monkeypatch.setattr(prepared, "move", lambda *call: made.append(call))
+    monkeypatch.setattr(ready, "move", lambda *call: made.append(call))
     monkeypatch.setattr(lengths, "move", lambda *call: made.append(call))
     return made
 
@@ -210,18 +213,17 @@ def test_what_cannot_be_read_or_written_in_place_is_copied(fake, fresh, moves):
     shape = (1, 1, LENGTH, 63)
     q, k, v = (GpuMemory(shape, pointer=(n + 1) << 28) for n in range(3))
     call(Recipe((box_pass(),)), (q, k, v))
-    _, *scratch = fresh
-    assert [one.shape for one in scratch] == [(1, 1, LENGTH, 64)] * 4
+    _, scratch = fresh  # of four arrays: q, k, v and out
+    rows = LENGTH * 128
+    starts = [(1 << 34) + (1 << 24) + number * -(-rows // 256) * 256 for number in range(4)]
+    assert scratch.shape == (starts[3] - starts[0] + -(-rows // 256) * 256,)
     assert [(target, source) for target, _, source, *_ in moves] == [
-        ((1 << 34) + (1 << 24), 1 << 28),
-        ((1 << 34) + (2 << 24), 2 << 28),
-        ((1 << 34) + (3 << 24), 3 << 28),
-        (1 << 34, (1 << 34) + (4 << 24)),
-    ]
+        (starts[0], 1 << 28), (starts[1], 2 << 28), (starts[2], 3 << 28), (1 << 34, starts[3]),
+    ]  # fmt: skip
     assert moves[0][1][2:] == (128, 2)
     assert moves[0][3][2:] == (126, 2)
     (one,) = fake.launches
-    assert (one.out, one.out_row) == ((1 << 34) + (4 << 24), 128)
+    assert (one.out, one.out_row) == (starts[3], 128)
 
 
 def test_a_head_broadcast_to_all_is_one_head_and_not_copied(fake, fresh, moves):
@@ -244,13 +246,13 @@ def test_nothing_is_launched_for_an_empty_result(fake, fresh, shape):
 def test_a_capture_pins_what_its_graph_may_read(fake, fresh):
     recipe, arrays = Recipe((box_pass(),)), operands()
     call(recipe, arrays)
-    assert not prepared._captured
+    assert not ready._captured
     fake.capturing = True
     call(recipe, arrays)
     call(recipe, arrays)
     before, *captured = (one.counter for one in fake.launches)
     assert len({before, *captured}) == 3  # a graph may run beside its stream
-    (kept,) = prepared._captured
+    (kept,) = ready._captured
     assert [slot.pinned for slot in kept._pool._used.values()] == [True]
 
 
@@ -320,8 +322,8 @@ def test_the_copying_kernel_compiles_without_a_gpu():
 
 
 def test_small_numbers(fake):
-    assert passes.scale_log2(0.0) == 2.0**-126
-    assert passes.scale_log2(1e-38) == pytest.approx(1e-38 * math.log2(math.e), abs=0)  # small is not 0
-    assert passes.scale_log2(-2.0) == pytest.approx(2 * math.log2(math.e))
-    assert copies.padded(1) == 8
-    assert copies.padded(64) == 64
+    assert schedule.scale_log2(0.0) == 2.0**-126
+    assert schedule.scale_log2(1e-38) == pytest.approx(1e-38 * math.log2(math.e), abs=0)  # small is not 0
+    assert schedule.scale_log2(-2.0) == pytest.approx(2 * math.log2(math.e))
+    assert padded(1) == 8
+    assert padded(64) == 64

@@ -11,6 +11,7 @@ from splat_numba import gpu_call
 from splat_numba.errors import ArgumentError, ArgumentTypeError, SplatError
 from splat_numba.runtime.arrays import kind_of
 from splat_numba.runtime.cuda.frameworks import TORCH, describe, framework_of, known_keys
+from splat_numba.runtime.recent import Recent
 from splat_numba.runtime.tensors import check_tensor
 from tests.runtime.fake_cuda import fake
 from tests.runtime.fake_torch import ODD_TENSORS, ODD_TIMES, Tensor, torch
@@ -104,7 +105,7 @@ def test_other_classes_of_a_framework_are_no_arrays():
 @pytest.fixture
 def operands(torch, fake, monkeypatch):
     """q, k and v of a call that was made once."""
-    monkeypatch.setattr(gpu_call, "_ready", type(gpu_call._ready)())
+    monkeypatch.setattr(gpu_call, "_ready", Recent(512))
     recipe = Recipe((box_pass(),))
 
     def make(**changes):

@@ -7,135 +7,131 @@ and one gives the gradients of both. What forward leaves for the way back are sl
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
-from flurka_numba.gpu.composed.features import Features
-from flurka_numba.gpu.composed.launches import Launches, Machine
-from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Limit, Matrix
-from flurka_numba.gpu.composed.plan import Chunk, ComposedPlan
+from flurka_numba.gpu.composed.features import Features, random_rows
+from flurka_numba.gpu.composed.launches import Launches
+from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Limit
+from flurka_numba.gpu.composed.plan import Chunk, composed_plan
 from flurka_numba.gpu.composed.softmax import attend_by_softmax, pull_softmax
-from flurka_numba.problem import Problem
+from flurka_numba.gpu.recorder import Recorder
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """arrays: q, k, v, proj_k, proj_v (one for both, if shared). lengths: address of int32 key lengths, 0 for none."""
-
-    arrays: Mapping[str, Matrix]
-    lengths: int
-    omega: Matrix | None
+from splat_numba.gen.schedule import Place
+from splat_numba.gen.tensor import Tensor, contiguous, padded_bytes, padded_strides
 
 
 class Composed:
-    """One call. What it is given must stay where it is until pull() was last called, but for lengths and omega."""
+    """One call: forward(), then pull() in another recorder, whose arrays are the same."""
 
-    def __init__(self, plan: ComposedPlan, problem: Problem, given: Given, machine: Machine) -> None:
-        self._plan, self._problem, self._machine = plan, problem, machine
-        self._arrays = given.arrays
-        self._kept = Launches(machine)  # its scratch memory is read on the way back
-        self._sides = problem.batch, problem.heads
-        self._slots = Extent(*self._sides, problem.slots)
+    def __init__(self, recorder: Recorder) -> None:
+        self._plan, self._problem = composed_plan(recorder.problem), recorder.problem
+        self._recorder = recorder
+        self._sides = self._problem.batch, self._problem.heads
+        self._slots = Extent(*self._sides, self._problem.slots)
 
-    def forward(self, given: Given, out: Matrix) -> None:
+    def _array(self, name: str) -> Tensor:
+        shared = name == "proj_v" and self._problem.shared_proj
+        return self._recorder.operand("proj_k" if shared else name)
+
+    def _kept(self, extent: Extent, columns: int) -> Tensor:
+        """A float32 matrix that is read on the way back."""
+        sizes = (extent.batch, extent.heads, extent.rows, columns)
+        place = self._recorder.kept(padded_bytes(sizes, 4))
+        return Tensor(sizes, padded_strides(sizes, 4), "float32", *place)
+
+    def forward(self, out: Tensor) -> None:
         """Write out, and keep slots and states."""
-        problem, q = self._problem, self._arrays["q"]
-        self._k, self._v = self._compress(given)
+        problem = self._problem
+        self._k, self._v = self._compress()
         if problem.method == "low_rank":
-            launches = Launches(self._machine)
-            attend_by_softmax(problem, self._plan, launches, (q, self._k, self._v), out)
+            launches = Launches(self._recorder)
+            attend_by_softmax(problem, self._plan, launches, (self._array("q"), self._k, self._v), out)
+            launches.close()
             return
-        self._make_state(given)
-        self._apply(given, out)
+        self._make_state()
+        self._apply(out)
 
-    def pull(self, given: Given, dout: Matrix, frozen: frozenset[str]) -> dict[str, Any]:
-        """The gradients of what is not frozen, by name, each as rows() of the machine gave it."""
-        launches, problem = Launches(self._machine), self._problem
-        found: dict[str, Any] = {}
+    def pull(self, backward: Recorder, dout: Tensor, frozen: frozenset[str]) -> None:
+        """Write the gradients of what is not frozen, results d<name>."""
+        self._recorder = backward
+        launches, problem = Launches(backward), self._problem
         wanted = {name: name not in frozen for name in ("q", "k", "v")}
-        shared = problem.shared_proj
         if problem.method != "kernel":
-            for name, proj in (("k", "proj_k"), ("v", "proj_k" if shared else "proj_v")):
+            for name, proj in (("k", "proj_k"), ("v", "proj_k" if problem.shared_proj else "proj_v")):
                 wanted[name] = wanted[name] or proj not in frozen
-        dq = dk = dv = None
-        dims = {"q": (problem.seq_q, problem.head_dim), "k": (problem.seq_kv, problem.head_dim),
-                "v": (problem.seq_kv, problem.value_dim)}  # fmt: skip
-        if wanted["q"]:
-            found["q"], dq = self._machine.rows("q", (*self._sides, *dims["q"]))
-        if problem.method == "kernel":
-            if wanted["k"]:
-                found["k"], dk = self._machine.rows("k", (*self._sides, *dims["k"]))
-            if wanted["v"]:
-                found["v"], dv = self._machine.rows("v", (*self._sides, *dims["v"]))
-        else:
-            dk = launches.scratch(self._slots, problem.head_dim) if wanted["k"] else None
-            dv = launches.scratch(self._slots, problem.value_dim) if wanted["v"] else None
+        lengths, dims = (problem.seq_q, problem.seq_kv, problem.seq_kv), (problem.head_dim, problem.head_dim,
+                                                                         problem.value_dim)  # fmt: skip
+        found: dict[str, Tensor | None] = {}
+        for name, seq, dim in zip("qkv", lengths, dims, strict=True):
+            if not wanted[name]:
+                found[name] = None
+            elif name == "q" or problem.method == "kernel":
+                found[name] = backward.result(f"d{name}", (*self._sides, seq, dim))
+            else:
+                found[name] = launches.scratch(self._slots, dim)
+        dq, dk, dv = found["q"], found["k"], found["v"]
         if problem.method == "low_rank":
-            matrices = self._arrays["q"], self._k, self._v
-            pull_softmax(problem, self._plan, launches, matrices, dout, (dq, dk, dv))
+            tensors = self._array("q"), self._k, self._v
+            pull_softmax(problem, self._plan, launches, tensors, dout, (dq, dk, dv))
         else:
             keys_wanted = wanted["k"] or wanted["v"]
             dstate = launches.scratch(Extent(*self._sides, problem.features), problem.value_dim + 1)
-            self._pull_queries(given, dout, dq, dstate, keys_wanted=keys_wanted)
+            self._pull_queries(dout, dq, dstate, keys_wanted=keys_wanted)
             if keys_wanted:
-                self._pull_keys(given, dstate, dk, dv)
+                self._pull_keys(dstate, dk, dv)
         if problem.method != "kernel":
-            self._through_projections(given, launches, {"k": dk, "v": dv}, frozen, found)
-        return found
+            self._through_projections(launches, {"k": dk, "v": dv}, frozen)
+        launches.close()
 
     # The slots and their way back.
 
-    def _compress(self, given: Given) -> tuple[Matrix, Matrix]:
+    def _compress(self) -> tuple[Tensor, Tensor]:
         """E k and F v; without projections the tokens themselves."""
-        problem, arrays = self._problem, self._arrays
+        problem = self._problem
         if problem.method == "kernel":
-            return arrays["k"], arrays["v"]
+            return self._array("k"), self._array("v")
         slots = {}
         for name, dim in (("k", problem.head_dim), ("v", problem.value_dim)):
-            slots[name] = self._kept.scratch(self._slots, dim)
+            slots[name] = self._kept(self._slots, dim)
             sizes = (problem.rank, problem.seq_kv, dim)
-            launches = Launches(self._machine)
-            launches.product(
-                arrays[f"proj_{name}"], arrays[name], slots[name], self._sides, sizes, limited="depth",
-                limit=Limit(given.lengths),
+            Launches(self._recorder).product(
+                self._array(f"proj_{name}"), self._array(name), slots[name], self._sides, sizes, limited="depth",
+                limit=Limit(self._recorder.lengths),
             )  # fmt: skip
         return slots["k"], slots["v"]
 
     def _through_projections(
-        self, given: Given, launches: Launches, slots: Mapping[str, Matrix | None], frozen: frozenset[str],
-        found: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self, launches: Launches, slots: Mapping[str, Tensor | None], frozen: frozenset[str]
+    ) -> None:
         """Gradients of tokens and projections from those of the slots."""
-        problem, arrays, limit = self._problem, self._arrays, Limit(given.lengths)
-        earlier: Matrix | None = None  # of a shared projection: what the keys' side gave
+        problem, limit = self._problem, Limit(self._recorder.lengths)
+        earlier: Tensor | None = None  # of a shared projection: what the keys' side gave
         for name, dim in (("k", problem.head_dim), ("v", problem.value_dim)):
             gradient, proj = slots[name], "proj_k" if problem.shared_proj else f"proj_{name}"
             if gradient is None:
                 continue
             if name not in frozen:
-                found[name], result = self._machine.rows(name, (*self._sides, problem.seq_kv, dim))
+                result = self._recorder.result(f"d{name}", (*self._sides, problem.seq_kv, dim))
                 sizes = (problem.seq_kv, problem.rank, dim)
-                turned = arrays[f"proj_{name}"].turned
+                turned = self._array(f"proj_{name}").turned
                 launches.product(turned, gradient, result, self._sides, sizes, limited="rows", limit=limit)
             if proj not in frozen:
                 heads = problem.heads if problem.per_head_proj else 1
                 outer = (problem.batch, 1 if problem.per_head_proj else problem.heads)
                 earlier = self._pull_projection(
-                    launches, gradient, arrays[name], (heads, outer, dim), proj, earlier, limit, found,
+                    launches, gradient, self._array(name), (heads, outer, dim), proj, earlier, limit,
                     first=problem.shared_proj and name == "k",
                 )  # fmt: skip
 
     def _pull_projection(
-        self, launches: Launches, slots: Matrix, tokens: Matrix, sides: tuple[int, tuple[int, int], int], proj: str,
-        earlier: Matrix | None, limit: Limit, found: dict[str, Any], *, first: bool,
-    ) -> Matrix | None:  # fmt: skip
+        self, launches: Launches, slots: Tensor, tokens: Tensor, sides: tuple[int, tuple[int, int], int], proj: str,
+        earlier: Tensor | None, limit: Limit, *, first: bool,
+    ) -> Tensor | None:  # fmt: skip
         """The sum of dk' k^T, onto an earlier one. first: another follows for this projection, so it stays float32."""
         (heads, outer, dim), problem = sides, self._problem
         if first:
             result = launches.scratch(Extent(1, heads, problem.rank), problem.seq_kv)
         else:
-            found[proj], result = self._machine.rows(proj, (1, heads, problem.rank, problem.seq_kv))
+            result = self._recorder.result(f"d{proj}", (1, heads, problem.rank, problem.seq_kv))
         launches.product(
             slots, tokens.turned, result, (1, heads), (problem.rank, dim, problem.seq_kv), outer=outer,
             addend=earlier, limited="columns", limit=limit,
@@ -144,30 +140,40 @@ class Composed:
 
     # Attention by features.
 
-    def _key_limit(self, given: Given, chunk: Chunk) -> Limit:
+    def _key_limit(self, chunk: Chunk) -> Limit:
         """Tokens have lengths; of slots all take part."""
-        if self._problem.method != "kernel" or not given.lengths:
+        lengths = self._recorder.lengths
+        if self._problem.method != "kernel" or lengths is None:
             return NO_LIMIT
-        return Limit(given.lengths + 4 * chunk.entry, chunk.row)
+        return Limit(lengths.plus(4 * chunk.entry), chunk.row)
+
+    @property
+    def _omega(self) -> Tensor | None:
+        """Float32 (rows, head_dim), contiguous."""
+        place, dim = self._recorder.omega, self._problem.head_dim
+        if place is None:
+            return None
+        sizes = (1, 1, random_rows(self._problem), dim)
+        return Tensor(sizes, contiguous(sizes, dim, 4), "float32", *place)
 
     def _extent(self, chunk: Chunk) -> Extent:
         return Extent(chunk.entries, self._problem.heads, chunk.rows)
 
-    def _make_state(self, given: Given) -> None:
+    def _make_state(self) -> None:
         """S with z beside it, of every head; before it favor's largest exponents."""
-        problem, launches = self._problem, Launches(self._machine)
-        self._state = self._kept.scratch(Extent(*self._sides, problem.features), problem.value_dim + 1)
-        features = Features(problem, launches, given.omega, self._plan.keys.largest)
-        self._tops = 0
+        problem, launches = self._problem, Launches(self._recorder)
+        self._state = self._kept(Extent(*self._sides, problem.features), problem.value_dim + 1)
+        features = Features(problem, launches, self._omega, self._plan.keys.largest)
+        self._tops = None
         if problem.feature_map == "favor":
-            self._tops = self._kept.numbers(problem.batch * problem.heads)
+            self._tops = self._recorder.kept(4 * problem.batch * problem.heads)
             for chunk in self._plan.keys:
                 features.largest(
-                    self._k.part(chunk.entry, chunk.row), self._extent(chunk), self._key_limit(given, chunk),
+                    self._k.part(chunk.entry, chunk.row), self._extent(chunk), self._key_limit(chunk),
                     self._tops_of(chunk), adding=chunk.row > 0,
                 )  # fmt: skip
         for chunk in self._plan.keys:
-            extent, limit = self._extent(chunk), self._key_limit(given, chunk)
+            extent, limit = self._extent(chunk), self._key_limit(chunk)
             phi = features.make(self._k.part(chunk.entry, chunk.row), extent, limit, self._tops_of(chunk))
             state = self._state.part(chunk.entry, 0)
             launches.product(
@@ -175,13 +181,14 @@ class Composed:
                 (problem.features, chunk.rows, problem.value_dim + 1), addend=state if chunk.row else None,
                 limited="depth", limit=limit, b_ones=True,
             )  # fmt: skip
+        launches.close()
 
-    def _tops_of(self, chunk: Chunk) -> int:
-        return self._tops and self._tops + 4 * chunk.entry * self._problem.heads
+    def _tops_of(self, chunk: Chunk) -> Place | None:
+        return self._tops and self._tops.plus(4 * chunk.entry * self._problem.heads)
 
-    def _apply(self, given: Given, out: Matrix) -> None:
-        problem, launches = self._problem, Launches(self._machine)
-        features = Features(problem, launches, given.omega, self._plan.queries.largest)
+    def _apply(self, out: Tensor) -> None:
+        problem, launches = self._problem, Launches(self._recorder)
+        features = Features(problem, launches, self._omega, self._plan.queries.largest)
         nd = launches.scratch(self._plan.queries.largest, problem.value_dim + 1)
         text = DivideTraits(problem.denominator, problem.eps, out.dtype)
         for chunk in self._plan.queries:
@@ -189,20 +196,19 @@ class Composed:
             self._numerators(launches, features, chunk, nd)
             results = {"nd": nd, "result": out.part(chunk.entry, chunk.row)}
             launches.of_rows(text, extent, {}, results, columns=problem.value_dim)
+        launches.close()
 
-    def _numerators(self, launches: Launches, features: Features, chunk: Chunk, nd: Matrix) -> Matrix:
+    def _numerators(self, launches: Launches, features: Features, chunk: Chunk, nd: Tensor) -> Tensor:
         """phi of a chunk of queries, and its products with S and z."""
-        phi = features.make(self._arrays["q"].part(chunk.entry, chunk.row), self._extent(chunk), NO_LIMIT, 0)
+        phi = features.make(self._array("q").part(chunk.entry, chunk.row), self._extent(chunk), NO_LIMIT, None)
         sizes = (chunk.rows, self._problem.features, self._problem.value_dim + 1)
         launches.product(phi, self._state.part(chunk.entry, 0), nd, (chunk.entries, self._problem.heads), sizes)
         return phi
 
-    def _pull_queries(
-        self, given: Given, dout: Matrix, dq: Matrix | None, all_dstates: Matrix, *, keys_wanted: bool
-    ) -> None:
+    def _pull_queries(self, dout: Tensor, dq: Tensor | None, all_dstates: Tensor, *, keys_wanted: bool) -> None:
         """Gradients of the queries, and of S and z."""
-        problem, largest, launches = self._problem, self._plan.queries.largest, Launches(self._machine)
-        features = Features(problem, launches, given.omega, largest)
+        problem, largest, launches = self._problem, self._plan.queries.largest, Launches(self._recorder)
+        features = Features(problem, launches, self._omega, largest)
         features.prepare_pull()
         nd, g = (launches.scratch(largest, problem.value_dim + 1) for _ in range(2))
         text = DividePullTraits(problem.denominator, problem.eps, dout.dtype)
@@ -218,16 +224,17 @@ class Composed:
             if dq is not None:
                 sizes = (chunk.rows, problem.value_dim + 1, problem.features)
                 launches.product(g, self._state.part(chunk.entry, 0).turned, features.gradient, grid, sizes)
-                q = self._arrays["q"].part(chunk.entry, chunk.row)
+                q = self._array("q").part(chunk.entry, chunk.row)
                 features.pull(q, extent, NO_LIMIT, dq.part(chunk.entry, chunk.row))
+        launches.close()
 
-    def _pull_keys(self, given: Given, all_dstates: Matrix, dk: Matrix | None, dv: Matrix | None) -> None:
+    def _pull_keys(self, all_dstates: Tensor, dk: Tensor | None, dv: Tensor | None) -> None:
         """Gradients of keys and values, or of the slots."""
-        problem, launches = self._problem, Launches(self._machine)
-        features = Features(problem, launches, given.omega, self._plan.keys.largest)
+        problem, launches = self._problem, Launches(self._recorder)
+        features = Features(problem, launches, self._omega, self._plan.keys.largest)
         features.prepare_pull()
         for chunk in self._plan.keys:
-            extent, grid, limit = self._extent(chunk), (chunk.entries, problem.heads), self._key_limit(given, chunk)
+            extent, grid, limit = self._extent(chunk), (chunk.entries, problem.heads), self._key_limit(chunk)
             k = self._k.part(chunk.entry, chunk.row)
             dstate = all_dstates.part(chunk.entry, 0)
             phi = features.make(k, extent, limit, self._tops_of(chunk))
@@ -242,3 +249,4 @@ class Composed:
                     v, dstate.turned, features.gradient, grid, sizes, limited="rows", limit=limit, a_ones=True
                 )
                 features.pull(k, extent, limit, dk.part(chunk.entry, chunk.row))
+        launches.close()

@@ -3,57 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
 
-from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Limit, Matrix, dense, dense_bytes, padded_columns
+from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Limit, padded_columns, stride_numbers
 from flurka_numba.gpu.composed.plan import product_plan
+from flurka_numba.gpu.recorder import Recorder
 from flurka_numba.targets.simt.add_up import THREADS as ADD_UP_THREADS
 from flurka_numba.targets.simt.add_up import AddUpTraits
 from flurka_numba.targets.simt.largest import LargestTraits
 from flurka_numba.targets.simt.product_shape import LIMITS, NONE
 from flurka_numba.targets.simt.rows import WARPS
-from flurka_numba.targets.simt.text import OPERAND_STRIDES, RESULT_STRIDES, Text
-
-
-class Machine(Protocol):
-    """A GPU or an emulated one; launches are in the order of one stream."""
-
-    multiprocessors: int
-
-    def words(self, nbytes: int) -> tuple[Any, int]:
-        """Fresh memory, aligned to 256 bytes: what keeps it, and its address."""
-
-    def rows(self, name: str, shape: tuple[int, int, int, int]) -> tuple[Any, Matrix]:
-        """Fresh memory for a result of the problem's dtype, with padded rows. name: "out", or of what this is the
-        gradient.
-        """
-
-    def launch(self, text: Text, grid: int, values: Mapping[str, int | float]) -> None:
-        """Run a text. values: of all its parameters."""
+from flurka_numba.targets.simt.text import OPERAND_STRIDES, RESULT_STRIDES
+from splat_numba.gen.schedule import Place, Text, place_of
+from splat_numba.gen.tensor import Tensor
 
 
 class Launches:
-    """Scratch memory lives as long as this object."""
+    """Steps of one recorder. Scratch memory is its own until close()."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-        self._kept: list[Any] = []
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._builder = recorder.builder
+        self._scratch: list[Place] = []
 
-    def scratch(self, extent: Extent, columns: int) -> Matrix:
+    def scratch(self, extent: Extent, columns: int) -> Tensor:
         """A float32 matrix, of which nothing is known."""
-        held, address = self._machine.words(dense_bytes("float32", extent, columns))
-        self._kept.append(held)
-        return dense(address, "float32", extent, columns)
+        found = self._builder.tensor((extent.batch, extent.heads, extent.rows, columns), "float32")
+        self._scratch.append(place_of(found))
+        return found
 
-    def numbers(self, count: int) -> int:
-        """The address of so many float32 numbers."""
-        held, address = self._machine.words(4 * count)
-        self._kept.append(held)
-        return address
+    def numbers(self, count: int) -> Place:
+        """So many float32 numbers."""
+        self._scratch.append(self._builder.scratch(4 * count))
+        return self._scratch[-1]
+
+    def close(self) -> None:
+        """No later step wants what is in the scratch memory."""
+        for place in self._scratch:
+            self._builder.release(place)
+        self._scratch.clear()
 
     def product(
-        self, a: Matrix, b: Matrix, result: Matrix, grid: tuple[int, int], sizes: tuple[int, int, int], *,
-        outer: tuple[int, int] = (1, 1), scale: float = 1.0, addend: Matrix | None = None, limited: str | None = None,
+        self, a: Tensor, b: Tensor, result: Tensor, grid: tuple[int, int], sizes: tuple[int, int, int], *,
+        outer: tuple[int, int] = (1, 1), scale: float = 1.0, addend: Tensor | None = None, limited: str | None = None,
         limit: Limit = NO_LIMIT, a_ones: bool = False, b_ones: bool = False,
     ) -> None:  # fmt: skip
         """result = scale A B + addend. grid: batch entries and heads of results; outer: of which products are summed.
@@ -65,50 +56,53 @@ class Launches:
         if not pairs * rows * columns:
             return
         dtypes = (a.dtype, b.dtype, result.dtype)
-        plan = product_plan(dtypes, pairs, sizes, outer[0] * outer[1], self._machine.multiprocessors)
+        plan = product_plan(dtypes, pairs, sizes, outer[0] * outer[1], self._recorder.multiprocessors)
         part_row = 4 * padded_columns(columns, "float32")
+        limits = limit if limited else NO_LIMIT
         common: dict[str, int | float] = {
-            **result.numbers("result", RESULT_STRIDES),
-            **(addend or Matrix(0, "float32", (0, 0, 0, 0))).numbers("addend", RESULT_STRIDES),
-            **(limit.numbers if limited else NO_LIMIT.numbers),
-            "heads": grid[1], "rows": rows, "columns": columns, "shares": plan.shares, "part_row": part_row,
-            "limited": LIMITS[limited], "scale": scale, "parts": 0,
+            **stride_numbers(result, "result", RESULT_STRIDES), **stride_numbers(addend, "addend", RESULT_STRIDES),
+            "limit_first": limits.first, "heads": grid[1], "rows": rows, "columns": columns, "shares": plan.shares,
+            "part_row": part_row, "limited": LIMITS[limited], "scale": scale,
         }  # fmt: skip
-        held = None
+        parts = None
         if plan.shares > 1:
-            held, parts = self._machine.words(plan.shares * pairs * rows * part_row)
-            common["parts"] = parts
+            parts = self._builder.scratch(plan.shares * pairs * rows * part_row)
+        places = {"result": result, "addend": addend, "kv_lengths": limits.lengths, "parts": parts}
         values: dict[str, int | float] = {
-            **common, **a.numbers("a", OPERAND_STRIDES), **b.numbers("b", OPERAND_STRIDES),
+            **common, **stride_numbers(a, "a", OPERAND_STRIDES), **stride_numbers(b, "b", OPERAND_STRIDES),
             "outer_heads": outer[1], "depth": depth, "depth_blocks": plan.depth_blocks, "steps": plan.steps,
             "steps_of_share": plan.steps_of_share, "row_blocks": plan.row_blocks, "column_blocks": plan.column_blocks,
             "a_ones": depth - 1 if a_ones else NONE, "b_ones": columns - 1 if b_ones else NONE,
             "a_along": int(abs(a.strides[3]) < abs(a.strides[2])),
             "b_along": int(abs(b.strides[2]) < abs(b.strides[3])),
         }  # fmt: skip
-        self._machine.launch(plan.traits, pairs * plan.row_blocks * plan.column_blocks * plan.shares, values)
-        if plan.shares > 1:
+        blocks = pairs * plan.row_blocks * plan.column_blocks * plan.shares
+        self._builder.launch(plan.traits, blocks, values, {**places, "a": a, "b": b})
+        if parts is not None:
             quads = -(-columns // 4)
             values = common | {"quads": quads, "pairs": pairs}
-            self._machine.launch(AddUpTraits(result.dtype), -(-pairs * rows * quads // ADD_UP_THREADS), values)
-        del held  # in the stream's order, as all scratch memory
+            blocks = -(-pairs * rows * quads // ADD_UP_THREADS)
+            self._builder.launch(AddUpTraits(result.dtype), blocks, values, places)
+            self._builder.release(parts)
 
     def of_rows(
-        self, text: Text, extent: Extent, operands: Mapping[str, Matrix], results: Mapping[str, Matrix],
-        limit: Limit = NO_LIMIT, **values: int,
+        self, text: Text, extent: Extent, operands: Mapping[str, Tensor], results: Mapping[str, Tensor],
+        limit: Limit = NO_LIMIT, pointers: Mapping[str, Place | None] | None = None, **values: int,
     ) -> None:  # fmt: skip
-        """A text that takes rows one by one."""
+        """A text that takes rows one by one. pointers: those to other than matrices."""
         if not extent.pairs * extent.rows:
             return
-        numbers = {**limit.numbers, "heads": extent.heads, "rows": extent.rows, "pairs": extent.pairs, **values}
+        numbers = {"limit_first": limit.first, "heads": extent.heads, "rows": extent.rows, "pairs": extent.pairs}
         for name, one in operands.items():
-            numbers |= one.numbers(name, OPERAND_STRIDES)
+            numbers |= stride_numbers(one, name, OPERAND_STRIDES)
         for name, one in results.items():
-            numbers |= one.numbers(name, RESULT_STRIDES)
-        self._machine.launch(text, -(-extent.pairs * extent.rows // WARPS), numbers)
+            numbers |= stride_numbers(one, name, RESULT_STRIDES)
+        places = {**operands, **results, "kv_lengths": limit.lengths, **(pointers or {})}
+        self._builder.launch(text, -(-extent.pairs * extent.rows // WARPS), numbers | values, places)
 
-    def largest(self, u: Matrix, extent: Extent, columns: int, tops: int, limit: Limit, *, adding: bool) -> None:
-        """The largest number of each head, to the float32 numbers ``tops``."""
-        numbers = {**u.numbers("u", RESULT_STRIDES), **limit.numbers, "tops": tops, "heads": extent.heads}
+    def largest(self, u: Tensor, extent: Extent, columns: int, tops: Place, limit: Limit, *, adding: bool) -> None:
+        """The largest number of each head, to the float32 numbers at ``tops``."""
+        numbers = {**stride_numbers(u, "u", RESULT_STRIDES), "limit_first": limit.first, "heads": extent.heads}
         numbers |= {"rows": extent.rows, "columns": columns, "adding": int(adding)}
-        self._machine.launch(LargestTraits(), extent.pairs, numbers)
+        places = {"u": u, "kv_lengths": limit.lengths, "tops": tops}
+        self._builder.launch(LargestTraits(), extent.pairs, numbers, places)

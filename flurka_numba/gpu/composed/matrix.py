@@ -1,36 +1,11 @@
-"""Matrices of all batch entries and heads as addresses and strides, on a GPU or in an emulated one."""
+"""What launches over matrices of all batch entries and heads are told: strides, extents and key lengths."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from flurka_numba.problem import ITEMSIZE
-
-ROW_ALIGNMENT = 16  # bytes: of the rows of what kernels write
-
-
-@dataclass(frozen=True, slots=True)
-class Matrix:
-    """strides: in bytes, of (batch, head, row, column); 0 for what batch entries or heads share."""
-
-    address: int
-    dtype: str
-    strides: tuple[int, int, int, int]
-
-    @property
-    def turned(self) -> Matrix:
-        """Rows for columns."""
-        batch, head, row, column = self.strides
-        return replace(self, strides=(batch, head, column, row))
-
-    def part(self, entry: int, row: int) -> Matrix:
-        """From a batch entry and a row on."""
-        return replace(self, address=self.address + entry * self.strides[0] + row * self.strides[2])
-
-    def numbers(self, name: str, axes: tuple[str, ...]) -> dict[str, int]:
-        """The parameters of a text: the address, and strides in the order of axes, as unsigned numbers."""
-        steps = (step % 2**64 for step in self.strides)
-        return {name: self.address} | {f"{name}_{axis}": step for axis, step in zip(axes, steps, strict=False)}
+from splat_numba.gen.schedule import Place
+from splat_numba.gen.tensor import Tensor, padded
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,33 +24,25 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """lengths: the address of int32 key lengths, one a batch entry, 0 for none. first: the token that row 0 is."""
+    """lengths: the place of int32 key lengths, one a batch entry, None for none. first: the token that row 0 is."""
 
-    lengths: int = 0
+    lengths: Place | None = None
     first: int = 0
-
-    @property
-    def numbers(self) -> dict[str, int]:
-        """The parameters of a text."""
-        return {"kv_lengths": self.lengths, "limit_first": self.first}
 
 
 NO_LIMIT = Limit()
 
 
+def stride_numbers(tensor: Tensor | None, name: str, axes: tuple[str, ...]) -> dict[str, int]:
+    """The parameters of a text: strides in bytes in the order of axes, as unsigned numbers, 0 for axes of one place,
+    which all batch entries or heads share.
+    """
+    if tensor is None:
+        return {f"{name}_{axis}": 0 for axis in axes}
+    steps = (0 if size == 1 else step % 2**64 for step, size in zip(tensor.strides, tensor.sizes, strict=True))
+    return {f"{name}_{axis}": step for axis, step in zip(axes, steps, strict=False)}
+
+
 def padded_columns(columns: int, dtype: str) -> int:
-    """Numbers of a row that ends at a multiple of ROW_ALIGNMENT."""
-    numbers = ROW_ALIGNMENT // ITEMSIZE[dtype]
-    return -(-columns // numbers) * numbers
-
-
-def dense(address: int, dtype: str, extent: Extent, columns: int) -> Matrix:
-    """A matrix with padded rows one after the other, heads after them, then batch entries."""
-    row = padded_columns(columns, dtype) * ITEMSIZE[dtype]
-    head = row * extent.rows
-    return Matrix(address, dtype, (head * extent.heads, head, row, ITEMSIZE[dtype]))
-
-
-def dense_bytes(dtype: str, extent: Extent, columns: int) -> int:
-    """That such a matrix takes."""
-    return extent.pairs * extent.rows * padded_columns(columns, dtype) * ITEMSIZE[dtype]
+    """Numbers of a row that ends at a multiple of 16 bytes."""
+    return padded(columns, 2 if dtype in ("float16", "bfloat16") else 4)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from flurka_numba.gpu.composed.launches import Launches
-from flurka_numba.gpu.composed.matrix import Extent, Matrix
+from flurka_numba.gpu.composed.matrix import Extent
 from flurka_numba.gpu.composed.plan import Chunk, ComposedPlan
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.softmax import SoftmaxPullTraits, SoftmaxTraits
+from splat_numba.gen.tensor import Tensor
 
-Operands = tuple[Matrix, Matrix, Matrix]
+Operands = tuple[Tensor, Tensor, Tensor]
 
 
 def attend_by_softmax(
-    problem: Problem, plan: ComposedPlan, launches: Launches, operands: Operands, out: Matrix
+    problem: Problem, plan: ComposedPlan, launches: Launches, operands: Operands, out: Tensor
 ) -> None:
     """out = softmax(scale q k^T) v. operands: q and the slots k, v."""
     weights = launches.scratch(plan.queries.largest, problem.rank)
@@ -23,7 +24,7 @@ def attend_by_softmax(
         launches.product(weights, v, out.part(chunk.entry, chunk.row), (chunk.entries, problem.heads), sizes)
 
 
-def _make_weights(problem: Problem, launches: Launches, operands: Operands, chunk: Chunk, weights: Matrix) -> None:
+def _make_weights(problem: Problem, launches: Launches, operands: Operands, chunk: Chunk, weights: Tensor) -> None:
     q, k, _ = operands
     grid, sizes = (chunk.entries, problem.heads), (chunk.rows, problem.head_dim, problem.rank)
     turned = k.part(chunk.entry, 0).turned
@@ -32,8 +33,8 @@ def _make_weights(problem: Problem, launches: Launches, operands: Operands, chun
 
 
 def pull_softmax(
-    problem: Problem, plan: ComposedPlan, launches: Launches, operands: Operands, dout: Matrix,
-    results: tuple[Matrix | None, Matrix | None, Matrix | None],
+    problem: Problem, plan: ComposedPlan, launches: Launches, operands: Operands, dout: Tensor,
+    results: tuple[Tensor | None, Tensor | None, Tensor | None],
 ) -> None:  # fmt: skip
     """Gradients of q and of the slots k, v, where there is a matrix for them."""
     q, k, v = operands

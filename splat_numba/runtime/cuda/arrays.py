@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.gen.instructions import MATRIX_TYPE
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.runtime.arrays import overlaps_itself
 from splat_numba.runtime.cuda.overlap import share_elements
@@ -31,9 +31,9 @@ def check_whole_elements(name: str, array: GpuArray) -> None:
         raise ArgumentError(f"{name} wanted with strides of whole elements, got {array.strides}. Copy it.")
 
 
-def check_operand_dtype(name: str, dtype: str) -> None:
-    """Raise ArgumentTypeError for a dtype that the GPU's kernels cannot multiply."""
-    if dtype not in MATRIX_TYPE:
+def check_real(name: str, dtype: str) -> None:
+    """Raise ArgumentTypeError for other than floating-point numbers. Which of them a call takes is its target's."""
+    if dtype not in ITEMSIZE:
         raise ArgumentTypeError(
             f"{name} wanted as float16 or bfloat16 for backend 'cuda', got {dtype}. "
             "Convert it, or give backend='cpu' with arrays there."
@@ -67,3 +67,23 @@ def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]
     for size in reversed(shape[1:]):
         steps.append(steps[-1] * size)
     return tuple(reversed(steps))
+
+
+Reach = tuple[int, int]
+
+
+def reach_of(array: GpuArray) -> Reach:
+    """Bytes from an array's address to its first byte, and past its last one."""
+    if 0 in array.shape:
+        return 0, 0
+    steps = [step * (size - 1) for step, size in zip(array.strides, array.shape, strict=True)]
+    return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + ITEMSIZE[array.dtype]
+
+
+def apart(addresses: Sequence[int], reach: Sequence[Reach]) -> bool:
+    """Whether the bytes of the last array and those of the others are in separate ranges."""
+    low, high = (addresses[-1] + end for end in reach[-1])
+    for place, (first, last) in zip(addresses[:-1], reach[:-1], strict=True):
+        if low < place + last and place + first < high:
+            return False
+    return True

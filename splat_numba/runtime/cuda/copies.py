@@ -13,27 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.runtime.cuda.tensor_map import ALIGNMENT
+from splat_numba.gen.tensor import padded
 
 _THREADS = 256
 _SMALLEST_GRID = 128  # Numba warns of fewer
 _LARGEST_GRID = 1 << 16
-
-
-def padded(dim: int) -> int:
-    """Elements of a row of 16-bit numbers that ends at a multiple of 16 bytes."""
-    return -(-dim // (ALIGNMENT // 2)) * (ALIGNMENT // 2)
-
-
-def contiguous(sizes: tuple[int, int, int, int], row: int) -> tuple[int, int, int, int]:
-    """Strides in bytes of (batch, heads, seq, dim) with ``row`` 16-bit numbers a row."""
-    _, heads, seq, _ = sizes
-    return heads * seq * row * 2, seq * row * 2, row * 2, 2
-
-
-def padded_strides(sizes: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-    """The same of rows that are padded."""
-    return contiguous(sizes, padded(sizes[3]))
 
 
 def padded_rows(bits: NDArray[np.uint16]) -> NDArray[np.uint16]:

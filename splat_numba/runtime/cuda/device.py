@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from splat_numba.errors import BackendError
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.targets.registry import capabilities
 from splat_numba.runtime.cuda.driver import ask, driver
-
-CAPABILITY = (9, 0)  # sm_90a runs on this one alone: "a" means that later GPUs may lack its instructions
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,11 @@ class Device:
     multiprocessors: int
     context: int
     stream: int
+
+    @property
+    def as_planned(self) -> Gpu:
+        """The GPU as planners see it."""
+        return Gpu(multiprocessors=self.multiprocessors, capability=self.capability)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -75,11 +80,13 @@ def device(ordinal: int) -> Device:
 
 
 def check_capability(name: str, capability: tuple[int, int]) -> None:
-    """Raise BackendError for a GPU that cannot run sm_90a code."""
-    if capability != CAPABILITY:
+    """Raise BackendError for a GPU that no target runs on."""
+    known = capabilities()
+    if capability not in known:
+        wanted = ", ".join(f"{one[0]}.{one[1]} ({generation})" for one, generation in sorted(known.items()))
         major, minor = capability
         raise BackendError(
-            f"backend 'cuda' wanted a GPU of compute capability 9.0 (Hopper), got {name} of {major}.{minor}. "
+            f"backend 'cuda' wanted a GPU of compute capability {wanted}, got {name} of {major}.{minor}. "
             "Copy the arrays to the CPU and give backend='cpu'."
         )
 

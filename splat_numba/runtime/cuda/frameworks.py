@@ -15,7 +15,7 @@ import numpy as np
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, SplatError
 from splat_numba.runtime.arrays import check_readable, kind_of, on_gpu
-from splat_numba.runtime.cuda.arrays import GpuArray, check_operand_dtype, check_whole_elements, contiguous_strides
+from splat_numba.runtime.cuda.arrays import GpuArray, check_real, check_whole_elements, contiguous_strides
 from splat_numba.runtime.cuda.device import device, device_of_pointer
 from splat_numba.runtime.cuda.driver import ask, driver
 from splat_numba.runtime.cuda.memory import DeviceArray
@@ -108,7 +108,7 @@ def describe(name: str, array: Any, framework: Framework) -> GpuArray:
 def describe_operand(name: str, array: Any, framework: Framework) -> GpuArray:
     """An operand on a GPU. Raises ArgumentError, ArgumentTypeError, BackendError for what kernels cannot read."""
     found = describe(name, array, framework)
-    check_operand_dtype(name, found.dtype)
+    check_real(name, found.dtype)
     check_whole_elements(name, found)
     return found
 

@@ -1,83 +1,74 @@
-"""The tables of a plan on the device, uploaded once for each device and kept as long as a plan uses them."""
+"""A schedule's tables on the device, uploaded once and kept as long as one uses them; counters; pools of slots."""
 
 from __future__ import annotations
 
 import threading
 from functools import cache
+from typing import Any
 from weakref import WeakValueDictionary
 
 import numpy as np
+from numpy.typing import NDArray
 
-from splat_numba.gen.boxes import BoxTable
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.memory import Upload, memory
 from splat_numba.runtime.cuda.slots import LARGEST_POOL, SlotPool, Writable
 
 LARGEST_POOL_BYTES = 16 << 20
 COUNTER_BYTES = 128  # a cache line each: all blocks add to it
-COUNTER_CHUNK = 64
+COUNTER_CHUNK_BYTES = 64 * COUNTER_BYTES
 
 
-class TableUpload:
-    """A BoxTable on the device: addresses of rows, block, piece, bits and, as int32 (kv_views, 4), the views.
+class TableUpload(Upload):
+    """A table on the device. It keeps the table, so its identity stands for its contents."""
 
-    It keeps the table, so its identity stands for its contents.
-    """
-
-    def __init__(self, device: Device, table: BoxTable) -> None:
-        store = memory(device)
-        self.table = table
-        self.views = Upload(store, view_steps(table))
-        self.rows, self.block, self.piece, self.bits = (
-            Upload(store, array) for array in (table.rows, table.block, table.piece, table.bits)
-        )
+    def __init__(self, device: Device, data: NDArray[Any]) -> None:
+        super().__init__(memory(device), data)
+        self.data = data
 
 
 _uploads: WeakValueDictionary[tuple[int, int], TableUpload] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
-def table_upload(device: Device, table: BoxTable) -> TableUpload:
+def upload_of(device: Device, data: NDArray[Any]) -> TableUpload:
     """The table on the device, shared by all that hold it at one time."""
-    key = (id(table), device.ordinal)
+    key = (id(data), device.ordinal)
     with _lock:
         found = _uploads.get(key)
-        if found is None or found.table is not table:
-            found = _uploads[key] = TableUpload(device, table)
+        if found is None or found.data is not data:
+            found = _uploads[key] = TableUpload(device, data)
         return found
 
 
-def view_steps(table: BoxTable) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
-    """(kv_views, 4) int32: offset, inner_step, outer_step, 0 of every view of the keys."""
-    rows = [(view.offset, view.inner_step, view.outer_step, 0) for view in table.kv_views]
-    return np.array(rows, np.int32).reshape(-1, 4)
-
-
 class Counters:
-    """Pairs of words, 0 but while a launch runs: its blocks take items by the first, and leave both as they were.
+    """Words that are 0 but while a launch runs: its blocks count by them, and leave them as they were.
 
-    Launches of one stream follow each other, so they share a pair; a graph may run beside the stream that it was
+    Launches of one stream follow each other, so they share their words; a graph may run beside the stream that it was
     captured from, so it has its own for good.
     """
 
     def __init__(self, memory: Writable) -> None:
         self._memory = memory
-        self._free: list[int] = []
-        self._of_stream: dict[int, int] = {}
+        self._free: dict[int, list[int]] = {}  # by their size
+        self._of_stream: dict[tuple[int, int], int] = {}
         self._lock = threading.Lock()
 
-    def get(self, stream: int, *, fresh: bool) -> int:
-        """The address for a launch on this stream; fresh: one that no other launch has."""
-        found = None if fresh else self._of_stream.get(stream)
+    def get(self, stream: int, words: int, *, fresh: bool) -> int:
+        """The address for launches on this stream; fresh: one that no others have."""
+        nbytes = max(1 << (4 * words - 1).bit_length(), COUNTER_BYTES)
+        found = None if fresh else self._of_stream.get((stream, nbytes))
         if found is not None:
             return found
         with self._lock:
-            if not self._free:
-                start = self._memory.allocate(COUNTER_CHUNK * COUNTER_BYTES)
-                self._memory.write(start, np.zeros(COUNTER_CHUNK * COUNTER_BYTES, np.uint8))
-                self._free = [start + COUNTER_BYTES * number for number in reversed(range(COUNTER_CHUNK))]
-            found = self._free.pop()
-            return found if fresh else self._of_stream.setdefault(stream, found)
+            free = self._free.setdefault(nbytes, [])
+            if not free:
+                chunk = max(COUNTER_CHUNK_BYTES, nbytes)
+                start = self._memory.allocate(chunk)
+                self._memory.write(start, np.zeros(chunk, np.uint8))
+                free += reversed(range(start, start + chunk, nbytes))
+            found = free.pop()
+            return found if fresh else self._of_stream.setdefault((stream, nbytes), found)
 
 
 @cache
@@ -90,3 +81,9 @@ def counters(device: Device) -> Counters:
 def pool(device: Device, slot_bytes: int) -> SlotPool:
     """The slots of one size, a power of two, on one device."""
     return SlotPool(memory(device), slot_bytes, min(LARGEST_POOL, max(LARGEST_POOL_BYTES // slot_bytes, 16)))
+
+
+@cache
+def spare(device: Device) -> Upload:
+    """A valid address, for tensor maps of empty arrays."""
+    return Upload(memory(device), np.zeros(COUNTER_BYTES, np.uint8))

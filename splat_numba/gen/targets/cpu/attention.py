@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from splat_numba.gen.plan import ClosedPass, Pass, Plan, Segment, TablePass
+from splat_numba.gen.cpu_passes import ClosedPass, Segment, TablePass
+from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.cpu import blocks, products, rows, softmax
 from splat_numba.gen.targets.cpu.bounds_text import render_base, render_bound, render_column, render_edge

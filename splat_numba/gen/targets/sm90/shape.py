@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.tensor_map import SPAN
 
-SPAN = 64  # elements of one 128-byte swizzled row: what one copy fetches of a token
 SPAN_BYTES = 128
 INFO_BYTES = 16  # four words that go with every tile and every item
 ALIGNMENT = 1024  # of a swizzled tile

@@ -46,7 +46,7 @@ def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
     """
     if problem.dtype not in MATRIX_TYPE:
         raise PlanError(
-            f"dtype wanted as float16 or bfloat16 on {gpu.name}, whose tensor cores take 16-bit inputs, got "
+            f"dtype wanted as float16 or bfloat16 on Hopper, whose tensor cores take 16-bit inputs, got "
             f"{problem.dtype}. Convert q, k and v, or use backend='cpu'."
         )
     found: list[Traits] = []
@@ -57,7 +57,7 @@ def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
     if not found:
         raise PlanError(
             f"head_dim and value_dim wanted small enough for tiles of 64 queries x {TILES_KV[0]} keys in "
-            f"{gpu.shared_bytes:,} bytes of shared memory and the registers of {gpu.name}, got {problem.head_dim} and "
+            f"{gpu.shared_bytes:,} bytes of shared memory and the registers of Hopper, got {problem.head_dim} and "
             f"{problem.value_dim}. Split the heads, or use backend='cpu'."
         )
     return tuple(found)

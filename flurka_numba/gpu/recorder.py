@@ -1,0 +1,159 @@
+"""Recorder: stages over named arrays written down as a schedule, and what that leaves for the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flurka_numba.gpu.stages import Stage
+from flurka_numba.problem import ITEMSIZE, Problem
+from splat_numba.gen.schedule import Place, Schedule, ScheduleBuilder
+from splat_numba.gen.tensor import Axes, Tensor, contiguous, padded, padded_bytes, padded_strides
+from splat_numba.gen.tensor_map import BoxMap, box_of_rows
+
+KEPT = "kept"  # the buffer of what a forward pass leaves for gradients
+KEPT_ALIGNMENT = 256
+AXES = ("batch", "head", "row")  # whose strides stages take
+Operand = Tensor | Place | None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An array that a schedule writes and a call makes: (batch, heads, rows, dim) of which the caller sees the last
+    ``axes`` axes. side_by_side: stored as (batch, rows, heads, dim).
+    """
+
+    shape: Axes
+    axes: int
+    side_by_side: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """outputs: by their buffers, in the order in which they became arguments. kept: bytes of the buffer KEPT."""
+
+    schedule: Schedule
+    outputs: Mapping[str, Output]
+    kept: int
+
+
+class Recorder:
+    """Of one problem's forward pass, or of its gradients. operands: the call's arrays, in the order of its arguments;
+    copied: which of them stages cannot take in place. axes: how many a result's array has, by its name.
+
+    views: whether the framework has views of its arrays, so that results may be stored with heads side by side; keeps:
+    whether gradients follow.
+    """
+
+    def __init__(
+        self, problem: Problem, multiprocessors: int, operands: Mapping[str, Tensor], copied: frozenset[str],
+        axes: Mapping[str, int], *, views: bool = False, keeps: bool = False,
+    ) -> None:  # fmt: skip
+        self.problem, self.multiprocessors = problem, multiprocessors
+        self.builder = ScheduleBuilder(*operands)
+        self.lengths = self.builder.argument("kv_lengths") if problem.ragged else None
+        self.omega = self.builder.argument("omega") if problem.random else None
+        self._operands, self._copied, self._axes, self._views = operands, copied, axes, views
+        self._outputs: dict[str, Output] = {}
+        self._staged: list[tuple[Tensor, Tensor]] = []
+        self._keeps, self._kept = keeps, 0
+        self._itemsize = ITEMSIZE[problem.dtype]
+
+    def operand(self, name: str) -> Tensor:
+        """An array of the call."""
+        return self._operands[name]
+
+    def readable(self, tensor: Tensor) -> Tensor:
+        """An operand, or a copy that every stage can read."""
+        return self.builder.readable(tensor, copied=tensor.buffer in self._copied)
+
+    def kept(self, nbytes: int) -> Place:
+        """Memory that gradients read after this schedule; the same places for every recording of a problem."""
+        if not self._keeps:
+            return self.builder.scratch(nbytes)
+        place = Place(KEPT, self._kept)
+        self.builder.argument(KEPT)
+        self._kept += -(-max(nbytes, 1) // KEPT_ALIGNMENT) * KEPT_ALIGNMENT
+        return place
+
+    def scratch(self, *sizes: int) -> list[Place]:
+        """Memory of so many bytes each, between stages."""
+        return [self.builder.scratch(nbytes) for nbytes in sizes]
+
+    def rows(self, place: Place, shape: Axes) -> Tensor:
+        """An array with padded rows there."""
+        return Tensor(shape, padded_strides(shape, self._itemsize), self.problem.dtype, *place)
+
+    def result(self, name: str, shape: Axes, *, side_by_side: bool = False) -> Tensor:
+        """An array for a call's result, fresh but for an out that was given. name: "out", or "d" before an argument's.
+
+        Stages write whole rows of 16 bytes: where these do not fit, to scratch memory that is copied at the end.
+        """
+        if name in self._operands:
+            return self.written(self._operands[name], copied=name in self._copied)
+        wide = side_by_side and self._views
+        self._outputs[name] = Output(shape, self._axes.get(name, 4), wide)
+        self.builder.argument(name)
+        batch, heads, rows, dim = shape
+        strides = contiguous(shape, dim, self._itemsize)
+        if wide:
+            to_batch, to_row, to_head, step = contiguous((batch, rows, heads, dim), dim, self._itemsize)
+            strides = to_batch, to_head, to_row, step
+        tensor = Tensor(shape, strides, self.problem.dtype, name)
+        return self.written(tensor, copied=padded(dim, self._itemsize) != dim)
+
+    def written(self, tensor: Tensor, *, copied: bool) -> Tensor:
+        """Where stages write a result: there, or to scratch memory that is copied at the end."""
+        if not copied:
+            return tensor
+        fresh = self.builder.tensor(tensor.sizes, tensor.dtype)
+        self._staged.append((fresh, tensor))
+        return fresh
+
+    def launch(
+        self, stage: Stage, tensors: Mapping[str, Operand], boxes: Mapping[str, int] | None = None, *,
+        overlaps: bool = False,
+    ) -> None:  # fmt: skip
+        """Add a stage. tensors: its pointers and strides by the names of its parameters; those that are missing are 0.
+
+        boxes: rows that one copy fetches of those that it has a tensor map of.
+        """
+        if not stage.grid:
+            return
+        numbers: dict[str, int | float] = {}
+        pointers: dict[str, Operand] = {}
+        maps: dict[str, tuple[BoxMap, ...]] = {}
+        strides = {
+            f"{name}_{axis}": step % 2**64
+            for name, one in tensors.items() if isinstance(one, Tensor)
+            for axis, step in zip(AXES, one.strides, strict=False)
+        }  # fmt: skip
+        mapped = {f"{name}_map": (name, rows) for name, rows in (boxes or {}).items()}
+        for name, _ in stage.entry.parameters:
+            if name in stage.numbers:
+                numbers[name] = stage.numbers[name]
+            elif name in mapped:
+                of, rows = mapped[name]
+                maps[name] = (self._box(tensors[of], rows),)
+            elif name in strides:
+                numbers[name] = strides[name]
+            else:
+                pointers[name] = tensors.get(name)
+        self.builder.launch(stage.text, stage.grid, numbers, pointers, maps=maps, overlaps=overlaps)
+
+    @staticmethod
+    def _box(tensor: Operand, rows: int) -> BoxMap:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(tensor)
+        return box_of_rows(tensor, rows)
+
+    def finish(self) -> Recording:
+        """What was written down."""
+        for source, target in self._staged:
+            self.builder.copy(source, target)
+        return Recording(self.builder.finish(), self._outputs, self._kept)
+
+
+def row_bytes(shape: Axes) -> int:
+    """Bytes of an array of 16-bit numbers with rows padded to 16 bytes."""
+    return padded_bytes(shape)

@@ -1,0 +1,55 @@
+"""Plans of a CPU: passes with their tile sizes, counted work, and the reason for each choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from splat_numba.formats.bounds import END, Const
+from splat_numba.formats.closed_form import Edge, Lattice
+from splat_numba.formats.geometry import Geometry
+from splat_numba.gen.closed_passes import closed_passes, covers_all_rows
+from splat_numba.gen.cost import Count, count_pass, predict
+from splat_numba.gen.cpu_passes import ClosedPass, Segment, TablePass
+from splat_numba.gen.machine import Machine
+from splat_numba.gen.plan import Cost, Plan, dense_choice
+from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.table_passes import table_passes
+
+NAME = "cpu"
+
+
+def plan(geometry: Geometry, problem: Problem, machine: Machine, mask: str) -> Plan:
+    """The plan of ``problem`` for a mask of this geometry. mask: its description, in words for people.
+
+    Raises PlanError where no tile size suits the machine.
+    """
+    passes: Sequence[ClosedPass | TablePass]
+    if geometry.terms is not None:
+        closed, choices, bands = closed_passes(geometry.terms, problem, machine)
+        covered = covers_all_rows(closed)
+        passes = closed if covered else [replace(one, resumes=True) for one in closed]
+    else:
+        passes, choices, bands = table_passes(geometry.table, problem, machine)
+        covered = True
+    cost = _cost(passes, problem, machine)
+    choices = [*choices, dense_choice(cost)]
+    # 16-bit results are kept in float32 between two passes, so rounded once.
+    resumed = not covered or any(one.resumes for one in passes)
+    out_dtype = problem.compute_dtype if resumed else problem.dtype
+    return Plan(
+        problem, NAME, machine, geometry.label, mask, bands, tuple(passes), covered, cost, tuple(choices), out_dtype,
+        Conditions(),
+    )  # fmt: skip
+
+
+def _cost(passes: Sequence[ClosedPass | TablePass], problem: Problem, machine: Machine) -> Cost:
+    total, seconds = Count(), 0.0 if passes else predict(Count(), problem, machine, 1)
+    for one in passes:
+        count = count_pass(one, problem.seq_q, problem.seq_kv)
+        seconds += predict(count, problem, machine, one.tile_q, resumes=one.resumes)
+        total += count
+    dense = ClosedPass(Edge(0), None, 1, (Segment(Lattice(), Const(0), END),), 64, 64, resumes=False)
+    dense_count = count_pass(dense, problem.seq_q, problem.seq_kv)
+    dense_seconds = predict(dense_count, problem, machine, 64)
+    return Cost(total.kept, total.area, total.blocks, total.tiles, total.full, seconds, dense_seconds, total.exact)

@@ -1,0 +1,145 @@
+"""Attention's passes as a schedule: grids, numbers, tables and tensor maps. And which arrays they can take in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.gen.boxes import BoxPass, BoxTable, Traits
+from splat_numba.gen.schedule import EmittedText, Place, Schedule, ScheduleBuilder
+from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
+from splat_numba.gen.targets.target import HeadsPass
+from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.tensor_map import BoxMap
+
+ARGUMENTS = ("q", "k", "v", "out", "lse", "kv_lengths")  # the last two may be nowhere, at address 0
+WAVE_BYTES = 24 << 20  # of keys and values that stay in the L2 cache (50 MB, of which a block reaches the nearer half)
+SPARSE = 0.25  # of the keys, fetched by a row block on average
+SMALLEST_SCALE = 2.0**-126  # a scale of 0 as the kernel can have it: scores of +-1e30 still round to weights of 1
+COUNTER_WORDS = 2  # items taken, and blocks that have ended
+
+
+def attention_text(traits: Traits) -> EmittedText:
+    """The text of the kernel with these traits, named after shape and type."""
+    name = f"attention_sm_90a_d{traits.head_dim}_{traits.dtype}_{traits.tile_q}x{traits.tile_kv}"
+    return EmittedText(name, attention_entry(traits), render_attention, (traits,))
+
+
+def attention_schedule(
+    passes: Sequence[HeadsPass], tensors: Mapping[str, Tensor], scale: float, multiprocessors: int,
+    copied: frozenset[str] = frozenset(),
+) -> Schedule:  # fmt: skip
+    """The launches of one call, over arguments ARGUMENTS. tensors: q, k, v and out; copied: which of them are copied to
+    padded rows first, and out from there at the end. The first of a mask's passes writes every row of its heads.
+    """
+    builder = ScheduleBuilder(*ARGUMENTS)
+    q, k, v, out = (tensors[name] for name in ("q", "k", "v", "out"))
+    read = {name: builder.readable(one, copied=name in copied) for name, one in (("q", q), ("k", k), ("v", v))}
+    written = builder.tensor(out.sizes, out.dtype) if "out" in copied else out
+    for number, one in enumerate(passes):
+        _add_pass(builder, number, one, {**read, "out": written}, scale, multiprocessors)
+    if "out" in copied:
+        builder.copy(written, out)
+    return builder.finish()
+
+
+def with_shared_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The arrays of a call, with key heads that are broadcast as one: the kernel groups query heads anyway, so nothing
+    need be copied.
+    """
+    if not (tensors["k"].heads_are_one and tensors["v"].heads_are_one):
+        return dict(tensors)
+    return {name: one.first_head() if name in ("k", "v") else one for name, one in tensors.items()}
+
+
+def _add_pass(
+    builder: ScheduleBuilder, number: int, one: HeadsPass, tensors: Mapping[str, Tensor], scale: float,
+    multiprocessors: int,
+) -> None:  # fmt: skip
+    table, traits, q = _boxes(one).table, _boxes(one).traits, tensors["q"]
+    items = len(table.block) * len(one.heads) * q.sizes[0]
+    tables: dict[str, NDArray[Any]] = {
+        "rows": table.rows, "block": table.block, "piece": table.piece, "bits": table.bits,
+        "views": view_steps(table), "heads": np.array(one.heads, np.int32),
+    }  # fmt: skip
+    pointers: dict[str, Place | Tensor] = {name: Place(name) for name in ("lse", "kv_lengths")}
+    pointers |= {"out": tensors["out"], "counter": builder.counters(COUNTER_WORDS)}
+    pointers |= {name: builder.table(f"{name}_{number}", data) for name, data in tables.items()}
+    builder.launch(
+        one.text,
+        min(items, multiprocessors * traits.blocks_per_multiprocessor) if q.sizes[2] else 0,
+        pass_numbers(one, tensors, scale),
+        pointers,
+        maps={"q_maps": _maps(one, "q", tensors), "kv_maps": _maps(one, "kv", tensors)},
+    )
+
+
+def _maps(one: HeadsPass, of: str, tensors: Mapping[str, Tensor]) -> list[BoxMap]:
+    """Of each view of the queries one, of each of the keys two: k's, then v's."""
+    found, table = _boxes(one), _boxes(one).table
+    if of == "q":
+        return [BoxMap(tensors["q"], view, found.q_box) for view in table.q_views]
+    return [BoxMap(tensors[name], view, found.kv_box) for view in table.kv_views for name in ("k", "v")]
+
+
+def _boxes(one: HeadsPass) -> BoxPass:
+    if isinstance(one.planned, BoxPass):
+        return one.planned
+    raise TypeError(one)  # of another target
+
+
+def pass_numbers(one: HeadsPass, tensors: Mapping[str, Tensor], scale: float) -> dict[str, int | float]:
+    """The kernel's parameters that are no addresses, by name."""
+    table, q, k = _boxes(one).table, tensors["q"], tensors["k"]
+    batch, heads_q, seq_q, _ = q.sizes
+    group = heads_q // max(k.sizes[1], 1) or 1
+    to_batch, to_head, to_row, _ = (step % 2**64 for step in tensors["out"].strides)  # negative ones wrap around
+    return {
+        "scale_log2": scale_log2(scale), "blocks": len(table.block), "heads_count": len(one.heads),
+        "heads_q": heads_q, "group": group, "batch": batch,
+        "heads_per_wave": heads_per_wave(_boxes(one), tensors, group, len(one.heads) * batch), "seq_q": seq_q,
+        "q_views": len(table.q_views), "kv_views": len(table.kv_views), "out_row": to_row,
+        "out_head": to_head, "out_batch": to_batch,
+    }  # fmt: skip
+
+
+def heads_per_wave(one: BoxPass, tensors: Mapping[str, Tensor], group: int, pairs: int) -> int:
+    """(batch, head) pairs whose keys and values fit the cache together, query heads of one key head sharing theirs.
+
+    All of them where row blocks need few of the keys: neighbours then share those whatever the order, and the longest
+    row blocks of all heads (Longformer's global rows) had better come first.
+    """
+    seq_kv = tensors["k"].sizes[2]
+    fetched = float(one.table.block[:, 5].mean()) * one.tile_kv if len(one.table.block) else 0.0
+    if fetched < SPARSE * seq_kv:
+        return max(pairs, 1)
+    pair = seq_kv * (tensors["k"].sizes[3] + tensors["v"].sizes[3]) * 2
+    fitting = max(WAVE_BYTES // max(pair, 1), 1) * group
+    return max(min(fitting, pairs), 1)
+
+
+def scale_log2(scale: float) -> float:
+    """The factor of scores in base 2; its sign is the plan's."""
+    return abs(scale) * math.log2(math.e) or SMALLEST_SCALE
+
+
+def view_steps(table: BoxTable) -> NDArray[np.int32]:
+    """(kv_views, 4) int32: offset, inner_step, outer_step, 0 of every view of the keys."""
+    rows = [(view.offset, view.inner_step, view.outer_step, 0) for view in table.kv_views]
+    return np.array(rows, np.int32).reshape(-1, 4)
+
+
+def store_bytes(out: Tensor) -> int:
+    """The widest of the kernel's stores: of 16 bytes for every 32 numbers of a row, of 4 for the rest."""
+    return 16 if out.sizes[3] >= 32 else 4
+
+
+def writable_in_place(pointer: int, out: Tensor) -> bool:
+    """Whether the kernel's stores can write there."""
+    *steps, unit = out.strides
+    whole = out.sizes[3] % 2 == 0 and unit == 2
+    return whole and not (pointer | steps[0] | steps[1] | steps[2]) % store_bytes(out)

@@ -1,0 +1,83 @@
+"""Hopper as a target: tensor copies and warpgroup products, 16-bit inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from splat_numba.formats.geometry import Geometry
+from splat_numba.gen.box_passes import BoxCandidate
+from splat_numba.gen.boxes import BoxPass
+from splat_numba.gen.instructions import MATRIX_TYPE
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plan import Choice, Plan
+from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.schedule import InPlace, Schedule, Text
+from splat_numba.gen.targets.sm90 import planning
+from splat_numba.gen.targets.sm90.schedule import (
+    attention_schedule,
+    attention_text,
+    store_bytes,
+    with_shared_heads,
+    writable_in_place,
+)
+from splat_numba.gen.targets.target import Candidate, HeadsPass
+from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.tensor_map import ALIGNMENT, describable
+
+
+@dataclass(frozen=True, slots=True)
+class Sm90Target:
+    """ "a" means that later GPUs may lack its instructions: it runs on capability 9.0 alone."""
+
+    name: str = "sm_90a"
+    generation: str = "Hopper"
+    capabilities: frozenset[tuple[int, int]] = frozenset({(9, 0)})
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Its tensor cores take 16-bit inputs alone; dims that are too large are the plan's to refuse."""
+        if problem.dtype in MATRIX_TYPE:
+            return None
+        return (
+            f"wanted as float16 or bfloat16 for backend 'cuda', got {problem.dtype}. "
+            "Convert it, or give backend='cpu' with arrays there."
+        )
+
+    def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
+        """The plan of the least predicted time."""
+        return planning.plan(self.name, geometry, problem, gpu, mask, conditions)
+
+    def candidates(
+        self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int
+    ) -> tuple[Candidate, ...]:
+        """Orders of rows with a tile shape for each pass."""
+        return planning.candidates(geometry, problem, gpu, conditions, most)
+
+    def plan_of(
+        self, candidate: Candidate, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions,
+        reasons: Sequence[Choice],
+    ) -> Plan:  # fmt: skip
+        """The plan of one of candidates()."""
+        if not isinstance(candidate, BoxCandidate):
+            raise TypeError(candidate)
+        return planning.plan_of(self.name, candidate, geometry, problem, gpu, mask, conditions, reasons)
+
+    def texts(self, plan: Plan) -> tuple[Text, ...]:
+        """A text of each pass's traits."""
+        return tuple(attention_text(one.traits) for one in plan.passes if isinstance(one, BoxPass))
+
+    def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+        """What the copy engine can describe, and where the last step's stores are aligned."""
+        seen = with_shared_heads(tensors)
+        rules = {name: InPlace(describable(0, seen[name]), ALIGNMENT) for name in ("q", "k", "v")}
+        return {**rules, "out": InPlace(writable_in_place(0, seen["out"]), store_bytes(seen["out"]))}
+
+    def schedule(
+        self, passes: Sequence[HeadsPass], tensors: Mapping[str, Tensor], scale: float, multiprocessors: int,
+        copied: frozenset[str] = frozenset(),
+    ) -> Schedule:  # fmt: skip
+        """One launch a pass."""
+        return attention_schedule(passes, with_shared_heads(tensors), scale, multiprocessors, copied)
+
+
+SM90 = Sm90Target()

@@ -1,0 +1,86 @@
+"""Target: what planner, machines and executors know of a kind of processor, as a value. targets.registry lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from splat_numba.formats.geometry import Geometry
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plan import Choice, Pass, Plan
+from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.schedule import InPlace, Schedule, Text
+from splat_numba.gen.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsPass:
+    """A pass, its text, and the query heads that take it."""
+
+    planned: Pass
+    text: Text
+    heads: tuple[int, ...]
+
+
+class Candidate(Protocol):
+    """One of several ways to run a problem, not yet a plan."""
+
+    @property
+    def name(self) -> str:
+        """In words, which no other candidate of the problem has."""
+
+    @property
+    def seconds(self) -> float:
+        """Predicted, for the whole problem."""
+
+
+class GpuTarget(Protocol):
+    """A kind of GPU: which it runs on, what it takes, and how a mask becomes a plan, texts and a schedule."""
+
+    @property
+    def name(self) -> str:
+        """As in the argument ``target``, and in file names."""
+
+    @property
+    def generation(self) -> str:
+        """For people."""
+
+    @property
+    def capabilities(self) -> frozenset[tuple[int, int]]:
+        """Compute capabilities of the GPUs that run its machine code."""
+
+    def refusal(self, problem: Problem) -> str | None:
+        """Why it does not take a problem's dtype and dims, to follow "got"; None if it does."""
+
+    def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
+        """The plan of a problem for a mask of this geometry. mask: its description, in words for people.
+
+        Raises PlanError where no tiles suit the GPU.
+        """
+
+    def candidates(
+        self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int
+    ) -> tuple[Candidate, ...]:
+        """The ways that are predicted to be fastest, fastest first, at most so many."""
+
+    def plan_of(
+        self, candidate: Candidate, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions,
+        reasons: Sequence[Choice],
+    ) -> Plan:  # fmt: skip
+        """The plan that a candidate stands for. reasons: why it was chosen."""
+
+    def texts(self, plan: Plan) -> tuple[Text, ...]:
+        """The texts of a plan's passes, in their order; equal ones are one text."""
+
+    def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+        """Which arrays of a call, q, k, v and out, its texts read and write where they are."""
+
+    def schedule(
+        self, passes: Sequence[HeadsPass], tensors: Mapping[str, Tensor], scale: float, multiprocessors: int,
+        copied: frozenset[str] = frozenset(),
+    ) -> Schedule:  # fmt: skip
+        """The launches of one call, over the arguments q, k, v, out, lse, kv_lengths, of which the last two may be
+        nowhere, at address 0. copied: the arrays that are copied first, and out from there at the end. The first of a
+        mask's passes writes every row of its heads.
+        """

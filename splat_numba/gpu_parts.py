@@ -1,0 +1,46 @@
+"""Parts of a GPU's call, the emulated one's too: which target, which plan, and passes with their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from splat_numba.arguments.masks import Stored, describe
+from splat_numba.executor import Part
+from splat_numba.formats.geometry import geometry
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plan import Plan
+from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.schedule import Text
+from splat_numba.gen.targets.registry import choose_gpu_target, gpu_target
+from splat_numba.gen.targets.target import GpuTarget, HeadsPass
+
+
+@lru_cache(maxsize=256)
+def plan_for(mask: Stored, problem: Problem, gpu: Gpu, request: str | None, conditions: Conditions) -> Plan:
+    """The plan for one mask, remembered. request: the argument ``target``.
+
+    Raises ArgumentTypeError where no target takes the problem's dtype, PlanError for dims that are too large.
+    """
+    target, why = choose_gpu_target(request, problem, gpu.capability)
+    found = geometry(mask, problem.seq_q, problem.seq_kv)
+    plan = target.plan(found, problem, gpu, describe(mask), conditions)
+    return replace(plan, choices=(why, *plan.choices))
+
+
+def texts_of(plan: Plan) -> tuple[Text, ...]:
+    """The texts of a GPU's plan, in the order of its passes."""
+    return gpu_target(plan.target).texts(plan)
+
+
+def target_of(parts: Sequence[Part]) -> GpuTarget:
+    """The target of a call's parts, which is one: it follows from what all of them share."""
+    return gpu_target(parts[0].plan.target)
+
+
+def heads_passes(part: Part, problem: Problem) -> list[HeadsPass]:
+    """The passes of one mask with the texts that it was compiled from, the caller's perhaps."""
+    heads = tuple(range(problem.heads_q)) if part.heads is None else part.heads
+    pairs = zip(part.plan.passes, part.compiled.texts, strict=True)
+    return [HeadsPass(one, text, heads) for one, text in pairs]
