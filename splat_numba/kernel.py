@@ -10,7 +10,7 @@ from typing import Any
 from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.masks import Mask, Stored, split_heads, store_mask
 from splat_numba.arguments.numbers import check_flag
-from splat_numba.errors import ArgumentError, CompileError
+from splat_numba.errors import ArgumentError
 from splat_numba.executor import Executor, Part
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.pattern_runs import check_lengths
@@ -115,10 +115,7 @@ class Kernel:
         Raises ArgumentError for a kernel with several masks or a file that cannot be read, CompileError, naming the
         file, where its text does not compile.
         """
-        try:
-            return _with_text(self, KernelSource.from_file(path))
-        except CompileError as error:  # which names, at most, the copy in the cache
-            raise CompileError(f"path {os.fspath(path)}: {error}") from error
+        return _with_text(self, KernelSource.from_file(path))
 
     @property
     def resources(self) -> dict[str, Any]:

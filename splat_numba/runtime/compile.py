@@ -73,7 +73,7 @@ def _make(source: KernelSource, path: Path | None, signatures: Mapping[str, Any]
         codes = {name: machine_code.compile_function(getattr(module, name), one) for name, one in signatures.items()}
     except Exception as error:
         raise CompileError(
-            f"source {source.origin or path or source.name} does not compile: {error}. "
+            f"{source.named(path)} does not compile: {error}. "
             "If it was edited by hand, mend it; if not, please report the file."
         ) from error
     return module, None if None in codes.values() else pickle.dumps(codes)

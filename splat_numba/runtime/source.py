@@ -55,17 +55,23 @@ class KernelSource:
             text = content.decode()
             compile(text, str(found), "exec")
         except SyntaxError as error:
-            raise CompileError(f"line {error.lineno} is no Python: {error.msg}. Mend it.") from None
+            raise CompileError(f"path {path!s}: line {error.lineno} is no Python: {error.msg}. Mend it.") from None
         except ValueError as error:  # of another encoding, or with null bytes
-            raise CompileError(f"wanted as Python in UTF-8, got {error}. Mend it.") from None
+            raise CompileError(f"path {path!s}: wanted as Python in UTF-8, got {error}. Mend it.") from None
         return cls.of(found.stem[:LONGEST_STEM], text, found)
+
+    def named(self, path: Path | None = None) -> str:
+        """What messages call it: a hand-edited file, or else where the text was written, in the cache perhaps."""
+        return f"path {self.origin}" if self.origin else f"source {path or self.name}"
 
     def check_defines(self, *functions: str) -> None:
         """Raise CompileError unless the text defines these functions."""
         found = {node.name for node in ast.parse(self.text).body if isinstance(node, ast.FunctionDef)}
         for name in functions:
             if name not in found:
-                raise CompileError(f"function {name} wanted, which is what is called, got none. Put it back.")
+                raise CompileError(
+                    f"{self.named()}: function {name} wanted, which is what is called, got none. Put it back."
+                )
 
     def write(self, folder: Path) -> Path | None:
         """Write the file unless it is there, and never again; None, after a warning, where that fails.

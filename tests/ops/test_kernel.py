@@ -263,7 +263,11 @@ def test_an_edited_text_runs_through_the_same_launcher(stored, tmp_path, rng):
             "path {path}: function pass_0 wanted, which is what is called, got none. Put it back.",
         ),
         ("\udcff", CompileError, "path {path}: wanted as Python in UTF-8, got "),
-        ("from numba import njit\n@njit\ndef pass_0(*_):\n    return missing\n", CompileError, "path {path}: source "),
+        (
+            "from numba import njit\n@njit\ndef pass_0(*_):\n    return missing\n",
+            CompileError,
+            "path {path} does not compile: ",
+        ),
     ],
 )
 def test_an_edited_text_that_cannot_run_is_refused_and_its_file_named(stored, tmp_path, text, error, message):
@@ -273,6 +277,7 @@ def test_an_edited_text_that_cannot_run_is_refused_and_its_file_named(stored, tm
     with pytest.raises(error) as caught:
         stored.with_source(path)
     assert str(caught.value).startswith(message.format(path=path))
+    assert str(caught.value).count(str(path)) == 1
 
 
 def test_a_file_with_a_long_name_runs(stored, tmp_path):

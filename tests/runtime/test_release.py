@@ -76,4 +76,4 @@ def test_a_text_at_fault_is_named_by_the_file_that_was_edited(tmp_path, text):
     for settings in (Settings(cache_dir=tmp_path / "cache"), Settings(cache=False)):
         with pytest.raises(CompileError) as caught:
             compile_source(source, SIGNATURES, settings)
-        assert str(caught.value).startswith(f"source {path} does not compile: ")
+        assert str(caught.value).startswith(f"path {path} does not compile: ")

@@ -138,7 +138,7 @@ def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output
         unload(module)
     except Exception as error:
         raise CompileError(
-            f"source {source.origin or path or source.name} does not compile: {error}. "
+            f"{source.named(path)} does not compile: {error}. "
             "If it was edited by hand, mend it; if not, please report the file."
         ) from error
     return code
@@ -154,9 +154,7 @@ def _compile(source: KernelSource, entry: Entry, path: Path | None) -> tuple[byt
     try:
         linked = linker.link("cubin")
     except Exception as error:
-        raise CompileError(
-            f"source {source.origin or path or source.name} does not link: {error}. Please report the file."
-        ) from error
+        raise CompileError(f"{source.named(path)} does not link: {error}. Please report the file.") from error
     return bytes(linked.code), read_report(linker.get_info_log() + (linker.get_error_log() or ""), entry.shared_bytes)
 
 
