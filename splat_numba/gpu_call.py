@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.arguments.layouts import bhsd_axes, check_layout
+from splat_numba.arguments.layouts import bhsd_axes
 from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind, check_scale
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
@@ -125,7 +125,6 @@ def _make_ready(
     recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, framework: Framework
 ) -> tuple[Ready, dict[str, GpuArray]]:
     """Check everything, plan, compile, and decide all that addresses do not change."""
-    check_layout(recipe.layout)
     arrays = _describe_all(q, k, v, out, framework)
     inputs = {name: arrays[name] for name in ("q", "k", "v")}
     problem = check_operands(inputs, recipe.layout)

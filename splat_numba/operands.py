@@ -9,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from splat_numba.arguments.heads import check_heads, check_layouts_agree
-from splat_numba.arguments.layouts import LAYOUTS, bhsd_axes, check_layout, to_bhsd, without_leading
+from splat_numba.arguments.layouts import LAYOUTS, bhsd_axes, to_bhsd, without_leading
 from splat_numba.arguments.results import Written, place_result, result_shape
 from splat_numba.arguments.sizes import check_sizes
 from splat_numba.arguments.tokens import Described, check_keys, check_tokens, check_values
@@ -29,8 +29,10 @@ class Operands:
 
 
 def import_operands(q: Any, k: Any, v: Any, layout: str) -> Operands:
-    """Check q, k and v against each other. Raises ArgumentError, ArgumentTypeError or BackendError."""
-    check_layout(layout)
+    """Check q, k and v against each other; whoever took the layout has checked it.
+
+    Raises ArgumentError, ArgumentTypeError or BackendError.
+    """
     arrays = {name: import_array(name, array) for name, array in (("q", q), ("k", k), ("v", v))}
     problem = check_operands(arrays, layout)
     views = {name: to_bhsd(array.bits, layout) for name, array in arrays.items()}
