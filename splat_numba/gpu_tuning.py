@@ -19,6 +19,7 @@ from splat_numba.gen.targets.target import Candidate
 from splat_numba.gpu_kernel import CudaExecutor, compiled_for
 from splat_numba.gpu_parts import plan_for
 from splat_numba.gpu_trial import trial_calls
+from splat_numba.plain import duration
 from splat_numba.runtime import cache
 from splat_numba.runtime.choices import Choices
 from splat_numba.runtime.cuda.device import Device, device
@@ -152,7 +153,7 @@ def reason(best: Candidate, candidates: Sequence[Candidate], seconds: dict[str, 
     """What was measured, for explain()."""
 
     def words(one: Candidate) -> str:
-        return f"measured {seconds[one.name] * 1e3:.3g} ms, predicted {one.seconds * 1e3:.3g} ms"
+        return f"measured {duration(seconds[one.name])}, predicted {duration(one.seconds)}"
 
     ordered = sorted(candidates, key=lambda one: seconds[one.name])
     refused = tuple((one.name, words(one)) for one in ordered if one is not best)

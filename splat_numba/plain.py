@@ -37,6 +37,18 @@ def real_number(value: object) -> float | None:
         return float("inf") if value > 0 else float("-inf")
 
 
+def duration(seconds: float) -> str:
+    """A time to three digits in the unit that suits it: us, ms, s, min or h."""
+    seconds = float(f"{seconds:.3g}")  # first, as 999.9 us are 1 ms
+    _, unit, size = next(one for one in _UNITS if seconds >= one[0])
+    value = seconds / size
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
+# From how many seconds on a unit is used, its name and its seconds.
+_UNITS = ((7200.0, "h", 3600.0), (120.0, "min", 60.0), (1.0, "s", 1.0), (1e-3, "ms", 1e-3), (0.0, "us", 1e-6))
+
+
 def flag(value: object) -> bool | None:
     """True or False, NumPy's too; None for all else."""
     return bool(value) if isinstance(value, (bool, np.bool_)) else None

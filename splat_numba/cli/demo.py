@@ -33,6 +33,7 @@ from splat_numba.cli.options import add_backend_options, add_command, add_patter
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full
 from splat_numba.gen.plan import Plan
+from splat_numba.plain import duration
 
 HELP = "Draw a few masks, generate and run a kernel for each, check the results, and print one table."
 EPILOG = """\
@@ -130,7 +131,7 @@ def _tell_long(plan: Plan) -> None:
     """Say on standard error how long full() is going to take, where that is long: a file shows no progress."""
     if plan.target == "cpu" and plan.cost.seconds > LONG:
         sys.stderr.write(
-            f"note: full(), beside which the patterns are shown, is predicted to take {plan.cost.seconds:,.0f} s a "
+            f"note: full(), beside which the patterns are shown, is predicted to take {duration(plan.cost.seconds)} a "
             f"call, and is called {LEAST_RUNS + 1} times. A smaller --seq is faster.\n"
         )
 

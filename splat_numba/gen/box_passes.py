@@ -20,6 +20,7 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.sm90.tile_shapes import candidates
+from splat_numba.plain import duration
 
 Ints = NDArray[np.int64]
 
@@ -139,7 +140,7 @@ def _shapes_for(probe: Trial, shapes: list[Traits]) -> list[Traits]:
 
 
 def _words(seconds: float) -> str:
-    return f"predicted {seconds * 1e3:.3g} ms"
+    return f"predicted {duration(seconds)}"
 
 
 def _try(part: Part, traits: Traits, problem: Problem, gpu: Gpu) -> Trial:

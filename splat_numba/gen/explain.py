@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from splat_numba.plain import duration
+
 if TYPE_CHECKING:
     from splat_numba.gen.plan import Choice, Pass, Plan
 
@@ -25,7 +27,7 @@ def explain(plan: Plan) -> str:
         f"kept        {about}{cost.kept:,} pairs a head, density {density:.2%}",
         f"computed    {about}{cost.area:,} pairs, fill {cost.fill:.0%}; {cost.tiles:,} tiles of which "
         f"{cost.full:,} full, in {cost.blocks:,} row blocks",
-        f"predicted   {cost.seconds * 1e3:.3g} ms; dense {cost.dense_seconds * 1e3:.3g} ms",
+        f"predicted   {duration(cost.seconds)}; dense {duration(cost.dense_seconds)}",
     ]
     for number, one in enumerate(plan.passes):
         lines.append(f"pass {number}      {_describe(one)}")

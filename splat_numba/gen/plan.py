@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from splat_numba.gen import explain
 from splat_numba.gen.machine import Gpu, Machine
 from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.plain import duration
 
 
 class Pass(Protocol):
@@ -122,7 +123,7 @@ class Plan:
 
     def __repr__(self) -> str:
         passes = f"{len(self.passes)} pass{'es' if len(self.passes) != 1 else ''}"
-        return f"<Plan {self.summary}, {passes}, predicted {self.cost.seconds * 1e3:.3g} ms>"
+        return f"<Plan {self.summary}, {passes}, predicted {duration(self.cost.seconds)}>"
 
     @property
     def summary(self) -> str:

@@ -15,6 +15,7 @@ from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.tile_choice import fitting_tiles, tile_choice
+from splat_numba.plain import duration
 
 TILES_Q = (16, 64)  # a lane's place in a table is a bit of 64; few sizes, so that irregular masks share kernels
 TILE_KV = 64
@@ -38,8 +39,8 @@ def table_passes(table: BandTable, problem: Problem, machine: Machine) -> tuple[
         if seconds < least:
             passes, choices = [one for one, _ in split], [choice for _, choice in split]
         names = ", ".join(str(step) for step in regrouped)
-        words = (f"rows regrouped by residue for steps {names}", f"predicted {seconds * 1e3:.3g} ms")
-        order = ("rows in order", f"predicted {least * 1e3:.3g} ms")
+        words = (f"rows regrouped by residue for steps {names}", f"predicted {duration(seconds)}")
+        order = ("rows in order", f"predicted {duration(least)}")
         taken, refused = (words, order) if seconds < least else (order, words)
         choices.append(Choice("order of rows", taken[0], taken[1], (refused,)))
     return passes, choices, len(table.step)

@@ -6,6 +6,7 @@ from splat_numba.errors import PlanError
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import ITEMSIZE, Problem
+from splat_numba.plain import duration
 
 
 def fitting_tiles(sizes: tuple[int, ...], problem: Problem, machine: Machine) -> list[int]:
@@ -23,9 +24,9 @@ def tile_choice(what: str, tried: dict[tuple[int, int], float], best: tuple[int,
     lengths: what the seconds are for, in words, where that is not the problem itself.
     """
     refused = tuple(
-        (f"{tile_q} x {tile_kv}", f"predicted {seconds * 1e3:.3g} ms")
+        (f"{tile_q} x {tile_kv}", f"predicted {duration(seconds)}")
         for (tile_q, tile_kv), seconds in sorted(tried.items(), key=lambda item: item[1])
         if (tile_q, tile_kv) != best
     )
     chosen = f"{best[0]} queries x {best[1]} keys"
-    return Choice(what, chosen, f"predicted {tried[best] * 1e3:.3g} ms{lengths}, the least of {len(tried)}", refused)
+    return Choice(what, chosen, f"predicted {duration(tried[best])}{lengths}, the least of {len(tried)}", refused)

@@ -87,10 +87,10 @@ def test_the_fastest_candidate_is_the_plan(fastest):
 @pytest.mark.usefixtures("fake")
 def test_explain_says_that_it_was_measured():
     text = kernel_of(Timer(2)).explain()
-    assert "(measured 0.001 ms, predicted " in text
+    assert "(measured 1 us, predicted " in text
     assert f"the least of {MOST} timed on NVIDIA Fake)" in text
     assert "  refused   rows in order: " in text
-    assert "keys: measured 0.002 ms, predicted" in text
+    assert "keys: measured 2 us, predicted" in text
 
 
 @pytest.mark.usefixtures("fake")

@@ -15,6 +15,7 @@ from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.cpu_passes import ClosedPass, TablePass
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Plan
+from splat_numba.plain import duration
 from splat_numba.testing import lengths, masks
 from tests.gen.plan_cases import plan_of, table_plan_of
 
@@ -244,3 +245,13 @@ def test_a_table_is_proportional_to_runs_and_not_to_pairs():
     """10,000 rows of 2,001 keys each: 20 million pairs."""
     plan = plan_of(ACSR.from_pattern(p.window(1000), 10_000, 10_000), 10_000, 10_000)
     assert sum(one.table.nbytes for one in plan.passes) < 8 * 64 * 10_000
+
+
+def test_times_are_in_units_that_suit_them():
+    seconds = (0.0, 1.2e-6, 9.999e-4, 0.0123, 0.9996, 119.4, 119.6, 2500.0, 3e7)
+    assert [duration(one) for one in seconds] == [
+        "0 us", "1.2 us", "1 ms", "12.3 ms", "1 s", "119 s", "2 min", "41.7 min", "8,333 h",
+    ]  # fmt: skip
+    plan = splat.plan(p.full(), seq_q=10**8, seq_kv=10**8, head_dim=64, dtype="float32", backend="cpu")
+    assert " h; dense " in plan.explain()
+    assert "e+" not in plan.explain() + repr(plan)
