@@ -18,7 +18,7 @@ from splat_numba.formats.terms import EVERY_COLUMN, FIRST_ROW, Edge, Lattice, No
 __all__ = ["Edge", "Lattice", "Term", "closed_form", "consecutive_ranges"]
 
 _MOST_TERMS = 32
-_MOST_RESIDUES = 8  # of columns(...), each a lattice of its own
+MOST_RESIDUES = 8  # of columns(...), each a lattice of its own
 _MOST_RANGES = 8  # of global_tokens(indices)
 
 
@@ -94,7 +94,7 @@ def _interval(pattern: nodes.Pattern, *, aligned: bool) -> tuple[Bound, Bound]:
 def _column_terms(period: int, start: int, count: int) -> list[Term]:
     if count == period:
         return [_term()]
-    if count > _MOST_RESIDUES:
+    if count > MOST_RESIDUES:
         raise NoClosedFormError
     return [_term(lattice=lattice(period, diagonal=False, shift=shift)) for shift in range(start, start + count)]
 

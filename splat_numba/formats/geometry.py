@@ -21,7 +21,7 @@ from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.closed_form import Term, closed_form
 from splat_numba.formats.convert import empty_mask
 from splat_numba.formats.pattern_checks import integer
-from splat_numba.formats.pattern_runs import check_lengths, pattern_runs
+from splat_numba.formats.pattern_runs import check_lengths, check_listed, pattern_runs
 from splat_numba.formats.patterns import Pattern
 from splat_numba.formats.runs import Runs, rows_of
 from splat_numba.formats.sealed import Sealed
@@ -130,6 +130,11 @@ class Geometry:
                 raise ArgumentError("seq_q and seq_kv wanted as integers, got None. Give both to geometry().")
             self._runs = pattern_runs(self._pattern, *self.shape)
         return band_table(self._runs)
+
+    def check_listed(self) -> None:
+        """Raise FormatError where ``table`` has lattices whose places no memory holds one by one; it is not made."""
+        if self._runs is None and self._pattern is not None and self.shape is not None:
+            check_listed(self._pattern, *self.shape)
 
     def __len__(self) -> int:
         """Number of bands at the geometry's lengths."""

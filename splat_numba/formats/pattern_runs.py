@@ -5,21 +5,24 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba import memory
 from splat_numba.errors import PatternError, PatternTypeError
 from splat_numba.formats import leaf_runs, runs
 from splat_numba.formats import pattern_nodes as nodes
 from splat_numba.formats.bounds import evaluate
-from splat_numba.formats.closed_form import Term, closed_form, terms_of
+from splat_numba.formats.closed_form import MOST_RESIDUES, Term, closed_form, terms_of
 from splat_numba.formats.combinations import fold
 from splat_numba.formats.pattern_checks import integer
 from splat_numba.formats.runs import Runs
+from splat_numba.formats.sweep import LISTED_BYTES
 from splat_numba.formats.terms import NoClosedFormError, phase, row_of
 
-__all__ = ["check_lengths", "pattern_runs"]
+__all__ = ["check_lengths", "check_listed", "pattern_runs"]
 
 
 def pattern_runs(pattern: nodes.Pattern, seq_q: int, seq_kv: int) -> Runs:
@@ -59,6 +62,31 @@ def _check_total(name: str, what: str, total: int, seq_q: int, seq_kv: int) -> N
             f"{name}: wanted {what} of {seq_q} tokens for seq_q and {seq_kv} for seq_kv, got {total}. "
             "The total must equal both lengths: change it, or pad the sequences."
         )
+
+
+def check_listed(pattern: nodes.Pattern, seq_q: int, seq_kv: int) -> None:
+    """Raise FormatError if no memory holds the places of a pattern's lattices one by one, before any run is made.
+
+    They are counted in a part of the pattern: of columns as many residues as have a closed form, of other leaves
+    without one nothing. As a union may take a few of them for its intervals, four times the memory is allowed.
+    """
+
+    def part(node: nodes.Pattern, aligned: bool, below: list[list[Term]]) -> list[Term]:
+        if isinstance(node, nodes.Columns) and node.count <= seq_kv // node.period:  # else they are intervals
+            node = replace(node, count=min(node.count, MOST_RESIDUES))
+        try:
+            return terms_of(node, aligned, below)
+        except NoClosedFormError:
+            return []
+
+    limit = memory.installed()
+    if limit is None or LISTED_BYTES * seq_q * seq_kv <= 4 * limit:
+        return
+    terms = [term for term in fold(pattern, part) if term.lattice.step > 1]
+    runs.check_runs_fit((seq_q, seq_kv), seq_q)
+    places = sum(int(np.maximum(_triples(term, seq_q, seq_kv)[3], 0).sum()) for term in terms)
+    memory.check_memory(f"mask with more than {places:,} places to be listed one by one", LISTED_BYTES * places // 4,
+                        "Use shorter sequences.")  # fmt: skip
 
 
 def _leaves(pattern: nodes.Pattern) -> list[nodes.Pattern]:

@@ -12,7 +12,7 @@ Ints = NDArray[np.int64]
 # Where elements must be written out (dense masks, CSR, lattices that no run describes), at most about this many
 # are held at a time, a single longer row excepted: 4 million of them take 32 MiB per int64 array.
 ELEMENT_BUDGET = 1 << 22
-_LISTED_BYTES = 32  # an element, twice in expand(), and with its owner in what asked for it
+LISTED_BYTES = 32  # an element, twice in expand(), and with its owner in what asked for it
 
 
 def expand(start: Ints, step: Ints, count: Ints) -> Ints:
@@ -23,7 +23,7 @@ def expand(start: Ints, step: Ints, count: Ints) -> Ints:
     if start.size == 0:
         return np.zeros(0, np.int64)
     ends = np.cumsum(count)
-    needed = _LISTED_BYTES * int(ends[-1])
+    needed = LISTED_BYTES * int(ends[-1])
     check_memory(f"mask with {ends[-1]:,} places to be listed one by one", needed, "Use shorter sequences.")
     elements = np.repeat(step, count)  # differences first, then one cumulative sum: half the memory of the direct form
     last = start + step * (count - 1)

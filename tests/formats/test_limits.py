@@ -13,7 +13,7 @@ from splat_numba.errors import FormatError, PatternError, PatternTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.closed_form import closed_form
 from splat_numba.formats.combinations import MOST_LEAVES
-from splat_numba.formats.geometry import geometry
+from splat_numba.formats.geometry import Geometry, geometry
 from splat_numba.formats.parse import parse
 from splat_numba.formats.patterns import (
     causal,
@@ -24,6 +24,7 @@ from splat_numba.formats.patterns import (
     neighborhood,
     random_blocks,
     sinks,
+    sparse_transformer_fixed,
     window,
 )
 from splat_numba.formats.sweep import expand
@@ -165,3 +166,16 @@ def test_other_numbers_of_other_frameworks_are_refused(numbers):
 def test_places_that_no_memory_lists_are_refused():
     with pytest.raises(FormatError, match=r"^mask with 62,500,000,000 places to be listed one by one would need "):
         expand(np.zeros(1000, np.int64), np.ones(1000, np.int64), np.full(1000, 62_500_000))
+
+
+@pytest.mark.parametrize("pattern", [sparse_transformer_fixed(128, 16), columns(64, 3, 20) | window(8)])
+def test_lattices_that_no_memory_holds_are_refused_before_a_table_of_them_is_made(pattern, monkeypatch):
+    monkeypatch.setattr(memory, "installed", lambda: 2**34)
+    monkeypatch.setattr(Geometry, "table", property(lambda _: pytest.fail("made")))
+    with pytest.raises(FormatError, match=r"^mask with more than [0-9,]+ places to be listed one by one would need"):
+        plan(pattern, seq_q=10**6, seq_kv=10**6, head_dim=64, dtype="float32", backend="cpu")
+
+
+def test_lattices_within_others_intervals_are_not_refused(monkeypatch):
+    monkeypatch.setattr(memory, "installed", lambda: 2**22)  # 9 million places would need 288 MB, 120,000 do 3.8
+    geometry(columns(16, 2, 12) & window(40), 3000, 3000).check_listed()

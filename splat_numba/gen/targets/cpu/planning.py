@@ -30,6 +30,7 @@ def plan(geometry: Geometry, problem: Problem, machine: Machine, mask: str) -> P
         covered = covers_all_rows(closed)
         passes = closed if covered else [replace(one, resumes=True) for one in closed]
     else:
+        geometry.check_listed()  # a cover takes such places one by one, after a minute of making the table
         passes, choices, bands = table_passes(geometry.table, problem, machine)
         covered = True
     cost = _cost(passes, problem, machine)
