@@ -1,8 +1,9 @@
-"""Sums over 65,536 tokens in float16 on a GPU, forward and back, against float64."""
+"""On a GPU, forward and back, against float64: sums over 65,536 tokens in float16, and float32 far from 1."""
 
 import numpy as np
 import pytest
 
+from tests.flurka.far_numbers import FAR, check_far
 from tests.flurka.strategies import METHODS, Case
 
 pytestmark = pytest.mark.gpu
@@ -43,3 +44,8 @@ def test_projections_whose_rows_add_up_all_tokens():
     arrays["proj_k"] = np.sign(arrays["proj_k"])
     arrays["proj_k"][0] = 1  # a slot beyond 200,000
     near(case.run(arrays, backend="cuda"), case.wanted_vjp(arrays)[0], 2.0**-9)
+
+
+@pytest.mark.parametrize(("method", "phi", "size"), FAR)
+def test_float32_products_beyond_its_range(method, phi, size):
+    check_far(method, phi, size, "cuda", seq_q=200, seq_kv=300, rank=70, head_dim=40, value_dim=24, heads=2)

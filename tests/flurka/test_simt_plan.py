@@ -22,6 +22,7 @@ from flurka_numba.gpu.composed.plan import (
 from flurka_numba.targets.simt.add_up import AddUpTraits
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
 from flurka_numba.targets.simt.elementwise import ElementwisePullTraits, ElementwiseTraits
+from flurka_numba.targets.simt.head_scales import HeadScaleTraits
 from flurka_numba.targets.simt.largest import LargestTraits
 from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import LARGE, MEDIUM, SMALL
@@ -105,7 +106,9 @@ def test_tiles_and_shares_of_products():
 
 def texts():
     """One of each text with each way of reading and writing numbers."""
-    found = [SoftmaxTraits(), SoftmaxPullTraits(0.125), LargestTraits(), AddUpTraits("float32"), AddUpTraits("float16")]
+    found = [SoftmaxTraits(1.0), SoftmaxPullTraits(0.125), LargestTraits()]
+    found += [AddUpTraits("float32"), AddUpTraits("float16")]
+    found += [HeadScaleTraits(state=True), HeadScaleTraits(state=False)]
     for tile in (LARGE, MEDIUM, SMALL):
         found += [ProductTraits(*FLOATS, *tile), ProductTraits("bfloat16", "bfloat16", "float32", *tile)]
         found += [ProductTraits("float32", "float16", "float16", *tile)]

@@ -12,9 +12,10 @@ from flurka_numba.gpu.composed.features import Features, random_rows
 from flurka_numba.gpu.composed.launches import Launches
 from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Limit
 from flurka_numba.gpu.composed.plan import Chunk, composed_plan
-from flurka_numba.gpu.composed.softmax import attend_by_softmax, pull_softmax
+from flurka_numba.gpu.composed.softmax import Operands, attend_by_softmax, pull_softmax
 from flurka_numba.gpu.recorder import Recorder
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
+from flurka_numba.targets.simt.head_scales import SCALE_BYTES
 from splat_numba.gen.schedule import Place
 from splat_numba.gen.tensor import Tensor, contiguous, padded_bytes, padded_strides
 
@@ -27,6 +28,7 @@ class Composed:
         self._recorder = recorder
         self._sides = self._problem.batch, self._problem.heads
         self._slots = Extent(*self._sides, self._problem.slots)
+        self._scales = recorder.kept(SCALE_BYTES * self._slots.pairs)
 
     def _array(self, name: str) -> Tensor:
         shared = name == "proj_v" and self._problem.shared_proj
@@ -44,7 +46,8 @@ class Composed:
         self._k, self._v = self._compress()
         if problem.method == "low_rank":
             launches = Launches(self._recorder)
-            attend_by_softmax(problem, self._plan, launches, (self._array("q"), self._k, self._v), out)
+            self._scaled = self._scaled_slots(launches)
+            attend_by_softmax(problem, self._plan, launches, self._softmax_operands(), out)
             launches.close()
             return
         self._make_state()
@@ -70,13 +73,14 @@ class Composed:
                 found[name] = launches.scratch(self._slots, dim)
         dq, dk, dv = found["q"], found["k"], found["v"]
         if problem.method == "low_rank":
-            tensors = self._array("q"), self._k, self._v
-            pull_softmax(problem, self._plan, launches, tensors, dout, (dq, dk, dv))
+            pull_softmax(problem, self._plan, launches, self._softmax_operands(), dout, (dq, dk, dv))
         else:
             keys_wanted = wanted["k"] or wanted["v"]
-            dstate = launches.scratch(Extent(*self._sides, problem.features), problem.value_dim + 1)
+            heads, columns = Extent(*self._sides, problem.features), problem.value_dim + 1
+            dstate = launches.scratch(heads, columns)
             self._pull_queries(dout, dq, dstate, keys_wanted=keys_wanted)
             if keys_wanted:
+                launches.scale(dstate, dstate, heads, columns, self._scales)
                 self._pull_keys(dstate, dk, dv)
         if problem.method != "kernel":
             self._through_projections(launches, {"k": dk, "v": dv}, frozen)
@@ -138,6 +142,15 @@ class Composed:
         )  # fmt: skip
         return result if first else None
 
+    def _scaled_slots(self, launches: Launches) -> Tensor:
+        """For scores, keys that come to 1 in each head."""
+        scaled = self._kept(self._slots, self._problem.head_dim)
+        launches.scale(self._k, scaled, self._slots, self._problem.head_dim, self._scales, finding=True)
+        return scaled
+
+    def _softmax_operands(self) -> Operands:
+        return Operands(self._array("q"), self._k, self._v, self._scaled, self._scales)
+
     # Attention by features.
 
     def _key_limit(self, chunk: Chunk) -> Limit:
@@ -160,9 +173,10 @@ class Composed:
         return Extent(chunk.entries, self._problem.heads, chunk.rows)
 
     def _make_state(self) -> None:
-        """S with z beside it, of every head; before it favor's largest exponents."""
+        """S with z beside it, of every head, times its power of two; before it favor's largest exponents."""
         problem, launches = self._problem, Launches(self._recorder)
-        self._state = self._kept(Extent(*self._sides, problem.features), problem.value_dim + 1)
+        heads, columns = Extent(*self._sides, problem.features), problem.value_dim + 1
+        self._state = self._kept(heads, columns)
         features = Features(problem, launches, self._omega, self._plan.keys.largest)
         self._tops = None
         if problem.feature_map == "favor":
@@ -181,10 +195,14 @@ class Composed:
                 (problem.features, chunk.rows, problem.value_dim + 1), addend=state if chunk.row else None,
                 limited="depth", limit=limit, b_ones=True,
             )  # fmt: skip
+        launches.scale(self._state, self._state, heads, columns, self._scales, state=True, finding=True)
         launches.close()
 
     def _tops_of(self, chunk: Chunk) -> Place | None:
         return self._tops and self._tops.plus(4 * chunk.entry * self._problem.heads)
+
+    def _scales_of(self, chunk: Chunk) -> Place:
+        return self._scales.plus(SCALE_BYTES * chunk.entry * self._problem.heads)
 
     def _apply(self, out: Tensor) -> None:
         problem, launches = self._problem, Launches(self._recorder)
@@ -195,7 +213,8 @@ class Composed:
             extent = self._extent(chunk)
             self._numerators(launches, features, chunk, nd)
             results = {"nd": nd, "result": out.part(chunk.entry, chunk.row)}
-            launches.of_rows(text, extent, {}, results, columns=problem.value_dim)
+            places = {"scales": self._scales_of(chunk)}
+            launches.of_rows(text, extent, {}, results, pointers=places, columns=problem.value_dim)
         launches.close()
 
     def _numerators(self, launches: Launches, features: Features, chunk: Chunk, nd: Tensor) -> Tensor:
@@ -216,7 +235,8 @@ class Composed:
             extent, grid = self._extent(chunk), (chunk.entries, problem.heads)
             phi = self._numerators(launches, features, chunk, nd)
             given_out = {"dout": dout.part(chunk.entry, chunk.row)}
-            launches.of_rows(text, extent, given_out, {"nd": nd, "g": g}, columns=problem.value_dim)
+            both, places = {"nd": nd, "g": g}, {"scales": self._scales_of(chunk)}
+            launches.of_rows(text, extent, given_out, both, pointers=places, columns=problem.value_dim)
             if keys_wanted:
                 dstate = all_dstates.part(chunk.entry, 0)
                 sizes = (problem.features, chunk.rows, problem.value_dim + 1)

@@ -9,6 +9,7 @@ from flurka_numba.gpu.composed.plan import product_plan
 from flurka_numba.gpu.recorder import Recorder
 from flurka_numba.targets.simt.add_up import THREADS as ADD_UP_THREADS
 from flurka_numba.targets.simt.add_up import AddUpTraits
+from flurka_numba.targets.simt.head_scales import HeadScaleTraits
 from flurka_numba.targets.simt.largest import LargestTraits
 from flurka_numba.targets.simt.product_shape import LIMITS, NONE
 from flurka_numba.targets.simt.rows import WARPS
@@ -99,6 +100,15 @@ class Launches:
             numbers |= stride_numbers(one, name, RESULT_STRIDES)
         places = {**operands, **results, "kv_lengths": limit.lengths, **(pointers or {})}
         self._builder.launch(text, -(-extent.pairs * extent.rows // WARPS), numbers | values, places)
+
+    def scale(
+        self, x: Tensor, y: Tensor, extent: Extent, columns: int, scales: Place, *, state: bool = False,
+        finding: bool = False,
+    ) -> None:  # fmt: skip
+        """y = x times a power of two for each head, at ``scales``. finding: first found there, for a state or keys."""
+        numbers = {**stride_numbers(x, "x", RESULT_STRIDES), **stride_numbers(y, "y", RESULT_STRIDES)}
+        numbers |= {"heads": extent.heads, "rows": extent.rows, "columns": columns, "finding": int(finding)}
+        self._builder.launch(HeadScaleTraits(state), extent.pairs, numbers, {"x": x, "y": y, "scales": scales})
 
     def largest(self, u: Tensor, extent: Extent, columns: int, tops: Place, limit: Limit, *, adding: bool) -> None:
         """The largest number of each head, to the float32 numbers at ``tops``."""

@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from flurka_numba.gpu.composed.launches import Launches
 from flurka_numba.gpu.composed.matrix import Extent
 from flurka_numba.gpu.composed.plan import Chunk, ComposedPlan
 from flurka_numba.problem import Problem
+from flurka_numba.targets.simt.head_scales import SCALE_BYTES
 from flurka_numba.targets.simt.softmax import SoftmaxPullTraits, SoftmaxTraits
+from splat_numba.gen.schedule import Place
 from splat_numba.gen.tensor import Tensor
 
-Operands = tuple[Tensor, Tensor, Tensor]
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """q and the slots k, v; scaled: k times the powers of two of its heads, which stand at ``scales``."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scaled: Tensor
+    scales: Place
+
+    def scales_of(self, chunk: Chunk, problem: Problem) -> Place:
+        """Where those of a chunk stand."""
+        return self.scales.plus(SCALE_BYTES * chunk.entry * problem.heads)
 
 
 def attend_by_softmax(
     problem: Problem, plan: ComposedPlan, launches: Launches, operands: Operands, out: Tensor
 ) -> None:
-    """out = softmax(scale q k^T) v. operands: q and the slots k, v."""
+    """out = softmax(scale q k^T) v."""
     weights = launches.scratch(plan.queries.largest, problem.rank)
     for chunk in plan.queries:
         _make_weights(problem, launches, operands, chunk, weights)
         sizes = (chunk.rows, problem.rank, problem.value_dim)
-        v = operands[2].part(chunk.entry, 0)
+        v = operands.v.part(chunk.entry, 0)
         launches.product(weights, v, out.part(chunk.entry, chunk.row), (chunk.entries, problem.heads), sizes)
 
 
 def _make_weights(problem: Problem, launches: Launches, operands: Operands, chunk: Chunk, weights: Tensor) -> None:
-    q, k, _ = operands
+    """The part of the scale that is at most 1, and its sign, come before the exponentials' differences."""
     grid, sizes = (chunk.entries, problem.heads), (chunk.rows, problem.head_dim, problem.rank)
-    turned = k.part(chunk.entry, 0).turned
-    launches.product(q.part(chunk.entry, chunk.row), turned, weights, grid, sizes, scale=problem.scale)
-    launches.of_rows(SoftmaxTraits(), Extent(*grid, chunk.rows), {}, {"weights": weights}, columns=problem.rank)
+    q, turned = operands.q.part(chunk.entry, chunk.row), operands.scaled.part(chunk.entry, 0).turned
+    near = min(max(problem.scale, -1.0), 1.0)
+    launches.product(q, turned, weights, grid, sizes, scale=near)
+    text, places = SoftmaxTraits(max(abs(problem.scale), 1.0)), {"scales": operands.scales_of(chunk, problem)}
+    extent = Extent(*grid, chunk.rows)
+    launches.of_rows(text, extent, {}, {"weights": weights}, pointers=places, columns=problem.rank)
 
 
 def pull_softmax(
@@ -37,7 +57,7 @@ def pull_softmax(
     results: tuple[Tensor | None, Tensor | None, Tensor | None],
 ) -> None:  # fmt: skip
     """Gradients of q and of the slots k, v, where there is a matrix for them."""
-    q, k, v = operands
+    q, k, v = operands.q, operands.k, operands.v
     dq, dk, dv = results
     rank, dim, value_dim = problem.rank, problem.head_dim, problem.value_dim
     weights, dweights = (launches.scratch(plan.queries.largest, rank) for _ in range(2))

@@ -1,7 +1,8 @@
 """Numerators over the divisor of their row, which is the last column beside them; and the way back.
 
-nd: (rows, columns + 1) in float32: phi(q) S, then phi(q).z. The way back gives the gradients of both, side by side
-likewise: g = dout / divisor, and -slope (dout . out) / divisor.
+nd: (rows, columns + 1) in float32: phi(q) S, then phi(q).z, both times their head's power of two (head_scales.py). The
+way back gives the gradients of both, side by side likewise and over that power: g = dout / divisor, and -slope
+(dout . out) / divisor.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.simt.head_scales import SCALE_BYTES
 from flurka_numba.targets.simt.rows import (
     columns_loop,
     emit_numbers,
@@ -40,7 +42,7 @@ class DivideTraits:
     @property
     def entry(self) -> Entry:
         """How the kernel is called."""
-        return row_entry("divide", result_parameters("nd", "result"), ("columns",))
+        return row_entry("divide", (*result_parameters("nd", "result"), ("scales", "l")), ("columns",))
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
@@ -72,7 +74,8 @@ class DividePullTraits:
     @property
     def entry(self) -> Entry:
         """How the kernel is called."""
-        return row_entry("divide_pull", (*operand_parameters("dout"), *result_parameters("nd", "g")), ("columns",))
+        matrices = (*operand_parameters("dout"), *result_parameters("nd", "g"))
+        return row_entry("divide_pull", (*matrices, ("scales", "l")), ("columns",))
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
@@ -88,7 +91,7 @@ class DividePullTraits:
                     out.line(f"dot += ptx.select_real(d_{i} * (x_{i} * inverse), f32(0.0), nonzero)")
             emit_sum(out, "dot")
             if self.denominator == "guarded":
-                out.line(f"dot = ptx.select_real(dot, f32(0.0), u32(1) if abs(den) > f32({self.eps!r}) else u32(0))")
+                out.line("dot = ptx.select_real(dot, f32(0.0), u32(1) if abs(den) > eps else u32(0))")
             out.line("delta = ptx.select_real((-dot) * inverse, f32(0.0), nonzero)")
             with columns_loop(out, "columns + u32(1)"):
                 emit_numbers(out, self.dout, "dout", "d", "columns")
@@ -103,11 +106,13 @@ class DividePullTraits:
 def _emit_inverse(out: SourceWriter, denominator: str, eps: float) -> None:
     """1 / divisor, which counts where the divisor is ``nonzero``."""
     out.line("den = ptx.load_state(nd_at + u64(4) * u64(columns))")
+    if denominator != "plain":
+        out.line(f"eps = f32({eps!r}) * ptx.load_state(scales + u64({SCALE_BYTES}) * u64(pair))")
     if denominator == "guarded":
-        out.line(f"size = ptx.maximum(abs(den), f32({eps!r}))")
+        out.line("size = ptx.maximum(abs(den), eps)")
         out.line("divisor = ptx.select_real(-size, size, u32(1) if den < f32(0.0) else u32(0))")
         out.line("divisor = ptx.select_real(divisor, den, u32(1) if den == den else u32(0))  # NaN stays")
     else:
-        out.line(f"divisor = den + f32({eps!r})" if denominator == "plus_eps" else "divisor = den")
+        out.line("divisor = den + eps" if denominator == "plus_eps" else "divisor = den")
     out.line("nonzero = u32(0) if divisor == f32(0.0) else u32(1)")
     out.line("inverse = ptx.reciprocal(divisor)")

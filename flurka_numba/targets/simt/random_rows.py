@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from flurka_numba.targets.formulas import LOG2_E
 from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.simt.rows import (
     columns_loop,
     emit_kept,
@@ -27,7 +30,14 @@ from flurka_numba.targets.simt.text import emit_four, operand_parameters, result
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.writer import SourceWriter
 
-SMALLEST_SQUARE = 2.0**-126  # below it the square root is 0; a shorter row, as one of zeros, has direction 0
+# Of a row times the power of two that brings its largest number to 1/2, or hardly less: a power is found from 8 bits. A
+# row of zeros has direction 0, and so has one of numbers below 2^-127, of which there is no such power.
+SMALLEST_SQUARE = 0.24
+
+
+def _factor(rows: int) -> float:
+    """Of all features."""
+    return float(rows**-0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +56,6 @@ class RandomTraits:
         return f"flurka_features_simt_{self.feature_map}_{self.x}"
 
     @property
-    def factor(self) -> float:
-        """Of all features."""
-        return float(self.rows**-0.5)
-
-    @property
     def entry(self) -> Entry:
         """How the kernel is called."""
         matrices = (*operand_parameters("x"), *result_parameters("u", "y"))
@@ -61,20 +66,23 @@ class RandomTraits:
         out = start_text(self.entry, f"Random features {self.feature_map} of {self.rows} rows of omega.")
         with out.suite():
             emit_row_place(out, ["x"], ["u", "y"])
-            _emit_square(out, self.x, self.head_dim)
             if self.feature_map == "favor":
+                _emit_square(out, self.x, self.head_dim)
                 _emit_favor(out, self)
             else:
+                _emit_inverse(out, self.x, self.head_dim)
                 _emit_rfa(out, self)
         return out.text()
 
 
-def _emit_square(out: SourceWriter, dtype: str, head_dim: int) -> None:
-    """|x|^2."""
+def _emit_square(out: SourceWriter, dtype: str, head_dim: int, factor: str = "") -> None:
+    """|x|^2, or of x times a factor."""
     out.line("square = f32(0.0)")
     with columns_loop(out, f"u32({head_dim})"):
         emit_numbers(out, dtype, "x", "x", f"u32({head_dim})")
         for i in range(4):
+            if factor:
+                out.line(f"x_{i} = x_{i} * {factor}")
             out.line(f"square += x_{i} * x_{i}")
     emit_sum(out, "square")
 
@@ -96,25 +104,34 @@ def _emit_favor(out: SourceWriter, traits: RandomTraits) -> None:
         emit_scratch(out, "u", "u")
         for i in range(4):
             out.line(f"power = ptx.exp2(((u_{i} - top) - shift) * f32({c * LOG2_E!r}))")
-            out.line(f"y_{i} = f32({traits.factor!r}) * (power + f32({traits.eps!r}))")
+            out.line(f"y_{i} = f32({_factor(traits.rows)!r}) * (power + f32({traits.eps!r}))")
         emit_kept(out, "y")
         emit_four(out, "float32", place_of("y", "float32"), four("y"), "u32(there & here)")
 
 
-def _emit_inverse(out: SourceWriter) -> None:
-    out.line(f"inverse = ptx.reciprocal(ptx.square_root(square)) if square >= f32({SMALLEST_SQUARE!r}) else f32(0.0)")
+def _emit_inverse(out: SourceWriter, dtype: str, head_dim: int) -> None:
+    """1 / |x|, whose square may be beyond float32; 0 for a row of zeros."""
+    out.line("largest = f32(0.0)")
+    with columns_loop(out, f"u32({head_dim})"):
+        emit_numbers(out, dtype, "x", "x", f"u32({head_dim})")
+        for i in range(4):
+            out.line(f"largest = ptx.maximum(largest, abs(x_{i}))")
+    emit_largest(out, "largest")
+    emit_scale(out, "row_scale", "largest")
+    _emit_square(out, dtype, head_dim, "row_scale")
+    out.line("inverse = ptx.reciprocal(ptx.square_root(square)) * row_scale")
+    out.line(f"inverse = inverse if square >= f32({SMALLEST_SQUARE!r}) else f32(0.0)")
 
 
 def _emit_rfa(out: SourceWriter, traits: RandomTraits) -> None:
     """The sines, then the cosines from where they end, which need not be a multiple of 16 bytes."""
     rows = traits.rows
-    _emit_inverse(out)
     with columns_loop(out, f"u32({rows})"):
         emit_scratch(out, "u", "u")
         for i in range(4):
             out.line(f"y_{i}, cosine_{i} = ptx.sine_cosine(u_{i} * inverse)")
             for name in ("y", "cosine"):
-                out.line(f"{name}_{i} = ptx.select_real({name}_{i} * f32({traits.factor!r}), f32(0.0), kept)")
+                out.line(f"{name}_{i} = ptx.select_real({name}_{i} * f32({_factor(rows)!r}), f32(0.0), kept)")
             out.line(f"when = there if u32(column + u32({i})) < u32({rows}) else u32(0)")
             out.line(f"to = {place_of('y', 'float32')} + u64({4 * i})")
             out.line(f"ptx.store_real(to, y_{i}, when)")
@@ -151,7 +168,7 @@ class RandomPullTraits:
                     emit_scratch(out, "y", "y", rows)
                     emit_scratch(out, "dy", "d", rows)
                     for i in range(4):
-                        out.line(f"d_{i} = d_{i} * (y_{i} - f32({self.rows**-0.5 * self.eps!r}))")
+                        out.line(f"d_{i} = d_{i} * (y_{i} - f32({self._least!r}))")
                         out.line(f"d_{i} = ptx.select_real(d_{i}, f32(0.0), "
                                  f"u32(1) if u32(column + u32({i})) < {rows} else u32(0))")  # fmt: skip
                     emit_kept(out, "d")
@@ -164,6 +181,11 @@ class RandomPullTraits:
             out.line("first_lane = there if lane == u32(0) else u32(0)")
             out.line("ptx.store_real(sums + u64(4) * u64(number), total, first_lane)")
         return out.text()
+
+    @property
+    def _least(self) -> float:
+        """Of favor's features: that of an exponential which is 0, bit by bit, so that its gradient is 0 for any x."""
+        return float(np.float32(_factor(self.rows)) * np.float32(self.eps))
 
     def _emit_angles(self, out: SourceWriter) -> None:
         for i in range(4):
@@ -206,8 +228,7 @@ class RandomFinishTraits:
             if favor:
                 out.line("total = ptx.load_state(sums + u64(4) * u64(number))")
             else:
-                _emit_square(out, self.x, self.head_dim)
-                _emit_inverse(out)
+                _emit_inverse(out, self.x, self.head_dim)
                 out.line("dot = f32(0.0)")
                 with columns_loop(out, columns):
                     emit_scratch(out, "t", "t", columns)

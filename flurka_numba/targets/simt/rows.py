@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from flurka_numba.targets.simt.text import ITEMSIZE, emit_element, emit_length
@@ -42,7 +42,12 @@ def emit_row_place(out: SourceWriter, operands: Sequence[str] = (), results: Seq
     with out.block("if kv_lengths != u64(0)"):
         emit_length(out, "entry")
         out.line("kept = u32(1) if row < length else u32(0)")
-    for name in (*operands, *results):
+    emit_matrix_places(out, (*operands, *results))
+
+
+def emit_matrix_places(out: SourceWriter, names: Iterable[str]) -> None:
+    """``NAME_at``: where ``row`` of an ``entry``'s ``head`` stands in every matrix."""
+    for name in names:
         place = f"u64(entry) * {name}_batch + u64(head) * {name}_head + u64(row) * {name}_row"
         out.line(f"{name}_at = {name} + {place}")
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flurka_numba.targets.formulas import LOG2_E
 from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.simt.head_scales import SCALE_BYTES
 from flurka_numba.targets.simt.rows import (
     columns_loop,
     emit_largest,
@@ -22,7 +23,11 @@ from splat_numba.gen.entry import Entry
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxTraits:
-    """Of float32 scores."""
+    """scale: of float32 scores, at least 0, as is the power of two that their head's keys were multiplied with: both
+    are for differences of scores, which may so become infinite where scores would.
+    """
+
+    scale: float
 
     @property
     def name(self) -> str:
@@ -32,7 +37,7 @@ class SoftmaxTraits:
     @property
     def entry(self) -> Entry:
         """How the kernel is called."""
-        return row_entry("softmax", result_parameters("weights"), ("columns",))
+        return row_entry("softmax", (*result_parameters("weights"), ("scales", "l")), ("columns",))
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
@@ -47,10 +52,11 @@ class SoftmaxTraits:
                     out.line(f"top = ptx.maximum(top, ptx.select_real(x_{i}, f32(-np.inf), when))")
             emit_largest(out, "top")
             out.line("total = f32(0.0)")
+            out.line(f"undo = ptx.load_state(scales + u64({SCALE_BYTES}) * u64(pair) + u64(4))")
             with columns_loop(out, "columns"):
                 emit_scratch(out, "weights", "x")
                 for i in range(4):
-                    out.line(f"x_{i} = ptx.exp2((x_{i} - top) * f32({LOG2_E!r}))")
+                    out.line(f"x_{i} = ptx.exp2(((x_{i} - top) * undo) * f32({self.scale * LOG2_E!r}))")
                     out.line(f"when = u32(1) if u32(column + u32({i})) < columns else u32(0)")
                     out.line(f"total += ptx.select_real(x_{i}, f32(0.0), when)")
                 emit_four(out, "float32", place_of("weights", "float32"), four("x"), "u32(there & here)")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.powers import emit_inverse
 from flurka_numba.targets.sm90.images import turned_bytes, turned_rows
 from flurka_numba.targets.sm90.rows import (
     emit_lane,
@@ -25,7 +26,7 @@ from flurka_numba.targets.sm90.rows import (
     left_operand,
     words,
 )
-from flurka_numba.targets.sm90.scales import emit_carried, emit_inverse, emit_weight, has_row_scale, is_scaled
+from flurka_numba.targets.sm90.scales import emit_carried, emit_weight, has_row_scale, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, SUM_ROWS, chunks, state_bytes, state_rows
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset

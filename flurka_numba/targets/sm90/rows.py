@@ -8,7 +8,8 @@ result, if the right operand's rows stand in the same order, 4 (4 chunk + i) + 2
 
 from __future__ import annotations
 
-from flurka_numba.targets.sm90.scales import TOP, emit_scale
+from flurka_numba.targets.powers import emit_scale
+from flurka_numba.targets.sm90.scales import TOP
 from flurka_numba.targets.sm90.shape import CHUNK, chunks
 from splat_numba.gen.writer import SourceWriter
 

@@ -13,17 +13,13 @@ the even ones. The one behind z's first is 2^-e in all of its words, as float32,
 from __future__ import annotations
 
 from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.powers import BOTH
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 from splat_numba.gen.writer import SourceWriter
 
 HIGH = 2.0**15  # weights of rows beyond it are divided by it, and meet sums that are multiplied with it
 SCALE_ROW, INVERSE_ROW = 1, 3  # of the SUM_ROWS
 TOP = 15  # what is multiplied with a state comes up to 2^TOP, so that it may be small by 2^-29 beside its largest
-# A bfloat16 has float32's exponent in bits 7 to 14.
-_EXPONENT = 0x7F80
-_LARGEST = 0x7E00  # of exponents that have an inverse
-_HALF = 0x7E80  # the exponents of x and of the power of two that makes it at least 1/2 add up to this
-_BOTH = 0x7F00  # of a number and its inverse
 
 
 def is_scaled(dtype: str) -> bool:
@@ -38,26 +34,6 @@ def has_row_scale(dtype: str, feature_map: FeatureMap) -> bool:
     return is_scaled(dtype) and feature_map.name not in ("elu", "relu")
 
 
-def emit_scale(out: SourceWriter, name: str, largest: str, power: int = 0) -> None:
-    """``name``: the power of two that brings ``largest``, a name of a number >= 0, between 2^(power - 1) and 2^power.
-    ``name``_bits: it as bfloat16. Through bfloat16, as no instruction takes a float32's exponent. 0 gives 2^126.
-    """
-    out.lines(
-        f"""
-        {name}_bits = u32(ptx.pack_bfloat16({largest}, f32(0.0)) & u32({_EXPONENT}))
-        {name}_bits = u32({_HALF + 128 * power}) - ({name}_bits if {name}_bits < u32({_LARGEST}) else u32({_LARGEST}))
-        """
-    )
-    if power:
-        out.line(f"{name}_bits = {name}_bits if {name}_bits < u32({_HALF}) else u32({_HALF})")
-    out.line(f"{name}, unused = ptx.unpack_bfloat16({name}_bits)")
-
-
-def emit_inverse(out: SourceWriter, name: str, scale: str) -> None:
-    """``name``: 1 / scale, exactly, of a ``scale`` that emit_scale() made."""
-    out.line(f"{name}, unused = ptx.unpack_bfloat16(u32({_BOTH}) - {scale}_bits)")
-
-
 def emit_carrier(out: SourceWriter, scale: str, row: str) -> None:
     """``carries``: whether a row of the sums, by its number, has the scale or its inverse in place of z, and which word
     that is: ``carried``.
@@ -65,7 +41,7 @@ def emit_carrier(out: SourceWriter, scale: str, row: str) -> None:
     out.lines(
         f"""
         carries = u32(1) if {row} == u32({SCALE_ROW}) or {row} == u32({INVERSE_ROW}) else u32(0)
-        carried = u32({_BOTH}) - {scale}_bits if {row} == u32({INVERSE_ROW}) else {scale}_bits
+        carried = u32({BOTH}) - {scale}_bits if {row} == u32({INVERSE_ROW}) else {scale}_bits
         carried = u32(carried << u32(16))  # a float32 begins as its bfloat16
         """
     )

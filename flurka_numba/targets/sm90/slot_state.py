@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.powers import emit_inverse, emit_scale
 from flurka_numba.targets.sm90.rows import emit_largest_of_block
-from flurka_numba.targets.sm90.scales import TOP, emit_carrier, emit_inverse, emit_scale, is_scaled
+from flurka_numba.targets.sm90.scales import TOP, emit_carrier, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, CompressTraits, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.slots import PART_COUNTS
 from flurka_numba.targets.sm90.state_block import emit_last_share, emit_state_share

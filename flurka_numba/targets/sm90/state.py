@@ -11,6 +11,7 @@ see random_slots.py; the largest exponent of favor's slots was found by a launch
 from __future__ import annotations
 
 from flurka_numba.targets.gpu_text import start_text
+from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.largest import emit_largest_of_all
 from flurka_numba.targets.sm90.random_slots import (
     emit_exponents,
@@ -20,7 +21,7 @@ from flurka_numba.targets.sm90.random_slots import (
     random_parameters,
 )
 from flurka_numba.targets.sm90.rows import emit_largest_of_block
-from flurka_numba.targets.sm90.scales import emit_carrier, emit_scale, is_scaled
+from flurka_numba.targets.sm90.scales import emit_carrier, is_scaled
 from flurka_numba.targets.sm90.shape import (
     CHUNK,
     SLOTS,

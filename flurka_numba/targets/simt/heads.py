@@ -1,0 +1,63 @@
+"""Texts that take a head a block: its warps go through the rows by turns, and what they found is put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from flurka_numba.targets.gpu_text import emit_shared_start
+from flurka_numba.targets.simt.rows import emit_largest, emit_matrix_places
+from flurka_numba.targets.simt.text import SHARED_ALIGNMENT
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.writer import SourceWriter
+
+THREADS = 256
+WARPS = THREADS // 32
+
+
+def head_entry(name: str, parameters: Sequence[tuple[str, str]], counts: Sequence[str]) -> Entry:
+    """How such a kernel is called. counts: beside the number of heads."""
+    numbers = ((one, "r") for one in ("heads", *counts))
+    return Entry(name, (*parameters, *numbers), THREADS, 4, 16 * WARPS + SHARED_ALIGNMENT)
+
+
+def emit_head_place(out: SourceWriter) -> None:
+    """Which head this block's is, and the part of a thread."""
+    emit_shared_start(out, "leaders", SHARED_ALIGNMENT)
+    out.lines(
+        """
+        thread = ptx.thread_index()
+        lane = u32(thread & u32(31))
+        warp = u32(thread >> u32(5))
+        pair = ptx.block_index()
+        entry = u32(pair // heads)
+        head = u32(pair - entry * heads)
+        """
+    )
+
+
+@contextmanager
+def head_rows_loop(out: SourceWriter, matrices: Sequence[str], end: str) -> Iterator[None]:
+    """A warp's next ``row`` before ``end``, and where it stands in every matrix (``NAME_at``). Warps that have
+    none left take one of the others' once more.
+    """
+    with out.block(f"for first_row in range(u32(0), {end}, u32({WARPS}))"):
+        out.line("row = u32(u32(first_row) + warp)")
+        out.line(f"there = u32(1) if row < {end} else u32(0)")
+        out.line("row = row if there != u32(0) else u32(first_row)")
+        emit_matrix_places(out, matrices)
+        yield
+
+
+def emit_largest_of_block(out: SourceWriter, names: Sequence[str]) -> None:
+    """Up to four numbers of each lane become the largest of the whole block."""
+    for name in names:
+        emit_largest(out, name)
+    four = [*names, *names[-1:] * (4 - len(names))]
+    out.line("leader = u32(1) if lane == u32(0) else u32(0)")
+    out.line(f"ptx.store_shared_reals4(leaders + u32(16) * warp, {', '.join(four)}, leader)")
+    out.line("ptx.block_barrier()")
+    with out.block(f"for other in range({WARPS})"):
+        out.line("a, b, c, d = ptx.load_shared_reals4(leaders + u32(16) * u32(other))")
+        for name, found in zip(names, "abcd", strict=False):
+            out.line(f"{name} = ptx.maximum({name}, {found})")
