@@ -14,7 +14,6 @@ from splat_numba.arguments.tokens import Described, check_dtype, check_keys, che
 from splat_numba.errors import ArgumentError
 from splat_numba.runtime.tensors import check_tensor
 
-LARGEST_SCALE = {"float64": 1e300}  # 1e30 for sums in float32
 ARRAYS = ("q", "k", "v", "proj_k", "proj_v")  # in the order of their gradients
 GRADIENTS = " Gradients come from flurka_numba's functions that end in _vjp, and a layer's vjp."
 
@@ -43,19 +42,8 @@ def check_call(call: Call, arrays: Mapping[str, Described]) -> Problem:
         per_head_proj=call.method != "kernel" and len(arrays["proj_k"].shape) == 3,
         shared_proj=call.method != "kernel" and "proj_v" not in arrays,
         ragged=call.kv_lengths is not None,
-        scale=_check_scale(call, head_dim, arrays["q"].dtype) if call.method == "low_rank" else 1.0,
+        scale=check_scale(call.scale, head_dim, arrays["q"].dtype) if call.method == "low_rank" else 1.0,
     )
-
-
-def _check_scale(call: Call, head_dim: int, dtype: str) -> float:
-    """Of the scores, which must stay finite: with infinite ones of both signs a softmax is NaN."""
-    scale = check_scale(call.scale, head_dim, dtype)
-    if abs(scale) > (largest := LARGEST_SCALE.get(dtype, 1e30)):
-        raise ArgumentError(
-            f"scale wanted from -{largest:.0e} to {largest:.0e} for {dtype}, got {scale:.3g}: scores would overflow. "
-            "Multiply q or k instead, as far as they allow it."
-        )
-    return scale
 
 
 def check_no_autograd(call: Call) -> None:

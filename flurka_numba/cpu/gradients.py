@@ -59,7 +59,7 @@ def _through_queries(kernels: Kernels, operands: Operands, absorbed: Absorbed, d
     kernels.run("query_gradient", batch * heads * splits, *arguments)
     if problem.method == "kernel":  # without keys, whatever the queries hold
         dq[operands.kv_lengths == 0] = 0
-    scales = absorbed.scales[:, :, None, None]
+    scales = 1 if plan.feature_map == SOFTMAX else absorbed.scales[:, :, None, None]
     return dq, kernels.fold(dstate) * scales, kernels.fold(dsums) * scales, kernels.fold(dw_t)
 
 

@@ -6,7 +6,8 @@ partial sums have an axis of splits before those.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,8 @@ class Weights:
     """Of a feature map that begins with u = x w; empty for elementwise maps.
 
     w: (batch or 1, heads or 1, head_dim, part), its first column repeated beyond the ``kept`` ones. w_t: the transpose,
-    zero there. kept: head_dim for elementwise maps. features: of a row, padded; rfa has two parts.
+    zero there. kept: head_dim for elementwise maps. features: of a row, padded; rfa has two parts. In
+    low-rank attention w is of slots times powers of two, and w_t of slots times the scale.
     """
 
     w: NDArray[Any]
@@ -78,6 +80,7 @@ class Absorbed:
     keys, values: the rows that were absorbed, tokens or slots; lengths: how many of them. stabs: (batch, heads), of
     favor. state: (batch, heads, features, value_dims); sums: (batch, heads, 1, features); both times their head's
     power of two, scales: (batch, heads), with which the sums are small: else products with long queries would overflow.
+    In low-rank attention these two have none, and scales are what q w is multiplied with to be scores.
     """
 
     keys: NDArray[Any]
@@ -146,13 +149,28 @@ def _absorb_softmax(kernels: Kernels, operands: Operands) -> Absorbed:
     """Low-rank attention: the slots of a head are its feature map, its values the state."""
     problem = operands.problem
     keys, values = _compress(kernels, operands)
-    scaled = keys * keys.dtype.type(problem.scale)
-    weights = _transposed(kernels, scaled[:, :, : problem.rank, : problem.head_dim], parts=1)
+    slots = keys[:, :, : problem.rank, : problem.head_dim]
+    near, scales = _brought_near(slots, problem.scale)
+    largest = np.finfo(slots.dtype).max  # what meets it then is a gradient of 0
+    with np.errstate(over="ignore"):
+        scaled = np.clip(slots * slots.dtype.type(problem.scale), -largest, largest)
+    weights = replace(_transposed(kernels, near, parts=1), w_t=_transposed(kernels, scaled, parts=1).w_t)
     sums = kernels.zeros(problem.batch, problem.heads, 1, weights.features)
     sums[..., : problem.rank] = 1
     lengths = np.full(problem.batch, problem.rank, np.int64)
-    scales = np.ones((problem.batch, problem.heads), sums.dtype)
     return Absorbed(keys, values, lengths, weights, kernels.zeros(0, 0), values, sums, scales)
+
+
+def _brought_near(slots: NDArray[Any], scale: float) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Slots times the power of two that brings the largest of their head to 1, and the sign of the scale; and what
+    differences of their products with queries are multiplied with, (batch, heads), which unlike scores may be infinite.
+    """
+    exponents = np.frexp(np.abs(slots).max(axis=(2, 3), keepdims=True, initial=0))[1]
+    exponents = np.clip(exponents, -LARGEST_EXPONENT, np.finfo(slots.dtype).maxexp - 2)
+    powers = np.ldexp(slots.dtype.type(math.copysign(1, scale)), -exponents)
+    with np.errstate(over="ignore"):
+        stretch = np.ldexp(np.float64(abs(scale)), exponents[:, :, 0, 0])
+    return slots * powers, np.minimum(stretch, np.finfo(slots.dtype).max).astype(slots.dtype)
 
 
 def _compress(kernels: Kernels, operands: Operands) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -6,6 +6,7 @@ import pytest
 import flurka_numba
 from flurka_numba import reference
 from splat_numba.errors import ArgumentError
+from tests.flurka.far_numbers import FAR, SMALL, check_far
 
 
 @pytest.mark.parametrize("size", [1e-20, 1e19, 1e30])
@@ -25,9 +26,17 @@ def test_sums_beyond_float32_are_nan_and_not_zeros():
     assert np.isnan(flurka_numba.kernel_attention(q, k, q, backend="cpu")).all()
 
 
-@pytest.mark.parametrize("scale", [1e38, -1e31])
-def test_scales_with_which_scores_would_overflow_are_refused(scale):
-    q, proj = np.ones((1, 2, 8, 16), np.float32), np.ones((4, 8), np.float32)
-    with pytest.raises(ArgumentError, match=r"^scale wanted from -1e\+30 to 1e\+30 for float32, got .*1e\+3"):
-        flurka_numba.low_rank_attention(q, q, q, proj, scale=scale, backend="cpu")
-    assert np.isfinite(reference.low_rank_attention(q, q, q, proj, scale=scale)).all()  # float64
+@pytest.mark.parametrize("scale", [2e38, -1e31, 0.0])
+@pytest.mark.parametrize("backend", ["cpu", "emulate"])
+def test_scales_with_which_scores_overflow(scale, backend):
+    check_far("low_rank", "elu", 1e30 if scale == 0 else 1.0, backend, scale=scale)
+
+
+def test_a_scale_that_no_float32_is_is_refused():
+    with pytest.raises(ArgumentError, match=r"^scale wanted as 0 or of a magnitude .* float32 arrays, got 1e\+39"):
+        SMALL.but(method="low_rank", scale=1e39).run(backend="cpu")
+
+
+@pytest.mark.parametrize(("method", "phi", "size"), [one for one in FAR if one[1] == "rfa" or one[0] == "low_rank"])
+def test_rows_whose_squares_and_products_are_beyond_float32(method, phi, size):
+    check_far(method, phi, size, "cpu")

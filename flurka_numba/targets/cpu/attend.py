@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from flurka_numba.targets.cpu.features import call_features
-from flurka_numba.targets.cpu.plan import CpuPlan
+from flurka_numba.targets.cpu.plan import SOFTMAX, CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION, emit_keep, emit_scratch, emit_strides, head_block, item_block
 from flurka_numba.targets.cpu.rows import emit_split, emit_stage, emit_store, emit_tile, emit_weights
 from splat_numba.gen.writer import SourceWriter
@@ -78,6 +78,12 @@ def emit_absorb(out: SourceWriter, plan: CpuPlan) -> None:
         emit_keep(out)
 
 
+def emit_stretch(out: SourceWriter, plan: CpuPlan) -> None:
+    """``stretch``: of the scores that a softmax is of, by which ``scales`` are then."""
+    if plan.feature_map == SOFTMAX:
+        out.line("stretch = scales[batch, head]")
+
+
 def emit_attend(out: SourceWriter, plan: CpuPlan) -> None:
     """attend: results of tiles of queries."""
     tile = plan.tile_rows
@@ -94,6 +100,7 @@ def emit_attend(out: SourceWriter, plan: CpuPlan) -> None:
         with out.block("for item in range(first, last)"):
             emit_tile(out, plan)
             emit_weights(out, plan, "query", "w")
+            emit_stretch(out, plan)
             emit_stage(out, plan.dtype, "q", "tokens", "head_dim", "dims")
             out.line(call_features(plan, "query"))
             out.line(f"divide(phi, {head_block('sums', 'features')}, scales[batch, head], count, features, inverse)")

@@ -33,7 +33,7 @@ def call_features(plan: CpuPlan, side: str) -> str:
 
 def _header(plan: CpuPlan, side: str, w: str, rows: str) -> str:
     weights = f"{w}, " if plan.linear else ""
-    stab = "stab, " if plan.stabilised(side) else ""
+    stab = "stab, " if plan.stabilised(side) else "stretch, " if plan.feature_map == SOFTMAX else ""
     exponentials = "exponentials, " if plan.keeps_exponentials else ""
     return f"{_name(plan, side)}(tokens, phi, {exponentials}{weights}{stab}{rows}, {SIZES})"
 
@@ -65,7 +65,7 @@ def _meaning(plan: CpuPlan, shift: str) -> str:
         return "phi(x) = kept**-0.5 * (sin u, cos u), u = x w / |x|."
     less = "stab" if shift == "stab" else "the row's largest u"
     if plan.feature_map == SOFTMAX:
-        return f"phi(x) = exp(u - {less}), u = x w."
+        return f"phi(x) = exp(stretch (u - {less})), u = x w."
     return f"phi(x) = kept**-0.5 * (exp(u - |x|**2 / (2 sqrt(head_dim)) - {less}) + {plan.eps!r}), u = x w."
 
 
@@ -76,7 +76,7 @@ def _emit_row(out: SourceWriter, plan: CpuPlan, shift: str) -> None:
             out.line("x = load(here, place)")
             out.line(f"store(there, place, {render(parse('source', plan.feature_map.source))})")
     elif plan.feature_map == "rfa":
-        emit_inverse_norm(out)
+        emit_inverse_norm(out, plan.compute_dtype)
         out.line("factor = splat(real(1.0 / math.sqrt(kept)))")
         with out.block(EACH_FEATURE):
             out.line("sine, cosine = sine_cosine(load(there, place) * inverse)")
@@ -94,7 +94,7 @@ def _emit_exponentials(out: SourceWriter, plan: CpuPlan, shift: str) -> None:
     if plan.feature_map == SOFTMAX:
         out.line(f"shift = splat({shift})")
         with out.block(EACH_FEATURE):
-            out.line("store(there, place, exp(load(there, place) - shift))")
+            out.line("store(there, place, exp((load(there, place) - shift) * splat(stretch)))")
         return
     _emit_square(out)
     out.line(f"shift = splat(real({shift} + square * real(0.5 / math.sqrt(head_dim))))")
@@ -113,10 +113,27 @@ def _emit_square(out: SourceWriter) -> None:
     out.line("square = add_lanes(squares)")
 
 
-def emit_inverse_norm(out: SourceWriter) -> None:
-    """inverse = 1 / |x|; 0 for a row of zeros, which so stays 0."""
+# Where |x|**2 is within these bounds it has all its digits; else that of x times a power of two has them.
+SQUARES = {"float32": (2.0**-80, 2.0**100), "float64": (2.0**-900, 2.0**1000)}
+NEARER = {"float32": (2.0**100, 2.0**-70), "float64": (2.0**600, 2.0**-600)}  # of small rows, and of large ones
+SMALLEST = {"float32": 2.0**-126, "float64": 2.0**-1022}
+
+
+def emit_inverse_norm(out: SourceWriter, dtype: str) -> None:
+    """inverse = 1 / |x|; 0 for a row of zeros, which so stays 0, and for one whose inverse no number may be."""
+    (low, high), (up, down) = SQUARES[dtype], NEARER[dtype]
     _emit_square(out)
-    out.line("inverse = splat(real(1.0 / math.sqrt(square) if square != real(0.0) else 0.0))")
+    out.line("nearer = real(1.0)")
+    with out.block(f"if not (real({low!r}) < square and square < real({high!r}))"):
+        out.line(f"nearer = real({down!r}) if square >= real({high!r}) else real({up!r})")
+        out.line("squares = splat(real(0.0))")
+        with out.block(EACH_DIM):
+            out.line("near = load(here, place) * splat(nearer)")
+            out.line("squares = fma(near, near, squares)")
+        out.line("square = add_lanes(squares)")
+    least = f"nearer * real({SMALLEST[dtype]!r})"
+    out.line("norm = real(math.sqrt(square))")
+    out.line(f"inverse = splat(nearer / norm if norm >= {least} else real(0.0))")
 
 
 def emit_largest(out: SourceWriter, _plan: CpuPlan) -> None:

@@ -7,6 +7,7 @@ With r the divisor of a row, G = dout / r and delta = -(phi(q) . G state^T) / r,
 
 from __future__ import annotations
 
+from flurka_numba.targets.cpu.attend import emit_stretch
 from flurka_numba.targets.cpu.features import call_features
 from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION, emit_keep, emit_scratch, emit_strides, head_block, item_block
@@ -33,6 +34,7 @@ def emit_query_gradient(out: SourceWriter, plan: CpuPlan) -> None:
         with out.block("for item in range(first, last)"):
             emit_split(out, plan)
             emit_weights(out, plan, "query", "w", "w_t")
+            emit_stretch(out, plan)
             _emit_totals(out, plan)
             with out.block(f"for token in range(start, stop, {tile})"):
                 _emit_query_tile(out, plan)

@@ -34,7 +34,7 @@ def emit_slopes(out: SourceWriter, plan: CpuPlan) -> None:
         if phi == "favor":
             _emit_square_slope(out)
         if phi == "rfa":
-            _emit_norm_slope(out)
+            _emit_norm_slope(out, plan.compute_dtype)
 
 
 def _emit_elementwise(out: SourceWriter, phi: FeatureMap) -> None:
@@ -67,11 +67,11 @@ def _emit_square_slope(out: SourceWriter) -> None:
             out.line("store(falling, place, fma(slope, load(here, place), load(falling, place)))")
 
 
-def _emit_norm_slope(out: SourceWriter) -> None:
+def _emit_norm_slope(out: SourceWriter, dtype: str) -> None:
     """Through n = x / |x|: what is along n goes nowhere."""
     with out.block(EACH_ROW):
         out.line("here, falling = advance(tokens, row * dims), advance(dtokens, row * dims)")
-        emit_inverse_norm(out)
+        emit_inverse_norm(out, dtype)
         out.line("along = splat(real(0.0))")
         with out.block(EACH_DIM):
             out.line("along = fma(load(here, place), load(falling, place), along)")

@@ -53,7 +53,7 @@ def emit_largest_of_block(out: SourceWriter, names: Sequence[str]) -> None:
     """Up to four numbers of each lane become the largest of the whole block."""
     for name in names:
         emit_largest(out, name)
-    four = [*names, *names[-1:] * (4 - len(names))]
+    four = [*names, *[names[-1]] * (4 - len(names))]
     out.line("leader = u32(1) if lane == u32(0) else u32(0)")
     out.line(f"ptx.store_shared_reals4(leaders + u32(16) * warp, {', '.join(four)}, leader)")
     out.line("ptx.block_barrier()")
