@@ -7,6 +7,7 @@ to be able to write to. Here bytes are handed over, and what was hashed is what 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from contextlib import suppress
 from types import ModuleType
 from typing import Any
@@ -35,6 +36,19 @@ def compile_function(function: Any, signature: Any) -> bytes | None:
     addresses of this process. Raises whatever Numba does.
     """
     return _through_bridge(function, signature, _Bridge(None))
+
+
+def compile_module(module: ModuleType, signatures: Mapping[str, Any]) -> dict[str, bytes] | None:
+    """Machine code of a text's functions by the short way, None where that does not serve; then Numba's own remains.
+    The module cannot be used afterwards.
+    """
+    try:
+        from splat_numba.runtime import pipeline
+
+        with pipeline.section():
+            return {name: pipeline.compile_entry(module, name, one) for name, one in signatures.items()}
+    except Exception:  # noqa: BLE001 - Numba's own way says what is wrong, if anything is
+        return None
 
 
 def load_function(function: Any, signature: Any, stored: bytes) -> None:

@@ -30,12 +30,13 @@ class Entry:
     limit: int = 0
 
     @classmethod
-    def of(cls, folder: Path, name: str, text: str, facts: str, limit: int = 0) -> Entry | None:
-        """The place of a text's machine code. facts: all that it depends on beside the text and what that imports.
-        None, after a warning, where the modules that the text imports cannot be read.
+    def of(cls, folder: Path, name: str, text: str, facts: str, limit: int = 0, made_by: str = "") -> Entry | None:
+        """The place of a text's machine code. facts: all that it depends on beside the text and what that imports;
+        made_by: imports the modules of ours that compile it. None, after a warning, where modules cannot be read.
         """
         try:
-            key = hashlib.sha256(f"{text}\0{digest_of(text)}\0{facts}".encode()).hexdigest()[:16]
+            modules = digest_of(text) + digest_of(made_by)
+            key = hashlib.sha256(f"{text}\0{modules}\0{facts}".encode()).hexdigest()[:16]
         except (OSError, ImportError) as error:
             warn_once(f"cache is not used: what machine code depends on is not known ({error}). Install the .py files.")
             return None
