@@ -27,7 +27,8 @@ from flurka_numba.targets.sm90.accumulate import (
     SHARE_NUMBERS,
     AccumulateTraits,
 )
-from flurka_numba.targets.sm90.gradients import LARGEST_CHUNKS, GradientTraits, gradient_entry, render_gradients
+from flurka_numba.targets.sm90.gradient_shape import LARGEST_CHUNKS, GradientTraits
+from flurka_numba.targets.sm90.gradients import gradient_entry, render_gradients
 from flurka_numba.targets.sm90.images import turned_bytes
 from flurka_numba.targets.sm90.projection_gradients import (
     ProjectionTraits,

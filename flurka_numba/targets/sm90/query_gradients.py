@@ -18,10 +18,7 @@ from flurka_numba.targets.sm90.accumulate import (
     emit_tile,
     lane_place,
 )
-from flurka_numba.targets.sm90.gradients import (
-    COUNTS,
-    OPERANDS,
-    GradientTraits,
+from flurka_numba.targets.sm90.gradient_rows import (
     emit_features,
     emit_images_there,
     emit_product,
@@ -31,6 +28,8 @@ from flurka_numba.targets.sm90.gradients import (
     emit_sum_words,
     emit_weights,
 )
+from flurka_numba.targets.sm90.gradient_shape import OPERANDS, GradientTraits
+from flurka_numba.targets.sm90.gradients import COUNTS
 from flurka_numba.targets.sm90.images import turned_rows
 from flurka_numba.targets.sm90.rows import emit_store, when, words
 from flurka_numba.targets.sm90.scales import is_scaled

@@ -1,0 +1,67 @@
+"""Traits of gradients along a sequence, and what follows from them, as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.sm90.images import turned_bytes
+from flurka_numba.targets.sm90.scales import has_row_scale
+from flurka_numba.targets.sm90.shape import chunks, state_bytes
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT
+
+OPERANDS = {"queries": ("q", "dout", "dq"), "slots": ("k", "v", "dk", "dv")}  # x, y and what is written
+SPREAD = ("dk_spread", "dv_spread")
+LARGEST_CHUNKS = 8  # of head_dim and value_dim together: more do not fit in registers
+CHUNKS_AT_ONCE = 5  # with more, y is loaded after the first product
+
+
+@dataclass(frozen=True, slots=True)
+class GradientTraits:
+    """of: "queries", or "slots", for which the images are those of the state's gradient.
+
+    denominator, eps: as in Problem; ragged: the gradients of slots at or beyond a batch entry's length are 0; spread:
+    those of slots are written twice, once with columns in the order that token_gradients.py wants.
+    """
+
+    of: str
+    head_dim: int
+    value_dim: int
+    dtype: str
+    feature_map: FeatureMap
+    denominator: str
+    eps: float
+    ragged: bool
+    spread: bool
+
+    @property
+    def row_scaled(self) -> bool:
+        """Whether features are multiplied with a power of two of their row."""
+        return has_row_scale(self.dtype, self.feature_map)
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """What is read and written by address."""
+        return (*OPERANDS[self.of], *(SPREAD if self.spread else ()))
+
+    @property
+    def shared_bytes(self) -> int:
+        """Both images, then a barrier."""
+        return self.image_bytes + self.turned_bytes + 8 + ALIGNMENT
+
+    @property
+    def image_bytes(self) -> int:
+        """Of the image for rows of features."""
+        return state_bytes(self.head_dim, self.value_dim)
+
+    @property
+    def turned_bytes(self) -> int:
+        """Of the image for rows of values."""
+        return turned_bytes(self.head_dim, self.value_dim)
+
+    @property
+    def resident(self) -> int:
+        """Blocks on a multiprocessor: a thread holds x, phi(x), y, both products' results, and about 50 more."""
+        both = chunks(self.head_dim) + chunks(self.value_dim)
+        registers = 16 * both + 8 * both + 8 * chunks(self.head_dim) + 50
+        return max(1, min(4, 65536 // (128 * registers), (227 << 10) // (self.shared_bytes + 1024)))
