@@ -15,7 +15,7 @@ from flurka_numba.gpu.composed.plan import composes_forward, composes_gradients
 from flurka_numba.gpu.forward import forward_recording
 from flurka_numba.gpu.gradient_schedules import Gradients, result_axes
 from flurka_numba.gpu.gradients import SlotProduct
-from flurka_numba.gpu.plan import taking_input
+from flurka_numba.gpu.plan import scale_of_scores, taking_input
 from flurka_numba.gpu.recorder import KEPT, Recording
 from flurka_numba.heads import merge, needs_queries, with_queries, with_views
 from flurka_numba.operands import Operands, export_out, import_call, import_dout, widen
@@ -137,7 +137,7 @@ def _attend_to_slots(call: Call, operands: Operands, k: NDArray[Any], v: NDArray
 
     problem = operands.problem
     arrays = (export_array(np.ascontiguousarray(bits), problem.dtype, call.q) for bits in (operands.q, k, v))
-    found = splat_numba.attention(*arrays, splat_numba.full(), scale=problem.scale, backend="emulate")
+    found = splat_numba.attention(*arrays, splat_numba.full(), scale=scale_of_scores(problem), backend="emulate")
     operands.out[...] = import_array("out", found).bits
 
 

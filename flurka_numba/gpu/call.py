@@ -14,7 +14,7 @@ from flurka_numba.gpu.composed.plan import composes_forward
 from flurka_numba.gpu.forward import forward_recording, in_place
 from flurka_numba.gpu.host_arrays import attend_numpy
 from flurka_numba.gpu.omega import place_omega
-from flurka_numba.gpu.plan import taking_input
+from flurka_numba.gpu.plan import scale_of_scores, taking_input
 from flurka_numba.heads import needs_queries, with_queries, with_views
 from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.results import result_shape
@@ -106,7 +106,7 @@ def _attend_to_slots(
     inputs = addresses if call.out is None else addresses[:-1]
     _run(call, ready, given, inputs, [framework.address(one) for one in slots], framework)
     attention, mask = _dense_attention()
-    return attention(call.q, *slots, mask, scale=problem.scale, backend="cuda", out=call.out)
+    return attention(call.q, *slots, mask, scale=scale_of_scores(problem), backend="cuda", out=call.out)
 
 
 @cache

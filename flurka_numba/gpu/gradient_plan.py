@@ -27,6 +27,7 @@ from flurka_numba.targets.sm90.accumulate import (
     SHARE_NUMBERS,
     AccumulateTraits,
 )
+from flurka_numba.targets.sm90.gradient_scales import TOP_BYTES
 from flurka_numba.targets.sm90.gradient_shape import LARGEST_CHUNKS, GradientTraits
 from flurka_numba.targets.sm90.gradients import gradient_entry, render_gradients
 from flurka_numba.targets.sm90.images import turned_bytes
@@ -40,6 +41,7 @@ from flurka_numba.targets.sm90.query_gradients import (
     query_entry,
     render_query_gradients,
 )
+from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, chunks, state_bytes
 from flurka_numba.targets.sm90.token_gradients import (
     LARGEST_STEPS,
@@ -59,7 +61,8 @@ class GradientPlan:
     """queries: one stage or two, of which the first makes dq, and the last the shares of dS and dz. Bytes: states,
     turned, of the images of all heads; key_shares, query_shares, of what makes them; row_weights, of what the first of
     two stages leaves to the second. spread: the last stage writes its gradients a second time, for token_stage();
-    internal: the shapes of both by name, which stages alone read then.
+    internal: the shapes of both by name, which stages alone read then. measure: comes before the last stage where
+    gradients of slots have a scale; tops: bytes that it leaves.
     """
 
     problem: Problem
@@ -68,6 +71,7 @@ class GradientPlan:
     apply: Stage
     queries: tuple[Stage, ...]
     images_of_queries: Stage
+    measure: Stage | None
     of_slots: Stage
     states: int
     turned: int
@@ -76,12 +80,14 @@ class GradientPlan:
     row_weights: int
     spread: bool
     internal: dict[str, Shape]
+    tops: int
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """In their order."""
         forward = self.keys, self.images_of_keys, self.apply
-        return (*forward, *self.queries, self.images_of_queries, self.of_slots)
+        backward = *self.queries, self.images_of_queries, *([self.measure] if self.measure else []), self.of_slots
+        return (*forward, *backward)
 
 
 def takes_gradients(problem: Problem) -> bool:
@@ -90,19 +96,28 @@ def takes_gradients(problem: Problem) -> bool:
 
 
 @lru_cache(maxsize=256)
-def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = False) -> GradientPlan:
-    """The plan for method "kernel" and an elementwise feature map, of which takes_gradients() is true."""
+def gradient_plan(problem: Problem, multiprocessors: int, outer: Problem | None = None) -> GradientPlan:
+    """The plan for method "kernel" and an elementwise feature map, of which takes_gradients() is true. outer: FLuRKA's
+    problem, where keys and values are its slots.
+    """
     phi = problem.feature_map
     if not isinstance(phi, FeatureMap) or not takes_gradients(problem):
         raise TypeError(problem)  # executors compose the others: see composed/plan.py
     dims = problem.head_dim, problem.value_dim, problem.dtype
-    keys = AccumulateTraits("keys", *dims, phi, ragged=problem.ragged)
+    compressed, spread = outer is not None, outer is not None and has_token_stage(outer)
+    keys = AccumulateTraits("keys", *dims, phi, problem.ragged, compressed)
     pairs = problem.batch * problem.heads
     states = pairs * keys.blocks[0] * keys.blocks[1]
     of_keys = shares_of_sequence(states, problem.seq_kv, multiprocessors)
-    gradients = partial(GradientTraits, head_dim=dims[0], value_dim=dims[1], dtype=dims[2], feature_map=phi)
+    gradients = partial(
+        GradientTraits, head_dim=dims[0], value_dim=dims[1], dtype=dims[2], feature_map=phi, compressed=compressed,
+        shared=outer is not None and outer.shared_proj,
+    )  # fmt: skip
     of_rows = gradients(of="queries", denominator=problem.denominator, eps=problem.eps, ragged=False, spread=False)
     of_slots = gradients(of="slots", denominator="plain", eps=0.0, ragged=problem.ragged, spread=spread)
+    measure = None
+    if of_slots.gradients_scaled:
+        measure = _gradients(problem, replace(of_slots, spread=False, measure=True), problem.seq_kv, multiprocessors)
     one_pass = has_one_pass(*dims[:2]) and problem.seq_q > 0
     if one_pass:
         queries, shares = _one_pass(problem, of_rows, multiprocessors)
@@ -114,10 +129,11 @@ def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = Fals
     return GradientPlan(
         problem,
         keys=accumulate_stage(problem, keys, problem.seq_kv, of_keys),
-        images_of_keys=images_stage(problem, states, of_keys, natural_values=one_pass),
-        apply=apply_stage(problem, apply_traits(problem), multiprocessors),
+        images_of_keys=images_stage(problem, states, of_keys, natural_values=one_pass, compressed=compressed),
+        apply=apply_stage(problem, replace(apply_traits(problem), of_slots=compressed), multiprocessors),
         queries=queries,
         images_of_queries=images_stage(problem, states, shares, of="queries"),
+        measure=measure,
         of_slots=_gradients(problem, of_slots, problem.seq_kv, multiprocessors),
         states=pairs * state_bytes(*dims[:2]),
         turned=pairs * turned_bytes(*dims[:2]),
@@ -126,6 +142,7 @@ def gradient_plan(problem: Problem, multiprocessors: int, *, spread: bool = Fals
         row_weights=0 if one_pass else max(8 * pairs * problem.seq_q, 8),
         spread=spread,
         internal=_internal(problem) if spread else {},
+        tops=TOP_BYTES * measure.grid if measure else 0,
     )
 
 
@@ -168,8 +185,9 @@ def projection_stage(problem: Problem, of: frozenset[str], multiprocessors: int)
     columns = 256 if sum_registers(groups) >= 128 else 128
     shared = problem.shared_proj
     traits = ProjectionTraits(
-        problem.head_dim, problem.value_dim, problem.dtype, groups, columns, shared, problem.per_head_proj
-    )
+        problem.head_dim, problem.value_dim, problem.dtype, groups, columns, shared, problem.per_head_proj,
+        is_scaled(problem.dtype) and has_token_stage(problem),
+    )  # fmt: skip
     row_blocks, token_tiles = -(-problem.rank // traits.rows), -(-problem.seq_kv // columns)
     tiles = row_blocks * token_tiles * (problem.heads if problem.per_head_proj else 1)
     tiles_k = tiles if shared or "k" in of else 0

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from flurka_numba.gpu.forward_stages import record_forward
 from flurka_numba.gpu.gradient_plan import (
     gradient_plan,
-    has_token_stage,
     over_slots,
     projection_stage,
     token_stage,
@@ -22,6 +21,9 @@ from flurka_numba.gpu.gradient_plan import (
 from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.gpu.recorder import Operand, Recorder, row_bytes
 from flurka_numba.problem import Problem
+from flurka_numba.targets.sm90.gradient_scales import SCALE_BYTES
+from flurka_numba.targets.sm90.scales import SLOT_SCALE_BYTES
+from splat_numba.gen.schedule import Place
 from splat_numba.gen.tensor import Tensor
 
 
@@ -42,16 +44,15 @@ def record_with_gradients(recorder: Recorder) -> Pull:
     """
     problem = recorder.problem
     if problem.method == "kernel":
-        pull = _of_kernel(problem, recorder, recorder.operand("k"), recorder.operand("v"))
+        pull = _of_kernel(problem, recorder, recorder.operand("k"), recorder.operand("v"), {})
 
         def alone(backward: Recorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, SlotProduct]:
             pull(backward, dout, frozen)
             return {}
 
         return alone
-    k, v = _make_slots(recorder)
-    spread = has_token_stage(problem)
-    pull = _of_kernel(over_slots(problem), recorder, k, v, spread=spread)
+    k, v, scales = _make_slots(recorder)
+    pull = _of_kernel(over_slots(problem), recorder, k, v, {"slot_scales": scales}, problem)
 
     def through(backward: Recorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, SlotProduct]:
         kept = {"q"} if "q" in frozen else set()
@@ -63,33 +64,35 @@ def record_with_gradients(recorder: Recorder) -> Pull:
     return through
 
 
-def _make_slots(recorder: Recorder) -> tuple[Tensor, Tensor]:
-    """E k and F v, kept for the way back."""
+def _make_slots(recorder: Recorder) -> tuple[Tensor, Tensor, Place]:
+    """E k and F v, and of float16 what undoes the scales that each head has; kept for the way back."""
     problem = replace(recorder.problem, method="low_rank")
     leading = problem.batch, problem.heads, problem.rank
     shapes = (*leading, problem.head_dim), (*leading, problem.value_dim)
     k, v = (recorder.rows(recorder.kept(row_bytes(shape)), shape) for shape in shapes)
-    record_forward(forward_plan(problem, recorder.multiprocessors), recorder, {"k_slots": k, "v_slots": v})
-    return k, v
+    scales = recorder.kept(SLOT_SCALE_BYTES * problem.batch * problem.heads)
+    plan = forward_plan(problem, recorder.multiprocessors, of_gradients=True)
+    record_forward(plan, recorder, {"k_slots": k, "v_slots": v, "slot_scales": scales})
+    return k, v, scales
 
 
 def _of_kernel(
-    problem: Problem, recorder: Recorder, k: Tensor, v: Tensor, *, spread: bool = False
-) -> Callable[[Recorder, Tensor, frozenset[str]], dict[str, Tensor]]:
-    """Kernel attention over these keys and values."""
-    plan = gradient_plan(problem, recorder.multiprocessors, spread=spread)
-    lengths = recorder.lengths if problem.ragged else None
+    problem: Problem, recorder: Recorder, k: Tensor, v: Tensor, known: Mapping[str, Place], outer: Problem | None = None
+) -> Callable[[Recorder, Tensor, frozenset[str]], dict[str, Operand]]:
+    """Kernel attention over these keys and values. known: what else stages know of keys, by their parameters' names;
+    outer: see gradient_plan().
+    """
+    plan = gradient_plan(problem, recorder.multiprocessors, outer)
+    of_keys: dict[str, Operand] = {**known, "kv_lengths": recorder.lengths if problem.ragged else None}
     states, turned = recorder.kept(plan.states), recorder.kept(plan.turned)
     (shares,) = recorder.scratch(plan.key_shares)
     read = {"k": recorder.readable(k), "v": recorder.readable(v), "q": recorder.readable(recorder.operand("q"))}
-    recorder.launch(plan.keys, {**read, "kv_lengths": lengths, "shares": shares})
-    recorder.launch(plan.images_of_keys, {"shares": shares, "states": states, "turned": turned})
+    recorder.launch(plan.keys, {**read, **of_keys, "shares": shares})
+    recorder.launch(plan.images_of_keys, {**of_keys, "shares": shares, "states": states, "turned": turned})
     out = recorder.result("out", (problem.batch, problem.heads, problem.seq_q, problem.value_dim))
     recorder.launch(plan.apply, {"q": read["q"], "states": states, "out": out})
 
-    def pull(backward: Recorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, Tensor]:
-        lengths = backward.lengths if problem.ragged else None
-        slots_alone = k.buffer != "k"
+    def pull(backward: Recorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, Operand]:
         shares, dstates, dturned, weights = backward.scratch(
             plan.query_shares, plan.states, plan.turned, plan.row_weights
         )
@@ -105,7 +108,7 @@ def _of_kernel(
         for stage in plan.queries[1:]:
             backward.launch(stage, given)
         backward.launch(plan.images_of_queries, {"shares": shares, "states": dstates, "turned": dturned})
-        made: dict[str, Tensor] = {
+        made: dict[str, Operand] = {
             name: backward.rows(*backward.scratch(row_bytes(shape)), shape) for name, shape in plan.internal.items()
         }
         for name, dim in (("k", problem.head_dim), ("v", problem.value_dim)):
@@ -114,17 +117,23 @@ def _of_kernel(
                 if name in frozen:
                     made[f"d{name}"] = backward.rows(*backward.scratch(row_bytes(shape)), shape)
                 else:
-                    result = f"d{name}_slots" if slots_alone else f"d{name}"
+                    result = f"d{name}_slots" if outer else f"d{name}"
                     made[f"d{name}"] = backward.result(result, shape, side_by_side=True)
-        keys = {"k": backward.readable(k), "v": backward.readable(v)}
-        backward.launch(plan.of_slots, {**keys, "states": dstates, "turned": dturned, "kv_lengths": lengths, **made})
+        given = {"k": backward.readable(k), "v": backward.readable(v), "states": dstates, "turned": dturned}
+        given |= {**of_keys, **made}
+        if plan.measure:
+            tops, scales = backward.scratch(plan.tops, SCALE_BYTES)
+            given |= {"gradient_tops": tops, "gradient_scales": scales}
+            backward.launch(plan.measure, given)
+            made["gradient_scales"] = scales
+        backward.launch(plan.of_slots, given)
         return made
 
     return pull
 
 
 def _through_projections(
-    problem: Problem, found: Mapping[str, Tensor], recorder: Recorder, frozen: frozenset[str]
+    problem: Problem, found: Mapping[str, Operand], recorder: Recorder, frozen: frozenset[str]
 ) -> dict[str, SlotProduct]:
     """Gradients of tokens and projections from those of the slots."""
     projections = dict.fromkeys(("k", "v"), "proj_k") if problem.shared_proj else {"k": "proj_k", "v": "proj_v"}
@@ -137,7 +146,7 @@ def _through_projections(
 
 
 def _of_tokens(
-    problem: Problem, projections: Mapping[str, str], found: Mapping[str, Tensor], of: frozenset[str],
+    problem: Problem, projections: Mapping[str, str], found: Mapping[str, Operand], of: frozenset[str],
     recorder: Recorder,
 ) -> dict[str, SlotProduct]:  # fmt: skip
     """E^T dk' and F^T dv', by a stage where there is one."""
@@ -145,7 +154,7 @@ def _of_tokens(
     if planned is None:
         return {name: SlotProduct(projections[name], f"d{name}_slots") for name in of}
     dims = {"k": problem.head_dim, "v": problem.value_dim}
-    given: dict[str, Operand] = {}
+    given = _scales(found)
     for name in sorted(of):
         shape = (problem.batch, problem.heads, problem.seq_kv, dims[name])
         given[f"d{name}"] = recorder.result(f"d{name}", shape, side_by_side=True)
@@ -155,11 +164,16 @@ def _of_tokens(
     return {}
 
 
-def _of_projections(problem: Problem, found: Mapping[str, Tensor], of: frozenset[str], recorder: Recorder) -> None:
+def _scales(found: Mapping[str, Operand]) -> dict[str, Operand]:
+    """What undoes the scales of the slots' gradients, where they have some."""
+    return {name: one for name, one in found.items() if name == "gradient_scales"}
+
+
+def _of_projections(problem: Problem, found: Mapping[str, Operand], of: frozenset[str], recorder: Recorder) -> None:
     """dE and dF."""
     stage, boxes = projection_stage(problem, of, recorder.multiprocessors)
     given: dict[str, Operand] = {name: recorder.readable(recorder.operand(name)) for name in of}
-    given |= {f"d{name}_slots": found[f"d{name}"] for name in of}
+    given |= {f"d{name}_slots": found[f"d{name}"] for name in of} | _scales(found)
     heads = problem.heads if problem.per_head_proj else 1
     for name in ["proj_k"] if problem.shared_proj else [f"proj_{name}" for name in sorted(of)]:
         given[f"d{name}"] = recorder.result(f"d{name}", (1, heads, problem.rank, problem.seq_kv))

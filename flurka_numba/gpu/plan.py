@@ -32,12 +32,13 @@ from flurka_numba.targets.sm90.accumulate import (
     SHARE_NUMBERS,
     AccumulateTraits,
 )
-from flurka_numba.targets.sm90.collect import THREADS as COLLECT_THREADS
-from flurka_numba.targets.sm90.collect import CollectTraits, collect_entry, eighths, render_collect
+from flurka_numba.targets.sm90.bounds import bounds_bytes
+from flurka_numba.targets.sm90.collect import KEYS_DIVISOR, CollectTraits, collect_entry, render_collect
 from flurka_numba.targets.sm90.compress import compress_entry, render_compress
 from flurka_numba.targets.sm90.images import turned_bytes
 from flurka_numba.targets.sm90.largest import largest_entry, render_largest
 from flurka_numba.targets.sm90.project_apply import TOKENS, ProjectTraits
+from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import (
     SLOTS,
     STATE_NUMBERS,
@@ -52,20 +53,22 @@ from flurka_numba.targets.sm90.state import render_state, state_entry
 from splat_numba.gen.instructions import MATRIX_TYPE
 from splat_numba.gen.targets.sm90.shape import spans
 
-BETWEEN = ("parts", "tops", "states", "turned", "shares")
+BETWEEN = ("parts", "bounds", "tops", "states", "turned", "shares")
 SHARE_TOKENS = 128  # at least, in a share of a state: fewer would cost more to add up than they save
 
 
 @dataclass(frozen=True, slots=True)
 class ForwardPlan:
     """Stages of a problem. boxes: rows that one copy fetches, of each operand with a tensor map. Bytes of the arrays
-    between stages: parts, tops, states, turned, shares; counters: words that must be 0, and are again after a launch.
+    between stages: parts, bounds, tops, states, turned, shares; counters: words that must be 0, and are again after a
+    launch.
     """
 
     problem: Problem
     stages: tuple[Stage, ...]
     boxes: Mapping[str, int] = field(default_factory=dict)
     parts: int = 0
+    bounds: int = 0
     tops: int = 0
     states: int = 0
     turned: int = 0
@@ -93,8 +96,10 @@ def taking_input(problem: Problem, model_dim: int) -> Problem:
     return replace(problem, model_dim=model_dim) if makes_queries(problem, model_dim) else problem
 
 
-def forward_plan(problem: Problem, multiprocessors: int) -> ForwardPlan:
-    """The plan for a GPU of so many multiprocessors. The problem must fit: see apply_traits."""
+def forward_plan(problem: Problem, multiprocessors: int, *, of_gradients: bool = False) -> ForwardPlan:
+    """The plan for a GPU of so many multiprocessors. The problem must fit: see apply_traits. of_gradients: slots of
+    low-rank attention are made for FLuRKA's gradients.
+    """
     if problem.method == "kernel":
         phi = features_of(problem)
         if isinstance(phi, FeatureMap):
@@ -102,7 +107,7 @@ def forward_plan(problem: Problem, multiprocessors: int) -> ForwardPlan:
         return _of_random_features(problem, multiprocessors, phi, None)
     first = _compress(problem, multiprocessors)
     if problem.method == "low_rank":
-        return _low_rank(problem, *first)
+        return _low_rank(problem, of_gradients, *first)
     phi = features_of(problem)
     if isinstance(phi, FeatureMap):
         return _of_slots(problem, multiprocessors, phi, *first)
@@ -155,7 +160,7 @@ def _of_slots(
         problem,
         (stage_1, stage_2, apply_stage(problem, apply, multiprocessors)),
         _boxes(compress),
-        parts=_parts(compress, numbers),
+        **_between(compress, numbers),
         states=pairs * apply.state_bytes,
         shares=SHARE_BYTES * states * shares if shares > 1 else 0,
         counters=states,
@@ -174,18 +179,23 @@ def slot_shares(states: int, slots: int, splits: int, multiprocessors: int) -> i
     return min(range(1, max(min(LARGEST_SHARES, slots // ROWS), 1) + 1), key=microseconds)
 
 
-def _low_rank(problem: Problem, compress: CompressTraits, numbers: dict[str, int], stage_1: Stage) -> ForwardPlan:
-    traits = CollectTraits(compress, numbers["splits"])
-    rows = problem.batch * problem.heads * problem.rank
-    threads = rows * (eighths(problem.head_dim) + eighths(problem.value_dim))
+def _low_rank(
+    problem: Problem, of_gradients: bool, compress: CompressTraits, numbers: dict[str, int], stage_1: Stage
+) -> ForwardPlan:
+    traits = CollectTraits(compress, numbers["splits"], of_gradients)
     stage_2 = Stage(
         stage_name("collect", problem),
         collect_entry(traits),
         partial(render_collect, traits),
-        -(-threads // COLLECT_THREADS),
+        traits.blocks(problem.batch * problem.heads, problem.rank),
         {**_tiling(numbers), "heads": problem.heads, "slots": problem.rank, "batch": problem.batch},
     )
-    return ForwardPlan(problem, (stage_1, stage_2), _boxes(compress), _parts(compress, numbers))
+    return ForwardPlan(problem, (stage_1, stage_2), _boxes(compress), **_between(compress, numbers))
+
+
+def scale_of_scores(problem: Problem) -> float:
+    """The factor of low-rank attention's scores with the slots that its plan makes."""
+    return problem.scale * KEYS_DIVISOR[problem.dtype]
 
 
 def _boxes(compress: CompressTraits) -> dict[str, int]:
@@ -193,8 +203,11 @@ def _boxes(compress: CompressTraits) -> dict[str, int]:
     return {"k": STEP, "v": STEP, "proj_k": compress.rows, "proj_v": compress.rows}
 
 
-def _parts(compress: CompressTraits, numbers: dict[str, int]) -> int:
-    return 4 * numbers["tiles"] * numbers["splits"] * compress.rows * compress.columns
+def _between(compress: CompressTraits, numbers: dict[str, int]) -> dict[str, int]:
+    """Bytes of what stage 1 leaves."""
+    blocks = numbers["tiles"] * numbers["splits"]
+    bounds = bounds_bytes(compress, blocks) if is_scaled(compress.dtype) else 0
+    return {"parts": 4 * blocks * compress.rows * compress.columns, "bounds": bounds}
 
 
 def _tiling(numbers: dict[str, int]) -> dict[str, int]:
@@ -231,7 +244,7 @@ def _of_random_features(
         problem,
         tuple(stages),
         _boxes(compress) if compress else {},
-        parts=_parts(compress, numbers) if compress else 0,
+        **(_between(compress, numbers) if compress else {}),
         tops=4 * tops,
         states=pairs * apply.state_bytes,
         shares=4 * STATE_NUMBERS * states * shares if shares > 1 else 0,

@@ -63,7 +63,8 @@ def features_of(problem: Problem) -> FeatureMap | RandomFeatures:
 def apply_traits(problem: Problem) -> ApplyTraits:
     """Of stage 3, which alone holds a whole head's state, so that not every problem fits."""
     phi = features_of(problem)
-    return ApplyTraits(problem.head_dim, problem.value_dim, problem.dtype, phi, problem.denominator, problem.eps)
+    dims = problem.head_dim, problem.value_dim, problem.dtype
+    return ApplyTraits(*dims, phi, problem.denominator, problem.eps, problem.method == "flurka")
 
 
 def apply_stage(problem: Problem, traits: ApplyTraits, multiprocessors: int) -> Stage:
@@ -105,10 +106,11 @@ def accumulate_stage(problem: Problem, traits: AccumulateTraits, rows: int, shar
 
 def images_stage(
     problem: Problem, states: int, shares: int, *, natural_features: bool = False, natural_values: bool = False,
-    of: str = "keys",
+    of: str = "keys", compressed: bool = False,
 ) -> Stage:  # fmt: skip
-    """Shares of states to images. natural_features, natural_values, of: see ImageTraits."""
-    traits = ImageTraits(problem.head_dim, problem.value_dim, problem.dtype, natural_features, natural_values, of)
+    """Shares of states to images. natural_features, natural_values, of, compressed: see ImageTraits."""
+    dims = problem.head_dim, problem.value_dim, problem.dtype
+    traits = ImageTraits(*dims, natural_features, natural_values, of, compressed)
     name, render = stage_name("images", problem), partial(render_images, traits)
     return Stage(name, images_entry(traits), render, PARTS * states, {"shares_of_state": shares})
 

@@ -24,6 +24,14 @@ def times(**factors):
     return change
 
 
+def in_turn(*changes):
+    def change(arrays):
+        for one in changes:
+            one(arrays)
+
+    return change
+
+
 def below(number, *names):
     """Arrays in which each number is near this one."""
 
@@ -34,10 +42,16 @@ def below(number, *names):
     return change
 
 
-def sums(arrays):
-    """Rows of E that add up their tokens, all of which are positive: 0.8 x 64 x 2000 is beyond float16."""
-    arrays["k"] = np.abs(2000 * arrays["k"].astype(np.float32)).astype(np.float16)
-    arrays["proj_k"] = np.sign(arrays["proj_k"]) * (1 + np.abs(arrays["proj_k"]))
+def sums(*names):
+    """Rows of E or F that add up their tokens, all of which are positive: 0.8 x 64 x 2000 is beyond float16."""
+
+    def change(arrays):
+        for name in names:
+            arrays[name] = np.abs(2000 * arrays[name].astype(np.float32)).astype(np.float16)
+            proj = f"proj_{name}" if f"proj_{name}" in arrays else "proj_k"
+            arrays[proj] = np.sign(arrays[proj]) * (1 + np.abs(arrays[proj]))
+
+    return change
 
 
 FORWARD = {
@@ -47,10 +61,14 @@ FORWARD = {
     "small features": (KERNEL, below(-11.0, "k", "q")),
     "favor": (KERNEL.but(feature_map="favor", eps=0.0), times(k=3)),
     "rfa": (KERNEL.but(feature_map="rfa"), times(k=3000)),
-    "slots that are sums": (SMALL, sums),
-    "slots that are sums, two spans": (SMALL.but(head_dim=72, value_dim=16, rank=150), sums),
+    "slots that are sums": (SMALL, sums("k", "v")),
+    "slots that are sums, two spans": (SMALL.but(head_dim=72, value_dim=16, rank=150), sums("k")),
+    "values that are sums, two spans": (SMALL.but(head_dim=16, value_dim=72, rank=40), sums("v")),
     "small slots": (SMALL, times(k=1e-4, q=1e-4)),
-    "rfa of slots that are sums": (SMALL.but(feature_map="rfa"), sums),
+    "rfa of slots that are sums": (SMALL.but(feature_map="rfa"), sums("k", "v")),
+    "favor of values that are sums": (SMALL.but(feature_map="favor"), sums("v")),
+    "low-rank attention to slots that are sums": (SMALL.but(method="low_rank"), in_turn(sums("k"), times(q=1e-4))),
+    "low-rank attention to small slots": (SMALL.but(method="low_rank"), times(k=1e-3)),
 }
 
 
@@ -69,6 +87,14 @@ BACKWARD = {
     "weights of rows beyond float16": (KERNEL, times(v=8), 12000.0),
     "the same, in two passes": (KERNEL.but(head_dim=40, value_dim=20), times(v=8), 12000.0),
     "slots": (SMALL, times(k=300), 1.0),
+    "slots that are sums": (SMALL, sums("k", "v"), 1e-3),
+    "slots that are sums, in two passes": (SMALL.but(head_dim=72, value_dim=80), sums("k", "v"), 1e-3),
+    "one projection, values that are sums": (SMALL.but(heads=2, shared=True), sums("v"), 1e-2),
+    "a formula of slots that are sums": (SMALL.but(feature_map="corners"), sums("k"), 1.0),
+    "small values, large gradients": (SMALL, times(v=1e-4, proj_v=1e-2), 1e4),
+    "large gradients of slots": (SMALL, times(k=1e4, proj_k=1e-4, v=300, proj_v=30), 10.0),
+    "small gradients of slots": (SMALL, times(k=3e-4, proj_k=3e3, v=1e-2, proj_v=1e3), 1e-4),
+    "slots with a projection a head": (SMALL.but(per_head=True), sums("k"), 1.0),
 }
 
 

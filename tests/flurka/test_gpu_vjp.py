@@ -100,6 +100,7 @@ def test_what_is_refused(fake, fresh):
         vjp(tokens("q", SEQ_Q + 1))
 
 
+OF_SLOTS = [*BACKWARD, "gradients"]  # of float16: measured, then written
 TO_TOKENS = ["token_gradients", "projection_gradients"]
 
 
@@ -117,13 +118,18 @@ def sliced(monkeypatch):
 def test_the_launches_of_flurka(fake, fresh):
     out, vjp = flurka()
     assert [one.stage for one in fake.launches] == ["compress", "collect", *FORWARD]
-    _, collect, keys, *_ = fake.launches
+    compress, collect, keys, images, _ = fake.launches
+    assert compress.bounds == collect.bounds
     assert (keys.k, keys.v, keys.rows) == (collect.k_slots, collect.v_slots, RANK)
+    assert collect.slot_scales == keys.slot_scales == images.slot_scales
     assert out.shape == (BATCH, HEADS, SEQ_Q, DIM)
     before = len(fake.maps)
     dq, dk, dv, dproj_k, dproj_v = vjp(tokens("q", SEQ_Q, place=9 << 28))
-    assert [one.stage for one in fake.launches[5:]] == [*BACKWARD, *TO_TOKENS]
-    of_queries, _, of_slots, of_tokens, of_projections = fake.launches[5:]
+    assert [one.stage for one in fake.launches[5:]] == [*OF_SLOTS, *TO_TOKENS]
+    of_queries, _, measure, of_slots, of_tokens, of_projections = fake.launches[5:]
+    assert collect.slot_scales == measure.slot_scales == of_slots.slot_scales
+    assert measure.gradient_tops == of_slots.gradient_tops
+    assert of_slots.gradient_scales == of_tokens.gradient_scales == of_projections.gradient_scales
     assert of_queries.dq == address(dq)
     assert (of_tokens.dk, of_tokens.dv) == (address(dk), address(dv))
     assert (of_projections.dproj_k, of_projections.dproj_v) == (address(dproj_k), address(dproj_v))
@@ -148,10 +154,10 @@ def test_a_repeated_vjp_of_flurka_makes_maps_of_fresh_arrays_alone(fake, fresh):
 @pytest.mark.parametrize(
     ("frozen", "stages"),
     [
-        (("k", "v"), [*BACKWARD, "projection_gradients"]),
-        (("proj_k", "proj_v"), [*BACKWARD, "token_gradients"]),
+        (("k", "v"), [*OF_SLOTS, "projection_gradients"]),
+        (("proj_k", "proj_v"), [*OF_SLOTS, "token_gradients"]),
         (("k", "v", "proj_k", "proj_v"), BACKWARD[:1]),
-        (("k", "proj_k"), [*BACKWARD, *TO_TOKENS]),
+        (("k", "proj_k"), [*OF_SLOTS, *TO_TOKENS]),
     ],
 )
 @pytest.mark.usefixtures("sliced")

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
-from flurka_numba.targets.sm90.rows import emit_lane, emit_load
-from flurka_numba.targets.sm90.scales import HIGH, SCALE_ROW, emit_weight, is_scaled
+from flurka_numba.targets.powers import emit_inverse, emit_scale
+from flurka_numba.targets.sm90.rows import emit_lane, emit_largest_of_block, emit_load
+from flurka_numba.targets.sm90.scales import HIGH, SCALE_ROW, TOP, emit_slot_factors, emit_weight, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.entry import Entry
@@ -35,7 +36,7 @@ SHARE_NUMBERS = STATE_SIDE * SHARE_COLUMNS
 @dataclass(frozen=True, slots=True)
 class AccumulateTraits:
     """of: "keys", or "queries": then features are multiplied by the first of their row's weights, and w is the second.
-    ragged: rows at or beyond a batch entry's length are left out.
+    ragged: rows at or beyond a batch entry's length are left out. compressed: keys and values are slots.
     """
 
     of: str
@@ -44,6 +45,7 @@ class AccumulateTraits:
     dtype: str
     feature_map: FeatureMap
     ragged: bool
+    compressed: bool = False
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -56,23 +58,28 @@ class AccumulateTraits:
         return self.of == "queries" and is_scaled(self.dtype)
 
     @property
+    def slots_scaled(self) -> bool:
+        """Whether x and y have scales, so that features may be beyond float16: they have one then, too."""
+        return self.compressed and self.of == "keys" and is_scaled(self.dtype)
+
+    @property
     def shared_bytes(self) -> int:
-        """Three buffers of features, values and weights."""
-        return BUFFERS * 3 * TILE_BYTES + ALIGNMENT
+        """Three buffers of features, values and weights; 16 bytes a warp."""
+        return BUFFERS * 3 * TILE_BYTES + (64 if self.slots_scaled else 0) + ALIGNMENT
 
 
 def accumulate_parameters(traits: AccumulateTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
     operands = OPERANDS[traits.of]
     strides = (f"{name}_{axis}" for name in operands for axis in ("row", "head", "batch"))
-    states = ("states",) if traits.scaled else ()
-    return parameters_of((*operands, *POINTERS, *states), COUNTS, strides)
+    further = ("states",) if traits.scaled else ("slot_scales",) if traits.slots_scaled else ()
+    return parameters_of((*operands, *POINTERS, *further), COUNTS, strides)
 
 
 def accumulate_entry(traits: AccumulateTraits) -> Entry:
     """How the kernel is called."""
     whole = not (traits.head_dim % STATE_SIDE or traits.value_dim % STATE_SIDE)
-    resident = 4 if whole else 2  # narrower blocks take up to 168 registers
+    resident = 4 if whole and not traits.slots_scaled else 2  # narrower blocks take up to 168 registers
     return Entry(ENTRY, accumulate_parameters(traits), 128, resident, traits.shared_bytes)
 
 
@@ -104,6 +111,8 @@ def render_accumulate(traits: AccumulateTraits) -> str:
             out.line("buffer = u32(buffer + u32(1))")
             with out.block(f"if buffer == u32({BUFFERS})"):
                 out.line("buffer = u32(0)")
+        if traits.slots_scaled:
+            _emit_factors(out, "inverse")
         emit_share(out, scaled=traits.scaled)
     return out.text()
 
@@ -145,6 +154,10 @@ def _emit_start(out: SourceWriter, traits: AccumulateTraits) -> None:
             sums[i] = f32(0.0)
         """
     )
+    if traits.slots_scaled:
+        emit_slot_factors(out, "key_factor")
+        out.line("inverse = f32(0.0)  # of the features' scale up to now")
+        out.line("phi = cuda.local.array(32, dtype=np.float32)")
 
 
 def _state_scale(traits: AccumulateTraits) -> str:
@@ -186,6 +199,8 @@ def _emit_operands(out: SourceWriter, traits: AccumulateTraits) -> None:
     """phi of x, y and w into this tile's buffer; 0 for rows and columns that are not there, as phi(0) is not 0."""
     with out.block("for i in range(16)"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(x_ahead[i])")
+        if traits.slots_scaled:
+            out.line("low, high = low * key_factor, high * key_factor")
         low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
         out.line(f"low, high = {low}, {high}")
         if traits.of == "queries":
@@ -196,7 +211,12 @@ def _emit_operands(out: SourceWriter, traits: AccumulateTraits) -> None:
         whole = traits.head_dim % STATE_SIDE == 0
         kept = ["kept" if whole else f"kept if {at} + u32({x}) < x_columns else u32(0)" for x in (0, 1)]
         pair = f"ptx.select_real(low, f32(0.0), {kept[0]}), ptx.select_real(high, f32(0.0), {kept[1]})"
-        out.line(f"word[i] = ptx.pack_{traits.dtype}({pair})")
+        if traits.slots_scaled:
+            out.line(f"phi[2 * i], phi[2 * i + 1] = {pair}")
+        else:
+            out.line(f"word[i] = ptx.pack_{traits.dtype}({pair})")
+    if traits.slots_scaled:
+        _emit_scaled_features(out, traits)
     emit_tile(out, "word", "base")
     if traits.value_dim % 8:  # a row may end within its last 16 bytes, and what stands behind it may be NaN
         with out.block("for i in range(16)"):
@@ -208,6 +228,26 @@ def _emit_operands(out: SourceWriter, traits: AccumulateTraits) -> None:
             out.line(f"y_ahead[i] = ptx.pack_{traits.dtype}(low, high)")
     emit_tile(out, "y_ahead", "value_place")
     emit_row_weights(out, traits.dtype, "weight_place", real=traits.of == "queries")
+
+
+def _emit_scaled_features(out: SourceWriter, traits: AccumulateTraits) -> None:
+    """Features of this tile, and sums of those before, times a scale that does for both."""
+    out.line(f"top = inverse * f32({2.0 ** (TOP - 1)!r})  # what the sums have been scaled by")
+    with out.block("for i in range(32)"):
+        out.line("top = ptx.maximum(top, phi[i])")
+    emit_largest_of_block(out, "top", f"buffers + u32({BUFFERS * 3 * TILE_BYTES})", TILE * 2)
+    emit_scale(out, "scale", "top", TOP)
+    _emit_factors(out, "(scale * inverse)")
+    emit_inverse(out, "inverse", "scale")
+    with out.block("for i in range(16)"):
+        out.line(f"word[i] = ptx.pack_{traits.dtype}(phi[2 * i] * scale, phi[2 * i + 1] * scale)")
+
+
+def _emit_factors(out: SourceWriter, factor: str) -> None:
+    """All sums times a factor."""
+    for name, count in (("total", STATE_SIDE // 2), ("sums", SUM_ROWS // 2)):
+        with out.block(f"for i in range({count})"):
+            out.line(f"{name}[i] = {name}[i] * {factor}")
 
 
 def emit_row_weights(out: SourceWriter, dtype: str, place: str, *, real: bool = True) -> None:

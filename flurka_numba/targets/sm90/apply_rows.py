@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.rows import emit_row_scales, emit_share, uses_eps, when
-from flurka_numba.targets.sm90.scales import emit_carried
+from flurka_numba.targets.sm90.scales import INVERSE_ROW, VALUE_ROW, emit_carried
 from flurka_numba.targets.sm90.shape import CHUNK, LARGEST_PRODUCT, SUM_ROWS, chunks, omega_rows, state_rows
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, score_offset, spans
 from splat_numba.gen.writer import SourceWriter
@@ -56,16 +56,18 @@ def emit_products(out: SourceWriter, traits: ApplyTraits, words: Sequence[str]) 
 
 def emit_state_scale(out: SourceWriter, traits: ApplyTraits, state: str) -> None:
     """``state_scale`` of the image at the shared address ``state``, where the results depend on it; and what a span's
-    features are multiplied with to have the same: ``relative_0`` and so on.
+    features are multiplied with to have the same: ``relative_0`` and so on. ``value_factor``: what undoes the values'.
     """
     values, every = CHUNK * chunks(traits.value_dim), spans(traits.features) if traits.relative else 1
+    if traits.values_scaled:
+        emit_carried(out, "value_factor", state, values, VALUE_ROW)
     if not traits.relative and not (traits.scaled and uses_eps(traits.denominator, traits.eps)):
         return
     for span in range(every):
         image = f"{state} + u32({span * state_rows(traits.value_dim) * SPAN_BYTES})"
         emit_carried(out, f"scale_{span}", image, values)
         if traits.relative:
-            emit_carried(out, f"relative_{span}", image, values, inverse=True)
+            emit_carried(out, f"relative_{span}", image, values, INVERSE_ROW)
     out.line("state_scale = scale_0")
     for span in range(1, every):
         out.line(f"state_scale = scale_{span} if scale_{span} < state_scale else state_scale")
@@ -98,6 +100,8 @@ def emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
         if traits.scaled:  # random features are at most 1, and need no scale of a row
             scale = f"(row_scale_{row} * state_scale)" if not omega_rows(traits.feature_map) else "state_scale"
         emit_share(out, "share", f"{sums}[{first_sum + 2 * row}]", traits.denominator, traits.eps, scale)
+        if traits.values_scaled:
+            out.line("share = share * value_factor")
         out.line(f"real = u32(1) if now_{row} < seq_q else u32(0)")
         out.line(f"to = out_at + u64(now_{row}) * out_row")
         for chunk in range(chunks(traits.value_dim)):

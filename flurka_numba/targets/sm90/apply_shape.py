@@ -23,7 +23,7 @@ OMEGA_REGISTERS = 32  # the same while u = q omega^T is made
 
 @dataclass(frozen=True, slots=True)
 class ApplyTraits:
-    """denominator, eps: as in Problem."""
+    """denominator, eps: as in Problem. of_slots: the state is over slots, F v, which float16 has scales for."""
 
     head_dim: int
     value_dim: int
@@ -31,6 +31,7 @@ class ApplyTraits:
     feature_map: FeatureMap | RandomFeatures
     denominator: str
     eps: float
+    of_slots: bool = False
 
     @property
     def features(self) -> int:
@@ -51,6 +52,11 @@ class ApplyTraits:
     def scaled(self) -> bool:
         """Whether a row's features are multiplied with a power of two of its own, and the state with the head's."""
         return is_scaled(self.dtype)
+
+    @property
+    def values_scaled(self) -> bool:
+        """Whether the state's values are multiplied with a power of two of their head, which the results undo."""
+        return self.scaled and self.of_slots
 
     @property
     def relative(self) -> bool:

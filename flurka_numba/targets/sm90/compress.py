@@ -7,7 +7,9 @@ them; warpgroups of 64 slots each multiply. Parts are added by the next stage, i
 from __future__ import annotations
 
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.sm90.bounds import bound_pointers, emit_largest_of_part
 from flurka_numba.targets.sm90.ring import emit_rings, emit_steps
+from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STEP, CompressTraits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
@@ -21,7 +23,7 @@ ENTRY = "compress"
 
 def compress_entry(traits: CompressTraits) -> Entry:
     """How the kernel is called."""
-    parameters = parameters_of(POINTERS, COUNTS)
+    parameters = parameters_of((*POINTERS, *bound_pointers(traits.dtype)), COUNTS)
     return Entry(ENTRY, parameters, 128 * traits.groups + 32, 1, traits.shared_bytes)
 
 
@@ -181,6 +183,8 @@ def _emit_consumer(out: SourceWriter, traits: CompressTraits) -> None:
     products = [f"product(total, proj + u64({2 * k}), tokens + u64({128 * k}), u32(1))" for k in range(STEP // 16)]
     emit_steps(out, "last", traits.stages, operands, products)
     _emit_results(out, traits)
+    if is_scaled(traits.dtype):
+        emit_largest_of_part(out, traits)
 
 
 def _emit_results(out: SourceWriter, traits: CompressTraits) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
+from flurka_numba.targets.sm90.gradient_rows import emit_unscaled_results, emit_unscaled_slots
 from flurka_numba.targets.sm90.gradient_shape import OPERANDS, GradientTraits
 from flurka_numba.targets.sm90.rows import emit_real_columns, emit_spread, emit_store, words
-from flurka_numba.targets.sm90.scales import is_scaled
+from flurka_numba.targets.sm90.scales import emit_finite_top, is_scaled
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -23,15 +24,17 @@ def emit_row_weights(out: SourceWriter) -> None:
 
 def emit_values(out: SourceWriter, traits: GradientTraits) -> None:
     """dv = phi(k) dS; 0 beyond a length. y itself is the next product's operand."""
+    if traits.measure:
+        with out.block(f"for i in range({words(traits.value_dim)})"):
+            _emit_values_of_word(out, traits)
+            for x in (0, 1):
+                emit_finite_top(out, "top_v", f"ptx.select_real(of_values[at + {x}] * factor, f32(0.0), kept)")
+        return
     out.line(f"dy_word = cuda.local.array({words(traits.value_dim)}, dtype=np.uint32)")
     with out.block(f"for i in range({words(traits.value_dim)})"):
-        out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
-        out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
-        undone = ""
-        if is_scaled(traits.dtype):
-            undone = " * factor"
-            inverse = " * (row_inverse_0 if (i // 4) % 2 == 0 else row_inverse_1)" if traits.row_scaled else ""
-            out.line(f"factor = unscale{inverse}")
+        _emit_values_of_word(out, traits)
+        undone = " * factor" if is_scaled(traits.dtype) else ""
+        undone += " * scale_v" if traits.gradients_scaled else ""
         out.line(f"both = ptx.pack_{traits.dtype}(of_values[at]{undone}, of_values[at + 1]{undone})")
         out.line("dy_word[i] = ptx.select(both, u32(0), kept)")
     _emit_all_rows(out)
@@ -41,14 +44,29 @@ def emit_values(out: SourceWriter, traits: GradientTraits) -> None:
     _emit_kept_rows(out)
 
 
+def _emit_values_of_word(out: SourceWriter, traits: GradientTraits) -> None:
+    """Which of a lane's results are of word i, whether its row is kept, and ``factor``, which undoes scales."""
+    out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
+    out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
+    if is_scaled(traits.dtype):
+        inverse = " * (row_inverse_0 if (i // 4) % 2 == 0 else row_inverse_1)" if traits.row_scaled else ""
+        out.line(f"factor = unscale{inverse}")
+
+
 def emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
     """dx = phi'(x) times the gradient of phi(x); 0 beyond a length."""
     phi = traits.feature_map
+    if traits.of == "queries":
+        emit_unscaled_results(out, traits)
+    elif traits.slots_scaled:
+        out.line("unscale_k = unscale * value_factor")
+    unscale = "unscale_k" if traits.slots_scaled else "unscale"
     with out.block(f"for i in range({words(traits.head_dim)})"):
         out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
         out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
         out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
         emit_real_columns(out, traits.head_dim, ("low", "high"))
+        emit_unscaled_slots(out, traits)
         for name in ("low", "high"):
             out.line(f"y_{name} = {gpu_text(phi.source, name)}")
             out.line(f"slope_{name} = {gpu_slope(phi.derivative_source, name, f'y_{name}')}")
@@ -56,8 +74,13 @@ def emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
             out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
             out.line("slope_low, slope_high = slope_low * factor, slope_high * factor")
         elif is_scaled(traits.dtype):
-            out.line("slope_low, slope_high = slope_low * unscale, slope_high * unscale")
-        pair = "of_features[at] * slope_low, of_features[at + 1] * slope_high"
+            out.line(f"slope_low, slope_high = slope_low * {unscale}, slope_high * {unscale}")
+        if traits.measure:
+            for x, name in enumerate(("low", "high")):
+                emit_finite_top(out, "top_k", f"ptx.select_real(of_features[at + {x}] * slope_{name}, f32(0.0), kept)")
+            return
+        scale = " * scale_k" if traits.gradients_scaled else ""
+        pair = f"of_features[at] * slope_low{scale}, of_features[at + 1] * slope_high{scale}"
         out.line(f"feature[i] = ptx.select(ptx.pack_{traits.dtype}({pair}), u32(0), kept)")
     _emit_all_rows(out)
     emit_store(out, OPERANDS[traits.of][2], traits.head_dim, "feature")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu_text import emit_shared_start
+from flurka_numba.targets.powers import emit_inverse
 from flurka_numba.targets.sm90.gradient_shape import SPREAD, GradientTraits
 from flurka_numba.targets.sm90.images import turned_rows
 from flurka_numba.targets.sm90.rows import (
@@ -14,8 +15,7 @@ from flurka_numba.targets.sm90.rows import (
     left_operand,
     words,
 )
-from flurka_numba.targets.powers import emit_inverse
-from flurka_numba.targets.sm90.scales import emit_carried, emit_weight, is_scaled
+from flurka_numba.targets.sm90.scales import INVERSE_ROW, SCALE_ROW, VALUE_ROW, emit_carried, emit_weight, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, chunks
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset
 from splat_numba.gen.writer import SourceWriter
@@ -78,7 +78,8 @@ def emit_images_there(out: SourceWriter, traits: GradientTraits) -> None:
     out.line("ptx.mbarrier_wait(full, u32(0))")
     if is_scaled(traits.dtype):
         name = "state_scale" if traits.of == "queries" else "unscale"
-        emit_carried(out, name, "image", CHUNK * chunks(traits.value_dim), inverse=traits.of == "slots")
+        row = SCALE_ROW if traits.of == "queries" else INVERSE_ROW
+        emit_carried(out, name, "image", CHUNK * chunks(traits.value_dim), row)
 
 
 def emit_features(out: SourceWriter, traits: GradientTraits) -> None:
@@ -88,6 +89,7 @@ def emit_features(out: SourceWriter, traits: GradientTraits) -> None:
     with out.block(f"for i in range({words(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
         emit_real_columns(out, traits.head_dim, ("low", "high"))
+        emit_unscaled_slots(out, traits)
         low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
         if traits.row_scaled:
             out.line(f"phi[2 * i], phi[2 * i + 1] = {low}, {high}")
@@ -100,6 +102,19 @@ def emit_features(out: SourceWriter, traits: GradientTraits) -> None:
             out.line(f"feature[i] = ptx.pack_{traits.dtype}(phi[2 * i] * factor, phi[2 * i + 1] * factor)")
         for row in (0, 1):
             emit_inverse(out, f"row_inverse_{row}", f"row_scale_{row}")
+
+
+def emit_unscaled_slots(out: SourceWriter, traits: GradientTraits) -> None:
+    """``low`` and ``high`` of x as they are."""
+    if traits.slots_scaled:
+        out.line("low, high = low * key_factor, high * key_factor")
+
+
+def emit_unscaled_results(out: SourceWriter, traits: GradientTraits) -> None:
+    """``scale_0`` and ``scale_1`` of queries without the values' scale, which the state's image carries."""
+    if traits.values_scaled:
+        emit_carried(out, "value_factor", "image", CHUNK * chunks(traits.value_dim), VALUE_ROW)
+        out.line("scale_0, scale_1 = scale_0 * value_factor, scale_1 * value_factor")
 
 
 def emit_real_y(out: SourceWriter, traits: GradientTraits) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.images import turned_bytes
-from flurka_numba.targets.sm90.scales import has_row_scale
+from flurka_numba.targets.sm90.scales import has_row_scale, is_scaled
 from flurka_numba.targets.sm90.shape import chunks, state_bytes
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT
 
@@ -21,7 +21,9 @@ class GradientTraits:
     """of: "queries", or "slots", for which the images are those of the state's gradient.
 
     denominator, eps: as in Problem; ragged: the gradients of slots at or beyond a batch entry's length are 0; spread:
-    those of slots are written twice, once with columns in the order that token_gradients.py wants.
+    those of slots are written twice, once with columns in the order that token_gradients.py wants. compressed: k and v
+    are slots. measure: nothing is written but each block's largest gradients; shared: gradients of k and of v meet in
+    one sum, so that they have one scale in float16.
     """
 
     of: str
@@ -33,21 +35,53 @@ class GradientTraits:
     eps: float
     ragged: bool
     spread: bool
+    compressed: bool = False
+    measure: bool = False
+    shared: bool = False
 
     @property
     def row_scaled(self) -> bool:
         """Whether features are multiplied with a power of two of their row."""
-        return has_row_scale(self.dtype, self.feature_map)
+        return has_row_scale(self.dtype, self.feature_map) or self.slots_scaled
+
+    @property
+    def values_scaled(self) -> bool:
+        """Whether values, and so results and all that is made of these, have a scale that gradients undo."""
+        return self.compressed and is_scaled(self.dtype)
+
+    @property
+    def slots_scaled(self) -> bool:
+        """Whether x is slots with a scale."""
+        return self.values_scaled and self.of == "slots"
+
+    @property
+    def gradients_scaled(self) -> bool:
+        """Whether what is written has one scale for all heads, as products over heads follow."""
+        return self.slots_scaled and self.spread and not self.measure
 
     @property
     def written(self) -> tuple[str, ...]:
         """What is read and written by address."""
+        if self.measure:
+            return OPERANDS[self.of][:2]
         return (*OPERANDS[self.of], *(SPREAD if self.spread else ()))
 
     @property
+    def further(self) -> tuple[str, ...]:
+        """Pointers to scales, and to what they follow from."""
+        found: tuple[str, ...] = ("slot_scales",) if self.slots_scaled else ()
+        found += ("gradient_tops",) if self.measure or self.gradients_scaled else ()
+        return (*found, "gradient_scales") if self.gradients_scaled else found
+
+    @property
+    def top_bytes(self) -> int:
+        """Shared memory for the largest gradients: of keys, and of values, 16 bytes a warp."""
+        return 128 if self.measure or self.gradients_scaled else 0
+
+    @property
     def shared_bytes(self) -> int:
-        """Both images, then a barrier."""
-        return self.image_bytes + self.turned_bytes + 8 + ALIGNMENT
+        """Both images, the largest gradients, then a barrier."""
+        return self.image_bytes + self.turned_bytes + self.top_bytes + 8 + ALIGNMENT
 
     @property
     def image_bytes(self) -> int:
@@ -64,4 +98,5 @@ class GradientTraits:
         """Blocks on a multiprocessor: a thread holds x, phi(x), y, both products' results, and about 50 more."""
         both = chunks(self.head_dim) + chunks(self.value_dim)
         registers = 16 * both + 8 * both + 8 * chunks(self.head_dim) + 50
+        registers += 16 * chunks(self.head_dim) if self.slots_scaled else 0  # features, until their scale is known
         return max(1, min(4, 65536 // (128 * registers), (227 << 10) // (self.shared_bytes + 1024)))

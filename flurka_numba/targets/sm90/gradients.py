@@ -20,9 +20,11 @@ from flurka_numba.targets.sm90.gradient_rows import (
     emit_sum_words,
     emit_weights,
 )
+from flurka_numba.targets.sm90.gradient_scales import emit_gradient_scales, emit_tops
 from flurka_numba.targets.sm90.gradient_shape import CHUNKS_AT_ONCE, OPERANDS, GradientTraits
 from flurka_numba.targets.sm90.images import turned_rows
 from flurka_numba.targets.sm90.rows import emit_load
+from flurka_numba.targets.sm90.scales import emit_slot_factors
 from flurka_numba.targets.sm90.shape import CHUNK, SUM_ROWS, chunks, state_rows
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.writer import SourceWriter
@@ -35,7 +37,7 @@ def gradient_parameters(traits: GradientTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
     operands = traits.written
     strides = [f"{name}_{axis}" for name in operands for axis in ("row", "head", "batch")]
-    pointers = (*operands, "states", "turned", "row_weights", "kv_lengths")
+    pointers = (*operands, "states", "turned", "row_weights", "kv_lengths", *traits.further)
     return parameters_of(pointers, COUNTS, strides)
 
 
@@ -59,10 +61,18 @@ def render_gradients(traits: GradientTraits) -> str:
         },
     )
     with out.suite():
-        emit_start(out, traits, values + sums, features)
+        emit_start(out, traits, values + sums, features, traits.top_bytes)
+        if traits.slots_scaled:
+            emit_slot_factors(out, "key_factor", "value_factor")
+        if traits.gradients_scaled:
+            emit_gradient_scales(out, traits)
         emit_images_there(out, traits)
+        if traits.measure:
+            out.line("top_k = top_v = f32(0.0)")
         with out.block("while tile < last"):
             _emit_tile(out, traits, values + sums, features)
+        if traits.measure:
+            emit_tops(out, traits)
     return out.text()
 
 

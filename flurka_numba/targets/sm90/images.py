@@ -16,7 +16,7 @@ from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.accumulate import SHARE_COLUMNS, SHARE_NUMBERS
 from flurka_numba.targets.sm90.rows import emit_largest_of_warp
-from flurka_numba.targets.sm90.scales import HIGH, TOP, emit_carrier, is_scaled
+from flurka_numba.targets.sm90.scales import HIGH, SLOT_SCALE_BYTES, TOP, emit_carrier, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_state_block, operand_place
 from splat_numba.gen.entry import Entry
@@ -36,7 +36,8 @@ SUM_STEP = 16  # columns of the step that holds z
 class ImageTraits:
     """head_dim, value_dim: elements; dtype: of the images. natural_features: the first image has its features in their
     own order, for those that come out of a product; natural_values: the turned one its values, for rows of values that
-    a product reads from shared memory. of: what the shares are sums over, "keys" or "queries".
+    a product reads from shared memory. of: what the shares are sums over, "keys" or "queries". compressed: values of
+    keys are slots.
     """
 
     head_dim: int
@@ -45,6 +46,12 @@ class ImageTraits:
     natural_features: bool = False
     natural_values: bool = False
     of: str = "keys"
+    compressed: bool = False
+
+    @property
+    def values_scaled(self) -> bool:
+        """Whether values have a scale, which results undo."""
+        return self.compressed and self.of == "keys" and is_scaled(self.dtype)
 
     @property
     def blocks(self) -> tuple[int, int]:
@@ -64,8 +71,8 @@ def turned_bytes(head_dim: int, value_dim: int) -> int:
 
 def images_entry(traits: ImageTraits) -> Entry:
     """How the kernel is called."""
-    del traits
-    return Entry(ENTRY, parameters_of(POINTERS, COUNTS), THREADS, 4, 0)
+    pointers = (*POINTERS, "slot_scales") if traits.values_scaled else POINTERS
+    return Entry(ENTRY, parameters_of(pointers, COUNTS), THREADS, 4, 0)
 
 
 def render_images(traits: ImageTraits) -> str:
@@ -194,7 +201,10 @@ def _emit_image(out: SourceWriter, traits: ImageTraits) -> None:
     out.line(f"row = u32(u32({values}) + b)")
     first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
     carries = is_scaled(traits.dtype)
-    if carries:
+    if traits.values_scaled:
+        out.line(f"value_word = ptx.load_word(slot_scales + u64({SLOT_SCALE_BYTES}) * u64(pair) + u64(4))")
+        emit_carrier(out, "scale", "b", "value_word")
+    elif carries:
         emit_carrier(out, "scale", "b")
     emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=further, carries=carries)
 

@@ -26,7 +26,8 @@ ENTRY = "projection_gradients"
 @dataclass(frozen=True, slots=True)
 class ProjectionTraits:
     """groups: warpgroups of 64 slots each in a row block; columns: tokens of a tile; shared: keys and values have one
-    projection; per_head: every head has projections of its own.
+    projection; per_head: every head has projections of its own; scaled: the slots' gradients have a scale, see
+    gradient_scales.py.
     """
 
     head_dim: int
@@ -36,6 +37,7 @@ class ProjectionTraits:
     columns: int
     shared: bool
     per_head: bool
+    scaled: bool = False
 
     @property
     def rows(self) -> int:
@@ -63,15 +65,16 @@ class ProjectionTraits:
         return self.stages * (self.slot_bytes + self.token_bytes + 16) + ALIGNMENT
 
 
-def projection_parameters() -> tuple[tuple[str, str], ...]:
+def projection_parameters(traits: ProjectionTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
+    scales = ("gradient_scales",) if traits.scaled else ()
     strides = (f"{name}_{axis}" for name in OUTPUTS for axis in ("row", "head"))
-    return parameters_of((*MAPS, *OUTPUTS), COUNTS, strides)
+    return parameters_of((*MAPS, *OUTPUTS, *scales), COUNTS, strides)
 
 
 def projection_entry(traits: ProjectionTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, projection_parameters(), 128 * traits.groups + 32, 1, traits.shared_bytes)
+    return Entry(ENTRY, projection_parameters(traits), 128 * traits.groups + 32, 1, traits.shared_bytes)
 
 
 def render_projection_gradients(traits: ProjectionTraits) -> str:
@@ -234,6 +237,8 @@ def _emit_results(out: SourceWriter, traits: ProjectionTraits) -> None:
     for name, part in (("target", ""), ("row_bytes", "_row"), ("head_bytes", "_head")):
         of_keys = f"dproj_k{part}"
         out.line(f"{name} = {of_keys if traits.shared else f'dproj_v{part} if of_values else {of_keys}'}")
+    if traits.scaled:
+        out.line("factor = ptx.load_state(gradient_scales + u64(4) * u64(of_values))")
     out.line("column = u32(first_token + u32(8) * (lane & u32(3)))")
     for row in (0, 1):
         out.lines(
@@ -243,18 +248,20 @@ def _emit_results(out: SourceWriter, traits: ProjectionTraits) -> None:
             """
         )
         with out.block(f"for i in range({traits.columns // 32})"):
-            four = _emit_exchange(out, traits.dtype, f"16 * i + {2 * row}")
+            four = _emit_exchange(out, traits, f"16 * i + {2 * row}")
             out.line("there = u32(1) if slot < slots and column + u32(32 * i) < seq_kv else u32(0)")
             out.line(f"ptx.store_words4(to + u64(64 * i), {four}, there)")
 
 
-def _emit_exchange(out: SourceWriter, dtype: str, at: str) -> str:
+def _emit_exchange(out: SourceWriter, traits: ProjectionTraits, at: str) -> str:
     """Four words: columns 8 t to 8 t + 7 of 32, for lane t of the row's four. at: where total has the first of them.
 
     The lanes have two adjacent columns each of every eight. Of four times eight each gets one eight, in two exchanges.
     """
+    undone = " * factor" if traits.scaled else ""
     for j in range(4):
-        out.line(f"w_{j} = ptx.pack_{dtype}(total[{at} + {4 * j}], total[{at} + {4 * j + 1}])")
+        pair = ", ".join(f"total[{at} + {4 * j + x}]{undone}" for x in (0, 1))
+        out.line(f"w_{j} = ptx.pack_{traits.dtype}({pair})")
     for name, low, high in (("a", "w_0", "w_1"), ("b", "w_2", "w_3")):
         out.lines(
             f"""

@@ -26,6 +26,7 @@ from flurka_numba.targets.sm90.gradient_rows import (
     emit_start,
     emit_sum_step,
     emit_sum_words,
+    emit_unscaled_results,
     emit_weights,
 )
 from flurka_numba.targets.sm90.gradient_shape import OPERANDS, GradientTraits
@@ -220,6 +221,7 @@ def _emit_features(out: SourceWriter, traits: GradientTraits) -> None:
 def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
     """dq = phi'(q) times the gradient of phi(q), from phi(q) as it was rounded for the products."""
     phi = traits.feature_map
+    emit_unscaled_results(out, traits)
     with out.block(f"for i in range({words(traits.head_dim)})"):
         out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
         out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")

@@ -7,7 +7,9 @@ without it. A state's gradient comes up to 2^15, and so do the features of a row
 float32's range, and its texts have none of this.
 
 A state's image carries its own scale to whoever copies it: of the SUM_ROWS rows that repeat z a product's lanes read
-the even ones. The one behind z's first is 2^-e in all of its words, as float32, and the one two further 2^e.
+the even ones. The one behind z's first is 2^-e in all of its words, as float32, and the one two further 2^e. Values
+that are slots, F v, have a power of two of their head, too, with which results come multiplied: the row another two
+further is its inverse.
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 from splat_numba.gen.writer import SourceWriter
 
 HIGH = 2.0**15  # weights of rows beyond it are divided by it, and meet sums that are multiplied with it
-SCALE_ROW, INVERSE_ROW = 1, 3  # of the SUM_ROWS
+SCALE_ROW, INVERSE_ROW, VALUE_ROW = 1, 3, 5  # of the SUM_ROWS
+VALUE_TOP = 8  # values that are slots come up to 2^VALUE_TOP: with dout they make weights of rows, up to 2^31
+LARGEST_REAL = 3.4e38
+SLOT_SCALE_BYTES = 8  # of a head: what undoes its keys' scale and its values'
 TOP = 15  # what is multiplied with a state comes up to 2^TOP, so that it may be small by 2^-29 beside its largest
 
 
@@ -34,9 +39,9 @@ def has_row_scale(dtype: str, feature_map: FeatureMap) -> bool:
     return is_scaled(dtype) and feature_map.name not in ("elu", "relu")
 
 
-def emit_carrier(out: SourceWriter, scale: str, row: str) -> None:
+def emit_carrier(out: SourceWriter, scale: str, row: str, values: str | None = None) -> None:
     """``carries``: whether a row of the sums, by its number, has the scale or its inverse in place of z, and which word
-    that is: ``carried``.
+    that is: ``carried``. values: the word of the inverse of the values' scale, as text, where they have one.
     """
     out.lines(
         f"""
@@ -45,12 +50,36 @@ def emit_carrier(out: SourceWriter, scale: str, row: str) -> None:
         carried = u32(carried << u32(16))  # a float32 begins as its bfloat16
         """
     )
+    if values:
+        out.line(f"of_value = u32(1) if {row} == u32({VALUE_ROW}) else u32(0)")
+        out.line(f"carried = ptx.select({values}, carried, of_value)")
+        out.line("carries = carries | of_value")
 
 
-def emit_carried(out: SourceWriter, name: str, image: str, values: int, *, inverse: bool = False) -> None:
-    """``name``: the scale, or its inverse, that the image at a shared address carries. values: rows before its sums."""
-    row = values + (INVERSE_ROW if inverse else SCALE_ROW)
-    out.line(f"{name}, unused, unused, unused = ptx.load_shared_reals4({image} + u32({row * SPAN_BYTES}))")
+def inverse_word(scale: str) -> str:
+    """The text of 1 / scale as a word of float32, of a ``scale`` that emit_scale() made."""
+    return f"u32((u32({BOTH}) - {scale}_bits) << u32(16))"
+
+
+def emit_carried(out: SourceWriter, name: str, image: str, values: int, row: int = SCALE_ROW) -> None:
+    """``name``: what a row of the sums of the image at a shared address carries. values: rows before its sums."""
+    at = (values + row) * SPAN_BYTES
+    out.line(f"{name}, unused, unused, unused = ptx.load_shared_reals4({image} + u32({at}))")
+
+
+def emit_finite_top(out: SourceWriter, top: str, number: str) -> None:
+    """``top``: the larger of it and a number's magnitude. What is not finite stays so with any scale, and the others
+    need theirs.
+    """
+    out.line(f"size = ptx.maximum({number}, -{number})")
+    out.line(f"{top} = ptx.maximum({top}, size if size <= f32({LARGEST_REAL!r}) else f32(0.0))")
+
+
+def emit_slot_factors(out: SourceWriter, *names: str) -> None:
+    """``key_factor`` or ``value_factor``: what undoes the scale of the slots of head ``pair``; see collect.py."""
+    for name in names:
+        at = f"slot_scales + u64({SLOT_SCALE_BYTES}) * u64(pair) + u64({4 * (name == 'value_factor')})"
+        out.line(f"{name} = ptx.load_state({at})")
 
 
 def emit_weight(out: SourceWriter, name: str, weight: str, dtype: str) -> None:

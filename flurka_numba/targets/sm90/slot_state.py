@@ -10,6 +10,9 @@ shares in their order.
 from __future__ import annotations
 
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.powers import emit_scale
+from flurka_numba.targets.sm90.bounds import bound_pointers, emit_bound
+from flurka_numba.targets.sm90.scales import VALUE_TOP
 from flurka_numba.targets.sm90.shape import STATE_SIDE
 from flurka_numba.targets.sm90.slot_state_operands import (
     emit_feature_scale,
@@ -33,7 +36,7 @@ ONES = {"bfloat16": 0x3F803F80, "float16": 0x3C003C00}
 
 def slot_state_entry(traits: SlotStateTraits) -> Entry:
     """How the kernel is called."""
-    parameters = parameters_of(POINTERS, COUNTS)
+    parameters = parameters_of((*POINTERS, *bound_pointers(traits.parts.dtype)), COUNTS)
     return Entry(ENTRY, parameters, THREADS, 1, traits.shared_bytes, overlaps=True)
 
 
@@ -126,6 +129,9 @@ def _emit_start(out: SourceWriter, traits: SlotStateTraits) -> None:
         out.line("inverse = f32(0.0)  # of the features' scale up to now")
     out.line("ptx.allow_launch()")
     out.line("ptx.await_launch()")
+    if traits.scaled:
+        emit_bound(out, parts, traits.splits, "value_top", "pairs_v", f"u32({spans(parts.value_dim)})", "tiles_k")
+        emit_scale(out, "value_scale", "value_top", VALUE_TOP)
 
 
 def _emit_products(out: SourceWriter, traits: SlotStateTraits) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_text
-from flurka_numba.targets.sm90.rows import emit_largest_of_block
 from flurka_numba.targets.powers import emit_inverse, emit_scale
+from flurka_numba.targets.sm90.rows import emit_largest_of_block
 from flurka_numba.targets.sm90.scales import TOP
 from flurka_numba.targets.sm90.shape import STATE_SIDE
 from flurka_numba.targets.sm90.slot_state_shape import ROWS, THREADS, SlotStateTraits
@@ -70,7 +70,7 @@ def emit_features(out: SourceWriter, traits: SlotStateTraits) -> None:
 
 
 def emit_feature_scale(out: SourceWriter, traits: SlotStateTraits) -> None:
-    """Features of these slots, and sums of those before, times a scale that does for both."""
+    """Features of these slots, and sums of those before, times a scale that does for both; values times theirs."""
     out.line(f"top = inverse * f32({2.0 ** (TOP - 1)!r})  # what the sums have been scaled by")
     for turn in range(traits.turns_held):
         for i in range(8):
@@ -82,7 +82,7 @@ def emit_feature_scale(out: SourceWriter, traits: SlotStateTraits) -> None:
     emit_inverse(out, "inverse", "scale")
     for turn in range(traits.turns_held):
         with out.block(f"for i in range({16 * turn}, {16 * turn + 8})"):
-            out.line("got[i] = got[i] * scale")
+            out.line("got[i], got[i + 8] = got[i] * scale, got[i + 8] * value_scale")
 
 
 def emit_operands(out: SourceWriter, traits: SlotStateTraits) -> None:

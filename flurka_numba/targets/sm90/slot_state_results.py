@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flurka_numba.targets.powers import emit_scale
-from flurka_numba.targets.sm90.scales import emit_carrier
+from flurka_numba.targets.sm90.scales import emit_carrier, inverse_word
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.slot_state_shape import NUMBERS, SHARE_BYTES, SlotStateTraits
 from flurka_numba.targets.sm90.state_block import emit_last_share
@@ -74,7 +74,7 @@ def emit_state(out: SourceWriter, traits: SlotStateTraits) -> None:
     out.line(f"row = u32(u32({values}) + row_in_block)")
     out.line(f"real = u32(1) if row_in_block < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)")
     if traits.scaled:
-        emit_carrier(out, "scale", "row_in_block")
+        emit_carrier(out, "scale", "row_in_block", inverse_word("value_scale"))
     _emit_row(out, parts.dtype, "sums", 0, "real", carries=traits.scaled)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.powers import emit_scale
+from flurka_numba.targets.sm90.bounds import bound_pointers, emit_bound
 from flurka_numba.targets.sm90.largest import emit_largest_of_all
 from flurka_numba.targets.sm90.random_slots import (
     emit_exponents,
@@ -21,7 +22,7 @@ from flurka_numba.targets.sm90.random_slots import (
     random_parameters,
 )
 from flurka_numba.targets.sm90.rows import emit_largest_of_block
-from flurka_numba.targets.sm90.scales import emit_carrier, is_scaled
+from flurka_numba.targets.sm90.scales import VALUE_TOP, emit_carrier, inverse_word, is_scaled
 from flurka_numba.targets.sm90.shape import (
     CHUNK,
     SLOTS,
@@ -37,7 +38,7 @@ from flurka_numba.targets.sm90.shape import (
 from flurka_numba.targets.sm90.slots import VALUES, emit_place, emit_slot_places, emit_slots, slot_parameters
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_last_share, operand_place
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
 from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("states", "shares", "counters")
@@ -46,7 +47,7 @@ ENTRY = "state"
 
 def state_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
-    states = ((name, "l") for name in POINTERS)
+    states = ((name, "l") for name in (*POINTERS, *(bound_pointers(traits.dtype) if traits.parts else ())))
     return (*slot_parameters(traits), *states, *random_parameters(traits.feature_map))
 
 
@@ -155,7 +156,7 @@ def _emit_share(out: SourceWriter) -> None:
 
 def _emit_scaled(out: SourceWriter, traits: StateTraits) -> None:
     """State and sums times the scale of this block's features. rfa's are signed, so z may be far smaller than S: all of
-    them are as large as could be, and the number of slots is a bound.
+    them are as large as could be, and the number of slots is a bound. F v has a scale of its own.
     """
     if traits.feature_map.name == "rfa":
         out.line("largest = f32(slots)")
@@ -165,10 +166,16 @@ def _emit_scaled(out: SourceWriter, traits: StateTraits) -> None:
             out.line(f"largest = ptx.maximum(largest, sums[{i}])")
         emit_largest_of_block(out, "largest", "value_tile", STATE_THREADS)
     emit_scale(out, "scale", "largest")
+    of_total = "scale"
+    if traits.parts:
+        of_head = f"u32({spans(traits.value_dim)})"
+        emit_bound(out, traits.parts, traits.splits, "value_top", "pairs_v", of_head, "tiles_k")
+        emit_scale(out, "value_scale", "value_top", VALUE_TOP)
+        of_total = "scale * value_scale"  # one after the other: both may be 2^126
     out.lines(
-        """
+        f"""
         for i in range(16):
-            total[i] = total[i] * scale
+            total[i] = total[i] * {of_total}
         for i in range(4):
             sums[i] = sums[i] * scale
         """
@@ -197,5 +204,5 @@ def _emit_state(out: SourceWriter, traits: StateTraits) -> None:
     out.line(f"row = u32(u32({values}) + b)")
     first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
     if scaled:
-        emit_carrier(out, "scale", "b")
+        emit_carrier(out, "scale", "b", inverse_word("value_scale") if traits.parts else None)
     emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=2, carries=scaled)

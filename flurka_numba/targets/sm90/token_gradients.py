@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.ring import emit_rings
+from flurka_numba.targets.sm90.scales import is_scaled
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, spans, values_descriptor
@@ -36,7 +37,9 @@ STAGE_BYTES = TILE_SPANS * STEP * SPAN_BYTES
 
 @dataclass(frozen=True, slots=True)
 class TokenTraits:
-    """head_dim, value_dim: elements; steps: of 64 slots."""
+    """head_dim, value_dim: elements; steps: of 64 slots. In float16 their gradients have a scale, see
+    gradient_scales.py.
+    """
 
     head_dim: int
     value_dim: int
@@ -55,15 +58,16 @@ def pairs_of_spans(heads: int, dim: int) -> int:
     return -(-heads * spans(dim) // TILE_SPANS)
 
 
-def token_parameters() -> tuple[tuple[str, str], ...]:
+def token_parameters(traits: TokenTraits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of each."""
+    scales = ("gradient_scales",) if is_scaled(traits.dtype) else ()
     strides = (f"{name}_{axis}" for name in OUTPUTS for axis in ("row", "head", "batch"))
-    return parameters_of((*MAPS, *OUTPUTS), COUNTS, strides)
+    return parameters_of((*MAPS, *OUTPUTS, *scales), COUNTS, strides)
 
 
 def token_entry(traits: TokenTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, token_parameters(), 128 * (GROUPS + 1), 1, traits.shared_bytes)
+    return Entry(ENTRY, token_parameters(traits), 128 * (GROUPS + 1), 1, traits.shared_bytes)
 
 
 def render_token_gradients(traits: TokenTraits) -> str:
@@ -262,6 +266,10 @@ def _emit_results(out: SourceWriter, traits: TokenTraits) -> None:
     """Rounded and stored, 16 bytes a lane."""
     for name, part in (("target", ""), ("row_bytes", "_row"), ("head_bytes", "_head"), ("batch_bytes", "_batch")):
         out.line(f"{name} = dv{part} if of_values else dk{part}")
+    undone = ""
+    if is_scaled(traits.dtype):
+        undone = " * factor"
+        out.line("factor = ptx.load_state(gradient_scales + u64(4) * u64(of_values))")
     out.line(f"dim = ptx.select(u32({traits.value_dim}), u32({traits.head_dim}), of_values)")
     for i in range(TILE_SPANS):
         out.lines(
@@ -279,7 +287,7 @@ def _emit_results(out: SourceWriter, traits: TokenTraits) -> None:
             out.line("to = head_at + u64(token) * row_bytes")
             for half in (0, 1):
                 at = [32 * i + 16 * half + 4 * j + 2 * row for j in range(4)]
-                four = ", ".join(f"ptx.pack_{traits.dtype}(total[{j}], total[{j + 1}])" for j in at)
+                four = ", ".join(f"ptx.pack_{traits.dtype}(total[{j}]{undone}, total[{j + 1}]{undone})" for j in at)
                 there = f"u32(1) if token < seq_kv and column + u32({32 * half}) < width else u32(0)"
                 out.line(f"there = {there}")
                 out.line(f"ptx.store_words4(to + u64({64 * half}), {four}, there)")
