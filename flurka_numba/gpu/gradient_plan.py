@@ -104,7 +104,8 @@ def gradient_plan(problem: Problem, multiprocessors: int, outer: Problem | None 
     if not isinstance(phi, FeatureMap) or not takes_gradients(problem):
         raise TypeError(problem)  # executors compose the others: see composed/plan.py
     dims = problem.head_dim, problem.value_dim, problem.dtype
-    compressed, spread = outer is not None, outer is not None and has_token_stage(outer)
+    compressed = outer is not None and outer.rank > 0  # without slots nothing has a scale, nor leaves one
+    spread = outer is not None and has_token_stage(outer)
     keys = AccumulateTraits("keys", *dims, phi, problem.ragged, compressed)
     pairs = problem.batch * problem.heads
     states = pairs * keys.blocks[0] * keys.blocks[1]

@@ -129,6 +129,15 @@ def test_the_stages_of_tokens_and_projections_compile(changes):
             check_report(found[0], wide=False)
 
 
+def test_the_stages_of_slots_with_scales_compile():
+    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
+    pytest.importorskip("cuda.core", reason="needs the extra cuda")
+    outer = problem(dtype="float16")
+    plan = gradient_plan(over_slots(outer), GPU.multiprocessors, outer)
+    for stage in (plan.keys, plan.of_slots):  # the two that hold more than bfloat16's
+        check_report(stage, wide=False)
+
+
 def test_warpgroups_have_no_more_registers_than_their_block_begins_with():
     fetching, others = REGISTERS
     stage, _ = token_stage(problem(), frozenset("kv"), GPU.multiprocessors)
