@@ -74,9 +74,9 @@ def _make(source: KernelSource, path: Path | None, signatures: Mapping[str, Any]
     What was compiled is let go of, and its machine code read back: 2 MB stay in memory where it would be 25.
     """
     try:
-        codes = _compile(source, path, signatures)
-        if codes is not None:
-            stored = pickle.dumps(codes)
+        short = _compile(source, path, signatures)
+        if short is not None:
+            stored = pickle.dumps(short)
             loaded = _load(source, path, signatures, stored)
             if loaded is not None:
                 return loaded, stored

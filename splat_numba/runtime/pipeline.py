@@ -27,9 +27,12 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
 from numba.core.dispatcher import Dispatcher
 from numba.core.ir_utils import build_definitions
+from numba.core.registry import cpu_target
 from numba.core.rewrites import rewrite_registry
 from numba.core.serialize import dumps
 from numba.core.ssa import reconstruct_ssa
+
+from splat_numba.runtime.typing_memo import remembering
 
 # A kernel leaves 200,000 objects, most of them for as long as it is compiled: looking through them, and all of Numba's,
 # every 700th takes 0.2 of 3 s.
@@ -64,7 +67,9 @@ def compile_entry(module: ModuleType, name: str, signature: Any) -> bytes:
         one._compiler.pipeline_class = _InnerCompiler  # noqa: SLF001 - see the module's docstring, here and below
     entry = getattr(module, name)._compiler  # noqa: SLF001
     entry.pipeline_class = _EntryCompiler
+    remembering(cpu_target.typing_context).forget()
     result = entry.compile(*sigutils.normalize_signature(signature))
+    remembering(cpu_target.typing_context).forget()
     entry.pipeline_class = _InnerCompiler
     return bytes(dumps(result._reduce()))  # noqa: SLF001
 
@@ -203,6 +208,7 @@ class _InnerCompiler(CompilerBase):  # type: ignore[misc]
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
+        self.state.typingctx = remembering(self.state.typingctx)
         self.state.flags.no_cfunc_wrapper = True
         self.state.flags.no_cpython_wrapper = self.library is _InnerLibrary
 

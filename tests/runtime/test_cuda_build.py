@@ -5,6 +5,7 @@ The texts here do next to nothing, so that they compile in a moment; test_sm90_b
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -348,3 +349,37 @@ def test_the_cubin_is_a_kernel_of_the_public_interface(tmp_path, monkeypatch):
     assert kernel.resources["shared_bytes"] > 0
     with pytest.raises(BackendError):
         splat_numba.compile(splat_numba.full(), seq_q=9, seq_kv=9, head_dim=16, dtype="float32", backend="cpu").ptx()
+
+
+LOOPS = """total = seq_q
+    for row in range(seq_q):
+        step = row - blocks if row % 3 else blocks
+        while step > 7 and total < 100:
+            step, total = step // 2, total + step
+        total = max(total, step)
+    ptx.store_word(out, blocks, total)"""
+
+
+@pytest.mark.usefixtures("compiler")
+def test_the_short_way_gives_numba_cuda_s_own_code(monkeypatch):
+    from numba import cuda
+    from numba.cuda import compiler
+
+    from splat_numba.runtime.cuda import pipeline
+
+    taken, compile_for_cuda = [], cuda.compile
+
+    def noted(*given, **options):
+        taken.append(compiler.CUDACompiler)
+        return compile_for_cuda(*given, **options)
+
+    monkeypatch.setattr(cuda, "compile", noted)
+    own = compiler.CUDACompiler
+
+    def code():  # numba-cuda numbers the functions of a process
+        return re.sub(r"B\d+v\d+B", "", cuda_build._numba_compile(source(LOOPS), ENTRY, None, "ptx"))
+
+    short = code()
+    monkeypatch.setattr(pipeline, "in_place", None)
+    assert code() == short
+    assert taken == [pipeline._Compiler, own]

@@ -25,6 +25,7 @@ ARCH = "sm_90a"
 CAPABILITY = (9, 0, "a")
 # The last two may be the CUDA toolkit's own: then their versions are not known.
 COMPILERS = ("numba", "llvmlite", "numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
+MADE_BY = "import splat_numba.runtime.cuda.pipeline"
 # The linker's own cache would leave the report empty; ours keeps both.
 LINKING = {"link_time_optimization": True, "verbose": True, "no_cache": True}
 
@@ -64,7 +65,7 @@ def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
     path = source.write(folder) if folder else None
     # The entry gives the bounds that registers keep to.
     facts, limit = f"{_toolchain()} {entry}", settings.cache_size
-    stored = cache.Entry.of(folder, source.name, source.text, facts, limit) if folder else None
+    stored = cache.Entry.of(folder, source.name, source.text, facts, limit, MADE_BY) if folder else None
 
     def make() -> tuple[tuple[bytes, Report], bytes]:
         made = _compile(source, entry, path)
@@ -124,18 +125,24 @@ def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output
 
     kinds = {"r": types.uint32, "l": types.uint64, "f": types.float32}
     signature = tuple(kinds[kind] for kind in entry.kinds)
-    try:
+    bounds = (entry.threads, entry.blocks)
+
+    def compiled() -> Any:
         module = source.load(path)
-        code, _ = cuda.compile(
-            getattr(module, entry.name),
-            signature,
-            device=False,
-            cc=CAPABILITY,
-            abi="numba",
-            launch_bounds=(entry.threads, entry.blocks),
-            output=output,
-        )
+        function = getattr(module, entry.name)
+        options = {"device": False, "cc": CAPABILITY, "abi": "numba", "launch_bounds": bounds, "output": output}
+        code, _ = cuda.compile(function, signature, **options)
         unload(module)
+        return code
+
+    try:
+        try:
+            from splat_numba.runtime.cuda import pipeline
+
+            with pipeline.in_place():
+                code = compiled()
+        except Exception:  # noqa: BLE001 - numba-cuda's own way says what is wrong, if anything is
+            code = compiled()
     except Exception as error:
         raise CompileError(
             f"{source.named(path)} does not compile: {error}. "
