@@ -16,9 +16,9 @@ from gpu_workload import Shape, Workload
 import splat_numba as splat
 from splat_numba import gpu_kernel, gpu_parts
 from splat_numba.gen import box_passes
-from splat_numba.gen.targets.sm90.tile_shapes import STAGES, feasible
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
+from splat_numba.gen.targets.sm90.tile_shapes import STAGES, feasible
 
 OURS = "splat"
 TARGET = "sm_90a"

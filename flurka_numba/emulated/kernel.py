@@ -136,8 +136,8 @@ def _attend_to_slots(call: Call, operands: Operands, k: NDArray[Any], v: NDArray
     import splat_numba
 
     problem = operands.problem
-    arrays = (export_array(np.ascontiguousarray(bits), problem.dtype, call.q) for bits in (operands.q, k, v))
-    found = splat_numba.attention(*arrays, splat_numba.full(), scale=scale_of_scores(problem), backend="emulate")
+    q, k, v = (export_array(np.ascontiguousarray(bits), problem.dtype, call.q) for bits in (operands.q, k, v))
+    found = splat_numba.attention(q, k, v, splat_numba.full(), scale=scale_of_scores(problem), backend="emulate")
     operands.out[...] = import_array("out", found).bits
 
 

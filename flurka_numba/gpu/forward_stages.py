@@ -6,12 +6,11 @@ from collections.abc import Mapping
 
 from flurka_numba.gpu.plan import ForwardPlan
 from flurka_numba.gpu.recorder import Operand, Recorder
-from splat_numba.gen.tensor import Tensor
 
 OPERANDS = ("q", "k", "v", "proj_k", "proj_v", "x", "w_q")  # what stages may read of a call
 
 
-def record_forward(plan: ForwardPlan, recorder: Recorder, results: Mapping[str, Tensor]) -> None:
+def record_forward(plan: ForwardPlan, recorder: Recorder, results: Mapping[str, Operand]) -> None:
     """Add the stages. results: by the names of their parameters."""
     builder, problem = recorder.builder, plan.problem
     read: dict[str, Operand] = {name: recorder.readable(recorder.operand(of)) for name, of in operands_of(plan).items()}

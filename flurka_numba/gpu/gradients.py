@@ -99,7 +99,7 @@ def _of_kernel(
         given: dict[str, Operand] = {"q": backward.readable(backward.operand("q")), "dout": backward.readable(dout)}
         shape = (problem.batch, problem.heads, problem.seq_q, problem.head_dim)
         # A stage writes dq whether it is wanted or not.
-        dq = backward.rows(*backward.scratch(row_bytes(shape)), shape) if "q" in frozen else None
+        dq = backward.scratch_rows(shape) if "q" in frozen else None
         given["dq"] = dq or backward.result("dq", shape, side_by_side=True)
         given |= {"states": states, "turned": turned, "shares": shares, "row_weights": weights}
         backward.launch(plan.queries[0], given)
@@ -108,14 +108,12 @@ def _of_kernel(
         for stage in plan.queries[1:]:
             backward.launch(stage, given)
         backward.launch(plan.images_of_queries, {"shares": shares, "states": dstates, "turned": dturned})
-        made: dict[str, Operand] = {
-            name: backward.rows(*backward.scratch(row_bytes(shape)), shape) for name, shape in plan.internal.items()
-        }
+        made: dict[str, Operand] = {name: backward.scratch_rows(shape) for name, shape in plan.internal.items()}
         for name, dim in (("k", problem.head_dim), ("v", problem.value_dim)):
             shape = (problem.batch, problem.heads, problem.seq_kv, dim)
             if f"d{name}" not in made:
                 if name in frozen:
-                    made[f"d{name}"] = backward.rows(*backward.scratch(row_bytes(shape)), shape)
+                    made[f"d{name}"] = backward.scratch_rows(shape)
                 else:
                     result = f"d{name}_slots" if outer else f"d{name}"
                     made[f"d{name}"] = backward.result(result, shape, side_by_side=True)

@@ -84,6 +84,10 @@ class Recorder:
         """An array with padded rows there."""
         return Tensor(shape, padded_strides(shape, self._itemsize), self.problem.dtype, *place)
 
+    def scratch_rows(self, shape: Axes) -> Tensor:
+        """The same between stages."""
+        return self.rows(self.builder.scratch(padded_bytes(shape, self._itemsize)), shape)
+
     def result(self, name: str, shape: Axes, *, side_by_side: bool = False) -> Tensor:
         """An array for a call's result, fresh but for an out that was given. name: "out", or "d" before an argument's.
 

@@ -35,6 +35,9 @@ class Text(Protocol):
     def render(self) -> str:
         """Python source. Pure and deterministic."""
 
+    def __hash__(self) -> int:
+        """Of what makes it."""
+
 
 @dataclass(frozen=True, slots=True)
 class EmittedText:

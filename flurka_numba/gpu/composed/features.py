@@ -42,7 +42,7 @@ class Features:
         self._launches.of_rows(random, extent, {"x": x}, {"u": self._u, "y": self.features}, limit, {"tops": tops})
         return self.features
 
-    def largest(self, x: Tensor, extent: Extent, limit: Limit, tops: Place, *, adding: bool) -> None:
+    def largest(self, x: Tensor, extent: Extent, limit: Limit, tops: Place | None, *, adding: bool) -> None:
         """The largest exponents of the heads, of favor's keys."""
         rows = random_rows(self._problem)
         self._launches.largest(self.exponents(x, extent), extent, rows, tops, limit, adding=adding)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from flurka_numba.targets.sm90.rows import emit_largest_of_warp
 from flurka_numba.targets.sm90.scales import emit_finite_top, is_scaled
 from flurka_numba.targets.sm90.shape import CompressTraits
-from splat_numba.gen.targets.sm90.shape import SPAN
+from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
 

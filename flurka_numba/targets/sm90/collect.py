@@ -15,7 +15,8 @@ from flurka_numba.targets.sm90.bounds import emit_bound
 from flurka_numba.targets.sm90.scales import SLOT_SCALE_BYTES, TOP, VALUE_TOP, is_scaled
 from flurka_numba.targets.sm90.shape import CompressTraits
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import SPAN, spans
+from splat_numba.gen.targets.sm90.shape import spans
+from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("parts", "k_slots", "v_slots")

@@ -13,7 +13,8 @@ from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STEP, CompressTraits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, keys_descriptor, spans, values_descriptor
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, keys_descriptor, spans, values_descriptor
+from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("k_map", "v_map", "proj_k_map", "proj_v_map", "kv_lengths", "parts")

@@ -28,14 +28,8 @@ from flurka_numba.targets.sm90.ring import emit_first_step, emit_rings, emit_ste
 from flurka_numba.targets.sm90.shape import STEP
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
-from splat_numba.gen.targets.sm90.shape import (
-    ALIGNMENT,
-    SHARED_BYTES,
-    SPAN,
-    SPAN_BYTES,
-    keys_descriptor,
-    values_descriptor,
-)
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, keys_descriptor, values_descriptor
+from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("x_map", "w_q_map", "states", "out")

@@ -14,7 +14,8 @@ from flurka_numba.targets.sm90.ring import emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import STAGE_BYTES
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, keys_descriptor, spans
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, keys_descriptor, spans
+from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
 MAPS = ("dk_slots_map", "k_map", "dv_slots_map", "v_map")

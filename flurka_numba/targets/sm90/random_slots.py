@@ -13,7 +13,8 @@ from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, RandomFeatures, StateTraits
 from flurka_numba.targets.sm90.slots import Columns
-from splat_numba.gen.targets.sm90.shape import SPAN, spans
+from splat_numba.gen.targets.sm90.shape import spans
+from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
 

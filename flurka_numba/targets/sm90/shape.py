@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN, SPAN_BYTES, spans
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, spans
+from splat_numba.gen.tensor_map import SPAN
 
 STEP = 64  # tokens of one step of the compression
 CHUNK = 32  # adjacent numbers of a row that four lanes hold, 16 bytes each

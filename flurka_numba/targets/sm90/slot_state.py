@@ -25,7 +25,8 @@ from flurka_numba.targets.sm90.slot_state_shape import THREADS, SlotStateTraits
 from flurka_numba.targets.sm90.slots import PART_COUNTS
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, spans, values_descriptor
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
+from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("parts", "states", "shares", "counters")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, CompressTraits, StateTraits
 from flurka_numba.targets.sm90.state_block import emit_state_share
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, spans
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, spans
+from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
 

@@ -16,7 +16,8 @@ from flurka_numba.targets.sm90.ring import emit_rings
 from flurka_numba.targets.sm90.scales import is_scaled
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.producer import emit_advance
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN, SPAN_BYTES, spans, values_descriptor
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
+from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
 MAPS = ("proj_k_map", "dk_spread_map", "proj_v_map", "dv_spread_map")

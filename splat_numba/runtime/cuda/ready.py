@@ -99,8 +99,11 @@ class ReadySchedule:
             found.append(pointers)
         return found
 
-    def _ready_steps(self, functions: Sequence[int], pointers: Sequence[Mapping[str, Place]]) -> list[Any]:
-        start, ready, launches = ctypes.addressof(self._words), [], zip(functions, pointers, strict=True)
+    def _ready_steps(
+        self, functions: Sequence[int], pointers: Sequence[Mapping[str, Place]]
+    ) -> list[ReadyCopy | Launch]:
+        start, launches = ctypes.addressof(self._words), zip(functions, pointers, strict=True)
+        ready: list[ReadyCopy | Launch] = []
         overlapped = False  # the first launch never is: what came before it on the stream is not ours
         for step in self._schedule.steps:
             if isinstance(step, Copy):

@@ -6,15 +6,8 @@ One warp does it. Every lane runs the same statements; what only one lane may do
 from __future__ import annotations
 
 from splat_numba.gen.boxes import SOME, Traits
-from splat_numba.gen.targets.sm90.shape import (
-    INFO_BYTES,
-    SPAN,
-    SPAN_BYTES,
-    group_mask_bytes,
-    q_stages,
-    shared_layout,
-    spans,
-)
+from splat_numba.gen.targets.sm90.shape import INFO_BYTES, SPAN_BYTES, group_mask_bytes, q_stages, shared_layout, spans
+from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
 NO_ITEM = 2**32 - 1  # in place of a row block's number: nothing follows
