@@ -10,7 +10,7 @@ class Entry:
     """name: of the function in its text. parameters: (name, kind) in order, kinds as in gen.instructions (r: uint32,
     l: uint64, f: float32). threads: of a block; blocks: resident on a multiprocessor, for which registers are shared
     out; shared_bytes: dynamic shared memory of a block; overlaps: it may begin before the launch before it has ended,
-    for whose results its text waits itself (await_launch).
+    for whose results its text waits itself (await_launch); arch: the architecture that its machine code is for.
     """
 
     name: str
@@ -19,6 +19,15 @@ class Entry:
     blocks: int
     shared_bytes: int
     overlaps: bool = False
+    arch: str = "sm_90a"
+
+    @property
+    def capability(self) -> tuple[int, int] | tuple[int, int, str]:
+        """The architecture as compute capability, with its letter if it has one: (9, 0, "a")."""
+        digits = self.arch.removeprefix("sm_").rstrip("af")
+        letter = self.arch[len("sm_") + len(digits) :]
+        major, minor = int(digits[:-1]), int(digits[-1])
+        return (major, minor, letter) if letter else (major, minor)
 
     @property
     def kinds(self) -> str:

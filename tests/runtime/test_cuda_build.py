@@ -133,13 +133,16 @@ class TestDiskCache:
         monkeypatch.setattr(cache, "version_of", (versions | {package: "0.0.0"}).__getitem__)
         assert cuda_build._toolchain.__wrapped__() != before
 
-    @pytest.mark.parametrize(
-        ("name", "value"), [("ARCH", "sm_100a"), ("CAPABILITY", (10, 0, "a")), ("LINKING", {"no_cache": True})]
-    )
-    def test_the_toolchain_has_a_target_and_options(self, monkeypatch, name, value):
+    def test_the_toolchain_has_options(self, monkeypatch):
         before = cuda_build._toolchain.__wrapped__()
-        monkeypatch.setattr(cuda_build, name, value)
+        monkeypatch.setattr(cuda_build, "LINKING", {"no_cache": True})
         assert cuda_build._toolchain.__wrapped__() != before
+
+    def test_one_text_for_another_architecture_is_another_entry(self, tmp_path):
+        first = built(tmp_path / "cache")
+        other = build(source(), replace(ENTRY, arch="sm_80"), Settings(cache_dir=tmp_path / "cache"))
+        assert (first.cached, other.cached) == (False, False)
+        assert first.code != other.code
 
     def test_without_a_cache_nothing_is_written(self, tmp_path):
         found = build(source(), ENTRY, Settings(cache=False, cache_dir=tmp_path / "cache"))

@@ -110,7 +110,9 @@ class Launches:
         numbers |= {"heads": extent.heads, "rows": extent.rows, "columns": columns, "finding": int(finding)}
         self._builder.launch(HeadScaleTraits(state), extent.pairs, numbers, {"x": x, "y": y, "scales": scales})
 
-    def largest(self, u: Tensor, extent: Extent, columns: int, tops: Place | None, limit: Limit, *, adding: bool) -> None:
+    def largest(
+        self, u: Tensor, extent: Extent, columns: int, tops: Place | None, limit: Limit, *, adding: bool
+    ) -> None:
         """The largest number of each head, to the float32 numbers at ``tops``."""
         numbers = {**stride_numbers(u, "u", RESULT_STRIDES), "limit_first": limit.first, "heads": extent.heads}
         numbers |= {"rows": extent.rows, "columns": columns, "adding": int(adding)}

@@ -21,8 +21,6 @@ from splat_numba.runtime.cuda.driver import INSTALL
 from splat_numba.runtime.source import KernelSource, unload
 from splat_numba.settings import Settings
 
-ARCH = "sm_90a"
-CAPABILITY = (9, 0, "a")
 # The last two may be the CUDA toolkit's own: then their versions are not known.
 COMPILERS = ("numba", "llvmlite", "numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
 MADE_BY = "import splat_numba.runtime.cuda.pipeline"
@@ -63,7 +61,7 @@ def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
     """
     folder = cache.folder(settings)
     path = source.write(folder) if folder else None
-    # The entry gives the bounds that registers keep to.
+    # The entry gives the bounds that registers keep to, and the architecture.
     facts, limit = f"{_toolchain()} {entry}", settings.cache_size
     stored = cache.Entry.of(folder, source.name, source.text, facts, limit, MADE_BY) if folder else None
 
@@ -79,11 +77,11 @@ def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
 
 @remember
 def _toolchain() -> str:
-    """Changes with every version of the compilers, with their target and with their options. Imports none of them: to
+    """Changes with every version of the compilers, and with their options. Imports none of them: to
     do so takes 400 ms, and a cubin from disk needs no compiler.
     """
     versions = [cache.version_of(name) for name in COMPILERS]
-    return f"{versions} {ARCH} {CAPABILITY} {LINKING}"
+    return f"{versions} {LINKING}"
 
 
 def _check_compiler() -> None:
@@ -130,7 +128,7 @@ def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output
     def compiled() -> Any:
         module = source.load(path)
         function = getattr(module, entry.name)
-        options = {"device": False, "cc": CAPABILITY, "abi": "numba", "launch_bounds": bounds, "output": output}
+        options = {"device": False, "cc": entry.capability, "abi": "numba", "launch_bounds": bounds, "output": output}
         code, _ = cuda.compile(function, signature, **options)
         unload(module)
         return code
@@ -157,7 +155,7 @@ def _compile(source: KernelSource, entry: Entry, path: Path | None) -> tuple[byt
     intermediate = _numba_compile(source, entry, path, "ltoir")
     from cuda.core import Linker, LinkerOptions, ObjectCode
 
-    linker = Linker(ObjectCode.from_ltoir(intermediate), options=LinkerOptions(arch=ARCH, **LINKING))
+    linker = Linker(ObjectCode.from_ltoir(intermediate), options=LinkerOptions(arch=entry.arch, **LINKING))
     try:
         linked = linker.link("cubin")
     except Exception as error:
