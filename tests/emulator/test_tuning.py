@@ -184,7 +184,7 @@ def test_a_call_without_autotune_does_not_take_its_plan(fake):
     mask = splat.window(20, 3)
     for one in (CudaExecutor(), executor) * 2:
         one.attend(Given(mask, one, "bhsd", None), q, k, v, None, out, False)
-    assert len(set(fake.texts)) == len(fake.texts) == 2  # each loaded once
+    assert len(set(fake.functions)) == len(fake.functions) == 2  # each loaded once
 
 
 def test_a_first_call_during_a_capture_is_refused(fake):
