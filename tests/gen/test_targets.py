@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import flurka_numba
 import splat_numba as splat
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.gen.problem import Problem
@@ -39,6 +40,11 @@ def test_a_call_gets_the_first_target_that_takes_it_and_the_plan_says_why():
     assert "refused   sm_90a: wanted as float16 or bfloat16" in real.explain()
     assert "pass 0      a row a lane" in real.explain()
     assert "target: sm_90a" in half.explain()
+
+
+def test_the_other_package_has_no_text_for_it():
+    with pytest.raises(BackendError, match=r"^target wanted as None or 'sm_90a' in flurka_numba, got 'toy'"):
+        flurka_numba.kernel_attention(*(np.zeros((8, 8), np.float16),) * 3, backend="emulate", target="toy")
 
 
 def test_what_no_target_takes_is_refused_by_name():
