@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import ITEMSIZE, Problem
+from splat_numba.gen import tensor as tensors
 from splat_numba.gen.schedule import Place, Schedule, ScheduleBuilder
 from splat_numba.gen.tensor import Axes, Tensor, contiguous, padded, padded_bytes, padded_strides
 from splat_numba.gen.tensor_map import BoxMap, box_of_rows
@@ -98,11 +99,8 @@ class Recorder:
         wide = side_by_side and self._views
         self._outputs[name] = Output(shape, self._axes.get(name, 4), wide)
         self.builder.argument(name)
-        batch, heads, rows, dim = shape
-        strides = contiguous(shape, dim, self._itemsize)
-        if wide:
-            to_batch, to_row, to_head, step = contiguous((batch, rows, heads, dim), dim, self._itemsize)
-            strides = to_batch, to_head, to_row, step
+        dim = shape[3]
+        strides = tensors.side_by_side(shape, self._itemsize) if wide else contiguous(shape, dim, self._itemsize)
         tensor = Tensor(shape, strides, self.problem.dtype, name)
         return self.written(tensor, copied=padded(dim, self._itemsize) != dim)
 

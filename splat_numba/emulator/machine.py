@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch
 from splat_numba.errors import EmulationError
+from splat_numba.gen import tensor as tensors
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step
 from splat_numba.gen.tensor import Axes, Tensor, contiguous, padded_bytes, padded_strides
@@ -54,11 +55,8 @@ class EmulatedMachine:
 
     def allocate_contiguous(self, name: str, sizes: Axes, dtype: str, *, side_by_side: bool = False) -> Tensor:
         """The same without padding, as results are made. side_by_side: stored as (batch, rows, heads, dim)."""
-        itemsize, (batch, heads, rows, dim) = ITEMSIZE[dtype], sizes
-        strides = contiguous(sizes, dim, itemsize)
-        if side_by_side:
-            to_batch, to_row, to_head, step = contiguous((batch, rows, heads, dim), dim, itemsize)
-            strides = to_batch, to_head, to_row, step
+        itemsize = ITEMSIZE[dtype]
+        strides = tensors.side_by_side(sizes, itemsize) if side_by_side else contiguous(sizes, sizes[3], itemsize)
         tensor = Tensor(sizes, strides, dtype, name)
         self.reserve(name, tensor.nbytes)
         return tensor

@@ -72,6 +72,13 @@ def padded_strides(sizes: Axes, itemsize: int = 2) -> Axes:
     return contiguous(sizes, padded(sizes[3], itemsize), itemsize)
 
 
+def side_by_side(sizes: Axes, itemsize: int = 2) -> Axes:
+    """The same of an array stored as (batch, seq, heads, dim)."""
+    batch, heads, seq, dim = sizes
+    to_batch, to_row, to_head, step = contiguous((batch, seq, heads, dim), dim, itemsize)
+    return to_batch, to_head, to_row, step
+
+
 def padded_bytes(sizes: Axes, itemsize: int = 2) -> int:
     """That an array with padded rows takes."""
     return prod(sizes[:3]) * padded(sizes[3], itemsize) * itemsize

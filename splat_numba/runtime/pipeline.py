@@ -20,19 +20,19 @@ from typing import Any
 
 from llvmlite import binding
 from numba import _dynfunc
-from numba.core import sigutils, typed_passes, untyped_passes
+from numba.core import compiler_machinery, ir_utils, rewrites, sigutils, ssa, typed_passes, untyped_passes
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import FunctionPass, PassManager, register_pass
+from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.dispatcher import Dispatcher
-from numba.core.ir_utils import build_definitions
 from numba.core.registry import cpu_target
-from numba.core.rewrites import rewrite_registry
 from numba.core.serialize import dumps
-from numba.core.ssa import reconstruct_ssa
 
+from splat_numba.runtime.lean_passes import Parts, lean_passes
 from splat_numba.runtime.typing_memo import remembering
+
+LEAN = lean_passes(Parts(compiler_machinery, typed_passes, rewrites, ssa, ir_utils))
 
 # A kernel leaves 200,000 objects, most of them for as long as it is compiled: looking through them, and all of Numba's,
 # every 700th takes 0.2 of 3 s.
@@ -130,55 +130,6 @@ def _callers_first(library: Any) -> list[Any]:
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _Rewrites(FunctionPass):  # type: ignore[misc]
-    """Numba's rewrites before typing, constant indices above all."""
-
-    _name = "splat_rewrites"
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def run_pass(self, state: Any) -> bool:
-        blocks = state.func_ir.blocks
-        for make in rewrite_registry.rewrites["before-inference"]:
-            rewrite = make(state)
-            waiting = list(blocks)
-            while waiting:
-                label = waiting.pop()
-                if rewrite.match(state.func_ir, blocks[label], state.typemap, state.calltypes):
-                    blocks[label] = rewrite.apply()
-                    waiting.append(label)
-        return True
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _Versions(FunctionPass):  # type: ignore[misc]
-    """Static single assignment. Numba's pass also works out lifetimes, which the last pass does once more."""
-
-    _name = "splat_versions"
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def run_pass(self, state: Any) -> bool:
-        state.func_ir = reconstruct_ssa(state.func_ir)
-        state.func_ir._definitions = build_definitions(state.func_ir.blocks)  # noqa: SLF001
-        return True
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _Joins(typed_passes.PreLowerStripPhis):  # type: ignore[misc]
-    """Assignments in the place of phi nodes; as above, without lifetimes."""
-
-    _name = "splat_joins"
-
-    def run_pass(self, state: Any) -> bool:
-        state.func_ir = self._strip_phi_nodes(state.func_ir)
-        state.func_ir._definitions = build_definitions(state.func_ir.blocks)  # noqa: SLF001
-        return True
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
 class _Lowering(typed_passes.NativeLowering):  # type: ignore[misc]
     """To LLVM's language, into a library of ours."""
 
@@ -220,10 +171,10 @@ class _InnerCompiler(CompilerBase):  # type: ignore[misc]
             untyped_passes.IRProcessing,
             untyped_passes.RewriteSemanticConstants,
             untyped_passes.DeadBranchPrune,
-            _Rewrites,
-            _Versions,
+            LEAN.rewrites,
+            LEAN.versions,
             typed_passes.NopythonTypeInference,
-            _Joins,
+            LEAN.joins,
             typed_passes.NoPythonSupportedFeatureValidation,
             typed_passes.IRLegalization,
             typed_passes.AnnotateTypes,

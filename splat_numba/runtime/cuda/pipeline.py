@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from numba.cuda import compiler
-from numba.cuda.core import typed_passes, untyped_passes
+from numba.cuda.core import compiler_machinery, ir_utils, rewrites, ssa, typed_passes, untyped_passes
 from numba.cuda.core.compiler_lock import global_compiler_lock
-from numba.cuda.core.compiler_machinery import FunctionPass, PassManager, register_pass
-from numba.cuda.core.ir_utils import build_definitions
-from numba.cuda.core.rewrites import rewrite_registry
-from numba.cuda.core.ssa import reconstruct_ssa
+from numba.cuda.core.compiler_machinery import PassManager
 
+from splat_numba.runtime.lean_passes import Parts, lean_passes
 from splat_numba.runtime.pipeline import section
 from splat_numba.runtime.typing_memo import remembering
+
+LEAN = lean_passes(Parts(compiler_machinery, typed_passes, rewrites, ssa, ir_utils))
 
 
 @contextmanager
@@ -31,51 +31,6 @@ def in_place() -> Iterator[None]:
             yield
         finally:
             compiler.CUDACompiler = before
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _Rewrites(FunctionPass):  # type: ignore[misc]
-    """See runtime/pipeline.py, here and below: these passes are numba-cuda's own copies."""
-
-    _name = "splat_rewrites"
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def run_pass(self, state: Any) -> bool:
-        blocks = state.func_ir.blocks
-        for make in rewrite_registry.rewrites["before-inference"]:
-            rewrite = make(state)
-            waiting = list(blocks)
-            while waiting:
-                label = waiting.pop()
-                if rewrite.match(state.func_ir, blocks[label], state.typemap, state.calltypes):
-                    blocks[label] = rewrite.apply()
-                    waiting.append(label)
-        return True
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _Versions(FunctionPass):  # type: ignore[misc]
-    _name = "splat_versions"
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def run_pass(self, state: Any) -> bool:
-        state.func_ir = reconstruct_ssa(state.func_ir)
-        state.func_ir._definitions = build_definitions(state.func_ir.blocks)  # noqa: SLF001
-        return True
-
-
-@register_pass(mutates_CFG=True, analysis_only=False)
-class _Joins(typed_passes.PreLowerStripPhis):  # type: ignore[misc]
-    _name = "splat_joins"
-
-    def run_pass(self, state: Any) -> bool:
-        state.func_ir = self._strip_phi_nodes(state.func_ir)
-        state.func_ir._definitions = build_definitions(state.func_ir.blocks)  # noqa: SLF001
-        return True
 
 
 class _Compiler(compiler.CUDACompiler):  # type: ignore[misc]
@@ -92,11 +47,11 @@ class _Compiler(compiler.CUDACompiler):  # type: ignore[misc]
             untyped_passes.IRProcessing,
             untyped_passes.RewriteSemanticConstants,
             untyped_passes.DeadBranchPrune,
-            _Rewrites,
-            _Versions,
+            LEAN.rewrites,
+            LEAN.versions,
             untyped_passes.DeadBranchPrune,
             typed_passes.NopythonTypeInference,
-            _Joins,
+            LEAN.joins,
         ):
             passes.add_pass(one, one.__name__)
         passes.passes.extend(self.define_cuda_lowering_pipeline(self.state).passes)
