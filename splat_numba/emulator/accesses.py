@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from splat_numba.emulator.block import Block
-from splat_numba.emulator.lanes import named
+from splat_numba.emulator.lanes import named, who
 from splat_numba.emulator.memory import Bytes, Who, aligned
 from splat_numba.gen.lane_values import LANE, LANES, Words, lanes
 
@@ -40,7 +40,8 @@ class Accesses:
         chosen = np.flatnonzero(lanes(when, np.uint32))
         found = np.zeros((LANES, nbytes), np.uint8)
         if chosen.size:
-            found[chosen] = self._block.memory.gather(lanes(address, np.uint64)[chosen], nbytes)
+            by: Who = lambda bad: named(chosen[bad])  # noqa: E731
+            found[chosen] = self._gather(lanes(address, np.uint64)[chosen], nbytes, by)
         return found
 
     def load_reals4(self, address: Any) -> Any:
@@ -52,7 +53,12 @@ class Accesses:
         return np.asarray(self._load(address, 1)).view(np.float32)
 
     def _load(self, address: Any, words: int) -> Any:
-        return _words(self._block.memory.gather(address, 4 * words))
+        return _words(self._gather(address, 4 * words))
+
+    def _gather(self, address: Any, nbytes: int, by: Who = who) -> Bytes:
+        found = self._block.memory.gather(address, nbytes, by)
+        self._block.neighbours.hide(self._block.warp, address, found)
+        return found
 
     def store_word(self, address: Any, value: Any, when: Any) -> None:
         """4 bytes."""
@@ -75,7 +81,9 @@ class Accesses:
         self._store(address, _bytes(*_as_words(a, b, c, d)), when)
 
     def _store(self, address: Any, data: Bytes, when: Any) -> None:
-        self._block.memory.scatter(lanes(address, np.uint64), data, lanes(when, np.uint32))
+        places, chosen = lanes(address, np.int64), np.flatnonzero(lanes(when, np.uint32))
+        self._block.memory.scatter(places, data, lanes(when, np.uint32))
+        self._block.neighbours.store(self._block.warp, places[chosen], data.shape[-1])
 
     def fetch_add(self, address: Any, value: Any, when: Any) -> Words:
         """The word from before, for one lane after the other; 0 for a lane that is not chosen."""
@@ -85,6 +93,7 @@ class Accesses:
             alone = chosen & (np.arange(LANES) == lane)
             before[lane] = _words(self._block.memory.gather(places[lane], 4))
             self._block.memory.scatter(places, _bytes(before + added), alone)
+            self._block.neighbours.atomic(self._block.warp, int(places[lane]))
         return before
 
     def load_shared_word(self, address: Any) -> Any:

@@ -95,7 +95,8 @@ class Barriers:
         self._block.fences.make(self._block.warp, STORES)
 
     def fence_device(self) -> None:
-        """Nothing: blocks run one after the other."""
+        """The warp's stores, before an atomic that tells other blocks of them; and what was heard of by one."""
+        self._block.neighbours.fence(self._block.warp)
 
     def fence_tensor_map(self, address: Any) -> None:
         """A tensor map, before the warp's copies by it."""

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from splat_numba.emulator.fences import BARRIERS, STORES, WARPS, Fences, News, Registers
+from splat_numba.emulator.exchange import Exchange, Neighbours
+from splat_numba.emulator.fences import BARRIERS, STORES, Fences, News, Registers, no_news
 from splat_numba.emulator.lanes import named, who
 from splat_numba.emulator.memory import GlobalMemory, Places, SharedMemory, Who
 from splat_numba.errors import EmulationError
@@ -29,8 +30,8 @@ class Barrier:
     made: int
     bytes: int = 0
     phase: int = 0
-    news: News = field(default_factory=lambda: np.zeros((2, WARPS), np.int64))
-    told: News = field(default_factory=lambda: np.zeros((2, WARPS), np.int64))
+    news: News = field(default_factory=no_news)
+    told: News = field(default_factory=no_news)
 
     def settle(self) -> None:
         """Turn to the next phase if nothing is missing."""
@@ -56,8 +57,8 @@ class Product:
 
 
 class Block:
-    """The warps of one block and what they share. late: copies land only when nobody can go on without them; text: the
-    file name that the kernel's text was compiled with.
+    """The warps of one block and what they share. exchange: with other blocks; late: copies land only when nobody can
+    go on without them; text: the file name that the kernel's text was compiled with.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Block:
         index: int,
         grid: int,
         *,
+        exchange: Exchange,
         late: bool,
         text: str = "",
     ) -> None:
@@ -75,6 +77,7 @@ class Block:
         self.shared = SharedMemory(SHARED_START + shared_bytes)
         self.index, self.grid, self.late = index, grid, late
         self.fences = Fences()
+        self.neighbours = Neighbours(exchange, self.fences, index)
         self.barriers: dict[int, Barrier] = {}
         self.errors: list[BaseException] = []
         self.failed_warp = 0

@@ -42,9 +42,10 @@ class Copies:
         block.barrier_of_copy(barrier)
         places = swizzled(target + np.arange(2 * int(np.prod(one.box))))
         block.check_fenced(block.shared.check(places, _a_copy), _a_copy)
+        warp = block.warp
 
         def copy() -> None:
-            block.shared.store(places, fetch(block, one, start), _a_copy)
+            block.shared.store(places, fetch(block, one, start, warp), _a_copy)
             block.landed(barrier, places.size)
 
         block.land(copy)
@@ -62,7 +63,8 @@ class Copies:
         by: Who = lambda bad: named(numbers[bad])  # noqa: E731
         aligned(places, 16, by)
         bytes_of = self._block.shared.check(places[:, None] + np.arange(16), by)
-        found = self._block.memory.gather(addresses, 16)
+        found = self._block.memory.gather(addresses, 16, by)
+        self._block.neighbours.hide(self._block.warp, addresses, found)
         self._block.copies[-1].append(lambda: self._block.store_shared(bytes_of, found))  # no engine: as lanes do
 
     def async_commit(self) -> None:
@@ -86,7 +88,8 @@ class Copies:
         if target % 16 or size % 16 or address % 16:
             raise EmulationError(f"a bulk copy wanted in multiples of 16, got {target:#x}, {address:#x}, {size}")
         block.barrier_of_copy(barrier)
-        places, found = target + np.arange(size), block.memory.read(address, size)
+        places, found = target + np.arange(size), block.memory.read(address, size).copy()
+        block.neighbours.hide(block.warp, address, found)
         block.check_fenced(block.shared.check(places, _a_copy), _a_copy)
 
         def copy() -> None:
@@ -112,8 +115,10 @@ def _a_copy(_bad: NDArray[np.bool_]) -> str:
     return "a copy"
 
 
-def fetch(block: Block, tensor_map: Any, start: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The bytes of a box whose least coordinates are ``start``; zeros outside the tensor. Innermost axis first."""
+def fetch(block: Block, tensor_map: Any, start: tuple[int, ...], warp: int) -> NDArray[np.uint8]:
+    """The bytes of a box whose least coordinates are ``start``, for a warp; zeros outside the tensor. Innermost axis
+    first.
+    """
     axes = [np.arange(first, first + size) for first, size in zip(start, tensor_map.box, strict=True)]
     steps = (2, *tensor_map.strides)
     inside, places = np.ones((1,) * 5, np.bool_), np.zeros((1,) * 5, np.int64)
@@ -126,5 +131,7 @@ def fetch(block: Block, tensor_map: Any, start: tuple[int, ...]) -> NDArray[np.u
     if inside.any():
         wanted = tensor_map.pointer + places[inside]
         buffer, base = block.memory.find(int(wanted.min()), int(wanted.max()) + 2)
-        found[inside] = buffer[(wanted - base)[:, None] + np.arange(2)]
+        numbers = buffer[(wanted - base)[:, None] + np.arange(2)]
+        block.neighbours.hide(warp, wanted, numbers)
+        found[inside] = numbers
     return found.reshape(-1)

@@ -17,9 +17,15 @@ from splat_numba.emulator.memory import NO_STAMP, Places, Who
 from splat_numba.errors import EmulationError
 
 WARPS: Final = 32  # of a block, at most
-STORES, BARRIERS = 0, 1  # what a fence is for: stores to shared memory, and making mbarriers
+STORES, BARRIERS, DEVICE = 0, 1, 2  # what a fence is for: stores to shared memory, making mbarriers, other blocks
+ATOMICS = 3  # no fences, but known of like them: see exchange.py
 
-News = NDArray[np.int64]  # (2, WARPS): how many fences of each warp somebody knows of
+News = NDArray[np.int64]  # (4, WARPS): how many fences of each kind and warp somebody knows of
+
+
+def no_news() -> News:
+    """Of nothing."""
+    return np.zeros((4, WARPS), np.int64)
 
 
 class Fences:
@@ -29,7 +35,7 @@ class Fences:
     """
 
     def __init__(self) -> None:
-        self._known = np.zeros((2, WARPS, WARPS), np.int64)
+        self._known = np.zeros((4, WARPS, WARPS), np.int64)
 
     def make(self, warp: int, kind: int) -> None:
         """A fence of this kind by a warp."""

@@ -52,6 +52,15 @@ class GlobalMemory:
         self._next += -(-(nbytes + GAP) // 256) * 256
         return address
 
+    @property
+    def end(self) -> int:
+        """All addresses are below it."""
+        return self._next
+
+    def holds_what(self, other: GlobalMemory) -> bool:
+        """Whether all bytes are the same."""
+        return all(map(np.array_equal, self._buffers, other._buffers))
+
     def find(self, first: int, last: int) -> tuple[Bytes, int]:
         """The buffer that holds the bytes first to last, and its address. Raises EmulationError."""
         place = int(np.searchsorted(self._starts, first, "right")) - 1
@@ -64,10 +73,10 @@ class GlobalMemory:
         buffer, start = self.find(address, address + nbytes)
         return buffer[address - start : address - start + nbytes]
 
-    def gather(self, addresses: Any, nbytes: int) -> Bytes:
+    def gather(self, addresses: Any, nbytes: int, by: Who = who) -> Bytes:
         """Words of ``nbytes`` at the lanes' addresses, as uint8 (..., nbytes). Raises EmulationError."""
         places = np.asarray(addresses, np.int64)
-        which = self._which(places, nbytes)
+        which = self._which(places, nbytes, by=by)
         found = np.empty((*places.shape, nbytes), np.uint8)
         for one in np.unique(which):
             here = which == one
@@ -83,15 +92,15 @@ class GlobalMemory:
             here = chosen & (which == one)
             self._buffers[one][(places[here] - self._starts[one])[..., None] + np.arange(nbytes)] = data[here]
 
-    def _which(self, places: Places, nbytes: int, chosen: Any = True) -> NDArray[np.intp]:
+    def _which(self, places: Places, nbytes: int, chosen: Any = True, by: Who = who) -> NDArray[np.intp]:
         """The number of the buffer that each chosen lane's bytes are in."""
-        aligned(places, nbytes)
+        aligned(places, nbytes, by)
         which = np.searchsorted(self._starts, places, "right") - 1
         ends = self._ends[np.maximum(which, 0)] if self._ends.size else np.zeros(places.shape, np.int64)
         bad = chosen & ((which < 0) | (places + nbytes > ends))
         if bad.any():
             raise EmulationError(
-                f"{who(bad)} wanted {nbytes} bytes inside a buffer of global memory, got {listed(places[bad])}"
+                f"{by(bad)} wanted {nbytes} bytes inside a buffer of global memory, got {listed(places[bad])}"
             )
         return np.asarray(which)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from splat_numba.emulator.block import Block
 from splat_numba.emulator.copies import check_map
+from splat_numba.emulator.exchange import Exchange
 from splat_numba.emulator.meanings import meanings
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.errors import EmulationError
@@ -166,8 +167,9 @@ def launch(
     code = compile(tree, name, "exec")
     warps = entry.threads // LANES
     arguments = [NUMBERS[kind](values[parameter]) for parameter, kind in entry.parameters]
+    exchange = Exchange(memory)
     for index in range(grid):
-        block = Block(memory, maps, entry.shared_bytes, index, grid, late=late, text=name)
+        block = Block(memory, maps, entry.shared_bytes, index, grid, exchange=exchange, late=late, text=name)
         cuda = SimpleNamespace(
             shared=SimpleNamespace(array=lambda *_, **__: None), local=SimpleNamespace(array=_local_array)
         )

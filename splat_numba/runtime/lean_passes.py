@@ -1,4 +1,4 @@
-"""Passes of Numba's without what generated texts do not need; numba-cuda has copies of its own of what they stand on."""
+"""Passes of Numba's without what generated texts do not need; numba-cuda has copies of its own of their parts."""
 
 from __future__ import annotations
 

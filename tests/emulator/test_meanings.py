@@ -4,17 +4,21 @@ import numpy as np
 import pytest
 
 from splat_numba.emulator.block import Block
+from splat_numba.emulator.exchange import Exchange
 from splat_numba.emulator.meanings import check_complete, meanings
 from splat_numba.emulator.memory import GlobalMemory, swizzled
 from splat_numba.emulator.text import both, either
 from splat_numba.errors import EmulationError
 from splat_numba.gen.instructions import INSTRUCTIONS, Instruction
 from splat_numba.gen.lane_values import narrowed, widen
+from splat_numba.gen.targets.sm90.shape import keys_descriptor
 from splat_numba.runtime.arrays import narrow
+from tests.emulator.fidelity import Case, emulate
 
 
 def block(shared=4096):
-    return Block(GlobalMemory(), [], shared, 0, 1, late=False)
+    memory = GlobalMemory()
+    return Block(memory, [], shared, 0, 1, exchange=Exchange(memory), late=False)
 
 
 def test_an_instruction_needs_one_meaning_of_its_operands():
@@ -72,3 +76,25 @@ def test_and_and_or_take_any_number_of_tests():
     assert either(~first, ~second, ~third).tolist() == [True, True, False, True]
     assert first.tolist() == [True, True, True, False]  # NumPy's own functions write into a third operand
     assert third.tolist() == [True, False, True, True]
+
+
+def test_every_warpgroup_multiplies_the_same_rows():
+    one = f"u64({keys_descriptor()}) | u64(base >> u32(4))"
+    body = f"""
+    sums = cuda.local.array(4, dtype=np.float32)
+    for i in range(2):
+        place = u32(16) * (thread + u32(256 * i))
+        a, b, c, d = ptx.load_words4(source + u64(place))
+        ptx.store_shared_words4(base + place, a, b, c, d, u32(1))
+    ptx.fence_shared()
+    ptx.block_barrier()
+    ptx.wgmma_fence()
+    product(sums, {one}, {one}, u32(0))
+    ptx.wgmma_commit()
+    ptx.wgmma_wait_all()
+    ptx.store_reals4(target + u64(16) * u64(thread), sums[0], sums[1], sums[2], sums[3], u32(1))
+    """
+    head = 'product = ptx.matrix_product(8, "float16", from_registers=False, transposed=False)\n'
+    numbers = np.random.default_rng(0).standard_normal(4096).astype(np.float16).view(np.uint32)
+    answer = emulate(Case("text", (), body, numbers, 1024, threads=256, shared=8192, head=head)).view(np.float32)
+    assert np.array_equal(answer[:512], answer[512:])

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 
 import flurka_numba
+from flurka_numba.gpu import plan
 from tests.flurka.agreement import check_forward
 from tests.flurka.error_bound import assert_close, tolerance
 from tests.flurka.strategies import MAPS, Case, cases
@@ -68,6 +69,12 @@ WIDE = {
 @pytest.mark.parametrize("changes", WIDE.values(), ids=WIDE)
 def test_each_way_of_dividing_the_work(changes):
     check(USUAL.but(seq_q=40, **changes))
+
+
+@pytest.mark.parametrize("dtype", OPERAND)
+def test_blocks_that_share_the_slots_of_a_state(dtype, monkeypatch):
+    monkeypatch.setattr(plan, "slot_shares", lambda *_: 3)  # with few slots one block is faster
+    check(USUAL.but(seq_q=20, seq_kv=80, rank=100, heads=1, dtype=dtype))
 
 
 WIDE_RANDOM = {
