@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from splat_numba.emulator.copies import check_map
 from splat_numba.errors import EmulationError
 from splat_numba.gen.targets.sm90.shape import keys_descriptor
 from splat_numba.gen.tensor_map import TensorMapArguments
@@ -117,6 +118,14 @@ FAULTS = {
         "a swizzled copy wanted at a multiple of 128 bytes, got 0x440",
         2,
     ),
+    **{
+        f"a copy of bytes, misaligned: {what}": (
+            f"{INIT}    ptx.bulk_copy(base + u32({to}), source + u64({start}), u32({nbytes}), base, leader)",
+            f"a bulk copy wanted in multiples of 16, got {0x400 + to:#x}, {0x100000 + start:#x}, {nbytes}",
+            2,
+        )
+        for what, to, start, nbytes in (("to", 8, 0, 16), ("from", 16, 8, 16), ("bytes", 16, 0, 24))
+    },
     "deadlock": (
         """
         ptx.mbarrier_init(base, u32(1))
@@ -176,21 +185,42 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_says_where_who_and_what(fault):
-    body, message, line = FAULTS[fault]
+def case_of(body):
     head = "; ".join(
         f'{name} = ptx.matrix_product(8, "float16", from_registers={where}, transposed=False)'
         for name, where in (("product", False), ("of_registers", True))
     )
     head += "\n"
-    case = Case("text", (), body, np.zeros(64, np.uint32), 32, shared=2048, head=head, maps=lambda _address: boxes)
     boxes = [TensorMapArguments("float16", 1 << 20, (64, 1, 1, 1, 1), (16,) * 4, (n, 1, 1, 1, 1)) for n in (64, 32)]
+    return Case("text", (), body, np.zeros(64, np.uint32), 32, shared=2048, head=head, maps=lambda _address: boxes)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_says_where_who_and_what(fault):
+    body, message, line = FAULTS[fault]
+    case = case_of(body)
     first = body.strip().splitlines()[0]
     at = 0 if line is None else line + case.text.splitlines().index(f"    {first}")
     with pytest.raises(EmulationError) as raised:
         emulate(case)
     assert str(raised.value) == f"{message} (block 0, warp 0, line {at} of text)"
+
+
+def test_where_a_product_s_right_operand_is_may_be_written_after_the_fence():
+    """Only what it takes from registers may not."""
+    emulate(
+        case_of(f"""
+    sums = cuda.local.array(4, dtype=np.float32)
+    for i in range(2):
+        ptx.store_shared_words4(base + u32(512 * i) + u32(16) * lane, lane, lane, lane, lane, u32(1))
+    ptx.fence_shared()
+    ptx.wgmma_fence()
+    at = {ONE}
+    of_registers(sums, lane, lane, lane, lane, at)
+    ptx.wgmma_commit()
+    ptx.wgmma_wait_all()
+    """)
+    )
 
 
 @pytest.mark.parametrize(
@@ -200,6 +230,9 @@ def test_a_fault_says_where_who_and_what(fault):
         ({"strides": (16, 8, 16, 16)}, "strides multiples of 16 below 2**40, got 8"),
         ({"box": (64, 1, 257, 1, 1)}, "boxes of 1 to 256, got 257"),
         ({"pointer": 8}, "addresses multiples of 16, got 8"),
+        ({"sizes": (64, 1, 1, 2**32 + 1, 1)}, "sizes of 1 to 2**32, got 4294967297"),
+        ({"strides": (16, 16, 16, 2**40)}, "strides multiples of 16 below 2**40, got 1099511627776"),
+        ({"box": (64, 0, 1, 1, 1)}, "boxes of 1 to 256, got 0"),
     ],
 )
 def test_a_tensor_map_that_a_driver_refuses(changes, message):
@@ -207,3 +240,24 @@ def test_a_tensor_map_that_a_driver_refuses(changes, message):
     case = Case("text", (), "pass", np.zeros(64, np.uint32), 32, shared=64, maps=lambda _: [replace(usual, **changes)])
     with pytest.raises(EmulationError, match=re.escape(f"a tensor map wanted {message}")):
         emulate(case)
+
+
+def test_a_tensor_map_as_large_as_can_be():
+    check_map(TensorMapArguments("float16", 1 << 20, (2**32, 1, 1, 1, 1), (0, 16, 16, 2**40 - 16), (256, 1, 1, 1, 1)))
+
+
+def test_a_copy_reads_to_a_buffer_s_end_and_no_further():
+    body = f"""{INIT}
+    ptx.fence_mbarrier_init()
+    ptx.fence_tensor_map(maps)
+    ptx.mbarrier_expect(base, u32(128), leader)
+    {COPY}
+    ptx.mbarrier_wait(base, u32(0))
+    """
+    at_end, beyond = (
+        [TensorMapArguments("float16", (1 << 20) + start, (64, 1, 1, 1, 1), (16,) * 4, (64, 1, 1, 1, 1))]
+        for start in (128, 144)
+    )
+    emulate(replace(case_of(body), maps=lambda _: at_end))
+    with pytest.raises(EmulationError, match="bytes 0x100090 to 0x100110 wanted in an allocated buffer"):
+        emulate(replace(case_of(body), maps=lambda _: beyond))

@@ -181,6 +181,27 @@ def test_lengths_near_each_other_share_their_tiles(pattern, seq_q, seq_kv):
     assert plan_of(pattern, seq_q, seq_kv).passes == plan_of(pattern, 1024, 1024).passes
 
 
+def test_the_tiles_tried_are_those_whose_scores_fit_half_a_cache():
+    tiles = plan_of(p.causal(), 1024, 1024).choices[0]
+    assert tiles.chosen == "64 queries x 64 keys"
+    wanted = {f"{q} x {kv}" for q in (16, 32, 64, 128) for kv in (32, 64, 128) if q * kv <= 4096}
+    assert {name for name, _ in tiles.refused} | {"64 x 64"} == wanted
+
+
+def test_rows_are_regrouped_for_four_steps_at_most_and_where_rows_have_four_keys():
+    def steps_of(mask):
+        choices = [one for one in plan_of(mask, *mask.shape).choices if one.what == "order of rows"]
+        words = [word for one in choices for word in (one.chosen, one.refused[0][0]) if "regrouped" in word]
+        return [word.removeprefix("rows regrouped by residue for steps ") for word in words]
+
+    row, column = np.ogrid[:400, :400]
+    assert steps_of((column - row) % 100 == 0) == ["100"]
+    assert steps_of((column - row) % 101 == 0) == []
+    step = 7 + row // 80  # 7 to 11, those of least keys last
+    assert steps_of((column - row) % step == 0) == ["7, 8, 9, 10"]
+    assert steps_of(((column - row) % 7 == 0) & (column > 7) | (column < 7)) == ["7"]  # not 1, which needs no classes
+
+
 class TestExplain:
     def test_a_closed_plan_names_geometry_tiles_and_refusals(self):
         text = plan_of(p.longformer(256, 64), 4096, 4096).explain()
@@ -211,9 +232,13 @@ class TestExplain:
         assert "dense attention would be as fast" not in plan_of(p.window(100), 4096, 4096).explain()
 
     def test_filling_is_named_where_no_pass_visits_every_row(self):
-        plan = plan_of(p.causal() & p.global_tokens(4), 64, 64)
-        if not plan.covered:
-            assert "fill        out = 0 and lse = -inf first" in plan.explain()
+        fill = "fill        out = 0 and lse = -inf first"
+        assert fill in plan_of(p.causal() & p.global_tokens((8, 24)), 64, 64).explain()
+        # One pass, two and five that meet at their edges: all rows are known to be visited.
+        for pattern in (p.causal(), p.global_tokens(4), p.global_tokens((8, 24)), p.sparse_transformer_strided(11)):
+            plan = plan_of(pattern, 64, 64)
+            assert plan.closed
+            assert fill not in plan.explain()
 
     def test_small_choices_are_shown_whole(self):
         text = plan_of(np.eye(8, dtype=bool), 8, 8).explain()

@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -73,6 +74,8 @@ def test_ranges_that_take_long_are_cut_so_that_nobody_waits_for_them():
     ranges.clear()
     parallel_for(10**6, lambda *one: ranges.append(one), 1)
     assert len(ranges) < 20  # 1, 16, 256, ... items: quick ones are not cut
+    sizes = [last - first for first, last in ranges]
+    assert all(later <= 16 * size for size, later in pairwise(sizes))  # who was quick first may be slow next
 
 
 def test_after_an_error_no_range_is_begun():
