@@ -31,11 +31,15 @@ CLOSED = (
     "tests/gen/test_passes.py::test_every_pair_of_awkward_lengths",
     "tests/gen/test_passes.py::test_a_closed_plan_is_right_at_lengths_it_was_not_made_for",
     "tests/gen/test_plan.py::test_lengths_near_each_other_share_their_tiles",
+    "tests/gen/test_plan.py::test_the_tiles_tried_are_those_whose_scores_fit_half_a_cache",
+    "tests/gen/test_plan.py::TestExplain",
 )
 TABLES = (
     EVERY_KIND,
     "tests/gen/test_passes.py::test_some_plan_regroups_resumes_and_gathers",
     "tests/gen/test_passes.py::test_tables_regrouped_by_residue",
+    "tests/gen/test_plan.py::test_rows_are_regrouped_for_four_steps_at_most_and_where_rows_have_four_keys",
+    "tests/gen/test_plan.py::TestExplain",
     "tests/gen/test_passes.py::test_any_pattern_by_tables",
 )
 FAULTS = tuple(f"tests/emulator/test_{one}.py" for one in ("fences", "exchange", "faults", "meanings"))
