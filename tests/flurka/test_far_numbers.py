@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import flurka_numba
-from flurka_numba.emulated import composed as emulated_composed
+from flurka_numba.gpu.composed import attention as composed_attention
 from flurka_numba.gpu.composed import plan as gpu_composed_plan
 from tests.flurka.far_numbers import FAR, check_far
 
@@ -19,7 +19,7 @@ def test_products_beyond_float32(method, phi, size):
 @pytest.mark.parametrize(("method", "phi"), [("kernel", "relu"), ("low_rank", "elu")])
 def test_every_head_has_its_own_power_of_two(method, phi, monkeypatch):
     monkeypatch.setattr(gpu_composed_plan, "LEAST_ROWS", 4)
-    monkeypatch.setattr(emulated_composed, "composed_plan", partial(gpu_composed_plan.composed_plan, largest=128))
+    monkeypatch.setattr(composed_attention, "composed_plan", partial(gpu_composed_plan.composed_plan, largest=128))
     check_far(method, phi, (1e30, 1e-5), "emulate", batch=2)
 
 

@@ -65,7 +65,7 @@ class ReadySchedule:
         self._slots: dict[Place, int] = {}  # the words that calls write
         with undisturbed():
             functions = [_function(step, device, settings) for step in schedule.launches]
-            self._spare = spare(device).address
+            self._spare = spare(device)
         pointers = self._pointers_of_steps()
         self._words = (ctypes.c_uint64 * max(len(self._slots), 1))()
         self._write = struct.Struct(f"={len(self._slots)}Q").pack_into

@@ -84,6 +84,6 @@ def pool(device: Device, slot_bytes: int) -> SlotPool:
 
 
 @cache
-def spare(device: Device) -> Upload:
+def spare(device: Device) -> int:
     """A valid address, for tensor maps of empty arrays."""
-    return Upload(memory(device), np.zeros(COUNTER_BYTES, np.uint8))
+    return memory(device).allocate(COUNTER_BYTES)
