@@ -70,11 +70,11 @@ def gpu() -> Gpu:
 
 
 def compiled_for(plan: Plan, settings: Settings, made: CompiledPasses | None = None) -> CompiledPasses:
-    """Machine code for a plan; ``made``: whose texts take the place of the same ones of the plan."""
+    """Machine code for a plan; ``made``: whose texts and code take the place of the same ones of the plan."""
     planned = texts_of(plan)
-    known = dict(zip(made.planned, made.texts, strict=True)) if made is not None else {}
-    texts = tuple(known.get(one, one) for one in planned)
-    cubins = tuple(cubin_for(one, settings) for one in texts)
+    known = {} if made is None else dict(zip(made.planned, zip(made.texts, made.cubins, strict=True), strict=True))
+    found = [known.get(one) or (one, cubin_for(one, settings)) for one in planned]
+    texts, cubins = tuple(text for text, _ in found), tuple(cubin for _, cubin in found)
     for cubin in cubins:
         dump(cubin.source, plan.as_dict(), settings)
     return CompiledPasses(planned, texts, cubins)

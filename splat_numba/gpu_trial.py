@@ -39,11 +39,11 @@ def trial_calls(
         passes = heads_passes(part, problem)
         ready = ready_attention(target_of([part]), passes, tensors, problem.head_dim**-0.5, device, keep=part)
         resumes = any(one.planned.resumes for one in passes)
-        rest = lse.pointer if resumes else 0, lengths.pointer if lengths is not None else 0
 
         def call(number: int) -> None:
             arrays = sets[number % len(sets)]
-            ready.run((*[array.pointer for array in arrays], *rest), device.stream, OURS, arrays[0])
+            further = lse.pointer if resumes else 0, lengths.pointer if lengths is not None else 0
+            ready.run((*[array.pointer for array in arrays], *further), device.stream, OURS, arrays[0])
 
         return call
 

@@ -140,7 +140,9 @@ def test_a_plan_needs_no_gpu(no_gpu):
     plan = splat.plan(splat.causal(), **SHAPE, backend="cuda")
     assert plan.target == "sm_90a"
     assert plan.explain()
-    assert splat.plan(splat.causal(), **SHAPE, target="sm_90a") is plan
+    asked = splat.plan(splat.causal(), **SHAPE, target="sm_90a")
+    assert asked.passes[0].traits == plan.passes[0].traits
+    assert "target: sm_90a (the one that was asked for)" in asked.explain()
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +207,9 @@ def test_other_lengths_are_planned_anew_and_reuse_the_text(compiled, no_gpu):
     problem = replace(compiled.problem, seq_q=333, seq_kv=500)
     (part,) = compiled.parts_for(problem, compiled.scale, current(), ragged=False)
     assert (part.plan.problem.seq_q, part.plan.problem.seq_kv) == (333, 500)
-    made = dict(zip(compiled.parts[0].compiled.traits, compiled.parts[0].compiled.cubins, strict=True))
-    for traits, cubin in zip(part.compiled.traits, part.compiled.cubins, strict=True):
-        assert traits not in made or cubin is made[traits]
+    made = dict(zip(compiled.parts[0].compiled.planned, compiled.parts[0].compiled.cubins, strict=True))
+    for text, cubin in zip(part.compiled.planned, part.compiled.cubins, strict=True):
+        assert text not in made or cubin is made[text]
     assert compiled.parts_for(compiled.problem, compiled.scale, current(), ragged=False) == compiled.parts
 
 

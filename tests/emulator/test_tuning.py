@@ -205,7 +205,7 @@ def test_a_first_call_during_a_capture_is_refused(fake):
     executor.attend(recipe, q, q, q, None, out, False)
     fake.capturing = True
     executor.attend(recipe, q, q, q, None, out, False)
-    assert executor._timer.asked == 1
+    assert executor.timer.asked == 1
 
 
 def test_the_public_way(fake, monkeypatch):

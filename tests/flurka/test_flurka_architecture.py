@@ -37,7 +37,7 @@ PURE = ["expressions.py", "feature_maps.py", "problem.py", "heads.py", "checks.p
 SHARED = ("errors", "memory", "settings", "plain", "signatures", "arguments", "gen.writer", "gen.instructions")
 SHARED += ("gen.machine", "runtime")
 OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
-GPU_SHARED = ("gen.entry", "gen.boxes", "gen.targets.sm90", "emulator")
+GPU_SHARED = ("gen.entry", "gen.schedule", "gen.tensor", "gen.tensor_map", "gen.targets.sm90", "emulator")
 HEAVY = ["numba", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
 
 

@@ -59,9 +59,9 @@ def test_the_cuda_array_interface(fake):
     ("call", "error", "message"),
     [
         (
-            lambda: describe_operand("k", GpuMemory((2, 3), "float32"), NUMBA),
+            lambda: describe_operand("k", GpuMemory((2, 3), "int32"), NUMBA),
             ArgumentTypeError,
-            "k wanted as float16 or bfloat16 for backend 'cuda', got float32. "
+            "k wanted as float16 or bfloat16 for backend 'cuda', got int32. "
             "Convert it, or give backend='cpu' with arrays there.",
         ),
         (

@@ -3,7 +3,7 @@
 # ruff: noqa: ARG001, F401, F811 - fixtures are imported, and asked for by name
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,6 +19,7 @@ from splat_numba.gen.targets.sm90.attention import COUNTS, PARAMETERS, POINTERS,
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.gen.tensor import padded
 from splat_numba.gpu_call import attend
+from splat_numba.gpu_kernel import CudaExecutor
 from splat_numba.runtime.cuda import copies, launch, lengths, ready
 from splat_numba.runtime.recent import Recent
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, fake, forget, fresh, install
@@ -46,6 +47,7 @@ class Recipe:
     heads: tuple | None = None
     ragged: bool | None = None
     asked: int = 0
+    executor: CudaExecutor = field(default_factory=CudaExecutor)
 
     @property
     def identity(self):
@@ -55,7 +57,7 @@ class Recipe:
         self.asked += 1
         self.ragged = ragged
         texts = tuple(attention_text(one.traits) for one in self.passes)
-        plan = SimpleNamespace(passes=self.passes)
+        plan = SimpleNamespace(passes=self.passes, target="sm_90a")
         return (Part(causal(), self.heads, plan, SimpleNamespace(texts=texts)),)
 
 

@@ -46,7 +46,7 @@ def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
     """
     if problem.dtype not in MATRIX_TYPE:
         raise PlanError(
-            f"dtype wanted as float16 or bfloat16 on Hopper, whose tensor cores take 16-bit inputs, got "
+            f"dtype wanted as float16 or bfloat16 on sm_90a, whose tensor cores take 16-bit inputs, got "
             f"{problem.dtype}. Convert q, k and v, or use backend='cpu'."
         )
     found: list[Traits] = []
