@@ -68,7 +68,7 @@ def check_gradients(case, arrays, steep):
         if got is None:
             continue
         representable = in_range(right)
-        kept = np.isfinite(representable)
+        kept = np.abs(representable) < 65504 * (1 - 2.0**-6)  # beyond, what is within the bound may be infinite
         largest = np.abs(representable[kept]).max()
         found_kept = got.cpu().numpy().astype(np.float64)[kept]
         np.testing.assert_allclose(found_kept, representable[kept], rtol=0, atol=2.0**-7 * largest + 2.0**-24)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -201,6 +201,7 @@ def on_device(array, name):
 def test_any_strides(dims, data):
     seq_q, seq_kv = (data.draw(lengths(300)) for _ in range(2))
     heads_kv, group = (data.draw(st.integers(1, 2)) for _ in range(2))
+    assume(group == 1 or (heads_kv * group, seq_q) != (seq_kv, heads_kv))  # refused: axes seem to be swapped
     batch = data.draw(st.integers(1, 3))
     problem = Problem(
         seq_q, seq_kv, MIXED, "float16", batch, heads_kv * group, heads_kv, *dims, seed=data.draw(st.integers(0, 99))
