@@ -14,7 +14,8 @@ from gpu_timing import seconds
 from gpu_workload import Shape, Workload
 
 import splat_numba as splat
-from splat_numba import gpu_kernel, gpu_parts
+from splat_numba.executors import gpu as gpu_kernel
+from splat_numba.executors import gpu_parts
 from splat_numba.gen import box_passes
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu

@@ -22,10 +22,10 @@ def choose_executor(call: Call) -> Executor:
     if chosen == "cuda":
         return _cuda()
     if chosen == "emulate":
-        from flurka_numba.emulated.kernel import EMULATED
+        from flurka_numba.emulated.executor import EMULATED
 
         return EMULATED
-    from flurka_numba.cpu.kernel import CPU
+    from flurka_numba.cpu.executor import CPU
 
     return CPU
 
@@ -33,6 +33,6 @@ def choose_executor(call: Call) -> Executor:
 @cache
 def _cuda() -> Executor:
     """Imported when first wanted: an import statement takes half a microsecond at every call."""
-    from flurka_numba.gpu.kernel import CUDA
+    from flurka_numba.gpu.executor import CUDA
 
     return CUDA

@@ -15,7 +15,7 @@ from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import check_scale, scale_number
 from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size, check_sizes
 from splat_numba.errors import ArgumentError, BackendError
-from splat_numba.executor import Executor
+from splat_numba.executors.executor import Executor
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.kernel import Given, Kernel, split_parts
@@ -154,10 +154,10 @@ def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor
     if chosen == "cuda":
         return _cuda(target)
     if chosen == "emulate":
-        from splat_numba.emulated_kernel import EmulatedExecutor
+        from splat_numba.executors.emulated import EmulatedExecutor
 
         return EmulatedExecutor(target)
-    from splat_numba.cpu_kernel import CPU  # imports Numba (250 ms), which a GPU's kernel from disk does without
+    from splat_numba.executors.cpu import CPU  # imports Numba (250 ms), which a GPU's kernel from disk does without
 
     return CPU
 
@@ -165,7 +165,7 @@ def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor
 @cache
 def _cuda(target: str | None) -> Executor:
     """Imported when first wanted: an import statement takes a microsecond at every call."""
-    from splat_numba.gpu_kernel import CudaExecutor
+    from splat_numba.executors.gpu import CudaExecutor
 
     return CudaExecutor(target)
 
@@ -182,7 +182,7 @@ def tuned(executor: Executor) -> Executor:
 
 @cache
 def _tuned(target: str | None) -> Executor:
-    from splat_numba.gpu_tuning import TunedExecutor
+    from splat_numba.executors.gpu_tuning import TunedExecutor
 
     return TunedExecutor(target)
 

@@ -11,7 +11,7 @@ from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.masks import Mask, Stored, split_heads, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.errors import ArgumentError
-from splat_numba.executor import Executor, Part
+from splat_numba.executors.executor import Executor, Part
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern

@@ -7,9 +7,9 @@ import pytest
 
 import splat_numba as splat
 from splat_numba.api import check_backend, choose_executor
-from splat_numba.cpu_kernel import CPU
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, PatternError
-from splat_numba.gpu_kernel import CudaExecutor, disassemble
+from splat_numba.executors.cpu import CPU
+from splat_numba.executors.gpu import CudaExecutor, disassemble
 from splat_numba.runtime.cuda import driver
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, Status, forget, install
 
@@ -193,8 +193,8 @@ def test_a_kernel_for_the_cpu_has_no_listing():
 
 
 def test_without_a_disassembler_the_message_says_where_to_get_one(monkeypatch):
-    monkeypatch.setattr("splat_numba.gpu_kernel.shutil.which", lambda _: None)
-    monkeypatch.setattr("splat_numba.gpu_kernel._packaged", lambda _: None)
+    monkeypatch.setattr("splat_numba.executors.gpu.shutil.which", lambda _: None)
+    monkeypatch.setattr("splat_numba.executors.gpu._packaged", lambda _: None)
     with pytest.raises(BackendError, match="pip install nvidia-cuda-nvdisasm"):
         disassemble(b"")
 

@@ -17,7 +17,7 @@ from tests import bad_calls
 COMPILERS = (
     "splat_numba.runtime.launch.compile_plan",
     "splat_numba.runtime.packed_launch.compile_source",
-    "flurka_numba.cpu.kernel.compile_source",
+    "flurka_numba.cpu.executor.compile_source",
 )
 MORE_NAMES = {"row", "pattern", "indices"}  # what messages of masks begin with, beside arguments
 

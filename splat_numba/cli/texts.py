@@ -15,7 +15,7 @@ def sources(plan: Plan) -> tuple[KernelSource, ...]:
         from splat_numba.runtime.launch import render
 
         return (render(plan),)
-    from splat_numba.gpu_parts import texts_of
+    from splat_numba.executors.gpu_parts import texts_of
     from splat_numba.runtime.cuda.code import source_of
 
     return tuple(dict.fromkeys(source_of(text) for text in texts_of(plan)))

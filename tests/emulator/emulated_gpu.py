@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from splat_numba import gpu_call, gpu_kernel, gpu_parts
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch as emulate
+from splat_numba.executors import gpu as gpu_kernel
+from splat_numba.executors import gpu_call, gpu_parts
 from splat_numba.gen.tensor_map import TensorMapArguments
 from splat_numba.runtime.cuda import lengths, ready
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, install, packed_values

@@ -5,7 +5,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import splat_numba as splat
-from splat_numba import emulated_kernel, reference
+from splat_numba import reference
+from splat_numba.executors import emulated as emulated_kernel
 from splat_numba.gen import box_passes
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.testing import Problem, check_attention

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import splat_numba as splat
-from splat_numba import gpu_tuning
 from splat_numba.api import make_problem
 from splat_numba.errors import ArgumentError, BackendError
-from splat_numba.executor import Part
-from splat_numba.gpu_kernel import CompiledPasses, CudaExecutor
-from splat_numba.gpu_trial import operand_sets, trial_calls
-from splat_numba.gpu_tuning import MOST, TunedExecutor, tuned_plan
+from splat_numba.executors import gpu_tuning
+from splat_numba.executors.executor import Part
+from splat_numba.executors.gpu import CompiledPasses, CudaExecutor
+from splat_numba.executors.gpu_trial import operand_sets, trial_calls
+from splat_numba.executors.gpu_tuning import MOST, TunedExecutor, tuned_plan
 from splat_numba.kernel import Given, Kernel, split_parts
 from splat_numba.runtime.cuda import timing
 from splat_numba.runtime.cuda.device import device

@@ -121,7 +121,7 @@ def call(q=None, **options):
 def gpu_kernel(monkeypatch):
     fake = types.ModuleType("fake")
     fake.CUDA, fake.EMULATED = object(), object()
-    for name in ("gpu.kernel", "emulated.kernel"):
+    for name in ("gpu.executor", "emulated.executor"):
         monkeypatch.setitem(sys.modules, f"flurka_numba.{name}", fake)
     monkeypatch.delenv("SPLAT_EMULATE", raising=False)
     backends._cuda.cache_clear()  # another test may have asked for the true one

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from flurka_numba.cpu import kernel as cpu_kernel
+from flurka_numba.cpu import executor as cpu_kernel
 from flurka_numba.cpu import stages as cpu_stages
-from flurka_numba.cpu.kernel import compiled_for
+from flurka_numba.cpu.executor import compiled_for
 from flurka_numba.operands import import_call
 from flurka_numba.targets.cpu.plan import make_plan
 from splat_numba.runtime.device import machine

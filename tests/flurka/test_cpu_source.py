@@ -4,8 +4,8 @@ import ast
 
 import pytest
 
+from flurka_numba.cpu.executor import signatures, source_of
 from flurka_numba.cpu.gradients import wanted
-from flurka_numba.cpu.kernel import signatures, source_of
 from flurka_numba.operands import import_call
 from flurka_numba.targets.cpu.plan import make_plan
 from flurka_numba.targets.cpu.text import entries, render

@@ -13,13 +13,13 @@ from dataclasses import replace
 import pytest
 
 from splat_numba.errors import BackendError
+from splat_numba.executors.gpu import disassemble
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.targets.sm90.attention import attention_entry
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.gen.targets.sm90.shape import REGISTERS, shared_bytes
 from splat_numba.gen.targets.sm90.tile_shapes import TILES_KV, feasible
-from splat_numba.gpu_kernel import disassemble
 from splat_numba.runtime.cuda.build import build, ptx
 from splat_numba.runtime.cuda.code import source_of
 from splat_numba.settings import current

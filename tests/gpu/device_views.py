@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from splat_numba import gpu_call, gpu_kernel, gpu_parts
+from splat_numba.executors import gpu as gpu_kernel
+from splat_numba.executors import gpu_call, gpu_parts
 from splat_numba.gen import box_passes
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray

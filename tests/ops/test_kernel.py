@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from splat_numba.api import attention, compile, plan
-from splat_numba.cpu_kernel import CPU
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, CompileError, PatternError
+from splat_numba.executors.cpu import CPU
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import causal, documents, global_tokens

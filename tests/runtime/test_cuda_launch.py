@@ -9,17 +9,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from splat_numba import gpu_call
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.executor import Part
+from splat_numba.executors import gpu_call
+from splat_numba.executors.executor import Part
+from splat_numba.executors.gpu import CudaExecutor
+from splat_numba.executors.gpu_call import attend
 from splat_numba.formats.patterns import causal
 from splat_numba.gen.boxes import Box, BoxPass, BoxTable, Traits, View
 from splat_numba.gen.targets.sm90 import schedule
 from splat_numba.gen.targets.sm90.attention import COUNTS, PARAMETERS, POINTERS, STRIDES, attention_entry
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.gen.tensor import padded
-from splat_numba.gpu_call import attend
-from splat_numba.gpu_kernel import CudaExecutor
 from splat_numba.runtime.cuda import copies, launch, lengths, ready
 from splat_numba.runtime.recent import Recent
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, fake, forget, fresh, install

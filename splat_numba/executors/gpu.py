@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.errors import BackendError
-from splat_numba.executor import Part, Recipe
+from splat_numba.executors.executor import Part, Recipe
+from splat_numba.executors.gpu_call import attend
+from splat_numba.executors.gpu_parts import plan_for, texts_of
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import Text
-from splat_numba.gpu_call import attend
-from splat_numba.gpu_parts import plan_for, texts_of
 from splat_numba.runtime.cuda.code import cubin_for, edited_text
 from splat_numba.runtime.dump import dump
 from splat_numba.runtime.source import KernelSource

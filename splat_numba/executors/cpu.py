@@ -14,13 +14,13 @@ from splat_numba.arguments.masks import Stored, describe
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.arguments.results import Written
 from splat_numba.errors import BackendError
-from splat_numba.executor import Executor, Part, Recipe
+from splat_numba.executors.executor import Executor, Part, Recipe
+from splat_numba.executors.operands import Operands, export_lse, import_operands, prepare_out
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.cpu import planning
-from splat_numba.operands import Operands, export_lse, import_operands, prepare_out
 from splat_numba.runtime import launch
 from splat_numba.runtime.compile import Compiled
 from splat_numba.runtime.device import cores, machine

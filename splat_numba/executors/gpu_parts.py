@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.arguments.masks import Stored, describe
-from splat_numba.executor import Part
+from splat_numba.executors.executor import Part
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan

@@ -10,15 +10,15 @@ from typing import Any
 
 from splat_numba.arguments.masks import Stored, describe, fingerprint
 from splat_numba.errors import BackendError
-from splat_numba.executor import Executor, Part, Recipe
+from splat_numba.executors.executor import Executor, Part, Recipe
+from splat_numba.executors.gpu import CudaExecutor, compiled_for
+from splat_numba.executors.gpu_parts import plan_for
+from splat_numba.executors.gpu_trial import trial_calls
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.plan import Choice, Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.targets.registry import choose_gpu_target
 from splat_numba.gen.targets.target import Candidate
-from splat_numba.gpu_kernel import CudaExecutor, compiled_for
-from splat_numba.gpu_parts import plan_for
-from splat_numba.gpu_trial import trial_calls
 from splat_numba.plain import duration
 from splat_numba.runtime import cache
 from splat_numba.runtime.choices import Choices

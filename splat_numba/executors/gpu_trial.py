@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from splat_numba.executor import Part
+from splat_numba.executors.executor import Part
+from splat_numba.executors.gpu_call import ready_attention, tensor_of
+from splat_numba.executors.gpu_parts import heads_passes, target_of
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.tensor import padded
-from splat_numba.gpu_call import ready_attention, tensor_of
-from splat_numba.gpu_parts import heads_passes, target_of
 from splat_numba.runtime.arrays import narrow
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import OURS

@@ -14,15 +14,15 @@ from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.emulator.machine import EmulatedMachine
 from splat_numba.errors import BackendError
-from splat_numba.executor import Part, Recipe
+from splat_numba.executors.executor import Part, Recipe
+from splat_numba.executors.gpu_parts import heads_passes, plan_for, target_of, texts_of
+from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import Text
 from splat_numba.gen.targets.registry import check_taken, gpu_target
-from splat_numba.gpu_parts import heads_passes, plan_for, target_of, texts_of
-from splat_numba.operands import export_lse, import_operands, prepare_out
 from splat_numba.runtime.cuda.code import edited_text, source_of
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current

@@ -13,14 +13,14 @@ from splat_numba.arguments.layouts import bhsd_axes
 from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind, check_scale
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
-from splat_numba.executor import Recipe
+from splat_numba.executors.executor import Recipe
+from splat_numba.executors.gpu_parts import heads_passes, target_of
+from splat_numba.executors.operands import Operands, check_operands, import_operands, prepare_out
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.schedule import Schedule
 from splat_numba.gen.targets.registry import check_taken
 from splat_numba.gen.targets.target import GpuTarget, HeadsPass
 from splat_numba.gen.tensor import Tensor
-from splat_numba.gpu_parts import heads_passes, target_of
-from splat_numba.operands import Operands, check_operands, import_operands, prepare_out
 from splat_numba.runtime.arrays import export_array, on_gpu
 from splat_numba.runtime.cuda.arrays import (
     GpuArray,

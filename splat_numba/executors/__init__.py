@@ -1,0 +1,1 @@
+"""Executors: how each backend plans, compiles, remembers and runs attention."""
