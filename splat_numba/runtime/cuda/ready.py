@@ -37,7 +37,7 @@ _captured: set[ReadySchedule] = set()  # what graphs may still point to: never f
 
 @dataclass(frozen=True, slots=True)
 class ReadyCopy:
-    """A copy between two words of addresses. bits: the dtypes' names for NumPy."""
+    """A copy between the arrays whose addresses are two of the words."""
 
     step: Copy
     source: int
