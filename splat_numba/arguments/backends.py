@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from splat_numba.errors import BackendError
-from splat_numba.gen.targets.registry import GPU_TARGETS, gpu_target
 from splat_numba.plain import shown
 from splat_numba.runtime.arrays import on_gpu
 from splat_numba.settings import current
@@ -25,7 +24,7 @@ def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
     if backend == "emulate" or (backend == "cuda" and not on_gpu(q) and current().emulate):
         _check_gpu_target(backend, target)
         return "emulate"
-    if backend == "cuda" or (backend == "auto" and (on_gpu(q) or target in PLANNED or target in GPU_TARGETS)):
+    if backend == "cuda" or (backend == "auto" and (on_gpu(q) or _is_gpu_target(target))):
         _check_gpu_target(backend, target)
         return "cuda"
     if target not in (None, "cpu"):
@@ -33,11 +32,22 @@ def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
     return "cpu"
 
 
+def _is_gpu_target(target: str | None) -> bool:
+    if target is None:
+        return False
+    from splat_numba.gen.targets.registry import GPU_TARGETS  # 40 ms of planners, which few calls want this early
+
+    return target in PLANNED or target in GPU_TARGETS
+
+
 def _check_gpu_target(backend: str, target: str | None) -> None:
-    if target is not None and target not in PLANNED and target not in GPU_TARGETS:
+    if target is None:
+        return
+    from splat_numba.gen.targets.registry import GPU_TARGETS, gpu_target
+
+    if not _is_gpu_target(target):
         _refuse(backend, target, " or ".join(repr(name) for name in GPU_TARGETS))
-    if target is not None:
-        gpu_target(target)
+    gpu_target(target)
 
 
 def _refuse(backend: str, target: object, only: str) -> NoReturn:
