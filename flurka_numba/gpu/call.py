@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from flurka_numba.gpu.checks import check_arguments, check_out, place_lengths
+from flurka_numba.gpu.checks import check_arguments, check_out
 from flurka_numba.gpu.composed.plan import composes_forward
 from flurka_numba.gpu.forward import forward_recording, in_place
 from flurka_numba.gpu.host_arrays import attend_numpy
@@ -17,6 +17,7 @@ from flurka_numba.gpu.omega import place_omega
 from flurka_numba.gpu.plan import scale_of_scores, taking_input
 from flurka_numba.heads import needs_queries, with_queries, with_views
 from flurka_numba.problem import Call, Problem
+from splat_numba.arguments.gpu_arrays import place_lengths, tensor_of
 from splat_numba.arguments.results import result_shape
 from splat_numba.gen.schedule import Schedule
 from splat_numba.gen.tensor import Tensor
@@ -73,23 +74,25 @@ def _run(
     """Launch on the stream that the arrays belong to. outputs: addresses of what the call makes for its results."""
     stream = framework.stream(given, ready.device.ordinal)
     between, keep = place_extras(call, ready.problem, ready.device, framework, stream)
-    scratch = ready.call.run((*addresses, *between, *outputs), stream, framework, call.q)
+    scratch = ready.call.run((*addresses, *between.values(), *outputs), stream, framework, call.q)
     framework.finish(stream)
     del scratch, keep
 
 
 def place_extras(
     call: Call, problem: Problem, gpu: Device, framework: Framework, stream: int
-) -> tuple[list[int], list[Any]]:
-    """The addresses of key lengths and omega, of those that there are, and what keeps them there."""
-    places, keep = [], []
+) -> tuple[dict[str, int], list[Any]]:
+    """The addresses of key lengths and omega, of those that there are, by name, and what keeps them there."""
+    places: dict[str, int] = {}
+    keep = []
     if call.kv_lengths is not None:
-        place, held = place_lengths(call, problem, gpu, framework, stream)
-        places.append(place)
+        axes = len(call.q.shape)
+        place, held = place_lengths(call.kv_lengths, problem, axes, gpu, framework, call.q, stream)
+        places["kv_lengths"] = place
         keep.append(held)
     if call.omega is not None:
         place, held = place_omega(call.omega, gpu, framework, call.q, stream)
-        places.append(place)
+        places["omega"] = place
         keep.append(held)
     return places, keep
 
@@ -176,12 +179,3 @@ def _input_of(queries: Tensor) -> Tensor:
     batch, heads, seq, dim = queries.sizes
     to_batch, _, to_row, step = queries.strides
     return Tensor((batch, 1, seq, heads * dim), (to_batch, 0, to_row, step), queries.dtype, queries.buffer)
-
-
-def tensor_of(name: str, array: GpuArray) -> Tensor:
-    """Sizes and strides with four axes; those that are missing or have one place are shared."""
-    missing = 4 - len(array.shape)
-    sizes, strides = (1,) * missing + array.shape, (0,) * missing + array.strides
-    return Tensor(
-        (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype, name
-    )

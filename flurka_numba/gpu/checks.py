@@ -9,15 +9,12 @@ import numpy as np
 
 from flurka_numba.checks import ARRAYS, check_call, check_no_autograd
 from flurka_numba.problem import Call, Problem
-from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind
+from splat_numba.arguments.gpu_arrays import check_call_lengths
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.arguments.tokens import Described
 from splat_numba.errors import ArgumentTypeError
-from splat_numba.runtime.arrays import on_gpu
 from splat_numba.runtime.cuda.arrays import GpuArray, check_gpu_out, check_same_device, check_whole_elements
-from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework, describe
-from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
 
 DTYPES = ("float16", "bfloat16", "float32")  # that kernels on a GPU read
 
@@ -50,7 +47,7 @@ def check_arguments(call: Call, framework: Framework) -> tuple[Problem, dict[str
     if call.out is not None:
         arrays["out"] = check_out(call, problem, framework)
     if call.kv_lengths is not None:
-        _check_lengths(call, problem, len(arrays["q"].shape), framework)
+        check_call_lengths(call.kv_lengths, problem, len(arrays["q"].shape), framework)
     return problem, arrays
 
 
@@ -89,23 +86,3 @@ class _Omega:
 
     shape: tuple[int, ...]
     dtype: str = "float64"
-
-
-def _check_lengths(call: Call, problem: Problem, axes: int, framework: Framework) -> None:
-    """Key lengths of the host are checked in full, those on a GPU by shape and dtype: their values are not read."""
-    if not on_gpu(call.kv_lengths):
-        check_kv_lengths(call.kv_lengths, problem, axes)
-        return
-    found = describe("kv_lengths", call.kv_lengths, framework)
-    check_lengths_kind(found.shape, found.dtype, found.dtype in ("int32", "int64"), problem, axes)
-
-
-def place_lengths(call: Call, problem: Problem, target: Device, framework: Framework, stream: int) -> tuple[int, Any]:
-    """The address of the key lengths on the device, 0 for none, and what keeps them there."""
-    if call.kv_lengths is None:
-        return 0, None
-    axes = len(call.q.shape)
-    if not on_gpu(call.kv_lengths):
-        return place_host_lengths(check_kv_lengths(call.kv_lengths, problem, axes), target, stream), None
-    _check_lengths(call, problem, axes, framework)
-    return place_device_lengths(call.kv_lengths, problem.batch, target, framework, call.q, stream)

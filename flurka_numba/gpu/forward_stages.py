@@ -7,13 +7,11 @@ from collections.abc import Mapping
 from flurka_numba.gpu.plan import ForwardPlan
 from flurka_numba.gpu.recorder import Operand, Recorder
 
-OPERANDS = ("q", "k", "v", "proj_k", "proj_v", "x", "w_q")  # what stages may read of a call
-
 
 def record_forward(plan: ForwardPlan, recorder: Recorder, results: Mapping[str, Operand]) -> None:
     """Add the stages. results: by the names of their parameters."""
     builder, problem = recorder.builder, plan.problem
-    read: dict[str, Operand] = {name: recorder.readable(recorder.operand(of)) for name, of in operands_of(plan).items()}
+    read: dict[str, Operand] = {name: recorder.readable(recorder.operand(of)) for name, of in arrays_read(plan).items()}
     sizes = plan.between
     between = dict(zip(sizes, recorder.scratch(*sizes.values()), strict=True))
     given: dict[str, Operand] = {**read, **results, **between}
@@ -28,7 +26,7 @@ def record_forward(plan: ForwardPlan, recorder: Recorder, results: Mapping[str, 
         recorder.launch(stage, given, boxes, overlaps=number > 0 and stage.entry.overlaps)
 
 
-def operands_of(plan: ForwardPlan) -> dict[str, str]:
+def arrays_read(plan: ForwardPlan) -> dict[str, str]:
     """What the stages read of a call, by the names of their parameters: of a shared projection both are one."""
     problem = plan.problem
     found = {name: name for name in ("k", "v")}

@@ -36,12 +36,16 @@ class Gradients:
         self, dout: Tensor, frozen: frozenset[str], copied: frozenset[str]
     ) -> tuple[Recording, dict[str, SlotProduct]]:
         """From dout to the gradients of what is not frozen, and products that are left to the arrays."""
-        operands = {"dout": dout} | {name: one for name, one in self.operands.items() if name != "out"}
+        operands = self.operands_of_backward(dout)
         forward, backward = self._recorder(operands, frozenset()), self._recorder(operands, copied)
         backward.builder.argument(KEPT)
         pull = self._record(forward)
-        products = pull(backward, operands["dout"], frozen)
+        products = pull(backward, dout, frozen)
         return backward.finish(), products
+
+    def operands_of_backward(self, dout: Tensor) -> dict[str, Tensor]:
+        """dout, and the arrays of the call."""
+        return {"dout": dout} | {name: one for name, one in self.operands.items() if name != "out"}
 
     def _recorder(self, operands: Mapping[str, Tensor], copied: frozenset[str]) -> Recorder:
         return Recorder(self.problem, self.multiprocessors, operands, copied, self.axes, views=self.views, keeps=True)

@@ -19,12 +19,12 @@ from flurka_numba.gpu.gradient_plan import (
     token_stage,
 )
 from flurka_numba.gpu.plan import forward_plan
-from flurka_numba.gpu.recorder import Operand, Recorder, row_bytes
+from flurka_numba.gpu.recorder import Operand, Recorder
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.gradient_scales import SCALE_BYTES
 from flurka_numba.targets.sm90.scales import SLOT_SCALE_BYTES
 from splat_numba.gen.schedule import Place
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.tensor import Tensor, padded_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _make_slots(recorder: Recorder) -> tuple[Tensor, Tensor, Place]:
     problem = replace(recorder.problem, method="low_rank")
     leading = problem.batch, problem.heads, problem.rank
     shapes = (*leading, problem.head_dim), (*leading, problem.value_dim)
-    k, v = (recorder.rows(recorder.kept(row_bytes(shape)), shape) for shape in shapes)
+    k, v = (recorder.rows(recorder.kept(padded_bytes(shape)), shape) for shape in shapes)
     scales = recorder.kept(SLOT_SCALE_BYTES * problem.batch * problem.heads)
     plan = forward_plan(problem, recorder.multiprocessors, of_gradients=True)
     record_forward(plan, recorder, {"k_slots": k, "v_slots": v, "slot_scales": scales})

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import ITEMSIZE, Problem
 from splat_numba.gen import tensor as tensors
-from splat_numba.gen.schedule import Place, Schedule, ScheduleBuilder
+from splat_numba.gen.schedule import Place, Schedule, ScheduleBuilder, part_bytes
 from splat_numba.gen.tensor import Axes, Tensor, contiguous, padded, padded_bytes, padded_strides
 from splat_numba.gen.tensor_map import BoxMap, box_of_rows
 
 KEPT = "kept"  # the buffer of what a forward pass leaves for gradients
-KEPT_ALIGNMENT = 256
 AXES = ("batch", "head", "row")  # whose strides stages take
 Operand = Tensor | Place | None
 
@@ -74,7 +73,7 @@ class Recorder:
             return self.builder.scratch(nbytes)
         place = Place(KEPT, self._kept)
         self.builder.argument(KEPT)
-        self._kept += -(-max(nbytes, 1) // KEPT_ALIGNMENT) * KEPT_ALIGNMENT
+        self._kept += part_bytes(nbytes)
         return place
 
     def scratch(self, *sizes: int) -> list[Place]:
@@ -154,8 +153,3 @@ class Recorder:
         for source, target in self._staged:
             self.builder.copy(source, target)
         return Recording(self.builder.finish(), self._outputs, self._kept)
-
-
-def row_bytes(shape: Axes) -> int:
-    """Bytes of an array of 16-bit numbers with rows padded to 16 bytes."""
-    return padded_bytes(shape)

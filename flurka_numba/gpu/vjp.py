@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from flurka_numba.checks import ARRAYS
-from flurka_numba.gpu.call import operands_of, place_extras, tensor_of
+from flurka_numba.gpu.call import operands_of, place_extras
 from flurka_numba.gpu.checks import check_arguments
 from flurka_numba.gpu.composed.plan import composes_gradients
 from flurka_numba.gpu.forward import in_place
 from flurka_numba.gpu.gradient_schedules import Gradients, result_axes
 from flurka_numba.gpu.gradients import SlotProduct
 from flurka_numba.gpu.host_arrays import attend_vjp_numpy
-from flurka_numba.gpu.recorder import KEPT, Output
+from flurka_numba.gpu.recorder import KEPT, Output, Recording
 from flurka_numba.problem import Call, Problem
+from splat_numba.arguments.gpu_arrays import tensor_of
 from splat_numba.arguments.results import check_fits
 from splat_numba.gen.schedule import Schedule
 from splat_numba.gen.tensor import Tensor
@@ -41,25 +42,27 @@ LARGEST_BACKWARD = 64  # ready ones of a call: of several strides of dout, and s
 
 
 @dataclass(frozen=True, slots=True)
-class Backward:
-    """From dout to gradients, ready. products: what is left to the arrays' own products, by name."""
+class Run:
+    """A schedule, ready; recording: where nothing is copied."""
 
     call: ReadyCall
-    arguments: tuple[str, ...]
-    outputs: Mapping[str, Output]
+    recording: Recording
+
+
+@dataclass(frozen=True, slots=True)
+class Backward(Run):
+    """From dout to gradients. products: what is left to the arrays' own products, by name."""
+
     products: Mapping[str, SlotProduct]
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A call with gradients but for its addresses. kept: bytes that the forward pass leaves for the other."""
+    """A call with gradients but for its addresses."""
 
     gradients: Gradients
     device: Device
-    forward: ReadyCall
-    arguments: tuple[str, ...]
-    outputs: Mapping[str, Output]
-    kept: int
+    forward: Run
     backward: Recent[Backward] = field(default_factory=lambda: Recent(LARGEST_BACKWARD))
 
 
@@ -73,46 +76,42 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     framework = framework_of(call.q) or known_framework("q", call.q)
     given = {name: getattr(call, name) for name in (*ARRAYS, "out") if getattr(call, name) is not None}
     ready, addresses = _look_up(call, given, framework)
-    places = dict(zip(given, addresses, strict=True))
-    kept = framework.empty((max(ready.kept, 1),), "uint8", call.q)
-    places[KEPT] = framework.address(kept)
-    results = _run(call, ready, list(given.values()), ready.forward, ready.arguments, ready.outputs, places, framework)
+    problem = ready.gradients.problem
+    kept = framework.empty((max(ready.forward.recording.kept, 1),), "uint8", call.q)
+    places = {**dict(zip(given, addresses, strict=True)), KEPT: framework.address(kept)}
+    results = _run(call, ready, ready.forward, list(given.values()), places, framework)
     out = call.out if call.out is not None else results["out"]
     out_shape, inputs = tuple(out.shape), {name: one for name, one in given.items() if name != "out"}
 
     def vjp(dout: Any) -> tuple[Any, ...]:
         found = describe("dout", dout, framework)
-        check_fits("dout", found, out_shape, ready.gradients.problem.dtype)
+        check_fits("dout", found, out_shape, problem.dtype)
         check_whole_elements("dout", found)
         tensor = tensor_of("dout", found)
         backward = ready.backward.get((tensor, frozen), lambda: _make_backward(ready, tensor, frozen))
-        there = {**places, "dout": found.pointer, KEPT: framework.address(kept)}
-        made = _run(call, ready, [dout], backward.call, backward.arguments, backward.outputs, there, framework)
-        for name, product in backward.products.items():
-            made[f"d{name}"] = _by_product(ready.gradients.problem, inputs[product.proj], made[product.slots])
-        return tuple(
-            trimmed(made[f"d{name}"], len(inputs[name].shape)) if f"d{name}" in made else None for name in ARRAYS
-        )
+        there = {**places, "dout": found.pointer, KEPT: framework.address(kept)}  # which keeps it
+        made = _run(call, ready, backward, [dout], there, framework)
+        for name, one in backward.products.items():
+            product = _by_product(problem, inputs[one.proj], made[one.slots])
+            made[f"d{name}"] = trimmed(product, len(inputs[name].shape))
+        return tuple(made.get(f"d{name}") for name in ARRAYS)
 
     return out, vjp
 
 
 def _run(
-    call: Call, ready: Ready, arrays: Sequence[Any], run: ReadyCall, arguments: Sequence[str],
-    outputs: Mapping[str, Output], places: Mapping[str, int], framework: Framework,
-) -> dict[str, Any]:  # fmt: skip
+    call: Call, ready: Ready, run: Run, arrays: Sequence[Any], places: Mapping[str, int], framework: Framework
+) -> dict[str, Any]:
     """Run a schedule on the stream of these arrays. Returns its results by name."""
-    problem = ready.gradients.problem
+    problem, recording = ready.gradients.problem, run.recording
     stream = framework.stream(arrays, ready.device.ordinal)
     extras, keep = place_extras(call, problem, ready.device, framework, stream)
-    names = [name for name in ("kv_lengths", "omega") if getattr(call, name) is not None]
-    made = {name: _make(one, problem.dtype, call.q, framework) for name, one in outputs.items()}
-    addresses = {**places, **dict(zip(names, extras, strict=True))}
-    addresses |= {name: framework.address(one) for name, one in made.items()}
-    scratch = run.run([addresses.get(name, 0) for name in arguments], stream, framework, call.q)
+    made = {name: _make(one, problem.dtype, call.q, framework) for name, one in recording.outputs.items()}
+    addresses = {**places, **extras, **{name: framework.address(one) for name, one in made.items()}}
+    scratch = run.call.run([addresses[name] for name in recording.schedule.arguments], stream, framework, call.q)
     framework.finish(stream)
     del scratch, keep
-    return {name: trimmed(one, outputs[name].axes) for name, one in made.items()}
+    return {name: trimmed(one, recording.outputs[name].axes) for name, one in made.items()}
 
 
 def _make(output: Output, dtype: str, like: Any, framework: Framework) -> Any:
@@ -145,25 +144,24 @@ def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tupl
 
 
 def _make_ready(gradients: Gradients, gpu: Device) -> Ready:
+    usual = gradients.forward(frozenset())
+
     def schedule_for(copied: frozenset[str]) -> Schedule:
-        return gradients.forward(copied).schedule
+        return (gradients.forward(copied) if copied else usual).schedule
 
     rules = in_place(gradients.operands, composed=gradients.composed)
-    usual = gradients.forward(frozenset())
-    call = ReadyCall(rules, schedule_for, gpu, current())
-    return Ready(gradients, gpu, call, usual.schedule.arguments, usual.outputs, usual.kept)
+    return Ready(gradients, gpu, Run(ReadyCall(rules, schedule_for, gpu, current()), usual))
 
 
 def _make_backward(ready: Ready, dout: Tensor, frozen: frozenset[str]) -> Backward:
     gradients = ready.gradients
+    usual, products = gradients.backward(dout, frozen, frozenset())
 
     def schedule_for(copied: frozenset[str]) -> Schedule:
-        return gradients.backward(dout, frozen, copied)[0].schedule
+        return (gradients.backward(dout, frozen, copied)[0] if copied else usual).schedule
 
-    operands = {"dout": dout} | {name: one for name, one in gradients.operands.items() if name != "out"}
-    usual, products = gradients.backward(dout, frozen, frozenset())
-    call = ReadyCall(in_place(operands, composed=gradients.composed), schedule_for, ready.device, current())
-    return Backward(call, usual.schedule.arguments, usual.outputs, products)
+    rules = in_place(gradients.operands_of_backward(dout), composed=gradients.composed)
+    return Backward(ReadyCall(rules, schedule_for, ready.device, current()), usual, products)
 
 
 def _by_product(problem: Problem, proj: Any, slots: Any) -> Any:

@@ -35,7 +35,7 @@ def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
 def _is_gpu_target(target: str | None) -> bool:
     if target is None:
         return False
-    from splat_numba.gen.targets.registry import GPU_TARGETS  # 40 ms of planners, which few calls want this early
+    from splat_numba.gen.targets.registry import GPU_TARGETS  # 77 ms of planners, which few calls want this early
 
     return target in PLANNED or target in GPU_TARGETS
 

@@ -12,7 +12,7 @@ from splat_numba.emulator.text import launch
 from splat_numba.errors import EmulationError
 from splat_numba.gen import tensor as tensors
 from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step
+from splat_numba.gen.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step, place_of
 from splat_numba.gen.tensor import Axes, Tensor, contiguous, padded_bytes, padded_strides
 from splat_numba.gen.tensor_map import MAP_BYTES, tensor_map_arguments
 
@@ -96,7 +96,7 @@ class EmulatedMachine:
 
     def _launch(self, step: Step) -> None:
         maps = [
-            tensor_map_arguments(one, self._at(Place(one.tensor.buffer, one.tensor.offset)), self._spare)
+            tensor_map_arguments(one, self._at(place_of(one.tensor)), self._spare)
             for several in step.maps.values()
             for one in several
         ]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.arguments.layouts import bhsd_axes
-from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind, check_scale
+from splat_numba.arguments.gpu_arrays import check_call_lengths, place_lengths, tensor_of
+from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.executors.executor import Recipe
@@ -41,7 +41,6 @@ from splat_numba.runtime.cuda.frameworks import (
     known_framework,
     known_keys,
 )
-from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.ready import ReadyCall
 from splat_numba.runtime.recent import Recent
@@ -81,7 +80,11 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
         lse = framework.empty(ready.lse_shape, "float32", q)
         lse_place = framework.address(lse)
     stream = framework.stream((q, k, v), ready.device.ordinal)
-    lengths, keep = (0, None) if kv_lengths is None else _place_lengths(kv_lengths, ready, framework, q, stream)
+    lengths, keep = (
+        (0, None)
+        if kv_lengths is None
+        else place_lengths(kv_lengths, ready.problem, ready.axes, ready.device, framework, q, stream)
+    )
     scratch = ready.call.run((*places[:3], target, lse_place, lengths), stream, framework, q)
     framework.finish(stream)
     del scratch, keep
@@ -135,7 +138,7 @@ def _make_ready(
     if out is not None:
         check_fits("out", arrays["out"], out_shape, problem.dtype)
     if kv_lengths is not None:
-        _check_lengths(kv_lengths, problem, axes, framework)
+        check_call_lengths(kv_lengths, problem, axes, framework)
     parts = recipe.parts_for(problem, scale, current(), ragged=kv_lengths is not None)
     gpu = device(arrays["q"].device)
     fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, gpu.ordinal, "")
@@ -159,32 +162,6 @@ def ready_attention(
         return target.schedule(passes, tensors, scale, gpu.multiprocessors, copied)
 
     return ReadyCall(target.in_place(tensors), schedule_for, gpu, current(), keep=keep)
-
-
-def tensor_of(name: str, array: GpuArray, layout: str) -> Tensor:
-    """Sizes and strides as (batch, heads, seq, dim)."""
-    sizes, strides = bhsd_axes(array.shape, layout, 1), bhsd_axes(array.strides, layout, 0)
-    return Tensor(
-        (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype, name
-    )
-
-
-def _check_lengths(kv_lengths: Any, problem: Problem, axes: int, framework: Framework) -> None:
-    """Key lengths of the host are checked in full, those on a GPU by shape and dtype: their values are not read."""
-    if not on_gpu(kv_lengths):
-        check_kv_lengths(kv_lengths, problem, axes)
-        return
-    found = describe("kv_lengths", kv_lengths, framework)
-    check_lengths_kind(found.shape, found.dtype, found.dtype in ("int32", "int64"), problem, axes)
-
-
-def _place_lengths(kv_lengths: Any, ready: Ready, framework: Framework, like: Any, stream: int) -> tuple[int, Any]:
-    """The address of the key lengths as int32 on the device, and what keeps them there."""
-    problem = ready.problem
-    if not on_gpu(kv_lengths):
-        return place_host_lengths(check_kv_lengths(kv_lengths, problem, ready.axes), ready.device, stream), None
-    _check_lengths(kv_lengths, problem, ready.axes, framework)
-    return place_device_lengths(kv_lengths, problem.batch, ready.device, framework, like, stream)
 
 
 def _attend_numpy(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:

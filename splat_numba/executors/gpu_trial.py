@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from splat_numba.arguments.gpu_arrays import tensor_of
 from splat_numba.executors.executor import Part
-from splat_numba.executors.gpu_call import ready_attention, tensor_of
+from splat_numba.executors.gpu_call import ready_attention
 from splat_numba.executors.gpu_parts import heads_passes, target_of
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.tensor import padded
@@ -33,7 +34,7 @@ def trial_calls(
     if lengths is not None:
         lengths.fill(np.full(problem.batch, problem.seq_kv, np.int32))
     named = zip(("q", "k", "v", "out"), sets[0], strict=True)
-    tensors = {name: tensor_of(name, OURS.describe(name, array), "bhsd") for name, array in named}
+    tensors = {name: tensor_of(name, OURS.describe(name, array)) for name, array in named}
 
     def call_of(part: Part) -> Callable[[int], None]:
         passes = heads_passes(part, problem)

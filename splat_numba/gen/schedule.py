@@ -7,7 +7,7 @@ addresses of a schedule's arguments; tables, scratch memory and counters are its
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -132,7 +132,7 @@ class ScheduleBuilder:
 
     def scratch(self, nbytes: int) -> Place:
         """Memory between steps, aligned to 256 bytes: the first gap that is large enough."""
-        size = max(-(-nbytes // PART_ALIGNMENT), 1) * PART_ALIGNMENT
+        size = part_bytes(nbytes)
         start, at = 0, 0
         for at, (taken, end) in enumerate((*self._taken, (self._scratch + size, 0))):  # noqa: B007 - used below
             if taken - start >= size:
@@ -202,14 +202,14 @@ class ScheduleBuilder:
         return Schedule(tuple(self._steps), tuple(self._arguments), self._tables, self._scratch, self._counters)
 
 
+def part_bytes(nbytes: int) -> int:
+    """What a part of so many bytes takes, so that the next one is aligned."""
+    return max(-(-nbytes // PART_ALIGNMENT), 1) * PART_ALIGNMENT
+
+
 def place_of(tensor: Tensor) -> Place:
     """Where its first element is."""
     return Place(tensor.buffer, tensor.offset)
-
-
-def in_buffer(tensor: Tensor, place: Place) -> Tensor:
-    """The array there."""
-    return replace(tensor, buffer=place.buffer, offset=place.offset)
 
 
 def buffers_of(step: Step | Copy) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Limit, padded_columns, stride_numbers
+from flurka_numba.gpu.composed.matrix import FLOAT_BYTES, NO_LIMIT, Extent, Limit, stride_numbers
 from flurka_numba.gpu.composed.plan import product_plan
 from flurka_numba.gpu.recorder import Recorder
 from flurka_numba.targets.simt.add_up import THREADS as ADD_UP_THREADS
@@ -15,7 +15,7 @@ from flurka_numba.targets.simt.product_shape import LIMITS, NONE
 from flurka_numba.targets.simt.rows import WARPS
 from flurka_numba.targets.simt.text import OPERAND_STRIDES, RESULT_STRIDES
 from splat_numba.gen.schedule import Place, Text, place_of
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.tensor import Tensor, padded
 
 
 class Launches:
@@ -58,7 +58,7 @@ class Launches:
             return
         dtypes = (a.dtype, b.dtype, result.dtype)
         plan = product_plan(dtypes, pairs, sizes, outer[0] * outer[1], self._recorder.multiprocessors)
-        part_row = 4 * padded_columns(columns, "float32")
+        part_row = FLOAT_BYTES * padded(columns, FLOAT_BYTES)
         limits = limit if limited else NO_LIMIT
         common: dict[str, int | float] = {
             **stride_numbers(result, "result", RESULT_STRIDES), **stride_numbers(addend, "addend", RESULT_STRIDES),

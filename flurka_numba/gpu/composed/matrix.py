@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.schedule import Place
-from splat_numba.gen.tensor import Tensor, padded
+from splat_numba.gen.tensor import Tensor
+
+FLOAT_BYTES = 4  # of scratch memory's numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,3 @@ def stride_numbers(tensor: Tensor | None, name: str, axes: tuple[str, ...]) -> d
         return {f"{name}_{axis}": 0 for axis in axes}
     steps = (0 if size == 1 else step % 2**64 for step, size in zip(tensor.strides, tensor.sizes, strict=True))
     return {f"{name}_{axis}": step for axis, step in zip(axes, steps, strict=False)}
-
-
-def padded_columns(columns: int, dtype: str) -> int:
-    """Numbers of a row that ends at a multiple of 16 bytes."""
-    return padded(columns, 2 if dtype in ("float16", "bfloat16") else 4)

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.gpu.composed.matrix import Extent, padded_columns
+from flurka_numba.gpu.composed.matrix import FLOAT_BYTES, Extent
 from flurka_numba.gpu.gradient_plan import over_slots, takes_gradients
 from flurka_numba.gpu.stages import apply_traits
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import DEPTH, LARGE, MEDIUM, SMALL
+from splat_numba.gen.tensor import padded
 
 LARGEST_SCRATCH = 256 << 20  # bytes of a chunk's rows, unless heads are so many that LEAST_ROWS of each are more
 LEAST_ROWS = 128
@@ -94,12 +95,12 @@ def composed_plan(problem: Problem, largest: int = LARGEST_SCRATCH) -> ComposedP
     queries = Extent(problem.batch, problem.heads, problem.seq_q)
     keys = Extent(problem.batch, problem.heads, problem.slots)
     if problem.method == "low_rank":
-        of_row = 2 * padded_columns(problem.rank, "float32")
+        of_row = 2 * padded(problem.rank, FLOAT_BYTES)
         return ComposedPlan(chunks_of(queries, of_row, largest), chunks_of(keys, 1, largest))
-    features, width = (padded_columns(one, "float32") for one in (problem.features, problem.value_dim + 1))
+    features, width = (padded(one, FLOAT_BYTES) for one in (problem.features, problem.value_dim + 1))
     of_features = 2 * features
     if not isinstance(problem.feature_map, FeatureMap):
-        of_features += features + padded_columns(problem.head_dim, "float32") + 1
+        of_features += features + padded(problem.head_dim, FLOAT_BYTES) + 1
     return ComposedPlan(chunks_of(queries, of_features + 2 * width, largest), chunks_of(keys, of_features, largest))
 
 

@@ -22,18 +22,18 @@ def gpu_target(name: str) -> GpuTarget:
     return found
 
 
-def choose_gpu_target(
-    request: str | None, problem: Problem, capability: tuple[int, int], argument: str = "dtype"
-) -> tuple[GpuTarget, Choice]:
+def _asked(request: str | None) -> tuple[GpuTarget, ...]:
+    return tuple(GPU_TARGETS.values()) if request is None else (gpu_target(request),)
+
+
+def choose_gpu_target(request: str | None, problem: Problem, capability: tuple[int, int]) -> tuple[GpuTarget, Choice]:
     """The target of a call and why. request: the argument ``target``; capability: of the GPU.
 
-    Raises ArgumentTypeError, naming ``argument``, where no target takes the problem, BackendError where none runs on
-    the GPU.
+    Raises ArgumentTypeError where no target takes the problem, BackendError where none runs on the GPU.
     """
-    wanted = tuple(GPU_TARGETS.values()) if request is None else (gpu_target(request),)
-    check_taken(argument, problem, request)
+    check_taken("dtype", problem, request)
     refused: list[tuple[str, str]] = []
-    for one in wanted:
+    for one in _asked(request):
         why = one.refusal(problem)
         if why is None and capability in one.capabilities:
             reason = "the one that was asked for" if request else "the first that takes this GPU, dtype and dims"
@@ -47,8 +47,7 @@ def choose_gpu_target(
 
 def check_taken(argument: str, problem: Problem, request: str | None) -> None:
     """Raise ArgumentTypeError, naming the argument, unless some target takes the problem's dtype."""
-    wanted = tuple(GPU_TARGETS.values()) if request is None else (gpu_target(request),)
-    reasons = [one.refusal(problem) for one in wanted]
+    reasons = [one.refusal(problem) for one in _asked(request)]
     if None not in reasons:
         raise ArgumentTypeError(f"{argument} {reasons[0]}")
 

@@ -7,7 +7,6 @@ converts nothing, where cuda.core.launch converts every parameter at every call.
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -26,7 +25,7 @@ def structure_of(parameters: tuple[tuple[str, str], ...]) -> type[ctypes.Structu
 
 
 class Launch:
-    """A kernel with its grid and its parameters. Set fields of ``parameters`` and run(), holding ``lock``.
+    """A kernel with its grid and its parameters. What changes from run to run is elsewhere.
 
     elsewhere: where the driver finds some parameters instead, by name, so that launches can share them; whoever gives
     these addresses of host memory keeps it, and locks it. overlaps: it may begin before the launch before it has ended,
@@ -39,7 +38,6 @@ class Launch:
     ) -> None:  # fmt: skip
         structure = structure_of(entry.parameters)
         self.parameters: Any = structure(**values)
-        self.lock = threading.Lock()
         self.grid = grid
         start = ctypes.addressof(self.parameters)
         places = {name: start + getattr(structure, name).offset for name, _ in entry.parameters}

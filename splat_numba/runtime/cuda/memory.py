@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -85,18 +84,10 @@ class DeviceArray:
         self.dtype = dtype
         self.strides = tuple(int(np.prod(stored[axis + 1 :], dtype=np.int64)) * size for axis in range(len(stored)))
         self.nbytes = int(np.prod(stored, dtype=np.int64)) * size
-        self.whole: DeviceArray | None = None
         with device.current():
             self.pointer = int(ask(driver().cuMemAllocAsync, max(self.nbytes, 1), device.stream))
         self._finalizer = weakref.finalize(self, _free_in_order, device, self.pointer)
         self._finalizer.atexit = False
-
-    def narrow(self, dim: int) -> DeviceArray:
-        """A view of the first ``dim`` numbers of every row."""
-        found = copy(self)
-        found.shape = (*self.shape[:-1], dim)
-        found.whole = self  # whose finalizer frees the memory
-        return found
 
     def fill(self, data: NDArray[Any]) -> None:
         """Copy from a contiguous NumPy array."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.schedule import COUNTERS, SCRATCH, Copy, InPlace, Place, Schedule, Step
+from splat_numba.gen.schedule import COUNTERS, SCRATCH, Copy, InPlace, Place, Schedule, Step, place_of
 from splat_numba.gen.tensor_map import MAP_BYTES, BoxMap, tensor_map_arguments
 from splat_numba.runtime.cuda.code import cubin_for
 from splat_numba.runtime.cuda.copies import move
@@ -87,7 +87,7 @@ class ReadySchedule:
         for step in self._schedule.steps:
             if isinstance(step, Copy):
                 for tensor in (step.source, step.target):
-                    self._slots.setdefault(Place(tensor.buffer, tensor.offset), len(self._slots))
+                    self._slots.setdefault(place_of(tensor), len(self._slots))
                 continue
             pointers = dict(step.pointers)
             for name, several in step.maps.items():
@@ -107,7 +107,7 @@ class ReadySchedule:
         overlapped = False  # the first launch never is: what came before it on the stream is not ours
         for step in self._schedule.steps:
             if isinstance(step, Copy):
-                source, target = (self._slots[Place(one.buffer, one.offset)] for one in (step.source, step.target))
+                source, target = (self._slots[place_of(one)] for one in (step.source, step.target))
                 ready.append(ReadyCopy(step, source, target, self._words))
                 overlapped = False
                 continue

@@ -1,0 +1,44 @@
+"""Arguments that are on a GPU, of both packages: arrays as tensors of a schedule, and key lengths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from splat_numba.arguments.layouts import bhsd_axes
+from splat_numba.arguments.options import Lengths, check_kv_lengths, check_lengths_kind
+from splat_numba.gen.tensor import Tensor
+from splat_numba.runtime.arrays import on_gpu
+from splat_numba.runtime.cuda.arrays import GpuArray
+from splat_numba.runtime.cuda.device import Device
+from splat_numba.runtime.cuda.frameworks import Framework, describe
+from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
+
+
+def tensor_of(name: str, array: GpuArray, layout: str = "bhsd") -> Tensor:
+    """Sizes and strides as (batch, heads, seq, dim), in a buffer of that name; axes that are missing have one place."""
+    sizes, strides = bhsd_axes(array.shape, layout, 1), bhsd_axes(array.strides, layout, 0)
+    return Tensor(
+        (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype, name
+    )
+
+
+def check_call_lengths(kv_lengths: Any, problem: Lengths, axes: int, framework: Framework) -> None:
+    """Key lengths of the host are checked in full, those on a GPU by shape and dtype: their values are not read.
+
+    axes: of the caller's q. Raises ArgumentError, ArgumentTypeError.
+    """
+    if not on_gpu(kv_lengths):
+        check_kv_lengths(kv_lengths, problem, axes)
+        return
+    found = describe("kv_lengths", kv_lengths, framework)
+    check_lengths_kind(found.shape, found.dtype, found.dtype in ("int32", "int64"), problem, axes)
+
+
+def place_lengths(
+    kv_lengths: Any, problem: Lengths, axes: int, gpu: Device, framework: Framework, like: Any, stream: int
+) -> tuple[int, Any]:
+    """The address of the key lengths as int32 on the device, and what keeps them there. Raises as the check."""
+    if not on_gpu(kv_lengths):
+        return place_host_lengths(check_kv_lengths(kv_lengths, problem, axes), gpu, stream), None
+    check_call_lengths(kv_lengths, problem, axes, framework)
+    return place_device_lengths(kv_lengths, problem.batch, gpu, framework, like, stream)
