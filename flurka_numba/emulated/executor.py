@@ -15,16 +15,17 @@ from flurka_numba.gpu.composed.plan import composes_forward, composes_gradients
 from flurka_numba.gpu.forward import forward_recording
 from flurka_numba.gpu.gradient_schedules import Gradients, result_axes
 from flurka_numba.gpu.gradients import SlotProduct
-from flurka_numba.gpu.plan import scale_of_scores, taking_input
+from flurka_numba.gpu.plan import taking_input
 from flurka_numba.gpu.recorder import KEPT, Recording
 from flurka_numba.heads import merge, needs_queries, with_queries, with_views
 from flurka_numba.operands import Operands, export_out, import_call, import_dout, widen
 from flurka_numba.problem import Call, Problem
 from splat_numba.emulator.machine import EmulatedMachine
+from splat_numba.gen.machine import Gpu
 from splat_numba.gen.tensor import Tensor
 from splat_numba.runtime.arrays import export_array, import_array, narrow
 
-MULTIPROCESSORS = 8  # of the GPU that plans are made for: few, so that blocks are few, but more than one share a state
+GPU = Gpu(multiprocessors=8)  # that plans are made for: few, so that blocks are few, but more than one share a state
 NOTHING: frozenset[str] = frozenset()
 
 
@@ -44,11 +45,7 @@ class EmulatedExecutor:
             return self.attend(with_queries(call))
         w_q = None if call.w_q is None else import_array("w_q", call.w_q).bits
         run = EmulatedCall(operands, problem, w_q)
-        made = run.forward()
-        if "out" in made:
-            operands.out[...] = run.read(made["out"])
-        else:
-            _attend_to_slots(call, operands, *(run.read(made[name]) for name in ("k_slots", "v_slots")))
+        operands.out[...] = run.read(run.forward()["out"])
         return export_out(call, operands)
 
     def attend_vjp(self, call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -58,9 +55,7 @@ class EmulatedExecutor:
         check_supported(problem)
         run = EmulatedCall(operands, problem)
         axes = {name: np.ndim(getattr(call, name)) for name in ARRAYS if getattr(call, name) is not None}
-        gradients = Gradients(
-            problem, MULTIPROCESSORS, run.operands, result_axes(axes), composes_gradients(problem), views=True
-        )
+        gradients = Gradients(problem, GPU, run.operands, result_axes(axes), composes_gradients(problem), views=True)
         operands.out[...] = run.read(run.run(gradients.forward(NOTHING))["out"])
 
         def vjp(dout: Any) -> tuple[Any, ...]:
@@ -108,7 +103,7 @@ class EmulatedCall:
 
     def forward(self) -> dict[str, Tensor]:
         """Run the forward pass. Returns its results by name."""
-        return self.run(forward_recording(self._problem, MULTIPROCESSORS, self.operands, NOTHING, {}))
+        return self.run(forward_recording(self._problem, GPU, self.operands, NOTHING, {}))
 
     def run(self, recording: Recording) -> dict[str, Tensor]:
         """Run a schedule. Returns its results by name."""
@@ -130,15 +125,6 @@ class EmulatedCall:
         dtype = self._problem.dtype
         proj = widen(self.read(self.operands[one.proj]), dtype)
         return narrow(proj.swapaxes(-1, -2) @ widen(made[one.slots], dtype), dtype)
-
-
-def _attend_to_slots(call: Call, operands: Operands, k: NDArray[Any], v: NDArray[Any]) -> None:
-    import splat_numba
-
-    problem = operands.problem
-    q, k, v = (export_array(np.ascontiguousarray(bits), problem.dtype, call.q) for bits in (operands.q, k, v))
-    found = splat_numba.attention(q, k, v, splat_numba.full(), scale=scale_of_scores(problem), backend="emulate")
-    operands.out[...] = import_array("out", found).bits
 
 
 EMULATED: Executor = EmulatedExecutor()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from flurka_numba.gpu.composed.plan import composes_forward
 from flurka_numba.gpu.forward import forward_recording, in_place
 from flurka_numba.gpu.host_arrays import attend_numpy
 from flurka_numba.gpu.omega import place_omega
-from flurka_numba.gpu.plan import scale_of_scores, taking_input
+from flurka_numba.gpu.plan import taking_input
 from flurka_numba.heads import needs_queries, with_queries, with_views
 from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.gpu_arrays import place_lengths, tensor_of
@@ -31,9 +30,7 @@ from splat_numba.settings import current
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A call but for its addresses. reach: of its arrays, out last, see reach_of(). slots: what it makes are low-rank
-    attention's slots alone.
-    """
+    """A call but for its addresses. reach: of its arrays, out last, see reach_of()."""
 
     call: ReadyCall
     problem: Problem
@@ -41,7 +38,6 @@ class Ready:
     device: Device
     out_shape: tuple[int, ...]
     reach: tuple[Reach, ...]
-    slots: bool
 
 
 _ready: Recent[Ready] = Recent(256)
@@ -57,8 +53,6 @@ def attend(call: Call) -> Any:
     ready, addresses = _look_up(call, given, framework)
     if needs_queries(call, ready.problem):
         return attend(with_queries(call))
-    if ready.slots:
-        return _attend_to_slots(call, ready, given, addresses, framework)
     if call.out is not None:
         _run(call, ready, given, addresses, (), framework)
         return call.out
@@ -97,29 +91,6 @@ def place_extras(
     return places, keep
 
 
-def _attend_to_slots(
-    call: Call, ready: Ready, given: Sequence[Any], addresses: Sequence[int], framework: Framework
-) -> Any:
-    """Low-rank attention: the slots are made as keys and values, to which every query attends."""
-    problem = ready.problem
-    slots = []
-    for dim in (problem.head_dim, problem.value_dim):
-        shape = (problem.batch, problem.heads, problem.rank, dim)[4 - ready.axes :]
-        slots.append(framework.empty(shape, problem.dtype, call.q))
-    inputs = addresses if call.out is None else addresses[:-1]
-    _run(call, ready, given, inputs, [framework.address(one) for one in slots], framework)
-    attention, mask = _dense_attention()
-    return attention(call.q, *slots, mask, scale=scale_of_scores(problem), backend="cuda", out=call.out)
-
-
-@cache
-def _dense_attention() -> tuple[Callable[..., Any], Any]:
-    """splat_numba's attention, and one mask for all calls: by its identity a repeated call is found."""
-    import splat_numba
-
-    return splat_numba.attention, splat_numba.full()
-
-
 def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
     """The call made ready, now or earlier, and the addresses of its arrays in their order."""
     known = known_keys(given, framework)
@@ -151,17 +122,13 @@ def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuA
         problem = taking_input(problem, call.q.shape[-1])
     axes, gpu = len(arrays["q"].shape), device(arrays["q"].device)
     composed, operands = composes_forward(problem), operands_of(problem, arrays)
-    slots = problem.method == "low_rank" and not composed
-    if slots:
-        operands.pop("out", None)  # which attention to the slots writes
-    shapes = dict.fromkeys(("out", "k_slots", "v_slots"), axes)
 
     def schedule_for(copied: frozenset[str]) -> Schedule:
-        return forward_recording(problem, gpu.multiprocessors, operands, copied, shapes).schedule
+        return forward_recording(problem, gpu.as_planned, operands, copied, {"out": axes}).schedule
 
     ready = ReadyCall(in_place(operands, composed=composed), schedule_for, gpu, current())
     reach = tuple(reach_of(array) for array in arrays.values())
-    return Ready(ready, problem, axes, gpu, result_shape(arrays["q"], problem), reach, slots), arrays
+    return Ready(ready, problem, axes, gpu, result_shape(arrays["q"], problem), reach), arrays
 
 
 def operands_of(problem: Problem, arrays: Mapping[str, GpuArray]) -> dict[str, Tensor]:

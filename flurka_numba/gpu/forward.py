@@ -9,32 +9,30 @@ from flurka_numba.gpu.composed.plan import composes_forward
 from flurka_numba.gpu.forward_stages import record_forward
 from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.gpu.recorder import Recorder, Recording
+from flurka_numba.gpu.slot_attention import attend_to_slots
 from flurka_numba.problem import ITEMSIZE, Problem
+from splat_numba.gen.machine import Gpu
 from splat_numba.gen.schedule import InPlace
 from splat_numba.gen.tensor import ROW_ALIGNMENT, Tensor, padded
 from splat_numba.gen.tensor_map import describable
 
 
 def forward_recording(
-    problem: Problem, multiprocessors: int, operands: Mapping[str, Tensor], copied: frozenset[str],
+    problem: Problem, gpu: Gpu, operands: Mapping[str, Tensor], copied: frozenset[str],
     axes: Mapping[str, int],
 ) -> Recording:  # fmt: skip
     """The launches of a call over its arrays, and key lengths and omega where there are any.
 
-    A result that was not given is an output. Low-rank attention on tensor cores: of its slots, k_slots and v_slots.
+    A result that was not given is an output.
     """
-    recorder = Recorder(problem, multiprocessors, operands, copied, axes)
-    leading = problem.batch, problem.heads
-    if problem.method == "low_rank" and not composes_forward(problem):
-        dims = {"k_slots": problem.head_dim, "v_slots": problem.value_dim}
-        slots = {name: recorder.result(name, (*leading, problem.rank, dim)) for name, dim in dims.items()}
-        record_forward(forward_plan(problem, multiprocessors), recorder, slots)
-        return recorder.finish()
-    out = recorder.result("out", (*leading, problem.seq_q, problem.value_dim))
+    recorder = Recorder(problem, gpu, operands, copied, axes)
+    out = recorder.result("out", (problem.batch, problem.heads, problem.seq_q, problem.value_dim))
     if composes_forward(problem):
         Composed(recorder).forward(out)
+    elif problem.method == "low_rank":
+        attend_to_slots(recorder, out)
     elif out.sizes[0] * out.sizes[1] * out.sizes[2]:
-        record_forward(forward_plan(problem, multiprocessors), recorder, {"out": out})
+        record_forward(forward_plan(problem, gpu.multiprocessors), recorder, {"out": out})
     return recorder.finish()
 
 

@@ -10,6 +10,7 @@ from flurka_numba.gpu.composed.attention import Composed
 from flurka_numba.gpu.gradients import Pull, SlotProduct, record_with_gradients
 from flurka_numba.gpu.recorder import KEPT, Recorder, Recording
 from flurka_numba.problem import Problem
+from splat_numba.gen.machine import Gpu
 from splat_numba.gen.tensor import Tensor
 
 
@@ -20,7 +21,7 @@ class Gradients:
     """
 
     problem: Problem
-    multiprocessors: int
+    gpu: Gpu
     operands: Mapping[str, Tensor]
     axes: Mapping[str, int]
     composed: bool
@@ -48,7 +49,7 @@ class Gradients:
         return {"dout": dout} | {name: one for name, one in self.operands.items() if name != "out"}
 
     def _recorder(self, operands: Mapping[str, Tensor], copied: frozenset[str]) -> Recorder:
-        return Recorder(self.problem, self.multiprocessors, operands, copied, self.axes, views=self.views, keeps=True)
+        return Recorder(self.problem, self.gpu, operands, copied, self.axes, views=self.views, keeps=True)
 
     def _record(self, recorder: Recorder) -> Pull:
         if not self.composed:

@@ -71,7 +71,7 @@ def _make_slots(recorder: Recorder) -> tuple[Tensor, Tensor, Place]:
     shapes = (*leading, problem.head_dim), (*leading, problem.value_dim)
     k, v = (recorder.rows(recorder.kept(padded_bytes(shape)), shape) for shape in shapes)
     scales = recorder.kept(SLOT_SCALE_BYTES * problem.batch * problem.heads)
-    plan = forward_plan(problem, recorder.multiprocessors, of_gradients=True)
+    plan = forward_plan(problem, recorder.gpu.multiprocessors, of_gradients=True)
     record_forward(plan, recorder, {"k_slots": k, "v_slots": v, "slot_scales": scales})
     return k, v, scales
 
@@ -82,7 +82,7 @@ def _of_kernel(
     """Kernel attention over these keys and values. known: what else stages know of keys, by their parameters' names;
     outer: see gradient_plan().
     """
-    plan = gradient_plan(problem, recorder.multiprocessors, outer)
+    plan = gradient_plan(problem, recorder.gpu.multiprocessors, outer)
     of_keys: dict[str, Operand] = {**known, "kv_lengths": recorder.lengths if problem.ragged else None}
     states, turned = recorder.kept(plan.states), recorder.kept(plan.turned)
     (shares,) = recorder.scratch(plan.key_shares)
@@ -148,7 +148,7 @@ def _of_tokens(
     recorder: Recorder,
 ) -> dict[str, SlotProduct]:  # fmt: skip
     """E^T dk' and F^T dv', by a stage where there is one."""
-    planned = token_stage(problem, of, recorder.multiprocessors)
+    planned = token_stage(problem, of, recorder.gpu.multiprocessors)
     if planned is None:
         return {name: SlotProduct(projections[name], f"d{name}_slots") for name in of}
     dims = {"k": problem.head_dim, "v": problem.value_dim}
@@ -169,7 +169,7 @@ def _scales(found: Mapping[str, Operand]) -> dict[str, Operand]:
 
 def _of_projections(problem: Problem, found: Mapping[str, Operand], of: frozenset[str], recorder: Recorder) -> None:
     """dE and dF."""
-    stage, boxes = projection_stage(problem, of, recorder.multiprocessors)
+    stage, boxes = projection_stage(problem, of, recorder.gpu.multiprocessors)
     given: dict[str, Operand] = {name: recorder.readable(recorder.operand(name)) for name in of}
     given |= {f"d{name}_slots": found[f"d{name}"] for name in of} | _scales(found)
     heads = problem.heads if problem.per_head_proj else 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import ITEMSIZE, Problem
 from splat_numba.gen import tensor as tensors
+from splat_numba.gen.machine import Gpu
 from splat_numba.gen.schedule import Place, Schedule, ScheduleBuilder, part_bytes
 from splat_numba.gen.tensor import Axes, Tensor, contiguous, padded, padded_bytes, padded_strides
 from splat_numba.gen.tensor_map import BoxMap, box_of_rows
@@ -46,10 +47,10 @@ class Recorder:
     """
 
     def __init__(
-        self, problem: Problem, multiprocessors: int, operands: Mapping[str, Tensor], copied: frozenset[str],
+        self, problem: Problem, gpu: Gpu, operands: Mapping[str, Tensor], copied: frozenset[str],
         axes: Mapping[str, int], *, views: bool = False, keeps: bool = False,
     ) -> None:  # fmt: skip
-        self.problem, self.multiprocessors = problem, multiprocessors
+        self.problem, self.gpu = problem, gpu
         self.builder = ScheduleBuilder(*operands)
         self.lengths = self.builder.argument("kv_lengths") if problem.ragged else None
         self.omega = self.builder.argument("omega") if problem.random else None

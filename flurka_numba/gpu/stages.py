@@ -12,6 +12,8 @@ from flurka_numba.targets.sm90.apply import apply_entry, render_apply
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.images import PARTS, ImageTraits, images_entry, render_images
 from flurka_numba.targets.sm90.project_apply import TOKENS, ProjectTraits, project_entry, render_project_apply
+from flurka_numba.targets.sm90.restore import THREADS as RESTORE_THREADS
+from flurka_numba.targets.sm90.restore import RestoreTraits, render_restore, restore_entry
 from flurka_numba.targets.sm90.shape import STEP, RandomFeatures
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
@@ -84,6 +86,15 @@ def project_stage(problem: Problem, traits: ProjectTraits, multiprocessors: int)
     }  # fmt: skip
     name, render = stage_name("project_apply", problem), partial(render_project_apply, traits)
     return Stage(name, project_entry(traits), render, min(tiles, multiprocessors), numbers)
+
+
+def restore_stage(problem: Problem) -> Stage:
+    """What undoes the scales of low-rank attention's values in out: a thread two numbers of a row."""
+    traits, words = RestoreTraits(problem.dtype), -(-problem.value_dim // 2)
+    blocks = -(-problem.seq_q * words // RESTORE_THREADS)
+    numbers = {"heads": problem.heads, "rows": problem.seq_q, "words": words, "blocks": blocks}
+    name, render = stage_name("restore", problem), partial(render_restore, traits)
+    return Stage(name, restore_entry(), render, problem.batch * problem.heads * blocks, numbers)
 
 
 def blocks_of_heads(problem: Problem, rows: int, resident: int) -> dict[str, int]:

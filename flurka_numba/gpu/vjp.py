@@ -138,7 +138,7 @@ def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tupl
     composed = composes_gradients(problem) or not _products_are_at_hand(problem, framework)
     axes = result_axes({name: len(array.shape) for name, array in arrays.items()})
     gpu, views = device(arrays["q"].device), framework not in (JAX, NUMBA, OURS)
-    gradients = Gradients(problem, gpu.multiprocessors, operands_of(problem, arrays), axes, composed, views)
+    gradients = Gradients(problem, gpu.as_planned, operands_of(problem, arrays), axes, composed, views)
     made = _make_ready(gradients, gpu)
     return made if key is None else _ready.keep(key, made), [arrays[name].pointer for name in given]
 

@@ -23,6 +23,7 @@ from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import Text
 from splat_numba.gen.targets.registry import check_taken, gpu_target
+from splat_numba.gen.targets.target import attention_schedule
 from splat_numba.runtime.cuda.code import edited_text, source_of
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
@@ -108,7 +109,7 @@ class EmulatedExecutor:
         machine.reserve("lse", 4 * prod(rows))
         machine.place_table("kv_lengths", lengths.astype(np.int32))
         passes = [one for part in parts for one in heads_passes(part, problem)]
-        machine.run(target_of(parts).schedule(passes, tensors, scale, multiprocessors=1))
+        machine.run(attention_schedule(target_of(parts), passes, tensors, scale, multiprocessors=1))
         to_bhsd(written.array.bits, operands.layout)[...] = machine.read(tensors["out"])
         result = written.exported(q)
         if not return_lse:

@@ -19,7 +19,7 @@ from splat_numba.executors.operands import Operands, check_operands, import_oper
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.schedule import Schedule
 from splat_numba.gen.targets.registry import check_taken
-from splat_numba.gen.targets.target import GpuTarget, HeadsPass
+from splat_numba.gen.targets.target import GpuTarget, HeadsPass, attention_schedule
 from splat_numba.gen.tensor import Tensor
 from splat_numba.runtime.arrays import export_array, on_gpu
 from splat_numba.runtime.cuda.arrays import (
@@ -159,7 +159,7 @@ def ready_attention(
     """A call of these passes over these arrays, q, k, v and out."""
 
     def schedule_for(copied: frozenset[str]) -> Schedule:
-        return target.schedule(passes, tensors, scale, gpu.multiprocessors, copied)
+        return attention_schedule(target, passes, tensors, scale, gpu.multiprocessors, copied)
 
     return ReadyCall(target.in_place(tensors), schedule_for, gpu, current(), keep=keep)
 

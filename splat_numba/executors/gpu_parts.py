@@ -9,12 +9,13 @@ from functools import lru_cache
 from splat_numba.arguments.masks import Stored, describe
 from splat_numba.executors.executor import Part
 from splat_numba.formats.geometry import geometry
+from splat_numba.formats.patterns import full
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.schedule import Text
+from splat_numba.gen.schedule import ScheduleBuilder, Text
 from splat_numba.gen.targets.registry import choose_gpu_target, gpu_target
-from splat_numba.gen.targets.target import GpuTarget, HeadsPass
+from splat_numba.gen.targets.target import AttentionCall, GpuTarget, HeadsPass
 
 
 @lru_cache(maxsize=256)
@@ -44,3 +45,12 @@ def heads_passes(part: Part, problem: Problem) -> list[HeadsPass]:
     heads = tuple(range(problem.heads_q)) if part.heads is None else part.heads
     pairs = zip(part.plan.passes, part.compiled.texts, strict=True)
     return [HeadsPass(one, text, heads) for one, text in pairs]
+
+
+def record_dense_attention(builder: ScheduleBuilder, call: AttentionCall, gpu: Gpu) -> None:
+    """Add the launches of attention in which every query has every key, for schedules of which it is a part."""
+    (batch, heads, seq_q, head_dim), (_, heads_kv, seq_kv, value_dim) = call.q.sizes, call.v.sizes
+    problem = Problem(seq_q, seq_kv, head_dim, value_dim, call.q.dtype, batch, heads, heads_kv)
+    plan = plan_for(full(), problem, gpu, None, Conditions(negate=call.scale < 0))
+    passes = [HeadsPass(one, text, tuple(range(heads))) for one, text in zip(plan.passes, texts_of(plan), strict=True)]
+    gpu_target(plan.target).record(builder, passes, call)

@@ -68,6 +68,11 @@ FORWARD = {
     "rfa of slots that are sums": (SMALL.but(feature_map="rfa"), sums("k", "v")),
     "favor of values that are sums": (SMALL.but(feature_map="favor"), sums("v")),
     "low-rank attention to slots that are sums": (SMALL.but(method="low_rank"), in_turn(sums("k"), times(q=1e-4))),
+    "low-rank attention to values that are sums": (
+        SMALL.but(method="low_rank", heads=2, value_dim=40),
+        in_turn(sums("v"), times(k=1e-4, q=1e-2)),
+    ),
+    "low-rank attention to small values": (SMALL.but(method="low_rank"), times(v=1e-4, k=1e-2)),
 }
 
 

@@ -33,11 +33,12 @@ LAYERS = {
 }
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 PURE = ["expressions.py", "feature_maps.py", "problem.py", "heads.py", "checks.py", "regime.py", "reference.py"]
-# Of splat_numba: what knows nothing of masks. Its public attention as well, in the last stage of low-rank on a GPU.
+# Of splat_numba: what knows nothing of masks. Its attention's launches as well, in low-rank attention on a GPU.
 SHARED = ("errors", "memory", "settings", "plain", "signatures", "arguments", "gen.writer", "gen.instructions")
 SHARED += ("gen.machine", "runtime")
 OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
-GPU_SHARED = ("gen.entry", "gen.schedule", "gen.tensor", "gen.tensor_map", "gen.targets.sm90", "emulator")
+GPU_SHARED = ("gen.entry", "gen.schedule", "gen.tensor", "gen.tensor_map", "gen.targets", "emulator")
+GPU_SHARED += ("executors.gpu_parts",)
 HEAVY = ["numba", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
 
 
@@ -56,7 +57,7 @@ def test_only_the_shared_parts_of_splat_numba_are_used(path):
         allowed = SHARED + GPU_SHARED if on_gpu else SHARED
         shared = any(inner == part or inner.startswith(f"{part}.") for part in allowed)
         assert inner not in OF_MASKS, f"{path} imports {name}"
-        assert shared or (on_gpu and name == "splat_numba"), f"{path} imports {name}"
+        assert shared, f"{path} imports {name}"
 
 
 @pytest.mark.parametrize("name", PURE)

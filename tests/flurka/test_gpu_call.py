@@ -185,21 +185,16 @@ def test_a_misaligned_out_is_staged(fake, fresh, moves):
     assert fake.launches[-1].out == FIRST
 
 
-def test_low_rank_attention_makes_slots_for_one_mask(fake, fresh, monkeypatch):
-    asked = []
-    _, mask = gpu_call._dense_attention()
-    monkeypatch.setattr(gpu_call, "_dense_attention", lambda: (lambda *call, **_: asked.append(call), mask))
+def test_low_rank_attention_is_one_schedule(fake, fresh):
     for _ in range(2):
         run("low_rank", **operands("low_rank"))
-    k_slots, v_slots, *_ = fresh
-    compress, collect = fake.launches[:2]
-    assert (collect.k_slots, collect.v_slots) == (FIRST, SECOND)
-    assert compress.parts == collect.parts == THIRD
-    assert len(fake.planned) == 2
-    (_, *slots, kept), (*_, again) = asked
-    assert slots == [k_slots, v_slots]
-    assert k_slots.shape == (BATCH, HEADS, RANK, DIM)
-    assert kept is again  # attention() finds its own work by the mask's identity
+    compress, collect, attention, restore = fake.launches[:4]
+    assert [one.stage for one in fake.launches] == 2 * ["compress", "collect", "attention", "restore"]
+    assert compress.parts == collect.parts
+    assert (attention.out, restore.out) == (FIRST, FIRST)
+    assert collect.slot_scales == restore.slot_scales
+    assert map_places(fake)[5:7] == [collect.k_slots, collect.v_slots]  # behind four of compress, and that of q
+    assert len(fake.planned) == 4
 
 
 def test_counters_belong_to_a_stream_or_a_graph(fake, fresh, monkeypatch):

@@ -7,7 +7,7 @@ import numpy as np
 
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.plan import Cost, Plan
-from splat_numba.gen.schedule import EmittedText, InPlace, Place, ScheduleBuilder
+from splat_numba.gen.schedule import EmittedText, InPlace
 
 STRIDES = tuple(f"{name}_{axis}" for name in ("q", "k", "v", "out") for axis in ("batch", "head", "row"))
 POINTERS = ("q", "k", "v", "out", "lse", "kv_lengths", "bits", "heads")
@@ -112,22 +112,16 @@ class Toy:
     def in_place(self, tensors):
         return {name: InPlace(one.strides[3] == 4, 4) for name, one in tensors.items()}
 
-    def schedule(self, passes, tensors, scale, multiprocessors, copied=frozenset()):
-        builder = ScheduleBuilder("q", "k", "v", "out", "lse", "kv_lengths")
-        read = {name: builder.readable(one, copied=name in copied) for name, one in tensors.items() if name != "out"}
-        out = tensors["out"]
-        read["out"] = builder.tensor(out.sizes, out.dtype) if "out" in copied else out
-        batch, heads_q, seq_q, _ = read["q"].sizes
+    def record(self, builder, passes, call):
+        read = {"q": call.q, "k": call.k, "v": call.v, "out": call.out}
+        batch, heads_q, seq_q, _ = call.q.sizes
         strides = [step for one in read.values() for step in one.strides[:3]]
         for number, one in enumerate(passes):
-            counts = (heads_q, len(one.heads), heads_q // read["k"].sizes[1], seq_q, read["k"].sizes[2],
+            counts = (heads_q, len(one.heads), heads_q // call.k.sizes[1], seq_q, call.k.sizes[2],
                       one.planned.bits.shape[1], 1)  # fmt: skip
             numbers = dict(zip((*STRIDES, *COUNTS), (*strides, *counts), strict=True))
             tables = {"bits": one.planned.bits, "heads": np.array(one.heads, np.int32)}
             pointers = {name: builder.table(f"{name}_{number}", data) for name, data in tables.items()}
-            places = {**read, **pointers, "lse": Place("lse"), "kv_lengths": Place("kv_lengths")}
+            places = {**read, **pointers, "lse": call.lse, "kv_lengths": call.kv_lengths}
             grid = -(-seq_q // 32) * batch * len(one.heads)
-            builder.launch(one.text, grid, {**numbers, "scale": scale * math.log2(math.e)}, places)
-        if "out" in copied:
-            builder.copy(read["out"], out)
-        return builder.finish()
+            builder.launch(one.text, grid, {**numbers, "scale": call.scale * math.log2(math.e)}, places)

@@ -57,7 +57,7 @@ class Launches:
         if not pairs * rows * columns:
             return
         dtypes = (a.dtype, b.dtype, result.dtype)
-        plan = product_plan(dtypes, pairs, sizes, outer[0] * outer[1], self._recorder.multiprocessors)
+        plan = product_plan(dtypes, pairs, sizes, outer[0] * outer[1], self._recorder.gpu.multiprocessors)
         part_row = FLOAT_BYTES * padded(columns, FLOAT_BYTES)
         limits = limit if limited else NO_LIMIT
         common: dict[str, int | float] = {

@@ -1,8 +1,9 @@
 """In place of stages 2 and 3 for low-rank attention: the parts of stage 1 added up and rounded, as keys and values.
 
-A thread makes 8 adjacent columns of one slot, which are 16 bytes. float16 has powers of two. Gradients' slots have one
-a head, which other stages undo: a block then makes slots of one head. Those of low-rank attention, whose keys nobody
-but the scores' factor can undo, have one for all.
+A thread makes 8 adjacent columns of one slot, which are 16 bytes. float16 has powers of two a head, so that a block
+makes slots of one head. Those of gradients' slots are undone by other stages. In low-rank attention nobody but the
+scores' factor can undo that of keys, which is the same for all; values have one where they may leave float16's range,
+and restore.py undoes it in the results. Small values need none: results are rounded to float16, too.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class CollectTraits:
     @property
     def scaled(self) -> bool:
         """Whether the slots of a head have a scale."""
-        return self.of_gradients and is_scaled(self.parts.dtype)
+        return is_scaled(self.parts.dtype)
 
     def blocks(self, heads: int, slots: int) -> int:
         """For so many heads, of all batch entries together."""
@@ -182,20 +183,22 @@ def _emit_sums(out: SourceWriter, traits: CollectTraits) -> None:
 
 def _emit_factor(out: SourceWriter, traits: CollectTraits) -> None:
     """Slots times a power of two; the first thread of a head's keys, and of its values, leaves what undoes it."""
-    parts = traits.parts
-    if traits.scaled:
-        out.line("head = u32(pair - entry * heads)")
-        emit_bound(out, parts, traits.splits, "top", "pairs", "spans", "tiles_k * of_values")
-        out.line(f"top = ptx.select_real(top * f32({2.0 ** (TOP - VALUE_TOP)!r}), top, of_values)")
-        emit_scale(out, "factor", "top", TOP)
-        emit_inverse(out, "inverse", "factor")
-        out.line("first = u32(1) if block == u32(0) and thread == u32(0) else u32(0)")
-        at = f"slot_scales + u64({SLOT_SCALE_BYTES}) * u64(pair) + u64(4) * u64(of_values)"
-        out.line(f"ptx.store_real({at}, inverse, first)")
-    elif (divisor := KEYS_DIVISOR[parts.dtype]) != 1.0:
-        out.line(f"factor = f32(1.0) if of_values else f32({1.0 / divisor!r})")
-    else:
+    if not traits.scaled:
         return
+    out.line("head = u32(pair - entry * heads)")
+    emit_bound(out, traits.parts, traits.splits, "top", "pairs", "spans", "tiles_k * of_values")
+    if traits.of_gradients:
+        out.line(f"top = ptx.select_real(top * f32({2.0 ** (TOP - VALUE_TOP)!r}), top, of_values)")
+    emit_scale(out, "factor", "top", TOP)
+    emit_inverse(out, "inverse", "factor")
+    if not traits.of_gradients:
+        out.line(f"near = u32(1) if top <= f32({2.0**TOP!r}) or of_values == u32(0) else u32(0)")
+        out.line(f"usual = ptx.select_real(f32(1.0), f32({1.0 / KEYS_DIVISOR[traits.parts.dtype]!r}), of_values)")
+        out.line("factor = ptx.select_real(usual, factor, near)")
+        out.line("inverse = ptx.select_real(f32(1.0), inverse, near)")
+    out.line("first = u32(1) if block == u32(0) and thread == u32(0) else u32(0)")
+    at = f"slot_scales + u64({SLOT_SCALE_BYTES}) * u64(pair) + u64(4) * u64(of_values)"
+    out.line(f"ptx.store_real({at}, inverse, first)")
     out.line("a, b, c, d = a * factor, b * factor, c * factor, d * factor")
     out.line("e, f, g, h = e * factor, f * factor, g * factor, h * factor")
 

@@ -10,8 +10,10 @@ from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice, Pass, Plan
 from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.schedule import InPlace, Schedule, Text
+from splat_numba.gen.schedule import InPlace, Place, Schedule, ScheduleBuilder, Text
 from splat_numba.gen.tensor import Tensor
+
+ARGUMENTS = ("q", "k", "v", "out", "lse", "kv_lengths")  # of attention; the last two may be nowhere, at address 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,49 @@ class HeadsPass:
     planned: Pass
     text: Text
     heads: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCall:
+    """What one call's launches read and write, and for which GPU. q, k, v, out: with four axes; lse and kv_lengths:
+    where they are, if anywhere.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    out: Tensor
+    scale: float
+    multiprocessors: int
+    lse: Place | None = None
+    kv_lengths: Place | None = None
+
+
+def attention_schedule(
+    target: GpuTarget, passes: Sequence[HeadsPass], tensors: Mapping[str, Tensor], scale: float, multiprocessors: int,
+    copied: frozenset[str] = frozenset(),
+) -> Schedule:  # fmt: skip
+    """The launches of one call over ARGUMENTS. tensors: q, k, v and out; copied: which of them are copied to padded
+    rows first, and out from there at the end.
+    """
+    builder, seen = ScheduleBuilder(*ARGUMENTS), with_shared_heads(tensors)
+    q, k, v = (builder.readable(seen[name], copied=name in copied) for name in ("q", "k", "v"))
+    out = seen["out"]
+    written = builder.tensor(out.sizes, out.dtype) if "out" in copied else out
+    places = Place("lse"), Place("kv_lengths")
+    target.record(builder, passes, AttentionCall(q, k, v, written, scale, multiprocessors, *places))
+    if "out" in copied:
+        builder.copy(written, out)
+    return builder.finish()
+
+
+def with_shared_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The arrays of a call, with key heads that are broadcast as one: kernels group query heads anyway, so nothing
+    need be copied.
+    """
+    if not (tensors["k"].heads_are_one and tensors["v"].heads_are_one):
+        return dict(tensors)
+    return {name: one.first_head() if name in ("k", "v") else one for name, one in tensors.items()}
 
 
 class Candidate(Protocol):
@@ -76,11 +121,5 @@ class GpuTarget(Protocol):
     def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """Which arrays of a call, q, k, v and out, its texts read and write where they are."""
 
-    def schedule(
-        self, passes: Sequence[HeadsPass], tensors: Mapping[str, Tensor], scale: float, multiprocessors: int,
-        copied: frozenset[str] = frozenset(),
-    ) -> Schedule:  # fmt: skip
-        """The launches of one call, over the arguments q, k, v, out, lse, kv_lengths, of which the last two may be
-        nowhere, at address 0. copied: the arrays that are copied first, and out from there at the end. The first of a
-        mask's passes writes every row of its heads.
-        """
+    def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
+        """Add the launches of one call. The first of a mask's passes writes every row of its heads."""

@@ -1,22 +1,20 @@
-"""Attention's passes as a schedule: grids, numbers, tables and tensor maps. And which arrays they can take in place."""
+"""Attention's passes as steps of a schedule: grids, numbers, tables, tensor maps; which arrays they take in place."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.boxes import BoxPass, BoxTable, Traits
-from splat_numba.gen.schedule import EmittedText, Place, Schedule, ScheduleBuilder
+from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
 from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
-from splat_numba.gen.targets.target import HeadsPass
+from splat_numba.gen.targets.target import AttentionCall, HeadsPass
 from splat_numba.gen.tensor import Tensor
 from splat_numba.gen.tensor_map import BoxMap
 
-ARGUMENTS = ("q", "k", "v", "out", "lse", "kv_lengths")  # the last two may be nowhere, at address 0
 WAVE_BYTES = 24 << 20  # of keys and values that stay in the L2 cache (50 MB, of which a block reaches the nearer half)
 SPARSE = 0.25  # of the keys, fetched by a row block on average
 SMALLEST_SCALE = 2.0**-126  # a scale of 0 as the kernel can have it: scores of +-1e30 still round to weights of 1
@@ -29,61 +27,32 @@ def attention_text(traits: Traits) -> EmittedText:
     return EmittedText(name, attention_entry(traits), render_attention, (traits,))
 
 
-def attention_schedule(
-    passes: Sequence[HeadsPass], tensors: Mapping[str, Tensor], scale: float, multiprocessors: int,
-    copied: frozenset[str] = frozenset(),
-) -> Schedule:  # fmt: skip
-    """The launches of one call, over arguments ARGUMENTS. tensors: q, k, v and out; copied: which of them are copied to
-    padded rows first, and out from there at the end. The first of a mask's passes writes every row of its heads.
-    """
-    builder = ScheduleBuilder(*ARGUMENTS)
-    q, k, v, out = (tensors[name] for name in ("q", "k", "v", "out"))
-    read = {name: builder.readable(one, copied=name in copied) for name, one in (("q", q), ("k", k), ("v", v))}
-    written = builder.tensor(out.sizes, out.dtype) if "out" in copied else out
-    for number, one in enumerate(passes):
-        _add_pass(builder, number, one, {**read, "out": written}, scale, multiprocessors)
-    if "out" in copied:
-        builder.copy(written, out)
-    return builder.finish()
-
-
-def with_shared_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The arrays of a call, with key heads that are broadcast as one: the kernel groups query heads anyway, so nothing
-    need be copied.
-    """
-    if not (tensors["k"].heads_are_one and tensors["v"].heads_are_one):
-        return dict(tensors)
-    return {name: one.first_head() if name in ("k", "v") else one for name, one in tensors.items()}
-
-
-def _add_pass(
-    builder: ScheduleBuilder, number: int, one: HeadsPass, tensors: Mapping[str, Tensor], scale: float,
-    multiprocessors: int,
-) -> None:  # fmt: skip
-    table, traits, q = _boxes(one).table, _boxes(one).traits, tensors["q"]
-    items = len(table.block) * len(one.heads) * q.sizes[0]
+def record_pass(builder: ScheduleBuilder, number: int, one: HeadsPass, call: AttentionCall) -> None:
+    """Add the launch of a call's pass of this number."""
+    table, traits, (batch, _, seq_q, _) = _boxes(one).table, _boxes(one).traits, call.q.sizes
+    items = len(table.block) * len(one.heads) * batch
     tables: dict[str, NDArray[Any]] = {
         "rows": table.rows, "block": table.block, "piece": table.piece, "bits": table.bits,
         "views": view_steps(table), "heads": np.array(one.heads, np.int32),
     }  # fmt: skip
-    pointers: dict[str, Place | Tensor] = {name: Place(name) for name in ("lse", "kv_lengths")}
-    pointers |= {"out": tensors["out"], "counter": builder.counters(COUNTER_WORDS)}
+    pointers: dict[str, Place | Tensor | None] = {"lse": call.lse, "kv_lengths": call.kv_lengths, "out": call.out}
+    pointers["counter"] = builder.counters(COUNTER_WORDS)
     pointers |= {name: builder.table(f"{name}_{number}", data) for name, data in tables.items()}
     builder.launch(
         one.text,
-        min(items, multiprocessors * traits.blocks_per_multiprocessor) if q.sizes[2] else 0,
-        pass_numbers(one, tensors, scale),
+        min(items, call.multiprocessors * traits.blocks_per_multiprocessor) if seq_q else 0,
+        pass_numbers(one, call),
         pointers,
-        maps={"q_maps": _maps(one, "q", tensors), "kv_maps": _maps(one, "kv", tensors)},
+        maps={"q_maps": _maps(one, "q", call), "kv_maps": _maps(one, "kv", call)},
     )
 
 
-def _maps(one: HeadsPass, of: str, tensors: Mapping[str, Tensor]) -> list[BoxMap]:
+def _maps(one: HeadsPass, of: str, call: AttentionCall) -> list[BoxMap]:
     """Of each view of the queries one, of each of the keys two: k's, then v's."""
     found, table = _boxes(one), _boxes(one).table
     if of == "q":
-        return [BoxMap(tensors["q"], view, found.q_box) for view in table.q_views]
-    return [BoxMap(tensors[name], view, found.kv_box) for view in table.kv_views for name in ("k", "v")]
+        return [BoxMap(call.q, view, found.q_box) for view in table.q_views]
+    return [BoxMap(keys, view, found.kv_box) for view in table.kv_views for keys in (call.k, call.v)]
 
 
 def _boxes(one: HeadsPass) -> BoxPass:
@@ -92,32 +61,32 @@ def _boxes(one: HeadsPass) -> BoxPass:
     raise TypeError(one)  # of another target
 
 
-def pass_numbers(one: HeadsPass, tensors: Mapping[str, Tensor], scale: float) -> dict[str, int | float]:
+def pass_numbers(one: HeadsPass, call: AttentionCall) -> dict[str, int | float]:
     """The kernel's parameters that are no addresses, by name."""
-    table, q, k = _boxes(one).table, tensors["q"], tensors["k"]
-    batch, heads_q, seq_q, _ = q.sizes
-    group = heads_q // max(k.sizes[1], 1) or 1
-    to_batch, to_head, to_row, _ = (step % 2**64 for step in tensors["out"].strides)  # negative ones wrap around
+    table = _boxes(one).table
+    batch, heads_q, seq_q, _ = call.q.sizes
+    group = heads_q // max(call.k.sizes[1], 1) or 1
+    to_batch, to_head, to_row, _ = (step % 2**64 for step in call.out.strides)  # negative ones wrap around
     return {
-        "scale_log2": scale_log2(scale), "blocks": len(table.block), "heads_count": len(one.heads),
+        "scale_log2": scale_log2(call.scale), "blocks": len(table.block), "heads_count": len(one.heads),
         "heads_q": heads_q, "group": group, "batch": batch,
-        "heads_per_wave": heads_per_wave(_boxes(one), tensors, group, len(one.heads) * batch), "seq_q": seq_q,
+        "heads_per_wave": heads_per_wave(_boxes(one), call, group, len(one.heads) * batch), "seq_q": seq_q,
         "q_views": len(table.q_views), "kv_views": len(table.kv_views), "out_row": to_row,
         "out_head": to_head, "out_batch": to_batch,
     }  # fmt: skip
 
 
-def heads_per_wave(one: BoxPass, tensors: Mapping[str, Tensor], group: int, pairs: int) -> int:
+def heads_per_wave(one: BoxPass, call: AttentionCall, group: int, pairs: int) -> int:
     """(batch, head) pairs whose keys and values fit the cache together, query heads of one key head sharing theirs.
 
     All of them where row blocks need few of the keys: neighbours then share those whatever the order, and the longest
     row blocks of all heads (Longformer's global rows) had better come first.
     """
-    seq_kv = tensors["k"].sizes[2]
+    seq_kv = call.k.sizes[2]
     fetched = float(one.table.block[:, 5].mean()) * one.tile_kv if len(one.table.block) else 0.0
     if fetched < SPARSE * seq_kv:
         return max(pairs, 1)
-    pair = seq_kv * (tensors["k"].sizes[3] + tensors["v"].sizes[3]) * 2
+    pair = seq_kv * (call.k.sizes[3] + call.v.sizes[3]) * 2
     fitting = max(WAVE_BYTES // max(pair, 1), 1) * group
     return max(min(fitting, pairs), 1)
 

@@ -12,16 +12,15 @@ from splat_numba.gen.instructions import MATRIX_TYPE
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice, Plan
 from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.schedule import InPlace, Schedule, Text
+from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
 from splat_numba.gen.targets.sm90 import planning
 from splat_numba.gen.targets.sm90.schedule import (
-    attention_schedule,
     attention_text,
+    record_pass,
     store_bytes,
-    with_shared_heads,
     writable_in_place,
 )
-from splat_numba.gen.targets.target import Candidate, HeadsPass
+from splat_numba.gen.targets.target import AttentionCall, Candidate, HeadsPass, with_shared_heads
 from splat_numba.gen.tensor import Tensor
 from splat_numba.gen.tensor_map import ALIGNMENT, describable
 
@@ -72,12 +71,10 @@ class Sm90Target:
         rules = {name: InPlace(describable(0, seen[name]), ALIGNMENT) for name in ("q", "k", "v")}
         return {**rules, "out": InPlace(writable_in_place(0, seen["out"]), store_bytes(seen["out"]))}
 
-    def schedule(
-        self, passes: Sequence[HeadsPass], tensors: Mapping[str, Tensor], scale: float, multiprocessors: int,
-        copied: frozenset[str] = frozenset(),
-    ) -> Schedule:  # fmt: skip
+    def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
         """One launch a pass."""
-        return attention_schedule(passes, with_shared_heads(tensors), scale, multiprocessors, copied)
+        for number, one in enumerate(passes):
+            record_pass(builder, number, one, call)
 
 
 SM90 = Sm90Target()
