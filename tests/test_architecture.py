@@ -53,6 +53,23 @@ def test_formats_gen_and_the_oracle_need_numpy_and_the_standard_library_only(pat
     assert {name.split(".")[0] for name in imports_of(ROOT / path)} <= allowed | {"scipy"}
 
 
+TARGETS = "splat_numba.gen.targets"
+BESIDE_TARGETS = [path for path in MODULES if path.parts[0] == "gen" and path.parts[1] != "targets"]
+OF_TARGETS = [path for path in MODULES if path.parts[:2] == ("gen", "targets") and len(path.parts) > 3]
+
+
+@pytest.mark.parametrize("path", BESIDE_TARGETS, ids=str)
+def test_decisions_know_no_target(path):
+    assert [name for name in imports_of(ROOT / path) if name.startswith(TARGETS)] == []
+
+
+@pytest.mark.parametrize("path", OF_TARGETS, ids=str)
+def test_targets_do_not_know_each_other(path):
+    known = [name for name in imports_of(ROOT / path) if name.startswith(f"{TARGETS}.")]
+    allowed = tuple(f"{TARGETS}.{one}" for one in (path.parts[2], "target", "gpu"))
+    assert [name for name in known if not name.startswith(allowed)] == []
+
+
 def test_hypothesis_is_imported_by_the_strategies_only():
     users = {path for path in MODULES if any(name.split(".")[0] == "hypothesis" for name in imports_of(ROOT / path))}
     assert users == {Path("testing", "strategies.py"), Path("testing", "pattern_strategies.py")}

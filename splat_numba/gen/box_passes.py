@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +13,13 @@ from numpy.typing import NDArray
 from splat_numba.formats.geometry import BandTable
 from splat_numba.formats.sweep import exclusive_sum
 from splat_numba.gen.box_bits import tile_bits
-from splat_numba.gen.box_cost import predict_work, work_of_cover
+from splat_numba.gen.box_cost import Work, work_of_cover
 from splat_numba.gen.box_cover import Cover, cover
 from splat_numba.gen.box_order import FlatRuns, arrange
 from splat_numba.gen.box_schemes import Part, schemes
 from splat_numba.gen.boxes import NONE, SOME, Box, BoxPass, BoxTable, Traits
-from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.tile_shapes import candidates
 from splat_numba.plain import duration
 
 Ints = NDArray[np.int64]
@@ -28,6 +28,17 @@ GRID_BOXES = {64: Box(16, 4), 80: Box(20, 4), 96: Box(24, 4), 112: Box(28, 4), 1
 LONG_ROW = 64  # tiles of a row block, on average: above, small tiles have nothing to gain and most to list
 MANY_RUNS = 1 << 21  # sorting them takes 0.2 s a shape
 WORTH_TRYING = 1.5  # orders within this factor of the best, at the first tile shape, are tried with all
+
+
+class Tiles(Protocol):
+    """What the search asks of a target about one problem."""
+
+    @property
+    def shapes(self) -> Sequence[Traits]:
+        """Tile shapes worth trying, at least one; those of equal groups together, tile_kv ascending."""
+
+    def seconds(self, work: Work, traits: Traits) -> float:
+        """Predicted, for all heads and batch entries."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,16 +108,15 @@ class Search:
         return *tiles, Choice("order of rows", best.order, _words(best.seconds), _refused(self.orders, best.order))
 
 
-def search(table: BandTable, problem: Problem, gpu: Gpu, *, ragged: bool, negate: bool, most: int = 1) -> Search:
+def search(table: BandTable, problem: Problem, tiles: Tiles, *, ragged: bool, negate: bool, most: int = 1) -> Search:
     """Try tile shapes and orders of rows, and keep as many trials a pass as ``most`` candidates can need.
 
     ragged: key lengths differ between batch entries, so that only orders are taken in which a tile's keys ascend.
-    Raises PlanError where the dtype is not one of 16 bits, or no tile shape fits the head dimensions.
     """
-    shapes = [replace(one, ragged=ragged, negate=negate) for one in candidates(problem, gpu)]
+    shapes = [replace(one, ragged=ragged, negate=negate) for one in tiles.shapes]
     ways = schemes(FlatRuns.of(table), problem, ragged=ragged)
     first = max(shapes, key=lambda one: (one.groups == 2, one.tile_kv == 128))
-    probes = {name: [_try(part, first, problem, gpu) for part in parts] for name, parts in ways.items()}
+    probes = {name: [_try(part, first, problem, tiles) for part in parts] for name, parts in ways.items()}
     orders = {name: sum(trial.seconds for trial in trials) for name, trials in probes.items()}
     least = min(orders.values())
     kept: dict[str, list[list[Trial]]] = {}
@@ -115,7 +125,7 @@ def search(table: BandTable, problem: Problem, gpu: Gpu, *, ragged: bool, negate
         kept[name], tried[name] = [], []
         for probe in probes[name]:
             others = _shapes_for(probe, shapes)
-            trials = [probe, *(_try(probe.part, shape, problem, gpu) for shape in others)]
+            trials = [probe, *(_try(probe.part, shape, problem, tiles) for shape in others)]
             trials.sort(key=lambda trial: trial.seconds)
             kept[name].append(trials[:most])
             tried[name].append({trial.shape: trial.seconds for trial in trials})
@@ -143,16 +153,15 @@ def _words(seconds: float) -> str:
     return f"predicted {duration(seconds)}"
 
 
-def _try(part: Part, traits: Traits, problem: Problem, gpu: Gpu) -> Trial:
+def _try(part: Part, traits: Traits, problem: Problem, tiles: Tiles) -> Trial:
     """The cover with tiles of this shape. A pass that resumes takes only the row blocks that have tiles."""
     traits = replace(traits, resumes=part.resumes)
     box = GRID_BOXES[traits.tile_kv] if part.order.width else Box(traits.tile_kv)
     made = cover(arrange(part.order, problem.seq_q, traits.groups), part.placed, box)
     work = work_of_cover(made)
     if part.resumes:
-        some = work.tiles > 0
-        work = replace(work, tiles=work.tiles[some], group_tiles=work.group_tiles[some], masked=work.masked[some])
-    return Trial(part, traits, made, predict_work(work, traits, problem, gpu))
+        work = work.without_idle_blocks()
+    return Trial(part, traits, made, tiles.seconds(work, traits))
 
 
 def _finish(trial: Trial) -> BoxPass:

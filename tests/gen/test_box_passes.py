@@ -13,7 +13,7 @@ from splat_numba.formats import patterns as p
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen import box_passes
 from splat_numba.gen.box_bits import tile_bits
-from splat_numba.gen.box_cost import count_box_pass, predict_box, work_of_cover, work_of_pass
+from splat_numba.gen.box_cost import count_box_pass, work_of_cover, work_of_pass
 from splat_numba.gen.box_cover import cover
 from splat_numba.gen.box_order import FlatRuns, RowOrder, arrange, class_views, place_on_grid, place_runs
 from splat_numba.gen.boxes import Box, Traits
@@ -21,6 +21,7 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.targets.sm90 import tile_shapes
+from splat_numba.gen.targets.sm90.planning import Sm90Tiles
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.testing import lengths, masks
 from tests.gen.box_interpreter import check, check_merged, check_order, kept
@@ -76,7 +77,7 @@ def test_any_order_of_rows_with_any_tiles(data):
         placed = place_runs(runs, seq_kv, steps if data.draw(st.booleans()) else frozenset(sorted(steps)[1:]))
     resumes = data.draw(st.booleans())
     shape = data.draw(st.sampled_from(tile_shapes.candidates(problem, GPU)))
-    trial = box_passes._try(box_passes.Part(order, placed, resumes), shape, problem, GPU)
+    trial = box_passes._try(box_passes.Part(order, placed, resumes), shape, problem, Sm90Tiles(problem, GPU))
     one = box_passes._finish(trial)
     assert np.array_equal(kept(one, seq_q, seq_kv), dense(mask, seq_q, seq_kv))
     check_order(one)
@@ -94,7 +95,7 @@ def test_any_order_of_rows_with_any_tiles(data):
     for name in ("tiles", "group_tiles", "masked"):
         busy = getattr(covered, name)
         assert sorted(getattr(listed, name)) == sorted(busy[covered.tiles > 0] if resumes else busy)
-    assert predict_box(one, problem, GPU) == pytest.approx(trial.seconds)
+    assert Sm90Tiles(problem, GPU).seconds(work_of_pass(one), one.traits) == pytest.approx(trial.seconds)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 64, 129])
