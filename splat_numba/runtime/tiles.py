@@ -98,6 +98,41 @@ def store_tile(typingctx: Any, tile: Any, target: Any, step: Any) -> Any:
     return types.void(tile, types.CPointer(vector.scalar), types.int64), codegen
 
 
+def _add(builder: Any, part: Any, pointer: Any, vector: Vector) -> None:
+    """Pointer's numbers += part."""
+    _store(builder, builder.fadd(_load(builder, pointer, vector), part), pointer, vector)
+
+
+@intrinsic
+def add_tile(typingctx: Any, tile: Any, target: Any, step: Any) -> Any:
+    """Add a register tile to what is at ``target``, rows ``step`` apart."""
+    vector, count = tile.dtype, tile.count
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        for at, part in enumerate(_parts(builder, args[0], count)):
+            row, v = divmod(at, VECTORS)
+            _add(builder, part, _behind(builder, args[1], args[2], row, v * vector.width), vector)
+        return context.get_dummy_value()
+
+    return types.void(tile, types.CPointer(vector.scalar), types.int64), codegen
+
+
+@intrinsic
+def add_listed(typingctx: Any, tile: Any, target: Any, step: Any, rows: Any) -> Any:
+    """Add row i of a register tile to what is at ``target[rows[i] * step]``, one row after the other."""
+    vector, count = tile.dtype, tile.count
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        value, target, step, rows = args
+        for at, part in enumerate(_parts(builder, value, count)):
+            row, v = divmod(at, VECTORS)
+            place = builder.mul(_row(builder, rows, INT64(0), row), step)
+            _add(builder, part, builder.gep(target, [builder.add(place, INT64(v * vector.width))]), vector)
+        return context.get_dummy_value()
+
+    return types.void(tile, types.CPointer(vector.scalar), types.int64, types.CPointer(types.int64)), codegen
+
+
 @intrinsic
 def gather_rows(typingctx: Any, like: Any, source: Any, row_stride: Any, rows: Any, lane: Any) -> Any:
     """Square whose vector i begins at source[rows[lane + i] * row_stride]; negative rows read as rows[0]."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from splat_numba.gen.cpu_passes import ClosedPass, Segment, TablePass
+from splat_numba.gen.cpu_passes import ClosedPass, TablePass
 from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.cpu import blocks, products, rows, softmax
-from splat_numba.gen.targets.cpu.bounds_text import render_base, render_bound, render_column, render_edge
+from splat_numba.gen.targets.cpu.bounds_text import render_edge
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
+from splat_numba.gen.targets.cpu.row_blocks import emit_pieces, emit_rows, emit_segment
 from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
 from splat_numba.gen.writer import SourceWriter
 
@@ -85,10 +86,10 @@ def _emit_tile_functions(out: SourceWriter, plan: Plan) -> None:
         if isinstance(one, TablePass) and once("pieces", shape):
             rows.emit_gather(out, shape)
             softmax.emit_softmax(out, shape, "bits")
-            blocks.emit_attend_pieces(out, shape)
+            blocks.emit_piece_walk(out, shape, blocks.ATTEND)
         if isinstance(one, ClosedPass) and once("interval", shape):
             softmax.emit_softmax(out, shape, "inside")
-            blocks.emit_attend_interval(out, shape)
+            blocks.emit_interval_walk(out, shape, blocks.ATTEND)
 
 
 def _emit_strides(out: SourceWriter, plan: Plan) -> None:
@@ -166,48 +167,12 @@ def _emit_closed_pass(out: SourceWriter, number: int, plan: Plan, one: ClosedPas
         out.line(f"row_lo, row_hi = {render_edge(one.row_lo)}, {render_edge(one.row_hi)}")
         with out.block("for item in range(first, last)"):
             _emit_head(out)
-            _emit_rows(out, one, shape)
+            emit_rows(out, one, shape)
             _emit_begin(out, plan, one, shape)
             for segment in one.segments:
-                _emit_segment(out, segment, shape)
+                emit_segment(out, segment, shape, blocks.ATTEND)
             _emit_end(out, shape)
         out.line("return scratch.size + places.size + edges.size  # the pointers above are good until here")
-
-
-def _emit_rows(out: SourceWriter, one: ClosedPass, shape: TileShape) -> None:
-    """The rows of the block: of one residue class, tile_q of them, or what is left."""
-    step = one.row_step
-    first, left, times = "row_lo", "row_hi - row", ""
-    if step > 1:
-        first, left, times = "row_lo + residue", f"(row_hi - row + {step - 1}) // {step}", f" * {step}"
-    out.line(f"row = {first} + block * {shape.tile_q * step}  # first row of the block")
-    out.line(f"count = min({shape.tile_q}, {left})")
-    with out.block("if count <= 0"):
-        out.line("continue")
-    with out.block(f"for lane in range({shape.tile_q})"):
-        out.line(f"places[lane] = row + lane{times} if lane < count else -1")
-
-
-def _emit_segment(out: SourceWriter, segment: Segment, shape: TileShape) -> None:
-    """One band: every lane's interval in lattice coordinates, then the walk over its tiles."""
-    step = segment.lattice.step
-    lattice = f"every {step}th column" if step > 1 else "columns"
-    out.line(f"# {lattice} from {render_bound(segment.lo)} to {render_bound(segment.hi)}")
-    keys, values = "k_head, k_at[2], k_at[3]", "v_head, v_at[2], v_at[3]"
-    below, above = render_column(segment.lo), render_column(segment.hi)
-    if step > 1:
-        out.line(f"base = {render_base(segment.lattice)}")
-        keys, values = (
-            f"advance({name}_head, base * {name}_at[2]), {step} * {name}_at[2], {name}_at[3]" for name in "kv"
-        )
-        below, above = (f"({edge} - base + {step - 1}) // {step}" for edge in (below, above))
-    with out.block("for lane in range(count)"):
-        out.line("row = places[lane]")
-        out.line(f"edges[lane] = {below}")
-        out.line(f"edges[{shape.tile_q} + lane] = {above}")
-    with out.block(f"for lane in range(count, {shape.tile_q})"):
-        out.line(f"edges[lane] = edges[{shape.tile_q} + lane] = 0")
-    out.line(f"attend_interval_{shape.suffix}({keys}, {values}, low, high, count, {blocks.STATE})")
 
 
 def _emit_table_pass(out: SourceWriter, number: int, plan: Plan, one: TablePass) -> None:
@@ -221,8 +186,6 @@ def _emit_table_pass(out: SourceWriter, number: int, plan: Plan, one: TablePass)
             _emit_head(out)
             out.line(f"rows = address(lane_rows, block * {shape.tile_q})")
             _emit_begin(out, plan, one, shape)
-            keys, values = "k_head, k_at[2], k_at[3]", "v_head, v_at[2], v_at[3]"
-            tables = "piece, block_ptr[block], block_ptr[block + 1], lane_bits, cols, limit"
-            out.line(f"attend_pieces_{shape.suffix}({keys}, {values}, {tables}, {blocks.STATE})")
+            emit_pieces(out, shape, blocks.ATTEND)
             _emit_end(out, shape)
         out.line("return scratch.size  # the pointers above are good until here")

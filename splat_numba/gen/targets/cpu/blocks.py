@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from splat_numba.gen.targets.cpu.prelude import FUNCTION
 from splat_numba.gen.targets.cpu.shape import TileShape
 from splat_numba.gen.writer import SourceWriter
 
-STATE = "queries, scores, maxima, sums, alpha, total, staged"
-SOURCES = "k, k_stride, k_dim, v, v_stride, v_dim"
-WEIGHTS = "scores, count, maxima, sums, alpha"
+KEYS = "k, k_stride, k_dim, v, v_stride, v_dim"
 
 
-def emit_attend_interval(out: SourceWriter, shape: TileShape) -> None:
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What is done with the key tiles of a row block, forward or back.
+
+    name: its functions begin with it; sources, state: their parameters, of keys and of the row block; arrays: what is
+    given for sources: a pointer to a head's first row, its strides from key to key and from number to number; weigh:
+    what makes weights of scores, see softmax.PREDICATES, and with which arguments. tile: prints what is done with
+    ``count`` keys from number ``start`` on, ``step`` rows apart (both as text), and gathered: the same for keys listed
+    one by one; both get the text of the weighing.
+    """
+
+    name: str
+    sources: str
+    arrays: tuple[tuple[str, str, str], ...]
+    state: str
+    weigh: str
+    weights: str
+    tile: Callable[[SourceWriter, TileShape, str, str, str], None]
+    gathered: Callable[[SourceWriter, TileShape, str], None]
+
+    def weighing(self, shape: TileShape, whole: str, predicate: str, more: str) -> str:
+        """Text: without a mask where ``whole``, else with this predicate and its arguments."""
+        return f"""
+            if {whole}:
+                {self.weigh}_full_{shape.suffix}({self.weights})
+            else:
+                {self.weigh}_{predicate}_{shape.suffix}({self.weights}, {more})
+            """
+
+
+def emit_interval_walk(out: SourceWriter, shape: TileShape, walk: Walk) -> None:
     """attend_interval: one band of a row block; tiles start at the first key that a row needs and end at the last."""
     with out.function(
         FUNCTION,
-        f"attend_interval_{shape.suffix}({SOURCES}, low, high, rows, {STATE})",
+        f"{walk.name}_interval_{shape.suffix}({walk.sources}, low, high, rows, {walk.state})",
         "Keys low[lane] <= key < high[lane] of one lattice; where all rows keep all keys no mask is needed.",
     ):
         out.lines(
@@ -28,19 +59,15 @@ def emit_attend_interval(out: SourceWriter, shape: TileShape) -> None:
                 full_start, full_stop = max(full_start, here), min(full_stop, end)
             """
         )
-        soften = f"""
-            if full_start <= start and start + count <= full_stop:
-                soften_full_{shape.suffix}({WEIGHTS})
-            else:
-                soften_inside_{shape.suffix}({WEIGHTS}, start, low, high)
-            """
+        whole = "full_start <= start and start + count <= full_stop"
+        weighing = walk.weighing(shape, whole, "inside", "start, low, high")
         with out.block("while start < stop"):
             out.line(f"count = min(np.int64({shape.tile_kv}), stop - start)")
-            _emit_tile(out, shape, "start", "", soften)
+            walk.tile(out, shape, "start", "", weighing)
             out.line("start += count")
 
 
-def emit_attend_pieces(out: SourceWriter, shape: TileShape) -> None:
+def emit_piece_walk(out: SourceWriter, shape: TileShape, walk: Walk) -> None:
     """attend_pieces: the pieces of a row block, as gen.plan.TileTable lists them.
 
     Full, masked and gathered pieces are all provided for, used or not: then all masks of a tile size share one text.
@@ -49,7 +76,7 @@ def emit_attend_pieces(out: SourceWriter, shape: TileShape) -> None:
     with (
         out.function(
             FUNCTION,
-            f"attend_pieces_{shape.suffix}({SOURCES}, {tables}, {STATE})",
+            f"{walk.name}_pieces_{shape.suffix}({walk.sources}, {tables}, {walk.state})",
             "Pieces first .. last - 1, each (start, step, count, mask); keys at or beyond limit are left out.",
         ),
         out.block("for number in range(first, last)"),
@@ -62,16 +89,11 @@ def emit_attend_pieces(out: SourceWriter, shape: TileShape) -> None:
             out.line("keys = min(keys, (limit - start + step - 1) // step)")
         with out.block(f"for done in range(0, keys, {shape.tile_kv})"):
             out.line(f"count = min(np.int64({shape.tile_kv}), keys - done)")
-            soften = f"""
-                if mask < 0:
-                    soften_full_{shape.suffix}({WEIGHTS})
-                else:
-                    soften_bits_{shape.suffix}({WEIGHTS}, advance(lane_bits, mask + done))
-                """
+            weighing = walk.weighing(shape, "mask < 0", "bits", "advance(lane_bits, mask + done)")
             with out.block("if step == 0"):
-                _emit_gathered_tile(out, shape, soften)
+                walk.gathered(out, shape, weighing)
                 out.line("continue")
-            _emit_tile(out, shape, "(start + done * step)", "step * ", soften)
+            walk.tile(out, shape, "(start + done * step)", "step * ", weighing)
 
 
 def _emit_tile(out: SourceWriter, shape: TileShape, start: str, step: str, soften: str) -> None:
@@ -113,3 +135,10 @@ def _emit_products(
     for line in place_values:
         out.line(line)
     out.line(f"multiply_values_{shape.suffix}({values}, count, scores, alpha, total)")
+
+
+KEY_ARRAYS = (("k_head", "k_at[2]", "k_at[3]"), ("v_head", "v_at[2]", "v_at[3]"))
+ATTEND = Walk(
+    "attend", KEYS, KEY_ARRAYS, "queries, scores, maxima, sums, alpha, total, staged", "soften",
+    "scores, count, maxima, sums, alpha", _emit_tile, _emit_gathered_tile,
+)  # fmt: skip

@@ -38,7 +38,7 @@ EXP2_COEFFICIENTS = {
 EXP2_SMALLEST = {"float32": -126.0, "float64": -1022.0}
 
 
-def emit_imports(out: SourceWriter, compute_dtype: str, width: int) -> None:
+def emit_imports(out: SourceWriter, compute_dtype: str, width: int, more: tuple[str, ...] = ()) -> None:
     """Imports, the vector functions of the machine's width, and the scalar type's name ``real``."""
     out.lines(
         f"""
@@ -52,7 +52,13 @@ def emit_imports(out: SourceWriter, compute_dtype: str, width: int) -> None:
         from splat_numba.runtime.tiles import gather_rows, load_each, load_scaled, multiply_add, scatter_rows
         from splat_numba.runtime.tiles import store_each, store_tile, times, times_or_zero
         from splat_numba.runtime.vectors import floor, fma, maximum, power_of_two, select, shaped, store, transpose
-
+        """
+    )
+    for line in more:
+        out.line(line)
+    out.line()
+    out.lines(
+        f"""
         real = np.{compute_dtype}
         WIDTH = {width}  # numbers in one vector
         LOWEST = real(np.finfo(real).min)  # where maxima begin: a row may hold nothing but -inf, and -inf - -inf is NaN

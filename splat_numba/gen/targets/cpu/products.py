@@ -24,12 +24,12 @@ def _emit_score_rows(out: SourceWriter, shape: TileShape, rows: int) -> None:
         out.line(f"store_tile(tile, advance(scores, key * {shape.tile_q} + lane), {shape.tile_q})")
 
 
-def emit_score_tile(out: SourceWriter, shape: TileShape) -> None:
-    """multiply_keys: scores[key, lane] of the first ``count`` keys at pointer ``k``."""
+def emit_score_tile(out: SourceWriter, shape: TileShape, name: str = "multiply_keys") -> None:
+    """multiply_keys, or another name: scores[key, lane] of the first ``count`` keys at pointer ``k``."""
     rows = shape.rows
     with out.function(
         FUNCTION,
-        f"multiply_keys_{shape.suffix}(k, key_stride, dim_stride, count, queries, scores)",
+        f"{name}_{shape.suffix}(k, key_stride, dim_stride, count, queries, scores)",
         f"scores[key, lane] = sum over x of k[key, x] * queries[x, lane], {rows} keys at a time.",
     ):
         out.line("zero = splat(real(0.0))")
@@ -55,13 +55,13 @@ def _emit_value_rows(out: SourceWriter, shape: TileShape, rows: int) -> None:
         out.line(f"store_tile(tile, place, {shape.tile_q})")
 
 
-def emit_value_tile(out: SourceWriter, shape: TileShape) -> None:
-    """multiply_values: total[dim, lane] rescaled, plus the weighted values of ``count`` keys at pointer ``v``."""
+def emit_value_tile(out: SourceWriter, shape: TileShape, name: str = "multiply_values") -> None:
+    """multiply_values, or another name: total[dim, lane] rescaled, plus the weighted values of ``count`` keys at pointer ``v``."""
     rows = shape.rows
     whole = shape.value_dim - shape.value_dim % rows
     with out.function(
         FUNCTION,
-        f"multiply_values_{shape.suffix}(v, key_stride, dim_stride, count, weights, alpha, total)",
+        f"{name}_{shape.suffix}(v, key_stride, dim_stride, count, weights, alpha, total)",
         "total[x, lane] = alpha[lane] * total[x, lane] + sum over key of v[key, x] * weights[key, lane].",
     ):
         out.line("zero = splat(real(0.0))")

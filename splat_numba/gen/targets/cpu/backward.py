@@ -1,0 +1,353 @@
+"""The backward pass's text: the forward plan's walk again, with weights from lse instead of a softmax.
+
+With P = 2**(scores - lse), delta = sum(dout * out) - dlse and dS = scale P (dout V^T - delta): dq = dS K, dk = dS^T Q,
+dv = P^T dout (Dao et al., FlashAttention, appendix B). Five products a tile, where two passes that each make P would
+take seven. A row block's dq stays with it; dk and dv are added to float32 sums of the whole sequence, a work item's own:
+one of a key head and a share of the row blocks. So no pass runs over the transposed mask, every mask that has a forward
+plan has a backward one, and sums are made in an order that no thread changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from splat_numba.gen.cpu_passes import ClosedPass, TablePass
+from splat_numba.gen.plan import Pass, Plan
+from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.range_entry import Parameter, RangeEntry, counts, tables
+from splat_numba.gen.targets.cpu import backward_tiles as tiles
+from splat_numba.gen.targets.cpu import blocks, products, rows
+from splat_numba.gen.targets.cpu.backward_tiles import padded_dim
+from splat_numba.gen.targets.cpu.blocks import Walk
+from splat_numba.gen.targets.cpu.bounds_text import render_edge
+from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
+from splat_numba.gen.targets.cpu.row_blocks import emit_pieces, emit_rows, emit_segment
+from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
+from splat_numba.gen.writer import SourceWriter
+
+READ = ("q", "k", "v", "out", "dout")
+TABLES = ("lane_rows", "block_ptr", "pieces", "columns")
+IMPORTS = "from splat_numba.runtime.tiles import add_listed, add_tile"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which gradients a text makes; at least one."""
+
+    q: bool = True
+    k: bool = True
+    v: bool = True
+
+    @property
+    def slopes(self) -> bool:
+        """Whether gradients of the scores are."""
+        return self.q or self.k
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the arrays written."""
+        return tuple(f"d{name}" for name in ("q", "k", "v") if getattr(self, name))
+
+
+def backward_entry(plan: Plan, number: int, wanted: Wanted) -> RangeEntry:
+    """How a pass's function is called. An item is (batch entry, key head, share), the share fastest.
+
+    blocks, classes: row blocks of a residue class, and how many of those; shares: of a head's row blocks. dk, dv:
+    (shares, batch, heads_kv, seq_kv, padded dim). heads: query heads, those of key head key_heads[i] at head_ptr[i].
+    """
+    problem, listed = plan.problem, isinstance(plan.passes[number], TablePass)
+    real = problem.compute_dtype
+    read = [Parameter(name, problem.dtype, axes=4) for name in READ]
+    levels = [Parameter(name, real, axes=3) for name in ("lse", "dlse")]
+    written = []
+    if wanted.q:
+        written.append(Parameter("dq", plan.out_dtype, axes=4, written=True))
+    written += [Parameter(name, real, axes=5, written=True, packed=True) for name in wanted.names if name != "dq"]
+    of_table = (*tables(*TABLES), *tables("masks", dtype="uint64")) if listed else ()
+    lists = tables("heads", "head_ptr", "key_heads", "kv_lengths")
+    return RangeEntry(
+        f"pass_{number}",
+        (*counts("blocks", "classes", "shares"), *read, *levels, *written, *lists, Parameter("scale", real), *of_table),
+    )
+
+
+def render_backward(plan: Plan, wanted: Wanted) -> str:
+    """Python source of the backward pass of ``plan``: functions ``pass_0``, ``pass_1``, ... one a pass.
+
+    Pure and deterministic. Passes run one after the other, as each adds to what the others left.
+    """
+    out, problem = SourceWriter(), plan.problem
+    mask, quotes = plan.mask if plan.closed else "a mask given by tables", '"' * 3
+    out.lines(
+        f"""
+        {quotes}Gradients of sparse attention, {", ".join(wanted.names)}, generated for {mask}.
+
+        head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}; any length; target {plan.target}.
+        Call each pass in turn, with ranges first .. last - 1 of its work items; ranges are independent of each other.
+        {quotes}
+        """
+    )
+    out.line()
+    emit_imports(out, problem.compute_dtype, vector_width(plan.cpu, problem.compute_dtype), (IMPORTS,))
+    emit_exp2(out, problem.compute_dtype)
+    emit_row_of(out)
+    _emit_tile_functions(out, plan, wanted)
+    for number, one in enumerate(plan.passes):
+        _emit_pass(out, number, plan, one, wanted)
+    return out.text()
+
+
+def _emit_tile_functions(out: SourceWriter, plan: Plan, wanted: Wanted) -> None:
+    """Each function once, for every tile shape and need among the passes."""
+    done: set[tuple[object, ...]] = set()
+
+    def once(*key: object) -> bool:
+        fresh = key not in done
+        done.add(key)
+        return fresh
+
+    for one in plan.passes:
+        shape = tile_shape(plan, one)
+        for dtype in dict.fromkeys((plan.problem.dtype, *([plan.out_dtype] if one.resumes else []))):
+            if once("read", dtype, shape.tile_q):
+                rows.emit_rows_to_lanes(out, shape, dtype)
+        if once("rows", shape.tile_q):
+            _emit_row_functions(out, plan, shape, wanted)
+        if once("tile", shape):
+            _emit_products(out, shape, wanted)
+            tiles.emit_weigh(out, shape, "full", slopes=wanted.slopes)
+        listed = isinstance(one, TablePass)
+        if once("walk", shape, listed):
+            walk = _walk(shape, wanted)
+            tiles.emit_weigh(out, shape, "bits" if listed else "inside", slopes=wanted.slopes)
+            if listed:
+                rows.emit_gather(out, shape)
+                for dim in dict.fromkeys(padded for _, padded in _key_sums(shape, wanted)):
+                    tiles.emit_add_to_keys(out, shape, dim, listed=True)
+                blocks.emit_piece_walk(out, shape, walk)
+            else:
+                blocks.emit_interval_walk(out, shape, walk)
+
+
+def _emit_row_functions(out: SourceWriter, plan: Plan, shape: TileShape, wanted: Wanted) -> None:
+    tiles.emit_meet(out, shape)
+    tiles.emit_silence(out, shape)
+    if wanted.slopes:
+        tiles.emit_deltas(out, shape)
+    if wanted.k or wanted.v:
+        tiles.emit_copy_rows(out, shape)
+    if wanted.q:
+        rows.emit_lanes_to_rows(out, shape, plan.out_dtype)
+
+
+def _emit_products(out: SourceWriter, shape: TileShape, wanted: Wanted) -> None:
+    rows.emit_stage(out, shape)
+    products.emit_score_tile(out, shape)
+    if wanted.slopes and shape.value_dim != shape.head_dim:
+        products.emit_score_tile(out, replace(shape, head_dim=shape.value_dim), "multiply_values")
+    if wanted.q:
+        products.emit_value_tile(out, replace(shape, value_dim=shape.head_dim), "add_keys")
+    for dim in dict.fromkeys(padded for _, padded in _key_sums(shape, wanted)):
+        tiles.emit_add_to_keys(out, shape, dim, listed=False)
+
+
+def _key_sums(shape: TileShape, wanted: Wanted) -> list[tuple[str, int]]:
+    """The gradients that are sums over rows, and the padded dims of their rows."""
+    found = []
+    if wanted.k:
+        found.append(("k", padded_dim(shape.width, shape.head_dim)))
+    if wanted.v:
+        found.append(("v", padded_dim(shape.width, shape.value_dim)))
+    return found
+
+
+def key_sums(plan: Plan, wanted: Wanted) -> dict[str, int]:
+    """The sums of dk and dv that are wanted, by name, and how wide their rows are."""
+    problem, width = plan.problem, vector_width(plan.cpu, plan.problem.compute_dtype)
+    dims = {"dk": problem.head_dim, "dv": problem.value_dim}
+    return {name: padded_dim(width, dim) for name, dim in dims.items() if name in wanted.names}
+
+
+def _sum_arrays(shape: TileShape, wanted: Wanted) -> tuple[tuple[str, str, str], ...]:
+    return tuple((f"d{name}_head", str(padded), "") for name, padded in _key_sums(shape, wanted))
+
+
+def _scratch(shape: TileShape, wanted: Wanted) -> dict[str, int]:
+    """The block's state and a tile's, by name: numbers of the compute type, small enough for the second-level cache."""
+    tile_q, tile_kv = shape.tile_q, shape.tile_kv
+    sizes = {name: tile_q for name in ("level", "deltas", "live", "ones")}
+    sizes |= {"queries": shape.head_dim * tile_q, "scores": tile_kv * tile_q, "key_tile": tile_kv * shape.head_dim}
+    if wanted.slopes:
+        sizes |= {"gradients": shape.value_dim * tile_q, "outs": shape.value_dim * tile_q}
+        sizes |= {"products": tile_kv * tile_q, "value_tile": tile_kv * shape.value_dim}
+    if wanted.q:
+        sizes["total"] = shape.head_dim * tile_q
+    if wanted.k:
+        sizes["query_rows"] = tile_q * padded_dim(shape.width, shape.head_dim)
+    if wanted.v:
+        sizes["gradient_rows"] = tile_q * padded_dim(shape.width, shape.value_dim)
+    return sizes
+
+
+def _walk(shape: TileShape, wanted: Wanted) -> Walk:
+    """The walk of a row block over its key tiles. State: all of the scratch, and the factor of the scores."""
+    state = ", ".join((*_scratch(shape, wanted), "factor"))
+    sources = blocks.KEYS + "".join(f", d{name}, d{name}_stride" for name, _ in _key_sums(shape, wanted))
+    weights = f"scores, {'products, deltas, factor, ' if wanted.slopes else ''}count, level"
+
+    def tile(out: SourceWriter, shape: TileShape, start: str, step: str, weighing: str) -> None:
+        staged = [f"advance({x}, {start} * {x}_stride), {step}{x}_stride, {x}_dim, count" for x in "kv"]
+        targets = {x: f"advance(d{x}, {start} * d{x}_stride), {step}d{x}_stride" for x in "kv"}
+        _emit_tile(out, shape, wanted, (f"stage_{shape.suffix}", *staged), weighing, "add_to_keys", "", targets)
+
+    def gathered(out: SourceWriter, shape: TileShape, weighing: str) -> None:
+        listed = "advance(cols, start + done)"
+        staged = [f"{x}, {x}_stride, {x}_dim, {listed}, count" for x in "kv"]
+        targets = {name: f"d{name}, d{name}_stride" for name in "kv"}
+        _emit_tile(
+            out, shape, wanted, (f"gather_{shape.suffix}", *staged), weighing, "add_to_listed", f"{listed}, ", targets
+        )
+
+    arrays = (*blocks.KEY_ARRAYS, *_sum_arrays(shape, wanted))
+    return Walk("pull", sources, arrays, state, "weigh", weights, tile, gathered)
+
+
+def _emit_tile(
+    out: SourceWriter, shape: TileShape, wanted: Wanted, fetch: Iterable[str], weighing: str, add: str, listed: str,
+    targets: dict[str, str],
+) -> None:  # fmt: skip
+    """One tile. fetch: what copies keys and values, and the places of both; add: what adds to the keys' gradients,
+    ``listed``: its list of keys, targets: where to.
+    """
+    copy, keys, values = fetch
+    of_tile = f"{shape.suffix}"
+    out.line(f"{copy}({keys}, {shape.head_dim}, key_tile)")
+    out.line(f"multiply_keys_{of_tile}(key_tile, {shape.head_dim}, 1, count, queries, scores)")
+    if wanted.slopes:
+        out.line(f"{copy}({values}, {shape.value_dim}, value_tile)")
+        same = "multiply_keys" if shape.value_dim == shape.head_dim else "multiply_values"
+        out.line(f"{same}_{of_tile}(value_tile, {shape.value_dim}, 1, count, gradients, products)")
+    out.lines(weighing)
+    if wanted.q:
+        out.line(f"add_keys_{of_tile}(key_tile, {shape.head_dim}, 1, count, products, ones, total)")
+    for name, padded in _key_sums(shape, wanted):
+        operands = "products, query_rows" if name == "k" else "scores, gradient_rows"
+        out.line(f"{add}_{padded}_{of_tile}({operands}, {listed}count, {targets[name]})")
+
+
+def _emit_pass(out: SourceWriter, number: int, plan: Plan, one: Pass, wanted: Wanted) -> None:
+    shape, entry = tile_shape(plan, one), backward_entry(plan, number, wanted)
+    closed = isinstance(one, ClosedPass)
+    what = "follow from the row's number" if closed else "are listed in tables"
+    with out.function(FUNCTION, entry.header, f"Row blocks whose keys {what}."):
+        _emit_strides(out, plan, wanted)
+        scratch = _scratch(shape, wanted)
+        out.line(f"scratch = np.empty({sum(scratch.values())}, real)")
+        place = 0
+        for name, size in scratch.items():
+            out.line(f"{name} = address(scratch, {place})")
+            place += size
+        with out.block(f"for lane in range({shape.tile_q})"):
+            out.line("assign(ones, lane, real(1.0))")
+        out.line(f"factor, in_base_2 = scale, real(scale * real({rows.LOG2_E!r}))")
+        if isinstance(one, ClosedPass):
+            out.line(f"places, edges = np.empty({shape.tile_q}, np.int64), np.empty({2 * shape.tile_q}, np.int32)")
+            out.line(f"rows, low, high = address(places, 0), address(edges, 0), address(edges, {shape.tile_q})")
+            out.line(f"row_lo, row_hi = {render_edge(one.row_lo)}, {render_edge(one.row_hi)}")
+        else:
+            out.line("piece, lane_bits, cols = address(pieces, 0), address(masks, 0), address(columns, 0)")
+        with out.block("for item in range(first, last)"):
+            _emit_key_head(out, shape, wanted)
+            with out.block("for index in range(head_ptr[slot], head_ptr[slot + 1])"):
+                _emit_head(out, wanted)
+                with out.block("for number in range(begin, end)"):
+                    out.line("block, residue = number % blocks, number // blocks")
+                    _emit_row_block(out, plan, one, shape, wanted)
+        kept = "scratch.size + places.size + edges.size" if closed else "scratch.size"
+        out.line(f"return {kept}  # the pointers above are good until here")
+
+
+def _emit_strides(out: SourceWriter, plan: Plan, wanted: Wanted) -> None:
+    """Strides in elements, and the lengths."""
+    dtypes = {name: (plan.problem.dtype, 4) for name in READ}
+    dtypes |= {name: (plan.problem.compute_dtype, 3) for name in ("lse", "dlse")}
+    if wanted.q:
+        dtypes["dq"] = plan.out_dtype, 4
+    for name, (dtype, axes) in dtypes.items():
+        strides = ", ".join(f"{name}.strides[{axis}] // {ITEMSIZE[dtype]}" for axis in range(axes))
+        out.line(f"{name}_at = ({strides})")
+    out.line("batch_size, seq_q, seq_kv = q.shape[0], q.shape[2], k.shape[2]")
+    out.line("delta = seq_kv - seq_q")
+
+
+def _emit_key_head(out: SourceWriter, shape: TileShape, wanted: Wanted) -> None:
+    """What a work item stands for: a key head, and a share of the row blocks of its query heads."""
+    out.lines(
+        """
+        share, group = item % shares, item // shares
+        batch, slot = group // key_heads.size, group % key_heads.size
+        kv_head = key_heads[slot]
+        limit = min(kv_lengths[batch], seq_kv)
+        begin, end = blocks * classes * share // shares, blocks * classes * (share + 1) // shares
+        k_head = address(k, batch * k_at[0] + kv_head * k_at[1])
+        v_head = address(v, batch * v_at[0] + kv_head * v_at[1])
+        """
+    )
+    for name, padded in _key_sums(shape, wanted):
+        out.line(
+            f"d{name}_head = address(d{name}, ((share * batch_size + batch) * k.shape[1] + kv_head) * seq_kv * {padded})"
+        )
+
+
+def _emit_head(out: SourceWriter, wanted: Wanted) -> None:
+    out.line("head = heads[index]")
+    names = [*READ, "lse", "dlse", *(["dq"] if wanted.q else [])]
+    for name in names:
+        if name not in "kv":
+            out.line(f"{name}_head = address({name}, batch * {name}_at[0] + head * {name}_at[1])")
+
+
+def _emit_row_block(out: SourceWriter, plan: Plan, one: Pass, shape: TileShape, wanted: Wanted) -> None:
+    walk = _walk(shape, wanted)
+    if isinstance(one, ClosedPass):
+        emit_rows(out, one, shape)
+    else:
+        out.line(f"rows = address(lane_rows, block * {shape.tile_q})")
+    _emit_begin(out, plan, one, shape, wanted)
+    if isinstance(one, ClosedPass):
+        for segment in one.segments:
+            emit_segment(out, segment, shape, walk)
+    else:
+        emit_pieces(out, shape, walk)
+    if wanted.q:
+        transfer = f"lanes_to_rows_{plan.out_dtype}_{shape.tile_q}"
+        out.line(f"{transfer}(total, live, dq_head, dq_at[2], dq_at[3], rows, {shape.head_dim})")
+
+
+def _emit_begin(out: SourceWriter, plan: Plan, one: Pass, shape: TileShape, wanted: Wanted) -> None:
+    """What the block's rows bring along: queries, gradients and levels; those that keep nothing bring zeros."""
+    dims = {"q": shape.head_dim, "dout": shape.value_dim, "out": shape.value_dim}
+    lanes = {"queries": ("q", "in_base_2")}
+    if wanted.slopes:
+        lanes |= {"gradients": ("dout", "real(1.0)"), "outs": ("out", "real(1.0)")}
+    for name, (source, times) in lanes.items():
+        of_rows = f"{source}_head, {source}_at[2], {source}_at[3], rows"
+        out.line(f"rows_to_lanes_{shape.dtype}_{shape.tile_q}({of_rows}, {dims[source]}, {times}, {name})")
+    levels = "lse_head, lse_at[2], dlse_head, dlse_at[2], rows"
+    with out.block(f"if meet_{shape.tile_q}({levels}, level, deltas, live) > 0"):
+        for name, (source, _) in lanes.items():
+            out.line(f"silence_{shape.tile_q}({name}, {dims[source]}, live)")
+    if wanted.slopes:
+        out.line(f"add_products_{shape.tile_q}(gradients, outs, {shape.value_dim}, deltas)")
+    for name, source in (("query_rows", "q"), ("gradient_rows", "dout")):
+        if wanted.k if source == "q" else wanted.v:
+            of_rows = f"{source}_head, {source}_at[2], {source}_at[3], rows, live"
+            padded = padded_dim(shape.width, dims[source])
+            out.line(f"copy_rows_{shape.dtype}_{shape.tile_q}({of_rows}, {dims[source]}, {padded}, {name})")
+    if wanted.q and one.resumes:
+        transfer = f"rows_to_lanes_{plan.out_dtype}_{shape.tile_q}"
+        out.line(f"{transfer}(dq_head, dq_at[2], dq_at[3], rows, {shape.head_dim}, real(1.0), total)")
+    elif wanted.q:
+        with out.block(f"for lane in range(0, {shape.head_dim * shape.tile_q}, WIDTH)"):
+            out.line("store(total, lane, splat(real(0.0)))")
