@@ -14,7 +14,8 @@ from flurka_numba.problem import ITEMSIZE, Call, Problem
 from splat_numba.arguments.layouts import with_leading, without_leading
 from splat_numba.arguments.options import check_kv_lengths
 from splat_numba.arguments.results import check_fits, place_result, result_shape
-from splat_numba.runtime.arrays import Array, export_array, import_array, narrow
+from splat_numba.gen.halves import narrow, widen
+from splat_numba.runtime.arrays import Array, export_array, import_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,3 @@ def export_gradients(call: Call, operands: Operands, gradients: Mapping[str, NDA
 def _export_gradient(gradient: NDArray[Any], like: Any, problem: Problem) -> Any:
     bits = narrow(gradient, problem.dtype) if ITEMSIZE[problem.dtype] == 2 else gradient
     return export_array(without_leading(bits, len(np.shape(like))), problem.dtype, like)
-
-
-def widen(bits: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Numbers from the bits of a 16-bit type, float32; other arrays as they are."""
-    if dtype == "float16":
-        return bits.view(np.float16).astype(np.float32)
-    if dtype == "bfloat16":
-        return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return bits

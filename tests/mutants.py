@@ -62,7 +62,7 @@ TRIED = {
         "tests/emulator/test_planted_faults.py::test_the_text_as_it_is_passes",
         "tests/emulator/test_every_kind.py",
     ),
-    "splat_numba/runtime/launch.py": (
+    "splat_numba/gen/targets/cpu/schedule.py": (
         *KINDS,
         "tests/ops/test_kernel.py::test_an_edited_text_runs_through_the_same_launcher",
     ),

@@ -15,7 +15,7 @@ from splat_numba.signatures import strict
 from tests import bad_calls
 
 COMPILERS = (
-    "splat_numba.runtime.launch.compile_plan",
+    "splat_numba.runtime.cpu.code.compile_source",
     "splat_numba.runtime.packed_launch.compile_source",
     "flurka_numba.cpu.executor.compile_source",
 )

@@ -276,7 +276,7 @@ def test_message(name, monkeypatch):
     def refuse(*_):
         raise AssertionError("compiled before the arguments were checked")
 
-    monkeypatch.setattr("splat_numba.runtime.launch.compile_plan", refuse)
+    monkeypatch.setattr("splat_numba.runtime.cpu.code.compile_source", refuse)
     call, message = MESSAGES[name]
     with pytest.raises(splat.SplatError) as caught:
         call()

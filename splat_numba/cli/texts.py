@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 def sources(plan: Plan) -> tuple[KernelSource, ...]:
     """In the order of the passes, equal ones once; none where a GPU's plan launches nothing. Nothing is compiled."""
     if plan.target == "cpu":
-        from splat_numba.runtime.launch import render
+        from splat_numba.gen.targets.cpu.attention import attention_text
+        from splat_numba.runtime.cpu import code
 
-        return (render(plan),)
+        return (code.source_of(attention_text(plan)),)
     from splat_numba.executors.gpu_parts import texts_of
     from splat_numba.runtime.cuda.code import source_of
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from splat_numba.arguments.layouts import to_bhsd
 from splat_numba.arguments.masks import Stored, describe
 from splat_numba.arguments.options import check_kv_lengths, check_scale
-from splat_numba.arguments.results import Written
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import Executor, Part, Recipe
-from splat_numba.executors.operands import Operands, export_lse, import_operands, prepare_out
+from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.cpu_entry import CpuText
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.cpu import planning
-from splat_numba.runtime import launch
+from splat_numba.gen.targets.cpu.attention import attention_text
+from splat_numba.gen.targets.cpu.schedule import attention_schedule
 from splat_numba.runtime.compile import Compiled
+from splat_numba.runtime.cpu import code
+from splat_numba.runtime.cpu.machine import LoadedSchedule
 from splat_numba.runtime.device import cores, machine
 from splat_numba.runtime.recent import Recent
 from splat_numba.runtime.source import KernelSource
@@ -36,16 +39,46 @@ def plan_for(mask: Stored, problem: Problem, threads: int | None) -> Plan:
     return planning.plan(found, problem, machine(threads), describe(mask))
 
 
+@dataclass(frozen=True, slots=True)
+class CompiledPlan:
+    """A plan's text with its machine code; and the schedules that calls used last, by what they depend on."""
+
+    plan: Plan
+    text: CpuText
+    code: Compiled
+    loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(16), compare=False, repr=False)
+
+    @property
+    def source(self) -> KernelSource:
+        """The generated text, or the caller's."""
+        return self.code.source
+
+    @property
+    def path(self) -> Path | None:
+        """The file of the text, None if the cache folder cannot be used."""
+        return self.code.path
+
+    @property
+    def cached(self) -> bool:
+        """Whether the machine code came from disk."""
+        return self.code.cached
+
+    def schedule_for(self, problem: Problem, heads: tuple[int, ...] | None, scale: float) -> LoadedSchedule:
+        """The plan's steps for arrays of these sizes, remembered."""
+        key = problem, heads, scale
+        found = self.loaded.find(key)
+        if found is None:
+            schedule = attention_schedule(self.plan, problem, heads, scale)
+            found = self.loaded.keep(key, LoadedSchedule(schedule, self.code.functions))
+        return found
+
+
 @lru_cache(maxsize=256)
-def compiled_for(mask: Stored, problem: Problem, settings: Settings) -> tuple[Plan, Compiled]:
-    """Plan and machine code for one mask, remembered."""
+def compiled_for(mask: Stored, problem: Problem, settings: Settings) -> tuple[Plan, CompiledPlan]:
+    """Plan and machine code for one mask, remembered. Masks that differ in tables only share one text."""
     plan = plan_for(mask, problem, settings.threads)
-    source = launch.render(plan)
-    # Masks that differ in tables only share one text.
-    return plan, _compiled.get((source, settings), lambda: launch.compile_plan(plan, settings, source))
-
-
-_compiled: Recent[Compiled] = Recent(128)  # of 2 MB each, or 25 where they were compiled here
+    text = attention_text(plan)
+    return plan, CompiledPlan(plan, text, code.compile_text(text, plan.as_dict, settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +109,10 @@ class CpuExecutor:
 
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text. Raises CompileError."""
-        source.check_defines(*(f"pass_{number}" for number in range(len(part.plan.passes))))
-        return replace(part, compiled=launch.compile_plan(part.plan, settings, source))
+        source.check_defines(*(entry.name for entry in part.compiled.text.entries))
+        text = part.compiled.text
+        made = code.compile_text(text, part.plan.as_dict, settings, source)
+        return replace(part, compiled=CompiledPlan(part.plan, text, made))
 
     def resources(self, parts: tuple[Part, ...]) -> dict[str, Any]:
         """Whether the machine code came from the disk cache, for each part."""
@@ -96,31 +131,14 @@ class CpuExecutor:
         written = prepare_out(out, operands)
         settings = current()
         parts = recipe.parts_for(problem, scale, settings, ragged=kv_lengths is not None)
-        return execute(parts, operands, written, q, scale, lengths, return_lse, settings)
+        lse = np.empty((problem.batch, problem.heads_q, problem.seq_q), problem.compute_dtype)
+        result = to_bhsd(written.array.bits, operands.layout)
+        arrays = {**operands.views, "out": result, "lse": lse, "kv_lengths": lengths}
+        threads = settings.threads or cores()
+        for part in parts:
+            part.compiled.schedule_for(problem, part.heads, scale).run(arrays, threads)
+        exported = written.exported(q)
+        return (exported, export_lse(lse, operands, q)) if return_lse else exported
 
 
 CPU: Executor = CpuExecutor()
-
-
-def execute(
-    parts: tuple[Part, ...],
-    operands: Operands,
-    written: Written,
-    like: Any,
-    scale: float,
-    kv_lengths: NDArray[np.int64],
-    return_lse: bool,
-    settings: Settings,
-) -> Any:
-    """Launch every part and hand the results out as the caller's kind of array."""
-    problem = operands.problem
-    lse = np.empty((problem.batch, problem.heads_q, problem.seq_q), problem.compute_dtype)
-    out = to_bhsd(written.array.bits, operands.layout)
-    views = operands.views
-    work = launch.Launch(views["q"], views["k"], views["v"], out, lse, kv_lengths, scale)
-    threads = settings.threads or cores()
-    for part in parts:
-        heads = np.arange(problem.heads_q) if part.heads is None else np.array(part.heads, np.int64)
-        launch.run(part.plan, part.compiled, work, heads, threads)
-    result = written.exported(like)
-    return (result, export_lse(lse, operands, like)) if return_lse else result

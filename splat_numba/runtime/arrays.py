@@ -232,17 +232,6 @@ def _half_dtype(dtype: str, like: Any) -> np.dtype[Any]:
     return np.dtype(np.float16) if dtype == "float16" else np.dtype(like.dtype)  # only the input knows ml_dtypes'
 
 
-def narrow(values: NDArray[np.float32], dtype: str) -> NDArray[np.uint16]:
-    """float32 numbers rounded to the bits of a 16-bit type, to nearest, ties to even."""
-    if dtype == "float16":
-        with np.errstate(over="ignore", invalid="ignore"):
-            return values.astype(np.float16).view(np.uint16)
-    word = values.view(np.uint32)
-    rounded = word + np.uint32(0x7FFF) + ((word >> np.uint32(16)) & np.uint32(1))
-    quiet = word | np.uint32(0x400000)
-    return (np.where(np.isnan(values), quiet, rounded) >> np.uint32(16)).astype(np.uint16)
-
-
 def empty(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     """A fresh array for results, 16-bit ones as uint16."""
     return np.empty(shape, np.uint16 if ITEMSIZE[dtype] == 2 else dtype)

@@ -9,10 +9,10 @@ from splat_numba.emulator.meanings import check_complete, meanings
 from splat_numba.emulator.memory import GlobalMemory, swizzled
 from splat_numba.emulator.text import both, either
 from splat_numba.errors import EmulationError
+from splat_numba.gen.halves import narrow
 from splat_numba.gen.instructions import INSTRUCTIONS, Instruction
 from splat_numba.gen.lane_values import narrowed, widen
 from splat_numba.gen.targets.sm90.shape import keys_descriptor
-from splat_numba.runtime.arrays import narrow
 from tests.emulator.fidelity import Case, emulate
 
 

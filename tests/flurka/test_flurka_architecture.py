@@ -35,7 +35,7 @@ MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 PURE = ["expressions.py", "feature_maps.py", "problem.py", "heads.py", "checks.py", "regime.py", "reference.py"]
 # Of splat_numba: what knows nothing of masks. Its attention's launches as well, in low-rank attention on a GPU.
 SHARED = ("errors", "memory", "settings", "plain", "signatures", "arguments", "gen.writer", "gen.instructions")
-SHARED += ("gen.machine", "runtime")
+SHARED += ("gen.machine", "gen.halves", "gen.cpu_entry", "gen.array_schedule", "runtime")
 OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
 GPU_SHARED = ("gen.entry", "gen.schedule", "gen.tensor", "gen.tensor_map", "gen.targets", "emulator")
 GPU_SHARED += ("executors.gpu_parts",)

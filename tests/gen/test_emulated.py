@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from splat_numba.emulator.cpu_memory import Pointer, address
+from splat_numba.emulator.cpu_text import emulate
+from splat_numba.errors import EmulationError
 from splat_numba.formats import patterns as p
 from splat_numba.gen.cpu_passes import TablePass
-from splat_numba.runtime.launch import render
+from splat_numba.gen.targets.cpu.attention import attention_text
 from splat_numba.testing import DTYPES, Problem, check_attention, problems
-from tests.gen.emulated_runtime import OutOfBoundsError, Pointer, address, emulate
 from tests.gen.golden_plans import GOLDEN, SEQ_KV, SEQ_Q, golden_plan
 from tests.gen.plan_cases import plan_of, table_plan_of
 from tests.gen.plan_run import run_plan
@@ -21,7 +23,7 @@ from tests.profiles import EXPLORING, draws
 
 
 def agrees(plan, problem):
-    return check_attention(problem, attention=run_plan(plan, emulate(plan), threads=1))
+    return check_attention(problem, attention=run_plan(plan, emulate(attention_text(plan)), threads=1))
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -70,7 +72,7 @@ def test_the_emulator_refuses_what_lies_outside():
     assert inner.place == 6
     assert Pointer(np.zeros(4), 2).span(0, 2) == slice(2, 4)
     for pointer, offset, count in [(inner, 5, 2), (inner, -7, 1)]:
-        with pytest.raises(OutOfBoundsError):
+        with pytest.raises(EmulationError):
             pointer.span(offset, count)
 
 
@@ -82,6 +84,6 @@ def test_the_emulator_would_notice_a_wrong_table():
     piece = one.table.piece.copy()
     piece[:, 0] += 1
     wrong = replace(plan, passes=(replace(one, table=replace(one.table, piece=piece)),))
-    assert render(wrong).text == render(plan).text
+    assert attention_text(wrong).source == attention_text(plan).source
     with pytest.raises(AssertionError):
         agrees(wrong, Problem(16, 16, p.causal(), batch=1, heads_q=1, head_dim=8))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from splat_numba.formats import patterns as p
 from splat_numba.formats.acsr import ACSR
-from splat_numba.gen.targets.cpu.attention import render_attention
+from splat_numba.gen.targets.cpu.attention import attention_text, render_attention
 from splat_numba.gen.writer import SourceWriter
-from splat_numba.runtime.launch import render
+from splat_numba.runtime.cpu.code import source_of
 from splat_numba.testing import lengths, masks
 from tests.gen.golden_plans import GOLDEN, golden_plan
 from tests.gen.plan_cases import plan_of, table_plan_of
@@ -99,9 +99,11 @@ def test_the_docstring_names_mask_shape_and_type():
 
 
 def test_the_file_name_tells_the_kernel():
-    name = render(plan_of(p.window(40, 0) | p.sinks(4), 96, 96, "float16")).name
+    name = source_of(attention_text(plan_of(p.window(40, 0) | p.sinks(4), 96, 96, "float16"))).name
     assert name.startswith("attention_window_sinks_d8_float16_")
-    assert render(plan_of(np.eye(9, dtype=bool), 9, 9)).name.startswith("attention_table_d8_float32_")
+    assert source_of(attention_text(plan_of(np.eye(9, dtype=bool), 9, 9))).name.startswith(
+        "attention_table_d8_float32_"
+    )
 
 
 def test_a_closed_form_has_its_constants_in_the_text_and_no_length():

@@ -195,7 +195,7 @@ def test_lengths_that_do_not_fit_the_pattern_are_refused_at_the_call():
     ],
 )
 def test_what_cannot_be_compiled_is_refused_before_it_is(change, error, start, monkeypatch):
-    monkeypatch.delattr("splat_numba.runtime.launch.compile_plan")
+    monkeypatch.delattr("splat_numba.runtime.cpu.code.compile_source")
     with pytest.raises(error, match=f"^{start}"):
         compile(causal(), **(SHAPE | change))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from splat_numba.gen.cpu_entry import CpuEntry, CpuText
 from splat_numba.gen.cpu_passes import ClosedPass, TablePass
 from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import ITEMSIZE
@@ -11,11 +12,17 @@ from splat_numba.gen.targets.cpu import blocks, products, rows, softmax
 from splat_numba.gen.targets.cpu.bounds_text import render_edge
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
 from splat_numba.gen.targets.cpu.row_blocks import emit_pieces, emit_rows, emit_segment
+from splat_numba.gen.targets.cpu.schedule import pass_entries
 from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
 from splat_numba.gen.writer import SourceWriter
 
-ARGUMENTS = "first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, scale"
 RESULT = "out_head, out_at[2], out_at[3], lse_head, lse_at[2]"
+
+
+def attention_text(plan: Plan) -> CpuText:
+    """The text with its entry functions, one a pass, named after mask, shape and type."""
+    name = f"attention_{plan.label}_d{plan.problem.head_dim}_{plan.problem.dtype}"
+    return CpuText(name, render_attention(plan), pass_entries(plan))
 
 
 def render_attention(plan: Plan) -> str:
@@ -30,11 +37,11 @@ def render_attention(plan: Plan) -> str:
     emit_exp2(out, plan.problem.compute_dtype)
     emit_row_of(out)
     _emit_tile_functions(out, plan)
-    for number, one in enumerate(plan.passes):
+    for entry, one in zip(pass_entries(plan), plan.passes, strict=True):
         if isinstance(one, ClosedPass):
-            _emit_closed_pass(out, number, plan, one)
+            _emit_closed_pass(out, entry, plan, one)
         elif isinstance(one, TablePass):
-            _emit_table_pass(out, number, plan, one)
+            _emit_table_pass(out, entry, plan, one)
     return out.text()
 
 
@@ -156,9 +163,9 @@ def _emit_end(out: SourceWriter, shape: TileShape) -> None:
     out.line(f"store_rows_{shape.suffix}({RESULT}, rows, maxima, sums, alpha, total)")
 
 
-def _emit_closed_pass(out: SourceWriter, number: int, plan: Plan, one: ClosedPass) -> None:
+def _emit_closed_pass(out: SourceWriter, entry: CpuEntry, plan: Plan, one: ClosedPass) -> None:
     shape = tile_shape(plan, one)
-    with out.function(FUNCTION, f"pass_{number}({ARGUMENTS})", "Row blocks whose keys follow from the row's number."):
+    with out.function(FUNCTION, entry.header, "Row blocks whose keys follow from the row's number."):
         _emit_strides(out, plan)
         out.line("delta = seq_kv - seq_q")
         _emit_scratch(out, shape)
@@ -175,10 +182,9 @@ def _emit_closed_pass(out: SourceWriter, number: int, plan: Plan, one: ClosedPas
         out.line("return scratch.size + places.size + edges.size  # the pointers above are good until here")
 
 
-def _emit_table_pass(out: SourceWriter, number: int, plan: Plan, one: TablePass) -> None:
+def _emit_table_pass(out: SourceWriter, entry: CpuEntry, plan: Plan, one: TablePass) -> None:
     shape = tile_shape(plan, one)
-    header = f"pass_{number}({ARGUMENTS}, lane_rows, block_ptr, pieces, masks, columns)"
-    with out.function(FUNCTION, header, "Row blocks whose keys are listed in tables."):
+    with out.function(FUNCTION, entry.header, "Row blocks whose keys are listed in tables."):
         _emit_strides(out, plan)
         _emit_scratch(out, shape)
         out.line("piece, lane_bits, cols = address(pieces, 0), address(masks, 0), address(columns, 0)")
