@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from splat_numba import testing
     from splat_numba.api import attention, compile, plan
     from splat_numba.gen.plan import Plan
+    from splat_numba.gradients import attention_backward, attention_vjp
     from splat_numba.kernel import Kernel
     from splat_numba.packed import sddmm, softmax, spmm
 
@@ -57,6 +58,8 @@ from_csr = ACSR.from_csr
 
 _LAZY = {
     "attention": "splat_numba.api",
+    "attention_backward": "splat_numba.gradients",
+    "attention_vjp": "splat_numba.gradients",
     "compile": "splat_numba.api",
     "plan": "splat_numba.api",
     "sddmm": "splat_numba.packed",
@@ -97,6 +100,8 @@ __all__ = [
     "PlanError",
     "SplatError",
     "attention",
+    "attention_backward",
+    "attention_vjp",
     "bigbird",
     "blocked",
     "causal",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from splat_numba.arguments.masks import Mask, Stored, split_heads, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.errors import ArgumentError
 from splat_numba.executors.executor import Executor, Part
+from splat_numba.executors.vjp import with_vjp
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern
@@ -153,6 +155,16 @@ class Kernel:
         if return_lse is not False:
             return_lse = check_flag("return_lse", return_lse)
         return self.executor.attend(self, q, k, v, kv_lengths, out, return_lse)
+
+    @strict(ATTENTION)
+    def vjp(
+        self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, frozen: Collection[str] = (), return_lse: bool = False
+    ) -> Any:
+        """(out, vjp), or (out, lse, vjp): see splat_numba.attention_vjp. Gradients come from generated text, whatever
+        with_source() says. Raises ArgumentError for shapes it was not compiled for.
+        """
+        stay_outside_graphs("splat_numba")
+        return with_vjp(self, q, k, v, kv_lengths, frozen, check_flag("return_lse", return_lse))
 
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """The parts, made to fit the arrays. Raises ArgumentError, PatternError if they cannot."""

@@ -26,6 +26,7 @@ LAYERS = {
     "executors": 7,
     "kernel": 8,
     "api": 9,
+    "gradients": 10,
     "packed": 10,
     "testing": 11,
     "integrations": 12,

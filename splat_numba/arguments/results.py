@@ -44,11 +44,13 @@ def check_fits(name: str, array: Described, shape: tuple[int, ...], dtype: str) 
         raise ArgumentTypeError(f"{name} wanted as {dtype} as q is, got {array.dtype}. Give one of this dtype.")
 
 
-def place_result(out: Any, shape: tuple[int, ...], dtype: str, inputs: Mapping[str, Array]) -> Written:
-    """The caller's ``out``, checked against what is read, or a fresh array."""
+def place_result(
+    out: Any, shape: tuple[int, ...], dtype: str, inputs: Mapping[str, Array], name: str = "out"
+) -> Written:
+    """The caller's ``out``, or another argument of this name, checked against what is read; or a fresh array."""
     if out is None:
         return Written(Array(empty(shape, dtype), dtype, "numpy"), None)
-    given = import_out(out)
-    check_fits("out", given, shape, dtype)
-    check_out(given.bits, {name: array.bits for name, array in inputs.items()})
+    given = import_out(out, name)
+    check_fits(name, given, shape, dtype)
+    check_out(given.bits, {one: array.bits for one, array in inputs.items()}, name)
     return Written(given, out)

@@ -13,7 +13,7 @@ from splat_numba.arguments.layouts import to_bhsd
 from splat_numba.arguments.masks import Stored, describe
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import Executor, Part, Recipe
+from splat_numba.executors.executor import BackwardCall, Executor, Part, Recipe
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import Pattern
@@ -139,6 +139,12 @@ class CpuExecutor:
             part.compiled.schedule_for(problem, part.heads, scale).run(arrays, threads)
         exported = written.exported(q)
         return (exported, export_lse(lse, operands, q)) if return_lse else exported
+
+    def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
+        """The gradients of q, k and v; None for frozen ones."""
+        from splat_numba.executors.cpu_backward import backward  # which has this module's plans
+
+        return backward(recipe, call)
 
 
 CPU: Executor = CpuExecutor()

@@ -14,7 +14,7 @@ from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.emulator.machine import EmulatedMachine
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import Part, Recipe
+from splat_numba.executors.executor import NO_GRADIENTS, BackwardCall, Part, Recipe
 from splat_numba.executors.gpu_parts import heads_passes, plan_for, target_of, texts_of
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.formats.patterns import Pattern
@@ -115,3 +115,7 @@ class EmulatedExecutor:
         if not return_lse:
             return result
         return result, export_lse(machine.read_words("lse", prod(rows)).reshape(rows), operands, q)
+
+    def backward(self, recipe: Recipe, call: BackwardCall) -> NoReturn:
+        """None in this version. Raises BackendError."""
+        raise BackendError(NO_GRADIENTS)

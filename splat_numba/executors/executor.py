@@ -66,6 +66,30 @@ class Recipe(Protocol):
         """The compiled masks for these arrays. Raises ArgumentError, PatternError or FormatError if they do not fit."""
 
 
+NO_GRADIENTS = (
+    "backend wanted as 'cpu' for gradients of attention, which GPUs have not in this version. Copy the arrays to the "
+    "CPU and give backend='cpu'."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardCall:
+    """The arrays of a backward call as given. dlse, kv_lengths and out_grads may be None, and each of the last; frozen:
+    of q, k and v those whose gradients are not wanted.
+    """
+
+    dout: Any
+    q: Any
+    k: Any
+    v: Any
+    out: Any
+    lse: Any
+    dlse: Any
+    kv_lengths: Any
+    frozen: frozenset[str]
+    out_grads: Any = None
+
+
 class Executor(Protocol):
     """A backend: plans, compiles and runs."""
 
@@ -103,3 +127,6 @@ class Executor(Protocol):
 
     def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
         """Run attention on the caller's arrays: out, or (out, lse)."""
+
+    def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
+        """The gradients of q, k and v; None for frozen ones. Raises BackendError where there are none."""

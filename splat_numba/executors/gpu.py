@@ -11,11 +11,11 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import Part, Recipe
+from splat_numba.executors.executor import NO_GRADIENTS, BackwardCall, Part, Recipe
 from splat_numba.executors.gpu_call import attend
 from splat_numba.executors.gpu_parts import plan_for, texts_of
 from splat_numba.formats.patterns import Pattern
@@ -161,6 +161,10 @@ class CudaExecutor:
     def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
         """Run on the GPU that q is on, in the order of its framework's current stream."""
         return attend(recipe, q, k, v, kv_lengths, out, return_lse)
+
+    def backward(self, recipe: Recipe, call: BackwardCall) -> NoReturn:
+        """None in this version. Raises BackendError."""
+        raise BackendError(NO_GRADIENTS)
 
 
 def disassemble(cubin: bytes) -> str:

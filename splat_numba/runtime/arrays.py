@@ -100,13 +100,13 @@ def import_array(name: str, array: Any) -> Array:
     return _from_dlpack(name, array, kind)
 
 
-def import_out(out: Any) -> Array:
+def import_out(out: Any, name: str = "out") -> Array:
     """As import_array, for an array that results are written to: it must show them."""
     if kind_of(out) == "torch":
-        check_tensor("out", out)
+        check_tensor(name, out)
         if out.is_neg():
-            refuse_negated("out")
-    return import_array("out", out)
+            refuse_negated(name)
+    return import_array(name, out)
 
 
 def check_readable(name: str, array: Any) -> None:
@@ -237,17 +237,21 @@ def empty(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     return np.empty(shape, np.uint16 if ITEMSIZE[dtype] == 2 else dtype)
 
 
-def check_out(out: NDArray[Any], inputs: dict[str, NDArray[Any]]) -> None:
-    """Raise ArgumentError if results cannot be written to ``out`` without harm."""
+def check_out(out: NDArray[Any], others: dict[str, NDArray[Any]], argument: str = "out") -> None:
+    """Raise ArgumentError if results cannot be written to ``out`` without harm. others: by name, what is in use."""
     if not out.flags.writeable:
         raise ArgumentError(
-            "out wanted writeable, got a read-only array. Give a fresh array, or set out.flags.writeable."
+            f"{argument} wanted writeable, got a read-only array. Give a fresh array, or set flags.writeable."
         )
     if overlaps_itself(out.shape, out.strides, out.itemsize):
-        raise ArgumentError(f"out wanted with a place for every number, got strides {out.strides}. Give a fresh array.")
-    for name, array in inputs.items():
+        raise ArgumentError(
+            f"{argument} wanted with a place for every number, got strides {out.strides}. Give a fresh array."
+        )
+    for name, array in others.items():
         if _overlap(out, array):
-            raise ArgumentError(f"out wanted apart from the inputs, got memory that {name} uses. Give a fresh array.")
+            raise ArgumentError(
+                f"{argument} wanted apart from the inputs, got memory that {name} uses. Give a fresh array."
+            )
 
 
 def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:

@@ -2,23 +2,23 @@
 
 With P = 2**(scores - lse), delta = sum(dout * out) - dlse and dS = scale P (dout V^T - delta): dq = dS K, dk = dS^T Q,
 dv = P^T dout (Dao et al., FlashAttention, appendix B). Five products a tile, where two passes that each make P would
-take seven. A row block's dq stays with it; dk and dv are added to float32 sums of the whole sequence, a work item's own:
-one of a key head and a share of the row blocks. So no pass runs over the transposed mask, every mask that has a forward
-plan has a backward one, and sums are made in an order that no thread changes.
+take seven. A row block's dq stays with it; dk and dv are added to sums over the whole sequence that belong to the work
+item, which is a key head and a share of its row blocks. So no pass runs over the transposed mask, every mask that has a
+forward plan has a backward one, and sums are made in an order that no thread changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
+from splat_numba.gen.cpu_entry import CpuEntry, CpuText
 from splat_numba.gen.cpu_passes import ClosedPass, TablePass
 from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.range_entry import Parameter, RangeEntry, counts, tables
 from splat_numba.gen.targets.cpu import backward_tiles as tiles
 from splat_numba.gen.targets.cpu import blocks, products, rows
-from splat_numba.gen.targets.cpu.backward_tiles import padded_dim
+from splat_numba.gen.targets.cpu.backward_schedule import READ, Wanted, backward_entries, padded_dim
 from splat_numba.gen.targets.cpu.blocks import Walk
 from splat_numba.gen.targets.cpu.bounds_text import render_edge
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
@@ -26,54 +26,18 @@ from splat_numba.gen.targets.cpu.row_blocks import emit_pieces, emit_rows, emit_
 from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
 from splat_numba.gen.writer import SourceWriter
 
-READ = ("q", "k", "v", "out", "dout")
-TABLES = ("lane_rows", "block_ptr", "pieces", "columns")
 IMPORTS = "from splat_numba.runtime.tiles import add_listed, add_tile"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which gradients a text makes; at least one."""
-
-    q: bool = True
-    k: bool = True
-    v: bool = True
-
-    @property
-    def slopes(self) -> bool:
-        """Whether gradients of the scores are."""
-        return self.q or self.k
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the arrays written."""
-        return tuple(f"d{name}" for name in ("q", "k", "v") if getattr(self, name))
+def backward_text(plan: Plan, wanted: Wanted) -> CpuText:
+    """The text of ``plan``'s backward pass with its entry functions, named after mask, shape and type."""
+    problem, entries = plan.problem, backward_entries(plan, wanted)
+    name = f"gradients_{'_'.join(wanted.names)}_{plan.label}_d{problem.head_dim}_{problem.dtype}"
+    return CpuText(name, render_backward(plan, wanted, entries), entries)
 
 
-def backward_entry(plan: Plan, number: int, wanted: Wanted) -> RangeEntry:
-    """How a pass's function is called. An item is (batch entry, key head, share), the share fastest.
-
-    blocks, classes: row blocks of a residue class, and how many of those; shares: of a head's row blocks. dk, dv:
-    (shares, batch, heads_kv, seq_kv, padded dim). heads: query heads, those of key head key_heads[i] at head_ptr[i].
-    """
-    problem, listed = plan.problem, isinstance(plan.passes[number], TablePass)
-    real = problem.compute_dtype
-    read = [Parameter(name, problem.dtype, axes=4) for name in READ]
-    levels = [Parameter(name, real, axes=3) for name in ("lse", "dlse")]
-    written = []
-    if wanted.q:
-        written.append(Parameter("dq", plan.out_dtype, axes=4, written=True))
-    written += [Parameter(name, real, axes=5, written=True, packed=True) for name in wanted.names if name != "dq"]
-    of_table = (*tables(*TABLES), *tables("masks", dtype="uint64")) if listed else ()
-    lists = tables("heads", "head_ptr", "key_heads", "kv_lengths")
-    return RangeEntry(
-        f"pass_{number}",
-        (*counts("blocks", "classes", "shares"), *read, *levels, *written, *lists, Parameter("scale", real), *of_table),
-    )
-
-
-def render_backward(plan: Plan, wanted: Wanted) -> str:
-    """Python source of the backward pass of ``plan``: functions ``pass_0``, ``pass_1``, ... one a pass.
+def render_backward(plan: Plan, wanted: Wanted, entries: Sequence[CpuEntry]) -> str:
+    """Python source of the backward pass of ``plan``: a function for each entry, one a pass.
 
     Pure and deterministic. Passes run one after the other, as each adds to what the others left.
     """
@@ -93,8 +57,8 @@ def render_backward(plan: Plan, wanted: Wanted) -> str:
     emit_exp2(out, problem.compute_dtype)
     emit_row_of(out)
     _emit_tile_functions(out, plan, wanted)
-    for number, one in enumerate(plan.passes):
-        _emit_pass(out, number, plan, one, wanted)
+    for one, entry in zip(plan.passes, entries, strict=True):
+        _emit_pass(out, entry, plan, one, wanted)
     return out.text()
 
 
@@ -162,13 +126,6 @@ def _key_sums(shape: TileShape, wanted: Wanted) -> list[tuple[str, int]]:
     return found
 
 
-def key_sums(plan: Plan, wanted: Wanted) -> dict[str, int]:
-    """The sums of dk and dv that are wanted, by name, and how wide their rows are."""
-    problem, width = plan.problem, vector_width(plan.cpu, plan.problem.compute_dtype)
-    dims = {"dk": problem.head_dim, "dv": problem.value_dim}
-    return {name: padded_dim(width, dim) for name, dim in dims.items() if name in wanted.names}
-
-
 def _sum_arrays(shape: TileShape, wanted: Wanted) -> tuple[tuple[str, str, str], ...]:
     return tuple((f"d{name}_head", str(padded), "") for name, padded in _key_sums(shape, wanted))
 
@@ -176,7 +133,7 @@ def _sum_arrays(shape: TileShape, wanted: Wanted) -> tuple[tuple[str, str, str],
 def _scratch(shape: TileShape, wanted: Wanted) -> dict[str, int]:
     """The block's state and a tile's, by name: numbers of the compute type, small enough for the second-level cache."""
     tile_q, tile_kv = shape.tile_q, shape.tile_kv
-    sizes = {name: tile_q for name in ("level", "deltas", "live", "ones")}
+    sizes = dict.fromkeys(("level", "deltas", "live", "ones"), tile_q)
     sizes |= {"queries": shape.head_dim * tile_q, "scores": tile_kv * tile_q, "key_tile": tile_kv * shape.head_dim}
     if wanted.slopes:
         sizes |= {"gradients": shape.value_dim * tile_q, "outs": shape.value_dim * tile_q}
@@ -236,8 +193,8 @@ def _emit_tile(
         out.line(f"{add}_{padded}_{of_tile}({operands}, {listed}count, {targets[name]})")
 
 
-def _emit_pass(out: SourceWriter, number: int, plan: Plan, one: Pass, wanted: Wanted) -> None:
-    shape, entry = tile_shape(plan, one), backward_entry(plan, number, wanted)
+def _emit_pass(out: SourceWriter, entry: CpuEntry, plan: Plan, one: Pass, wanted: Wanted) -> None:
+    shape = tile_shape(plan, one)
     closed = isinstance(one, ClosedPass)
     what = "follow from the row's number" if closed else "are listed in tables"
     with out.function(FUNCTION, entry.header, f"Row blocks whose keys {what}."):
@@ -270,8 +227,8 @@ def _emit_pass(out: SourceWriter, number: int, plan: Plan, one: Pass, wanted: Wa
 
 def _emit_strides(out: SourceWriter, plan: Plan, wanted: Wanted) -> None:
     """Strides in elements, and the lengths."""
-    dtypes = {name: (plan.problem.dtype, 4) for name in READ}
-    dtypes |= {name: (plan.problem.compute_dtype, 3) for name in ("lse", "dlse")}
+    dtypes = dict.fromkeys(READ, (plan.problem.dtype, 4))
+    dtypes |= dict.fromkeys(("lse", "dlse"), (plan.problem.compute_dtype, 3))
     if wanted.q:
         dtypes["dq"] = plan.out_dtype, 4
     for name, (dtype, axes) in dtypes.items():
@@ -295,9 +252,8 @@ def _emit_key_head(out: SourceWriter, shape: TileShape, wanted: Wanted) -> None:
         """
     )
     for name, padded in _key_sums(shape, wanted):
-        out.line(
-            f"d{name}_head = address(d{name}, ((share * batch_size + batch) * k.shape[1] + kv_head) * seq_kv * {padded})"
-        )
+        place = f"((share * batch_size + batch) * k.shape[1] + kv_head) * seq_kv * {padded}"
+        out.line(f"d{name}_head = address(d{name}, {place})")
 
 
 def _emit_head(out: SourceWriter, wanted: Wanted) -> None:

@@ -41,7 +41,7 @@ EXP2_SMALLEST = {"float32": -126.0, "float64": -1022.0}
 def emit_imports(out: SourceWriter, compute_dtype: str, width: int, more: tuple[str, ...] = ()) -> None:
     """Imports, the vector functions of the machine's width, and the scalar type's name ``real``."""
     out.lines(
-        f"""
+        """
         import math
 
         import numpy as np

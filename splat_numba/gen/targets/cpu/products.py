@@ -56,7 +56,7 @@ def _emit_value_rows(out: SourceWriter, shape: TileShape, rows: int) -> None:
 
 
 def emit_value_tile(out: SourceWriter, shape: TileShape, name: str = "multiply_values") -> None:
-    """multiply_values, or another name: total[dim, lane] rescaled, plus the weighted values of ``count`` keys at pointer ``v``."""
+    """multiply_values, or another name: total[dim, lane] rescaled, plus weighted values of ``count`` keys at ``v``."""
     rows = shape.rows
     whole = shape.value_dim - shape.value_dim % rows
     with out.function(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
-from splat_numba.gen.cpu_entry import CpuEntry, arrays, numbers
+from splat_numba.gen.cpu_entry import CpuEntry, Parameter, arrays, numbers
 from splat_numba.gen.cpu_passes import TablePass
 from splat_numba.gen.halves import narrow
 from splat_numba.gen.plan import Pass, Plan
@@ -30,14 +30,18 @@ def pass_entries(plan: Plan) -> tuple[CpuEntry, ...]:
         *arrays("int64", 1, "heads", "kv_lengths", contiguous=True),
         *numbers(compute, "scale"),
     )
-    tables = (
+    return tuple(
+        CpuEntry(f"pass_{number}", (*common, *table_parameters()) if isinstance(one, TablePass) else common)
+        for number, one in enumerate(plan.passes)
+    )
+
+
+def table_parameters() -> tuple[Parameter, ...]:
+    """What a pass over tables has besides; see tables_of()."""
+    return (
         *arrays("int64", 1, "lane_rows", "block_ptr", "pieces", contiguous=True),
         *arrays("uint64", 1, "masks", contiguous=True),
         *arrays("int64", 1, "columns", contiguous=True),
-    )
-    return tuple(
-        CpuEntry(f"pass_{number}", (*common, *tables) if isinstance(one, TablePass) else common)
-        for number, one in enumerate(plan.passes)
     )
 
 
@@ -61,7 +65,7 @@ def attention_schedule(plan: Plan, problem: Problem, heads: tuple[int, ...] | No
     for number, (one, entry) in enumerate(zip(plan.passes, pass_entries(plan), strict=True)):
         classes, blocks = one.grid(problem.seq_q, problem.seq_kv)
         given = {**{name: name for name in (*ARGUMENTS, "heads")}, "out": out}
-        given |= {name: builder.table(f"{name}_{number}", data) for name, data in _tables(one).items()}
+        given |= {name: builder.table(f"{name}_{number}", data) for name, data in tables_of(one).items()}
         values = {"blocks": blocks, "classes": classes, "scale": scale * math.log2(math.e)}
         builder.launch(entry, problem.batch * chosen.size * classes * blocks, given, values)
     if out != "out":
@@ -69,7 +73,7 @@ def attention_schedule(plan: Plan, problem: Problem, heads: tuple[int, ...] | No
     return builder.finish()
 
 
-def _tables(one: Pass) -> dict[str, NDArray[Any]]:
+def tables_of(one: Pass) -> dict[str, NDArray[Any]]:
     """By the names of the parameters that are theirs."""
     if not isinstance(one, TablePass):
         return {}

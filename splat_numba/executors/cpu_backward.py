@@ -1,0 +1,105 @@
+"""A backward call on a CPU: its arrays checked, its passes planned and compiled once, its gradients as the caller's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.arguments.gradients import import_results, place_gradients
+from splat_numba.arguments.layouts import to_bhsd
+from splat_numba.arguments.masks import Stored
+from splat_numba.arguments.options import check_kv_lengths, check_scale
+from splat_numba.executors.cpu import plan_for
+from splat_numba.executors.executor import BackwardCall, Recipe
+from splat_numba.executors.operands import import_operands
+from splat_numba.gen.plan import Plan
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.cpu.backward import backward_text
+from splat_numba.gen.targets.cpu.backward_schedule import (
+    Wanted,
+    backward_schedule,
+    finish_sums,
+    shares_of,
+    sums_shape,
+)
+from splat_numba.runtime.compile import Compiled
+from splat_numba.runtime.cpu import code
+from splat_numba.runtime.cpu.machine import LoadedSchedule
+from splat_numba.runtime.device import cores, machine
+from splat_numba.runtime.recent import Recent
+from splat_numba.settings import Settings, current
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledBackward:
+    """A plan's backward pass with its machine code; and the schedules that calls used last, by what they depend on."""
+
+    plan: Plan
+    wanted: Wanted
+    code: Compiled
+    loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(16), compare=False, repr=False)
+
+    def schedule_for(
+        self, problem: Problem, heads: tuple[int, ...] | None, scale: float, shares: int
+    ) -> LoadedSchedule:
+        """The steps for arrays of these sizes, remembered."""
+        key = problem, heads, scale, shares
+        found = self.loaded.find(key)
+        if found is None:
+            schedule = backward_schedule(self.plan, problem, heads, scale, self.wanted, shares)
+            found = self.loaded.keep(key, LoadedSchedule(schedule, self.code.functions))
+        return found
+
+
+@lru_cache(maxsize=256)
+def compiled_backward(mask: Stored, problem: Problem, wanted: Wanted, settings: Settings) -> CompiledBackward:
+    """The forward plan's backward pass, remembered."""
+    plan = plan_for(mask, problem, settings.threads)
+    return CompiledBackward(plan, wanted, code.compile_text(backward_text(plan, wanted), plan.as_dict, settings))
+
+
+def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
+    """The gradients of q, k and v. Raises ArgumentError, ArgumentTypeError, BackendError."""
+    operands = import_operands(call.q, call.k, call.v, recipe.layout)
+    problem = operands.problem
+    scale = check_scale(recipe.scale, problem.head_dim, problem.dtype)
+    lengths = check_kv_lengths(call.kv_lengths, problem, operands.axes)
+    given = {"out": call.out, "dout": call.dout, "lse": call.lse, "dlse": call.dlse}
+    results, views = import_results(given, operands.arrays, problem, operands.layout)
+    read = {**operands.arrays, **results}
+    written = place_gradients(call.out_grads, operands.arrays, read, call.frozen, problem.dtype)
+    wanted = Wanted(*(name not in call.frozen for name in ("q", "k", "v")))
+    if not wanted.names:
+        return None, None, None
+    settings = current()
+    parts = recipe.parts_for(problem, scale, settings, ragged=call.kv_lengths is not None)
+    host = machine(None)  # whatever the threads of this call: the order of sums follows from it
+    shares = shares_of(problem, host, wanted)
+    targets = {name: to_bhsd(one.array.bits, operands.layout) for name, one in written.items()}
+    widths = sums_shape(problem, host, wanted)
+    sums = {name: _sums(targets[name], width, problem, shares) for name, width in widths.items()}
+    arrays = {**operands.views, **views, **targets, **sums, "kv_lengths": lengths}
+    threads = settings.threads or cores()
+    for part in parts:
+        compiled = compiled_backward(part.mask, part.plan.problem, wanted, settings)
+        compiled.schedule_for(problem, part.heads, scale, shares).run(arrays, threads)
+    for name, one in sums.items():
+        if one.base is None:
+            finish_sums(one, targets[name].shape[3], problem.dtype, targets[name])
+    dq, dk, dv = (
+        written[f"d{name}"].exported(getattr(call, name)) if f"d{name}" in written else None for name in ("q", "k", "v")
+    )
+    return dq, dk, dv
+
+
+def _sums(target: NDArray[Any], width: int, problem: Problem, shares: int) -> NDArray[Any]:
+    """Zeros for a gradient's sums: a view of the gradient itself where that has their form, else fresh."""
+    shape = (shares, *target.shape[:3], width)
+    if shape == (1, *target.shape) and target.dtype == problem.compute_dtype and target.flags.c_contiguous:
+        target[...] = 0
+        return target[None]
+    return np.zeros(shape, problem.compute_dtype)

@@ -1,0 +1,160 @@
+"""The launches of a backward pass on a CPU: a step a pass, each adding to what the others left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
+from splat_numba.gen.cpu_entry import CpuEntry, arrays, numbers
+from splat_numba.gen.cpu_passes import TablePass
+from splat_numba.gen.halves import narrow
+from splat_numba.gen.machine import Machine
+from splat_numba.gen.plan import Plan
+from splat_numba.gen.problem import ITEMSIZE, Problem
+from splat_numba.gen.targets.cpu.products import VECTORS
+from splat_numba.gen.targets.cpu.schedule import table_parameters, tables_of
+from splat_numba.gen.targets.cpu.shape import vector_width
+
+READ = ("q", "k", "v", "out", "dout")
+LEVELS = ("lse", "dlse")
+LARGEST_SUMS = 256 << 20  # bytes of the shares of dk and dv beyond the first, which is as large as they are
+ITEMS_OF_CORE = 4  # work items, so that cores end together
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which gradients a text makes; at least one."""
+
+    q: bool = True
+    k: bool = True
+    v: bool = True
+
+    @property
+    def slopes(self) -> bool:
+        """Whether gradients of the scores are made."""
+        return self.q or self.k
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the arrays written."""
+        return tuple(f"d{name}" for name in ("q", "k", "v") if getattr(self, name))
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """Those that are sums over rows."""
+        return tuple(name for name in self.names if name != "dq")
+
+
+def padded_dim(width: int, dim: int) -> int:
+    """Numbers of a row whose lanes lie along it: whole register tiles of vectors of this width."""
+    lanes = VECTORS * width
+    return -(-dim // lanes) * lanes
+
+
+def backward_entries(plan: Plan, wanted: Wanted) -> tuple[CpuEntry, ...]:
+    """How the function of each pass is called. An item is (batch entry, key head, share), the share fastest.
+
+    blocks, classes: row blocks of a residue class, and how many of those; shares: of a head's row blocks. dk, dv:
+    (shares, batch, heads_kv, seq_kv, padded dim). heads: query heads, those of key head key_heads[i] at head_ptr[i].
+    """
+    stored, compute = plan.problem.dtype, plan.problem.compute_dtype
+    common = (
+        *numbers("int64", "blocks", "classes", "shares"),
+        *arrays(stored, 4, *READ),
+        *arrays(compute, 3, *LEVELS),
+        *(arrays(plan.out_dtype, 4, "dq", written=True) if wanted.q else ()),
+        *arrays(compute, 5, *wanted.sums, contiguous=True, written=True),
+        *arrays("int64", 1, "heads", "head_ptr", "key_heads", "kv_lengths", contiguous=True),
+        *numbers(compute, "scale"),
+    )
+    return tuple(
+        CpuEntry(f"pass_{number}", (*common, *table_parameters()) if isinstance(one, TablePass) else common)
+        for number, one in enumerate(plan.passes)
+    )
+
+
+def backward_arguments(wanted: Wanted) -> tuple[str, ...]:
+    """The arrays of a call, as the entries have them, but dq of the problem's dtype."""
+    return (*READ, *LEVELS, "kv_lengths", *wanted.names)
+
+
+def backward_schedule(
+    plan: Plan, problem: Problem, heads: tuple[int, ...] | None, scale: float, wanted: Wanted, shares: int
+) -> ArraySchedule:
+    """The steps of a call of these sizes; heads: that take the plan, None for all. dk and dv are sums: zeros at first.
+
+    Several passes keep dq of 16-bit arrays in float32 between them, and where no pass is known to visit every row, it
+    begins as 0.
+    """
+    builder = ArrayScheduleBuilder(*backward_arguments(wanted))
+    chosen = np.arange(problem.heads_q) if heads is None else np.array(heads, np.int64)
+    if problem.batch * chosen.size * problem.seq_q == 0:
+        return builder.finish()
+    key_heads, head_ptr = _by_key_head(chosen, problem.heads_q // problem.heads_kv)
+    lists = {"heads": chosen, "key_heads": key_heads, "head_ptr": head_ptr}
+    given = {name: builder.table(name, data) for name, data in lists.items()}
+    given |= {name: name for name in backward_arguments(wanted)}
+    if wanted.q:
+        if plan.out_dtype != problem.dtype:
+            sizes = problem.batch, problem.heads_q, problem.seq_q, problem.head_dim
+            given["dq"] = builder.fresh("staged", plan.out_dtype, *sizes)
+        if not plan.covered or not plan.passes:
+            builder.change(_clear, given["dq"], "heads")
+    for number, (one, entry) in enumerate(zip(plan.passes, backward_entries(plan, wanted), strict=True)):
+        classes, blocks = one.grid(problem.seq_q, problem.seq_kv)
+        of_pass = {name: builder.table(f"{name}_{number}", data) for name, data in tables_of(one).items()}
+        values = {"blocks": blocks, "classes": classes, "shares": shares, "scale": scale}
+        items = problem.batch * key_heads.size * shares if classes * blocks else 0
+        builder.launch(entry, items, {**given, **of_pass}, values)
+    if given.get("dq") == "staged":
+        builder.change(partial(_round, problem.dtype), "staged", "dq", "heads")
+    return builder.finish()
+
+
+def shares_of(problem: Problem, machine: Machine, wanted: Wanted) -> int:
+    """Work items of a key head: one where heads and batch entries keep all cores busy, as every other one has sums of
+    dk and dv of its own.
+    """
+    pairs = problem.batch * problem.heads_kv
+    if not pairs or pairs % machine.cores == 0 or pairs >= ITEMS_OF_CORE * machine.cores:
+        return 1
+    row = sum(sums_shape(problem, machine, wanted).values()) * ITEMSIZE[problem.compute_dtype]
+    fitting = 1 + LARGEST_SUMS // max(pairs * problem.seq_kv * row, 1)
+    return max(1, min(-(-ITEMS_OF_CORE * machine.cores // pairs), fitting))
+
+
+def sums_shape(problem: Problem, machine: Machine, wanted: Wanted) -> dict[str, int]:
+    """The wanted sums by name, and how wide their rows are."""
+    width = vector_width(machine, problem.compute_dtype)
+    dims = {"dk": problem.head_dim, "dv": problem.value_dim}
+    return {name: padded_dim(width, dims[name]) for name in wanted.sums}
+
+
+def finish_sums(sums: NDArray[Any], dim: int, dtype: str, result: NDArray[Any]) -> None:
+    """The gradient of keys or values from the sums of all shares, added in their order, rounded once. 16-bit types as
+    bits; result: (batch, heads_kv, seq_kv, dim).
+    """
+    total = sums[0]
+    for one in sums[1:]:
+        total += one
+    found = total[..., :dim]
+    result[...] = narrow(found, dtype) if ITEMSIZE[dtype] == 2 else found
+
+
+def _by_key_head(heads: NDArray[np.int64], group: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The key heads of these query heads, which ascend, and where the ones of each begin."""
+    key_heads, first = np.unique(heads // group, return_index=True)
+    return key_heads, np.append(first, heads.size).astype(np.int64)
+
+
+def _clear(dq: NDArray[Any], heads: NDArray[np.int64]) -> None:
+    dq[:, heads] = 0
+
+
+def _round(dtype: str, staged: NDArray[np.float32], dq: NDArray[np.uint16], heads: NDArray[np.int64]) -> None:
+    dq[:, heads] = narrow(staged[:, heads], dtype)

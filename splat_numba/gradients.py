@@ -1,0 +1,96 @@
+"""The public gradients of attention: the functional form, and the one that keeps what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from splat_numba.api import choose_executor, tuned
+from splat_numba.arguments.frozen import check_frozen
+from splat_numba.arguments.keywords import ATTENTION
+from splat_numba.arguments.layouts import check_layout
+from splat_numba.arguments.masks import Mask
+from splat_numba.arguments.numbers import check_flag
+from splat_numba.arguments.options import scale_number
+from splat_numba.executors.executor import BackwardCall
+from splat_numba.executors.vjp import INPUTS, with_vjp
+from splat_numba.kernel import Given
+from splat_numba.signatures import strict
+
+
+@strict(ATTENTION)
+def attention_backward(
+    dout: Any,
+    q: Any,
+    k: Any,
+    v: Any,
+    out: Any,
+    lse: Any,
+    mask: Mask,
+    *,
+    dlse: Any = None,
+    scale: float | None = None,
+    layout: str = "bhsd",
+    kv_lengths: Any = None,
+    backend: str = "auto",
+    target: str | None = None,
+    frozen: Collection[str] = (),
+    out_grads: Any = None,
+) -> tuple[Any, Any, Any]:
+    """Gradients (dq, dk, dv) of `attention` for a gradient ``dout`` of its result, and ``dlse`` of its lse.
+
+    q, k, v, mask, scale, layout, kv_lengths as attention() had them; out, lse: what it returned. dout: as out; dlse: as
+    lse, zeros unless given. frozen: names of q, k and v whose gradients are not wanted: None is returned for them, and
+    nothing is computed for them alone. out_grads: three arrays to write to, or None in place of some.
+
+    With P = exp(scale q k^T - lse) and delta_i = sum(dout_i * out_i) - dlse_i: dv = P^T dout, dS = scale P (dout v^T -
+    delta), dq = dS k, dk = dS^T q (Dao et al., FlashAttention, 2022, appendix B); of grouped heads summed over the
+    group. Gradients have the shape, dtype and layout of q, k and v; 16-bit ones are rounded once, from float32 sums.
+    The same call gives the same bits, on any number of threads.
+
+    A row that keeps nothing gives zeros, whatever dout and dlse hold, and so does a key beyond its entry's length. A
+    NaN in an input reaches gradients that depend on it or share a tile with it, because 0 x NaN is NaN.
+
+    On CPUs in this version. Raises ArgumentError (ArgumentTypeError for types), PatternError, FormatError,
+    BackendError.
+    """
+    check_layout(layout)
+    if scale is not None and type(scale) is not float:
+        scale = scale_number(scale)
+    recipe = Given(mask, choose_executor(backend, target, q), layout, scale)
+    names = check_frozen(frozen, INPUTS)
+    return recipe.executor.backward(recipe, BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, names, out_grads))
+
+
+@strict(ATTENTION)
+def attention_vjp(
+    q: Any,
+    k: Any,
+    v: Any,
+    mask: Mask,
+    *,
+    scale: float | None = None,
+    return_lse: bool = False,
+    layout: str = "bhsd",
+    kv_lengths: Any = None,
+    backend: str = "auto",
+    target: str | None = None,
+    autotune: bool = False,
+    frozen: Collection[str] = (),
+) -> Any:
+    """(out, vjp) of `attention`, or (out, lse, vjp): vjp(dout, dlse=None) gives (dq, dk, dv); see attention_backward().
+
+    vjp may be called again and again. It holds q, k, v, out and lse, which must not change meanwhile. Other arguments
+    and errors as in attention().
+    """
+    check_layout(layout)
+    if scale is not None and type(scale) is not float:
+        scale = scale_number(scale)
+    executor = choose_executor(backend, target, q)
+    if autotune is not False and check_flag("autotune", autotune):
+        executor = tuned(executor)
+    recipe = Given(mask, executor, layout, scale)
+    return with_vjp(recipe, q, k, v, kv_lengths, frozen, check_flag("return_lse", return_lse))
+
+
+__all__ = ["attention_backward", "attention_vjp"]
