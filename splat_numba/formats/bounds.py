@@ -22,6 +22,7 @@ from splat_numba.formats.bound_nodes import (
     Position,
     Span,
     evaluate,
+    inverse,
     limits,
 )
 
@@ -40,6 +41,7 @@ __all__ = [
     "clamped",
     "evaluate",
     "interval_empty",
+    "inverse",
     "limits",
     "maximum",
     "minimum",
@@ -79,14 +81,14 @@ def _dominates(strong: Bound, weak: Bound, span: Span, sign: int) -> bool:
 
 def _order_key(bound: Bound) -> _Key:
     match bound:
-        case Const(value):
-            return (0, value)
+        case Const(value, aligned):
+            return (0, value, int(aligned))
         case End():
             return (1,)
         case Position(shift, aligned):
             return (2, int(aligned), shift)
-        case Chunk(size, position, shift):
-            return (3, size, int(position.aligned), position.shift, shift)
+        case Chunk(size, position, shift, moved):
+            return (3, size, int(position.aligned), position.shift, shift, int(moved))
         case Maximum(parts):
             return (4, tuple(_order_key(part) for part in parts))
         case Minimum(parts):
@@ -113,9 +115,13 @@ def at_most(a: Bound, b: Bound, span: Span = ANY_ROW) -> bool:
 def _leaf_at_most(a: Bound, b: Bound, span: Span) -> bool:
     if limits(a, span)[1] <= limits(b, span)[0]:
         return True
+    less_a, less_b = _less_delta(a), _less_delta(b)
+    if less_a is not None and less_b is not None:
+        return _leaf_at_most(less_a, less_b, span)
     offset_a, offset_b = _offsets(a), _offsets(b)
     if offset_a is None:
-        return False
+        # where there is a row, seq_q exceeds it: value + delta <= seq_kv
+        return isinstance(a, Const) and isinstance(b, End) and a.aligned and a.value <= span.lo + 1
     if isinstance(b, End):
         return offset_a[0] and offset_a[2] <= 1  # i + delta <= seq_kv - 1 for every row i < seq_q
     if offset_b is None or offset_a[0] != offset_b[0]:
@@ -128,15 +134,28 @@ def _offsets(bound: Bound) -> tuple[bool, int, int] | None:
     match bound:
         case Position(shift, aligned):
             return aligned, shift, shift
-        case Chunk(size, position, shift):
-            return position.aligned, position.shift + shift - (size - 1), position.shift + shift
+        case Chunk(size, position, shift, moved):
+            return position.aligned or moved, position.shift + shift - (size - 1), position.shift + shift
+        case _:
+            return None
+
+
+def _less_delta(bound: Bound) -> Bound | None:
+    """The bound less seq_kv - seq_q, where that is one of the row alone."""
+    match bound:
+        case Const(value, aligned=True):
+            return Const(value)
+        case Position(shift, aligned=True):
+            return Position(shift)
+        case Chunk(size, position, shift, moved=True):
+            return Chunk(size, position, shift)
         case _:
             return None
 
 
 def _chunks_at_most(a: Bound, b: Bound) -> bool:
     """Chunks of one position, one size a multiple of the other: the small chunk lies within the large one."""
-    if not (isinstance(a, Chunk) and isinstance(b, Chunk) and a.position == b.position):
+    if not (isinstance(a, Chunk) and isinstance(b, Chunk) and (a.position, a.moved) == (b.position, b.moved)):
         return False
     if a.size % b.size == 0:
         return a.shift <= b.shift

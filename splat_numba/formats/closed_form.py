@@ -17,7 +17,7 @@ from splat_numba.formats.terms import EVERY_COLUMN, FIRST_ROW, Edge, Lattice, No
 
 __all__ = ["Edge", "Lattice", "Term", "closed_form", "consecutive_ranges"]
 
-_MOST_TERMS = 32
+MOST_TERMS = 32
 MOST_RESIDUES = 8  # of columns(...), each a lattice of its own
 _MOST_RANGES = 8  # of global_tokens(indices)
 
@@ -34,7 +34,7 @@ def closed_form(pattern: nodes.Pattern) -> tuple[Term, ...] | None:
         terms = [term.simplified() for term in fold(pattern, terms_of) if not term.empty]
     except NoClosedFormError:
         return None
-    return tuple(terms) if len(terms) <= _MOST_TERMS else None
+    return tuple(terms) if len(terms) <= MOST_TERMS else None
 
 
 def terms_of(pattern: nodes.Pattern, aligned: bool, below: list[list[Term]]) -> list[Term]:

@@ -26,6 +26,8 @@ from splat_numba.formats.patterns import Pattern
 from splat_numba.formats.runs import Runs, rows_of
 from splat_numba.formats.sealed import Sealed
 from splat_numba.formats.sweep import expand
+from splat_numba.formats.transpose import transpose
+from splat_numba.formats.transpose_terms import transpose_terms
 from splat_numba.plain import kind, shown
 from splat_numba.signatures import strict
 
@@ -93,6 +95,7 @@ class Geometry:
         self.terms = terms
         self._runs = runs
         self._pattern: Pattern | None = None
+        self._straight: Geometry | None = None  # of the mask that this one is the transpose of
 
     @classmethod
     def of_pattern(cls, pattern: Pattern, shape: tuple[int, int] | None) -> Geometry:
@@ -101,15 +104,30 @@ class Geometry:
             check_lengths(pattern, *shape)
         terms = closed_form(pattern)
         if terms is None and shape is None:
-            raise ArgumentError(
-                f"seq_q and seq_kv wanted as integers, because {pattern!r} has no closed form; got None. "
-                "Give both lengths."
-            )
+            raise _lengths_missing(repr(pattern))
         geometry = cls(shape, terms, None)
         geometry._pattern = pattern
         return geometry
 
+    def transposed(self) -> Geometry:
+        """The geometry of the transposed mask: row j keeps column i where this one's row i keeps column j.
+
+        What a backward pass needs: of a key, the queries that see it. In closed form where the terms turn
+        (`transpose_terms`), for every length then; elsewhere the runs are turned, on demand. Raises ArgumentError where
+        there is neither a closed form nor lengths.
+        """
+        if self._straight is not None:
+            return self._straight
+        terms = None if self.terms is None else transpose_terms(self.terms)
+        if terms is None and self.shape is None:
+            raise _lengths_missing(f"the transpose of {self._pattern!r}")
+        turned = Geometry(None if self.shape is None else self.shape[::-1], terms, None)
+        turned._straight = self
+        return turned
+
     def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
+        if self._straight is not None:
+            return Geometry.transposed, (self._straight,)
         if self._pattern is not None:
             return Geometry.of_pattern, (self._pattern, self.shape)
         return geometry, (None if self._runs is None else ACSR(self._runs),)  # which looks at the runs
@@ -119,21 +137,33 @@ class Geometry:
         """The pattern's constructors by name, for file names; "table" for a mask without a closed form."""
         if self.terms is None:
             return "table"
+        if self._straight is not None:
+            return f"transposed_{self._straight.label}"[:LONGEST_LABEL]
         text = repr(self._pattern).replace(".align_end()", "")
         return "_".join(re.findall(r"[a-z_]+(?=\()", text))[:LONGEST_LABEL] or "mask"
 
     @cached_property
     def table(self) -> BandTable:
         """The bands in numbers, for the geometry's lengths."""
+        return band_table(self.runs)
+
+    @property
+    def runs(self) -> Runs:
+        """The mask's runs for the geometry's lengths, made at the first call."""
         if self._runs is None:
-            if self.shape is None or self._pattern is None:
+            if self._straight is not None:
+                self._runs = transpose(self._straight.runs)
+            elif self.shape is None or self._pattern is None:
                 raise ArgumentError("seq_q and seq_kv wanted as integers, got None. Give both to geometry().")
-            self._runs = pattern_runs(self._pattern, *self.shape)
-        return band_table(self._runs)
+            else:
+                self._runs = pattern_runs(self._pattern, *self.shape)
+        return self._runs
 
     def check_listed(self) -> None:
         """Raise FormatError where ``table`` has lattices whose places no memory holds one by one; it is not made."""
-        if self._runs is None and self._pattern is not None and self.shape is not None:
+        if self._straight is not None:
+            self._straight.check_listed()
+        elif self._runs is None and self._pattern is not None and self.shape is not None:
             check_listed(self._pattern, *self.shape)
 
     def __len__(self) -> int:
@@ -164,6 +194,12 @@ class Geometry:
     def __repr__(self) -> str:
         closed = "no closed form" if self.terms is None else f"{len(self.terms)} terms in closed form"
         return f"Geometry(shape={self.shape}, {closed})"
+
+
+def _lengths_missing(mask: str) -> ArgumentError:
+    return ArgumentError(
+        f"seq_q and seq_kv wanted as integers, because {mask} has no closed form; got None. Give both lengths."
+    )
 
 
 @strict()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
@@ -24,6 +24,15 @@ class Problem:
     batch: int = 1
     heads_q: int = 1
     heads_kv: int = 1
+
+    def transposed(self) -> Problem:
+        """The problem of a plan on the transposed mask (`Geometry.transposed`), as a backward pass wants for dk and dv.
+
+        A plan's rows are the keys then, and its columns the queries: seq_q and seq_kv are exchanged, and so are all
+        names with q and kv in a pass (tile_q keys a row block, tile_kv queries a tile). Every query head walks the
+        mask on its own, whether it shares its keys or not, so that there are heads_q of both.
+        """
+        return replace(self, seq_q=self.seq_kv, seq_kv=self.seq_q, heads_kv=self.heads_q)
 
     @property
     def compute_dtype(self) -> str:

@@ -19,6 +19,7 @@ from splat_numba.formats.bounds import (
     clamped,
     evaluate,
     interval_empty,
+    inverse,
     maximum,
     minimum,
     restrict,
@@ -29,10 +30,13 @@ from splat_numba.formats.terms import Edge, Term, lattice
 
 positions = st.builds(Position, st.integers(-5, 5), st.booleans())
 leaves = st.one_of(
-    st.builds(Const, st.integers(-3, 12)),
+    st.builds(Const, st.integers(-3, 12), st.booleans()),
     st.just(END),
     positions,
     st.builds(Chunk, st.sampled_from([2, 3, 4, 6]), positions, st.integers(-6, 8)),
+    st.builds(
+        Chunk, st.sampled_from([2, 3, 4, 6]), st.builds(Position, st.integers(-5, 5)), st.integers(-6, 8), st.just(True)
+    ),
 )
 bounds = st.recursive(
     leaves,
@@ -49,12 +53,13 @@ edges = st.builds(Edge, st.integers(0, 9), st.booleans())
 def value(bound, row, seq_q, seq_kv):
     """The documented meaning, in Python integers."""
     match bound:
-        case Const(constant):
-            return constant
+        case Const(constant, aligned):
+            return constant + (seq_kv - seq_q if aligned else 0)
         case Position(shift, aligned):
             return row + shift + (seq_kv - seq_q if aligned else 0)
-        case Chunk(size, position, shift):
-            return size * math.floor(value(position, row, seq_q, seq_kv) / size) + shift
+        case Chunk(size, position, shift, moved):
+            start = size * math.floor(value(position, row, seq_q, seq_kv) / size) + shift
+            return start + (seq_kv - seq_q if moved else 0)
         case Maximum(parts):
             return max(value(part, row, seq_q, seq_kv) for part in parts)
         case Minimum(parts):
@@ -127,6 +132,16 @@ def test_value_range_covers_every_row(bound, row_lo, row_hi, seq_q, seq_kv):
     least, greatest = value_range(bound, row_lo, row_hi)
     for row in range(row_lo, seq_q if row_hi is None else min(row_hi, seq_q)):
         assert least <= value(bound, row, seq_q, seq_kv) <= greatest
+
+
+@given(bounds, lengths, lengths)
+def test_the_inverse_says_which_rows_reach_a_column(bound, seq_q, seq_kv):
+    """Of the transposed mask, whose lengths are exchanged."""
+    for col in range(seq_kv):
+        turned = inverse(bound, lambda const, col=col: col >= value(const, 0, seq_q, seq_kv))
+        border = value(turned, col, seq_kv, seq_q)
+        for row in range(seq_q):
+            assert (col >= value(bound, row, seq_q, seq_kv)) == (row < border)
 
 
 def test_value_range_of_known_bounds():

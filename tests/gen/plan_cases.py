@@ -23,6 +23,13 @@ def plan_of(mask, seq_q: int, seq_kv: int, dtype: str = "float32", dim: int = 8,
     return make_plan(geometry(stored, seq_q, seq_kv), problem_of(seq_q, seq_kv, dtype, dim), machine, describe(stored))
 
 
+def transposed_plan_of(mask, seq_q: int, seq_kv: int) -> Plan:
+    """The plan on the transpose of a mask: rows are keys."""
+    stored = store_mask(mask, seq_q, seq_kv)
+    turned, problem = geometry(stored, seq_q, seq_kv).transposed(), problem_of(seq_q, seq_kv).transposed()
+    return make_plan(turned, problem, MACHINE, f"{describe(stored)}, transposed")
+
+
 def table_plan_of(mask, seq_q: int, seq_kv: int, dtype: str = "float32", dim: int = 8) -> Plan:
     """As plan_of, by tables even where the pattern has a closed form."""
     stored = mask if isinstance(mask, ACSR) else ACSR.from_pattern(mask, seq_q, seq_kv)

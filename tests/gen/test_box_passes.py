@@ -31,10 +31,14 @@ EXAMPLES = 1500 if settings.get_current_profile_name() == "explore" else 100
 GPU = Gpu()
 
 
-def plan_of(mask, seq_q, seq_kv, dim=64, dtype="bfloat16", *, ragged=False, negate=False, heads=8) -> Plan:
+def plan_of(
+    mask, seq_q, seq_kv, dim=64, dtype="bfloat16", *, ragged=False, negate=False, heads=8, transposed=False
+) -> Plan:
     stored = store_mask(mask, seq_q, seq_kv)
     problem = Problem(seq_q, seq_kv, dim, dim, dtype, 1, heads, heads)
     found = geometry(stored, seq_q, seq_kv)
+    if transposed:
+        found, problem = found.transposed(), problem.transposed()
     return SM90.plan(found, problem, GPU, describe(stored), Conditions(ragged, negate))
 
 
@@ -55,6 +59,18 @@ def test_any_mask(data):
         assert one.traits.ragged == ragged
         assert not (ragged and one.kv_box.outer > 1)
     json.dumps(plan.as_dict())
+    assert f"kept        {wanted.sum():,} pairs" in plan.explain()
+
+
+@settings(max_examples=EXAMPLES // 4)
+@given(st.data())
+def test_any_mask_transposed(data):
+    """Rows are keys: what the gradients of keys and values want."""
+    seq_q, seq_kv = data.draw(lengths()), data.draw(lengths())
+    mask = data.draw(masks(seq_q, seq_kv))
+    plan = plan_of(mask, seq_q, seq_kv, transposed=True)
+    wanted = dense(mask, seq_q, seq_kv).T
+    check(plan, wanted)
     assert f"kept        {wanted.sum():,} pairs" in plan.explain()
 
 

@@ -14,7 +14,7 @@ from splat_numba.formats.closed_form import closed_form
 from splat_numba.gen.machine import Machine
 from splat_numba.testing import lengths, masks, patterns
 from tests.formats.pattern_cases import closed_leaves, combined
-from tests.gen.plan_cases import dense, plan_of, table_plan_of
+from tests.gen.plan_cases import dense, plan_of, table_plan_of, transposed_plan_of
 from tests.gen.plan_interpreter import check
 
 # Each example takes milliseconds: nothing is compiled.
@@ -56,6 +56,35 @@ def test_key_lengths_cut_every_kind_of_pass(data):
     mask = data.draw(masks(seq_q, seq_kv))
     limit = data.draw(st.integers(0, seq_kv))
     check(plan_of(mask, seq_q, seq_kv), dense(mask, seq_q, seq_kv), limit)
+
+
+@settings(max_examples=EXAMPLES // 3)
+@given(st.data())
+def test_any_mask_transposed(data):
+    seq_q, seq_kv = data.draw(lengths()), data.draw(lengths())
+    mask = data.draw(masks(seq_q, seq_kv))
+    check(transposed_plan_of(mask, seq_q, seq_kv), dense(mask, seq_q, seq_kv).T)
+
+
+@settings(max_examples=EXAMPLES // 3)
+@given(closed_patterns, lengths(), lengths(), lengths(), lengths())
+@example(p.blocked(5, 1).align_end() & p.window(9, 3), 16, 16, 40, 64)
+@example(p.global_tokens(4).align_end() | p.dilated(3, 2), 64, 64, 64, 3)
+def test_a_closed_plan_of_a_transpose_is_right_at_lengths_it_was_not_made_for(pattern, made_q, made_kv, seq_q, seq_kv):
+    plan = transposed_plan_of(pattern, made_q, made_kv)
+    if plan.closed:
+        check(plan, dense(pattern, seq_q, seq_kv).T)
+
+
+def test_a_transposed_plan_explains_itself():
+    plan = transposed_plan_of(p.longformer(256, 64), 4096, 1024)
+    assert plan.explain().splitlines()[:4] == [
+        "mask        window(256) | global_tokens(64), transposed",
+        "problem     batch 1, heads 1/1, 1024 x 4096, head_dim 8, value_dim 8, float32",
+        "target      cpu, 2 cores, 32-byte vectors",
+        "geometry    3 bands, closed form; the kernel serves every length",
+    ]
+    assert plan.cost.kept == dense(p.longformer(256, 64), 4096, 1024).sum()
 
 
 @pytest.mark.parametrize("pattern", [p.dilated(9, 8), p.strided(8), p.dilated(40, 4) | p.sinks(2)], ids=str)

@@ -9,22 +9,25 @@ from splat_numba.formats.closed_form import Edge, Lattice
 def render_position(position: Position) -> str:
     """Text of a row's place on the column axis."""
     terms = ["row", *(["delta"] if position.aligned else [])]
-    sign = f" {'-' if position.shift < 0 else '+'} {abs(position.shift)}" if position.shift else ""
-    return " + ".join(terms) + sign
+    return " + ".join(terms) + _moved(position.shift)
+
+
+def _moved(shift: int) -> str:
+    return f" {'-' if shift < 0 else '+'} {abs(shift)}" if shift else ""
 
 
 def render_bound(bound: Bound) -> str:
     """Text of a bound in terms of row, delta (seq_kv - seq_q) and seq_kv."""
     match bound:
-        case Const(value):
-            return str(value)
+        case Const(value, aligned):
+            return f"delta{_moved(value)}" if aligned else str(value)
         case End():
             return "seq_kv"
         case Position():
             return render_position(bound)
-        case Chunk(size, position, shift):
-            tail = f" {'-' if shift < 0 else '+'} {abs(shift)}" if shift else ""
-            return f"({render_position(position)}) // {size} * {size}{tail}"
+        case Chunk(size, position, shift, moved):
+            start = f"({render_position(position)}) // {size} * {size}"
+            return f"{start}{' + delta' if moved else ''}{_moved(shift)}"
         case Maximum(parts):
             return f"max({', '.join(render_bound(part) for part in parts)})"
         case Minimum(parts):
@@ -36,9 +39,9 @@ def render_column(bound: Bound) -> str:
     match bound:
         case End():
             return "limit"
-        case Const(value) if value <= 0:
+        case Const(value, False) if value <= 0:
             return "0"
-        case Const(value):
+        case Const(value, False):
             return f"min({value}, limit)"
         case _:
             return f"min(max({render_bound(bound)}, 0), limit)"
