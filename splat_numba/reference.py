@@ -7,6 +7,13 @@ Cases that a kernel might decide in its own way are decided here, once:
 - NaN or inf in a query, or in a key that the row keeps, acts on that row as IEEE arithmetic says.
 - A key or value that a row does not keep never reaches it, not even as 0 x NaN. (Tiled kernels promise this for keys;
   their value tiles may spread a non-finite value vector to other rows.)
+- A gradient is a sum over kept pairs. What other pairs hold never reaches it, not even as 0 x NaN: a row that keeps
+  nothing gives 0 to everything, whatever its dout and dlse hold, and a key that no row keeps, or that stands at or
+  beyond its kv_lengths, gets 0. A kept pair whose score is -inf adds nothing, which is the limit, though 0 x inf is
+  NaN. (In a tiled kernel keys are the values of dq, queries those of dk, and dout that of dv: a non-finite vector of
+  these may reach the gradients of other rows and keys that share a tile with it.)
+- NaN in a query, a key or a dout reaches dq of the rows that hold or keep it, and dk and dv of what those rows keep;
+  NaN in a value the same dq and dk, as dv does not depend on values.
 
 A `mask` here is a 2-D bool array (seq_q, seq_kv), True = attend, or anything with `.to_dense()` that gives one (an
 ACSR), or a list of those, one per query head. Cost and memory are those of the dense arrays.
@@ -25,7 +32,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.plain import flag, kind, real_array, real_number, shown
 from splat_numba.signatures import strict
 
-__all__ = ["attention", "sddmm", "softmax", "spmm"]
+__all__ = ["attention", "attention_backward", "sddmm", "softmax", "spmm"]
 
 Float64: TypeAlias = NDArray[np.float64]
 Bool: TypeAlias = NDArray[np.bool_]
@@ -105,6 +112,57 @@ def attention(
     out = out.reshape((*first.shape[:-1], value_dim))
     lse = lse.reshape(lse.shape[4 - ndim :])
     return (out, lse) if returns_lse else out
+
+
+@strict()
+def attention_backward(
+    dout: ArrayLike,
+    q: ArrayLike,
+    k: ArrayLike,
+    v: ArrayLike,
+    mask: Mask,
+    *,
+    dlse: ArrayLike | None = None,
+    scale: float | None = None,
+    layout: Layout = "bhsd",
+    kv_lengths: ArrayLike | None = None,
+) -> tuple[Float64, Float64, Float64]:
+    """Gradients of `attention`: those of sum(dout * out) + sum(dlse * lse) with respect to q, k and v.
+
+    With p as in `attention`, over the kept pairs: dp_ij = dout_i.v_j, delta_i = sum_j p_ij dp_ij - dlse_i (the sum is
+    dout_i.out_i) and ds_ij = p_ij (dp_ij - delta_i). Then dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i ds_ij q_i,
+    dv_j = sum_i p_ij dout_i. Query heads that share a key head add up in its dk and dv.
+
+    dout: as out; dlse: as lse, None for zeros; everything else as in `attention`. Returns dq, dk, dv, float64, of the
+    shapes and layout of q, k and v. Raises as `attention` does.
+    """
+    first = real("q", q)
+    ndim = first.ndim
+    q4, k4, v4, dout4 = (
+        four_axes(name, x, ndim, layout) for name, x in (("q", first), ("k", k), ("v", v), ("dout", dout))
+    )
+    _check_operands(q4, k4, v4)
+    batch, heads, seq_q, head_dim = q4.shape
+    if dout4.shape != (batch, heads, seq_q, v4.shape[3]):
+        wanted = (*first.shape[:-1], v4.shape[3])
+        raise ArgumentError(f"dout: wanted the shape of out, {wanted}, got {np.shape(dout)}; give its gradient")
+    dlse3 = _row_gradients(dlse, (batch, heads, seq_q), ndim)
+    kept = dense_masks(mask, heads, seq_q, k4.shape[2])
+    valid = valid_keys(kv_lengths, batch, k4.shape[2], has_batch=ndim == 4)
+    factor = 1 / sqrt(head_dim) if scale is None else _number("scale", scale)
+
+    dq, dk, dv = np.zeros(q4.shape), np.zeros(k4.shape), np.zeros(v4.shape)
+    for b in range(batch):
+        for h in range(heads):
+            g = h // (heads // k4.shape[1])
+            keep = kept[h] & valid[b]
+            ours = _gradients(dout4[b, h], dlse3[b, h], q4[b, h], k4[b, g], v4[b, g], keep, factor)
+            dq[b, h] = ours[0]
+            dk[b, g] += ours[1]
+            dv[b, g] += ours[2]
+    if layout == "bshd":
+        dq, dk, dv = (x.transpose(0, 2, 1, 3) for x in (dq, dk, dv))
+    return dq.reshape(first.shape), dk.reshape(np.shape(k)), dv.reshape(np.shape(v))
 
 
 @strict()
@@ -201,6 +259,20 @@ def _combine(weights: Float64, v: Float64, keep: Bool) -> Float64:
     return out
 
 
+def _gradients(
+    dout: Float64, dlse: Float64, q: Float64, k: Float64, v: Float64, keep: Bool, scale: float
+) -> tuple[Float64, Float64, Float64]:
+    """dq, dk and dv; dout (seq_q, value_dim), dlse (seq_q,)."""
+    scores = _scores(q, k, keep, scale)
+    keep = keep & (scores != -np.inf)
+    weights, _ = _softmax(scores, keep)
+    along = _scores(dout, v, keep, 1.0)
+    with np.errstate(all="ignore"):
+        delta = (weights * along).sum(axis=1) - dlse
+        changes = np.where(keep, scale * (weights * (along - delta[:, None])), 0.0)
+    return _combine(changes, k, keep), _combine(changes.T, q, keep.T), _combine(weights.T, dout, keep.T)
+
+
 # Arguments.
 
 
@@ -234,6 +306,16 @@ def four_axes(name: str, x: ArrayLike, ndim: int, layout: Layout = "bhsd") -> Fl
     if layout == "bshd" and ndim > 2:
         array = array.swapaxes(-2, -3)
     return array.reshape((1,) * (4 - ndim) + array.shape)
+
+
+def _row_gradients(dlse: ArrayLike | None, shape: tuple[int, int, int], ndim: int) -> Float64:
+    """Give dlse in float64 as (batch, heads, seq_q), zeros for None; ndim: the axes that q has."""
+    if dlse is None:
+        return np.zeros(shape)
+    array = real("dlse", dlse)
+    if array.shape != shape[4 - ndim :]:
+        raise ArgumentError(f"dlse: wanted the shape of lse, {shape[4 - ndim :]}, got {array.shape}; give its gradient")
+    return array.reshape(shape)
 
 
 def _check_operands(q: Float64, k: Float64, v: Float64) -> None:
