@@ -7,6 +7,7 @@ or the extra `test`); nothing else here does, so they are imported at first use.
 from typing import TYPE_CHECKING, Any
 
 from splat_numba.testing.check import Agreement, check_attention
+from splat_numba.testing.check_gradients import check_gradients
 from splat_numba.testing.error_bound import DTYPES, assert_close, numpy_dtype, tolerance
 from splat_numba.testing.problem import Operands, Problem
 
@@ -21,6 +22,7 @@ __all__ = [
     "Problem",
     "assert_close",
     "check_attention",
+    "check_gradients",
     "lengths",
     "masks",
     "numpy_dtype",

@@ -43,28 +43,32 @@ def check_attention(
     if attention is None:
         from splat_numba import api  # here, so that checking another implementation does not load Numba
 
-        attention, options = api.attention, {"backend": backend, "out": _unwritten(operands), **options}
+        attention, options = api.attention, {"backend": backend, "out": _unwritten_out(operands), **options}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AlignmentWarning)  # the oracle takes the mask as it is
             got = attention(*operands, problem.mask, return_lse=True, **{**problem.options(), **options})
         agreement = _compare(problem, *got)
-        _check_unchanged(operands, before)
+        check_unchanged(operands, before)
     except AssertionError as difference:
-        raise AssertionError(f"{difference}\nin {problem!r}, {_call_text(options)}") from None
+        raise AssertionError(f"{difference}\nin {problem!r}, {call_text(options)}") from None
     except Exception as error:
-        error.add_note(f"in {problem!r}, {_call_text(options)}")
+        error.add_note(f"in {problem!r}, {call_text(options)}")
         raise
     return agreement
 
 
-def _unwritten(operands: Operands) -> NDArray[Any] | None:
-    """An array for out that is NaN everywhere; None where it would have no elements."""
-    shape = (*operands.q.shape[:-1], operands.v.shape[-1])
-    return np.full(shape, np.nan, operands.q.dtype) if 0 not in shape else None
+def _unwritten_out(operands: Operands) -> NDArray[Any] | None:
+    return unwritten((*operands.q.shape[:-1], operands.v.shape[-1]), operands.q.dtype)
 
 
-def _call_text(options: dict[str, Any]) -> str:
+def unwritten(shape: tuple[int, ...], dtype: Any) -> NDArray[Any] | None:
+    """An array for results that is NaN everywhere; None where it would have no elements."""
+    return np.full(shape, np.nan, dtype) if 0 not in shape else None
+
+
+def call_text(options: dict[str, Any]) -> str:
+    """The options of a call, as written."""
     return ", ".join(f"{name}={value!r}" for name, value in options.items() if name != "out") or "no options"
 
 
@@ -82,7 +86,8 @@ def _compare(problem: Problem, out: NDArray[Any], lse: NDArray[Any]) -> Agreemen
     return Agreement(float(errors.max(initial=0.0, where=np.isfinite(errors))), max(used))
 
 
-def _check_unchanged(operands: Sequence[NDArray[Any]], before: Sequence[NDArray[Any]]) -> None:
+def check_unchanged(operands: Sequence[NDArray[Any]], before: Sequence[NDArray[Any]]) -> None:
+    """Raise AssertionError where a call wrote to q, k or v."""
     for name, x, old in zip("qkv", operands, before, strict=True):
         if x.tobytes() != old.tobytes():
             raise AssertionError(f"{name}: wanted it unchanged, but the call wrote to it")

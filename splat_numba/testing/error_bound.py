@@ -20,6 +20,7 @@ average out:
 A lost or a wrongly kept key changes lse by about p_j, so lse finds it in every dtype.
 A pair whose score is -inf, or below all numbers of the arithmetic, weighs nothing and counts as not kept.
 Holds within the range that `splat_numba.attention` states: float32's (float64's for float64 inputs) less some room.
+`gradient_bound` goes on from here.
 """
 
 from __future__ import annotations
@@ -112,27 +113,46 @@ def tolerance(
     lse = np.empty(q4.shape[:3])
     for b in range(len(q4)):
         k3, v3 = np.repeat(k4[b], group, axis=0), np.repeat(v4[b], group, axis=0)
-        out[b], lse[b] = _one_element(q4[b], k3, v3, kept & valid[b], factor, loss)
+        bounds = one_element(q4[b], k3, v3, kept & valid[b], factor, loss)
+        out[b], lse[b] = bounds.out_bound, bounds.lse_bound
     if layout == "bshd":
         out = out.transpose(0, 2, 1, 3)
     return out.reshape((*np.shape(q)[:-1], v4.shape[3])), lse.reshape(lse.shape[4 - ndim :])
 
 
-def _one_element(
-    q: Float64, k: Float64, v: Float64, kept: Bool, scale: float, loss: Roundoff
-) -> tuple[Float64, Float64]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Element:
+    """Attention of one batch element, with what may be lost: all arrays (heads, ...), non-finite inputs as 0.
+
+    kept, weights and score_loss are (heads, seq_q, seq_kv): the pairs that weigh something, p, and E; largest is A of
+    each row, (heads, seq_q).
+    """
+
+    q: Float64
+    k: Float64
+    v: Float64
+    kept: Bool
+    weights: Float64
+    score_loss: Float64
+    largest: Float64
+    out: Float64
+    lse: Float64
+    out_bound: Float64
+    lse_bound: Float64
+
+
+def one_element(q: Float64, k: Float64, v: Float64, kept: Bool, scale: float, loss: Roundoff) -> Element:
     """Bounds for one batch element: all arrays (heads, ...), kept (heads, seq_q, seq_kv)."""
     kept = kept & ~(reference.sddmm(q, k, list(kept), scale=scale) < loss.lowest)
     masks = list(kept)
-    q, k, v = (np.nan_to_num(x, posinf=0.0, neginf=0.0) for x in (q, k, v))
+    q, k, v = finite(q), finite(k), finite(v)
     weights = reference.softmax(reference.sddmm(q, k, masks, scale=scale), masks)
     out, lse = reference.attention(q, k, v, masks, scale=scale, return_lse=True)
     terms = reference.sddmm(np.abs(q), np.abs(k), masks, scale=abs(scale))
     largest = terms.max(axis=-1, initial=0.0)
 
-    # expm1, because the bound must hold beyond first order; 50 keeps it finite where nothing can be promised.
-    score = np.expm1(np.minimum(loss.unit * ((q.shape[-1] + 6) * terms + largest[..., None]), 50.0))
-    shifted = weights * score
+    score_loss = loss.unit * ((q.shape[-1] + 6) * terms + largest[..., None])
+    shifted = weights * relative(score_loss)
     shift = shifted.sum(axis=-1)
     summing = (2 * kept.sum(axis=-1) + 80) * loss.unit
 
@@ -141,8 +161,21 @@ def _one_element(
     computed = shifted @ sizes + shift[..., None] * size + summing[..., None] * (averaged + size)
     rounded = computed + loss.weight * averaged + loss.tiny * (kept @ sizes)
     out_bound = rounded + loss.result * (size + rounded) + loss.tiny
-    lse_size = np.where(np.isfinite(lse), np.abs(lse), 0.0) + largest
-    return out_bound, shift + summing + 8 * loss.unit * lse_size
+    lse_bound = shift + summing + 8 * loss.unit * (np.abs(finite(lse)) + largest)
+    return Element(q, k, v, kept, weights, score_loss, largest, out, lse, out_bound, lse_bound)
+
+
+def relative(exponent_loss: Float64) -> Float64:
+    """How far an error of the exponent may change an exponential, as a fraction of it.
+
+    expm1, because the bound must hold beyond first order; 50 keeps it finite where nothing can be promised.
+    """
+    return np.expm1(np.minimum(exponent_loss, 50.0))
+
+
+def finite(x: Float64) -> Float64:
+    """Give x with 0 for NaN and inf."""
+    return np.nan_to_num(x, posinf=0.0, neginf=0.0)
 
 
 def assert_close(got: ArrayLike, wanted: ArrayLike, allowed: ArrayLike, *, name: str = "out") -> float:

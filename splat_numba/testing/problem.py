@@ -67,6 +67,15 @@ class Problem:
             k[rng.random(k.shape[:-1]) < self.minus_inf, 0] = -np.inf if (self.scale or 1.0) > 0 else np.inf
         return Operands(q, k, v)
 
+    def gradients(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Make a gradient of out, of its shape and dtype, and one of lse, float32 or float64, from the seed."""
+        rng = np.random.default_rng((self.seed, 1))
+        value_dim = self.head_dim if self.value_dim is None else self.value_dim
+        dout = self._draw(rng, self.heads_q, self.seq_q, value_dim, 1.0)
+        leading = [n for n in (self.batch, self.heads_q) if n is not None]
+        dlse = rng.standard_normal((*leading, self.seq_q))
+        return dout, dlse.astype(np.float64 if self.dtype == "float64" else np.float32)
+
     def _draw(self, rng: np.random.Generator, heads: int | None, seq: int, dim: int, size: float) -> NDArray[Any]:
         leading = [n for n in (self.batch, heads) if n is not None]
         shape = (*leading, seq, dim)

@@ -292,8 +292,12 @@ def _emit_begin(out: SourceWriter, plan: Plan, one: Pass, shape: TileShape, want
         out.line(f"rows_to_lanes_{shape.dtype}_{shape.tile_q}({of_rows}, {dims[source]}, {times}, {name})")
     levels = "lse_head, lse_at[2], dlse_head, dlse_at[2], rows"
     with out.block(f"if meet_{shape.tile_q}({levels}, level, deltas, live) > 0"):
-        for name, (source, _) in lanes.items():
-            out.line(f"silence_{shape.tile_q}({name}, {dims[source]}, live)")
+        # Not the queries: 0 x -inf is NaN where a key makes every score -inf, and 2**(-inf - inf) is 0.
+        for name in lanes:
+            if name != "queries":
+                out.line(f"silence_{shape.tile_q}({name}, {dims[lanes[name][0]]}, live)")
+        if not wanted.slopes:
+            out.line("pass")
     if wanted.slopes:
         out.line(f"add_products_{shape.tile_q}(gradients, outs, {shape.value_dim}, deltas)")
     for name, source in (("query_rows", "q"), ("gradient_rows", "dout")):
