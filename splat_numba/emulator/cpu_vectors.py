@@ -90,6 +90,24 @@ def store_tile(tile: Vectors, target: Pointer, step: int) -> None:
         target.write(row * step + v * part.size, part)
 
 
+def add_tile(tile: Vectors, target: Pointer, step: int) -> None:
+    """A register tile onto what is in memory."""
+    for at, part in enumerate(tile):
+        row, v = divmod(at, VECTORS)
+        _add(part, target, row * step + v * part.size)
+
+
+def add_listed(tile: Vectors, target: Pointer, step: int, rows: Pointer) -> None:
+    """The same, onto listed rows."""
+    for at, part in enumerate(tile):
+        row, v = divmod(at, VECTORS)
+        _add(part, target, element(rows, row) * step + v * part.size)
+
+
+def _add(part: Vector, target: Pointer, place: int) -> None:
+    target.write(place, target.read(place, part.size) + part)
+
+
 def gather_rows(like: Vectors, source: Pointer, row_stride: int, rows: Pointer, lane: int) -> tuple[Vector, ...]:
     """A square of listed rows, the first one in place of those that are not there."""
     places = [element(rows, lane + i) for i in range(len(like))]
@@ -163,8 +181,8 @@ def modules() -> dict[str, Any]:
         "tiles": {
             one.__name__: one
             for one in (
-                gather_rows, load_each, load_scaled, multiply_add, scatter_rows, store_each, store_tile, times,
-                times_or_zero,
+                add_listed, add_tile, gather_rows, load_each, load_scaled, multiply_add, scatter_rows, store_each,
+                store_tile, times, times_or_zero,
             )
         },
     }  # fmt: skip

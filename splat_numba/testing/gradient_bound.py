@@ -18,9 +18,10 @@ delta_i), the gradients are dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i ds_
   (n + 16) u or (m + 16) u times the sum of sizes, in any order, with partial sums kept in the arithmetic.
 - The result is rounded to the arrays' dtype once, after the sum over the group: U (|result| + the above) + tiny.
 
-Altogether dq_i: |scale| sum_j R_ij |k_j| + (n + 16) u |scale| sum_j |ds_ij k_j|, rounded, with R_ij = T_ij + w (|ds_ij| +
-T_ij) + tiny, and tiny as large again where the scale is taken into ds before it is rounded; dk_j likewise; dv_j: sum_i
-(x_ij p_ij + w (1 + x_ij) p_ij + tiny) |dout_i| + (m + 16) u sum_i p_ij |dout_i|, rounded.
+Altogether dq_i: |scale| sum_j R_ij |k_j| + (n + 16) u |scale| sum_j |ds_ij k_j|, rounded, with
+R_ij = T_ij + w (|ds_ij| + T_ij) + tiny, and tiny |k_j| again for kernels that take the scale into ds before they round
+it; dk_j likewise; dv_j: sum_i (x_ij p_ij + w (1 + x_ij) p_ij + tiny) |dout_i| + (m + 16) u sum_i p_ij |dout_i|,
+rounded.
 
 A lost pair of a row with few keys shows in every dtype. In 16 bits rows of more than 1 / U keys hide a single pair, so
 plans are proved pair by pair elsewhere; a lost tile shows.
