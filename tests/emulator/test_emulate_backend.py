@@ -44,7 +44,7 @@ def test_an_edited_text_runs_and_a_fault_names_its_line(tmp_path):
     kernel = compiled()
     path = tmp_path / "edited.py"
     lines = kernel.source.splitlines()
-    place = next(i for i, line in enumerate(lines) if "mbarrier_arrive(k_empty" in line)
+    place = next(i for i, line in enumerate(lines) if "mbarrier_arrive(base + K_EMPTY" in line)
     lines[place] = lines[place].split("ptx.")[0] + "pass"
     path.write_text("\n".join(lines))
     with pytest.raises(EmulationError, match=r"deadlock: .* line \d+ of edited"):

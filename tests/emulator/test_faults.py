@@ -223,6 +223,39 @@ def test_where_a_product_s_right_operand_is_may_be_written_after_the_fence():
     )
 
 
+HELPED = """
+@cuda.jit(device=True, forceinline=True)
+def helped(sums, first):
+    before = sums[0]
+    sums[0] = first
+    first += before
+    return first
+"""
+
+
+def test_a_function_takes_values_and_writes_registers_that_are_the_caller_s():
+    """An element is passed, read and returned as what it was, whatever is written later; a name never writes to it."""
+    body = """
+    sums = cuda.local.array(4, dtype=np.float32)
+    sums[0], sums[1] = f32(1), f32(2)
+    kept = sums[1]
+    got = helped(sums, kept)
+    ptx.store_real(target, got, leader)
+    ptx.store_real(target + u64(4), sums[0], leader)
+    ptx.store_real(target + u64(8), kept, leader)
+    """
+    case = Case("text", (), body, np.zeros(1, np.uint32), 3, head=HELPED)
+    assert emulate(case).view(np.float32).tolist() == [3.0, 2.0, 2.0]
+
+
+def test_a_function_that_calls_a_product_s_registers_something_else_is_refused():
+    """Notes of what is written to them are by name."""
+    case = case_of(f"{PRODUCT}    x = helped(total, f32(1))")
+    message = r"registers of a matrix product wanted under one name in all functions, got total for sums \(line \d+\)"
+    with pytest.raises(EmulationError, match=message):
+        emulate(replace(case, head=case.head + HELPED))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

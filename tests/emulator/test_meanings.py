@@ -7,7 +7,7 @@ from splat_numba.emulator.block import Block
 from splat_numba.emulator.exchange import Exchange
 from splat_numba.emulator.meanings import check_complete, meanings
 from splat_numba.emulator.memory import GlobalMemory, swizzled
-from splat_numba.emulator.text import both, either
+from splat_numba.emulator.vectorise import both, either
 from splat_numba.errors import EmulationError
 from splat_numba.gen.halves import narrow
 from splat_numba.gen.instructions import INSTRUCTIONS, Instruction

@@ -23,10 +23,11 @@ from splat_numba.gen.targets.sm90.attention import ENTRY, PARAMETERS, render_att
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.gen.targets.sm90.shape import shared_layout
 from splat_numba.gen.targets.sm90.target import SM90
+from splat_numba.gen.writer import INDENT
 from splat_numba.runtime.cuda.code import source_of
 from tests.flurka.test_sm90_build import PROBLEMS, problem
 from tests.gen.sm90_traits import GOLDEN, traits
-from tests.gen.test_source import free_names, functions
+from tests.gen.test_source import called, free_names, functions
 
 EXAMPLES = 500 if settings.get_current_profile_name() == "explore" else 30
 FAMILIES = {"release_registers", "claim_registers", "matrix_product", "shared_address"}  # made by factories
@@ -69,8 +70,11 @@ def ptx_calls(text):
 def test_any_text_is_complete_deterministic_and_readable(one):
     text = render_attention(one)
     assert text == render_attention(replace(one))
-    assert set(functions(text)) == {ENTRY}
-    entry = functions(text)[ENTRY]
+    found = functions(text)
+    assert found.keys() == {ENTRY} | set().union(*map(called, found.values())) & found.keys()
+    assert max(node.end_lineno - node.lineno + 1 for node in found.values()) <= 80
+    assert max(len(line) - len(line.lstrip()) for line in text.splitlines()) <= 5 * len(INDENT)
+    entry = found[ENTRY]
     assert tuple(argument.arg for argument in entry.args.args) == tuple(name for name, _ in PARAMETERS)
     assert free_names(text) == set()
     assert ast.get_docstring(ast.parse(text))
@@ -89,6 +93,10 @@ def test_any_text_calls_instructions_that_exist_with_the_operands_they_have(one)
         if call.func.attr not in FAMILIES:
             assert len(call.args) == len(known[call.func.attr].operands), f"{call.func.attr} in line {call.lineno}"
             assert not call.keywords
+    own = functions(text)
+    for call in (node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)):
+        if isinstance(call.func, ast.Name) and call.func.id in own:
+            assert len(call.args) == len(own[call.func.id].args.args), f"{call.func.id} in line {call.lineno}"
 
 
 def attention_instructions():
@@ -117,7 +125,7 @@ def test_what_the_traits_do_not_need_is_not_in_the_text(one):
     assert ("bulk_copy" in used) == one.partial
     assert ("mask_base" in read) == one.partial
     assert ("kept" in read) == (one.skips or one.ragged)
-    assert ("kv_lengths" in read) == ("views" in read) == ("cleared" in read) == one.ragged
+    assert ("kv_lengths" in read) == ("views" in read) == ("CLEARED" in read) == one.ragged
     assert ("fence_shared" in used) == ("store_shared_word" in used) == one.ragged
     assert ("load_state" in used) == ("load_pair" in used) == one.resumes
     assert (f"unpack_{one.dtype}" in used) == one.resumes

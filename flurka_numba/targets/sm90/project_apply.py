@@ -24,10 +24,9 @@ from flurka_numba.targets.sm90.apply_rows import (
     products_of,
 )
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
-from flurka_numba.targets.sm90.ring import emit_first_step, emit_rings, emit_steps
+from flurka_numba.targets.sm90.ring import emit_advance, emit_first_step, emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import STEP
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.producer import emit_advance
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, keys_descriptor, values_descriptor
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter

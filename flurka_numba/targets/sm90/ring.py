@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from splat_numba.gen.targets.sm90.producer import emit_advance
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -73,3 +72,14 @@ def _emit_next(out: SourceWriter, stages: int) -> None:
         """
     )
     emit_advance(out, "stage", "phase", stages)
+
+
+def emit_advance(out: SourceWriter, stage: str, phase: str, stages: int) -> None:
+    """On to the next stage; its barriers' phase turns over with the round."""
+    if stages == 1:
+        out.line(f"{phase} = u32({phase} ^ u32(1))")
+        return
+    out.line(f"{stage} = u32({stage} + u32(1))")
+    with out.block(f"if {stage} == u32({stages})"):
+        out.line(f"{stage} = u32(0)")
+        out.line(f"{phase} = u32({phase} ^ u32(1))")

@@ -12,10 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
-from flurka_numba.targets.sm90.ring import emit_rings
+from flurka_numba.targets.sm90.ring import emit_advance, emit_rings
 from flurka_numba.targets.sm90.scales import is_scaled
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.producer import emit_advance
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter

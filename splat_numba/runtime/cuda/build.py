@@ -121,6 +121,8 @@ def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output
     _check_compiler()
     from numba import cuda, types
 
+    from splat_numba.runtime.cuda.capability import compiling_for
+
     kinds = {"r": types.uint32, "l": types.uint64, "f": types.float32}
     signature = tuple(kinds[kind] for kind in entry.kinds)
     bounds = (entry.threads, entry.blocks)
@@ -129,7 +131,8 @@ def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output
         module = source.load(path)
         function = getattr(module, entry.name)
         options = {"device": False, "cc": entry.capability, "abi": "numba", "launch_bounds": bounds, "output": output}
-        code, _ = cuda.compile(function, signature, **options)
+        with compiling_for(entry.capability):
+            code, _ = cuda.compile(function, signature, **options)
         unload(module)
         return code
 

@@ -1,5 +1,6 @@
 """As runtime/pipeline.py for Hopper kernels: the passes of numba-cuda that a generated text needs, and a typing context
-that remembers. The LTO-IR is the same, byte for byte. All that leans on private parts of numba-cuda stands here.
+that remembers, from one function of a text to the next. The LTO-IR is the same, byte for byte. All that leans on
+private parts of numba-cuda stands here.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from numba.cuda import compiler
 from numba.cuda.core import compiler_machinery, ir_utils, rewrites, ssa, typed_passes, untyped_passes
 from numba.cuda.core.compiler_lock import global_compiler_lock
 from numba.cuda.core.compiler_machinery import PassManager
+from numba.cuda.descriptor import cuda_target
 
 from splat_numba.runtime.lean_passes import Parts, lean_passes
 from splat_numba.runtime.pipeline import section
@@ -27,17 +29,19 @@ def in_place() -> Iterator[None]:
     """
     with section(), global_compiler_lock:
         compiler.CUDACompiler, before = _Compiler, compiler.CUDACompiler
+        memory = remembering(cuda_target.typing_context)
+        memory.forget()
         try:
             yield
         finally:
             compiler.CUDACompiler = before
+            memory.forget()
 
 
 class _Compiler(compiler.CUDACompiler):  # type: ignore[misc]
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.state.typingctx = remembering(self.state.typingctx)
-        self.state.typingctx.forget()
 
     def define_pipelines(self) -> list[Any]:
         passes = PassManager("splat")

@@ -12,10 +12,21 @@ from splat_numba.runtime.cuda import intrinsics as ptx
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 NONE_KEPT = f32(-np.inf)
+NO_ITEM = u32(4294967295)  # in place of a row block's number: nothing follows
+device = cuda.jit(device=True, forceinline=True)  # arrays that such a function is given stay registers
 fewer_registers = ptx.release_registers(56)
 more_registers = ptx.claim_registers(200)
 score_product = ptx.matrix_product(128, "float16", from_registers=False, transposed=False)
 value_product = ptx.matrix_product(64, "float16", from_registers=True, transposed=True)
+# Shared memory, in bytes from its aligned start: stages of tiles, what goes with them, and their barriers.
+Q_STAGES, STAGES = u32(2), u32(2)
+Q_TILE, Q_BYTES = u32(0), u32(8192)
+K_TILE, K_BYTES = u32(16384), u32(16384)
+V_TILE, V_BYTES = u32(49152), u32(16384)
+TILE_INFO, ITEM_INFO = u32(81920), u32(81952)
+Q_FULL, Q_EMPTY = u32(81984), u32(82000)
+K_FULL, K_EMPTY = u32(82016), u32(82032)
+V_FULL, V_EMPTY = u32(82048), u32(82064)
 
 
 def attention(
@@ -26,372 +37,394 @@ def attention(
 ):
     start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
     base = u32((start + u32(1023)) & u32(4294966272))
-    q_tile = base
-    k_tile = u32(base + u32(16384))
-    v_tile = u32(base + u32(49152))
-    mask_tile = u32(base + u32(81920))
-    tile_info = u32(base + u32(81920))
-    item_info = u32(base + u32(81952))
-    q_full = u32(base + u32(81984))
-    q_empty = u32(base + u32(82000))
-    k_full = u32(base + u32(82016))
-    k_empty = u32(base + u32(82032))
-    v_full = u32(base + u32(82048))
-    v_empty = u32(base + u32(82064))
     thread = ptx.thread_index()
     warpgroup = u32(thread >> u32(7))
-    lane = u32(thread & u32(31))
-    items = u32(blocks * heads_count * batch)
     if thread == u32(0):
-        ptx.mbarrier_init(q_full + u32(0), u32(1))
-        ptx.mbarrier_init(q_empty + u32(0), u32(4))
-        ptx.mbarrier_init(q_full + u32(8), u32(1))
-        ptx.mbarrier_init(q_empty + u32(8), u32(4))
-        ptx.mbarrier_init(k_full + u32(0), u32(1))
-        ptx.mbarrier_init(k_empty + u32(0), u32(4))
-        ptx.mbarrier_init(v_full + u32(0), u32(1))
-        ptx.mbarrier_init(v_empty + u32(0), u32(4))
-        ptx.mbarrier_init(k_full + u32(8), u32(1))
-        ptx.mbarrier_init(k_empty + u32(8), u32(4))
-        ptx.mbarrier_init(v_full + u32(8), u32(1))
-        ptx.mbarrier_init(v_empty + u32(8), u32(4))
-        ptx.fence_mbarrier_init()
+        make_barriers(base)
     ptx.block_barrier()
     if warpgroup == u32(1):
         fewer_registers()
         if thread < u32(160):
-            leader = u32(1) if lane == u32(0) else u32(0)
-            stage = u32(0)
-            free = u32(1)  # parity of the phase in which a stage was given back; a fresh barrier counts as given back
-            q_stage = u32(0)
-            q_free = u32(1)
-            for place in range(q_views):
-                ptx.fence_tensor_map(q_maps + u64(128) * u64(place))
-            for place in range(u32(2) * kv_views):
-                ptx.fence_tensor_map(kv_maps + u64(128) * u64(place))
-            k1 = k2 = status = bits_0 = bits_1 = bits_2 = u32(0)
-            k_map = u64(0)
-            item = ptx.block_index()
-            number = u32(item)
-            wave_items = u32(heads_per_wave * blocks)
-            wave = u32(number // wave_items)
-            left = u32(number - wave * wave_items)
-            first_pair = u32(wave * heads_per_wave)
-            width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
-            next_rank = u32(left // width)
-            pair = u32(first_pair + left - next_rank * width)
-            next_entry = u32(pair // heads_count)
-            head_at = heads + u64(4) * u64(pair - next_entry * heads_count)
-            word_at = block + u64(32) * u64(next_rank) + u64(4) * u64(lane)
-            next_words = ptx.load_word(word_at if lane < u32(8) else head_at)  # one register, where nine would be spilled
-            while item < items:
-                rank, entry = next_rank, next_entry
-                view = ptx.word_of_lane(next_words, u32(0))
-                c1 = ptx.word_of_lane(next_words, u32(1))
-                c2 = ptx.word_of_lane(next_words, u32(2))
-                first_piece = ptx.word_of_lane(next_words, u32(3))
-                end_of_pieces = ptx.word_of_lane(next_words, u32(4))
-                tiles = ptx.word_of_lane(next_words, u32(5))
-                head = ptx.word_of_lane(next_words, u32(8))
-                kv_head = u32(head // group)
-                ptx.mbarrier_wait(q_empty + q_stage * u32(8), q_free)
-                ptx.store_shared_words4(item_info + q_stage * u32(16), tiles, rank, head, entry, leader)
-                ptx.mbarrier_expect(q_full + q_stage * u32(8), u32(8192), leader)
-                ptx.tensor_copy(q_tile + q_stage * u32(8192) + u32(0), q_maps + u64(128) * u64(view), q_full + q_stage * u32(8), u32(0), c1, c2, head, entry, leader)
-                q_stage = u32(q_stage + u32(1))
-                if q_stage == u32(2):
-                    q_stage = u32(0)
-                    q_free = u32(q_free ^ u32(1))
-                taken = ptx.fetch_add(counter, u32(1), leader)  # blocks take what is left in turn
-                place = first_piece
-                count = u32(0)
-                while place < end_of_pieces:
-                    if count == u32(0):
-                        kv_view, k1, k2, count = ptx.load_words4(piece + u64(32) * u64(place))
-                        status, bits_0, bits_1, bits_2 = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))
-                        k_map = kv_maps + u64(256) * u64(kv_view)
-                    ptx.mbarrier_wait(k_empty + stage * u32(8), free)
-                    ptx.store_shared_words4(tile_info + stage * u32(16), status, bits_0, bits_1, bits_2, leader)
-                    ptx.mbarrier_expect(k_full + stage * u32(8), u32(16384), leader)
-                    ptx.tensor_copy(k_tile + stage * u32(16384) + u32(0), k_map, k_full + stage * u32(8), u32(0), k1, k2, kv_head, entry, leader)
-                    ptx.mbarrier_wait(v_empty + stage * u32(8), free)
-                    ptx.mbarrier_expect(v_full + stage * u32(8), u32(16384), leader)
-                    ptx.tensor_copy(v_tile + stage * u32(16384) + u32(0), k_map + u64(128), v_full + stage * u32(8), u32(0), k1, k2, kv_head, entry, leader)
-                    k1 = u32(k1 + u32(128))
-                    stage = u32(stage + u32(1))
-                    if stage == u32(2):
-                        stage = u32(0)
-                        free = u32(free ^ u32(1))
-                    count = u32(count - u32(1))
-                    if count == u32(0):
-                        place = u32(place + u32(1))
-                item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))
-                number = u32(min(item, items - u32(1)))
-                wave_items = u32(heads_per_wave * blocks)
-                wave = u32(number // wave_items)
-                left = u32(number - wave * wave_items)
-                first_pair = u32(wave * heads_per_wave)
-                width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
-                next_rank = u32(left // width)
-                pair = u32(first_pair + left - next_rank * width)
-                next_entry = u32(pair // heads_count)
-                head_at = heads + u64(4) * u64(pair - next_entry * heads_count)
-                word_at = block + u64(32) * u64(next_rank) + u64(4) * u64(lane)
-                next_words = ptx.load_word(word_at if lane < u32(8) else head_at)  # one register, where nine would be spilled
-            ptx.mbarrier_wait(q_empty + q_stage * u32(8), q_free)
-            ptx.store_shared_words4(item_info + q_stage * u32(16), u32(0), u32(4294967295), u32(0), u32(0), leader)
-            ptx.mbarrier_arrive(q_full + q_stage * u32(8), leader)
-            ended = ptx.word_of_lane(ptx.fetch_add(counter + u64(4), u32(1), leader), u32(0)) + u32(1)
-            last_block = leader if ended == ptx.grid_size() else u32(0)
-            ptx.store_word(counter, u32(0), last_block)
-            ptx.store_word(counter + u64(4), u32(0), last_block)
+            produce(
+                base, q_maps, kv_maps, block, piece, bits, heads, counter, blocks, heads_count, group, batch, heads_per_wave,
+                q_views, kv_views,
+            )
     else:
         more_registers()
-        leader = u32(1) if lane == u32(0) else u32(0)  # each warp gives back for itself: no warp may lag behind another
-        row_in_group = ((thread >> u32(5)) & u32(3)) * u32(16) + (lane >> u32(2))  # and the row 8 further on
-        column = (lane & u32(3)) * u32(2)
-        q_descriptor = u64(4611686293305360384) | u64((q_tile + warpgroup * u32(8192)) >> u32(4))
-        total = cuda.local.array(32, dtype=np.float32)
-        score = cuda.local.array(64, dtype=np.float32)
-        weight = cuda.local.array(32, dtype=np.uint32)
-        for i in range(64):
-            score[i] = f32(0.0)
-        stage = u32(0)
-        phase = u32(0)
-        q_stage = u32(0)
-        q_phase = u32(0)
-        while True:
-            ptx.mbarrier_wait(q_full + q_stage * u32(8), q_phase)
-            tiles_left, rank, head, entry = ptx.load_shared_words4(item_info + q_stage * u32(16))
-            if rank == u32(4294967295):
-                break
-            ptx.warp_barrier()  # all lanes have read it before the leader gives anything back
-            q_held = True
-            q_at = q_descriptor + u64(q_stage * u32(512))
-            row_at = rows + u64(4) * (u64(rank) * u64(64) + u64(warpgroup * u32(64) + row_in_group))
-            row_0 = ptx.load_word(row_at)
-            row_1 = ptx.load_word(row_at + u64(32))
-            peak_0 = NONE_KEPT
-            sum_0 = f32(0.0)
-            peak_1 = NONE_KEPT
-            sum_1 = f32(0.0)
-            for i in range(32):
-                total[i] = f32(0.0)
-            while tiles_left > u32(0):
-                ptx.mbarrier_wait(k_full + stage * u32(8), phase)
-                k_descriptor = u64(4611686293305360384) | u64((k_tile + stage * u32(16384)) >> u32(4))
-                ptx.wgmma_fence()
-                score_product(score, q_at + u64(0), k_descriptor + u64(0), u32(0))
-                score_product(score, q_at + u64(2), k_descriptor + u64(2), u32(1))
-                score_product(score, q_at + u64(4), k_descriptor + u64(4), u32(1))
-                score_product(score, q_at + u64(6), k_descriptor + u64(6), u32(1))
-                ptx.wgmma_commit()
-                ptx.wgmma_wait_all()
-                tiles_left = u32(tiles_left - u32(1))
-                ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
-                if tiles_left == u32(0):
-                    ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
-                    q_held = False
-                top = NONE_KEPT
-                for j in range(16):
-                    top = ptx.maximum(top, ptx.maximum(score[4 * j + 0], score[4 * j + 1]))
-                top = ptx.maximum(top, ptx.shuffle_xor(top, u32(1)))
-                top = ptx.maximum(top, ptx.shuffle_xor(top, u32(2))) * scale_log2
-                before = peak_0
-                peak_0 = top if top - before > f32(8.0) else before
-                safe = peak_0 if peak_0 > NONE_KEPT else f32(0.0)
-                rescale_0 = ptx.exp2(before - safe)
-                added = f32(0.0)
-                for j in range(16):
-                    score[4 * j + 0] = ptx.exp2(score[4 * j + 0] * scale_log2 - safe)
-                    score[4 * j + 1] = ptx.exp2(score[4 * j + 1] * scale_log2 - safe)
-                    added += score[4 * j + 0] + score[4 * j + 1]
-                sum_0 = sum_0 * rescale_0 + added
-                top = NONE_KEPT
-                for j in range(16):
-                    top = ptx.maximum(top, ptx.maximum(score[4 * j + 2], score[4 * j + 3]))
-                top = ptx.maximum(top, ptx.shuffle_xor(top, u32(1)))
-                top = ptx.maximum(top, ptx.shuffle_xor(top, u32(2))) * scale_log2
-                before = peak_1
-                peak_1 = top if top - before > f32(8.0) else before
-                safe = peak_1 if peak_1 > NONE_KEPT else f32(0.0)
-                rescale_1 = ptx.exp2(before - safe)
-                added = f32(0.0)
-                for j in range(16):
-                    score[4 * j + 2] = ptx.exp2(score[4 * j + 2] * scale_log2 - safe)
-                    score[4 * j + 3] = ptx.exp2(score[4 * j + 3] * scale_log2 - safe)
-                    added += score[4 * j + 2] + score[4 * j + 3]
-                sum_1 = sum_1 * rescale_1 + added
-                for i in range(32):
-                    weight[i] = ptx.pack_float16(score[2 * i], score[2 * i + 1])
-                v_stage = stage
-                v_phase = phase
-                stage = u32(stage + u32(1))
-                if stage == u32(2):
-                    stage = u32(0)
-                    phase = u32(phase ^ u32(1))
-                going = tiles_left > u32(0)
-                if going:
-                    ptx.mbarrier_wait(k_full + stage * u32(8), phase)
-                while going:
-                    k_descriptor = u64(4611686293305360384) | u64((k_tile + stage * u32(16384)) >> u32(4))
-                    ptx.wgmma_fence()
-                    score_product(score, q_at + u64(0), k_descriptor + u64(0), u32(0))
-                    score_product(score, q_at + u64(2), k_descriptor + u64(2), u32(1))
-                    score_product(score, q_at + u64(4), k_descriptor + u64(4), u32(1))
-                    score_product(score, q_at + u64(6), k_descriptor + u64(6), u32(1))
-                    ptx.wgmma_commit()
-                    ptx.mbarrier_wait(v_full + v_stage * u32(8), v_phase)
-                    v_descriptor = u64(4611686293372403712) | u64((v_tile + v_stage * u32(16384)) >> u32(4))
-                    ptx.wgmma_fence()
-                    value_product(total, weight[0], weight[1], weight[2], weight[3], v_descriptor + u64(0))
-                    value_product(total, weight[4], weight[5], weight[6], weight[7], v_descriptor + u64(128))
-                    value_product(total, weight[8], weight[9], weight[10], weight[11], v_descriptor + u64(256))
-                    value_product(total, weight[12], weight[13], weight[14], weight[15], v_descriptor + u64(384))
-                    value_product(total, weight[16], weight[17], weight[18], weight[19], v_descriptor + u64(512))
-                    value_product(total, weight[20], weight[21], weight[22], weight[23], v_descriptor + u64(640))
-                    value_product(total, weight[24], weight[25], weight[26], weight[27], v_descriptor + u64(768))
-                    value_product(total, weight[28], weight[29], weight[30], weight[31], v_descriptor + u64(896))
-                    ptx.wgmma_commit()
-                    ptx.wgmma_wait_but_one()
-                    tiles_left = u32(tiles_left - u32(1))
-                    ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
-                    if tiles_left == u32(0):
-                        ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
-                        q_held = False
-                    top = NONE_KEPT
-                    for j in range(16):
-                        top = ptx.maximum(top, ptx.maximum(score[4 * j + 0], score[4 * j + 1]))
-                    top = ptx.maximum(top, ptx.shuffle_xor(top, u32(1)))
-                    top = ptx.maximum(top, ptx.shuffle_xor(top, u32(2))) * scale_log2
-                    before = peak_0
-                    peak_0 = top if top - before > f32(8.0) else before
-                    safe = peak_0 if peak_0 > NONE_KEPT else f32(0.0)
-                    rescale_0 = ptx.exp2(before - safe)
-                    added = f32(0.0)
-                    for j in range(16):
-                        score[4 * j + 0] = ptx.exp2(score[4 * j + 0] * scale_log2 - safe)
-                        score[4 * j + 1] = ptx.exp2(score[4 * j + 1] * scale_log2 - safe)
-                        added += score[4 * j + 0] + score[4 * j + 1]
-                    sum_0 = sum_0 * rescale_0 + added
-                    top = NONE_KEPT
-                    for j in range(16):
-                        top = ptx.maximum(top, ptx.maximum(score[4 * j + 2], score[4 * j + 3]))
-                    top = ptx.maximum(top, ptx.shuffle_xor(top, u32(1)))
-                    top = ptx.maximum(top, ptx.shuffle_xor(top, u32(2))) * scale_log2
-                    before = peak_1
-                    peak_1 = top if top - before > f32(8.0) else before
-                    safe = peak_1 if peak_1 > NONE_KEPT else f32(0.0)
-                    rescale_1 = ptx.exp2(before - safe)
-                    added = f32(0.0)
-                    for j in range(16):
-                        score[4 * j + 2] = ptx.exp2(score[4 * j + 2] * scale_log2 - safe)
-                        score[4 * j + 3] = ptx.exp2(score[4 * j + 3] * scale_log2 - safe)
-                        added += score[4 * j + 2] + score[4 * j + 3]
-                    sum_1 = sum_1 * rescale_1 + added
-                    ptx.mbarrier_wait(v_full + stage * u32(8), phase)
-                    ptx.wgmma_wait_all()
-                    ptx.mbarrier_arrive(v_empty + v_stage * u32(8), leader)
-                    for i in range(32):
-                        weight[i] = ptx.pack_float16(score[2 * i], score[2 * i + 1])
-                    if ptx.any_lane(u32(1) if (rescale_0 != f32(1.0)) or (rescale_1 != f32(1.0)) else u32(0)) != u32(0):
-                        for j in range(8):
-                            for x in range(2):
-                                total[4 * j + 0 + x] *= rescale_0
-                                total[4 * j + 2 + x] *= rescale_1
-                    v_stage = stage
-                    v_phase = phase
-                    stage = u32(stage + u32(1))
-                    if stage == u32(2):
-                        stage = u32(0)
-                        phase = u32(phase ^ u32(1))
-                    going = tiles_left > u32(0)
-                    if going:
-                        ptx.mbarrier_wait(k_full + stage * u32(8), phase)
-                ptx.mbarrier_wait(v_full + v_stage * u32(8), v_phase)
-                v_descriptor = u64(4611686293372403712) | u64((v_tile + v_stage * u32(16384)) >> u32(4))
-                ptx.wgmma_fence()
-                value_product(total, weight[0], weight[1], weight[2], weight[3], v_descriptor + u64(0))
-                value_product(total, weight[4], weight[5], weight[6], weight[7], v_descriptor + u64(128))
-                value_product(total, weight[8], weight[9], weight[10], weight[11], v_descriptor + u64(256))
-                value_product(total, weight[12], weight[13], weight[14], weight[15], v_descriptor + u64(384))
-                value_product(total, weight[16], weight[17], weight[18], weight[19], v_descriptor + u64(512))
-                value_product(total, weight[20], weight[21], weight[22], weight[23], v_descriptor + u64(640))
-                value_product(total, weight[24], weight[25], weight[26], weight[27], v_descriptor + u64(768))
-                value_product(total, weight[28], weight[29], weight[30], weight[31], v_descriptor + u64(896))
-                ptx.wgmma_commit()
-                ptx.wgmma_wait_all()
-                ptx.mbarrier_arrive(v_empty + v_stage * u32(8), leader)
-            if q_held:
-                ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)
-            real_0 = u32(1) if row_0 < seq_q else u32(0)  # padding is 2**32 - 1 here
-            real_1 = u32(1) if row_1 < seq_q else u32(0)
-            out_at = out + u64(entry) * out_batch + u64(head) * out_head
-            lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
-            odd = lane & u32(1)
-            upper = lane & u32(2)
-            chunk = u64(16) * u64(lane & u32(3))
-            sum_0 += ptx.shuffle_xor(sum_0, u32(1))
-            sum_0 += ptx.shuffle_xor(sum_0, u32(2))
-            share = ptx.reciprocal(sum_0) if sum_0 != f32(0.0) else f32(0.0)
-            to = out_at + u64(row_0) * out_row
-            for quarter in range(2):
-                word_0 = ptx.pack_float16(total[16 * quarter + 0] * share, total[16 * quarter + 1] * share)
-                word_1 = ptx.pack_float16(total[16 * quarter + 4] * share, total[16 * quarter + 5] * share)
-                word_2 = ptx.pack_float16(total[16 * quarter + 8] * share, total[16 * quarter + 9] * share)
-                word_3 = ptx.pack_float16(total[16 * quarter + 12] * share, total[16 * quarter + 13] * share)
-                got_0 = ptx.shuffle_xor_word(ptx.select(word_0, word_1, odd), u32(1))
-                got_1 = ptx.shuffle_xor_word(ptx.select(word_2, word_3, odd), u32(1))
-                low_0 = ptx.select(got_0, word_0, odd)
-                low_1 = ptx.select(word_1, got_0, odd)
-                high_0 = ptx.select(got_1, word_2, odd)
-                high_1 = ptx.select(word_3, got_1, odd)
-                got_0 = ptx.shuffle_xor_word(ptx.select(low_0, high_0, upper), u32(2))
-                got_1 = ptx.shuffle_xor_word(ptx.select(low_1, high_1, upper), u32(2))
-                ptx.store_words4(
-                    to + u64(64) * u64(quarter) + chunk,
-                    ptx.select(got_0, low_0, upper),
-                    ptx.select(got_1, low_1, upper),
-                    ptx.select(high_0, got_0, upper),
-                    ptx.select(high_1, got_1, upper),
-                    real_0,
-                )
-            if lse != u64(0):
-                safe = f32(0.0) if peak_0 == NONE_KEPT else peak_0
-                one_lane = real_0 if column == u32(0) else u32(0)
-                value = (safe + ptx.log2(sum_0)) * f32(0.6931471805599453)
-                ptx.store_real(lse_at + u64(4) * u64(row_0), value, one_lane)
-            sum_1 += ptx.shuffle_xor(sum_1, u32(1))
-            sum_1 += ptx.shuffle_xor(sum_1, u32(2))
-            share = ptx.reciprocal(sum_1) if sum_1 != f32(0.0) else f32(0.0)
-            to = out_at + u64(row_1) * out_row
-            for quarter in range(2):
-                word_0 = ptx.pack_float16(total[16 * quarter + 2] * share, total[16 * quarter + 3] * share)
-                word_1 = ptx.pack_float16(total[16 * quarter + 6] * share, total[16 * quarter + 7] * share)
-                word_2 = ptx.pack_float16(total[16 * quarter + 10] * share, total[16 * quarter + 11] * share)
-                word_3 = ptx.pack_float16(total[16 * quarter + 14] * share, total[16 * quarter + 15] * share)
-                got_0 = ptx.shuffle_xor_word(ptx.select(word_0, word_1, odd), u32(1))
-                got_1 = ptx.shuffle_xor_word(ptx.select(word_2, word_3, odd), u32(1))
-                low_0 = ptx.select(got_0, word_0, odd)
-                low_1 = ptx.select(word_1, got_0, odd)
-                high_0 = ptx.select(got_1, word_2, odd)
-                high_1 = ptx.select(word_3, got_1, odd)
-                got_0 = ptx.shuffle_xor_word(ptx.select(low_0, high_0, upper), u32(2))
-                got_1 = ptx.shuffle_xor_word(ptx.select(low_1, high_1, upper), u32(2))
-                ptx.store_words4(
-                    to + u64(64) * u64(quarter) + chunk,
-                    ptx.select(got_0, low_0, upper),
-                    ptx.select(got_1, low_1, upper),
-                    ptx.select(high_0, got_0, upper),
-                    ptx.select(high_1, got_1, upper),
-                    real_1,
-                )
-            if lse != u64(0):
-                safe = f32(0.0) if peak_1 == NONE_KEPT else peak_1
-                one_lane = real_1 if column == u32(0) else u32(0)
-                value = (safe + ptx.log2(sum_1)) * f32(0.6931471805599453)
-                ptx.store_real(lse_at + u64(4) * u64(row_1), value, one_lane)
-            q_stage = u32(q_stage + u32(1))
-            if q_stage == u32(2):
-                q_stage = u32(0)
-                q_phase = u32(q_phase ^ u32(1))
+        consume(base, thread, warpgroup, rows, out, lse, scale_log2, heads_q, seq_q, out_row, out_head, out_batch)
+
+
+@device
+def make_barriers(base):
+    """With the arrivals (warps) that complete a phase of each."""
+    for stage in range(Q_STAGES):
+        ptx.mbarrier_init(base + Q_FULL + u32(8) * u32(stage), u32(1))
+        ptx.mbarrier_init(base + Q_EMPTY + u32(8) * u32(stage), u32(4))
+    for stage in range(STAGES):
+        ptx.mbarrier_init(base + K_FULL + u32(8) * u32(stage), u32(1))
+        ptx.mbarrier_init(base + K_EMPTY + u32(8) * u32(stage), u32(4))
+        ptx.mbarrier_init(base + V_FULL + u32(8) * u32(stage), u32(1))
+        ptx.mbarrier_init(base + V_EMPTY + u32(8) * u32(stage), u32(4))
+    ptx.fence_mbarrier_init()
+
+
+@device
+def leader():
+    """1 in the lane that acts for its warp, 0 in the others."""
+    return u32(1) if (ptx.thread_index() & u32(31)) == u32(0) else u32(0)
+
+
+@device
+def advance(stage, phase, stages):
+    """On to the next stage; its barriers' phase turns with the round."""
+    stage = u32(stage + u32(1))
+    if stage == stages:
+        return u32(0), u32(phase ^ u32(1))
+    return stage, phase
+
+
+@device
+def produce(
+    base, q_maps, kv_maps, block, piece, bits, heads, counter, blocks, heads_count, group, batch, heads_per_wave,
+    q_views, kv_views,
+):
+    """The producer: boxes of each item's queries, then tiles."""
+    fence_maps(q_maps, q_views)
+    fence_maps(kv_maps, u32(2) * kv_views)
+    items = u32(blocks * heads_count * batch)
+    stage = q_stage = u32(0)
+    # Parity of the phase in which a stage was given back: a fresh barrier counts as given back.
+    free = q_free = u32(1)
+    item = ptx.block_index()
+    next_rank, next_entry, next_words = read_item(item, items, block, heads, blocks, heads_count, batch, heads_per_wave)
+    while item < items:
+        rank, entry, words = next_rank, next_entry, next_words
+        head = ptx.word_of_lane(words, u32(8))
+        ptx.mbarrier_wait(base + Q_EMPTY + q_stage * u32(8), q_free)
+        tiles = ptx.word_of_lane(words, u32(5))
+        ptx.store_shared_words4(base + ITEM_INFO + q_stage * u32(16), tiles, rank, head, entry, leader())
+        load_queries(base, q_stage, q_maps, words, head, entry)
+        q_stage, q_free = advance(q_stage, q_free, Q_STAGES)
+        taken = ptx.fetch_add(counter, u32(1), leader())  # blocks take what is left in turn
+        kv_head = u32(head // group)
+        stage, free = load_tiles(base, kv_maps, piece, bits, words, kv_head, entry, stage, free)
+        item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))
+        next_rank, next_entry, next_words = read_item(item, items, block, heads, blocks, heads_count, batch, heads_per_wave)
+    end_items(base, q_stage, q_free, counter)
+
+
+@device
+def end_items(base, q_stage, q_free, counter):
+    """Nothing follows; the last block to come here leaves the counter as it found it."""
+    ptx.mbarrier_wait(base + Q_EMPTY + q_stage * u32(8), q_free)
+    to = base + ITEM_INFO + q_stage * u32(16)
+    ptx.store_shared_words4(to, u32(0), NO_ITEM, u32(0), u32(0), leader())
+    ptx.mbarrier_arrive(base + Q_FULL + q_stage * u32(8), leader())
+    ended = ptx.word_of_lane(ptx.fetch_add(counter + u64(4), u32(1), leader()), u32(0)) + u32(1)
+    last_block = leader() if ended == ptx.grid_size() else u32(0)
+    ptx.store_word(counter, u32(0), last_block)
+    ptx.store_word(counter + u64(4), u32(0), last_block)
+
+
+@device
+def fence_maps(maps, count):
+    """Tensor maps, before the first copies by them."""
+    for place in range(count):
+        ptx.fence_tensor_map(maps + u64(128) * u64(place))
+
+
+@device
+def read_item(item, items, block, heads, blocks, heads_count, batch, heads_per_wave):
+    """Row block and batch entry of an item; by lane, the words of its row block, and in the others its head."""
+    number = u32(min(item, items - u32(1)))
+    wave_items = u32(heads_per_wave * blocks)
+    wave = u32(number // wave_items)
+    left = u32(number - wave * wave_items)
+    first_pair = u32(wave * heads_per_wave)
+    width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
+    rank = u32(left // width)
+    pair = u32(first_pair + left - rank * width)
+    entry = u32(pair // heads_count)
+    head_at = heads + u64(4) * u64(pair - entry * heads_count)
+    lane = u32(ptx.thread_index() & u32(31))
+    word_at = block + u64(32) * u64(rank) + u64(4) * u64(lane)
+    words = ptx.load_word(word_at if lane < u32(8) else head_at)  # one register, where nine would be spilled
+    return rank, entry, words
+
+
+@device
+def load_queries(base, q_stage, q_maps, words, head, entry):
+    """A tile of queries: the box that the row block names."""
+    q_map = q_maps + u64(128) * u64(ptx.word_of_lane(words, u32(0)))
+    c1 = ptx.word_of_lane(words, u32(1))
+    c2 = ptx.word_of_lane(words, u32(2))
+    full = base + Q_FULL + q_stage * u32(8)
+    to = base + Q_TILE + q_stage * Q_BYTES
+    ptx.mbarrier_expect(full, Q_BYTES, leader())
+    ptx.tensor_copy(to + u32(0), q_map, full, u32(0), c1, c2, head, entry, leader())
+
+
+@device
+def load_tiles(base, kv_maps, piece, bits, words, kv_head, entry, stage, free):
+    """The tiles of an item's pieces, as stages become free."""
+    k1 = k2 = count = status = bits_0 = bits_1 = bits_2 = u32(0)
+    k_map = u64(0)
+    place = ptx.word_of_lane(words, u32(3))
+    end_of_pieces = ptx.word_of_lane(words, u32(4))
+    while place < end_of_pieces:
+        if count == u32(0):
+            kv_view, k1, k2, count = ptx.load_words4(piece + u64(32) * u64(place))
+            status, bits_0, bits_1, bits_2 = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))
+            k_map = kv_maps + u64(256) * u64(kv_view)
+        ptx.mbarrier_wait(base + K_EMPTY + stage * u32(8), free)
+        info = base + TILE_INFO + stage * u32(16)
+        ptx.store_shared_words4(info, status, bits_0, bits_1, bits_2, leader())
+        load_keys(base, stage, k_map, k1, k2, kv_head, entry)
+        ptx.mbarrier_wait(base + V_EMPTY + stage * u32(8), free)
+        load_values(base, stage, k_map + u64(128), k1, k2, kv_head, entry, base + V_FULL + stage * u32(8))
+        k1 = u32(k1 + u32(128))
+        stage, free = advance(stage, free, STAGES)
+        count = u32(count - u32(1))
+        if count == u32(0):
+            place = u32(place + u32(1))
+    return stage, free
+
+
+@device
+def load_keys(base, stage, tensor_map, k1, k2, kv_head, entry):
+    """A tile of keys."""
+    full = base + K_FULL + stage * u32(8)
+    ptx.mbarrier_expect(full, K_BYTES, leader())
+    to = base + K_TILE + stage * K_BYTES
+    ptx.tensor_copy(to + u32(0), tensor_map, full, u32(0), k1, k2, kv_head, entry, leader())
+
+
+@device
+def load_values(base, stage, tensor_map, k1, k2, kv_head, entry, full):
+    """A tile of values."""
+    ptx.mbarrier_expect(full, V_BYTES, leader())
+    to = base + V_TILE + stage * V_BYTES
+    ptx.tensor_copy(to + u32(0), tensor_map, full, u32(0), k1, k2, kv_head, entry, leader())
+
+
+@device
+def consume(base, thread, warpgroup, rows, out, lse, scale_log2, heads_q, seq_q, out_row, out_head, out_batch):
+    """A consumer warpgroup: 64 queries of each item."""
+    row_in_group = ((thread >> u32(5)) & u32(3)) * u32(16) + ((thread & u32(31)) >> u32(2))  # and that 8 further on
+    column = (thread & u32(3)) * u32(2)
+    total = cuda.local.array(32, dtype=np.float32)
+    score = cuda.local.array(64, dtype=np.float32)
+    weight = cuda.local.array(32, dtype=np.uint32)
+    peak = cuda.local.array(2, dtype=np.float32)
+    added = cuda.local.array(2, dtype=np.float32)
+    for i in range(64):
+        score[i] = f32(0.0)
+    stage = phase = q_stage = q_phase = u32(0)
+    while True:
+        ptx.mbarrier_wait(base + Q_FULL + q_stage * u32(8), q_phase)
+        tiles, rank, head, entry = ptx.load_shared_words4(base + ITEM_INFO + q_stage * u32(16))
+        if rank == NO_ITEM:
+            break
+        ptx.warp_barrier()  # all lanes have read it before the leader gives anything back
+        q_at = queries_at(base, warpgroup, q_stage)
+        row_at = rows + u64(4) * (u64(rank) * u64(64) + u64(warpgroup * u32(64) + row_in_group))
+        row_0 = ptx.load_word(row_at)
+        row_1 = ptx.load_word(row_at + u64(32))
+        for row in range(2):
+            peak[row] = NONE_KEPT
+            added[row] = f32(0.0)
+        for i in range(32):
+            total[i] = f32(0.0)
+        stage, phase, q_held = attend(
+            base, warpgroup, column, q_at, scale_log2, tiles, stage, phase, q_stage, score, weight, total, peak, added,
+        )
+        if q_held:
+            ptx.mbarrier_arrive(base + Q_EMPTY + q_stage * u32(8), leader())
+        out_at = out + u64(entry) * out_batch + u64(head) * out_head
+        lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
+        store_row(0, row_0, column, total, peak, added, out_at, out_row, lse, lse_at, seq_q)
+        store_row(1, row_1, column, total, peak, added, out_at, out_row, lse, lse_at, seq_q)
+        q_stage, q_phase = advance(q_stage, q_phase, Q_STAGES)
+
+
+@device
+def attend(
+    base, warpgroup, column, q_at, scale_log2, tiles, stage, phase, q_stage, score, weight, total, peak, added,
+):
+    """An item's tiles, in chains up to one that this group skips. Where the rings are, and if queries are held."""
+    rescale = cuda.local.array(2, dtype=np.float32)
+    q_held = True
+    while tiles > u32(0):
+        wait_keys(base, stage, phase)
+        multiply_queries(score, base, q_at, stage)
+        ptx.wgmma_wait_all()
+        tiles = u32(tiles - u32(1))
+        q_held = weigh_scores(score, base, tiles, stage, q_stage, scale_log2, peak, added, rescale)
+        round_weights(weight, score)
+        v_stage, v_phase = stage, phase
+        stage, phase = advance(stage, phase, STAGES)
+        going = tiles > u32(0)
+        if going:
+            wait_keys(base, stage, phase)
+        while going:
+            multiply_queries(score, base, q_at, stage)
+            multiply_weights(total, weight, base, v_stage, v_phase)
+            ptx.wgmma_wait_but_one()
+            tiles = u32(tiles - u32(1))
+            q_held = weigh_scores(score, base, tiles, stage, q_stage, scale_log2, peak, added, rescale)
+            ptx.mbarrier_wait(base + V_FULL + stage * u32(8), phase)
+            ptx.wgmma_wait_all()
+            ptx.mbarrier_arrive(base + V_EMPTY + v_stage * u32(8), leader())
+            round_weights(weight, score)
+            bring_to_peak(total, rescale)
+            v_stage, v_phase = stage, phase
+            stage, phase = advance(stage, phase, STAGES)
+            going = tiles > u32(0)
+            if going:
+                wait_keys(base, stage, phase)
+        multiply_weights(total, weight, base, v_stage, v_phase)
+        ptx.wgmma_wait_all()
+        ptx.mbarrier_arrive(base + V_EMPTY + v_stage * u32(8), leader())
+    return stage, phase, q_held
+
+
+@device
+def wait_keys(base, stage, phase):
+    """A tile's keys are there."""
+    ptx.mbarrier_wait(base + K_FULL + stage * u32(8), phase)
+
+
+@device
+def weigh_scores(score, base, tiles, stage, q_stage, scale_log2, peak, added, rescale):
+    """A tile's scores become weights; its keys are given back in between. Whether queries are still held."""
+    q_held = give_keys_back(base, tiles, stage, q_stage)
+    softmax(score, scale_log2, peak, added, rescale)
+    return q_held
+
+
+@device
+def give_keys_back(base, tiles, stage, q_stage):
+    """Keys and mask may be overwritten, and the queries after the last tile; whether they are still held."""
+    ptx.mbarrier_arrive(base + K_EMPTY + stage * u32(8), leader())
+    if tiles == u32(0):
+        ptx.mbarrier_arrive(base + Q_EMPTY + q_stage * u32(8), leader())
+    return tiles != u32(0)
+
+
+@device
+def queries_at(base, warpgroup, q_stage):
+    """The descriptor of this group's queries."""
+    first = u64(4611686293305360384) | u64((base + Q_TILE + warpgroup * u32(8192)) >> u32(4))
+    return first + u64(q_stage * u32(512))
+
+
+@device
+def multiply_queries(score, base, q_at, stage):
+    """Issue q.k of the tile in ``stage``."""
+    k_at = u64(4611686293305360384) | u64((base + K_TILE + stage * K_BYTES) >> u32(4))
+    ptx.wgmma_fence()
+    score_product(score, q_at + u64(0), k_at + u64(0), u32(0))
+    score_product(score, q_at + u64(2), k_at + u64(2), u32(1))
+    score_product(score, q_at + u64(4), k_at + u64(4), u32(1))
+    score_product(score, q_at + u64(6), k_at + u64(6), u32(1))
+    ptx.wgmma_commit()
+
+
+@device
+def multiply_weights(total, weight, base, v_stage, v_phase):
+    """Issue weights.v of the tile in ``v_stage``, once its values have arrived."""
+    ptx.mbarrier_wait(base + V_FULL + v_stage * u32(8), v_phase)
+    v_at = u64(4611686293372403712) | u64((base + V_TILE + v_stage * V_BYTES) >> u32(4))
+    ptx.wgmma_fence()
+    value_product(total, weight[0], weight[1], weight[2], weight[3], v_at + u64(0))
+    value_product(total, weight[4], weight[5], weight[6], weight[7], v_at + u64(128))
+    value_product(total, weight[8], weight[9], weight[10], weight[11], v_at + u64(256))
+    value_product(total, weight[12], weight[13], weight[14], weight[15], v_at + u64(384))
+    value_product(total, weight[16], weight[17], weight[18], weight[19], v_at + u64(512))
+    value_product(total, weight[20], weight[21], weight[22], weight[23], v_at + u64(640))
+    value_product(total, weight[24], weight[25], weight[26], weight[27], v_at + u64(768))
+    value_product(total, weight[28], weight[29], weight[30], weight[31], v_at + u64(896))
+    ptx.wgmma_commit()
+
+
+@device
+def softmax(score, scale_log2, peak, added, rescale):
+    """Scores become weights relative to their row's peak; rescale is the factor for what was added up before."""
+    for row in range(2):
+        top = NONE_KEPT
+        for j in range(16):
+            top = ptx.maximum(top, ptx.maximum(score[4 * j + 2 * row], score[4 * j + 2 * row + 1]))
+        top = ptx.maximum(top, ptx.shuffle_xor(top, u32(1)))
+        top = ptx.maximum(top, ptx.shuffle_xor(top, u32(2))) * scale_log2
+        before = peak[row]
+        now = top if top - before > f32(8.0) else before
+        safe = now if now > NONE_KEPT else f32(0.0)
+        peak[row] = now
+        rescale[row] = ptx.exp2(before - safe)
+        weights = f32(0.0)
+        for j in range(16):
+            score[4 * j + 2 * row] = ptx.exp2(score[4 * j + 2 * row] * scale_log2 - safe)
+            score[4 * j + 2 * row + 1] = ptx.exp2(score[4 * j + 2 * row + 1] * scale_log2 - safe)
+            weights += score[4 * j + 2 * row] + score[4 * j + 2 * row + 1]
+        added[row] = added[row] * rescale[row] + weights
+
+
+@device
+def round_weights(weight, score):
+    """Weights in the arrays' dtype, two a word: the left operand of the product with the values."""
+    for i in range(32):
+        weight[i] = ptx.pack_float16(score[2 * i], score[2 * i + 1])
+
+
+@device
+def bring_to_peak(total, rescale):
+    """Bring the accumulator to the new peaks, where any row of the warp has one."""
+    if ptx.any_lane(u32(1) if (rescale[0] != f32(1.0)) or (rescale[1] != f32(1.0)) else u32(0)) != u32(0):
+        for j in range(8):
+            for x in range(2):
+                total[4 * j + 0 + x] *= rescale[0]
+                total[4 * j + 2 + x] *= rescale[1]
+
+
+@device
+def store_row(row, q_idx, column, total, peak, added, out_at, out_row, lse, lse_at, seq_q):
+    """out = total / sum, 0 where nothing is kept; lse = (peak + log2 sum) ln 2, then -inf."""
+    real = u32(1) if q_idx < seq_q else u32(0)  # padding is 2**32 - 1 here
+    row_sum = added[row] + ptx.shuffle_xor(added[row], u32(1))
+    row_sum += ptx.shuffle_xor(row_sum, u32(2))
+    share = ptx.reciprocal(row_sum) if row_sum != f32(0.0) else f32(0.0)
+    to = out_at + u64(q_idx) * out_row
+    for quarter in range(2):
+        store_quarter(total, 16 * quarter + 2 * row, share, to + u64(64) * u64(quarter), real)
+    if lse != u64(0):
+        safe = f32(0.0) if peak[row] == NONE_KEPT else peak[row]
+        one_lane = real if column == u32(0) else u32(0)
+        value = (safe + ptx.log2(row_sum)) * f32(0.6931471805599453)
+        ptx.store_real(lse_at + u64(4) * u64(q_idx), value, one_lane)
+
+
+@device
+def store_quarter(total, first, share, to, real):
+    """32 columns of a row: its four lanes hand words round until each has 8 columns side by side."""
+    word_0 = ptx.pack_float16(total[first + 0] * share, total[first + 1] * share)
+    word_1 = ptx.pack_float16(total[first + 4] * share, total[first + 5] * share)
+    word_2 = ptx.pack_float16(total[first + 8] * share, total[first + 9] * share)
+    word_3 = ptx.pack_float16(total[first + 12] * share, total[first + 13] * share)
+    odd = ptx.thread_index() & u32(1)
+    upper = ptx.thread_index() & u32(2)
+    got_0 = ptx.shuffle_xor_word(ptx.select(word_0, word_1, odd), u32(1))
+    got_1 = ptx.shuffle_xor_word(ptx.select(word_2, word_3, odd), u32(1))
+    low_0 = ptx.select(got_0, word_0, odd)
+    low_1 = ptx.select(word_1, got_0, odd)
+    high_0 = ptx.select(got_1, word_2, odd)
+    high_1 = ptx.select(word_3, got_1, odd)
+    got_0 = ptx.shuffle_xor_word(ptx.select(low_0, high_0, upper), u32(2))
+    got_1 = ptx.shuffle_xor_word(ptx.select(low_1, high_1, upper), u32(2))
+    ptx.store_words4(
+        to + u64(16) * u64(ptx.thread_index() & u32(3)),
+        ptx.select(got_0, low_0, upper),
+        ptx.select(got_1, low_1, upper),
+        ptx.select(high_0, got_0, upper),
+        ptx.select(high_1, got_1, upper),
+        real,
+    )

@@ -1,11 +1,14 @@
-"""The attention kernel's text: imports, parameters, barriers, then the two roles, producer and consumer."""
+"""The attention kernel's text: imports, places in shared memory, the entry function, then those that it calls.
+
+Functions are inlined where they are called, so that arrays they are given stay registers of the kernel.
+"""
 
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.consumer import emit_consumer
-from splat_numba.gen.targets.sm90.producer import emit_producer
+from splat_numba.gen.targets.sm90 import consumer, producer
+from splat_numba.gen.targets.sm90.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     REGISTERS,
@@ -40,6 +43,7 @@ PARAMETERS = (
     *((name, "l") for name in STRIDES),
 )
 ENTRY = "attention"
+NO_ITEM = 2**32 - 1  # in place of a row block's number: nothing follows
 
 
 def attention_entry(traits: Traits) -> Entry:
@@ -51,27 +55,17 @@ def render_attention(traits: Traits) -> str:
     """Python source of the kernel ``attention`` that serves every mask of these traits. Pure and deterministic."""
     out = SourceWriter()
     _emit_head(out, traits)
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}(")
-    with out.suite():
-        for names in (POINTERS, ("scale_log2",), COUNTS, STRIDES):
-            out.line(f"{', '.join(names)},")
-    out.line("):")
-    with out.suite():
-        _emit_start(out, traits)
-        with out.block(f"if warpgroup == u32({traits.groups})"):
-            out.line("fewer_registers()")
-            emit_producer(out, traits)
-        with out.block("else"):
-            out.line("more_registers()")
-            emit_consumer(out, traits)
+    _emit_places(out, traits)
+    _emit_entry(out, traits)
+    _emit_shared(out, traits)
+    producer.emit_producer(out, traits)
+    consumer.emit_consumer(out, traits)
     return out.text()
 
 
 def _emit_head(out: SourceWriter, traits: Traits) -> None:
     """Docstring, imports, and the instructions that depend on the traits."""
-    producer, consumer = REGISTERS[traits.groups, traits.blocks_per_multiprocessor]
+    registers, more = REGISTERS[traits.groups, traits.blocks_per_multiprocessor]
     quotes = '"' * 3
     dims = f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}"
     scores = f'{traits.tile_kv}, "{traits.dtype}", from_registers=False, transposed=False'
@@ -92,50 +86,101 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
 
         f32, u32, u64 = np.float32, np.uint32, np.uint64
         NONE_KEPT = f32(-np.inf)
-        fewer_registers = ptx.release_registers({producer})
-        more_registers = ptx.claim_registers({consumer})
+        NO_ITEM = u32({NO_ITEM})  # in place of a row block's number: nothing follows
+        {DEVICE}
+        fewer_registers = ptx.release_registers({registers})
+        more_registers = ptx.claim_registers({more})
         score_product = ptx.matrix_product({scores})
         value_product = ptx.matrix_product({values})
         """
     )
 
 
-def _emit_start(out: SourceWriter, traits: Traits) -> None:
-    """Names for places in shared memory; the barriers, with the number of arrivals (warps) that complete each."""
+def _emit_places(out: SourceWriter, traits: Traits) -> None:
+    """Shared memory as constants: tiles, what goes with them, barriers."""
     layout = shared_layout(traits)
+    tiles = {"Q": (layout.q, layout.q_bytes), "K": (layout.k, layout.k_bytes), "V": (layout.v, layout.v_bytes)}
+    if traits.partial:
+        tiles["MASK"] = (layout.mask, layout.mask_bytes)
     out.lines(
         f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        base = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
-        q_tile = base
-        k_tile = u32(base + u32({layout.k}))
-        v_tile = u32(base + u32({layout.v}))
-        mask_tile = u32(base + u32({layout.mask}))
-        tile_info = u32(base + u32({layout.tile_info}))
-        item_info = u32(base + u32({layout.item_info}))
-        q_full = u32(base + u32({layout.q_full}))
-        q_empty = u32(base + u32({layout.q_empty}))
-        k_full = u32(base + u32({layout.k_full}))
-        k_empty = u32(base + u32({layout.k_empty}))
-        v_full = u32(base + u32({layout.v_full}))
-        v_empty = u32(base + u32({layout.v_empty}))
-        thread = ptx.thread_index()
-        warpgroup = u32(thread >> u32(7))
-        lane = u32(thread & u32(31))
-        items = u32(blocks * heads_count * batch)
+
+        # Shared memory, in bytes from its aligned start: stages of tiles, what goes with them, and their barriers.
+        Q_STAGES, STAGES = u32({q_stages(traits)}), u32({traits.stages})
+        """
+    )
+    for name, (start, size) in tiles.items():
+        out.line(f"{name}_TILE, {name}_BYTES = u32({start}), u32({size})")
+    out.lines(
+        f"""
+        TILE_INFO, ITEM_INFO = u32({layout.tile_info}), u32({layout.item_info})
+        Q_FULL, Q_EMPTY = u32({layout.q_full}), u32({layout.q_empty})
+        K_FULL, K_EMPTY = u32({layout.k_full}), u32({layout.k_empty})
+        V_FULL, V_EMPTY = u32({layout.v_full}), u32({layout.v_empty})
         """
     )
     if traits.ragged:
-        out.line(f"cleared = base + u32({layout.cleared})")
-    with out.block("if thread == u32(0)"):
-        for stage in range(q_stages(traits)):
-            out.line(f"ptx.mbarrier_init(q_full + u32({8 * stage}), u32(1))")
-            out.line(f"ptx.mbarrier_init(q_empty + u32({8 * stage}), u32({4 * traits.groups}))")
-        for stage in range(traits.stages):
-            for full, empty in (("k_full", "k_empty"), ("v_full", "v_empty")):
-                out.line(f"ptx.mbarrier_init({full} + u32({8 * stage}), u32(1))")
-                out.line(f"ptx.mbarrier_init({empty} + u32({8 * stage}), u32({4 * traits.groups}))")
+        out.line(f"CLEARED = u32({layout.cleared})")
+
+
+def _emit_entry(out: SourceWriter, traits: Traits) -> None:
+    """Barriers, then the two roles."""
+    out.line()
+    out.line()
+    out.line(f"def {ENTRY}(")
+    with out.suite():
+        for names in (POINTERS, ("scale_log2",), COUNTS, STRIDES):
+            out.line(f"{', '.join(names)},")
+    out.line("):")
+    with out.suite():
+        out.lines(
+            f"""
+            start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+            base = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+            thread = ptx.thread_index()
+            warpgroup = u32(thread >> u32(7))
+            if thread == u32(0):
+                make_barriers(base)
+            ptx.block_barrier()
+            if warpgroup == u32({traits.groups}):
+                fewer_registers()
+            """
+        )
+        with out.suite(), out.block(f"if thread < u32({128 * traits.groups + 32})"):
+            wrapped(out, "produce", producer.arguments(traits))
+        out.line("else:")
+        with out.suite():
+            out.line("more_registers()")
+            wrapped(out, "consume", consumer.ARGUMENTS)
+
+
+def _emit_shared(out: SourceWriter, traits: Traits) -> None:
+    """What both roles need."""
+    warps = 4 * traits.groups
+    with device_function(out, "make_barriers", ("base",), "With the arrivals (warps) that complete a phase of each."):
+        with out.block("for stage in range(Q_STAGES)"):
+            _emit_pair(out, "Q", warps)
+        with out.block("for stage in range(STAGES)"):
+            _emit_pair(out, "K", warps)
+            _emit_pair(out, "V", warps)
         if traits.ragged:
-            out.line("ptx.mbarrier_init(cleared, u32(1))")
+            out.line("ptx.mbarrier_init(base + CLEARED, u32(1))")
         out.line("ptx.fence_mbarrier_init()")
-    out.line("ptx.block_barrier()")
+    with device_function(out, "leader", (), "1 in the lane that acts for its warp, 0 in the others."):
+        out.line("return u32(1) if (ptx.thread_index() & u32(31)) == u32(0) else u32(0)")
+    with device_function(
+        out, "advance", ("stage", "phase", "stages"), "On to the next stage; its barriers' phase turns with the round."
+    ):
+        out.lines(
+            """
+            stage = u32(stage + u32(1))
+            if stage == stages:
+                return u32(0), u32(phase ^ u32(1))
+            return stage, phase
+            """
+        )
+
+
+def _emit_pair(out: SourceWriter, name: str, warps: int) -> None:
+    out.line(f"ptx.mbarrier_init(base + {name}_FULL + u32(8) * u32(stage), u32(1))")
+    out.line(f"ptx.mbarrier_init(base + {name}_EMPTY + u32(8) * u32(stage), u32({warps}))")

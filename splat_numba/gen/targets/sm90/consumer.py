@@ -7,41 +7,38 @@ the exponentials are taken (562 -> 618 TFLOP/s, dense, head_dim 128).
 from __future__ import annotations
 
 from splat_numba.gen.boxes import NONE, Traits
-from splat_numba.gen.targets.sm90.epilogue import emit_places, emit_results, emit_rows, rows_early
-from splat_numba.gen.targets.sm90.producer import NO_ITEM, emit_advance
-from splat_numba.gen.targets.sm90.shape import (
-    INFO_BYTES,
-    keys_descriptor,
-    q_stages,
-    score_offset,
-    score_steps,
-    shared_layout,
-    value_columns,
-    values_descriptor,
-    words_per_row,
+from splat_numba.gen.targets.sm90.epilogue import (
+    RESUMED,
+    STORED,
+    emit_epilogue,
+    emit_for_rows,
+    emit_places,
+    emit_rows,
+    rows_early,
 )
-from splat_numba.gen.targets.sm90.softmax import emit_mask, emit_pack, emit_rescale, emit_softmax
+from splat_numba.gen.targets.sm90.functions import device_function, wrapped
+from splat_numba.gen.targets.sm90.products import emit_products
+from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, value_columns, words_per_row
+from splat_numba.gen.targets.sm90.softmax import emit_softmax, masks
 from splat_numba.gen.writer import SourceWriter
+
+RESULTS = ("rows", "out", "lse", "scale_log2", "heads_q", "seq_q", "out_row", "out_head", "out_batch")
+ARGUMENTS = ("base", "thread", "warpgroup", *RESULTS)
+REGISTERS = ("score", "weight", "total", "peak", "added")
 
 
 def emit_consumer(out: SourceWriter, traits: Traits) -> None:
-    """The consumers' loop over items; stands in their branch."""
-    _emit_registers(out, traits)
-    with out.block("while True"):
-        _emit_item(out, traits)
-        with out.block("while tiles_left > u32(0)"):
-            _emit_wait(out, traits)
-            if may_skip(traits):
-                with out.block("if kept == u32(0)"):
-                    _emit_skip(out, traits)
-                with out.block("else"):
-                    _emit_chain(out, traits)
-            else:
-                _emit_chain(out, traits)
-        with out.block("if q_held"):
-            out.line("ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)")
-        emit_results(out, traits)
-        emit_advance(out, "q_stage", "q_phase", q_stages(traits))
+    """The consumers' functions: their loop over items, over tiles, and what these call."""
+    _emit_items(out, traits)
+    _emit_tiles(out, traits)
+    _emit_wait(out, traits)
+    if may_skip(traits):
+        _emit_skip(out)
+    _emit_weigh(out, traits)
+    _emit_give_keys_back(out, traits)
+    emit_products(out, traits)
+    emit_softmax(out, traits)
+    emit_epilogue(out, traits)
 
 
 def may_skip(traits: Traits) -> bool:
@@ -49,198 +46,239 @@ def may_skip(traits: Traits) -> bool:
     return traits.skips or traits.ragged
 
 
+def _reads_info(traits: Traits) -> bool:
+    """Whether groups must know which of a tile's pairs they keep."""
+    return may_skip(traits) or traits.partial
+
+
+def _tile_arguments(traits: Traits) -> tuple[str, ...]:
+    """What tiles are worked on with: where this thread is, what is left, where the rings are, its registers."""
+    masks = ("mask_base",) if traits.partial else ()
+    state = ("tiles", "stage", "phase", "q_stage")
+    return ("base", "warpgroup", "column", *masks, "q_at", "scale_log2", *state, *REGISTERS)
+
+
+def _emit_items(out: SourceWriter, traits: Traits) -> None:
+    with device_function(out, "consume", ARGUMENTS, "A consumer warpgroup: 64 queries of each item."):
+        _emit_registers(out, traits)
+        with out.block("while True"):
+            _emit_item(out, traits)
+            wrapped(out, "stage, phase, q_held = attend", _tile_arguments(traits))
+            with out.block("if q_held"):
+                out.line("ptx.mbarrier_arrive(base + Q_EMPTY + q_stage * u32(8), leader())")
+            if not rows_early(traits):
+                emit_rows(out, traits)
+            emit_places(out)
+            emit_for_rows(out, "store_row", STORED)
+            out.line("q_stage, q_phase = advance(q_stage, q_phase, Q_STAGES)")
+
+
 def _emit_registers(out: SourceWriter, traits: Traits) -> None:
-    """What a thread holds throughout: its rows and columns, descriptors, and the arrays that become registers."""
+    """What a thread holds throughout: where its rows and columns are, and the arrays that become registers."""
     out.lines(
         f"""
-        leader = u32(1) if lane == u32(0) else u32(0)  # each warp gives back for itself: no warp may lag behind another
-        row_in_group = ((thread >> u32(5)) & u32(3)) * u32(16) + (lane >> u32(2))  # and the row 8 further on
-        column = (lane & u32(3)) * u32(2)
-        q_descriptor = u64({keys_descriptor()}) | u64((q_tile + warpgroup * u32(8192)) >> u32(4))
+        row_in_group = ((thread >> u32(5)) & u32(3)) * u32(16) + ((thread & u32(31)) >> u32(2))  # and that 8 further on
+        column = (thread & u32(3)) * u32(2)
         total = cuda.local.array({value_columns(traits) // 2}, dtype=np.float32)
         score = cuda.local.array({traits.tile_kv // 2}, dtype=np.float32)
         weight = cuda.local.array({traits.tile_kv // 4}, dtype=np.uint32)
+        peak = cuda.local.array(2, dtype=np.float32)
+        added = cuda.local.array(2, dtype=np.float32)
         for i in range({traits.tile_kv // 2}):
             score[i] = f32(0.0)
-        stage = u32(0)
-        phase = u32(0)
-        q_stage = u32(0)
-        q_phase = u32(0)
+        stage = phase = q_stage = q_phase = u32(0)
         """
     )
     if traits.partial:
-        layout, at = shared_layout(traits), f"row_in_group * u32({4 * words_per_row(traits)})"
-        out.line(f"mask = cuda.local.array({words_per_row(traits)}, dtype=np.uint32)")
-        out.line(f"mask_base = mask_tile + warpgroup * u32({layout.mask_bytes // traits.groups}) + {at}")
+        size, row_bytes = group_mask_bytes(traits), 4 * words_per_row(traits)
+        at = f"warpgroup * u32({size}) + row_in_group * u32({row_bytes})"
+        out.line(f"mask_base = base + MASK_TILE + {at}")
 
 
 def _emit_item(out: SourceWriter, traits: Traits) -> None:
     """The item's queries have arrived; the state of an empty softmax, or the one an earlier pass left."""
     out.lines(
         f"""
-        ptx.mbarrier_wait(q_full + q_stage * u32(8), q_phase)
-        tiles_left, rank, head, entry = ptx.load_shared_words4(item_info + q_stage * u32({INFO_BYTES}))
-        if rank == u32({NO_ITEM}):
+        ptx.mbarrier_wait(base + Q_FULL + q_stage * u32(8), q_phase)
+        tiles, rank, head, entry = ptx.load_shared_words4(base + ITEM_INFO + q_stage * u32({INFO_BYTES}))
+        if rank == NO_ITEM:
             break
         ptx.warp_barrier()  # all lanes have read it before the leader gives anything back
-        q_held = True
-        q_at = q_descriptor + u64(q_stage * u32({shared_layout(traits).q_bytes >> 4}))
+        q_at = queries_at(base, warpgroup, q_stage)
         """
     )
     if rows_early(traits):
         emit_rows(out, traits)
     if traits.resumes:
-        _emit_resume(out, traits)
-    else:
-        for row in (0, 1):
-            out.line(f"peak_{row} = NONE_KEPT")
-            out.line(f"sum_{row} = f32(0.0)")
-        with out.block(f"for i in range({value_columns(traits) // 2})"):
-            out.line("total[i] = f32(0.0)")
-
-
-def _emit_resume(out: SourceWriter, traits: Traits) -> None:
-    """out and lse of an earlier pass as a softmax state: a sum of 1 at the peak lse."""
-    emit_places(out)
-    for row in (0, 1):
-        out.lines(
-            f"""
-            safe_{row} = row_{row} if real_{row} else u32(0)
-            peak_{row} = ptx.load_state(lse_at + u64(4) * u64(safe_{row})) * f32(1.4426950408889634)
-            sum_{row} = f32(0.0) if peak_{row} == NONE_KEPT else f32(0.25)  # four lanes add up to a row, NaN or not
-            from_{row} = out_at + u64(safe_{row}) * out_row + u64(2) * u64(column)
-            """
-        )
-        for j in range(value_columns(traits) // 8):
-            at = f"from_{row} + u64({16 * j})"
-            if 8 * j + 8 > traits.value_dim:
-                at = f"{at} if column < u32({traits.value_dim - 8 * j}) else out"
-            target = ", ".join(f"total[{4 * j + 2 * row + x}]" for x in (0, 1))
-            out.line(f"{target} = ptx.unpack_{traits.dtype}(ptx.load_pair({at}))")
-
-
-def _emit_wait(out: SourceWriter, traits: Traits) -> None:
-    """Wait for the keys of the next tile, and read which of its pairs this group keeps."""
-    out.line("ptx.mbarrier_wait(k_full + stage * u32(8), phase)")
-    if may_skip(traits) or traits.partial:
-        out.line(f"word = ptx.load_shared_word(tile_info + stage * u32({INFO_BYTES}))")
-        out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
-    if may_skip(traits):
-        # All lanes agree; the vote tells ptxas so, which then keeps the stage in uniform registers for descriptors.
-        out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
-
-
-def _emit_skip(out: SourceWriter, traits: Traits) -> None:
-    """Give a tile back of which this group keeps nothing. No values may be pending here: another's wait needs them."""
-    _emit_read(out)
+        emit_places(out)
+        emit_for_rows(out, "resume_row", RESUMED)
+        return
     out.lines(
-        """
-        tiles_left = u32(tiles_left - u32(1))
-        ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)
-        ptx.mbarrier_wait(v_full + stage * u32(8), phase)  # else a later wait could take the phase before for its own
-        ptx.mbarrier_arrive(v_empty + stage * u32(8), leader)
+        f"""
+        for row in range(2):
+            peak[row] = NONE_KEPT
+            added[row] = f32(0.0)
+        for i in range({value_columns(traits) // 2}):
+            total[i] = f32(0.0)
         """
     )
-    emit_advance(out, "stage", "phase", traits.stages)
 
 
-def _emit_read(out: SourceWriter) -> None:
-    """All lanes have read what the leader gives back: its arrival alone orders its own reads only (racecheck)."""
-    out.line("ptx.warp_barrier()")
+def _emit_tiles(out: SourceWriter, traits: Traits) -> None:
+    """Chains of tiles, up to one that this group skips: the next one's scores overlap this softmax."""
+    text = "An item's tiles, in chains up to one that this group skips. Where the rings are, and if queries are held."
+    with device_function(out, "attend", _tile_arguments(traits), text):
+        out.line("rescale = cuda.local.array(2, dtype=np.float32)")
+        out.line("q_held = True")
+        with out.block("while tiles > u32(0)"):
+            _emit_read(out, traits)
+            if may_skip(traits):
+                with out.block("if kept == u32(0)"):
+                    _emit_skipped(out)
+                out.line("else:")
+                with out.suite():
+                    _emit_chain(out, traits)
+            else:
+                _emit_chain(out, traits)
+        out.line("return stage, phase, q_held")
+
+
+def _emit_skipped(out: SourceWriter) -> None:
+    out.lines(
+        """
+        skip_tile(base, stage, phase)
+        tiles = u32(tiles - u32(1))
+        stage, phase = advance(stage, phase, STAGES)
+        """
+    )
 
 
 def _emit_chain(out: SourceWriter, traits: Traits) -> None:
-    """Tiles one after the other, up to one that this group skips: the next one's scores overlap this softmax."""
-    _emit_first_tile(out, traits)
-    _emit_peek(out, traits)
+    out.line("multiply_queries(score, base, q_at, stage)")
+    out.line("ptx.wgmma_wait_all()")
+    _emit_weights(out, traits)
+    _emit_turn(out, traits, rescale=traits.resumes or may_skip(traits))  # else there is no sum to bring to a new peak
     with out.block("while going"):
-        _emit_tile(out, traits)
-        _emit_peek(out, traits)
-    _emit_last_values(out, traits)
+        out.lines(
+            """
+            multiply_queries(score, base, q_at, stage)
+            multiply_weights(total, weight, base, v_stage, v_phase)
+            ptx.wgmma_wait_but_one()
+            """
+        )
+        _emit_weights(out, traits)
+        # This tile's values are used next. Waiting here, in a loop, keeps ptxas from moving the wait for the products
+        # up before the exponentials (causal, head_dim 128: 0.89 -> 0.84 ms).
+        out.line("ptx.mbarrier_wait(base + V_FULL + stage * u32(8), phase)")
+        _emit_values_done(out)
+        _emit_turn(out, traits, rescale=True)
+    out.line("multiply_weights(total, weight, base, v_stage, v_phase)")
+    _emit_values_done(out)
 
 
-def _emit_peek(out: SourceWriter, traits: Traits) -> None:
-    """Whether the chain goes on. Not a branch round the tile's body: that moved accumulators about (20 % lost)."""
-    out.line("going = tiles_left > u32(0)")
+def _emit_weights(out: SourceWriter, traits: Traits) -> None:
+    out.line("tiles = u32(tiles - u32(1))")
+    wrapped(out, "q_held = weigh_scores", _weight_arguments(traits))
+
+
+def _emit_values_done(out: SourceWriter) -> None:
+    out.line("ptx.wgmma_wait_all()")
+    out.line("ptx.mbarrier_arrive(base + V_EMPTY + v_stage * u32(8), leader())")
+
+
+def _emit_turn(out: SourceWriter, traits: Traits, *, rescale: bool) -> None:
+    """The tile's values come next; its successor's keys after them, if the chain goes on.
+
+    Not a branch round the tile's body: that moved accumulators about (20 % lost). Nor a function that returns whether:
+    the loop of plain texts had 507 instructions in place of 436.
+    """
+    out.line("round_weights(weight, score)")
+    if rescale:
+        out.line("bring_to_peak(total, rescale)")
+    out.line("v_stage, v_phase = stage, phase")
+    out.line("stage, phase = advance(stage, phase, STAGES)")
+    out.line("going = tiles > u32(0)")
     with out.block("if going"):
-        _emit_wait(out, traits)
+        _emit_read(out, traits)
         if may_skip(traits):
             out.line("going = kept != u32(0)")
 
 
-def _emit_scores(out: SourceWriter, traits: Traits) -> None:
-    """Issue q.k of the tile in ``stage``."""
-    layout = shared_layout(traits)
-    out.line(f"k_descriptor = u64({keys_descriptor()}) | u64((k_tile + stage * u32({layout.k_bytes})) >> u32(4))")
-    out.line("ptx.wgmma_fence()")
-    for step in range(score_steps(traits)):
-        q_at = f"q_at + u64({score_offset(step, traits.tile_q)})"
-        k_at = f"k_descriptor + u64({score_offset(step, traits.tile_kv)})"
-        out.line(f"score_product(score, {q_at}, {k_at}, u32({int(step > 0)}))")
-    out.line("ptx.wgmma_commit()")
+def _info(traits: Traits) -> tuple[str, ...]:
+    """What of a tile's keys this group keeps: the word for all groups, which has the length, and its own part."""
+    return ("word",) * traits.ragged + ("status",) * _reads_info(traits)
 
 
-def _emit_values(out: SourceWriter, traits: Traits) -> None:
-    """Issue weights.v of the tile in ``v_stage``, once its values have arrived."""
-    layout = shared_layout(traits)
-    high = values_descriptor(traits.tile_kv)
-    out.line("ptx.mbarrier_wait(v_full + v_stage * u32(8), v_phase)")
-    out.line(f"v_descriptor = u64({high}) | u64((v_tile + v_stage * u32({layout.v_bytes})) >> u32(4))")
-    out.line("ptx.wgmma_fence()")
-    for step in range(traits.tile_kv // 16):
-        weights = ", ".join(f"weight[{4 * step + i}]" for i in range(4))
-        out.line(f"value_product(total, {weights}, v_descriptor + u64({2048 * step >> 4}))")
-    out.line("ptx.wgmma_commit()")
+def _group(traits: Traits) -> tuple[str, ...]:
+    return ("warpgroup",) * _reads_info(traits)
 
 
-def _emit_keys_done(out: SourceWriter, traits: Traits) -> None:
-    """The scores are there: keys and mask may be overwritten, and the queries after the last tile."""
-    out.line("tiles_left = u32(tiles_left - u32(1))")
-    if may_skip(traits) or traits.partial:
-        _emit_read(out)
-    out.line("ptx.mbarrier_arrive(k_empty + stage * u32(8), leader)")
-    with out.block("if tiles_left == u32(0)"):
-        out.line("ptx.mbarrier_arrive(q_empty + q_stage * u32(8), leader)")
-        out.line("q_held = False")
+def _weight_arguments(traits: Traits) -> tuple[str, ...]:
+    masks = ("mask_base", "column") if traits.partial else ("column",) if traits.ragged else ()
+    state = ("tiles", "stage", "q_stage", "scale_log2", "peak", "added", "rescale")
+    return ("score", *_info(traits)[: 2 if traits.partial else 1], *masks, "base", *state)
 
 
-def _emit_first_tile(out: SourceWriter, traits: Traits) -> None:
-    _emit_scores(out, traits)
-    out.line("ptx.wgmma_wait_all()")
-    emit_mask(out, traits)
-    _emit_keys_done(out, traits)
-    emit_softmax(out, traits)
-    emit_pack(out, traits)
-    if traits.resumes or may_skip(traits):  # there may be a sum to bring to the new peak
-        emit_rescale(out, traits)
-    _emit_turn(out, traits)
+def _emit_read(out: SourceWriter, traits: Traits) -> None:
+    names = (*_info(traits), *("kept",) * may_skip(traits))
+    assigned = f"{', '.join(names)} = " if names else ""
+    out.line(f"{assigned}wait_keys({', '.join(('base', *_group(traits), 'stage', 'phase'))})")
 
 
-def _emit_tile(out: SourceWriter, traits: Traits) -> None:
-    _emit_scores(out, traits)
-    _emit_values(out, traits)
-    out.line("ptx.wgmma_wait_but_one()")
-    emit_mask(out, traits)
-    _emit_keys_done(out, traits)
-    emit_softmax(out, traits)
-    # This tile's values are used next. Waiting here, in a loop, keeps ptxas from moving the wait for the products up
-    # before the exponentials (causal, head_dim 128: 0.89 -> 0.84 ms).
-    out.line("ptx.mbarrier_wait(v_full + stage * u32(8), phase)")
-    out.line("ptx.wgmma_wait_all()")
-    out.line("ptx.mbarrier_arrive(v_empty + v_stage * u32(8), leader)")
-    emit_pack(out, traits)
-    emit_rescale(out, traits)
-    _emit_turn(out, traits)
+def _emit_weigh(out: SourceWriter, traits: Traits) -> None:
+    text = "A tile's scores become weights; its keys are given back in between. Whether queries are still held."
+    with device_function(out, "weigh_scores", _weight_arguments(traits), text):
+        for mask in masks(traits):
+            out.line(mask)
+        out.lines(
+            """
+            q_held = give_keys_back(base, tiles, stage, q_stage)
+            softmax(score, scale_log2, peak, added, rescale)
+            return q_held
+            """
+        )
 
 
-def _emit_turn(out: SourceWriter, traits: Traits) -> None:
-    """The tile's values come next; its successor's keys after them."""
-    out.line("v_stage = stage")
-    out.line("v_phase = phase")
-    emit_advance(out, "stage", "phase", traits.stages)
+def _emit_wait(out: SourceWriter, traits: Traits) -> None:
+    """All lanes agree on ``kept``; the vote tells ptxas so, which then keeps the stage in uniform registers."""
+    info = _info(traits)
+    text = "A tile's keys are there; and which of its pairs this group keeps." if info else "A tile's keys are there."
+    with device_function(out, "wait_keys", ("base", *_group(traits), "stage", "phase"), text):
+        out.line("ptx.mbarrier_wait(base + K_FULL + stage * u32(8), phase)")
+        if not info:
+            return
+        out.line(f"word = ptx.load_shared_word(base + TILE_INFO + stage * u32({INFO_BYTES}))")
+        out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
+        if may_skip(traits):
+            out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
+        out.line(f"return {', '.join((*info, *('kept',) * may_skip(traits)))}")
 
 
-def _emit_last_values(out: SourceWriter, traits: Traits) -> None:
-    _emit_values(out, traits)
-    out.line("ptx.wgmma_wait_all()")
-    out.line("ptx.mbarrier_arrive(v_empty + v_stage * u32(8), leader)")
+def _emit_skip(out: SourceWriter) -> None:
+    """No values may be pending here: another's wait needs them."""
+    text = "Give a tile back of which this group keeps nothing."
+    with device_function(out, "skip_tile", ("base", "stage", "phase"), text):
+        out.lines(
+            """
+            ptx.warp_barrier()  # all lanes have read what the leader gives back
+            ptx.mbarrier_arrive(base + K_EMPTY + stage * u32(8), leader())
+            # Else a later wait could take the phase before for its own.
+            ptx.mbarrier_wait(base + V_FULL + stage * u32(8), phase)
+            ptx.mbarrier_arrive(base + V_EMPTY + stage * u32(8), leader())
+            """
+        )
+
+
+def _emit_give_keys_back(out: SourceWriter, traits: Traits) -> None:
+    text = "Keys and mask may be overwritten, and the queries after the last tile; whether they are still held."
+    with device_function(out, "give_keys_back", ("base", "tiles", "stage", "q_stage"), text):
+        if _reads_info(traits):
+            out.line("ptx.warp_barrier()  # a leader's arrival alone orders its own reads only (racecheck)")
+        out.lines(
+            """
+            ptx.mbarrier_arrive(base + K_EMPTY + stage * u32(8), leader())
+            if tiles == u32(0):
+                ptx.mbarrier_arrive(base + Q_EMPTY + q_stage * u32(8), leader())
+            return tiles != u32(0)
+            """
+        )

@@ -1,10 +1,15 @@
-"""An item's results from registers to memory: out divided by the row's sum, and lse."""
+"""An item's results, from registers to memory: out divided by the row's sum, and lse. Or back, where a pass resumes."""
 
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.sm90.functions import device_function
 from splat_numba.gen.targets.sm90.shape import value_columns
 from splat_numba.gen.writer import SourceWriter
+
+QUARTER = 32  # columns of a row that its four lanes store together
+RESUMED = ("row", "q_idx", "column", "out_at", "out_row", "lse_at", "seq_q", "total", "peak", "added")
+STORED = ("row", "q_idx", "column", "total", "peak", "added", "out_at", "out_row", "lse", "lse_at", "seq_q")
 
 
 def rows_early(traits: Traits) -> bool:
@@ -24,83 +29,123 @@ def emit_rows(out: SourceWriter, traits: Traits) -> None:
 
 
 def emit_places(out: SourceWriter) -> None:
-    """Where the rows' results stand."""
+    """Where results of this head and batch entry stand."""
     out.lines(
         """
-        real_0 = u32(1) if row_0 < seq_q else u32(0)  # padding is 2**32 - 1 here
-        real_1 = u32(1) if row_1 < seq_q else u32(0)
         out_at = out + u64(entry) * out_batch + u64(head) * out_head
         lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
         """
     )
 
 
-def emit_results(out: SourceWriter, traits: Traits) -> None:
-    """out = total / sum, 0 where nothing is kept; lse = (peak + log2 sum) ln 2, then -inf."""
-    if not rows_early(traits):
-        emit_rows(out, traits)
-    emit_places(out)
-    if traits.value_dim >= 32:
-        out.line("odd = lane & u32(1)")
-        out.line("upper = lane & u32(2)")
-        out.line("chunk = u64(16) * u64(lane & u32(3))")
+def emit_for_rows(out: SourceWriter, function: str, parameters: tuple[str, ...]) -> None:
+    """Call a function for each of the two rows."""
     for row in (0, 1):
+        out.line(f"{function}({row}, row_{row}, {', '.join(parameters[2:])})")
+
+
+def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
+    """Functions that store a row, and the one that reads what an earlier pass left."""
+    if traits.resumes:
+        _emit_resume(out, traits)
+    _emit_store(out, traits)
+    if traits.value_dim >= QUARTER:
+        _emit_quarter(out, traits)
+
+
+def _emit_resume(out: SourceWriter, traits: Traits) -> None:
+    """A chunk that reaches beyond value_dim reads its first place there instead, for columns that nobody stores."""
+    whole, columns = traits.value_dim // 8, value_columns(traits)
+    with device_function(out, "resume_row", RESUMED, "out and lse as a softmax state: a sum of 1 at the peak lse."):
         out.lines(
             f"""
-            sum_{row} += ptx.shuffle_xor(sum_{row}, u32(1))
-            sum_{row} += ptx.shuffle_xor(sum_{row}, u32(2))
-            share = ptx.reciprocal(sum_{row}) if sum_{row} != f32(0.0) else f32(0.0)
-            to = out_at + u64(row_{row}) * out_row
+            safe = q_idx if q_idx < seq_q else u32(0)
+            peak[row] = ptx.load_state(lse_at + u64(4) * u64(safe)) * f32(1.4426950408889634)
+            added[row] = f32(0.0) if peak[row] == NONE_KEPT else f32(0.25)  # four lanes add up to a row, NaN or not
+            start = out_at + u64(safe) * out_row + u64(2) * u64(column)
+            for j in range({whole}):
+                pair = ptx.load_pair(start + u64(16) * u64(j))
+                total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = ptx.unpack_{traits.dtype}(pair)
             """
         )
-        whole = traits.value_dim // 32
-        if whole:
-            with out.block(f"for quarter in range({whole})"):
-                _emit_quarter(out, traits, row)
-        for j in range(4 * whole, value_columns(traits) // 8):
-            pair = ", ".join(f"total[{4 * j + 2 * row + x}] * share" for x in (0, 1))
-            when = f"real_{row}"
-            if 8 * j + 8 > traits.value_dim:
-                when = f"real_{row} if column < u32({traits.value_dim - 8 * j}) else u32(0)"
-            at = f"to + u64({16 * j}) + u64(2) * u64(column)"
-            out.line(f"ptx.store_word({at}, ptx.pack_{traits.dtype}({pair}), {when})")
-        with out.block("if lse != u64(0)"):
-            out.lines(
-                f"""
-                safe = f32(0.0) if peak_{row} == NONE_KEPT else peak_{row}
-                one_lane = real_{row} if column == u32(0) else u32(0)
-                value = (safe + ptx.log2(sum_{row})) * f32(0.6931471805599453)
-                ptx.store_real(lse_at + u64(4) * u64(row_{row}), value, one_lane)
-                """
-            )
+        if 8 * whole < columns:
+            at = f"start + u64({16 * whole}) if column < u32({traits.value_dim - 8 * whole}) else out_at"
+            out.line(f"pair = ptx.load_pair({at})")
+            first = f"{4 * whole} + 2 * row"
+            out.line(f"total[{first}], total[{first} + 1] = ptx.unpack_{traits.dtype}(pair)")
 
 
-def _emit_quarter(out: SourceWriter, traits: Traits, row: int) -> None:
-    """32 columns of a row, 16 bytes a lane: the four lanes of a row hand words round until each has 8 columns.
+def _emit_store(out: SourceWriter, traits: Traits) -> None:
+    text = "out = total / sum, 0 where nothing is kept; lse = (peak + log2 sum) ln 2, then -inf."
+    with device_function(out, "store_row", STORED, text):
+        out.lines(
+            """
+            real = u32(1) if q_idx < seq_q else u32(0)  # padding is 2**32 - 1 here
+            row_sum = added[row] + ptx.shuffle_xor(added[row], u32(1))
+            row_sum += ptx.shuffle_xor(row_sum, u32(2))
+            share = ptx.reciprocal(row_sum) if row_sum != f32(0.0) else f32(0.0)
+            to = out_at + u64(q_idx) * out_row
+            """
+        )
+        _emit_out(out, traits)
+        out.lines(
+            """
+            if lse != u64(0):
+                safe = f32(0.0) if peak[row] == NONE_KEPT else peak[row]
+                one_lane = real if column == u32(0) else u32(0)
+                value = (safe + ptx.log2(row_sum)) * f32(0.6931471805599453)
+                ptx.store_real(lse_at + u64(4) * u64(q_idx), value, one_lane)
+            """
+        )
+
+
+def _emit_out(out: SourceWriter, traits: Traits) -> None:
+    """Whole quarters, then what is left in chunks of 8 columns."""
+    quarters = traits.value_dim // QUARTER
+    if quarters:
+        with out.block(f"for quarter in range({quarters})"):
+            place = "to + u64(64) * u64(quarter)"
+            out.line(f"store_quarter(total, 16 * quarter + 2 * row, share, {place}, real)")
+    for j in range(4 * quarters, value_columns(traits) // 8):
+        pair = ", ".join(f"total[{4 * j} + 2 * row + {x}] * share" for x in (0, 1))
+        when = "real"
+        if 8 * j + 8 > traits.value_dim:
+            when = f"real if column < u32({traits.value_dim - 8 * j}) else u32(0)"
+        at = f"to + u64({16 * j}) + u64(2) * u64(column)"
+        out.line(f"ptx.store_word({at}, ptx.pack_{traits.dtype}({pair}), {when})")
+
+
+def _emit_quarter(out: SourceWriter, traits: Traits) -> None:
+    """The four lanes of a row hand words round until each has 8 columns, 16 bytes.
 
     Lane t of them holds word t of four chunks of 8 columns, and ends with all words of chunk t: twice, it keeps half
     of what it has and swaps the other half with the lane whose number differs in one bit.
     """
-    for i in range(4):
-        pair = ", ".join(f"total[16 * quarter + {4 * i + 2 * row + x}] * share" for x in (0, 1))
-        out.line(f"word_{i} = ptx.pack_{traits.dtype}({pair})")
-    out.lines(
-        f"""
-        got_0 = ptx.shuffle_xor_word(ptx.select(word_0, word_1, odd), u32(1))
-        got_1 = ptx.shuffle_xor_word(ptx.select(word_2, word_3, odd), u32(1))
-        low_0 = ptx.select(got_0, word_0, odd)
-        low_1 = ptx.select(word_1, got_0, odd)
-        high_0 = ptx.select(got_1, word_2, odd)
-        high_1 = ptx.select(word_3, got_1, odd)
-        got_0 = ptx.shuffle_xor_word(ptx.select(low_0, high_0, upper), u32(2))
-        got_1 = ptx.shuffle_xor_word(ptx.select(low_1, high_1, upper), u32(2))
-        ptx.store_words4(
-            to + u64(64) * u64(quarter) + chunk,
-            ptx.select(got_0, low_0, upper),
-            ptx.select(got_1, low_1, upper),
-            ptx.select(high_0, got_0, upper),
-            ptx.select(high_1, got_1, upper),
-            real_{row},
+    parameters = ("total", "first", "share", "to", "real")
+    text = "32 columns of a row: its four lanes hand words round until each has 8 columns side by side."
+    with device_function(out, "store_quarter", parameters, text):
+        for i in range(4):
+            pair = ", ".join(f"total[first + {4 * i + x}] * share" for x in (0, 1))
+            out.line(f"word_{i} = ptx.pack_{traits.dtype}({pair})")
+        out.lines(
+            """
+            odd = ptx.thread_index() & u32(1)
+            upper = ptx.thread_index() & u32(2)
+            got_0 = ptx.shuffle_xor_word(ptx.select(word_0, word_1, odd), u32(1))
+            got_1 = ptx.shuffle_xor_word(ptx.select(word_2, word_3, odd), u32(1))
+            low_0 = ptx.select(got_0, word_0, odd)
+            low_1 = ptx.select(word_1, got_0, odd)
+            high_0 = ptx.select(got_1, word_2, odd)
+            high_1 = ptx.select(word_3, got_1, odd)
+            got_0 = ptx.shuffle_xor_word(ptx.select(low_0, high_0, upper), u32(2))
+            got_1 = ptx.shuffle_xor_word(ptx.select(low_1, high_1, upper), u32(2))
+            ptx.store_words4(
+                to + u64(16) * u64(ptx.thread_index() & u32(3)),
+                ptx.select(got_0, low_0, upper),
+                ptx.select(got_1, low_1, upper),
+                ptx.select(high_0, got_0, upper),
+                ptx.select(high_1, got_1, upper),
+                real,
+            )
+            """
         )
-        """
-    )

@@ -1,0 +1,44 @@
+"""Key lengths in the producer's text: what of a tile lies below its batch entry's, and values that must not count."""
+
+from __future__ import annotations
+
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.sm90.functions import device_function
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
+from splat_numba.gen.writer import SourceWriter
+
+
+def emit_valid(out: SourceWriter, traits: Traits) -> None:
+    """How many keys count; the status that goes with a tile has it above bit 8, and is 0 where all groups skip."""
+    text = "How many of a tile's keys lie below the length."
+    with device_function(out, "valid_keys", ("token", "inner_step", "length"), text):
+        out.lines(
+            f"""
+            if token >= length:
+                return u32(0)
+            return u32(min(u32(length - token + inner_step - u32(1)) // inner_step, u32({traits.tile_kv})))
+            """
+        )
+
+
+def emit_clearing(out: SourceWriter, traits: Traits) -> None:
+    """Values beyond the length may be NaN, and 0 x NaN is NaN."""
+    parameters = ("base", "stage", "valid", "cleared_phase")
+    with device_function(out, "clear_values", parameters, "Values beyond the length become 0 when they are there."):
+        out.lines(
+            """
+            ptx.mbarrier_wait(base + CLEARED, cleared_phase)
+            to = base + V_TILE + stage * V_BYTES + u32(ptx.thread_index() & u32(31)) * u32(4)
+            """
+        )
+        with out.block(f"for token in range(valid, u32({traits.tile_kv}))"):
+            for span in range(spans(traits.value_dim)):
+                at = f"to + u32({span * traits.tile_kv * SPAN_BYTES}) + u32(token) * u32({SPAN_BYTES})"
+                out.line(f"ptx.store_shared_word({at}, u32(0), u32(1))")
+        out.lines(
+            """
+            ptx.fence_shared()
+            ptx.warp_barrier()
+            ptx.mbarrier_arrive(base + V_FULL + stage * u32(8), leader())
+            """
+        )
