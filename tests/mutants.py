@@ -73,6 +73,7 @@ TRIED = {
     "splat_numba/emulator/copies.py": COMPUTED,
     "splat_numba/emulator/products.py": COMPUTED,
     "splat_numba/emulator/text.py": COMPUTED,
+    "splat_numba/emulator/vectorise.py": COMPUTED,
 }
 TURNED = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,

@@ -36,7 +36,7 @@ FAULTS = {
         r"\3\n\2\1",
     ),
     "mask given back before it is read": (
-        r"(mask_scores\(score, status, [^\n]*)\n( +)(q_held = give_keys_back[^\n]*)",
+        r"(mask_scores\(score, status, [^\n]*)\n( +)(give_keys_back[^\n]*)",
         r"\3\n\2\1",
     ),
     "keys never given back": (r"ptx\.mbarrier_arrive\(base \+ K_EMPTY [^\n]*", "pass"),

@@ -278,12 +278,11 @@ def consume(base, thread, warpgroup, rows, out, lse, scale_log2, heads_q, seq_q,
         lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
         resume_row(0, row_0, column, out_at, out_row, lse_at, seq_q, total, peak, added)
         resume_row(1, row_1, column, out_at, out_row, lse_at, seq_q, total, peak, added)
-        stage, phase, q_held = attend(
+        stage, phase = attend(
             base, warpgroup, column, mask_base, q_at, scale_log2, tiles, stage, phase, q_stage, score, weight, total, peak,
             added,
         )
-        if q_held:
-            ptx.mbarrier_arrive(base + Q_EMPTY + q_stage * u32(8), leader())
+        give_queries_back(base, tiles, q_stage)  # of an item without tiles
         out_at = out + u64(entry) * out_batch + u64(head) * out_head
         lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
         store_row(0, row_0, column, total, peak, added, out_at, out_row, lse, lse_at, seq_q)
@@ -296,22 +295,20 @@ def attend(
     base, warpgroup, column, mask_base, q_at, scale_log2, tiles, stage, phase, q_stage, score, weight, total, peak,
     added,
 ):
-    """An item's tiles, in chains up to one that this group skips. Where the rings are, and if queries are held."""
+    """An item's tiles, in chains up to one that this group skips; where the ring of tiles is then."""
     rescale = cuda.local.array(2, dtype=np.float32)
-    q_held = True
     while tiles > u32(0):
         word, status, kept = wait_keys(base, warpgroup, stage, phase)
         if kept == u32(0):
             skip_tile(base, stage, phase)
             tiles = u32(tiles - u32(1))
+            give_queries_back(base, tiles, q_stage)
             stage, phase = advance(stage, phase, STAGES)
         else:
             multiply_queries(score, base, q_at, stage)
             ptx.wgmma_wait_all()
             tiles = u32(tiles - u32(1))
-            q_held = weigh_scores(
-                score, word, status, mask_base, column, base, tiles, stage, q_stage, scale_log2, peak, added, rescale,
-            )
+            weigh_scores(score, word, status, mask_base, column, base, tiles, stage, q_stage, scale_log2, peak, added, rescale)
             round_weights(weight, score)
             bring_to_peak(total, rescale)
             v_stage, v_phase = stage, phase
@@ -325,9 +322,7 @@ def attend(
                 multiply_weights(total, weight, base, v_stage, v_phase)
                 ptx.wgmma_wait_but_one()
                 tiles = u32(tiles - u32(1))
-                q_held = weigh_scores(
-                    score, word, status, mask_base, column, base, tiles, stage, q_stage, scale_log2, peak, added, rescale,
-                )
+                weigh_scores(score, word, status, mask_base, column, base, tiles, stage, q_stage, scale_log2, peak, added, rescale)
                 ptx.mbarrier_wait(base + V_FULL + stage * u32(8), phase)
                 ptx.wgmma_wait_all()
                 ptx.mbarrier_arrive(base + V_EMPTY + v_stage * u32(8), leader())
@@ -342,7 +337,7 @@ def attend(
             multiply_weights(total, weight, base, v_stage, v_phase)
             ptx.wgmma_wait_all()
             ptx.mbarrier_arrive(base + V_EMPTY + v_stage * u32(8), leader())
-    return stage, phase, q_held
+    return stage, phase
 
 
 @device
@@ -369,23 +364,27 @@ def skip_tile(base, stage, phase):
 def weigh_scores(
     score, word, status, mask_base, column, base, tiles, stage, q_stage, scale_log2, peak, added, rescale,
 ):
-    """A tile's scores become weights; its keys are given back in between. Whether queries are still held."""
+    """A tile's scores become weights; its keys, and queries after the last one, are given back in between."""
     negate(score)
     mask_scores(score, status, mask_base + stage * MASK_BYTES, column)
     limit_scores(score, word >> u32(8), column)
-    q_held = give_keys_back(base, tiles, stage, q_stage)
+    give_keys_back(base, stage)
+    give_queries_back(base, tiles, q_stage)
     softmax(score, scale_log2, peak, added, rescale)
-    return q_held
 
 
 @device
-def give_keys_back(base, tiles, stage, q_stage):
-    """Keys and mask may be overwritten, and the queries after the last tile; whether they are still held."""
+def give_keys_back(base, stage):
+    """Keys and mask may be overwritten."""
     ptx.warp_barrier()  # a leader's arrival alone orders its own reads only (racecheck)
     ptx.mbarrier_arrive(base + K_EMPTY + stage * u32(8), leader())
+
+
+@device
+def give_queries_back(base, tiles, q_stage):
+    """Queries may be overwritten, if no tile is left."""
     if tiles == u32(0):
         ptx.mbarrier_arrive(base + Q_EMPTY + q_stage * u32(8), leader())
-    return tiles != u32(0)
 
 
 @device

@@ -35,7 +35,7 @@ def emit_consumer(out: SourceWriter, traits: Traits) -> None:
     if may_skip(traits):
         _emit_skip(out)
     _emit_weigh(out, traits)
-    _emit_give_keys_back(out, traits)
+    _emit_giving_back(out, traits)
     emit_products(out, traits)
     emit_softmax(out, traits)
     emit_epilogue(out, traits)
@@ -63,9 +63,8 @@ def _emit_items(out: SourceWriter, traits: Traits) -> None:
         _emit_registers(out, traits)
         with out.block("while True"):
             _emit_item(out, traits)
-            wrapped(out, "stage, phase, q_held = attend", _tile_arguments(traits))
-            with out.block("if q_held"):
-                out.line("ptx.mbarrier_arrive(base + Q_EMPTY + q_stage * u32(8), leader())")
+            wrapped(out, "stage, phase = attend", _tile_arguments(traits))
+            out.line("give_queries_back(base, tiles, q_stage)  # of an item without tiles")
             if not rows_early(traits):
                 emit_rows(out, traits)
             emit_places(out)
@@ -126,10 +125,9 @@ def _emit_item(out: SourceWriter, traits: Traits) -> None:
 
 def _emit_tiles(out: SourceWriter, traits: Traits) -> None:
     """Chains of tiles, up to one that this group skips: the next one's scores overlap this softmax."""
-    text = "An item's tiles, in chains up to one that this group skips. Where the rings are, and if queries are held."
+    text = "An item's tiles, in chains up to one that this group skips; where the ring of tiles is then."
     with device_function(out, "attend", _tile_arguments(traits), text):
         out.line("rescale = cuda.local.array(2, dtype=np.float32)")
-        out.line("q_held = True")
         with out.block("while tiles > u32(0)"):
             _emit_read(out, traits)
             if may_skip(traits):
@@ -140,7 +138,7 @@ def _emit_tiles(out: SourceWriter, traits: Traits) -> None:
                     _emit_chain(out, traits)
             else:
                 _emit_chain(out, traits)
-        out.line("return stage, phase, q_held")
+        out.line("return stage, phase")
 
 
 def _emit_skipped(out: SourceWriter) -> None:
@@ -148,6 +146,7 @@ def _emit_skipped(out: SourceWriter) -> None:
         """
         skip_tile(base, stage, phase)
         tiles = u32(tiles - u32(1))
+        give_queries_back(base, tiles, q_stage)
         stage, phase = advance(stage, phase, STAGES)
         """
     )
@@ -178,7 +177,7 @@ def _emit_chain(out: SourceWriter, traits: Traits) -> None:
 
 def _emit_weights(out: SourceWriter, traits: Traits) -> None:
     out.line("tiles = u32(tiles - u32(1))")
-    wrapped(out, "q_held = weigh_scores", _weight_arguments(traits))
+    wrapped(out, "weigh_scores", _weight_arguments(traits))
 
 
 def _emit_values_done(out: SourceWriter) -> None:
@@ -226,15 +225,15 @@ def _emit_read(out: SourceWriter, traits: Traits) -> None:
 
 
 def _emit_weigh(out: SourceWriter, traits: Traits) -> None:
-    text = "A tile's scores become weights; its keys are given back in between. Whether queries are still held."
+    text = "A tile's scores become weights; its keys, and queries after the last one, are given back in between."
     with device_function(out, "weigh_scores", _weight_arguments(traits), text):
         for mask in masks(traits):
             out.line(mask)
         out.lines(
             """
-            q_held = give_keys_back(base, tiles, stage, q_stage)
+            give_keys_back(base, stage)
+            give_queries_back(base, tiles, q_stage)
             softmax(score, scale_log2, peak, added, rescale)
-            return q_held
             """
         )
 
@@ -269,16 +268,16 @@ def _emit_skip(out: SourceWriter) -> None:
         )
 
 
-def _emit_give_keys_back(out: SourceWriter, traits: Traits) -> None:
-    text = "Keys and mask may be overwritten, and the queries after the last tile; whether they are still held."
-    with device_function(out, "give_keys_back", ("base", "tiles", "stage", "q_stage"), text):
-        if _reads_info(traits):
+def _emit_giving_back(out: SourceWriter, traits: Traits) -> None:
+    with device_function(out, "give_keys_back", ("base", "stage"), "Keys and mask may be overwritten."):
+        if _info(traits):
             out.line("ptx.warp_barrier()  # a leader's arrival alone orders its own reads only (racecheck)")
+        out.line("ptx.mbarrier_arrive(base + K_EMPTY + stage * u32(8), leader())")
+    text = "Queries may be overwritten, if no tile is left."
+    with device_function(out, "give_queries_back", ("base", "tiles", "q_stage"), text):
         out.lines(
             """
-            ptx.mbarrier_arrive(base + K_EMPTY + stage * u32(8), leader())
             if tiles == u32(0):
                 ptx.mbarrier_arrive(base + Q_EMPTY + q_stage * u32(8), leader())
-            return tiles != u32(0)
             """
         )
