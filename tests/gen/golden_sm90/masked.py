@@ -307,6 +307,15 @@ def attend(
 
 
 @device
+def weigh_scores(score, status, mask_base, column, base, tiles, stage, q_stage, scale_log2, peak, added, rescale):
+    """A tile's scores become weights; its keys, and queries after the last one, are given back in between."""
+    mask_scores(score, status, mask_base + stage * MASK_BYTES, column)
+    give_keys_back(base, stage)
+    give_queries_back(base, tiles, q_stage)
+    softmax(score, scale_log2, peak, added, rescale)
+
+
+@device
 def wait_keys(base, warpgroup, stage, phase):
     """A tile's keys are there; and which of its pairs this group keeps."""
     ptx.mbarrier_wait(base + K_FULL + stage * u32(8), phase)
@@ -324,15 +333,6 @@ def skip_tile(base, stage, phase):
     # Else a later wait could take the phase before for its own.
     ptx.mbarrier_wait(base + V_FULL + stage * u32(8), phase)
     ptx.mbarrier_arrive(base + V_EMPTY + stage * u32(8), leader())
-
-
-@device
-def weigh_scores(score, status, mask_base, column, base, tiles, stage, q_stage, scale_log2, peak, added, rescale):
-    """A tile's scores become weights; its keys, and queries after the last one, are given back in between."""
-    mask_scores(score, status, mask_base + stage * MASK_BYTES, column)
-    give_keys_back(base, stage)
-    give_queries_back(base, tiles, q_stage)
-    softmax(score, scale_log2, peak, added, rescale)
 
 
 @device

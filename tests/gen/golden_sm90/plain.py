@@ -287,17 +287,17 @@ def attend(
 
 
 @device
-def wait_keys(base, stage, phase):
-    """A tile's keys are there."""
-    ptx.mbarrier_wait(base + K_FULL + stage * u32(8), phase)
-
-
-@device
 def weigh_scores(score, base, tiles, stage, q_stage, scale_log2, peak, added, rescale):
     """A tile's scores become weights; its keys, and queries after the last one, are given back in between."""
     give_keys_back(base, stage)
     give_queries_back(base, tiles, q_stage)
     softmax(score, scale_log2, peak, added, rescale)
+
+
+@device
+def wait_keys(base, stage, phase):
+    """A tile's keys are there."""
+    ptx.mbarrier_wait(base + K_FULL + stage * u32(8), phase)
 
 
 @device

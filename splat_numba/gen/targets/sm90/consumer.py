@@ -6,7 +6,7 @@ the exponentials are taken (562 -> 618 TFLOP/s, dense, head_dim 128).
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import NONE, Traits
+from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.sm90.epilogue import (
     RESUMED,
     STORED,
@@ -17,6 +17,7 @@ from splat_numba.gen.targets.sm90.epilogue import (
     rows_early,
 )
 from splat_numba.gen.targets.sm90.functions import device_function, wrapped
+from splat_numba.gen.targets.sm90.handover import emit_handover, emit_read, may_skip, tile_info
 from splat_numba.gen.targets.sm90.products import emit_products
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, value_columns, words_per_row
 from splat_numba.gen.targets.sm90.softmax import emit_softmax, masks
@@ -31,24 +32,11 @@ def emit_consumer(out: SourceWriter, traits: Traits) -> None:
     """The consumers' functions: their loop over items, over tiles, and what these call."""
     _emit_items(out, traits)
     _emit_tiles(out, traits)
-    _emit_wait(out, traits)
-    if may_skip(traits):
-        _emit_skip(out)
     _emit_weigh(out, traits)
-    _emit_giving_back(out, traits)
+    emit_handover(out, traits)
     emit_products(out, traits)
     emit_softmax(out, traits)
     emit_epilogue(out, traits)
-
-
-def may_skip(traits: Traits) -> bool:
-    """Whether a group may have to skip a tile: by the mask, or because key lengths leave it out."""
-    return traits.skips or traits.ragged
-
-
-def _reads_info(traits: Traits) -> bool:
-    """Whether groups must know which of a tile's pairs they keep."""
-    return may_skip(traits) or traits.partial
 
 
 def _tile_arguments(traits: Traits) -> tuple[str, ...]:
@@ -129,7 +117,7 @@ def _emit_tiles(out: SourceWriter, traits: Traits) -> None:
     with device_function(out, "attend", _tile_arguments(traits), text):
         out.line("rescale = cuda.local.array(2, dtype=np.float32)")
         with out.block("while tiles > u32(0)"):
-            _emit_read(out, traits)
+            emit_read(out, traits)
             if may_skip(traits):
                 with out.block("if kept == u32(0)"):
                     _emit_skipped(out)
@@ -198,30 +186,15 @@ def _emit_turn(out: SourceWriter, traits: Traits, *, rescale: bool) -> None:
     out.line("stage, phase = advance(stage, phase, STAGES)")
     out.line("going = tiles > u32(0)")
     with out.block("if going"):
-        _emit_read(out, traits)
+        emit_read(out, traits)
         if may_skip(traits):
             out.line("going = kept != u32(0)")
-
-
-def _info(traits: Traits) -> tuple[str, ...]:
-    """What of a tile's keys this group keeps: the word for all groups, which has the length, and its own part."""
-    return ("word",) * traits.ragged + ("status",) * _reads_info(traits)
-
-
-def _group(traits: Traits) -> tuple[str, ...]:
-    return ("warpgroup",) * _reads_info(traits)
 
 
 def _weight_arguments(traits: Traits) -> tuple[str, ...]:
     masks = ("mask_base", "column") if traits.partial else ("column",) if traits.ragged else ()
     state = ("tiles", "stage", "q_stage", "scale_log2", "peak", "added", "rescale")
-    return ("score", *_info(traits)[: 2 if traits.partial else 1], *masks, "base", *state)
-
-
-def _emit_read(out: SourceWriter, traits: Traits) -> None:
-    names = (*_info(traits), *("kept",) * may_skip(traits))
-    assigned = f"{', '.join(names)} = " if names else ""
-    out.line(f"{assigned}wait_keys({', '.join(('base', *_group(traits), 'stage', 'phase'))})")
+    return ("score", *tile_info(traits)[: 2 if traits.partial else 1], *masks, "base", *state)
 
 
 def _emit_weigh(out: SourceWriter, traits: Traits) -> None:
@@ -234,50 +207,5 @@ def _emit_weigh(out: SourceWriter, traits: Traits) -> None:
             give_keys_back(base, stage)
             give_queries_back(base, tiles, q_stage)
             softmax(score, scale_log2, peak, added, rescale)
-            """
-        )
-
-
-def _emit_wait(out: SourceWriter, traits: Traits) -> None:
-    """All lanes agree on ``kept``; the vote tells ptxas so, which then keeps the stage in uniform registers."""
-    info = _info(traits)
-    text = "A tile's keys are there; and which of its pairs this group keeps." if info else "A tile's keys are there."
-    with device_function(out, "wait_keys", ("base", *_group(traits), "stage", "phase"), text):
-        out.line("ptx.mbarrier_wait(base + K_FULL + stage * u32(8), phase)")
-        if not info:
-            return
-        out.line(f"word = ptx.load_shared_word(base + TILE_INFO + stage * u32({INFO_BYTES}))")
-        out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
-        if may_skip(traits):
-            out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
-        out.line(f"return {', '.join((*info, *('kept',) * may_skip(traits)))}")
-
-
-def _emit_skip(out: SourceWriter) -> None:
-    """No values may be pending here: another's wait needs them."""
-    text = "Give a tile back of which this group keeps nothing."
-    with device_function(out, "skip_tile", ("base", "stage", "phase"), text):
-        out.lines(
-            """
-            ptx.warp_barrier()  # all lanes have read what the leader gives back
-            ptx.mbarrier_arrive(base + K_EMPTY + stage * u32(8), leader())
-            # Else a later wait could take the phase before for its own.
-            ptx.mbarrier_wait(base + V_FULL + stage * u32(8), phase)
-            ptx.mbarrier_arrive(base + V_EMPTY + stage * u32(8), leader())
-            """
-        )
-
-
-def _emit_giving_back(out: SourceWriter, traits: Traits) -> None:
-    with device_function(out, "give_keys_back", ("base", "stage"), "Keys and mask may be overwritten."):
-        if _info(traits):
-            out.line("ptx.warp_barrier()  # a leader's arrival alone orders its own reads only (racecheck)")
-        out.line("ptx.mbarrier_arrive(base + K_EMPTY + stage * u32(8), leader())")
-    text = "Queries may be overwritten, if no tile is left."
-    with device_function(out, "give_queries_back", ("base", "tiles", "q_stage"), text):
-        out.lines(
-            """
-            if tiles == u32(0):
-                ptx.mbarrier_arrive(base + Q_EMPTY + q_stage * u32(8), leader())
             """
         )
