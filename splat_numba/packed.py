@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+from numpy.typing import NDArray
+
 from splat_numba.api import check_backend
 from splat_numba.arguments.heads import check_heads, check_layouts_agree
 from splat_numba.arguments.keywords import ATTENTION
@@ -15,10 +17,11 @@ from splat_numba.arguments.options import check_scale_range
 from splat_numba.arguments.sizes import check_sizes
 from splat_numba.arguments.tokens import check_axes, check_keys, check_like, check_tokens
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.executors.cpu_packed import CPU_PACKED
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.packed_problem import PackedProblem
 from splat_numba.plain import kind
-from splat_numba.runtime import packed_launch
 from splat_numba.runtime.arrays import Array, empty, export_array, import_array
 from splat_numba.settings import current
 from splat_numba.signatures import strict
@@ -51,7 +54,9 @@ def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "
     stored = store_mask(mask, q4.shape[2], k4.shape[2])
     acsr = _stored_pattern(stored, q4.shape[2], k4.shape[2]) if isinstance(stored, Pattern) else stored
     values = empty((*q4.shape[:2], acsr.nnz), first.dtype)
-    packed_launch.run_sddmm(q4, k4, values, acsr, first.dtype, factor, current())
+    batch, heads, _, head_dim = q4.shape
+    problem = PackedProblem("sddmm", first.dtype, batch, heads, head_dim, factor, _side_by_side(k4))
+    CPU_PACKED.run(problem, acsr, {"q": q4, "k": k4, "values": values}, current())
     return export_array(values.reshape(*first.shape[:-2], acsr.nnz), first.dtype, q)
 
 
@@ -69,7 +74,10 @@ def softmax(values: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
     given = import_array("values", values)
     _check_values(given, acsr)
     weights = empty(given.shape, given.dtype)
-    packed_launch.run_softmax(with_leading(given.bits, 3), with_leading(weights, 3), acsr, given.dtype, current())
+    values3 = with_leading(given.bits, 3)
+    batch, heads, _ = values3.shape
+    problem = PackedProblem("softmax", given.dtype, batch, heads, contiguous=_side_by_side(values3))
+    CPU_PACKED.run(problem, acsr, {"values": values3, "weights": with_leading(weights, 3)}, current())
     return export_array(weights, given.dtype, values)
 
 
@@ -101,7 +109,9 @@ def spmm(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
     check_heads(values3.shape[1], v4.shape[1], name="v", like="the values'")
     check_sizes(seq_q, seq_kv, 1, v4.shape[3])
     out = empty((*values3.shape[:2], seq_q, v4.shape[3]), given.dtype)
-    packed_launch.run_spmm(values3, v4, out, acsr, given.dtype, current())
+    (batch, heads, _), value_dim = values3.shape, v4.shape[3]
+    problem = PackedProblem("spmm", given.dtype, batch, heads, value_dim, contiguous=_side_by_side(v4))
+    CPU_PACKED.run(problem, acsr, {"values": values3, "v": v4, "out": out}, current())
     return export_array(out.reshape(*given.shape[:-1], *out.shape[2:]), given.dtype, values)
 
 
@@ -109,6 +119,11 @@ def spmm(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
 def _stored_pattern(pattern: Pattern, seq_q: int, seq_kv: int) -> ACSR:
     """The runs of a pattern, remembered: making them can take longer than using them."""
     return ACSR.from_pattern(pattern, seq_q, seq_kv)
+
+
+def _side_by_side(array: NDArray[Any]) -> bool:
+    """Whether the numbers of a row are."""
+    return array.shape[-1] <= 1 or array.strides[-1] == array.itemsize
 
 
 def _check_values(values: Array, acsr: ACSR) -> None:

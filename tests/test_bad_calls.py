@@ -16,7 +16,6 @@ from tests import bad_calls
 
 COMPILERS = (
     "splat_numba.runtime.cpu.code.compile_source",
-    "splat_numba.runtime.packed_launch.compile_source",
     "flurka_numba.cpu.executor.compile_source",
 )
 MORE_NAMES = {"row", "pattern", "indices"}  # what messages of masks begin with, beside arguments

@@ -13,8 +13,16 @@ from splat_numba.emulator.cpu_memory import Pointer, address
 from splat_numba.emulator.cpu_text import emulate
 from splat_numba.errors import EmulationError
 from splat_numba.formats import patterns as p
+from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.cpu_passes import TablePass
+from splat_numba.gen.halves import narrow, widen
+from splat_numba.gen.machine import Machine
+from splat_numba.gen.packed_problem import PackedProblem, RunTable
 from splat_numba.gen.targets.cpu.attention import attention_text
+from splat_numba.gen.targets.cpu.packed import packed_text
+from splat_numba.gen.targets.cpu.packed_plan import make_packed_plan
+from splat_numba.gen.targets.cpu.packed_schedule import ARGUMENTS, packed_schedule
+from splat_numba.runtime.cpu.machine import LoadedSchedule
 from splat_numba.testing import DTYPES, Problem, check_attention, problems
 from tests.gen.golden_plans import GOLDEN, SEQ_KV, SEQ_Q, golden_plan
 from tests.gen.plan_cases import plan_of, table_plan_of
@@ -87,3 +95,33 @@ def test_the_emulator_would_notice_a_wrong_table():
     assert attention_text(wrong).source == attention_text(plan).source
     with pytest.raises(AssertionError):
         agrees(wrong, Problem(16, 16, p.causal(), batch=1, heads_q=1, head_dim=8))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_packed_operators(dtype):
+    """Several runs a row, of several steps; dims that fill no whole vector; values at any stride."""
+    rng, acsr = np.random.default_rng(0), ACSR.from_pattern(p.window(5, 3) | p.strided(7), 12, 17)
+    table, to_bits = RunTable.of(acsr), (lambda x: x) if dtype == "float32" else (lambda x: narrow(x, dtype))
+
+    def run(operator, *given, shape, dim, scale=1.0):
+        problem = PackedProblem(operator, dtype, 1, 2, dim, scale, contiguous=False)
+        plan = make_packed_plan(problem, table, Machine())
+        out = to_bits(np.full((1, 2, *shape), np.nan, np.float32))
+        loaded = LoadedSchedule(packed_schedule(plan, problem, table, 4), emulate(packed_text(plan)))
+        loaded.run(dict(zip(ARGUMENTS[operator], (*map(to_bits, given), out), strict=True)), threads=1)
+        return widen(out, dtype)
+
+    def drawn(*shape):
+        return widen(to_bits(rng.standard_normal(shape, np.float32)), dtype)
+
+    q, k, v = drawn(1, 2, 12, 5), drawn(1, 1, 17, 10)[..., ::2], drawn(1, 1, 17, 3)
+    kept = acsr.to_dense()
+    values = run("sddmm", q, k, shape=(acsr.nnz,), dim=5, scale=0.5)
+    weights = run("softmax", values, shape=(acsr.nnz,), dim=0)
+    close = {"rtol": 1e-5 if dtype == "float32" else 1e-2, "atol": 1e-6 if dtype == "float32" else 1e-2}
+    np.testing.assert_allclose(values[0], (0.5 * q @ k.swapaxes(2, 3))[0][:, kept], **close)
+    dense = np.zeros((1, 2, 12, 17), np.float32)
+    dense[..., kept] = np.exp(values)
+    np.testing.assert_allclose(weights, (dense / dense.sum(axis=3, keepdims=True))[..., kept], **close)
+    dense[..., kept] = weights
+    np.testing.assert_allclose(run("spmm", weights, v, shape=(12, 3), dim=3), dense @ v, **close)

@@ -15,13 +15,16 @@ from numpy.testing import assert_array_equal
 
 from splat_numba import reference
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
+from splat_numba.executors import cpu_packed
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern, longformer, sinks, strided, window
 from splat_numba.gen.machine import Machine
-from splat_numba.gen.packed_plan import RunTable, balanced_ranges, make_packed_plan
+from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.targets.cpu import packed_schedule
 from splat_numba.gen.targets.cpu.packed import render_packed
+from splat_numba.gen.targets.cpu.packed_plan import make_packed_plan
 from splat_numba.packed import sddmm, softmax, spmm
-from splat_numba.runtime import lanes, packed_launch
+from splat_numba.runtime import lanes
 from splat_numba.runtime.simd import address
 from splat_numba.runtime.vectors import shaped, store
 from splat_numba.testing import DTYPES, assert_close, lengths, masks, numpy_dtype, tolerance
@@ -193,7 +196,7 @@ def test_work_that_is_cut_into_ranges_gives_the_same_as_one_range(monkeypatch):
     check(case)
     for threads in ("1", "2", "5"):
         monkeypatch.setenv("SPLAT_NUM_THREADS", threads)
-        monkeypatch.setattr(packed_launch, "SMALLEST_RANGE", 100)
+        monkeypatch.setattr(packed_schedule, "SMALLEST_RANGE", 100)
         got = sddmm(q, k, case.acsr), softmax(values, case.acsr), spmm(values, v, case.acsr)
         for one, other in zip(got, wanted, strict=True):
             assert_array_equal(one, other)
@@ -552,7 +555,8 @@ def test_source_is_deterministic_python_for_every_machine(operator, vector_bytes
     host = Machine(vector_bytes, 32 if vector_bytes == 64 else 16)
     for dtype in DTYPES:
         table = RunTable.of(ACSR.from_pattern(strided(16), 40, 40))
-        plan = make_packed_plan(operator, dtype, host, table, dim=0 if operator == "softmax" else DIM)
+        problem = PackedProblem(operator, dtype, 1, 1, 0 if operator == "softmax" else DIM)
+        plan = make_packed_plan(problem, table, host)
         text = render_packed(plan)
         compile(text, "generated", "exec")
         assert text == render_packed(plan)
@@ -563,7 +567,7 @@ def test_source_is_deterministic_python_for_every_machine(operator, vector_bytes
 def test_the_plan_of_a_mask_with_several_steps_reads_them():
     table = RunTable.of(ACSR.from_pattern(MIXED, 40, 40))
     assert (table.regular, table.one_step) == (False, None)
-    text = render_packed(make_packed_plan("spmm", "float32", Machine(), table, dim=DIM))
+    text = render_packed(make_packed_plan(PackedProblem("spmm", "float32", 1, 1, DIM), table, Machine()))
     assert "for run in range(run_lo, run_hi)" in text
     assert "element(step, run) * row_stride" in text
 
@@ -572,7 +576,7 @@ def test_the_plan_of_a_mask_with_several_steps_reads_them():
 def test_ranges_cover_every_item_once_and_are_even_up_to_a_row(mask, heads, parts):
     acsr = ACSR.from_pattern(mask, 23, 31) if isinstance(mask, Pattern) else stored(mask, *mask.shape)
     table = RunTable.of(acsr)
-    limits = balanced_ranges(table, heads, parts, row_cost=2)
+    limits = packed_schedule.balanced_ranges(table, heads, parts, row_cost=2)
     assert limits[0] == 0
     assert limits[-1] == heads * acsr.shape[0]
     assert (np.diff(limits) >= 0).all()
@@ -583,10 +587,10 @@ def test_ranges_cover_every_item_once_and_are_even_up_to_a_row(mask, heads, part
 def test_the_run_table_of_a_mask_goes_with_the_mask():
     acsr = ACSR.from_pattern(window(2), 9, 9)
     key = id(acsr)
-    assert packed_launch.run_table(acsr) is packed_launch.run_table(acsr)
+    assert cpu_packed.state_of(acsr) is cpu_packed.state_of(acsr)
     del acsr
     gc.collect()
-    assert key not in packed_launch._tables
+    assert key not in cpu_packed._states
 
 
 @pytest.mark.parametrize("hardware", [True, False])

@@ -11,9 +11,9 @@ import pytest
 
 from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.targets.cpu.text import render as render_flurka
-from splat_numba.gen.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.attention import render_attention
 from splat_numba.gen.targets.cpu.packed import render_packed
+from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.sm90.attention import render_attention as render_sm90
 from splat_numba.runtime.cache import digest
 from splat_numba.runtime.cache.digest import digest_of, modules_of

@@ -6,8 +6,10 @@ three integers each; no array of indices is read. Lanes run along a row of keys,
 
 from __future__ import annotations
 
-from splat_numba.gen.packed_plan import PackedPlan
+from splat_numba.gen.cpu_entry import CpuText
 from splat_numba.gen.targets.cpu import packed_sddmm, packed_softmax, packed_spmm
+from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
+from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
 from splat_numba.gen.targets.cpu.prelude import emit_exp2, emit_imports
 from splat_numba.gen.writer import SourceWriter
 
@@ -16,6 +18,11 @@ FAMILIES = {
     "softmax": ("R-softmax: every row of packed values, normalised", packed_softmax.emit_softmax),
     "spmm": ("R-SpMM: out = sum of value vectors, weighted by packed values", packed_spmm.emit_spmm),
 }
+
+
+def packed_text(plan: PackedPlan) -> CpuText:
+    """The text with its entry function."""
+    return CpuText(plan.traits, render_packed(plan), (packed_entry(plan),))
 
 
 def render_packed(plan: PackedPlan) -> str:

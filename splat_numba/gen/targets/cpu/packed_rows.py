@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from splat_numba.gen.packed_plan import PackedPlan
 from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.writer import SourceWriter
 
-TABLE = "run_ptr, slot_ptr, run_start, run_step, run_count"
 RUNS = "start, step, count"
 
 

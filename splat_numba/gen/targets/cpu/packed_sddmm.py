@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.packed_plan import PackedPlan
+from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_rows import (
-    TABLE,
     each_run,
     emit_header,
     emit_item,
     emit_run_pointers,
     emit_strides,
 )
+from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
 from splat_numba.gen.writer import SourceWriter
 
@@ -87,7 +87,7 @@ def _emit_store(out: SourceWriter, plan: PackedPlan, group: int) -> None:
 def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
     padded = plan.vectors * plan.width
     emit_header(out, FUNCTION)
-    with out.block(f"def sddmm(first, last, q, k, values, {TABLE}, scale)"):
+    with out.block(f"def {packed_entry(plan).header}"):
         for name, axes in (("q", 4), ("k", 4), ("values", 2)):
             emit_strides(out, plan, name, axes)
         emit_run_pointers(out)

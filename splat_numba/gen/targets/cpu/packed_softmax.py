@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.packed_plan import PackedPlan
+from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_rows import emit_header, emit_item, emit_strides
+from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
 from splat_numba.gen.writer import SourceWriter
 
@@ -51,7 +52,7 @@ def _emit_soften_row(out: SourceWriter, plan: PackedPlan) -> None:
 
 def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
     emit_header(out, FUNCTION)
-    with out.block("def softmax(first, last, values, weights, slot_ptr, longest)"):
+    with out.block(f"def {packed_entry(plan).header}"):
         for name in ("values", "weights"):
             emit_strides(out, plan, name, 3)
         out.lines(

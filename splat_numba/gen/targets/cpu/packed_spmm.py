@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.packed_plan import PackedPlan
+from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_rows import (
     RUNS,
-    TABLE,
     each_run,
     emit_header,
     emit_item,
@@ -13,6 +12,7 @@ from splat_numba.gen.targets.cpu.packed_rows import (
     emit_strides,
     vector_places,
 )
+from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
 from splat_numba.gen.writer import SourceWriter
 
@@ -66,7 +66,7 @@ def _emit_keys(out: SourceWriter, plan: PackedPlan, panel: list[tuple[str, str]]
 
 def _emit_entry(out: SourceWriter, plan: PackedPlan, panels: int) -> None:
     emit_header(out, FUNCTION)
-    with out.block(f"def spmm(first, last, values, v, out, {TABLE})"):
+    with out.block(f"def {packed_entry(plan).header}"):
         for name, axes in (("values", 3), ("v", 4), ("out", 3)):
             emit_strides(out, plan, name, axes)
         emit_run_pointers(out)

@@ -1,0 +1,77 @@
+"""The CPU as an executor of the packed operators: a plan a mask and problem, run over NumPy views on threads."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from splat_numba.formats.acsr import ACSR
+from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.targets.cpu.packed import packed_text
+from splat_numba.gen.targets.cpu.packed_plan import PackedPlan, make_packed_plan
+from splat_numba.gen.targets.cpu.packed_schedule import packed_schedule
+from splat_numba.runtime.cpu import code
+from splat_numba.runtime.cpu.machine import LoadedSchedule
+from splat_numba.runtime.device import cores, machine
+from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.threads import RANGES_PER_THREAD
+from splat_numba.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class MaskState:
+    """The run table of a mask, and the schedules over it that calls used last, by what they depend on."""
+
+    table: RunTable
+    loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(16))
+
+
+_states: dict[int, MaskState] = {}
+
+
+def state_of(acsr: ACSR) -> MaskState:
+    """Kept as long as the mask: by identity, because equal masks may be cut differently."""
+    key = id(acsr)
+    found = _states.get(key)
+    if found is None:
+        found = _states[key] = MaskState(RunTable.of(acsr))
+        weakref.finalize(acsr, _states.pop, key, None).atexit = False
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class CpuPackedExecutor:
+    """Kernels in which lengths are arguments; the schedule holds the mask's runs, and its rows in ranges."""
+
+    name: ClassVar[str] = "cpu"
+
+    def plan(self, problem: PackedProblem, acsr: ACSR, settings: Settings) -> PackedPlan:
+        """The plan of a problem for a mask."""
+        return make_packed_plan(problem, state_of(acsr).table, machine(settings.threads))
+
+    def run(
+        self, problem: PackedProblem, acsr: ACSR, arrays: Mapping[str, NDArray[Any]], settings: Settings
+    ) -> None:  # fmt: skip
+        """Write the operator's last argument from the others, by name; 16-bit numbers as uint16."""
+        threads = settings.threads or cores()
+        loaded, key = state_of(acsr).loaded, (problem, settings, threads)
+        schedule = loaded.find(key)
+        if schedule is None:
+            schedule = loaded.keep(key, self._loaded(problem, acsr, threads, settings))
+        schedule.run(arrays, threads)
+
+    def _loaded(self, problem: PackedProblem, acsr: ACSR, threads: int, settings: Settings) -> LoadedSchedule:
+        plan = self.plan(problem, acsr, settings)
+        schedule = packed_schedule(plan, problem, state_of(acsr).table, threads * RANGES_PER_THREAD)
+        if not schedule.launches:
+            return LoadedSchedule(schedule, {})
+        compiled = code.compile_text(packed_text(plan), partial(asdict, plan), settings)
+        return LoadedSchedule(schedule, compiled.functions)
+
+
+CPU_PACKED = CpuPackedExecutor()

@@ -1,0 +1,79 @@
+"""The launch of a packed operator on a CPU: how its function is called, and its items in ranges of equal work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
+from splat_numba.gen.cpu_entry import CpuEntry, Parameter, arrays, numbers
+from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
+
+# Below this many multiply-adds a range is not worth handing to a thread: about 10 us, as long as the handing takes.
+SMALLEST_RANGE = 1 << 17
+# What a row costs beside its pairs, counted in pairs: set-up, and the last vector or group of keys.
+ROW_COST = 8
+
+ARGUMENTS = {"sddmm": ("q", "k", "values"), "softmax": ("values", "weights"), "spmm": ("values", "v", "out")}
+"""Of each operator, the last one written: packed values (batch, heads, nnz), else four axes."""
+
+
+def packed_entry(plan: PackedPlan) -> CpuEntry:
+    """How the plan's function is called."""
+    stored = plan.dtype
+    runs = arrays("int64", 1, "run_ptr", "slot_ptr", "run_start", "run_step", "run_count", contiguous=True)
+    values = arrays(stored, 3, "values")
+    parameters: dict[str, tuple[Parameter, ...]] = {
+        "sddmm": (
+            *arrays(stored, 4, "q", "k"), *arrays(stored, 3, "values", contiguous=True, written=True), *runs,
+            *numbers(plan.compute_dtype, "scale"),
+        ),
+        "softmax": (
+            *values, *arrays(stored, 3, "weights", contiguous=True, written=True),
+            *arrays("int64", 1, "slot_ptr", contiguous=True), *numbers("int64", "longest"),
+        ),
+        "spmm": (
+            *values, *arrays(stored, 4, "v"), *arrays(stored, 4, "out", contiguous=True, written=True), *runs,
+        ),
+    }  # fmt: skip
+    return CpuEntry(plan.operator, parameters[plan.operator])
+
+
+def packed_schedule(plan: PackedPlan, problem: PackedProblem, table: RunTable, most_ranges: int) -> ArraySchedule:
+    """One launch over the rows of all heads. most_ranges: that are worth handing out, however much work there is."""
+    builder = ArrayScheduleBuilder(*ARGUMENTS[plan.operator])
+    entry, heads = packed_entry(plan), problem.batch * problem.heads
+    work = (int(table.slot_ptr[-1]) + ROW_COST * table.rows) * heads * max(plan.dim, 16)
+    if work == 0:
+        return builder.finish()
+    names = [one.name for one in entry.parameters]
+    constant: dict[str, NDArray[Any]] = {
+        "run_ptr": table.run_ptr, "slot_ptr": table.slot_ptr, "run_start": table.start, "run_step": table.step,
+        "run_count": table.count,
+    }  # fmt: skip
+    for name in constant.keys() & names:
+        builder.table(name, constant[name])
+    values = {name: value for name, value in (("scale", problem.scale), ("longest", table.longest)) if name in names}
+    ranges = min(most_ranges, -(-work // SMALLEST_RANGE))
+    limits = balanced_ranges(table, heads, ranges, ROW_COST)
+    builder.launch(entry, ranges, {name: name for name in names if name not in values}, values, limits)
+    return builder.finish()
+
+
+def balanced_ranges(table: RunTable, heads: int, parts: int, row_cost: int) -> NDArray[np.int64]:
+    """Limits, (parts + 1,), in (head, row) items, rows fastest, that cut the work evenly.
+
+    A row costs its pairs + row_cost.
+    """
+    rows = table.rows
+    cost = table.slot_ptr + np.arange(rows + 1, dtype=np.int64) * row_cost
+    whole = int(cost[-1])
+    if whole * heads == 0:
+        return np.array([0, heads * rows], np.int64)
+    targets = np.array([whole * heads * part // parts for part in range(1, parts)], np.int64)
+    head, rest = np.divmod(targets, whole)
+    inner = head * rows + np.searchsorted(cost, rest)
+    return np.concatenate([np.zeros(1, np.int64), inner, np.array([heads * rows], np.int64)])
