@@ -37,6 +37,12 @@ class Operands:
     out: NDArray[Any]
     axes: int
 
+    @property
+    def arrays(self) -> dict[str, Any]:
+        """The inputs by name, None where absent, less omega."""
+        names = ("q", "k", "v", "proj_k", "proj_v", "kv_lengths")
+        return {name: getattr(self, name) for name in names}
+
 
 def import_call(call: Call) -> Operands:
     """The arrays of a call, checked, with a fresh ``out`` unless one was given; nothing is written.

@@ -14,10 +14,7 @@ import splat_numba as splat
 from splat_numba.signatures import strict
 from tests import bad_calls
 
-COMPILERS = (
-    "splat_numba.runtime.cpu.code.compile_source",
-    "flurka_numba.cpu.executor.compile_source",
-)
+COMPILERS = ("splat_numba.runtime.cpu.code.compile_source",)
 MORE_NAMES = {"row", "pattern", "indices"}  # what messages of masks begin with, beside arguments
 
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from flurka_numba.cpu import executor as cpu_kernel
-from flurka_numba.cpu import stages as cpu_stages
 from flurka_numba.cpu.executor import compiled_for
 from flurka_numba.operands import import_call
 from flurka_numba.targets.cpu.plan import make_plan
+from flurka_numba.targets.cpu.recorder import split_count
+from splat_numba.runtime.cpu import code
 from splat_numba.runtime.device import machine
 from splat_numba.settings import current
 from tests.flurka.agreement import check_gradients
@@ -36,14 +37,14 @@ def test_any_number_of_threads_gives_the_same_bits(method, phi, monkeypatch):
 
 @pytest.mark.parametrize(("method", "phi"), KINDS)
 def test_sums_over_many_splits_agree_with_the_oracle(method, phi):
-    assert cpu_stages.split_count(1, LONG.seq_q) > 2
+    assert split_count(1, LONG.seq_q) > 2
     check_gradients(LONG.but(method=method, feature_map=phi))
 
 
 def test_splits_depend_on_the_problem_alone():
-    assert cpu_stages.split_count(0, 0) == 1
-    assert cpu_stages.split_count(4, 16384) == 16
-    assert cpu_stages.split_count(64, 10**6) == 1
+    assert split_count(0, 0) == 1
+    assert split_count(4, 16384) == 16
+    assert split_count(64, 10**6) == 1
 
 
 # What is frozen is not printed, so every choice is a kernel of its own, 5 s each.
@@ -63,6 +64,7 @@ def test_a_kernel_is_compiled_once_and_found_on_disk_afterwards():
     plan = make_plan(problem, ("out",), machine())
     assert compiled_for(plan, current()) is compiled_for(plan, current())
     compiled_for.cache_clear()
+    code._compiled.clear()
     again = compiled_for(plan, current())
     assert again.cached
     assert again.path.name.startswith("flurka_elu_float32_forward_")
@@ -70,7 +72,7 @@ def test_a_kernel_is_compiled_once_and_found_on_disk_afterwards():
 
 def test_gradients_do_not_run_the_forward_pass_again(monkeypatch):
     _, vjp = Case().run_vjp()
-    monkeypatch.setattr(cpu_kernel, "attend", None)
+    monkeypatch.setattr(cpu_kernel, "forward_for", None)
     dout = Case().dout()
     for first, second in zip(vjp(dout), vjp(dout), strict=True):
         np.testing.assert_array_equal(first, second)

@@ -4,12 +4,12 @@ import ast
 
 import pytest
 
-from flurka_numba.cpu.executor import signatures, source_of
-from flurka_numba.cpu.gradients import wanted
 from flurka_numba.operands import import_call
+from flurka_numba.targets.cpu.backward import wanted
 from flurka_numba.targets.cpu.plan import make_plan
-from flurka_numba.targets.cpu.text import entries, render
+from flurka_numba.targets.cpu.text import cpu_text, entries, render
 from splat_numba.gen.machine import Machine
+from splat_numba.runtime.cpu.code import source_of
 from tests.flurka.cpu_plans import KINDS, WANTS, plan_of
 from tests.flurka.strategies import DTYPES, METHODS, Case
 from tests.gen.test_source import called, free_names, functions, unbound_locals
@@ -40,7 +40,7 @@ def test_every_function_is_documented_and_used(method, name, wants):
         assert ast.get_docstring(node), function
         assert function in used or function in entries(plan), f"{function} is never called"
     assert set(entries(plan)) <= set(tree)
-    assert list(signatures(plan)) == list(entries(plan))
+    assert [one.name for one in cpu_text(plan).entries] == list(entries(plan))
 
 
 def test_sizes_are_no_part_of_a_plan():
@@ -75,8 +75,8 @@ def test_only_what_a_map_calls_is_printed():
 
 
 def test_the_file_name_and_the_docstring_tell_the_kernel():
-    source = source_of(plan_of("flurka", "softplus", "bfloat16", ("q", "keys")))
+    source = source_of(cpu_text(plan_of("flurka", "softplus", "bfloat16", ("q", "keys"))))
     assert source.name.startswith("flurka_softplus_bfloat16_gradient_q_keys_")
     docstring = ast.get_docstring(ast.parse(source.text))
     assert "flurka attention, bfloat16, features softplus: log(1.0 + exp(x)); gradients of q, keys" in docstring
-    assert source_of(plan_of("low_rank", "softmax")).name.startswith("low_rank_softmax_float32_forward_")
+    assert source_of(cpu_text(plan_of("low_rank", "softmax"))).name.startswith("low_rank_softmax_float32_forward_")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flurka_numba.targets.cpu.entries import entry_of
 from flurka_numba.targets.cpu.features import call_features
 from flurka_numba.targets.cpu.plan import SOFTMAX, CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION, emit_keep, emit_scratch, emit_strides, head_block, item_block
@@ -21,7 +22,7 @@ def emit_largest_key(out: SourceWriter, plan: CpuPlan) -> None:
     tile = plan.tile_rows
     with out.function(
         FUNCTION,
-        "largest_key(first, last, k, w, lengths, kept, largest)",
+        entry_of(plan, "largest_key").header,
         "largest[batch, head, split] = the largest k w; -inf without keys.",
     ):
         emit_strides(out, plan.key_dtype, "k")
@@ -53,7 +54,7 @@ def emit_absorb(out: SourceWriter, plan: CpuPlan) -> None:
     tile = plan.tile_rows
     with out.function(
         FUNCTION,
-        "absorb(first, last, k, v, w, stabs, lengths, kept, state, sums)",
+        entry_of(plan, "absorb").header,
         "state[batch, head, split] = phi(k)^T v and sums[...] = the sum of phi(k), over the rows of one split.",
     ):
         emit_strides(out, plan.key_dtype, "k", "v")
@@ -89,7 +90,7 @@ def emit_attend(out: SourceWriter, plan: CpuPlan) -> None:
     tile = plan.tile_rows
     with out.function(
         FUNCTION,
-        "attend(first, last, q, w, kept, state, sums, scales, out)",
+        entry_of(plan, "attend").header,
         "out = phi(q) state / (phi(q) . sums), which are scaled alike, an item being a tile of queries.",
     ):
         emit_strides(out, plan.dtype, "q", "out")

@@ -6,6 +6,7 @@ order, so that results are the same bits for any number of threads.
 
 from __future__ import annotations
 
+from flurka_numba.targets.cpu.entries import entry_of
 from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION, emit_keep, emit_scratch, emit_strides, place
 from flurka_numba.targets.cpu.rows import emit_stage
@@ -21,7 +22,7 @@ def emit_compress(out: SourceWriter, plan: CpuPlan) -> None:
     tile, apart = plan.tile_tokens, plan.proj_apart
     with out.function(
         FUNCTION,
-        "compress(first, last, source, proj, lengths, partial, group)",
+        entry_of(plan, "compress").header,
         "partial[batch, head, split] = proj source; an item is a split and ``group`` heads that share a projection.",
     ):
         emit_strides(out, plan.dtype, "source")
@@ -65,9 +66,9 @@ def emit_stage_proj(out: SourceWriter, plan: CpuPlan, which: str) -> None:
     out.line(f"stage_{plan.dtype}({columns}, slots, count, weights, {plan.proj_apart})")
 
 
-def emit_fold(out: SourceWriter, _plan: CpuPlan) -> None:
+def emit_fold(out: SourceWriter, plan: CpuPlan) -> None:
     """fold: the sum of the splits."""
-    with out.function(FUNCTION, "fold(first, last, partial, total)", "total[item] = the splits of a head, in order."):
+    with out.function(FUNCTION, entry_of(plan, "fold").header, "total[item] = the splits of a head, in order."):
         out.line("splits, size = partial.shape[2], partial.shape[3] * partial.shape[4]")
         with out.block("for item in range(first, last)"), out.block("for at in range(0, size, WIDTH)"):
             out.line("value = splat(real(0.0))")

@@ -7,6 +7,7 @@ which that projection serves by itself.
 from __future__ import annotations
 
 from flurka_numba.targets.cpu.compress import emit_stage_proj
+from flurka_numba.targets.cpu.entries import entry_of
 from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION, emit_keep, emit_scratch, emit_strides, head_block
 from flurka_numba.targets.cpu.rows import emit_stage, emit_store
@@ -18,7 +19,7 @@ def emit_expand(out: SourceWriter, plan: CpuPlan) -> None:
     tile, apart = plan.tile_tokens, plan.proj_apart
     with out.function(
         FUNCTION,
-        "expand(first, last, proj, dslots, lengths, dsource)",
+        entry_of(plan, "expand").header,
         "dsource = proj^T dslots; rows beyond a length are left as they are.",
     ):
         emit_strides(out, plan.dtype, "proj", axes=3)
@@ -53,7 +54,7 @@ def emit_project_gradient(out: SourceWriter, plan: CpuPlan) -> None:
     tile = plan.tile_tokens
     with out.function(
         FUNCTION,
-        "project_gradient(first, last, source, dslots_t, lengths, dproj)",
+        entry_of(plan, "project_gradient").header,
         "dproj = sum over batch and heads of dslots source^T, over tokens within the lengths.",
     ):
         emit_strides(out, plan.dtype, "source")

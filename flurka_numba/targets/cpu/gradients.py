@@ -8,6 +8,7 @@ With r the divisor of a row, G = dout / r and delta = -(phi(q) . G state^T) / r,
 from __future__ import annotations
 
 from flurka_numba.targets.cpu.attend import emit_stretch
+from flurka_numba.targets.cpu.entries import entry_of
 from flurka_numba.targets.cpu.features import call_features
 from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION, emit_keep, emit_scratch, emit_strides, head_block, item_block
@@ -21,7 +22,7 @@ def emit_query_gradient(out: SourceWriter, plan: CpuPlan) -> None:
     tile = plan.tile_rows
     with out.function(
         FUNCTION,
-        "query_gradient(first, last, q, dout, w, w_t, kept, state_t, sums, scales, dq, dstate, dsums, dw_t)",
+        entry_of(plan, "query_gradient").header,
         "dq; and dstate, dsums (over the scale) and dw_t of [batch, head, split], over the queries of one split.",
     ):
         emit_strides(out, plan.dtype, "q", "dout")
@@ -86,7 +87,7 @@ def emit_key_gradient(out: SourceWriter, plan: CpuPlan) -> None:
     tile = plan.tile_rows
     with out.function(
         FUNCTION,
-        "key_gradient(first, last, k, v, w, w_t, stabs, lengths, kept, dstate, dstate_t, dsums, dk, dv)",
+        entry_of(plan, "key_gradient").header,
         "dk and dv, an item being a tile of rows; those beyond a length are left as they are.",
     ):
         emit_strides(out, plan.key_dtype, "k", "v")

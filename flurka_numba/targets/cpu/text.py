@@ -7,8 +7,10 @@ from collections.abc import Callable
 from functools import partial
 
 from flurka_numba.targets.cpu import attend, compress, divide, elementary, expand, features, gradients, slopes, tiles
+from flurka_numba.targets.cpu.entries import entry_of
 from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import emit_head
+from splat_numba.gen.cpu_entry import CpuText
 from splat_numba.gen.writer import SourceWriter
 
 Emit = Callable[[SourceWriter, CpuPlan], None]
@@ -54,6 +56,11 @@ def entries(plan: CpuPlan) -> dict[str, Emit]:
     if plan.method != "low_rank":
         found["absorb"] = attend.emit_absorb
     return found | {"attend": attend.emit_attend}
+
+
+def cpu_text(plan: CpuPlan) -> CpuText:
+    """The text with its entry functions, named after what it is for."""
+    return CpuText(plan.traits, render(plan), tuple(entry_of(plan, name) for name in entries(plan)))
 
 
 def render(plan: CpuPlan) -> str:
