@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from itertools import pairwise
 
 from splat_numba.formats.bounds import END, Bound, Const, Maximum, Minimum, inverse, maximum, minimum
 from splat_numba.formats.closed_form import MOST_TERMS
@@ -69,12 +68,11 @@ def _transposes(term: Term) -> Iterator[Term]:
     above = [bound for bound in highs if not isinstance(bound, Const) and bound != END]
     columns = _turned(term.lattice)
     cuts = _cuts([*below, *above])
-    for start, stop in pairwise([FIRST_ROW, *cuts, None]):
-        here = cuts.index(start) if start in cuts else -1
+    starts = [FIRST_ROW, *cuts]
+    for here, (start, stop) in enumerate(zip(starts, [*cuts, None], strict=True)):
 
         def reached(bound: Const, here: int = here) -> bool:
-            edge = _edge(bound)
-            return edge == FIRST_ROW or cuts.index(edge) <= here
+            return _edge(bound) in starts[: here + 1]
 
         lo = maximum(_constant(term.row_lo), *(inverse(bound, reached) for bound in above))
         hi = minimum(_constant(term.row_hi), *(inverse(bound, reached) for bound in below))

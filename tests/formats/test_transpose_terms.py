@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from splat_numba.errors import ArgumentError
@@ -18,6 +18,7 @@ from tests.formats.dense_oracle import dense, dense_terms
 from tests.formats.pattern_cases import closed_leaves, combined, lengths
 
 FIRST, ALL = Edge(0), Lattice()
+FEW = 1000 if settings.get_current_profile_name() == "explore" else 40
 
 with_indices = st.one_of(closed_leaves, st.lists(st.integers(0, 18), max_size=4).map(p.global_tokens))
 
@@ -48,6 +49,7 @@ def test_terms_turn(pattern, seq_q, seq_kv):
     check(pattern, seq_q, seq_kv)
 
 
+@settings(max_examples=FEW)
 @given(st.data(), lengths, lengths)
 def test_terms_of_the_patterns_of_every_constructor_turn(data, seq_q, seq_kv):
     check(data.draw(patterns(seq_q, seq_kv)), seq_q, seq_kv)
@@ -108,6 +110,7 @@ def test_rows_that_are_every_so_manieth_have_no_closed_form():
         np.testing.assert_array_equal(found.to_dense(), dense(pattern, 30, 23).T)
 
 
+@settings(max_examples=FEW)
 @given(combined(closed_leaves), lengths, lengths)
 @example(p.columns(4, 1), 9, 5)
 def test_a_geometry_turns(pattern, seq_q, seq_kv):

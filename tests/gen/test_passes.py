@@ -58,7 +58,7 @@ def test_key_lengths_cut_every_kind_of_pass(data):
     check(plan_of(mask, seq_q, seq_kv), dense(mask, seq_q, seq_kv), limit)
 
 
-@settings(max_examples=EXAMPLES // 3)
+@settings(max_examples=EXAMPLES // 5)
 @given(st.data())
 def test_any_mask_transposed(data):
     seq_q, seq_kv = data.draw(lengths()), data.draw(lengths())
@@ -66,7 +66,7 @@ def test_any_mask_transposed(data):
     check(transposed_plan_of(mask, seq_q, seq_kv), dense(mask, seq_q, seq_kv).T)
 
 
-@settings(max_examples=EXAMPLES // 3)
+@settings(max_examples=EXAMPLES // 5)
 @given(closed_patterns, lengths(), lengths(), lengths(), lengths())
 @example(p.blocked(5, 1).align_end() & p.window(9, 3), 16, 16, 40, 64)
 @example(p.global_tokens(4).align_end() | p.dilated(3, 2), 64, 64, 64, 3)
