@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from splat_numba.testing.check import Agreement, check_attention
 from splat_numba.testing.check_gradients import check_gradients
 from splat_numba.testing.error_bound import DTYPES, assert_close, numpy_dtype, tolerance
+from splat_numba.testing.gradient_bound import gradient_tolerance
 from splat_numba.testing.problem import Operands, Problem
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "assert_close",
     "check_attention",
     "check_gradients",
+    "gradient_tolerance",
     "lengths",
     "masks",
     "numpy_dtype",
