@@ -10,7 +10,11 @@ from pathlib import Path
 
 from splat_numba.errors import ArgumentError
 
-NAMES = ("SPLAT_CACHE", "SPLAT_CACHE_DIR", "SPLAT_CACHE_SIZE", "SPLAT_DUMP_DIR", "SPLAT_NUM_THREADS", "SPLAT_EMULATE")
+NAMES = (
+    "SPLAT_CACHE", "SPLAT_CACHE_DIR", "SPLAT_CACHE_SIZE", "SPLAT_DUMP_DIR", "SPLAT_NUM_THREADS", "SPLAT_EMULATE",
+    "SPLAT_CUDA_COMPILER",
+)  # fmt: skip
+CUDA_COMPILERS = ("numba-cuda", "mlir")
 FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 UNITS = {unit: 1024**power for power, unit in enumerate(("", "k", "m", "g", "t"))}
 DEFAULT_CACHE_SIZE = 2 * 1024**3  # some 5,000 kernels of a CPU
@@ -22,7 +26,8 @@ class Settings:
     folder), "~" not expanded yet; cache_size: bytes that they may take there, 0 for no limit (SPLAT_CACHE_SIZE);
     dump_dir: write source and plan of every new kernel there (SPLAT_DUMP_DIR); threads: of a CPU launch
     (SPLAT_NUM_THREADS; None: as many as the process may use); emulate: run backend "cuda" on the emulator where arrays
-    are not on a GPU (SPLAT_EMULATE).
+    are not on a GPU (SPLAT_EMULATE); cuda_compiler: what makes GPU kernels, of CUDA_COMPILERS (SPLAT_CUDA_COMPILER;
+    None: the first that is installed).
     """
 
     cache: bool = True
@@ -31,6 +36,7 @@ class Settings:
     threads: int | None = None
     emulate: bool = False
     cache_size: int = DEFAULT_CACHE_SIZE
+    cuda_compiler: str | None = None
 
 
 def current() -> Settings:
@@ -46,6 +52,7 @@ def _settings(
     dump_dir: str | None,
     threads: str | None,
     emulate: str | None,
+    cuda_compiler: str | None,
 ) -> Settings:
     return Settings(
         cache=_flag("SPLAT_CACHE", cache, default=True),
@@ -54,7 +61,17 @@ def _settings(
         threads=_threads(threads),
         emulate=_flag("SPLAT_EMULATE", emulate, default=False),
         cache_size=_size("SPLAT_CACHE_SIZE", cache_size),
+        cuda_compiler=_cuda_compiler(cuda_compiler),
     )
+
+
+def _cuda_compiler(value: str | None) -> str | None:
+    text = (value or "").strip().lower()
+    if text and text not in CUDA_COMPILERS:
+        raise ArgumentError(
+            f"SPLAT_CUDA_COMPILER wanted as one of {', '.join(CUDA_COMPILERS)}, got {value!r}. Set it, or unset it."
+        )
+    return text or None
 
 
 def _flag(name: str, value: str | None, *, default: bool) -> bool:

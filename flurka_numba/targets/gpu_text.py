@@ -42,9 +42,8 @@ def start_text(entry: Entry, what: str, sizes: str = "", instructions: Mapping[s
     out.lines(
         """
         import numpy as np
-        from numba import cuda
 
-        from splat_numba.runtime.cuda import intrinsics as ptx
+        from splat_numba.runtime.cuda.dialect import cuda, ptx
 
         f32, u32, u64 = np.float32, np.uint32, np.uint64
         """

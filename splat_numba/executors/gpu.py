@@ -136,8 +136,13 @@ class CudaExecutor:
         return replace(part, compiled=made)
 
     def resources(self, parts: tuple[Part, ...]) -> dict[str, Any]:
-        """Registers, spills, shared memory, the assembler's warnings and log, and what came from the disk cache."""
-        reports = list({id(cubin): cubin.report for part in parts for cubin in part.compiled.cubins}.values())
+        """Registers, spills, shared memory, the assembler's warnings and log, what came from the disk
+        cache, and the compiler with its version.
+        """
+        from splat_numba.runtime.cuda.compilers.compiler import described
+
+        cubins = list({id(cubin): cubin for part in parts for cubin in part.compiled.cubins}.values())
+        reports = [cubin.report for cubin in cubins]
         return {
             "registers": max((report.registers for report in reports), default=0),
             "spill_bytes": sum(report.spill_bytes for report in reports),
@@ -145,6 +150,7 @@ class CudaExecutor:
             "warnings": tuple(warning for report in reports for warning in report.warnings),
             "log": "\n".join(report.log for report in reports),
             "cached": [part.compiled.cached for part in parts],
+            "compiler": described(cubins[0].compiler) if cubins else "",
         }
 
     def listing(self, part: Part, form: str) -> Any:
@@ -155,7 +161,7 @@ class CudaExecutor:
         if form == "ptx":
             from splat_numba.runtime.cuda.build import ptx
 
-            return ptx(cubin.source, cubin.entry)
+            return ptx(cubin.source, cubin.entry, cubin.compiler)
         return disassemble(cubin.code)
 
     def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:

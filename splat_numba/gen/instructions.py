@@ -1,7 +1,7 @@
 """The GPU instructions that generated text may use, each once: name, operands, assembly, and what it means.
 
-CUDA Python lacks most of them, so a text calls them as ``ptx.<name>(...)`` and runtime.cuda.intrinsics makes each a
-function of Numba's. What one means is a function here where it only makes numbers from numbers; what memory, barriers
+CUDA Python lacks most of them, so a text calls them as ``ptx.<name>(...)`` and runtime.cuda.compilers make each a
+function of theirs. What one means is a function here where it only makes numbers from numbers; what memory, barriers
 and copies do is in the emulator, which cannot be imported if an instruction has no meaning, or two. Families (matrix
 products, register counts) are made by a factory for their constants. Sources: the PTX ISA 8.x manual, sections on
 mbarrier, cp.async.bulk.tensor, wgmma, setmaxnreg, fence.proxy.

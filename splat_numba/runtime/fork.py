@@ -18,6 +18,7 @@ PATIENCE = 60.0  # seconds that a fork waits for a compiler: few kernels take te
 LOCKS = (
     ("numba.core.compiler_lock", "global_compiler_lock._lock"),
     ("numba.cuda.core.compiler_lock", "_numba_cuda_compiler_lock._lock"),
+    ("numba_cuda_mlir.numba_cuda.core.compiler_lock", "_numba_cuda_compiler_lock._lock"),
     ("llvmlite.binding.ffi", "lib._lock._lock"),
 )
 

@@ -17,9 +17,8 @@ PARAMETERS = (("source", "l"), ("target", "l"), ("maps", "l"))
 HEAD = '''"""Instructions applied to numbers of ``source``; their results go to ``target``."""
 
 import numpy as np
-from numba import cuda
 
-from splat_numba.runtime.cuda import intrinsics as ptx
+from splat_numba.runtime.cuda.dialect import cuda, ptx
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 '''

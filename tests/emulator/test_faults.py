@@ -77,12 +77,12 @@ FAULTS = {
     "a product's rows": (
         f"{PRODUCT}    ptx.wgmma_wait_all()",
         "rows 4-15 of a matrix product read shared memory before anything was written there, "
-        "at 0x640, 0x642, 0x644 and 189 more: the product of line 25",
+        "at 0x640, 0x642, 0x644 and 189 more: the product of line 24",
         7,
     ),
     "a product that nothing waits for": (
         PRODUCT,
-        "warp 0 ended with matrix products of line 25 never waited for",
+        "warp 0 ended with matrix products of line 24 never waited for",
         None,
     ),
     "no barrier": (
@@ -131,7 +131,7 @@ FAULTS = {
         ptx.mbarrier_init(base, u32(1))
         ptx.mbarrier_wait(base, u32(0))
         """,
-        "deadlock: every warp waits, {0: 'mbarrier 0x400, parity 0 (line 22)'}",
+        "deadlock: every warp waits, {0: 'mbarrier 0x400, parity 0 (line 21)'}",
         2,
     ),
     "a product without a fence for its registers": (

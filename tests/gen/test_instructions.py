@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import pytest
 
-from splat_numba.gen.instructions import INSTRUCTIONS, MatrixProduct, set_registers
+from splat_numba.gen.instructions import FAMILIES, INSTRUCTIONS, MatrixProduct, set_registers
+from splat_numba.settings import CUDA_COMPILERS
 
 BY_NAME = {one.name: one for one in INSTRUCTIONS}
 PRODUCTS = [
@@ -102,10 +104,9 @@ def test_register_counts_are_in_the_text(claim):
     assert one.name not in BY_NAME
 
 
-def test_every_instruction_is_a_function_that_texts_can_call():
-    pytest.importorskip("numba_cuda")
-    from splat_numba.runtime.cuda import intrinsics
-
-    assert [name for name in BY_NAME if not hasattr(intrinsics, name)] == []
-    for name in ("claim_registers", "release_registers", "matrix_product", "shared_address"):
-        assert hasattr(intrinsics, name)
+@pytest.mark.parametrize("compiler", CUDA_COMPILERS)
+def test_every_instruction_is_a_function_that_texts_can_call(compiler):
+    needed, module = {"numba-cuda": ("numba_cuda", "numba_cuda_ptx"), "mlir": ("numba_cuda_mlir", "mlir_ptx")}[compiler]
+    pytest.importorskip(needed)
+    ptx = importlib.import_module(f"splat_numba.runtime.cuda.compilers.{module}")
+    assert [name for name in (*BY_NAME, *FAMILIES) if not hasattr(ptx, name)] == []

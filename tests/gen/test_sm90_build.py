@@ -22,6 +22,7 @@ from splat_numba.gen.targets.sm90.shape import REGISTERS, shared_bytes
 from splat_numba.gen.targets.sm90.tile_shapes import TILES_KV, feasible
 from splat_numba.runtime.cuda.build import build, ptx
 from splat_numba.runtime.cuda.code import source_of
+from splat_numba.runtime.cuda.compilers.compiler import chosen
 from splat_numba.settings import current
 from tests.gen.sm90_traits import DTYPES, GOLDEN, shapes
 
@@ -134,7 +135,7 @@ def test_the_cover_has_every_option_tile_type_and_number_of_groups_and_blocks():
 
 
 def test_setmaxnreg_and_wgmma_are_what_the_text_says():
-    found = ptx(source_of(attention_text(GOLDEN["masked"])), attention_entry(GOLDEN["masked"]))
+    found = ptx(source_of(attention_text(GOLDEN["masked"])), attention_entry(GOLDEN["masked"]), chosen(None))
     producer, consumer = REGISTERS[2, 1]
     assert f"setmaxnreg.dec.sync.aligned.u32 {producer};" in found
     assert f"setmaxnreg.inc.sync.aligned.u32 {consumer};" in found

@@ -39,8 +39,7 @@ class WholePass:
 def render(head_dim, value_dim):
     return f"""
 import numpy as np
-from numba import cuda
-from splat_numba.runtime.cuda import intrinsics as ptx
+from splat_numba.runtime.cuda.dialect import cuda, ptx
 u32, u64, f32 = np.uint32, np.uint64, np.float32
 
 def attention({", ".join(name for name, _ in PARAMETERS)}):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from splat_numba.runtime.cuda import build, code, device, driver, frameworks, launch, memory, ready, tables
+from splat_numba.runtime.cuda.compilers.compiler import chosen
 
 
 class Status(enum.IntEnum):
@@ -158,7 +159,7 @@ class FakeDriver:
         made = f"{entry}\n{source.text}".encode()
         self.built[made] = source.text, entry
         report = build.Report(entry.name, 0, 0, entry.shared_bytes, (), "")
-        return build.Cubin(source, entry, None, made, report, cached=False)
+        return build.Cubin(source, entry, None, made, report, cached=False, compiler=chosen(None))
 
     def cuLibraryGetKernel(self, library, _name):
         self.functions.append(self.built[library])

@@ -21,6 +21,7 @@ from splat_numba.gen.targets.sm90.attention import PARAMETERS, attention_entry
 from splat_numba.runtime import cache
 from splat_numba.runtime.cuda import build as cuda_build
 from splat_numba.runtime.cuda.build import Report, build, ptx, read_report
+from splat_numba.runtime.cuda.compilers.compiler import COMPILERS, chosen, described
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
@@ -35,7 +36,7 @@ def compiler():
 
 
 IMPORTS = """from splat_numba.gen.instructions import Instruction
-from splat_numba.runtime.cuda import intrinsics as ptx
+from splat_numba.runtime.cuda.dialect import ptx
 """
 
 
@@ -117,7 +118,7 @@ class TestDiskCache:
     def test_another_toolchain_has_its_own_entries(self, tmp_path, monkeypatch):
         first = built(tmp_path / "cache")
         with monkeypatch.context() as patch:
-            patch.setattr(cuda_build, "_toolchain", lambda: "another")
+            patch.setattr(cuda_build, "_toolchain", lambda _: "another")
             other = built(tmp_path / "cache")
             assert not other.cached
             assert built(tmp_path / "cache").cached
@@ -125,18 +126,21 @@ class TestDiskCache:
         assert other.path == first.path
         assert len(list(first.path.parent.glob("tiny*.code"))) == 2
 
-    @pytest.mark.parametrize("package", cuda_build.COMPILERS)
-    def test_the_toolchain_is_told_by_its_versions(self, monkeypatch, package):
-        before = cuda_build._toolchain.__wrapped__()
-        assert before == cuda_build._toolchain.__wrapped__()
-        versions = {one: cache.version_of(one) for one in cuda_build.COMPILERS}
+    @pytest.mark.parametrize(("compiler", "package"), [(one, package) for one in COMPILERS for package in one.packages])
+    def test_the_toolchain_is_told_by_its_versions(self, monkeypatch, compiler, package):
+        before = cuda_build._toolchain.__wrapped__(compiler)
+        assert before == cuda_build._toolchain.__wrapped__(compiler)
+        versions = {one: cache.version_of(one) for one in compiler.packages}
         monkeypatch.setattr(cache, "version_of", (versions | {package: "0.0.0"}).__getitem__)
-        assert cuda_build._toolchain.__wrapped__() != before
+        assert cuda_build._toolchain.__wrapped__(compiler) != before
+
+    def test_every_compiler_has_its_own_entries(self):
+        assert len({cuda_build._toolchain(one) for one in COMPILERS}) == len(COMPILERS)
 
     def test_the_toolchain_has_options(self, monkeypatch):
-        before = cuda_build._toolchain.__wrapped__()
+        before = cuda_build._toolchain.__wrapped__(chosen(None))
         monkeypatch.setattr(cuda_build, "LINKING", {"no_cache": True})
-        assert cuda_build._toolchain.__wrapped__() != before
+        assert cuda_build._toolchain.__wrapped__(chosen(None)) != before
 
     def test_one_text_for_another_architecture_is_another_entry(self, tmp_path):
         first = built(tmp_path / "cache")
@@ -217,6 +221,41 @@ splat.plan(splat.causal(), seq_q=64, seq_kv=64, head_dim=64, dtype="float16", ba
 """
 
 
+class TestChoice:
+    """Which compiler serves, by what is installed and what is asked for."""
+
+    @pytest.mark.parametrize(
+        ("installed", "asked", "wanted"),
+        [
+            (["numba-cuda", "numba-cuda-mlir"], None, "numba-cuda"),
+            (["numba-cuda-mlir"], None, "mlir"),
+            ([], None, "numba-cuda"),
+            (["numba-cuda", "numba-cuda-mlir"], "mlir", "mlir"),
+            (["numba-cuda-mlir"], "numba-cuda", "numba-cuda"),
+            ([], "mlir", "mlir"),
+        ],
+    )
+    def test_the_one_asked_for_or_the_first_installed(self, monkeypatch, installed, asked, wanted):
+        monkeypatch.setattr(cache, "version_of", lambda package: "1.0" if package in installed else "unknown")
+        assert chosen(asked).name == wanted
+
+    @pytest.mark.parametrize("version", ["0.5.4", "0.7.0", "1.0"])
+    def test_a_version_of_mlir_that_was_not_tried_is_refused(self, monkeypatch, version):
+        monkeypatch.setattr(cache, "version_of", lambda _: version)
+        with pytest.raises(BackendError, match=rf"^SPLAT_CUDA_COMPILER .*0\.6\.\*, got {version}\. Run: "):
+            chosen("mlir").check()
+
+    def test_mlir_that_is_not_installed_is_named_with_its_extra(self, monkeypatch, tmp_path):
+        monkeypatch.setitem(sys.modules, "numba_cuda_mlir", None)
+        monkeypatch.delitem(sys.modules, "splat_numba.runtime.cuda.compilers.mlir_ptx", raising=False)
+        with pytest.raises(BackendError, match=r"'mlir' is missing \(.*\[cuda-mlir\]\"\.$"):
+            build(source(), ENTRY, Settings(cache_dir=tmp_path / "cache", cuda_compiler="mlir"))
+
+    def test_a_text_that_nobody_reads_has_no_names(self):
+        with pytest.raises(ImportError, match=r"^ptx is of the compiler that reads a text, and none does"):
+            source().load(None)
+
+
 @pytest.mark.parametrize("package", ["numba_cuda", "cuda.core", "numba.cuda"])
 def test_without_the_extra_the_message_names_it(package, tmp_path, monkeypatch):
     monkeypatch.setenv("SPLAT_CACHE_DIR", str(tmp_path / "cache"))  # an empty one: a cubin from disk needs no compiler
@@ -290,7 +329,7 @@ def test_numbas_simulator_is_refused_by_name(monkeypatch):
 
 @pytest.mark.usefixtures("compiler")
 def test_ptx_is_text_with_the_entry_and_its_launch_bounds():
-    found = ptx(source(), ENTRY)
+    found = ptx(source(), ENTRY, chosen(None))
     assert ".target sm_90a" in found
     assert ".visible .entry " in found
     assert ".maxntid 256" in found
@@ -350,6 +389,7 @@ def test_the_cubin_is_a_kernel_of_the_public_interface(tmp_path, monkeypatch):
     assert kernel.cubin.startswith(b"\x7fELF")
     assert kernel.path.read_text() == kernel.source
     assert kernel.resources["shared_bytes"] > 0
+    assert kernel.resources["compiler"] == described(chosen(None))
     with pytest.raises(BackendError):
         splat_numba.compile(splat_numba.full(), seq_q=9, seq_kv=9, head_dim=16, dtype="float32", backend="cpu").ptx()
 
@@ -368,7 +408,7 @@ def test_the_short_way_gives_numba_cuda_s_own_code(monkeypatch):
     from numba import cuda
     from numba.cuda import compiler
 
-    from splat_numba.runtime.cuda import pipeline
+    from splat_numba.runtime.cuda.compilers import numba_cuda_passes
 
     taken, compile_for_cuda = [], cuda.compile
 
@@ -380,9 +420,9 @@ def test_the_short_way_gives_numba_cuda_s_own_code(monkeypatch):
     own = compiler.CUDACompiler
 
     def code():  # numba-cuda numbers the functions of a process
-        return re.sub(r"B\d+v\d+B", "", cuda_build._numba_compile(source(LOOPS), ENTRY, None, "ptx"))
+        return re.sub(r"B\d+v\d+B", "", ptx(source(LOOPS), ENTRY, chosen("numba-cuda")))
 
     short = code()
-    monkeypatch.setattr(pipeline, "in_place", None)
+    monkeypatch.setattr(numba_cuda_passes, "in_place", None)
     assert code() == short
-    assert taken == [pipeline._Compiler, own]
+    assert taken == [numba_cuda_passes._Compiler, own]

@@ -1,4 +1,4 @@
-"""From generated text to a cubin: Numba gives LTO-IR, nvJitLink machine code and the compiler's report; no GPU needed.
+"""From generated text to a cubin: a compiler gives LTO-IR, nvJitLink machine code and the report; no GPU needed.
 
 Through LTO-IR, never PTX: given PTX, nvJitLink compiles a relocatable unit in which setmaxnreg is ignored and matrix
 products are serialised (warnings C7504, C7512: 235 instead of 628 TFLOP/s).
@@ -10,20 +10,16 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from functools import cache as remember
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from splat_numba.errors import BackendError, CompileError
+from splat_numba.errors import CompileError
 from splat_numba.gen.entry import Entry
 from splat_numba.runtime import cache, fork
-from splat_numba.runtime.cuda.driver import INSTALL
+from splat_numba.runtime.cuda.compilers.compiler import Compiler, chosen
+from splat_numba.runtime.cuda.dialect import reading
 from splat_numba.runtime.source import KernelSource, unload
 from splat_numba.settings import Settings
 
-# The last two may be the CUDA toolkit's own: then their versions are not known.
-COMPILERS = ("numba", "llvmlite", "numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
-MADE_BY = "import splat_numba.runtime.cuda.pipeline"
 # The linker's own cache would leave the report empty; ours keeps both.
 LINKING = {"link_time_optimization": True, "verbose": True, "no_cache": True}
 
@@ -44,7 +40,9 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Cubin:
-    """Machine code of one kernel. path: of its text, None if no file could be written; cached: read from disk."""
+    """Machine code of one kernel. path: of its text, None if no file could be written; cached: read from disk;
+    compiler: that made it.
+    """
 
     source: KernelSource
     entry: Entry
@@ -52,6 +50,7 @@ class Cubin:
     code: bytes
     report: Report
     cached: bool
+    compiler: Compiler
 
 
 def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
@@ -59,46 +58,30 @@ def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
 
     Raises BackendError where the CUDA compiler is not installed, CompileError where the text does not compile.
     """
+    compiler = chosen(settings.cuda_compiler)
     folder = cache.folder(settings)
     path = source.write(folder) if folder else None
     # The entry gives the bounds that registers keep to, and the architecture.
-    facts, limit = f"{_toolchain()} {entry}", settings.cache_size
-    stored = cache.Entry.of(folder, source.name, source.text, facts, limit, MADE_BY) if folder else None
+    facts, limit = f"{_toolchain(compiler)} {entry}", settings.cache_size
+    stored = cache.Entry.of(folder, source.name, source.text, facts, limit, compiler.made_by) if folder else None
 
     def make() -> tuple[tuple[bytes, Report], bytes]:
-        made = _compile(source, entry, path)
+        made = _compile(source, entry, path, compiler)
         return made, _packed(*made)
 
     if stored is None:
-        return Cubin(source, entry, path, *make()[0], cached=False)
+        return Cubin(source, entry, path, *make()[0], cached=False, compiler=compiler)
     (code, report), cached = stored.load_or(_unpacked, make)
-    return Cubin(source, entry, path, code, report, cached)
+    return Cubin(source, entry, path, code, report, cached, compiler)
 
 
 @remember
-def _toolchain() -> str:
-    """Changes with every version of the compilers, and with their options. Imports none of them: to
+def _toolchain(compiler: Compiler) -> str:
+    """Changes with the compiler, every version of its parts, and the linker's options. Imports none of them: to
     do so takes 400 ms, and a cubin from disk needs no compiler.
     """
-    versions = [cache.version_of(name) for name in COMPILERS]
-    return f"{versions} {LINKING}"
-
-
-def _check_compiler() -> None:
-    """Raise BackendError where some part of the compiler is not installed, or Numba stands in for it."""
-    try:
-        for name in ("numba_cuda", "cuda.core", "splat_numba.runtime.cuda.intrinsics"):
-            import_module(name)
-        from numba.core import config
-    except ImportError as error:
-        raise BackendError(
-            f"backend 'cuda' wanted, but its compiler is missing ({error}). Install the extra: {INSTALL}."
-        ) from error
-    if config.ENABLE_CUDASIM:
-        raise BackendError(
-            "NUMBA_ENABLE_CUDASIM wanted unset for backend 'cuda', got 1: Numba's simulator compiles nothing. "
-            "Unset it, or use backend='emulate'."
-        )
+    versions = [cache.version_of(name) for name in compiler.packages]
+    return f"{compiler.name} {versions} {LINKING}"
 
 
 def _packed(code: bytes, report: Report) -> bytes:
@@ -116,34 +99,14 @@ def _unpacked(content: bytes) -> tuple[bytes, Report] | None:
         return None
 
 
-def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output: str) -> Any:
-    """The entry function through Numba's front end and NVVM: LTO-IR or PTX."""
-    _check_compiler()
-    from numba import cuda, types
-
-    from splat_numba.runtime.cuda.capability import compiling_for
-
-    kinds = {"r": types.uint32, "l": types.uint64, "f": types.float32}
-    signature = tuple(kinds[kind] for kind in entry.kinds)
-    bounds = (entry.threads, entry.blocks)
-
-    def compiled() -> Any:
-        module = source.load(path)
-        function = getattr(module, entry.name)
-        options = {"device": False, "cc": entry.capability, "abi": "numba", "launch_bounds": bounds, "output": output}
-        with compiling_for(entry.capability):
-            code, _ = cuda.compile(function, signature, **options)
-        unload(module)
-        return code
-
+def _intermediate(source: KernelSource, entry: Entry, path: Path | None, compiler: Compiler, output: str) -> bytes:
+    """The entry function as the compiler gives it: "ltoir" or "ptx"."""
+    compiler.check()
     try:
-        try:
-            from splat_numba.runtime.cuda import pipeline
-
-            with pipeline.in_place():
-                code = compiled()
-        except Exception:  # noqa: BLE001 - numba-cuda's own way says what is wrong, if anything is
-            code = compiled()
+        with reading(compiler.dialect()):
+            module = source.load(path)
+            code = compiler.intermediate(getattr(module, entry.name), entry, output)
+            unload(module)
     except Exception as error:
         raise CompileError(
             f"{source.named(path)} does not compile: {error}. "
@@ -152,10 +115,10 @@ def _numba_compile(source: KernelSource, entry: Entry, path: Path | None, output
     return code
 
 
-def _compile(source: KernelSource, entry: Entry, path: Path | None) -> tuple[bytes, Report]:
+def _compile(source: KernelSource, entry: Entry, path: Path | None, compiler: Compiler) -> tuple[bytes, Report]:
     fork.prepare()
     fork.check_compiler()
-    intermediate = _numba_compile(source, entry, path, "ltoir")
+    intermediate = _intermediate(source, entry, path, compiler, "ltoir")
     from cuda.core import Linker, LinkerOptions, ObjectCode
 
     linker = Linker(ObjectCode.from_ltoir(intermediate), options=LinkerOptions(arch=entry.arch, **LINKING))
@@ -166,10 +129,9 @@ def _compile(source: KernelSource, entry: Entry, path: Path | None) -> tuple[byt
     return bytes(linked.code), read_report(linker.get_info_log() + (linker.get_error_log() or ""), entry.shared_bytes)
 
 
-def ptx(source: KernelSource, entry: Entry) -> str:
+def ptx(source: KernelSource, entry: Entry, compiler: Compiler) -> str:
     """The kernel as PTX, for reading: what runs is linked from LTO-IR instead."""
-    code = _numba_compile(source, entry, None, "ptx")
-    return code if isinstance(code, str) else code.decode()
+    return _intermediate(source, entry, None, compiler, "ptx").decode()
 
 
 def read_report(log: str, shared_bytes: int) -> Report:

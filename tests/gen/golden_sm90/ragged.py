@@ -6,9 +6,8 @@ A block is 1 x 128 threads, each for 64 queries, and a producer that fetches box
 """
 
 import numpy as np
-from numba import cuda
 
-from splat_numba.runtime.cuda import intrinsics as ptx
+from splat_numba.runtime.cuda.dialect import cuda, ptx
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 NONE_KEPT = f32(-np.inf)

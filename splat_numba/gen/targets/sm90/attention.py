@@ -80,9 +80,8 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
         {quotes}
 
         import numpy as np
-        from numba import cuda
 
-        from splat_numba.runtime.cuda import intrinsics as ptx
+        from splat_numba.runtime.cuda.dialect import cuda, ptx
 
         f32, u32, u64 = np.float32, np.uint32, np.uint64
         NONE_KEPT = f32(-np.inf)

@@ -1,4 +1,4 @@
-"""Every instruction of gen.instructions as a function that Numba compiles to inline assembly: ``ptx`` in the texts."""
+"""Every instruction of gen.instructions as a function that numba-cuda compiles to inline assembly: a text's ``ptx``."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""As runtime/pipeline.py for Hopper kernels: the passes of numba-cuda that a generated text needs, and a typing context
+"""As runtime/pipeline.py for GPU kernels: the passes of numba-cuda that a generated text needs, and a typing context
 that remembers, from one function of a text to the next. The LTO-IR is the same, byte for byte. All that leans on
-private parts of numba-cuda stands here.
+private parts of numba-cuda stands here and in numba_cuda_capability.
 """
 
 from __future__ import annotations
