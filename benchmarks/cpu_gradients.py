@@ -1,0 +1,149 @@
+"""Gradients of sparse attention on the CPU beside torch's SDPA with autograd, in one process, interleaved.
+
+    python benchmarks/cpu_gradients.py            # writes benchmarks/results/cpu_gradients.{json,md}
+
+Batch 1, heads 8, n 4096, head_dim 64, float32, all cores, torch 2.13.0; the cases of cpu_attention.py. Forward and
+backward together: ours by attention_vjp(), SDPA's by backward() of its result, with the mask as a bool array, and with
+is_causal for causal(). Rounds, pauses and medians as in cpu_attention.py. Cold and warm first gradients, and the long
+sequence, are whole processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from cpu_attention import CALLS, CASES, HEAD_DIM, HEADS, RESULTS, SEQ, SPIN_SECONDS, hardware, run_process
+
+import splat_numba as splat
+from splat_numba.runtime.device import cores
+from splat_numba.testing.problem import Problem
+
+FORWARD, BOTH, MASKED, CAUSAL = "forward", "forward + backward", "SDPA, masked", "SDPA, is_causal"
+FIRST_GRADIENT = """
+import time; begin = time.perf_counter()
+import numpy as np
+import splat_numba as splat
+rng = np.random.default_rng(0)
+q, k, v, dout = (rng.standard_normal((1, 8, 4096, 64), dtype=np.float32) for _ in range(4))
+splat.attention_vjp(q, k, v, splat.window(128))[1](dout)
+print(time.perf_counter() - begin)
+"""
+LONG = """
+import resource, time
+import numpy as np
+import splat_numba as splat
+rng = np.random.default_rng(0)
+arrays = [rng.standard_normal((1, 8, 65536, 64), dtype=np.float32) for _ in range(4)]
+q, k, v, dout = (x[:, :, :512] for x in arrays)
+splat.attention_vjp(q, k, v, splat.window(256))[1](dout)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+q, k, v, dout = arrays
+begin = time.perf_counter(); splat.attention_vjp(q, k, v, splat.window(256))[1](dout)
+print(time.perf_counter() - begin, before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def contenders(name: str) -> dict[str, Any]:
+    """What is timed for a case, by name."""
+    import torch
+
+    pattern, _ = CASES[name]
+    problem = Problem(SEQ, SEQ, pattern, "float32", 1, HEADS, head_dim=HEAD_DIM)
+    q, k, v = problem.arrays()
+    dout, _ = problem.gradients()
+    tensors = [torch.from_numpy(x).requires_grad_() for x in (q, k, v)]
+    dense = torch.from_numpy(splat.ACSR.from_pattern(pattern, SEQ, SEQ).to_dense())
+    wanted = torch.from_numpy(dout)
+
+    def sdpa(**how: Any) -> None:
+        for tensor in tensors:
+            tensor.grad = None
+        torch.nn.functional.scaled_dot_product_attention(*tensors, **how).backward(wanted)
+
+    found = {
+        FORWARD: lambda: splat.attention(q, k, v, pattern),
+        BOTH: lambda: splat.attention_vjp(q, k, v, pattern)[1](dout),
+        MASKED: lambda: sdpa(attn_mask=dense),
+    }
+    return {**found, CAUSAL: lambda: sdpa(is_causal=True)} if name == "causal" else found
+
+
+def measure(rounds: int) -> dict[str, dict[str, float]]:
+    """Medians in seconds, by case and contender."""
+    import torch
+
+    torch.set_num_threads(cores())
+    calls = {name: contenders(name) for name in CASES}
+    for of_case in calls.values():
+        for call in of_case.values():
+            call()
+    times: dict[str, dict[str, list[float]]] = {name: {one: [] for one in of_case} for name, of_case in calls.items()}
+    for _ in range(rounds):
+        for name, of_case in calls.items():
+            for contender, call in of_case.items():
+                time.sleep(SPIN_SECONDS)
+                call()
+                for _ in range(CALLS):
+                    begin = time.perf_counter()
+                    call()
+                    times[name][contender].append(time.perf_counter() - begin)
+    return {name: {one: median(seconds) for one, seconds in found.items()} for name, found in times.items()}
+
+
+def processes() -> dict[str, float]:
+    """Cold and warm first gradients (import, plan, compile, run), and n = 65,536."""
+    with tempfile.TemporaryDirectory() as cache:
+        cold = run_process(FIRST_GRADIENT, cache)[0]
+        warm = median(run_process(FIRST_GRADIENT, cache)[0] for _ in range(3))
+        seconds, before, after = run_process(LONG, cache)
+    return {"cold": cold, "warm": warm, "long_seconds": seconds, "long_extra_mib": (after - before) / 1024}
+
+
+def table(rows: dict[str, dict[str, float]]) -> str:
+    """Markdown: times in ms, and ratios."""
+    lines = [
+        "| pattern | forward ms | forward + backward ms | SDPA, masked ms | both / forward | SDPA / splat |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        times = " | ".join(f"{row[one] * 1e3:.1f}" for one in (FORWARD, BOTH, MASKED))
+        lines.append(f"| {name} | {times} | {row[BOTH] / row[FORWARD]:.2f} | {row[MASKED] / row[BOTH]:.1f}x |")
+    causal = rows["causal"]
+    lines.append(
+        f"\ncausal: SDPA with is_causal=True takes {causal[CAUSAL] * 1e3:.1f} ms, {causal[CAUSAL] / causal[BOTH]:.2f} "
+        "times as long as splat."
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, print and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    args = parser.parse_args()
+    found = {"hardware": hardware(), "processes": processes(), "rows": measure(args.rounds)}
+    p = found["processes"]
+    text = "\n".join([
+        f"# Gradients on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, n {SEQ}, head_dim {HEAD_DIM}, "
+        f"float32; medians of {args.rounds} interleaved rounds of {CALLS} calls, all in one process.",
+        f"Made by `python benchmarks/{Path(__file__).name}`.\n",
+        table(found["rows"]),
+        f"\nFirst gradient (import, plan, compile both directions, run; processes of their own): {p['cold']:.1f} s cold, "
+        f"{p['warm']:.2f} s warm. n = 65,536, window(256), 8 heads: {p['long_seconds'] * 1e3:.0f} ms, "
+        f"{p['long_extra_mib']:.0f} MiB above the inputs (out, dq, dk and dv are 512).\n",
+    ])  # fmt: skip
+    args.output.mkdir(parents=True, exist_ok=True)
+    (args.output / "cpu_gradients.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (args.output / "cpu_gradients.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
