@@ -35,8 +35,8 @@ OPTIONAL = (
     (("jax",), "JAX arrays", 'pip install "splat-numba[jax]"'),
     (("cupy", "cupy-cuda13x", "cupy-cuda12x"), "CuPy arrays", "pip install cupy-cuda13x"),
 )
-# From generated text to machine code for a GPU; those after the third come with the first, or with a CUDA toolkit.
-CUDA = ("numba-cuda", "cuda-core", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink")
+# What a compiler for GPUs needs beside it; those after the second come with the compiler, or with a CUDA toolkit.
+CUDA = ("cuda-core", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink")
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
@@ -107,13 +107,22 @@ def installed(names: Sequence[str]) -> str | None:
 
 
 def _cuda_compiler() -> Finding:
-    """The packages that compile for a GPU, which need none themselves."""
-    here = [f"{name} {version}" for name in CUDA if (version := installed((name,)))]
-    missing = [name for name in CUDA[:3] if installed((name,)) is None]
+    """The packages that compile for a GPU, which need none themselves, and which compiler is taken."""
+    from splat_numba.runtime.cuda.compilers.compiler import COMPILERS, chosen
+
+    try:
+        taken = chosen(current().cuda_compiler)
+    except ArgumentError:  # the settings have said so
+        taken = chosen(None)
+    package = taken.packages[0]
+    others = [one.packages[0] for one in COMPILERS if one is not taken and installed((one.packages[0],))]
+    here = [f"{name} {version}" for name in (package, *CUDA) if (version := installed((name,)))]
+    missing = [name for name in (package, *CUDA[:2]) if installed((name,)) is None]
     if missing:
         found = f"for kernels on NVIDIA GPUs: no {', '.join(missing)}"
-        return Finding("CUDA compiler", "missing", found, 'pip install "splat-numba[cuda]"')
-    return Finding("CUDA compiler", "ok", ", ".join(here))
+        return Finding("CUDA compiler", "missing", found, f'pip install "splat-numba[{taken.extra}]"')
+    beside = f"; not taken: {', '.join(others)} (SPLAT_CUDA_COMPILER)" if others else ""
+    return Finding("CUDA compiler", "ok", ", ".join(here) + beside)
 
 
 def _gpu() -> Finding:

@@ -169,10 +169,17 @@ def test_doctor_names_the_gpu_or_says_why_there_is_none(capsys, monkeypatch, dri
 
 
 def test_doctor_says_what_compiles_for_a_gpu(capsys, monkeypatch):
+    monkeypatch.delenv("SPLAT_CUDA_COMPILER", raising=False)
     monkeypatch.setattr(doctor, "installed", lambda names: None if names == ("nvidia-nvvm",) else "1.2")
     status, out, _ = run(capsys, "doctor")
     assert status == 0
-    assert "numba-cuda 1.2, cuda-core 1.2, cuda-bindings 1.2, nvidia-nvjitlink 1.2" in " ".join(out.split())
+    here = "cuda-core 1.2, cuda-bindings 1.2, nvidia-nvjitlink 1.2; not taken: "
+    assert f"numba-cuda 1.2, {here}numba-cuda-mlir (SPLAT_CUDA_COMPILER)" in " ".join(out.split())
+    monkeypatch.setenv("SPLAT_CUDA_COMPILER", "mlir")
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0
+    assert f"numba-cuda-mlir 1.2, {here}numba-cuda (SPLAT_CUDA_COMPILER)" in " ".join(out.split())
+    monkeypatch.delenv("SPLAT_CUDA_COMPILER")
     monkeypatch.setattr(doctor, "installed", lambda names: None if names == ("cuda-core",) else "1.2")
     status, out, _ = run(capsys, "doctor")
     assert status == 0

@@ -30,7 +30,9 @@ def padded_rows(bits: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 @cache
 def _kernel() -> Any:
-    from numba import cuda
+    from splat_numba.runtime.cuda.compilers.compiler import chosen
+
+    cuda = chosen(None).dialect().cuda
 
     @cuda.jit
     def move(target: Any, source: Any) -> None:
@@ -57,7 +59,9 @@ def move(
     size = int(np.prod(shape, dtype=np.int64))
     if not size:
         return
-    from numba import cuda
+    from splat_numba.runtime.cuda.compilers.compiler import chosen
+
+    cuda = chosen(None).dialect().cuda
 
     def view(pointer: int, strides: tuple[int, ...], kind: str) -> Any:
         facts = {"data": (pointer, False), "shape": shape, "strides": strides, "typestr": kind, "version": 3}

@@ -188,9 +188,9 @@ class _Interface:
         return int(array.__cuda_array_interface__["data"][0])
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
-        from numba import cuda
+        from splat_numba.runtime.cuda.compilers.compiler import chosen
 
-        return cuda.device_array(shape, np.dtype(dtype))
+        return chosen(None).dialect().cuda.device_array(shape, np.dtype(dtype))
 
     def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
         return None

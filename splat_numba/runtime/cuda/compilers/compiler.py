@@ -16,8 +16,11 @@ class Compiler(Protocol):
     """From the function of a text to LTO-IR, which build links.
 
     name: as SPLAT_CUDA_COMPILER has it. packages: whose versions decide what it makes; the first is the compiler's own.
-    made_by: imports the modules of ours that it compiles with.
+    extra: of this distribution, that installs them. made_by: imports the modules of ours that it compiles with.
     """
+
+    def __hash__(self) -> int:
+        """Compilers are values."""
 
     @property
     def name(self) -> str:
@@ -26,6 +29,10 @@ class Compiler(Protocol):
     @property
     def packages(self) -> tuple[str, ...]:
         """Distributions."""
+
+    @property
+    def extra(self) -> str:
+        """Of this distribution."""
 
     @property
     def made_by(self) -> str:

@@ -22,6 +22,7 @@ class Mlir:
 
     name: ClassVar[str] = "mlir"
     packages: ClassVar[tuple[str, ...]] = ("numba-cuda-mlir", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
+    extra: ClassVar[str] = "cuda-mlir"
     made_by: ClassVar[str] = "from splat_numba.runtime.cuda.compilers import mlir, mlir_passes, mlir_ptx"
 
     def check(self) -> None:

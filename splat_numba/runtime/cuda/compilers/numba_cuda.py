@@ -22,6 +22,7 @@ class NumbaCuda:
     packages: ClassVar[tuple[str, ...]] = (
         "numba-cuda", "numba", "llvmlite", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink"
     )  # fmt: skip
+    extra: ClassVar[str] = "cuda"
     made_by: ClassVar[str] = (
         "from splat_numba.runtime.cuda.compilers import numba_cuda, numba_cuda_capability\n"
         "from splat_numba.runtime.cuda.compilers import numba_cuda_passes, numba_cuda_ptx"
