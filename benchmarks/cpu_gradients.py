@@ -136,7 +136,8 @@ def main() -> None:
         f"Made by `python benchmarks/{Path(__file__).name}`.\n",
         table(found["rows"]),
         "\nFirst gradient (import, plan, compile both directions, run; processes of their own): "
-        f"{p['cold']:.1f} s cold, {p['warm']:.2f} s warm. n = 65,536, window(256), 8 heads: {p['long_seconds'] * 1e3:.0f} ms, "
+        f"{p['cold']:.1f} s cold, {p['warm']:.2f} s warm. "
+        f"n = 65,536, window(256), 8 heads: {p['long_seconds'] * 1e3:.0f} ms, "
         f"{p['long_extra_mib']:.0f} MiB above the inputs (out, dq, dk and dv are 512).\n",
     ])  # fmt: skip
     args.output.mkdir(parents=True, exist_ok=True)

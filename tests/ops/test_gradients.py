@@ -257,3 +257,11 @@ def test_memory_follows_the_lengths():
     wanted = reference.attention_backward(*there, dense(window(16), 164, 164))
     for one, two in zip(found, wanted, strict=True):
         assert_allclose(one[:, part], two[:, 32:132], rtol=1e-4, atol=1e-5)
+
+
+def test_the_example_learns():
+    from examples.train_character_model import train
+
+    losses, _ = train(MIXED, steps=25, seq=96, batch=4)
+    assert losses[0] > 4
+    assert np.mean(losses[-5:]) < 3.6
