@@ -9,6 +9,7 @@ import numpy as np
 from splat_numba.executors import gpu as gpu_kernel
 from splat_numba.executors import gpu_call, gpu_parts
 from splat_numba.gen import box_passes
+from splat_numba.gen.targets.sm90 import planning
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
 
@@ -54,7 +55,7 @@ def forced(monkeypatch, traits, order=""):
         return {name: parts for name, parts in schemes(*given, **options).items() if order in name}
 
     with monkeypatch.context() as patch:
-        patch.setattr(box_passes, "candidates", lambda *_: [traits])
+        patch.setattr(planning, "tile_shapes", lambda *_: (traits,))
         patch.setattr(box_passes, "schemes", chosen)
         forget()
         yield
