@@ -23,6 +23,8 @@ from splat_numba.gen.entry import Entry
 
 _KINDS = {"r": types.uint32, "l": types.uint64, "f": types.float32}
 _SHARED = "__dynamic_shmem__"
+_KERNEL = ("nvvm.kernel", "gpu.kernel")
+_ARRAY = "llvm.alloca"
 
 
 def compiled(function: Callable[..., Any], entry: Entry, *, lto: bool) -> bytes:
@@ -39,6 +41,7 @@ def compiled(function: Callable[..., Any], entry: Entry, *, lto: bool) -> bytes:
             PassManager.parse(optimization.get_base_pipeline()).run(module.operation)
             optimization.run_pre_codegen_patterns(module)
             _share_dynamically(module)
+            _hoist_arrays(module)
             return _translated(module, options, entry.arch.removeprefix("sm_"), lto=lto)
 
 
@@ -59,6 +62,26 @@ def _share_dynamically(module: Any) -> None:
     for one in optimization._get_single_gpu_module(module).bodyRegion.blocks[0]:  # noqa: SLF001
         if one.operation.name == "llvm.mlir.global" and _SHARED in str(one.attributes["sym_name"]):
             one.attributes["linkage"] = ir.Attribute.parse("#llvm.linkage<external>")
+
+
+def _hoist_arrays(module: Any) -> None:
+    """Move every array and variable to the start of the kernel, where device functions left it on being inlined: NVVM
+    makes registers only of those at a function's start, so accumulators would go through memory and ptxas would
+    serialise the matrix products (C7514). Nothing calls the device functions any more: they are dropped.
+    """
+    for function in list(optimization._get_single_gpu_module(module).bodyRegion.blocks[0]):  # noqa: SLF001
+        operation = function.operation
+        if operation.name != "llvm.func" or not operation.regions[0].blocks:
+            continue
+        if not any(name in operation.attributes for name in _KERNEL):
+            operation.erase()
+            continue
+        start, *others = operation.regions[0].blocks
+        first = list(start.operations)[0].operation  # noqa: RUF015 - these lists are no iterators
+        for array in [one.operation for block in others for one in block.operations if one.operation.name == _ARRAY]:
+            with ir.InsertionPoint(first):
+                array.operands[0] = array.operands[0].owner.clone().results[0]  # its length, a constant
+            array.move_before(first)
 
 
 def _translated(module: Any, options: dict[str, Any], architecture: str, *, lto: bool) -> bytes:
