@@ -241,7 +241,8 @@ def check_out(out: NDArray[Any], others: dict[str, NDArray[Any]], argument: str 
     """Raise ArgumentError if results cannot be written to ``out`` without harm. others: by name, what is in use."""
     if not out.flags.writeable:
         raise ArgumentError(
-            f"{argument} wanted writeable, got a read-only array. Give a fresh array, or set flags.writeable."
+            f"{argument} wanted writeable, got a read-only array. "
+            f"Give a fresh array, or set {argument}.flags.writeable."
         )
     if overlaps_itself(out.shape, out.strides, out.itemsize):
         raise ArgumentError(
