@@ -48,11 +48,11 @@ class CompiledBackward:
     ) -> LoadedSchedule:
         """The steps for arrays of these sizes, remembered."""
         key = problem, heads, scale, shares
-        found = self.loaded.find(key)
-        if found is None:
-            schedule = backward_schedule(self.plan, problem, heads, scale, self.wanted, shares)
-            found = self.loaded.keep(key, LoadedSchedule(schedule, self.code.functions))
-        return found
+        return self.loaded.get(key, lambda: self._load(*key))
+
+    def _load(self, problem: Problem, heads: tuple[int, ...] | None, scale: float, shares: int) -> LoadedSchedule:
+        schedule = backward_schedule(self.plan, problem, heads, scale, self.wanted, shares)
+        return LoadedSchedule(schedule, self.code.functions)
 
 
 @lru_cache(maxsize=256)

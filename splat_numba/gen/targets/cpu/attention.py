@@ -9,9 +9,15 @@ from splat_numba.gen.cpu_passes import ClosedPass, TablePass
 from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.cpu import blocks, products, rows, softmax
-from splat_numba.gen.targets.cpu.bounds_text import render_edge
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
-from splat_numba.gen.targets.cpu.row_blocks import emit_pieces, emit_rows, emit_segment
+from splat_numba.gen.targets.cpu.row_blocks import (
+    emit_interval_places,
+    emit_pieces,
+    emit_rows,
+    emit_scratch,
+    emit_segment,
+    emit_table_places,
+)
 from splat_numba.gen.targets.cpu.schedule import pass_entries
 from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
 from splat_numba.gen.writer import SourceWriter
@@ -123,11 +129,7 @@ def _emit_scratch(out: SourceWriter, shape: TileShape) -> None:
         "total": shape.value_dim * tile_q,
         "staged": tile_kv * max(shape.head_dim, shape.value_dim),
     }
-    out.line(f"scratch = np.empty({sum(sizes.values())}, real)")
-    place = 0
-    for name, size in sizes.items():
-        out.line(f"{name} = address(scratch, {place})")
-        place += size
+    emit_scratch(out, sizes)
 
 
 def _emit_head(out: SourceWriter) -> None:
@@ -169,9 +171,7 @@ def _emit_closed_pass(out: SourceWriter, entry: CpuEntry, plan: Plan, one: Close
         _emit_strides(out, plan)
         out.line("delta = seq_kv - seq_q")
         _emit_scratch(out, shape)
-        out.line(f"places, edges = np.empty({shape.tile_q}, np.int64), np.empty({2 * shape.tile_q}, np.int32)")
-        out.line(f"rows, low, high = address(places, 0), address(edges, 0), address(edges, {shape.tile_q})")
-        out.line(f"row_lo, row_hi = {render_edge(one.row_lo)}, {render_edge(one.row_hi)}")
+        emit_interval_places(out, one, shape)
         with out.block("for item in range(first, last)"):
             _emit_head(out)
             emit_rows(out, one, shape)
@@ -187,7 +187,7 @@ def _emit_table_pass(out: SourceWriter, entry: CpuEntry, plan: Plan, one: TableP
     with out.function(FUNCTION, entry.header, "Row blocks whose keys are listed in tables."):
         _emit_strides(out, plan)
         _emit_scratch(out, shape)
-        out.line("piece, lane_bits, cols = address(pieces, 0), address(masks, 0), address(columns, 0)")
+        emit_table_places(out)
         with out.block("for item in range(first, last)"):
             _emit_head(out)
             out.line(f"rows = address(lane_rows, block * {shape.tile_q})")

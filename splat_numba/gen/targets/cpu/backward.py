@@ -18,11 +18,17 @@ from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.cpu import backward_tiles as tiles
 from splat_numba.gen.targets.cpu import blocks, products, rows
-from splat_numba.gen.targets.cpu.backward_schedule import READ, Wanted, backward_entries, padded_dim
+from splat_numba.gen.targets.cpu.backward_schedule import LEVELS, READ, Wanted, backward_entries, padded_dim, sum_widths
 from splat_numba.gen.targets.cpu.blocks import Walk
-from splat_numba.gen.targets.cpu.bounds_text import render_edge
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
-from splat_numba.gen.targets.cpu.row_blocks import emit_pieces, emit_rows, emit_segment
+from splat_numba.gen.targets.cpu.row_blocks import (
+    emit_interval_places,
+    emit_pieces,
+    emit_rows,
+    emit_scratch,
+    emit_segment,
+    emit_table_places,
+)
 from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
 from splat_numba.gen.writer import SourceWriter
 
@@ -87,7 +93,7 @@ def _emit_tile_functions(out: SourceWriter, plan: Plan, wanted: Wanted) -> None:
             tiles.emit_weigh(out, shape, "bits" if listed else "inside", slopes=wanted.slopes)
             if listed:
                 rows.emit_gather(out, shape)
-                for dim in dict.fromkeys(padded for _, padded in _key_sums(shape, wanted)):
+                for dim in dict.fromkeys(_sums(shape, wanted).values()):
                     tiles.emit_add_to_keys(out, shape, dim, listed=True)
                 blocks.emit_piece_walk(out, shape, walk)
             else:
@@ -96,8 +102,8 @@ def _emit_tile_functions(out: SourceWriter, plan: Plan, wanted: Wanted) -> None:
 
 def _emit_row_functions(out: SourceWriter, plan: Plan, shape: TileShape, wanted: Wanted) -> None:
     tiles.emit_meet(out, shape)
-    tiles.emit_silence(out, shape)
     if wanted.slopes:
+        tiles.emit_silence(out, shape)
         tiles.emit_deltas(out, shape)
     if wanted.k or wanted.v:
         tiles.emit_copy_rows(out, shape)
@@ -112,22 +118,13 @@ def _emit_products(out: SourceWriter, shape: TileShape, wanted: Wanted) -> None:
         products.emit_score_tile(out, replace(shape, head_dim=shape.value_dim), "multiply_values")
     if wanted.q:
         products.emit_value_tile(out, replace(shape, value_dim=shape.head_dim), "add_keys")
-    for dim in dict.fromkeys(padded for _, padded in _key_sums(shape, wanted)):
+    for dim in dict.fromkeys(_sums(shape, wanted).values()):
         tiles.emit_add_to_keys(out, shape, dim, listed=False)
 
 
-def _key_sums(shape: TileShape, wanted: Wanted) -> list[tuple[str, int]]:
-    """The gradients that are sums over rows, and the padded dims of their rows."""
-    found = []
-    if wanted.k:
-        found.append(("k", padded_dim(shape.width, shape.head_dim)))
-    if wanted.v:
-        found.append(("v", padded_dim(shape.width, shape.value_dim)))
-    return found
-
-
-def _sum_arrays(shape: TileShape, wanted: Wanted) -> tuple[tuple[str, str, str], ...]:
-    return tuple((f"d{name}_head", str(padded), "") for name, padded in _key_sums(shape, wanted))
+def _sums(shape: TileShape, wanted: Wanted) -> dict[str, int]:
+    """The gradients that are sums over rows, and the widths of their rows."""
+    return sum_widths(wanted, shape.width, shape.head_dim, shape.value_dim)
 
 
 def _scratch(shape: TileShape, wanted: Wanted) -> dict[str, int]:
@@ -150,23 +147,23 @@ def _scratch(shape: TileShape, wanted: Wanted) -> dict[str, int]:
 def _walk(shape: TileShape, wanted: Wanted) -> Walk:
     """The walk of a row block over its key tiles. State: all of the scratch, and the factor of the scores."""
     state = ", ".join((*_scratch(shape, wanted), "factor"))
-    sources = blocks.KEYS + "".join(f", d{name}, d{name}_stride" for name, _ in _key_sums(shape, wanted))
+    sources = blocks.KEYS + "".join(f", {name}, {name}_stride" for name in _sums(shape, wanted))
     weights = f"scores, {'products, deltas, factor, ' if wanted.slopes else ''}count, level"
 
     def tile(out: SourceWriter, shape: TileShape, start: str, step: str, weighing: str) -> None:
         staged = [f"advance({x}, {start} * {x}_stride), {step}{x}_stride, {x}_dim, count" for x in "kv"]
-        targets = {x: f"advance(d{x}, {start} * d{x}_stride), {step}d{x}_stride" for x in "kv"}
+        targets = {x: f"advance({x}, {start} * {x}_stride), {step}{x}_stride" for x in wanted.sums}
         _emit_tile(out, shape, wanted, (f"stage_{shape.suffix}", *staged), weighing, "add_to_keys", "", targets)
 
     def gathered(out: SourceWriter, shape: TileShape, weighing: str) -> None:
         listed = "advance(cols, start + done)"
         staged = [f"{x}, {x}_stride, {x}_dim, {listed}, count" for x in "kv"]
-        targets = {name: f"d{name}, d{name}_stride" for name in "kv"}
+        targets = {name: f"{name}, {name}_stride" for name in wanted.sums}
         _emit_tile(
             out, shape, wanted, (f"gather_{shape.suffix}", *staged), weighing, "add_to_listed", f"{listed}, ", targets
         )
 
-    arrays = (*blocks.KEY_ARRAYS, *_sum_arrays(shape, wanted))
+    arrays = (*blocks.KEY_ARRAYS, *((f"{name}_head", str(width), "") for name, width in _sums(shape, wanted).items()))
     return Walk("pull", sources, arrays, state, "weigh", weights, tile, gathered)
 
 
@@ -178,7 +175,7 @@ def _emit_tile(
     ``listed``: its list of keys, targets: where to.
     """
     copy, keys, values = fetch
-    of_tile = f"{shape.suffix}"
+    of_tile = shape.suffix
     out.line(f"{copy}({keys}, {shape.head_dim}, key_tile)")
     out.line(f"multiply_keys_{of_tile}(key_tile, {shape.head_dim}, 1, count, queries, scores)")
     if wanted.slopes:
@@ -188,8 +185,8 @@ def _emit_tile(
     out.lines(weighing)
     if wanted.q:
         out.line(f"add_keys_{of_tile}(key_tile, {shape.head_dim}, 1, count, products, ones, total)")
-    for name, padded in _key_sums(shape, wanted):
-        operands = "products, query_rows" if name == "k" else "scores, gradient_rows"
+    for name, padded in _sums(shape, wanted).items():
+        operands = "products, query_rows" if name == "dk" else "scores, gradient_rows"
         out.line(f"{add}_{padded}_{of_tile}({operands}, {listed}count, {targets[name]})")
 
 
@@ -199,21 +196,14 @@ def _emit_pass(out: SourceWriter, entry: CpuEntry, plan: Plan, one: Pass, wanted
     what = "follow from the row's number" if closed else "are listed in tables"
     with out.function(FUNCTION, entry.header, f"Row blocks whose keys {what}."):
         _emit_strides(out, plan, wanted)
-        scratch = _scratch(shape, wanted)
-        out.line(f"scratch = np.empty({sum(scratch.values())}, real)")
-        place = 0
-        for name, size in scratch.items():
-            out.line(f"{name} = address(scratch, {place})")
-            place += size
+        emit_scratch(out, _scratch(shape, wanted))
         with out.block(f"for lane in range({shape.tile_q})"):
             out.line("assign(ones, lane, real(1.0))")
         out.line(f"factor, in_base_2 = scale, real(scale * real({rows.LOG2_E!r}))")
         if isinstance(one, ClosedPass):
-            out.line(f"places, edges = np.empty({shape.tile_q}, np.int64), np.empty({2 * shape.tile_q}, np.int32)")
-            out.line(f"rows, low, high = address(places, 0), address(edges, 0), address(edges, {shape.tile_q})")
-            out.line(f"row_lo, row_hi = {render_edge(one.row_lo)}, {render_edge(one.row_hi)}")
+            emit_interval_places(out, one, shape)
         else:
-            out.line("piece, lane_bits, cols = address(pieces, 0), address(masks, 0), address(columns, 0)")
+            emit_table_places(out)
         with out.block("for item in range(first, last)"):
             _emit_key_head(out, shape, wanted)
             with out.block("for index in range(head_ptr[slot], head_ptr[slot + 1])"):
@@ -228,7 +218,7 @@ def _emit_pass(out: SourceWriter, entry: CpuEntry, plan: Plan, one: Pass, wanted
 def _emit_strides(out: SourceWriter, plan: Plan, wanted: Wanted) -> None:
     """Strides in elements, and the lengths."""
     dtypes = dict.fromkeys(READ, (plan.problem.dtype, 4))
-    dtypes |= dict.fromkeys(("lse", "dlse"), (plan.problem.compute_dtype, 3))
+    dtypes |= dict.fromkeys(LEVELS, (plan.problem.compute_dtype, 3))
     if wanted.q:
         dtypes["dq"] = plan.out_dtype, 4
     for name, (dtype, axes) in dtypes.items():
@@ -251,14 +241,14 @@ def _emit_key_head(out: SourceWriter, shape: TileShape, wanted: Wanted) -> None:
         v_head = address(v, batch * v_at[0] + kv_head * v_at[1])
         """
     )
-    for name, padded in _key_sums(shape, wanted):
+    for name, padded in _sums(shape, wanted).items():
         place = f"((share * batch_size + batch) * k.shape[1] + kv_head) * seq_kv * {padded}"
-        out.line(f"d{name}_head = address(d{name}, {place})")
+        out.line(f"{name}_head = address({name}, {place})")
 
 
 def _emit_head(out: SourceWriter, wanted: Wanted) -> None:
     out.line("head = heads[index]")
-    names = [*READ, "lse", "dlse", *(["dq"] if wanted.q else [])]
+    names = [*READ, *LEVELS, *(["dq"] if wanted.q else [])]
     for name in names:
         if name not in "kv":
             out.line(f"{name}_head = address({name}, batch * {name}_at[0] + head * {name}_at[1])")
@@ -291,14 +281,12 @@ def _emit_begin(out: SourceWriter, plan: Plan, one: Pass, shape: TileShape, want
         of_rows = f"{source}_head, {source}_at[2], {source}_at[3], rows"
         out.line(f"rows_to_lanes_{shape.dtype}_{shape.tile_q}({of_rows}, {dims[source]}, {times}, {name})")
     levels = "lse_head, lse_at[2], dlse_head, dlse_at[2], rows"
-    with out.block(f"if meet_{shape.tile_q}({levels}, level, deltas, live) > 0"):
-        # Not the queries: 0 x -inf is NaN where a key makes every score -inf, and 2**(-inf - inf) is 0.
-        for name in lanes:
-            if name != "queries":
-                out.line(f"silence_{shape.tile_q}({name}, {dims[lanes[name][0]]}, live)")
-        if not wanted.slopes:
-            out.line("pass")
+    out.line(f"dead = meet_{shape.tile_q}({levels}, level, deltas, live)")
     if wanted.slopes:
+        # Not the queries: 0 x -inf is NaN where a key makes every score -inf, and 2**(-inf - inf) is 0.
+        with out.block("if dead > 0"):
+            for name in ("gradients", "outs"):
+                out.line(f"silence_{shape.tile_q}({name}, {shape.value_dim}, live)")
         out.line(f"add_products_{shape.tile_q}(gradients, outs, {shape.value_dim}, deltas)")
     for name, source in (("query_rows", "q"), ("gradient_rows", "dout")):
         if wanted.k if source == "q" else wanted.v:

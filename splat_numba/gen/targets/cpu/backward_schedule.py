@@ -17,7 +17,7 @@ from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import ITEMSIZE, Problem
 from splat_numba.gen.targets.cpu.products import VECTORS
-from splat_numba.gen.targets.cpu.schedule import table_parameters, tables_of
+from splat_numba.gen.targets.cpu.schedule import round_staged, table_parameters, tables_of
 from splat_numba.gen.targets.cpu.shape import vector_width
 
 READ = ("q", "k", "v", "out", "dout")
@@ -112,7 +112,7 @@ def backward_schedule(
         items = problem.batch * key_heads.size * shares if classes * blocks else 0
         builder.launch(entry, items, {**given, **of_pass}, values)
     if given.get("dq") == "staged":
-        builder.change(partial(_round, problem.dtype), "staged", "dq", "heads")
+        builder.change(partial(round_staged, problem.dtype), "staged", "dq", "heads")
     return builder.finish()
 
 
@@ -130,8 +130,12 @@ def shares_of(problem: Problem, machine: Machine, wanted: Wanted) -> int:
 
 def sums_shape(problem: Problem, machine: Machine, wanted: Wanted) -> dict[str, int]:
     """The wanted sums by name, and how wide their rows are."""
-    width = vector_width(machine, problem.compute_dtype)
-    dims = {"dk": problem.head_dim, "dv": problem.value_dim}
+    return sum_widths(wanted, vector_width(machine, problem.compute_dtype), problem.head_dim, problem.value_dim)
+
+
+def sum_widths(wanted: Wanted, width: int, head_dim: int, value_dim: int) -> dict[str, int]:
+    """The same for vectors of so many numbers."""
+    dims = {"dk": head_dim, "dv": value_dim}
     return {name: padded_dim(width, dims[name]) for name in wanted.sums}
 
 
@@ -154,7 +158,3 @@ def _by_key_head(heads: NDArray[np.int64], group: int) -> tuple[NDArray[np.int64
 
 def _clear(dq: NDArray[Any], heads: NDArray[np.int64]) -> None:
     dq[:, heads] = 0
-
-
-def _round(dtype: str, staged: NDArray[np.float32], dq: NDArray[np.uint16], heads: NDArray[np.int64]) -> None:
-    dq[:, heads] = narrow(staged[:, heads], dtype)

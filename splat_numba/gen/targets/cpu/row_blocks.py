@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from splat_numba.gen.cpu_passes import ClosedPass, Segment
 from splat_numba.gen.targets.cpu.blocks import Walk
-from splat_numba.gen.targets.cpu.bounds_text import render_base, render_bound, render_column
+from splat_numba.gen.targets.cpu.bounds_text import render_base, render_bound, render_column, render_edge
 from splat_numba.gen.targets.cpu.shape import TileShape
 from splat_numba.gen.writer import SourceWriter
+
+
+def emit_scratch(out: SourceWriter, sizes: Mapping[str, int]) -> None:
+    """Pointers of these names to so many numbers each of one array."""
+    out.line(f"scratch = np.empty({sum(sizes.values())}, real)")
+    place = 0
+    for name, size in sizes.items():
+        out.line(f"{name} = address(scratch, {place})")
+        place += size
+
+
+def emit_interval_places(out: SourceWriter, one: ClosedPass, shape: TileShape) -> None:
+    """What a pass over intervals needs once: places of rows and their edges, and the rows that there are."""
+    out.line(f"places, edges = np.empty({shape.tile_q}, np.int64), np.empty({2 * shape.tile_q}, np.int32)")
+    out.line(f"rows, low, high = address(places, 0), address(edges, 0), address(edges, {shape.tile_q})")
+    out.line(f"row_lo, row_hi = {render_edge(one.row_lo)}, {render_edge(one.row_hi)}")
+
+
+def emit_table_places(out: SourceWriter) -> None:
+    """What a pass over tables needs once."""
+    out.line("piece, lane_bits, cols = address(pieces, 0), address(masks, 0), address(columns, 0)")
 
 
 def emit_rows(out: SourceWriter, one: ClosedPass, shape: TileShape) -> None:

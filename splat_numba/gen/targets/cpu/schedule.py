@@ -69,7 +69,7 @@ def attention_schedule(plan: Plan, problem: Problem, heads: tuple[int, ...] | No
         values = {"blocks": blocks, "classes": classes, "scale": scale * math.log2(math.e)}
         builder.launch(entry, problem.batch * chosen.size * classes * blocks, given, values)
     if out != "out":
-        builder.change(partial(_round, problem.dtype), out, "out", "heads")
+        builder.change(partial(round_staged, problem.dtype), out, "out", "heads")
     return builder.finish()
 
 
@@ -87,5 +87,6 @@ def _attend_to_nothing(out: NDArray[Any], lse: NDArray[Any], heads: NDArray[np.i
     lse[:, heads] = -np.inf
 
 
-def _round(dtype: str, staged: NDArray[np.float32], out: NDArray[np.uint16], heads: NDArray[np.int64]) -> None:
+def round_staged(dtype: str, staged: NDArray[np.float32], out: NDArray[np.uint16], heads: NDArray[np.int64]) -> None:
+    """Of these heads: a result that passes kept in float32, once it is whole."""
     out[:, heads] = narrow(staged[:, heads], dtype)
