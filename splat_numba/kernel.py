@@ -12,7 +12,7 @@ from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.masks import Mask, Stored, split_heads, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.errors import ArgumentError
-from splat_numba.executors.executor import Executor, Part
+from splat_numba.executors.executor import Executor, HeadsMask, Part
 from splat_numba.executors.vjp import with_vjp
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.pattern_runs import check_lengths
@@ -43,6 +43,10 @@ class Given:
         several = isinstance(mask, (list, tuple)) and all(isinstance(one, (Pattern, ACSR)) for one in mask)
         return (*mask, self.executor) if several else None
 
+    def masks_for(self, problem: Problem) -> tuple[HeadsMask, ...]:
+        """The distinct masks with their heads."""
+        return split_masks(self.mask, problem)
+
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """A part for every distinct mask."""
         return split_parts(self.executor, self.mask, problem, scale, settings, ragged=ragged)
@@ -52,11 +56,17 @@ def split_parts(
     executor: Executor, mask: Mask, problem: Problem, scale: float, settings: Settings, *, ragged: bool = False
 ) -> tuple[Part, ...]:
     """A part for every distinct mask."""
-    several = isinstance(mask, (list, tuple))
     return tuple(
-        executor.part(stored, heads if several else None, problem, scale, settings, ragged=ragged)
-        for stored, heads in split_heads(mask, problem.heads_q, problem.seq_q, problem.seq_kv)
+        executor.part(stored, heads, problem, scale, settings, ragged=ragged)
+        for stored, heads in split_masks(mask, problem)
     )
+
+
+def split_masks(mask: Mask, problem: Problem) -> tuple[HeadsMask, ...]:
+    """The distinct masks, each with the query heads that use it; None for all of them."""
+    several = isinstance(mask, (list, tuple))
+    found = split_heads(mask, problem.heads_q, problem.seq_q, problem.seq_kv)
+    return tuple((stored, heads if several else None) for stored, heads in found)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -165,6 +175,11 @@ class Kernel:
         """
         stay_outside_graphs("splat_numba")
         return with_vjp(self, q, k, v, kv_lengths, frozen, check_flag("return_lse", return_lse))
+
+    def masks_for(self, problem: Problem) -> tuple[HeadsMask, ...]:
+        """Its masks with their heads. Raises ArgumentError, PatternError if they do not fit the arrays."""
+        self._check(problem)
+        return tuple((part.mask, part.heads) for part in self.parts)
 
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """The parts, made to fit the arrays. Raises ArgumentError, PatternError if they cannot."""

@@ -14,16 +14,19 @@ from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.emulator.machine import EmulatedMachine
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import NO_GRADIENTS, BackwardCall, Part, Recipe
-from splat_numba.executors.gpu_parts import heads_passes, plan_for, target_of, texts_of
+from splat_numba.executors.executor import BackwardCall, Part, Recipe
+from splat_numba.executors.gpu_parts import heads_passes, heads_plans, plan_for, target_of, texts_of
+from splat_numba.executors.host_gradients import import_backward
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import Text
+from splat_numba.gen.targets.gradients import LEVELS, OPERANDS, backward_schedule
 from splat_numba.gen.targets.registry import check_taken, gpu_target
 from splat_numba.gen.targets.target import attention_schedule
+from splat_numba.gen.tensor import Axes
 from splat_numba.runtime.cuda.code import edited_text, source_of
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
@@ -116,6 +119,26 @@ class EmulatedExecutor:
             return result
         return result, export_lse(machine.read_words("lse", prod(rows)).reshape(rows), operands, q)
 
-    def backward(self, recipe: Recipe, call: BackwardCall) -> NoReturn:
-        """None in this version. Raises BackendError."""
-        raise BackendError(NO_GRADIENTS)
+    def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
+        """The gradients, from the texts that a GPU would run. Raises EmulationError for a fault in one."""
+        given = import_backward(recipe, call)
+        problem, views, wanted = given.problem, {**given.operands.views, **given.views}, given.wanted
+        check_taken("q", problem, self.target)
+        if wanted is None:
+            return None, None, None
+        plans, target = heads_plans(recipe, problem, given.scale, self._gpu(), ragged=call.kv_lengths is not None)
+        machine, targets = EmulatedMachine(), given.targets
+        tensors = {name: machine.place(name, views[name], problem.dtype) for name in OPERANDS}
+        for name in LEVELS if call.dlse is not None else LEVELS[:1]:
+            tensors[name] = machine.place_as_it_is(name, views[name][..., None], "float32")
+        made = {name: machine.allocate(name, _axes(one.shape), problem.dtype) for name, one in targets.items()}
+        machine.place_table("kv_lengths", given.lengths.astype(np.int32))
+        machine.run(backward_schedule(target, plans, {**tensors, **made}, wanted, given.scale, multiprocessors=1))
+        for name, one in made.items():
+            targets[name][...] = machine.read(one)
+        return given.exported(call)
+
+
+def _axes(shape: tuple[int, ...]) -> Axes:
+    batch, heads, seq, dim = shape
+    return batch, heads, seq, dim

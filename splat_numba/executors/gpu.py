@@ -11,11 +11,11 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import NO_GRADIENTS, BackwardCall, Part, Recipe
+from splat_numba.executors.executor import BackwardCall, Part, Recipe
 from splat_numba.executors.gpu_call import attend
 from splat_numba.executors.gpu_parts import plan_for, texts_of
 from splat_numba.formats.patterns import Pattern
@@ -168,9 +168,13 @@ class CudaExecutor:
         """Run on the GPU that q is on, in the order of its framework's current stream."""
         return attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
-    def backward(self, recipe: Recipe, call: BackwardCall) -> NoReturn:
-        """None in this version. Raises BackendError."""
-        raise BackendError(NO_GRADIENTS)
+    def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
+        """The gradients, in the order of the current stream of q's framework."""
+        from splat_numba.executors.gpu_backward import (
+            backward,
+        )  # planners of gradients: 60 ms that forward has no use for
+
+        return backward(recipe, call)
 
 
 def disassemble(cubin: bytes) -> str:

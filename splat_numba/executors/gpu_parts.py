@@ -7,13 +7,15 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.arguments.masks import Stored, describe
-from splat_numba.executors.executor import Part
+from splat_numba.executors.executor import Part, Recipe
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import full
+from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import ScheduleBuilder, Text
+from splat_numba.gen.targets.gradients import HeadsPlan
 from splat_numba.gen.targets.registry import choose_gpu_target, gpu_target
 from splat_numba.gen.targets.target import AttentionCall, GpuTarget, HeadsPass
 
@@ -28,6 +30,32 @@ def plan_for(mask: Stored, problem: Problem, gpu: Gpu, request: str | None, cond
     found = geometry(mask, problem.seq_q, problem.seq_kv)
     plan = target.plan(found, problem, gpu, describe(mask), conditions)
     return replace(plan, choices=(why, *plan.choices))
+
+
+@lru_cache(maxsize=256)
+def backward_plan_for(
+    mask: Stored, problem: Problem, gpu: Gpu, request: str | None, conditions: Conditions
+) -> BackwardPlan:
+    """The plan of the gradients for one mask, remembered. Arguments and errors as plan_for()."""
+    target, why = choose_gpu_target(request, problem, gpu.capability)
+    found = geometry(mask, problem.seq_q, problem.seq_kv)
+    plan = target.plan_backward(found, problem, gpu, describe(mask), conditions)
+    return replace(plan, choices=(why, *plan.choices))
+
+
+def heads_plans(
+    recipe: Recipe, problem: Problem, scale: float, gpu: Gpu, *, ragged: bool
+) -> tuple[tuple[HeadsPlan, ...], GpuTarget]:
+    """The plans of gradients for a recipe's masks, and their target."""
+    request, conditions = recipe.executor.target, Conditions(ragged, scale < 0)
+    plans = tuple(
+        HeadsPlan(
+            backward_plan_for(mask, problem, gpu, request, conditions),
+            tuple(range(problem.heads_q)) if heads is None else heads,
+        )
+        for mask, heads in recipe.masks_for(problem)
+    )
+    return plans, gpu_target(plans[0].planned.target)
 
 
 def texts_of(plan: Plan) -> tuple[Text, ...]:

@@ -12,7 +12,6 @@ from splat_numba import reference
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.cpu.backward_schedule import (
-    Wanted,
     backward_schedule,
     finish_sums,
     sums_shape,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
+from splat_numba.gen.backward import Wanted
 from splat_numba.gen.cpu_entry import CpuEntry, arrays, numbers
 from splat_numba.gen.cpu_passes import TablePass
 from splat_numba.gen.halves import narrow
@@ -24,30 +24,6 @@ READ = ("q", "k", "v", "out", "dout")
 LEVELS = ("lse", "dlse")
 LARGEST_SUMS = 256 << 20  # bytes of the shares of dk and dv beyond the first, which is as large as they are
 ITEMS_OF_CORE = 4  # work items, so that cores end together
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which gradients a text makes; at least one."""
-
-    q: bool = True
-    k: bool = True
-    v: bool = True
-
-    @property
-    def slopes(self) -> bool:
-        """Whether gradients of the scores are made."""
-        return self.q or self.k
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the arrays written."""
-        return tuple(f"d{name}" for name in ("q", "k", "v") if getattr(self, name))
-
-    @property
-    def sums(self) -> tuple[str, ...]:
-        """Those that are sums over rows."""
-        return tuple(name for name in self.names if name != "dq")
 
 
 def padded_dim(width: int, dim: int) -> int:
