@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from splat_numba import reference
+from splat_numba.gen.backward import Wanted
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.cpu.backward_schedule import (

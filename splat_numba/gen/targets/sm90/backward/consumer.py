@@ -231,7 +231,7 @@ def _emit_tile(out: SourceWriter, traits: BackwardTraits) -> None:
     if traits.slopes:
         name = next(name for name in result_dims(traits) if name != "dv")
         out.line("ptx.wgmma_wait_but_one()" if traits.weights else "ptx.wgmma_wait_all()")
-        out.line(f"make_slopes({', '.join(('slope', 'score', *levels, *rows[1:]))})")
+        out.line(f"make_slopes({', '.join(('slope', 'weight' if traits.weights else 'score', *levels, *rows[1:]))})")
         out.line("round_slopes(change, slope)")
         out.line(f"multiply_slopes({name}_total, change, base, stage)")
     out.line("ptx.wgmma_wait_all()")

@@ -57,7 +57,7 @@ def levels_text(traits: LevelTraits) -> EmittedText:
         *((name, "l") for name in strides),
     )
     name = f"attention_levels_d{traits.value_dim}_{traits.dtype}"
-    return EmittedText(name, Entry(ENTRY, parameters, THREADS, 8, 0), render_levels, (traits,))
+    return EmittedText(name, Entry(ENTRY, parameters, THREADS, 16, 0), render_levels, (traits,))
 
 
 def render_levels(traits: LevelTraits) -> str:

@@ -38,7 +38,8 @@ def _emit_pair(out: SourceWriter, traits: BackwardTraits, number: int, dim: int)
     with device_function(out, f"multiply_left_{number}", parameters, text):
         at = f"base + RIGHT_{number}_TILE + stage * RIGHT_{number}_BYTES"
         out.line(f"right_at = u64({keys_descriptor()}) | u64(({at}) >> u32(4))")
-        out.line("ptx.wgmma_fence()")
+        if number == 1:  # the second ones follow at once: no register was touched since
+            out.line("ptx.wgmma_fence()")
         for step in range(-(-dim // 16)):
             left = f"left_{number}_at + u64({score_offset(step, boxes.tile_q)})"
             right = f"right_at + u64({score_offset(step, boxes.tile_kv)})"

@@ -40,12 +40,15 @@ def _emit_zeros(out: SourceWriter, dim: int, total: str) -> None:
 
 def _emit_sums(out: SourceWriter, dim: int, total: str, *, added: bool) -> None:
     """float32 sums of rows that are padded to whole chunks of 8 columns."""
-    with out.block(f"for j in range({-(-dim // 8)})"):
-        out.line("at = to + u64(4) * u64(u32(8 * j) + column)")
-        pair = [f"{total}[4 * j + 2 * row + {x}] * share" for x in (0, 1)]
-        if added:
-            out.line("before = at if real != u32(0) else to_first")
+    chunks = -(-dim // 8)
+    pair = [f"{total}[4 * j + 2 * row + {x}] * share" for x in (0, 1)]
+    if added:  # all are read before any is written, so that a row waits for memory once
+        out.line(f"before = cuda.local.array({2 * chunks}, dtype=np.float32)")
+        with out.block(f"for j in range({chunks})"):
+            out.line("at = to + u64(4) * u64(u32(8 * j) + column)")
             for x in (0, 1):
-                out.line(f"sum_{x} = ptx.load_state(before + u64({4 * x})) + {pair[x]}")
-            pair = ["sum_0", "sum_1"]
+                out.line(f"before[2 * j + {x}] = ptx.load_real_when(at + u64({4 * x}), real)")
+        pair = [f"before[2 * j + {x}] + {one}" for x, one in enumerate(pair)]
+    with out.block(f"for j in range({chunks})"):
+        out.line("at = to + u64(4) * u64(u32(8 * j) + column)")
         out.line(f"ptx.store_reals2(at, {', '.join(pair)}, real)")

@@ -21,8 +21,8 @@ from splat_numba.gen.targets.sm90.tile_shapes import MOST_RESIDENT, STAGES, fits
 
 TILES = (32, 48, 64, 80, 96, 112, 128)
 USUAL = {64, 96}  # tried beside the least and the largest that fit
-# Of a consumer thread beside accumulators, scores, slopes and rounded weights. 36 shapes were compiled: all those that
-# need at most the limit then have no spills, all others have, and the compiler serialises their products.
+# Of a consumer thread beside accumulators, scores and slopes: all shapes that need at most the limit then compile
+# without spills; beyond, the compiler spills and serialises products.
 OTHER_REGISTERS = 28
 WHOLE = {QUERIES: (("dq",),), KEYS: (("dk", "dv"),)}
 APART = (("dk",), ("dv",))  # where the accumulators of both do not fit: head_dim 192 and more
@@ -31,8 +31,8 @@ APART = (("dk",), ("dv",))  # where the accumulators of both do not fit: head_di
 def registers(traits: BackwardTraits) -> int:
     """That a consumer thread wants."""
     totals = sum(-(-dim // 8) * 4 for dim in result_dims(traits).values())
-    tile = traits.boxes.tile_kv
-    return totals + tile // 2 * (1 + traits.slopes) + tile // 4 * traits.weights + OTHER_REGISTERS
+    tile = traits.boxes.tile_kv  # rounded weights and slopes take the place of scores and dP
+    return totals + tile // 2 + tile // (2 if traits.slopes else 4) + OTHER_REGISTERS
 
 
 def feasible(traits: BackwardTraits, gpu: Gpu) -> bool:
