@@ -287,6 +287,7 @@ def work(
             multiply_left_2(slope, base, left_2_at, stage)
             ptx.wgmma_wait_but_one()
             mask_scores(score, status, mask_base + stage * MASK_BYTES, column)
+            ptx.warp_barrier()
             weigh(score, scale_log2, base, stage, column)
             round_weights(weight, score)
             multiply_weights(dv_total, weight, base, stage)
@@ -309,6 +310,7 @@ def wait_right(base, warpgroup, stage, phase):
     word = ptx.load_shared_word(base + TILE_INFO + stage * u32(16))
     status = u32((word >> (u32(2) * warpgroup)) & u32(3))
     kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
+    ptx.warp_barrier()  # here and after masks, since next to products ptxas drops it (racecheck)
     return status, kept
 
 

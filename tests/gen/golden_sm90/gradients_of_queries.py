@@ -320,6 +320,7 @@ def work(
             negate(score)
             mask_scores(score, status, mask_base + stage * MASK_BYTES, column)
             limit_scores(score, word >> u32(8), column)
+            ptx.warp_barrier()
             weigh(score, scale_log2, lse)
             ptx.wgmma_wait_all()
             make_slopes(slope, score, delta)
@@ -340,6 +341,7 @@ def wait_right(base, warpgroup, stage, phase):
     word = ptx.load_shared_word(base + TILE_INFO + stage * u32(16))
     status = u32((word >> (u32(2) * warpgroup)) & u32(3))
     kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
+    ptx.warp_barrier()  # here and after masks, since next to products ptxas drops it (racecheck)
     return word, status, kept
 
 

@@ -191,6 +191,7 @@ def _emit_wait(out: SourceWriter, traits: BackwardTraits) -> None:
             out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
             if may_skip(traits):
                 out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
+            out.line("ptx.warp_barrier()  # here and after masks, since next to products ptxas drops it (racecheck)")
             out.line(f"return {', '.join(names)}")
 
 
@@ -224,6 +225,8 @@ def _emit_tile(out: SourceWriter, traits: BackwardTraits) -> None:
         out.line("ptx.wgmma_wait_all()")
     for mask in masks(traits):
         out.line(mask)
+    if traits.boxes.partial:
+        out.line("ptx.warp_barrier()")
     out.line(f"weigh({', '.join(('score', 'scale_log2', *levels, *rows[:1]))})")
     if traits.weights:
         out.line("round_weights(weight, score)")
