@@ -61,13 +61,13 @@ def attention_gradients(
 
 @device
 def make_barriers(base):
-    """With the arrivals (warps) that complete a phase of each."""
+    """With the arrivals that complete a phase of each."""
     for stage in range(LEFT_STAGES):
         ptx.mbarrier_init(base + LEFT_FULL + u32(8) * u32(stage), u32(1))
-        ptx.mbarrier_init(base + LEFT_EMPTY + u32(8) * u32(stage), u32(8))
+        ptx.mbarrier_init(base + LEFT_EMPTY + u32(8) * u32(stage), u32(256))
     for stage in range(STAGES):
         ptx.mbarrier_init(base + RIGHT_FULL + u32(8) * u32(stage), u32(1))
-        ptx.mbarrier_init(base + RIGHT_EMPTY + u32(8) * u32(stage), u32(8))
+        ptx.mbarrier_init(base + RIGHT_EMPTY + u32(8) * u32(stage), u32(256))
     ptx.fence_mbarrier_init()
 
 
@@ -250,7 +250,6 @@ def consume(
         tiles, rank, head, entry = ptx.load_shared_words4(base + ITEM_INFO + left_stage * u32(16))
         if rank == NO_ITEM:
             break
-        ptx.warp_barrier()  # all lanes have read it before the leader gives anything back
         row_at = rows + u64(4) * (u64(rank) * u64(128) + u64(warpgroup * u32(64) + row_in_group))
         row_0 = ptx.load_word(row_at)
         row_1 = ptx.load_word(row_at + u64(32))
@@ -287,7 +286,6 @@ def work(
             multiply_left_2(slope, base, left_2_at, stage)
             ptx.wgmma_wait_but_one()
             mask_scores(score, status, mask_base + stage * MASK_BYTES, column)
-            ptx.warp_barrier()
             weigh(score, scale_log2, base, stage, column)
             round_weights(weight, score)
             multiply_weights(dv_total, weight, base, stage)
@@ -310,22 +308,20 @@ def wait_right(base, warpgroup, stage, phase):
     word = ptx.load_shared_word(base + TILE_INFO + stage * u32(16))
     status = u32((word >> (u32(2) * warpgroup)) & u32(3))
     kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
-    ptx.warp_barrier()  # here and after masks, since next to products ptxas drops it (racecheck)
     return status, kept
 
 
 @device
 def give_right_back(base, stage):
     """A right tile may be overwritten."""
-    ptx.warp_barrier()  # a leader's arrival alone orders its own reads only (racecheck)
-    ptx.mbarrier_arrive(base + RIGHT_EMPTY + stage * u32(8), leader())
+    ptx.mbarrier_arrive(base + RIGHT_EMPTY + stage * u32(8), u32(1))
 
 
 @device
 def give_left_back(base, tiles, left_stage):
     """The left tile may be overwritten, if no right tile is left."""
     if tiles == u32(0):
-        ptx.mbarrier_arrive(base + LEFT_EMPTY + left_stage * u32(8), leader())
+        ptx.mbarrier_arrive(base + LEFT_EMPTY + left_stage * u32(8), u32(1))
 
 
 @device

@@ -110,7 +110,6 @@ def _emit_item(out: SourceWriter, traits: BackwardTraits) -> None:
         tiles, rank, head, entry = ptx.load_shared_words4(base + ITEM_INFO + left_stage * u32({INFO_BYTES}))
         if rank == NO_ITEM:
             break
-        ptx.warp_barrier()  # all lanes have read it before the leader gives anything back
         row_at = rows + u64(4) * (u64(rank) * u64({traits.boxes.tile_q}) + u64(warpgroup * u32(64) + row_in_group))
         row_0 = ptx.load_word(row_at)
         row_1 = ptx.load_word(row_at + u64(32))
@@ -191,24 +190,21 @@ def _emit_wait(out: SourceWriter, traits: BackwardTraits) -> None:
             out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
             if may_skip(traits):
                 out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
-            out.line("ptx.warp_barrier()  # here and after masks, since next to products ptxas drops it (racecheck)")
             out.line(f"return {', '.join(names)}")
 
 
 def _emit_giving_back(out: SourceWriter) -> None:
+    """Every lane says so for itself: a leader would have to wait for the others at a barrier of the warp, which ptxas
+    leaves out next to products, and then nothing orders their reads (racecheck).
+    """
     with device_function(out, "give_right_back", ("base", "stage"), "A right tile may be overwritten."):
-        out.lines(
-            """
-            ptx.warp_barrier()  # a leader's arrival alone orders its own reads only (racecheck)
-            ptx.mbarrier_arrive(base + RIGHT_EMPTY + stage * u32(8), leader())
-            """
-        )
+        out.line("ptx.mbarrier_arrive(base + RIGHT_EMPTY + stage * u32(8), u32(1))")
     text = "The left tile may be overwritten, if no right tile is left."
     with device_function(out, "give_left_back", ("base", "tiles", "left_stage"), text):
         out.lines(
             """
             if tiles == u32(0):
-                ptx.mbarrier_arrive(base + LEFT_EMPTY + left_stage * u32(8), leader())
+                ptx.mbarrier_arrive(base + LEFT_EMPTY + left_stage * u32(8), u32(1))
             """
         )
 
@@ -225,8 +221,6 @@ def _emit_tile(out: SourceWriter, traits: BackwardTraits) -> None:
         out.line("ptx.wgmma_wait_all()")
     for mask in masks(traits):
         out.line(mask)
-    if traits.boxes.partial:
-        out.line("ptx.warp_barrier()")
     out.line(f"weigh({', '.join(('score', 'scale_log2', *levels, *rows[:1]))})")
     if traits.weights:
         out.line("round_weights(weight, score)")

@@ -172,12 +172,12 @@ def _emit_entry(out: SourceWriter, traits: BackwardTraits) -> None:
 
 
 def _emit_barriers(out: SourceWriter, traits: BackwardTraits) -> None:
-    warps = 4 * traits.boxes.groups
-    with device_function(out, "make_barriers", ("base",), "With the arrivals (warps) that complete a phase of each."):
+    lanes = 128 * traits.boxes.groups
+    with device_function(out, "make_barriers", ("base",), "With the arrivals that complete a phase of each."):
         for ring, stages in (("LEFT", "LEFT_STAGES"), ("RIGHT", "STAGES")):
             with out.block(f"for stage in range({stages})"):
                 out.line(f"ptx.mbarrier_init(base + {ring}_FULL + u32(8) * u32(stage), u32(1))")
-                out.line(f"ptx.mbarrier_init(base + {ring}_EMPTY + u32(8) * u32(stage), u32({warps}))")
+                out.line(f"ptx.mbarrier_init(base + {ring}_EMPTY + u32(8) * u32(stage), u32({lanes}))")
         if traits.clears:
             out.line("ptx.mbarrier_init(base + CLEARED, u32(1))")
         out.line("ptx.fence_mbarrier_init()")

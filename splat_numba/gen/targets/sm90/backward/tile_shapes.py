@@ -17,6 +17,7 @@ from splat_numba.gen.targets.sm90.backward.traits import (
     result_dims,
     shared_bytes,
 )
+from splat_numba.gen.targets.sm90.shape import threads_per_block
 from splat_numba.gen.targets.sm90.tile_shapes import MOST_RESIDENT, STAGES, fits
 
 TILES = (32, 48, 64, 80, 96, 112, 128)
@@ -24,6 +25,7 @@ USUAL = {64, 96}  # tried beside the least and the largest that fit
 # Of a consumer thread beside accumulators, scores and slopes: all shapes that need at most the limit then compile
 # without spills; beyond, the compiler spills and serialises products.
 OTHER_REGISTERS = 28
+OF_A_PRODUCT = 8  # registers beside its accumulators
 WHOLE = {QUERIES: (("dq",),), KEYS: (("dk", "dv"),)}
 APART = (("dk",), ("dv",))  # where the accumulators of both do not fit: head_dim 192 and more
 
@@ -36,8 +38,13 @@ def registers(traits: BackwardTraits) -> int:
 
 
 def feasible(traits: BackwardTraits, gpu: Gpu) -> bool:
-    """Whether so many blocks fit a multiprocessor without spilling registers."""
-    return fits(traits.boxes, shared_bytes(traits), registers(traits), gpu)
+    """Whether so many blocks fit a multiprocessor without spilling registers, and ptxas takes every product: one's
+    accumulators and left operand must fit the registers that a thread has at launch.
+    """
+    boxes = traits.boxes
+    at_launch = gpu.registers // (threads_per_block(boxes) * boxes.blocks_per_multiprocessor)
+    product = max(*result_dims(traits).values(), boxes.tile_kv) // 2 + OF_A_PRODUCT
+    return product <= at_launch and fits(boxes, shared_bytes(traits), registers(traits), gpu)
 
 
 @lru_cache(maxsize=64)
