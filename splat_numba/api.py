@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -98,18 +99,23 @@ def plan(
     layout: str = "bhsd",
     backend: str = "auto",
     target: str | None = None,
+    backward: bool = False,
 ) -> Plan:
     """What attention() would do: tiles, passes, counted work, predicted time; ``plan(...).explain()`` says why.
 
     mask: one mask, as in attention(). Sizes in tokens and elements; dtype: a NumPy dtype or its name, "bfloat16"
-    included. value_dim is head_dim, heads_kv is heads_q unless given. For the CPU it allocates nothing of the size
-    of the mask where the mask is a Pattern in closed form; a GPU's tables grow with the number of row blocks. Raises
-    as attention() does.
+    included. value_dim is head_dim, heads_kv is heads_q unless given. backward: decide how gradients are made too,
+    which ``plan(...).backward`` says then. For the CPU it allocates nothing of the size of the mask where the mask is a
+    Pattern in closed form; a GPU's tables grow with the number of row blocks. Raises as attention() does.
     """
     executor = choose_executor(backend, target)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
-    return executor.plan(store_mask(mask, problem.seq_q, problem.seq_kv), problem, 1.0, current())
+    stored, settings = store_mask(mask, problem.seq_q, problem.seq_kv), current()
+    found = executor.plan(stored, problem, 1.0, settings)
+    if not check_flag("backward", backward):
+        return found
+    return replace(found, backward=executor.plan_backward(stored, problem, 1.0, settings))
 
 
 @strict(ATTENTION)
@@ -129,13 +135,14 @@ def compile(
     target: str | None = None,
     scale: float | None = None,
     autotune: bool = False,
+    backward: bool = False,
 ) -> Kernel:
     """The kernel that attention() would use, for calling again and again: ``kernel(q, k, v, kv_lengths=None, ...)``.
 
     Arguments as in plan(); mask may be a list, one a query head. Batch and head counts may vary between calls; made
     from a Pattern in closed form, the kernel serves every length. backend="cuda" needs no GPU until the kernel is
-    called, unless with autotune=True, which times kernels of just these sizes: give batch and head counts too. Raises
-    as attention() does.
+    called, unless with autotune=True, which times kernels of just these sizes: give batch and head counts too.
+    backward: compile gradients too, so that the first of ``kernel.vjp`` need not wait. Raises as attention() does.
     """
     executor = choose_executor(backend, target)
     if check_flag("autotune", autotune):
@@ -144,7 +151,8 @@ def compile(
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
     factor = check_scale(scale, problem.head_dim, problem.dtype)
     parts = split_parts(executor, mask, problem, factor, current())
-    return Kernel(parts, problem, factor, layout, executor)
+    kernel = Kernel(parts, problem, factor, layout, executor)
+    return kernel.with_backward() if check_flag("backward", backward) else kernel
 
 
 def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor:

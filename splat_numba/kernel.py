@@ -93,7 +93,8 @@ class Kernel:
 
     def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
         masks = tuple((part.mask, part.heads) for part in self.parts)
-        return _compiled_again, (masks, self.problem, self.scale, self.layout, self.executor, self.edited)
+        backward = self.plan.backward is not None
+        return _compiled_again, (masks, self.problem, self.scale, self.layout, self.executor, self.edited, backward)
 
     def __copy__(self) -> Kernel:
         return self  # nothing of it can change
@@ -110,6 +111,26 @@ class Kernel:
     def source(self) -> str:
         """The generated Python source."""
         return str(self.parts[0].compiled.source.text)
+
+    @property
+    def backward_sources(self) -> dict[str, str]:
+        """The generated texts of the gradients by name, whether they are compiled or not."""
+        return self.executor.backward_sources(self, self.problem, self.scale, current())
+
+    def with_backward(self) -> Kernel:
+        """The same kernel with the gradients planned and compiled beforehand; ``plan.backward`` says how they are made.
+
+        Raises CompileError.
+        """
+        settings, executor = current(), self.executor
+        executor.compile_backward(self, self.problem, self.scale, settings)
+        parts = tuple(
+            replace(part, plan=replace(
+                part.plan, backward=executor.plan_backward(part.mask, self.problem, self.scale, settings)
+            ))
+            for part in self.parts
+        )  # fmt: skip
+        return replace(self, parts=parts)
 
     @property
     def path(self) -> Path | None:
@@ -210,13 +231,14 @@ class Kernel:
 
 def _compiled_again(
     masks: tuple[tuple[Stored, tuple[int, ...] | None], ...], problem: Problem, scale: float, layout: str,
-    executor: Executor, edited: KernelSource | None,
+    executor: Executor, edited: KernelSource | None, backward: bool,
 ) -> Kernel:  # fmt: skip
     """The kernel of a pickled recipe."""
     settings = current()
     parts = tuple(executor.part(mask, heads, problem, scale, settings) for mask, heads in masks)
     kernel = Kernel(parts, problem, scale, layout, executor)
-    return kernel if edited is None else _with_text(kernel, edited)
+    kernel = kernel if edited is None else _with_text(kernel, edited)
+    return kernel.with_backward() if backward else kernel
 
 
 def _with_text(kernel: Kernel, source: KernelSource) -> Kernel:

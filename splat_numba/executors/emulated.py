@@ -15,10 +15,19 @@ from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.emulator.machine import EmulatedMachine
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import BackwardCall, Part, Recipe
-from splat_numba.executors.gpu_parts import heads_passes, heads_plans, plan_for, target_of, texts_of
+from splat_numba.executors.gpu_parts import (
+    backward_plan_for,
+    backward_texts,
+    heads_passes,
+    heads_plans,
+    plan_for,
+    target_of,
+    texts_of,
+)
 from splat_numba.executors.host_gradients import import_backward
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
@@ -118,6 +127,17 @@ class EmulatedExecutor:
         if not return_lse:
             return result
         return result, export_lse(machine.read_words("lse", prod(rows)).reshape(rows), operands, q)
+
+    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+        """How the gradients for one mask are made, remembered."""
+        return backward_plan_for(mask, problem, self._gpu(), self.target, Conditions(negate=scale < 0))
+
+    def backward_sources(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> dict[str, str]:
+        """The texts of the launches, by name."""
+        return {name: one.render() for name, one in backward_texts(recipe, problem, scale, self._gpu()).items()}
+
+    def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
+        """Nothing: the emulator reads the texts."""
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients, from the texts that a GPU would run. Raises EmulationError for a fault in one."""

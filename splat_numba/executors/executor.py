@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from splat_numba.arguments.masks import Stored
+from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.runtime.source import KernelSource
@@ -127,6 +128,15 @@ class Executor(Protocol):
 
     def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
         """Run attention on the caller's arrays: out, or (out, lse)."""
+
+    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+        """How the gradients for one mask are made, remembered."""
+
+    def backward_sources(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> dict[str, str]:
+        """The texts of a recipe's gradients, by name."""
+
+    def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
+        """Compile them, so that the first gradient need not wait. Raises CompileError."""
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones. Raises BackendError where there are none."""

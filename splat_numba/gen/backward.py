@@ -1,12 +1,16 @@
-"""What a backward pass is to make, and how a GPU makes it: passes over queries for dq, over keys for dk and dv."""
+"""What a backward pass is to make, and how: passes over queries, and perhaps others over keys for dk and dv."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.plan import Choice, Pass
+from splat_numba.gen import explain
+from splat_numba.gen.machine import Gpu, Machine
 from splat_numba.gen.problem import Conditions, Problem
+
+if TYPE_CHECKING:
+    from splat_numba.gen.plan import Choice, Pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +37,39 @@ class Wanted:
         return tuple(name for name in self.names if name != "dq")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True)
 class BackwardPlan:
-    """The decisions for the gradients of one mask and problem on a GPU.
+    """The decisions for the gradients of one mask and problem.
 
-    queries: passes whose row blocks are queries, for dq; keys: passes on the transposed mask, whose row blocks are
-    keys, for dk and dv. empty_rows: some query keeps nothing. seconds: predicted for both.
+    queries: passes whose row blocks are queries; keys: passes on the transposed mask, whose row blocks are keys, for dk
+    and dv, none where the first ones make all gradients. empty_rows: some query keeps nothing; ragged, negate: as in
+    Conditions. seconds: predicted, None where nothing predicts them.
     """
 
     problem: Problem
     target: str
-    machine: Gpu
-    mask: str
+    machine: Machine | Gpu
     queries: tuple[Pass, ...]
     keys: tuple[Pass, ...]
-    empty_rows: bool
-    seconds: float
     choices: tuple[Choice, ...]
     conditions: Conditions
+    empty_rows: bool = False
+    seconds: float | None = None
+
+    @property
+    def gpu(self) -> Gpu:
+        """The GPU of a plan for one. Raises TypeError for a CPU's."""
+        if isinstance(self.machine, Gpu):
+            return self.machine
+        raise TypeError(f"plan of gradients wanted for a GPU, got one for {self.target}.")
+
+    def __repr__(self) -> str:
+        return f"<BackwardPlan {self.target}: {self.choices[0].chosen}>"
+
+    def explain(self) -> str:
+        """The plan in words: see gen.explain."""
+        return explain.explain_backward(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; tables are given by their sizes."""
+        return explain.backward_as_dict(self)

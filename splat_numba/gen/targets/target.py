@@ -123,9 +123,7 @@ class GpuTarget(Protocol):
     def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """Which arrays of a call, q, k, v and out, its texts read and write where they are."""
 
-    def plan_backward(
-        self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions
-    ) -> BackwardPlan:
+    def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
         """The plan of gradients. Raises PlanError where no tiles suit the GPU."""
 
     def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:

@@ -75,11 +75,9 @@ class Sm90Target:
         rules = {name: InPlace(describable(0, seen[name]), ALIGNMENT) for name in ("q", "k", "v")}
         return {**rules, "out": InPlace(writable_in_place(0, seen["out"]), store_bytes(seen["out"]))}
 
-    def plan_backward(
-        self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions
-    ) -> BackwardPlan:
+    def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
         """The plan of gradients of the least predicted time."""
-        return plan_backward(self.name, geometry, problem, gpu, mask, conditions)
+        return plan_backward(self.name, geometry, problem, gpu, conditions)
 
     def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """As in_place(); rows of dout and out are read in whole words too."""

@@ -114,7 +114,7 @@ def _launches(plans: Sequence[HeadsPlan], of: str, call: GradientCall) -> list[L
 def _kernels(plan: BackwardPlan, of: str, wanted: Wanted) -> list[tuple[str, ...]]:
     """Which gradients each kernel makes, of those that are wanted."""
     problem = plan.problem if of == QUERIES else plan.problem.transposed()
-    _, kernels = candidates(problem, of, plan.machine)
+    _, kernels = candidates(problem, of, plan.gpu)
     found = [tuple(name for name in names if name in wanted.names) for names in kernels]
     return [names for names in found if names]
 
