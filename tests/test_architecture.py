@@ -28,6 +28,7 @@ LAYERS = {
     "api": 9,
     "gradients": 10,
     "packed": 10,
+    "packed_gradients": 10,
     "testing": 11,
     "integrations": 12,
     "cli": 13,

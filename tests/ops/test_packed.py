@@ -586,11 +586,13 @@ def test_ranges_cover_every_item_once_and_are_even_up_to_a_row(mask, heads, part
 
 def test_the_run_table_of_a_mask_goes_with_the_mask():
     acsr = ACSR.from_pattern(window(2), 9, 9)
-    key = id(acsr)
+    keys = {(id(acsr), False), (id(acsr), True)}
     assert cpu_packed.state_of(acsr) is cpu_packed.state_of(acsr)
+    assert cpu_packed.state_of(acsr, transposed=True) is cpu_packed.state_of(acsr, transposed=True)
+    assert keys <= cpu_packed._states.keys()
     del acsr
     gc.collect()
-    assert key not in cpu_packed._states
+    assert not keys & cpu_packed._states.keys()
 
 
 @pytest.mark.parametrize("hardware", [True, False])
