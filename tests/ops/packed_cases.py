@@ -13,6 +13,7 @@ from splat_numba.testing import lengths, masks, numpy_dtype
 from splat_numba.testing.error_bound import Roundoff
 
 MIXED = window(5, 3) | strided(7) | sinks(2)  # several runs a row, of several steps
+WIDE = MIXED | window(20, 14)  # rows of whole vectors and a rest, at every width
 CATALOGUE = {"window": window(20, 9), "strided": strided(3), "mixed": MIXED}
 DIM = 20  # whole vectors and a rest, at every width
 

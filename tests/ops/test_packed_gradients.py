@@ -23,7 +23,7 @@ from tests.bad_calls import HOSTILE
 from tests.ops.packed_cases import (
     CATALOGUE,
     DIM,
-    MIXED,
+    WIDE,
     Case,
     cases,
     pack,
@@ -35,7 +35,7 @@ from tests.ops.packed_cases import (
     views,
 )
 
-CHOSEN = ACSR.from_pattern(MIXED, 41, 37)
+CHOSEN = ACSR.from_pattern(WIDE, 41, 37)
 
 
 def gradient_of(result, seed=7):
@@ -355,7 +355,7 @@ def test_inputs_are_left_alone_and_calls_repeat_their_bits():
 def test_a_pattern_and_an_array_are_masks_too():
     q, k, _, _ = Case(CHOSEN).arrays()
     _, vjp = sddmm_vjp(q, k, CHOSEN)
-    values, by_pattern = sddmm_vjp(q, k, MIXED)
+    values, by_pattern = sddmm_vjp(q, k, WIDE)
     for got, wanted in zip(by_pattern(gradient_of(values)), vjp(gradient_of(values)), strict=True):
         assert_array_equal(got, wanted)
     dense, by_array = sddmm_vjp(q, k, CHOSEN.to_dense())
