@@ -454,6 +454,15 @@ def test_weights_of_nothing_get_nothing(dtype):
     assert np.isnan(got[rows == 50]).all()
 
 
+def test_the_example_learns_from_edges():
+    from examples.graph_attention import train
+
+    (losses, accuracies, _), (_, alone, _) = (train(600, 25, edges=edges) for edges in (True, False))
+    assert losses[0] > 2
+    assert losses[-1] < 0.5
+    assert accuracies[-1] > alone[-1] + 0.15
+
+
 # What does not fit, in the words of the message.
 
 Q, K, V = np.zeros((2, 4, 3, 8), np.float32), np.zeros((2, 2, 5, 8), np.float32), np.zeros((2, 2, 5, 7), np.float32)
