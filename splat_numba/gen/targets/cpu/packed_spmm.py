@@ -39,8 +39,8 @@ def _emit_panel(out: SourceWriter, plan: PackedPlan, number: int, panel: list[tu
     vectors = range(len(panel))
     emit_header(out, FUNCTION)
     with out.block(f"def combine_{number}({', '.join(_panel_arguments(plan))})"):
-        sum_of = "total += sum over the queries that keep the row's key" if plan.transposed else "total = sum over keys"
-        out.line(f'"""{sum_of}, of weight * v[key], a panel of its vectors."""')
+        change, listed = ("+=", "queries") if plan.transposed else ("=", "keys")
+        out.line(f'"""total {change} sum over the row\'s {listed} of weight * their v, a panel of its vectors."""')
         for way in range(ways):
             out.line(" = ".join([*(f"s{way}_{vector}" for vector in vectors), "splat(real(0.0))"]))
         with each_run(out, plan, "v"):
@@ -64,8 +64,9 @@ def _emit_panel(out: SourceWriter, plan: PackedPlan, number: int, panel: list[tu
 def _emit_keys(out: SourceWriter, plan: PackedPlan, panel: list[tuple[str, str]], ways: int) -> None:
     """``ways`` keys from ``key`` on, each into its own sums."""
     for way in range(ways):
-        one = f"(key + {way})" if way else "key"
-        slot = f"element(place, {one.strip('()')})" if plan.transposed else one
+        number = f"key + {way}" if way else "key"
+        one = f"({number})" if way else number
+        slot = f"element(place, {number})" if plan.transposed else one
         weight = from_storage(plan.dtype, f"element(weights, {slot} * apart_weights)")
         out.line(f"a, there = splat({weight}), advance(here, {one} * apart)")
         for vector, (offset, read) in enumerate(panel):
