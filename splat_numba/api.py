@@ -95,7 +95,9 @@ def _attend_traced(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: 
             "call it outside them."
         )
     if out is not None:
-        raise ArgumentError("out wanted left out under JAX's transforms, whose arrays cannot be written to. Leave it out.")
+        raise ArgumentError(
+            "out wanted left out under JAX's transforms, whose arrays cannot be written to. Leave it out."
+        )
     from splat_numba.executors.jax_calls import attend  # which imports JAX
 
     return attend(recipe, q, k, v, kv_lengths, return_lse)

@@ -22,6 +22,7 @@ from splat_numba.arguments.masks import Mask, split_heads, store_mask
 from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind, check_scale
 from splat_numba.arguments.results import result_shape
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
+from splat_numba.executors.jax_manual import made_alike, result_type
 from splat_numba.executors.operands import check_operands
 from splat_numba.executors.xla_programs import backward_call, forward_call
 from splat_numba.gen.problem import ITEMSIZE, Problem
@@ -37,8 +38,8 @@ NO_FORWARD_MODE = (
     "hessian). Take first derivatives by grad, vjp or jacrev."
 )
 NO_SECOND = (
-    "dout wanted without tangents: attention has first derivatives alone, and its backward pass none of its own "
-    "(grad of grad, hessian). Differentiate once, by grad, vjp or jacrev."
+    "q, k and v wanted to be differentiated once, got a derivative of attention's gradient (grad of grad, hessian), "
+    "which has none in this version. Take first derivatives by grad, vjp or jacrev."
 )
 
 
@@ -50,9 +51,7 @@ class Traced:
     dtype: str
 
 
-def attend(
-    recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool
-) -> Any:
+def attend(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool) -> Any:
     """splat_numba.attention on JAX's arrays, tracers among them: out, or (out, lse).
 
     Raises ArgumentError, ArgumentTypeError, BackendError, PatternError, FormatError.
@@ -67,7 +66,7 @@ def attend(
     fixed = Given(_fixed(recipe.mask, problem), recipe.executor, layout, recipe.scale)
     arrays = [jnp.asarray(one)[(None,) * (4 - axes)] for one in given.values()]
     try:
-        out, lse = _operator(fixed)(*arrays, *lengths)
+        out, lse = _operator(fixed)(*made_alike([*arrays, *lengths]))
     except TypeError as error:
         if "forward-mode" in str(error):
             raise ArgumentError(NO_FORWARD_MODE) from error
@@ -77,28 +76,29 @@ def attend(
 
 
 @lru_cache(maxsize=512)
-def _operator(recipe: Given) -> Callable[..., Any]:
+def _operator(recipe: Given) -> Any:
     """(q, k, v) or (q, k, v, kv_lengths int32) -> (out, lse), of four axes in the recipe's layout, lse of three."""
-    forward, backward = _folded(partial(_forward, recipe)), _undifferentiable(_folded(partial(_backward, recipe)))
+    forward, backward = (_folded(partial(one, recipe)) for one in (_forward, _backward))
+    forward_once, backward_once = _undifferentiable(forward), _undifferentiable(backward)
 
     @jax.custom_vjp
     def splat_attention(*arrays: Any) -> Any:
         return forward(*arrays)
 
     def keep(*arrays: Any) -> Any:
-        out, lse = forward(*arrays)
+        out, lse = forward_once(*arrays)
         return (out, lse), (arrays, out, lse)
 
     def back(kept: Any, gradients: Any) -> Any:
         arrays, out, lse = kept
-        dq, dk, dv = backward(*arrays, out, lse, *gradients)
+        dq, dk, dv = backward_once(*arrays, out, lse, *gradients)
         return (dq, dk, dv, *(None for _ in arrays[3:]))  # lengths have no gradient
 
     splat_attention.defvjp(keep, back)
     return splat_attention
 
 
-def _folded(run: Callable[..., Any]) -> Callable[..., Any]:
+def _folded(run: Callable[..., Any]) -> Any:
     """A function of arrays with a batch axis in front, of which a mapped axis becomes a part."""
     folded = custom_vmap(run)
 
@@ -110,17 +110,17 @@ def _folded(run: Callable[..., Any]) -> Callable[..., Any]:
         ]
         batch = whole[0].shape[1]
         results = folded(*(one.reshape(axis_size * batch, *one.shape[2:]) for one in whole))
-        return [one.reshape(axis_size, batch, *one.shape[1:]) for one in results], [True] * len(results)
+        return tuple(one.reshape(axis_size, batch, *one.shape[1:]) for one in results), (True,) * len(results)
 
     return folded
 
 
-def _undifferentiable(run: Callable[..., Any]) -> Callable[..., Any]:
+def _undifferentiable(run: Callable[..., Any]) -> Any:
     """The function, with a reason where its derivative is asked for."""
     guarded = jax.custom_jvp(run)
 
     @guarded.defjvp
-    def refuse(primals: Any, tangents: Any) -> Any:
+    def refuse(*_given: Any) -> Any:
         raise ArgumentError(NO_SECOND)
 
     return guarded
@@ -142,8 +142,8 @@ def _backward(recipe: Given, *arrays: Any) -> Any:
 
 def _called(name: str, kinds: Any, arrays: Any) -> Any:
     """The results of a foreign function call."""
-    types = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in kinds]
-    return list(jax.ffi.ffi_call(name, types)(*arrays))
+    types = [result_type(shape, dtype, arrays) for shape, dtype in kinds]
+    return tuple(jax.ffi.ffi_call(name, types)(*arrays))
 
 
 @lru_cache(maxsize=512)
@@ -169,7 +169,7 @@ def _level(problem: Problem) -> tuple[int, int, int]:
 
 
 def _described(name: str, array: Any) -> Traced:
-    """An argument's shape and dtype. Raises ArgumentError, ArgumentTypeError, BackendError for what is no such array."""
+    """An argument's shape and dtype. Raises ArgumentError, ArgumentTypeError, BackendError for what has none."""
     if not isinstance(array, (np.ndarray, jax.Array)) or isinstance(array, np.ma.MaskedArray):
         raise ArgumentTypeError(
             f"{name} wanted as an array of JAX or NumPy, got {type(array).__name__}. Convert it with "
@@ -179,7 +179,7 @@ def _described(name: str, array: Any) -> Traced:
         check_jax(name, array, one_device=False)
         if not on_cpu(array):
             raise BackendError(
-                f"{name} wanted in CPU memory, since attention within JAX's transforms runs there alone in this version, "
+                f"{name} wanted in CPU memory, the only one of this operation in this version, "
                 f"got an array on {next(iter(array.devices())).platform}. Copy it with jax.device_put."
             )
     if not all(isinstance(size, int) for size in array.shape):
@@ -213,7 +213,7 @@ def _lengths(kv_lengths: Any, problem: Problem, axes: int) -> Any:
 def _fixed(mask: Mask, problem: Problem) -> Any:
     """The mask as values that can be compared: a Pattern or an ACSR, or a tuple of them, one a query head."""
     several = isinstance(mask, (list, tuple))
-    for number, one in enumerate(mask if several else [mask]):
+    for number, one in enumerate(mask if isinstance(mask, (list, tuple)) else [mask]):
         if is_traced(one):
             name = f"mask[{number}]" if several else "mask"
             raise ArgumentError(

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from splat_numba.arguments.layouts import bhsd_axes
 from splat_numba.executors.cpu_backward import compiled_backward
@@ -122,10 +121,11 @@ class _Recorder:
 
     def _of(self, parameter: str, buffer: str, problem: Problem) -> tuple[Parameter, ...]:
         """A parameter for a result, which is stored as the problem's dtype or, where passes stage it, wider."""
-        stored = problem.itemsize == self._view(buffer).itemsize
+        stored = problem.itemsize == self.view(buffer).itemsize
         return arrays(problem.dtype if stored else problem.compute_dtype, 4, parameter, written=True)
 
-    def _view(self, name: str) -> View:
+    def view(self, name: str) -> View:
+        """A buffer of the call. Raises TypeError for a constant array."""
         found = self.buffers[name]
         if not isinstance(found, View):
             raise TypeError(f"{name} is no buffer of the call")
@@ -133,7 +133,7 @@ class _Recorder:
 
     def _size(self, name: str) -> int:
         found = self.buffers[name]
-        return found.size if isinstance(found, np.ndarray) else self._view(name).shape[0]
+        return found.size if isinstance(found, np.ndarray) else self.view(name).shape[0]
 
     def finish(self, arguments: int, results: int) -> XlaCall:
         """The program of a call with so many arguments, and results beside the scratch memory."""
@@ -214,8 +214,7 @@ def _add_lengths(recorder: _Recorder, problem: Problem, *, ragged: bool) -> None
 def _add_sums(recorder: _Recorder, name: str, shape: tuple[int, ...], problem: Problem) -> None:
     """Zeros for a gradient's sums, which take its name."""
     recorder.fresh(name, shape, problem.compute_dtype)
-    view = recorder.buffers[name]
-    assert isinstance(view, View)
+    view = recorder.view(name)
     rows, width = shape[0] * shape[1] * shape[2], shape[3] * shape[4]
     flat = replace(view, shape=(rows, width), strides=(width * view.itemsize, view.itemsize))
     recorder.buffers["flat"] = flat
@@ -223,9 +222,7 @@ def _add_sums(recorder: _Recorder, name: str, shape: tuple[int, ...], problem: P
     recorder.call("clear_rows", kinds, {"target": "flat"}, rows)
 
 
-def _tokens(
-    places: Mapping[str, int], dims: Mapping[str, int], problem: Problem, order: str
-) -> dict[str, Argument]:
+def _tokens(places: Mapping[str, int], dims: Mapping[str, int], problem: Problem, order: str) -> dict[str, Argument]:
     """Views of contiguous arrays of this layout as (batch, heads, seq, dim), by name."""
     found: dict[str, Argument] = {}
     for name, buffer in places.items():
@@ -249,11 +246,3 @@ def _dense(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     for size in shape[:0:-1]:
         strides.append(strides[-1] * size)
     return tuple(reversed(strides))
-
-
-def table_bytes(call: XlaCall) -> int:
-    """Bytes of constant arrays that a program keeps for good."""
-    tables: list[NDArray[Any]] = []
-    for launch in call.program.launches:
-        tables += [one for one in launch.arguments.values() if isinstance(one, np.ndarray)]
-    return sum(one.nbytes for one in {id(one): one for one in tables}.values())

@@ -14,8 +14,9 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 def is_traced(*arrays: Any) -> bool:
     """Whether JAX is at work on one of the arguments: under jit, grad, vmap and other transforms. 0.5 us at most."""
     jax = sys.modules.get("jax")
-    tracer = jax and getattr(getattr(jax, "core", None), "Tracer", None)  # another thread may be importing JAX
-    return tracer is not None and any(isinstance(one, tracer) for one in arrays)
+    if jax is None or not hasattr(jax, "core"):  # another thread may be importing it
+        return False
+    return any(isinstance(one, jax.core.Tracer) for one in arrays)
 
 
 def check_jax(name: str, array: Any, *, one_device: bool = True) -> None:

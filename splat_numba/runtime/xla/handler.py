@@ -8,6 +8,8 @@ taken leaves, and the last one who holds a job frees it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from numba import njit
 
 from splat_numba.runtime.xla import layout
@@ -17,7 +19,7 @@ _COMPILED = {"nogil": True, "error_model": "numpy"}
 
 
 @njit(**_COMPILED)
-def handle(frame: int, program: int) -> int:
+def handle(frame: int, program: int) -> Any:
     """What XLA calls: the address of an error, or 0."""
     extension = load(frame + layout.EXTENSION)
     if extension:
@@ -39,7 +41,7 @@ def handle(frame: int, program: int) -> int:
 
 
 @njit(**_COMPILED)
-def assist(job: int) -> int:
+def assist(job: int) -> Any:
     """A task in XLA's pool: take items of a job, if any are left."""
     fetch_add(job + layout.JOB_ACTIVE, 1)  # before an item is taken: the caller waits for those who are at work
     _work(job)
@@ -62,8 +64,8 @@ def _answer(extension: int) -> None:
 
 
 @njit(**_COMPILED)
-def _prepared(frame: int, program: int, step: int, arguments: int) -> int:
-    """A job for a step of this call, 0 where there is no memory: its block, with the addresses of the call's buffers."""
+def _prepared(frame: int, program: int, step: int, arguments: int) -> Any:
+    """A job for a step of this call, with the addresses of its buffers in the block; 0 where there is no memory."""
     words = load(step + layout.STEP_BLOCK_WORDS)
     job = call(load(program + layout.PROGRAM_MALLOC), (layout.JOB_BLOCK + 8 * words,))
     if not job:
@@ -84,7 +86,7 @@ def _prepared(frame: int, program: int, step: int, arguments: int) -> int:
 
 
 @njit(**_COMPILED)
-def _run(frame: int, program: int, step: int, job: int) -> int:
+def _run(frame: int, program: int, step: int, job: int) -> Any:
     """Run a job to its end, with the pool's help; what a range that failed returned, or 0."""
     items = load(step + layout.STEP_ITEMS)
     threads = min(load(program + layout.PROGRAM_THREADS), load(step + layout.STEP_THREADS), items)
@@ -108,7 +110,7 @@ def _run(frame: int, program: int, step: int, job: int) -> int:
 
 
 @njit(**_COMPILED)
-def _lend(frame: int, program: int, job: int) -> bool:
+def _lend(frame: int, program: int, job: int) -> Any:
     """Ask XLA's pool for one more thread; whether it has a pool."""
     room = call(load(program + layout.PROGRAM_MALLOC), (layout.SCHEDULE_SIZE,))
     if not room:
@@ -152,6 +154,6 @@ def _leave(job: int) -> None:
 
 
 @njit(**_COMPILED)
-def _error(frame: int, arguments: int) -> int:
+def _error(frame: int, arguments: int) -> Any:
     """An error of XLA's, from the arguments of the function that makes it: it copies the message."""
     return call(load(load(frame + layout.API) + layout.ERROR_CREATE), (arguments,))

@@ -21,7 +21,7 @@ from splat_numba.runtime import pipeline
 from splat_numba.runtime.compile import Compiled, compile_source
 from splat_numba.runtime.source import KernelSource
 from splat_numba.runtime.xla import handler
-from splat_numba.runtime.xla.words import WORD, WORD_BYTES
+from splat_numba.runtime.xla.words import WORD
 from splat_numba.settings import Settings
 
 HANDLE, ASSIST = types.int64(types.int64, types.int64), types.int64(types.int64)
@@ -113,4 +113,3 @@ def _link(native: Any, words: int, body: Any) -> int:
         library.finalize()
     _libraries.append(library)
     return int(library.get_pointer_to_function(name))
-

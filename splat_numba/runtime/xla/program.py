@@ -17,6 +17,7 @@ from splat_numba.gen.cpu_entry import CpuEntry, Parameter
 from splat_numba.runtime.compile import Compiled
 from splat_numba.runtime.cpu.code import signature_of
 from splat_numba.runtime.xla import layout, link
+from splat_numba.runtime.xla.words import WORD_BYTES
 from splat_numba.settings import Settings
 
 Words: TypeAlias = NDArray[np.int64]
@@ -84,7 +85,7 @@ class LoadedProgram:
         wrong_count = "splat_numba was called with other numbers of arrays than it was traced for. Trace again."
         no_memory = "splat_numba found no memory for a call's arguments."
         handle, assist = _handler(settings)
-        words = np.zeros(layout.PROGRAM_WORDS // link.WORD_BYTES, np.int64)
+        words = np.zeros(layout.PROGRAM_WORDS // WORD_BYTES, np.int64)
         values = {
             layout.PROGRAM_ARGUMENTS: program.arguments,
             layout.PROGRAM_RESULTS: program.results,
@@ -99,7 +100,7 @@ class LoadedProgram:
             layout.PROGRAM_NO_MEMORY: self._error(no_memory, layout.RESOURCE_EXHAUSTED),
         }
         for offset, value in values.items():
-            words[offset // link.WORD_BYTES] = value
+            words[offset // WORD_BYTES] = value
         self.address = link.handle_bridge(handle, self._address(words))
 
     def _step(self, one: Launch) -> list[int]:
