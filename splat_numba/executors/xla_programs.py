@@ -173,7 +173,7 @@ def backward_call(
     _add_lengths(recorder, problem, ragged=ragged)
     wanted, host = Wanted(), machine(None)
     shares = shares_of(problem, host, wanted)
-    targets = {name: recorder.buffers[name] for name in wanted.sums}
+    targets = {name: recorder.view(name) for name in wanted.sums}
     for name, width in sums_shape(problem, host, wanted).items():
         _add_sums(recorder, name, (shares, problem.batch, problem.heads_kv, problem.seq_kv, width), problem)
     for part in parts:
@@ -181,11 +181,7 @@ def backward_call(
         schedule = backward_schedule(part.plan, problem, part.heads, scale, wanted, shares)
         recorder.add(schedule, compiled.code, problem)
     for name, target in targets.items():
-        recorder.buffers[f"{name} result"] = target
-        kinds = (*arrays(problem.compute_dtype, 5, "sums"), *arrays(problem.dtype, 4, "target", written=True))
-        function = f"finish_{problem.dtype if problem.itemsize == 2 else 'sums'}"
-        given = {"sums": name, "target": f"{name} result"}
-        recorder.call(function, kinds, given, problem.batch * problem.heads_kv)
+        _finish_sums(recorder, name, target, problem)
     return recorder.finish(first + 4, 3)
 
 
@@ -212,14 +208,29 @@ def _add_lengths(recorder: _Recorder, problem: Problem, *, ragged: bool) -> None
 
 
 def _add_sums(recorder: _Recorder, name: str, shape: tuple[int, ...], problem: Problem) -> None:
-    """Zeros for a gradient's sums, which take its name."""
-    recorder.fresh(name, shape, problem.compute_dtype)
-    view = recorder.view(name)
+    """Zeros for a gradient's sums, which take its name: in the gradient itself where that has their form."""
+    result, itemsize = recorder.view(name), ITEMSIZE[problem.compute_dtype]
+    if (1, *result.shape) == shape and _dense(shape, itemsize)[1:] == result.strides:
+        recorder.buffers[name] = replace(result, shape=shape, strides=_dense(shape, itemsize))
+    else:
+        recorder.fresh(name, shape, problem.compute_dtype)
     rows, width = shape[0] * shape[1] * shape[2], shape[3] * shape[4]
-    flat = replace(view, shape=(rows, width), strides=(width * view.itemsize, view.itemsize))
-    recorder.buffers["flat"] = flat
+    flat = replace(recorder.view(name), shape=(rows, width), strides=(width * itemsize, itemsize))
+    recorder.buffers[f"{name} rows"] = flat
     kinds = arrays(problem.compute_dtype, 2, "target", contiguous=True, written=True)
-    recorder.call("clear_rows", kinds, {"target": "flat"}, rows)
+    recorder.call("clear_rows", kinds, {"target": f"{name} rows"}, rows)
+
+
+def _finish_sums(recorder: _Recorder, name: str, target: View, problem: Problem) -> None:
+    """The gradient from its sums, unless they are in it already."""
+    if recorder.view(name).buffer == target.buffer:
+        return
+    recorder.buffers[f"{name} result"] = target
+    sums = arrays(problem.compute_dtype, 5, "sums", contiguous=True)
+    kinds = (*sums, *arrays(problem.dtype, 4, "target", written=True))
+    function = f"finish_{problem.dtype if problem.itemsize == 2 else 'sums'}"
+    given = {"sums": name, "target": f"{name} result"}
+    recorder.call(function, kinds, given, problem.batch * problem.heads_kv)
 
 
 def _tokens(places: Mapping[str, int], dims: Mapping[str, int], problem: Problem, order: str) -> dict[str, Argument]:

@@ -71,10 +71,7 @@ def finish_sums(first: int, last: int, sums: Any, target: Any) -> int:
         batch, head = item // target.shape[1], item % target.shape[1]
         for row in range(target.shape[2]):
             for column in range(target.shape[3]):
-                total = sums[0, batch, head, row, column]
-                for share in range(1, sums.shape[0]):
-                    total += sums[share, batch, head, row, column]
-                target[batch, head, row, column] = total
+                target[batch, head, row, column] = _total(sums, batch, head, row, column)
     return 0
 
 
@@ -85,10 +82,7 @@ def finish_float16(first: int, last: int, sums: Any, target: Any) -> int:
         batch, head = item // target.shape[1], item % target.shape[1]
         for row in range(target.shape[2]):
             for column in range(target.shape[3]):
-                total = sums[0, batch, head, row, column]
-                for share in range(1, sums.shape[0]):
-                    total += sums[share, batch, head, row, column]
-                target[batch, head, row, column] = to_float16(total)
+                target[batch, head, row, column] = to_float16(_total(sums, batch, head, row, column))
     return 0
 
 
@@ -99,11 +93,16 @@ def finish_bfloat16(first: int, last: int, sums: Any, target: Any) -> int:
         batch, head = item // target.shape[1], item % target.shape[1]
         for row in range(target.shape[2]):
             for column in range(target.shape[3]):
-                total = sums[0, batch, head, row, column]
-                for share in range(1, sums.shape[0]):
-                    total += sums[share, batch, head, row, column]
-                target[batch, head, row, column] = to_bfloat16(total)
+                target[batch, head, row, column] = to_bfloat16(_total(sums, batch, head, row, column))
     return 0
+
+
+@njit(**_COMPILED, forceinline=True)
+def _total(sums: Any, batch: int, head: int, row: int, column: int) -> Any:
+    total = sums[0, batch, head, row, column]
+    for share in range(1, sums.shape[0]):
+        total += sums[share, batch, head, row, column]
+    return total
 
 
 @njit(**_COMPILED)
