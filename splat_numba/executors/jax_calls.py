@@ -206,8 +206,11 @@ def _lengths(kv_lengths: Any, problem: Problem, axes: int) -> Any:
         return jnp.asarray(check_kv_lengths(kv_lengths, problem, axes), jnp.int32)
     integers = jnp.issubdtype(kv_lengths.dtype, jnp.integer)
     check_lengths_kind(tuple(kv_lengths.shape), str(kv_lengths.dtype), bool(integers), problem, axes)
-    # Wider ones must not wrap: what is out of range stays so.
-    return jnp.clip(kv_lengths, -1, min(problem.seq_kv + 1, 2**31 - 1)).astype(jnp.int32)
+    if jnp.iinfo(kv_lengths.dtype).max > jnp.iinfo(jnp.int32).max:  # wider ones must not wrap into range
+        kv_lengths = jnp.minimum(kv_lengths, problem.seq_kv + 1)
+        if jnp.issubdtype(kv_lengths.dtype, jnp.signedinteger):
+            kv_lengths = jnp.maximum(kv_lengths, -1)
+    return kv_lengths.astype(jnp.int32)
 
 
 def _fixed(mask: Mask, problem: Problem) -> Any:

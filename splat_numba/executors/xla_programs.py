@@ -64,7 +64,7 @@ class _Recorder:
         itemsize = ITEMSIZE.get(dtype, 8)
         self.buffers[name] = View(self.scratch_buffer, self.scratch, shape, _dense(shape, itemsize), itemsize)
         size = itemsize * int(np.prod(shape, dtype=np.int64))
-        self.scratch += -(-size // ALIGNMENT) * ALIGNMENT
+        self.scratch += max(-(-size // ALIGNMENT), 1) * ALIGNMENT  # an empty part has an address, too
 
     def add(self, schedule: ArraySchedule, compiled: Compiled, problem: Problem) -> None:
         """The steps of a schedule, whose own arrays are forgotten after it."""

@@ -81,6 +81,7 @@ class LoadedProgram:
 
     def __init__(self, program: Program, settings: Settings, threads: int) -> None:
         self._kept: list[Any] = [program]
+        self._buffers = program.arguments + program.results
         steps = [word for one in program.launches for word in self._step(one)]
         wrong_count = "splat_numba was called with other numbers of arrays than it was traced for. Trace again."
         no_memory = "splat_numba found no memory for a call's arguments."
@@ -110,6 +111,8 @@ class LoadedProgram:
         for parameter in one.entry.parameters:
             value = one.arguments[parameter.name]
             if isinstance(value, View):
+                if not 0 <= value.buffer < self._buffers:  # compiled code would follow whatever stands there
+                    raise RuntimeError(f"{one.entry.header}: {parameter.name} wanted in {self._buffers} buffers")
                 places += [len(block) + ARRAY_DATA, value.buffer, value.offset]
             block += self._words_of(parameter, value)
         if len(block) != link.block_words(signature):
