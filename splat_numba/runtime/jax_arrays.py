@@ -24,9 +24,9 @@ def check_jax(name: str, array: Any, *, one_device: bool = True) -> None:
     jax = sys.modules["jax"]
     if isinstance(array, jax.core.Tracer):
         raise ArgumentError(
-            f"{name} wanted as an array, got JAX's {type(array).__name__}: jit, grad, vmap and other transforms do not "
-            "see into this call. Call it outside them, or within jit by jax.pure_callback; instead of vmap give a "
-            "batch axis."
+            f"{name} wanted as an array, got JAX's {type(array).__name__}: jit, grad, vmap and other transforms see "
+            "into splat_numba.attention alone. Call this outside them, or within jit by jax.pure_callback; instead of "
+            "vmap give a batch axis."
         )
     if not isinstance(array, jax.Array) or not hasattr(array, "__dlpack__"):
         raise ArgumentTypeError(f"{name} wanted as an array of numbers, got JAX's {type(array).__name__}. Convert it.")
