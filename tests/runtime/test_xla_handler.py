@@ -9,10 +9,11 @@ import time
 
 import numpy as np
 import pytest
+from numba import njit
 
 from splat_numba.gen.cpu_entry import CpuEntry, arrays, numbers
 from splat_numba.runtime.cpu.code import signature_of
-from splat_numba.runtime.xla import layout, link, program, steps
+from splat_numba.runtime.xla import layout, link, program, steps, words
 from splat_numba.runtime.xla.program import Launch, LoadedProgram, Program, View
 from splat_numba.settings import current
 
@@ -21,7 +22,7 @@ ROWS, WIDTH = 64, 5
 ERROR = "rows wanted with memory, got none.", layout.RESOURCE_EXHAUSTED
 
 
-def words(*values):
+def words_of(*values):
     return (ctypes.c_int64 * len(values))(*values)
 
 
@@ -74,7 +75,7 @@ class Xla:
             buffers = [ctypes.create_string_buffer(48) for _ in given]
             for buffer, array in zip(buffers, given, strict=True):
                 put(buffer, layout.BUFFER_DATA, array.ctypes.data)
-            addresses = words(*map(ctypes.addressof, buffers))
+            addresses = words_of(*map(ctypes.addressof, buffers))
             put(frame, count, len(given))
             put(frame, place, ctypes.addressof(addresses))
             self.kept += [buffers, addresses]
@@ -252,3 +253,34 @@ def test_a_view_of_no_buffer_is_refused():
     made = one_launch(entry, {"target": View(2, 0, (1, WIDTH), (4 * WIDTH, 4), 4)}, 1, 1)
     with pytest.raises(RuntimeError, match="target wanted in 2 buffers"):
         load(made)
+
+
+FLAGS = 0x3F  # of the mode: what happened so far
+
+
+@njit
+def exchange_mode(mode):
+    """The thread's floating-point mode, and another one from now on."""
+    before = words.float_mode()
+    words.set_float_mode(mode)
+    return before
+
+
+def test_a_thread_that_flushes_subnormals_does_so_again_afterwards():
+    usual = exchange_mode(0x1F80)
+    if not usual:
+        pytest.skip("a processor whose mode is not known")
+    if usual & ~FLAGS != 0x1F80:
+        exchange_mode(usual)
+        pytest.skip("not an x86 processor in its usual mode")
+    entry = CpuEntry("finish_sums", (
+        *arrays("float32", 5, "sums", contiguous=True), *arrays("float32", 4, "target", written=True),
+    ))  # fmt: skip
+    shape, strides = (1, 1, 2, 3), (24, 24, 12, 4)
+    views = {"sums": View(0, 0, (2, *shape), (24, *strides), 4), "target": View(1, 0, shape, strides, 4)}
+    loaded = load(one_launch(entry, views, 1, 1))
+    given, result = np.full((2, *shape), 1e-40, np.float32), np.zeros(shape, np.float32)
+    exchange_mode(0x9FC0)  # flush results, and take operands for 0
+    Xla().call(loaded, [given], [result])
+    assert exchange_mode(usual) & ~FLAGS == 0x9FC0
+    np.testing.assert_array_equal(result, np.float32(2e-40))

@@ -13,7 +13,17 @@ from typing import Any
 from numba import njit
 
 from splat_numba.runtime.xla import layout
-from splat_numba.runtime.xla.words import call, fetch_add, load, load_int32, store, store_int32
+from splat_numba.runtime.xla.words import (
+    call,
+    fetch_add,
+    float_mode,
+    keeping_subnormals,
+    load,
+    load_int32,
+    set_float_mode,
+    store,
+    store_int32,
+)
 
 _COMPILED = {"nogil": True, "error_model": "numpy"}
 
@@ -134,7 +144,12 @@ def _lend(frame: int, program: int, job: int) -> Any:
 
 @njit(**_COMPILED)
 def _work(job: int) -> None:
-    """Run ranges until none is left or one has failed."""
+    """Run ranges until none is left or one has failed.
+
+    XLA's threads take subnormal numbers for 0. Kernels must not: they read float16 by way of them.
+    """
+    mode = float_mode()
+    set_float_mode(keeping_subnormals(mode))
     items, chunk = load(job + layout.JOB_ITEMS), load(job + layout.JOB_CHUNK)
     first = fetch_add(job + layout.JOB_NEXT, chunk)
     while first < items:
@@ -144,6 +159,7 @@ def _work(job: int) -> None:
             store(job + layout.JOB_ERROR, error)
             fetch_add(job + layout.JOB_NEXT, items)
         first = fetch_add(job + layout.JOB_NEXT, chunk)
+    set_float_mode(mode)
 
 
 @njit(**_COMPILED)

@@ -92,3 +92,16 @@ def test_jitted_gradients_agree_with_the_oracle_and_have_the_bits_of_numpys(name
     for one, other in zip(found, wanted, strict=True):
         assert one.shape == other.shape
         assert np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(other).tobytes()
+
+
+@pytest.mark.parametrize(("dtype", "least"), [("float16", 1e-6), ("float32", 1e-40), ("bfloat16", 1e-40)])
+@pytest.mark.parametrize("shape", [(1, 40, 2, 16), (4, 1024, 4, 16)], ids=["on one thread", "on several"])
+def test_subnormal_numbers_are_numbers(dtype, least, shape):
+    """XLA's threads take them for 0, and float16 is read by way of float32's."""
+    small = np.full(shape, least).astype(jax.numpy.dtype(dtype))
+    ones = np.ones(shape, small.dtype)
+    out, pull = jax.vjp(jax.jit(lambda v: attention(ones, ones, v, window(5))), small)
+    wanted, vjp = splat.attention_vjp(ones, ones, small, window(5), layout="bshd")
+    assert np.asarray(out).tobytes() == wanted.tobytes()
+    assert (np.asarray(out, np.float64) > 0.9 * least).all()
+    assert np.asarray(pull(small)[0]).tobytes() == vjp(small)[2].tobytes()
