@@ -95,7 +95,7 @@ def _operator(recipe: Given) -> Any:
         return (dq, dk, dv, *(None for _ in arrays[3:]))  # lengths have no gradient
 
     splat_attention.defvjp(keep, back)
-    return splat_attention
+    return jax.jit(splat_attention)  # so that equal layers of a model are traced once, and a call outside jit is cheap
 
 
 def _folded(run: Callable[..., Any]) -> Any:
