@@ -22,7 +22,8 @@ from splat_numba.arguments.masks import Mask, split_heads, store_mask
 from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind, check_scale
 from splat_numba.arguments.results import result_shape
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.executors.jax_manual import made_alike, result_type
+from splat_numba.executors.jax_manual import differ, made_alike, result_type
+from splat_numba.executors.jax_sharding import BACKWARD, FORWARD, Split, partitioned
 from splat_numba.executors.operands import check_operands
 from splat_numba.executors.xla_programs import backward_call, forward_call
 from splat_numba.gen.problem import ITEMSIZE, Problem
@@ -78,7 +79,8 @@ def attend(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: b
 @lru_cache(maxsize=512)
 def _operator(recipe: Given) -> Any:
     """(q, k, v) or (q, k, v, kv_lengths int32) -> (out, lse), of four axes in the recipe's layout, lse of three."""
-    forward, backward = (_folded(partial(one, recipe)) for one in (_forward, _backward))
+    forward = _folded(partial(_split, partial(_forward, recipe), recipe, FORWARD))
+    backward = _folded(partial(_split, partial(_backward, recipe), recipe, BACKWARD))
     forward_once, backward_once = _undifferentiable(forward), _undifferentiable(backward)
 
     @jax.custom_vjp
@@ -124,6 +126,17 @@ def _undifferentiable(run: Callable[..., Any]) -> Any:
         raise ArgumentError(NO_SECOND)
 
     return guarded
+
+
+def _split(run: Callable[..., Any], recipe: Given, names: Any, *arrays: Any) -> Any:
+    """Let JAX's partitioner run the function on parts of the arrays, where devices have parts and it looks for them."""
+    if differ(arrays):  # within shard_map they are parts already
+        return run(*arrays)
+    given, made = names
+    if len(arrays) > len(given):
+        given = (*given[:3], "kv_lengths", *given[3:])
+    alike = not isinstance(recipe.mask, tuple)
+    return partitioned(run, Split(given, made, recipe.layout, _problem(recipe, *arrays[:3]), alike))(*arrays)
 
 
 def _forward(recipe: Given, *arrays: Any) -> Any:

@@ -22,6 +22,11 @@ def made_alike(arrays: Sequence[Any]) -> list[Any]:
     return [_cast(one, names) if names else one for one, names in zip(arrays, missing, strict=True)]
 
 
+def differ(arrays: Sequence[Any]) -> bool:
+    """Whether one of the arrays differs along a manual axis."""
+    return bool(_axes(arrays))
+
+
 def result_type(shape: tuple[int, ...], dtype: Any, arrays: Sequence[Any]) -> jax.ShapeDtypeStruct:
     """The type of an array that is made of these."""
     axes = _axes(arrays)

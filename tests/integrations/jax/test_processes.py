@@ -59,10 +59,10 @@ SHARDED = """
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 mesh = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Auto,))
 attend = lambda q, k, v: attention(q, k, v, splat.window(5))
-def close(run, *arrays):
+def close(run, *arrays, alone=attend):
     loss = lambda f: lambda *x: (f(*x) ** 2).sum()
     found = jax.jit(jax.value_and_grad(loss(run), (0, 1, 2)))(*arrays)
-    wanted = jax.value_and_grad(loss(attend), (0, 1, 2))(*arrays)
+    wanted = jax.value_and_grad(loss(alone), (0, 1, 2))(*arrays)
     return all(np.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted)))
 batch = jax.shard_map(attend, mesh=mesh, in_specs=P("x"), out_specs=P("x"))
 print("batch", close(batch, q, k, v))
@@ -74,15 +74,40 @@ shared = jax.shard_map(attend, mesh=mesh, in_specs=(P(None, None, "x"), P(), P()
 print("shared keys", close(shared, q, k[:, :, :1], v[:, :, :1]))
 mapped = jax.shard_map(jax.vmap(lambda q, k, v: attend(q, k, v)), mesh=mesh, in_specs=P("x"), out_specs=P("x"))
 print("vmap inside", close(mapped, q, k, v))
-split = [jax.device_put(x, NamedSharding(mesh, P("x"))) for x in (q, k, v)]
-print("jit of sharded arrays", close(attend, *split))
+def jitted(name, spec, arrays, attend=attend):
+    split = [jax.device_put(x, NamedSharding(mesh, spec)) if x.ndim > 1 else x for x in arrays]
+    right = np.array_equal(jax.jit(attend)(*split), attend(*arrays)) and close(attend, *split, alone=attend)
+    print(name, right, "all-gather" in jax.jit(attend).lower(*split).compile().as_text())
+def of(mask, **options):
+    return lambda q, k, v: attention(q, k, v, mask, **options)
+jitted("batch", P("x"), (q, k, v))
+jitted("heads", P(None, None, "x"), (q, k, v))
+jitted("grouped heads", P(None, None, "x"), (q.reshape(2, 20, 4, 16), k[:, :20], v[:, :20]))
+jitted("shared keys", P("x"), (q, k[:, :, :1], v[:, :, :1]))
+jitted("a mask a head", P(None, None, "x"), (q, k, v), of([splat.window(5), splat.sinks(3)]))
+jitted("tokens", P(None, "x"), (q, k, v))
+jitted("dims", P(None, None, None, "x"), (q, k, v))
+jitted("lengths", P("x"), (q, k, v), of(splat.window(5), kv_lengths=np.array([40, 9])))
+jitted("heads before tokens", P(None, "x"), (q, k, v), of(splat.window(5), layout="bhsd"))
+jitted("mapped", P("x"), (q, k, v), jax.vmap(attend))
 """
 
 
 def test_shard_map_and_sharded_arrays():
+    """Batch entries and heads stay where they are; tokens are gathered, and so are heads with masks of their own."""
     printed = run(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert printed == [
-        "batch True", "text False", "heads True", "shared keys True", "vmap inside True", "jit of sharded arrays True",
+        "batch True", "text False", "heads True", "shared keys True", "vmap inside True",
+        "batch True False",
+        "heads True False",
+        "grouped heads True False",
+        "shared keys True False",
+        "a mask a head True True",
+        "tokens True True",
+        "dims True True",
+        "lengths True False",
+        "heads before tokens True False",
+        "mapped True False",
     ]  # fmt: skip
 
 
