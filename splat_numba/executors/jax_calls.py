@@ -1,14 +1,15 @@
 """attention inside JAX: an operation that its transforms know, run by XLA through machine code on the CPU.
 
 JAX is imported here, so that only those who have its arrays import this. What a transform sees: `custom_vjp` with the
-residuals q, k, v, out and lse; within it `custom_vmap`, which makes a mapped axis part of the batch; within that a
-foreign function call, whose target is a program of `executors.xla_programs`.
+residuals q, k, v, out and lse; within it `custom_vmap`, which makes a mapped axis part of the batch; within that
+`custom_partitioning`, which leaves parts of the batch and of the heads where they are; and then a foreign function
+call, whose target is a program of `executors.xla_programs`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -27,7 +28,6 @@ from splat_numba.executors.jax_sharding import BACKWARD, FORWARD, Split, partiti
 from splat_numba.executors.operands import check_operands
 from splat_numba.executors.xla_programs import backward_call, forward_call
 from splat_numba.gen.problem import ITEMSIZE, Problem
-from splat_numba.kernel import Given
 from splat_numba.runtime.device import cores
 from splat_numba.runtime.jax_arrays import check_jax, is_traced, on_cpu
 from splat_numba.runtime.xla.register import target_of
@@ -52,8 +52,9 @@ class Traced:
     dtype: str
 
 
-def attend(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool) -> Any:
-    """splat_numba.attention on JAX's arrays, tracers among them: out, or (out, lse).
+def attend(recipe: Any, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool) -> Any:
+    """splat_numba.attention on JAX's arrays, tracers among them: out, or (out, lse). recipe: a kernel.Given, whose mask
+    may be dense.
 
     Raises ArgumentError, ArgumentTypeError, BackendError, PatternError, FormatError.
     """
@@ -64,7 +65,7 @@ def attend(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: b
     axes = len(described["q"].shape)
     lengths = () if kv_lengths is None else (_lengths(kv_lengths, problem, axes),)
     layout = recipe.layout if axes > 2 else "bhsd"
-    fixed = Given(_fixed(recipe.mask, problem), recipe.executor, layout, recipe.scale)
+    fixed = replace(recipe, mask=_fixed(recipe.mask, problem), layout=layout)
     arrays = [jnp.asarray(one)[(None,) * (4 - axes)] for one in given.values()]
     try:
         out, lse = _operator(fixed)(*made_alike([*arrays, *lengths]))
@@ -77,7 +78,7 @@ def attend(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: b
 
 
 @lru_cache(maxsize=512)
-def _operator(recipe: Given) -> Any:
+def _operator(recipe: Any) -> Any:
     """(q, k, v) or (q, k, v, kv_lengths int32) -> (out, lse), of four axes in the recipe's layout, lse of three."""
     forward = _folded(partial(_split, partial(_forward, recipe), recipe, FORWARD))
     backward = _folded(partial(_split, partial(_backward, recipe), recipe, BACKWARD))
@@ -128,7 +129,7 @@ def _undifferentiable(run: Callable[..., Any]) -> Any:
     return guarded
 
 
-def _split(run: Callable[..., Any], recipe: Given, names: Any, *arrays: Any) -> Any:
+def _split(run: Callable[..., Any], recipe: Any, names: Any, *arrays: Any) -> Any:
     """Let JAX's partitioner run the function on parts of the arrays, where devices have parts and it looks for them."""
     if differ(arrays):  # within shard_map they are parts already
         return run(*arrays)
@@ -139,7 +140,7 @@ def _split(run: Callable[..., Any], recipe: Given, names: Any, *arrays: Any) -> 
     return partitioned(run, Split(given, made, recipe.layout, _problem(recipe, *arrays[:3]), alike))(*arrays)
 
 
-def _forward(recipe: Given, *arrays: Any) -> Any:
+def _forward(recipe: Any, *arrays: Any) -> Any:
     q, _, v, *lengths = arrays
     problem = _problem(recipe, *arrays[:3])
     name, scratch = _target(forward_call, TARGET, recipe, problem, bool(lengths), current())
@@ -147,7 +148,7 @@ def _forward(recipe: Given, *arrays: Any) -> Any:
     return _called(name, kinds, arrays)[:2]
 
 
-def _backward(recipe: Given, *arrays: Any) -> Any:
+def _backward(recipe: Any, *arrays: Any) -> Any:
     problem = _problem(recipe, *arrays[:3])
     name, scratch = _target(backward_call, f"{TARGET}_backward", recipe, problem, len(arrays) == 8, current())
     return _called(name, [*((one.shape, one.dtype) for one in arrays[:3]), *scratch], arrays)[:3]
@@ -161,7 +162,7 @@ def _called(name: str, kinds: Any, arrays: Any) -> Any:
 
 @lru_cache(maxsize=512)
 def _target(
-    make: Callable[..., Any], label: str, recipe: Given, problem: Problem, ragged: bool, settings: Settings
+    make: Callable[..., Any], label: str, recipe: Any, problem: Problem, ragged: bool, settings: Settings
 ) -> tuple[str, list[Any]]:
     """XLA's name of the program for these sizes, and the result that is its scratch memory, if it wants any."""
     threads = settings.threads or cores()
@@ -171,7 +172,7 @@ def _target(
     return name, [((call.scratch,), np.uint8)] if call.scratch else []
 
 
-def _problem(recipe: Given, q: Any, k: Any, v: Any) -> Problem:
+def _problem(recipe: Any, q: Any, k: Any, v: Any) -> Problem:
     sizes = [bhsd_axes(one.shape, recipe.layout, 1) for one in (q, k, v)]
     (batch, heads_q, seq_q, head_dim), (_, heads_kv, seq_kv, _), (*_, value_dim) = sizes
     return Problem(seq_q, seq_kv, head_dim, value_dim, str(q.dtype), batch, heads_q, heads_kv)
