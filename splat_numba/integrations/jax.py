@@ -16,9 +16,15 @@ from splat_numba.arguments.masks import Mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
 from splat_numba.errors import ArgumentError
-from splat_numba.executors.jax_calls import attend
 from splat_numba.kernel import Given
 from splat_numba.signatures import strict
+
+try:
+    from splat_numba.executors.jax_calls import attend
+except ModuleNotFoundError as error:
+    if error.name != "jax":
+        raise
+    raise ImportError("splat_numba.integrations.jax needs JAX: python -m pip install jax") from error
 
 
 @strict(ATTENTION)
