@@ -21,6 +21,7 @@ from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.kernel import Given, Kernel, split_parts
 from splat_numba.runtime.graphs import stay_outside_graphs
+from splat_numba.runtime.jax_arrays import is_traced
 from splat_numba.settings import current
 from splat_numba.signatures import strict
 
@@ -58,7 +59,8 @@ def attention(
     autotune: on a GPU, time the tile shapes and orders of rows that are predicted to be fastest, at the first call of
     its kind, and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph.
 
-    An array that is more than numbers in memory (traced, differentiated, masked, sparse ...) is refused: docs/gpu.md.
+    JAX's tracers are taken on CPUs (jit, grad, vmap ...): docs/jax.md. Another array that is more than numbers in
+    memory (traced, differentiated, masked, sparse ...) is refused: docs/gpu.md.
 
     Returns out, of q's dtype and kind, or (out, lse): the natural-log log-sum-exp, float32 (float64 for float64),
     (batch, heads_q, seq_q). A row that attends to nothing, or whose scores are all -inf, gives 0 and -inf. NaN or inf
@@ -81,7 +83,26 @@ def attention(
         executor = tuned(executor)
     if return_lse is not False:
         return_lse = check_flag("return_lse", return_lse)
-    return executor.attend(Given(mask, executor, layout, scale), q, k, v, kv_lengths, out, return_lse)
+    recipe = Given(mask, executor, layout, scale)
+    if is_traced(q, k, v, kv_lengths):
+        return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse)
+    return executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
+
+
+def _attend_traced(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
+    """Under JAX's transforms. Raises ArgumentError, BackendError beside what attention() does."""
+    if recipe.executor.name != "cpu":
+        raise BackendError(
+            f"backend wanted as 'auto' or 'cpu' under JAX's transforms, got {recipe.executor.name!r}. Leave it out, or "
+            "call it outside them."
+        )
+    if out is not None:
+        raise ArgumentError(
+            "out wanted left out under JAX's transforms, whose arrays cannot be written to. Leave it out."
+        )
+    from splat_numba.executors.jax_calls import attend  # which imports JAX
+
+    return attend(recipe, q, k, v, kv_lengths, return_lse)
 
 
 @strict(ATTENTION)

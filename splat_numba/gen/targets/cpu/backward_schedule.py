@@ -80,7 +80,7 @@ def backward_schedule(
             sizes = problem.batch, problem.heads_q, problem.seq_q, problem.head_dim
             given["dq"] = builder.fresh("staged", plan.out_dtype, *sizes)
         if not plan.covered or not plan.passes:
-            builder.change(_clear, given["dq"], "heads")
+            builder.change(clear, given["dq"], "heads")
     for number, (one, entry) in enumerate(zip(plan.passes, backward_entries(plan, wanted), strict=True)):
         classes, blocks = one.grid(problem.seq_q, problem.seq_kv)
         of_pass = {name: builder.table(f"{name}_{number}", data) for name, data in tables_of(one).items()}
@@ -132,5 +132,6 @@ def _by_key_head(heads: NDArray[np.int64], group: int) -> tuple[NDArray[np.int64
     return key_heads, np.append(first, heads.size).astype(np.int64)
 
 
-def _clear(dq: NDArray[Any], heads: NDArray[np.int64]) -> None:
+def clear(dq: NDArray[Any], heads: NDArray[np.int64]) -> None:
+    """Of these heads: zeros."""
     dq[:, heads] = 0
