@@ -17,10 +17,10 @@ from splat_numba.arguments.layouts import bhsd_axes
 from splat_numba.executors.cpu_backward import compiled_backward
 from splat_numba.executors.executor import Part, Recipe
 from splat_numba.gen.array_schedule import ArraySchedule, FreshStep, NumpyStep, RangeStep
+from splat_numba.gen.backward import Wanted
 from splat_numba.gen.cpu_entry import CpuEntry, Parameter, arrays, numbers
 from splat_numba.gen.problem import ITEMSIZE, Problem
 from splat_numba.gen.targets.cpu.backward_schedule import (
-    Wanted,
     backward_schedule,
     clear,
     shares_of,
