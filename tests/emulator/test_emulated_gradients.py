@@ -18,7 +18,7 @@ from tests.gradient_cases import CASES, WINDOW
 from tests.profiles import draws
 
 TYPES = ("float16", "bfloat16")
-KINDS = ((1, 3), (20, 20), (64, 64), (40, 128), (256, 192))
+KINDS = ((1, 3), (20, 20), (64, 64), (40, 128))  # larger ones are in CASES
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -28,7 +28,7 @@ def test_every_case(name):
 
 @pytest.mark.parametrize("late", [False, True], ids=["copies at once", "copies late"])
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "x".join(map(str, kind)))
-@settings(max_examples=draws(16), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=draws(20), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_problem(kind, late, monkeypatch, data):
     mask = data.draw(st.sampled_from([masks, patterns]))
