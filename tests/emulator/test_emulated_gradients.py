@@ -1,7 +1,5 @@
 """Gradients through the emulated GPU, with the runtime as it is: by name, drawn, and with faults planted in texts."""
 
-import re
-import traceback
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +9,13 @@ from hypothesis import strategies as st
 
 from splat_numba import attention_backward, attention_vjp
 from splat_numba.emulator import machine
-from splat_numba.errors import ArgumentError, EmulationError
+from splat_numba.errors import ArgumentError
 from splat_numba.gen.targets.sm90.shape import keys_descriptor
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.testing import Problem, check_gradients, masks, patterns, problems
 from tests.emulator.emulated_gpu import emulated, forget_emulated
+from tests.emulator.planted_faults import check_found
 from tests.emulator.planted_fences import WithoutFences
 from tests.gradient_cases import CASES, WINDOW
 from tests.profiles import draws
@@ -66,34 +65,9 @@ FAULTS = {
 }  # fmt: skip
 
 
-def run(monkeypatch, change, late):
-    with monkeypatch.context() as patch:
-        emulated(patch, late=late, change=change)
-        try:
-            for _ in range(2):  # the second call finds what the first leaves behind
-                check_gradients(PROBLEM, backend="cuda")
-        except (AssertionError, EmulationError) as error:
-            traceback.clear_frames(error.__traceback__)  # whose arrays are given back while the driver is there
-            raise
-        finally:
-            forget_emulated()
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(monkeypatch, fault):
-    pattern, replacement = FAULTS[fault]
-    met = set()
-
-    def change(text):
-        changed = re.sub(pattern, replacement, text)
-        met.add(changed != text)
-        return changed
-
-    with pytest.raises((AssertionError, EmulationError)) as found:  # noqa: PT012 - by either of the two
-        run(monkeypatch, change, late=True)
-        run(monkeypatch, change, late=False)
-    assert True in met, "no text has what this test changes"
-    assert str(found.value)
+    check_found(monkeypatch, lambda: check_gradients(PROBLEM, backend="cuda"), *FAULTS[fault])
 
 
 def test_no_fence_can_be_left_out(monkeypatch):

@@ -1,17 +1,14 @@
 """Faults planted in a kernel's text: each must be found without a GPU, by a wrong number or by the emulator itself."""
 
-import re
-import traceback
 from dataclasses import replace
 
 import pytest
 
 import splat_numba as splat
 from splat_numba.emulator import machine
-from splat_numba.errors import EmulationError
 from splat_numba.gen.targets.sm90.shape import keys_descriptor
 from splat_numba.testing import Problem, check_attention
-from tests.emulator.emulated_gpu import emulated, forget_emulated
+from tests.emulator.planted_faults import check_found, run
 from tests.emulator.planted_fences import WithoutFences
 
 PROBLEM = Problem(200, 300, splat.window(70), "float16", batch=1, heads_q=2, head_dim=64, spread=4.0)
@@ -48,37 +45,18 @@ FAULTS = {
 }  # fmt: skip
 
 
-def run(monkeypatch, change, late):
-    with monkeypatch.context() as patch:
-        emulated(patch, late=late, change=change)
-        try:
-            for _ in range(2):  # the second call finds what the first leaves behind
-                check_attention(PROBLEM, backend="cuda")
-        except (AssertionError, EmulationError) as error:
-            traceback.clear_frames(error.__traceback__)  # whose arrays are given back while the driver is there
-            raise
-        finally:
-            forget_emulated()
+def check():
+    check_attention(PROBLEM, backend="cuda")
 
 
 @pytest.mark.parametrize("late", [False, True])
 def test_the_text_as_it_is_passes(monkeypatch, late):
-    run(monkeypatch, lambda text: text, late)
+    run(monkeypatch, check, lambda text: text, late)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(monkeypatch, fault):
-    pattern, replacement = FAULTS[fault]
-
-    def change(text):
-        changed = re.sub(pattern, replacement, text)
-        assert changed != text, "the text no longer has what this test changes"
-        return changed
-
-    with pytest.raises((AssertionError, EmulationError)) as found:  # noqa: PT012 - by either of the two
-        run(monkeypatch, change, late=True)
-        run(monkeypatch, change, late=False)
-    assert "no longer has" not in str(found.value)
+    check_found(monkeypatch, check, *FAULTS[fault])
 
 
 @pytest.mark.parametrize("lengths", [None, (230,)], ids=["whole", "ragged"])

@@ -5,6 +5,8 @@ Functions are inlined where they are called, so that arrays they are given stay 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90 import consumer, producer
@@ -131,6 +133,11 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
         for names in (POINTERS, ("scale_log2",), COUNTS, STRIDES):
             out.line(f"{', '.join(names)},")
     out.line("):")
+    emit_roles(out, traits.groups, producer.arguments(traits), consumer.ARGUMENTS)
+
+
+def emit_roles(out: SourceWriter, groups: int, produce: Sequence[str], consume: Sequence[str]) -> None:
+    """The entry's body: barriers are made, then a warp of the last warpgroup produces, and the others consume."""
     with out.suite():
         out.lines(
             f"""
@@ -141,16 +148,16 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
             if thread == u32(0):
                 make_barriers(base)
             ptx.block_barrier()
-            if warpgroup == u32({traits.groups}):
+            if warpgroup == u32({groups}):
                 fewer_registers()
             """
         )
-        with out.suite(), out.block(f"if thread < u32({128 * traits.groups + 32})"):
-            wrapped(out, "produce", producer.arguments(traits))
+        with out.suite(), out.block(f"if thread < u32({128 * groups + 32})"):
+            wrapped(out, "produce", produce)
         out.line("else:")
         with out.suite():
             out.line("more_registers()")
-            wrapped(out, "consume", consumer.ARGUMENTS)
+            wrapped(out, "consume", consume)
 
 
 def _emit_shared(out: SourceWriter, traits: Traits) -> None:

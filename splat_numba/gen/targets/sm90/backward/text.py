@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
-from splat_numba.gen.targets.sm90.attention import NO_ITEM, emit_turns
+from splat_numba.gen.targets.sm90.attention import NO_ITEM, emit_roles, emit_turns
 from splat_numba.gen.targets.sm90.backward import consumer, producer
 from splat_numba.gen.targets.sm90.backward.traits import (
     KEYS,
@@ -15,8 +15,8 @@ from splat_numba.gen.targets.sm90.backward.traits import (
     shared_bytes,
     shared_layout,
 )
-from splat_numba.gen.targets.sm90.functions import DEVICE, device_function, wrapped
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, REGISTERS, threads_per_block
+from splat_numba.gen.targets.sm90.functions import DEVICE, device_function
+from splat_numba.gen.targets.sm90.shape import REGISTERS, threads_per_block
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention_gradients"
@@ -148,27 +148,7 @@ def _emit_entry(out: SourceWriter, traits: BackwardTraits) -> None:
         for names in (pointers(traits), ("scale_log2", "scale"), COUNTS, strides(traits)):
             out.line(f"{', '.join(names)},")
     out.line("):")
-    groups = traits.boxes.groups
-    with out.suite():
-        out.lines(
-            f"""
-            start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-            base = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
-            thread = ptx.thread_index()
-            warpgroup = u32(thread >> u32(7))
-            if thread == u32(0):
-                make_barriers(base)
-            ptx.block_barrier()
-            if warpgroup == u32({groups}):
-                fewer_registers()
-            """
-        )
-        with out.suite(), out.block(f"if thread < u32({128 * groups + 32})"):
-            wrapped(out, "produce", producer.arguments(traits))
-        out.line("else:")
-        with out.suite():
-            out.line("more_registers()")
-            wrapped(out, "consume", consumer.arguments(traits, strides(traits)))
+    emit_roles(out, traits.boxes.groups, producer.arguments(traits), consumer.arguments(traits, strides(traits)))
 
 
 def _emit_barriers(out: SourceWriter, traits: BackwardTraits) -> None:
