@@ -10,7 +10,7 @@ from tests.emulator.emulated_gpu import emulated, forget_emulated
 
 
 def run(monkeypatch, check, change, late):
-    """check() twice on the emulated GPU, with every text changed. The second call finds what the first leaves behind."""
+    """check() twice on the emulated GPU, every text changed. The second call finds what the first leaves behind."""
     with monkeypatch.context() as patch:
         emulated(patch, late=late, change=change)
         try:

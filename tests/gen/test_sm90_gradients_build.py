@@ -18,6 +18,7 @@ from splat_numba.gen.targets.sm90.backward.text import backward_text
 from splat_numba.gen.targets.sm90.backward.tile_shapes import TILES, feasible
 from splat_numba.gen.targets.sm90.backward.traits import (
     ADDED,
+    FINISHED,
     KEYS,
     QUERIES,
     ROUNDED,
@@ -36,11 +37,13 @@ COVER = (
     (QUERIES, (64, 64), "bfloat16", 1, 112, 2, ("dq",), STAGED, True),
     (QUERIES, (128, 128), "bfloat16", 2, 128, 1, ("dq",), ROUNDED, False),
     (QUERIES, (64, 64), "float16", 3, 96, 1, ("dq",), ADDED, True),
+    (QUERIES, (128, 128), "bfloat16", 2, 64, 1, ("dq",), FINISHED, False),
     (QUERIES, (256, 256), "bfloat16", 1, 32, 1, ("dq",), ROUNDED, False),
     (KEYS, (128, 128), "bfloat16", 2, 64, 1, ("dk", "dv"), ROUNDED, False),
     (KEYS, (128, 128), "float16", 1, 80, 1, ("dk", "dv"), ADDED, True),
     (KEYS, (64, 64), "bfloat16", 2, 128, 1, ("dk", "dv"), ROUNDED, True),
     (KEYS, (64, 64), "float16", 3, 64, 1, ("dk", "dv"), STAGED, False),
+    (KEYS, (128, 128), "float16", 2, 64, 1, ("dk", "dv"), FINISHED, True),
     (KEYS, (64, 64), "float16", 1, 96, 2, ("dk", "dv"), ROUNDED, False),
     (KEYS, (33, 17), "bfloat16", 1, 80, 2, ("dk",), ROUNDED, True),
     (KEYS, (192, 256), "float16", 1, 32, 1, ("dv",), ROUNDED, False),
@@ -90,7 +93,7 @@ def test_the_cover_has_every_tile_type_result_and_number_of_groups_and_blocks():
     assert all(feasible(one, Gpu()) for one in kinds)
     assert {one.boxes.tile_kv for one in kinds} == set(TILES)
     assert {one.boxes.dtype for one in kinds} == set(DTYPES)
-    assert {one.result for one in kinds} == {ROUNDED, STAGED, ADDED}
+    assert {one.result for one in kinds} == {ROUNDED, STAGED, ADDED, FINISHED}
     assert {(one.boxes.groups, one.boxes.blocks_per_multiprocessor) for one in kinds} == set(REGISTERS)
 
 

@@ -457,7 +457,8 @@ def store_dv(row, place, column, dv_total, share, to_first, step, seq):
     to = to_first + u64(place) * step
     for j in range(16):
         for x in range(2):
-            dv_total[4 * j + 2 * row + x] = dv_total[4 * j + 2 * row + x] if share != f32(0.0) else f32(0.0)
+            dv_total[4 * j + 2 * row + x] = dv_total[4 * j + 2 * row + x] * share if share != f32(0.0) else f32(0.0)
+    share = f32(1.0)
     for quarter in range(4):
         store_dv_total_quarter(dv_total, 16 * quarter + 2 * row, share, to + u64(64) * u64(quarter), real)
 
@@ -496,7 +497,8 @@ def store_dk(row, place, column, dk_total, share, to_first, step, seq):
     to = to_first + u64(place) * step
     for j in range(16):
         for x in range(2):
-            dk_total[4 * j + 2 * row + x] = dk_total[4 * j + 2 * row + x] if share != f32(0.0) else f32(0.0)
+            dk_total[4 * j + 2 * row + x] = dk_total[4 * j + 2 * row + x] * share if share != f32(0.0) else f32(0.0)
+    share = f32(1.0)
     for quarter in range(4):
         store_dk_total_quarter(dk_total, 16 * quarter + 2 * row, share, to + u64(64) * u64(quarter), real)
 

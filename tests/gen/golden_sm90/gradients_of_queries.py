@@ -483,12 +483,14 @@ def store_dq(row, place, column, dq_total, share, to_first, step, seq):
     to = to_first + u64(place) * step
     for j in range(10):
         for x in range(2):
-            dq_total[4 * j + 2 * row + x] = dq_total[4 * j + 2 * row + x] if share != f32(0.0) else f32(0.0)
+            dq_total[4 * j + 2 * row + x] = dq_total[4 * j + 2 * row + x] * share if share != f32(0.0) else f32(0.0)
     before = cuda.local.array(20, dtype=np.float32)
+    sums_at = to + u64(4) * u64(column)
     for j in range(10):
-        at = to + u64(4) * u64(u32(8 * j) + column)
-        before[2 * j + 0] = ptx.load_real_when(at + u64(0), real)
-        before[2 * j + 1] = ptx.load_real_when(at + u64(4), real)
+        for x in range(2):
+            before[2 * j + x] = ptx.load_real_when(sums_at + u64(0) + u64(32) * u64(j) + u64(4) * u64(x), real)
     for j in range(10):
-        at = to + u64(4) * u64(u32(8 * j) + column)
-        ptx.store_reals2(at, before[2 * j + 0] + dq_total[4 * j + 2 * row + 0] * share, before[2 * j + 1] + dq_total[4 * j + 2 * row + 1] * share, real)
+        for x in range(2):
+            dq_total[4 * (j + 0) + 2 * row + x] += before[2 * j + x]
+    for j in range(10):
+        ptx.store_reals2(to + u64(4) * u64(column) + u64(32) * u64(j), dq_total[4 * j + 2 * row + 0], dq_total[4 * j + 2 * row + 1], real)

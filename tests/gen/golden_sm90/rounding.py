@@ -6,15 +6,16 @@ from splat_numba.runtime.cuda.dialect import cuda, ptx
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 def round_gradients(
-    sums, result, heads, seq, chunks, sums_row, sums_head, sums_batch, result_row, result_head, result_batch,
+    sums, result, rows, heads, listed, chunks, sums_row, sums_head, sums_batch, result_row, result_head,
+    result_batch,
 ):
     number = u32(ptx.block_index() * u32(128) + ptx.thread_index())
     there = u32(1) if number < chunks else u32(0)
     number = number if there != u32(0) else u32(0)
     place = u32(number // u32(9))
     column = u32((number - place * u32(9)) * u32(8))
-    pair = u32(place // seq)
-    row = u32(place - pair * seq)
+    pair = u32(place // listed)
+    row = ptx.load_word(rows + u64(4) * u64(place - pair * listed))
     entry = u32(pair // heads)
     head = u32(pair - entry * heads)
     sums_at = sums + u64(entry) * sums_batch + u64(head) * sums_head + u64(row) * sums_row

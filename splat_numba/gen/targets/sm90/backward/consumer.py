@@ -9,7 +9,7 @@ from splat_numba.gen.boxes import NONE
 from splat_numba.gen.targets.sm90.backward.products import emit_products
 from splat_numba.gen.targets.sm90.backward.results import emit_results
 from splat_numba.gen.targets.sm90.backward.slopes import emit_slopes, masks
-from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, result_dims
+from splat_numba.gen.targets.sm90.backward.traits import FINISHED, BackwardTraits, result_dims
 from splat_numba.gen.targets.sm90.functions import device_function, wrapped
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, words_per_row
 from splat_numba.gen.writer import SourceWriter
@@ -25,7 +25,7 @@ def arguments(traits: BackwardTraits, strides: tuple[str, ...]) -> tuple[str, ..
     lengths = ("kv_lengths",) * (traits.ragged and not traits.clears)
     levels = () if traits.columns_are_queries else ("levels",)
     numbers = ("scale_log2", "scale", "seq", "heads_left")
-    return ("base", "thread", "warpgroup", "rows", *lengths, *levels, *result_dims(traits), *numbers, *strides)
+    return ("base", "thread", "warpgroup", "rows", *lengths, *levels, *traits.written, *numbers, *strides)
 
 
 def emit_consumer(out: SourceWriter, traits: BackwardTraits) -> None:
@@ -70,7 +70,7 @@ def _tile_arguments(traits: BackwardTraits) -> tuple[str, ...]:
 
 
 def _emit_items(out: SourceWriter, traits: BackwardTraits) -> None:
-    names = tuple(f"{name}_{step}" for name in result_dims(traits) for step in ("row", "head", "batch"))
+    names = tuple(f"{name}_{step}" for name in traits.written for step in ("row", "head", "batch"))
     with device_function(out, "consume", arguments(traits, names), "A consumer warpgroup: 64 tokens of each item."):
         _emit_registers(out, traits)
         with out.block("while True"):
@@ -132,7 +132,10 @@ def _emit_stores(out: SourceWriter, traits: BackwardTraits) -> None:
     if traits.columns_are_queries and traits.ragged:
         out.line("end = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
     for name in result_dims(traits):
-        out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head")
+        places = (name, f"{name}_sums") if traits.result == FINISHED else (name,)
+        for one in places:
+            out.line(f"{one}_at = {one} + u64(entry) * {one}_batch + u64(head) * {one}_head")
+        where = ", ".join(f"{one}_at, {one}_row" for one in places)
         factor = "f32(1.0)" if name == "dv" else "scale"
         for row in (0, 1):
             share = factor
@@ -142,7 +145,7 @@ def _emit_stores(out: SourceWriter, traits: BackwardTraits) -> None:
             elif traits.ragged:
                 share = f"share_{row}"
                 out.line(f"share_{row} = {factor} if row_{row} < end else f32(0.0)")
-            out.line(f"store_{name}({row}, row_{row}, column, {name}_total, {share}, {name}_at, {name}_row, seq)")
+            out.line(f"store_{name}({row}, row_{row}, column, {name}_total, {share}, {where}, seq)")
 
 
 def _emit_tiles(out: SourceWriter, traits: BackwardTraits) -> None:

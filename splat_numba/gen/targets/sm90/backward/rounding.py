@@ -1,4 +1,4 @@
-"""Gradients that several launches added up in float32, rounded once to the arrays' dtype."""
+"""Gradients that several launches added up in float32, rounded once to the arrays' dtype, in the rows listed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ THREADS = 128
 CHUNK = 8
 STEPS = ("row", "head", "batch")
 PARAMETERS = (
-    ("sums", "l"), ("result", "l"), *((name, "r") for name in ("heads", "seq", "chunks")),
+    ("sums", "l"), ("result", "l"), ("rows", "l"), *((name, "r") for name in ("heads", "listed", "chunks")),
     *((f"{name}_{step}", "l") for name in ("sums", "result") for step in STEPS),
 )  # fmt: skip
 
@@ -58,8 +58,8 @@ def render_rounding(traits: RoundTraits) -> str:
             number = number if there != u32(0) else u32(0)
             place = u32(number // u32({a_row}))
             column = u32((number - place * u32({a_row})) * u32({CHUNK}))
-            pair = u32(place // seq)
-            row = u32(place - pair * seq)
+            pair = u32(place // listed)
+            row = ptx.load_word(rows + u64(4) * u64(place - pair * listed))
             entry = u32(pair // heads)
             head = u32(pair - entry * heads)
             sums_at = sums + u64(entry) * sums_batch + u64(head) * sums_head + u64(row) * sums_row

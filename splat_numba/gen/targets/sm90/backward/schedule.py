@@ -1,7 +1,8 @@
 """A backward pass as steps of a schedule: levels of the queries, then dq, then dk and dv, then what must be rounded.
 
 A gradient is stored once where one launch makes all of it. Where several do, the passes of a mask or the masks of heads
-that share their keys, the first stores float32, the others add to it, one after the other, and a last step rounds.
+that share their keys, the first stores float32 and the others add to it, one after the other. The last pass of a mask
+rounds its rows, and a last step those that it does not visit.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from splat_numba.gen.targets.sm90.backward.text import STEPS, backward_text
 from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates
 from splat_numba.gen.targets.sm90.backward.traits import (
     ADDED,
+    FINISHED,
     KEYS,
     QUERIES,
     ROUNDED,
@@ -72,16 +74,16 @@ def record_backward(builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: 
     levels, dout = _record_levels(builder, plans, call)
     for of in (QUERIES, KEYS):
         launches = _launches(plans, of, call)
-        names = [name for one in launches for name in one.traits.wanted]
-        targets = {}
-        for name in dict.fromkeys(names):
-            staged = any(one.traits.result != ROUNDED for one in launches if name in one.traits.wanted)
-            targets[name] = _sums(builder, call.results[name]) if staged else call.results[name]
+        sums: dict[str, Tensor] = {}
+        for one in launches:
+            for name in one.traits.wanted:
+                if one.traits.result != ROUNDED and name not in sums:
+                    sums[name] = _sums(builder, call.results[name])
         for number, one in enumerate(launches):
-            _record_launch(builder, f"{of}_{number}", one, call, levels, dout, targets)
-        for name, target in targets.items():
-            if target is not call.results[name]:
-                _record_rounding(builder, target, call.results[name])
+            _record_launch(builder, f"{of}_{number}", one, call, levels, dout, sums)
+        for name, target in sums.items():
+            mine = [one for one in launches if name in one.traits.wanted]
+            _record_rounding(builder, name, target, call.results[name], mine)
 
 
 def _sums(builder: ScheduleBuilder, result: Tensor) -> Tensor:
@@ -101,7 +103,8 @@ def _launches(plans: Sequence[HeadsPlan], of: str, call: GradientCall) -> list[L
         staged = several or len(passes) > 1
         for number, planned in enumerate(passes):
             fresh = [number == 0 and head not in begun for head in mine.heads]
-            for result, kept in ((STAGED, fresh), (ADDED, [not x for x in fresh])):
+            last = FINISHED if not several and number == len(passes) - 1 else ADDED
+            for result, kept in ((STAGED, fresh), (last, [not x for x in fresh])):
                 some = mine.only(kept)
                 if not some.heads:
                     continue
@@ -164,7 +167,7 @@ def _strides(name: str, one: Tensor | None) -> dict[str, int]:
 
 def _record_launch(
     builder: ScheduleBuilder, name: str, one: Launch, call: GradientCall, levels: Tensor, dout: Tensor,
-    targets: dict[str, Tensor],
+    sums: dict[str, Tensor],
 ) -> None:  # fmt: skip
     planned, traits = one.planned, one.traits
     table, batch = planned.table, call.q.sizes[0]
@@ -184,8 +187,12 @@ def _record_launch(
         pointers["levels"] = levels
     numbers: dict[str, int | float] = {}
     for result in traits.wanted:
-        pointers[result] = targets[result]
-        numbers |= _strides(result, targets[result])
+        arrays = {result: call.results[result] if traits.result in {ROUNDED, FINISHED} else sums[result]}
+        if traits.result == FINISHED:
+            arrays[f"{result}_sums"] = sums[result]
+        pointers |= arrays
+        for array, target in arrays.items():
+            numbers |= _strides(array, target)
     items = len(table.block) * len(one.owners.heads) * batch
     wave = heads_per_wave(planned, right, 1, len(one.owners.heads) * batch)
     numbers |= {
@@ -204,9 +211,23 @@ def _record_launch(
     builder.launch(backward_text(traits), min(items, resident), numbers, pointers, maps=maps)
 
 
-def _record_rounding(builder: ScheduleBuilder, sums: Tensor, result: Tensor) -> None:
+def _record_rounding(
+    builder: ScheduleBuilder, name: str, sums: Tensor, result: Tensor, launches: Sequence[Launch]
+) -> None:
+    """Of the rows that no launch has rounded."""
     batch, heads, seq, dim = result.sizes
-    chunks = batch * heads * seq * -(-dim // CHUNK)
-    numbers = {"heads": heads, "seq": seq, "chunks": chunks, **_strides("sums", sums), **_strides("result", result)}
+    left = np.ones(seq, np.bool_)
+    for one in launches:
+        if one.traits.result == FINISHED:
+            rows = one.planned.table.rows
+            left[rows[rows >= 0]] = False
+    listed = np.flatnonzero(left).astype(np.int32)
+    chunks = batch * heads * listed.size * -(-dim // CHUNK)
+    numbers = {"heads": heads, "listed": listed.size, "chunks": chunks, **_strides("sums", sums)}
+    pointers: dict[str, Place | Tensor | None] = {
+        "sums": sums,
+        "result": result,
+        "rows": builder.table(f"rounded_{name}", listed),
+    }
     text = round_text(RoundTraits(dim, result.dtype))
-    builder.launch(text, -(-chunks // ROUND_THREADS), numbers, {"sums": sums, "result": result})
+    builder.launch(text, -(-chunks // ROUND_THREADS), {**numbers, **_strides("result", result)}, pointers)

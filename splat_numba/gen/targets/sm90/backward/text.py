@@ -31,15 +31,15 @@ def results(traits: BackwardTraits) -> tuple[str, ...]:
 
 
 def strides(traits: BackwardTraits) -> tuple[str, ...]:
-    """In bytes, of every gradient."""
-    return tuple(f"{name}_{step}" for name in results(traits) for step in STEPS)
+    """In bytes, of every array that is written."""
+    return tuple(f"{name}_{step}" for name in traits.written for step in STEPS)
 
 
 def pointers(traits: BackwardTraits) -> tuple[str, ...]:
     """All addresses that the kernel is given."""
     ragged = ("kv_lengths",) * traits.ragged + ("views",) * traits.clears
     levels = () if traits.columns_are_queries else ("levels",)
-    return (*TABLES, *ragged, *levels, *results(traits), "counter")
+    return (*TABLES, *ragged, *levels, *traits.written, "counter")
 
 
 def parameters(traits: BackwardTraits) -> tuple[tuple[str, str], ...]:

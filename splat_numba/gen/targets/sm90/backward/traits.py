@@ -21,7 +21,8 @@ from splat_numba.gen.targets.sm90.shape import (
 
 LEVEL_BYTES = 16  # of a query: its lse in base 2, its delta, and two numbers to fill what a copy takes at least
 QUERIES, KEYS = "queries", "keys"  # whose gradients a kernel makes
-ROUNDED, STAGED, ADDED = "rounded", "staged", "added"  # results in the arrays' dtype, as float32, added to float32
+# How a launch stores results: in the arrays' dtype; as float32; added to float32; or added, and in the arrays' dtype.
+ROUNDED, STAGED, ADDED, FINISHED = "rounded", "staged", "added", "finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,12 @@ class BackwardTraits:
     def weights(self) -> bool:
         """Whether weights are the left operand of a product."""
         return "dv" in self.wanted
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Names of the arrays that the kernel is given for its results, in the order of the gradients' products."""
+        names = result_dims(self)
+        return (*names, *(f"{name}_sums" for name in names)) if self.result == FINISHED else tuple(names)
 
     @property
     def columns_are_queries(self) -> bool:
