@@ -34,7 +34,7 @@ def check_tensor(name: str, tensor: Any, hint: str = "") -> None:
     """
     torch: Any = sys.modules["torch"]
     kind: Any = type(tensor)
-    if kind is not torch.Tensor and not _is_plain(kind):
+    if kind is not torch.Tensor and not is_plain(kind):
         raise ArgumentTypeError(
             f"{name} wanted as a plain torch.Tensor, got {kind.__module__}.{kind.__qualname__}, whose operations are "
             f"its own. Give the tensor that it holds, for example {name}.as_subclass(torch.Tensor), or "
@@ -50,7 +50,7 @@ def check_tensor(name: str, tensor: Any, hint: str = "") -> None:
 
 
 @lru_cache(maxsize=1024)
-def _is_plain(kind: Any) -> bool:
+def is_plain(kind: Any) -> bool:
     """Whether a class of tensors leaves PyTorch's functions as they are, as Parameter does."""
     torch = sys.modules["torch"]
     function = getattr(kind.__torch_function__, "__func__", kind.__torch_function__)

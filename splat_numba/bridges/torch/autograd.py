@@ -1,0 +1,124 @@
+"""Attention as functions of torch.autograd: a quick one for eager calls, and one that all of PyTorch sees into."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+
+from splat_numba.bridges.torch import operators
+from splat_numba.bridges.torch.names import mask_name
+from splat_numba.bridges.torch.watch import is_mapped, is_transformed
+from splat_numba.errors import ArgumentError
+from splat_numba.executors.executor import BackwardCall
+
+_NO_TANGENTS = (
+    "q, k and v wanted without tangents, got torch.func.jvp, jacfwd, hessian or a dual tensor: attention has no "
+    "derivative in forward mode. Use reverse mode: torch.func.vjp, grad or jacrev."
+)
+_NO_SECOND = (
+    "dout wanted without a graph, got a derivative of attention's gradients (create_graph=True, or grad of grad): "
+    "they have none. Detach them, or use torch.nn.functional.scaled_dot_product_attention with SDPBackend.MATH."
+)
+
+
+class Whole(torch.autograd.Function):  # type: ignore[misc] # PyTorch's classes are Any
+    """(out, lse) by the operators, so that torch.func, torch.compile and modes see what is done."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(q: Any, k: Any, v: Any, *options: Any) -> Any:
+        """options: those of the operator after v."""
+        return torch.ops.splat_numba.attention(q, k, v, *options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep what the way back reads."""
+        q, k, v, mask, scale, layout, kv_lengths, backend, target, _ = inputs
+        ctx.options = mask, scale, layout, backend, target
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(q, k, v, *output, kv_lengths)
+
+    @staticmethod
+    def backward(ctx: Any, dout: Any, dlse: Any) -> Any:
+        """Gradients of q, k and v."""
+        *arrays, kv_lengths = ctx.saved_tensors
+        mask, scale, layout, backend, target = ctx.options
+        wanted = list(ctx.needs_input_grad[:3])
+        dout = torch.zeros_like(arrays[3]) if dout is None else dout
+        found = WholeBackward.apply(dout, *arrays, dlse, mask, scale, layout, kv_lengths, backend, target, wanted)
+        return (*(one if kept else None for one, kept in zip(found, wanted, strict=True)), *[None] * 7)
+
+    @staticmethod
+    def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
+        """Raise ArgumentError."""
+        raise ArgumentError(_NO_TANGENTS)
+
+
+class WholeBackward(torch.autograd.Function):  # type: ignore[misc] # as above
+    """(dq, dk, dv) by the operator; their own derivative is refused."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*arguments: Any) -> Any:
+        """arguments: the operator's."""
+        return torch.ops.splat_numba.attention_backward(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(_ctx: Any, *_gradients: Any) -> NoReturn:
+        """Raise ArgumentError."""
+        raise ArgumentError(_NO_SECOND)
+
+    @staticmethod
+    def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
+        """Raise ArgumentError."""
+        raise ArgumentError(_NO_TANGENTS)
+
+
+def whole(*arguments: Any) -> Any:
+    """Whole.apply, as a call that stands in Dynamo's graphs as it is."""
+    return Whole.apply(*arguments)
+
+
+class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
+    """out, or (out, lse), straight from the executor: a sixth of the host's time of Whole."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool, *options: Any) -> Any:
+        """options: mask, scale, layout, backend, target and autotune, as recipe_for() takes them."""
+        ctx.recipe = operators.recipe_for(q, *options)
+        out, lse = ctx.recipe.executor.attend(ctx.recipe, q, k, v, kv_lengths, None, True)
+        ctx.options = options
+        ctx.set_materialize_grads(False)
+        ctx.kv_lengths = kv_lengths
+        ctx.save_for_backward(q, k, v, out, lse)
+        return (out, lse) if return_lse else out
+
+    @staticmethod
+    def backward(ctx: Any, dout: Any, dlse: Any = None) -> Any:
+        """Gradients of q, k and v."""
+        (q, k, v, out, lse), wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
+        dout = torch.zeros_like(out) if dout is None else dout
+        if torch.is_grad_enabled() or is_transformed(torch) or is_mapped(torch, dout, dlse):
+            return (*_watched_backward(ctx, (dout, q, k, v, out, lse, dlse), list(wanted)), *[None] * 8)
+        call = BackwardCall(dout, q, k, v, out, lse, dlse, ctx.kv_lengths, operators.frozen_names(wanted))
+        return (*ctx.recipe.executor.backward(ctx.recipe, call), *[None] * 8)
+
+    @staticmethod
+    def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
+        """Raise ArgumentError."""
+        raise ArgumentError(_NO_TANGENTS)
+
+
+def _watched_backward(ctx: Any, arrays: tuple[Any, ...], wanted: list[bool]) -> tuple[Any, ...]:
+    """The gradients with a graph, or of mapped ones: is_grads_batched=True."""
+    mask, scale, layout, backend, target, _ = ctx.options
+    lengths = None if ctx.kv_lengths is None else torch.as_tensor(ctx.kv_lengths)
+    found = WholeBackward.apply(*arrays, mask_name(mask), scale, layout, lengths, backend, target, wanted)
+    return tuple(one if kept else None for one, kept in zip(found, wanted, strict=True))
