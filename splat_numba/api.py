@@ -56,8 +56,9 @@ def attention(
     autotune: on a GPU, time the tile shapes and orders of rows that are predicted to be fastest, at the first call of
     its kind, and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph.
 
-    PyTorch's tensors are differentiated where they require gradients, out and lse alike, and may be traced and transformed
-    (docs/pytorch.md). An array that is otherwise more than numbers in memory (masked, sparse ...) is refused: docs/gpu.md.
+    PyTorch's tensors are differentiated where they require gradients, out and lse alike, and may be traced and
+    transformed (docs/pytorch.md). An array that is otherwise more than numbers in memory (masked, sparse ...) is
+    refused: docs/gpu.md.
 
     Returns out, of q's dtype and kind, or (out, lse): the natural-log log-sum-exp, float32 (float64 for float64),
     (batch, heads_q, seq_q). A row that attends to nothing, or whose scores are all -inf, gives 0 and -inf. NaN or inf

@@ -8,14 +8,15 @@ import sys
 from collections.abc import Iterator, Sequence
 
 _OURS = __name__.partition(".")[0]
-# What a trace of attention() passes through on its way to its operator, and patterns, which may be made in a trace. No
-# function there works on arrays: Dynamo would take NumPy's for tensors wherever it comes upon one.
+# What a trace of attention() passes through on its way to its operator, patterns, which may be made in a trace, modules,
+# and masks for FlexAttention. No attention is computed there: Dynamo takes NumPy's arrays for tensors where it meets them.
 _READ = {
     f"{_OURS}.{name}"
     for name in (
         "api", "kernel", "signatures", "plain", "errors", "bridges.torch.watch", "bridges.torch.door",
         "bridges.torch.names", "bridges.torch.in_graphs", "formats.patterns", "formats.pattern_nodes",
         "formats.pattern_checks", "formats.combinations", "formats.importers",
+        "integrations.torch", "integrations.flex_masks",
     )
 }  # fmt: skip
 _COMPILERS = ("numba", "numba_cuda", "llvmlite")  # which a first call runs

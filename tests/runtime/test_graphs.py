@@ -26,7 +26,10 @@ def test_dynamo_is_told_once_and_only_where_it_is(monkeypatch):
 def test_what_stands_on_the_way_to_the_operator_is_read_and_nothing_else_is():
     left_alone = set(graphs._unread("splat_numba", splat_numba.__path__))
     read = {name for name in every_module("splat_numba") if not any(is_below(name, one) for one in left_alone)}
-    assert read == graphs._READ | {"splat_numba.bridges", "splat_numba.bridges.torch", "splat_numba.formats"}
+    assert read == graphs._READ | {f"splat_numba.{folder}" for folder in FOLDERS}
+
+
+FOLDERS = "bridges", "bridges.torch", "formats", "integrations"
 
 
 def every_module(package):

@@ -81,6 +81,24 @@ class WholeBackward(torch.autograd.Function):  # type: ignore[misc] # as above
         raise ArgumentError(_NO_TANGENTS)
 
 
+def _with_autograd(name: str, function: Any) -> None:
+    """Have an operator that is called by itself, as by an exported program, differentiated by its Function."""
+    operator = getattr(torch.ops.splat_numba, name).default
+
+    def run(keys: Any, *arguments: Any) -> Any:
+        wants = torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in arguments)
+        if wants:
+            return function.apply(*arguments)  # whose forward comes here again, with nothing recorded
+        with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as torch.library's own formulas are left
+            return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)  # noqa: SLF001
+
+    operators.library.impl(name, run, "Autograd", with_keyset=True)
+
+
+_with_autograd("attention", Whole)
+_with_autograd("attention_backward", WholeBackward)
+
+
 def whole(*arguments: Any) -> Any:
     """Whole.apply, as a call that stands in Dynamo's graphs as it is."""
     return Whole.apply(*arguments)

@@ -67,14 +67,17 @@ def _whole(mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengt
                 f"{name} wanted as a tensor of numbers in memory, got a nested one. Give "
                 f"torch.nested.to_padded_tensor({name}, 0.0), and kv_lengths."
             )
-    scale, layout, backend, target, autotune = options
-    lengths = None if kv_lengths is None else torch.as_tensor(kv_lengths)
     if torch.compiler.is_compiling():
-        from splat_numba.bridges.torch.in_graphs import whole
+        from splat_numba.bridges.torch.in_graphs import fits_a_graph, outside, whole
+
+        if not fits_a_graph(mask):
+            return outside(mask, options, q, k, v, kv_lengths, None, return_lse)
     elif _is_differentiated(q, k, v):
         from splat_numba.bridges.torch.autograd import whole
     else:
         whole = torch.ops.splat_numba.attention
+    scale, layout, backend, target, autotune = options
+    lengths = None if kv_lengths is None else torch.as_tensor(kv_lengths)
     out, lse = whole(q, k, v, mask_name(mask), scale, layout, lengths, backend, target, autotune)
     return (out, lse) if return_lse else out
 

@@ -1,7 +1,7 @@
 """Attention and its gradients as PyTorch operators: torch.ops.splat_numba.attention and .attention_backward.
 
-Importing this defines them. They are what graphs of torch.compile, torch.export and make_fx hold. They have no formula
-for autograd: bridges.torch.autograd stands above them.
+Importing this defines them. Graphs of torch.compile, torch.export and make_fx hold them. Their derivatives stand in
+bridges.torch.autograd.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ import pytest
 
 import splat_numba as splat
 from splat_numba.testing import Problem, check_gradients
-from tests.integrations.torch.ways import MASK, WAYS, assert_same, eager_gradients, inputs, torch
+from tests.integrations.torch.ways import MASK, NEW, WAYS, assert_same, eager_gradients, inputs, torch
 
 STORED = np.random.default_rng(3).random((24, 24)) < 0.3
 PROBLEMS = {
@@ -19,6 +19,8 @@ PROBLEMS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_gradients_of_out_and_lse_are_the_oracle_s(name, way):
+    if "graph" in way and "mask" in name and not NEW:
+        pytest.skip("Dynamo holds no stored masks before PyTorch 2.13")
     check_gradients(PROBLEMS[name], attention_vjp=WAYS[way])
 
 
