@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from splat_numba.api import attention
-from splat_numba.arguments.dense_masks import dense_mask
 from splat_numba.arguments.heads import check_heads
 from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.layouts import check_layout
@@ -18,9 +17,8 @@ from splat_numba.arguments.masks import Mask, describe
 from splat_numba.arguments.options import scale_number
 from splat_numba.arguments.sizes import check_size
 from splat_numba.bridges.torch.autograd import whole as _defines_the_operators  # noqa: F401
+from splat_numba.bridges.torch.names import settled
 from splat_numba.errors import ArgumentError
-from splat_numba.formats.acsr import ACSR
-from splat_numba.formats.patterns import Pattern
 from splat_numba.integrations.block_masks import from_block_mask, to_block_mask
 from splat_numba.signatures import strict
 
@@ -35,7 +33,7 @@ class SparseAttention(torch.nn.Module):  # type: ignore[misc] # PyTorch's classe
     @strict(ATTENTION)
     def __init__(self, mask: Mask, *, scale: float | None = None, layout: str = "bhsd") -> None:
         super().__init__()
-        self.mask = _settled(mask)
+        self.mask = settled(mask)
         self.scale = None if scale is None else scale_number(scale)
         self.layout = check_layout(layout)
 
@@ -95,13 +93,6 @@ class SparseSelfAttention(torch.nn.Module):  # type: ignore[misc] # as above
         """Sizes; the mask stands at the module inside."""
         grouped = "" if self.num_kv_heads == self.num_heads else f", num_kv_heads={self.num_kv_heads}"
         return f"embed_dim={self.embed_dim}, num_heads={self.num_heads}{grouped}"
-
-
-def _settled(mask: Any) -> Any:
-    """The mask with dense ones stored, so that a graph may hold it."""
-    if isinstance(mask, (list, tuple)):
-        return tuple(_settled(one) for one in mask)
-    return mask if isinstance(mask, (Pattern, ACSR)) else ACSR.from_dense(dense_mask(mask, "mask"))
 
 
 def _described(mask: Any) -> str:

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 _OURS = __name__.partition(".")[0]
-# What a trace of attention() passes through on its way to its operator, patterns, which may be made in a trace, modules,
-# and masks for FlexAttention. No attention is computed there: Dynamo takes NumPy's arrays for tensors where it meets them.
+# What a trace of attention() passes through on its way to its operator, patterns, which may be made in a trace,
+# modules, and masks for FlexAttention. No attention is computed there: Dynamo takes NumPy's arrays for tensors.
 _READ = {
     f"{_OURS}.{name}"
     for name in (

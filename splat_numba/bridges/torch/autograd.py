@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import torch
 
 from splat_numba.bridges.torch import operators
-from splat_numba.bridges.torch.names import mask_name
+from splat_numba.bridges.torch.names import mask_name, settled
 from splat_numba.bridges.torch.watch import is_mapped, is_transformed
 from splat_numba.errors import ArgumentError
 from splat_numba.executors.executor import BackwardCall
@@ -105,28 +105,29 @@ def whole(*arguments: Any) -> Any:
 
 
 class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
-    """out, or (out, lse), straight from the executor: a sixth of the host's time of Whole."""
+    """out, or (out, lse), straight from the executor, which takes less of the host's time than Whole."""
 
     @staticmethod
-    def forward(ctx: Any, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool, *options: Any) -> Any:
-        """options: mask, scale, layout, backend, target and autotune, as recipe_for() takes them."""
-        ctx.recipe = operators.recipe_for(q, *options)
+    def forward(ctx: Any, q: Any, k: Any, v: Any, given: tuple[Any, ...]) -> Any:
+        """given: kv_lengths, return_lse, the mask and the other options, in one: PyTorch looks at each argument."""
+        kv_lengths, return_lse, mask, options = given
+        ctx.mask, ctx.options = settled(mask), options
+        ctx.recipe = operators.recipe_for(q, ctx.mask, *options)
         out, lse = ctx.recipe.executor.attend(ctx.recipe, q, k, v, kv_lengths, None, True)
-        ctx.options = options
         ctx.set_materialize_grads(False)
-        ctx.kv_lengths = kv_lengths
-        ctx.save_for_backward(q, k, v, out, lse)
+        # A copy of what is not a tensor: PyTorch notices what becomes of saved tensors alone.
+        ctx.save_for_backward(q, k, v, out, lse, _tensor(kv_lengths))
         return (out, lse) if return_lse else out
 
     @staticmethod
     def backward(ctx: Any, dout: Any, dlse: Any = None) -> Any:
         """Gradients of q, k and v."""
-        (q, k, v, out, lse), wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
+        (q, k, v, out, lse, kv_lengths), wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
         dout = torch.zeros_like(out) if dout is None else dout
         if torch.is_grad_enabled() or is_transformed(torch) or is_mapped(torch, dout, dlse):
-            return (*_watched_backward(ctx, (dout, q, k, v, out, lse, dlse), list(wanted)), *[None] * 8)
-        call = BackwardCall(dout, q, k, v, out, lse, dlse, ctx.kv_lengths, operators.frozen_names(wanted))
-        return (*ctx.recipe.executor.backward(ctx.recipe, call), *[None] * 8)
+            return (*_watched_backward(ctx, (dout, q, k, v, out, lse, dlse), kv_lengths, list(wanted)), None)
+        call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, operators.frozen_names(wanted))
+        return (*ctx.recipe.executor.backward(ctx.recipe, call), None)
 
     @staticmethod
     def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
@@ -134,9 +135,12 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
         raise ArgumentError(_NO_TANGENTS)
 
 
-def _watched_backward(ctx: Any, arrays: tuple[Any, ...], wanted: list[bool]) -> tuple[Any, ...]:
+def _tensor(kv_lengths: Any) -> Any:
+    return kv_lengths if kv_lengths is None or isinstance(kv_lengths, torch.Tensor) else torch.tensor(kv_lengths)
+
+
+def _watched_backward(ctx: Any, arrays: tuple[Any, ...], kv_lengths: Any, wanted: list[bool]) -> tuple[Any, ...]:
     """The gradients with a graph, or of mapped ones: is_grads_batched=True."""
-    mask, scale, layout, backend, target, _ = ctx.options
-    lengths = None if ctx.kv_lengths is None else torch.as_tensor(ctx.kv_lengths)
-    found = WholeBackward.apply(*arrays, mask_name(mask), scale, layout, lengths, backend, target, wanted)
+    scale, layout, backend, target, _ = ctx.options
+    found = WholeBackward.apply(*arrays, mask_name(ctx.mask), scale, layout, kv_lengths, backend, target, wanted)
     return tuple(one if kept else None for one, kept in zip(found, wanted, strict=True))

@@ -33,7 +33,7 @@ def attend(
     if _is_differentiated(q, k, v):
         if out is not None:
             _refuse_out()
-        return Eager.apply(q, k, v, kv_lengths, return_lse, mask, *options)
+        return Eager.apply(q, k, v, (kv_lengths, return_lse, mask, options))
     return _plain(mask, options, q, k, v, kv_lengths, out, return_lse)
 
 

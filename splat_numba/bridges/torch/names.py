@@ -37,6 +37,15 @@ def _name(mask: Any) -> str:
     return keep(mask)
 
 
+def settled(mask: Any) -> Any:
+    """The mask, or masks, as what cannot change: a dense one stored. A Kernel is itself. Raises as mask_name() does."""
+    if isinstance(mask, (Pattern, ACSR)) or hasattr(mask, "parts_for"):
+        return mask
+    if isinstance(mask, (list, tuple)):
+        return tuple(settled(one) for one in mask)
+    return ACSR.from_dense(dense_mask(mask, "mask"))
+
+
 def keep(held: Any) -> str:
     """The name of a stored mask, or of a kernel, which is kept. To Dynamo a constant of that very object."""
     if isinstance(held, (Pattern, ACSR)):
@@ -44,7 +53,7 @@ def keep(held: Any) -> str:
     elif hasattr(held, "parts_for"):  # a Kernel, which this part does not know
         name = f"kernel:{hashlib.sha256(_recipe(held).encode()).hexdigest()}"
     else:
-        return keep(ACSR.from_dense(dense_mask(held, "mask")))
+        return keep(settled(held))
     _kept.setdefault(name, held)
     return name
 

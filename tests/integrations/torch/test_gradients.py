@@ -77,6 +77,19 @@ def test_changed_inputs_are_noticed():
         out.sum().backward()
 
 
+def test_what_is_no_tensor_is_remembered_as_it_was():
+    given = [one.requires_grad_() for one in inputs()]
+    mask, lengths, dout = STORED.copy(), np.array([20, 7]), torch.ones(2, 4, 24, 16)
+    out = splat.attention(*given, mask, kv_lengths=lengths)
+    mask[:], lengths[:] = True, 24
+    assert_same(torch.autograd.grad(out, given, dout), eager_gradients(*given, dout, STORED, kv_lengths=[20, 7]))
+    lengths = torch.tensor([20, 7])
+    out = splat.attention(*given, mask, kv_lengths=lengths)
+    lengths += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+
+
 def test_gradients_of_many_at_once():
     given = [one.requires_grad_() for one in inputs()]
     out = splat.attention(*given, MASK)
