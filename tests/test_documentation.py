@@ -16,11 +16,13 @@ QUICK = {"explain", "source", "doctor"}  # commands that are run; the others' ar
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def run_blocks(page, *, gpu):
-    """Run a page's Python in one namespace; what it prints must stand in the block below it, if there is one."""
+def run_blocks(page, *words):
+    """Run the page's Python that ``words`` open, in one namespace; what it prints must stand in the block below it, if
+    there is one.
+    """
     space, printed = {"__name__": "__main__"}, ""
     for block in blocks_of(page):
-        if block.words == ["python"] or (gpu and block.words == ["python", "gpu"]):
+        if " ".join(block.words) in words:
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 exec(code, space)  # noqa: S102 - what users are told to do
@@ -35,9 +37,9 @@ def with_python(*words):
 
 @pytest.mark.parametrize("page", with_python(), ids=lambda page: page.name)
 def test_python_runs_as_it_is_written(page, tmp_path, monkeypatch):
-    """Blocks that say `python gpu` need one, and are read only."""
+    """Blocks that say `python gpu` or `python torch` need one, and are read only."""
     monkeypatch.chdir(tmp_path)  # for files that they write
-    run_blocks(page, gpu=False)
+    run_blocks(page, "python")
     for block in blocks_of(page):
         if block.words[:1] == ["python"]:
             compile(block.text, str(page), "exec")
@@ -49,12 +51,21 @@ def test_python_for_a_gpu_runs_as_it_is_written(page, tmp_path, monkeypatch):
     if not pytest.importorskip("torch").cuda.is_available():
         pytest.skip("torch without a GPU")
     monkeypatch.chdir(tmp_path)
-    run_blocks(page, gpu=True)
+    run_blocks(page, "python", "python gpu")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, about parts of itself
+@pytest.mark.parametrize("page", with_python("torch"), ids=lambda page: page.name)
+def test_python_for_pytorch_runs_as_it_is_written(page, tmp_path, monkeypatch):
+    """These blocks stand on their own."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    run_blocks(page, "python torch")
 
 
 def test_every_block_says_what_it_is():
     """A wrong word would have it passed over in silence. Blocks without one are what something prints, or drawings."""
-    known = [[], ["python"], ["python", "gpu"], ["sh"]]
+    known = [[], ["python"], ["python", "gpu"], ["python", "torch"], ["sh"]]
     assert [f"{page.name}:{b.line}" for page in PAGES for b in blocks_of(page) if b.words not in known] == []
 
 
