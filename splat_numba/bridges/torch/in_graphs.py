@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from splat_numba.bridges.torch.autograd import whole
+from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
 
 # Without this Dynamo traces into the Function, and torch.compile(torch.func.grad(f)) gives zeros in silence:
@@ -17,11 +18,13 @@ _HOLDS_OBJECTS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >
 
 
 def fits_a_graph(mask: Any) -> bool:
-    """Whether this version of Dynamo takes the mask: before 2.13 it holds no objects but patterns."""
-    if _HOLDS_OBJECTS:
-        return True
+    """Whether a graph may hold the mask: patterns, and with PyTorch 2.13 and later other objects that cannot change."""
     masks = mask if isinstance(mask, (list, tuple)) else (mask,)
-    return all([isinstance(one, Pattern) for one in masks])  # noqa: C419 - Dynamo reads lists
+    return all([_fits(one) for one in masks])  # noqa: C419 - Dynamo reads lists
+
+
+def _fits(mask: Any) -> bool:
+    return isinstance(mask, Pattern) or (_HOLDS_OBJECTS and (isinstance(mask, ACSR) or hasattr(mask, "parts_for")))
 
 
 def _outside(*arguments: Any) -> Any:
@@ -31,11 +34,11 @@ def _outside(*arguments: Any) -> Any:
     return attend(*arguments)
 
 
+# A graph would keep a dense mask's numbers as they were when it was made, and not look whether they are still the same.
 outside = torch.compiler.disable(
     _outside,
-    reason="mask wanted as a Pattern in graphs of PyTorch before 2.13, got a stored mask or a Kernel. Give a Pattern, "
-    "or leave out fullgraph=True.",
+    reason="mask wanted as a Pattern or an ACSR in a graph (before PyTorch 2.13: a Pattern), got another. Give "
+    "splat_numba.from_dense(mask), made once outside, or leave out fullgraph=True.",
 )
-
 
 __all__ = ["fits_a_graph", "outside", "whole"]

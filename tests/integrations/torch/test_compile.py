@@ -99,15 +99,18 @@ def test_a_mask_s_name_in_a_graph_is_its_text(masks):
     assert [run(torch.ones(1), mask)[1] for mask in masks * 2] == [repr(mask) for mask in masks * 2]
 
 
-@pytest.mark.skipif(NEW, reason="the newer Dynamo holds them")
-def test_stored_masks_stand_outside_graphs_of_an_older_dynamo():
-    stored = splat.ACSR.from_pattern(MASK, 24, 24)
-    torch._dynamo.reset()
-    found = torch.compile(lambda *x: splat.attention(*x, stored), backend="eager")(*inputs())
-    assert torch.equal(found, splat.attention(*inputs(), stored))
-    with pytest.raises(
-        torch._dynamo.exc.Unsupported, match=r"mask wanted as a Pattern in graphs of PyTorch before 2\.13"
-    ):
+@pytest.mark.parametrize("kind", ["dense", "a tensor", "a list"] if NEW else ["dense", "stored"])
+def test_masks_that_no_graph_may_hold_stand_outside(kind):
+    """A graph would hold a dense mask's numbers for ever, in silence."""
+    acsr = splat.ACSR.from_pattern(MASK, 24, 24)
+    dense = acsr.to_dense()
+    stored = {"dense": dense, "a tensor": torch.from_numpy(dense), "a list": [dense] * 4, "stored": acsr}[kind]
+    run = torch.compile(splat.attention, backend="eager")
+    assert torch.equal(run(*inputs(), stored), splat.attention(*inputs(), stored))
+    if kind != "stored":
+        dense[:, 0] = False
+    assert torch.equal(run(*inputs(), stored), splat.attention(*inputs(), stored))
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="mask wanted as a Pattern or an ACSR in a graph"):
         compiled(lambda *x: splat.attention(*x, stored))(*inputs())
 
 
@@ -116,11 +119,13 @@ def test_stored_masks_and_kernels_are_constants_of_a_graph():
     stored = splat.ACSR.from_pattern(MASK, 24, 24)
     kernel = splat.compile(stored, seq_q=24, seq_kv=24, head_dim=16, dtype="float32")
     wanted = splat.attention(*inputs(), stored)
-    dense = stored.to_dense()
-    for run in (lambda *x: splat.attention(*x, stored), kernel, lambda *x: splat.attention(*x, dense)):
+    for run in (lambda *x: splat.attention(*x, stored), kernel):
         assert torch.equal(compiled(lambda *x, run=run: run(*x))(*inputs()), wanted)
     heads = [MASK, splat.causal(), stored, MASK]
     assert torch.equal(compiled(lambda *x: splat.attention(*x, heads))(*inputs()), splat.attention(*inputs(), heads))
+    run = compiled(splat.attention)
+    for mask in (stored, splat.from_dense(stored.to_dense()[::-1]), [stored] * 4):
+        assert torch.equal(run(*inputs(), mask), splat.attention(*inputs(), mask))
 
 
 def test_a_graph_holds_one_call_with_the_mask_as_text():
