@@ -20,6 +20,7 @@ from splat_numba.bridges.torch.autograd import whole as _defines_the_operators  
 from splat_numba.bridges.torch.names import settled
 from splat_numba.errors import ArgumentError
 from splat_numba.integrations.block_masks import from_block_mask, to_block_mask
+from splat_numba.integrations.flurka_torch import FlurkaAttention
 from splat_numba.signatures import strict
 
 
@@ -99,4 +100,4 @@ def _described(mask: Any) -> str:
     return f"[{', '.join(map(describe, mask))}]" if isinstance(mask, tuple) else describe(mask)
 
 
-__all__ = ["SparseAttention", "SparseSelfAttention", "attention", "from_block_mask", "to_block_mask"]
+__all__ = ["FlurkaAttention", "SparseAttention", "SparseSelfAttention", "attention", "from_block_mask", "to_block_mask"]
