@@ -3,7 +3,7 @@
 import pytest
 
 import splat_numba as splat
-from splat_numba.bridges.torch import fakes, names
+from splat_numba.bridges.torch import names
 from splat_numba.errors import ArgumentError
 from tests.integrations.torch.ways import MASK, NEW, assert_same, eager_gradients, inputs, torch
 
@@ -12,7 +12,7 @@ OPTIONS = repr(MASK), None, "bhsd", None, "auto", None
 
 @pytest.fixture(scope="module")
 def operators():
-    import splat_numba.bridges.torch.operators  # noqa: F401 - which defines them
+    import splat_numba.integrations.torch  # noqa: F401 - which defines them
 
     return torch.ops.splat_numba
 
@@ -41,6 +41,8 @@ def test_operators_called_by_themselves_are_differentiated(operators):
 def test_fakes_are_what_is_returned(operators, axes, layout, dtype):
     shape = {2: (5, 8), 3: (2, 5, 8), 4: (3, 2, 5, 8)}[axes]
     shape = shape if layout == "bhsd" or axes == 2 else (*shape[:-3], 5, 2, 8)
+    from splat_numba.bridges.torch import fakes
+
     q, v = torch.ones(shape, dtype=dtype), torch.ones((*shape[:-1], 4), dtype=dtype)
     options = "causal()", None, layout, None, "auto", None, False
     for real, fake in zip(operators.attention(q, q, v, *options), fakes.attend(q, q, v, *options), strict=True):
