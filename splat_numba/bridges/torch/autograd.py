@@ -136,7 +136,11 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
 
 
 def _tensor(kv_lengths: Any) -> Any:
-    return kv_lengths if kv_lengths is None or isinstance(kv_lengths, torch.Tensor) else torch.tensor(kv_lengths)
+    return (
+        kv_lengths
+        if kv_lengths is None or isinstance(kv_lengths, torch.Tensor)
+        else torch.tensor(kv_lengths, device="cpu")
+    )
 
 
 def _watched_backward(ctx: Any, arrays: tuple[Any, ...], kv_lengths: Any, wanted: list[bool]) -> tuple[Any, ...]:

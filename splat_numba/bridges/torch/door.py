@@ -27,9 +27,7 @@ def attend(
         return _plain(mask, options, q, k, v, kv_lengths, out, return_lse)
     q, k, v = _cast(q, k, v)
     if is_seen_as_a_whole(torch, q, k, v):
-        if out is not None:
-            _refuse_out()
-        return _whole(mask, options, q, k, v, kv_lengths, return_lse)
+        return _whole(mask, options, q, k, v, kv_lengths, out, return_lse)
     if _is_differentiated(q, k, v):
         if out is not None:
             _refuse_out()
@@ -59,7 +57,9 @@ def _cast(q: Any, k: Any, v: Any) -> tuple[Any, Any, Any]:
     return q, k, v
 
 
-def _whole(mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool) -> Any:
+def _whole(
+    mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool
+) -> Any:
     """By the operator."""
     for name, one in (("q", q), ("k", k), ("v", v)):
         if one.is_nested:
@@ -70,14 +70,18 @@ def _whole(mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengt
     if torch.compiler.is_compiling():
         from splat_numba.bridges.torch.in_graphs import fits_a_graph, outside, whole
 
-        if not fits_a_graph(mask):
-            return outside(mask, options, q, k, v, kv_lengths, None, return_lse)
+        if out is not None or not fits_a_graph(mask):
+            return outside(mask, options, q, k, v, kv_lengths, out, return_lse)
+    elif out is not None:
+        _refuse_out()
     elif _is_differentiated(q, k, v):
         from splat_numba.bridges.torch.autograd import whole
     else:
         whole = torch.ops.splat_numba.attention
     scale, layout, backend, target, autotune = options
-    lengths = None if kv_lengths is None else torch.as_tensor(kv_lengths)
+    lengths = kv_lengths
+    if not (lengths is None or isinstance(lengths, torch.Tensor)):
+        lengths = torch.as_tensor(lengths, device="cpu")  # whatever the default device is
     out, lse = whole(q, k, v, mask_name(mask), scale, layout, lengths, backend, target, autotune)
     return (out, lse) if return_lse else out
 

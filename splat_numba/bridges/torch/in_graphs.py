@@ -37,7 +37,7 @@ def _outside(*arguments: Any) -> Any:
 # A graph would keep a dense mask's numbers as they were when it was made, and not look whether they are still the same.
 outside = torch.compiler.disable(
     _outside,
-    reason="mask wanted as a Pattern or an ACSR in a graph (before PyTorch 2.13: a Pattern), got another. Give "
+    reason="mask wanted as a Pattern or an ACSR in a graph (before PyTorch 2.13: a Pattern), and out left out. Give "
     "splat_numba.from_dense(mask), made once outside, or leave out fullgraph=True.",
 )
 

@@ -151,6 +151,14 @@ def test_wrong_arguments_are_refused_with_the_reason():
         compiled(lambda q, k, v: splat.attention(q, k, v[:, :1], MASK))(*inputs())
 
 
+def test_out_is_written_outside_graphs():
+    out = torch.zeros(2, 4, 24, 16)
+    torch._dynamo.reset()
+    run = torch.compile(lambda q, k, v: splat.attention(q * 1, k, v, MASK, out=out) + 1, backend="eager")
+    assert torch.equal(run(*inputs()), splat.attention(*inputs(), MASK) + 1)
+    assert torch.equal(out, splat.attention(*inputs(), MASK))
+
+
 def test_numpy_arrays_are_left_outside_graphs():
     q = inputs()[0].numpy()
     torch._dynamo.reset()
