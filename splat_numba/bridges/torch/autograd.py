@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import operators
 from splat_numba.bridges.torch.names import mask_name, settled
 from splat_numba.bridges.torch.watch import is_mapped, is_transformed
@@ -100,7 +101,8 @@ _with_autograd("attention_backward", WholeBackward)
 
 
 def whole(*arguments: Any) -> Any:
-    """Whole.apply, as a call that stands in Dynamo's graphs as it is."""
+    """Whole.apply, as a call that stands in Dynamo's graphs as it is. Raises ArgumentError for another layout."""
+    check_layout(arguments[5])
     return Whole.apply(*arguments)
 
 

@@ -21,7 +21,8 @@ def attend(
 ) -> Any:
     """Out, or (out, lse). mask: a Kernel, too; options: scale, layout, backend, target and autotune, as given."""
     scale, layout, backend, target, autotune = options
-    _check_options(scale, layout, autotune, return_lse)
+    if not torch.compiler.is_compiling():  # in graphs ``whole`` checks what the operator does not
+        _check_options(scale, layout, autotune, return_lse)
     options = (scale if scale is None else float(scale)), layout, backend, target, autotune
     if not (isinstance(q, torch.Tensor) and isinstance(k, torch.Tensor) and isinstance(v, torch.Tensor)):
         return _plain(mask, options, q, k, v, kv_lengths, out, return_lse)
@@ -35,16 +36,13 @@ def attend(
     return _plain(mask, options, q, k, v, kv_lengths, out, return_lse)
 
 
-def _check_options(scale: Any, layout: str, autotune: bool, return_lse: bool) -> bool:
-    """True. Raises ArgumentError, ArgumentTypeError for what no call takes. To Dynamo a constant, so not read."""
+def _check_options(scale: Any, layout: str, autotune: bool, return_lse: bool) -> None:
+    """Raise ArgumentError, ArgumentTypeError for what no call takes."""
     check_layout(layout)
     if scale is not None:
         scale_number(scale)
     check_flag("autotune", autotune)
-    return check_flag("return_lse", return_lse) or True
-
-
-_check_options._dynamo_marked_constant = True  # type: ignore[attr-defined]  # noqa: SLF001 - as names.keep
+    check_flag("return_lse", return_lse)
 
 
 def _cast(q: Any, k: Any, v: Any) -> tuple[Any, Any, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import fakes, vmaps
 from splat_numba.bridges.torch.names import named
 from splat_numba.executors.choice import choose_executor, tuned
@@ -42,6 +43,7 @@ def attend(
     target: str | None, autotune: bool,
 ) -> tuple[Any, Any]:  # fmt: skip
     """(out, lse) of tensors in memory, contiguous."""
+    check_layout(layout)
     q, k, v = map(_bare, (q, k, v))
     recipe = recipe_for(q, named(mask), scale, layout, backend, target, autotune)
     out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)

@@ -144,9 +144,28 @@ def test_key_lengths_in_a_graph():
     assert torch.equal(run(*inputs()), splat.attention(*inputs(), MASK, kv_lengths=lengths))
 
 
+def test_options_may_be_arguments_of_a_graph():
+    run = compiled(
+        lambda q, k, v, scale, layout, lse: splat.attention(q, k, v, MASK, scale=scale, layout=layout, return_lse=lse)
+    )
+    square = [one[:, :2, :2] for one in inputs()]
+    for options in (
+        (0.5, "bhsd", True),
+        (0.25, "bshd", False),
+        (1, "bhsd", False),
+        (2, "bhsd", False),
+        (None, "bhsd", False),
+    ):
+        scale, layout, lse = options
+        found = run(*square, scale, layout, lse)
+        wanted = splat.attention(*square, MASK, scale=scale, layout=layout, return_lse=lse)
+        assert_same(found if lse else [found], wanted if lse else [wanted])
+
+
 def test_wrong_arguments_are_refused_with_the_reason():
-    with pytest.raises(Exception, match=r"layout wanted as 'bhsd' or 'bshd', got 'x'"):
-        compiled(lambda q, k, v: splat.attention(q, k, v, MASK, layout="x"))(*inputs())
+    torch._dynamo.reset()
+    with pytest.raises(RuntimeError, match=r"layout wanted as 'bhsd' or 'bshd', got 'x'"):
+        torch.compile(lambda q, k, v: splat.attention(q, k, v, MASK, layout="x"), backend="aot_eager")(*inputs())
     with pytest.raises(ArgumentError, match=r"^v wanted with \(batch, heads, seq\) = \(2, 2, 24\) to fit k"):
         compiled(lambda q, k, v: splat.attention(q, k, v[:, :1], MASK))(*inputs())
 

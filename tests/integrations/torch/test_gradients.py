@@ -1,11 +1,16 @@
 """Gradients by every way through PyTorch, against the float64 oracle under the project's tolerance rule."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 import splat_numba as splat
-from splat_numba.testing import Problem, check_gradients
+from splat_numba.testing import Problem, check_gradients, problems
 from tests.integrations.torch.ways import MASK, NEW, WAYS, assert_same, eager_gradients, inputs, torch
+from tests.ops.test_gradients import stored_masks
+from tests.profiles import draws
 
 STORED = np.random.default_rng(3).random((24, 24)) < 0.3
 PROBLEMS = {
@@ -22,6 +27,13 @@ def test_gradients_of_out_and_lse_are_the_oracle_s(name, way):
     if "graph" in way and "mask" in name and not NEW:
         pytest.skip("Dynamo holds no stored masks before PyTorch 2.13")
     check_gradients(PROBLEMS[name], attention_vjp=WAYS[way])
+
+
+@pytest.mark.parametrize("way", ["eager", "func"])
+@settings(max_examples=draws(15), suppress_health_check=[HealthCheck.too_slow])
+@given(problem=problems(dtypes=["float32"], mask=stored_masks))
+def test_drawn_problems(way, problem):
+    check_gradients(replace(problem, head_dim=16, value_dim=None), attention_vjp=WAYS[way])
 
 
 @pytest.mark.parametrize("way", ["eager", "graph", "func"])
