@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from flurka_numba import FlurkaLayer, draw_orthogonal_features
+from flurka_numba.torch_gradients import pulled
 from splat_numba.arguments.keywords import FLURKA
 from splat_numba.arguments.sizes import check_size
 from splat_numba.errors import ArgumentError
@@ -90,28 +91,9 @@ class _Differentiated(torch.autograd.Function):  # type: ignore[misc] # as above
 
     @staticmethod
     def backward(ctx: Any, dout: Any) -> Any:
-        saved = ctx.saved_tensors  # which raises where one of them has changed
-        with torch.no_grad():
-            gradients = ctx.vjp(dout)
-        found = [gradients[name] for name in ("x", *WEIGHTS)]
-        if torch.is_grad_enabled():
-            found = list(_Last.apply(found, dout, *saved))
+        saved = ctx.saved_tensors
+        found = pulled(lambda dout: map(ctx.vjp(dout).get, ("x", *WEIGHTS)), dout, saved)
         return (found[0], None, *found[1:])
-
-
-class _Last(torch.autograd.Function):  # type: ignore[misc] # as above
-    """The gradients as they are, with a derivative that is refused, not zero as that of a constant."""
-
-    @staticmethod
-    def forward(_ctx: Any, found: list[Any], *_inputs: Any) -> Any:
-        return tuple(found)
-
-    @staticmethod
-    def backward(_ctx: Any, *_gradients: Any) -> NoReturn:
-        raise ArgumentError(
-            "dout wanted without a graph, got a derivative of FlurkaAttention's gradients (create_graph=True): they "
-            "have none. Detach them."
-        )
 
 
 __all__ = ["FlurkaAttention"]

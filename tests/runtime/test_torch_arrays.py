@@ -139,11 +139,12 @@ def test_flurka_refuses_classes_with_operations_of_their_own():
 
 
 def test_flurka_sends_to_its_gradients():
+    layer = flurka_numba.FlurkaLayer(*[torch.eye(16, requires_grad=True)] * 4, PROJ["proj_k"], heads=2)
     with pytest.raises(ArgumentError) as caught:
-        flurka(v=torch.nn.Parameter(GIVEN["v"]))
+        layer(GIVEN["q"][0, 0])
     assert str(caught.value).startswith(
-        "v wanted without requires_grad while gradients are recorded, since autograd does not see into this call. Give "
-        "v.detach(), or call within torch.no_grad(), as in the forward of a torch.autograd.Function."
+        "q wanted without requires_grad while gradients are recorded, since autograd does not see into this call. Give "
+        "q.detach(), or call within torch.no_grad(), as in the forward of a torch.autograd.Function."
     )
     assert "flurka_numba's functions that end in _vjp" in str(caught.value)
 
