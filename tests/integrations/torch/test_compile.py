@@ -162,6 +162,19 @@ def test_options_may_be_arguments_of_a_graph():
         assert_same(found if lse else [found], wanted if lse else [wanted])
 
 
+def test_a_gpu_s_kernel_is_called_from_graphs_and_transforms():
+    """On the emulator: what backend, target and dtype say reaches the executor."""
+    q = torch.linspace(-2, 2, 2 * 16 * 64).reshape(1, 2, 16, 64).bfloat16()
+
+    def run(q):
+        return splat.attention(q, q, q, MASK, return_lse=True, backend="emulate", target="sm_90a")
+
+    wanted = run(q)
+    assert_same(compiled(run)(q), wanted)
+    assert_same(compiled(torch.func.vmap(run))(q[None]), [one[None] for one in wanted])
+    assert_same(run(q.requires_grad_()), wanted)
+
+
 def test_wrong_arguments_are_refused_with_the_reason():
     torch._dynamo.reset()
     with pytest.raises(RuntimeError, match=r"layout wanted as 'bhsd' or 'bshd', got 'x'"):
