@@ -169,13 +169,13 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def hardware() -> str:
+def hardware(packages: tuple[str, ...] = ("numpy", "numba", "torch")) -> str:
     """Processor and versions."""
     model = platform.processor()
     if Path("/proc/cpuinfo").exists():
         words = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("model name")[1]
         model = words.splitlines()[0].strip(" :\t")
-    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numpy", "numba", "torch"))
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     return f"{model}, {cores()} cores; Python {platform.python_version()}, {versions}"
 
 

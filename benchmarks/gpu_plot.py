@@ -1,4 +1,4 @@
-"""Speed-up over FlexAttention and over the best peer, a bar for each mask, from a result of gpu_attention.py.
+"""Speed-up over FlexAttention and over the best peer, a bar for each mask: of gpu_attention.py or gpu_gradients.py.
 
 python benchmarks/gpu_plot.py benchmarks/results/gpu_attention_all_peers.json  # writes the .png beside it
 """
@@ -17,12 +17,13 @@ WIDTH = 0.4
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
-    """One panel for every head_dim of the main section. Raises ValueError if it has no ratios."""
+    """One panel for every head_dim of the rows, or of the main section. Raises ValueError if it has no ratios."""
     from matplotlib.figure import Figure
 
-    rows = [row for row in found["sections"].get("main", []) if "flex_ratio" in row or "best_ratio" in row]
+    every = found["rows"] if "rows" in found else found["sections"].get("main", [])
+    rows = [row for row in every if "flex_ratio" in row or "best_ratio" in row]
     if not rows:
-        raise ValueError("results wanted with a main section that has ratios, got none. Run gpu_attention.py first.")
+        raise ValueError("results wanted with rows or a main section that have ratios, got none. Measure first.")
     dims = sorted({row["dim"] for row in rows}, reverse=True)
     figure = Figure(figsize=(11, 4.2 * len(dims)), layout="constrained")
     panels = figure.subplots(len(dims), 1, squeeze=False)[:, 0]

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from splat_numba.gradients import attention_backward, attention_vjp
     from splat_numba.kernel import Kernel
     from splat_numba.packed import sddmm, softmax, spmm
+    from splat_numba.packed_gradients import sddmm_vjp, softmax_vjp, spmm_vjp
 
 __version__ = "0.1.0"
 
@@ -63,8 +64,11 @@ _LAZY = {
     "compile": "splat_numba.api",
     "plan": "splat_numba.api",
     "sddmm": "splat_numba.packed",
+    "sddmm_vjp": "splat_numba.packed_gradients",
     "softmax": "splat_numba.packed",
+    "softmax_vjp": "splat_numba.packed_gradients",
     "spmm": "splat_numba.packed",
+    "spmm_vjp": "splat_numba.packed_gradients",
     "Kernel": "splat_numba.kernel",
     "Plan": "splat_numba.gen.plan",
 }
@@ -125,11 +129,14 @@ __all__ = [
     "random_blocks",
     "reference",
     "sddmm",
+    "sddmm_vjp",
     "sinks",
     "softmax",
+    "softmax_vjp",
     "sparse_transformer_fixed",
     "sparse_transformer_strided",
     "spmm",
+    "spmm_vjp",
     "strided",
     "testing",
     "window",

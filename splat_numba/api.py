@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from splat_numba.arguments.dtypes import check_dtype_name
@@ -13,12 +14,13 @@ from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import check_scale, scale_number
 from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size, check_sizes
 from splat_numba.bridges.torch.watch import is_watched
-from splat_numba.errors import BackendError
+from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.given import Given, split_parts
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.kernel import Kernel
+from splat_numba.runtime.jax_arrays import is_traced
 from splat_numba.settings import current
 from splat_numba.signatures import strict
 
@@ -57,8 +59,8 @@ def attention(
     its kind, and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph.
 
     PyTorch's tensors are differentiated where they require gradients, out and lse alike, and may be traced and
-    transformed (docs/pytorch.md). An array that is otherwise more than numbers in memory (masked, sparse ...) is
-    refused: docs/gpu.md.
+    transformed (docs/pytorch.md). JAX's tracers are taken on CPUs (jit, grad, vmap ...): docs/jax.md. An array that is
+    otherwise more than numbers in memory (masked, sparse ...) is refused: docs/gpu.md.
 
     Returns out, of q's dtype and kind, or (out, lse): the natural-log log-sum-exp, float32 (float64 for float64),
     (batch, heads_q, seq_q). A row that attends to nothing, or whose scores are all -inf, gives 0 and -inf. NaN or inf
@@ -85,7 +87,26 @@ def attention(
         executor = tuned(executor)
     if return_lse is not False:
         return_lse = check_flag("return_lse", return_lse)
-    return executor.attend(Given(mask, executor, layout, scale), q, k, v, kv_lengths, out, return_lse)
+    recipe = Given(mask, executor, layout, scale)
+    if is_traced(q, k, v, kv_lengths):
+        return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse)
+    return executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
+
+
+def _attend_traced(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
+    """Under JAX's transforms. Raises ArgumentError, BackendError beside what attention() does."""
+    if recipe.executor.name != "cpu":
+        raise BackendError(
+            f"backend wanted as 'auto' or 'cpu' under JAX's transforms, got {recipe.executor.name!r}. Leave it out, or "
+            "call it outside them."
+        )
+    if out is not None:
+        raise ArgumentError(
+            "out wanted left out under JAX's transforms, whose arrays cannot be written to. Leave it out."
+        )
+    from splat_numba.executors.jax_calls import attend  # which imports JAX
+
+    return attend(recipe, q, k, v, kv_lengths, return_lse)
 
 
 @strict(ATTENTION)
@@ -103,18 +124,23 @@ def plan(
     layout: str = "bhsd",
     backend: str = "auto",
     target: str | None = None,
+    backward: bool = False,
 ) -> Plan:
     """What attention() would do: tiles, passes, counted work, predicted time; ``plan(...).explain()`` says why.
 
     mask: one mask, as in attention(). Sizes in tokens and elements; dtype: a NumPy dtype or its name, "bfloat16"
-    included. value_dim is head_dim, heads_kv is heads_q unless given. For the CPU it allocates nothing of the size
-    of the mask where the mask is a Pattern in closed form; a GPU's tables grow with the number of row blocks. Raises
-    as attention() does.
+    included. value_dim is head_dim, heads_kv is heads_q unless given. backward: decide how gradients are made too,
+    which ``plan(...).backward`` says then. For the CPU it allocates nothing of the size of the mask where the mask is a
+    Pattern in closed form; a GPU's tables grow with the number of row blocks. Raises as attention() does.
     """
     executor = choose_executor(backend, target)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
-    return executor.plan(store_mask(mask, problem.seq_q, problem.seq_kv), problem, 1.0, current())
+    stored, settings = store_mask(mask, problem.seq_q, problem.seq_kv), current()
+    found = executor.plan(stored, problem, 1.0, settings)
+    if not check_flag("backward", backward):
+        return found
+    return replace(found, backward=executor.plan_backward(stored, problem, 1.0, settings))
 
 
 @strict(ATTENTION)
@@ -134,13 +160,14 @@ def compile(
     target: str | None = None,
     scale: float | None = None,
     autotune: bool = False,
+    backward: bool = False,
 ) -> Kernel:
     """The kernel that attention() would use, for calling again and again: ``kernel(q, k, v, kv_lengths=None, ...)``.
 
     Arguments as in plan(); mask may be a list, one a query head. Batch and head counts may vary between calls; made
     from a Pattern in closed form, the kernel serves every length. backend="cuda" needs no GPU until the kernel is
-    called, unless with autotune=True, which times kernels of just these sizes: give batch and head counts too. Raises
-    as attention() does.
+    called, unless with autotune=True, which times kernels of just these sizes: give batch and head counts too.
+    backward: compile gradients too, so that the first of ``kernel.vjp`` need not wait. Raises as attention() does.
     """
     executor = choose_executor(backend, target)
     if check_flag("autotune", autotune):
@@ -149,7 +176,8 @@ def compile(
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
     factor = check_scale(scale, problem.head_dim, problem.dtype)
     parts = split_parts(executor, mask, problem, factor, current())
-    return Kernel(parts, problem, factor, layout, executor)
+    kernel = Kernel(parts, problem, factor, layout, executor)
+    return kernel.with_backward() if check_flag("backward", backward) else kernel
 
 
 def check_backend(backend: str, target: str | None) -> None:

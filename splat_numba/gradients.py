@@ -51,8 +51,8 @@ def attention_backward(
     A row that keeps nothing gives zeros, whatever dout and dlse hold, and so does a key beyond its entry's length. A
     NaN in an input reaches gradients that depend on it or share a tile with it, because 0 x NaN is NaN.
 
-    On CPUs in this version. Raises ArgumentError (ArgumentTypeError for types), PatternError, FormatError,
-    BackendError.
+    On GPUs (float16, bfloat16) weights and gradients of scores are rounded to the arrays' dtype, for their
+    tensor cores. Raises ArgumentError (ArgumentTypeError for types), PatternError, FormatError, BackendError.
     """
     check_layout(layout)
     if scale is not None and type(scale) is not float:

@@ -13,7 +13,7 @@ from splat_numba.arguments.masks import Stored, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError
-from splat_numba.executors.executor import Executor, Part
+from splat_numba.executors.executor import Executor, HeadsMask, Part
 from splat_numba.executors.vjp import with_vjp
 from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern
@@ -49,7 +49,8 @@ class Kernel:
 
     def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
         masks = tuple((part.mask, part.heads) for part in self.parts)
-        return _compiled_again, (masks, self.problem, self.scale, self.layout, self.executor, self.edited)
+        backward = self.plan.backward is not None
+        return _compiled_again, (masks, self.problem, self.scale, self.layout, self.executor, self.edited, backward)
 
     def __copy__(self) -> Kernel:
         return self  # nothing of it can change
@@ -66,6 +67,26 @@ class Kernel:
     def source(self) -> str:
         """The generated Python source."""
         return str(self.parts[0].compiled.source.text)
+
+    @property
+    def backward_sources(self) -> dict[str, str]:
+        """The generated texts of the gradients by name, whether they are compiled or not."""
+        return self.executor.backward_sources(self, self.problem, self.scale, current())
+
+    def with_backward(self) -> Kernel:
+        """The same kernel with the gradients planned and compiled beforehand; ``plan.backward`` says how they are made.
+
+        Raises CompileError.
+        """
+        settings, executor = current(), self.executor
+        executor.compile_backward(self, self.problem, self.scale, settings)
+        parts = tuple(
+            replace(part, plan=replace(
+                part.plan, backward=executor.plan_backward(part.mask, self.problem, self.scale, settings)
+            ))
+            for part in self.parts
+        )  # fmt: skip
+        return replace(self, parts=parts)
 
     @property
     def path(self) -> Path | None:
@@ -137,6 +158,11 @@ class Kernel:
         stay_outside_graphs("splat_numba")
         return with_vjp(self, q, k, v, kv_lengths, frozen, check_flag("return_lse", return_lse))
 
+    def masks_for(self, problem: Problem) -> tuple[HeadsMask, ...]:
+        """Its masks with their heads. Raises ArgumentError, PatternError if they do not fit the arrays."""
+        self._check(problem)
+        return tuple((part.mask, part.heads) for part in self.parts)
+
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """The parts, made to fit the arrays. Raises ArgumentError, PatternError if they cannot."""
         self._check(problem)
@@ -166,13 +192,14 @@ class Kernel:
 
 def _compiled_again(
     masks: tuple[tuple[Stored, tuple[int, ...] | None], ...], problem: Problem, scale: float, layout: str,
-    executor: Executor, edited: KernelSource | None,
+    executor: Executor, edited: KernelSource | None, backward: bool,
 ) -> Kernel:  # fmt: skip
     """The kernel of a pickled recipe."""
     settings = current()
     parts = tuple(executor.part(mask, heads, problem, scale, settings) for mask, heads in masks)
     kernel = Kernel(parts, problem, scale, layout, executor)
-    return kernel if edited is None else _with_text(kernel, edited)
+    kernel = kernel if edited is None else _with_text(kernel, edited)
+    return kernel.with_backward() if backward else kernel
 
 
 def _with_text(kernel: Kernel, source: KernelSource) -> Kernel:

@@ -49,6 +49,17 @@ def duration(seconds: float) -> str:
 _UNITS = ((7200.0, "h", 3600.0), (120.0, "min", 60.0), (1.0, "s", 1.0), (1e-3, "ms", 1e-3), (0.0, "us", 1e-6))
 
 
+def memory_size(nbytes: int) -> str:
+    """Bytes in the unit that keeps the number short."""
+    value, unit = float(nbytes), 0
+    while value >= 1000 and unit + 1 < len(_BYTE_UNITS):
+        value, unit = value / 1024, unit + 1
+    return f"{value:,.{1 if value < 10 else 0}f} {_BYTE_UNITS[unit]}"
+
+
+_BYTE_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
 def flag(value: object) -> bool | None:
     """True or False, NumPy's too; None for all else."""
     return bool(value) if isinstance(value, (bool, np.bool_)) else None

@@ -14,6 +14,7 @@ Cases that a kernel might decide in its own way are decided here, once:
   these may reach the gradients of other rows and keys that share a tile with it.)
 - NaN in a query, a key or a dout reaches dq of the rows that hold or keep it, and dk and dv of what those rows keep;
   NaN in a value the same dq and dk, as dv does not depend on values.
+- In softmax alone a weight of 0 adds nothing to the gradients of its row and gets 0, whatever its own gradient holds.
 
 A `mask` here is a 2-D bool array (seq_q, seq_kv), True = attend, or anything with `.to_dense()` that gives one (an
 ACSR), or a list of those, one per query head. Cost and memory are those of the dense arrays.
@@ -21,34 +22,42 @@ ACSR), or a list of those, one per query head. Cost and memory are those of the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import sqrt
-from typing import Any, Literal, Protocol, TypeAlias, overload
+from typing import Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.plain import flag, kind, real_array, real_number, shown
+from splat_numba.plain import flag, shown
+from splat_numba.reference_arguments import (
+    Bool,
+    Float64,
+    Layout,
+    Mask,
+    check_gradient,
+    check_operands,
+    check_weighted,
+    dense_masks,
+    four_axes,
+    number,
+    real,
+    row_gradients,
+    valid_keys,
+)
 from splat_numba.signatures import strict
 
-__all__ = ["attention", "attention_backward", "sddmm", "softmax", "spmm"]
-
-Float64: TypeAlias = NDArray[np.float64]
-Bool: TypeAlias = NDArray[np.bool_]
-
-
-class HasDense(Protocol):
-    """A stored mask, such as an ACSR."""
-
-    def to_dense(self) -> Bool:
-        """Give the mask as a 2-D bool array (seq_q, seq_kv)."""
-        ...
-
-
-OneMask: TypeAlias = Bool | HasDense
-Mask: TypeAlias = OneMask | Sequence[OneMask]
-Layout: TypeAlias = Literal["bhsd", "bshd"]
+__all__ = [
+    "attention",
+    "attention_backward",
+    "sddmm",
+    "sddmm_backward",
+    "softmax",
+    "softmax_backward",
+    "spmm",
+    "spmm_backward",
+]
+__all__ += ["Bool", "Float64", "Layout", "Mask", "dense_masks", "four_axes", "valid_keys"]  # for the tolerance rule
 
 
 @overload
@@ -91,12 +100,12 @@ def attention(
     first = real("q", q)
     ndim = first.ndim
     q4, k4, v4 = (four_axes(name, x, ndim, layout) for name, x in (("q", first), ("k", k), ("v", v)))
-    _check_operands(q4, k4, v4)
+    check_operands(q4, k4, v4)
     batch, heads, seq_q, head_dim = q4.shape
     seq_kv, value_dim = v4.shape[2:]
     kept = dense_masks(mask, heads, seq_q, seq_kv)
     valid = valid_keys(kv_lengths, batch, seq_kv, has_batch=ndim == 4)
-    factor = 1 / sqrt(head_dim) if scale is None else _number("scale", scale)
+    factor = 1 / sqrt(head_dim) if scale is None else number("scale", scale)
 
     out = np.empty((batch, heads, seq_q, value_dim))
     lse = np.empty((batch, heads, seq_q))
@@ -141,15 +150,15 @@ def attention_backward(
     q4, k4, v4, dout4 = (
         four_axes(name, x, ndim, layout) for name, x in (("q", first), ("k", k), ("v", v), ("dout", dout))
     )
-    _check_operands(q4, k4, v4)
+    check_operands(q4, k4, v4)
     batch, heads, seq_q, head_dim = q4.shape
     if dout4.shape != (batch, heads, seq_q, v4.shape[3]):
         wanted = (*first.shape[:-1], v4.shape[3])
         raise ArgumentError(f"dout: wanted the shape of out, {wanted}, got {np.shape(dout)}; give its gradient")
-    dlse3 = _row_gradients(dlse, (batch, heads, seq_q), ndim)
+    dlse3 = row_gradients(dlse, (batch, heads, seq_q), ndim)
     kept = dense_masks(mask, heads, seq_q, k4.shape[2])
     valid = valid_keys(kv_lengths, batch, k4.shape[2], has_batch=ndim == 4)
-    factor = 1 / sqrt(head_dim) if scale is None else _number("scale", scale)
+    factor = 1 / sqrt(head_dim) if scale is None else number("scale", scale)
 
     dq, dk, dv = np.zeros(q4.shape), np.zeros(k4.shape), np.zeros(v4.shape)
     for b in range(batch):
@@ -174,8 +183,8 @@ def sddmm(q: ArrayLike, k: ArrayLike, mask: Mask, *, scale: float = 1.0) -> Floa
     """
     first = real("q", q)
     q4, k4 = (four_axes(name, x, first.ndim) for name, x in (("q", first), ("k", k)))
-    factor = _number("scale", scale)
-    _check_operands(q4, k4, k4)
+    factor = number("scale", scale)
+    check_operands(q4, k4, k4)
     batch, heads, seq_q, _ = q4.shape
     kept = dense_masks(mask, heads, seq_q, k4.shape[2])
     out = np.empty((batch, heads, seq_q, k4.shape[2]))
@@ -215,10 +224,7 @@ def spmm(weights: ArrayLike, v: ArrayLike, mask: Mask | None = None) -> Float64:
     weights4 = four_axes("weights", given, ndim)
     v4 = four_axes("v", v, ndim)
     batch, heads, seq_q, seq_kv = weights4.shape
-    if v4.shape[0] != batch or v4.shape[2] != seq_kv or not v4.shape[1] or heads % v4.shape[1]:
-        raise ArgumentError(
-            f"v: wanted (batch, heads_kv, seq_kv, value_dim) to fit weights of shape {given.shape}, got {v4.shape}"
-        )
+    check_weighted(weights4, v4)
     kept = None if mask is None else dense_masks(mask, heads, seq_q, seq_kv)
     out = np.empty((batch, heads, seq_q, v4.shape[3]))
     for b in range(batch):
@@ -226,6 +232,79 @@ def spmm(weights: ArrayLike, v: ArrayLike, mask: Mask | None = None) -> Float64:
             keep = weights4[b, h] != 0 if kept is None else kept[h]
             out[b, h] = _combine(np.where(keep, weights4[b, h], 0.0), v4[b, h // (heads // v4.shape[1])], keep)
     return out.reshape(out.shape[4 - ndim :])
+
+
+@strict()
+def sddmm_backward(
+    dvalues: ArrayLike, q: ArrayLike, k: ArrayLike, mask: Mask, *, scale: float = 1.0
+) -> tuple[Float64, Float64]:
+    """Gradients of `sddmm`, those of the sum of dvalues * values over the kept pairs, with respect to q and k.
+
+    dq_i = scale sum_j dvalues_ij k_j and dk_j = scale sum_i dvalues_ij q_i; query heads that share a key head add up.
+    dvalues: as the values, (batch, heads_q, seq_q, seq_kv); what stands where the mask is False is ignored. Returns dq
+    and dk, float64, of the shapes of q and k. Raises as `attention` does.
+    """
+    first = real("q", q)
+    q4, k4, changes = (four_axes(name, x, first.ndim) for name, x in (("q", first), ("k", k), ("dvalues", dvalues)))
+    factor = number("scale", scale)
+    check_operands(q4, k4, k4)
+    check_gradient("dvalues", changes, (*q4.shape[:3], k4.shape[2]))
+    kept = dense_masks(mask, *changes.shape[1:])
+    dq, dk = np.zeros(q4.shape), np.zeros(k4.shape)
+    for b in range(q4.shape[0]):
+        for h in range(q4.shape[1]):
+            g = h // (q4.shape[1] // k4.shape[1])
+            with np.errstate(all="ignore"):
+                change = np.where(kept[h], factor * changes[b, h], 0.0)
+            dq[b, h] = _combine(change, k4[b, g], kept[h])
+            dk[b, g] += _combine(change.T, q4[b, h], kept[h].T)
+    return dq.reshape(first.shape), dk.reshape(np.shape(k))
+
+
+@strict()
+def softmax_backward(dweights: ArrayLike, scores: ArrayLike, mask: Mask) -> Float64:
+    """Gradient of `softmax`, that of the sum of dweights * weights over the kept pairs, with respect to scores.
+
+    weights_ij (dweights_ij - sum_j weights_ij dweights_ij), and 0 where nothing is kept. dweights: as scores. Returns
+    float64 of the same shape. Raises as `attention` does.
+    """
+    given = real("scores", scores)
+    scores4, changes = (four_axes(name, x, given.ndim) for name, x in (("scores", given), ("dweights", dweights)))
+    check_gradient("dweights", changes, scores4.shape)
+    kept = dense_masks(mask, *scores4.shape[1:])
+    out = np.empty(scores4.shape)
+    for b in range(scores4.shape[0]):
+        for h in range(scores4.shape[1]):
+            weights, _ = _softmax(scores4[b, h], kept[h])
+            with np.errstate(all="ignore"):
+                mean = np.where(weights == 0, 0.0, weights * changes[b, h]).sum(axis=1, keepdims=True)
+                out[b, h] = np.where(weights == 0, 0.0, weights * (changes[b, h] - mean))
+    return out.reshape(given.shape)
+
+
+@strict()
+def spmm_backward(
+    dout: ArrayLike, weights: ArrayLike, v: ArrayLike, mask: Mask | None = None
+) -> tuple[Float64, Float64]:
+    """Gradients of `spmm`, those of the sum of dout * out, with respect to weights and v.
+
+    dweights_ij = dout_i.v_j for the kept pairs, else 0, and dv_j = sum_i weights_ij dout_i; heads that share a head of
+    v add up. dout: as out. Returns float64 of the shapes of weights and v. Raises as `attention` does.
+    """
+    given = real("weights", weights)
+    weights4, v4, dout4 = (four_axes(name, x, given.ndim) for name, x in (("weights", given), ("v", v), ("dout", dout)))
+    check_weighted(weights4, v4)
+    batch, heads, seq_q, _ = weights4.shape
+    check_gradient("dout", dout4, (batch, heads, seq_q, v4.shape[3]))
+    kept = None if mask is None else dense_masks(mask, *weights4.shape[1:])
+    dweights, dv = np.empty(weights4.shape), np.zeros(v4.shape)
+    for b in range(batch):
+        for h in range(heads):
+            g = h // (heads // v4.shape[1])
+            keep = weights4[b, h] != 0 if kept is None else kept[h]
+            dweights[b, h] = _scores(dout4[b, h], v4[b, g], keep, 1.0)
+            dv[b, g] += _combine(np.where(keep, weights4[b, h], 0.0).T, dout4[b, h], keep.T)
+    return dweights.reshape(given.shape), dv.reshape(np.shape(v))
 
 
 # One head: q (seq_q, head_dim), k (seq_kv, head_dim), v (seq_kv, value_dim), keep (seq_q, seq_kv).
@@ -271,94 +350,3 @@ def _gradients(
         delta = (weights * along).sum(axis=1) - dlse
         changes = np.where(keep, scale * (weights * (along - delta[:, None])), 0.0)
     return _combine(changes, k, keep), _combine(changes.T, q, keep.T), _combine(weights.T, dout, keep.T)
-
-
-# Arguments.
-
-
-def real(name: str, x: Any) -> Float64:
-    """Give x in float64. Raises ArgumentTypeError for what holds no real numbers."""
-    array = real_array(x)
-    if array is None:
-        raise ArgumentTypeError(
-            f"{name}: wanted an array of real numbers, got {kind(x)}; make a plain NumPy array of it"
-        )
-    return array
-
-
-def _number(name: str, value: Any) -> float:
-    number = real_number(value)
-    if number is None:
-        raise ArgumentTypeError(f"{name}: wanted a number, got {kind(value)}; give a Python float")
-    return number
-
-
-def four_axes(name: str, x: ArrayLike, ndim: int, layout: Layout = "bhsd") -> Float64:
-    """Give x in float64 as (batch, heads, seq, dim); ndim is the number of axes that all arrays of the call have."""
-    array = real(name, x)
-    if not isinstance(layout, str) or layout not in {"bhsd", "bshd"}:
-        raise ArgumentError(f"layout: wanted 'bhsd' or 'bshd', got {shown(layout)}; reorder the axes to one of these")
-    if not 2 <= array.ndim <= 4 or array.ndim != ndim:
-        raise ArgumentError(
-            f"{name}: wanted 2 to 4 axes and as many as the first argument ({ndim}), got shape {array.shape}; "
-            "leave leading axes out of all arrays or of none"
-        )
-    if layout == "bshd" and ndim > 2:
-        array = array.swapaxes(-2, -3)
-    return array.reshape((1,) * (4 - ndim) + array.shape)
-
-
-def _row_gradients(dlse: ArrayLike | None, shape: tuple[int, int, int], ndim: int) -> Float64:
-    """Give dlse in float64 as (batch, heads, seq_q), zeros for None; ndim: the axes that q has."""
-    if dlse is None:
-        return np.zeros(shape)
-    array = real("dlse", dlse)
-    if array.shape != shape[4 - ndim :]:
-        raise ArgumentError(f"dlse: wanted the shape of lse, {shape[4 - ndim :]}, got {array.shape}; give its gradient")
-    return array.reshape(shape)
-
-
-def _check_operands(q: Float64, k: Float64, v: Float64) -> None:
-    if k.shape[0] != q.shape[0] or k.shape[3] != q.shape[3]:
-        raise ArgumentError(
-            f"k: wanted the batch and head_dim of q, {q.shape[0]} and {q.shape[3]}, got shape {k.shape}"
-        )
-    if v.shape[:3] != k.shape[:3]:
-        raise ArgumentError(f"v: wanted the batch, heads and seq_kv of k, {k.shape[:3]}, got shape {v.shape}")
-    if not k.shape[1] or q.shape[1] % k.shape[1]:
-        raise ArgumentError(f"k: wanted a number of heads that divides heads_q = {q.shape[1]}, got {k.shape[1]}")
-
-
-def dense_masks(mask: Mask, heads: int, seq_q: int, seq_kv: int) -> list[Bool]:
-    """Give one bool array (seq_q, seq_kv) per query head; all the same array where there is one mask for all heads."""
-    if not isinstance(mask, list | tuple):
-        return [_dense_mask("mask", mask, seq_q, seq_kv)] * heads
-    if len(mask) != heads:
-        raise ArgumentError(f"mask: wanted one mask per query head, {heads}, got a list of {len(mask)}")
-    return [_dense_mask(f"mask[{h}]", one, seq_q, seq_kv) for h, one in enumerate(mask)]
-
-
-def _dense_mask(name: str, mask: Any, seq_q: int, seq_kv: int) -> Bool:
-    try:
-        dense = np.asarray(mask.to_dense() if hasattr(type(mask), "to_dense") else mask)
-    except Exception as error:
-        raise ArgumentTypeError(f"{name}: wanted a bool array, got {kind(mask)}: {error}; make one of it") from error
-    if isinstance(mask, np.ma.MaskedArray):
-        raise ArgumentTypeError(f"{name}: wanted a plain bool array, got a masked one; give mask.filled(False)")
-    if dense.dtype != np.bool_:
-        raise ArgumentTypeError(f"{name}: wanted a bool array, got {dense.dtype}; use mask.astype(bool) or mask > 0")
-    if dense.shape != (seq_q, seq_kv):
-        raise ArgumentError(f"{name}: wanted shape (seq_q, seq_kv) = {(seq_q, seq_kv)}, got {dense.shape}")
-    return dense
-
-
-def valid_keys(kv_lengths: ArrayLike | None, batch: int, seq_kv: int, *, has_batch: bool) -> Bool:
-    """Say which keys exist for each batch element: bool (batch, seq_kv)."""
-    if kv_lengths is None:
-        return np.ones((batch, seq_kv), np.bool_)
-    lengths = real("kv_lengths", kv_lengths)
-    if not has_batch or lengths.shape != (batch,):
-        raise ArgumentError(f"kv_lengths: wanted one length per batch element, shape ({batch},), got {lengths.shape}")
-    if not (np.all(lengths == np.round(lengths)) and np.all(lengths >= 0) and np.all(lengths <= seq_kv)):
-        raise ArgumentError(f"kv_lengths: wanted integers from 0 to seq_kv = {seq_kv}, got {shown(kv_lengths)}")
-    return np.arange(seq_kv) < lengths[:, None]

@@ -53,6 +53,7 @@ E = np.ones((3, 8), np.float32)
 W = np.eye(8, dtype=np.float32)
 ACSR = splat.from_dense(np.tri(8, dtype=bool))
 VALUES = np.zeros((1, 2, ACSR.nnz), np.float32)
+SCORES = np.zeros((8, 8))
 SIZES = {"seq_q": 8, "seq_kv": 8, "head_dim": 4, "value_dim": 4, "heads_q": 2, "heads_kv": 2, "batch": 1}
 PLACE = {"backend": "auto", "target": None}
 OPTIONS = {**PLACE, "kv_lengths": None, "out": None}
@@ -104,10 +105,16 @@ def operators():
         splat.sddmm: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0, **backend},
         splat.softmax: {"values": VALUES, "acsr": ACSR, **backend},
         splat.spmm: {"values": VALUES, "v": Q, "acsr": ACSR, **backend},
+        splat.sddmm_vjp: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0, **backend},
+        splat.softmax_vjp: {"values": VALUES, "acsr": ACSR, **backend},
+        splat.spmm_vjp: {"values": VALUES, "v": Q, "acsr": ACSR, **backend},
         splat.reference.attention: {**dense, "scale": None, "return_lse": False, "layout": "bhsd", "kv_lengths": None},
         splat.reference.sddmm: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0},
-        splat.reference.softmax: {"scores": np.zeros((8, 8)), "mask": ACSR},
-        splat.reference.spmm: {"weights": np.zeros((8, 8)), "v": Q[0, 0], "mask": None},
+        splat.reference.softmax: {"scores": SCORES, "mask": ACSR},
+        splat.reference.spmm: {"weights": SCORES, "v": Q[0, 0], "mask": None},
+        splat.reference.sddmm_backward: {"dvalues": SCORES, "q": Q[0, 0], "k": Q[0, 0], "mask": ACSR, "scale": 1.0},
+        splat.reference.softmax_backward: {"dweights": SCORES, "scores": SCORES, "mask": ACSR},
+        splat.reference.spmm_backward: {"dout": Q[0, 0], "weights": SCORES, "v": Q[0, 0], "mask": None},
     }  # fmt: skip
 
 

@@ -16,18 +16,20 @@ QUICK = {"explain", "source", "doctor"}  # commands that are run; the others' ar
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def run_blocks(page, *words):
-    """Run the page's Python that ``words`` open, in one namespace; what it prints must stand in the block below it, if
-    there is one.
+def run_blocks(page, *needs):
+    """Run a page's Python in one namespace, and blocks that say `python` and one of ``needs``; what a block prints must
+    stand in the block below it, if there is one.
     """
     space, printed = {"__name__": "__main__"}, ""
     for block in blocks_of(page):
-        if " ".join(block.words) in words:
+        if block.words[:1] == ["python"] and {*block.words[1:]} <= {*needs}:
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 exec(code, space)  # noqa: S102 - what users are told to do
             printed = out.getvalue()
-        elif not block.words and block.follows:
+        elif block.words[:1] == ["python"]:
+            printed = None  # it was passed over, and so is what it prints
+        elif block.follows and printed is not None:
             assert printed.splitlines() == block.text.splitlines(), f"{page.name}:{block.line}"
 
 
@@ -39,7 +41,7 @@ def with_python(*words):
 def test_python_runs_as_it_is_written(page, tmp_path, monkeypatch):
     """Blocks that say `python gpu` or `python torch` need one, and are read only."""
     monkeypatch.chdir(tmp_path)  # for files that they write
-    run_blocks(page, "python")
+    run_blocks(page)
     for block in blocks_of(page):
         if block.words[:1] == ["python"]:
             compile(block.text, str(page), "exec")
@@ -51,21 +53,28 @@ def test_python_for_a_gpu_runs_as_it_is_written(page, tmp_path, monkeypatch):
     if not pytest.importorskip("torch").cuda.is_available():
         pytest.skip("torch without a GPU")
     monkeypatch.chdir(tmp_path)
-    run_blocks(page, "python", "python gpu")
+    run_blocks(page, "gpu")
+
+
+@pytest.mark.parametrize("page", with_python("jax"), ids=lambda page: page.name)
+def test_python_for_jax_runs_as_it_is_written(page, tmp_path, monkeypatch):
+    for package in ("jax", "flax"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.chdir(tmp_path)
+    run_blocks(page, "jax")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, about parts of itself
 @pytest.mark.parametrize("page", with_python("torch"), ids=lambda page: page.name)
 def test_python_for_pytorch_runs_as_it_is_written(page, tmp_path, monkeypatch):
-    """These blocks stand on their own."""
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="torch is not installed")
     monkeypatch.chdir(tmp_path)
-    run_blocks(page, "python torch")
+    run_blocks(page, "torch")
 
 
 def test_every_block_says_what_it_is():
     """A wrong word would have it passed over in silence. Blocks without one are what something prints, or drawings."""
-    known = [[], ["python"], ["python", "gpu"], ["python", "torch"], ["sh"]]
+    known = [[], ["python"], ["python", "gpu"], ["python", "torch"], ["python", "jax"], ["sh"]]
     assert [f"{page.name}:{b.line}" for page in PAGES for b in blocks_of(page) if b.words not in known] == []
 
 

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 from splat_numba.cli.options import CommandError
-
-UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+from splat_numba.plain import memory_size
 
 
 def available_bytes() -> int | None:
@@ -47,13 +46,7 @@ def check_memory(needed: int, sizes: str, smaller: str) -> None:
     """
     there = available_bytes()
     if there is not None and needed > there:
-        raise CommandError(f"{sizes} needs about {amount(needed)} of memory, of which {amount(there)} are free. "
-                           f"Give a smaller {smaller}.")  # fmt: skip
-
-
-def amount(size: int) -> str:
-    """Bytes in the unit that keeps the number short."""
-    value, unit = float(size), 0
-    while value >= 1000 and unit + 1 < len(UNITS):
-        value, unit = value / 1024, unit + 1
-    return f"{value:,.{1 if value < 10 else 0}f} {UNITS[unit]}"
+        raise CommandError(
+            f"{sizes} needs about {memory_size(needed)} of memory, of which {memory_size(there)} are free. "
+            f"Give a smaller {smaller}."
+        )

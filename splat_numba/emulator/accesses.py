@@ -104,6 +104,10 @@ class Accesses:
         """16 bytes."""
         return self._load_shared(address, 4)
 
+    def load_shared_reals2(self, address: Any) -> Any:
+        """8 bytes as float32."""
+        return _reals(self._load_shared(address, 2))
+
     def load_shared_reals4(self, address: Any) -> Any:
         """16 bytes as float32."""
         return _reals(self._load_shared(address, 4))

@@ -13,6 +13,7 @@ from splat_numba.emulator.lanes import chosen, named
 from splat_numba.emulator.memory import Who, aligned, swizzled
 from splat_numba.errors import EmulationError
 from splat_numba.gen.lane_values import lanes
+from splat_numba.gen.problem import ITEMSIZE
 
 
 class Copies:
@@ -32,15 +33,18 @@ class Copies:
         block = self._block
         one = block.maps[int(block.memory.read(number_at, 8).view(np.uint64)[0])]
         if target % 128:
-            raise EmulationError(f"a swizzled copy wanted at a multiple of 128 bytes, got {target:#x}")
-        if one.box[0] != 64 or start[0] % 8:  # what hardware answers with illegal addresses and instructions
+            raise EmulationError(f"a tensor copy wanted at a multiple of 128 bytes, got {target:#x}")
+        width, unit = (64, 8) if one.swizzled else (4, 4)
+        if one.box[0] != width or start[0] % unit:  # what hardware answers with illegal addresses and instructions
             raise EmulationError(
-                f"a copy wanted of boxes 64 numbers wide, from a multiple of 8, got {one.box[0]} from {start[0]}"
+                f"a copy wanted of boxes {width} numbers wide, from a multiple of {unit}, "
+                f"got {one.box[0]} from {start[0]}"
             )
         if number_at not in block.fenced_maps:
             raise EmulationError(f"a copy wanted by a tensor map after fence_tensor_map, got none of {number_at:#x}")
         block.barrier_of_copy(barrier)
-        places = swizzled(target + np.arange(2 * int(np.prod(one.box))))
+        places = target + np.arange(_itemsize(one) * int(np.prod(one.box)))
+        places = swizzled(places) if one.swizzled else places
         block.check_fenced(block.shared.check(places, _a_copy), _a_copy)
         warp = block.warp
 
@@ -115,23 +119,28 @@ def _a_copy(_bad: NDArray[np.bool_]) -> str:
     return "a copy"
 
 
+def _itemsize(tensor_map: Any) -> int:
+    return ITEMSIZE[tensor_map.dtype]
+
+
 def fetch(block: Block, tensor_map: Any, start: tuple[int, ...], warp: int) -> NDArray[np.uint8]:
     """The bytes of a box whose least coordinates are ``start``, for a warp; zeros outside the tensor. Innermost axis
     first.
     """
     axes = [np.arange(first, first + size) for first, size in zip(start, tensor_map.box, strict=True)]
-    steps = (2, *tensor_map.strides)
+    size_of = _itemsize(tensor_map)
+    steps = (size_of, *tensor_map.strides)
     inside, places = np.ones((1,) * 5, np.bool_), np.zeros((1,) * 5, np.int64)
     for axis, (index, size, step) in enumerate(zip(axes, tensor_map.sizes, steps, strict=True)):
         shape = [1] * 5
         shape[4 - axis] = index.size
         inside = inside & ((index >= 0) & (index < size)).reshape(shape)
         places = places + (index * step).reshape(shape)
-    found = np.zeros((*places.shape, 2), np.uint8)
+    found = np.zeros((*places.shape, size_of), np.uint8)
     if inside.any():
         wanted = tensor_map.pointer + places[inside]
-        buffer, base = block.memory.find(int(wanted.min()), int(wanted.max()) + 2)
-        numbers = buffer[(wanted - base)[:, None] + np.arange(2)]
+        buffer, base = block.memory.find(int(wanted.min()), int(wanted.max()) + size_of)
+        numbers = buffer[(wanted - base)[:, None] + np.arange(size_of)]
         block.neighbours.hide(warp, wanted, numbers)
         found[inside] = numbers
     return found.reshape(-1)

@@ -17,11 +17,13 @@ from splat_numba.executors.executor import BackwardCall, Executor, Part, Recipe
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.backward import BackwardPlan, Wanted
 from splat_numba.gen.cpu_entry import CpuText
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.cpu import planning
 from splat_numba.gen.targets.cpu.attention import attention_text
+from splat_numba.gen.targets.cpu.backward import backward_text
 from splat_numba.gen.targets.cpu.schedule import attention_schedule
 from splat_numba.runtime.compile import Compiled
 from splat_numba.runtime.cpu import code
@@ -139,6 +141,22 @@ class CpuExecutor:
             part.compiled.schedule_for(problem, part.heads, scale).run(arrays, threads)
         exported = written.exported(q)
         return (exported, export_lse(lse, operands, q)) if return_lse else exported
+
+    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+        """The forward plan's passes, which make all gradients."""
+        return planning.backward_plan(self.plan(mask, problem, scale, settings))
+
+    def backward_sources(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> dict[str, str]:
+        """A text for every mask, by name."""
+        texts = (backward_text(one.plan, Wanted()) for one in recipe.parts_for(problem, scale, settings, ragged=False))
+        return {one.name: one.source for one in texts}
+
+    def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
+        """Compile them, or read them from disk."""
+        from splat_numba.executors.cpu_backward import compiled_backward
+
+        for one in recipe.parts_for(problem, scale, settings, ragged=False):
+            compiled_backward(one.mask, one.plan.problem, Wanted(), settings)
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones."""

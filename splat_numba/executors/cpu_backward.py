@@ -9,18 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.arguments.gradients import import_results, place_gradients
-from splat_numba.arguments.layouts import to_bhsd
 from splat_numba.arguments.masks import Stored
-from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.executors.cpu import plan_for
 from splat_numba.executors.executor import BackwardCall, Recipe
-from splat_numba.executors.operands import import_operands
+from splat_numba.executors.host_gradients import import_backward
+from splat_numba.gen.backward import Wanted
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.cpu.backward import backward_text
 from splat_numba.gen.targets.cpu.backward_schedule import (
-    Wanted,
     backward_schedule,
     finish_sums,
     shares_of,
@@ -64,25 +61,18 @@ def compiled_backward(mask: Stored, problem: Problem, wanted: Wanted, settings: 
 
 def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     """The gradients of q, k and v. Raises ArgumentError, ArgumentTypeError, BackendError."""
-    operands = import_operands(call.q, call.k, call.v, recipe.layout)
-    problem = operands.problem
-    scale = check_scale(recipe.scale, problem.head_dim, problem.dtype)
-    lengths = check_kv_lengths(call.kv_lengths, problem, operands.axes)
-    given = {"out": call.out, "dout": call.dout, "lse": call.lse, "dlse": call.dlse}
-    results, views = import_results(given, operands.arrays, problem, operands.layout)
-    read = {**operands.arrays, **results}
-    written = place_gradients(call.out_grads, operands.arrays, read, call.frozen, problem.dtype)
-    wanted = Wanted(*(name not in call.frozen for name in ("q", "k", "v")))
-    if not wanted.names:
+    given = import_backward(recipe, call)
+    problem, scale, wanted = given.problem, given.scale, given.wanted
+    if wanted is None:
         return None, None, None
     settings = current()
     parts = recipe.parts_for(problem, scale, settings, ragged=call.kv_lengths is not None)
     host = machine(None)  # whatever the threads of this call: the order of sums follows from it
     shares = shares_of(problem, host, wanted)
-    targets = {name: to_bhsd(one.array.bits, operands.layout) for name, one in written.items()}
+    targets = given.targets
     widths = sums_shape(problem, host, wanted)
     sums = {name: _sums(targets[name], width, problem, shares) for name, width in widths.items()}
-    arrays = {**operands.views, **views, **targets, **sums, "kv_lengths": lengths}
+    arrays = {**given.operands.views, **given.views, **targets, **sums, "kv_lengths": given.lengths}
     threads = settings.threads or cores()
     for part in parts:
         compiled = compiled_backward(part.mask, part.plan.problem, wanted, settings)
@@ -90,10 +80,7 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     for name, one in sums.items():
         if one.base is None:
             finish_sums(one, targets[name].shape[3], problem.dtype, targets[name])
-    dq, dk, dv = (
-        written[f"d{name}"].exported(getattr(call, name)) if f"d{name}" in written else None for name in ("q", "k", "v")
-    )
-    return dq, dk, dv
+    return given.exported(call)
 
 
 def _sums(target: NDArray[Any], width: int, problem: Problem, shares: int) -> NDArray[Any]:

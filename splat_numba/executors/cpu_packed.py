@@ -25,21 +25,24 @@ from splat_numba.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class MaskState:
-    """The run table of a mask, and the schedules over it that calls used last, by what they depend on."""
+    """The run table of a mask or of its transpose, and the schedules over it that calls used last, by what they depend
+    on.
+    """
 
     table: RunTable
     loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(16))
 
 
-_states: dict[int, MaskState] = {}
+_states: dict[tuple[int, bool], MaskState] = {}
 
 
-def state_of(acsr: ACSR) -> MaskState:
+def state_of(acsr: ACSR, transposed: bool = False) -> MaskState:
     """Kept as long as the mask: by identity, because equal masks may be cut differently."""
-    key = id(acsr)
+    key = id(acsr), transposed
     found = _states.get(key)
     if found is None:
-        found = _states[key] = MaskState(RunTable.of(acsr))
+        table = RunTable.transposed(acsr) if transposed else RunTable.of(acsr)
+        found = _states[key] = MaskState(table)
         weakref.finalize(acsr, _states.pop, key, None).atexit = False
     return found
 
@@ -52,14 +55,14 @@ class CpuPackedExecutor:
 
     def plan(self, problem: PackedProblem, acsr: ACSR, settings: Settings) -> PackedPlan:
         """The plan of a problem for a mask."""
-        return make_packed_plan(problem, state_of(acsr).table, machine(settings.threads))
+        return make_packed_plan(problem, state_of(acsr, problem.transposed).table, machine(settings.threads))
 
     def run(
         self, problem: PackedProblem, acsr: ACSR, arrays: Mapping[str, NDArray[Any]], settings: Settings
     ) -> None:  # fmt: skip
         """Write the operator's last argument from the others, by name; 16-bit numbers as uint16."""
         threads = settings.threads or cores()
-        loaded, key = state_of(acsr).loaded, (problem, settings, threads)
+        loaded, key = state_of(acsr, problem.transposed).loaded, (problem, settings, threads)
         schedule = loaded.find(key)
         if schedule is None:
             schedule = loaded.keep(key, self._loaded(problem, acsr, threads, settings))
@@ -67,7 +70,8 @@ class CpuPackedExecutor:
 
     def _loaded(self, problem: PackedProblem, acsr: ACSR, threads: int, settings: Settings) -> LoadedSchedule:
         plan = self.plan(problem, acsr, settings)
-        schedule = packed_schedule(plan, problem, state_of(acsr).table, threads * RANGES_PER_THREAD)
+        table = state_of(acsr, problem.transposed).table
+        schedule = packed_schedule(plan, problem, table, threads * RANGES_PER_THREAD)
         if not schedule.launches:
             return LoadedSchedule(schedule, {})
         compiled = code.compile_text(packed_text(plan), partial(asdict, plan), settings)

@@ -14,16 +14,28 @@ from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.emulator.machine import EmulatedMachine
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import NO_GRADIENTS, BackwardCall, Part, Recipe
-from splat_numba.executors.gpu_parts import heads_passes, plan_for, target_of, texts_of
+from splat_numba.executors.executor import BackwardCall, Part, Recipe
+from splat_numba.executors.gpu_parts import (
+    backward_plan_for,
+    backward_texts,
+    heads_passes,
+    heads_plans,
+    plan_for,
+    target_of,
+    texts_of,
+)
+from splat_numba.executors.host_gradients import import_backward
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import Text
+from splat_numba.gen.targets.gradients import LEVELS, OPERANDS, backward_schedule
 from splat_numba.gen.targets.registry import check_taken, gpu_target
 from splat_numba.gen.targets.target import attention_schedule
+from splat_numba.gen.tensor import Axes
 from splat_numba.runtime.cuda.code import edited_text, source_of
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
@@ -116,6 +128,37 @@ class EmulatedExecutor:
             return result
         return result, export_lse(machine.read_words("lse", prod(rows)).reshape(rows), operands, q)
 
-    def backward(self, recipe: Recipe, call: BackwardCall) -> NoReturn:
-        """None in this version. Raises BackendError."""
-        raise BackendError(NO_GRADIENTS)
+    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+        """How the gradients for one mask are made, remembered."""
+        return backward_plan_for(mask, problem, self._gpu(), self.target, Conditions(negate=scale < 0))
+
+    def backward_sources(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> dict[str, str]:
+        """The texts of the launches, by name."""
+        return {name: one.render() for name, one in backward_texts(recipe, problem, scale, self._gpu()).items()}
+
+    def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
+        """Nothing: the emulator reads the texts."""
+
+    def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
+        """The gradients, from the texts that a GPU would run. Raises EmulationError for a fault in one."""
+        given = import_backward(recipe, call)
+        problem, views, wanted = given.problem, {**given.operands.views, **given.views}, given.wanted
+        check_taken("q", problem, self.target)
+        if wanted is None:
+            return None, None, None
+        plans, target = heads_plans(recipe, problem, given.scale, self._gpu(), ragged=call.kv_lengths is not None)
+        machine, targets = EmulatedMachine(), given.targets
+        tensors = {name: machine.place(name, views[name], problem.dtype) for name in OPERANDS}
+        for name in LEVELS if call.dlse is not None else LEVELS[:1]:
+            tensors[name] = machine.place_as_it_is(name, views[name][..., None], "float32")
+        made = {name: machine.allocate(name, _axes(one.shape), problem.dtype) for name, one in targets.items()}
+        machine.place_table("kv_lengths", given.lengths.astype(np.int32))
+        machine.run(backward_schedule(target, plans, {**tensors, **made}, wanted, given.scale, multiprocessors=1))
+        for name, one in made.items():
+            targets[name][...] = machine.read(one)
+        return given.exported(call)
+
+
+def _axes(shape: tuple[int, ...]) -> Axes:
+    batch, heads, seq, dim = shape
+    return batch, heads, seq, dim

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from splat_numba.arguments.masks import Stored
+from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
+
+HeadsMask: TypeAlias = tuple[Stored, tuple[int, ...] | None]
+"""A mask and the query heads that use it; None: all, however many there are."""
 
 
 class Compiled(Protocol):
@@ -62,14 +66,11 @@ class Recipe(Protocol):
     def identity(self) -> tuple[object, ...] | None:
         """Immutable objects that, with the problem, decide what parts_for() gives; None where some may change."""
 
+    def masks_for(self, problem: Problem) -> tuple[HeadsMask, ...]:
+        """The masks for these arrays, each with its query heads. Raises as parts_for()."""
+
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """The compiled masks for these arrays. Raises ArgumentError, PatternError or FormatError if they do not fit."""
-
-
-NO_GRADIENTS = (
-    "backend wanted as 'cpu' for gradients of attention, which GPUs have not in this version. Copy the arrays to the "
-    "CPU and give backend='cpu'."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,15 @@ class Executor(Protocol):
 
     def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
         """Run attention on the caller's arrays: out, or (out, lse)."""
+
+    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+        """How the gradients for one mask are made, remembered."""
+
+    def backward_sources(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> dict[str, str]:
+        """The texts of a recipe's gradients, by name."""
+
+    def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
+        """Compile them, so that the first gradient need not wait. Raises CompileError."""
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones. Raises BackendError where there are none."""

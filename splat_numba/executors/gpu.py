@@ -11,14 +11,15 @@ import tempfile
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import NO_GRADIENTS, BackwardCall, Part, Recipe
+from splat_numba.executors.executor import BackwardCall, Part, Recipe
 from splat_numba.executors.gpu_call import attend
-from splat_numba.executors.gpu_parts import plan_for, texts_of
+from splat_numba.executors.gpu_parts import backward_plan_for, backward_texts, plan_for, texts_of
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
@@ -168,9 +169,26 @@ class CudaExecutor:
         """Run on the GPU that q is on, in the order of its framework's current stream."""
         return attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
-    def backward(self, recipe: Recipe, call: BackwardCall) -> NoReturn:
-        """None in this version. Raises BackendError."""
-        raise BackendError(NO_GRADIENTS)
+    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+        """How the gradients for one mask are made, remembered."""
+        return backward_plan_for(mask, problem, gpu(), self.target, Conditions(negate=scale < 0))
+
+    def backward_sources(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> dict[str, str]:
+        """The texts of the launches, by name."""
+        return {name: one.render() for name, one in backward_texts(recipe, problem, scale, gpu()).items()}
+
+    def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
+        """Compile them, or read them from disk."""
+        for one in backward_texts(recipe, problem, scale, gpu()).values():
+            cubin_for(one, settings)
+
+    def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
+        """The gradients, in the order of the current stream of q's framework."""
+        from splat_numba.executors.gpu_backward import (
+            backward,
+        )  # planners of gradients: 60 ms that forward has no use for
+
+        return backward(recipe, call)
 
 
 def disassemble(cubin: bytes) -> str:

@@ -15,13 +15,13 @@ from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.executors.executor import Recipe
 from splat_numba.executors.gpu_parts import heads_passes, target_of
-from splat_numba.executors.operands import Operands, check_operands, import_operands, prepare_out
+from splat_numba.executors.operands import check_operands, import_operands, prepare_out
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.schedule import Schedule
 from splat_numba.gen.targets.registry import check_taken
 from splat_numba.gen.targets.target import GpuTarget, HeadsPass, attention_schedule
 from splat_numba.gen.tensor import Tensor
-from splat_numba.runtime.arrays import export_array, on_gpu
+from splat_numba.runtime.arrays import Array, export_array, on_gpu
 from splat_numba.runtime.cuda.arrays import (
     GpuArray,
     Reach,
@@ -175,24 +175,24 @@ def _attend_numpy(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: 
         check_kv_lengths(kv_lengths, operands.problem, operands.axes)
     written = prepare_out(out, operands)
     target = device(0)
-    q_copy, k_copy, v_copy = (_upload(operands, name, target) for name in ("q", "k", "v"))
+    q_copy, k_copy, v_copy = (upload(operands.arrays[name], target) for name in ("q", "k", "v"))
     found = attend(recipe, q_copy, k_copy, v_copy, kv_lengths, None, return_lse)
     result, lse = found if return_lse else (found, found)
-    written.array.bits[...] = _download(result, np.uint16)
+    written.array.bits[...] = download(result, np.uint16)
     given = written.given if out is not None else export_array(written.array.bits, operands.problem.dtype, q)
-    return (given, _download(lse, np.float32)) if return_lse else given
+    return (given, download(lse, np.float32)) if return_lse else given
 
 
-def _upload(operands: Operands, name: str, target: Device) -> DeviceArray:
-    """A copy on the device in the caller's order of axes, its rows padded to 16 bytes."""
-    bits = operands.arrays[name].bits
-    host = padded_rows(bits)
-    array = DeviceArray(target, bits.shape, operands.problem.dtype, host.shape[-1])
+def upload(given: Array, target: Device) -> DeviceArray:
+    """A copy on the device in the caller's order of axes, rows of 16-bit numbers padded to 16 bytes."""
+    host = padded_rows(given.bits) if given.bits.itemsize == 2 else np.ascontiguousarray(given.bits)
+    array = DeviceArray(target, given.bits.shape, given.dtype, host.shape[-1])
     array.fill(host)
     return array
 
 
-def _download(array: DeviceArray, dtype: type[np.generic]) -> NDArray[Any]:
+def download(array: DeviceArray, dtype: type[np.generic]) -> NDArray[Any]:
+    """A copy on the host."""
     host = np.empty(array.shape, dtype)
     array.read(host)
     return host

@@ -7,15 +7,18 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.arguments.masks import Stored, describe
-from splat_numba.executors.executor import Part
+from splat_numba.executors.executor import Part, Recipe
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import full
+from splat_numba.gen.backward import BackwardPlan, Wanted
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import ScheduleBuilder, Text
+from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
 from splat_numba.gen.targets.registry import choose_gpu_target, gpu_target
 from splat_numba.gen.targets.target import AttentionCall, GpuTarget, HeadsPass
+from splat_numba.gen.tensor import Tensor, contiguous, padded_strides
 
 
 @lru_cache(maxsize=256)
@@ -28,6 +31,43 @@ def plan_for(mask: Stored, problem: Problem, gpu: Gpu, request: str | None, cond
     found = geometry(mask, problem.seq_q, problem.seq_kv)
     plan = target.plan(found, problem, gpu, describe(mask), conditions)
     return replace(plan, choices=(why, *plan.choices))
+
+
+@lru_cache(maxsize=256)
+def backward_plan_for(
+    mask: Stored, problem: Problem, gpu: Gpu, request: str | None, conditions: Conditions
+) -> BackwardPlan:
+    """The plan of the gradients for one mask, remembered. Arguments and errors as plan_for()."""
+    target, _ = choose_gpu_target(request, problem, gpu.capability)
+    return target.plan_backward(geometry(mask, problem.seq_q, problem.seq_kv), problem, gpu, conditions)
+
+
+def heads_plans(
+    recipe: Recipe, problem: Problem, scale: float, gpu: Gpu, *, ragged: bool
+) -> tuple[tuple[HeadsPlan, ...], GpuTarget]:
+    """The plans of gradients for a recipe's masks, and their target."""
+    request, conditions = recipe.executor.target, Conditions(ragged, scale < 0)
+    plans = tuple(
+        HeadsPlan(
+            backward_plan_for(mask, problem, gpu, request, conditions),
+            tuple(range(problem.heads_q)) if heads is None else heads,
+        )
+        for mask, heads in recipe.masks_for(problem)
+    )
+    return plans, gpu_target(plans[0].planned.target)
+
+
+def backward_texts(recipe: Recipe, problem: Problem, scale: float, gpu: Gpu) -> dict[str, Text]:
+    """The texts of a recipe's gradients by name, of contiguous arrays of these sizes, in the order of the launches."""
+    plans, target = heads_plans(recipe, problem, scale, gpu, ragged=False)
+    rows, keys = (problem.batch, problem.heads_q, problem.seq_q), (problem.batch, problem.heads_kv, problem.seq_kv)
+    shapes = {"q": (*rows, problem.head_dim), "k": (*keys, problem.head_dim), "v": (*keys, problem.value_dim)}
+    shapes |= {f"d{name}": shape for name, shape in shapes.items()}
+    shapes |= dict.fromkeys(("out", "dout"), (*rows, problem.value_dim))
+    tensors = {name: Tensor(one, padded_strides(one), problem.dtype, name) for name, one in shapes.items()}
+    tensors["lse"] = Tensor((*rows, 1), contiguous((*rows, 1), 1, 4), "float32", "lse")
+    schedule = backward_schedule(target, plans, tensors, Wanted(), scale, gpu.multiprocessors)
+    return {step.text.name: step.text for step in schedule.launches}
 
 
 def texts_of(plan: Plan) -> tuple[Text, ...]:

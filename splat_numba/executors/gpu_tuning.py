@@ -10,7 +10,7 @@ from typing import Any
 
 from splat_numba.arguments.masks import Stored, describe, fingerprint
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import Executor, Part, Recipe
+from splat_numba.executors.executor import Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.gpu import CudaExecutor, compiled_for
 from splat_numba.executors.gpu_parts import plan_for
 from splat_numba.executors.gpu_trial import trial_calls
@@ -53,6 +53,10 @@ class Uncaptured:
     def executor(self) -> Executor:
         """The recipe's."""
         return self.recipe.executor
+
+    def masks_for(self, problem: Problem) -> tuple[HeadsMask, ...]:
+        """The recipe's."""
+        return self.recipe.masks_for(problem)
 
     @property
     def identity(self) -> tuple[object, ...] | None:

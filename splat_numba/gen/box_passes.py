@@ -24,7 +24,7 @@ from splat_numba.plain import duration
 
 Ints = NDArray[np.int64]
 
-GRID_BOXES = {64: Box(16, 4), 80: Box(20, 4), 96: Box(24, 4), 112: Box(28, 4), 128: Box(32, 4)}
+GRID_LINES = 4  # of a tile of keys on a grid
 LONG_ROW = 64  # tiles of a row block, on average: above, small tiles have nothing to gain and most to list
 MANY_RUNS = 1 << 21  # sorting them takes 0.2 s a shape
 WORTH_TRYING = 1.5  # orders within this factor of the best, at the first tile shape, are tried with all
@@ -156,7 +156,7 @@ def _words(seconds: float) -> str:
 def _try(part: Part, traits: Traits, problem: Problem, tiles: Tiles) -> Trial:
     """The cover with tiles of this shape. A pass that resumes takes only the row blocks that have tiles."""
     traits = replace(traits, resumes=part.resumes)
-    box = GRID_BOXES[traits.tile_kv] if part.order.width else Box(traits.tile_kv)
+    box = Box(traits.tile_kv // GRID_LINES, GRID_LINES) if part.order.width else Box(traits.tile_kv)
     made = cover(arrange(part.order, problem.seq_q, traits.groups), part.placed, box)
     work = work_of_cover(made)
     if part.resumes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from splat_numba.plain import duration
 
 if TYPE_CHECKING:
+    from splat_numba.gen.backward import BackwardPlan
     from splat_numba.gen.plan import Choice, Pass, Plan
 
 REFUSED_SHOWN = 3
@@ -35,7 +36,31 @@ def explain(plan: Plan) -> str:
         lines.append("fill        out = 0 and lse = -inf first, because no pass is known to visit every row")
     for choice in plan.choices:
         lines.extend(_explain_choice(choice))
+    if plan.backward is not None:
+        lines.append(explain_backward(plan.backward))
     return "\n".join(lines)
+
+
+def explain_backward(plan: BackwardPlan) -> str:
+    """How gradients are made, what it costs, and what was refused."""
+    lines = []
+    if plan.seconds is not None:
+        lines.append(f"gradients   predicted {duration(plan.seconds)}")
+    for of, passes in (("queries", plan.queries), ("keys", plan.keys)):
+        lines += [f"pass {number}      gradients of {of}: {one.describe()}" for number, one in enumerate(passes)]
+    for choice in plan.choices:
+        lines.extend(_explain_choice(choice))
+    return "\n".join(lines)
+
+
+def backward_as_dict(plan: BackwardPlan) -> dict[str, Any]:
+    """Plain values; tables are given by their sizes."""
+    return {
+        "queries": [_pass_dict(one) for one in plan.queries],
+        "keys": [_pass_dict(one) for one in plan.keys],
+        "seconds": plan.seconds,
+        "choices": [asdict(choice) for choice in plan.choices],
+    }
 
 
 def _serves(plan: Plan) -> str:
@@ -58,7 +83,7 @@ def _explain_choice(choice: Choice) -> list[str]:
 
 def as_dict(plan: Plan) -> dict[str, Any]:
     """Plain values; tables are given by their sizes."""
-    return {
+    found = {
         "problem": asdict(plan.problem),
         "target": plan.target,
         "machine": asdict(plan.machine),
@@ -69,6 +94,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "cost": asdict(plan.cost),
         "choices": [asdict(choice) for choice in plan.choices],
     }
+    return found if plan.backward is None else {**found, "backward": backward_as_dict(plan.backward)}
 
 
 def _pass_dict(one: Pass) -> dict[str, Any]:

@@ -169,6 +169,7 @@ INSTRUCTIONS: Final = (
     ),
     Instruction("load_shared_word", "r", "r", "ld.shared.b32 $0, [$1];"),
     Instruction("load_shared_words4", "rrrr", "r", "ld.shared.v4.b32 {$0, $1, $2, $3}, [$4];"),
+    Instruction("load_shared_reals2", "ff", "r", "ld.shared.v2.f32 {$0, $1}, [$2];"),
     Instruction("load_shared_reals4", "ffff", "r", "ld.shared.v4.f32 {$0, $1, $2, $3}, [$4];"),
     # Four (8, 8) matrices of 16-bit numbers. Lane l has the address of row l % 8 of matrix l // 8, and gets of each
     # numbers 2 (l % 4) and the next of row l // 4; transposed: of column l // 4.

@@ -14,6 +14,7 @@ from textwrap import shorten
 from typing import Any, Protocol
 
 from splat_numba.gen import explain
+from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.machine import Gpu, Machine
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.plain import duration
@@ -93,7 +94,7 @@ class Plan:
     target: its name; label: a short name of the mask for file names; covered: the passes visit every row, so nothing
     needs filling first; out_dtype: what the passes write, which may be wider than the problem's where later ones read
     it back. A plan of box passes is made for its lengths and so is not closed; its kernels nevertheless serve every
-    mask and length of the same Traits.
+    mask and length of the same Traits. backward: how gradients are made, where that was asked for.
     """
 
     problem: Problem
@@ -108,6 +109,7 @@ class Plan:
     choices: tuple[Choice, ...]
     out_dtype: str
     conditions: Conditions
+    backward: BackwardPlan | None = None
 
     @property
     def cpu(self) -> Machine:

@@ -1,4 +1,8 @@
-"""Tensor maps: what Hopper's copy engine is told of an array, to fetch boxes of it. A driver makes their bytes."""
+"""Tensor maps: what Hopper's copy engine is told of an array, to fetch boxes of it. A driver makes their bytes.
+
+Boxes of 16-bit numbers are 128 bytes wide and come swizzled, as matrix products want them. Boxes of float32 are a whole
+row of 16 bytes, such as the levels of a query, and come as they are.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ MAP_BYTES = 128
 ALIGNMENT = 16
 LARGEST_STRIDE = 2**40
 SPAN = 64  # 16-bit numbers of a row that one copy fetches: the 128 bytes of a swizzle
+LEVELS = 4  # float32 numbers of a row that one copy fetches
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,11 @@ class TensorMapArguments:
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
     box: tuple[int, ...]
+
+    @property
+    def swizzled(self) -> bool:
+        """Whether boxes are laid out for matrix products."""
+        return self.dtype != "float32"
 
 
 def box_of_rows(tensor: Tensor, rows: int) -> BoxMap:
@@ -76,4 +86,5 @@ def tensor_map_arguments(one: BoxMap, pointer: int, spare: int) -> TensorMapArgu
     base = spare if empty else pointer + view.offset * row
     if empty:
         sizes = (max(dim, 1), 1, 1, 1, 1)
-    return TensorMapArguments(tensor.dtype, base, sizes, strides, (SPAN, box.inner, box.outer, 1, 1))
+    width = LEVELS if tensor.dtype == "float32" else SPAN
+    return TensorMapArguments(tensor.dtype, base, sizes, strides, (width, box.inner, box.outer, 1, 1))

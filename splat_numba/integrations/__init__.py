@@ -1,1 +1,1 @@
-"""What people of other frameworks call: a module a framework, which imports it when it is used."""
+"""What this package is within other frameworks: a module a framework, which imports it."""

@@ -14,6 +14,7 @@ delta_i), the gradients are dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i ds_
   and u |dlse_i| for both. Call it D_i.
 - ds: T_ij = p_ij (1 + x_ij) (Y_ij + D_i + u (|dp_ij| + |delta_i|)) + (x_ij + 3 u) |ds_ij|.
 - Tensor cores take ds and p in the arrays' dtype: w (|ds_ij| + T_ij) + tiny more for ds, and w p_ij + tiny for p.
+  Kernels may make ds from the p that was rounded: T_ij has w |ds_ij| + tiny |dp_ij - delta_i| more then.
 - The last products are sums over n kept keys of a row, or over the m rows, of all heads of the group, that keep a key:
   (n + 16) u or (m + 16) u times the sum of sizes, in any order, with partial sums kept in the arithmetic.
 - The result is rounded to the arrays' dtype once, after the sum over the group: U (|result| + the above) + tiny.
@@ -133,7 +134,8 @@ def _changes(forward: Element, dout: Float64, dlse: Float64, off: Float64, loss:
     delta_loss = np.maximum(stored, summed) + loss.unit * np.abs(dlse)
     changes = p * np.abs(dp - delta[..., None])
     spread = dp_loss + delta_loss[..., None] + loss.unit * (np.abs(dp) + np.abs(delta)[..., None])
-    return changes, p * (1 + off) * spread + (off + 3 * loss.unit) * changes
+    rounded = loss.weight * changes + (loss.tiny * np.abs(dp - delta[..., None]) if loss.weight else 0.0)
+    return changes, p * (1 + off) * spread + (off + 3 * loss.unit) * changes + rounded
 
 
 def _shared(x: Float64 | Bool, heads_kv: int) -> Float64:

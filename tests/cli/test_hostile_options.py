@@ -8,6 +8,7 @@ import pytest
 
 from splat_numba.cli import main, memory
 from splat_numba.cli.console import make_table, output, print_table
+from splat_numba.plain import memory_size
 from tests.cli.command_run import SMALL, run
 
 NUMBERS = ["-1", "", "nan", "1e3", "9" * 5000, "2147483648", "\udcff"]
@@ -118,7 +119,7 @@ def test_memory_that_runs_out_is_told(capsys, monkeypatch, text):
 
 
 def test_memory_is_counted_in_short_words():
-    assert [memory.amount(n) for n in (0, 999, 2**20, 25 * 2**30, 1100 * 2**30)] == [
+    assert [memory_size(n) for n in (0, 999, 2**20, 25 * 2**30, 1100 * 2**30)] == [
         "0.0 bytes", "999 bytes", "1.0 MiB", "25 GiB", "1.1 TiB",
     ]  # fmt: skip
     assert memory.available_bytes() is None or memory.available_bytes() > 0

@@ -9,7 +9,7 @@ import pytest
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch as emulate
 from splat_numba.executors import gpu as gpu_kernel
-from splat_numba.executors import gpu_call, gpu_parts
+from splat_numba.executors import gpu_backward, gpu_call, gpu_parts
 from splat_numba.gen.tensor_map import TensorMapArguments
 from splat_numba.runtime.cuda import lengths, ready
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, install, packed_values
@@ -43,8 +43,11 @@ class EmulatedDriver(FakeDriver):
         ctypes.memmove(target, data, nbytes)
         return (Status.CUDA_SUCCESS,)
 
-    def cuTensorMapEncodeTiled(self, _kind, _axes, pointer, sizes, strides, box, *_):  # noqa: N802
-        self.described.append(TensorMapArguments("", pointer, tuple(sizes), tuple(strides), tuple(box)))
+    def cuTensorMapEncodeTiled(self, kind, _axes, pointer, sizes, strides, box, *options):  # noqa: N802
+        dtype = "float32" if kind == self.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_FLOAT32 else "float16"
+        one = TensorMapArguments(dtype, pointer, tuple(sizes), tuple(strides), tuple(box))
+        assert (options[2] != 0) == one.swizzled
+        self.described.append(one)
         return Status.CUDA_SUCCESS, SimpleNamespace(opaque=[len(self.described) - 1] * 16)
 
     def cuLaunchKernel(self, function, grid, _y, _z, threads, *rest):  # noqa: N802
@@ -83,5 +86,7 @@ def gpu(request, monkeypatch):
 def forget_emulated():
     gpu_kernel._planned.cache_clear()
     gpu_parts.plan_for.cache_clear()
+    gpu_parts.backward_plan_for.cache_clear()
     gpu_call._ready.clear()
+    gpu_backward._ready.clear()
     forget()

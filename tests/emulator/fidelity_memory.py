@@ -65,6 +65,8 @@ REALS = f"""
     ptx.warp_barrier()
     e, f, g, h = ptx.load_shared_reals4(base + u32(16) * (lane ^ u32(6)))
     ptx.store_reals4(target + u64(1280) + u64(16) * u64(lane), e, f, g, h, u32(1))
+    e, f = ptx.load_shared_reals2(base + u32(8) * (lane ^ u32(21)))
+    ptx.store_reals2(target + u64(1920) + u64(8) * u64(lane), f, e, u32(1))
 """
 
 WAITS = """
@@ -204,15 +206,18 @@ SIZES = (70, 9, 4, 3, 2)
 PITCH = (144, 144 * 10, 144 * 10 * 4, 144 * 10 * 4 * 3)  # bytes between rows and so on; more than the sizes need
 
 
+DTYPES = {64: "float16", 4: "float32"}  # by the width of a box
+
+
 def tensor(offset=0, sizes=SIZES, strides=PITCH, box=(64, 4, 2, 1, 1)):
     """The map of a tensor in the source."""
-    return lambda address: [TensorMapArguments("float16", address + offset, sizes, strides, box)]
+    return lambda address: [TensorMapArguments(DTYPES[box[0]], address + offset, sizes, strides, box)]
 
 
 def tensor_case(name, corners, maps, at=0):
     """Boxes at these corners, and all bytes of shared memory that they fill, as they lie there."""
     box = maps(0)[0].box
-    nbytes = 2 * int(np.prod(box))
+    nbytes = (2 if box[0] == 64 else 4) * int(np.prod(box))
     body = f"""
     barrier = u32(base + u32({at + nbytes}))
     if thread == u32(0):
@@ -250,6 +255,7 @@ def tensor_case(name, corners, maps, at=0):
 
 CORNERS = [(0, 0, 0, 0, 0), (8, 3, 1, 2, 1), (64, 7, 3, 0, 0), (0, -2, -1, 0, 0), (-8, 0, 0, 1, 1), (0, 0, 0, -1, 0),
            (0, 0, 0, 0, 2), (-64, 0, 0, 0, 0), (0, 100, 0, 0, 0), (16, -3, 3, 2, 1)]  # fmt: skip
+LEVELS = [(0, 0, 0, 0, 0), (0, -2, 1, 3, 1), (0, 4, 2, 1, 0), (0, 6, 0, 0, 0), (0, 0, 0, 0, 2)]
 
 CASES = (
     Case("loads", ("load_word", "load_pair", "load_state", "load_words4"), LOADS, random_words(70, 128), 256),
@@ -261,9 +267,9 @@ CASES = (
         "reals",
         (
             "load_words4_when", "load_real_when", "load_reals4", "store_reals4", "store_reals2", "store_shared_reals4",
-            "load_shared_reals4",
+            "load_shared_reals4", "load_shared_reals2",
         ),
-        REALS, np.concatenate([random_words(79, 128), random_words(72, 32) % np.uint32(3)]), 480, shared=512,
+        REALS, np.concatenate([random_words(79, 128), random_words(72, 32) % np.uint32(3)]), 544, shared=512,
     ),
     Case("the last block", ("fence_device",), LAST_BLOCK, random_words(69, 32), 224, grid=4),
     Case("a launch that waits for none", ("await_launch", "allow_launch"), WAITS, random_words(80, 32), 32),
@@ -285,6 +291,7 @@ CASES = (
     tensor_case("tensor copies", CORNERS, tensor()),
     tensor_case("tensor copies within a swizzled kilobyte", CORNERS[:2], tensor(), at=384),
     tensor_case("tensor copies through strides", CORNERS[:5], tensor(288, (33, 3, 4, 6, 1), (288, 1440, 16, 16))),
+    tensor_case("tensor copies of float32", LEVELS, tensor(16, (4, 5, 3, 4, 2), (16, 96, 320, 1280), (4, 8, 2, 1, 1))),
     Case(
         "a warp's own copies", ("async_copy", "async_commit", "async_wait"), ASYNC, random_words(77, 1056), 1024,
         shared=1536, head="wait_but_one = ptx.async_wait(1)\nwait_all = ptx.async_wait(0)\n",

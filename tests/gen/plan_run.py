@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from splat_numba import reference
+from splat_numba.gen.backward import Wanted
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.cpu.backward_schedule import (
-    Wanted,
     backward_schedule,
     finish_sums,
     sums_shape,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm90.backward.traits import ADDED, KEYS, QUERIES, ROUNDED, BackwardTraits
 from splat_numba.gen.targets.sm90.tile_shapes import candidates
 
 DTYPES = ("float16", "bfloat16")
@@ -36,3 +37,14 @@ def traits(draw):
     return replace(
         one, partial=partial, skips=skips and one.groups > 1, resumes=resumes, ragged=ragged, negate=negate
     )  # fmt: skip
+
+
+GOLDEN_GRADIENTS = {
+    "gradients_of_queries": BackwardTraits(
+        Traits(80, 72, "bfloat16", 1, 64, 2, 2, partial=True, skips=False, negate=True), QUERIES, ("dq",), ADDED,
+        ragged=True,
+    ),
+    "gradients_of_keys": BackwardTraits(
+        Traits(128, 128, "bfloat16", 2, 64, 2, 1), KEYS, ("dk", "dv"), ROUNDED, ragged=False
+    ),
+}  # fmt: skip

@@ -101,13 +101,15 @@ def test_the_emulator_would_notice_a_wrong_table():
 def test_packed_operators(dtype):
     """Several runs a row, of several steps; dims that fill no whole vector; values at any stride."""
     rng, acsr = np.random.default_rng(0), ACSR.from_pattern(p.window(5, 3) | p.strided(7), 12, 17)
-    table, to_bits = RunTable.of(acsr), (lambda x: x) if dtype == "float32" else (lambda x: narrow(x, dtype))
+    table, turned = RunTable.of(acsr), RunTable.transposed(acsr)
+    to_bits = (lambda x: x) if dtype == "float32" else (lambda x: narrow(x, dtype))
 
-    def run(operator, *given, shape, dim, scale=1.0):
-        problem = PackedProblem(operator, dtype, 1, 2, dim, scale, contiguous=False)
-        plan = make_packed_plan(problem, table, Machine())
-        out = to_bits(np.full((1, 2, *shape), np.nan, np.float32))
-        loaded = LoadedSchedule(packed_schedule(plan, problem, table, 4), emulate(packed_text(plan)))
+    def run(operator, *given, shape, dim, scale=1.0, heads=2):
+        problem = PackedProblem(operator, dtype, 1, heads, dim, scale, contiguous=False, group=2 // heads)
+        walked = turned if problem.transposed else table
+        plan = make_packed_plan(problem, walked, Machine())
+        out = to_bits(np.full((1, heads, *shape), np.nan, np.float32))
+        loaded = LoadedSchedule(packed_schedule(plan, problem, walked, 4), emulate(packed_text(plan)))
         loaded.run(dict(zip(ARGUMENTS[operator], (*map(to_bits, given), out), strict=True)), threads=1)
         return widen(out, dtype)
 
@@ -125,3 +127,11 @@ def test_packed_operators(dtype):
     np.testing.assert_allclose(weights, (dense / dense.sum(axis=3, keepdims=True))[..., kept], **close)
     dense[..., kept] = weights
     np.testing.assert_allclose(run("spmm", weights, v, shape=(12, 3), dim=3), dense @ v, **close)
+    dweights, dout = drawn(1, 2, acsr.nnz * 2)[..., ::2], drawn(1, 2, 12, 3)
+    mean, changes = np.zeros_like(dense), np.zeros_like(dense)
+    mean[..., kept] = changes[..., kept] = dweights
+    changes -= (dense * mean).sum(axis=3, keepdims=True)
+    dvalues = run("softmax_backward", weights, dweights, shape=(acsr.nnz,), dim=0)
+    np.testing.assert_allclose(dvalues, (dense * changes)[..., kept], **close)
+    dv = run("spmm_transposed", weights, dout, shape=(17, 3), dim=3, scale=0.5, heads=1)
+    np.testing.assert_allclose(dv[0, 0], 0.5 * (dense.swapaxes(2, 3) @ dout).sum(axis=(0, 1)), **close)

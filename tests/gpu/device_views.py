@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from splat_numba.executors import gpu as gpu_kernel
-from splat_numba.executors import gpu_call, gpu_parts
+from splat_numba.executors import gpu_backward, gpu_call, gpu_parts
 from splat_numba.gen import box_passes
 from splat_numba.gen.targets.sm90 import planning
+from splat_numba.gen.targets.sm90.backward import planning as backward_planning
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
 
@@ -49,21 +50,45 @@ def back(array):
 @contextmanager
 def forced(monkeypatch, traits, order=""):
     """Plans made inside take tiles of these traits, and of the orders of rows only those with ``order`` in the name."""
-    schemes = box_passes.schemes
-
-    def chosen(*given, **options):
-        return {name: parts for name, parts in schemes(*given, **options).items() if order in name}
-
     with monkeypatch.context() as patch:
         patch.setattr(planning, "tile_shapes", lambda *_: (traits,))
-        patch.setattr(box_passes, "schemes", chosen)
+        _choose_orders(patch, order)
         forget()
         yield
     forget()
 
 
+@contextmanager
+def forced_gradients(monkeypatch, of, boxes, order=""):
+    """The same of plans of gradients, of queries or of keys; the others' tiles are the planner's."""
+    candidates = backward_planning.candidates
+
+    def chosen(problem, side, gpu):
+        found, kernels = candidates(problem, side, gpu)
+        return ((boxes,) if side == of else found), kernels
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backward_planning, "candidates", chosen)
+        _choose_orders(patch, order)
+        forget()
+        yield
+    forget()
+
+
+def _choose_orders(patch, order):
+    schemes = box_passes.schemes
+
+    def chosen(*given, **options):
+        found = schemes(*given, **options)
+        return {name: parts for name, parts in found.items() if order in name} or found
+
+    patch.setattr(box_passes, "schemes", chosen)
+
+
 def forget():
     """Plans are remembered by mask and problem."""
     gpu_parts.plan_for.cache_clear()
+    gpu_parts.backward_plan_for.cache_clear()
     gpu_kernel._planned.cache_clear()
     gpu_call._ready.clear()
+    gpu_backward._ready.clear()

@@ -14,8 +14,9 @@ import splat_numba as splat
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem as Shapes
 from splat_numba.gen.targets.sm90.tile_shapes import candidates
-from splat_numba.testing import Problem, check_attention
+from splat_numba.testing import Problem, check_attention, check_gradients
 from tests.gpu.device_views import DeviceView, back, forced
+from tests.gradient_cases import CASES as GRADIENTS
 
 WINDOW = splat.window(40, 3) | splat.sinks(2)
 # name: problem, groups of queries, part of the order's name. Small: the sanitizer is a hundred times slower.
@@ -50,6 +51,11 @@ FAMILIES = {
     "no keys": (Problem(70, 0, splat.full(), "float16", heads_q=2, head_dim=64), 1, ""),
 }  # fmt: skip
 
+SMALL_GRADIENTS = (
+    "causal", "two groups that skip", "grouped heads", "odd dims", "large dims", "key lengths", "residue classes",
+    "several passes, lengths", "grid", "a mask a head", "queries and keys of nobody",
+)  # fmt: skip
+
 
 def run(name):
     problem, groups, order = FAMILIES[name]
@@ -76,11 +82,16 @@ def run_views():
 
 def main(names):
     failed = 0
-    for name in names or [*FAMILIES, "views"]:
+    gradients = {f"gradients, {name}": GRADIENTS[name] for name in SMALL_GRADIENTS}
+    for name in names or [*FAMILIES, "views", *gradients]:
         try:
-            used = 0.0 if name == "views" else run(name).used
             if name == "views":
                 run_views()
+                used = 0.0
+            elif name in gradients:
+                used = check_gradients(gradients[name], backend="cuda").used
+            else:
+                used = run(name).used
             print(f"ok      {name}: {used:.2f} of the allowed error")  # noqa: T201
         except AssertionError as error:
             failed += 1

@@ -3,6 +3,7 @@
 Tests share masks and head_dim where they can, because a new pattern, dtype or head_dim is a new kernel to compile.
 """
 
+import pickle
 from dataclasses import replace
 from itertools import product
 
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from numpy.testing import assert_allclose, assert_array_equal
 
+import splat_numba as splat
 from splat_numba import attention, attention_backward, attention_vjp, reference
 from splat_numba import compile as compile_kernel
-from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
+from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full, window
 from splat_numba.testing import DTYPES, Problem, check_gradients, masks, problems
@@ -228,7 +230,7 @@ BAD = {
     "out_grads of what is frozen": (
         ArgumentError, r"out_grads\[0\] wanted as None", {"out_grads": (OUT + 1, None, None), "frozen": ("q",)},
     ),
-    "another backend": (BackendError, "backend wanted as 'cpu' for gradients", {"backend": "emulate"}),
+    "another backend": (ArgumentTypeError, "q wanted as float16 or bfloat16 for", {"backend": "emulate"}),
 }  # fmt: skip
 
 
@@ -265,3 +267,26 @@ def test_the_example_learns():
     losses, _ = train(MIXED, steps=25, seq=96, batch=4)
     assert losses[0] > 4
     assert np.mean(losses[-5:]) < 3.6
+
+
+@pytest.mark.parametrize("backend", ["cpu", "emulate", "cuda"])
+def test_gradients_are_planned_and_compiled_beforehand(backend, tmp_path, monkeypatch):
+    if backend == "cuda":
+        pytest.importorskip("numba_cuda", reason="needs the extra cuda")
+    dtype = "float32" if backend == "cpu" else "float16"
+    sizes = {"seq_q": 60, "seq_kv": 60, "head_dim": 16, "heads_q": 2, "dtype": dtype}
+    assert splat.plan(MIXED, **sizes, backend=backend).backward is None
+    planned = splat.plan(MIXED, **sizes, backend=backend, backward=True)
+    assert "chosen      gradients: " in planned.explain()
+    assert planned.backward.explain() in planned.explain()
+    assert planned.as_dict()["backward"]["queries"]
+    monkeypatch.setenv("SPLAT_CACHE_DIR", str(tmp_path))
+    kernel = compile_kernel(MIXED, **sizes, backend=backend, backward=True)
+    assert kernel.plan.backward.explain() == planned.backward.explain()
+    for name, text in kernel.backward_sources.items():
+        assert "dq" in text or "dk" in text or "levels" in name
+        if backend != "emulate":
+            assert any(text in path.read_text() for path in tmp_path.rglob(f"{name}*.py"))
+    assert pickle.loads(pickle.dumps(kernel)).plan.backward is not None  # noqa: S301 - our own
+    with pytest.raises(ArgumentTypeError, match=r"^backward wanted as True or False, got 'yes'"):
+        splat.plan(MIXED, **sizes, backend=backend, backward="yes")

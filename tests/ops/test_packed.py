@@ -4,7 +4,7 @@ Tests share head_dim and steps where they can, because a new one is a new kernel
 """
 
 import gc
-from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,69 +17,33 @@ from splat_numba import reference
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executors import cpu_packed
 from splat_numba.formats.acsr import ACSR
-from splat_numba.formats.patterns import Pattern, longformer, sinks, strided, window
+from splat_numba.formats.patterns import Pattern, longformer, strided, window
 from splat_numba.gen.machine import Machine
-from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.packed_problem import Operator, PackedProblem, RunTable
 from splat_numba.gen.targets.cpu import packed_schedule
 from splat_numba.gen.targets.cpu.packed import render_packed
-from splat_numba.gen.targets.cpu.packed_plan import make_packed_plan
+from splat_numba.gen.targets.cpu.packed_plan import make_packed_plan, rows_only
 from splat_numba.packed import sddmm, softmax, spmm
 from splat_numba.runtime import lanes
 from splat_numba.runtime.simd import address
 from splat_numba.runtime.vectors import shaped, store
-from splat_numba.testing import DTYPES, assert_close, lengths, masks, numpy_dtype, tolerance
+from splat_numba.testing import DTYPES, assert_close, masks, numpy_dtype, tolerance
 from splat_numba.testing.error_bound import Roundoff
-
-MIXED = window(5, 3) | strided(7) | sinks(2)  # several runs a row, of several steps
-CATALOGUE = {"window": window(20, 9), "strided": strided(3), "mixed": MIXED}
-DIM = 20  # whole vectors and a rest, at every width
-
-
-@dataclass(frozen=True)
-class Case:
-    """One mask and arrays for all three operators. heads None: two axes; batch None: none before the heads."""
-
-    acsr: ACSR
-    dtype: str = "float32"
-    batch: int | None = 2
-    heads: int | None = 4
-    heads_kv: int = 2
-    head_dim: int = DIM
-    value_dim: int = DIM
-    seed: int = 0
-
-    def arrays(self):
-        rng = np.random.default_rng(self.seed)
-        seq_q, seq_kv = self.acsr.shape
-
-        def draw(heads, *shape):
-            leading = [] if self.heads is None else [heads] if self.batch is None else [self.batch, heads]
-            return rng.standard_normal([*leading, *shape]).astype(numpy_dtype(self.dtype))
-
-        q, k = draw(self.heads, seq_q, self.head_dim), draw(self.heads_kv, seq_kv, self.head_dim)
-        return q, k, draw(self.heads_kv, seq_kv, self.value_dim), draw(self.heads, self.acsr.nnz)
-
-
-def pairs(acsr):
-    """(rows, columns) of the packed values."""
-    nnz = RunTable.of(acsr).slot_ptr
-    return np.repeat(np.arange(acsr.shape[0]), np.diff(nnz)), acsr.columns()
-
-
-def pack(dense, acsr):
-    return dense[(..., *pairs(acsr))]
-
-
-def unpack(values, acsr):
-    values = np.asarray(values, np.float64)
-    dense = np.zeros((*values.shape[:-1], *acsr.shape))
-    dense[(..., *pairs(acsr))] = values
-    return dense
-
-
-def rounded(wanted, computed, loss):
-    """The allowed error after rounding to the arrays' dtype."""
-    return computed + loss.result * (np.abs(wanted) + computed) + loss.tiny
+from tests.ops.packed_cases import (
+    CATALOGUE,
+    DIM,
+    MIXED,
+    WIDE,
+    Case,
+    cases,
+    pack,
+    pairs,
+    rounded,
+    softmax_bound,
+    stored,
+    unpack,
+    views,
+)
 
 
 def check_sddmm(case, scale=1.0, **options):
@@ -95,19 +59,11 @@ def check_sddmm(case, scale=1.0, **options):
 
 
 def check_softmax(case):
-    """Weights are exp(x - top): the exponent is wrong by 3 u |x - top|, exp by 8 u, and n of them are summed."""
     values = case.arrays()[3]
-    mask, loss = case.acsr.to_dense(), Roundoff.of(values.dtype)
-    scores = unpack(values, case.acsr)
-    wanted = reference.softmax(scores, mask)
-    top = np.where(mask, scores, -np.inf).max(axis=-1, initial=-np.inf, keepdims=True)
-    depth = np.where(mask, top - scores, 0.0)
-    moved = np.expm1(3 * loss.unit * depth)
-    drift = (wanted * moved).sum(axis=-1, keepdims=True)
-    computed = wanted * (moved + drift + loss.unit * (mask.sum(axis=-1) + 20)[:, None])
+    wanted, allowed = softmax_bound(values, case.acsr)
     got = softmax(values, case.acsr)
     assert got.dtype == values.dtype
-    assert_close(got, pack(wanted, case.acsr), pack(rounded(wanted, computed, loss), case.acsr), name="softmax")
+    assert_close(got, pack(wanted, case.acsr), pack(allowed, case.acsr), name="softmax")
 
 
 def check_spmm(case):
@@ -127,33 +83,6 @@ def check(case):
     check_sddmm(case)
     check_softmax(case)
     check_spmm(case)
-
-
-def stored(mask, seq_q, seq_kv):
-    """Any form as an ACSR whose runs all have step 1, or several steps: others would each be a kernel of their own."""
-    acsr = ACSR.from_pattern(mask, seq_q, seq_kv) if isinstance(mask, Pattern) else mask
-    acsr = acsr if isinstance(acsr, ACSR) else ACSR.from_dense(acsr)
-    if RunTable.of(acsr).one_step in {1, None}:
-        return acsr
-    dense = acsr.to_dense()
-    dense[0, :3] = True
-    return ACSR.from_dense(dense)
-
-
-@st.composite
-def cases(draw):
-    seq_q, seq_kv = draw(lengths()), draw(lengths())
-    acsr = stored(draw(masks(seq_q, seq_kv)), seq_q, seq_kv)
-    heads_kv = draw(st.sampled_from([1, 2, 3]))
-    heads = draw(st.sampled_from([None, 1, 2])) if heads_kv > 1 else draw(st.sampled_from([None, 1, 3]))
-    return Case(
-        acsr,
-        "float32",
-        draw(st.sampled_from([None, 1, 2, 0])),
-        None if heads is None else heads * heads_kv,
-        heads_kv,
-        seed=draw(st.integers(0, 999)),
-    )
 
 
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
@@ -260,18 +189,9 @@ def test_values_are_in_packed_order_where_runs_interleave():
 # Memory: strides, what is read and what is written.
 
 
-def views(x):
-    """The same numbers in other memory layouts."""
-    yield "reversed", x[..., ::-1].copy()[..., ::-1]
-    yield "every second number", np.repeat(x, 2, axis=-1)[..., ::2]
-    yield "Fortran order", np.asfortranarray(x)
-    yield "last axes swapped in memory", np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
-    yield "part of a larger array", np.pad(x, [(0, 0)] * (x.ndim - 2) + [(2, 3), (1, 4)])[..., 2:-3, 1:-4]
-
-
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_arrays_of_any_strides_give_the_same_result(dtype):
-    case = Case(ACSR.from_pattern(MIXED, 30, 40), dtype)
+    case = Case(ACSR.from_pattern(WIDE, 30, 40), dtype)
     q, k, v, values = case.arrays()
     wanted = sddmm(q, k, case.acsr), softmax(values, case.acsr), spmm(values, v, case.acsr)
     for (name, q1), (_, k1), (_, v1), (_, values1) in zip(*map(views, (q, k, v, values)), strict=True):
@@ -549,18 +469,18 @@ def test_what_does_not_fit_is_refused_with_this_message(name):
 # The generated text, the plan, and the parts below.
 
 
-@pytest.mark.parametrize("operator", ["sddmm", "softmax", "spmm"])
+@pytest.mark.parametrize("operator", get_args(Operator))
 @pytest.mark.parametrize("vector_bytes", [16, 32, 64])
 def test_source_is_deterministic_python_for_every_machine(operator, vector_bytes):
     host = Machine(vector_bytes, 32 if vector_bytes == 64 else 16)
     for dtype in DTYPES:
         table = RunTable.of(ACSR.from_pattern(strided(16), 40, 40))
-        problem = PackedProblem(operator, dtype, 1, 1, 0 if operator == "softmax" else DIM)
+        problem = PackedProblem(operator, dtype, 1, 1, 0 if rows_only(operator) else DIM)
         plan = make_packed_plan(problem, table, host)
         text = render_packed(plan)
         compile(text, "generated", "exec")
         assert text == render_packed(plan)
-        assert ("16 * row_stride" in text) == (operator != "softmax")
+        assert ("16 * row_stride" in text) == (not rows_only(operator))
         assert "for run in" not in text  # a regular mask
 
 
@@ -586,11 +506,13 @@ def test_ranges_cover_every_item_once_and_are_even_up_to_a_row(mask, heads, part
 
 def test_the_run_table_of_a_mask_goes_with_the_mask():
     acsr = ACSR.from_pattern(window(2), 9, 9)
-    key = id(acsr)
+    keys = {(id(acsr), False), (id(acsr), True)}
     assert cpu_packed.state_of(acsr) is cpu_packed.state_of(acsr)
+    assert cpu_packed.state_of(acsr, transposed=True) is cpu_packed.state_of(acsr, transposed=True)
+    assert keys <= cpu_packed._states.keys()
     del acsr
     gc.collect()
-    assert key not in cpu_packed._states
+    assert not keys & cpu_packed._states.keys()
 
 
 @pytest.mark.parametrize("hardware", [True, False])

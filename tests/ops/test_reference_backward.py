@@ -54,6 +54,46 @@ def test_gradients_are_finite_differences(call):
         assert_allclose(gradient[place], (sides[0] - sides[1]) / (2 * step), rtol=1e-6, atol=1e-7)
 
 
+@settings(max_examples=30)
+@given(calls())
+def test_gradients_of_the_three_operators_are_finite_differences(call):
+    """Along a drawn direction of one input after the other; products are linear in each."""
+    _, _, (q, k, v), mask, options = call
+    scale = options["scale"] or 1.0
+    rng = np.random.default_rng(0)
+    dense = rng.standard_normal((*q.shape[:3], k.shape[2]))
+    dout = rng.standard_normal((*q.shape[:3], v.shape[3]))
+    kept = np.stack(mask) if isinstance(mask, list) else mask
+    for name, function, gradients, change, inputs in (
+        ("sddmm", lambda q, k: reference.sddmm(q, k, mask, scale=scale),
+         reference.sddmm_backward(dense, q, k, mask, scale=scale), np.where(kept, dense, 0), (q, k)),
+        ("softmax", lambda scores: reference.softmax(scores, mask),
+         (reference.softmax_backward(dense[::-1], dense, mask),), dense[::-1], (dense,)),
+        ("spmm", lambda weights, v: reference.spmm(weights, v, mask),
+         reference.spmm_backward(dout, dense, v, mask), dout, (dense, v)),
+    ):  # fmt: skip
+        for at, gradient in enumerate(gradients):
+            assert gradient.shape == inputs[at].shape
+            direction, step, sides = rng.standard_normal(inputs[at].shape), 1e-5, []
+            for sign in (1, -1):
+                moved = list(inputs)
+                moved[at] = inputs[at] + sign * step * direction
+                sides.append((change * function(*moved)).sum())
+            slope = (sides[0] - sides[1]) / (2 * step)
+            assert_allclose((gradient * direction).sum(), slope, rtol=1e-6, atol=1e-7, err_msg=f"{name} {at}")
+
+
+def test_the_three_compose_to_the_gradients_of_attention(rng):
+    q, k, v, dout = rng.standard_normal((4, 6, 5))
+    mask = rng.random((6, 6)) < 0.6
+    mask[2] = False
+    scores = reference.sddmm(q, k, mask, scale=0.3)
+    dweights, dv = reference.spmm_backward(dout, reference.softmax(scores, mask), v, mask)
+    found = *reference.sddmm_backward(reference.softmax_backward(dweights, scores, mask), q, k, mask, scale=0.3), dv
+    for got, wanted in zip(found, reference.attention_backward(dout, q, k, v, mask, scale=0.3), strict=True):
+        assert_allclose(got, wanted, atol=1e-13)
+
+
 def test_gradients_are_those_of_torch(rng):
     torch = pytest.importorskip("torch")
     q = rng.standard_normal((2, 4, 9, 5))

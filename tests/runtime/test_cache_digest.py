@@ -6,14 +6,16 @@ import py_compile
 import sys
 from functools import cache
 from importlib.machinery import ModuleSpec
+from typing import get_args
 
 import pytest
 
 from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.targets.cpu.text import render as render_flurka
+from splat_numba.gen.packed_problem import Operator
 from splat_numba.gen.targets.cpu.attention import render_attention
 from splat_numba.gen.targets.cpu.packed import render_packed
-from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
+from splat_numba.gen.targets.cpu.packed_plan import PackedPlan, rows_only
 from splat_numba.gen.targets.sm90.attention import render_attention as render_sm90
 from splat_numba.runtime.cache import digest
 from splat_numba.runtime.cache.digest import digest_of, modules_of
@@ -30,8 +32,8 @@ OURS = ("splat_numba", "flurka_numba")
 
 
 def packed_plans():
-    for operator, dtype, regular in itertools.product(("sddmm", "softmax", "spmm"), ("float32", "float16"), (0, 1)):
-        yield PackedPlan(operator, dtype, 0 if operator == "softmax" else 20, bool(regular), 1, bool(regular), 8, 12)
+    for operator, dtype, regular in itertools.product(get_args(Operator), ("float32", "float16"), (0, 1)):
+        yield PackedPlan(operator, dtype, 0 if rows_only(operator) else 20, bool(regular), 1, bool(regular), 8, 12)
 
 
 TEXTS = {

@@ -42,6 +42,8 @@ def is_seen_as_a_whole(torch: Any, q: Any, k: Any, v: Any) -> bool:
 
 def _is_special(torch: Any, q: Any, k: Any, v: Any) -> bool:
     transforms, dispatch_modes, function_modes, casts, tensor, parameter, recording = _questions(torch)
+    if not issubclass(type(q), tensor):
+        return False  # whatever PyTorch is about
     if transforms() or dispatch_modes() or function_modes() or casts():
         return True
     recorded = recording()

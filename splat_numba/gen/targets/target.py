@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from splat_numba.formats.geometry import Geometry
+from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice, Pass, Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import InPlace, Place, Schedule, ScheduleBuilder, Text
+from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
 from splat_numba.gen.tensor import Tensor
 
 ARGUMENTS = ("q", "k", "v", "out", "lse", "kv_lengths")  # of attention; the last two may be nowhere, at address 0
@@ -120,6 +122,17 @@ class GpuTarget(Protocol):
 
     def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """Which arrays of a call, q, k, v and out, its texts read and write where they are."""
+
+    def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
+        """The plan of gradients. Raises PlanError where no tiles suit the GPU."""
+
+    def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+        """Which of q, k, v, out, dout and the gradients, in this order, its texts read and write where they are.
+        tensors: of those that a call has.
+        """
+
+    def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
+        """Add the launches of one backward call. plans: of a mask a head, each of other heads."""
 
     def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
         """Add the launches of one call. The first of a mask's passes writes every row of its heads."""

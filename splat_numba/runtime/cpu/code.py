@@ -16,7 +16,7 @@ from splat_numba.runtime.recent import Recent
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
-NUMBA = {**STORED, "int64": types.int64, "uint64": types.uint64}
+NUMBA = {**STORED, "int32": types.int32, "int64": types.int64, "uint64": types.uint64}
 
 _compiled: Recent[Compiled] = Recent(128)  # of 2 MB each, or 25 where they were compiled here
 

@@ -50,15 +50,19 @@ def check_same_device(arrays: dict[str, GpuArray]) -> None:
             )
 
 
-def check_gpu_out(out: GpuArray, inputs: dict[str, GpuArray]) -> None:
+def check_gpu_out(out: GpuArray, inputs: dict[str, GpuArray], argument: str = "out") -> None:
     """Raise ArgumentError if results cannot be written to ``out`` without harm: the rule of the CPU, on addresses."""
     if out.read_only:
-        raise ArgumentError("out wanted writeable, got a read-only array. Give a fresh array.")
+        raise ArgumentError(f"{argument} wanted writeable, got a read-only array. Give a fresh array.")
     if overlaps_itself(out.shape, out.strides, ITEMSIZE[out.dtype]):
-        raise ArgumentError(f"out wanted with a place for every number, got strides {out.strides}. Give a fresh array.")
+        raise ArgumentError(
+            f"{argument} wanted with a place for every number, got strides {out.strides}. Give a fresh array."
+        )
     for name, array in inputs.items():
         if share_elements(out.pointer, out.shape, out.strides, array.pointer, array.shape, array.strides):
-            raise ArgumentError(f"out wanted apart from the inputs, got memory that {name} uses. Give a fresh array.")
+            raise ArgumentError(
+                f"{argument} wanted apart from the inputs, got memory that {name} uses. Give a fresh array."
+            )
 
 
 def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

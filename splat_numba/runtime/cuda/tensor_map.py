@@ -16,7 +16,9 @@ def encode(arguments: TensorMapArguments) -> NDArray[np.uint64]:
     kind = {
         "bfloat16": types.CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
         "float16": types.CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
+        "float32": types.CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
     }[arguments.dtype]
+    swizzle = cu.CUtensorMapSwizzle
     found = ask(
         cu.cuTensorMapEncodeTiled,
         kind,
@@ -27,7 +29,7 @@ def encode(arguments: TensorMapArguments) -> NDArray[np.uint64]:
         [cu.cuuint32_t(size) for size in arguments.box],
         [cu.cuuint32_t(1)] * 5,
         cu.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
-        cu.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+        swizzle.CU_TENSOR_MAP_SWIZZLE_128B if arguments.swizzled else swizzle.CU_TENSOR_MAP_SWIZZLE_NONE,
         cu.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
         cu.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
     )

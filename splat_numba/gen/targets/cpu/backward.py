@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from splat_numba.gen.backward import Wanted
 from splat_numba.gen.cpu_entry import CpuEntry, CpuText
 from splat_numba.gen.cpu_passes import ClosedPass, TablePass
 from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.cpu import backward_tiles as tiles
 from splat_numba.gen.targets.cpu import blocks, products, rows
-from splat_numba.gen.targets.cpu.backward_schedule import LEVELS, READ, Wanted, backward_entries, padded_dim, sum_widths
+from splat_numba.gen.targets.cpu.backward_schedule import LEVELS, READ, backward_entries, padded_dim, sum_widths
 from splat_numba.gen.targets.cpu.blocks import Walk
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
 from splat_numba.gen.targets.cpu.row_blocks import (

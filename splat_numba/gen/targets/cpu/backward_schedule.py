@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
+from splat_numba.gen.backward import Wanted
 from splat_numba.gen.cpu_entry import CpuEntry, arrays, numbers
 from splat_numba.gen.cpu_passes import TablePass
 from splat_numba.gen.halves import narrow
@@ -24,30 +24,6 @@ READ = ("q", "k", "v", "out", "dout")
 LEVELS = ("lse", "dlse")
 LARGEST_SUMS = 256 << 20  # bytes of the shares of dk and dv beyond the first, which is as large as they are
 ITEMS_OF_CORE = 4  # work items, so that cores end together
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which gradients a text makes; at least one."""
-
-    q: bool = True
-    k: bool = True
-    v: bool = True
-
-    @property
-    def slopes(self) -> bool:
-        """Whether gradients of the scores are made."""
-        return self.q or self.k
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the arrays written."""
-        return tuple(f"d{name}" for name in ("q", "k", "v") if getattr(self, name))
-
-    @property
-    def sums(self) -> tuple[str, ...]:
-        """Those that are sums over rows."""
-        return tuple(name for name in self.names if name != "dq")
 
 
 def padded_dim(width: int, dim: int) -> int:
@@ -104,7 +80,7 @@ def backward_schedule(
             sizes = problem.batch, problem.heads_q, problem.seq_q, problem.head_dim
             given["dq"] = builder.fresh("staged", plan.out_dtype, *sizes)
         if not plan.covered or not plan.passes:
-            builder.change(_clear, given["dq"], "heads")
+            builder.change(clear, given["dq"], "heads")
     for number, (one, entry) in enumerate(zip(plan.passes, backward_entries(plan, wanted), strict=True)):
         classes, blocks = one.grid(problem.seq_q, problem.seq_kv)
         of_pass = {name: builder.table(f"{name}_{number}", data) for name, data in tables_of(one).items()}
@@ -156,5 +132,6 @@ def _by_key_head(heads: NDArray[np.int64], group: int) -> tuple[NDArray[np.int64
     return key_heads, np.append(first, heads.size).astype(np.int64)
 
 
-def _clear(dq: NDArray[Any], heads: NDArray[np.int64]) -> None:
+def clear(dq: NDArray[Any], heads: NDArray[np.int64]) -> None:
+    """Of these heads: zeros."""
     dq[:, heads] = 0

@@ -1,4 +1,4 @@
-"""The text of the packed operators' kernels: what R-SDDMM, R-softmax and R-SpMM have in common.
+"""The text of the packed operators' kernels, and of their gradients': what they have in common.
 
 A kernel takes a range of items, (batch, head, row) flattened with the row fastest. A row's columns come from its runs,
 three integers each; no array of indices is read. Lanes run along a row of keys, values or packed values.
@@ -7,7 +7,7 @@ three integers each; no array of indices is read. Lanes run along a row of keys,
 from __future__ import annotations
 
 from splat_numba.gen.cpu_entry import CpuText
-from splat_numba.gen.targets.cpu import packed_sddmm, packed_softmax, packed_spmm
+from splat_numba.gen.targets.cpu import packed_sddmm, packed_softmax, packed_softmax_backward, packed_spmm
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
 from splat_numba.gen.targets.cpu.prelude import emit_exp2, emit_imports
@@ -17,6 +17,14 @@ FAMILIES = {
     "sddmm": ("R-SDDMM: values = scale * q.k for every kept pair", packed_sddmm.emit_sddmm),
     "softmax": ("R-softmax: every row of packed values, normalised", packed_softmax.emit_softmax),
     "spmm": ("R-SpMM: out = sum of value vectors, weighted by packed values", packed_spmm.emit_spmm),
+    "softmax_backward": (
+        "Gradient of R-softmax: dvalues = weights * (dweights - the row's sum of weights * dweights)",
+        packed_softmax_backward.emit_softmax_backward,
+    ),
+    "spmm_transposed": (
+        "R-SpMM of the transposed mask, a row a key: out = sum of the vectors of the queries that keep it, weighted",
+        packed_spmm.emit_spmm,
+    ),
 }
 
 
@@ -50,7 +58,7 @@ def render_packed(plan: PackedPlan) -> str:
 def _shape(plan: PackedPlan) -> str:
     """The plan in words."""
     stored = plan.dtype if plan.contiguous else f"{plan.dtype} at any stride"
-    if plan.operator == "softmax":
+    if plan.rows_only:
         return stored
     runs = "at most one run a row" if plan.regular else "several runs a row"
     step = "of several steps" if plan.step is None else f"of step {plan.step}"

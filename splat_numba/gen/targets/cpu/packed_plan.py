@@ -11,11 +11,11 @@ from splat_numba.gen.problem import ITEMSIZE, accumulator
 
 @dataclass(frozen=True, slots=True)
 class PackedPlan:
-    """One kernel of R-SDDMM, R-softmax or R-SpMM.
+    """One kernel of R-SDDMM, R-softmax or R-SpMM, or of what their gradients need beside them.
 
-    dim: head_dim of sddmm, value_dim of spmm, 0 for softmax. regular: every row is at most one run. step: of all runs,
-    a literal in the text; None where they differ. contiguous: the numbers of a key, of a value or, in softmax, of a row
-    of packed values lie side by side. width: numbers in a vector; registers: vectors that sums may use at once.
+    dim, contiguous: as in PackedProblem. regular: every row is at most one run. step: of all runs,
+    a literal in the text; None where they differ. width: numbers in a vector; registers: vectors that sums may use at
+    once.
     """
 
     operator: Operator
@@ -33,6 +33,16 @@ class PackedPlan:
         return accumulator(self.dtype)
 
     @property
+    def rows_only(self) -> bool:
+        """Whether it reads of a mask where each row's packed values are, and nothing else."""
+        return rows_only(self.operator)
+
+    @property
+    def transposed(self) -> bool:
+        """Whether rows are keys: packed values are read by their places, and heads that share a key add up."""
+        return self.operator == "spmm_transposed"
+
+    @property
     def vectors(self) -> int:
         """Vectors that hold ``dim`` numbers, the last one perhaps in part."""
         return -(-self.dim // self.width)
@@ -41,21 +51,26 @@ class PackedPlan:
     def traits(self) -> str:
         """A name for files."""
         parts = [self.operator, self.dtype]
-        if self.operator != "softmax":
+        if not self.rows_only:
             parts += [f"d{self.dim}", "regular" if self.regular else "runs"]
             parts += ["steps" if self.step is None else f"step{self.step}"]
         return "_".join(parts if self.contiguous else [*parts, "strided"])
 
 
+def rows_only(operator: Operator) -> bool:
+    """Whether an operator needs no runs."""
+    return operator in ("softmax", "softmax_backward")
+
+
 def make_packed_plan(problem: PackedProblem, table: RunTable, machine: Machine) -> PackedPlan:
     """Decide. Softmax sees rows only, so all masks share its kernel."""
-    rows_only = problem.operator == "softmax"
+    of_rows = rows_only(problem.operator)
     return PackedPlan(
         operator=problem.operator,
         dtype=problem.dtype,
         dim=problem.dim,
-        regular=rows_only or table.regular,
-        step=1 if rows_only else table.one_step,
+        regular=of_rows or table.regular,
+        step=1 if of_rows else table.one_step,
         contiguous=problem.contiguous,
         width=machine.lanes(ITEMSIZE[problem.compute_dtype]),
         # As attention's register tile, two vectors a row; numbers read one by one would only make the text's code grow.

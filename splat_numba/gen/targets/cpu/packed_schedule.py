@@ -17,7 +17,10 @@ SMALLEST_RANGE = 1 << 17
 # What a row costs beside its pairs, counted in pairs: set-up, and the last vector or group of keys.
 ROW_COST = 8
 
-ARGUMENTS = {"sddmm": ("q", "k", "values"), "softmax": ("values", "weights"), "spmm": ("values", "v", "out")}
+ARGUMENTS = {
+    "sddmm": ("q", "k", "values"), "softmax": ("values", "weights"), "spmm": ("values", "v", "out"),
+    "softmax_backward": ("weights", "dweights", "dvalues"), "spmm_transposed": ("values", "v", "out"),
+}  # fmt: skip
 """Of each operator, the last one written: packed values (batch, heads, nnz), else four axes."""
 
 
@@ -25,19 +28,26 @@ def packed_entry(plan: PackedPlan) -> CpuEntry:
     """How the plan's function is called."""
     stored = plan.dtype
     runs = arrays("int64", 1, "run_ptr", "slot_ptr", "run_start", "run_step", "run_count", contiguous=True)
-    values = arrays(stored, 3, "values")
+    product = (
+        *arrays(stored, 3, "values"), *arrays(stored, 4, "v"), *arrays(stored, 4, "out", contiguous=True, written=True),
+        *runs, *numbers(plan.compute_dtype, "scale"),
+    )  # fmt: skip
+    rows = arrays("int64", 1, "slot_ptr", contiguous=True)
     parameters: dict[str, tuple[Parameter, ...]] = {
         "sddmm": (
             *arrays(stored, 4, "q", "k"), *arrays(stored, 3, "values", contiguous=True, written=True), *runs,
             *numbers(plan.compute_dtype, "scale"),
         ),
         "softmax": (
-            *values, *arrays(stored, 3, "weights", contiguous=True, written=True),
-            *arrays("int64", 1, "slot_ptr", contiguous=True), *numbers("int64", "longest"),
+            *arrays(stored, 3, "values"), *arrays(stored, 3, "weights", contiguous=True, written=True), *rows,
+            *numbers("int64", "longest"),
         ),
-        "spmm": (
-            *values, *arrays(stored, 4, "v"), *arrays(stored, 4, "out", contiguous=True, written=True), *runs,
+        "softmax_backward": (
+            *arrays(stored, 3, "weights", contiguous=True), *arrays(stored, 3, "dweights"),
+            *arrays(stored, 3, "dvalues", contiguous=True, written=True), *rows,
         ),
+        "spmm": product,
+        "spmm_transposed": (*product, *arrays("int64", 1, "place", contiguous=True)),
     }  # fmt: skip
     return CpuEntry(plan.operator, parameters[plan.operator])
 
@@ -46,13 +56,13 @@ def packed_schedule(plan: PackedPlan, problem: PackedProblem, table: RunTable, m
     """One launch over the rows of all heads. most_ranges: that are worth handing out, however much work there is."""
     builder = ArrayScheduleBuilder(*ARGUMENTS[plan.operator])
     entry, heads = packed_entry(plan), problem.batch * problem.heads
-    work = (int(table.slot_ptr[-1]) + ROW_COST * table.rows) * heads * max(plan.dim, 16)
+    work = (int(table.slot_ptr[-1]) + ROW_COST * table.rows) * heads * max(problem.group, 1) * max(plan.dim, 16)
     if work == 0:
         return builder.finish()
     names = [one.name for one in entry.parameters]
     constant: dict[str, NDArray[Any]] = {
         "run_ptr": table.run_ptr, "slot_ptr": table.slot_ptr, "run_start": table.start, "run_step": table.step,
-        "run_count": table.count,
+        "run_count": table.count, **({} if table.place is None else {"place": table.place}),
     }  # fmt: skip
     for name in constant.keys() & names:
         builder.table(name, constant[name])

@@ -8,11 +8,12 @@ from dataclasses import replace
 from splat_numba.formats.bounds import END, Const
 from splat_numba.formats.closed_form import Edge, Lattice
 from splat_numba.formats.geometry import Geometry
+from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.closed_passes import closed_passes, covers_all_rows
 from splat_numba.gen.cost import Count, count_pass, predict
 from splat_numba.gen.cpu_passes import ClosedPass, Segment, TablePass
 from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import Cost, Plan, dense_choice
+from splat_numba.gen.plan import Choice, Cost, Plan, dense_choice
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.table_passes import table_passes
 
@@ -41,6 +42,19 @@ def plan(geometry: Geometry, problem: Problem, machine: Machine, mask: str) -> P
     return Plan(
         problem, NAME, machine, geometry.label, mask, bands, tuple(passes), covered, cost, tuple(choices), out_dtype,
         Conditions(),
+    )  # fmt: skip
+
+
+def backward_plan(forward: Plan) -> BackwardPlan:
+    """Gradients of a plan's problem: its own passes make all three."""
+    design = Choice(
+        "gradients", "one kernel, five products a tile",
+        "dq stays with its row block, dk and dv are added up for each work item, which owns a key head: bits repeat, "
+        "and nothing of the mask's size is stored",
+        (("passes over the transposed mask for dk and dv", "seven products a tile"),),
+    )  # fmt: skip
+    return BackwardPlan(
+        forward.problem, NAME, forward.machine, forward.passes, (), (design,), forward.conditions
     )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def attention_schedule(plan: Plan, problem: Problem, heads: tuple[int, ...] | No
         sizes = problem.batch, problem.heads_q, problem.seq_q, problem.value_dim
         out = builder.fresh("staged", plan.out_dtype, *sizes)
     if not plan.covered or not plan.passes:
-        builder.change(_attend_to_nothing, out, "lse", "heads")
+        builder.change(attend_to_nothing, out, "lse", "heads")
     for number, (one, entry) in enumerate(zip(plan.passes, pass_entries(plan), strict=True)):
         classes, blocks = one.grid(problem.seq_q, problem.seq_kv)
         given = {**{name: name for name in (*ARGUMENTS, "heads")}, "out": out}
@@ -82,7 +82,8 @@ def tables_of(one: Pass) -> dict[str, NDArray[Any]]:
     return dict(zip(names, (table.rows, table.block_ptr, pieces, table.lane_bits, table.cols), strict=True))
 
 
-def _attend_to_nothing(out: NDArray[Any], lse: NDArray[Any], heads: NDArray[np.int64]) -> None:
+def attend_to_nothing(out: NDArray[Any], lse: NDArray[Any], heads: NDArray[np.int64]) -> None:
+    """Of these heads: what rows that keep nothing have."""
     out[:, heads] = 0
     lse[:, heads] = -np.inf
 

@@ -165,6 +165,11 @@ def _emit_shared(out: SourceWriter, traits: Traits) -> None:
         if traits.ragged:
             out.line("ptx.mbarrier_init(base + CLEARED, u32(1))")
         out.line("ptx.fence_mbarrier_init()")
+    emit_turns(out)
+
+
+def emit_turns(out: SourceWriter) -> None:
+    """Who acts for a warp, and how a ring of stages goes on."""
     with device_function(out, "leader", (), "1 in the lane that acts for its warp, 0 in the others."):
         out.line("return u32(1) if (ptx.thread_index() & u32(31)) == u32(0) else u32(0)")
     with device_function(

@@ -31,13 +31,21 @@ ITEM_SECONDS = 0.79e-6  # a group: queries in, results out, pipeline filled; sha
 LAUNCH_SECONDS = 13e-6  # a launch, its first loads and its last item
 
 
-def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu) -> float:
-    """Seconds for all heads and batch entries: items spread over the resident blocks, longest first."""
+def product_dims(traits: Traits) -> int:
+    """Of the forward pass: multiply-adds of the tensor cores for a pair of a tile."""
+    return 16 * score_steps(traits) + value_columns(traits)
+
+
+def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
+    """Seconds for all heads and batch entries: items spread over the resident blocks, longest first.
+
+    dims: multiply-adds of the tensor cores for a pair.
+    """
     heads = problem.batch * problem.heads_q
     if not work.tiles.size or not heads:
         return LAUNCH_SECONDS
     resident = min(traits.blocks_per_multiprocessor, -(-work.tiles.size * heads // gpu.multiprocessors))
-    alone = np.sort(_block_seconds(work, traits, gpu, resident))[::-1]
+    alone = np.sort(_block_seconds(work, traits, gpu, resident, dims))[::-1]
     slots = gpu.multiprocessors * resident
     item = alone * resident  # resident blocks share the multiprocessor
     # Of the first k * slots + 1 items some slot gets k + 1, each as long as the last of them or longer.
@@ -47,9 +55,8 @@ def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu) -> floa
     return LAUNCH_SECONDS + max(busy, _moved(work, traits, problem) / MEMORY_BYTES_PER_SECOND)
 
 
-def _block_seconds(work: Work, traits: Traits, gpu: Gpu, resident: int) -> NDArray[np.float64]:
+def _block_seconds(work: Work, traits: Traits, gpu: Gpu, resident: int, dims: int) -> NDArray[np.float64]:
     """What every row block takes of a multiprocessor's time."""
-    dims = 16 * score_steps(traits) + value_columns(traits)
     pairs = GROUP_ROWS * traits.tile_kv
     efficiency = (
         EFFICIENCY_GROUPS if traits.groups > 1 else EFFICIENCY_RESIDENT[resident] if resident > 1 else EFFICIENCY_ALONE

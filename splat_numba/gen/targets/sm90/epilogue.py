@@ -50,7 +50,7 @@ def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
         _emit_resume(out, traits)
     _emit_store(out, traits)
     if traits.value_dim >= QUARTER:
-        _emit_quarter(out, traits)
+        emit_quarter(out, traits.dtype)
 
 
 def _emit_resume(out: SourceWriter, traits: Traits) -> None:
@@ -87,7 +87,7 @@ def _emit_store(out: SourceWriter, traits: Traits) -> None:
             to = out_at + u64(q_idx) * out_row
             """
         )
-        _emit_out(out, traits)
+        emit_rounded(out, traits.dtype, traits.value_dim)
         out.lines(
             """
             if lse != u64(0):
@@ -99,34 +99,39 @@ def _emit_store(out: SourceWriter, traits: Traits) -> None:
         )
 
 
-def _emit_out(out: SourceWriter, traits: Traits) -> None:
-    """Whole quarters, then what is left in chunks of 8 columns."""
-    quarters = traits.value_dim // QUARTER
+def emit_rounded(out: SourceWriter, dtype: str, dim: int, total: str = "total") -> None:
+    """A row of ``total`` times ``share`` in a 16-bit dtype: whole quarters, then chunks of 8 columns."""
+    quarters = dim // QUARTER
     if quarters:
         with out.block(f"for quarter in range({quarters})"):
             place = "to + u64(64) * u64(quarter)"
-            out.line(f"store_quarter(total, 16 * quarter + 2 * row, share, {place}, real)")
-    for j in range(4 * quarters, value_columns(traits) // 8):
-        pair = ", ".join(f"total[{4 * j} + 2 * row + {x}] * share" for x in (0, 1))
+            out.line(f"{quarter_name(total)}({total}, 16 * quarter + 2 * row, share, {place}, real)")
+    for j in range(4 * quarters, -(-dim // 8)):
+        pair = ", ".join(f"{total}[{4 * j} + 2 * row + {x}] * share" for x in (0, 1))
         when = "real"
-        if 8 * j + 8 > traits.value_dim:
-            when = f"real if column < u32({traits.value_dim - 8 * j}) else u32(0)"
+        if 8 * j + 8 > dim:
+            when = f"real if column < u32({dim - 8 * j}) else u32(0)"
         at = f"to + u64({16 * j}) + u64(2) * u64(column)"
-        out.line(f"ptx.store_word({at}, ptx.pack_{traits.dtype}({pair}), {when})")
+        out.line(f"ptx.store_word({at}, ptx.pack_{dtype}({pair}), {when})")
 
 
-def _emit_quarter(out: SourceWriter, traits: Traits) -> None:
+def quarter_name(total: str) -> str:
+    """Of the function that stores 32 columns of an accumulator."""
+    return "store_quarter" if total == "total" else f"store_{total}_quarter"
+
+
+def emit_quarter(out: SourceWriter, dtype: str, total: str = "total") -> None:
     """The four lanes of a row hand words round until each has 8 columns, 16 bytes.
 
     Lane t of them holds word t of four chunks of 8 columns, and ends with all words of chunk t: twice, it keeps half
     of what it has and swaps the other half with the lane whose number differs in one bit.
     """
-    parameters = ("total", "first", "share", "to", "real")
+    parameters = (total, "first", "share", "to", "real")
     text = "32 columns of a row: its four lanes hand words round until each has 8 columns side by side."
-    with device_function(out, "store_quarter", parameters, text):
+    with device_function(out, quarter_name(total), parameters, text):
         for i in range(4):
-            pair = ", ".join(f"total[first + {4 * i + x}] * share" for x in (0, 1))
-            out.line(f"word_{i} = ptx.pack_{traits.dtype}({pair})")
+            pair = ", ".join(f"{total}[first + {4 * i + x}] * share" for x in (0, 1))
+            out.line(f"word_{i} = ptx.pack_{dtype}({pair})")
         out.lines(
             """
             odd = ptx.thread_index() & u32(1)

@@ -19,7 +19,7 @@ def emit_loads(out: SourceWriter, traits: Traits) -> None:
     _emit_load_values(out, traits)
     if traits.ragged:
         emit_valid(out, traits)
-        emit_clearing(out, traits)
+        emit_clearing(out, traits.tile_kv, traits.value_dim)
 
 
 def _emit_tiles(out: SourceWriter, traits: Traits) -> None:
@@ -123,18 +123,18 @@ def _emit_load_keys(out: SourceWriter, traits: Traits) -> None:
                 out.line(f"ptx.bulk_copy(to + u32({group * size}), {copied})")
         else:
             out.line("ptx.mbarrier_expect(full, K_BYTES, leader())")
-        _emit_copies(out, traits, "K", traits.head_dim)
+        emit_copies(out, "K", traits.tile_kv, traits.head_dim)
 
 
 def _emit_load_values(out: SourceWriter, traits: Traits) -> None:
     with device_function(out, "load_values", (*TILE, "full"), "A tile of values."):
         out.line("ptx.mbarrier_expect(full, V_BYTES, leader())")
-        _emit_copies(out, traits, "V", traits.value_dim)
+        emit_copies(out, "V", traits.tile_kv, traits.value_dim)
 
 
-def _emit_copies(out: SourceWriter, traits: Traits, name: str, dim: int) -> None:
-    """The boxes of a tile, each 64 numbers wide."""
+def emit_copies(out: SourceWriter, name: str, tokens: int, dim: int, box: str = "k1, k2, kv_head, entry") -> None:
+    """The boxes of a tile of so many tokens, each 64 numbers wide; box: where it starts, in the text's words."""
     out.line(f"to = base + {name}_TILE + stage * {name}_BYTES")
     for span in range(spans(dim)):
-        at = f"to + u32({span * traits.tile_kv * SPAN_BYTES}), tensor_map, full"
-        out.line(f"ptx.tensor_copy({at}, u32({span * SPAN}), k1, k2, kv_head, entry, leader())")
+        at = f"to + u32({span * tokens * SPAN_BYTES}), tensor_map, full"
+        out.line(f"ptx.tensor_copy({at}, u32({span * SPAN}), {box}, leader())")

@@ -13,7 +13,7 @@ from splat_numba.gen.cost import Count
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice, Cost, Plan, dense_choice
 from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.targets.sm90.cost import predict_work
+from splat_numba.gen.targets.sm90.cost import predict_work, product_dims
 from splat_numba.gen.targets.sm90.tile_shapes import candidates as tile_shapes
 
 
@@ -31,7 +31,7 @@ class Sm90Tiles:
 
     def seconds(self, work: Work, traits: Traits) -> float:
         """Predicted, for all heads and batch entries."""
-        return predict_work(work, traits, self.problem, self.gpu)
+        return predict_work(work, traits, self.problem, self.gpu, product_dims(traits))
 
 
 def plan(target: str, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:

@@ -26,8 +26,8 @@ def arguments(traits: Traits) -> tuple[str, ...]:
 def emit_producer(out: SourceWriter, traits: Traits) -> None:
     """The producer's functions: its loop over items, then what it calls."""
     _emit_items(out, traits)
-    _emit_end(out)
-    _emit_fences(out)
+    emit_end(out)
+    emit_fences(out)
     _emit_read_item(out)
     _emit_load_queries(out, traits)
     emit_loads(out, traits)
@@ -82,15 +82,17 @@ def _emit_item(out: SourceWriter, traits: Traits) -> None:
     )
 
 
-def _emit_end(out: SourceWriter) -> None:
+def emit_end(out: SourceWriter, ring: str = "Q") -> None:
+    """ring: of the stages that items' own tiles go through."""
     text = "Nothing follows; the last block to come here leaves the counter as it found it."
-    with device_function(out, "end_items", ("base", "q_stage", "q_free", "counter"), text):
+    stage, free = f"{ring.lower()}_stage", f"{ring.lower()}_free"
+    with device_function(out, "end_items", ("base", stage, free, "counter"), text):
         out.lines(
             f"""
-            ptx.mbarrier_wait(base + Q_EMPTY + q_stage * u32(8), q_free)
-            to = base + ITEM_INFO + q_stage * u32({INFO_BYTES})
+            ptx.mbarrier_wait(base + {ring}_EMPTY + {stage} * u32(8), {free})
+            to = base + ITEM_INFO + {stage} * u32({INFO_BYTES})
             ptx.store_shared_words4(to, u32(0), NO_ITEM, u32(0), u32(0), leader())
-            ptx.mbarrier_arrive(base + Q_FULL + q_stage * u32(8), leader())
+            ptx.mbarrier_arrive(base + {ring}_FULL + {stage} * u32(8), leader())
             ended = ptx.word_of_lane(ptx.fetch_add(counter + u64(4), u32(1), leader()), u32(0)) + u32(1)
             last_block = leader() if ended == ptx.grid_size() else u32(0)
             ptx.store_word(counter, u32(0), last_block)
@@ -99,7 +101,8 @@ def _emit_end(out: SourceWriter) -> None:
         )
 
 
-def _emit_fences(out: SourceWriter) -> None:
+def emit_fences(out: SourceWriter) -> None:
+    """What makes tensor maps seen by the copy engine."""
     with device_function(out, "fence_maps", ("maps", "count"), "Tensor maps, before the first copies by them."):
         out.lines(
             """
@@ -113,17 +116,9 @@ def _emit_read_item(out: SourceWriter) -> None:
     """Items go wave by wave, so that keys of a wave's heads stay in the L2 cache; in it longest row blocks first."""
     text = "Row block and batch entry of an item; by lane, the words of its row block, and in the others its head."
     with device_function(out, "read_item", ("item", *ITEM), text):
+        emit_rank(out)
         out.lines(
             """
-            number = u32(min(item, items - u32(1)))
-            wave_items = u32(heads_per_wave * blocks)
-            wave = u32(number // wave_items)
-            left = u32(number - wave * wave_items)
-            first_pair = u32(wave * heads_per_wave)
-            width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
-            rank = u32(left // width)
-            pair = u32(first_pair + left - rank * width)
-            entry = u32(pair // heads_count)
             head_at = heads + u64(4) * u64(pair - entry * heads_count)
             lane = u32(ptx.thread_index() & u32(31))
             word_at = block + u64(32) * u64(rank) + u64(4) * u64(lane)
@@ -131,6 +126,23 @@ def _emit_read_item(out: SourceWriter) -> None:
             return rank, entry, words
             """
         )
+
+
+def emit_rank(out: SourceWriter) -> None:
+    """An item's row block and batch entry, and its number among all pairs of batch entry and head."""
+    out.lines(
+        """
+        number = u32(min(item, items - u32(1)))
+        wave_items = u32(heads_per_wave * blocks)
+        wave = u32(number // wave_items)
+        left = u32(number - wave * wave_items)
+        first_pair = u32(wave * heads_per_wave)
+        width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
+        rank = u32(left // width)
+        pair = u32(first_pair + left - rank * width)
+        entry = u32(pair // heads_count)
+        """
+    )
 
 
 def _emit_load_queries(out: SourceWriter, traits: Traits) -> None:

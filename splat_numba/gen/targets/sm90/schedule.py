@@ -70,23 +70,24 @@ def pass_numbers(one: HeadsPass, call: AttentionCall) -> dict[str, int | float]:
     return {
         "scale_log2": scale_log2(call.scale), "blocks": len(table.block), "heads_count": len(one.heads),
         "heads_q": heads_q, "group": group, "batch": batch,
-        "heads_per_wave": heads_per_wave(_boxes(one), call, group, len(one.heads) * batch), "seq_q": seq_q,
+        "heads_per_wave": heads_per_wave(_boxes(one), (call.k, call.v), group, len(one.heads) * batch), "seq_q": seq_q,
         "q_views": len(table.q_views), "kv_views": len(table.kv_views), "out_row": to_row,
         "out_head": to_head, "out_batch": to_batch,
     }  # fmt: skip
 
 
-def heads_per_wave(one: BoxPass, call: AttentionCall, group: int, pairs: int) -> int:
-    """(batch, head) pairs whose keys and values fit the cache together, query heads of one key head sharing theirs.
+def heads_per_wave(one: BoxPass, fetched_from: tuple[Tensor, Tensor], group: int, pairs: int) -> int:
+    """(batch, head) pairs whose tiles' arrays fit the cache together, query heads of one key head sharing theirs.
 
     All of them where row blocks need few of the keys: neighbours then share those whatever the order, and the longest
     row blocks of all heads (Longformer's global rows) had better come first.
     """
-    seq_kv = call.k.sizes[2]
+    first, second = fetched_from
+    seq_kv = first.sizes[2]
     fetched = float(one.table.block[:, 5].mean()) * one.tile_kv if len(one.table.block) else 0.0
     if fetched < SPARSE * seq_kv:
         return max(pairs, 1)
-    pair = seq_kv * (call.k.sizes[3] + call.v.sizes[3]) * 2
+    pair = seq_kv * (first.sizes[3] + second.sizes[3]) * 2
     fitting = max(WAVE_BYTES // max(pair, 1), 1) * group
     return max(min(fitting, pairs), 1)
 

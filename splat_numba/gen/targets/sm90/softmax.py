@@ -31,29 +31,35 @@ def masks(traits: Traits) -> list[str]:
 def emit_softmax(out: SourceWriter, traits: Traits) -> None:
     """All functions of this file."""
     if traits.negate:
-        with device_function(out, "negate", ("score",), "The scale was negative."), _each(out, traits.tile_kv // 2):
-            out.line("score[i] = -score[i]")
+        emit_negate(out, traits)
     if traits.partial:
-        _emit_mask(out, traits)
+        emit_mask(out, traits)
     if traits.ragged:
-        _emit_limit(out, traits)
+        emit_limit(out, traits)
     _emit_weights(out, traits)
     _emit_rounding(out, traits)
     _emit_rescaling(out, traits)
 
 
-def _each(out: SourceWriter, count: int) -> AbstractContextManager[None]:
+def emit_negate(out: SourceWriter, traits: Traits) -> None:
+    """Scores are those of the opposite scale."""
+    with device_function(out, "negate", ("score",), "The scale was negative."), each(out, traits.tile_kv // 2):
+        out.line("score[i] = -score[i]")
+
+
+def each(out: SourceWriter, count: int) -> AbstractContextManager[None]:
+    """A loop over so many registers."""
     return out.block(f"for i in range({count})")
 
 
 @contextmanager
-def _each_pair(out: SourceWriter, columns: int) -> Iterator[None]:
+def each_pair(out: SourceWriter, columns: int) -> Iterator[None]:
     """Loops over a thread's columns: chunk j of 8, place x of 2."""
     with out.block(f"for j in range({columns // 8})"), out.block("for x in range(2)"):
         yield
 
 
-def _emit_mask(out: SourceWriter, traits: Traits) -> None:
+def emit_mask(out: SourceWriter, traits: Traits) -> None:
     """A row's words are shifted so that bit 0 is this thread's first column."""
     words = words_per_row(traits)
     text = "Scores of pairs that are not kept become -inf, if this group keeps only some."
@@ -67,17 +73,18 @@ def _emit_mask(out: SourceWriter, traits: Traits) -> None:
         )
     with device_function(out, "mask_row", ("score", "row", "mask_at", "column"), "The same of one row."):
         out.line(f"mask = cuda.local.array({words}, dtype=np.uint32)")
-        with _each(out, words):
+        with each(out, words):
             out.line("mask[i] = ptx.load_shared_word(mask_at + u32(4) * u32(i)) >> column")
-        with _each_pair(out, traits.tile_kv):
+        with each_pair(out, traits.tile_kv):
             at = "score[4 * j + 2 * row + x]"
             out.line(f"{at} = {at} if mask[j >> 2] & u32(1 << (8 * (j & 3) + x)) else NONE_KEPT")
 
 
-def _emit_limit(out: SourceWriter, traits: Traits) -> None:
+def emit_limit(out: SourceWriter, traits: Traits) -> None:
+    """Of keys beyond a length."""
     text = "Scores of keys beyond the batch entry's length become -inf."
     function = device_function(out, "limit_scores", ("score", "valid", "column"), text)
-    with function, out.block(f"if valid < u32({traits.tile_kv})"), _each_pair(out, traits.tile_kv):
+    with function, out.block(f"if valid < u32({traits.tile_kv})"), each_pair(out, traits.tile_kv):
         out.line("below = column + u32(8 * j + x) < valid")
         for row in (0, 1):
             at = f"score[4 * j + {2 * row} + x]"
@@ -113,7 +120,7 @@ def _emit_weights(out: SourceWriter, traits: Traits) -> None:
 
 def _emit_rounding(out: SourceWriter, traits: Traits) -> None:
     text = "Weights in the arrays' dtype, two a word: the left operand of the product with the values."
-    with device_function(out, "round_weights", ("weight", "score"), text), _each(out, traits.tile_kv // 4):
+    with device_function(out, "round_weights", ("weight", "score"), text), each(out, traits.tile_kv // 4):
         out.line(f"weight[i] = ptx.pack_{traits.dtype}(score[2 * i], score[2 * i + 1])")
 
 
@@ -121,6 +128,6 @@ def _emit_rescaling(out: SourceWriter, traits: Traits) -> None:
     moved = "u32(1) if (rescale[0] != f32(1.0)) or (rescale[1] != f32(1.0)) else u32(0)"
     text = "Bring the accumulator to the new peaks, where any row of the warp has one."
     function = device_function(out, "bring_to_peak", ("total", "rescale"), text)
-    with function, out.block(f"if ptx.any_lane({moved}) != u32(0)"), _each_pair(out, value_columns(traits)):
+    with function, out.block(f"if ptx.any_lane({moved}) != u32(0)"), each_pair(out, value_columns(traits)):
         for row in (0, 1):
             out.line(f"total[4 * j + {2 * row} + x] *= rescale[{row}]")

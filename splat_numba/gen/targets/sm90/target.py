@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from splat_numba.formats.geometry import Geometry
+from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.box_passes import BoxCandidate
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.instructions import MATRIX_TYPE
@@ -13,7 +14,10 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice, Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
+from splat_numba.gen.targets.gradients import GRADIENTS, GradientCall, HeadsPlan
 from splat_numba.gen.targets.sm90 import planning
+from splat_numba.gen.targets.sm90.backward.planning import plan_backward
+from splat_numba.gen.targets.sm90.backward.schedule import record_backward
 from splat_numba.gen.targets.sm90.schedule import (
     attention_text,
     record_pass,
@@ -70,6 +74,24 @@ class Sm90Target:
         seen = with_shared_heads(tensors)
         rules = {name: InPlace(describable(0, seen[name]), ALIGNMENT) for name in ("q", "k", "v")}
         return {**rules, "out": InPlace(writable_in_place(0, seen["out"]), store_bytes(seen["out"]))}
+
+    def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
+        """The plan of gradients of the least predicted time."""
+        return plan_backward(self.name, geometry, problem, gpu, conditions)
+
+    def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+        """As in_place(); rows of dout and out are read in whole words too."""
+        whole = tensors["dout"].sizes[3] % 2 == 0
+        rules = {name: InPlace(describable(0, tensors[name]), ALIGNMENT) for name in ("q", "k", "v")}
+        rules |= {name: InPlace(whole and describable(0, tensors[name]), ALIGNMENT) for name in ("out", "dout")}
+        for name in GRADIENTS:
+            one = tensors.get(name)
+            rules[name] = InPlace(True, 1) if one is None else InPlace(writable_in_place(0, one), store_bytes(one))
+        return rules
+
+    def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
+        """One launch for what gradients need of every query, then one a pass, and one to round what several made."""
+        record_backward(builder, plans, call)
 
     def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
         """One launch a pass."""

@@ -24,17 +24,21 @@ OTHER_REGISTERS = {1: 28, 2: 40, 3: 32}
 
 def feasible(traits: Traits, gpu: Gpu) -> bool:
     """Whether so many blocks of these traits fit a multiprocessor without spilling registers."""
+    needed = value_columns(traits) // 2 + traits.tile_kv // 2 + traits.tile_kv // 4 + OTHER_REGISTERS[traits.groups]
+    return fits(traits, shared_bytes(traits), needed, gpu)
+
+
+def fits(traits: Traits, shared: int, needed: int, gpu: Gpu) -> bool:
+    """Whether so many blocks fit that take so much shared memory each, and so many registers a consumer thread."""
     resident = traits.blocks_per_multiprocessor
     if (traits.groups, resident) not in REGISTERS or resident > MOST_RESIDENT[traits.groups]:
         return False
-    shared = shared_bytes(traits)
     room = gpu.shared_bytes + BLOCK_SHARED_BYTES
     if shared > gpu.shared_bytes or resident * (shared + BLOCK_SHARED_BYTES) > room:
         return False
     producer, consumer = REGISTERS[traits.groups, resident]
     if 128 * (producer + traits.groups * consumer) * resident > gpu.registers:
         return False
-    needed = value_columns(traits) // 2 + traits.tile_kv // 2 + traits.tile_kv // 4 + OTHER_REGISTERS[traits.groups]
     return needed <= consumer
 
 

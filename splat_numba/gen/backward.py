@@ -1,0 +1,75 @@
+"""What a backward pass is to make, and how: passes over queries, and perhaps others over keys for dk and dv."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from splat_numba.gen import explain
+from splat_numba.gen.machine import Gpu, Machine
+from splat_numba.gen.problem import Conditions, Problem
+
+if TYPE_CHECKING:
+    from splat_numba.gen.plan import Choice, Pass
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which gradients are made; at least one."""
+
+    q: bool = True
+    k: bool = True
+    v: bool = True
+
+    @property
+    def slopes(self) -> bool:
+        """Whether gradients of the scores are made."""
+        return self.q or self.k
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the arrays written."""
+        return tuple(f"d{name}" for name in ("q", "k", "v") if getattr(self, name))
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """Those that are sums over rows."""
+        return tuple(name for name in self.names if name != "dq")
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardPlan:
+    """The decisions for the gradients of one mask and problem.
+
+    queries: passes whose row blocks are queries; keys: passes on the transposed mask, whose row blocks are keys, for dk
+    and dv, none where the first ones make all gradients. empty_rows: some query keeps nothing; ragged, negate: as in
+    Conditions. seconds: predicted, None where nothing predicts them.
+    """
+
+    problem: Problem
+    target: str
+    machine: Machine | Gpu
+    queries: tuple[Pass, ...]
+    keys: tuple[Pass, ...]
+    choices: tuple[Choice, ...]
+    conditions: Conditions
+    empty_rows: bool = False
+    seconds: float | None = None
+
+    @property
+    def gpu(self) -> Gpu:
+        """The GPU of a plan for one. Raises TypeError for a CPU's."""
+        if isinstance(self.machine, Gpu):
+            return self.machine
+        raise TypeError(f"plan of gradients wanted for a GPU, got one for {self.target}.")
+
+    def __repr__(self) -> str:
+        return f"<BackwardPlan {self.target}: {self.choices[0].chosen}>"
+
+    def explain(self) -> str:
+        """The plan in words: see gen.explain."""
+        return explain.explain_backward(self)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; tables are given by their sizes."""
+        return explain.backward_as_dict(self)

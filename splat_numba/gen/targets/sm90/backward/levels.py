@@ -1,0 +1,170 @@
+"""What gradients need of every query, made once: its lse in base 2, and delta = sum(dout * out) - dlse.
+
+A query that keeps nothing gets an infinite lse, which makes its weights 0, and a delta of 0; and where there can be
+such queries, dout is copied with their rows as 0, since 0 x NaN is NaN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.sm90.backward.traits import LEVEL_BYTES
+from splat_numba.gen.targets.sm90.functions import wrapped
+from splat_numba.gen.writer import SourceWriter
+
+ENTRY = "levels_of_queries"
+THREADS = 128
+CHUNK = 8  # 16-bit numbers of a load
+STEPS = ("row", "head", "batch")
+
+
+@dataclass(frozen=True, slots=True)
+class LevelTraits:
+    """value_dim: elements of a row; dtype: of out and dout; clears: whether dout is copied."""
+
+    value_dim: int
+    dtype: str
+    clears: bool
+
+    @property
+    def chunks(self) -> int:
+        """Loads of a row."""
+        return -(-self.value_dim // CHUNK)
+
+    @property
+    def lanes(self) -> int:
+        """That share a row."""
+        return min(32, 1 << (self.chunks - 1).bit_length())
+
+    @property
+    def rows(self) -> int:
+        """Of a block."""
+        return THREADS // self.lanes
+
+
+def _arrays(traits: LevelTraits) -> tuple[str, ...]:
+    return ("out", "dout", "lse", "dlse", *("cleared",) * traits.clears)
+
+
+def levels_text(traits: LevelTraits) -> EmittedText:
+    """The text of the kernel with these traits."""
+    strides = (f"{name}_{step}" for name in _arrays(traits) for step in STEPS)
+    parameters = (
+        *((name, "l") for name in (*_arrays(traits), "levels")),
+        *((name, "r") for name in ("heads", "seq", "rows")),
+        *((name, "l") for name in strides),
+    )
+    name = f"attention_levels_d{traits.value_dim}_{traits.dtype}"
+    return EmittedText(name, Entry(ENTRY, parameters, THREADS, 16, 0), render_levels, (traits,))
+
+
+def render_levels(traits: LevelTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out, quotes = SourceWriter(), '"' * 3
+    out.lines(
+        f"""
+        {quotes}lse in base 2, and delta = sum(dout * out) - dlse, of each query, by {traits.lanes} lanes.{quotes}
+
+        import numpy as np
+
+        from splat_numba.runtime.cuda.dialect import cuda, ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        NONE_KEPT = f32(-np.inf)
+
+
+        """
+    )
+    wrapped(out, f"def {ENTRY}", [name for name, _ in levels_text(traits).entry.parameters], end="):")
+    with out.suite():
+        _emit_place(out, traits)
+        _emit_sum(out, traits)
+        _emit_levels(out, traits)
+    return out.text()
+
+
+def _emit_place(out: SourceWriter, traits: LevelTraits) -> None:
+    """Which row is this lane's, and where it stands in every array; a lane without a row reads the first one."""
+    lanes = traits.lanes
+    out.lines(
+        f"""
+        thread = ptx.thread_index()
+        lane = u32(thread & u32({lanes - 1}))
+        number = u32(ptx.block_index() * u32({traits.rows}) + (thread >> u32({lanes.bit_length() - 1})))
+        there = u32(1) if number < rows else u32(0)
+        number = number if there != u32(0) else u32(0)
+        pair = u32(number // seq)
+        row = u32(number - pair * seq)
+        entry = u32(pair // heads)
+        head = u32(pair - entry * heads)
+        """
+    )
+    for name in _arrays(traits):
+        at = f"u64(entry) * {name}_batch + u64(head) * {name}_head + u64(row) * {name}_row"
+        out.line(f"{name}_at = {name} + {at}")
+    out.line("level = ptx.load_state(lse_at)")
+    out.line("kept = u32(1) if level != NONE_KEPT else u32(0)  # NaN counts")
+    out.line("total = f32(0.0)")
+
+
+def _emit_sum(out: SourceWriter, traits: LevelTraits) -> None:
+    """sum(dout * out): whole chunks, then what is left in pairs."""
+    whole, left = divmod(traits.value_dim, CHUNK)
+    if whole:
+        with out.block(f"for first in range(u32(0), u32({whole}), u32({traits.lanes}))"):
+            out.lines(
+                f"""
+                chunk = u32(u32(first) + lane)
+                here = u32(1) if chunk < u32({whole}) else u32(0)
+                b_0, b_1, b_2, b_3 = ptx.load_words4_when(dout_at + u64(16) * u64(chunk), here & kept)
+                a_0, a_1, a_2, a_3 = ptx.load_words4_when(out_at + u64(16) * u64(chunk), here & kept)
+                """
+            )
+            _emit_products(out, traits, 4)
+            if traits.clears:
+                to = "cleared_at + u64(16) * u64(chunk)"
+                out.line(f"ptx.store_words4({to}, b_0, b_1, b_2, b_3, here & there)")
+    if left:
+        pairs = -(-left // 2)
+        out.line("mine = u32(1) if (lane == u32(0)) and (kept != u32(0)) else u32(0)")
+        for i in range(pairs):
+            at = f"u64({2 * CHUNK * whole + 4 * i})"
+            for name, array in (("b", "dout"), ("a", "out")):
+                out.line(f"{name}_{i} = ptx.select(ptx.load_pair({array}_at + {at}), u32(0), mine)")
+            if 2 * i + 1 == left:  # the row ends within a word
+                for name in "ba":
+                    out.line(f"{name}_{i} = u32({name}_{i} & u32(65535))")
+            if traits.clears:
+                out.line(f"ptx.store_word(cleared_at + {at}, b_{i}, there if lane == u32(0) else u32(0))")
+        _emit_products(out, traits, pairs)
+
+
+def _emit_products(out: SourceWriter, traits: LevelTraits, words: int) -> None:
+    for i in range(words):
+        out.lines(
+            f"""
+            low, high = ptx.unpack_{traits.dtype}(a_{i})
+            other_low, other_high = ptx.unpack_{traits.dtype}(b_{i})
+            total += low * other_low + high * other_high
+            """
+        )
+
+
+def _emit_levels(out: SourceWriter, traits: LevelTraits) -> None:
+    apart = traits.lanes // 2
+    while apart:
+        out.line(f"total += ptx.shuffle_xor(total, u32({apart}))")
+        apart //= 2
+    out.lines(
+        f"""
+        if dlse != u64(0):
+            total -= ptx.load_state(dlse_at)
+        delta = total if kept != u32(0) else f32(0.0)
+        level = level * f32(1.4426950408889634) if kept != u32(0) else f32(np.inf)
+        one_lane = there if lane == u32(0) else u32(0)
+        to = levels + u64({LEVEL_BYTES}) * u64(number)
+        ptx.store_reals4(to, level, delta, f32(0.0), f32(0.0), one_lane)
+        """
+    )

@@ -1,0 +1,262 @@
+"""The producer's part of a gradient text: it takes items, and has boxes of both sides copied into shared memory.
+
+An item is a left tile of an owner (the query head of dq, the key head of dk and dv); its right tiles are those of the
+mask's row block, once for every head of the owner's list, in that order.
+"""
+
+from __future__ import annotations
+
+from splat_numba.gen.boxes import SOME
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
+from splat_numba.gen.targets.sm90.functions import device_function, wrapped
+from splat_numba.gen.targets.sm90.lengths import emit_clear_tile, emit_cleared, emit_valid
+from splat_numba.gen.targets.sm90.loads import emit_copies
+from splat_numba.gen.targets.sm90.producer import emit_end, emit_fences, emit_rank
+from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes
+from splat_numba.gen.tensor_map import MAP_BYTES
+from splat_numba.gen.writer import SourceWriter
+
+ITEM = ("items", "block", "owners", "blocks", "heads_count", "batch", "heads_per_wave")
+HEAD, FIRST, END = 8, 9, 10  # lanes that have an owner's words
+
+
+def arguments(traits: BackwardTraits) -> tuple[str, ...]:
+    """Of the function ``produce``."""
+    tables = ("left_maps", "right_maps", "block", "piece", "bits", "owners", "heads", "counter")
+    ragged = ("kv_lengths", "views") if traits.clears else ()
+    return ("base", *tables, *ragged, "blocks", "heads_count", "batch", "heads_per_wave", "left_views", "right_views")
+
+
+def _maps_a_view(traits: BackwardTraits) -> tuple[int, int]:
+    """Tensor maps of a view of the left side, and of the right: lse and delta come as boxes of queries do."""
+    return len(traits.left_dims), len(traits.right_dims) + traits.columns_are_queries
+
+
+def emit_producer(out: SourceWriter, traits: BackwardTraits) -> None:
+    """The producer's functions: its loop over items, then what it calls."""
+    _emit_items(out, traits)
+    emit_end(out, "LEFT")
+    emit_fences(out)
+    _emit_read_item(out)
+    _emit_load_left(out, traits)
+    _emit_tiles(out, traits)
+    _emit_load_right(out, traits)
+    if traits.clears:
+        emit_valid(out, traits.boxes)
+        _emit_clearing(out, traits)
+
+
+def _emit_items(out: SourceWriter, traits: BackwardTraits) -> None:
+    left, right = _maps_a_view(traits)
+    text = "The producer: boxes of each item's left tile, then of its right ones."
+    with device_function(out, "produce", arguments(traits), text):
+        out.lines(
+            f"""
+            fence_maps(left_maps, u32({left}) * left_views)
+            fence_maps(right_maps, u32({right}) * right_views)
+            items = u32(blocks * heads_count * batch)
+            stage = left_stage = u32(0)
+            # Parity of the phase in which a stage was given back: a fresh barrier counts as given back.
+            free = left_free = u32(1)
+            item = ptx.block_index()
+            next_rank, next_entry, next_words = read_item(item, {", ".join(ITEM)})
+            """
+        )
+        if traits.clears:
+            out.line("cleared_phase = u32(0)")
+        with out.block("while item < items"):
+            _emit_item(out, traits)
+        out.line("end_items(base, left_stage, left_free, counter)")
+
+
+def _emit_item(out: SourceWriter, traits: BackwardTraits) -> None:
+    """Take the item that was read; the next one is read while this one's tiles are worked on."""
+    out.lines(
+        f"""
+        rank, entry, words = next_rank, next_entry, next_words
+        owner = ptx.word_of_lane(words, u32({HEAD}))
+        place = ptx.word_of_lane(words, u32({FIRST}))
+        end = ptx.word_of_lane(words, u32({END}))
+        ptx.mbarrier_wait(base + LEFT_EMPTY + left_stage * u32(8), left_free)
+        tiles = u32(ptx.word_of_lane(words, u32(5)) * (end - place))
+        ptx.store_shared_words4(base + ITEM_INFO + left_stage * u32({INFO_BYTES}), tiles, rank, owner, entry, leader())
+        load_left(base, left_stage, left_maps, words, owner, entry)
+        left_stage, left_free = advance(left_stage, left_free, LEFT_STAGES)
+        """
+    )
+    if traits.clears:
+        out.line("length = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+    out.line("taken = ptx.fetch_add(counter, u32(1), leader())  # blocks take what is left in turn")
+    with out.block("while place < end"):
+        out.line("head = ptx.load_word(heads + u64(4) * u64(place))")
+        wrapped(out, f"{_state(traits)} = load_tiles", _tile_loop(traits))
+        out.line("place = u32(place + u32(1))")
+    out.lines(
+        f"""
+        item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))
+        next_rank, next_entry, next_words = read_item(item, {", ".join(ITEM)})
+        """
+    )
+
+
+def _state(traits: BackwardTraits) -> str:
+    return "stage, free, cleared_phase" if traits.clears else "stage, free"
+
+
+def _tile_loop(traits: BackwardTraits) -> tuple[str, ...]:
+    ragged = ("views", "length", "cleared_phase") if traits.clears else ()
+    return ("base", "right_maps", "piece", "bits", "words", "head", "entry", "stage", "free", *ragged)
+
+
+def _emit_read_item(out: SourceWriter) -> None:
+    text = "Row block and batch entry of an item; by lane, the words of its row block, then of its owner."
+    with device_function(out, "read_item", ("item", *ITEM), text):
+        emit_rank(out)
+        out.lines(
+            f"""
+            owner_at = owners + u64(16) * u64(pair - entry * heads_count)
+            lane = u32(ptx.thread_index() & u32(31))
+            word_at = block + u64(32) * u64(rank) + u64(4) * u64(lane)
+            owner_word = owner_at + u64(4) * u64((lane - u32({HEAD})) & u32(3))
+            words = ptx.load_word(word_at if lane < u32({HEAD}) else owner_word)
+            return rank, entry, words
+            """
+        )
+
+
+def _emit_load_left(out: SourceWriter, traits: BackwardTraits) -> None:
+    maps, _ = _maps_a_view(traits)
+    sizes = " + ".join(f"LEFT_{i}_BYTES" for i in range(1, maps + 1))
+    parameters = ("base", "left_stage", "left_maps", "words", "owner", "entry")
+    with device_function(out, "load_left", parameters, "An item's left tile: the box that its row block names."):
+        out.lines(
+            f"""
+            left_map = left_maps + u64({MAP_BYTES * maps}) * u64(ptx.word_of_lane(words, u32(0)))
+            c1 = ptx.word_of_lane(words, u32(1))
+            c2 = ptx.word_of_lane(words, u32(2))
+            full = base + LEFT_FULL + left_stage * u32(8)
+            stage = left_stage
+            ptx.mbarrier_expect(full, u32({sizes}), leader())
+            """
+        )
+        for i, dim in enumerate(traits.left_dims):
+            out.line(f"tensor_map = left_map + u64({MAP_BYTES * i})")
+            emit_copies(out, f"LEFT_{i + 1}", traits.boxes.tile_q, dim, "c1, c2, owner, entry")
+
+
+def _emit_tiles(out: SourceWriter, traits: BackwardTraits) -> None:
+    """One loop over pieces and tiles: nested, it is unrolled."""
+    with device_function(out, "load_tiles", _tile_loop(traits), "The right tiles of one head, as stages become free."):
+        out.lines(
+            """
+            c1 = c2 = count = status = bits_0 = bits_1 = bits_2 = u32(0)
+            right_map = u64(0)
+            place = ptx.word_of_lane(words, u32(3))
+            end_of_pieces = ptx.word_of_lane(words, u32(4))
+            """
+        )
+        if traits.clears:
+            out.line("token = inner_step = kept_status = u32(0)")
+        with out.block("while place < end_of_pieces"):
+            with out.block("if count == u32(0)"):
+                _emit_piece(out, traits)
+            _emit_tile(out, traits)
+            out.lines(
+                f"""
+                c1 = u32(c1 + u32({traits.boxes.tile_kv}))
+                stage, free = advance(stage, free, STAGES)
+                count = u32(count - u32(1))
+                if count == u32(0):
+                    place = u32(place + u32(1))
+                """
+            )
+        out.line(f"return {_state(traits)}")
+
+
+def _emit_piece(out: SourceWriter, traits: BackwardTraits) -> None:
+    """Read the next piece of the list."""
+    _, maps = _maps_a_view(traits)
+    status = "kept_status" if traits.clears else "status"
+    out.lines(
+        f"""
+        view, c1, c2, count = ptx.load_words4(piece + u64(32) * u64(place))
+        {status}, bits_0, bits_1, bits_2 = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))
+        right_map = right_maps + u64({MAP_BYTES * maps}) * u64(view)
+        """
+    )
+    if traits.clears:
+        out.lines(
+            """
+            offset, inner_step, outer_step, _ = ptx.load_words4(views + u64(16) * u64(view))
+            token = u32(offset + inner_step * c1 + outer_step * c2)
+            """
+        )
+
+
+def _emit_tile(out: SourceWriter, traits: BackwardTraits) -> None:
+    """One tile: both arrays, and what goes with them."""
+    if traits.clears:
+        out.lines(
+            f"""
+            valid = valid_keys(token, inner_step, length)
+            status = u32(kept_status | (valid << u32(8))) if valid != u32(0) else u32(0)
+            token = u32(token + inner_step * u32({traits.boxes.tile_kv}))
+            """
+        )
+    out.lines(
+        f"""
+        ptx.mbarrier_wait(base + RIGHT_EMPTY + stage * u32(8), free)
+        info = base + TILE_INFO + stage * u32({INFO_BYTES})
+        ptx.store_shared_words4(info, status, bits_0, bits_1, bits_2, leader())
+        """
+    )
+    full = "base + RIGHT_FULL + stage * u32(8)"
+    if not traits.clears:
+        wrapped(out, "load_right", _right_arguments(traits, full))
+        return
+    with out.block(f"if valid == u32({traits.boxes.tile_kv})"):
+        wrapped(out, "load_right", _right_arguments(traits, full))
+    with out.block("else"):
+        wrapped(out, "load_right", _right_arguments(traits, "base + CLEARED"))
+        out.line("clear_tile(base, stage, valid, cleared_phase)")
+        out.line("cleared_phase = u32(cleared_phase ^ u32(1))")
+
+
+def _right_arguments(traits: BackwardTraits, full: str) -> tuple[str, ...]:
+    masks = ("status", "bits", *(f"bits_{group}" for group in range(traits.boxes.groups)))
+    return ("base", "stage", "right_map", "c1", "c2", "head", "entry", full, *masks * traits.boxes.partial)
+
+
+def _emit_load_right(out: SourceWriter, traits: BackwardTraits) -> None:
+    """With masks of all groups or of none, so that the barrier expects one of two numbers of bytes."""
+    boxes = traits.boxes
+    sizes = " + ".join((*(f"RIGHT_{i}_BYTES" for i in (1, 2)), *("LEVELS_BYTES",) * traits.columns_are_queries))
+    with device_function(out, "load_right", _right_arguments(traits, "full"), "A right tile, and what goes with it."):
+        if boxes.partial:
+            size = group_mask_bytes(boxes)
+            some = sum(SOME << 2 * group for group in range(boxes.groups))
+            out.line(f"masked = u32(1) if (status & u32({some})) != u32(0) else u32(0)")
+            out.line(f"ptx.mbarrier_expect(full, {sizes} + masked * MASK_BYTES, leader())")
+            out.line("to = base + MASK_TILE + stage * MASK_BYTES")
+            for group in range(boxes.groups):
+                copied = f"bits + u64({size}) * u64(bits_{group}), u32({size}), full, leader() & masked"
+                out.line(f"ptx.bulk_copy(to + u32({group * size}), {copied})")
+        else:
+            out.line(f"ptx.mbarrier_expect(full, {sizes}, leader())")
+        for i, dim in enumerate(traits.right_dims):
+            out.line(f"tensor_map = right_map + u64({MAP_BYTES * i})")
+            emit_copies(out, f"RIGHT_{i + 1}", boxes.tile_kv, dim, "c1, c2, head, entry")
+        if traits.columns_are_queries:
+            out.line(f"tensor_map = right_map + u64({MAP_BYTES * len(traits.right_dims)})")
+            to = "base + LEVELS_TILE + stage * LEVELS_BYTES"
+            out.line(f"ptx.tensor_copy({to}, tensor_map, full, u32(0), c1, c2, head, entry, leader())")
+
+
+def _emit_clearing(out: SourceWriter, traits: BackwardTraits) -> None:
+    parameters = ("base", "stage", "valid", "cleared_phase")
+    text = "Keys and values beyond the length become 0 when they are there: they may be NaN, and 0 x NaN is NaN."
+    with device_function(out, "clear_tile", parameters, text):
+        out.line("ptx.mbarrier_wait(base + CLEARED, cleared_phase)")
+        for i, dim in enumerate(traits.right_dims, 1):
+            emit_clear_tile(out, f"RIGHT_{i}", traits.boxes.tile_kv, dim)
+        emit_cleared(out, "RIGHT")

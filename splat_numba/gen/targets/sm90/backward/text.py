@@ -1,0 +1,183 @@
+"""A gradient kernel's text: imports, places in shared memory, the entry function, then those that it calls."""
+
+from __future__ import annotations
+
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.sm90.attention import NO_ITEM, emit_turns
+from splat_numba.gen.targets.sm90.backward import consumer, producer
+from splat_numba.gen.targets.sm90.backward.traits import (
+    KEYS,
+    LEVEL_BYTES,
+    BackwardTraits,
+    left_stages,
+    result_dims,
+    shared_bytes,
+    shared_layout,
+)
+from splat_numba.gen.targets.sm90.functions import DEVICE, device_function, wrapped
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, REGISTERS, threads_per_block
+from splat_numba.gen.writer import SourceWriter
+
+ENTRY = "attention_gradients"
+TABLES = ("left_maps", "right_maps", "rows", "block", "piece", "bits", "owners", "heads")
+COUNTS = ("blocks", "heads_count", "batch", "heads_per_wave", "seq", "heads_left", "left_views", "right_views")
+STEPS = ("row", "head", "batch")
+
+
+def results(traits: BackwardTraits) -> tuple[str, ...]:
+    """Of the kernel: addresses of the gradients."""
+    return tuple(result_dims(traits))
+
+
+def strides(traits: BackwardTraits) -> tuple[str, ...]:
+    """In bytes, of every gradient."""
+    return tuple(f"{name}_{step}" for name in results(traits) for step in STEPS)
+
+
+def pointers(traits: BackwardTraits) -> tuple[str, ...]:
+    """All addresses that the kernel is given."""
+    ragged = ("kv_lengths",) * traits.ragged + ("views",) * traits.clears
+    levels = () if traits.columns_are_queries else ("levels",)
+    return (*TABLES, *ragged, *levels, *results(traits), "counter")
+
+
+def parameters(traits: BackwardTraits) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of all parameters."""
+    return (
+        *((name, "l") for name in pointers(traits)),
+        ("scale_log2", "f"),
+        ("scale", "f"),
+        *((name, "r") for name in COUNTS),
+        *((name, "l") for name in strides(traits)),
+    )
+
+
+def backward_text(traits: BackwardTraits) -> EmittedText:
+    """The text of the kernel with these traits, named after shape and type."""
+    boxes = traits.boxes
+    size = f"d{boxes.head_dim}_{boxes.dtype}_{boxes.tile_q}x{boxes.tile_kv}"
+    name = f"attention_{'_'.join(results(traits))}_sm_90a_{size}"
+    entry = Entry(ENTRY, parameters(traits), threads_per_block(boxes), boxes.blocks_per_multiprocessor,
+                  shared_bytes(traits))  # fmt: skip
+    return EmittedText(name, entry, render_gradients, (traits,))
+
+
+def render_gradients(traits: BackwardTraits) -> str:
+    """Python source of the kernel that serves every mask of these traits. Pure and deterministic."""
+    out = SourceWriter()
+    _emit_head(out, traits)
+    _emit_places(out, traits)
+    _emit_entry(out, traits)
+    _emit_barriers(out, traits)
+    emit_turns(out)
+    producer.emit_producer(out, traits)
+    consumer.emit_consumer(out, traits)
+    return out.text()
+
+
+def _emit_head(out: SourceWriter, traits: BackwardTraits) -> None:
+    """Docstring, imports, and the instructions that depend on the traits."""
+    boxes = traits.boxes
+    registers, more = REGISTERS[boxes.groups, boxes.blocks_per_multiprocessor]
+    quotes, dims = '"' * 3, f"head_dim {boxes.head_dim}, value_dim {boxes.value_dim}, {boxes.dtype}"
+    rows, columns = ("keys", "queries") if traits.of == KEYS else ("queries", "keys")
+    left, right = ("k and v", "q and dout") if traits.of == KEYS else ("q and dout", "k and v")
+    out.lines(
+        f"""
+        {quotes}{" and ".join(results(traits))} of sparse attention on Hopper, for every mask that boxes describe.
+
+        {dims}; {boxes.tile_q} {rows} x {boxes.tile_kv} {columns} a tile; left are {left}, right {right}.
+        A block is {boxes.groups} x 128 threads, each for 64 {rows}, and a producer that fetches boxes of both sides,
+        {boxes.stages} tiles ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
+        {quotes}
+
+        import numpy as np
+
+        from splat_numba.runtime.cuda.dialect import cuda, ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        NONE_KEPT = f32(-np.inf)
+        NO_ITEM = u32({NO_ITEM})  # in place of a row block's number: nothing follows
+        {DEVICE}
+        fewer_registers = ptx.release_registers({registers})
+        more_registers = ptx.claim_registers({more})
+        pair_product = ptx.matrix_product({boxes.tile_kv}, "{boxes.dtype}", from_registers=False, transposed=False)
+        """
+    )
+    for name, dim in result_dims(traits).items():
+        made = f'{-(-dim // 8) * 8}, "{boxes.dtype}", from_registers=True, transposed=True'
+        out.line(f"{name}_product = ptx.matrix_product({made})")
+
+
+def _emit_places(out: SourceWriter, traits: BackwardTraits) -> None:
+    """Shared memory as constants: tiles, what goes with them, barriers."""
+    layout = shared_layout(traits)
+    tiles = {f"LEFT_{i}": at for i, at in enumerate(zip(layout.left, layout.left_sizes, strict=True), 1)}
+    tiles |= {f"RIGHT_{i}": at for i, at in enumerate(zip(layout.right, layout.right_sizes, strict=True), 1)}
+    if traits.columns_are_queries:
+        tiles["LEVELS"] = (layout.levels, traits.boxes.tile_kv * LEVEL_BYTES)
+    if traits.boxes.partial:
+        tiles["MASK"] = (layout.mask, layout.mask_bytes)
+    out.lines(
+        f"""
+
+        # Shared memory, in bytes from its aligned start: stages of tiles, what goes with them, and their barriers.
+        LEFT_STAGES, STAGES = u32({left_stages(traits)}), u32({traits.boxes.stages})
+        """
+    )
+    for name, (start, size) in tiles.items():
+        out.line(f"{name}_TILE, {name}_BYTES = u32({start}), u32({size})")
+    out.lines(
+        f"""
+        TILE_INFO, ITEM_INFO = u32({layout.tile_info}), u32({layout.item_info})
+        LEFT_FULL, LEFT_EMPTY = u32({layout.left_full}), u32({layout.left_empty})
+        RIGHT_FULL, RIGHT_EMPTY = u32({layout.right_full}), u32({layout.right_empty})
+        """
+    )
+    if traits.clears:
+        out.line(f"CLEARED = u32({layout.cleared})")
+
+
+def _emit_entry(out: SourceWriter, traits: BackwardTraits) -> None:
+    """Barriers, then the two roles."""
+    out.line()
+    out.line()
+    out.line(f"def {ENTRY}(")
+    with out.suite():
+        for names in (pointers(traits), ("scale_log2", "scale"), COUNTS, strides(traits)):
+            out.line(f"{', '.join(names)},")
+    out.line("):")
+    groups = traits.boxes.groups
+    with out.suite():
+        out.lines(
+            f"""
+            start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+            base = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
+            thread = ptx.thread_index()
+            warpgroup = u32(thread >> u32(7))
+            if thread == u32(0):
+                make_barriers(base)
+            ptx.block_barrier()
+            if warpgroup == u32({groups}):
+                fewer_registers()
+            """
+        )
+        with out.suite(), out.block(f"if thread < u32({128 * groups + 32})"):
+            wrapped(out, "produce", producer.arguments(traits))
+        out.line("else:")
+        with out.suite():
+            out.line("more_registers()")
+            wrapped(out, "consume", consumer.arguments(traits, strides(traits)))
+
+
+def _emit_barriers(out: SourceWriter, traits: BackwardTraits) -> None:
+    lanes = 128 * traits.boxes.groups
+    with device_function(out, "make_barriers", ("base",), "With the arrivals that complete a phase of each."):
+        for ring, stages in (("LEFT", "LEFT_STAGES"), ("RIGHT", "STAGES")):
+            with out.block(f"for stage in range({stages})"):
+                out.line(f"ptx.mbarrier_init(base + {ring}_FULL + u32(8) * u32(stage), u32(1))")
+                out.line(f"ptx.mbarrier_init(base + {ring}_EMPTY + u32(8) * u32(stage), u32({lanes}))")
+        if traits.clears:
+            out.line("ptx.mbarrier_init(base + CLEARED, u32(1))")
+        out.line("ptx.fence_mbarrier_init()")

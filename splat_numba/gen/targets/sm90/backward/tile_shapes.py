@@ -1,0 +1,80 @@
+"""Tile shapes of gradient kernels that a Hopper multiprocessor can hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from splat_numba.errors import PlanError
+from splat_numba.gen.boxes import MAX_GROUPS, Traits
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm90.backward.traits import (
+    KEYS,
+    QUERIES,
+    ROUNDED,
+    BackwardTraits,
+    result_dims,
+    shared_bytes,
+)
+from splat_numba.gen.targets.sm90.shape import threads_per_block
+from splat_numba.gen.targets.sm90.tile_shapes import MOST_RESIDENT, STAGES, fits
+
+TILES = (32, 48, 64, 80, 96, 112, 128)
+USUAL = {64, 96}  # tried beside the least and the largest that fit
+# Of a consumer thread beside accumulators, scores and slopes: all shapes that need at most the limit then compile
+# without spills; beyond, the compiler spills and serialises products.
+OTHER_REGISTERS = 28
+OF_A_PRODUCT = 8  # registers beside its accumulators
+WHOLE = {QUERIES: (("dq",),), KEYS: (("dk", "dv"),)}
+APART = (("dk",), ("dv",))  # where the accumulators of both do not fit: head_dim 192 and more
+
+
+def registers(traits: BackwardTraits) -> int:
+    """That a consumer thread wants."""
+    totals = sum(-(-dim // 8) * 4 for dim in result_dims(traits).values())
+    tile = traits.boxes.tile_kv  # rounded weights and slopes take the place of scores and dP
+    return totals + tile // 2 + tile // (2 if traits.slopes else 4) + OTHER_REGISTERS
+
+
+def feasible(traits: BackwardTraits, gpu: Gpu) -> bool:
+    """Whether so many blocks fit a multiprocessor without spilling registers, and ptxas takes every product: one's
+    accumulators and left operand must fit the registers that a thread has at launch.
+    """
+    boxes = traits.boxes
+    at_launch = gpu.registers // (threads_per_block(boxes) * boxes.blocks_per_multiprocessor)
+    product = max(*result_dims(traits).values(), boxes.tile_kv) // 2 + OF_A_PRODUCT
+    return product <= at_launch and fits(boxes, shared_bytes(traits), registers(traits), gpu)
+
+
+@lru_cache(maxsize=64)
+def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...], tuple[tuple[str, ...], ...]]:
+    """Boxes to try for the gradients of queries or keys, and which gradients each kernel makes.
+
+    Raises PlanError for head dimensions so large that not even the smallest tile fits.
+    """
+    for kernels in (WHOLE[of], *(APART,) * (of == KEYS)):
+        found: list[Traits] = []
+        for groups in range(1, MAX_GROUPS + 1):
+            fitting = [
+                one for tile in TILES if (one := _most_resident(problem, gpu, of, kernels, groups, tile)) is not None
+            ]
+            found += [one for one in fitting if one in (fitting[0], fitting[-1]) or one.tile_kv in USUAL]
+        if found:
+            return tuple(found), kernels
+    raise PlanError(
+        f"head_dim and value_dim wanted small enough for gradients in tiles of 64 x {TILES[0]} tokens in "
+        f"{gpu.shared_bytes:,} bytes of shared memory and the registers of Hopper, got {problem.head_dim} and "
+        f"{problem.value_dim}. Split the heads, or use backend='cpu'."
+    )
+
+
+def _most_resident(
+    problem: Problem, gpu: Gpu, of: str, kernels: tuple[tuple[str, ...], ...], groups: int, tile: int
+) -> Traits | None:
+    one = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile, STAGES, 1)
+    for resident in range(MOST_RESIDENT[groups], 0, -1):
+        boxes = replace(one, blocks_per_multiprocessor=resident)
+        if all(feasible(BackwardTraits(boxes, of, wanted, ROUNDED, ragged=True), gpu) for wanted in kernels):
+            return boxes
+    return None

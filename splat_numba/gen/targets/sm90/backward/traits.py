@@ -1,0 +1,149 @@
+"""What the text of a gradient kernel depends on, and where its tiles are in shared memory.
+
+A block holds a *left* tile, the tokens whose gradients it makes, and *right* tiles pass by. Of each there are two
+arrays: the first (queries or keys) gives scores = left.right, the second (dout or values) gives dP. For dq the left
+ones are q and dout, the right ones k and v; for dk and dv it is the other way round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    INFO_BYTES,
+    SHARED_BYTES,
+    SPAN_BYTES,
+    group_mask_bytes,
+    spans,
+)
+
+LEVEL_BYTES = 16  # of a query: its lse in base 2, its delta, and two numbers to fill what a copy takes at least
+QUERIES, KEYS = "queries", "keys"  # whose gradients a kernel makes
+ROUNDED, STAGED, ADDED = "rounded", "staged", "added"  # results in the arrays' dtype, as float32, added to float32
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardTraits:
+    """boxes: tiles, of whatever the kernel's rows and columns are; of: QUERIES or KEYS; wanted: of "dq", or of "dk" and
+    "dv"; result: how they are stored; ragged: key lengths differ between batch entries.
+    """
+
+    boxes: Traits
+    of: str
+    wanted: tuple[str, ...]
+    result: str
+    ragged: bool
+
+    @property
+    def slopes(self) -> bool:
+        """Whether gradients of the scores are made."""
+        return self.wanted != ("dv",)
+
+    @property
+    def weights(self) -> bool:
+        """Whether weights are the left operand of a product."""
+        return "dv" in self.wanted
+
+    @property
+    def columns_are_queries(self) -> bool:
+        """Whether lse and delta belong to columns."""
+        return self.of == KEYS
+
+    @property
+    def clears(self) -> bool:
+        """Whether right tiles reach beyond the key length."""
+        return self.ragged and self.of == QUERIES
+
+    @property
+    def left_dims(self) -> tuple[int, ...]:
+        """Elements a token of the left arrays; without slopes the second is not read."""
+        return (self.boxes.head_dim, self.boxes.value_dim)[: 2 if self.slopes else 1]
+
+    @property
+    def right_dims(self) -> tuple[int, ...]:
+        """The same of the right arrays."""
+        return self.boxes.head_dim, self.boxes.value_dim
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Byte offsets from the aligned start of shared memory. left, right: of the arrays' tiles; sizes: of a stage."""
+
+    left: tuple[int, ...]
+    right: tuple[int, ...]
+    left_sizes: tuple[int, ...]
+    right_sizes: tuple[int, ...]
+    levels: int
+    mask: int
+    mask_bytes: int
+    tile_info: int
+    item_info: int
+    left_full: int
+    left_empty: int
+    right_full: int
+    right_empty: int
+    cleared: int
+    end: int
+
+
+def left_stages(traits: BackwardTraits) -> int:
+    """Two left tiles, so that the next item's is fetched in time, where the memory holds them."""
+    one = sum(_sizes(traits.left_dims, traits.boxes.tile_q))
+    right = traits.boxes.stages * _right_stage(traits)
+    return 2 if right + 2 * one + 2048 <= SHARED_BYTES // traits.boxes.blocks_per_multiprocessor else 1
+
+
+def _sizes(dims: tuple[int, ...], tokens: int) -> tuple[int, ...]:
+    return tuple(spans(dim) * tokens * SPAN_BYTES for dim in dims)
+
+
+def _level_bytes(traits: BackwardTraits) -> int:
+    return traits.boxes.tile_kv * LEVEL_BYTES if traits.columns_are_queries else 0
+
+
+def _mask_bytes(traits: BackwardTraits) -> int:
+    return traits.boxes.groups * group_mask_bytes(traits.boxes) if traits.boxes.partial else 0
+
+
+def _right_stage(traits: BackwardTraits) -> int:
+    return sum(_sizes(traits.right_dims, traits.boxes.tile_kv)) + _level_bytes(traits) + _mask_bytes(traits)
+
+
+def shared_layout(traits: BackwardTraits) -> Layout:
+    """Where everything is: tiles first, as they need alignment, then what goes with them, then barriers."""
+    boxes, lefts = traits.boxes, left_stages(traits)
+    left_sizes = _sizes(traits.left_dims, boxes.tile_q)
+    right_sizes = _sizes(traits.right_dims, boxes.tile_kv)
+    at = 0
+    left: list[int] = []
+    right: list[int] = []
+    for places, sizes, count in ((left, left_sizes, lefts), (right, right_sizes, boxes.stages)):
+        for size in sizes:
+            places.append(at)
+            at += size * count
+    levels = at
+    mask = levels + boxes.stages * _level_bytes(traits)
+    tile_info = mask + boxes.stages * _mask_bytes(traits)
+    item_info = tile_info + boxes.stages * INFO_BYTES
+    left_full = item_info + lefts * INFO_BYTES
+    left_empty = left_full + 8 * lefts
+    right_full = left_empty + 8 * lefts
+    right_empty = right_full + 8 * boxes.stages
+    cleared = right_empty + 8 * boxes.stages
+    return Layout(
+        tuple(left), tuple(right), left_sizes, right_sizes, levels, mask, _mask_bytes(traits), tile_info, item_info,
+        left_full, left_empty, right_full, right_empty, cleared, cleared + 8,
+    )  # fmt: skip
+
+
+def shared_bytes(traits: BackwardTraits) -> int:
+    """Dynamic shared memory of a block, with room to align its start."""
+    return shared_layout(traits).end + ALIGNMENT
+
+
+def result_dims(traits: BackwardTraits) -> dict[str, int]:
+    """Elements a token of the gradients that are made, by name, in the order of their products."""
+    dims = {"dv": traits.boxes.value_dim, "dk": traits.boxes.head_dim, "dq": traits.boxes.head_dim}
+    return {name: dim for name, dim in dims.items() if name in traits.wanted}

@@ -1,0 +1,175 @@
+"""XLA's foreign function in machine code: it reads a call frame and runs a program's steps, without Python or its GIL.
+
+`runtime.xla.link` compiles this file's functions and gives them C's way of calling. A program (`runtime.xla.program`)
+is read only and serves any number of calls at once: a call has its arguments in jobs of its own. A step's items are
+taken by the calling thread and by tasks in XLA's pool, which may come late or never: whoever comes when all items are
+taken leaves, and the last one who holds a job frees it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from splat_numba.runtime.xla import layout
+from splat_numba.runtime.xla.words import (
+    call,
+    fetch_add,
+    float_mode,
+    keeping_subnormals,
+    load,
+    load_int32,
+    set_float_mode,
+    store,
+    store_int32,
+)
+
+_COMPILED = {"nogil": True, "error_model": "numpy"}
+
+
+@njit(**_COMPILED)
+def handle(frame: int, program: int) -> Any:
+    """What XLA calls: the address of an error, or 0."""
+    extension = load(frame + layout.EXTENSION)
+    if extension:
+        _answer(extension)
+        return 0
+    if load_int32(frame + layout.STAGE) != layout.EXECUTE:
+        return 0
+    arguments, results = load(program + layout.PROGRAM_ARGUMENTS), load(program + layout.PROGRAM_RESULTS)
+    if load(frame + layout.ARGUMENT_COUNT) != arguments or load(frame + layout.RESULT_COUNT) != results:
+        return _error(frame, load(program + layout.PROGRAM_WRONG_COUNT))
+    for number in range(load(program + layout.PROGRAM_STEPS)):
+        step = load(program + layout.PROGRAM_FIRST_STEP) + number * layout.STEP_BYTES
+        job = _prepared(frame, program, step, arguments)
+        if not job:
+            return _error(frame, load(program + layout.PROGRAM_NO_MEMORY))
+        if _run(frame, program, step, job):
+            return _error(frame, load(step + layout.STEP_ERROR))
+    return 0
+
+
+@njit(**_COMPILED)
+def assist(job: int) -> Any:
+    """A task in XLA's pool: take items of a job, if any are left."""
+    fetch_add(job + layout.JOB_ACTIVE, 1)  # before an item is taken: the caller waits for those who are at work
+    _work(job)
+    fetch_add(job + layout.JOB_ACTIVE, -1)
+    _leave(job)
+    return 0
+
+
+@njit(**_COMPILED)
+def _answer(extension: int) -> None:
+    """XLA asks which version of its interface this is made for."""
+    major, minor = layout.VERSION
+    while extension:
+        if load_int32(extension + layout.EXTENSION_TYPE) == layout.METADATA:
+            metadata = load(extension + layout.EXTENSION_METADATA)
+            store_int32(metadata + layout.METADATA_MAJOR, major)
+            store_int32(metadata + layout.METADATA_MINOR, minor)
+            store_int32(metadata + layout.METADATA_TRAITS, 0)
+        extension = load(extension + layout.EXTENSION_NEXT)
+
+
+@njit(**_COMPILED)
+def _prepared(frame: int, program: int, step: int, arguments: int) -> Any:
+    """A job for a step of this call, with the addresses of its buffers in the block; 0 where there is no memory."""
+    words = load(step + layout.STEP_BLOCK_WORDS)
+    job = call(load(program + layout.PROGRAM_MALLOC), (layout.JOB_BLOCK + 8 * words,))
+    if not job:
+        return 0
+    template, block = load(step + layout.STEP_BLOCK), job + layout.JOB_BLOCK
+    for word in range(words):
+        store(block + 8 * word, load(template + 8 * word))
+    for number in range(load(step + layout.STEP_PLACE_COUNT)):
+        place = load(step + layout.STEP_PLACES) + number * layout.PLACE_BYTES
+        buffer = load(place + layout.PLACE_BUFFER)
+        if buffer < arguments:
+            found = load(load(frame + layout.ARGUMENTS) + 8 * buffer)
+        else:
+            found = load(load(frame + layout.RESULTS) + 8 * (buffer - arguments))
+        address = load(found + layout.BUFFER_DATA) + load(place + layout.PLACE_OFFSET)
+        store(block + 8 * load(place + layout.PLACE_WORD), address)
+    return job
+
+
+@njit(**_COMPILED)
+def _run(frame: int, program: int, step: int, job: int) -> Any:
+    """Run a job to its end, with the pool's help; what a range that failed returned, or 0."""
+    items = load(step + layout.STEP_ITEMS)
+    threads = min(load(program + layout.PROGRAM_THREADS), load(step + layout.STEP_THREADS), items)
+    store(job + layout.JOB_HOLDERS, 1)
+    store(job + layout.JOB_NEXT, 0)
+    store(job + layout.JOB_ACTIVE, 0)
+    store(job + layout.JOB_ERROR, 0)
+    store(job + layout.JOB_ITEMS, items)
+    store(job + layout.JOB_CHUNK, items if threads < 2 else max(items // (threads * layout.RANGES_PER_THREAD), 1))
+    store(job + layout.JOB_FUNCTION, load(step + layout.STEP_FUNCTION))
+    store(job + layout.JOB_FREE, load(program + layout.PROGRAM_FREE))
+    for _ in range(threads - 1):
+        if not _lend(frame, program, job):
+            break
+    _work(job)
+    while fetch_add(job + layout.JOB_ACTIVE, 0):
+        call(load(program + layout.PROGRAM_YIELD), (0,))
+    error = load(job + layout.JOB_ERROR)
+    _leave(job)
+    return error
+
+
+@njit(**_COMPILED)
+def _lend(frame: int, program: int, job: int) -> Any:
+    """Ask XLA's pool for one more thread; whether it has a pool."""
+    room = call(load(program + layout.PROGRAM_MALLOC), (layout.SCHEDULE_SIZE,))
+    if not room:
+        return False
+    fetch_add(job + layout.JOB_HOLDERS, 1)
+    api = load(frame + layout.API)
+    store(room, layout.SCHEDULE_SIZE)
+    store(room + layout.EXTENSION, 0)
+    store(room + layout.SCHEDULE_CONTEXT, load(frame + layout.CONTEXT))
+    store(room + layout.SCHEDULE_TASK, load(program + layout.PROGRAM_TASK))
+    store(room + layout.SCHEDULE_DATA, job)
+    error = call(load(api + layout.THREAD_POOL_SCHEDULE), (room,))
+    if error:
+        fetch_add(job + layout.JOB_HOLDERS, -1)
+        store(room, layout.DESTROY_SIZE)
+        store(room + layout.DESTROYED_ERROR, error)
+        call(load(api + layout.ERROR_DESTROY), (room,))
+    call(load(program + layout.PROGRAM_FREE), (room,))
+    return error == 0
+
+
+@njit(**_COMPILED)
+def _work(job: int) -> None:
+    """Run ranges until none is left or one has failed.
+
+    XLA's threads take subnormal numbers for 0. Kernels must not: they read float16 by way of them.
+    """
+    mode = float_mode()
+    set_float_mode(keeping_subnormals(mode))
+    items, chunk = load(job + layout.JOB_ITEMS), load(job + layout.JOB_CHUNK)
+    first = fetch_add(job + layout.JOB_NEXT, chunk)
+    while first < items:
+        last = min(first + chunk, items)
+        error = call(load(job + layout.JOB_FUNCTION), (first, last, job + layout.JOB_BLOCK))
+        if error:
+            store(job + layout.JOB_ERROR, error)
+            fetch_add(job + layout.JOB_NEXT, items)
+        first = fetch_add(job + layout.JOB_NEXT, chunk)
+    set_float_mode(mode)
+
+
+@njit(**_COMPILED)
+def _leave(job: int) -> None:
+    """Free the job, if nobody else holds it."""
+    if fetch_add(job + layout.JOB_HOLDERS, -1) == 1:
+        call(load(job + layout.JOB_FREE), (job,))
+
+
+@njit(**_COMPILED)
+def _error(frame: int, arguments: int) -> Any:
+    """An error of XLA's, from the arguments of the function that makes it: it copies the message."""
+    return call(load(load(frame + layout.API) + layout.ERROR_CREATE), (arguments,))

@@ -1,0 +1,37 @@
+"""Programs under names that XLA finds them by. A name has the hash of what the program does.
+
+JAX's persistent compilation cache keeps names, and another process must find the same program under one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+
+from splat_numba.runtime.xla.program import LoadedProgram, Program
+from splat_numba.settings import Settings
+
+_registered: dict[str, LoadedProgram] = {}  # for good: XLA never forgets a name
+_lock = threading.Lock()
+
+
+def target_of(label: str, program: Program, settings: Settings, threads: int) -> str:
+    """The name under which XLA's CPU calls the program, from now on. label: what it is, for profiles and messages.
+
+    Raises CompileError where the handler cannot be compiled.
+    """
+    name = f"{label}_{program.digest()}"
+    with _lock:
+        if name not in _registered:
+            loaded = LoadedProgram(program, settings, threads)
+            sys.modules["jax"].ffi.register_ffi_target(name, _capsule(loaded.address), platform="cpu")
+            _registered[name] = loaded
+    return name
+
+
+def _capsule(address: int) -> object:
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+    found: object = new(address, None, None)
+    return found
