@@ -70,7 +70,7 @@ def test_decisions_know_no_target(path):
 @pytest.mark.parametrize("path", OF_TARGETS, ids=str)
 def test_targets_do_not_know_each_other(path):
     known = [name for name in imports_of(ROOT / path) if name.startswith(f"{TARGETS}.")]
-    allowed = tuple(f"{TARGETS}.{one}" for one in (path.parts[2], "target", "gpu"))
+    allowed = tuple(f"{TARGETS}.{one}" for one in (path.parts[2], "target", "gradients", "gpu"))
     assert [name for name in known if not name.startswith(allowed)] == []
 
 
