@@ -7,8 +7,7 @@
 The text is the Python standard library's own sources. The model is an ordinary one: embeddings, blocks of
 self-attention and perceptron, AdamW. Attention keeps the 128 bytes before a byte and the first 4 of the sequence. Both
 trainings start from the same numbers and see the same bytes; they compute the same attention, so their losses differ by
-rounding alone. On a GPU the model runs under autocast, in bfloat16; attention's gradients there need a version that has
-them.
+rounding alone. On a GPU the model runs under autocast, in bfloat16.
 """
 
 from __future__ import annotations

@@ -172,7 +172,13 @@ def test_a_gpu_s_kernel_is_called_from_graphs_and_transforms():
     wanted = run(q)
     assert_same(compiled(run)(q), wanted)
     assert_same(compiled(torch.func.vmap(run))(q[None]), [one[None] for one in wanted])
-    assert_same(run(q.requires_grad_()), wanted)
+    found = run(q.requires_grad_())
+    assert_same(found, wanted)
+    dout = torch.linspace(-1, 1, q.numel()).reshape(q.shape).bfloat16()
+    vjp = splat.attention_vjp(*[q.detach()] * 3, MASK, backend="emulate", target="sm_90a")[1]
+    (slope,) = torch.autograd.grad(found[0], q, dout)
+    assert torch.equal(slope, sum(vjp(dout)[1:], vjp(dout)[0]))
+    assert torch.equal(torch.autograd.grad(compiled(run)(q)[0], q, dout)[0], slope)
 
 
 def test_wrong_arguments_are_refused_with_the_reason():
