@@ -33,7 +33,8 @@ class Copies:
         block = self._block
         one = block.maps[int(block.memory.read(number_at, 8).view(np.uint64)[0])]
         if target % 128:
-            raise EmulationError(f"a tensor copy wanted at a multiple of 128 bytes, got {target:#x}")
+            kind = "swizzled" if one.swizzled else "tensor"
+            raise EmulationError(f"a {kind} copy wanted at a multiple of 128 bytes, got {target:#x}")
         width, unit = (64, 8) if one.swizzled else (4, 4)
         if one.box[0] != width or start[0] % unit:  # what hardware answers with illegal addresses and instructions
             raise EmulationError(

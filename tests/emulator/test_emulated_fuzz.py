@@ -12,7 +12,9 @@ from tests.profiles import draws
 
 TYPES = ("float16", "bfloat16")
 KINDS = ((1, 1), (20, 20), (64, 64), (80, 72), (32, 33), (128, 40), (192, 128), (256, 256))
-drawn = settings(max_examples=draws(6), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+drawn = settings(
+    max_examples=draws(6), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["copies at once", "copies late"])

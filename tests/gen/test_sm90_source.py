@@ -20,13 +20,14 @@ from splat_numba.gen.instructions import INSTRUCTIONS
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.targets.sm90.attention import ENTRY, PARAMETERS, render_attention
+from splat_numba.gen.targets.sm90.backward.text import render_gradients
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.gen.targets.sm90.shape import shared_layout
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.gen.writer import INDENT
 from splat_numba.runtime.cuda.code import source_of
 from tests.flurka.test_sm90_build import PROBLEMS, problem
-from tests.gen.sm90_traits import GOLDEN, traits
+from tests.gen.sm90_traits import GOLDEN, GOLDEN_GRADIENTS, traits
 from tests.gen.test_source import called, free_names, functions
 
 EXAMPLES = 500 if settings.get_current_profile_name() == "explore" else 30
@@ -112,7 +113,8 @@ def attention_instructions():
 
 def test_every_instruction_is_used_by_some_text():
     """One without a user would be kept up for nothing; those that wait for the target sm_80 have recorded answers."""
-    used = attention_instructions() | flurka_instructions() | WAITING
+    gradients = set().union(*(instructions_in(render_gradients(one)) for one in GOLDEN_GRADIENTS.values()))
+    used = attention_instructions() | gradients | flurka_instructions() | WAITING
     assert {instruction.name for instruction in INSTRUCTIONS} - used == set()
     assert not WAITING & attention_instructions()
 
