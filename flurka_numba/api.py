@@ -18,6 +18,8 @@ from splat_numba.arguments.frozen import check_frozen
 from splat_numba.arguments.keywords import FLURKA
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.runtime.graphs import stay_outside_graphs
+from splat_numba.runtime.tensors import are_recorded
 from splat_numba.signatures import strict
 
 Vjp: TypeAlias = Callable[[Any], tuple[Any, ...]]
@@ -62,6 +64,8 @@ def attention(
     backend: "auto" runs where q is; "cpu"; "cuda" (takes NumPy arrays too, and copies them); "emulate" runs the GPU's
     text on NumPy. target: "sm_90a" alone in this version. out: an array for the result, apart from the inputs.
 
+    PyTorch's tensors are differentiated where they require gradients (not omega), in eager mode.
+
     Returns out, of q's dtype and kind, (batch, heads, seq_q, value_dim) less the missing axes. Sums are kept in float32
     (float64 for float64). A row whose denominator is exactly 0 gives 0. NaN in a query stays in its row; in k, v before
     the length, or a projection, it reaches every row of its head, since every slot is a sum over all tokens.
@@ -73,7 +77,7 @@ def attention(
     call = Call(
         "flurka", q, k, v, _needed(proj_k), proj_v, feature_map, omega, eps, None, kv_lengths, backend, target, out
     )
-    return choose_executor(call).attend(call)
+    return _attend(call)
 
 
 @strict(FLURKA)
@@ -97,7 +101,7 @@ def low_rank_attention(
     """
     _refuse_causal(causal)
     call = Call("low_rank", q, k, v, _needed(proj_k), proj_v, None, None, None, scale, kv_lengths, backend, target, out)
-    return choose_executor(call).attend(call)
+    return _attend(call)
 
 
 @strict(FLURKA)
@@ -124,7 +128,7 @@ def kernel_attention(
     """
     _refuse_causal(causal)
     call = Call("kernel", q, k, v, None, None, feature_map, omega, eps, None, kv_lengths, backend, target, out)
-    return choose_executor(call).attend(call)
+    return _attend(call)
 
 
 @strict(FLURKA)
@@ -202,6 +206,16 @@ def kernel_attention_vjp(
     _refuse_causal(causal)
     call = Call("kernel", q, k, v, None, None, feature_map, omega, eps, None, kv_lengths, backend, target, out)
     return choose_executor(call).attend_vjp(call, check_frozen(frozen, ARRAYS[:3]))
+
+
+def _attend(call: Call) -> Any:
+    """The result; PyTorch's tensors that require gradients are differentiated."""
+    stay_outside_graphs("flurka_numba")  # before Dynamo reads on
+    if are_recorded(call.q, call.k, call.v, call.proj_k, call.proj_v):
+        from flurka_numba.torch_gradients import attend
+
+        return attend(call)
+    return choose_executor(call).attend(call)
 
 
 def _refuse_causal(causal: bool) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
-from splat_numba.arguments.backends import choose_backend
 from splat_numba.arguments.dtypes import check_dtype_name
 from splat_numba.arguments.heads import check_heads
 from splat_numba.arguments.keywords import ATTENTION
@@ -15,12 +13,13 @@ from splat_numba.arguments.masks import Mask, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import check_scale, scale_number
 from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size, check_sizes
+from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError, BackendError
-from splat_numba.executors.executor import Executor
+from splat_numba.executors.choice import choose_executor, tuned
+from splat_numba.executors.given import Given, split_parts
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
-from splat_numba.kernel import Given, Kernel, split_parts
-from splat_numba.runtime.graphs import stay_outside_graphs
+from splat_numba.kernel import Kernel
 from splat_numba.runtime.jax_arrays import is_traced
 from splat_numba.settings import current
 from splat_numba.signatures import strict
@@ -59,8 +58,9 @@ def attention(
     autotune: on a GPU, time the tile shapes and orders of rows that are predicted to be fastest, at the first call of
     its kind, and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph.
 
-    JAX's tracers are taken on CPUs (jit, grad, vmap ...): docs/jax.md. Another array that is more than numbers in
-    memory (traced, differentiated, masked, sparse ...) is refused: docs/gpu.md.
+    PyTorch's tensors are differentiated where they require gradients, out and lse alike, and may be traced and
+    transformed (docs/pytorch.md). JAX's tracers are taken on CPUs (jit, grad, vmap ...): docs/jax.md. An array that is
+    otherwise more than numbers in memory (masked, sparse ...) is refused: docs/gpu.md.
 
     Returns out, of q's dtype and kind, or (out, lse): the natural-log log-sum-exp, float32 (float64 for float64),
     (batch, heads_q, seq_q). A row that attends to nothing, or whose scores are all -inf, gives 0 and -inf. NaN or inf
@@ -75,6 +75,10 @@ def attention(
     FormatError for a malformed mask, BackendError for a backend that is not there. Warns (AlignmentWarning, once a
     pattern) if a causal mask has fewer queries than keys: the last tokens want ``mask.align_end()``.
     """
+    if is_watched(q, k, v):
+        from splat_numba.bridges.torch.door import attend
+
+        return attend(mask, (scale, layout, backend, target, autotune), q, k, v, kv_lengths, out, return_lse)
     check_layout(layout)
     if scale is not None and type(scale) is not float:
         scale = scale_number(scale)
@@ -174,46 +178,6 @@ def compile(
     parts = split_parts(executor, mask, problem, factor, current())
     kernel = Kernel(parts, problem, factor, layout, executor)
     return kernel.with_backward() if check_flag("backward", backward) else kernel
-
-
-def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor:
-    """The backend to run on: with "auto", where q is. Raises BackendError for what this version has not."""
-    stay_outside_graphs("splat_numba")
-    chosen = choose_backend(backend, target, q)
-    if chosen == "cuda":
-        return _cuda(target)
-    if chosen == "emulate":
-        from splat_numba.executors.emulated import EmulatedExecutor
-
-        return EmulatedExecutor(target)
-    from splat_numba.executors.cpu import CPU  # imports Numba (250 ms), which a GPU's kernel from disk does without
-
-    return CPU
-
-
-@cache
-def _cuda(target: str | None) -> Executor:
-    """Imported when first wanted: an import statement takes a microsecond at every call."""
-    from splat_numba.executors.gpu import CudaExecutor
-
-    return CudaExecutor(target)
-
-
-def tuned(executor: Executor) -> Executor:
-    """The executor that measures before it chooses. Raises ArgumentError for a backend that has none."""
-    if executor.name != "cuda":
-        raise ArgumentError(
-            f"autotune wanted with backend 'cuda', whose plans it times, got backend {executor.name!r}. Leave autotune "
-            "out, or give arrays on a GPU or backend='cuda'."
-        )
-    return _tuned(executor.target)
-
-
-@cache
-def _tuned(target: str | None) -> Executor:
-    from splat_numba.executors.gpu_tuning import TunedExecutor
-
-    return TunedExecutor(target)
 
 
 def check_backend(backend: str, target: str | None) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from splat_numba.api import choose_executor, tuned
 from splat_numba.arguments.frozen import check_frozen
 from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.masks import Mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
+from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import BackwardCall
+from splat_numba.executors.given import Given
 from splat_numba.executors.vjp import INPUTS, with_vjp
-from splat_numba.kernel import Given
 from splat_numba.signatures import strict
 
 

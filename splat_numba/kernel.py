@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from splat_numba.arguments.keywords import ATTENTION
-from splat_numba.arguments.masks import Mask, Stored, split_heads, store_mask
+from splat_numba.arguments.masks import Stored, store_mask
 from splat_numba.arguments.numbers import check_flag
+from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError
 from splat_numba.executors.executor import Executor, HeadsMask, Part
 from splat_numba.executors.vjp import with_vjp
-from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plan import Plan
@@ -23,50 +23,6 @@ from splat_numba.runtime.graphs import stay_outside_graphs
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 from splat_numba.signatures import strict
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """The recipe of one attention() call: its mask, planned and compiled for the arrays of the call."""
-
-    mask: Mask
-    executor: Executor
-    layout: str
-    scale: float | None
-
-    @property
-    def identity(self) -> tuple[object, ...] | None:
-        """The mask or masks, if none of them can change, and the executor."""
-        mask = self.mask
-        if isinstance(mask, (Pattern, ACSR)):  # nearly always, and asked at every call
-            return mask, self.executor
-        several = isinstance(mask, (list, tuple)) and all(isinstance(one, (Pattern, ACSR)) for one in mask)
-        return (*mask, self.executor) if several else None
-
-    def masks_for(self, problem: Problem) -> tuple[HeadsMask, ...]:
-        """The distinct masks with their heads."""
-        return split_masks(self.mask, problem)
-
-    def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
-        """A part for every distinct mask."""
-        return split_parts(self.executor, self.mask, problem, scale, settings, ragged=ragged)
-
-
-def split_parts(
-    executor: Executor, mask: Mask, problem: Problem, scale: float, settings: Settings, *, ragged: bool = False
-) -> tuple[Part, ...]:
-    """A part for every distinct mask."""
-    return tuple(
-        executor.part(stored, heads, problem, scale, settings, ragged=ragged)
-        for stored, heads in split_masks(mask, problem)
-    )
-
-
-def split_masks(mask: Mask, problem: Problem) -> tuple[HeadsMask, ...]:
-    """The distinct masks, each with the query heads that use it; None for all of them."""
-    several = isinstance(mask, (list, tuple))
-    found = split_heads(mask, problem.heads_q, problem.seq_q, problem.seq_kv)
-    return tuple((stored, heads if several else None) for stored, heads in found)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -182,6 +138,11 @@ class Kernel:
         self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: bool = False
     ) -> Any:
         """Out, or (out, lse): see splat_numba.attention. Raises ArgumentError for shapes it was not compiled for."""
+        if is_watched(q, k, v):
+            from splat_numba.bridges.torch.door import attend
+
+            # The operator asks a kernel for all but its layout.
+            return attend(self, (None, self.layout, "auto", None, False), q, k, v, kv_lengths, out, return_lse)
         stay_outside_graphs("splat_numba")
         if return_lse is not False:
             return_lse = check_flag("return_lse", return_lse)

@@ -39,7 +39,7 @@ def with_python(*words):
 
 @pytest.mark.parametrize("page", with_python(), ids=lambda page: page.name)
 def test_python_runs_as_it_is_written(page, tmp_path, monkeypatch):
-    """Blocks that say `python gpu` need one, and are read only."""
+    """Blocks that say `python gpu` or `python torch` need one, and are read only."""
     monkeypatch.chdir(tmp_path)  # for files that they write
     run_blocks(page)
     for block in blocks_of(page):
@@ -64,9 +64,17 @@ def test_python_for_jax_runs_as_it_is_written(page, tmp_path, monkeypatch):
     run_blocks(page, "jax")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch, about parts of itself
+@pytest.mark.parametrize("page", with_python("torch"), ids=lambda page: page.name)
+def test_python_for_pytorch_runs_as_it_is_written(page, tmp_path, monkeypatch):
+    pytest.importorskip("torch", reason="torch is not installed")
+    monkeypatch.chdir(tmp_path)
+    run_blocks(page, "torch")
+
+
 def test_every_block_says_what_it_is():
     """A wrong word would have it passed over in silence. Blocks without one are what something prints, or drawings."""
-    known = [[], ["python"], ["python", "gpu"], ["python", "jax"], ["sh"]]
+    known = [[], ["python"], ["python", "gpu"], ["python", "torch"], ["python", "jax"], ["sh"]]
     assert [f"{page.name}:{b.line}" for page in PAGES for b in blocks_of(page) if b.words not in known] == []
 
 

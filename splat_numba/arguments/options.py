@@ -81,11 +81,16 @@ def _as_array(kv_lengths: Any) -> NDArray[Any]:
 
 def check_lengths_kind(shape: tuple[int, ...], dtype: str, integers: bool, problem: Lengths, axes: int) -> None:
     """Raise unless kv_lengths are integers of shape (batch,) and there is a batch axis."""
-    if axes != 4:
-        raise ArgumentError(f"kv_lengths needs a batch axis, got q with {axes} axes. Give q[None], k[None], v[None].")
+    check_batch_axis(axes)
     if not integers:
         raise ArgumentTypeError(f"kv_lengths wanted as integers, got {dtype}. Convert them with .astype(np.int64).")
     if shape != (problem.batch,):
         raise ArgumentError(
             f"kv_lengths wanted of shape {(problem.batch,)}, got {shape}. Give one length a batch entry."
         )
+
+
+def check_batch_axis(axes: int) -> None:
+    """Raise ArgumentError unless a q with so many axes has one of batch entries, which kv_lengths need."""
+    if axes != 4:
+        raise ArgumentError(f"kv_lengths needs a batch axis, got q with {axes} axes. Give q[None], k[None], v[None].")

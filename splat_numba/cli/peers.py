@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.cli.flex_masks import mask_mod
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.pattern_nodes import Causal
 from splat_numba.formats.patterns import Pattern
+from splat_numba.integrations.flex_masks import mask_function
 from splat_numba.testing.problem import Operands
 
 NUMPY, SDPA, MASKED, FLEX = "NumPy", "SDPA", "SDPA mask", "Flex"
@@ -118,13 +118,7 @@ def _flex(pattern: Pattern, mask: ACSR, operands: Operands) -> Prepared | None:
     if max(seq_q, seq_kv) > LONGEST_DENSE_MASK:  # create_block_mask evaluates every pair
         return None
     q, k, v = _tensors(operands)
-    keeps = mask_mod(pattern, seq_q, seq_kv)
-    if keeps is None:
-        table = torch.from_numpy(mask.to_dense())
-
-        def keeps(_b: Any, _h: Any, q_idx: Any, kv_idx: Any) -> Any:
-            return table[q_idx, kv_idx]
-
+    keeps = mask_function(pattern, seq_q, seq_kv)
     torch._dynamo.config.recompile_limit = 1000  # noqa: SLF001 - beyond 8 patterns it would run unfused instead
     begin = time.perf_counter()
     block_mask = create_block_mask(keeps, None, None, seq_q, seq_kv, device="cpu")

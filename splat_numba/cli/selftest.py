@@ -135,9 +135,9 @@ def _is_present(backend: str) -> bool:
 
 def check_present(backend: str) -> None:
     """Raise BackendError, which says why, if this machine cannot run it."""
-    from splat_numba import api
+    from splat_numba.executors.choice import choose_executor
 
-    api.choose_executor(backend, None)
+    choose_executor(backend, None)
     if backend == "cuda":
         from splat_numba.runtime.cuda.device import device
 

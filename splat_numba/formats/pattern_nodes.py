@@ -2,11 +2,15 @@
 
 A node only *describes*; what it keeps is worked out in `closed_form` (symbolically) and `pattern_runs` (for given
 lengths). Users build nodes with the constructors of `patterns`, which check every number; nodes trust theirs.
+
+Texts take numbers by operator.index() because torch.compile reads them too: to it a number that it has seen change is a
+symbol, which has no text. index() makes it the number again, and has the graph made anew for another.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import index
 
 from splat_numba.formats.combinations import AlignEnd, Intersection, Pattern, Union
 
@@ -56,7 +60,11 @@ class Window(Pattern):
     right: int
 
     def __repr__(self) -> str:
-        return f"window({self.left})" if self.left == self.right else f"window({self.left}, {self.right})"
+        return (
+            f"window({index(self.left)})"
+            if self.left == self.right
+            else f"window({index(self.left)}, {index(self.right)})"
+        )
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -67,7 +75,7 @@ class Dilated(Pattern):
     step: int
 
     def __repr__(self) -> str:
-        return f"dilated({self.window}, {self.step})"
+        return f"dilated({index(self.window)}, {index(self.step)})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -77,7 +85,7 @@ class Strided(Pattern):
     step: int
 
     def __repr__(self) -> str:
-        return f"strided({self.step})"
+        return f"strided({index(self.step)})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -89,7 +97,7 @@ class Columns(Pattern):
     count: int
 
     def __repr__(self) -> str:
-        return f"columns({self.period}, {self.start}{_unless(self.count, 1)})"
+        return f"columns({index(self.period)}, {index(self.start)}{_unless(self.count, 1)})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -102,8 +110,8 @@ class Blocked(Pattern):
 
     def __repr__(self) -> str:
         if self.before == self.after == 0:
-            return f"blocked({self.size})"
-        return f"blocked({self.size}, {self.before}{_unless(self.after, 0)})"
+            return f"blocked({index(self.size)})"
+        return f"blocked({index(self.size)}, {index(self.before)}{_unless(self.after, 0)})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -113,7 +121,7 @@ class Documents(Pattern):
     lengths: tuple[int, ...]
 
     def __repr__(self) -> str:
-        return f"documents({self.lengths!r})"
+        return f"documents({_each(self.lengths)!r})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -123,7 +131,7 @@ class GlobalFirst(Pattern):
     n: int
 
     def __repr__(self) -> str:
-        return f"global_tokens({self.n})"
+        return f"global_tokens({index(self.n)})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -133,7 +141,7 @@ class GlobalAt(Pattern):
     indices: tuple[int, ...]
 
     def __repr__(self) -> str:
-        return f"global_tokens({self.indices!r})"
+        return f"global_tokens({_each(self.indices)!r})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -143,7 +151,7 @@ class Sinks(Pattern):
     n: int
 
     def __repr__(self) -> str:
-        return f"sinks({self.n})"
+        return f"sinks({index(self.n)})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -153,7 +161,7 @@ class Prefix(Pattern):
     n: int
 
     def __repr__(self) -> str:
-        return f"prefix({self.n})"
+        return f"prefix({index(self.n)})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -166,8 +174,8 @@ class Neighborhood(Pattern):
 
     def __repr__(self) -> str:
         kernel = _one_or_each(self.kernel)
-        dilation = "" if set(self.dilation) == {1} else f", {_one_or_each(self.dilation)}"
-        return f"neighborhood({self.shape!r}, {kernel}{dilation})"
+        dilation = "" if set(_each(self.dilation)) == {1} else f", {_one_or_each(self.dilation)}"
+        return f"neighborhood({_each(self.shape)!r}, {kernel}{dilation})"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -179,12 +187,17 @@ class RandomBlocks(Pattern):
     seed: int
 
     def __repr__(self) -> str:
-        return f"random_blocks({self.size}, {self.per_row}, {self.seed})"
+        return f"random_blocks({index(self.size)}, {index(self.per_row)}, {index(self.seed)})"
 
 
 def _unless(value: int, default: int) -> str:
-    return "" if value == default else f", {value}"
+    return "" if value == default else f", {index(value)}"
 
 
 def _one_or_each(values: tuple[int, ...]) -> str:
-    return repr(values[0]) if len(set(values)) == 1 else repr(values)
+    known = _each(values)
+    return repr(known[0]) if len(set(known)) == 1 else repr(known)
+
+
+def _each(values: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple([index(value) for value in values])

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from math import prod
 from typing import Any
 
-from splat_numba.api import choose_executor
 from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.masks import Mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
 from splat_numba.errors import ArgumentError
-from splat_numba.kernel import Given
+from splat_numba.executors.choice import choose_executor
+from splat_numba.executors.given import Given
 from splat_numba.signatures import strict
 
 try:

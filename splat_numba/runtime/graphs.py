@@ -1,11 +1,25 @@
-"""torch.compile and this package: its functions stand outside graphs, and are called as they are (a graph break)."""
+"""torch.compile and this package: what Dynamo reads, and what stands outside its graphs (a graph break)."""
 
 from __future__ import annotations
 
+import os
+import pkgutil
 import sys
+from collections.abc import Iterator, Sequence
 
-# What stands below every public function: this package, and the compilers that a first call runs.
-_BELOW = {__name__.partition(".")[0], "numba", "numba_cuda", "llvmlite"}
+_OURS = __name__.partition(".")[0]
+# What a trace of attention() passes through on its way to its operator, patterns, which may be made in a trace,
+# modules, and masks for FlexAttention. No attention is computed there: Dynamo takes NumPy's arrays for tensors.
+_READ = {
+    f"{_OURS}.{name}"
+    for name in (
+        "api", "kernel", "signatures", "plain", "errors", "bridges.torch.watch", "bridges.torch.door",
+        "bridges.torch.names", "bridges.torch.in_graphs", "formats.patterns", "formats.pattern_nodes",
+        "formats.pattern_checks", "formats.combinations", "formats.importers",
+        "integrations.torch", "integrations.flex_masks",
+    )
+}  # fmt: skip
+_COMPILERS = ("numba", "numba_cuda", "llvmlite")  # which a first call runs
 _left_alone: set[str] = set()
 
 
@@ -19,11 +33,27 @@ def stay_outside_graphs(package: str) -> None:
         return
     add = getattr(sys.modules.get("torch._dynamo.trace_rules"), "add", None)
     if add is not None:
-        for one in ({package} | _BELOW) - _left_alone:
-            add(one)
+        for one in {package, _OURS} - _left_alone:
+            for name in _unread(one, sys.modules[one].__path__):
+                add(name)
             _left_alone.add(one)
+        for name in set(_COMPILERS) - _left_alone:
+            add(name)
+            _left_alone.add(name)
+
+
+def _unread(package: str, paths: Sequence[str]) -> Iterator[str]:
+    """The largest parts of a package without anything that is to be read; none is imported."""
+    within = f"{package}."
+    if not any(name.startswith(within) for name in _READ):
+        yield package
+        return
+    for found in pkgutil.iter_modules(paths, within):
+        if found.name not in _READ:
+            name = found.name.rpartition(".")[2]
+            yield from _unread(found.name, [os.path.join(path, name) for path in paths])  # noqa: PTH118 - plain text
 
 
 # What torch.compiler.disable() marks functions with. The first trace that comes here stops, and this runs; from then on
-# Dynamo knows the package's folder.
+# Dynamo knows the packages' folders.
 stay_outside_graphs._torchdynamo_disable = True  # type: ignore[attr-defined]  # noqa: SLF001

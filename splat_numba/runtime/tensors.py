@@ -27,6 +27,20 @@ def _recorders(torch: Any) -> tuple[Any, Any, Any]:
     return own._get_tracing_state, forward_ad, own._len_torch_dispatch_stack  # noqa: SLF001
 
 
+def are_recorded(*arrays: Any) -> bool:
+    """Whether autograd alone records what is done with plain tensors among these; the arrays may be any objects."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(arrays[0], "requires_grad"):
+        return False
+    if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():  # noqa: SLF001 - no public question
+        return False
+    for one in arrays:
+        kind: Any = type(one)
+        if isinstance(one, torch.Tensor) and one.requires_grad and is_plain(kind):
+            return True
+    return False
+
+
 def check_tensor(name: str, tensor: Any, hint: str = "") -> None:
     """Raise ArgumentError, ArgumentTypeError for a tensor that is more than numbers in memory, wherever they are.
 
@@ -34,7 +48,7 @@ def check_tensor(name: str, tensor: Any, hint: str = "") -> None:
     """
     torch: Any = sys.modules["torch"]
     kind: Any = type(tensor)
-    if kind is not torch.Tensor and not _is_plain(kind):
+    if kind is not torch.Tensor and not is_plain(kind):
         raise ArgumentTypeError(
             f"{name} wanted as a plain torch.Tensor, got {kind.__module__}.{kind.__qualname__}, whose operations are "
             f"its own. Give the tensor that it holds, for example {name}.as_subclass(torch.Tensor), or "
@@ -50,7 +64,7 @@ def check_tensor(name: str, tensor: Any, hint: str = "") -> None:
 
 
 @lru_cache(maxsize=1024)
-def _is_plain(kind: Any) -> bool:
+def is_plain(kind: Any) -> bool:
     """Whether a class of tensors leaves PyTorch's functions as they are, as Parameter does."""
     torch = sys.modules["torch"]
     function = getattr(kind.__torch_function__, "__func__", kind.__torch_function__)

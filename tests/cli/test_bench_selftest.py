@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import splat_numba as splat
 from splat_numba.cli import peers, selftest
-from splat_numba.cli.flex_masks import mask_mod
 from splat_numba.gen.kinds import KINDS
+from splat_numba.integrations.flex_masks import mask_mod
 from splat_numba.testing import Agreement, Problem, patterns
 from tests.cli.command_run import SMALL, run, table_rows
 from tests.emulator.emulated_gpu import emulated, forget_emulated

@@ -26,6 +26,7 @@ LAYERS = {
     "gpu": 7,
     "emulated": 8,
     "backends": 9,
+    "torch_gradients": 9.5,
     "api": 10,
     "layer_parameters": 10,
     "layer": 11,

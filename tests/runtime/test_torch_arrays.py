@@ -1,4 +1,7 @@
-"""PyTorch's own tensors in CPU memory: computed as they read, or refused by name with what works instead."""
+"""PyTorch's own tensors in CPU memory: computed as they read, or refused by name with what works instead.
+
+What attention makes of tensors that PyTorch records or transforms stands in tests/integrations/torch.
+"""
 
 import numpy as np
 import pytest
@@ -105,6 +108,7 @@ REFUSED = {
     "jagged": (
         lambda: torch.nested.nested_tensor([Q[0, 0], Q[0, 0]], layout=torch.jagged),
         "q wanted as a plain torch.Tensor, got torch.nested._internal.nested_tensor.NestedTensor",
+        "q wanted as a tensor of numbers in memory, got a nested one. Give torch.nested.to_padded_tensor(q, 0.0), and",
     ),
     "quantized": (
         lambda: torch.quantize_per_tensor(Q, 0.1, 0, torch.quint8),
@@ -114,12 +118,6 @@ REFUSED = {
     "complex": (lambda: torch.complex(Q, Q).conj(), "q wanted as float16, bfloat16, float32, float64, got complex64"),
     "zero": (lambda: torch._efficientzerotensor(SHAPE), "q wanted as a tensor of numbers in memory, got one without"),
     "freed": (freed, "q wanted as a tensor of numbers in memory, got one without memory"),
-    "watching": (lambda: Q.as_subclass(Watching), "q wanted as a plain torch.Tensor, got "),
-    "wants gradients": (
-        lambda: Q.clone().requires_grad_(),
-        "q wanted without requires_grad while gradients are recorded, since autograd does not see into this call. Give "
-        "q.detach(), or call within torch.no_grad(), as in the forward of a torch.autograd.Function.",
-    ),
     "storage": (Q.untyped_storage, "q wanted as an array (NumPy, or anything with DLPack), got UntypedStorage"),
 }
 
@@ -127,20 +125,28 @@ REFUSED = {
 @pytest.mark.filterwarnings("ignore")  # of PyTorch: nested tensors are a prototype, quantized ones leave
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_no_tensor_of_numbers_in_memory_is_refused(name):
-    make, start = REFUSED[name]
+    make, *starts = REFUSED[name]
     odd = make()
-    for run in (attend, flurka):
+    for run, start in ((flurka, starts[0]), (attend, starts[-1])):
         with pytest.raises(SplatError) as caught:
             run(q=odd)
         assert str(caught.value).startswith(start)
 
 
-def test_only_flurka_sends_to_flurkas_gradients():
-    for run, hinted in ((attend, False), (flurka, True)):
-        with pytest.raises(ArgumentError) as caught:
-            run(v=torch.nn.Parameter(GIVEN["v"]))
-        assert str(caught.value).startswith("v wanted without requires_grad")
-        assert ("flurka_numba's functions that end in _vjp" in str(caught.value)) is hinted
+def test_flurka_refuses_classes_with_operations_of_their_own():
+    with pytest.raises(ArgumentTypeError, match=r"^q wanted as a plain torch.Tensor, got "):
+        flurka(q=Q.as_subclass(Watching))
+
+
+def test_flurka_sends_to_its_gradients():
+    layer = flurka_numba.FlurkaLayer(*[torch.eye(16, requires_grad=True)] * 4, PROJ["proj_k"], heads=2)
+    with pytest.raises(ArgumentError) as caught:
+        layer(GIVEN["q"][0, 0])
+    assert str(caught.value).startswith(
+        "q wanted without requires_grad while gradients are recorded, since autograd does not see into this call. Give "
+        "q.detach(), or call within torch.no_grad(), as in the forward of a torch.autograd.Function."
+    )
+    assert "flurka_numba's functions that end in _vjp" in str(caught.value)
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -194,11 +200,10 @@ TRANSFORMS = {
 }
 
 
-@pytest.mark.parametrize("run", [attend, flurka])
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_transforms_are_refused(name, run):
+def test_flurka_refuses_transforms(name):
     with pytest.raises(ArgumentError, match=r"^q wanted outside torch.func's transforms, got a tensor of grad, vmap"):
-        TRANSFORMS[name](lambda q: run(q=q))
+        TRANSFORMS[name](lambda q: flurka(q=q))
 
 
 def test_a_tensor_that_a_transform_does_not_see_is_computed():
@@ -213,7 +218,7 @@ def test_traces_are_refused(mode):
     from torch.fx.experimental.proxy_tensor import make_fx
 
     def traced(q):
-        return attend(q=q)
+        return attend(q=q) if mode == "trace" else flurka(q=q)
 
     with pytest.raises(SplatError, match=r"^q wanted (outside traces, got it while torch.jit.trace|as a plain)"):
         torch.jit.trace(traced, (Q,)) if mode == "trace" else make_fx(traced, tracing_mode=mode)(Q)
@@ -226,7 +231,7 @@ def test_fake_tensors_are_refused_and_modes_that_look_on_are_not():
     from torch.utils.flop_counter import FlopCounterMode
 
     with FakeTensorMode(), pytest.raises(ArgumentError, match=r"^q wanted outside traces"):
-        attend()
+        flurka()
     with FlopCounterMode(display=False), torch.device("meta"):
         found = attend()
     assert torch.equal(found, attend())
@@ -240,11 +245,8 @@ def test_key_lengths_that_are_no_numbers_are_refused():
 def compiled_things():
     """Every kind of public function, as one of q."""
     k, v, acsr = GIVEN["k"], GIVEN["v"], splat.ACSR.from_pattern(MASK, 24, 24)
-    kernel = splat.compile(MASK, seq_q=24, seq_kv=24, head_dim=16, dtype="float32")
     layer = flurka_numba.FlurkaLayer(*[torch.eye(16)] * 4, PROJ["proj_k"], heads=2)
     return {
-        "attention": lambda q: splat.attention(q, k, v, MASK),
-        "kernel": lambda q: kernel(q, k, v, return_lse=True)[1],
         "packed": lambda q: splat.spmm(splat.softmax(splat.sddmm(q, k, acsr), acsr), v, acsr),
         "flurka": lambda q: flurka(q=q),
         "gradients": lambda q: flurka_numba.attention_vjp(q, k, v, **PROJ)[1](v)[0],
@@ -253,7 +255,7 @@ def compiled_things():
 
 
 @pytest.mark.filterwarnings("ignore")  # of Dynamo, about PyTorch's own
-@pytest.mark.parametrize("name", ["attention", "kernel", "packed", "flurka", "gradients", "layer"])
+@pytest.mark.parametrize("name", ["packed", "flurka", "gradients", "layer"])
 def test_compiled_functions_call_the_package_outside_their_graphs(name, monkeypatch):
     one, graphs_made = compiled_things()[name], []
 

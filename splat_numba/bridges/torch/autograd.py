@@ -1,0 +1,152 @@
+"""Attention as functions of torch.autograd: a quick one for eager calls, and one that all of PyTorch sees into."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+
+from splat_numba.arguments.layouts import check_layout
+from splat_numba.bridges.torch import operators
+from splat_numba.bridges.torch.names import mask_name, settled
+from splat_numba.bridges.torch.watch import is_mapped, is_transformed
+from splat_numba.errors import ArgumentError
+from splat_numba.executors.executor import BackwardCall
+
+_NO_TANGENTS = (
+    "q, k and v wanted without tangents, got torch.func.jvp, jacfwd, hessian or a dual tensor: attention has no "
+    "derivative in forward mode. Use reverse mode: torch.func.vjp, grad or jacrev."
+)
+_NO_SECOND = (
+    "dout wanted without a graph, got a derivative of attention's gradients (create_graph=True, or grad of grad): "
+    "they have none. Detach them, or use torch.nn.functional.scaled_dot_product_attention with SDPBackend.MATH."
+)
+
+
+class Whole(torch.autograd.Function):  # type: ignore[misc] # PyTorch's classes are Any
+    """(out, lse) by the operators, so that torch.func, torch.compile and modes see what is done."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(q: Any, k: Any, v: Any, *options: Any) -> Any:
+        """options: those of the operator after v."""
+        return torch.ops.splat_numba.attention(q, k, v, *options)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep what the way back reads."""
+        q, k, v, mask, scale, layout, kv_lengths, backend, target, _ = inputs
+        ctx.options = mask, scale, layout, backend, target
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(q, k, v, *output, kv_lengths)
+
+    @staticmethod
+    def backward(ctx: Any, dout: Any, dlse: Any) -> Any:
+        """Gradients of q, k and v."""
+        *arrays, kv_lengths = ctx.saved_tensors
+        mask, scale, layout, backend, target = ctx.options
+        wanted = list(ctx.needs_input_grad[:3])
+        dout = torch.zeros_like(arrays[3]) if dout is None else dout
+        found = WholeBackward.apply(dout, *arrays, dlse, mask, scale, layout, kv_lengths, backend, target, wanted)
+        return (*(one if kept else None for one, kept in zip(found, wanted, strict=True)), *[None] * 7)
+
+    @staticmethod
+    def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
+        """Raise ArgumentError."""
+        raise ArgumentError(_NO_TANGENTS)
+
+
+class WholeBackward(torch.autograd.Function):  # type: ignore[misc] # as above
+    """(dq, dk, dv) by the operator; their own derivative is refused."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*arguments: Any) -> Any:
+        """arguments: the operator's."""
+        return torch.ops.splat_numba.attention_backward(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(_ctx: Any, *_gradients: Any) -> NoReturn:
+        """Raise ArgumentError."""
+        raise ArgumentError(_NO_SECOND)
+
+    @staticmethod
+    def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
+        """Raise ArgumentError."""
+        raise ArgumentError(_NO_TANGENTS)
+
+
+def _with_autograd(name: str, function: Any) -> None:
+    """Have an operator that is called by itself, as by an exported program, differentiated by its Function."""
+    operator = getattr(torch.ops.splat_numba, name).default
+
+    def run(keys: Any, *arguments: Any) -> Any:
+        wants = torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in arguments)
+        if wants:
+            return function.apply(*arguments)  # whose forward comes here again, with nothing recorded
+        with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as torch.library's own formulas are left
+            return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)  # noqa: SLF001
+
+    operators.library.impl(name, run, "Autograd", with_keyset=True)
+
+
+_with_autograd("attention", Whole)
+_with_autograd("attention_backward", WholeBackward)
+
+
+def whole(*arguments: Any) -> Any:
+    """Whole.apply, as a call that stands in Dynamo's graphs as it is. Raises ArgumentError for another layout."""
+    check_layout(arguments[5])
+    return Whole.apply(*arguments)
+
+
+class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
+    """out, or (out, lse), straight from the executor, which takes less of the host's time than Whole."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, v: Any, given: tuple[Any, ...]) -> Any:
+        """given: kv_lengths, return_lse, the mask and the other options, in one: PyTorch looks at each argument."""
+        kv_lengths, return_lse, mask, options = given
+        ctx.mask, ctx.options = settled(mask), options
+        ctx.recipe = operators.recipe_for(q, ctx.mask, *options)
+        out, lse = ctx.recipe.executor.attend(ctx.recipe, q, k, v, kv_lengths, None, True)
+        ctx.set_materialize_grads(False)
+        # A copy of what is not a tensor: PyTorch notices what becomes of saved tensors alone.
+        ctx.save_for_backward(q, k, v, out, lse, _tensor(kv_lengths))
+        return (out, lse) if return_lse else out
+
+    @staticmethod
+    def backward(ctx: Any, dout: Any, dlse: Any = None) -> Any:
+        """Gradients of q, k and v."""
+        (q, k, v, out, lse, kv_lengths), wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
+        dout = torch.zeros_like(out) if dout is None else dout
+        if torch.is_grad_enabled() or is_transformed(torch) or is_mapped(torch, dout, dlse):
+            return (*_watched_backward(ctx, (dout, q, k, v, out, lse, dlse), kv_lengths, list(wanted)), None)
+        call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, operators.frozen_names(wanted))
+        return (*ctx.recipe.executor.backward(ctx.recipe, call), None)
+
+    @staticmethod
+    def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
+        """Raise ArgumentError."""
+        raise ArgumentError(_NO_TANGENTS)
+
+
+def _tensor(kv_lengths: Any) -> Any:
+    return (
+        kv_lengths
+        if kv_lengths is None or isinstance(kv_lengths, torch.Tensor)
+        else torch.tensor(kv_lengths, device="cpu")
+    )
+
+
+def _watched_backward(ctx: Any, arrays: tuple[Any, ...], kv_lengths: Any, wanted: list[bool]) -> tuple[Any, ...]:
+    """The gradients with a graph, or of mapped ones: is_grads_batched=True."""
+    scale, layout, backend, target, _ = ctx.options
+    found = WholeBackward.apply(*arrays, mask_name(ctx.mask), scale, layout, kv_lengths, backend, target, wanted)
+    return tuple(one if kept else None for one, kept in zip(found, wanted, strict=True))

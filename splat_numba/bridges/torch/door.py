@@ -1,0 +1,105 @@
+"""The way of a call in which PyTorch has a hand: to autograd in eager mode, or to an operator that everything sees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from splat_numba.arguments.layouts import check_layout
+from splat_numba.arguments.numbers import check_flag
+from splat_numba.arguments.options import scale_number
+from splat_numba.bridges.torch import operators
+from splat_numba.bridges.torch.autograd import Eager
+from splat_numba.bridges.torch.names import mask_name
+from splat_numba.bridges.torch.watch import is_seen_as_a_whole
+from splat_numba.errors import ArgumentError, ArgumentTypeError
+
+
+def attend(
+    mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool
+) -> Any:
+    """Out, or (out, lse). mask: a Kernel, too; options: scale, layout, backend, target and autotune, as given."""
+    scale, layout, backend, target, autotune = options
+    if not torch.compiler.is_compiling():  # in graphs ``whole`` checks what the operator does not
+        _check_options(scale, layout, autotune, return_lse)
+    options = (scale if scale is None else float(scale)), layout, backend, target, autotune
+    if not (isinstance(q, torch.Tensor) and isinstance(k, torch.Tensor) and isinstance(v, torch.Tensor)):
+        return _plain(mask, options, q, k, v, kv_lengths, out, return_lse)
+    q, k, v = _cast(q, k, v)
+    if is_seen_as_a_whole(torch, q, k, v):
+        return _whole(mask, options, q, k, v, kv_lengths, out, return_lse)
+    if _is_differentiated(q, k, v):
+        if out is not None:
+            _refuse_out()
+        return Eager.apply(q, k, v, (kv_lengths, return_lse, mask, options))
+    return _plain(mask, options, q, k, v, kv_lengths, out, return_lse)
+
+
+def _check_options(scale: Any, layout: str, autotune: bool, return_lse: bool) -> None:
+    """Raise ArgumentError, ArgumentTypeError for what no call takes."""
+    check_layout(layout)
+    if scale is not None:
+        scale_number(scale)
+    check_flag("autotune", autotune)
+    check_flag("return_lse", return_lse)
+
+
+def _cast(q: Any, k: Any, v: Any) -> tuple[Any, Any, Any]:
+    """Under autocast: of its dtype, as torch.nn.functional.scaled_dot_product_attention has them; float64 stays."""
+    kind = q.device.type
+    if not torch.is_autocast_enabled(kind):
+        return q, k, v
+    dtype = torch.get_autocast_dtype(kind)
+    q, k, v = (one if one.dtype == torch.float64 or not one.is_floating_point() else one.to(dtype) for one in (q, k, v))
+    return q, k, v
+
+
+def _whole(
+    mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool
+) -> Any:
+    """By the operator."""
+    for name, one in (("q", q), ("k", k), ("v", v)):
+        if one.is_nested:
+            raise ArgumentTypeError(
+                f"{name} wanted as a tensor of numbers in memory, got a nested one. Give "
+                f"torch.nested.to_padded_tensor({name}, 0.0), and kv_lengths."
+            )
+    if torch.compiler.is_compiling():
+        from splat_numba.bridges.torch.in_graphs import fits_a_graph, outside, whole
+
+        if out is not None or not fits_a_graph(mask):
+            return outside(mask, options, q, k, v, kv_lengths, out, return_lse)
+    elif out is not None:
+        _refuse_out()
+    elif _is_differentiated(q, k, v):
+        from splat_numba.bridges.torch.autograd import whole
+    else:
+        whole = torch.ops.splat_numba.attention
+    scale, layout, backend, target, autotune = options
+    lengths = kv_lengths
+    if not (lengths is None or isinstance(lengths, torch.Tensor)):
+        lengths = torch.as_tensor(lengths, device="cpu")  # whatever the default device is
+    out, lse = whole(q, k, v, mask_name(mask), scale, layout, lengths, backend, target, autotune)
+    return (out, lse) if return_lse else out
+
+
+def _is_differentiated(q: Any, k: Any, v: Any) -> bool:
+    """Whether a gradient or a tangent may be wanted. torch.func.functionalize does without autograd's functions."""
+    recorded = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    return bool(recorded or torch.autograd.forward_ad._current_level >= 0)  # noqa: SLF001 - of torch.func.jvp, too
+
+
+def _plain(
+    mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool
+) -> Any:
+    """As a call that nobody watches."""
+    recipe = operators.recipe_for(q, mask, *options)
+    return recipe.executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
+
+
+def _refuse_out() -> None:
+    raise ArgumentError(
+        "out wanted left out where PyTorch records, traces, transforms or watches the call, got an array: what is "
+        "written to it is not seen. Leave it out, or call within torch.no_grad()."
+    )

@@ -1,0 +1,81 @@
+"""Whether PyTorch has a hand in a call: records it for gradients, traces, transforms, imitates or casts it.
+
+Every call of attention asks, so a plain one must be answered fast. PyTorch is not imported here. Dynamo reads these
+lines too, so they are simple ones.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from splat_numba.runtime.tensors import is_plain
+
+
+def is_watched(q: Any, k: Any, v: Any) -> bool:
+    """Whether the call is to go by way of bridges.torch.door. The arrays may be any objects."""
+    if type(q) is np.ndarray:
+        return False
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    # First, since a traced call reads no further: what follows asks for things that Dynamo does not know.
+    return bool(torch.compiler.is_compiling()) or _is_special(torch, q, k, v)
+
+
+def is_transformed(torch: Any) -> bool:
+    """Whether a transform of torch.func or a mode is at work, whatever the tensors are."""
+    transforms, dispatch_modes, function_modes = _questions(torch)[:3]
+    return bool(transforms() or dispatch_modes() or (function_modes() and not only_devices(torch)))
+
+
+def is_seen_as_a_whole(torch: Any, q: Any, k: Any, v: Any) -> bool:
+    """Whether something of PyTorch's sees operators alone: a trace, a transform, a mode, or a tensor's own class."""
+    if torch.compiler.is_compiling():
+        return True
+    kinds: tuple[Any, ...] = type(q), type(k), type(v)
+    return is_transformed(torch) or not all(map(is_plain, kinds))
+
+
+def _is_special(torch: Any, q: Any, k: Any, v: Any) -> bool:
+    transforms, dispatch_modes, function_modes, casts, tensor, parameter, recording = _questions(torch)
+    if not issubclass(type(q), tensor):
+        return False  # whatever PyTorch is about
+    if transforms() or dispatch_modes() or function_modes() or casts():
+        return True
+    recorded = recording()
+    for one in (q, k, v):
+        kind: Any = type(one)
+        if kind is tensor or kind is parameter:
+            if recorded and one.requires_grad:
+                return True
+        elif issubclass(kind, tensor) and (not is_plain(kind) or (recorded and one.requires_grad)):
+            return True
+    return False
+
+
+@lru_cache(maxsize=1)
+def _questions(torch: Any) -> tuple[Any, ...]:
+    """What is asked, mostly of PyTorch's private parts: looking it up takes longer than asking."""
+    own = torch._C  # noqa: SLF001
+    return (
+        own._are_functorch_transforms_active, own._len_torch_dispatch_stack, own._len_torch_function_stack,  # noqa: SLF001
+        own._is_any_autocast_enabled, torch.Tensor, torch.nn.Parameter, torch.is_grad_enabled,  # noqa: SLF001
+    )  # fmt: skip
+
+
+def only_devices(torch: Any) -> bool:
+    """Whether the modes over functions are all of torch.set_default_device(), which say nothing of attention."""
+    from torch.utils._device import DeviceContext
+
+    count = torch._C._len_torch_function_stack()  # noqa: SLF001
+    return all(isinstance(torch._C._get_function_stack_at(at), DeviceContext) for at in range(count))  # noqa: SLF001
+
+
+def is_mapped(torch: Any, *tensors: Any) -> bool:
+    """Whether a tensor, perhaps None, is one of many to autograd: of is_grads_batched=True, which is no transform."""
+    asked = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001
+    return any(one is not None and asked(one) for one in tensors)

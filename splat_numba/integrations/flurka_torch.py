@@ -1,0 +1,99 @@
+"""FLuRKA self-attention as a PyTorch module with learned projections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from flurka_numba import FlurkaLayer, draw_orthogonal_features
+from flurka_numba.torch_gradients import pulled
+from splat_numba.arguments.keywords import FLURKA
+from splat_numba.arguments.sizes import check_size
+from splat_numba.errors import ArgumentError
+from splat_numba.signatures import strict
+
+WEIGHTS = ("w_q", "w_k", "w_v", "w_o", "proj_k", "proj_v")
+ESTIMATES = ("favor", "rfa")  # feature maps with random rows, omega
+
+
+class FlurkaAttention(torch.nn.Module):  # type: ignore[misc] # PyTorch's classes are Any
+    """FLuRKA multi-head self-attention: keys and values compressed to ``rank`` slots, then kernel attention over them.
+
+    embed_dim: width of x, num_heads divides it; seq: tokens of every x; rank: slots. feature_map: as in
+    `flurka_numba.attention`; "favor" and "rfa" get embed_dim / num_heads fixed random rows, a buffer. Parameters, all
+    learned: w_q, w_k, w_v, w_o (embed_dim, embed_dim), applied as x @ w, and proj_k, proj_v (rank, seq).
+
+    forward(x): x (batch, seq, embed_dim), or without batch; gives the same shape. The arithmetic is that of
+    `flurka_numba.FlurkaLayer`, whose gradients these are; second derivatives raise. torch.compile leaves it outside its
+    graphs. Raises ArgumentError, ArgumentTypeError for what does not fit.
+    """
+
+    @strict(FLURKA)
+    def __init__(self, embed_dim: int, num_heads: int, seq: int, rank: int, *, feature_map: Any = "elu") -> None:
+        super().__init__()
+        self.embed_dim, self.num_heads = check_size("embed_dim", embed_dim, 1), check_size("num_heads", num_heads, 1)
+        self.seq, self.rank = check_size("seq", seq, 1), check_size("rank", rank, 1)
+        if embed_dim % num_heads:
+            raise ArgumentError(
+                f"num_heads wanted as a divisor of embed_dim {embed_dim}, got {num_heads}. Choose another number."
+            )
+        self.feature_map = feature_map
+        # Sums of embed_dim and of seq terms keep the size of the terms.
+        for name in WEIGHTS:
+            shape = (rank, seq) if name.startswith("proj") else (embed_dim, embed_dim)
+            self.register_parameter(name, torch.nn.Parameter(torch.randn(shape) * shape[-1] ** -0.5))
+        dim = embed_dim // num_heads
+        drawn = isinstance(feature_map, str) and feature_map in ESTIMATES
+        omega = torch.from_numpy(draw_orthogonal_features(dim, dim, seed=0)).float() if drawn else None
+        self.register_buffer("omega", omega)
+        self._layer()
+
+    def _layer(self) -> FlurkaLayer:
+        with torch.no_grad():
+            return FlurkaLayer(
+                *(getattr(self, name) for name in WEIGHTS),
+                heads=self.num_heads, feature_map=self.feature_map, omega=self.omega,
+            )  # fmt: skip
+
+    def forward(self, x: Any) -> Any:
+        """x: (batch, seq, embed_dim) or (seq, embed_dim), of the parameters' dtype and device."""
+        return _attend(x, self._layer(), [getattr(self, name) for name in WEIGHTS])
+
+    def explain(self) -> str:
+        """In which order products are taken, and why; see flurka_numba.FlurkaLayer."""
+        return str(self._layer().explain())
+
+    def extra_repr(self) -> str:
+        """Sizes and feature map."""
+        shown = self.feature_map if isinstance(self.feature_map, str) else self.feature_map.name
+        sizes = f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, seq={self.seq}, rank={self.rank}"
+        return f"{sizes}, feature_map={shown!r}"
+
+
+def _attend(x: Any, layer: FlurkaLayer, weights: list[Any]) -> Any:
+    if torch.is_grad_enabled() and any(one.requires_grad for one in (x, *weights)):
+        return _Differentiated.apply(x, layer, *weights)
+    return layer(x)
+
+
+_attend._torchdynamo_disable = True  # type: ignore[attr-defined]  # noqa: SLF001 - as runtime.graphs marks its own
+
+
+class _Differentiated(torch.autograd.Function):  # type: ignore[misc] # as above
+    @staticmethod
+    def forward(ctx: Any, x: Any, layer: FlurkaLayer, *weights: Any) -> Any:
+        wanted = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:])
+        names = ("x", *WEIGHTS)
+        out, ctx.vjp = layer.vjp(x, frozen=[name for name, one in zip(names, wanted, strict=True) if not one])
+        ctx.save_for_backward(x, *weights)  # so that PyTorch notices changes of what vjp reads
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, dout: Any) -> Any:
+        saved = ctx.saved_tensors
+        found = pulled(lambda dout: map(ctx.vjp(dout).get, ("x", *WEIGHTS)), dout, saved)
+        return (found[0], None, *found[1:])
+
+
+__all__ = ["FlurkaAttention"]

@@ -1,0 +1,132 @@
+"""FlurkaAttention: FlurkaLayer's numbers and gradients, which are those of finite differences."""
+
+import pytest
+
+import flurka_numba
+from flurka_numba import FlurkaLayer
+from splat_numba.errors import ArgumentError
+from tests.integrations.torch.ways import assert_same, torch
+
+modules = pytest.importorskip("splat_numba.integrations.torch")
+WEIGHTS = ("w_q", "w_k", "w_v", "w_o", "proj_k", "proj_v")
+
+
+def made(**options):
+    torch.manual_seed(0)
+    return modules.FlurkaAttention(16, 2, 12, 4, **options)
+
+
+@pytest.mark.parametrize("feature_map", ["elu", "rfa"])
+def test_it_is_flurka_layer(feature_map):
+    module, x, dout = made(feature_map=feature_map), torch.randn(2, 12, 16), torch.randn(2, 12, 16)
+    weights = [getattr(module, name).detach() for name in WEIGHTS]
+    layer = FlurkaLayer(*weights, heads=2, feature_map=feature_map, omega=module.omega)
+    wanted, vjp = layer.vjp(x)
+    found = module(x.requires_grad_())
+    torch.testing.assert_close(found, wanted)  # products of matrices depend on where PyTorch puts its results
+    slopes = torch.autograd.grad(found, [x, *(getattr(module, name) for name in WEIGHTS)], dout)
+    gradients = vjp(dout)
+    torch.testing.assert_close(slopes, tuple(gradients[name] for name in ("x", *WEIGHTS)))
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), found)
+
+
+def test_gradients_are_those_of_finite_differences():
+    module, x = made().double(), torch.randn(12, 16, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(module, (x,))
+    run = torch.func.functional_call
+    names = dict(module.named_parameters())
+    assert torch.autograd.gradcheck(
+        lambda *given: run(module, dict(zip(names, given, strict=True)), (x.detach(),)), tuple(names.values())
+    )
+
+
+METHODS = {
+    "attention": (flurka_numba.attention, flurka_numba.attention_vjp, True),
+    "low_rank": (flurka_numba.low_rank_attention, flurka_numba.low_rank_attention_vjp, True),
+    "kernel": (flurka_numba.kernel_attention, flurka_numba.kernel_attention_vjp, False),
+}
+
+
+def operands(projected):
+    torch.manual_seed(1)
+    tokens = [torch.randn(2, 2, 12, 8) for _ in range(3)]
+    return [*tokens, torch.randn(4, 12) / 4, torch.randn(4, 12) / 4] if projected else tokens
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_functions_are_differentiated(name):
+    run, with_vjp, projected = METHODS[name]
+    given, dout = operands(projected), torch.randn(2, 2, 12, 8)
+    wanted, vjp = with_vjp(*given, kv_lengths=[12, 7])
+    leaves = [one.requires_grad_() for one in given]
+    found = run(*leaves, kv_lengths=[12, 7])
+    assert torch.equal(found, wanted)
+    assert_same(torch.autograd.grad(found, leaves, dout), vjp(dout)[: len(leaves)])
+    with torch.no_grad():
+        assert not run(*leaves).requires_grad
+
+
+def test_a_projection_may_serve_both_and_some_gradients_may_not_be_wanted():
+    q, k, v, proj, _ = operands(True)
+    dout = torch.ones(2, 2, 12, 8)
+    found = torch.autograd.grad(flurka_numba.attention(q, k, v, proj.requires_grad_()), proj, dout)
+    wanted = flurka_numba.attention_vjp(q, k, v, proj.detach())[1](dout)
+    assert torch.equal(found[0], wanted[3])
+
+
+def test_what_functions_refuse_where_gradients_are_recorded():
+    q, k, v = operands(False)
+    with pytest.raises(ArgumentError, match=r"^out wanted left out where PyTorch records gradients, got an array"):
+        flurka_numba.kernel_attention(q.requires_grad_(), k, v, out=torch.empty(2, 2, 12, 8))
+    with pytest.raises(ArgumentError, match=r"^omega wanted without requires_grad while gradients are recorded"):
+        flurka_numba.kernel_attention(q, k, v, feature_map="rfa", omega=torch.randn(8, 8, requires_grad=True))
+    out = flurka_numba.kernel_attention(q, k, v)
+    k += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
+    with (
+        torch.autograd.forward_ad.dual_level(),
+        pytest.raises(ArgumentError, match=r"wanted without (a tangent|tangents)"),
+    ):
+        flurka_numba.kernel_attention(torch.autograd.forward_ad.make_dual(q, q), k, v)
+
+
+def test_functions_stand_outside_graphs():
+    given, dout = operands(True), torch.ones(2, 2, 12, 8)
+    leaves = [one.requires_grad_() for one in given]
+    torch._dynamo.reset()
+    run = torch.compile(lambda *x: flurka_numba.attention(*x) * 2, backend="eager")
+    found = torch.autograd.grad(run(*leaves), leaves, dout)
+    assert_same(found, torch.autograd.grad(flurka_numba.attention(*leaves) * 2, leaves, dout))
+
+
+def test_state_and_text_go_round():
+    module = made(feature_map="rfa")
+    other = modules.FlurkaAttention(16, 2, 12, 4, feature_map="rfa")
+    assert other.load_state_dict(module.state_dict()) == ([], [])
+    x = torch.randn(12, 16)
+    torch.testing.assert_close(module(x), other(x))
+    assert repr(module) == "FlurkaAttention(embed_dim=16, num_heads=2, seq=12, rank=4, feature_map='rfa')"
+    assert "order" in module.explain()
+
+
+def test_it_stands_outside_graphs_and_second_derivatives_raise():
+    module, x = made(), torch.randn(12, 16)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(module, backend="eager")(x), module(x))
+    (slope,) = torch.autograd.grad(module(x).sum(), module.w_q, create_graph=True)
+    with pytest.raises(ArgumentError) as caught:
+        slope.sum().backward()
+    assert str(caught.value) == (
+        "dout wanted without a graph, got a derivative of FLuRKA's gradients (create_graph=True): they have none. "
+        "Detach them."
+    )
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ArgumentError) as caught:
+        modules.FlurkaAttention(16, 3, 12, 4)
+    assert str(caught.value) == "num_heads wanted as a divisor of embed_dim 16, got 3. Choose another number."
+    with pytest.raises(ArgumentError, match=r"^x wanted"):
+        made()(torch.randn(13, 16))
