@@ -30,7 +30,7 @@ def _recorders(torch: Any) -> tuple[Any, Any, Any]:
 def are_recorded(*arrays: Any) -> bool:
     """Whether autograd alone records what is done with plain tensors among these; the arrays may be any objects."""
     torch = sys.modules.get("torch")
-    if torch is None or not hasattr(arrays[0], "requires_grad"):
+    if torch is None or not isinstance(arrays[0], torch.Tensor):
         return False
     if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():  # noqa: SLF001 - no public question
         return False
