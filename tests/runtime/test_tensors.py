@@ -94,6 +94,15 @@ def test_subclasses_are_the_frameworks_but_for_those_with_operations_of_their_ow
         check_tensor("q", Foreign())
 
 
+def test_a_tensor_that_records_gradients_is_not_asked_for_an_array_interface(torch):
+    class Recording(Derived):
+        @property
+        def __cuda_array_interface__(self):
+            raise RuntimeError("can't get it of a tensor that requires grad")
+
+    assert framework_of(Recording()) is TORCH
+
+
 def test_other_classes_of_a_framework_are_no_arrays():
     storage = type("UntypedStorage", (), {"__module__": "torch.storage", "is_cuda": True})
     proxy = type("Proxy", (), {"__module__": "torch.fx.proxy", "__getattr__": lambda self, _: self})

@@ -55,8 +55,10 @@ def framework_of(array: Any) -> Framework | None:
     except KeyError:
         kind = "ours" if isinstance(array, DeviceArray) else kind_of(array)
         by_kind: dict[str, Framework] = {"torch": TORCH, "cupy": CUPY, "jax": JAX, "ours": OURS}
-        other = NUMBA if kind and hasattr(array, "__cuda_array_interface__") else None
-        found = _FRAMEWORKS[type(array)] = by_kind.get(kind, other)
+        found = by_kind.get(kind)
+        if found is None and kind and hasattr(array, "__cuda_array_interface__"):  # a tensor with a gradient has none
+            found = NUMBA
+        _FRAMEWORKS[type(array)] = found
         return found
 
 
