@@ -1,6 +1,7 @@
 """Whatever is typed, and whatever becomes of standard output: a message and a status, never a traceback."""
 
 import itertools
+import re
 import subprocess
 import sys
 
@@ -102,7 +103,7 @@ def test_demo_tells_a_long_run_before_it(capsys, monkeypatch):
 
 def test_two_predicted_times_say_what_each_is_for(capsys):
     _, out, _ = run(capsys, "explain", "window(64)", "--seq", "300000")
-    assert "ms for 8192 x 8192 tokens, the least of 9)" in out
+    assert re.search(r"ms for 8192 x 8192 tokens, the least of \d+\)", out)  # of how many, the machine's vectors say
     _, out, _ = run(capsys, "explain", "window(64)", "--seq", "8192", "--no-picture")
     assert "tokens, the least" not in out
 

@@ -312,7 +312,9 @@ def test_the_longest_unused_call_is_forgotten(fake, fresh, monkeypatch):
     assert made == [0.1, 0.2, 0.3, 0.2]
 
 
-@pytest.mark.parametrize("name", ODD_TENSORS)
+@pytest.mark.parametrize(
+    "name", [name for name in ODD_TENSORS if name != "wants a gradient"]
+)  # which is differentiated
 def test_a_repeated_call_looks_at_its_tensors_anew(fake, torch, name):
     changes, start = ODD_TENSORS[name]
 
@@ -326,7 +328,6 @@ def test_a_repeated_call_looks_at_its_tensors_anew(fake, torch, name):
     with pytest.raises(ArgumentError) as caught:
         run(**arrays(**changes))
     assert str(caught.value).startswith(f"proj_k wanted {start}")
-    assert str(caught.value).endswith("and a layer's vjp.") is (name == "wants a gradient")
     assert len(fake.launches) == launched
     run(**arrays())
     assert len(fake.launches) == 2 * launched

@@ -69,6 +69,7 @@ def make():
         forward_ad=SimpleNamespace(_current_level=-1, unpack_dual=lambda one: SimpleNamespace(tangent=one.tangent))
     )
     fake._C = SimpleNamespace(
+        _are_functorch_transforms_active=lambda: False,
         _get_tracing_state=lambda: fake.trace,
         _len_torch_dispatch_stack=lambda: fake.modes,
         _TorchDispatchModeKey=SimpleNamespace(PROXY=0, FAKE=1),
