@@ -312,9 +312,7 @@ def test_the_longest_unused_call_is_forgotten(fake, fresh, monkeypatch):
     assert made == [0.1, 0.2, 0.3, 0.2]
 
 
-@pytest.mark.parametrize(
-    "name", [name for name in ODD_TENSORS if name != "wants a gradient"]
-)  # which is differentiated
+@pytest.mark.parametrize("name", [name for name in ODD_TENSORS if name != "wants a gradient"])
 def test_a_repeated_call_looks_at_its_tensors_anew(fake, torch, name):
     changes, start = ODD_TENSORS[name]
 
