@@ -94,7 +94,7 @@ def kernel_attention_vjp(
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ExactCall:
     """A call in float64: arrays of four axes (projections of three), kept (batch, 1, seq_kv, 1), and q's own shape."""
 
     problem: Problem
@@ -118,7 +118,7 @@ def real(name: str, x: Any) -> Float64:
     return array
 
 
-def given(call: Call) -> Given:
+def given(call: Call) -> ExactCall:
     """Check and convert the arguments. Raises ArgumentError."""
     needed = ("q", "k", "v") if call.method == "kernel" else ("q", "k", "v", "proj_k")
     names = [name for name in (*ARRAYS, "omega") if name in needed or getattr(call, name) is not None]
@@ -129,11 +129,11 @@ def given(call: Call) -> Given:
     kept = np.arange(problem.seq_kv)[None, None, :, None] < lengths[:, None, None, None]
     omega = arrays.pop("omega", None)
     whole = {name: x[(None,) * ((4 if name in ("q", "k", "v") else 3) - x.ndim)] for name, x in arrays.items()}
-    return Given(problem, whole, shapes, kept, omega)
+    return ExactCall(problem, whole, shapes, kept, omega)
 
 
 @np.errstate(all="ignore")  # NaN and inf do as IEEE arithmetic says
-def run(call: Given, frozen: Collection[str] = ()) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
+def run(call: ExactCall, frozen: Collection[str] = ()) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
     """Out in the caller's shape, and the function from its gradient to those of q, k, v, proj_k, proj_v."""
     kept_out = check_frozen(frozen, ARRAYS)
     problem, arrays, shape = call.problem, call.arrays, (*call.shapes["q"][:-1], call.problem.value_dim)

@@ -16,7 +16,7 @@ from flurka_numba.targets.cpu.backward import gradient_schedule, wanted
 from flurka_numba.targets.cpu.forward import forward_schedule
 from flurka_numba.targets.cpu.plan import FORWARD, CpuPlan, make_plan
 from flurka_numba.targets.cpu.text import cpu_text
-from splat_numba.runtime.compile import Compiled
+from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
 from splat_numba.runtime.cpu.machine import LoadedSchedule
 from splat_numba.runtime.device import cores, machine
@@ -26,7 +26,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 @lru_cache(maxsize=256)
-def compiled_for(plan: CpuPlan, settings: Settings) -> Compiled:
+def compiled_for(plan: CpuPlan, settings: Settings) -> CompiledText:
     """Machine code of a plan, remembered. Raises CompileError."""
     return code.compile_text(cpu_text(plan), partial(asdict, plan), settings)
 

@@ -29,7 +29,7 @@ from splat_numba.settings import current
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ReadyForward:
     """A call but for its addresses. reach: of its arrays, out last, see reach_of()."""
 
     call: ReadyCall
@@ -40,7 +40,7 @@ class Ready:
     reach: tuple[Reach, ...]
 
 
-_ready: Recent[Ready] = Recent(256)
+_ready: Recent[ReadyForward] = Recent(256)
 
 
 def attend(call: Call) -> Any:
@@ -62,7 +62,7 @@ def attend(call: Call) -> Any:
 
 
 def _run(
-    call: Call, ready: Ready, given: Sequence[Any], addresses: Sequence[int], outputs: Sequence[int],
+    call: Call, ready: ReadyForward, given: Sequence[Any], addresses: Sequence[int], outputs: Sequence[int],
     framework: Framework,
 ) -> None:  # fmt: skip
     """Launch on the stream that the arrays belong to. outputs: addresses of what the call makes for its results."""
@@ -91,7 +91,7 @@ def place_extras(
     return places, keep
 
 
-def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
+def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[ReadyForward, Sequence[int]]:
     """The call made ready, now or earlier, and the addresses of its arrays in their order."""
     known = known_keys(given, framework)
     if known is None:
@@ -113,7 +113,7 @@ def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Re
     return found, addresses
 
 
-def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuArray]]:
+def _make_ready(call: Call, framework: Framework) -> tuple[ReadyForward, dict[str, GpuArray]]:
     """Check everything, plan, compile, and decide all that addresses do not change. Its problem has no model_dim where
     a layer's queries are to be made first.
     """
@@ -128,7 +128,7 @@ def _make_ready(call: Call, framework: Framework) -> tuple[Ready, dict[str, GpuA
 
     ready = ReadyCall(in_place(operands, composed=composed), schedule_for, gpu, current())
     reach = tuple(reach_of(array) for array in arrays.values())
-    return Ready(ready, problem, axes, gpu, result_shape(arrays["q"], problem), reach), arrays
+    return ReadyForward(ready, problem, axes, gpu, result_shape(arrays["q"], problem), reach), arrays
 
 
 def operands_of(problem: Problem, arrays: Mapping[str, GpuArray]) -> dict[str, Tensor]:

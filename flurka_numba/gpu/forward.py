@@ -8,7 +8,7 @@ from flurka_numba.gpu.composed.attention import Composed
 from flurka_numba.gpu.composed.plan import composes_forward
 from flurka_numba.gpu.forward_stages import record_forward
 from flurka_numba.gpu.plan import forward_plan
-from flurka_numba.gpu.recorder import Recorder, Recording
+from flurka_numba.gpu.recorder import GpuRecorder, Recording
 from flurka_numba.gpu.slot_attention import attend_to_slots
 from flurka_numba.problem import ITEMSIZE, Problem
 from splat_numba.gen.machine import Gpu
@@ -25,7 +25,7 @@ def forward_recording(
 
     A result that was not given is an output.
     """
-    recorder = Recorder(problem, gpu, operands, copied, axes)
+    recorder = GpuRecorder(problem, gpu, operands, copied, axes)
     out = recorder.result("out", (problem.batch, problem.heads, problem.seq_q, problem.value_dim))
     if composes_forward(problem):
         Composed(recorder).forward(out)

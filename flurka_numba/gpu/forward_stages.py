@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flurka_numba.gpu.plan import ForwardPlan
-from flurka_numba.gpu.recorder import Operand, Recorder
+from flurka_numba.gpu.recorder import GpuRecorder, Operand
 
 
-def record_forward(plan: ForwardPlan, recorder: Recorder, results: Mapping[str, Operand]) -> None:
+def record_forward(plan: ForwardPlan, recorder: GpuRecorder, results: Mapping[str, Operand]) -> None:
     """Add the stages. results: by the names of their parameters."""
     builder, problem = recorder.builder, plan.problem
     read: dict[str, Operand] = {name: recorder.readable(recorder.operand(of)) for name, of in arrays_read(plan).items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flurka_numba.checks import ARRAYS
 from flurka_numba.gpu.composed.attention import Composed
 from flurka_numba.gpu.gradients import Pull, SlotProduct, record_with_gradients
-from flurka_numba.gpu.recorder import KEPT, Recorder, Recording
+from flurka_numba.gpu.recorder import KEPT, GpuRecorder, Recording
 from flurka_numba.problem import Problem
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.tensor import Tensor
@@ -48,16 +48,16 @@ class Gradients:
         """dout, and the arrays of the call."""
         return {"dout": dout} | {name: one for name, one in self.operands.items() if name != "out"}
 
-    def _recorder(self, operands: Mapping[str, Tensor], copied: frozenset[str]) -> Recorder:
-        return Recorder(self.problem, self.gpu, operands, copied, self.axes, views=self.views, keeps=True)
+    def _recorder(self, operands: Mapping[str, Tensor], copied: frozenset[str]) -> GpuRecorder:
+        return GpuRecorder(self.problem, self.gpu, operands, copied, self.axes, views=self.views, keeps=True)
 
-    def _record(self, recorder: Recorder) -> Pull:
+    def _record(self, recorder: GpuRecorder) -> Pull:
         if not self.composed:
             return record_with_gradients(recorder)
         problem, composed = self.problem, Composed(recorder)
         composed.forward(recorder.result("out", (problem.batch, problem.heads, problem.seq_q, problem.value_dim)))
 
-        def pull(backward: Recorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, SlotProduct]:
+        def pull(backward: GpuRecorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, SlotProduct]:
             composed.pull(backward, dout, frozen)
             return {}
 

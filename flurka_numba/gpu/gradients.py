@@ -19,7 +19,7 @@ from flurka_numba.gpu.gradient_plan import (
     token_stage,
 )
 from flurka_numba.gpu.plan import forward_plan
-from flurka_numba.gpu.recorder import Operand, Recorder
+from flurka_numba.gpu.recorder import GpuRecorder, Operand
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.gradient_scales import SCALE_BYTES
 from flurka_numba.targets.sm90.scales import SLOT_SCALE_BYTES
@@ -35,10 +35,10 @@ class SlotProduct:
     slots: str
 
 
-Pull = Callable[[Recorder, Tensor, frozenset[str]], dict[str, SlotProduct]]
+Pull = Callable[[GpuRecorder, Tensor, frozenset[str]], dict[str, SlotProduct]]
 
 
-def record_with_gradients(recorder: Recorder) -> Pull:
+def record_with_gradients(recorder: GpuRecorder) -> Pull:
     """Write down a forward pass that leaves what gradients need. Returns what writes those down in another recorder,
     from dout and the names of frozen arguments: results are d<name>, but for SlotProducts, which it returns by name.
     """
@@ -46,7 +46,7 @@ def record_with_gradients(recorder: Recorder) -> Pull:
     if problem.method == "kernel":
         pull = _of_kernel(problem, recorder, recorder.operand("k"), recorder.operand("v"), {})
 
-        def alone(backward: Recorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, SlotProduct]:
+        def alone(backward: GpuRecorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, SlotProduct]:
             pull(backward, dout, frozen)
             return {}
 
@@ -54,7 +54,7 @@ def record_with_gradients(recorder: Recorder) -> Pull:
     k, v, scales = _make_slots(recorder)
     pull = _of_kernel(over_slots(problem), recorder, k, v, {"slot_scales": scales}, problem)
 
-    def through(backward: Recorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, SlotProduct]:
+    def through(backward: GpuRecorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, SlotProduct]:
         kept = {"q"} if "q" in frozen else set()
         for name, proj in (("k", "proj_k"), ("v", "proj_v")):
             if name in frozen and ("proj_k" if problem.shared_proj else proj) in frozen:
@@ -64,7 +64,7 @@ def record_with_gradients(recorder: Recorder) -> Pull:
     return through
 
 
-def _make_slots(recorder: Recorder) -> tuple[Tensor, Tensor, Place]:
+def _make_slots(recorder: GpuRecorder) -> tuple[Tensor, Tensor, Place]:
     """E k and F v, and of float16 what undoes the scales that each head has; kept for the way back."""
     problem = replace(recorder.problem, method="low_rank")
     leading = problem.batch, problem.heads, problem.rank
@@ -77,8 +77,13 @@ def _make_slots(recorder: Recorder) -> tuple[Tensor, Tensor, Place]:
 
 
 def _of_kernel(
-    problem: Problem, recorder: Recorder, k: Tensor, v: Tensor, known: Mapping[str, Place], outer: Problem | None = None
-) -> Callable[[Recorder, Tensor, frozenset[str]], dict[str, Operand]]:
+    problem: Problem,
+    recorder: GpuRecorder,
+    k: Tensor,
+    v: Tensor,
+    known: Mapping[str, Place],
+    outer: Problem | None = None,
+) -> Callable[[GpuRecorder, Tensor, frozenset[str]], dict[str, Operand]]:
     """Kernel attention over these keys and values. known: what else stages know of keys, by their parameters' names;
     outer: see gradient_plan().
     """
@@ -92,7 +97,7 @@ def _of_kernel(
     out = recorder.result("out", (problem.batch, problem.heads, problem.seq_q, problem.value_dim))
     recorder.launch(plan.apply, {"q": read["q"], "states": states, "out": out})
 
-    def pull(backward: Recorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, Operand]:
+    def pull(backward: GpuRecorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, Operand]:
         shares, dstates, dturned, weights = backward.scratch(
             plan.query_shares, plan.states, plan.turned, plan.row_weights
         )
@@ -131,7 +136,7 @@ def _of_kernel(
 
 
 def _through_projections(
-    problem: Problem, found: Mapping[str, Operand], recorder: Recorder, frozen: frozenset[str]
+    problem: Problem, found: Mapping[str, Operand], recorder: GpuRecorder, frozen: frozenset[str]
 ) -> dict[str, SlotProduct]:
     """Gradients of tokens and projections from those of the slots."""
     projections = dict.fromkeys(("k", "v"), "proj_k") if problem.shared_proj else {"k": "proj_k", "v": "proj_v"}
@@ -145,7 +150,7 @@ def _through_projections(
 
 def _of_tokens(
     problem: Problem, projections: Mapping[str, str], found: Mapping[str, Operand], of: frozenset[str],
-    recorder: Recorder,
+    recorder: GpuRecorder,
 ) -> dict[str, SlotProduct]:  # fmt: skip
     """E^T dk' and F^T dv', by a stage where there is one."""
     planned = token_stage(problem, of, recorder.gpu.multiprocessors)
@@ -167,7 +172,7 @@ def _scales(found: Mapping[str, Operand]) -> dict[str, Operand]:
     return {name: one for name, one in found.items() if name == "gradient_scales"}
 
 
-def _of_projections(problem: Problem, found: Mapping[str, Operand], of: frozenset[str], recorder: Recorder) -> None:
+def _of_projections(problem: Problem, found: Mapping[str, Operand], of: frozenset[str], recorder: GpuRecorder) -> None:
     """dE and dF."""
     stage, boxes = projection_stage(problem, of, recorder.gpu.multiprocessors)
     given: dict[str, Operand] = {name: recorder.readable(recorder.operand(name)) for name in of}

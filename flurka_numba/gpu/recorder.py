@@ -38,7 +38,7 @@ class Recording:
     kept: int
 
 
-class Recorder:
+class GpuRecorder:
     """Of one problem's forward pass, or of its gradients. operands: the call's arrays, in the order of its arguments;
     copied: which of them stages cannot take in place. axes: how many a result's array has, by its name.
 

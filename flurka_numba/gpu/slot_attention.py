@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flurka_numba.gpu.forward_stages import record_forward
 from flurka_numba.gpu.plan import forward_plan, scale_of_scores
-from flurka_numba.gpu.recorder import Operand, Recorder
+from flurka_numba.gpu.recorder import GpuRecorder, Operand
 from flurka_numba.gpu.stages import restore_stage
 from flurka_numba.targets.sm90.scales import SLOT_SCALE_BYTES, is_scaled
 from splat_numba.executors.gpu_parts import record_dense_attention
@@ -12,7 +12,7 @@ from splat_numba.gen.targets.target import AttentionCall
 from splat_numba.gen.tensor import Tensor
 
 
-def attend_to_slots(recorder: Recorder, out: Tensor) -> None:
+def attend_to_slots(recorder: GpuRecorder, out: Tensor) -> None:
     """Add stages for E k and F v, splat_numba's attention to them, and what undoes float16's scales of F v."""
     problem, gpu = recorder.problem, recorder.gpu
     leading = problem.batch, problem.heads, problem.rank

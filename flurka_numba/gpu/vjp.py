@@ -57,7 +57,7 @@ class Backward(Run):
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ReadyVjp:
     """A call with gradients but for its addresses."""
 
     gradients: Gradients
@@ -66,7 +66,7 @@ class Ready:
     backward: Recent[Backward] = field(default_factory=lambda: Recent(LARGEST_BACKWARD))
 
 
-_ready: Recent[Ready] = Recent(256)  # by all that the checks see
+_ready: Recent[ReadyVjp] = Recent(256)  # by all that the checks see
 
 
 def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -100,7 +100,7 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
 
 
 def _run(
-    call: Call, ready: Ready, run: Run, arrays: Sequence[Any], places: Mapping[str, int], framework: Framework
+    call: Call, ready: ReadyVjp, run: Run, arrays: Sequence[Any], places: Mapping[str, int], framework: Framework
 ) -> dict[str, Any]:
     """Run a schedule on the stream of these arrays. Returns its results by name."""
     problem, recording = ready.gradients.problem, run.recording
@@ -120,7 +120,7 @@ def _make(output: Output, dtype: str, like: Any, framework: Framework) -> Any:
     return framework.empty(output.shape[4 - output.axes :], dtype, like)
 
 
-def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[Ready, Sequence[int]]:
+def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tuple[ReadyVjp, Sequence[int]]:
     """The call made ready, now or when an earlier one was like it, and the addresses of its arrays."""
     known = known_keys(list(given.values()), framework) if call.out is None and call.omega is None else None
     key = None
@@ -143,17 +143,17 @@ def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tupl
     return made if key is None else _ready.keep(key, made), [arrays[name].pointer for name in given]
 
 
-def _make_ready(gradients: Gradients, gpu: Device) -> Ready:
+def _make_ready(gradients: Gradients, gpu: Device) -> ReadyVjp:
     usual = gradients.forward(frozenset())
 
     def schedule_for(copied: frozenset[str]) -> Schedule:
         return (gradients.forward(copied) if copied else usual).schedule
 
     rules = in_place(gradients.operands, composed=gradients.composed)
-    return Ready(gradients, gpu, Run(ReadyCall(rules, schedule_for, gpu, current()), usual))
+    return ReadyVjp(gradients, gpu, Run(ReadyCall(rules, schedule_for, gpu, current()), usual))
 
 
-def _make_backward(ready: Ready, dout: Tensor, frozen: frozenset[str]) -> Backward:
+def _make_backward(ready: ReadyVjp, dout: Tensor, frozen: frozenset[str]) -> Backward:
     gradients = ready.gradients
     usual, products = gradients.backward(dout, frozen, frozenset())
 

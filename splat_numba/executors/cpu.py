@@ -25,7 +25,7 @@ from splat_numba.gen.targets.cpu import planning
 from splat_numba.gen.targets.cpu.attention import attention_text
 from splat_numba.gen.targets.cpu.backward import backward_text
 from splat_numba.gen.targets.cpu.schedule import attention_schedule
-from splat_numba.runtime.compile import Compiled
+from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
 from splat_numba.runtime.cpu.machine import LoadedSchedule
 from splat_numba.runtime.device import cores, machine
@@ -47,7 +47,7 @@ class CompiledPlan:
 
     plan: Plan
     text: CpuText
-    code: Compiled
+    code: CompiledText
     loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(16), compare=False, repr=False)
 
     @property

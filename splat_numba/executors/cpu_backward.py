@@ -23,7 +23,7 @@ from splat_numba.gen.targets.cpu.backward_schedule import (
     shares_of,
     sums_shape,
 )
-from splat_numba.runtime.compile import Compiled
+from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
 from splat_numba.runtime.cpu.machine import LoadedSchedule
 from splat_numba.runtime.device import cores, machine
@@ -37,7 +37,7 @@ class CompiledBackward:
 
     plan: Plan
     wanted: Wanted
-    code: Compiled
+    code: CompiledText
     loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(16), compare=False, repr=False)
 
     def schedule_for(

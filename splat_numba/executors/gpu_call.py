@@ -48,7 +48,7 @@ from splat_numba.settings import current
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class ReadyAttention:
     """A call but for its addresses. reach: of q, k, v and out, see reach_of()."""
 
     call: ReadyCall
@@ -61,7 +61,7 @@ class Ready:
     reach: tuple[Reach, ...]
 
 
-_ready: Recent[Ready] = Recent(512)
+_ready: Recent[ReadyAttention] = Recent(512)
 
 
 def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
@@ -93,7 +93,7 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
 
 def _look_up(
     recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, framework: Framework
-) -> tuple[Ready, list[int]]:
+) -> tuple[ReadyAttention, list[int]]:
     """The call made ready, now or earlier, and the addresses of q, k, v and, where it is given, out."""
     given = (q, k, v) if out is None else (q, k, v, out)
     identity = recipe.identity
@@ -126,7 +126,7 @@ def _describe_all(q: Any, k: Any, v: Any, out: Any, framework: Framework) -> dic
 
 def _make_ready(
     recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, framework: Framework
-) -> tuple[Ready, dict[str, GpuArray]]:
+) -> tuple[ReadyAttention, dict[str, GpuArray]]:
     """Check everything, plan, compile, and decide all that addresses do not change."""
     arrays = _describe_all(q, k, v, out, framework)
     inputs = {name: arrays[name] for name in ("q", "k", "v")}
@@ -149,7 +149,7 @@ def _make_ready(
     lse_shape = (problem.batch, problem.heads_q, problem.seq_q)[4 - axes :]
     needs_lse = any(one.planned.resumes for one in passes)
     reach = tuple(reach_of(one) for one in everything.values())
-    return Ready(call, problem, axes, gpu, out_shape, lse_shape, needs_lse, reach), arrays
+    return ReadyAttention(call, problem, axes, gpu, out_shape, lse_shape, needs_lse, reach), arrays
 
 
 def ready_attention(

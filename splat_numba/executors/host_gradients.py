@@ -13,7 +13,7 @@ from splat_numba.arguments.layouts import to_bhsd
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.arguments.results import Written
 from splat_numba.executors.executor import BackwardCall, Recipe
-from splat_numba.executors.operands import Operands, import_operands
+from splat_numba.executors.operands import HostOperands, import_operands
 from splat_numba.gen.backward import Wanted
 from splat_numba.gen.problem import Problem
 from splat_numba.runtime.arrays import Array
@@ -27,7 +27,7 @@ class HostGradients:
     or the first three; lengths: of keys, int64; written: the gradients that are not frozen, by name.
     """
 
-    operands: Operands
+    operands: HostOperands
     arrays: Mapping[str, Array]
     scale: float
     lengths: NDArray[Any]

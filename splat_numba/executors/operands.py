@@ -18,7 +18,7 @@ from splat_numba.runtime.arrays import Array, export_array, import_array
 
 
 @dataclass(frozen=True, slots=True)
-class Operands:
+class HostOperands:
     """One call's arrays: ``arrays`` as imported, ``views`` of shape (batch, heads, seq, dim), and the problem."""
 
     arrays: dict[str, Array]
@@ -28,7 +28,7 @@ class Operands:
     axes: int
 
 
-def import_operands(q: Any, k: Any, v: Any, layout: str) -> Operands:
+def import_operands(q: Any, k: Any, v: Any, layout: str) -> HostOperands:
     """Check q, k and v against each other; whoever took the layout has checked it.
 
     Raises ArgumentError, ArgumentTypeError or BackendError.
@@ -36,7 +36,7 @@ def import_operands(q: Any, k: Any, v: Any, layout: str) -> Operands:
     arrays = {name: import_array(name, array) for name, array in (("q", q), ("k", k), ("v", v))}
     problem = check_operands(arrays, layout)
     views = {name: to_bhsd(array.bits, layout) for name, array in arrays.items()}
-    return Operands(arrays, views, problem, layout, len(arrays["q"].shape))
+    return HostOperands(arrays, views, problem, layout, len(arrays["q"].shape))
 
 
 def check_operands(arrays: Mapping[str, Described], layout: str) -> Problem:
@@ -51,12 +51,12 @@ def check_operands(arrays: Mapping[str, Described], layout: str) -> Problem:
     return Problem(q[2], k[2], q[3], v[3], arrays["q"].dtype, q[0], q[1], k[1])
 
 
-def prepare_out(out: Any, operands: Operands) -> Written:
+def prepare_out(out: Any, operands: HostOperands) -> Written:
     """The caller's ``out``, checked, or a fresh array."""
     shape = result_shape(operands.arrays["q"], operands.problem)
     return place_result(out, shape, operands.problem.dtype, operands.arrays)
 
 
-def export_lse(lse: NDArray[Any], operands: Operands, like: Any) -> Any:
+def export_lse(lse: NDArray[Any], operands: HostOperands, like: Any) -> Any:
     """lse with q's leading axes, (batch, heads, seq_q) less the missing ones, as an array of like's kind."""
     return export_array(without_leading(lse, operands.axes - 1), operands.problem.compute_dtype, like)

@@ -27,11 +27,11 @@ from splat_numba.gen.targets.cpu.backward_schedule import (
     sums_shape,
 )
 from splat_numba.gen.targets.cpu.schedule import attend_to_nothing, attention_schedule, round_staged
-from splat_numba.runtime.compile import Compiled
+from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu.code import signature_of
 from splat_numba.runtime.device import machine
 from splat_numba.runtime.xla import layout, link, steps
-from splat_numba.runtime.xla.program import Argument, Launch, Program, View
+from splat_numba.runtime.xla.program import Argument, BufferView, Program, ProgramLaunch
 from splat_numba.settings import Settings
 
 ALIGNMENT = 64  # bytes, of parts of the scratch memory, as XLA's own buffers have it
@@ -57,16 +57,16 @@ class _Recorder:
     settings: Settings
     threads: int
     scratch: int = 0
-    launches: list[Launch] = field(default_factory=list)
+    launches: list[ProgramLaunch] = field(default_factory=list)
 
     def fresh(self, name: str, shape: tuple[int, ...], dtype: str) -> None:
         """Name a part of the scratch memory."""
         itemsize = ITEMSIZE.get(dtype, 8)
-        self.buffers[name] = View(self.scratch_buffer, self.scratch, shape, _dense(shape, itemsize), itemsize)
+        self.buffers[name] = BufferView(self.scratch_buffer, self.scratch, shape, _dense(shape, itemsize), itemsize)
         size = itemsize * int(np.prod(shape, dtype=np.int64))
         self.scratch += max(-(-size // ALIGNMENT), 1) * ALIGNMENT  # an empty part has an address, too
 
-    def add(self, schedule: ArraySchedule, compiled: Compiled, problem: Problem) -> None:
+    def add(self, schedule: ArraySchedule, compiled: CompiledText, problem: Problem) -> None:
         """The steps of a schedule, whose own arrays are forgotten after it."""
         outer = dict(self.buffers)
         self.buffers.update(schedule.tables)
@@ -81,9 +81,9 @@ class _Recorder:
                 raise NotImplementedError(f"no compiled form of {step}")
         self.buffers = outer
 
-    def _launch(self, step: RangeStep, compiled: Compiled) -> None:
+    def _launch(self, step: RangeStep, compiled: CompiledText) -> None:
         given = {name: self.buffers[of] for name, of in step.arrays.items()} | dict(step.numbers)
-        self.launches.append(Launch(compiled, step.entry, step.items, given, self.threads, NO_MEMORY))
+        self.launches.append(ProgramLaunch(compiled, step.entry, step.items, given, self.threads, NO_MEMORY))
 
     def _compute(self, step: NumpyStep, problem: Problem) -> None:
         """A step of NumPy's, as a function over (batch entry, head)."""
@@ -117,17 +117,17 @@ class _Recorder:
         entry = CpuEntry(function, parameters)
         compiled = link.compile_file(steps, ((function, signature_of(entry)),), self.settings)
         arguments = {name: self.buffers[of] if isinstance(of, str) else of for name, of in given.items()}
-        self.launches.append(Launch(compiled, entry, items, arguments, self.threads, error))
+        self.launches.append(ProgramLaunch(compiled, entry, items, arguments, self.threads, error))
 
     def _of(self, parameter: str, buffer: str, problem: Problem) -> tuple[Parameter, ...]:
         """A parameter for a result, which is stored as the problem's dtype or, where passes stage it, wider."""
         stored = problem.itemsize == self.view(buffer).itemsize
         return arrays(problem.dtype if stored else problem.compute_dtype, 4, parameter, written=True)
 
-    def view(self, name: str) -> View:
+    def view(self, name: str) -> BufferView:
         """A buffer of the call. Raises TypeError for a constant array."""
         found = self.buffers[name]
-        if not isinstance(found, View):
+        if not isinstance(found, BufferView):
             raise TypeError(f"{name} is no buffer of the call")
         return found
 
@@ -195,7 +195,7 @@ def _add_lengths(recorder: _Recorder, problem: Problem, *, ragged: bool) -> None
     if not ragged:
         recorder.buffers["kv_lengths"] = np.full(problem.batch, problem.seq_kv, np.int64)
         return
-    recorder.buffers["given"] = View(3, 0, (problem.batch,), (4,), 4)
+    recorder.buffers["given"] = BufferView(3, 0, (problem.batch,), (4,), 4)
     recorder.fresh("kv_lengths", (problem.batch,), "int64")
     error = f"kv_lengths wanted between 0 and seq_kv = {problem.seq_kv}, got others. Correct them."
     kinds = (
@@ -221,7 +221,7 @@ def _add_sums(recorder: _Recorder, name: str, shape: tuple[int, ...], problem: P
     recorder.call("clear_rows", kinds, {"target": f"{name} rows"}, rows)
 
 
-def _finish_sums(recorder: _Recorder, name: str, target: View, problem: Problem) -> None:
+def _finish_sums(recorder: _Recorder, name: str, target: BufferView, problem: Problem) -> None:
     """The gradient from its sums, unless they are in it already."""
     if recorder.view(name).buffer == target.buffer:
         return
@@ -241,14 +241,14 @@ def _tokens(places: Mapping[str, int], dims: Mapping[str, int], problem: Problem
         heads, seq = (problem.heads_kv, problem.seq_kv) if of_keys else (problem.heads_q, problem.seq_q)
         shape = (problem.batch, heads, seq, dims[name])
         strides = bhsd_axes(_dense(bhsd_axes(shape, order, 1), problem.itemsize), order, 0)
-        found[name] = View(buffer, 0, shape, strides, problem.itemsize)
+        found[name] = BufferView(buffer, 0, shape, strides, problem.itemsize)
     return found
 
 
-def _level(buffer: int, problem: Problem) -> View:
+def _level(buffer: int, problem: Problem) -> BufferView:
     """lse or its gradient, (batch, heads, seq_q)."""
     shape, itemsize = (problem.batch, problem.heads_q, problem.seq_q), ITEMSIZE[problem.compute_dtype]
-    return View(buffer, 0, shape, _dense(shape, itemsize), itemsize)
+    return BufferView(buffer, 0, shape, _dense(shape, itemsize), itemsize)
 
 
 def _dense(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

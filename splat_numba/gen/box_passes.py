@@ -16,7 +16,7 @@ from splat_numba.gen.box_bits import tile_bits
 from splat_numba.gen.box_cost import Work, work_of_cover
 from splat_numba.gen.box_cover import Cover, cover
 from splat_numba.gen.box_order import FlatRuns, arrange
-from splat_numba.gen.box_schemes import Part, schemes
+from splat_numba.gen.box_schemes import PassRuns, schemes
 from splat_numba.gen.boxes import NONE, SOME, Box, BoxPass, BoxTable, Traits
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
@@ -45,7 +45,7 @@ class Tiles(Protocol):
 class Trial:
     """A part with a tile shape: its cover, and seconds predicted."""
 
-    part: Part
+    part: PassRuns
     traits: Traits
     cover: Cover
     seconds: float
@@ -153,7 +153,7 @@ def _words(seconds: float) -> str:
     return f"predicted {duration(seconds)}"
 
 
-def _try(part: Part, traits: Traits, problem: Problem, tiles: Tiles) -> Trial:
+def _try(part: PassRuns, traits: Traits, problem: Problem, tiles: Tiles) -> Trial:
     """The cover with tiles of this shape. A pass that resumes takes only the row blocks that have tiles."""
     traits = replace(traits, resumes=part.resumes)
     box = Box(traits.tile_kv // GRID_LINES, GRID_LINES) if part.order.width else Box(traits.tile_kv)

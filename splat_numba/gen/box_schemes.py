@@ -22,7 +22,7 @@ EXPLODED_BUDGET = 1 << 20  # keys taken one by one, where another order needs fe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class PassRuns:
     """Runs that one pass takes, in an order of rows."""
 
     order: RowOrder
@@ -30,7 +30,7 @@ class Part:
     resumes: bool
 
 
-def schemes(runs: FlatRuns, problem: Problem, *, ragged: bool) -> dict[str, list[Part]]:
+def schemes(runs: FlatRuns, problem: Problem, *, ragged: bool) -> dict[str, list[PassRuns]]:
     """Ways to take all runs, by name; each a list of passes of which the first visits every row."""
     shared = frozenset(int(step) for step in distinct(runs.step[runs.step > 1]) if _shared(runs, int(step)))
     own = _own_steps(runs, shared)
@@ -56,7 +56,7 @@ def schemes(runs: FlatRuns, problem: Problem, *, ragged: bool) -> dict[str, list
     least = min(keys.values())
     found = {
         name: [
-            Part(order, place_runs(runs.take(chosen), problem.seq_kv, lattices), resumes=number > 0)
+            PassRuns(order, place_runs(runs.take(chosen), problem.seq_kv, lattices), resumes=number > 0)
             for number, (order, chosen, lattices) in enumerate(parts)
         ]
         for name, parts in ways.items()
@@ -65,7 +65,7 @@ def schemes(runs: FlatRuns, problem: Problem, *, ragged: bool) -> dict[str, list
     width = 0 if ragged else grid_width(runs, problem.seq_q, problem.seq_kv)
     if width and _exploded(runs, frozenset()) <= EXPLODED_BUDGET:
         grid = place_on_grid(runs, problem.seq_kv, width)
-        found[f"rows on a grid {width} wide"] = [Part(RowOrder(width=width), grid, resumes=False)]
+        found[f"rows on a grid {width} wide"] = [PassRuns(RowOrder(width=width), grid, resumes=False)]
     return found
 
 

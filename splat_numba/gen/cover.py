@@ -28,7 +28,7 @@ GATHER_BELOW = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Lanes:
+class BlockLanes:
     """Which block and lane every row has. block, lane: (rows,) int64, -1 where the row is in no block; rows: as in
     TileTable; step, residue: lattice of every block's columns, (blocks,) int64.
     """
@@ -40,7 +40,7 @@ class Lanes:
     residue: Ints
 
 
-def arrange(residue: Ints, step: int, tile_q: int) -> Lanes:
+def arrange(residue: Ints, step: int, tile_q: int) -> BlockLanes:
     """Blocks of at most ``tile_q`` rows of one residue class each. residue: (rows,), -1 leaves the row out."""
     taken = np.flatnonzero(residue >= 0)
     taken = taken[np.argsort(residue[taken], kind="stable")]
@@ -53,10 +53,10 @@ def arrange(residue: Ints, step: int, tile_q: int) -> Lanes:
     blocks = int(per_class.sum())
     rows = np.full(blocks * tile_q, -1)
     rows[block_of * tile_q + place % tile_q] = taken
-    return Lanes(block, lane, rows, np.full(blocks, step), np.repeat(classes, per_class))
+    return BlockLanes(block, lane, rows, np.full(blocks, step), np.repeat(classes, per_class))
 
 
-def cover(lanes: Lanes, row: Ints, lo: Ints, hi: Ints, tile_q: int, tile_kv: int) -> TileTable:
+def cover(lanes: BlockLanes, row: Ints, lo: Ints, hi: Ints, tile_q: int, tile_kv: int) -> TileTable:
     """The tile table of ``lanes`` whose rows keep places lo <= c < hi of their block's lattice; arrays (runs,)."""
     blocks = lanes.step.size
     present = lanes.rows.reshape(blocks, tile_q) >= 0
@@ -96,7 +96,9 @@ def _cut_full(
     return block[source], new_start, new_stop, word[source]
 
 
-def _tabulate(lanes: Lanes, held: Words, block: Ints, start: Ints, stop: Ints, word: Words, tile_kv: int) -> TileTable:
+def _tabulate(
+    lanes: BlockLanes, held: Words, block: Ints, start: Ints, stop: Ints, word: Words, tile_kv: int
+) -> TileTable:
     """Join neighbouring stretches into pieces; gather the short ones of a block into one."""
     plain = (word == held[block]) & (stop - start >= tile_kv)
     head = np.ones(block.size, np.bool_)
@@ -112,7 +114,7 @@ def _tabulate(lanes: Lanes, held: Words, block: Ints, start: Ints, stop: Ints, w
 
 
 def _assemble(
-    lanes: Lanes,
+    lanes: BlockLanes,
     held: Words,
     stretch: tuple[Ints, Ints, Ints, Words],
     piece_of: Ints,

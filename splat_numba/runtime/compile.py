@@ -20,7 +20,7 @@ MADE_BY = "import splat_numba.runtime.pipeline"
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
-class Compiled:
+class CompiledText:
     """functions: by name, ready to call; path: the generated file, None if it could not be written; cached: whether the
     machine code came from disk. Most of the memory that it takes is free again when nobody has it any more.
     """
@@ -31,7 +31,7 @@ class Compiled:
     cached: bool
 
 
-def compile_source(source: KernelSource, signatures: Mapping[str, Any], settings: Settings) -> Compiled:
+def compile_source(source: KernelSource, signatures: Mapping[str, Any], settings: Settings) -> CompiledText:
     """Compile the functions named in ``signatures``, or load them from the disk cache.
 
     Safe under concurrent processes: one compiles, the others wait and load. Raises CompileError, naming the file, from
@@ -51,7 +51,7 @@ def compile_source(source: KernelSource, signatures: Mapping[str, Any], settings
         module, cached = make()[0], False
     else:
         module, cached = entry.load_or(lambda stored: _load(source, path, signatures, stored), make)
-    compiled = Compiled(source, path, {name: getattr(module, name) for name in signatures}, cached)
+    compiled = CompiledText(source, path, {name: getattr(module, name) for name in signatures}, cached)
     weakref.finalize(compiled, machine_code.release, module).atexit = False
     return compiled
 
@@ -63,9 +63,9 @@ def _check_numba() -> None:
         raise CompileError("NUMBA_DISABLE_JIT wanted unset, got 1: generated kernels run compiled only. Unset it.")
 
 
-def _entry(folder: Path, source: KernelSource, signatures: Mapping[str, Any], limit: int) -> cache.Entry | None:
+def _entry(folder: Path, source: KernelSource, signatures: Mapping[str, Any], limit: int) -> cache.CacheEntry | None:
     facts = f"{sys.implementation.cache_tag} {cache.version_of('llvmlite')} {machine_code.target()} {dict(signatures)}"
-    return cache.Entry.of(folder, source.name, source.text, facts, limit, MADE_BY)
+    return cache.CacheEntry.of(folder, source.name, source.text, facts, limit, MADE_BY)
 
 
 def _make(source: KernelSource, path: Path | None, signatures: Mapping[str, Any]) -> tuple[ModuleType, bytes | None]:

@@ -12,7 +12,7 @@ from flurka_numba.gpu.composed.plan import (
     LARGEST_SCRATCH,
     LARGEST_SHARES,
     LEAST_ROWS,
-    Chunk,
+    RowChunk,
     chunks_of,
     composed_plan,
     composes_forward,
@@ -78,7 +78,7 @@ def test_chunks_are_all_rows_once_within_the_bound(batch, heads, rows, columns, 
 
 
 def test_no_rows_are_one_chunk_so_that_sums_are_0():
-    assert list(chunks_of(Extent(2, 3, 0), 8)) == [Chunk(0, 2, 0, 0)]
+    assert list(chunks_of(Extent(2, 3, 0), 8)) == [RowChunk(0, 2, 0, 0)]
 
 
 def test_long_sequences_stay_within_the_bound():

@@ -80,7 +80,7 @@ def test_a_damaged_entry_is_a_miss_and_the_answer_is_right(tmp_path, damage):
 
 def test_an_entry_that_numba_cannot_read_is_a_miss_although_its_hash_is_right(tmp_path):
     folder = tmp_path / "cache"
-    entry = cache.Entry(entry_of(compiled(folder)))
+    entry = cache.CacheEntry(entry_of(compiled(folder)))
     for content in (b"noise", pickle.dumps({}), pickle.dumps({"run": b"noise"}), pickle.dumps({"run": None})):
         assert entry.write(content)
         again = compiled(folder)

@@ -19,7 +19,7 @@ from splat_numba.gen.targets.cpu.packed_plan import PackedPlan, rows_only
 from splat_numba.gen.targets.sm90.attention import render_attention as render_sm90
 from splat_numba.runtime.cache import digest
 from splat_numba.runtime.cache.digest import digest_of, modules_of
-from splat_numba.runtime.cache.entry import Entry
+from splat_numba.runtime.cache.entry import CacheEntry
 from tests.flurka.cpu_plans import KINDS, WANTS, plan_of
 from tests.flurka.test_simt_plan import texts as simt_texts
 from tests.flurka.test_sm90_build import PROBLEMS
@@ -175,6 +175,6 @@ def test_modules_that_cannot_be_read_mean_no_cache(tmp_path, monkeypatch):
     forget()
     monkeypatch.setattr(digest, "_spec", lambda name: ModuleSpec(name, None, is_package=True))
     with pytest.warns(RuntimeWarning, match="the modules of sealed are neither text nor files"):
-        assert Entry.of(tmp_path, "name", "import sealed\n", "") is None
+        assert CacheEntry.of(tmp_path, "name", "import sealed\n", "") is None
     monkeypatch.undo()
     forget()

@@ -57,7 +57,7 @@ def built(folder, *parts):
 
 def stored(found):
     (file,) = found.path.parent.glob(f"{found.path.stem}-*.code")
-    return cache.Entry(file)
+    return cache.CacheEntry(file)
 
 
 @pytest.mark.usefixtures("compiler")

@@ -14,7 +14,7 @@ from numba import njit
 from splat_numba.gen.cpu_entry import CpuEntry, arrays, numbers
 from splat_numba.runtime.cpu.code import signature_of
 from splat_numba.runtime.xla import layout, link, program, steps, words
-from splat_numba.runtime.xla.program import Launch, LoadedProgram, Program, View
+from splat_numba.runtime.xla.program import BufferView, LoadedProgram, Program, ProgramLaunch
 from splat_numba.settings import current
 
 WORD = ctypes.sizeof(ctypes.c_int64)
@@ -96,13 +96,13 @@ def lengths_program(threads, batch=ROWS, most=40):
             *numbers("int64", "most"),
         ),
     )
-    given = {"given": View(0, 0, (batch,), (4,), 4), "lengths": View(1, 0, (batch,), (8,), 8), "most": most}
+    given = {"given": BufferView(0, 0, (batch,), (4,), 4), "lengths": BufferView(1, 0, (batch,), (8,), 8), "most": most}
     return one_launch(entry, given, batch, threads)
 
 
 def one_launch(entry, given, items, threads):
     compiled = link.compile_file(steps, ((entry.name, signature_of(entry)),), current())
-    return Program((Launch(compiled, entry, items, given, threads, ERROR),), 1, 1)
+    return Program((ProgramLaunch(compiled, entry, items, given, threads, ERROR),), 1, 1)
 
 
 def load(made, threads=1):
@@ -234,7 +234,9 @@ def test_arrays_at_any_strides_and_constant_ones_reach_their_function():
         "clear", (*arrays("float32", 4, "target", written=True), *arrays("int64", 1, "heads", contiguous=True))
     )
     target = np.ones((2, 3, 6, WIDTH), np.float32)
-    view = View(1, 8 * WIDTH, (2, 3, 2, WIDTH), (target.strides[0], target.strides[1], 2 * target.strides[2], 4), 4)
+    view = BufferView(
+        1, 8 * WIDTH, (2, 3, 2, WIDTH), (target.strides[0], target.strides[1], 2 * target.strides[2], 4), 4
+    )
     made = one_launch(entry, {"target": view, "heads": np.array([0, 2])}, 4, 1)
     assert Xla().call(load(made), [np.zeros(1)], [target]) == 0
     wanted = np.ones_like(target)
@@ -250,7 +252,7 @@ def test_names_depend_on_what_is_done_and_on_nothing_else():
 
 def test_a_view_of_no_buffer_is_refused():
     entry = CpuEntry("clear_rows", arrays("float32", 2, "target", contiguous=True, written=True))
-    made = one_launch(entry, {"target": View(2, 0, (1, WIDTH), (4 * WIDTH, 4), 4)}, 1, 1)
+    made = one_launch(entry, {"target": BufferView(2, 0, (1, WIDTH), (4 * WIDTH, 4), 4)}, 1, 1)
     with pytest.raises(RuntimeError, match="target wanted in 2 buffers"):
         load(made)
 
@@ -277,7 +279,7 @@ def test_a_thread_that_flushes_subnormals_does_so_again_afterwards():
         *arrays("float32", 5, "sums", contiguous=True), *arrays("float32", 4, "target", written=True),
     ))  # fmt: skip
     shape, strides = (1, 1, 2, 3), (24, 24, 12, 4)
-    views = {"sums": View(0, 0, (2, *shape), (24, *strides), 4), "target": View(1, 0, shape, strides, 4)}
+    views = {"sums": BufferView(0, 0, (2, *shape), (24, *strides), 4), "target": BufferView(1, 0, shape, strides, 4)}
     loaded = load(one_launch(entry, views, 1, 1))
     given, result = np.full((2, *shape), 1e-40, np.float32), np.zeros(shape, np.float32)
     exchange_mode(0x9FC0)  # flush results, and take operands for 0

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from flurka_numba.gpu.composed.features import Features, random_rows
 from flurka_numba.gpu.composed.launches import Launches
 from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Limit
-from flurka_numba.gpu.composed.plan import Chunk, composed_plan
-from flurka_numba.gpu.composed.softmax import Operands, attend_by_softmax, pull_softmax
-from flurka_numba.gpu.recorder import Recorder
+from flurka_numba.gpu.composed.plan import RowChunk, composed_plan
+from flurka_numba.gpu.composed.softmax import SoftmaxOperands, attend_by_softmax, pull_softmax
+from flurka_numba.gpu.recorder import GpuRecorder
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
 from flurka_numba.targets.simt.head_scales import SCALE_BYTES
 from splat_numba.gen.schedule import Place
@@ -23,7 +23,7 @@ from splat_numba.gen.tensor import Tensor, contiguous, padded_bytes, padded_stri
 class Composed:
     """One call: forward(), then pull() in another recorder, whose arrays are the same."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: GpuRecorder) -> None:
         self._plan, self._problem = composed_plan(recorder.problem), recorder.problem
         self._recorder = recorder
         self._sides = self._problem.batch, self._problem.heads
@@ -53,7 +53,7 @@ class Composed:
         self._make_state()
         self._apply(out)
 
-    def pull(self, backward: Recorder, dout: Tensor, frozen: frozenset[str]) -> None:
+    def pull(self, backward: GpuRecorder, dout: Tensor, frozen: frozenset[str]) -> None:
         """Write the gradients of what is not frozen, results d<name>."""
         self._recorder = backward
         launches, problem = Launches(backward), self._problem
@@ -148,12 +148,12 @@ class Composed:
         launches.scale(self._k, scaled, self._slots, self._problem.head_dim, self._scales, finding=True)
         return scaled
 
-    def _softmax_operands(self) -> Operands:
-        return Operands(self._array("q"), self._k, self._v, self._scaled, self._scales)
+    def _softmax_operands(self) -> SoftmaxOperands:
+        return SoftmaxOperands(self._array("q"), self._k, self._v, self._scaled, self._scales)
 
     # Attention by features.
 
-    def _key_limit(self, chunk: Chunk) -> Limit:
+    def _key_limit(self, chunk: RowChunk) -> Limit:
         """Tokens have lengths; of slots all take part."""
         lengths = self._recorder.lengths
         if self._problem.method != "kernel" or lengths is None:
@@ -169,7 +169,7 @@ class Composed:
         sizes = (1, 1, random_rows(self._problem), dim)
         return Tensor(sizes, contiguous(sizes, dim, 4), "float32", *place)
 
-    def _extent(self, chunk: Chunk) -> Extent:
+    def _extent(self, chunk: RowChunk) -> Extent:
         return Extent(chunk.entries, self._problem.heads, chunk.rows)
 
     def _make_state(self) -> None:
@@ -198,10 +198,10 @@ class Composed:
         launches.scale(self._state, self._state, heads, columns, self._scales, state=True, finding=True)
         launches.close()
 
-    def _tops_of(self, chunk: Chunk) -> Place | None:
+    def _tops_of(self, chunk: RowChunk) -> Place | None:
         return self._tops and self._tops.plus(4 * chunk.entry * self._problem.heads)
 
-    def _scales_of(self, chunk: Chunk) -> Place:
+    def _scales_of(self, chunk: RowChunk) -> Place:
         return self._scales.plus(SCALE_BYTES * chunk.entry * self._problem.heads)
 
     def _apply(self, out: Tensor) -> None:
@@ -217,7 +217,7 @@ class Composed:
             launches.of_rows(text, extent, {}, results, pointers=places, columns=problem.value_dim)
         launches.close()
 
-    def _numerators(self, launches: Launches, features: Features, chunk: Chunk, nd: Tensor) -> Tensor:
+    def _numerators(self, launches: Launches, features: Features, chunk: RowChunk, nd: Tensor) -> Tensor:
         """phi of a chunk of queries, and its products with S and z."""
         phi = features.make(self._array("q").part(chunk.entry, chunk.row), self._extent(chunk), NO_LIMIT, None)
         sizes = (chunk.rows, self._problem.features, self._problem.value_dim + 1)

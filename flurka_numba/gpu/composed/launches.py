@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from flurka_numba.gpu.composed.matrix import FLOAT_BYTES, NO_LIMIT, Extent, Limit, stride_numbers
 from flurka_numba.gpu.composed.plan import product_plan
-from flurka_numba.gpu.recorder import Recorder
+from flurka_numba.gpu.recorder import GpuRecorder
 from flurka_numba.targets.simt.add_up import THREADS as ADD_UP_THREADS
 from flurka_numba.targets.simt.add_up import AddUpTraits
 from flurka_numba.targets.simt.head_scales import HeadScaleTraits
@@ -21,7 +21,7 @@ from splat_numba.gen.tensor import Tensor, padded
 class Launches:
     """Steps of one recorder. Scratch memory is its own until close()."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: GpuRecorder) -> None:
         self._recorder = recorder
         self._builder = recorder.builder
         self._scratch: list[Place] = []

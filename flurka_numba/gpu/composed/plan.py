@@ -40,7 +40,7 @@ def composes_gradients(problem: Problem) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class RowChunk:
     """Batch entries and rows that are computed at once."""
 
     entry: int
@@ -62,11 +62,11 @@ class Chunks:
         """Of one chunk."""
         return Extent(self.entries, self.whole.heads, self.rows)
 
-    def __iter__(self) -> Iterator[Chunk]:
+    def __iter__(self) -> Iterator[RowChunk]:
         """All of them; one of no rows where there are none, so that sums over them are 0."""
         for entry in range(0, self.whole.batch, max(self.entries, 1)):
             for row in range(0, max(self.whole.rows, 1), max(self.rows, 1)):
-                yield Chunk(
+                yield RowChunk(
                     entry, min(self.entries, self.whole.batch - entry), row, min(self.rows, self.whole.rows - row)
                 )
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flurka_numba.gpu.composed.launches import Launches
 from flurka_numba.gpu.composed.matrix import Extent
-from flurka_numba.gpu.composed.plan import Chunk, ComposedPlan
+from flurka_numba.gpu.composed.plan import ComposedPlan, RowChunk
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.head_scales import SCALE_BYTES
 from flurka_numba.targets.simt.softmax import SoftmaxPullTraits, SoftmaxTraits
@@ -15,7 +15,7 @@ from splat_numba.gen.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Operands:
+class SoftmaxOperands:
     """q and the slots k, v; scaled: k times the powers of two of its heads, which stand at ``scales``."""
 
     q: Tensor
@@ -24,13 +24,13 @@ class Operands:
     scaled: Tensor
     scales: Place
 
-    def scales_of(self, chunk: Chunk, problem: Problem) -> Place:
+    def scales_of(self, chunk: RowChunk, problem: Problem) -> Place:
         """Where those of a chunk stand."""
         return self.scales.plus(SCALE_BYTES * chunk.entry * problem.heads)
 
 
 def attend_by_softmax(
-    problem: Problem, plan: ComposedPlan, launches: Launches, operands: Operands, out: Tensor
+    problem: Problem, plan: ComposedPlan, launches: Launches, operands: SoftmaxOperands, out: Tensor
 ) -> None:
     """out = softmax(scale q k^T) v."""
     weights = launches.scratch(plan.queries.largest, problem.rank)
@@ -41,7 +41,9 @@ def attend_by_softmax(
         launches.product(weights, v, out.part(chunk.entry, chunk.row), (chunk.entries, problem.heads), sizes)
 
 
-def _make_weights(problem: Problem, launches: Launches, operands: Operands, chunk: Chunk, weights: Tensor) -> None:
+def _make_weights(
+    problem: Problem, launches: Launches, operands: SoftmaxOperands, chunk: RowChunk, weights: Tensor
+) -> None:
     """The part of the scale that is at most 1, and its sign, come before the exponentials' differences."""
     grid, sizes = (chunk.entries, problem.heads), (chunk.rows, problem.head_dim, problem.rank)
     q, turned = operands.q.part(chunk.entry, chunk.row), operands.scaled.part(chunk.entry, 0).turned
@@ -53,7 +55,7 @@ def _make_weights(problem: Problem, launches: Launches, operands: Operands, chun
 
 
 def pull_softmax(
-    problem: Problem, plan: ComposedPlan, launches: Launches, operands: Operands, dout: Tensor,
+    problem: Problem, plan: ComposedPlan, launches: Launches, operands: SoftmaxOperands, dout: Tensor,
     results: tuple[Tensor | None, Tensor | None, Tensor | None],
 ) -> None:  # fmt: skip
     """Gradients of q and of the slots k, v, where there is a matrix for them."""

@@ -8,7 +8,7 @@ from flurka_numba.problem import Problem
 from flurka_numba.targets.cpu import host
 from flurka_numba.targets.cpu.forward import arguments_of, kept_of
 from flurka_numba.targets.cpu.plan import SOFTMAX, CpuPlan
-from flurka_numba.targets.cpu.recorder import Recorder, split_count
+from flurka_numba.targets.cpu.recorder import CpuRecorder, split_count
 from splat_numba.gen.array_schedule import ArraySchedule
 
 
@@ -23,7 +23,7 @@ def wanted(problem: Problem, frozen: frozenset[str]) -> tuple[str, ...]:
 
 def gradient_schedule(plan: CpuPlan, problem: Problem, frozen: frozenset[str]) -> ArraySchedule:
     """Its results are d<name> of every argument that is not frozen, in compute dtype."""
-    to = Recorder(plan, problem, *arguments_of(problem), "dout", *kept_of(problem))
+    to = CpuRecorder(plan, problem, *arguments_of(problem), "dout", *kept_of(problem))
     slots = _through_queries(to)
     results = ["dq"] if "q" in plan.wants else []
     sides = [name for name in ("keys", "values") if name in plan.wants]
@@ -41,7 +41,7 @@ def gradient_schedule(plan: CpuPlan, problem: Problem, frozen: frozenset[str]) -
     return to.builder.finish(*results)
 
 
-def _through_queries(to: Recorder) -> dict[str, str]:
+def _through_queries(to: CpuRecorder) -> dict[str, str]:
     """dq and, summed over queries, whole_dstate, whole_dsums and the gradient of softmax's weights; returns gradients
     of slots, of low-rank attention. Arrays of what is not wanted are empty.
     """
@@ -70,7 +70,7 @@ def _through_queries(to: Recorder) -> dict[str, str]:
     }
 
 
-def _through_keys(to: Recorder) -> dict[str, str]:
+def _through_keys(to: CpuRecorder) -> dict[str, str]:
     """Gradients of the rows that were absorbed: of tokens, or of slots, whose arrays are padded."""
     problem, plan = to.problem, to.plan
     arrays = {"dstate": "scaled_dstate", "dsums": "scaled_dsums"}
@@ -89,7 +89,7 @@ def _through_keys(to: Recorder) -> dict[str, str]:
     return found
 
 
-def _through_projection(to: Recorder, dslots: str, source: str, proj: str, frozen: frozenset[str]) -> list[str]:
+def _through_projection(to: CpuRecorder, dslots: str, source: str, proj: str, frozen: frozenset[str]) -> list[str]:
     """Gradients of k and proj_k, or of v and proj_v, from those of the slots."""
     problem, plan = to.problem, to.plan
     dim = problem.head_dim if source == "k" else problem.value_dim

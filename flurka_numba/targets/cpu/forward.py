@@ -9,7 +9,7 @@ import numpy as np
 from flurka_numba.problem import Problem
 from flurka_numba.targets.cpu import host
 from flurka_numba.targets.cpu.plan import SOFTMAX, CpuPlan
-from flurka_numba.targets.cpu.recorder import Recorder, split_count
+from flurka_numba.targets.cpu.recorder import CpuRecorder, split_count
 from splat_numba.gen.array_schedule import ArraySchedule
 
 GROUP = 4  # heads that use a staged tile of a shared projection: staging it is then a few percent; 8 are as fast
@@ -36,7 +36,7 @@ def kept_of(problem: Problem) -> tuple[str, ...]:
 def forward_schedule(plan: CpuPlan, problem: Problem) -> ArraySchedule:
     """Writes ``out``, and leaves what kept_of() says."""
     omega = ("omega",) if problem.random else ()
-    to = Recorder(plan, problem, *arguments_of(problem), *omega, "out")
+    to = CpuRecorder(plan, problem, *arguments_of(problem), *omega, "out")
     if plan.feature_map == SOFTMAX:
         _absorb_softmax(to)
     else:
@@ -47,7 +47,7 @@ def forward_schedule(plan: CpuPlan, problem: Problem) -> ArraySchedule:
     return to.builder.finish(*kept_of(problem))
 
 
-def _absorb(to: Recorder) -> None:
+def _absorb(to: CpuRecorder) -> None:
     """Keys and values through the feature map."""
     problem, plan, rows = to.problem, to.plan, {"k": "k", "v": "v", "lengths": "kv_lengths"}
     if problem.method == "flurka":
@@ -72,7 +72,7 @@ def _absorb(to: Recorder) -> None:
     to.builder.compute(("state", "sums", "scales"), host.scaled_state, state, sums)
 
 
-def _absorb_softmax(to: Recorder) -> None:
+def _absorb_softmax(to: CpuRecorder) -> None:
     """Low-rank attention: the slots of a head are its feature map, its values the state."""
     problem, plan = to.problem, to.plan
     keys, values = _sides(problem)
@@ -91,7 +91,7 @@ def _sides(problem: Problem) -> tuple[tuple[str, str, str, int], tuple[str, str,
     return ("keys", "k", "proj_k", problem.head_dim), ("values", "v", proj_v, problem.value_dim)
 
 
-def _slots(to: Recorder, source: str, proj: str, dim: int) -> str:
+def _slots(to: CpuRecorder, source: str, proj: str, dim: int) -> str:
     """The slots of keys or values, E k or F v, padded."""
     problem, plan = to.problem, to.plan
     group = 1 if problem.per_head_proj else GROUP
@@ -104,7 +104,7 @@ def _slots(to: Recorder, source: str, proj: str, dim: int) -> str:
     return to.fold(made, splits, *block)
 
 
-def _weights(to: Recorder) -> None:
+def _weights(to: CpuRecorder) -> None:
     """Of random features, for all heads; without numbers for elementwise maps."""
     if not to.problem.random:
         for name in ("w", "w_t"):

@@ -18,7 +18,7 @@ def split_count(units: int, rows: int) -> int:
     return max(1, min(-(-ITEMS // max(units, 1)), rows // LEAST_ROWS))
 
 
-class Recorder:
+class CpuRecorder:
     """A builder for one plan and problem. Arrays of our own are contiguous, (batch, heads, ...), their last two axes
     padded with zeros to whole register tiles; partial sums have an axis of splits before those.
     """

@@ -6,30 +6,12 @@ multiples of 16 bytes and whose numbers are adjacent, and may be padded up to th
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from splat_numba.gen.entry import Entry
 from splat_numba.gen.writer import SourceWriter
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4}
 OPERAND_STRIDES = ("batch", "head", "row", "column")
 RESULT_STRIDES = ("batch", "head", "row")
 SHARED_ALIGNMENT = 16
-
-
-class Text(Protocol):
-    """A kernel: equal texts share machine code."""
-
-    @property
-    def name(self) -> str:
-        """Readable in a profile and in the cache's folder."""
-
-    @property
-    def entry(self) -> Entry:
-        """How it is called."""
-
-    def render(self) -> str:
-        """Python source. Pure and deterministic."""
 
 
 def operand_parameters(*names: str) -> tuple[tuple[str, str], ...]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, RandomFeatures, StateTraits
-from flurka_numba.targets.sm90.slots import Columns
+from flurka_numba.targets.sm90.slots import HeadColumns
 from splat_numba.gen.targets.sm90.shape import spans
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
@@ -25,10 +25,10 @@ def random_parameters(phi: FeatureMap | RandomFeatures) -> tuple[tuple[str, str]
     return (("omega", "l"), *((("tops", "l"), ("tops_of_head", "r")) if phi.name == "favor" else ()))
 
 
-def key_columns(traits: StateTraits) -> Sequence[Columns]:
+def key_columns(traits: StateTraits) -> Sequence[HeadColumns]:
     """A feature needs all columns of its slot."""
     return [
-        Columns(f"k_{span}", "k", f"u32({span})", f"slot_tile + u32({4 * SPAN * span})", traits.row_bytes)
+        HeadColumns(f"k_{span}", "k", f"u32({span})", f"slot_tile + u32({4 * SPAN * span})", traits.row_bytes)
         for span in range(spans(traits.head_dim))
     ]
 

@@ -2,7 +2,7 @@
 after (digest, versions), and which of them go first (eviction).
 """
 
-from splat_numba.runtime.cache.entry import Entry as Entry
+from splat_numba.runtime.cache.entry import CacheEntry as CacheEntry
 from splat_numba.runtime.cache.entry import write_file as write_file
 from splat_numba.runtime.cache.lock import making as making
 from splat_numba.runtime.cache.place import folder as folder

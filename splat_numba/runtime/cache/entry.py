@@ -23,14 +23,14 @@ FRESH = 3600.0  # seconds for which an entry that was read counts as just used: 
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """The content of one file, whole or absent. limit: bytes for the whole cache, 0 for none."""
 
     path: Path
     limit: int = 0
 
     @classmethod
-    def of(cls, folder: Path, name: str, text: str, facts: str, limit: int = 0, made_by: str = "") -> Entry | None:
+    def of(cls, folder: Path, name: str, text: str, facts: str, limit: int = 0, made_by: str = "") -> CacheEntry | None:
         """The place of a text's machine code. facts: all that it depends on beside the text and what that imports;
         made_by: imports the modules of ours that compile it. None, after a warning, where modules cannot be read.
         """

@@ -9,7 +9,7 @@ from typing import Any
 from numba import types
 
 from splat_numba.gen.cpu_entry import CpuEntry, CpuText, Parameter
-from splat_numba.runtime.compile import Compiled, compile_source
+from splat_numba.runtime.compile import CompiledText, compile_source
 from splat_numba.runtime.dump import dump
 from splat_numba.runtime.lanes import STORED
 from splat_numba.runtime.recent import Recent
@@ -18,7 +18,7 @@ from splat_numba.settings import Settings
 
 NUMBA = {**STORED, "int32": types.int32, "int64": types.int64, "uint64": types.uint64}
 
-_compiled: Recent[Compiled] = Recent(128)  # of 2 MB each, or 25 where they were compiled here
+_compiled: Recent[CompiledText] = Recent(128)  # of 2 MB each, or 25 where they were compiled here
 
 
 def source_of(text: CpuText) -> KernelSource:
@@ -39,7 +39,7 @@ def _type_of(one: Parameter) -> Any:
 
 def compile_text(
     text: CpuText, describe: Callable[[], Mapping[str, Any]], settings: Settings, source: KernelSource | None = None
-) -> Compiled:
+) -> CompiledText:
     """Machine code of all entry functions, remembered. describe: of the plan, for who asked for it; source: stands in
     for the text. Raises CompileError.
     """

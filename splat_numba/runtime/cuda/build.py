@@ -63,7 +63,7 @@ def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
     path = source.write(folder) if folder else None
     # The entry gives the bounds that registers keep to, and the architecture.
     facts, limit = f"{_toolchain(compiler)} {entry}", settings.cache_size
-    stored = cache.Entry.of(folder, source.name, source.text, facts, limit, compiler.made_by) if folder else None
+    stored = cache.CacheEntry.of(folder, source.name, source.text, facts, limit, compiler.made_by) if folder else None
 
     def make() -> tuple[tuple[bytes, Report], bytes]:
         made = _compile(source, entry, path, compiler)

@@ -18,7 +18,7 @@ from numba import types
 from numba.core.registry import cpu_target
 
 from splat_numba.runtime import pipeline
-from splat_numba.runtime.compile import Compiled, compile_source
+from splat_numba.runtime.compile import CompiledText, compile_source
 from splat_numba.runtime.source import KernelSource
 from splat_numba.runtime.xla import handler
 from splat_numba.runtime.xla.words import WORD
@@ -30,7 +30,7 @@ _libraries: list[Any] = []  # XLA may call what it has for as long as the proces
 
 
 @lru_cache(maxsize=256)
-def compile_file(module: ModuleType, signatures: tuple[tuple[str, Any], ...], settings: Settings) -> Compiled:
+def compile_file(module: ModuleType, signatures: tuple[tuple[str, Any], ...], settings: Settings) -> CompiledText:
     """Machine code of a module of ours, of the functions that are named with a signature. Raises CompileError."""
     name = module.__name__.removeprefix("splat_numba.runtime.").replace(".", "_")
     return compile_source(KernelSource.of(name, inspect.getsource(module)), dict(signatures), settings)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.cpu_entry import CpuEntry, Parameter
-from splat_numba.runtime.compile import Compiled
+from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu.code import signature_of
 from splat_numba.runtime.xla import layout, link
 from splat_numba.runtime.xla.words import WORD_BYTES
@@ -24,7 +24,7 @@ Words: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class BufferView:
     """An array in a buffer of the call: which one, arguments first and results after them, bytes behind its start, and
     its sizes and strides, in bytes.
     """
@@ -36,16 +36,16 @@ class View:
     itemsize: int
 
 
-Argument: TypeAlias = "View | NDArray[Any] | float"
+Argument: TypeAlias = "BufferView | NDArray[Any] | float"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Launch:
+class ProgramLaunch:
     """A compiled function over all its items. arguments: by the names of the entry's parameters, constant arrays among
     them; threads: that are worth asking for; error: what is said where it fails, and its code.
     """
 
-    compiled: Compiled
+    compiled: CompiledText
     entry: CpuEntry
     items: int
     arguments: Mapping[str, Argument]
@@ -57,7 +57,7 @@ class Launch:
 class Program:
     """Launches, one after the other, over so many arguments and results."""
 
-    launches: tuple[Launch, ...]
+    launches: tuple[ProgramLaunch, ...]
     arguments: int
     results: int
 
@@ -104,13 +104,13 @@ class LoadedProgram:
             words[offset // WORD_BYTES] = value
         self.address = link.handle_bridge(handle, self._address(words))
 
-    def _step(self, one: Launch) -> list[int]:
+    def _step(self, one: ProgramLaunch) -> list[int]:
         """The words of a step, in the order of the layout."""
         signature = signature_of(one.entry)
         block, places = [link.entry_address(one.compiled.functions[one.entry.name])], list[int]()
         for parameter in one.entry.parameters:
             value = one.arguments[parameter.name]
-            if isinstance(value, View):
+            if isinstance(value, BufferView):
                 if not 0 <= value.buffer < self._buffers:  # compiled code would follow whatever stands there
                     raise RuntimeError(f"{one.entry.header}: {parameter.name} wanted in {self._buffers} buffers")
                 places += [len(block) + ARRAY_DATA, value.buffer, value.offset]
@@ -124,7 +124,7 @@ class LoadedProgram:
 
     def _words_of(self, parameter: Parameter, value: Argument) -> list[int]:
         """An argument as Numba flattens it; of an array in a buffer the address is filled in at every call."""
-        if isinstance(value, View):
+        if isinstance(value, BufferView):
             return _array_words(value.shape, value.strides, value.itemsize, 0)
         if isinstance(value, np.ndarray):
             return _array_words(value.shape, value.strides, value.itemsize, self._address(value))

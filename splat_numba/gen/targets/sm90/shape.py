@@ -18,7 +18,7 @@ REGISTERS = {(1, 1): (56, 240), (1, 2): (56, 200), (1, 3): (40, 120), (2, 1): (4
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class SharedMemory:
     """Byte offsets from the aligned start of shared memory, and the sizes behind them."""
 
     q: int
@@ -54,7 +54,7 @@ def q_stages(traits: Traits) -> int:
     return 2 if stages + two + 2048 <= SHARED_BYTES // traits.blocks_per_multiprocessor else 1
 
 
-def shared_layout(traits: Traits) -> Layout:
+def shared_layout(traits: Traits) -> SharedMemory:
     """Where everything is: tiles first, as they need alignment, then what goes with them, then barriers."""
     q_bytes = spans(traits.head_dim) * traits.tile_q * SPAN_BYTES
     k_bytes = spans(traits.head_dim) * traits.tile_kv * SPAN_BYTES
@@ -70,7 +70,7 @@ def shared_layout(traits: Traits) -> Layout:
     k_full = q_empty + 8 * q_stages(traits)
     k_empty, v_full, v_empty = (k_full + 8 * traits.stages * i for i in (1, 2, 3))
     cleared = v_empty + 8 * traits.stages
-    return Layout(
+    return SharedMemory(
         0, k, v, mask, tile_info, item_info, q_full, q_empty, k_full, k_empty, v_full, v_empty, cleared, cleared + 8,
         q_bytes, k_bytes, v_bytes, mask_bytes,
     )  # fmt: skip

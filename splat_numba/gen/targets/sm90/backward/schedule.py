@@ -61,7 +61,7 @@ class Owners:
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class GradientLaunch:
     """One launch: its pass, who owns its gradients, and the text's traits."""
 
     planned: BoxPass
@@ -91,9 +91,9 @@ def _sums(builder: ScheduleBuilder, result: Tensor) -> Tensor:
     return builder.tensor((batch, heads, seq, -(-dim // CHUNK) * CHUNK), "float32")
 
 
-def _launches(plans: Sequence[HeadsPlan], of: str, call: GradientCall) -> list[Launch]:
+def _launches(plans: Sequence[HeadsPlan], of: str, call: GradientCall) -> list[GradientLaunch]:
     """In the order in which they add up; each of a mask's passes, and of kernels that make one gradient each, one."""
-    found: list[Launch] = []
+    found: list[GradientLaunch] = []
     wanted = _kernels(plans[0].planned, of, call.wanted)
     begun: set[int] = set()
     owners = [_owners(one, of, call) for one in plans]
@@ -108,8 +108,10 @@ def _launches(plans: Sequence[HeadsPlan], of: str, call: GradientCall) -> list[L
                 some = mine.only(kept)
                 if not some.heads:
                     continue
-                found += [Launch(planned, some, _traits(planned, of, names, result if staged else ROUNDED, one.planned))
-                          for names in wanted]  # fmt: skip
+                stored = result if staged else ROUNDED
+                found += [
+                    GradientLaunch(planned, some, _traits(planned, of, names, stored, one.planned)) for names in wanted
+                ]
         begun.update(mine.heads)
     return found
 
@@ -166,7 +168,7 @@ def _strides(name: str, one: Tensor | None) -> dict[str, int]:
 
 
 def _record_launch(
-    builder: ScheduleBuilder, name: str, one: Launch, call: GradientCall, levels: Tensor, dout: Tensor,
+    builder: ScheduleBuilder, name: str, one: GradientLaunch, call: GradientCall, levels: Tensor, dout: Tensor,
     sums: dict[str, Tensor],
 ) -> None:  # fmt: skip
     planned, traits = one.planned, one.traits
@@ -212,7 +214,7 @@ def _record_launch(
 
 
 def _record_rounding(
-    builder: ScheduleBuilder, name: str, sums: Tensor, result: Tensor, launches: Sequence[Launch]
+    builder: ScheduleBuilder, name: str, sums: Tensor, result: Tensor, launches: Sequence[GradientLaunch]
 ) -> None:
     """Of the rows that no launch has rounded."""
     batch, heads, seq, dim = result.sizes

@@ -75,7 +75,7 @@ class BackwardTraits:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class GradientMemory:
     """Byte offsets from the aligned start of shared memory. left, right: of the arrays' tiles; sizes: of a stage."""
 
     left: tuple[int, ...]
@@ -118,7 +118,7 @@ def _right_stage(traits: BackwardTraits) -> int:
     return sum(_sizes(traits.right_dims, traits.boxes.tile_kv)) + _level_bytes(traits) + _mask_bytes(traits)
 
 
-def shared_layout(traits: BackwardTraits) -> Layout:
+def shared_layout(traits: BackwardTraits) -> GradientMemory:
     """Where everything is: tiles first, as they need alignment, then what goes with them, then barriers."""
     boxes, lefts = traits.boxes, left_stages(traits)
     left_sizes = _sizes(traits.left_dims, boxes.tile_q)
@@ -139,7 +139,7 @@ def shared_layout(traits: BackwardTraits) -> Layout:
     right_full = left_empty + 8 * lefts
     right_empty = right_full + 8 * boxes.stages
     cleared = right_empty + 8 * boxes.stages
-    return Layout(
+    return GradientMemory(
         tuple(left), tuple(right), left_sizes, right_sizes, levels, mask, _mask_bytes(traits), tile_info, item_info,
         left_full, left_empty, right_full, right_empty, cleared, cleared + 8,
     )  # fmt: skip
