@@ -120,14 +120,14 @@ def test_the_entry_of_another_kernel_is_damage(tmp_path):
 def test_what_was_hashed_is_what_is_loaded(tmp_path, monkeypatch):
     """The file is read once: one that changes after the check makes no difference."""
     code = code_of(compiled(tmp_path / "cache"))
-    read = entries.Entry.read
+    read = entries.CacheEntry.read
 
     def read_then_change(self):
         payload = read(self)
         code.write_bytes(b"noise")
         return payload
 
-    monkeypatch.setattr(entries.Entry, "read", read_then_change)
+    monkeypatch.setattr(entries.CacheEntry, "read", read_then_change)
     again = compiled(tmp_path / "cache")
     assert (again.functions["run"](5), again.cached) == (15, True)
 
