@@ -93,7 +93,7 @@ def test_any_order_of_rows_with_any_tiles(data):
         placed = place_runs(runs, seq_kv, steps if data.draw(st.booleans()) else frozenset(sorted(steps)[1:]))
     resumes = data.draw(st.booleans())
     shape = data.draw(st.sampled_from(tile_shapes.candidates(problem, GPU)))
-    trial = box_passes._try(box_passes.Part(order, placed, resumes), shape, problem, Sm90Tiles(problem, GPU))
+    trial = box_passes._try(box_passes.PassRuns(order, placed, resumes), shape, problem, Sm90Tiles(problem, GPU))
     one = box_passes._finish(trial)
     assert np.array_equal(kept(one, seq_q, seq_kv), dense(mask, seq_q, seq_kv))
     check_order(one)
