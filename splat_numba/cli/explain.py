@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from splat_numba.cli.options import (
     shortened,
     whole_number,
 )
-from splat_numba.cli.texts import sources
+from splat_numba.cli.texts import backward_sources, sources
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.closed_form import closed_form
 from splat_numba.formats.patterns import Pattern
@@ -39,6 +40,7 @@ EXPLAIN_EPILOG = """\
 examples:
   splat-numba explain "window(512) | sinks(4)" --seq 8192
   splat-numba explain "causal().align_end()" --seq 1 --seq-kv 4096 --heads 32 --heads-kv 8
+  splat-numba explain "window(512)" --seq 8192 --backward --backend cuda --dtype bfloat16
 """
 SOURCE_HELP = "Print the source text that is generated for a mask."
 SOURCE_EPILOG = """\
@@ -61,6 +63,8 @@ def add_parsers(commands: Any) -> None:
         parser.add_argument("--heads-kv", type=count(), metavar="N", help="key heads (default: as --heads)")
         parser.add_argument("--batch", type=count(), default=1, metavar="N", help="(default: %(default)s)")
         add_backend_options(parser)
+    explain.add_argument("--backward", action="store_true", help="say how gradients are made too")
+    source.add_argument("--backward", action="store_true", help="of the gradients instead")
     explain.add_argument("--no-picture", action="store_true", help="print the words only")
     source.add_argument("--output", type=Path, metavar="FILE", help="write the text there instead")
 
@@ -81,7 +85,13 @@ def run_explain(args: argparse.Namespace) -> int:
 
 def run_source(args: argparse.Namespace) -> int:
     """Print the generated text, or write it to a file."""
-    text = _texts(_plan(args))
+    plan = _plan(args)
+    found = (
+        backward_sources(read_pattern(args.pattern), plan, args.backend, args.target)
+        if args.backward
+        else tuple(source.text for source in sources(plan))
+    )
+    text = _joined(found)
     if args.output is not None:
         try:
             args.output.write_text(text, encoding="utf-8")
@@ -96,9 +106,8 @@ def run_source(args: argparse.Namespace) -> int:
     return 0
 
 
-def _texts(plan: Plan) -> str:
-    """A plan's texts, one after the other where a GPU's passes have different ones."""
-    texts = [source.text for source in sources(plan)]
+def _joined(texts: Sequence[str]) -> str:
+    """Texts one after the other, where there are several."""
     if not texts:
         raise CommandError("nothing is launched for these lengths, so there is no text. Give more keys.")
     heads = [f"# Text {number} of {len(texts)}\n" if len(texts) > 1 else "" for number in range(1, len(texts) + 1)]
@@ -136,4 +145,5 @@ def _planned(pattern: Pattern, args: argparse.Namespace, seq_kv: int) -> Plan:
         dtype=args.dtype,
         backend=args.backend,
         target=args.target,
+        backward=args.backward,
     )

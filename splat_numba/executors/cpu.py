@@ -148,15 +148,15 @@ class CpuExecutor:
 
     def backward_sources(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> dict[str, str]:
         """A text for every mask, by name."""
-        texts = (backward_text(one.plan, Wanted()) for one in recipe.parts_for(problem, scale, settings, ragged=False))
-        return {one.name: one.source for one in texts}
+        plans = (plan_for(mask, problem, settings.threads) for mask, _ in recipe.masks_for(problem))
+        return {one.name: one.source for one in (backward_text(plan, Wanted()) for plan in plans)}
 
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Compile them, or read them from disk."""
         from splat_numba.executors.cpu_backward import compiled_backward
 
-        for one in recipe.parts_for(problem, scale, settings, ragged=False):
-            compiled_backward(one.mask, one.plan.problem, Wanted(), settings)
+        for mask, _ in recipe.masks_for(problem):
+            compiled_backward(mask, problem, Wanted(), settings)
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones."""

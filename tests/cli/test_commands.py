@@ -29,6 +29,19 @@ def test_explain_without_a_picture_is_the_plan_alone(capsys):
     assert out == plan.explain() + "\n"
 
 
+@pytest.mark.parametrize("options", [(), ("--backend", "cuda", "--dtype", "float16")], ids=["cpu", "cuda"])
+def test_gradients_are_explained_and_their_texts_printed(capsys, options):
+    mask = ("window(16)", "--seq", "64", *options)
+    _, without, _ = run(capsys, "explain", *mask, "--no-picture")
+    _, explained, _ = run(capsys, "explain", *mask, "--no-picture", "--backward")
+    assert explained.startswith(without.rstrip())
+    assert "chosen      gradients: " in explained.removeprefix(without.rstrip())
+    _, text, _ = run(capsys, "source", *mask, "--backward")
+    for name in ("dq", "dk", "dv"):
+        assert name in text
+    assert text != run(capsys, "source", *mask)[1]
+
+
 def test_source_is_the_text_that_would_be_compiled(capsys, tmp_path):
     options = {"seq_q": 256, "seq_kv": 256, "head_dim": 16, "heads_q": 2, "dtype": "float32"}
     status, out, _ = run(capsys, "source", "window(16)", *SMALL)
