@@ -1,0 +1,114 @@
+"""A small Mistral of Hugging Face's transformers by splat_numba, beside its sdpa: prefill, a training step, generate().
+
+    python benchmarks/transformers_models.py            # writes benchmarks/results/transformers_models.{json,md}
+
+Two layers with random weights in Mistral's proportions: hidden size 512, feed-forward 1,792, 8 query and 2 key heads of
+64, a vocabulary of 1,024; sliding window 256, one sequence, float32, all cores. Prefill: 4,096 tokens, logits of the last.
+Training step: loss and gradients of the same tokens. generate(): 64 new tokens after 512, greedy, with the dynamic
+cache, by the new token. All of a model is timed, of which attention is a part; the implementations take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from cpu_attention import RESULTS, hardware
+from frameworks import in_turns
+
+from splat_numba.integrations.transformers import register
+
+WAYS = ("splat", "sdpa")
+WINDOW, NEW, PROMPT = 256, 64, 512
+
+
+def models() -> dict[str, Any]:
+    """The same model by every way."""
+    register()
+    config = transformers.MistralConfig(
+        vocab_size=1024, hidden_size=512, intermediate_size=1792, num_hidden_layers=2, num_attention_heads=8,
+        num_key_value_heads=2, sliding_window=WINDOW, pad_token_id=0, bos_token_id=1, eos_token_id=None,
+    )  # fmt: skip
+    found = {}
+    for way in WAYS:
+        torch.manual_seed(0)
+        made = transformers.AutoModelForCausalLM.from_config(copy.deepcopy(config), attn_implementation=way)
+        found[way] = made.eval()
+    return found
+
+
+def prefill(model: Any, ids: Any) -> Any:
+    """Logits of the last token."""
+    with torch.no_grad():
+        return model(ids, use_cache=False, logits_to_keep=1).logits
+
+
+def step(model: Any, ids: Any) -> Any:
+    """The loss, after a forward and a backward pass."""
+    model.zero_grad(set_to_none=True)
+    loss = model(ids, labels=ids, use_cache=False).loss
+    loss.backward()
+    return loss.detach()
+
+
+def generate(model: Any, ids: Any) -> Any:
+    """Tokens."""
+    return model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=NEW, do_sample=False)
+
+
+def measure(seq: int, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """[least, median] microseconds of each job by each way."""
+    made = models()
+    long = torch.randint(2, 1024, (1, seq), generator=torch.Generator().manual_seed(1))
+    jobs: dict[str, tuple[Callable[[Any, Any], Any], Any]] = {
+        "prefill": (prefill, long), "training step": (step, long), "generate": (generate, long[:, :PROMPT]),
+    }  # fmt: skip
+    found = {}
+    for name, (job, ids) in jobs.items():
+        ours, theirs = (job(made[way], ids) for way in WAYS)
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+        found[name] = in_turns({way: partial(job, made[way], ids) for way in WAYS}, rounds, 1)
+    return found
+
+
+def report(facts: dict[str, Any]) -> str:
+    """The measured numbers as a page."""
+    lines = [
+        "# Models of transformers: splat beside sdpa", "",
+        f"{facts['hardware']}; by benchmarks/transformers_models.py, which says what is measured. {facts['seq']} tokens, "
+        f"window {WINDOW}; medians (least) in milliseconds.", "",
+        "| | splat | sdpa | sdpa / splat |", "|---|---|---|---|",
+    ]  # fmt: skip
+    for name, ways in facts["times"].items():
+        each = NEW if name == "generate" else 1
+        shown = [f"{ways[way][1] / each / 1e3:.2f} ({ways[way][0] / each / 1e3:.2f})" for way in WAYS]
+        named = "generate, a new token" if name == "generate" else name
+        lines.append(f"| {named} | {shown[0]} | {shown[1]} | {ways['sdpa'][1] / ways['splat'][1]:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seq", type=int, default=4096)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, default=RESULTS / "transformers_models.json")
+    args = parser.parse_args()
+    facts = {
+        "hardware": hardware(("numpy", "numba", "torch", "transformers")), "seq": args.seq,
+        "times": measure(args.seq, args.rounds),
+    }  # fmt: skip
+    args.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    args.out.with_suffix(".md").write_text(report(facts), encoding="utf-8")
+    print(report(facts))
+
+
+if __name__ == "__main__":
+    main()
