@@ -14,6 +14,7 @@ from splat_numba.testing import tolerance
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 ours = pytest.importorskip("splat_numba.integrations.transformers")
+masks = pytest.importorskip("splat_numba.integrations.transformers_masks")
 
 SEQ, VOCABULARY = 24, 97
 SMALL = {

@@ -8,13 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import splat_numba as splat
-from splat_numba.integrations import transformers_masks
-from splat_numba.integrations.transformers_masks import splat_mask
-from tests.integrations.transformers.models import ours, torch, transformers
+from tests.integrations.transformers.models import masks, torch
 
 theirs = pytest.importorskip("transformers.masking_utils")
-assert ours
-assert transformers
 
 
 def dense(found):
@@ -92,7 +88,7 @@ def asked(draw):
 )  # fmt: skip
 def test_the_same_pairs(arguments):
     wanted = theirs.sdpa_mask(**arguments, allow_is_causal_skip=False)[:, 0].numpy()
-    found = dense(splat_mask(**arguments))
+    found = dense(masks.splat_mask(**arguments))
     differs = (wanted != found).any(-1)
     # Queries that stand before their entry's tokens are padding: none of their keys is kept, whatever theirs does.
     padding = arguments["attention_mask"]
@@ -104,7 +100,9 @@ def test_the_same_pairs(arguments):
 
 def kept_masks(**arguments):
     given = {"batch_size": 1, "q_length": 6, "kv_length": 6, "mask_function": theirs.causal_mask_function} | arguments
-    return [(part.entries, part.rows, part.keys, part.mask, part.kv_lengths) for part in splat_mask(**given).parts]
+    return [
+        (part.entries, part.rows, part.keys, part.mask, part.kv_lengths) for part in masks.splat_mask(**given).parts
+    ]
 
 
 def test_what_is_recognised():
@@ -144,10 +142,10 @@ def test_one_query_is_a_range_of_keys():
 def test_a_wrong_guess_is_found_out(wrong, monkeypatch):
     """As where a later version of transformers means another thing by a name."""
     window = theirs.sliding_window_causal_mask_function(4)
-    guess = transformers_masks.terms_of(window)
+    guess = masks.terms_of(window)
     assert guess is not None
-    monkeypatch.setattr(transformers_masks, "terms_of", lambda _function: replace(guess, **wrong))
-    found = splat_mask(batch_size=1, q_length=30, kv_length=30, mask_function=window)
+    monkeypatch.setattr(masks, "terms_of", lambda _function: replace(guess, **wrong))
+    found = masks.splat_mask(batch_size=1, q_length=30, kv_length=30, mask_function=window)
     assert [type(part.mask) for part in found.parts] == [splat.ACSR]
     wanted = theirs.sdpa_mask(1, 30, 30, mask_function=window, allow_is_causal_skip=False)
     assert np.array_equal(dense(found), wanted[:, 0].numpy())
@@ -162,5 +160,5 @@ def test_functions_of_single_indices_are_mapped():
     mask = theirs.or_masks(theirs.causal_mask_function, looked_up)
     given = {"batch_size": 2, "q_length": 7, "kv_length": 7, "mask_function": mask, "use_vmap": True}
     assert np.array_equal(
-        dense(splat_mask(**given)), theirs.sdpa_mask(**given, allow_is_causal_skip=False)[:, 0].numpy()
+        dense(masks.splat_mask(**given)), theirs.sdpa_mask(**given, allow_is_causal_skip=False)[:, 0].numpy()
     )

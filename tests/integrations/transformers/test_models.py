@@ -2,12 +2,12 @@
 
 import pytest
 
-from splat_numba.integrations import transformers_masks
 from tests.integrations.transformers.models import (
     CASES,
     SEQ,
     Case,
     allowed,
+    masks,
     model_of,
     ours,
     padding,
@@ -41,7 +41,7 @@ def recognised(monkeypatch):
     def refuse(*_):
         raise AssertionError("a mask was not recognised")
 
-    monkeypatch.setattr(transformers_masks, "_evaluated", refuse)
+    monkeypatch.setattr(masks, "_evaluated", refuse)
 
 
 @pytest.mark.usefixtures("recognised")

@@ -5,8 +5,17 @@ import re
 import pytest
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.integrations.transformers_masks import splat_mask
-from tests.integrations.transformers.models import GROUPED, SIDES, Case, model_of, ours, tokens, torch, transformers
+from tests.integrations.transformers.models import (
+    GROUPED,
+    SIDES,
+    Case,
+    masks,
+    model_of,
+    ours,
+    tokens,
+    torch,
+    transformers,
+)
 
 theirs = pytest.importorskip("transformers.masking_utils")
 
@@ -19,7 +28,7 @@ def attend(mask=None, **options):
 
 
 def made():
-    return splat_mask(batch_size=1, q_length=4, kv_length=4, mask_function=theirs.causal_mask_function)
+    return masks.splat_mask(batch_size=1, q_length=4, kv_length=4, mask_function=theirs.causal_mask_function)
 
 
 def test_a_soft_cap_is_refused_by_name():
