@@ -3,7 +3,7 @@
     python benchmarks/transformers_models.py            # writes benchmarks/results/transformers_models.{json,md}
 
 Two layers with random weights in Mistral's proportions: feed-forward 3.5 times the hidden size, four query heads of 64
-a key head; a vocabulary of 1,024, sliding window 256, one sequence, float32, all cores. Prefill: 4,096 tokens, logits
+a key head; a vocabulary of 1,024, sliding window 256, one sequence, float32. Prefill: 4,096 tokens, logits
 of the last. Training step: loss and gradients of the same tokens. generate(): 64 new tokens after 512, greedy, with the
 dynamic cache, by the new token. All of a model is timed: the larger its hidden size, the less of it is attention.
 "attention" is what both layers' attention takes of a prefill, from q, k and v to its result. The implementations take
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -108,7 +109,7 @@ def report(facts: dict[str, Any]) -> str:
     lines = [
         "# Models of transformers: splat beside sdpa", "",
         f"{facts['hardware']}; by benchmarks/transformers_models.py, which says what is measured.",
-        f"{facts['seq']} tokens, window {WINDOW}; medians (least) in milliseconds.", "",
+        f"{facts['seq']} tokens, window {WINDOW}, threads {facts['threads']}; medians (least) in milliseconds.", "",
         "| hidden size | | splat | sdpa | sdpa / splat |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for hidden, times in facts["times"].items():
@@ -128,9 +129,12 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 512])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS / "transformers_models.json")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch, and of splat")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    os.environ["SPLAT_NUM_THREADS"] = str(args.threads)
     facts = {
-        "hardware": hardware(("numpy", "numba", "torch", "transformers")), "seq": args.seq,
+        "hardware": hardware(("numpy", "numba", "torch", "transformers")), "seq": args.seq, "threads": args.threads,
         "times": {str(hidden): measure(hidden, args.seq, args.rounds) for hidden in args.hidden},
     }  # fmt: skip
     args.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -11,8 +11,12 @@ from splat_numba.api import attention
 from splat_numba.arguments.masks import Mask
 from splat_numba.errors import ArgumentError
 
-_READ = {"shape", "dtype", "device", "layout", "requires_grad", "ndim", "is_nested", "is_sparse", "is_leaf", "grad_fn"}
-_ASKED = {"dim", "size", "__len__", "is_floating_point", "numel"}
+# What says nothing about numbers. Dynamo asks most of it.
+_ASKED = {
+    "dim", "size", "__len__", "__hash__", "numel", "stride", "storage_offset", "element_size", "get_device",
+    "is_contiguous", "is_floating_point", "is_complex", "is_signed", "is_conj", "is_neg", "is_inference", "_is_view",
+    "_is_zerotensor", "_has_symbolic_sizes_strides",
+}  # fmt: skip
 _SAME = {"detach", "clone", "contiguous", "requires_grad_"}
 
 
@@ -40,9 +44,9 @@ class SplatMask(torch.Tensor):  # type: ignore[misc] # PyTorch's classes are Any
     def of(cls, parts: tuple[Part, ...], shape: tuple[int, int, int], device: Any) -> SplatMask:
         """Of (batch, seq_q, seq_kv)."""
         batch, seq_q, seq_kv = shape
-        one: SplatMask = (
-            torch.zeros((), dtype=torch.bool, device=device).expand(batch, 1, seq_q, seq_kv).as_subclass(cls)
-        )
+        one: SplatMask
+        empty = torch.empty_strided((batch, 1, seq_q, seq_kv), (0, 0, 0, 0), dtype=torch.bool, device=device)
+        one = torch.Tensor._make_subclass(cls, empty)  # noqa: SLF001 - as Parameter does; as_subclass() makes views
         one.parts = parts
         return one
 
@@ -56,12 +60,12 @@ class SplatMask(torch.Tensor):  # type: ignore[misc] # PyTorch's classes are Any
         name = getattr(func, "__name__", str(func))
         if name in _SAME or (name == "to" and _stays(args[1:], kwargs or {})):
             return args[0]
-        read = name == "__get__" and getattr(func.__self__, "__name__", "") in _READ
-        if read or name in _ASKED:
+        if name == "__get__" or name in _ASKED:
             with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - as PyTorch's own subclasses do
-                return func(*args, **(kwargs or {}))
-        if name == "__get__":
-            name = str(getattr(func.__self__, "__name__", name))
+                found = func(*args, **(kwargs or {}))
+            if not isinstance(found, torch.Tensor):  # mask.T would be one without parts
+                return found
+            name = getattr(getattr(func, "__self__", None), "__name__", name)
         raise ArgumentError(
             f"attention_mask wanted handed to attention as it was made, got {name!r} called on it. This model changes "
             "its masks: load it with attn_implementation='sdpa', or give it a bool mask (batch, 1, seq_q, seq_kv)."

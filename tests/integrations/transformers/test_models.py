@@ -92,6 +92,16 @@ def test_checkpoints(reentrant):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
+def test_compiled_models_leave_their_graphs_for_masks_and_attention():
+    _, here = pair(CASES["mistral"])
+    ids, mask = tokens(), LEFT
+    with torch.no_grad():
+        wanted = here(ids, attention_mask=mask, use_cache=False).logits
+        found = torch.compile(here, backend="eager")(ids, attention_mask=mask, use_cache=False).logits
+        assert torch.equal(found, wanted)
+    torch.compiler.reset()
+
+
 def generated(model, cache, mask, new=20):
     torch.manual_seed(0)
     return model.generate(
