@@ -15,7 +15,7 @@ from splat_numba.errors import ArgumentError
 _ASKED = {
     "dim", "size", "__len__", "__hash__", "numel", "stride", "storage_offset", "element_size", "get_device",
     "is_contiguous", "is_floating_point", "is_complex", "is_signed", "is_conj", "is_neg", "is_inference", "_is_view",
-    "_is_zerotensor", "_has_symbolic_sizes_strides",
+    "_is_zerotensor", "_has_symbolic_sizes_strides", "untyped_storage",
 }  # fmt: skip
 _SAME = {"detach", "clone", "contiguous", "requires_grad_"}
 
