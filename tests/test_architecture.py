@@ -38,7 +38,7 @@ LAYERS = {
     "__main__": 15,
 }
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
-HEAVY = ["numba.cuda", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
+HEAVY = ["numba.cuda", "torch", "jax", "transformers", "matplotlib", "hypothesis", "scipy", "cupy"]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=str)

@@ -72,9 +72,19 @@ def test_python_for_pytorch_runs_as_it_is_written(page, tmp_path, monkeypatch):
     run_blocks(page, "torch")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of transformers, about itself
+@pytest.mark.parametrize("page", with_python("transformers"), ids=lambda page: page.name)
+def test_python_for_transformers_runs_as_it_is_written(page, tmp_path, monkeypatch):
+    for package in ("torch", "transformers"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.chdir(tmp_path)
+    run_blocks(page, "transformers")
+
+
 def test_every_block_says_what_it_is():
     """A wrong word would have it passed over in silence. Blocks without one are what something prints, or drawings."""
-    known = [[], ["python"], ["python", "gpu"], ["python", "torch"], ["python", "jax"], ["sh"]]
+    known = [[], ["python"], ["python", "gpu"], ["python", "torch"], ["python", "jax"]]
+    known += [["python", "transformers"], ["sh"]]
     assert [f"{page.name}:{b.line}" for page in PAGES for b in blocks_of(page) if b.words not in known] == []
 
 

@@ -13,6 +13,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
 from splat_numba.integrations.flex_masks import mask_function
+from splat_numba.integrations.row_chunks import stored_by_rows
 from splat_numba.plain import kind
 
 
@@ -104,15 +105,8 @@ def from_block_mask(block_mask: Any) -> ACSR | list[ACSR]:
 
 def _stored(block_mask: Any, batch: int, head: int) -> ACSR:
     seq_q, seq_kv = block_mask.seq_lengths
-    rows, columns = [], []
-    for start in range(0, seq_q, block_mask.BLOCK_SIZE[0]):
-        kept = _kept_rows(block_mask, batch, head, start)
-        row, column = np.nonzero(kept)
-        rows.append(row + start)
-        columns.append(column)
-    row = np.concatenate(rows)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=seq_q))])
-    return ACSR.from_csr(indptr, np.concatenate(columns), (seq_q, seq_kv))
+    size = block_mask.BLOCK_SIZE[0]
+    return stored_by_rows(seq_q, seq_kv, size, lambda start: _kept_rows(block_mask, batch, head, start))
 
 
 def _kept_rows(block_mask: Any, batch: int, head: int, start: int) -> NDArray[np.bool_]:
