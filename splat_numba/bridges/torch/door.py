@@ -47,7 +47,7 @@ def _check_options(scale: Any, layout: str, autotune: bool, return_lse: bool) ->
 
 
 def under_autocast(*tensors: Any) -> Sequence[Any]:
-    """Where the first one's device has autocast on: of its dtype, as PyTorch casts the tensors of SDPA; float64 stays."""
+    """Where the first one's device has autocast on: of its dtype, as PyTorch casts SDPA's tensors; float64 stays."""
     kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
         return tensors
