@@ -16,6 +16,7 @@ TITLES = {
     "flurka": "FLuRKA",
     "none": "no attention",
 }
+CLOCKS = {"wall": "on the wall clock", "process": "of the process, of all its threads together"}
 
 
 def table(results: Results, seq: int) -> str:
@@ -57,7 +58,8 @@ def page(results: Results) -> str:
     """All tables, with what they were measured on and how."""
     setting, loads = results.setting, [run.load for _, run in results.runs]
     parts = [
-        f"{results.machine}. Load average as trainings ended: {min(loads):.1f} to {max(loads):.1f}.",
+        f"{results.machine}. Load average as trainings ended: {min(loads):.1f} to {max(loads):.1f}. "
+        f"Seconds: {CLOCKS[setting.clock]}.",
         f"{setting.layers} layers of width {setting.width}, {setting.heads} heads, rank {setting.rank}, convolution of "
         f"{setting.convolution} bytes, {setting.tokens} bytes a step, {results.text}. Learning rates: the best of "
         f"{', '.join(f'{rate:g}' for rate in setting.rates)} after {setting.tuning_seconds:g} s, for every method.",

@@ -37,7 +37,7 @@ PRESETS = {
     ),
     "cpu": Setting(
         device="cpu", seqs=(1024,), tokens=2048, layers=4, width=64, heads=2, rank=64, convolution=5,
-        seconds=9.0, seeds=3, rates=(3e-3, 1e-2), tuning_seconds=3.0, warm_up=20, held_out=1 << 14, evaluations=6,
+        seconds=9.0, seeds=3, rates=(3e-3, 1e-2), tuning_seconds=4.0, warm_up=20, held_out=1 << 15, evaluations=6,
     ),
     "ci": Setting(
         device="cpu", seqs=(64,), tokens=128, layers=1, width=32, heads=2, rank=8, convolution=3,

@@ -21,14 +21,14 @@ BIT = float(np.log(2))
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One training. purpose: "tuning" or "training"; seconds: how long."""
+    """One training. purpose: "tuning" or "training"; budget: its seconds."""
 
     purpose: str
     seq: int
     method: str
     seed: int
     rate: float
-    seconds: float
+    budget: float
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Training:
         self._warm()
         if not progress.points:
             self._evaluate()
-        marks = [task.seconds * (at + 1) / self.setting.evaluations for at in range(self.setting.evaluations)]
+        marks = [task.budget * (at + 1) / self.setting.evaluations for at in range(self.setting.evaluations)]
         for mark in marks[len(progress.points) - 1 :]:
             while progress.seconds < mark:
                 if time.monotonic() > until:
