@@ -31,13 +31,13 @@ class Setting:
 
 PRESETS = {
     "cuda": Setting(
-        device="cuda", seqs=(4096, 16384), tokens=32768, layers=6, width=512, heads=8, rank=256, convolution=0,
-        seconds=24.0, seeds=3, rates=(5e-4, 1e-3, 2e-3), tuning_seconds=6.0, warm_up=100, held_out=1 << 19,
+        device="cuda", seqs=(4096, 16384), tokens=32768, layers=6, width=512, heads=8, rank=256, convolution=5,
+        seconds=20.0, seeds=3, rates=(5e-4, 1e-3, 2e-3), tuning_seconds=4.0, warm_up=100, held_out=1 << 18,
         evaluations=12,
     ),
     "cpu": Setting(
         device="cpu", seqs=(1024,), tokens=2048, layers=4, width=64, heads=2, rank=64, convolution=5,
-        seconds=9.0, seeds=3, rates=(3e-3, 1e-2), tuning_seconds=4.0, warm_up=20, held_out=1 << 15, evaluations=6,
+        seconds=9.0, seeds=3, rates=(3e-3, 1e-2), tuning_seconds=4.0, warm_up=20, held_out=1 << 14, evaluations=6,
     ),
     "ci": Setting(
         device="cpu", seqs=(64,), tokens=128, layers=1, width=32, heads=2, rank=8, convolution=3,
