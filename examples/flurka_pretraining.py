@@ -81,6 +81,10 @@ def parse(given: Sequence[str] | None) -> tuple[Any, Setting]:
     own = {name: getattr(args, name) for name in NUMBERS if getattr(args, name) is not None}
     setting = replace(PRESETS[args.preset], clock=args.clock, **own)
     setting = replace(setting, seqs=tuple(args.seq)) if args.seq else setting
+    if setting.clock == "process" and setting.device == "cuda":
+        parser.error(
+            "--clock wanted as wall on a GPU, whose time no process is charged with, got process. Leave it out."
+        )
     for seq in setting.seqs:
         if seq % setting.rank or setting.tokens % seq:
             parser.error(

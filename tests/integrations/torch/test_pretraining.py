@@ -109,3 +109,22 @@ def test_models_differ_in_their_attention_alone(example):
     assert sizes["dense"] == sizes["kernel"]
     assert sizes["low_rank"] == sizes["flurka"] == sizes["dense"] + 2 * rank * seq
     assert sizes["dense"] == sizes["none"] + 4 * width**2 + 2 * width  # and its norm
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            ["--seq", "100"],
+            "--seq wanted as a multiple of --rank 64 that divides --tokens 2048, got 100. Change one of them.",
+        ),
+        (
+            ["--preset", "cuda", "--clock", "process"],
+            "--clock wanted as wall on a GPU, whose time no process is charged with, got process. Leave it out.",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(example, given, message, capsys):
+    with pytest.raises(SystemExit):
+        example.parse(given)
+    assert capsys.readouterr().err.endswith(f"error: {message}\n")
