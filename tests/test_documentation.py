@@ -154,3 +154,16 @@ def test_readme_s_cpu_table_is_what_was_measured():
     wanted = [[row["pattern"], f"{row['density']:.1%}", *(f"{1e3 * row[name]:.1f} ms" for name in peers),
                f"{row['splat'] / row['SDPA']:.3f}", f"{row['Flex'] / row['splat']:.1f}x"] for row in rows]  # fmt: skip
     assert table_below(ROOT / "README.md", "### On a CPU") == wanted
+
+
+def test_the_pretraining_table_is_what_was_measured():
+    runs = json.loads((RESULTS / "flurka_pretraining_cpu.json").read_text())["runs"]
+    wanted = []
+    for method in ("dense", "low_rank", "kernel", "flurka", "none"):
+        mine = [run for run in runs if (run["purpose"], run["method"]) == ("training", method)]
+        steps, bits = [run["steps"] for run in mine], [run["points"][-1][2] for run in mine]
+        each = f"{1000 * sum(run['seconds'] for run in mine) / sum(steps):.1f}"
+        after = f"{sum(bits) / len(bits):.3f} ({min(bits):.3f} to {max(bits):.3f})"
+        wanted.append([f"{mine[0]['rate']:g}", str(len(mine)), each, f"{sum(steps) / len(steps):.0f}", after])
+    rows = table_below(ROOT / "docs" / "flurka.md", "### Training for the same time")
+    assert [row[1:6] for row in rows] == wanted

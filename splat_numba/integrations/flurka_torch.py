@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from flurka_numba import FlurkaLayer, draw_orthogonal_features
 from flurka_numba.torch_gradients import pulled
 from splat_numba.arguments.keywords import FLURKA
 from splat_numba.arguments.sizes import check_size
+from splat_numba.bridges.torch.door import under_autocast
 from splat_numba.errors import ArgumentError
 from splat_numba.signatures import strict
 
@@ -47,22 +49,27 @@ class FlurkaAttention(torch.nn.Module):  # type: ignore[misc] # PyTorch's classe
         drawn = isinstance(feature_map, str) and feature_map in ESTIMATES
         omega = torch.from_numpy(draw_orthogonal_features(dim, dim, seed=0)).float() if drawn else None
         self.register_buffer("omega", omega)
-        self._layer()
+        self._layer(self._weights(), omega)
 
-    def _layer(self) -> FlurkaLayer:
+    def _weights(self) -> list[Any]:
+        return [getattr(self, name) for name in WEIGHTS]
+
+    def _layer(self, weights: Sequence[Any], omega: Any) -> FlurkaLayer:
         with torch.no_grad():
-            return FlurkaLayer(
-                *(getattr(self, name) for name in WEIGHTS),
-                heads=self.num_heads, feature_map=self.feature_map, omega=self.omega,
-            )  # fmt: skip
+            return FlurkaLayer(*weights, heads=self.num_heads, feature_map=self.feature_map, omega=omega)
 
     def forward(self, x: Any) -> Any:
-        """x: (batch, seq, embed_dim) or (seq, embed_dim), of the parameters' dtype and device."""
-        return _attend(x, self._layer(), [getattr(self, name) for name in WEIGHTS])
+        """x: (batch, seq, embed_dim) or (seq, embed_dim), of the parameters' dtype and device.
+
+        Under autocast x and the parameters are cast to its dtype, which is the result's.
+        """
+        *weights, x = under_autocast(*self._weights(), x)
+        omega = None if self.omega is None else self.omega.to(weights[0].dtype)
+        return _attend(x, self._layer(weights, omega), weights)
 
     def explain(self) -> str:
         """In which order products are taken, and why; see flurka_numba.FlurkaLayer."""
-        return str(self._layer().explain())
+        return str(self._layer(self._weights(), self.omega).explain())
 
     def extra_repr(self) -> str:
         """Sizes and feature map."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ def attend(
     options = (scale if scale is None else float(scale)), layout, backend, target, autotune
     if not (isinstance(q, torch.Tensor) and isinstance(k, torch.Tensor) and isinstance(v, torch.Tensor)):
         return _plain(mask, options, q, k, v, kv_lengths, out, return_lse)
-    q, k, v = _cast(q, k, v)
+    q, k, v = under_autocast(q, k, v)
     if is_seen_as_a_whole(torch, q, k, v):
         return _whole(mask, options, q, k, v, kv_lengths, out, return_lse)
     if _is_differentiated(q, k, v):
@@ -45,14 +46,13 @@ def _check_options(scale: Any, layout: str, autotune: bool, return_lse: bool) ->
     check_flag("return_lse", return_lse)
 
 
-def _cast(q: Any, k: Any, v: Any) -> tuple[Any, Any, Any]:
-    """Under autocast: of its dtype, as torch.nn.functional.scaled_dot_product_attention has them; float64 stays."""
-    kind = q.device.type
+def under_autocast(*tensors: Any) -> Sequence[Any]:
+    """Where the first one's device has autocast on: of its dtype, as PyTorch casts SDPA's tensors; float64 stays."""
+    kind = tensors[0].device.type
     if not torch.is_autocast_enabled(kind):
-        return q, k, v
+        return tensors
     dtype = torch.get_autocast_dtype(kind)
-    q, k, v = (one if one.dtype == torch.float64 or not one.is_floating_point() else one.to(dtype) for one in (q, k, v))
-    return q, k, v
+    return [one if one.dtype == torch.float64 or not one.is_floating_point() else one.to(dtype) for one in tensors]
 
 
 def _whole(

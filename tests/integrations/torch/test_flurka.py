@@ -41,6 +41,20 @@ def test_gradients_are_those_of_finite_differences():
     )
 
 
+def test_autocast_gives_what_cast_parameters_give():
+    module, x, dout = made(feature_map="favor"), torch.randn(2, 12, 16), torch.randn(2, 12, 16).bfloat16()
+    parameters = dict(module.named_parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(x)
+    slopes = torch.autograd.grad(found, list(parameters.values()), dout)
+    low = made(feature_map="favor").bfloat16()
+    wanted = low(x.bfloat16())
+    gradients = torch.autograd.grad(wanted, list(low.parameters()), dout)
+    assert (found.dtype, {one.dtype for one in slopes}) == (torch.bfloat16, {torch.float32})
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(slopes, tuple(one.float() for one in gradients))
+
+
 METHODS = {
     "attention": (flurka_numba.attention, flurka_numba.attention_vjp, True),
     "low_rank": (flurka_numba.low_rank_attention, flurka_numba.low_rank_attention_vjp, True),
