@@ -14,7 +14,8 @@ from splat_numba.arguments.options import scale_number
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import BackwardCall
 from splat_numba.executors.given import Given
-from splat_numba.executors.vjp import INPUTS, with_vjp
+from splat_numba.executors.vjp import with_vjp
+from splat_numba.gen.backward import INPUTS
 from splat_numba.signatures import strict
 
 

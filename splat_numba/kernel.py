@@ -70,8 +70,9 @@ class Kernel:
 
     @property
     def backward_sources(self) -> dict[str, str]:
-        """The generated texts of the gradients by name, whether they are compiled or not."""
-        return self.executor.backward_sources(self, self.problem, self.scale, current())
+        """The generated texts of the gradients by the names of their files, whether they are compiled or not."""
+        sources = self.executor.backward_sources(self, self.problem, self.scale, current())
+        return {one.name: one.text for one in sources}
 
     def with_backward(self) -> Kernel:
         """The same kernel with the gradients planned and compiled beforehand; ``plan.backward`` says how they are made.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,10 @@ from splat_numba.arguments.layouts import to_bhsd, with_leading
 from splat_numba.arguments.results import Written, check_fits, place_result, result_shape
 from splat_numba.arguments.tokens import Described
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.gen.backward import GRADIENTS
 from splat_numba.gen.problem import Problem
 from splat_numba.plain import shown
 from splat_numba.runtime.arrays import Array, check_out, import_array
-
-GRADIENTS = ("dq", "dk", "dv")
 
 
 def import_results(
@@ -72,7 +71,7 @@ def place_gradients(
         argument, target = f"out_grads[{number}]", targets[f"d{name}"]
         if name in frozen:
             if target is not None:
-                raise ArgumentError(f"{argument} wanted as None since {name} is frozen, got an array. Leave it out.")
+                refuse_frozen(argument, name)
             continue
         written = place_result(target, array.shape, dtype, read, argument)
         if target is not None:
@@ -80,6 +79,11 @@ def place_gradients(
             others[argument] = written.array.bits
         found[f"d{name}"] = written
     return found
+
+
+def refuse_frozen(argument: str, name: str) -> NoReturn:
+    """Raise for a target of a gradient that is not made."""
+    raise ArgumentError(f"{argument} wanted as None since {name} is frozen, got an array. Leave it out.")
 
 
 def split_out_grads(out_grads: Any) -> tuple[Any, Any, Any]:

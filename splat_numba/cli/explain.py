@@ -89,9 +89,9 @@ def run_source(args: argparse.Namespace) -> int:
     found = (
         backward_sources(read_pattern(args.pattern), plan, args.backend, args.target)
         if args.backward
-        else tuple(source.text for source in sources(plan))
+        else sources(plan)
     )
-    text = _joined(found)
+    text = _joined([one.text for one in found])
     if args.output is not None:
         try:
             args.output.write_text(text, encoding="utf-8")

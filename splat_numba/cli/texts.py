@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from splat_numba.runtime.source import KernelSource
 
 
-def backward_sources(mask: Pattern, plan: Plan, backend: str, target: str | None) -> tuple[str, ...]:
+def backward_sources(mask: Pattern, plan: Plan, backend: str, target: str | None) -> tuple[KernelSource, ...]:
     """The texts of a plan's gradients. Nothing is compiled."""
     from splat_numba.executors.choice import choose_executor
     from splat_numba.executors.given import Given
@@ -18,7 +18,7 @@ def backward_sources(mask: Pattern, plan: Plan, backend: str, target: str | None
 
     executor = choose_executor(backend, target)
     recipe = Given(mask, executor, "bhsd", None)
-    return tuple(executor.backward_sources(recipe, plan.problem, 1.0, current()).values())
+    return executor.backward_sources(recipe, plan.problem, 1.0, current())
 
 
 def sources(plan: Plan) -> tuple[KernelSource, ...]:

@@ -30,7 +30,7 @@ class EmulatedMachine:
 
     def place(self, name: str, array: NDArray[Any], dtype: str) -> Tensor:
         """A buffer with this array (batch, heads, rows, dim) in it, its rows padded to 16 bytes."""
-        tensor = self.allocate(name, _axes(array.shape), dtype)
+        tensor = self.allocate(name, axes_of(array.shape), dtype)
         self.read(tensor)[...] = array
         return tensor
 
@@ -38,7 +38,7 @@ class EmulatedMachine:
         """The same with the strides that the array has, if none is negative."""
         if min(array.strides) < 0 or not array.size:
             array = np.ascontiguousarray(array)
-        tensor = Tensor(_axes(array.shape), _axes(array.strides), dtype, name)
+        tensor = Tensor(axes_of(array.shape), axes_of(array.strides), dtype, name)
         self.reserve(name, tensor.nbytes)
         self.read(tensor)[...] = array
         return tensor
@@ -126,6 +126,7 @@ class EmulatedMachine:
         return self._place(words)
 
 
-def _axes(numbers: tuple[int, ...]) -> Axes:
+def axes_of(numbers: tuple[int, ...]) -> Axes:
+    """Four numbers, of four axes."""
     batch, heads, rows, dim = numbers
     return batch, heads, rows, dim

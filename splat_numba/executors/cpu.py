@@ -146,10 +146,12 @@ class CpuExecutor:
         """The forward plan's passes, which make all gradients."""
         return planning.backward_plan(self.plan(mask, problem, scale, settings))
 
-    def backward_sources(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> dict[str, str]:
-        """A text for every mask, by name."""
+    def backward_sources(
+        self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
+    ) -> tuple[KernelSource, ...]:
+        """A text for every mask."""
         plans = (plan_for(mask, problem, settings.threads) for mask, _ in recipe.masks_for(problem))
-        return {one.name: one.source for one in (backward_text(plan, Wanted()) for plan in plans)}
+        return tuple(dict.fromkeys(code.source_of(backward_text(plan, Wanted())) for plan in plans))
 
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Compile them, or read them from disk."""

@@ -12,7 +12,7 @@ import numpy as np
 from splat_numba.arguments.layouts import to_bhsd
 from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
-from splat_numba.emulator.machine import EmulatedMachine
+from splat_numba.emulator.machine import EmulatedMachine, axes_of
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import BackwardCall, Part, Recipe
 from splat_numba.executors.gpu_parts import (
@@ -35,7 +35,6 @@ from splat_numba.gen.schedule import Text
 from splat_numba.gen.targets.gradients import LEVELS, OPERANDS, backward_schedule
 from splat_numba.gen.targets.registry import check_taken, gpu_target
 from splat_numba.gen.targets.target import attention_schedule
-from splat_numba.gen.tensor import Axes
 from splat_numba.runtime.cuda.code import edited_text, source_of
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
@@ -132,9 +131,11 @@ class EmulatedExecutor:
         """How the gradients for one mask are made, remembered."""
         return backward_plan_for(mask, problem, self._gpu(), self.target, Conditions(negate=scale < 0))
 
-    def backward_sources(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> dict[str, str]:
-        """The texts of the launches, by name."""
-        return {name: one.render() for name, one in backward_texts(recipe, problem, scale, self._gpu()).items()}
+    def backward_sources(
+        self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
+    ) -> tuple[KernelSource, ...]:
+        """The texts of the launches."""
+        return tuple(map(source_of, backward_texts(recipe, problem, scale, self._gpu())))
 
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Nothing: the emulator reads the texts."""
@@ -151,14 +152,9 @@ class EmulatedExecutor:
         tensors = {name: machine.place(name, views[name], problem.dtype) for name in OPERANDS}
         for name in LEVELS if call.dlse is not None else LEVELS[:1]:
             tensors[name] = machine.place_as_it_is(name, views[name][..., None], "float32")
-        made = {name: machine.allocate(name, _axes(one.shape), problem.dtype) for name, one in targets.items()}
+        made = {name: machine.allocate(name, axes_of(one.shape), problem.dtype) for name, one in targets.items()}
         machine.place_table("kv_lengths", given.lengths.astype(np.int32))
         machine.run(backward_schedule(target, plans, {**tensors, **made}, wanted, given.scale, multiprocessors=1))
         for name, one in made.items():
             targets[name][...] = machine.read(one)
         return given.exported(call)
-
-
-def _axes(shape: tuple[int, ...]) -> Axes:
-    batch, heads, seq, dim = shape
-    return batch, heads, seq, dim

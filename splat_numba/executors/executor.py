@@ -132,8 +132,10 @@ class Executor(Protocol):
     def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
         """How the gradients for one mask are made, remembered."""
 
-    def backward_sources(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> dict[str, str]:
-        """The texts of a recipe's gradients, by name."""
+    def backward_sources(
+        self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
+    ) -> tuple[KernelSource, ...]:
+        """The texts of a recipe's gradients, equal ones once."""
 
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Compile them, so that the first gradient need not wait. Raises CompileError."""

@@ -24,7 +24,7 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import Text
-from splat_numba.runtime.cuda.code import cubin_for, edited_text
+from splat_numba.runtime.cuda.code import cubin_for, edited_text, source_of
 from splat_numba.runtime.dump import dump
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
@@ -173,13 +173,15 @@ class CudaExecutor:
         """How the gradients for one mask are made, remembered."""
         return backward_plan_for(mask, problem, gpu(), self.target, Conditions(negate=scale < 0))
 
-    def backward_sources(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> dict[str, str]:
-        """The texts of the launches, by name."""
-        return {name: one.render() for name, one in backward_texts(recipe, problem, scale, gpu()).items()}
+    def backward_sources(
+        self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
+    ) -> tuple[KernelSource, ...]:
+        """The texts of the launches."""
+        return tuple(map(source_of, backward_texts(recipe, problem, scale, gpu())))
 
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Compile them, or read them from disk."""
-        for one in backward_texts(recipe, problem, scale, gpu()).values():
+        for one in backward_texts(recipe, problem, scale, gpu()):
             cubin_for(one, settings)
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from splat_numba.arguments.gpu_arrays import check_call_lengths, place_lengths, tensor_of
-from splat_numba.arguments.gradients import GRADIENTS, check_level, lse_shape, split_out_grads
+from splat_numba.arguments.gradients import check_level, lse_shape, refuse_frozen, split_out_grads
 from splat_numba.arguments.options import check_scale
 from splat_numba.arguments.results import check_fits, result_shape
-from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.errors import ArgumentTypeError
 from splat_numba.executors.executor import BackwardCall, Recipe
 from splat_numba.executors.gpu_call import download, upload
 from splat_numba.executors.gpu_parts import heads_plans
-from splat_numba.executors.host_gradients import INPUTS, import_backward
+from splat_numba.executors.host_gradients import import_backward
 from splat_numba.executors.operands import check_operands
-from splat_numba.gen.backward import Wanted
+from splat_numba.gen.backward import GRADIENTS, INPUTS, Wanted
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.schedule import Schedule
 from splat_numba.gen.targets.gradients import BACKWARD_ARGUMENTS, LEVELS, OPERANDS, backward_schedule
@@ -179,9 +179,7 @@ def _shapes(
     """Of the gradients that are wanted, by name."""
     for name in frozen:
         if f"d{name}" in targets:
-            raise ArgumentError(
-                f"{_argument(f'd{name}')} wanted as None since {name} is frozen, got an array. Leave it out."
-            )
+            refuse_frozen(_argument(f"d{name}"), name)
     return {f"d{name}": arrays[name].shape for name in INPUTS if name not in frozen}
 
 

@@ -57,8 +57,10 @@ def heads_plans(
     return plans, gpu_target(plans[0].planned.target)
 
 
-def backward_texts(recipe: Recipe, problem: Problem, scale: float, gpu: Gpu) -> dict[str, Text]:
-    """The texts of a recipe's gradients by name, of contiguous arrays of these sizes, in the order of the launches."""
+def backward_texts(recipe: Recipe, problem: Problem, scale: float, gpu: Gpu) -> tuple[Text, ...]:
+    """The texts of a recipe's gradients, of contiguous arrays of these sizes, in the order of the launches; equal ones
+    once.
+    """
     plans, target = heads_plans(recipe, problem, scale, gpu, ragged=False)
     rows, keys = (problem.batch, problem.heads_q, problem.seq_q), (problem.batch, problem.heads_kv, problem.seq_kv)
     shapes = {"q": (*rows, problem.head_dim), "k": (*keys, problem.head_dim), "v": (*keys, problem.value_dim)}
@@ -67,7 +69,7 @@ def backward_texts(recipe: Recipe, problem: Problem, scale: float, gpu: Gpu) -> 
     tensors = {name: Tensor(one, padded_strides(one), problem.dtype, name) for name, one in shapes.items()}
     tensors["lse"] = Tensor((*rows, 1), contiguous((*rows, 1), 1, 4), "float32", "lse")
     schedule = backward_schedule(target, plans, tensors, Wanted(), scale, gpu.multiprocessors)
-    return {step.text.name: step.text for step in schedule.launches}
+    return tuple(dict.fromkeys(step.text for step in schedule.launches))
 
 
 def texts_of(plan: Plan) -> tuple[Text, ...]:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from splat_numba.gen.plan import Choice, Pass
 
 
+INPUTS = ("q", "k", "v")
+GRADIENTS = ("dq", "dk", "dv")
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which gradients are made; at least one."""
@@ -29,7 +33,7 @@ class Wanted:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the arrays written."""
-        return tuple(f"d{name}" for name in ("q", "k", "v") if getattr(self, name))
+        return tuple(f"d{name}" for name in INPUTS if getattr(self, name))
 
     @property
     def sums(self) -> tuple[str, ...]:

@@ -290,3 +290,14 @@ def test_gradients_are_planned_and_compiled_beforehand(backend, tmp_path, monkey
     assert pickle.loads(pickle.dumps(kernel)).plan.backward is not None  # noqa: S301 - our own
     with pytest.raises(ArgumentTypeError, match=r"^backward wanted as True or False, got 'yes'"):
         splat.plan(MIXED, **sizes, backend=backend, backward="yes")
+
+
+def test_every_text_of_the_gradients_is_there_though_their_kinds_are_alike():
+    """Texts of two windows, or of a mask's first pass and its last, have one readable name."""
+    sizes = {"seq_q": 8192, "seq_kv": 8192, "head_dim": 64, "heads_q": 2, "batch": 16}
+    kernel = compile_kernel(splat.sparse_transformer_strided(128), **sizes, dtype="float16", backend="emulate")
+    found = kernel.backward_sources
+    assert [text.startswith('"""dq of') for text in found.values()].count(True) == 2
+    sizes = {"seq_q": 60, "seq_kv": 60, "head_dim": 16, "heads_q": 2}
+    several = compile_kernel([window(3), window(5)], **sizes, dtype="float32", backend="cpu")
+    assert len(several.backward_sources) == 2

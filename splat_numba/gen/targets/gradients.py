@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from splat_numba.gen.backward import BackwardPlan, Wanted
+from splat_numba.gen.backward import GRADIENTS, BackwardPlan, Wanted
 from splat_numba.gen.schedule import Place, Schedule, ScheduleBuilder
 from splat_numba.gen.tensor import Tensor
 
 OPERANDS = ("q", "k", "v", "out", "dout")
 LEVELS = ("lse", "dlse")
-GRADIENTS = ("dq", "dk", "dv")
 BACKWARD_ARGUMENTS = (*OPERANDS, *GRADIENTS, *LEVELS, "kv_lengths")
 """Of a schedule: gradients that are not wanted, dlse and kv_lengths may be nowhere, at address 0."""
 

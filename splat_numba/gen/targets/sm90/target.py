@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from splat_numba.formats.geometry import Geometry
-from splat_numba.gen.backward import BackwardPlan
+from splat_numba.gen.backward import GRADIENTS, BackwardPlan
 from splat_numba.gen.box_passes import BoxCandidate
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.instructions import MATRIX_TYPE
@@ -14,7 +14,7 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice, Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
-from splat_numba.gen.targets.gradients import GRADIENTS, GradientCall, HeadsPlan
+from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
 from splat_numba.gen.targets.sm90 import planning
 from splat_numba.gen.targets.sm90.backward.planning import plan_backward
 from splat_numba.gen.targets.sm90.backward.schedule import record_backward

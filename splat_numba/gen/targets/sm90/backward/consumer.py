@@ -20,12 +20,12 @@ def may_skip(traits: BackwardTraits) -> bool:
     return traits.boxes.skips or traits.clears
 
 
-def arguments(traits: BackwardTraits, strides: tuple[str, ...]) -> tuple[str, ...]:
-    """Of the function ``consume``. strides: names of the gradients' strides."""
+def arguments(traits: BackwardTraits) -> tuple[str, ...]:
+    """Of the function ``consume``."""
     lengths = ("kv_lengths",) * (traits.ragged and not traits.clears)
     levels = () if traits.columns_are_queries else ("levels",)
     numbers = ("scale_log2", "scale", "seq", "heads_left")
-    return ("base", "thread", "warpgroup", "rows", *lengths, *levels, *traits.written, *numbers, *strides)
+    return ("base", "thread", "warpgroup", "rows", *lengths, *levels, *traits.written, *numbers, *traits.strides)
 
 
 def emit_consumer(out: SourceWriter, traits: BackwardTraits) -> None:
@@ -70,8 +70,7 @@ def _tile_arguments(traits: BackwardTraits) -> tuple[str, ...]:
 
 
 def _emit_items(out: SourceWriter, traits: BackwardTraits) -> None:
-    names = tuple(f"{name}_{step}" for name in traits.written for step in ("row", "head", "batch"))
-    with device_function(out, "consume", arguments(traits, names), "A consumer warpgroup: 64 tokens of each item."):
+    with device_function(out, "consume", arguments(traits), "A consumer warpgroup: 64 tokens of each item."):
         _emit_registers(out, traits)
         with out.block("while True"):
             _emit_item(out, traits)
@@ -229,9 +228,8 @@ def _emit_tile(out: SourceWriter, traits: BackwardTraits) -> None:
         out.line("round_weights(weight, score)")
         out.line("multiply_weights(dv_total, weight, base, stage)")
     if traits.slopes:
-        name = next(name for name in result_dims(traits) if name != "dv")
         out.line("ptx.wgmma_wait_but_one()" if traits.weights else "ptx.wgmma_wait_all()")
         out.line(f"make_slopes({', '.join(('slope', 'weight' if traits.weights else 'score', *levels, *rows[1:]))})")
         out.line("round_slopes(change, slope)")
-        out.line(f"multiply_slopes({name}_total, change, base, stage)")
+        out.line(f"multiply_slopes({traits.of_slopes}_total, change, base, stage)")
     out.line("ptx.wgmma_wait_all()")

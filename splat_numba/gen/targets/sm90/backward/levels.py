@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
-from splat_numba.gen.targets.sm90.backward.traits import LEVEL_BYTES
+from splat_numba.gen.targets.sm90.backward.traits import LEVEL_BYTES, STEPS
 from splat_numba.gen.targets.sm90.functions import wrapped
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "levels_of_queries"
 THREADS = 128
 CHUNK = 8  # 16-bit numbers of a load
-STEPS = ("row", "head", "batch")
 
 
 @dataclass(frozen=True, slots=True)

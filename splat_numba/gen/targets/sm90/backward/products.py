@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, result_dims, shared_layout
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, shared_layout
 from splat_numba.gen.targets.sm90.functions import device_function
 from splat_numba.gen.targets.sm90.products import GROUP_BYTES
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, keys_descriptor, score_offset, values_descriptor
@@ -18,8 +18,7 @@ def emit_products(out: SourceWriter, traits: BackwardTraits) -> None:
     if traits.weights:
         _emit_gradient(out, traits, "multiply_weights", "weight", "dv", 2)
     if traits.slopes:
-        name = next(name for name in result_dims(traits) if name != "dv")
-        _emit_gradient(out, traits, "multiply_slopes", "change", name, 1)
+        _emit_gradient(out, traits, "multiply_slopes", "change", traits.of_slopes, 1)
 
 
 def _emit_descriptor(out: SourceWriter, number: int, size: int) -> None:

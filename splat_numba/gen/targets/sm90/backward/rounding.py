@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.sm90.backward.traits import STEPS
 from splat_numba.gen.targets.sm90.functions import wrapped
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "round_gradients"
 THREADS = 128
 CHUNK = 8
-STEPS = ("row", "head", "batch")
 PARAMETERS = (
     ("sums", "l"), ("result", "l"), ("rows", "l"), *((name, "r") for name in ("heads", "listed", "chunks")),
     *((f"{name}_{step}", "l") for name in ("sums", "result") for step in STEPS),

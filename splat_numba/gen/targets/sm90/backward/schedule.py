@@ -20,7 +20,7 @@ from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
 from splat_numba.gen.targets.sm90.backward.levels import LevelTraits, levels_text
 from splat_numba.gen.targets.sm90.backward.rounding import CHUNK, RoundTraits, round_text
 from splat_numba.gen.targets.sm90.backward.rounding import THREADS as ROUND_THREADS
-from splat_numba.gen.targets.sm90.backward.text import STEPS, backward_text
+from splat_numba.gen.targets.sm90.backward.text import backward_text
 from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates
 from splat_numba.gen.targets.sm90.backward.traits import (
     ADDED,
@@ -29,6 +29,7 @@ from splat_numba.gen.targets.sm90.backward.traits import (
     QUERIES,
     ROUNDED,
     STAGED,
+    STEPS,
     BackwardTraits,
 )
 from splat_numba.gen.targets.sm90.schedule import COUNTER_WORDS, heads_per_wave, scale_log2, view_steps

@@ -22,17 +22,11 @@ from splat_numba.gen.writer import SourceWriter
 ENTRY = "attention_gradients"
 TABLES = ("left_maps", "right_maps", "rows", "block", "piece", "bits", "owners", "heads")
 COUNTS = ("blocks", "heads_count", "batch", "heads_per_wave", "seq", "heads_left", "left_views", "right_views")
-STEPS = ("row", "head", "batch")
 
 
 def results(traits: BackwardTraits) -> tuple[str, ...]:
     """Of the kernel: addresses of the gradients."""
     return tuple(result_dims(traits))
-
-
-def strides(traits: BackwardTraits) -> tuple[str, ...]:
-    """In bytes, of every array that is written."""
-    return tuple(f"{name}_{step}" for name in traits.written for step in STEPS)
 
 
 def pointers(traits: BackwardTraits) -> tuple[str, ...]:
@@ -49,7 +43,7 @@ def parameters(traits: BackwardTraits) -> tuple[tuple[str, str], ...]:
         ("scale_log2", "f"),
         ("scale", "f"),
         *((name, "r") for name in COUNTS),
-        *((name, "l") for name in strides(traits)),
+        *((name, "l") for name in traits.strides),
     )
 
 
@@ -145,10 +139,10 @@ def _emit_entry(out: SourceWriter, traits: BackwardTraits) -> None:
     out.line()
     out.line(f"def {ENTRY}(")
     with out.suite():
-        for names in (pointers(traits), ("scale_log2", "scale"), COUNTS, strides(traits)):
+        for names in (pointers(traits), ("scale_log2", "scale"), COUNTS, traits.strides):
             out.line(f"{', '.join(names)},")
     out.line("):")
-    emit_roles(out, traits.boxes.groups, producer.arguments(traits), consumer.arguments(traits, strides(traits)))
+    emit_roles(out, traits.boxes.groups, producer.arguments(traits), consumer.arguments(traits))
 
 
 def _emit_barriers(out: SourceWriter, traits: BackwardTraits) -> None:

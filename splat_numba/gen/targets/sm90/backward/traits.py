@@ -20,6 +20,7 @@ from splat_numba.gen.targets.sm90.shape import (
 )
 
 LEVEL_BYTES = 16  # of a query: its lse in base 2, its delta, and two numbers to fill what a copy takes at least
+STEPS = ("row", "head", "batch")  # of a matrix: its strides in a text's parameters
 QUERIES, KEYS = "queries", "keys"  # whose gradients a kernel makes
 # How a launch stores results: in the arrays' dtype; as float32; added to float32; or added, and in the arrays' dtype.
 ROUNDED, STAGED, ADDED, FINISHED = "rounded", "staged", "added", "finished"
@@ -52,6 +53,16 @@ class BackwardTraits:
         """Names of the arrays that the kernel is given for its results, in the order of the gradients' products."""
         names = result_dims(self)
         return (*names, *(f"{name}_sums" for name in names)) if self.result == FINISHED else tuple(names)
+
+    @property
+    def strides(self) -> tuple[str, ...]:
+        """Of those arrays, in bytes."""
+        return tuple(f"{name}_{step}" for name in self.written for step in STEPS)
+
+    @property
+    def of_slopes(self) -> str:
+        """The gradient that slopes are multiplied into, where they are made."""
+        return "dq" if self.of == QUERIES else "dk"
 
     @property
     def columns_are_queries(self) -> bool:
