@@ -10,8 +10,8 @@ Perplexity is 2 to the power of the bits that are reported.
 
 The encoders are the same but for their attention, begin from the same distributions, and see the same bytes with the
 same masks in the same order. AdamW's rate rises over the first steps and falls with the root of their number. How high
-it rises is tuned equally: every method trains with each of the same rates for the same time, from a seed that is not
-reported, and goes on with the rate whose loss is least on a text that is used for nothing else. Then every method
+it rises is tuned equally: every method trains with each of the same rates for the same time, from seeds that are not
+reported, and goes on with the rate whose mean loss is least on a text that is used for nothing else. Then every method
 trains for the same seconds from every seed. Seconds are those of whole steps on the wall clock; evaluations and the
 compilation of kernels are not counted. On a busy machine `--clock process` counts the process's own seconds instead,
 which on an idle core, with OMP_NUM_THREADS=1 and SPLAT_NUM_THREADS=1, are the same.
@@ -37,8 +37,19 @@ from pretraining.setting import METHODS, PRESETS, Setting
 from pretraining.text import Text, alone, held_out, read_text
 from pretraining.training import Task, Training
 
-NUMBERS = ("seconds", "tuning_seconds", "seeds", "tokens", "layers", "width", "heads", "rank", "convolution")
-TUNING_SEED = 1000  # apart from those that are reported
+NUMBERS = (
+    "seconds",
+    "tuning_seconds",
+    "tuning_seeds",
+    "seeds",
+    "tokens",
+    "layers",
+    "width",
+    "heads",
+    "rank",
+    "convolution",
+)
+FIRST_TUNING_SEED = 1000  # apart from those that are reported
 
 
 def main(given: Sequence[str] | None = None) -> None:
@@ -102,11 +113,12 @@ def begin(setting: Setting, text: Text, files: Sequence[Path]) -> Results:
 
 
 def tuning_tasks(results: Results, methods: Sequence[str], seq: int) -> Iterator[Task]:
-    """A training for every method and rate; ``training_tasks`` follow."""
+    """A training for every method, tuning seed and rate; ``training_tasks`` follow."""
     setting = results.setting
     for method in methods:
-        for rate in setting.rates:
-            yield Task("tuning", seq, method, TUNING_SEED, rate, setting.tuning_seconds)
+        for seed in range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + setting.tuning_seeds):
+            for rate in setting.rates:
+                yield Task("tuning", seq, method, seed, rate, setting.tuning_seconds)
 
 
 def training_tasks(results: Results, methods: Sequence[str], seq: int) -> Iterator[Task]:

@@ -62,7 +62,8 @@ def page(results: Results) -> str:
         f"Seconds: {CLOCKS[setting.clock]}.",
         f"{setting.layers} layers of width {setting.width}, {setting.heads} heads, rank {setting.rank}, convolution of "
         f"{setting.convolution} bytes, {setting.tokens} bytes a step, {results.text}. Learning rates: the best of "
-        f"{', '.join(f'{rate:g}' for rate in setting.rates)} after {setting.tuning_seconds:g} s, for every method.",
+        f"{', '.join(f'{rate:g}' for rate in setting.rates)} after {setting.tuning_seconds:g} s "
+        f"from {setting.tuning_seeds} seed{'s' * (setting.tuning_seeds > 1)}, for every method.",
     ]
     for seq in setting.seqs:
         lines = f"{seq} bytes a sequence; who only counts bytes needs {results.baselines[str(seq)]:.3f} bits."

@@ -40,11 +40,14 @@ class Results:
         return replace(self, runs=(*self.runs, (task, progress)))
 
     def rate(self, seq: int, method: str) -> float | None:
-        """The learning rate whose tuning ended with the least loss; None before all of them are tried."""
+        """The learning rate whose tuning ended with the least mean loss; None before all of them are tried."""
         tried = self.find("tuning", seq, method)
-        if len(tried) < len(self.setting.rates):
+        if len(tried) < len(self.setting.rates) * self.setting.tuning_seeds:
             return None
-        return min(tried, key=lambda run: _or_last(run[1].points[-1][2]))[0].rate
+        losses: dict[float, float] = {}
+        for task, progress in tried:
+            losses[task.rate] = losses.get(task.rate, 0.0) + _or_last(progress.points[-1][2])
+        return min(losses, key=losses.__getitem__)
 
     def save(self, path: Path) -> None:
         """As JSON, a line a training."""
