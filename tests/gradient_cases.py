@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 import splat_numba as splat
+from splat_numba.gen.targets.sm90.backward import planning
+from splat_numba.gen.targets.sm90.backward.kept import plan_kept
 from splat_numba.testing import Problem
 
 
@@ -47,3 +51,20 @@ CASES = {
     "one axis less": Problem(90, 90, splat.causal(), "bfloat16", None, 2, head_dim=64, layout="bshd"),
     "two axes less": Problem(90, 90, splat.causal(), "bfloat16", head_dim=64),
 }
+# Cases in which slopes may be kept, with inputs that are frozen.
+KEPT = {
+    "two groups that skip": (), "grouped heads": (), "odd dims": ("k", "v"), "negative scale": (), "causal": ("v",),
+    "residue classes": (), "a mask a head": ("k",), "queries and keys of nobody": (), "no keys": (),
+    "two axes less": ("q",),
+}  # fmt: skip
+
+
+def keep_slopes(monkeypatch):
+    """Have slopes kept wherever they can be, and heads take turns."""
+
+    def one_head_at_a_time(*given):
+        found = plan_kept(*given)
+        return found if isinstance(found, str) else replace(found, heads_at_once=1)
+
+    monkeypatch.setattr(planning, "faster", lambda *_: True)
+    monkeypatch.setattr(planning, "plan_kept", one_head_at_a_time)

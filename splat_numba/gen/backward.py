@@ -47,7 +47,8 @@ class BackwardPlan:
 
     queries: passes whose row blocks are queries; keys: passes on the transposed mask, whose row blocks are keys, for dk
     and dv, none where the first ones make all gradients. empty_rows: some query keeps nothing; ragged, negate: as in
-    Conditions. seconds: predicted, None where nothing predicts them.
+    Conditions. seconds: predicted, None where nothing predicts them. keys_first: the pass over keys keeps slopes
+    (dS) in memory, and the one over queries reads them; heads_at_once: key heads whose slopes are kept at a time.
     """
 
     problem: Problem
@@ -59,6 +60,8 @@ class BackwardPlan:
     conditions: Conditions
     empty_rows: bool = False
     seconds: float | None = None
+    keys_first: bool = False
+    heads_at_once: int = 0
 
     @property
     def gpu(self) -> Gpu:

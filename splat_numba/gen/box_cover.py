@@ -50,14 +50,21 @@ class Cover:
     kept: int
 
 
-def cover(lanes: Lanes, placed: PlacedRuns, box: Box) -> Cover:
-    """The boxes that the rows of every block need."""
+def cover(lanes: Lanes, placed: PlacedRuns, box: Box, *, aligned: bool = False) -> Cover:
+    """The boxes that the rows of every block need; ``aligned``: their places are multiples of their size, so that two
+    blocks' boxes are the same or apart.
+    """
     block = lanes.block[placed.row]
     strip, line, owner, view, c2 = _strips(placed, block, box)
     pitch = max((v.inner for v in placed.views), default=0) + box.inner + 1
+    if aligned:
+        pitch = -(-pitch // box.inner) * box.inner
     base = strip * pitch
     runs = LaneRuns(pitch, base + placed.lo, base + placed.hi, line, lanes.lane[placed.row])
-    at = _cut(*_union(runs.lo, runs.hi), pitch, box.inner)
+    start, stop = _union(runs.lo, runs.hi)
+    if aligned:
+        start, stop = _union(start // box.inner * box.inner, -(-stop // box.inner) * box.inner)
+    at = _cut(start, stop, pitch, box.inner)
     number = at // pitch
     groups = lanes.rows.shape[1] // GROUP_ROWS
     kept = _kept(runs, at, groups, box.inner)

@@ -108,15 +108,19 @@ class Search:
         return *tiles, Choice("order of rows", best.order, _words(best.seconds), _refused(self.orders, best.order))
 
 
-def search(table: BandTable, problem: Problem, tiles: Tiles, *, ragged: bool, negate: bool, most: int = 1) -> Search:
+def search(
+    table: BandTable, problem: Problem, tiles: Tiles, *, ragged: bool, negate: bool, most: int = 1,
+    aligned: bool = False,
+) -> Search:  # fmt: skip
     """Try tile shapes and orders of rows, and keep as many trials a pass as ``most`` candidates can need.
 
-    ragged: key lengths differ between batch entries, so that only orders are taken in which a tile's keys ascend.
+    ragged: key lengths differ between batch entries, so that only orders are taken in which a tile's keys ascend;
+    aligned: as in cover().
     """
     shapes = [replace(one, ragged=ragged, negate=negate) for one in tiles.shapes]
     ways = schemes(FlatRuns.of(table), problem, ragged=ragged)
     first = max(shapes, key=lambda one: (one.groups == 2, one.tile_kv == 128))
-    probes = {name: [_try(part, first, problem, tiles) for part in parts] for name, parts in ways.items()}
+    probes = {name: [_try(part, first, problem, tiles, aligned) for part in parts] for name, parts in ways.items()}
     orders = {name: sum(trial.seconds for trial in trials) for name, trials in probes.items()}
     least = min(orders.values())
     kept: dict[str, list[list[Trial]]] = {}
@@ -125,7 +129,7 @@ def search(table: BandTable, problem: Problem, tiles: Tiles, *, ragged: bool, ne
         kept[name], tried[name] = [], []
         for probe in probes[name]:
             others = _shapes_for(probe, shapes)
-            trials = [probe, *(_try(probe.part, shape, problem, tiles) for shape in others)]
+            trials = [probe, *(_try(probe.part, shape, problem, tiles, aligned) for shape in others)]
             trials.sort(key=lambda trial: trial.seconds)
             kept[name].append(trials[:most])
             tried[name].append({trial.shape: trial.seconds for trial in trials})
@@ -153,11 +157,11 @@ def _words(seconds: float) -> str:
     return f"predicted {duration(seconds)}"
 
 
-def _try(part: PassRuns, traits: Traits, problem: Problem, tiles: Tiles) -> Trial:
+def _try(part: PassRuns, traits: Traits, problem: Problem, tiles: Tiles, aligned: bool) -> Trial:
     """The cover with tiles of this shape. A pass that resumes takes only the row blocks that have tiles."""
     traits = replace(traits, resumes=part.resumes)
     box = Box(traits.tile_kv // GRID_LINES, GRID_LINES) if part.order.width else Box(traits.tile_kv)
-    made = cover(arrange(part.order, problem.seq_q, traits.groups), part.placed, box)
+    made = cover(arrange(part.order, problem.seq_q, traits.groups), part.placed, box, aligned=aligned)
     work = work_of_cover(made)
     if part.resumes:
         work = work.without_idle_blocks()
@@ -188,6 +192,7 @@ def _finish(trial: Trial) -> BoxPass:
     block = np.zeros((ranking.size, BoxTable.ROW_FIELDS), np.int32)
     block[:, :3] = lanes.corner[ranking]
     block[:, 3], block[:, 4], block[:, 5] = end - count, end, work.tiles[ranking]
+    block[:, 6] = exclusive_sum(work.tiles[ranking])[:-1]
     rows = lanes.rows[ranking].astype(np.int32)
     table = BoxTable(lanes.views, trial.part.placed.views, rows, block, piece, bits)
     traits = replace(

@@ -48,12 +48,16 @@ class BoxTable(Sealed):
     """Row blocks, longest first, and the key tiles of each. All arrays are int32 (bits: uint32) and sealed.
 
     rows: (blocks, tile_q), the query row of every lane, -1 for padding.
-    block: (blocks, 8), of (q_view, c1, c2, first piece, end of pieces, tiles, 0, 0): where its box of queries starts.
+    block: (blocks, 8), of (q_view, c1, c2, first piece, end of pieces, tiles, tiles of the blocks before, 0): where its
+    box of queries starts.
     piece: (pieces, 8), of (kv_view, c1, c2, tiles, status, bits of group 0, 1, 2). Tile t of a piece starts at
     (c1 + t * kv_box.inner, c2). Two bits of status a group, group 0 lowest: NONE, ALL or SOME of the pairs with rows
     of the group are kept. Where some are, the piece has one tile, and lane r keeps key c where bit c % 32 of
     bits[entry of the group, r, c // 32] is set. Unused entries are 0.
     bits: (distinct tiles, 64, words), words = ceil(tile_kv / 32).
+
+    In a pass that reads kept slopes no group keeps SOME, and a piece, of one tile, has the number of the group's image
+    in place of its bits.
     """
 
     ROW_FIELDS: ClassVar[int] = 8
@@ -102,13 +106,17 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class BoxPass:
-    """Row blocks of q_box.size = traits.tile_q rows, tiles of kv_box.size = traits.tile_kv keys, listed in table."""
+    """Row blocks of q_box.size = traits.tile_q rows, tiles of kv_box.size = traits.tile_kv keys, listed in table.
+
+    images: blocks of 64 x 64 slopes that the pass writes or reads for each batch entry and head, 0 where none are kept.
+    """
 
     table: BoxTable = field(repr=False)
     q_box: Box
     kv_box: Box
     traits: Traits
     order: str
+    images: int = 0
 
     @property
     def tile_q(self) -> int:
@@ -150,5 +158,5 @@ class BoxPass:
         return {
             "order": self.order, "traits": asdict(self.traits), "q_box": asdict(self.q_box),
             "kv_box": asdict(self.kv_box), "pieces": len(table.piece), "masks": len(table.bits),
-            "blocks": len(table.block), "bytes": table.nbytes,
+            "blocks": len(table.block), "bytes": table.nbytes, "images": self.images,
         }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from splat_numba.gen.lane_values import LANE, LANES, Reals, canonical, halves_of, lanes, widen
+from splat_numba.gen.lane_values import LANE, LANES, Reals, Words, canonical, halves_of, lanes, widen
 
 
 def left_rows(words: Sequence[Any], dtype: str) -> Reals:
@@ -37,6 +37,13 @@ def spread(sums: Reals) -> Reals:
 def _add_product(words: Sequence[Any], sums: Sequence[Any], dtype: str) -> tuple[Reals, ...]:
     added = spread(left_rows(words[:4], dtype) @ right_columns(words[4:], dtype))
     return tuple(canonical(lanes(one, np.float32) + more) for one, more in zip(sums, added, strict=True))
+
+
+def transpose_matrix(word: Any) -> Words:
+    """An (8, 8) matrix of 16-bit numbers transposed; lane l holds numbers 2 (l % 4) and the next of row l // 4."""
+    rows = np.stack(halves_of(word), axis=-1).reshape(8, 8)
+    low, high = rows.T.reshape(LANES, 2).T.astype(np.uint32)
+    return low | high << np.uint32(16)
 
 
 def mma_bfloat16(

@@ -132,6 +132,8 @@ INSTRUCTIONS: Final = (
         "{ .reg .pred p, q; setp.ne.b32 p, $1, 0; vote.sync.any.pred q, p, -1; selp.u32 $0, 1, 0, q; }",
         ordered=True,
     ),
+    # An (8, 8) matrix of 16-bit numbers, two a lane as in load_matrices: rows become columns.
+    _value(fragments.transpose_matrix, "r", "r", "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;", ordered=True),
     _value(lane_values.word_of_lane, "r", "rr", "shfl.sync.idx.b32 $0, $1, $2, 31, -1;", ordered=True),
     # A warp's matrix product: A (16, 16) in four words, B (16, 8) in two, sums (16, 8) in four.
     _value(fragments.mma_bfloat16, "ffff", "rrrrrrffff", _MMA.format("bf16"), ordered=True),

@@ -49,10 +49,10 @@ class Tensor:
         """Whether all heads are the same memory, by a stride of 0."""
         return self.strides[1] == 0 and self.sizes[1] > 1
 
-    def first_head(self) -> Tensor:
-        """The first head alone."""
+    def head(self, number: int) -> Tensor:
+        """One head alone."""
         batch, _, seq, dim = self.sizes
-        return replace(self, sizes=(batch, 1, seq, dim))
+        return replace(self, sizes=(batch, 1, seq, dim), offset=self.offset + number * self.strides[1])
 
 
 def padded(dim: int, itemsize: int = 2) -> int:

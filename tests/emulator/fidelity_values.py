@@ -141,6 +141,8 @@ def _lanes():
         body.append(f"ptx.store_word(at + u64({384 * i + 256}), ptx.word_of_lane(a, {operand}), u32(1))")
     proved = ("shuffle_xor", "shuffle_xor_word", "word_of_lane")
     yield Case("shuffles", proved, "\n".join(body), source[:64], 96 * len(operands))
+    body = each("ptx.transpose_matrix(a)", 256, 1, "word", ("store_word",))
+    yield Case("matrices transposed", ("transpose_matrix",), body, random_words(63, 256), 256)
     votes = np.where(random_words(61, 1024) % np.uint32(40) == 0, random_words(62, 1024), np.uint32(0))
     votes[:64] = 0
     votes[40] = 1 << 31

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from splat_numba import attention_backward, attention_vjp
+from splat_numba import attention_backward, attention_vjp, full, sinks, window
 from splat_numba.emulator import machine
 from splat_numba.errors import ArgumentError
 from splat_numba.gen.targets.sm90.shape import keys_descriptor
@@ -15,9 +15,9 @@ from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.testing import Problem, check_gradients, masks, patterns, problems
 from tests.emulator.emulated_gpu import emulated, forget_emulated
-from tests.emulator.planted_faults import check_found
+from tests.emulator.planted_faults import check_found, run
 from tests.emulator.planted_fences import WithoutFences
-from tests.gradient_cases import CASES, WINDOW
+from tests.gradient_cases import CASES, KEPT, WINDOW, keep_slopes
 from tests.profiles import draws
 
 TYPES = ("float16", "bfloat16")
@@ -27,6 +27,30 @@ KINDS = ((1, 3), (20, 20), (64, 64), (40, 128))  # larger ones are in CASES
 @pytest.mark.parametrize("name", CASES)
 def test_every_case(name):
     check_gradients(CASES[name], backend="emulate")
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """Slopes are kept wherever they can be, and heads take turns."""
+    keep_slopes(monkeypatch)
+
+
+@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.usefixtures("kept")
+def test_every_case_that_keeps_slopes(name):
+    check_gradients(CASES[name], backend="emulate", frozen=KEPT[name])
+
+
+@pytest.mark.usefixtures("kept")
+@settings(max_examples=draws(12), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_problem_that_keeps_slopes(monkeypatch, data):
+    mask = data.draw(st.sampled_from([masks, patterns]))
+    problem = data.draw(problems(dtypes=TYPES, max_length=150, mask=mask))
+    with monkeypatch.context() as patch:
+        emulated(patch, late=data.draw(st.booleans()))
+        check_gradients(replace(problem, head_dim=24, value_dim=40, kv_lengths=None), backend="cuda")
+    forget_emulated()
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["copies at once", "copies late"])
@@ -63,6 +87,37 @@ FAULTS = {
     "scale": (r"dk_total, scale,", "dk_total, f32(1.0),"),
     "counter": (r"ptx\.store_word\(counter, u32\(0\), last_block\)", "pass"),
 }  # fmt: skip
+
+
+KEPT_FAULTS = {
+    "image of another tile": (r"image = u32\(image \+ u32\(\d\)\)", "pass"),
+    "image of another head": (r"\(entry \* listed \+ place\)", "(entry * listed)"),
+    "image of another group": (r"u64\(image\) \+ u64\(bits_1\)", "u64(image) + u64(bits_0)"),
+    "image that nobody wrote": (r"status >> u32\(2\)\) & u32\(1\)", "status >> u32(0)) & u32(1)"),
+    "order of words": (r"transpose_matrix\(words\[2\]\)", "transpose_matrix(words[1])"),
+    "wait for images": (r"ptx\.mbarrier_wait\(base \+ RIGHT_FULL [^\n]*", "pass"),
+}  # fmt: skip
+KEPT_PROBLEM = Problem(300, 230, window(70, 3) | sinks(2), "float16", 1, 2, 1, head_dim=64, spread=20.0)
+
+
+def check_low_scores():
+    """Of a padding key the score is 0: beside scores of -500 its weight is infinite, and infinity x 0 is NaN."""
+    q, k, v = Problem(64, 70, full(), "float16", head_dim=16).arrays()
+    q, k = np.abs(q) + np.float16(5), -np.abs(k) - np.float16(5)
+    _, vjp = attention_vjp(q, k, v, full(), backend="cuda", scale=1.0)
+    assert all(np.isfinite(one).all() for one in vjp(np.ones_like(q)))
+
+
+@pytest.mark.usefixtures("kept")
+def test_slopes_of_padding_are_0(monkeypatch):
+    run(monkeypatch, check_low_scores, str, late=False)
+    check_found(monkeypatch, check_low_scores, r"& keep_1\)", "| u32(0))")
+
+
+@pytest.mark.parametrize("fault", KEPT_FAULTS)
+@pytest.mark.usefixtures("kept")
+def test_a_planted_fault_is_found_where_slopes_are_kept(monkeypatch, fault):
+    check_found(monkeypatch, lambda: check_gradients(KEPT_PROBLEM, backend="cuda"), *KEPT_FAULTS[fault])
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.backward.traits import ADDED, KEYS, QUERIES, ROUNDED, BackwardTraits
+from splat_numba.gen.targets.sm90.backward.traits import ADDED, KEYS, QUERIES, READ, ROUNDED, WRITTEN, BackwardTraits
 from splat_numba.gen.targets.sm90.tile_shapes import candidates
 
 DTYPES = ("float16", "bfloat16")
@@ -46,5 +46,12 @@ GOLDEN_GRADIENTS = {
     ),
     "gradients_of_keys": BackwardTraits(
         Traits(128, 128, "bfloat16", 2, 64, 2, 1), KEYS, ("dk", "dv"), ROUNDED, ragged=False
+    ),
+    "gradients_that_keep_slopes": BackwardTraits(
+        Traits(128, 128, "float16", 2, 64, 2, 1, partial=False, skips=False), KEYS, ("dk", "dv"), ROUNDED, ragged=False,
+        kept=WRITTEN, padded=True,
+    ),
+    "gradients_of_kept_slopes": BackwardTraits(
+        Traits(128, 128, "bfloat16", 3, 64, 5, 1, partial=False), QUERIES, ("dq",), ROUNDED, ragged=False, kept=READ
     ),
 }  # fmt: skip

@@ -21,8 +21,10 @@ from splat_numba.gen.targets.sm90.backward.traits import (
     FINISHED,
     KEYS,
     QUERIES,
+    READ,
     ROUNDED,
     STAGED,
+    WRITTEN,
     BackwardTraits,
     shared_bytes,
 )
@@ -49,6 +51,14 @@ COVER = (
     (KEYS, (192, 256), "float16", 1, 32, 1, ("dv",), ROUNDED, False),
     (KEYS, (256, 256), "bfloat16", 1, 32, 1, ("dk",), STAGED, True),
 )
+# of, (head_dim, value_dim), dtype, groups, stages, wanted, what it does with slopes, padding
+KEPT = (
+    (KEYS, (128, 128), "bfloat16", 2, 2, ("dk", "dv"), WRITTEN, False),
+    (KEYS, (64, 64), "float16", 3, 2, ("dk", "dv"), WRITTEN, True),
+    (KEYS, (128, 128), "float16", 2, 2, (), WRITTEN, False),
+    (QUERIES, (128, 128), "bfloat16", 3, 5, ("dq",), READ, False),
+    (QUERIES, (64, 64), "float16", 1, 5, ("dq",), READ, False),
+)
 SPILLS_OF_PRODUCER = 320  # bytes, of a producer with key lengths: it waits for copies anyway
 
 
@@ -56,6 +66,12 @@ def traits_of(case):
     of, dims, dtype, groups, tile, resident, wanted, result, ragged = case
     boxes = Traits(*dims, dtype, groups, tile, 2, resident, partial=True, skips=groups > 1)
     return BackwardTraits(boxes, of, wanted, result, ragged)
+
+
+def kept_traits_of(case):
+    of, dims, dtype, groups, stages, wanted, kept, padded = case
+    boxes = Traits(*dims, dtype, groups, 64, stages, 1, partial=kept == WRITTEN)
+    return BackwardTraits(boxes, of, wanted, ROUNDED, ragged=False, kept=kept, padded=padded)
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +93,13 @@ def check(text, spills=0):
 def test_a_kernel_compiles_without_spills_and_warnings(one):
     report = check(backward_text(one), SPILLS_OF_PRODUCER if one.clears else 0)
     assert report.shared_bytes == shared_bytes(one) <= Gpu().shared_bytes
+
+
+@pytest.mark.parametrize(
+    "one", [*map(kept_traits_of, KEPT)], ids=lambda one: f"{one.kept}-{one.boxes.head_dim}-{one.boxes.groups}"
+)
+def test_kernels_that_keep_slopes_compile_without_spills(one):
+    assert check(backward_text(one)).shared_bytes == shared_bytes(one) <= Gpu().shared_bytes
 
 
 @pytest.mark.parametrize("one", [LevelTraits(128, "bfloat16", clears=False), LevelTraits(20, "float16", clears=True)])

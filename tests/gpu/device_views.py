@@ -10,6 +10,7 @@ from splat_numba.executors import gpu as gpu_kernel
 from splat_numba.executors import gpu_backward, gpu_call, gpu_parts
 from splat_numba.gen import box_passes
 from splat_numba.gen.targets.sm90 import planning
+from splat_numba.gen.targets.sm90.backward import gradient_tiles
 from splat_numba.gen.targets.sm90.backward import planning as backward_planning
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
@@ -61,14 +62,15 @@ def forced(monkeypatch, traits, order=""):
 @contextmanager
 def forced_gradients(monkeypatch, of, boxes, order=""):
     """The same of plans of gradients, of queries or of keys; the others' tiles are the planner's."""
-    candidates = backward_planning.candidates
+    candidates = gradient_tiles.candidates
 
     def chosen(problem, side, gpu):
         found, kernels = candidates(problem, side, gpu)
         return ((boxes,) if side == of else found), kernels
 
     with monkeypatch.context() as patch:
-        patch.setattr(backward_planning, "candidates", chosen)
+        patch.setattr(gradient_tiles, "candidates", chosen)
+        patch.setattr(backward_planning, "faster", lambda *_: False)
         _choose_orders(patch, order)
         forget()
         yield

@@ -67,7 +67,7 @@ def with_shared_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if not (tensors["k"].heads_are_one and tensors["v"].heads_are_one):
         return dict(tensors)
-    return {name: one.first_head() if name in ("k", "v") else one for name, one in tensors.items()}
+    return {name: one.head(0) if name in ("k", "v") else one for name, one in tensors.items()}
 
 
 class Candidate(Protocol):

@@ -32,7 +32,7 @@ RIGHT_FULL, RIGHT_EMPTY = u32(200800), u32(200816)
 
 
 def attention_gradients(
-    left_maps, right_maps, rows, block, piece, bits, owners, heads, dv, dk, counter,
+    left_maps, right_maps, rows, block, piece, owners, heads, bits, dv, dk, counter,
     scale_log2, scale,
     blocks, heads_count, batch, heads_per_wave, seq, heads_left, left_views, right_views,
     dv_row, dv_head, dv_batch, dk_row, dk_head, dk_batch,
@@ -305,7 +305,8 @@ def work(
 def wait_right(base, warpgroup, stage, phase):
     """A right tile is there; and which of its pairs are kept."""
     ptx.mbarrier_wait(base + RIGHT_FULL + stage * u32(8), phase)
-    word = ptx.load_shared_word(base + TILE_INFO + stage * u32(16))
+    info = base + TILE_INFO + stage * u32(16)
+    word = ptx.load_shared_word(info)
     status = u32((word >> (u32(2) * warpgroup)) & u32(3))
     kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
     return status, kept

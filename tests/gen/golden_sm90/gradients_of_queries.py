@@ -31,7 +31,7 @@ CLEARED = u32(99424)
 
 
 def attention_gradients(
-    left_maps, right_maps, rows, block, piece, bits, owners, heads, kv_lengths, views, levels, dq, counter,
+    left_maps, right_maps, rows, block, piece, owners, heads, bits, kv_lengths, views, levels, dq, counter,
     scale_log2, scale,
     blocks, heads_count, batch, heads_per_wave, seq, heads_left, left_views, right_views,
     dq_row, dq_head, dq_batch,
@@ -336,7 +336,8 @@ def work(
 def wait_right(base, warpgroup, stage, phase):
     """A right tile is there; and which of its pairs are kept."""
     ptx.mbarrier_wait(base + RIGHT_FULL + stage * u32(8), phase)
-    word = ptx.load_shared_word(base + TILE_INFO + stage * u32(16))
+    info = base + TILE_INFO + stage * u32(16)
+    word = ptx.load_shared_word(info)
     status = u32((word >> (u32(2) * warpgroup)) & u32(3))
     kept = ptx.any_lane(u32(1) if status != u32(0) else u32(0))
     return word, status, kept

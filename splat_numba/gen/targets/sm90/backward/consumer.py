@@ -9,7 +9,15 @@ from splat_numba.gen.boxes import NONE
 from splat_numba.gen.targets.sm90.backward.products import emit_products
 from splat_numba.gen.targets.sm90.backward.results import emit_results
 from splat_numba.gen.targets.sm90.backward.slopes import emit_slopes, masks
-from splat_numba.gen.targets.sm90.backward.traits import FINISHED, BackwardTraits, result_dims
+from splat_numba.gen.targets.sm90.backward.traits import (
+    FINISHED,
+    IMAGE_BYTES,
+    IMAGE_PART,
+    READ,
+    WRITTEN,
+    BackwardTraits,
+    result_dims,
+)
 from splat_numba.gen.targets.sm90.functions import device_function, wrapped
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, words_per_row
 from splat_numba.gen.writer import SourceWriter
@@ -25,7 +33,10 @@ def arguments(traits: BackwardTraits) -> tuple[str, ...]:
     lengths = ("kv_lengths",) * (traits.ragged and not traits.clears)
     levels = () if traits.columns_are_queries else ("levels",)
     numbers = ("scale_log2", "scale", "seq", "heads_left")
-    return ("base", "thread", "warpgroup", "rows", *lengths, *levels, *traits.written, *numbers, *traits.strides)
+    slopes = ("slopes",) * (traits.kept == WRITTEN)
+    return (
+        "base", "thread", "warpgroup", "rows", *lengths, *levels, *slopes, *traits.written, *numbers, *traits.strides,
+    )  # fmt: skip
 
 
 def emit_consumer(out: SourceWriter, traits: BackwardTraits) -> None:
@@ -48,11 +59,13 @@ def _registers(traits: BackwardTraits) -> dict[str, tuple[int, str]]:
     """A thread's arrays: how many numbers of which type."""
     tile = traits.boxes.tile_kv
     found = {name: (size, "float32") for name, size in _totals(traits).items()}
-    found["score"] = tile // 2, "float32"
+    if traits.scores:
+        found["score"] = tile // 2, "float32"
     if traits.weights:
         found["weight"] = tile // 4, "uint32"
     if traits.slopes:
         found["slope"] = tile // 2, "float32"
+    if traits.slopes or traits.kept:
         found["change"] = tile // 4, "uint32"
     return found
 
@@ -66,7 +79,10 @@ def _tile_arguments(traits: BackwardTraits) -> tuple[str, ...]:
     mask = ("mask_base",) * traits.boxes.partial
     lefts = tuple(f"left_{i}_at" for i in range(1, len(traits.left_dims) + 1))
     state = ("tiles", "stage", "phase", "left_stage")
-    return ("base", "warpgroup", "column", *mask, *lefts, "scale_log2", *_levels(traits), *state, *_registers(traits))
+    kept = ("image_place",) * bool(traits.kept) + ("slopes",) * (traits.kept == WRITTEN)
+    padded = ("keep_0", "keep_1") * traits.padded
+    scores = ("column", *mask, *lefts, "scale_log2", *_levels(traits)) * traits.scores
+    return ("base", "warpgroup", *scores, *kept, *padded, *state, *_registers(traits))
 
 
 def _emit_items(out: SourceWriter, traits: BackwardTraits) -> None:
@@ -91,7 +107,7 @@ def _emit_registers(out: SourceWriter, traits: BackwardTraits) -> None:
         out.line(f"{name} = cuda.local.array({size}, dtype=np.{dtype})")
     for name in _levels(traits):
         out.line(f"{name} = cuda.local.array(2, dtype=np.float32)")
-    for name in ("score", *("slope",) * traits.slopes):
+    for name in ("score", "slope")[: traits.pairs]:
         with out.block(f"for i in range({traits.boxes.tile_kv // 2})"):
             out.line(f"{name}[i] = f32(0.0)")
     out.line("stage = phase = left_stage = left_phase = u32(0)")
@@ -99,6 +115,10 @@ def _emit_registers(out: SourceWriter, traits: BackwardTraits) -> None:
         size, row_bytes = group_mask_bytes(traits.boxes), 4 * words_per_row(traits.boxes)
         at = f"warpgroup * u32({size}) + row_in_group * u32({row_bytes})"
         out.line(f"mask_base = base + MASK_TILE + {at}")
+    if traits.kept:
+        apart = IMAGE_PART * (4 if traits.kept == WRITTEN else 1)  # a warp writes 16 keys of all queries
+        at = f"warpgroup * u32({IMAGE_BYTES}) + ((thread >> u32(5)) & u32(3)) * u32({apart})"
+        out.line(f"image_place = {at} + (thread & u32(31)) * u32(16)")
 
 
 def _emit_item(out: SourceWriter, traits: BackwardTraits) -> None:
@@ -116,6 +136,8 @@ def _emit_item(out: SourceWriter, traits: BackwardTraits) -> None:
     )
     for i in range(1, len(traits.left_dims) + 1):
         out.line(f"left_{i}_at = left_{i}_of(base, warpgroup, left_stage)")
+    for row in (0, 1) if traits.padded else ():
+        out.line(f"keep_{row} = u32(0xFFFFFFFF) if row_{row} < seq else u32(0)")
     if not traits.columns_are_queries:
         out.line("levels_at = levels + u64(16) * (u64(entry) * u64(heads_left) + u64(head)) * u64(seq)")
         for row in (0, 1):
@@ -171,7 +193,8 @@ def _emit_tiles(out: SourceWriter, traits: BackwardTraits) -> None:
 
 def _info(traits: BackwardTraits) -> tuple[str, ...]:
     """What of a tile this group keeps: the word for all groups, which has the length, and its own part."""
-    return ("word",) * traits.clears + ("status",) * (may_skip(traits) or traits.boxes.partial)
+    status = ("status",) * (may_skip(traits) or traits.boxes.partial)
+    return ("word",) * traits.clears + status + ("image",) * (traits.kept == WRITTEN)
 
 
 def _emit_read(out: SourceWriter, traits: BackwardTraits) -> None:
@@ -188,7 +211,11 @@ def _emit_wait(out: SourceWriter, traits: BackwardTraits) -> None:
     with device_function(out, "wait_right", parameters, "A right tile is there; and which of its pairs are kept."):
         out.line("ptx.mbarrier_wait(base + RIGHT_FULL + stage * u32(8), phase)")
         if names:
-            out.line(f"word = ptx.load_shared_word(base + TILE_INFO + stage * u32({INFO_BYTES}))")
+            out.line(f"info = base + TILE_INFO + stage * u32({INFO_BYTES})")
+            if traits.kept == WRITTEN:
+                out.line("word, image, _, _ = ptx.load_shared_words4(info)")
+            else:
+                out.line("word = ptx.load_shared_word(info)")
             out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
             if may_skip(traits):
                 out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
@@ -213,6 +240,11 @@ def _emit_giving_back(out: SourceWriter) -> None:
 
 def _emit_tile(out: SourceWriter, traits: BackwardTraits) -> None:
     """Scores and dP are issued together; weights are made while dP is multiplied, and dv while slopes are made."""
+    if traits.kept == READ:
+        out.line("load_slopes(change, base, stage, image_place)")
+        out.line(f"multiply_slopes({traits.of_slopes}_total, change, base, stage)")
+        out.line("ptx.wgmma_wait_all()")
+        return
     levels = ("base", "stage", "column") if traits.columns_are_queries else ()
     rows = _levels(traits)
     out.line("multiply_left_1(score, base, left_1_at, stage)")
@@ -231,5 +263,10 @@ def _emit_tile(out: SourceWriter, traits: BackwardTraits) -> None:
         out.line("ptx.wgmma_wait_but_one()" if traits.weights else "ptx.wgmma_wait_all()")
         out.line(f"make_slopes({', '.join(('slope', 'weight' if traits.weights else 'score', *levels, *rows[1:]))})")
         out.line("round_slopes(change, slope)")
-        out.line(f"multiply_slopes({traits.of_slopes}_total, change, base, stage)")
+        if traits.kept:
+            wrapped(
+                out, "keep_slopes", ("change", "slopes", "image", "image_place", *("keep_0", "keep_1") * traits.padded)
+            )
+        if traits.of_slopes:
+            out.line(f"multiply_slopes({traits.of_slopes}_total, change, base, stage)")
     out.line("ptx.wgmma_wait_all()")

@@ -2,83 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.backward import BackwardPlan
-from splat_numba.gen.box_cost import Work, count_box_pass
-from splat_numba.gen.box_passes import BoxCandidate, search
-from splat_numba.gen.boxes import BoxPass, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates
+from splat_numba.gen.targets.sm90.backward.gradient_tiles import best
+from splat_numba.gen.targets.sm90.backward.kept import KEPT, Kept, plan_kept
 from splat_numba.gen.targets.sm90.backward.traits import KEYS, QUERIES
-from splat_numba.gen.targets.sm90.cost import predict_work
-from splat_numba.plain import memory_size
+from splat_numba.plain import duration
 
-
-@dataclass(frozen=True, slots=True)
-class GradientTiles:
-    """Hopper's tiles for the gradients of queries or keys. Raises PlanError for dims that no tile fits."""
-
-    problem: Problem
-    gpu: Gpu
-    of: str
-
-    @property
-    def shapes(self) -> tuple[Traits, ...]:
-        """Those that a multiprocessor can hold."""
-        return candidates(self.problem, self.of, self.gpu)[0]
-
-    def seconds(self, work: Work, traits: Traits) -> float:
-        """Predicted, for all heads and batch entries."""
-        key, value = (-(-dim // 16) * 16 for dim in (traits.head_dim, traits.value_dim))
-        dims = 2 * key + value if self.of == QUERIES else 2 * key + 2 * value
-        return predict_work(work, traits, self.problem, self.gpu, dims)
+MADE_TWICE = "two kernels that both make the weights again"
+LEAST_GAIN = 0.97
+WHY_TWICE = (
+    "seven products a tile, nothing of the mask's size stored, each gradient with one owner, so that bits repeat"
+)
 
 
 def plan_backward(target: str, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
     """The plan of the least predicted time. Raises PlanError where no tile shape fits the head dimensions."""
-    queries, why_queries = _best(geometry, problem, gpu, QUERIES, conditions)
+    queries, why_queries = best(geometry, problem, gpu, QUERIES, conditions)
     # A key's queries may come in any order: lengths are of keys.
-    keys, why_keys = _best(geometry.transposed(), problem.transposed(), gpu, KEYS, replace(conditions, ragged=False))
-    passes = keys.passes()
+    turned = replace(conditions, ragged=False)
+    transposed = geometry.transposed()
+    keys, why_keys = best(transposed, problem.transposed(), gpu, KEYS, turned)
+    twice = queries.seconds + keys.seconds
+    kept = plan_kept(transposed, problem, gpu, conditions)
+    empty = bool((np.diff(geometry.runs.row_ptr) == 0).any())
+    if isinstance(kept, Kept) and faster(kept, twice):
+        choice = Choice("gradients", KEPT, kept.words, ((MADE_TWICE, f"predicted {duration(twice)}"),))
+        return BackwardPlan(
+            problem, target, gpu, (kept.queries,), (kept.keys,), (choice, *kept.reasons), conditions, empty,
+            kept.seconds, keys_first=True, heads_at_once=kept.heads_at_once,
+        )  # fmt: skip
+    refused = kept.words if isinstance(kept, Kept) else kept
+    choice = Choice("gradients", MADE_TWICE, f"{WHY_TWICE}; predicted {duration(twice)}", ((KEPT, refused),))
     return BackwardPlan(
-        problem, target, gpu, queries.passes(), passes, (_design(passes, problem), *why_queries, *why_keys), conditions,
-        bool((np.diff(geometry.runs.row_ptr) == 0).any()), queries.seconds + keys.seconds,
+        problem, target, gpu, queries.passes(), keys.passes(), (choice, *why_queries, *why_keys), conditions, empty,
+        twice,
     )  # fmt: skip
 
 
-def _design(passes: Sequence[BoxPass], problem: Problem) -> Choice:
-    pairs = sum(count_box_pass(one).area for one in passes) * problem.batch * problem.heads_q
-    return Choice(
-        "gradients", "two kernels that both make the weights again",
-        "seven products a tile, nothing of the mask's size stored, each gradient with one owner, so that bits repeat",
-        (("one that keeps dS for the other", f"five products a tile, but {memory_size(2 * pairs)} of memory a call"),),
-    )  # fmt: skip
-
-
-def _best(
-    geometry: Geometry, problem: Problem, gpu: Gpu, of: str, conditions: Conditions
-) -> tuple[BoxCandidate, tuple[Choice, ...]]:
-    tiles = GradientTiles(problem, gpu, of)
-    found = search(geometry.table, problem, tiles, ragged=conditions.ragged, negate=conditions.negate)
-    (best,) = found.best(1)
-    return best, tuple(_named(one, of) for one in found.reasons(best))
-
-
-def _named(choice: Choice, of: str) -> Choice:
-    """A choice of the search, which calls rows queries whatever they are, as one for gradients of ``of``."""
-    what, chosen = f"{choice.what}, gradients of {of}", choice.chosen
-    refused = choice.refused
-    if of == KEYS:
-        chosen, refused = _turned(chosen), tuple((_turned(name), why) for name, why in refused)
-    return replace(choice, what=what, chosen=chosen, refused=refused)
-
-
-def _turned(words: str) -> str:
-    return words.replace(QUERIES, "\0").replace(KEYS, QUERIES).replace("\0", KEYS)
+def faster(kept: Kept, twice: float) -> bool:
+    """Whether slopes had better be kept than made again: memory has to be worth its while."""
+    return kept.seconds < LEAST_GAIN * twice

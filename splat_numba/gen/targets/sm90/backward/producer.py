@@ -7,7 +7,7 @@ mask's row block, once for every head of the owner's list, in that order.
 from __future__ import annotations
 
 from splat_numba.gen.boxes import SOME
-from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
+from splat_numba.gen.targets.sm90.backward.traits import IMAGE_BYTES, READ, WRITTEN, BackwardTraits
 from splat_numba.gen.targets.sm90.functions import device_function, wrapped
 from splat_numba.gen.targets.sm90.lengths import emit_clear_tile, emit_cleared, emit_valid
 from splat_numba.gen.targets.sm90.loads import emit_copies
@@ -22,9 +22,11 @@ HEAD, FIRST, END = 8, 9, 10  # lanes that have an owner's words
 
 def arguments(traits: BackwardTraits) -> tuple[str, ...]:
     """Of the function ``produce``."""
-    tables = ("left_maps", "right_maps", "block", "piece", "bits", "owners", "heads", "counter")
+    left, bits = ("left_maps",) * bool(traits.pairs), ("bits",) * traits.scores
+    tables = (*left, "right_maps", "block", "piece", *bits, *("slopes",) * (traits.kept == READ), "owners", "heads")
     ragged = ("kv_lengths", "views") if traits.clears else ()
-    return ("base", *tables, *ragged, "blocks", "heads_count", "batch", "heads_per_wave", "left_views", "right_views")
+    counts = ("blocks", "heads_count", "batch", "heads_per_wave", "left_views", "right_views")
+    return ("base", *tables, "counter", *ragged, *counts, *("images", "listed") * bool(traits.kept))
 
 
 def _maps_a_view(traits: BackwardTraits) -> tuple[int, int]:
@@ -38,7 +40,8 @@ def emit_producer(out: SourceWriter, traits: BackwardTraits) -> None:
     emit_end(out, "LEFT")
     emit_fences(out)
     _emit_read_item(out)
-    _emit_load_left(out, traits)
+    if traits.pairs:
+        _emit_load_left(out, traits)
     _emit_tiles(out, traits)
     _emit_load_right(out, traits)
     if traits.clears:
@@ -50,9 +53,10 @@ def _emit_items(out: SourceWriter, traits: BackwardTraits) -> None:
     left, right = _maps_a_view(traits)
     text = "The producer: boxes of each item's left tile, then of its right ones."
     with device_function(out, "produce", arguments(traits), text):
+        if left:
+            out.line(f"fence_maps(left_maps, u32({left}) * left_views)")
         out.lines(
             f"""
-            fence_maps(left_maps, u32({left}) * left_views)
             fence_maps(right_maps, u32({right}) * right_views)
             items = u32(blocks * heads_count * batch)
             stage = left_stage = u32(0)
@@ -80,7 +84,14 @@ def _emit_item(out: SourceWriter, traits: BackwardTraits) -> None:
         ptx.mbarrier_wait(base + LEFT_EMPTY + left_stage * u32(8), left_free)
         tiles = u32(ptx.word_of_lane(words, u32(5)) * (end - place))
         ptx.store_shared_words4(base + ITEM_INFO + left_stage * u32({INFO_BYTES}), tiles, rank, owner, entry, leader())
-        load_left(base, left_stage, left_maps, words, owner, entry)
+        """
+    )
+    if traits.pairs:
+        out.line("load_left(base, left_stage, left_maps, words, owner, entry)")
+    else:
+        out.line("ptx.mbarrier_arrive(base + LEFT_FULL + left_stage * u32(8), leader())")
+    out.lines(
+        """
         left_stage, left_free = advance(left_stage, left_free, LEFT_STAGES)
         """
     )
@@ -89,6 +100,9 @@ def _emit_item(out: SourceWriter, traits: BackwardTraits) -> None:
     out.line("taken = ptx.fetch_add(counter, u32(1), leader())  # blocks take what is left in turn")
     with out.block("while place < end"):
         out.line("head = ptx.load_word(heads + u64(4) * u64(place))")
+        if traits.kept:
+            first = f" + u32({traits.boxes.groups}) * ptx.word_of_lane(words, u32(6))" * (traits.kept == WRITTEN)
+            out.line(f"image = u32((entry * listed + place) * images{first})")
         wrapped(out, f"{_state(traits)} = load_tiles", _tile_loop(traits))
         out.line("place = u32(place + u32(1))")
     out.lines(
@@ -105,7 +119,9 @@ def _state(traits: BackwardTraits) -> str:
 
 def _tile_loop(traits: BackwardTraits) -> tuple[str, ...]:
     ragged = ("views", "length", "cleared_phase") if traits.clears else ()
-    return ("base", "right_maps", "piece", "bits", "words", "head", "entry", "stage", "free", *ragged)
+    kept = ("image",) * bool(traits.kept) + ("slopes",) * (traits.kept == READ)
+    bits = ("bits",) * traits.scores
+    return ("base", "right_maps", "piece", *bits, *kept, "words", "head", "entry", "stage", "free", *ragged)
 
 
 def _emit_read_item(out: SourceWriter) -> None:
@@ -203,13 +219,16 @@ def _emit_tile(out: SourceWriter, traits: BackwardTraits) -> None:
             token = u32(token + inner_step * u32({traits.boxes.tile_kv}))
             """
         )
+    second = "image" if traits.kept == WRITTEN else "bits_0"
     out.lines(
         f"""
         ptx.mbarrier_wait(base + RIGHT_EMPTY + stage * u32(8), free)
         info = base + TILE_INFO + stage * u32({INFO_BYTES})
-        ptx.store_shared_words4(info, status, bits_0, bits_1, bits_2, leader())
+        ptx.store_shared_words4(info, status, {second}, bits_1, bits_2, leader())
         """
     )
+    if traits.kept == WRITTEN:
+        out.line(f"image = u32(image + u32({traits.boxes.groups}))")
     full = "base + RIGHT_FULL + stage * u32(8)"
     if not traits.clears:
         wrapped(out, "load_right", _right_arguments(traits, full))
@@ -223,14 +242,17 @@ def _emit_tile(out: SourceWriter, traits: BackwardTraits) -> None:
 
 
 def _right_arguments(traits: BackwardTraits, full: str) -> tuple[str, ...]:
-    masks = ("status", "bits", *(f"bits_{group}" for group in range(traits.boxes.groups)))
-    return ("base", "stage", "right_map", "c1", "c2", "head", "entry", full, *masks * traits.boxes.partial)
+    numbers = tuple(f"bits_{group}" for group in range(traits.boxes.groups))
+    masks = ("status", "bits", *numbers) * traits.boxes.partial
+    kept = ("status", "slopes", "image", *numbers) * (traits.kept == READ)
+    return ("base", "stage", "right_map", "c1", "c2", "head", "entry", full, *masks, *kept)
 
 
 def _emit_load_right(out: SourceWriter, traits: BackwardTraits) -> None:
     """With masks of all groups or of none, so that the barrier expects one of two numbers of bytes."""
     boxes = traits.boxes
-    sizes = " + ".join((*(f"RIGHT_{i}_BYTES" for i in (1, 2)), *("LEVELS_BYTES",) * traits.columns_are_queries))
+    tiles = (f"RIGHT_{i}_BYTES" for i, _ in enumerate(traits.right_dims, 1))
+    sizes = " + ".join((*tiles, *("LEVELS_BYTES",) * traits.columns_are_queries))
     with device_function(out, "load_right", _right_arguments(traits, "full"), "A right tile, and what goes with it."):
         if boxes.partial:
             size = group_mask_bytes(boxes)
@@ -241,6 +263,8 @@ def _emit_load_right(out: SourceWriter, traits: BackwardTraits) -> None:
             for group in range(boxes.groups):
                 copied = f"bits + u64({size}) * u64(bits_{group}), u32({size}), full, leader() & masked"
                 out.line(f"ptx.bulk_copy(to + u32({group * size}), {copied})")
+        elif traits.kept == READ:
+            _emit_load_slopes(out, boxes.groups)
         else:
             out.line(f"ptx.mbarrier_expect(full, {sizes}, leader())")
         for i, dim in enumerate(traits.right_dims):
@@ -250,6 +274,22 @@ def _emit_load_right(out: SourceWriter, traits: BackwardTraits) -> None:
             out.line(f"tensor_map = right_map + u64({MAP_BYTES * len(traits.right_dims)})")
             to = "base + LEVELS_TILE + stage * LEVELS_BYTES"
             out.line(f"ptx.tensor_copy({to}, tensor_map, full, u32(0), c1, c2, head, entry, leader())")
+
+
+def _emit_load_slopes(out: SourceWriter, groups: int) -> None:
+    """Images of the groups that have one: of the others nothing was written."""
+    for group in range(groups):
+        out.line(f"has_{group} = u32((status >> u32({2 * group})) & u32(1))")
+    count = " + ".join(f"has_{group}" for group in range(groups))
+    out.lines(
+        f"""
+        ptx.mbarrier_expect(full, RIGHT_1_BYTES + ({count}) * u32({IMAGE_BYTES}), leader())
+        to = base + SLOPES_TILE + stage * SLOPES_BYTES
+        """
+    )
+    for group in range(groups):
+        source = f"slopes + u64({IMAGE_BYTES}) * (u64(image) + u64(bits_{group})), u32({IMAGE_BYTES})"
+        out.line(f"ptx.bulk_copy(to + u32({group * IMAGE_BYTES}), {source}, full, leader() & has_{group})")
 
 
 def _emit_clearing(out: SourceWriter, traits: BackwardTraits) -> None:

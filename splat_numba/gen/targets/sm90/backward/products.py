@@ -17,7 +17,7 @@ def emit_products(out: SourceWriter, traits: BackwardTraits) -> None:
         _emit_pair(out, traits, i, dim)
     if traits.weights:
         _emit_gradient(out, traits, "multiply_weights", "weight", "dv", 2)
-    if traits.slopes:
+    if traits.of_slopes:
         _emit_gradient(out, traits, "multiply_slopes", "change", traits.of_slopes, 1)
 
 

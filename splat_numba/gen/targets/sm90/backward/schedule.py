@@ -1,145 +1,71 @@
-"""A backward pass as steps of a schedule: levels of the queries, then dq, then dk and dv, then what must be rounded.
-
-A gradient is stored once where one launch makes all of it. Where several do, the passes of a mask or the masks of heads
-that share their keys, the first stores float32 and the others add to it, one after the other. The last pass of a mask
-rounds its rows, and a last step those that it does not visit.
+"""A backward pass as steps of a schedule: levels of the queries, the launches of gradients, then what must be rounded:
+rows whose gradients were added up in float32, and that no last pass visits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.backward import BackwardPlan, Wanted
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.schedule import Place, ScheduleBuilder
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
+from splat_numba.gen.targets.sm90.backward.launches import GradientLaunch, in_order
 from splat_numba.gen.targets.sm90.backward.levels import LevelTraits, levels_text
 from splat_numba.gen.targets.sm90.backward.rounding import CHUNK, RoundTraits, round_text
 from splat_numba.gen.targets.sm90.backward.rounding import THREADS as ROUND_THREADS
 from splat_numba.gen.targets.sm90.backward.text import backward_text
-from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates
-from splat_numba.gen.targets.sm90.backward.traits import (
-    ADDED,
-    FINISHED,
-    KEYS,
-    QUERIES,
-    ROUNDED,
-    STAGED,
-    STEPS,
-    BackwardTraits,
-)
+from splat_numba.gen.targets.sm90.backward.traits import FINISHED, IMAGE_BYTES, QUERIES, ROUNDED, STEPS
 from splat_numba.gen.targets.sm90.schedule import COUNTER_WORDS, heads_per_wave, scale_log2, view_steps
 from splat_numba.gen.tensor import Tensor
 from splat_numba.gen.tensor_map import BoxMap
 
 
-@dataclass(frozen=True, slots=True)
-class Owners:
-    """Heads whose gradients a launch makes, and of each the heads on the other side, one after the other."""
-
-    heads: tuple[int, ...]
-    others: tuple[tuple[int, ...], ...]
-
-    @property
-    def tables(self) -> dict[str, NDArray[np.int32]]:
-        """owners: (head, first, end, 0) of each; heads: of all of them, (others,)."""
-        ends = np.cumsum([len(one) for one in self.others], dtype=np.int64)
-        rows = [
-            (head, end - len(one), end, 0)
-            for head, end, one in zip(self.heads, ends.tolist(), self.others, strict=True)
-        ]
-        flat = [head for one in self.others for head in one]
-        return {"owners": np.array(rows, np.int32).reshape(-1, 4), "heads": np.array(flat, np.int32)}
-
-    def only(self, kept: Sequence[bool]) -> Owners:
-        """Some of them."""
-        chosen = [number for number, one in enumerate(kept) if one]
-        return Owners(tuple(self.heads[i] for i in chosen), tuple(self.others[i] for i in chosen))
-
-
-@dataclass(frozen=True, slots=True)
-class GradientLaunch:
-    """One launch: its pass, who owns its gradients, and the text's traits."""
-
-    planned: BoxPass
-    owners: Owners
-    traits: BackwardTraits
-
-
 def record_backward(builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
     """Add the launches of a call. The first of a mask's passes writes every row of its heads."""
     levels, dout = _record_levels(builder, plans, call)
-    for of in (QUERIES, KEYS):
-        launches = _launches(plans, of, call)
-        sums: dict[str, Tensor] = {}
-        for one in launches:
-            for name in one.traits.wanted:
-                if one.traits.result != ROUNDED and name not in sums:
-                    sums[name] = _sums(builder, call.results[name])
-        for number, one in enumerate(launches):
-            _record_launch(builder, f"{of}_{number}", one, call, levels, dout, sums)
-        for name, target in sums.items():
-            mine = [one for one in launches if name in one.traits.wanted]
-            _record_rounding(builder, name, target, call.results[name], mine)
+    launches = in_order(plans, call)
+    sums: dict[str, Tensor] = {}
+    for one in launches:
+        for name in one.traits.wanted:
+            if one.traits.result != ROUNDED and name not in sums:
+                sums[name] = _sums(builder, call.results[name])
+    kept = max((_kept_bytes(one, call) for one in launches), default=0)
+    slopes = builder.scratch(kept) if kept else None
+    shared: dict[int, int] = {}
+    for number, one in enumerate(launches):
+        first = shared.setdefault(id(one.planned), number)
+        _record_launch(builder, number, first, one, call, levels, dout, slopes, sums)
+    for name, target in sums.items():
+        mine = [one for one in launches if name in one.traits.wanted and one.traits.result != ROUNDED]
+        for number, (heads, finished) in enumerate(_unrounded(mine)):
+            _record_rounding(builder, f"{name}_{number}", target, call.results[name], heads, finished)
+
+
+def _kept_bytes(one: GradientLaunch, call: GradientCall) -> int:
+    return call.q.sizes[0] * one.listed * one.planned.images * IMAGE_BYTES if one.traits.kept else 0
+
+
+def _unrounded(launches: Sequence[GradientLaunch]) -> list[tuple[tuple[int, ...], tuple[BoxPass, ...]]]:
+    """Heads whose gradients are added up in float32, with the passes that round rows of theirs themselves."""
+    finished: dict[int, dict[int, BoxPass]] = {}
+    for one in launches:
+        for head in one.owners.heads:
+            mine = finished.setdefault(head, {})
+            if one.traits.result == FINISHED:
+                mine[id(one.planned)] = one.planned
+    heads: dict[tuple[int, ...], list[int]] = {}
+    for head, passes in sorted(finished.items()):
+        heads.setdefault(tuple(passes), []).append(head)
+    return [(tuple(some), tuple(finished[some[0]].values())) for some in heads.values()]
 
 
 def _sums(builder: ScheduleBuilder, result: Tensor) -> Tensor:
     batch, heads, seq, dim = result.sizes
     return builder.tensor((batch, heads, seq, -(-dim // CHUNK) * CHUNK), "float32")
-
-
-def _launches(plans: Sequence[HeadsPlan], of: str, call: GradientCall) -> list[GradientLaunch]:
-    """In the order in which they add up; each of a mask's passes, and of kernels that make one gradient each, one."""
-    found: list[GradientLaunch] = []
-    wanted = _kernels(plans[0].planned, of, call.wanted)
-    begun: set[int] = set()
-    owners = [_owners(one, of, call) for one in plans]
-    several = len(owners) > 1 and sum(len(one.heads) for one in owners) > len({h for one in owners for h in one.heads})
-    for one, mine in zip(plans, owners, strict=True):
-        passes = _passes(one.planned, of)
-        staged = several or len(passes) > 1
-        for number, planned in enumerate(passes):
-            fresh = [number == 0 and head not in begun for head in mine.heads]
-            last = FINISHED if not several and number == len(passes) - 1 else ADDED
-            for result, kept in ((STAGED, fresh), (last, [not x for x in fresh])):
-                some = mine.only(kept)
-                if not some.heads:
-                    continue
-                stored = result if staged else ROUNDED
-                found += [
-                    GradientLaunch(planned, some, _traits(planned, of, names, stored, one.planned)) for names in wanted
-                ]
-        begun.update(mine.heads)
-    return found
-
-
-def _kernels(plan: BackwardPlan, of: str, wanted: Wanted) -> list[tuple[str, ...]]:
-    """Which gradients each kernel makes, of those that are wanted."""
-    problem = plan.problem if of == QUERIES else plan.problem.transposed()
-    _, kernels = candidates(problem, of, plan.gpu)
-    found = [tuple(name for name in names if name in wanted.names) for names in kernels]
-    return [names for names in found if names]
-
-
-def _passes(plan: BackwardPlan, of: str) -> list[BoxPass]:
-    return [one for one in (plan.queries if of == QUERIES else plan.keys) if isinstance(one, BoxPass)]
-
-
-def _traits(planned: BoxPass, of: str, wanted: tuple[str, ...], result: str, plan: BackwardPlan) -> BackwardTraits:
-    return BackwardTraits(planned.traits, of, wanted, result, plan.conditions.ragged)
-
-
-def _owners(one: HeadsPlan, of: str, call: GradientCall) -> Owners:
-    """Query heads with their key head each; or key heads with those of their query heads that have this mask."""
-    group = call.group
-    if of == QUERIES:
-        return Owners(one.heads, tuple((head // group,) for head in one.heads))
-    mine = tuple(dict.fromkeys(head // group for head in one.heads))
-    return Owners(mine, tuple(tuple(head for head in one.heads if head // group == key) for key in mine))
 
 
 def _record_levels(builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> tuple[Tensor, Tensor]:
@@ -169,20 +95,21 @@ def _strides(name: str, one: Tensor | None) -> dict[str, int]:
 
 
 def _record_launch(
-    builder: ScheduleBuilder, name: str, one: GradientLaunch, call: GradientCall, levels: Tensor, dout: Tensor,
-    sums: dict[str, Tensor],
+    builder: ScheduleBuilder, number: int, shared: int, one: GradientLaunch, call: GradientCall, levels: Tensor,
+    dout: Tensor, slopes: Place | None, sums: dict[str, Tensor],
 ) -> None:  # fmt: skip
+    """number: of the launch; shared: of the first one of the same pass, whose tables it has too."""
     planned, traits = one.planned, one.traits
     table, batch = planned.table, call.q.sizes[0]
     left, right = ((call.q, dout), (call.k, call.v)) if traits.of == QUERIES else ((call.k, call.v), (call.q, dout))
-    tables = {
-        "rows": table.rows, "block": table.block, "piece": table.piece, "bits": table.bits, **one.owners.tables,
-    }  # fmt: skip
-    if traits.clears:
-        tables["views"] = view_steps(table)
+    tables: dict[str, NDArray[Any]] = {"rows": table.rows, "block": table.block, "piece": table.piece}
+    if traits.scores:
+        tables["bits"] = table.bits
     pointers: dict[str, Place | Tensor | None] = {
-        of: builder.table(f"{of}_{name}", data) for of, data in tables.items()
+        name: builder.table(f"{name}_{shared}", data) for name, data in tables.items()
     }
+    tables = {**one.owners.tables, **({"views": view_steps(table)} if traits.clears else {})}
+    pointers |= {name: builder.table(f"{name}_{number}", data) for name, data in tables.items()}
     pointers["counter"] = builder.counters(COUNTER_WORDS)
     if traits.ragged:
         pointers["kv_lengths"] = call.kv_lengths
@@ -204,33 +131,39 @@ def _record_launch(
         "seq": left[0].sizes[2], "heads_left": left[0].sizes[1], "left_views": len(table.q_views),
         "right_views": len(table.kv_views),
     }  # fmt: skip
+    if traits.kept:
+        pointers["slopes"] = slopes
+        numbers |= {"images": planned.images, "listed": one.listed}
     lefts = left[: len(traits.left_dims)]
-    rights = (*right, levels) if traits.columns_are_queries else right
-    maps = {
-        "left_maps": [BoxMap(of, view, planned.q_box) for view in table.q_views for of in lefts],
-        "right_maps": [BoxMap(of, view, planned.kv_box) for view in table.kv_views for of in rights],
-    }
+    rights = (*right[: len(traits.right_dims)], *(levels,) * traits.columns_are_queries)
+    maps = {"right_maps": [BoxMap(of, view, planned.kv_box) for view in table.kv_views for of in rights]}
+    if lefts:
+        maps["left_maps"] = [BoxMap(of, view, planned.q_box) for view in table.q_views for of in lefts]
     resident = call.multiprocessors * planned.traits.blocks_per_multiprocessor
     builder.launch(backward_text(traits), min(items, resident), numbers, pointers, maps=maps)
 
 
 def _record_rounding(
-    builder: ScheduleBuilder, name: str, sums: Tensor, result: Tensor, launches: Sequence[GradientLaunch]
-) -> None:
-    """Of the rows that no launch has rounded."""
-    batch, heads, seq, dim = result.sizes
-    left = np.ones(seq, np.bool_)
-    for one in launches:
-        if one.traits.result == FINISHED:
-            rows = one.planned.table.rows
-            left[rows[rows >= 0]] = False
+    builder: ScheduleBuilder, name: str, sums: Tensor, result: Tensor, heads: tuple[int, ...],
+    finished: Sequence[BoxPass],
+) -> None:  # fmt: skip
+    """Of these heads, the rows that no launch has rounded."""
+    left = np.ones(result.sizes[2], np.bool_)
+    for one in finished:
+        rows = one.table.rows
+        left[rows[rows >= 0]] = False
     listed = np.flatnonzero(left).astype(np.int32)
-    chunks = batch * heads * listed.size * -(-dim // CHUNK)
-    numbers = {"heads": heads, "listed": listed.size, "chunks": chunks, **_strides("sums", sums)}
-    pointers: dict[str, Place | Tensor | None] = {
-        "sums": sums,
-        "result": result,
-        "rows": builder.table(f"rounded_{name}", listed),
-    }
-    text = round_text(RoundTraits(dim, result.dtype))
-    builder.launch(text, -(-chunks // ROUND_THREADS), {**numbers, **_strides("result", result)}, pointers)
+    rows_at = builder.table(f"rounded_{name}", listed)
+    text = round_text(RoundTraits(result.sizes[3], result.dtype))
+    pairs = [(sums, result)]
+    if len(heads) < result.sizes[1]:
+        pairs = [(sums.head(head), result.head(head)) for head in heads]
+    for source, target in pairs:
+        batch, count, _, dim = target.sizes
+        chunks = batch * count * listed.size * -(-dim // CHUNK)
+        numbers = {
+            "heads": count, "listed": listed.size, "chunks": chunks, **_strides("sums", source),
+            **_strides("result", target),
+        }  # fmt: skip
+        pointers: dict[str, Place | Tensor | None] = {"sums": source, "result": target, "rows": rows_at}
+        builder.launch(text, -(-chunks // ROUND_THREADS), numbers, pointers)

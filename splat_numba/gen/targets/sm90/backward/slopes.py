@@ -6,7 +6,14 @@ query that keeps nothing, whose weights are 0 then.
 
 from __future__ import annotations
 
-from splat_numba.gen.targets.sm90.backward.traits import LEVEL_BYTES, BackwardTraits
+from splat_numba.gen.targets.sm90.backward.traits import (
+    IMAGE_BYTES,
+    IMAGE_PART,
+    LEVEL_BYTES,
+    READ,
+    WRITTEN,
+    BackwardTraits,
+)
 from splat_numba.gen.targets.sm90.functions import device_function
 from splat_numba.gen.targets.sm90.softmax import each, each_pair, emit_limit, emit_mask, emit_negate
 from splat_numba.gen.writer import SourceWriter
@@ -26,6 +33,9 @@ def emit_slopes(out: SourceWriter, traits: BackwardTraits) -> None:
     """All functions of this file."""
     if not traits.columns_are_queries:
         _emit_read_levels(out)
+    if traits.kept == READ:
+        _emit_load(out, traits)
+        return
     if traits.boxes.negate:
         emit_negate(out, traits.boxes)
     if traits.boxes.partial:
@@ -38,6 +48,8 @@ def emit_slopes(out: SourceWriter, traits: BackwardTraits) -> None:
     if traits.slopes:
         _emit_make_slopes(out, traits)
         _emit_round(out, traits, "round_slopes", "change", "slope")
+    if traits.kept == WRITTEN:
+        _emit_keep(out, traits)
 
 
 def _emit_read_levels(out: SourceWriter) -> None:
@@ -96,3 +108,29 @@ def _emit_round(out: SourceWriter, traits: BackwardTraits, name: str, to: str, s
     boxes = traits.boxes
     with device_function(out, name, (to, source), text), each(out, boxes.tile_kv // 4):
         out.line(f"{to}[i] = ptx.pack_{boxes.dtype}({source}[2 * i], {source}[2 * i + 1])")
+
+
+def _emit_keep(out: SourceWriter, traits: BackwardTraits) -> None:
+    """A warp has 16 keys of all queries of the tile; of the 16 queries that a warp of the reader multiplies a thread
+    has four words. They are stored as they are: the reader, which waits for memory, has the time to transpose them.
+    """
+    parameters = ("change", "slopes", "image", "image_place", *("keep_0", "keep_1") * traits.padded)
+    with device_function(out, "keep_slopes", parameters, "Slopes to memory, four words for each warp of the reader."):
+        out.line(f"to = slopes + u64({IMAGE_BYTES}) * u64(image) + u64(image_place)")
+        if traits.padded:
+            with out.block(f"for j in range({traits.boxes.tile_kv // 8})"):
+                for row in (0, 1):
+                    out.line(f"change[2 * j + {row}] = u32(change[2 * j + {row}] & keep_{row})")
+        for w in range(traits.boxes.tile_kv // 16):
+            words = ", ".join(f"change[{4 * w + i}]" for i in range(4))
+            out.line(f"ptx.store_words4(to + u64({IMAGE_PART * w}), {words}, u32(1))")
+
+
+def _emit_load(out: SourceWriter, traits: BackwardTraits) -> None:
+    """Of 16 keys and 16 queries: (8, 8) matrices of keys x queries, transposed in the order that a product wants."""
+    with device_function(out, "load_slopes", ("change", "base", "stage", "image_place"), "This thread's of an image."):
+        out.line("at = base + SLOPES_TILE + stage * SLOPES_BYTES + image_place")
+        with out.block(f"for step in range({traits.boxes.tile_kv // 16})"):
+            out.line(f"words = ptx.load_shared_words4(at + u32({4 * IMAGE_PART}) * u32(step))")
+            for i, place in enumerate((0, 2, 1, 3)):
+                out.line(f"change[4 * step + {i}] = ptx.transpose_matrix(words[{place}])")

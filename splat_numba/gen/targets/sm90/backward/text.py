@@ -9,6 +9,9 @@ from splat_numba.gen.targets.sm90.backward import consumer, producer
 from splat_numba.gen.targets.sm90.backward.traits import (
     KEYS,
     LEVEL_BYTES,
+    NOWHERE,
+    READ,
+    WRITTEN,
     BackwardTraits,
     left_stages,
     result_dims,
@@ -20,7 +23,7 @@ from splat_numba.gen.targets.sm90.shape import REGISTERS, threads_per_block
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention_gradients"
-TABLES = ("left_maps", "right_maps", "rows", "block", "piece", "bits", "owners", "heads")
+TABLES = ("right_maps", "rows", "block", "piece", "owners", "heads")
 COUNTS = ("blocks", "heads_count", "batch", "heads_per_wave", "seq", "heads_left", "left_views", "right_views")
 
 
@@ -33,7 +36,14 @@ def pointers(traits: BackwardTraits) -> tuple[str, ...]:
     """All addresses that the kernel is given."""
     ragged = ("kv_lengths",) * traits.ragged + ("views",) * traits.clears
     levels = () if traits.columns_are_queries else ("levels",)
-    return (*TABLES, *ragged, *levels, *traits.written, "counter")
+    left = ("left_maps",) * bool(traits.pairs)
+    bits, slopes = ("bits",) * traits.scores, ("slopes",) * bool(traits.kept)
+    return (*left, *TABLES, *bits, *slopes, *ragged, *levels, *traits.written, "counter")
+
+
+def counts(traits: BackwardTraits) -> tuple[str, ...]:
+    """All counts that it is given. images: of a batch entry and head; listed: heads of all owners."""
+    return (*COUNTS, *("images", "listed") * bool(traits.kept))
 
 
 def parameters(traits: BackwardTraits) -> tuple[tuple[str, str], ...]:
@@ -42,7 +52,7 @@ def parameters(traits: BackwardTraits) -> tuple[tuple[str, str], ...]:
         *((name, "l") for name in pointers(traits)),
         ("scale_log2", "f"),
         ("scale", "f"),
-        *((name, "r") for name in COUNTS),
+        *((name, "r") for name in counts(traits)),
         *((name, "l") for name in traits.strides),
     )
 
@@ -51,7 +61,8 @@ def backward_text(traits: BackwardTraits) -> EmittedText:
     """The text of the kernel with these traits, named after shape and type."""
     boxes = traits.boxes
     size = f"d{boxes.head_dim}_{boxes.dtype}_{boxes.tile_q}x{boxes.tile_kv}"
-    name = f"attention_{'_'.join(results(traits))}_sm_90a_{size}"
+    kept = {NOWHERE: (), WRITTEN: ("slopes",), READ: ("of_slopes",)}[traits.kept]
+    name = f"attention_{'_'.join((*results(traits), *kept))}_sm_90a_{size}"
     entry = Entry(ENTRY, parameters(traits), threads_per_block(boxes), boxes.blocks_per_multiprocessor,
                   shared_bytes(traits))  # fmt: skip
     return EmittedText(name, entry, render_gradients, (traits,))
@@ -77,9 +88,12 @@ def _emit_head(out: SourceWriter, traits: BackwardTraits) -> None:
     quotes, dims = '"' * 3, f"head_dim {boxes.head_dim}, value_dim {boxes.value_dim}, {boxes.dtype}"
     rows, columns = ("keys", "queries") if traits.of == KEYS else ("queries", "keys")
     left, right = ("k and v", "q and dout") if traits.of == KEYS else ("q and dout", "k and v")
+    if traits.kept == READ:
+        left, right = "slopes that are kept", "k"
+    made = (*results(traits), *("slopes",) * (traits.kept == WRITTEN))
     out.lines(
         f"""
-        {quotes}{" and ".join(results(traits))} of sparse attention on Hopper, for every mask that boxes describe.
+        {quotes}{" and ".join(made)} of sparse attention on Hopper, for every mask that boxes describe.
 
         {dims}; {boxes.tile_q} {rows} x {boxes.tile_kv} {columns} a tile; left are {left}, right {right}.
         A block is {boxes.groups} x 128 threads, each for 64 {rows}, and a producer that fetches boxes of both sides,
@@ -96,12 +110,14 @@ def _emit_head(out: SourceWriter, traits: BackwardTraits) -> None:
         {DEVICE}
         fewer_registers = ptx.release_registers({registers})
         more_registers = ptx.claim_registers({more})
-        pair_product = ptx.matrix_product({boxes.tile_kv}, "{boxes.dtype}", from_registers=False, transposed=False)
         """
     )
+    if traits.scores:
+        pair = f'{boxes.tile_kv}, "{boxes.dtype}", from_registers=False, transposed=False'
+        out.line(f"pair_product = ptx.matrix_product({pair})")
     for name, dim in result_dims(traits).items():
-        made = f'{-(-dim // 8) * 8}, "{boxes.dtype}", from_registers=True, transposed=True'
-        out.line(f"{name}_product = ptx.matrix_product({made})")
+        gradient = f'{-(-dim // 8) * 8}, "{boxes.dtype}", from_registers=True, transposed=True'
+        out.line(f"{name}_product = ptx.matrix_product({gradient})")
 
 
 def _emit_places(out: SourceWriter, traits: BackwardTraits) -> None:
@@ -113,6 +129,8 @@ def _emit_places(out: SourceWriter, traits: BackwardTraits) -> None:
         tiles["LEVELS"] = (layout.levels, traits.boxes.tile_kv * LEVEL_BYTES)
     if traits.boxes.partial:
         tiles["MASK"] = (layout.mask, layout.mask_bytes)
+    if traits.kept == READ:
+        tiles["SLOPES"] = (layout.slopes, layout.slopes_bytes)
     out.lines(
         f"""
 
@@ -139,8 +157,9 @@ def _emit_entry(out: SourceWriter, traits: BackwardTraits) -> None:
     out.line()
     out.line(f"def {ENTRY}(")
     with out.suite():
-        for names in (pointers(traits), ("scale_log2", "scale"), COUNTS, traits.strides):
-            out.line(f"{', '.join(names)},")
+        for names in (pointers(traits), ("scale_log2", "scale"), counts(traits), traits.strides):
+            if names:
+                out.line(f"{', '.join(names)},")
     out.line("):")
     emit_roles(out, traits.boxes.groups, producer.arguments(traits), consumer.arguments(traits))
 

@@ -3,13 +3,17 @@
 A block holds a *left* tile, the tokens whose gradients it makes, and *right* tiles pass by. Of each there are two
 arrays: the first (queries or keys) gives scores = left.right, the second (dout or values) gives dP. For dq the left
 ones are q and dout, the right ones k and v; for dk and dv it is the other way round.
+
+Where slopes (dS, less the scale) are kept, a kernel of keys writes those of its tiles to memory, and one of queries
+reads them instead of making them again: then it needs no left tiles, and of the right ones k alone. An *image* is the
+slopes of 64 queries x 64 keys in the order in which the reader's threads want them, four words a thread at a time.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.boxes import Traits
+from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     INFO_BYTES,
@@ -22,6 +26,9 @@ from splat_numba.gen.targets.sm90.shape import (
 LEVEL_BYTES = 16  # of a query: its lse in base 2, its delta, and two numbers to fill what a copy takes at least
 STEPS = ("row", "head", "batch")  # of a matrix: its strides in a text's parameters
 QUERIES, KEYS = "queries", "keys"  # whose gradients a kernel makes
+NOWHERE, WRITTEN, READ = "", "written", "read"  # what a kernel does with slopes that are kept
+IMAGE_BYTES = 2 * GROUP_ROWS * GROUP_ROWS
+IMAGE_PART = IMAGE_BYTES // 16  # of a warp of the reader for 16 keys: 16 bytes a thread
 # How a launch stores results: in the arrays' dtype; as float32; added to float32; or added, and in the arrays' dtype.
 ROUNDED, STAGED, ADDED, FINISHED = "rounded", "staged", "added", "finished"
 
@@ -29,7 +36,8 @@ ROUNDED, STAGED, ADDED, FINISHED = "rounded", "staged", "added", "finished"
 @dataclass(frozen=True, slots=True)
 class BackwardTraits:
     """boxes: tiles, of whatever the kernel's rows and columns are; of: QUERIES or KEYS; wanted: of "dq", or of "dk" and
-    "dv"; result: how they are stored; ragged: key lengths differ between batch entries.
+    "dv"; result: how they are stored; ragged: key lengths differ between batch entries; kept: NOWHERE, WRITTEN or READ;
+    padded: some rows of a kernel that writes slopes are padding, whose slopes must be 0.
     """
 
     boxes: Traits
@@ -37,11 +45,23 @@ class BackwardTraits:
     wanted: tuple[str, ...]
     result: str
     ragged: bool
+    kept: str = NOWHERE
+    padded: bool = False
+
+    @property
+    def scores(self) -> bool:
+        """Whether scores are made."""
+        return self.kept != READ
 
     @property
     def slopes(self) -> bool:
         """Whether gradients of the scores are made."""
-        return self.wanted != ("dv",)
+        return self.scores and (self.kept == WRITTEN or self.wanted != ("dv",))
+
+    @property
+    def pairs(self) -> int:
+        """Products left.right of a tile."""
+        return self.scores + self.slopes
 
     @property
     def weights(self) -> bool:
@@ -61,8 +81,9 @@ class BackwardTraits:
 
     @property
     def of_slopes(self) -> str:
-        """The gradient that slopes are multiplied into, where they are made."""
-        return "dq" if self.of == QUERIES else "dk"
+        """The gradient that slopes are multiplied into; "" for none."""
+        name = "dq" if self.of == QUERIES else "dk"
+        return name if name in self.wanted else ""
 
     @property
     def columns_are_queries(self) -> bool:
@@ -72,17 +93,17 @@ class BackwardTraits:
     @property
     def clears(self) -> bool:
         """Whether right tiles reach beyond the key length."""
-        return self.ragged and self.of == QUERIES
+        return self.ragged and self.of == QUERIES and self.scores
 
     @property
     def left_dims(self) -> tuple[int, ...]:
-        """Elements a token of the left arrays; without slopes the second is not read."""
-        return (self.boxes.head_dim, self.boxes.value_dim)[: 2 if self.slopes else 1]
+        """Elements a token of the left arrays, as many as are read."""
+        return (self.boxes.head_dim, self.boxes.value_dim)[: self.pairs]
 
     @property
     def right_dims(self) -> tuple[int, ...]:
         """The same of the right arrays."""
-        return self.boxes.head_dim, self.boxes.value_dim
+        return (self.boxes.head_dim, self.boxes.value_dim)[: 2 if self.scores else 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +117,8 @@ class GradientMemory:
     levels: int
     mask: int
     mask_bytes: int
+    slopes: int
+    slopes_bytes: int
     tile_info: int
     item_info: int
     left_full: int
@@ -125,8 +148,13 @@ def _mask_bytes(traits: BackwardTraits) -> int:
     return traits.boxes.groups * group_mask_bytes(traits.boxes) if traits.boxes.partial else 0
 
 
+def _slopes_bytes(traits: BackwardTraits) -> int:
+    return traits.boxes.groups * IMAGE_BYTES if traits.kept == READ else 0
+
+
 def _right_stage(traits: BackwardTraits) -> int:
-    return sum(_sizes(traits.right_dims, traits.boxes.tile_kv)) + _level_bytes(traits) + _mask_bytes(traits)
+    tiles = sum(_sizes(traits.right_dims, traits.boxes.tile_kv)) + _slopes_bytes(traits)
+    return tiles + _level_bytes(traits) + _mask_bytes(traits)
 
 
 def shared_layout(traits: BackwardTraits) -> GradientMemory:
@@ -141,7 +169,8 @@ def shared_layout(traits: BackwardTraits) -> GradientMemory:
         for size in sizes:
             places.append(at)
             at += size * count
-    levels = at
+    slopes = at
+    levels = slopes + boxes.stages * _slopes_bytes(traits)
     mask = levels + boxes.stages * _level_bytes(traits)
     tile_info = mask + boxes.stages * _mask_bytes(traits)
     item_info = tile_info + boxes.stages * INFO_BYTES
@@ -151,8 +180,9 @@ def shared_layout(traits: BackwardTraits) -> GradientMemory:
     right_empty = right_full + 8 * boxes.stages
     cleared = right_empty + 8 * boxes.stages
     return GradientMemory(
-        tuple(left), tuple(right), left_sizes, right_sizes, levels, mask, _mask_bytes(traits), tile_info, item_info,
-        left_full, left_empty, right_full, right_empty, cleared, cleared + 8,
+        tuple(left), tuple(right), left_sizes, right_sizes, levels, mask, _mask_bytes(traits), slopes,
+        _slopes_bytes(traits), tile_info, item_info, left_full, left_empty, right_full, right_empty, cleared,
+        cleared + 8,
     )  # fmt: skip
 
 
