@@ -139,7 +139,7 @@ def test_a_head_with_one_pass_is_not_rounded_with_those_that_have_several():
     schedule = schedule_of(plans, 2, seq)
     rounds = [step for step in schedule.launches if step.text.entry.name == ROUND]
     assert [(*step.pointers["result"], step.numbers["heads"]) for step in rounds] == [
-        ("dq", 0, 1), ("dv", 0, 1), ("dk", 0, 1),
+        ("dq", 0, 1), ("dk", 0, 1), ("dv", 0, 1),
     ]  # fmt: skip
 
 
