@@ -10,7 +10,7 @@ from splat_numba.runtime.arrays import on_gpu
 from splat_numba.settings import current
 
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
-PLANNED = ("sm_80", "simt")  # targets of GPUs that a later version has
+PLANNED = ("sm_80",)  # targets of GPUs that a later version has
 
 
 def choose_backend(backend: str, target: str | None, q: Any = None) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.simt.target import SIMT
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.gen.targets.target import GpuTarget
 
-GPU_TARGETS: dict[str, GpuTarget] = {SM90.name: SM90}  # the first that takes a problem is the one that gets it
+GPU_TARGETS: dict[str, GpuTarget] = {SM90.name: SM90, SIMT.name: SIMT}  # the first that takes a problem is the one that gets it
 
 
 def gpu_target(name: str) -> GpuTarget:

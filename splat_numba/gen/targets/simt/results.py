@@ -1,0 +1,162 @@
+"""Results from registers to memory and back, by the arrays' dtype; and an item's last step, or its first if it resumes."""
+
+from __future__ import annotations
+
+import math
+
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, share_of
+from splat_numba.gen.targets.sm90.functions import device_function
+from splat_numba.gen.writer import SourceWriter
+
+
+def chunk_bytes(numbers: Numbers) -> int:
+    """Bytes in an array of the numbers that make a chunk of shared memory."""
+    return numbers.of_chunk * ITEMSIZE[numbers.dtype]
+
+
+def names_of(numbers: Numbers, name: str = "x") -> str:
+    """The numbers of a chunk, as parameters or results."""
+    return ", ".join(f"{name}_{y}" for y in range(numbers.of_chunk))
+
+
+def emit_stores(out: SourceWriter, numbers: Numbers) -> None:
+    """``store_chunk(to, numbers, when)`` into an array, and ``store_number`` of what is as it was computed."""
+    parameters = ("to", *names_of(numbers).split(", "), "when")
+    with device_function(out, "store_chunk", parameters, f"Neighbouring numbers of an array, as {numbers.dtype}."):
+        if numbers.dtype == "float32":
+            out.line("ptx.store_reals4(to, x_0, x_1, x_2, x_3, when)")
+        elif numbers.dtype == "float64":
+            out.lines(
+                """
+                a, b = words_of(x_0)
+                c, d = words_of(x_1)
+                ptx.store_words4(to, a, b, c, d, when)
+                """
+            )
+        else:
+            out.line(f"ptx.store_word(to, ptx.pack_{numbers.dtype}(x_0, x_1), when)")
+            out.line(f"ptx.store_word(to + u64(4), ptx.pack_{numbers.dtype}(x_2, x_3), when)")
+    with device_function(out, "store_number", ("to", "x", "when"), f"A number of an array, as {numbers.computed}."):
+        if numbers.computed == "float32":
+            out.line("ptx.store_real(to, x, when)")
+            return
+        out.lines(
+            """
+            low, high = words_of(x)
+            ptx.store_word(to, low, when)
+            ptx.store_word(to + u64(4), high, when)
+            """
+        )
+
+
+def emit_loads(out: SourceWriter, numbers: Numbers) -> None:
+    """``load_chunk(at)`` of what an earlier launch stored, and ``load_number`` of what is as it was computed."""
+    with device_function(out, "load_chunk", ("at",), "Neighbouring numbers of an array that launches write."):
+        if numbers.dtype == "float32":
+            out.line("return ptx.load_reals4(at)")
+        elif numbers.dtype == "float64":
+            words = [f"ptx.load_pair(at + u64({4 * x}))" for x in range(4)]
+            out.line(f"return joined({words[0]}, {words[1]}), joined({words[2]}, {words[3]})")
+        else:
+            out.lines(
+                f"""
+                x_0, x_1 = ptx.unpack_{numbers.dtype}(ptx.load_pair(at))
+                x_2, x_3 = ptx.unpack_{numbers.dtype}(ptx.load_pair(at + u64(4)))
+                return x_0, x_1, x_2, x_3
+                """
+            )
+    emit_load_number(out, numbers)
+
+
+def emit_load_number(out: SourceWriter, numbers: Numbers) -> None:
+    """The latter alone."""
+    with device_function(out, "load_number", ("at",), "A number that an earlier launch may have written."):
+        if numbers.computed == "float32":
+            out.line("return ptx.load_state(at)")
+        else:
+            out.line("return joined(ptx.load_pair(at), ptx.load_pair(at + u64(4)))")
+
+
+def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
+    """The functions that begin and end an item."""
+    numbers = Numbers(traits.dtype)
+    _emit_begin(out, traits)
+    emit_stores(out, numbers)
+    if traits.resumes:
+        emit_loads(out, numbers)
+    _emit_store_rows(out, traits)
+
+
+def _emit_begin(out: SourceWriter, traits: Traits) -> None:
+    numbers, share = Numbers(traits.dtype), share_of(traits)
+    state, parameters = ("peak", "added", "total"), ("row_at", "out_at", "out_row", "lse_at", "seq_q")
+    if not traits.resumes:
+        with device_function(out, "begin_rows", state, "An empty softmax."):
+            out.lines(
+                f"""
+                for i in range({share.rows}):
+                    peak[i], added[i] = NONE_KEPT, ZERO
+                for i in range({share.rows * share.pieces * numbers.of_chunk}):
+                    total[i] = ZERO
+                """
+            )
+        return
+    with device_function(out, "begin_rows", (*state, *parameters), "out and lse as a softmax: a sum of 1 at lse."):
+        with out.block(f"for i in range({share.rows})"):
+            out.lines(
+                f"""
+                q_idx = ptx.load_word(row_at + u64(4) * u64(i))
+                safe = q_idx if q_idx < seq_q else u32(0)
+                peak[i] = load_number(lse_at + u64({numbers.size}) * u64(safe)) * real({math.log2(math.e)!r})
+                # Sixteen lanes add up to a row, NaN or not.
+                added[i] = ZERO if peak[i] == NONE_KEPT else real({1 / LANES_OF_ROW})
+                """
+            )
+            with out.block(f"for piece in range({share.pieces})"):
+                first = f"{numbers.of_chunk} * ({share.pieces} * i + piece)"
+                names = ", ".join(f"total[{first} + {y}]" for y in range(numbers.of_chunk))
+                out.lines(
+                    f"""
+                    chunk = chunk_of(piece)
+                    chunk = chunk if chunk < u32({numbers.chunks(traits.value_dim)}) else u32(0)
+                    at = out_at + u64(safe) * out_row + u64({chunk_bytes(numbers)}) * u64(chunk)
+                    {names} = load_chunk(at)
+                    """
+                )
+
+
+def _emit_store_rows(out: SourceWriter, traits: Traits) -> None:
+    numbers, share = Numbers(traits.dtype), share_of(traits)
+    parameters = ("peak", "added", "total", "row_at", "column", "out_at", "out_row", "lse", "lse_at", "seq_q")
+    text = "out = total / sum, 0 where nothing is kept; lse = (peak + log2 sum) ln 2, then -inf."
+    with device_function(out, "store_rows", parameters, text), out.block(f"for i in range({share.rows})"):
+        out.lines(
+            """
+            q_idx = ptx.load_word(row_at + u64(4) * u64(i))
+            there = u32(1) if q_idx < seq_q else u32(0)  # padding is 2**32 - 1 here
+            row_sum = sum_of_row(added[i])
+            factor = reciprocal(row_sum) if row_sum != ZERO else ZERO
+            """
+        )
+        with out.block(f"for piece in range({share.pieces})"):
+            first = f"{numbers.of_chunk} * ({share.pieces} * i + piece)"
+            scaled = ", ".join(f"total[{first} + {y}] * factor" for y in range(numbers.of_chunk))
+            out.lines(
+                f"""
+                chunk = chunk_of(piece)
+                inside = there if chunk < u32({numbers.chunks(traits.value_dim)}) else u32(0)
+                to = out_at + u64(q_idx) * out_row + u64({chunk_bytes(numbers)}) * u64(chunk)
+                store_chunk(to, {scaled}, inside)
+                """
+            )
+        out.lines(
+            f"""
+            if lse != u64(0):
+                safe = ZERO if peak[i] == NONE_KEPT else peak[i]
+                one_lane = there if column == u32(0) else u32(0)
+                level = (safe + log2(row_sum)) * real({math.log(2)!r})
+                store_number(lse_at + u64({numbers.size}) * u64(q_idx), level, one_lane)
+            """
+        )
