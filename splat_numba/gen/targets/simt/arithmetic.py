@@ -17,7 +17,8 @@ TERMS = 13  # of exp2's series: the next is 4e-18 at 1/2
 
 def emit_arithmetic(out: SourceWriter, numbers: Numbers) -> None:
     """Names that the rest of a text uses: real, exp2, log2, reciprocal, maximum, from_lane, read_chunk,
-    write_number."""
+    write_number.
+    """
     out.lines(
         f"""
         real, f32, u32, u64 = np.{numbers.computed}, np.float32, np.uint32, np.uint64

@@ -18,6 +18,7 @@ from splat_numba.gen.targets.simt.shape import (
     share_of,
     shared_bytes,
     shared_layout,
+    sums,
     words_per_row,
 )
 from splat_numba.gen.targets.simt.softmax import emit_softmax
@@ -253,13 +254,15 @@ def _emit_tile(out: SourceWriter, traits: Traits) -> None:
 
 def _emit_products(out: SourceWriter, traits: Traits) -> None:
     numbers, share, dims = Numbers(traits.dtype), share_of(traits), (traits.head_dim, traits.value_dim)
+    spare = sums(numbers, share.rows, share.keys, share.pieces) <= 64
+    at_once = tiles.AT_ONCE[spare]
     tiles.emit_token(out)
-    for name, rows, dim, where, token, what in (
-        ("load_queries", GROUP_ROWS, dims[0], tiles.LISTED, tiles.TOKEN_OF_ROW, "The block's queries."),
-        ("load_keys", traits.tile_kv, dims[0], tiles.TILE, tiles.TOKEN_OF_TILE, "A tile's keys."),
-        ("load_values", traits.tile_kv, dims[1], tiles.TILE, tiles.TOKEN_OF_TILE, "Their values."),
+    for what, rows, dim, where, token in (
+        ("queries", GROUP_ROWS, dims[0], tiles.LISTED, tiles.TOKEN_OF_ROW),
+        ("keys", traits.tile_kv, dims[0], tiles.TILE, tiles.TOKEN_OF_TILE),
+        ("values", traits.tile_kv, dims[1], tiles.TILE, tiles.TOKEN_OF_TILE),
     ):
-        tiles.emit_load(out, tiles.Load(name, rows, dim, where, token, what), numbers, share.threads)
+        tiles.emit_load(out, tiles.Load(what, rows, dim, where, token), numbers, share.threads, at_once)
     tiles.emit_chunk_of(out)
     text = "Scores of a thread's rows and keys: products of a chunk of their numbers at a time."
     tiles.emit_row_product(out, "multiply_keys", numbers, share, dims[0], text)

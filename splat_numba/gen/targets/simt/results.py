@@ -7,6 +7,7 @@ import math
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, share_of
+from splat_numba.gen.targets.simt.softmax import emit_for_rows
 from splat_numba.gen.targets.sm90.functions import device_function
 from splat_numba.gen.writer import SourceWriter
 
@@ -103,54 +104,45 @@ def _emit_begin(out: SourceWriter, traits: Traits) -> None:
                 """
             )
         return
-    with device_function(out, "begin_rows", (*state, *parameters), "out and lse as a softmax: a sum of 1 at lse."):
-        with out.block(f"for i in range({share.rows})"):
+    with device_function(out, "begin_rows", (*state, *parameters), "A thread's rows."):
+        emit_for_rows(out, share.rows, "begin_row", (*state, *parameters))
+    with device_function(out, "begin_row", ("i", *state, *parameters), "out and lse as a softmax: a sum of 1 at lse."):
+        out.lines(
+            f"""
+            q_idx = ptx.load_word(row_at + u64(4 * i))
+            safe = q_idx if q_idx < seq_q else u32(0)
+            peak[i] = load_number(lse_at + u64({numbers.size}) * u64(safe)) * real({math.log2(math.e)!r})
+            added[i] = ZERO if peak[i] == NONE_KEPT else real({1 / LANES_OF_ROW})  # a row's lanes add up, NaN or not
+            """
+        )
+        with out.block(f"for piece in range({share.pieces})"):
+            first = f"{numbers.of_chunk} * ({share.pieces} * i + piece)"
+            names = ", ".join(f"total[{first} + {y}]" for y in range(numbers.of_chunk))
             out.lines(
                 f"""
-                q_idx = ptx.load_word(row_at + u64(4) * u64(i))
-                safe = q_idx if q_idx < seq_q else u32(0)
-                peak[i] = load_number(lse_at + u64({numbers.size}) * u64(safe)) * real({math.log2(math.e)!r})
-                # Sixteen lanes add up to a row, NaN or not.
-                added[i] = ZERO if peak[i] == NONE_KEPT else real({1 / LANES_OF_ROW})
+                chunk = chunk_of(piece)
+                chunk = chunk if chunk < u32({numbers.chunks(traits.value_dim)}) else u32(0)
+                {names} = load_chunk(out_at + u64(safe) * out_row + u64({chunk_bytes(numbers)}) * u64(chunk))
                 """
             )
-            with out.block(f"for piece in range({share.pieces})"):
-                first = f"{numbers.of_chunk} * ({share.pieces} * i + piece)"
-                names = ", ".join(f"total[{first} + {y}]" for y in range(numbers.of_chunk))
-                out.lines(
-                    f"""
-                    chunk = chunk_of(piece)
-                    chunk = chunk if chunk < u32({numbers.chunks(traits.value_dim)}) else u32(0)
-                    at = out_at + u64(safe) * out_row + u64({chunk_bytes(numbers)}) * u64(chunk)
-                    {names} = load_chunk(at)
-                    """
-                )
 
 
 def _emit_store_rows(out: SourceWriter, traits: Traits) -> None:
     numbers, share = Numbers(traits.dtype), share_of(traits)
     parameters = ("peak", "added", "total", "row_at", "column", "out_at", "out_row", "lse", "lse_at", "seq_q")
+    with device_function(out, "store_rows", parameters, "A thread's rows."):
+        emit_for_rows(out, share.rows, "store_row", parameters)
     text = "out = total / sum, 0 where nothing is kept; lse = (peak + log2 sum) ln 2, then -inf."
-    with device_function(out, "store_rows", parameters, text), out.block(f"for i in range({share.rows})"):
+    with device_function(out, "store_row", ("i", *parameters), text):
         out.lines(
             """
-            q_idx = ptx.load_word(row_at + u64(4) * u64(i))
+            q_idx = ptx.load_word(row_at + u64(4 * i))
             there = u32(1) if q_idx < seq_q else u32(0)  # padding is 2**32 - 1 here
             row_sum = sum_of_row(added[i])
             factor = reciprocal(row_sum) if row_sum != ZERO else ZERO
             """
         )
-        with out.block(f"for piece in range({share.pieces})"):
-            first = f"{numbers.of_chunk} * ({share.pieces} * i + piece)"
-            scaled = ", ".join(f"total[{first} + {y}] * factor" for y in range(numbers.of_chunk))
-            out.lines(
-                f"""
-                chunk = chunk_of(piece)
-                inside = there if chunk < u32({numbers.chunks(traits.value_dim)}) else u32(0)
-                to = out_at + u64(q_idx) * out_row + u64({chunk_bytes(numbers)}) * u64(chunk)
-                store_chunk(to, {scaled}, inside)
-                """
-            )
+        emit_row(out, numbers, share.pieces, traits.value_dim, "total", "out_at + u64(q_idx) * out_row", "factor")
         out.lines(
             f"""
             if lse != u64(0):
@@ -158,5 +150,19 @@ def _emit_store_rows(out: SourceWriter, traits: Traits) -> None:
                 one_lane = there if column == u32(0) else u32(0)
                 level = (safe + log2(row_sum)) * real({math.log(2)!r})
                 store_number(lse_at + u64({numbers.size}) * u64(q_idx), level, one_lane)
+            """
+        )
+
+
+def emit_row(out: SourceWriter, numbers: Numbers, of_row: int, dim: int, total: str, row: str, factor: str) -> None:
+    """Row i of a thread's sums, times a factor, to an array's row where the thread is ``there``."""
+    with out.block(f"for piece in range({of_row})"):
+        first = f"{numbers.of_chunk} * ({of_row} * i + piece)"
+        scaled = ", ".join(f"{total}[{first} + {y}] * {factor}" for y in range(numbers.of_chunk))
+        out.lines(
+            f"""
+            chunk = chunk_of(piece)
+            inside = there if chunk < u32({numbers.chunks(dim)}) else u32(0)
+            store_chunk({row} + u64({chunk_bytes(numbers)}) * u64(chunk), {scaled}, inside)
             """
         )

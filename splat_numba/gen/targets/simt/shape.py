@@ -12,8 +12,10 @@ from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.problem import ITEMSIZE, accumulator
 
 LANES_OF_ROW = 16
+MOST_REGISTERS = 255  # of a thread
 CHUNK = 16  # bytes: what the widest loads and stores move
-MOST_SUMS = 176  # registers of scores and results that leave a thread enough for all else: 255 in all
+# Registers of scores and results that leave a thread enough for all else, of 255: beyond, the compiler spills.
+MOST_SUMS = {"float32": 160, "float64": 136}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def share_of(traits: Traits) -> Share:
     """Eight rows a thread, or four where the registers hold no more."""
     numbers, keys = Numbers(traits.dtype), traits.tile_kv // LANES_OF_ROW
     of_row = pieces(numbers, traits.value_dim)
-    rows = 8 if sums(numbers, 8, keys, of_row) <= MOST_SUMS else 4
+    rows = 8 if sums(numbers, 8, keys, of_row) <= MOST_SUMS[numbers.computed] else 4
     return Share(rows, keys, of_row, GROUP_ROWS // rows * LANES_OF_ROW)
 
 
@@ -87,8 +89,9 @@ def sums(numbers: Numbers, rows: int, keys: int, of_row: int) -> int:
 def registers(traits: Traits) -> int:
     """That a thread wants: scores and results, the operands of a step, addresses and what else there is."""
     numbers, share = Numbers(traits.dtype), share_of(traits)
-    operands = share.rows * CHUNK // 4 + 2 * CHUNK // 4
-    return sums(numbers, share.rows, share.keys, share.pieces) + operands + 32
+    operands = share.rows * CHUNK // 4 + 2 * CHUNK // 4 + 28 * (numbers.loaded == 8)
+    wanted = sums(numbers, share.rows, share.keys, share.pieces)
+    return wanted + operands + 32 if wanted <= MOST_SUMS[numbers.computed] else MOST_REGISTERS + 1
 
 
 @dataclass(frozen=True, slots=True)

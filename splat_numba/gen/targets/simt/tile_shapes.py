@@ -9,7 +9,7 @@ from splat_numba.errors import PlanError
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.simt.shape import registers, share_of, shared_bytes
+from splat_numba.gen.targets.simt.shape import MOST_REGISTERS, registers, share_of, shared_bytes
 
 TILES_KV = (64, 32, 16)  # the usual first: a search tries it where rows are long
 MOST_RESIDENT = 4  # blocks: with more, a thread has no registers for eight rows
@@ -23,7 +23,7 @@ def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
     if not found:
         raise PlanError(
             f"head_dim and value_dim wanted small enough for tiles of {GROUP_ROWS} queries x {TILES_KV[-1]} keys of "
-            f"{problem.compute_dtype} in {gpu.shared_bytes:,} bytes of shared memory, got {problem.head_dim} and "
+            f"{problem.compute_dtype} in {gpu.shared_bytes:,} bytes of shared memory and 255 registers a thread, got {problem.head_dim} and "
             f"{problem.value_dim}. Split the heads, or use backend='cpu'."
         )
     return tuple(found)
@@ -37,7 +37,7 @@ def _most_resident(problem: Problem, gpu: Gpu, tile_kv: int) -> Traits | None:
 
 def most_resident(shared: int, threads: int, wanted: int, gpu: Gpu) -> int:
     """Blocks of so much shared memory and so many threads that want so many registers each; 0 where none fits."""
-    if shared > gpu.shared_bytes or wanted > 255:
+    if shared > gpu.shared_bytes or wanted > MOST_REGISTERS:
         return 0
     kept = BLOCK_SHARED_BYTES if gpu.capability >= (8, 0) else 0
     by_memory = (gpu.shared_bytes + kept) // (shared + kept)

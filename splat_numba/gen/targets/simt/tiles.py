@@ -1,6 +1,6 @@
 """Rows of arrays into shared memory, and the two products of a text over what stands there.
 
-A lane fetches chunks of 16 bytes, neighbouring lanes neighbouring chunks; up to eight are under way before the first is
+A lane fetches chunks of 16 bytes, neighbouring lanes neighbouring chunks; several are under way before the first is
 stored. What is beyond the sequence, the key length or the row's last number is stored as 0: 0 x NaN is NaN.
 """
 
@@ -12,21 +12,20 @@ from splat_numba.gen.targets.simt.shape import CHUNK, LANES_OF_ROW, Numbers, Sha
 from splat_numba.gen.targets.sm90.functions import device_function
 from splat_numba.gen.writer import SourceWriter
 
-AT_ONCE = 8  # chunks of a lane under way
+AT_ONCE = {True: 8, False: 4}  # chunks of a lane under way, by whether there are registers to spare
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """A function that loads ``rows`` rows of ``dim`` numbers. parameters: that ``token`` needs, lines that set the
-    token of ``place`` and ``limit``, below which it must be.
+    """A function load_<what> of ``rows`` rows of ``dim`` numbers. parameters: that ``token`` needs, the line that says
+    which token is at a ``place``, and ``limit``, below which it must be.
     """
 
-    name: str
+    what: str
     rows: int
     dim: int
     parameters: tuple[str, ...]
     token: str
-    what: str
 
 
 TILE = ("corner", "inner_step", "outer_step", "box_shift", "limit")  # of a box: its first token, steps, sizes
@@ -47,36 +46,46 @@ def emit_token(out: SourceWriter) -> None:
         )
 
 
-def emit_load(out: SourceWriter, load: Load, numbers: Numbers, threads: int) -> None:
-    """The function: ``load(first, step, to, ...)`` from rows ``step`` bytes apart to shared memory."""
-    count = -(-load.rows * numbers.loads(load.dim) // threads)
-    batches = -(-count // AT_ONCE)
-    at_once = -(-count // batches)
-    whole = batches * at_once * threads == load.rows * numbers.loads(load.dim)
-    with device_function(out, load.name, ("first", "step", "to", *load.parameters), load.what):
+def emit_load(out: SourceWriter, load: Load, numbers: Numbers, threads: int, at_once: int) -> None:
+    """The function: ``load(first, step, to, ...)`` from rows ``step`` bytes apart to shared memory.
+
+    A loop whose end the compiler does not know: else it keeps the places of all chunks in registers.
+    """
+    chunks = load.rows * numbers.loads(load.dim)
+    at_once = min(at_once, -(-chunks // threads))
+    whole = chunks % (at_once * threads) == 0
+    parameters = ("first", "step", "to", *load.parameters)
+    with device_function(out, f"load_{load.what}", parameters, f"The {load.what} of a tile, into shared memory."):
         out.line(f"chunks = cuda.local.array({4 * at_once}, dtype=np.uint32)")
-        with out.block(f"for batch in range({batches})"):
-            with out.block(f"for i in range({at_once})"):
-                _emit_place(out, numbers, load.dim, threads, at_once)
-                if not whole:
-                    out.line(f"place = place if place < u32({load.rows}) else u32({load.rows - 1})")
-                out.line(load.token)
-                words = ", ".join(f"chunks[4 * i + {x}]" for x in range(4))
-                at = "first + u64(token) * step + u64(16) * u64(chunk)"
-                out.line("inside = u32(1) if token < limit else u32(0)")
-                out.line(f"{words} = ptx.load_words4_when({at}, inside)")
-            with out.block(f"for i in range({at_once})"):
-                _emit_place(out, numbers, load.dim, threads, at_once)
-                _emit_store(out, load, numbers, "u32(1)" if whole else "mine")
+        out.line("begin = ptx.thread_index()")
+        with out.block(f"while begin < u32({chunks})"):
+            for i in range(at_once):
+                out.line(f"fetch_{load.what}({i}, begin, chunks, first, step, {', '.join(load.parameters)})")
+            for i in range(at_once):
+                out.line(f"store_{load.what}({i}, begin, chunks, to)")
+            out.line(f"begin = u32(begin + u32({threads * at_once}))")
+    parameters = ("i", "begin", "chunks", "first", "step", *load.parameters)
+    with device_function(out, f"fetch_{load.what}", parameters, "A lane's chunk of this number."):
+        _emit_place(out, load, numbers, threads)
+        if not whole:
+            out.line(f"place = place if place < u32({load.rows}) else u32({load.rows - 1})")
+        out.line(load.token)
+        words = ", ".join(f"chunks[4 * i + {x}]" for x in range(4))
+        at = "first + u64(token) * step + u64(16) * u64(chunk)"
+        out.line("inside = u32(1) if token < limit else u32(0)")
+        out.line(f"{words} = ptx.load_words4_when({at}, inside)")
+    with device_function(out, f"store_{load.what}", ("i", "begin", "chunks", "to"), "The same into shared memory."):
+        _emit_place(out, load, numbers, threads)
+        _emit_store(out, load, numbers, "u32(1)" if whole else "mine")
 
 
-def _emit_place(out: SourceWriter, numbers: Numbers, dim: int, threads: int, at_once: int) -> None:
+def _emit_place(out: SourceWriter, load: Load, numbers: Numbers, threads: int) -> None:
     """Which row and which chunk of it is this lane's now."""
     out.lines(
         f"""
-        number = u32(ptx.thread_index() + u32({threads}) * u32(u32({at_once}) * u32(batch) + u32(i)))
-        place = u32(number // u32({numbers.loads(dim)}))
-        chunk = u32(number - place * u32({numbers.loads(dim)}))
+        number = u32(begin + u32({threads} * i))
+        place = u32(number // u32({numbers.loads(load.dim)}))
+        chunk = u32(number - place * u32({numbers.loads(load.dim)}))
         """
     )
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from splat_numba.formats.geometry import Geometry
-from splat_numba.gen.backward import GRADIENTS, BackwardPlan
 from splat_numba.gen import box_plans
+from splat_numba.gen.backward import GRADIENTS, BackwardPlan
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.instructions import MATRIX_TYPE
 from splat_numba.gen.machine import Gpu
@@ -42,8 +42,8 @@ class Sm90Target:
         if problem.dtype in MATRIX_TYPE:
             return None
         return (
-            f"wanted as float16 or bfloat16 for backend 'cuda', got {problem.dtype}. "
-            "Convert it, or give backend='cpu' with arrays there."
+            f"wanted as float16 or bfloat16 for target {self.name!r}, got {problem.dtype}. "
+            "Leave target out, or convert it."
         )
 
     def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
