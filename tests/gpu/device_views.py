@@ -48,10 +48,13 @@ def back(array):
 
 
 @contextmanager
-def forced(monkeypatch, traits, order=""):
-    """Plans made inside take tiles of these traits, and of the orders of rows only those with ``order`` in the name."""
+def forced(monkeypatch, traits, order="", of=planning):
+    """Plans made inside take tiles of these traits, and of the orders of rows only those with ``order`` in the name.
+
+    of: the module that plans for the traits' target.
+    """
     with monkeypatch.context() as patch:
-        patch.setattr(planning, "tile_shapes", lambda *_: (traits,))
+        patch.setattr(of, "tile_shapes", lambda *_: (traits,))
         _choose_orders(patch, order)
         forget()
         yield

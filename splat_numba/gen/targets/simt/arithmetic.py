@@ -111,6 +111,7 @@ def _emit_log2(out: SourceWriter) -> None:
             f"""
             y = real(ptx.log2(f32(x)))
             rest = x * exp2(-y) - real(1.0)
-            return y + rest * (real(1.0) - rest * (real(0.5) - rest * real({1 / 3!r}))) * real({1 / math.log(2)!r})
+            series = rest * (real(1.0) - rest * (real(0.5) - rest * real({1 / 3!r})))
+            return y + series * real({1 / math.log(2)!r}) if y > NONE_KEPT else y
             """
         )

@@ -77,7 +77,7 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
 
         head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}, computed in {numbers.computed};
         {traits.tile_q} queries x {traits.tile_kv} keys a tile, by {share.threads} threads: {LANES_OF_ROW} lanes share
-        {share.rows} rows, and a lane has of each every {LANES_OF_ROW}th key and every {LANES_OF_ROW}th chunk of results.
+        {share.rows} rows; of each a lane has every {LANES_OF_ROW}th key and every {LANES_OF_ROW}th chunk of results.
         {quotes}
 
         import numpy as np

@@ -1,4 +1,4 @@
-"""Results from registers to memory and back, by the arrays' dtype; and an item's last step, or its first if it resumes."""
+"""Results from registers to memory and back, by the arrays' dtype; an item's last step, and its first if resumed."""
 
 from __future__ import annotations
 

@@ -27,18 +27,18 @@ def emit_softmax(out: SourceWriter, traits: Traits) -> None:
 def emit_scale(out: SourceWriter, traits: Traits) -> None:
     """Before the mask, as the factor may be 0 or negative."""
     share = share_of(traits)
-    with device_function(out, "scale_scores", ("score", "scale"), "Scores in base 2."):
-        with out.block(f"for i in range({share.rows * share.keys})"):
-            out.line("score[i] = score[i] * scale")
+    function = device_function(out, "scale_scores", ("score", "scale"), "Scores in base 2.")
+    with function, out.block(f"for i in range({share.rows * share.keys})"):
+        out.line("score[i] = score[i] * scale")
 
 
 def emit_mask(out: SourceWriter, traits: Traits) -> None:
     """A row's words are read as they are wanted: few tiles have a mask, and its rows are shared by heads."""
     share, words = share_of(traits), words_per_row(traits)
     text = "Scores of pairs that are not kept become -inf, in a tile of which some are."
-    with device_function(out, "mask_scores", ("score", "status", "mask_at", "column"), text):
-        with out.block(f"if status == u32({SOME})"):
-            emit_for_rows(out, share.rows, "mask_row", ("score", "mask_at", "column"))
+    function = device_function(out, "mask_scores", ("score", "status", "mask_at", "column"), text)
+    with function, out.block(f"if status == u32({SOME})"):
+        emit_for_rows(out, share.rows, "mask_row", ("score", "mask_at", "column"))
     with device_function(out, "mask_row", ("i", "score", "mask_at", "column"), "The same of one row."):
         for word in range(words):
             out.line(f"mask_{word} = ptx.load_word(mask_at + u64({4 * words} * i + {4 * word})) >> column")

@@ -23,8 +23,8 @@ def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
     if not found:
         raise PlanError(
             f"head_dim and value_dim wanted small enough for tiles of {GROUP_ROWS} queries x {TILES_KV[-1]} keys of "
-            f"{problem.compute_dtype} in {gpu.shared_bytes:,} bytes of shared memory and 255 registers a thread, got {problem.head_dim} and "
-            f"{problem.value_dim}. Split the heads, or use backend='cpu'."
+            f"{problem.compute_dtype} in {gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers "
+            f"a thread, got {problem.head_dim} and {problem.value_dim}. Split the heads, or use backend='cpu'."
         )
     return tuple(found)
 
