@@ -12,23 +12,18 @@ from splat_numba.gen.targets.sm90.functions import device_function
 from splat_numba.gen.writer import SourceWriter
 
 
-def chunk_bytes(numbers: Numbers) -> int:
+def chunk_bytes(dtype: str) -> int:
     """Bytes in an array of the numbers that make a chunk of shared memory."""
-    return numbers.of_chunk * ITEMSIZE[numbers.dtype]
+    return Numbers(dtype).of_chunk * ITEMSIZE[dtype]
 
 
-def names_of(numbers: Numbers, name: str = "x") -> str:
-    """The numbers of a chunk, as parameters or results."""
-    return ", ".join(f"{name}_{y}" for y in range(numbers.of_chunk))
-
-
-def emit_stores(out: SourceWriter, numbers: Numbers) -> None:
-    """``store_chunk(to, numbers, when)`` into an array, and ``store_number`` of what is as it was computed."""
-    parameters = ("to", *names_of(numbers).split(", "), "when")
-    with device_function(out, "store_chunk", parameters, f"Neighbouring numbers of an array, as {numbers.dtype}."):
-        if numbers.dtype == "float32":
+def emit_store_chunk(out: SourceWriter, dtype: str) -> None:
+    """``store_chunk(to, numbers, when)`` into an array of this dtype."""
+    names = [f"x_{y}" for y in range(Numbers(dtype).of_chunk)]
+    with device_function(out, "store_chunk", ("to", *names, "when"), f"Neighbouring numbers of an array, as {dtype}."):
+        if dtype == "float32":
             out.line("ptx.store_reals4(to, x_0, x_1, x_2, x_3, when)")
-        elif numbers.dtype == "float64":
+        elif dtype == "float64":
             out.lines(
                 """
                 a, b = words_of(x_0)
@@ -37,10 +32,14 @@ def emit_stores(out: SourceWriter, numbers: Numbers) -> None:
                 """
             )
         else:
-            out.line(f"ptx.store_word(to, ptx.pack_{numbers.dtype}(x_0, x_1), when)")
-            out.line(f"ptx.store_word(to + u64(4), ptx.pack_{numbers.dtype}(x_2, x_3), when)")
-    with device_function(out, "store_number", ("to", "x", "when"), f"A number of an array, as {numbers.computed}."):
-        if numbers.computed == "float32":
+            out.line(f"ptx.store_word(to, ptx.pack_{dtype}(x_0, x_1), when)")
+            out.line(f"ptx.store_word(to + u64(4), ptx.pack_{dtype}(x_2, x_3), when)")
+
+
+def emit_store_number(out: SourceWriter, computed: str) -> None:
+    """``store_number(to, x, when)`` of what is stored as it was computed."""
+    with device_function(out, "store_number", ("to", "x", "when"), f"A number of an array, as {computed}."):
+        if computed == "float32":
             out.line("ptx.store_real(to, x, when)")
             return
         out.lines(
@@ -52,29 +51,28 @@ def emit_stores(out: SourceWriter, numbers: Numbers) -> None:
         )
 
 
-def emit_loads(out: SourceWriter, numbers: Numbers) -> None:
-    """``load_chunk(at)`` of what an earlier launch stored, and ``load_number`` of what is as it was computed."""
-    with device_function(out, "load_chunk", ("at",), "Neighbouring numbers of an array that launches write."):
-        if numbers.dtype == "float32":
+def emit_load_chunk(out: SourceWriter, dtype: str) -> None:
+    """``load_chunk(at)`` from an array of this dtype."""
+    with device_function(out, "load_chunk", ("at",), "Neighbouring numbers of an array that launches may write."):
+        if dtype == "float32":
             out.line("return ptx.load_reals4(at)")
-        elif numbers.dtype == "float64":
+        elif dtype == "float64":
             words = [f"ptx.load_pair(at + u64({4 * x}))" for x in range(4)]
             out.line(f"return joined({words[0]}, {words[1]}), joined({words[2]}, {words[3]})")
         else:
             out.lines(
                 f"""
-                x_0, x_1 = ptx.unpack_{numbers.dtype}(ptx.load_pair(at))
-                x_2, x_3 = ptx.unpack_{numbers.dtype}(ptx.load_pair(at + u64(4)))
+                x_0, x_1 = ptx.unpack_{dtype}(ptx.load_pair(at))
+                x_2, x_3 = ptx.unpack_{dtype}(ptx.load_pair(at + u64(4)))
                 return x_0, x_1, x_2, x_3
                 """
             )
-    emit_load_number(out, numbers)
 
 
-def emit_load_number(out: SourceWriter, numbers: Numbers) -> None:
-    """The latter alone."""
+def emit_load_number(out: SourceWriter, computed: str) -> None:
+    """``load_number(at)`` of what was stored as it was computed."""
     with device_function(out, "load_number", ("at",), "A number that an earlier launch may have written."):
-        if numbers.computed == "float32":
+        if computed == "float32":
             out.line("return ptx.load_state(at)")
         else:
             out.line("return joined(ptx.load_pair(at), ptx.load_pair(at + u64(4)))")
@@ -84,9 +82,11 @@ def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
     """The functions that begin and end an item."""
     numbers = Numbers(traits.dtype)
     _emit_begin(out, traits)
-    emit_stores(out, numbers)
+    emit_store_chunk(out, traits.dtype)
+    emit_store_number(out, numbers.computed)
     if traits.resumes:
-        emit_loads(out, numbers)
+        emit_load_chunk(out, traits.dtype)
+        emit_load_number(out, numbers.computed)
     _emit_store_rows(out, traits)
 
 
@@ -122,7 +122,7 @@ def _emit_begin(out: SourceWriter, traits: Traits) -> None:
                 f"""
                 chunk = chunk_of(piece)
                 chunk = chunk if chunk < u32({numbers.chunks(traits.value_dim)}) else u32(0)
-                {names} = load_chunk(out_at + u64(safe) * out_row + u64({chunk_bytes(numbers)}) * u64(chunk))
+                {names} = load_chunk(out_at + u64(safe) * out_row + u64({chunk_bytes(traits.dtype)}) * u64(chunk))
                 """
             )
 
@@ -163,6 +163,6 @@ def emit_row(out: SourceWriter, numbers: Numbers, of_row: int, dim: int, total: 
             f"""
             chunk = chunk_of(piece)
             inside = there if chunk < u32({numbers.chunks(dim)}) else u32(0)
-            store_chunk({row} + u64({chunk_bytes(numbers)}) * u64(chunk), {scaled}, inside)
+            store_chunk({row} + u64({chunk_bytes(numbers.dtype)}) * u64(chunk), {scaled}, inside)
             """
         )

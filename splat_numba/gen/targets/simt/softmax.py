@@ -8,33 +8,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splat_numba.gen.boxes import SOME, Traits
-from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, share_of, words_per_row
+from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, Share, share_of, words_per_row
 from splat_numba.gen.targets.sm90.functions import device_function
 from splat_numba.gen.writer import SourceWriter
 
 
 def emit_softmax(out: SourceWriter, traits: Traits) -> None:
     """All functions of this file."""
-    emit_scale(out, traits)
+    share = share_of(traits)
+    emit_scale(out, share)
     if traits.partial:
-        emit_mask(out, traits)
+        emit_mask(out, traits, share)
     if traits.ragged:
-        emit_limit(out, traits)
-    _emit_over_row(out)
+        emit_limit(out, share)
+    emit_over_row(out)
     _emit_weights(out, traits)
 
 
-def emit_scale(out: SourceWriter, traits: Traits) -> None:
+def emit_scale(out: SourceWriter, share: Share) -> None:
     """Before the mask, as the factor may be 0 or negative."""
-    share = share_of(traits)
     function = device_function(out, "scale_scores", ("score", "scale"), "Scores in base 2.")
     with function, out.block(f"for i in range({share.rows * share.keys})"):
         out.line("score[i] = score[i] * scale")
 
 
-def emit_mask(out: SourceWriter, traits: Traits) -> None:
+def emit_mask(out: SourceWriter, traits: Traits, share: Share) -> None:
     """A row's words are read as they are wanted: few tiles have a mask, and its rows are shared by heads."""
-    share, words = share_of(traits), words_per_row(traits)
+    words = words_per_row(traits)
     text = "Scores of pairs that are not kept become -inf, in a tile of which some are."
     function = device_function(out, "mask_scores", ("score", "status", "mask_at", "column"), text)
     with function, out.block(f"if status == u32({SOME})"):
@@ -48,9 +48,8 @@ def emit_mask(out: SourceWriter, traits: Traits) -> None:
             out.line(f"{at} = {at} if ({kept}) != u32(0) else NONE_KEPT")
 
 
-def emit_limit(out: SourceWriter, traits: Traits) -> None:
+def emit_limit(out: SourceWriter, share: Share) -> None:
     """Of keys beyond a length."""
-    share = share_of(traits)
     parameters = ("score", "column", "corner", "inner_step", "outer_step", "box_shift", "limit")
     text = "Scores of keys beyond the batch entry's length become -inf."
     with device_function(out, "limit_scores", parameters, text):
@@ -62,7 +61,7 @@ def emit_limit(out: SourceWriter, traits: Traits) -> None:
                 out.line(f"{at} = {at} if below else NONE_KEPT")
 
 
-def _emit_over_row(out: SourceWriter) -> None:
+def emit_over_row(out: SourceWriter) -> None:
     """Between the lanes that share a row."""
     for name, text, joined in (
         ("top_of_row", "The largest of what a row's lanes have.", "maximum(x, from_lane(x, u32({})))"),

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 from splat_numba.formats.geometry import Geometry
 from splat_numba.gen import box_plans
-from splat_numba.gen.backward import BackwardPlan
+from splat_numba.gen.backward import GRADIENTS, BackwardPlan
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.machine import SHARED_BYTES, Gpu, Machine
 from splat_numba.gen.plan import Choice, Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
-from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
+from splat_numba.gen.targets.gradients import OPERANDS, GradientCall, HeadsPlan
+from splat_numba.gen.targets.simt.backward.planning import plan_backward
+from splat_numba.gen.targets.simt.backward.schedule import record_backward
 from splat_numba.gen.targets.simt.planning import SimtTiles
 from splat_numba.gen.targets.simt.schedule import attention_text, in_chunks, record_pass
 from splat_numba.gen.targets.simt.shape import CHUNK
@@ -63,15 +65,19 @@ class SimtTarget:
 
     def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
         """The plan of gradients of the least predicted time."""
-        raise NotImplementedError
+        return plan_backward(self.name, geometry, problem, gpu, conditions)
 
     def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """As in_place()."""
-        raise NotImplementedError
+        rules = {name: InPlace(in_chunks(tensors[name]), CHUNK) for name in OPERANDS}
+        for name in GRADIENTS:
+            one = tensors.get(name)
+            rules[name] = InPlace(True, 1) if one is None else InPlace(in_chunks(one), CHUNK)
+        return rules
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass."""
-        raise NotImplementedError
+        record_backward(builder, plans, call)
 
     def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
         """One launch a pass."""

@@ -18,7 +18,7 @@ AT_ONCE = {True: 8, False: 4}  # chunks of a lane under way, by whether there ar
 @dataclass(frozen=True, slots=True)
 class Load:
     """A function load_<what> of ``rows`` rows of ``dim`` numbers. parameters: that ``token`` needs, the line that says
-    which token is at a ``place``, and ``limit``, below which it must be.
+    which token is at a ``place``, and ``limit``, below which it must be; kept: whether its row counts, else it is 0.
     """
 
     what: str
@@ -26,6 +26,7 @@ class Load:
     dim: int
     parameters: tuple[str, ...]
     token: str
+    kept: str = ""
 
 
 TILE = ("corner", "inner_step", "outer_step", "box_shift", "limit")  # of a box: its first token, steps, sizes
@@ -73,6 +74,9 @@ def emit_load(out: SourceWriter, load: Load, numbers: Numbers, threads: int, at_
         words = ", ".join(f"chunks[4 * i + {x}]" for x in range(4))
         at = "first + u64(token) * step + u64(16) * u64(chunk)"
         out.line("inside = u32(1) if token < limit else u32(0)")
+        if load.kept:
+            out.line("token = token if token < limit else u32(0)")
+            out.line(f"inside = inside if {load.kept} else u32(0)")
         out.line(f"{words} = ptx.load_words4_when({at}, inside)")
     with device_function(out, f"store_{load.what}", ("i", "begin", "chunks", "to"), "The same into shared memory."):
         _emit_place(out, load, numbers, threads)
