@@ -45,7 +45,7 @@ def fits(problem):
     return problem.dtype != "float64" or sum(dims) <= 256
 
 
-@pytest.mark.parametrize("dtype", (*TYPES, "float16"))
+@pytest.mark.parametrize("dtype", [*TYPES, "float16"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_case(name, dtype):
     problem = replace(CASES[name], dtype=dtype)

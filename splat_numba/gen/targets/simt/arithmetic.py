@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
+from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
 from splat_numba.gen.targets.simt.shape import Numbers
-from splat_numba.gen.targets.sm90.functions import DEVICE, device_function
 from splat_numba.gen.writer import SourceWriter
 
 ROUNDER = 1.5 * 2.0**52  # added to a number, it leaves the nearest whole one in the low bits

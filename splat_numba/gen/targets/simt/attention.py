@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.simt import tiles
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
 from splat_numba.gen.targets.simt.results import emit_epilogue
@@ -22,8 +24,6 @@ from splat_numba.gen.targets.simt.shape import (
     words_per_row,
 )
 from splat_numba.gen.targets.simt.softmax import emit_softmax
-from splat_numba.gen.targets.sm90.functions import device_function, wrapped
-from splat_numba.gen.targets.sm90.producer import emit_rank
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention"

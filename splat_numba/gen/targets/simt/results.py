@@ -6,9 +6,9 @@ import math
 
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, share_of
 from splat_numba.gen.targets.simt.softmax import emit_for_rows
-from splat_numba.gen.targets.sm90.functions import device_function
 from splat_numba.gen.writer import SourceWriter
 
 

@@ -13,9 +13,9 @@ from splat_numba.gen.boxes import BoxPass, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
+from splat_numba.gen.targets.gpu.items import heads_per_wave, view_steps
 from splat_numba.gen.targets.simt import attention
 from splat_numba.gen.targets.simt.shape import CHUNK, Numbers
-from splat_numba.gen.targets.sm90.schedule import heads_per_wave, view_steps
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
 from splat_numba.gen.tensor import Tensor
 

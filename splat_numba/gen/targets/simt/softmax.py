@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from splat_numba.gen.boxes import SOME, Traits
+from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, Share, share_of, words_per_row
-from splat_numba.gen.targets.sm90.functions import device_function
 from splat_numba.gen.writer import SourceWriter
 
 

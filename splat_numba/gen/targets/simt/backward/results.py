@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits, share_of
 from splat_numba.gen.targets.simt.results import chunk_bytes, emit_load_chunk, emit_store_chunk
 from splat_numba.gen.targets.simt.shape import Numbers, pieces
 from splat_numba.gen.targets.simt.softmax import emit_for_rows
-from splat_numba.gen.targets.sm90.functions import device_function
 from splat_numba.gen.writer import SourceWriter
 
 

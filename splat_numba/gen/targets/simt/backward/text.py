@@ -8,6 +8,8 @@ from __future__ import annotations
 from splat_numba.gen.boxes import GROUP_ROWS
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.simt import tiles
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
 from splat_numba.gen.targets.simt.attention import ITEM, STEPS, WHERE, emit_header, emit_start, walk
@@ -24,8 +26,6 @@ from splat_numba.gen.targets.simt.backward.traits import (
 from splat_numba.gen.targets.simt.results import emit_load_number
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, Share
 from splat_numba.gen.targets.simt.softmax import emit_for_rows, emit_limit, emit_mask, emit_scale
-from splat_numba.gen.targets.sm90.functions import device_function, wrapped
-from splat_numba.gen.targets.sm90.producer import emit_rank
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention_gradients"
