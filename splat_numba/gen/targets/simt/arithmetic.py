@@ -19,6 +19,7 @@ def emit_arithmetic(out: SourceWriter, numbers: Numbers) -> None:
     """Names that the rest of a text uses: real, exp2, log2, reciprocal, maximum, from_lane, read_chunk,
     write_number.
     """
+    out.line()
     out.lines(
         f"""
         real, f32, u32, u64 = np.{numbers.computed}, np.float32, np.uint32, np.uint64

@@ -87,10 +87,10 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
         """
     )
     emit_arithmetic(out, numbers)
+    out.line()
+    out.line()
     out.lines(
         f"""
-
-
         # Shared memory, in bytes from its aligned start. Keys and their values take the tile in turn.
         QUERIES, TILE, WEIGHTS = u32({layout.queries}), u32({layout.tile}), u32({layout.weights})
         """

@@ -92,7 +92,7 @@ def registers(traits: Traits) -> int:
     operands = share.rows * CHUNK // 4 + 2 * CHUNK // 4 + 28 * (numbers.loaded == 8)
     wanted = sums(numbers, share.rows, share.keys, share.pieces)
     operands += 24 * (numbers.size == 8)
-    return wanted + operands + 48 if wanted <= MOST_SUMS[numbers.computed] else MOST_REGISTERS + 1
+    return wanted + operands + 56 if wanted <= MOST_SUMS[numbers.computed] else MOST_REGISTERS + 1
 
 
 @dataclass(frozen=True, slots=True)

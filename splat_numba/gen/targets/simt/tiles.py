@@ -72,12 +72,12 @@ def emit_load(out: SourceWriter, load: Load, numbers: Numbers, threads: int, at_
             out.line(f"place = place if place < u32({load.rows}) else u32({load.rows - 1})")
         out.line(load.token)
         words = ", ".join(f"chunks[4 * i + {x}]" for x in range(4))
-        at = "first + u64(token) * step + u64(16) * u64(chunk)"
         out.line("inside = u32(1) if token < limit else u32(0)")
         if load.kept:
             out.line("token = token if token < limit else u32(0)")
             out.line(f"inside = inside if {load.kept} else u32(0)")
-        out.line(f"{words} = ptx.load_words4_when({at}, inside)")
+        out.line("at = first + u64(token) * step + u64(16) * u64(chunk)")
+        out.line(f"{words} = ptx.load_words4_when(at, inside)")
     with device_function(out, f"store_{load.what}", ("i", "begin", "chunks", "to"), "The same into shared memory."):
         _emit_place(out, load, numbers, threads)
         _emit_store(out, load, numbers, "u32(1)" if whole else "mine")

@@ -116,11 +116,11 @@ def _emit_head(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> N
         "LEFT_1": layout.left[0], "LEFT_2": layout.left[1], "RIGHT_1": layout.right[0], "RIGHT_2": layout.right[1],
         "WEIGHTS": layout.weights,
     }  # fmt: skip
+    out.line()
+    out.line()
     out.lines(
         f"""
         INFINITE = real(np.inf)
-
-
         # Shared memory, in bytes from its aligned start.
         {", ".join(places)} = {", ".join(f"u32({place})" for place in places.values())}
         """
