@@ -10,7 +10,7 @@ from splat_numba.runtime.arrays import on_gpu
 from splat_numba.settings import current
 
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
-PLANNED = ("sm_80", "simt")  # targets of GPUs that a later version has
+PLANNED = ("sm_80",)  # targets of GPUs that a later version has
 
 
 def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
@@ -20,7 +20,7 @@ def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
             f"backend wanted as one of {', '.join(BACKENDS)}, got {shown(backend)}. Leave it out to choose for you."
         )
     if not (target is None or isinstance(target, str)):
-        _refuse(backend, target, "'cpu'")
+        _refuse(backend, target, ("cpu",))
     if backend == "emulate" or (backend == "cuda" and not on_gpu(q) and current().emulate):
         _check_gpu_target(backend, target)
         return "emulate"
@@ -28,7 +28,7 @@ def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
         _check_gpu_target(backend, target)
         return "cuda"
     if target not in (None, "cpu"):
-        _refuse(backend, target, "'cpu'")
+        _refuse(backend, target, ("cpu",))
     return "cpu"
 
 
@@ -46,9 +46,11 @@ def _check_gpu_target(backend: str, target: str | None) -> None:
     from splat_numba.gen.targets.registry import GPU_TARGETS, gpu_target
 
     if not _is_gpu_target(target):
-        _refuse(backend, target, " or ".join(repr(name) for name in GPU_TARGETS))
+        _refuse(backend, target, tuple(GPU_TARGETS))
     gpu_target(target)
 
 
-def _refuse(backend: str, target: object, only: str) -> NoReturn:
-    raise BackendError(f"target wanted as None or {only} for backend {backend!r}, got {shown(target)}. Leave it out.")
+def _refuse(backend: str, target: object, names: tuple[str, ...]) -> NoReturn:
+    *first, last = ("None", *map(repr, names))
+    wanted = f"{', '.join(first)} or {last}"
+    raise BackendError(f"target wanted as {wanted} for backend {backend!r}, got {shown(target)}. Leave it out.")

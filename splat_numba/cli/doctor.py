@@ -127,6 +127,7 @@ def _cuda_compiler() -> Finding:
 
 def _gpu() -> Finding:
     """The GPU that arrays from the CPU go to, or why there is none."""
+    from splat_numba.gen.targets.registry import GPU_TARGETS
     from splat_numba.runtime.cuda.device import device
 
     try:
@@ -134,9 +135,9 @@ def _gpu() -> Finding:
     except BackendError as error:
         return Finding("GPU", "missing", in_options(str(error)))
     capability = ".".join(map(str, found.capability))
-    return Finding(
-        "GPU", "ok", f"{found.name}, compute capability {capability}, {found.multiprocessors} multiprocessors"
-    )
+    targets = ", ".join(name for name, one in GPU_TARGETS.items() if found.capability in one.capabilities)
+    facts = f"compute capability {capability}, {found.multiprocessors} multiprocessors; targets {targets}"
+    return Finding("GPU", "ok", f"{found.name}, {facts}")
 
 
 def _home() -> Path:

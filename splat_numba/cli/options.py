@@ -12,13 +12,14 @@ from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
 from splat_numba.errors import PatternError
 from splat_numba.formats.parse import parse
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.registry import GPU_TARGETS
+from splat_numba.gen.targets.simt.target import SIMT
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
 GPUS = tuple(GPU_TARGETS)
 TARGETS = {"auto": ("cpu", *GPUS), "cpu": ("cpu",), "cuda": GPUS, "emulate": GPUS}
-GPU_DTYPES = ("float16", "bfloat16")
 LONGEST_SHOWN = 60  # characters of what was typed, in a message or beside a picture
 # What the package calls an argument, and its option; the words that mean other things too, only before a value.
 OPTIONS = {"seq_q": "--seq", "seq_kv": "--seq-kv", "head_dim": "--head-dim", "value_dim": "--value-dim",
@@ -87,7 +88,7 @@ def add_shape_options(parser: argparse.ArgumentParser, *, heads: int, seq: int =
     add("--seq", type=length, default=seq, metavar="N", help="tokens (default: %(default)s)")
     add("--head-dim", type=dim, default=64, metavar="N", help="elements a head (default: %(default)s)")
     add("--heads", type=count(), default=heads, metavar="N", help="query heads (default: %(default)s)")
-    add("--dtype", choices=DTYPES, help="of the arrays (default: float32, for a GPU float16)")
+    add("--dtype", choices=DTYPES, help="of the arrays (default: float32, for a GPU but --target simt float16)")
 
 
 def add_backend_options(parser: argparse.ArgumentParser) -> None:
@@ -155,10 +156,15 @@ def needs_gpu_plan(args: argparse.Namespace) -> bool:
 def _dtype(args: argparse.Namespace) -> str:
     if not needs_gpu_plan(args):
         return args.dtype or "float32"
-    if args.dtype not in (None, *GPU_DTYPES):
-        place = f"--target {args.target}" if args.backend == "auto" else f"--backend {args.backend}"
-        raise CommandError(f"--dtype wanted as {' or '.join(GPU_DTYPES)} for {place}, got {args.dtype}. Leave it out.")
-    return args.dtype or GPU_DTYPES[0]
+    if args.dtype is None:
+        return "float32" if args.target == SIMT.name else "float16"
+    if args.target is not None:
+        target = GPU_TARGETS[args.target]
+        taken = [one for one in DTYPES if target.refusal(Problem(1, 1, 1, 1, one)) is None]
+        if args.dtype not in taken:
+            raise CommandError(f"--dtype wanted as {' or '.join(taken)} for --target {args.target}, got {args.dtype}. "
+                               "Leave one of them out.")  # fmt: skip
+    return str(args.dtype)
 
 
 def in_options(message: str) -> str:

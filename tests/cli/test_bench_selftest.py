@@ -93,7 +93,7 @@ def test_selftest_of_a_backend_that_is_not_here_says_so(capsys, monkeypatch):
     status, out, err = run(capsys, "selftest", "--backend", "cuda")
     forget()
     assert (status, out) == (2, "")
-    assert err.startswith("error: --backend cuda wanted an NVIDIA GPU (compute capability 9.0), got")
+    assert err.startswith("error: --backend cuda wanted an NVIDIA GPU, got")
 
 
 def test_selftest_prints_the_smallest_failing_case_and_how_to_repeat_it(capsys, monkeypatch):

@@ -15,7 +15,11 @@ from tests.gen.toy_target import Toy
 
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch):
+    """Before the target that takes everything."""
+    simt = GPU_TARGETS["simt"]
+    monkeypatch.delitem(GPU_TARGETS, "simt")
     monkeypatch.setitem(GPU_TARGETS, "toy", Toy())
+    monkeypatch.setitem(GPU_TARGETS, "simt", simt)
 
 
 @pytest.mark.parametrize(
@@ -49,8 +53,17 @@ def test_the_other_package_has_no_text_for_it():
 
 def test_what_no_target_takes_is_refused_by_name():
     with pytest.raises(ArgumentTypeError, match=r"^dtype wanted as float16 or bfloat16 .*, got float64"):
-        splat.plan(splat.causal(), seq_q=8, seq_kv=8, head_dim=8, dtype="float64", backend="emulate")
+        splat.plan(splat.causal(), seq_q=8, seq_kv=8, head_dim=8, dtype="float64", backend="emulate", target="sm_90a")
     with pytest.raises(ArgumentTypeError, match=r"^q wanted as float32 for the toy, got float16"):
         splat.attention(*(np.zeros((8, 8), np.float16),) * 3, splat.causal(), backend="emulate", target="toy")
-    with pytest.raises(BackendError, match=r"^target wanted for a GPU of compute capability 8\.0, got sm_90a, toy\."):
-        choose_gpu_target(None, Problem(8, 8, 8, 8, "float32"), (8, 0))
+    message = r"^target wanted for a GPU of compute capability 7\.0, got sm_90a, toy, simt\."
+    with pytest.raises(BackendError, match=message):
+        choose_gpu_target(None, Problem(8, 8, 8, 8, "float32"), (7, 0))
+
+
+def test_16_bits_have_tensor_cores_on_hopper_and_fma_units_elsewhere():
+    half = Problem(8, 8, 8, 8, "float16")
+    assert choose_gpu_target(None, half, (9, 0))[0].name == "sm_90a"
+    target, why = choose_gpu_target(None, half, (8, 0))
+    assert target.name == "simt"
+    assert ("sm_90a", "does not run on compute capability 8.0") in why.refused

@@ -5,10 +5,14 @@ from __future__ import annotations
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.simt.target import SIMT
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.gen.targets.target import GpuTarget
 
-GPU_TARGETS: dict[str, GpuTarget] = {SM90.name: SM90}  # the first that takes a problem is the one that gets it
+GPU_TARGETS: dict[str, GpuTarget] = {
+    SM90.name: SM90,
+    SIMT.name: SIMT,
+}  # the first that takes a problem is the one that gets it
 
 
 def gpu_target(name: str) -> GpuTarget:
@@ -17,7 +21,7 @@ def gpu_target(name: str) -> GpuTarget:
     if found is None:
         known = " and ".join(f"{one.name!r} ({one.generation})" for one in GPU_TARGETS.values())
         raise BackendError(
-            f"target {name!r} is not in this version, which has {known} alone. Leave target out, or give backend='cpu'."
+            f"target {name!r} is not in this version, which has {known}. Leave target out, or give backend='cpu'."
         )
     return found
 
@@ -52,6 +56,6 @@ def check_taken(argument: str, problem: Problem, request: str | None) -> None:
         raise ArgumentTypeError(f"{argument} {reasons[0]}")
 
 
-def capabilities() -> dict[tuple[int, int], str]:
-    """Compute capabilities that some target runs on, and what people call those GPUs."""
-    return {capability: one.generation for one in reversed(GPU_TARGETS.values()) for capability in one.capabilities}
+def capabilities() -> frozenset[tuple[int, int]]:
+    """Compute capabilities that some target runs on."""
+    return frozenset().union(*(one.capabilities for one in GPU_TARGETS.values()))

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.sm90 import consumer, producer
-from splat_numba.gen.targets.sm90.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     REGISTERS,

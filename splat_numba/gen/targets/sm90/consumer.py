@@ -7,6 +7,7 @@ the exponentials are taken (562 -> 618 TFLOP/s, dense, head_dim 128).
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm90.epilogue import (
     RESUMED,
     STORED,
@@ -16,7 +17,6 @@ from splat_numba.gen.targets.sm90.epilogue import (
     emit_rows,
     rows_early,
 )
-from splat_numba.gen.targets.sm90.functions import device_function, wrapped
 from splat_numba.gen.targets.sm90.handover import emit_handover, emit_read, may_skip, tile_info
 from splat_numba.gen.targets.sm90.products import emit_products
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, value_columns, words_per_row

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
-from splat_numba.gen.targets.sm90.functions import device_function
+from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
 from splat_numba.gen.writer import SourceWriter
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from splat_numba.gen.boxes import SOME, Traits
-from splat_numba.gen.targets.sm90.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm90.lengths import emit_clearing, emit_valid
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, SPAN_BYTES, group_mask_bytes, spans
 from splat_numba.gen.tensor_map import SPAN

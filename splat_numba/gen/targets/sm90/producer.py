@@ -6,13 +6,15 @@ One warp does it. Every lane runs the same statements; what only one lane may do
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
-from splat_numba.gen.targets.sm90.functions import device_function
+from splat_numba.gen.targets.gpu import items
+from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.sm90.loads import emit_loads
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, SPAN_BYTES, spans
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
 ITEM = ("items", "block", "heads", "blocks", "heads_count", "batch", "heads_per_wave")
+emit_rank = items.emit_rank
 
 
 def arguments(traits: Traits) -> tuple[str, ...]:
@@ -126,23 +128,6 @@ def _emit_read_item(out: SourceWriter) -> None:
             return rank, entry, words
             """
         )
-
-
-def emit_rank(out: SourceWriter) -> None:
-    """An item's row block and batch entry, and its number among all pairs of batch entry and head."""
-    out.lines(
-        """
-        number = u32(min(item, items - u32(1)))
-        wave_items = u32(heads_per_wave * blocks)
-        wave = u32(number // wave_items)
-        left = u32(number - wave * wave_items)
-        first_pair = u32(wave * heads_per_wave)
-        width = u32(min(heads_per_wave, u32(heads_count * batch - first_pair)))
-        rank = u32(left // width)
-        pair = u32(first_pair + left - rank * width)
-        entry = u32(pair // heads_count)
-        """
-    )
 
 
 def _emit_load_queries(out: SourceWriter, traits: Traits) -> None:

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.boxes import BoxPass, BoxTable, Traits
+from splat_numba.gen.boxes import BoxPass, Traits
 from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
+from splat_numba.gen.targets.gpu import items
 from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
 from splat_numba.gen.tensor import Tensor
 from splat_numba.gen.tensor_map import BoxMap
 
-WAVE_BYTES = 24 << 20  # of keys and values that stay in the L2 cache (50 MB, of which a block reaches the nearer half)
-SPARSE = 0.25  # of the keys, fetched by a row block on average
 SMALLEST_SCALE = 2.0**-126  # a scale of 0 as the kernel can have it: scores of +-1e30 still round to weights of 1
 COUNTER_WORDS = 2  # items taken, and blocks that have ended
+heads_per_wave, view_steps = items.heads_per_wave, items.view_steps
 
 
 def attention_text(traits: Traits) -> EmittedText:
@@ -76,31 +76,9 @@ def pass_numbers(one: HeadsPass, call: AttentionCall) -> dict[str, int | float]:
     }  # fmt: skip
 
 
-def heads_per_wave(one: BoxPass, fetched_from: tuple[Tensor, Tensor], group: int, pairs: int) -> int:
-    """(batch, head) pairs whose tiles' arrays fit the cache together, query heads of one key head sharing theirs.
-
-    All of them where row blocks need few of the keys: neighbours then share those whatever the order, and the longest
-    row blocks of all heads (Longformer's global rows) had better come first.
-    """
-    first, second = fetched_from
-    seq_kv = first.sizes[2]
-    fetched = float(one.table.block[:, 5].mean()) * one.tile_kv if len(one.table.block) else 0.0
-    if fetched < SPARSE * seq_kv:
-        return max(pairs, 1)
-    pair = seq_kv * (first.sizes[3] + second.sizes[3]) * 2
-    fitting = max(WAVE_BYTES // max(pair, 1), 1) * group
-    return max(min(fitting, pairs), 1)
-
-
 def scale_log2(scale: float) -> float:
     """The factor of scores in base 2; its sign is the plan's."""
     return abs(scale) * math.log2(math.e) or SMALLEST_SCALE
-
-
-def view_steps(table: BoxTable) -> NDArray[np.int32]:
-    """(kv_views, 4) int32: offset, inner_step, outer_step, 0 of every view of the keys."""
-    rows = [(view.offset, view.inner_step, view.outer_step, 0) for view in table.kv_views]
-    return np.array(rows, np.int32).reshape(-1, 4)
 
 
 def store_bytes(out: Tensor) -> int:

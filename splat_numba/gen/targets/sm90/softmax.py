@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from splat_numba.gen.boxes import SOME, Traits
-from splat_numba.gen.targets.sm90.functions import device_function
+from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.sm90.shape import value_columns, words_per_row
 from splat_numba.gen.writer import SourceWriter
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from splat_numba.formats.geometry import Geometry
+from splat_numba.gen import box_plans
 from splat_numba.gen.backward import GRADIENTS, BackwardPlan
-from splat_numba.gen.box_passes import BoxCandidate
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.instructions import MATRIX_TYPE
 from splat_numba.gen.machine import Gpu
@@ -15,9 +15,9 @@ from splat_numba.gen.plan import Choice, Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
-from splat_numba.gen.targets.sm90 import planning
 from splat_numba.gen.targets.sm90.backward.planning import plan_backward
 from splat_numba.gen.targets.sm90.backward.schedule import record_backward
+from splat_numba.gen.targets.sm90.planning import Sm90Tiles
 from splat_numba.gen.targets.sm90.schedule import (
     attention_text,
     record_pass,
@@ -42,28 +42,27 @@ class Sm90Target:
         if problem.dtype in MATRIX_TYPE:
             return None
         return (
-            f"wanted as float16 or bfloat16 for backend 'cuda', got {problem.dtype}. "
-            "Convert it, or give backend='cpu' with arrays there."
+            f"wanted as float16 or bfloat16 for target {self.name!r}, got {problem.dtype}. "
+            "Leave target out, or convert it."
         )
 
     def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
         """The plan of the least predicted time."""
-        return planning.plan(self.name, geometry, problem, gpu, mask, conditions)
+        return box_plans.plan(self.name, Sm90Tiles(problem, gpu), geometry, problem, gpu, mask, conditions)
 
     def candidates(
         self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int
     ) -> tuple[Candidate, ...]:
         """Orders of rows with a tile shape for each pass."""
-        return planning.candidates(geometry, problem, gpu, conditions, most)
+        return box_plans.candidates(Sm90Tiles(problem, gpu), geometry, problem, conditions, most)
 
     def plan_of(
         self, candidate: Candidate, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions,
         reasons: Sequence[Choice],
     ) -> Plan:  # fmt: skip
         """The plan of one of candidates()."""
-        if not isinstance(candidate, BoxCandidate):
-            raise TypeError(candidate)
-        return planning.plan_of(self.name, candidate, geometry, problem, gpu, mask, conditions, reasons)
+        tiles = Sm90Tiles(problem, gpu)
+        return box_plans.plan_of(self.name, tiles, candidate, geometry, problem, gpu, mask, conditions, reasons)
 
     def texts(self, plan: Plan) -> tuple[Text, ...]:
         """A text of each pass's traits."""

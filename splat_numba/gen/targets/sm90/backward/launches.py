@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from splat_numba.gen.backward import BackwardPlan, Wanted
 from splat_numba.gen.boxes import BoxPass
+from splat_numba.gen.targets.gpu.owners import Owners, owners_of
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
 from splat_numba.gen.targets.sm90.backward.kept import reads
 from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates
@@ -29,30 +27,6 @@ from splat_numba.gen.targets.sm90.backward.traits import (
     WRITTEN,
     BackwardTraits,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Owners:
-    """Heads whose gradients a launch makes, and of each the heads on the other side, one after the other."""
-
-    heads: tuple[int, ...]
-    others: tuple[tuple[int, ...], ...]
-
-    @property
-    def tables(self) -> dict[str, NDArray[np.int32]]:
-        """owners: (head, first, end, 0) of each; heads: of all of them, (others,)."""
-        ends = np.cumsum([len(one) for one in self.others], dtype=np.int64)
-        rows = [
-            (head, end - len(one), end, 0)
-            for head, end, one in zip(self.heads, ends.tolist(), self.others, strict=True)
-        ]
-        flat = [head for one in self.others for head in one]
-        return {"owners": np.array(rows, np.int32).reshape(-1, 4), "heads": np.array(flat, np.int32)}
-
-    def only(self, kept: Sequence[bool]) -> Owners:
-        """Some of them."""
-        chosen = [number for number, one in enumerate(kept) if one]
-        return Owners(tuple(self.heads[i] for i in chosen), tuple(self.others[i] for i in chosen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +72,15 @@ def _keeps(plan: BackwardPlan, wanted: Wanted) -> bool:
 def _reader(writer: GradientLaunch, call: GradientCall) -> GradientLaunch:
     """The launch that makes dq of the slopes that another one keeps, its heads in the same order."""
     heads = tuple(head for some in writer.owners.others for head in some)
-    owners = Owners(heads, tuple((head // call.group,) for head in heads))
     (planned,) = _passes(writer.of_plan.planned, QUERIES)
-    return GradientLaunch(planned, owners, reads(planned.traits), writer.of_plan)
+    return GradientLaunch(planned, owners_of(heads, call.group, of_queries=True), reads(planned.traits), writer.of_plan)
 
 
 def _launches(plans: Sequence[HeadsPlan], of: str, call: GradientCall) -> list[GradientLaunch]:
     """In the order in which they add up; each of a mask's passes, and of kernels that make one gradient each, one."""
     found: list[GradientLaunch] = []
     begun: set[int] = set()
-    owners = [_owners(one, of, call) for one in plans]
+    owners = [owners_of(one.heads, call.group, of_queries=of == QUERIES) for one in plans]
     several = len(owners) > 1 and sum(len(one.heads) for one in owners) > len({h for one in owners for h in one.heads})
     for one, mine in zip(plans, owners, strict=True):
         passes = _passes(one.planned, of)
@@ -146,12 +119,3 @@ def _traits(
     kept = WRITTEN if of == KEYS and _keeps(plan, call.wanted) else NOWHERE
     padded = kept == WRITTEN and bool((planned.table.rows < 0).any())
     return BackwardTraits(planned.traits, of, wanted, result, plan.conditions.ragged, kept, padded)
-
-
-def _owners(one: HeadsPlan, of: str, call: GradientCall) -> Owners:
-    """Query heads with their key head each; or key heads with those of their query heads that have this mask."""
-    group = call.group
-    if of == QUERIES:
-        return Owners(one.heads, tuple((head // group,) for head in one.heads))
-    mine = tuple(dict.fromkeys(head // group for head in one.heads))
-    return Owners(mine, tuple(tuple(head for head in one.heads if head // group == key) for key in mine))

@@ -1,0 +1,95 @@
+"""Any NVIDIA GPU as a target: float32, float64, and 16 bits computed in float32, on the FMA units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from splat_numba.formats.geometry import Geometry
+from splat_numba.gen import box_plans
+from splat_numba.gen.backward import GRADIENTS, BackwardPlan
+from splat_numba.gen.boxes import BoxPass
+from splat_numba.gen.machine import SHARED_BYTES, Gpu, Machine
+from splat_numba.gen.plan import Choice, Plan
+from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
+from splat_numba.gen.targets.gradients import OPERANDS, GradientCall, HeadsPlan
+from splat_numba.gen.targets.simt.backward.planning import plan_backward
+from splat_numba.gen.targets.simt.backward.schedule import record_backward
+from splat_numba.gen.targets.simt.planning import SimtTiles
+from splat_numba.gen.targets.simt.schedule import attention_text, in_chunks, record_pass
+from splat_numba.gen.targets.simt.shape import CHUNK
+from splat_numba.gen.targets.target import AttentionCall, Candidate, HeadsPass, with_shared_heads
+from splat_numba.gen.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class SimtTarget:
+    """A text is compiled for the GPU that its plan is made for; its source is the same for all."""
+
+    name: str = "simt"
+    generation: str = "any NVIDIA GPU from Turing on"
+    capabilities: frozenset[tuple[int, int]] = frozenset(SHARED_BYTES)
+
+    def refusal(self, problem: Problem) -> str | None:
+        """It takes every dtype; dims that are too large are the plan's to refuse."""
+        return None
+
+    def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
+        """The plan of the least predicted time."""
+        return box_plans.plan(self.name, SimtTiles(problem, gpu), geometry, problem, gpu, mask, conditions)
+
+    def candidates(
+        self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int
+    ) -> tuple[Candidate, ...]:
+        """Orders of rows with a tile shape for each pass."""
+        return box_plans.candidates(SimtTiles(problem, gpu), geometry, problem, conditions, most)
+
+    def plan_of(
+        self, candidate: Candidate, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions,
+        reasons: Sequence[Choice],
+    ) -> Plan:  # fmt: skip
+        """The plan of one of candidates()."""
+        tiles = SimtTiles(problem, gpu)
+        return box_plans.plan_of(self.name, tiles, candidate, geometry, problem, gpu, mask, conditions, reasons)
+
+    def texts(self, plan: Plan) -> tuple[Text, ...]:
+        """A text of each pass's traits."""
+        gpu = gpu_of_plan(plan.machine)
+        return tuple(attention_text(one.traits, gpu) for one in plan.passes if isinstance(one, BoxPass))
+
+    def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+        """Rows of whole chunks of 16 bytes."""
+        seen = with_shared_heads(tensors)
+        return {name: InPlace(in_chunks(seen[name]), CHUNK) for name in ("q", "k", "v", "out")}
+
+    def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
+        """The plan of gradients of the least predicted time."""
+        return plan_backward(self.name, geometry, problem, gpu, conditions)
+
+    def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+        """As in_place()."""
+        rules = {name: InPlace(in_chunks(tensors[name]), CHUNK) for name in OPERANDS}
+        for name in GRADIENTS:
+            one = tensors.get(name)
+            rules[name] = InPlace(True, 1) if one is None else InPlace(in_chunks(one), CHUNK)
+        return rules
+
+    def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
+        """One launch for what gradients need of every query, then one a pass."""
+        record_backward(builder, plans, call)
+
+    def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
+        """One launch a pass."""
+        for number, one in enumerate(passes):
+            record_pass(builder, number, one, call)
+
+
+def gpu_of_plan(machine: Machine | Gpu) -> Gpu:
+    """The GPU of a plan. Raises TypeError for a CPU's."""
+    if isinstance(machine, Gpu):
+        return machine
+    raise TypeError(machine)
+
+
+SIMT = SimtTarget()

@@ -1,0 +1,21 @@
+"""Traits of kernels for FMA units whose texts are kept."""
+
+from __future__ import annotations
+
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.simt.backward.traits import KEYS, QUERIES, GradientTraits
+
+GOLDEN = {
+    "float32": Traits(64, 64, "float32", 1, 64, 1, 3, partial=True, skips=False),
+    "float64": Traits(20, 40, "float64", 1, 32, 1, 2, partial=True, skips=False, resumes=True, ragged=True),
+}
+GOLDEN_GRADIENTS = {
+    "gradients_of_queries": GradientTraits(
+        Traits(33, 17, "bfloat16", 1, 32, 1, 2, partial=True, skips=False), QUERIES, ("dq",), "float32", added=True,
+        ragged=True, clears=True,
+    ),
+    "gradients_of_keys": GradientTraits(
+        Traits(64, 64, "float32", 1, 32, 1, 2, partial=True, skips=False), KEYS, ("dk", "dv"), "float32", added=False,
+        ragged=False, clears=False,
+    ),
+}  # fmt: skip
