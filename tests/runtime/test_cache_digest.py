@@ -20,9 +20,9 @@ from splat_numba.gen.targets.sm90.attention import render_attention as render_sm
 from splat_numba.runtime.cache import digest
 from splat_numba.runtime.cache.digest import digest_of, modules_of
 from splat_numba.runtime.cache.entry import CacheEntry
-from tests.flurka.cpu_plans import KINDS, WANTS, plan_of
-from tests.flurka.test_simt_plan import texts as simt_texts
-from tests.flurka.test_sm90_build import PROBLEMS
+from tests.flurka.gpu.composed.test_plan import texts as simt_texts
+from tests.flurka.targets.cpu.plans import KINDS, WANTS, plan_of
+from tests.flurka.targets.sm90.test_build import PROBLEMS
 from tests.gen.golden_plans import GOLDEN as CPU_PLANS
 from tests.gen.golden_plans import golden_plan
 from tests.gen.sm90_traits import GOLDEN as SM90_TRAITS

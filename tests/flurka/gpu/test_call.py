@@ -11,7 +11,7 @@ from flurka_numba.gpu.plan import forward_plan
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.runtime.cuda import frameworks, ready
 from splat_numba.runtime.recent import Recent
-from tests.flurka.fake_stages import fake, fresh, moves
+from tests.flurka.gpu.fake_stages import fake, fresh, moves
 from tests.runtime.fake_cuda import GpuMemory
 from tests.runtime.fake_torch import ODD_TENSORS, Tensor, torch
 

@@ -12,8 +12,8 @@ from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import current
 from tests.flurka.agreement import check_gradients
 from tests.flurka.strategies import MAPS, Case, cases
-from tests.flurka.test_sm90_build import problem
-from tests.flurka.test_sm90_forward import OPERAND
+from tests.flurka.targets.sm90.test_build import problem
+from tests.flurka.targets.sm90.test_forward import OPERAND
 from tests.profiles import draws
 
 USUAL = Case(dtype="bfloat16", seq_q=70, seq_kv=100, rank=40, head_dim=64, value_dim=64)
@@ -27,7 +27,7 @@ def check(case, backend="emulate", **options):
 
 
 def on_tensor_cores(case):
-    """FLuRKA with key lengths is computed in float32: test_simt_emulated.py."""
+    """FLuRKA with key lengths is computed in float32: gpu/composed/test_emulated.py."""
     return case.method == "kernel" or case.kv_lengths is None
 
 
