@@ -95,7 +95,7 @@ def attention(
 
 def _attend_traced(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
     """Under JAX's transforms. Raises ArgumentError, BackendError beside what attention() does."""
-    if recipe.executor.name != "cpu":
+    if not recipe.executor.transformable:
         raise BackendError(
             f"backend wanted as 'auto' or 'cpu' under JAX's transforms, got {recipe.executor.name!r}. Leave it out, or "
             "call it outside them."

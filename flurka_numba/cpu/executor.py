@@ -53,6 +53,7 @@ class CpuExecutor:
     """Kernels in which sizes are arguments: one text serves all shapes of a method, feature map and dtype."""
 
     name: str = "cpu"
+    takes_rows: bool = False
 
     def attend(self, call: Call) -> Any:
         """Check the arguments, and run the three stages."""

@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from splat_numba.arguments.backends import BACKENDS, RUNS
 from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
 from splat_numba.errors import PatternError
 from splat_numba.formats.parse import parse
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.targets.registry import GPU_TARGETS
+from splat_numba.gen.machine import GPU
+from splat_numba.gen.targets.registry import TARGETS as KNOWN
+from splat_numba.gen.targets.registry import targets_of
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-BACKENDS = ("auto", "cpu", "cuda", "emulate")
-GPUS = tuple(GPU_TARGETS)
-TARGETS = {"auto": ("cpu", *GPUS), "cpu": ("cpu",), "cuda": GPUS, "emulate": GPUS}
+TARGETS = {"auto": tuple(KNOWN), **{backend: tuple(targets_of(kind)) for backend, kind in RUNS.items()}}
 GPU_DTYPES = ("float16", "bfloat16")
 LONGEST_SHOWN = 60  # characters of what was typed, in a message or beside a picture
 # What the package calls an argument, and its option; the words that mean other things too, only before a value.
@@ -149,7 +150,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
 
 def needs_gpu_plan(args: argparse.Namespace) -> bool:
     """Whether --backend and --target mean a GPU, or its emulator."""
-    return (args.target or TARGETS[args.backend][0]) != "cpu"
+    return KNOWN[args.target or TARGETS[args.backend][0]].kind == GPU
 
 
 def _dtype(args: argparse.Namespace) -> str:

@@ -10,21 +10,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from splat_numba.arguments.layouts import to_bhsd
-from splat_numba.arguments.masks import Stored, describe
+from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import BackwardCall, Executor, Part, Recipe
+from splat_numba.executors.executor import BackwardCall, Executor, Part, Recipe, refuse_measuring
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
-from splat_numba.formats.geometry import geometry
+from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.backward import BackwardPlan, Wanted
 from splat_numba.gen.cpu_entry import CpuText
 from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.cpu import planning
-from splat_numba.gen.targets.cpu.attention import attention_text
-from splat_numba.gen.targets.cpu.backward import backward_text
-from splat_numba.gen.targets.cpu.schedule import attention_schedule
+from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.targets.registry import cpu_target
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
 from splat_numba.runtime.cpu.machine import LoadedSchedule
@@ -34,11 +31,9 @@ from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 
 
-@lru_cache(maxsize=256)
-def plan_for(mask: Stored, problem: Problem, threads: int | None) -> Plan:
-    """The plan for one mask, remembered."""
-    found = geometry(mask, problem.seq_q, problem.seq_kv)
-    return planning.plan(found, problem, machine(threads), describe(mask))
+def host_plan_for(mask: Stored, problem: Problem, threads: int | None, request: str | None = None) -> Plan:
+    """The plan for one mask on this machine with so many threads, remembered. request: the argument ``target``."""
+    return plan_for(mask, problem, machine(threads), request, Conditions())
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,36 +65,51 @@ class CompiledPlan:
         key = problem, heads, scale
         found = self.loaded.find(key)
         if found is None:
-            schedule = attention_schedule(self.plan, problem, heads, scale)
+            schedule = cpu_target(self.plan.target).schedule(self.plan, problem, heads, scale)
             found = self.loaded.keep(key, LoadedSchedule(schedule, self.code.functions))
         return found
 
 
 @lru_cache(maxsize=256)
-def compiled_for(mask: Stored, problem: Problem, settings: Settings) -> tuple[Plan, CompiledPlan]:
+def compiled_for(mask: Stored, problem: Problem, settings: Settings, request: str | None) -> tuple[Plan, CompiledPlan]:
     """Plan and machine code for one mask, remembered. Masks that differ in tables only share one text."""
-    plan = plan_for(mask, problem, settings.threads)
-    text = attention_text(plan)
+    plan = host_plan_for(mask, problem, settings.threads, request)
+    text = cpu_target(plan.target).text(plan)
     return plan, CompiledPlan(plan, text, code.compile_text(text, plan.as_dict, settings))
 
 
 @dataclass(frozen=True, slots=True)
 class CpuExecutor:
-    """Closed forms serve every length and every kind of key lengths, so a part is never adapted."""
+    """Closed forms serve every length and every kind of key lengths, so a part is never adapted.
 
+    target: the one asked for, None for any.
+    """
+
+    target: str | None = None
     name: ClassVar[str] = "cpu"
-    target: ClassVar[str | None] = None
+    transformable: ClassVar[bool] = True
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered."""
-        return plan_for(mask, problem, settings.threads)
+        return host_plan_for(mask, problem, settings.threads, self.target)
+
+    def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
+        """One text, with a function a pass."""
+        return (code.source_of(cpu_target(plan.target).text(plan)),)
+
+    def measured(self) -> Executor:
+        """None. Raises ArgumentError."""
+        return refuse_measuring(self)
+
+    def check_present(self) -> None:
+        """Nothing: there is always a CPU."""
 
     def part(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, scale: float, settings: Settings,
         *, ragged: bool = False,
     ) -> Part:  # fmt: skip
         """Plan and machine code for one mask, remembered."""
-        return Part(mask, heads, *compiled_for(mask, problem, settings))
+        return Part(mask, heads, *compiled_for(mask, problem, settings, self.target))
 
     def serves_every_length(self, part: Part) -> bool:
         """Whether bounds are expressions, not tables."""
@@ -144,21 +154,23 @@ class CpuExecutor:
 
     def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
         """The forward plan's passes, which make all gradients."""
-        return planning.backward_plan(self.plan(mask, problem, scale, settings))
+        forward = self.plan(mask, problem, scale, settings)
+        return cpu_target(forward.target).plan_backward(forward)
 
     def backward_sources(
         self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
     ) -> tuple[KernelSource, ...]:
         """A text for every mask."""
-        plans = (plan_for(mask, problem, settings.threads) for mask, _ in recipe.masks_for(problem))
-        return tuple(dict.fromkeys(code.source_of(backward_text(plan, Wanted())) for plan in plans))
+        plans = (self.plan(mask, problem, scale, settings) for mask, _ in recipe.masks_for(problem))
+        texts = (cpu_target(plan.target).backward_text(plan, Wanted()) for plan in plans)
+        return tuple(dict.fromkeys(map(code.source_of, texts)))
 
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Compile them, or read them from disk."""
         from splat_numba.executors.cpu_backward import compiled_backward
 
         for mask, _ in recipe.masks_for(problem):
-            compiled_backward(mask, problem, Wanted(), settings)
+            compiled_backward(mask, problem, Wanted(), settings, self.target)
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones."""

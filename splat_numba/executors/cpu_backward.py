@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.arguments.masks import Stored
-from splat_numba.executors.cpu import plan_for
+from splat_numba.executors.cpu import host_plan_for
 from splat_numba.executors.executor import BackwardCall, Recipe
 from splat_numba.executors.host_gradients import import_backward
 from splat_numba.gen.backward import Wanted
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.cpu.backward import backward_text
 from splat_numba.gen.targets.cpu.backward_schedule import (
     backward_schedule,
     finish_sums,
     shares_of,
     sums_shape,
 )
+from splat_numba.gen.targets.registry import cpu_target
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
 from splat_numba.runtime.cpu.machine import LoadedSchedule
@@ -53,10 +53,13 @@ class CompiledBackward:
 
 
 @lru_cache(maxsize=256)
-def compiled_backward(mask: Stored, problem: Problem, wanted: Wanted, settings: Settings) -> CompiledBackward:
-    """The forward plan's backward pass, remembered."""
-    plan = plan_for(mask, problem, settings.threads)
-    return CompiledBackward(plan, wanted, code.compile_text(backward_text(plan, wanted), plan.as_dict, settings))
+def compiled_backward(
+    mask: Stored, problem: Problem, wanted: Wanted, settings: Settings, request: str | None
+) -> CompiledBackward:
+    """The forward plan's backward pass, remembered. request: the argument ``target``."""
+    plan = host_plan_for(mask, problem, settings.threads, request)
+    text = cpu_target(plan.target).backward_text(plan, wanted)
+    return CompiledBackward(plan, wanted, code.compile_text(text, plan.as_dict, settings))
 
 
 def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
@@ -75,7 +78,7 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     arrays = {**given.operands.views, **given.views, **targets, **sums, "kv_lengths": given.lengths}
     threads = settings.threads or cores()
     for part in parts:
-        compiled = compiled_backward(part.mask, part.plan.problem, wanted, settings)
+        compiled = compiled_backward(part.mask, part.plan.problem, wanted, settings, recipe.executor.target)
         compiled.schedule_for(problem, part.heads, scale, shares).run(arrays, threads)
     for name, one in sums.items():
         if one.base is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol, TypeAlias
 
 from splat_numba.arguments.masks import Stored
+from splat_numba.errors import ArgumentError
 from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
@@ -102,6 +103,19 @@ class Executor(Protocol):
     def target(self) -> str | None:
         """The one asked for, None for any."""
 
+    @property
+    def transformable(self) -> bool:
+        """Whether JAX's transforms have an operation for it."""
+
+    def measured(self) -> Executor:
+        """The executor that measures before it chooses. Raises ArgumentError where nothing is timed."""
+
+    def check_present(self) -> None:
+        """Raise BackendError, which says why, where this machine cannot run it."""
+
+    def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
+        """The texts of a plan of its own, in the order of the passes, equal ones once. Nothing is compiled."""
+
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered."""
 
@@ -142,3 +156,11 @@ class Executor(Protocol):
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones. Raises BackendError where there are none."""
+
+
+def refuse_measuring(executor: Executor) -> NoReturn:
+    """Of an executor that times nothing: raise ArgumentError."""
+    raise ArgumentError(
+        f"autotune wanted with backend 'cuda', whose plans it times, got backend {executor.name!r}. Leave autotune "
+        "out, or give arrays on a GPU or backend='cuda'."
+    )

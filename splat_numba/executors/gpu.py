@@ -9,15 +9,16 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import BackwardCall, Part, Recipe
+from splat_numba.executors.executor import BackwardCall, Executor, Part, Recipe
 from splat_numba.executors.gpu_call import attend
-from splat_numba.executors.gpu_parts import backward_plan_for, backward_texts, plan_for, texts_of
+from splat_numba.executors.gpu_parts import backward_plan_for, backward_texts, texts_of
+from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.machine import Gpu
@@ -98,10 +99,25 @@ class CudaExecutor:
 
     target: str | None = None
     name: ClassVar[str] = "cuda"
+    transformable: ClassVar[bool] = False
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that no target takes."""
         return plan_for(mask, problem, gpu(), self.target, Conditions(negate=scale < 0))
+
+    def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
+        """A text a pass; none where nothing is launched."""
+        return tuple(dict.fromkeys(map(source_of, texts_of(plan))))
+
+    def measured(self) -> Executor:
+        """The one whose plans are timed on this GPU."""
+        return _measured(self.target)
+
+    def check_present(self) -> None:
+        """Raise BackendError without a GPU, or with one that no target runs on."""
+        from splat_numba.runtime.cuda.device import device
+
+        device(0)
 
     def part(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, scale: float, settings: Settings,
@@ -191,6 +207,14 @@ class CudaExecutor:
         )  # planners of gradients: 60 ms that forward has no use for
 
         return backward(recipe, call)
+
+
+@cache
+def _measured(target: str | None) -> Executor:
+    """Imported when first wanted: an import statement takes a microsecond at every call."""
+    from splat_numba.executors.gpu_tuning import TunedExecutor
+
+    return TunedExecutor(target)
 
 
 def disassemble(cubin: bytes) -> str:

@@ -12,12 +12,12 @@ from splat_numba.arguments.masks import Stored, describe, fingerprint
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.gpu import CudaExecutor, compiled_for
-from splat_numba.executors.gpu_parts import plan_for
 from splat_numba.executors.gpu_trial import trial_calls
+from splat_numba.executors.plans import plan_for
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.plan import Choice, Plan
 from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.targets.registry import choose_gpu_target
+from splat_numba.gen.targets.registry import choose_target
 from splat_numba.gen.targets.target import Candidate
 from splat_numba.plain import duration
 from splat_numba.runtime import cache
@@ -111,7 +111,7 @@ def tuned_plan(
     """
     device = _first_gpu()
     gpu = device.as_planned
-    target, why = choose_gpu_target(request, problem, gpu.capability)
+    target, why = choose_target(request, problem, gpu)
     found = geometry(mask, problem.seq_q, problem.seq_kv)
     candidates = target.candidates(found, problem, gpu, conditions, MOST)
     if len(candidates) < 2 or not problem.batch * problem.heads_q * problem.seq_q * problem.seq_kv:

@@ -177,7 +177,7 @@ def backward_call(
     for name, width in sums_shape(problem, host, wanted).items():
         _add_sums(recorder, name, (shares, problem.batch, problem.heads_kv, problem.seq_kv, width), problem)
     for part in parts:
-        compiled = compiled_backward(part.mask, part.plan.problem, wanted, settings)
+        compiled = compiled_backward(part.mask, part.plan.problem, wanted, settings, recipe.executor.target)
         schedule = backward_schedule(part.plan, problem, part.heads, scale, wanted, shares)
         recorder.add(schedule, compiled.code, problem)
     for name, target in targets.items():

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+CPU = "CPU"
+GPU = "GPU"
+"""Kinds of processors: a target and the machines that it runs on are of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,6 +17,16 @@ class Machine:
     vector_bytes: int = 32
     vector_registers: int = 16
     cores: int = 1
+    kind: ClassVar[str] = CPU
+
+    @property
+    def words(self) -> str:
+        """What it is, in messages."""
+        return "a CPU"
+
+    def refusal(self, capabilities: frozenset[tuple[int, int]]) -> str | None:
+        """Why a target of CPUs does not run here: none has a reason, since its texts are compiled for the host."""
+        return None
 
     def lanes(self, itemsize: int) -> int:
         """Numbers of ``itemsize`` bytes in one vector register."""
@@ -41,6 +56,18 @@ class Gpu:
     registers: int = 65536
     l2_bytes: int = 50 * 2**20
     capability: tuple[int, int] = (9, 0)
+    kind: ClassVar[str] = GPU
+
+    @property
+    def words(self) -> str:
+        """What it is, in messages."""
+        return "a GPU of compute capability {}.{}".format(*self.capability)
+
+    def refusal(self, capabilities: frozenset[tuple[int, int]]) -> str | None:
+        """Why a target of GPUs of these compute capabilities does not run here; None if it does."""
+        if self.capability in capabilities:
+            return None
+        return "does not run on compute capability {}.{}".format(*self.capability)
 
     def describe(self) -> str:
         """In words."""

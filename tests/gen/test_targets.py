@@ -1,21 +1,27 @@
 """Targets are values: one that the library does not know is planned, explained, chosen and run."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import flurka_numba
 import splat_numba as splat
 from splat_numba.errors import ArgumentTypeError, BackendError
+from splat_numba.executors.choice import choose_executor
+from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.registry import GPU_TARGETS, choose_gpu_target
+from splat_numba.gen.targets.cpu.target import NumbaCpu
+from splat_numba.gen.targets.registry import TARGETS, choose_target
 from splat_numba.testing import Problem as Case
 from splat_numba.testing import check_attention
 from tests.gen.toy_target import Toy
+from tests.import_layers import python
 
 
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch):
-    monkeypatch.setitem(GPU_TARGETS, "toy", Toy())
+    monkeypatch.setitem(TARGETS, "toy", Toy())
 
 
 @pytest.mark.parametrize(
@@ -42,6 +48,44 @@ def test_a_call_gets_the_first_target_that_takes_it_and_the_plan_says_why():
     assert "target: sm_90a" in half.explain()
 
 
+class Slower(NumbaCpu):
+    """A CPU's target whose plans say so."""
+
+    def plan(self, *given):
+        return replace(super().plan(*given), target=self.name)
+
+    def refusal(self, problem):
+        return None if problem.dtype == "float64" else f"wanted as float64 for {self.name}, got {problem.dtype}."
+
+
+def test_a_cpu_is_chosen_as_a_gpu_is_and_the_plan_says_why(monkeypatch):
+    sizes = {"seq_q": 40, "seq_kv": 40, "head_dim": 8}
+    usual = splat.plan(splat.causal(), dtype="float64", **sizes)
+    assert "chosen      target: cpu (the first that takes this CPU, dtype and dims)" in usual.explain()
+    explained = splat.plan(splat.causal(), dtype="float64", target="cpu", **sizes).explain()
+    assert "target: cpu (the one that was asked for)" in explained
+    monkeypatch.setitem(TARGETS, "slower", Slower(name="slower"))
+    assert splat.plan(splat.causal(), dtype="float64", **sizes) == usual
+    asked = splat.plan(splat.causal(), dtype="float64", target="slower", **sizes)
+    assert asked.target == "slower"
+    assert "target: slower (the one that was asked for)" in asked.explain()
+    (text,) = choose_executor("cpu", "slower").sources(asked)
+    (other,) = choose_executor("cpu", None).sources(usual)
+    assert text.text == other.text.replace("target cpu", "target slower")
+    with pytest.raises(ArgumentTypeError, match=r"^dtype wanted as float64 for slower, got float32"):
+        splat.plan(splat.causal(), dtype="float32", target="slower", **sizes)
+    with pytest.raises(BackendError, match=r"^target wanted as None or 'cpu' or 'slower' for backend 'cpu', got 'toy'"):
+        splat.plan(splat.causal(), dtype="float32", target="toy", backend="cpu", **sizes)
+    with pytest.raises(BackendError, match=r"^target wanted as None or 'sm_90a' or 'toy' for backend 'cuda'"):
+        splat.plan(splat.causal(), dtype="float16", target="slower", backend="cuda", **sizes)
+
+
+def test_the_values_of_targets_load_no_planner():
+    """Every call sees the values of all targets, and would wait for what it does not use."""
+    code = "import sys, splat_numba.gen.targets.registry; print([name for name in sys.modules if '.planning' in name])"
+    assert python(code) == "[]"
+
+
 def test_the_other_package_has_no_text_for_it():
     with pytest.raises(BackendError, match=r"^target wanted as None or 'sm_90a' in flurka_numba, got 'toy'"):
         flurka_numba.kernel_attention(*(np.zeros((8, 8), np.float16),) * 3, backend="emulate", target="toy")
@@ -53,4 +97,4 @@ def test_what_no_target_takes_is_refused_by_name():
     with pytest.raises(ArgumentTypeError, match=r"^q wanted as float32 for the toy, got float16"):
         splat.attention(*(np.zeros((8, 8), np.float16),) * 3, splat.causal(), backend="emulate", target="toy")
     with pytest.raises(BackendError, match=r"^target wanted for a GPU of compute capability 8\.0, got sm_90a, toy\."):
-        choose_gpu_target(None, Problem(8, 8, 8, 8, "float32"), (8, 0))
+        choose_target(None, Problem(8, 8, 8, 8, "float32"), Gpu(capability=(8, 0)))

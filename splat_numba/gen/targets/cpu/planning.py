@@ -16,8 +16,7 @@ from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Choice, Cost, Plan, dense_choice
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.table_passes import table_passes
-
-NAME = "cpu"
+from splat_numba.gen.targets.cpu.target import NUMBA_CPU
 
 
 def plan(geometry: Geometry, problem: Problem, machine: Machine, mask: str) -> Plan:
@@ -40,8 +39,8 @@ def plan(geometry: Geometry, problem: Problem, machine: Machine, mask: str) -> P
     resumed = not covered or any(one.resumes for one in passes)
     out_dtype = problem.compute_dtype if resumed else problem.dtype
     return Plan(
-        problem, NAME, machine, geometry.label, mask, bands, tuple(passes), covered, cost, tuple(choices), out_dtype,
-        Conditions(),
+        problem, NUMBA_CPU.name, machine, geometry.label, mask, bands, tuple(passes), covered, cost, tuple(choices),
+        out_dtype, Conditions(),
     )  # fmt: skip
 
 
@@ -54,7 +53,7 @@ def backward_plan(forward: Plan) -> BackwardPlan:
         (("passes over the transposed mask for dk and dv", "seven products a tile"),),
     )  # fmt: skip
     return BackwardPlan(
-        forward.problem, NAME, forward.machine, forward.passes, (), (design,), forward.conditions
+        forward.problem, NUMBA_CPU.name, forward.machine, forward.passes, (), (design,), forward.conditions
     )  # fmt: skip
 
 
