@@ -24,7 +24,7 @@ from splat_numba.runtime.cuda.arrays import GpuArray, Reach, apart, reach_of
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.frameworks import Framework, framework_of, known_framework, known_keys
 from splat_numba.runtime.cuda.ready import ReadyCall
-from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.recent import REMEMBERED, Recent
 from splat_numba.settings import current
 
 
@@ -40,7 +40,7 @@ class ReadyForward:
     reach: tuple[Reach, ...]
 
 
-_ready: Recent[ReadyForward] = Recent(256)
+_ready: Recent[ReadyForward] = Recent(REMEMBERED)
 
 
 def attend(call: Call) -> Any:

@@ -42,7 +42,7 @@ from flurka_numba.targets.sm90.query_gradients import (
     render_query_gradients,
 )
 from flurka_numba.targets.sm90.scales import is_scaled
-from flurka_numba.targets.sm90.shape import CHUNK, chunks, state_bytes
+from flurka_numba.targets.sm90.shape import CHUNK, LARGEST_PRODUCT, chunks, state_bytes
 from flurka_numba.targets.sm90.token_gradients import (
     LARGEST_STEPS,
     STEP,
@@ -52,6 +52,7 @@ from flurka_numba.targets.sm90.token_gradients import (
     render_token_gradients,
     token_entry,
 )
+from splat_numba.runtime.recent import REMEMBERED
 
 Shape = tuple[int, int, int, int]
 
@@ -95,7 +96,7 @@ def takes_gradients(problem: Problem) -> bool:
     return chunks(problem.head_dim) + chunks(problem.value_dim) <= LARGEST_CHUNKS
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def gradient_plan(problem: Problem, multiprocessors: int, outer: Problem | None = None) -> GradientPlan:
     """The plan for method "kernel" and an elementwise feature map, of which takes_gradients() is true. outer: FLuRKA's
     problem, where keys and values are its slots.
@@ -177,13 +178,13 @@ def _one_pass(problem: Problem, traits: GradientTraits, multiprocessors: int) ->
     return (Stage(name, entry, render, problem.batch * problem.heads * shares, numbers),), shares
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def projection_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> tuple[Stage, dict[str, int]]:
     """Gradients of FLuRKA's projections from those of its slots and from tokens; rows of the arrays that one copy
     fetches. of: "k", "v" or both, which both are one projection's if they share it.
     """
     groups = slot_groups(problem.rank)
-    columns = 256 if sum_registers(groups) >= 128 else 128
+    columns = LARGEST_PRODUCT if sum_registers(groups) >= LARGEST_PRODUCT // 2 else LARGEST_PRODUCT // 2
     shared = problem.shared_proj
     traits = ProjectionTraits(
         problem.head_dim, problem.value_dim, problem.dtype, groups, columns, shared, problem.per_head_proj,
@@ -208,7 +209,7 @@ def has_token_stage(problem: Problem) -> bool:
     return problem.method == "flurka" and not problem.per_head_proj and 0 < problem.rank <= STEP * LARGEST_STEPS
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def token_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> tuple[Stage, dict[str, int]] | None:
     """Gradients of tokens from those of FLuRKA's slots; rows of the arrays that one copy fetches. None for projections
     of each head's own and for too many slots. of: "k", "v" or both.
@@ -234,7 +235,7 @@ def token_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> t
     return stage, {name: STEP for one in of for name in (f"d{one}_spread", f"proj_{one}")}
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def over_slots(problem: Problem) -> Problem:
     """The kernel attention over compressed keys and values that FLuRKA is, by its definition."""
     return replace(

@@ -18,7 +18,7 @@ from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework, describe
 from splat_numba.runtime.cuda.launch import is_capturing
-from splat_numba.runtime.cuda.tables import pool
+from splat_numba.runtime.cuda.tables import pool_for
 
 TYPES = {"float32": "<f4", "float64": "<f8", "float16": "<f2"}  # that a copy on the device can convert
 
@@ -48,6 +48,6 @@ def place_omega(omega: Any, target: Device, framework: Framework, like: Any, str
 def _place_host(omega: Any, target: Device, stream: int) -> int:
     given = import_array("omega", omega)
     numbers = np.ascontiguousarray(widen(given.bits, given.dtype), np.float32)
-    slots = pool(target, 1 << max(numbers.nbytes - 1, 127).bit_length())
+    slots = pool_for(target, numbers.nbytes)
     with target.current():
         return slots.get(("omega", numbers.tobytes()), lambda: numbers, lambda: is_capturing(stream))

@@ -35,7 +35,7 @@ from splat_numba.runtime.cuda.frameworks import (
     known_keys,
 )
 from splat_numba.runtime.cuda.ready import ReadyCall
-from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.recent import REMEMBERED, Recent
 from splat_numba.settings import current
 
 LARGEST_BACKWARD = 64  # ready ones of a call: of several strides of dout, and several frozen arguments
@@ -66,7 +66,7 @@ class ReadyVjp:
     backward: Recent[Backward] = field(default_factory=lambda: Recent(LARGEST_BACKWARD))
 
 
-_ready: Recent[ReadyVjp] = Recent(256)  # by all that the checks see
+_ready: Recent[ReadyVjp] = Recent(REMEMBERED)  # by all that the checks see
 
 
 def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:

@@ -24,9 +24,9 @@ from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.targets.registry import cpu_target
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
-from splat_numba.runtime.cpu.machine import LoadedSchedule
+from splat_numba.runtime.cpu.machine import SCHEDULES_KEPT, LoadedSchedule
 from splat_numba.runtime.device import cores, machine
-from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.recent import REMEMBERED, Recent
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 
@@ -43,7 +43,7 @@ class CompiledPlan:
     plan: Plan
     text: CpuText
     code: CompiledText
-    loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(16), compare=False, repr=False)
+    loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(SCHEDULES_KEPT), compare=False, repr=False)
 
     @property
     def source(self) -> KernelSource:
@@ -70,7 +70,7 @@ class CompiledPlan:
         return found
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def compiled_for(mask: Stored, problem: Problem, settings: Settings, request: str | None) -> tuple[Plan, CompiledPlan]:
     """Plan and machine code for one mask, remembered. Masks that differ in tables only share one text."""
     plan = host_plan_for(mask, problem, settings.threads, request)

@@ -25,9 +25,9 @@ from splat_numba.gen.targets.cpu.backward_schedule import (
 from splat_numba.gen.targets.registry import cpu_target
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
-from splat_numba.runtime.cpu.machine import LoadedSchedule
+from splat_numba.runtime.cpu.machine import SCHEDULES_KEPT, LoadedSchedule
 from splat_numba.runtime.device import cores, machine
-from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.recent import REMEMBERED, Recent
 from splat_numba.settings import Settings, current
 
 
@@ -38,7 +38,7 @@ class CompiledBackward:
     plan: Plan
     wanted: Wanted
     code: CompiledText
-    loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(16), compare=False, repr=False)
+    loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(SCHEDULES_KEPT), compare=False, repr=False)
 
     def schedule_for(
         self, problem: Problem, heads: tuple[int, ...] | None, scale: float, shares: int
@@ -52,7 +52,7 @@ class CompiledBackward:
         return LoadedSchedule(schedule, self.code.functions)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def compiled_backward(
     mask: Stored, problem: Problem, wanted: Wanted, settings: Settings, request: str | None
 ) -> CompiledBackward:

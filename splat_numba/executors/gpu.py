@@ -27,6 +27,7 @@ from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import Text
 from splat_numba.runtime.cuda.code import cubin_for, edited_text, source_of
 from splat_numba.runtime.dump import dump
+from splat_numba.runtime.recent import REMEMBERED
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
@@ -82,7 +83,7 @@ def compiled_for(plan: Plan, settings: Settings, made: CompiledPasses | None = N
     return CompiledPasses(planned, texts, cubins)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def _planned(
     mask: Stored, problem: Problem, gpu: Gpu, settings: Settings, request: str | None, conditions: Conditions
 ) -> tuple[Plan, CompiledPasses]:

@@ -44,7 +44,7 @@ from splat_numba.runtime.cuda.frameworks import (
     known_keys,
 )
 from splat_numba.runtime.cuda.ready import ReadyCall
-from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.recent import REMEMBERED, Recent
 from splat_numba.settings import current
 
 
@@ -60,7 +60,7 @@ class ReadyBackward:
     reach: tuple[Reach, ...]
 
 
-_ready: Recent[ReadyBackward] = Recent(256)
+_ready: Recent[ReadyBackward] = Recent(REMEMBERED)
 
 
 def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:

@@ -19,9 +19,10 @@ from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
 from splat_numba.gen.targets.registry import choose_target, gpu_target
 from splat_numba.gen.targets.target import AttentionCall, GpuTarget, HeadsPass
 from splat_numba.gen.tensor import Tensor, contiguous, padded_strides
+from splat_numba.runtime.recent import REMEMBERED
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def backward_plan_for(
     mask: Stored, problem: Problem, gpu: Gpu, request: str | None, conditions: Conditions
 ) -> BackwardPlan:

@@ -26,8 +26,10 @@ from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.frameworks import framework_of
 from splat_numba.runtime.cuda.launch import is_capturing
 from splat_numba.runtime.cuda.timing import Call, median_seconds
+from splat_numba.runtime.recent import REMEMBERED
 from splat_numba.settings import Settings
 
+PATIENCE = 600  # seconds until another process has measured: it has six kernels to compile, and to time
 MOST = 6  # candidates timed: compiling each takes about 5 s
 Timer = Callable[[Sequence[Call], Device], list[float]]
 
@@ -100,7 +102,7 @@ class TunedExecutor(CudaExecutor):
         return tuned_plan(mask, heads, problem, settings, self.timer, self.target, conditions)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def tuned_plan(
     mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings, timer: Timer,
     request: str | None, conditions: Conditions,
@@ -145,7 +147,7 @@ def known_or_measured(
     store = Choices.of(folder, facts, names)
     if (found := store.read()) is not None:
         return found
-    with cache.making(store.path, patience=600):  # six kernels to compile, and to time
+    with cache.making(store.path, patience=PATIENCE):
         found = store.read()
         if found is None:
             found = dict(zip(names, measure(), strict=True))

@@ -11,9 +11,10 @@ from splat_numba.gen.machine import Gpu, Machine
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.targets.registry import choose_target
+from splat_numba.runtime.recent import REMEMBERED
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def plan_for(
     mask: Stored, problem: Problem, machine: Machine | Gpu, request: str | None, conditions: Conditions
 ) -> Plan:

@@ -16,6 +16,8 @@ from splat_numba.gen.tile_choice import fitting_tiles, tile_choice
 
 TILES_Q = (16, 32, 64, 128)
 TILES_KV = (32, 64, 128)
+USUAL_TILE = 64  # of queries and of keys, until tiles are chosen
+TYPICAL_LENGTHS = (16, 64, 1024, 2048, 4096, 8192)  # that tiles are chosen for; lengths beyond as the last
 SCORES = 64 * 64  # 16 KiB of float32 scores: half of a first-level cache; 128 x 128 took 1.25 times as long a pair
 
 
@@ -30,7 +32,7 @@ def closed_passes(
     drafts: list[ClosedPass] = []
     for (row_lo, row_hi, row_step), segments in sorted(groups.items(), key=lambda item: _breadth(item[0][:2])):
         resumes = any(_overlaps(row_lo, row_hi, earlier) for earlier in drafts)
-        drafts.append(ClosedPass(row_lo, row_hi, row_step, tuple(segments), 64, 64, resumes))
+        drafts.append(ClosedPass(row_lo, row_hi, row_step, tuple(segments), USUAL_TILE, USUAL_TILE, resumes))
     bands = sum(term.lattice.step if term.lattice.diagonal else 1 for term in terms)
     if not drafts:
         return [], [], bands
@@ -99,7 +101,4 @@ def _choose_tiles(drafts: list[ClosedPass], problem: Problem, machine: Machine) 
 
 def _typical_length(length: int) -> int:
     """The length that tiles are chosen for: a decoding step, a short sequence, or a power of two up to 8192."""
-    for typical in (16, 64, 1024, 2048, 4096):
-        if length <= typical:
-            return typical
-    return 8192
+    return next((typical for typical in TYPICAL_LENGTHS if length <= typical), TYPICAL_LENGTHS[-1])

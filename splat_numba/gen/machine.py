@@ -5,17 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+WARP = 32  # lanes of one
+THREAD_REGISTERS = 255  # that one thread can have
+HOPPER_MULTIPROCESSORS = 132
+HOPPER_SHARED_BYTES = 227 << 10  # that the blocks on a multiprocessor may use; one block may use all of it
+HOPPER_REGISTERS = 1 << 16  # of 32 bits, of a multiprocessor
+HOPPER_L2_BYTES = 50 << 20
+
 CPU = "CPU"
 GPU = "GPU"
 """Kinds of processors: a target and the machines that it runs on are of one."""
+
+FEW_REGISTERS = 16  # vector registers of x86 below AVX-512; others have 32
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
     """A CPU. vector_bytes: of one register; vector_registers: how many there are; cores: threads a launch may use."""
 
-    vector_bytes: int = 32
-    vector_registers: int = 16
+    vector_bytes: int = 32  # as AVX2 has
+    vector_registers: int = FEW_REGISTERS
     cores: int = 1
     kind: ClassVar[str] = CPU
 
@@ -42,7 +51,7 @@ class Machine:
 
         4 x 2 of 16 registers: 97 GFLOP/s on one Zen 3 core, where 6 x 2 gave 88 and 3 x 4 (spilled) 40.
         """
-        return 4 if self.vector_registers <= 16 else 8
+        return 4 if self.vector_registers <= FEW_REGISTERS else 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +60,10 @@ class Gpu:
     compute capability, major and minor.
     """
 
-    multiprocessors: int = 132
-    shared_bytes: int = 232448
-    registers: int = 65536
-    l2_bytes: int = 50 * 2**20
+    multiprocessors: int = HOPPER_MULTIPROCESSORS
+    shared_bytes: int = HOPPER_SHARED_BYTES
+    registers: int = HOPPER_REGISTERS
+    l2_bytes: int = HOPPER_L2_BYTES
     capability: tuple[int, int] = (9, 0)
     kind: ClassVar[str] = GPU
 

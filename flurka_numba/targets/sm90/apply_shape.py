@@ -13,9 +13,10 @@ from flurka_numba.targets.sm90.shape import (
     omega_rows,
     state_bytes,
 )
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, spans
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, WARPGROUP, resident_blocks, spans
 
-LARGEST_THREAD = 232  # registers that the text's own numbers may take of a thread's 255
+MOST_RESIDENT = 8  # blocks
+LARGEST_THREAD = 232  # of THREAD_REGISTERS, that the text's own numbers may take
 LARGEST_ROWS = {"favor": 256, "rfa": 128}  # of omega: what a product has, and what compiles without spilling
 OTHER_REGISTERS = 24  # of a thread, about
 OMEGA_REGISTERS = 32  # the same while u = q omega^T is made
@@ -116,4 +117,4 @@ class ApplyTraits:
     @property
     def resident(self) -> int:
         """Blocks on a multiprocessor: each waits for memory, so many of them hide that."""
-        return max(1, min(8, 65536 // (128 * self.registers), SHARED_BYTES // (self.shared_bytes + 1024)))
+        return resident_blocks(WARPGROUP, self.registers, self.shared_bytes, MOST_RESIDENT)

@@ -8,11 +8,12 @@ from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.images import turned_bytes
 from flurka_numba.targets.sm90.scales import has_row_scale, is_scaled
 from flurka_numba.targets.sm90.shape import chunks, state_bytes
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, WARPGROUP, resident_blocks
 
 OPERANDS = {"queries": ("q", "dout", "dq"), "slots": ("k", "v", "dk", "dv")}  # x, y and what is written
 SPREAD = ("dk_spread", "dv_spread")
 LARGEST_CHUNKS = 8  # of head_dim and value_dim together: more do not fit in registers
+MOST_RESIDENT = 4  # blocks
 CHUNKS_AT_ONCE = 5  # with more, y is loaded after the first product
 
 
@@ -99,4 +100,4 @@ class GradientTraits:
         both = chunks(self.head_dim) + chunks(self.value_dim)
         registers = 16 * both + 8 * both + 8 * chunks(self.head_dim) + 50
         registers += 16 * chunks(self.head_dim) if self.slots_scaled else 0  # features, until their scale is known
-        return max(1, min(4, 65536 // (128 * registers), (227 << 10) // (self.shared_bytes + 1024)))
+        return resident_blocks(WARPGROUP, registers, self.shared_bytes, MOST_RESIDENT)

@@ -27,7 +27,19 @@ from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.ring import emit_advance, emit_first_step, emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import STEP
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, keys_descriptor, values_descriptor
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    GROUP,
+    PRODUCT_DEPTH,
+    SHARED_BYTES,
+    SPAN_BYTES,
+    STEP_OF_ROWS,
+    WARPGROUP,
+    keys_descriptor,
+    units,
+    values_descriptor,
+)
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
@@ -83,7 +95,7 @@ class ProjectTraits:
 def project_entry(traits: ProjectTraits) -> Entry:
     """How the kernel is called."""
     parameters = parameters_of(POINTERS, COUNTS, STRIDES)
-    return Entry(ENTRY, parameters, 128 * (GROUPS + 1), 1, traits.shared_bytes, overlaps=True)
+    return Entry(ENTRY, parameters, WARPGROUP * (GROUPS + 1), 1, traits.shared_bytes, overlaps=True)
 
 
 def render_project_apply(traits: ProjectTraits) -> str:
@@ -102,7 +114,7 @@ def render_project_apply(traits: ProjectTraits) -> str:
     )
     with out.suite():
         _emit_start(out, traits)
-        with out.block(f"if thread >= u32({128 * GROUPS})"):
+        with out.block(f"if thread >= u32({WARPGROUP * GROUPS})"):
             _emit_producer(out, traits)
         with out.block("else"):
             _emit_consumer(out, traits)
@@ -149,7 +161,7 @@ def _emit_producer(out: SourceWriter, traits: ProjectTraits) -> None:
         states_free = u32(1)
         """
     )
-    with out.block(f"if thread < u32({128 * GROUPS + 32})"):
+    with out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"):
         out.line("ptx.fence_tensor_map(x_map)")
         out.line("ptx.fence_tensor_map(w_q_map)")
         with out.block("while tile < tiles"):
@@ -239,7 +251,7 @@ def _emit_queries(out: SourceWriter, traits: ProjectTraits) -> None:
         x_rows = u64({keys_descriptor()}) | u64(x_at >> u32(4))
         weights = u64({values_descriptor(STEP)}) | u64((x_at + u32({INPUT_BYTES})) >> u32(4))
         """
-    every = [(k, half) for k in range(STEP // 16) for half in range(HALVES)]
+    every = [(k, half) for k in range(STEP // PRODUCT_DEPTH) for half in range(HALVES)]
     emit_first_step(out, traits.stages, operands, [_product(k, half, fresh=k == 0) for k, half in every])
     emit_steps(out, "steps", traits.stages, operands, [_product(k, half) for k, half in every])
     out.lines(
@@ -255,9 +267,9 @@ def _emit_queries(out: SourceWriter, traits: ProjectTraits) -> None:
 
 def _product(k: int, half: int, *, fresh: bool = False) -> str:
     """16 of a step's columns of x, for 64 tokens of the tile. fresh: what q held was of an earlier tile."""
-    rows = 2 * k + half * (64 * SPAN_BYTES >> 4)
+    rows = 2 * k + half * units(GROUP * SPAN_BYTES)
     name, add = ("begin", "") if fresh else ("project", ", u32(1)")
-    return f"{name}(q_{half}, x_rows + u64({rows}), weights + u64({128 * k}){add})"
+    return f"{name}(q_{half}, x_rows + u64({rows}), weights + u64({STEP_OF_ROWS * k}){add})"
 
 
 def _emit_head(out: SourceWriter, traits: ProjectTraits, half: int, head: int) -> None:
@@ -280,6 +292,6 @@ def _emit_head(out: SourceWriter, traits: ProjectTraits, half: int, head: int) -
         out_at = head_at + u64(column_tile * u32({traits.heads}) + u32({head})) * out_head
         """
     )
-    words = [", ".join(f"word[{4 * step + i}]" for i in range(4)) for step in range(apply.head_dim // 16)]
+    words = [", ".join(f"word[{4 * step + i}]" for i in range(4)) for step in range(apply.head_dim // PRODUCT_DEPTH)]
     emit_products(out, apply, words)
     emit_results(out, apply)

@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, spans
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    BLOCK_SHARED_BYTES,
+    GROUP,
+    PRODUCT_DEPTH,
+    SHARED_BYTES,
+    SPAN_BYTES,
+    spans,
+)
 from splat_numba.gen.tensor_map import SPAN
 
 STEP = 64  # tokens of one step of the compression
@@ -41,7 +49,7 @@ class CompressTraits:
     @property
     def rows(self) -> int:
         """Slots of a row block."""
-        return 64 * self.groups
+        return GROUP * self.groups
 
     @property
     def columns(self) -> int:
@@ -80,7 +88,7 @@ class RandomFeatures:
     @property
     def part(self) -> int:
         """Places of one part of the features: as many as rows, and then up to what a product takes at once."""
-        return -(-self.rows // 16) * 16
+        return -(-self.rows // PRODUCT_DEPTH) * PRODUCT_DEPTH
 
     @property
     def places(self) -> int:
@@ -142,7 +150,7 @@ class StateTraits:
     @property
     def resident(self) -> int:
         """Blocks on a multiprocessor. More than 4 parts in flight take more than 128 registers."""
-        return 1 if self.splits > 4 or 2 * (self.shared_bytes + 1024) > SHARED_BYTES else 2
+        return 1 if self.splits > 4 or 2 * (self.shared_bytes + BLOCK_SHARED_BYTES) > SHARED_BYTES else 2
 
 
 def chunks(dim: int) -> int:

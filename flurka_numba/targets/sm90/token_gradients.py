@@ -15,7 +15,16 @@ from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, star
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings
 from flurka_numba.targets.sm90.scales import is_scaled
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    PRODUCT_DEPTH,
+    SPAN_BYTES,
+    STEP_OF_ROWS,
+    WARPGROUP,
+    spans,
+    values_descriptor,
+)
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
@@ -67,7 +76,7 @@ def token_parameters(traits: TokenTraits) -> tuple[tuple[str, str], ...]:
 
 def token_entry(traits: TokenTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, token_parameters(traits), 128 * (GROUPS + 1), 1, traits.shared_bytes)
+    return Entry(ENTRY, token_parameters(traits), WARPGROUP * (GROUPS + 1), 1, traits.shared_bytes)
 
 
 def render_token_gradients(traits: TokenTraits) -> str:
@@ -86,9 +95,9 @@ def render_token_gradients(traits: TokenTraits) -> str:
     )
     with out.suite():
         _emit_start(out, traits)
-        with out.block(f"if thread >= u32({128 * GROUPS})"):
+        with out.block(f"if thread >= u32({WARPGROUP * GROUPS})"):
             out.line("fewer_registers()")
-            with out.block(f"if thread < u32({128 * GROUPS + 32})"):
+            with out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"):
                 _emit_producer(out, traits)
         with out.block("else"):
             out.line("more_registers()")
@@ -248,8 +257,9 @@ def _emit_step(out: SourceWriter, step: int) -> None:
         ptx.wgmma_fence()
         """
     )
-    for k in range(STEP // 16):
-        out.line(f"product(total, proj + u64({128 * k}), slots + u64({128 * k}), u32({int(step + k > 0)}))")
+    for k in range(STEP // PRODUCT_DEPTH):
+        at = STEP_OF_ROWS * k
+        out.line(f"product(total, proj + u64({at}), slots + u64({at}), u32({int(step + k > 0)}))")
     out.line("ptx.wgmma_commit()")
     if step:
         out.line("ptx.wgmma_wait_but_one()")

@@ -12,13 +12,13 @@ from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework
 from splat_numba.runtime.cuda.launch import is_capturing
-from splat_numba.runtime.cuda.tables import pool
+from splat_numba.runtime.cuda.tables import pool_for
 
 
 def place_host_lengths(lengths: NDArray[Any], target: Device, stream: int) -> int:
     """The address of checked key lengths that came from the host."""
     words = lengths.astype(np.int32)
-    slots = pool(target, 1 << max(words.nbytes - 1, 127).bit_length())
+    slots = pool_for(target, words.nbytes)
     with target.current():
         return slots.get(("lengths", words.tobytes()), lambda: words, lambda: is_capturing(stream))
 

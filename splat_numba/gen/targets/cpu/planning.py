@@ -9,7 +9,7 @@ from splat_numba.formats.bounds import END, Const
 from splat_numba.formats.closed_form import Edge, Lattice
 from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.backward import BackwardPlan
-from splat_numba.gen.closed_passes import closed_passes, covers_all_rows
+from splat_numba.gen.closed_passes import USUAL_TILE, closed_passes, covers_all_rows
 from splat_numba.gen.cost import Count, count_pass, predict
 from splat_numba.gen.cpu_passes import ClosedPass, Segment, TablePass
 from splat_numba.gen.machine import Machine
@@ -63,7 +63,7 @@ def _cost(passes: Sequence[ClosedPass | TablePass], problem: Problem, machine: M
         count = count_pass(one, problem.seq_q, problem.seq_kv)
         seconds += predict(count, problem, machine, one.tile_q, resumes=one.resumes)
         total += count
-    dense = ClosedPass(Edge(0), None, 1, (Segment(Lattice(), Const(0), END),), 64, 64, resumes=False)
+    dense = ClosedPass(Edge(0), None, 1, (Segment(Lattice(), Const(0), END),), USUAL_TILE, USUAL_TILE, resumes=False)
     dense_count = count_pass(dense, problem.seq_q, problem.seq_kv)
-    dense_seconds = predict(dense_count, problem, machine, 64)
+    dense_seconds = predict(dense_count, problem, machine, USUAL_TILE)
     return Cost(total.kept, total.area, total.blocks, total.tiles, total.full, seconds, dense_seconds, total.exact)
