@@ -159,7 +159,7 @@ def _unwritten(size: int, dtype: Any) -> NDArray[Any]:
 
 def modules() -> dict[str, Any]:
     """What the imports of a text find, by name."""
-    names = ("float32", "float64", "int32", "int64", "inf", "finfo", "zeros")
+    names = ("float32", "float64", "int32", "int64", "inf", "nan", "finfo", "zeros")
     ours: dict[str, dict[str, Any]] = {
         "halves": {
             f"{way}_{dtype}": make(dtype)
@@ -189,5 +189,5 @@ def modules() -> dict[str, Any]:
     return {f"splat_numba.runtime.{name}": SimpleNamespace(**members) for name, members in ours.items()} | {
         "numpy": SimpleNamespace(empty=_unwritten, **{name: getattr(np, name) for name in names}),
         "numba": SimpleNamespace(njit=lambda **_: lambda function: function),
-        "math": SimpleNamespace(log=np.log),  # 0 gives -inf, as with Numba's error_model="numpy"
+        "math": SimpleNamespace(log=np.log, sqrt=np.sqrt),  # 0 gives -inf, as with Numba's error_model="numpy"
     }
