@@ -105,7 +105,7 @@ def _run(
     """Run a schedule on the stream of these arrays. Returns its results by name."""
     problem, recording = ready.gradients.problem, run.recording
     stream = framework.stream(arrays, ready.device.ordinal)
-    extras, keep = place_extras(call, problem, ready.device, framework, stream)
+    extras, keep = place_extras(call, problem, ready.device, framework, stream, run.call.settings)
     made = {name: _make(one, problem.dtype, call.q, framework) for name, one in recording.outputs.items()}
     addresses = {**places, **extras, **{name: framework.address(one) for name, one in made.items()}}
     scratch = run.call.run([addresses[name] for name in recording.schedule.arguments], stream, framework, call.q)

@@ -82,8 +82,9 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     keep = None
     if call.kv_lengths is not None:
         addresses["kv_lengths"], keep = place_lengths(
-            call.kv_lengths, ready.problem, ready.axes, ready.device, framework, call.q, stream
-        )
+            call.kv_lengths, ready.problem, ready.axes, ready.device, framework, call.q, stream,
+            ready.call.settings,
+        )  # fmt: skip
     scratch = ready.call.run([addresses.get(name, 0) for name in BACKWARD_ARGUMENTS], stream, framework, call.q)
     framework.finish(stream)
     del scratch, keep

@@ -59,7 +59,7 @@ class EmulatedDriver(FakeDriver):
                 late=self.late)  # fmt: skip
         return (Status.CUDA_SUCCESS,)
 
-    def move(self, target, target_strides, source, source_strides, shape, _stream, types=("<u2", "<u2")):
+    def move(self, target, target_strides, source, source_strides, shape, _stream, types, _compiler):
         """runtime.cuda.copies.move, which is a kernel of Numba's there."""
         views = []
         for pointer, strides, kind in ((target, target_strides, types[0]), (source, source_strides, types[1])):
