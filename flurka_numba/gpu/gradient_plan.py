@@ -19,7 +19,7 @@ from flurka_numba.gpu.stages import (
     blocks_of_heads,
     images_stage,
     shares_of_sequence,
-    stage_name,
+    stage_text,
 )
 from flurka_numba.gpu.tilings import slot_groups, sum_registers
 from flurka_numba.problem import Problem
@@ -160,9 +160,7 @@ def _gradients(problem: Problem, traits: GradientTraits, rows: int, multiprocess
     """One wave of blocks, each with neighbouring rows of one head."""
     numbers = {"rows": rows, **blocks_of_heads(problem, rows, multiprocessors * traits.resident)}
     return Stage(
-        stage_name(f"gradients_{traits.of}", problem),
-        gradient_entry(traits),
-        partial(render_gradients, traits),
+        stage_text(f"gradients_{traits.of}", problem, gradient_entry(traits), render_gradients, traits),
         problem.batch * problem.heads * numbers["blocks"],
         numbers,
     )
@@ -173,9 +171,8 @@ def _one_pass(problem: Problem, traits: GradientTraits, multiprocessors: int) ->
     entry = query_entry(traits)
     numbers = {"rows": problem.seq_q, **blocks_of_heads(problem, problem.seq_q, multiprocessors * entry.blocks)}
     shares = numbers["blocks"]
-    name = stage_name("query_gradients", problem)
-    render = partial(render_query_gradients, traits)
-    return (Stage(name, entry, render, problem.batch * problem.heads * shares, numbers),), shares
+    text = stage_text("query_gradients", problem, entry, render_query_gradients, traits)
+    return (Stage(text, problem.batch * problem.heads * shares, numbers),), shares
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -198,9 +195,8 @@ def projection_stage(problem: Problem, of: frozenset[str], multiprocessors: int)
         "tiles_k": tiles_k, "tiles": tiles, "row_blocks": row_blocks, "token_tiles": token_tiles,
         "batch": problem.batch, "heads": problem.heads, "slots": problem.rank, "seq_kv": problem.seq_kv,
     }  # fmt: skip
-    name = stage_name("projection_gradients", problem)
-    render = partial(render_projection_gradients, traits)
-    stage = Stage(name, projection_entry(traits), render, min(tiles, multiprocessors), numbers)
+    text = stage_text("projection_gradients", problem, projection_entry(traits), render_projection_gradients, traits)
+    stage = Stage(text, min(tiles, multiprocessors), numbers)
     return stage, {name: rows for one in of for name, rows in ((f"d{one}_slots", traits.rows), (one, columns))}
 
 
@@ -229,9 +225,8 @@ def token_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> t
         "items_k": items["k"], "items": count, "items_of_block": items_of_block,
         "batch": problem.batch, "heads": problem.heads, "seq_kv": problem.seq_kv,
     }  # fmt: skip
-    name = stage_name("token_gradients", problem)
-    render = partial(render_token_gradients, traits)
-    stage = Stage(name, token_entry(traits), render, -(-count // items_of_block), numbers)
+    text = stage_text("token_gradients", problem, token_entry(traits), render_token_gradients, traits)
+    stage = Stage(text, -(-count // items_of_block), numbers)
     return stage, {name: STEP for one in of for name in (f"d{one}_spread", f"proj_{one}")}
 
 

@@ -131,7 +131,7 @@ class GpuRecorder:
             for axis, step in zip(AXES, one.strides, strict=False)
         }  # fmt: skip
         mapped = {f"{name}_map": (name, rows) for name, rows in (boxes or {}).items()}
-        for name, _ in stage.entry.parameters:
+        for name, _ in stage.text.entry.parameters:
             if name in stage.numbers:
                 numbers[name] = stage.numbers[name]
             elif name in mapped:

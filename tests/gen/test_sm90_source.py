@@ -45,7 +45,7 @@ def flurka_instructions():
     stages = [stage for one in PROBLEMS.values() for stage in forward_plan(one, 132).stages]
     for dtype in ("float16", "bfloat16"):
         stages += gradient_plan(problem("kernel", dtype=dtype), 132).stages
-    return set().union(*(instructions_in(stage.render()) for stage in stages))
+    return set().union(*(instructions_in(stage.text.render()) for stage in stages))
 
 
 def instructions_in(text):

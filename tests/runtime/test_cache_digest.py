@@ -42,7 +42,7 @@ TEXTS = {
     "flurka on a CPU": lambda: (render_flurka(plan_of(*kind, wants=w)) for kind in KINDS for w in WANTS[::4]),
     "attention on Hopper": lambda: map(render_sm90, SM90_TRAITS.values()),
     "flurka's stages on Hopper": lambda: (
-        stage.render() for one in PROBLEMS.values() for stage in forward_plan(one, 132).stages
+        stage.text.render() for one in PROBLEMS.values() for stage in forward_plan(one, 132).stages
     ),
     "float32 on a GPU": lambda: (one.render() for one in simt_texts()),
 }

@@ -24,7 +24,7 @@ PLANS = {
 
 @pytest.mark.parametrize("name", PLANS)
 def test_the_source_is_the_golden_one(name, update_golden):
-    text = next(stage for stage in PLANS[name].stages if stage.entry.name == name).render()
+    text = next(stage for stage in PLANS[name].stages if stage.text.entry.name == name).text.render()
     path = FOLDER / f"{name}.txt"
     assert text == golden(path, text, update=update_golden), (
         f"{path} differs: read the difference, then --update-golden"
