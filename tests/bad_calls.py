@@ -96,11 +96,17 @@ def masks():
 def operators():
     """What computes with arrays."""
     attend = {**QKV, "mask": splat.causal(), "scale": None, "return_lse": False, "layout": "bhsd", **OPTIONS}
+    returned = {name: one for name, one in attend.items() if name != "out"}
     decided = {"mask": splat.causal(), **SIZES, "dtype": "float32", "layout": "bhsd", **PLACE}
     dense = {**QKV, "mask": np.tri(8, dtype=bool)}
     backend = {"backend": "auto"}
     return {
         splat.attention: {**attend, "autotune": False}, splat.plan: decided,
+        splat.attention_vjp: {**returned, "autotune": False, "frozen": ()},
+        splat.attention_backward: {
+            "dout": Q, **QKV, "out": Q, "lse": Q[..., 0], "mask": splat.causal(), "dlse": None, "scale": None,
+            "layout": "bhsd", "kv_lengths": None, **PLACE, "frozen": (), "out_grads": None,
+        },
         splat.compile: {**decided, "scale": None, "autotune": False},
         splat.sddmm: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0, **backend},
         splat.softmax: {"values": VALUES, "acsr": ACSR, **backend},

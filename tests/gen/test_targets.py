@@ -7,6 +7,9 @@ import pytest
 
 import flurka_numba
 import splat_numba as splat
+from splat_numba.cli import options
+from splat_numba.cli.entry import make_parser
+from splat_numba.cli.options import CommandError, complete
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.executors.choice import choose_executor
 from splat_numba.gen.machine import Gpu
@@ -78,6 +81,20 @@ def test_a_cpu_is_chosen_as_a_gpu_is_and_the_plan_says_why(monkeypatch):
         splat.plan(splat.causal(), dtype="float32", target="toy", backend="cpu", **sizes)
     with pytest.raises(BackendError, match=r"^target wanted as None or 'sm_90a' or 'toy' for backend 'cuda'"):
         splat.plan(splat.causal(), dtype="float16", target="slower", backend="cuda", **sizes)
+
+
+def test_commands_take_the_dtypes_that_targets_take(monkeypatch):
+    def dtype(*words):
+        return complete(make_parser().parse_args(["source", "causal()", *words])).dtype
+
+    monkeypatch.setitem(options.OF_BACKEND, "auto", tuple(TARGETS))
+    monkeypatch.setitem(options.OF_BACKEND, "cuda", ("sm_90a", "toy"))
+    assert dtype("--backend", "cuda") == "float16"
+    assert dtype("--backend", "cuda", "--dtype", "float32") == "float32"
+    with pytest.raises(CommandError, match="--dtype wanted as float16 or bfloat16 or float32 for --backend cuda, got"):
+        dtype("--backend", "cuda", "--dtype", "float64")
+    with pytest.raises(CommandError, match="--dtype wanted as float16 or bfloat16 for --backend cuda, got float32"):
+        dtype("--backend", "cuda", "--target", "sm_90a", "--dtype", "float32")
 
 
 def test_the_values_of_targets_load_no_planner():
