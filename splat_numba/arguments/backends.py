@@ -22,7 +22,7 @@ def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
             f"backend wanted as one of {', '.join(BACKENDS)}, got {shown(backend)}. Leave it out to choose for you."
         )
     if not (target is None or isinstance(target, str)):
-        _refuse(backend, target, "'cpu'")
+        _refuse(backend, target, ("cpu",))
     chosen = _meant(backend, target, q)
     if target is not None:
         _check_target(backend, target, RUNS[chosen])
@@ -45,9 +45,11 @@ def _check_target(backend: str, target: str, kind: str) -> None:
     from splat_numba.gen.targets.registry import target_named, targets_of
 
     if not _is_of(kind, target):
-        _refuse(backend, target, " or ".join(map(repr, targets_of(kind))))
+        _refuse(backend, target, tuple(targets_of(kind)))
     target_named(target, kind)
 
 
-def _refuse(backend: str, target: object, only: str) -> NoReturn:
-    raise BackendError(f"target wanted as None or {only} for backend {backend!r}, got {shown(target)}. Leave it out.")
+def _refuse(backend: str, target: object, names: tuple[str, ...]) -> NoReturn:
+    *first, last = ("None", *map(repr, names))
+    wanted = f"{', '.join(first)} or {last}"
+    raise BackendError(f"target wanted as {wanted} for backend {backend!r}, got {shown(target)}. Leave it out.")
