@@ -1,6 +1,7 @@
 """Targets are values: one that the library does not know is planned, explained, chosen and run."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,14 +11,16 @@ import splat_numba as splat
 from splat_numba.cli import options
 from splat_numba.cli.entry import make_parser
 from splat_numba.cli.options import CommandError, complete
+from splat_numba.emulator.cpu_text import emulate
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.executors.choice import choose_executor
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.cpu.target import NumbaCpu
 from splat_numba.gen.targets.registry import TARGETS, choose_target
+from splat_numba.runtime.cpu import code
 from splat_numba.testing import Problem as Case
-from splat_numba.testing import check_attention
+from splat_numba.testing import check_attention, check_gradients
 from tests.gen.toy_target import Toy
 from tests.import_layers import python
 
@@ -81,6 +84,22 @@ def test_a_cpu_is_chosen_as_a_gpu_is_and_the_plan_says_why(monkeypatch):
         splat.plan(splat.causal(), dtype="float32", target="toy", backend="cpu", **sizes)
     with pytest.raises(BackendError, match=r"^target wanted as None, 'sm_90a' or 'toy' for backend 'cuda'"):
         splat.plan(splat.causal(), dtype="float16", target="slower", backend="cuda", **sizes)
+
+
+def test_a_cpu_target_of_ones_own_runs_forward_and_back(monkeypatch):
+    """Its texts on the emulator, in place of machine code."""
+    asked = []
+
+    def emulated(text, *_):
+        asked.append(text.name)
+        return SimpleNamespace(functions=emulate(text))
+
+    monkeypatch.setitem(TARGETS, "slower", Slower(name="slower"))
+    monkeypatch.setattr(code, "compile_text", emulated)
+    case = Case(20, 24, splat.window(5, 3) | splat.strided(4), "float64", heads_q=2, heads_kv=1, head_dim=5)
+    check_attention(case, backend="cpu", target="slower")
+    check_gradients(case, backend="cpu", target="slower")
+    assert len(set(asked)) == 2
 
 
 def test_commands_take_the_dtypes_that_targets_take(monkeypatch):
