@@ -29,7 +29,7 @@ from flurka_numba.targets.sm90.random_apply import (
     emit_images,
 )
 from flurka_numba.targets.sm90.rows import emit_real_columns, left_operand, when
-from flurka_numba.targets.sm90.shape import CHUNK, RandomFeatures, chunks
+from flurka_numba.targets.sm90.shape import CHUNK, CHUNK_NUMBERS, RandomFeatures, chunks
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, PRODUCT_DEPTH, WARPGROUP, keys_descriptor
 from splat_numba.gen.writer import SourceWriter
@@ -177,7 +177,7 @@ def _emit_features(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> N
     """phi of every number, in place."""
     text = {name: gpu_text(phi.source, name) for name in ("low", "high")}
     if traits.scaled:
-        out.line(f"phi = cuda.local.array({16 * chunks(traits.head_dim)}, dtype=np.float32)")
+        out.line(f"phi = cuda.local.array({CHUNK_NUMBERS * chunks(traits.head_dim)}, dtype=np.float32)")
     with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(word[i])")
         emit_real_columns(out, traits.head_dim, ("low", "high"))

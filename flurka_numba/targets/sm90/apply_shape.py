@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import (
+    CHUNK_NUMBERS,
     RandomFeatures,
     chunks,
     feature_places,
@@ -98,7 +99,7 @@ class ApplyTraits:
     @property
     def _results(self) -> int:
         """Registers of two rows of results."""
-        return 16 * chunks(self.value_dim) + 4 + OTHER_REGISTERS
+        return CHUNK_NUMBERS * chunks(self.value_dim) + 4 + OTHER_REGISTERS
 
     @property
     def _after_omega(self) -> int:

@@ -25,7 +25,7 @@ from flurka_numba.targets.sm90.apply_rows import (
 )
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.ring import emit_advance, emit_first_step, emit_rings, emit_steps
-from flurka_numba.targets.sm90.shape import STEP
+from flurka_numba.targets.sm90.shape import BARRIERS_BYTES, CHUNK, STEP
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.sm90.shape import (
@@ -49,8 +49,9 @@ STRIDES = ("out_row", "out_head", "out_batch")
 ENTRY = "project_apply"
 GROUPS = 2  # warpgroups with a tile each
 HALVES = 2  # of a tile: 64 tokens each
-TOKENS = 64 * HALVES
+TOKENS = GROUP * HALVES
 COLUMNS = 128
+LARGEST_BARRIERS = 256  # bytes, of all stages and of the warpgroups
 PRODUCER_REGISTERS, CONSUMER_REGISTERS = 24, 240  # of a thread; 168 are what each has at first
 INPUT_BYTES = TOKENS * SPAN_BYTES  # of x, for one step
 WEIGHT_BYTES = COLUMNS // SPAN * STEP * SPAN_BYTES
@@ -74,7 +75,7 @@ class ProjectTraits:
         apply = self.apply
         if not isinstance(apply.feature_map, FeatureMap) or apply.head_dim != apply.value_dim:
             return False
-        return apply.head_dim % 32 == 0 and COLUMNS % apply.head_dim == 0
+        return apply.head_dim % CHUNK == 0 and COLUMNS % apply.head_dim == 0
 
     @property
     def state_bytes(self) -> int:
@@ -84,12 +85,12 @@ class ProjectTraits:
     @property
     def stages(self) -> int:
         """Steps in flight."""
-        return (SHARED_BYTES - ALIGNMENT - self.state_bytes - 256) // STAGE_BYTES
+        return (SHARED_BYTES - ALIGNMENT - self.state_bytes - LARGEST_BARRIERS) // STAGE_BYTES
 
     @property
     def shared_bytes(self) -> int:
         """Steps, states, then barriers: two a stage, two of the states, and a turn a warpgroup."""
-        return self.stages * (STAGE_BYTES + 16) + self.state_bytes + 16 + 8 * GROUPS + ALIGNMENT
+        return self.stages * (STAGE_BYTES + BARRIERS_BYTES) + self.state_bytes + BARRIERS_BYTES + 8 * GROUPS + ALIGNMENT
 
 
 def project_entry(traits: ProjectTraits) -> Entry:
@@ -220,7 +221,7 @@ def _emit_consumer(out: SourceWriter, traits: ProjectTraits) -> None:
         _emit_place(out)
         _emit_queries(out, traits)
         for half in range(HALVES):
-            out.line(f"now_0 = u32(first_row + u32({64 * half}) + row_in_half)")
+            out.line(f"now_0 = u32(first_row + u32({GROUP * half}) + row_in_half)")
             out.line("now_1 = u32(now_0 + u32(8))")
             for head in range(traits.heads):
                 _emit_head(out, traits, half, head)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
-from flurka_numba.targets.sm90.shape import STAGE_BYTES
+from flurka_numba.targets.sm90.shape import BARRIERS_BYTES, CHUNK, STAGE_BYTES
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.sm90.shape import (
@@ -71,7 +71,7 @@ class ProjectionTraits:
     @property
     def shared_bytes(self) -> int:
         """Steps, then two barriers a stage."""
-        return self.stages * (self.slot_bytes + self.token_bytes + 16) + ALIGNMENT
+        return self.stages * (self.slot_bytes + self.token_bytes + BARRIERS_BYTES) + ALIGNMENT
 
 
 def projection_parameters(traits: ProjectionTraits) -> tuple[tuple[str, str], ...]:
@@ -256,7 +256,7 @@ def _emit_results(out: SourceWriter, traits: ProjectionTraits) -> None:
             to = target + u64(head_of_tile) * head_bytes + u64(slot) * row_bytes + u64(2) * u64(column)
             """
         )
-        with out.block(f"for i in range({traits.columns // 32})"):
+        with out.block(f"for i in range({traits.columns // CHUNK})"):
             four = _emit_exchange(out, traits, f"16 * i + {2 * row}")
             out.line("there = u32(1) if slot < slots and column + u32(32 * i) < seq_kv else u32(0)")
             out.line(f"ptx.store_words4(to + u64(64 * i), {four}, there)")

@@ -26,6 +26,8 @@ SLOTS = 32  # slots that a block of the state kernel holds at a time
 STATE_SIDE = 64  # features and values of such a block
 STATE_THREADS = 256
 STATE_NUMBERS = STATE_THREADS * (16 + 4)  # of a block's share of a state: each thread's products and sums of features
+CHUNK_NUMBERS = 2 * CHUNK // 4  # of a chunk that a thread holds: a quarter of each of its two rows
+BARRIERS_BYTES = 16  # of a stage in flight: a barrier for full, one for empty
 SUM_ROWS = 8  # copies of the sum of features behind the state's values: every lane then has the denominator
 LARGEST_PRODUCT = 256  # columns
 STAGE_BYTES = 200 << 10  # shared memory for the tiles of the compression
@@ -74,7 +76,7 @@ class CompressTraits:
     @property
     def shared_bytes(self) -> int:
         """Tiles, then two barriers a stage and one more, with room to align the start."""
-        return self.stages * (self.proj_bytes + self.token_bytes + 16) + 8 + ALIGNMENT
+        return self.stages * (self.proj_bytes + self.token_bytes + BARRIERS_BYTES) + 8 + ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True)

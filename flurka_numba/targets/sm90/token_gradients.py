@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings
 from flurka_numba.targets.sm90.scales import is_scaled
+from flurka_numba.targets.sm90.shape import BARRIERS_BYTES
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
+    GROUP,
     PRODUCT_DEPTH,
     SPAN_BYTES,
     STEP_OF_ROWS,
@@ -58,8 +60,8 @@ class TokenTraits:
     @property
     def shared_bytes(self) -> int:
         """A projection's columns, stages, and two barriers for each."""
-        pieces = self.steps * (PIECE_BYTES + 16)
-        return pieces + STAGES * (STAGE_BYTES + 16) + ALIGNMENT
+        pieces = self.steps * (PIECE_BYTES + BARRIERS_BYTES)
+        return pieces + STAGES * (STAGE_BYTES + BARRIERS_BYTES) + ALIGNMENT
 
 
 def pairs_of_spans(heads: int, dim: int) -> int:
@@ -186,7 +188,7 @@ def _emit_piece(out: SourceWriter, step: int) -> None:
     out.line(f"ptx.mbarrier_wait(piece_empty + u32({8 * step}), piece_free)")
     out.line(f"ptx.mbarrier_expect({barrier}, u32({PIECE_BYTES}), leader)")
     for group in range(GROUPS):
-        token = f"token_tile * u32({TOKENS}) + u32({64 * group})"
+        token = f"token_tile * u32({TOKENS}) + u32({GROUP * group})"
         to = f"piece_place + u32({step * PIECE_BYTES + group * STEP * SPAN_BYTES})"
         slot = f"u32({STEP * step})"
         out.line(f"ptx.tensor_copy({to}, proj_map, {barrier}, {token}, {slot}, u32(0), u32(0), u32(0), leader)")
