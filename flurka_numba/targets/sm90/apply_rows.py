@@ -102,9 +102,8 @@ def emit_scaled_words(out: SourceWriter, traits: ApplyTraits, numbers: str, firs
 
 def emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
     """Divide, round, store 16 bytes a lane, to rows now_0 and now_1 from ``out_at``."""
-    sums, first_sum = (
-        ("total", CHUNK_NUMBERS * chunks(traits.value_dim)) if len(products_of(traits)) == 1 else ("sums", 0)
-    )
+    together = len(products_of(traits)) == 1
+    sums, first_sum = ("total", CHUNK_NUMBERS * chunks(traits.value_dim)) if together else ("sums", 0)
     for row in (0, 1):
         scale = None
         if traits.scaled:  # random features are at most 1, and need no scale of a row

@@ -100,7 +100,6 @@ class GradientTraits:
         """Blocks on a multiprocessor: a thread holds x, phi(x), y, both products' results, and OTHER_REGISTERS."""
         both = chunks(self.head_dim) + chunks(self.value_dim)
         registers = 3 * CHUNK_NUMBERS // 2 * both + CHUNK_NUMBERS // 2 * chunks(self.head_dim) + OTHER_REGISTERS
-        registers += (
-            CHUNK_NUMBERS * chunks(self.head_dim) if self.slots_scaled else 0
-        )  # features, until their scale is known
+        if self.slots_scaled:
+            registers += CHUNK_NUMBERS * chunks(self.head_dim)  # features, until their scale is known
         return resident_blocks(WARPGROUP, registers, self.shared_bytes, MOST_RESIDENT)
