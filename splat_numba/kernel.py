@@ -162,7 +162,7 @@ class Kernel:
     def masks_for(self, problem: Problem) -> tuple[HeadsMask, ...]:
         """Its masks with their heads. Raises ArgumentError, PatternError if they do not fit the arrays."""
         self._check(problem)
-        return tuple((part.mask, part.heads) for part in self.parts)
+        return tuple(HeadsMask(part.mask, part.heads, self.executor.planned_for(part, problem)) for part in self.parts)
 
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """The parts, made to fit the arrays. Raises ArgumentError, PatternError if they cannot."""

@@ -109,6 +109,10 @@ class CpuExecutor:
         """The part itself."""
         return part
 
+    def planned_for(self, part: Part, problem: Problem) -> Problem:
+        """The part's own, since it is never adapted."""
+        return part.plan.problem
+
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text. Raises CompileError."""
         source.check_defines(*(entry.name for entry in part.compiled.text.entries))
@@ -150,15 +154,15 @@ class CpuExecutor:
         self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
     ) -> tuple[KernelSource, ...]:
         """A text for every mask."""
-        plans = (plan_for(mask, problem, settings.threads) for mask, _ in recipe.masks_for(problem))
+        plans = (plan_for(one.mask, one.problem, settings.threads) for one in recipe.masks_for(problem))
         return tuple(dict.fromkeys(code.source_of(backward_text(plan, Wanted())) for plan in plans))
 
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Compile them, or read them from disk."""
         from splat_numba.executors.cpu_backward import compiled_backward
 
-        for mask, _ in recipe.masks_for(problem):
-            compiled_backward(mask, problem, Wanted(), settings)
+        for one in recipe.masks_for(problem):
+            compiled_backward(one.mask, one.problem, Wanted(), settings)
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones."""

@@ -66,7 +66,7 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     if wanted is None:
         return None, None, None
     settings = current()
-    parts = recipe.parts_for(problem, scale, settings, ragged=call.kv_lengths is not None)
+    masks = recipe.masks_for(problem)  # not its parts, which are forward texts with their machine code
     host = machine(None)  # whatever the threads of this call: the order of sums follows from it
     shares = shares_of(problem, host, wanted)
     targets = given.targets
@@ -74,12 +74,12 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     sums = {name: _sums(targets[name], width, problem, shares) for name, width in widths.items()}
     arrays = {**given.operands.views, **given.views, **targets, **sums, "kv_lengths": given.lengths}
     threads = settings.threads or cores()
-    for part in parts:
-        compiled = compiled_backward(part.mask, part.plan.problem, wanted, settings)
-        compiled.schedule_for(problem, part.heads, scale, shares).run(arrays, threads)
-    for name, one in sums.items():
-        if one.base is None:
-            finish_sums(one, targets[name].shape[3], problem.dtype, targets[name])
+    for one in masks:
+        compiled = compiled_backward(one.mask, one.problem, wanted, settings)
+        compiled.schedule_for(problem, one.heads, scale, shares).run(arrays, threads)
+    for name, total in sums.items():
+        if total.base is None:
+            finish_sums(total, targets[name].shape[3], problem.dtype, targets[name])
     return given.exported(call)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.gen.backward import BackwardPlan
@@ -13,8 +13,16 @@ from splat_numba.gen.problem import Problem
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
-HeadsMask: TypeAlias = tuple[Stored, tuple[int, ...] | None]
-"""A mask and the query heads that use it; None: all, however many there are."""
+
+@dataclass(frozen=True, slots=True)
+class HeadsMask:
+    """A mask of a call and the query heads that use it; None: all, however many there are. problem: that its plans are
+    made for, whose text serves the call.
+    """
+
+    mask: Stored
+    heads: tuple[int, ...] | None
+    problem: Problem
 
 
 class Compiled(Protocol):
@@ -67,7 +75,7 @@ class Recipe(Protocol):
         """Immutable objects that, with the problem, decide what parts_for() gives; None where some may change."""
 
     def masks_for(self, problem: Problem) -> tuple[HeadsMask, ...]:
-        """The masks for these arrays, each with its query heads. Raises as parts_for()."""
+        """The masks for these arrays, each with its query heads; nothing is planned. Raises as parts_for()."""
 
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """The compiled masks for these arrays. Raises ArgumentError, PatternError or FormatError if they do not fit."""
@@ -116,6 +124,9 @@ class Executor(Protocol):
 
     def adapt(self, part: Part, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> Part:
         """The part for another problem of the same dims and dtype."""
+
+    def planned_for(self, part: Part, problem: Problem) -> Problem:
+        """The problem that a part's plan is for once adapt() has made the part fit ``problem``."""
 
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text."""
