@@ -16,6 +16,7 @@ from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size,
 from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
+from splat_numba.executors.executor import HeadsMask
 from splat_numba.executors.given import Given, split_parts
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
@@ -55,8 +56,8 @@ def attention(
     first GPU and back. A GPU takes float16 and bfloat16; work goes to the framework's current stream, and nothing
     waits for it, except with JAX and NumPy. kv_lengths may then be on the GPU too, where their values are not checked.
     target: "sm_90a" (Hopper) alone in this version. docs/gpu.md says which arrays are copied there.
-    autotune: on a GPU, time the tile shapes and orders of rows that are predicted to be fastest, at the first call of
-    its kind, and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph.
+    autotune: time the tile shapes and orders of rows that are predicted to be fastest, at the first call of its kind,
+    and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph (docs/gpu.md).
 
     PyTorch's tensors are differentiated where they require gradients, out and lse alike, and may be traced and
     transformed (docs/pytorch.md). JAX's tracers are taken on CPUs (jit, grad, vmap ...): docs/jax.md. An array that is
@@ -140,7 +141,7 @@ def plan(
     found = executor.plan(stored, problem, 1.0, settings)
     if not check_flag("backward", backward):
         return found
-    return replace(found, backward=executor.plan_backward(stored, problem, 1.0, settings))
+    return replace(found, backward=executor.plan_backward(HeadsMask(stored, None, problem), 1.0, settings))
 
 
 @strict(ATTENTION)
@@ -166,7 +167,8 @@ def compile(
 
     Arguments as in plan(); mask may be a list, one a query head. Batch and head counts may vary between calls; made
     from a Pattern in closed form, the kernel serves every length. backend="cuda" needs no GPU until the kernel is
-    called, unless with autotune=True, which times kernels of just these sizes: give batch and head counts too.
+    called, unless with autotune=True, which times kernels of just these sizes: give batch and head counts too. On a CPU
+    it times gradients as well, which have a choice of their own.
     backward: compile gradients too, so that the first of ``kernel.vjp`` need not wait. Raises as attention() does.
     """
     executor = choose_executor(backend, target)

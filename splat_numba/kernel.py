@@ -82,10 +82,8 @@ class Kernel:
         settings, executor = current(), self.executor
         executor.compile_backward(self, self.problem, self.scale, settings)
         parts = tuple(
-            replace(part, plan=replace(
-                part.plan, backward=executor.plan_backward(part.mask, self.problem, self.scale, settings)
-            ))
-            for part in self.parts
+            replace(part, plan=replace(part.plan, backward=executor.plan_backward(one, self.scale, settings)))
+            for part, one in zip(self.parts, self.masks_for(self.problem), strict=True)
         )  # fmt: skip
         return replace(self, parts=parts)
 

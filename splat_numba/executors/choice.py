@@ -36,12 +36,12 @@ def _cuda(target: str | None) -> Executor:
 
 def tuned(executor: Executor) -> Executor:
     """The executor that measures before it chooses. Raises ArgumentError for a backend that has none."""
-    if executor.name != "cuda":
+    if executor.name == "emulate":
         raise ArgumentError(
-            f"autotune wanted with backend 'cuda', whose plans it times, got backend {executor.name!r}. Leave autotune "
-            "out, or give arrays on a GPU or backend='cuda'."
+            "autotune wanted with backend 'cuda' or 'cpu', whose plans it times, got backend 'emulate', whose time "
+            "tells nothing. Leave autotune out, or give another backend."
         )
-    return _tuned(executor.target)
+    return _tuned_cpu() if executor.name == "cpu" else _tuned(executor.target)
 
 
 @cache
@@ -49,3 +49,11 @@ def _tuned(target: str | None) -> Executor:
     from splat_numba.executors.gpu_tuning import TunedExecutor
 
     return TunedExecutor(target)
+
+
+@cache
+def _tuned_cpu() -> Executor:
+    from splat_numba.executors.cpu import CpuExecutor
+    from splat_numba.executors.cpu_tuning import least_seconds
+
+    return CpuExecutor(least_seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from splat_numba.arguments.layouts import to_bhsd
 from splat_numba.arguments.masks import Stored, describe
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import BackwardCall, Executor, Part, Recipe
+from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import Pattern
@@ -32,6 +33,9 @@ from splat_numba.runtime.device import cores, machine
 from splat_numba.runtime.recent import Recent
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
+
+Timer = Callable[[Sequence[Callable[[], object]]], list[float]]
+"""Seconds of each call."""
 
 
 @lru_cache(maxsize=256)
@@ -75,18 +79,37 @@ class CompiledPlan:
         return found
 
 
-@lru_cache(maxsize=256)
-def compiled_for(mask: Stored, problem: Problem, settings: Settings) -> tuple[Plan, CompiledPlan]:
-    """Plan and machine code for one mask, remembered. Masks that differ in tables only share one text."""
-    plan = plan_for(mask, problem, settings.threads)
+def compile_plan(plan: Plan, settings: Settings) -> CompiledPlan:
+    """A plan's text with its machine code, compiled or from disk."""
     text = attention_text(plan)
-    return plan, CompiledPlan(plan, text, code.compile_text(text, plan.as_dict, settings))
+    return CompiledPlan(plan, text, code.compile_text(text, plan.as_dict, settings))
+
+
+@lru_cache(maxsize=256)
+def compiled_for(
+    mask: Stored, problem: Problem, settings: Settings, heads: tuple[int, ...] | None = None, timer: Timer | None = None
+) -> tuple[Plan, CompiledPlan]:
+    """Plan and machine code for one mask, remembered. Masks that differ in tables only share one text.
+
+    The plan is the one that is predicted to be fastest, or with a timer the one that is, for these heads.
+    """
+    if timer is None:
+        plan = plan_for(mask, problem, settings.threads)
+    else:
+        from splat_numba.executors.cpu_tuning import tuned_plan  # which compiles what it times by this module
+
+        plan = tuned_plan(mask, heads, problem, settings, timer, None)
+    return plan, compile_plan(plan, settings)
 
 
 @dataclass(frozen=True, slots=True)
 class CpuExecutor:
-    """Closed forms serve every length and every kind of key lengths, so a part is never adapted."""
+    """Closed forms serve every length and every kind of key lengths, so a part is never adapted.
 
+    timer: seconds of each call, where plans are to be measured (autotune=True), else None.
+    """
+
+    timer: Timer | None = None
     name: ClassVar[str] = "cpu"
     target: ClassVar[str | None] = None
 
@@ -99,7 +122,8 @@ class CpuExecutor:
         *, ragged: bool = False,
     ) -> Part:  # fmt: skip
         """Plan and machine code for one mask, remembered."""
-        return Part(mask, heads, *compiled_for(mask, problem, settings))
+        tuning = (heads, self.timer) if self.timer else ()
+        return Part(mask, heads, *compiled_for(mask, problem, settings, *tuning))
 
     def serves_every_length(self, part: Part) -> bool:
         """Whether bounds are expressions, not tables."""
@@ -146,23 +170,28 @@ class CpuExecutor:
         exported = written.exported(q)
         return (exported, export_lse(lse, operands, q)) if return_lse else exported
 
-    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
-        """The forward plan's passes, which make all gradients."""
-        return planning.backward_plan(self.plan(mask, problem, scale, settings))
+    def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
+        """Passes as a forward plan has them, which make all gradients."""
+        return planning.backward_plan(self._gradient_plan(one, settings), measured=self.timer is not None)
+
+    def _gradient_plan(self, one: HeadsMask, settings: Settings) -> Plan:
+        from splat_numba.executors.cpu_backward import gradient_plan
+
+        return gradient_plan(one.mask, one.problem, Wanted(), settings, one.heads, self.timer)
 
     def backward_sources(
         self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
     ) -> tuple[KernelSource, ...]:
         """A text for every mask."""
-        plans = (plan_for(one.mask, one.problem, settings.threads) for one in recipe.masks_for(problem))
+        plans = (self._gradient_plan(one, settings) for one in recipe.masks_for(problem))
         return tuple(dict.fromkeys(code.source_of(backward_text(plan, Wanted())) for plan in plans))
 
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Compile them, or read them from disk."""
-        from splat_numba.executors.cpu_backward import compiled_backward
+        from splat_numba.executors.cpu_backward import compiled_of
 
         for one in recipe.masks_for(problem):
-            compiled_backward(one.mask, one.problem, Wanted(), settings)
+            compiled_of(self, one, Wanted(), settings)
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import BackwardCall, Part, Recipe
+from splat_numba.executors.executor import BackwardCall, HeadsMask, Part, Recipe
 from splat_numba.executors.gpu_call import attend
 from splat_numba.executors.gpu_parts import backward_plan_for, backward_texts, plan_for, texts_of
 from splat_numba.formats.patterns import Pattern
@@ -173,9 +173,9 @@ class CudaExecutor:
         """Run on the GPU that q is on, in the order of its framework's current stream."""
         return attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
-    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+    def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
         """How the gradients for one mask are made, remembered."""
-        return backward_plan_for(mask, problem, gpu(), self.target, Conditions(negate=scale < 0))
+        return backward_plan_for(one.mask, one.problem, gpu(), self.target, Conditions(negate=scale < 0))
 
     def backward_sources(
         self, recipe: Recipe, problem: Problem, scale: float, settings: Settings

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from splat_numba.arguments.layouts import bhsd_axes
-from splat_numba.executors.cpu_backward import compiled_backward
+from splat_numba.executors.cpu_backward import compiled_of
 from splat_numba.executors.executor import Recipe
 from splat_numba.gen.array_schedule import ArraySchedule, FreshStep, NumpyStep, RangeStep
 from splat_numba.gen.backward import Wanted
@@ -165,7 +165,7 @@ def backward_call(
     """attention_backward over (q, k, v[, kv_lengths], out, lse, dout, dlse) to (dq, dk, dv), likewise."""
     wanted, host = Wanted(), machine(None)
     masks = recipe.masks_for(problem)
-    made = [compiled_backward(one.mask, one.problem, wanted, settings) for one in masks]
+    made = [compiled_of(recipe.executor, one, wanted, settings) for one in masks]
     first = 4 if ragged else 3
     dims = {"q": problem.head_dim, "k": problem.head_dim, "v": problem.value_dim}
     sizes = {**dims, "out": problem.value_dim, "dout": problem.value_dim, **{f"d{name}": n for name, n in dims.items()}}
