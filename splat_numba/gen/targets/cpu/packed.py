@@ -62,12 +62,14 @@ def _shape(plan: PackedPlan) -> str:
         return stored
     runs = "at most one run a row" if plan.regular else "several runs a row"
     step = "of several steps" if plan.step is None else f"of step {plan.step}"
+    runs += f"; {plan.shared_rows} rows share loads" if plan.grouped else ""
     return f"{'head_dim' if plan.operator == 'sddmm' else 'value_dim'} {plan.dim}, {stored}; {runs}, {step}"
 
 
 def _emit_lane_functions(out: SourceWriter, plan: PackedPlan) -> None:
     """Reads of whole vectors, and of what is left of a row of ``dim`` numbers."""
-    out.line("from splat_numba.runtime.lanes import reader, reductions")
+    parts = "part_writer, " if plan.grouped and plan.operator == "sddmm" else ""
+    out.line(f"from splat_numba.runtime.lanes import {parts}reader, reductions")
     out.line()
     out.line(f'add_lanes, largest_lane, add_each = reductions("{plan.compute_dtype}", WIDTH)')
     out.line(f'read = reader("{plan.dtype}", WIDTH, WIDTH, {plan.contiguous})')
