@@ -69,6 +69,11 @@ class Kernel:
         return str(self.parts[0].compiled.source.text)
 
     @property
+    def fused(self) -> bool:
+        """True: a kernel is one text a mask, which it runs whatever the plan predicts of the packed operators."""
+        return True
+
+    @property
     def backward_sources(self) -> dict[str, str]:
         """The generated texts of the gradients by the names of their files, whether they are compiled or not."""
         sources = self.executor.backward_sources(self, self.problem, self.scale, current())

@@ -88,7 +88,9 @@ def masks():
         splat.ACSR.from_scipy: {"matrix": None},
         splat.geometry: {"mask": splat.causal(), "seq_q": 8, "seq_kv": 8},
         ACSR.rows: {"which": slice(2)}, ACSR.row_columns: {"i": 1}, ACSR.slot: {"i": 1, "j": 1},
-        ACSR.values_to_csr: {"values": VALUES}, ACSR.__or__: {"other": splat.full()}, ACSR.__and__: {"other": ACSR},
+        ACSR.values_to_csr: {"values": VALUES},
+        ACSR.values_from_csr: {"values": VALUES, "indptr": None, "indices": None},
+        ACSR.__or__: {"other": splat.full()}, ACSR.__and__: {"other": ACSR},
         splat.causal().__or__: {"other": splat.full()}, splat.causal().__rand__: {"other": ACSR},
     }  # fmt: skip
 
@@ -100,7 +102,7 @@ def operators():
     dense = {**QKV, "mask": np.tri(8, dtype=bool)}
     backend = {"backend": "auto"}
     return {
-        splat.attention: {**attend, "autotune": False}, splat.plan: decided,
+        splat.attention: {**attend, "autotune": False, "fused": None}, splat.plan: {**decided, "fused": None},
         splat.compile: {**decided, "scale": None, "autotune": False},
         splat.sddmm: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0, **backend},
         splat.softmax: {"values": VALUES, "acsr": ACSR, **backend},

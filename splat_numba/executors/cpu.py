@@ -160,15 +160,34 @@ class CpuExecutor:
         lengths = check_kv_lengths(kv_lengths, problem, operands.axes)
         written = prepare_out(out, operands)
         settings = current()
-        parts = recipe.parts_for(problem, scale, settings, ragged=kv_lengths is not None)
+        parts, unfused = self._split(recipe, problem, scale, settings, ragged=kv_lengths is not None)
         lse = np.empty((problem.batch, problem.heads_q, problem.seq_q), problem.compute_dtype)
         result = to_bhsd(written.array.bits, operands.layout)
         arrays = {**operands.views, "out": result, "lse": lse, "kv_lengths": lengths}
         threads = settings.threads or cores()
         for part in parts:
             part.compiled.schedule_for(problem, part.heads, scale).run(arrays, threads)
+        if unfused:
+            from splat_numba.executors.cpu_unfused import attend_unfused
+
+            for one in unfused:
+                attend_unfused(one, problem, scale, arrays, settings)
         exported = written.exported(q)
         return (exported, export_lse(lse, operands, q)) if return_lse else exported
+
+    def _split(
+        self, recipe: Recipe, problem: Problem, scale: float, settings: Settings, *, ragged: bool
+    ) -> tuple[tuple[Part, ...], list[HeadsMask]]:
+        """The parts that are kernels, and the masks that are left to the packed operators."""
+        if recipe.fused:
+            return recipe.parts_for(problem, scale, settings, ragged=ragged), []
+        parts, unfused = [], []
+        for one in recipe.masks_for(problem):
+            if recipe.fused is None and plan_for(one.mask, one.problem, settings.threads).fused:
+                parts.append(self.part(one.mask, one.heads, one.problem, scale, settings))
+            else:
+                unfused.append(one)
+        return tuple(parts), unfused
 
     def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
         """Passes as a forward plan has them, which make all gradients."""

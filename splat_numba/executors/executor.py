@@ -67,6 +67,10 @@ class Recipe(Protocol):
         """The factor of the scores, None for 1/sqrt(head_dim)."""
 
     @property
+    def fused(self) -> bool | None:
+        """Whether attention is one kernel, or (False) the packed operators one after the other; None: as planned."""
+
+    @property
     def executor(self) -> Executor:
         """Who makes the parts."""
 

@@ -20,6 +20,7 @@ class Given:
     executor: Executor
     layout: str
     scale: float | None
+    fused: bool | None = None
 
     @property
     def identity(self) -> tuple[object, ...] | None:

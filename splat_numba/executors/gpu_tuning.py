@@ -47,6 +47,11 @@ class Uncaptured:
         return self.recipe.scale
 
     @property
+    def fused(self) -> bool | None:
+        """The recipe's."""
+        return self.recipe.fused
+
+    @property
     def executor(self) -> Executor:
         """The recipe's."""
         return self.recipe.executor

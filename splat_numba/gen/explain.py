@@ -94,6 +94,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "passes": [_pass_dict(one) for one in plan.passes],
         "cost": asdict(plan.cost),
         "choices": [asdict(choice) for choice in plan.choices],
+        "fused": plan.fused,
     }
     return found if plan.backward is None else {**found, "backward": backward_as_dict(plan.backward)}
 

@@ -77,7 +77,7 @@ class PackedPlan:
 
 def rows_only(operator: Operator) -> bool:
     """Whether an operator needs no runs."""
-    return operator in ("softmax", "softmax_backward")
+    return operator.startswith("softmax")
 
 
 def rows_to_share(problem: PackedProblem, machine: Machine) -> int:

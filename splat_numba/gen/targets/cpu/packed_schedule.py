@@ -21,8 +21,9 @@ ROW_COST = 8
 ARGUMENTS = {
     "sddmm": ("q", "k", "values"), "softmax": ("values", "weights"), "spmm": ("values", "v", "out"),
     "softmax_backward": ("weights", "dweights", "dvalues"), "spmm_transposed": ("values", "v", "out"),
+    "softmax_lse": ("values", "weights", "lse"),
 }  # fmt: skip
-"""Of each operator, the last one written: packed values (batch, heads, nnz), else four axes."""
+"""Of each operator, the last one written (of softmax_lse both): packed values (batch, heads, nnz), else four axes."""
 
 
 GROUP_TABLE = (
@@ -41,14 +42,16 @@ def packed_entry(plan: PackedPlan) -> CpuEntry:
         *runs, *numbers(plan.compute_dtype, "scale"),
     )  # fmt: skip
     rows = arrays("int64", 1, "slot_ptr", contiguous=True)
+    soften = *arrays(stored, 3, "values"), *arrays(stored, 3, "weights", contiguous=True, written=True)
+    longest = numbers("int64", "longest")
     parameters: dict[str, tuple[Parameter, ...]] = {
         "sddmm": (
             *arrays(stored, 4, "q", "k"), *arrays(stored, 3, "values", contiguous=True, written=True), *runs,
             *numbers(plan.compute_dtype, "scale"),
         ),
-        "softmax": (
-            *arrays(stored, 3, "values"), *arrays(stored, 3, "weights", contiguous=True, written=True), *rows,
-            *numbers("int64", "longest"),
+        "softmax": (*soften, *rows, *longest),
+        "softmax_lse": (
+            *soften, *arrays(plan.compute_dtype, 3, "lse", contiguous=True, written=True), *rows, *longest,
         ),
         "softmax_backward": (
             *arrays(stored, 3, "weights", contiguous=True), *arrays(stored, 3, "dweights"),

@@ -16,6 +16,7 @@ from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Choice, Cost, Plan, dense_choice
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.table_passes import table_candidates, table_passes
+from splat_numba.gen.targets.cpu.fused import FUSED_OR_NOT, decide_fused
 
 NAME = "cpu"
 
@@ -37,7 +38,7 @@ def plan(geometry: Geometry, problem: Problem, machine: Machine, mask: str) -> P
         problem, NAME, machine, geometry.label, mask, bands, (), covered, Cost(0, 0, 0, 0, 0, 0.0, 0.0), (),
         problem.dtype, Conditions(),
     )  # fmt: skip
-    return _with_passes(draft, passes, choices, machine)
+    return decide_fused(_with_passes(draft, passes, choices, machine), geometry)
 
 
 def candidates(geometry: Geometry, problem: Problem, machine: Machine, most: int) -> tuple[CpuCandidate, ...]:
@@ -55,7 +56,8 @@ def candidates(geometry: Geometry, problem: Problem, machine: Machine, most: int
 
 def plan_of(candidate: CpuCandidate, predicted: Plan, reasons: Sequence[Choice]) -> Plan:
     """The plan that a candidate stands for. predicted: the one of the same problem; reasons: why it was chosen."""
-    return _with_passes(predicted, candidate.passes, reasons, predicted.cpu)
+    made = _with_passes(predicted, candidate.passes, reasons, predicted.cpu)
+    return replace(made, choices=(*made.choices, *(one for one in predicted.choices if one.what == FUSED_OR_NOT)))
 
 
 def _with_passes(
