@@ -51,6 +51,11 @@ def reader(dtype: str, width: int, count: int, contiguous: bool) -> Callable[[Po
     return read
 
 
+def part_writer(_dtype: str, _width: int, first: int, count: int) -> Callable[[Pointer, int, Vector], None]:
+    """Some of a vector's lanes, written side by side."""
+    return lambda pointer, offset, a: pointer.write(offset, a[first : first + count])
+
+
 def reductions(_dtype: str, _width: int) -> tuple[Callable[..., Any], ...]:
     """add_lanes, largest_lane and add_each."""
     return np.sum, np.max, lambda vectors: np.array([one.sum() for one in vectors], vectors[0].dtype)
@@ -167,7 +172,7 @@ def modules() -> dict[str, Any]:
             for way, make in (("from", _from_half), ("to", _to_half))
         },
         "simd": {"address": address, "advance": advance, "assign": assign, "element": element},
-        "lanes": {"reader": reader, "reductions": reductions},
+        "lanes": {"part_writer": part_writer, "reader": reader, "reductions": reductions},
         "vectors": {
             "floor": np.floor,
             "fma": lambda a, b, c: a * b + c,

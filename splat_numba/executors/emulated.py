@@ -14,7 +14,7 @@ from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.emulator.machine import EmulatedMachine, axes_of
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import BackwardCall, Executor, Part, Recipe, refuse_measuring
+from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe, refuse_measuring
 from splat_numba.executors.gpu_parts import (
     backward_plan_for,
     backward_texts,
@@ -101,6 +101,10 @@ class EmulatedExecutor:
         same = texts_of(part.plan) == texts_of(found.plan)
         return replace(found, compiled=part.compiled) if same else found
 
+    def planned_for(self, part: Part, problem: Problem) -> Problem:
+        """The call's: every length has a plan of its own."""
+        return problem
+
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text. Raises ArgumentError for several texts, CompileError."""
         return replace(part, compiled=Texts((edited_text(part.compiled.texts, source),) * len(part.compiled.texts)))
@@ -139,9 +143,9 @@ class EmulatedExecutor:
             return result
         return result, export_lse(machine.read_words("lse", prod(rows)).reshape(rows), operands, q)
 
-    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+    def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
         """How the gradients for one mask are made, remembered."""
-        return backward_plan_for(mask, problem, self._gpu(), self.target, Conditions(negate=scale < 0))
+        return backward_plan_for(one.mask, one.problem, self._gpu(), self.target, Conditions(negate=scale < 0))
 
     def backward_sources(
         self, recipe: Recipe, problem: Problem, scale: float, settings: Settings

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import BackwardCall, Executor, Part, Recipe
+from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.gpu_call import attend
 from splat_numba.executors.gpu_parts import backward_plan_for, backward_texts, texts_of
 from splat_numba.executors.plans import plan_for
@@ -141,6 +141,10 @@ class CudaExecutor:
         plan = self._plan_for(part.mask, part.heads, problem, settings, Conditions(ragged, scale < 0))
         return replace(part, plan=plan, compiled=compiled_for(plan, settings, part.compiled))
 
+    def planned_for(self, part: Part, problem: Problem) -> Problem:
+        """The call's: every length has a plan of its own."""
+        return problem
+
     def _plan_for(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings, conditions: Conditions
     ) -> Plan:
@@ -186,9 +190,9 @@ class CudaExecutor:
         """Run on the GPU that q is on, in the order of its framework's current stream."""
         return attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
-    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+    def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
         """How the gradients for one mask are made, remembered."""
-        return backward_plan_for(mask, problem, gpu(), self.target, Conditions(negate=scale < 0))
+        return backward_plan_for(one.mask, one.problem, gpu(), self.target, Conditions(negate=scale < 0))
 
     def backward_sources(
         self, recipe: Recipe, problem: Problem, scale: float, settings: Settings

@@ -38,10 +38,10 @@ def heads_plans(
     request, conditions = recipe.executor.target, Conditions(ragged, scale < 0)
     plans = tuple(
         HeadsPlan(
-            backward_plan_for(mask, problem, gpu, request, conditions),
-            tuple(range(problem.heads_q)) if heads is None else heads,
+            backward_plan_for(one.mask, one.problem, gpu, request, conditions),
+            tuple(range(problem.heads_q)) if one.heads is None else one.heads,
         )
-        for mask, heads in recipe.masks_for(problem)
+        for one in recipe.masks_for(problem)
     )
     return plans, gpu_target(plans[0].planned.target)
 

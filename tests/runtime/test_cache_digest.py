@@ -4,6 +4,7 @@ import ast
 import itertools
 import py_compile
 import sys
+from dataclasses import replace
 from functools import cache
 from importlib.machinery import ModuleSpec
 from typing import get_args
@@ -33,7 +34,10 @@ OURS = ("splat_numba", "flurka_numba")
 
 def packed_plans():
     for operator, dtype, regular in itertools.product(get_args(Operator), ("float32", "float16"), (0, 1)):
-        yield PackedPlan(operator, dtype, 0 if rows_only(operator) else 20, bool(regular), 1, bool(regular), 8, 12)
+        plan = PackedPlan(operator, dtype, 0 if rows_only(operator) else 20, bool(regular), 1, bool(regular), 8, 12)
+        yield plan
+        if not plan.rows_only:
+            yield replace(plan, regular=False, contiguous=True, shared_rows=4)
 
 
 TEXTS = {

@@ -10,6 +10,7 @@ from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.array_schedule import ArraySchedule
 from splat_numba.gen.backward import BackwardPlan, Wanted
 from splat_numba.gen.cpu_entry import CpuText
+from splat_numba.gen.cpu_passes import CpuCandidate
 from splat_numba.gen.machine import Gpu, Machine
 from splat_numba.gen.plan import Choice, Pass, Plan
 from splat_numba.gen.problem import Conditions, Problem
@@ -127,8 +128,14 @@ class CpuTarget(Target[Machine], Protocol):
     def schedule(self, plan: Plan, problem: Problem, heads: tuple[int, ...] | None, scale: float) -> ArraySchedule:
         """The steps of a call of these sizes; heads: that take the plan, None for all."""
 
-    def plan_backward(self, forward: Plan) -> BackwardPlan:
-        """The plan of gradients, from that of the forward pass."""
+    def candidates(self, geometry: Geometry, problem: Problem, machine: Machine, most: int) -> tuple[CpuCandidate, ...]:
+        """The ways that are predicted to be fastest, fastest first, at most so many."""
+
+    def plan_of(self, candidate: CpuCandidate, predicted: Plan, reasons: Sequence[Choice]) -> Plan:
+        """The plan that a candidate stands for. predicted: the one of the same problem; reasons: why it was chosen."""
+
+    def plan_backward(self, forward: Plan, *, measured: bool = False) -> BackwardPlan:
+        """The plan of gradients, from that of the forward pass; measured: whose passes were chosen for gradients."""
 
     def backward_text(self, plan: Plan, wanted: Wanted) -> CpuText:
         """The text of a plan's gradients, of these arrays."""

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING
 from splat_numba.gen.machine import CPU, Machine
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from splat_numba.formats.geometry import Geometry
     from splat_numba.gen.array_schedule import ArraySchedule
     from splat_numba.gen.backward import BackwardPlan, Wanted
     from splat_numba.gen.cpu_entry import CpuText
-    from splat_numba.gen.plan import Plan
+    from splat_numba.gen.cpu_passes import CpuCandidate
+    from splat_numba.gen.plan import Choice, Plan
     from splat_numba.gen.problem import Conditions, Problem
 
 
@@ -50,11 +53,23 @@ class NumbaCpu:
 
         return attention_schedule(plan, problem, heads, scale)
 
-    def plan_backward(self, forward: Plan) -> BackwardPlan:
+    def candidates(self, geometry: Geometry, problem: Problem, machine: Machine, most: int) -> tuple[CpuCandidate, ...]:
+        """Tile sizes and orders of rows."""
+        from splat_numba.gen.targets.cpu import planning
+
+        return planning.candidates(geometry, problem, machine, most)
+
+    def plan_of(self, candidate: CpuCandidate, predicted: Plan, reasons: Sequence[Choice]) -> Plan:
+        """The plan of one of candidates()."""
+        from splat_numba.gen.targets.cpu import planning
+
+        return planning.plan_of(candidate, predicted, reasons)
+
+    def plan_backward(self, forward: Plan, *, measured: bool = False) -> BackwardPlan:
         """The forward plan's passes, which make all gradients."""
         from splat_numba.gen.targets.cpu import planning
 
-        return planning.backward_plan(forward)
+        return planning.backward_plan(forward, measured=measured)
 
     def backward_text(self, plan: Plan, wanted: Wanted) -> CpuText:
         """An entry function a pass."""
