@@ -37,6 +37,7 @@ def no_gpu(monkeypatch):
         ("cpu", "cpu", ON_GPU, CpuExecutor("cpu")),
         ("cuda", None, ON_CPU, CudaExecutor()),
         ("cuda", "sm_90a", None, CudaExecutor("sm_90a")),
+        ("auto", "simt", None, CudaExecutor("simt")),
     ],
 )
 def test_auto_runs_where_q_is(backend, target, q, wanted):
@@ -47,20 +48,14 @@ def test_auto_runs_where_q_is(backend, target, q, wanted):
     ("backend", "target", "message"),
     [
         ("gpu", None, "backend wanted as one of auto, cpu, cuda, emulate, got 'gpu'. Leave it out to choose for you."),
-        ("emulate", "cpu", "target wanted as None or 'sm_90a' for backend 'emulate', got 'cpu'. Leave it out."),
+        ("emulate", "cpu", "target wanted as None, 'sm_90a' or 'simt' for backend 'emulate', got 'cpu'. Leave it out."),
         (
             "cuda",
             "sm_80",
-            "target 'sm_80' is not in this version, which has 'sm_90a' (Hopper) alone. "
-            "Leave target out, or give backend='cpu'.",
+            "target 'sm_80' is not in this version, which has 'sm_90a' (Hopper) and 'simt' (any NVIDIA GPU from Turing "
+            "on). Leave target out, or give backend='cpu'.",
         ),
-        (
-            "auto",
-            "simt",
-            "target 'simt' is not in this version, which has 'sm_90a' (Hopper) alone. "
-            "Leave target out, or give backend='cpu'.",
-        ),
-        ("cuda", "sm90", "target wanted as None or 'sm_90a' for backend 'cuda', got 'sm90'. Leave it out."),
+        ("cuda", "sm90", "target wanted as None, 'sm_90a' or 'simt' for backend 'cuda', got 'sm90'. Leave it out."),
         ("cpu", "sm_90a", "target wanted as None or 'cpu' for backend 'cpu', got 'sm_90a'. Leave it out."),
     ],
 )
@@ -94,14 +89,17 @@ def test_an_array_on_a_gpu_is_refused_by_the_cpu():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_dtypes_that_a_gpu_does_not_multiply(dtype, no_gpu):
-    wanted = f"wanted as float16 or bfloat16 for backend 'cuda', got {dtype}. "
+def test_dtypes_that_tensor_cores_do_not_multiply(dtype, no_gpu):
+    wanted = f"wanted as float16 or bfloat16 for target 'sm_90a', got {dtype}. "
     for make in (splat.plan, splat.compile):
         with pytest.raises(ArgumentTypeError, match=f"^dtype {wanted}"):
-            make(splat.causal(), **(SHAPE | {"dtype": dtype}), backend="cuda")
+            make(splat.causal(), **(SHAPE | {"dtype": dtype}), backend="cuda", target="sm_90a")
     q = np.zeros((8, 64), dtype)
     with pytest.raises(ArgumentTypeError, match=f"^q {wanted}"):
-        splat.attention(q, q, q, splat.causal(), backend="cuda")
+        splat.attention(q, q, q, splat.causal(), backend="cuda", target="sm_90a")
+    found = splat.plan(splat.causal(), **(SHAPE | {"dtype": dtype}), backend="cuda")
+    assert found.target == "simt"
+    assert f"refused   sm_90a: {wanted}" in found.explain()
 
 
 def test_without_the_extra_the_message_says_what_to_install(monkeypatch):
@@ -130,7 +128,7 @@ def test_without_a_driver_the_message_says_where_to_run(monkeypatch):
     with pytest.raises(BackendError) as caught:
         splat.attention(q, q, q, splat.causal(), backend="cuda")
     assert str(caught.value) == (
-        "backend 'cuda' wanted an NVIDIA GPU (compute capability 9.0), got no NVIDIA driver (libcuda). "
+        "backend 'cuda' wanted an NVIDIA GPU, got no NVIDIA driver (libcuda). "
         "Run it where one is, or give backend='cpu'."
     )
     forget()
@@ -178,10 +176,10 @@ def test_calling_it_without_a_gpu_is_refused(compiled, no_gpu):
     with pytest.raises(BackendError) as caught:
         compiled(q, q, q)
     assert str(caught.value) == (
-        "backend 'cuda' wanted an NVIDIA GPU (compute capability 9.0), got CUDA_ERROR_NO_DEVICE from the driver. "
+        "backend 'cuda' wanted an NVIDIA GPU, got CUDA_ERROR_NO_DEVICE from the driver. "
         "Run it where one is, or give backend='cpu'."
     )
-    with pytest.raises(ArgumentTypeError, match=r"^q wanted as float16 or bfloat16"):
+    with pytest.raises(ArgumentTypeError, match=r"^q wanted as float16 or bfloat16 for target 'sm_90a'"):
         compiled(*(np.zeros((2, 200, 64), np.float32),) * 3)
 
 

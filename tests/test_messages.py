@@ -250,10 +250,10 @@ MESSAGES = {
         lambda: attend(kv_lengths=[9]),
         "ArgumentError: kv_lengths wanted between 0 and seq_kv = 8, got [9]. Correct them.",
     ),
-    "float32 on a GPU": (
-        lambda: attend(backend="cuda"),
-        "ArgumentTypeError: q wanted as float16 or bfloat16 for backend 'cuda', got float32. Convert it, or give "
-        "backend='cpu' with arrays there.",
+    "float32 on tensor cores": (
+        lambda: attend(backend="cuda", target="sm_90a"),
+        "ArgumentTypeError: q wanted as float16 or bfloat16 for target 'sm_90a', got float32. Leave target out, or "
+        "convert it.",
     ),
     "unknown backend": (
         lambda: attend(backend="gpu"),

@@ -12,7 +12,7 @@ from splat_numba.settings import current
 
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
 RUNS = {"cpu": CPU, "cuda": GPU, "emulate": GPU}  # of which kind of processor the texts are that a backend runs
-PLANNED = ("sm_80", "simt")  # targets of GPUs that a later version has
+PLANNED = ("sm_80",)  # targets of GPUs that a later version has
 
 
 def choose_backend(backend: str, target: str | None, q: Any = None) -> str:

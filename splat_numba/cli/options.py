@@ -16,6 +16,7 @@ from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.machine import GPU
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.registry import TARGETS, targets_of
+from splat_numba.gen.targets.simt.target import SIMT
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 OF_BACKEND = {"auto": tuple(TARGETS), **{backend: tuple(targets_of(kind)) for backend, kind in RUNS.items()}}
@@ -87,7 +88,7 @@ def add_shape_options(parser: argparse.ArgumentParser, *, heads: int, seq: int =
     add("--seq", type=length, default=seq, metavar="N", help="tokens (default: %(default)s)")
     add("--head-dim", type=dim, default=64, metavar="N", help="elements a head (default: %(default)s)")
     add("--heads", type=count(), default=heads, metavar="N", help="query heads (default: %(default)s)")
-    add("--dtype", choices=DTYPES, help="of the arrays (default: float32, for a GPU float16)")
+    add("--dtype", choices=DTYPES, help="of the arrays (default: float32, for a GPU but --target simt float16)")
 
 
 def add_backend_options(parser: argparse.ArgumentParser) -> None:
@@ -159,7 +160,7 @@ def _dtype(args: argparse.Namespace) -> str:
     if args.dtype not in (None, *taken):
         place = f"--target {args.target}" if args.backend == "auto" else f"--backend {args.backend}"
         raise CommandError(f"--dtype wanted as {' or '.join(taken)} for {place}, got {args.dtype}. Leave it out.")
-    return args.dtype or taken[0]
+    return args.dtype or ("float32" if args.target == SIMT.name else taken[0])
 
 
 def _taken(targets: Sequence[str]) -> list[str]:

@@ -36,7 +36,8 @@ examples:
 # Stored masks take (dtype, head_dim, value_dim) from here, because each combination compiles kernels of its own: sizes
 # that fill vectors, that leave a rest, and value_dim apart from head_dim.
 BFLOAT16 = "bfloat16" if find_spec("ml_dtypes") else "float16"  # NumPy has it from that package
-GPU_FAMILIES = (("float16", 64, 64), (BFLOAT16, 128, 40), ("float16", 33, 5), (BFLOAT16, 24, 24))
+GPU_FAMILIES = (("float16", 64, 64), (BFLOAT16, 128, 40), ("float16", 33, 5), (BFLOAT16, 24, 24), ("float32", 33, 20),
+                ("float64", 16, 24))  # fmt: skip
 FAMILIES = {
     "cpu": (("float32", 16, 16), ("float32", 33, 5), ("float16", 24, 24), ("float64", 8, 17)),
     "cuda": GPU_FAMILIES,

@@ -17,7 +17,7 @@ from splat_numba.gen.tensor import Axes, Tensor, contiguous, padded_bytes, padde
 from splat_numba.gen.tensor_map import MAP_BYTES, tensor_map_arguments
 
 WORD_BYTES = 4  # buffers end at whole words: 16-bit numbers are read in pairs
-BITS = {2: np.uint16, 4: np.float32}
+BITS = {2: np.uint16, 4: np.float32, 8: np.float64}
 
 
 class EmulatedMachine:
@@ -73,10 +73,9 @@ class EmulatedMachine:
         buffer = self._memory.read(self._addresses[tensor.buffer] + tensor.offset, tensor.nbytes)
         return np.ndarray(tensor.sizes, bits, buffer.data, 0, tensor.strides)
 
-    def read_words(self, name: str, count: int) -> NDArray[np.float32]:
-        """The float32 numbers that a buffer begins with."""
-        found: NDArray[np.float32] = self._memory.read(self._addresses[name], 4 * count).view(np.float32)
-        return found
+    def read_numbers(self, name: str, count: int, dtype: str) -> NDArray[Any]:
+        """The numbers, float32 or float64, that a buffer begins with."""
+        return self._memory.read(self._addresses[name], ITEMSIZE[dtype] * count).view(dtype)
 
     def run(self, schedule: Schedule) -> None:
         """Run the steps one after the other. Raises EmulationError for a fault in a text."""

@@ -30,7 +30,7 @@ from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.problem import ITEMSIZE, Conditions, Problem
 from splat_numba.gen.schedule import Text
 from splat_numba.gen.targets.gradients import LEVELS, OPERANDS, backward_schedule
 from splat_numba.gen.targets.registry import check_taken, gpu_target
@@ -87,8 +87,9 @@ class EmulatedExecutor:
 
     def _gpu(self) -> Gpu:
         """The whole GPU that plans are made for; the emulated one runs what one multiprocessor holds."""
-        if self.target is None:
-            return Gpu()
+        usual = Gpu()
+        if self.target is None or usual.capability in gpu_target(self.target).capabilities:
+            return usual
         return Gpu(capability=min(gpu_target(self.target).capabilities))
 
     def serves_every_length(self, part: Part) -> bool:
@@ -133,7 +134,7 @@ class EmulatedExecutor:
         tensors = {name: machine.place(name, view, problem.dtype) for name, view in operands.views.items()}
         rows = (problem.batch, problem.heads_q, problem.seq_q)
         tensors["out"] = machine.allocate("out", (*rows, problem.value_dim), problem.dtype)
-        machine.reserve("lse", 4 * prod(rows))
+        machine.reserve("lse", ITEMSIZE[problem.compute_dtype] * prod(rows))
         machine.place_table("kv_lengths", lengths.astype(np.int32))
         passes = [one for part in parts for one in heads_passes(part, problem)]
         machine.run(attention_schedule(target_of(parts), passes, tensors, scale, multiprocessors=1))
@@ -141,7 +142,8 @@ class EmulatedExecutor:
         result = written.exported(q)
         if not return_lse:
             return result
-        return result, export_lse(machine.read_words("lse", prod(rows)).reshape(rows), operands, q)
+        levels = machine.read_numbers("lse", prod(rows), problem.compute_dtype)
+        return result, export_lse(levels.reshape(rows), operands, q)
 
     def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
         """How the gradients for one mask are made, remembered."""
@@ -167,7 +169,7 @@ class EmulatedExecutor:
         machine, targets = EmulatedMachine(), given.targets
         tensors = {name: machine.place(name, views[name], problem.dtype) for name in OPERANDS}
         for name in LEVELS if call.dlse is not None else LEVELS[:1]:
-            tensors[name] = machine.place_as_it_is(name, views[name][..., None], "float32")
+            tensors[name] = machine.place_as_it_is(name, views[name][..., None], problem.compute_dtype)
         made = {name: machine.allocate(name, axes_of(one.shape), problem.dtype) for name, one in targets.items()}
         machine.place_table("kv_lengths", given.lengths.astype(np.int32))
         machine.run(backward_schedule(target, plans, {**tensors, **made}, wanted, given.scale, multiprocessors=1))

@@ -19,7 +19,7 @@ from splat_numba.executors.gpu_parts import heads_plans
 from splat_numba.executors.host_gradients import import_backward
 from splat_numba.executors.operands import check_operands
 from splat_numba.gen.backward import GRADIENTS, INPUTS, Wanted
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.problem import ITEMSIZE, Problem
 from splat_numba.gen.schedule import Schedule
 from splat_numba.gen.targets.gradients import BACKWARD_ARGUMENTS, LEVELS, OPERANDS, backward_schedule
 from splat_numba.gen.targets.registry import check_taken
@@ -193,7 +193,7 @@ def _ready_call(
     plans, target = heads_plans(recipe, problem, scale, gpu.as_planned, ragged=call.kv_lengths is not None)
     tensors = {name: tensor_of(name, arrays[name], recipe.layout) for name in OPERANDS}
     for name, shape in shapes.items():
-        fresh = GpuArray(0, shape, contiguous_strides(shape, 2), problem.dtype, gpu.ordinal, "")
+        fresh = GpuArray(0, shape, contiguous_strides(shape, problem.itemsize), problem.dtype, gpu.ordinal, "")
         tensors[name] = tensor_of(name, arrays.get(name, fresh), recipe.layout)
     levels = {name: _level(name, arrays[name], problem) for name in LEVELS if name in arrays}
 
@@ -208,7 +208,7 @@ def _level(name: str, array: GpuArray, problem: Problem) -> Tensor:
     """lse or its gradient as (batch, heads, seq, 1)."""
     sizes = (problem.batch, problem.heads_q, problem.seq_q, 1)
     to_batch, to_head, to_row = (*(0,) * (3 - len(array.strides)), *array.strides)
-    return Tensor(sizes, (to_batch, to_head, to_row, 4), array.dtype, name)
+    return Tensor(sizes, (to_batch, to_head, to_row, ITEMSIZE[array.dtype]), array.dtype, name)
 
 
 def _backward_numpy(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
@@ -225,5 +225,5 @@ def _backward_numpy(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     found = backward(recipe, BackwardCall(**copies, kv_lengths=call.kv_lengths, frozen=call.frozen))
     for name, one in zip(GRADIENTS, found, strict=True):
         if one is not None:
-            given.written[name].array.bits[...] = download(one, np.uint16)
+            given.written[name].array.bits[...] = download(one, given.written[name].array.bits.dtype)
     return given.exported(call)

@@ -77,7 +77,7 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
         result, target = out, places[3]
     lse, lse_place = None, 0
     if return_lse or ready.needs_lse:
-        lse = framework.empty(ready.lse_shape, "float32", q)
+        lse = framework.empty(ready.lse_shape, ready.problem.compute_dtype, q)
         lse_place = framework.address(lse)
     stream = framework.stream((q, k, v), ready.device.ordinal)
     lengths, keep = (
@@ -143,7 +143,7 @@ def _make_ready(
         check_call_lengths(kv_lengths, problem, axes, framework)
     parts = recipe.parts_for(problem, scale, current(), ragged=kv_lengths is not None)
     gpu = device(arrays["q"].device)
-    fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, 2), problem.dtype, gpu.ordinal, "")
+    fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, problem.itemsize), problem.dtype, gpu.ordinal, "")
     everything = {**inputs, "out": arrays.get("out", fresh)}
     tensors = {name: tensor_of(name, one, recipe.layout) for name, one in everything.items()}
     passes = [one for part in parts for one in heads_passes(part, problem)]
@@ -180,9 +180,9 @@ def _attend_numpy(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: 
     q_copy, k_copy, v_copy = (upload(operands.arrays[name], target) for name in ("q", "k", "v"))
     found = attend(recipe, q_copy, k_copy, v_copy, kv_lengths, None, return_lse)
     result, lse = found if return_lse else (found, found)
-    written.array.bits[...] = download(result, np.uint16)
+    written.array.bits[...] = download(result, written.array.bits.dtype)
     given = written.given if out is not None else export_array(written.array.bits, operands.problem.dtype, q)
-    return (given, download(lse, np.float32)) if return_lse else given
+    return (given, download(lse, np.dtype(operands.problem.compute_dtype))) if return_lse else given
 
 
 def upload(given: Array, target: Device) -> DeviceArray:
@@ -193,7 +193,7 @@ def upload(given: Array, target: Device) -> DeviceArray:
     return array
 
 
-def download(array: DeviceArray, dtype: type[np.generic]) -> NDArray[Any]:
+def download(array: DeviceArray, dtype: np.dtype[Any]) -> NDArray[Any]:
     """A copy on the host."""
     host = np.empty(array.shape, dtype)
     array.read(host)

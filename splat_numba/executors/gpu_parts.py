@@ -13,7 +13,7 @@ from splat_numba.formats.patterns import full
 from splat_numba.gen.backward import BackwardPlan, Wanted
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.problem import ITEMSIZE, Conditions, Problem
 from splat_numba.gen.schedule import ScheduleBuilder, Text
 from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
 from splat_numba.gen.targets.registry import choose_target, gpu_target
@@ -55,8 +55,11 @@ def backward_texts(recipe: Recipe, problem: Problem, scale: float, gpu: Gpu) -> 
     shapes = {"q": (*rows, problem.head_dim), "k": (*keys, problem.head_dim), "v": (*keys, problem.value_dim)}
     shapes |= {f"d{name}": shape for name, shape in shapes.items()}
     shapes |= dict.fromkeys(("out", "dout"), (*rows, problem.value_dim))
-    tensors = {name: Tensor(one, padded_strides(one), problem.dtype, name) for name, one in shapes.items()}
-    tensors["lse"] = Tensor((*rows, 1), contiguous((*rows, 1), 1, 4), "float32", "lse")
+    tensors = {
+        name: Tensor(one, padded_strides(one, problem.itemsize), problem.dtype, name) for name, one in shapes.items()
+    }
+    level, one = ITEMSIZE[problem.compute_dtype], (*rows, 1)
+    tensors["lse"] = Tensor(one, contiguous(one, 1, level), problem.compute_dtype, "lse")
     schedule = backward_schedule(target, plans, tensors, Wanted(), scale, gpu.multiprocessors)
     return tuple(dict.fromkeys(step.text for step in schedule.launches))
 

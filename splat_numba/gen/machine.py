@@ -81,3 +81,16 @@ class Gpu:
     def describe(self) -> str:
         """In words."""
         return f"{self.multiprocessors} multiprocessors, {self.shared_bytes >> 10} KiB of shared memory a block"
+
+
+# Bytes of shared memory that a block may use, by compute capability (CUDA programming guide, technical specifications).
+SHARED_BYTES = {
+    (7, 5): 64 << 10, (8, 0): 163 << 10, (8, 6): 99 << 10, (8, 7): 163 << 10, (8, 9): 99 << 10,
+    (9, 0): HOPPER_SHARED_BYTES,
+    (10, 0): 227 << 10, (10, 3): 227 << 10, (11, 0): 227 << 10, (12, 0): 99 << 10, (12, 1): 99 << 10,
+}  # fmt: skip
+
+
+def gpu_of(capability: tuple[int, int], multiprocessors: int = HOPPER_MULTIPROCESSORS) -> Gpu:
+    """A GPU of a compute capability, one of SHARED_BYTES."""
+    return Gpu(multiprocessors, SHARED_BYTES[capability], capability=capability)

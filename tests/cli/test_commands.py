@@ -80,7 +80,7 @@ def test_a_typo_gets_a_suggestion_on_one_line(capsys, command):
         ),
         (["explain", "full()", "--heads", "3", "--heads-kv", "2"], "error: --heads-kv wanted as a number that divides"),
         (["source", "full()", "--target", "sm_90a", "--backend", "cpu"], "error: --target wanted as cpu for --backend"),
-        (["demo", "--backend", "cuda", "--dtype", "float32"], "error: --dtype wanted as float16 or bfloat16 for"),
+        (["demo", "--target", "sm_90a", "--dtype", "float32"], "error: --dtype wanted as float16 or bfloat16 for"),
         (
             ["demo", "--seq", "10000000", "--heads", "64"],
             "error: --seq 10000000 with --heads 64 and --head-dim 64 needs",
@@ -168,8 +168,9 @@ def test_doctor_reports_a_broken_installation_with_exit_status_1(capsys, monkeyp
 @pytest.mark.parametrize(
     ("driver", "wanted"),
     [
-        (FakeDriver(), "GPU ok NVIDIA Fake, compute capability 9.0, 132 multiprocessors"),
-        (FakeDriver(capability=(8, 0)), "got NVIDIA Fake of 8.0."),
+        (FakeDriver(), "GPU ok NVIDIA Fake, compute capability 9.0, 132 multiprocessors; targets sm_90a, simt"),
+        (FakeDriver(capability=(8, 0)), "compute capability 8.0, 132 multiprocessors; targets simt"),
+        (FakeDriver(capability=(7, 0)), "got NVIDIA Fake of 7.0."),
         (FakeDriver(status=Status.CUDA_ERROR_NO_DEVICE), "got CUDA_ERROR_NO_DEVICE from the driver."),
     ],
 )

@@ -129,8 +129,8 @@ MESSAGES = {
     ),
     "target": (
         lambda: attend(target="sm_80"),
-        "BackendError: target 'sm_80' is not in this version, which has 'sm_90a' (Hopper) alone. Leave target out, or "
-        "give backend='cpu'.",
+        "BackendError: target 'sm_80' is not in this version, which has 'sm_90a' (Hopper) and 'simt' (any NVIDIA "
+        "GPU from Turing on). Leave target out, or give backend='cpu'.",
     ),
     "frozen as text": (
         lambda: flurka.attention_vjp(Q, Q, Q, E, frozen="proj_k"),

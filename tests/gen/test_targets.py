@@ -27,7 +27,11 @@ from tests.import_layers import python
 
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch):
+    """Before the target that takes everything."""
+    simt = TARGETS["simt"]
+    monkeypatch.delitem(TARGETS, "simt")
     monkeypatch.setitem(TARGETS, "toy", Toy())
+    monkeypatch.setitem(TARGETS, "simt", simt)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +86,7 @@ def test_a_cpu_is_chosen_as_a_gpu_is_and_the_plan_says_why(monkeypatch):
         splat.plan(splat.causal(), dtype="float32", target="slower", **sizes)
     with pytest.raises(BackendError, match=r"^target wanted as None, 'cpu' or 'slower' for backend 'cpu', got 'toy'"):
         splat.plan(splat.causal(), dtype="float32", target="toy", backend="cpu", **sizes)
-    with pytest.raises(BackendError, match=r"^target wanted as None, 'sm_90a' or 'toy' for backend 'cuda'"):
+    with pytest.raises(BackendError, match=r"^target wanted as None, 'sm_90a', 'toy' or 'simt' for backend 'cuda'"):
         splat.plan(splat.causal(), dtype="float16", target="slower", backend="cuda", **sizes)
 
 
@@ -129,8 +133,17 @@ def test_the_other_package_has_no_text_for_it():
 
 def test_what_no_target_takes_is_refused_by_name():
     with pytest.raises(ArgumentTypeError, match=r"^dtype wanted as float16 or bfloat16 .*, got float64"):
-        splat.plan(splat.causal(), seq_q=8, seq_kv=8, head_dim=8, dtype="float64", backend="emulate")
+        splat.plan(splat.causal(), seq_q=8, seq_kv=8, head_dim=8, dtype="float64", backend="emulate", target="sm_90a")
     with pytest.raises(ArgumentTypeError, match=r"^q wanted as float32 for the toy, got float16"):
         splat.attention(*(np.zeros((8, 8), np.float16),) * 3, splat.causal(), backend="emulate", target="toy")
-    with pytest.raises(BackendError, match=r"^target wanted for a GPU of compute capability 8\.0, got sm_90a, toy\."):
-        choose_target(None, Problem(8, 8, 8, 8, "float32"), Gpu(capability=(8, 0)))
+    message = r"^target wanted for a GPU of compute capability 7\.0, got sm_90a, toy, simt\."
+    with pytest.raises(BackendError, match=message):
+        choose_target(None, Problem(8, 8, 8, 8, "float32"), Gpu(capability=(7, 0)))
+
+
+def test_16_bits_have_tensor_cores_on_hopper_and_fma_units_elsewhere():
+    half = Problem(8, 8, 8, 8, "float16")
+    assert choose_target(None, half, Gpu(capability=(9, 0)))[0].name == "sm_90a"
+    target, why = choose_target(None, half, Gpu(capability=(8, 0)))
+    assert target.name == "simt"
+    assert ("sm_90a", "does not run on compute capability 8.0") in why.refused

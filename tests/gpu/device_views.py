@@ -48,10 +48,13 @@ def back(array):
 
 
 @contextmanager
-def forced(monkeypatch, traits, order=""):
-    """Plans made inside take tiles of these traits, and of the orders of rows only those with ``order`` in the name."""
+def forced(monkeypatch, traits, order="", planner=planning):
+    """Plans made inside take tiles of these traits, and of the orders of rows only those with ``order`` in the name.
+
+    planner: the module that plans for the traits' target.
+    """
     with monkeypatch.context() as patch:
-        patch.setattr(planning, "tile_shapes", lambda *_: (traits,))
+        patch.setattr(planner, "tile_shapes", lambda *_: (traits,))
         _choose_orders(patch, order)
         forget()
         yield
@@ -59,16 +62,16 @@ def forced(monkeypatch, traits, order=""):
 
 
 @contextmanager
-def forced_gradients(monkeypatch, of, boxes, order=""):
+def forced_gradients(monkeypatch, of, boxes, order="", planner=backward_planning):
     """The same of plans of gradients, of queries or of keys; the others' tiles are the planner's."""
-    candidates = backward_planning.candidates
+    candidates = planner.candidates
 
     def chosen(problem, side, gpu):
         found, kernels = candidates(problem, side, gpu)
         return ((boxes,) if side == of else found), kernels
 
     with monkeypatch.context() as patch:
-        patch.setattr(backward_planning, "candidates", chosen)
+        patch.setattr(planner, "candidates", chosen)
         _choose_orders(patch, order)
         forget()
         yield

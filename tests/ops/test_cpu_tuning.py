@@ -60,7 +60,7 @@ class Timer:
 
 def kernel_of(timer, mask=MASK):
     problem = splat.plan(mask, **SIZES).problem
-    executor = CpuExecutor(timer)
+    executor = CpuExecutor(timer=timer)
     return Kernel(split_parts(executor, mask, problem, 0.25, current()), problem, 0.25, "bhsd", executor)
 
 
@@ -118,7 +118,7 @@ def found_at_60():
 @pytest.mark.usefixtures("few")
 def test_results_are_right():
     problem = Problem(60, 60, MASK, heads_q=2)
-    executor = CpuExecutor(Timer(1))
+    executor = CpuExecutor(timer=Timer(1))
 
     def recipe(mask, scale, layout):
         return Given(mask, executor, layout, scale)
@@ -146,7 +146,7 @@ def test_what_is_frozen_is_not_timed():
 def test_nothing_to_run_is_not_timed():
     timer = Timer(0)
     q = np.zeros((2, 0, 16), np.float32)
-    recipe = Given(splat.full(), CpuExecutor(timer), "bhsd", None)
+    recipe = Given(splat.full(), CpuExecutor(timer=timer), "bhsd", None)
     assert recipe.executor.attend(recipe, q, q, q, None, None, False).shape == q.shape
     assert timer.asked == 0
 

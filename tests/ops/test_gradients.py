@@ -231,7 +231,9 @@ BAD = {
     "out_grads of what is frozen": (
         ArgumentError, r"out_grads\[0\] wanted as None", {"out_grads": (OUT + 1, None, None), "frozen": ("q",)},
     ),
-    "another backend": (ArgumentTypeError, "q wanted as float16 or bfloat16 for", {"backend": "emulate"}),
+    "another target": (
+        ArgumentTypeError, "q wanted as float16 or bfloat16 for", {"backend": "emulate", "target": "sm_90a"},
+    ),
 }  # fmt: skip
 
 

@@ -119,11 +119,11 @@ def test_only_what_runs_is_compiled(monkeypatch):
     mask = graph(900, 8)
     q, k, v = Problem(900, 900, mask, batch=1, heads_q=8, head_dim=DIM).arrays()
 
-    def refuse(_):
+    def refuse(*_):
         raise AssertionError("the fused kernel was wanted")
 
     cpu.compiled_for.cache_clear()
-    monkeypatch.setattr(cpu, "attention_text", refuse)
+    monkeypatch.setattr(cpu, "compile_plan", refuse)
     assert np.isfinite(splat.attention(q, k, v, mask)).all()
     with pytest.raises(AssertionError, match="fused kernel"):
         splat.attention(q, k, v, mask, fused=True)

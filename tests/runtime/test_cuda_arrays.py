@@ -61,7 +61,7 @@ def test_the_cuda_array_interface(fake):
         (
             lambda: describe_operand("k", GpuMemory((2, 3), "int32"), NUMBA),
             ArgumentTypeError,
-            "k wanted as float16 or bfloat16 for backend 'cuda', got int32. "
+            "k wanted as float16, bfloat16, float32 or float64 for backend 'cuda', got int32. "
             "Convert it, or give backend='cpu' with arrays there.",
         ),
         (

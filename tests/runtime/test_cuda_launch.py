@@ -297,12 +297,12 @@ def test_what_is_not_on_one_device_is_refused(fake):
     [
         (
             FakeDriver(capability=(8, 6)),
-            "backend 'cuda' wanted a GPU of compute capability 9.0 (Hopper), got NVIDIA Fake of 8.6. "
+            "backend 'cuda' wanted a GPU of compute capability 9.0 for these options, got NVIDIA Fake of 8.6. "
             "Copy the arrays to the CPU and give backend='cpu'.",
         ),
         (
             FakeDriver(count=0),
-            "backend 'cuda' wanted an NVIDIA GPU (compute capability 9.0), got a driver without any device. "
+            "backend 'cuda' wanted an NVIDIA GPU, got a driver without any device. "
             "Run it where one is, or give backend='cpu'.",
         ),
     ],

@@ -9,13 +9,14 @@ from splat_numba.gen.machine import CPU, GPU, Gpu, Machine
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.cpu.target import NUMBA_CPU
+from splat_numba.gen.targets.simt.target import SIMT
 from splat_numba.gen.targets.sm90.target import SM90
 
 if TYPE_CHECKING:
     from splat_numba.gen.targets.target import CpuTarget, GpuTarget, Target
 
 # Of those of a machine's kind the first that takes a problem is the one that gets it.
-TARGETS: dict[str, Target[Any]] = {NUMBA_CPU.name: NUMBA_CPU, SM90.name: SM90}
+TARGETS: dict[str, Target[Any]] = {NUMBA_CPU.name: NUMBA_CPU, SM90.name: SM90, SIMT.name: SIMT}
 
 
 def targets_of(kind: str) -> dict[str, Target[Any]]:
@@ -40,7 +41,7 @@ def target_named(name: str, kind: str) -> Target[Any]:
         return there[name]
     known = " and ".join(f"{one.name!r} ({one.generation})" for one in there.values())
     raise BackendError(
-        f"target {name!r} is not in this version, which has {known} alone. Leave target out, or give backend='cpu'."
+        f"target {name!r} is not in this version, which has {known}. Leave target out, or give backend='cpu'."
     )
 
 

@@ -35,7 +35,7 @@ def check_real(name: str, dtype: str) -> None:
     """Raise ArgumentTypeError for other than floating-point numbers. Which of them a call takes is its target's."""
     if dtype not in ITEMSIZE:
         raise ArgumentTypeError(
-            f"{name} wanted as float16 or bfloat16 for backend 'cuda', got {dtype}. "
+            f"{name} wanted as float16, bfloat16, float32 or float64 for backend 'cuda', got {dtype}. "
             "Convert it, or give backend='cpu' with arrays there."
         )
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from splat_numba.errors import BackendError
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.machine import Gpu, gpu_of
 from splat_numba.gen.targets.registry import capabilities
 from splat_numba.runtime.cuda.driver import ask, driver
 
@@ -29,7 +30,7 @@ class Device:
     @property
     def as_planned(self) -> Gpu:
         """The GPU as planners see it."""
-        return Gpu(multiprocessors=self.multiprocessors, capability=self.capability)
+        return gpu_of(self.capability, self.multiprocessors)
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -83,11 +84,22 @@ def check_capability(name: str, capability: tuple[int, int]) -> None:
     """Raise BackendError for a GPU that no target runs on."""
     known = capabilities()
     if capability not in known:
-        wanted = ", ".join(f"{one[0]}.{one[1]} ({generation})" for one, generation in sorted(known.items()))
+        wanted = ", ".join(f"{one[0]}.{one[1]}" for one in sorted(known))
         major, minor = capability
         raise BackendError(
             f"backend 'cuda' wanted a GPU of compute capability {wanted}, got {name} of {major}.{minor}. "
             "Copy the arrays to the CPU and give backend='cpu'."
+        )
+
+
+def check_runs(entry: Entry, found: Device) -> None:
+    """Raise BackendError for a GPU that does not run a text's machine code."""
+    major, minor, *letter = entry.capability
+    if found.capability != (major, minor) and (letter or found.capability[0] != major or found.capability[1] < minor):
+        mine = ".".join(map(str, found.capability))
+        raise BackendError(
+            f"backend 'cuda' wanted a GPU of compute capability {major}.{minor} for these options, got {found.name} of "
+            f"{mine}. Copy the arrays to the CPU and give backend='cpu'."
         )
 
 

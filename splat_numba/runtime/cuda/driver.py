@@ -34,10 +34,7 @@ def driver() -> Any:
 
 
 def _no_gpu(found: str) -> str:
-    return (
-        f"backend 'cuda' wanted an NVIDIA GPU (compute capability 9.0), got {found}. "
-        "Run it where one is, or give backend='cpu'."
-    )
+    return f"backend 'cuda' wanted an NVIDIA GPU, got {found}. Run it where one is, or give backend='cpu'."
 
 
 def ask(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -22,7 +22,7 @@ from splat_numba.gen.schedule import COUNTERS, SCRATCH, Copy, InPlace, Place, Sc
 from splat_numba.gen.tensor_map import MAP_BYTES, BoxMap, tensor_map_arguments
 from splat_numba.runtime.cuda.code import cubin_for
 from splat_numba.runtime.cuda.copies import move
-from splat_numba.runtime.cuda.device import Device
+from splat_numba.runtime.cuda.device import Device, check_runs
 from splat_numba.runtime.cuda.frameworks import Framework
 from splat_numba.runtime.cuda.launch import Launch, is_capturing, load
 from splat_numba.runtime.cuda.memory import undisturbed
@@ -162,6 +162,7 @@ class ReadySchedule:
 
 
 def _function(step: Step, device: Device, settings: Settings) -> int:
+    check_runs(step.text.entry, device)
     cubin = cubin_for(step.text, settings)
     return load(cubin.code, cubin.report.symbol, device.ordinal, step.text.entry.shared_bytes)
 

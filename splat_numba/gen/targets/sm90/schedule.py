@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.boxes import BoxPass, BoxTable, Traits
+from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
 from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
 from splat_numba.gen.targets.sm90.epilogue import QUARTER
@@ -89,7 +90,7 @@ def heads_per_wave(one: BoxPass, fetched_from: tuple[Tensor, Tensor], group: int
     fetched = float(one.table.block[:, 5].mean()) * one.tile_kv if len(one.table.block) else 0.0
     if fetched < SPARSE * seq_kv:
         return max(pairs, 1)
-    pair = seq_kv * (first.sizes[3] + second.sizes[3]) * 2
+    pair = seq_kv * (first.sizes[3] + second.sizes[3]) * ITEMSIZE[first.dtype]
     fitting = max(WAVE_BYTES // max(pair, 1), 1) * group
     return max(min(fitting, pairs), 1)
 

@@ -40,35 +40,36 @@ class Sm90Target:
         if problem.dtype in MATRIX_TYPE:
             return None
         return (
-            f"wanted as float16 or bfloat16 for backend 'cuda', got {problem.dtype}. "
-            "Convert it, or give backend='cpu' with arrays there."
+            f"wanted as float16 or bfloat16 for target {self.name!r}, got {problem.dtype}. "
+            "Leave target out, or convert it."
         )
 
     def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
         """The plan of the least predicted time."""
-        from splat_numba.gen.targets.sm90 import planning
+        from splat_numba.gen import box_plans
+        from splat_numba.gen.targets.sm90.planning import Sm90Tiles
 
-        return planning.plan(self.name, geometry, problem, gpu, mask, conditions)
+        return box_plans.plan(self.name, Sm90Tiles(problem, gpu), geometry, problem, gpu, mask, conditions)
 
     def candidates(
         self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int
     ) -> tuple[Candidate, ...]:
         """Orders of rows with a tile shape for each pass."""
-        from splat_numba.gen.targets.sm90 import planning
+        from splat_numba.gen import box_plans
+        from splat_numba.gen.targets.sm90.planning import Sm90Tiles
 
-        return planning.candidates(geometry, problem, gpu, conditions, most)
+        return box_plans.candidates(Sm90Tiles(problem, gpu), geometry, problem, conditions, most)
 
     def plan_of(
         self, candidate: Candidate, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions,
         reasons: Sequence[Choice],
     ) -> Plan:  # fmt: skip
         """The plan of one of candidates()."""
-        from splat_numba.gen.box_passes import BoxCandidate
-        from splat_numba.gen.targets.sm90 import planning
+        from splat_numba.gen import box_plans
+        from splat_numba.gen.targets.sm90.planning import Sm90Tiles
 
-        if not isinstance(candidate, BoxCandidate):
-            raise TypeError(candidate)
-        return planning.plan_of(self.name, candidate, geometry, problem, gpu, mask, conditions, reasons)
+        tiles = Sm90Tiles(problem, gpu)
+        return box_plans.plan_of(self.name, tiles, candidate, geometry, problem, gpu, mask, conditions, reasons)
 
     def texts(self, plan: Plan) -> tuple[Text, ...]:
         """A text of each pass's traits."""

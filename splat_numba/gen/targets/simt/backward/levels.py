@@ -1,0 +1,123 @@
+"""A small text before the gradients: lse in base 2, and delta = sum(dout out) - dlse, of every query.
+
+A query that keeps nothing gets an infinite lse, whatever its dout is: its weights are 0 then.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
+from splat_numba.gen.targets.simt.attention import STEPS, emit_header
+from splat_numba.gen.targets.simt.backward.traits import LEVEL_BYTES
+from splat_numba.gen.targets.simt.results import chunk_bytes, emit_load_chunk, emit_load_number, emit_store_number
+from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, pieces
+from splat_numba.gen.targets.simt.softmax import emit_over_row
+from splat_numba.gen.targets.simt.tiles import emit_chunk_of
+from splat_numba.gen.writer import SourceWriter
+
+ENTRY = "attention_levels"
+THREADS = 128
+ROWS = THREADS // LANES_OF_ROW
+ARRAYS = ("out", "dout", "lse", "dlse")
+POINTERS = (*ARRAYS, "levels")
+COUNTS = ("heads", "seq", "rows")
+STRIDES = tuple(f"{name}_{step}" for name in ARRAYS for step in STEPS)
+PARAMETERS = (*((name, "l") for name in (*POINTERS, *STRIDES)), *((name, "r") for name in COUNTS))
+
+
+@dataclass(frozen=True, slots=True)
+class LevelTraits:
+    """value_dim: elements of a row; dtype: of the arrays."""
+
+    value_dim: int
+    dtype: str
+
+
+def levels_text(traits: LevelTraits, arch: str) -> EmittedText:
+    """The text of the kernel with these traits."""
+    name = f"attention_levels_simt_{arch}_d{traits.value_dim}_{traits.dtype}"
+    return EmittedText(name, Entry(ENTRY, PARAMETERS, THREADS, 8, 0, arch=arch), render_levels, (traits,))
+
+
+def render_levels(traits: LevelTraits) -> str:
+    """Python source of the kernel. Pure and deterministic."""
+    out, numbers, quotes = SourceWriter(), Numbers(traits.dtype), '"' * 3
+    out.lines(
+        f"""
+        {quotes}lse in base 2, and delta = sum(dout * out) - dlse, of each query, by {LANES_OF_ROW} lanes.{quotes}
+
+        import numpy as np
+
+        from splat_numba.runtime.cuda.dialect import cuda, ptx
+
+        """
+    )
+    emit_arithmetic(out, numbers)
+    emit_header(out, ENTRY, (POINTERS, STRIDES, COUNTS))
+    with out.suite():
+        _emit_body(out, traits, numbers)
+    emit_chunk_of(out)
+    emit_over_row(out)
+    emit_load_chunk(out, traits.dtype)
+    emit_load_number(out, numbers.computed)
+    emit_store_number(out, numbers.computed)
+    return out.text()
+
+
+def _emit_body(out: SourceWriter, traits: LevelTraits, numbers: Numbers) -> None:
+    """A lane without a row reads the first one."""
+    out.lines(
+        f"""
+        thread = ptx.thread_index()
+        number = u32(ptx.block_index() * u32({ROWS}) + u32(thread // u32({LANES_OF_ROW})))
+        there = u32(1) if number < rows else u32(0)
+        number = number if there != u32(0) else u32(0)
+        pair = u32(number // seq)
+        row = u32(number - pair * seq)
+        entry = u32(pair // heads)
+        head = u32(pair - entry * heads)
+        """
+    )
+    for name in ARRAYS:
+        at = f"u64(entry) * {name}_batch + u64(head) * {name}_head + u64(row) * {name}_row"
+        out.line(f"{name}_at = {name} + {at}")
+    out.line("total = ZERO")
+    _emit_sum(out, traits, numbers)
+    out.lines(
+        f"""
+        total = sum_of_row(total)
+        level = load_number(lse_at)
+        if dlse != u64(0):
+            total = total - load_number(dlse_at)
+        kept = level != NONE_KEPT  # NaN counts
+        delta = total if kept else ZERO
+        level = level * real({math.log2(math.e)!r}) if kept else real(np.inf)
+        one_lane = there if u32(thread & u32({LANES_OF_ROW - 1})) == u32(0) else u32(0)
+        to = levels + u64({LEVEL_BYTES}) * u64(number)
+        store_number(to, level, one_lane)
+        store_number(to + u64({numbers.size}), delta, one_lane)
+        """
+    )
+
+
+def _emit_sum(out: SourceWriter, traits: LevelTraits, numbers: Numbers) -> None:
+    """sum(dout * out) of a lane's chunks; what is beyond the row counts as 0, whatever is there."""
+    chunks, of = numbers.chunks(traits.value_dim), numbers.of_chunk
+    with out.block(f"for piece in range({pieces(numbers, traits.value_dim)})"):
+        out.lines(
+            f"""
+            chunk = chunk_of(piece)
+            inside = chunk < u32({chunks})
+            place = u64({chunk_bytes(traits.dtype)}) * u64(chunk if inside else u32(0))
+            {", ".join(f"a_{y}" for y in range(of))} = load_chunk(out_at + place)
+            {", ".join(f"b_{y}" for y in range(of))} = load_chunk(dout_at + place)
+            """
+        )
+        tail = traits.value_dim - (chunks - 1) * of
+        for y in range(of):
+            within = "inside" if y < tail else f"chunk < u32({chunks - 1})"
+            out.line(f"total = total + (a_{y} * b_{y} if {within} else ZERO)")

@@ -1,0 +1,50 @@
+"""Tile shapes of gradient kernels that a multiprocessor can hold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from splat_numba.errors import PlanError
+from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.simt.backward.traits import (
+    APART,
+    KERNELS,
+    KEYS,
+    GradientTraits,
+    registers,
+    share_of,
+    shared_bytes,
+)
+from splat_numba.gen.targets.simt.shape import MOST_REGISTERS
+from splat_numba.gen.targets.simt.tile_shapes import TILES_KV, most_resident
+
+
+@lru_cache(maxsize=64)
+def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...], tuple[tuple[str, ...], ...]]:
+    """Boxes to try for the gradients of queries or keys, and which gradients each kernel makes.
+
+    Raises PlanError for head dimensions so large that not even the smallest tile fits.
+    """
+    for kernels in (KERNELS[of], *(APART,) * (of == KEYS)):
+        found = [one for tile in TILES_KV if (one := _most_resident(problem, of, kernels, tile, gpu)) is not None]
+        if found:
+            return tuple(found), kernels
+    raise PlanError(
+        f"head_dim and value_dim wanted small enough for gradients in tiles of {GROUP_ROWS} x {TILES_KV[-1]} tokens of "
+        f"{problem.compute_dtype} in {gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a "
+        f"thread, got {problem.head_dim} and {problem.value_dim}. Split the heads, or use backend='cpu'."
+    )
+
+
+def _most_resident(
+    problem: Problem, of: str, kernels: tuple[tuple[str, ...], ...], tile: int, gpu: Gpu
+) -> Traits | None:
+    boxes = Traits(problem.head_dim, problem.value_dim, problem.dtype, 1, tile, 1, 1)
+    resident = []
+    for wanted in kernels:
+        one = GradientTraits(boxes, of, wanted, problem.dtype, added=True, ragged=True, clears=True)
+        resident.append(most_resident(shared_bytes(one), share_of(one).threads, registers(one), gpu))
+    return replace(boxes, blocks_per_multiprocessor=min(resident)) if min(resident) else None

@@ -1,0 +1,124 @@
+"""What the text of a gradient kernel depends on, and where its tiles are in shared memory.
+
+A block holds a *left* tile, the tokens whose gradients it makes, and *right* tiles pass by. Of each there are two
+arrays: the first (queries or keys) gives scores = left.right, the second (dout or values) gives dP. For dq the left
+ones are q and dout, the right ones k and v; for dk and dv it is the other way round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.targets.simt.shape import (
+    CHUNK,
+    LANES_OF_ROW,
+    MOST_REGISTERS,
+    MOST_SUMS,
+    Numbers,
+    pieces,
+)
+
+QUERIES, KEYS = "queries", "keys"  # whose gradients a kernel makes
+LEVEL_BYTES = 16  # of a query: its lse in base 2 and its delta
+KERNELS = {QUERIES: (("dq",),), KEYS: (("dk", "dv"),)}
+APART = (("dk",), ("dv",))  # where the registers do not hold the sums of both
+
+
+@dataclass(frozen=True, slots=True)
+class GradientTraits:
+    """boxes: tiles, of whatever the kernel's rows and columns are; of: QUERIES or KEYS; wanted: of "dq", or of "dk" and
+    "dv"; result: the dtype that they are stored in; added: to what an earlier launch stored; ragged: key lengths differ
+    between batch entries; clears: some queries keep nothing, whose dout may be anything.
+    """
+
+    boxes: Traits
+    of: str
+    wanted: tuple[str, ...]
+    result: str
+    added: bool
+    ragged: bool
+    clears: bool
+
+    @property
+    def slopes(self) -> bool:
+        """Whether gradients of the scores are made."""
+        return self.wanted != ("dv",)
+
+    @property
+    def of_slopes(self) -> str:
+        """The gradient that slopes are multiplied into, where they are made."""
+        return "dq" if self.of == QUERIES else "dk"
+
+    @property
+    def columns_are_queries(self) -> bool:
+        """Whether lse and delta belong to columns."""
+        return self.of == KEYS
+
+    @property
+    def limited(self) -> bool:
+        """Whether right tiles reach beyond the key length."""
+        return self.ragged and self.of == QUERIES
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Elements a token of the gradients that are made, by name, in the order of their products."""
+        found = {"dv": self.boxes.value_dim, "dk": self.boxes.head_dim, "dq": self.boxes.head_dim}
+        return {name: dim for name, dim in found.items() if name in self.wanted}
+
+
+@dataclass(frozen=True, slots=True)
+class GradientShare:
+    """What a thread has. rows: of the 64; keys: columns of a tile for each; threads: of a block."""
+
+    rows: int
+    keys: int
+    threads: int
+
+
+def share_of(traits: GradientTraits) -> GradientShare:
+    """Eight rows a thread, or four where the registers hold no more."""
+    numbers = Numbers(traits.boxes.dtype)
+    rows = 8 if sums(traits, 8) <= MOST_SUMS[numbers.computed] else 4
+    return GradientShare(rows, traits.boxes.tile_kv // LANES_OF_ROW, GROUP_ROWS // rows * LANES_OF_ROW)
+
+
+def sums(traits: GradientTraits, rows: int) -> int:
+    """Registers of a thread's scores, slopes and gradients."""
+    numbers, keys = Numbers(traits.boxes.dtype), traits.boxes.tile_kv // LANES_OF_ROW
+    of_row = sum(pieces(numbers, dim) for dim in traits.dims.values()) * numbers.of_chunk
+    return rows * (of_row + (2 if traits.slopes else 1) * keys) * numbers.size // 4
+
+
+def registers(traits: GradientTraits) -> int:
+    """That a thread wants: sums, the operands of a step, addresses and what else there is."""
+    numbers, share = Numbers(traits.boxes.dtype), share_of(traits)
+    wanted = sums(traits, share.rows)
+    operands = share.rows * CHUNK // 4 + 2 * CHUNK // 4 + 28 * (numbers.loaded == 8)
+    operands += 24 * (numbers.size == 8)
+    return wanted + operands + 48 if wanted <= MOST_SUMS[numbers.computed] else MOST_REGISTERS + 1
+
+
+@dataclass(frozen=True, slots=True)
+class GradientMemory:
+    """Byte offsets from the aligned start of shared memory. weights: of a tile's pairs, then their slopes."""
+
+    left: tuple[int, int]
+    right: tuple[int, int]
+    weights: int
+    end: int
+
+
+def shared_layout(traits: GradientTraits) -> GradientMemory:
+    """Left tiles, right tiles, and weights."""
+    numbers, boxes = Numbers(traits.boxes.dtype), traits.boxes
+    first, second = map(numbers.row_bytes, (boxes.head_dim, boxes.value_dim))
+    right = GROUP_ROWS * (first + (second if traits.slopes else 0))
+    weights = right + boxes.tile_kv * (first + second)
+    end = weights + GROUP_ROWS * numbers.row_bytes(boxes.tile_kv)
+    return GradientMemory((0, GROUP_ROWS * first), (right, right + boxes.tile_kv * first), weights, end)
+
+
+def shared_bytes(traits: GradientTraits) -> int:
+    """Dynamic shared memory of a block, with room to align its start."""
+    return shared_layout(traits).end + CHUNK

@@ -1,0 +1,47 @@
+"""Predicted time of a box pass on FMA units.
+
+Only the units' number and the clock are facts; the shares below are estimates that order tile shapes, not fitted yet.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from splat_numba.gen.box_cost import Work
+from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, pieces
+
+HERTZ = 1.7e9
+# FMAs a cycle of a multiprocessor (CUDA programming guide, throughput of arithmetic instructions), by dtype.
+FMA_PER_CYCLE = {
+    "float32": {(7, 5): 64, (8, 0): 64},
+    "float64": {(8, 0): 32, (9, 0): 64, (10, 0): 64},
+}
+OTHER_FMA_PER_CYCLE = {"float32": 128, "float64": 2}
+EFFICIENCY = 0.7  # of the products
+TILE_CYCLES = 1500  # two loads that are waited for, and barriers; shared by the resident blocks
+SMALL_TILE = {64: 1.0, 32: 1.15, 16: 1.6}  # fewer products for what is read of shared memory
+ITEM_SECONDS = 2e-6
+LAUNCH_SECONDS = 6e-6
+
+
+def product_dims(traits: Traits) -> int:
+    """Of the forward pass: multiply-adds of a pair of a tile, those beside a row's end included."""
+    numbers = Numbers(traits.dtype)
+    return traits.head_dim + pieces(numbers, traits.value_dim) * LANES_OF_ROW * numbers.of_chunk
+
+
+def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
+    """Seconds for all heads and batch entries. dims: multiply-adds for a pair."""
+    heads = problem.batch * problem.heads_q
+    if not work.tiles.size or not heads:
+        return LAUNCH_SECONDS
+    dtype = Numbers(traits.dtype).computed
+    rate = FMA_PER_CYCLE[dtype].get(gpu.capability, OTHER_FMA_PER_CYCLE[dtype]) * EFFICIENCY
+    products = GROUP_ROWS * traits.tile_kv * dims / rate * SMALL_TILE[traits.tile_kv]
+    tile = (products + TILE_CYCLES / traits.blocks_per_multiprocessor) / HERTZ
+    alone = work.tiles.astype(np.float64) * tile + ITEM_SECONDS / traits.blocks_per_multiprocessor
+    busy = max(float(alone.sum()) * heads / gpu.multiprocessors, float(alone.max()))
+    return LAUNCH_SECONDS + busy

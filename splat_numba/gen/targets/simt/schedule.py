@@ -1,0 +1,96 @@
+"""Attention's passes as steps of a schedule: grids, numbers, tables; which arrays they take in place."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from splat_numba.gen.boxes import BoxPass, Traits
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
+from splat_numba.gen.targets.simt import attention
+from splat_numba.gen.targets.simt.shape import CHUNK, Numbers
+from splat_numba.gen.targets.sm90.schedule import heads_per_wave, view_steps
+from splat_numba.gen.targets.target import AttentionCall, HeadsPass
+from splat_numba.gen.tensor import Tensor
+
+
+def arch_of(gpu: Gpu) -> str:
+    """The architecture that texts for a GPU are compiled for."""
+    major, minor = gpu.capability
+    return f"sm_{major}{minor}"
+
+
+def attention_text(traits: Traits, gpu: Gpu) -> EmittedText:
+    """The text of the kernel with these traits; the sign of the scale is no trait of it."""
+    return attention.attention_text(replace(traits, negate=False, skips=False), arch_of(gpu))
+
+
+def record_pass(builder: ScheduleBuilder, number: int, one: HeadsPass, call: AttentionCall) -> None:
+    """Add the launch of a call's pass of this number: a block an item."""
+    planned, (batch, heads_q, seq_q, _) = boxes_of(one.planned), call.q.sizes
+    table, traits = planned.table, planned.traits
+    numbers = Numbers(traits.dtype)
+    arrays = {"q": call.q, "k": call.k, "v": call.v, "out": call.out}
+    pointers: dict[str, Place | Tensor | None] = {**arrays, "lse": call.lse, "kv_lengths": call.kv_lengths}
+    pointers |= {
+        name: builder.table(f"{name}_{number}", data)
+        for name, data in {**tables_of(planned), "heads": np.array(one.heads, np.int32)}.items()
+    }
+    group, pairs = heads_q // max(call.k.sizes[1], 1) or 1, len(one.heads) * batch
+    items = len(table.block) * pairs
+    counts: dict[str, int | float] = {
+        **strides_of(arrays), **scale_of(numbers, "scale", call.scale * math.log2(math.e)),
+        "blocks": len(table.block), "heads_count": len(one.heads), "batch": batch,
+        "heads_per_wave": heads_per_wave(planned, (call.k, call.v), group, pairs), "heads_q": heads_q, "group": group,
+        "seq_q": seq_q, "seq_kv": call.k.sizes[2], "box_shift": planned.kv_box.inner.bit_length() - 1,
+        "head_steps": numbers.chunks(traits.head_dim), "key_steps": numbers.chunks(traits.tile_kv),
+    }  # fmt: skip
+    builder.launch(one.text, items if seq_q else 0, counts, pointers)
+
+
+def boxes_of(planned: object) -> BoxPass:
+    """A pass of this target's. Raises TypeError for another's."""
+    if isinstance(planned, BoxPass):
+        return planned
+    raise TypeError(planned)
+
+
+def tables_of(planned: BoxPass) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.int32 | np.uint32]]]:
+    """The pass's tables, by the names of a text's parameters."""
+    table = planned.table
+    return {
+        "rows": table.rows, "block": table.block, "piece": table.piece, "bits": table.bits, "views": view_steps(table),
+    }  # fmt: skip
+
+
+def strides_of(arrays: Mapping[str, Tensor | None]) -> dict[str, int]:
+    """In bytes of rows, heads and batch entries, by parameter; negative ones wrap around."""
+    found = {}
+    for name, one in arrays.items():
+        to_batch, to_head, to_row = (0, 0, 0) if one is None else one.strides[:3]
+        for step, size in zip(attention.STEPS, (to_row, to_head, to_batch), strict=True):
+            found[f"{name}_{step}"] = size % 2**64
+    return found
+
+
+def scale_of(numbers: Numbers, name: str, factor: float) -> dict[str, int | float]:
+    """A factor as a text's parameter: a float32, or the bits of a float64."""
+    if numbers.computed == "float32":
+        return {name: factor}
+    return {f"{name}_bits": struct.unpack("<Q", struct.pack("<d", factor))[0]}
+
+
+def in_chunks(tensor: Tensor) -> bool:
+    """Whether the texts can read or write an array in place: rows of whole chunks, none of which reaches beyond it."""
+    size = ITEMSIZE[tensor.dtype]
+    *steps, unit = tensor.strides
+    whole = tensor.sizes[3] * size % CHUNK == 0 and (unit == size or tensor.sizes[3] == 1)
+    return whole and not any(
+        step % CHUNK for step, places in zip(steps, tensor.sizes[:3], strict=True) if places > 1
+    )  # fmt: skip

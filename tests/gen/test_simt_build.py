@@ -1,0 +1,85 @@
+"""The texts for FMA units compile and link without a GPU for chips of every generation: no spills, no local memory.
+
+A part runs in every commit; SPLAT_TEST_EVERY_CHIP=1 compiles all families for all chips (minutes).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+
+import pytest
+
+from splat_numba.errors import PlanError
+from splat_numba.gen.machine import SHARED_BYTES, gpu_of
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.simt.schedule import attention_text
+from splat_numba.gen.targets.simt.target import SIMT
+from splat_numba.gen.targets.simt.tile_shapes import candidates
+from splat_numba.runtime.cuda.code import cubin_for
+from splat_numba.settings import current
+
+ALL = {"partial": True, "resumes": True, "ragged": True}
+PLAIN = {"partial": False}
+MASKED = {"partial": True}
+# capability, (head_dim, value_dim), dtype, options
+USUAL = (
+    ((7, 5), (64, 64), "float32", MASKED),
+    ((9, 0), (64, 64), "float64", ALL),
+    ((12, 0), (80, 72), "bfloat16", ALL),
+)
+DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (256, 256), (64, 256))
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+
+
+def traits_of(capability, dims, dtype, options):
+    found = candidates(Problem(64, 64, *dims, dtype), gpu_of(capability))
+    return [replace(one, **options) for one in found]
+
+
+def check(traits, capability):
+    gpu = gpu_of(capability)
+    text = attention_text(traits, gpu)
+    assert text.entry.arch == f"sm_{capability[0]}{capability[1]}"
+    report = cubin_for(text, current()).report
+    assert report.warnings == ()
+    assert report.spill_bytes == 0, report.log
+    assert re.findall(r"(\d+) bytes stack frame", report.log) == ["0"], "an array is no registers"
+    assert report.registers <= 255
+    assert report.shared_bytes <= gpu.shared_bytes
+
+
+@pytest.fixture(autouse=True)
+def compiler():
+    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
+    pytest.importorskip("cuda.core", reason="needs the extra cuda")
+
+
+@pytest.mark.parametrize(("capability", "dims", "dtype", "options"), USUAL, ids=str)
+def test_a_kernel_compiles_into_registers(capability, dims, dtype, options):
+    check(traits_of(capability, dims, dtype, options)[0], capability)
+
+
+@pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("capability", sorted(SHARED_BYTES), ids=str)
+def test_every_family_on_every_chip(capability, dtype):
+    for dims in DIMS:
+        try:
+            shapes = traits_of(capability, dims, dtype, ALL)
+        except PlanError:
+            continue
+        for one in shapes:
+            check(one, capability)
+        check(replace(shapes[0], **PLAIN, resumes=False, ragged=False), capability)
+
+
+def test_what_a_chip_cannot_hold_is_refused_by_its_sizes():
+    assert SIMT.capabilities == set(SHARED_BYTES)
+    with pytest.raises(PlanError) as found:
+        traits_of((7, 5), (256, 256), "float64", PLAIN)
+    assert str(found.value) == (
+        "head_dim and value_dim wanted small enough for tiles of 64 queries x 16 keys of float64 in 65,536 bytes of "
+        "shared memory and 255 registers a thread, got 256 and 256. Split the heads, or use backend='cpu'."
+    )
