@@ -6,7 +6,8 @@ Batch 1, heads 8, head_dim 64, float32, all cores for us; SciPy has one thread a
 What SciPy has no operation for is NumPy's: products of listed pairs (einsum over gathered rows, at most 65,536 pairs at
 a time) and sums over rows (reduceat). Each vjp is timed alone, after its forward call. Rounds and pauses as in
 cpu_attention.py, but of each contender the least time counts: what else runs on a shared machine only adds, and more to
-us, who have two threads. Before anything is timed both sides' results are compared.
+us, who have two threads. Before anything is timed both sides' results are compared. Beside ours stands what the same
+operators take row by row, as if no plan let rows share loads (splat_numba.gen.packed_groups).
 """
 
 from __future__ import annotations
@@ -26,11 +27,14 @@ from cpu_attention import CALLS, HEAD_DIM, HEADS, RESULTS, SEQ, SPIN_SECONDS, ha
 
 import splat_numba as splat
 from splat_numba.gen.packed_problem import RunTable
+from splat_numba.gen.targets.cpu import packed_plan
 
 NODES, NEIGHBOURS, SCALE = 20_000, 16, 0.125
 PAIRS_AT_A_TIME = 1 << 16
 OPERATORS = ("sddmm", "softmax", "spmm")
 OURS, SCIPY, OUR_VJP, SCIPY_VJP = "splat", "scipy", "splat vjp", "scipy vjp"
+ALONE, ALONE_VJP = "row by row", "row by row, vjp"
+CONTENDERS = OURS, ALONE, SCIPY, OUR_VJP, ALONE_VJP, SCIPY_VJP
 
 
 def random_graph() -> splat.ACSR:
@@ -46,6 +50,7 @@ def random_graph() -> splat.ACSR:
 MASKS: dict[str, Callable[[], splat.ACSR]] = {
     "window(128), n 4096": lambda: splat.ACSR.from_pattern(splat.window(128), SEQ, SEQ),
     "strided(16), n 4096": lambda: splat.ACSR.from_pattern(splat.strided(16), SEQ, SEQ),
+    "dilated(128, 4), n 4096": lambda: splat.ACSR.from_pattern(splat.dilated(128, 4), SEQ, SEQ),
     "longformer(256, 64), n 4096": lambda: splat.ACSR.from_pattern(splat.longformer(256, 64), SEQ, SEQ),
     f"a graph of {NODES:,} nodes": random_graph,
 }
@@ -133,9 +138,31 @@ def contenders(acsr: splat.ACSR) -> dict[tuple[str, str], Callable[[], Any]]:
         ("spmm", OUR_VJP): lambda: back_to_weights(dout),
         ("spmm", SCIPY_VJP): lambda: peer.spmm_vjp(dout, matrices, v),
     }
+    calls |= row_by_row(q, k, v, (change, values, weights, dout), splat.ACSR(acsr.runs))
     for operator in OPERATORS:
-        for ours, theirs in ((OURS, SCIPY), (OUR_VJP, SCIPY_VJP)):
+        for ours, theirs in ((OURS, SCIPY), (ALONE, SCIPY), (OUR_VJP, SCIPY_VJP), (ALONE_VJP, SCIPY_VJP)):
             compare(calls[operator, ours](), calls[operator, theirs](), acsr)
+    return calls
+
+
+def row_by_row(q: Any, k: Any, v: Any, held: tuple[Any, ...], acsr: splat.ACSR) -> dict[Any, Callable[[], Any]]:
+    """Our own calls over a copy of the mask, planned (now, and remembered with it) as if nothing could be shared."""
+    change, values, weights, dout = held
+    worth, packed_plan.SHARED_WORTH = packed_plan.SHARED_WORTH, 2.0
+    _, back_to_inputs = splat.sddmm_vjp(q, k, acsr, scale=SCALE)
+    _, back_to_values = splat.softmax_vjp(values, acsr)
+    _, back_to_weights = splat.spmm_vjp(weights, v, acsr)
+    calls: dict[Any, Callable[[], Any]] = {
+        ("sddmm", ALONE): lambda: splat.sddmm(q, k, acsr, scale=SCALE),
+        ("sddmm", ALONE_VJP): lambda: back_to_inputs(change),
+        ("softmax", ALONE): lambda: splat.softmax(values, acsr),
+        ("softmax", ALONE_VJP): lambda: back_to_values(change),
+        ("spmm", ALONE): lambda: splat.spmm(weights, v, acsr),
+        ("spmm", ALONE_VJP): lambda: back_to_weights(dout),
+    }
+    for call in calls.values():
+        call()
+    packed_plan.SHARED_WORTH = worth
     return calls
 
 
@@ -170,22 +197,25 @@ def measure(rounds: int) -> list[dict[str, Any]]:
                     times.setdefault((name, key), []).append(time.perf_counter() - begin)
     for row in rows:
         for operator in OPERATORS:
-            row[operator] = {one: min(times[row["mask"], (operator, one)])
-                             for one in (OURS, SCIPY, OUR_VJP, SCIPY_VJP)}  # fmt: skip
+            row[operator] = {one: min(times[row["mask"], (operator, one)]) for one in CONTENDERS}
     return rows
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: times in ms, and ratios."""
     lines = [
-        "| mask | pairs | operator | forward ms | SciPy ms | vjp ms | SciPy ms | vjp / forward | SciPy / splat, vjp |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| mask | pairs | operator | forward ms | row by row ms | SciPy ms | vjp ms | row by row ms | SciPy ms "
+        "| vjp / forward | SciPy / splat | the same, vjp |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         for operator in OPERATORS:
             found = row[operator]
-            cells = " | ".join(f"{found[one] * 1e3:.1f}" for one in (OURS, SCIPY, OUR_VJP, SCIPY_VJP))
-            ratios = f"{found[OUR_VJP] / found[OURS]:.2f} | {found[SCIPY_VJP] / found[OUR_VJP]:.1f}x"
+            cells = " | ".join(f"{found[one] * 1e3:.1f}" for one in CONTENDERS)
+            ratios = " | ".join([
+                f"{found[OUR_VJP] / found[OURS]:.2f}", f"{found[SCIPY] / found[OURS]:.1f}x",
+                f"{found[SCIPY_VJP] / found[OUR_VJP]:.1f}x",
+            ])  # fmt: skip
             lines.append(f"| {row['mask']} | {row['nnz']:,} | {operator} | {cells} | {ratios} |")
     return "\n".join(lines)
 

@@ -40,7 +40,7 @@ def _jobs(size: Size, multiprocessors: int) -> list[Job]:
     stages = [stage for plan in plans for stage in plan.stages]
     if not size.features:
         stages += _of_layer(size, multiprocessors) + _gradients(size, multiprocessors)
-    jobs = [(stage.name, stage.render(), stage.entry) for stage in stages]
+    jobs = [(stage.text.name, stage.text.render(), stage.text.entry) for stage in stages]
     dense = splat_numba.plan(
         splat_numba.full(), seq_q=size.seq, seq_kv=size.rank, head_dim=size.dim, heads_q=size.heads, batch=size.batch,
         dtype="bfloat16", backend="cuda",

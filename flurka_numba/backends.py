@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from flurka_numba.executor import Executor
@@ -10,21 +11,25 @@ from splat_numba.arguments.backends import choose_backend
 from splat_numba.errors import BackendError
 from splat_numba.runtime.graphs import stay_outside_graphs
 
-TARGET = "sm_90a"  # what its GPU texts are written for
+TARGETS = {"cpu": "cpu", "cuda": "sm_90a", "emulate": "sm_90a"}  # what a backend's texts are written for
 
 
 def choose_executor(call: Call) -> Executor:
     """The backend of a call: with "auto", where q is. Raises BackendError for what this version has not."""
     stay_outside_graphs("flurka_numba")
     chosen = choose_backend(call.backend, call.target, call.q)
-    if chosen != "cpu" and call.target not in (None, TARGET):  # another that splat_numba has
-        raise BackendError(f"target wanted as None or {TARGET!r} in flurka_numba, got {call.target!r}. Leave it out.")
-    if chosen == "cuda":
-        return _cuda()
-    if chosen == "emulate":
-        from flurka_numba.emulated.executor import EMULATED
+    if call.target not in (None, TARGETS[chosen]):  # another that splat_numba has
+        raise BackendError(
+            f"target wanted as None or {TARGETS[chosen]!r} in flurka_numba, got {call.target!r}. Leave it out."
+        )
+    return EXECUTORS[chosen]()
 
-        return EMULATED
+
+# Each is imported when first wanted: an import statement takes half a microsecond at every call.
+
+
+@cache
+def _cpu() -> Executor:
     from flurka_numba.cpu.executor import CPU
 
     return CPU
@@ -32,7 +37,17 @@ def choose_executor(call: Call) -> Executor:
 
 @cache
 def _cuda() -> Executor:
-    """Imported when first wanted: an import statement takes half a microsecond at every call."""
     from flurka_numba.gpu.executor import CUDA
 
     return CUDA
+
+
+@cache
+def _emulate() -> Executor:
+    from flurka_numba.emulated.executor import EMULATED
+
+    return EMULATED
+
+
+EXECUTORS: dict[str, Callable[[], Executor]] = {"cpu": _cpu, "cuda": _cuda, "emulate": _emulate}
+"""By backend, but "auto"."""

@@ -15,6 +15,10 @@ class Executor(Protocol):
     def name(self) -> str:
         """As in the argument ``backend``."""
 
+    @property
+    def takes_rows(self) -> bool:
+        """Whether attend() takes calls with a layer's rows, and makes queries of its input itself."""
+
     def attend(self, call: Call) -> Any:
         """Run the call: out, as an array of q's kind."""
 

@@ -140,7 +140,7 @@ def attend_rows(call: Call) -> Any:
     the queries itself where it can.
     """
     executor = choose_executor(call)
-    whole = executor.name == "cpu" or call.out is None
+    whole = not executor.takes_rows or call.out is None
     out = executor.attend(with_views(with_queries(call)) if whole else call)
     return merge(out) if call.out is None else call.out
 

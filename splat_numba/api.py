@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from splat_numba.arguments.dtypes import check_dtype_name
 from splat_numba.arguments.heads import check_heads
@@ -16,9 +16,11 @@ from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size,
 from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
+from splat_numba.executors.executor import HeadsMask
 from splat_numba.executors.given import Given, split_parts
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.cpu.fused import with_fused
 from splat_numba.kernel import Kernel
 from splat_numba.runtime.jax_arrays import is_traced
 from splat_numba.settings import current
@@ -40,6 +42,7 @@ def attention(
     target: str | None = None,
     out: Any = None,
     autotune: bool = False,
+    fused: bool | None = None,
 ) -> Any:
     """Sparse attention: out_i = sum_j p_ij v_j over the keys j that ``mask`` keeps, p_ij = softmax_j(scale * q_i.k_j).
 
@@ -56,8 +59,10 @@ def attention(
     waits for it, except with JAX and NumPy. kv_lengths may then be on the GPU too, where their values are not checked.
     target: "sm_90a" (Hopper, 16 bits) or "simt" (any GPU, any dtype), else the first of them that takes the call.
     docs/gpu.md says which arrays are copied there.
-    autotune: on a GPU, time the tile shapes and orders of rows that are predicted to be fastest, at the first call of
-    its kind, and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph.
+    autotune: time the tile shapes and orders of rows that are predicted to be fastest, at the first call of its kind,
+    and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph (docs/gpu.md).
+    fused: None leaves it to the plan whether a CPU runs one kernel (True) or sddmm, softmax and spmm one after the
+    other (False), which keep values of all pairs in memory and are faster where those lie anywhere, as a graph's do.
 
     PyTorch's tensors are differentiated where they require gradients, out and lse alike, and may be traced and
     transformed (docs/pytorch.md). JAX's tracers are taken on CPUs (jit, grad, vmap ...): docs/jax.md. An array that is
@@ -76,9 +81,13 @@ def attention(
     FormatError for a malformed mask, BackendError for a backend that is not there. Warns (AlignmentWarning, once a
     pattern) if a causal mask has fewer queries than keys: the last tokens want ``mask.align_end()``.
     """
+    if fused is not None:
+        fused = check_fused(fused, backend)
     if is_watched(q, k, v):
         from splat_numba.bridges.torch.door import attend
 
+        if fused is not None:
+            refuse_fused("PyTorch records, traces, transforms or casts the call")
         return attend(mask, (scale, layout, backend, target, autotune), q, k, v, kv_lengths, out, return_lse)
     check_layout(layout)
     if scale is not None and type(scale) is not float:
@@ -88,15 +97,19 @@ def attention(
         executor = tuned(executor)
     if return_lse is not False:
         return_lse = check_flag("return_lse", return_lse)
-    recipe = Given(mask, executor, layout, scale)
+    if fused is False and executor.name != "cpu":
+        check_fused(fused, executor.name)
+    recipe = Given(mask, executor, layout, scale, fused)
     if is_traced(q, k, v, kv_lengths):
+        if fused is False:
+            refuse_fused("JAX transforms the call")
         return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse)
     return executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
 
 def _attend_traced(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
     """Under JAX's transforms. Raises ArgumentError, BackendError beside what attention() does."""
-    if recipe.executor.name != "cpu":
+    if not recipe.executor.transformable:
         raise BackendError(
             f"backend wanted as 'auto' or 'cpu' under JAX's transforms, got {recipe.executor.name!r}. Leave it out, or "
             "call it outside them."
@@ -126,22 +139,28 @@ def plan(
     backend: str = "auto",
     target: str | None = None,
     backward: bool = False,
+    fused: bool | None = None,
 ) -> Plan:
     """What attention() would do: tiles, passes, counted work, predicted time; ``plan(...).explain()`` says why.
 
     mask: one mask, as in attention(). Sizes in tokens and elements; dtype: a NumPy dtype or its name, "bfloat16"
     included. value_dim is head_dim, heads_kv is heads_q unless given. backward: decide how gradients are made too,
-    which ``plan(...).backward`` says then. For the CPU it allocates nothing of the size of the mask where the mask is a
-    Pattern in closed form; a GPU's tables grow with the number of row blocks. Raises as attention() does.
+    which ``plan(...).backward`` says then. fused: as in attention(), which ``plan(...).fused`` says. For the CPU it
+    allocates nothing of the size of the mask where the mask is a Pattern in closed form; a GPU's tables grow with the
+    number of row blocks. Raises as attention() does.
     """
     executor = choose_executor(backend, target)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
     stored, settings = store_mask(mask, problem.seq_q, problem.seq_kv), current()
     found = executor.plan(stored, problem, 1.0, settings)
+    if fused is not None and executor.name == "cpu":
+        found = with_fused(found, fused=check_fused(fused, executor.name))
+    elif fused is not None:
+        check_fused(fused, executor.name)
     if not check_flag("backward", backward):
         return found
-    return replace(found, backward=executor.plan_backward(stored, problem, 1.0, settings))
+    return replace(found, backward=executor.plan_backward(HeadsMask(stored, None, problem), 1.0, settings))
 
 
 @strict(ATTENTION)
@@ -167,7 +186,8 @@ def compile(
 
     Arguments as in plan(); mask may be a list, one a query head. Batch and head counts may vary between calls; made
     from a Pattern in closed form, the kernel serves every length. backend="cuda" needs no GPU until the kernel is
-    called, unless with autotune=True, which times kernels of just these sizes: give batch and head counts too.
+    called, unless with autotune=True, which times kernels of just these sizes: give batch and head counts too. On a CPU
+    it times gradients as well, which have a choice of their own.
     backward: compile gradients too, so that the first of ``kernel.vjp`` need not wait. Raises as attention() does.
     """
     executor = choose_executor(backend, target)
@@ -179,6 +199,21 @@ def compile(
     parts = split_parts(executor, mask, problem, factor, current())
     kernel = Kernel(parts, problem, factor, layout, executor)
     return kernel.with_backward() if check_flag("backward", backward) else kernel
+
+
+def check_fused(fused: Any, backend: str) -> bool:
+    """The flag. Raises ArgumentTypeError for what is none, ArgumentError where there is nothing but one kernel."""
+    if check_flag("fused", fused) or backend in ("auto", "cpu"):
+        return bool(fused)
+    raise ArgumentError(
+        f"fused wanted as True or left out with backend {backend!r}, which has attention as one kernel alone, got "
+        "False. Leave it out, or give arrays on the CPU."
+    )
+
+
+def refuse_fused(where: str) -> NoReturn:
+    """Raise ArgumentError: the call goes another way, which asks the plan."""
+    raise ArgumentError(f"fused wanted left out where {where}, got a bool. Leave it out, or call it outside.")
 
 
 def check_backend(backend: str, target: str | None) -> None:

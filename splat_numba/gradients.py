@@ -81,6 +81,9 @@ def attention_vjp(
 ) -> Any:
     """(out, vjp) of `attention`, or (out, lse, vjp): vjp(dout, dlse=None) gives (dq, dk, dv); see attention_backward().
 
+    autotune: as in attention(); on a CPU gradients are timed too, at the first vjp of their kind, and have a choice of
+    their own. A GPU's have the plan that is predicted to be fastest.
+
     vjp may be called again and again. It holds q, k, v, out and lse, which must not change meanwhile. Other arguments
     and errors as in attention().
     """

@@ -69,6 +69,11 @@ class Kernel:
         return str(self.parts[0].compiled.source.text)
 
     @property
+    def fused(self) -> bool:
+        """True: a kernel is one text a mask, which it runs whatever the plan predicts of the packed operators."""
+        return True
+
+    @property
     def backward_sources(self) -> dict[str, str]:
         """The generated texts of the gradients by the names of their files, whether they are compiled or not."""
         sources = self.executor.backward_sources(self, self.problem, self.scale, current())
@@ -82,10 +87,8 @@ class Kernel:
         settings, executor = current(), self.executor
         executor.compile_backward(self, self.problem, self.scale, settings)
         parts = tuple(
-            replace(part, plan=replace(
-                part.plan, backward=executor.plan_backward(part.mask, self.problem, self.scale, settings)
-            ))
-            for part in self.parts
+            replace(part, plan=replace(part.plan, backward=executor.plan_backward(one, self.scale, settings)))
+            for part, one in zip(self.parts, self.masks_for(self.problem), strict=True)
         )  # fmt: skip
         return replace(self, parts=parts)
 
@@ -162,7 +165,7 @@ class Kernel:
     def masks_for(self, problem: Problem) -> tuple[HeadsMask, ...]:
         """Its masks with their heads. Raises ArgumentError, PatternError if they do not fit the arrays."""
         self._check(problem)
-        return tuple((part.mask, part.heads) for part in self.parts)
+        return tuple(HeadsMask(part.mask, part.heads, self.executor.planned_for(part, problem)) for part in self.parts)
 
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """The parts, made to fit the arrays. Raises ArgumentError, PatternError if they cannot."""

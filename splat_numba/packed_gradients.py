@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
 from splat_numba.api import check_backend
+from splat_numba.arguments.frozen import check_frozen
 from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.layouts import with_leading
 from splat_numba.arguments.masks import OneMask
@@ -20,9 +21,12 @@ Pair: TypeAlias = tuple[Any, Any]
 
 @strict(ATTENTION)
 def sddmm_vjp(
-    q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "auto"
+    q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "auto", frozen: Collection[str] = ()
 ) -> tuple[Any, Callable[[Any], Pair]]:
     """(values, vjp) of `sddmm`: vjp(dvalues) gives (dq, dk).
+
+    frozen: names of q and k whose gradients are not wanted: None is returned for them, and nothing is computed for
+    them: without dk the transposed mask is not made.
 
     With dS the matrix of dvalues, 0 where nothing is kept: dq = scale dS k and dk = scale dS^T q. Arguments, values and
     errors as in sddmm(); dvalues: of the values' shape and dtype, any strides. dq and dk have the shape, dtype and kind
@@ -35,6 +39,7 @@ def sddmm_vjp(
     steps over one mask give an ACSR.
     """
     check_backend(backend, None)
+    names = check_frozen(frozen, ("q", "k"))
     given = import_sampled(q, k, mask, scale)
     acsr, dtype, factor = given.acsr, given.q.dtype, given.scale
     values = PackedCall.of(acsr, dtype).sddmm(given.q4, given.k4, factor)
@@ -42,16 +47,24 @@ def sddmm_vjp(
     def vjp(dvalues: Any) -> Pair:
         gradient = import_gradient("dvalues", dvalues, "values", given.values_shape, dtype)
         changes, call = with_leading(gradient.bits, 3), PackedCall.of(acsr, dtype)
-        dq = call.spmm(changes, given.k4, factor)
-        dk = call.spmm_transposed(changes, given.q4, given.k4.shape[1], factor)
-        return export_array(dq.reshape(given.q.shape), dtype, q), export_array(dk.reshape(given.k.shape), dtype, k)
+        dq = dk = None
+        if "q" not in names:
+            dq = export_array(call.spmm(changes, given.k4, factor).reshape(given.q.shape), dtype, q)
+        if "k" not in names:
+            found = call.spmm_transposed(changes, given.q4, given.k4.shape[1], factor)
+            dk = export_array(found.reshape(given.k.shape), dtype, k)
+        return dq, dk
 
     return export_array(values.reshape(given.values_shape), dtype, q), vjp
 
 
 @strict(ATTENTION)
-def softmax_vjp(values: Any, acsr: ACSR, *, backend: str = "auto") -> tuple[Any, Callable[[Any], Any]]:
+def softmax_vjp(
+    values: Any, acsr: ACSR, *, backend: str = "auto", frozen: Collection[str] = ()
+) -> tuple[Any, Callable[[Any], Any]]:
     """(weights, vjp) of `softmax`: vjp(dweights) gives dvalues = weights * (dweights - the row's sum of their product).
+
+    frozen: ("values",) where their gradient is not wanted: then vjp gives None and computes nothing.
 
     Arguments, weights and errors as in softmax(); dweights: of the weights' shape and dtype, any strides. dvalues has
     the shape, dtype and kind of values; sums are kept in float32 (float64 for float64). A weight of 0 adds nothing to
@@ -61,12 +74,15 @@ def softmax_vjp(values: Any, acsr: ACSR, *, backend: str = "auto") -> tuple[Any,
     vjp may be called again and again. It holds the weights that were returned, which must not change meanwhile.
     """
     check_backend(backend, None)
+    names = check_frozen(frozen, ("values",))
     given = import_values(values, acsr)
     shape, dtype = given.shape, given.dtype
     weights = PackedCall.of(acsr, dtype).softmax(with_leading(given.bits, 3))
 
     def vjp(dweights: Any) -> Any:
         gradient = import_gradient("dweights", dweights, "weights", shape, dtype)
+        if names:
+            return None
         dvalues = PackedCall.of(acsr, dtype).softmax_backward(weights, with_leading(gradient.bits, 3))
         return export_array(dvalues.reshape(shape), dtype, values)
 
@@ -74,8 +90,13 @@ def softmax_vjp(values: Any, acsr: ACSR, *, backend: str = "auto") -> tuple[Any,
 
 
 @strict(ATTENTION)
-def spmm_vjp(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> tuple[Any, Callable[[Any], Pair]]:
+def spmm_vjp(
+    values: Any, v: Any, acsr: ACSR, *, backend: str = "auto", frozen: Collection[str] = ()
+) -> tuple[Any, Callable[[Any], Pair]]:
     """(out, vjp) of `spmm`: vjp(dout) gives (dvalues, dv).
+
+    frozen: names of values and v whose gradients are not wanted: None is returned for them, and nothing is computed
+    for them: without dv the transposed mask is not made.
 
     dvalues_t = dout_i.v_j for every kept pair t = (i, j), and dv = W^T dout, with W the matrix of the values.
     Arguments, out and errors as in spmm(); dout: of out's shape and dtype, any strides. dvalues and dv have the shape,
@@ -87,6 +108,7 @@ def spmm_vjp(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> tuple
     makes what sddmm_vjp() says.
     """
     check_backend(backend, None)
+    names = check_frozen(frozen, ("values", "v"))
     given = import_weighted(values, v, acsr)
     dtype = given.values.dtype
     out = PackedCall.of(acsr, dtype).spmm(given.values3, given.v4)
@@ -94,10 +116,13 @@ def spmm_vjp(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> tuple
     def vjp(dout: Any) -> Pair:
         gradient = import_gradient("dout", dout, "out", given.out_shape, dtype)
         changes, call = with_leading(gradient.bits, 4), PackedCall.of(acsr, dtype)
-        dvalues = call.sddmm(changes, given.v4, 1.0)
-        dv = call.spmm_transposed(given.values3, changes, given.v4.shape[1])
-        packed = export_array(dvalues.reshape(given.values.shape), dtype, values)
-        return packed, export_array(dv.reshape(given.v.shape), dtype, v)
+        dvalues = dv = None
+        if "values" not in names:
+            dvalues = export_array(call.sddmm(changes, given.v4, 1.0).reshape(given.values.shape), dtype, values)
+        if "v" not in names:
+            found = call.spmm_transposed(given.values3, changes, given.v4.shape[1])
+            dv = export_array(found.reshape(given.v.shape), dtype, v)
+        return dvalues, dv
 
     return export_array(out.reshape(given.out_shape), dtype, values), vjp
 

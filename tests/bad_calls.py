@@ -88,7 +88,9 @@ def masks():
         splat.ACSR.from_scipy: {"matrix": None},
         splat.geometry: {"mask": splat.causal(), "seq_q": 8, "seq_kv": 8},
         ACSR.rows: {"which": slice(2)}, ACSR.row_columns: {"i": 1}, ACSR.slot: {"i": 1, "j": 1},
-        ACSR.values_to_csr: {"values": VALUES}, ACSR.__or__: {"other": splat.full()}, ACSR.__and__: {"other": ACSR},
+        ACSR.values_to_csr: {"values": VALUES},
+        ACSR.values_from_csr: {"values": VALUES, "indptr": None, "indices": None},
+        ACSR.__or__: {"other": splat.full()}, ACSR.__and__: {"other": ACSR},
         splat.causal().__or__: {"other": splat.full()}, splat.causal().__rand__: {"other": ACSR},
     }  # fmt: skip
 
@@ -96,18 +98,24 @@ def masks():
 def operators():
     """What computes with arrays."""
     attend = {**QKV, "mask": splat.causal(), "scale": None, "return_lse": False, "layout": "bhsd", **OPTIONS}
+    returned = {name: one for name, one in attend.items() if name != "out"}
     decided = {"mask": splat.causal(), **SIZES, "dtype": "float32", "layout": "bhsd", **PLACE}
     dense = {**QKV, "mask": np.tri(8, dtype=bool)}
     backend = {"backend": "auto"}
     return {
-        splat.attention: {**attend, "autotune": False}, splat.plan: decided,
+        splat.attention: {**attend, "autotune": False, "fused": None}, splat.plan: {**decided, "fused": None},
+        splat.attention_vjp: {**returned, "autotune": False, "frozen": ()},
+        splat.attention_backward: {
+            "dout": Q, **QKV, "out": Q, "lse": Q[..., 0], "mask": splat.causal(), "dlse": None, "scale": None,
+            "layout": "bhsd", "kv_lengths": None, **PLACE, "frozen": (), "out_grads": None,
+        },
         splat.compile: {**decided, "scale": None, "autotune": False},
         splat.sddmm: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0, **backend},
         splat.softmax: {"values": VALUES, "acsr": ACSR, **backend},
         splat.spmm: {"values": VALUES, "v": Q, "acsr": ACSR, **backend},
-        splat.sddmm_vjp: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0, **backend},
-        splat.softmax_vjp: {"values": VALUES, "acsr": ACSR, **backend},
-        splat.spmm_vjp: {"values": VALUES, "v": Q, "acsr": ACSR, **backend},
+        splat.sddmm_vjp: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0, **backend, "frozen": ()},
+        splat.softmax_vjp: {"values": VALUES, "acsr": ACSR, **backend, "frozen": ()},
+        splat.spmm_vjp: {"values": VALUES, "v": Q, "acsr": ACSR, **backend, "frozen": ()},
         splat.reference.attention: {**dense, "scale": None, "return_lse": False, "layout": "bhsd", "kv_lengths": None},
         splat.reference.sddmm: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0},
         splat.reference.softmax: {"scores": SCORES, "mask": ACSR},

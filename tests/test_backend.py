@@ -8,7 +8,7 @@ import pytest
 import splat_numba as splat
 from splat_numba.api import check_backend, choose_executor
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, PatternError
-from splat_numba.executors.cpu import CPU
+from splat_numba.executors.cpu import CPU, CpuExecutor
 from splat_numba.executors.gpu import CudaExecutor, disassemble
 from splat_numba.runtime.cuda import driver
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, Status, forget, install
@@ -30,11 +30,11 @@ def no_gpu(monkeypatch):
         ("auto", None, ON_CPU, CPU),
         ("auto", None, ON_GPU, CudaExecutor()),
         ("auto", None, None, CPU),
-        ("auto", "cpu", ON_CPU, CPU),
+        ("auto", "cpu", ON_CPU, CpuExecutor("cpu")),
         ("auto", "sm_90a", None, CudaExecutor("sm_90a")),
         ("auto", "sm_90a", ON_GPU, CudaExecutor("sm_90a")),
         ("cpu", None, ON_CPU, CPU),
-        ("cpu", "cpu", ON_GPU, CPU),
+        ("cpu", "cpu", ON_GPU, CpuExecutor("cpu")),
         ("cuda", None, ON_CPU, CudaExecutor()),
         ("cuda", "sm_90a", None, CudaExecutor("sm_90a")),
         ("auto", "simt", None, CudaExecutor("simt")),

@@ -100,6 +100,12 @@ def test_calls_that_do_not_fit_a_signature_are_refused_by_name(function):
         assert re.match(r"\w*", str(caught.value))[0] in named
 
 
+@pytest.mark.parametrize("package", [splat, flurka_numba])
+def test_every_public_function_is_called_so(package):
+    functions = [one for name in package.__all__ if inspect.isfunction(one := getattr(package, name))]
+    assert [one.__name__ for one in functions if inspect.signature(one).parameters and one not in FUNCTIONS] == []
+
+
 def test_signatures_are_true():
     assert [*inspect.signature(splat.attention).parameters][:5] == ["q", "k", "v", "mask", "scale"]
     assert "kwargs" not in str(inspect.signature(flurka_numba.FlurkaLayer))

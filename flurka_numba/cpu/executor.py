@@ -20,25 +20,26 @@ from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
 from splat_numba.runtime.cpu.machine import LoadedSchedule
 from splat_numba.runtime.device import cores, machine
+from splat_numba.runtime.recent import REMEMBERED
 from splat_numba.settings import Settings, current
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def compiled_for(plan: CpuPlan, settings: Settings) -> CompiledText:
     """Machine code of a plan, remembered. Raises CompileError."""
     return code.compile_text(cpu_text(plan), partial(asdict, plan), settings)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def forward_for(problem: Problem, settings: Settings) -> LoadedSchedule:
     """The forward pass of a problem, ready to run."""
     plan = make_plan(problem, FORWARD, machine(settings.threads))
     return LoadedSchedule(forward_schedule(plan, problem), compiled_for(plan, settings).functions)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def gradients_for(problem: Problem, frozen: frozenset[str], settings: Settings) -> LoadedSchedule | None:
     """The gradients of a problem, ready to run; None where all that they go through is frozen."""
     wants = wanted(problem, frozen)
@@ -53,6 +54,7 @@ class CpuExecutor:
     """Kernels in which sizes are arguments: one text serves all shapes of a method, feature map and dtype."""
 
     name: str = "cpu"
+    takes_rows: bool = False
 
     def attend(self, call: Call) -> Any:
         """Check the arguments, and run the three stages."""

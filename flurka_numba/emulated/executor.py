@@ -34,6 +34,7 @@ class EmulatedExecutor:
     """Nothing is compiled, and every call is planned anew."""
 
     name = "emulate"
+    takes_rows = True
 
     def attend(self, call: Call) -> Any:
         """Check the arguments, then run every stage. Raises EmulationError for a fault in a text."""

@@ -24,8 +24,8 @@ from splat_numba.runtime.cuda.arrays import GpuArray, Reach, apart, reach_of
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.frameworks import Framework, framework_of, known_framework, known_keys
 from splat_numba.runtime.cuda.ready import ReadyCall
-from splat_numba.runtime.recent import Recent
-from splat_numba.settings import current
+from splat_numba.runtime.recent import REMEMBERED, Recent
+from splat_numba.settings import Settings, current
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ReadyForward:
     reach: tuple[Reach, ...]
 
 
-_ready: Recent[ReadyForward] = Recent(256)
+_ready: Recent[ReadyForward] = Recent(REMEMBERED)
 
 
 def attend(call: Call) -> Any:
@@ -67,25 +67,27 @@ def _run(
 ) -> None:  # fmt: skip
     """Launch on the stream that the arrays belong to. outputs: addresses of what the call makes for its results."""
     stream = framework.stream(given, ready.device.ordinal)
-    between, keep = place_extras(call, ready.problem, ready.device, framework, stream)
+    between, keep = place_extras(call, ready.problem, ready.device, framework, stream, ready.call.settings)
     scratch = ready.call.run((*addresses, *between.values(), *outputs), stream, framework, call.q)
     framework.finish(stream)
     del scratch, keep
 
 
 def place_extras(
-    call: Call, problem: Problem, gpu: Device, framework: Framework, stream: int
+    call: Call, problem: Problem, gpu: Device, framework: Framework, stream: int, settings: Settings
 ) -> tuple[dict[str, int], list[Any]]:
-    """The addresses of key lengths and omega, of those that there are, by name, and what keeps them there."""
+    """The addresses of key lengths and omega, of those that there are, by name, and what keeps them there.
+    settings: those of the call's kernels.
+    """
     places: dict[str, int] = {}
     keep = []
     if call.kv_lengths is not None:
         axes = len(call.q.shape)
-        place, held = place_lengths(call.kv_lengths, problem, axes, gpu, framework, call.q, stream)
+        place, held = place_lengths(call.kv_lengths, problem, axes, gpu, framework, call.q, stream, settings)
         places["kv_lengths"] = place
         keep.append(held)
     if call.omega is not None:
-        place, held = place_omega(call.omega, gpu, framework, call.q, stream)
+        place, held = place_omega(call.omega, gpu, framework, call.q, stream, settings)
         places["omega"] = place
         keep.append(held)
     return places, keep

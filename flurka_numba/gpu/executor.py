@@ -17,6 +17,7 @@ class CudaExecutor:
     """Forward calls are remembered; gradients are composed of stages at every call."""
 
     name = "cuda"
+    takes_rows = True
 
     def attend(self, call: Call) -> Any:
         """Run on the GPU that q is on, in the order of its framework's current stream."""

@@ -23,7 +23,7 @@ def record_forward(plan: ForwardPlan, recorder: GpuRecorder, results: Mapping[st
         given["omega"] = recorder.omega
     for number, stage in enumerate(plan.stages):
         boxes = {name: rows for name, rows in plan.boxes.items() if f"{name}_map" in stage.parameters}
-        recorder.launch(stage, given, boxes, overlaps=number > 0 and stage.entry.overlaps)
+        recorder.launch(stage, given, boxes, overlaps=number > 0 and stage.text.entry.overlaps)
 
 
 def arrays_read(plan: ForwardPlan) -> dict[str, str]:

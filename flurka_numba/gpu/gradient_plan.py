@@ -19,7 +19,7 @@ from flurka_numba.gpu.stages import (
     blocks_of_heads,
     images_stage,
     shares_of_sequence,
-    stage_name,
+    stage_text,
 )
 from flurka_numba.gpu.tilings import slot_groups, sum_registers
 from flurka_numba.problem import Problem
@@ -42,7 +42,7 @@ from flurka_numba.targets.sm90.query_gradients import (
     render_query_gradients,
 )
 from flurka_numba.targets.sm90.scales import is_scaled
-from flurka_numba.targets.sm90.shape import CHUNK, chunks, state_bytes
+from flurka_numba.targets.sm90.shape import CHUNK, LARGEST_PRODUCT, chunks, state_bytes
 from flurka_numba.targets.sm90.token_gradients import (
     LARGEST_STEPS,
     STEP,
@@ -52,6 +52,7 @@ from flurka_numba.targets.sm90.token_gradients import (
     render_token_gradients,
     token_entry,
 )
+from splat_numba.runtime.recent import REMEMBERED
 
 Shape = tuple[int, int, int, int]
 
@@ -95,7 +96,7 @@ def takes_gradients(problem: Problem) -> bool:
     return chunks(problem.head_dim) + chunks(problem.value_dim) <= LARGEST_CHUNKS
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def gradient_plan(problem: Problem, multiprocessors: int, outer: Problem | None = None) -> GradientPlan:
     """The plan for method "kernel" and an elementwise feature map, of which takes_gradients() is true. outer: FLuRKA's
     problem, where keys and values are its slots.
@@ -159,9 +160,7 @@ def _gradients(problem: Problem, traits: GradientTraits, rows: int, multiprocess
     """One wave of blocks, each with neighbouring rows of one head."""
     numbers = {"rows": rows, **blocks_of_heads(problem, rows, multiprocessors * traits.resident)}
     return Stage(
-        stage_name(f"gradients_{traits.of}", problem),
-        gradient_entry(traits),
-        partial(render_gradients, traits),
+        stage_text(f"gradients_{traits.of}", problem, gradient_entry(traits), render_gradients, traits),
         problem.batch * problem.heads * numbers["blocks"],
         numbers,
     )
@@ -172,18 +171,17 @@ def _one_pass(problem: Problem, traits: GradientTraits, multiprocessors: int) ->
     entry = query_entry(traits)
     numbers = {"rows": problem.seq_q, **blocks_of_heads(problem, problem.seq_q, multiprocessors * entry.blocks)}
     shares = numbers["blocks"]
-    name = stage_name("query_gradients", problem)
-    render = partial(render_query_gradients, traits)
-    return (Stage(name, entry, render, problem.batch * problem.heads * shares, numbers),), shares
+    text = stage_text("query_gradients", problem, entry, render_query_gradients, traits)
+    return (Stage(text, problem.batch * problem.heads * shares, numbers),), shares
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def projection_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> tuple[Stage, dict[str, int]]:
     """Gradients of FLuRKA's projections from those of its slots and from tokens; rows of the arrays that one copy
     fetches. of: "k", "v" or both, which both are one projection's if they share it.
     """
     groups = slot_groups(problem.rank)
-    columns = 256 if sum_registers(groups) >= 128 else 128
+    columns = LARGEST_PRODUCT if sum_registers(groups) >= LARGEST_PRODUCT // 2 else LARGEST_PRODUCT // 2
     shared = problem.shared_proj
     traits = ProjectionTraits(
         problem.head_dim, problem.value_dim, problem.dtype, groups, columns, shared, problem.per_head_proj,
@@ -197,9 +195,8 @@ def projection_stage(problem: Problem, of: frozenset[str], multiprocessors: int)
         "tiles_k": tiles_k, "tiles": tiles, "row_blocks": row_blocks, "token_tiles": token_tiles,
         "batch": problem.batch, "heads": problem.heads, "slots": problem.rank, "seq_kv": problem.seq_kv,
     }  # fmt: skip
-    name = stage_name("projection_gradients", problem)
-    render = partial(render_projection_gradients, traits)
-    stage = Stage(name, projection_entry(traits), render, min(tiles, multiprocessors), numbers)
+    text = stage_text("projection_gradients", problem, projection_entry(traits), render_projection_gradients, traits)
+    stage = Stage(text, min(tiles, multiprocessors), numbers)
     return stage, {name: rows for one in of for name, rows in ((f"d{one}_slots", traits.rows), (one, columns))}
 
 
@@ -208,7 +205,7 @@ def has_token_stage(problem: Problem) -> bool:
     return problem.method == "flurka" and not problem.per_head_proj and 0 < problem.rank <= STEP * LARGEST_STEPS
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def token_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> tuple[Stage, dict[str, int]] | None:
     """Gradients of tokens from those of FLuRKA's slots; rows of the arrays that one copy fetches. None for projections
     of each head's own and for too many slots. of: "k", "v" or both.
@@ -228,13 +225,12 @@ def token_stage(problem: Problem, of: frozenset[str], multiprocessors: int) -> t
         "items_k": items["k"], "items": count, "items_of_block": items_of_block,
         "batch": problem.batch, "heads": problem.heads, "seq_kv": problem.seq_kv,
     }  # fmt: skip
-    name = stage_name("token_gradients", problem)
-    render = partial(render_token_gradients, traits)
-    stage = Stage(name, token_entry(traits), render, -(-count // items_of_block), numbers)
+    text = stage_text("token_gradients", problem, token_entry(traits), render_token_gradients, traits)
+    stage = Stage(text, -(-count // items_of_block), numbers)
     return stage, {name: STEP for one in of for name in (f"d{one}_spread", f"proj_{one}")}
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def over_slots(problem: Problem) -> Problem:
     """The kernel attention over compressed keys and values that FLuRKA is, by its definition."""
     return replace(

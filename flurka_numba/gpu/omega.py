@@ -18,12 +18,15 @@ from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework, describe
 from splat_numba.runtime.cuda.launch import is_capturing
-from splat_numba.runtime.cuda.tables import pool
+from splat_numba.runtime.cuda.tables import pool_for
+from splat_numba.settings import Settings
 
 TYPES = {"float32": "<f4", "float64": "<f8", "float16": "<f2"}  # that a copy on the device can convert
 
 
-def place_omega(omega: Any, target: Device, framework: Framework, like: Any, stream: int) -> tuple[int, Any]:
+def place_omega(
+    omega: Any, target: Device, framework: Framework, like: Any, stream: int, settings: Settings
+) -> tuple[int, Any]:
     """The address, and what keeps it there. Raises ArgumentTypeError, BackendError."""
     if not on_gpu(omega):
         return _place_host(omega, target, stream), None
@@ -41,13 +44,14 @@ def place_omega(omega: Any, target: Device, framework: Framework, like: Any, str
     place = framework.address(fresh)
     with target.current():
         types = (TYPES["float32"], TYPES[found.dtype])
-        move(place, (0, 0, *steps), found.pointer, (0, 0, *found.strides), (1, 1, rows, head_dim), stream, types)
+        move(place, (0, 0, *steps), found.pointer, (0, 0, *found.strides), (1, 1, rows, head_dim), stream, types,
+             settings.cuda_compiler)  # fmt: skip
     return place, fresh
 
 
 def _place_host(omega: Any, target: Device, stream: int) -> int:
     given = import_array("omega", omega)
     numbers = np.ascontiguousarray(widen(given.bits, given.dtype), np.float32)
-    slots = pool(target, 1 << max(numbers.nbytes - 1, 127).bit_length())
+    slots = pool_for(target, numbers.nbytes)
     with target.current():
         return slots.get(("omega", numbers.tobytes()), lambda: numbers, lambda: is_capturing(stream))

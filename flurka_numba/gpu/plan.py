@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.gpu.stages import (
@@ -24,7 +23,7 @@ from flurka_numba.gpu.stages import (
     project_stage,
     shares_of_sequence,
     shares_of_state,
-    stage_name,
+    stage_text,
 )
 from flurka_numba.gpu.tilings import choose_tiling
 from flurka_numba.problem import Problem
@@ -149,9 +148,7 @@ def _of_slots(
     slots = -(-problem.rank // shares)
     traits = SlotStateTraits(compress, splits, phi, state_depth(problem.dtype, slots))
     stage_2 = Stage(
-        stage_name("slot_state", problem),
-        slot_state_entry(traits),
-        partial(render_slot_state, traits),
+        stage_text("slot_state", problem, slot_state_entry(traits), render_slot_state, traits),
         states * shares,
         {**_tiling(numbers), "heads": problem.heads, "slots": problem.rank, "shares_of_state": shares},
     )
@@ -184,9 +181,7 @@ def _low_rank(
 ) -> ForwardPlan:
     traits = CollectTraits(compress, numbers["splits"], of_gradients)
     stage_2 = Stage(
-        stage_name("collect", problem),
-        collect_entry(traits),
-        partial(render_collect, traits),
+        stage_text("collect", problem, collect_entry(traits), render_collect, traits),
         traits.blocks(problem.batch * problem.heads, problem.rank),
         {**_tiling(numbers), "heads": problem.heads, "slots": problem.rank, "batch": problem.batch},
     )
@@ -233,11 +228,8 @@ def _of_random_features(
         stages.append(_largest(problem, multiprocessors, traits, phi, slots))
         tops = stages[-1].grid
     numbers_2 = {**slots, "shares_of_state": shares, "tops_of_head": tops // max(pairs, 1)}
-    stages.append(
-        Stage(
-            stage_name("state", problem), state_entry(traits), partial(render_state, traits), states * shares, numbers_2
-        )
-    )
+    text = stage_text("state", problem, state_entry(traits), render_state, traits)
+    stages.append(Stage(text, states * shares, numbers_2))
     apply = apply_traits(problem)
     stages.append(apply_stage(problem, apply, multiprocessors))
     return ForwardPlan(
@@ -257,9 +249,9 @@ def _largest(
 ) -> Stage:
     blocks = problem.batch * problem.heads * traits.blocks[0]
     shares = _shares(blocks, problem, multiprocessors)
-    render = partial(render_largest, traits, phi)
     numbers = {**slots, "shares_of_state": shares}
-    return Stage(stage_name("largest", problem), largest_entry(traits), render, blocks * shares, numbers)
+    text = stage_text("largest", problem, largest_entry(traits), render_largest, traits, phi)
+    return Stage(text, blocks * shares, numbers)
 
 
 def _shares(blocks: int, problem: Problem, multiprocessors: int) -> int:
@@ -275,5 +267,5 @@ def _compress(problem: Problem, multiprocessors: int) -> tuple[CompressTraits, d
         "tiles_k": tiling.tiles_k, "tiles": tiling.tiles, "row_blocks": tiling.row_blocks, "pairs_k": tiling.pairs_k,
         "pairs_v": tiling.pairs_v, "splits": tiling.splits, "seq_kv": problem.seq_kv,
     }  # fmt: skip
-    name, grid = stage_name("compress", problem), tiling.tiles * tiling.splits
-    return traits, numbers, Stage(name, compress_entry(traits), partial(render_compress, traits), grid, numbers)
+    text = stage_text("compress", problem, compress_entry(traits), render_compress, traits)
+    return traits, numbers, Stage(text, tiling.tiles * tiling.splits, numbers)

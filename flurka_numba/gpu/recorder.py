@@ -10,7 +10,7 @@ from flurka_numba.problem import ITEMSIZE, Problem
 from splat_numba.gen import tensor as tensors
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.schedule import Place, Schedule, ScheduleBuilder, part_bytes
-from splat_numba.gen.tensor import Axes, Tensor, contiguous, padded, padded_bytes, padded_strides
+from splat_numba.gen.tensor import Axes, Tensor, as_word, contiguous, padded, padded_bytes, padded_strides
 from splat_numba.gen.tensor_map import BoxMap, box_of_rows
 
 KEPT = "kept"  # the buffer of what a forward pass leaves for gradients
@@ -126,12 +126,12 @@ class GpuRecorder:
         pointers: dict[str, Operand] = {}
         maps: dict[str, tuple[BoxMap, ...]] = {}
         strides = {
-            f"{name}_{axis}": step % 2**64
+            f"{name}_{axis}": as_word(step)
             for name, one in tensors.items() if isinstance(one, Tensor)
             for axis, step in zip(AXES, one.strides, strict=False)
         }  # fmt: skip
         mapped = {f"{name}_map": (name, rows) for name, rows in (boxes or {}).items()}
-        for name, _ in stage.entry.parameters:
+        for name, _ in stage.text.entry.parameters:
             if name in stage.numbers:
                 numbers[name] = stage.numbers[name]
             elif name in mapped:

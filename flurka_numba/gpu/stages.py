@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial
 
 from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap
 from flurka_numba.problem import Problem
@@ -16,7 +16,7 @@ from flurka_numba.targets.sm90.restore import THREADS as RESTORE_THREADS
 from flurka_numba.targets.sm90.restore import RestoreTraits, render_restore, restore_entry
 from flurka_numba.targets.sm90.shape import STEP, RandomFeatures
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.schedule import EmittedText, Text
 
 LARGEST_SHARES = 64
 LEAST_TILES = 4  # of 64 rows, in a share of a state over a sequence
@@ -24,32 +24,21 @@ LEAST_TILES = 4  # of 64 rows, in a share of a state over a sequence
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One launch: its name, entry, what emits its text from traits, blocks, and the numbers among its parameters."""
+    """One launch: its text, blocks, and the numbers among its parameters."""
 
-    name: str
-    entry: Entry
-    emit: partial[str]
+    text: Text
     grid: int
     numbers: dict[str, int]
 
     @property
     def parameters(self) -> frozenset[str]:
         """Their names."""
-        return frozenset(name for name, _ in self.entry.parameters)
-
-    def render(self) -> str:
-        """Python source."""
-        return self.emit()
-
-    @property
-    def text(self) -> EmittedText:
-        """What is compiled."""
-        return EmittedText(self.name, self.entry, self.emit.func, self.emit.args)
+        return frozenset(name for name, _ in self.text.entry.parameters)
 
 
-def stage_name(stage: str, problem: Problem) -> str:
-    """Of a text: readable in a profile and in the cache's folder."""
-    return f"flurka_{stage}_sm_90a_d{problem.head_dim}_{problem.dtype}"
+def stage_text(stage: str, problem: Problem, entry: Entry, emit: Callable[..., str], *traits: Hashable) -> EmittedText:
+    """The text that is emit(*traits), under a name that says what it is of."""
+    return EmittedText(f"flurka_{stage}_sm_90a_d{problem.head_dim}_{problem.dtype}", entry, emit, traits)
 
 
 def features_of(problem: Problem) -> FeatureMap | RandomFeatures:
@@ -73,7 +62,7 @@ def apply_stage(problem: Problem, traits: ApplyTraits, multiprocessors: int) -> 
     """One wave of blocks, each with neighbouring rows of one head: a block then reads its state once."""
     numbers = {"seq_q": problem.seq_q, **blocks_of_heads(problem, problem.seq_q, multiprocessors * traits.resident)}
     grid = problem.batch * problem.heads * numbers["blocks"]
-    return Stage(stage_name("apply", problem), apply_entry(traits), partial(render_apply, traits), grid, numbers)
+    return Stage(stage_text("apply", problem, apply_entry(traits), render_apply, traits), grid, numbers)
 
 
 def project_stage(problem: Problem, traits: ProjectTraits, multiprocessors: int) -> Stage:
@@ -84,8 +73,8 @@ def project_stage(problem: Problem, traits: ProjectTraits, multiprocessors: int)
         "heads": problem.heads, "seq_q": problem.seq_q, "steps": -(-problem.model_dim // STEP), "tiles": tiles,
         "column_tiles": column_tiles, "row_tiles": row_tiles,
     }  # fmt: skip
-    name, render = stage_name("project_apply", problem), partial(render_project_apply, traits)
-    return Stage(name, project_entry(traits), render, min(tiles, multiprocessors), numbers)
+    text = stage_text("project_apply", problem, project_entry(traits), render_project_apply, traits)
+    return Stage(text, min(tiles, multiprocessors), numbers)
 
 
 def restore_stage(problem: Problem) -> Stage:
@@ -93,8 +82,8 @@ def restore_stage(problem: Problem) -> Stage:
     traits, words = RestoreTraits(problem.dtype), -(-problem.value_dim // 2)
     blocks = -(-problem.seq_q * words // RESTORE_THREADS)
     numbers = {"heads": problem.heads, "rows": problem.seq_q, "words": words, "blocks": blocks}
-    name, render = stage_name("restore", problem), partial(render_restore, traits)
-    return Stage(name, restore_entry(), render, problem.batch * problem.heads * blocks, numbers)
+    text = stage_text("restore", problem, restore_entry(), render_restore, traits)
+    return Stage(text, problem.batch * problem.heads * blocks, numbers)
 
 
 def blocks_of_heads(problem: Problem, rows: int, resident: int) -> dict[str, int]:
@@ -111,8 +100,8 @@ def accumulate_stage(problem: Problem, traits: AccumulateTraits, rows: int, shar
     numbers = {"heads": problem.heads, "rows": rows, "shares_of_state": shares}
     if traits.of == "keys":
         numbers["row_weights"] = 0  # which are all 1
-    render = partial(render_accumulate, traits)
-    return Stage(stage_name("accumulate", problem), accumulate_entry(traits), render, states * shares, numbers)
+    text = stage_text("accumulate", problem, accumulate_entry(traits), render_accumulate, traits)
+    return Stage(text, states * shares, numbers)
 
 
 def images_stage(
@@ -122,8 +111,8 @@ def images_stage(
     """Shares of states to images. natural_features, natural_values, of, compressed: see ImageTraits."""
     dims = problem.head_dim, problem.value_dim, problem.dtype
     traits = ImageTraits(*dims, natural_features, natural_values, of, compressed)
-    name, render = stage_name("images", problem), partial(render_images, traits)
-    return Stage(name, images_entry(traits), render, PARTS * states, {"shares_of_state": shares})
+    text = stage_text("images", problem, images_entry(traits), render_images, traits)
+    return Stage(text, PARTS * states, {"shares_of_state": shares})
 
 
 def shares_of_state(states: int, slots: int, least: int, multiprocessors: int) -> int:

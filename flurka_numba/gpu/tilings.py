@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.shape import STEP
-from splat_numba.gen.targets.sm90.shape import spans
+from splat_numba.gen.machine import HOPPER_REGISTERS, THREAD_REGISTERS, WARP
+from splat_numba.gen.targets.sm90.shape import GROUP, WARPGROUP, spans
+from splat_numba.gen.tensor_map import SPAN
 
-REGISTERS = 65536  # of a multiprocessor
 OTHER_REGISTERS = 40  # of a thread of stage 1, beside the sums
 LARGEST_SPLIT = 16
 FILLING = 11.0  # until a block's first product, with the launch
@@ -66,12 +67,12 @@ def _shapes(problem: Problem) -> Iterator[tuple[int, int]]:
                 fits = not any(one % count for one in per_head)
             else:
                 fits = count == 1 or count <= problem.heads * max(per_head)
-            if fits and (count == 1 or 32 * count <= registers):
+            if fits and (count == 1 or GROUP * SPAN // WARPGROUP * count <= registers):
                 yield groups, count
 
 
 def _tilings(problem: Problem, groups: int, tile_spans: int, steps: int) -> Iterator[Tiling]:
-    row_blocks = -(-problem.rank // (64 * groups))
+    row_blocks = -(-problem.rank // (GROUP * groups))
     pairs_k, pairs_v = (-(-problem.heads * spans(dim) // tile_spans) for dim in (problem.head_dim, problem.value_dim))
     tiles_k = problem.batch * pairs_k * row_blocks
     tiles = tiles_k + problem.batch * pairs_v * row_blocks
@@ -81,9 +82,9 @@ def _tilings(problem: Problem, groups: int, tile_spans: int, steps: int) -> Iter
 
 def slot_groups(rank: int) -> int:
     """Warpgroups of 64 slots in a row block: few slots in vain, and few row blocks, which fetch the tokens each."""
-    return min(range(4, 0, -1), key=lambda groups: -(-rank // (64 * groups)) * (groups + 1))
+    return min(range(4, 0, -1), key=lambda groups: -(-rank // (GROUP * groups)) * (groups + 1))
 
 
 def sum_registers(groups: int) -> int:
     """That a thread has for sums, beside a warp that fetches for so many warpgroups."""
-    return min(REGISTERS // (128 * groups + 32), 255) - OTHER_REGISTERS
+    return min(HOPPER_REGISTERS // (WARPGROUP * groups + WARP), THREAD_REGISTERS) - OTHER_REGISTERS

@@ -35,7 +35,7 @@ from splat_numba.runtime.cuda.frameworks import (
     known_keys,
 )
 from splat_numba.runtime.cuda.ready import ReadyCall
-from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.recent import REMEMBERED, Recent
 from splat_numba.settings import current
 
 LARGEST_BACKWARD = 64  # ready ones of a call: of several strides of dout, and several frozen arguments
@@ -66,7 +66,7 @@ class ReadyVjp:
     backward: Recent[Backward] = field(default_factory=lambda: Recent(LARGEST_BACKWARD))
 
 
-_ready: Recent[ReadyVjp] = Recent(256)  # by all that the checks see
+_ready: Recent[ReadyVjp] = Recent(REMEMBERED)  # by all that the checks see
 
 
 def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -105,7 +105,7 @@ def _run(
     """Run a schedule on the stream of these arrays. Returns its results by name."""
     problem, recording = ready.gradients.problem, run.recording
     stream = framework.stream(arrays, ready.device.ordinal)
-    extras, keep = place_extras(call, problem, ready.device, framework, stream)
+    extras, keep = place_extras(call, problem, ready.device, framework, stream, run.call.settings)
     made = {name: _make(one, problem.dtype, call.q, framework) for name, one in recording.outputs.items()}
     addresses = {**places, **extras, **{name: framework.address(one) for name, one in made.items()}}
     scratch = run.call.run([addresses[name] for name in recording.schedule.arguments], stream, framework, call.q)

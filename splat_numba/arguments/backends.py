@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from splat_numba.errors import BackendError
+from splat_numba.gen.machine import CPU, GPU
 from splat_numba.plain import shown
 from splat_numba.runtime.arrays import on_gpu
 from splat_numba.settings import current
 
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
+RUNS = {"cpu": CPU, "cuda": GPU, "emulate": GPU}  # of which kind of processor the texts are that a backend runs
 PLANNED = ("sm_80",)  # targets of GPUs that a later version has
 
 
@@ -21,33 +23,30 @@ def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
         )
     if not (target is None or isinstance(target, str)):
         _refuse(backend, target, ("cpu",))
-    if backend == "emulate" or (backend == "cuda" and not on_gpu(q) and current().emulate):
-        _check_gpu_target(backend, target)
-        return "emulate"
-    if backend == "cuda" or (backend == "auto" and (on_gpu(q) or _is_gpu_target(target))):
-        _check_gpu_target(backend, target)
-        return "cuda"
-    if target not in (None, "cpu"):
-        _refuse(backend, target, ("cpu",))
-    return "cpu"
+    chosen = _meant(backend, target, q)
+    if target is not None:
+        _check_target(backend, target, RUNS[chosen])
+    return chosen
 
 
-def _is_gpu_target(target: str | None) -> bool:
-    if target is None:
-        return False
-    from splat_numba.gen.targets.registry import GPU_TARGETS  # 77 ms of planners, which few calls want this early
-
-    return target in PLANNED or target in GPU_TARGETS
+def _meant(backend: str, target: str | None, q: Any) -> str:
+    if backend == "auto":
+        return "cuda" if on_gpu(q) or (target is not None and _is_of(GPU, target)) else "cpu"
+    return "emulate" if backend == "cuda" and not on_gpu(q) and current().emulate else backend
 
 
-def _check_gpu_target(backend: str, target: str | None) -> None:
-    if target is None:
-        return
-    from splat_numba.gen.targets.registry import GPU_TARGETS, gpu_target
+def _is_of(kind: str, target: str) -> bool:
+    from splat_numba.gen.targets.registry import targets_of  # few calls name one, and want this so early
 
-    if not _is_gpu_target(target):
-        _refuse(backend, target, tuple(GPU_TARGETS))
-    gpu_target(target)
+    return target in targets_of(kind) or (kind == GPU and target in PLANNED)
+
+
+def _check_target(backend: str, target: str, kind: str) -> None:
+    from splat_numba.gen.targets.registry import target_named, targets_of
+
+    if not _is_of(kind, target):
+        _refuse(backend, target, tuple(targets_of(kind)))
+    target_named(target, kind)
 
 
 def _refuse(backend: str, target: object, names: tuple[str, ...]) -> NoReturn:

@@ -12,6 +12,7 @@ from splat_numba.runtime.cuda.arrays import GpuArray
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework, describe
 from splat_numba.runtime.cuda.lengths import place_device_lengths, place_host_lengths
+from splat_numba.settings import Settings
 
 
 def tensor_of(name: str, array: GpuArray, layout: str = "bhsd") -> Tensor:
@@ -35,10 +36,14 @@ def check_call_lengths(kv_lengths: Any, problem: Lengths, axes: int, framework: 
 
 
 def place_lengths(
-    kv_lengths: Any, problem: Lengths, axes: int, gpu: Device, framework: Framework, like: Any, stream: int
-) -> tuple[int, Any]:
-    """The address of the key lengths as int32 on the device, and what keeps them there. Raises as the check."""
+    kv_lengths: Any, problem: Lengths, axes: int, gpu: Device, framework: Framework, like: Any, stream: int,
+    settings: Settings,
+) -> tuple[int, Any]:  # fmt: skip
+    """The address of the key lengths as int32 on the device, and what keeps them there. Raises as the check.
+
+    settings: those of the call's kernels.
+    """
     if not on_gpu(kv_lengths):
         return place_host_lengths(check_kv_lengths(kv_lengths, problem, axes), gpu, stream), None
     check_call_lengths(kv_lengths, problem, axes, framework)
-    return place_device_lengths(kv_lengths, problem.batch, gpu, framework, like, stream)
+    return place_device_lengths(kv_lengths, problem.batch, gpu, framework, like, stream, settings)

@@ -32,6 +32,7 @@ from splat_numba.cli.measure import LEAST_RUNS, Built, Shapes, build, median_sec
 from splat_numba.cli.options import add_backend_options, add_command, add_pattern_option, add_shape_options
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full
+from splat_numba.gen.machine import CPU
 from splat_numba.gen.plan import Plan
 from splat_numba.plain import duration
 
@@ -129,7 +130,7 @@ def _measure(
 
 def _tell_long(plan: Plan) -> None:
     """Say on standard error how long full() is going to take, where that is long: a file shows no progress."""
-    if plan.target == "cpu" and plan.cost.seconds > LONG:
+    if plan.machine.kind == CPU and plan.cost.seconds > LONG:
         sys.stderr.write(
             f"note: full(), beside which the patterns are shown, is predicted to take {duration(plan.cost.seconds)} a "
             f"call, and is called {LEAST_RUNS + 1} times. A smaller --seq is faster.\n"

@@ -19,6 +19,7 @@ from rich.text import Text
 from splat_numba.cli.console import make_table, output, print_table
 from splat_numba.cli.options import add_command, in_options
 from splat_numba.errors import ArgumentError, BackendError
+from splat_numba.gen.machine import GPU
 from splat_numba.settings import Settings, current
 
 HELP = "Say what is present, what is missing, and what to install."
@@ -127,7 +128,7 @@ def _cuda_compiler() -> Finding:
 
 def _gpu() -> Finding:
     """The GPU that arrays from the CPU go to, or why there is none."""
-    from splat_numba.gen.targets.registry import GPU_TARGETS
+    from splat_numba.gen.targets.registry import targets_of
     from splat_numba.runtime.cuda.device import device
 
     try:
@@ -135,7 +136,7 @@ def _gpu() -> Finding:
     except BackendError as error:
         return Finding("GPU", "missing", in_options(str(error)))
     capability = ".".join(map(str, found.capability))
-    targets = ", ".join(name for name, one in GPU_TARGETS.items() if found.capability in one.capabilities)
+    targets = ", ".join(name for name, one in targets_of(GPU).items() if found.capability in one.capabilities)
     facts = f"compute capability {capability}, {found.multiprocessors} multiprocessors; targets {targets}"
     return Finding("GPU", "ok", f"{found.name}, {facts}")
 

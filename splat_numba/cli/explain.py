@@ -89,7 +89,7 @@ def run_source(args: argparse.Namespace) -> int:
     found = (
         backward_sources(read_pattern(args.pattern), plan, args.backend, args.target)
         if args.backward
-        else sources(plan)
+        else sources(plan, args.backend, args.target)
     )
     text = _joined([one.text for one in found])
     if args.output is not None:

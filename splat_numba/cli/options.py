@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from splat_numba.arguments.backends import BACKENDS, RUNS
 from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
 from splat_numba.errors import PatternError
 from splat_numba.formats.parse import parse
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.machine import GPU
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.registry import GPU_TARGETS
+from splat_numba.gen.targets.registry import TARGETS, targets_of
 from splat_numba.gen.targets.simt.target import SIMT
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-BACKENDS = ("auto", "cpu", "cuda", "emulate")
-GPUS = tuple(GPU_TARGETS)
-TARGETS = {"auto": ("cpu", *GPUS), "cpu": ("cpu",), "cuda": GPUS, "emulate": GPUS}
+OF_BACKEND = {"auto": tuple(TARGETS), **{backend: tuple(targets_of(kind)) for backend, kind in RUNS.items()}}
 LONGEST_SHOWN = 60  # characters of what was typed, in a message or beside a picture
 # What the package calls an argument, and its option; the words that mean other things too, only before a value.
 OPTIONS = {"seq_q": "--seq", "seq_kv": "--seq-kv", "head_dim": "--head-dim", "value_dim": "--value-dim",
@@ -95,7 +95,7 @@ def add_backend_options(parser: argparse.ArgumentParser) -> None:
     """--backend and --target."""
     add = parser.add_argument
     add("--backend", choices=BACKENDS, default="auto", help="where to run (default: the best that is there)")
-    add("--target", choices=TARGETS["auto"], help="the backend's target (default: chosen for you)")
+    add("--target", choices=OF_BACKEND["auto"], help="the backend's target (default: chosen for you)")
 
 
 def add_pattern_option(parser: argparse.ArgumentParser) -> None:
@@ -137,7 +137,7 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
     """
     given = vars(args)
     if "target" in given:
-        wanted = TARGETS[args.backend]
+        wanted = OF_BACKEND[args.backend]
         if args.target is not None and args.target not in wanted:
             raise CommandError(f"--target wanted as {' or '.join(wanted)} for --backend {args.backend}, got "
                                f"{args.target}. Leave one of them out.")  # fmt: skip
@@ -150,21 +150,23 @@ def complete(args: argparse.Namespace) -> argparse.Namespace:
 
 def needs_gpu_plan(args: argparse.Namespace) -> bool:
     """Whether --backend and --target mean a GPU, or its emulator."""
-    return (args.target or TARGETS[args.backend][0]) != "cpu"
+    return TARGETS[args.target or OF_BACKEND[args.backend][0]].kind == GPU
 
 
 def _dtype(args: argparse.Namespace) -> str:
     if not needs_gpu_plan(args):
         return args.dtype or "float32"
-    if args.dtype is None:
-        return "float32" if args.target == SIMT.name else "float16"
-    if args.target is not None:
-        target = GPU_TARGETS[args.target]
-        taken = [one for one in DTYPES if target.refusal(Problem(1, 1, 1, 1, one)) is None]
-        if args.dtype not in taken:
-            raise CommandError(f"--dtype wanted as {' or '.join(taken)} for --target {args.target}, got {args.dtype}. "
-                               "Leave one of them out.")  # fmt: skip
-    return str(args.dtype)
+    taken = _taken(OF_BACKEND[args.backend] if args.target is None else (args.target,))
+    if args.dtype not in (None, *taken):
+        place = f"--target {args.target}" if args.backend == "auto" else f"--backend {args.backend}"
+        raise CommandError(f"--dtype wanted as {' or '.join(taken)} for {place}, got {args.dtype}. Leave it out.")
+    return args.dtype or ("float32" if args.target == SIMT.name else taken[0])
+
+
+def _taken(targets: Sequence[str]) -> list[str]:
+    """The dtypes that some of these targets takes."""
+    problems = (Problem(1, 1, 1, 1, dtype) for dtype in DTYPES)
+    return [one.dtype for one in problems if None in [TARGETS[name].refusal(one) for name in targets]]
 
 
 def in_options(message: str) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from splat_numba.arguments.backends import BACKENDS
 from splat_numba.cli.console import Tracker, output, percent, progress
-from splat_numba.cli.options import BACKENDS, CommandError, add_command, seconds, whole_number
+from splat_numba.cli.options import CommandError, add_command, seconds, whole_number
 from splat_numba.cli.texts import sources
 from splat_numba.errors import BackendError
 from splat_numba.formats.patterns import Pattern
@@ -138,11 +139,7 @@ def check_present(backend: str) -> None:
     """Raise BackendError, which says why, if this machine cannot run it."""
     from splat_numba.executors.choice import choose_executor
 
-    choose_executor(backend, None)
-    if backend == "cuda":
-        from splat_numba.runtime.cuda.device import device
-
-        device(0)
+    choose_executor(backend, None).check_present()
 
 
 def _fuzz(backend: str, tally: Tally, seed: int, track: Tracker) -> None:
@@ -262,7 +259,7 @@ def kernel_names(problem: Problem, backend: str) -> set[str]:
 
     masks: Any = problem.mask if isinstance(problem.mask, (list, tuple)) else [problem.mask]
     plans = (_kernel(api.plan, problem, mask, backend) for mask in masks)
-    return {source.name for plan in plans for source in sources(plan)[:1]}
+    return {source.name for plan in plans for source in sources(plan, backend, None)[:1]}
 
 
 def _note_kernels(problem: Problem, backend: str, tally: Tally) -> None:

@@ -21,14 +21,8 @@ def backward_sources(mask: Pattern, plan: Plan, backend: str, target: str | None
     return executor.backward_sources(recipe, plan.problem, 1.0, current())
 
 
-def sources(plan: Plan) -> tuple[KernelSource, ...]:
+def sources(plan: Plan, backend: str, target: str | None) -> tuple[KernelSource, ...]:
     """In the order of the passes, equal ones once; none where a GPU's plan launches nothing. Nothing is compiled."""
-    if plan.target == "cpu":
-        from splat_numba.gen.targets.cpu.attention import attention_text
-        from splat_numba.runtime.cpu import code
+    from splat_numba.executors.choice import choose_executor
 
-        return (code.source_of(attention_text(plan)),)
-    from splat_numba.executors.gpu_parts import texts_of
-    from splat_numba.runtime.cuda.code import source_of
-
-    return tuple(dict.fromkeys(source_of(text) for text in texts_of(plan)))
+    return choose_executor(backend, target).sources(plan)

@@ -1,12 +1,13 @@
 """Runs the text of CPU functions as ordinary Python on checked memory.
 
-Every import of the text is answered from cpu_vectors. Memory that a function makes itself starts as NaN.
+Every import of the text is answered from cpu_vectors, or by who asks. Memory that a function makes itself starts as
+NaN.
 """
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from splat_numba.gen.cpu_entry import CpuEntry, CpuText, Parameter
 from splat_numba.gen.problem import ITEMSIZE
 
 
-def emulate(text: CpuText) -> dict[str, Callable[..., Any]]:
+def emulate(text: CpuText, more: Mapping[str, Any] | None = None) -> dict[str, Callable[..., Any]]:
     """The entry functions of a text by name, for whoever would call compiled ones. Raises EmulationError in a call for
     what lies outside of an array, a write to an input, or arguments that are not the entry's.
+
+    more: modules that the text imports beside those of cpu_vectors, by their full names.
     """
-    found = modules()
+    found = {**modules(), **(more or {})}
     names: dict[str, Any] = {"__builtins__": vars(builtins) | {"__import__": lambda name, *_: found[name]}}
     exec(compile(text.source, f"<emulated {text.name}>", "exec"), names)  # noqa: S102 - the text is our own
     return {one.name: _checked(one, names[one.name]) for one in text.entries}

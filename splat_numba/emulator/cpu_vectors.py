@@ -51,6 +51,11 @@ def reader(dtype: str, width: int, count: int, contiguous: bool) -> Callable[[Po
     return read
 
 
+def part_writer(_dtype: str, _width: int, first: int, count: int) -> Callable[[Pointer, int, Vector], None]:
+    """Some of a vector's lanes, written side by side."""
+    return lambda pointer, offset, a: pointer.write(offset, a[first : first + count])
+
+
 def reductions(_dtype: str, _width: int) -> tuple[Callable[..., Any], ...]:
     """add_lanes, largest_lane and add_each."""
     return np.sum, np.max, lambda vectors: np.array([one.sum() for one in vectors], vectors[0].dtype)
@@ -159,7 +164,7 @@ def _unwritten(size: int, dtype: Any) -> NDArray[Any]:
 
 def modules() -> dict[str, Any]:
     """What the imports of a text find, by name."""
-    names = ("float32", "float64", "int32", "int64", "inf", "finfo", "zeros")
+    names = ("float32", "float64", "int32", "int64", "inf", "nan", "finfo", "zeros")
     ours: dict[str, dict[str, Any]] = {
         "halves": {
             f"{way}_{dtype}": make(dtype)
@@ -167,7 +172,7 @@ def modules() -> dict[str, Any]:
             for way, make in (("from", _from_half), ("to", _to_half))
         },
         "simd": {"address": address, "advance": advance, "assign": assign, "element": element},
-        "lanes": {"reader": reader, "reductions": reductions},
+        "lanes": {"part_writer": part_writer, "reader": reader, "reductions": reductions},
         "vectors": {
             "floor": np.floor,
             "fma": lambda a, b, c: a * b + c,
@@ -189,5 +194,5 @@ def modules() -> dict[str, Any]:
     return {f"splat_numba.runtime.{name}": SimpleNamespace(**members) for name, members in ours.items()} | {
         "numpy": SimpleNamespace(empty=_unwritten, **{name: getattr(np, name) for name in names}),
         "numba": SimpleNamespace(njit=lambda **_: lambda function: function),
-        "math": SimpleNamespace(log=np.log),  # 0 gives -inf, as with Numba's error_model="numpy"
+        "math": SimpleNamespace(log=np.log, sqrt=np.sqrt),  # 0 gives -inf, as with Numba's error_model="numpy"
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 from splat_numba.arguments.backends import choose_backend
-from splat_numba.errors import ArgumentError
 from splat_numba.executors.executor import Executor
 from splat_numba.runtime.graphs import stay_outside_graphs
 
@@ -14,38 +14,39 @@ from splat_numba.runtime.graphs import stay_outside_graphs
 def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor:
     """The backend to run on: with "auto", where q is. Raises BackendError for what this version has not."""
     stay_outside_graphs("splat_numba")
-    chosen = choose_backend(backend, target, q)
-    if chosen == "cuda":
-        return _cuda(target)
-    if chosen == "emulate":
-        from splat_numba.executors.emulated import EmulatedExecutor
+    return EXECUTORS[choose_backend(backend, target, q)](target)
 
-        return EmulatedExecutor(target)
-    from splat_numba.executors.cpu import CPU  # imports Numba (250 ms), which a GPU's kernel from disk does without
 
-    return CPU
+def tuned(executor: Executor) -> Executor:
+    """The executor that measures before it chooses. Raises ArgumentError for a backend that has none."""
+    return executor.measured()
+
+
+# Each is imported when first wanted, and remembered: an import statement takes a microsecond at every call.
+
+
+@cache
+def _cpu(target: str | None) -> Executor:
+    from splat_numba.executors.cpu import (
+        CpuExecutor,  # imports Numba (250 ms), which a GPU's kernel from disk does without
+    )
+
+    return CpuExecutor(target)
 
 
 @cache
 def _cuda(target: str | None) -> Executor:
-    """Imported when first wanted: an import statement takes a microsecond at every call."""
     from splat_numba.executors.gpu import CudaExecutor
 
     return CudaExecutor(target)
 
 
-def tuned(executor: Executor) -> Executor:
-    """The executor that measures before it chooses. Raises ArgumentError for a backend that has none."""
-    if executor.name != "cuda":
-        raise ArgumentError(
-            f"autotune wanted with backend 'cuda', whose plans it times, got backend {executor.name!r}. Leave autotune "
-            "out, or give arrays on a GPU or backend='cuda'."
-        )
-    return _tuned(executor.target)
-
-
 @cache
-def _tuned(target: str | None) -> Executor:
-    from splat_numba.executors.gpu_tuning import TunedExecutor
+def _emulate(target: str | None) -> Executor:
+    from splat_numba.executors.emulated import EmulatedExecutor
 
-    return TunedExecutor(target)
+    return EmulatedExecutor(target)
+
+
+EXECUTORS: dict[str, Callable[[str | None], Executor]] = {"cpu": _cpu, "cuda": _cuda, "emulate": _emulate}
+"""By backend, but "auto"."""

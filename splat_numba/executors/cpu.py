@@ -2,43 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from splat_numba.arguments.layouts import to_bhsd
-from splat_numba.arguments.masks import Stored, describe
+from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import BackwardCall, Executor, Part, Recipe
+from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
-from splat_numba.formats.geometry import geometry
+from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.backward import BackwardPlan, Wanted
 from splat_numba.gen.cpu_entry import CpuText
 from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.cpu import planning
-from splat_numba.gen.targets.cpu.attention import attention_text
-from splat_numba.gen.targets.cpu.backward import backward_text
-from splat_numba.gen.targets.cpu.schedule import attention_schedule
+from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.targets.registry import cpu_target
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
-from splat_numba.runtime.cpu.machine import LoadedSchedule
+from splat_numba.runtime.cpu.machine import SCHEDULES_KEPT, LoadedSchedule
 from splat_numba.runtime.device import cores, machine
-from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.recent import REMEMBERED, Recent
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
 
+Timer = Callable[[Sequence[Callable[[], object]]], list[float]]
+"""Seconds of each call."""
 
-@lru_cache(maxsize=256)
-def plan_for(mask: Stored, problem: Problem, threads: int | None) -> Plan:
-    """The plan for one mask, remembered."""
-    found = geometry(mask, problem.seq_q, problem.seq_kv)
-    return planning.plan(found, problem, machine(threads), describe(mask))
+
+def host_plan_for(mask: Stored, problem: Problem, threads: int | None, request: str | None = None) -> Plan:
+    """The plan for one mask on this machine with so many threads, remembered. request: the argument ``target``."""
+    return plan_for(mask, problem, machine(threads), request, Conditions())
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class CompiledPlan:
     plan: Plan
     text: CpuText
     code: CompiledText
-    loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(16), compare=False, repr=False)
+    loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(SCHEDULES_KEPT), compare=False, repr=False)
 
     @property
     def source(self) -> KernelSource:
@@ -70,36 +69,70 @@ class CompiledPlan:
         key = problem, heads, scale
         found = self.loaded.find(key)
         if found is None:
-            schedule = attention_schedule(self.plan, problem, heads, scale)
+            schedule = cpu_target(self.plan.target).schedule(self.plan, problem, heads, scale)
             found = self.loaded.keep(key, LoadedSchedule(schedule, self.code.functions))
         return found
 
 
-@lru_cache(maxsize=256)
-def compiled_for(mask: Stored, problem: Problem, settings: Settings) -> tuple[Plan, CompiledPlan]:
-    """Plan and machine code for one mask, remembered. Masks that differ in tables only share one text."""
-    plan = plan_for(mask, problem, settings.threads)
-    text = attention_text(plan)
-    return plan, CompiledPlan(plan, text, code.compile_text(text, plan.as_dict, settings))
+def compile_plan(plan: Plan, settings: Settings) -> CompiledPlan:
+    """A plan's text with its machine code, compiled or from disk."""
+    text = cpu_target(plan.target).text(plan)
+    return CompiledPlan(plan, text, code.compile_text(text, plan.as_dict, settings))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def compiled_for(
+    mask: Stored, problem: Problem, settings: Settings, request: str | None, heads: tuple[int, ...] | None = None,
+    timer: Timer | None = None,
+) -> tuple[Plan, CompiledPlan]:  # fmt: skip
+    """Plan and machine code for one mask, remembered. Masks that differ in tables only share one text.
+
+    The plan is the one that is predicted to be fastest, or with a timer the one that is, for these heads.
+    """
+    if timer is None:
+        plan = host_plan_for(mask, problem, settings.threads, request)
+    else:
+        from splat_numba.executors.cpu_tuning import tuned_plan  # which compiles what it times by this module
+
+        plan = tuned_plan(mask, heads, problem, settings, timer, None, request)
+    return plan, compile_plan(plan, settings)
 
 
 @dataclass(frozen=True, slots=True)
 class CpuExecutor:
-    """Closed forms serve every length and every kind of key lengths, so a part is never adapted."""
+    """Closed forms serve every length and every kind of key lengths, so a part is never adapted.
 
+    target: the one asked for, None for any; timer: seconds of each call, where plans are to be measured
+    (autotune=True), else None.
+    """
+
+    target: str | None = None
+    timer: Timer | None = None
     name: ClassVar[str] = "cpu"
-    target: ClassVar[str | None] = None
+    transformable: ClassVar[bool] = True
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered."""
-        return plan_for(mask, problem, settings.threads)
+        return host_plan_for(mask, problem, settings.threads, self.target)
+
+    def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
+        """One text, with a function a pass."""
+        return (code.source_of(cpu_target(plan.target).text(plan)),)
+
+    def measured(self) -> Executor:
+        """The one whose plans are timed on this machine."""
+        return _measured(self.target)
+
+    def check_present(self) -> None:
+        """Nothing: there is always a CPU."""
 
     def part(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, scale: float, settings: Settings,
         *, ragged: bool = False,
     ) -> Part:  # fmt: skip
         """Plan and machine code for one mask, remembered."""
-        return Part(mask, heads, *compiled_for(mask, problem, settings))
+        tuning = (heads, self.timer) if self.timer else ()
+        return Part(mask, heads, *compiled_for(mask, problem, settings, self.target, *tuning))
 
     def serves_every_length(self, part: Part) -> bool:
         """Whether bounds are expressions, not tables."""
@@ -108,6 +141,10 @@ class CpuExecutor:
     def adapt(self, part: Part, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> Part:
         """The part itself."""
         return part
+
+    def planned_for(self, part: Part, problem: Problem) -> Problem:
+        """The part's own, since it is never adapted."""
+        return part.plan.problem
 
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text. Raises CompileError."""
@@ -132,39 +169,73 @@ class CpuExecutor:
         lengths = check_kv_lengths(kv_lengths, problem, operands.axes)
         written = prepare_out(out, operands)
         settings = current()
-        parts = recipe.parts_for(problem, scale, settings, ragged=kv_lengths is not None)
+        parts, unfused = self._split(recipe, problem, scale, settings, ragged=kv_lengths is not None)
         lse = np.empty((problem.batch, problem.heads_q, problem.seq_q), problem.compute_dtype)
         result = to_bhsd(written.array.bits, operands.layout)
         arrays = {**operands.views, "out": result, "lse": lse, "kv_lengths": lengths}
         threads = settings.threads or cores()
         for part in parts:
             part.compiled.schedule_for(problem, part.heads, scale).run(arrays, threads)
+        if unfused:
+            from splat_numba.executors.cpu_unfused import attend_unfused
+
+            for one in unfused:
+                attend_unfused(one, problem, scale, arrays, settings)
         exported = written.exported(q)
         return (exported, export_lse(lse, operands, q)) if return_lse else exported
 
-    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
-        """The forward plan's passes, which make all gradients."""
-        return planning.backward_plan(self.plan(mask, problem, scale, settings))
+    def _split(
+        self, recipe: Recipe, problem: Problem, scale: float, settings: Settings, *, ragged: bool
+    ) -> tuple[tuple[Part, ...], list[HeadsMask]]:
+        """The parts that are kernels, and the masks that are left to the packed operators."""
+        if recipe.fused:
+            return recipe.parts_for(problem, scale, settings, ragged=ragged), []
+        parts, unfused = [], []
+        for one in recipe.masks_for(problem):
+            if recipe.fused is None and host_plan_for(one.mask, one.problem, settings.threads, self.target).fused:
+                parts.append(self.part(one.mask, one.heads, one.problem, scale, settings))
+            else:
+                unfused.append(one)
+        return tuple(parts), unfused
+
+    def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
+        """Passes as a forward plan has them, which make all gradients."""
+        forward = self._gradient_plan(one, settings)
+        return cpu_target(forward.target).plan_backward(forward, measured=self.timer is not None)
+
+    def _gradient_plan(self, one: HeadsMask, settings: Settings) -> Plan:
+        from splat_numba.executors.cpu_backward import gradient_plan
+
+        return gradient_plan(one.mask, one.problem, Wanted(), settings, self.target, one.heads, self.timer)
 
     def backward_sources(
         self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
     ) -> tuple[KernelSource, ...]:
         """A text for every mask."""
-        plans = (plan_for(mask, problem, settings.threads) for mask, _ in recipe.masks_for(problem))
-        return tuple(dict.fromkeys(code.source_of(backward_text(plan, Wanted())) for plan in plans))
+        plans = (self._gradient_plan(one, settings) for one in recipe.masks_for(problem))
+        texts = (cpu_target(plan.target).backward_text(plan, Wanted()) for plan in plans)
+        return tuple(dict.fromkeys(map(code.source_of, texts)))
 
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Compile them, or read them from disk."""
-        from splat_numba.executors.cpu_backward import compiled_backward
+        from splat_numba.executors.cpu_backward import compiled_of
 
-        for mask, _ in recipe.masks_for(problem):
-            compiled_backward(mask, problem, Wanted(), settings)
+        for one in recipe.masks_for(problem):
+            compiled_of(self, one, Wanted(), settings)
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones."""
         from splat_numba.executors.cpu_backward import backward  # which has this module's plans
 
         return backward(recipe, call)
+
+
+@cache
+def _measured(target: str | None) -> Executor:
+    """Made when first wanted."""
+    from splat_numba.executors.cpu_tuning import least_seconds
+
+    return CpuExecutor(target, least_seconds)
 
 
 CPU: Executor = CpuExecutor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -10,24 +11,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.arguments.masks import Stored
-from splat_numba.executors.cpu import plan_for
-from splat_numba.executors.executor import BackwardCall, Recipe
+from splat_numba.executors.cpu import CpuExecutor, Timer, host_plan_for
+from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Recipe
 from splat_numba.executors.host_gradients import import_backward
 from splat_numba.gen.backward import Wanted
+from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.cpu.backward import backward_text
 from splat_numba.gen.targets.cpu.backward_schedule import (
     backward_schedule,
     finish_sums,
     shares_of,
     sums_shape,
 )
+from splat_numba.gen.targets.registry import cpu_target
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
-from splat_numba.runtime.cpu.machine import LoadedSchedule
+from splat_numba.runtime.cpu.machine import SCHEDULES_KEPT, LoadedSchedule
 from splat_numba.runtime.device import cores, machine
-from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.recent import REMEMBERED, Recent
 from splat_numba.settings import Settings, current
 
 
@@ -38,7 +40,7 @@ class CompiledBackward:
     plan: Plan
     wanted: Wanted
     code: CompiledText
-    loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(16), compare=False, repr=False)
+    loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(SCHEDULES_KEPT), compare=False, repr=False)
 
     def schedule_for(
         self, problem: Problem, heads: tuple[int, ...] | None, scale: float, shares: int
@@ -52,11 +54,41 @@ class CompiledBackward:
         return LoadedSchedule(schedule, self.code.functions)
 
 
-@lru_cache(maxsize=256)
-def compiled_backward(mask: Stored, problem: Problem, wanted: Wanted, settings: Settings) -> CompiledBackward:
-    """The forward plan's backward pass, remembered."""
-    plan = plan_for(mask, problem, settings.threads)
-    return CompiledBackward(plan, wanted, code.compile_text(backward_text(plan, wanted), plan.as_dict, settings))
+def compile_gradients(plan: Plan, wanted: Wanted, settings: Settings) -> CompiledBackward:
+    """The backward pass of a plan's passes, compiled or from disk."""
+    text = cpu_target(plan.target).backward_text(plan, wanted)
+    return CompiledBackward(plan, wanted, code.compile_text(text, plan.as_dict, settings))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def compiled_backward(
+    mask: Stored, problem: Problem, wanted: Wanted, settings: Settings, request: str | None,
+    heads: tuple[int, ...] | None = None, timer: Timer | None = None,
+) -> CompiledBackward:  # fmt: skip
+    """The backward pass of the plan that is predicted to be fastest forward, remembered; with a timer of the one that
+    is fastest for the gradients of these heads.
+    """
+    return compile_gradients(gradient_plan(mask, problem, wanted, settings, request, heads, timer), wanted, settings)
+
+
+def gradient_plan(
+    mask: Stored, problem: Problem, wanted: Wanted, settings: Settings, request: str | None,
+    heads: tuple[int, ...] | None, timer: Timer | None,
+) -> Plan:  # fmt: skip
+    """The plan whose passes make the gradients."""
+    if timer is None:
+        return host_plan_for(mask, problem, settings.threads, request)
+    from splat_numba.executors.cpu_tuning import tuned_plan  # which compiles what it times by this module
+
+    return tuned_plan(mask, heads, problem, settings, timer, wanted, request)
+
+
+def compiled_of(executor: Executor, one: HeadsMask, wanted: Wanted, settings: Settings) -> CompiledBackward:
+    """The gradients of one mask of a call. Raises TypeError for another backend's executor."""
+    if not isinstance(executor, CpuExecutor):
+        raise TypeError(executor)
+    tuning = (one.heads, executor.timer) if executor.timer else ()
+    return compiled_backward(one.mask, one.problem, wanted, settings, executor.target, *tuning)
 
 
 def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
@@ -66,21 +98,28 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     if wanted is None:
         return None, None, None
     settings = current()
-    parts = recipe.parts_for(problem, scale, settings, ragged=call.kv_lengths is not None)
+    masks = recipe.masks_for(problem)  # not its parts, which are forward texts with their machine code
     host = machine(None)  # whatever the threads of this call: the order of sums follows from it
     shares = shares_of(problem, host, wanted)
     targets = given.targets
-    widths = sums_shape(problem, host, wanted)
-    sums = {name: _sums(targets[name], width, problem, shares) for name, width in widths.items()}
+    sums = fresh_sums(targets, problem, host, wanted, shares)
     arrays = {**given.operands.views, **given.views, **targets, **sums, "kv_lengths": given.lengths}
     threads = settings.threads or cores()
-    for part in parts:
-        compiled = compiled_backward(part.mask, part.plan.problem, wanted, settings)
-        compiled.schedule_for(problem, part.heads, scale, shares).run(arrays, threads)
-    for name, one in sums.items():
-        if one.base is None:
-            finish_sums(one, targets[name].shape[3], problem.dtype, targets[name])
+    for one in masks:
+        compiled = compiled_of(recipe.executor, one, wanted, settings)
+        compiled.schedule_for(problem, one.heads, scale, shares).run(arrays, threads)
+    for name, total in sums.items():
+        if total.base is None:
+            finish_sums(total, targets[name].shape[3], problem.dtype, targets[name])
     return given.exported(call)
+
+
+def fresh_sums(
+    targets: Mapping[str, NDArray[Any]], problem: Problem, host: Machine, wanted: Wanted, shares: int
+) -> dict[str, NDArray[Any]]:
+    """Zeros for the sums of all shares, by gradient. targets: the gradients."""
+    widths = sums_shape(problem, host, wanted)
+    return {name: _sums(targets[name], width, problem, shares) for name, width in widths.items()}
 
 
 def _sums(target: NDArray[Any], width: int, problem: Problem, shares: int) -> NDArray[Any]:

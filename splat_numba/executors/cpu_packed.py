@@ -11,9 +11,16 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from splat_numba.formats.acsr import ACSR
+from splat_numba.gen.machine import Machine
+from splat_numba.gen.packed_groups import GroupTable
 from splat_numba.gen.packed_problem import PackedProblem, RunTable
 from splat_numba.gen.targets.cpu.packed import packed_text
-from splat_numba.gen.targets.cpu.packed_plan import PackedPlan, make_packed_plan
+from splat_numba.gen.targets.cpu.packed_plan import (
+    PackedPlan,
+    keys_to_share,
+    make_packed_plan,
+    rows_to_share,
+)
 from splat_numba.gen.targets.cpu.packed_schedule import packed_schedule
 from splat_numba.runtime.cpu import code
 from splat_numba.runtime.cpu.machine import LoadedSchedule
@@ -25,12 +32,21 @@ from splat_numba.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class MaskState:
-    """The run table of a mask or of its transpose, and the schedules over it that calls used last, by what they depend
-    on.
+    """The run table of a mask or of its transpose, its rows in groups, by the size of those and of a piece, and the
+    schedules over it that calls used last, by what they depend on.
     """
 
     table: RunTable
+    groups: dict[tuple[int, int], GroupTable] = field(default_factory=dict)
     loaded: Recent[LoadedSchedule] = field(default_factory=lambda: Recent(16))
+
+    def grouped(self, problem: PackedProblem, host: Machine) -> GroupTable | None:
+        """Its rows in groups as a plan may want them, made once."""
+        key = rows_to_share(problem, host), keys_to_share(problem, host)
+        if key[0] == 1:
+            return None
+        found = self.groups.get(key)
+        return self.groups.setdefault(key, GroupTable.of(self.table, *key)) if found is None else found
 
 
 _states: dict[tuple[int, bool], MaskState] = {}
@@ -55,7 +71,8 @@ class CpuPackedExecutor:
 
     def plan(self, problem: PackedProblem, acsr: ACSR, settings: Settings) -> PackedPlan:
         """The plan of a problem for a mask."""
-        return make_packed_plan(problem, state_of(acsr, problem.transposed).table, machine(settings.threads))
+        state, host = state_of(acsr, problem.transposed), machine(settings.threads)
+        return make_packed_plan(problem, state.table, host, state.grouped(problem, host))
 
     def run(
         self, problem: PackedProblem, acsr: ACSR, arrays: Mapping[str, NDArray[Any]], settings: Settings
@@ -70,8 +87,9 @@ class CpuPackedExecutor:
 
     def _loaded(self, problem: PackedProblem, acsr: ACSR, threads: int, settings: Settings) -> LoadedSchedule:
         plan = self.plan(problem, acsr, settings)
-        table = state_of(acsr, problem.transposed).table
-        schedule = packed_schedule(plan, problem, table, threads * RANGES_PER_THREAD)
+        state = state_of(acsr, problem.transposed)
+        groups = state.grouped(problem, machine(settings.threads)) if plan.grouped else None
+        schedule = packed_schedule(plan, problem, groups or state.table, threads * RANGES_PER_THREAD)
         if not schedule.launches:
             return LoadedSchedule(schedule, {})
         compiled = code.compile_text(packed_text(plan), partial(asdict, plan), settings)

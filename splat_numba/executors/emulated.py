@@ -14,18 +14,18 @@ from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.emulator.machine import EmulatedMachine, axes_of
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import BackwardCall, Part, Recipe
+from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe, refuse_measuring
 from splat_numba.executors.gpu_parts import (
     backward_plan_for,
     backward_texts,
     heads_passes,
     heads_plans,
-    plan_for,
     target_of,
     texts_of,
 )
 from splat_numba.executors.host_gradients import import_backward
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
+from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.machine import Gpu
@@ -60,10 +60,22 @@ class EmulatedExecutor:
 
     target: str | None = None
     name: ClassVar[str] = "emulate"
+    transformable: ClassVar[bool] = False
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that no target takes."""
         return self.part(mask, None, problem, scale, settings).plan
+
+    def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
+        """A text a pass; none where nothing is launched."""
+        return tuple(dict.fromkeys(map(source_of, texts_of(plan))))
+
+    def measured(self) -> Executor:
+        """None. Raises ArgumentError."""
+        return refuse_measuring(self)
+
+    def check_present(self) -> None:
+        """Nothing: it runs anywhere."""
 
     def part(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, scale: float, settings: Settings,
@@ -89,6 +101,10 @@ class EmulatedExecutor:
         found = self.part(part.mask, part.heads, problem, scale, settings, ragged=ragged)
         same = texts_of(part.plan) == texts_of(found.plan)
         return replace(found, compiled=part.compiled) if same else found
+
+    def planned_for(self, part: Part, problem: Problem) -> Problem:
+        """The call's: every length has a plan of its own."""
+        return problem
 
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text. Raises ArgumentError for several texts, CompileError."""
@@ -129,9 +145,9 @@ class EmulatedExecutor:
         levels = machine.read_numbers("lse", prod(rows), problem.compute_dtype)
         return result, export_lse(levels.reshape(rows), operands, q)
 
-    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+    def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
         """How the gradients for one mask are made, remembered."""
-        return backward_plan_for(mask, problem, self._gpu(), self.target, Conditions(negate=scale < 0))
+        return backward_plan_for(one.mask, one.problem, self._gpu(), self.target, Conditions(negate=scale < 0))
 
     def backward_sources(
         self, recipe: Recipe, problem: Problem, scale: float, settings: Settings

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NoReturn, Protocol
 
 from splat_numba.arguments.masks import Stored
+from splat_numba.errors import ArgumentError
 from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
-HeadsMask: TypeAlias = tuple[Stored, tuple[int, ...] | None]
-"""A mask and the query heads that use it; None: all, however many there are."""
+
+@dataclass(frozen=True, slots=True)
+class HeadsMask:
+    """A mask of a call and the query heads that use it; None: all, however many there are. problem: that its plans are
+    made for, whose text serves the call.
+    """
+
+    mask: Stored
+    heads: tuple[int, ...] | None
+    problem: Problem
 
 
 class Compiled(Protocol):
@@ -59,6 +68,10 @@ class Recipe(Protocol):
         """The factor of the scores, None for 1/sqrt(head_dim)."""
 
     @property
+    def fused(self) -> bool | None:
+        """Whether attention is one kernel, or (False) the packed operators one after the other; None: as planned."""
+
+    @property
     def executor(self) -> Executor:
         """Who makes the parts."""
 
@@ -67,7 +80,7 @@ class Recipe(Protocol):
         """Immutable objects that, with the problem, decide what parts_for() gives; None where some may change."""
 
     def masks_for(self, problem: Problem) -> tuple[HeadsMask, ...]:
-        """The masks for these arrays, each with its query heads. Raises as parts_for()."""
+        """The masks for these arrays, each with its query heads; nothing is planned. Raises as parts_for()."""
 
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """The compiled masks for these arrays. Raises ArgumentError, PatternError or FormatError if they do not fit."""
@@ -102,6 +115,19 @@ class Executor(Protocol):
     def target(self) -> str | None:
         """The one asked for, None for any."""
 
+    @property
+    def transformable(self) -> bool:
+        """Whether JAX's transforms have an operation for it."""
+
+    def measured(self) -> Executor:
+        """The executor that measures before it chooses. Raises ArgumentError where nothing is timed."""
+
+    def check_present(self) -> None:
+        """Raise BackendError, which says why, where this machine cannot run it."""
+
+    def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
+        """The texts of a plan of its own, in the order of the passes, equal ones once. Nothing is compiled."""
+
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered."""
 
@@ -117,6 +143,9 @@ class Executor(Protocol):
     def adapt(self, part: Part, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> Part:
         """The part for another problem of the same dims and dtype."""
 
+    def planned_for(self, part: Part, problem: Problem) -> Problem:
+        """The problem that a part's plan is for once adapt() has made the part fit ``problem``."""
+
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text."""
 
@@ -129,7 +158,7 @@ class Executor(Protocol):
     def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
         """Run attention on the caller's arrays: out, or (out, lse)."""
 
-    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+    def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
         """How the gradients for one mask are made, remembered."""
 
     def backward_sources(
@@ -142,3 +171,11 @@ class Executor(Protocol):
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones. Raises BackendError where there are none."""
+
+
+def refuse_measuring(executor: Executor) -> NoReturn:
+    """Of an executor that times nothing: raise ArgumentError."""
+    raise ArgumentError(
+        f"autotune wanted with backend 'cuda' or 'cpu', whose plans it times, got backend {executor.name!r}, whose "
+        "time tells nothing. Leave autotune out, or give another backend."
+    )

@@ -20,6 +20,7 @@ class Given:
     executor: Executor
     layout: str
     scale: float | None
+    fused: bool | None = None
 
     @property
     def identity(self) -> tuple[object, ...] | None:
@@ -44,8 +45,8 @@ def split_parts(
 ) -> tuple[Part, ...]:
     """A part for every distinct mask."""
     return tuple(
-        executor.part(stored, heads, problem, scale, settings, ragged=ragged)
-        for stored, heads in split_masks(mask, problem)
+        executor.part(one.mask, one.heads, one.problem, scale, settings, ragged=ragged)
+        for one in split_masks(mask, problem)
     )
 
 
@@ -53,4 +54,4 @@ def split_masks(mask: Mask, problem: Problem) -> tuple[HeadsMask, ...]:
     """The distinct masks, each with the query heads that use it; None for all of them."""
     several = isinstance(mask, (list, tuple))
     found = split_heads(mask, problem.heads_q, problem.seq_q, problem.seq_kv)
-    return tuple((stored, heads if several else None) for stored, heads in found)
+    return tuple(HeadsMask(stored, heads if several else None, problem) for stored, heads in found)

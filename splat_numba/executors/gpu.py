@@ -9,15 +9,16 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import BackwardCall, Part, Recipe
+from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.gpu_call import attend
-from splat_numba.executors.gpu_parts import backward_plan_for, backward_texts, plan_for, texts_of
+from splat_numba.executors.gpu_parts import backward_plan_for, backward_texts, texts_of
+from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.machine import Gpu
@@ -26,6 +27,7 @@ from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import Text
 from splat_numba.runtime.cuda.code import cubin_for, edited_text, source_of
 from splat_numba.runtime.dump import dump
+from splat_numba.runtime.recent import REMEMBERED
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
@@ -81,7 +83,7 @@ def compiled_for(plan: Plan, settings: Settings, made: CompiledPasses | None = N
     return CompiledPasses(planned, texts, cubins)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def _planned(
     mask: Stored, problem: Problem, gpu: Gpu, settings: Settings, request: str | None, conditions: Conditions
 ) -> tuple[Plan, CompiledPasses]:
@@ -98,10 +100,25 @@ class CudaExecutor:
 
     target: str | None = None
     name: ClassVar[str] = "cuda"
+    transformable: ClassVar[bool] = False
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that no target takes."""
         return plan_for(mask, problem, gpu(), self.target, Conditions(negate=scale < 0))
+
+    def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
+        """A text a pass; none where nothing is launched."""
+        return tuple(dict.fromkeys(map(source_of, texts_of(plan))))
+
+    def measured(self) -> Executor:
+        """The one whose plans are timed on this GPU."""
+        return _measured(self.target)
+
+    def check_present(self) -> None:
+        """Raise BackendError without a GPU, or with one that no target runs on."""
+        from splat_numba.runtime.cuda.device import device
+
+        device(0)
 
     def part(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, scale: float, settings: Settings,
@@ -123,6 +140,10 @@ class CudaExecutor:
             return part
         plan = self._plan_for(part.mask, part.heads, problem, settings, Conditions(ragged, scale < 0))
         return replace(part, plan=plan, compiled=compiled_for(plan, settings, part.compiled))
+
+    def planned_for(self, part: Part, problem: Problem) -> Problem:
+        """The call's: every length has a plan of its own."""
+        return problem
 
     def _plan_for(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings, conditions: Conditions
@@ -169,9 +190,9 @@ class CudaExecutor:
         """Run on the GPU that q is on, in the order of its framework's current stream."""
         return attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
-    def plan_backward(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> BackwardPlan:
+    def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
         """How the gradients for one mask are made, remembered."""
-        return backward_plan_for(mask, problem, gpu(), self.target, Conditions(negate=scale < 0))
+        return backward_plan_for(one.mask, one.problem, gpu(), self.target, Conditions(negate=scale < 0))
 
     def backward_sources(
         self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
@@ -191,6 +212,14 @@ class CudaExecutor:
         )  # planners of gradients: 60 ms that forward has no use for
 
         return backward(recipe, call)
+
+
+@cache
+def _measured(target: str | None) -> Executor:
+    """Imported when first wanted: an import statement takes a microsecond at every call."""
+    from splat_numba.executors.gpu_tuning import TunedExecutor
+
+    return TunedExecutor(target)
 
 
 def disassemble(cubin: bytes) -> str:

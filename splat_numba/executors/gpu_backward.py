@@ -44,7 +44,7 @@ from splat_numba.runtime.cuda.frameworks import (
     known_keys,
 )
 from splat_numba.runtime.cuda.ready import ReadyCall
-from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.recent import REMEMBERED, Recent
 from splat_numba.settings import current
 
 
@@ -60,7 +60,7 @@ class ReadyBackward:
     reach: tuple[Reach, ...]
 
 
-_ready: Recent[ReadyBackward] = Recent(256)
+_ready: Recent[ReadyBackward] = Recent(REMEMBERED)
 
 
 def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
@@ -82,8 +82,9 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     keep = None
     if call.kv_lengths is not None:
         addresses["kv_lengths"], keep = place_lengths(
-            call.kv_lengths, ready.problem, ready.axes, ready.device, framework, call.q, stream
-        )
+            call.kv_lengths, ready.problem, ready.axes, ready.device, framework, call.q, stream,
+            ready.call.settings,
+        )  # fmt: skip
     scratch = ready.call.run([addresses.get(name, 0) for name in BACKWARD_ARGUMENTS], stream, framework, call.q)
     framework.finish(stream)
     del scratch, keep

@@ -83,7 +83,9 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
     lengths, keep = (
         (0, None)
         if kv_lengths is None
-        else place_lengths(kv_lengths, ready.problem, ready.axes, ready.device, framework, q, stream)
+        else place_lengths(
+            kv_lengths, ready.problem, ready.axes, ready.device, framework, q, stream, ready.call.settings
+        )
     )
     scratch = ready.call.run((*places[:3], target, lse_place, lengths), stream, framework, q)
     framework.finish(stream)

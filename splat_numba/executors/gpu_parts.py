@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
-from splat_numba.arguments.masks import Stored, describe
+from splat_numba.arguments.masks import Stored
 from splat_numba.executors.executor import Part, Recipe
+from splat_numba.executors.plans import plan_for
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import full
 from splat_numba.gen.backward import BackwardPlan, Wanted
@@ -16,29 +16,18 @@ from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import ITEMSIZE, Conditions, Problem
 from splat_numba.gen.schedule import ScheduleBuilder, Text
 from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
-from splat_numba.gen.targets.registry import choose_gpu_target, gpu_target
+from splat_numba.gen.targets.registry import choose_target, gpu_target
 from splat_numba.gen.targets.target import AttentionCall, GpuTarget, HeadsPass
 from splat_numba.gen.tensor import Tensor, contiguous, padded_strides
+from splat_numba.runtime.recent import REMEMBERED
 
 
-@lru_cache(maxsize=256)
-def plan_for(mask: Stored, problem: Problem, gpu: Gpu, request: str | None, conditions: Conditions) -> Plan:
-    """The plan for one mask, remembered. request: the argument ``target``.
-
-    Raises ArgumentTypeError where no target takes the problem's dtype, PlanError for dims that are too large.
-    """
-    target, why = choose_gpu_target(request, problem, gpu.capability)
-    found = geometry(mask, problem.seq_q, problem.seq_kv)
-    plan = target.plan(found, problem, gpu, describe(mask), conditions)
-    return replace(plan, choices=(why, *plan.choices))
-
-
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def backward_plan_for(
     mask: Stored, problem: Problem, gpu: Gpu, request: str | None, conditions: Conditions
 ) -> BackwardPlan:
     """The plan of the gradients for one mask, remembered. Arguments and errors as plan_for()."""
-    target, _ = choose_gpu_target(request, problem, gpu.capability)
+    target, _ = choose_target(request, problem, gpu)
     return target.plan_backward(geometry(mask, problem.seq_q, problem.seq_kv), problem, gpu, conditions)
 
 
@@ -49,10 +38,10 @@ def heads_plans(
     request, conditions = recipe.executor.target, Conditions(ragged, scale < 0)
     plans = tuple(
         HeadsPlan(
-            backward_plan_for(mask, problem, gpu, request, conditions),
-            tuple(range(problem.heads_q)) if heads is None else heads,
+            backward_plan_for(one.mask, one.problem, gpu, request, conditions),
+            tuple(range(problem.heads_q)) if one.heads is None else one.heads,
         )
-        for mask, heads in recipe.masks_for(problem)
+        for one in recipe.masks_for(problem)
     )
     return plans, gpu_target(plans[0].planned.target)
 

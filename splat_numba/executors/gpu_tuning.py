@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -12,20 +11,19 @@ from splat_numba.arguments.masks import Stored, describe, fingerprint
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.gpu import CudaExecutor, compiled_for
-from splat_numba.executors.gpu_parts import plan_for
 from splat_numba.executors.gpu_trial import trial_calls
+from splat_numba.executors.measured import known_or_measured, reason, version
+from splat_numba.executors.plans import plan_for
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.plan import Choice, Plan
 from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.targets.registry import choose_gpu_target
+from splat_numba.gen.targets.registry import choose_target
 from splat_numba.gen.targets.target import Candidate
-from splat_numba.plain import duration
-from splat_numba.runtime import cache
-from splat_numba.runtime.choices import Choices
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.frameworks import framework_of
 from splat_numba.runtime.cuda.launch import is_capturing
 from splat_numba.runtime.cuda.timing import Call, median_seconds
+from splat_numba.runtime.recent import REMEMBERED
 from splat_numba.settings import Settings
 
 MOST = 6  # candidates timed: compiling each takes about 5 s
@@ -48,6 +46,11 @@ class Uncaptured:
     def scale(self) -> float | None:
         """The recipe's."""
         return self.recipe.scale
+
+    @property
+    def fused(self) -> bool | None:
+        """The recipe's."""
+        return self.recipe.fused
 
     @property
     def executor(self) -> Executor:
@@ -100,7 +103,7 @@ class TunedExecutor(CudaExecutor):
         return tuned_plan(mask, heads, problem, settings, self.timer, self.target, conditions)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=REMEMBERED)
 def tuned_plan(
     mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings, timer: Timer,
     request: str | None, conditions: Conditions,
@@ -111,7 +114,7 @@ def tuned_plan(
     """
     device = _first_gpu()
     gpu = device.as_planned
-    target, why = choose_gpu_target(request, problem, gpu.capability)
+    target, why = choose_target(request, problem, gpu)
     found = geometry(mask, problem.seq_q, problem.seq_kv)
     candidates = target.candidates(found, problem, gpu, conditions, MOST)
     if len(candidates) < 2 or not problem.batch * problem.heads_q * problem.seq_q * problem.seq_kv:
@@ -127,42 +130,11 @@ def tuned_plan(
     facts = {
         "mask": fingerprint(mask), "heads": heads and len(heads), "problem": asdict(problem),
         "conditions": asdict(conditions), "target": target.name, "gpu": device.name,
-        "multiprocessors": device.multiprocessors,
-        "version": getattr(sys.modules["splat_numba"], "__version__", "unknown"),
+        "multiprocessors": device.multiprocessors, "version": version(),
     }  # fmt: skip
     seconds = known_or_measured(facts, tuple(one.name for one in candidates), measure, settings)
     best = min(candidates, key=lambda one: seconds[one.name])
     return planned(best, reason(best, candidates, seconds, device.name))
-
-
-def known_or_measured(
-    facts: dict[str, Any], names: tuple[str, ...], measure: Callable[[], list[float]], settings: Settings
-) -> dict[str, float]:
-    """Seconds by candidate: read from disk, or measured and stored. Of several processes one measures."""
-    folder = cache.folder(settings)
-    if folder is None:
-        return dict(zip(names, measure(), strict=True))
-    store = Choices.of(folder, facts, names)
-    if (found := store.read()) is not None:
-        return found
-    with cache.making(store.path, patience=600):  # six kernels to compile, and to time
-        found = store.read()
-        if found is None:
-            found = dict(zip(names, measure(), strict=True))
-            store.write(found)
-    return found
-
-
-def reason(best: Candidate, candidates: Sequence[Candidate], seconds: dict[str, float], gpu: str) -> Choice:
-    """What was measured, for explain()."""
-
-    def words(one: Candidate) -> str:
-        return f"measured {duration(seconds[one.name])}, predicted {duration(one.seconds)}"
-
-    ordered = sorted(candidates, key=lambda one: seconds[one.name])
-    refused = tuple((one.name, words(one)) for one in ordered if one is not best)
-    why = f"{words(best)}, the least of {len(candidates)} timed on {gpu}"
-    return Choice("order of rows and tiles", best.name, why, refused)
 
 
 def _first_gpu() -> Device:

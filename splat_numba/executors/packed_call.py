@@ -47,6 +47,13 @@ class PackedCall:
         problem = PackedProblem("softmax", self.dtype, batch, heads, contiguous=side_by_side(values))
         return self._run(problem, weights, values=values, weights=weights)
 
+    def softmax_lse(self, values: Bits) -> Bits:
+        """Weights over contiguous ``values``, in place, and the log-sum-exp of every row, (batch, heads, rows)."""
+        batch, heads, _ = values.shape
+        problem = PackedProblem("softmax_lse", self.dtype, batch, heads)
+        lse = empty((batch, heads, self.acsr.shape[0]), problem.compute_dtype)
+        return self._run(problem, lse, values=values, weights=values, lse=lse)
+
     def softmax_backward(self, weights: Bits, dweights: Bits) -> Bits:
         """Gradients of the values that softmax() made contiguous ``weights`` of."""
         dvalues = empty(weights.shape, self.dtype)

@@ -6,7 +6,7 @@ launches is here a function of `runtime.xla.steps`; a step that has none is a fa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from splat_numba.arguments.layouts import bhsd_axes
-from splat_numba.executors.cpu_backward import compiled_backward
-from splat_numba.executors.executor import Part, Recipe
+from splat_numba.executors.cpu_backward import compiled_of
+from splat_numba.executors.executor import Recipe
 from splat_numba.gen.array_schedule import ArraySchedule, FreshStep, NumpyStep, RangeStep
 from splat_numba.gen.backward import Wanted
 from splat_numba.gen.cpu_entry import CpuEntry, Parameter, arrays, numbers
+from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import ITEMSIZE, Problem
 from splat_numba.gen.targets.cpu.backward_schedule import (
     backward_schedule,
@@ -150,7 +151,7 @@ def forward_call(
     sizes = {"q": problem.head_dim, "k": problem.head_dim, "v": problem.value_dim, "out": problem.value_dim}
     buffers = _tokens(dict(zip(sizes, (0, 1, 2, given), strict=True)), sizes, problem, recipe.layout)
     buffers["lse"] = _level(given + 1, problem)
-    recorder = _Recorder(buffers, given + 2, settings, _worth(parts, threads))
+    recorder = _Recorder(buffers, given + 2, settings, _worth([part.plan for part in parts], threads))
     _add_lengths(recorder, problem, ragged=ragged)
     for part in parts:
         schedule = attention_schedule(part.plan, problem, part.heads, scale)
@@ -162,32 +163,32 @@ def backward_call(
     recipe: Recipe, problem: Problem, scale: float, settings: Settings, threads: int, *, ragged: bool
 ) -> XlaCall:
     """attention_backward over (q, k, v[, kv_lengths], out, lse, dout, dlse) to (dq, dk, dv), likewise."""
-    parts = recipe.parts_for(problem, scale, settings, ragged=ragged)
+    wanted, host = Wanted(), machine(None)
+    masks = recipe.masks_for(problem)
+    made = [compiled_of(recipe.executor, one, wanted, settings) for one in masks]
     first = 4 if ragged else 3
     dims = {"q": problem.head_dim, "k": problem.head_dim, "v": problem.value_dim}
     sizes = {**dims, "out": problem.value_dim, "dout": problem.value_dim, **{f"d{name}": n for name, n in dims.items()}}
     places = (0, 1, 2, first, first + 2, first + 4, first + 5, first + 6)
     buffers = _tokens(dict(zip(sizes, places, strict=True)), sizes, problem, recipe.layout)
     buffers |= {"lse": _level(first + 1, problem), "dlse": _level(first + 3, problem)}
-    recorder = _Recorder(buffers, first + 7, settings, _worth(parts, threads))
+    recorder = _Recorder(buffers, first + 7, settings, _worth([one.plan for one in made], threads))
     _add_lengths(recorder, problem, ragged=ragged)
-    wanted, host = Wanted(), machine(None)
     shares = shares_of(problem, host, wanted)
     targets = {name: recorder.view(name) for name in wanted.sums}
     for name, width in sums_shape(problem, host, wanted).items():
         _add_sums(recorder, name, (shares, problem.batch, problem.heads_kv, problem.seq_kv, width), problem)
-    for part in parts:
-        compiled = compiled_backward(part.mask, part.plan.problem, wanted, settings)
-        schedule = backward_schedule(part.plan, problem, part.heads, scale, wanted, shares)
+    for one, compiled in zip(masks, made, strict=True):
+        schedule = backward_schedule(compiled.plan, problem, one.heads, scale, wanted, shares)
         recorder.add(schedule, compiled.code, problem)
     for name, target in targets.items():
         _finish_sums(recorder, name, target, problem)
     return recorder.finish(first + 4, 3)
 
 
-def _worth(parts: tuple[Part, ...], threads: int) -> int:
+def _worth(plans: Sequence[Plan], threads: int) -> int:
     """Threads of the launches: one where the plans predict less time than threads take to come."""
-    return threads if sum(part.plan.cost.seconds for part in parts) > FEWEST_SECONDS else 1
+    return threads if sum(plan.cost.seconds for plan in plans) > FEWEST_SECONDS else 1
 
 
 def _add_lengths(recorder: _Recorder, problem: Problem, *, ragged: bool) -> None:

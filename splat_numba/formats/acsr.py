@@ -234,6 +234,34 @@ class ACSR:
         order = csr_order(self.runs)
         return values.copy() if order is None else values[..., order]
 
+    def values_from_csr(
+        self, values: NDArray[Any], indptr: ArrayLike | None = None, indices: ArrayLike | None = None
+    ) -> NDArray[Any]:
+        """A copy of a CSR matrix's values (..., nnz) in packed order, for spmm: the other way round than values_to_csr.
+
+        indptr, indices: of the matrix, whose columns may stand in any order in a row, as SciPy leaves them; without
+        them every row's ascend. Raises ArgumentError if the last axis is not nnz long or the matrix holds other pairs
+        than the mask, or one twice, FormatError and FormatTypeError for arrays that are no CSR.
+        """
+        values = convert.array("values", values)
+        if values.ndim == 0 or values.shape[-1] != self.nnz:
+            raise ArgumentError(
+                f"values must have shape (..., nnz) with nnz = {self.nnz}, got {values.shape}; pass the data of a "
+                "matrix with just the mask's pairs."
+            )
+        if (indptr is None) != (indices is None):
+            raise ArgumentError("indptr and indices must be given together, got one; pass both, or neither.")
+        if indptr is None or indices is None:
+            order = csr_order(self.runs)
+            place = np.arange(self.nnz) if order is None else order
+        else:
+            rows, columns = convert.csr_pairs(indptr, indices, self.shape)
+            place = np.asarray(self.slot(rows, columns))
+            convert.check_each_once(place, rows, columns)
+        packed = np.empty_like(values)
+        packed[..., place] = values
+        return packed
+
     def __or__(self, other: object) -> "ACSR":
         return ACSR(run_algebra.union(self.runs, self._operand(other)))
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from splat_numba.errors import FormatError, FormatTypeError
+from splat_numba.errors import ArgumentError, FormatError, FormatTypeError
 from splat_numba.formats.canonical import Triples, canonicalise
 from splat_numba.formats.run_table import (
     Runs,
@@ -113,6 +113,36 @@ def from_csr(indptr: ArrayLike, indices: ArrayLike, shape: tuple[int, int]) -> R
     indptr: (rows + 1,) integers from 0 to len(indices). indices: (nnz,) integers in [0, cols).
     Raises FormatTypeError for arrays that are not of integers, FormatError for anything else that does not fit.
     """
+    shape, pointers, kept = _checked_csr(indptr, indices, shape)
+    _check_ascending(pointers, kept)
+    return from_columns(shape, pointers, kept)
+
+
+def csr_pairs(
+    indptr: ArrayLike, indices: ArrayLike, shape: tuple[int, int]
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """(rows, columns) of CSR arrays whose rows may hold their columns in any order. Raises as from_csr()."""
+    (rows, _), pointers, kept = _checked_csr(indptr, indices, shape)
+    return np.repeat(np.arange(rows), np.diff(pointers)), kept
+
+
+def check_each_once(place: NDArray[np.int64], rows: NDArray[np.integer], columns: NDArray[np.integer]) -> None:
+    """Raise ArgumentError unless the places of these pairs are 0, 1, ... in some order."""
+    seen = np.bincount(place[place >= 0], minlength=place.size)
+    wrong = (place < 0) | (seen[np.maximum(place, 0)] > 1)
+    if wrong.any():
+        at = int(np.flatnonzero(wrong)[0])
+        what = "which the mask does not keep" if place[at] < 0 else "more than once"
+        raise ArgumentError(
+            f"indices must be the mask's pairs, each once, got ({rows[at]}, {columns[at]}), {what}; build the mask of "
+            "this matrix, after its sum_duplicates()."
+        )
+
+
+def _checked_csr(
+    indptr: ArrayLike, indices: ArrayLike, shape: tuple[int, int]
+) -> tuple[tuple[int, int], NDArray[np.integer], NDArray[np.integer]]:
+    """The shape and the arrays as int64, all but the order of a row's columns checked."""
     rows, cols = check_shape(check_pair(shape))
     pointers, kept = _integers("indptr", indptr), _integers("indices", indices)
     if pointers.size != rows + 1:
@@ -132,8 +162,12 @@ def from_csr(indptr: ArrayLike, indices: ArrayLike, shape: tuple[int, int]) -> R
             f"row {row}: indptr must not decrease, got {pointers[row]} then {pointers[row + 1]}; "
             "build it as the running sum of the row counts."
         )
-    _check_indices(pointers, kept, cols)
-    return from_columns((rows, cols), pointers, kept)
+    outside = (kept < 0) | (kept >= cols)
+    if outside.any():
+        k = int(np.flatnonzero(outside)[0])
+        row = _row_of(pointers, k)
+        raise FormatError(f"row {row}: column {kept[k]} is not in [0, {cols}); correct indices or the shape.")
+    return (rows, cols), pointers, kept
 
 
 def check_pair(shape: object) -> tuple[int, int]:
@@ -166,22 +200,19 @@ def _integers(name: str, value: ArrayLike) -> NDArray[np.integer]:
     return given.astype(np.int64, copy=False)  # unsigned differences would wrap around
 
 
-def _check_indices(indptr: NDArray[np.integer], indices: NDArray[np.integer], cols: int) -> None:
-    def row_of(place: int) -> int:
-        return int(np.searchsorted(indptr, place, side="right")) - 1
+def _row_of(indptr: NDArray[np.integer], place: int) -> int:
+    return int(np.searchsorted(indptr, place, side="right")) - 1
 
-    outside = (indices < 0) | (indices >= cols)
-    if outside.any():
-        k = int(np.flatnonzero(outside)[0])
-        raise FormatError(f"row {row_of(k)}: column {indices[k]} is not in [0, {cols}); correct indices or the shape.")
+
+def _check_ascending(indptr: NDArray[np.integer], indices: NDArray[np.integer]) -> None:
     unsorted = indices[1:] <= indices[:-1]
     starts = indptr[(indptr > 0) & (indptr < indices.size)]
     unsorted[starts - 1] = False  # from one row to the next columns may fall
     if unsorted.any():
         k = int(np.flatnonzero(unsorted)[0])
         raise FormatError(
-            f"row {row_of(k)}: columns must ascend strictly, got {indices[k]} then {indices[k + 1]}; sort each row "
-            "and drop repeats (SciPy: `m.sum_duplicates()`)."
+            f"row {_row_of(indptr, k)}: columns must ascend strictly, got {indices[k]} then {indices[k + 1]}; sort "
+            "each row and drop repeats (SciPy: `m.sum_duplicates()`)."
         )
 
 

@@ -8,18 +8,19 @@ from numpy.typing import NDArray
 from splat_numba.formats.random_blocks import GOLDEN, mixed
 from splat_numba.formats.sweep import chunks, exclusive_sum
 from splat_numba.gen.box_cover import Cover, LaneRuns
-from splat_numba.gen.boxes import GROUP_ROWS, SOME
+from splat_numba.gen.boxes import GROUP_ROWS, SOME, WORD_BITS
 
 Ints = NDArray[np.int64]
 Words = NDArray[np.uint32]
 
+MASKS_AT_ONCE = 4096  # compared with each other
 WORD_BUDGET = 1 << 23  # words made at a time: 64 MiB while they are summed
 
 
 def tile_bits(cover: Cover) -> tuple[Ints, Words]:
     """(tiles, groups) entry of the masks, 0 where not all or none are kept, and the masks (entries, 64, words)."""
     tile, group = np.nonzero(cover.status == SOME)
-    words = -(-cover.box.size // 32)
+    words = -(-cover.box.size // WORD_BITS)
     entry = np.zeros(cover.status.shape, np.int64)
     if not tile.size:
         return entry, np.zeros((0, GROUP_ROWS, words), np.uint32)
@@ -63,11 +64,11 @@ def _draw(runs: LaneRuns, run: Ints, number: Ints, at: Ints, size: int, words: i
     high = np.minimum(runs.hi[run] - at[number], size) + runs.line[run] * size
     row = (number * GROUP_ROWS + runs.lane[run] % GROUP_ROWS) * words
     total = np.zeros(at.size * GROUP_ROWS * words)
-    for offset in range(int(((high - 1) // 32 - low // 32).max(initial=0)) + 1):
-        word = low // 32 + offset
-        here = np.flatnonzero(32 * word < high)
-        begin = np.maximum(low[here] - 32 * word[here], 0)
-        end = np.minimum(high[here] - 32 * word[here], 32)
+    for offset in range(int(((high - 1) // WORD_BITS - low // WORD_BITS).max(initial=0)) + 1):
+        word = low // WORD_BITS + offset
+        here = np.flatnonzero(WORD_BITS * word < high)
+        begin = np.maximum(low[here] - WORD_BITS * word[here], 0)
+        end = np.minimum(high[here] - WORD_BITS * word[here], WORD_BITS)
         bits = (np.int64(1) << end) - (np.int64(1) << begin)
         # A row's runs are disjoint, so their bits add up; sums stay below 2**32, exact in float64.
         total += np.bincount(row[here] + word[here], bits, total.size)
@@ -85,5 +86,5 @@ def _deduplicate(masks: Words) -> tuple[Ints, Words]:
 def _hashes(masks: Words) -> NDArray[np.uint64]:
     counter = np.arange(1, masks.shape[1] + 1, dtype=np.uint64)
     factors = mixed(counter * GOLDEN) | np.uint64(1)  # numpy.random takes 7 ms to import
-    parts = np.array_split(masks, len(masks) // 4096 + 1)
+    parts = np.array_split(masks, len(masks) // MASKS_AT_ONCE + 1)
     return np.concatenate([part.astype(np.uint64) @ factors for part in parts])

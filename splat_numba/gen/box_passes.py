@@ -17,7 +17,7 @@ from splat_numba.gen.box_cost import Work, work_of_cover
 from splat_numba.gen.box_cover import Cover, cover
 from splat_numba.gen.box_order import FlatRuns, arrange
 from splat_numba.gen.box_schemes import PassRuns, schemes
-from splat_numba.gen.boxes import NONE, SOME, Box, BoxPass, BoxTable, Traits
+from splat_numba.gen.boxes import NONE, SOME, USUAL_KEYS, Box, BoxPass, BoxTable, Traits
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
 from splat_numba.plain import duration
@@ -119,7 +119,7 @@ def search(
     """
     shapes = [replace(one, ragged=ragged, negate=negate) for one in tiles.shapes]
     ways = schemes(FlatRuns.of(table), problem, ragged=ragged)
-    first = max(shapes, key=lambda one: (one.groups == 2, one.tile_kv == 128))
+    first = max(shapes, key=lambda one: (one.groups == 2, one.tile_kv == USUAL_KEYS))
     probes = {name: [_try(part, first, problem, tiles, aligned) for part in parts] for name, parts in ways.items()}
     orders = {name: sum(trial.seconds for trial in trials) for name, trials in probes.items()}
     least = min(orders.values())
@@ -149,7 +149,7 @@ def _shapes_for(probe: Trial, shapes: list[Traits]) -> list[Traits]:
     if probe.cover.at.size <= LONG_ROW * len(probe.cover.lanes.rows):
         return [one for one in shapes if one != probed]
     most = {one.groups: one.tile_kv for one in shapes}  # sizes ascend
-    large = [one for one in shapes if one.groups > 1 and one.tile_kv in (128, most[one.groups])]
+    large = [one for one in shapes if one.groups > 1 and one.tile_kv in (USUAL_KEYS, most[one.groups])]
     return [one for one in large if one != probed]
 
 

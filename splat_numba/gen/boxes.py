@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from splat_numba.formats.sealed import Sealed
 
+USUAL_KEYS = 128  # of a tile: the size that is tried first
+WORD_BITS = 32  # keys of a word of a mask
 GROUP_ROWS = 64  # query rows of one group: what one warpgroup's matrix instruction multiplies
 MAX_GROUPS = 3
 NONE, ALL, SOME = 0, 1, 2  # which pairs of a tile a group keeps

@@ -8,20 +8,44 @@ import numpy as np
 
 from splat_numba.formats.closed_form import Edge, Term
 from splat_numba.gen.cost import count_pass, predict
-from splat_numba.gen.cpu_passes import ClosedPass, Segment
+from splat_numba.gen.cpu_passes import ClosedPass, CpuCandidate, Segment
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.tile_choice import fitting_tiles, tile_choice
+from splat_numba.gen.tile_choice import fitting_tiles, tile_choice, tile_words
 
 TILES_Q = (16, 32, 64, 128)
 TILES_KV = (32, 64, 128)
+USUAL_TILE = 64  # of queries and of keys, until tiles are chosen
+TYPICAL_LENGTHS = (16, 64, 1024, 2048, 4096, 8192)  # that tiles are chosen for; lengths beyond as the last
 SCORES = 64 * 64  # 16 KiB of float32 scores: half of a first-level cache; 128 x 128 took 1.25 times as long a pair
 
 
 def closed_passes(
     terms: tuple[Term, ...], problem: Problem, machine: Machine
 ) -> tuple[list[ClosedPass], list[Choice], int]:
+    """Passes with the tiles of the least predicted time, why those, and the number of bands."""
+    drafts = _drafts(terms)
+    bands = sum(term.lattice.step if term.lattice.diagonal else 1 for term in terms)
+    if not drafts:
+        return [], [], bands
+    tried = _try_tiles(drafts, problem, machine)
+    best = min(tried, key=lambda sizes: (tried[sizes], sizes))
+    lengths = _typical_lengths(problem)
+    typical = "" if lengths == (problem.seq_q, problem.seq_kv) else f" for {lengths[0]} x {lengths[1]} tokens"
+    return _with_tiles(drafts, best), [tile_choice("tiles", tried, best, typical)], bands
+
+
+def closed_candidates(terms: tuple[Term, ...], problem: Problem, machine: Machine) -> list[CpuCandidate]:
+    """The passes with each of the tile sizes."""
+    drafts = _drafts(terms)
+    tried = _try_tiles(drafts, problem, machine) if drafts else {}
+    return [
+        CpuCandidate(tile_words(sizes), seconds, tuple(_with_tiles(drafts, sizes))) for sizes, seconds in tried.items()
+    ]
+
+
+def _drafts(terms: tuple[Term, ...]) -> list[ClosedPass]:
     """One pass for every row range and row step: bands over the same row blocks share the pass."""
     groups: dict[tuple[Edge, Edge | None, int], list[Segment]] = {}
     for term in terms:
@@ -30,12 +54,8 @@ def closed_passes(
     drafts: list[ClosedPass] = []
     for (row_lo, row_hi, row_step), segments in sorted(groups.items(), key=lambda item: _breadth(item[0][:2])):
         resumes = any(_overlaps(row_lo, row_hi, earlier) for earlier in drafts)
-        drafts.append(ClosedPass(row_lo, row_hi, row_step, tuple(segments), 64, 64, resumes))
-    bands = sum(term.lattice.step if term.lattice.diagonal else 1 for term in terms)
-    if not drafts:
-        return [], [], bands
-    passes, choice = _choose_tiles(drafts, problem, machine)
-    return passes, [choice], bands
+        drafts.append(ClosedPass(row_lo, row_hi, row_step, tuple(segments), USUAL_TILE, USUAL_TILE, resumes))
+    return drafts
 
 
 def _breadth(rows: tuple[Edge, Edge | None]) -> tuple[int, int]:
@@ -74,32 +94,34 @@ def covers_all_rows(passes: list[ClosedPass]) -> bool:
     return reached == np.inf
 
 
-def _choose_tiles(drafts: list[ClosedPass], problem: Problem, machine: Machine) -> tuple[list[ClosedPass], Choice]:
-    """The tile size with the least predicted time, from counted work at the nearest of a few lengths.
+def _with_tiles(drafts: list[ClosedPass], sizes: tuple[int, int]) -> list[ClosedPass]:
+    return [replace(draft, tile_q=sizes[0], tile_kv=sizes[1]) for draft in drafts]
+
+
+def _try_tiles(drafts: list[ClosedPass], problem: Problem, machine: Machine) -> dict[tuple[int, int], float]:
+    """Predicted seconds of every tile size, from counted work at the nearest of a few lengths.
 
     One size for all passes, because each size is a set of functions to compile (a plan of 8 passes with 6 sizes took
     28 s); and a few lengths, because the text holds the size, so that calls of many lengths share a kernel.
     """
-    seq_q, seq_kv = _typical_length(problem.seq_q), _typical_length(problem.seq_kv)
+    seq_q, seq_kv = _typical_lengths(problem)
     tried: dict[tuple[int, int], float] = {}
     for tile_q in fitting_tiles(TILES_Q, problem, machine):
         for tile_kv in TILES_KV:
             if tile_q * tile_kv <= SCORES:
-                passes = [replace(draft, tile_q=tile_q, tile_kv=tile_kv) for draft in drafts]
+                passes = _with_tiles(drafts, (tile_q, tile_kv))
                 counts = [count_pass(one, seq_q, seq_kv) for one in passes]
                 tried[tile_q, tile_kv] = sum(
                     predict(count, problem, machine, tile_q, resumes=one.resumes)
                     for count, one in zip(counts, passes, strict=True)
                 )
-    best = min(tried, key=lambda sizes: (tried[sizes], sizes))
-    passes = [replace(draft, tile_q=best[0], tile_kv=best[1]) for draft in drafts]
-    typical = "" if (seq_q, seq_kv) == (problem.seq_q, problem.seq_kv) else f" for {seq_q} x {seq_kv} tokens"
-    return passes, tile_choice("tiles", tried, best, typical)
+    return tried
+
+
+def _typical_lengths(problem: Problem) -> tuple[int, int]:
+    return _typical_length(problem.seq_q), _typical_length(problem.seq_kv)
 
 
 def _typical_length(length: int) -> int:
     """The length that tiles are chosen for: a decoding step, a short sequence, or a power of two up to 8192."""
-    for typical in (16, 64, 1024, 2048, 4096):
-        if length <= typical:
-            return typical
-    return 8192
+    return next((typical for typical in TYPICAL_LENGTHS if length <= typical), TYPICAL_LENGTHS[-1])

@@ -30,6 +30,13 @@ ELEMENT_NS = 0.25  # one number of a row block, transposed in or out
 BLOCK_NS = 400.0
 LAUNCH_NS = 60_000.0  # a launch: threads woken, arguments unpacked
 
+# Of attention by the packed operators, of a graph's rows and of regular ones; benchmarks/results/cpu_fused.md.
+PACKED_PAIR_NS = 1.5  # a pair: its softmax, and what it has of its row
+SHARED_ELEMENT_NS = 0.015  # a number of a key or value that a group of rows loads once
+NEAR_ELEMENT_NS = 0.06  # one that its row loads, from the second-level cache
+FAR_ELEMENT_NS = 0.17  # or from beyond it
+NEAR_BYTES = 2 << 20  # of a head's keys, or values: twice a usual second-level cache, of which rows revisit a part
+
 BLOCKS_AT_ONCE = 128  # at 64 rows of 8 bytes 64 KiB an array: a plan must stay below 1 MiB at any length
 COUNTED_ROWS = 1 << 21  # 0.2 s; 10**8 rows would take 8 s, so of more rows blocks are sampled
 SAMPLED_BLOCKS = 1 << 12
@@ -157,3 +164,14 @@ def predict(count: Count, problem: Problem, machine: Machine, tile_q: int, *, re
     each = pairs + count.tiles * TILE_NS + blocks
     heads = problem.batch * problem.heads_q
     return (each * heads / machine.cores + LAUNCH_NS) * 1e-9
+
+
+def predict_packed(kept: int, share: float, problem: Problem, machine: Machine) -> float:
+    """Seconds of attention by the packed operators for the whole problem. kept: pairs of one head; share: of them,
+    those whose columns a whole group of rows keeps.
+    """
+    dims = problem.head_dim + problem.value_dim
+    near = problem.seq_kv * max(problem.head_dim, problem.value_dim) * ITEMSIZE[problem.compute_dtype] <= NEAR_BYTES
+    alone = NEAR_ELEMENT_NS if near else FAR_ELEMENT_NS
+    each = kept * (PACKED_PAIR_NS + dims * (share * SHARED_ELEMENT_NS + (1 - share) * alone))
+    return (each * problem.batch * problem.heads_q / machine.cores + 3 * LAUNCH_NS) * 1e-9

@@ -110,3 +110,14 @@ class TablePass:
         """Plain values; the table by its sizes."""
         table = self.table
         return {"pieces": len(table.piece), "blocks": len(table.block_ptr) - 1, "bytes": table.nbytes}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CpuCandidate:
+    """One of several ways to run a problem, not yet a plan. name: in words, which no other candidate of the problem
+    has; seconds: predicted, for the whole problem.
+    """
+
+    name: str
+    seconds: float
+    passes: tuple[ClosedPass | TablePass, ...]

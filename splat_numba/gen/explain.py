@@ -35,7 +35,7 @@ def explain(plan: Plan) -> str:
     if not plan.covered:
         lines.append("fill        out = 0 and lse = -inf first, because no pass is known to visit every row")
     for choice in plan.choices:
-        lines.extend(_explain_choice(choice))
+        lines.extend(explain_choice(choice))
     if plan.backward is not None:
         lines.append(explain_backward(plan.backward))
     return "\n".join(lines)
@@ -49,7 +49,7 @@ def explain_backward(plan: BackwardPlan) -> str:
     for of, passes in (("queries", plan.queries), ("keys", plan.keys)):
         lines += [f"pass {number}      gradients of {of}: {one.describe()}" for number, one in enumerate(passes)]
     for choice in plan.choices:
-        lines.extend(_explain_choice(choice))
+        lines.extend(explain_choice(choice))
     return "\n".join(lines)
 
 
@@ -73,7 +73,8 @@ def _describe(one: Pass) -> str:
     return one.describe() + ("; resumes the softmax of an earlier pass" if one.resumes else "")
 
 
-def _explain_choice(choice: Choice) -> list[str]:
+def explain_choice(choice: Choice) -> list[str]:
+    """One decision, a line for what was chosen and one for each that was refused."""
     lines = [f"chosen      {choice.what}: {choice.chosen} ({choice.reason})"]
     lines.extend(f"  refused   {name}: {reason}" for name, reason in choice.refused[:REFUSED_SHOWN])
     if len(choice.refused) > REFUSED_SHOWN:
@@ -93,6 +94,7 @@ def as_dict(plan: Plan) -> dict[str, Any]:
         "passes": [_pass_dict(one) for one in plan.passes],
         "cost": asdict(plan.cost),
         "choices": [asdict(choice) for choice in plan.choices],
+        "fused": plan.fused,
     }
     return found if plan.backward is None else {**found, "backward": backward_as_dict(plan.backward)}
 

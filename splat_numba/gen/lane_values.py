@@ -10,10 +10,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.gen.machine import WARP
+
 Words = NDArray[np.uint32]
 Reals = NDArray[np.float32]
 
-LANES: Final = 32
+LANES: Final = WARP
 LANE: Final = np.arange(LANES)
 NAN: Final = np.uint32(0x7FFFFFFF).view(np.float32)  # the one that instructions give
 SMALLEST_NORMAL: Final = np.finfo(np.float32).smallest_normal
@@ -144,7 +146,7 @@ def shuffle_xor_word(value: Any, mask: Any) -> Words:
 
 def word_of_lane(value: Any, lane: Any) -> Any:
     """A lane's word for all of them."""
-    return lanes(value, np.uint32)[np.asarray(lane) & 31]
+    return lanes(value, np.uint32)[np.asarray(lane) & (LANES - 1)]
 
 
 def any_lane(value: Any) -> np.uint32:

@@ -15,7 +15,7 @@ from splat_numba.formats.run_table import Runs, columns, csr_order
 from splat_numba.formats.sealed import Sealed
 from splat_numba.gen.problem import accumulator
 
-Operator = Literal["sddmm", "softmax", "spmm", "softmax_backward", "spmm_transposed"]
+Operator = Literal["sddmm", "softmax", "spmm", "softmax_backward", "spmm_transposed", "softmax_lse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class RunTable(Sealed):
     @classmethod
     def of(cls, acsr: ACSR) -> RunTable:
         """The table of a mask; its cost is that of the runs, not of the pairs."""
-        return cls._of(acsr, None)
+        return cls.from_runs(acsr.runs)
 
     @classmethod
     def transposed(cls, acsr: ACSR) -> RunTable:
@@ -75,16 +75,17 @@ class RunTable(Sealed):
         It is as long as one head's packed values: each pair has its place, 8 bytes.
         """
         turned = acsr.transpose()
-        return cls._of(turned, _places(acsr.runs, turned.runs))
+        return cls.from_runs(turned.runs, _places(acsr.runs, turned.runs))
 
     @classmethod
-    def _of(cls, acsr: ACSR, place: NDArray[np.int64] | None) -> RunTable:
-        runs = acsr.runs
+    def from_runs(cls, runs: Runs, place: NDArray[np.int64] | None = None) -> RunTable:
+        """The table of these runs."""
+        regular = bool((runs.runs_per_row <= 1).all())
         packed = np.concatenate([np.zeros(1, np.int64), np.cumsum(runs.count)])
         steps = np.unique(runs.step[runs.count > 1])  # a single column fits every step
         one_step = int(steps[0]) if steps.size == 1 else None if steps.size else 1
         slot_ptr = packed[runs.row_ptr]
-        return cls(runs.row_ptr, slot_ptr, runs.start, runs.step, runs.count, acsr.is_regular, one_step, place)
+        return cls(runs.row_ptr, slot_ptr, runs.start, runs.step, runs.count, regular, one_step, place)
 
     @property
     def rows(self) -> int:

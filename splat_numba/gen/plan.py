@@ -94,7 +94,8 @@ class Plan:
     target: its name; label: a short name of the mask for file names; covered: the passes visit every row, so nothing
     needs filling first; out_dtype: what the passes write, which may be wider than the problem's where later ones read
     it back. A plan of box passes is made for its lengths and so is not closed; its kernels nevertheless serve every
-    mask and length of the same Traits. backward: how gradients are made, where that was asked for.
+    mask and length of the same Traits. backward: how gradients are made, where that was asked for. fused: whether
+    attention() runs the passes; else it runs the packed operators one after the other. A Kernel runs the passes.
     """
 
     problem: Problem
@@ -110,6 +111,7 @@ class Plan:
     out_dtype: str
     conditions: Conditions
     backward: BackwardPlan | None = None
+    fused: bool = True
 
     @property
     def cpu(self) -> Machine:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from splat_numba.formats.geometry import BandTable
 from splat_numba.gen.cost import count_pass, predict
 from splat_numba.gen.cover import lattice_cover, natural_cover
-from splat_numba.gen.cpu_passes import TablePass, TileTable
+from splat_numba.gen.cpu_passes import CpuCandidate, TablePass, TileTable
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.tile_choice import fitting_tiles, tile_choice
+from splat_numba.gen.tile_choice import fitting_tiles, tile_choice, tile_words
 from splat_numba.plain import duration
 
 TILES_Q = (16, 64)  # a lane's place in a table is a bit of 64; few sizes, so that irregular masks share kernels
@@ -31,10 +31,7 @@ def table_passes(table: BandTable, problem: Problem, machine: Machine) -> tuple[
     passes, choices, least = [natural], [choice], _seconds([natural], problem, machine)
     regrouped = _regrouped(table, steps)
     if regrouped:
-        left = everything.copy()
-        for chosen in regrouped.values():
-            left &= ~chosen
-        split = _split_passes(table, left, regrouped, problem, machine)
+        split = _split_passes(table, _left(everything, regrouped), regrouped, problem, machine)
         seconds = _seconds([one for one, _ in split], problem, machine)
         if seconds < least:
             passes, choices = [one for one, _ in split], [choice for _, choice in split]
@@ -44,6 +41,33 @@ def table_passes(table: BandTable, problem: Problem, machine: Machine) -> tuple[
         taken, refused = (words, order) if seconds < least else (order, words)
         choices.append(Choice("order of rows", taken[0], taken[1], (refused,)))
     return passes, choices, len(table.step)
+
+
+def table_candidates(table: BandTable, problem: Problem, machine: Machine) -> list[CpuCandidate]:
+    """Rows in order with each of the tile heights; and regrouped, where there is something to regroup."""
+    steps = np.repeat(table.step, np.diff(table.band_ptr))
+    everything = np.ones(steps.size, np.bool_)
+    tried = _try_covers(
+        lambda tile_q, tile_kv: natural_cover(table, everything, tile_q, tile_kv), problem, machine, resumes=False
+    )
+    found = [
+        CpuCandidate(f"rows in order, {tile_words(sizes)}", seconds, (one,)) for sizes, (seconds, one) in tried.items()
+    ]
+    regrouped = _regrouped(table, steps)
+    if regrouped:
+        split = [one for one, _ in _split_passes(table, _left(everything, regrouped), regrouped, problem, machine)]
+        tiles = ", then ".join(tile_words((one.tile_q, one.tile_kv)) for one in split)
+        words = f"rows regrouped by residue for steps {', '.join(map(str, regrouped))}, {tiles}"
+        found.append(CpuCandidate(words, _seconds(split, problem, machine), tuple(split)))
+    return found
+
+
+def _left(everything: NDArray[np.bool_], regrouped: dict[int, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """The runs that are not regrouped."""
+    left = everything.copy()
+    for chosen in regrouped.values():
+        left &= ~chosen
+    return left
 
 
 def _seconds(passes: list[TablePass], problem: Problem, machine: Machine) -> float:
@@ -92,12 +116,20 @@ def _split_passes(
 def _choose_cover(
     build: Callable[[int, int], TileTable], problem: Problem, machine: Machine, *, resumes: bool
 ) -> tuple[TablePass, Choice]:
-    """The table with the least predicted time over the tile heights; 64 keys a tile."""
+    """The table with the least predicted time over the tile heights."""
+    tried = _try_covers(build, problem, machine, resumes=resumes)
+    best = min(tried, key=lambda sizes: (tried[sizes][0], sizes))
+    choice = tile_choice("tiles of a table pass", {sizes: seconds for sizes, (seconds, _) in tried.items()}, best)
+    return tried[best][1], choice
+
+
+def _try_covers(
+    build: Callable[[int, int], TileTable], problem: Problem, machine: Machine, *, resumes: bool
+) -> dict[tuple[int, int], tuple[float, TablePass]]:
+    """The tables of all tile heights with their predicted seconds; 64 keys a tile."""
     tried: dict[tuple[int, int], tuple[float, TablePass]] = {}
     for tile_q in fitting_tiles(TILES_Q, problem, machine):
         table = build(tile_q, TILE_KV)
         one = TablePass(table, tile_q, TILE_KV, resumes)
         tried[tile_q, TILE_KV] = _seconds([one], problem, machine), one
-    best = min(tried, key=lambda sizes: (tried[sizes][0], sizes))
-    choice = tile_choice("tiles of a table pass", {sizes: seconds for sizes, (seconds, _) in tried.items()}, best)
-    return tried[best][1], choice
+    return tried

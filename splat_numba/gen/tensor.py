@@ -55,6 +55,11 @@ class Tensor:
         return replace(self, sizes=(batch, 1, seq, dim), offset=self.offset + number * self.strides[1])
 
 
+def as_word(step: int) -> int:
+    """A stride as the unsigned 64-bit number that is added to an address: negative ones wrap around."""
+    return step % 2**64
+
+
 def padded(dim: int, itemsize: int = 2) -> int:
     """Elements of a row that ends at a multiple of 16 bytes."""
     numbers = ROW_ALIGNMENT // itemsize

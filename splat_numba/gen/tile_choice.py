@@ -18,6 +18,11 @@ def fitting_tiles(sizes: tuple[int, ...], problem: Problem, machine: Machine) ->
     return fitting
 
 
+def tile_words(sizes: tuple[int, int]) -> str:
+    """(tile_q, tile_kv) for people."""
+    return f"{sizes[0]} queries x {sizes[1]} keys"
+
+
 def tile_choice(what: str, tried: dict[tuple[int, int], float], best: tuple[int, int], lengths: str = "") -> Choice:
     """The choice of the tile sizes ``best`` among those ``tried``, (tile_q, tile_kv) -> predicted seconds.
 
@@ -28,5 +33,6 @@ def tile_choice(what: str, tried: dict[tuple[int, int], float], best: tuple[int,
         for (tile_q, tile_kv), seconds in sorted(tried.items(), key=lambda item: item[1])
         if (tile_q, tile_kv) != best
     )
-    chosen = f"{best[0]} queries x {best[1]} keys"
-    return Choice(what, chosen, f"predicted {duration(tried[best])}{lengths}, the least of {len(tried)}", refused)
+    return Choice(
+        what, tile_words(best), f"predicted {duration(tried[best])}{lengths}, the least of {len(tried)}", refused
+    )

@@ -25,6 +25,13 @@ def _vectors() -> tuple[int, int]:
     return 16, 16 if triple.startswith(("x86_64", "i686")) else 32
 
 
+def name() -> str:
+    """The processor as LLVM calls it."""
+    from llvmlite import binding
+
+    return str(binding.get_host_cpu_name())
+
+
 def cores() -> int:
     """Threads that are worth running here: the processors that this process may use, or the share of them that its
     control groups grant, rounded up.

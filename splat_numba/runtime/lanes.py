@@ -53,6 +53,27 @@ def reader(dtype: str, width: int, count: int, contiguous: bool) -> Any:
 
 
 @cache
+def part_writer(dtype: str, width: int, first: int, count: int) -> Any:
+    """``write(pointer, offset, a)``: lanes first, ..., first + count - 1 of a vector to pointer[offset ...]; of any
+    alignment. dtype: float32 or float64.
+    """
+    scalar = from_dtype(np.dtype(dtype))
+    part = ir.VectorType(float_type(scalar), count)
+
+    @intrinsic
+    def write(typingctx: Any, pointer: Any, offset: Any, a: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            place = builder.bitcast(builder.gep(args[0], [args[1]]), part.as_pointer())
+            stored = builder.store(_shuffle(builder, args[2], args[2], list(range(first, first + count))), place)
+            stored.align = scalar.bitwidth // 8
+            return context.get_dummy_value()
+
+        return types.void(types.CPointer(scalar), types.int64, Vector(scalar, width)), codegen
+
+    return write
+
+
+@cache
 def reductions(dtype: str, width: int) -> tuple[Any, Any, Any]:
     """``(add_lanes, largest_lane, add_each)`` for vectors of ``width`` (a power of two) ``dtype``.
 

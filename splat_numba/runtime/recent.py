@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+REMEMBERED = 256  # plans, kernels or ready calls of a kind
+
 
 class Recent(Generic[T]):
     """The ``size`` values used last, by key. For values that are found by less than what makes them; else lru_cache.

@@ -66,9 +66,9 @@ def test_texts_of_several_passes_are_told_apart(capsys, monkeypatch):
     class Source:
         text = "x = 1\n"
 
-    monkeypatch.setattr("splat_numba.cli.explain.sources", lambda _: (Source(), Source()))
+    monkeypatch.setattr("splat_numba.cli.explain.sources", lambda *_: (Source(), Source()))
     assert run(capsys, "source", "causal()", *SMALL)[1] == "# Text 1 of 2\nx = 1\n\n\n# Text 2 of 2\nx = 1\n"
-    monkeypatch.setattr("splat_numba.cli.explain.sources", lambda _: ())
+    monkeypatch.setattr("splat_numba.cli.explain.sources", lambda *_: ())
     assert run(capsys, "source", "causal()", *SMALL)[2].startswith("error: nothing is launched for these lengths")
 
 

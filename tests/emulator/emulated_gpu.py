@@ -9,7 +9,7 @@ import pytest
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch as emulate
 from splat_numba.executors import gpu as gpu_kernel
-from splat_numba.executors import gpu_backward, gpu_call, gpu_parts
+from splat_numba.executors import gpu_backward, gpu_call, gpu_parts, plans
 from splat_numba.gen.tensor_map import TensorMapArguments
 from splat_numba.runtime.cuda import lengths, ready
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, install, packed_values
@@ -59,7 +59,7 @@ class EmulatedDriver(FakeDriver):
                 late=self.late)  # fmt: skip
         return (Status.CUDA_SUCCESS,)
 
-    def move(self, target, target_strides, source, source_strides, shape, _stream, types=("<u2", "<u2")):
+    def move(self, target, target_strides, source, source_strides, shape, _stream, types, _compiler):
         """runtime.cuda.copies.move, which is a kernel of Numba's there."""
         views = []
         for pointer, strides, kind in ((target, target_strides, types[0]), (source, source_strides, types[1])):
@@ -85,7 +85,7 @@ def gpu(request, monkeypatch):
 
 def forget_emulated():
     gpu_kernel._planned.cache_clear()
-    gpu_parts.plan_for.cache_clear()
+    plans.plan_for.cache_clear()
     gpu_parts.backward_plan_for.cache_clear()
     gpu_call._ready.clear()
     gpu_backward._ready.clear()

@@ -8,7 +8,7 @@ from flurka_numba.backends import choose_executor
 from flurka_numba.heads import merge, split
 from tests.flurka.error_bound import assert_close, tolerance
 from tests.flurka.strategies import Case, numpy_dtype
-from tests.flurka.test_sm90_forward import OPERAND
+from tests.flurka.targets.sm90.test_forward import OPERAND
 
 USUAL = Case(method="kernel", dtype="bfloat16", batch=None, seq_q=70, seq_kv=40, head_dim=64, value_dim=64)
 WAYS = {

@@ -9,11 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import splat_numba
 from splat_numba.errors import PatternError, PatternTypeError
 from splat_numba.formats import patterns as p
 from tests.formats.pattern_cases import closed_leaves, combined, open_leaves
 
 NAMESPACE = {name: getattr(p, name) for name in p.__all__}
+
+
+def test_the_package_has_every_constructor():
+    assert set(p.__all__) <= set(splat_numba.__all__)
+    assert {name for name in NAMESPACE if getattr(splat_numba, name) is not NAMESPACE[name]} == set()
+
 
 FIXED = [
     p.documents((3, 1, 4)),

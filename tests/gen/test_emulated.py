@@ -17,10 +17,11 @@ from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.cpu_passes import TablePass
 from splat_numba.gen.halves import narrow, widen
 from splat_numba.gen.machine import Machine
+from splat_numba.gen.packed_groups import GroupTable
 from splat_numba.gen.packed_problem import PackedProblem, RunTable
 from splat_numba.gen.targets.cpu.attention import attention_text
 from splat_numba.gen.targets.cpu.packed import packed_text
-from splat_numba.gen.targets.cpu.packed_plan import make_packed_plan
+from splat_numba.gen.targets.cpu.packed_plan import keys_to_share, make_packed_plan, rows_to_share
 from splat_numba.gen.targets.cpu.packed_schedule import ARGUMENTS, packed_schedule
 from splat_numba.runtime.cpu.machine import LoadedSchedule
 from splat_numba.testing import DTYPES, Problem, check_attention, problems
@@ -97,17 +98,22 @@ def test_the_emulator_would_notice_a_wrong_table():
         agrees(wrong, Problem(16, 16, p.causal(), batch=1, heads_q=1, head_dim=8))
 
 
+@pytest.mark.parametrize("grouped", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_packed_operators(dtype):
-    """Several runs a row, of several steps; dims that fill no whole vector; values at any stride."""
+def test_packed_operators(dtype, grouped):
+    """Several runs a row, of several steps; dims that fill no whole vector; values at any stride, or rows in groups."""
     rng, acsr = np.random.default_rng(0), ACSR.from_pattern(p.window(5, 3) | p.strided(7), 12, 17)
     table, turned = RunTable.of(acsr), RunTable.transposed(acsr)
     to_bits = (lambda x: x) if dtype == "float32" else (lambda x: narrow(x, dtype))
 
     def run(operator, *given, shape, dim, scale=1.0, heads=2):
-        problem = PackedProblem(operator, dtype, 1, heads, dim, scale, contiguous=False, group=2 // heads)
-        walked = turned if problem.transposed else table
-        plan = make_packed_plan(problem, walked, Machine())
+        problem = PackedProblem(operator, dtype, 1, heads, dim, scale, contiguous=grouped, group=2 // heads)
+        walked, host = turned if problem.transposed else table, Machine()
+        plan = make_packed_plan(problem, walked, host)
+        if grouped and dim:
+            walked = GroupTable.of(walked, rows_to_share(problem, host), keys_to_share(problem, host))
+            assert walked.shared
+            plan = replace(plan, shared_rows=walked.size, regular=False)
         out = to_bits(np.full((1, heads, *shape), np.nan, np.float32))
         loaded = LoadedSchedule(packed_schedule(plan, problem, walked, 4), emulate(packed_text(plan)))
         loaded.run(dict(zip(ARGUMENTS[operator], (*map(to_bits, given), out), strict=True)), threads=1)
@@ -116,7 +122,7 @@ def test_packed_operators(dtype):
     def drawn(*shape):
         return widen(to_bits(rng.standard_normal(shape, np.float32)), dtype)
 
-    q, k, v = drawn(1, 2, 12, 5), drawn(1, 1, 17, 10)[..., ::2], drawn(1, 1, 17, 3)
+    q, k, v = drawn(1, 2, 12, 5), drawn(1, 1, 17, 10)[..., :: 1 if grouped else 2][..., :5], drawn(1, 1, 17, 3)
     kept = acsr.to_dense()
     values = run("sddmm", q, k, shape=(acsr.nnz,), dim=5, scale=0.5)
     weights = run("softmax", values, shape=(acsr.nnz,), dim=0)
@@ -127,7 +133,7 @@ def test_packed_operators(dtype):
     np.testing.assert_allclose(weights, (dense / dense.sum(axis=3, keepdims=True))[..., kept], **close)
     dense[..., kept] = weights
     np.testing.assert_allclose(run("spmm", weights, v, shape=(12, 3), dim=3), dense @ v, **close)
-    dweights, dout = drawn(1, 2, acsr.nnz * 2)[..., ::2], drawn(1, 2, 12, 3)
+    dweights, dout = drawn(1, 2, acsr.nnz * 2)[..., :: 1 if grouped else 2][..., : acsr.nnz], drawn(1, 2, 12, 3)
     mean, changes = np.zeros_like(dense), np.zeros_like(dense)
     mean[..., kept] = changes[..., kept] = dweights
     changes -= (dense * mean).sum(axis=3, keepdims=True)

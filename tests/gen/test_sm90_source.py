@@ -26,7 +26,7 @@ from splat_numba.gen.targets.sm90.shape import shared_layout
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.gen.writer import INDENT
 from splat_numba.runtime.cuda.code import source_of
-from tests.flurka.test_sm90_build import PROBLEMS, problem
+from tests.flurka.targets.sm90.test_build import PROBLEMS, problem
 from tests.gen.sm90_traits import GOLDEN, GOLDEN_GRADIENTS, traits
 from tests.gen.test_source import called, free_names, functions
 
@@ -45,7 +45,7 @@ def flurka_instructions():
     stages = [stage for one in PROBLEMS.values() for stage in forward_plan(one, 132).stages]
     for dtype in ("float16", "bfloat16"):
         stages += gradient_plan(problem("kernel", dtype=dtype), 132).stages
-    return set().union(*(instructions_in(stage.render()) for stage in stages))
+    return set().union(*(instructions_in(stage.text.render()) for stage in stages))
 
 
 def instructions_in(text):

@@ -1,25 +1,37 @@
 """Targets are values: one that the library does not know is planned, explained, chosen and run."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import flurka_numba
 import splat_numba as splat
+from splat_numba.cli import options
+from splat_numba.cli.entry import make_parser
+from splat_numba.cli.options import CommandError, complete
+from splat_numba.emulator.cpu_text import emulate
 from splat_numba.errors import ArgumentTypeError, BackendError
+from splat_numba.executors.choice import choose_executor
+from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.registry import GPU_TARGETS, choose_gpu_target
+from splat_numba.gen.targets.cpu.target import NumbaCpu
+from splat_numba.gen.targets.registry import TARGETS, choose_target
+from splat_numba.runtime.cpu import code
 from splat_numba.testing import Problem as Case
-from splat_numba.testing import check_attention
+from splat_numba.testing import check_attention, check_gradients
 from tests.gen.toy_target import Toy
+from tests.import_layers import python
 
 
 @pytest.fixture(autouse=True)
 def _toy(monkeypatch):
     """Before the target that takes everything."""
-    simt = GPU_TARGETS["simt"]
-    monkeypatch.delitem(GPU_TARGETS, "simt")
-    monkeypatch.setitem(GPU_TARGETS, "toy", Toy())
-    monkeypatch.setitem(GPU_TARGETS, "simt", simt)
+    simt = TARGETS["simt"]
+    monkeypatch.delitem(TARGETS, "simt")
+    monkeypatch.setitem(TARGETS, "toy", Toy())
+    monkeypatch.setitem(TARGETS, "simt", simt)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +58,74 @@ def test_a_call_gets_the_first_target_that_takes_it_and_the_plan_says_why():
     assert "target: sm_90a" in half.explain()
 
 
+class Slower(NumbaCpu):
+    """A CPU's target whose plans say so."""
+
+    def plan(self, *given):
+        return replace(super().plan(*given), target=self.name)
+
+    def refusal(self, problem):
+        return None if problem.dtype == "float64" else f"wanted as float64 for {self.name}, got {problem.dtype}."
+
+
+def test_a_cpu_is_chosen_as_a_gpu_is_and_the_plan_says_why(monkeypatch):
+    sizes = {"seq_q": 40, "seq_kv": 40, "head_dim": 8}
+    usual = splat.plan(splat.causal(), dtype="float64", **sizes)
+    assert "chosen      target: cpu (the first that takes this CPU, dtype and dims)" in usual.explain()
+    explained = splat.plan(splat.causal(), dtype="float64", target="cpu", **sizes).explain()
+    assert "target: cpu (the one that was asked for)" in explained
+    monkeypatch.setitem(TARGETS, "slower", Slower(name="slower"))
+    assert splat.plan(splat.causal(), dtype="float64", **sizes) == usual
+    asked = splat.plan(splat.causal(), dtype="float64", target="slower", **sizes)
+    assert asked.target == "slower"
+    assert "target: slower (the one that was asked for)" in asked.explain()
+    (text,) = choose_executor("cpu", "slower").sources(asked)
+    (other,) = choose_executor("cpu", None).sources(usual)
+    assert text.text == other.text.replace("target cpu", "target slower")
+    with pytest.raises(ArgumentTypeError, match=r"^dtype wanted as float64 for slower, got float32"):
+        splat.plan(splat.causal(), dtype="float32", target="slower", **sizes)
+    with pytest.raises(BackendError, match=r"^target wanted as None, 'cpu' or 'slower' for backend 'cpu', got 'toy'"):
+        splat.plan(splat.causal(), dtype="float32", target="toy", backend="cpu", **sizes)
+    with pytest.raises(BackendError, match=r"^target wanted as None, 'sm_90a', 'toy' or 'simt' for backend 'cuda'"):
+        splat.plan(splat.causal(), dtype="float16", target="slower", backend="cuda", **sizes)
+
+
+def test_a_cpu_target_of_ones_own_runs_forward_and_back(monkeypatch):
+    """Its texts on the emulator, in place of machine code."""
+    asked = []
+
+    def emulated(text, *_):
+        asked.append(text.name)
+        return SimpleNamespace(functions=emulate(text))
+
+    monkeypatch.setitem(TARGETS, "slower", Slower(name="slower"))
+    monkeypatch.setattr(code, "compile_text", emulated)
+    case = Case(20, 24, splat.window(5, 3) | splat.strided(4), "float64", heads_q=2, heads_kv=1, head_dim=5)
+    check_attention(case, backend="cpu", target="slower")
+    check_gradients(case, backend="cpu", target="slower")
+    assert len(set(asked)) == 2
+
+
+def test_commands_take_the_dtypes_that_targets_take(monkeypatch):
+    def dtype(*words):
+        return complete(make_parser().parse_args(["source", "causal()", *words])).dtype
+
+    monkeypatch.setitem(options.OF_BACKEND, "auto", tuple(TARGETS))
+    monkeypatch.setitem(options.OF_BACKEND, "cuda", ("sm_90a", "toy"))
+    assert dtype("--backend", "cuda") == "float16"
+    assert dtype("--backend", "cuda", "--dtype", "float32") == "float32"
+    with pytest.raises(CommandError, match="--dtype wanted as float16 or bfloat16 or float32 for --backend cuda, got"):
+        dtype("--backend", "cuda", "--dtype", "float64")
+    with pytest.raises(CommandError, match="--dtype wanted as float16 or bfloat16 for --backend cuda, got float32"):
+        dtype("--backend", "cuda", "--target", "sm_90a", "--dtype", "float32")
+
+
+def test_the_values_of_targets_load_no_planner():
+    """Every call sees the values of all targets, and would wait for what it does not use."""
+    code = "import sys, splat_numba.gen.targets.registry; print([name for name in sys.modules if '.planning' in name])"
+    assert python(code) == "[]"
+
+
 def test_the_other_package_has_no_text_for_it():
     with pytest.raises(BackendError, match=r"^target wanted as None or 'sm_90a' in flurka_numba, got 'toy'"):
         flurka_numba.kernel_attention(*(np.zeros((8, 8), np.float16),) * 3, backend="emulate", target="toy")
@@ -58,12 +138,12 @@ def test_what_no_target_takes_is_refused_by_name():
         splat.attention(*(np.zeros((8, 8), np.float16),) * 3, splat.causal(), backend="emulate", target="toy")
     message = r"^target wanted for a GPU of compute capability 7\.0, got sm_90a, toy, simt\."
     with pytest.raises(BackendError, match=message):
-        choose_gpu_target(None, Problem(8, 8, 8, 8, "float32"), (7, 0))
+        choose_target(None, Problem(8, 8, 8, 8, "float32"), Gpu(capability=(7, 0)))
 
 
 def test_16_bits_have_tensor_cores_on_hopper_and_fma_units_elsewhere():
     half = Problem(8, 8, 8, 8, "float16")
-    assert choose_gpu_target(None, half, (9, 0))[0].name == "sm_90a"
-    target, why = choose_gpu_target(None, half, (8, 0))
+    assert choose_target(None, half, Gpu(capability=(9, 0)))[0].name == "sm_90a"
+    target, why = choose_target(None, half, Gpu(capability=(8, 0)))
     assert target.name == "simt"
     assert ("sm_90a", "does not run on compute capability 8.0") in why.refused

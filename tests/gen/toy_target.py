@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.machine import GPU
 from splat_numba.gen.plan import Cost, Plan
 from splat_numba.gen.schedule import EmittedText, InPlace
 
@@ -85,7 +86,7 @@ def attention({", ".join(name for name, _ in PARAMETERS)}):
 
 
 class Toy:
-    name, generation, capabilities = "toy", "Toy", frozenset({(9, 0)})
+    name, kind, generation, capabilities = "toy", GPU, "Toy", frozenset({(9, 0)})
 
     def refusal(self, problem):
         return None if problem.dtype == "float32" else f"wanted as float32 for the toy, got {problem.dtype}."

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from splat_numba.executors import gpu as gpu_kernel
-from splat_numba.executors import gpu_backward, gpu_call, gpu_parts
+from splat_numba.executors import gpu_backward, gpu_call, gpu_parts, plans
 from splat_numba.gen import box_passes
 from splat_numba.gen.targets.sm90 import planning
 from splat_numba.gen.targets.sm90.backward import gradient_tiles
@@ -92,7 +92,7 @@ def _choose_orders(patch, order):
 
 def forget():
     """Plans are remembered by mask and problem."""
-    gpu_parts.plan_for.cache_clear()
+    plans.plan_for.cache_clear()
     gpu_parts.backward_plan_for.cache_clear()
     gpu_kernel._planned.cache_clear()
     gpu_call._ready.clear()

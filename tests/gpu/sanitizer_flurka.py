@@ -16,7 +16,7 @@ from tests.flurka.error_bound import assert_close, tolerance
 from tests.flurka.layer_queries import USUAL as QUERIES
 from tests.flurka.layer_queries import check as check_queries
 from tests.flurka.strategies import Case
-from tests.flurka.test_sm90_forward import OPERAND
+from tests.flurka.targets.sm90.test_forward import OPERAND
 
 USUAL = Case(dtype="float16", batch=2, heads=3, seq_q=200, seq_kv=330, rank=130, head_dim=64, value_dim=64)
 KERNEL = USUAL.but(method="kernel", kv_lengths=(330, 101))

@@ -16,6 +16,7 @@ import splat_numba as splat
 from splat_numba import attention, attention_backward, attention_vjp, reference
 from splat_numba import compile as compile_kernel
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.executors import cpu, cpu_backward
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full, window
 from splat_numba.testing import DTYPES, Problem, check_gradients, masks, problems
@@ -292,6 +293,38 @@ def test_gradients_are_planned_and_compiled_beforehand(backend, tmp_path, monkey
     assert pickle.loads(pickle.dumps(kernel)).plan.backward is not None  # noqa: S301 - our own
     with pytest.raises(ArgumentTypeError, match=r"^backward wanted as True or False, got 'yes'"):
         splat.plan(MIXED, **sizes, backend=backend, backward="yes")
+
+
+def test_gradients_alone_compile_no_forward_text(monkeypatch):
+    q, k, v, dout, _ = operands()
+    mask = dense(MIXED, 60, 60)
+    out, lse = reference.attention(q, k, v, mask, return_lse=True)
+
+    def forward(_):
+        raise AssertionError("the forward text was wanted")
+
+    cpu.compiled_for.cache_clear()
+    monkeypatch.setattr(cpu, "attention_text", forward)
+    found = attention_backward(dout, q, k, v, out.astype(q.dtype), lse.astype(q.dtype), MIXED)
+    for one, two in zip(found, reference.attention_backward(dout, q, k, v, mask), strict=True):
+        assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    with pytest.raises(AssertionError, match="forward text"):  # which this does want
+        attention(q, k, v, MIXED)
+
+
+def test_gradients_of_a_kernel_have_its_own_text_at_other_lengths(monkeypatch):
+    """Its tiles are those for 60 tokens, and so is the text that backward_sources shows; those for 300 differ."""
+    sizes = {"head_dim": 16, "heads_q": 2, "batch": 2, "dtype": "float32"}
+    kernel, other = (compile_kernel(MIXED, seq_q=n, seq_kv=n, **sizes) for n in (60, 300))
+    assert kernel.backward_sources != other.backward_sources
+    compiled = []
+    compiled_backward = cpu_backward.compiled_backward
+    monkeypatch.setattr(
+        cpu_backward, "compiled_backward", lambda *key: compiled.append(compiled_backward(*key)) or compiled[-1]
+    )
+    q, k, v, dout, _ = operands(seq=300)
+    kernel.vjp(q, k, v)[1](dout)
+    assert [one.code.source.text for one in compiled] == [*kernel.backward_sources.values()]
 
 
 def test_every_text_of_the_gradients_is_there_though_their_kinds_are_alike():

@@ -496,7 +496,7 @@ def test_the_plan_of_a_mask_with_several_steps_reads_them():
 def test_ranges_cover_every_item_once_and_are_even_up_to_a_row(mask, heads, parts):
     acsr = ACSR.from_pattern(mask, 23, 31) if isinstance(mask, Pattern) else stored(mask, *mask.shape)
     table = RunTable.of(acsr)
-    limits = packed_schedule.balanced_ranges(table, heads, parts, row_cost=2)
+    limits = packed_schedule.balanced_ranges(packed_schedule.items_cost(table, 2), heads, parts)
     assert limits[0] == 0
     assert limits[-1] == heads * acsr.shape[0]
     assert (np.diff(limits) >= 0).all()

@@ -13,6 +13,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from splat_numba import reference, sddmm, sddmm_vjp, softmax, softmax_vjp, spmm, spmm_vjp
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, SplatError
+from splat_numba.executors import cpu_packed
+from splat_numba.executors.cpu_packed import CpuPackedExecutor
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import causal, longformer, window
 from splat_numba.gen.packed_problem import RunTable
@@ -274,6 +276,52 @@ def all_gradients(case, arrays=None, changes=None):
     return [*found[0], found[1], *found[2]]
 
 
+def frozen_calls(arrays, acsr):
+    """Of every operator: its vjp with ``frozen`` given, and the names of its inputs."""
+    q, k, v, values = arrays
+    return [
+        (lambda frozen: sddmm_vjp(q, k, acsr, frozen=frozen), ("q", "k")),
+        (lambda frozen: softmax_vjp(values, acsr, frozen=frozen), ("values",)),
+        (lambda frozen: spmm_vjp(values, v, acsr, frozen=frozen), ("values", "v")),
+    ]
+
+
+def test_frozen_inputs_have_no_gradient_and_the_others_the_same_bits():
+    for make, names in frozen_calls(Case(CHOSEN).arrays(), CHOSEN):
+        result, vjp = make(())
+        change = gradient_of(result)
+        wanted = dict(zip(names, listed(vjp(change)), strict=True))
+        for frozen in (*((name,) for name in names), names):
+            again, vjp = make(frozen)
+            assert_array_equal(again, result)
+            for name, got in zip(names, listed(vjp(change)), strict=True):
+                if name in frozen:
+                    assert got is None
+                else:
+                    assert_array_equal(got, wanted[name])
+
+
+def test_frozen_inputs_are_not_worked_for(monkeypatch):
+    """Operators that run, and the transposed mask, which is made for dk and dv alone."""
+    acsr, ran = ACSR.from_pattern(WIDE, 41, 37), []
+    run = CpuPackedExecutor.run
+
+    def recorded(self, problem, *rest):
+        ran.append(problem.operator)
+        run(self, problem, *rest)
+
+    monkeypatch.setattr(CpuPackedExecutor, "run", recorded)
+    work = ({("q",): ["spmm_transposed"], ("k",): ["spmm"]}, {}, {("values",): ["spmm_transposed"], ("v",): ["sddmm"]})
+    for (make, names), wanted in zip(frozen_calls(Case(acsr).arrays(), acsr), work, strict=True):
+        for frozen in (*((name,) for name in names[::-1]), names):
+            result, vjp = make(frozen)
+            ran.clear()
+            vjp(gradient_of(result))
+            assert ran == wanted.get(frozen, [])
+            if frozen == ("k",):
+                assert (id(acsr), True) not in cpu_packed._states
+
+
 def test_leading_axes_may_be_missing_from_all():
     case = Case(CHOSEN, batch=1, heads=1, heads_kv=1)
     arrays, wanted = case.arrays(), all_gradients(case)
@@ -501,6 +549,16 @@ REFUSED = {
         ArgumentTypeError,
         "acsr wanted as an ACSR, got a Pattern, which has no size. "
         "Build it with splat.ACSR.from_pattern(pattern, seq_q, seq_kv).",
+    ),
+    "a frozen name of another operator": (
+        lambda: spmm_vjp(VALUES, V, SMALL, frozen=("q",)),
+        ArgumentError,
+        "frozen wanted with names of values, v, got 'q'. Leave it out, or correct it.",
+    ),
+    "frozen as a word": (
+        lambda: sddmm_vjp(Q, K, SMALL, frozen="k"),
+        ArgumentTypeError,
+        "frozen wanted as a collection of names, got 'k'. Give for example frozen=('q', 'k').",
     ),
     "sddmm_vjp on a GPU": (
         lambda: sddmm_vjp(Q, K, SMALL, backend="cuda"),

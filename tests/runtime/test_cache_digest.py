@@ -4,6 +4,7 @@ import ast
 import itertools
 import py_compile
 import sys
+from dataclasses import replace
 from functools import cache
 from importlib.machinery import ModuleSpec
 from typing import get_args
@@ -20,9 +21,9 @@ from splat_numba.gen.targets.sm90.attention import render_attention as render_sm
 from splat_numba.runtime.cache import digest
 from splat_numba.runtime.cache.digest import digest_of, modules_of
 from splat_numba.runtime.cache.entry import CacheEntry
-from tests.flurka.cpu_plans import KINDS, WANTS, plan_of
-from tests.flurka.test_simt_plan import texts as simt_texts
-from tests.flurka.test_sm90_build import PROBLEMS
+from tests.flurka.gpu.composed.test_plan import texts as simt_texts
+from tests.flurka.targets.cpu.plans import KINDS, WANTS, plan_of
+from tests.flurka.targets.sm90.test_build import PROBLEMS
 from tests.gen.golden_plans import GOLDEN as CPU_PLANS
 from tests.gen.golden_plans import golden_plan
 from tests.gen.sm90_traits import GOLDEN as SM90_TRAITS
@@ -33,7 +34,10 @@ OURS = ("splat_numba", "flurka_numba")
 
 def packed_plans():
     for operator, dtype, regular in itertools.product(get_args(Operator), ("float32", "float16"), (0, 1)):
-        yield PackedPlan(operator, dtype, 0 if rows_only(operator) else 20, bool(regular), 1, bool(regular), 8, 12)
+        plan = PackedPlan(operator, dtype, 0 if rows_only(operator) else 20, bool(regular), 1, bool(regular), 8, 12)
+        yield plan
+        if not plan.rows_only:
+            yield replace(plan, regular=False, contiguous=True, shared_rows=4)
 
 
 TEXTS = {
@@ -42,7 +46,7 @@ TEXTS = {
     "flurka on a CPU": lambda: (render_flurka(plan_of(*kind, wants=w)) for kind in KINDS for w in WANTS[::4]),
     "attention on Hopper": lambda: map(render_sm90, SM90_TRAITS.values()),
     "flurka's stages on Hopper": lambda: (
-        stage.render() for one in PROBLEMS.values() for stage in forward_plan(one, 132).stages
+        stage.text.render() for one in PROBLEMS.values() for stage in forward_plan(one, 132).stages
     ),
     "float32 on a GPU": lambda: (one.render() for one in simt_texts()),
 }

@@ -21,6 +21,8 @@ from splat_numba.gen.targets.sm90.attention import COUNTS, PARAMETERS, POINTERS,
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.gen.tensor import padded
 from splat_numba.runtime.cuda import copies, launch, lengths, ready
+from splat_numba.runtime.cuda.compilers.compiler import COMPILERS, chosen
+from splat_numba.runtime.cuda.dialect import Dialect
 from splat_numba.runtime.recent import Recent
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, fake, forget, fresh, install
 
@@ -68,7 +70,9 @@ def clean(fake, monkeypatch):
 
 @pytest.fixture
 def moves(monkeypatch):
-    """The copies that were asked for: (target, its strides, source, its strides, shape, stream, types)."""
+    """The copies that were asked for: (target, its strides, source, its strides, shape, stream, types,
+    compiler).
+    """
     made = []
     monkeypatch.setattr(ready, "move", lambda *call: made.append(call))
     monkeypatch.setattr(lengths, "move", lambda *call: made.append(call))
@@ -166,7 +170,7 @@ def test_key_lengths_of_the_device(fake, fresh, moves):
     call(recipe, arrays, kv_lengths=GpuMemory((2,), "int32", pointer=7 << 28))
     assert fake.launches[0].kv_lengths == 7 << 28
     call(recipe, arrays, kv_lengths=GpuMemory((2,), "int64", pointer=7 << 28))
-    ((target, _, source, strides, shape, _, types),) = moves
+    ((target, _, source, strides, shape, _, types, _),) = moves
     assert (source, strides, shape, types) == (7 << 28, (0, 0, 0, 8), (1, 1, 1, 2), ("<i4", "<i8"))
     assert fake.launches[1].kv_lengths == target
     with pytest.raises(ArgumentTypeError, match=r"^kv_lengths wanted as integers, got float16"):
@@ -317,10 +321,46 @@ def test_the_copying_kernel_compiles_without_a_gpu():
 
     for target, source in ((types.uint16, types.uint16), (types.int32, types.int64), (types.uint32, types.uint32)):
         arrays = (types.Array(target, 4, "A"), types.Array(source, 4, "A"))
-        code, _ = cuda.compile(copies._kernel().py_func, arrays, device=False, cc=(9, 0), abi="numba", output="ptx")
+        code, _ = cuda.compile(
+            copies._kernel(chosen("numba-cuda")).py_func, arrays, device=False, cc=(9, 0), abi="numba", output="ptx"
+        )
         text = code if isinstance(code, str) else code.decode()
         assert ".entry" in text
         assert "f64" not in text  # indices are integers throughout
+
+
+class Recorded:
+    """In place of a compiler's cuda: what its kernel was asked for."""
+
+    def __init__(self):
+        self.launches = []
+
+    def jit(self, function):
+        return self
+
+    def __getitem__(self, shape):
+        return lambda *arrays: self.launches.append((shape, arrays))
+
+    def default_stream(self):
+        return 0
+
+    def from_cuda_array_interface(self, facts, sync):
+        return facts["data"][0]
+
+
+@pytest.mark.parametrize("name", [one.name for one in COMPILERS])
+def test_copies_are_made_by_the_chosen_compiler(fake, fresh, monkeypatch, name):
+    """Both compilers may be installed, and the first of them be one that does not work here."""
+    made = {type(one): Recorded() for one in COMPILERS}
+    for kind, recorded in made.items():
+        monkeypatch.setattr(kind, "dialect", lambda _, recorded=recorded: Dialect(recorded, None))
+    monkeypatch.setenv("SPLAT_CUDA_COMPILER", name)
+    copies._kernel.cache_clear()
+    shape = (1, 1, LENGTH, 63)
+    call(Recipe((box_pass(),)), [GpuMemory(shape, pointer=(n + 1) << 28) for n in range(3)])
+    copies._kernel.cache_clear()
+    counts = {one.name: len(made[type(one)].launches) for one in COMPILERS}
+    assert counts == {one.name: 4 * (one.name == name) for one in COMPILERS}
 
 
 def test_small_numbers(fake):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.schedule import Place
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.tensor import Tensor, as_word
 
 FLOAT_BYTES = 4  # of scratch memory's numbers
 
@@ -41,5 +41,5 @@ def stride_numbers(tensor: Tensor | None, name: str, axes: tuple[str, ...]) -> d
     """
     if tensor is None:
         return {f"{name}_{axis}": 0 for axis in axes}
-    steps = (0 if size == 1 else step % 2**64 for step, size in zip(tensor.strides, tensor.sizes, strict=True))
+    steps = (0 if size == 1 else as_word(step) for step, size in zip(tensor.strides, tensor.sizes, strict=True))
     return {f"{name}_{axis}": step for axis, step in zip(axes, steps, strict=False)}

@@ -19,7 +19,15 @@ from flurka_numba.targets.sm90.scales import HIGH, SCALE_ROW, TOP, emit_slot_fac
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    PRODUCT_DEPTH,
+    SPAN_BYTES,
+    STEP_OF_ROWS,
+    WARPGROUP,
+    spans,
+    values_descriptor,
+)
 from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("row_weights", "kv_lengths", "shares")
@@ -80,7 +88,7 @@ def accumulate_entry(traits: AccumulateTraits) -> Entry:
     """How the kernel is called."""
     whole = not (traits.head_dim % STATE_SIDE or traits.value_dim % STATE_SIDE)
     resident = 4 if whole and not traits.slots_scaled else 2  # narrower blocks take up to 168 registers
-    return Entry(ENTRY, accumulate_parameters(traits), 128, resident, traits.shared_bytes)
+    return Entry(ENTRY, accumulate_parameters(traits), WARPGROUP, resident, traits.shared_bytes)
 
 
 def render_accumulate(traits: AccumulateTraits) -> str:
@@ -283,9 +291,10 @@ def emit_products(out: SourceWriter, *places: str) -> None:
     """Begin to add a tile's products, as a group. places: of features, values and w."""
     for name, place in zip(("features", "values", "weights"), places, strict=True):
         out.line(f"{name} = u64({values_descriptor(TILE)}) | u64({place} >> u32(4))")
-    for step in range(TILE // 16):
-        out.line(f"add_products(total, features + u64({128 * step}), values + u64({128 * step}), u32(1))")
-        out.line(f"add_weights(sums, features + u64({128 * step}), weights + u64({128 * step}), u32(1))")
+    for step in range(TILE // PRODUCT_DEPTH):
+        at = STEP_OF_ROWS * step
+        out.line(f"add_products(total, features + u64({at}), values + u64({at}), u32(1))")
+        out.line(f"add_weights(sums, features + u64({at}), weights + u64({at}), u32(1))")
     out.line("ptx.wgmma_commit()")
 
 

@@ -29,9 +29,9 @@ from flurka_numba.targets.sm90.random_apply import (
     emit_images,
 )
 from flurka_numba.targets.sm90.rows import emit_real_columns, left_operand, when
-from flurka_numba.targets.sm90.shape import CHUNK, RandomFeatures, chunks
+from flurka_numba.targets.sm90.shape import CHUNK, CHUNK_NUMBERS, RandomFeatures, chunks
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, PRODUCT_DEPTH, WARPGROUP, keys_descriptor
 from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("q", "states", "out")
@@ -48,7 +48,7 @@ def apply_parameters(traits: ApplyTraits) -> tuple[tuple[str, str], ...]:
 
 def apply_entry(traits: ApplyTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, apply_parameters(traits), 128, traits.resident, traits.shared_bytes, overlaps=True)
+    return Entry(ENTRY, apply_parameters(traits), WARPGROUP, traits.resident, traits.shared_bytes, overlaps=True)
 
 
 def render_apply(traits: ApplyTraits) -> str:
@@ -177,7 +177,7 @@ def _emit_features(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> N
     """phi of every number, in place."""
     text = {name: gpu_text(phi.source, name) for name in ("low", "high")}
     if traits.scaled:
-        out.line(f"phi = cuda.local.array({16 * chunks(traits.head_dim)}, dtype=np.float32)")
+        out.line(f"phi = cuda.local.array({CHUNK_NUMBERS * chunks(traits.head_dim)}, dtype=np.float32)")
     with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(word[i])")
         emit_real_columns(out, traits.head_dim, ("low", "high"))
@@ -192,5 +192,5 @@ def _emit_features(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> N
 def _words_of_steps(traits: ApplyTraits) -> list[str]:
     """What a product of 16 features takes from a lane, for one after the other."""
     if isinstance(traits.feature_map, RandomFeatures):
-        return [", ".join(f"phi[{4 * step + i}]" for i in range(4)) for step in range(traits.features // 16)]
+        return [", ".join(f"phi[{4 * step + i}]" for i in range(4)) for step in range(traits.features // PRODUCT_DEPTH)]
     return [left_operand("word", chunk, step) for chunk in range(chunks(traits.head_dim)) for step in (0, 1)]

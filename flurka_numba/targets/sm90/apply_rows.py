@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.rows import emit_row_scales, emit_share, uses_eps, when
 from flurka_numba.targets.sm90.scales import INVERSE_ROW, VALUE_ROW, emit_carried
-from flurka_numba.targets.sm90.shape import CHUNK, LARGEST_PRODUCT, SUM_ROWS, chunks, omega_rows, state_rows
+from flurka_numba.targets.sm90.shape import (
+    CHUNK,
+    CHUNK_NUMBERS,
+    LARGEST_PRODUCT,
+    SUM_ROWS,
+    chunks,
+    omega_rows,
+    state_rows,
+)
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, score_offset, spans
 from splat_numba.gen.writer import SourceWriter
 
@@ -94,7 +102,8 @@ def emit_scaled_words(out: SourceWriter, traits: ApplyTraits, numbers: str, firs
 
 def emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
     """Divide, round, store 16 bytes a lane, to rows now_0 and now_1 from ``out_at``."""
-    sums, first_sum = ("total", 16 * chunks(traits.value_dim)) if len(products_of(traits)) == 1 else ("sums", 0)
+    together = len(products_of(traits)) == 1
+    sums, first_sum = ("total", CHUNK_NUMBERS * chunks(traits.value_dim)) if together else ("sums", 0)
     for row in (0, 1):
         scale = None
         if traits.scaled:  # random features are at most 1, and need no scale of a row
@@ -106,7 +115,7 @@ def emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
         out.line(f"to = out_at + u64(now_{row}) * out_row")
         for chunk in range(chunks(traits.value_dim)):
             for i in range(4):
-                first = 16 * chunk + 4 * i + 2 * row
+                first = CHUNK_NUMBERS * chunk + 4 * i + 2 * row
                 pair = f"total[{first}] * share, total[{first + 1}] * share"
                 out.line(f"out_{i} = ptx.pack_{traits.dtype}({pair})")
             there = when("real", chunk, traits.value_dim)

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import (
+    CHUNK_NUMBERS,
     RandomFeatures,
     chunks,
     feature_places,
     omega_rows,
     state_bytes,
 )
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, spans
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, WARPGROUP, resident_blocks, spans
 
-LARGEST_THREAD = 232  # registers that the text's own numbers may take of a thread's 255
+MOST_RESIDENT = 8  # blocks
+LARGEST_THREAD = 232  # of THREAD_REGISTERS, that the text's own numbers may take
 LARGEST_ROWS = {"favor": 256, "rfa": 128}  # of omega: what a product has, and what compiles without spilling
 OTHER_REGISTERS = 24  # of a thread, about
 OMEGA_REGISTERS = 32  # the same while u = q omega^T is made
@@ -97,7 +99,7 @@ class ApplyTraits:
     @property
     def _results(self) -> int:
         """Registers of two rows of results."""
-        return 16 * chunks(self.value_dim) + 4 + OTHER_REGISTERS
+        return CHUNK_NUMBERS * chunks(self.value_dim) + 4 + OTHER_REGISTERS
 
     @property
     def _after_omega(self) -> int:
@@ -116,4 +118,4 @@ class ApplyTraits:
     @property
     def resident(self) -> int:
         """Blocks on a multiprocessor: each waits for memory, so many of them hide that."""
-        return max(1, min(8, 65536 // (128 * self.registers), SHARED_BYTES // (self.shared_bytes + 1024)))
+        return resident_blocks(WARPGROUP, self.registers, self.shared_bytes, MOST_RESIDENT)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from flurka_numba.targets.sm90.rows import emit_largest_of_warp
 from flurka_numba.targets.sm90.scales import emit_finite_top, is_scaled
 from flurka_numba.targets.sm90.shape import CompressTraits
+from splat_numba.gen.targets.sm90.shape import WARP_ROWS
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
@@ -21,7 +22,7 @@ def bound_pointers(dtype: str) -> tuple[str, ...]:
 
 def warps_of(parts: CompressTraits) -> int:
     """Warps that share the rows of a part."""
-    return parts.rows // 16
+    return parts.rows // WARP_ROWS
 
 
 def bounds_bytes(parts: CompressTraits, blocks: int) -> int:

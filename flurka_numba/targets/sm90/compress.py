@@ -12,7 +12,18 @@ from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STEP, CompressTraits
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, keys_descriptor, spans, values_descriptor
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    GROUP,
+    PRODUCT_DEPTH,
+    SPAN_BYTES,
+    STEP_OF_ROWS,
+    WARPGROUP,
+    keys_descriptor,
+    spans,
+    values_descriptor,
+)
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
@@ -24,7 +35,7 @@ ENTRY = "compress"
 def compress_entry(traits: CompressTraits) -> Entry:
     """How the kernel is called."""
     parameters = parameters_of((*POINTERS, *bound_pointers(traits.dtype)), COUNTS)
-    return Entry(ENTRY, parameters, 128 * traits.groups + 32, 1, traits.shared_bytes)
+    return Entry(ENTRY, parameters, WARPGROUP * traits.groups + WARP, 1, traits.shared_bytes)
 
 
 def render_compress(traits: CompressTraits) -> str:
@@ -40,7 +51,7 @@ def render_compress(traits: CompressTraits) -> str:
     with out.suite():
         _emit_start(out, traits)
         _emit_share(out, traits)
-        with out.block(f"if thread >= u32({128 * traits.groups})"):
+        with out.block(f"if thread >= u32({WARPGROUP * traits.groups})"):
             _emit_producer(out, traits)
         with out.block("else"):
             _emit_consumer(out, traits)
@@ -176,11 +187,14 @@ def _emit_consumer(out: SourceWriter, traits: CompressTraits) -> None:
         """
     )
     operands = f"""
-        proj_at = proj_tile + stage * u32({traits.proj_bytes}) + warpgroup * u32({64 * SPAN_BYTES})
+        proj_at = proj_tile + stage * u32({traits.proj_bytes}) + warpgroup * u32({GROUP * SPAN_BYTES})
         proj = u64({keys_descriptor()}) | u64(proj_at >> u32(4))
         tokens = u64({values_descriptor(STEP)}) | u64((token_tile + stage * u32({traits.token_bytes})) >> u32(4))
         """
-    products = [f"product(total, proj + u64({2 * k}), tokens + u64({128 * k}), u32(1))" for k in range(STEP // 16)]
+    products = [
+        f"product(total, proj + u64({2 * k}), tokens + u64({STEP_OF_ROWS * k}), u32(1))"
+        for k in range(STEP // PRODUCT_DEPTH)
+    ]
     emit_steps(out, "last", traits.stages, operands, products)
     _emit_results(out, traits)
     if is_scaled(traits.dtype):

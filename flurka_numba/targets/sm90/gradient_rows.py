@@ -16,7 +16,7 @@ from flurka_numba.targets.sm90.rows import (
     words,
 )
 from flurka_numba.targets.sm90.scales import INVERSE_ROW, SCALE_ROW, VALUE_ROW, emit_carried, emit_weight, is_scaled
-from flurka_numba.targets.sm90.shape import CHUNK, chunks
+from flurka_numba.targets.sm90.shape import CHUNK, CHUNK_NUMBERS, chunks
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset
 from splat_numba.gen.writer import SourceWriter
 
@@ -162,7 +162,7 @@ def _emit_weight_of_lane(out: SourceWriter, traits: GradientTraits, row: int) ->
 
 def emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
     """1 / r and w = -dout.out of a row. Of scaled rows and states, 1 / r times that of the state alone."""
-    values = 16 * chunks(traits.value_dim)
+    values = CHUNK_NUMBERS * chunks(traits.value_dim)
     for row in (0, 1):
         scale = "state_scale" if is_scaled(traits.dtype) else None
         scale = f"(state_scale * row_scale_{row})" if traits.row_scaled else scale

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.images import turned_bytes
 from flurka_numba.targets.sm90.scales import has_row_scale, is_scaled
-from flurka_numba.targets.sm90.shape import chunks, state_bytes
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT
+from flurka_numba.targets.sm90.shape import CHUNK_NUMBERS, chunks, state_bytes
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, WARPGROUP, resident_blocks
 
 OPERANDS = {"queries": ("q", "dout", "dq"), "slots": ("k", "v", "dk", "dv")}  # x, y and what is written
 SPREAD = ("dk_spread", "dv_spread")
 LARGEST_CHUNKS = 8  # of head_dim and value_dim together: more do not fit in registers
+MOST_RESIDENT = 4  # blocks
+OTHER_REGISTERS = 50  # of a thread, about
 CHUNKS_AT_ONCE = 5  # with more, y is loaded after the first product
 
 
@@ -95,8 +97,9 @@ class GradientTraits:
 
     @property
     def resident(self) -> int:
-        """Blocks on a multiprocessor: a thread holds x, phi(x), y, both products' results, and about 50 more."""
+        """Blocks on a multiprocessor: a thread holds x, phi(x), y, both products' results, and OTHER_REGISTERS."""
         both = chunks(self.head_dim) + chunks(self.value_dim)
-        registers = 16 * both + 8 * both + 8 * chunks(self.head_dim) + 50
-        registers += 16 * chunks(self.head_dim) if self.slots_scaled else 0  # features, until their scale is known
-        return max(1, min(4, 65536 // (128 * registers), (227 << 10) // (self.shared_bytes + 1024)))
+        registers = 3 * CHUNK_NUMBERS // 2 * both + CHUNK_NUMBERS // 2 * chunks(self.head_dim) + OTHER_REGISTERS
+        if self.slots_scaled:
+            registers += CHUNK_NUMBERS * chunks(self.head_dim)  # features, until their scale is known
+        return resident_blocks(WARPGROUP, registers, self.shared_bytes, MOST_RESIDENT)

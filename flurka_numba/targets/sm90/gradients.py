@@ -27,6 +27,7 @@ from flurka_numba.targets.sm90.rows import emit_load
 from flurka_numba.targets.sm90.scales import emit_slot_factors
 from flurka_numba.targets.sm90.shape import CHUNK, SUM_ROWS, chunks, state_rows
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.sm90.shape import WARPGROUP
 from splat_numba.gen.writer import SourceWriter
 
 COUNTS = ("heads", "rows", "blocks", "tiles_of_block")
@@ -43,7 +44,7 @@ def gradient_parameters(traits: GradientTraits) -> tuple[tuple[str, str], ...]:
 
 def gradient_entry(traits: GradientTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, gradient_parameters(traits), 128, traits.resident, traits.shared_bytes)
+    return Entry(ENTRY, gradient_parameters(traits), WARPGROUP, traits.resident, traits.shared_bytes)
 
 
 def render_gradients(traits: GradientTraits) -> str:

@@ -25,9 +25,21 @@ from flurka_numba.targets.sm90.apply_rows import (
 )
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.ring import emit_advance, emit_first_step, emit_rings, emit_steps
-from flurka_numba.targets.sm90.shape import STEP
+from flurka_numba.targets.sm90.shape import BARRIERS_BYTES, CHUNK, STEP
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, keys_descriptor, values_descriptor
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    GROUP,
+    PRODUCT_DEPTH,
+    SHARED_BYTES,
+    SPAN_BYTES,
+    STEP_OF_ROWS,
+    WARPGROUP,
+    keys_descriptor,
+    units,
+    values_descriptor,
+)
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
@@ -37,8 +49,9 @@ STRIDES = ("out_row", "out_head", "out_batch")
 ENTRY = "project_apply"
 GROUPS = 2  # warpgroups with a tile each
 HALVES = 2  # of a tile: 64 tokens each
-TOKENS = 64 * HALVES
+TOKENS = GROUP * HALVES
 COLUMNS = 128
+LARGEST_BARRIERS = 256  # bytes, of all stages and of the warpgroups
 PRODUCER_REGISTERS, CONSUMER_REGISTERS = 24, 240  # of a thread; 168 are what each has at first
 INPUT_BYTES = TOKENS * SPAN_BYTES  # of x, for one step
 WEIGHT_BYTES = COLUMNS // SPAN * STEP * SPAN_BYTES
@@ -62,7 +75,7 @@ class ProjectTraits:
         apply = self.apply
         if not isinstance(apply.feature_map, FeatureMap) or apply.head_dim != apply.value_dim:
             return False
-        return apply.head_dim % 32 == 0 and COLUMNS % apply.head_dim == 0
+        return apply.head_dim % CHUNK == 0 and COLUMNS % apply.head_dim == 0
 
     @property
     def state_bytes(self) -> int:
@@ -72,18 +85,18 @@ class ProjectTraits:
     @property
     def stages(self) -> int:
         """Steps in flight."""
-        return (SHARED_BYTES - ALIGNMENT - self.state_bytes - 256) // STAGE_BYTES
+        return (SHARED_BYTES - ALIGNMENT - self.state_bytes - LARGEST_BARRIERS) // STAGE_BYTES
 
     @property
     def shared_bytes(self) -> int:
         """Steps, states, then barriers: two a stage, two of the states, and a turn a warpgroup."""
-        return self.stages * (STAGE_BYTES + 16) + self.state_bytes + 16 + 8 * GROUPS + ALIGNMENT
+        return self.stages * (STAGE_BYTES + BARRIERS_BYTES) + self.state_bytes + BARRIERS_BYTES + 8 * GROUPS + ALIGNMENT
 
 
 def project_entry(traits: ProjectTraits) -> Entry:
     """How the kernel is called."""
     parameters = parameters_of(POINTERS, COUNTS, STRIDES)
-    return Entry(ENTRY, parameters, 128 * (GROUPS + 1), 1, traits.shared_bytes, overlaps=True)
+    return Entry(ENTRY, parameters, WARPGROUP * (GROUPS + 1), 1, traits.shared_bytes, overlaps=True)
 
 
 def render_project_apply(traits: ProjectTraits) -> str:
@@ -102,7 +115,7 @@ def render_project_apply(traits: ProjectTraits) -> str:
     )
     with out.suite():
         _emit_start(out, traits)
-        with out.block(f"if thread >= u32({128 * GROUPS})"):
+        with out.block(f"if thread >= u32({WARPGROUP * GROUPS})"):
             _emit_producer(out, traits)
         with out.block("else"):
             _emit_consumer(out, traits)
@@ -149,7 +162,7 @@ def _emit_producer(out: SourceWriter, traits: ProjectTraits) -> None:
         states_free = u32(1)
         """
     )
-    with out.block(f"if thread < u32({128 * GROUPS + 32})"):
+    with out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"):
         out.line("ptx.fence_tensor_map(x_map)")
         out.line("ptx.fence_tensor_map(w_q_map)")
         with out.block("while tile < tiles"):
@@ -208,7 +221,7 @@ def _emit_consumer(out: SourceWriter, traits: ProjectTraits) -> None:
         _emit_place(out)
         _emit_queries(out, traits)
         for half in range(HALVES):
-            out.line(f"now_0 = u32(first_row + u32({64 * half}) + row_in_half)")
+            out.line(f"now_0 = u32(first_row + u32({GROUP * half}) + row_in_half)")
             out.line("now_1 = u32(now_0 + u32(8))")
             for head in range(traits.heads):
                 _emit_head(out, traits, half, head)
@@ -239,7 +252,7 @@ def _emit_queries(out: SourceWriter, traits: ProjectTraits) -> None:
         x_rows = u64({keys_descriptor()}) | u64(x_at >> u32(4))
         weights = u64({values_descriptor(STEP)}) | u64((x_at + u32({INPUT_BYTES})) >> u32(4))
         """
-    every = [(k, half) for k in range(STEP // 16) for half in range(HALVES)]
+    every = [(k, half) for k in range(STEP // PRODUCT_DEPTH) for half in range(HALVES)]
     emit_first_step(out, traits.stages, operands, [_product(k, half, fresh=k == 0) for k, half in every])
     emit_steps(out, "steps", traits.stages, operands, [_product(k, half) for k, half in every])
     out.lines(
@@ -255,9 +268,9 @@ def _emit_queries(out: SourceWriter, traits: ProjectTraits) -> None:
 
 def _product(k: int, half: int, *, fresh: bool = False) -> str:
     """16 of a step's columns of x, for 64 tokens of the tile. fresh: what q held was of an earlier tile."""
-    rows = 2 * k + half * (64 * SPAN_BYTES >> 4)
+    rows = 2 * k + half * units(GROUP * SPAN_BYTES)
     name, add = ("begin", "") if fresh else ("project", ", u32(1)")
-    return f"{name}(q_{half}, x_rows + u64({rows}), weights + u64({128 * k}){add})"
+    return f"{name}(q_{half}, x_rows + u64({rows}), weights + u64({STEP_OF_ROWS * k}){add})"
 
 
 def _emit_head(out: SourceWriter, traits: ProjectTraits, half: int, head: int) -> None:
@@ -280,6 +293,6 @@ def _emit_head(out: SourceWriter, traits: ProjectTraits, half: int, head: int) -
         out_at = head_at + u64(column_tile * u32({traits.heads}) + u32({head})) * out_head
         """
     )
-    words = [", ".join(f"word[{4 * step + i}]" for i in range(4)) for step in range(apply.head_dim // 16)]
+    words = [", ".join(f"word[{4 * step + i}]" for i in range(4)) for step in range(apply.head_dim // PRODUCT_DEPTH)]
     emit_products(out, apply, words)
     emit_results(out, apply)

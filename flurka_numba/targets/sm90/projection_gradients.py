@@ -11,9 +11,18 @@ from dataclasses import dataclass
 
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
-from flurka_numba.targets.sm90.shape import STAGE_BYTES
+from flurka_numba.targets.sm90.shape import BARRIERS_BYTES, CHUNK, STAGE_BYTES
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, keys_descriptor, spans
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    GROUP,
+    PRODUCT_DEPTH,
+    SPAN_BYTES,
+    WARPGROUP,
+    keys_descriptor,
+    spans,
+)
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
@@ -42,7 +51,7 @@ class ProjectionTraits:
     @property
     def rows(self) -> int:
         """Slots of a row block."""
-        return 64 * self.groups
+        return GROUP * self.groups
 
     @property
     def slot_bytes(self) -> int:
@@ -62,7 +71,7 @@ class ProjectionTraits:
     @property
     def shared_bytes(self) -> int:
         """Steps, then two barriers a stage."""
-        return self.stages * (self.slot_bytes + self.token_bytes + 16) + ALIGNMENT
+        return self.stages * (self.slot_bytes + self.token_bytes + BARRIERS_BYTES) + ALIGNMENT
 
 
 def projection_parameters(traits: ProjectionTraits) -> tuple[tuple[str, str], ...]:
@@ -74,7 +83,7 @@ def projection_parameters(traits: ProjectionTraits) -> tuple[tuple[str, str], ..
 
 def projection_entry(traits: ProjectionTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, projection_parameters(traits), 128 * traits.groups + 32, 1, traits.shared_bytes)
+    return Entry(ENTRY, projection_parameters(traits), WARPGROUP * traits.groups + WARP, 1, traits.shared_bytes)
 
 
 def render_projection_gradients(traits: ProjectionTraits) -> str:
@@ -89,7 +98,7 @@ def render_projection_gradients(traits: ProjectionTraits) -> str:
     )
     with out.suite():
         _emit_start(out, traits)
-        with out.block(f"if thread >= u32({128 * traits.groups})"):
+        with out.block(f"if thread >= u32({WARPGROUP * traits.groups})"):
             _emit_producer(out, traits)
         with out.block("else"):
             _emit_consumer(out, traits)
@@ -210,7 +219,7 @@ def _emit_consumer(out: SourceWriter, traits: ProjectionTraits) -> None:
         """
     )
     operands = f"""
-        slots_at = slot_place + stage * u32({traits.slot_bytes}) + warpgroup * u32({64 * SPAN_BYTES})
+        slots_at = slot_place + stage * u32({traits.slot_bytes}) + warpgroup * u32({GROUP * SPAN_BYTES})
         tokens_at = token_place + stage * u32({traits.token_bytes})
         slot_rows = u64({keys_descriptor()}) | u64(slots_at >> u32(4))
         token_rows = u64({keys_descriptor()}) | u64(tokens_at >> u32(4))
@@ -218,7 +227,7 @@ def _emit_consumer(out: SourceWriter, traits: ProjectionTraits) -> None:
     # Set to 0 where a tile begins, sums would make ptxas serialise the products (C7515).
     products = [
         f"product(total, slot_rows + u64({2 * k}), token_rows + u64({2 * k}), {'u32(1)' if k else 'held'})"
-        for k in range(SPAN // 16)
+        for k in range(SPAN // PRODUCT_DEPTH)
     ]
     with out.block("while tile < tiles"):
         _emit_place(out, traits)
@@ -247,7 +256,7 @@ def _emit_results(out: SourceWriter, traits: ProjectionTraits) -> None:
             to = target + u64(head_of_tile) * head_bytes + u64(slot) * row_bytes + u64(2) * u64(column)
             """
         )
-        with out.block(f"for i in range({traits.columns // 32})"):
+        with out.block(f"for i in range({traits.columns // CHUNK})"):
             four = _emit_exchange(out, traits, f"16 * i + {2 * row}")
             out.line("there = u32(1) if slot < slots and column + u32(32 * i) < seq_kv else u32(0)")
             out.line(f"ptx.store_words4(to + u64(64 * i), {four}, there)")

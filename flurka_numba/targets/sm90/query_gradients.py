@@ -36,7 +36,7 @@ from flurka_numba.targets.sm90.rows import emit_store, when, words
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_rows
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import keys_descriptor, score_offset
+from splat_numba.gen.targets.sm90.shape import WARPGROUP, keys_descriptor, score_offset
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "query_gradients"
@@ -62,7 +62,7 @@ def query_entry(traits: GradientTraits) -> Entry:
     """How the kernel is called."""
     whole = not (traits.head_dim % STATE_SIDE or traits.value_dim % STATE_SIDE)
     resident = 3 if whole else 2  # narrower heads take up to 229 registers
-    return Entry(ENTRY, query_parameters(), 128, resident, traits.shared_bytes + BUFFER_BYTES)
+    return Entry(ENTRY, query_parameters(), WARPGROUP, resident, traits.shared_bytes + BUFFER_BYTES)
 
 
 def render_query_gradients(traits: GradientTraits) -> str:

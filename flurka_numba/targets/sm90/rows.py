@@ -11,6 +11,7 @@ from __future__ import annotations
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.scales import TOP
 from flurka_numba.targets.sm90.shape import CHUNK, chunks
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.writer import SourceWriter
 
 LANES_OF_WARP = (16, 8, 4, 2, 1)  # how far apart lanes compare, one after the other
@@ -128,7 +129,7 @@ def emit_largest_of_block(out: SourceWriter, name: str, place: str, threads: int
     four = ", ".join([name] * 4)
     out.line(f"ptx.store_shared_reals4({place} + u32(16) * (thread >> u32(5)), {four}, leader)")
     out.line("ptx.block_barrier()")
-    with out.block(f"for warp in range({threads // 32})"):
+    with out.block(f"for warp in range({threads // WARP})"):
         out.line(f"a, b, c, d = ptx.load_shared_reals4({place} + u32(16) * u32(warp))")
         out.line(f"{name} = ptx.maximum({name}, a)")
 

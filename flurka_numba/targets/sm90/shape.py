@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, spans
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    BLOCK_SHARED_BYTES,
+    GROUP,
+    PRODUCT_DEPTH,
+    SHARED_BYTES,
+    SPAN_BYTES,
+    spans,
+)
 from splat_numba.gen.tensor_map import SPAN
 
 STEP = 64  # tokens of one step of the compression
@@ -18,6 +26,8 @@ SLOTS = 32  # slots that a block of the state kernel holds at a time
 STATE_SIDE = 64  # features and values of such a block
 STATE_THREADS = 256
 STATE_NUMBERS = STATE_THREADS * (16 + 4)  # of a block's share of a state: each thread's products and sums of features
+CHUNK_NUMBERS = 2 * CHUNK // 4  # of a chunk that a thread holds: a quarter of each of its two rows
+BARRIERS_BYTES = 16  # of a stage in flight: a barrier for full, one for empty
 SUM_ROWS = 8  # copies of the sum of features behind the state's values: every lane then has the denominator
 LARGEST_PRODUCT = 256  # columns
 STAGE_BYTES = 200 << 10  # shared memory for the tiles of the compression
@@ -41,7 +51,7 @@ class CompressTraits:
     @property
     def rows(self) -> int:
         """Slots of a row block."""
-        return 64 * self.groups
+        return GROUP * self.groups
 
     @property
     def columns(self) -> int:
@@ -66,7 +76,7 @@ class CompressTraits:
     @property
     def shared_bytes(self) -> int:
         """Tiles, then two barriers a stage and one more, with room to align the start."""
-        return self.stages * (self.proj_bytes + self.token_bytes + 16) + 8 + ALIGNMENT
+        return self.stages * (self.proj_bytes + self.token_bytes + BARRIERS_BYTES) + 8 + ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +90,7 @@ class RandomFeatures:
     @property
     def part(self) -> int:
         """Places of one part of the features: as many as rows, and then up to what a product takes at once."""
-        return -(-self.rows // 16) * 16
+        return -(-self.rows // PRODUCT_DEPTH) * PRODUCT_DEPTH
 
     @property
     def places(self) -> int:
@@ -142,7 +152,7 @@ class StateTraits:
     @property
     def resident(self) -> int:
         """Blocks on a multiprocessor. More than 4 parts in flight take more than 128 registers."""
-        return 1 if self.splits > 4 or 2 * (self.shared_bytes + 1024) > SHARED_BYTES else 2
+        return 1 if self.splits > 4 or 2 * (self.shared_bytes + BLOCK_SHARED_BYTES) > SHARED_BYTES else 2
 
 
 def chunks(dim: int) -> int:

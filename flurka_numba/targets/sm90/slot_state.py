@@ -25,7 +25,14 @@ from flurka_numba.targets.sm90.slot_state_shape import THREADS, SlotStateTraits
 from flurka_numba.targets.sm90.slots import PART_COUNTS
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    PRODUCT_DEPTH,
+    SPAN_BYTES,
+    STEP_OF_ROWS,
+    spans,
+    values_descriptor,
+)
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
@@ -147,8 +154,9 @@ def _emit_products(out: SourceWriter, traits: SlotStateTraits) -> None:
         ptx.wgmma_fence()
         """
     )
-    for step in range(traits.depth // 16):
-        out.line(f"add_products(total, values + u64({128 * step}), features + u64({128 * step}), u32(1))")
-        out.line(f"add_features(sums, {ones}, features + u64({128 * step}))")
+    for step in range(traits.depth // PRODUCT_DEPTH):
+        at = STEP_OF_ROWS * step
+        out.line(f"add_products(total, values + u64({at}), features + u64({at}), u32(1))")
+        out.line(f"add_features(sums, {ones}, features + u64({at}))")
     out.line("ptx.wgmma_commit()")
     out.line("ptx.wgmma_wait_all()")

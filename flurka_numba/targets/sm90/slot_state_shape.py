@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STATE_SIDE, CompressTraits
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, GROUP, SPAN_BYTES, spans
 
 THREADS = 256
 ROWS = THREADS // 8  # slots that all threads read at a time
@@ -68,4 +68,4 @@ class SlotStateTraits:
 
 def state_depth(dtype: str, slots: int) -> int:
     """The depth for a share of so many slots; without slots that of one step, as an array of none does not compile."""
-    return min(max(-(-slots // 64), 1) * 64, LARGEST_SCALED_DEPTH if is_scaled(dtype) else LARGEST_DEPTH)
+    return min(max(-(-slots // GROUP), 1) * GROUP, LARGEST_SCALED_DEPTH if is_scaled(dtype) else LARGEST_DEPTH)

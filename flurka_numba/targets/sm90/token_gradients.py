@@ -14,8 +14,19 @@ from dataclasses import dataclass
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings
 from flurka_numba.targets.sm90.scales import is_scaled
+from flurka_numba.targets.sm90.shape import BARRIERS_BYTES
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans, values_descriptor
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.sm90.shape import (
+    ALIGNMENT,
+    GROUP,
+    PRODUCT_DEPTH,
+    SPAN_BYTES,
+    STEP_OF_ROWS,
+    WARPGROUP,
+    spans,
+    values_descriptor,
+)
 from splat_numba.gen.tensor_map import SPAN
 from splat_numba.gen.writer import SourceWriter
 
@@ -49,8 +60,8 @@ class TokenTraits:
     @property
     def shared_bytes(self) -> int:
         """A projection's columns, stages, and two barriers for each."""
-        pieces = self.steps * (PIECE_BYTES + 16)
-        return pieces + STAGES * (STAGE_BYTES + 16) + ALIGNMENT
+        pieces = self.steps * (PIECE_BYTES + BARRIERS_BYTES)
+        return pieces + STAGES * (STAGE_BYTES + BARRIERS_BYTES) + ALIGNMENT
 
 
 def pairs_of_spans(heads: int, dim: int) -> int:
@@ -67,7 +78,7 @@ def token_parameters(traits: TokenTraits) -> tuple[tuple[str, str], ...]:
 
 def token_entry(traits: TokenTraits) -> Entry:
     """How the kernel is called."""
-    return Entry(ENTRY, token_parameters(traits), 128 * (GROUPS + 1), 1, traits.shared_bytes)
+    return Entry(ENTRY, token_parameters(traits), WARPGROUP * (GROUPS + 1), 1, traits.shared_bytes)
 
 
 def render_token_gradients(traits: TokenTraits) -> str:
@@ -86,9 +97,9 @@ def render_token_gradients(traits: TokenTraits) -> str:
     )
     with out.suite():
         _emit_start(out, traits)
-        with out.block(f"if thread >= u32({128 * GROUPS})"):
+        with out.block(f"if thread >= u32({WARPGROUP * GROUPS})"):
             out.line("fewer_registers()")
-            with out.block(f"if thread < u32({128 * GROUPS + 32})"):
+            with out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"):
                 _emit_producer(out, traits)
         with out.block("else"):
             out.line("more_registers()")
@@ -177,7 +188,7 @@ def _emit_piece(out: SourceWriter, step: int) -> None:
     out.line(f"ptx.mbarrier_wait(piece_empty + u32({8 * step}), piece_free)")
     out.line(f"ptx.mbarrier_expect({barrier}, u32({PIECE_BYTES}), leader)")
     for group in range(GROUPS):
-        token = f"token_tile * u32({TOKENS}) + u32({64 * group})"
+        token = f"token_tile * u32({TOKENS}) + u32({GROUP * group})"
         to = f"piece_place + u32({step * PIECE_BYTES + group * STEP * SPAN_BYTES})"
         slot = f"u32({STEP * step})"
         out.line(f"ptx.tensor_copy({to}, proj_map, {barrier}, {token}, {slot}, u32(0), u32(0), u32(0), leader)")
@@ -248,8 +259,9 @@ def _emit_step(out: SourceWriter, step: int) -> None:
         ptx.wgmma_fence()
         """
     )
-    for k in range(STEP // 16):
-        out.line(f"product(total, proj + u64({128 * k}), slots + u64({128 * k}), u32({int(step + k > 0)}))")
+    for k in range(STEP // PRODUCT_DEPTH):
+        at = STEP_OF_ROWS * k
+        out.line(f"product(total, proj + u64({at}), slots + u64({at}), u32({int(step + k > 0)}))")
     out.line("ptx.wgmma_commit()")
     if step:
         out.line("ptx.wgmma_wait_but_one()")

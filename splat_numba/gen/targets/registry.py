@@ -1,61 +1,86 @@
-"""The targets that there are, and which of them a call gets. A new one is a folder and a line in GPU_TARGETS."""
+"""The targets that there are, and which of them a call gets. A new one is a folder and a line in TARGETS."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, cast, overload
+
 from splat_numba.errors import ArgumentTypeError, BackendError
+from splat_numba.gen.machine import CPU, GPU, Gpu, Machine
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.cpu.target import NUMBA_CPU
 from splat_numba.gen.targets.simt.target import SIMT
 from splat_numba.gen.targets.sm90.target import SM90
-from splat_numba.gen.targets.target import GpuTarget
 
-GPU_TARGETS: dict[str, GpuTarget] = {
-    SM90.name: SM90,
-    SIMT.name: SIMT,
-}  # the first that takes a problem is the one that gets it
+if TYPE_CHECKING:
+    from splat_numba.gen.targets.target import CpuTarget, GpuTarget, Target
+
+# Of those of a machine's kind the first that takes a problem is the one that gets it.
+TARGETS: dict[str, Target[Any]] = {NUMBA_CPU.name: NUMBA_CPU, SM90.name: SM90, SIMT.name: SIMT}
+
+
+def targets_of(kind: str) -> dict[str, Target[Any]]:
+    """Those of a kind, gen.machine's CPU or GPU, by name, in the order in which they are asked."""
+    return {name: one for name, one in TARGETS.items() if one.kind == kind}
 
 
 def gpu_target(name: str) -> GpuTarget:
-    """A target by name. Raises BackendError for one that this version has not."""
-    found = GPU_TARGETS.get(name)
-    if found is None:
-        known = " and ".join(f"{one.name!r} ({one.generation})" for one in GPU_TARGETS.values())
-        raise BackendError(
-            f"target {name!r} is not in this version, which has {known}. Leave target out, or give backend='cpu'."
-        )
-    return found
+    """A GPU's target by name. Raises BackendError for one that this version has not."""
+    return cast("GpuTarget", target_named(name, GPU))
 
 
-def _asked(request: str | None) -> tuple[GpuTarget, ...]:
-    return tuple(GPU_TARGETS.values()) if request is None else (gpu_target(request),)
+def cpu_target(name: str) -> CpuTarget:
+    """A CPU's target by name. Raises BackendError for one that this version has not."""
+    return cast("CpuTarget", target_named(name, CPU))
 
 
-def choose_gpu_target(request: str | None, problem: Problem, capability: tuple[int, int]) -> tuple[GpuTarget, Choice]:
-    """The target of a call and why. request: the argument ``target``; capability: of the GPU.
-
-    Raises ArgumentTypeError where no target takes the problem, BackendError where none runs on the GPU.
-    """
-    check_taken("dtype", problem, request)
-    refused: list[tuple[str, str]] = []
-    for one in _asked(request):
-        why = one.refusal(problem)
-        if why is None and capability in one.capabilities:
-            reason = "the one that was asked for" if request else "the first that takes this GPU, dtype and dims"
-            return one, Choice("target", one.name, reason, tuple(refused))
-        refused.append((one.name, why or f"does not run on compute capability {capability[0]}.{capability[1]}"))
+def target_named(name: str, kind: str) -> Target[Any]:
+    """A target of a kind by name. Raises BackendError for one that this version has not."""
+    there = targets_of(kind)
+    if name in there:
+        return there[name]
+    known = " and ".join(f"{one.name!r} ({one.generation})" for one in there.values())
     raise BackendError(
-        f"target wanted for a GPU of compute capability {capability[0]}.{capability[1]}, got "
-        f"{', '.join(name for name, _ in refused)}. Leave target out, or copy the arrays and give backend='cpu'."
+        f"target {name!r} is not in this version, which has {known}. Leave target out, or give backend='cpu'."
     )
 
 
-def check_taken(argument: str, problem: Problem, request: str | None) -> None:
-    """Raise ArgumentTypeError, naming the argument, unless some target takes the problem's dtype."""
-    reasons = [one.refusal(problem) for one in _asked(request)]
+def _asked(request: str | None, kind: str) -> tuple[Target[Any], ...]:
+    return tuple(targets_of(kind).values()) if request is None else (target_named(request, kind),)
+
+
+@overload
+def choose_target(request: str | None, problem: Problem, machine: Gpu) -> tuple[GpuTarget, Choice]: ...
+@overload
+def choose_target(request: str | None, problem: Problem, machine: Machine) -> tuple[CpuTarget, Choice]: ...
+@overload
+def choose_target(request: str | None, problem: Problem, machine: Machine | Gpu) -> tuple[Target[Any], Choice]: ...
+def choose_target(request: str | None, problem: Problem, machine: Machine | Gpu) -> tuple[Any, Choice]:
+    """The target of a call and why. request: the argument ``target``; machine: that it is planned for.
+
+    Raises ArgumentTypeError where no target takes the problem, BackendError where none runs on the machine.
+    """
+    check_taken("dtype", problem, request, machine.kind)
+    refused: list[tuple[str, str]] = []
+    for one in _asked(request, machine.kind):
+        why = one.refusal(problem) or machine.refusal(one.capabilities)
+        if why is None:
+            first = f"the first that takes this {machine.kind}, dtype and dims"
+            return one, Choice("target", one.name, "the one that was asked for" if request else first, tuple(refused))
+        refused.append((one.name, why))
+    raise BackendError(
+        f"target wanted for {machine.words}, got {', '.join(name for name, _ in refused)}. Leave target out, or copy "
+        "the arrays and give backend='cpu'."
+    )
+
+
+def check_taken(argument: str, problem: Problem, request: str | None, kind: str = GPU) -> None:
+    """Raise ArgumentTypeError, naming the argument, unless some target of the kind takes the problem's dtype."""
+    reasons = [one.refusal(problem) for one in _asked(request, kind)]
     if None not in reasons:
         raise ArgumentTypeError(f"{argument} {reasons[0]}")
 
 
-def capabilities() -> frozenset[tuple[int, int]]:
-    """Compute capabilities that some target runs on."""
-    return frozenset().union(*(one.capabilities for one in GPU_TARGETS.values()))
+def capabilities() -> dict[tuple[int, int], str]:
+    """Compute capabilities that some target runs on, and what people call those GPUs."""
+    return {capability: one.generation for one in reversed(TARGETS.values()) for capability in one.capabilities}

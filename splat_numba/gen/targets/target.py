@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from splat_numba.formats.geometry import Geometry
-from splat_numba.gen.backward import BackwardPlan
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.array_schedule import ArraySchedule
+from splat_numba.gen.backward import BackwardPlan, Wanted
+from splat_numba.gen.cpu_entry import CpuText
+from splat_numba.gen.cpu_passes import CpuCandidate
+from splat_numba.gen.machine import Gpu, Machine
 from splat_numba.gen.plan import Choice, Pass, Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.schedule import InPlace, Place, Schedule, ScheduleBuilder, Text
@@ -70,6 +73,9 @@ def with_shared_heads(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: one.head(0) if name in ("k", "v") else one for name, one in tensors.items()}
 
 
+M_contra = TypeVar("M_contra", Machine, Gpu, contravariant=True)
+
+
 class Candidate(Protocol):
     """One of several ways to run a problem, not yet a plan."""
 
@@ -82,12 +88,16 @@ class Candidate(Protocol):
         """Predicted, for the whole problem."""
 
 
-class GpuTarget(Protocol):
-    """A kind of GPU: which it runs on, what it takes, and how a mask becomes a plan, texts and a schedule."""
+class Target(Protocol[M_contra]):
+    """A kind of processor: which machines it runs on, what it takes, and how a mask becomes a plan."""
 
     @property
     def name(self) -> str:
         """As in the argument ``target``, and in file names."""
+
+    @property
+    def kind(self) -> str:
+        """gen.machine's CPU or GPU, as the machines it runs on."""
 
     @property
     def generation(self) -> str:
@@ -95,16 +105,44 @@ class GpuTarget(Protocol):
 
     @property
     def capabilities(self) -> frozenset[tuple[int, int]]:
-        """Compute capabilities of the GPUs that run its machine code."""
+        """Compute capabilities of the GPUs that run its machine code; none for CPUs."""
 
     def refusal(self, problem: Problem) -> str | None:
         """Why it does not take a problem's dtype and dims, to follow "got"; None if it does."""
 
-    def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
+    def plan(
+        self, geometry: Geometry, problem: Problem, machine: M_contra, mask: str, conditions: Conditions, /
+    ) -> Plan:
         """The plan of a problem for a mask of this geometry. mask: its description, in words for people.
 
-        Raises PlanError where no tiles suit the GPU.
+        Raises PlanError where no tiles suit the machine.
         """
+
+
+class CpuTarget(Target[Machine], Protocol):
+    """A kind of CPU: its texts take arrays, and its schedules are over them."""
+
+    def text(self, plan: Plan) -> CpuText:
+        """The text of a plan, with an entry function a pass."""
+
+    def schedule(self, plan: Plan, problem: Problem, heads: tuple[int, ...] | None, scale: float) -> ArraySchedule:
+        """The steps of a call of these sizes; heads: that take the plan, None for all."""
+
+    def candidates(self, geometry: Geometry, problem: Problem, machine: Machine, most: int) -> tuple[CpuCandidate, ...]:
+        """The ways that are predicted to be fastest, fastest first, at most so many."""
+
+    def plan_of(self, candidate: CpuCandidate, predicted: Plan, reasons: Sequence[Choice]) -> Plan:
+        """The plan that a candidate stands for. predicted: the one of the same problem; reasons: why it was chosen."""
+
+    def plan_backward(self, forward: Plan, *, measured: bool = False) -> BackwardPlan:
+        """The plan of gradients, from that of the forward pass; measured: whose passes were chosen for gradients."""
+
+    def backward_text(self, plan: Plan, wanted: Wanted) -> CpuText:
+        """The text of a plan's gradients, of these arrays."""
+
+
+class GpuTarget(Target[Gpu], Protocol):
+    """A kind of GPU: its texts take addresses, and its schedules are over buffers."""
 
     def candidates(
         self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int

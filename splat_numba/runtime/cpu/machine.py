@@ -14,6 +14,7 @@ from splat_numba.runtime.threads import parallel_for
 Buffers = dict[str, Any]
 Run = Callable[[Buffers, int], None]
 NUMBERS: dict[str, Callable[[Any], Any]] = {"int64": int, "float32": np.float32, "float64": np.float64}
+SCHEDULES_KEPT = 16  # of a text: of the sizes that calls had last
 
 
 class LoadedSchedule:

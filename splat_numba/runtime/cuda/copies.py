@@ -2,18 +2,21 @@
 
 Those are an odd head_dim in a contiguous array, a misaligned base, and zero or negative strides: such an operand is
 copied once into rows padded to 16 bytes, and such a result is written to padded rows first. One small kernel of Numba's
-moves elements between any strides, whatever the framework.
+moves elements between any strides, whatever the framework; the compiler is that of the call's other kernels.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.tensor import padded
+
+if TYPE_CHECKING:
+    from splat_numba.runtime.cuda.compilers.compiler import Compiler
 
 _THREADS = 256
 _SMALLEST_GRID = 128  # Numba warns of fewer
@@ -29,10 +32,8 @@ def padded_rows(bits: NDArray[np.uint16]) -> NDArray[np.uint16]:
 
 
 @cache
-def _kernel() -> Any:
-    from splat_numba.runtime.cuda.compilers.compiler import chosen
-
-    cuda = chosen(None).dialect().cuda
+def _kernel(compiler: Compiler) -> Any:
+    cuda = compiler.dialect().cuda
 
     @cuda.jit
     def move(target: Any, source: Any) -> None:
@@ -53,15 +54,18 @@ def _kernel() -> Any:
 
 def move(
     target: int, target_strides: tuple[int, ...], source: int, source_strides: tuple[int, ...],
-    shape: tuple[int, int, int, int], stream: int, types: tuple[str, str] = ("<u2", "<u2"),
+    shape: tuple[int, int, int, int], stream: int, types: tuple[str, str], compiler: str | None,
 ) -> None:  # fmt: skip
-    """target[...] = source[...] in the order of ``stream``: addresses, strides in bytes; types: of target, source."""
+    """target[...] = source[...] in the order of ``stream``: addresses, strides in bytes; types: of target, source;
+    compiler: as Settings.cuda_compiler.
+    """
     size = int(np.prod(shape, dtype=np.int64))
     if not size:
         return
     from splat_numba.runtime.cuda.compilers.compiler import chosen
 
-    cuda = chosen(None).dialect().cuda
+    made_by = chosen(compiler)
+    cuda = made_by.dialect().cuda
 
     def view(pointer: int, strides: tuple[int, ...], kind: str) -> Any:
         facts = {"data": (pointer, False), "shape": shape, "strides": strides, "typestr": kind, "version": 3}
@@ -69,4 +73,5 @@ def move(
 
     blocks = min(max(-(-size // _THREADS), _SMALLEST_GRID), _LARGEST_GRID)
     order = cuda.external_stream(stream) if stream else cuda.default_stream()
-    _kernel()[blocks, _THREADS, order](view(target, target_strides, types[0]), view(source, source_strides, types[1]))
+    kernel = _kernel(made_by)
+    kernel[blocks, _THREADS, order](view(target, target_strides, types[0]), view(source, source_strides, types[1]))

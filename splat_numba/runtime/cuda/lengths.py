@@ -12,20 +12,22 @@ from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework
 from splat_numba.runtime.cuda.launch import is_capturing
-from splat_numba.runtime.cuda.tables import pool
+from splat_numba.runtime.cuda.tables import pool_for
+from splat_numba.settings import Settings
 
 
 def place_host_lengths(lengths: NDArray[Any], target: Device, stream: int) -> int:
     """The address of checked key lengths that came from the host."""
     words = lengths.astype(np.int32)
-    slots = pool(target, 1 << max(words.nbytes - 1, 127).bit_length())
+    slots = pool_for(target, words.nbytes)
     with target.current():
         return slots.get(("lengths", words.tobytes()), lambda: words, lambda: is_capturing(stream))
 
 
 def place_device_lengths(
-    kv_lengths: Any, batch: int, target: Device, framework: Framework, like: Any, stream: int
-) -> tuple[int, Any]:
+    kv_lengths: Any, batch: int, target: Device, framework: Framework, like: Any, stream: int,
+    settings: Settings,
+) -> tuple[int, Any]:  # fmt: skip
     """The address of key lengths that are on the device, int32 or int64 (batch,), and what keeps them there."""
     found = framework.describe("kv_lengths", kv_lengths)
     check_same_device({"q": GpuArray(0, (), (), "", target.ordinal, ""), "kv_lengths": found})
@@ -36,5 +38,6 @@ def place_device_lengths(
     with target.current():
         strides = (0, 0, 0, found.strides[0])
         types = ("<i4", "<i8" if found.dtype == "int64" else "<i4")
-        move(place, (0, 0, 0, 4), found.pointer, strides, (1, 1, 1, batch), stream, types)
+        move(place, (0, 0, 0, 4), found.pointer, strides, (1, 1, 1, batch), stream, types,
+             settings.cuda_compiler)  # fmt: skip
     return place, fresh

@@ -43,13 +43,14 @@ class ReadyCopy:
     source: int
     target: int
     words: Any
+    settings: Settings
 
     def run(self, stream: int) -> None:
         """Copy, in the order of the stream."""
         source, target = self.step.source, self.step.target
         kinds = (f"<u{ITEMSIZE[target.dtype]}", f"<u{ITEMSIZE[source.dtype]}")
         move(self.words[self.target], target.strides, self.words[self.source], source.strides, source.sizes, stream,
-             kinds)  # fmt: skip
+             kinds, self.settings.cuda_compiler)  # fmt: skip
 
 
 class ReadySchedule:
@@ -57,6 +58,7 @@ class ReadySchedule:
 
     def __init__(self, schedule: Schedule, device: Device, settings: Settings) -> None:
         self._serial = next(_serial)
+        self._settings = settings
         self._schedule = schedule
         self._tables = {name: upload_of(device, data) for name, data in schedule.tables.items()}
         self._maps = [one for step in schedule.launches for several in step.maps.values() for one in several]
@@ -108,7 +110,7 @@ class ReadySchedule:
         for step in self._schedule.steps:
             if isinstance(step, Copy):
                 source, target = (self._slots[place_of(one)] for one in (step.source, step.target))
-                ready.append(ReadyCopy(step, source, target, self._words))
+                ready.append(ReadyCopy(step, source, target, self._words, self._settings))
                 overlapped = False
                 continue
             function, places = next(launches)
@@ -177,7 +179,7 @@ class ReadyCall:
         self._rules = rules
         self._schedule_for = schedule_for
         self._device = device
-        self._settings = settings
+        self.settings = settings
         self._keep = keep
         self._ready: dict[frozenset[str], ReadySchedule] = {}
         self._never_fit = frozenset(name for name, rule in rules.items() if not rule.fits)
@@ -205,5 +207,5 @@ class ReadyCall:
         return frozenset(name for address, (name, rule) in rules if address % rule.alignment)
 
     def _make(self, copied: frozenset[str]) -> ReadySchedule:
-        made = ReadySchedule(self._schedule_for(copied), self._device, self._settings)
+        made = ReadySchedule(self._schedule_for(copied), self._device, self.settings)
         return self._ready.setdefault(copied, made)

@@ -15,6 +15,8 @@ from splat_numba.runtime.cuda.memory import Upload, memory
 from splat_numba.runtime.cuda.slots import LARGEST_POOL, SlotPool, Writable
 
 LARGEST_POOL_BYTES = 16 << 20
+SMALLEST_POOL = 16  # slots, however large
+SMALLEST_SLOT = 128  # bytes
 COUNTER_BYTES = 128  # a cache line each: all blocks add to it
 COUNTER_CHUNK_BYTES = 64 * COUNTER_BYTES
 
@@ -77,10 +79,15 @@ def counters(device: Device) -> Counters:
     return Counters(memory(device))
 
 
+def pool_for(device: Device, nbytes: int) -> SlotPool:
+    """The slots of the size that so many bytes need."""
+    return pool(device, 1 << max(nbytes - 1, SMALLEST_SLOT - 1).bit_length())
+
+
 @cache
 def pool(device: Device, slot_bytes: int) -> SlotPool:
     """The slots of one size, a power of two, on one device."""
-    return SlotPool(memory(device), slot_bytes, min(LARGEST_POOL, max(LARGEST_POOL_BYTES // slot_bytes, 16)))
+    return SlotPool(memory(device), slot_bytes, min(LARGEST_POOL, max(LARGEST_POOL_BYTES // slot_bytes, SMALLEST_POOL)))
 
 
 @cache

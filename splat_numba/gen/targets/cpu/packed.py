@@ -17,6 +17,10 @@ FAMILIES = {
     "sddmm": ("R-SDDMM: values = scale * q.k for every kept pair", packed_sddmm.emit_sddmm),
     "softmax": ("R-softmax: every row of packed values, normalised", packed_softmax.emit_softmax),
     "spmm": ("R-SpMM: out = sum of value vectors, weighted by packed values", packed_spmm.emit_spmm),
+    "softmax_lse": (
+        "R-softmax with every row's log-sum-exp; weights may be written over the values",
+        packed_softmax.emit_softmax,
+    ),
     "softmax_backward": (
         "Gradient of R-softmax: dvalues = weights * (dweights - the row's sum of weights * dweights)",
         packed_softmax_backward.emit_softmax_backward,
@@ -49,7 +53,7 @@ def render_packed(plan: PackedPlan) -> str:
     out.line()
     emit_imports(out, plan.compute_dtype, plan.width)
     _emit_lane_functions(out, plan)
-    if plan.operator == "softmax":
+    if plan.operator in ("softmax", "softmax_lse"):
         emit_exp2(out, plan.compute_dtype)
     emit(out, plan)
     return out.text()
@@ -62,12 +66,14 @@ def _shape(plan: PackedPlan) -> str:
         return stored
     runs = "at most one run a row" if plan.regular else "several runs a row"
     step = "of several steps" if plan.step is None else f"of step {plan.step}"
+    runs += f"; {plan.shared_rows} rows share loads" if plan.grouped else ""
     return f"{'head_dim' if plan.operator == 'sddmm' else 'value_dim'} {plan.dim}, {stored}; {runs}, {step}"
 
 
 def _emit_lane_functions(out: SourceWriter, plan: PackedPlan) -> None:
     """Reads of whole vectors, and of what is left of a row of ``dim`` numbers."""
-    out.line("from splat_numba.runtime.lanes import reader, reductions")
+    parts = "part_writer, " if plan.grouped and plan.operator == "sddmm" else ""
+    out.line(f"from splat_numba.runtime.lanes import {parts}reader, reductions")
     out.line()
     out.line(f'add_lanes, largest_lane, add_each = reductions("{plan.compute_dtype}", WIDTH)')
     out.line(f'read = reader("{plan.dtype}", WIDTH, WIDTH, {plan.contiguous})')

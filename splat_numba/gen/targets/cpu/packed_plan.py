@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from splat_numba.gen.explain import explain_choice
 from splat_numba.gen.machine import Machine
+from splat_numba.gen.packed_groups import GroupTable
 from splat_numba.gen.packed_problem import Operator, PackedProblem, RunTable
+from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import ITEMSIZE, accumulator
+
+SHARED_WORTH = 0.5  # of the pairs: below that what is walked twice costs more than what is shared saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +20,7 @@ class PackedPlan:
 
     dim, contiguous: as in PackedProblem. regular: every row is at most one run. step: of all runs,
     a literal in the text; None where they differ. width: numbers in a vector; registers: vectors that sums may use at
-    once.
+    once. shared_rows: that read a key or value once for all of them, of a GroupTable; 1: row by row. choice: why.
     """
 
     operator: Operator
@@ -26,6 +31,18 @@ class PackedPlan:
     contiguous: bool
     width: int
     registers: int
+    shared_rows: int = 1
+    choice: Choice | None = field(default=None, compare=False)
+
+    def explain(self) -> str:
+        """The plan in words."""
+        lines = [f"packed      {self.traits}, {self.width} numbers a vector"]
+        return "\n".join(lines if self.choice is None else [*lines, *explain_choice(self.choice)])
+
+    @property
+    def grouped(self) -> bool:
+        """Whether its items are groups of rows."""
+        return self.shared_rows > 1
 
     @property
     def compute_dtype(self) -> str:
@@ -54,25 +71,59 @@ class PackedPlan:
         if not self.rows_only:
             parts += [f"d{self.dim}", "regular" if self.regular else "runs"]
             parts += ["steps" if self.step is None else f"step{self.step}"]
+            parts += [f"rows{self.shared_rows}"] if self.grouped else []
         return "_".join(parts if self.contiguous else [*parts, "strided"])
 
 
 def rows_only(operator: Operator) -> bool:
     """Whether an operator needs no runs."""
-    return operator in ("softmax", "softmax_backward")
+    return operator.startswith("softmax")
 
 
-def make_packed_plan(problem: PackedProblem, table: RunTable, machine: Machine) -> PackedPlan:
-    """Decide. Softmax sees rows only, so all masks share its kernel."""
+def rows_to_share(problem: PackedProblem, machine: Machine) -> int:
+    """Rows of a group, where rows are to be grouped at all; 1 where numbers are read one by one.
+
+    In sddmm a vector of sums has as many keys of every row as there is room for. 4 rows halve the loads of each
+    multiply-add and leave a quarter of the keys' way through the caches; with 16 registers there is room for 2.
+    """
+    if rows_only(problem.operator) or not problem.contiguous:
+        return 1
+    return min(machine.register_rows // 2, machine.lanes(ITEMSIZE[problem.compute_dtype]))
+
+
+def keys_to_share(problem: PackedProblem, machine: Machine) -> int:
+    """Fewest columns that a group's piece may have: those of one vector of sddmm's sums."""
+    return max(machine.lanes(ITEMSIZE[problem.compute_dtype]) // rows_to_share(problem, machine), 1)
+
+
+def make_packed_plan(
+    problem: PackedProblem, table: RunTable, machine: Machine, groups: GroupTable | None = None
+) -> PackedPlan:
+    """Decide. Softmax sees rows only, so all masks share its kernel. groups: of the same mask, where rows may share."""
     of_rows = rows_only(problem.operator)
+    shared, choice = _shared_rows(groups)
     return PackedPlan(
         operator=problem.operator,
         dtype=problem.dtype,
         dim=problem.dim,
-        regular=of_rows or table.regular,
+        regular=of_rows or (table.regular and shared == 1),
+        shared_rows=shared,
+        choice=choice,
         step=1 if of_rows else table.one_step,
         contiguous=problem.contiguous,
         width=machine.lanes(ITEMSIZE[problem.compute_dtype]),
         # As attention's register tile, two vectors a row; numbers read one by one would only make the text's code grow.
         registers=2 * machine.register_rows if problem.contiguous else 1,
     )
+
+
+def _shared_rows(groups: GroupTable | None) -> tuple[int, Choice | None]:
+    """How many rows share loads, and why."""
+    if groups is None:
+        return 1, None
+    ways = (f"groups of {groups.size} rows that share loads", "row by row")
+    why = f"{groups.share:.0%} of the pairs are in columns that a whole group keeps"
+    taken = groups.share >= SHARED_WORTH
+    chosen, refused = ways if taken else ways[::-1]
+    limit = f"wanted {'below' if taken else 'at least'} {SHARED_WORTH:.0%}"
+    return groups.size if taken else 1, Choice("rows", chosen, why, ((refused, limit),))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
 from splat_numba.gen.cpu_entry import CpuEntry, Parameter, arrays, numbers
+from splat_numba.gen.packed_groups import GroupTable
 from splat_numba.gen.packed_problem import PackedProblem, RunTable
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 
@@ -20,27 +21,37 @@ ROW_COST = 8
 ARGUMENTS = {
     "sddmm": ("q", "k", "values"), "softmax": ("values", "weights"), "spmm": ("values", "v", "out"),
     "softmax_backward": ("weights", "dweights", "dvalues"), "spmm_transposed": ("values", "v", "out"),
+    "softmax_lse": ("values", "weights", "lse"),
 }  # fmt: skip
-"""Of each operator, the last one written: packed values (batch, heads, nnz), else four axes."""
+"""Of each operator, the last one written (of softmax_lse both): packed values (batch, heads, nnz), else four axes."""
+
+
+GROUP_TABLE = (
+    "group_rows", "piece_ptr", "start_of_piece", "step_of_piece", "count_of_piece", "slot_of_piece", "run_ptr",
+    "run_start", "run_step", "run_count", "slot_of_run",
+)  # fmt: skip
 
 
 def packed_entry(plan: PackedPlan) -> CpuEntry:
     """How the plan's function is called."""
     stored = plan.dtype
-    runs = arrays("int64", 1, "run_ptr", "slot_ptr", "run_start", "run_step", "run_count", contiguous=True)
+    of_rows = ("run_ptr", "slot_ptr", "run_start", "run_step", "run_count")
+    runs = arrays("int64", 1, *(GROUP_TABLE if plan.grouped else of_rows), contiguous=True)
     product = (
         *arrays(stored, 3, "values"), *arrays(stored, 4, "v"), *arrays(stored, 4, "out", contiguous=True, written=True),
         *runs, *numbers(plan.compute_dtype, "scale"),
     )  # fmt: skip
     rows = arrays("int64", 1, "slot_ptr", contiguous=True)
+    soften = *arrays(stored, 3, "values"), *arrays(stored, 3, "weights", contiguous=True, written=True)
+    longest = numbers("int64", "longest")
     parameters: dict[str, tuple[Parameter, ...]] = {
         "sddmm": (
             *arrays(stored, 4, "q", "k"), *arrays(stored, 3, "values", contiguous=True, written=True), *runs,
             *numbers(plan.compute_dtype, "scale"),
         ),
-        "softmax": (
-            *arrays(stored, 3, "values"), *arrays(stored, 3, "weights", contiguous=True, written=True), *rows,
-            *numbers("int64", "longest"),
+        "softmax": (*soften, *rows, *longest),
+        "softmax_lse": (
+            *soften, *arrays(plan.compute_dtype, 3, "lse", contiguous=True, written=True), *rows, *longest,
         ),
         "softmax_backward": (
             *arrays(stored, 3, "weights", contiguous=True), *arrays(stored, 3, "dweights"),
@@ -52,38 +63,58 @@ def packed_entry(plan: PackedPlan) -> CpuEntry:
     return CpuEntry(plan.operator, parameters[plan.operator])
 
 
-def packed_schedule(plan: PackedPlan, problem: PackedProblem, table: RunTable, most_ranges: int) -> ArraySchedule:
-    """One launch over the rows of all heads. most_ranges: that are worth handing out, however much work there is."""
+def packed_schedule(
+    plan: PackedPlan, problem: PackedProblem, table: RunTable | GroupTable, most_ranges: int
+) -> ArraySchedule:
+    """One launch over the rows, or groups of rows, of all heads. most_ranges: that are worth handing out, however much
+    work there is.
+    """
     builder = ArrayScheduleBuilder(*ARGUMENTS[plan.operator])
     entry, heads = packed_entry(plan), problem.batch * problem.heads
-    work = (int(table.slot_ptr[-1]) + ROW_COST * table.rows) * heads * max(problem.group, 1) * max(plan.dim, 16)
+    cost = items_cost(table, ROW_COST)
+    work = int(cost[-1]) * heads * max(problem.group, 1) * max(plan.dim, 16)
     if work == 0:
         return builder.finish()
     names = [one.name for one in entry.parameters]
-    constant: dict[str, NDArray[Any]] = {
-        "run_ptr": table.run_ptr, "slot_ptr": table.slot_ptr, "run_start": table.start, "run_step": table.step,
-        "run_count": table.count, **({} if table.place is None else {"place": table.place}),
-    }  # fmt: skip
+    constant = _tables(table)
     for name in constant.keys() & names:
         builder.table(name, constant[name])
-    values = {name: value for name, value in (("scale", problem.scale), ("longest", table.longest)) if name in names}
+    longest = table.longest if isinstance(table, RunTable) else 0
+    values = {name: value for name, value in (("scale", problem.scale), ("longest", longest)) if name in names}
     ranges = min(most_ranges, -(-work // SMALLEST_RANGE))
-    limits = balanced_ranges(table, heads, ranges, ROW_COST)
+    limits = balanced_ranges(cost, heads, ranges)
     builder.launch(entry, ranges, {name: name for name in names if name not in values}, values, limits)
     return builder.finish()
 
 
-def balanced_ranges(table: RunTable, heads: int, parts: int, row_cost: int) -> NDArray[np.int64]:
-    """Limits, (parts + 1,), in (head, row) items, rows fastest, that cut the work evenly.
+def _tables(table: RunTable | GroupTable) -> dict[str, NDArray[Any]]:
+    """By the names of the parameters that are theirs."""
+    found: dict[str, NDArray[Any]] = {
+        "run_ptr": table.run_ptr, "run_start": table.start, "run_step": table.step, "run_count": table.count,
+    }  # fmt: skip
+    if isinstance(table, RunTable):
+        found["slot_ptr"] = table.slot_ptr
+    else:
+        found |= {
+            "group_rows": table.rows, "piece_ptr": table.piece_ptr, "start_of_piece": table.piece_start,
+            "step_of_piece": table.piece_step, "count_of_piece": table.piece_count,
+            "slot_of_piece": table.piece_slot, "slot_of_run": table.slot,
+        }  # fmt: skip
+    return found if table.place is None else {**found, "place": table.place}
 
-    A row costs its pairs + row_cost.
-    """
-    rows = table.rows
-    cost = table.slot_ptr + np.arange(rows + 1, dtype=np.int64) * row_cost
-    whole = int(cost[-1])
+
+def items_cost(table: RunTable | GroupTable, row_cost: int) -> NDArray[np.int64]:
+    """(items + 1,): what all items before cost. A row costs its pairs + row_cost."""
+    pairs, rows = (table.slot_ptr, 1) if isinstance(table, RunTable) else (table.cost, table.size)
+    return pairs + np.arange(pairs.size, dtype=np.int64) * rows * row_cost
+
+
+def balanced_ranges(cost: NDArray[np.int64], heads: int, parts: int) -> NDArray[np.int64]:
+    """Limits, (parts + 1,), in (head, item) pairs, items fastest, that cut the work evenly. cost: of items_cost()."""
+    items, whole = cost.size - 1, int(cost[-1])
     if whole * heads == 0:
-        return np.array([0, heads * rows], np.int64)
+        return np.array([0, heads * items], np.int64)
     targets = np.array([whole * heads * part // parts for part in range(1, parts)], np.int64)
     head, rest = np.divmod(targets, whole)
-    inner = head * rows + np.searchsorted(cost, rest)
-    return np.concatenate([np.zeros(1, np.int64), inner, np.array([heads * rows], np.int64)])
+    inner = head * items + np.searchsorted(cost, rest)
+    return np.concatenate([np.zeros(1, np.int64), inner, np.array([heads * items], np.int64)])

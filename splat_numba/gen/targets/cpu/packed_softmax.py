@@ -36,7 +36,8 @@ def _emit_soften_row(out: SourceWriter, plan: PackedPlan) -> None:
                 for t in range(whole, count):
                     assign(row, t, {value})
                 top = maximum(load(row, whole), top)
-            top = splat(largest_lane(top))
+            peak = largest_lane(top)
+            top = splat(peak)
             sums = splat(real(0.0))
             for t in range(0, count, WIDTH):
                 p = exp2((load(row, t) - top) * splat(real({LOG2_E!r})))
@@ -48,6 +49,8 @@ def _emit_soften_row(out: SourceWriter, plan: PackedPlan) -> None:
                 assign(weights, t, {weight})
             """
         )
+        if plan.operator == "softmax_lse":
+            out.line("return real(-np.inf) if total == real(0.0) else real(peak + math.log(total))")
 
 
 def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
@@ -63,13 +66,14 @@ def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
             """
         )
         with out.block("for item in range(first, last)"):
-            emit_item(out)
+            emit_item(out, plan)
             out.lines(
                 """
                 slot, count = slot_ptr[row], slot_ptr[row + 1] - slot_ptr[row]
                 packed = address(values, batch * values_at[0] + head * values_at[1] + slot * values_at[2])
                 result = address(weights, batch * weights_at[0] + head * weights_at[1] + slot)
-                soften_row(packed, values_at[2], count, scores, result)
                 """
             )
+            call = "soften_row(packed, values_at[2], count, scores, result)"
+            out.line(f"lse[batch, head, row] = {call}" if plan.operator == "softmax_lse" else call)
         out.line("return scratch.size  # the pointers above are good until here")

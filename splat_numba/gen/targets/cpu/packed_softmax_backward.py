@@ -68,7 +68,7 @@ def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
             """
         )
         with out.block("for item in range(first, last)"):
-            emit_item(out)
+            emit_item(out, plan)
             out.lines(
                 """
                 slot, count = slot_ptr[row], slot_ptr[row + 1] - slot_ptr[row]

@@ -9,15 +9,15 @@ from splat_numba.formats.bounds import END, Const
 from splat_numba.formats.closed_form import Edge, Lattice
 from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.backward import BackwardPlan
-from splat_numba.gen.closed_passes import closed_passes, covers_all_rows
+from splat_numba.gen.closed_passes import USUAL_TILE, closed_candidates, closed_passes, covers_all_rows
 from splat_numba.gen.cost import Count, count_pass, predict
-from splat_numba.gen.cpu_passes import ClosedPass, Segment, TablePass
+from splat_numba.gen.cpu_passes import ClosedPass, CpuCandidate, Segment, TablePass
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Choice, Cost, Plan, dense_choice
 from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.table_passes import table_passes
-
-NAME = "cpu"
+from splat_numba.gen.table_passes import table_candidates, table_passes
+from splat_numba.gen.targets.cpu.fused import FUSED_OR_NOT, decide_fused
+from splat_numba.gen.targets.cpu.target import NUMBA_CPU
 
 
 def plan(geometry: Geometry, problem: Problem, machine: Machine, mask: str) -> Plan:
@@ -28,25 +28,56 @@ def plan(geometry: Geometry, problem: Problem, machine: Machine, mask: str) -> P
     passes: Sequence[ClosedPass | TablePass]
     if geometry.terms is not None:
         closed, choices, bands = closed_passes(geometry.terms, problem, machine)
-        covered = covers_all_rows(closed)
-        passes = closed if covered else [replace(one, resumes=True) for one in closed]
+        passes, covered = closed, covers_all_rows(closed)
     else:
         geometry.check_listed()  # a cover takes such places one by one, after a minute of making the table
         passes, choices, bands = table_passes(geometry.table, problem, machine)
         covered = True
-    cost = _cost(passes, problem, machine)
-    choices = [*choices, dense_choice(cost)]
+    draft = Plan(
+        problem, NUMBA_CPU.name, machine, geometry.label, mask, bands, (), covered, Cost(0, 0, 0, 0, 0, 0.0, 0.0), (),
+        problem.dtype, Conditions(),
+    )  # fmt: skip
+    return decide_fused(_with_passes(draft, passes, choices, machine), geometry)
+
+
+def candidates(geometry: Geometry, problem: Problem, machine: Machine, most: int) -> tuple[CpuCandidate, ...]:
+    """The ways to run a problem that are predicted to be fastest, fastest first, at most so many.
+
+    Raises PlanError as plan().
+    """
+    if geometry.terms is not None:
+        found = closed_candidates(geometry.terms, problem, machine)
+    else:
+        geometry.check_listed()
+        found = table_candidates(geometry.table, problem, machine)
+    return tuple(sorted(found, key=lambda one: one.seconds)[:most])
+
+
+def plan_of(candidate: CpuCandidate, predicted: Plan, reasons: Sequence[Choice]) -> Plan:
+    """The plan that a candidate stands for. predicted: the one of the same problem; reasons: why it was chosen."""
+    made = _with_passes(predicted, candidate.passes, reasons, predicted.cpu)
+    return replace(made, choices=(*made.choices, *(one for one in predicted.choices if one.what == FUSED_OR_NOT)))
+
+
+def _with_passes(
+    draft: Plan, passes: Sequence[ClosedPass | TablePass], choices: Sequence[Choice], machine: Machine
+) -> Plan:
+    """The plan with these passes. Where none is known to visit every row, all resume what is written first."""
+    problem = draft.problem
+    taken = passes if draft.covered else [replace(one, resumes=True) for one in passes]
+    cost = _cost(taken, problem, machine)
     # 16-bit results are kept in float32 between two passes, so rounded once.
-    resumed = not covered or any(one.resumes for one in passes)
+    resumed = not draft.covered or any(one.resumes for one in taken)
     out_dtype = problem.compute_dtype if resumed else problem.dtype
-    return Plan(
-        problem, NAME, machine, geometry.label, mask, bands, tuple(passes), covered, cost, tuple(choices), out_dtype,
-        Conditions(),
+    return replace(
+        draft, passes=tuple(taken), cost=cost, choices=(*choices, dense_choice(cost)), out_dtype=out_dtype
     )  # fmt: skip
 
 
-def backward_plan(forward: Plan) -> BackwardPlan:
-    """Gradients of a plan's problem: its own passes make all three."""
+def backward_plan(forward: Plan, *, measured: bool = False) -> BackwardPlan:
+    """Gradients of a plan's problem: its own passes make all three. measured: they were chosen for gradients, and the
+    plan's first choice says how.
+    """
     design = Choice(
         "gradients", "one kernel, five products a tile",
         "dq stays with its row block, dk and dv are added up for each work item, which owns a key head: bits repeat, "
@@ -54,7 +85,8 @@ def backward_plan(forward: Plan) -> BackwardPlan:
         (("passes over the transposed mask for dk and dv", "seven products a tile"),),
     )  # fmt: skip
     return BackwardPlan(
-        forward.problem, NAME, forward.machine, forward.passes, (), (design,), forward.conditions
+        forward.problem, NUMBA_CPU.name, forward.machine, forward.passes, (),
+        (design, *forward.choices[:1]) if measured else (design,), forward.conditions,
     )  # fmt: skip
 
 
@@ -64,7 +96,7 @@ def _cost(passes: Sequence[ClosedPass | TablePass], problem: Problem, machine: M
         count = count_pass(one, problem.seq_q, problem.seq_kv)
         seconds += predict(count, problem, machine, one.tile_q, resumes=one.resumes)
         total += count
-    dense = ClosedPass(Edge(0), None, 1, (Segment(Lattice(), Const(0), END),), 64, 64, resumes=False)
+    dense = ClosedPass(Edge(0), None, 1, (Segment(Lattice(), Const(0), END),), USUAL_TILE, USUAL_TILE, resumes=False)
     dense_count = count_pass(dense, problem.seq_q, problem.seq_kv)
-    dense_seconds = predict(dense_count, problem, machine, 64)
+    dense_seconds = predict(dense_count, problem, machine, USUAL_TILE)
     return Cost(total.kept, total.area, total.blocks, total.tiles, total.full, seconds, dense_seconds, total.exact)

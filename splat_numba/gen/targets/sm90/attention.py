@@ -9,11 +9,13 @@ from collections.abc import Sequence
 
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.sm90 import consumer, producer
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     REGISTERS,
+    WARPGROUP,
     q_stages,
     shared_bytes,
     shared_layout,
@@ -152,7 +154,7 @@ def emit_roles(out: SourceWriter, groups: int, produce: Sequence[str], consume: 
                 fewer_registers()
             """
         )
-        with out.suite(), out.block(f"if thread < u32({128 * groups + 32})"):
+        with out.suite(), out.block(f"if thread < u32({WARPGROUP * groups + WARP})"):
             wrapped(out, "produce", produce)
         out.line("else:")
         with out.suite():

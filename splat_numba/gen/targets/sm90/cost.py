@@ -9,7 +9,7 @@ from splat_numba.gen.box_cost import Work
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.shape import score_steps, value_columns
+from splat_numba.gen.targets.sm90.shape import PRODUCT_DEPTH, score_steps, value_columns
 
 # Fitted to 196 timings on one H200 (the 14 masks of benchmarks/gpu_cases.py, head_dim 64 and 128, every tile shape), to
 # 8 % in the mean and 27 % at worst. The chosen shape is 1 % off the best in the mean, 11 % at worst (dilated128x16).
@@ -33,7 +33,7 @@ LAUNCH_SECONDS = 13e-6  # a launch, its first loads and its last item
 
 def product_dims(traits: Traits) -> int:
     """Of the forward pass: multiply-adds of the tensor cores for a pair of a tile."""
-    return 16 * score_steps(traits) + value_columns(traits)
+    return PRODUCT_DEPTH * score_steps(traits) + value_columns(traits)
 
 
 def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:

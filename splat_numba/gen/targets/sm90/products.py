@@ -5,7 +5,10 @@ from __future__ import annotations
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.sm90.shape import (
+    GROUP,
+    PRODUCT_DEPTH,
     SPAN_BYTES,
+    STEP_OF_ROWS,
     keys_descriptor,
     score_offset,
     score_steps,
@@ -14,7 +17,7 @@ from splat_numba.gen.targets.sm90.shape import (
 )
 from splat_numba.gen.writer import SourceWriter
 
-GROUP_BYTES = 64 * SPAN_BYTES  # of a group's 64 queries in a span of a tile
+GROUP_BYTES = GROUP * SPAN_BYTES  # of a group's 64 queries in a span of a tile
 
 
 def emit_products(out: SourceWriter, traits: Traits) -> None:
@@ -51,7 +54,7 @@ def _emit_values(out: SourceWriter, traits: Traits) -> None:
             ptx.wgmma_fence()
             """
         )
-        for step in range(traits.tile_kv // 16):
+        for step in range(traits.tile_kv // PRODUCT_DEPTH):
             weights = ", ".join(f"weight[{4 * step + i}]" for i in range(4))
-            out.line(f"value_product(total, {weights}, v_at + u64({16 * SPAN_BYTES * step >> 4}))")
+            out.line(f"value_product(total, {weights}, v_at + u64({STEP_OF_ROWS * step}))")
         out.line("ptx.wgmma_commit()")

@@ -12,11 +12,13 @@ from splat_numba.gen.boxes import BoxPass, Traits
 from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
 from splat_numba.gen.targets.gpu import items
 from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
+from splat_numba.gen.targets.sm90.epilogue import QUARTER
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.tensor import ROW_ALIGNMENT, Tensor, as_word
 from splat_numba.gen.tensor_map import BoxMap
 
 SMALLEST_SCALE = 2.0**-126  # a scale of 0 as the kernel can have it: scores of +-1e30 still round to weights of 1
+WORD_BYTES = 4
 COUNTER_WORDS = 2  # items taken, and blocks that have ended
 heads_per_wave, view_steps = items.heads_per_wave, items.view_steps
 
@@ -66,7 +68,7 @@ def pass_numbers(one: HeadsPass, call: AttentionCall) -> dict[str, int | float]:
     table = _boxes(one).table
     batch, heads_q, seq_q, _ = call.q.sizes
     group = heads_q // max(call.k.sizes[1], 1) or 1
-    to_batch, to_head, to_row, _ = (step % 2**64 for step in call.out.strides)  # negative ones wrap around
+    to_batch, to_head, to_row, _ = map(as_word, call.out.strides)
     return {
         "scale_log2": scale_log2(call.scale), "blocks": len(table.block), "heads_count": len(one.heads),
         "heads_q": heads_q, "group": group, "batch": batch,
@@ -82,8 +84,8 @@ def scale_log2(scale: float) -> float:
 
 
 def store_bytes(out: Tensor) -> int:
-    """The widest of the kernel's stores: of 16 bytes for every 32 numbers of a row, of 4 for the rest."""
-    return 16 if out.sizes[3] >= 32 else 4
+    """The widest of the kernel's stores: of 16 bytes for every quarter of a row's numbers, of a word for the rest."""
+    return ROW_ALIGNMENT if out.sizes[3] >= QUARTER else WORD_BYTES
 
 
 def writable_in_place(pointer: int, out: Tensor) -> bool:

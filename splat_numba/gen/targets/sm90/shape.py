@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.boxes import GROUP_ROWS, WORD_BITS, Traits
+from splat_numba.gen.machine import HOPPER_REGISTERS, HOPPER_SHARED_BYTES, WARP
 from splat_numba.gen.tensor_map import SPAN
 
-SPAN_BYTES = 128
+WARPGROUP = 4 * WARP  # threads of one, whose products are of GROUP_ROWS rows
+GROUP = GROUP_ROWS  # tokens or slots that a warpgroup multiplies
+WARP_ROWS = GROUP_ROWS // 4
+PRODUCT_DEPTH = 16  # numbers of 16 bits of a row that one product takes
+SPAN_BYTES = 2 * SPAN
 INFO_BYTES = 16  # four words that go with every tile and every item
 ALIGNMENT = 1024  # of a swizzled tile
-SHARED_BYTES = 227 * 1024  # of a multiprocessor, for the blocks resident on it
+SHARED_BYTES = HOPPER_SHARED_BYTES  # of a multiprocessor, for the blocks resident on it
+BLOCK_SHARED_BYTES = 1024  # that the hardware keeps of every block
+STAGES_BYTES = 2048  # at most, of barriers and what else goes with tiles
+
+# In a descriptor: the layout, and how far apart groups of 8 rows of a span are.
+SWIZZLE_128, EIGHT_ROWS = 1 << 62, 8 * SPAN_BYTES
 
 # (groups, resident blocks) -> registers a thread of producer and consumers; None: what the compiler gives them. Sums
-# stay within the 65,536 of a multiprocessor: 128 * (producer + groups * consumer) * blocks.
+# stay within HOPPER_REGISTERS of a multiprocessor: 128 * (producer + groups * consumer) * blocks.
 REGISTERS = {(1, 1): (56, 240), (1, 2): (56, 200), (1, 3): (40, 120), (2, 1): (40, 232), (3, 1): (32, 160)}
+
+STEP_OF_ROWS = PRODUCT_DEPTH * SPAN_BYTES >> 4  # from a product's tokens to the next one's, in units of a descriptor
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +63,7 @@ def q_stages(traits: Traits) -> int:
     dims, masks = spans(traits.head_dim) + spans(traits.value_dim), traits.groups * group_mask_bytes(traits)
     stages = traits.stages * (dims * traits.tile_kv * SPAN_BYTES + masks)
     two = 2 * spans(traits.head_dim) * traits.tile_q * SPAN_BYTES
-    return 2 if stages + two + 2048 <= SHARED_BYTES // traits.blocks_per_multiprocessor else 1
+    return 2 if stages + two + STAGES_BYTES <= SHARED_BYTES // traits.blocks_per_multiprocessor else 1
 
 
 def shared_layout(traits: Traits) -> SharedMemory:
@@ -83,12 +95,12 @@ def shared_bytes(traits: Traits) -> int:
 
 def threads_per_block(traits: Traits) -> int:
     """One producer warpgroup and the consumers."""
-    return 128 * (traits.groups + 1)
+    return WARPGROUP * (traits.groups + 1)
 
 
 def score_steps(traits: Traits) -> int:
     """Products of 16 elements each that make up q.k."""
-    return -(-traits.head_dim // 16)
+    return -(-traits.head_dim // PRODUCT_DEPTH)
 
 
 def value_columns(traits: Traits) -> int:
@@ -98,22 +110,34 @@ def value_columns(traits: Traits) -> int:
 
 def score_offset(step: int, rows: int) -> int:
     """Bytes from the start of a tile of ``rows`` tokens to the 16 elements of a step, in units of a descriptor (16)."""
-    return (step // 4 * rows * SPAN_BYTES + step % 4 * 32) >> 4
+    per_span = SPAN // PRODUCT_DEPTH
+    return units(step // per_span * rows * SPAN_BYTES + step % per_span * 2 * PRODUCT_DEPTH)
+
+
+def units(size: int) -> int:
+    """Bytes as descriptors have them, in units of 16."""
+    return size >> 4
+
+
+def resident_blocks(threads: int, registers: int, shared: int, most: int) -> int:
+    """Blocks on a multiprocessor, at least one: threads of a block, registers of a thread, shared memory of a block."""
+    by_memory = SHARED_BYTES // (shared + BLOCK_SHARED_BYTES)
+    return max(1, min(most, HOPPER_REGISTERS // (threads * registers), by_memory))
 
 
 def keys_descriptor() -> int:
     """High half of a descriptor for rows of a swizzled tile, 8 rows 1024 bytes apart: layout 1 in bits 62-63."""
-    return (1 << 62) | ((1024 >> 4) << 32) | (1 << 16)
+    return SWIZZLE_128 | (units(EIGHT_ROWS) << 32) | (1 << 16)
 
 
 def values_descriptor(tile_kv: int) -> int:
     """The same for columns: spans of 64 columns are a tile's rows apart."""
-    return (1 << 62) | ((1024 >> 4) << 32) | ((tile_kv * SPAN_BYTES >> 4) << 16)
+    return SWIZZLE_128 | (units(EIGHT_ROWS) << 32) | (units(tile_kv * SPAN_BYTES) << 16)
 
 
 def words_per_row(traits: Traits) -> int:
     """32-bit words of a row of a tile's mask."""
-    return -(-traits.tile_kv // 32)
+    return -(-traits.tile_kv // WORD_BITS)
 
 
 def group_mask_bytes(traits: Traits) -> int:

@@ -6,16 +6,16 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.boxes import MAX_GROUPS, Traits
+from splat_numba.gen.boxes import MAX_GROUPS, USUAL_KEYS, Traits
 from splat_numba.gen.instructions import MATRIX_TYPE
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.shape import REGISTERS, shared_bytes, value_columns
+from splat_numba.gen.targets.sm90.shape import BLOCK_SHARED_BYTES, REGISTERS, WARPGROUP, shared_bytes, value_columns
 
 TILES_KV = (64, 80, 96, 112, 128)  # 144 and more: 631-646 TFLOP/s where 128 reaches 714 (dense, head_dim 128)
 STAGES = 2  # a third gains nothing where two fit, and takes the room of another block
 MOST_RESIDENT = {1: 3, 2: 1, 3: 1}  # blocks of so many groups
-BLOCK_SHARED_BYTES = 1024  # that the hardware keeps of every block
+SMALL_KEYS = 80  # of a tile: the most that one group has with three blocks resident at head_dim 64
 # Registers of a consumer thread beside the accumulator, the scores and their packed weights, for 1, 2 and 3 groups.
 # Above that the compiler spills; these are known to fit: head_dim 64 x 80 keys with one group and three blocks
 # resident, and with three groups 128 x 80 and 64 x 128.
@@ -37,7 +37,7 @@ def fits(traits: Traits, shared: int, needed: int, gpu: Gpu) -> bool:
     if shared > gpu.shared_bytes or resident * (shared + BLOCK_SHARED_BYTES) > room:
         return False
     producer, consumer = REGISTERS[traits.groups, resident]
-    if 128 * (producer + traits.groups * consumer) * resident > gpu.registers:
+    if WARPGROUP * (producer + traits.groups * consumer) * resident > gpu.registers:
         return False
     return needed <= consumer
 
@@ -56,7 +56,7 @@ def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
     found: list[Traits] = []
     for groups in range(1, MAX_GROUPS + 1):
         fitting = [one for tile in TILES_KV if (one := _most_resident(problem, gpu, groups, tile)) is not None]
-        wanted = {80, 128} if groups == 1 else {128}
+        wanted = {SMALL_KEYS, USUAL_KEYS} if groups == 1 else {USUAL_KEYS}
         found += [one for one in fitting if one in (fitting[0], fitting[-1]) or one.tile_kv in wanted]
     if not found:
         raise PlanError(

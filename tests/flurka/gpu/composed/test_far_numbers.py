@@ -1,4 +1,4 @@
-"""Large and small numbers in float32 on the emulator; test_cpu_range.py and test_gpu_range.py have the others."""
+"""Large and small numbers in float32 on the emulator; cpu/test_range.py and gpu/test_range.py have the others."""
 
 from functools import partial
 

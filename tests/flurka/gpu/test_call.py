@@ -11,7 +11,7 @@ from flurka_numba.gpu.plan import forward_plan
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.runtime.cuda import frameworks, ready
 from splat_numba.runtime.recent import Recent
-from tests.flurka.fake_stages import fake, fresh, moves
+from tests.flurka.gpu.fake_stages import fake, fresh, moves
 from tests.runtime.fake_cuda import GpuMemory
 from tests.runtime.fake_torch import ODD_TENSORS, Tensor, torch
 
@@ -239,7 +239,7 @@ def test_key_lengths_of_the_device(fake, fresh, moves):
     run("kernel", **operands("kernel"), kv_lengths=GpuMemory((BATCH,), "int32", pointer=9 << 28))
     assert fake.launches[0].kv_lengths == 9 << 28
     run("kernel", **operands("kernel"), kv_lengths=GpuMemory((BATCH,), "int64", pointer=9 << 28))
-    ((target, _, source, strides, _, _, types),) = moves
+    ((target, _, source, strides, _, _, types, _),) = moves
     assert (source, strides, types) == (9 << 28, (0, 0, 0, 8), ("<i4", "<i8"))
     assert fake.launches[3].kv_lengths == target
     with pytest.raises(ArgumentTypeError, match=r"^kv_lengths wanted as integers, got float16"):

@@ -11,8 +11,8 @@ import pytest
 import flurka_numba
 from flurka_numba.gpu import vjp as gpu_vjp
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from tests.flurka.fake_stages import fake, fresh, moves
-from tests.flurka.test_gpu_call import (
+from tests.flurka.gpu.fake_stages import fake, fresh, moves
+from tests.flurka.gpu.test_call import (
     BATCH,
     DIM,
     HEADS,

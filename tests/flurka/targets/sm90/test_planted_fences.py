@@ -6,7 +6,7 @@ from flurka_numba.gpu import plan
 from splat_numba.emulator import machine
 from tests.emulator.planted_fences import WithoutFences
 from tests.flurka import layer_queries
-from tests.flurka.test_sm90_forward import USUAL
+from tests.flurka.targets.sm90.test_forward import USUAL
 
 SMALL = USUAL.but(seq_q=20, seq_kv=40, rank=20, heads=1)
 LENGTHS = {"batch": 2, "kv_lengths": (40, 30)}

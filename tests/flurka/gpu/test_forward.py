@@ -10,7 +10,7 @@ from tests.flurka.layer_queries import USUAL as QUERIES
 from tests.flurka.layer_queries import WAYS
 from tests.flurka.layer_queries import check as check_queries
 from tests.flurka.strategies import Case, cases
-from tests.flurka.test_sm90_forward import EMPTY, OPERAND, RANDOM, USUAL, WIDE, WIDE_RANDOM, check
+from tests.flurka.targets.sm90.test_forward import EMPTY, OPERAND, RANDOM, USUAL, WIDE, WIDE_RANDOM, check
 
 pytestmark = pytest.mark.gpu
 LONG = Case(dtype="bfloat16", batch=2, heads=4, seq_q=1000, seq_kv=3000, rank=256, head_dim=64, value_dim=64)

@@ -6,8 +6,8 @@ from hypothesis import given, seed, settings
 
 import flurka_numba
 from tests.flurka.agreement import check_gradients
+from tests.flurka.gpu.test_forward import torch_arrays
 from tests.flurka.strategies import Case, cases
-from tests.flurka.test_gpu_forward import torch_arrays
 
 pytestmark = pytest.mark.gpu
 USUAL = Case(batch=2, heads=2, seq_q=150, seq_kv=300, rank=70, head_dim=40, value_dim=24, rows=48)

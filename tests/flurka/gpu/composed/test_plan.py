@@ -32,7 +32,7 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import current
 from tests.flurka.strategies import MAPS
-from tests.flurka.test_sm90_build import problem
+from tests.flurka.targets.sm90.test_build import problem
 
 GPU = Gpu()
 FLOATS = ("float32",) * 3

@@ -42,7 +42,7 @@ def fake(monkeypatch):
 
 @pytest.fixture
 def moves(monkeypatch):
-    """The copies that were asked for: (target, its strides, source, its strides, shape, stream, types)."""
+    """The copies that were asked for: (target, its strides, source, its strides, shape, stream, types, compiler)."""
     made = []
     for module in (ready, lengths):
         monkeypatch.setattr(module, "move", lambda *call: made.append(call))

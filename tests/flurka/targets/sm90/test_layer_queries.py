@@ -1,4 +1,4 @@
-"""Queries that one stage makes from a layer's input and uses, on the emulator; on a GPU: test_gpu_forward.py."""
+"""Queries that one stage makes from a layer's input and uses, on the emulator; on a GPU: gpu/test_forward.py."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from flurka_numba import FlurkaLayer
 from flurka_numba.gpu.plan import makes_queries
 from splat_numba.emulator import machine
 from tests.flurka.layer_queries import USUAL, WAYS, check
-from tests.flurka.test_sm90_build import problem
+from tests.flurka.targets.sm90.test_build import problem
 from tests.profiles import draws
 
 

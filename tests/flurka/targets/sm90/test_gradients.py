@@ -12,8 +12,8 @@ from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import current
 from tests.flurka.agreement import check_gradients
 from tests.flurka.strategies import MAPS, Case, cases
-from tests.flurka.test_sm90_build import problem
-from tests.flurka.test_sm90_forward import OPERAND
+from tests.flurka.targets.sm90.test_build import problem
+from tests.flurka.targets.sm90.test_forward import OPERAND
 from tests.profiles import draws
 
 USUAL = Case(dtype="bfloat16", seq_q=70, seq_kv=100, rank=40, head_dim=64, value_dim=64)
@@ -27,7 +27,7 @@ def check(case, backend="emulate", **options):
 
 
 def on_tensor_cores(case):
-    """FLuRKA with key lengths is computed in float32: test_simt_emulated.py."""
+    """FLuRKA with key lengths is computed in float32: gpu/composed/test_emulated.py."""
     return case.method == "kernel" or case.kv_lengths is None
 
 
@@ -106,7 +106,7 @@ def test_every_stage_compiles(dims):
     pytest.importorskip("cuda.core", reason="needs the extra cuda")
     plan = gradient_plan(problem("kernel", head_dim=dims[0], value_dim=dims[1]), GPU.multiprocessors)
     for stage in plan.stages:
-        check_report(stage, wide="gradients" in stage.name and sum(dims) > 128)
+        check_report(stage, wide="gradients" in stage.text.name and sum(dims) > 128)
 
 
 PROJECTED = {
@@ -141,15 +141,15 @@ def test_the_stages_of_slots_with_scales_compile():
 def test_warpgroups_have_no_more_registers_than_their_block_begins_with():
     fetching, others = REGISTERS
     stage, _ = token_stage(problem(), frozenset("kv"), GPU.multiprocessors)
-    at_first = GPU.registers // stage.entry.threads // 8 * 8
+    at_first = GPU.registers // stage.text.entry.threads // 8 * 8
     assert fetching + GROUPS * others <= (GROUPS + 1) * at_first
 
 
 def check_report(stage, *, wide):
     from splat_numba.runtime.cuda.build import build
 
-    report = build(KernelSource.of(stage.name, stage.render()), stage.entry, current()).report
-    assert report.spill_bytes <= (WIDE_SPILLS if wide else 0), (stage.name, report.log)
-    assert wide or report.warnings == (), stage.name
+    report = build(KernelSource.of(stage.text.name, stage.text.render()), stage.text.entry, current()).report
+    assert report.spill_bytes <= (WIDE_SPILLS if wide else 0), (stage.text.name, report.log)
+    assert wide or report.warnings == (), stage.text.name
     assert report.shared_bytes <= GPU.shared_bytes
-    assert report.registers * stage.entry.threads * stage.entry.blocks <= GPU.registers
+    assert report.registers * stage.text.entry.threads * stage.text.entry.blocks <= GPU.registers

@@ -70,26 +70,26 @@ def test_every_stage_compiles_without_spills_and_warnings(one):
     from splat_numba.runtime.cuda.build import build
 
     for stage in forward_plan(one, GPU.multiprocessors).stages:
-        report = build(KernelSource.of(stage.name, stage.render()), stage.entry, current()).report
-        assert (report.spill_bytes, report.warnings) == (0, ()), (stage.name, report.log)
+        report = build(KernelSource.of(stage.text.name, stage.text.render()), stage.text.entry, current()).report
+        assert (report.spill_bytes, report.warnings) == (0, ()), (stage.text.name, report.log)
         assert report.shared_bytes <= GPU.shared_bytes
-        assert report.registers * stage.entry.threads * stage.entry.blocks <= GPU.registers
+        assert report.registers * stage.text.entry.threads * stage.text.entry.blocks <= GPU.registers
 
 
 @pytest.mark.parametrize("one", PROBLEMS.values(), ids=PROBLEMS)
 def test_texts_are_pure_and_take_the_parameters_of_their_entries(one):
     first, second = forward_plan(one, GPU.multiprocessors), forward_plan(one, GPU.multiprocessors)
     for stage, again in zip(first.stages, second.stages, strict=True):
-        text = stage.render()
-        assert text == again.render()
+        text = stage.text.render()
+        assert text == again.text.render()
         function = next(node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef))
-        assert function.name == stage.entry.name
-        assert [one.arg for one in function.args.args] == [name for name, _ in stage.entry.parameters]
+        assert function.name == stage.text.entry.name
+        assert [one.arg for one in function.args.args] == [name for name, _ in stage.text.entry.parameters]
 
 
 def test_lengths_and_ranks_do_not_change_texts_of_stage_3():
     long, short = (forward_plan(problem(seq_q=n, rank=rank), 132) for n, rank in ((65536, 256), (100, 64)))
-    assert long.stages[-1].render() == short.stages[-1].render()
+    assert long.stages[-1].text.render() == short.stages[-1].text.render()
 
 
 def shape(tiling):

@@ -1,6 +1,7 @@
 """Two whole texts, kept in files that people read: one forward, one of gradients. test_api_* run their like.
 
-After a change of the emitters `python -m pytest tests/flurka/test_cpu_golden.py --update-golden` writes them anew.
+After a change of the emitters `python -m pytest tests/flurka/targets/cpu/test_golden.py --update-golden` writes
+them anew.
 """
 
 from pathlib import Path
@@ -8,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from flurka_numba.targets.cpu.text import render
-from tests.flurka.cpu_plans import plan_of
+from tests.flurka.targets.cpu.plans import plan_of
 from tests.gen.golden_text import golden
 
-FOLDER = Path(__file__).parent / "golden_cpu"
+FOLDER = Path(__file__).parent / "golden"
 GOLDEN = {
     "flurka_elu": plan_of("flurka", "elu"),
     "kernel_favor_gradient": plan_of("kernel", "favor", "float16", ("q", "keys", "values")),

@@ -9,7 +9,7 @@ from flurka_numba.targets.cpu import elementary
 from flurka_numba.targets.cpu.prelude import FUNCTION, emit_head
 from splat_numba.gen.writer import SourceWriter
 from splat_numba.runtime.source import KernelSource
-from tests.flurka.cpu_plans import plan_of
+from tests.flurka.targets.cpu.plans import plan_of
 
 DTYPES = ("float32", "float64")
 SPECIAL = np.array(

@@ -1,0 +1,45 @@
+"""Arrays for timing on a CPU: random operands of a problem, contiguous, whole key lengths."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.executors.cpu_backward import fresh_sums
+from splat_numba.gen.backward import Wanted
+from splat_numba.gen.halves import narrow
+from splat_numba.gen.problem import ITEMSIZE, Problem
+from splat_numba.gen.targets.cpu.backward_schedule import shares_of
+from splat_numba.runtime.device import machine
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def forward_operands(problem: Problem) -> Arrays:
+    """q, k, v, out, lse and kv_lengths, as a forward schedule names them."""
+    queries, keys = (problem.batch, problem.heads_q, problem.seq_q), (problem.batch, problem.heads_kv, problem.seq_kv)
+    shapes = {
+        "q": (*queries, problem.head_dim), "k": (*keys, problem.head_dim), "v": (*keys, problem.value_dim),
+        "out": (*queries, problem.value_dim),
+    }  # fmt: skip
+    rng = np.random.default_rng(0)
+    drawn = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    half = ITEMSIZE[problem.dtype] == 2
+    found: Arrays = {
+        name: narrow(one, problem.dtype) if half else one.astype(problem.dtype) for name, one in drawn.items()
+    }
+    # About what random scores have, so that weights are as small as a call's own.
+    found["lse"] = np.full(queries, np.log(problem.seq_kv), problem.compute_dtype)
+    found["kv_lengths"] = np.full(problem.batch, problem.seq_kv, np.int64)
+    return found
+
+
+def gradient_operands(problem: Problem, wanted: Wanted) -> tuple[Arrays, int]:
+    """The same with what a backward schedule reads and writes besides; and the shares of its sums."""
+    found, host = forward_operands(problem), machine(None)
+    shares = shares_of(problem, host, wanted)
+    targets = {name: np.empty_like(found[name[1:]]) for name in wanted.names}
+    sums = fresh_sums(targets, problem, host, wanted, shares)
+    return {**found, "dout": found["out"][::-1].copy(), "dlse": 0 * found["lse"], **targets, **sums}, shares
