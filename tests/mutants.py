@@ -54,6 +54,11 @@ TRIED = {
     "splat_numba/gen/closed_passes.py": CLOSED,
     "splat_numba/gen/table_passes.py": TABLES,
     "splat_numba/gen/cover.py": PASSES,
+    "splat_numba/gen/packed_groups.py": ("tests/gen/test_packed_groups.py",),
+    **dict.fromkeys(
+        ("splat_numba/gen/targets/cpu/packed_sddmm.py", "splat_numba/gen/targets/cpu/packed_spmm.py"),
+        ("tests/gen/test_emulated.py::test_packed_operators", "tests/gen/test_packed_groups.py"),
+    ),
     "splat_numba/gen/box_order.py": BOXES,
     "splat_numba/gen/box_cover.py": BOXES,
     "splat_numba/gen/box_bits.py": BITS,

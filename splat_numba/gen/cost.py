@@ -33,8 +33,8 @@ LAUNCH_NS = 60_000.0  # a launch: threads woken, arguments unpacked
 # Of attention by the packed operators, of a graph's rows and of regular ones; benchmarks/results/cpu_fused.md.
 PACKED_PAIR_NS = 1.5  # a pair: its softmax, and what it has of its row
 SHARED_ELEMENT_NS = 0.015  # a number of a key or value that a group of rows loads once
-NEAR_ELEMENT_NS = 0.06  # one that its row loads, from the second-level cache
-FAR_ELEMENT_NS = 0.17  # or from beyond it
+NEAR_ELEMENT_NS = 0.08  # one that its row loads, from the second-level cache
+FAR_ELEMENT_NS = 0.2  # or from beyond it
 NEAR_BYTES = 2 << 20  # of a head's keys, or values: twice a usual second-level cache, of which rows revisit a part
 
 BLOCKS_AT_ONCE = 128  # at 64 rows of 8 bytes 64 KiB an array: a plan must stay below 1 MiB at any length

@@ -52,6 +52,18 @@ def test_groups_and_what_rows_keep_alone_are_every_pair_once(mask, size, fewest)
     assert groups.cost[-1] == columns.size
 
 
+def test_rows_of_two_kinds_in_turns_share_every_pair():
+    """Even rows have one run and odd ones two, the shortest just long enough for a piece."""
+    dense = np.zeros((16, 20), bool)
+    dense[::2] = True
+    dense[1::2, :8] = dense[1::2, 12:] = True
+    groups = GroupTable.of(RunTable.of(ACSR.from_dense(dense)), 4, 8)
+    assert groups.rows.reshape(-1, 4).tolist() == [[0, 2, 4, 6], [8, 10, 12, 14], [1, 3, 5, 7], [9, 11, 13, 15]]
+    assert (groups.shared, groups.share, groups.count.size) == (dense.sum(), 1.0, 0)
+    assert np.diff(groups.piece_ptr).tolist() == [1, 1, 2, 2]
+    assert GroupTable.of(RunTable.of(ACSR.from_dense(dense)), 4, 9).shared == dense[::2].sum()
+
+
 def test_rows_of_one_number_that_differ_share_nothing(monkeypatch):
     """As if the hash of rows were the same for all: pieces are of runs that lie on one lattice nevertheless."""
     table = RunTable.of(ACSR.from_pattern(strided(3), 12, 24))

@@ -1,6 +1,7 @@
 """autotune=True on a CPU: the fastest candidate wins, forward and back, is kept on disk, and gives right results."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from splat_numba.executors.cpu import CpuExecutor
 from splat_numba.executors.cpu_tuning import least_seconds, tuned_plan
 from splat_numba.executors.given import Given, split_parts
 from splat_numba.formats.geometry import geometry
+from splat_numba.gen.backward import Wanted
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.targets.cpu import planning
 from splat_numba.kernel import Kernel
@@ -145,9 +147,11 @@ def test_what_is_frozen_is_not_timed():
 
 def test_nothing_to_run_is_not_timed():
     timer = Timer(0)
-    q = np.zeros((2, 0, 16), np.float32)
-    recipe = Given(splat.full(), CpuExecutor(timer=timer), "bhsd", None)
-    assert recipe.executor.attend(recipe, q, q, q, None, None, False).shape == q.shape
+    for name in ("seq_q", "batch"):
+        problem = replace(splat.plan(MASK, **SIZES).problem, **{name: 0})
+        for wanted in (None, Wanted()):
+            plan = tuned_plan(MASK, None, problem, current(), timer, wanted, None)
+            assert plan == cpu_tuning.host_plan_for(MASK, problem, current().threads, None)
     assert timer.asked == 0
 
 

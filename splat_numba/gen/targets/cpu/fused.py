@@ -17,7 +17,7 @@ from splat_numba.plain import duration, memory_size
 FUSED_OR_NOT = "fused or unfused"
 FUSED = "fused: one kernel"
 UNFUSED = "unfused: sddmm, softmax, spmm on packed values"
-WORTH = 0.8  # of the fused kernel's predicted time, which memory for values must save
+WORTH = 0.7  # of the fused kernel's predicted time, at most, since values take memory and predictions err
 
 
 def decide_fused(plan: Plan, geometry: Geometry) -> Plan:
