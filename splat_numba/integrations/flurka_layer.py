@@ -16,6 +16,7 @@ from flurka_numba.bridges.torch.operators import library
 from splat_numba.bridges.torch.folding import looped
 from splat_numba.bridges.torch.functions import (
     bare,
+    check_local,
     define,
     differentiate,
     fake_gradients,
@@ -116,7 +117,8 @@ differentiate(library, "layer_backward", WholeBackward)
 
 
 def whole(*arguments: Any) -> Any:
-    """Whole.apply, as a call that stands in Dynamo's graphs as it is."""
+    """Whole.apply, as a call that stands in Dynamo's graphs as it is. Raises ArgumentTypeError for DTensors."""
+    check_local(*arguments[: len(NAMES)], names=NAMES)
     return Whole.apply(*arguments)
 
 

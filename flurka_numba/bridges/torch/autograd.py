@@ -12,7 +12,7 @@ from flurka_numba.bridges.torch import operators
 from flurka_numba.bridges.torch.names import map_name
 from flurka_numba.checks import ARRAYS, GRADIENTS
 from flurka_numba.problem import Call
-from splat_numba.bridges.torch.functions import differentiate, last_function, only
+from splat_numba.bridges.torch.functions import check_local, differentiate, last_function, only
 from splat_numba.bridges.torch.watch import is_mapped, is_transformed
 from splat_numba.errors import ArgumentError
 from splat_numba.runtime.tensors import check_tensor
@@ -63,7 +63,10 @@ differentiate(operators.library, "attention_backward", WholeBackward)
 
 
 def whole(*arguments: Any) -> Any:
-    """Whole.apply, as a call that stands in Dynamo's graphs as it is. Raises ArgumentError for omega's gradient."""
+    """Whole.apply, as a call that stands in Dynamo's graphs as it is. Raises ArgumentError for omega's
+    gradient, ArgumentTypeError for DTensors.
+    """
+    check_local(*arguments[:5], names=ARRAYS)
     check_omega(arguments[5])
     return Whole.apply(*arguments)
 

@@ -14,6 +14,7 @@ from flurka_numba.feature_maps import check_eps
 from flurka_numba.problem import Call
 from splat_numba.arguments.options import scale_number
 from splat_numba.bridges.torch.door import check_not_nested, is_differentiated, refuse_out, under_autocast
+from splat_numba.bridges.torch.functions import check_local
 from splat_numba.bridges.torch.watch import is_seen_as_a_whole
 
 
@@ -46,6 +47,7 @@ def _whole(call: Call, arrays: list[Any]) -> Any:
         if call.out is not None or not fits_a_graph(call.feature_map):
             return outside(call)
     else:
+        check_local(*arrays, names=ARRAYS)
         eps, scale = check_eps(eps), None if scale is None else scale_number(scale)
         if call.out is not None:
             refuse_out()

@@ -8,7 +8,7 @@ import torch
 
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import operators
-from splat_numba.bridges.torch.functions import differentiate, last_function, only
+from splat_numba.bridges.torch.functions import check_local, differentiate, last_function, only
 from splat_numba.bridges.torch.names import mask_name, settled
 from splat_numba.bridges.torch.watch import is_mapped, is_transformed
 from splat_numba.errors import ArgumentError
@@ -64,7 +64,10 @@ differentiate(operators.library, "attention_backward", WholeBackward)
 
 
 def whole(*arguments: Any) -> Any:
-    """Whole.apply, as a call that stands in Dynamo's graphs as it is. Raises ArgumentError for another layout."""
+    """Whole.apply, as a call that stands in Dynamo's graphs as it is. Raises ArgumentError for another layout,
+    ArgumentTypeError for DTensors.
+    """
+    check_local(*arguments[:3])
     check_layout(arguments[5])
     return Whole.apply(*arguments)
 

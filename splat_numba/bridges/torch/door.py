@@ -12,6 +12,7 @@ from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
 from splat_numba.bridges.torch import operators
 from splat_numba.bridges.torch.autograd import Eager
+from splat_numba.bridges.torch.functions import check_local
 from splat_numba.bridges.torch.names import mask_name
 from splat_numba.bridges.torch.watch import is_seen_as_a_whole
 from splat_numba.errors import ArgumentError, ArgumentTypeError
@@ -65,12 +66,14 @@ def _whole(
 
         if out is not None or not fits_a_graph(mask):
             return outside(mask, options, q, k, v, kv_lengths, out, return_lse)
-    elif out is not None:
-        refuse_out()
-    elif is_differentiated(q, k, v):
-        from splat_numba.bridges.torch.autograd import whole
     else:
-        whole = torch.ops.splat_numba.attention
+        check_local(q, k, v)
+        if out is not None:
+            refuse_out()
+        if is_differentiated(q, k, v):
+            from splat_numba.bridges.torch.autograd import whole
+        else:
+            whole = torch.ops.splat_numba.attention
     scale, layout, backend, target, autotune = options
     lengths = kv_lengths
     if not (lengths is None or isinstance(lengths, torch.Tensor)):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
 
-from splat_numba.errors import ArgumentError
+from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.runtime.tensors import is_plain
 
 
@@ -91,6 +92,20 @@ def fake_gradients(arguments: Any, wanted: Any, like: Any) -> tuple[Any, ...]:
     return tuple(
         one.new_empty(one.shape) if kept else like.new_empty(0) for one, kept in zip(arguments, wanted, strict=True)
     )
+
+
+def check_local(*tensors: Any, names: Sequence[str] = ("q", "k", "v")) -> None:
+    """Raise ArgumentTypeError for a DTensor, whose numbers lie with several processes; None is none. Not for Dynamo."""
+    distributed = sys.modules.get("torch.distributed.tensor")
+    if distributed is None:
+        return
+    for name, one in zip(names, tensors, strict=True):
+        if isinstance(one, distributed.DTensor):
+            raise ArgumentTypeError(
+                f"{name} wanted as a tensor of this process, got a DTensor. Where each process has batch entries or "
+                f"heads of its own, give {name}.to_local(), or call within torch.distributed.tensor.experimental."
+                "local_map."
+            )
 
 
 def outside_graphs(function: Callable[..., Any], reason: str) -> Any:
