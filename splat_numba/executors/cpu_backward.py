@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -10,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.arguments.masks import Stored
-from splat_numba.executors.cpu import plan_for
+from splat_numba.executors.cpu import plan_for, threads_worth
 from splat_numba.executors.executor import BackwardCall, Recipe
 from splat_numba.executors.host_gradients import import_backward
 from splat_numba.gen.backward import Wanted
+from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.cpu.backward import backward_text
@@ -67,13 +69,11 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         return None, None, None
     settings = current()
     parts = recipe.parts_for(problem, scale, settings, ragged=call.kv_lengths is not None)
-    host = machine(None)  # whatever the threads of this call: the order of sums follows from it
-    shares = shares_of(problem, host, wanted)
+    shares, widths = _sums_for(problem, machine(None), wanted)  # whatever the threads of this call
     targets = given.targets
-    widths = sums_shape(problem, host, wanted)
     sums = {name: _sums(targets[name], width, problem, shares) for name, width in widths.items()}
     arrays = {**given.operands.views, **given.views, **targets, **sums, "kv_lengths": given.lengths}
-    threads = settings.threads or cores()
+    threads = threads_worth(parts, problem, settings.threads or cores())
     for part in parts:
         compiled = compiled_backward(part.mask, part.plan.problem, wanted, settings)
         compiled.schedule_for(problem, part.heads, scale, shares).run(arrays, threads)
@@ -81,6 +81,12 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         if one.base is None:
             finish_sums(one, targets[name].shape[3], problem.dtype, targets[name])
     return given.exported(call)
+
+
+@lru_cache(maxsize=256)
+def _sums_for(problem: Problem, host: Machine, wanted: Wanted) -> tuple[int, Mapping[str, int]]:
+    """Shares of the sums over queries, and the widths of their rows by name. The order of sums follows from both."""
+    return shares_of(problem, host, wanted), sums_shape(problem, host, wanted)
 
 
 def _sums(target: NDArray[Any], width: int, problem: Problem, shares: int) -> NDArray[Any]:

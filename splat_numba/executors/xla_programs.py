@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from splat_numba.arguments.layouts import bhsd_axes
+from splat_numba.executors.cpu import threads_worth
 from splat_numba.executors.cpu_backward import compiled_backward
-from splat_numba.executors.executor import Part, Recipe
+from splat_numba.executors.executor import Recipe
 from splat_numba.gen.array_schedule import NumpyStep
 from splat_numba.gen.backward import Wanted
 from splat_numba.gen.cpu_entry import Parameter, arrays
@@ -28,9 +29,6 @@ from splat_numba.runtime.device import machine
 from splat_numba.runtime.xla.program import Argument, BufferView
 from splat_numba.runtime.xla.recorder import Form, Recorder, XlaCall, dense
 from splat_numba.settings import Settings
-
-# Below this, threads cost more than they bring: a task of XLA's pool begins some 10 us after it was asked for.
-FEWEST_SECONDS = 4e-5
 
 
 def _forms(problem: Problem) -> dict[Callable[..., Any], Form]:
@@ -70,7 +68,7 @@ def forward_call(
     sizes = {"q": problem.head_dim, "k": problem.head_dim, "v": problem.value_dim, "out": problem.value_dim}
     buffers = _tokens(dict(zip(sizes, (0, 1, 2, given), strict=True)), sizes, problem, recipe.layout)
     buffers["lse"] = _level(given + 1, problem)
-    recorder = Recorder(buffers, given + 2, settings, _worth(parts, threads), _forms(problem))
+    recorder = Recorder(buffers, given + 2, settings, threads_worth(parts, problem, threads), _forms(problem))
     recorder.add_lengths(3 if ragged else None, problem.batch, problem.seq_kv)
     for part in parts:
         schedule = attention_schedule(part.plan, problem, part.heads, scale)
@@ -89,7 +87,7 @@ def backward_call(
     places = (0, 1, 2, first, first + 2, first + 4, first + 5, first + 6)
     buffers = _tokens(dict(zip(sizes, places, strict=True)), sizes, problem, recipe.layout)
     buffers |= {"lse": _level(first + 1, problem), "dlse": _level(first + 3, problem)}
-    recorder = Recorder(buffers, first + 7, settings, _worth(parts, threads), _forms(problem))
+    recorder = Recorder(buffers, first + 7, settings, threads_worth(parts, problem, threads), _forms(problem))
     recorder.add_lengths(3 if ragged else None, problem.batch, problem.seq_kv)
     wanted, host = Wanted(), machine(None)
     shares = shares_of(problem, host, wanted)
@@ -103,11 +101,6 @@ def backward_call(
     for name, target in targets.items():
         _finish_sums(recorder, name, target, problem)
     return recorder.finish(first + 4, 3)
-
-
-def _worth(parts: tuple[Part, ...], threads: int) -> int:
-    """Threads of the launches: one where the plans predict less time than threads take to come."""
-    return threads if sum(part.plan.cost.seconds for part in parts) > FEWEST_SECONDS else 1
 
 
 def _add_sums(recorder: Recorder, name: str, shape: tuple[int, ...], problem: Problem) -> None:

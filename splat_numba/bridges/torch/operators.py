@@ -6,6 +6,7 @@ bridges.torch.autograd.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -60,6 +61,11 @@ def backward(
 
 def frozen_names(wanted: Any) -> frozenset[str]:
     """The names of q, k and v whose gradients are not wanted."""
+    return _frozen_names(tuple(wanted))
+
+
+@lru_cache(maxsize=8)
+def _frozen_names(wanted: tuple[bool, ...]) -> frozenset[str]:
     return frozenset(name for name, one in zip(("q", "k", "v"), wanted, strict=True) if not one)
 
 
