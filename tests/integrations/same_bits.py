@@ -10,11 +10,10 @@ MASKS = [
 ]
 
 
-def numbers(dtype):
+def numbers(dtype, head_dim):
     """q, k, v and a gradient of out; two query heads share a key head."""
     rng = np.random.default_rng(0)
-    shapes = (2, 4, 130, 64), (2, 2, 130, 64), (2, 2, 130, 64), (2, 4, 130, 64)
-    return [rng.standard_normal(shape, np.float32).astype(dtype) for shape in shapes]
+    return [rng.standard_normal((2, heads, 130, head_dim), np.float32).astype(dtype) for heads in (4, 2, 2, 4)]
 
 
 def gradients_of(arrays, mask, **options):

@@ -31,7 +31,7 @@ def by_jax(plain, mask):
 @pytest.mark.parametrize("mask", MASKS, ids=repr)
 @pytest.mark.parametrize("run", [by_torch, by_jax])
 def test_bits_are_those_of_numpy_s_arrays(run, mask):
-    plain = numbers(np.float32)
+    plain = numbers(np.float32, 16)
     wanted = [*splat.attention(*plain[:3], mask, return_lse=True), *gradients_of(plain, mask)]
     for one, two in zip(run(plain, mask), wanted, strict=True):
         np.testing.assert_array_equal(one, two)
