@@ -17,9 +17,9 @@ from flurka_numba.problem import Call
 from splat_numba.arguments.frozen import check_frozen
 from splat_numba.arguments.keywords import FLURKA
 from splat_numba.arguments.numbers import check_flag
+from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.runtime.graphs import stay_outside_graphs
-from splat_numba.runtime.tensors import are_recorded
+from splat_numba.runtime.jax_arrays import is_traced
 from splat_numba.signatures import strict
 
 Vjp: TypeAlias = Callable[[Any], tuple[Any, ...]]
@@ -64,7 +64,8 @@ def attention(
     backend: "auto" runs where q is; "cpu"; "cuda" (takes NumPy arrays too, and copies them); "emulate" runs the GPU's
     text on NumPy. target: "sm_90a" alone in this version. out: an array for the result, apart from the inputs.
 
-    PyTorch's tensors are differentiated where they require gradients (not omega), in eager mode.
+    PyTorch's tensors are differentiated where they require gradients (not omega), and may be traced and transformed
+    (docs/pytorch.md). JAX's tracers are taken on CPUs (docs/jax.md).
 
     Returns out, of q's dtype and kind, (batch, heads, seq_q, value_dim) less the missing axes. Sums are kept in float32
     (float64 for float64). A row whose denominator is exactly 0 gives 0. NaN in a query stays in its row; in k, v before
@@ -209,13 +210,22 @@ def kernel_attention_vjp(
 
 
 def _attend(call: Call) -> Any:
-    """The result; PyTorch's tensors that require gradients are differentiated."""
-    stay_outside_graphs("flurka_numba")  # before Dynamo reads on
-    if are_recorded(call.q, call.k, call.v, call.proj_k, call.proj_v):
-        from flurka_numba.torch_gradients import attend
+    """The result; PyTorch has a hand in it where it records, traces, transforms or casts its tensors."""
+    if is_watched(call.q, call.k, call.v, call.proj_k, call.proj_v):
+        from flurka_numba.bridges.torch.door import attend
 
         return attend(call)
-    return choose_executor(call).attend(call)
+    return run(call)
+
+
+def run(call: Call) -> Any:
+    """The result of a call in which PyTorch has no hand; under JAX's transforms, by an operation of JAX's."""
+    executor = choose_executor(call)
+    if is_traced(call.q, call.k, call.v, call.proj_k, call.proj_v, call.omega, call.kv_lengths, call.out):
+        from flurka_numba.bridges.jax import attend  # which imports JAX
+
+        return attend(call, executor.name)
+    return executor.attend(call)
 
 
 def _refuse_causal(causal: bool) -> None:

@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
-from flurka_numba.api import attention_vjp, kernel_attention_vjp
+from flurka_numba.api import attention_vjp, kernel_attention_vjp, run
 from flurka_numba.backends import choose_executor
 from flurka_numba.heads import merge, product, split, with_queries, with_views
 from flurka_numba.layer_parameters import PARAMETERS, Parameters, check_input, framework
 from flurka_numba.problem import Call
 from splat_numba.arguments.frozen import check_frozen
 from splat_numba.arguments.keywords import FLURKA
+from splat_numba.runtime.jax_arrays import is_traced
 from splat_numba.signatures import strict
 
 VIEWING = ("numpy", "torch", "cupy")  # whose arrays have views that can be written through
@@ -139,6 +140,8 @@ def attend_rows(call: Call) -> Any:
     """The result of a call with rows, as rows. A GPU reads heads where they are (8 views of 1 us each less), and makes
     the queries itself where it can.
     """
+    if is_traced(call.q, call.k, call.v, call.w_q, call.proj_k, call.proj_v, call.omega):
+        return merge(run(with_views(with_queries(call))))
     executor = choose_executor(call)
     whole = not executor.takes_rows or call.out is None
     out = executor.attend(with_views(with_queries(call)) if whole else call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -33,12 +34,18 @@ def import_results(
     levels = lse_shape(problem, len(shape))
     for name in ("lse", "dlse"):
         if given[name] is None:
-            views[name] = np.broadcast_to(np.zeros((), problem.compute_dtype), _rows(problem))
+            views[name] = _zeros(_rows(problem), problem.compute_dtype)
             continue
         arrays[name] = import_array(name, given[name])
         check_level(name, arrays[name], levels, problem.compute_dtype)
         views[name] = with_leading(arrays[name].bits, 3)
     return arrays, views
+
+
+@lru_cache(maxsize=64)
+def _zeros(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """One zero for all places, which nobody can write to."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def lse_shape(problem: Problem, axes: int) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from splat_numba.executors.operands import export_lse, import_operands, prepare_
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.backward import BackwardPlan, Wanted
+from splat_numba.gen.cost import LAUNCH_NS
 from splat_numba.gen.cpu_entry import CpuText
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
@@ -98,6 +99,22 @@ def compiled_for(
     return plan, compile_plan(plan, settings)
 
 
+# Below this, threads cost more than they bring: another one begins some 10 us after it was asked for, and in Python
+# takes turns with the caller.
+FEWEST_SECONDS = 4e-5
+
+
+def threads_worth(plans: Sequence[Plan], problem: Problem, threads: int) -> int:
+    """Threads of a call: one where its plans predict less time than threads take to come. A kernel's plan may have been
+    made for other sizes, and then says nothing of these.
+    """
+    if threads == 1 or any([plan.problem != problem for plan in plans]):  # noqa: C419 - a few, at every call
+        return threads
+    launches = sum([len(plan.passes) for plan in plans])  # whose fixed part is predicted, too
+    seconds = sum([plan.cost.seconds for plan in plans]) - launches * LAUNCH_NS * 1e-9
+    return threads if seconds > FEWEST_SECONDS else 1
+
+
 @dataclass(frozen=True, slots=True)
 class CpuExecutor:
     """Closed forms serve every length and every kind of key lengths, so a part is never adapted.
@@ -173,7 +190,7 @@ class CpuExecutor:
         lse = np.empty((problem.batch, problem.heads_q, problem.seq_q), problem.compute_dtype)
         result = to_bhsd(written.array.bits, operands.layout)
         arrays = {**operands.views, "out": result, "lse": lse, "kv_lengths": lengths}
-        threads = settings.threads or cores()
+        threads = threads_worth([part.plan for part in parts], problem, settings.threads or cores())
         for part in parts:
             part.compiled.schedule_for(problem, part.heads, scale).run(arrays, threads)
         if unfused:

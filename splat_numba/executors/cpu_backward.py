@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.arguments.masks import Stored
-from splat_numba.executors.cpu import CpuExecutor, Timer, host_plan_for
+from splat_numba.executors.cpu import CpuExecutor, Timer, host_plan_for, threads_worth
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Recipe
 from splat_numba.executors.host_gradients import import_backward
 from splat_numba.gen.backward import Wanted
@@ -99,14 +99,13 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         return None, None, None
     settings = current()
     masks = recipe.masks_for(problem)  # not its parts, which are forward texts with their machine code
-    host = machine(None)  # whatever the threads of this call: the order of sums follows from it
-    shares = shares_of(problem, host, wanted)
+    made = [compiled_of(recipe.executor, one, wanted, settings) for one in masks]
+    shares, widths = sums_for(problem, machine(None), wanted)  # whatever the threads of this call
     targets = given.targets
-    sums = fresh_sums(targets, problem, host, wanted, shares)
+    sums = fresh_sums(targets, widths, problem, shares)
     arrays = {**given.operands.views, **given.views, **targets, **sums, "kv_lengths": given.lengths}
-    threads = settings.threads or cores()
-    for one in masks:
-        compiled = compiled_of(recipe.executor, one, wanted, settings)
+    threads = threads_worth([one.plan for one in made], problem, settings.threads or cores())
+    for one, compiled in zip(masks, made, strict=True):
         compiled.schedule_for(problem, one.heads, scale, shares).run(arrays, threads)
     for name, total in sums.items():
         if total.base is None:
@@ -114,11 +113,16 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     return given.exported(call)
 
 
+@lru_cache(maxsize=256)
+def sums_for(problem: Problem, host: Machine, wanted: Wanted) -> tuple[int, Mapping[str, int]]:
+    """Shares of the sums over queries, and the widths of their rows by name. The order of sums follows from both."""
+    return shares_of(problem, host, wanted), sums_shape(problem, host, wanted)
+
+
 def fresh_sums(
-    targets: Mapping[str, NDArray[Any]], problem: Problem, host: Machine, wanted: Wanted, shares: int
+    targets: Mapping[str, NDArray[Any]], widths: Mapping[str, int], problem: Problem, shares: int
 ) -> dict[str, NDArray[Any]]:
     """Zeros for the sums of all shares, by gradient. targets: the gradients."""
-    widths = sums_shape(problem, host, wanted)
     return {name: _sums(targets[name], width, problem, shares) for name, width in widths.items()}
 
 

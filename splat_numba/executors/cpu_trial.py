@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.executors.cpu_backward import fresh_sums
+from splat_numba.executors.cpu_backward import fresh_sums, sums_for
 from splat_numba.gen.backward import Wanted
 from splat_numba.gen.halves import narrow
 from splat_numba.gen.problem import ITEMSIZE, Problem
-from splat_numba.gen.targets.cpu.backward_schedule import shares_of
 from splat_numba.runtime.device import machine
 
 Arrays = dict[str, NDArray[Any]]
@@ -38,8 +37,8 @@ def forward_operands(problem: Problem) -> Arrays:
 
 def gradient_operands(problem: Problem, wanted: Wanted) -> tuple[Arrays, int]:
     """The same with what a backward schedule reads and writes besides; and the shares of its sums."""
-    found, host = forward_operands(problem), machine(None)
-    shares = shares_of(problem, host, wanted)
+    found = forward_operands(problem)
+    shares, widths = sums_for(problem, machine(None), wanted)
     targets = {name: np.empty_like(found[name[1:]]) for name in wanted.names}
-    sums = fresh_sums(targets, problem, host, wanted, shares)
+    sums = fresh_sums(targets, widths, problem, shares)
     return {**found, "dout": found["out"][::-1].copy(), "dlse": 0 * found["lse"], **targets, **sums}, shares

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 
 from flurka_numba import FlurkaLayer, draw_orthogonal_features
-from flurka_numba.torch_gradients import pulled
+from flurka_numba.bridges.torch.names import map_name
 from splat_numba.arguments.keywords import FLURKA
 from splat_numba.arguments.sizes import check_size
-from splat_numba.bridges.torch.door import under_autocast
+from splat_numba.bridges.torch.door import is_differentiated, under_autocast
+from splat_numba.bridges.torch.watch import is_seen_as_a_whole
 from splat_numba.errors import ArgumentError
+from splat_numba.integrations.flurka_layer import WEIGHTS, Eager, whole
 from splat_numba.signatures import strict
 
-WEIGHTS = ("w_q", "w_k", "w_v", "w_o", "proj_k", "proj_v")
 ESTIMATES = ("favor", "rfa")  # feature maps with random rows, omega
 
 
@@ -27,8 +28,8 @@ class FlurkaAttention(torch.nn.Module):  # type: ignore[misc] # PyTorch's classe
     learned: w_q, w_k, w_v, w_o (embed_dim, embed_dim), applied as x @ w, and proj_k, proj_v (rank, seq).
 
     forward(x): x (batch, seq, embed_dim), or without batch; gives the same shape. The arithmetic is that of
-    `flurka_numba.FlurkaLayer`, whose gradients these are; second derivatives raise. torch.compile leaves it outside its
-    graphs. Raises ArgumentError, ArgumentTypeError for what does not fit.
+    `flurka_numba.FlurkaLayer`, whose gradients these are; second derivatives raise. In a graph of torch.compile it is
+    one operator, torch.ops.flurka_numba.layer. Raises ArgumentError, ArgumentTypeError for what does not fit.
     """
 
     @strict(FLURKA)
@@ -65,7 +66,10 @@ class FlurkaAttention(torch.nn.Module):  # type: ignore[misc] # PyTorch's classe
         """
         *weights, x = under_autocast(*self._weights(), x)
         omega = None if self.omega is None else self.omega.to(weights[0].dtype)
-        return _attend(x, self._layer(weights, omega), weights)
+        if is_seen_as_a_whole(torch, x, *weights):
+            return whole(x, *weights, omega, self.num_heads, map_name(self.feature_map))
+        layer = self._layer(weights, omega)
+        return Eager.apply(x, layer, *weights) if is_differentiated(x, *weights) else layer(x)
 
     def explain(self) -> str:
         """In which order products are taken, and why; see flurka_numba.FlurkaLayer."""
@@ -76,31 +80,6 @@ class FlurkaAttention(torch.nn.Module):  # type: ignore[misc] # PyTorch's classe
         shown = self.feature_map if isinstance(self.feature_map, str) else self.feature_map.name
         sizes = f"embed_dim={self.embed_dim}, num_heads={self.num_heads}, seq={self.seq}, rank={self.rank}"
         return f"{sizes}, feature_map={shown!r}"
-
-
-def _attend(x: Any, layer: FlurkaLayer, weights: list[Any]) -> Any:
-    if torch.is_grad_enabled() and any(one.requires_grad for one in (x, *weights)):
-        return _Differentiated.apply(x, layer, *weights)
-    return layer(x)
-
-
-_attend._torchdynamo_disable = True  # type: ignore[attr-defined]  # noqa: SLF001 - as runtime.graphs marks its own
-
-
-class _Differentiated(torch.autograd.Function):  # type: ignore[misc] # as above
-    @staticmethod
-    def forward(ctx: Any, x: Any, layer: FlurkaLayer, *weights: Any) -> Any:
-        wanted = (ctx.needs_input_grad[0], *ctx.needs_input_grad[2:])
-        names = ("x", *WEIGHTS)
-        out, ctx.vjp = layer.vjp(x, frozen=[name for name, one in zip(names, wanted, strict=True) if not one])
-        ctx.save_for_backward(x, *weights)  # so that PyTorch notices changes of what vjp reads
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, dout: Any) -> Any:
-        saved = ctx.saved_tensors
-        found = pulled(lambda dout: map(ctx.vjp(dout).get, ("x", *WEIGHTS)), dout, saved)
-        return (found[0], None, *found[1:])
 
 
 __all__ = ["FlurkaAttention"]

@@ -82,12 +82,9 @@ class SparseSelfAttention(torch.nn.Module):  # type: ignore[misc] # as above
 
         kv_lengths: integers (batch,); tokens at or beyond an entry's length are not attended to.
         """
-        q, k, v = (
-            project(x).unflatten(-1, (heads, -1))
-            for project, heads in (
-                (self.q_proj, self.num_heads), (self.k_proj, self.num_kv_heads), (self.v_proj, self.num_kv_heads),
-            )
-        )  # fmt: skip
+        # By the width of a head: where processes share the heads, as tensor parallelism does, each projects fewer.
+        head_dim = self.embed_dim // self.num_heads
+        q, k, v = (project(x).unflatten(-1, (-1, head_dim)) for project in (self.q_proj, self.k_proj, self.v_proj))
         return self.out_proj(self.attention(q, k, v, kv_lengths).flatten(-2))
 
     def extra_repr(self) -> str:

@@ -1,8 +1,8 @@
 """The mask interface of transformers: recognised, verified and made into parts, or evaluated a few rows at a time.
 
 One query a batch entry, as in decoding, is evaluated as it is: what it keeps is a range of keys nearly always, whatever
-the mask. More queries are recognised (`transformers_terms`), and rows of what was found are compared with the mask
-function; a mask that is not recognised, or differs, is evaluated into an ACSR an entry.
+the mask. More queries are recognised (`transformers_terms`), and what was found is compared with the mask function,
+all of it (`transformers_checks`); a mask that is not recognised, or differs, is evaluated into an ACSR an entry.
 
 Padding is a range of keys an entry. Keys behind it are left out by kv_lengths; keys before it, with the queries there,
 are cut off, which leaves distances from the end as they are. Padding with holes is evaluated.
@@ -24,13 +24,12 @@ from splat_numba.arguments.masks import Mask
 from splat_numba.formats import patterns
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
-from splat_numba.integrations import flex_masks
 from splat_numba.integrations.row_chunks import stored_by_rows
+from splat_numba.integrations.transformers_checks import is_kept
 from splat_numba.integrations.transformers_parts import Part, SplatMask
 from splat_numba.integrations.transformers_terms import Terms, terms_of
 
 _PAIRS = 2**22  # evaluated at once: a few bytes each, of the few steps that mask functions take
-_SAMPLED = 8  # rows of a recognised mask that are compared, all their keys
 
 Bools = NDArray[np.bool_]
 Piece = tuple[Mask, int, int, int]  # of an entry: mask, first row, first key, one past the last key
@@ -54,17 +53,29 @@ class Asked:
         """The key at the first query's position."""
         return self.q_offset - self.kv_offset
 
-    def rows(self, entries: list[int], rows: NDArray[np.int64]) -> Bools:
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Queries, keys, and the positions of the first ones."""
+        return self.seq_q, self.seq_kv, self.q_offset, self.kv_offset
+
+    def rows(self, entries: range, rows: range) -> Bools:
         """What the mask function keeps of some queries of some entries: (entries, rows, seq_kv), padding aside."""
-        at = torch.tensor(entries, device=self.device)
+        q_idx = range(rows.start + self.q_offset, rows.stop + self.q_offset)
+        found = self.kept(entries, q_idx, range(self.kv_offset, self.kv_offset + self.seq_kv))
+        return np.broadcast_to(found, (len(entries), len(rows), self.seq_kv))
+
+    def kept(self, entries: range, q_idx: range, kv_idx: range) -> Bools:
+        """Which pairs of positions the mask function keeps: (entries or 1, queries, keys), padding aside."""
+        at, rows, columns = (torch.arange(one.start, one.stop, device=self.device) for one in (entries, q_idx, kv_idx))
         head = torch.zeros(1, dtype=torch.int64, device=self.device)
-        q_idx = torch.from_numpy(rows).to(self.device) + self.q_offset
-        kv_idx = torch.arange(self.seq_kv, device=self.device) + self.kv_offset
         if self.by_vmap:
-            found = _mapped(self.function)(at, head, q_idx, kv_idx)
+            found = _mapped(self.function)(at, head, rows, columns)
         else:
-            found = self.function(at[:, None, None, None], head[:, None, None], q_idx[:, None], kv_idx)
-        kept: Bools = found.expand(len(entries), 1, len(rows), self.seq_kv)[:, 0].to(torch.bool).cpu().numpy()
+            found = self.function(at[:, None, None, None], head[:, None, None], rows[:, None], columns)
+        alike = found.ndim < 4 or len(found) == 1  # entries are, where they have no axis
+        kept: Bools = (
+            found.expand(1 if alike else len(entries), 1, len(q_idx), len(kv_idx))[:, 0].to(torch.bool).cpu().numpy()
+        )
         return kept
 
 
@@ -133,7 +144,7 @@ def parts_of(asked: Asked, tokens: Bools | None) -> list[Part]:
 
 def _of_single_queries(asked: Asked, tokens: Bools | None) -> list[Part]:
     """One query an entry: a range of keys, or a stored row where it has holes."""
-    kept = asked.rows(list(range(asked.batch)), np.zeros(1, np.int64))[:, 0]
+    kept = asked.rows(range(asked.batch), range(1))[:, 0]
     ranges = _ranges(kept if tokens is None else kept & tokens)
     if ranges is None:
         return _evaluated(asked, tokens)
@@ -170,7 +181,7 @@ def _grouped(entries: Sequence[Piece | None], seq_q: int, end: int | None = None
 
 
 def _recognised(asked: Asked, tokens: Bools | None) -> list[Part] | None:
-    """The parts of a mask that is known by name and whose rows agree; None for another."""
+    """The parts of a mask that is known by name and agrees; None for another."""
     terms = terms_of(asked.function)
     pattern = None if terms is None else terms.pattern()
     if terms is None or pattern is None:
@@ -188,7 +199,12 @@ def _recognised(asked: Asked, tokens: Bools | None) -> list[Part] | None:
         for mask, (start, stop) in zip(masks, ranges, strict=True)
     ]
     parts = _grouped(found, asked.seq_q, end)
-    return parts if _agree(asked, parts, end) else None
+    agreed = [
+        isinstance(part.mask, Pattern)
+        and is_kept(asked, part.mask, range(*part.entries), range(*part.rows), range(part.keys[0], end))
+        for part in parts
+    ]
+    return parts if all(agreed) else None
 
 
 def _masks(asked: Asked, terms: Terms, pattern: Pattern, ranges: list[tuple[int, int]]) -> list[Pattern] | None:
@@ -210,30 +226,6 @@ def _masks(asked: Asked, terms: Terms, pattern: Pattern, ranges: list[tuple[int,
     return [patterns.documents(one) & pattern for one in lengths if one is not None]
 
 
-def _agree(asked: Asked, parts: list[Part], end: int) -> bool:
-    """Whether sampled rows are what the mask function keeps, once for every mask among the parts."""
-    checked: dict[Any, Part] = {}  # masks are Patterns here
-    for part in parts:
-        checked.setdefault(part.mask, part)
-    return all(_agrees(asked, mask, part, end) for mask, part in checked.items())
-
-
-def _agrees(asked: Asked, mask: Pattern, part: Part, end: int) -> bool:
-    """Whether sampled rows of a part are the mask function's."""
-    (first, stop), (start, _) = part.rows, part.keys
-    if first >= stop:
-        return True
-    # The ends, and rows in between that no size divides: the same ones every time.
-    drawn = np.random.default_rng(stop - first).integers(first, stop, _SAMPLED - 2)
-    rows = np.unique(np.concatenate([[first, stop - 1], drawn]))
-    keeps = flex_masks.mask_function(mask, stop - first, end - start)
-    told = keeps(None, None, torch.from_numpy(rows - first)[:, None], torch.arange(end - start))
-    kept = asked.rows([part.entries[0]], rows)[0]
-    agreed = np.array_equal(kept[:, start:end], told.expand(len(rows), end - start).numpy())
-    # Keys from ``end`` on are never read, and must not be kept by anyone.
-    return agreed and not kept[:, end:].any()
-
-
 def _evaluated(asked: Asked, tokens: Bools | None) -> list[Part]:
     """The mask function's answers to all pairs, stored, an ACSR an entry; equal ones share it."""
     found: list[Piece | None] = []
@@ -246,7 +238,7 @@ def _evaluated(asked: Asked, tokens: Bools | None) -> list[Part]:
 
 def _some(asked: Asked, tokens: Bools | None, entry: int, size: int, start: int) -> Bools:
     """Rows start to start + size of an entry, padding left out."""
-    kept: Bools = asked.rows([entry], np.arange(start, min(start + size, asked.seq_q)))[0]
+    kept: Bools = asked.rows(range(entry, entry + 1), range(start, min(start + size, asked.seq_q)))[0]
     return kept if tokens is None else kept & tokens[entry]
 
 

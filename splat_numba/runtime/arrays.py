@@ -154,7 +154,7 @@ def _refuse_device(name: str, where: str = "an array on another device") -> NoRe
 
 def _from_torch(name: str, tensor: Any) -> Array:
     check_tensor(name, tensor)
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         _refuse_device(name)
     dtype = dtype_name(tensor.dtype)
     if dtype not in ITEMSIZE:
@@ -206,7 +206,8 @@ def _numpy_array(name: str, array: NDArray[Any], kind: str) -> Array:
             f"{name} wanted as {', '.join(ITEMSIZE)} in native byte order, got {array.dtype}. "
             f"Convert it, for example with {name}.astype(np.float32)."
         )
-    if any(stride % array.itemsize for stride in array.strides) or not array.flags.aligned:
+    whole = all([stride % array.itemsize == 0 for stride in array.strides])  # noqa: C419 - half a generator's time
+    if not whole or not array.flags.aligned:
         raise ArgumentError(f"{name} wanted with strides of whole elements, got {array.strides}. Copy it with .copy().")
     return Array(array.view(np.uint16) if ITEMSIZE[dtype] == 2 else array, dtype, kind)
 

@@ -11,13 +11,22 @@ _OURS = __name__.partition(".")[0]
 # What a trace of attention() passes through on its way to its operator, patterns, which may be made in a trace,
 # modules, and masks for FlexAttention. No attention is computed there: Dynamo takes NumPy's arrays for tensors.
 _READ = {
-    f"{_OURS}.{name}"
-    for name in (
-        "api", "kernel", "signatures", "plain", "errors", "bridges.torch.watch", "bridges.torch.door",
-        "bridges.torch.names", "bridges.torch.in_graphs", "formats.patterns", "formats.pattern_nodes",
-        "formats.pattern_checks", "formats.combinations", "formats.importers",
-        "integrations.torch", "integrations.flex_masks",
-    )
+    *(
+        f"{_OURS}.{name}"
+        for name in (
+            "api", "kernel", "signatures", "plain", "errors", "bridges.torch.watch", "bridges.torch.door",
+            "bridges.torch.names", "bridges.torch.in_graphs", "formats.patterns", "formats.pattern_nodes",
+            "formats.pattern_checks", "formats.combinations", "formats.importers",
+            "integrations.torch", "integrations.flurka_torch", "integrations.flex_masks",
+        )
+    ),
+    *(
+        f"flurka_numba.{name}"
+        for name in (
+            "api", "problem", "bridges.torch.door", "bridges.torch.names", "bridges.torch.in_graphs",
+            "bridges.torch.autograd",
+        )
+    ),
 }  # fmt: skip
 _COMPILERS = ("numba", "numba_cuda", "llvmlite")  # which a first call runs
 _left_alone: set[str] = set()

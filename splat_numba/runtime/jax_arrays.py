@@ -25,8 +25,8 @@ def check_jax(name: str, array: Any, *, one_device: bool = True) -> None:
     if isinstance(array, jax.core.Tracer):
         raise ArgumentError(
             f"{name} wanted as an array, got JAX's {type(array).__name__}: jit, grad, vmap and other transforms see "
-            "into splat_numba.attention alone. Call this outside them, or within jit by jax.pure_callback; instead of "
-            "vmap give a batch axis."
+            "into splat_numba.attention and flurka_numba's functions without _vjp. Call this outside them, or within "
+            "jit by jax.pure_callback; instead of vmap give a batch axis."
         )
     if not isinstance(array, jax.Array) or not hasattr(array, "__dlpack__"):
         raise ArgumentTypeError(f"{name} wanted as an array of numbers, got JAX's {type(array).__name__}. Convert it.")

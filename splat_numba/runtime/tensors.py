@@ -27,20 +27,6 @@ def _recorders(torch: Any) -> tuple[Any, Any, Any]:
     return own._get_tracing_state, forward_ad, own._len_torch_dispatch_stack  # noqa: SLF001
 
 
-def are_recorded(*arrays: Any) -> bool:
-    """Whether autograd alone records what is done with plain tensors among these; the arrays may be any objects."""
-    torch = sys.modules.get("torch")
-    if torch is None or not isinstance(arrays[0], torch.Tensor):
-        return False
-    if not torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():  # noqa: SLF001 - no public question
-        return False
-    for one in arrays:
-        kind: Any = type(one)
-        if isinstance(one, torch.Tensor) and one.requires_grad and is_plain(kind):
-            return True
-    return False
-
-
 def check_tensor(name: str, tensor: Any, hint: str = "") -> None:
     """Raise ArgumentError, ArgumentTypeError for a tensor that is more than numbers in memory, wherever they are.
 

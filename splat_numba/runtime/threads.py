@@ -8,7 +8,10 @@ helper out that never came, because the system gave no thread or all were busy.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -104,8 +107,19 @@ class _Pool:
                 self._threads += 1
 
     def _serve(self) -> None:
+        _keep_subnormals()
         while True:
             self._jobs.get().help()
+
+
+def _keep_subnormals() -> None:
+    """Have this thread compute with the numbers that C starts with: it took over its maker's way, and threads of XLA or
+    of torch.set_flush_denormal() take subnormal numbers for 0, which is how kernels would read float16's for good.
+    """
+    default = ctypes.c_void_p(-1)  # FE_DFL_ENV of glibc and musl
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # without a C library that has it, as it was
+            ctypes.CDLL(None).fesetenv(default)
 
 
 _pool = _Pool()

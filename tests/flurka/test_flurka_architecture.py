@@ -26,7 +26,7 @@ LAYERS = {
     "gpu": 7,
     "emulated": 8,
     "backends": 9,
-    "torch_gradients": 9.5,
+    "bridges": 9.5,
     "api": 10,
     "layer_parameters": 10,
     "layer": 11,
@@ -37,6 +37,8 @@ PURE = ["expressions.py", "feature_maps.py", "problem.py", "heads.py", "checks.p
 # Of splat_numba: what knows nothing of masks. Its attention's launches as well, in low-rank attention on a GPU.
 SHARED = ("errors", "memory", "settings", "plain", "signatures", "arguments", "gen.writer", "gen.instructions")
 SHARED += ("gen.machine", "gen.halves", "gen.cpu_entry", "gen.array_schedule", "runtime")
+SHARED += ("bridges.torch.watch", "bridges.torch.door", "bridges.torch.functions", "bridges.torch.folding")
+SHARED += ("bridges.torch.in_graphs", "executors.jax_manual", "executors.jax_operations")
 OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
 GPU_SHARED = ("gen.entry", "gen.schedule", "gen.tensor", "gen.tensor_map", "gen.targets", "emulator")
 GPU_SHARED += ("executors.gpu_parts",)

@@ -190,6 +190,7 @@ def test_bits_are_the_same_on_any_number_of_threads(threads, monkeypatch):
     q, k, v, dout, _ = operands(seq=300)
     wanted = attention_vjp(q[:1, :1], k[:1, :1], v[:1, :1], MIXED)[1](dout[:1, :1])
     monkeypatch.setenv("SPLAT_NUM_THREADS", threads)
+    monkeypatch.setattr(cpu, "FEWEST_SECONDS", 0.0)  # short as it is, on all of them
     found = attention_vjp(q[:1, :1], k[:1, :1], v[:1, :1], MIXED)[1](dout[:1, :1])
     for one, two in zip(found, wanted, strict=True):
         assert_array_equal(one, two)

@@ -65,6 +65,8 @@ def make():
     vars(fake).update(Tensor=Tensor, strided="strided", trace=None, modes=0, proxied=None, recording=True)
     fake.float16, fake.float32, fake.uint8 = "torch.float16", "torch.float32", "torch.uint8"
     fake.is_grad_enabled = lambda: fake.recording
+    fake.compiler = SimpleNamespace(is_compiling=lambda: False)
+    fake.nn = SimpleNamespace(Parameter=type("Parameter", (Tensor,), {}))
     fake.autograd = SimpleNamespace(
         forward_ad=SimpleNamespace(_current_level=-1, unpack_dual=lambda one: SimpleNamespace(tangent=one.tangent))
     )
@@ -72,6 +74,8 @@ def make():
         _are_functorch_transforms_active=lambda: False,
         _get_tracing_state=lambda: fake.trace,
         _len_torch_dispatch_stack=lambda: fake.modes,
+        _len_torch_function_stack=lambda: 0,
+        _is_any_autocast_enabled=lambda: False,
         _TorchDispatchModeKey=SimpleNamespace(PROXY=0, FAKE=1),
         _get_dispatch_mode=lambda key: fake.proxied if key == 0 else None,
         _functorch=SimpleNamespace(is_functorch_wrapped_tensor=lambda one: bool(one.wrapped)),

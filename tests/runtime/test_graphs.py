@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import flurka_numba  # noqa: F401 - whose folder is looked through
+import flurka_numba
 import splat_numba
 from splat_numba.runtime import graphs
 
@@ -20,16 +20,22 @@ def test_dynamo_is_told_once_and_only_where_it_is(monkeypatch):
     for package in ("splat_numba", "flurka_numba", "splat_numba"):
         graphs.stay_outside_graphs(package)
     assert len(set(told)) == len(told)
-    assert {"flurka_numba", "llvmlite", "numba", "numba_cuda", "splat_numba.runtime", "splat_numba.packed"} <= set(told)
+    assert {"flurka_numba.cpu", "llvmlite", "numba", "numba_cuda", "splat_numba.runtime", "splat_numba.packed"} <= set(
+        told
+    )
 
 
 def test_what_stands_on_the_way_to_the_operator_is_read_and_nothing_else_is():
-    left_alone = set(graphs._unread("splat_numba", splat_numba.__path__))
-    read = {name for name in every_module("splat_numba") if not any(is_below(name, one) for one in left_alone)}
-    assert read == graphs._READ | {f"splat_numba.{folder}" for folder in FOLDERS}
+    read = set()
+    for package in (splat_numba, flurka_numba):
+        left_alone = set(graphs._unread(package.__name__, package.__path__))
+        modules = every_module(package.__name__)
+        read |= {name for name in modules if not any(is_below(name, one) for one in left_alone)}
+    assert read == graphs._READ | FOLDERS
 
 
-FOLDERS = "bridges", "bridges.torch", "formats", "integrations"
+FOLDERS = {f"splat_numba.{folder}" for folder in ("bridges", "bridges.torch", "formats", "integrations")}
+FOLDERS |= {"flurka_numba.bridges", "flurka_numba.bridges.torch"}
 
 
 def every_module(package):

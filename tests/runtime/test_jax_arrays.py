@@ -32,7 +32,7 @@ OTHERS = {
         q, Q, Q, Q, Q, np.zeros((1, 2, 24), np.float32), splat.causal()
     ),
     "sddmm": lambda q: splat.sddmm(q, q, splat.causal()),
-    "flurka": lambda q: flurka_numba.kernel_attention(q, q, q),
+    "flurka": lambda q: flurka_numba.kernel_attention_vjp(q, q, q)[0],
 }
 
 
@@ -44,7 +44,8 @@ def test_transforms_of_all_but_attention_are_refused(name, run):
         TRANSFORMS[name](OTHERS[run])
     assert re.match(
         r"d?(q|out) wanted as an array, got JAX's \w*Tracer: jit, grad, vmap and other transforms see into "
-        r"splat_numba\.attention alone\. Call this outside them, or within jit by jax\.pure_callback; instead of vmap "
+        r"splat_numba\.attention and flurka_numba's functions without _vjp\. "
+        r"Call this outside them, or within jit by jax\.pure_callback; instead of vmap "
         r"give a batch axis\.$",
         str(caught.value),
     )

@@ -1,6 +1,7 @@
 """parallel_for: every item once, errors and interrupts stop everybody, several callers, no threads, fork, exit."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -234,3 +235,33 @@ def test_it_works_after_a_fork_after_the_main_thread_and_at_exit():
         word for name in ("main", "child", "parent", "thread", "atexit") for word in (name, "499500")
     ]
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or platform.machine() != "x86_64", reason="the register is x86-64's")
+def test_helpers_keep_subnormal_numbers_whoever_asked_for_them_first():
+    """As where the first call comes from a callback on a thread of XLA's."""
+    code = """
+import ctypes, threading, time
+import numpy as np
+from splat_numba.runtime.threads import parallel_for
+libc, small = ctypes.CDLL(None), np.full(8, 1e-40, np.float32)
+def flush():
+    state = (ctypes.c_ubyte * 32)()
+    libc.fegetenv(state)
+    state[28], state[29] = state[28] | 0x40, state[29] | 0x80  # of MXCSR: subnormal operands and results are 0
+    libc.fesetenv(state)
+def kept():
+    found = {}
+    def run(first, last):
+        found.setdefault(threading.get_ident(), bool((small * small.dtype.type(1)).all()))
+        time.sleep(0.002)
+    parallel_for(64, run, 3)
+    own = found.pop(threading.get_ident())
+    return own, sorted(found.values())
+first = []
+one = threading.Thread(target=lambda: (flush(), first.append(kept())))
+one.start(), one.join()
+print(first[0], kept())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(False, [True, True]) (True, [True, True])"

@@ -8,6 +8,7 @@ import torch
 
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import operators
+from splat_numba.bridges.torch.functions import check_local, differentiate, last_function, only
 from splat_numba.bridges.torch.names import mask_name, settled
 from splat_numba.bridges.torch.watch import is_mapped, is_transformed
 from splat_numba.errors import ArgumentError
@@ -49,7 +50,7 @@ class Whole(torch.autograd.Function):  # type: ignore[misc] # PyTorch's classes 
         wanted = list(ctx.needs_input_grad[:3])
         dout = torch.zeros_like(arrays[3]) if dout is None else dout
         found = WholeBackward.apply(dout, *arrays, dlse, mask, scale, layout, kv_lengths, backend, target, wanted)
-        return (*(one if kept else None for one, kept in zip(found, wanted, strict=True)), *[None] * 7)
+        return (*only(found, wanted), *[None] * 7)
 
     @staticmethod
     def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
@@ -57,51 +58,16 @@ class Whole(torch.autograd.Function):  # type: ignore[misc] # PyTorch's classes 
         raise ArgumentError(_NO_TANGENTS)
 
 
-class WholeBackward(torch.autograd.Function):  # type: ignore[misc] # as above
-    """(dq, dk, dv) by the operator; their own derivative is refused."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(*arguments: Any) -> Any:
-        """arguments: the operator's."""
-        return torch.ops.splat_numba.attention_backward(*arguments)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is kept."""
-
-    @staticmethod
-    def backward(_ctx: Any, *_gradients: Any) -> NoReturn:
-        """Raise ArgumentError."""
-        raise ArgumentError(_NO_SECOND)
-
-    @staticmethod
-    def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
-        """Raise ArgumentError."""
-        raise ArgumentError(_NO_TANGENTS)
-
-
-def _with_autograd(name: str, function: Any) -> None:
-    """Have an operator that is called by itself, as by an exported program, differentiated by its Function."""
-    operator = getattr(torch.ops.splat_numba, name).default
-
-    def run(keys: Any, *arguments: Any) -> Any:
-        wants = torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in arguments)
-        if wants:
-            return function.apply(*arguments)  # whose forward comes here again, with nothing recorded
-        with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as torch.library's own formulas are left
-            return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)  # noqa: SLF001
-
-    operators.library.impl(name, run, "Autograd", with_keyset=True)
-
-
-_with_autograd("attention", Whole)
-_with_autograd("attention_backward", WholeBackward)
+WholeBackward = last_function(torch.ops.splat_numba.attention_backward, _NO_SECOND, _NO_TANGENTS)  # (dq, dk, dv)
+differentiate(operators.library, "attention", Whole)
+differentiate(operators.library, "attention_backward", WholeBackward)
 
 
 def whole(*arguments: Any) -> Any:
-    """Whole.apply, as a call that stands in Dynamo's graphs as it is. Raises ArgumentError for another layout."""
+    """Whole.apply, as a call that stands in Dynamo's graphs as it is. Raises ArgumentError for another layout,
+    ArgumentTypeError for DTensors.
+    """
+    check_local(*arguments[:3])
     check_layout(arguments[5])
     return Whole.apply(*arguments)
 
@@ -149,4 +115,4 @@ def _watched_backward(ctx: Any, arrays: tuple[Any, ...], kv_lengths: Any, wanted
     """The gradients with a graph, or of mapped ones: is_grads_batched=True."""
     scale, layout, backend, target, _ = ctx.options
     found = WholeBackward.apply(*arrays, mask_name(ctx.mask), scale, layout, kv_lengths, backend, target, wanted)
-    return tuple(one if kept else None for one, kept in zip(found, wanted, strict=True))
+    return only(found, wanted)

@@ -12,6 +12,7 @@ from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
 from splat_numba.bridges.torch import operators
 from splat_numba.bridges.torch.autograd import Eager
+from splat_numba.bridges.torch.functions import check_local
 from splat_numba.bridges.torch.names import mask_name
 from splat_numba.bridges.torch.watch import is_seen_as_a_whole
 from splat_numba.errors import ArgumentError, ArgumentTypeError
@@ -30,9 +31,9 @@ def attend(
     q, k, v = under_autocast(q, k, v)
     if is_seen_as_a_whole(torch, q, k, v):
         return _whole(mask, options, q, k, v, kv_lengths, out, return_lse)
-    if _is_differentiated(q, k, v):
+    if is_differentiated(q, k, v):
         if out is not None:
-            _refuse_out()
+            refuse_out()
         return Eager.apply(q, k, v, (kv_lengths, return_lse, mask, options))
     return _plain(mask, options, q, k, v, kv_lengths, out, return_lse)
 
@@ -59,23 +60,20 @@ def _whole(
     mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool
 ) -> Any:
     """By the operator."""
-    for name, one in (("q", q), ("k", k), ("v", v)):
-        if one.is_nested:
-            raise ArgumentTypeError(
-                f"{name} wanted as a tensor of numbers in memory, got a nested one. Give "
-                f"torch.nested.to_padded_tensor({name}, 0.0), and kv_lengths."
-            )
+    check_not_nested((("q", q), ("k", k), ("v", v)))
     if torch.compiler.is_compiling():
         from splat_numba.bridges.torch.in_graphs import fits_a_graph, outside, whole
 
         if out is not None or not fits_a_graph(mask):
             return outside(mask, options, q, k, v, kv_lengths, out, return_lse)
-    elif out is not None:
-        _refuse_out()
-    elif _is_differentiated(q, k, v):
-        from splat_numba.bridges.torch.autograd import whole
     else:
-        whole = torch.ops.splat_numba.attention
+        check_local(q, k, v)
+        if out is not None:
+            refuse_out()
+        if is_differentiated(q, k, v):
+            from splat_numba.bridges.torch.autograd import whole
+        else:
+            whole = torch.ops.splat_numba.attention
     scale, layout, backend, target, autotune = options
     lengths = kv_lengths
     if not (lengths is None or isinstance(lengths, torch.Tensor)):
@@ -84,9 +82,19 @@ def _whole(
     return (out, lse) if return_lse else out
 
 
-def _is_differentiated(q: Any, k: Any, v: Any) -> bool:
+def check_not_nested(named: Sequence[tuple[str, Any]]) -> None:
+    """Raise ArgumentTypeError for a tensor whose entries have lengths of their own; None is none."""
+    for name, one in named:
+        if one is not None and one.is_nested:
+            raise ArgumentTypeError(
+                f"{name} wanted as a tensor of numbers in memory, got a nested one. Give "
+                f"torch.nested.to_padded_tensor({name}, 0.0), and kv_lengths."
+            )
+
+
+def is_differentiated(*tensors: Any) -> bool:
     """Whether a gradient or a tangent may be wanted. torch.func.functionalize does without autograd's functions."""
-    recorded = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    recorded = torch.is_grad_enabled() and any([one.requires_grad for one in tensors])  # noqa: C419 - Dynamo reads lists
     return bool(recorded or torch.autograd.forward_ad._current_level >= 0)  # noqa: SLF001 - of torch.func.jvp, too
 
 
@@ -98,7 +106,8 @@ def _plain(
     return recipe.executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
 
-def _refuse_out() -> None:
+def refuse_out() -> None:
+    """Raise ArgumentError."""
     raise ArgumentError(
         "out wanted left out where PyTorch records, traces, transforms or watches the call, got an array: what is "
         "written to it is not seen. Leave it out, or call within torch.no_grad()."

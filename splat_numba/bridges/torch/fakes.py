@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from splat_numba.bridges.torch.functions import fake_gradients
+
 
 def attend(q: Any, _k: Any, v: Any, _mask: str, _scale: Any, layout: str, *_options: Any) -> tuple[Any, Any]:
     """(out, lse), contiguous: out as q with v's last axis, lse (batch, heads, seq_q) less the axes that are missing."""
@@ -22,8 +24,5 @@ def level_shape(shape: Any, layout: str) -> tuple[Any, ...]:
 
 def backward(_dout: Any, q: Any, k: Any, v: Any, *others: Any) -> tuple[Any, Any, Any]:
     """(dq, dk, dv), contiguous; no elements for those that are not wanted, the last of ``others``."""
-    dq, dk, dv = (
-        one.new_empty(one.shape) if wanted else one.new_empty(0)
-        for one, wanted in zip((q, k, v), others[-1], strict=True)
-    )
+    dq, dk, dv = fake_gradients((q, k, v), others[-1], q)
     return dq, dk, dv

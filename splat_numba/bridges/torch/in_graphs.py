@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from splat_numba.bridges.torch.autograd import whole
+from splat_numba.bridges.torch.functions import outside_graphs
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
 
@@ -14,7 +15,7 @@ from splat_numba.formats.patterns import Pattern
 # pytorch#193279.
 torch.compiler.allow_in_graph(whole)
 
-_HOLDS_OBJECTS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
+HOLDS_OBJECTS = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 13)
 
 
 def fits_a_graph(mask: Any) -> bool:
@@ -24,7 +25,7 @@ def fits_a_graph(mask: Any) -> bool:
 
 
 def _fits(mask: Any) -> bool:
-    return isinstance(mask, Pattern) or (_HOLDS_OBJECTS and (isinstance(mask, ACSR) or hasattr(mask, "parts_for")))
+    return isinstance(mask, Pattern) or (HOLDS_OBJECTS and (isinstance(mask, ACSR) or hasattr(mask, "parts_for")))
 
 
 def _outside(*arguments: Any) -> Any:
@@ -35,9 +36,9 @@ def _outside(*arguments: Any) -> Any:
 
 
 # A graph would keep a dense mask's numbers as they were when it was made, and not look whether they are still the same.
-outside = torch.compiler.disable(
+outside = outside_graphs(
     _outside,
-    reason="mask wanted as a Pattern or an ACSR in a graph (before PyTorch 2.13: a Pattern), and out left out. Give "
+    "mask wanted as a Pattern or an ACSR in a graph (before PyTorch 2.13: a Pattern), and out left out. Give "
     "splat_numba.from_dense(mask), made once outside, or leave out fullgraph=True.",
 )
 

@@ -6,25 +6,21 @@ bridges.torch.autograd.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
 
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import fakes, vmaps
+from splat_numba.bridges.torch.functions import bare, define, filled
 from splat_numba.bridges.torch.names import named
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import BackwardCall, Recipe
 from splat_numba.executors.given import Given
-from splat_numba.runtime.tensors import is_plain
 
 _OPTIONS = "str mask, float? scale, str layout, Tensor? kv_lengths, str backend, str? target"
 library = torch.library.Library("splat_numba", "DEF")
-library.define(f"attention(Tensor q, Tensor k, Tensor v, {_OPTIONS}, bool autotune) -> (Tensor, Tensor)")
-library.define(
-    "attention_backward(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor? dlse, "
-    f"{_OPTIONS}, bool[] wanted) -> (Tensor, Tensor, Tensor)"
-)
 
 
 def recipe_for(
@@ -44,7 +40,7 @@ def attend(
 ) -> tuple[Any, Any]:  # fmt: skip
     """(out, lse) of tensors in memory, contiguous."""
     check_layout(layout)
-    q, k, v = map(_bare, (q, k, v))
+    q, k, v = map(bare, (q, k, v))
     recipe = recipe_for(q, named(mask), scale, layout, backend, target, autotune)
     out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
     return out.contiguous(), lse.contiguous()
@@ -55,34 +51,31 @@ def backward(
     kv_lengths: Any, backend: str, target: str | None, wanted: list[bool],
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """(dq, dk, dv), contiguous; those that are not wanted have no elements."""
-    dout, q, k, v, out, lse = map(_bare, (dout, q, k, v, out, lse))
+    dout, q, k, v, out, lse = map(bare, (dout, q, k, v, out, lse))
     recipe = recipe_for(q, named(mask), scale, layout, backend, target, False)
-    call = BackwardCall(
-        dout, q, k, v, out, lse, None if dlse is None else _bare(dlse), kv_lengths, frozen_names(wanted)
-    )
+    call = BackwardCall(dout, q, k, v, out, lse, bare(dlse), kv_lengths, frozen_names(wanted))
     found = recipe.executor.backward(recipe, call)
-    dq, dk, dv = (q.new_empty(0) if one is None else one.contiguous() for one in found)
+    dq, dk, dv = filled(found, q)
     return dq, dk, dv
 
 
 def frozen_names(wanted: Any) -> frozenset[str]:
     """The names of q, k and v whose gradients are not wanted."""
+    return _frozen_names(tuple(wanted))
+
+
+@lru_cache(maxsize=8)
+def _frozen_names(wanted: tuple[bool, ...]) -> frozenset[str]:
     return frozenset(name for name, one in zip(("q", "k", "v"), wanted, strict=True) if not one)
 
 
-def _bare(tensor: Any) -> Any:
-    """The tensor without a class that watches functions only: it has seen this operator already."""
-    kind: Any = type(tensor)
-    if is_plain(kind) or kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
-        return tensor
-    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - as in Tensor.__torch_function__
-        return tensor.as_subclass(torch.Tensor)
-
-
-for _device in ("CPU", "CUDA"):
-    library.impl("attention", attend, _device)
-    library.impl("attention_backward", backward, _device)
-torch.library.register_fake("splat_numba::attention", fakes.attend, lib=library)
-torch.library.register_fake("splat_numba::attention_backward", fakes.backward, lib=library)
-torch.library.register_vmap("splat_numba::attention", vmaps.attend, lib=library)
-torch.library.register_vmap("splat_numba::attention_backward", vmaps.backward, lib=library)
+define(
+    library, "attention", f"(Tensor q, Tensor k, Tensor v, {_OPTIONS}, bool autotune) -> (Tensor, Tensor)",
+    attend, fakes.attend, vmaps.attend,
+)  # fmt: skip
+define(
+    library, "attention_backward",
+    "(Tensor dout, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, Tensor? dlse, "
+    f"{_OPTIONS}, bool[] wanted) -> (Tensor, Tensor, Tensor)",
+    backward, fakes.backward, vmaps.backward,
+)  # fmt: skip

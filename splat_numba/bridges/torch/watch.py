@@ -15,15 +15,15 @@ import numpy as np
 from splat_numba.runtime.tensors import is_plain
 
 
-def is_watched(q: Any, k: Any, v: Any) -> bool:
-    """Whether the call is to go by way of bridges.torch.door. The arrays may be any objects."""
+def is_watched(q: Any, *others: Any) -> bool:
+    """Whether the call is to go by way of bridges.torch's door. The arrays may be any objects."""
     if type(q) is np.ndarray:
         return False
     torch = sys.modules.get("torch")
     if torch is None:
         return False
     # First, since a traced call reads no further: what follows asks for things that Dynamo does not know.
-    return bool(torch.compiler.is_compiling()) or _is_special(torch, q, k, v)
+    return bool(torch.compiler.is_compiling()) or _is_special(torch, q, others)
 
 
 def is_transformed(torch: Any) -> bool:
@@ -32,22 +32,21 @@ def is_transformed(torch: Any) -> bool:
     return bool(transforms() or dispatch_modes() or (function_modes() and not only_devices(torch)))
 
 
-def is_seen_as_a_whole(torch: Any, q: Any, k: Any, v: Any) -> bool:
+def is_seen_as_a_whole(torch: Any, *tensors: Any) -> bool:
     """Whether something of PyTorch's sees operators alone: a trace, a transform, a mode, or a tensor's own class."""
     if torch.compiler.is_compiling():
         return True
-    kinds: tuple[Any, ...] = type(q), type(k), type(v)
-    return is_transformed(torch) or not all(map(is_plain, kinds))
+    return is_transformed(torch) or not all(map(is_plain, map(type, tensors)))
 
 
-def _is_special(torch: Any, q: Any, k: Any, v: Any) -> bool:
+def _is_special(torch: Any, q: Any, others: Any) -> bool:
     transforms, dispatch_modes, function_modes, casts, tensor, parameter, recording = _questions(torch)
     if not issubclass(type(q), tensor):
         return False  # whatever PyTorch is about
     if transforms() or dispatch_modes() or function_modes() or casts():
         return True
     recorded = recording()
-    for one in (q, k, v):
+    for one in (q, *others):
         kind: Any = type(one)
         if kind is tensor or kind is parameter:
             if recorded and one.requires_grad:

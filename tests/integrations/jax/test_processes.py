@@ -90,6 +90,13 @@ jitted("dims", P(None, None, None, "x"), (q, k, v))
 jitted("lengths", P("x"), (q, k, v), of(splat.window(5), kv_lengths=np.array([40, 9])))
 jitted("heads before tokens", P(None, "x"), (q, k, v), of(splat.window(5), layout="bhsd"))
 jitted("mapped", P("x"), (q, k, v), jax.vmap(attend))
+import flurka_numba
+proj = jnp.asarray(np.random.default_rng(1).standard_normal((4, 2), np.float32))
+flurka = lambda q, k, proj: flurka_numba.attention(q, k, k, proj)  # two tokens, forty heads
+apart = jax.shard_map(flurka, mesh=mesh, in_specs=(P("x"), P("x"), P()), out_specs=P("x"))
+print("a shared projection", close(apart, q, k, proj, alone=flurka))
+split = [jax.device_put(x, NamedSharding(mesh, P("x"))) for x in (q, k)]
+print("sharded", close(flurka, *split, proj, alone=flurka))
 """
 
 
@@ -108,6 +115,7 @@ def test_shard_map_and_sharded_arrays():
         "lengths True False",
         "heads before tokens True False",
         "mapped True False",
+        "a shared projection True", "sharded True",
     ]  # fmt: skip
 
 

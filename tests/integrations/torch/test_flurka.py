@@ -91,7 +91,7 @@ def test_a_projection_may_serve_both_and_some_gradients_may_not_be_wanted():
 
 def test_what_functions_refuse_where_gradients_are_recorded():
     q, k, v = operands(False)
-    with pytest.raises(ArgumentError, match=r"^out wanted left out where PyTorch records gradients, got an array"):
+    with pytest.raises(ArgumentError, match=r"^out wanted left out where PyTorch records, traces"):
         flurka_numba.kernel_attention(q.requires_grad_(), k, v, out=torch.empty(2, 2, 12, 8))
     with pytest.raises(ArgumentError, match=r"^omega wanted without requires_grad while gradients are recorded"):
         flurka_numba.kernel_attention(q, k, v, feature_map="rfa", omega=torch.randn(8, 8, requires_grad=True))
@@ -106,15 +106,6 @@ def test_what_functions_refuse_where_gradients_are_recorded():
         flurka_numba.kernel_attention(torch.autograd.forward_ad.make_dual(q, q), k, v)
 
 
-def test_functions_stand_outside_graphs():
-    given, dout = operands(True), torch.ones(2, 2, 12, 8)
-    leaves = [one.requires_grad_() for one in given]
-    torch._dynamo.reset()
-    run = torch.compile(lambda *x: flurka_numba.attention(*x) * 2, backend="eager")
-    found = torch.autograd.grad(run(*leaves), leaves, dout)
-    assert_same(found, torch.autograd.grad(flurka_numba.attention(*leaves) * 2, leaves, dout))
-
-
 def test_state_and_text_go_round():
     module = made(feature_map="rfa")
     other = modules.FlurkaAttention(16, 2, 12, 4, feature_map="rfa")
@@ -125,10 +116,8 @@ def test_state_and_text_go_round():
     assert "order" in module.explain()
 
 
-def test_it_stands_outside_graphs_and_second_derivatives_raise():
+def test_second_derivatives_raise():
     module, x = made(), torch.randn(12, 16)
-    torch._dynamo.reset()
-    torch.testing.assert_close(torch.compile(module, backend="eager")(x), module(x))
     (slope,) = torch.autograd.grad(module(x).sum(), module.w_q, create_graph=True)
     with pytest.raises(ArgumentError) as caught:
         slope.sum().backward()

@@ -55,7 +55,7 @@ def by_autograd(run):
 def compiled(function, **options):
     """function as one graph; another trace each time it is asked for."""
     torch._dynamo.reset()
-    return torch.compile(function, fullgraph=True, **({"backend": "aot_eager"} | options))
+    return torch.compile(function, **({"fullgraph": True, "backend": "aot_eager"} | options))
 
 
 def in_a_graph(q, k, v, mask, **options):

@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 ours = pytest.importorskip("splat_numba.integrations.transformers")
 masks = pytest.importorskip("splat_numba.integrations.transformers_masks")
+checks = pytest.importorskip("splat_numba.integrations.transformers_checks")
 
 SEQ, VOCABULARY = 24, 97
 SMALL = {

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import splat_numba as splat
-from tests.integrations.transformers.models import masks, torch
+from tests.integrations.transformers.models import checks, masks, torch
 
 theirs = pytest.importorskip("transformers.masking_utils")
 
@@ -149,6 +149,80 @@ def test_a_wrong_guess_is_found_out(wrong, monkeypatch):
     assert [type(part.mask) for part in found.parts] == [splat.ACSR]
     wanted = theirs.sdpa_mask(1, 30, 30, mask_function=window, allow_is_causal_skip=False)
     assert np.array_equal(dense(found), wanted[:, 0].numpy())
+
+
+def is_stored(**arguments):
+    """Whether a mask was evaluated into ACSRs, which are what transformers itself says."""
+    found = masks.splat_mask(batch_size=1, **arguments)
+    wanted = theirs.sdpa_mask(1, **arguments, allow_is_causal_skip=False)
+    assert np.array_equal(dense(found), wanted[:, 0].numpy())
+    return [type(part.mask) for part in found.parts] == [splat.ACSR]
+
+
+def differing_at(row, key, function):
+    """A mask function that keeps another pair, or one less, and is known by the same name."""
+
+    def inner_mask(batch_idx, head_idx, q_idx, kv_idx):
+        return function(batch_idx, head_idx, q_idx, kv_idx) ^ ((q_idx == row) & (kv_idx == key))
+
+    inner_mask.__module__, inner_mask.__qualname__ = function.__module__, function.__qualname__
+    return inner_mask
+
+
+@pytest.mark.parametrize("place", [(1234, 1233), (1234, 1235), (0, 1999), (1999, 0), (700, 700)], ids=str)
+def test_a_function_that_differs_in_one_pair_is_found_out(place):
+    causal = theirs.causal_mask_function
+    assert not is_stored(q_length=2000, kv_length=2000, mask_function=causal)
+    other = differing_at(*place, causal)
+    assert masks.terms_of(other) == masks.terms_of(causal)
+    assert is_stored(q_length=2000, kv_length=2000, mask_function=other)
+    assert not is_stored(q_length=2000, kv_length=2000, mask_function=causal)
+
+
+@pytest.mark.parametrize("place", [(400, 320), (400, 20), (0, 749)], ids=str)
+def test_documents_that_differ_in_one_pair_are_found_out(place, monkeypatch):
+    documents = torch.repeat_interleave(torch.arange(3), torch.tensor([300, 200, 250]))[None]
+    packed = theirs.and_masks(theirs.causal_mask_function, theirs.packed_sequence_mask_function(documents))
+    given = {"q_length": 750, "kv_length": 750}
+    assert not is_stored(**given, mask_function=packed)
+    guess = masks.terms_of(packed)
+    monkeypatch.setattr(masks, "terms_of", lambda _function: guess)
+    assert is_stored(**given, mask_function=differing_at(*place, packed))
+
+
+def test_what_is_known_of_one_function_is_not_believed_of_another(monkeypatch):
+    """The same code with other numbers in its closure, under the guess that was right for the first."""
+    first = theirs.sliding_window_causal_mask_function(8)
+    guess = masks.terms_of(first)
+    given = {"q_length": 60, "kv_length": 60}
+    assert not is_stored(**given, mask_function=first)
+    monkeypatch.setattr(masks, "terms_of", lambda _function: guess)
+    assert not is_stored(**given, mask_function=theirs.sliding_window_causal_mask_function(8))
+    assert is_stored(**given, mask_function=theirs.sliding_window_causal_mask_function(9))
+
+
+def test_a_function_is_compared_once(monkeypatch):
+    checks._known.clear()
+    calls = []
+    kept = masks.Asked.kept
+    monkeypatch.setattr(masks.Asked, "kept", lambda *given: calls.append(given[1:]) or kept(*given))
+    window = theirs.sliding_window_causal_mask_function
+    for length in (900, 700, 1000, 1024):  # a square of 1,024 holds all of them
+        assert not is_stored(q_length=length, kv_length=length, mask_function=window(8))
+    assert len(calls) == 1
+    assert not is_stored(q_length=300, kv_length=1000, q_offset=700, mask_function=window(8))
+    assert len(calls) == 1
+
+
+def test_entries_that_differ_are_compared_each():
+    def inner_mask(batch_idx, _head, q_idx, kv_idx):
+        return (kv_idx <= q_idx) & ((batch_idx != 1) | (q_idx != 17))
+
+    inner_mask.__module__ = theirs.__name__
+    inner_mask.__qualname__ = "causal_mask_function"
+    given = {"batch_size": 3, "q_length": 40, "kv_length": 40, "mask_function": inner_mask}
+    found = masks.splat_mask(**given)
+    assert np.array_equal(dense(found), theirs.sdpa_mask(**given, allow_is_causal_skip=False)[:, 0].numpy())
 
 
 def test_functions_of_single_indices_are_mapped():

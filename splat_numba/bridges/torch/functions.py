@@ -1,0 +1,113 @@
+"""What operators of PyTorch's have in common here: how one is defined, differentiated and kept from being so twice."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import torch
+
+from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.runtime.tensors import is_plain
+
+
+def define(library: Any, name: str, schema: str, run: Any, fake: Any, vmap: Any) -> Any:
+    """An operator on CPUs and GPUs, which is returned. run: on tensors in memory, gives contiguous ones; fake: on
+    tensors without numbers; vmap: as torch.library.register_vmap wants it.
+    """
+    library.define(f"{name}{schema}")
+    for device in ("CPU", "CUDA"):
+        library.impl(name, run, device)
+    torch.library.register_fake(f"{library.ns}::{name}", fake, lib=library)
+    torch.library.register_vmap(f"{library.ns}::{name}", vmap, lib=library)
+    return getattr(getattr(torch.ops, library.ns), name)
+
+
+def differentiate(library: Any, name: str, function: Any) -> None:
+    """Have an operator that is called by itself, as by an exported program, differentiated by its Function."""
+    operator = getattr(getattr(torch.ops, library.ns), name).default
+
+    def run(keys: Any, *arguments: Any) -> Any:
+        wants = torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in arguments)
+        if wants:
+            return function.apply(*arguments)  # whose forward comes here again, with nothing recorded
+        with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as torch.library's own formulas are left
+            return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)  # noqa: SLF001
+
+    library.impl(name, run, "Autograd", with_keyset=True)
+
+
+def last_function(operator: Any, no_second: str, no_tangents: str) -> Any:
+    """The Function of an operator whose results are gradients: their own derivative is refused, with these words."""
+
+    class Last(torch.autograd.Function):  # type: ignore[misc] # PyTorch's classes are Any
+        """Gradients by the operator."""
+
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(*arguments: Any) -> Any:
+            """arguments: the operator's."""
+            return operator(*arguments)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            """Nothing is kept."""
+
+        @staticmethod
+        def backward(_ctx: Any, *_gradients: Any) -> NoReturn:
+            """Raise ArgumentError."""
+            raise ArgumentError(no_second)
+
+        @staticmethod
+        def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
+            """Raise ArgumentError."""
+            raise ArgumentError(no_tangents)
+
+    return Last
+
+
+def only(found: Any, wanted: Any) -> tuple[Any, ...]:
+    """The gradients that are wanted, and None for the others."""
+    return tuple(one if kept else None for one, kept in zip(found, wanted, strict=True))
+
+
+def bare(tensor: Any) -> Any:
+    """The tensor without a class that watches functions only: it has seen this operator already. None is None."""
+    kind: Any = type(tensor)
+    if tensor is None or is_plain(kind) or kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+        return tensor
+    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - as in Tensor.__torch_function__
+        return tensor.as_subclass(torch.Tensor)
+
+
+def filled(gradients: Any, like: Any) -> tuple[Any, ...]:
+    """Gradients as an operator returns them: contiguous, without elements where there is none."""
+    return tuple(like.new_empty(0) if one is None else one.contiguous() for one in gradients)
+
+
+def fake_gradients(arguments: Any, wanted: Any, like: Any) -> tuple[Any, ...]:
+    """What filled() gives, for tensors without numbers. arguments: those that have the gradients."""
+    return tuple(
+        one.new_empty(one.shape) if kept else like.new_empty(0) for one, kept in zip(arguments, wanted, strict=True)
+    )
+
+
+def check_local(*tensors: Any, names: Sequence[str] = ("q", "k", "v")) -> None:
+    """Raise ArgumentTypeError for a DTensor, whose numbers lie with several processes; None is none. Not for Dynamo."""
+    distributed = sys.modules.get("torch.distributed.tensor")
+    if distributed is None:
+        return
+    for name, one in zip(names, tensors, strict=True):
+        if isinstance(one, distributed.DTensor):
+            raise ArgumentTypeError(
+                f"{name} wanted as a tensor of this process, got a DTensor. Where each process has batch entries or "
+                f"heads of its own, give {name}.to_local(), or call within torch.distributed.tensor.experimental."
+                "local_map."
+            )
+
+
+def outside_graphs(function: Callable[..., Any], reason: str) -> Any:
+    """A function that Dynamo neither traces nor takes into a graph, and says why where it must."""
+    return torch.compiler.disable(function, reason=reason)
