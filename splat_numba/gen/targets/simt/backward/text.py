@@ -133,7 +133,7 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> 
         emit_start(out, share_of(traits).rows)
         _emit_arrays(out, traits, numbers)
         if numbers.computed == "float64":
-            out.line("scale_log2, scale = scale_log2_bits.view(np.float64), scale_bits.view(np.float64)")
+            out.line("scale_log2, scale = double_of(scale_log2_bits), double_of(scale_bits)")
         wrapped(out, "rank, owner, entry = item_of_block", ITEM)
         out.lines(
             f"""
