@@ -11,7 +11,7 @@ CASES = (*fidelity_values.CASES, *fidelity_memory.CASES, *fidelity_products.CASE
 RECORDED = Path(__file__).parent / "recorded" / "hopper.npz"
 
 
-# Moves of bits, whose answers no GPU has been asked for yet: after python -m tests.gpu.record_fidelity none is left here.
+# Moves of bits that no GPU has been asked for yet: after python -m tests.gpu.record_fidelity none is left here.
 UNRECORDED = {"real_bits", "doubles"}
 
 
