@@ -1,4 +1,4 @@
-"""A small problem of each family of kernels for FMA units, for `compute-sanitizer --tool memcheck` (racecheck, initcheck).
+"""A small problem of each family of kernels for FMA units, for `compute-sanitizer --tool memcheck` (or racecheck).
 
 Run `python -m tests.gpu.sanitizer_simt [name ...]` from the root of the repository. Exit status 1 on a wrong result.
 """
