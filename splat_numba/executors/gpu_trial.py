@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from splat_numba.arguments.gpu_arrays import tensor_of
 from splat_numba.executors.executor import Part
@@ -29,7 +31,7 @@ def trial_calls(
     dim), rows padded to 16 bytes, key lengths whole. Its argument is the launch's number: operands take turns by it.
     """
     sets = operand_sets(problem, device)
-    lse = DeviceArray(device, (problem.batch, problem.heads_q, problem.seq_q), "float32")
+    lse = DeviceArray(device, (problem.batch, problem.heads_q, problem.seq_q), problem.compute_dtype)
     lengths = DeviceArray(device, (problem.batch,), "int32") if ragged else None
     if lengths is not None:
         lengths.fill(np.full(problem.batch, problem.seq_kv, np.int32))
@@ -54,7 +56,8 @@ def trial_calls(
 def operand_sets(problem: Problem, device: Device) -> list[tuple[DeviceArray, ...]]:
     """(q, k, v, out) with standard normal numbers, as many times as keep small ones from staying in the L2 cache."""
     rng = np.random.default_rng(0)
-    drawn = narrow(rng.standard_normal(DRAWN, np.float32), problem.dtype)
+    numbers, size = rng.standard_normal(DRAWN, np.float32), problem.itemsize
+    drawn: NDArray[Any] = narrow(numbers, problem.dtype) if size == 2 else numbers.astype(problem.dtype)
     shapes = {
         "q": (problem.batch, problem.heads_q, problem.seq_q, problem.head_dim),
         "k": (problem.batch, problem.heads_kv, problem.seq_kv, problem.head_dim),
@@ -63,12 +66,12 @@ def operand_sets(problem: Problem, device: Device) -> list[tuple[DeviceArray, ..
     }
 
     def array(name: str, turn: int) -> DeviceArray:
-        found = DeviceArray(device, shapes[name], problem.dtype, padded(shapes[name][3]))
+        found = DeviceArray(device, shapes[name], problem.dtype, padded(shapes[name][3], size))
         if name != "out":
             shift = "qkv".index(name) + 3 * turn
-            found.fill(np.resize(np.roll(drawn, 1009 * shift), found.nbytes // 2))
+            found.fill(np.resize(np.roll(drawn, 1009 * shift), found.nbytes // size))
         return found
 
-    nbytes = sum(2 * int(np.prod(shape, dtype=np.int64)) for shape in shapes.values())
+    nbytes = sum(size * int(np.prod(shape, dtype=np.int64)) for shape in shapes.values())
     sets = max(1, min(MOST_SETS, -(-ENOUGH_BYTES // max(nbytes, 1))))
     return [tuple(array(name, turn) for name in shapes) for turn in range(sets)]

@@ -21,9 +21,9 @@ MATRIX_TYPE: Final = {"bfloat16": "bf16", "float16": "f16"}
 @dataclass(frozen=True, slots=True)
 class Instruction:
     """One instruction. results, operands: a kind each, as inline assembly names them (r: uint32, l: uint64, f:
-    float32), several results a tuple. assembly: $0, $1 ... stand for results, then operands. ordered: it must not be
-    moved, repeated or dropped (it touches memory or synchronises). meaning: on vectors of lanes, None for what the
-    emulator does.
+    float32, d: float64), several results a tuple. assembly: $0, $1 ... stand for results, then operands. ordered: it
+    must not be moved, repeated or dropped (it touches memory or synchronises). meaning: on vectors of lanes, None for
+    what the emulator does.
     """
 
     name: str
@@ -119,6 +119,10 @@ INSTRUCTIONS: Final = (
     _value(lane_values.pack_float16, "r", "ff", "cvt.rn.f16x2.f32 $0, $2, $1;"),
     _value(lane_values.unpack_bfloat16, "ff", "r", _UNPACK.format("bf16")),
     _value(lane_values.unpack_float16, "ff", "r", _UNPACK.format("f16")),
+    # The words of numbers, as they are: float64 goes through memory and between lanes as two, the low one first.
+    _value(lane_values.real_bits, "r", "f", "mov.b32 $0, $1;"),
+    _value(lane_values.join_double, "d", "rr", "mov.b64 $0, {$1, $2};"),
+    _value(lane_values.split_double, "rr", "d", "mov.b64 {$0, $1}, $2;"),
     # The first where the third is not 0, else the second: Numba takes seconds to compile a text with many branches.
     _value(lane_values.select, "r", "rrr", "{ .reg .pred p; setp.ne.b32 p, $3, 0; selp.b32 $0, $1, $2, p; }"),
     _value(lane_values.select_real, "f", "ffr", "{ .reg .pred p; setp.ne.b32 p, $3, 0; selp.f32 $0, $1, $2, p; }"),

@@ -127,6 +127,23 @@ def unpack_float16(word: Any) -> tuple[Reals, Reals]:
     return widen(low, "float16"), widen(high, "float16")
 
 
+def real_bits(x: Any) -> Words:
+    """The bits of a float32."""
+    return lanes(x, np.float32).view(np.uint32)
+
+
+def join_double(low: Any, high: Any) -> NDArray[np.float64]:
+    """The float64 of two words."""
+    bits = lanes(low, np.uint32).astype(np.uint64) | (lanes(high, np.uint32).astype(np.uint64) << np.uint64(32))
+    return bits.view(np.float64)
+
+
+def split_double(x: Any) -> tuple[Words, Words]:
+    """The low and the high word of a float64."""
+    bits = lanes(x, np.float64).view(np.uint64)
+    return (bits & np.uint64(0xFFFFFFFF)).astype(np.uint32), (bits >> np.uint64(32)).astype(np.uint32)
+
+
 def select(first: Any, second: Any, when: Any) -> Words:
     """The first where ``when`` is not 0, else the second."""
     return np.where(np.asarray(when) != 0, np.asarray(first, np.uint32), np.asarray(second, np.uint32))

@@ -121,6 +121,11 @@ def _cases():
             f"unpack_{dtype}", (f"unpack_{dtype}",),
             each(f"ptx.unpack_{dtype}(a)", some.size, 1, "word", ("store_real", "store_real")), some, 2 * some.size,
         )  # fmt: skip
+    yield Case("real_bits", ("real_bits",), each("ptx.real_bits(a)", COUNT, stores=("store_word",)),
+               reals(52, (-10, 10)), COUNT)  # fmt: skip
+    words = np.concatenate([random_words(53, 2 * COUNT), SPECIAL, SPECIAL[::-1], random_words(54, 18)])
+    both = each("ptx.split_double(ptx.join_double(a, b))", words.size // 2, 2, "word", ("store_word", "store_word"))
+    yield Case("doubles", ("join_double", "split_double"), both, words, words.size)
     chosen = np.concatenate([random_words(50, 256), random_words(51, 128) & np.uint32(1 << 31 | 1)])
     chosen[::3] = 0
     yield Case("select", ("select",), each("ptx.select(a, b, c)", 128, 3, "word", ("store_word",)), chosen, 128)

@@ -250,6 +250,18 @@ def test_small_operands_take_turns_and_large_ones_do_not(fake):
     assert 0.9 < words.std() < 1.1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_operands_of_any_dtype(fake, dtype):
+    problem = replace(
+        make_problem(**{"value_dim": None, "heads_q": 1, "heads_kv": None, "batch": 1} | SHAPE), dtype=dtype
+    )
+    first = operand_sets(problem, device(0))[0][0]
+    assert first.dtype == dtype
+    numbers = fake.device_memory.read(first.pointer, first.nbytes).view(dtype)
+    assert numbers.size == 150 * 64
+    assert 0.9 < numbers.std() < 1.1
+
+
 def test_the_emulator_measures_nothing():
     q = np.zeros((8, 64), np.float16)
     for call in (

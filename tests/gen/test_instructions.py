@@ -33,7 +33,7 @@ def test_names_are_unique_and_names():
 @pytest.mark.parametrize("name", BY_NAME)
 def test_every_result_and_operand_has_its_place(name):
     one = BY_NAME[name]
-    assert set(one.results) | set(one.operands) <= set("rlf")
+    assert set(one.results) | set(one.operands) <= set("rlfd")
     assert set(places(one.assembly)) == set(range(len(one.results) + len(one.operands)))
 
 

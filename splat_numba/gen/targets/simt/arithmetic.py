@@ -37,20 +37,14 @@ def emit_arithmetic(out: SourceWriter, numbers: Numbers) -> None:
         """
     )
     with device_function(out, "write_number", ("place", "x"), "A number into shared memory."):
-        out.line("ptx.store_shared_word(place, x.view(np.uint32), u32(1))")
+        out.line("ptx.store_shared_word(place, ptx.real_bits(x), u32(1))")
 
 
 def _emit_doubles(out: SourceWriter) -> None:
     """What float64 has no instructions for."""
-    with device_function(out, "joined", ("low", "high"), "A float64 of its words."):
-        out.line("return u64(u64(low) | (u64(high) << u64(32))).view(np.float64)")
-    with device_function(out, "words_of", ("x",), "The words of a float64, the low one first."):
-        out.lines(
-            """
-            word = x.view(np.uint64)
-            return u32(word & u64(4294967295)), u32(word >> u64(32))
-            """
-        )
+    out.line("joined, words_of = ptx.join_double, ptx.split_double")
+    with device_function(out, "double_of", ("bits",), "The float64 of these bits."):
+        out.line("return joined(u32(bits & u64(4294967295)), u32(bits >> u64(32)))")
     _emit_exp2(out)
     _emit_log2(out)
     with device_function(out, "reciprocal", ("x",), "1 / x, from 23 bits of it in two steps of Newton's."):

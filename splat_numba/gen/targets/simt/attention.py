@@ -141,7 +141,7 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
         for name, size in zip(arrays, (1, 1, share.pieces * numbers.of_chunk), strict=True):
             out.line(f"{name} = cuda.local.array({share.rows * size}, dtype=np.{numbers.computed})")
         if scale != "scale":
-            out.line("scale = scale_bits.view(np.float64)")
+            out.line("scale = double_of(scale_bits)")
         wrapped(out, "rank, head, entry = item_of_block", ("heads", *ITEM))
         out.lines(
             f"""

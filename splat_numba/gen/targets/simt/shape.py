@@ -87,12 +87,23 @@ def sums(numbers: Numbers, rows: int, keys: int, of_row: int) -> int:
 
 
 def registers(traits: Traits) -> int:
-    """That a thread wants: scores and results, the operands of a step, addresses and what else there is."""
+    """That a thread wants: scores and results, and what else there is."""
     numbers, share = Numbers(traits.dtype), share_of(traits)
-    operands = share.rows * CHUNK // 4 + 2 * CHUNK // 4 + 28 * (numbers.loaded == 8)
     wanted = sums(numbers, share.rows, share.keys, share.pieces)
-    operands += 24 * (numbers.size == 8)
-    return wanted + operands + 56 if wanted <= MOST_SUMS[numbers.computed] else MOST_REGISTERS + 1
+    return with_others(wanted, numbers, share.rows, (traits.head_dim, traits.value_dim))
+
+
+def with_others(wanted: int, numbers: Numbers, rows: int, dims: tuple[int, int]) -> int:
+    """Registers for sums, the operands of a step, addresses and what else there is; too many where sums spill.
+
+    Fitted to what the compiler takes without spills: rows that are no power of two of chunks want places of their own,
+    16-bit numbers are unpacked, and float64 has functions where float32 has instructions.
+    """
+    if wanted > MOST_SUMS[numbers.computed]:
+        return MOST_REGISTERS + 1
+    uneven = any(numbers.loads(dim) & (numbers.loads(dim) - 1) for dim in dims)
+    others = 64 + 4 * rows + 16 * uneven + 28 * (numbers.loaded == 8) + 24 * (numbers.size == 8)
+    return min(wanted + others, MOST_REGISTERS)
 
 
 @dataclass(frozen=True, slots=True)

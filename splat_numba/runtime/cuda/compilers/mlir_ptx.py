@@ -15,11 +15,13 @@ from numba_cuda_mlir.extending import intrinsic
 
 from splat_numba.gen.instructions import INSTRUCTIONS, Instruction, MatrixProduct, set_registers, wait_groups
 
-_NUMBA = {"r": types.uint32, "l": types.uint64, "f": types.float32}
+_NUMBA = {"r": types.uint32, "l": types.uint64, "f": types.float32, "d": types.float64}
 
 
 def _type(kind: str) -> Any:
-    return ir.F32Type.get() if kind == "f" else ir.IntegerType.get_signless({"r": 32, "l": 64}[kind])
+    if kind in "fd":
+        return ir.F32Type.get() if kind == "f" else ir.F64Type.get()
+    return ir.IntegerType.get_signless({"r": 32, "l": 64}[kind])
 
 
 def _operands(builder: Any, variables: Any, kinds: str) -> list[Any]:

@@ -12,8 +12,8 @@ from numba.cuda.extending import intrinsic
 
 from splat_numba.gen.instructions import INSTRUCTIONS, Instruction, MatrixProduct, set_registers, wait_groups
 
-_LLVM = {"r": ir.IntType(32), "l": ir.IntType(64), "f": ir.FloatType()}
-_NUMBA = {"r": types.uint32, "l": types.uint64, "f": types.float32}
+_LLVM = {"r": ir.IntType(32), "l": ir.IntType(64), "f": ir.FloatType(), "d": ir.DoubleType()}
+_NUMBA = {"r": types.uint32, "l": types.uint64, "f": types.float32, "d": types.float64}
 
 
 def _call(builder: Any, kinds: str, operands: str, assembly: str, values: list[Any], *, ordered: bool) -> list[Any]:

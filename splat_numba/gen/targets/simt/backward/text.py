@@ -14,6 +14,7 @@ from splat_numba.gen.targets.simt import tiles
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
 from splat_numba.gen.targets.simt.attention import ITEM, STEPS, WHERE, emit_header, emit_start, walk
 from splat_numba.gen.targets.simt.backward.results import emit_results, emit_store
+from splat_numba.gen.targets.simt.backward.slopes import emit_slopes
 from splat_numba.gen.targets.simt.backward.traits import (
     KEYS,
     LEVEL_BYTES,
@@ -78,8 +79,7 @@ def render_gradients(traits: GradientTraits) -> str:
         emit_mask(out, traits.boxes, share)
     if traits.limited:
         emit_limit(out, share)
-    _emit_levels(out, traits, numbers)
-    _emit_put(out, traits, numbers)
+    emit_slopes(out, traits, numbers)
     emit_results(out, traits)
     emit_load_number(out, numbers.computed)
     _emit_item(out)
@@ -133,7 +133,7 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> 
         emit_start(out, share_of(traits).rows)
         _emit_arrays(out, traits, numbers)
         if numbers.computed == "float64":
-            out.line("scale_log2, scale = scale_log2_bits.view(np.float64), scale_bits.view(np.float64)")
+            out.line("scale_log2, scale = double_of(scale_log2_bits), double_of(scale_bits)")
         wrapped(out, "rank, owner, entry = item_of_block", ITEM)
         out.lines(
             f"""
@@ -300,63 +300,6 @@ def _emit_products(out: SourceWriter, traits: GradientTraits, numbers: Numbers) 
         values = "Weights" if name == "dv" else "Slopes"
         text = f"{values} times the rows of a right tile, a chunk of them at a time."
         tiles.emit_sum_product(out, f"add_{name}", numbers, share, (boxes.tile_kv, dim), f"{name}_total", text)
-
-
-def _emit_levels(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> None:
-    """Scores become weights, and dP becomes slopes, less the scale."""
-    share, slopes = share_of(traits), ("slope",) * traits.slopes
-    if not traits.columns_are_queries:
-        text = "lse and delta of a query; of padding infinity and 0."
-        with device_function(out, "read_level", ("i", "row_at", "levels_at", "seq_left", "lse", "delta"), text):
-            out.lines(
-                f"""
-                token = ptx.load_word(row_at + u64(4 * i))
-                there = token < seq_left
-                at = levels_at + u64({LEVEL_BYTES}) * u64(token if there else u32(0))
-                lse[i] = load_number(at) if there else INFINITE
-                delta[i] = load_number(at + u64({numbers.size})) if there else ZERO
-                """
-            )
-        parameters = ("score", *slopes, "lse", "delta")
-        with device_function(out, "weigh", parameters, "Weights, and slopes less the scale."):
-            emit_for_rows(out, share.rows, "weigh_row", parameters)
-        with device_function(out, "weigh_row", ("i", *parameters), "Of one query."):
-            out.line("level, change = lse[i], delta[i]")
-            with out.block(f"for j in range({share.keys})"):
-                _emit_weight(out, f"{share.keys} * i + j", traits)
-        return
-    parameters = ("score", *slopes, *WHERE, "column", "levels_at")
-    with device_function(out, "weigh", parameters, "Weights, and slopes less the scale."):
-        emit_for_rows(out, share.keys, "weigh_column", parameters)
-    with device_function(out, "weigh_column", ("j", *parameters), "Of one query; beyond the last all are 0."):
-        place = f"u32(column + u32({LANES_OF_ROW} * j))"
-        out.lines(
-            f"""
-            token = token_of({place}, corner, inner_step, outer_step, box_shift)
-            there = token < limit
-            at = levels_at + u64({LEVEL_BYTES}) * u64(token if there else u32(0))
-            level = load_number(at) if there else INFINITE
-            """
-        )
-        if traits.slopes:
-            out.line(f"change = load_number(at + u64({numbers.size})) if there else ZERO")
-        with out.block(f"for i in range({share.rows})"):
-            _emit_weight(out, f"{share.keys} * i + j", traits)
-
-
-def _emit_weight(out: SourceWriter, at: str, traits: GradientTraits) -> None:
-    out.line(f"score[{at}] = exp2(score[{at}] - level)")
-    if traits.slopes:
-        out.line(f"slope[{at}] = score[{at}] * (slope[{at}] - change)")
-
-
-def _emit_put(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> None:
-    """The rows of weights are of the warp that reads them."""
-    share, pitch = share_of(traits), numbers.row_bytes(traits.boxes.tile_kv)
-    function = device_function(out, "put_numbers", ("values", "place"), "A thread's numbers into shared memory.")
-    with function, out.block(f"for i in range({share.rows})"), out.block(f"for j in range({share.keys})"):
-        at = f"place + u32({pitch}) * u32(i) + u32({numbers.size * LANES_OF_ROW}) * u32(j)"
-        out.line(f"write_number({at}, values[{share.keys} * i + j])")
 
 
 def _emit_item(out: SourceWriter) -> None:

@@ -13,10 +13,10 @@ from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.targets.simt.shape import (
     CHUNK,
     LANES_OF_ROW,
-    MOST_REGISTERS,
     MOST_SUMS,
     Numbers,
     pieces,
+    with_others,
 )
 
 QUERIES, KEYS = "queries", "keys"  # whose gradients a kernel makes
@@ -91,12 +91,9 @@ def sums(traits: GradientTraits, rows: int) -> int:
 
 
 def registers(traits: GradientTraits) -> int:
-    """That a thread wants: sums, the operands of a step, addresses and what else there is."""
-    numbers, share = Numbers(traits.boxes.dtype), share_of(traits)
-    wanted = sums(traits, share.rows)
-    operands = share.rows * CHUNK // 4 + 2 * CHUNK // 4 + 28 * (numbers.loaded == 8)
-    operands += 24 * (numbers.size == 8)
-    return wanted + operands + 56 if wanted <= MOST_SUMS[numbers.computed] else MOST_REGISTERS + 1
+    """That a thread wants: scores, slopes and gradients, and what else there is."""
+    boxes, rows = traits.boxes, share_of(traits).rows
+    return with_others(sums(traits, rows), Numbers(boxes.dtype), rows, (boxes.head_dim, boxes.value_dim))
 
 
 @dataclass(frozen=True, slots=True)
