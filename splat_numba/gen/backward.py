@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 INPUTS = ("q", "k", "v")
 GRADIENTS = ("dq", "dk", "dv")
+QUERIES, KEYS = "queries", "keys"  # whose gradients a kernel makes
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
-from splat_numba.gen.targets.simt.backward.traits import KEYS, QUERIES, GradientTraits
+from splat_numba.gen.targets.simt.backward.traits import GradientTraits
 
 GOLDEN = {
     "float32": Traits(64, 64, "float32", 1, 64, 1, 3, partial=True, skips=False),

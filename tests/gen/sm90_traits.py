@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
+from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.backward.traits import ADDED, KEYS, QUERIES, READ, ROUNDED, WRITTEN, BackwardTraits
+from splat_numba.gen.targets.sm90.backward.traits import ADDED, READ, ROUNDED, WRITTEN, BackwardTraits
 from splat_numba.gen.targets.sm90.tile_shapes import candidates
 
 DTYPES = ("float16", "bfloat16")

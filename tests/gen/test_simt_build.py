@@ -12,11 +12,12 @@ from dataclasses import replace
 import pytest
 
 from splat_numba.errors import PlanError
+from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.machine import SHARED_BYTES, gpu_of
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.simt.backward.text import gradients_text
 from splat_numba.gen.targets.simt.backward.tile_shapes import candidates as gradient_candidates
-from splat_numba.gen.targets.simt.backward.traits import KEYS, QUERIES, GradientTraits
+from splat_numba.gen.targets.simt.backward.traits import GradientTraits
 from splat_numba.gen.targets.simt.schedule import arch_of, attention_text
 from splat_numba.gen.targets.simt.target import SIMT
 from splat_numba.gen.targets.simt.tile_shapes import candidates

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.targets.sm90.backward.levels import LevelTraits, levels_text
@@ -19,8 +20,6 @@ from splat_numba.gen.targets.sm90.backward.tile_shapes import TILES, feasible
 from splat_numba.gen.targets.sm90.backward.traits import (
     ADDED,
     FINISHED,
-    KEYS,
-    QUERIES,
     READ,
     ROUNDED,
     STAGED,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from splat_numba.gen.boxes import BoxPass, Traits
 from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
-from splat_numba.gen.targets.gpu import items
+from splat_numba.gen.targets.gpu.items import heads_per_wave, view_steps
 from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
 from splat_numba.gen.targets.sm90.epilogue import QUARTER
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
@@ -20,7 +20,6 @@ from splat_numba.gen.tensor_map import BoxMap
 SMALLEST_SCALE = 2.0**-126  # a scale of 0 as the kernel can have it: scores of +-1e30 still round to weights of 1
 WORD_BYTES = 4
 COUNTER_WORDS = 2  # items taken, and blocks that have ended
-heads_per_wave, view_steps = items.heads_per_wave, items.view_steps
 
 
 def attention_text(traits: Traits) -> EmittedText:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from splat_numba.gen.backward import BackwardPlan
+from splat_numba.gen.backward import KEYS, QUERIES, BackwardPlan
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.schedule import Place, ScheduleBuilder
 from splat_numba.gen.targets.gpu.items import heads_per_wave
@@ -22,7 +22,7 @@ from splat_numba.gen.targets.simt.backward.rounding import THREADS as ROUND_THRE
 from splat_numba.gen.targets.simt.backward.rounding import RoundTraits, round_text
 from splat_numba.gen.targets.simt.backward.text import gradients_text
 from splat_numba.gen.targets.simt.backward.tile_shapes import candidates
-from splat_numba.gen.targets.simt.backward.traits import KEYS, LEVEL_BYTES, QUERIES, GradientTraits
+from splat_numba.gen.targets.simt.backward.traits import LEVEL_BYTES, GradientTraits
 from splat_numba.gen.targets.simt.schedule import arch_of, boxes_of, scale_of, strides_of, tables_of
 from splat_numba.gen.targets.simt.shape import Numbers
 from splat_numba.gen.tensor import Tensor

@@ -5,6 +5,7 @@ P = exp2(score - lse), dS = P (dP - delta); dq or dk gains dS times the first ri
 
 from __future__ import annotations
 
+from splat_numba.gen.backward import KEYS
 from splat_numba.gen.boxes import GROUP_ROWS
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
@@ -16,7 +17,6 @@ from splat_numba.gen.targets.simt.attention import ITEM, STEPS, WHERE, emit_head
 from splat_numba.gen.targets.simt.backward.results import emit_results, emit_store
 from splat_numba.gen.targets.simt.backward.slopes import emit_slopes
 from splat_numba.gen.targets.simt.backward.traits import (
-    KEYS,
     LEVEL_BYTES,
     GradientTraits,
     share_of,

@@ -6,13 +6,13 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
+from splat_numba.gen.backward import KEYS
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.simt.backward.traits import (
     APART,
     KERNELS,
-    KEYS,
     GradientTraits,
     registers,
     share_of,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.targets.simt.shape import (
     CHUNK,
@@ -19,7 +20,6 @@ from splat_numba.gen.targets.simt.shape import (
     with_others,
 )
 
-QUERIES, KEYS = "queries", "keys"  # whose gradients a kernel makes
 LEVEL_BYTES = 16  # of a query: its lse in base 2 and its delta
 KERNELS = {QUERIES: (("dq",),), KEYS: (("dk", "dv"),)}
 APART = (("dk",), ("dv",))  # where the registers do not hold the sums of both

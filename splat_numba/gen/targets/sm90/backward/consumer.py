@@ -6,6 +6,7 @@ Groups take turns by themselves: while one takes exponentials, the other's produ
 from __future__ import annotations
 
 from splat_numba.gen.boxes import NONE
+from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm90.backward.products import emit_products
 from splat_numba.gen.targets.sm90.backward.results import emit_results
 from splat_numba.gen.targets.sm90.backward.slopes import emit_slopes, masks
@@ -18,7 +19,6 @@ from splat_numba.gen.targets.sm90.backward.traits import (
     BackwardTraits,
     result_dims,
 )
-from splat_numba.gen.targets.sm90.functions import device_function, wrapped
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, words_per_row
 from splat_numba.gen.writer import SourceWriter
 

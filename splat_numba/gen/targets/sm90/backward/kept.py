@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from splat_numba.formats.geometry import Geometry
+from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.box_cost import Work
 from splat_numba.gen.box_passes import search
 from splat_numba.gen.boxes import GROUP_ROWS, MAX_GROUPS, BoxPass, Traits
@@ -17,9 +18,10 @@ from splat_numba.gen.kept_slopes import Images, images_of, reading_pass
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.targets.sm90.backward.gradient_tiles import GradientTiles, named
+from splat_numba.gen.targets.gpu.gradient_plans import reasons_of
+from splat_numba.gen.targets.sm90.backward.gradient_tiles import GradientTiles
 from splat_numba.gen.targets.sm90.backward.tile_shapes import WHOLE, candidates, feasible
-from splat_numba.gen.targets.sm90.backward.traits import IMAGE_BYTES, KEYS, QUERIES, READ, ROUNDED, BackwardTraits
+from splat_numba.gen.targets.sm90.backward.traits import IMAGE_BYTES, READ, ROUNDED, BackwardTraits
 from splat_numba.gen.targets.sm90.cost import LAUNCH_SECONDS
 from splat_numba.plain import duration, memory_size
 
@@ -86,7 +88,7 @@ def plan_kept(transposed: Geometry, problem: Problem, gpu: Gpu, conditions: Cond
             return "keys are taken in several passes, which is slower (measured: sparse_transformer_strided(128), 8 %)"
         (keys,) = one.passes()
         if (images := images_of(keys)) is not None:
-            reasons = tuple(named(reason, KEYS) for reason in found.reasons(one))
+            reasons = reasons_of(found, one, KEYS)
             return _finish(keys, images, problem, gpu, reasons, one.seconds)
     return "a query is in several tiles"
 

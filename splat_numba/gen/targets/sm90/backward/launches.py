@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from splat_numba.gen.backward import BackwardPlan, Wanted
+from splat_numba.gen.backward import KEYS, QUERIES, BackwardPlan, Wanted
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.targets.gpu.owners import Owners, owners_of
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
@@ -19,9 +19,7 @@ from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates
 from splat_numba.gen.targets.sm90.backward.traits import (
     ADDED,
     FINISHED,
-    KEYS,
     NOWHERE,
-    QUERIES,
     ROUNDED,
     STAGED,
     WRITTEN,

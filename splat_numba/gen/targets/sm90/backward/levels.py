@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu.functions import wrapped
 from splat_numba.gen.targets.sm90.backward.traits import LEVEL_BYTES, STEPS
-from splat_numba.gen.targets.sm90.functions import wrapped
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "levels_of_queries"

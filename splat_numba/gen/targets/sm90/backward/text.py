@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.backward import KEYS
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
 from splat_numba.gen.targets.sm90.attention import NO_ITEM, emit_roles, emit_turns
 from splat_numba.gen.targets.sm90.backward import consumer, producer
 from splat_numba.gen.targets.sm90.backward.traits import (
-    KEYS,
     LEVEL_BYTES,
     NOWHERE,
     READ,
@@ -18,7 +19,6 @@ from splat_numba.gen.targets.sm90.backward.traits import (
     shared_bytes,
     shared_layout,
 )
-from splat_numba.gen.targets.sm90.functions import DEVICE, device_function
 from splat_numba.gen.targets.sm90.shape import REGISTERS, threads_per_block
 from splat_numba.gen.writer import SourceWriter
 

@@ -6,17 +6,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
+from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import MAX_GROUPS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.backward.traits import (
-    KEYS,
-    QUERIES,
-    ROUNDED,
-    BackwardTraits,
-    result_dims,
-    shared_bytes,
-)
+from splat_numba.gen.targets.sm90.backward.traits import ROUNDED, BackwardTraits, result_dims, shared_bytes
 from splat_numba.gen.targets.sm90.shape import threads_per_block
 from splat_numba.gen.targets.sm90.tile_shapes import MOST_RESIDENT, STAGES, fits
 

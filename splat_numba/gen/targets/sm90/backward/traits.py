@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
@@ -25,7 +26,6 @@ from splat_numba.gen.targets.sm90.shape import (
 
 LEVEL_BYTES = 16  # of a query: its lse in base 2, its delta, and two numbers to fill what a copy takes at least
 STEPS = ("row", "head", "batch")  # of a matrix: its strides in a text's parameters
-QUERIES, KEYS = "queries", "keys"  # whose gradients a kernel makes
 NOWHERE, WRITTEN, READ = "", "written", "read"  # what a kernel does with slopes that are kept
 IMAGE_BYTES = 2 * GROUP_ROWS * GROUP_ROWS
 IMAGE_PART = IMAGE_BYTES // 16  # of a warp of the reader for 16 keys: 16 bytes a thread
