@@ -11,10 +11,6 @@ CASES = (*fidelity_values.CASES, *fidelity_memory.CASES, *fidelity_products.CASE
 RECORDED = Path(__file__).parent / "recorded" / "hopper.npz"
 
 
-# Moves of bits that no GPU has been asked for yet: after python -m tests.gpu.record_fidelity none is left here.
-UNRECORDED = {"real_bits", "doubles"}
-
-
 def save(path, answers, about):
     """answers: by the cases' names. about: the GPU, and what else was there."""
     digests = {case.name: case.digest for case in CASES if case.name in answers}

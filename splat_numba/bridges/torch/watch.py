@@ -6,7 +6,6 @@ lines too, so they are simple ones.
 
 from __future__ import annotations
 
-import sys
 from functools import lru_cache
 from typing import Any
 
@@ -17,11 +16,13 @@ from splat_numba.runtime.tensors import is_plain
 
 def is_watched(q: Any, *others: Any) -> bool:
     """Whether the call is to go by way of bridges.torch's door. The arrays may be any objects."""
-    if type(q) is np.ndarray:
+    kind = type(q)
+    if kind is np.ndarray or not hasattr(kind, "__torch_function__"):
         return False
-    torch = sys.modules.get("torch")
-    if torch is None:
-        return False
+    # Imported already, since there is a tensor. Not from sys.modules: Dynamo would look at all that is in there, and
+    # fails where a lazy module, as transformers is one, imports others meanwhile (torch 2.11).
+    import torch
+
     # First, since a traced call reads no further: what follows asks for things that Dynamo does not know.
     return bool(torch.compiler.is_compiling()) or _is_special(torch, q, others)
 
