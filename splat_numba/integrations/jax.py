@@ -22,7 +22,7 @@ from splat_numba.signatures import strict
 try:
     from splat_numba.executors.jax_calls import attend
 except ModuleNotFoundError as error:
-    if error.name != "jax":
+    if (error.name or "").partition(".")[0] != "jax":
         raise
     raise ImportError("splat_numba.integrations.jax needs JAX: python -m pip install jax") from error
 
