@@ -42,6 +42,7 @@ from splat_numba.formats.patterns import (
     strided,
     window,
 )
+from splat_numba.formats.predicate import from_predicate
 
 if TYPE_CHECKING:
     from splat_numba import testing
@@ -117,6 +118,7 @@ __all__ = [
     "from_csr",
     "from_dense",
     "from_flash_attention",
+    "from_predicate",
     "from_sliding_window",
     "full",
     "geometry",

@@ -86,6 +86,7 @@ def masks():
         splat.from_dense: {"mask": np.tri(8, dtype=bool)},
         splat.from_csr: {"indptr": [0, 1, 2], "indices": [0, 1], "shape": (2, 2)},
         splat.ACSR.from_scipy: {"matrix": None},
+        splat.from_predicate: {"f": np.greater_equal, "seq_q": 8, "seq_kv": 8},
         splat.geometry: {"mask": splat.causal(), "seq_q": 8, "seq_kv": 8},
         ACSR.rows: {"which": slice(2)}, ACSR.row_columns: {"i": 1}, ACSR.slot: {"i": 1, "j": 1},
         ACSR.values_to_csr: {"values": VALUES},
