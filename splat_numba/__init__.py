@@ -47,6 +47,7 @@ from splat_numba.formats.predicate import from_predicate
 if TYPE_CHECKING:
     from splat_numba import testing
     from splat_numba.api import attention, compile, plan
+    from splat_numba.formats.drawing import draw
     from splat_numba.gen.plan import Plan
     from splat_numba.gradients import attention_backward, attention_vjp
     from splat_numba.kernel import Kernel
@@ -63,6 +64,7 @@ _LAZY = {
     "attention_backward": "splat_numba.gradients",
     "attention_vjp": "splat_numba.gradients",
     "compile": "splat_numba.api",
+    "draw": "splat_numba.formats.drawing",
     "plan": "splat_numba.api",
     "sddmm": "splat_numba.packed",
     "sddmm_vjp": "splat_numba.packed_gradients",
@@ -114,6 +116,7 @@ __all__ = [
     "compile",
     "dilated",
     "documents",
+    "draw",
     "errors",
     "from_csr",
     "from_dense",

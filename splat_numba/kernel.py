@@ -47,6 +47,11 @@ class Kernel:
         more = f" and {len(self.parts) - 1} more masks" if len(self.parts) > 1 else ""
         return f"<Kernel {self.plan.summary}{more}{', edited source' if self.edited else ''}>"
 
+    def _repr_html_(self) -> str:
+        from splat_numba.gen.plan_picture import plan_html  # which notebooks need alone
+
+        return plan_html(self.plan, repr(self), [("source", str(self.path or "in memory"))])
+
     def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
         masks = tuple((part.mask, part.heads) for part in self.parts)
         backward = self.plan.backward is not None
