@@ -77,18 +77,20 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name in _LAZY:
-        value = getattr(_import_module(_LAZY[name]), name)
-        globals()[name] = value
-        return value
-    if name == "testing":
-        return _import_module("splat_numba.testing")
-    raise AttributeError(f"module 'splat_numba' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a checker reads the imports above, and refuses other names
+
+    def __getattr__(name: str) -> object:
+        if name in _LAZY:
+            value = getattr(_import_module(_LAZY[name]), name)
+            globals()[name] = value
+            return value
+        if name == "testing":
+            return _import_module("splat_numba.testing")
+        raise AttributeError(f"module 'splat_numba' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
 __all__ = [

@@ -6,11 +6,12 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.masks import Stored, store_mask
 from splat_numba.arguments.numbers import check_flag
+from splat_numba.arguments.typed import Array
 from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError
 from splat_numba.executors.executor import Executor, HeadsMask, Part
@@ -142,6 +143,16 @@ class Kernel:
         """The kernel itself: it cannot change."""
         return (self,)
 
+    @overload
+    def __call__(
+        self, q: Array, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: Literal[False] = False
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self, q: Array, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: Literal[True]
+    ) -> tuple[Array, Any]: ...
+    @overload
+    def __call__(self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: bool) -> Any: ...
     @strict(ATTENTION)
     def __call__(
         self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: bool = False
