@@ -27,15 +27,18 @@ BLOCK_PAIRS = 1 << 20  # asked at a time: a few int64 arrays of the predicate's 
 ROW_BYTES = 32  # of a row without pairs: its pointer, and what lists and counts rows
 MOST_PAIRS = 1 << 44  # at 1 ns a pair five hours
 
+OF_TENSORS = "Of a function of PyTorch's tensors write lambda q, kv: f(torch.from_numpy(q), torch.from_numpy(kv))."
+
 
 @strict()
 def from_predicate(f: Predicate, seq_q: int, seq_kv: int) -> Pattern | ACSR:
     """The mask that keeps (i, j) where ``f(i, j)`` is True, in the most compact form that is proved to be the same.
 
     f: called as f(q_idx, kv_idx) with int64 arrays (rows, 1) and (1, cols) of indices from 0, as a FlexAttention
-    mask_mod without batch and head; gives bool of a shape that broadcasts to (rows, cols). It is asked about every
-    pair once, at most 2**20 at a time: time in proportion to seq_q * seq_kv, memory to the runs that are found. It must
-    answer alike for equal indices. seq_q, seq_kv: the lengths, in tokens.
+    mask_mod without batch and head (one that looks up in tensors, with torch.from_numpy of both); gives bool of a shape
+    that broadcasts to (rows, cols). It is asked about every pair once, at most 2**20 at a time: time in proportion to
+    seq_q * seq_kv, memory to the runs that are found. It must answer alike for equal indices. seq_q, seq_kv: the
+    lengths, in tokens.
 
     Returns a Pattern if one of those that are tried keeps just these pairs at these lengths: windows, causal, strided
     and dilated masks, blocks, documents and what these have in common, with sinks, a prefix or global tokens. Otherwise
@@ -89,7 +92,7 @@ def _answers(f: Predicate, rows: range, cols: range) -> NDArray[np.bool_]:
     if found.dtype != np.bool_:
         raise ArgumentTypeError(
             f"f wanted as a function that gives bool, True to attend, got {kind(answer)} of dtype {found.dtype}. "
-            "Compare, as in q - kv < 512."
+            f"{OF_TENSORS if kind(answer) == 'Tensor' else 'Compare, as in q - kv < 512.'}"
         )
     try:
         return np.broadcast_to(found, (len(rows), len(cols)))
@@ -107,7 +110,9 @@ def _failure(error: Exception) -> str:
             "wanted as a function of integer arrays, got one that asks whether a whole array is true. Write & for and, "
             "| for or, ~ for not, numpy.where(...) for if; or give numpy.vectorize(f), which is slow."
         )
+    trial = "Try it on numpy.arange(8)[:, None] and numpy.arange(8)[None, :]."
     return (
-        f"wanted as a function of integer arrays (rows, 1) and (1, cols), got {kind(error)} from it: {error}. Try it "
-        "on numpy.arange(8)[:, None] and numpy.arange(8)[None, :]."
+        f"wanted as a function of integer arrays (rows, 1) and (1, cols), got {kind(error)} from it: "
+        f"{str(error).partition(chr(10))[0]}. "
+        f"{OF_TENSORS if 'Tensor' in str(error) else trial}"
     )
