@@ -14,7 +14,11 @@ MASKS = [
     "longformer(50, 10)", "(window(70, 0) | sinks(9)).align_end()", "columns(48, 40, 3) & causal()",
     "blocked(100) & causal()", "strided(5000)",
 ]  # fmt: skip
-TARGETS = [{"dtype": "float32"}, {"dtype": "float16", "backend": "cuda", "target": "sm_90a"}]
+TARGETS = [
+    {"dtype": "float32"},
+    {"dtype": "float16", "backend": "cuda", "target": "sm_90a"},
+    {"dtype": "float32", "backend": "cuda", "target": "simt"},
+]
 
 
 def parsed(text):
@@ -39,7 +43,7 @@ def check(plan, mask):
     return picture
 
 
-@pytest.mark.parametrize("options", TARGETS, ids=["cpu", "sm_90a"])
+@pytest.mark.parametrize("options", TARGETS, ids=["cpu", "sm_90a", "simt"])
 @pytest.mark.parametrize("text", MASKS)
 def test_what_is_kept_is_what_the_mask_keeps(text, options):
     mask = splat.parse(text)
@@ -47,7 +51,7 @@ def test_what_is_kept_is_what_the_mask_keeps(text, options):
     check(plan_of(mask, seq_q, seq_kv, **options), mask)
 
 
-@pytest.mark.parametrize("options", TARGETS, ids=["cpu", "sm_90a"])
+@pytest.mark.parametrize("options", TARGETS, ids=["cpu", "sm_90a", "simt"])
 def test_grids_and_packed_batches_have_a_picture(options):
     check(plan_of(splat.neighborhood((24, 32), 7), 768, 768, **options), splat.neighborhood((24, 32), 7))
     documents = splat.documents((300, 17, 451)) & splat.causal()
