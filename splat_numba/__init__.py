@@ -42,10 +42,12 @@ from splat_numba.formats.patterns import (
     strided,
     window,
 )
+from splat_numba.formats.predicate import from_predicate
 
 if TYPE_CHECKING:
     from splat_numba import testing
     from splat_numba.api import attention, compile, plan
+    from splat_numba.formats.drawing import draw
     from splat_numba.gen.plan import Plan
     from splat_numba.gradients import attention_backward, attention_vjp
     from splat_numba.kernel import Kernel
@@ -62,6 +64,7 @@ _LAZY = {
     "attention_backward": "splat_numba.gradients",
     "attention_vjp": "splat_numba.gradients",
     "compile": "splat_numba.api",
+    "draw": "splat_numba.formats.drawing",
     "plan": "splat_numba.api",
     "sddmm": "splat_numba.packed",
     "sddmm_vjp": "splat_numba.packed_gradients",
@@ -74,18 +77,20 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name in _LAZY:
-        value = getattr(_import_module(_LAZY[name]), name)
-        globals()[name] = value
-        return value
-    if name == "testing":
-        return _import_module("splat_numba.testing")
-    raise AttributeError(f"module 'splat_numba' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a checker reads the imports above, and refuses other names
+
+    def __getattr__(name: str) -> object:
+        if name in _LAZY:
+            value = getattr(_import_module(_LAZY[name]), name)
+            globals()[name] = value
+            return value
+        if name == "testing":
+            return _import_module("splat_numba.testing")
+        raise AttributeError(f"module 'splat_numba' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
 __all__ = [
@@ -113,10 +118,12 @@ __all__ = [
     "compile",
     "dilated",
     "documents",
+    "draw",
     "errors",
     "from_csr",
     "from_dense",
     "from_flash_attention",
+    "from_predicate",
     "from_sliding_window",
     "full",
     "geometry",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, Unpack, overload
 
 from splat_numba.arguments.dtypes import check_dtype_name
 from splat_numba.arguments.heads import check_heads
@@ -13,6 +13,7 @@ from splat_numba.arguments.masks import Mask, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import check_scale, scale_number
 from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size, check_sizes
+from splat_numba.arguments.typed import Array, Backend, CallOptions, Dtype, Layout, Target
 from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
@@ -27,6 +28,16 @@ from splat_numba.settings import current
 from splat_numba.signatures import strict
 
 
+@overload
+def attention(
+    q: Array, k: Any, v: Any, mask: Mask, *, return_lse: Literal[False] = False, **options: Unpack[CallOptions]
+) -> Array: ...
+@overload
+def attention(
+    q: Array, k: Any, v: Any, mask: Mask, *, return_lse: Literal[True], **options: Unpack[CallOptions]
+) -> tuple[Array, Any]: ...
+@overload
+def attention(q: Any, k: Any, v: Any, mask: Mask, *, return_lse: bool, **options: Unpack[CallOptions]) -> Any: ...
 @strict(ATTENTION)
 def attention(
     q: Any,
@@ -36,10 +47,10 @@ def attention(
     *,
     scale: float | None = None,
     return_lse: bool = False,
-    layout: str = "bhsd",
+    layout: Layout = "bhsd",
     kv_lengths: Any = None,
-    backend: str = "auto",
-    target: str | None = None,
+    backend: Backend = "auto",
+    target: Target | None = None,
     out: Any = None,
     autotune: bool = False,
     fused: bool | None = None,
@@ -134,10 +145,10 @@ def plan(
     heads_q: int = 1,
     heads_kv: int | None = None,
     batch: int = 1,
-    dtype: Any,
-    layout: str = "bhsd",
-    backend: str = "auto",
-    target: str | None = None,
+    dtype: Dtype,
+    layout: Layout = "bhsd",
+    backend: Backend = "auto",
+    target: Target | None = None,
     backward: bool = False,
     fused: bool | None = None,
 ) -> Plan:
@@ -174,10 +185,10 @@ def compile(
     heads_q: int = 1,
     heads_kv: int | None = None,
     batch: int = 1,
-    dtype: Any,
-    layout: str = "bhsd",
-    backend: str = "auto",
-    target: str | None = None,
+    dtype: Dtype,
+    layout: Layout = "bhsd",
+    backend: Backend = "auto",
+    target: Target | None = None,
     scale: float | None = None,
     autotune: bool = False,
     backward: bool = False,

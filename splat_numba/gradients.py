@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal, Unpack, overload
 
 from splat_numba.arguments.frozen import check_frozen
 from splat_numba.arguments.keywords import ATTENTION
@@ -11,6 +11,7 @@ from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.masks import Mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
+from splat_numba.arguments.typed import Array, Backend, Layout, Target, VjpOptions
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import BackwardCall
 from splat_numba.executors.given import Given
@@ -31,10 +32,10 @@ def attention_backward(
     *,
     dlse: Any = None,
     scale: float | None = None,
-    layout: str = "bhsd",
+    layout: Layout = "bhsd",
     kv_lengths: Any = None,
-    backend: str = "auto",
-    target: str | None = None,
+    backend: Backend = "auto",
+    target: Target | None = None,
     frozen: Collection[str] = (),
     out_grads: Any = None,
 ) -> tuple[Any, Any, Any]:
@@ -63,6 +64,16 @@ def attention_backward(
     return recipe.executor.backward(recipe, BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, names, out_grads))
 
 
+@overload
+def attention_vjp(
+    q: Array, k: Any, v: Any, mask: Mask, *, return_lse: Literal[False] = False, **options: Unpack[VjpOptions]
+) -> tuple[Array, Any]: ...
+@overload
+def attention_vjp(
+    q: Array, k: Any, v: Any, mask: Mask, *, return_lse: Literal[True], **options: Unpack[VjpOptions]
+) -> tuple[Array, Any, Any]: ...
+@overload
+def attention_vjp(q: Any, k: Any, v: Any, mask: Mask, *, return_lse: bool, **options: Unpack[VjpOptions]) -> Any: ...
 @strict(ATTENTION)
 def attention_vjp(
     q: Any,
@@ -72,10 +83,10 @@ def attention_vjp(
     *,
     scale: float | None = None,
     return_lse: bool = False,
-    layout: str = "bhsd",
+    layout: Layout = "bhsd",
     kv_lengths: Any = None,
-    backend: str = "auto",
-    target: str | None = None,
+    backend: Backend = "auto",
+    target: Target | None = None,
     autotune: bool = False,
     frozen: Collection[str] = (),
 ) -> Any:

@@ -6,11 +6,12 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.masks import Stored, store_mask
 from splat_numba.arguments.numbers import check_flag
+from splat_numba.arguments.typed import Array
 from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError
 from splat_numba.executors.executor import Executor, HeadsMask, Part
@@ -46,6 +47,11 @@ class Kernel:
     def __repr__(self) -> str:
         more = f" and {len(self.parts) - 1} more masks" if len(self.parts) > 1 else ""
         return f"<Kernel {self.plan.summary}{more}{', edited source' if self.edited else ''}>"
+
+    def _repr_html_(self) -> str:
+        from splat_numba.gen.plan_picture import plan_html  # which notebooks need alone
+
+        return plan_html(self.plan, repr(self), [("source", str(self.path or "in memory"))])
 
     def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
         masks = tuple((part.mask, part.heads) for part in self.parts)
@@ -137,6 +143,16 @@ class Kernel:
         """The kernel itself: it cannot change."""
         return (self,)
 
+    @overload
+    def __call__(
+        self, q: Array, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: Literal[False] = False
+    ) -> Array: ...
+    @overload
+    def __call__(
+        self, q: Array, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: Literal[True]
+    ) -> tuple[Array, Any]: ...
+    @overload
+    def __call__(self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: bool) -> Any: ...
     @strict(ATTENTION)
     def __call__(
         self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: bool = False

@@ -33,6 +33,15 @@ class Index:
         return self.value
 
 
+class Axes:
+    """What draw() asks of axes, without matplotlib."""
+
+    def imshow(self, *_, **__):
+        return None
+
+    set_title = set_xticks = set_yticks = tick_params = imshow
+
+
 HOSTILE = [
     None, "", "x", "float32", "cpu", b"q", True, False, np.True_, 0, 1, -1, 3, 1.5, 3.0, float("nan"),
     float("inf"), -1e308,
@@ -86,6 +95,8 @@ def masks():
         splat.from_dense: {"mask": np.tri(8, dtype=bool)},
         splat.from_csr: {"indptr": [0, 1, 2], "indices": [0, 1], "shape": (2, 2)},
         splat.ACSR.from_scipy: {"matrix": None},
+        splat.from_predicate: {"f": np.greater_equal, "seq_q": 8, "seq_kv": 8},
+        splat.draw: {"mask": splat.causal(), "ax": Axes(), "seq_q": 8, "seq_kv": 8},
         splat.geometry: {"mask": splat.causal(), "seq_q": 8, "seq_kv": 8},
         ACSR.rows: {"which": slice(2)}, ACSR.row_columns: {"i": 1}, ACSR.slot: {"i": 1, "j": 1},
         ACSR.values_to_csr: {"values": VALUES},

@@ -14,7 +14,7 @@ import splat_numba as splat
 from splat_numba.signatures import strict
 from tests import bad_calls
 
-COMPILERS = ("splat_numba.runtime.cpu.code.compile_source",)
+COMPILERS = ("splat_numba.runtime.cpu.code.compile_source", "splat_numba.pictures.axes._new_axes")  # or draw
 MORE_NAMES = {"row", "pattern", "indices"}  # what messages of masks begin with, beside arguments
 
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
+from splat_numba.arguments.typed import Layout
 from splat_numba.errors import ArgumentError
 from splat_numba.plain import shown
 
@@ -13,13 +14,13 @@ LAYOUTS = {"bhsd": ("batch", "heads", "seq", "dim"), "bshd": ("batch", "seq", "h
 _Number = TypeVar("_Number")
 
 
-def check_layout(layout: str) -> str:
+def check_layout(layout: str) -> Layout:
     """The layout, or ArgumentError."""
     if not isinstance(layout, str) or layout not in LAYOUTS:
         raise ArgumentError(
             f"layout wanted as 'bhsd' or 'bshd', got {shown(layout)}. Choose the order of your arrays' axes."
         )
-    return layout
+    return layout  # type: ignore[return-value]  # as was asked
 
 
 def to_bhsd(array: NDArray[Any], layout: str) -> NDArray[Any]:

@@ -27,11 +27,12 @@ from splat_numba.cli.console import (
     print_table,
     progress,
 )
-from splat_numba.cli.drawing import draw, gallery
+from splat_numba.cli.drawing import side_by_side
 from splat_numba.cli.measure import LEAST_RUNS, Built, Shapes, build, median_seconds
 from splat_numba.cli.options import add_backend_options, add_command, add_pattern_option, add_shape_options
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full
+from splat_numba.formats.raster import mask_picture
 from splat_numba.gen.machine import CPU
 from splat_numba.gen.plan import Plan
 from splat_numba.plain import duration
@@ -51,6 +52,7 @@ columns:
 Times are medians without compilation. Exit status 1 if any error exceeds its tolerance.
 """
 COLUMNS = ("pattern", "density", "bands", "tiles", "fill", "time", "dense time", "speed-up", "error")
+PLOT_DOTS = 256  # a side, of a picture in a file
 LONG = 10.0  # seconds of a call
 OTHER_COLUMNS_WIDE, OTHER_COLUMNS_NARROW = 76, 63  # characters that all but the pattern take
 
@@ -89,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
     masks = masks_of(cases, args.seq)
     console.print(Text(f"attention with {shapes}", style="bold"))
     console.print(
-        gallery(console, [(case.label, draw(mask)) for case, mask in zip(cases, masks, strict=True)]), soft_wrap=False
+        side_by_side(console, [(case.label, mask_picture(mask)) for case, mask in zip(cases, masks, strict=True)]),
+        soft_wrap=False,
     )
     with progress(2 * len(cases) + 2) as track:
         results, built = _measure(cases, masks, shapes, track)
@@ -98,8 +101,11 @@ def run(args: argparse.Namespace) -> int:
     if args.plot is not None:
         from splat_numba.cli.plotting import plot_results
 
-        plot_results(args.plot, [(r.case.label, draw(m, 256), r.seconds) for r, m in zip(results, masks, strict=True)],
-                     results[0].dense_seconds, str(shapes))  # fmt: skip
+        shown = [
+            (one.case.label, mask_picture(mask, PLOT_DOTS), one.seconds)
+            for one, mask in zip(results, masks, strict=True)
+        ]
+        plot_results(args.plot, shown, results[0].dense_seconds, str(shapes))
         console.print(f"Wrote {args.plot}.")
     return _report_failures(results)
 

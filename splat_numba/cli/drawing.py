@@ -1,9 +1,8 @@
-"""Small pictures of masks: braille dots, or ASCII where those are missing."""
+"""Pictures of masks as text: braille dots, or ASCII where those are missing."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,84 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from splat_numba.cli.console import break_label, is_plain
-from splat_numba.formats.acsr import ACSR
+from splat_numba.pictures.picture import Picture
 
 # The bit of every dot of a braille sign: 4 rows by 2 columns, from U+2800 on.
 BRAILLE_BITS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 ASCII_SIGNS = np.array([" ", "'", ".", ":"])  # nothing, upper dot, lower dot, both
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Picture:
-    """kept: (rows, cols) share of the kept pairs under every dot; rows and cols: the part of the mask that is shown, as
-    half-open ranges; whole: whether that is all of it.
-    """
-
-    kept: NDArray[np.float64]
-    rows: tuple[int, int]
-    cols: tuple[int, int]
-    whole: bool
-
-    @property
-    def dots(self) -> NDArray[np.bool_]:
-        """(rows, cols), True where any pair under the dot is kept."""
-        return self.kept > 0
-
-    @property
-    def caption(self) -> str:
-        """What is shown."""
-        heights, widths = self.rows[1] - self.rows[0], self.cols[1] - self.cols[0]
-        return f"{heights} x {widths}" if self.whole else f"zoom {heights} x {widths}"
-
-
-def draw(mask: ACSR, dots: int = 32) -> Picture:
-    """A picture of at most dots x dots: of the whole mask, or of a corner where the whole would show a blur.
-
-    A blur is a picture most of whose kept pairs are under dots that keep less than 60%: a dilated window looks like a
-    wide one then. The corner is the first one, or the last where seq_q and seq_kv differ, which align_end() is about.
-    """
-    seq_q, seq_kv = mask.shape
-    whole = _pool(mask, (0, seq_q), (0, seq_kv), dots)
-    if not mask.nnz or not _is_blur(whole):
-        return whole
-    size = dots
-    while 2 * size < max(seq_q, seq_kv):
-        size *= 2
-    while size >= dots:
-        rows, cols = _corner(seq_q, size, last=seq_q != seq_kv), _corner(seq_kv, size, last=seq_q != seq_kv)
-        zoomed = _pool(mask, rows, cols, dots)
-        if zoomed.dots.any() and not _is_blur(zoomed):
-            return zoomed
-        size //= 2
-    return whole
-
-
-def _corner(length: int, size: int, *, last: bool) -> tuple[int, int]:
-    size = min(size, length)
-    return (length - size, length) if last else (0, size)
-
-
-def _is_blur(picture: Picture) -> bool:
-    return bool(picture.kept[picture.kept < 0.6].sum() > 0.5 * picture.kept.sum())
-
-
-def _pool(mask: ACSR, rows: tuple[int, int], cols: tuple[int, int], dots: int) -> Picture:
-    """Counts kept pairs under every dot from the runs; nothing of the mask's own size is made."""
-    row_edge, col_edge = _edges(rows, dots), _edges(cols, dots)
-    counts = np.zeros((row_edge.size - 1, col_edge.size - 1))
-    for dot in range(row_edge.size - 1):
-        first, last = int(mask.run_ptr[row_edge[dot]]), int(mask.run_ptr[row_edge[dot + 1]])
-        start, step, count = (a[first:last].astype(np.int64) for a in (mask.run_start, mask.run_step, mask.run_count))
-        below = np.clip(-((start - col_edge[:, None]) // step), 0, count)  # a run's columns left of every edge
-        counts[dot] = np.diff(below.sum(axis=1))
-    area = np.diff(row_edge)[:, None] * np.diff(col_edge)
-    return Picture(counts / area, rows, cols, (rows, cols) == ((0, mask.shape[0]), (0, mask.shape[1])))
-
-
-def _edges(span: tuple[int, int], dots: int) -> NDArray[np.int64]:
-    length = span[1] - span[0]
-    parts = min(dots, length)
-    return span[0] + np.arange(parts + 1, dtype=np.int64) * length // max(parts, 1)
 
 
 def to_lines(dots: NDArray[np.bool_], *, ascii_only: bool = False) -> list[str]:
@@ -108,7 +34,7 @@ def to_lines(dots: NDArray[np.bool_], *, ascii_only: bool = False) -> list[str]:
     return ["".join(map(chr, line)) for line in codes.tolist()]
 
 
-def gallery(console: Console, pictures: Sequence[tuple[str, Picture]]) -> RenderableType:
+def side_by_side(console: Console, pictures: Sequence[tuple[str, Picture]]) -> RenderableType:
     """Framed pictures with their labels, as many side by side as the console is wide."""
     framed = [_framed(label, picture, ascii_only=is_plain(console)) for label, picture in pictures]
     width = max((each for _, each in framed), default=1)

@@ -11,7 +11,7 @@ from rich.syntax import Syntax
 
 from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
 from splat_numba.cli.console import output, progress
-from splat_numba.cli.drawing import draw, gallery
+from splat_numba.cli.drawing import side_by_side
 from splat_numba.cli.memory import check_memory
 from splat_numba.cli.options import (
     CommandError,
@@ -29,6 +29,7 @@ from splat_numba.cli.texts import backward_sources, sources
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.closed_form import closed_form
 from splat_numba.formats.patterns import Pattern
+from splat_numba.formats.raster import mask_picture
 from splat_numba.gen.plan import Plan
 
 DOTS = 48
@@ -78,7 +79,7 @@ def run_explain(args: argparse.Namespace) -> int:
         console.print(f"Not drawn: a picture is made for at most {LONGEST_DRAWN:,} tokens.", style="dim")
     elif not args.no_picture and seq_kv:
         mask = ACSR.from_pattern(read_pattern(args.pattern), seq_q, seq_kv)
-        console.print(gallery(console, [(shortened(args.pattern), draw(mask, DOTS))]))
+        console.print(side_by_side(console, [(shortened(args.pattern), mask_picture(mask, DOTS))]))
     console.print(plan.explain(), soft_wrap=not console.is_terminal)
     return 0
 

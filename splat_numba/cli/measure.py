@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from splat_numba.arguments.typed import Backend, DtypeName, Target
 from splat_numba.cli.cases import Case
 from splat_numba.cli.memory import check_memory
 from splat_numba.cli.options import CommandError
@@ -33,9 +34,9 @@ class Shapes:
     seq: int
     head_dim: int
     heads: int
-    dtype: str
-    backend: str = "auto"
-    target: str | None = None
+    dtype: DtypeName
+    backend: Backend = "auto"
+    target: Target | None = None
 
     def check(self, cases: int) -> None:
         """Refuse sizes that cannot be run, before anything is made of them. Raises CommandError."""

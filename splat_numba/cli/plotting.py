@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from splat_numba.cli.console import break_label, milliseconds
-from splat_numba.cli.drawing import Picture
 from splat_numba.cli.options import CommandError
+from splat_numba.pictures.axes import MATPLOTLIB, draw_on, has_matplotlib
+from splat_numba.pictures.picture import Picture
 
 
 def check_plot(path: Path) -> None:
     """Refuse what cannot be drawn before anything is run. Raises CommandError."""
-    if find_spec("matplotlib") is None:
-        raise CommandError('--plot needs matplotlib. Run: pip install "splat-numba[plot]"')
+    if not has_matplotlib():
+        raise CommandError(f"--plot needs matplotlib. Run: {MATPLOTLIB}")
     from matplotlib.figure import Figure
 
     known = Figure().canvas.get_supported_filetypes()
@@ -31,32 +29,48 @@ def plot_results(path: Path, results: Sequence[tuple[str, Picture, float]], dens
     """Every mask, and a bar for its time in seconds beside the dense one. CommandError for an unwritable file."""
     from matplotlib.figure import Figure
 
-    across = min(4, len(results))
-    down = -(-len(results) // across)
-    figure = Figure(figsize=(max(2.6 * across, 6.4), 3.0 * down + 0.32 * len(results) + 1.6), layout="constrained")
-    parts: Any = figure.subfigures(2, 1, height_ratios=[3.0 * down, 0.32 * len(results) + 1.6])
-    pictures, bars = parts
-    axes = pictures.subplots(down, across, squeeze=False).ravel()
-    for axis, (label, picture, _) in zip(axes, results, strict=False):
-        _draw_mask(axis, label, picture)
-    for axis in axes[len(results) :]:
+    across, down = _grid(len(results))
+    bars_high = 0.32 * len(results) + 1.6
+    figure = Figure(figsize=(max(WIDE * across, 6.4), HIGH * down + bars_high), layout="constrained")
+    parts: Any = figure.subfigures(2, 1, height_ratios=[HIGH * down, bars_high])
+    _draw_masks(parts[0], [(label, picture) for label, picture, _ in results])
+    _draw_times(parts[1].subplots(), results, dense_seconds, shapes)
+    _save(figure, path)
+
+
+def plot_masks(path: Path, masks: Sequence[tuple[str, Picture]]) -> None:
+    """Every mask below its label. CommandError for an unwritable file."""
+    from matplotlib.figure import Figure
+
+    across, down = _grid(len(masks))
+    figure = Figure(figsize=(WIDE * across, HIGH * down), layout="constrained")
+    _draw_masks(figure, masks)
+    _save(figure, path)
+
+
+WIDE, HIGH = 2.6, 3.0  # inches of a mask with its label
+
+
+def _grid(pictures: int) -> tuple[int, int]:
+    """(across, down) of so many, at most four across."""
+    across = max(1, min(4, pictures))
+    return across, -(-pictures // across)
+
+
+def _draw_masks(figure: Any, masks: Sequence[tuple[str, Picture]]) -> None:
+    across, down = _grid(len(masks))
+    axes = figure.subplots(down, across, squeeze=False).ravel()
+    for axis, (label, picture) in zip(axes, masks, strict=False):
+        draw_on(axis, picture, break_label(label, 26))
+    for axis in axes[len(masks) :]:
         axis.set_axis_off()
-    _draw_times(bars.subplots(), results, dense_seconds, shapes)
+
+
+def _save(figure: Any, path: Path) -> None:
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:
         raise CommandError(f"--plot wanted a file that can be written, got {path}: {error}.") from None
-
-
-def _draw_mask(axis: Any, label: str, picture: Picture) -> None:
-    # a root makes faint dots visible: a stride of 16 keeps 6% of the pairs
-    (top, bottom), (left, right) = picture.rows, picture.cols
-    axis.imshow(np.sqrt(picture.kept), cmap="Blues", vmin=0, vmax=1, extent=(left, right, bottom, top), aspect="auto",
-                interpolation="nearest")  # fmt: skip
-    axis.set_title(break_label(label, 26), fontsize=9)
-    axis.set_xticks([left, right])
-    axis.set_yticks([top, bottom])
-    axis.tick_params(labelsize=7)
 
 
 def _draw_times(axis: Any, results: Sequence[tuple[str, Picture, float]], dense_seconds: float, shapes: str) -> None:

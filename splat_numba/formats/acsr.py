@@ -299,6 +299,11 @@ class ACSR:
     def __hash__(self) -> int:
         return self._hash
 
+    def _repr_html_(self) -> str:
+        from splat_numba.formats.drawing import acsr_html  # which is above, and needed in notebooks alone
+
+        return acsr_html(self)
+
     def __repr__(self) -> str:
         kind = "regular" if self.is_regular else f"{self.run_start.size} runs"
         return f"<ACSR {self.shape[0]} x {self.shape[1]}, nnz {self.nnz}, density {self.density:.3g}, {kind}>"

@@ -63,6 +63,11 @@ class Pattern:
     def __deepcopy__(self, memo: object) -> Pattern:
         return self
 
+    def _repr_html_(self) -> str:
+        from splat_numba.formats.drawing import pattern_html  # which is above, and needed in notebooks alone
+
+        return pattern_html(self)
+
     def align_end(self) -> Pattern:
         """The same pattern with query i at position i + seq_kv - seq_q, so that the last query meets the last key.
 

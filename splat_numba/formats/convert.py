@@ -1,5 +1,6 @@
 """Dense masks, CSR arrays and SciPy matrices to runs and back, with every argument checked."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,30 @@ def from_dense(mask: NDArray[np.bool_]) -> Runs:
         raise FormatError(
             f"mask must be a 2-D bool array, got shape {mask.shape}; pass one mask of shape (seq_q, seq_kv) a head."
         )
-    shape = check_shape((mask.shape[0], mask.shape[1]))
+    kept = mask  # whose type is known here
+    return from_blocks((mask.shape[0], mask.shape[1]), lambda rows, cols: kept[_part(rows), _part(cols)], _DENSE_BUDGET)
+
+
+def _part(span: range) -> slice:
+    return slice(span.start, span.stop)
+
+
+def from_blocks(shape: tuple[int, int], kept: Callable[[range, range], NDArray[np.bool_]], budget: int) -> Runs:
+    """Runs of the mask of which ``kept(rows, cols)`` gives the block of these rows and columns as bool, True = attend.
+
+    It is asked about every pair once, about at most ``budget`` pairs at a time. Raises FormatError for a malformed
+    shape.
+    """
+    rows, cols = shape = check_shape(shape)
     empty = np.zeros(0, np.int64)
     parts: list[Triples] = [(empty, empty, empty, empty)]
-    for lo, hi in chunks(np.full(shape[0], shape[1] + 2), _DENSE_BUDGET):
-        row, start, stop = _edges(mask[lo:hi])
-        parts.append(canonicalise(shape, (row + lo, start, np.ones_like(row), stop - start)))
+    for lo, hi in chunks(np.full(rows, cols + 2), budget):
+        pieces: list[Triples] = []
+        for left in range(0, cols, budget):
+            row, start, stop = _edges(kept(range(lo, hi), range(left, min(left + budget, cols))))
+            pieces.append((row + lo, start + left, np.ones_like(row), stop - start))
+        if pieces:
+            parts.append(canonicalise(shape, concatenate(pieces)))  # which joins what a block's edge has cut
     return from_canonical(shape, concatenate(parts))
 
 

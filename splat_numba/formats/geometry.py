@@ -191,6 +191,11 @@ class Geometry:
         mask[np.repeat(table.row, count), expand(residue + step * table.lo, step, count)] = True
         return mask
 
+    def _repr_html_(self) -> str:
+        from splat_numba.formats.drawing import geometry_html  # which is above, and needed in notebooks alone
+
+        return geometry_html(self)
+
     def __repr__(self) -> str:
         closed = "no closed form" if self.terms is None else f"{len(self.terms)} terms in closed form"
         return f"Geometry(shape={self.shape}, {closed})"

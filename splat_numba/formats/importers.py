@@ -28,10 +28,11 @@ def from_flash_attention(window_size: tuple[SupportsIndex, SupportsIndex], causa
         )
     _check_flag(causal)
     left, right = (integer(f"window_size[{at}]", side, -1) for at, side in enumerate(window_size))
-    return _sides(left, 0 if causal else right).align_end()
+    return sides(left, 0 if causal else right).align_end()
 
 
-def _sides(left: int, right: int) -> Pattern:
+def sides(left: int, right: int) -> Pattern:
+    """i - left <= j <= i + right, -1 for a side without a limit."""
     if left < 0 and right < 0:
         return patterns.full()
     if left < 0:

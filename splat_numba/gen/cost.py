@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.formats.bounds import evaluate
 from splat_numba.formats.sweep import exclusive_sum
-from splat_numba.formats.terms import phase
 from splat_numba.gen.cpu_passes import ClosedPass, Segment, TablePass
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.problem import ITEMSIZE, Problem
@@ -110,12 +108,7 @@ def _count_blocks(one: ClosedPass, numbers: Ints, per_class: int, seq_q: int, se
 def _count_segment(
     segment: Segment, row: Ints, present: NDArray[np.bool_], tile_q: int, tile_kv: int, seq_q: int, seq_kv: int
 ) -> Count:
-    lattice = segment.lattice
-    low = np.maximum(evaluate(segment.lo, row, seq_q, seq_kv), 0)
-    high = np.minimum(evaluate(segment.hi, row, seq_q, seq_kv), seq_kv)
-    if lattice.step > 1:
-        base = phase(lattice, row[:, :1], seq_q, seq_kv) % lattice.step
-        low, high = -(-(low - base) // lattice.step), -(-(high - base) // lattice.step)
+    _, low, high = segment.places(row, seq_q, seq_kv)
     filled = present & (low < high)
     start = np.where(filled, low, np.iinfo(np.int64).max).min(axis=1)
     stop = np.where(filled, high, 0).max(axis=1)

@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.formats.bounds import Bound
+from splat_numba.formats.bounds import Bound, evaluate
 from splat_numba.formats.closed_form import Edge, Lattice
 from splat_numba.formats.sealed import Sealed
-from splat_numba.formats.terms import row_of
+from splat_numba.formats.terms import phase, row_of
+
+Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,19 @@ class Segment:
     lattice: Lattice
     lo: Bound
     hi: Bound
+
+    def places(self, row: Ints, seq_q: int, seq_kv: int) -> tuple[Ints, Ints, Ints]:
+        """(base, low, high) of row blocks (blocks, tile_q): a row keeps base + step * p for low <= p < high.
+
+        base: (blocks, 1), from a block's first row, with which the others agree; low, high: as row.
+        """
+        low: Ints = np.maximum(evaluate(self.lo, row, seq_q, seq_kv), 0)
+        high: Ints = np.minimum(evaluate(self.hi, row, seq_q, seq_kv), seq_kv)
+        step = self.lattice.step
+        if step == 1:
+            return np.zeros_like(row[:, :1]), low, high
+        base: Ints = np.broadcast_to(phase(self.lattice, row[:, :1], seq_q, seq_kv) % step, row[:, :1].shape)
+        return base, -(-(low - base) // step), -(-(high - base) // step)
 
 
 @dataclass(frozen=True, slots=True)

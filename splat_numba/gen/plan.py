@@ -136,6 +136,21 @@ class Plan:
         mask = shorten(self.mask, 80, placeholder="...")
         return f"{self.target}: {mask}, {one.seq_q} x {one.seq_kv}, head_dim {one.head_dim}, {one.dtype}"
 
+    def _repr_html_(self) -> str:
+        from splat_numba.gen.plan_picture import plan_html  # which is above, and needed in notebooks alone
+
+        return plan_html(self)
+
+    def draw(self, ax: Any = None) -> Any:
+        """Draw a corner of the mask with matplotlib: the pairs of full tiles and of partial ones, pass by pass, and the
+        pairs that are computed and not kept. ax: axes of matplotlib, those of a new figure unless given.
+
+        Returns the axes. Raises ArgumentTypeError for what are no axes, BackendError where matplotlib is missing.
+        """
+        from splat_numba.gen.plan_picture import draw_plan
+
+        return draw_plan(self, ax)
+
     def explain(self) -> str:
         """The plan in words: see gen.explain."""
         return explain.explain(self)

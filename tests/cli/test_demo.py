@@ -97,7 +97,7 @@ def test_a_plot_is_written(capsys, tmp_path):
 
 
 def test_a_plot_without_matplotlib_says_what_to_install(capsys, monkeypatch):
-    monkeypatch.setattr(plotting, "find_spec", lambda _: None)
+    monkeypatch.setattr(plotting, "has_matplotlib", lambda: False)
     status, out, err = run(capsys, "demo", "--plot", "demo.png")
     assert (status, out) == (2, "")
     assert err == 'error: --plot needs matplotlib. Run: pip install "splat-numba[plot]"\n'

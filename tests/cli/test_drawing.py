@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import splat_numba as splat
-from splat_numba.cli.drawing import Picture, draw, gallery, to_lines
+from splat_numba.cli.drawing import side_by_side, to_lines
+from splat_numba.formats.raster import mask_picture
+from splat_numba.pictures.picture import Picture
 from splat_numba.testing import masks
 
 
@@ -31,7 +33,7 @@ def test_a_dot_holds_the_share_of_the_pairs_under_it(data, seq_q, seq_kv, dots):
         mask = splat.ACSR.from_pattern(mask, seq_q, seq_kv)
     elif isinstance(mask, np.ndarray):
         mask = splat.from_dense(mask)
-    picture = draw(mask, dots)
+    picture = mask_picture(mask, dots)
     assert picture.kept.shape[0] <= dots
     assert picture.kept.shape[1] <= dots
     wanted = dense_blocks(mask.to_dense(), picture.rows, picture.cols, picture.kept.shape)
@@ -66,19 +68,19 @@ def test_braille_and_ascii_say_exactly_the_dots(rows, cols, seed):
     ],
 )
 def test_a_blur_is_replaced_by_a_corner(text, rows, whole):
-    picture = draw(splat.ACSR.from_pattern(splat.parse(text), 4096, 4096), 32)
+    picture = mask_picture(splat.ACSR.from_pattern(splat.parse(text), 4096, 4096), 32)
     assert (picture.rows, picture.whole) == (rows, whole)
     assert picture.caption == ("4096 x 4096" if whole else "zoom 32 x 32")
 
 
 def test_a_mask_aligned_at_the_end_shows_its_last_corner():
-    picture = draw(splat.ACSR.from_pattern((splat.strided(16) & splat.causal()).align_end(), 1024, 4096), 32)
+    picture = mask_picture(splat.ACSR.from_pattern((splat.strided(16) & splat.causal()).align_end(), 1024, 4096), 32)
     assert (picture.rows, picture.cols) == ((992, 1024), (4064, 4096))
 
 
 @pytest.mark.parametrize(("rows", "cols"), [(0, 0), (0, 5), (5, 0), (1, 1)])
 def test_empty_masks_have_a_picture(rows, cols):
-    picture = draw(splat.from_dense(np.zeros((rows, cols), bool)))
+    picture = mask_picture(splat.from_dense(np.zeros((rows, cols), bool)))
     assert not picture.dots.any()
     assert picture.caption == f"{rows} x {cols}"
 
@@ -87,7 +89,7 @@ def test_empty_masks_have_a_picture(rows, cols):
 def test_pictures_stand_side_by_side_as_far_as_there_is_room(width, lines_of_frames):
     console = Console(file=io.StringIO(), width=width, legacy_windows=False)
     picture = Picture(np.eye(32), (0, 32), (0, 32), True)
-    console.print(gallery(console, [("window(0)", picture)] * 8))
+    console.print(side_by_side(console, [("window(0)", picture)] * 8))
     tops = [line for line in console.file.getvalue().splitlines() if line.startswith("┌")]
     assert len(tops) == lines_of_frames
 
@@ -95,7 +97,7 @@ def test_pictures_stand_side_by_side_as_far_as_there_is_room(width, lines_of_fra
 def test_a_console_without_unicode_gets_ascii_alone():
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     console = Console(file=stream, width=80)
-    console.print(gallery(console, [("causal()", draw(splat.ACSR.from_pattern(splat.causal(), 64, 64)))]))
+    console.print(side_by_side(console, [("causal()", mask_picture(splat.ACSR.from_pattern(splat.causal(), 64, 64)))]))
     stream.flush()
     lines = stream.buffer.getvalue().decode("ascii").splitlines()
     assert lines[0] == "+" + "-" * 32 + "+"

@@ -1,6 +1,7 @@
 """`compile`: one kernel object for many calls; what it serves, what it refuses, what it tells about itself."""
 
 import copy
+import html
 import pickle
 import signal
 import threading
@@ -223,6 +224,14 @@ def test_a_pickle_holds_the_recipe_and_copies_are_the_kernel_itself(mixed, store
         assert copy.copy(kernel) is copy.deepcopy(kernel) is kernel
         arrays = (q, k, v) if kernel is several else (q[:, 0], k[:, 0], v[:, 0])
         assert np.array_equal(again(*arrays), kernel(*arrays))
+
+
+def test_a_notebook_shows_the_plan_and_where_the_text_is(mixed, stored):
+    for kernel in (mixed, stored):
+        shown = kernel._repr_html_()
+        assert "<svg" in shown
+        assert kernel.path.name in shown
+        assert html.escape(repr(kernel)) in shown
 
 
 def test_everything_public_is_shown_in_one_short_line(mixed, stored):
