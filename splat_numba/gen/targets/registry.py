@@ -10,13 +10,14 @@ from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.cpu.target import NUMBA_CPU
 from splat_numba.gen.targets.simt.target import SIMT
+from splat_numba.gen.targets.sm80.target import SM80
 from splat_numba.gen.targets.sm90.target import SM90
 
 if TYPE_CHECKING:
     from splat_numba.gen.targets.target import CpuTarget, GpuTarget, Target
 
 # Of those of a machine's kind the first that takes a problem is the one that gets it.
-TARGETS: dict[str, Target[Any]] = {NUMBA_CPU.name: NUMBA_CPU, SM90.name: SM90, SIMT.name: SIMT}
+TARGETS: dict[str, Target[Any]] = {NUMBA_CPU.name: NUMBA_CPU, SM90.name: SM90, SM80.name: SM80, SIMT.name: SIMT}
 
 
 def targets_of(kind: str) -> dict[str, Target[Any]]:

@@ -36,9 +36,9 @@ def emit_softmax(out: SourceWriter, traits: Traits) -> None:
         emit_mask(out, traits)
     if traits.ragged:
         emit_limit(out, traits)
-    _emit_weights(out, traits)
+    emit_weights(out, traits)
     _emit_rounding(out, traits)
-    _emit_rescaling(out, traits)
+    emit_rescaling(out, traits)
 
 
 def emit_negate(out: SourceWriter, traits: Traits) -> None:
@@ -91,7 +91,8 @@ def emit_limit(out: SourceWriter, traits: Traits) -> None:
             out.line(f"{at} = {at} if below else NONE_KEPT")
 
 
-def _emit_weights(out: SourceWriter, traits: Traits) -> None:
+def emit_weights(out: SourceWriter, traits: Traits) -> None:
+    """Weights of a tile, and what a new peak does to what was added up before."""
     parameters = ("score", "scale_log2", "peak", "added", "rescale")
     text = "Scores become weights relative to their row's peak; rescale is the factor for what was added up before."
     first, second = "score[4 * j + 2 * row]", "score[4 * j + 2 * row + 1]"
@@ -124,7 +125,8 @@ def _emit_rounding(out: SourceWriter, traits: Traits) -> None:
         out.line(f"weight[i] = ptx.pack_{traits.dtype}(score[2 * i], score[2 * i + 1])")
 
 
-def _emit_rescaling(out: SourceWriter, traits: Traits) -> None:
+def emit_rescaling(out: SourceWriter, traits: Traits) -> None:
+    """The accumulator, brought to new peaks."""
     moved = "u32(1) if (rescale[0] != f32(1.0)) or (rescale[1] != f32(1.0)) else u32(0)"
     text = "Bring the accumulator to the new peaks, where any row of the warp has one."
     function = device_function(out, "bring_to_peak", ("total", "rescale"), text)
