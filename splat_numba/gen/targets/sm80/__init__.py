@@ -1,1 +1,1 @@
-"""Attention on tensor cores that every GPU from Ampere on has: a warp's matrix products, and copies in the background."""
+"""Attention on the tensor cores of every GPU from Ampere on: a warp's matrix products, copies in the background."""

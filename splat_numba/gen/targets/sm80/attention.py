@@ -7,13 +7,12 @@ from contextlib import nullcontext
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu.addresses import ITEM, POINTERS, STRIDES, TILE, emit_header, emit_item, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
-from splat_numba.gen.targets.simt.attention import ITEM, POINTERS, STRIDES, emit_header, emit_item
-from splat_numba.gen.targets.simt.tiles import TILE, emit_token
+from splat_numba.gen.targets.gpu.results import RESUMED, STORED, emit_epilogue
 from splat_numba.gen.targets.sm80.shape import (
     ATOM,
     CHUNK,
-    STAGES,
     atoms_of,
     row_bytes,
     score_registers,
@@ -24,7 +23,6 @@ from splat_numba.gen.targets.sm80.shape import (
 )
 from splat_numba.gen.targets.sm80.softmax import emit_masks, emit_softmax, knows_status, skips, some_kept
 from splat_numba.gen.targets.sm80.tiles import emit_load, emit_padding, emit_products, loads_of, of_atoms, padded
-from splat_numba.gen.targets.sm90.epilogue import RESUMED, STORED, emit_epilogue
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention"
@@ -67,13 +65,13 @@ def render_attention(traits: Traits) -> str:
 def _emit_head(out: SourceWriter, traits: Traits) -> None:
     """Docstring, imports, places in shared memory."""
     layout, atoms = shared_layout(traits), atoms_of(traits)
-    quotes = '"' * 3
+    quotes, tile = '"' * 3, f"{traits.tile_q} queries x {traits.tile_kv} keys"
     out.lines(
         f"""
         {quotes}Sparse attention by a warp's matrix products, generated for every mask that tables of boxes describe.
 
-        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {traits.tile_q} queries x {traits.tile_kv} keys a tile, by
-        {threads_of(traits)} threads: each warp has {ATOM * atoms} rows. A tile is fetched while the one before is computed.
+        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {tile} a tile, by
+        {threads_of(traits)} threads: each warp has {ATOM * atoms} rows. A tile is fetched while one is computed.
         {quotes}
 
         import numpy as np
@@ -85,8 +83,9 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
         {DEVICE}
         wait_for_copies = ptx.async_wait(0)
 
-        # Shared memory, in bytes from its aligned start: queries, then stages of keys, and from a stage's start its values.
-        QUERIES, TILES, VALUES, STAGE_BYTES = u32({layout.queries}), u32({layout.stages}), u32({layout.values}), u32({layout.stage_bytes})
+        # Shared memory, in bytes from its aligned start: queries, then stages; from a stage's start: keys, values.
+        QUERIES, TILES = u32({layout.queries}), u32({layout.stages})
+        VALUES, STAGE_BYTES = u32({layout.values}), u32({layout.stage_bytes})
         """
     )
 
@@ -109,29 +108,44 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
         out.lines(
             f"""
             rows_at = rows + u64({4 * traits.tile_q}) * u64(rank)
-            row_at = rows_at + u64(4) * u64(row)
             q_at = q + u64(entry) * q_batch + u64(head) * q_head
             k_at = k + u64(entry) * k_batch + u64(head // group) * k_head
             v_at = v + u64(entry) * v_batch + u64(head // group) * v_head
-            out_at = out + u64(entry) * out_batch + u64(head) * out_head
-            lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
             copy_queries(q_at, q_row, u32(base + QUERIES), rows_at, seq_q)
             """
         )
         if padded(traits):
             out.line("clear_padding(base)")
         if traits.resumes:
+            _emit_places(out, traits)
             _emit_for_rows(out, traits, "resume_row", RESUMED)
         out.line("limit = seq_kv")
         if traits.ragged:
             out.line("limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
         wrapped(out, "attend", ("block + u64(32) * u64(rank)", *_arguments(traits)[1:]))
+        _emit_places(out, traits)
         _emit_for_rows(out, traits, "store_row", STORED)
+
+
+def _emit_places(out: SourceWriter, traits: Traits) -> None:
+    """Where a thread's rows are listed, and results of its head go. After the tiles: six registers less in them."""
+    out.lines(
+        f"""
+        row_at = rows + u64({4 * traits.tile_q}) * u64(rank) + u64(4) * u64(row)
+        out_at = out + u64(entry) * out_batch + u64(head) * out_head
+        lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
+        """
+    )
 
 
 def _emit_state(out: SourceWriter, traits: Traits) -> None:
     """Each atom's scores, results, peaks and sums: an empty softmax."""
-    for name, size in (("score", score_registers(traits)), ("total", total_registers(traits)), ("peak", 2), ("added", 2)):
+    for name, size in (
+        ("score", score_registers(traits)),
+        ("total", total_registers(traits)),
+        ("peak", 2),
+        ("added", 2),
+    ):
         for one in of_atoms(name, traits):
             out.line(f"{one} = cuda.local.array({size}, dtype=np.float32)")
     out.line("rescale = cuda.local.array(2, dtype=np.float32)")
@@ -168,7 +182,7 @@ def _arguments(traits: Traits) -> tuple[str, ...]:
 
 def _next(traits: Traits) -> tuple[str, ...]:
     """What is known of the tile that is fetched next."""
-    masks = ("status", "mask") * knows_status(traits)
+    masks = ("mask",) * knows_status(traits)
     return ("place", "count", "corner", "inner_step", "outer_step", *masks)
 
 
@@ -179,40 +193,47 @@ def _emit_tiles(out: SourceWriter, traits: Traits) -> None:
     with device_function(out, "attend", _arguments(traits), text):
         out.lines(
             f"""
-            queries = u32(base + QUERIES + u32(first_row + u32(lane & u32(15))) * u32({pitch}) + u32(lane >> u32(4)) * u32({CHUNK}))
+            upper = u32(u32(lane >> u32(4)) * u32({CHUNK}))
+            queries = u32(base + QUERIES + u32(first_row + u32(lane & u32(15))) * u32({pitch}) + upper)
             key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))
             keys = u32(base + TILES + key_row * u32({pitch}) + u32(u32(lane >> u32(3)) & u32(1)) * u32({CHUNK}))
-            values = u32(base + TILES + VALUES + u32(lane & u32(15)) * u32({value_pitch}) + u32(lane >> u32(4)) * u32({CHUNK}))
+            values = u32(base + TILES + VALUES + u32(lane & u32(15)) * u32({value_pitch}) + upper)
             fetched = u32(base + TILES)
             place = ptx.load_word(block_at + u64(12))
-            tiles = ptx.load_word(block_at + u64(20))
+            left = ptx.load_word(block_at + u64(20))
+            computing = u32(0)
             """
         )
-        out.line(f"{' = '.join(('stage', 'step', *ahead[1:]))} = u32(0)")
-        with out.block("while step <= tiles"):
+        out.line(f"{' = '.join(('stage', *ahead[1:]))} = u32(0)")
+        with out.block("while left + computing > u32(0)"):
             now = _now(traits)
             if now:
                 out.line(f"{', '.join(f'{name}_now' for name in now)} = {', '.join(now)}")
             out.lines(
                 """
-                if step > u32(0):
+                if computing > u32(0):
                     wait_for_copies()
                     ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
                 """
             )
-            with out.block("if step < tiles"):
+            with out.block("if left > u32(0)"):
                 wrapped(out, f"{', '.join(ahead)} = next_tile", ("piece", "views", "first_row", *ahead))
                 _emit_fetch(out, traits)
             out.line("ptx.async_commit()")
-            with out.block("if step > u32(0)" + " and corner_now < limit" * traits.ragged):
+            with out.block("if computing > u32(0)" + " and corner_now < limit" * traits.ragged):
                 wrapped(out, "attend_tile", _tile_values(traits))
             out.line("stage = u32(STAGE_BYTES - stage)")
-            out.line("step = u32(step + u32(1))")
+            out.lines(
+                """
+                computing = u32(1) if left > u32(0) else u32(0)
+                left = u32(left - computing)
+                """
+            )
 
 
 def _now(traits: Traits) -> tuple[str, ...]:
     """What is still wanted of a tile when it is computed."""
-    return (*("corner", "inner_step") * traits.ragged, *("status", "mask") * knows_status(traits))
+    return (*("corner", "inner_step") * traits.ragged, *("mask",) * knows_status(traits))
 
 
 def _emit_fetch(out: SourceWriter, traits: Traits) -> None:
@@ -251,18 +272,18 @@ def _emit_advance(out: SourceWriter, traits: Traits) -> None:
 
 
 def _emit_status(out: SourceWriter, traits: Traits) -> None:
-    """Of the warp's group."""
+    """Of the warp's group, in a word: what it keeps of the tile in two bits, above them which mask that is."""
     out.line("status, mask, other, _ = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))")
     if traits.groups == 1:
-        out.line("status = u32(status & u32(3))")
+        out.line("mask = u32(u32(mask << u32(2)) | u32(status & u32(3)))")
         return
     out.line("second = u32(first_row >> u32(6))  # which group this warp's rows are of")
     out.line("status = u32(u32(status >> u32(u32(2) * second)) & u32(3))")
-    out.line("mask = ptx.select(other, mask, second)")
+    out.line("mask = u32(u32(ptx.select(other, mask, second) << u32(2)) | status)")
 
 
 def _tile_parameters(traits: Traits) -> tuple[str, ...]:
-    masks = ("kept", "mask") * knows_status(traits)
+    masks = ("mask",) * knows_status(traits)
     table = ("bits",) * traits.partial
     lengths = ("corner", "inner_step", "limit") * traits.ragged
     return (*masks, *table, *lengths, "queries", "keys", "values", "row", "column", "scale_log2", *_state(traits))
@@ -272,7 +293,7 @@ def _tile_values(traits: Traits) -> tuple[str, ...]:
     """What stands for the parameters: the tile was fetched to the other stage."""
     other = "u32(STAGE_BYTES - stage)"
     own = {
-        "kept": "status_now", "mask": "mask_now", "corner": "corner_now", "inner_step": "inner_step_now",
+        "mask": "mask_now", "corner": "corner_now", "inner_step": "inner_step_now",
         "keys": f"u32(keys + {other})", "values": f"u32(values + {other})",
     }  # fmt: skip
     return tuple(own.get(name, name) for name in _tile_parameters(traits))

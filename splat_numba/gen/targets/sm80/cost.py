@@ -5,8 +5,6 @@ Only the units' number and their peaks are facts; the shares below are estimates
 
 from __future__ import annotations
 
-import numpy as np
-
 from splat_numba.gen.box_cost import Work
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.machine import Gpu
@@ -14,7 +12,7 @@ from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.sm80.shape import ATOM, atoms_of, steps, threads_of
 
 HERTZ = 1.7e9
-# Operations a cycle of a multiprocessor: 16-bit products with float32 sums (whitepapers; on 9.0 what mma.sync gets of them).
+# Operations a cycle of a multiprocessor: 16-bit products with float32 sums (whitepapers; on 9.0 mma.sync's share).
 FLOP_PER_CYCLE = {(8, 0): 2048, (8, 7): 2048, (9, 0): 2540, (10, 0): 2048, (10, 3): 2048, (11, 0): 2048}
 OTHER_FLOP_PER_CYCLE = 512  # of the chips for graphics
 EFFICIENCY = {1: 0.6, 2: 0.8}  # by the atoms of a warp: with one, keys are read twice as often

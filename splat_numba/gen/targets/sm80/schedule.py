@@ -8,9 +8,8 @@ from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
 from splat_numba.gen.targets.gpu.items import heads_per_wave
-from splat_numba.gen.targets.simt.schedule import arch_of, boxes_of, strides_of, tables_of
+from splat_numba.gen.targets.gpu.launches import arch_of, boxes_of, scale_log2, strides_of, tables_of
 from splat_numba.gen.targets.sm80 import attention
-from splat_numba.gen.targets.sm90.schedule import scale_log2
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
 from splat_numba.gen.tensor import Tensor
 

@@ -5,11 +5,17 @@ A thread holds two rows of each atom, in the same order as a thread of a warpgro
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import NONE, SOME, Traits
+from splat_numba.gen.boxes import GROUP_ROWS, NONE, SOME, Traits
 from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.softmax import (
+    each_pair,
+    emit_limit,
+    emit_negate,
+    emit_rescaling,
+    emit_valid,
+    emit_weights,
+)
 from splat_numba.gen.targets.sm80.shape import ATOM, atoms_of, mask_bytes, words_per_row
-from splat_numba.gen.targets.sm90.lengths import emit_valid
-from splat_numba.gen.targets.sm90.softmax import each_pair, emit_limit, emit_negate, emit_rescaling, emit_weights
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -38,12 +44,12 @@ def knows_status(traits: Traits) -> bool:
 
 def any_status(status: int) -> str:
     """A test that all lanes of a warp answer alike: their rows are of one group."""
-    return f"ptx.any_lane(u32(1) if kept == u32({status}) else u32(0)) != u32(0)"
+    return f"ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32({status}) else u32(0)) != u32(0)"
 
 
 def some_kept() -> str:
     """Likewise: whether the group keeps anything of the tile."""
-    return f"ptx.any_lane(u32(1) if kept != u32({NONE}) else u32(0)) != u32(0)"
+    return f"ptx.any_lane(u32(1) if u32(mask & u32(3)) != u32({NONE}) else u32(0)) != u32(0)"
 
 
 def emit_masks(out: SourceWriter, traits: Traits) -> None:
@@ -51,7 +57,8 @@ def emit_masks(out: SourceWriter, traits: Traits) -> None:
     words = words_per_row(traits)
     if traits.partial:
         with out.block(f"if {any_status(SOME)}"):
-            out.line(f"mask_at = bits + u64({mask_bytes(traits)}) * u64(mask) + u64({4 * words}) * u64(row & u32(63))")
+            start = f"bits + u64({mask_bytes(traits)}) * u64(mask >> u32(2))"
+            out.line(f"mask_at = {start} + u64({4 * words}) * u64(row & u32({GROUP_ROWS - 1}))")
             for atom in range(atoms_of(traits)):
                 out.line(f"mask_scores(score_{atom}, mask_at + u64({4 * words * ATOM * atom}), column)")
     if traits.ragged:

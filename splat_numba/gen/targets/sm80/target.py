@@ -1,12 +1,12 @@
-"""GPUs from Ampere on as a target: 16-bit attention by a warp's matrix products; gradients are left to the FMA units."""
+"""GPUs from Ampere on as a target: 16-bit attention by a warp's matrix products. It makes no gradients yet."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from splat_numba.gen.machine import GPU, SHARED_BYTES, Gpu
-from splat_numba.gen.targets.simt.target import SIMT, gpu_of_plan
+from splat_numba.errors import BackendError
+from splat_numba.gen.machine import GPU, SHARED_BYTES, Gpu, gpu_of_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,6 +32,7 @@ class Sm80Target:
     kind: str = GPU
     generation: str = "Ampere and later"
     capabilities: frozenset[tuple[int, int]] = frozenset(one for one in SHARED_BYTES if one >= FIRST)
+    makes_gradients: bool = False
 
     def refusal(self, problem: Problem) -> str | None:
         """16-bit inputs, of heads whose tiles fit every chip."""
@@ -44,8 +45,8 @@ class Sm80Target:
             )
         if max(problem.head_dim, problem.value_dim) > MOST_DIM:
             return (
-                f"wanted with head_dim and value_dim up to {MOST_DIM} for target {self.name!r}, got "
-                f"{problem.head_dim} and {problem.value_dim}. Leave target out, or split the heads."
+                f"wanted of heads up to {MOST_DIM} wide for target {self.name!r}, got head_dim "
+                f"{problem.head_dim} and value_dim {problem.value_dim}. Leave target out, or split the heads."
             )
         return None
 
@@ -85,8 +86,10 @@ class Sm80Target:
         return tuple(attention_text(one.traits, gpu) for one in plan.passes if isinstance(one, BoxPass))
 
     def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
-        """Rows of whole chunks of 16 bytes, as the FMA units' texts have them."""
-        return SIMT.in_place(tensors)
+        """Rows of whole chunks of 16 bytes."""
+        from splat_numba.gen.targets.gpu.launches import chunks_in_place
+
+        return chunks_in_place(tensors)
 
     def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
         """One launch a pass."""
@@ -96,16 +99,21 @@ class Sm80Target:
             record_pass(builder, number, one, call)
 
     def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
-        """A plan of the FMA units', which says so: this target has no gradients of its own yet."""
-        return SIMT.plan_backward(geometry, problem, gpu, conditions)
+        """None yet. Raises BackendError: targets.registry asks makes_gradients first."""
+        raise no_gradients(self.name)
 
     def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
-        """As the FMA units' plan wants it."""
-        return SIMT.backward_in_place(tensors)
+        """Raises BackendError."""
+        raise no_gradients(self.name)
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
-        """The FMA units' launches."""
-        SIMT.record_backward(builder, plans, call)
+        """Raises BackendError."""
+        raise no_gradients(self.name)
+
+
+def no_gradients(name: str) -> BackendError:
+    """For who asks this target for gradients."""
+    return BackendError(f"gradients wanted of a target that makes them, got {name!r}. Leave target out.")
 
 
 SM80 = Sm80Target()

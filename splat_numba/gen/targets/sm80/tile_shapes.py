@@ -13,6 +13,7 @@ from splat_numba.gen.targets.sm80.shape import MOST_REGISTERS, STAGES, atoms_of,
 
 GROUPS = (1, 2)  # row blocks of 64 and 128 queries
 TILES_KV = (32, 64, 128)
+LEAST_KEYS = 16  # of a tile where no other fits: head_dim = value_dim = 256 in 99 KiB
 MOST_RESIDENT = 4  # blocks of a multiprocessor
 BLOCK_SHARED_BYTES = 1024  # that the hardware keeps of every block
 
@@ -20,12 +21,13 @@ BLOCK_SHARED_BYTES = 1024  # that the hardware keeps of every block
 @lru_cache(maxsize=64)
 def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
     """Traits to try. Raises PlanError for head dimensions so large that not even the smallest tile fits."""
-    found = [
-        one for groups in GROUPS for tile in TILES_KV if (one := _most_resident(problem, gpu, groups, tile)) is not None
-    ]
+    shapes = [(groups, tile) for groups in GROUPS for tile in TILES_KV]
+    found = [one for shape in shapes if (one := _most_resident(problem, gpu, *shape)) is not None]
+    if not found and (least := _most_resident(problem, gpu, GROUPS[0], LEAST_KEYS)) is not None:
+        found = [least]
     if not found:
         raise PlanError(
-            f"head_dim and value_dim wanted small enough for tiles of {GROUP_ROWS} queries x {TILES_KV[0]} keys in "
+            f"head_dim and value_dim wanted small enough for tiles of {GROUP_ROWS} queries x {LEAST_KEYS} keys in "
             f"{gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a thread, got "
             f"{problem.head_dim} and {problem.value_dim}. Split the heads, or use target='simt'."
         )

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.simt.tiles import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.sm80.shape import (
     ATOM,
     CHUNK,
@@ -73,40 +73,39 @@ def emit_load(out: SourceWriter, load: Load) -> None:
 
 
 def _emit_chunks(out: SourceWriter, load: Load) -> None:
-    """A lane has one chunk of every so many rows where the threads are so many rows of them, else any."""
+    """A lane has one chunk of every so many rows where the threads are so many rows of them, else any. A loop whose end
+    the compiler does not know: else it keeps the places of all chunks in registers.
+    """
     chunks, threads = load.copied, load.threads
-    regular = threads % chunks == 0
-    rows_at_once = threads // chunks
-    count = -(-load.rows * chunks // threads)
-    out.line("thread = ptx.thread_index()")
-    if regular:
-        out.line(f"chunk = u32(thread % u32({chunks}))")
-        out.line(f"begin = u32(thread // u32({chunks}))")
-    with out.block(f"for i in range({count})"):
-        if regular:
-            out.line(f"place = u32(begin + u32({rows_at_once}) * u32(i))")
-        else:
-            out.line(f"number = u32(thread + u32({threads}) * u32(i))")
-            out.line(f"place = u32(number // u32({chunks}))")
-            out.line(f"chunk = u32(number - place * u32({chunks}))")
-        mine = load.rows * chunks % threads == 0
-        if not mine:
-            out.line(f"mine = u32(1) if place < u32({load.rows}) else u32(0)")
-            out.line(f"place = place if place < u32({load.rows}) else u32({load.rows - 1})")
-        _emit_chunk(out, load, mine)
+    whole = load.rows * chunks % threads == 0
+    if threads % chunks == 0:
+        out.line(f"chunk = u32(ptx.thread_index() % u32({chunks}))")
+        out.line(f"place = u32(ptx.thread_index() // u32({chunks}))")
+        with out.block(f"while place < u32({load.rows})"):
+            _emit_chunk(out, load, whole=whole)
+            out.line(f"place = u32(place + u32({threads // chunks}))")
+        return
+    out.line("number = ptx.thread_index()")
+    with out.block(f"while number < u32({load.rows * chunks})"):
+        out.line(f"place = u32(number // u32({chunks}))")
+        out.line(f"chunk = u32(number - place * u32({chunks}))")
+        _emit_chunk(out, load, whole=whole)
+        out.line(f"number = u32(number + u32({threads}))")
 
 
-def _emit_chunk(out: SourceWriter, load: Load, mine: bool) -> None:
-    """Copy the chunk, or where its token is not there store zeros. mine: whether every lane has one."""
+def _emit_chunk(out: SourceWriter, load: Load, *, whole: bool) -> None:
+    """Copy the chunk, or where its token is not there store zeros. whole: every lane has as many."""
+    if not whole:
+        out.line(f"mine = u32(1) if place < u32({load.rows}) else u32(0)")
     out.line(load.token)
     out.line(f"at = u32(to + place * u32({row_bytes(load.dim)}) + chunk * u32({CHUNK}))")
     source = f"first + u64(token) * step + u64({CHUNK}) * u64(chunk)"
     if not load.guarded:
-        out.line(f"ptx.async_copy(at, {source}, {'u32(1)' if mine else 'mine'})")
+        out.line(f"ptx.async_copy(at, {source}, {'u32(1)' if whole else 'mine'})")
         return
     out.line("inside = u32(1) if token < limit else u32(0)")
-    out.line(f"ptx.async_copy(at, {source}, {'inside' if mine else 'inside & mine'})")
-    beyond = "u32(u32(1) - inside)" if mine else "u32(u32(1) - inside) & mine"
+    out.line(f"ptx.async_copy(at, {source}, {'inside' if whole else 'inside & mine'})")
+    beyond = "u32(u32(1) - inside)" if whole else "u32(u32(1) - inside) & mine"
     out.line(f"ptx.store_shared_words4(at, {ZEROS}, {beyond})")
 
 
@@ -114,20 +113,19 @@ def _emit_tails(out: SourceWriter, load: Load, parameters: tuple[str, ...]) -> N
     """Rows of which the last chunk is not whole: what follows their numbers may be anything."""
     tail, pitch, rows = load.dim % NUMBERS, row_bytes(load.dim), load.rows
     text = "The last chunk of each row, its numbers alone."
-    with device_function(out, f"store_{load.what}_tails", parameters, text):
-        with out.block(f"for i in range({-(-rows // load.threads)})"):
-            out.line(f"place = u32(ptx.thread_index() + u32({load.threads}) * u32(i))")
-            out.line(f"mine = u32(1) if place < u32({rows}) else u32(0)")
-            out.line(f"place = place if place < u32({rows}) else u32({rows - 1})")
-            out.line(load.token)
-            out.line("inside = mine if token < limit else u32(0)" if load.guarded else "inside = mine")
-            out.line(f"at = first + u64(token) * step + u64({CHUNK * load.copied})")
-            out.line("word_0, word_1, word_2, word_3 = ptx.load_words4_when(at, inside)")
-            kept = [f"word_{x}" for x in range(tail // 2)]
-            kept += [f"word_{tail // 2} & u32(65535)"] * (tail % 2)
-            words = ", ".join((kept + ["u32(0)"] * 4)[:4])
-            out.line(f"at = u32(to + place * u32({pitch}) + u32({CHUNK * load.copied}))")
-            out.line(f"ptx.store_shared_words4(at, {words}, mine)")
+    kept = [f"word_{x}" for x in range(tail // 2)] + [f"word_{tail // 2} & u32(65535)"] * (tail % 2)
+    words = ", ".join((kept + ["u32(0)"] * 4)[:4])
+    function = device_function(out, f"store_{load.what}_tails", parameters, text)
+    with function, out.block(f"for i in range({-(-rows // load.threads)})"):
+        out.line(f"place = u32(ptx.thread_index() + u32({load.threads}) * u32(i))")
+        out.line(f"mine = u32(1) if place < u32({rows}) else u32(0)")
+        out.line(f"place = place if place < u32({rows}) else u32({rows - 1})")
+        out.line(load.token)
+        out.line("inside = mine if token < limit else u32(0)" if load.guarded else "inside = mine")
+        out.line(f"at = first + u64(token) * step + u64({CHUNK * load.copied})")
+        out.line("word_0, word_1, word_2, word_3 = ptx.load_words4_when(at, inside)")
+        out.line(f"at = u32(to + place * u32({pitch}) + u32({CHUNK * load.copied}))")
+        out.line(f"ptx.store_shared_words4(at, {words}, mine)")
 
 
 def padded(traits: Traits) -> bool:
@@ -137,26 +135,24 @@ def padded(traits: Traits) -> bool:
 
 def emit_padding(out: SourceWriter, traits: Traits) -> None:
     """Zeros where nothing is loaded, once for an item."""
-    layout = shared_layout(traits)
+    stages = [f"u32({stage * shared_layout(traits).stage_bytes})" for stage in range(STAGES)]
+    places = {
+        "queries": ["base + QUERIES"],
+        "keys": [f"base + TILES + {stage}" for stage in stages],
+        "values": [f"base + TILES + VALUES + {stage}" for stage in stages],
+    }
+    open_ended = [load for load in loads_of(traits) if loads(load.dim) % 2]
     with device_function(out, "clear_padding", ("base",), "The chunks that complete a row's last step, as 0."):
-        for load in loads_of(traits):
-            if loads(load.dim) % 2 == 0:
-                continue
-            places = {
-                "queries": [f"base + QUERIES"],
-                "keys": [f"base + TILES + u32({stage * layout.stage_bytes})" for stage in range(STAGES)],
-                "values": [f"base + TILES + VALUES + u32({stage * layout.stage_bytes})" for stage in range(STAGES)],
-            }[load.what]
-            for place in places:
+        for load in open_ended:
+            for place in places[load.what]:
                 out.line(f"clear_{load.what}(u32({place}))")
-    for load in loads_of(traits):
-        if loads(load.dim) % 2:
-            with device_function(out, f"clear_{load.what}", ("to",), "The same of one tile."):
-                with out.block(f"for i in range({-(-load.rows // load.threads)})"):
-                    out.line(f"place = u32(ptx.thread_index() + u32({load.threads}) * u32(i))")
-                    out.line(f"mine = u32(1) if place < u32({load.rows}) else u32(0)")
-                    out.line(f"at = u32(to + place * u32({row_bytes(load.dim)}) + u32({CHUNK * loads(load.dim)}))")
-                    out.line(f"ptx.store_shared_words4(at, {ZEROS}, mine)")
+    for load in open_ended:
+        function = device_function(out, f"clear_{load.what}", ("to",), "The same of one tile.")
+        with function, out.block(f"for i in range({-(-load.rows // load.threads)})"):
+            out.line(f"place = u32(ptx.thread_index() + u32({load.threads}) * u32(i))")
+            out.line(f"mine = u32(1) if place < u32({load.rows}) else u32(0)")
+            out.line(f"at = u32(to + place * u32({row_bytes(load.dim)}) + u32({CHUNK * loads(load.dim)}))")
+            out.line(f"ptx.store_shared_words4(at, {ZEROS}, mine)")
 
 
 def of_atoms(names: str, traits: Traits) -> tuple[str, ...]:
@@ -170,7 +166,9 @@ def emit_products(out: SourceWriter, traits: Traits) -> None:
     score, total = of_atoms("score", traits), of_atoms("total", traits)
     left = [f"a_{i}" for i in range(4 * len(atoms))]
     _emit_add(out, traits.dtype)
-    with device_function(out, "multiply_keys", (*score, "queries", "keys"), "Scores of a warp's rows with a tile's keys."):
+    with device_function(
+        out, "multiply_keys", (*score, "queries", "keys"), "Scores of a warp's rows with a tile's keys."
+    ):
         with out.block(f"for i in range({traits.tile_kv // 2})"):
             for name in score:
                 out.line(f"{name}[i] = f32(0.0)")
@@ -195,7 +193,11 @@ def _emit_values(
     parameters = (*total, *score, "values")
     with device_function(out, "multiply_values", parameters, "Weights of a warp's rows times a tile's values."):
         for step in range(traits.tile_kv // ATOM):
-            wrapped(out, "multiply_values_step", (str(8 * step), *parameters[:-1], f"u32(values + u32({ATOM * pitch * step}))"))
+            wrapped(
+                out,
+                "multiply_values_step",
+                (str(8 * step), *parameters[:-1], f"u32(values + u32({ATOM * pitch * step}))"),
+            )
     text = "Sixteen keys; their weights in the arrays' dtype, two a word."
     with device_function(out, "multiply_values_step", ("first", *parameters), text):
         for atom, name in enumerate(score):
