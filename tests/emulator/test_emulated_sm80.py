@@ -118,7 +118,7 @@ FAULTY = Problem(135, 150, splat.causal(), "float16", 2, 2, 1, head_dim=12, scal
 FAULTS = {
     "tiles of a block": (r"left = ptx\.load_word\(block_at \+ u64\(20\)\)", r"\g<0> - u32(1)"),
     "tiles of a piece": (r"corner = u32\(corner \+ u32\(\d+\) \* inner_step\)", "pass"),
-    "predicate": (r">> column\n", ">> u32(column + u32(1))\n"),
+    "predicate": (r">> column\)", ">> u32(column + u32(1)))"),
     "lengths of keys": (r"(?<!def )limit_scores\(score_\d, valid, column\)", "pass"),
     "values beyond a length": (r"inside = u32\(1\) if token < limit else u32\(0\)", "inside = u32(1)"),
     "numbers beyond a row's": (r"u32\(0\), u32\(0\), mine", "word_2, word_3, mine"),
@@ -127,7 +127,7 @@ FAULTS = {
     "stage": (r"stage = u32\(STAGE_BYTES - stage\)", "pass"),
     "which half of the keys": (r"load_matrices_transposed", "load_matrices"),
     "sum of a row": (r"row_sum \+= ptx\.shuffle_xor\(row_sum, u32\(2\)\)", "pass"),
-    "new peak": (r"total\[4 \* j \+ 2 \+ x\] \*= rescale\[1\]", "pass"),
+    "new peak": (r"total\[4 \* j \+ 2\] \*= rescale\[1\]", "pass"),
     "key heads": (r"k_head\n", "k_head + k_row\n"),
 }  # fmt: skip
 

@@ -288,51 +288,82 @@ def multiply_values_step(first, total_0, total_1, score_0, score_1, values):
 @device
 def mask_scores(score, mask_at, column):
     """Scores of pairs that are not kept become -inf, of a thread's two rows."""
-    mask_row(score, 0, mask_at, column)
-    mask_row(score, 1, mask_at + u64(64), column)
+    mask_columns(0, score, 0, ptx.load_word(mask_at + u64(0)) >> column)
+    mask_columns(4, score, 0, ptx.load_word(mask_at + u64(4)) >> column)
+    mask_columns(0, score, 1, ptx.load_word(mask_at + u64(64)) >> column)
+    mask_columns(4, score, 1, ptx.load_word(mask_at + u64(68)) >> column)
 
 
 @device
-def mask_row(score, row, mask_at, column):
-    """The same of one row."""
-    mask = cuda.local.array(2, dtype=np.uint32)
-    for i in range(2):
-        mask[i] = ptx.load_word(mask_at + u64(4 * i)) >> column
-    for j in range(8):
-        for x in range(2):
-            score[4 * j + 2 * row + x] = score[4 * j + 2 * row + x] if mask[j >> 2] & u32(1 << (8 * (j & 3) + x)) else NONE_KEPT
+def mask_columns(first, score, row, bits):
+    """The same of a word's columns."""
+    for j in range(first, first + 4):
+        score[4 * j + 2 * row + 0] = score[4 * j + 2 * row + 0] if bits & u32(1 << (8 * (j - first) + 0)) else NONE_KEPT
+        score[4 * j + 2 * row + 1] = score[4 * j + 2 * row + 1] if bits & u32(1 << (8 * (j - first) + 1)) else NONE_KEPT
 
 
 @device
 def softmax(score, scale_log2, peak, added, rescale):
     """Scores become weights relative to their row's peak; rescale is the factor for what was added up before."""
-    for row in range(2):
-        top = NONE_KEPT
-        for j in range(8):
-            top = ptx.maximum(top, ptx.maximum(score[4 * j + 2 * row], score[4 * j + 2 * row + 1]))
-        top = ptx.maximum(top, ptx.shuffle_xor(top, u32(1)))
-        top = ptx.maximum(top, ptx.shuffle_xor(top, u32(2))) * scale_log2
-        before = peak[row]
-        now = top if top - before > f32(8.0) else before
-        safe = now if now > NONE_KEPT else f32(0.0)
-        peak[row] = now
-        rescale[row] = ptx.exp2(before - safe)
-        weights = f32(0.0)
-        for j in range(8):
-            score[4 * j + 2 * row] = ptx.exp2(score[4 * j + 2 * row] * scale_log2 - safe)
-            score[4 * j + 2 * row + 1] = ptx.exp2(score[4 * j + 2 * row + 1] * scale_log2 - safe)
-            weights += score[4 * j + 2 * row] + score[4 * j + 2 * row + 1]
-        added[row] = added[row] * rescale[row] + weights
+    weigh_row(0, score, scale_log2, peak, added, rescale)
+    weigh_row(1, score, scale_log2, peak, added, rescale)
+
+
+@device
+def weigh_row(row, score, scale_log2, peak, added, rescale):
+    """The same of one row."""
+    top = NONE_KEPT
+    top = top_of_columns(0, score, row, top)
+    top = top_of_columns(4, score, row, top)
+    top = ptx.maximum(top, ptx.shuffle_xor(top, u32(1)))
+    top = ptx.maximum(top, ptx.shuffle_xor(top, u32(2))) * scale_log2
+    before = peak[row]
+    now = top if top - before > f32(8.0) else before
+    safe = now if now > NONE_KEPT else f32(0.0)
+    peak[row] = now
+    rescale[row] = ptx.exp2(before - safe)
+    weights = f32(0.0)
+    weights = weigh_columns(0, score, row, scale_log2, safe, weights)
+    weights = weigh_columns(4, score, row, scale_log2, safe, weights)
+    added[row] = added[row] * rescale[row] + weights
+
+
+@device
+def top_of_columns(first, score, row, top):
+    """The largest of a row's 32 scores and ``top``."""
+    for j in range(first, first + 4):
+        top = ptx.maximum(top, ptx.maximum(score[4 * j + 2 * row], score[4 * j + 2 * row + 1]))
+    return top
+
+
+@device
+def weigh_columns(first, score, row, scale_log2, safe, weights):
+    """A row's 32 scores as weights, and their sum with ``weights``."""
+    for j in range(first, first + 4):
+        score[4 * j + 2 * row] = ptx.exp2(score[4 * j + 2 * row] * scale_log2 - safe)
+        score[4 * j + 2 * row + 1] = ptx.exp2(score[4 * j + 2 * row + 1] * scale_log2 - safe)
+        weights += score[4 * j + 2 * row] + score[4 * j + 2 * row + 1]
+    return weights
 
 
 @device
 def bring_to_peak(total, rescale):
-    """Bring the accumulator to the new peaks, where any row of the warp has one."""
+    """Bring the results to the new peaks, where any row of the warp has one."""
     if ptx.any_lane(u32(1) if (rescale[0] != f32(1.0)) or (rescale[1] != f32(1.0)) else u32(0)) != u32(0):
-        for j in range(8):
-            for x in range(2):
-                total[4 * j + 0 + x] *= rescale[0]
-                total[4 * j + 2 + x] *= rescale[1]
+        rescale_columns(0, total, rescale)
+        rescale_columns(2, total, rescale)
+        rescale_columns(4, total, rescale)
+        rescale_columns(6, total, rescale)
+
+
+@device
+def rescale_columns(first, total, rescale):
+    """The same of sixteen columns."""
+    for j in range(first, first + 2):
+        total[4 * j + 0] *= rescale[0]
+        total[4 * j + 1] *= rescale[0]
+        total[4 * j + 2] *= rescale[1]
+        total[4 * j + 3] *= rescale[1]
 
 
 @device

@@ -15,6 +15,8 @@ from splat_numba.gen.writer import SourceWriter
 # The peak of a row may lag behind by 2**8: weights up to 256 lose nothing in float32 sums or 16-bit floats, and most
 # tiles then leave the accumulator as it is.
 LAG = 8.0
+# Whether any row of the warp has a new one.
+MOVED = "ptx.any_lane(u32(1) if (rescale[0] != f32(1.0)) or (rescale[1] != f32(1.0)) else u32(0)) != u32(0)"
 
 
 def value_columns(traits: Traits) -> int:
@@ -75,13 +77,11 @@ def emit_weights(out: SourceWriter, traits: Traits) -> None:
             top = NONE_KEPT
             for j in range({traits.tile_kv // 8}):
                 top = ptx.maximum(top, ptx.maximum({first}, {second}))
-            top = ptx.maximum(top, ptx.shuffle_xor(top, u32(1)))
-            top = ptx.maximum(top, ptx.shuffle_xor(top, u32(2))) * scale_log2
-            before = peak[row]
-            now = top if top - before > f32({LAG}) else before
-            safe = now if now > NONE_KEPT else f32(0.0)
-            peak[row] = now
-            rescale[row] = ptx.exp2(before - safe)
+            """
+        )
+        emit_peak(out)
+        out.lines(
+            f"""
             weights = f32(0.0)
             for j in range({traits.tile_kv // 8}):
                 {first} = ptx.exp2({first} * scale_log2 - safe)
@@ -92,11 +92,25 @@ def emit_weights(out: SourceWriter, traits: Traits) -> None:
         )
 
 
+def emit_peak(out: SourceWriter) -> None:
+    """A row's new peak, from the largest score that a thread has of it."""
+    out.lines(
+        f"""
+        top = ptx.maximum(top, ptx.shuffle_xor(top, u32(1)))
+        top = ptx.maximum(top, ptx.shuffle_xor(top, u32(2))) * scale_log2
+        before = peak[row]
+        now = top if top - before > f32({LAG}) else before
+        safe = now if now > NONE_KEPT else f32(0.0)
+        peak[row] = now
+        rescale[row] = ptx.exp2(before - safe)
+        """
+    )
+
+
 def emit_rescaling(out: SourceWriter, traits: Traits) -> None:
     """The accumulator, brought to new peaks."""
-    moved = "u32(1) if (rescale[0] != f32(1.0)) or (rescale[1] != f32(1.0)) else u32(0)"
     text = "Bring the accumulator to the new peaks, where any row of the warp has one."
     function = device_function(out, "bring_to_peak", ("total", "rescale"), text)
-    with function, out.block(f"if ptx.any_lane({moved}) != u32(0)"), each_pair(out, value_columns(traits)):
+    with function, out.block(f"if {MOVED}"), each_pair(out, value_columns(traits)):
         for row in (0, 1):
             out.line(f"total[4 * j + {2 * row} + x] *= rescale[{row}]")
