@@ -38,6 +38,7 @@ def no_gpu(monkeypatch):
         ("cuda", None, ON_CPU, CudaExecutor()),
         ("cuda", "sm_90a", None, CudaExecutor("sm_90a")),
         ("auto", "simt", None, CudaExecutor("simt")),
+        ("auto", "sm80", None, CudaExecutor("sm80")),
     ],
 )
 def test_auto_runs_where_q_is(backend, target, q, wanted):
@@ -48,14 +49,16 @@ def test_auto_runs_where_q_is(backend, target, q, wanted):
     ("backend", "target", "message"),
     [
         ("gpu", None, "backend wanted as one of auto, cpu, cuda, emulate, got 'gpu'. Leave it out to choose for you."),
-        ("emulate", "cpu", "target wanted as None, 'sm_90a' or 'simt' for backend 'emulate', got 'cpu'. Leave it out."),
+        (
+            "emulate",
+            "cpu",
+            "target wanted as None, 'sm_90a', 'sm80' or 'simt' for backend 'emulate', got 'cpu'. Leave it out.",
+        ),
         (
             "cuda",
             "sm_80",
-            "target 'sm_80' is not in this version, which has 'sm_90a' (Hopper) and 'simt' (any NVIDIA GPU from Turing "
-            "on). Leave target out, or give backend='cpu'.",
+            "target wanted as None, 'sm_90a', 'sm80' or 'simt' for backend 'cuda', got 'sm_80'. Leave it out.",
         ),
-        ("cuda", "sm90", "target wanted as None, 'sm_90a' or 'simt' for backend 'cuda', got 'sm90'. Leave it out."),
         ("cpu", "sm_90a", "target wanted as None or 'cpu' for backend 'cpu', got 'sm_90a'. Leave it out."),
     ],
 )

@@ -12,7 +12,6 @@ from splat_numba.settings import current
 
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
 RUNS = {"cpu": CPU, "cuda": GPU, "emulate": GPU}  # of which kind of processor the texts are that a backend runs
-PLANNED = ("sm_80",)  # targets of GPUs that a later version has
 
 
 def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
@@ -38,7 +37,7 @@ def _meant(backend: str, target: str | None, q: Any) -> str:
 def _is_of(kind: str, target: str) -> bool:
     from splat_numba.gen.targets.registry import targets_of  # few calls name one, and want this so early
 
-    return target in targets_of(kind) or (kind == GPU and target in PLANNED)
+    return target in targets_of(kind)
 
 
 def _check_target(backend: str, target: str, kind: str) -> None:

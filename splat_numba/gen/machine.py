@@ -94,3 +94,10 @@ SHARED_BYTES = {
 def gpu_of(capability: tuple[int, int], multiprocessors: int = HOPPER_MULTIPROCESSORS) -> Gpu:
     """A GPU of a compute capability, one of SHARED_BYTES."""
     return Gpu(multiprocessors, SHARED_BYTES[capability], capability=capability)
+
+
+def gpu_of_plan(machine: Machine | Gpu) -> Gpu:
+    """The GPU of a plan. Raises TypeError for a CPU's."""
+    if isinstance(machine, Gpu):
+        return machine
+    raise TypeError(machine)

@@ -168,8 +168,8 @@ def test_doctor_reports_a_broken_installation_with_exit_status_1(capsys, monkeyp
 @pytest.mark.parametrize(
     ("driver", "wanted"),
     [
-        (FakeDriver(), "GPU ok NVIDIA Fake, compute capability 9.0, 132 multiprocessors; targets sm_90a, simt"),
-        (FakeDriver(capability=(8, 0)), "compute capability 8.0, 132 multiprocessors; targets simt"),
+        (FakeDriver(), "GPU ok NVIDIA Fake, compute capability 9.0, 132 multiprocessors; targets sm_90a, sm80, simt"),
+        (FakeDriver(capability=(8, 0)), "compute capability 8.0, 132 multiprocessors; targets sm80, simt"),
         (FakeDriver(capability=(7, 0)), "got NVIDIA Fake of 7.0."),
         (FakeDriver(status=Status.CUDA_ERROR_NO_DEVICE), "got CUDA_ERROR_NO_DEVICE from the driver."),
     ],

@@ -129,8 +129,7 @@ MESSAGES = {
     ),
     "target": (
         lambda: attend(target="sm_80"),
-        "BackendError: target 'sm_80' is not in this version, which has 'sm_90a' (Hopper) and 'simt' (any NVIDIA "
-        "GPU from Turing on). Leave target out, or give backend='cpu'.",
+        "BackendError: target wanted as None or 'cpu' for backend 'auto', got 'sm_80'. Leave it out.",
     ),
     "frozen as text": (
         lambda: flurka.attention_vjp(Q, Q, Q, E, frozen="proj_k"),

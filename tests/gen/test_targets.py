@@ -14,8 +14,9 @@ from splat_numba.cli.options import CommandError, complete
 from splat_numba.emulator.cpu_text import emulate
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.executors.choice import choose_executor
+from splat_numba.executors.gpu_parts import backward_plan_for
 from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.targets.cpu.target import NumbaCpu
 from splat_numba.gen.targets.registry import TARGETS, choose_target
 from splat_numba.runtime.cpu import code
@@ -86,7 +87,7 @@ def test_a_cpu_is_chosen_as_a_gpu_is_and_the_plan_says_why(monkeypatch):
         splat.plan(splat.causal(), dtype="float32", target="slower", **sizes)
     with pytest.raises(BackendError, match=r"^target wanted as None, 'cpu' or 'slower' for backend 'cpu', got 'toy'"):
         splat.plan(splat.causal(), dtype="float32", target="toy", backend="cpu", **sizes)
-    with pytest.raises(BackendError, match=r"^target wanted as None, 'sm_90a', 'toy' or 'simt' for backend 'cuda'"):
+    with pytest.raises(BackendError, match=r"^target wanted as None, 'sm_90a', 'sm80', 'toy' or 'simt'"):
         splat.plan(splat.causal(), dtype="float16", target="slower", backend="cuda", **sizes)
 
 
@@ -136,14 +137,31 @@ def test_what_no_target_takes_is_refused_by_name():
         splat.plan(splat.causal(), seq_q=8, seq_kv=8, head_dim=8, dtype="float64", backend="emulate", target="sm_90a")
     with pytest.raises(ArgumentTypeError, match=r"^q wanted as float32 for the toy, got float16"):
         splat.attention(*(np.zeros((8, 8), np.float16),) * 3, splat.causal(), backend="emulate", target="toy")
-    message = r"^target wanted for a GPU of compute capability 7\.0, got sm_90a, toy, simt\."
+    message = r"^target wanted for a GPU of compute capability 7\.0, got sm_90a, sm80, toy, simt\."
     with pytest.raises(BackendError, match=message):
         choose_target(None, Problem(8, 8, 8, 8, "float32"), Gpu(capability=(7, 0)))
 
 
-def test_16_bits_have_tensor_cores_on_hopper_and_fma_units_elsewhere():
+def test_16_bits_have_tensor_cores_from_ampere_on_and_fma_units_before():
     half = Problem(8, 8, 8, 8, "float16")
     assert choose_target(None, half, Gpu(capability=(9, 0)))[0].name == "sm_90a"
     target, why = choose_target(None, half, Gpu(capability=(8, 0)))
-    assert target.name == "simt"
+    assert target.name == "sm80"
     assert ("sm_90a", "does not run on compute capability 8.0") in why.refused
+    assert choose_target("sm80", half, Gpu(capability=(9, 0)))[0].name == "sm80"
+    assert choose_target(None, half, Gpu(capability=(7, 5)))[0].name == "simt"
+    assert choose_target(None, Problem(8, 8, 512, 8, "float16"), Gpu(capability=(8, 0)))[0].name == "simt"
+    with pytest.raises(BackendError, match=r"^target wanted for a GPU of compute capability 7\.5, got sm80\."):
+        choose_target("sm80", half, Gpu(capability=(7, 5)))
+    with pytest.raises(ArgumentTypeError, match=r"^dtype wanted of heads up to 256 wide for target 'sm80'"):
+        choose_target("sm80", Problem(8, 8, 512, 8, "float16"), Gpu(capability=(9, 0)))
+
+
+def test_gradients_go_to_the_first_target_that_makes_them_and_the_plan_says_so():
+    gpu, half, conditions = Gpu(capability=(8, 0)), Problem(8, 8, 8, 8, "float16"), Conditions()
+    found = backward_plan_for(splat.causal(), half, gpu, None, conditions)
+    assert found.target == "simt"
+    assert "target of gradients: simt (the first that takes this GPU, dtype and dims)" in found.explain()
+    assert "refused   sm80: makes no gradients yet" in found.explain()
+    with pytest.raises(BackendError, match=r"^target wanted for gradients on a GPU of .* 8\.0, got sm80\."):
+        backward_plan_for(splat.causal(), half, gpu, "sm80", conditions)

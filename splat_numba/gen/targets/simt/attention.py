@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu.addresses import (
+    ITEM,
+    LISTED,
+    POINTERS,
+    STRIDES,
+    TILE,
+    TOKEN_OF_ROW,
+    TOKEN_OF_TILE,
+    emit_header,
+    emit_item,
+    emit_token,
+)
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.simt import tiles
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
 from splat_numba.gen.targets.simt.results import emit_epilogue
@@ -27,14 +38,8 @@ from splat_numba.gen.targets.simt.softmax import emit_softmax
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention"
-ARRAYS = ("q", "k", "v", "out")
-TABLES = ("rows", "block", "piece", "bits", "views", "heads")
-POINTERS = (*TABLES, *ARRAYS, "lse", "kv_lengths")
-STEPS = ("row", "head", "batch")
-STRIDES = tuple(f"{name}_{step}" for name in ARRAYS for step in STEPS)
-ITEM = ("blocks", "heads_count", "batch", "heads_per_wave")
 COUNTS = (*ITEM, "heads_q", "group", "seq_q", "seq_kv", "box_shift", "head_steps", "key_steps")
-WHERE = tiles.TILE
+WHERE = TILE
 
 
 def parameters(traits: Traits) -> tuple[tuple[str, str], ...]:
@@ -108,28 +113,6 @@ def emit_start(out: SourceWriter, threads_rows: int) -> None:
         column = u32(thread & u32({LANES_OF_ROW - 1}))
         """
     )
-
-
-def emit_item(out: SourceWriter) -> None:
-    """The item of a block: `emit_rank` has the order."""
-    text = "Row block, head and batch entry of this block; longest row blocks first, wave by wave of heads."
-    with device_function(out, "item_of_block", ("heads", *ITEM), text):
-        out.line("item, items = ptx.block_index(), u32(blocks * heads_count * batch)")
-        emit_rank(out)
-        out.line("head = ptx.load_word(heads + u64(4) * u64(pair - entry * heads_count))")
-        out.line("return rank, head, entry")
-
-
-def emit_header(out: SourceWriter, name: str, groups: Sequence[Sequence[str]]) -> None:
-    """``def name(`` with a line or more for each group of parameters."""
-    out.line()
-    out.line()
-    out.line(f"def {name}(")
-    with out.suite():
-        for names in groups:
-            for first in range(0, len(names), 12):
-                out.line(f"{', '.join(names[first : first + 12])},")
-    out.line("):")
 
 
 def _emit_entry(out: SourceWriter, traits: Traits) -> None:
@@ -256,11 +239,11 @@ def _emit_products(out: SourceWriter, traits: Traits) -> None:
     numbers, share, dims = Numbers(traits.dtype), share_of(traits), (traits.head_dim, traits.value_dim)
     spare = sums(numbers, share.rows, share.keys, share.pieces) <= 64
     at_once = tiles.AT_ONCE[spare]
-    tiles.emit_token(out)
+    emit_token(out)
     for what, rows, dim, where, token in (
-        ("queries", GROUP_ROWS, dims[0], tiles.LISTED, tiles.TOKEN_OF_ROW),
-        ("keys", traits.tile_kv, dims[0], tiles.TILE, tiles.TOKEN_OF_TILE),
-        ("values", traits.tile_kv, dims[1], tiles.TILE, tiles.TOKEN_OF_TILE),
+        ("queries", GROUP_ROWS, dims[0], LISTED, TOKEN_OF_ROW),
+        ("keys", traits.tile_kv, dims[0], TILE, TOKEN_OF_TILE),
+        ("values", traits.tile_kv, dims[1], TILE, TOKEN_OF_TILE),
     ):
         tiles.emit_load(out, tiles.Load(what, rows, dim, where, token), numbers, share.threads, at_once)
     tiles.emit_chunk_of(out)

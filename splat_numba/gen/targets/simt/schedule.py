@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from splat_numba.gen.boxes import BoxPass, Traits
+from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
-from splat_numba.gen.targets.gpu.items import heads_per_wave, view_steps
+from splat_numba.gen.targets.gpu.items import heads_per_wave
+from splat_numba.gen.targets.gpu.launches import arch_of, boxes_of, strides_of, tables_of
 from splat_numba.gen.targets.simt import attention
-from splat_numba.gen.targets.simt.shape import CHUNK, Numbers
+from splat_numba.gen.targets.simt.shape import Numbers
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
 from splat_numba.gen.tensor import Tensor
-
-
-def arch_of(gpu: Gpu) -> str:
-    """The architecture that texts for a GPU are compiled for."""
-    major, minor = gpu.capability
-    return f"sm_{major}{minor}"
 
 
 def attention_text(traits: Traits, gpu: Gpu) -> EmittedText:
@@ -54,43 +47,8 @@ def record_pass(builder: ScheduleBuilder, number: int, one: HeadsPass, call: Att
     builder.launch(one.text, items if seq_q else 0, counts, pointers)
 
 
-def boxes_of(planned: object) -> BoxPass:
-    """A pass of this target's. Raises TypeError for another's."""
-    if isinstance(planned, BoxPass):
-        return planned
-    raise TypeError(planned)
-
-
-def tables_of(planned: BoxPass) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.int32 | np.uint32]]]:
-    """The pass's tables, by the names of a text's parameters."""
-    table = planned.table
-    return {
-        "rows": table.rows, "block": table.block, "piece": table.piece, "bits": table.bits, "views": view_steps(table),
-    }  # fmt: skip
-
-
-def strides_of(arrays: Mapping[str, Tensor | None]) -> dict[str, int]:
-    """In bytes of rows, heads and batch entries, by parameter; negative ones wrap around."""
-    found = {}
-    for name, one in arrays.items():
-        to_batch, to_head, to_row = (0, 0, 0) if one is None else one.strides[:3]
-        for step, size in zip(attention.STEPS, (to_row, to_head, to_batch), strict=True):
-            found[f"{name}_{step}"] = size % 2**64
-    return found
-
-
 def scale_of(numbers: Numbers, name: str, factor: float) -> dict[str, int | float]:
     """A factor as a text's parameter: a float32, or the bits of a float64."""
     if numbers.computed == "float32":
         return {name: factor}
     return {f"{name}_bits": struct.unpack("<Q", struct.pack("<d", factor))[0]}
-
-
-def in_chunks(tensor: Tensor) -> bool:
-    """Whether the texts can read or write an array in place: rows of whole chunks, none of which reaches beyond it."""
-    size = ITEMSIZE[tensor.dtype]
-    *steps, unit = tensor.strides
-    whole = tensor.sizes[3] * size % CHUNK == 0 and (unit == size or tensor.sizes[3] == 1)
-    return whole and not any(
-        step % CHUNK for step, places in zip(steps, tensor.sizes[:3], strict=True) if places > 1
-    )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from splat_numba.gen.machine import GPU, SHARED_BYTES, Gpu, Machine
+from splat_numba.gen.machine import GPU, SHARED_BYTES, Gpu, gpu_of_plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +28,7 @@ class SimtTarget:
     kind: str = GPU
     generation: str = "any NVIDIA GPU from Turing on"
     capabilities: frozenset[tuple[int, int]] = frozenset(SHARED_BYTES)
+    makes_gradients: bool = True
 
     def refusal(self, problem: Problem) -> str | None:
         """It takes every dtype; dims that are too large are the plan's to refuse."""
@@ -70,13 +71,9 @@ class SimtTarget:
 
     def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """Rows of whole chunks of 16 bytes."""
-        from splat_numba.gen.schedule import InPlace
-        from splat_numba.gen.targets.simt.schedule import in_chunks
-        from splat_numba.gen.targets.simt.shape import CHUNK
-        from splat_numba.gen.targets.target import with_shared_heads
+        from splat_numba.gen.targets.gpu.launches import chunks_in_place
 
-        seen = with_shared_heads(tensors)
-        return {name: InPlace(in_chunks(seen[name]), CHUNK) for name in ("q", "k", "v", "out")}
+        return chunks_in_place(tensors)
 
     def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
         """The plan of gradients of the least predicted time."""
@@ -88,8 +85,8 @@ class SimtTarget:
         """As in_place()."""
         from splat_numba.gen.backward import GRADIENTS
         from splat_numba.gen.schedule import InPlace
+        from splat_numba.gen.targets.gpu.launches import in_chunks
         from splat_numba.gen.targets.gradients import OPERANDS
-        from splat_numba.gen.targets.simt.schedule import in_chunks
         from splat_numba.gen.targets.simt.shape import CHUNK
 
         rules = {name: InPlace(in_chunks(tensors[name]), CHUNK) for name in OPERANDS}
@@ -110,13 +107,6 @@ class SimtTarget:
 
         for number, one in enumerate(passes):
             record_pass(builder, number, one, call)
-
-
-def gpu_of_plan(machine: Machine | Gpu) -> Gpu:
-    """The GPU of a plan. Raises TypeError for a CPU's."""
-    if isinstance(machine, Gpu):
-        return machine
-    raise TypeError(machine)
 
 
 SIMT = SimtTarget()

@@ -29,24 +29,6 @@ class Load:
     kept: str = ""
 
 
-TILE = ("corner", "inner_step", "outer_step", "box_shift", "limit")  # of a box: its first token, steps, sizes
-TOKEN_OF_TILE = "token = token_of(place, corner, inner_step, outer_step, box_shift)"  # noqa: S105 - a place in a sequence
-LISTED = ("rows_at", "limit")
-TOKEN_OF_ROW = "token = ptx.load_word(rows_at + u64(4) * u64(place))  # padding is 2**32 - 1"  # noqa: S105 - likewise
-
-
-def emit_token(out: SourceWriter) -> None:
-    """Where a place of a box is in the sequence."""
-    parameters = ("place", "corner", "inner_step", "outer_step", "box_shift")
-    with device_function(out, "token_of", parameters, "The token at a place of the box that begins at ``corner``."):
-        out.lines(
-            """
-            line = u32(place >> box_shift)
-            return u32(corner + inner_step * u32(place - u32(line << box_shift)) + outer_step * line)
-            """
-        )
-
-
 def emit_load(out: SourceWriter, load: Load, numbers: Numbers, threads: int, at_once: int) -> None:
     """The function: ``load(first, step, to, ...)`` from rows ``step`` bytes apart to shared memory.
 

@@ -8,15 +8,8 @@ from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm90.epilogue import (
-    RESUMED,
-    STORED,
-    emit_epilogue,
-    emit_for_rows,
-    emit_places,
-    emit_rows,
-    rows_early,
-)
+from splat_numba.gen.targets.gpu.results import RESUMED, STORED, emit_epilogue
+from splat_numba.gen.targets.sm90.epilogue import emit_for_rows, emit_places, emit_rows, rows_early
 from splat_numba.gen.targets.sm90.handover import emit_handover, emit_read, may_skip, tile_info
 from splat_numba.gen.targets.sm90.products import emit_products
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, value_columns, words_per_row

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
 from splat_numba.gen.writer import SourceWriter
-
-
-def emit_valid(out: SourceWriter, traits: Traits) -> None:
-    """How many keys count; the status that goes with a tile has it above bit 8, and is 0 where all groups skip."""
-    text = "How many of a tile's keys lie below the length."
-    with device_function(out, "valid_keys", ("token", "inner_step", "length"), text):
-        out.lines(
-            f"""
-            if token >= length:
-                return u32(0)
-            return u32(min(u32(length - token + inner_step - u32(1)) // inner_step, u32({traits.tile_kv})))
-            """
-        )
 
 
 def emit_clearing(out: SourceWriter, tile_kv: int, value_dim: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,13 +10,13 @@ from numpy.typing import NDArray
 from splat_numba.gen.boxes import BoxPass, Traits
 from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
 from splat_numba.gen.targets.gpu.items import heads_per_wave, view_steps
+from splat_numba.gen.targets.gpu.launches import scale_log2
+from splat_numba.gen.targets.gpu.results import QUARTER
 from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
-from splat_numba.gen.targets.sm90.epilogue import QUARTER
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
 from splat_numba.gen.tensor import ROW_ALIGNMENT, Tensor, as_word
 from splat_numba.gen.tensor_map import BoxMap
 
-SMALLEST_SCALE = 2.0**-126  # a scale of 0 as the kernel can have it: scores of +-1e30 still round to weights of 1
 WORD_BYTES = 4
 COUNTER_WORDS = 2  # items taken, and blocks that have ended
 
@@ -75,11 +74,6 @@ def pass_numbers(one: HeadsPass, call: AttentionCall) -> dict[str, int | float]:
         "q_views": len(table.q_views), "kv_views": len(table.kv_views), "out_row": to_row,
         "out_head": to_head, "out_batch": to_batch,
     }  # fmt: skip
-
-
-def scale_log2(scale: float) -> float:
-    """The factor of scores in base 2; its sign is the plan's."""
-    return abs(scale) * math.log2(math.e) or SMALLEST_SCALE
 
 
 def store_bytes(out: Tensor) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from splat_numba.gen.boxes import GROUP_ROWS, WORD_BITS, Traits
 from splat_numba.gen.machine import HOPPER_REGISTERS, HOPPER_SHARED_BYTES, WARP
+from splat_numba.gen.targets.gpu import softmax
 from splat_numba.gen.tensor_map import SPAN
 
 WARPGROUP = 4 * WARP  # threads of one, whose products are of GROUP_ROWS rows
@@ -27,6 +28,7 @@ SWIZZLE_128, EIGHT_ROWS = 1 << 62, 8 * SPAN_BYTES
 REGISTERS = {(1, 1): (56, 240), (1, 2): (56, 200), (1, 3): (40, 120), (2, 1): (40, 232), (3, 1): (32, 160)}
 
 STEP_OF_ROWS = PRODUCT_DEPTH * SPAN_BYTES >> 4  # from a product's tokens to the next one's, in units of a descriptor
+value_columns = softmax.value_columns  # by the name that texts know
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,6 @@ def threads_per_block(traits: Traits) -> int:
 def score_steps(traits: Traits) -> int:
     """Products of 16 elements each that make up q.k."""
     return -(-traits.head_dim // PRODUCT_DEPTH)
-
-
-def value_columns(traits: Traits) -> int:
-    """Columns of the accumulator: value_dim rounded up to what a product can have."""
-    return -(-traits.value_dim // 8) * 8
 
 
 def score_offset(step: int, rows: int) -> int:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu.addresses import STEPS, emit_header
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
-from splat_numba.gen.targets.simt.attention import STEPS, emit_header
 from splat_numba.gen.targets.simt.results import chunk_bytes, emit_store_chunk
 from splat_numba.gen.targets.simt.shape import CHUNK, Numbers
 from splat_numba.gen.writer import SourceWriter

@@ -14,6 +14,7 @@ from splat_numba.gen.backward import KEYS, QUERIES, BackwardPlan
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.schedule import Place, ScheduleBuilder
 from splat_numba.gen.targets.gpu.items import heads_per_wave
+from splat_numba.gen.targets.gpu.launches import arch_of, boxes_of, strides_of, tables_of
 from splat_numba.gen.targets.gpu.owners import Owners, owners_of
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
 from splat_numba.gen.targets.simt.backward.levels import ROWS as LEVEL_ROWS
@@ -23,7 +24,7 @@ from splat_numba.gen.targets.simt.backward.rounding import RoundTraits, round_te
 from splat_numba.gen.targets.simt.backward.text import gradients_text
 from splat_numba.gen.targets.simt.backward.tile_shapes import candidates
 from splat_numba.gen.targets.simt.backward.traits import LEVEL_BYTES, GradientTraits
-from splat_numba.gen.targets.simt.schedule import arch_of, boxes_of, scale_of, strides_of, tables_of
+from splat_numba.gen.targets.simt.schedule import scale_of
 from splat_numba.gen.targets.simt.shape import Numbers
 from splat_numba.gen.tensor import Tensor
 

@@ -9,11 +9,21 @@ from splat_numba.gen.backward import KEYS
 from splat_numba.gen.boxes import GROUP_ROWS
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu.addresses import (
+    ITEM,
+    LISTED,
+    STEPS,
+    TILE,
+    TOKEN_OF_ROW,
+    TOKEN_OF_TILE,
+    emit_header,
+    emit_token,
+)
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.simt import tiles
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
-from splat_numba.gen.targets.simt.attention import ITEM, STEPS, WHERE, emit_header, emit_start, walk
+from splat_numba.gen.targets.simt.attention import WHERE, emit_start, walk
 from splat_numba.gen.targets.simt.backward.results import emit_results, emit_store
 from splat_numba.gen.targets.simt.backward.slopes import emit_slopes
 from splat_numba.gen.targets.simt.backward.traits import (
@@ -276,10 +286,10 @@ def _emit_loads(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> 
     dims = boxes.head_dim, boxes.value_dim
     at_once = tiles.AT_ONCE[sums(traits, share_of(traits).rows) <= 64]
     kept = f"load_number(levels_at + u64({LEVEL_BYTES}) * u64(token)) < INFINITE"
-    tiles.emit_token(out)
+    emit_token(out)
     for side, rows, where, token, clears in (
-        ("left", GROUP_ROWS, tiles.LISTED, tiles.TOKEN_OF_ROW, _clears_left(traits)),
-        ("right", boxes.tile_kv, tiles.TILE, tiles.TOKEN_OF_TILE, _clears_right(traits)),
+        ("left", GROUP_ROWS, LISTED, TOKEN_OF_ROW, _clears_left(traits)),
+        ("right", boxes.tile_kv, TILE, TOKEN_OF_TILE, _clears_right(traits)),
     ):
         tiles.emit_load(out, tiles.Load(f"{side}_1", rows, dims[0], where, token), numbers, threads, at_once)
         if side == "right" or traits.slopes:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from splat_numba.gen.boxes import SOME
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.items import emit_rank
+from splat_numba.gen.targets.gpu.softmax import emit_valid
 from splat_numba.gen.targets.sm90.backward.traits import IMAGE_BYTES, READ, WRITTEN, BackwardTraits
-from splat_numba.gen.targets.sm90.lengths import emit_clear_tile, emit_cleared, emit_valid
+from splat_numba.gen.targets.sm90.lengths import emit_clear_tile, emit_cleared
 from splat_numba.gen.targets.sm90.loads import emit_copies
 from splat_numba.gen.targets.sm90.producer import emit_end, emit_fences
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
 from splat_numba.gen.targets.sm90.backward.traits import ADDED, FINISHED, ROUNDED, BackwardTraits, result_dims
-from splat_numba.gen.targets.sm90.epilogue import QUARTER, emit_quarter, emit_rounded
 from splat_numba.gen.writer import SourceWriter
 
 AT_ONCE = 16  # chunks of 8 columns whose sums are read together

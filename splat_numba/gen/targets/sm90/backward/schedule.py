@@ -14,6 +14,7 @@ from splat_numba.gen.backward import QUERIES
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.schedule import Place, ScheduleBuilder
 from splat_numba.gen.targets.gpu.items import heads_per_wave, view_steps
+from splat_numba.gen.targets.gpu.launches import scale_log2
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
 from splat_numba.gen.targets.sm90.backward.launches import GradientLaunch, in_order
 from splat_numba.gen.targets.sm90.backward.levels import LevelTraits, levels_text
@@ -21,7 +22,7 @@ from splat_numba.gen.targets.sm90.backward.rounding import CHUNK, RoundTraits, r
 from splat_numba.gen.targets.sm90.backward.rounding import THREADS as ROUND_THREADS
 from splat_numba.gen.targets.sm90.backward.text import backward_text
 from splat_numba.gen.targets.sm90.backward.traits import FINISHED, IMAGE_BYTES, ROUNDED, STEPS
-from splat_numba.gen.targets.sm90.schedule import COUNTER_WORDS, scale_log2
+from splat_numba.gen.targets.sm90.schedule import COUNTER_WORDS
 from splat_numba.gen.tensor import Tensor
 from splat_numba.gen.tensor_map import BoxMap
 

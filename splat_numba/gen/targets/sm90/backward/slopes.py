@@ -7,6 +7,7 @@ query that keeps nothing, whose weights are 0 then.
 from __future__ import annotations
 
 from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.softmax import each, each_pair, emit_limit, emit_negate
 from splat_numba.gen.targets.sm90.backward.traits import (
     IMAGE_BYTES,
     IMAGE_PART,
@@ -15,7 +16,7 @@ from splat_numba.gen.targets.sm90.backward.traits import (
     WRITTEN,
     BackwardTraits,
 )
-from splat_numba.gen.targets.sm90.softmax import each, each_pair, emit_limit, emit_mask, emit_negate
+from splat_numba.gen.targets.sm90.softmax import emit_mask
 from splat_numba.gen.writer import SourceWriter
 
 

@@ -1,0 +1,73 @@
+"""What launches of GPU targets are given: tables, strides, scales; and which arrays they take in place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from splat_numba.gen.boxes import BoxPass
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.schedule import InPlace
+from splat_numba.gen.targets.gpu.addresses import STEPS
+from splat_numba.gen.targets.gpu.items import view_steps
+from splat_numba.gen.targets.target import with_shared_heads
+from splat_numba.gen.tensor import Tensor
+
+CHUNK = 16  # bytes: what the widest loads and stores move
+
+SMALLEST_SCALE = 2.0**-126  # a scale of 0 as the kernel can have it: scores of +-1e30 still round to weights of 1
+
+
+def arch_of(gpu: Gpu) -> str:
+    """The architecture that texts for a GPU are compiled for."""
+    major, minor = gpu.capability
+    return f"sm_{major}{minor}"
+
+
+def boxes_of(planned: object) -> BoxPass:
+    """A pass of this target's. Raises TypeError for another's."""
+    if isinstance(planned, BoxPass):
+        return planned
+    raise TypeError(planned)
+
+
+def tables_of(planned: BoxPass) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.int32 | np.uint32]]]:
+    """The pass's tables, by the names of a text's parameters."""
+    table = planned.table
+    return {
+        "rows": table.rows, "block": table.block, "piece": table.piece, "bits": table.bits, "views": view_steps(table),
+    }  # fmt: skip
+
+
+def strides_of(arrays: Mapping[str, Tensor | None]) -> dict[str, int]:
+    """In bytes of rows, heads and batch entries, by parameter; negative ones wrap around."""
+    found = {}
+    for name, one in arrays.items():
+        to_batch, to_head, to_row = (0, 0, 0) if one is None else one.strides[:3]
+        for step, size in zip(STEPS, (to_row, to_head, to_batch), strict=True):
+            found[f"{name}_{step}"] = size % 2**64
+    return found
+
+
+def in_chunks(tensor: Tensor) -> bool:
+    """Whether the texts can read or write an array in place: rows of whole chunks, none of which reaches beyond it."""
+    size = ITEMSIZE[tensor.dtype]
+    *steps, unit = tensor.strides
+    whole = tensor.sizes[3] * size % CHUNK == 0 and (unit == size or tensor.sizes[3] == 1)
+    return whole and not any(
+        step % CHUNK for step, places in zip(steps, tensor.sizes[:3], strict=True) if places > 1
+    )  # fmt: skip
+
+
+def scale_log2(scale: float) -> float:
+    """The factor of scores in base 2; its sign is the plan's."""
+    return abs(scale) * math.log2(math.e) or SMALLEST_SCALE
+
+
+def chunks_in_place(tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+    """Which of a call's q, k, v and out the texts read and write where they are."""
+    seen = with_shared_heads(tensors)
+    return {name: InPlace(in_chunks(seen[name]), CHUNK) for name in ("q", "k", "v", "out")}

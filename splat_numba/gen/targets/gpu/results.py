@@ -1,0 +1,127 @@
+"""Results of tensor cores, from registers to memory: out divided by the row's sum, and lse. Or back, to resume.
+
+Who holds what is as in softmax.py.
+"""
+
+from __future__ import annotations
+
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.softmax import value_columns
+from splat_numba.gen.writer import SourceWriter
+
+QUARTER = 32  # columns of a row that its four lanes store together
+RESUMED = ("row", "q_idx", "column", "out_at", "out_row", "lse_at", "seq_q", "total", "peak", "added")
+STORED = ("row", "q_idx", "column", "total", "peak", "added", "out_at", "out_row", "lse", "lse_at", "seq_q")
+
+
+def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
+    """Functions that store a row, and the one that reads what an earlier pass left."""
+    if traits.resumes:
+        _emit_resume(out, traits)
+    _emit_store(out, traits)
+    if traits.value_dim >= QUARTER:
+        emit_quarter(out, traits.dtype)
+
+
+def _emit_resume(out: SourceWriter, traits: Traits) -> None:
+    """A chunk that reaches beyond value_dim reads its first place there instead, for columns that nobody stores."""
+    whole, columns = traits.value_dim // 8, value_columns(traits)
+    with device_function(out, "resume_row", RESUMED, "out and lse as a softmax state: a sum of 1 at the peak lse."):
+        out.lines(
+            f"""
+            safe = q_idx if q_idx < seq_q else u32(0)
+            peak[row] = ptx.load_state(lse_at + u64(4) * u64(safe)) * f32(1.4426950408889634)
+            added[row] = f32(0.0) if peak[row] == NONE_KEPT else f32(0.25)  # four lanes add up to a row, NaN or not
+            start = out_at + u64(safe) * out_row + u64(2) * u64(column)
+            for j in range({whole}):
+                pair = ptx.load_pair(start + u64(16) * u64(j))
+                total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = ptx.unpack_{traits.dtype}(pair)
+            """
+        )
+        if 8 * whole < columns:
+            at = f"start + u64({16 * whole}) if column < u32({traits.value_dim - 8 * whole}) else out_at"
+            out.line(f"pair = ptx.load_pair({at})")
+            first = f"{4 * whole} + 2 * row"
+            out.line(f"total[{first}], total[{first} + 1] = ptx.unpack_{traits.dtype}(pair)")
+
+
+def _emit_store(out: SourceWriter, traits: Traits) -> None:
+    text = "out = total / sum, 0 where nothing is kept; lse = (peak + log2 sum) ln 2, then -inf."
+    with device_function(out, "store_row", STORED, text):
+        out.lines(
+            """
+            real = u32(1) if q_idx < seq_q else u32(0)  # padding is 2**32 - 1 here
+            row_sum = added[row] + ptx.shuffle_xor(added[row], u32(1))
+            row_sum += ptx.shuffle_xor(row_sum, u32(2))
+            share = ptx.reciprocal(row_sum) if row_sum != f32(0.0) else f32(0.0)
+            to = out_at + u64(q_idx) * out_row
+            """
+        )
+        emit_rounded(out, traits.dtype, traits.value_dim)
+        out.lines(
+            """
+            if lse != u64(0):
+                safe = f32(0.0) if peak[row] == NONE_KEPT else peak[row]
+                one_lane = real if column == u32(0) else u32(0)
+                value = (safe + ptx.log2(row_sum)) * f32(0.6931471805599453)
+                ptx.store_real(lse_at + u64(4) * u64(q_idx), value, one_lane)
+            """
+        )
+
+
+def emit_rounded(out: SourceWriter, dtype: str, dim: int, total: str = "total") -> None:
+    """A row of ``total`` times ``share`` in a 16-bit dtype: whole quarters, then chunks of 8 columns."""
+    quarters = dim // QUARTER
+    if quarters:
+        with out.block(f"for quarter in range({quarters})"):
+            place = "to + u64(64) * u64(quarter)"
+            out.line(f"{quarter_name(total)}({total}, 16 * quarter + 2 * row, share, {place}, real)")
+    for j in range(4 * quarters, -(-dim // 8)):
+        pair = ", ".join(f"{total}[{4 * j} + 2 * row + {x}] * share" for x in (0, 1))
+        when = "real"
+        if 8 * j + 8 > dim:
+            when = f"real if column < u32({dim - 8 * j}) else u32(0)"
+        at = f"to + u64({16 * j}) + u64(2) * u64(column)"
+        out.line(f"ptx.store_word({at}, ptx.pack_{dtype}({pair}), {when})")
+
+
+def quarter_name(total: str) -> str:
+    """Of the function that stores 32 columns of an accumulator."""
+    return "store_quarter" if total == "total" else f"store_{total}_quarter"
+
+
+def emit_quarter(out: SourceWriter, dtype: str, total: str = "total") -> None:
+    """The four lanes of a row hand words round until each has 8 columns, 16 bytes.
+
+    Lane t of them holds word t of four chunks of 8 columns, and ends with all words of chunk t: twice, it keeps half
+    of what it has and swaps the other half with the lane whose number differs in one bit.
+    """
+    parameters = (total, "first", "share", "to", "real")
+    text = "32 columns of a row: its four lanes hand words round until each has 8 columns side by side."
+    with device_function(out, quarter_name(total), parameters, text):
+        for i in range(4):
+            pair = ", ".join(f"{total}[first + {4 * i + x}] * share" for x in (0, 1))
+            out.line(f"word_{i} = ptx.pack_{dtype}({pair})")
+        out.lines(
+            """
+            odd = ptx.thread_index() & u32(1)
+            upper = ptx.thread_index() & u32(2)
+            got_0 = ptx.shuffle_xor_word(ptx.select(word_0, word_1, odd), u32(1))
+            got_1 = ptx.shuffle_xor_word(ptx.select(word_2, word_3, odd), u32(1))
+            low_0 = ptx.select(got_0, word_0, odd)
+            low_1 = ptx.select(word_1, got_0, odd)
+            high_0 = ptx.select(got_1, word_2, odd)
+            high_1 = ptx.select(word_3, got_1, odd)
+            got_0 = ptx.shuffle_xor_word(ptx.select(low_0, high_0, upper), u32(2))
+            got_1 = ptx.shuffle_xor_word(ptx.select(low_1, high_1, upper), u32(2))
+            ptx.store_words4(
+                to + u64(16) * u64(ptx.thread_index() & u32(3)),
+                ptx.select(got_0, low_0, upper),
+                ptx.select(got_1, low_1, upper),
+                ptx.select(high_0, got_0, upper),
+                ptx.select(high_1, got_1, upper),
+                real,
+            )
+            """
+        )

@@ -1,0 +1,41 @@
+"""Predicted time of a box pass on a warp's matrix products.
+
+Only the units' number and their peaks are facts; the shares below are estimates that order tile shapes, not fitted yet.
+"""
+
+from __future__ import annotations
+
+from splat_numba.gen.box_cost import Work
+from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm80.shape import ATOM, atoms_of, steps, threads_of
+
+HERTZ = 1.7e9
+# Operations a cycle of a multiprocessor: 16-bit products with float32 sums (whitepapers; on 9.0 mma.sync's share).
+FLOP_PER_CYCLE = {(8, 0): 2048, (8, 7): 2048, (9, 0): 2540, (10, 0): 2048, (10, 3): 2048, (11, 0): 2048}
+OTHER_FLOP_PER_CYCLE = 512  # of the chips for graphics
+EFFICIENCY = {1: 0.6, 2: 0.8}  # by the atoms of a warp: with one, keys are read twice as often
+EXPONENTIALS_PER_CYCLE = 16
+FULL_WARPS = 8  # of a multiprocessor: with fewer, nobody fills the gaps of those that wait
+TILE_CYCLES = 500  # barrier, peaks, and the first loads of a tile; shared by the resident blocks
+MASKED = 1.2  # a tile with a mask, times one without
+ITEM_SECONDS = 2e-6
+LAUNCH_SECONDS = 6e-6
+
+
+def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu) -> float:
+    """Seconds for all heads and batch entries: items spread over the multiprocessors."""
+    heads = problem.batch * problem.heads_q
+    if not work.tiles.size or not heads:
+        return LAUNCH_SECONDS
+    resident = traits.blocks_per_multiprocessor
+    dims = ATOM * (steps(traits.head_dim) + steps(traits.value_dim))
+    rate = FLOP_PER_CYCLE.get(gpu.capability, OTHER_FLOP_PER_CYCLE) * EFFICIENCY[atoms_of(traits)]
+    rate *= min(resident * threads_of(traits) / 32 / FULL_WARPS, 1.0)
+    pairs = GROUP_ROWS * traits.tile_kv
+    group_tile = 2 * pairs * dims / rate + pairs / EXPONENTIALS_PER_CYCLE / 2
+    cycles = group_tile * (work.group_tiles + (MASKED - 1) * work.masked) + TILE_CYCLES / resident * work.tiles
+    alone = cycles / HERTZ + ITEM_SECONDS / resident
+    busy = max(float(alone.sum()) * heads / gpu.multiprocessors, float(alone.max()))
+    return LAUNCH_SECONDS + busy

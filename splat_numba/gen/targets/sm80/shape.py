@@ -1,0 +1,98 @@
+"""What the text of a kernel needs to know of its traits, as numbers: who has which rows, shared memory, registers.
+
+A warp has `atoms` neighbouring sixteens of rows, which one matrix product takes each. A row of shared memory takes an
+odd number of chunks of 16 bytes, so that the eight rows of a matrix that one instruction reads lie in different banks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.machine import WARP
+
+CHUNK = 16  # bytes: what a lane copies, and what one of a matrix' rows is
+ATOM = 16  # rows of a matrix product, its depth, and columns of two of them
+NUMBERS = 8  # of 16 bits in a chunk
+STAGES = 2  # tiles in shared memory: one is computed while the other is fetched
+MOST_REGISTERS = 255  # of a thread
+# Registers beside scores and results: fragments, addresses, peaks and sums, by atoms. Beyond MOST_REGISTERS the
+# compiler spills; tests/gen/test_sm80_build.py compiles what this admits.
+OTHER_REGISTERS = {1: 64, 2: 72}
+
+
+def steps(dim: int) -> int:
+    """Matrix products that so many numbers take, sixteen each."""
+    return -(-dim // ATOM)
+
+
+def loads(dim: int) -> int:
+    """Chunks of an array that a row of so many numbers takes."""
+    return -(-dim // NUMBERS)
+
+
+def row_bytes(dim: int) -> int:
+    """Of a row in shared memory: whole steps, and a chunk to keep neighbouring rows apart."""
+    return CHUNK * (2 * steps(dim) + 1)
+
+
+def score_registers(traits: Traits) -> int:
+    """Of an atom's scores, for one thread."""
+    return traits.tile_kv // 2
+
+
+def total_registers(traits: Traits) -> int:
+    """Of an atom's results, for one thread."""
+    return ATOM // 2 * steps(traits.value_dim)
+
+
+def registers(traits: Traits, atoms: int) -> int:
+    """That a thread of so many atoms wants."""
+    return atoms * (score_registers(traits) + total_registers(traits)) + OTHER_REGISTERS[atoms]
+
+
+def atoms_of(traits: Traits) -> int:
+    """Two where a row block has as many groups and registers allow: what is read of keys then serves twice the rows."""
+    return 2 if traits.groups == 2 and registers(traits, 2) <= MOST_REGISTERS else 1
+
+
+def threads_of(traits: Traits) -> int:
+    """Of a block."""
+    return WARP * traits.tile_q // (ATOM * atoms_of(traits))
+
+
+@dataclass(frozen=True, slots=True)
+class SharedMemory:
+    """Byte offsets: of queries and stages from the aligned start of shared memory, of values from a stage's."""
+
+    queries: int
+    stages: int
+    values: int
+    stage_bytes: int
+
+    @property
+    def end(self) -> int:
+        """Of what follows all stages."""
+        return self.stages + STAGES * self.stage_bytes
+
+
+def shared_layout(traits: Traits) -> SharedMemory:
+    """A block's queries, then keys and values of each stage."""
+    of_keys = traits.tile_kv * row_bytes(traits.head_dim)
+    of_stage = of_keys + traits.tile_kv * row_bytes(traits.value_dim)
+    return SharedMemory(0, traits.tile_q * row_bytes(traits.head_dim), of_keys, of_stage)
+
+
+def shared_bytes(traits: Traits) -> int:
+    """Dynamic shared memory of a block, with room to align its start."""
+    return shared_layout(traits).end + CHUNK
+
+
+def words_per_row(traits: Traits) -> int:
+    """32-bit words of a row of a tile's mask."""
+    return -(-traits.tile_kv // 32)
+
+
+def mask_bytes(traits: Traits) -> int:
+    """Of a group's mask of a tile."""
+    return 4 * GROUP_ROWS * words_per_row(traits)

@@ -1,0 +1,149 @@
+"""Mask, online softmax and rescaling of a tile of scores, in registers: as targets/gpu/softmax.py has them, by calls.
+
+The compilers for chips from 10.0 on unroll no loop of many statements, and an array is local memory then: a function
+takes 32 columns, and is called for each 32 of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from splat_numba.gen.boxes import GROUP_ROWS, NONE, SOME, Traits
+from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.softmax import MOVED, emit_negate, emit_peak, emit_valid
+from splat_numba.gen.targets.sm80.shape import ATOM, atoms_of, mask_bytes, steps, words_per_row
+from splat_numba.gen.writer import INDENT, SourceWriter
+
+COLUMNS = 32  # of a tile or of the results that one call takes: 8 registers a row
+
+
+def emit_softmax(out: SourceWriter, traits: Traits) -> None:
+    """All functions between the two products of a tile."""
+    if traits.negate:
+        emit_negate(out, traits)
+    if traits.partial:
+        _emit_mask(out, traits)
+    if traits.ragged:
+        emit_valid(out, traits)
+        _emit_limit(out, traits)
+    _emit_weights(out, traits)
+    _emit_rescaling(out, traits)
+
+
+def _chunks(columns: int) -> range:
+    """Where the columns of each call begin, as a number of eights."""
+    return range(0, columns // 8, COLUMNS // 8)
+
+
+@contextmanager
+def _columns(out: SourceWriter, name: str, parameters: tuple[str, ...], columns: int, text: str) -> Iterator[None]:
+    """A function of 32 columns, of which ``j`` is each eight: tiles have 16 columns, or a multiple of 32."""
+    count = min(columns, COLUMNS) // 8
+    with device_function(out, name, ("first", *parameters), text), out.block(f"for j in range(first, first + {count})"):
+        yield
+
+
+def skips(traits: Traits) -> bool:
+    """Whether a group may keep nothing of a tile that another one wants."""
+    return traits.skips and traits.groups > 1
+
+
+def knows_status(traits: Traits) -> bool:
+    """Whether the text reads what a group keeps of a tile."""
+    return traits.partial or skips(traits)
+
+
+def any_status(status: int) -> str:
+    """A test that all lanes of a warp answer alike: their rows are of one group."""
+    return f"ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32({status}) else u32(0)) != u32(0)"
+
+
+def some_kept() -> str:
+    """Likewise: whether the group keeps anything of the tile."""
+    return f"ptx.any_lane(u32(1) if u32(mask & u32(3)) != u32({NONE}) else u32(0)) != u32(0)"
+
+
+def emit_masks(out: SourceWriter, traits: Traits) -> None:
+    """Scores of pairs that are not kept, of all atoms of a tile, become -inf."""
+    words = words_per_row(traits)
+    if traits.partial:
+        with out.block(f"if {any_status(SOME)}"):
+            start = f"bits + u64({mask_bytes(traits)}) * u64(mask >> u32(2))"
+            out.line(f"mask_at = {start} + u64({4 * words}) * u64(row & u32({GROUP_ROWS - 1}))")
+            for atom in range(atoms_of(traits)):
+                out.line(f"mask_scores(score_{atom}, mask_at + u64({4 * words * ATOM * atom}), column)")
+    if traits.ragged:
+        out.line("valid = valid_keys(corner, inner_step, limit)")
+        for atom in range(atoms_of(traits)):
+            out.line(f"limit_scores(score_{atom}, valid, column)")
+
+
+def _emit_mask(out: SourceWriter, traits: Traits) -> None:
+    """A row's words are shifted so that bit 0 is this thread's first column; heads share them in the cache."""
+    words = words_per_row(traits)
+    text = "Scores of pairs that are not kept become -inf, of a thread's two rows."
+    with device_function(out, "mask_scores", ("score", "mask_at", "column"), text):
+        for row in (0, 1):
+            for word in range(words):
+                at = f"mask_at + u64({4 * (8 * row * words + word)})"
+                out.line(f"mask_columns({4 * word}, score, {row}, ptx.load_word({at}) >> column)")
+    with _columns(out, "mask_columns", ("score", "row", "bits"), traits.tile_kv, "The same of a word's columns."):
+        for x in (0, 1):
+            at = f"score[4 * j + 2 * row + {x}]"
+            out.line(f"{at} = {at} if bits & u32(1 << (8 * (j - first) + {x})) else NONE_KEPT")
+
+
+def _emit_limit(out: SourceWriter, traits: Traits) -> None:
+    """Of keys beyond a length."""
+    text = "Scores of keys beyond the batch entry's length become -inf."
+    function = device_function(out, "limit_scores", ("score", "valid", "column"), text)
+    with function, out.block(f"if valid < u32({traits.tile_kv})"):
+        for first in _chunks(traits.tile_kv):
+            out.line(f"limit_columns({first}, score, valid, column)")
+    with _columns(out, "limit_columns", ("score", "valid", "column"), traits.tile_kv, "The same of 32 columns."):
+        for x in (0, 1):
+            out.line(f"below = column + u32(8 * j + {x}) < valid")
+            for row in (0, 1):
+                at = f"score[4 * j + {2 * row + x}]"
+                out.line(f"{at} = {at} if below else NONE_KEPT")
+
+
+def _emit_weights(out: SourceWriter, traits: Traits) -> None:
+    state = ("score", "scale_log2", "peak", "added", "rescale")
+    text = "Scores become weights relative to their row's peak; rescale is the factor for what was added up before."
+    first, second = "score[4 * j + 2 * row]", "score[4 * j + 2 * row + 1]"
+    with device_function(out, "softmax", state, text):
+        for row in (0, 1):
+            out.line(f"weigh_row({row}, {', '.join(state)})")
+    with device_function(out, "weigh_row", ("row", *state), "The same of one row."):
+        out.line("top = NONE_KEPT")
+        for chunk in _chunks(traits.tile_kv):
+            out.line(f"top = top_of_columns({chunk}, score, row, top)")
+        emit_peak(out)
+        out.line("weights = f32(0.0)")
+        for chunk in _chunks(traits.tile_kv):
+            out.line(f"weights = weigh_columns({chunk}, score, row, scale_log2, safe, weights)")
+        out.line("added[row] = added[row] * rescale[row] + weights")
+    text = "The largest of a row's 32 scores and ``top``."
+    with _columns(out, "top_of_columns", ("score", "row", "top"), traits.tile_kv, text):
+        out.line(f"top = ptx.maximum(top, ptx.maximum({first}, {second}))")
+    out.line(f"{INDENT}return top")
+    text = "A row's 32 scores as weights, and their sum with ``weights``."
+    with _columns(out, "weigh_columns", ("score", "row", "scale_log2", "safe", "weights"), traits.tile_kv, text):
+        for one in (first, second):
+            out.line(f"{one} = ptx.exp2({one} * scale_log2 - safe)")
+        out.line(f"weights += {first} + {second}")
+    out.line(f"{INDENT}return weights")
+
+
+def _emit_rescaling(out: SourceWriter, traits: Traits) -> None:
+    """In pairs of eights: results are as many as the products leave."""
+    text = "Bring the results to the new peaks, where any row of the warp has one."
+    columns = ATOM * steps(traits.value_dim)
+    with device_function(out, "bring_to_peak", ("total", "rescale"), text), out.block(f"if {MOVED}"):
+        for first in range(0, columns // 8, 2):
+            out.line(f"rescale_columns({first}, total, rescale)")
+    with _columns(out, "rescale_columns", ("total", "rescale"), ATOM, "The same of sixteen columns."):
+        for i in range(4):
+            out.line(f"total[4 * j + {i}] *= rescale[{i // 2}]")

@@ -1,0 +1,49 @@
+"""Tile shapes that a multiprocessor can hold, and those worth trying for a problem."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from splat_numba.errors import PlanError
+from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm80.shape import MOST_REGISTERS, STAGES, atoms_of, registers, shared_bytes, threads_of
+
+GROUPS = (1, 2)  # row blocks of 64 and 128 queries
+TILES_KV = (32, 64, 128)
+LEAST_KEYS = 16  # of a tile where no other fits: head_dim = value_dim = 256 in 99 KiB
+MOST_RESIDENT = 4  # blocks of a multiprocessor
+BLOCK_SHARED_BYTES = 1024  # that the hardware keeps of every block
+
+
+@lru_cache(maxsize=64)
+def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
+    """Traits to try. Raises PlanError for head dimensions so large that not even the smallest tile fits."""
+    shapes = [(groups, tile) for groups in GROUPS for tile in TILES_KV]
+    found = [one for shape in shapes if (one := _most_resident(problem, gpu, *shape)) is not None]
+    if not found and (least := _most_resident(problem, gpu, GROUPS[0], LEAST_KEYS)) is not None:
+        found = [least]
+    if not found:
+        raise PlanError(
+            f"head_dim and value_dim wanted small enough for tiles of {GROUP_ROWS} queries x {LEAST_KEYS} keys in "
+            f"{gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a thread, got "
+            f"{problem.head_dim} and {problem.value_dim}. Split the heads, or use target='simt'."
+        )
+    return tuple(found)
+
+
+def _most_resident(problem: Problem, gpu: Gpu, groups: int, tile_kv: int) -> Traits | None:
+    one = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile_kv, STAGES, 1)
+    resident = most_resident(one, gpu)
+    return replace(one, blocks_per_multiprocessor=resident) if resident else None
+
+
+def most_resident(traits: Traits, gpu: Gpu) -> int:
+    """Blocks of these traits that a multiprocessor holds; 0 where none fits."""
+    shared, wanted = shared_bytes(traits), registers(traits, atoms_of(traits))
+    if shared > gpu.shared_bytes or wanted > MOST_REGISTERS:
+        return 0
+    by_memory = (gpu.shared_bytes + BLOCK_SHARED_BYTES) // (shared + BLOCK_SHARED_BYTES)
+    return min(by_memory, gpu.registers // (threads_of(traits) * wanted), MOST_RESIDENT)

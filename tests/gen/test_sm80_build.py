@@ -1,0 +1,72 @@
+"""The texts for a warp's matrix products compile and link without a GPU for chips of every generation: no spills, no
+local memory, shared memory within the chip's limit.
+
+A part runs in every commit; SPLAT_TEST_EVERY_CHIP=1 compiles all tile shapes for all chips (minutes).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+
+import pytest
+
+from splat_numba.gen.machine import SHARED_BYTES, gpu_of
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm80.schedule import attention_text
+from splat_numba.gen.targets.sm80.shape import atoms_of
+from splat_numba.gen.targets.sm80.target import MOST_DIM, SM80
+from splat_numba.gen.targets.sm80.tile_shapes import candidates
+from splat_numba.runtime.cuda.code import cubin_for
+from splat_numba.settings import current
+
+ALL = {"partial": True, "resumes": True, "ragged": True, "negate": True}
+PLAIN = {"partial": False, "skips": False}
+# capability, (head_dim, value_dim), dtype, options, atoms
+USUAL = (((8, 6), (128, 128), "float16", ALL, 1), ((12, 0), (64, 64), "bfloat16", {}, 2))
+DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (192, 128), (256, 256), (64, 256))
+
+
+def traits_of(capability, dims, dtype, options):
+    found = candidates(Problem(64, 64, *dims, dtype), gpu_of(capability))
+    return [replace(one, **options) for one in found]
+
+
+def check(traits, capability):
+    text = attention_text(traits, gpu_of(capability))
+    assert text.entry.arch == f"sm_{capability[0]}{capability[1]}"
+    report = cubin_for(text, current()).report
+    assert report.warnings == ()
+    assert report.spill_bytes == 0, report.log
+    assert re.findall(r"(\d+) bytes stack frame", report.log) == ["0"], "an array is no registers"
+    assert report.shared_bytes <= SHARED_BYTES[capability]
+
+
+@pytest.fixture
+def _compiler():
+    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
+    pytest.importorskip("cuda.core", reason="needs the extra cuda")
+
+
+@pytest.mark.usefixtures("_compiler")
+@pytest.mark.parametrize(("capability", "dims", "dtype", "options", "atoms"), USUAL, ids=str)
+def test_a_kernel_compiles_into_registers(capability, dims, dtype, options, atoms):
+    """The widest tile of one or two sixteens of rows a warp."""
+    check([one for one in traits_of(capability, dims, dtype, options) if atoms_of(one) == atoms][-1], capability)
+
+
+@pytest.mark.usefixtures("_compiler")
+@pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
+@pytest.mark.parametrize("dims", DIMS, ids=str)
+@pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
+def test_every_tile_shape_on_every_chip(capability, dims):
+    for one in traits_of(capability, dims, "bfloat16", {}):
+        for options in (ALL, PLAIN, {}):
+            check(replace(one, **options), capability)
+
+
+@pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
+def test_every_chip_has_a_tile_for_the_largest_heads(capability):
+    for dims in ((MOST_DIM, MOST_DIM), (8, MOST_DIM), (MOST_DIM, 8)):
+        assert traits_of(capability, dims, "float16", {})

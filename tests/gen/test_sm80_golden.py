@@ -1,0 +1,36 @@
+"""Golden sources of kernels for a warp's matrix products: texts that are kept in files that people read.
+
+After a change of the generator `python -m pytest tests/gen/test_sm80_golden.py --update-golden` writes them anew; read
+the difference before it is committed. A golden that is missing is a failure. tests/emulator runs texts like them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from splat_numba.gen.machine import SHARED_BYTES
+from splat_numba.gen.targets.sm80.attention import render_attention
+from splat_numba.gen.targets.sm80.shape import shared_bytes
+from splat_numba.gen.targets.sm80.target import SM80
+from tests.gen.golden_text import ADVICE, golden
+from tests.gen.sm80_traits import GOLDEN
+
+FOLDER = Path(__file__).parent / "golden_sm80"
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_source_is_the_golden_one(name, update_golden):
+    text = render_attention(GOLDEN[name])
+    path = FOLDER / f"{name}.py"
+    assert text == golden(path, text, update=update_golden), f"{path} differs. {ADVICE}"
+
+
+def test_every_golden_file_has_its_traits():
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(GOLDEN)
+
+
+def test_golden_kernels_fit_every_chip():
+    smallest = min(SHARED_BYTES[one] for one in SM80.capabilities)
+    assert max(map(shared_bytes, GOLDEN.values())) <= smallest
