@@ -216,16 +216,6 @@ def refuse_fused(where: str) -> NoReturn:
     raise ArgumentError(f"fused wanted left out where {where}, got a bool. Leave it out, or call it outside.")
 
 
-def check_backend(backend: str, target: str | None) -> None:
-    """Raise BackendError unless the CPU is meant: the only backend of the packed operators."""
-    if isinstance(backend, str) and backend in ("cuda", "emulate"):
-        raise BackendError(
-            f"backend {backend!r} has attention alone in this version. Leave backend out, or give 'cpu', with arrays "
-            "there."
-        )
-    choose_executor(backend, target)
-
-
 def make_problem(
     seq_q: int,
     seq_kv: int,
