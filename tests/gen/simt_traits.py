@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.simt.backward.traits import KEYS, QUERIES, GradientTraits
+from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 
 GOLDEN = {
     "float32": Traits(64, 64, "float32", 1, 64, 1, 3, partial=True, skips=False),
@@ -19,3 +20,11 @@ GOLDEN_GRADIENTS = {
         ragged=False, clears=False,
     ),
 }  # fmt: skip
+
+GOLDEN_PACKED = {
+    "sddmm_runs": PackedTraits("sddmm", "float32", 64),
+    "spmm_listed_placed": PackedTraits("spmm", "float16", 20, listed=True, placed=True),
+    "softmax": PackedTraits("softmax", "float64"),
+    "softmax_backward": PackedTraits("softmax_backward", "bfloat16"),
+}
+"""Of packed operators."""

@@ -71,12 +71,12 @@ def render_spmm(traits: PackedTraits, groups: tuple[tuple[str, ...], ...]) -> st
 def _emit_pairs(out: SourceWriter, traits: PackedTraits) -> None:
     """32 pairs of a row, as many at once as there are lanes for."""
     together = WARP // traits.lanes
-    at = "u32(slot + u32(done + safe))"
+    out.line("at = u32(slot + u32(done + safe))")
     if traits.placed:
-        at = f"ptx.load_word(places + u64(4) * u64({at}))"
+        out.line("at = ptx.load_word(places + u64(4) * u64(at))")
     out.lines(
         f"""
-        weight = load_number(values_at + u64({at}) * values_row)
+        weight = load_number(values_at + u64(at) * values_row)
         left = u32(size - begin)
         left = left if left < u32({WARP}) else u32({WARP})
         turn = u32(0)
