@@ -1,4 +1,8 @@
-"""The three operators on packed values, SPLAT's own: R-SDDMM, R-softmax and R-SpMM. Attention fuses them."""
+"""The three operators on packed values, SPLAT's own: R-SDDMM, R-softmax and R-SpMM. Attention fuses them.
+
+backend: "auto" runs where the first argument is, "cpu" on the CPU, "cuda" on a GPU (NumPy's arrays are copied there and
+back), "emulate" a GPU's texts on NumPy. All arrays of a call are in one place and, on a GPU, of one framework.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "
     Returns (batch, heads_q, nnz), less the missing axes, of q's dtype and kind: the pairs of
     ``ACSR.from_pattern(mask, seq_q, seq_kv)`` or ``ACSR.from_dense(mask)``, in its packed order. Sums are kept in
     float32 (float64 for float64). NaN and inf reach the values of their own pairs only. Raises ArgumentError
-    (ArgumentTypeError for types), PatternError, FormatError, BackendError.
+    (ArgumentTypeError for types), PatternError, FormatError, BackendError; on a GPU ArgumentError for 2**31 pairs.
     """
     machine = choose_packed(backend, "q", q)
     given = import_sampled(q, k, mask, scale, machine.read)
