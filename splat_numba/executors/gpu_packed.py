@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from splat_numba.errors import ArgumentError
+from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.executors.gpu_call import download, upload
 from splat_numba.executors.packed_machine import kept
 from splat_numba.formats.acsr import ACSR
@@ -28,6 +28,7 @@ from splat_numba.runtime.recent import Recent
 from splat_numba.settings import Settings
 
 PACKED_AXES = 3  # (batch, heads, pairs)
+FIRST_WITH_HALVES = (8, 0)  # compute capability with the instructions that packed values of 16 bits are made by
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,11 @@ def _make_ready(
     problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, GpuView], ordinal: int, settings: Settings
 ) -> ReadyCall:  # fmt: skip
     gpu = device(ordinal)
+    if ITEMSIZE[problem.dtype] == 2 and gpu.capability < FIRST_WITH_HALVES:
+        raise ArgumentTypeError(
+            f"{next(iter(arrays))} wanted as float32 or float64 on compute capability {gpu.capability[0]}."
+            f"{gpu.capability[1]}, which cannot round pairs of 16-bit numbers, got {problem.dtype}. Convert the arrays."
+        )
     tensors = {name: named(one.tensor, name) for name, one in arrays.items()}
 
     def schedule_for(copied: frozenset[str]) -> Schedule:

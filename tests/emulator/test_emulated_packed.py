@@ -152,6 +152,13 @@ def from_device(array):
     return host
 
 
+def test_sixteen_bits_are_refused_on_turing(gpu, monkeypatch):  # noqa: ARG001
+    monkeypatch.setattr(gpu_packed, "FIRST_WITH_HALVES", (9, 1))
+    values = Case(UNEVEN, "float16", 1, 1, 1).arrays()[3]
+    with pytest.raises(ArgumentTypeError, match=r"^values wanted as float32 or float64 on compute capability 9\.0, "):
+        splat.softmax(values, UNEVEN, **ON_GPU)
+
+
 @pytest.mark.parametrize("heads", [None, 2])
 def test_arrays_on_a_gpu_give_arrays_there(gpu, heads):  # noqa: ARG001
     """Of the caller's axes, the bits of what is copied there and back."""
