@@ -66,7 +66,7 @@ def attention(
     not kept. out: an array for the result, of its shape and dtype, apart from the inputs.
 
     backend: "auto" runs where q is: on its GPU, or on the CPU. "cuda" takes NumPy arrays too, and copies them to the
-    first GPU and back. Work goes to the framework's current stream, and nothing waits for it, except with JAX and NumPy.
+    first GPU and back. Work goes to the framework's current stream; nothing waits for it, except with JAX and NumPy.
     kv_lengths may then be on the GPU too, where their values are not checked. target: "sm_90a" (Hopper, 16 bits),
     "sm80" (from Ampere on, 16 bits) or "simt" (any GPU, any dtype), else the first of them that takes the call.
     docs/gpu.md says which arrays are copied there.
@@ -225,16 +225,6 @@ def check_fused(fused: Any, backend: str) -> bool:
 def refuse_fused(where: str) -> NoReturn:
     """Raise ArgumentError: the call goes another way, which asks the plan."""
     raise ArgumentError(f"fused wanted left out where {where}, got a bool. Leave it out, or call it outside.")
-
-
-def check_backend(backend: str, target: str | None) -> None:
-    """Raise BackendError unless the CPU is meant: the only backend of the packed operators."""
-    if isinstance(backend, str) and backend in ("cuda", "emulate"):
-        raise BackendError(
-            f"backend {backend!r} has attention alone in this version. Leave backend out, or give 'cpu', with arrays "
-            "there."
-        )
-    choose_executor(backend, target)
 
 
 def make_problem(

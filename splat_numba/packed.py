@@ -1,17 +1,20 @@
-"""The three operators on packed values, SPLAT's own: R-SDDMM, R-softmax and R-SpMM. Attention fuses them."""
+"""The three operators on packed values, SPLAT's own: R-SDDMM, R-softmax and R-SpMM. Attention fuses them.
+
+backend: "auto" runs where the first argument is, "cpu" on the CPU, "cuda" on a GPU (NumPy's arrays are copied there and
+back), "emulate" a GPU's texts on NumPy. All arrays of a call are in one place and, on a GPU, of one framework.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from splat_numba.api import check_backend
 from splat_numba.arguments.keywords import ATTENTION
-from splat_numba.arguments.layouts import with_leading
 from splat_numba.arguments.masks import OneMask
+from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.packed import import_sampled, import_values, import_weighted
+from splat_numba.executors.choice import choose_packed
 from splat_numba.executors.packed_call import PackedCall
 from splat_numba.formats.acsr import ACSR
-from splat_numba.runtime.arrays import export_array
 from splat_numba.signatures import strict
 
 
@@ -27,12 +30,12 @@ def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "
     Returns (batch, heads_q, nnz), less the missing axes, of q's dtype and kind: the pairs of
     ``ACSR.from_pattern(mask, seq_q, seq_kv)`` or ``ACSR.from_dense(mask)``, in its packed order. Sums are kept in
     float32 (float64 for float64). NaN and inf reach the values of their own pairs only. Raises ArgumentError
-    (ArgumentTypeError for types), PatternError, FormatError, BackendError.
+    (ArgumentTypeError for types), PatternError, FormatError, BackendError; on a GPU ArgumentError for 2**31 pairs.
     """
-    check_backend(backend, None)
-    given = import_sampled(q, k, mask, scale)
-    values = PackedCall.of(given.acsr, given.q.dtype).sddmm(given.q4, given.k4, given.scale)
-    return export_array(values.reshape(given.values_shape), given.q.dtype, q)
+    machine = choose_packed(backend, "q", q)
+    given = import_sampled(q, k, mask, scale, machine.read)
+    call = PackedCall.of(machine, given.acsr, given.q.dtype, 4 - len(given.q.shape))
+    return call.export(call.sddmm(machine.view(given.q, 4), machine.view(given.k, 4), given.scale), q)
 
 
 @strict(ATTENTION)
@@ -44,15 +47,18 @@ def softmax(values: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
     (float64 for float64). NaN or +inf in a row makes that row NaN; -inf weighs nothing, and a row of it alone gives 0.
     Raises ArgumentError (ArgumentTypeError for types), BackendError.
     """
-    check_backend(backend, None)
-    given = import_values(values, acsr)
-    weights = PackedCall.of(acsr, given.dtype).softmax(with_leading(given.bits, 3))
-    return export_array(weights.reshape(given.shape), given.dtype, values)
+    machine = choose_packed(backend, "values", values)
+    given = import_values(values, acsr, machine.read)
+    call = PackedCall.of(machine, acsr, given.dtype, 3 - len(given.shape))
+    return call.export(call.softmax(machine.view(given, 3)), values)
 
 
 @strict(ATTENTION)
-def spmm(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
+def spmm(values: Any, v: Any, acsr: ACSR, *, transpose: bool = False, backend: str = "auto") -> Any:
     """Sparse times dense: out_i = sum of values[t] * v_j over the kept pairs t = (i, j) of row i.
+
+    transpose: out_j = sum of values[t] * v_i over the kept pairs of column j instead; v is (batch, heads_q, seq_q,
+    value_dim) then, out (batch, heads_q, seq_kv, value_dim), and the mask's transpose is made and kept with it.
 
     values: (batch, heads_q, nnz) in the packed order of ``acsr``; v: (batch, heads_kv, seq_kv, value_dim); float16,
     bfloat16, float32 or float64, one dtype, any strides, value_dim 1 to 256. The batch axis, or batch and heads, may be
@@ -62,10 +68,13 @@ def spmm(values: Any, v: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
     nothing is 0. Sums are kept in float32 (float64 for float64). NaN and inf reach the rows that keep them only. Raises
     ArgumentError (ArgumentTypeError for types), BackendError.
     """
-    check_backend(backend, None)
-    given = import_weighted(values, v, acsr)
-    out = PackedCall.of(acsr, given.values.dtype).spmm(given.values3, given.v4)
-    return export_array(out.reshape(given.out_shape), given.values.dtype, values)
+    turned = check_flag("transpose", transpose)
+    machine = choose_packed(backend, "values", values)
+    given = import_weighted(values, v, acsr, machine.read, transpose=turned)
+    call = PackedCall.of(machine, acsr, given.values.dtype, 3 - len(given.values.shape))
+    weights, rows = machine.view(given.values, 3), machine.view(given.v, 4)
+    out = call.spmm_transposed(weights, rows, given.heads_kv) if turned else call.spmm(weights, rows)
+    return call.export(out, values)
 
 
 __all__ = ["sddmm", "softmax", "spmm"]

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
-from splat_numba.api import check_backend
 from splat_numba.arguments.frozen import check_frozen
 from splat_numba.arguments.keywords import ATTENTION
-from splat_numba.arguments.layouts import with_leading
 from splat_numba.arguments.masks import OneMask
-from splat_numba.arguments.packed import import_gradient, import_sampled, import_values, import_weighted
+from splat_numba.arguments.packed import Result, import_gradient, import_sampled, import_values, import_weighted
+from splat_numba.executors.choice import choose_packed
 from splat_numba.executors.packed_call import PackedCall
 from splat_numba.formats.acsr import ACSR
-from splat_numba.runtime.arrays import export_array
 from splat_numba.signatures import strict
 
 Pair: TypeAlias = tuple[Any, Any]
@@ -38,24 +36,25 @@ def sddmm_vjp(
     makes the mask's transpose and the places of its pairs, 8 bytes for each, which stay as long as the mask: for many
     steps over one mask give an ACSR.
     """
-    check_backend(backend, None)
+    machine = choose_packed(backend, "q", q)
     names = check_frozen(frozen, ("q", "k"))
-    given = import_sampled(q, k, mask, scale)
-    acsr, dtype, factor = given.acsr, given.q.dtype, given.scale
-    values = PackedCall.of(acsr, dtype).sddmm(given.q4, given.k4, factor)
+    given = import_sampled(q, k, mask, scale, machine.read)
+    dtype, factor, missing = given.q.dtype, given.scale, 4 - len(given.q.shape)
+    q4, k4 = machine.view(given.q, 4), machine.view(given.k, 4)
+    first = PackedCall.of(machine, given.acsr, dtype, missing)
 
     def vjp(dvalues: Any) -> Pair:
-        gradient = import_gradient("dvalues", dvalues, "values", given.values_shape, dtype)
-        changes, call = with_leading(gradient.bits, 3), PackedCall.of(acsr, dtype)
+        result = Result(given.values_shape, dtype)
+        gradient = import_gradient("dvalues", dvalues, "values", result, machine.read)
+        changes, call = machine.view(gradient, 3), PackedCall.of(machine, given.acsr, dtype, missing)
         dq = dk = None
         if "q" not in names:
-            dq = export_array(call.spmm(changes, given.k4, factor).reshape(given.q.shape), dtype, q)
+            dq = call.export(call.spmm(changes, k4, factor), q)
         if "k" not in names:
-            found = call.spmm_transposed(changes, given.q4, given.k4.shape[1], factor)
-            dk = export_array(found.reshape(given.k.shape), dtype, k)
+            dk = call.export(call.spmm_transposed(changes, q4, given.heads_kv, factor), k)
         return dq, dk
 
-    return export_array(values.reshape(given.values_shape), dtype, q), vjp
+    return first.export(first.sddmm(q4, k4, factor), q), vjp
 
 
 @strict(ATTENTION)
@@ -73,20 +72,21 @@ def softmax_vjp(
 
     vjp may be called again and again. It holds the weights that were returned, which must not change meanwhile.
     """
-    check_backend(backend, None)
+    machine = choose_packed(backend, "values", values)
     names = check_frozen(frozen, ("values",))
-    given = import_values(values, acsr)
-    shape, dtype = given.shape, given.dtype
-    weights = PackedCall.of(acsr, dtype).softmax(with_leading(given.bits, 3))
+    given = import_values(values, acsr, machine.read)
+    result, missing = Result(given.shape, given.dtype), 3 - len(given.shape)
+    first = PackedCall.of(machine, acsr, given.dtype, missing)
+    weights = first.softmax(machine.view(given, 3))
 
     def vjp(dweights: Any) -> Any:
-        gradient = import_gradient("dweights", dweights, "weights", shape, dtype)
+        gradient = import_gradient("dweights", dweights, "weights", result, machine.read)
         if names:
             return None
-        dvalues = PackedCall.of(acsr, dtype).softmax_backward(weights, with_leading(gradient.bits, 3))
-        return export_array(dvalues.reshape(shape), dtype, values)
+        call = PackedCall.of(machine, acsr, given.dtype, missing)
+        return call.export(call.softmax_backward(weights, machine.view(gradient, 3)), values)
 
-    return export_array(weights.reshape(shape), dtype, values), vjp
+    return first.export(weights, values), vjp
 
 
 @strict(ATTENTION)
@@ -107,24 +107,24 @@ def spmm_vjp(
     vjp may be called again and again. It holds values and v, which must not change meanwhile. The first one over a mask
     makes what sddmm_vjp() says.
     """
-    check_backend(backend, None)
+    machine = choose_packed(backend, "values", values)
     names = check_frozen(frozen, ("values", "v"))
-    given = import_weighted(values, v, acsr)
-    dtype = given.values.dtype
-    out = PackedCall.of(acsr, dtype).spmm(given.values3, given.v4)
+    given = import_weighted(values, v, acsr, machine.read)
+    dtype, missing = given.values.dtype, 3 - len(given.values.shape)
+    values3, v4 = machine.view(given.values, 3), machine.view(given.v, 4)
+    first = PackedCall.of(machine, acsr, dtype, missing)
 
     def vjp(dout: Any) -> Pair:
-        gradient = import_gradient("dout", dout, "out", given.out_shape, dtype)
-        changes, call = with_leading(gradient.bits, 4), PackedCall.of(acsr, dtype)
+        gradient = import_gradient("dout", dout, "out", Result(given.out_shape, dtype), machine.read)
+        changes, call = machine.view(gradient, 4), PackedCall.of(machine, acsr, dtype, missing)
         dvalues = dv = None
         if "values" not in names:
-            dvalues = export_array(call.sddmm(changes, given.v4, 1.0).reshape(given.values.shape), dtype, values)
+            dvalues = call.export(call.sddmm(changes, v4, 1.0), values)
         if "v" not in names:
-            found = call.spmm_transposed(given.values3, changes, given.v4.shape[1])
-            dv = export_array(found.reshape(given.v.shape), dtype, v)
+            dv = call.export(call.spmm_transposed(values3, changes, given.heads_kv), v)
         return dvalues, dv
 
-    return export_array(out.reshape(given.out_shape), dtype, values), vjp
+    return first.export(first.spmm(values3, v4), values), vjp
 
 
 __all__ = ["sddmm_vjp", "softmax_vjp", "spmm_vjp"]

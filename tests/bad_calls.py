@@ -123,7 +123,7 @@ def operators():
         splat.compile: {**decided, "scale": None, "autotune": False},
         splat.sddmm: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0, **backend},
         splat.softmax: {"values": VALUES, "acsr": ACSR, **backend},
-        splat.spmm: {"values": VALUES, "v": Q, "acsr": ACSR, **backend},
+        splat.spmm: {"values": VALUES, "v": Q, "acsr": ACSR, "transpose": False, **backend},
         splat.sddmm_vjp: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0, **backend, "frozen": ()},
         splat.softmax_vjp: {"values": VALUES, "acsr": ACSR, **backend, "frozen": ()},
         splat.spmm_vjp: {"values": VALUES, "v": Q, "acsr": ACSR, **backend, "frozen": ()},

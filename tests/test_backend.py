@@ -6,10 +6,15 @@ import numpy as np
 import pytest
 
 import splat_numba as splat
-from splat_numba.api import check_backend, choose_executor
+from splat_numba.api import choose_executor
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, PatternError
+from splat_numba.executors.choice import choose_packed
 from splat_numba.executors.cpu import CPU, CpuExecutor
+from splat_numba.executors.cpu_packed import CPU_PACKED
+from splat_numba.executors.emulated_packed import EMULATED_PACKED
 from splat_numba.executors.gpu import CudaExecutor, disassemble
+from splat_numba.executors.gpu_packed import UPLOADING
+from splat_numba.executors.packed_machine import HostMachine
 from splat_numba.runtime.cuda import driver
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, Status, forget, install
 
@@ -68,12 +73,22 @@ def test_what_this_version_has_not_is_refused(backend, target, message):
     assert str(caught.value) == message
 
 
-def test_the_packed_operators_have_the_cpu_alone():
-    with pytest.raises(BackendError) as caught:
-        check_backend("cuda", None)
-    assert str(caught.value) == (
-        "backend 'cuda' has attention alone in this version. Leave backend out, or give 'cpu', with arrays there."
-    )
+@pytest.mark.parametrize(
+    ("backend", "q", "wanted"),
+    [
+        ("auto", ON_CPU, CPU_PACKED),
+        ("cpu", ON_CPU, CPU_PACKED),
+        ("cuda", ON_CPU, UPLOADING),
+        ("emulate", ON_CPU, EMULATED_PACKED),
+    ],
+)
+def test_the_packed_operators_run_where_their_first_array_is(backend, q, wanted):
+    assert choose_packed(backend, "q", q) == HostMachine(wanted)
+
+
+def test_packed_operators_want_a_gpu_where_it_is_asked_for(no_gpu):
+    with pytest.raises(BackendError, match="CUDA_ERROR_NO_DEVICE"):
+        splat.sddmm(ON_CPU, ON_CPU, splat.causal(), backend="cuda")
 
 
 def test_an_array_on_a_gpu_is_refused_by_the_cpu():

@@ -1,35 +1,42 @@
-"""The arguments of the packed operators, checked: arrays as imported, and as views with all their axes."""
+"""The arguments of the packed operators, checked: arrays as a backend reads them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import Any, TypeAlias
 
 from splat_numba.arguments.heads import check_heads, check_layouts_agree
-from splat_numba.arguments.layouts import with_leading
 from splat_numba.arguments.masks import OneMask, store_mask
 from splat_numba.arguments.numbers import check_number
 from splat_numba.arguments.options import check_scale_range
 from splat_numba.arguments.sizes import check_sizes
-from splat_numba.arguments.tokens import check_axes, check_dtype, check_keys, check_like, check_tokens
+from splat_numba.arguments.tokens import Described, check_axes, check_dtype, check_keys, check_like, check_tokens
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
 from splat_numba.plain import kind
-from splat_numba.runtime.arrays import Array, import_array
+
+Read: TypeAlias = Callable[[str, Any], Described]
+"""What a backend makes of an argument, by its name. Raises ArgumentError, ArgumentTypeError, BackendError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is known of a result."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """sddmm's arguments: q and k as imported and as (batch, heads, seq, head_dim) views."""
+    """sddmm's arguments: q and k as they were read. heads_kv: of k."""
 
-    q: Array
-    k: Array
-    q4: NDArray[Any]
-    k4: NDArray[Any]
+    q: Described
+    k: Described
+    heads_kv: int
     acsr: ACSR
     scale: float
 
@@ -41,12 +48,11 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """spmm's arguments: values and v as imported, and as views of 3 axes (values3) and of 4."""
+    """spmm's arguments: values and v as they were read. heads_kv: of v."""
 
-    values: Array
-    v: Array
-    values3: NDArray[Any]
-    v4: NDArray[Any]
+    values: Described
+    v: Described
+    heads_kv: int
     acsr: ACSR
 
     @property
@@ -55,61 +61,72 @@ class Weighted:
         return (*self.values.shape[:-1], self.acsr.shape[0], self.v.shape[-1])
 
 
-def import_sampled(q: Any, k: Any, mask: OneMask, scale: float) -> Sampled:
+def import_sampled(q: Any, k: Any, mask: OneMask, scale: float, read: Read) -> Sampled:
     """Raises ArgumentError, ArgumentTypeError, PatternError, FormatError, BackendError."""
-    arrays = {name: import_array(name, array) for name, array in (("q", q), ("k", k))}
+    arrays = {name: read(name, array) for name, array in (("q", q), ("k", k))}
     check_tokens(arrays, ("batch", "heads", "seq", "head_dim"))
-    q4, k4 = (with_leading(array.bits, 4) for array in arrays.values())
-    check_keys(q4.shape, k4.shape)
-    check_layouts_agree(q4.shape, k4.shape)
-    check_heads(q4.shape[1], k4.shape[1])
-    check_sizes(q4.shape[2], k4.shape[2], q4.shape[3], q4.shape[3])
+    q4, k4 = (_all_axes(array, 4) for array in arrays.values())
+    check_keys(q4, k4)
+    check_layouts_agree(q4, k4)
+    check_heads(q4[1], k4[1])
+    check_sizes(q4[2], k4[2], q4[3], q4[3])
     factor = check_number("scale", scale, "Give a Python float, or leave it out for 1.")
     factor = check_scale_range(factor, arrays["q"].dtype)
-    stored = store_mask(mask, q4.shape[2], k4.shape[2])
-    acsr = _stored_pattern(stored, q4.shape[2], k4.shape[2]) if isinstance(stored, Pattern) else stored
-    return Sampled(arrays["q"], arrays["k"], q4, k4, acsr, factor)
+    stored = store_mask(mask, q4[2], k4[2])
+    acsr = _stored_pattern(stored, q4[2], k4[2]) if isinstance(stored, Pattern) else stored
+    return Sampled(arrays["q"], arrays["k"], k4[1], acsr, factor)
 
 
-def import_values(values: Any, acsr: Any) -> Array:
+def _all_axes(array: Described, axes: int) -> tuple[int, ...]:
+    """Its shape, 1 for leading axes that it has not."""
+    return (1,) * (axes - len(array.shape)) + array.shape
+
+
+def import_values(values: Any, acsr: Any, read: Read) -> Described:
     """Packed values of an ACSR, (batch, heads, nnz) less leading axes. Raises ArgumentError, ArgumentTypeError,
     BackendError.
     """
     check_acsr(acsr)
-    given = import_array("values", values)
+    given = read("values", values)
     check_packed(given, acsr)
     return given
 
 
-def import_weighted(values: Any, v: Any, acsr: Any) -> Weighted:
-    """Raises ArgumentError, ArgumentTypeError, BackendError."""
+def import_weighted(values: Any, v: Any, acsr: Any, read: Read, *, transpose: bool = False) -> Weighted:
+    """Those of spmm, over the transposed mask too. Raises ArgumentError, ArgumentTypeError, BackendError."""
     check_acsr(acsr)
-    given, dense = import_array("values", values), import_array("v", v)
+    given, dense = read("values", values), read("v", v)
     check_packed(given, acsr)
     check_like("v", dense, "values", given, 1)
-    values3, v4 = with_leading(given.bits, 3), with_leading(dense.bits, 4)
+    values3, v4 = _all_axes(given, 3), _all_axes(dense, 4)
     seq_q, seq_kv = acsr.shape
-    if v4.shape[0] != values3.shape[0] or v4.shape[2] != seq_kv:
-        wanted = (values3.shape[0], v4.shape[1], seq_kv, "any")
+    wanted_seq = seq_q if transpose else seq_kv
+    if v4[0] != values3[0] or v4[2] != wanted_seq:
+        wanted = (values3[0], v4[1], wanted_seq, "any")
         raise ArgumentError(
-            f"v wanted as (batch, heads, seq, value_dim) = {wanted} to fit values and acsr, got {v4.shape}. "
-            "Check its axes."
+            f"v wanted as (batch, heads, seq, value_dim) = {wanted} to fit values and acsr, got {v4}. Check its axes."
         )
-    check_heads(values3.shape[1], v4.shape[1], name="v", like="the values'")
-    check_sizes(seq_q, seq_kv, 1, v4.shape[3])
-    return Weighted(given, dense, values3, v4, acsr)
+    if transpose and v4[1] != values3[1]:
+        raise ArgumentError(
+            f"v wanted with the values' {values3[1]} heads for transpose=True, got {v4[1]}. Repeat its heads."
+        )
+    check_heads(values3[1], v4[1], name="v", like="the values'")
+    check_sizes(seq_q, seq_kv, 1, v4[3])
+    return Weighted(given, dense, v4[1], acsr)
 
 
-def import_gradient(name: str, gradient: Any, of: str, shape: tuple[int, ...], dtype: str) -> Array:
+def import_gradient(name: str, gradient: Any, of: str, result: Result, read: Read) -> Described:
     """The gradient of a result ``of`` this shape and dtype. Raises ArgumentError, ArgumentTypeError, BackendError."""
-    given = import_array(name, gradient)
-    if given.shape != shape:
-        raise ArgumentError(f"{name} wanted of shape {shape} as {of} is, got {given.shape}. Give one of this shape.")
-    check_dtype(name, given, of, Array(given.bits, dtype, given.kind))
+    given = read(name, gradient)
+    if given.shape != result.shape:
+        raise ArgumentError(
+            f"{name} wanted of shape {result.shape} as {of} is, got {given.shape}. Give one of this shape."
+        )
+    check_dtype(name, given, of, result)
     return given
 
 
-def check_packed(values: Array, acsr: ACSR) -> None:
+def check_packed(values: Described, acsr: ACSR) -> None:
     """Raise ArgumentError unless there is a value for every pair of the mask."""
     check_axes("values", values, ("batch", "heads", "nnz"), 1)
     if values.shape[-1] != acsr.nnz:

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from splat_numba.arguments.backends import choose_backend
 from splat_numba.executors.executor import Executor
+from splat_numba.executors.packed_machine import HostExecutor, HostMachine, PackedMachine
 from splat_numba.runtime.graphs import stay_outside_graphs
 
 
@@ -50,3 +53,33 @@ def _emulate(target: str | None) -> Executor:
 
 EXECUTORS: dict[str, Callable[[str | None], Executor]] = {"cpu": _cpu, "cuda": _cuda, "emulate": _emulate}
 """By backend, but "auto"."""
+
+
+def choose_packed(backend: str, name: str, first: Any) -> PackedMachine:
+    """Where a packed operator runs whose first argument, of this name, is ``first``: with "auto", where that is.
+
+    Raises BackendError, and what the argument is refused with where it is on a GPU.
+    """
+    stay_outside_graphs("splat_numba")
+    chosen = choose_backend(backend, None, first)
+    if chosen != "cuda" or isinstance(first, np.ndarray):
+        return HostMachine(_host_executor(chosen))
+    from splat_numba.executors.gpu_packed import GpuMachine
+
+    return GpuMachine.of(name, first)
+
+
+@cache
+def _host_executor(backend: str) -> HostExecutor:
+    """Imported when first wanted, as the executors of attention are."""
+    if backend == "cuda":
+        from splat_numba.executors.gpu_packed import UPLOADING
+
+        return UPLOADING
+    if backend == "emulate":
+        from splat_numba.executors.emulated_packed import EMULATED_PACKED
+
+        return EMULATED_PACKED
+    from splat_numba.executors.cpu_packed import CPU_PACKED
+
+    return CPU_PACKED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
+from splat_numba.executors.packed_machine import kept
 from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.packed_groups import GroupTable
@@ -53,14 +53,8 @@ _states: dict[tuple[int, bool], MaskState] = {}
 
 
 def state_of(acsr: ACSR, transposed: bool = False) -> MaskState:
-    """Kept as long as the mask: by identity, because equal masks may be cut differently."""
-    key = id(acsr), transposed
-    found = _states.get(key)
-    if found is None:
-        table = RunTable.transposed(acsr) if transposed else RunTable.of(acsr)
-        found = _states[key] = MaskState(table)
-        weakref.finalize(acsr, _states.pop, key, None).atexit = False
-    return found
+    """Kept as long as the mask."""
+    return kept(_states, acsr, transposed, MaskState)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.executors.cpu_packed import CPU_PACKED
 from splat_numba.executors.executor import HeadsMask
 from splat_numba.executors.packed_call import PackedCall
+from splat_numba.executors.packed_machine import HostMachine
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern, sinks
 from splat_numba.gen.halves import narrow, widen
@@ -46,7 +48,7 @@ def _attend(
     half = ITEMSIZE[problem.dtype] == 2
     if half:
         q, k, v = (widen(one, problem.dtype) for one in (q, k, v))
-    call = PackedCall(acsr, problem.compute_dtype, settings)
+    call = PackedCall(HostMachine(CPU_PACKED), acsr, problem.compute_dtype, settings)
     values = call.sddmm(q, k, scale)
     lse = call.softmax_lse(values)
     out = call.spmm(values, v)

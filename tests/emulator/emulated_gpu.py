@@ -9,7 +9,7 @@ import pytest
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch as emulate
 from splat_numba.executors import gpu as gpu_kernel
-from splat_numba.executors import gpu_backward, gpu_call, gpu_parts, plans
+from splat_numba.executors import gpu_backward, gpu_call, gpu_packed, gpu_parts, plans
 from splat_numba.gen.tensor_map import TensorMapArguments
 from splat_numba.runtime.cuda import lengths, ready
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, install, packed_values
@@ -89,4 +89,6 @@ def forget_emulated():
     gpu_parts.backward_plan_for.cache_clear()
     gpu_call._ready.clear()
     gpu_backward._ready.clear()
+    for one in gpu_packed._states.values():
+        one.ready.clear()
     forget()

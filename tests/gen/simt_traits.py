@@ -5,6 +5,7 @@ from __future__ import annotations
 from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits
+from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 
 GOLDEN = {
     "float32": Traits(64, 64, "float32", 1, 64, 1, 3, partial=True, skips=False),
@@ -20,3 +21,11 @@ GOLDEN_GRADIENTS = {
         ragged=False, clears=False,
     ),
 }  # fmt: skip
+
+GOLDEN_PACKED = {
+    "sddmm_runs": PackedTraits("sddmm", "float32", 64),
+    "spmm_listed_placed": PackedTraits("spmm", "float16", 20, listed=True, placed=True),
+    "softmax": PackedTraits("softmax", "float64"),
+    "softmax_backward": PackedTraits("softmax_backward", "bfloat16"),
+}
+"""Of packed operators."""

@@ -12,13 +12,18 @@ from dataclasses import replace
 import pytest
 
 from splat_numba.errors import PlanError
+from splat_numba.executors.gpu_packed import FIRST_WITH_HALVES
 from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.machine import SHARED_BYTES, gpu_of
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.gpu.launches import arch_of
 from splat_numba.gen.targets.simt.backward.text import gradients_text
 from splat_numba.gen.targets.simt.backward.tile_shapes import candidates as gradient_candidates
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits
-from splat_numba.gen.targets.simt.schedule import arch_of, attention_text
+from splat_numba.gen.targets.simt.packed.narrowing import narrowing_text
+from splat_numba.gen.targets.simt.packed.texts import packed_text
+from splat_numba.gen.targets.simt.packed.traits import PackedTraits
+from splat_numba.gen.targets.simt.schedule import attention_text
 from splat_numba.gen.targets.simt.target import SIMT
 from splat_numba.gen.targets.simt.tile_shapes import candidates
 from splat_numba.runtime.cuda.code import cubin_for
@@ -34,6 +39,16 @@ USUAL = (
     ((9, 0), (64, 64), "float64", ALL),
     ((12, 0), (80, 72), "bfloat16", ALL),
 )
+# Of packed operators: family, dtype, dim, columns are listed, values are placed.
+USUAL_PACKED = (
+    ((8, 0), PackedTraits("sddmm", "float32", 64)),
+    ((9, 0), PackedTraits("sddmm", "float16", 64, listed=True)),
+    ((8, 0), PackedTraits("spmm", "bfloat16", 72, listed=True, placed=True)),
+    ((9, 0), PackedTraits("spmm", "float64", 250)),
+    ((9, 0), PackedTraits("softmax", "float64")),
+    ((8, 0), PackedTraits("softmax_backward", "float16")),
+)
+PACKED_DIMS = (1, 20, 64, 80, 128, 250, 256)
 DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (256, 256), (64, 256))
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
@@ -86,6 +101,34 @@ def test_gradients_compile_into_registers():
     assert len(texts) == 2
     for text in texts.values():
         check(text, (8, 6))
+
+
+@pytest.mark.parametrize(("capability", "traits"), USUAL_PACKED, ids=str)
+def test_packed_operators_compile_into_registers(capability, traits):
+    check(packed_text(traits, arch_of(gpu_of(capability))), capability)
+
+
+def packed_texts(arch, dtype):
+    """Of all families."""
+    for family in ("softmax", "softmax_backward"):
+        yield packed_text(PackedTraits(family, dtype), arch)
+    for dim in PACKED_DIMS:
+        for listed in (False, True):
+            yield packed_text(PackedTraits("sddmm", dtype, dim, listed), arch)
+            yield packed_text(PackedTraits("spmm", dtype, dim, listed), arch)
+            yield packed_text(PackedTraits("spmm", dtype, dim, listed, placed=True), arch)
+    if "16" in dtype:
+        yield narrowing_text(dtype, arch)
+
+
+@pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("capability", sorted(SHARED_BYTES), ids=str)
+def test_every_packed_operator_on_every_chip(capability, dtype):
+    if "16" in dtype and capability < FIRST_WITH_HALVES:
+        pytest.skip("16 bits are refused there")
+    for text in packed_texts(arch_of(gpu_of(capability)), dtype):
+        check(text, capability)
 
 
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")

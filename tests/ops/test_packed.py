@@ -58,15 +58,15 @@ def check_sddmm(case, scale=1.0, **options):
     assert_close(got, pack(wanted, case.acsr), pack(allowed, case.acsr), name="sddmm")
 
 
-def check_softmax(case):
+def check_softmax(case, **options):
     values = case.arrays()[3]
     wanted, allowed = softmax_bound(values, case.acsr)
-    got = softmax(values, case.acsr)
+    got = softmax(values, case.acsr, **options)
     assert got.dtype == values.dtype
     assert_close(got, pack(wanted, case.acsr), pack(allowed, case.acsr), name="softmax")
 
 
-def check_spmm(case):
+def check_spmm(case, **options):
     """n products and sums in any order: u (n + 6) sum |w v|."""
     _, _, v, values = case.arrays()
     mask, loss = case.acsr.to_dense(), Roundoff.of(v.dtype)
@@ -74,9 +74,22 @@ def check_spmm(case):
     wanted = reference.spmm(weights, v, mask)
     terms = reference.spmm(np.abs(weights), np.abs(v), mask)
     count = mask.sum(axis=-1)[:, None]
-    got = spmm(values, v, case.acsr)
+    got = spmm(values, v, case.acsr, **options)
     assert got.dtype == v.dtype
     assert_close(got, wanted, rounded(wanted, loss.unit * (count + 6) * terms, loss), name="spmm")
+
+
+def check_transposed(case, **options):
+    """The same over the columns: as v an array over the rows, with a head for each of the values'."""
+    q, _, _, values = case.arrays()
+    mask, loss = case.acsr.to_dense(), Roundoff.of(q.dtype)
+    weights = unpack(values, case.acsr).swapaxes(-1, -2)
+    wanted = reference.spmm(weights, q, mask.T)
+    terms = reference.spmm(np.abs(weights), np.abs(q), mask.T)
+    got = spmm(values, q, case.acsr, transpose=True, **options)
+    assert got.dtype == q.dtype
+    count = mask.sum(axis=0)[:, None]
+    assert_close(got, wanted, rounded(wanted, loss.unit * (count + 6) * terms, loss), name="spmm over columns")
 
 
 def check(case):
@@ -104,6 +117,10 @@ def test_any_head_dim_and_value_dim(head_dim, value_dim):
     acsr = ACSR.from_pattern(MIXED, 50, 70)
     check_sddmm(Case(acsr, head_dim=head_dim))
     check_spmm(Case(acsr, value_dim=value_dim))
+
+
+def test_spmm_over_columns():
+    check_transposed(Case(ACSR.from_pattern(MIXED, 90, 70)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

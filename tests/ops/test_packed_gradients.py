@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from splat_numba import reference, sddmm, sddmm_vjp, softmax, softmax_vjp, spmm, spmm_vjp
-from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, SplatError
+from splat_numba.errors import ArgumentError, ArgumentTypeError, SplatError
 from splat_numba.executors import cpu_packed
 from splat_numba.executors.cpu_packed import CpuPackedExecutor
 from splat_numba.formats.acsr import ACSR
@@ -66,10 +66,10 @@ def check_product(got, wanted, weights, dense, count, loss, name):
     assert_close(got, wanted, rounded(wanted, loss.unit * (count + 6) * terms, loss), name=name)
 
 
-def check_sddmm(case, scale=1.0):
+def check_sddmm(case, scale=1.0, **options):
     q, k, _, _ = case.arrays()
-    values, vjp = sddmm_vjp(q, k, case.acsr, scale=scale)
-    assert_array_equal(values, sddmm(q, k, case.acsr, scale=scale))
+    values, vjp = sddmm_vjp(q, k, case.acsr, scale=scale, **options)
+    assert_array_equal(values, sddmm(q, k, case.acsr, scale=scale, **options))
     dvalues = gradient_of(values)
     dq, dk = vjp(dvalues)
     assert (dq.dtype, dk.dtype) == (q.dtype, k.dtype)
@@ -82,13 +82,13 @@ def check_sddmm(case, scale=1.0):
     check_product(dk, wanted[1], scale * dense.swapaxes(-1, -2), q, keepers, loss, "dk")
 
 
-def check_softmax(case):
+def check_softmax(case, **options):
     """With W the allowed errors of the weights w as they are stored: the row's sum D of w dw is off by at most
     sum W |dw| + u (n + 8) sum (w + W) |dw|, and w (dw - D) by that of w, of D and of three operations.
     """
     values = case.arrays()[3]
-    weights, vjp = softmax_vjp(values, case.acsr)
-    assert_array_equal(weights, softmax(values, case.acsr))
+    weights, vjp = softmax_vjp(values, case.acsr, **options)
+    assert_array_equal(weights, softmax(values, case.acsr, **options))
     dweights = gradient_of(values)
     got = vjp(dweights)
     assert got.dtype == values.dtype
@@ -107,10 +107,10 @@ def check_softmax(case):
     )
 
 
-def check_spmm(case):
+def check_spmm(case, **options):
     _, _, v, values = case.arrays()
-    out, vjp = spmm_vjp(values, v, case.acsr)
-    assert_array_equal(out, spmm(values, v, case.acsr))
+    out, vjp = spmm_vjp(values, v, case.acsr, **options)
+    assert_array_equal(out, spmm(values, v, case.acsr, **options))
     dout = gradient_of(out)
     dvalues, dv = vjp(dout)
     assert (dvalues.dtype, dv.dtype) == (values.dtype, v.dtype)
@@ -559,11 +559,6 @@ REFUSED = {
         lambda: sddmm_vjp(Q, K, SMALL, frozen="k"),
         ArgumentTypeError,
         "frozen wanted as a collection of names, got 'k'. Give for example frozen=('q', 'k').",
-    ),
-    "sddmm_vjp on a GPU": (
-        lambda: sddmm_vjp(Q, K, SMALL, backend="cuda"),
-        BackendError,
-        "backend 'cuda' has attention alone in this version. Leave backend out, or give 'cpu', with arrays there.",
     ),
 }
 

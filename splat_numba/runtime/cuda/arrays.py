@@ -40,13 +40,14 @@ def check_real(name: str, dtype: str) -> None:
         )
 
 
-def check_same_device(arrays: dict[str, GpuArray]) -> None:
+def check_same_device(arrays: dict[str, GpuArray], name_of_first: str = "q") -> None:
     """Raise BackendError for operands on different GPUs."""
-    first = arrays["q"]
+    first = arrays[name_of_first]
     for name, array in arrays.items():
         if array.device != first.device:
             raise BackendError(
-                f"{name} wanted on GPU {first.device} as q is, got one on GPU {array.device}. Copy it there."
+                f"{name} wanted on GPU {first.device} as {name_of_first} is, got one on GPU {array.device}. Copy it "
+                "there."
             )
 
 

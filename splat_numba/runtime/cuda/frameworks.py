@@ -97,19 +97,21 @@ def _refuse_elsewhere(name: str, array: Any) -> NoReturn:
     )
 
 
-def describe(name: str, array: Any, framework: Framework) -> GpuArray:
-    """An array of the same framework as q. Raises ArgumentTypeError for another's, BackendError for one on the CPU."""
+def describe(name: str, array: Any, framework: Framework, first: str = "q") -> GpuArray:
+    """An array of the same framework as the call's ``first``. Raises ArgumentTypeError for another's, BackendError for
+    one on the CPU.
+    """
     if known_framework(name, array) is not framework:
         raise ArgumentTypeError(
-            f"{name} wanted as an array of the framework of q, got {type(array).__module__}.{type(array).__name__}. "
-            "Convert it with that framework's from_dlpack."
+            f"{name} wanted as an array of the framework of {first}, got "
+            f"{type(array).__module__}.{type(array).__name__}. Convert it with that framework's from_dlpack."
         )
     return framework.describe(name, array)
 
 
-def describe_operand(name: str, array: Any, framework: Framework) -> GpuArray:
+def describe_operand(name: str, array: Any, framework: Framework, first: str = "q") -> GpuArray:
     """An operand on a GPU. Raises ArgumentError, ArgumentTypeError, BackendError for what kernels cannot read."""
-    found = describe(name, array, framework)
+    found = describe(name, array, framework, first)
     check_real(name, found.dtype)
     check_whole_elements(name, found)
     return found

@@ -1,0 +1,49 @@
+"""The texts of packed operators by what they depend on, and how they are called."""
+
+from __future__ import annotations
+
+from splat_numba.gen.entry import Entry
+from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu.addresses import STEPS
+from splat_numba.gen.targets.simt.packed import sddmm, softmax, spmm
+from splat_numba.gen.targets.simt.packed.traits import THREADS, PackedTraits
+
+PAGES = {
+    "sddmm": (sddmm.parameter_names, sddmm.render_sddmm),
+    "softmax": (softmax.parameter_names, softmax.render_softmax),
+    "softmax_backward": (softmax.parameter_names, softmax.render_softmax_backward),
+    "spmm": (spmm.parameter_names, spmm.render_spmm),
+}
+"""Of each family, what its parameters are called, and its text."""
+ARRAYS = {**softmax.ARRAYS, "sddmm": sddmm.ARRAYS, "spmm": spmm.ARRAYS}
+"""Of each family, the last one written."""
+
+
+def packed_text(traits: PackedTraits, arch: str) -> EmittedText:
+    """The text of the kernel with these traits for an architecture, named after them."""
+    shape = "_".join(
+        [f"d{traits.dim}"] * bool(traits.dim) + [traits.dtype] + ["listed"] * traits.listed + ["placed"] * traits.placed
+    )
+    entry = Entry(traits.family, parameters(traits), THREADS, 1, 0, arch=arch)
+    return EmittedText(f"packed_{traits.family}_simt_{arch}_{shape}", entry, render_packed, (traits,))
+
+
+def render_packed(traits: PackedTraits) -> str:
+    """Python source of the kernel, for every mask of these traits. Pure and deterministic."""
+    return PAGES[traits.family][1](traits, _groups(traits))
+
+
+def _groups(traits: PackedTraits) -> tuple[tuple[str, ...], ...]:
+    """Names of parameters: addresses, steps in bytes, what else there is."""
+    addresses, *rest = PAGES[traits.family][0](traits)
+    return addresses, tuple(f"{name}_{step}" for name in ARRAYS[traits.family] for step in STEPS), *rest
+
+
+def parameters(traits: PackedTraits) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of all parameters; the scale of float64 is its bits, as no parameter is of that kind."""
+    addresses, steps, *rest = _groups(traits)
+    kinds = {"scale": "f", "scale_bits": "l"}
+    return (
+        *((name, "l") for name in (*addresses, *steps)),
+        *((name, kinds.get(name, "r")) for one in rest for name in one),
+    )  # fmt: skip

@@ -1,0 +1,61 @@
+"""What the text of a packed operator depends on, and what follows from it: which lanes have which numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.simt.shape import Numbers
+
+WARPS = 4  # of a block, each with a row of its own
+THREADS = WARPS * WARP
+LANES_OF_KEY = 8  # share the product of a query and a key: together they read 128 bytes of it at a time
+MOST_AT_ONCE = 4  # rows of values under way in a lane
+
+Family = Literal["sddmm", "softmax", "softmax_backward", "spmm"]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedTraits:
+    """dim: numbers of a row of q and k, or of v; 0 for softmax. listed: columns are a list, one a pair, rather than
+    runs. placed: the packed values of a pair stand where a list says (of a transposed mask).
+    """
+
+    family: Family
+    dtype: str
+    dim: int = 0
+    listed: bool = False
+    placed: bool = False
+
+    @property
+    def numbers(self) -> Numbers:
+        """What is stored, and what is computed."""
+        return Numbers(self.dtype)
+
+    @property
+    def loads(self) -> int:
+        """Chunks of 16 bytes in a row."""
+        return self.numbers.loads(self.dim)
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that share a row of k or v, a chunk each: of a warp's 32, so that others take other rows."""
+        if self.family == "sddmm":
+            return LANES_OF_KEY
+        return min(1 << (self.loads - 1).bit_length(), WARP)
+
+    @property
+    def pieces(self) -> int:
+        """Chunks of a row that a lane has."""
+        return -(-self.loads // self.lanes)
+
+    @property
+    def sums(self) -> int:
+        """Numbers of a row that a lane has."""
+        return self.pieces * self.numbers.loaded
+
+    @property
+    def at_once(self) -> int:
+        """Rows of values that a lane takes before it looks whether there are more: a divisor of what it has of 32."""
+        return min(MOST_AT_ONCE, self.lanes)
