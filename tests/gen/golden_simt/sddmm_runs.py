@@ -17,7 +17,7 @@ from_lane, read_chunk = ptx.shuffle_xor, ptx.load_shared_reals4
 @device
 def write_number(place, x):
     """A number into shared memory."""
-    ptx.store_shared_word(place, x.view(np.uint32), u32(1))
+    ptx.store_shared_word(place, ptx.real_bits(x), u32(1))
 
 
 def sddmm(

@@ -10,19 +10,13 @@ from splat_numba.runtime.cuda.dialect import cuda, ptx
 real, f32, u32, u64 = np.float64, np.float32, np.uint32, np.uint64
 NONE_KEPT, ZERO = real(-np.inf), real(0.0)
 device = cuda.jit(device=True, forceinline=True)  # arrays that such a function is given stay registers
+joined, words_of = ptx.join_double, ptx.split_double
 
 
 @device
-def joined(low, high):
-    """A float64 of its words."""
-    return u64(u64(low) | (u64(high) << u64(32))).view(np.float64)
-
-
-@device
-def words_of(x):
-    """The words of a float64, the low one first."""
-    word = x.view(np.uint64)
-    return u32(word & u64(4294967295)), u32(word >> u64(32))
+def double_of(bits):
+    """The float64 of these bits."""
+    return joined(u32(bits & u64(4294967295)), u32(bits >> u64(32)))
 
 
 @device
