@@ -180,7 +180,8 @@ def report(found: dict[str, Any]) -> str:
                   f"(asked {GEOMEAN_TARGET}, {met})."]  # fmt: skip
     errors = [f"- {row['case']} {row['dim']}: {who}: {text}" for row in found["rows"]
               for who, text in (*row["errors"].items(), *_wrong(row))]  # fmt: skip
-    return "\n".join([*lines, *(["", "Not measured:", "", *errors] if errors else []), ""])
+    remarks = [text for remark in found.get("remarks", ()) for text in ("", remark)]
+    return "\n".join([*lines, *(["", "Not measured:", "", *errors] if errors else []), *remarks, ""])
 
 
 def _wrong(row: dict[str, Any]) -> list[tuple[str, str]]:
@@ -190,7 +191,7 @@ def _wrong(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _line(row: dict[str, Any]) -> str:
     times, peaks = row["times"], row["peak_bytes"]
-    cells = [row["case"], str(row["dim"]), _ms(times.get(OURS)), _ms(times.get(FLEX))]
+    cells = [row["case"] + "*" * ("run" in row), str(row["dim"]), _ms(times.get(OURS)), _ms(times.get(FLEX))]
     best = row.get("best")
     cells += [f"{best['ms']:.3f} {best['name']}" if best else "", f"{row['best_ratio']:.2f}" if best else ""]
     target = row.get("target")

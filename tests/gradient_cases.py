@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 import splat_numba as splat
-from splat_numba.gen.targets.sm90.backward import planning
+from splat_numba.gen.targets.sm90.backward import kept, planning
 from splat_numba.gen.targets.sm90.backward.kept import plan_kept
 from splat_numba.testing import Problem
 
@@ -66,5 +66,6 @@ def keep_slopes(monkeypatch):
         found = plan_kept(*given)
         return found if isinstance(found, str) else replace(found, heads_at_once=1)
 
+    monkeypatch.setattr(kept, "LEAST_DIM", 0)
     monkeypatch.setattr(planning, "faster", lambda *_: True)
     monkeypatch.setattr(planning, "plan_kept", one_head_at_a_time)

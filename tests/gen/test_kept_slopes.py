@@ -16,7 +16,7 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
 from splat_numba.gen.targets.sm90.backward import planning
-from splat_numba.gen.targets.sm90.backward.kept import Kept, heads_at_once, plan_kept
+from splat_numba.gen.targets.sm90.backward.kept import Kept, plan_kept, turns_of
 from splat_numba.gen.targets.sm90.backward.rounding import ENTRY as ROUND
 from splat_numba.gen.targets.sm90.backward.traits import IMAGE_BYTES, READ, WRITTEN
 from splat_numba.gen.targets.sm90.target import SM90
@@ -27,7 +27,7 @@ from tests.gen.plan_cases import dense
 GPU, LARGE = Gpu(), 8192
 
 
-def kept_of(mask, seq_q, seq_kv, dim=64, **sizes):
+def kept_of(mask, seq_q, seq_kv, dim=128, **sizes):
     problem = Problem(seq_q, seq_kv, dim, dim, "bfloat16", **{"heads_q": 2, "heads_kv": 2, **sizes})
     return plan_kept(geometry(store_mask(mask, seq_q, seq_kv), seq_q, seq_kv).transposed(), problem, GPU, Conditions())
 
@@ -47,7 +47,7 @@ def images_read(one):
 def test_every_image_is_read_once_by_the_block_that_has_its_queries(data):
     seq_q, seq_kv = data.draw(lengths()), data.draw(lengths())
     mask = data.draw(masks(seq_q, seq_kv))
-    found = kept_of(mask, seq_q, seq_kv, data.draw(st.sampled_from([64, 128])))
+    found = kept_of(mask, seq_q, seq_kv, data.draw(st.sampled_from([96, 128])))
     if isinstance(found, str):
         return
     writer, reader = found.keys, found.queries
@@ -86,7 +86,7 @@ def test_every_image_is_read_once_by_the_block_that_has_its_queries(data):
     assert not (dense(mask, seq_q, seq_kv) & ~pairs[:-1, :-1]).any()
 
 
-def schedule_of(plans, heads, seq, dim=16, wanted=None, heads_kv=None):
+def schedule_of(plans, heads, seq, dim=128, wanted=None, heads_kv=None):
     """Of one batch entry, by the heads of every plan."""
 
     def tensor(name, count):
@@ -99,7 +99,7 @@ def schedule_of(plans, heads, seq, dim=16, wanted=None, heads_kv=None):
     return backward_schedule(SM90, plans, tensors, wanted or Wanted(), 0.1, GPU.multiprocessors)
 
 
-def plan_of(mask, seq, dim=16, heads=2, heads_kv=None):
+def plan_of(mask, seq, dim=128, heads=2, heads_kv=None):
     problem = Problem(seq, seq, dim, dim, "bfloat16", 1, heads, heads_kv or heads)
     return SM90.plan_backward(geometry(store_mask(mask, seq, seq), seq, seq), problem, GPU, Conditions())
 
@@ -144,9 +144,10 @@ def test_a_head_with_one_pass_is_not_rounded_with_those_that_have_several():
 
 
 REFUSED = {
-    "several passes": (splat.sparse_transformer_strided(128), {}, "keys are taken in several passes"),
-    "a grid": (splat.neighborhood((64, 128), 13), {}, "a query is in several tiles"),
+    "several passes": (splat.sparse_transformer_strided(128), {"dim": 128}, "keys are taken in several passes"),
+    "a grid": (splat.neighborhood((64, 128), 13), {"dim": 128}, "a query is in several tiles"),
     "large dims": (splat.window(128), {"dim": 256}, "a kernel each makes dk and dv"),
+    "small dims": (splat.window(128), {"dim": 64}, "no gain was measured below head_dim 96"),
     "too many pairs": (splat.full(), {"batch": 64, "dim": 128}, "8.0 GiB a key head, more than 1.0 GiB"),
 }
 
@@ -166,15 +167,18 @@ def test_the_plan_says_which_design_it_takes_and_what_both_cost():
     assert "refused   two kernels that both make the weights again: predicted" in large.explain()
     small = plan_of(splat.window(512), LARGE, 64, 16)
     assert not small.keys_first
-    assert "refused   one kernel that keeps dS for the other: five products a tile, " in small.explain()
+    assert "refused   one kernel that keeps dS for the other: no gain was measured below head_dim 96" in small.explain()
 
 
 def test_heads_take_turns_where_that_costs_little():
-    assert heads_at_once(16, 100, 700e-6) == 8
-    assert heads_at_once(16, 100, 100e-6) == 16
-    assert heads_at_once(16, 4, 700e-6) == 4
-    assert heads_at_once(7, 4, 1e-9) == 4
-    assert heads_at_once(1, 1, 1.0) == 1
+    alike = np.full(128, 18, np.int32)  # window(512) at 8192 tokens, two batch entries
+    assert turns_of(alike, 16, 100, 132, 700e-6) == 2
+    assert turns_of(alike, 16, 100, 132, 100e-6) == 1
+    assert turns_of(alike, 16, 4, 132, 700e-6) == 4
+    assert turns_of(alike, 16, 100, 132, 1.0) == 4  # fewer heads would leave multiprocessors idle
+    longest = np.array([128, 128, *[9] * 126], np.int32)  # whose time every turn takes
+    assert turns_of(longest, 16, 100, 132, 700e-6) == 1
+    assert turns_of(np.zeros(0, np.int32), 1, 1, 132, 1.0) == 1
 
 
 def test_dims_of_one_kept_plan():

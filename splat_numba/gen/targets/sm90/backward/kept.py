@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.backward import KEYS, QUERIES
@@ -22,18 +23,18 @@ from splat_numba.gen.targets.gpu.gradient_plans import reasons_of
 from splat_numba.gen.targets.sm90.backward.gradient_tiles import GradientTiles
 from splat_numba.gen.targets.sm90.backward.tile_shapes import WHOLE, candidates, feasible
 from splat_numba.gen.targets.sm90.backward.traits import IMAGE_BYTES, READ, ROUNDED, BackwardTraits
-from splat_numba.gen.targets.sm90.cost import LAUNCH_SECONDS
+from splat_numba.gen.targets.sm90.cost import LAUNCH_SECONDS, MEMORY_BYTES_PER_SECOND
 from splat_numba.plain import duration, memory_size
 
 KEPT = "one kernel that keeps dS for the other"
 MOST_BYTES = 1 << 30  # of slopes that are kept at a time
 CANDIDATES = 3  # orders of keys and tile shapes that are looked at, until one's tiles are rows of queries
-# Measured on an H200 (window512, head_dim 64 and 128): slopes and keys come to the multiprocessors at this rate
-# together; a kernel that stores slopes takes longer by their bytes over the other rate, 10 % (128) to 30 % (64).
+# Measured on an H200 with window512: slopes and keys come to the multiprocessors at this rate together.
 READ_BYTES_PER_SECOND = 5.0e12
-WRITTEN_BYTES_PER_SECOND = 8.0e12
 TURN_SECONDS = 20e-6  # both kernels once more, for other heads
 WORTH_MEMORY = 1.04  # time spent for less memory
+LEAST_ROUNDS = 3.5  # of row blocks, in a turn: fewer leave multiprocessors idle
+LEAST_DIM = 96  # at head_dim 64 slopes were kept at no gain (8 masks of 8192 tokens: 5 % slower in the mean), 128 gains
 STAGES = (5, 4, 3, 2)  # of keys and images: memory is further away than the cache
 
 
@@ -77,6 +78,8 @@ def plan_kept(transposed: Geometry, problem: Problem, gpu: Gpu, conditions: Cond
     turned = problem.transposed()
     if conditions.ragged:
         return "key lengths differ, and slopes of keys beyond them are not known to be 0"
+    if min(problem.head_dim, problem.value_dim) < LEAST_DIM:
+        return f"no gain was measured below head_dim {LEAST_DIM}"
     if candidates(turned, KEYS, gpu)[1] != WHOLE[KEYS]:
         return "a kernel each makes dk and dv, of dims so large"
     tiles = AlignedTiles(GradientTiles(turned, gpu, KEYS))
@@ -102,11 +105,20 @@ def _finish(
         return f"{memory_size(head)} a key head, more than {memory_size(MOST_BYTES)}"
     readers = [reading_pass(keys, images, problem.seq_q, traits) for traits in reading_traits(problem, gpu)]
     reader = min(readers, key=lambda one: seconds_of_reading(one, problem))
-    written = images.number.size * IMAGE_BYTES * problem.batch * problem.heads_q
-    seconds += written / WRITTEN_BYTES_PER_SECOND + seconds_of_reading(reader, problem)
-    heads = heads_at_once(problem.heads_kv, MOST_BYTES // max(head, 1), seconds)
-    seconds += TURN_SECONDS * (-(-problem.heads_kv // heads) - 1)
+    seconds = writing_seconds(seconds, images, problem) + seconds_of_reading(reader, problem)
+    per_head = keys.table.block[:, 5].repeat(problem.batch * group)
+    turns = turns_of(per_head, problem.heads_kv, MOST_BYTES // max(head, 1), gpu.multiprocessors, seconds)
+    heads = -(-problem.heads_kv // turns)
+    seconds = seconds_in_turns(per_head, problem.heads_kv, turns, gpu.multiprocessors, seconds)
     return Kept(replace(keys, images=images.total), reader, reasons, seconds, heads, heads * head)
+
+
+def writing_seconds(seconds: float, images: Images, problem: Problem) -> float:
+    """Of the kernel of keys, which takes so long without: stores go on beside its products, the less so the more there
+    are. Measured on an H200 with window512: 0.45 ms become 0.50 at head_dim 128, 0.25 become 0.33 at 64.
+    """
+    stored = images.number.size * IMAGE_BYTES * problem.batch * problem.heads_q / MEMORY_BYTES_PER_SECOND
+    return seconds + stored**2 / seconds
 
 
 def reading_traits(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
@@ -133,13 +145,25 @@ def seconds_of_reading(one: BoxPass, problem: Problem) -> float:
     return LAUNCH_SECONDS + (keys + images) * problem.batch * problem.heads_q / READ_BYTES_PER_SECOND
 
 
-def heads_at_once(heads: int, most: int, seconds: float) -> int:
-    """Key heads whose slopes are kept at a time, of all, at most so many: the fewest that cost little time.
+def turns_of(tiles: NDArray[np.int32], heads: int, most: int, slots: int, seconds: float) -> int:
+    """Turns that key heads take, at most ``most`` at a time: as many as cost little time, for the sake of memory.
 
-    seconds: of all heads at once.
+    tiles: of every row block of a key head; slots: row blocks at a time; seconds: of all heads at once.
     """
     fewest = -(-heads // max(most, 1)) or 1
-    turns = fewest
-    while turns < heads and seconds + TURN_SECONDS * turns <= WORTH_MEMORY * (seconds + TURN_SECONDS * (fewest - 1)):
-        turns += 1
-    return max(-(-heads // turns), 1)
+    took = {
+        turns: seconds_in_turns(tiles, heads, turns, slots, seconds)
+        for turns in range(fewest, max(heads, 1) + 1)
+        if turns == fewest or tiles.size * heads >= LEAST_ROUNDS * slots * turns
+    }
+    least = min(took.values())
+    return max(turns for turns, each in took.items() if each <= WORTH_MEMORY * least)
+
+
+def seconds_in_turns(tiles: NDArray[np.int32], heads: int, turns: int, slots: int, seconds: float) -> float:
+    """Predicted: a turn takes as long as its longest row block at least."""
+    whole, longest = int(tiles.sum()) * heads / slots, int(tiles.max(initial=0))
+    if not whole:
+        return seconds
+    each = max(whole / turns, longest)
+    return seconds * turns * each / max(whole, longest) + TURN_SECONDS * (turns - 1)
