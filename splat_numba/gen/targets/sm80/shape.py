@@ -18,7 +18,7 @@ STAGES = 2  # tiles in shared memory: one is computed while the other is fetched
 MOST_REGISTERS = 255  # of a thread
 # Registers beside scores and results, by atoms: fragments, addresses, peaks and sums. With fewer the compiler spills,
 # and with all options it wants 95 where it may: scores and results beyond MOST_SUMS leave no room for these.
-OTHER_REGISTERS = {1: 64, 2: 72}
+OTHER_REGISTERS = {1: 72, 2: 72}
 MOST_SUMS = {1: 152, 2: 160}
 MOST_KEYS = {1: 128, 2: 64}  # of a tile
 
