@@ -16,9 +16,11 @@ ATOM = 16  # rows of a matrix product, its depth, and columns of two of them
 NUMBERS = 8  # of 16 bits in a chunk
 STAGES = 2  # tiles in shared memory: one is computed while the other is fetched
 MOST_REGISTERS = 255  # of a thread
-# Registers beside scores and results: fragments, addresses, peaks and sums, by atoms. Beyond MOST_REGISTERS the
-# compiler spills; tests/gen/test_sm80_build.py compiles what this admits.
-OTHER_REGISTERS = {1: 64, 2: 72}
+# Registers beside scores and results, by atoms: fragments, addresses, peaks and sums. With fewer the compiler spills,
+# and with all options it wants 95 where it may: scores and results beyond MOST_SUMS leave no room for these.
+OTHER_REGISTERS = {1: 72, 2: 72}
+MOST_SUMS = {1: 152, 2: 160}
+MOST_KEYS = {1: 128, 2: 64}  # of a tile
 
 
 def steps(dim: int) -> int:
@@ -46,14 +48,23 @@ def total_registers(traits: Traits) -> int:
     return ATOM // 2 * steps(traits.value_dim)
 
 
-def registers(traits: Traits, atoms: int) -> int:
-    """That a thread of so many atoms wants."""
-    return atoms * (score_registers(traits) + total_registers(traits)) + OTHER_REGISTERS[atoms]
+def _sums(traits: Traits, atoms: int) -> int:
+    return atoms * (score_registers(traits) + total_registers(traits))
+
+
+def in_registers(traits: Traits, atoms: int) -> bool:
+    """Whether a thread of so many atoms has its scores and results in registers, and room for all else."""
+    return _sums(traits, atoms) <= MOST_SUMS[atoms] and traits.tile_kv <= MOST_KEYS[atoms]
+
+
+def registers(traits: Traits) -> int:
+    """That a thread wants, where there are as many."""
+    return _sums(traits, atoms_of(traits)) + OTHER_REGISTERS[atoms_of(traits)]
 
 
 def atoms_of(traits: Traits) -> int:
     """Two where a row block has as many groups and registers allow: what is read of keys then serves twice the rows."""
-    return 2 if traits.groups == 2 and registers(traits, 2) <= MOST_REGISTERS else 1
+    return 2 if traits.groups == 2 and in_registers(traits, 2) else 1
 
 
 def threads_of(traits: Traits) -> int:

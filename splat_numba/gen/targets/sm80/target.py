@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from splat_numba.gen.tensor import Tensor
 
 FIRST = (8, 0)  # the capability that brought cp.async, and 16-bit products of depth 16 in both formats
-MOST_DIM = 256  # of head_dim and value_dim: beyond, no tile fits the registers of some chip
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +34,15 @@ class Sm80Target:
     makes_gradients: bool = False
 
     def refusal(self, problem: Problem) -> str | None:
-        """16-bit inputs, of heads whose tiles fit every chip."""
+        """Its products take 16-bit inputs alone; every chip has a tile for heads up to 256."""
         from splat_numba.gen.instructions import MATRIX_TYPE
 
-        if problem.dtype not in MATRIX_TYPE:
-            return (
-                f"wanted as float16 or bfloat16 for target {self.name!r}, got {problem.dtype}. "
-                "Leave target out, or convert it."
-            )
-        if max(problem.head_dim, problem.value_dim) > MOST_DIM:
-            return (
-                f"wanted of heads up to {MOST_DIM} wide for target {self.name!r}, got head_dim "
-                f"{problem.head_dim} and value_dim {problem.value_dim}. Leave target out, or split the heads."
-            )
-        return None
+        if problem.dtype in MATRIX_TYPE:
+            return None
+        return (
+            f"wanted as float16 or bfloat16 for target {self.name!r}, got {problem.dtype}. "
+            "Leave target out, or convert it."
+        )
 
     def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
         """The plan of the least predicted time."""

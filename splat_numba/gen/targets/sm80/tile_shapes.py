@@ -9,7 +9,15 @@ from splat_numba.errors import PlanError
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm80.shape import MOST_REGISTERS, STAGES, atoms_of, registers, shared_bytes, threads_of
+from splat_numba.gen.targets.sm80.shape import (
+    MOST_REGISTERS,
+    STAGES,
+    atoms_of,
+    in_registers,
+    registers,
+    shared_bytes,
+    threads_of,
+)
 
 GROUPS = (1, 2)  # row blocks of 64 and 128 queries
 TILES_KV = (32, 64, 128)
@@ -42,8 +50,8 @@ def _most_resident(problem: Problem, gpu: Gpu, groups: int, tile_kv: int) -> Tra
 
 def most_resident(traits: Traits, gpu: Gpu) -> int:
     """Blocks of these traits that a multiprocessor holds; 0 where none fits."""
-    shared, wanted = shared_bytes(traits), registers(traits, atoms_of(traits))
-    if shared > gpu.shared_bytes or wanted > MOST_REGISTERS:
+    shared = shared_bytes(traits)
+    if shared > gpu.shared_bytes or not in_registers(traits, atoms_of(traits)):
         return 0
     by_memory = (gpu.shared_bytes + BLOCK_SHARED_BYTES) // (shared + BLOCK_SHARED_BYTES)
-    return min(by_memory, gpu.registers // (threads_of(traits) * wanted), MOST_RESIDENT)
+    return min(by_memory, gpu.registers // (threads_of(traits) * registers(traits)), MOST_RESIDENT)
