@@ -227,9 +227,10 @@ def test_what_does_not_fit_is_refused_by_name(monkeypatch):
 FAULTY = Case(WINDOW, "float32", 1, 2, 2, 12, 12)
 FAULTS = {
     "rows of a block": (r"\* u32\(4\) \+ u32\(thread", "* u32(3) + u32(thread"),
-    "pairs beyond a run": (r"there = u32\(1\) if place < size else u32\(0\)", "there = u32(1)"),
+    "pairs beyond a run": (r"there = u32\(1\) if mine < size else u32\(0\)", "there = u32(1)"),
     "rows of v beyond a run": (r"there = u32\(1\) if u32\(begin \+ whose\) < size else u32\(0\)", "there = u32(1)"),
-    "whose key": (r"lane & u32\(24\)", "lane & u32(16)"),
+    "whose key": (r"u32\(4 \* number\) \+", "u32(3 * number) +"),
+    "keys that are left": (r"if u32\(begin \+ u32\(16\)\) < size", "if u32(begin + u32(20)) < size"),
     "parts of a key": (r"kept = score\[1\] if upper else score\[0\]", "kept = score[0]"),
     "a lane's own peak": (r"added \* power\(peak - safe\)\)", "added)"),
     "rows of v side by side": (r"total\[n\] = sum_over_rows\(total\[n\]\)", "pass"),
