@@ -78,8 +78,8 @@ class HostMachine:
         """A view of an array of any framework."""
         if self.executor.name != "cpu" and on_gpu(array):
             raise ArgumentTypeError(
-                f"{name} wanted in CPU memory for backend {self.executor.name!r} as the first argument is, got a GPU "
-                "array. Copy one of them."
+                f"{name} wanted in CPU memory for backend {self.executor.name!r} over such arrays, got a GPU array. "
+                "Copy it there, or all of them to the GPU and leave backend out."
             )
         return import_array(name, array)
 

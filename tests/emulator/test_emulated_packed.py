@@ -13,6 +13,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executors import gpu_packed
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.targets.simt.packed import schedule
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.testing import masks
@@ -29,6 +30,8 @@ RNG = np.random.default_rng(5)
 # Rows of none, and of single columns.
 SCATTERED = ACSR.from_dense((RNG.random((19, 23)) < 0.2) & (np.arange(19) % 4 > 0)[:, None])
 WINDOW = ACSR.from_pattern(splat.window(20, 17), 21, 45)  # rows of more than a warp's 32 pairs
+ODD = ACSR.from_pattern(splat.window(2), 7, 7)
+assert ODD.nnz % 2
 UNEVEN = ACSR.from_pattern(MIXED, 13, 40)
 
 
@@ -77,6 +80,15 @@ def test_every_dtype(acsr, dtype):
 def test_any_head_dim_and_value_dim(head_dim, value_dim, dtype):
     """One lane a row of v and all of a warp's; more than a chunk a lane."""
     check(Case(UNEVEN, dtype, None, 1, 1, head_dim, value_dim), **EMULATED)
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_sixteen_bits_in_turns_where_scratch_memory_ends(monkeypatch, heads):
+    """Of an odd number of pairs, two batch entries at a time: a turn begins with a word."""
+    case = Case(ODD, "float16", 5, heads, 1, 8, 8)
+    monkeypatch.setattr(schedule, "MOST_SCRATCH", 3 * 4 * heads * ODD.nnz)
+    products.check_sddmm(case, **EMULATED)
+    products.check_softmax(case, **EMULATED)
 
 
 def test_gradients_with_grouped_heads():
@@ -182,7 +194,7 @@ def test_arrays_of_two_places_are_refused(gpu):  # noqa: ARG001
     elsewhere = GpuMemory(v.shape)
     refused = {
         "k wanted in GPU memory": lambda: splat.sddmm(on_gpu["q"], k, UNEVEN),
-        "k wanted in CPU memory for backend 'cuda' as the first argument is, got a GPU array": lambda: splat.sddmm(
+        "k wanted in CPU memory for backend 'cuda' over such arrays, got a GPU array": lambda: splat.sddmm(
             q, on_gpu["k"], UNEVEN, **ON_GPU
         ),
         "v wanted as an array of the framework of values": lambda: splat.spmm(on_gpu["values"], elsewhere, UNEVEN),
@@ -215,9 +227,10 @@ def test_what_does_not_fit_is_refused_by_name(monkeypatch):
 FAULTY = Case(WINDOW, "float32", 1, 2, 2, 12, 12)
 FAULTS = {
     "rows of a block": (r"\* u32\(4\) \+ u32\(thread", "* u32(3) + u32(thread"),
-    "pairs beyond a run": (r"there = u32\(1\) if place < size else u32\(0\)", "there = u32(1)"),
+    "pairs beyond a run": (r"there = u32\(1\) if mine < size else u32\(0\)", "there = u32(1)"),
     "rows of v beyond a run": (r"there = u32\(1\) if u32\(begin \+ whose\) < size else u32\(0\)", "there = u32(1)"),
-    "whose key": (r"lane & u32\(24\)", "lane & u32(16)"),
+    "whose key": (r"u32\(4 \* number\) \+", "u32(3 * number) +"),
+    "keys that are left": (r"if u32\(begin \+ u32\(16\)\) < size", "if u32(begin + u32(20)) < size"),
     "parts of a key": (r"kept = score\[1\] if upper else score\[0\]", "kept = score[0]"),
     "a lane's own peak": (r"added \* power\(peak - safe\)\)", "added)"),
     "rows of v side by side": (r"total\[n\] = sum_over_rows\(total\[n\]\)", "pass"),

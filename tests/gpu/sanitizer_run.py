@@ -17,6 +17,9 @@ from splat_numba.gen.targets.sm90.tile_shapes import candidates
 from splat_numba.testing import Problem, check_attention, check_gradients
 from tests.gpu.device_views import DeviceView, back, forced
 from tests.gradient_cases import CASES as GRADIENTS
+from tests.ops import test_packed as products
+from tests.ops import test_packed_gradients as slopes
+from tests.ops.packed_cases import MIXED, Case
 
 WINDOW = splat.window(40, 3) | splat.sinks(2)
 # name: problem, groups of queries, part of the order's name. Small: the sanitizer is a hundred times slower.
@@ -56,6 +59,26 @@ SMALL_GRADIENTS = (
     "several passes, lengths", "grid", "a mask a head", "queries and keys of nobody",
 )  # fmt: skip
 
+# The packed operators: of odd numbers of pairs, so that words of 16-bit values belong to two rows and two heads.
+PACKED = {
+    f"packed, {name}, {dtype}": Case(acsr, dtype, 2, 2, 1, 20, 33)
+    for name, acsr in (
+        ("runs", splat.ACSR.from_pattern(splat.window(20, 17), 21, 45)),
+        ("a list", splat.ACSR.from_dense(np.random.default_rng(1).random((37, 41)) < 0.2)),
+        ("several runs", splat.ACSR.from_pattern(MIXED, 50, 43)),
+    )
+    for dtype in ("float32", "float64", "float16")
+}
+
+
+def run_packed(case):
+    """All texts: gradients of products are made of the same ones."""
+    products.check_sddmm(case, 0.3, backend="cuda")
+    products.check_softmax(case, backend="cuda")
+    products.check_spmm(case, backend="cuda")
+    products.check_transposed(case, backend="cuda")
+    slopes.check_softmax(case, backend="cuda")
+
 
 def run(name):
     problem, groups, order = FAMILIES[name]
@@ -83,11 +106,13 @@ def run_views():
 def main(names):
     failed = 0
     gradients = {f"gradients, {name}": GRADIENTS[name] for name in SMALL_GRADIENTS}
-    for name in names or [*FAMILIES, "views", *gradients]:
+    for name in names or [*FAMILIES, "views", *gradients, *PACKED]:
         try:
+            used = 0.0
             if name == "views":
                 run_views()
-                used = 0.0
+            elif name in PACKED:
+                run_packed(PACKED[name])
             elif name in gradients:
                 used = check_gradients(gradients[name], backend="cuda").used
             else:

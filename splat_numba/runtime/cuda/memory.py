@@ -16,6 +16,8 @@ from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.driver import ask, driver
 
+WORD_BYTES = 4  # arrays end at whole words: 16-bit numbers are read, and packed ones written, in pairs
+
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
@@ -84,8 +86,9 @@ class DeviceArray:
         self.dtype = dtype
         self.strides = tuple(int(np.prod(stored[axis + 1 :], dtype=np.int64)) * size for axis in range(len(stored)))
         self.nbytes = int(np.prod(stored, dtype=np.int64)) * size
+        whole = max(-(-self.nbytes // WORD_BYTES), 1) * WORD_BYTES
         with device.current():
-            self.pointer = int(ask(driver().cuMemAllocAsync, max(self.nbytes, 1), device.stream))
+            self.pointer = int(ask(driver().cuMemAllocAsync, whole, device.stream))
         self._finalizer = weakref.finalize(self, _free_in_order, device, self.pointer)
         self._finalizer.atexit = False
 

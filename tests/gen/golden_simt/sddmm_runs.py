@@ -47,17 +47,22 @@ def sddmm(
                 place = u32(begin + lane)
                 safe = place if place < size else u32(size - u32(1))
                 column = u32(start + step * safe)
+                for key in range(8):
+                    score[key] = ZERO
                 multiply(0, score, query, k_at, k_row, column, begin, size, lane)
                 multiply(1, score, query, k_at, k_row, column, begin, size, lane)
                 multiply(2, score, query, k_at, k_row, column, begin, size, lane)
                 multiply(3, score, query, k_at, k_row, column, begin, size, lane)
-                multiply(4, score, query, k_at, k_row, column, begin, size, lane)
-                multiply(5, score, query, k_at, k_row, column, begin, size, lane)
-                multiply(6, score, query, k_at, k_row, column, begin, size, lane)
-                multiply(7, score, query, k_at, k_row, column, begin, size, lane)
+                if u32(begin + u32(16)) < size:
+                    multiply(4, score, query, k_at, k_row, column, begin, size, lane)
+                    multiply(5, score, query, k_at, k_row, column, begin, size, lane)
+                    multiply(6, score, query, k_at, k_row, column, begin, size, lane)
+                    multiply(7, score, query, k_at, k_row, column, begin, size, lane)
                 share(score, lane)
-                there = u32(1) if place < size else u32(0)
-                store_number(values_at + u64(done + safe) * values_row, score[0] * scale, there)
+                mine = u32(begin + u32(4 * u32(lane & u32(7))) + u32(lane // u32(8)))
+                there = u32(1) if mine < size else u32(0)
+                to = values_at + u64(u32(done + mine if mine < size else done)) * values_row
+                store_number(to, score[0] * scale, there)
                 begin = u32(begin + u32(32))
             done, which = u32(done + size), u32(which + u32(1))
 
@@ -76,7 +81,7 @@ def load_query(query, q_at, part):
 @device
 def multiply(number, score, query, k_at, k_row, column, begin, size, lane):
     """A lane's part of the product with a key of its eight lanes."""
-    whose = u32(u32(lane & u32(24)) + u32(number))
+    whose = u32(u32(4 * number) + u32(lane // u32(8)))
     row_at = k_at + u64(ptx.word_of_lane(column, whose)) * k_row
     there = u32(1) if u32(begin + whose) < size else u32(0)
     total = ZERO

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import prod
 
 from splat_numba.gen.machine import Gpu
@@ -23,6 +24,7 @@ FAMILIES: dict[str, Family] = {
     "spmm_transposed": "spmm",
 }  # fmt: skip
 """Of each operator that GPUs have, the text."""
+MOST_SCRATCH = 1 << 30  # bytes of float32 values before they are rounded to 16 bits, but for one or two batch entries
 IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
 
 
@@ -41,34 +43,47 @@ def packed_schedule(
     dim), packed values as (batch, heads, pairs, 1); copied: which are copied to padded rows first, the result after.
     """
     *given, result = tensors
-    builder = ScheduleBuilder(*tensors)
-    arrays = {name: builder.readable(tensors[name], copied=name in copied) for name in given}
-    arrays[result] = target = _written(builder, tensors[result], result, copied=result in copied)
-    text = packed_text(_traits(problem, lists), arch_of(gpu))
-    if 0 not in target.sizes:
-        _launch(builder, text, problem, lists, arrays)
-        if target is not tensors[result]:
-            _finish(builder, target, tensors[result], arch_of(gpu))
+    builder, text = ScheduleBuilder(*tensors), packed_text(_traits(problem, lists), arch_of(gpu))
+    read = {name: builder.readable(tensors[name], copied=name in copied) for name in given}
+    whole = tensors[result]
+    if 0 in whole.sizes:
+        return builder.finish()
+    if result not in IN_CHUNKS and ITEMSIZE[whole.dtype] == 2:
+        _launch_narrowing(builder, text, problem, lists, {**read, result: whole}, arch_of(gpu))
+        return builder.finish()
+    written = builder.tensor(whole.sizes, whole.dtype) if result in copied else whole
+    _launch(builder, text, problem, lists, {**read, result: written})
+    if written is not whole:
+        builder.copy(written, whole)
     return builder.finish()
 
 
-def _written(builder: ScheduleBuilder, result: Tensor, name: str, *, copied: bool) -> Tensor:
-    """Where the launch writes: packed values of 16 bits to float32 ones first."""
-    if name not in IN_CHUNKS and ITEMSIZE[result.dtype] == 2:
-        place = builder.scratch(prod(result.sizes) * ITEMSIZE["float32"])
-        return Tensor(result.sizes, contiguous(result.sizes, 1, ITEMSIZE["float32"]), "float32", *place)
-    return builder.tensor(result.sizes, result.dtype) if copied else result
+def _launch_narrowing(
+    builder: ScheduleBuilder, text: Text, problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Tensor],
+    arch: str,
+) -> None:  # fmt: skip
+    """Packed values of 16 bits by way of float32 ones: a few batch entries at a time, where scratch memory ends."""
+    *_, (result, whole) = arrays.items()
+    batch, heads, pairs, _ = whole.sizes
+    size = heads * pairs * ITEMSIZE["float32"]
+    fitting = min(max(MOST_SCRATCH // size, 1), batch)
+    if fitting < batch and heads * pairs % 2:  # each turn's first value begins a word
+        fitting = max(fitting // 2 * 2, 2)
+    place = builder.scratch(fitting * size)
+    for first in range(0, batch, fitting):
+        turn = {name: _entries(one, first, fitting) for name, one in arrays.items()}
+        sizes, target = turn[result].sizes, turn[result]
+        turn[result] = Tensor(sizes, contiguous(sizes, 1, ITEMSIZE["float32"]), "float32", *place)
+        _launch(builder, text, replace(problem, batch=sizes[0]), lists, turn)
+        blocks = -(-prod(sizes) // (NUMBERS * THREADS))
+        pointers = {"source": turn[result], "result": target}
+        builder.launch(narrowing_text(target.dtype, arch), blocks, {"numbers": prod(sizes)}, pointers)
 
 
-def _finish(builder: ScheduleBuilder, written: Tensor, result: Tensor, arch: str) -> None:
-    """From there to the result."""
-    if written.dtype == result.dtype:
-        builder.copy(written, result)
-        return
-    numbers = prod(result.sizes)
-    blocks = -(-numbers // (NUMBERS * THREADS))
-    pointers = {"source": written, "result": result}
-    builder.launch(narrowing_text(result.dtype, arch), blocks, {"numbers": numbers}, pointers)
+def _entries(one: Tensor, first: int, many: int) -> Tensor:
+    """Batch entries from ``first`` on, at most so many."""
+    rest = one.part(first, 0)
+    return replace(rest, sizes=(min(many, rest.sizes[0]), *rest.sizes[1:]))
 
 
 def _traits(problem: PackedProblem, lists: PackedLists) -> PackedTraits:
@@ -106,10 +121,3 @@ def _groups(problem: PackedProblem, arrays: Mapping[str, Tensor]) -> dict[str, i
     if not problem.dim:
         return {}
     return {"members": problem.group, "share": problem.heads * problem.group // arrays["v"].sizes[1]}
-
-
-def texts_of(problem: PackedProblem, lists: PackedLists, gpu: Gpu) -> tuple[Text, ...]:
-    """What a call launches."""
-    text = packed_text(_traits(problem, lists), arch_of(gpu))
-    rounds = ITEMSIZE[problem.dtype] == 2 and ARRAYS[text.entry.name][-1] not in IN_CHUNKS
-    return (text, narrowing_text(problem.dtype, arch_of(gpu))) if rounds else (text,)

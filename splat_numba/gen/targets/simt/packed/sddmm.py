@@ -1,11 +1,14 @@
 """Sampled products. Eight lanes share a key, of which they read 128 bytes together; 32 keys of a row at a time.
 
-A lane adds up its part of eight keys' products, and then the eight lanes exchange parts until each has one whole: of
-neighbouring pairs, which are stored side by side.
+A lane adds up its part of eight keys' products, every fourth of the 32, and then the eight lanes exchange parts until
+each has one whole. Keys are taken a few at a time, as long as there are some left: rows end anywhere.
 """
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.simt.packed.rows import (
     COUNTS,
@@ -21,6 +24,7 @@ from splat_numba.gen.targets.simt.results import emit_store_number
 from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("q", "k", "values")
+KEYS = WARP // LANES_OF_KEY  # of a warp at a time
 MULTIPLY = ("score", "query", "k_at", "k_row", "column", "begin", "size", "lane")
 
 
@@ -39,13 +43,14 @@ def render_sddmm(traits: PackedTraits, groups: tuple[tuple[str, ...], ...]) -> s
             """
         )
         with pairs_of_row(out, traits):
-            for key in range(LANES_OF_KEY):
-                wrapped(out, "multiply", (str(key), *MULTIPLY))
+            _emit_products(out, traits)
             out.lines(
-                """
+                f"""
                 share(score, lane)
-                there = u32(1) if place < size else u32(0)
-                store_number(values_at + u64(done + safe) * values_row, score[0] * scale, there)
+                mine = u32(begin + u32({KEYS} * u32(lane & u32({LANES_OF_KEY - 1}))) + u32(lane // u32({LANES_OF_KEY})))
+                there = u32(1) if mine < size else u32(0)
+                to = values_at + u64(u32(done + mine if mine < size else done)) * values_row
+                store_number(to, score[0] * scale, there)
                 """
             )
     _emit_query(out, traits)
@@ -73,13 +78,23 @@ def _emit_query(out: SourceWriter, traits: PackedTraits) -> None:
             out.line(f"query[{traits.numbers.loaded} * piece + {x}] = {name}")
 
 
+def _emit_products(out: SourceWriter, traits: PackedTraits) -> None:
+    """A branch for every few keys, but the first: what is loaded does not cross it."""
+    out.line(f"for key in range({LANES_OF_KEY}):")
+    out.line("    score[key] = ZERO")
+    for first in range(0, LANES_OF_KEY, traits.at_once):
+        with out.block(f"if u32(begin + u32({KEYS * first})) < size") if first else nullcontext():
+            for key in range(first, first + traits.at_once):
+                wrapped(out, "multiply", (str(key), *MULTIPLY))
+
+
 def _emit_multiply(out: SourceWriter, traits: PackedTraits) -> None:
     with device_function(
         out, "multiply", ("number", *MULTIPLY), "A lane's part of the product with a key of its eight lanes."
     ):
         out.lines(
             f"""
-            whose = u32(u32(lane & u32({32 - LANES_OF_KEY})) + u32(number))
+            whose = u32(u32({KEYS} * number) + u32(lane // u32({LANES_OF_KEY})))
             row_at = k_at + u64(ptx.word_of_lane(column, whose)) * k_row
             there = u32(1) if u32(begin + whose) < size else u32(0)
             total = ZERO

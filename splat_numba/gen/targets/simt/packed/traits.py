@@ -11,7 +11,8 @@ from splat_numba.gen.targets.simt.shape import Numbers
 WARPS = 4  # of a block, each with a row of its own
 THREADS = WARPS * WARP
 LANES_OF_KEY = 8  # share the product of a query and a key: together they read 128 bytes of it at a time
-MOST_AT_ONCE = 4  # rows of values under way in a lane
+MOST_AT_ONCE = 4  # keys or rows of values under way in a lane
+MOST_UNDER_WAY = 32  # chunks of keys: with 64, which a lane has of eight keys of 256 float32, the compiler spills
 
 Family = Literal["sddmm", "softmax", "softmax_backward", "spmm"]
 
@@ -57,5 +58,5 @@ class PackedTraits:
 
     @property
     def at_once(self) -> int:
-        """Rows of values that a lane takes before it looks whether there are more: a divisor of what it has of 32."""
-        return min(MOST_AT_ONCE, self.lanes)
+        """Keys or rows of values that a lane takes before it looks whether there are more: a divisor of its of 32."""
+        return min(MOST_AT_ONCE, self.lanes, MOST_UNDER_WAY // self.pieces)
