@@ -66,17 +66,10 @@ def attention(
     not kept. out: an array for the result, of its shape and dtype, apart from the inputs.
 
     backend: "auto" runs where q is: on its GPU, or on the CPU. "cuda" takes NumPy arrays too, and copies them to the
-<<<<<<< HEAD
     first GPU and back. Work goes to the framework's current stream; nothing waits for it, except with JAX and NumPy.
     kv_lengths may then be on the GPU too, where their values are not checked. target: "sm_90a" (Hopper, 16 bits),
     "sm80" (from Ampere on, 16 bits) or "simt" (any GPU, any dtype), else the first of them that takes the call.
     docs/gpu.md says which arrays are copied there.
-=======
-    first GPU and back. Work goes to the framework's current stream, and nothing
-    waits for it, except with JAX and NumPy. kv_lengths may then be on the GPU too, where their values are not checked.
-    target: "sm_90a" (Hopper, 16 bits), "sm80" (from Ampere on, 16 bits) or "simt" (any GPU, any dtype), else the first
-    of them that takes the call. docs/gpu.md says which arrays are copied there.
->>>>>>> h/sm80
     autotune: time the tile shapes and orders of rows that are predicted to be fastest, at the first call of its kind,
     and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph (docs/gpu.md).
     fused: None leaves it to the plan whether a CPU runs one kernel (True) or sddmm, softmax and spmm one after the
