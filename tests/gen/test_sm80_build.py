@@ -24,7 +24,11 @@ from splat_numba.settings import current
 ALL = {"partial": True, "resumes": True, "ragged": True, "negate": True}
 PLAIN = {"partial": False, "skips": False}
 # capability, (head_dim, value_dim), dtype, options, atoms
-USUAL = (((8, 6), (128, 128), "float16", ALL, 1), ((12, 0), (64, 64), "bfloat16", {}, 2))
+USUAL = (
+    ((8, 6), (128, 128), "float16", ALL, 1),
+    ((9, 0), (128, 128), "bfloat16", {}, 2),
+    ((12, 0), (64, 64), "bfloat16", {}, 2),
+)
 DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (192, 128), (256, 256), (64, 256))
 
 

@@ -13,8 +13,8 @@ NONE_KEPT = f32(-np.inf)
 device = cuda.jit(device=True, forceinline=True)  # arrays that such a function is given stay registers
 wait_for_copies = ptx.async_wait(0)
 
-# Shared memory, in bytes from its aligned start: queries, then stages; from a stage's start: keys, values.
-QUERIES, TILES = u32(0), u32(18432)
+# Shared memory, in bytes from its aligned start: queries, stages, a note a warp; in a stage: keys, values.
+QUERIES, TILES, NOTES = u32(0), u32(18432), u32(55296)
 VALUES, STAGE_BYTES = u32(9216), u32(18432)
 
 
@@ -26,10 +26,6 @@ def attention(
 ):
     start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
     base = u32((start + u32(15)) & u32(4294967280))
-    lane = u32(ptx.thread_index() & u32(31))
-    first_row = u32(u32(ptx.thread_index() >> u32(5)) * u32(32))
-    row = u32(first_row + u32(lane >> u32(2)))
-    column = u32(u32(lane & u32(3)) * u32(2))
     score_0 = cuda.local.array(32, dtype=np.float32)
     score_1 = cuda.local.array(32, dtype=np.float32)
     total_0 = cuda.local.array(32, dtype=np.float32)
@@ -52,12 +48,16 @@ def attention(
     q_at = q + u64(entry) * q_batch + u64(head) * q_head
     k_at = k + u64(entry) * k_batch + u64(head // group) * k_head
     v_at = v + u64(entry) * v_batch + u64(head // group) * v_head
+    note = u32(base + NOTES + u32(32) * u32(ptx.thread_index() >> u32(5)))
+    keep_notes(note, rank, head, entry, k_at, v_at)
     copy_queries(q_at, q_row, u32(base + QUERIES), rows_at, seq_q)
     limit = seq_kv
     attend(
-        block + u64(32) * u64(rank), piece, views, bits, k_at, k_row, v_at, v_row, base, lane, first_row, row, column,
-        scale_log2, score_0, score_1, total_0, total_1, peak_0, peak_1, added_0, added_1, rescale, box_shift, limit,
+        block + u64(32) * u64(rank), piece, views, bits, k_row, v_row, base, note, scale_log2, score_0, score_1,
+        total_0, total_1, peak_0, peak_1, added_0, added_1, rescale, box_shift, limit,
     )
+    rank, head, entry, _ = ptx.load_shared_words4(note)
+    row, column = place_in_warp(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)))
     row_at = rows + u64(512) * u64(rank) + u64(4) * u64(row)
     out_at = out + u64(entry) * out_batch + u64(head) * out_head
     lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
@@ -73,15 +73,10 @@ def attention(
 
 @device
 def attend(
-    block_at, piece, views, bits, k_at, k_row, v_at, v_row, base, lane, first_row, row, column, scale_log2, score_0,
-    score_1, total_0, total_1, peak_0, peak_1, added_0, added_1, rescale, box_shift, limit,
+    block_at, piece, views, bits, k_row, v_row, base, note, scale_log2, score_0, score_1, total_0, total_1, peak_0,
+    peak_1, added_0, added_1, rescale, box_shift, limit,
 ):
     """All tiles of a row block: while one is computed the next is fetched."""
-    upper = u32(u32(lane >> u32(4)) * u32(16))
-    queries = u32(base + QUERIES + u32(first_row + u32(lane & u32(15))) * u32(144) + upper)
-    key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))
-    keys = u32(base + TILES + key_row * u32(144) + u32(u32(lane >> u32(3)) & u32(1)) * u32(16))
-    values = u32(base + TILES + VALUES + u32(lane & u32(15)) * u32(144) + upper)
     fetched = u32(base + TILES)
     place = ptx.load_word(block_at + u64(12))
     left = ptx.load_word(block_at + u64(20))
@@ -94,15 +89,16 @@ def attend(
             ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
         if left > u32(0):
             place, count, corner, inner_step, outer_step, mask = next_tile(
-                piece, views, first_row, place, count, corner, inner_step, outer_step, mask,
+                piece, views, place, count, corner, inner_step, outer_step, mask,
             )
+            k_at, v_at = keys_and_values(note)
             copy_keys(k_at, k_row, u32(fetched + stage), corner, inner_step, outer_step, box_shift, limit)
             copy_values(v_at, v_row, u32(fetched + VALUES + stage), corner, inner_step, outer_step, box_shift, limit)
         ptx.async_commit()
         if computing > u32(0):
             attend_tile(
-                mask_now, bits, queries, u32(keys + u32(STAGE_BYTES - stage)), u32(values + u32(STAGE_BYTES - stage)), row,
-                column, scale_log2, score_0, score_1, total_0, total_1, peak_0, peak_1, added_0, added_1, rescale,
+                mask_now, bits, base, u32(fetched + u32(STAGE_BYTES - stage)), scale_log2, score_0, score_1, total_0, total_1,
+                peak_0, peak_1, added_0, added_1, rescale,
             )
         stage = u32(STAGE_BYTES - stage)
         computing = u32(1) if left > u32(0) else u32(0)
@@ -110,14 +106,14 @@ def attend(
 
 
 @device
-def next_tile(piece, views, first_row, place, count, corner, inner_step, outer_step, mask):
+def next_tile(piece, views, place, count, corner, inner_step, outer_step, mask):
     """The next tile of the piece, or the first of the next piece."""
     if count == u32(0):
         view, c1, c2, count = ptx.load_words4(piece + u64(32) * u64(place))
         offset, inner_step, outer_step, _ = ptx.load_words4(views + u64(16) * u64(view))
         corner = u32(offset + inner_step * c1 + outer_step * c2)
         status, mask, other, _ = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))
-        second = u32(first_row >> u32(6))  # which group this warp's rows are of
+        second = u32(ptx.thread_index() // u32(64))  # which group the warp's rows are of
         status = u32(u32(status >> u32(u32(2) * second)) & u32(3))
         mask = u32(u32(ptx.select(other, mask, second) << u32(2)) | status)
         place = u32(place + u32(1))
@@ -129,10 +125,11 @@ def next_tile(piece, views, first_row, place, count, corner, inner_step, outer_s
 
 @device
 def attend_tile(
-    mask, bits, queries, keys, values, row, column, scale_log2, score_0, score_1, total_0, total_1, peak_0, peak_1,
-    added_0, added_1, rescale,
+    mask, bits, base, tile, scale_log2, score_0, score_1, total_0, total_1, peak_0, peak_1, added_0, added_1,
+    rescale,
 ):
     """One tile: scores, weights, and its values."""
+    queries, keys, values, row, column = places(base, tile)
     if ptx.any_lane(u32(1) if u32(mask & u32(3)) != u32(0) else u32(0)) != u32(0):
         multiply_keys(score_0, score_1, queries, keys)
         if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):
@@ -147,6 +144,43 @@ def attend_tile(
 
 
 @device
+def places(base, tile):
+    """Where a lane's rows of the first matrices of queries, keys and values begin; its row and column of scores."""
+    thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+    lane, first_row = u32(thread & u32(31)), u32(u32(thread >> u32(5)) * u32(32))
+    row, column = place_in_warp(thread)
+    upper = u32(u32(lane >> u32(4)) * u32(16))
+    queries = u32(base + QUERIES + u32(first_row + u32(lane & u32(15))) * u32(144) + upper)
+    key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))
+    keys = u32(tile + key_row * u32(144) + u32(u32(lane >> u32(3)) & u32(1)) * u32(16))
+    values = u32(tile + VALUES + u32(lane & u32(15)) * u32(144) + upper)
+    return queries, keys, values, row, column
+
+
+@device
+def place_in_warp(thread):
+    """A thread's first row of the block's, and its first column of each eight."""
+    row = u32(u32(thread >> u32(5)) * u32(32) + u32(u32(thread & u32(31)) >> u32(2)))
+    return row, u32(u32(thread & u32(3)) * u32(2))
+
+
+@device
+def keep_notes(note, rank, head, entry, k_at, v_at):
+    """For each warp."""
+    first = u32(1) if u32(ptx.thread_index() & u32(31)) == u32(0) else u32(0)
+    ptx.store_shared_words4(note, rank, head, entry, u32(0), first)
+    ptx.store_shared_words4(u32(note + u32(16)), u32(k_at & u64(4294967295)), u32(k_at >> u64(32)), u32(v_at & u64(4294967295)), u32(v_at >> u64(32)), first)
+    ptx.warp_barrier()
+
+
+@device
+def keys_and_values(note):
+    """Where keys and values of the item's head are."""
+    k_low, k_high, v_low, v_high = ptx.load_shared_words4(u32(note + u32(16)))
+    return u64(u64(k_low) | (u64(k_high) << u64(32))), u64(u64(v_low) | (u64(v_high) << u64(32)))
+
+
+@device
 def token_of(place, corner, inner_step, outer_step, box_shift):
     """The token at a place of the box that begins at ``corner``."""
     line = u32(place >> box_shift)
@@ -156,8 +190,9 @@ def token_of(place, corner, inner_step, outer_step, box_shift):
 @device
 def copy_queries(first, step, to, rows_at, limit):
     """Begin to copy the queries of a tile."""
-    chunk = u32(ptx.thread_index() % u32(8))
-    place = u32(ptx.thread_index() // u32(8))
+    thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+    chunk = u32(thread % u32(8))
+    place = u32(thread // u32(8))
     while place < u32(128):
         token = ptx.load_word(rows_at + u64(4) * u64(place))  # padding is 2**32 - 1
         at = u32(to + place * u32(144) + chunk * u32(16))
@@ -170,8 +205,9 @@ def copy_queries(first, step, to, rows_at, limit):
 @device
 def copy_keys(first, step, to, corner, inner_step, outer_step, box_shift, limit):
     """Begin to copy the keys of a tile."""
-    chunk = u32(ptx.thread_index() % u32(8))
-    place = u32(ptx.thread_index() // u32(8))
+    thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+    chunk = u32(thread % u32(8))
+    place = u32(thread // u32(8))
     while place < u32(64):
         token = token_of(place, corner, inner_step, outer_step, box_shift)
         at = u32(to + place * u32(144) + chunk * u32(16))
@@ -184,8 +220,9 @@ def copy_keys(first, step, to, corner, inner_step, outer_step, box_shift, limit)
 @device
 def copy_values(first, step, to, corner, inner_step, outer_step, box_shift, limit):
     """Begin to copy the values of a tile."""
-    chunk = u32(ptx.thread_index() % u32(8))
-    place = u32(ptx.thread_index() // u32(8))
+    thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+    chunk = u32(thread % u32(8))
+    place = u32(thread // u32(8))
     while place < u32(64):
         token = token_of(place, corner, inner_step, outer_step, box_shift)
         at = u32(to + place * u32(144) + chunk * u32(16))

@@ -1,28 +1,37 @@
-"""The forward text: parameters, an item, and its tiles in two stages; what they call stands in the other files."""
+"""The forward text: parameters and an item; what they call stands in the other files."""
 
 from __future__ import annotations
-
-from contextlib import nullcontext
 
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
-from splat_numba.gen.targets.gpu.addresses import ITEM, POINTERS, STRIDES, TILE, emit_header, emit_item, emit_token
-from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
+from splat_numba.gen.targets.gpu.addresses import ITEM, POINTERS, STRIDES, emit_header, emit_item, emit_token
+from splat_numba.gen.targets.gpu.functions import DEVICE, wrapped
 from splat_numba.gen.targets.gpu.results import RESUMED, STORED, emit_epilogue
 from splat_numba.gen.targets.sm80.shape import (
     ATOM,
     CHUNK,
+    NOTE_BYTES,
+    REGISTERS,
     atoms_of,
-    row_bytes,
+    resident_blocks,
     score_registers,
     shared_bytes,
     shared_layout,
     threads_of,
     total_registers,
 )
-from splat_numba.gen.targets.sm80.softmax import emit_masks, emit_softmax, knows_status, skips, some_kept
-from splat_numba.gen.targets.sm80.tiles import emit_load, emit_padding, emit_products, loads_of, of_atoms, padded
+from splat_numba.gen.targets.sm80.softmax import emit_softmax
+from splat_numba.gen.targets.sm80.stages import arguments, emit_stages
+from splat_numba.gen.targets.sm80.tiles import (
+    OPAQUE_THREAD,
+    emit_load,
+    emit_padding,
+    emit_products,
+    loads_of,
+    of_atoms,
+    padded,
+)
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention"
@@ -30,15 +39,13 @@ COUNTS = (*ITEM, "heads_q", "group", "seq_q", "seq_kv", "box_shift")
 PARAMETERS = (
     *((name, "l") for name in (*POINTERS, *STRIDES)), ("scale_log2", "f"), *((name, "r") for name in COUNTS),
 )  # fmt: skip
-STEP = ("k_at", "k_row", "v_at", "v_row")  # where keys and values of an item's head are
 
 
 def attention_text(traits: Traits, arch: str) -> EmittedText:
     """The text of the kernel with these traits for an architecture, named after shape and type."""
     name = f"attention_sm80_{arch}_d{traits.head_dim}_{traits.dtype}_{traits.tile_q}x{traits.tile_kv}"
-    entry = Entry(
-        ENTRY, PARAMETERS, threads_of(traits), traits.blocks_per_multiprocessor, shared_bytes(traits), arch=arch
-    )
+    blocks = max(min(traits.blocks_per_multiprocessor, resident_blocks(traits, REGISTERS)), 1)
+    entry = Entry(ENTRY, PARAMETERS, threads_of(traits), blocks, shared_bytes(traits), arch=arch)
     return EmittedText(name, entry, render_attention, (traits,))
 
 
@@ -47,9 +54,7 @@ def render_attention(traits: Traits) -> str:
     out = SourceWriter()
     _emit_head(out, traits)
     _emit_entry(out, traits)
-    _emit_tiles(out, traits)
-    _emit_advance(out, traits)
-    _emit_tile(out, traits)
+    emit_stages(out, traits)
     emit_token(out)
     for load in loads_of(traits):
         emit_load(out, load)
@@ -83,8 +88,8 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
         {DEVICE}
         wait_for_copies = ptx.async_wait(0)
 
-        # Shared memory, in bytes from its aligned start: queries, then stages; from a stage's start: keys, values.
-        QUERIES, TILES = u32({layout.queries}), u32({layout.stages})
+        # Shared memory, in bytes from its aligned start: queries, stages, a note a warp; in a stage: keys, values.
+        QUERIES, TILES, NOTES = u32({layout.queries}), u32({layout.stages}), u32({layout.notes})
         VALUES, STAGE_BYTES = u32({layout.values}), u32({layout.stage_bytes})
         """
     )
@@ -97,10 +102,6 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
             f"""
             start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
             base = u32((start + u32({CHUNK - 1})) & u32({2**32 - CHUNK}))
-            lane = u32(ptx.thread_index() & u32(31))
-            first_row = u32(u32(ptx.thread_index() >> u32(5)) * u32({ATOM * atoms_of(traits)}))
-            row = u32(first_row + u32(lane >> u32(2)))
-            column = u32(u32(lane & u32(3)) * u32(2))
             """
         )
         _emit_state(out, traits)
@@ -111,6 +112,8 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
             q_at = q + u64(entry) * q_batch + u64(head) * q_head
             k_at = k + u64(entry) * k_batch + u64(head // group) * k_head
             v_at = v + u64(entry) * v_batch + u64(head // group) * v_head
+            note = u32(base + NOTES + u32({NOTE_BYTES}) * u32(ptx.thread_index() >> u32(5)))
+            keep_notes(note, rank, head, entry, k_at, v_at)
             copy_queries(q_at, q_row, u32(base + QUERIES), rows_at, seq_q)
             """
         )
@@ -122,15 +125,17 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
         out.line("limit = seq_kv")
         if traits.ragged:
             out.line("limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
-        wrapped(out, "attend", ("block + u64(32) * u64(rank)", *_arguments(traits)[1:]))
+        wrapped(out, "attend", ("block + u64(32) * u64(rank)", *arguments(traits)[1:]))
+        out.line("rank, head, entry, _ = ptx.load_shared_words4(note)")
         _emit_places(out, traits)
         _emit_for_rows(out, traits, "store_row", STORED)
 
 
 def _emit_places(out: SourceWriter, traits: Traits) -> None:
-    """Where a thread's rows are listed, and results of its head go. After the tiles: six registers less in them."""
+    """Where a thread's rows are listed, and results of its head go: registers that the tiles are not to find taken."""
     out.lines(
         f"""
+        row, column = place_in_warp({OPAQUE_THREAD})
         row_at = rows + u64({4 * traits.tile_q}) * u64(rank) + u64(4) * u64(row)
         out_at = out + u64(entry) * out_batch + u64(head) * out_head
         lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
@@ -167,157 +172,3 @@ def _emit_for_rows(out: SourceWriter, traits: Traits, function: str, parameters:
         for row in (0, 1):
             out.line(f"q_idx = ptx.load_word(row_at + u64({4 * (ATOM * atom + 8 * row)}))")
             wrapped(out, function, (str(row), *(own.get(name, name) for name in parameters[1:])))
-
-
-def _state(traits: Traits) -> tuple[str, ...]:
-    return (*of_atoms("score total peak added", traits), "rescale")
-
-
-def _arguments(traits: Traits) -> tuple[str, ...]:
-    """Of ``attend``, which goes through the tiles of a row block."""
-    bits = ("bits",) * traits.partial
-    return ("block_at", "piece", "views", *bits, *STEP, "base", "lane", "first_row", "row", "column", "scale_log2",
-            *_state(traits), "box_shift", "limit")  # fmt: skip
-
-
-def _next(traits: Traits) -> tuple[str, ...]:
-    """What is known of the tile that is fetched next."""
-    masks = ("mask",) * knows_status(traits)
-    return ("place", "count", "corner", "inner_step", "outer_step", *masks)
-
-
-def _emit_tiles(out: SourceWriter, traits: Traits) -> None:
-    """A step fetches a tile and computes the one before, whose numbers go by names of their own."""
-    pitch, value_pitch, ahead = row_bytes(traits.head_dim), row_bytes(traits.value_dim), _next(traits)
-    text = "All tiles of a row block: while one is computed the next is fetched."
-    with device_function(out, "attend", _arguments(traits), text):
-        out.lines(
-            f"""
-            upper = u32(u32(lane >> u32(4)) * u32({CHUNK}))
-            queries = u32(base + QUERIES + u32(first_row + u32(lane & u32(15))) * u32({pitch}) + upper)
-            key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))
-            keys = u32(base + TILES + key_row * u32({pitch}) + u32(u32(lane >> u32(3)) & u32(1)) * u32({CHUNK}))
-            values = u32(base + TILES + VALUES + u32(lane & u32(15)) * u32({value_pitch}) + upper)
-            fetched = u32(base + TILES)
-            place = ptx.load_word(block_at + u64(12))
-            left = ptx.load_word(block_at + u64(20))
-            computing = u32(0)
-            """
-        )
-        out.line(f"{' = '.join(('stage', *ahead[1:]))} = u32(0)")
-        with out.block("while left + computing > u32(0)"):
-            now = _now(traits)
-            if now:
-                out.line(f"{', '.join(f'{name}_now' for name in now)} = {', '.join(now)}")
-            out.lines(
-                """
-                if computing > u32(0):
-                    wait_for_copies()
-                    ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
-                """
-            )
-            with out.block("if left > u32(0)"):
-                wrapped(out, f"{', '.join(ahead)} = next_tile", ("piece", "views", "first_row", *ahead))
-                _emit_fetch(out, traits)
-            out.line("ptx.async_commit()")
-            with out.block("if computing > u32(0)" + " and corner_now < limit" * traits.ragged):
-                wrapped(out, "attend_tile", _tile_values(traits))
-            out.line("stage = u32(STAGE_BYTES - stage)")
-            out.lines(
-                """
-                computing = u32(1) if left > u32(0) else u32(0)
-                left = u32(left - computing)
-                """
-            )
-
-
-def _now(traits: Traits) -> tuple[str, ...]:
-    """What is still wanted of a tile when it is computed."""
-    return (*("corner", "inner_step") * traits.ragged, *("mask",) * knows_status(traits))
-
-
-def _emit_fetch(out: SourceWriter, traits: Traits) -> None:
-    """What is wholly beyond the length is not fetched."""
-    where = ", ".join(TILE)
-    with out.block("if corner < limit") if traits.ragged else nullcontext():
-        out.line(f"copy_keys(k_at, k_row, u32(fetched + stage), {where})")
-        out.line(f"copy_values(v_at, v_row, u32(fetched + VALUES + stage), {where})")
-
-
-def _emit_advance(out: SourceWriter, traits: Traits) -> None:
-    ahead = _next(traits)
-    parameters = ("piece", "views", "first_row", *ahead)
-    text = "The next tile of the piece, or the first of the next piece."
-    with device_function(out, "next_tile", parameters, text):
-        out.lines(
-            """
-            if count == u32(0):
-                view, c1, c2, count = ptx.load_words4(piece + u64(32) * u64(place))
-                offset, inner_step, outer_step, _ = ptx.load_words4(views + u64(16) * u64(view))
-                corner = u32(offset + inner_step * c1 + outer_step * c2)
-            """
-        )
-        with out.suite():
-            if knows_status(traits):
-                _emit_status(out, traits)
-            out.line("place = u32(place + u32(1))")
-        out.lines(
-            f"""
-            else:
-                corner = u32(corner + u32({traits.tile_kv}) * inner_step)
-            count = u32(count - u32(1))
-            return {", ".join(ahead)}
-            """
-        )
-
-
-def _emit_status(out: SourceWriter, traits: Traits) -> None:
-    """Of the warp's group, in a word: what it keeps of the tile in two bits, above them which mask that is."""
-    out.line("status, mask, other, _ = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))")
-    if traits.groups == 1:
-        out.line("mask = u32(u32(mask << u32(2)) | u32(status & u32(3)))")
-        return
-    out.line("second = u32(first_row >> u32(6))  # which group this warp's rows are of")
-    out.line("status = u32(u32(status >> u32(u32(2) * second)) & u32(3))")
-    out.line("mask = u32(u32(ptx.select(other, mask, second) << u32(2)) | status)")
-
-
-def _tile_parameters(traits: Traits) -> tuple[str, ...]:
-    masks = ("mask",) * knows_status(traits)
-    table = ("bits",) * traits.partial
-    lengths = ("corner", "inner_step", "limit") * traits.ragged
-    return (*masks, *table, *lengths, "queries", "keys", "values", "row", "column", "scale_log2", *_state(traits))
-
-
-def _tile_values(traits: Traits) -> tuple[str, ...]:
-    """What stands for the parameters: the tile was fetched to the other stage."""
-    other = "u32(STAGE_BYTES - stage)"
-    own = {
-        "mask": "mask_now", "corner": "corner_now", "inner_step": "inner_step_now",
-        "keys": f"u32(keys + {other})", "values": f"u32(values + {other})",
-    }  # fmt: skip
-    return tuple(own.get(name, name) for name in _tile_parameters(traits))
-
-
-def _emit_tile(out: SourceWriter, traits: Traits) -> None:
-    parameters = _tile_parameters(traits)
-    text = "One tile: scores, weights, and its values."
-    with device_function(out, "attend_tile", parameters, text):
-        if skips(traits):
-            with out.block(f"if {some_kept()}"):
-                _emit_steps(out, traits)
-        else:
-            _emit_steps(out, traits)
-
-
-def _emit_steps(out: SourceWriter, traits: Traits) -> None:
-    scores, totals = of_atoms("score", traits), of_atoms("total", traits)
-    wrapped(out, "multiply_keys", (*scores, "queries", "keys"))
-    if traits.negate:
-        for name in scores:
-            out.line(f"negate({name})")
-    emit_masks(out, traits)
-    for atom in range(atoms_of(traits)):
-        out.line(f"softmax(score_{atom}, scale_log2, peak_{atom}, added_{atom}, rescale)")
-        out.line(f"bring_to_peak(total_{atom}, rescale)")
-    wrapped(out, "multiply_values", (*totals, *scores, "values"))

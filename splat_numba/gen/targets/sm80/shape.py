@@ -13,13 +13,16 @@ from splat_numba.gen.machine import WARP
 
 CHUNK = 16  # bytes: what a lane copies, and what one of a matrix' rows is
 ATOM = 16  # rows of a matrix product, its depth, and columns of two of them
+NOTE_BYTES = 2 * CHUNK  # of each warp
 NUMBERS = 8  # of 16 bits in a chunk
 STAGES = 2  # tiles in shared memory: one is computed while the other is fetched
 MOST_REGISTERS = 255  # of a thread
+REGISTERS = 1 << 16  # of a multiprocessor, on all these chips
 # Registers beside scores and results, by atoms: fragments, addresses, peaks and sums. With fewer the compiler spills,
 # and with all options it wants 95 where it may: scores and results beyond MOST_SUMS leave no room for these.
 OTHER_REGISTERS = {1: 72, 2: 72}
 MOST_SUMS = {1: 152, 2: 160}
+MOST_SUMS_PLAIN = 192  # of two atoms without any: 128 queries x 64 keys of head_dim 128
 MOST_KEYS = {1: 128, 2: 64}  # of a tile
 
 
@@ -54,7 +57,14 @@ def _sums(traits: Traits, atoms: int) -> int:
 
 def in_registers(traits: Traits, atoms: int) -> bool:
     """Whether a thread of so many atoms has its scores and results in registers, and room for all else."""
-    return _sums(traits, atoms) <= MOST_SUMS[atoms] and traits.tile_kv <= MOST_KEYS[atoms]
+    plain = atoms == 2 and not (traits.resumes or traits.ragged or traits.negate)
+    most = MOST_SUMS_PLAIN if plain else MOST_SUMS[atoms]
+    return _sums(traits, atoms) <= most and traits.tile_kv <= MOST_KEYS[atoms]
+
+
+def crowded(traits: Traits) -> bool:
+    """Whether it is one of those that only some chips' compilers have in registers."""
+    return atoms_of(traits) == 2 and _sums(traits, 2) > MOST_SUMS[2]
 
 
 def registers(traits: Traits) -> int:
@@ -67,6 +77,11 @@ def atoms_of(traits: Traits) -> int:
     return 2 if traits.groups == 2 and in_registers(traits, 2) else 1
 
 
+def resident_blocks(traits: Traits, registers_there: int) -> int:
+    """Blocks that a multiprocessor has registers for."""
+    return registers_there // (threads_of(traits) * min(registers(traits), MOST_REGISTERS))
+
+
 def threads_of(traits: Traits) -> int:
     """Of a block."""
     return WARP * traits.tile_q // (ATOM * atoms_of(traits))
@@ -74,7 +89,7 @@ def threads_of(traits: Traits) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SharedMemory:
-    """Byte offsets: of queries and stages from the aligned start of shared memory, of values from a stage's."""
+    """Byte offsets: of queries, stages and warps' notes from the aligned start, of values from a stage's."""
 
     queries: int
     stages: int
@@ -82,8 +97,8 @@ class SharedMemory:
     stage_bytes: int
 
     @property
-    def end(self) -> int:
-        """Of what follows all stages."""
+    def notes(self) -> int:
+        """What a warp need not keep in registers while it goes through tiles."""
         return self.stages + STAGES * self.stage_bytes
 
 
@@ -96,7 +111,7 @@ def shared_layout(traits: Traits) -> SharedMemory:
 
 def shared_bytes(traits: Traits) -> int:
     """Dynamic shared memory of a block, with room to align its start."""
-    return shared_layout(traits).end + CHUNK
+    return shared_layout(traits).notes + NOTE_BYTES * threads_of(traits) // WARP + CHUNK
 
 
 def words_per_row(traits: Traits) -> int:

@@ -13,15 +13,16 @@ from splat_numba.gen.targets.sm80.shape import (
     MOST_REGISTERS,
     STAGES,
     atoms_of,
+    crowded,
     in_registers,
-    registers,
+    resident_blocks,
     shared_bytes,
-    threads_of,
 )
 
 GROUPS = (1, 2)  # row blocks of 64 and 128 queries
 TILES_KV = (32, 64, 128)
 LEAST_KEYS = 16  # of a tile where no other fits: head_dim = value_dim = 256 in 99 KiB
+SPILLS = frozenset({(10, 0), (10, 3), (11, 0)})  # 24 bytes of 128 queries x 64 keys, head_dim 128, with masks
 MOST_RESIDENT = 4  # blocks of a multiprocessor
 BLOCK_SHARED_BYTES = 1024  # that the hardware keeps of every block
 
@@ -53,5 +54,7 @@ def most_resident(traits: Traits, gpu: Gpu) -> int:
     shared = shared_bytes(traits)
     if shared > gpu.shared_bytes or not in_registers(traits, atoms_of(traits)):
         return 0
+    if crowded(traits) and gpu.capability in SPILLS:
+        return 0
     by_memory = (gpu.shared_bytes + BLOCK_SHARED_BYTES) // (shared + BLOCK_SHARED_BYTES)
-    return min(by_memory, gpu.registers // (threads_of(traits) * registers(traits)), MOST_RESIDENT)
+    return min(by_memory, resident_blocks(traits, gpu.registers), MOST_RESIDENT)

@@ -25,6 +25,9 @@ from splat_numba.gen.targets.sm80.shape import (
 )
 from splat_numba.gen.writer import SourceWriter
 
+# This thread's number, in a way that the compiler does not see through: what is made of it would be kept in registers
+# through the loop over tiles, in which there are none to spare.
+OPAQUE_THREAD = "ptx.shuffle_xor_word(ptx.thread_index(), u32(0))"
 ZEROS = ", ".join(["u32(0)"] * 4)
 
 
@@ -78,14 +81,15 @@ def _emit_chunks(out: SourceWriter, load: Load) -> None:
     """
     chunks, threads = load.copied, load.threads
     whole = load.rows * chunks % threads == 0
+    out.line(f"thread = {OPAQUE_THREAD}")
     if threads % chunks == 0:
-        out.line(f"chunk = u32(ptx.thread_index() % u32({chunks}))")
-        out.line(f"place = u32(ptx.thread_index() // u32({chunks}))")
+        out.line(f"chunk = u32(thread % u32({chunks}))")
+        out.line(f"place = u32(thread // u32({chunks}))")
         with out.block(f"while place < u32({load.rows})"):
             _emit_chunk(out, load, whole=whole)
             out.line(f"place = u32(place + u32({threads // chunks}))")
         return
-    out.line("number = ptx.thread_index()")
+    out.line("number = thread")
     with out.block(f"while number < u32({load.rows * chunks})"):
         out.line(f"place = u32(number // u32({chunks}))")
         out.line(f"chunk = u32(number - place * u32({chunks}))")
