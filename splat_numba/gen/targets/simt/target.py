@@ -5,23 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from splat_numba.gen.machine import GPU, SHARED_BYTES, Gpu, gpu_of_plan
+from splat_numba.gen.machine import GPU, SHARED_BYTES, Gpu
+from splat_numba.gen.targets.gpu.box_target import BoxTarget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from splat_numba.formats.geometry import Geometry
     from splat_numba.gen.backward import BackwardPlan
-    from splat_numba.gen.plan import Choice, Plan
+    from splat_numba.gen.box_passes import Tiles
+    from splat_numba.gen.boxes import Traits
     from splat_numba.gen.problem import Conditions, Problem
     from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
     from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
-    from splat_numba.gen.targets.target import AttentionCall, Candidate, HeadsPass
+    from splat_numba.gen.targets.target import AttentionCall, HeadsPass
     from splat_numba.gen.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class SimtTarget:
+class SimtTarget(BoxTarget):
     """A text is compiled for the GPU that its plan is made for; its source is the same for all."""
 
     name: str = "simt"
@@ -34,40 +36,23 @@ class SimtTarget:
         """It takes every dtype; dims that are too large are the plan's to refuse."""
         return None
 
-    def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
-        """The plan of the least predicted time."""
-        from splat_numba.gen import box_plans
+    def tiles(self, problem: Problem, gpu: Gpu) -> Tiles:
+        """Those that a multiprocessor can hold."""
         from splat_numba.gen.targets.simt.planning import SimtTiles
 
-        return box_plans.plan(self.name, SimtTiles(problem, gpu), geometry, problem, gpu, mask, conditions)
+        return SimtTiles(problem, gpu)
 
-    def candidates(
-        self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int
-    ) -> tuple[Candidate, ...]:
-        """Orders of rows with a tile shape for each pass."""
-        from splat_numba.gen import box_plans
-        from splat_numba.gen.targets.simt.planning import SimtTiles
-
-        return box_plans.candidates(SimtTiles(problem, gpu), geometry, problem, conditions, most)
-
-    def plan_of(
-        self, candidate: Candidate, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions,
-        reasons: Sequence[Choice],
-    ) -> Plan:  # fmt: skip
-        """The plan of one of candidates()."""
-        from splat_numba.gen import box_plans
-        from splat_numba.gen.targets.simt.planning import SimtTiles
-
-        tiles = SimtTiles(problem, gpu)
-        return box_plans.plan_of(self.name, tiles, candidate, geometry, problem, gpu, mask, conditions, reasons)
-
-    def texts(self, plan: Plan) -> tuple[Text, ...]:
-        """A text of each pass's traits."""
-        from splat_numba.gen.boxes import BoxPass
+    def text_of(self, traits: Traits, gpu: Gpu) -> Text:
+        """Compiled for this GPU."""
         from splat_numba.gen.targets.simt.schedule import attention_text
 
-        gpu = gpu_of_plan(plan.machine)
-        return tuple(attention_text(one.traits, gpu) for one in plan.passes if isinstance(one, BoxPass))
+        return attention_text(traits, gpu)
+
+    def record_pass(self, builder: ScheduleBuilder, number: int, one: HeadsPass, call: AttentionCall) -> None:
+        """Add the launch of one pass."""
+        from splat_numba.gen.targets.simt.schedule import record_pass
+
+        record_pass(builder, number, one, call)
 
     def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """Rows of whole chunks of 16 bytes."""
@@ -100,13 +85,6 @@ class SimtTarget:
         from splat_numba.gen.targets.simt.backward.schedule import record_backward
 
         record_backward(builder, plans, call)
-
-    def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
-        """One launch a pass."""
-        from splat_numba.gen.targets.simt.schedule import record_pass
-
-        for number, one in enumerate(passes):
-            record_pass(builder, number, one, call)
 
 
 SIMT = SimtTarget()

@@ -10,22 +10,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from splat_numba.gen.machine import GPU, Gpu
+from splat_numba.gen.targets.gpu.box_target import BoxTarget, refuse_wide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from splat_numba.formats.geometry import Geometry
     from splat_numba.gen.backward import BackwardPlan
-    from splat_numba.gen.plan import Choice, Plan
+    from splat_numba.gen.box_passes import Tiles
+    from splat_numba.gen.boxes import Traits
     from splat_numba.gen.problem import Conditions, Problem
     from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
     from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
-    from splat_numba.gen.targets.target import AttentionCall, Candidate, HeadsPass
+    from splat_numba.gen.targets.target import AttentionCall, HeadsPass
     from splat_numba.gen.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Sm90Target:
+class Sm90Target(BoxTarget):
     """ "a" means that later GPUs may lack its instructions: it runs on capability 9.0 alone."""
 
     name: str = "sm_90a"
@@ -36,48 +38,25 @@ class Sm90Target:
 
     def refusal(self, problem: Problem) -> str | None:
         """Its tensor cores take 16-bit inputs alone; dims that are too large are the plan's to refuse."""
-        from splat_numba.gen.instructions import MATRIX_TYPE
+        return refuse_wide(self.name, problem)
 
-        if problem.dtype in MATRIX_TYPE:
-            return None
-        return (
-            f"wanted as float16 or bfloat16 for target {self.name!r}, got {problem.dtype}. "
-            "Leave target out, or convert it."
-        )
-
-    def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
-        """The plan of the least predicted time."""
-        from splat_numba.gen import box_plans
+    def tiles(self, problem: Problem, gpu: Gpu) -> Tiles:
+        """Those that a multiprocessor can hold."""
         from splat_numba.gen.targets.sm90.planning import Sm90Tiles
 
-        return box_plans.plan(self.name, Sm90Tiles(problem, gpu), geometry, problem, gpu, mask, conditions)
+        return Sm90Tiles(problem, gpu)
 
-    def candidates(
-        self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int
-    ) -> tuple[Candidate, ...]:
-        """Orders of rows with a tile shape for each pass."""
-        from splat_numba.gen import box_plans
-        from splat_numba.gen.targets.sm90.planning import Sm90Tiles
-
-        return box_plans.candidates(Sm90Tiles(problem, gpu), geometry, problem, conditions, most)
-
-    def plan_of(
-        self, candidate: Candidate, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions,
-        reasons: Sequence[Choice],
-    ) -> Plan:  # fmt: skip
-        """The plan of one of candidates()."""
-        from splat_numba.gen import box_plans
-        from splat_numba.gen.targets.sm90.planning import Sm90Tiles
-
-        tiles = Sm90Tiles(problem, gpu)
-        return box_plans.plan_of(self.name, tiles, candidate, geometry, problem, gpu, mask, conditions, reasons)
-
-    def texts(self, plan: Plan) -> tuple[Text, ...]:
-        """A text of each pass's traits."""
-        from splat_numba.gen.boxes import BoxPass
+    def text_of(self, traits: Traits, gpu: Gpu) -> Text:
+        """The same for every GPU that it is for."""
         from splat_numba.gen.targets.sm90.schedule import attention_text
 
-        return tuple(attention_text(one.traits) for one in plan.passes if isinstance(one, BoxPass))
+        return attention_text(traits)
+
+    def record_pass(self, builder: ScheduleBuilder, number: int, one: HeadsPass, call: AttentionCall) -> None:
+        """Add the launch of one pass."""
+        from splat_numba.gen.targets.sm90.schedule import record_pass
+
+        record_pass(builder, number, one, call)
 
     def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """What the copy engine can describe, and where the last step's stores are aligned."""
@@ -116,13 +95,6 @@ class Sm90Target:
         from splat_numba.gen.targets.sm90.backward.schedule import record_backward
 
         record_backward(builder, plans, call)
-
-    def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
-        """One launch a pass."""
-        from splat_numba.gen.targets.sm90.schedule import record_pass
-
-        for number, one in enumerate(passes):
-            record_pass(builder, number, one, call)
 
 
 SM90 = Sm90Target()

@@ -1,0 +1,86 @@
+"""What targets share whose passes are of boxes: how their plans are made, and that each pass is a launch.
+
+Planners and emitters are imported when they are first asked for: calls on a CPU see targets too, and would wait 40 ms.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from splat_numba.gen.machine import gpu_of_plan
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from splat_numba.formats.geometry import Geometry
+    from splat_numba.gen.box_passes import Tiles
+    from splat_numba.gen.boxes import Traits
+    from splat_numba.gen.machine import Gpu
+    from splat_numba.gen.plan import Choice, Plan
+    from splat_numba.gen.problem import Conditions, Problem
+    from splat_numba.gen.schedule import ScheduleBuilder, Text
+    from splat_numba.gen.targets.target import AttentionCall, Candidate, HeadsPass
+
+
+class BoxTarget:
+    """Its subclasses say which tiles there are, which text has given traits, and how a pass is recorded."""
+
+    __slots__ = ()
+    name: str
+
+    def tiles(self, problem: Problem, gpu: Gpu) -> Tiles:
+        """The tiles for one problem."""
+        raise NotImplementedError
+
+    def text_of(self, traits: Traits, gpu: Gpu) -> Text:
+        """The text of a pass with these traits."""
+        raise NotImplementedError
+
+    def record_pass(self, builder: ScheduleBuilder, number: int, one: HeadsPass, call: AttentionCall) -> None:
+        """Add the launch of one pass."""
+        raise NotImplementedError
+
+    def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
+        """The plan of the least predicted time."""
+        from splat_numba.gen import box_plans
+
+        return box_plans.plan(self.name, self.tiles(problem, gpu), geometry, problem, gpu, mask, conditions)
+
+    def candidates(
+        self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int
+    ) -> tuple[Candidate, ...]:
+        """Orders of rows with a tile shape for each pass."""
+        from splat_numba.gen import box_plans
+
+        return box_plans.candidates(self.tiles(problem, gpu), geometry, problem, conditions, most)
+
+    def plan_of(
+        self, candidate: Candidate, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions,
+        reasons: Sequence[Choice],
+    ) -> Plan:  # fmt: skip
+        """The plan of one of candidates()."""
+        from splat_numba.gen import box_plans
+
+        tiles = self.tiles(problem, gpu)
+        return box_plans.plan_of(self.name, tiles, candidate, geometry, problem, gpu, mask, conditions, reasons)
+
+    def texts(self, plan: Plan) -> tuple[Text, ...]:
+        """A text of each pass's traits."""
+        from splat_numba.gen.boxes import BoxPass
+
+        gpu = gpu_of_plan(plan.machine)
+        return tuple(self.text_of(one.traits, gpu) for one in plan.passes if isinstance(one, BoxPass))
+
+    def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
+        """One launch a pass."""
+        for number, one in enumerate(passes):
+            self.record_pass(builder, number, one, call)
+
+
+def refuse_wide(name: str, problem: Problem) -> str | None:
+    """Why a target whose tensor cores take 16-bit inputs alone does not take a problem; of dims the plan says so."""
+    from splat_numba.gen.instructions import MATRIX_TYPE
+
+    if problem.dtype in MATRIX_TYPE:
+        return None
+    return f"wanted as float16 or bfloat16 for target {name!r}, got {problem.dtype}. Leave target out, or convert it."
