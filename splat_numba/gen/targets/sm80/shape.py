@@ -20,7 +20,7 @@ MOST_REGISTERS = 255  # of a thread
 REGISTERS = 1 << 16  # of a multiprocessor, on all these chips
 # Registers beside scores and results, by atoms: fragments, addresses, peaks and sums. With fewer the compiler spills,
 # and with all options it wants 95 where it may: scores and results beyond MOST_SUMS leave no room for these.
-OTHER_REGISTERS = {1: 72, 2: 72}
+OTHER_REGISTERS = {1: 64, 2: 64}
 MOST_SUMS = {1: 152, 2: 160}
 MOST_SUMS_PLAIN = 192  # of two atoms without any: 128 queries x 64 keys of head_dim 128
 MOST_KEYS = {1: 128, 2: 64}  # of a tile
