@@ -12,6 +12,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.executors.gpu_call import download, upload
 from splat_numba.executors.packed_machine import kept
 from splat_numba.formats.acsr import ACSR
+from splat_numba.gen.machine import FIRST_WITH_HALVES
 from splat_numba.gen.packed_lists import MOST_PAIRS, PackedLists
 from splat_numba.gen.packed_problem import PackedProblem
 from splat_numba.gen.problem import ITEMSIZE
@@ -28,7 +29,6 @@ from splat_numba.runtime.recent import Recent
 from splat_numba.settings import Settings
 
 PACKED_AXES = 3  # (batch, heads, pairs)
-FIRST_WITH_HALVES = (8, 0)  # compute capability with the instructions that packed values of 16 bits are made by
 
 
 @dataclass(frozen=True, slots=True)

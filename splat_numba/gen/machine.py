@@ -83,6 +83,7 @@ class Gpu:
         return f"{self.multiprocessors} multiprocessors, {self.shared_bytes >> 10} KiB of shared memory a block"
 
 
+FIRST_WITH_HALVES = (8, 0)  # compute capability whose instructions convert float32 to pairs of 16-bit numbers, and back
 # Bytes of shared memory that a block may use, by compute capability (CUDA programming guide, technical specifications).
 SHARED_BYTES = {
     (7, 5): 64 << 10, (8, 0): 163 << 10, (8, 6): 99 << 10, (8, 7): 163 << 10, (8, 9): 99 << 10,

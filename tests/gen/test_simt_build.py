@@ -12,9 +12,8 @@ from dataclasses import replace
 import pytest
 
 from splat_numba.errors import PlanError
-from splat_numba.executors.gpu_packed import FIRST_WITH_HALVES
 from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.machine import SHARED_BYTES, gpu_of
+from splat_numba.gen.machine import FIRST_WITH_HALVES, SHARED_BYTES, gpu_of
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.gpu.launches import arch_of
 from splat_numba.gen.targets.simt.backward.text import gradients_text

@@ -142,16 +142,19 @@ def test_what_no_target_takes_is_refused_by_name():
         choose_target(None, Problem(8, 8, 8, 8, "float32"), Gpu(capability=(7, 0)))
 
 
-def test_16_bits_have_tensor_cores_from_ampere_on_and_fma_units_before():
+def test_16_bits_have_tensor_cores_from_ampere_on_and_are_refused_before():
     half = Problem(8, 8, 8, 8, "float16")
     assert choose_target(None, half, Gpu(capability=(9, 0)))[0].name == "sm_90a"
     target, why = choose_target(None, half, Gpu(capability=(8, 0)))
     assert target.name == "sm80"
     assert ("sm_90a", "does not run on compute capability 8.0") in why.refused
     assert choose_target("sm80", half, Gpu(capability=(9, 0)))[0].name == "sm80"
-    assert choose_target(None, half, Gpu(capability=(7, 5)))[0].name == "simt"
-    with pytest.raises(BackendError, match=r"^target wanted for a GPU of compute capability 7\.5, got sm80\."):
-        choose_target("sm80", half, Gpu(capability=(7, 5)))
+    assert choose_target("simt", half, Gpu(capability=(8, 0)))[0].name == "simt"
+    turing, single = Gpu(capability=(7, 5)), Problem(8, 8, 8, 8, "float32")
+    assert choose_target(None, single, turing)[0].name == "simt"
+    for request in (None, "sm80", "simt"):  # whose conversions in pairs do not link there
+        with pytest.raises(BackendError, match=r"^target wanted for a GPU of compute capability 7\.5, got .*s"):
+            choose_target(request, half, turing)
     with pytest.raises(ArgumentTypeError, match=r"^dtype wanted as float16 or bfloat16 for target 'sm80', got float32"):
         choose_target("sm80", Problem(8, 8, 8, 8, "float32"), Gpu(capability=(9, 0)))
 

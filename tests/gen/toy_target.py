@@ -88,6 +88,9 @@ def attention({", ".join(name for name, _ in PARAMETERS)}):
 class Toy:
     name, kind, generation, capabilities = "toy", GPU, "Toy", frozenset({(9, 0)})
 
+    def runs_on(self, problem):
+        return self.capabilities
+
     def refusal(self, problem):
         return None if problem.dtype == "float32" else f"wanted as float32 for the toy, got {problem.dtype}."
 

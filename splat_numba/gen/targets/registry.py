@@ -75,7 +75,7 @@ def _choose(request: str | None, problem: Problem, machine: Machine | Gpu, *, gr
     check_taken("dtype", problem, request, machine.kind)
     refused: list[tuple[str, str]] = []
     for one in _asked(request, machine.kind):
-        why = one.refusal(problem) or machine.refusal(one.capabilities)
+        why = one.refusal(problem) or machine.refusal(one.runs_on(problem))
         if why is None and gradients and not cast("GpuTarget", one).makes_gradients:
             why = NO_GRADIENTS
         if why is None:

@@ -107,6 +107,9 @@ class Target(Protocol[M_contra]):
     def capabilities(self) -> frozenset[tuple[int, int]]:
         """Compute capabilities of the GPUs that run its machine code; none for CPUs."""
 
+    def runs_on(self, problem: Problem) -> frozenset[tuple[int, int]]:
+        """Those of them whose GPUs have all that a problem's dtype needs."""
+
     def refusal(self, problem: Problem) -> str | None:
         """Why it does not take a problem's dtype and dims, to follow "got"; None if it does."""
 

@@ -31,6 +31,10 @@ class NumbaCpu:
     generation: str = "every CPU"
     capabilities: frozenset[tuple[int, int]] = frozenset()
 
+    def runs_on(self, problem: Problem) -> frozenset[tuple[int, int]]:
+        """GPUs are not its business."""
+        return self.capabilities
+
     def refusal(self, problem: Problem) -> str | None:
         """None: it takes what attention takes."""
         return None

@@ -27,6 +27,11 @@ class BoxTarget:
 
     __slots__ = ()
     name: str
+    capabilities: frozenset[tuple[int, int]]
+
+    def runs_on(self, problem: Problem) -> frozenset[tuple[int, int]]:
+        """Its GPUs, whatever the dtype."""
+        return self.capabilities
 
     def tiles(self, problem: Problem, gpu: Gpu) -> Tiles:
         """The tiles for one problem."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from splat_numba.gen.machine import GPU, SHARED_BYTES, Gpu
+from splat_numba.gen.machine import FIRST_WITH_HALVES, GPU, SHARED_BYTES, Gpu
 from splat_numba.gen.targets.gpu.box_target import BoxTarget
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ class SimtTarget(BoxTarget):
     generation: str = "any NVIDIA GPU from Turing on"
     capabilities: frozenset[tuple[int, int]] = frozenset(SHARED_BYTES)
     makes_gradients: bool = True
+
+    def runs_on(self, problem: Problem) -> frozenset[tuple[int, int]]:
+        """Numbers of 16 bits are converted in pairs, which Turing has no instruction for."""
+        from splat_numba.gen.problem import ITEMSIZE
+
+        if ITEMSIZE[problem.dtype] > 2:
+            return self.capabilities
+        return frozenset(one for one in self.capabilities if one >= FIRST_WITH_HALVES)
 
     def refusal(self, problem: Problem) -> str | None:
         """It takes every dtype; dims that are too large are the plan's to refuse."""
