@@ -124,9 +124,11 @@ def gpu_kernel(monkeypatch):
     for name in ("gpu.executor", "emulated.executor"):
         monkeypatch.setitem(sys.modules, f"flurka_numba.{name}", fake)
     monkeypatch.delenv("SPLAT_EMULATE", raising=False)
-    backends._cuda.cache_clear()  # another test may have asked for the true one
+    for one in (backends._cuda, backends._emulate):
+        one.cache_clear()  # another test may have asked for the true one
     yield fake
-    backends._cuda.cache_clear()
+    for one in (backends._cuda, backends._emulate):
+        one.cache_clear()
 
 
 def test_auto_runs_where_q_is(gpu_kernel):
