@@ -98,8 +98,8 @@ def reading_pass(written: BoxPass, images: Images, seq: int, traits: Traits) -> 
     begin, end = exclusive_sum(count)[:-1][ranking], np.cumsum(count[ranking])
     source = np.arange(places.size) + np.repeat(begin - (end - count[ranking]), count[ranking])
     block = np.zeros((len(rows), BoxTable.ROW_FIELDS), np.int32)
-    block[:, 3], block[:, 4], block[:, 5] = end - count[ranking], end, count[ranking]
-    block[:, 6] = end - count[ranking]
+    block[:, 4], block[:, 5] = end, count[ranking]
+    block[:, 3] = block[:, 6] = end - count[ranking]  # a piece has one tile
     table = BoxTable(
         (), written.table.q_views, rows[ranking].astype(np.int32), block, piece[source],
         np.zeros((0, GROUP_ROWS, GROUP_ROWS // 32), np.uint32),

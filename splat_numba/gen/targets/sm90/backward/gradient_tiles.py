@@ -15,16 +15,21 @@ from splat_numba.gen.targets.sm90.cost import predict_work
 
 @dataclass(frozen=True, slots=True)
 class GradientTiles:
-    """Hopper's tiles for the gradients of queries or keys. Raises PlanError for dims that no tile fits."""
+    """Hopper's tiles for the gradients of queries or keys. Raises PlanError for dims that no tile fits.
+
+    width: that their right sides must have, 0 for any; perhaps none has it.
+    """
 
     problem: Problem
     gpu: Gpu
     of: str
+    width: int = 0
 
     @property
     def shapes(self) -> tuple[Traits, ...]:
         """Those that a multiprocessor can hold."""
-        return candidates(self.problem, self.of, self.gpu)[0]
+        found = candidates(self.problem, self.of, self.gpu)[0]
+        return tuple(one for one in found if self.width in {0, one.tile_kv})
 
     def seconds(self, work: Work, traits: Traits) -> float:
         """Predicted, for all heads and batch entries."""

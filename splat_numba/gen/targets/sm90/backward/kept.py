@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.box_cost import Work
 from splat_numba.gen.box_passes import search
 from splat_numba.gen.boxes import GROUP_ROWS, MAX_GROUPS, BoxPass, Traits
 from splat_numba.gen.kept_slopes import Images, images_of, reading_pass
@@ -57,22 +56,6 @@ class Kept:
         return f"five products a tile, {size} of memory, {heads}; predicted {duration(self.seconds)}"
 
 
-@dataclass(frozen=True, slots=True)
-class AlignedTiles:
-    """Tiles of 64 queries, as images are."""
-
-    tiles: GradientTiles
-
-    @property
-    def shapes(self) -> tuple[Traits, ...]:
-        """Of the gradients of keys, those whose tiles are as wide as an image; perhaps none."""
-        return tuple(one for one in self.tiles.shapes if one.tile_kv == GROUP_ROWS)
-
-    def seconds(self, work: Work, traits: Traits) -> float:
-        """Predicted, for all heads and batch entries."""
-        return self.tiles.seconds(work, traits)
-
-
 def plan_kept(transposed: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> Kept | str:
     """Both passes; or the reason why there are none."""
     turned = problem.transposed()
@@ -82,7 +65,7 @@ def plan_kept(transposed: Geometry, problem: Problem, gpu: Gpu, conditions: Cond
         return f"no gain was measured below head_dim {LEAST_DIM}"
     if candidates(turned, KEYS, gpu)[1] != WHOLE[KEYS]:
         return "a kernel each makes dk and dv, of dims so large"
-    tiles = AlignedTiles(GradientTiles(turned, gpu, KEYS))
+    tiles = GradientTiles(turned, gpu, KEYS, width=GROUP_ROWS)  # as images are
     if not tiles.shapes:
         return f"no tile of {GROUP_ROWS} queries fits"
     found = search(transposed.table, turned, tiles, ragged=False, negate=conditions.negate, aligned=True)
