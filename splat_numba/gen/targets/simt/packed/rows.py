@@ -14,7 +14,6 @@ from splat_numba.gen.targets.simt.shape import CHUNK, Numbers
 from splat_numba.gen.writer import SourceWriter
 
 COUNTS = ("row_blocks", "rows_listed", "heads")
-ROW = ("row", "slot", "count", "run")  # of the table of rows, a word each
 
 
 def emit_head(out: SourceWriter, traits: PackedTraits, what: str) -> None:

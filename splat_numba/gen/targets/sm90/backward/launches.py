@@ -63,7 +63,7 @@ def in_order(plans: Sequence[HeadsPlan], call: GradientCall) -> list[GradientLau
 
 
 def _keeps(plan: BackwardPlan, wanted: Wanted) -> bool:
-    """Whether slopes are kept: for whom, if dq is not wanted?"""
+    """Whether slopes are kept: without dq nobody reads them."""
     return plan.keys_first and wanted.q
 
 
