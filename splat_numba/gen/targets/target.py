@@ -33,7 +33,7 @@ class HeadsPass:
 @dataclass(frozen=True, slots=True)
 class AttentionCall:
     """What one call's launches read and write, and for which GPU. q, k, v, out: with four axes; lse and kv_lengths:
-    where they are, if anywhere.
+    where they are, if anywhere; rest: of what rounding takes off out between two passes, in rows of whole chunks.
     """
 
     q: Tensor
@@ -44,6 +44,7 @@ class AttentionCall:
     multiprocessors: int
     lse: Place | None = None
     kv_lengths: Place | None = None
+    rest: Place | None = None
 
 
 def attention_schedule(

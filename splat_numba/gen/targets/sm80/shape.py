@@ -57,7 +57,7 @@ def _sums(traits: Traits, atoms: int) -> int:
 
 def in_registers(traits: Traits, atoms: int) -> bool:
     """Whether a thread of so many atoms has its scores and results in registers, and room for all else."""
-    plain = atoms == 2 and not (traits.resumes or traits.ragged or traits.negate)
+    plain = atoms == 2 and not (traits.keeps_rest or traits.ragged or traits.negate)
     most = MOST_SUMS_PLAIN if plain else MOST_SUMS[atoms]
     return _sums(traits, atoms) <= most and traits.tile_kv <= MOST_KEYS[atoms]
 

@@ -22,16 +22,6 @@ def emit_rows(out: SourceWriter, traits: Traits) -> None:
     )
 
 
-def emit_places(out: SourceWriter) -> None:
-    """Where results of this head and batch entry stand."""
-    out.lines(
-        """
-        out_at = out + u64(entry) * out_batch + u64(head) * out_head
-        lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
-        """
-    )
-
-
 def emit_for_rows(out: SourceWriter, function: str, parameters: tuple[str, ...]) -> None:
     """Call a function for each of the two rows."""
     for row in (0, 1):

@@ -51,7 +51,7 @@ def record_backward(builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: 
             if Numbers(call.q.dtype).loaded == 8:
                 results[name] = builder.tensor(results[name].sizes, "float32")
         for number, one in enumerate(launches):
-            boxes = replace(one.planned.traits, negate=False, skips=False, ragged=False)
+            boxes = replace(one.planned.traits, negate=False, skips=False, ragged=False, resumes=False, hands_on=False)
             traits = GradientTraits(
                 boxes, of, one.wanted, results[one.wanted[0]].dtype, one.added, one.plan.conditions.ragged, clears
             )

@@ -116,4 +116,5 @@ def _traits(
 ) -> BackwardTraits:
     kept = WRITTEN if of == KEYS and _keeps(plan, call.wanted) else NOWHERE
     padded = kept == WRITTEN and bool((planned.table.rows < 0).any())
-    return BackwardTraits(planned.traits, of, wanted, result, plan.conditions.ragged, kept, padded)
+    boxes = replace(planned.traits, resumes=False, hands_on=False)  # sums are added up in float32 instead
+    return BackwardTraits(boxes, of, wanted, result, plan.conditions.ragged, kept, padded)
