@@ -6,11 +6,12 @@ Who holds what is as in softmax.py.
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.lane_layout import LANE_COLUMNS, MATRIX, ROW_LANES, SUMS, sum_at
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.softmax import value_columns
 from splat_numba.gen.writer import SourceWriter
 
-QUARTER = 32  # columns of a row that its four lanes store together
+QUARTER = MATRIX * ROW_LANES  # columns of a row that its lanes store together: eight each, 16 bytes
 RESUMED = ("row", "q_idx", "column", "out_at", "out_row", "lse_at", "seq_q", "total", "peak", "added")
 STORED = ("row", "q_idx", "column", "total", "peak", "added", "out_at", "out_row", "lse", "lse_at", "seq_q")
 
@@ -26,7 +27,8 @@ def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
 
 def _emit_resume(out: SourceWriter, traits: Traits) -> None:
     """A chunk that reaches beyond value_dim reads its first place there instead, for columns that nobody stores."""
-    whole, columns = traits.value_dim // 8, value_columns(traits)
+    whole, columns = traits.value_dim // MATRIX, value_columns(traits)
+    first, second = (sum_at("total", "row", x) for x in range(LANE_COLUMNS))
     with device_function(out, "resume_row", RESUMED, "out and lse as a softmax state: a sum of 1 at the peak lse."):
         out.lines(
             f"""
@@ -36,14 +38,14 @@ def _emit_resume(out: SourceWriter, traits: Traits) -> None:
             start = out_at + u64(safe) * out_row + u64(2) * u64(column)
             for j in range({whole}):
                 pair = ptx.load_pair(start + u64(16) * u64(j))
-                total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = ptx.unpack_{traits.dtype}(pair)
+                {first}, {second} = ptx.unpack_{traits.dtype}(pair)
             """
         )
-        if 8 * whole < columns:
-            at = f"start + u64({16 * whole}) if column < u32({traits.value_dim - 8 * whole}) else out_at"
+        if MATRIX * whole < columns:
+            at = f"start + u64({16 * whole}) if column < u32({traits.value_dim - MATRIX * whole}) else out_at"
             out.line(f"pair = ptx.load_pair({at})")
-            first = f"{4 * whole} + 2 * row"
-            out.line(f"total[{first}], total[{first} + 1] = ptx.unpack_{traits.dtype}(pair)")
+            first, second = (sum_at("total", "row", x, whole) for x in range(LANE_COLUMNS))
+            out.line(f"{first}, {second} = ptx.unpack_{traits.dtype}(pair)")
 
 
 def _emit_store(out: SourceWriter, traits: Traits) -> None:
@@ -76,12 +78,13 @@ def emit_rounded(out: SourceWriter, dtype: str, dim: int, total: str = "total") 
     if quarters:
         with out.block(f"for quarter in range({quarters})"):
             place = "to + u64(64) * u64(quarter)"
-            out.line(f"{quarter_name(total)}({total}, 16 * quarter + 2 * row, share, {place}, real)")
-    for j in range(4 * quarters, -(-dim // 8)):
-        pair = ", ".join(f"{total}[{4 * j} + 2 * row + {x}] * share" for x in (0, 1))
+            first = f"{SUMS * ROW_LANES} * quarter + {LANE_COLUMNS} * row"
+            out.line(f"{quarter_name(total)}({total}, {first}, share, {place}, real)")
+    for j in range(ROW_LANES * quarters, -(-dim // MATRIX)):
+        pair = ", ".join(f"{sum_at(total, 'row', str(x), j)} * share" for x in range(LANE_COLUMNS))
         when = "real"
-        if 8 * j + 8 > dim:
-            when = f"real if column < u32({dim - 8 * j}) else u32(0)"
+        if MATRIX * (j + 1) > dim:
+            when = f"real if column < u32({dim - MATRIX * j}) else u32(0)"
         at = f"to + u64({16 * j}) + u64(2) * u64(column)"
         out.line(f"ptx.store_word({at}, ptx.pack_{dtype}({pair}), {when})")
 
@@ -100,8 +103,8 @@ def emit_quarter(out: SourceWriter, dtype: str, total: str = "total") -> None:
     parameters = (total, "first", "share", "to", "real")
     text = "32 columns of a row: its four lanes hand words round until each has 8 columns side by side."
     with device_function(out, quarter_name(total), parameters, text):
-        for i in range(4):
-            pair = ", ".join(f"{total}[first + {4 * i + x}] * share" for x in (0, 1))
+        for i in range(ROW_LANES):
+            pair = ", ".join(f"{total}[first + {SUMS * i + x}] * share" for x in range(LANE_COLUMNS))
             out.line(f"word_{i} = ptx.pack_{dtype}({pair})")
         out.lines(
             """

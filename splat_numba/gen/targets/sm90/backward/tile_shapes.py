@@ -9,6 +9,7 @@ from splat_numba.errors import PlanError
 from splat_numba.gen.backward import KEYS
 from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import MAX_GROUPS, Traits
+from splat_numba.gen.lane_layout import MATRIX, sums_of, words_of
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.gpu.gradient_kernels import APART, ROUNDED, WHOLE
@@ -28,9 +29,10 @@ OF_A_PRODUCT = 8  # registers beside its accumulators
 
 def registers(traits: BackwardTraits) -> int:
     """That a consumer thread wants."""
-    totals = sum(-(-dim // 8) * 4 for dim in traits.dims.values())
+    totals = sum(sums_of(-(-dim // MATRIX) * MATRIX) for dim in traits.dims.values())
     tile = traits.boxes.tile_kv  # rounded weights and slopes take the place of scores and dP
-    return totals + tile // 2 + tile // (2 if traits.slopes else 4) + OTHER_REGISTERS
+    slopes = sums_of(tile) if traits.slopes else words_of(tile)
+    return totals + sums_of(tile) + slopes + OTHER_REGISTERS
 
 
 def feasible(traits: BackwardTraits, gpu: Gpu) -> bool:
