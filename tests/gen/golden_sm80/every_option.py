@@ -479,8 +479,7 @@ def resume_row(row, q_idx, column, out_at, out_row, rest_at, lse_at, seq_q, tota
     start = out_at + u64(safe) * out_row + u64(2) * u64(column)
     rest = rest_at + u64(80) * u64(safe) + u64(2) * u64(column)
     for j in range(5):
-        first = 4 * j + 2 * row
-        total[first], total[first + 1] = whole_pair(start + u64(16) * u64(j), rest + u64(16) * u64(j))
+        total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = whole_pair(start + u64(16) * u64(j), rest + u64(16) * u64(j))
 
 
 @device
@@ -509,9 +508,7 @@ def store_row(row, q_idx, column, total, peak, added, out_at, out_row, rest_at, 
         ptx.store_real(lse_at + u64(4) * u64(q_idx), value, one_lane)
     to = rest_at + u64(80) * u64(q_idx)
     for j in range(5):
-        first = 4 * j + 2 * row
-        pair = total[first] * share, total[first + 1] * share
-        total[first], total[first + 1] = lost_in_rounding(pair[0], pair[1])
+        total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = lost_in_rounding(total[4 * j + 2 * row] * share, total[4 * j + 2 * row + 1] * share)
     for quarter in range(1):
         store_quarter(total, 16 * quarter + 2 * row, f32(1.0), to + u64(64) * u64(quarter), real)
     ptx.store_word(to + u64(64) + u64(2) * u64(column), ptx.pack_float16(total[16 + 2 * row + 0] * f32(1.0), total[16 + 2 * row + 1] * f32(1.0)), real)

@@ -6,11 +6,12 @@ Who holds what is as in softmax.py.
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.lane_layout import LANE_COLUMNS, MATRIX, ROW_LANES, SUMS, sum_at
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.softmax import value_columns
 from splat_numba.gen.writer import SourceWriter
 
-QUARTER = 32  # columns of a row that its four lanes store together
+QUARTER = MATRIX * ROW_LANES  # columns of a row that its lanes store together: eight each, 16 bytes
 
 
 def resumed(traits: Traits) -> tuple[str, ...]:
@@ -70,7 +71,8 @@ def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
 
 def _emit_resume(out: SourceWriter, traits: Traits) -> None:
     """A chunk that reaches beyond value_dim reads its first place there instead, for columns that nobody stores."""
-    whole, columns = traits.value_dim // 8, value_columns(traits)
+    whole, columns = traits.value_dim // MATRIX, value_columns(traits)
+    first, second = (sum_at("total", "row", x) for x in range(LANE_COLUMNS))
     text = "out and lse as a softmax state: a sum of 1 at the peak lse."
     with device_function(out, "resume_row", resumed(traits), text):
         out.lines(
@@ -81,18 +83,17 @@ def _emit_resume(out: SourceWriter, traits: Traits) -> None:
             start = out_at + u64(safe) * out_row + u64(2) * u64(column)
             rest = rest_at + u64({traits.rest_row}) * u64(safe) + u64(2) * u64(column)
             for j in range({whole}):
-                first = 4 * j + 2 * row
-                total[first], total[first + 1] = whole_pair(start + u64(16) * u64(j), rest + u64(16) * u64(j))
+                {first}, {second} = whole_pair(start + u64(16) * u64(j), rest + u64(16) * u64(j))
             """
         )
-        if 8 * whole < columns:
-            inside = f"if column < u32({traits.value_dim - 8 * whole}) else"
+        if MATRIX * whole < columns:
+            first, second = (sum_at("total", "row", x, whole) for x in range(LANE_COLUMNS))
+            inside = f"if column < u32({traits.value_dim - MATRIX * whole}) else"
             out.lines(
                 f"""
-                first = {4 * whole} + 2 * row
                 start = start + u64({16 * whole}) {inside} out_at
                 rest = rest + u64({16 * whole}) {inside} rest_at
-                total[first], total[first + 1] = whole_pair(start, rest)
+                {first}, {second} = whole_pair(start, rest)
                 """
             )
     with device_function(out, "whole_pair", ("at", "rest_at"), "Two numbers of out, with what rounding took off."):
@@ -128,13 +129,12 @@ def _emit_store(out: SourceWriter, traits: Traits) -> None:
             """
         )
         if traits.hands_on:
+            first, second = (sum_at("total", "row", x) for x in range(LANE_COLUMNS))
             out.lines(
                 f"""
                 to = rest_at + u64({traits.rest_row}) * u64(q_idx)
-                for j in range({value_columns(traits) // 8}):
-                    first = 4 * j + 2 * row
-                    pair = total[first] * share, total[first + 1] * share
-                    total[first], total[first + 1] = lost_in_rounding(pair[0], pair[1])
+                for j in range({value_columns(traits) // MATRIX}):
+                    {first}, {second} = lost_in_rounding({first} * share, {second} * share)
                 """
             )
             emit_rounded(out, traits.dtype, traits.value_dim, share="f32(1.0)")
@@ -146,12 +146,13 @@ def emit_rounded(out: SourceWriter, dtype: str, dim: int, total: str = "total", 
     if quarters:
         with out.block(f"for quarter in range({quarters})"):
             place = "to + u64(64) * u64(quarter)"
-            out.line(f"{quarter_name(total)}({total}, 16 * quarter + 2 * row, {share}, {place}, real)")
-    for j in range(4 * quarters, -(-dim // 8)):
-        pair = ", ".join(f"{total}[{4 * j} + 2 * row + {x}] * {share}" for x in (0, 1))
+            first = f"{SUMS * ROW_LANES} * quarter + {LANE_COLUMNS} * row"
+            out.line(f"{quarter_name(total)}({total}, {first}, {share}, {place}, real)")
+    for j in range(ROW_LANES * quarters, -(-dim // MATRIX)):
+        pair = ", ".join(f"{sum_at(total, 'row', str(x), j)} * {share}" for x in range(LANE_COLUMNS))
         when = "real"
-        if 8 * j + 8 > dim:
-            when = f"real if column < u32({dim - 8 * j}) else u32(0)"
+        if MATRIX * (j + 1) > dim:
+            when = f"real if column < u32({dim - MATRIX * j}) else u32(0)"
         at = f"to + u64({16 * j}) + u64(2) * u64(column)"
         out.line(f"ptx.store_word({at}, ptx.pack_{dtype}({pair}), {when})")
 
@@ -170,8 +171,8 @@ def emit_quarter(out: SourceWriter, dtype: str, total: str = "total") -> None:
     parameters = (total, "first", "share", "to", "real")
     text = "32 columns of a row: its four lanes hand words round until each has 8 columns side by side."
     with device_function(out, quarter_name(total), parameters, text):
-        for i in range(4):
-            pair = ", ".join(f"{total}[first + {4 * i + x}] * share" for x in (0, 1))
+        for i in range(ROW_LANES):
+            pair = ", ".join(f"{total}[first + {SUMS * i + x}] * share" for x in range(LANE_COLUMNS))
             out.line(f"word_{i} = ptx.pack_{dtype}({pair})")
         out.lines(
             """

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import ATOM, LANE_ROWS, MATRIX
 from splat_numba.gen.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import ITEM, POINTERS, STRIDES, emit_header, emit_item, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, wrapped
 from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, resumed, stored
 from splat_numba.gen.targets.sm80.shape import (
-    ATOM,
     CHUNK,
     NOTE_BYTES,
     REGISTERS,
@@ -148,16 +148,16 @@ def _emit_state(out: SourceWriter, traits: Traits) -> None:
     for name, size in (
         ("score", score_registers(traits)),
         ("total", total_registers(traits)),
-        ("peak", 2),
-        ("added", 2),
+        ("peak", LANE_ROWS),
+        ("added", LANE_ROWS),
     ):
         for one in of_atoms(name, traits):
             out.line(f"{one} = cuda.local.array({size}, dtype=np.float32)")
-    out.line("rescale = cuda.local.array(2, dtype=np.float32)")
+    out.line(f"rescale = cuda.local.array({LANE_ROWS}, dtype=np.float32)")
     for atom in range(atoms_of(traits)):
         out.lines(
             f"""
-            for i in range(2):
+            for i in range({LANE_ROWS}):
                 peak_{atom}[i], added_{atom}[i] = NONE_KEPT, f32(0.0)
             for i in range({total_registers(traits)}):
                 total_{atom}[i] = f32(0.0)
@@ -169,6 +169,6 @@ def _emit_for_rows(out: SourceWriter, traits: Traits, function: str, parameters:
     """A call for each of a thread's rows; of each atom's arrays its own."""
     for atom in range(atoms_of(traits)):
         own = {name: f"{name}_{atom}" for name in ("total", "peak", "added")}
-        for row in (0, 1):
-            out.line(f"q_idx = ptx.load_word(row_at + u64({4 * (ATOM * atom + 8 * row)}))")
+        for row in range(LANE_ROWS):
+            out.line(f"q_idx = ptx.load_word(row_at + u64({4 * (ATOM * atom + MATRIX * row)}))")
             wrapped(out, function, (str(row), *(own.get(name, name) for name in parameters[1:])))

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.lane_layout import ATOM, sums_of
 from splat_numba.gen.machine import WARP
 
 CHUNK = 16  # bytes: what a lane copies, and what one of a matrix' rows is
-ATOM = 16  # rows of a matrix product, its depth, and columns of two of them
 NOTE_BYTES = 2 * CHUNK  # of each warp
 NUMBERS = 8  # of 16 bits in a chunk
 STAGES = 2  # tiles in shared memory: one is computed while the other is fetched
@@ -43,12 +43,12 @@ def row_bytes(dim: int) -> int:
 
 def score_registers(traits: Traits) -> int:
     """Of an atom's scores, for one thread."""
-    return traits.tile_kv // 2
+    return sums_of(traits.tile_kv)
 
 
 def total_registers(traits: Traits) -> int:
     """Of an atom's results, for one thread."""
-    return ATOM // 2 * steps(traits.value_dim)
+    return sums_of(ATOM * steps(traits.value_dim))
 
 
 def _sums(traits: Traits, atoms: int) -> int:
