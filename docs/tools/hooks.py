@@ -18,7 +18,8 @@ from mkdocs.structure.files import File, Files
 SECTION = re.compile(r"^<!-- section: (\S+) (#+ .*?) -->$", re.MULTILINE)
 GALLERY = "<!-- gallery -->"
 FENCE = re.compile(r"^```python (\w+)$", re.MULTILINE)
-PAIR = re.compile(r"^```python theirs\n.*?^```\n\n```python.*?^```$", re.MULTILINE | re.DOTALL)
+PAIR = re.compile(r"^```python[^\n]*\n(.*?^```\n\n)```python[^\n]*\n(.*?^```)$", re.MULTILINE | re.DOTALL)
+BESIDE = "migration.md"  # the page where another library's code and ours follow each other, to be shown side by side
 NEEDS = {
     "gpu": "on a GPU",
     "torch": "with PyTorch",
@@ -58,8 +59,17 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     if GALLERY in text:
         page.meta["hide"] = ["toc"]  # for the room beside it
         text = text.replace(GALLERY, gallery())
-    text = PAIR.sub(lambda found: f'<div class="pair" markdown>\n\n{found[0]}\n\n</div>', text)
+    if page.file.src_uri == BESIDE:
+        page.meta["hide"] = ["toc"]
+        text = PAIR.sub(side_by_side, text)
     return FENCE.sub(lambda found: f'```python title="{NEEDS[found[1]]}"', text)
+
+
+def side_by_side(found: re.Match[str]) -> str:
+    """Two blocks of code that follow each other, as HTML that the style sheet puts side by side where there is room."""
+    there, here = found[1], found[2]
+    blocks = f'```python title="there"\n{there}```python title="here"\n{here}'
+    return f'<div class="pair" markdown>\n\n{blocks}\n\n</div>'
 
 
 def section(name: str, heading: str) -> str:
