@@ -103,7 +103,7 @@ def add_pattern_option(parser: argparse.ArgumentParser) -> None:
         "--pattern",
         action="append",
         metavar="TEXT",
-        help='a pattern such as "window(512) | sinks(4)"; give it again for more (default: a handful)',
+        help='a pattern such as "window(512) | sinks(4)"; give it again for more (default: those that the command has)',
     )
 
 
