@@ -76,7 +76,7 @@ def attention(
     other (False), which keep values of all pairs in memory and are faster where those lie anywhere, as a graph's do.
 
     PyTorch's tensors are differentiated where they require gradients, out and lse alike, and may be traced and
-    transformed (docs/pytorch.md). JAX's tracers are taken on CPUs (jit, grad, vmap ...): docs/jax.md. An array that is
+    transformed (docs/pytorch.md). JAX's tracers are taken too (jit, grad, vmap ...): docs/jax.md. An array that is
     otherwise more than numbers in memory (masked, sparse ...) is refused: docs/gpu.md.
 
     Returns out, of q's dtype and kind, or (out, lse): the natural-log log-sum-exp, float32 (float64 for float64),
@@ -114,16 +114,18 @@ def attention(
     if is_traced(q, k, v, kv_lengths):
         if fused is False:
             refuse_fused("JAX transforms the call")
-        return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse)
+        return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse, backend)
     return executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
 
-def _attend_traced(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
+def _attend_traced(
+    recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool, backend: str
+) -> Any:
     """Under JAX's transforms. Raises ArgumentError, BackendError beside what attention() does."""
     if not recipe.executor.transformable:
         raise BackendError(
-            f"backend wanted as 'auto' or 'cpu' under JAX's transforms, got {recipe.executor.name!r}. Leave it out, or "
-            "call it outside them."
+            f"backend wanted as 'auto', 'cpu' or 'cuda' under JAX's transforms, got {recipe.executor.name!r}. Leave it "
+            "out, or call it outside them."
         )
     if out is not None:
         raise ArgumentError(
@@ -131,7 +133,7 @@ def _attend_traced(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: 
         )
     from splat_numba.executors.jax_calls import attend  # which imports JAX
 
-    return attend(recipe, q, k, v, kv_lengths, return_lse)
+    return attend(recipe, q, k, v, kv_lengths, return_lse, backend)
 
 
 @strict(ATTENTION)

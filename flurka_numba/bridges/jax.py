@@ -20,6 +20,7 @@ from splat_numba.arguments.results import result_shape
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.jax_manual import made_alike
 from splat_numba.executors.jax_operations import (
+    CPUS,
     called,
     described,
     folded,
@@ -48,7 +49,7 @@ def attend(call: Call, backend: str) -> Any:
     given = {name: getattr(call, name) for name in ARRAYS if name in ("q", "k", "v") or getattr(call, name) is not None}
     if call.omega is not None:
         given["omega"] = call.omega.astype(np.float32) if _is_wide(call.omega) else call.omega
-    shown = {name: described(name, one) for name, one in given.items()}
+    shown = {name: described(name, one, CPUS) for name, one in given.items()}
     problem = check_call(call, shown)
     axes = len(shown["q"].shape)
     arrays = {name: jnp.asarray(one)[(None,) * (_axes(name) - one.ndim)] for name, one in given.items()}
