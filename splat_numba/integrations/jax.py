@@ -1,4 +1,4 @@
-"""attention as an operation of JAX: inside jit, grad, vmap, scan, checkpoint and shard_map, on the CPU.
+"""attention as an operation of JAX: inside jit, grad, vmap, scan, checkpoint and shard_map.
 
 `splat_numba.attention` is the same operation where JAX traces. docs/jax.md has what works and what does not.
 """
@@ -45,7 +45,8 @@ def attention(
     value_dim); arrays of JAX or NumPy, concrete or traced, of one dtype: float16, bfloat16, float32, or float64 where
     x64 is enabled. With layout "bhsd" heads stand before seq. mask: a Pattern, an ACSR, a (seq_q, seq_kv) bool array of
     NumPy's, or a list of those, one a query head; it is known while JAX traces. scale: 1/sqrt(head_dim) unless given.
-    kv_lengths: integers (batch,), traced ones too: those out of range are a JaxRuntimeError of the call.
+    kv_lengths: integers (batch,), traced ones too: those out of range are a JaxRuntimeError of a call on a CPU, and are
+    not checked on a GPU.
 
     Returns out, of q's dtype, (batch, seq_q, heads_q, value_dim), or (out, lse): lse float32 (float64 for float64),
     (batch, heads_q, seq_q). Both are differentiable in q, k and v in reverse mode, once. A mapped axis of vmap becomes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -112,31 +112,32 @@ class LoadedGpuProgram:
         used = self._counters_at + 4 * self._schedule.counters
         self._slot_bytes = -(-used // SLOT_ALIGNMENT) * SLOT_ALIGNMENT
         self._entry_bytes = layout.ENTRY_KEY + WORD_BYTES * first
-        pointers = pointers_of(self._schedule)
-        steps = [
-            word
-            for step, places in zip(self._schedule.launches, pointers, strict=True)
-            for word in self._launch(step, places, devices, settings)
-        ]
-        records = [word for one in devices for word in self._device(one)]
-        widest = max((len(_kinds(step)) for step in self._schedule.launches), default=0)
-        values = {
+        self._devices, self._settings = devices, settings
+        words = np.zeros(layout.GPU_WORDS // WORD_BYTES, np.int64)
+        for offset, value in self._head().items():
+            words[offset // WORD_BYTES] = value
+        self.address = link.handle_bridge(_handler(settings), self._address(words))
+
+    def _head(self) -> dict[int, int]:
+        """The words of the program, by their places in the layout."""
+        launches, program = self._schedule.launches, self._program
+        pairs = zip(launches, pointers_of(self._schedule), strict=True)
+        widest = max((len(_kinds(step)) for step in launches), default=0)
+        return {
             layout.GPU_ARGUMENTS: program.arguments,
             layout.GPU_RESULTS: program.results,
-            layout.GPU_STEPS: len(self._schedule.launches),
-            layout.GPU_FIRST_STEP: self._address(np.array(steps, np.int64)),
+            layout.GPU_STEPS: len(launches),
+            layout.GPU_FIRST_STEP: self._records(self._launch(step, places) for step, places in pairs),
             layout.GPU_MALLOC: c_function("malloc"),
             layout.GPU_FREE: c_function("free"),
             layout.GPU_YIELD: c_function("sched_yield"),
             layout.GPU_JOB_BYTES: layout.CONFIG_BYTES + 2 * WORD_BYTES * widest,
             layout.GPU_LOOSE_BITS: program.alignment - 1,
-            layout.GPU_DEVICES: len(devices),
-            layout.GPU_FIRST_DEVICE: self._address(np.array(records, np.int64)),
+            layout.GPU_DEVICES: len(self._devices),
+            layout.GPU_FIRST_DEVICE: self._records(map(self._device, self._devices)),
             layout.GPU_TABLES: len(self._tables),
             layout.GPU_MAPS: len(self._maps),
-            layout.GPU_FIRST_MAP: self._address(
-                np.array([word for one in self._maps for word in self._map(one)], np.int64)
-            ),
+            layout.GPU_FIRST_MAP: self._records(map(self._map, self._maps)),
             layout.GPU_SLOT_BYTES: self._slot_bytes,
             layout.GPU_CHUNK_BYTES: self._slot_bytes * CHUNK_SLOTS,
             layout.GPU_ENTRIES: ENTRIES,
@@ -144,14 +145,12 @@ class LoadedGpuProgram:
             **{place: address_of_error(*error, self._kept) for place, error in ERRORS.items()},
             **dict(zip(DRIVER, addresses(*DRIVER.values()), strict=True)),
         }
-        words = np.zeros(layout.GPU_WORDS // WORD_BYTES, np.int64)
-        for offset, value in values.items():
-            words[offset // WORD_BYTES] = value
-        self.address = link.handle_bridge(_handler(settings), self._address(words))
 
-    def _launch(
-        self, step: Step, pointers: Mapping[str, Place], devices: Sequence[Device], settings: Settings
-    ) -> list[int]:
+    def _records(self, several: Iterable[list[int]]) -> int:
+        """The address of records, one behind the other."""
+        return self._address(np.array([word for one in several for word in one], np.int64))
+
+    def _launch(self, step: Step, pointers: Mapping[str, Place]) -> list[int]:
         """The words of a launch, in the order of the layout."""
         block, places = list[int](), list[int]()
         for name, kind in _kinds(step):
@@ -160,13 +159,13 @@ class LoadedGpuProgram:
                 offset = place.offset + (self._counters_at if place.buffer == COUNTERS else 0)
                 places += [len(block), self._numbers[place.buffer], offset]
             block.append(0 if place is not None else _signed(word_of(kind, step.numbers[name])))
-        functions = set()
-        for device in devices:
+        functions = []
+        for device in self._devices:  # a kernel's handle is of all devices, what it is allowed is not
             with device.current(), undisturbed():
-                functions.add(function_of(step, device, settings))
-        (function,) = functions or {0}  # a CUkernel is of all devices
+                functions.append(function_of(step, device, self._settings))
+        overlaps = step.overlaps and step is not self._schedule.launches[0]  # what is before that is not ours
         return [
-            function, step.grid, step.text.entry.threads, step.text.entry.shared_bytes, int(step.overlaps),
+            functions[0], step.grid, step.text.entry.threads, step.text.entry.shared_bytes, int(overlaps),
             self._address(np.array(block, np.int64)), len(block),
             self._address(np.array(places, np.int64)), len(places) // 3,
         ]  # fmt: skip

