@@ -10,7 +10,7 @@ from splat_numba.runtime.cuda import device
 from splat_numba.runtime.xla import gpu_program, gpu_register, layout
 
 WORD = ctypes.c_int64
-DONE, REFUSED = 0, 700
+DONE, CODE = 0, 719
 CONTEXT, STREAM = 99, 4711
 
 
@@ -29,7 +29,7 @@ class NativeDriver:
         def called(*words):
             self.asked.append(name)
             if self.refuse == name:
-                return REFUSED
+                return CODE
             function(*words)
             return DONE
 

@@ -28,7 +28,7 @@ from splat_numba.runtime.xla import gpu_program, layout
 from splat_numba.runtime.xla.gpu_program import LoadedGpuProgram
 from splat_numba.settings import current
 from tests.runtime.fake_cuda import fake
-from tests.runtime.fake_xla_gpu import STREAM, Frame, install
+from tests.runtime.fake_xla_gpu import CODE, STREAM, Frame, install
 
 PROBLEM = Problem(300, 300, 64, 64, "float16", 2, 4, 2)
 MASK = window(100, 0)
@@ -197,7 +197,8 @@ def test_a_refusal_of_the_drivers_is_an_error_and_the_next_call_works(fake, nati
     if function == "cuCtxPopCurrent_v2":
         assert found == (0, [])
     else:
-        assert found == (1, [REFUSED])
+        assert found == (1, [(REFUSED[0].replace("000", str(CODE)), REFUSED[1])])
+        assert f"{CODE} is the CUDA driver's code" in found[1][0][0]
     native.refuse = None
     fake.contexts[:] = [12]
     assert call(native, program, loaded) == (0, [])
@@ -303,3 +304,10 @@ def test_copies_are_none_of_its_steps(fake, native):
     copying = replace(program.schedule, steps=(Copy(one, replace(one, buffer="out")), *program.schedule.steps))
     with pytest.raises(NotImplementedError, match="copies between strides"):
         load(replace(program, schedule=copying))
+
+
+def test_the_drivers_numbers():
+    driver = pytest.importorskip("cuda.bindings.driver")
+    attribute = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+    assert int(attribute) == layout.OVERLAPS
+    assert int(driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED) == layout.RELAXED

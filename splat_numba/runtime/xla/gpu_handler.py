@@ -14,13 +14,12 @@ from numba import njit
 
 from splat_numba.runtime.xla import layout
 from splat_numba.runtime.xla.frames import error_of, has_so_many, is_question, start_of
-from splat_numba.runtime.xla.words import call, fetch_add, load, load_int32, store
+from splat_numba.runtime.xla.words import call, fetch_add, load, load_byte, load_int32, store, store_byte
 
 _COMPILED = {"nogil": True, "error_model": "numpy"}
 PROBES = 16  # places of a key among the entries
 TURNS = 0x1E3779B97F4A7C15  # an odd number whose bits are mixed
 STATUS = 0xFFFFFFFF  # of a word that a function returns which gives an int
-NO_SLOT = -1
 
 
 @njit(**_COMPILED)
@@ -71,7 +70,23 @@ def _run(frame: int, program: int, job: int) -> Any:
         failed = _launch_all(frame, program, device, job, stream)
         if elsewhere:
             _ask(program, layout.CU_POP, (job,))
-    return error_of(frame, load(program + layout.GPU_REFUSED)) if failed else 0
+    return _refused(frame, program, job, failed) if failed else 0
+
+
+@njit(**_COMPILED)
+def _refused(frame: int, program: int, job: int, status: int) -> Any:
+    """An error of XLA's with the driver's code."""
+    given, text = load(program + layout.GPU_REFUSED), job + layout.ERROR_SIZE + 4
+    message = load(given + layout.ERROR_MESSAGE)
+    for place in range(load(program + layout.GPU_REFUSED_BYTES)):
+        store_byte(text + place, load_byte(message + place))
+    for place in range(layout.DIGITS):
+        store_byte(text + layout.DIGITS - 1 - place, 48 + status % 10)
+        status //= 10
+    for place in range(0, layout.ERROR_SIZE, 8):
+        store(job + place, load(given + place))
+    store(job + layout.ERROR_MESSAGE, text)
+    return error_of(frame, job)
 
 
 @njit(**_COMPILED)
@@ -115,14 +130,13 @@ def _launch_all(frame: int, program: int, device: int, job: int, stream: int) ->
             fetch_add(lock, -1)
             call(load(program + layout.GPU_YIELD), (0,))
         slot = _slot(frame, program, device, capturing)
-    failed = slot == NO_SLOT
-    if not failed:
-        for number in range(load(program + layout.GPU_STEPS)):
-            step = load(program + layout.GPU_FIRST_STEP) + number * layout.LAUNCH_BYTES
-            overlaps = not capturing and load(step + layout.LAUNCH_OVERLAPS)
-            if _launch(frame, program, device, step, job, slot, stream, overlaps):
-                failed = True
-                break
+    failed = -slot if slot < 0 else 0
+    for number in range(load(program + layout.GPU_STEPS)):
+        if failed:
+            break
+        step = load(program + layout.GPU_FIRST_STEP) + number * layout.LAUNCH_BYTES
+        overlaps = not capturing and load(step + layout.LAUNCH_OVERLAPS)
+        failed = _launch(frame, program, device, step, job, slot, stream, overlaps)
     if load(program + layout.GPU_SLOT_BYTES):
         fetch_add(device + layout.DEVICE_LOCK, -1)
     return failed
@@ -171,7 +185,7 @@ def _address(frame: int, program: int, device: int, where: int, slot: int) -> An
 
 @njit(**_COMPILED)
 def _slot(frame: int, program: int, device: int, capturing: bool) -> Any:
-    """The slot of these buffers, made where it is new; NO_SLOT where the driver refuses."""
+    """The slot of these buffers, made where it is new; where the driver refuses, its code negated."""
     arguments = load(program + layout.GPU_ARGUMENTS)
     buffers, entries = arguments + load(program + layout.GPU_RESULTS), load(program + layout.GPU_ENTRIES)
     mixed = 0
@@ -206,27 +220,25 @@ def _is_of(frame: int, entry: int, buffers: int, arguments: int) -> Any:
 @njit(**_COMPILED)
 def _made(frame: int, program: int, device: int, entry: int, buffers: int, capturing: bool) -> Any:
     """A slot with the tensor maps and counters of these buffers. entry: what is to remember it, perhaps in place of
-    another, or 0: nobody, since all that could belong to graphs.
+    another, or 0: nobody, since all that could belong to graphs. Returns as _slot().
     """
     arguments = load(program + layout.GPU_ARGUMENTS)
     mode = load(device + layout.DEVICE_STAGING)
     staging = mode + layout.STAGING_HEAD
     store(mode, layout.RELAXED)  # other threads may be capturing, and this one
-    if _ask(program, layout.CU_MODE, (mode,)):
-        return NO_SLOT
+    failed = _ask(program, layout.CU_MODE, (mode,))
+    if failed:
+        return -failed
     slot = load(entry + layout.ENTRY_SLOT) if entry else 0
     if slot and (capturing or _ask(program, layout.CU_WAIT, (0,))):
         slot = entry = 0  # in a capture nothing waits
     if not slot:
         slot = _taken(program, device, mode + 8)
-    if slot != NO_SLOT:
-        failed = _encode(frame, program, device, staging)
-        size, stream = load(program + layout.GPU_SLOT_BYTES), load(device + layout.DEVICE_STREAM)
-        failed = failed or _ask(program, layout.CU_COPY, (slot, staging, size, stream))
-        if failed or _ask(program, layout.CU_WAIT_STREAM, (stream,)):
-            slot = NO_SLOT
+    if slot > 0:
+        failed = _write(frame, program, device, slot, staging)
+        slot = -failed if failed else slot
     _ask(program, layout.CU_MODE, (mode,))
-    if slot != NO_SLOT and entry:
+    if slot > 0 and entry:
         for number in range(buffers):
             store(entry + layout.ENTRY_KEY + 8 * number, start_of(frame, number, arguments))
         store(entry + layout.ENTRY_PINNED, 1 if capturing else 0)
@@ -236,17 +248,28 @@ def _made(frame: int, program: int, device: int, entry: int, buffers: int, captu
 
 @njit(**_COMPILED)
 def _taken(program: int, device: int, room: int) -> Any:
-    """Fresh memory for a slot, or NO_SLOT."""
+    """Fresh memory for a slot; where the driver has none, its code negated."""
     size = load(program + layout.GPU_SLOT_BYTES)
     if load(device + layout.DEVICE_END) - load(device + layout.DEVICE_NEXT) < size:
         chunk = load(program + layout.GPU_CHUNK_BYTES)
-        if _ask(program, layout.CU_ALLOCATE, (room, chunk)):
-            return NO_SLOT
+        failed = _ask(program, layout.CU_ALLOCATE, (room, chunk))
+        if failed:
+            return -failed
         store(device + layout.DEVICE_NEXT, load(room))
         store(device + layout.DEVICE_END, load(room) + chunk)
     slot = load(device + layout.DEVICE_NEXT)
     store(device + layout.DEVICE_NEXT, slot + size)
     return slot
+
+
+@njit(**_COMPILED)
+def _write(frame: int, program: int, device: int, slot: int, staging: int) -> Any:
+    """Fill a slot and wait until it is there. The driver's status."""
+    size, stream = load(program + layout.GPU_SLOT_BYTES), load(device + layout.DEVICE_STREAM)
+    failed = _encode(frame, program, device, staging)
+    if not failed:
+        failed = _ask(program, layout.CU_COPY, (slot, staging, size, stream))
+    return failed or _ask(program, layout.CU_WAIT_STREAM, (stream,))
 
 
 @njit(**_COMPILED)

@@ -32,6 +32,7 @@ SPARE = "spare"  # the buffer of tensor maps of empty arrays
 CHUNK_SLOTS = 32  # that are allocated at once
 ENTRIES = 1 << 11  # sets of buffers that a device's slots are remembered by
 SLOT_ALIGNMENT = 128
+LARGEST_MESSAGE = 1 << 10  # bytes of an error that a call makes itself, with what XLA's function wants before it
 DRIVER = {
     layout.CU_LAUNCH: "cuLaunchKernelEx",
     layout.CU_CAPTURING: "cuStreamIsCapturing",
@@ -59,7 +60,7 @@ ERRORS = {
         layout.INVALID_ARGUMENT,
     ),
     layout.GPU_REFUSED: (
-        "splat_numba wanted to launch a kernel, got an error from the CUDA driver. An earlier kernel may have failed: "
+        "000 is the CUDA driver's code where splat_numba wanted kernels launched. An earlier kernel may have failed: "
         "run with CUDA_LAUNCH_BLOCKING=1 to see which.", layout.INTERNAL,
     ),
 }  # fmt: skip
@@ -131,7 +132,7 @@ class LoadedGpuProgram:
             layout.GPU_MALLOC: c_function("malloc"),
             layout.GPU_FREE: c_function("free"),
             layout.GPU_YIELD: c_function("sched_yield"),
-            layout.GPU_JOB_BYTES: layout.CONFIG_BYTES + 2 * WORD_BYTES * widest,
+            layout.GPU_JOB_BYTES: max(layout.CONFIG_BYTES + 2 * WORD_BYTES * widest, LARGEST_MESSAGE),
             layout.GPU_LOOSE_BITS: program.alignment - 1,
             layout.GPU_DEVICES: len(self._devices),
             layout.GPU_FIRST_DEVICE: self._records(map(self._device, self._devices)),
@@ -142,6 +143,7 @@ class LoadedGpuProgram:
             layout.GPU_CHUNK_BYTES: self._slot_bytes * CHUNK_SLOTS,
             layout.GPU_ENTRIES: ENTRIES,
             layout.GPU_ENTRY_BYTES: self._entry_bytes,
+            layout.GPU_REFUSED_BYTES: len(ERRORS[layout.GPU_REFUSED][0]) + 1,
             **{place: address_of_error(*error, self._kept) for place, error in ERRORS.items()},
             **dict(zip(DRIVER, addresses(*DRIVER.values()), strict=True)),
         }

@@ -53,10 +53,11 @@ RANGES_PER_THREAD = 16  # of a step: the last thread to finish is late by at mos
     GPU_ARGUMENTS, GPU_RESULTS, GPU_STEPS, GPU_FIRST_STEP, GPU_MALLOC, GPU_FREE, GPU_YIELD, GPU_JOB_BYTES,
     GPU_LOOSE_BITS, GPU_DEVICES, GPU_FIRST_DEVICE, GPU_TABLES,
     GPU_MAPS, GPU_FIRST_MAP, GPU_SLOT_BYTES, GPU_CHUNK_BYTES, GPU_ENTRIES, GPU_ENTRY_BYTES,
-    GPU_WRONG_COUNT, GPU_NO_MEMORY, GPU_NO_DEVICE, GPU_MISALIGNED, GPU_REFUSED,
+    GPU_WRONG_COUNT, GPU_NO_MEMORY, GPU_NO_DEVICE, GPU_MISALIGNED, GPU_REFUSED, GPU_REFUSED_BYTES,
     CU_LAUNCH, CU_CAPTURING, CU_CURRENT, CU_PUSH, CU_POP, CU_WAIT, CU_ALLOCATE, CU_COPY, CU_WAIT_STREAM, CU_MODE,
     CU_ENCODE, GPU_WORDS,
-) = range(0, 35 * 8, 8)  # fmt: skip
+) = range(0, 36 * 8, 8)  # fmt: skip
+DIGITS = 3  # of a driver's code, with which the message of GPU_REFUSED begins
 # A device: XLA's number of it, its context, a stream of ours, the addresses of its tables, and what remembers slots: a
 # lock, the rest of the last chunk of memory, a place on the host where a slot is written, and the entries.
 (

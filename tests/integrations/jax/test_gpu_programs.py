@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 
+import flurka_numba
 import splat_numba as splat
 from splat_numba.errors import BackendError
 from splat_numba.executors.choice import choose_executor
@@ -150,3 +151,9 @@ def test_a_target_that_was_asked_for_is_taken(native):
     out, *_ = run(native, lambda *x: splat.attention(*x, MASK, target="simt"), *arrays)
     wanted = splat.attention(*map(np.asarray, arrays), MASK, backend="emulate", target="simt")
     np.testing.assert_array_equal(out, wanted)
+
+
+def test_flurka_is_refused_by_name():
+    q, k, v = problem("float32", heads_kv=2)
+    with pytest.raises(BackendError, match="flurka_numba's functions wanted on a CPU under JAX's transforms"):
+        lowered(lambda *x: flurka_numba.attention(*x, jnp.ones((4, 40)) / 40), q, k, v)
