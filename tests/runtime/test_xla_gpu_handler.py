@@ -6,7 +6,7 @@ Machine code with a driver of ctypes functions that only notes what it is asked;
 # ruff: noqa: ARG001, F401, F811 - fixtures are imported, and asked for by name
 
 import ctypes
-import gc
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -37,8 +37,7 @@ REFUSED = gpu_program.ERRORS[layout.GPU_REFUSED]
 
 @pytest.fixture
 def native(fake, monkeypatch):
-    yield install(monkeypatch, fake)
-    gc.collect()  # so that tables are freed while there is a driver
+    return install(monkeypatch, fake)
 
 
 def program_of(make=forward_call, mask=MASK, problem=PROBLEM, target=None, ragged=False):
@@ -239,6 +238,25 @@ def test_of_several_devices_the_calls_own(fake, native):
     assert tables[0] != tables[1]
     assert fake.launches[0].q_maps != fake.launches[1].q_maps
     assert call(native, program, loaded, ordinal=2) == (1, [gpu_program.ERRORS[layout.GPU_NO_DEVICE]])
+
+
+def test_threads_at_once_have_their_own_slots(fake, native):
+    program = program_of()
+    loaded = load(program)
+    failed = []
+
+    def repeat(first):
+        found = [call(native, program, loaded, first) for _ in range(20)]
+        failed.extend(one for one in found if one != (0, []))
+
+    threads = [threading.Thread(target=repeat, args=(number << 32,)) for number in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert len(fake.launches) == 60
+    assert len({(one.out, one.q_maps) for one in fake.launches}) == len({one.out for one in fake.launches}) == 3
 
 
 def test_what_a_call_is_refused_for(fake, native, monkeypatch):

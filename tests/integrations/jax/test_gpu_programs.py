@@ -3,7 +3,6 @@
 Bits are compared with backend "emulate", which runs the same texts by another machine.
 """
 
-import gc
 import re
 
 import numpy as np
@@ -32,8 +31,7 @@ def native(monkeypatch):
     monkeypatch.setattr(register, "_registered", {})
     yield install(monkeypatch, emulated(monkeypatch))
     jax_programs._gpu_target.cache_clear()
-    register._registered.clear()
-    gc.collect()  # so that tables are freed while there is a driver
+    register._registered.clear()  # so that tables are freed while there is a driver
     forget_emulated()
 
 
