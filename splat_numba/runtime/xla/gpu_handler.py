@@ -1,9 +1,7 @@
 """XLA's foreign function on NVIDIA GPUs, in machine code: it gives a program's launches to the call's stream.
 
-`runtime.xla.gpu_program` lays a schedule out in memory, which is read only but for what remembers slots. A *slot* is
-device memory with the tensor maps and the counters of one set of buffers: it is written once, before anything can read
-it, and given away only when the device is idle; one that a graph may read is kept. Whatever else a call has is in
-memory of its own, so that calls may overlap.
+`runtime.xla.gpu_program` lays a schedule out in memory, which is read only but for what remembers slots (`gpu_slots`).
+Whatever else a call has is in memory of its own, so that calls may overlap.
 """
 
 from __future__ import annotations
@@ -14,12 +12,11 @@ from numba import njit
 
 from splat_numba.runtime.xla import layout
 from splat_numba.runtime.xla.frames import error_of, has_so_many, is_question, start_of
+from splat_numba.runtime.xla.gpu_frames import address_in, ask
+from splat_numba.runtime.xla.gpu_slots import slot_of
 from splat_numba.runtime.xla.words import call, fetch_add, load, load_byte, load_int32, store, store_byte
 
 _COMPILED = {"nogil": True, "error_model": "numpy"}
-PROBES = 16  # places of a key among the entries
-TURNS = 0x1E3779B97F4A7C15  # an odd number whose bits are mixed
-STATUS = 0xFFFFFFFF  # of a word that a function returns which gives an int
 
 
 @njit(**_COMPILED)
@@ -62,14 +59,14 @@ def _run(frame: int, program: int, job: int) -> Any:
     if not device:
         return error_of(frame, load(program + layout.GPU_NO_DEVICE))
     context = load(device + layout.DEVICE_CONTEXT)
-    failed = _ask(program, layout.CU_CURRENT, (job,))
+    failed = ask(program, layout.CU_CURRENT, (job,))
     elsewhere = not failed and load(job) != context
     if elsewhere:
-        failed = _ask(program, layout.CU_PUSH, (context,))
+        failed = ask(program, layout.CU_PUSH, (context,))
     if not failed:
         failed = _launch_all(frame, program, device, job, stream)
         if elsewhere:
-            _ask(program, layout.CU_POP, (job,))
+            ask(program, layout.CU_POP, (job,))
     return _refused(frame, program, job, failed) if failed else 0
 
 
@@ -87,12 +84,6 @@ def _refused(frame: int, program: int, job: int, status: int) -> Any:
         store(job + place, load(given + place))
     store(job + layout.ERROR_MESSAGE, text)
     return error_of(frame, job)
-
-
-@njit(**_COMPILED)
-def _ask(program: int, function: int, arguments: Any) -> Any:
-    """Call a function of the driver: its status."""
-    return call(load(program + function), arguments) & STATUS
 
 
 @njit(**_COMPILED)
@@ -119,7 +110,7 @@ def _device(frame: int, program: int, room: int) -> Any:
 def _launch_all(frame: int, program: int, device: int, job: int, stream: int) -> Any:
     """The driver's status."""
     store(job, 0)
-    failed = _ask(program, layout.CU_CAPTURING, (stream, job))
+    failed = ask(program, layout.CU_CAPTURING, (stream, job))
     if failed:
         return failed
     capturing = load_int32(job) != 0
@@ -129,7 +120,7 @@ def _launch_all(frame: int, program: int, device: int, job: int, stream: int) ->
         while fetch_add(lock, 1):
             fetch_add(lock, -1)
             call(load(program + layout.GPU_YIELD), (0,))
-        slot = _slot(frame, program, device, capturing)
+        slot = slot_of(frame, program, device, capturing)
     failed = -slot if slot < 0 else 0
     for number in range(load(program + layout.GPU_STEPS)):
         if failed:
@@ -153,7 +144,7 @@ def _launch(frame: int, program: int, device: int, step: int, job: int, slot: in
         store(pointers + 8 * word, block + 8 * word)
     for number in range(load(step + layout.LAUNCH_PLACE_COUNT)):
         place = load(step + layout.LAUNCH_PLACES) + number * layout.PLACE_BYTES
-        address = _address(frame, program, device, place + layout.PLACE_BUFFER, slot)
+        address = address_in(frame, program, device, place + layout.PLACE_BUFFER, slot)
         store(block + 8 * load(place + layout.PLACE_WORD), address)
     store(job + layout.CONFIG_GRID, load(step + layout.LAUNCH_GRID) | 1 << 32)
     store(job + layout.CONFIG_GRID + 8, 1 | load(step + layout.LAUNCH_THREADS) << 32)
@@ -164,126 +155,4 @@ def _launch(frame: int, program: int, device: int, step: int, job: int, slot: in
     store(job + layout.CONFIG_COUNT, 1 if overlaps else 0)
     store(job + layout.CONFIG_ATTRIBUTE, layout.OVERLAPS)
     store(job + layout.CONFIG_ATTRIBUTE + layout.ATTRIBUTE_VALUE, 1)
-    return _ask(program, layout.CU_LAUNCH, (job, load(step + layout.LAUNCH_FUNCTION), pointers, 0))
-
-
-@njit(**_COMPILED)
-def _address(frame: int, program: int, device: int, where: int, slot: int) -> Any:
-    """The address of a place (buffer, offset): in a call's array, in one of the device's tables, or in the slot. An
-    array without memory is nowhere, at address 0.
-    """
-    buffer, arguments = load(where), load(program + layout.GPU_ARGUMENTS)
-    table = buffer - arguments - load(program + layout.GPU_RESULTS)
-    if table < 0:
-        start = start_of(frame, buffer, arguments)
-    elif table < load(program + layout.GPU_TABLES):
-        start = load(load(device + layout.DEVICE_TABLES) + 8 * table)
-    else:
-        start = slot
-    return start + load(where + 8) if start else 0
-
-
-@njit(**_COMPILED)
-def _slot(frame: int, program: int, device: int, capturing: bool) -> Any:
-    """The slot of these buffers, made where it is new; where the driver refuses, its code negated."""
-    arguments = load(program + layout.GPU_ARGUMENTS)
-    buffers, entries = arguments + load(program + layout.GPU_RESULTS), load(program + layout.GPU_ENTRIES)
-    mixed = 0
-    for number in range(buffers):
-        mixed = (mixed ^ start_of(frame, number, arguments)) * TURNS
-        mixed ^= mixed >> 29
-    chosen = 0
-    for probe in range(PROBES):
-        place = (mixed + probe) & (entries - 1)
-        entry = load(device + layout.DEVICE_ENTRIES) + place * load(program + layout.GPU_ENTRY_BYTES)
-        if not load(entry + layout.ENTRY_SLOT):
-            chosen = entry
-            break
-        if _is_of(frame, entry, buffers, arguments):
-            if capturing:
-                store(entry + layout.ENTRY_PINNED, 1)
-            return load(entry + layout.ENTRY_SLOT)
-        if not chosen and not load(entry + layout.ENTRY_PINNED):
-            chosen = entry
-    return _made(frame, program, device, chosen, buffers, capturing)
-
-
-@njit(**_COMPILED)
-def _is_of(frame: int, entry: int, buffers: int, arguments: int) -> Any:
-    """Whether an entry is of these buffers."""
-    for number in range(buffers):
-        if load(entry + layout.ENTRY_KEY + 8 * number) != start_of(frame, number, arguments):
-            return False
-    return True
-
-
-@njit(**_COMPILED)
-def _made(frame: int, program: int, device: int, entry: int, buffers: int, capturing: bool) -> Any:
-    """A slot with the tensor maps and counters of these buffers. entry: what is to remember it, perhaps in place of
-    another, or 0: nobody, since all that could belong to graphs. Returns as _slot().
-    """
-    arguments = load(program + layout.GPU_ARGUMENTS)
-    mode = load(device + layout.DEVICE_STAGING)
-    staging = mode + layout.STAGING_HEAD
-    store(mode, layout.RELAXED)  # other threads may be capturing, and this one
-    failed = _ask(program, layout.CU_MODE, (mode,))
-    if failed:
-        return -failed
-    slot = load(entry + layout.ENTRY_SLOT) if entry else 0
-    if slot and (capturing or _ask(program, layout.CU_WAIT, (0,))):
-        slot = entry = 0  # in a capture nothing waits
-    if not slot:
-        slot = _taken(program, device, mode + 8)
-    if slot > 0:
-        failed = _write(frame, program, device, slot, staging)
-        slot = -failed if failed else slot
-    _ask(program, layout.CU_MODE, (mode,))
-    if slot > 0 and entry:
-        for number in range(buffers):
-            store(entry + layout.ENTRY_KEY + 8 * number, start_of(frame, number, arguments))
-        store(entry + layout.ENTRY_PINNED, 1 if capturing else 0)
-        store(entry + layout.ENTRY_SLOT, slot)
-    return slot
-
-
-@njit(**_COMPILED)
-def _taken(program: int, device: int, room: int) -> Any:
-    """Fresh memory for a slot; where the driver has none, its code negated."""
-    size = load(program + layout.GPU_SLOT_BYTES)
-    if load(device + layout.DEVICE_END) - load(device + layout.DEVICE_NEXT) < size:
-        chunk = load(program + layout.GPU_CHUNK_BYTES)
-        failed = _ask(program, layout.CU_ALLOCATE, (room, chunk))
-        if failed:
-            return -failed
-        store(device + layout.DEVICE_NEXT, load(room))
-        store(device + layout.DEVICE_END, load(room) + chunk)
-    slot = load(device + layout.DEVICE_NEXT)
-    store(device + layout.DEVICE_NEXT, slot + size)
-    return slot
-
-
-@njit(**_COMPILED)
-def _write(frame: int, program: int, device: int, slot: int, staging: int) -> Any:
-    """Fill a slot and wait until it is there. The driver's status."""
-    size, stream = load(program + layout.GPU_SLOT_BYTES), load(device + layout.DEVICE_STREAM)
-    failed = _encode(frame, program, device, staging)
-    if not failed:
-        failed = _ask(program, layout.CU_COPY, (slot, staging, size, stream))
-    return failed or _ask(program, layout.CU_WAIT_STREAM, (stream,))
-
-
-@njit(**_COMPILED)
-def _encode(frame: int, program: int, device: int, staging: int) -> Any:
-    """Write the tensor maps of these buffers; behind them are zeros. The driver's status."""
-    for number in range(load(program + layout.GPU_MAPS)):
-        one = load(program + layout.GPU_FIRST_MAP) + number * layout.MAP_RECORD_BYTES
-        address = _address(frame, program, device, one + layout.MAP_BUFFER, 0)
-        failed = _ask(program, layout.CU_ENCODE, (
-            staging + 128 * number, load(one + layout.MAP_KIND), 5, address, load(one + layout.MAP_SIZES),
-            load(one + layout.MAP_STRIDES), load(one + layout.MAP_BOX), load(one + layout.MAP_UNITS),
-            load(one + layout.MAP_INTERLEAVE), load(one + layout.MAP_SWIZZLE), load(one + layout.MAP_PROMOTION),
-            load(one + layout.MAP_FILL),
-        ))  # fmt: skip
-        if failed:
-            return failed
-    return 0
+    return ask(program, layout.CU_LAUNCH, (job, load(step + layout.LAUNCH_FUNCTION), pointers, 0))
