@@ -6,8 +6,12 @@ Machine code with a driver of ctypes functions that only notes what it is asked;
 # ruff: noqa: ARG001, F401, F811 - fixtures are imported, and asked for by name
 
 import ctypes
+import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -314,6 +318,22 @@ def test_names_depend_on_what_is_done_and_on_nothing_else(fake, native):
         program_of(problem=replace(PROBLEM, batch=3)), replace(found, alignment=32),
     ]  # fmt: skip
     assert len({one.digest() for one in (found, *others)}) == 7
+
+
+IN_ANOTHER_PROCESS = "from tests.runtime.test_xla_gpu_handler import name_of_gradients; print(name_of_gradients())"
+
+
+def name_of_gradients():
+    """Nothing is compiled for it, so that no GPU and no compiler are needed."""
+    return program_of(backward_call, (causal(), causal(), window(9), window(9)), ragged=True).digest()
+
+
+def test_another_process_gives_the_same_names():
+    done = subprocess.run(
+        [sys.executable, "-c", IN_ANOTHER_PROCESS], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.stdout.strip() == name_of_gradients()
 
 
 def test_copies_are_none_of_its_steps(fake, native):
