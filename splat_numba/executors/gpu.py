@@ -100,7 +100,7 @@ class CudaExecutor:
 
     target: str | None = None
     name: ClassVar[str] = "cuda"
-    transformable: ClassVar[bool] = False
+    transformable: ClassVar[bool] = True
     emulated: ClassVar[bool] = False
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
