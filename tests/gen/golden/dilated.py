@@ -258,7 +258,7 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         out_head = address(out, batch * out_at[0] + head * out_at[1])
         lse_head = address(lse, batch * lse_at[0] + head * lse_at[1])
         row = row_lo + residue + block * 16 * step  # first row of the block
-        count = min(16, (row_hi - row + step - 1) // step)
+        count = min(16, quotient(row_hi - row + step - 1, step))
         if count <= 0:
             continue
         for lane in range(16):
@@ -266,7 +266,7 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         rows_to_lanes_float32_16(q_head, q_at[2], q_at[3], rows, 8, scale, queries)
         reset_16x128(maxima, sums, total)
         # one column in step from row - reach to row + reach + 1
-        base = row % step
+        base = row - quotient(row, step) * step
         for lane in range(count):
             row = places[lane]
             edges[lane] = quotient(min(max(row - reach, 0), limit) - base + step - 1, step)

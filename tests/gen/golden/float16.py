@@ -325,7 +325,7 @@ def pass_1(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         out_head = address(out, batch * out_at[0] + head * out_at[1])
         lse_head = address(lse, batch * lse_at[0] + head * lse_at[1])
         row = row_lo + residue + block * 16 * step  # first row of the block
-        count = min(16, (row_hi - row + step - 1) // step)
+        count = min(16, quotient(row_hi - row + step - 1, step))
         if count <= 0:
             continue
         for lane in range(16):
@@ -333,7 +333,7 @@ def pass_1(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
         rows_to_lanes_float16_16(q_head, q_at[2], q_at[3], rows, 8, scale, queries)
         resume_16x128(out_head, out_at[2], out_at[3], lse_head, lse_at[2], rows, maxima, sums, total)
         # one column in step from 0 to row - left
-        base = row % step
+        base = row - quotient(row, step) * step
         for lane in range(count):
             row = places[lane]
             edges[lane] = quotient(0 - base + step - 1, step)
@@ -342,7 +342,7 @@ def pass_1(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
             edges[lane] = edges[16 + lane] = 0
         attend_interval_16x128(advance(k_head, base * k_at[2]), step * k_at[2], k_at[3], advance(v_head, base * v_at[2]), step * v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)
         # one column in step from row + right + 1 to seq_kv
-        base = row % step
+        base = row - quotient(row, step) * step
         for lane in range(count):
             row = places[lane]
             edges[lane] = quotient(min(max(row + right + 1, 0), limit) - base + step - 1, step)

@@ -86,4 +86,7 @@ def render_base(lattice: Lattice) -> str:
     if not lattice.diagonal:
         return render_number(lattice.shift)
     place = render_position(Position(lattice.shift, lattice.aligned))
-    return f"{place if place == 'row' else f'({place})'} % {render_number(lattice.step)}"
+    step = render_number(lattice.step)
+    if is_named(lattice.step):
+        return f"{place} - {render_quotient(place, lattice.step)} * {step}"
+    return f"{place if place == 'row' else f'({place})'} % {step}"
