@@ -17,6 +17,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from splat_numba.runtime.notice import quiet
+
 PIPE_WIDTH = 120  # files and pipes have no width of their own; COLUMNS sets another
 NARROW = 100
 LONGEST_WORD = 24  # that a column of text need not break; paths are longer, and may be broken
@@ -132,6 +134,6 @@ def progress(total: int) -> Iterator[Tracker]:
     console = progress_output()
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TimeElapsedColumn())
     hidden = not console.is_terminal or console.is_dumb_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+    with quiet(), Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("", total=total)
         yield lambda what, done: bar.update(task, description=what, completed=done)

@@ -44,7 +44,11 @@ def emit_rows(out: SourceWriter, one: ClosedPass, shape: TileShape) -> None:
     first, left, times = "row_lo", "row_hi - row", ""
     if one.row_step > 1:
         step = render_number(one.row_step)
-        first, left, times = "row_lo + residue", render_quotient(f"row_hi - row + {step} - 1", one.row_step), f" * {step}"
+        first, left, times = (
+            "row_lo + residue",
+            render_quotient(f"row_hi - row + {step} - 1", one.row_step),
+            f" * {step}",
+        )
     out.line(f"row = {first} + block * {shape.tile_q}{times}  # first row of the block")
     out.line(f"count = min({shape.tile_q}, {left})")
     with out.block("if count <= 0"):
