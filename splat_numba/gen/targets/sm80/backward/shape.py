@@ -1,0 +1,82 @@
+"""What the text of a gradient kernel needs to know of its traits, as numbers: shared memory, rows, registers.
+
+A block holds a *left* tile, the tokens whose gradients it makes, and *right* tiles pass by in two stages. Of each there
+are two arrays: the first (queries or keys) gives scores = left.right, the second (dout or values) gives dP. Weights and
+slopes stay in registers: what a product leaves there is what the next one wants of its left operand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.simt.backward.traits import LEVEL_BYTES, GradientTraits
+from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, STAGES, row_bytes, steps
+
+NOTE_BYTES = 3 * CHUNK  # of each warp: the item, where the right arrays are, where levels are
+# Registers of a thread beside scores, slopes and gradients; and how many of these leave it room, by atoms.
+OTHER_REGISTERS = {1: 64, 2: 64}
+MOST_SUMS = {1: 192, 2: 192}
+MOST_COLUMNS = 64  # of a tile
+
+
+def sums(traits: GradientTraits, atoms: int) -> int:
+    """Registers of a thread's scores, slopes and gradients."""
+    tiles = traits.boxes.tile_kv // 2 * (2 if traits.slopes else 1)
+    return atoms * (tiles + sum(total_registers(dim) for dim in traits.dims.values()))
+
+
+def total_registers(dim: int) -> int:
+    """Of an atom's gradients, for one thread."""
+    return ATOM // 2 * steps(dim)
+
+
+def in_registers(traits: GradientTraits, atoms: int) -> bool:
+    """Whether a thread of so many atoms has all of them in registers, and room for all else."""
+    return sums(traits, atoms) <= MOST_SUMS[atoms] and traits.boxes.tile_kv <= MOST_COLUMNS
+
+
+def atoms_of(traits: GradientTraits) -> int:
+    """Two where a row block has as many groups and registers allow: what is read of right tiles serves both."""
+    return 2 if traits.boxes.groups == 2 and in_registers(traits, 2) else 1
+
+
+def registers(traits: GradientTraits) -> int:
+    """That a thread wants, where there are as many."""
+    return sums(traits, atoms_of(traits)) + OTHER_REGISTERS[atoms_of(traits)]
+
+
+def threads_of(traits: GradientTraits) -> int:
+    """Of a block."""
+    return WARP * traits.boxes.tile_q // (ATOM * atoms_of(traits))
+
+
+@dataclass(frozen=True, slots=True)
+class GradientMemory:
+    """Byte offsets: of left tiles, stages and warps' notes from the aligned start, of the others from a stage's."""
+
+    left: tuple[int, int]
+    stages: int
+    right_2: int
+    levels: int
+    stage_bytes: int
+
+    @property
+    def notes(self) -> int:
+        """What a warp need not keep in registers while it goes through tiles."""
+        return self.stages + STAGES * self.stage_bytes
+
+
+def shared_layout(traits: GradientTraits) -> GradientMemory:
+    """A block's left tiles, then right tiles of each stage, and lse and delta of their queries."""
+    boxes = traits.boxes
+    first, second = row_bytes(boxes.head_dim), row_bytes(boxes.value_dim)
+    stages = boxes.tile_q * (first + (second if traits.slopes else 0))
+    levels = boxes.tile_kv * (first + second)
+    of_stage = levels + boxes.tile_kv * LEVEL_BYTES * traits.columns_are_queries
+    return GradientMemory((0, boxes.tile_q * first), stages, boxes.tile_kv * first, levels, of_stage)
+
+
+def shared_bytes(traits: GradientTraits) -> int:
+    """Dynamic shared memory of a block, with room to align its start."""
+    return shared_layout(traits).notes + NOTE_BYTES * threads_of(traits) // WARP + CHUNK

@@ -1,0 +1,128 @@
+"""Copies of left and right tiles into shared memory, and the products of a gradient kernel over what stands there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
+from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.simt.backward.traits import LEVEL_BYTES, GradientTraits
+from splat_numba.gen.targets.sm80.backward.shape import atoms_of, shared_layout, threads_of
+from splat_numba.gen.targets.sm80.tiles import (
+    ZEROS,
+    Load,
+    RowProduct,
+    SumProduct,
+    emit_add,
+    emit_load,
+    emit_padding,
+    emit_row_product,
+    emit_sum_product,
+    of_atoms,
+    of_stages,
+)
+from splat_numba.gen.targets.sm80.tiles import padded as dims_padded
+from splat_numba.gen.targets.sm80.walk import LEFT, RIGHT, TRANSPOSED, Operand, emit_lane_places
+from splat_numba.gen.writer import SourceWriter
+
+# Of dout's rows: a query that keeps nothing counts for nothing, whatever its dout is.
+KEPT = f"ptx.load_state(levels_at + u64({LEVEL_BYTES}) * u64(safe)) < INFINITE"
+
+
+def walked(traits: GradientTraits) -> Traits:
+    """The boxes as a walk over tiles sees them: only keys have lengths, and signs are the scale's."""
+    return replace(traits.boxes, ragged=traits.limited, negate=False, resumes=False)
+
+
+def padded(traits: GradientTraits) -> bool:
+    """Whether the last step of some rows has a chunk that no load fills."""
+    return dims_padded((traits.boxes.head_dim, traits.boxes.value_dim))
+
+
+def _loaded(traits: GradientTraits) -> list[tuple[Load, list[str]]]:
+    """Loads, with the places in shared memory that each fills. A pass without masks and lengths has only tiles all of
+    whose tokens there are.
+    """
+    boxes, threads = traits.boxes, threads_of(traits)
+    first, second, size = boxes.head_dim, boxes.value_dim, shared_layout(traits).stage_bytes
+    guarded, clears = boxes.partial or traits.limited, traits.clears and traits.columns_are_queries
+    given, kept = (*TILE, *("levels_at",) * clears), KEPT if clears else ""
+    loads = [(Load("left_1", boxes.tile_q, first, threads, LISTED, TOKEN_OF_ROW, True, True), ["base + LEFT_1"])]
+    if traits.slopes:
+        load = Load("left_2", boxes.tile_q, second, threads, LISTED, TOKEN_OF_ROW, True, True)
+        loads.append((load, ["base + LEFT_2"]))
+    load = Load("right_1", boxes.tile_kv, first, threads, TILE, TOKEN_OF_TILE, guarded, True)
+    loads.append((load, of_stages("base + TILES", size)))
+    load = Load("right_2", boxes.tile_kv, second, threads, given, TOKEN_OF_TILE, guarded or clears, True, kept)
+    return [*loads, (load, of_stages("base + TILES + RIGHT_2", size))]
+
+
+def emit_copies(out: SourceWriter, traits: GradientTraits) -> None:
+    """A function of each array, and of the levels of a tile's queries."""
+    loaded = _loaded(traits)
+    for load, _ in loaded:
+        emit_load(out, load)
+    if padded(traits):
+        emit_padding(out, loaded)
+    if traits.columns_are_queries:
+        _emit_copy_levels(out, traits)
+
+
+def _emit_copy_levels(out: SourceWriter, traits: GradientTraits) -> None:
+    """A lane has those of one query, or of none."""
+    text = "Begin to copy lse and delta of a tile's queries; 0 beyond the last."
+    with device_function(out, "copy_levels", ("first", "to", *TILE), text):
+        out.lines(
+            f"""
+            place = ptx.thread_index()
+            mine = u32(1) if place < u32({traits.boxes.tile_kv}) else u32(0)
+            {TOKEN_OF_TILE}
+            inside = mine if token < limit else u32(0)
+            at = u32(to + place * u32({LEVEL_BYTES}))
+            ptx.async_copy(at, first + u64({LEVEL_BYTES}) * u64(token), inside)
+            ptx.store_shared_words4(at, {ZEROS}, u32(mine - inside))
+            """
+        )
+
+
+def emit_places(out: SourceWriter, traits: GradientTraits) -> None:
+    """Where a lane's rows of the products' operands begin."""
+    boxes = traits.boxes
+    first, second = boxes.head_dim, boxes.value_dim
+    operands = {"left_1": Operand(LEFT, "base + LEFT_1", first)}
+    if traits.slopes:
+        operands["left_2"] = Operand(LEFT, "base + LEFT_2", second)
+    operands["right_1"] = Operand(RIGHT, "tile", first)
+    if traits.slopes:
+        operands["right_2"] = Operand(RIGHT, "tile + RIGHT_2", second)
+        operands["columns_1"] = Operand(TRANSPOSED, "tile", first)
+    if "dv" in traits.dims:
+        operands["columns_2"] = Operand(TRANSPOSED, "tile + RIGHT_2", second)
+    text = "Where a lane's rows of the first matrices of each operand begin; its row and column of scores."
+    emit_lane_places(out, operands, atoms_of(traits), text)
+
+
+def emit_products(out: SourceWriter, traits: GradientTraits) -> None:
+    """Scores and dP of a tile; weights and slopes times what is right."""
+    boxes, atoms = traits.boxes, atoms_of(traits)
+    score, slope = of_atoms("score", atoms), of_atoms("slope", atoms)
+    emit_add(out, boxes.dtype)
+    step = "Sixteen numbers of each row and column."
+    texts = ("Scores of a warp's rows with a right tile's.", step)
+    emit_row_product(
+        out, RowProduct("multiply_first", score, "left", "right", boxes.tile_kv, boxes.head_dim, texts)
+    )  # fmt: skip
+    if traits.slopes:
+        texts = ("dP of a warp's rows and a right tile's.", step)
+        emit_row_product(
+            out, RowProduct("multiply_second", slope, "left", "right", boxes.tile_kv, boxes.value_dim, texts)
+        )  # fmt: skip
+    for name, dim in traits.dims.items():
+        what, values = ("Weights", score) if name == "dv" else ("Slopes", slope)
+        texts = (
+            f"{what} of a warp's rows times a right tile.",
+            f"Of sixteen columns; {what.lower()} rounded, two a word.",
+        )
+        product = SumProduct(f"add_{name}", of_atoms("total", atoms), values, "right", boxes.tile_kv, dim, texts)
+        emit_sum_product(out, product, boxes.dtype)
