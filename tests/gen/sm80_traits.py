@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.simt.backward.traits import GradientTraits
 
 GOLDEN = {
     "two_atoms": Traits(64, 64, "bfloat16", 2, 64, 2, 2),
@@ -10,3 +12,12 @@ GOLDEN = {
         20, 40, "float16", 1, 32, 2, 4, partial=True, skips=False, resumes=True, ragged=True, negate=True
     ),
 }
+GOLDEN_GRADIENTS = {
+    "dq_lengths": GradientTraits(
+        Traits(20, 40, "float16", 1, 32, 2, 3, partial=True, skips=False), QUERIES, ("dq",), "float32",
+        added=True, ragged=True, clears=True,
+    ),
+    "dk_dv": GradientTraits(
+        Traits(64, 64, "bfloat16", 2, 32, 2, 2), KEYS, ("dk", "dv"), "bfloat16", added=False, ragged=False, clears=True
+    ),
+}  # fmt: skip

@@ -147,9 +147,8 @@ class CpuTarget(Target[Machine], Protocol):
 class GpuTarget(Target[Gpu], Protocol):
     """A kind of GPU: its texts take addresses, and its schedules are over buffers."""
 
-    @property
-    def makes_gradients(self) -> bool:
-        """Whether it has the methods of gradients; one that has not raises BackendError there."""
+    def refusal_of_gradients(self, problem: Problem, gpu: Gpu) -> str | None:
+        """Why another target had better make the gradients of a problem that it takes, or None."""
 
     def candidates(
         self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int

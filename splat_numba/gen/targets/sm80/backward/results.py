@@ -9,8 +9,6 @@ from splat_numba.gen.targets.sm80.backward.shape import atoms_of
 from splat_numba.gen.targets.sm80.shape import ATOM
 from splat_numba.gen.writer import SourceWriter
 
-AT_ONCE = 16  # chunks of 8 columns whose sums are read together
-
 
 def emit_store(out: SourceWriter, traits: GradientTraits) -> None:
     """The entry's last statements. 0 x NaN is NaN: what a row without gradient summed up is put aside."""
@@ -39,40 +37,44 @@ def emit_results(out: SourceWriter, traits: GradientTraits) -> None:
         text = f"A row of {name}: its sums times share, 0 where share is."
         with device_function(out, f"store_{name}", parameters, text):
             _emit_row(out, traits, dim)
+    _emit_eights(out, traits)
     if traits.result != "float32" and max(traits.dims.values()) >= QUARTER:
         emit_quarter(out, traits.boxes.dtype)
 
 
 def _emit_row(out: SourceWriter, traits: GradientTraits, dim: int) -> None:
+    """A call for each 8 columns: compilers for chips from 10.0 on do not unroll loops over them."""
     out.lines(
         """
         real = u32(1) if token < seq_left else u32(0)  # padding is 2**32 - 1 here
         to = to_first + u64(token) * step
         """
     )
-    with out.block(f"for j in range({-(-dim // 8)})"), out.block("for x in range(2)"):
-        at = "total[4 * j + 2 * row + x]"
-        out.line(f"{at} = {at} * share if share != f32(0.0) else f32(0.0)")
-    if traits.added:
-        _emit_added(out, dim)
-    if traits.result != "float32":
-        out.line("share = f32(1.0)")
-        emit_rounded(out, traits.boxes.dtype, dim)
+    eights = range(-(-dim // 8))
+    for j in eights:
+        out.line(f"share_eight({4 * j} + 2 * row, total, share)")
+    if traits.result == "float32":
+        out.line("place = to + u64(4) * u64(column)")
+        for j in eights:
+            when = "real" if 8 * j + 8 <= dim else f"real if column < u32({dim - 8 * j}) else u32(0)"
+            for function in ("add_eight",) * traits.added + ("store_eight",):
+                out.line(f"{function}({4 * j} + 2 * row, total, place + u64({32 * j}), {when})")
         return
-    with out.block(f"for j in range({-(-dim // 8)})"):
-        pair = ", ".join(f"total[4 * j + 2 * row + {x}]" for x in (0, 1))
-        out.line(f"ptx.store_reals2(to + u64(4) * u64(column) + u64(32) * u64(j), {pair}, real)")
+    out.line("share = f32(1.0)")
+    emit_rounded(out, traits.boxes.dtype, dim)
 
 
-def _emit_added(out: SourceWriter, dim: int) -> None:
-    """float32 sums of a row, which is padded to whole chunks of 8 columns; many are read before any is used."""
-    chunks = -(-dim // 8)
-    out.line(f"before = cuda.local.array({2 * min(chunks, AT_ONCE)}, dtype=np.float32)")
-    out.line("sums_at = to + u64(4) * u64(column)")
-    for first in range(0, chunks, AT_ONCE):
-        count = min(AT_ONCE, chunks - first)
-        with out.block(f"for j in range({count})"), out.block("for x in range(2)"):
-            at = f"sums_at + u64({32 * first}) + u64(32) * u64(j) + u64(4) * u64(x)"
-            out.line(f"before[2 * j + x] = ptx.load_real_when({at}, real)")
-        with out.block(f"for j in range({count})"), out.block("for x in range(2)"):
-            out.line(f"total[4 * (j + {first}) + 2 * row + x] += before[2 * j + x]")
+def _emit_eights(out: SourceWriter, traits: GradientTraits) -> None:
+    """Of a thread's two of 8 columns; float32 rows are padded to an even number of them."""
+    pair = "total[at], total[at + 1]"
+    with device_function(out, "share_eight", ("at", "total", "share"), "8 columns times share, 0 where share is."):
+        for x in (0, 1):
+            out.line(f"total[at + {x}] = total[at + {x}] * share if share != f32(0.0) else f32(0.0)")
+    if traits.result != "float32":
+        return
+    with device_function(out, "store_eight", ("at", "total", "to", "real"), "8 columns in float32."):
+        out.line(f"ptx.store_reals2(to, {pair}, real)")
+    if traits.added:
+        with device_function(out, "add_eight", ("at", "total", "to", "real"), "What is there already."):
+            for x in (0, 1):
+                out.line(f"total[at + {x}] += ptx.load_real_when(to + u64({4 * x}), real)")

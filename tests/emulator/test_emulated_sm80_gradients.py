@@ -1,0 +1,107 @@
+"""Gradients by a warp's matrix products, run on NumPy: against the oracle, by name and drawn; planted faults."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+import splat_numba as splat
+from splat_numba import attention_vjp
+from splat_numba.testing import Problem, check_gradients, masks, patterns, problems
+from tests.emulator.emulated_gpu import emulated, forget_emulated
+from tests.emulator.planted_faults import check_found
+from tests.profiles import draws
+
+TYPES = ("float16", "bfloat16")
+KINDS = ((1, 3), (33, 17))
+WINDOW = splat.window(20, 3) | splat.sinks(2)
+MASKS = [splat.window(9), splat.causal(), splat.strided(3), splat.window(9)]
+HOLED = np.random.default_rng(3).random((70, 50)) < 0.2
+HOLED[3:9] = HOLED[:, 20:31] = False
+PROBLEMS = {
+    "grouped heads": Problem(66, 40, WINDOW, "float16", 1, 2, 1, head_dim=8, value_dim=12),
+    "large values": Problem(30, 30, WINDOW, "float16", 1, 1, head_dim=8, value_dim=136),
+    "key lengths": Problem(70, 90, splat.causal(), "bfloat16", 2, 1, head_dim=8, kv_lengths=(0, 33)),
+    "negative scale": Problem(70, 70, splat.causal(), "bfloat16", 1, 1, head_dim=8, scale=-0.3),
+    "several passes, lengths": Problem(
+        100, 100, splat.sparse_transformer_strided(13), "bfloat16", 1, 1, head_dim=8, kv_lengths=(55,)
+    ),
+    "a mask a head": Problem(40, 40, MASKS[:2], "bfloat16", 1, 2, 1, head_dim=8),
+    "a mask a head, 16 bits": Problem(40, 40, MASKS, "bfloat16", 1, 4, 1, head_dim=12, layout="bshd"),
+    "queries and keys of nobody": Problem(70, 50, HOLED, "bfloat16", 1, 1, head_dim=12),
+    "no keys": Problem(70, 0, splat.full(), "bfloat16", 1, 1, head_dim=8),
+    "no queries": Problem(0, 70, splat.full(), "float16", 1, 1, head_dim=8),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_gradients_agree_with_the_oracle(name):
+    check_gradients(PROBLEMS[name], backend="emulate", target="sm80")
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "x".join(map(str, kind)))
+@settings(max_examples=draws(3), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_problem_through_the_runtime(kind, monkeypatch, data):
+    mask = data.draw(st.sampled_from([masks, patterns]))
+    problem = data.draw(problems(dtypes=TYPES, max_length=50, mask=mask))
+    frozen = data.draw(st.sampled_from([(), (), ("q",), ("k", "v"), ("v",), ("q", "k")]))
+    problem = replace(problem, head_dim=kind[0], value_dim=kind[1])
+    with monkeypatch.context() as patch:
+        emulated(patch)
+        check_gradients(problem, backend="cuda", target="sm80", frozen=frozen)
+    forget_emulated()
+
+
+def test_rows_that_keep_nothing_give_zeros_whatever_their_gradients_are():
+    problem = PROBLEMS["queries and keys of nobody"]
+    q, k, v = problem.arrays()
+    dout, dlse = problem.gradients()
+    given = {"backend": "emulate", "target": "simt"}
+    wanted = attention_vjp(q, k, v, problem.mask, **given)[1](dout, dlse)
+    dout[..., 3:9, :], dlse[..., 3:9] = np.nan, np.inf
+    found = attention_vjp(q, k, v, problem.mask, **given)[1](dout, dlse)
+    for one, two in zip(found, wanted, strict=True):
+        assert_array_equal(one, two)
+    assert_array_equal(found[0][..., 3:9, :], 0)
+
+
+def test_keys_beyond_their_length_never_reach_anything():
+    problem = PROBLEMS["key lengths"]
+    q, k, v = problem.arrays()
+    dout, _ = problem.gradients()
+    given = {"backend": "emulate", "target": "simt", "kv_lengths": problem.kv_lengths}
+    wanted = attention_vjp(q, k, v, problem.mask, **given)[1](dout)
+    for entry, length in enumerate(problem.kv_lengths):
+        k[entry, :, length:] = v[entry, :, length:] = np.nan
+    found = attention_vjp(q, k, v, problem.mask, **given)[1](dout)
+    for one, two in zip(found, wanted, strict=True):
+        assert_array_equal(one, two)
+
+
+FAULTY = Problem(70, 60, WINDOW, "float16", 1, 2, 1, head_dim=12, value_dim=28, spread=2.0, kv_lengths=(50,))
+FAULTS = {
+    "tiles of a block": (r"left = ptx\.load_word\(block_at \+ u64\(20\)\)", r"\g<0> - u32(1)"),
+    "heads of a group": (r"while first < end:", "while first < end - u32(1):"),
+    "predicate": (r">> column\)", ">> u32(column + u32(1)))"),
+    "lengths of keys": (r"(?<!def )limit_scores\(score_\d, valid, column\)", "pass"),
+    "a tile that is not there yet": (r" {12}wait_for_copies\(\)\n", ""),
+    "a tile that others copied": (r"ptx\.block_barrier\(\)  # the tile is", "pass  # the tile is"),
+    "stage": (r"stage = u32\(STAGE_BYTES - stage\)", "pass"),
+    "which half of the columns": (r"load_matrices_transposed", "load_matrices"),
+    "delta": (r"delta = total if", "delta = real(0.5) * total if"),
+    "levels of a column": (r"u32\(8 \* j \+ 1\)", "u32(8 * j)"),
+    "levels of a row": (r"read_level\(1, ", "read_level(0, "),
+    "slopes": (r"slope\[4 \* j \+ 2\] = ", "slope[4 * j + 3] = "),
+    "scale": (r"share = scale if", "share = f32(1.0) if"),
+    "keys beyond a length": (r"share = scale if token < end", "share = scale if token < seq_left"),
+    "numbers beyond a row's": (r"u32\(0\), u32\(0\), mine", "word_2, word_3, mine"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(monkeypatch, fault):
+    check_found(monkeypatch, lambda: check_gradients(FAULTY, backend="cuda", target="sm80"), *FAULTS[fault])
