@@ -10,7 +10,8 @@ from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.backward.traits import ADDED, READ, ROUNDED, WRITTEN, BackwardTraits
+from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, READ, ROUNDED, WRITTEN
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
 from splat_numba.gen.targets.sm90.tile_shapes import candidates
 
 DTYPES = ("float16", "bfloat16")

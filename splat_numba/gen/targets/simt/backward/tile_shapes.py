@@ -11,15 +11,9 @@ from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.gpu.gradient_kernels import APART, WHOLE
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
-from splat_numba.gen.targets.simt.backward.traits import (
-    APART,
-    KERNELS,
-    GradientTraits,
-    registers,
-    share_of,
-    shared_bytes,
-)
+from splat_numba.gen.targets.simt.backward.traits import GradientTraits, registers, share_of, shared_bytes
 from splat_numba.gen.targets.simt.cost import predict_work
 from splat_numba.gen.targets.simt.shape import MOST_REGISTERS
 from splat_numba.gen.targets.simt.tile_shapes import TILES_KV, most_resident
@@ -31,7 +25,7 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
 
     Raises PlanError for head dimensions so large that not even the smallest tile fits.
     """
-    for kernels in (KERNELS[of], *(APART,) * (of == KEYS)):
+    for kernels in (WHOLE[of], *(APART,) * (of == KEYS)):
         found = [one for tile in TILES_KV if (one := _most_resident(problem, of, kernels, tile, gpu)) is not None]
         if found:
             return tuple(found), kernels

@@ -6,19 +6,13 @@ Groups take turns by themselves: while one takes exponentials, the other's produ
 from __future__ import annotations
 
 from splat_numba.gen.boxes import NONE
+from splat_numba.gen.kept_slopes import IMAGE_BYTES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, READ, WRITTEN
 from splat_numba.gen.targets.sm90.backward.products import emit_products
 from splat_numba.gen.targets.sm90.backward.results import emit_results
 from splat_numba.gen.targets.sm90.backward.slopes import emit_slopes, masks
-from splat_numba.gen.targets.sm90.backward.traits import (
-    FINISHED,
-    IMAGE_BYTES,
-    IMAGE_PART,
-    READ,
-    WRITTEN,
-    BackwardTraits,
-    result_dims,
-)
+from splat_numba.gen.targets.sm90.backward.traits import IMAGE_PART, BackwardTraits
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, words_per_row
 from splat_numba.gen.writer import SourceWriter
 
@@ -52,7 +46,7 @@ def emit_consumer(out: SourceWriter, traits: BackwardTraits) -> None:
 
 def _totals(traits: BackwardTraits) -> dict[str, int]:
     """The accumulators by name, and how many registers a thread has of each."""
-    return {f"{name}_total": -(-dim // 8) * 4 for name, dim in result_dims(traits).items()}
+    return {f"{name}_total": -(-dim // 8) * 4 for name, dim in traits.dims.items()}
 
 
 def _registers(traits: BackwardTraits) -> dict[str, tuple[int, str]]:
@@ -152,7 +146,7 @@ def _emit_stores(out: SourceWriter, traits: BackwardTraits) -> None:
     out.line("give_left_back(base, tiles, left_stage)  # of an item without tiles")
     if traits.columns_are_queries and traits.ragged:
         out.line("end = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
-    for name in result_dims(traits):
+    for name in traits.dims:
         places = (name, f"{name}_sums") if traits.result == FINISHED else (name,)
         for one in places:
             out.line(f"{one}_at = {one} + u64(entry) * {one}_batch + u64(head) * {one}_head")

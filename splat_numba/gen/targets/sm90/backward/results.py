@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED
 from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
-from splat_numba.gen.targets.sm90.backward.traits import ADDED, FINISHED, ROUNDED, BackwardTraits, result_dims
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
 from splat_numba.gen.writer import SourceWriter
 
 AT_ONCE = 16  # chunks of 8 columns whose sums are read together
@@ -12,7 +13,7 @@ AT_ONCE = 16  # chunks of 8 columns whose sums are read together
 
 def emit_results(out: SourceWriter, traits: BackwardTraits) -> None:
     """A function for each gradient, which stores a row of it."""
-    for name, dim in result_dims(traits).items():
+    for name, dim in traits.dims.items():
         total = f"{name}_total"
         sums = ("sums", "sums_step") if traits.result == FINISHED else ()
         parameters = ("row", "place", "column", total, "share", "to_first", "step", *sums, "seq")

@@ -6,16 +6,11 @@ query that keeps nothing, whose weights are 0 then.
 
 from __future__ import annotations
 
+from splat_numba.gen.kept_slopes import IMAGE_BYTES
 from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, READ, WRITTEN
 from splat_numba.gen.targets.gpu.softmax import each, each_pair, emit_limit, emit_negate
-from splat_numba.gen.targets.sm90.backward.traits import (
-    IMAGE_BYTES,
-    IMAGE_PART,
-    LEVEL_BYTES,
-    READ,
-    WRITTEN,
-    BackwardTraits,
-)
+from splat_numba.gen.targets.sm90.backward.traits import IMAGE_PART, BackwardTraits
 from splat_numba.gen.targets.sm90.softmax import emit_mask
 from splat_numba.gen.writer import SourceWriter
 

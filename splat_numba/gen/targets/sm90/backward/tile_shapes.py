@@ -6,13 +6,14 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.backward import KEYS, QUERIES
+from splat_numba.gen.backward import KEYS
 from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import MAX_GROUPS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.gpu.gradient_kernels import APART, ROUNDED, WHOLE
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
-from splat_numba.gen.targets.sm90.backward.traits import ROUNDED, BackwardTraits, result_dims, shared_bytes
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, shared_bytes
 from splat_numba.gen.targets.sm90.cost import predict_work
 from splat_numba.gen.targets.sm90.shape import PRODUCT_DEPTH, threads_per_block
 from splat_numba.gen.targets.sm90.tile_shapes import MOST_RESIDENT, STAGES, fits
@@ -23,13 +24,11 @@ USUAL = {64, 96}  # tried beside the least and the largest that fit
 # without spills; beyond, the compiler spills and serialises products.
 OTHER_REGISTERS = 28
 OF_A_PRODUCT = 8  # registers beside its accumulators
-WHOLE = {QUERIES: (("dq",),), KEYS: (("dk", "dv"),)}
-APART = (("dk",), ("dv",))  # where the accumulators of both do not fit: head_dim 192 and more
 
 
 def registers(traits: BackwardTraits) -> int:
     """That a consumer thread wants."""
-    totals = sum(-(-dim // 8) * 4 for dim in result_dims(traits).values())
+    totals = sum(-(-dim // 8) * 4 for dim in traits.dims.values())
     tile = traits.boxes.tile_kv  # rounded weights and slopes take the place of scores and dP
     return totals + tile // 2 + tile // (2 if traits.slopes else 4) + OTHER_REGISTERS
 
@@ -40,7 +39,7 @@ def feasible(traits: BackwardTraits, gpu: Gpu) -> bool:
     """
     boxes = traits.boxes
     at_launch = gpu.registers // (threads_per_block(boxes) * boxes.blocks_per_multiprocessor)
-    product = max(*result_dims(traits).values(), boxes.tile_kv) // 2 + OF_A_PRODUCT
+    product = max(*traits.dims.values(), boxes.tile_kv) // 2 + OF_A_PRODUCT
     return product <= at_launch and fits(boxes, shared_bytes(traits), registers(traits), gpu)
 
 
