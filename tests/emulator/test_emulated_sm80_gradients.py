@@ -92,7 +92,7 @@ FAULTS = {
     "a tile that others copied": (r"ptx\.block_barrier\(\)  # the tile is", "pass  # the tile is"),
     "stage": (r"stage = u32\(STAGE_BYTES - stage\)", "pass"),
     "which half of the columns": (r"load_matrices_transposed", "load_matrices"),
-    "delta": (r"delta = total if", "delta = real(0.5) * total if"),
+    "delta": (r"delta = total if", "delta = f32(0.5) * total if"),
     "levels of a column": (r"u32\(8 \* j \+ 1\)", "u32(8 * j)"),
     "levels of a row": (r"read_level\(1, ", "read_level(0, "),
     "slopes": (r"slope\[4 \* j \+ 2\] = ", "slope[4 * j + 3] = "),

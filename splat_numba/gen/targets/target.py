@@ -147,9 +147,6 @@ class CpuTarget(Target[Machine], Protocol):
 class GpuTarget(Target[Gpu], Protocol):
     """A kind of GPU: its texts take addresses, and its schedules are over buffers."""
 
-    def refusal_of_gradients(self, problem: Problem, gpu: Gpu) -> str | None:
-        """Why another target had better make the gradients of a problem that it takes, or None."""
-
     def candidates(
         self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int
     ) -> tuple[Candidate, ...]:

@@ -118,7 +118,7 @@ def work(
             right_1_at, right_2_at = right_arrays(note)
             levels_at = levels_of_head(note)
             copy_right_1(right_1_at, right_1_row, u32(fetched + stage), corner, inner_step, outer_step, box_shift, limit)
-            copy_right_2(right_2_at, right_2_row, u32(fetched + RIGHT_2 + stage), corner, inner_step, outer_step, box_shift, limit, levels_at)
+            copy_right_2(right_2_at, right_2_row, u32(fetched + RIGHT_2 + stage), corner, inner_step, outer_step, box_shift, limit)
             copy_levels(levels_at, u32(fetched + LEVELS + stage), corner, inner_step, outer_step, box_shift, limit)
         ptx.async_commit()
         if computing > u32(0):
@@ -280,7 +280,7 @@ def copy_right_1(first, step, to, corner, inner_step, outer_step, box_shift, lim
 
 
 @device
-def copy_right_2(first, step, to, corner, inner_step, outer_step, box_shift, limit, levels_at):
+def copy_right_2(first, step, to, corner, inner_step, outer_step, box_shift, limit):
     """Begin to copy the right_2 of a tile."""
     thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
     chunk = u32(thread % u32(8))
@@ -289,8 +289,6 @@ def copy_right_2(first, step, to, corner, inner_step, outer_step, box_shift, lim
         token = token_of(place, corner, inner_step, outer_step, box_shift)
         at = u32(to + place * u32(144) + chunk * u32(16))
         inside = u32(1) if token < limit else u32(0)
-        safe = token if inside != u32(0) else u32(0)
-        inside = inside if ptx.load_state(levels_at + u64(16) * u64(safe)) < INFINITE else u32(0)
         ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside)
         ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), u32(u32(1) - inside))
         place = u32(place + u32(16))

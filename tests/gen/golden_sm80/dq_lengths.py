@@ -15,15 +15,15 @@ wait_for_copies = ptx.async_wait(0)
 
 # Shared memory, in bytes from its aligned start: left tiles, stages, a note a warp; in a stage: right tiles.
 LEFT_1, LEFT_2 = u32(0), u32(5120)
-TILES, NOTES = u32(12288), u32(24576)
+TILES, NOTES = u32(12288), u32(18432)
 RIGHT_2, LEVELS, STAGE_BYTES = u32(2560), u32(6144), u32(6144)
 
 
 def attention_gradients(
     rows, block, piece, bits, views, owners, heads, left_1, left_2, right_1, right_2, dq,
-    levels, kv_lengths,
+    dq_sums, levels, kv_lengths,
     left_1_row, left_1_head, left_1_batch, left_2_row, left_2_head, left_2_batch, right_1_row, right_1_head, right_1_batch, right_2_row, right_2_head, right_2_batch,
-    dq_row, dq_head, dq_batch,
+    dq_row, dq_head, dq_batch, dq_sums_row, dq_sums_head, dq_sums_batch,
     scale_log2, scale,
     blocks, heads_count, batch, heads_per_wave, heads_levels, seq_left, seq_right, seq_q, box_shift,
 ):
@@ -68,12 +68,13 @@ def attention_gradients(
     row, column = place_in_warp(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)))
     row_at = rows + u64(256) * u64(rank) + u64(4) * u64(row)
     dq_at = dq + u64(entry) * dq_batch + u64(head) * dq_head
+    dq_sums_at = dq_sums + u64(entry) * dq_sums_batch + u64(head) * dq_sums_head
     token = ptx.load_word(row_at + u64(0))
     share = scale if lse_0[0] < INFINITE else f32(0.0)
-    store_dq(0, token, dq_total_0, column, share, dq_at, dq_row, seq_left)
+    store_dq(0, token, dq_total_0, column, share, dq_at, dq_row, dq_sums_at, dq_sums_row, seq_left)
     token = ptx.load_word(row_at + u64(32))
     share = scale if lse_0[1] < INFINITE else f32(0.0)
-    store_dq(1, token, dq_total_0, column, share, dq_at, dq_row, seq_left)
+    store_dq(1, token, dq_total_0, column, share, dq_at, dq_row, dq_sums_at, dq_sums_row, seq_left)
 
 
 @device
@@ -85,30 +86,24 @@ def work(
     fetched = u32(base + TILES)
     place = ptx.load_word(block_at + u64(12))
     left = ptx.load_word(block_at + u64(20))
-    computing = u32(0)
     stage = count = corner = inner_step = outer_step = mask = u32(0)
-    while left + computing > u32(0):
-        corner_now, inner_step_now, mask_now = corner, inner_step, mask
-        if computing > u32(0):
-            wait_for_copies()
-            ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
-        if left > u32(0):
-            place, count, corner, inner_step, outer_step, mask = next_tile(
-                piece, views, place, count, corner, inner_step, outer_step, mask,
-            )
-            if corner < limit:
-                right_1_at, right_2_at = right_arrays(note)
-                copy_right_1(right_1_at, right_1_row, u32(fetched + stage), corner, inner_step, outer_step, box_shift, limit)
-                copy_right_2(right_2_at, right_2_row, u32(fetched + RIGHT_2 + stage), corner, inner_step, outer_step, box_shift, limit)
+    while left > u32(0):
+        ptx.block_barrier()  # nobody reads the tile before any more
+        place, count, corner, inner_step, outer_step, mask = next_tile(
+            piece, views, place, count, corner, inner_step, outer_step, mask,
+        )
+        if corner < limit:
+            right_1_at, right_2_at = right_arrays(note)
+            copy_right_1(right_1_at, right_1_row, u32(fetched + stage), corner, inner_step, outer_step, box_shift, limit)
+            copy_right_2(right_2_at, right_2_row, u32(fetched + RIGHT_2 + stage), corner, inner_step, outer_step, box_shift, limit)
         ptx.async_commit()
-        if computing > u32(0) and corner_now < limit:
+        wait_for_copies()
+        ptx.block_barrier()  # the tile is there
+        if corner < limit:
             work_on_tile(
-                mask_now, bits, corner_now, inner_step_now, limit, base, u32(fetched + u32(STAGE_BYTES - stage)), scale_log2,
-                score_0, slope_0, lse_0, delta_0, dq_total_0,
+                mask, bits, corner, inner_step, limit, base, fetched, scale_log2, score_0, slope_0, lse_0, delta_0, dq_total_0,
             )
-        stage = u32(STAGE_BYTES - stage)
-        computing = u32(1) if left > u32(0) else u32(0)
-        left = u32(left - computing)
+        left = u32(left - u32(1))
 
 
 @device
@@ -302,9 +297,7 @@ def clear_padding(base):
     clear_left_1(u32(base + LEFT_1))
     clear_left_2(u32(base + LEFT_2))
     clear_right_1(u32(base + TILES + u32(0)))
-    clear_right_1(u32(base + TILES + u32(6144)))
     clear_right_2(u32(base + TILES + RIGHT_2 + u32(0)))
-    clear_right_2(u32(base + TILES + RIGHT_2 + u32(6144)))
 
 
 @device
@@ -490,20 +483,21 @@ def weigh_columns(first, score, slope, scale_log2, row, level, change):
 
 
 @device
-def store_dq(row, token, total, column, share, to_first, step, seq_left):
+def store_dq(row, token, total, column, share, to_first, step, sums, sums_step, seq_left):
     """A row of dq: its sums times share, 0 where share is."""
     real = u32(1) if token < seq_left else u32(0)  # padding is 2**32 - 1 here
     to = to_first + u64(token) * step
     share_eight(0 + 2 * row, total, share)
     share_eight(4 + 2 * row, total, share)
     share_eight(8 + 2 * row, total, share)
-    place = to + u64(4) * u64(column)
+    place = sums + u64(token) * sums_step + u64(4) * u64(column)
     add_eight(0 + 2 * row, total, place + u64(0), real)
-    store_eight(0 + 2 * row, total, place + u64(0), real)
     add_eight(4 + 2 * row, total, place + u64(32), real)
-    store_eight(4 + 2 * row, total, place + u64(32), real)
-    add_eight(8 + 2 * row, total, place + u64(64), real if column < u32(4) else u32(0))
-    store_eight(8 + 2 * row, total, place + u64(64), real if column < u32(4) else u32(0))
+    add_eight(8 + 2 * row, total, place + u64(64), real)
+    share = f32(1.0)
+    ptx.store_word(to + u64(0) + u64(2) * u64(column), ptx.pack_float16(total[0 + 2 * row + 0] * share, total[0 + 2 * row + 1] * share), real)
+    ptx.store_word(to + u64(16) + u64(2) * u64(column), ptx.pack_float16(total[4 + 2 * row + 0] * share, total[4 + 2 * row + 1] * share), real)
+    ptx.store_word(to + u64(32) + u64(2) * u64(column), ptx.pack_float16(total[8 + 2 * row + 0] * share, total[8 + 2 * row + 1] * share), real if column < u32(4) else u32(0))
 
 
 @device
@@ -514,16 +508,10 @@ def share_eight(at, total, share):
 
 
 @device
-def store_eight(at, total, to, real):
-    """8 columns in float32."""
-    ptx.store_reals2(to, total[at], total[at + 1], real)
-
-
-@device
-def add_eight(at, total, to, real):
+def add_eight(at, total, first, real):
     """What is there already."""
-    total[at + 0] += ptx.load_real_when(to + u64(0), real)
-    total[at + 1] += ptx.load_real_when(to + u64(4), real)
+    total[at + 0] += ptx.load_real_when(first + u64(0), real)
+    total[at + 1] += ptx.load_real_when(first + u64(4), real)
 
 
 @device

@@ -33,10 +33,6 @@ class BoxTarget:
         """Its GPUs, whatever the dtype."""
         return self.capabilities
 
-    def refusal_of_gradients(self, problem: Problem, gpu: Gpu) -> str | None:
-        """Dims that are too large are the plan's to refuse."""
-        return None
-
     def tiles(self, problem: Problem, gpu: Gpu) -> Tiles:
         """The tiles for one problem."""
         raise NotImplementedError

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
@@ -21,3 +22,34 @@ def result_dims(boxes: Traits, names: Sequence[str]) -> dict[str, int]:
     """Elements a token of the gradients of these names, in the order of their products."""
     dims = {"dv": boxes.value_dim, "dk": boxes.head_dim, "dq": boxes.head_dim}
     return {name: dim for name, dim in dims.items() if name in names}
+
+
+@dataclass(frozen=True, slots=True)
+class GradientKernel:
+    """What makes weights and slopes again and multiplies them. boxes: tiles, of whatever its rows and columns are; of:
+    QUERIES or KEYS, its rows; wanted: of "dq", or of "dk" and "dv".
+    """
+
+    boxes: Traits
+    of: str
+    wanted: tuple[str, ...]
+
+    @property
+    def slopes(self) -> bool:
+        """Whether gradients of the scores are made."""
+        return self.wanted != ("dv",)
+
+    @property
+    def of_slopes(self) -> str:
+        """The gradient that slopes are multiplied into, where they are made."""
+        return "dq" if self.of == QUERIES else "dk"
+
+    @property
+    def columns_are_queries(self) -> bool:
+        """Whether lse and delta belong to columns."""
+        return self.of == KEYS
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Elements a token of the gradients that are made, by name, in the order of their products."""
+        return result_dims(self.boxes, self.wanted)

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.shape import CHUNK, atoms_of, shared_layout, threads_of
+from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, atoms_of, shared_layout, threads_of
 from splat_numba.gen.targets.sm80.softmax import emit_masks, knows_status, skips, some_kept
 from splat_numba.gen.targets.sm80.tiles import (
     Load,
@@ -25,7 +25,6 @@ from splat_numba.gen.targets.sm80.walk import (
     TRANSPOSED,
     Operand,
     Walk,
-    current,
     emit_keep_note,
     emit_lane_places,
     emit_walk,
@@ -36,11 +35,11 @@ from splat_numba.gen.writer import SourceWriter
 def emit_stages(out: SourceWriter, traits: Traits) -> None:
     """The loop ``attend``, and what it calls between copies and products."""
     text = "All tiles of a row block: while one is computed the next is fetched."
-    emit_walk(
-        out,
-        Walk("attend", text, arguments(traits), traits, threads_of(traits), lambda out: _emit_fetch(out, traits),
-             lambda out: wrapped(out, "attend_tile", current(_tile_parameters(traits)))),
+    walk = Walk(
+        "attend", text, arguments(traits), traits, threads_of(traits), lambda out: _emit_fetch(out, traits),
+        "attend_tile", _tile_parameters(traits),
     )  # fmt: skip
+    emit_walk(out, walk)
     _emit_tile(out, traits)
     operands = {
         "queries": Operand(LEFT, "base + QUERIES", traits.head_dim),
@@ -76,7 +75,11 @@ def loads_of(traits: Traits) -> tuple[Load, Load, Load]:
 def loaded(traits: Traits) -> list[tuple[Load, list[str]]]:
     """With the places in shared memory that each fills."""
     size = shared_layout(traits).stage_bytes
-    places = (["base + QUERIES"], of_stages("base + TILES", size), of_stages("base + TILES + VALUES", size))
+    places = (
+        ["base + QUERIES"],
+        of_stages("base + TILES", size, STAGES),
+        of_stages("base + TILES + VALUES", size, STAGES),
+    )
     return list(zip(loads_of(traits), places, strict=True))
 
 

@@ -61,19 +61,6 @@ class Sm80Target(BoxTarget):
 
         return chunks_in_place(tensors)
 
-    def refusal_of_gradients(self, problem: Problem, gpu: Gpu) -> str | None:
-        """Gradients of both dims beyond 240 do not fit 99 KiB of shared memory."""
-        from splat_numba.errors import PlanError
-        from splat_numba.gen.backward import KEYS, QUERIES
-        from splat_numba.gen.targets.sm80.backward.tile_shapes import candidates
-
-        try:
-            candidates(problem, QUERIES, gpu)
-            candidates(problem.transposed(), KEYS, gpu)
-        except PlanError:
-            return f"has no tiles of gradients for head_dim {problem.head_dim} and value_dim {problem.value_dim}"
-        return None
-
     def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
         """The plan of gradients of the least predicted time."""
         from splat_numba.gen.targets.sm80.backward.planning import plan_backward
@@ -96,9 +83,10 @@ class Sm80Target(BoxTarget):
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass."""
-        from splat_numba.gen.targets.sm80.backward.schedule import record_backward
+        from splat_numba.gen.targets.gpu.gradient_schedule import record_backward
+        from splat_numba.gen.targets.sm80.backward.schedule import TEXTS
 
-        record_backward(builder, plans, call)
+        record_backward(builder, plans, call, TEXTS)
 
 
 SM80 = Sm80Target()

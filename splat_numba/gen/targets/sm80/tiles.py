@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, NUMBERS, STAGES, loads, row_bytes, steps
+from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, NUMBERS, loads, row_bytes, steps
 from splat_numba.gen.writer import SourceWriter
 
 # This thread's number, in a way that the compiler does not see through: what is made of it would be kept in registers
@@ -23,8 +23,7 @@ ZEROS = ", ".join(["u32(0)"] * 4)
 class Load:
     """A function copy_<what> of ``rows`` rows of ``dim`` numbers by ``threads`` threads. parameters: that ``token``
     needs, the line that says which token is at a ``place``; guarded: tokens may be at ``limit`` or beyond; multiplied:
-    numbers beyond a row's last would be added up, and not only stand in columns that nobody stores; kept: a test on
-    ``safe``, a token that is there, of those whose numbers count, of a guarded load; the others' are stored as 0.
+    numbers beyond a row's last would be added up, and not only stand in columns that nobody stores.
     """
 
     what: str
@@ -35,7 +34,6 @@ class Load:
     token: str
     guarded: bool
     multiplied: bool
-    kept: str = ""
 
     @property
     def copied(self) -> int:
@@ -88,9 +86,6 @@ def _emit_chunk(out: SourceWriter, load: Load, *, whole: bool) -> None:
         out.line(f"ptx.async_copy(at, {source}, {'u32(1)' if whole else 'mine'})")
         return
     out.line("inside = u32(1) if token < limit else u32(0)")
-    if load.kept:
-        out.line("safe = token if inside != u32(0) else u32(0)")
-        out.line(f"inside = inside if {load.kept} else u32(0)")
     out.line(f"ptx.async_copy(at, {source}, {'inside' if whole else 'inside & mine'})")
     beyond = "u32(u32(1) - inside)" if whole else "u32(u32(1) - inside) & mine"
     out.line(f"ptx.store_shared_words4(at, {ZEROS}, {beyond})")
@@ -109,9 +104,6 @@ def _emit_tails(out: SourceWriter, load: Load, parameters: tuple[str, ...]) -> N
         out.line(f"place = place if place < u32({rows}) else u32({rows - 1})")
         out.line(load.token)
         out.line("inside = mine if token < limit else u32(0)" if load.guarded else "inside = mine")
-        if load.kept:
-            out.line("safe = token if inside != u32(0) else u32(0)")
-            out.line(f"inside = inside if {load.kept} else u32(0)")
         out.line(f"at = first + u64(token) * step + u64({CHUNK * load.copied})")
         out.line("word_0, word_1, word_2, word_3 = ptx.load_words4_when(at, inside)")
         out.line(f"at = u32(to + place * u32({pitch}) + u32({CHUNK * load.copied}))")
@@ -123,9 +115,9 @@ def padded(dims: Iterable[int]) -> bool:
     return any(loads(dim) % 2 for dim in dims)
 
 
-def of_stages(place: str, stage_bytes: int) -> list[str]:
+def of_stages(place: str, stage_bytes: int, stages: int) -> list[str]:
     """A place in each of the stages."""
-    return [f"{place} + u32({stage * stage_bytes})" for stage in range(STAGES)]
+    return [f"{place} + u32({stage * stage_bytes})" for stage in range(stages)]
 
 
 def emit_padding(out: SourceWriter, loaded: Sequence[tuple[Load, list[str]]]) -> None:

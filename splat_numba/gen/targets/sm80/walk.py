@@ -1,4 +1,5 @@
-"""The tiles of a row block in two stages: one is fetched while the other is computed, with one barrier a tile.
+"""The tiles of a row block in two stages: one is fetched while the other is computed, with one barrier a tile. Where
+shared memory holds one stage alone, a tile is fetched, waited for and computed.
 
 What is fetched and what is made of a tile is the caller's, who says it as lines: forward and gradients walk alike.
 """
@@ -6,6 +7,7 @@ What is fetched and what is made of a tile is the caller's, who says it as lines
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from splat_numba.gen.boxes import Traits
@@ -18,14 +20,12 @@ from splat_numba.gen.writer import SourceWriter
 
 Lines = Callable[[SourceWriter], None]
 LEFT, RIGHT, TRANSPOSED = "left", "right", "transposed"  # operands of a product, as ldmatrix wants their rows
-OTHER_STAGE = "u32(STAGE_BYTES - stage)"  # the one of the tile that is computed, while the next is fetched
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A function that goes through all tiles. boxes: of which they are; fetch: copies the tile at ``corner`` to
-    ``fetched + stage``; compute: calls what makes something of the tile in the other stage, with the names of
-    current() in place of its own.
+    """A function that goes through all tiles. boxes: of which they are, and in how many stages; fetch: copies the tile
+    at ``corner`` to ``fetched + stage``; compute, parameters: of the function that makes something of a tile.
     """
 
     name: str
@@ -34,7 +34,8 @@ class Walk:
     boxes: Traits
     threads: int
     fetch: Lines
-    compute: Lines
+    compute: str
+    parameters: tuple[str, ...]
 
 
 def ahead(boxes: Traits) -> tuple[str, ...]:
@@ -48,53 +49,72 @@ def _now(boxes: Traits) -> tuple[str, ...]:
     return (*("corner", "inner_step") * boxes.ragged, *("mask",) * knows_status(boxes))
 
 
-def current(parameters: tuple[str, ...]) -> tuple[str, ...]:
-    """What stands for the parameters of a function that computes: the tile was fetched to the other stage."""
-    own = {
-        "mask": "mask_now", "corner": "corner_now", "inner_step": "inner_step_now",
-        "tile": f"u32(fetched + {OTHER_STAGE})",
-    }  # fmt: skip
-    return tuple(own.get(name, name) for name in parameters)
-
-
 def emit_walk(out: SourceWriter, walk: Walk) -> None:
-    """A step fetches a tile and computes the one before, whose numbers go by names of their own."""
-    following, ragged = ahead(walk.boxes), walk.boxes.ragged
+    """The function, and what it advances by."""
     with device_function(out, walk.name, walk.arguments, walk.text):
         out.lines(
             """
             fetched = u32(base + TILES)
             place = ptx.load_word(block_at + u64(12))
             left = ptx.load_word(block_at + u64(20))
-            computing = u32(0)
             """
         )
-        out.line(f"{' = '.join(('stage', *following[1:]))} = u32(0)")
-        with out.block("while left + computing > u32(0)"):
-            now = _now(walk.boxes)
-            if now:
-                out.line(f"{', '.join(f'{name}_now' for name in now)} = {', '.join(now)}")
-            out.lines(
-                """
-                if computing > u32(0):
-                    wait_for_copies()
-                    ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
-                """
-            )
-            with out.block("if left > u32(0)"):
-                wrapped(out, f"{', '.join(following)} = next_tile", ("piece", "views", *following))
-                walk.fetch(out)
-            out.line("ptx.async_commit()")
-            with out.block("if computing > u32(0)" + " and corner_now < limit" * ragged):
-                walk.compute(out)
-            out.line("stage = u32(STAGE_BYTES - stage)")
-            out.lines(
-                """
-                computing = u32(1) if left > u32(0) else u32(0)
-                left = u32(left - computing)
-                """
-            )
+        if walk.boxes.stages == 1:
+            _emit_in_turn(out, walk)
+        else:
+            _emit_at_once(out, walk)
     _emit_advance(out, walk)
+
+
+def _emit_at_once(out: SourceWriter, walk: Walk) -> None:
+    """A step fetches a tile and computes the one before, whose numbers go by names of their own."""
+    following, ragged = ahead(walk.boxes), walk.boxes.ragged
+    out.line("computing = u32(0)")
+    out.line(f"{' = '.join(('stage', *following[1:]))} = u32(0)")
+    with out.block("while left + computing > u32(0)"):
+        now = _now(walk.boxes)
+        if now:
+            out.line(f"{', '.join(f'{name}_now' for name in now)} = {', '.join(now)}")
+        out.lines(
+            """
+            if computing > u32(0):
+                wait_for_copies()
+                ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
+            """
+        )
+        with out.block("if left > u32(0)"):
+            wrapped(out, f"{', '.join(following)} = next_tile", ("piece", "views", *following))
+            walk.fetch(out)
+        out.line("ptx.async_commit()")
+        with out.block("if computing > u32(0)" + " and corner_now < limit" * ragged):
+            names = {**{name: f"{name}_now" for name in now}, "tile": "u32(fetched + u32(STAGE_BYTES - stage))"}
+            wrapped(out, walk.compute, [names.get(name, name) for name in walk.parameters])
+        out.lines(
+            """
+            stage = u32(STAGE_BYTES - stage)
+            computing = u32(1) if left > u32(0) else u32(0)
+            left = u32(left - computing)
+            """
+        )
+
+
+def _emit_in_turn(out: SourceWriter, walk: Walk) -> None:
+    following = ahead(walk.boxes)
+    out.line(f"{' = '.join(('stage', *following[1:]))} = u32(0)")
+    with out.block("while left > u32(0)"):
+        out.line("ptx.block_barrier()  # nobody reads the tile before any more")
+        wrapped(out, f"{', '.join(following)} = next_tile", ("piece", "views", *following))
+        walk.fetch(out)
+        out.lines(
+            """
+            ptx.async_commit()
+            wait_for_copies()
+            ptx.block_barrier()  # the tile is there
+            """
+        )
+        with out.block("if corner < limit") if walk.boxes.ragged else nullcontext():
+            wrapped(out, walk.compute, ["fetched" if name == "tile" else name for name in walk.parameters])
+        out.line("left = u32(left - u32(1))")
 
 
 def _emit_advance(out: SourceWriter, walk: Walk) -> None:

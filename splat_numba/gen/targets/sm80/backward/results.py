@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED
 from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
-from splat_numba.gen.targets.simt.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.shape import ATOM
 from splat_numba.gen.writer import SourceWriter
 
@@ -16,7 +17,7 @@ def emit_store(out: SourceWriter, traits: GradientTraits) -> None:
         out.line("end = seq_left")
         if traits.ragged:
             out.line("end = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
-    for name in traits.dims:
+    for name in traits.written:
         out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head")
     for atom in range(atoms_of(traits)):
         for row in (0, 1):
@@ -26,19 +27,21 @@ def emit_store(out: SourceWriter, traits: GradientTraits) -> None:
                 factor = "f32(1.0)" if name == "dv" else "scale"
                 out.line(f"share = {factor} if {counts} else f32(0.0)")
                 total = f"{name}_total_{atom}"
-                where = ("column", "share", f"{name}_at", f"{name}_row", "seq_left")
+                sums = (f"{name}_sums_at", f"{name}_sums_row") if traits.stored == FINISHED else ()
+                where = ("column", "share", f"{name}_at", f"{name}_row", *sums, "seq_left")
                 wrapped(out, f"store_{name}", (str(row), "token", total, *where))
 
 
 def emit_results(out: SourceWriter, traits: GradientTraits) -> None:
     """A function for each gradient, which stores a row of it."""
     for name, dim in traits.dims.items():
-        parameters = ("row", "token", "total", "column", "share", "to_first", "step", "seq_left")
+        sums = ("sums", "sums_step") if traits.stored == FINISHED else ()
+        parameters = ("row", "token", "total", "column", "share", "to_first", "step", *sums, "seq_left")
         text = f"A row of {name}: its sums times share, 0 where share is."
         with device_function(out, f"store_{name}", parameters, text):
             _emit_row(out, traits, dim)
     _emit_eights(out, traits)
-    if traits.result != "float32" and max(traits.dims.values()) >= QUARTER:
+    if traits.rounds and max(traits.dims.values()) >= QUARTER:
         emit_quarter(out, traits.boxes.dtype)
 
 
@@ -53,28 +56,26 @@ def _emit_row(out: SourceWriter, traits: GradientTraits, dim: int) -> None:
     eights = range(-(-dim // 8))
     for j in eights:
         out.line(f"share_eight({4 * j} + 2 * row, total, share)")
-    if traits.result == "float32":
-        out.line("place = to + u64(4) * u64(column)")
+    if traits.adds or not traits.rounds:
+        first = "sums + u64(token) * sums_step" if traits.stored == FINISHED else "to"
+        out.line(f"place = {first} + u64(4) * u64(column)")
+    for function in ("add_eight",) * traits.adds + ("store_eight",) * (not traits.rounds):
         for j in eights:
-            when = "real" if 8 * j + 8 <= dim else f"real if column < u32({dim - 8 * j}) else u32(0)"
-            for function in ("add_eight",) * traits.added + ("store_eight",):
-                out.line(f"{function}({4 * j} + 2 * row, total, place + u64({32 * j}), {when})")
-        return
-    out.line("share = f32(1.0)")
-    emit_rounded(out, traits.boxes.dtype, dim)
+            out.line(f"{function}({4 * j} + 2 * row, total, place + u64({32 * j}), real)")
+    if traits.rounds:
+        out.line("share = f32(1.0)")
+        emit_rounded(out, traits.boxes.dtype, dim)
 
 
 def _emit_eights(out: SourceWriter, traits: GradientTraits) -> None:
-    """Of a thread's two of 8 columns; float32 rows are padded to an even number of them."""
-    pair = "total[at], total[at + 1]"
+    """Of a thread's two of 8 columns; rows of sums are whole chunks of them."""
     with device_function(out, "share_eight", ("at", "total", "share"), "8 columns times share, 0 where share is."):
         for x in (0, 1):
             out.line(f"total[at + {x}] = total[at + {x}] * share if share != f32(0.0) else f32(0.0)")
-    if traits.result != "float32":
-        return
-    with device_function(out, "store_eight", ("at", "total", "to", "real"), "8 columns in float32."):
-        out.line(f"ptx.store_reals2(to, {pair}, real)")
-    if traits.added:
-        with device_function(out, "add_eight", ("at", "total", "to", "real"), "What is there already."):
+    if not traits.rounds:
+        with device_function(out, "store_eight", ("at", "total", "to", "real"), "8 columns in float32."):
+            out.line("ptx.store_reals2(to, total[at], total[at + 1], real)")
+    if traits.adds:
+        with device_function(out, "add_eight", ("at", "total", "first", "real"), "What is there already."):
             for x in (0, 1):
-                out.line(f"total[at + {x}] += ptx.load_real_when(to + u64({4 * x}), real)")
+                out.line(f"total[at + {x}] += ptx.load_real_when(first + u64({4 * x}), real)")

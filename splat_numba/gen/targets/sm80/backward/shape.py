@@ -1,8 +1,9 @@
 """What the text of a gradient kernel needs to know of its traits, as numbers: shared memory, rows, registers.
 
-A block holds a *left* tile, the tokens whose gradients it makes, and *right* tiles pass by in two stages. Of each there
-are two arrays: the first (queries or keys) gives scores = left.right, the second (dout or values) gives dP. Weights and
-slopes stay in registers: what a product leaves there is what the next one wants of its left operand.
+A block holds a *left* tile, the tokens whose gradients it makes, and *right* tiles pass by, in two stages where they
+fit. Of each there are two arrays: the first (queries or keys) gives scores = left.right, the second (dout or values)
+gives dP. Weights and slopes stay in registers: what a product leaves there is what the next one wants of its left
+operand.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.machine import WARP
-from splat_numba.gen.targets.simt.backward.traits import LEVEL_BYTES, GradientTraits
-from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, STAGES, row_bytes, steps
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
+from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, row_bytes, steps
 
 NOTE_BYTES = 3 * CHUNK  # of each warp: the item, where the right arrays are, where levels are
 # Registers of a thread beside scores, slopes and gradients; and how many of these leave it room, by atoms.
@@ -53,18 +55,16 @@ def threads_of(traits: GradientTraits) -> int:
 
 @dataclass(frozen=True, slots=True)
 class GradientMemory:
-    """Byte offsets: of left tiles, stages and warps' notes from the aligned start, of the others from a stage's."""
+    """Byte offsets: of left tiles, stages and warps' notes from the aligned start, of the others from a stage's.
+    notes: what a warp need not keep in registers while it goes through tiles.
+    """
 
     left: tuple[int, int]
     stages: int
     right_2: int
     levels: int
     stage_bytes: int
-
-    @property
-    def notes(self) -> int:
-        """What a warp need not keep in registers while it goes through tiles."""
-        return self.stages + STAGES * self.stage_bytes
+    notes: int
 
 
 def shared_layout(traits: GradientTraits) -> GradientMemory:
@@ -74,7 +74,8 @@ def shared_layout(traits: GradientTraits) -> GradientMemory:
     stages = boxes.tile_q * (first + (second if traits.slopes else 0))
     levels = boxes.tile_kv * (first + second)
     of_stage = levels + boxes.tile_kv * LEVEL_BYTES * traits.columns_are_queries
-    return GradientMemory((0, boxes.tile_q * first), stages, boxes.tile_kv * first, levels, of_stage)
+    notes = stages + boxes.stages * of_stage
+    return GradientMemory((0, boxes.tile_q * first), stages, boxes.tile_kv * first, levels, of_stage, notes)
 
 
 def shared_bytes(traits: GradientTraits) -> int:

@@ -7,7 +7,8 @@ infinite for a query that keeps nothing, whose weights are 0 then.
 from __future__ import annotations
 
 from splat_numba.gen.targets.gpu.functions import device_function
-from splat_numba.gen.targets.simt.backward.traits import LEVEL_BYTES, GradientTraits
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.softmax import chunks_of, columns_of
 from splat_numba.gen.writer import SourceWriter
 

@@ -12,8 +12,8 @@ from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import ITEM, STEPS, TILE, emit_header, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.gpu.items import emit_rank
-from splat_numba.gen.targets.simt.backward.traits import LEVEL_BYTES, GradientTraits
 from splat_numba.gen.targets.sm80.backward.results import emit_results, emit_store
 from splat_numba.gen.targets.sm80.backward.shape import (
     NOTE_BYTES,
@@ -24,11 +24,12 @@ from splat_numba.gen.targets.sm80.backward.shape import (
     total_registers,
 )
 from splat_numba.gen.targets.sm80.backward.slopes import emit_slopes
-from splat_numba.gen.targets.sm80.backward.tiles import emit_copies, emit_places, emit_products, padded, walked
+from splat_numba.gen.targets.sm80.backward.tiles import emit_copies, emit_places, emit_products, padded
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK
 from splat_numba.gen.targets.sm80.softmax import ZERO, emit_mask_functions, emit_masks, knows_status, skips, some_kept
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, of_atoms
-from splat_numba.gen.targets.sm80.walk import Walk, current, emit_keep_note, emit_walk
+from splat_numba.gen.targets.sm80.walk import Walk, emit_keep_note, emit_walk
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention_gradients"
@@ -40,12 +41,12 @@ SCALES = ("scale_log2", "scale")
 
 def pointers(traits: GradientTraits) -> tuple[str, ...]:
     """All addresses that the kernel is given."""
-    return (*TABLES, *SIDES, *traits.dims, "levels", "kv_lengths")
+    return (*TABLES, *SIDES, *traits.written, "levels", "kv_lengths")
 
 
 def strides(traits: GradientTraits) -> tuple[str, ...]:
     """In bytes, of the arrays."""
-    return tuple(f"{name}_{step}" for name in (*SIDES, *traits.dims) for step in STEPS)
+    return tuple(f"{name}_{step}" for name in (*SIDES, *traits.written) for step in STEPS)
 
 
 def gradients_text(traits: GradientTraits, arch: str) -> EmittedText:
@@ -63,15 +64,14 @@ def gradients_text(traits: GradientTraits, arch: str) -> EmittedText:
 
 def render_gradients(traits: GradientTraits) -> str:
     """Python source of the kernel that serves every mask of these traits. Pure and deterministic."""
-    out, boxes = SourceWriter(), walked(traits)
+    out, boxes = SourceWriter(), traits.walked
     _emit_head(out, traits)
     _emit_entry(out, traits)
-    emit_walk(
-        out,
-        Walk("work", "All tiles of a row block with one head.", _work_arguments(traits), boxes, threads_of(traits),
-             lambda out: _emit_fetch(out, traits),
-             lambda out: wrapped(out, "work_on_tile", current(_tile_parameters(traits)))),
+    walk = Walk(
+        "work", "All tiles of a row block with one head.", _work_arguments(traits), boxes, threads_of(traits),
+        lambda out: _emit_fetch(out, traits), "work_on_tile", _tile_parameters(traits),
     )  # fmt: skip
+    emit_walk(out, walk)
     _emit_tile(out, traits)
     emit_places(out, traits)
     _emit_notes(out, traits)
@@ -223,7 +223,7 @@ def _work_arguments(traits: GradientTraits) -> tuple[str, ...]:
 
 
 def _tile_parameters(traits: GradientTraits) -> tuple[str, ...]:
-    boxes = walked(traits)
+    boxes = traits.walked
     masks = ("mask",) * knows_status(boxes)
     lengths = ("corner", "inner_step", "limit") * boxes.ragged
     return (*masks, *("bits",) * boxes.partial, *lengths, "base", "tile", "scale_log2", *_state(traits))
@@ -232,13 +232,12 @@ def _tile_parameters(traits: GradientTraits) -> tuple[str, ...]:
 def _emit_fetch(out: SourceWriter, traits: GradientTraits) -> None:
     """What is wholly beyond the length is not fetched."""
     where, by_column = ", ".join(TILE), traits.columns_are_queries
-    kept = ", levels_at" if traits.clears and by_column else ""
     with out.block("if corner < limit") if traits.limited else nullcontext():
         out.line("right_1_at, right_2_at = right_arrays(note)")
         if by_column:
             out.line("levels_at = levels_of_head(note)")
         out.line(f"copy_right_1(right_1_at, right_1_row, u32(fetched + stage), {where})")
-        out.line(f"copy_right_2(right_2_at, right_2_row, u32(fetched + RIGHT_2 + stage), {where}{kept})")
+        out.line(f"copy_right_2(right_2_at, right_2_row, u32(fetched + RIGHT_2 + stage), {where})")
         if by_column:
             out.line(f"copy_levels(levels_at, u32(fetched + LEVELS + stage), {where})")
 
@@ -249,7 +248,7 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits) -> None:
         last = ("columns_1",) * traits.slopes + ("columns_2",) * ("dv" in traits.dims)
         rights = ("right_1", *("right_2",) * traits.slopes)
         out.line(f"{', '.join(('left_1', *seconds, *rights, *last))}, row, column = places(base, tile)")
-        with out.block(f"if {some_kept()}") if skips(walked(traits)) else nullcontext():
+        with out.block(f"if {some_kept()}") if skips(traits.walked) else nullcontext():
             _emit_steps(out, traits)
 
 
@@ -264,7 +263,7 @@ def _emit_steps(out: SourceWriter, traits: GradientTraits) -> None:
     for atom in range(atoms):
         own = ("levels",) if traits.columns_are_queries else (f"lse_{atom}", f"delta_{atom}")
         wrapped(out, "weigh", (scores[atom], *slopes[atom : atom + 1], "scale_log2", *own))
-    emit_masks(out, walked(traits), [scores, *[slopes] * traits.slopes])
+    emit_masks(out, traits.walked, [scores, *[slopes] * traits.slopes])
     for name, values, right in (("dv", scores, "columns_2"), (traits.of_slopes, slopes, "columns_1")):
         if name in traits.dims:
             wrapped(out, f"add_{name}", (*of_atoms(f"{name}_total", atoms), *values, right))

@@ -13,16 +13,22 @@ from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.gpu.gradient_kernels import APART, FINISHED, WHOLE
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
-from splat_numba.gen.targets.simt.backward.traits import APART, KERNELS, GradientTraits
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of, in_registers, registers, shared_bytes, threads_of
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.cost import predict
-from splat_numba.gen.targets.sm80.shape import ATOM, MOST_REGISTERS, STAGES
+from splat_numba.gen.targets.sm80.shape import ATOM, MOST_REGISTERS
 from splat_numba.gen.targets.sm80.tile_shapes import resident_of
 
-GROUPS = (1, 2)  # left tiles of 64 and 128 rows
-TILES = (32, 64)
-LEAST_COLUMNS = 16  # of a tile where no other fits
+LEAST_COLUMNS = 16  # of a tile
+# Groups of 64 left rows, columns of a tile, stages: those that are tried together, and what is left where none fits,
+# the last for head_dim = value_dim = 256 in 99 KiB.
+SIZES = (
+    ((1, 32, 2), (1, 64, 2), (2, 32, 2), (2, 64, 2)),
+    ((1, LEAST_COLUMNS, 2),),
+    ((1, LEAST_COLUMNS, 1),),
+)
 
 Kernels = tuple[tuple[str, ...], ...]
 
@@ -33,10 +39,10 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
 
     Raises PlanError for head dimensions so large that not even the smallest tile fits.
     """
-    ways = (KERNELS[of], APART) if of == KEYS else (KERNELS[of],)
-    for groups, tiles in ((GROUPS, TILES), (GROUPS[:1], (LEAST_COLUMNS,))):
+    ways = (WHOLE[of], APART) if of == KEYS else (WHOLE[of],)
+    for sizes in SIZES:
         for kernels in ways:
-            if found := tuple(_fitting(problem, of, kernels, ((g, tile) for g in groups for tile in tiles), gpu)):
+            if found := tuple(_fitting(problem, of, kernels, sizes, gpu)):
                 return found, kernels
     raise PlanError(
         f"head_dim and value_dim wanted small enough for gradients in tiles of {GROUP_ROWS} x {LEAST_COLUMNS} tokens "
@@ -59,14 +65,14 @@ def _seconds(
 
 def _most(boxes: Traits, of: str, wanted: tuple[str, ...]) -> GradientTraits:
     """With every option, of which a kernel wants the most registers."""
-    return GradientTraits(boxes, of, wanted, boxes.dtype, added=True, ragged=True, clears=True)
+    return GradientTraits(boxes, of, wanted, FINISHED, ragged=True)
 
 
 def _fitting(
-    problem: Problem, of: str, kernels: Kernels, sizes: Iterable[tuple[int, int]], gpu: Gpu
+    problem: Problem, of: str, kernels: Kernels, sizes: Iterable[tuple[int, int, int]], gpu: Gpu
 ) -> Iterator[Traits]:
-    for groups, tile in sizes:
-        boxes = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile, STAGES, 1)
+    for groups, tile, stages in sizes:
+        boxes = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile, stages, 1)
         resident = min(most_resident(_most(boxes, of, wanted), gpu) for wanted in kernels)
         if resident:
             yield replace(boxes, blocks_per_multiprocessor=resident)

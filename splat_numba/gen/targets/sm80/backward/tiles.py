@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function
-from splat_numba.gen.targets.simt.backward.traits import LEVEL_BYTES, GradientTraits
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of, shared_layout, threads_of
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.tiles import (
     ZEROS,
     Load,
@@ -26,14 +24,6 @@ from splat_numba.gen.targets.sm80.tiles import padded as dims_padded
 from splat_numba.gen.targets.sm80.walk import LEFT, RIGHT, TRANSPOSED, Operand, emit_lane_places
 from splat_numba.gen.writer import SourceWriter
 
-# Of dout's rows: a query that keeps nothing counts for nothing, whatever its dout is.
-KEPT = f"ptx.load_state(levels_at + u64({LEVEL_BYTES}) * u64(safe)) < INFINITE"
-
-
-def walked(traits: GradientTraits) -> Traits:
-    """The boxes as a walk over tiles sees them: only keys have lengths, and signs are the scale's."""
-    return replace(traits.boxes, ragged=traits.limited, negate=False, resumes=False)
-
 
 def padded(traits: GradientTraits) -> bool:
     """Whether the last step of some rows has a chunk that no load fills."""
@@ -46,16 +36,15 @@ def _loaded(traits: GradientTraits) -> list[tuple[Load, list[str]]]:
     """
     boxes, threads = traits.boxes, threads_of(traits)
     first, second, size = boxes.head_dim, boxes.value_dim, shared_layout(traits).stage_bytes
-    guarded, clears = boxes.partial or traits.limited, traits.clears and traits.columns_are_queries
-    given, kept = (*TILE, *("levels_at",) * clears), KEPT if clears else ""
+    guarded, stages = boxes.partial or traits.limited, boxes.stages
     loads = [(Load("left_1", boxes.tile_q, first, threads, LISTED, TOKEN_OF_ROW, True, True), ["base + LEFT_1"])]
     if traits.slopes:
         load = Load("left_2", boxes.tile_q, second, threads, LISTED, TOKEN_OF_ROW, True, True)
         loads.append((load, ["base + LEFT_2"]))
     load = Load("right_1", boxes.tile_kv, first, threads, TILE, TOKEN_OF_TILE, guarded, True)
-    loads.append((load, of_stages("base + TILES", size)))
-    load = Load("right_2", boxes.tile_kv, second, threads, given, TOKEN_OF_TILE, guarded or clears, True, kept)
-    return [*loads, (load, of_stages("base + TILES + RIGHT_2", size))]
+    loads.append((load, of_stages("base + TILES", size, stages)))
+    load = Load("right_2", boxes.tile_kv, second, threads, TILE, TOKEN_OF_TILE, guarded, True)
+    return [*loads, (load, of_stages("base + TILES + RIGHT_2", size, stages))]
 
 
 def emit_copies(out: SourceWriter, traits: GradientTraits) -> None:
