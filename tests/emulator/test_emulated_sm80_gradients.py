@@ -94,7 +94,7 @@ FAULTS = {
     "which half of the columns": (r"load_matrices_transposed", "load_matrices"),
     "delta": (r"delta = total if", "delta = f32(0.5) * total if"),
     "levels of a column": (r"u32\(8 \* j \+ 1\)", "u32(8 * j)"),
-    "levels of a row": (r"read_level\(1, ", "read_level(0, "),
+    "levels of a row": (r"levels \+ u32\(128\)", "levels"),
     "slopes": (r"slope\[4 \* j \+ 2\] = ", "slope[4 * j + 3] = "),
     "scale": (r"share = scale if", "share = f32(1.0) if"),
     "keys beyond a length": (r"share = scale if token < end", "share = scale if token < seq_left"),

@@ -1,5 +1,5 @@
-"""Gradient kernels for a warp's matrix products compile and link without a GPU for chips of every generation: no spills,
-no local memory, shared memory within the chip's limit.
+"""Gradient kernels for a warp's matrix products compile and link without a GPU for chips of every generation: no
+spills, no local memory, shared memory within the chip's limit.
 
 A part runs in every commit; SPLAT_TEST_EVERY_CHIP=1 compiles all tile shapes for all chips (most of an hour).
 """
@@ -58,8 +58,8 @@ def _compiler():
 @pytest.mark.usefixtures("_compiler")
 @pytest.mark.parametrize(("capability", "of", "dims", "dtype", "stored", "ragged", "shape"), USUAL, ids=str)
 def test_a_kernel_compiles_into_registers(capability, of, dims, dtype, stored, ragged, shape):
-    made = [GradientTraits(*one, stored, ragged) for boxes, wanted in kernels(capability, of, dims, dtype)
-            for one in [(boxes, of, wanted)]]  # fmt: skip
+    found = kernels(capability, of, dims, dtype)
+    made = [GradientTraits(boxes, of, wanted, stored, ragged) for boxes, wanted in found]
     (one,) = [one for one in made if (one.boxes.groups, one.boxes.tile_kv, atoms_of(one)) == shape]
     check(one, capability)
 

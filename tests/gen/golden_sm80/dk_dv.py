@@ -299,6 +299,7 @@ def copy_levels(first, to, corner, inner_step, outer_step, box_shift, limit):
     """Begin to copy lse and delta of a tile's queries; 0 beyond the last."""
     place = ptx.thread_index()
     mine = u32(1) if place < u32(32) else u32(0)
+    place = place if mine != u32(0) else u32(0)
     token = token_of(place, corner, inner_step, outer_step, box_shift)
     inside = mine if token < limit else u32(0)
     at = u32(to + place * u32(16))
@@ -382,7 +383,7 @@ def add_dv(total_0, total_1, score_0, score_1, right):
 
 @device
 def add_dv_step(first, total_0, total_1, score_0, score_1, right):
-    """Of sixteen columns; weights rounded, two a word."""
+    """Of sixteen columns; rounded, two a word."""
     a_0 = ptx.pack_bfloat16(score_0[first + 0], score_0[first + 1])
     a_1 = ptx.pack_bfloat16(score_0[first + 2], score_0[first + 3])
     a_2 = ptx.pack_bfloat16(score_0[first + 4], score_0[first + 5])
@@ -422,7 +423,7 @@ def add_dk(total_0, total_1, slope_0, slope_1, right):
 
 @device
 def add_dk_step(first, total_0, total_1, slope_0, slope_1, right):
-    """Of sixteen columns; slopes rounded, two a word."""
+    """Of sixteen columns; rounded, two a word."""
     a_0 = ptx.pack_bfloat16(slope_0[first + 0], slope_0[first + 1])
     a_1 = ptx.pack_bfloat16(slope_0[first + 2], slope_0[first + 3])
     a_2 = ptx.pack_bfloat16(slope_0[first + 4], slope_0[first + 5])

@@ -15,8 +15,8 @@ wait_for_copies = ptx.async_wait(0)
 
 # Shared memory, in bytes from its aligned start: left tiles, stages, a note a warp; in a stage: right tiles.
 LEFT_1, LEFT_2 = u32(0), u32(5120)
-TILES, NOTES = u32(12288), u32(18432)
-RIGHT_2, LEVELS, STAGE_BYTES = u32(2560), u32(6144), u32(6144)
+TILES, NOTES = u32(13312), u32(19456)
+RIGHT_2, LEVELS, STAGE_BYTES = u32(2560), u32(12288), u32(6144)
 
 
 def attention_gradients(
@@ -31,8 +31,7 @@ def attention_gradients(
     base = u32((start + u32(15)) & u32(4294967280))
     score_0 = cuda.local.array(16, dtype=np.float32)
     slope_0 = cuda.local.array(16, dtype=np.float32)
-    lse_0 = cuda.local.array(2, dtype=np.float32)
-    delta_0 = cuda.local.array(2, dtype=np.float32)
+    weight_0 = cuda.local.array(8, dtype=np.uint32)
     dq_total_0 = cuda.local.array(16, dtype=np.float32)
     for i in range(16):
         dq_total_0[i] = f32(0.0)
@@ -46,11 +45,8 @@ def attention_gradients(
     left_2_at = left_2 + u64(entry) * left_2_batch + u64(head) * left_2_head
     copy_left_2(left_2_at, left_2_row, u32(base + LEFT_2), rows_at, seq_left)
     clear_padding(base)
-    row, column = place_in_warp(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)))
-    row_at = rows + u64(256) * u64(rank) + u64(4) * u64(row)
     levels_at = levels + u64(16) * (u64(entry) * u64(heads_levels) + u64(head)) * u64(seq_q)
-    read_level(0, ptx.load_word(row_at + u64(0)), levels_at, seq_left, lse_0, delta_0)
-    read_level(1, ptx.load_word(row_at + u64(32)), levels_at, seq_left, lse_0, delta_0)
+    copy_levels(levels_at, u32(base + LEVELS), rows_at, seq_left)
     limit = seq_right
     limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))
     while first < end:
@@ -62,25 +58,30 @@ def attention_gradients(
         keep_sources(note, right_1_at, right_2_at)
         work(
             block + u64(32) * u64(rank), piece, views, bits, right_1_row, right_2_row, base, note, scale_log2, score_0,
-            slope_0, lse_0, delta_0, dq_total_0, box_shift, limit,
+            slope_0, weight_0, dq_total_0, box_shift, limit,
         )
+    ptx.async_commit()  # lse and delta, of a row block without tiles
+    wait_for_copies()
+    ptx.block_barrier()
     rank, head, entry, _ = ptx.load_shared_words4(note)
     row, column = place_in_warp(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)))
     row_at = rows + u64(256) * u64(rank) + u64(4) * u64(row)
     dq_at = dq + u64(entry) * dq_batch + u64(head) * dq_head
     dq_sums_at = dq_sums + u64(entry) * dq_sums_batch + u64(head) * dq_sums_head
     token = ptx.load_word(row_at + u64(0))
-    share = scale if lse_0[0] < INFINITE else f32(0.0)
+    level, _ = ptx.load_shared_reals2(base + LEVELS + u32(16) * u32(row + u32(0)))
+    share = scale if level < INFINITE else f32(0.0)
     store_dq(0, token, dq_total_0, column, share, dq_at, dq_row, dq_sums_at, dq_sums_row, seq_left)
     token = ptx.load_word(row_at + u64(32))
-    share = scale if lse_0[1] < INFINITE else f32(0.0)
+    level, _ = ptx.load_shared_reals2(base + LEVELS + u32(16) * u32(row + u32(8)))
+    share = scale if level < INFINITE else f32(0.0)
     store_dq(1, token, dq_total_0, column, share, dq_at, dq_row, dq_sums_at, dq_sums_row, seq_left)
 
 
 @device
 def work(
-    block_at, piece, views, bits, right_1_row, right_2_row, base, note, scale_log2, score_0, slope_0, lse_0,
-    delta_0, dq_total_0, box_shift, limit,
+    block_at, piece, views, bits, right_1_row, right_2_row, base, note, scale_log2, score_0, slope_0, weight_0,
+    dq_total_0, box_shift, limit,
 ):
     """All tiles of a row block with one head."""
     fetched = u32(base + TILES)
@@ -101,7 +102,7 @@ def work(
         ptx.block_barrier()  # the tile is there
         if corner < limit:
             work_on_tile(
-                mask, bits, corner, inner_step, limit, base, fetched, scale_log2, score_0, slope_0, lse_0, delta_0, dq_total_0,
+                mask, bits, corner, inner_step, limit, base, fetched, scale_log2, score_0, slope_0, weight_0, dq_total_0,
             )
         left = u32(left - u32(1))
 
@@ -124,20 +125,21 @@ def next_tile(piece, views, place, count, corner, inner_step, outer_step, mask):
 
 @device
 def work_on_tile(
-    mask, bits, corner, inner_step, limit, base, tile, scale_log2, score_0, slope_0, lse_0, delta_0, dq_total_0,
+    mask, bits, corner, inner_step, limit, base, tile, scale_log2, score_0, slope_0, weight_0, dq_total_0,
 ):
     """One tile: weights, slopes, gradients."""
     left_1, left_2, right_1, right_2, columns_1, row, column = places(base, tile)
     multiply_first(score_0, left_1, right_1)
-    multiply_second(slope_0, left_2, right_2)
-    weigh(score_0, slope_0, scale_log2, lse_0, delta_0)
+    levels = u32(base + LEVELS + u32(16) * row)
+    weigh(score_0, scale_log2, u32(levels + u32(0)))
     if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):
         mask_at = bits + u64(256) * u64(mask >> u32(2)) + u64(4) * u64(row & u32(63))
         mask_scores(score_0, mask_at + u64(0), column)
-        mask_scores(slope_0, mask_at + u64(0), column)
     valid = valid_keys(corner, inner_step, limit)
     limit_scores(score_0, valid, column)
-    limit_scores(slope_0, valid, column)
+    round_weights(weight_0, score_0)
+    multiply_second(slope_0, left_2, right_2)
+    make_slopes(slope_0, weight_0, u32(levels + u32(0)))
     add_dq(dq_total_0, slope_0, columns_1)
 
 
@@ -341,6 +343,19 @@ def clear_right_2(to):
 
 
 @device
+def copy_levels(first, to, rows_at, limit):
+    """Begin to copy lse and delta of a tile's queries; 0 beyond the last."""
+    place = ptx.thread_index()
+    mine = u32(1) if place < u32(64) else u32(0)
+    place = place if mine != u32(0) else u32(0)
+    token = ptx.load_word(rows_at + u64(4) * u64(place))  # padding is 2**32 - 1
+    inside = mine if token < limit else u32(0)
+    at = u32(to + place * u32(16))
+    ptx.async_copy(at, first + u64(16) * u64(token), inside)
+    ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), u32(mine - inside))
+
+
+@device
 def add_product(sums, at, a_0, a_1, a_2, a_3, b_0, b_1):
     """(16, 8) sums += (16, 16) x (16, 8)."""
     sums[at + 0], sums[at + 1], sums[at + 2], sums[at + 3] = ptx.mma_float16(
@@ -401,7 +416,7 @@ def add_dq(total_0, slope_0, right):
 
 @device
 def add_dq_step(first, total_0, slope_0, right):
-    """Of sixteen columns; slopes rounded, two a word."""
+    """Of sixteen columns; rounded, two a word."""
     a_0 = ptx.pack_float16(slope_0[first + 0], slope_0[first + 1])
     a_1 = ptx.pack_float16(slope_0[first + 2], slope_0[first + 3])
     a_2 = ptx.pack_float16(slope_0[first + 4], slope_0[first + 5])
@@ -457,29 +472,52 @@ def limit_columns(first, score, valid, column):
 
 
 @device
-def read_level(row, token, levels_at, seq, lse, delta):
-    """lse and delta of a query; of padding infinity and 0."""
-    there = token < seq
-    at = levels_at + u64(16) * u64(token if there else u32(0))
-    lse[row] = ptx.load_state(at) if there else INFINITE
-    delta[row] = ptx.load_state(at + u64(4)) if there else f32(0.0)
+def weigh(score, scale_log2, levels):
+    """Scores become weights."""
+    level, _ = ptx.load_shared_reals2(levels + u32(0))
+    weigh_columns(0, score, scale_log2, 0, level)
+    level, _ = ptx.load_shared_reals2(levels + u32(128))
+    weigh_columns(0, score, scale_log2, 1, level)
 
 
 @device
-def weigh(score, slope, scale_log2, lse, delta):
-    """Scores become weights, and dP slopes."""
-    weigh_columns(0, score, slope, scale_log2, 0, lse[0], delta[0])
-    weigh_columns(0, score, slope, scale_log2, 1, lse[1], delta[1])
+def round_weights(weight, score):
+    """Weights in the arrays' dtype, two a word."""
+    round_columns(0, weight, score)
 
 
 @device
-def weigh_columns(first, score, slope, scale_log2, row, level, change):
-    """The same of 32 columns of a row."""
+def round_columns(first, weight, score):
+    """The same of 32 columns."""
+    for j in range(first, first + 4):
+        weight[2 * j + 0] = ptx.pack_float16(score[4 * j + 0], score[4 * j + 1])
+        weight[2 * j + 1] = ptx.pack_float16(score[4 * j + 2], score[4 * j + 3])
+
+
+@device
+def make_slopes(slope, weight, levels):
+    """dP becomes slopes."""
+    _, change = ptx.load_shared_reals2(levels + u32(0))
+    make_slopes_columns(0, slope, weight, 0, change)
+    _, change = ptx.load_shared_reals2(levels + u32(128))
+    make_slopes_columns(0, slope, weight, 1, change)
+
+
+@device
+def weigh_columns(first, score, scale_log2, row, level):
+    """Of a row."""
     for j in range(first, first + 4):
         score[4 * j + 2 * row + 0] = ptx.exp2(score[4 * j + 2 * row + 0] * scale_log2 - level)
-        slope[4 * j + 2 * row + 0] = score[4 * j + 2 * row + 0] * (slope[4 * j + 2 * row + 0] - change)
         score[4 * j + 2 * row + 1] = ptx.exp2(score[4 * j + 2 * row + 1] * scale_log2 - level)
-        slope[4 * j + 2 * row + 1] = score[4 * j + 2 * row + 1] * (slope[4 * j + 2 * row + 1] - change)
+
+
+@device
+def make_slopes_columns(first, slope, weight, row, change):
+    """Of a row."""
+    for j in range(first, first + 4):
+        low, high = ptx.unpack_float16(weight[2 * j + row])
+        slope[4 * j + 2 * row + 0] = low * (slope[4 * j + 2 * row + 0] - change)
+        slope[4 * j + 2 * row + 1] = high * (slope[4 * j + 2 * row + 1] - change)
 
 
 @device

@@ -196,11 +196,8 @@ def emit_sum_product(out: SourceWriter, one: SumProduct, dtype: str) -> None:
     pitch, parameters, left = row_bytes(one.dim), (*one.sums, *one.weights, one.right), _left(one.sums)
     with device_function(out, one.name, parameters, one.texts[0]):
         for step in range(one.depth // ATOM):
-            wrapped(
-                out,
-                f"{one.name}_step",
-                (str(8 * step), *parameters[:-1], f"u32({one.right} + u32({ATOM * pitch * step}))"),
-            )
+            first, right = 8 * step, f"u32({one.right} + u32({ATOM * pitch * step}))"
+            wrapped(out, f"{one.name}_step", (str(first), *parameters[:-1], right))
     with device_function(out, f"{one.name}_step", ("first", *parameters), one.texts[1]):
         for atom, name in enumerate(one.weights):
             for i in range(4):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED
+from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, LEVEL_BYTES
 from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
@@ -22,8 +22,11 @@ def emit_store(out: SourceWriter, traits: GradientTraits) -> None:
     for atom in range(atoms_of(traits)):
         for row in (0, 1):
             out.line(f"token = ptx.load_word(row_at + u64({4 * (ATOM * atom + 8 * row)}))")
+            if not traits.columns_are_queries:
+                at = f"base + LEVELS + u32({LEVEL_BYTES}) * u32(row + u32({ATOM * atom + 8 * row}))"
+                out.line(f"level, _ = ptx.load_shared_reals2({at})")
             for name in traits.dims:
-                counts = "token < end" if traits.columns_are_queries else f"lse_{atom}[{row}] < INFINITE"
+                counts = "token < end" if traits.columns_are_queries else "level < INFINITE"
                 factor = "f32(1.0)" if name == "dv" else "scale"
                 out.line(f"share = {factor} if {counts} else f32(0.0)")
                 total = f"{name}_total_{atom}"

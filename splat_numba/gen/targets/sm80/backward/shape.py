@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
@@ -17,14 +18,17 @@ from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, row_bytes, steps
 
 NOTE_BYTES = 3 * CHUNK  # of each warp: the item, where the right arrays are, where levels are
 # Registers of a thread beside scores, slopes and gradients; and how many of these leave it room, by atoms.
-OTHER_REGISTERS = {1: 64, 2: 64}
-MOST_SUMS = {1: 192, 2: 192}
+OTHER_REGISTERS = 64
+MOST_SUMS = {QUERIES: {1: 176, 2: 160}, KEYS: {1: 192, 2: 192}}
 MOST_COLUMNS = 64  # of a tile
 
 
 def sums(traits: GradientTraits, atoms: int) -> int:
-    """Registers of a thread's scores, slopes and gradients."""
-    tiles = traits.boxes.tile_kv // 2 * (2 if traits.slopes else 1)
+    """Registers of a thread's scores, slopes and gradients; a kernel of queries has weights two a word in place of
+    scores when it makes slopes.
+    """
+    columns = traits.boxes.tile_kv
+    tiles = columns // 2 * (1 + traits.slopes) if traits.columns_are_queries else columns * 3 // 4
     return atoms * (tiles + sum(total_registers(dim) for dim in traits.dims.values()))
 
 
@@ -35,7 +39,7 @@ def total_registers(dim: int) -> int:
 
 def in_registers(traits: GradientTraits, atoms: int) -> bool:
     """Whether a thread of so many atoms has all of them in registers, and room for all else."""
-    return sums(traits, atoms) <= MOST_SUMS[atoms] and traits.boxes.tile_kv <= MOST_COLUMNS
+    return sums(traits, atoms) <= MOST_SUMS[traits.of][atoms] and traits.boxes.tile_kv <= MOST_COLUMNS
 
 
 def atoms_of(traits: GradientTraits) -> int:
@@ -45,7 +49,7 @@ def atoms_of(traits: GradientTraits) -> int:
 
 def registers(traits: GradientTraits) -> int:
     """That a thread wants, where there are as many."""
-    return sums(traits, atoms_of(traits)) + OTHER_REGISTERS[atoms_of(traits)]
+    return sums(traits, atoms_of(traits)) + OTHER_REGISTERS
 
 
 def threads_of(traits: GradientTraits) -> int:
@@ -55,7 +59,8 @@ def threads_of(traits: GradientTraits) -> int:
 
 @dataclass(frozen=True, slots=True)
 class GradientMemory:
-    """Byte offsets: of left tiles, stages and warps' notes from the aligned start, of the others from a stage's.
+    """Byte offsets: of left tiles, stages and warps' notes from the aligned start, of the others from a stage's; of
+    levels from where the queries' tiles begin, that start or a stage's.
     notes: what a warp need not keep in registers while it goes through tiles.
     """
 
@@ -68,14 +73,16 @@ class GradientMemory:
 
 
 def shared_layout(traits: GradientTraits) -> GradientMemory:
-    """A block's left tiles, then right tiles of each stage, and lse and delta of their queries."""
-    boxes = traits.boxes
+    """A block's left tiles, then right tiles of each stage; behind those of queries their lse and delta."""
+    boxes, by_column = traits.boxes, traits.columns_are_queries
     first, second = row_bytes(boxes.head_dim), row_bytes(boxes.value_dim)
-    stages = boxes.tile_q * (first + (second if traits.slopes else 0))
-    levels = boxes.tile_kv * (first + second)
-    of_stage = levels + boxes.tile_kv * LEVEL_BYTES * traits.columns_are_queries
+    left = boxes.tile_q * (first + (second if traits.slopes else 0))
+    right = boxes.tile_kv * (first + second)
+    stages = left + boxes.tile_q * LEVEL_BYTES * (not by_column)
+    of_stage = right + boxes.tile_kv * LEVEL_BYTES * by_column
     notes = stages + boxes.stages * of_stage
-    return GradientMemory((0, boxes.tile_q * first), stages, boxes.tile_kv * first, levels, of_stage, notes)
+    places = (0, boxes.tile_q * first)
+    return GradientMemory(places, stages, boxes.tile_kv * first, right if by_column else left, of_stage, notes)
 
 
 def shared_bytes(traits: GradientTraits) -> int:

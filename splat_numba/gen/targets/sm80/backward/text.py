@@ -23,11 +23,11 @@ from splat_numba.gen.targets.sm80.backward.shape import (
     threads_of,
     total_registers,
 )
-from splat_numba.gen.targets.sm80.backward.slopes import emit_slopes
+from splat_numba.gen.targets.sm80.backward.slopes import emit_pairs, emit_slopes
 from splat_numba.gen.targets.sm80.backward.tiles import emit_copies, emit_places, emit_products, padded
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK
-from splat_numba.gen.targets.sm80.softmax import ZERO, emit_mask_functions, emit_masks, knows_status, skips, some_kept
+from splat_numba.gen.targets.sm80.softmax import ZERO, emit_mask_functions, knows_status, skips, some_kept
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, of_atoms
 from splat_numba.gen.targets.sm80.walk import Walk, emit_keep_note, emit_walk
 from splat_numba.gen.writer import SourceWriter
@@ -147,11 +147,16 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits) -> None:
         if padded(traits):
             out.line("clear_padding(base)")
         if not traits.columns_are_queries:
-            _emit_row_levels(out, traits)
+            out.line(f"levels_at = {_levels_of('head')}")
+            out.line("copy_levels(levels_at, u32(base + LEVELS), rows_at, seq_left)")
         out.line("limit = seq_right")
         if traits.limited:
             out.line("limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
         _emit_heads(out, traits)
+        if not traits.columns_are_queries:
+            out.line("ptx.async_commit()  # lse and delta, of a row block without tiles")
+            out.line("wait_for_copies()")
+            out.line("ptx.block_barrier()")
         out.line("rank, head, entry, _ = ptx.load_shared_words4(note)")
         _emit_places(out, traits)
         emit_store(out, traits)
@@ -165,15 +170,6 @@ def _emit_places(out: SourceWriter, traits: GradientTraits) -> None:
         row_at = rows + u64({4 * traits.boxes.tile_q}) * u64(rank) + u64(4) * u64(row)
         """
     )
-
-
-def _emit_row_levels(out: SourceWriter, traits: GradientTraits) -> None:
-    _emit_places(out, traits)
-    out.line(f"levels_at = {_levels_of('head')}")
-    for atom in range(atoms_of(traits)):
-        for row in (0, 1):
-            token = f"ptx.load_word(row_at + u64({4 * (ATOM * atom + 8 * row)}))"
-            out.line(f"read_level({row}, {token}, levels_at, seq_left, lse_{atom}, delta_{atom})")
 
 
 def _emit_heads(out: SourceWriter, traits: GradientTraits) -> None:
@@ -196,24 +192,24 @@ def _emit_heads(out: SourceWriter, traits: GradientTraits) -> None:
 
 
 def _emit_arrays(out: SourceWriter, traits: GradientTraits) -> None:
-    """Each atom's scores, slopes and gradients; and of its rows' queries lse and delta."""
+    """Each atom's scores, weights two a word, slopes and gradients."""
     tile = traits.boxes.tile_kv // 2
     sizes = {"score": tile, **({"slope": tile} if traits.slopes else {})}
     if not traits.columns_are_queries:
-        sizes |= {"lse": 2, "delta": 2}
+        sizes["weight"] = tile // 2
     totals = {f"{name}_total": total_registers(dim) for name, dim in traits.dims.items()}
     for name, size in {**sizes, **totals}.items():
         for one in of_atoms(name, atoms_of(traits)):
-            out.line(f"{one} = cuda.local.array({size}, dtype=np.float32)")
+            dtype = "uint32" if name == "weight" else "float32"
+            out.line(f"{one} = cuda.local.array({size}, dtype=np.{dtype})")
             if name in totals:
                 with out.block(f"for i in range({size})"):
                     out.line(f"{one}[i] = f32(0.0)")
 
 
 def _state(traits: GradientTraits) -> tuple[str, ...]:
-    levels = "" if traits.columns_are_queries else "lse delta "
-    slopes = "slope " * traits.slopes
-    return of_atoms(f"score {slopes}{levels}{' '.join(f'{name}_total' for name in traits.dims)}", atoms_of(traits))
+    tiles = "score " + "slope " * traits.slopes + "weight " * (not traits.columns_are_queries)
+    return of_atoms(f"{tiles}{' '.join(f'{name}_total' for name in traits.dims)}", atoms_of(traits))
 
 
 def _work_arguments(traits: GradientTraits) -> tuple[str, ...]:
@@ -254,19 +250,10 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits) -> None:
 
 def _emit_steps(out: SourceWriter, traits: GradientTraits) -> None:
     atoms = atoms_of(traits)
-    scores, slopes = of_atoms("score", atoms), of_atoms("slope", atoms) if traits.slopes else ()
-    wrapped(out, "multiply_first", (*scores, "left_1", "right_1"))
-    if slopes:
-        wrapped(out, "multiply_second", (*slopes, "left_2", "right_2"))
-    if traits.columns_are_queries:
-        out.line(f"levels = u32(tile + LEVELS + u32({LEVEL_BYTES}) * column)")
-    for atom in range(atoms):
-        own = ("levels",) if traits.columns_are_queries else (f"lse_{atom}", f"delta_{atom}")
-        wrapped(out, "weigh", (scores[atom], *slopes[atom : atom + 1], "scale_log2", *own))
-    emit_masks(out, traits.walked, [scores, *[slopes] * traits.slopes])
-    for name, values, right in (("dv", scores, "columns_2"), (traits.of_slopes, slopes, "columns_1")):
+    emit_pairs(out, traits)
+    for name, values, right in (("dv", "score", "columns_2"), (traits.of_slopes, "slope", "columns_1")):
         if name in traits.dims:
-            wrapped(out, f"add_{name}", (*of_atoms(f"{name}_total", atoms), *values, right))
+            wrapped(out, f"add_{name}", (*of_atoms(f"{name}_total", atoms), *of_atoms(values, atoms), right))
 
 
 def _emit_notes(out: SourceWriter, traits: GradientTraits) -> None:

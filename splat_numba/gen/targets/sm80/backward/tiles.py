@@ -54,19 +54,23 @@ def emit_copies(out: SourceWriter, traits: GradientTraits) -> None:
         emit_load(out, load)
     if padded(traits):
         emit_padding(out, loaded)
-    if traits.columns_are_queries:
-        _emit_copy_levels(out, traits)
+    _emit_copy_levels(out, traits)
 
 
 def _emit_copy_levels(out: SourceWriter, traits: GradientTraits) -> None:
     """A lane has those of one query, or of none."""
+    boxes, by_column = traits.boxes, traits.columns_are_queries
+    queries, token = (boxes.tile_kv, TOKEN_OF_TILE) if by_column else (boxes.tile_q, TOKEN_OF_ROW)
+    if queries > threads_of(traits):
+        raise AssertionError(traits)
     text = "Begin to copy lse and delta of a tile's queries; 0 beyond the last."
-    with device_function(out, "copy_levels", ("first", "to", *TILE), text):
+    with device_function(out, "copy_levels", ("first", "to", *(TILE if by_column else LISTED)), text):
         out.lines(
             f"""
             place = ptx.thread_index()
-            mine = u32(1) if place < u32({traits.boxes.tile_kv}) else u32(0)
-            {TOKEN_OF_TILE}
+            mine = u32(1) if place < u32({queries}) else u32(0)
+            place = place if mine != u32(0) else u32(0)
+            {token}
             inside = mine if token < limit else u32(0)
             at = u32(to + place * u32({LEVEL_BYTES}))
             ptx.async_copy(at, first + u64({LEVEL_BYTES}) * u64(token), inside)
@@ -95,7 +99,7 @@ def emit_places(out: SourceWriter, traits: GradientTraits) -> None:
 def emit_products(out: SourceWriter, traits: GradientTraits) -> None:
     """Scores and dP of a tile; weights and slopes times what is right."""
     boxes, atoms = traits.boxes, atoms_of(traits)
-    score, slope = of_atoms("score", atoms), of_atoms("slope", atoms)
+    score, slope = (of_atoms(name, atoms) for name in ("score", "slope"))
     emit_add(out, boxes.dtype)
     step = "Sixteen numbers of each row and column."
     texts = ("Scores of a warp's rows with a right tile's.", step)
@@ -109,9 +113,6 @@ def emit_products(out: SourceWriter, traits: GradientTraits) -> None:
         )  # fmt: skip
     for name, dim in traits.dims.items():
         what, values = ("Weights", score) if name == "dv" else ("Slopes", slope)
-        texts = (
-            f"{what} of a warp's rows times a right tile.",
-            f"Of sixteen columns; {what.lower()} rounded, two a word.",
-        )
+        texts = (f"{what} of a warp's rows times a right tile.", "Of sixteen columns; rounded, two a word.")
         product = SumProduct(f"add_{name}", of_atoms("total", atoms), values, "right", boxes.tile_kv, dim, texts)
         emit_sum_product(out, product, boxes.dtype)
