@@ -10,9 +10,18 @@ from numpy.testing import assert_array_equal
 
 import splat_numba as splat
 from splat_numba import attention_vjp
+from splat_numba.gen.backward import KEYS, QUERIES
+from splat_numba.gen.machine import gpu_of
+from splat_numba.gen.problem import Problem as Sizes
+from splat_numba.gen.targets.gpu.gradient_kernels import ROUNDED, WHOLE
+from splat_numba.gen.targets.sm80.backward import tile_shapes
+from splat_numba.gen.targets.sm80.backward.shape import atoms_of
+from splat_numba.gen.targets.sm80.backward.tile_shapes import candidates
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.testing import Problem, check_gradients, masks, patterns, problems
 from tests.emulator.emulated_gpu import emulated, forget_emulated
 from tests.emulator.planted_faults import check_found
+from tests.gpu.device_views import forced_gradients
 from tests.profiles import draws
 
 TYPES = ("float16", "bfloat16")
@@ -40,6 +49,35 @@ PROBLEMS = {
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_gradients_agree_with_the_oracle(name):
     check_gradients(PROBLEMS[name], backend="emulate", target="sm80")
+
+
+def shapes():
+    """A tile shape of each number of rows a warp, warps, columns and stages."""
+    found = {}
+    for dims, capability in (((24, 24), (8, 0)), ((136, 24), (8, 0)), ((224, 256), (8, 6)), ((256, 256), (8, 6))):
+        sizes = Sizes(64, 64, *dims, "float16")
+        for of in (QUERIES, KEYS):
+            for one in candidates(sizes if of == QUERIES else sizes.transposed(), of, gpu_of(capability))[0]:
+                traits = GradientTraits(one, of, WHOLE[of][0], ROUNDED, ragged=False)
+                key = (of, one.groups, one.tile_kv, one.stages, atoms_of(traits))
+                small = one if one.groups == 2 else replace(one, head_dim=24, value_dim=24)  # as fast as may be
+                found.setdefault(key, pytest.param(of, small, id="-".join(map(str, key))))
+    return list(found.values())
+
+
+@pytest.mark.parametrize(("of", "boxes"), shapes())
+def test_every_tile_shape(of, boxes, monkeypatch):
+    """Groups skip tiles that the other one wants, and have masks of their own."""
+    problem = Problem(140, 135, splat.window(9), "float16", 1, 1, head_dim=boxes.head_dim, kv_lengths=(130,))
+    with forced_gradients(monkeypatch, of, boxes, shapes=tile_shapes):
+        check_gradients(replace(problem, value_dim=boxes.value_dim), backend="emulate", target="sm80")
+
+
+def test_every_number_of_rows_columns_and_stages_is_tried():
+    tried = [one.values for one in shapes()]
+    assert {boxes.stages for _, boxes in tried} == {1, 2}
+    assert {boxes.tile_kv for _, boxes in tried} == {16, 32, 64}
+    assert {one.id.split("-")[-1] for one in shapes() if one.values[1].groups == 2} == {"1", "2"}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "x".join(map(str, kind)))

@@ -19,7 +19,7 @@ from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, row_bytes, steps
 NOTE_BYTES = 3 * CHUNK  # of each warp: the item, where the right arrays are, where levels are
 # Registers of a thread beside scores, slopes and gradients; and how many of these leave it room, by atoms.
 OTHER_REGISTERS = 64
-MOST_SUMS = {QUERIES: {1: 176, 2: 160}, KEYS: {1: 192, 2: 192}}
+MOST_SUMS = {QUERIES: {1: 176, 2: 144}, KEYS: {1: 192, 2: 192}}
 MOST_COLUMNS = 64  # of a tile
 
 
