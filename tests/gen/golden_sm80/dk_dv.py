@@ -48,8 +48,8 @@ def attention_gradients(
     rank, owner, entry = item_of_block(blocks, heads_count, batch, heads_per_wave)
     head, first, end, _ = ptx.load_words4(owners + u64(16) * u64(owner))
     rows_at = rows + u64(512) * u64(rank)
-    note = u32(base + NOTES + u32(48) * u32(ptx.thread_index() >> u32(5)))
-    keep_item(note, rank, head, entry)
+    note = u32(base + NOTES + u32(64) * u32(ptx.thread_index() >> u32(5)))
+    keep_head(u32(note + u32(48)), head)
     left_1_at = left_1 + u64(entry) * left_1_batch + u64(head) * left_1_head
     copy_left_1(left_1_at, left_1_row, u32(base + LEFT_1), rows_at, seq_left)
     left_2_at = left_2 + u64(entry) * left_2_batch + u64(head) * left_2_head
@@ -57,17 +57,17 @@ def attention_gradients(
     limit = seq_right
     while first < end:
         other = ptx.load_word(heads + u64(4) * u64(first))
-        first = u32(first + u32(1))
         right_1_at = right_1 + u64(entry) * right_1_batch + u64(other) * right_1_head
         right_2_at = right_2 + u64(entry) * right_2_batch + u64(other) * right_2_head
         levels_at = levels + u64(16) * (u64(entry) * u64(heads_levels) + u64(other)) * u64(seq_q)
         ptx.block_barrier()  # nobody reads the tiles of the head before any more
-        keep_sources(note, right_1_at, right_2_at, levels_at)
+        keep_notes(note, rank, entry, u32(first + u32(1)), end, right_1_at, right_2_at, levels_at)
         work(
             block + u64(32) * u64(rank), piece, views, bits, right_1_row, right_2_row, base, note, scale_log2, score_0,
             score_1, slope_0, slope_1, dv_total_0, dv_total_1, dk_total_0, dk_total_1, box_shift, limit,
         )
-    rank, head, entry, _ = ptx.load_shared_words4(note)
+        rank, entry, first, end = ptx.load_shared_words4(note)
+    head, _, _, _ = ptx.load_shared_words4(u32(note + u32(48)))
     row, column = place_in_warp(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)))
     row_at = rows + u64(512) * u64(rank) + u64(4) * u64(row)
     end = seq_left
@@ -197,17 +197,18 @@ def place_in_warp(thread):
 
 
 @device
-def keep_item(note, rank, head, entry):
-    """For each warp: which item it is."""
+def keep_head(note, head):
+    """For each warp: whose gradients it makes."""
     first = u32(1) if u32(ptx.thread_index() & u32(31)) == u32(0) else u32(0)
-    ptx.store_shared_words4(note, rank, head, entry, u32(0), first)
+    ptx.store_shared_words4(note, head, u32(0), u32(0), u32(0), first)
     ptx.warp_barrier()
 
 
 @device
-def keep_sources(note, right_1_at, right_2_at, levels_at):
-    """Where the right arrays of a head are."""
+def keep_notes(note, rank, entry, following, end, right_1_at, right_2_at, levels_at):
+    """Its item, which heads are left, and where right arrays are."""
     first = u32(1) if u32(ptx.thread_index() & u32(31)) == u32(0) else u32(0)
+    ptx.store_shared_words4(note, rank, entry, following, end, first)
     ptx.store_shared_words4(u32(note + u32(16)), u32(right_1_at & u64(4294967295)), u32(right_1_at >> u64(32)), u32(right_2_at & u64(4294967295)), u32(right_2_at >> u64(32)), first)
     ptx.store_shared_words4(u32(note + u32(32)), u32(levels_at & u64(4294967295)), u32(levels_at >> u64(32)), u32(0), u32(0), first)
     ptx.warp_barrier()

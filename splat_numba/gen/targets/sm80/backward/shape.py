@@ -16,7 +16,8 @@ from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, row_bytes, steps
 
-NOTE_BYTES = 3 * CHUNK  # of each warp: the item, where the right arrays are, where levels are
+HEAD_NOTE = 3 * CHUNK  # of each warp: behind the item, and where right arrays and levels are, whose gradients it makes
+NOTE_BYTES = HEAD_NOTE + CHUNK
 # Registers of a thread beside scores, slopes and gradients; and how many of these leave it room, by atoms.
 OTHER_REGISTERS = 64
 MOST_SUMS = {QUERIES: {1: 176, 2: 144}, KEYS: {1: 192, 2: 192}}

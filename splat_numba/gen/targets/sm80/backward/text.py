@@ -16,6 +16,7 @@ from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.sm80.backward.results import emit_results, emit_store
 from splat_numba.gen.targets.sm80.backward.shape import (
+    HEAD_NOTE,
     NOTE_BYTES,
     atoms_of,
     shared_bytes,
@@ -136,7 +137,7 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits) -> None:
             head, first, end, _ = ptx.load_words4(owners + u64(16) * u64(owner))
             rows_at = rows + u64({4 * traits.boxes.tile_q}) * u64(rank)
             note = u32(base + NOTES + u32({NOTE_BYTES}) * u32(ptx.thread_index() >> u32(5)))
-            keep_item(note, rank, head, entry)
+            keep_head(u32(note + u32({HEAD_NOTE})), head)
             left_1_at = left_1 + u64(entry) * left_1_batch + u64(head) * left_1_head
             copy_left_1(left_1_at, left_1_row, u32(base + LEFT_1), rows_at, seq_left)
             """
@@ -157,7 +158,7 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits) -> None:
             out.line("ptx.async_commit()  # lse and delta, of a row block without tiles")
             out.line("wait_for_copies()")
             out.line("ptx.block_barrier()")
-        out.line("rank, head, entry, _ = ptx.load_shared_words4(note)")
+        out.line(f"head, _, _, _ = ptx.load_shared_words4(u32(note + u32({HEAD_NOTE})))")
         _emit_places(out, traits)
         emit_store(out, traits)
 
@@ -179,7 +180,6 @@ def _emit_heads(out: SourceWriter, traits: GradientTraits) -> None:
         out.lines(
             """
             other = ptx.load_word(heads + u64(4) * u64(first))
-            first = u32(first + u32(1))
             right_1_at = right_1 + u64(entry) * right_1_batch + u64(other) * right_1_head
             right_2_at = right_2 + u64(entry) * right_2_batch + u64(other) * right_2_head
             """
@@ -187,8 +187,10 @@ def _emit_heads(out: SourceWriter, traits: GradientTraits) -> None:
         if levels:
             out.line(f"levels_at = {_levels_of('other')}")
         out.line("ptx.block_barrier()  # nobody reads the tiles of the head before any more")
-        wrapped(out, "keep_sources", ("note", "right_1_at", "right_2_at", *levels))
+        sources = ("right_1_at", "right_2_at", *levels)
+        wrapped(out, "keep_notes", ("note", "rank", "entry", "u32(first + u32(1))", "end", *sources))
         wrapped(out, "work", ("block + u64(32) * u64(rank)", *_work_arguments(traits)[1:]))
+        out.line("rank, entry, first, end = ptx.load_shared_words4(note)")
 
 
 def _emit_arrays(out: SourceWriter, traits: GradientTraits) -> None:
@@ -258,10 +260,9 @@ def _emit_steps(out: SourceWriter, traits: GradientTraits) -> None:
 
 def _emit_notes(out: SourceWriter, traits: GradientTraits) -> None:
     levels = ("levels_at",) * traits.columns_are_queries
-    emit_keep_note(out, "keep_item", "For each warp: which item it is.", ("rank", "head", "entry"), ())
-    emit_keep_note(
-        out, "keep_sources", "Where the right arrays of a head are.", (), ("right_1_at", "right_2_at", *levels)
-    )
+    emit_keep_note(out, "keep_head", "For each warp: whose gradients it makes.", ("head",), ())
+    text, item = "Its item, which heads are left, and where right arrays are.", ("rank", "entry", "following", "end")
+    emit_keep_note(out, "keep_notes", text, item, ("right_1_at", "right_2_at", *levels))
     with device_function(out, "right_arrays", ("note",), "Where the right arrays of the head are."):
         out.lines(
             f"""
