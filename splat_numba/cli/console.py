@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Protocol
 
 from rich import box
@@ -19,6 +20,7 @@ from rich.text import Text
 
 PIPE_WIDTH = 120  # files and pipes have no width of their own; COLUMNS sets another
 NARROW = 100
+WORDS_AT = 12  # the column where the words of explain() begin
 LONGEST_WORD = 24  # that a column of text need not break; paths are longer, and may be broken
 
 
@@ -79,6 +81,15 @@ def print_table(console: Console, table: Table) -> None:
             if cell:
                 line = Text(f"{column.header}: {cell}")
                 console.print(f"  {line}" if column.no_wrap else Padding(line, (0, 0, 0, 2)), soft_wrap=column.no_wrap)
+
+
+def print_words(console: Console, text: str) -> None:
+    """Lines that begin with a name in a column of its own; too long for a terminal, they go on below their words."""
+    for line in text.splitlines():
+        shown = [line]
+        if console.is_terminal:
+            shown = wrap(line, console.width, subsequent_indent=" " * WORDS_AT, break_on_hyphens=False) or [line]
+        console.print("\n".join(shown), soft_wrap=True)
 
 
 def _readable_width(table: Table) -> int:

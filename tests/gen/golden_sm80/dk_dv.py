@@ -155,10 +155,11 @@ def work_on_tile(
     dk_total_1,
 ):
     """One tile: weights, slopes, gradients."""
-    left_1, left_2, right_1, right_2, columns_1, columns_2, row, column = places(base, tile)
     if ptx.any_lane(u32(1) if u32(mask & u32(3)) != u32(0) else u32(0)) != u32(0):
+        left_1, right_1, left_2, right_2, _, _ = places(base, tile)
         multiply_first(score_0, score_1, left_1, right_1)
         multiply_second(slope_0, slope_1, left_2, right_2)
+        row, column = place_in_warp(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)))
         levels = u32(tile + LEVELS + u32(16) * column)
         weigh(score_0, slope_0, scale_log2, levels)
         weigh(score_1, slope_1, scale_log2, levels)
@@ -168,25 +169,36 @@ def work_on_tile(
             mask_scores(score_1, mask_at + u64(64), column)
             mask_scores(slope_0, mask_at + u64(0), column)
             mask_scores(slope_1, mask_at + u64(64), column)
+        columns_2, columns_1, _, _ = places_of_columns(base, tile)
         add_dv(dv_total_0, dv_total_1, score_0, score_1, columns_2)
         add_dk(dk_total_0, dk_total_1, slope_0, slope_1, columns_1)
 
 
 @device
 def places(base, tile):
-    """Where a lane's rows of the first matrices of each operand begin; its row and column of scores."""
+    """Where a lane's rows of the first matrices of left and right tiles begin; its row and column of scores."""
     thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
     lane, first_row = u32(thread & u32(31)), u32(u32(thread >> u32(5)) * u32(32))
     row, column = place_in_warp(thread)
     upper = u32(u32(lane >> u32(4)) * u32(16))
     left_1 = u32(base + LEFT_1 + u32(first_row + u32(lane & u32(15))) * u32(144) + upper)
-    left_2 = u32(base + LEFT_2 + u32(first_row + u32(lane & u32(15))) * u32(144) + upper)
     key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))
     right_1 = u32(tile + key_row * u32(144) + u32(u32(lane >> u32(3)) & u32(1)) * u32(16))
+    left_2 = u32(base + LEFT_2 + u32(first_row + u32(lane & u32(15))) * u32(144) + upper)
     right_2 = u32(tile + RIGHT_2 + key_row * u32(144) + u32(u32(lane >> u32(3)) & u32(1)) * u32(16))
-    columns_1 = u32(tile + u32(lane & u32(15)) * u32(144) + upper)
+    return left_1, right_1, left_2, right_2, row, column
+
+
+@device
+def places_of_columns(base, tile):
+    """The same of what weights and slopes are multiplied with."""
+    thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+    lane = u32(thread & u32(31))
+    row, column = place_in_warp(thread)
+    upper = u32(u32(lane >> u32(4)) * u32(16))
     columns_2 = u32(tile + RIGHT_2 + u32(lane & u32(15)) * u32(144) + upper)
-    return left_1, left_2, right_1, right_2, columns_1, columns_2, row, column
+    columns_1 = u32(tile + u32(lane & u32(15)) * u32(144) + upper)
+    return columns_2, columns_1, row, column
 
 
 @device

@@ -128,8 +128,9 @@ def work_on_tile(
     mask, bits, corner, inner_step, limit, base, tile, scale_log2, score_0, slope_0, weight_0, dq_total_0,
 ):
     """One tile: weights, slopes, gradients."""
-    left_1, left_2, right_1, right_2, columns_1, row, column = places(base, tile)
+    left_1, right_1, left_2, right_2, _, _ = places(base, tile)
     multiply_first(score_0, left_1, right_1)
+    row, column = place_in_warp(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)))
     levels = u32(base + LEVELS + u32(16) * row)
     weigh(score_0, scale_log2, u32(levels + u32(0)))
     if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):
@@ -140,23 +141,34 @@ def work_on_tile(
     round_weights(weight_0, score_0)
     multiply_second(slope_0, left_2, right_2)
     make_slopes(slope_0, weight_0, u32(levels + u32(0)))
+    columns_1, _, _ = places_of_columns(base, tile)
     add_dq(dq_total_0, slope_0, columns_1)
 
 
 @device
 def places(base, tile):
-    """Where a lane's rows of the first matrices of each operand begin; its row and column of scores."""
+    """Where a lane's rows of the first matrices of left and right tiles begin; its row and column of scores."""
     thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
     lane, first_row = u32(thread & u32(31)), u32(u32(thread >> u32(5)) * u32(16))
     row, column = place_in_warp(thread)
     upper = u32(u32(lane >> u32(4)) * u32(16))
     left_1 = u32(base + LEFT_1 + u32(first_row + u32(lane & u32(15))) * u32(80) + upper)
-    left_2 = u32(base + LEFT_2 + u32(first_row + u32(lane & u32(15))) * u32(112) + upper)
     key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))
     right_1 = u32(tile + key_row * u32(80) + u32(u32(lane >> u32(3)) & u32(1)) * u32(16))
+    left_2 = u32(base + LEFT_2 + u32(first_row + u32(lane & u32(15))) * u32(112) + upper)
     right_2 = u32(tile + RIGHT_2 + key_row * u32(112) + u32(u32(lane >> u32(3)) & u32(1)) * u32(16))
+    return left_1, right_1, left_2, right_2, row, column
+
+
+@device
+def places_of_columns(base, tile):
+    """The same of what weights and slopes are multiplied with."""
+    thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+    lane = u32(thread & u32(31))
+    row, column = place_in_warp(thread)
+    upper = u32(u32(lane >> u32(4)) * u32(16))
     columns_1 = u32(tile + u32(lane & u32(15)) * u32(80) + upper)
-    return left_1, left_2, right_1, right_2, columns_1, row, column
+    return columns_1, row, column
 
 
 @device

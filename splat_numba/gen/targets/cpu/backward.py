@@ -19,7 +19,7 @@ from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.cpu import backward_tiles as tiles
 from splat_numba.gen.targets.cpu import blocks, products, rows
-from splat_numba.gen.targets.cpu.backward_schedule import LEVELS, READ, backward_entries, padded_dim, sum_widths
+from splat_numba.gen.targets.cpu.backward_schedule import backward_entries, padded_dim, sum_widths
 from splat_numba.gen.targets.cpu.blocks import Walk
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
 from splat_numba.gen.targets.cpu.row_blocks import (
@@ -31,6 +31,7 @@ from splat_numba.gen.targets.cpu.row_blocks import (
     emit_table_places,
 )
 from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
+from splat_numba.gen.targets.gradients import LEVELS, OPERANDS
 from splat_numba.gen.writer import SourceWriter
 
 IMPORTS = "from splat_numba.runtime.tiles import add_listed, add_tile"
@@ -218,7 +219,7 @@ def _emit_pass(out: SourceWriter, entry: CpuEntry, plan: Plan, one: Pass, wanted
 
 def _emit_strides(out: SourceWriter, plan: Plan, wanted: Wanted) -> None:
     """Strides in elements, and the lengths."""
-    dtypes = dict.fromkeys(READ, (plan.problem.dtype, 4))
+    dtypes = dict.fromkeys(OPERANDS, (plan.problem.dtype, 4))
     dtypes |= dict.fromkeys(LEVELS, (plan.problem.compute_dtype, 3))
     if wanted.q:
         dtypes["dq"] = plan.out_dtype, 4
@@ -249,7 +250,7 @@ def _emit_key_head(out: SourceWriter, shape: TileShape, wanted: Wanted) -> None:
 
 def _emit_head(out: SourceWriter, wanted: Wanted) -> None:
     out.line("head = heads[index]")
-    names = [*READ, *LEVELS, *(["dq"] if wanted.q else [])]
+    names = [*OPERANDS, *LEVELS, *(["dq"] if wanted.q else [])]
     for name in names:
         if name not in "kv":
             out.line(f"{name}_head = address({name}, batch * {name}_at[0] + head * {name}_at[1])")

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
+from splat_numba.gen.array_steps import attend_to_nothing, round_staged
 from splat_numba.gen.cpu_entry import CpuEntry, Parameter, arrays, numbers
 from splat_numba.gen.cpu_passes import TablePass
-from splat_numba.gen.halves import narrow
 from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import Problem
 
@@ -80,14 +80,3 @@ def tables_of(one: Pass) -> dict[str, NDArray[Any]]:
     table = one.table
     names, pieces = ("lane_rows", "block_ptr", "pieces", "masks", "columns"), table.piece.reshape(-1)
     return dict(zip(names, (table.rows, table.block_ptr, pieces, table.lane_bits, table.cols), strict=True))
-
-
-def attend_to_nothing(out: NDArray[Any], lse: NDArray[Any], heads: NDArray[np.int64]) -> None:
-    """Of these heads: what rows that keep nothing have."""
-    out[:, heads] = 0
-    lse[:, heads] = -np.inf
-
-
-def round_staged(dtype: str, staged: NDArray[np.float32], out: NDArray[np.uint16], heads: NDArray[np.int64]) -> None:
-    """Of these heads: a result that passes kept in float32, once it is whole."""
-    out[:, heads] = narrow(staged[:, heads], dtype)

@@ -14,12 +14,21 @@ from splat_numba.gen.backward import KEYS, QUERIES, BackwardPlan, Wanted
 from splat_numba.gen.boxes import BoxPass, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, NOWHERE, READ, ROUNDED, STAGED, WRITTEN
+from splat_numba.gen.targets.gpu.gradient_kernels import (
+    ADDED,
+    FINISHED,
+    NOWHERE,
+    READ,
+    ROUNDED,
+    STAGED,
+    WRITTEN,
+    Kernels,
+)
 from splat_numba.gen.targets.gpu.launches import boxes_of
 from splat_numba.gen.targets.gpu.owners import Owners, owners_of
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
 
-Candidates = Callable[[Problem, str, Gpu], tuple[tuple[Traits, ...], tuple[tuple[str, ...], ...]]]
+Candidates = Callable[[Problem, str, Gpu], tuple[tuple[Traits, ...], Kernels]]
 """A target's tiles for the gradients of queries or keys, and which gradients each of its kernels makes."""
 
 

@@ -27,6 +27,7 @@ from splat_numba.gen.targets.sm80.walk import (
     Walk,
     emit_keep_note,
     emit_lane_places,
+    emit_place_in_warp,
     emit_walk,
 )
 from splat_numba.gen.writer import SourceWriter
@@ -47,7 +48,8 @@ def emit_stages(out: SourceWriter, traits: Traits) -> None:
         "values": Operand(TRANSPOSED, "tile + VALUES", traits.value_dim),
     }
     text = "Where a lane's rows of the first matrices of queries, keys and values begin; its row and column of scores."
-    emit_lane_places(out, operands, atoms_of(traits), text)
+    emit_lane_places(out, "places", operands, atoms_of(traits), text)
+    emit_place_in_warp(out, atoms_of(traits))
     _emit_notes(out)
 
 

@@ -11,9 +11,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, MATRIX, ROW_LANES, log2
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, row_bytes
+from splat_numba.gen.targets.sm80.shape import CHUNK, row_bytes
 from splat_numba.gen.targets.sm80.softmax import knows_status
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD
 from splat_numba.gen.writer import SourceWriter
@@ -163,40 +164,46 @@ class Operand:
     dim: int
 
 
-def emit_lane_places(out: SourceWriter, operands: Mapping[str, Operand], atoms: int, text: str) -> None:
-    """``places(base, tile)``, of the operands by name. Made anew for every tile: the registers that this leaves are
-    those that 128 queries x 64 keys lack.
+# Of the four matrices that ldmatrix moves at once, the pair that a lane gives a row of, and its row of the pair.
+_PAIR, _OF_PAIR = f"u32(lane >> u32({log2(ATOM)}))", f"u32(lane & u32({ATOM - 1}))"
+
+
+def emit_lane_places(out: SourceWriter, name: str, operands: Mapping[str, Operand], atoms: int, text: str) -> None:
+    """``name(base, tile)``, of the operands by name. Made anew for every tile: the registers that this leaves are those
+    that 128 queries x 64 keys lack.
     """
-    rows = ATOM * atoms
-    with device_function(out, "places", ("base", "tile"), text):
-        out.lines(
-            f"""
-            thread = {OPAQUE_THREAD}
-            lane, first_row = u32(thread & u32(31)), u32(u32(thread >> u32(5)) * u32({rows}))
-            row, column = place_in_warp(thread)
-            upper = u32(u32(lane >> u32(4)) * u32({CHUNK}))
-            """
-        )
-        first = next(name for name, one in operands.items() if one.kind == RIGHT)
-        for name, one in operands.items():
-            if name == first:
-                out.line("key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))")
+    kinds = {one.kind for one in operands.values()}
+    with device_function(out, name, ("base", "tile"), text):
+        out.line(f"thread = {OPAQUE_THREAD}")
+        lane = f"u32(thread & u32({WARP - 1}))"
+        if LEFT in kinds:
+            first_row = f"u32(u32(thread >> u32({log2(WARP)})) * u32({ATOM * atoms}))"
+            out.line(f"lane, first_row = {lane}, {first_row}")
+        else:
+            out.line(f"lane = {lane}")
+        out.line("row, column = place_in_warp(thread)")
+        out.line(f"upper = u32({_PAIR} * u32({CHUNK}))")
+        first = next((one for one in operands.values() if one.kind == RIGHT), None)
+        for operand, one in operands.items():
+            if one is first:
+                out.line(f"key_row = u32(u32({_PAIR} * u32({MATRIX})) + u32(lane & u32({MATRIX - 1})))")
             pitch = f"u32({row_bytes(one.dim)})"
             where = {
-                LEFT: f"u32(first_row + u32(lane & u32(15))) * {pitch} + upper",
-                RIGHT: f"key_row * {pitch} + u32(u32(lane >> u32(3)) & u32(1)) * u32({CHUNK})",
-                TRANSPOSED: f"u32(lane & u32(15)) * {pitch} + upper",
+                LEFT: f"u32(first_row + {_OF_PAIR}) * {pitch} + upper",
+                RIGHT: f"key_row * {pitch} + u32(u32(lane >> u32({log2(MATRIX)})) & u32(1)) * u32({CHUNK})",
+                TRANSPOSED: f"{_OF_PAIR} * {pitch} + upper",
             }[one.kind]
-            out.line(f"{name} = u32({one.tile} + {where})")
+            out.line(f"{operand} = u32({one.tile} + {where})")
         out.line(f"return {', '.join(operands)}, row, column")
-    text = "A thread's first row of the block's, and its first column of each eight."
+
+
+def emit_place_in_warp(out: SourceWriter, atoms: int) -> None:
+    """Of a thread, by its number."""
+    text, in_row = "A thread's first row of the block's, and its first column of each eight.", f"u32({log2(ROW_LANES)})"
     with device_function(out, "place_in_warp", ("thread",), text):
-        out.lines(
-            f"""
-            row = u32(u32(thread >> u32(5)) * u32({rows}) + u32(u32(thread & u32({WARP - 1})) >> u32(2)))
-            return row, u32(u32(thread & u32(3)) * u32(2))
-            """
-        )
+        first_row, lane = f"u32(thread >> u32({log2(WARP)})) * u32({ATOM * atoms})", f"u32(thread & u32({WARP - 1}))"
+        out.line(f"row = u32({first_row} + u32({lane} >> {in_row}))")
+        out.line(f"return row, u32(u32(thread & u32({ROW_LANES - 1})) * u32({LANE_COLUMNS}))")
 
 
 def emit_keep_note(out: SourceWriter, name: str, text: str, words: tuple[str, ...], addresses: tuple[str, ...]) -> None:

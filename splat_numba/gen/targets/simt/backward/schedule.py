@@ -45,7 +45,7 @@ def _record_launch(builder: ScheduleBuilder, one: GradientLaunch, call: Gradient
     batch, heads_q, seq_q, _ = call.q.sizes
     queries, keys = (call.q, call.dout), (call.k, call.v)
     left, right = (queries, keys) if one.of == QUERIES else (keys, queries)
-    boxes = replace(planned.traits, negate=False, skips=False, ragged=False)
+    boxes = replace(planned.traits, negate=False, skips=False, ragged=False, resumes=False, hands_on=False)
     result, ragged = arrays.results[one.makes[0]].dtype, one.of_plan.planned.conditions.ragged
     traits = GradientTraits(boxes, one.of, one.makes, result, one.stored == ADDED, ragged, arrays.clears)
     text = gradients_text(traits, arch_of(one.of_plan.planned.gpu))

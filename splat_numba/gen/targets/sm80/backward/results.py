@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, LEVEL_BYTES
 from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
-from splat_numba.gen.targets.sm80.shape import ATOM
 from splat_numba.gen.writer import SourceWriter
 
 

@@ -11,16 +11,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.backward import KEYS, QUERIES
+from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
-from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, row_bytes, steps
+from splat_numba.gen.targets.sm80.shape import CHUNK, row_bytes, steps
 
 HEAD_NOTE = 3 * CHUNK  # of each warp: behind the item, and where right arrays and levels are, whose gradients it makes
 NOTE_BYTES = HEAD_NOTE + CHUNK
 # Registers of a thread beside scores, slopes and gradients; and how many of these leave it room, by atoms.
 OTHER_REGISTERS = 64
-MOST_SUMS = {QUERIES: {1: 176, 2: 144}, KEYS: {1: 192, 2: 192}}
+MOST_SUMS = {QUERIES: {1: 176, 2: 176}, KEYS: {1: 192, 2: 192}}
 MOST_COLUMNS = 64  # of a tile
 
 

@@ -7,13 +7,13 @@ tile: registers are for the sums.
 
 from __future__ import annotations
 
+from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
-from splat_numba.gen.targets.sm80.shape import ATOM
 from splat_numba.gen.targets.sm80.softmax import chunks_of, columns_of, emit_masks
-from splat_numba.gen.targets.sm80.tiles import of_atoms
+from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, of_atoms
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -29,11 +29,13 @@ def emit_pairs(out: SourceWriter, traits: GradientTraits) -> None:
     if traits.columns_are_queries:
         if traits.slopes:
             wrapped(out, *second)
+        out.line(f"row, column = place_in_warp({OPAQUE_THREAD})")
         out.line(f"levels = u32(tile + LEVELS + u32({LEVEL_BYTES}) * column)")
         for one in zip(scores, slopes, strict=True):
             out.line(f"weigh({', '.join(one[: 1 + traits.slopes])}, scale_log2, levels)")
         emit_masks(out, traits.walked, [scores, *[slopes] * traits.slopes])
         return
+    out.line(f"row, column = place_in_warp({OPAQUE_THREAD})")
     out.line(f"levels = u32(base + LEVELS + u32({LEVEL_BYTES}) * row)")
     own = [f"u32(levels + u32({ATOM * LEVEL_BYTES * atom}))" for atom in range(atoms)]
     for score, at in zip(scores, own, strict=True):

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 
 from splat_numba.gen.backward import KEYS
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import ITEM, STEPS, TILE, emit_header, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
@@ -25,9 +26,9 @@ from splat_numba.gen.targets.sm80.backward.shape import (
     total_registers,
 )
 from splat_numba.gen.targets.sm80.backward.slopes import emit_pairs, emit_slopes
-from splat_numba.gen.targets.sm80.backward.tiles import emit_copies, emit_places, emit_products, padded
+from splat_numba.gen.targets.sm80.backward.tiles import emit_copies, emit_places, emit_products, operands_of, padded
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
-from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK
+from splat_numba.gen.targets.sm80.shape import CHUNK
 from splat_numba.gen.targets.sm80.softmax import ZERO, emit_mask_functions, knows_status, skips, some_kept
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, of_atoms
 from splat_numba.gen.targets.sm80.walk import Walk, emit_keep_note, emit_walk
@@ -241,18 +242,18 @@ def _emit_fetch(out: SourceWriter, traits: GradientTraits) -> None:
 
 
 def _emit_tile(out: SourceWriter, traits: GradientTraits) -> None:
-    with device_function(out, "work_on_tile", _tile_parameters(traits), "One tile: weights, slopes, gradients."):
-        seconds = ("left_2",) * traits.slopes
-        last = ("columns_1",) * traits.slopes + ("columns_2",) * ("dv" in traits.dims)
-        rights = ("right_1", *("right_2",) * traits.slopes)
-        out.line(f"{', '.join(('left_1', *seconds, *rights, *last))}, row, column = places(base, tile)")
-        with out.block(f"if {some_kept()}") if skips(traits.walked) else nullcontext():
-            _emit_steps(out, traits)
+    text = "One tile: weights, slopes, gradients."
+    wanted = out.block(f"if {some_kept()}") if skips(traits.walked) else nullcontext()
+    with device_function(out, "work_on_tile", _tile_parameters(traits), text), wanted:
+        _emit_steps(out, traits)
 
 
 def _emit_steps(out: SourceWriter, traits: GradientTraits) -> None:
     atoms = atoms_of(traits)
+    pairs, columns = operands_of(traits)
+    out.line(f"{', '.join(pairs)}, _, _ = places(base, tile)")
     emit_pairs(out, traits)
+    out.line(f"{', '.join(columns)}, _, _ = places_of_columns(base, tile)")
     for name, values, right in (("dv", "score", "columns_2"), (traits.of_slopes, "slope", "columns_1")):
         if name in traits.dims:
             wrapped(out, f"add_{name}", (*of_atoms(f"{name}_total", atoms), *of_atoms(values, atoms), right))

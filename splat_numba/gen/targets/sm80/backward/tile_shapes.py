@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.backward import KEYS
 from splat_numba.gen.box_cost import Work
 from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.gpu.gradient_kernels import APART, FINISHED, WHOLE
+from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, Kernels, first_with_tiles
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of, in_registers, registers, shared_bytes, threads_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.cost import predict
-from splat_numba.gen.targets.sm80.shape import ATOM, MOST_REGISTERS
+from splat_numba.gen.targets.sm80.shape import MOST_REGISTERS
 from splat_numba.gen.targets.sm80.tile_shapes import resident_of
 
 LEAST_COLUMNS = 16  # of a tile
@@ -30,8 +30,6 @@ SIZES = (
     ((1, LEAST_COLUMNS, 1),),
 )
 
-Kernels = tuple[tuple[str, ...], ...]
-
 
 @lru_cache(maxsize=64)
 def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...], Kernels]:
@@ -39,11 +37,9 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
 
     Raises PlanError for head dimensions so large that not even the smallest tile fits.
     """
-    ways = (WHOLE[of], APART) if of == KEYS else (WHOLE[of],)
     for sizes in SIZES:
-        for kernels in ways:
-            if found := tuple(_fitting(problem, of, kernels, sizes, gpu)):
-                return found, kernels
+        if found := first_with_tiles(of, partial(_fitting, problem, of, gpu, sizes)):
+            return found
     raise PlanError(
         f"head_dim and value_dim wanted small enough for gradients in tiles of {GROUP_ROWS} x {LEAST_COLUMNS} tokens "
         f"in {gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a thread, got "
@@ -69,13 +65,15 @@ def _most(boxes: Traits, of: str, wanted: tuple[str, ...]) -> GradientTraits:
 
 
 def _fitting(
-    problem: Problem, of: str, kernels: Kernels, sizes: Iterable[tuple[int, int, int]], gpu: Gpu
-) -> Iterator[Traits]:
+    problem: Problem, of: str, gpu: Gpu, sizes: Iterable[tuple[int, int, int]], kernels: Kernels
+) -> list[Traits]:
+    found = []
     for groups, tile, stages in sizes:
         boxes = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile, stages, 1)
         resident = min(most_resident(_most(boxes, of, wanted), gpu) for wanted in kernels)
         if resident:
-            yield replace(boxes, blocks_per_multiprocessor=resident)
+            found.append(replace(boxes, blocks_per_multiprocessor=resident))
+    return found
 
 
 def most_resident(traits: GradientTraits, gpu: Gpu) -> int:

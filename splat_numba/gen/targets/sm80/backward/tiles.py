@@ -21,7 +21,7 @@ from splat_numba.gen.targets.sm80.tiles import (
     of_stages,
 )
 from splat_numba.gen.targets.sm80.tiles import padded as dims_padded
-from splat_numba.gen.targets.sm80.walk import LEFT, RIGHT, TRANSPOSED, Operand, emit_lane_places
+from splat_numba.gen.targets.sm80.walk import LEFT, RIGHT, TRANSPOSED, Operand, emit_lane_places, emit_place_in_warp
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -80,20 +80,34 @@ def _emit_copy_levels(out: SourceWriter, traits: GradientTraits) -> None:
 
 
 def emit_places(out: SourceWriter, traits: GradientTraits) -> None:
-    """Where a lane's rows of the products' operands begin."""
-    boxes = traits.boxes
-    first, second = boxes.head_dim, boxes.value_dim
-    operands = {"left_1": Operand(LEFT, "base + LEFT_1", first)}
-    if traits.slopes:
-        operands["left_2"] = Operand(LEFT, "base + LEFT_2", second)
-    operands["right_1"] = Operand(RIGHT, "tile", first)
-    if traits.slopes:
-        operands["right_2"] = Operand(RIGHT, "tile + RIGHT_2", second)
-        operands["columns_1"] = Operand(TRANSPOSED, "tile", first)
-    if "dv" in traits.dims:
-        operands["columns_2"] = Operand(TRANSPOSED, "tile + RIGHT_2", second)
-    text = "Where a lane's rows of the first matrices of each operand begin; its row and column of scores."
-    emit_lane_places(out, operands, atoms_of(traits), text)
+    """Where a lane's rows of operands begin: of the first two products, and of the last, which are made after those, as
+    registers are short between.
+    """
+    atoms = atoms_of(traits)
+    text = "Where a lane's rows of the first matrices of left and right tiles begin; its row and column of scores."
+    emit_lane_places(out, "places", _pair_operands(traits), atoms, text)
+    text = "The same of what weights and slopes are multiplied with."
+    emit_lane_places(out, "places_of_columns", _column_operands(traits), atoms, text)
+    emit_place_in_warp(out, atoms)
+
+
+def _pair_operands(traits: GradientTraits) -> dict[str, Operand]:
+    first, second, slopes = traits.boxes.head_dim, traits.boxes.value_dim, traits.slopes
+    found = {"left_1": Operand(LEFT, "base + LEFT_1", first), "right_1": Operand(RIGHT, "tile", first)}
+    more = {"left_2": Operand(LEFT, "base + LEFT_2", second), "right_2": Operand(RIGHT, "tile + RIGHT_2", second)}
+    return {**found, **more} if slopes else found
+
+
+def _column_operands(traits: GradientTraits) -> dict[str, Operand]:
+    places = {"dv": ("columns_2", "tile + RIGHT_2"), traits.of_slopes: ("columns_1", "tile")}
+    return {
+        places[name][0]: Operand(TRANSPOSED, places[name][1], dim) for name, dim in traits.dims.items()
+    }  # fmt: skip
+
+
+def operands_of(traits: GradientTraits) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of what the two functions give, before row and column."""
+    return tuple(_pair_operands(traits)), tuple(_column_operands(traits))
 
 
 def emit_products(out: SourceWriter, traits: GradientTraits) -> None:

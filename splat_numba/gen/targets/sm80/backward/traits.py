@@ -24,7 +24,7 @@ class GradientTraits(GradientKernel):
     @property
     def walked(self) -> Traits:
         """The boxes as a walk over tiles sees them: only keys have lengths, and signs are the scale's."""
-        return replace(self.boxes, ragged=self.limited, negate=False, resumes=False)
+        return replace(self.boxes, ragged=self.limited, negate=False, resumes=False, hands_on=False)
 
     @property
     def rounds(self) -> bool:

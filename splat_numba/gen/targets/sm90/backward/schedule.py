@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from splat_numba.gen.backward import QUERIES
@@ -31,7 +32,8 @@ def traits_of(one: GradientLaunch) -> BackwardTraits:
     """What the text of a launch depends on."""
     padded = one.slopes == WRITTEN and bool((one.planned.table.rows < 0).any())
     ragged = one.of_plan.planned.conditions.ragged
-    return BackwardTraits(one.planned.traits, one.of, one.makes, one.stored, ragged, one.slopes, padded)
+    boxes = replace(one.planned.traits, resumes=False, hands_on=False)  # sums are added up in float32 instead
+    return BackwardTraits(boxes, one.of, one.makes, one.stored, ragged, one.slopes, padded)
 
 
 def _arch(gpu: Gpu) -> str:
