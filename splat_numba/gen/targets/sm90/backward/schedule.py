@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from splat_numba.gen.backward import QUERIES
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.schedule import ScheduleBuilder
-from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, WRITTEN
+from splat_numba.gen.targets.gpu.gradient_kernels import WRITTEN
 from splat_numba.gen.targets.gpu.gradient_launches import GradientLaunch
 from splat_numba.gen.targets.gpu.gradient_schedule import (
     GradientTexts,
     LaunchArrays,
-    Levels,
-    clears,
     counts_of,
-    record_levels,
+    record_half_levels,
 )
 from splat_numba.gen.targets.gpu.launches import arch_of, scale_log2, strides_of
-from splat_numba.gen.targets.gpu.levels import LevelTraits, levels_text
-from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
+from splat_numba.gen.targets.gradients import GradientCall
 from splat_numba.gen.targets.sm90.backward.text import backward_text
 from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
@@ -38,15 +35,6 @@ def traits_of(one: GradientLaunch) -> BackwardTraits:
 def _arch(gpu: Gpu) -> str:
     """The one architecture that has its instructions, with an "a"."""
     return f"{arch_of(gpu)}a"
-
-
-def _record_levels(builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> Levels:
-    """In float32; dout is copied where some of its rows keep nothing."""
-    batch, heads, seq, dim = call.dout.sizes
-    levels = builder.tensor((batch, heads, seq, LEVEL_BYTES // 4), "float32")
-    traits = LevelTraits(dim, call.dout.dtype, clears(plans))
-    cleared = builder.tensor(call.dout.sizes, call.dout.dtype) if traits.clears else None
-    return record_levels(builder, call, levels_text(traits, _arch(plans[0].planned.gpu)), traits.rows, levels, cleared)
 
 
 def _record_launch(builder: ScheduleBuilder, one: GradientLaunch, call: GradientCall, arrays: LaunchArrays) -> None:
@@ -78,4 +66,4 @@ def _record_launch(builder: ScheduleBuilder, one: GradientLaunch, call: Gradient
     builder.launch(text, min(items, resident), numbers, pointers, maps=maps)
 
 
-TEXTS = GradientTexts(_arch, candidates, _record_levels, _record_launch, finishes=True)
+TEXTS = GradientTexts(_arch, candidates, partial(record_half_levels, _arch), _record_launch, finishes=True)
