@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from splat_numba.formats.geometry import Geometry
-    from splat_numba.gen.box_passes import Tiles
+    from splat_numba.gen.box_tiles import Tiles
     from splat_numba.gen.boxes import Traits
     from splat_numba.gen.machine import Gpu
     from splat_numba.gen.plan import Choice, Plan

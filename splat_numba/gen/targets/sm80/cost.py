@@ -24,13 +24,19 @@ ITEM_SECONDS = 2e-6
 LAUNCH_SECONDS = 6e-6
 
 
-def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu) -> float:
-    """Seconds for all heads and batch entries: items spread over the multiprocessors."""
+def product_dims(traits: Traits) -> int:
+    """Of the forward pass: multiply-adds for a pair of a tile, those beside a row's end included."""
+    return ATOM * (steps(traits.head_dim) + steps(traits.value_dim))
+
+
+def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
+    """Seconds for all heads and batch entries: items spread over the multiprocessors. dims: multiply-adds for a
+    pair.
+    """
     heads = problem.batch * problem.heads_q
     if not work.tiles.size or not heads:
         return LAUNCH_SECONDS
     resident = traits.blocks_per_multiprocessor
-    dims = ATOM * (steps(traits.head_dim) + steps(traits.value_dim))
     rate = FLOP_PER_CYCLE.get(gpu.capability, OTHER_FLOP_PER_CYCLE) * EFFICIENCY[atoms_of(traits)]
     rate *= min(resident * threads_of(traits) / 32 / FULL_WARPS, 1.0)
     pairs = GROUP_ROWS * traits.tile_kv

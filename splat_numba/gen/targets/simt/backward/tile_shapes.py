@@ -7,9 +7,11 @@ from functools import lru_cache
 
 from splat_numba.errors import PlanError
 from splat_numba.gen.backward import KEYS
+from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.simt.backward.traits import (
     APART,
     KERNELS,
@@ -18,6 +20,7 @@ from splat_numba.gen.targets.simt.backward.traits import (
     share_of,
     shared_bytes,
 )
+from splat_numba.gen.targets.simt.cost import predict_work
 from splat_numba.gen.targets.simt.shape import MOST_REGISTERS
 from splat_numba.gen.targets.simt.tile_shapes import TILES_KV, most_resident
 
@@ -37,6 +40,11 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
         f"{problem.compute_dtype} in {gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a "
         f"thread, got {problem.head_dim} and {problem.value_dim}. Split the heads, or use backend='cpu'."
     )
+
+
+def gradient_tiles(problem: Problem, gpu: Gpu, of: str) -> Tiles:
+    """Those of candidates(), for the gradients of queries or keys. Raises PlanError as it does."""
+    return Tiles(problem, gpu, candidates(problem, of, gpu)[0], predict_work, gradient_dims(of))
 
 
 def _most_resident(

@@ -7,11 +7,14 @@ from functools import lru_cache
 
 from splat_numba.errors import PlanError
 from splat_numba.gen.backward import KEYS, QUERIES
+from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import MAX_GROUPS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.sm90.backward.traits import ROUNDED, BackwardTraits, result_dims, shared_bytes
-from splat_numba.gen.targets.sm90.shape import threads_per_block
+from splat_numba.gen.targets.sm90.cost import predict_work
+from splat_numba.gen.targets.sm90.shape import PRODUCT_DEPTH, threads_per_block
 from splat_numba.gen.targets.sm90.tile_shapes import MOST_RESIDENT, STAGES, fits
 
 TILES = (32, 48, 64, 80, 96, 112, 128)
@@ -61,6 +64,11 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
         f"{gpu.shared_bytes:,} bytes of shared memory and the registers of Hopper, got {problem.head_dim} and "
         f"{problem.value_dim}. Split the heads, or use backend='cpu'."
     )
+
+
+def gradient_tiles(problem: Problem, gpu: Gpu, of: str) -> Tiles:
+    """Those of candidates(), for the gradients of queries or keys. Raises PlanError as it does."""
+    return Tiles(problem, gpu, candidates(problem, of, gpu)[0], predict_work, gradient_dims(of, PRODUCT_DEPTH))
 
 
 def _most_resident(
