@@ -19,7 +19,6 @@ from splat_numba.gen.targets.gpu.launches import arch_of
 from splat_numba.gen.targets.simt.backward.text import gradients_text
 from splat_numba.gen.targets.simt.backward.tile_shapes import candidates as gradient_candidates
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits
-from splat_numba.gen.targets.simt.packed.narrowing import narrowing_text
 from splat_numba.gen.targets.simt.packed.texts import packed_text
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 from splat_numba.gen.targets.simt.schedule import attention_text
@@ -116,8 +115,6 @@ def packed_texts(arch, dtype):
             yield packed_text(PackedTraits("sddmm", dtype, dim, listed), arch)
             yield packed_text(PackedTraits("spmm", dtype, dim, listed), arch)
             yield packed_text(PackedTraits("spmm", dtype, dim, listed, placed=True), arch)
-    if "16" in dtype:
-        yield narrowing_text(dtype, arch)
 
 
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")

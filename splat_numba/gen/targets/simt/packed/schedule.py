@@ -1,30 +1,25 @@
-"""A packed operator's call as a schedule: a launch, and for packed values of 16 bits one that rounds them."""
+"""A packed operator's call as a schedule: one launch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from math import prod
 
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.packed_lists import PackedLists
 from splat_numba.gen.packed_problem import PackedProblem
-from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.schedule import InPlace, Place, Schedule, ScheduleBuilder, Text
 from splat_numba.gen.targets.gpu.launches import arch_of, in_chunks, strides_of
-from splat_numba.gen.targets.simt.packed.narrowing import NUMBERS, narrowing_text
 from splat_numba.gen.targets.simt.packed.texts import ARRAYS, packed_text
-from splat_numba.gen.targets.simt.packed.traits import THREADS, WARPS, Family, PackedTraits
+from splat_numba.gen.targets.simt.packed.traits import WARPS, Family, PackedTraits
 from splat_numba.gen.targets.simt.schedule import scale_of
 from splat_numba.gen.targets.simt.shape import CHUNK
-from splat_numba.gen.tensor import Tensor, contiguous
+from splat_numba.gen.tensor import Tensor
 
 FAMILIES: dict[str, Family] = {
     "sddmm": "sddmm", "softmax": "softmax", "softmax_backward": "softmax_backward", "spmm": "spmm",
     "spmm_transposed": "spmm",
 }  # fmt: skip
 """Of each operator that GPUs have, the text."""
-MOST_SCRATCH = 1 << 30  # bytes of float32 values before they are rounded to 16 bits, but for one or two batch entries
 IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
 
 
@@ -48,42 +43,11 @@ def packed_schedule(
     whole = tensors[result]
     if 0 in whole.sizes:
         return builder.finish()
-    if result not in IN_CHUNKS and ITEMSIZE[whole.dtype] == 2:
-        _launch_narrowing(builder, text, problem, lists, {**read, result: whole}, arch_of(gpu))
-        return builder.finish()
     written = builder.tensor(whole.sizes, whole.dtype) if result in copied else whole
     _launch(builder, text, problem, lists, {**read, result: written})
     if written is not whole:
         builder.copy(written, whole)
     return builder.finish()
-
-
-def _launch_narrowing(
-    builder: ScheduleBuilder, text: Text, problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Tensor],
-    arch: str,
-) -> None:  # fmt: skip
-    """Packed values of 16 bits by way of float32 ones: a few batch entries at a time, where scratch memory ends."""
-    *_, (result, whole) = arrays.items()
-    batch, heads, pairs, _ = whole.sizes
-    size = heads * pairs * ITEMSIZE["float32"]
-    fitting = min(max(MOST_SCRATCH // size, 1), batch)
-    if fitting < batch and heads * pairs % 2:  # each turn's first value begins a word
-        fitting = max(fitting // 2 * 2, 2)
-    place = builder.scratch(fitting * size)
-    for first in range(0, batch, fitting):
-        turn = {name: _entries(one, first, fitting) for name, one in arrays.items()}
-        sizes, target = turn[result].sizes, turn[result]
-        turn[result] = Tensor(sizes, contiguous(sizes, 1, ITEMSIZE["float32"]), "float32", *place)
-        _launch(builder, text, replace(problem, batch=sizes[0]), lists, turn)
-        blocks = -(-prod(sizes) // (NUMBERS * THREADS))
-        pointers = {"source": turn[result], "result": target}
-        builder.launch(narrowing_text(target.dtype, arch), blocks, {"numbers": prod(sizes)}, pointers)
-
-
-def _entries(one: Tensor, first: int, many: int) -> Tensor:
-    """Batch entries from ``first`` on, at most so many."""
-    rest = one.part(first, 0)
-    return replace(rest, sizes=(min(many, rest.sizes[0]), *rest.sizes[1:]))
 
 
 def _traits(problem: PackedProblem, lists: PackedLists) -> PackedTraits:
