@@ -1,18 +1,17 @@
-"""A packed operator's call as a schedule: one launch."""
+"""A packed operator's launch, for any of a mask's rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from splat_numba.gen.machine import Gpu
-from splat_numba.gen.packed_lists import PackedLists
+from splat_numba.gen.packed_lists import PackedLists, Words
 from splat_numba.gen.packed_problem import PackedProblem
-from splat_numba.gen.schedule import InPlace, Place, Schedule, ScheduleBuilder, Text
-from splat_numba.gen.targets.gpu.launches import arch_of, in_chunks, strides_of
+from splat_numba.gen.schedule import Place, ScheduleBuilder
+from splat_numba.gen.targets.gpu.launches import arch_of, strides_of
 from splat_numba.gen.targets.simt.packed.texts import ARRAYS, packed_text
 from splat_numba.gen.targets.simt.packed.traits import WARPS, Family, PackedTraits
 from splat_numba.gen.targets.simt.schedule import scale_of
-from splat_numba.gen.targets.simt.shape import CHUNK
 from splat_numba.gen.tensor import Tensor
 
 FAMILIES: dict[str, Family] = {
@@ -20,34 +19,6 @@ FAMILIES: dict[str, Family] = {
     "spmm_transposed": "spmm",
 }  # fmt: skip
 """Of each operator that GPUs have, the text."""
-IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
-
-
-def in_place(tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
-    """Rows of tokens must be whole chunks; packed values may stand anywhere."""
-    return {
-        name: InPlace(in_chunks(one), CHUNK) if name in IN_CHUNKS else InPlace(True, 1) for name, one in tensors.items()
-    }
-
-
-def packed_schedule(
-    problem: PackedProblem, lists: PackedLists, tensors: Mapping[str, Tensor], gpu: Gpu,
-    copied: frozenset[str] = frozenset(),
-) -> Schedule:  # fmt: skip
-    """The launches of one call. tensors: the operator's arrays by name, the result last: tokens as (batch, heads, seq,
-    dim), packed values as (batch, heads, pairs, 1); copied: which are copied to padded rows first, the result after.
-    """
-    *given, result = tensors
-    builder, text = ScheduleBuilder(*tensors), packed_text(_traits(problem, lists), arch_of(gpu))
-    read = {name: builder.readable(tensors[name], copied=name in copied) for name in given}
-    whole = tensors[result]
-    if 0 in whole.sizes:
-        return builder.finish()
-    written = builder.tensor(whole.sizes, whole.dtype) if result in copied else whole
-    _launch(builder, text, problem, lists, {**read, result: written})
-    if written is not whole:
-        builder.copy(written, whole)
-    return builder.finish()
 
 
 def _traits(problem: PackedProblem, lists: PackedLists) -> PackedTraits:
@@ -58,19 +29,21 @@ def _traits(problem: PackedProblem, lists: PackedLists) -> PackedTraits:
     )  # fmt: skip
 
 
-def _launch(
-    builder: ScheduleBuilder, text: Text, problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Tensor]
+def record_rows(
+    builder: ScheduleBuilder, problem: PackedProblem, lists: PackedLists, rows: Words, arrays: Mapping[str, Tensor],
+    gpu: Gpu,
 ) -> None:  # fmt: skip
-    """A warp a row of each head of the result."""
+    """A warp a row, of these of the lists' rows, of each head of the result. arrays: by name, the result last."""
+    text = packed_text(_traits(problem, lists), arch_of(gpu))
     wanted = {name for name, _ in text.entry.parameters}
-    tables = {"rows": lists.rows, "runs": lists.runs, "columns": lists.columns, "places": lists.places}
+    tables = {"rows": rows, "runs": lists.runs, "columns": lists.columns, "places": lists.places}
     pointers: dict[str, Place | Tensor | None] = {
         name: builder.table(name, data) for name, data in tables.items() if name in wanted and data is not None
     }
     named = dict(zip(ARRAYS[text.entry.name], arrays.values(), strict=True))
-    blocks = -(-len(lists.rows) // WARPS)
+    blocks = -(-len(rows) // WARPS)
     numbers: dict[str, int | float] = {
-        **strides_of(dict(named)), "row_blocks": blocks, "rows_listed": len(lists.rows), "heads": problem.heads,
+        **strides_of(dict(named)), "row_blocks": blocks, "rows_listed": len(rows), "heads": problem.heads,
     }  # fmt: skip
     if problem.dim:
         numbers |= scale_of(_traits(problem, lists).numbers, "scale", problem.scale)

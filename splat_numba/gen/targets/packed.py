@@ -1,0 +1,96 @@
+"""PackedPlan: which texts make a packed operator's call on a GPU, rows in tiles by matrix products or one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.packed_lists import PackedLists
+from splat_numba.gen.packed_problem import PackedProblem
+from splat_numba.gen.packed_tiles import PackedTiles
+from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.schedule import InPlace, Schedule, ScheduleBuilder
+from splat_numba.gen.targets.gpu.launches import CHUNK, in_chunks
+from splat_numba.gen.targets.simt.packed.schedule import record_rows
+from splat_numba.gen.targets.sm80.packed.schedule import record_tiles
+from splat_numba.gen.targets.sm80.packed.traits import FAMILIES, TiledTraits
+from splat_numba.gen.targets.sm80.target import FIRST
+from splat_numba.gen.tensor import Tensor
+
+IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
+
+
+def in_place(tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+    """Rows of tokens must be whole chunks; packed values may stand anywhere."""
+    return {
+        name: InPlace(in_chunks(one), CHUNK) if name in IN_CHUNKS else InPlace(True, 1) for name, one in tensors.items()
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedPlan:
+    """tiles: of the rows that go through matrix products, None if none do, for the reason ``refusal``; the others of
+    ``lists`` have a warp each, on the FMA units.
+    """
+
+    problem: PackedProblem
+    lists: PackedLists
+    gpu: Gpu
+    tiles: PackedTiles | None
+    refusal: str = ""
+
+    @classmethod
+    def of(cls, problem: PackedProblem, lists: PackedLists, gpu: Gpu, *, side_by_side: bool = True) -> PackedPlan:
+        """side_by_side: whether each head's packed values are."""
+        refusal = _refusal(problem, lists, gpu, side_by_side)
+        return cls(problem, lists, gpu, None if refusal else lists.tiles, refusal)
+
+    def schedule(self, tensors: Mapping[str, Tensor], copied: frozenset[str] = frozenset()) -> Schedule:
+        """The launches of a call. tensors: the operator's arrays by name, the result last: tokens as (batch, heads,
+        seq, dim), packed values as (batch, heads, pairs, 1); copied: which are copied to padded rows first, the result
+        after.
+        """
+        *given, result = tensors
+        builder = ScheduleBuilder(*tensors)
+        arrays = {name: builder.readable(tensors[name], copied=name in copied) for name in given}
+        whole = tensors[result]
+        if 0 in whole.sizes:
+            return builder.finish()
+        written = builder.tensor(whole.sizes, whole.dtype) if result in copied else whole
+        arrays[result] = written
+        rows = self.lists.rows
+        if self.tiles is not None:
+            record_tiles(builder, self.problem, self.tiles, arrays, self.gpu)
+            rows = self.lists.rows_outside(self.tiles)
+        record_rows(builder, self.problem, self.lists, rows, arrays, self.gpu)
+        if written is not whole:
+            builder.copy(written, whole)
+        return builder.finish()
+
+
+def packed_schedule(
+    problem: PackedProblem, lists: PackedLists, tensors: Mapping[str, Tensor], gpu: Gpu,
+    copied: frozenset[str] = frozenset(),
+) -> Schedule:  # fmt: skip
+    """The launches of a call by its plan; tensors and copied as PackedPlan.schedule has them."""
+    packed = [one for name, one in tensors.items() if name not in IN_CHUNKS]
+    side_by_side = all(one.strides[2] == ITEMSIZE[one.dtype] for one in packed)
+    return PackedPlan.of(problem, lists, gpu, side_by_side=side_by_side).schedule(tensors, copied)
+
+
+def _refusal(problem: PackedProblem, lists: PackedLists, gpu: Gpu, side_by_side: bool) -> str:
+    """Why no rows go through matrix products; nothing if some do."""
+    if problem.operator not in FAMILIES:
+        return f"{problem.operator} has no text for them"
+    if ITEMSIZE[problem.dtype] != 2:
+        return f"they take 16-bit numbers, not {problem.dtype}"
+    if gpu.capability < FIRST:
+        return "compute capability {}.{} lacks their instructions".format(*gpu.capability)
+    if TiledTraits.of(problem).shared_bytes > gpu.shared_bytes:
+        return f"two tiles of rows of {problem.dim} numbers do not fit in {gpu.shared_bytes >> 10} KiB"
+    if not side_by_side:
+        return "packed values do not lie side by side"
+    if lists.tiles is None or not len(lists.tiles.blocks):
+        return "no rows share enough columns"
+    return ""

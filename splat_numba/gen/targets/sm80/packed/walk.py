@@ -1,0 +1,124 @@
+"""What the tiled texts share: a block's rows and tiles, keys or values on their way, and packed values of a tile.
+
+A packed value is 16 bits, and a word of them belongs to two columns of which the first may be the one before a tile's:
+where a row is ``odd``, a lane's word has columns 2 lane - 1 and 2 lane, and column 63 stands alone behind the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS
+from splat_numba.gen.targets.gpu.addresses import emit_header
+from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
+from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, THREADS, TiledTraits
+from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK
+from splat_numba.gen.targets.sm80.tiles import Load
+from splat_numba.gen.writer import SourceWriter
+
+TABLES = ("rows", "blocks")
+COUNTS = ("blocks_listed", "heads", "share", "seq_q", "seq_kv")
+PLACES = ("corner", "residue", "lattice", "limit")  # of a tile: its first place, and which column a place is
+ROW = ("slot", "begin", "count")
+
+
+def load_of(what: str, traits: TiledTraits, *, multiplied: bool) -> Load:
+    """Of a tile's keys or values, whose places may be beyond the last column."""
+    token = "token = u32(residue + lattice * u32(corner + place))"  # noqa: S105 - a place in a sequence
+    return Load(what, TILE_PLACES, traits.dim, THREADS, PLACES, token, True, multiplied)
+
+
+def queries_of(traits: TiledTraits) -> Load:
+    """Of a block's queries."""
+    token = "token = ptx.load_word(rows_at + u64(16) * u64(place))  # 2**32 - 1 where there is none"  # noqa: S105
+    return Load("queries", TILE_ROWS, traits.dim, THREADS, ("rows_at", "limit"), token, True, True)
+
+
+def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
+    """Docstring, imports, places in shared memory."""
+    quotes = '"' * 3
+    queries = f", QUERIES = u32({traits.notes_at}), u32({traits.queries_at})" if traits.family == "sddmm" else (
+        f" = u32({traits.notes_at})"
+    )  # fmt: skip
+    out.lines(
+        f"""
+        {quotes}{what} by a warp's matrix products, generated for every mask whose rows share columns.
+
+        Rows of {traits.dim} numbers, {traits.dtype}; {TILE_ROWS} rows x {TILE_PLACES} places a tile, by {THREADS}
+        threads: each warp has {ATOM} rows. A tile is fetched while one is computed.
+        {quotes}
+
+        import numpy as np
+
+        from splat_numba.runtime.cuda.dialect import cuda, ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        {DEVICE}
+        wait_for_copies = ptx.async_wait(0)
+
+        # Shared memory, in bytes from its aligned start: two stages, a tile's packed values, the block's rows.
+        STAGE_BYTES, PACKED = u32({traits.stage_bytes}), u32({traits.packed_at})
+        NOTES{queries}
+        """
+    )
+
+
+def emit_begin(out: SourceWriter, name: str, groups: Sequence[Sequence[str]]) -> None:
+    """The entry function's first lines: which block, head and batch entry; the block's rows on their way to notes."""
+    emit_header(out, name, groups)
+    with out.suite():
+        out.lines(
+            f"""
+            start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+            base = u32((start + u32({CHUNK - 1})) & u32({2**32 - CHUNK}))
+            thread, item = ptx.thread_index(), ptx.block_index()
+            lane, warp = u32(thread & u32({WARP - 1})), u32(thread // u32({WARP}))
+            pair = u32(item // blocks_listed)
+            rank = u32(item - pair * blocks_listed)
+            entry = u32(pair // heads)
+            head = u32(pair - entry * heads)
+            rows_at = rows + u64({CHUNK * TILE_ROWS}) * u64(rank)
+            residue, lattice, corner, tiles = ptx.load_words4(blocks + u64({CHUNK}) * u64(rank))
+            limit, stage = seq_kv, u32(0)
+            keep_rows(rows_at, u32(base + NOTES), thread)
+            notes = u32(base + NOTES + u32({CHUNK * ATOM}) * warp)
+            packed = u32(base + PACKED + u32({ATOM * PACKED_ROW}) * warp)
+            """
+        )
+
+
+def emit_keep_rows(out: SourceWriter) -> None:
+    """The block's list of rows in shared memory: row, slot, begin, count."""
+    with device_function(
+        out, "keep_rows", ("rows_at", "to", "thread"), "The block's rows, where all its warps find them."
+    ):
+        out.lines(
+            f"""
+            place = u32(thread & u32({TILE_ROWS - 1}))
+            row, slot, begin, count = ptx.load_words4(rows_at + u64({CHUNK}) * u64(place))
+            mine = u32(1) if thread < u32({TILE_ROWS}) else u32(0)
+            ptx.store_shared_words4(u32(to + u32({CHUNK}) * place), row, slot, begin, count, mine)
+            """
+        )
+
+
+def emit_row_of_tile(out: SourceWriter) -> None:
+    """``row_of_tile(i, ...)``: of a warp's row i in a tile, where it is whole, whether it is odd, and a lane's part."""
+    parameters = ("i", "notes", "values_at", "corner", "lane")
+    text = "Of row i: the number of its place 0's value, whether all is kept, odd; of a lane's word, which columns are."
+    with device_function(out, "row_of_tile", parameters, text):
+        out.lines(
+            f"""
+            _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32({CHUNK} * i)))
+            first = u32(slot + corner)
+            odd = u32(u32(u32(values_at >> u64(1)) + first) & u32(1))
+            into = u32(corner - begin)
+            whole = (into < count) and (u32(into + u32({TILE_PLACES - 1})) < count)
+            column = u32(u32(lane + lane) - odd)
+            low = u32(1) if (column < u32({TILE_PLACES})) and (u32(into + column) < count) else u32(0)
+            high = u32(1) if u32(into + column + u32(1)) < count else u32(0)
+            alone = odd if u32(into + u32({TILE_PLACES - 1})) < count else u32(0)
+            return first, whole, odd, low, high, alone
+            """
+        )
