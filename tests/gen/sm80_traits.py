@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 
 GOLDEN = {
     "two_atoms": Traits(64, 64, "bfloat16", 2, 64, 2, 2),
@@ -10,3 +11,8 @@ GOLDEN = {
         20, 40, "float16", 1, 32, 2, 4, partial=True, skips=False, resumes=True, ragged=True, negate=True
     ),
 }
+GOLDEN_TILED = {
+    "packed_sddmm": TiledTraits("sddmm", "bfloat16", 64),
+    "packed_spmm": TiledTraits("spmm", "float16", 20),
+}
+"""Of packed operators."""
