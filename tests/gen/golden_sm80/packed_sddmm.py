@@ -56,8 +56,10 @@ def sddmm(
         multiply_keys(score, queries, now)
         put_scores(score, scale, packed, lane)
         ptx.warp_barrier()
-        for i in range(16):
-            store_row(i, notes, values_at, here, lane, packed)
+        row, rows_here = u32(0), whole_rows(notes, values_at, here, lane)
+        while row < u32(16):
+            store_rows(row, rows_here, notes, values_at, here, lane, packed)
+            row = u32(row + u32(4))
         ptx.warp_barrier()
 
 
@@ -82,37 +84,96 @@ def put_scores(score, scale, packed, lane):
 
 
 @device
-def store_row(i, notes, values_at, corner, lane, packed):
-    """What is kept of row i of a tile: two values a lane, and those whose word is another's too alone."""
-    first, whole, odd, low, high, alone = row_of_tile(i, notes, values_at, corner, lane)
-    word = ptx.load_shared_word(u32(packed + u32(144 * i) + u32(4) * lane))
-    if whole and odd == u32(0):
-        ptx.store_word(values_at + u64(2) * u64(u32(first + lane + lane)), word, u32(1))
-    else:
-        before = ptx.word_of_lane(word, u32(u32(lane - odd) & u32(31)))
-        two = u32(u32(before >> u32(16)) | u32(word << u32(16))) if odd != u32(0) else word
-        second = u32(first + lane + lane + u32(1) - odd)  # the number of the word's second value
-        at = values_at + u64(2) * u64(second)
-        ptx.store_word(at - u64(2), two, low & high)
-        ptx.store_half(at, two >> u32(16), high & u32(low ^ u32(1)))
-        ptx.store_half(at - u64(2), two, low & u32(high ^ u32(1)))
-        last = u32(1) if lane == u32(31) else u32(0)
-        ptx.store_half(at + u64(2), word >> u32(16), alone & last)
+def store_rows(i, rows_here, notes, values_at, corner, lane, packed):
+    """What is kept of a few rows of a tile, from row i on."""
+    known_0 = ptx.word_of_lane(rows_here, u32(i + u32(0)))
+    word_0 = ptx.load_shared_word(u32(packed + u32(144) * u32(i + u32(0)) + u32(4) * lane))
+    known_1 = ptx.word_of_lane(rows_here, u32(i + u32(1)))
+    word_1 = ptx.load_shared_word(u32(packed + u32(144) * u32(i + u32(1)) + u32(4) * lane))
+    known_2 = ptx.word_of_lane(rows_here, u32(i + u32(2)))
+    word_2 = ptx.load_shared_word(u32(packed + u32(144) * u32(i + u32(2)) + u32(4) * lane))
+    known_3 = ptx.word_of_lane(rows_here, u32(i + u32(3)))
+    word_3 = ptx.load_shared_word(u32(packed + u32(144) * u32(i + u32(3)) + u32(4) * lane))
+    store_row(u32(i + u32(0)), known_0, word_0, notes, values_at, corner, lane)
+    store_row(u32(i + u32(1)), known_1, word_1, notes, values_at, corner, lane)
+    store_row(u32(i + u32(2)), known_2, word_2, notes, values_at, corner, lane)
+    store_row(u32(i + u32(3)), known_3, word_3, notes, values_at, corner, lane)
 
 
 @device
-def row_of_tile(i, notes, values_at, corner, lane):
-    """Of row i: the number of its place 0's value, whether all is kept, odd; of a lane's word, which columns are."""
-    _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32(16 * i)))
-    first = u32(slot + corner)
-    odd = u32(u32(u32(values_at >> u64(1)) + first) & u32(1))
-    into = u32(corner - begin)
+def store_row(i, known, word, notes, values_at, corner, lane):
+    """What is kept of row i: two values a lane, and those whose word is another's too alone."""
+    if known != u32(0):
+        first = u32(known >> u32(1))
+        if odd_at(first, values_at) == u32(0):
+            ptx.store_word(values_at + u64(2) * u64(u32(first + lane + lane)), word, u32(1))
+        else:
+            store_whole_odd(values_at + u64(2) * u64(u32(first + lane + lane)), word, lane)
+    else:
+        store_part(i, word, notes, values_at, corner, lane)
+
+
+@device
+def store_whole_odd(at, word, lane):
+    """Column 0 and the last one alone; at: where the second value of the lane's word goes."""
+    ahead = u32(0) if lane == u32(0) else u32(1)
+    end = u32(1) if (lane == u32(0)) or (lane == u32(31)) else u32(0)
+    ptx.store_word(at - u64(2), across(word, lane), ahead)
+    ptx.store_half(at + u64(2) * u64(ahead), u32(word >> u32(u32(16) * ahead)), end)
+
+
+@device
+def across(word, lane):
+    """The second value of the lane before, and the lane's first."""
+    before = ptx.word_of_lane(word, u32(u32(lane - u32(1)) & u32(31)))
+    return u32(u32(before >> u32(16)) | u32(word << u32(16)))
+
+
+@device
+def store_part(i, word, notes, values_at, corner, lane):
+    """Row i where it begins or ends."""
+    first, into, count, odd = row_of_tile(i, notes, values_at, corner)
+    low, high, alone = kept_of_word(into, count, odd, lane)
+    two = across(word, lane)
+    two = two if odd != u32(0) else word
+    second = values_at + u64(2) * u64(u32(first + lane + lane + u32(1) - odd))  # where its second value goes
+    ptx.store_word(second - u64(2), two, low & high)
+    ptx.store_half(second, u32(two >> u32(16)), high & u32(low ^ u32(1)))
+    ptx.store_half(second - u64(2), two, low & u32(high ^ u32(1)))
+    last = u32(1) if lane == u32(31) else u32(0)
+    ptx.store_half(second + u64(2), u32(word >> u32(16)), alone & last)
+
+
+@device
+def row_of_tile(i, notes, values_at, corner):
+    """Of row i: its place 0's value, that place from the row's first, pairs of the row; whether it is odd."""
+    _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32(16) * u32(i)))
+    first, into = u32(slot + corner), u32(corner - begin)
+    return first, into, count, odd_at(first, values_at)
+
+
+@device
+def odd_at(first, values_at):
+    """Whether a value is the second of its word."""
+    return u32(u32(u32(values_at >> u64(1)) + first) & u32(1))
+
+
+@device
+def whole_rows(notes, values_at, corner, lane):
+    """Of the lane's row: twice its place 0's value and 1 where a tile's places are all kept, else 0."""
+    first, into, count, odd = row_of_tile(u32(lane & u32(15)), notes, values_at, corner)
     whole = (into < count) and (u32(into + u32(63)) < count)
+    return u32(u32(first << u32(1)) | u32(1)) if whole else u32(0)
+
+
+@device
+def kept_of_word(into, count, odd, lane):
+    """Whether a lane's word has a first value that is kept, a second; whether the place beyond the last word is."""
     column = u32(u32(lane + lane) - odd)
     low = u32(1) if (column < u32(64)) and (u32(into + column) < count) else u32(0)
     high = u32(1) if u32(into + column + u32(1)) < count else u32(0)
     alone = odd if u32(into + u32(63)) < count else u32(0)
-    return first, whole, odd, low, high, alone
+    return low, high, alone
 
 
 @device

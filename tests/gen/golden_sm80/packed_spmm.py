@@ -48,16 +48,18 @@ def spmm(
         total[n] = f32(0.0)
     weights, right = places(base, packed, lane)
     ptx.block_barrier()  # the list of rows is there
-    alone = fetch_values(words, notes, values_at, corner, lane)
+    rows_here = whole_rows(notes, values_at, corner, lane)
+    alone = fetch_values(words, rows_here, notes, values_at, corner, lane)
     while tiles > u32(0):
         wait_for_copies()
         ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
         for i in range(16):
-            put_row(i, words[i], alone, notes, values_at, corner, lane, packed)
+            put_row(i, rows_here, words[i], alone, notes, values_at, corner, lane, packed)
         now = u32(right + stage)
         tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32(64)), u32(STAGE_BYTES - stage)
         if tiles > u32(0):
-            alone = fetch_values(words, notes, values_at, corner, lane)
+            rows_here = whole_rows(notes, values_at, corner, lane)
+            alone = fetch_values(words, rows_here, notes, values_at, corner, lane)
             copy_rows_of_v(v_at, v_row, u32(base + stage), corner, residue, lattice, limit)
         ptx.async_commit()
         ptx.warp_barrier()
@@ -76,31 +78,65 @@ def places(base, packed, lane):
 
 
 @device
-def fetch_values(words, notes, values_at, corner, lane):
+def fetch_values(words, rows_here, notes, values_at, corner, lane):
     """A tile's packed values on their way: a word of each row; of a lane's row the word beyond the last lane's."""
     for i in range(16):
-        first, whole, odd, low, high, alone = row_of_tile(i, notes, values_at, corner, lane)
-        at = values_at + u64(2) * u64(u32(first + lane + lane + u32(1) - odd)) - u64(2)
-        words[i] = ptx.real_bits(ptx.load_real_when(at, low | high))
-    first, whole, odd, low, high, alone = row_of_tile(u32(lane & u32(15)), notes, values_at, corner, lane)
+        known = ptx.word_of_lane(rows_here, u32(i))
+        if known != u32(0):
+            first = u32(known >> u32(1))
+            at = values_at + u64(2) * u64(u32(first + lane + lane))
+            words[i] = ptx.real_bits(ptx.load_state(at - u64(2) * u64(odd_at(first, values_at))))
+        else:
+            words[i] = part_of_row(i, notes, values_at, corner, lane)
+    first, into, count, odd = row_of_tile(u32(lane & u32(15)), notes, values_at, corner)
+    low, high, alone = kept_of_word(into, count, odd, lane)
     at = values_at + u64(2) * u64(u32(first + u32(63)))
     return ptx.real_bits(ptx.load_real_when(at, alone))
 
 
 @device
-def put_row(i, word, last_words, notes, values_at, corner, lane, packed):
+def part_of_row(i, notes, values_at, corner, lane):
+    """A lane's word of row i, or 0."""
+    first, into, count, odd = row_of_tile(i, notes, values_at, corner)
+    low, high, alone = kept_of_word(into, count, odd, lane)
+    at = values_at + u64(2) * u64(u32(first + lane + lane + u32(1) - odd)) - u64(2)
+    return ptx.real_bits(ptx.load_real_when(at, low | high))
+
+
+@device
+def put_row(i, rows_here, word, last_words, notes, values_at, corner, lane, packed):
     """Row i of a tile in shared memory, 0 where nothing is kept."""
-    first, whole, odd, low, high, alone = row_of_tile(i, notes, values_at, corner, lane)
     to = u32(packed + u32(144 * i) + u32(4) * lane)
-    if whole and odd == u32(0):
-        ptx.store_shared_word(to, word, u32(1))
+    known = ptx.word_of_lane(rows_here, u32(i))
+    if known != u32(0):
+        if odd_at(u32(known >> u32(1)), values_at) == u32(0):
+            ptx.store_shared_word(to, word, u32(1))
+        else:
+            ptx.store_shared_word(to, across(word, ptx.word_of_lane(last_words, u32(i)), lane), u32(1))
     else:
-        word = word & u32(u32(u32(0) - high) << u32(16)) | word & u32(u32(u32(0) - low) >> u32(16))
-        after = ptx.word_of_lane(word, u32(u32(lane + odd) & u32(31)))
-        last = ptx.word_of_lane(last_words, u32(i)) if alone != u32(0) else u32(0)
-        after = last if lane == u32(31) else after
-        two = u32(u32(word >> u32(16)) | u32(after << u32(16))) if odd != u32(0) else word
-        ptx.store_shared_word(to, two, u32(1))
+        kept = kept_values(i, word, last_words, notes, values_at, corner, lane)
+        ptx.store_shared_word(to, kept, u32(1))
+
+
+@device
+def across(word, last, lane):
+    """The lane's second value and the first after it."""
+    after = ptx.word_of_lane(word, u32(u32(lane + u32(1)) & u32(31)))
+    after = last if lane == u32(31) else after
+    return u32(u32(word >> u32(16)) | u32(after << u32(16)))
+
+
+@device
+def kept_values(i, word, last_words, notes, values_at, corner, lane):
+    """Of row i where it begins or ends: what is kept."""
+    first, into, count, odd = row_of_tile(i, notes, values_at, corner)
+    low, high, alone = kept_of_word(into, count, odd, lane)
+    upper, lower = u32(u32(u32(0) - high) << u32(16)), u32(u32(u32(0) - low) >> u32(16))
+    word = u32(word & u32(upper | lower))
+    last = ptx.word_of_lane(last_words, u32(i))
+    last = last if alone != u32(0) else u32(0)
+    two = across(word, last, lane)
+    return two if odd != u32(0) else word
 
 
 @device
@@ -135,18 +171,35 @@ def store_row(total, half, notes, out_at, out_row, lane, scale, seq_q):
 
 
 @device
-def row_of_tile(i, notes, values_at, corner, lane):
-    """Of row i: the number of its place 0's value, whether all is kept, odd; of a lane's word, which columns are."""
-    _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32(16 * i)))
-    first = u32(slot + corner)
-    odd = u32(u32(u32(values_at >> u64(1)) + first) & u32(1))
-    into = u32(corner - begin)
+def row_of_tile(i, notes, values_at, corner):
+    """Of row i: its place 0's value, that place from the row's first, pairs of the row; whether it is odd."""
+    _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32(16) * u32(i)))
+    first, into = u32(slot + corner), u32(corner - begin)
+    return first, into, count, odd_at(first, values_at)
+
+
+@device
+def odd_at(first, values_at):
+    """Whether a value is the second of its word."""
+    return u32(u32(u32(values_at >> u64(1)) + first) & u32(1))
+
+
+@device
+def whole_rows(notes, values_at, corner, lane):
+    """Of the lane's row: twice its place 0's value and 1 where a tile's places are all kept, else 0."""
+    first, into, count, odd = row_of_tile(u32(lane & u32(15)), notes, values_at, corner)
     whole = (into < count) and (u32(into + u32(63)) < count)
+    return u32(u32(first << u32(1)) | u32(1)) if whole else u32(0)
+
+
+@device
+def kept_of_word(into, count, odd, lane):
+    """Whether a lane's word has a first value that is kept, a second; whether the place beyond the last word is."""
     column = u32(u32(lane + lane) - odd)
     low = u32(1) if (column < u32(64)) and (u32(into + column) < count) else u32(0)
     high = u32(1) if u32(into + column + u32(1)) < count else u32(0)
     alone = odd if u32(into + u32(63)) < count else u32(0)
-    return first, whole, odd, low, high, alone
+    return low, high, alone
 
 
 @device

@@ -11,6 +11,7 @@ from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, TiledTraits
 from splat_numba.gen.targets.sm80.packed.walk import (
     COUNTS,
+    OF_TILE,
     PLACES,
     TABLES,
     emit_begin,
@@ -33,6 +34,7 @@ from splat_numba.gen.targets.sm80.tiles import (
 from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("q", "k", "values")
+AT_ONCE = 4  # rows that are stored together
 
 
 def parameter_names() -> tuple[tuple[str, ...], ...]:
@@ -97,8 +99,10 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
             multiply_keys(score, queries, now)
             put_scores(score, scale, packed, lane)
             ptx.warp_barrier()
-            for i in range({ATOM}):
-                store_row(i, notes, values_at, here, lane, packed)
+            row, rows_here = u32(0), whole_rows(notes, values_at, here, lane)
+            while row < u32({ATOM}):
+                store_rows(row, rows_here, notes, values_at, here, lane, packed)
+                row = u32(row + u32({AT_ONCE}))
             ptx.warp_barrier()
         """
     )
@@ -132,29 +136,56 @@ def _emit_put(out: SourceWriter, traits: TiledTraits) -> None:
 
 
 def _emit_store(out: SourceWriter) -> None:
-    parameters = ("i", "notes", "values_at", "corner", "lane", "packed")
-    text = "What is kept of row i of a tile: two values a lane, and those whose word is another's too alone."
-    with device_function(out, "store_row", parameters, text):
-        wrapped(out, "first, whole, odd, low, high, alone = row_of_tile", parameters[:-1])
-        out.lines(
-            f"""
-            word = ptx.load_shared_word(u32(packed + u32({PACKED_ROW} * i) + u32(4) * lane))
-            if whole and odd == u32(0):
-                ptx.store_word(values_at + u64(2) * u64(u32(first + lane + lane)), word, u32(1))
-            """
-        )
-        out.line("else:")
+    """A few rows at a time, so that what is read of them is on its way together."""
+    parameters = ("i", "rows_here", *OF_TILE, "lane", "packed")
+    with device_function(out, "store_rows", parameters, "What is kept of a few rows of a tile, from row i on."):
+        for x in range(AT_ONCE):
+            row = f"u32(packed + u32({PACKED_ROW}) * u32(i + u32({x})) + u32(4) * lane)"
+            out.line(f"known_{x} = ptx.word_of_lane(rows_here, u32(i + u32({x})))")
+            out.line(f"word_{x} = ptx.load_shared_word({row})")
+        for x in range(AT_ONCE):
+            wrapped(out, "store_row", (f"u32(i + u32({x}))", f"known_{x}", f"word_{x}", *OF_TILE, "lane"))
+    text = "What is kept of row i: two values a lane, and those whose word is another's too alone."
+    with device_function(out, "store_row", ("i", "known", "word", *OF_TILE, "lane"), text):
+        out.line("if known != u32(0):")
         with out.suite():
             out.lines(
-                f"""
-                before = ptx.word_of_lane(word, u32(u32(lane - odd) & u32({WARP - 1})))
-                two = u32(u32(before >> u32(16)) | u32(word << u32(16))) if odd != u32(0) else word
-                second = u32(first + lane + lane + u32(1) - odd)  # the number of the word's second value
-                at = values_at + u64(2) * u64(second)
-                ptx.store_word(at - u64(2), two, low & high)
-                ptx.store_half(at, two >> u32(16), high & u32(low ^ u32(1)))
-                ptx.store_half(at - u64(2), two, low & u32(high ^ u32(1)))
-                last = u32(1) if lane == u32({WARP - 1}) else u32(0)
-                ptx.store_half(at + u64(2), word >> u32(16), alone & last)
+                """
+                first = u32(known >> u32(1))
+                if odd_at(first, values_at) == u32(0):
+                    ptx.store_word(values_at + u64(2) * u64(u32(first + lane + lane)), word, u32(1))
+                else:
+                    store_whole_odd(values_at + u64(2) * u64(u32(first + lane + lane)), word, lane)
                 """
             )
+        out.line("else:")
+        with out.suite():
+            wrapped(out, "store_part", ("i", "word", *OF_TILE, "lane"))
+    text = "Column 0 and the last one alone; at: where the second value of the lane's word goes."
+    with device_function(out, "store_whole_odd", ("at", "word", "lane"), text):
+        out.lines(
+            f"""
+            ahead = u32(0) if lane == u32(0) else u32(1)
+            end = u32(1) if (lane == u32(0)) or (lane == u32({WARP - 1})) else u32(0)
+            ptx.store_word(at - u64(2), across(word, lane), ahead)
+            ptx.store_half(at + u64(2) * u64(ahead), u32(word >> u32(u32(16) * ahead)), end)
+            """
+        )
+    with device_function(out, "across", ("word", "lane"), "The second value of the lane before, and the lane's first."):
+        out.line(f"before = ptx.word_of_lane(word, u32(u32(lane - u32(1)) & u32({WARP - 1})))")
+        out.line("return u32(u32(before >> u32(16)) | u32(word << u32(16)))")
+    with device_function(out, "store_part", ("i", "word", *OF_TILE, "lane"), "Row i where it begins or ends."):
+        wrapped(out, "first, into, count, odd = row_of_tile", ("i", *OF_TILE))
+        out.lines(
+            f"""
+            low, high, alone = kept_of_word(into, count, odd, lane)
+            two = across(word, lane)
+            two = two if odd != u32(0) else word
+            second = values_at + u64(2) * u64(u32(first + lane + lane + u32(1) - odd))  # where its second value goes
+            ptx.store_word(second - u64(2), two, low & high)
+            ptx.store_half(second, u32(two >> u32(16)), high & u32(low ^ u32(1)))
+            ptx.store_half(second - u64(2), two, low & u32(high ^ u32(1)))
+            last = u32(1) if lane == u32({WARP - 1}) else u32(0)
+            ptx.store_half(second + u64(2), u32(word >> u32(16)), alone & last)
+            """
+        )

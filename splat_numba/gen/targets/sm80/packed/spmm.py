@@ -11,6 +11,7 @@ from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, TiledTraits
 from splat_numba.gen.targets.sm80.packed.walk import (
     COUNTS,
+    OF_TILE,
     PLACES,
     TABLES,
     emit_begin,
@@ -24,7 +25,6 @@ from splat_numba.gen.targets.sm80.tiles import emit_add, emit_load, emit_padding
 from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("values", "v", "out")
-OF_ROW = ("notes", "values_at", "corner", "lane")
 
 
 def parameter_names() -> tuple[tuple[str, ...], ...]:
@@ -55,7 +55,7 @@ def render_spmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> str
 
 
 def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
-    where, of_row = ", ".join(PLACES), ", ".join(OF_ROW)
+    where, of_tile = ", ".join(PLACES), ", ".join((*OF_TILE, "lane"))
     out.lines(
         f"""
         values_at = values + u64(entry) * values_batch + u64(head) * values_head
@@ -74,16 +74,18 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
             total[n] = f32(0.0)
         weights, right = places(base, packed, lane)
         ptx.block_barrier()  # the list of rows is there
-        alone = fetch_values(words, {of_row})
+        rows_here = whole_rows({of_tile})
+        alone = fetch_values(words, rows_here, {of_tile})
         while tiles > u32(0):
             wait_for_copies()
             ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
             for i in range({ATOM}):
-                put_row(i, words[i], alone, {of_row}, packed)
+                put_row(i, rows_here, words[i], alone, {of_tile}, packed)
             now = u32(right + stage)
             tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32({TILE_PLACES})), u32(STAGE_BYTES - stage)
             if tiles > u32(0):
-                alone = fetch_values(words, {of_row})
+                rows_here = whole_rows({of_tile})
+                alone = fetch_values(words, rows_here, {of_tile})
                 copy_rows_of_v(v_at, v_row, u32(base + stage), {where})
             ptx.async_commit()
             ptx.warp_barrier()
@@ -110,43 +112,79 @@ def _emit_places(out: SourceWriter, traits: TiledTraits) -> None:
 def _emit_fetch(out: SourceWriter) -> None:
     """A word is loaded if one of its values is kept: all of them are the array's own."""
     text = "A tile's packed values on their way: a word of each row; of a lane's row the word beyond the last lane's."
-    with device_function(out, "fetch_values", ("words", *OF_ROW), text):
+    with device_function(out, "fetch_values", ("words", "rows_here", *OF_TILE, "lane"), text):
         with out.block(f"for i in range({ATOM})"):
-            wrapped(out, "first, whole, odd, low, high, alone = row_of_tile", ("i", *OF_ROW))
             out.lines(
                 """
-                at = values_at + u64(2) * u64(u32(first + lane + lane + u32(1) - odd)) - u64(2)
-                words[i] = ptx.real_bits(ptx.load_real_when(at, low | high))
+                known = ptx.word_of_lane(rows_here, u32(i))
+                if known != u32(0):
+                    first = u32(known >> u32(1))
+                    at = values_at + u64(2) * u64(u32(first + lane + lane))
+                    words[i] = ptx.real_bits(ptx.load_state(at - u64(2) * u64(odd_at(first, values_at))))
                 """
             )
-        wrapped(out, "first, whole, odd, low, high, alone = row_of_tile", (f"u32(lane & u32({ATOM - 1}))", *OF_ROW))
-        out.line(f"at = values_at + u64(2) * u64(u32(first + u32({TILE_PLACES - 1})))")
-        out.line("return ptx.real_bits(ptx.load_real_when(at, alone))")
+            out.line("else:")
+            with out.suite():
+                wrapped(out, "words[i] = part_of_row", ("i", *OF_TILE, "lane"))
+        wrapped(out, "first, into, count, odd = row_of_tile", (f"u32(lane & u32({ATOM - 1}))", *OF_TILE))
+        out.lines(
+            f"""
+            low, high, alone = kept_of_word(into, count, odd, lane)
+            at = values_at + u64(2) * u64(u32(first + u32({TILE_PLACES - 1})))
+            return ptx.real_bits(ptx.load_real_when(at, alone))
+            """
+        )
+    with device_function(out, "part_of_row", ("i", *OF_TILE, "lane"), "A lane's word of row i, or 0."):
+        wrapped(out, "first, into, count, odd = row_of_tile", ("i", *OF_TILE))
+        out.lines(
+            """
+            low, high, alone = kept_of_word(into, count, odd, lane)
+            at = values_at + u64(2) * u64(u32(first + lane + lane + u32(1) - odd)) - u64(2)
+            return ptx.real_bits(ptx.load_real_when(at, low | high))
+            """
+        )
 
 
 def _emit_put(out: SourceWriter) -> None:
-    text = "Row i of a tile in shared memory, 0 where nothing is kept."
-    with device_function(out, "put_row", ("i", "word", "last_words", *OF_ROW, "packed"), text):
-        wrapped(out, "first, whole, odd, low, high, alone = row_of_tile", ("i", *OF_ROW))
+    parameters = ("i", "rows_here", "word", "last_words", *OF_TILE, "lane", "packed")
+    with device_function(out, "put_row", parameters, "Row i of a tile in shared memory, 0 where nothing is kept."):
         out.lines(
             f"""
             to = u32(packed + u32({PACKED_ROW} * i) + u32(4) * lane)
-            if whole and odd == u32(0):
-                ptx.store_shared_word(to, word, u32(1))
+            known = ptx.word_of_lane(rows_here, u32(i))
+            if known != u32(0):
+                if odd_at(u32(known >> u32(1)), values_at) == u32(0):
+                    ptx.store_shared_word(to, word, u32(1))
+                else:
+                    ptx.store_shared_word(to, across(word, ptx.word_of_lane(last_words, u32(i)), lane), u32(1))
             """
         )
         out.line("else:")
         with out.suite():
-            out.lines(
-                f"""
-                word = word & u32(u32(u32(0) - high) << u32(16)) | word & u32(u32(u32(0) - low) >> u32(16))
-                after = ptx.word_of_lane(word, u32(u32(lane + odd) & u32({WARP - 1})))
-                last = ptx.word_of_lane(last_words, u32(i)) if alone != u32(0) else u32(0)
-                after = last if lane == u32({WARP - 1}) else after
-                two = u32(u32(word >> u32(16)) | u32(after << u32(16))) if odd != u32(0) else word
-                ptx.store_shared_word(to, two, u32(1))
-                """
-            )
+            wrapped(out, "kept = kept_values", ("i", "word", "last_words", *OF_TILE, "lane"))
+            out.line("ptx.store_shared_word(to, kept, u32(1))")
+    with device_function(out, "across", ("word", "last", "lane"), "The lane's second value and the first after it."):
+        out.lines(
+            f"""
+            after = ptx.word_of_lane(word, u32(u32(lane + u32(1)) & u32({WARP - 1})))
+            after = last if lane == u32({WARP - 1}) else after
+            return u32(u32(word >> u32(16)) | u32(after << u32(16)))
+            """
+        )
+    parameters = ("i", "word", "last_words", *OF_TILE, "lane")
+    with device_function(out, "kept_values", parameters, "Of row i where it begins or ends: what is kept."):
+        wrapped(out, "first, into, count, odd = row_of_tile", ("i", *OF_TILE))
+        out.lines(
+            """
+            low, high, alone = kept_of_word(into, count, odd, lane)
+            upper, lower = u32(u32(u32(0) - high) << u32(16)), u32(u32(u32(0) - low) >> u32(16))
+            word = u32(word & u32(upper | lower))
+            last = ptx.word_of_lane(last_words, u32(i))
+            last = last if alone != u32(0) else u32(0)
+            two = across(word, last, lane)
+            return two if odd != u32(0) else word
+            """
+        )
 
 
 def _emit_multiply(out: SourceWriter, traits: TiledTraits) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS
 from splat_numba.gen.targets.gpu.addresses import emit_header
-from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
+from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, THREADS, TiledTraits
 from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK
 from splat_numba.gen.targets.sm80.tiles import Load
@@ -20,7 +20,7 @@ from splat_numba.gen.writer import SourceWriter
 TABLES = ("rows", "blocks")
 COUNTS = ("blocks_listed", "heads", "share", "seq_q", "seq_kv")
 PLACES = ("corner", "residue", "lattice", "limit")  # of a tile: its first place, and which column a place is
-ROW = ("slot", "begin", "count")
+OF_TILE = ("notes", "values_at", "corner")
 
 
 def load_of(what: str, traits: TiledTraits, *, multiplied: bool) -> Load:
@@ -104,21 +104,34 @@ def emit_keep_rows(out: SourceWriter) -> None:
 
 
 def emit_row_of_tile(out: SourceWriter) -> None:
-    """``row_of_tile(i, ...)``: of a warp's row i in a tile, where it is whole, whether it is odd, and a lane's part."""
-    parameters = ("i", "notes", "values_at", "corner", "lane")
-    text = "Of row i: the number of its place 0's value, whether all is kept, odd; of a lane's word, which columns are."
-    with device_function(out, "row_of_tile", parameters, text):
+    """``row_of_tile`` and ``kept_of_word``: what a warp knows of a row in a tile, and a lane of its word of it.
+
+    Of rows of which a tile keeps all places, the most, lanes learn by a word that they hand round: ``whole_rows``.
+    """
+    text = "Of row i: its place 0's value, that place from the row's first, pairs of the row; whether it is odd."
+    with device_function(out, "row_of_tile", ("i", *OF_TILE), text):
         out.lines(
             f"""
-            _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32({CHUNK} * i)))
-            first = u32(slot + corner)
-            odd = u32(u32(u32(values_at >> u64(1)) + first) & u32(1))
-            into = u32(corner - begin)
-            whole = (into < count) and (u32(into + u32({TILE_PLACES - 1})) < count)
+            _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32({CHUNK}) * u32(i)))
+            first, into = u32(slot + corner), u32(corner - begin)
+            return first, into, count, odd_at(first, values_at)
+            """
+        )
+    with device_function(out, "odd_at", ("first", "values_at"), "Whether a value is the second of its word."):
+        out.line("return u32(u32(u32(values_at >> u64(1)) + first) & u32(1))")
+    text = "Of the lane's row: twice its place 0's value and 1 where a tile's places are all kept, else 0."
+    with device_function(out, "whole_rows", (*OF_TILE, "lane"), text):
+        wrapped(out, "first, into, count, odd = row_of_tile", (f"u32(lane & u32({ATOM - 1}))", *OF_TILE))
+        out.line(f"whole = (into < count) and (u32(into + u32({TILE_PLACES - 1})) < count)")
+        out.line("return u32(u32(first << u32(1)) | u32(1)) if whole else u32(0)")
+    text = "Whether a lane's word has a first value that is kept, a second; whether the place beyond the last word is."
+    with device_function(out, "kept_of_word", ("into", "count", "odd", "lane"), text):
+        out.lines(
+            f"""
             column = u32(u32(lane + lane) - odd)
             low = u32(1) if (column < u32({TILE_PLACES})) and (u32(into + column) < count) else u32(0)
             high = u32(1) if u32(into + column + u32(1)) < count else u32(0)
             alone = odd if u32(into + u32({TILE_PLACES - 1})) < count else u32(0)
-            return first, whole, odd, low, high, alone
+            return low, high, alone
             """
         )
