@@ -171,8 +171,8 @@ def _emit_put(out: SourceWriter) -> None:
             return u32(u32(word >> u32(16)) | u32(after << u32(16)))
             """
         )
-    parameters = ("i", "word", "last_words", *OF_TILE, "lane")
-    with device_function(out, "kept_values", parameters, "Of row i where it begins or ends: what is kept."):
+    values = ("i", "word", "last_words", *OF_TILE, "lane")
+    with device_function(out, "kept_values", values, "Of row i where it begins or ends: what is kept."):
         wrapped(out, "first, into, count, odd = row_of_tile", ("i", *OF_TILE))
         out.lines(
             """
