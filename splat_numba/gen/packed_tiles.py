@@ -19,9 +19,11 @@ from splat_numba.gen.packed_problem import RunTable
 TILE_ROWS = 64
 TILE_PLACES = 64
 NO_ROW = 2**32 - 1  # of a block that has fewer
-# Of a tile's pairs, those that must be kept. A tile of 64 x 64 is expected to take 450 cycles of a multiprocessor, a
-# tenth of one a pair; a row by itself reads each key from the nearest cache, 128 bytes at 64 a cycle. Not fitted yet.
+# Of a tile's pairs, those that must be kept: at TILE_CYCLES a tile, beside two cycles for a pair of a row by itself,
+# which reads 128 bytes of a key at PAIR_BYTES_PER_CYCLE. Cycles of a multiprocessor; estimates, not fitted yet.
 LEAST_KEPT = 1 / 16
+TILE_CYCLES = 450
+PAIR_BYTES_PER_CYCLE = 64
 
 Words = NDArray[np.uint32]
 Ints = NDArray[np.int64]

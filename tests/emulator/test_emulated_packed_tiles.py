@@ -1,5 +1,7 @@
 """sddmm and spmm of 16 bits in tiles, run on NumPy: against the oracle, by name and drawn; faults planted in them."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import splat_numba as splat
+from splat_numba.errors import ArgumentError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen import packed_tiles
@@ -14,6 +17,7 @@ from splat_numba.gen.machine import Gpu, gpu_of
 from splat_numba.gen.packed_lists import PackedLists
 from splat_numba.gen.packed_problem import PackedProblem, RunTable
 from splat_numba.gen.targets.packed import PackedPlan
+from splat_numba.packed import plan_packed
 from splat_numba.testing import masks
 from tests.emulator.planted_faults import check_found
 from tests.ops import test_packed as products
@@ -132,6 +136,35 @@ def test_a_value_vector_that_is_not_finite_reaches_who_keeps_it():
 def test_why_a_call_has_no_tiles(options, reason):
     plan = plan_of(**{"acsr": WINDOW, **options})
     assert (plan.tiles, plan.refusal) == (None, reason)
+
+
+def test_a_plan_says_what_goes_where():
+    problem = PackedProblem("sddmm", "float16", 2, 3, 64)
+    lists = PackedLists.of(RunTable.of(BESIDE))
+    covered = int(lists.tiles.covered.sum())
+    told = PackedPlan.of(problem, lists, Gpu()).explain().splitlines()
+    assert told[0] == "operator    sddmm, batch 2, heads 3, rows of 64 numbers, float16"
+    assert re.fullmatch(
+        r"tiles       2 of 64 x 64, 2\d% kept, in 1 blocks of rows that share columns; by mma\.sync, .*", told[3]
+    )
+    assert told[4].startswith(f"rows        {70 - covered} with a warp each, ")
+    told = plan_packed("softmax", BESIDE, dtype="float32").explain()
+    assert "tiles       none: softmax has no text for them\nrows        70 with a warp each, " in told
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"operator": "sdmm"}, "operator wanted among sddmm, softmax, softmax_backward, spmm, spmm_transposed, got "),
+        ({"dim": 0}, "dim wanted >= 1, got 0"),
+        ({"operator": "softmax"}, "dim wanted <= 0, got 64"),
+        ({"acsr": splat.causal()}, "acsr wanted as an ACSR, got a Pattern"),
+    ],
+    ids=str,
+)
+def test_a_plan_refuses_by_name(changed, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        plan_packed(**{"operator": "sddmm", "acsr": WINDOW, "dtype": "float16", "dim": 64, **changed})
 
 
 # Rows of an odd number of pairs are all odd or all even, of an even one they take turns. Some of the last keep a tile.

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from splat_numba.gen.machine import Gpu
-from splat_numba.gen.packed_lists import PackedLists
+from splat_numba.gen.packed_lists import PackedLists, Words
 from splat_numba.gen.packed_problem import PackedProblem
-from splat_numba.gen.packed_tiles import PackedTiles
+from splat_numba.gen.packed_tiles import PAIR_BYTES_PER_CYCLE, TILE_CYCLES, TILE_PLACES, TILE_ROWS, PackedTiles
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.schedule import InPlace, Schedule, ScheduleBuilder
 from splat_numba.gen.targets.gpu.launches import CHUNK, in_chunks
 from splat_numba.gen.targets.simt.packed.schedule import record_rows
+from splat_numba.gen.targets.sm80.cost import HERTZ
 from splat_numba.gen.targets.sm80.packed.schedule import record_tiles
 from splat_numba.gen.targets.sm80.packed.traits import FAMILIES, TiledTraits
 from splat_numba.gen.targets.sm80.target import FIRST
 from splat_numba.gen.tensor import Tensor
+from splat_numba.plain import duration
 
 IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
 
@@ -46,6 +48,53 @@ class PackedPlan:
         refusal = _refusal(problem, lists, gpu, side_by_side)
         return cls(problem, lists, gpu, None if refusal else lists.tiles, refusal)
 
+    @property
+    def rows(self) -> Words:
+        """Those of the lists' rows that have a warp each."""
+        return self.lists.rows if self.tiles is None else self.lists.rows_outside(self.tiles)
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Predicted, of tiles and of rows, as far as multiprocessors and their caches limit them."""
+        heads = self.problem.batch * self.problem.heads * self.problem.group
+        rate = self.gpu.multiprocessors * HERTZ / max(heads, 1)
+        tiles = 0 if self.tiles is None else int(self.tiles.blocks[:, 3].sum())
+        numbers = max(self.problem.dim, 1) * ITEMSIZE[self.problem.dtype]
+        cycles = int(self.rows[:, 2].sum()) * numbers / PAIR_BYTES_PER_CYCLE
+        return tiles * TILE_CYCLES / rate, cycles / rate
+
+    def explain(self) -> str:
+        """What goes through matrix products and what does not, why, and what it is predicted to take."""
+        problem = self.problem
+        dim = f", rows of {problem.dim} numbers" if problem.dim else ""
+        lines = [
+            f"operator    {problem.operator}, batch {problem.batch}, heads {problem.heads}{dim}, {problem.dtype}",
+            f"target      {self.gpu.words}, {self.gpu.describe()}",
+            f"kept        {self.lists.pairs:,} pairs a head, in {len(self.lists.rows):,} rows",
+            f"tiles       {self._tiles_in_words()}",
+        ]
+        if len(self.rows):
+            lines.append(f"rows        {self._rows_in_words()}")
+        return "\n".join(lines)
+
+    def _tiles_in_words(self) -> str:
+        tiles = self.tiles
+        if tiles is None:
+            return f"none: {self.refusal}"
+        number, kept = int(tiles.blocks[:, 3].sum()), tiles.pairs / tiles.area
+        return (
+            f"{number:,} of {TILE_ROWS} x {TILE_PLACES}, {kept:.0%} kept, in {len(tiles.blocks):,} blocks of rows that "
+            f"share columns; by mma.sync, predicted {duration(self.seconds[0])}"
+        )
+
+    def _rows_in_words(self) -> str:
+        pairs = self.rows[:, 2]
+        columns = "listed, 4 bytes a pair" if self.lists.columns is not None else "made from runs"
+        return (
+            f"{len(pairs):,} with a warp each, {int(pairs.sum()):,} pairs, the longest {int(pairs.max()):,}; columns "
+            f"{columns}; predicted {duration(self.seconds[1])}"
+        )
+
     def schedule(self, tensors: Mapping[str, Tensor], copied: frozenset[str] = frozenset()) -> Schedule:
         """The launches of a call. tensors: the operator's arrays by name, the result last: tokens as (batch, heads,
         seq, dim), packed values as (batch, heads, pairs, 1); copied: which are copied to padded rows first, the result
@@ -59,11 +108,9 @@ class PackedPlan:
             return builder.finish()
         written = builder.tensor(whole.sizes, whole.dtype) if result in copied else whole
         arrays[result] = written
-        rows = self.lists.rows
         if self.tiles is not None:
             record_tiles(builder, self.problem, self.tiles, arrays, self.gpu)
-            rows = self.lists.rows_outside(self.tiles)
-        record_rows(builder, self.problem, self.lists, rows, arrays, self.gpu)
+        record_rows(builder, self.problem, self.lists, self.rows, arrays, self.gpu)
         if written is not whole:
             builder.copy(written, whole)
         return builder.finish()
