@@ -76,8 +76,8 @@ def spmm(values: Any, v: Any, acsr: ACSR, *, transpose: bool = False, backend: s
     missing from both. heads_q must be a multiple of heads_kv.
 
     Returns (batch, heads_q, seq_q, value_dim), less the missing axes, of the values' dtype and kind; a row that keeps
-    nothing is 0. Sums are kept in float32 (float64 for float64). NaN and inf reach the rows that keep them only; but
-    those of a 16-bit v on a GPU's tensor cores may reach other rows of their tiles. Raises ArgumentError
+    nothing is 0. Sums are kept in float32 (float64 for float64). NaN and inf reach the rows that keep them only; on a
+    GPU those of v may reach other rows of their tiles. Raises ArgumentError
     (ArgumentTypeError for types), BackendError.
     """
     turned = check_flag("transpose", transpose)

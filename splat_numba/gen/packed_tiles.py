@@ -19,11 +19,7 @@ from splat_numba.gen.packed_problem import RunTable
 TILE_ROWS = 64
 TILE_PLACES = 64
 NO_ROW = 2**32 - 1  # of a block that has fewer
-# Of a tile's pairs, those that must be kept: at TILE_CYCLES a tile, beside two cycles for a pair of a row by itself,
-# which reads 128 bytes of a key at PAIR_BYTES_PER_CYCLE. Cycles of a multiprocessor; estimates, not fitted yet.
-LEAST_KEPT = 1 / 16
-TILE_CYCLES = 450
-PAIR_BYTES_PER_CYCLE = 64
+LEAST_KEPT = 1 / 16  # of a tile's pairs: with fewer no kernel is faster than a warp a row
 
 Words = NDArray[np.uint32]
 Ints = NDArray[np.int64]
@@ -33,14 +29,36 @@ Ints = NDArray[np.int64]
 class PackedTiles(Sealed):
     """rows: (blocks * TILE_ROWS, 4): row, base (modulo 2**32), begin, count; NO_ROW and zeros where a block has fewer.
     blocks: (blocks, 4): residue, step, first place, tiles; the longest first. covered: (rows of the mask,), which are
-    in a block. pairs: that blocks keep, of ``area`` in their tiles.
+    in a block. kept: (blocks,), pairs of each one.
     """
 
     rows: Words
     blocks: Words
     covered: NDArray[np.bool_]
-    pairs: int
-    area: int
+    kept: Ints
+
+    @property
+    def pairs(self) -> int:
+        """That blocks keep."""
+        return int(self.kept.sum())
+
+    @property
+    def tiles(self) -> int:
+        """How many."""
+        return int(self.blocks[:, 3].sum())
+
+    @property
+    def area(self) -> int:
+        """Pairs of all tiles, kept or not."""
+        return TILE_ROWS * TILE_PLACES * self.tiles
+
+    def denser(self, least: float) -> PackedTiles:
+        """Those blocks of which at least this share is kept."""
+        chosen = self.kept >= least * TILE_ROWS * TILE_PLACES * self.blocks[:, 3]
+        rows = self.rows.reshape(-1, TILE_ROWS, 4)[chosen].reshape(-1, 4)
+        covered = np.zeros_like(self.covered)
+        covered[rows[rows[:, 0] != NO_ROW, 0]] = True
+        return PackedTiles(rows, self.blocks[chosen], covered, self.kept[chosen])
 
     @classmethod
     def of(cls, table: RunTable) -> PackedTiles:
@@ -71,8 +89,7 @@ class PackedTiles(Sealed):
         listed[place[kept]] = each[kept].astype(np.uint32)
         covered = np.zeros(table.rows, np.bool_)
         covered[row[kept]] = True
-        area = TILE_ROWS * TILE_PLACES * int(tiles[worth].sum())
-        return cls(listed, heads.astype(np.uint32), covered, int(pairs[worth].sum()), area)
+        return cls(listed, heads.astype(np.uint32), covered, pairs[worth][longest])
 
 
 def _blocks(step: Ints, residue: Ints) -> Ints:

@@ -1,4 +1,4 @@
-"""sddmm and spmm of 16 bits in tiles, run on NumPy: against the oracle, by name and drawn; faults planted in them."""
+"""sddmm and spmm in tiles, run on NumPy: against the oracle, by name and drawn; faults planted in them."""
 
 import re
 
@@ -16,6 +16,7 @@ from splat_numba.gen import packed_tiles
 from splat_numba.gen.machine import Gpu, gpu_of
 from splat_numba.gen.packed_lists import PackedLists
 from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.targets import packed
 from splat_numba.gen.targets.packed import PackedPlan
 from splat_numba.packed import plan_packed
 from splat_numba.testing import masks
@@ -60,6 +61,9 @@ NAMED = {
     "wide heads": (splat.full(), 10, 70, {"head_dim": 130, "value_dim": 144}),
     "one number": (splat.full(), 17, 65, {"head_dim": 1, "value_dim": 1}),
     "rows beside tiles": (BESIDE, 70, 120, {}),
+    "float32": (splat.window(40, 30), 90, 101, {"dtype": "float32", "batch": 2, "head_dim": 64, "value_dim": 72}),
+    "float64": (splat.strided(2), 100, 140, {"dtype": "float64", "head_dim": 33}),
+    "float32, wide heads": (splat.full(), 40, 70, {"dtype": "float32", "head_dim": 130, "value_dim": 256}),
     "a batch of none": (splat.full(), 17, 65, {"batch": 0}),
 }
 
@@ -77,7 +81,9 @@ def small_cases(draw):
     acsr = acsr_of(draw(masks(seq_q, seq_kv)), seq_q, seq_kv)
     heads_kv, group = draw(st.sampled_from([(1, 1), (1, 2)]))
     dims = draw(st.integers(1, 40)), draw(st.integers(1, 40))
-    return Case(acsr, draw(st.sampled_from(["float16", "bfloat16"])), 1, heads_kv * group, heads_kv, *dims)
+    return Case(
+        acsr, draw(st.sampled_from(["float16", "bfloat16", "float32", "float64"])), 1, heads_kv * group, heads_kv, *dims
+    )
 
 
 @settings(max_examples=draws(12), suppress_health_check=[HealthCheck.too_slow])
@@ -86,6 +92,7 @@ def test_any_case_agrees_with_the_oracle(case, scale):
     """Whatever is one run a row goes through tiles."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packed_tiles, "LEAST_KEPT", 0.0)
+        patch.setattr(packed, "least_kept", lambda *_, **__: 0.0)
         products.check_sddmm(case, scale, **EMULATED)
         products.check_spmm(case, **EMULATED)
 
@@ -124,11 +131,8 @@ def test_a_value_vector_that_is_not_finite_reaches_who_keeps_it():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"dtype": "float32"}, "they take 16-bit numbers, not float32"),
         ({"operator": "softmax"}, "softmax has no text for them"),
-        ({"gpu": gpu_of((7, 5))}, "compute capability 7.5 lacks their instructions"),
-        ({"dim": 256, "gpu": gpu_of((8, 6))}, "two tiles of rows of 256 numbers do not fit in 99 KiB"),
-        ({"side_by_side": False}, "packed values do not lie side by side"),
+        ({"dtype": "float64", "dim": 256, "gpu": gpu_of((8, 6))}, "99 KiB do not hold one of rows of 256 numbers"),
         ({"acsr": ACSR.from_pattern(splat.strided(9) | splat.window(2), 70, 70)}, "no rows share enough columns"),
     ],
     ids=str,
@@ -138,14 +142,35 @@ def test_why_a_call_has_no_tiles(options, reason):
     assert (plan.tiles, plan.refusal) == (None, reason)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, ""),
+        ({"dtype": "float32"}, "mma.sync takes 16-bit numbers, not float32"),
+        ({"gpu": gpu_of((7, 5))}, "compute capability 7.5 lacks the instructions"),
+        ({"dim": 256, "gpu": gpu_of((8, 6)), "operator": "sddmm"}, None),
+        ({"side_by_side": False}, "packed values do not lie side by side"),
+    ],
+    ids=str,
+)
+def test_why_tiles_have_no_matrix_products(options, reason):
+    plan = plan_of(**{"acsr": ACSR.from_pattern(splat.full(), 64, 64), "operator": "spmm", **options})
+    if reason is None:  # neither two tiles of 16 bits fit there, nor one as float32
+        assert (plan.tiles, plan.without) == (None, "two tiles of rows of 256 numbers do not fit in 99 KiB")
+        return
+    assert plan.tiles is not None
+    assert (plan.by_products, plan.without) == (not reason, reason)
+
+
 def test_a_plan_says_what_goes_where():
     problem = PackedProblem("sddmm", "float16", 2, 3, 64)
     lists = PackedLists.of(RunTable.of(BESIDE))
-    covered = int(lists.tiles.covered.sum())
-    told = PackedPlan.of(problem, lists, Gpu()).explain().splitlines()
+    plan = PackedPlan.of(problem, lists, Gpu())
+    covered, told = int(plan.tiles.covered.sum()), plan.explain().splitlines()
     assert told[0] == "operator    sddmm, batch 2, heads 3, rows of 64 numbers, float16"
     assert re.fullmatch(
-        r"tiles       2 of 64 x 64, 2\d% kept, in 1 blocks of rows that share columns; by mma\.sync, .*", told[3]
+        r"tiles       \d of 64 x 64, \d\d% kept, in 1 blocks of rows that share columns; by mma\.sync; predicted .*",
+        told[3],
     )
     assert told[4].startswith(f"rows        {70 - covered} with a warp each, ")
     told = plan_packed("softmax", BESIDE, dtype="float32").explain()
@@ -172,6 +197,7 @@ FAULTY = [
     Case(ACSR.from_pattern(one, rows, 101), "float16", None, 1, 1, 20, 20)
     for one, rows in ((splat.window(20, 17), 66), (splat.window(20, 18), 66), (splat.window(40, 39), 45))
 ]
+FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float32", None, 1, 1, 20, 20)]
 FAULTS = {
     "the half beyond the last word": (r"ptx\.store_half\(second \+ u64\(2\)[^\n]*", "pass", "sddmm"),
     "a word's first half alone": (r"ptx\.store_half\(second - u64\(2\)[^\n]*", "pass", "sddmm"),
@@ -186,6 +212,10 @@ FAULTS = {
     "values that are not kept": (r"u32\(u32\(0\) - low\)", "u32(4294967295)", "spmm"),
     "the value beyond the last word": (r"after = last if [^\n]*", "pass", "spmm"),
     "odd rows of values": (r"after = ptx\.word_of_lane[^\n]*", "after = word", "spmm"),
+    "keys of the tile before": (r"ptx\.block_barrier\(\)(\n +multiply_keys)", r"pass\1", "fma"),
+    "keys while they are read": (r"ptx\.block_barrier\(\)  # nobody reads the keys", "pass  #", "fma"),
+    "products that are kept": (r"there = u32\(1\) if u32\(place - [^\n]*", "there = u32(1)", "fma"),
+    "weights that are kept": (r" if u32\(corner \+ here - begin\) < count else ZERO", "", "fma weights"),
     "the list of rows": (r"ptx\.block_barrier\(\)  # the list of rows is there", "pass", "spmm"),
 }  # fmt: skip
 
@@ -193,5 +223,6 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(monkeypatch, fault):
     pattern, replacement, operator = FAULTS[fault]
-    call = {"sddmm": products.check_sddmm, "spmm": products.check_spmm}[operator]
-    check_found(monkeypatch, lambda: [call(one, **ON_GPU) for one in FAULTY], pattern, replacement)
+    call = products.check_sddmm if operator in {"sddmm", "fma"} else products.check_spmm
+    cases = FAULTY_FMA if operator.startswith("fma") else FAULTY
+    check_found(monkeypatch, lambda: [call(one, **ON_GPU) for one in cases], pattern, replacement)

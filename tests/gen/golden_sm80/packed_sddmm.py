@@ -25,15 +25,16 @@ def sddmm(
 ):
     start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
     base = u32((start + u32(15)) & u32(4294967280))
-    thread, item = ptx.thread_index(), ptx.block_index()
+    thread, stage = ptx.thread_index(), u32(0)
     lane, warp = u32(thread & u32(31)), u32(thread // u32(32))
+    item = ptx.block_index()
     pair = u32(item // blocks_listed)
     rank = u32(item - pair * blocks_listed)
     entry = u32(pair // heads)
     head = u32(pair - entry * heads)
     rows_at = rows + u64(1024) * u64(rank)
     residue, lattice, corner, tiles = ptx.load_words4(blocks + u64(16) * u64(rank))
-    limit, stage = seq_kv, u32(0)
+    limit = seq_kv
     keep_rows(rows_at, u32(base + NOTES), thread)
     notes = u32(base + NOTES + u32(256) * warp)
     packed = u32(base + PACKED + u32(2304) * warp)
@@ -192,7 +193,7 @@ def copy_queries(first, step, to, rows_at, limit):
     chunk = u32(thread % u32(8))
     place = u32(thread // u32(8))
     while place < u32(64):
-        token = ptx.load_word(rows_at + u64(16) * u64(place))  # 2**32 - 1 where there is none
+        token = ptx.load_word(rows_at + u64(16) * u64(place))  # 2**32 - 1: none
         at = u32(to + place * u32(144) + chunk * u32(16))
         inside = u32(1) if token < limit else u32(0)
         ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside)

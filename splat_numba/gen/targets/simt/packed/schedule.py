@@ -7,9 +7,14 @@ from collections.abc import Mapping
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.packed_lists import PackedLists, Words
 from splat_numba.gen.packed_problem import PackedProblem
+from splat_numba.gen.packed_tiles import TILE_PLACES, PackedTiles
 from splat_numba.gen.schedule import Place, ScheduleBuilder
 from splat_numba.gen.targets.gpu.launches import arch_of, strides_of
-from splat_numba.gen.targets.simt.packed.texts import ARRAYS, packed_text
+from splat_numba.gen.targets.gpu.packed_launch import launch_blocks
+from splat_numba.gen.targets.simt.packed.texts import ARRAYS, fma_tiles_text, packed_text
+from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
+from splat_numba.gen.targets.simt.packed.tiles import ARRAYS as TILE_ARRAYS
+from splat_numba.gen.targets.simt.packed.tiles import STEPS as TILE_STEPS
 from splat_numba.gen.targets.simt.packed.traits import WARPS, Family, PackedTraits
 from splat_numba.gen.targets.simt.schedule import scale_of
 from splat_numba.gen.tensor import Tensor
@@ -49,6 +54,20 @@ def record_rows(
         numbers |= scale_of(_traits(problem, lists).numbers, "scale", problem.scale)
     numbers |= _groups(problem, named)
     builder.launch(text, blocks * problem.batch * problem.heads, numbers, {**pointers, **named})
+
+
+def record_fma_tiles(
+    builder: ScheduleBuilder, problem: PackedProblem, tiles: PackedTiles, arrays: Mapping[str, Tensor], gpu: Gpu
+) -> None:  # fmt: skip
+    """The launch over all blocks of tiles. arrays: by name, the result last."""
+    traits = FmaTraits.of(problem)
+    named = dict(zip(TILE_ARRAYS[traits.family], arrays.values(), strict=True))
+    depth = problem.dim if traits.family == "sddmm" else TILE_PLACES
+    others = {
+        **scale_of(traits.numbers, "scale", problem.scale),
+        TILE_STEPS[traits.family]: traits.numbers.chunks(depth),
+    }
+    launch_blocks(builder, fma_tiles_text(traits, arch_of(gpu)), problem, tiles, named, others)
 
 
 def _groups(problem: PackedProblem, arrays: Mapping[str, Tensor]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""A tiled packed operator's launch: a thread block for each block of rows, head and batch entry."""
+"""A tiled packed operator's launch, by matrix products."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.packed_problem import PackedProblem
 from splat_numba.gen.packed_tiles import PackedTiles
 from splat_numba.gen.schedule import ScheduleBuilder
-from splat_numba.gen.targets.gpu.launches import arch_of, strides_of
+from splat_numba.gen.targets.gpu.launches import arch_of
+from splat_numba.gen.targets.gpu.packed_launch import launch_blocks
 from splat_numba.gen.targets.sm80.packed.texts import PAGES, tiled_text
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 from splat_numba.gen.tensor import Tensor
@@ -21,12 +22,4 @@ def record_tiles(
     traits = TiledTraits.of(problem)
     *_, names = PAGES[traits.family]
     named = dict(zip(names, arrays.values(), strict=True))
-    left, right = ("q", "k") if traits.family == "sddmm" else ("out", "v")
-    tables = {"rows": builder.table("tile_rows", tiles.rows), "blocks": builder.table("tile_blocks", tiles.blocks)}
-    numbers: dict[str, int | float] = {
-        **strides_of(dict(named)), "scale": problem.scale, "blocks_listed": len(tiles.blocks), "heads": problem.heads,
-        "share": problem.heads // named[right].sizes[1], "seq_q": named[left].sizes[2],
-        "seq_kv": named[right].sizes[2],
-    }  # fmt: skip
-    items = len(tiles.blocks) * problem.batch * problem.heads
-    builder.launch(tiled_text(traits, arch_of(gpu)), items, numbers, {**tables, **named})
+    launch_blocks(builder, tiled_text(traits, arch_of(gpu)), problem, tiles, named, {"scale": problem.scale})

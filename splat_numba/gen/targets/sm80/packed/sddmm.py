@@ -8,15 +8,12 @@ from __future__ import annotations
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.packed_tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.packed_walk import COUNTS, PLACES, TABLES, emit_keep_rows
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, TiledTraits
 from splat_numba.gen.targets.sm80.packed.walk import (
-    COUNTS,
     OF_TILE,
-    PLACES,
-    TABLES,
     emit_begin,
     emit_head,
-    emit_keep_rows,
     emit_row_of_tile,
     load_of,
     queries_of,

@@ -12,27 +12,23 @@ from splat_numba.gen.machine import WARP
 from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS
 from splat_numba.gen.targets.gpu.addresses import emit_header
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
+from splat_numba.gen.targets.gpu.packed_walk import PLACES, ROWS, TOKEN_OF_PLACE, TOKEN_OF_ROW, emit_block
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, THREADS, TiledTraits
 from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK
 from splat_numba.gen.targets.sm80.tiles import Load
 from splat_numba.gen.writer import SourceWriter
 
-TABLES = ("rows", "blocks")
-COUNTS = ("blocks_listed", "heads", "share", "seq_q", "seq_kv")
-PLACES = ("corner", "residue", "lattice", "limit")  # of a tile: its first place, and which column a place is
 OF_TILE = ("notes", "values_at", "corner")
 
 
 def load_of(what: str, traits: TiledTraits, *, multiplied: bool) -> Load:
     """Of a tile's keys or values, whose places may be beyond the last column."""
-    token = "token = u32(residue + lattice * u32(corner + place))"  # noqa: S105 - a place in a sequence
-    return Load(what, TILE_PLACES, traits.dim, THREADS, PLACES, token, True, multiplied)
+    return Load(what, TILE_PLACES, traits.dim, THREADS, PLACES, TOKEN_OF_PLACE, True, multiplied)
 
 
 def queries_of(traits: TiledTraits) -> Load:
     """Of a block's queries."""
-    token = "token = ptx.load_word(rows_at + u64(16) * u64(place))  # 2**32 - 1 where there is none"  # noqa: S105
-    return Load("queries", TILE_ROWS, traits.dim, THREADS, ("rows_at", "limit"), token, True, True)
+    return Load("queries", TILE_ROWS, traits.dim, THREADS, ROWS, TOKEN_OF_ROW, True, True)
 
 
 def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
@@ -72,33 +68,15 @@ def emit_begin(out: SourceWriter, name: str, groups: Sequence[Sequence[str]]) ->
             f"""
             start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
             base = u32((start + u32({CHUNK - 1})) & u32({2**32 - CHUNK}))
-            thread, item = ptx.thread_index(), ptx.block_index()
+            thread, stage = ptx.thread_index(), u32(0)
             lane, warp = u32(thread & u32({WARP - 1})), u32(thread // u32({WARP}))
-            pair = u32(item // blocks_listed)
-            rank = u32(item - pair * blocks_listed)
-            entry = u32(pair // heads)
-            head = u32(pair - entry * heads)
-            rows_at = rows + u64({CHUNK * TILE_ROWS}) * u64(rank)
-            residue, lattice, corner, tiles = ptx.load_words4(blocks + u64({CHUNK}) * u64(rank))
-            limit, stage = seq_kv, u32(0)
-            keep_rows(rows_at, u32(base + NOTES), thread)
-            notes = u32(base + NOTES + u32({CHUNK * ATOM}) * warp)
-            packed = u32(base + PACKED + u32({ATOM * PACKED_ROW}) * warp)
             """
         )
-
-
-def emit_keep_rows(out: SourceWriter) -> None:
-    """The block's list of rows in shared memory: row, slot, begin, count."""
-    with device_function(
-        out, "keep_rows", ("rows_at", "to", "thread"), "The block's rows, where all its warps find them."
-    ):
+        emit_block(out)
         out.lines(
             f"""
-            place = u32(thread & u32({TILE_ROWS - 1}))
-            row, slot, begin, count = ptx.load_words4(rows_at + u64({CHUNK}) * u64(place))
-            mine = u32(1) if thread < u32({TILE_ROWS}) else u32(0)
-            ptx.store_shared_words4(u32(to + u32({CHUNK}) * place), row, slot, begin, count, mine)
+            notes = u32(base + NOTES + u32({CHUNK * ATOM}) * warp)
+            packed = u32(base + PACKED + u32({ATOM * PACKED_ROW}) * warp)
             """
         )
 
