@@ -192,31 +192,38 @@ def test_a_plan_refuses_by_name(changed, message):
         plan_packed(**{"operator": "sddmm", "acsr": WINDOW, "dtype": "float16", "dim": 64, **changed})
 
 
-# Rows of an odd number of pairs are all odd or all even, of an even one they take turns. Some of the last keep a tile.
+# Rows of an odd number of pairs are all odd or all even, of an even one they take turns; the last keep whole tiles.
 FAULTY = [
-    Case(ACSR.from_pattern(one, rows, 101), "float16", None, 1, 1, 20, 20)
-    for one, rows in ((splat.window(20, 17), 66), (splat.window(20, 18), 66), (splat.window(40, 39), 45))
+    Case(acsr, "float16", None, 1, 1, 20, 20)
+    for acsr in (
+        ACSR.from_pattern(splat.window(20, 17), 66, 101),
+        ACSR.from_pattern(splat.window(20, 18), 66, 101),
+        ACSR.from_dense(np.arange(128) < 128 - ROWS[:20] % 2),
+    )
 ]
 FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float32", None, 1, 1, 20, 20)]
 FAULTS = {
-    "the half beyond the last word": (r"ptx\.store_half\(second \+ u64\(2\)[^\n]*", "pass", "sddmm"),
-    "a word's first half alone": (r"ptx\.store_half\(second - u64\(2\)[^\n]*", "pass", "sddmm"),
-    "a word that begins in another row": (r"ptx\.store_half\(second, u32\(two[^\n]*", "pass", "sddmm"),
-    "the ends of whole odd rows": (r"ptx\.store_half\(at \+[^\n]*", "pass", "sddmm"),
-    "whose row is whole": (r"count\) and \(u32\(into \+ u32\(63\)\) < count\)", "count)", "sddmm"),
-    "what is kept": (r"low & high\)", "u32(1))", "sddmm"),
-    "odd rows": (r"before = [^\n]*", "before = word", "sddmm"),
+    "chunks that others end": (r"high = when if [^\n]*", "high = when", "sddmm"),
+    "chunks at a row's ends": (r"part = some & [^\n]*", "part = u32(0)", "sddmm"),
+    "a row's first value alone": (r"ptx\.store_half\(values_at \+ u64\(2\) \* u64\(first\)[^\n]*", "pass", "sddmm"),
+    "chunks that others begin": (r"low = when if into < count else u32\(0\)", "low = when", "sddmm"),
+    "what waits for the next tile": (r"(\n +)keep_waiting\(packed, lane\)", r"\1pass", "sddmm"),
+    "what waits at the end": (r"store_chunk\(u32\(lane // u32\(2\)\)[^\n]*", "pass", "sddmm"),
+    "the value before a tile": (r"carry\[half\] = before", "pass", "sddmm"),
+    "the value after a tile": (r"ptx\.store_shared_word\(beyond[^\n]*", "pass", "sddmm"),
+    "odd rows": (r"two = u32\(u32\(given >> [^\n]*", "two = word", "sddmm"),
     "the tile is there": (r"wait_for_copies\(\)", "pass", "sddmm"),
     "the other stage": (r"STAGE_BYTES - stage", "stage", "spmm"),
     "places of a tile": (r"residue \+ lattice \* u32\(corner \+ place\)", "residue + lattice * place", "spmm"),
-    "values that are not kept": (r"u32\(u32\(0\) - low\)", "u32(4294967295)", "spmm"),
-    "the value beyond the last word": (r"after = last if [^\n]*", "pass", "spmm"),
-    "odd rows of values": (r"after = ptx\.word_of_lane[^\n]*", "after = word", "spmm"),
+    "values that are not kept": (r"return u32\(word & kept\)", "return word", "spmm"),
+    "chunks that are whole": (r"and \(last < count\)", "", "spmm"),
+    "odd rows of values": (r"return across if odd != u32\(0\) else word", "return word", "spmm"),
+    "rows of the lower half": (r"u32\(first_row \+ u32\(8\)\)\)", "first_row)", "spmm"),
     "keys of the tile before": (r"ptx\.block_barrier\(\)(\n +multiply_keys)", r"pass\1", "fma"),
     "keys while they are read": (r"ptx\.block_barrier\(\)  # nobody reads the keys", "pass  #", "fma"),
     "products that are kept": (r"there = u32\(1\) if u32\(place - [^\n]*", "there = u32(1)", "fma"),
     "weights that are kept": (r" if u32\(corner \+ here - begin\) < count else ZERO", "", "fma weights"),
-    "the list of rows": (r"ptx\.block_barrier\(\)  # the list of rows is there", "pass", "spmm"),
+    "the list of rows": (r"ptx\.block_barrier\(\)  # the list of rows is there", "pass", "sddmm"),
 }  # fmt: skip
 
 

@@ -12,9 +12,9 @@ f32, u32, u64 = np.float32, np.uint32, np.uint64
 device = cuda.jit(device=True, forceinline=True)  # arrays that such a function is given stay registers
 wait_for_copies = ptx.async_wait(0)
 
-# Shared memory, in bytes from its aligned start: two stages, a tile's packed values, the block's rows.
+# Shared memory, in bytes from its aligned start: two stages of keys, packed values, the block's rows, queries.
 STAGE_BYTES, PACKED = u32(9216), u32(18432)
-NOTES, QUERIES = u32(27648), u32(28672)
+NOTES, QUERIES = u32(29696), u32(30720)
 
 
 def sddmm(
@@ -37,15 +37,22 @@ def sddmm(
     limit = seq_kv
     keep_rows(rows_at, u32(base + NOTES), thread)
     notes = u32(base + NOTES + u32(256) * warp)
-    packed = u32(base + PACKED + u32(2304) * warp)
+    packed = u32(base + PACKED + u32(2816) * warp)
     q_at = q + u64(entry) * q_batch + u64(head) * q_head
     k_at = k + u64(entry) * k_batch + u64(head // share) * k_head
     values_at = values + u64(entry) * values_batch + u64(head) * values_head
     copy_queries(q_at, q_row, u32(base + QUERIES), rows_at, seq_q)
     copy_keys(k_at, k_row, base, corner, residue, lattice, limit)
     ptx.async_commit()
+    clear_packed(packed, lane)
     score = cuda.local.array(32, dtype=np.float32)
+    carry = cuda.local.array(2, dtype=np.uint32)
+    carry[0], carry[1] = u32(0), u32(0)
     queries, keys = places(base, lane, warp)
+    ptx.block_barrier()  # the list of rows is there
+    upper, upper_odd = place_of_row(notes, packed, values_at, corner, lane, u32(lane >> u32(2)))
+    lower, lower_odd = place_of_row(notes, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(8)))
+    some_odd = ptx.any_lane(upper_odd | lower_odd)
     while tiles > u32(0):
         wait_for_copies()
         ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
@@ -55,13 +62,20 @@ def sddmm(
             copy_keys(k_at, k_row, u32(base + stage), corner, residue, lattice, limit)
         ptx.async_commit()
         multiply_keys(score, queries, now)
-        put_scores(score, scale, packed, lane)
+        if some_odd != u32(0):
+            put_odd_scores(score, scale, upper, upper_odd, 0, lane, carry)
+            put_odd_scores(score, scale, lower, lower_odd, 1, lane, carry)
+        else:
+            put_scores(score, scale, upper, 0)
+            put_scores(score, scale, lower, 1)
         ptx.warp_barrier()
-        row, rows_here = u32(0), whole_rows(notes, values_at, here, lane)
-        while row < u32(16):
-            store_rows(row, rows_here, notes, values_at, here, lane, packed)
-            row = u32(row + u32(4))
+        for i in range(4):
+            which = u32(u32(4 * i) + u32(lane // u32(8)))
+            store_chunk(which, u32(lane & u32(7)), notes, packed, values_at, here)
         ptx.warp_barrier()
+        keep_waiting(packed, lane)
+    ptx.warp_barrier()
+    store_chunk(u32(lane // u32(2)), u32(lane & u32(1)), notes, packed, values_at, corner)
 
 
 @device
@@ -76,105 +90,96 @@ def places(base, lane, warp):
 
 
 @device
-def put_scores(score, scale, packed, lane):
-    """A warp's scores as packed values of its rows, in shared memory."""
-    at = u32(packed + u32(lane >> u32(2)) * u32(144) + u32(lane & u32(3)) * u32(4))
+def place_of_row(notes, packed, values_at, corner, lane, which):
+    """Of one of a warp's rows, where a lane's first score goes, and whether that is the second half of a word."""
+    slot = ptx.load_shared_word(u32(notes + u32(16) * which + u32(4)))
+    shift = shift_of(values_at, slot, corner)
+    to = u32(packed + u32(176) * which)
+    return u32(to + u32(4) * u32(u32(shift >> u32(1)) + u32(lane & u32(3)))), u32(shift & u32(1))
+
+
+@device
+def shift_of(values_at, slot, corner):
+    """Values of the sector of a tile's first value that stand before it: of a row always as many."""
+    return u32(u32(u32(values_at >> u64(1)) + slot + corner) & u32(15))
+
+
+@device
+def clear_packed(packed, lane):
+    """What no tile has written yet is read all the same."""
+    for i in range(6):
+        chunk = u32(lane + u32(32 * i))
+        mine = u32(1) if chunk < u32(176) else u32(0)
+        ptx.store_shared_words4(u32(packed + u32(16) * chunk), u32(0), u32(0), u32(0), u32(0), mine)
+
+
+@device
+def put_scores(score, scale, to, half):
+    """Scores of one of a lane's rows, two a word."""
     for j in range(8):
-        ptx.store_shared_word(u32(at + u32(16 * j + 0)), ptx.pack_bfloat16(score[4 * j + 0] * scale, score[4 * j + 1] * scale), u32(1))
-        ptx.store_shared_word(u32(at + u32(16 * j + 1152)), ptx.pack_bfloat16(score[4 * j + 2] * scale, score[4 * j + 3] * scale), u32(1))
+        ptx.store_shared_word(u32(to + u32(16 * j)), ptx.pack_bfloat16(score[4 * j + 2 * half + 0] * scale, score[4 * j + 2 * half + 1] * scale), u32(1))
 
 
 @device
-def store_rows(i, rows_here, notes, values_at, corner, lane, packed):
-    """What is kept of a few rows of a tile, from row i on."""
-    known_0 = ptx.word_of_lane(rows_here, u32(i + u32(0)))
-    word_0 = ptx.load_shared_word(u32(packed + u32(144) * u32(i + u32(0)) + u32(4) * lane))
-    known_1 = ptx.word_of_lane(rows_here, u32(i + u32(1)))
-    word_1 = ptx.load_shared_word(u32(packed + u32(144) * u32(i + u32(1)) + u32(4) * lane))
-    known_2 = ptx.word_of_lane(rows_here, u32(i + u32(2)))
-    word_2 = ptx.load_shared_word(u32(packed + u32(144) * u32(i + u32(2)) + u32(4) * lane))
-    known_3 = ptx.word_of_lane(rows_here, u32(i + u32(3)))
-    word_3 = ptx.load_shared_word(u32(packed + u32(144) * u32(i + u32(3)) + u32(4) * lane))
-    store_row(u32(i + u32(0)), known_0, word_0, notes, values_at, corner, lane)
-    store_row(u32(i + u32(1)), known_1, word_1, notes, values_at, corner, lane)
-    store_row(u32(i + u32(2)), known_2, word_2, notes, values_at, corner, lane)
-    store_row(u32(i + u32(3)), known_3, word_3, notes, values_at, corner, lane)
+def put_odd_scores(score, scale, to, odd, half, lane, carry):
+    """The same where the row is odd: a word has the second score of the lane before, and the lane's first."""
+    last = u32(1) if u32(lane & u32(3)) == u32(3) else u32(0)
+    before = carry[half]
+    for j in range(8):
+        word = ptx.pack_bfloat16(score[4 * j + 2 * half + 0] * scale, score[4 * j + 2 * half + 1] * scale)
+        given = before if last != u32(0) else word
+        given = ptx.word_of_lane(given, u32(u32(lane & u32(28)) | u32(u32(lane - u32(1)) & u32(3))))
+        two = u32(u32(given >> u32(16)) | u32(word << u32(16))) if odd != u32(0) else word
+        ptx.store_shared_word(u32(to + u32(16 * j)), two, u32(1))
+        before = word
+    beyond = u32(to + u32(116))  # the word after all of the row's
+    ptx.store_shared_word(beyond, u32(before >> u32(16)), last & odd)
+    carry[half] = before
 
 
 @device
-def store_row(i, known, word, notes, values_at, corner, lane):
-    """What is kept of row i: two values a lane, and those whose word is another's too alone."""
-    if known != u32(0):
-        first = u32(known >> u32(1))
-        if odd_at(first, values_at) == u32(0):
-            ptx.store_word(values_at + u64(2) * u64(u32(first + lane + lane)), word, u32(1))
-        else:
-            store_whole_odd(values_at + u64(2) * u64(u32(first + lane + lane)), word, lane)
-    else:
-        store_part(i, word, notes, values_at, corner, lane)
+def store_chunk(which, chunk, notes, packed, values_at, corner):
+    """A chunk of one of a warp's rows to memory, as far as the row keeps it."""
+    _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32(16) * which))
+    place = u32(corner + u32(8) * chunk - shift_of(values_at, slot, corner))
+    into, whole, some = kept_chunk(place, begin, count)
+    word_0, word_1, word_2, word_3 = ptx.load_shared_words4(u32(packed + u32(176) * which + u32(16) * chunk))
+    first = u32(slot + place)
+    ptx.store_words4(values_at + u64(2) * u64(first), word_0, word_1, word_2, word_3, whole)
+    part = some & u32(u32(1) - whole)
+    if ptx.any_lane(part) != u32(0):
+        store_values(word_0, values_at, u32(first + u32(0)), u32(into + u32(0)), count, part)
+        store_values(word_1, values_at, u32(first + u32(2)), u32(into + u32(2)), count, part)
+        store_values(word_2, values_at, u32(first + u32(4)), u32(into + u32(4)), count, part)
+        store_values(word_3, values_at, u32(first + u32(6)), u32(into + u32(6)), count, part)
 
 
 @device
-def store_whole_odd(at, word, lane):
-    """Column 0 and the last one alone; at: where the second value of the lane's word goes."""
-    ahead = u32(0) if lane == u32(0) else u32(1)
-    end = u32(1) if (lane == u32(0)) or (lane == u32(31)) else u32(0)
-    ptx.store_word(at - u64(2), across(word, lane), ahead)
-    ptx.store_half(at + u64(2) * u64(ahead), u32(word >> u32(u32(16) * ahead)), end)
+def store_values(word, values_at, first, into, count, when):
+    """Two values, each where the row keeps it."""
+    low = when if into < count else u32(0)
+    high = when if u32(into + u32(1)) < count else u32(0)
+    ptx.store_half(values_at + u64(2) * u64(first), word, low)
+    ptx.store_half(values_at + u64(2) * u64(u32(first + u32(1))), u32(word >> u32(16)), high)
 
 
 @device
-def across(word, lane):
-    """The second value of the lane before, and the lane's first."""
-    before = ptx.word_of_lane(word, u32(u32(lane - u32(1)) & u32(31)))
-    return u32(u32(before >> u32(16)) | u32(word << u32(16)))
+def keep_waiting(packed, lane):
+    """What was not stored with this tile goes before the next one's."""
+    which, chunk = u32(lane // u32(2)), u32(lane & u32(1))
+    at = u32(packed + u32(176) * which + u32(16) * chunk)
+    a, b, c, d = ptx.load_shared_words4(u32(at + u32(128)))
+    ptx.store_shared_words4(at, a, b, c, d, u32(1))
 
 
 @device
-def store_part(i, word, notes, values_at, corner, lane):
-    """Row i where it begins or ends."""
-    first, into, count, odd = row_of_tile(i, notes, values_at, corner)
-    low, high, alone = kept_of_word(into, count, odd, lane)
-    two = across(word, lane)
-    two = two if odd != u32(0) else word
-    second = values_at + u64(2) * u64(u32(first + lane + lane + u32(1) - odd))  # where its second value goes
-    ptx.store_word(second - u64(2), two, low & high)
-    ptx.store_half(second, u32(two >> u32(16)), high & u32(low ^ u32(1)))
-    ptx.store_half(second - u64(2), two, low & u32(high ^ u32(1)))
-    last = u32(1) if lane == u32(31) else u32(0)
-    ptx.store_half(second + u64(2), u32(word >> u32(16)), alone & last)
-
-
-@device
-def row_of_tile(i, notes, values_at, corner):
-    """Of row i: its place 0's value, that place from the row's first, pairs of the row; whether it is odd."""
-    _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32(16) * u32(i)))
-    first, into = u32(slot + corner), u32(corner - begin)
-    return first, into, count, odd_at(first, values_at)
-
-
-@device
-def odd_at(first, values_at):
-    """Whether a value is the second of its word."""
-    return u32(u32(u32(values_at >> u64(1)) + first) & u32(1))
-
-
-@device
-def whole_rows(notes, values_at, corner, lane):
-    """Of the lane's row: twice its place 0's value and 1 where a tile's places are all kept, else 0."""
-    first, into, count, odd = row_of_tile(u32(lane & u32(15)), notes, values_at, corner)
-    whole = (into < count) and (u32(into + u32(63)) < count)
-    return u32(u32(first << u32(1)) | u32(1)) if whole else u32(0)
-
-
-@device
-def kept_of_word(into, count, odd, lane):
-    """Whether a lane's word has a first value that is kept, a second; whether the place beyond the last word is."""
-    column = u32(u32(lane + lane) - odd)
-    low = u32(1) if (column < u32(64)) and (u32(into + column) < count) else u32(0)
-    high = u32(1) if u32(into + column + u32(1)) < count else u32(0)
-    alone = odd if u32(into + u32(63)) < count else u32(0)
-    return low, high, alone
+def kept_chunk(place, begin, count):
+    """The chunk's first place from the row's first; whether all its places are kept, and whether any is."""
+    into = u32(place - begin)
+    last = u32(into + u32(7))
+    whole = u32(1) if (into < count) and (last < count) else u32(0)
+    some = u32(1) if last < u32(count + u32(7)) else u32(0)
+    return into, whole, some
 
 
 @device

@@ -12,9 +12,8 @@ f32, u32, u64 = np.float32, np.uint32, np.uint64
 device = cuda.jit(device=True, forceinline=True)  # arrays that such a function is given stay registers
 wait_for_copies = ptx.async_wait(0)
 
-# Shared memory, in bytes from its aligned start: two stages, a tile's packed values, the block's rows.
-STAGE_BYTES, PACKED = u32(5120), u32(10240)
-NOTES = u32(19456)
+# Shared memory, in bytes from its aligned start: two stages, of each the rows of v, then packed values.
+STAGE_BYTES, PACKED = u32(16384), u32(5120)
 
 
 def spmm(
@@ -35,124 +34,128 @@ def spmm(
     rows_at = rows + u64(1024) * u64(rank)
     residue, lattice, corner, tiles = ptx.load_words4(blocks + u64(16) * u64(rank))
     limit = seq_kv
-    keep_rows(rows_at, u32(base + NOTES), thread)
-    notes = u32(base + NOTES + u32(256) * warp)
-    packed = u32(base + PACKED + u32(2304) * warp)
     values_at = values + u64(entry) * values_batch + u64(head) * values_head
     v_at = v + u64(entry) * v_batch + u64(head // share) * v_head
+    own = u32(u32(warp * u32(16)) + u32(lane & u32(15)))
+    row, slot, begin, count = ptx.load_words4(rows_at + u64(16) * u64(own))
+    shift = u32(u32(u32(values_at >> u64(1)) + slot + corner) & u32(7))
+    copy_values(base, own, lane, corner, values_at, slot, begin, count, shift)
     copy_rows_of_v(v_at, v_row, base, corner, residue, lattice, limit)
     ptx.async_commit()
     clear_padding(base)
-    words = cuda.local.array(16, dtype=np.uint32)
     total = cuda.local.array(16, dtype=np.float32)
     for n in range(16):
         total[n] = f32(0.0)
-    weights, right = places(base, packed, lane)
-    ptx.block_barrier()  # the list of rows is there
-    rows_here = whole_rows(notes, values_at, corner, lane)
-    alone = fetch_values(words, rows_here, notes, values_at, corner, lane)
+    first_row = u32(lane >> u32(2))
+    upper, upper_odd = place_of_row(base, shift, lane, warp, first_row)
+    lower, lower_odd = place_of_row(base, shift, lane, warp, u32(first_row + u32(8)))
+    right = u32(base + u32(lane & u32(15)) * u32(80) + u32(lane >> u32(4)) * u32(16))
     while tiles > u32(0):
         wait_for_copies()
         ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
-        for i in range(16):
-            put_row(i, rows_here, words[i], alone, notes, values_at, corner, lane, packed)
-        now = u32(right + stage)
+        now = stage
         tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32(64)), u32(STAGE_BYTES - stage)
         if tiles > u32(0):
-            rows_here = whole_rows(notes, values_at, corner, lane)
-            alone = fetch_values(words, rows_here, notes, values_at, corner, lane)
+            copy_values(u32(base + stage), own, lane, corner, values_at, slot, begin, count, shift)
             copy_rows_of_v(v_at, v_row, u32(base + stage), corner, residue, lattice, limit)
         ptx.async_commit()
-        ptx.warp_barrier()
-        multiply_rows(total, weights, now)
+        multiply_rows(total, u32(upper + now), upper_odd, u32(lower + now), lower_odd, u32(right + now))
     out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(lane & u32(3))
     for half in range(2):
-        store_row(total, half, notes, out_at, out_row, lane, scale, seq_q)
+        which = ptx.word_of_lane(row, u32(first_row + u32(8 * half)))
+        store_row(total, half, which, out_at, out_row, scale, seq_q)
 
 
 @device
-def places(base, packed, lane):
-    """Where a lane's rows of the first matrices of packed values and of v begin."""
-    upper, row = u32(u32(lane >> u32(4)) * u32(16)), u32(lane & u32(15))
-    weights = u32(packed + row * u32(144) + upper)
-    return weights, u32(base + row * u32(80) + upper)
+def place_of_row(base, shift, lane, warp, which):
+    """Of one of a warp's rows, where a lane's first values stand in stage 0; whether they begin within a word."""
+    ahead = ptx.word_of_lane(shift, which)
+    to = u32(base + PACKED + u32(176) * u32(u32(16) * warp + which))
+    return u32(to + u32(4) * u32(u32(ahead >> u32(1)) + u32(lane & u32(3)))), u32(ahead & u32(1))
 
 
 @device
-def fetch_values(words, rows_here, notes, values_at, corner, lane):
-    """A tile's packed values on their way: a word of each row; of a lane's row the word beyond the last lane's."""
-    for i in range(16):
-        known = ptx.word_of_lane(rows_here, u32(i))
-        if known != u32(0):
-            first = u32(known >> u32(1))
-            at = values_at + u64(2) * u64(u32(first + lane + lane))
-            words[i] = ptx.real_bits(ptx.load_state(at - u64(2) * u64(odd_at(first, values_at))))
-        else:
-            words[i] = part_of_row(i, notes, values_at, corner, lane)
-    first, into, count, odd = row_of_tile(u32(lane & u32(15)), notes, values_at, corner)
-    low, high, alone = kept_of_word(into, count, odd, lane)
-    at = values_at + u64(2) * u64(u32(first + u32(63)))
-    return ptx.real_bits(ptx.load_real_when(at, alone))
+def copy_values(stage_at, own, lane, corner, values_at, slot, begin, count, shift):
+    """A tile's packed values on their way: of a lane's row every other chunk."""
+    to = u32(stage_at + PACKED + u32(176) * own)
+    chunk = u32(u32(lane >> u32(4)) + u32(0))
+    mine = u32(1) if chunk < u32(9) else u32(0)
+    copy_chunk(u32(to + u32(16) * chunk), chunk, mine, corner, values_at, slot, begin, count, shift)
+    chunk = u32(u32(lane >> u32(4)) + u32(2))
+    mine = u32(1) if chunk < u32(9) else u32(0)
+    copy_chunk(u32(to + u32(16) * chunk), chunk, mine, corner, values_at, slot, begin, count, shift)
+    chunk = u32(u32(lane >> u32(4)) + u32(4))
+    mine = u32(1) if chunk < u32(9) else u32(0)
+    copy_chunk(u32(to + u32(16) * chunk), chunk, mine, corner, values_at, slot, begin, count, shift)
+    chunk = u32(u32(lane >> u32(4)) + u32(6))
+    mine = u32(1) if chunk < u32(9) else u32(0)
+    copy_chunk(u32(to + u32(16) * chunk), chunk, mine, corner, values_at, slot, begin, count, shift)
+    chunk = u32(u32(lane >> u32(4)) + u32(8))
+    mine = u32(1) if chunk < u32(9) else u32(0)
+    copy_chunk(u32(to + u32(16) * chunk), chunk, mine, corner, values_at, slot, begin, count, shift)
 
 
 @device
-def part_of_row(i, notes, values_at, corner, lane):
-    """A lane's word of row i, or 0."""
-    first, into, count, odd = row_of_tile(i, notes, values_at, corner)
-    low, high, alone = kept_of_word(into, count, odd, lane)
-    at = values_at + u64(2) * u64(u32(first + lane + lane + u32(1) - odd)) - u64(2)
-    return ptx.real_bits(ptx.load_real_when(at, low | high))
-
-
-@device
-def put_row(i, rows_here, word, last_words, notes, values_at, corner, lane, packed):
-    """Row i of a tile in shared memory, 0 where nothing is kept."""
-    to = u32(packed + u32(144 * i) + u32(4) * lane)
-    known = ptx.word_of_lane(rows_here, u32(i))
-    if known != u32(0):
-        if odd_at(u32(known >> u32(1)), values_at) == u32(0):
-            ptx.store_shared_word(to, word, u32(1))
-        else:
-            ptx.store_shared_word(to, across(word, ptx.word_of_lane(last_words, u32(i)), lane), u32(1))
+def copy_chunk(to, chunk, mine, corner, values_at, slot, begin, count, shift):
+    """A chunk of a row: copied where all of it is kept, else put together where some of it is, else 0."""
+    place = u32(corner + u32(8) * chunk - shift)
+    into, whole, some = kept_chunk(place, begin, count)
+    whole, some = whole & mine, some & mine
+    ptx.async_copy(to, values_at + u64(2) * u64(u32(slot + place)), whole)
+    rest = u32(mine - whole)
+    if ptx.any_lane(u32(some - whole)) != u32(0):
+        put_chunk(to, values_at, u32(slot + place), into, count, rest)
     else:
-        kept = kept_values(i, word, last_words, notes, values_at, corner, lane)
-        ptx.store_shared_word(to, kept, u32(1))
+        ptx.store_shared_words4(to, u32(0), u32(0), u32(0), u32(0), rest)
 
 
 @device
-def across(word, last, lane):
-    """The lane's second value and the first after it."""
-    after = ptx.word_of_lane(word, u32(u32(lane + u32(1)) & u32(31)))
-    after = last if lane == u32(31) else after
-    return u32(u32(word >> u32(16)) | u32(after << u32(16)))
+def put_chunk(to, values_at, first, into, count, when):
+    """Word by word."""
+    word_0 = kept_word(values_at, u32(first + u32(0)), u32(into + u32(0)), count)
+    word_1 = kept_word(values_at, u32(first + u32(2)), u32(into + u32(2)), count)
+    word_2 = kept_word(values_at, u32(first + u32(4)), u32(into + u32(4)), count)
+    word_3 = kept_word(values_at, u32(first + u32(6)), u32(into + u32(6)), count)
+    ptx.store_shared_words4(to, word_0, word_1, word_2, word_3, when)
 
 
 @device
-def kept_values(i, word, last_words, notes, values_at, corner, lane):
-    """Of row i where it begins or ends: what is kept."""
-    first, into, count, odd = row_of_tile(i, notes, values_at, corner)
-    low, high, alone = kept_of_word(into, count, odd, lane)
-    upper, lower = u32(u32(u32(0) - high) << u32(16)), u32(u32(u32(0) - low) >> u32(16))
-    word = u32(word & u32(upper | lower))
-    last = ptx.word_of_lane(last_words, u32(i))
-    last = last if alone != u32(0) else u32(0)
-    two = across(word, last, lane)
-    return two if odd != u32(0) else word
+def kept_word(values_at, first, into, count):
+    """Two neighbouring values, 0 for one that is not the row's; first: the number of the first."""
+    low = u32(1) if into < count else u32(0)
+    high = u32(1) if u32(into + u32(1)) < count else u32(0)
+    at = values_at + u64(2) * u64(u32(first + u32(1))) - u64(2)
+    word = ptx.real_bits(ptx.load_real_when(at, low | high))
+    kept = u32(u32(low * u32(65535)) | u32(high * u32(4294901760)))
+    return u32(word & kept)
 
 
 @device
-def multiply_rows(total, weights, right):
+def kept_chunk(place, begin, count):
+    """The chunk's first place from the row's first; whether all its places are kept, and whether any is."""
+    into = u32(place - begin)
+    last = u32(into + u32(7))
+    whole = u32(1) if (into < count) and (last < count) else u32(0)
+    some = u32(1) if last < u32(count + u32(7)) else u32(0)
+    return into, whole, some
+
+
+@device
+def multiply_rows(total, upper, upper_odd, lower, lower_odd, right):
     """A warp's packed values times a tile's rows of v."""
-    multiply_step(total, u32(weights + u32(0)), u32(right + u32(0)))
-    multiply_step(total, u32(weights + u32(32)), u32(right + u32(1280)))
-    multiply_step(total, u32(weights + u32(64)), u32(right + u32(2560)))
-    multiply_step(total, u32(weights + u32(96)), u32(right + u32(3840)))
+    multiply_step(total, u32(upper + u32(0)), upper_odd, u32(lower + u32(0)), lower_odd, u32(right + u32(0)))
+    multiply_step(total, u32(upper + u32(32)), upper_odd, u32(lower + u32(32)), lower_odd, u32(right + u32(1280)))
+    multiply_step(total, u32(upper + u32(64)), upper_odd, u32(lower + u32(64)), lower_odd, u32(right + u32(2560)))
+    multiply_step(total, u32(upper + u32(96)), upper_odd, u32(lower + u32(96)), lower_odd, u32(right + u32(3840)))
 
 
 @device
-def multiply_step(total, weights, right):
+def multiply_step(total, upper, upper_odd, lower, lower_odd, right):
     """Sixteen places of each row."""
-    a_0, a_1, a_2, a_3 = ptx.load_matrices(weights)
+    a_0 = two_values(u32(upper + u32(0)), upper_odd)
+    a_1 = two_values(u32(lower + u32(0)), lower_odd)
+    a_2 = two_values(u32(upper + u32(16)), upper_odd)
+    a_3 = two_values(u32(lower + u32(16)), lower_odd)
     b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32(right + u32(0)))
     add_product(total, 0, a_0, a_1, a_2, a_3, b_0, b_1)
     add_product(total, 4, a_0, a_1, a_2, a_3, b_2, b_3)
@@ -162,54 +165,20 @@ def multiply_step(total, weights, right):
 
 
 @device
-def store_row(total, half, notes, out_at, out_row, lane, scale, seq_q):
+def two_values(at, odd):
+    """Two neighbours, from the words that they are in."""
+    word, after = ptx.load_shared_word(at), ptx.load_shared_word(u32(at + u32(4)))
+    across = u32(u32(word >> u32(16)) | u32(after << u32(16)))
+    return across if odd != u32(0) else word
+
+
+@device
+def store_row(total, half, row, out_at, out_row, scale, seq_q):
     """A lane's numbers of one of its two rows."""
-    row = ptx.load_shared_word(u32(notes + u32(16) * u32(u32(lane >> u32(2)) + u32(8 * half))))
     there = u32(1) if row < seq_q else u32(0)
     to = out_at + u64(row) * out_row
     for j in range(3):
         ptx.store_word(to + u64(16 * j), ptx.pack_float16(total[4 * j + 2 * half + 0] * scale, total[4 * j + 2 * half + 1] * scale), there)
-
-
-@device
-def row_of_tile(i, notes, values_at, corner):
-    """Of row i: its place 0's value, that place from the row's first, pairs of the row; whether it is odd."""
-    _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32(16) * u32(i)))
-    first, into = u32(slot + corner), u32(corner - begin)
-    return first, into, count, odd_at(first, values_at)
-
-
-@device
-def odd_at(first, values_at):
-    """Whether a value is the second of its word."""
-    return u32(u32(u32(values_at >> u64(1)) + first) & u32(1))
-
-
-@device
-def whole_rows(notes, values_at, corner, lane):
-    """Of the lane's row: twice its place 0's value and 1 where a tile's places are all kept, else 0."""
-    first, into, count, odd = row_of_tile(u32(lane & u32(15)), notes, values_at, corner)
-    whole = (into < count) and (u32(into + u32(63)) < count)
-    return u32(u32(first << u32(1)) | u32(1)) if whole else u32(0)
-
-
-@device
-def kept_of_word(into, count, odd, lane):
-    """Whether a lane's word has a first value that is kept, a second; whether the place beyond the last word is."""
-    column = u32(u32(lane + lane) - odd)
-    low = u32(1) if (column < u32(64)) and (u32(into + column) < count) else u32(0)
-    high = u32(1) if u32(into + column + u32(1)) < count else u32(0)
-    alone = odd if u32(into + u32(63)) < count else u32(0)
-    return low, high, alone
-
-
-@device
-def keep_rows(rows_at, to, thread):
-    """The block's rows, where all its warps find them."""
-    place = u32(thread & u32(63))
-    row, slot, begin, count = ptx.load_words4(rows_at + u64(16) * u64(place))
-    mine = u32(1) if thread < u32(64) else u32(0)
-    ptx.store_shared_words4(u32(to + u32(16) * place), row, slot, begin, count, mine)
 
 
 @device
@@ -233,7 +202,7 @@ def copy_rows_of_v(first, step, to, corner, residue, lattice, limit):
 def clear_padding(base):
     """The chunks that complete a row's last step, as 0."""
     clear_rows_of_v(u32(base + u32(0)))
-    clear_rows_of_v(u32(base + u32(5120)))
+    clear_rows_of_v(u32(base + u32(16384)))
 
 
 @device

@@ -27,7 +27,6 @@ def emit_block(out: SourceWriter) -> None:
         rows_at = rows + u64({LISTED * TILE_ROWS}) * u64(rank)
         residue, lattice, corner, tiles = ptx.load_words4(blocks + u64({LISTED}) * u64(rank))
         limit = seq_kv
-        keep_rows(rows_at, u32(base + NOTES), thread)
         """
     )
 

@@ -51,6 +51,7 @@ def render_tiles(traits: FmaTraits, groups: Sequence[Sequence[str]]) -> str:
         if "scale" not in groups[2]:
             out.line("scale = double_of(scale_bits)")
         emit_block(out)
+        out.line("keep_rows(rows_at, u32(base + NOTES), thread)")
         out.line(f"notes = u32(base + NOTES + u32({CHUNK}) * row)")
         (_emit_sddmm if traits.family == "sddmm" else _emit_spmm)(out, traits)
     (_emit_sddmm_parts if traits.family == "sddmm" else _emit_spmm_parts)(out, traits)

@@ -1,6 +1,7 @@
 """Sampled products in tiles: a dense product of sixteen queries a warp with 64 keys, of which what is kept is stored.
 
-Scores go by way of shared memory, so that a lane stores two neighbours of a row, wherever in a word these begin.
+Scores wait in shared memory, each row at its own ``shift``, until they fill chunks: up to sixteen values of a tile are
+stored with the next one, so that all but a row's ends goes by whole sectors of 32 bytes.
 """
 
 from __future__ import annotations
@@ -10,16 +11,10 @@ from splat_numba.gen.packed_tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import COUNTS, PLACES, TABLES, emit_keep_rows
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, TiledTraits
-from splat_numba.gen.targets.sm80.packed.walk import (
-    OF_TILE,
-    emit_begin,
-    emit_head,
-    emit_row_of_tile,
-    load_of,
-    queries_of,
-)
-from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, row_bytes
+from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_head, emit_kept_chunk, load_of, queries_of
+from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, NUMBERS, row_bytes
 from splat_numba.gen.targets.sm80.tiles import (
+    ZEROS,
     RowProduct,
     emit_add,
     emit_load,
@@ -31,7 +26,10 @@ from splat_numba.gen.targets.sm80.tiles import (
 from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("q", "k", "values")
-AT_ONCE = 4  # rows that are stored together
+SECTOR = 16  # values of one
+WAITING = 2  # chunks of a row that may wait for the next tile
+CHUNKS = TILE_PLACES // NUMBERS  # of a row that are stored with each tile
+OF_TILE = ("notes", "packed", "values_at", "corner")
 
 
 def parameter_names() -> tuple[tuple[str, ...], ...]:
@@ -43,34 +41,33 @@ def render_sddmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> st
     """Python source of the kernel. groups: of its parameters. Pure and deterministic."""
     out = SourceWriter()
     emit_head(out, traits, "Sampled products of queries and keys")
+    out.line(f"NOTES, QUERIES = u32({traits.notes_at}), u32({traits.queries_at})")
     emit_begin(out, "sddmm", groups)
     with out.suite():
         _emit_entry(out, traits)
     _emit_places(out, traits)
     _emit_put(out, traits)
     _emit_store(out)
-    emit_row_of_tile(out)
+    emit_kept_chunk(out)
     emit_keep_rows(out)
     keys = load_of("keys", traits, multiplied=True)
     for load in (queries_of(traits), keys):
         emit_load(out, load)
     if padded((traits.dim,)):
         emit_padding(out, [(queries_of(traits), ["base + QUERIES"]), (keys, of_stages("base", traits.stage_bytes))])
-    emit_row_product(
-        out,
-        RowProduct(
-            "multiply_keys", ("score",), "queries", "keys", TILE_PLACES, traits.dim,
-            ("Scores of a warp's rows with a tile's keys.", "Sixteen numbers of each row and key."),
-        ),
-    )  # fmt: skip
+    texts = ("Scores of a warp's rows with a tile's keys.", "Sixteen numbers of each row and key.")
+    emit_row_product(out, RowProduct("multiply_keys", ("score",), "queries", "keys", TILE_PLACES, traits.dim, texts))
     emit_add(out, traits.dtype)
     return out.text()
 
 
 def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
-    where = ", ".join(PLACES)
+    where, of_tile = ", ".join(PLACES), ", ".join(OF_TILE)
     out.lines(
         f"""
+        keep_rows(rows_at, u32(base + NOTES), thread)
+        notes = u32(base + NOTES + u32({CHUNK * ATOM}) * warp)
+        packed = u32(base + PACKED + u32({ATOM * PACKED_ROW}) * warp)
         q_at = q + u64(entry) * q_batch + u64(head) * q_head
         k_at = k + u64(entry) * k_batch + u64(head // share) * k_head
         values_at = values + u64(entry) * values_batch + u64(head) * values_head
@@ -83,8 +80,15 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
         out.line("clear_padding(base)")
     out.lines(
         f"""
+        clear_packed(packed, lane)
         score = cuda.local.array({TILE_PLACES // 2}, dtype=np.float32)
+        carry = cuda.local.array(2, dtype=np.uint32)
+        carry[0], carry[1] = u32(0), u32(0)
         queries, keys = places(base, lane, warp)
+        ptx.block_barrier()  # the list of rows is there
+        upper, upper_odd = place_of_row({of_tile}, lane, u32(lane >> u32(2)))
+        lower, lower_odd = place_of_row({of_tile}, lane, u32(u32(lane >> u32(2)) + u32(8)))
+        some_odd = ptx.any_lane(upper_odd | lower_odd)
         while tiles > u32(0):
             wait_for_copies()
             ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
@@ -94,13 +98,20 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
                 copy_keys(k_at, k_row, u32(base + stage), {where})
             ptx.async_commit()
             multiply_keys(score, queries, now)
-            put_scores(score, scale, packed, lane)
+            if some_odd != u32(0):
+                put_odd_scores(score, scale, upper, upper_odd, 0, lane, carry)
+                put_odd_scores(score, scale, lower, lower_odd, 1, lane, carry)
+            else:
+                put_scores(score, scale, upper, 0)
+                put_scores(score, scale, lower, 1)
             ptx.warp_barrier()
-            row, rows_here = u32(0), whole_rows(notes, values_at, here, lane)
-            while row < u32({ATOM}):
-                store_rows(row, rows_here, notes, values_at, here, lane, packed)
-                row = u32(row + u32({AT_ONCE}))
+            for i in range({ATOM * CHUNKS // WARP}):
+                which = u32(u32({WARP // CHUNKS} * i) + u32(lane // u32({CHUNKS})))
+                store_chunk(which, u32(lane & u32({CHUNKS - 1})), notes, packed, values_at, here)
             ptx.warp_barrier()
+            keep_waiting(packed, lane)
+        ptx.warp_barrier()
+        store_chunk(u32(lane // u32({WAITING})), u32(lane & u32({WAITING - 1})), {of_tile})
         """
     )
 
@@ -119,70 +130,92 @@ def _emit_places(out: SourceWriter, traits: TiledTraits) -> None:
             return queries, keys
             """
         )
+    text = "Of one of a warp's rows, where a lane's first score goes, and whether that is the second half of a word."
+    with device_function(out, "place_of_row", (*OF_TILE, "lane", "which"), text):
+        out.lines(
+            f"""
+            slot = ptx.load_shared_word(u32(notes + u32({CHUNK}) * which + u32(4)))
+            shift = shift_of(values_at, slot, corner)
+            to = u32(packed + u32({PACKED_ROW}) * which)
+            return u32(to + u32(4) * u32(u32(shift >> u32(1)) + u32(lane & u32(3)))), u32(shift & u32(1))
+            """
+        )
+    text = "Values of the sector of a tile's first value that stand before it: of a row always as many."
+    with device_function(out, "shift_of", ("values_at", "slot", "corner"), text):
+        out.line(f"return u32(u32(u32(values_at >> u64(1)) + slot + corner) & u32({SECTOR - 1}))")
 
 
 def _emit_put(out: SourceWriter, traits: TiledTraits) -> None:
-    text = "A warp's scores as packed values of its rows, in shared memory."
-    with device_function(out, "put_scores", ("score", "scale", "packed", "lane"), text):
-        out.line(f"at = u32(packed + u32(lane >> u32(2)) * u32({PACKED_ROW}) + u32(lane & u32(3)) * u32(4))")
+    with device_function(out, "clear_packed", ("packed", "lane"), "What no tile has written yet is read all the same."):
+        turns = -(-ATOM * PACKED_ROW // CHUNK // WARP)
+        with out.block(f"for i in range({turns})"):
+            out.line(f"chunk = u32(lane + u32({WARP} * i))")
+            out.line(f"mine = u32(1) if chunk < u32({ATOM * PACKED_ROW // CHUNK}) else u32(0)")
+            out.line(f"ptx.store_shared_words4(u32(packed + u32({CHUNK}) * chunk), {ZEROS}, mine)")
+    pair = ", ".join(f"score[4 * j + 2 * half + {x}] * scale" for x in (0, 1))
+    text = "Scores of one of a lane's rows, two a word."
+    function = device_function(out, "put_scores", ("score", "scale", "to", "half"), text)
+    with function, out.block(f"for j in range({TILE_PLACES // 8})"):
+        out.line(f"ptx.store_shared_word(u32(to + u32({CHUNK} * j)), ptx.pack_{traits.dtype}({pair}), u32(1))")
+    parameters = ("score", "scale", "to", "odd", "half", "lane", "carry")
+    text = "The same where the row is odd: a word has the second score of the lane before, and the lane's first."
+    with device_function(out, "put_odd_scores", parameters, text):
+        out.line("last = u32(1) if u32(lane & u32(3)) == u32(3) else u32(0)")
+        out.line("before = carry[half]")
         with out.block(f"for j in range({TILE_PLACES // 8})"):
-            for half in (0, 1):
-                pair = ", ".join(f"score[4 * j + {2 * half + x}] * scale" for x in (0, 1))
-                to = f"u32(at + u32({CHUNK} * j + {8 * PACKED_ROW * half}))"
-                out.line(f"ptx.store_shared_word({to}, ptx.pack_{traits.dtype}({pair}), u32(1))")
+            out.lines(
+                f"""
+                word = ptx.pack_{traits.dtype}({pair})
+                given = before if last != u32(0) else word
+                given = ptx.word_of_lane(given, u32(u32(lane & u32(28)) | u32(u32(lane - u32(1)) & u32(3))))
+                two = u32(u32(given >> u32(16)) | u32(word << u32(16))) if odd != u32(0) else word
+                ptx.store_shared_word(u32(to + u32({CHUNK} * j)), two, u32(1))
+                before = word
+                """
+            )
+        beyond = f"u32(to + u32({2 * TILE_PLACES - 3 * 4}))  # the word after all of the row's"
+        out.line(f"beyond = {beyond}")
+        out.line("ptx.store_shared_word(beyond, u32(before >> u32(16)), last & odd)")
+        out.line("carry[half] = before")
 
 
 def _emit_store(out: SourceWriter) -> None:
-    """A few rows at a time, so that what is read of them is on its way together."""
-    parameters = ("i", "rows_here", *OF_TILE, "lane", "packed")
-    with device_function(out, "store_rows", parameters, "What is kept of a few rows of a tile, from row i on."):
-        for x in range(AT_ONCE):
-            row = f"u32(packed + u32({PACKED_ROW}) * u32(i + u32({x})) + u32(4) * lane)"
-            out.line(f"known_{x} = ptx.word_of_lane(rows_here, u32(i + u32({x})))")
-            out.line(f"word_{x} = ptx.load_shared_word({row})")
-        for x in range(AT_ONCE):
-            wrapped(out, "store_row", (f"u32(i + u32({x}))", f"known_{x}", f"word_{x}", *OF_TILE, "lane"))
-    text = "What is kept of row i: two values a lane, and those whose word is another's too alone."
-    with device_function(out, "store_row", ("i", "known", "word", *OF_TILE, "lane"), text):
-        out.line("if known != u32(0):")
-        with out.suite():
-            out.lines(
-                """
-                first = u32(known >> u32(1))
-                if odd_at(first, values_at) == u32(0):
-                    ptx.store_word(values_at + u64(2) * u64(u32(first + lane + lane)), word, u32(1))
-                else:
-                    store_whole_odd(values_at + u64(2) * u64(u32(first + lane + lane)), word, lane)
-                """
-            )
-        out.line("else:")
-        with out.suite():
-            wrapped(out, "store_part", ("i", "word", *OF_TILE, "lane"))
-    text = "Column 0 and the last one alone; at: where the second value of the lane's word goes."
-    with device_function(out, "store_whole_odd", ("at", "word", "lane"), text):
+    text = "A chunk of one of a warp's rows to memory, as far as the row keeps it."
+    with device_function(out, "store_chunk", ("which", "chunk", *OF_TILE), text):
+        words = ", ".join(f"word_{y}" for y in range(4))
         out.lines(
             f"""
-            ahead = u32(0) if lane == u32(0) else u32(1)
-            end = u32(1) if (lane == u32(0)) or (lane == u32({WARP - 1})) else u32(0)
-            ptx.store_word(at - u64(2), across(word, lane), ahead)
-            ptx.store_half(at + u64(2) * u64(ahead), u32(word >> u32(u32(16) * ahead)), end)
+            _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32({CHUNK}) * which))
+            place = u32(corner + u32({NUMBERS}) * chunk - shift_of(values_at, slot, corner))
+            into, whole, some = kept_chunk(place, begin, count)
+            {words} = ptx.load_shared_words4(u32(packed + u32({PACKED_ROW}) * which + u32({CHUNK}) * chunk))
+            first = u32(slot + place)
+            ptx.store_words4(values_at + u64(2) * u64(first), {words}, whole)
+            part = some & u32(u32(1) - whole)
+            if ptx.any_lane(part) != u32(0):
             """
         )
-    with device_function(out, "across", ("word", "lane"), "The second value of the lane before, and the lane's first."):
-        out.line(f"before = ptx.word_of_lane(word, u32(u32(lane - u32(1)) & u32({WARP - 1})))")
-        out.line("return u32(u32(before >> u32(16)) | u32(word << u32(16)))")
-    with device_function(out, "store_part", ("i", "word", *OF_TILE, "lane"), "Row i where it begins or ends."):
-        wrapped(out, "first, into, count, odd = row_of_tile", ("i", *OF_TILE))
+        with out.suite():
+            for y in range(4):
+                at = (f"u32(first + u32({2 * y}))", f"u32(into + u32({2 * y}))")
+                wrapped(out, "store_values", (f"word_{y}", "values_at", *at, "count", "part"))
+    parameters = ("word", "values_at", "first", "into", "count", "when")
+    with device_function(out, "store_values", parameters, "Two values, each where the row keeps it."):
+        out.lines(
+            """
+            low = when if into < count else u32(0)
+            high = when if u32(into + u32(1)) < count else u32(0)
+            ptx.store_half(values_at + u64(2) * u64(first), word, low)
+            ptx.store_half(values_at + u64(2) * u64(u32(first + u32(1))), u32(word >> u32(16)), high)
+            """
+        )
+    text = "What was not stored with this tile goes before the next one's."
+    with device_function(out, "keep_waiting", ("packed", "lane"), text):
         out.lines(
             f"""
-            low, high, alone = kept_of_word(into, count, odd, lane)
-            two = across(word, lane)
-            two = two if odd != u32(0) else word
-            second = values_at + u64(2) * u64(u32(first + lane + lane + u32(1) - odd))  # where its second value goes
-            ptx.store_word(second - u64(2), two, low & high)
-            ptx.store_half(second, u32(two >> u32(16)), high & u32(low ^ u32(1)))
-            ptx.store_half(second - u64(2), two, low & u32(high ^ u32(1)))
-            last = u32(1) if lane == u32({WARP - 1}) else u32(0)
-            ptx.store_half(second + u64(2), u32(word >> u32(16)), alone & last)
+            which, chunk = u32(lane // u32({WAITING})), u32(lane & u32({WAITING - 1}))
+            at = u32(packed + u32({PACKED_ROW}) * which + u32({CHUNK}) * chunk)
+            a, b, c, d = ptx.load_shared_words4(u32(at + u32({CHUNK * CHUNKS})))
+            ptx.store_shared_words4(at, a, b, c, d, u32(1))
             """
         )
