@@ -44,35 +44,60 @@ def attention(
 ) -> Any:
     """FLuRKA: out_i = phi(q_i) S / phi(q_i).z, S = phi(E k)^T F v, z = sum of rows of phi(E k); E, F = proj_k, proj_v.
 
-    q: (batch, heads, seq_q, head_dim); k: (batch, heads, seq_kv, head_dim); v: (batch, heads, seq_kv, value_dim); the
-    batch axis, or batch and heads, may be missing from all three; as many heads in each. proj_k, proj_v: (rank,
-    seq_kv), or (heads, rank, seq_kv) for a projection a head; proj_v is proj_k unless given; rank may exceed seq_kv.
-    All of one dtype, float16, bfloat16, float32 or float64 (a GPU: the 16-bit types and float32), at any strides.
-    kv_lengths: integers (batch,); rows of k and v at or beyond an entry's length count as zeros, whatever they hold,
-    and all slots take part.
+    Parameters
+    ----------
+    q : array (batch, heads, seq_q, head_dim)
+        float16, bfloat16, float32 or float64 (a GPU: the 16-bit types and float32), at any strides; one dtype for all.
+        The batch axis, or batch and heads, may be missing from q, k and v together; as many heads in each.
+    k : array (batch, heads, seq_kv, head_dim)
+        Of q's kind.
+    v : array (batch, heads, seq_kv, value_dim)
+        Likewise.
+    proj_k, proj_v : array (rank, seq_kv), or (heads, rank, seq_kv)
+        The latter for a projection a head; proj_v is proj_k unless given; rank may exceed seq_kv.
+    feature_map : "elu", "relu", "favor", "rfa" or FeatureMap
+        With `c = head_dim**-1/4` and m rows of omega, and eps, with its default:
 
-    feature_map, with c = head_dim**-1/4 and m rows of omega (m, head_dim), which "favor" and "rfa" need
-    (`draw_orthogonal_features`), and eps, with its default:
+        - "elu": x + 1 where x > 0, else exp(x); eps = 1e-6 is added to the denominator.
+        - "relu": `max(x, 0) + eps`, eps = 1e-3.
+        - "favor": `m**-1/2 (exp(c x.w - c^2 |x|^2 / 2 - s) + eps)`, eps = 1e-4; s is the largest c x.w of a query, and
+          of all slots of a head for keys.
+        - "rfa": `m**-1/2 [sin(n.w), cos(n.w)]`, n = x/|x|; signed, so the denominator's magnitude is at least eps =
+          1e-3.
+        - a `FeatureMap`, elementwise; eps = 1e-6 is added to the denominator.
+    omega : array (m, head_dim)
+        Rows w, which "favor" and "rfa" need (`draw_orthogonal_features`).
+    eps : float
+        See feature_map.
+    kv_lengths : integers (batch,)
+        Rows of k and v at or beyond an entry's length count as zeros, whatever they hold, and all slots take part.
+    causal : bool
+        Refused where True, with the reason: every slot is a sum over all positions, later ones included.
+    backend : "auto", "cpu", "cuda" or "emulate"
+        "auto" runs where q is; "cuda" takes NumPy arrays too, and copies them; "emulate" runs the GPU's text on NumPy.
+    target : "sm_90a"
+        Alone in this version.
+    out : array
+        For the result, apart from the inputs.
 
-    - "elu": x + 1 where x > 0, else exp(x); eps = 1e-6 is added to the denominator.
-    - "relu": max(x, 0) + eps, eps = 1e-3.
-    - "favor": m**-1/2 (exp(c x.w - c^2 |x|^2 / 2 - s) + eps), eps = 1e-4; s is the largest c x.w of a query, and of all
-      slots of a head for keys.
-    - "rfa": m**-1/2 [sin(n.w), cos(n.w)], n = x/|x|; signed, so the denominator's magnitude is at least eps = 1e-3.
-    - a `FeatureMap`, elementwise; eps = 1e-6 is added to the denominator.
+    Returns
+    -------
+    out : array (batch, heads, seq_q, value_dim)
+        Less the missing axes, of q's dtype and kind. Sums are kept in float32 (float64 for float64). A row whose
+        denominator is exactly 0 gives 0. NaN in a query stays in its row; in k, v before the length, or a projection,
+        it reaches every row of its head, since every slot is a sum over all tokens.
 
-    backend: "auto" runs where q is; "cpu"; "cuda" (takes NumPy arrays too, and copies them); "emulate" runs the GPU's
-    text on NumPy. target: "sm_90a" alone in this version. out: an array for the result, apart from the inputs.
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        Naming the argument; also for causal=True.
+    BackendError
+        For a backend that is not there.
 
+    Notes
+    -----
     PyTorch's tensors are differentiated where they require gradients (not omega), and may be traced and transformed
     (docs/pytorch.md). JAX's tracers are taken on CPUs (docs/jax.md).
-
-    Returns out, of q's dtype and kind, (batch, heads, seq_q, value_dim) less the missing axes. Sums are kept in float32
-    (float64 for float64). A row whose denominator is exactly 0 gives 0. NaN in a query stays in its row; in k, v before
-    the length, or a projection, it reaches every row of its head, since every slot is a sum over all tokens.
-
-    Raises ArgumentError (ArgumentTypeError for types) naming the argument, BackendError for a backend that is not
-    there, and ArgumentError for causal=True: every slot is a sum over all positions, later ones included.
     """
     _refuse_causal(causal)
     call = Call(
@@ -96,9 +121,26 @@ def low_rank_attention(
     target: str | None = None,
     out: Any = None,
 ) -> Any:
-    """Linformer: out = softmax(scale * q (E k)^T) (F v), E, F = proj_k, proj_v; scale: 1/sqrt(head_dim) unless given.
+    """Linformer: out = softmax(scale * q (E k)^T) (F v), E, F = proj_k, proj_v. With rank 0 the result is 0.
 
-    Arrays, options, result and errors as in `attention`. With rank 0 the result is 0.
+    Parameters
+    ----------
+    q, k, v, proj_k, proj_v
+        As in `attention`.
+    scale : float
+        1/sqrt(head_dim) unless given.
+    kv_lengths, causal, backend, target, out
+        As in `attention`.
+
+    Returns
+    -------
+    out : array (batch, heads, seq_q, value_dim)
+        As in `attention`.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, BackendError
+        As `attention` does.
     """
     _refuse_causal(causal)
     call = Call("low_rank", q, k, v, _needed(proj_k), proj_v, None, None, None, scale, kv_lengths, backend, target, out)
@@ -122,10 +164,26 @@ def kernel_attention(
 ) -> Any:
     """Linear attention: out_i = phi(q_i) S / (phi(q_i).z) with S = phi(k)^T v, z = sum of phi(k)'s rows.
 
-    Arrays, feature maps, options, result and errors as in `attention`, but keys at or beyond an entry of kv_lengths are
-    left out (phi(0) is not 0), and an entry without keys gives 0.
-
     FLuRKA *is* this over compressed keys: kernel_attention(q, E k, F v) equals attention(q, k, v, E, F).
+
+    Parameters
+    ----------
+    q, k, v, feature_map, omega, eps
+        As in `attention`.
+    kv_lengths : integers (batch,)
+        Keys at or beyond an entry's length are left out (phi(0) is not 0), and an entry without keys gives 0.
+    causal, backend, target, out
+        As in `attention`.
+
+    Returns
+    -------
+    out : array (batch, heads, seq_q, value_dim)
+        As in `attention`.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, BackendError
+        As `attention` does.
     """
     _refuse_causal(causal)
     call = Call("kernel", q, k, v, None, None, feature_map, omega, eps, None, kv_lengths, backend, target, out)
@@ -152,11 +210,27 @@ def attention_vjp(
 ) -> tuple[Any, Vjp]:
     """(out, vjp) of `attention`; vjp(dout) gives the gradients of q, k, v, proj_k, proj_v as a tuple in that order.
 
-    dout: of out's shape, dtype and place. frozen: names of arguments whose gradient is not wanted and not computed. A
-    gradient has its argument's shape, dtype and kind, and is None for frozen and absent arguments. Without proj_v,
-    proj_k's gradient is the sum of what keys and values ask of it. omega, eps and the stabilisers of "favor" have none.
-    Gradients are deterministic: the same call gives the same bits. Inputs must not change between the two calls. Other
-    arguments and errors as in `attention`.
+    Parameters
+    ----------
+    q, k, v, proj_k, proj_v, feature_map, omega, eps, kv_lengths, causal, backend, target, out
+        As in `attention`.
+    frozen : names of arguments
+        Whose gradient is not wanted and not computed.
+
+    Returns
+    -------
+    out : array (batch, heads, seq_q, value_dim)
+        As in `attention`.
+    vjp : function
+        vjp(dout), dout of out's shape, dtype and place. A gradient has its argument's shape, dtype and kind, and is
+        None for frozen and absent arguments. Without proj_v, proj_k's gradient is the sum of what keys and values ask
+        of it. omega, eps and the stabilisers of "favor" have none. Gradients are deterministic: the same call gives the
+        same bits. Inputs must not change between the two calls.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, BackendError
+        As `attention` does.
     """
     _refuse_causal(causal)
     call = Call(
@@ -181,7 +255,27 @@ def low_rank_attention_vjp(
     out: Any = None,
     frozen: Collection[str] = (),
 ) -> tuple[Any, Vjp]:
-    """(out, vjp) of `low_rank_attention`; vjp(dout) and frozen as in `attention_vjp`."""
+    """(out, vjp) of `low_rank_attention`.
+
+    Parameters
+    ----------
+    q, k, v, proj_k, proj_v, scale, kv_lengths, causal, backend, target, out
+        As in `low_rank_attention`.
+    frozen : names of arguments
+        As in `attention_vjp`.
+
+    Returns
+    -------
+    out : array (batch, heads, seq_q, value_dim)
+        As in `low_rank_attention`.
+    vjp : function
+        As in `attention_vjp`.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, BackendError
+        As `attention` does.
+    """
     _refuse_causal(causal)
     call = Call("low_rank", q, k, v, _needed(proj_k), proj_v, None, None, None, scale, kv_lengths, backend, target, out)
     return choose_executor(call).attend_vjp(call, check_frozen(frozen, ARRAYS))
@@ -203,7 +297,27 @@ def kernel_attention_vjp(
     out: Any = None,
     frozen: Collection[str] = (),
 ) -> tuple[Any, Vjp]:
-    """(out, vjp) of `kernel_attention`; vjp(dout) and frozen as in `attention_vjp`, the last two gradients None."""
+    """(out, vjp) of `kernel_attention`.
+
+    Parameters
+    ----------
+    q, k, v, feature_map, omega, eps, kv_lengths, causal, backend, target, out
+        As in `kernel_attention`.
+    frozen : names of arguments
+        As in `attention_vjp`.
+
+    Returns
+    -------
+    out : array (batch, heads, seq_q, value_dim)
+        As in `kernel_attention`.
+    vjp : function
+        As in `attention_vjp`; the last two gradients are None, since there are no projections.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, BackendError
+        As `attention` does.
+    """
     _refuse_causal(causal)
     call = Call("kernel", q, k, v, None, None, feature_map, omega, eps, None, kv_lengths, backend, target, out)
     return choose_executor(call).attend_vjp(call, check_frozen(frozen, ARRAYS[:3]))

@@ -226,12 +226,29 @@ def check_eps(eps: float | None) -> float | None:
 
 @strict()
 def draw_orthogonal_features(num_features: int, head_dim: int, *, seed: int) -> NDArray[np.float64]:
-    """Random rows omega (num_features, head_dim), float64, for the maps "favor" and "rfa".
+    """Random rows omega for the maps "favor" and "rfa": Performer's orthogonal random features.
 
     Blocks of head_dim rows that are orthogonal to each other, each row with the length of a Gaussian vector (chi
-    distributed), so that every row alone is standard normal: Performer's orthogonal random features (Choromanski et
-    al., 2021, arXiv 2009.14794). The same seed, a whole number, gives the same rows. At most 65,536 rows of 256. Raises
-    ArgumentError, ArgumentTypeError.
+    distributed), so that every row alone is standard normal (Choromanski et al., 2021, arXiv 2009.14794).
+
+    Parameters
+    ----------
+    num_features : int
+        Rows, at most 65,536.
+    head_dim : int
+        Numbers of a row, at most 256.
+    seed : int
+        The same seed, a whole number, gives the same rows.
+
+    Returns
+    -------
+    omega : array (num_features, head_dim)
+        float64.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For numbers that are none, or too large.
     """
     num_features = check_size("num_features", num_features, 1, LARGEST_FEATURES)
     head_dim = check_size("head_dim", head_dim, 1, LARGEST_DIM)

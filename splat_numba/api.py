@@ -19,9 +19,8 @@ from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import HeadsMask
 from splat_numba.executors.given import Given, split_parts
-from splat_numba.gen.plan import Plan
+from splat_numba.gen.plan import Plan, with_fused
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.cpu.fused import with_fused
 from splat_numba.kernel import Kernel
 from splat_numba.runtime.jax_arrays import is_traced
 from splat_numba.settings import current
@@ -57,40 +56,77 @@ def attention(
 ) -> Any:
     """Sparse attention: out_i = sum_j p_ij v_j over the keys j that ``mask`` keeps, p_ij = softmax_j(scale * q_i.k_j).
 
-    q: (batch, heads_q, seq_q, head_dim); k: (batch, heads_kv, seq_kv, head_dim); v: (batch, heads_kv, seq_kv,
-    value_dim); float16, bfloat16, float32 or float64, one dtype, any strides, dims 1 to 256. layout "bshd": (batch,
-    seq, heads, dim). The batch axis, or batch and heads, may be missing from all. heads_q must be a multiple of
-    heads_kv; if it is another number, seq_q = heads_kv and seq_kv = heads_q, a layout was mistaken, and q is refused.
-    mask: a Pattern, an ACSR, a (seq_q, seq_kv) bool array (True: attend), or a list of those, one a query head. scale:
-    1/sqrt(head_dim) unless given. kv_lengths: integers (batch,); keys at or beyond an entry's length are
-    not kept. out: an array for the result, of its shape and dtype, apart from the inputs.
+    Parameters
+    ----------
+    q : array (batch, heads_q, seq_q, head_dim)
+        float16, bfloat16, float32 or float64, of NumPy, PyTorch, JAX or CuPy; any strides, head_dim 1 to 256. The batch
+        axis, or batch and heads, may be missing from q, k and v together. heads_q is a multiple of heads_kv; if it is
+        another number, seq_q = heads_kv and seq_kv = heads_q, a layout was mistaken, and q is refused.
+    k : array (batch, heads_kv, seq_kv, head_dim)
+        Of q's dtype and kind.
+    v : array (batch, heads_kv, seq_kv, value_dim)
+        Likewise; value_dim 1 to 256.
+    mask : Pattern, ACSR, bool array (seq_q, seq_kv), or a list of those, one a query head
+        True: attend.
+    scale : float
+        1/sqrt(head_dim) unless given.
+    return_lse : bool
+        Whether lse is wanted as well.
+    layout : "bhsd" or "bshd"
+        The latter: (batch, seq, heads, dim), of out too.
+    kv_lengths : integers (batch,)
+        Keys at or beyond an entry's length are not kept. With GPU arrays they may be on the GPU, where their values are
+        not checked.
+    backend : "auto", "cpu", "cuda" or "emulate"
+        "auto" runs where q is: on its GPU, or on the CPU. "cuda" takes NumPy arrays too, and copies them to the first
+        GPU and back. Work goes to the framework's current stream; nothing waits for it, except with JAX and NumPy.
+    target : "sm_90a", "sm80" or "simt"
+        For GPUs: Hopper, 16 bits; from Ampere on, 16 bits; any GPU, any dtype. Else the first of them that takes the
+        call. docs/gpu.md says which arrays are copied there.
+    out : array
+        For the result, of its shape and dtype, apart from the inputs.
+    autotune : bool
+        Time the tile shapes and orders of rows that are predicted to be fastest, at the first call of its kind, and
+        keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph (docs/gpu.md).
+    fused : bool
+        None leaves it to the plan whether a CPU runs one kernel (True) or sddmm, softmax and spmm one after the other
+        (False), which keep values of all pairs in memory and are faster where those lie anywhere, as a graph's do.
 
-    backend: "auto" runs where q is: on its GPU, or on the CPU. "cuda" takes NumPy arrays too, and copies them to the
-    first GPU and back. Work goes to the framework's current stream; nothing waits for it, except with JAX and NumPy.
-    kv_lengths may then be on the GPU too, where their values are not checked. target: "sm_90a" (Hopper, 16 bits),
-    "sm80" (from Ampere on, 16 bits) or "simt" (any GPU, any dtype), else the first of them that takes the call.
-    docs/gpu.md says which arrays are copied there.
-    autotune: time the tile shapes and orders of rows that are predicted to be fastest, at the first call of its kind,
-    and keep the fastest, on disk too; that call may take a minute and cannot be captured in a graph (docs/gpu.md).
-    fused: None leaves it to the plan whether a CPU runs one kernel (True) or sddmm, softmax and spmm one after the
-    other (False), which keep values of all pairs in memory and are faster where those lie anywhere, as a graph's do.
+    Returns
+    -------
+    out : array (batch, heads_q, seq_q, value_dim)
+        Of q's dtype and kind. A row that attends to nothing, or whose scores are all -inf, gives 0.
+    lse : array (batch, heads_q, seq_q), with return_lse=True
+        The natural-log log-sum-exp, float32 (float64 for float64), -inf for such a row.
 
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For an argument whose shape or value, or whose type, does not fit.
+    PatternError
+        For lengths that do not fit the pattern.
+    FormatError
+        For a malformed mask.
+    BackendError
+        For a backend that is not there.
+
+    Warns
+    -----
+    AlignmentWarning
+        Once a pattern, if a causal mask has fewer queries than keys: the last tokens want ``mask.align_end()``.
+
+    Notes
+    -----
     PyTorch's tensors are differentiated where they require gradients, out and lse alike, and may be traced and
-    transformed (docs/pytorch.md). JAX's tracers are taken on CPUs (jit, grad, vmap ...): docs/jax.md. An array that is
+    transformed (docs/pytorch.md). JAX's tracers are taken too (jit, grad, vmap ...): docs/jax.md. An array that is
     otherwise more than numbers in memory (masked, sparse ...) is refused: docs/gpu.md.
 
-    Returns out, of q's dtype and kind, or (out, lse): the natural-log log-sum-exp, float32 (float64 for float64),
-    (batch, heads_q, seq_q). A row that attends to nothing, or whose scores are all -inf, gives 0 and -inf. NaN or inf
-    in a query or a kept key reaches its own rows only; in a *value* it may reach other rows of the same tiles, because
-    0 x NaN is NaN.
-    Sums are kept in float32 (float64 for float64), and must fit: scale log2(e) |q_id|, sum_d |q_id k_jd| with that
-    factor and without it, and 256 sum_j |v_jd| over a row's keys stay below 3.4e38 (1.8e308). A score below all that
-    weighs nothing beside others.
+    NaN or inf in a query or a kept key reaches its own rows only; in a *value* it may reach other rows of the same
+    tiles, because 0 x NaN is NaN. Sums are kept in float32 (float64 for float64), and must fit: scale log2(e) |q_id|,
+    sum_d |q_id k_jd| with that factor and without it, and 256 sum_j |v_jd| over a row's keys stay below 3.4e38
+    (1.8e308). A score below all that weighs nothing beside others.
 
     The first call for a kind of mask generates and compiles a kernel; later ones, and later processes, reuse it.
-    Raises ArgumentError (ArgumentTypeError for types), PatternError for lengths that do not fit the pattern,
-    FormatError for a malformed mask, BackendError for a backend that is not there. Warns (AlignmentWarning, once a
-    pattern) if a causal mask has fewer queries than keys: the last tokens want ``mask.align_end()``.
     """
     if fused is not None:
         fused = check_fused(fused, backend)
@@ -114,16 +150,18 @@ def attention(
     if is_traced(q, k, v, kv_lengths):
         if fused is False:
             refuse_fused("JAX transforms the call")
-        return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse)
+        return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse, backend)
     return executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
 
-def _attend_traced(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
+def _attend_traced(
+    recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool, backend: str
+) -> Any:
     """Under JAX's transforms. Raises ArgumentError, BackendError beside what attention() does."""
     if not recipe.executor.transformable:
         raise BackendError(
-            f"backend wanted as 'auto' or 'cpu' under JAX's transforms, got {recipe.executor.name!r}. Leave it out, or "
-            "call it outside them."
+            f"backend wanted as 'auto', 'cpu' or 'cuda' under JAX's transforms, got {recipe.executor.name!r}. Leave it "
+            "out, or call it outside them."
         )
     if out is not None:
         raise ArgumentError(
@@ -131,7 +169,7 @@ def _attend_traced(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: 
         )
     from splat_numba.executors.jax_calls import attend  # which imports JAX
 
-    return attend(recipe, q, k, v, kv_lengths, return_lse)
+    return attend(recipe, q, k, v, kv_lengths, return_lse, backend)
 
 
 @strict(ATTENTION)
@@ -154,11 +192,41 @@ def plan(
 ) -> Plan:
     """What attention() would do: tiles, passes, counted work, predicted time; ``plan(...).explain()`` says why.
 
-    mask: one mask, as in attention(). Sizes in tokens and elements; dtype: a NumPy dtype or its name, "bfloat16"
-    included. value_dim is head_dim, heads_kv is heads_q unless given. backward: decide how gradients are made too,
-    which ``plan(...).backward`` says then. fused: as in attention(), which ``plan(...).fused`` says. For the CPU it
-    allocates nothing of the size of the mask where the mask is a Pattern in closed form; a GPU's tables grow with the
-    number of row blocks. Raises as attention() does.
+    For the CPU it allocates nothing of the size of the mask where the mask is a Pattern in closed form; a GPU's tables
+    grow with the number of row blocks.
+
+    Parameters
+    ----------
+    mask : Pattern, ACSR or bool array (seq_q, seq_kv)
+        One mask, as in attention().
+    seq_q, seq_kv : int
+        Queries and keys, in tokens.
+    head_dim, value_dim : int
+        Numbers of a query and key, and of a value; value_dim is head_dim unless given.
+    heads_q, heads_kv : int
+        Heads of queries, and of keys and values, which divide them; heads_kv is heads_q unless given.
+    batch : int
+        Entries of the batch.
+    dtype : NumPy dtype or its name
+        "bfloat16" included.
+    layout, backend, target
+        As in attention().
+    backward : bool
+        Decide how gradients are made too, which ``plan(...).backward`` says then.
+    fused : bool
+        As in attention(), which ``plan(...).fused`` says.
+
+    Returns
+    -------
+    Plan
+        Which can be printed, compared and drawn.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, PatternError, FormatError, BackendError
+        As attention() does.
+    PlanError
+        Where no plan fits the target.
     """
     executor = choose_executor(backend, target)
     check_layout(layout)
@@ -195,11 +263,34 @@ def compile(
 ) -> Kernel:
     """The kernel that attention() would use, for calling again and again: ``kernel(q, k, v, kv_lengths=None, ...)``.
 
-    Arguments as in plan(); mask may be a list, one a query head. Batch and head counts may vary between calls; made
-    from a Pattern in closed form, the kernel serves every length. backend="cuda" needs no GPU until the kernel is
-    called, unless with autotune=True, which times kernels of just these sizes: give batch and head counts too. On a CPU
-    it times gradients as well, which have a choice of their own.
-    backward: compile gradients too, so that the first of ``kernel.vjp`` need not wait. Raises as attention() does.
+    Batch and head counts may vary between calls; made from a Pattern in closed form, the kernel serves every length.
+    backend="cuda" needs no GPU until the kernel is called, unless with autotune=True.
+
+    Parameters
+    ----------
+    mask : Pattern, ACSR, bool array (seq_q, seq_kv), or a list of those, one a query head
+        As in attention().
+    seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype, layout, backend, target
+        As in plan().
+    scale : float
+        1/sqrt(head_dim) unless given.
+    autotune : bool
+        As in attention(): kernels of just these sizes are timed, so give batch and head counts too. On a CPU it times
+        gradients as well, which have a choice of their own.
+    backward : bool
+        Compile gradients too, so that the first of ``kernel.vjp`` need not wait.
+
+    Returns
+    -------
+    Kernel
+        With its plan, its text and its machine code.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, PatternError, FormatError, BackendError
+        As attention() does.
+    PlanError, CompileError
+        Where no plan fits the target, or a text does not compile there.
     """
     executor = choose_executor(backend, target)
     if check_flag("autotune", autotune):

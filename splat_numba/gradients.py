@@ -41,20 +41,42 @@ def attention_backward(
 ) -> tuple[Any, Any, Any]:
     """Gradients (dq, dk, dv) of `attention` for a gradient ``dout`` of its result, and ``dlse`` of its lse.
 
-    q, k, v, mask, scale, layout, kv_lengths as attention() had them; out, lse: what it returned. dout: as out; dlse: as
-    lse, zeros unless given. frozen: names of q, k and v whose gradients are not wanted: None is returned for them, and
-    nothing is computed for them alone. out_grads: three arrays to write to, or None in place of some.
-
     With P = exp(scale q k^T - lse) and delta_i = sum(dout_i * out_i) - dlse_i: dv = P^T dout, dS = scale P (dout v^T -
     delta), dq = dS k, dk = dS^T q (Dao et al., FlashAttention, 2022, appendix B); of grouped heads summed over the
-    group. Gradients have the shape, dtype and layout of q, k and v; 16-bit ones are rounded once, from float32 sums.
-    The same call gives the same bits, on any number of threads.
+    group. The same call gives the same bits, on any number of threads.
 
-    A row that keeps nothing gives zeros, whatever dout and dlse hold, and so does a key beyond its entry's length. A
-    NaN in an input reaches gradients that depend on it or share a tile with it, because 0 x NaN is NaN.
+    Parameters
+    ----------
+    dout : array (batch, heads_q, seq_q, value_dim)
+        As out: its shape, dtype and layout.
+    q, k, v, mask
+        As attention() had them.
+    out, lse : array
+        What attention() returned.
+    dlse : array (batch, heads_q, seq_q)
+        As lse; zeros unless given.
+    scale, layout, kv_lengths, backend, target
+        As attention() had them.
+    frozen : names of q, k and v
+        Whose gradients are not wanted: None is returned for them, and nothing is computed for them alone.
+    out_grads : three arrays
+        To write dq, dk and dv to, or None in place of some.
 
-    On GPUs (float16, bfloat16) weights and gradients of scores are rounded to the arrays' dtype, for their
-    tensor cores. Raises ArgumentError (ArgumentTypeError for types), PatternError, FormatError, BackendError.
+    Returns
+    -------
+    dq, dk, dv : array
+        Of the shape, dtype and layout of q, k and v; 16-bit ones are rounded once, from float32 sums. A row that keeps
+        nothing gives zeros, whatever dout and dlse hold, and so does a key beyond its entry's length.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, PatternError, FormatError, BackendError
+        As attention() does.
+
+    Notes
+    -----
+    A NaN in an input reaches gradients that depend on it or share a tile with it, because 0 x NaN is NaN. On GPUs
+    (float16, bfloat16) weights and gradients of scores are rounded to the arrays' dtype, for their tensor cores.
     """
     check_layout(layout)
     if scale is not None and type(scale) is not float:
@@ -92,11 +114,30 @@ def attention_vjp(
 ) -> Any:
     """(out, vjp) of `attention`, or (out, lse, vjp): vjp(dout, dlse=None) gives (dq, dk, dv); see attention_backward().
 
-    autotune: as in attention(); on a CPU gradients are timed too, at the first vjp of their kind, and have a choice of
-    their own. A GPU's have the plan that is predicted to be fastest.
+    Parameters
+    ----------
+    q, k, v, mask, scale, return_lse, layout, kv_lengths, backend, target
+        As in attention().
+    autotune : bool
+        As in attention(); on a CPU gradients are timed too, at the first vjp of their kind, and have a choice of their
+        own. A GPU's have the plan that is predicted to be fastest.
+    frozen : names of q, k and v
+        Whose gradients are not wanted: None is returned for them.
 
-    vjp may be called again and again. It holds q, k, v, out and lse, which must not change meanwhile. Other arguments
-    and errors as in attention().
+    Returns
+    -------
+    out : array
+        As attention() gives it.
+    lse : array, with return_lse=True
+        Likewise.
+    vjp : function
+        vjp(dout, dlse=None) -> (dq, dk, dv). It may be called again and again. It holds q, k, v, out and lse, which
+        must not change meanwhile.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, PatternError, FormatError, BackendError
+        As attention() does.
     """
     check_layout(layout)
     if scale is not None and type(scale) is not float:

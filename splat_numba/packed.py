@@ -33,15 +33,32 @@ if TYPE_CHECKING:
 def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "auto") -> Any:
     """Sampled product: values[t] = scale * q_i.k_j for every kept pair (i, j), in the packed order of ``mask``.
 
-    q: (batch, heads_q, seq_q, head_dim); k: (batch, heads_kv, seq_kv, head_dim); float16, bfloat16, float32 or float64,
-    one dtype, any strides, head_dim 1 to 256. The batch axis, or batch and heads, may be missing from both. heads_q
-    must be a multiple of heads_kv. mask: a Pattern, an ACSR or a (seq_q, seq_kv) bool array (True: kept), one for all
-    heads.
+    Sums are kept in float32 (float64 for float64). NaN and inf reach the values of their own pairs only.
 
-    Returns (batch, heads_q, nnz), less the missing axes, of q's dtype and kind: the pairs of
-    ``ACSR.from_pattern(mask, seq_q, seq_kv)`` or ``ACSR.from_dense(mask)``, in its packed order. Sums are kept in
-    float32 (float64 for float64). NaN and inf reach the values of their own pairs only. Raises ArgumentError
-    (ArgumentTypeError for types), PatternError, FormatError, BackendError; on a GPU ArgumentError for 2**31 pairs.
+    Parameters
+    ----------
+    q : array (batch, heads_q, seq_q, head_dim)
+        float16, bfloat16, float32 or float64, any strides, head_dim 1 to 256. The batch axis, or batch and heads, may
+        be missing from q and k together. heads_q is a multiple of heads_kv.
+    k : array (batch, heads_kv, seq_kv, head_dim)
+        Of q's dtype and kind.
+    mask : Pattern, ACSR or bool array (seq_q, seq_kv)
+        True: kept; one for all heads.
+    scale : float
+        What products are multiplied with.
+    backend : "auto", "cpu", "cuda" or "emulate"
+        "auto" runs where q is.
+
+    Returns
+    -------
+    values : array (batch, heads_q, nnz)
+        Less the missing axes, of q's dtype and kind: the pairs of ``ACSR.from_pattern(mask, seq_q, seq_kv)`` or
+        ``ACSR.from_dense(mask)``, in its packed order.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, PatternError, FormatError, BackendError
+        For what does not fit; on a GPU ArgumentError for 2**31 pairs.
     """
     machine = choose_packed(backend, "q", q)
     given = import_sampled(q, k, mask, scale, machine.read)
@@ -53,10 +70,28 @@ def sddmm(q: Any, k: Any, mask: OneMask, *, scale: float = 1.0, backend: str = "
 def softmax(values: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
     """Softmax of every row of packed values: weights[t] = exp(values[t]) / sum of exp over the row of t.
 
-    values: (batch, heads, nnz) in the packed order of ``acsr``, as sddmm gives them; float16, bfloat16, float32 or
-    float64, any strides; leading axes may be missing. Returns the same shape, dtype and kind. Sums are kept in float32
-    (float64 for float64). NaN or +inf in a row makes that row NaN; -inf weighs nothing, and a row of it alone gives 0.
-    Raises ArgumentError (ArgumentTypeError for types), BackendError.
+    Sums are kept in float32 (float64 for float64). NaN or +inf in a row makes that row NaN; -inf weighs nothing, and a
+    row of it alone gives 0.
+
+    Parameters
+    ----------
+    values : array (batch, heads, nnz)
+        In the packed order of ``acsr``, as sddmm gives them; float16, bfloat16, float32 or float64, any strides;
+        leading axes may be missing.
+    acsr : ACSR
+        The mask; a Pattern has no size.
+    backend : "auto", "cpu", "cuda" or "emulate"
+        "auto" runs where the values are.
+
+    Returns
+    -------
+    weights : array (batch, heads, nnz)
+        Of the values' shape, dtype and kind.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, BackendError
+        For what does not fit.
     """
     machine = choose_packed(backend, "values", values)
     given = import_values(values, acsr, machine.read)
@@ -68,17 +103,34 @@ def softmax(values: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
 def spmm(values: Any, v: Any, acsr: ACSR, *, transpose: bool = False, backend: str = "auto") -> Any:
     """Sparse times dense: out_i = sum of values[t] * v_j over the kept pairs t = (i, j) of row i.
 
-    transpose: out_j = sum of values[t] * v_i over the kept pairs of column j instead; v is (batch, heads_q, seq_q,
-    value_dim) then, out (batch, heads_q, seq_kv, value_dim), and the mask's transpose is made and kept with it.
+    Sums are kept in float32 (float64 for float64). NaN and inf reach the rows that keep them only; on a
+    GPU those of v may reach other rows of their tiles.
 
-    values: (batch, heads_q, nnz) in the packed order of ``acsr``; v: (batch, heads_kv, seq_kv, value_dim); float16,
-    bfloat16, float32 or float64, one dtype, any strides, value_dim 1 to 256. The batch axis, or batch and heads, may be
-    missing from both. heads_q must be a multiple of heads_kv.
+    Parameters
+    ----------
+    values : array (batch, heads_q, nnz)
+        In the packed order of ``acsr``; float16, bfloat16, float32 or float64, any strides. The batch axis, or batch
+        and heads, may be missing from values and v together. heads_q is a multiple of heads_kv.
+    v : array (batch, heads_kv, seq_kv, value_dim)
+        Of the values' dtype and kind, value_dim 1 to 256; (batch, heads_q, seq_q, value_dim) with transpose=True.
+    acsr : ACSR
+        The mask.
+    transpose : bool
+        out_j = sum of values[t] * v_i over the kept pairs of column j instead; the mask's transpose is made and kept
+        with it.
+    backend : "auto", "cpu", "cuda" or "emulate"
+        "auto" runs where the values are.
 
-    Returns (batch, heads_q, seq_q, value_dim), less the missing axes, of the values' dtype and kind; a row that keeps
-    nothing is 0. Sums are kept in float32 (float64 for float64). NaN and inf reach the rows that keep them only; on a
-    GPU those of v may reach other rows of their tiles. Raises ArgumentError
-    (ArgumentTypeError for types), BackendError.
+    Returns
+    -------
+    out : array (batch, heads_q, seq_q, value_dim)
+        Less the missing axes, of the values' dtype and kind; seq_kv in place of seq_q with transpose=True. A row that
+        keeps nothing is 0.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, BackendError
+        For what does not fit.
     """
     turned = check_flag("transpose", transpose)
     machine = choose_packed(backend, "values", values)

@@ -23,18 +23,32 @@ def sddmm_vjp(
 ) -> tuple[Any, Callable[[Any], Pair]]:
     """(values, vjp) of `sddmm`: vjp(dvalues) gives (dq, dk).
 
-    frozen: names of q and k whose gradients are not wanted: None is returned for them, and nothing is computed for
-    them: without dk the transposed mask is not made.
+    With dS the matrix of dvalues, 0 where nothing is kept: dq = scale dS k and dk = scale dS^T q.
 
-    With dS the matrix of dvalues, 0 where nothing is kept: dq = scale dS k and dk = scale dS^T q. Arguments, values and
-    errors as in sddmm(); dvalues: of the values' shape and dtype, any strides. dq and dk have the shape, dtype and kind
-    of q and k; of grouped heads dk is summed over the group, in order, and 16-bit numbers are rounded once, from
-    float32 sums. A query that keeps nothing, and a key that nobody keeps, get 0. The same call gives the same bits, on
-    any number of threads.
+    Parameters
+    ----------
+    q, k, mask, scale, backend
+        As in sddmm(). For many steps over one mask give an ACSR.
+    frozen : names of q and k
+        Whose gradients are not wanted: None is returned for them, and nothing is computed for them: without dk the
+        transposed mask is not made.
 
-    vjp may be called again and again. It holds q and k, which must not change meanwhile. The first one over a mask
-    makes the mask's transpose and the places of its pairs, 8 bytes for each, which stay as long as the mask: for many
-    steps over one mask give an ACSR.
+    Returns
+    -------
+    values : array (batch, heads_q, nnz)
+        As sddmm() gives them.
+    vjp : function
+        vjp(dvalues) -> (dq, dk), dvalues of the values' shape and dtype, any strides. dq and dk have the shape, dtype
+        and kind of q and k; of grouped heads dk is summed over the group, in order, and 16-bit numbers are rounded
+        once, from float32 sums. A query that keeps nothing, and a key that nobody keeps, get 0. The same call gives the
+        same bits, on any number of threads. vjp may be called again and again. It holds q and k, which must not change
+        meanwhile. The first one over a mask makes the mask's transpose and the places of its pairs, 8 bytes for each,
+        which stay as long as the mask.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, PatternError, FormatError, BackendError
+        As sddmm() does.
     """
     machine = choose_packed(backend, "q", q)
     names = check_frozen(frozen, ("q", "k"))
@@ -63,14 +77,28 @@ def softmax_vjp(
 ) -> tuple[Any, Callable[[Any], Any]]:
     """(weights, vjp) of `softmax`: vjp(dweights) gives dvalues = weights * (dweights - the row's sum of their product).
 
-    frozen: ("values",) where their gradient is not wanted: then vjp gives None and computes nothing.
+    Parameters
+    ----------
+    values, acsr, backend
+        As in softmax().
+    frozen : ("values",) or ()
+        The former where their gradient is not wanted: then vjp gives None and computes nothing.
 
-    Arguments, weights and errors as in softmax(); dweights: of the weights' shape and dtype, any strides. dvalues has
-    the shape, dtype and kind of values; sums are kept in float32 (float64 for float64). A weight of 0 adds nothing to
-    its row and gets 0, whatever its dweight holds; a NaN in another dweight makes its row NaN, but for weights of 0.
-    The same call gives the same bits, on any number of threads.
+    Returns
+    -------
+    weights : array (batch, heads, nnz)
+        As softmax() gives them.
+    vjp : function
+        vjp(dweights) -> dvalues, dweights of the weights' shape and dtype, any strides. dvalues has the shape, dtype
+        and kind of values; sums are kept in float32 (float64 for float64). A weight of 0 adds nothing to its row and
+        gets 0, whatever its dweight holds; a NaN in another dweight makes its row NaN, but for weights of 0. The same
+        call gives the same bits, on any number of threads. vjp may be called again and again. It holds the weights that
+        were returned, which must not change meanwhile.
 
-    vjp may be called again and again. It holds the weights that were returned, which must not change meanwhile.
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, BackendError
+        As softmax() does.
     """
     machine = choose_packed(backend, "values", values)
     names = check_frozen(frozen, ("values",))
@@ -95,17 +123,31 @@ def spmm_vjp(
 ) -> tuple[Any, Callable[[Any], Pair]]:
     """(out, vjp) of `spmm`: vjp(dout) gives (dvalues, dv).
 
-    frozen: names of values and v whose gradients are not wanted: None is returned for them, and nothing is computed
-    for them: without dv the transposed mask is not made.
-
     dvalues_t = dout_i.v_j for every kept pair t = (i, j), and dv = W^T dout, with W the matrix of the values.
-    Arguments, out and errors as in spmm(); dout: of out's shape and dtype, any strides. dvalues and dv have the shape,
-    dtype and kind of values and v; of grouped heads dv is summed over the group, in order, and 16-bit numbers are
-    rounded once, from float32 sums. A row of v that nobody keeps gets 0. The same call gives the same bits, on any
-    number of threads.
 
-    vjp may be called again and again. It holds values and v, which must not change meanwhile. The first one over a mask
-    makes what sddmm_vjp() says.
+    Parameters
+    ----------
+    values, v, acsr, backend
+        As in spmm().
+    frozen : names of values and v
+        Whose gradients are not wanted: None is returned for them, and nothing is computed for them: without dv the
+        transposed mask is not made.
+
+    Returns
+    -------
+    out : array (batch, heads_q, seq_q, value_dim)
+        As spmm() gives it.
+    vjp : function
+        vjp(dout) -> (dvalues, dv), dout of out's shape and dtype, any strides. dvalues and dv have the shape, dtype and
+        kind of values and v; of grouped heads dv is summed over the group, in order, and 16-bit numbers are rounded
+        once, from float32 sums. A row of v that nobody keeps gets 0. The same call gives the same bits, on any number
+        of threads. vjp may be called again and again. It holds values and v, which must not change meanwhile. The first
+        one over a mask makes what sddmm_vjp() says.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, BackendError
+        As spmm() does.
     """
     machine = choose_packed(backend, "values", values)
     names = check_frozen(frozen, ("values", "v"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCED = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"splat-numba [a-z][^`&]*")
 
@@ -25,6 +25,11 @@ class Block:
     text: str
     line: int
     follows: bool
+
+
+def name_of(page):
+    """A page's path from the root, for messages: two pages may have one name."""
+    return page.relative_to(ROOT).as_posix()
 
 
 def blocks_of(page):

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from textwrap import wrap
 from typing import Protocol
 
 from rich import box
@@ -17,8 +18,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from splat_numba.runtime.notice import quiet
+
 PIPE_WIDTH = 120  # files and pipes have no width of their own; COLUMNS sets another
 NARROW = 100
+WORDS_AT = 12  # the column where the words of explain() begin
 LONGEST_WORD = 24  # that a column of text need not break; paths are longer, and may be broken
 
 
@@ -81,6 +85,15 @@ def print_table(console: Console, table: Table) -> None:
                 console.print(f"  {line}" if column.no_wrap else Padding(line, (0, 0, 0, 2)), soft_wrap=column.no_wrap)
 
 
+def print_words(console: Console, text: str) -> None:
+    """Lines that begin with a name in a column of its own; too long for a terminal, they go on below their words."""
+    for line in text.splitlines():
+        shown = [line]
+        if console.is_terminal:
+            shown = wrap(line, console.width, subsequent_indent=" " * WORDS_AT, break_on_hyphens=False) or [line]
+        console.print("\n".join(shown), soft_wrap=True)
+
+
 def _readable_width(table: Table) -> int:
     """Characters that the table needs: cells of numbers stay whole, words as far as LONGEST_WORD."""
     widths = []
@@ -132,6 +145,6 @@ def progress(total: int) -> Iterator[Tracker]:
     console = progress_output()
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TimeElapsedColumn())
     hidden = not console.is_terminal or console.is_dumb_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+    with quiet(), Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("", total=total)
         yield lambda what, done: bar.update(task, description=what, completed=done)

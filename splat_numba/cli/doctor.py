@@ -31,7 +31,7 @@ OPTIONAL = (
     (("ml_dtypes",), "bfloat16 arrays of NumPy", "pip install ml_dtypes"),
     (("scipy",), "masks as sparse matrices", "pip install scipy"),
     (("hypothesis",), "selftest, splat_numba.testing", 'pip install "splat-numba[selftest]"'),
-    (("matplotlib",), "demo --plot", 'pip install "splat-numba[plot]"'),
+    (("matplotlib",), "splat.draw, --plot", 'pip install "splat-numba[plot]"'),
     (("torch",), "torch arrays, bench", 'pip install "splat-numba[torch]"'),
     (("jax",), "JAX arrays", 'pip install "splat-numba[jax]"'),
     (("cupy", "cupy-cuda13x", "cupy-cuda12x"), "CuPy arrays", "pip install cupy-cuda13x"),

@@ -10,7 +10,7 @@ from typing import Any
 from rich.syntax import Syntax
 
 from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
-from splat_numba.cli.console import output, progress
+from splat_numba.cli.console import output, print_words, progress
 from splat_numba.cli.drawing import side_by_side
 from splat_numba.cli.memory import check_memory
 from splat_numba.cli.options import (
@@ -80,7 +80,7 @@ def run_explain(args: argparse.Namespace) -> int:
     elif not args.no_picture and seq_kv:
         mask = ACSR.from_pattern(read_pattern(args.pattern), seq_q, seq_kv)
         console.print(side_by_side(console, [(shortened(args.pattern), mask_picture(mask, DOTS))]))
-    console.print(plan.explain(), soft_wrap=not console.is_terminal)
+    print_words(console, plan.explain())
     return 0
 
 

@@ -38,13 +38,31 @@ def draw(
 ) -> Any:
     """Draw a mask with matplotlib: queries down, keys across, darker where more pairs of a cell are kept.
 
-    mask: a Pattern, an ACSR, a Geometry or a (seq_q, seq_kv) bool array. Where all of it would be a blur, as of a
-    stride, its first corner is drawn, or the last where the lengths differ. ax: axes of matplotlib, those of a new
-    figure unless given. seq_q, seq_kv: the lengths that a pattern is drawn at, some times the largest of its numbers
-    unless given; one of them is taken for both.
+    Where all of it would be a blur, as of a stride, its first corner is drawn, or the last where the lengths differ.
 
-    Returns the axes. Raises ArgumentTypeError and ArgumentError for arguments that do not fit, PatternError for
-    lengths that do not fit the pattern, BackendError where matplotlib is missing.
+    Parameters
+    ----------
+    mask : Pattern, ACSR, Geometry or bool array (seq_q, seq_kv)
+        What is to be drawn.
+    ax : axes of matplotlib
+        Those of a new figure unless given.
+    seq_q, seq_kv : int
+        The lengths that a pattern is drawn at, some times the largest of its numbers unless given; one of them is taken
+        for both.
+
+    Returns
+    -------
+    axes of matplotlib
+        Those that were drawn on.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For arguments that do not fit.
+    PatternError
+        For lengths that do not fit the pattern.
+    BackendError
+        Where matplotlib is missing.
     """
     from splat_numba.pictures.axes import show
 

@@ -209,11 +209,27 @@ def _lengths_missing(mask: str) -> ArgumentError:
 
 @strict()
 def geometry(mask: Pattern | ACSR | NDArray[np.bool_], seq_q: int | None = None, seq_kv: int | None = None) -> Geometry:
-    """The bands of ``mask``.
+    """The bands of ``mask``: rows that share a lattice of columns, each with one interval of it.
 
-    mask: a Pattern, an ACSR, or a (seq_q, seq_kv) bool array. The lengths are taken from an ACSR or array, and must
-    agree with it if given; a Pattern with a closed form does not need them until numbers are asked for. Raises
-    ArgumentError for missing or disagreeing lengths, PatternError for lengths that do not fit the pattern.
+    Parameters
+    ----------
+    mask : Pattern, ACSR or bool array (seq_q, seq_kv)
+        What is to be analysed.
+    seq_q, seq_kv : int
+        The lengths, in tokens; taken from an ACSR or array, and must agree with it if given. A Pattern with a closed
+        form does not need them until numbers are asked for.
+
+    Returns
+    -------
+    Geometry
+        Its bands; ``to_dense()`` of it is the mask.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For missing or disagreeing lengths, and for what is no mask.
+    PatternError
+        For lengths that do not fit the pattern.
     """
     if (seq_q is None) != (seq_kv is None):
         raise ArgumentError(

@@ -18,8 +18,22 @@ __all__ = ["from_flash_attention", "from_sliding_window"]
 def from_flash_attention(window_size: tuple[SupportsIndex, SupportsIndex], causal: bool = False) -> Pattern:
     """The mask of FlashAttention's `window_size` and `causal`, aligned at the end as it is there.
 
-    window_size: (left, right) in tokens, -1 for unlimited; `causal` replaces right by 0.
-    Raises PatternTypeError or PatternError for anything else.
+    Parameters
+    ----------
+    window_size : (left, right)
+        In tokens, -1 for unlimited.
+    causal : bool
+        Replaces right by 0.
+
+    Returns
+    -------
+    Pattern
+        For every length.
+
+    Raises
+    ------
+    PatternError, PatternTypeError
+        For anything else.
     """
     if not isinstance(window_size, (tuple, list)) or len(window_size) != 2:
         raise PatternTypeError(
@@ -43,12 +57,27 @@ def sides(left: int, right: int) -> Pattern:
 
 @strict(error=PatternTypeError)
 def from_sliding_window(n: SupportsIndex, causal: bool = True) -> Pattern:
-    """The mask of Hugging Face's `sliding_window=n`: i - n < j <= i; not causal: |i - j| < n. n >= 1.
+    """The mask of Hugging Face's `sliding_window=n`: i - n < j <= i; not causal: |i - j| < n.
 
     It counts positions from the first token, as there in training. In decoding, where the queries are the last of the
     keys' tokens, write `from_sliding_window(n).align_end()`.
 
-    Raises PatternTypeError or PatternError for anything else.
+    Parameters
+    ----------
+    n : int
+        Tokens of a row's window, its own included; at least 1.
+    causal : bool
+        Whether later tokens are left out.
+
+    Returns
+    -------
+    Pattern
+        For every length.
+
+    Raises
+    ------
+    PatternError, PatternTypeError
+        For anything else.
     """
     _check_flag(causal)
     reach = integer("n", n, 1) - 1

@@ -26,8 +26,24 @@ _LONGEST_TEXT = 100_000  # bounds the work on text from outside; room for docume
 def parse(text: str) -> Pattern:
     """The pattern that `text` describes, for example `parse("window(512) | sinks(4)")`; `parse(repr(p)) == p`.
 
-    Raises PatternTypeError if `text` is not a str, and PatternError, with the place in the text, for anything outside
-    the language or for values that a constructor refuses.
+    Nothing is evaluated: text from outside is safe to give.
+
+    Parameters
+    ----------
+    text : str
+        Patterns' constructors with numbers, `|`, `&`, parentheses and `.align_end()`; at most 100,000 characters.
+
+    Returns
+    -------
+    Pattern
+        For every length.
+
+    Raises
+    ------
+    PatternTypeError
+        If `text` is not a str.
+    PatternError
+        With the place in the text, for anything outside the language or for values that a constructor refuses.
     """
     if not isinstance(text, str):
         raise PatternTypeError(

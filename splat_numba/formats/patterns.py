@@ -126,7 +126,7 @@ def prefix(n: SupportsIndex) -> Pattern:
 
 @strict(error=PatternTypeError)
 def neighborhood(shape: Ints, kernel: SupportsIndex | Ints, dilation: SupportsIndex | Ints = 1) -> Pattern:
-    """Neighbours on a 2-D or 3-D grid of tokens, flattened in C order (the last axis is contiguous).
+    """Neighbours on a 2-D or 3-D grid of `shape` tokens, flattened in C order (the last axis is contiguous).
 
     In every axis the distance is at most (kernel // 2) * dilation and a multiple of dilation; nothing wraps around and
     windows are cut at the borders. `kernel` (odd) and `dilation` (>= 1) are one int for all axes or one per axis.

@@ -34,19 +34,31 @@ OF_TENSORS = "Of a function of PyTorch's tensors write lambda q, kv: f(torch.fro
 def from_predicate(f: Predicate, seq_q: int, seq_kv: int) -> Pattern | ACSR:
     """The mask that keeps (i, j) where ``f(i, j)`` is True, in the most compact form that is proved to be the same.
 
-    f: called as f(q_idx, kv_idx) with int64 arrays (rows, 1) and (1, cols) of indices from 0, as a FlexAttention
-    mask_mod without batch and head (one that looks up in tensors, with torch.from_numpy of both); gives bool of a shape
-    that broadcasts to (rows, cols). It is asked about every pair once, at most 2**20 at a time: time in proportion to
-    seq_q * seq_kv, memory to the runs that are found. It must answer alike for equal indices. seq_q, seq_kv: the
-    lengths, in tokens.
+    Parameters
+    ----------
+    f : function (q_idx, kv_idx) -> bool array
+        Called with int64 arrays (rows, 1) and (1, cols) of indices from 0, as a FlexAttention mask_mod without batch
+        and head (one that looks up in tensors, with torch.from_numpy of both); gives bool of a shape that broadcasts to
+        (rows, cols). It is asked about every pair once, at most 2**20 at a time: time in proportion to seq_q * seq_kv,
+        memory to the runs that are found. It must answer alike for equal indices.
+    seq_q, seq_kv : int
+        The lengths, in tokens.
 
-    Returns a Pattern if one of those that are tried keeps just these pairs at these lengths: windows, causal, strided
-    and dilated masks, blocks, documents and what these have in common, with sinks, a prefix or global tokens. Otherwise
-    an ACSR, which is as exact. At other lengths the Pattern goes on as its name says, whatever f would say there.
+    Returns
+    -------
+    Pattern or ACSR
+        A Pattern if one of those that are tried keeps just these pairs at these lengths: windows, causal, strided and
+        dilated masks, blocks, documents and what these have in common, with sinks, a prefix or global tokens. Otherwise
+        an ACSR, which is as exact. At other lengths the Pattern goes on as its name says, whatever f would say there.
 
-    Raises ArgumentTypeError unless f is a function of two arguments that gives bool, ArgumentError for a result of
-    another shape, from what
-    f raises, too, and for a function of scalars (``and``, ``or``, ``if``); PatternError for lengths that are none.
+    Raises
+    ------
+    ArgumentTypeError
+        Unless f is a function of two arguments that gives bool.
+    ArgumentError
+        For a result of another shape, from what f raises, too, and for a function of scalars (``and``, ``or``, ``if``).
+    PatternError
+        For lengths that are none.
     """
     _check_function(f)
     shape = integer("seq_q", seq_q, 0), integer("seq_kv", seq_kv, 0)

@@ -131,7 +131,7 @@ def _refused(seconds: dict[str, float], chosen: str) -> tuple[tuple[str, str], .
 
 def _shapes_for(probe: Trial, shapes: list[Traits]) -> list[Traits]:
     """The shapes that are left to try: fewer where rows are so long that small tiles cannot win, or runs so many."""
-    probed = replace(probe.traits, resumes=False)
+    probed = replace(probe.traits, resumes=False, hands_on=False)
     if probe.part.placed.row.size > MANY_RUNS:
         return [one for one in shapes if one.tile_kv == shapes[0].tile_kv and one != probed]
     if probe.cover.at.size <= LONG_ROW * len(probe.cover.lanes.rows):
@@ -147,7 +147,8 @@ def _words(seconds: float) -> str:
 
 def _try(part: PassRuns, traits: Traits, problem: Problem, tiles: Tiles, aligned: bool) -> Trial:
     """The cover with tiles of this shape. A pass that resumes takes only the row blocks that have tiles."""
-    traits = replace(traits, resumes=part.resumes)
+    hands_on = part.handed_on and problem.itemsize == 2  # wider numbers lose nothing on the way
+    traits = replace(traits, resumes=part.resumes, hands_on=hands_on)
     box = Box(traits.tile_kv // GRID_LINES, GRID_LINES) if part.order.width else Box(traits.tile_kv)
     made = cover(arrange(part.order, problem.seq_q, traits.groups), part.placed, box, aligned=aligned)
     work = work_of_cover(made)

@@ -20,10 +20,30 @@ from splat_numba.plain import kind
 def to_block_mask(mask: Mask, seq_q: int, seq_kv: int, *, device: Any = "cpu", block_size: int = 128) -> Any:
     """A BlockMask of torch.nn.attention.flex_attention that keeps the pairs that ``mask`` keeps.
 
-    mask: as in `splat_numba.attention`; a list of masks, one a query head, gives one with a head axis. Costs time and
-    memory in proportion to the kept pairs, where create_block_mask() looks at every pair. Patterns become arithmetic
-    on indices; neighborhood, random_blocks, global_tokens with indices, and stored masks become a (seq_q, seq_kv)
-    table on the device. Raises ArgumentError, ArgumentTypeError, PatternError, FormatError.
+    Costs time and memory in proportion to the kept pairs, where create_block_mask() looks at every pair. Patterns
+    become arithmetic on indices; neighborhood, random_blocks, global_tokens with indices, and stored masks become a
+    (seq_q, seq_kv) table on the device.
+
+    Parameters
+    ----------
+    mask : Pattern, ACSR, bool array (seq_q, seq_kv), or a list of those, one a query head
+        A list gives a BlockMask with a head axis.
+    seq_q, seq_kv : int
+        The lengths, in tokens.
+    device : device of PyTorch
+        Where its tensors are.
+    block_size : int
+        Queries and keys of a block.
+
+    Returns
+    -------
+    BlockMask
+        For flex_attention.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, PatternError, FormatError
+        For what does not fit.
     """
     import torch
     from torch.nn.attention.flex_attention import BlockMask
@@ -79,10 +99,27 @@ def _by_head(functions: list[Any], parts: list[Any]) -> Any:
 
 
 def from_block_mask(block_mask: Any) -> ACSR | list[ACSR]:
-    """The pairs that a BlockMask of FlexAttention keeps, as an ACSR; a list of them, one a head, if it has heads.
+    """The pairs that a BlockMask of FlexAttention keeps, as an ACSR.
 
     Its mask_mod is asked about its partial blocks, a row of blocks at a time; costs time and memory in proportion to
-    the pairs of its blocks. Raises ArgumentTypeError for other objects, ArgumentError where batch entries differ.
+    the pairs of its blocks.
+
+    Parameters
+    ----------
+    block_mask : BlockMask
+        As create_block_mask() makes it.
+
+    Returns
+    -------
+    ACSR, or a list of them
+        One a head, if it has heads.
+
+    Raises
+    ------
+    ArgumentTypeError
+        For other objects.
+    ArgumentError
+        Where batch entries differ.
     """
     import torch
     from torch.nn.attention.flex_attention import BlockMask

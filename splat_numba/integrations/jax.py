@@ -1,4 +1,4 @@
-"""attention as an operation of JAX: inside jit, grad, vmap, scan, checkpoint and shard_map, on the CPU.
+"""attention as an operation of JAX: inside jit, grad, vmap, scan, checkpoint and shard_map.
 
 `splat_numba.attention` is the same operation where JAX traces. docs/jax.md has what works and what does not.
 """
@@ -41,18 +41,37 @@ def attention(
 ) -> Any:
     """splat_numba.attention for JAX, with the axes of jax.nn.dot_product_attention: layout "bshd" unless given.
 
-    q: (batch, seq_q, heads_q, head_dim); k: (batch, seq_kv, heads_kv, head_dim); v: (batch, seq_kv, heads_kv,
-    value_dim); arrays of JAX or NumPy, concrete or traced, of one dtype: float16, bfloat16, float32, or float64 where
-    x64 is enabled. With layout "bhsd" heads stand before seq. mask: a Pattern, an ACSR, a (seq_q, seq_kv) bool array of
-    NumPy's, or a list of those, one a query head; it is known while JAX traces. scale: 1/sqrt(head_dim) unless given.
-    kv_lengths: integers (batch,), traced ones too: those out of range are a JaxRuntimeError of the call.
+    Parameters
+    ----------
+    q : array (batch, seq_q, heads_q, head_dim)
+        Of JAX or NumPy, concrete or traced; float16, bfloat16, float32, or float64 where x64 is enabled.
+    k : array (batch, seq_kv, heads_kv, head_dim)
+        Of q's dtype.
+    v : array (batch, seq_kv, heads_kv, value_dim)
+        Likewise.
+    mask : Pattern, ACSR, bool array (seq_q, seq_kv) of NumPy's, or a list of those, one a query head
+        It is known while JAX traces.
+    scale : float
+        1/sqrt(head_dim) unless given.
+    layout : "bshd" or "bhsd"
+        With the latter heads stand before seq.
+    return_lse : bool
+        Whether lse is wanted as well.
+    kv_lengths : integers (batch,)
+        Traced ones too: those out of range are a JaxRuntimeError of a call on a CPU, and are not checked on a GPU.
 
-    Returns out, of q's dtype, (batch, seq_q, heads_q, value_dim), or (out, lse): lse float32 (float64 for float64),
-    (batch, heads_q, seq_q). Both are differentiable in q, k and v in reverse mode, once. A mapped axis of vmap becomes
-    part of the batch.
+    Returns
+    -------
+    out : array (batch, seq_q, heads_q, value_dim)
+        Of q's dtype.
+    lse : array (batch, heads_q, seq_q), with return_lse=True
+        float32 (float64 for float64). Both are differentiable in q, k and v in reverse mode, once. A mapped axis of
+        vmap becomes part of the batch.
 
-    Raises ArgumentError (ArgumentTypeError for types), PatternError, FormatError, BackendError as splat_numba.attention
-    does, while JAX traces; ArgumentError for forward-mode and for second derivatives.
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, PatternError, FormatError, BackendError
+        As splat_numba.attention does, while JAX traces; ArgumentError for forward-mode and for second derivatives.
     """
     check_layout(layout)
     if scale is not None:
@@ -64,10 +83,22 @@ def attention(
 def attention_fn(mask: Mask, *, scale: float | None = None) -> Callable[..., Any]:
     """The ``attention_fn`` of Flax's MultiHeadDotProductAttention, of linen and of nnx, that keeps what ``mask`` keeps.
 
-    mask, scale: as in attention(). The function takes query, key and value, (batch..., seq, heads, dim), and whatever
-    else Flax passes; types are promoted as Flax does. It raises ArgumentError, naming the argument, for what it would
-    have to leave out: a mask or bias of the call, is_causal, dropout that is not switched off, weights to be sown,
-    positions, other products. precision has no effect: sums are float32 (float64 for float64).
+    Parameters
+    ----------
+    mask, scale
+        As in attention().
+
+    Returns
+    -------
+    function
+        It takes query, key and value, (batch..., seq, heads, dim), and whatever else Flax passes; types are promoted as
+        Flax does. precision has no effect: sums are float32 (float64 for float64).
+
+    Raises
+    ------
+    ArgumentError
+        From the function, naming the argument, for what it would have to leave out: a mask or bias of the call,
+        is_causal, dropout that is not switched off, weights to be sown, positions, other products.
     """
     kept = mask  # Flax's argument has the same name
 

@@ -41,7 +41,19 @@ def register(name: str = "splat") -> None:
 
     The same name is registered in AttentionInterface and in AttentionMaskInterface; again is fine. Afterwards
     ``AutoModel.from_pretrained(..., attn_implementation=name)``, ``from_config`` and ``model.set_attn_implementation``
-    take it. Raises ArgumentTypeError for a name that is no text, ArgumentError for one that is empty or is another's.
+    take it.
+
+    Parameters
+    ----------
+    name : str
+        What models are to be asked for.
+
+    Raises
+    ------
+    ArgumentTypeError
+        For a name that is no text.
+    ArgumentError
+        For one that is empty or is another's.
     """
     if not isinstance(name, str):
         raise ArgumentTypeError(f"name wanted as text, got {shown(name)} of type {kind(name)}. Write 'splat'.")

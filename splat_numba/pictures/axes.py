@@ -10,6 +10,7 @@ import numpy as np
 
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.pictures.picture import Picture
+from splat_numba.pictures.svg import size_of
 from splat_numba.plain import kind
 
 MATPLOTLIB = 'pip install "splat-numba[plot]"'  # what brings it
@@ -49,6 +50,8 @@ def draw_on(axis: Any, picture: Picture, title: str, size: int = 9) -> None:
     """Draw on the axes: its layers, the lengths as ticks, and a legend where a plan is drawn. size: of the title."""
     (top, bottom), (left, right) = picture.rows, picture.cols
     axis.imshow(_colours(picture), extent=(left, right, bottom, top), aspect="auto", interpolation="nearest")
+    wide, high = size_of(picture)
+    axis.set_box_aspect(high / wide)  # a square mask is a square, as it is in notebooks
     axis.set_title(title, fontsize=size)
     axis.set_xticks([left, right])
     axis.set_yticks([top, bottom])

@@ -21,7 +21,7 @@ Row = tuple[str, str]
 def svg(picture: Picture) -> str:
     """An <svg> of the picture, framed, with the lengths as its title."""
     down, across = picture.kept.shape
-    wide, high = _size(picture)
+    wide, high = size_of(picture)
     paths = "".join(_layer(layer) for layer in picture.layers)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide}" height="{high}" viewBox="0 0 {max(across, 1)} '
@@ -30,8 +30,8 @@ def svg(picture: Picture) -> str:
     )
 
 
-def _size(picture: Picture) -> tuple[int, int]:
-    """Width and height in pixels, in proportion to the part that is shown."""
+def size_of(picture: Picture) -> tuple[int, int]:
+    """Width and height in pixels, in proportion to the part that is shown, but for one that is very flat."""
     (top, bottom), (left, right) = picture.rows, picture.cols
     longest = max(bottom - top, right - left, 1)
     return max(SIDE * (right - left) // longest, LEAST), max(SIDE * (bottom - top) // longest, LEAST)
@@ -77,4 +77,4 @@ def _legend(picture: Picture) -> str:
     return escape(picture.caption) + colours
 
 
-__all__ = ["Row", "html", "svg"]
+__all__ = ["Row", "html", "size_of", "svg"]

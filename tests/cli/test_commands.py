@@ -1,13 +1,15 @@
 """explain, source, doctor, and what happens to bad input."""
 
+import io
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 
 import splat_numba as splat
 from splat_numba.cli import doctor
-from splat_numba.cli.console import break_label, milliseconds, percent
+from splat_numba.cli.console import break_label, milliseconds, percent, print_words
 from tests.cli.command_run import SMALL, run
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, install
 
@@ -226,6 +228,21 @@ def test_doctor_reports_a_cache_that_others_can_write_to(capsys, monkeypatch, tm
 def test_labels_break_where_they_can_be_read(text, width, wanted):
     assert break_label(text, width) == wanted
     assert break_label(text, 200) == text
+
+
+@pytest.mark.parametrize("width", [40, 60, 120])
+def test_words_too_long_for_a_terminal_go_on_below_themselves_and_pipes_get_them_whole(width):
+    text = splat.plan(splat.window(512), seq_q=8192, seq_kv=8192, head_dim=64, dtype="float32", backend="cpu").explain()
+    shown = {}
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
+        print_words(console, text)
+        shown[terminal] = console.file.getvalue().splitlines()
+    assert shown[False] == text.splitlines()
+    assert max(map(len, shown[True])) <= width
+    assert " ".join(" ".join(shown[True]).split()) == " ".join(text.split())
+    more = [line for line in shown[True] if line.startswith(" " * 12)]
+    assert bool(more) == (max(map(len, text.splitlines())) > width)
 
 
 def test_numbers_keep_three_digits():

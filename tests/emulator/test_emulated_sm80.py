@@ -14,7 +14,7 @@ from splat_numba.executors import emulated as emulated_kernel
 from splat_numba.gen import box_passes
 from splat_numba.gen.machine import gpu_of
 from splat_numba.gen.problem import Problem as Sizes
-from splat_numba.gen.targets.sm80 import planning
+from splat_numba.gen.targets.sm80 import tile_shapes
 from splat_numba.gen.targets.sm80.shape import atoms_of
 from splat_numba.gen.targets.sm80.target import SM80
 from splat_numba.gen.targets.sm80.tile_shapes import candidates
@@ -59,7 +59,7 @@ def test_blocks_of_128_queries(traits, monkeypatch):
     """Groups skip tiles that the other one wants, and have masks of their own."""
     problem = Problem(150, 150, splat.window(20), "float16", 2, 1, head_dim=24, kv_lengths=(150, 70))
     for one in (problem, replace(problem, mask=splat.full(), seq_kv=2 * traits.tile_kv, batch=1, kv_lengths=None)):
-        with forced(monkeypatch, traits, planner=planning):
+        with forced(monkeypatch, traits, shapes=tile_shapes):
             check_attention(replace(one, value_dim=traits.value_dim), backend="emulate", target="sm80")
 
 

@@ -89,6 +89,15 @@ def test_patterns_are_drawn_at_lengths_that_show_them(text, lengths):
     assert natural_lengths(splat.parse(text)) == lengths
 
 
+@pytest.mark.parametrize(("lengths", "ratio"), [((64, 64), 1), ((64, 128), 0.5), ((128, 64), 2), ((1, 4096), 40 / 260)])
+def test_a_figure_has_the_proportions_of_the_mask_unless_it_would_be_a_line(lengths, ratio):
+    pytest.importorskip("matplotlib").use("Agg")
+    from matplotlib.figure import Figure
+
+    ax = splat.draw(splat.full(), Figure().subplots(), seq_q=lengths[0], seq_kv=lengths[1])
+    assert ax.get_box_aspect() == pytest.approx(ratio)
+
+
 def test_draw_takes_every_kind_of_mask_and_gives_its_axes():
     pytest.importorskip("matplotlib").use("Agg")
     from matplotlib import pyplot as plt

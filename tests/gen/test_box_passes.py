@@ -92,7 +92,10 @@ def test_any_order_of_rows_with_any_tiles(data):
         placed = place_runs(runs, seq_kv, steps if data.draw(st.booleans()) else frozenset(sorted(steps)[1:]))
     resumes = data.draw(st.booleans())
     shape = data.draw(st.sampled_from(tile_shapes.candidates(problem, GPU)))
-    part, aligned = box_passes.PassRuns(order, placed, resumes), data.draw(st.booleans())
+    part, aligned = (
+        box_passes.PassRuns(order, placed, resumes, handed_on=data.draw(st.booleans())),
+        data.draw(st.booleans()),
+    )
     trial = box_passes._try(part, shape, problem, tile_shapes.tiles_of(problem, GPU), aligned)
     one = box_passes._finish(trial)
     assert not (aligned and (one.table.piece[:, 1] % one.kv_box.inner).any())

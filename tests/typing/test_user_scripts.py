@@ -20,14 +20,20 @@ from tests.import_layers import REPOSITORY, python
 HERE = Path(__file__).parent
 
 
-def test_right_scripts_pass_and_wrong_lines_fail():
-    pytest.importorskip("mypy")
+CHECKERS = {
+    "mypy": ["--strict"],
+    "basedpyright": ["--pythonpath", sys.executable],  # pyright, with the Node that it needs in a wheel: no network
+}
+
+
+@pytest.mark.parametrize("checker", CHECKERS)
+def test_right_scripts_pass_and_wrong_lines_fail(checker):
+    pytest.importorskip(checker, reason=f"{checker} is not installed")
     scripts = [HERE / "right.py", HERE / "wrong.py"]
-    command = [sys.executable, "-m", "mypy", "--strict", *map(str, scripts)]
+    command = [sys.executable, "-m", checker, *CHECKERS[checker], *map(str, scripts)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
-    found = {
-        (Path(name).name, int(line)) for name, line in re.findall(r"^(.+?):(\d+): error", done.stdout, re.MULTILINE)
-    }
+    lines = re.findall(r"^\s*(.+?):(\d+):(?:\d+ -)? error", done.stdout, re.MULTILINE)
+    found = {(Path(name).name, int(line)) for name, line in lines}
     lines = scripts[1].read_text().splitlines()
     wanted = {("wrong.py", number) for number, line in enumerate(lines, 1) if "# refused" in line}
     assert found == wanted, done.stdout + done.stderr

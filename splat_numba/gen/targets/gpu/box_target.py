@@ -5,6 +5,7 @@ Planners and emitters are imported when they are first asked for: calls on a CPU
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from splat_numba.gen.machine import gpu_of_plan
@@ -77,7 +78,11 @@ class BoxTarget:
         return tuple(self.text_of(one.traits, gpu) for one in plan.passes if isinstance(one, BoxPass))
 
     def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
-        """One launch a pass."""
+        """One launch a pass; with memory for what rounding takes off between two of them."""
+        from splat_numba.gen.targets.gpu.launches import rest_bytes
+
+        if nbytes := max((rest_bytes(one, call) for one in passes), default=0):
+            call = replace(call, rest=builder.scratch(nbytes))
         for number, one in enumerate(passes):
             self.record_pass(builder, number, one, call)
 

@@ -90,9 +90,10 @@ class SimtTarget(BoxTarget):
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass."""
-        from splat_numba.gen.targets.simt.backward.schedule import record_backward
+        from splat_numba.gen.targets.gpu.gradient_schedule import record_backward
+        from splat_numba.gen.targets.simt.backward.schedule import TEXTS
 
-        record_backward(builder, plans, call)
+        record_backward(builder, plans, call, TEXTS)
 
 
 SIMT = SimtTarget()

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from splat_numba.gen.box_cost import Work
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm80.shape import ATOM, atoms_of, steps, threads_of
+from splat_numba.gen.targets.sm80.shape import atoms_of, steps, threads_of
 
 HERTZ = 1.7e9
 # Operations a cycle of a multiprocessor: 16-bit products with float32 sums (whitepapers; on 9.0 mma.sync's share).

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LEFT_WORDS, MATRIX, RIGHT_WORDS, SUMS, sums_of
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, NUMBERS, STAGES, loads, row_bytes, steps
+from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, STAGES, loads, row_bytes, steps
 from splat_numba.gen.writer import SourceWriter
 
 # This thread's number, in a way that the compiler does not see through: what is made of it would be kept in registers
@@ -184,7 +185,7 @@ def emit_row_product(out: SourceWriter, one: RowProduct) -> None:
     atoms, pitch, left = range(len(one.sums)), row_bytes(one.dim), _left(one.sums)
     parameters = (*one.sums, one.left, one.right)
     with device_function(out, one.name, parameters, one.texts[0]):
-        with out.block(f"for i in range({one.columns // 2})"):
+        with out.block(f"for i in range({sums_of(one.columns)})"):
             for name in one.sums:
                 out.line(f"{name}[i] = f32(0.0)")
         for step in range(steps(one.dim)):
@@ -192,11 +193,11 @@ def emit_row_product(out: SourceWriter, one: RowProduct) -> None:
             wrapped(out, f"{one.name}_step", (*one.sums, f"u32({one.left} + {offset})", f"u32({one.right} + {offset})"))
     with device_function(out, f"{one.name}_step", parameters, one.texts[1]):
         for atom in atoms:
-            names = ", ".join(left[4 * atom : 4 * atom + 4])
+            names = ", ".join(_of_atom(left, atom))
             out.line(f"{names} = ptx.load_matrices(u32({one.left} + u32({ATOM * pitch * atom})))")
         for j in range(one.columns // ATOM):
             out.line(f"b_0, b_1, b_2, b_3 = ptx.load_matrices(u32({one.right} + u32({ATOM * pitch * j})))")
-            _emit_pair(out, one.sums, 8 * j, left)
+            _emit_pair(out, one.sums, sums_of(ATOM * j), left)
 
 
 def emit_sum_product(out: SourceWriter, one: SumProduct, dtype: str) -> None:
@@ -207,36 +208,41 @@ def emit_sum_product(out: SourceWriter, one: SumProduct, dtype: str) -> None:
             wrapped(
                 out,
                 f"{one.name}_step",
-                (str(8 * step), *parameters[:-1], f"u32({one.right} + u32({ATOM * pitch * step}))"),
+                (str(sums_of(ATOM * step)), *parameters[:-1], f"u32({one.right} + u32({ATOM * pitch * step}))"),
             )
     with device_function(out, f"{one.name}_step", ("first", *parameters), one.texts[1]):
         for atom, name in enumerate(one.weights):
-            for i in range(4):
-                pair = f"{name}[first + {2 * i}], {name}[first + {2 * i + 1}]"
-                out.line(f"a_{4 * atom + i} = ptx.pack_{dtype}({pair})")
+            for i, word in enumerate(_of_atom(left, atom)):
+                pair = ", ".join(f"{name}[first + {LANE_COLUMNS * i + x}]" for x in range(LANE_COLUMNS))
+                out.line(f"{word} = ptx.pack_{dtype}({pair})")
         for j in range(steps(one.dim)):
             out.line(f"b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32({one.right} + u32({2 * CHUNK * j})))")
-            _emit_pair(out, one.sums, 8 * j, left)
+            _emit_pair(out, one.sums, sums_of(ATOM * j), left)
 
 
 def _left(sums: tuple[str, ...]) -> list[str]:
-    """Words of the left operand, four an atom."""
-    return [f"a_{i}" for i in range(4 * len(sums))]
+    """Words of the left operand, of all atoms."""
+    return [f"a_{i}" for i in range(LEFT_WORDS * len(sums))]
 
 
 def _emit_pair(out: SourceWriter, sums: tuple[str, ...], at: int, left: list[str]) -> None:
     """Two products of eight columns for each atom."""
-    for half in (0, 1):
-        right = (f"b_{2 * half}", f"b_{2 * half + 1}")
+    for half in range(ATOM // MATRIX):
+        right = [f"b_{RIGHT_WORDS * half + i}" for i in range(RIGHT_WORDS)]
         for atom, name in enumerate(sums):
-            wrapped(out, "add_product", (name, str(at + 4 * half), *left[4 * atom : 4 * atom + 4], *right))
+            wrapped(out, "add_product", (name, str(at + SUMS * half), *_of_atom(left, atom), *right))
+
+
+def _of_atom(left: list[str], atom: int) -> list[str]:
+    """Its words of the left operand."""
+    return left[LEFT_WORDS * atom : LEFT_WORDS * (atom + 1)]
 
 
 def emit_add(out: SourceWriter, dtype: str) -> None:
     """The product that all of these are made of."""
     parameters = ("sums", "at", "a_0", "a_1", "a_2", "a_3", "b_0", "b_1")
     with device_function(out, "add_product", parameters, "(16, 8) sums += (16, 16) x (16, 8)."):
-        four = ", ".join(f"sums[at + {i}]" for i in range(4))
+        four = ", ".join(f"sums[at + {i}]" for i in range(SUMS))
         out.line(f"{four} = ptx.mma_{dtype}(")
         with out.suite():
             out.line("a_0, a_1, a_2, a_3, b_0, b_1,")

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, row_bytes
+from splat_numba.gen.targets.sm80.shape import CHUNK, row_bytes
 from splat_numba.gen.targets.sm80.softmax import knows_status
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD
 from splat_numba.gen.writer import SourceWriter

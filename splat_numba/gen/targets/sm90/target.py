@@ -92,9 +92,10 @@ class Sm90Target(BoxTarget):
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass, and one to round what several made."""
-        from splat_numba.gen.targets.sm90.backward.schedule import record_backward
+        from splat_numba.gen.targets.gpu.gradient_schedule import record_backward
+        from splat_numba.gen.targets.sm90.backward.schedule import TEXTS
 
-        record_backward(builder, plans, call)
+        record_backward(builder, plans, call, TEXTS)
 
 
 SM90 = Sm90Target()

@@ -9,6 +9,7 @@ from splat_numba.errors import PlanError
 from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import MAX_GROUPS, USUAL_KEYS, Traits
 from splat_numba.gen.instructions import MATRIX_TYPE
+from splat_numba.gen.lane_layout import sums_of, words_of
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.sm90.cost import predict_work, product_dims
@@ -26,7 +27,7 @@ OTHER_REGISTERS = {1: 28, 2: 40, 3: 32}
 
 def feasible(traits: Traits, gpu: Gpu) -> bool:
     """Whether so many blocks of these traits fit a multiprocessor without spilling registers."""
-    needed = value_columns(traits) // 2 + traits.tile_kv // 2 + traits.tile_kv // 4 + OTHER_REGISTERS[traits.groups]
+    needed = sums_of(value_columns(traits) + traits.tile_kv) + words_of(traits.tile_kv) + OTHER_REGISTERS[traits.groups]
     return fits(traits, shared_bytes(traits), needed, gpu)
 
 

@@ -6,13 +6,14 @@ stored with the next one, so that all but a row's ends goes by whole sectors of 
 
 from __future__ import annotations
 
+from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.packed_tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import COUNTS, PLACES, TABLES, emit_keep_rows
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, TiledTraits
 from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_head, emit_kept_chunk, load_of, queries_of
-from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, NUMBERS, row_bytes
+from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, row_bytes
 from splat_numba.gen.targets.sm80.tiles import (
     ZEROS,
     RowProduct,

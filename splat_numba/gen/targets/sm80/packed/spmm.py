@@ -6,13 +6,14 @@ A lane then takes two neighbours from the words that they are in.
 
 from __future__ import annotations
 
+from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.packed_tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import COUNTS, LISTED, PLACES, TABLES
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, TiledTraits
 from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_head, emit_kept_chunk, load_of
-from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, NUMBERS, loads, row_bytes, steps
+from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, loads, row_bytes, steps
 from splat_numba.gen.targets.sm80.tiles import ZEROS, emit_add, emit_load, emit_padding, of_stages, padded
 from splat_numba.gen.writer import SourceWriter
 

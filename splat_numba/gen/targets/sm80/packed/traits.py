@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.packed_problem import PackedProblem
 from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS
-from splat_numba.gen.targets.sm80.shape import ATOM, CHUNK, STAGES, row_bytes
+from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, row_bytes
 
 THREADS = WARP * TILE_ROWS // ATOM  # a warp has sixteen rows
 PACKED_ROW = 11 * CHUNK  # bytes of a tile's row of packed values: 64, up to 15 before them; odd, to keep rows apart

@@ -14,13 +14,14 @@ from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.box_passes import search
 from splat_numba.gen.boxes import GROUP_ROWS, MAX_GROUPS, BoxPass, Traits
-from splat_numba.gen.kept_slopes import Images, images_of, reading_pass
+from splat_numba.gen.kept_slopes import IMAGE_BYTES, Images, images_of, reading_pass
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.targets.gpu.gradient_kernels import READ, ROUNDED, WHOLE
 from splat_numba.gen.targets.gpu.gradient_plans import reasons_of
-from splat_numba.gen.targets.sm90.backward.tile_shapes import WHOLE, candidates, feasible, gradient_tiles
-from splat_numba.gen.targets.sm90.backward.traits import IMAGE_BYTES, READ, ROUNDED, BackwardTraits
+from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates, feasible, gradient_tiles
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
 from splat_numba.gen.targets.sm90.cost import LAUNCH_SECONDS, MEMORY_BYTES_PER_SECOND
 from splat_numba.plain import duration, memory_size
 
