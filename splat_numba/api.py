@@ -19,9 +19,8 @@ from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import HeadsMask
 from splat_numba.executors.given import Given, split_parts
-from splat_numba.gen.plan import Plan
+from splat_numba.gen.plan import Plan, with_fused
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.cpu.fused import with_fused
 from splat_numba.kernel import Kernel
 from splat_numba.runtime.jax_arrays import is_traced
 from splat_numba.settings import current
@@ -119,7 +118,7 @@ def attention(
     Notes
     -----
     PyTorch's tensors are differentiated where they require gradients, out and lse alike, and may be traced and
-    transformed (docs/pytorch.md). JAX's tracers are taken on CPUs (jit, grad, vmap ...): docs/jax.md. An array that is
+    transformed (docs/pytorch.md). JAX's tracers are taken too (jit, grad, vmap ...): docs/jax.md. An array that is
     otherwise more than numbers in memory (masked, sparse ...) is refused: docs/gpu.md.
 
     NaN or inf in a query or a kept key reaches its own rows only; in a *value* it may reach other rows of the same
@@ -151,16 +150,18 @@ def attention(
     if is_traced(q, k, v, kv_lengths):
         if fused is False:
             refuse_fused("JAX transforms the call")
-        return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse)
+        return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse, backend)
     return executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
 
-def _attend_traced(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
+def _attend_traced(
+    recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool, backend: str
+) -> Any:
     """Under JAX's transforms. Raises ArgumentError, BackendError beside what attention() does."""
     if not recipe.executor.transformable:
         raise BackendError(
-            f"backend wanted as 'auto' or 'cpu' under JAX's transforms, got {recipe.executor.name!r}. Leave it out, or "
-            "call it outside them."
+            f"backend wanted as 'auto', 'cpu' or 'cuda' under JAX's transforms, got {recipe.executor.name!r}. Leave it "
+            "out, or call it outside them."
         )
     if out is not None:
         raise ArgumentError(
@@ -168,7 +169,7 @@ def _attend_traced(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, out: 
         )
     from splat_numba.executors.jax_calls import attend  # which imports JAX
 
-    return attend(recipe, q, k, v, kv_lengths, return_lse)
+    return attend(recipe, q, k, v, kv_lengths, return_lse, backend)
 
 
 @strict(ATTENTION)

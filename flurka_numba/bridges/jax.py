@@ -6,7 +6,7 @@ JAX is imported here, so that only those who have its arrays import this. See sp
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from splat_numba.arguments.results import result_shape
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.jax_manual import made_alike
 from splat_numba.executors.jax_operations import (
+    CPUS,
     called,
     described,
     folded,
@@ -29,6 +30,7 @@ from splat_numba.executors.jax_operations import (
     registered,
     undifferentiable,
 )
+from splat_numba.executors.jax_platforms import by_platform
 from splat_numba.runtime.device import cores
 from splat_numba.settings import Settings, current
 
@@ -48,7 +50,7 @@ def attend(call: Call, backend: str) -> Any:
     given = {name: getattr(call, name) for name in ARRAYS if name in ("q", "k", "v") or getattr(call, name) is not None}
     if call.omega is not None:
         given["omega"] = call.omega.astype(np.float32) if _is_wide(call.omega) else call.omega
-    shown = {name: described(name, one) for name, one in given.items()}
+    shown = {name: described(name, one, CPUS) for name, one in given.items()}
     problem = check_call(call, shown)
     axes = len(shown["q"].shape)
     arrays = {name: jnp.asarray(one)[(None,) * (_axes(name) - one.ndim)] for name, one in given.items()}
@@ -90,21 +92,43 @@ def _operator(problem: Problem) -> Any:
     """The arrays of inputs_of(problem) -> (out,), for any batch size."""
     names = inputs_of(problem)
     common = frozenset(place for place, name in enumerate(names) if name.startswith("proj") or name == "omega")
-    forward = folded(partial(_forward, problem), common)
-    backward = folded(partial(_backward, problem), common, apart=problem.method != "kernel")
+    forward = folded(partial(_run, problem, False), common)
+    backward = folded(partial(_run, problem, True), common, apart=problem.method != "kernel")
     return operation("flurka_attention", forward, backward, len(gradients_of(problem)), keeps_results=False)
 
 
-def _forward(problem: Problem, *arrays: Any) -> Any:
-    q, _, v, *_ = arrays
-    name, scratch = _target(forward_call, TARGET, replace(problem, batch=len(q)), current())
-    return called(name, [((*q.shape[:3], v.shape[3]), q.dtype), *scratch], arrays)[:1]
+def _run(problem: Problem, backward: bool, *arrays: Any) -> Any:
+    call = Flurka(replace(problem, batch=len(arrays[0])), backward)
+    return by_platform(call, call.kinds(arrays), arrays)
 
 
-def _backward(problem: Problem, *arrays: Any) -> Any:
-    name, scratch = _target(backward_call, f"{TARGET}_backward", replace(problem, batch=len(arrays[0])), current())
-    count = len(gradients_of(problem))
-    return called(name, [*((one.shape, one.dtype) for one in arrays[:count]), *scratch], arrays)[:count]
+@dataclass(frozen=True, slots=True)
+class Flurka:
+    """A call over arrays of these sizes, or its gradients, as XLA runs it."""
+
+    problem: Problem
+    backward: bool
+
+    def cpu(self, *arrays: Any) -> Any:
+        """The results, by a program for CPUs. Raises CompileError."""
+        make, label = (backward_call, f"{TARGET}_backward") if self.backward else (forward_call, TARGET)
+        name, scratch = _target(make, label, self.problem, current())
+        kinds = self.kinds(arrays)
+        return called(name, [*kinds, *scratch], arrays)[: len(kinds)]
+
+    def cuda(self, *_arrays: Any) -> Any:
+        """None. Raises BackendError."""
+        raise BackendError(
+            "flurka_numba's functions wanted on a CPU under JAX's transforms, got a program that JAX compiles for a "
+            "GPU. Put the arrays on a CPU with jax.device_put, or call them outside of transforms."
+        )
+
+    def kinds(self, arrays: Any) -> list[tuple[tuple[int, ...], Any]]:
+        """Shapes and dtypes of the results."""
+        q, _, v, *_ = arrays
+        if self.backward:
+            return [(one.shape, one.dtype) for one in arrays[: len(gradients_of(self.problem))]]
+        return [((*q.shape[:3], v.shape[3]), q.dtype)]
 
 
 @lru_cache(maxsize=512)

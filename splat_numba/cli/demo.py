@@ -168,7 +168,7 @@ def _print_notes(console: Console, results: Sequence[Result], built: Sequence[Bu
     plan = results[0].plan
     rows = sample_rows(plan.problem.seq_q).size
     used = max(result.checked.used for result in results)
-    emulated = built[0].kernel.executor.name == "emulate"
+    emulated = built[0].kernel.executor.emulated
     place = f"the emulator of {plan.target}" if emulated else plan.target
     console.print(
         f"Ran on {place}: {plan.machine.describe()}. "

@@ -12,7 +12,7 @@ from splat_numba.arguments.typed import Backend, DtypeName, Target
 from splat_numba.cli.cases import Case
 from splat_numba.cli.memory import check_memory
 from splat_numba.cli.options import CommandError
-from splat_numba.settings import current
+from splat_numba.executors.choice import choose_executor
 from splat_numba.testing.problem import Operands, Problem
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ class Shapes:
         arrays = numbers * (4 * ITEM_BYTES[self.dtype] + 8)  # q, k, v, out, and one as it is drawn, in float64
         check_memory(arrays + cases * MASK_BYTES * self.seq, sizes, "--seq or --heads")
         seconds = self.heads * self.seq**2 / EMULATED_PAIRS
-        emulated = self.backend == "emulate" or (self.backend == "cuda" and current().emulate)
-        if emulated and seconds > LONGEST_EMULATED:
+        if seconds > LONGEST_EMULATED and choose_executor(self.backend, self.target).emulated:
             raise CommandError(
                 f"{sizes} takes the emulator {seconds / 60:.0f} minutes a call. Give --seq 256 --heads 1."
             )

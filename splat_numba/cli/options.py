@@ -16,7 +16,6 @@ from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.machine import GPU
 from splat_numba.gen.problem import Problem
 from splat_numba.gen.targets.registry import TARGETS, targets_of
-from splat_numba.gen.targets.simt.target import SIMT
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 OF_BACKEND = {"auto": tuple(TARGETS), **{backend: tuple(targets_of(kind)) for backend, kind in RUNS.items()}}
@@ -160,7 +159,7 @@ def _dtype(args: argparse.Namespace) -> str:
     if args.dtype not in (None, *taken):
         place = f"--target {args.target}" if args.backend == "auto" else f"--backend {args.backend}"
         raise CommandError(f"--dtype wanted as {' or '.join(taken)} for {place}, got {args.dtype}. Leave it out.")
-    return args.dtype or ("float32" if args.target == SIMT.name else taken[0])
+    return args.dtype or ("float32" if args.target and "float32" in taken else taken[0])
 
 
 def _taken(targets: Sequence[str]) -> list[str]:

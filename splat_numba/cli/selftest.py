@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from splat_numba.arguments.backends import BACKENDS
+from splat_numba.arguments.backends import BACKENDS, RUNS
 from splat_numba.cli.console import Tracker, output, percent, progress
 from splat_numba.cli.options import CommandError, add_command, seconds, whole_number
 from splat_numba.cli.texts import sources
 from splat_numba.errors import BackendError
+from splat_numba.executors.executor import Executor
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.kinds import KINDS, kinds
+from splat_numba.gen.machine import CPU, GPU
 from splat_numba.testing.check import check_attention
 from splat_numba.testing.problem import Problem
 
@@ -39,15 +41,13 @@ BFLOAT16 = "bfloat16" if find_spec("ml_dtypes") else "float16"  # NumPy has it f
 GPU_FAMILIES = (("float16", 64, 64), (BFLOAT16, 128, 40), ("float16", 33, 5), (BFLOAT16, 24, 24), ("float32", 33, 20),
                 ("float64", 16, 24))  # fmt: skip
 FAMILIES = {
-    "cpu": (("float32", 16, 16), ("float32", 33, 5), ("float16", 24, 24), ("float64", 8, 17)),
-    "cuda": GPU_FAMILIES,
-    "emulate": GPU_FAMILIES,
+    CPU: (("float32", 16, 16), ("float32", 33, 5), ("float16", 24, 24), ("float64", 8, 17)),
+    GPU: GPU_FAMILIES,
 }
-GPU_DTYPES = ("float16", BFLOAT16)
-PATTERN_DTYPES = {"cpu": ("float32", "float64", "float16"), "cuda": GPU_DTYPES, "emulate": GPU_DTYPES}
+PATTERN_DTYPES = {CPU: ("float32", "float64", "float16"), GPU: ("float16", BFLOAT16)}
 STORED_CASES, PATTERN_CASES, VARIANTS = 40, 1, 12  # of one round, and further lengths of one pattern
 LONGEST_VARIANT = 200  # tokens
-LONGEST = {"emulate": 129}  # tokens of any case; of other backends' one in eight is longer
+LONGEST_EMULATED = 129  # tokens of any case; of a machine's one in eight is longer
 # A case that needs a new kernel is passed over once compiling took this share of the time and these seconds.
 COMPILING_SHARE, COMPILING_AT_ONCE = 0.5, 5.0
 REPEATED = "\nin Problem("  # check_attention ends its message with the problem, which is printed once, by itself
@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
 
 def present_backends() -> list[str]:
     """The backends that this machine can run; not the emulator, which tests no machine, unless asked for."""
-    return [name for name in BACKENDS[1:] if name != "emulate" and _is_present(name)]
+    return [name for name in BACKENDS[1:] if not _executor(name).emulated and _is_present(name)]
 
 
 def _is_present(backend: str) -> bool:
@@ -137,9 +137,13 @@ def _is_present(backend: str) -> bool:
 
 def check_present(backend: str) -> None:
     """Raise BackendError, which says why, if this machine cannot run it."""
+    _executor(backend).check_present()
+
+
+def _executor(backend: str) -> Executor:
     from splat_numba.executors.choice import choose_executor
 
-    choose_executor(backend, None).check_present()
+    return choose_executor(backend, None)
 
 
 def _fuzz(backend: str, tally: Tally, seed: int, track: Tracker) -> None:
@@ -186,9 +190,10 @@ def _round(check: Callable[[Problem], None], number: int, seed: int, backend: st
         verbosity=hypothesis.Verbosity.quiet,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    family = FAMILIES[backend][(number % 4 + (number // 4) % 2) % 4]
-    longest = LONGEST.get(backend)
-    drawn = _patterns(PATTERN_DTYPES[backend], longest) if number % 4 == 3 else _stored(*family, longest)
+    kind = RUNS[backend]
+    family = FAMILIES[kind][(number % 4 + (number // 4) % 2) % 4]
+    longest = LONGEST_EMULATED if _executor(backend).emulated else None
+    drawn = _patterns(PATTERN_DTYPES[kind], longest) if number % 4 == 3 else _stored(*family, longest)
     hypothesis.seed(1_000_003 * seed + number)(settings(hypothesis.given(drawn)(check)))()
 
 
@@ -295,8 +300,9 @@ def _report(backend: str, tally: Tally, spent: float) -> int:
 
 def kinds_text(backend: str, met: set[str]) -> str:
     """Which of the kinds of pass were met, and which were not."""
-    missing = [kind for kind in KINDS[backend] if kind not in met]
-    text = f"{backend}: {len(KINDS[backend]) - len(missing)} of {len(KINDS[backend])} kinds of pass were met"
+    wanted = KINDS[RUNS[backend]]
+    missing = [kind for kind in wanted if kind not in met]
+    text = f"{backend}: {len(wanted) - len(missing)} of {len(wanted)} kinds of pass were met"
     return f"{text}; not met: {', '.join(missing)}." if missing else f"{text}."
 
 

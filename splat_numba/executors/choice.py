@@ -63,23 +63,37 @@ def choose_packed(backend: str, name: str, first: Any) -> PackedMachine:
     stay_outside_graphs("splat_numba")
     chosen = choose_backend(backend, None, first)
     if chosen != "cuda" or isinstance(first, np.ndarray):
-        return HostMachine(_host_executor(chosen))
+        return HostMachine(PACKED[chosen]())
     from splat_numba.executors.gpu_packed import GpuMachine
 
     return GpuMachine.of(name, first)
 
 
+# Imported when first wanted, as the executors of attention are.
+
+
 @cache
-def _host_executor(backend: str) -> HostExecutor:
-    """Imported when first wanted, as the executors of attention are."""
-    if backend == "cuda":
-        from splat_numba.executors.gpu_packed import UPLOADING
-
-        return UPLOADING
-    if backend == "emulate":
-        from splat_numba.executors.emulated_packed import EMULATED_PACKED
-
-        return EMULATED_PACKED
+def _cpu_packed() -> HostExecutor:
     from splat_numba.executors.cpu_packed import CPU_PACKED
 
     return CPU_PACKED
+
+
+@cache
+def _cuda_packed() -> HostExecutor:
+    from splat_numba.executors.gpu_packed import UPLOADING
+
+    return UPLOADING
+
+
+@cache
+def _emulate_packed() -> HostExecutor:
+    from splat_numba.executors.emulated_packed import EMULATED_PACKED
+
+    return EMULATED_PACKED
+
+
+PACKED: dict[str, Callable[[], HostExecutor]] = {
+    "cpu": _cpu_packed, "cuda": _cuda_packed, "emulate": _emulate_packed,
+}  # fmt: skip
+"""What runs packed operators over NumPy's arrays, likewise."""

@@ -127,6 +127,7 @@ class CpuExecutor:
     timer: Timer | None = None
     name: ClassVar[str] = "cpu"
     transformable: ClassVar[bool] = True
+    emulated: ClassVar[bool] = False
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered."""

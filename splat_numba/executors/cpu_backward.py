@@ -14,17 +14,13 @@ from splat_numba.arguments.masks import Stored
 from splat_numba.executors.cpu import CpuExecutor, Timer, host_plan_for, threads_worth
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Recipe
 from splat_numba.executors.host_gradients import import_backward
-from splat_numba.gen.backward import Wanted
+from splat_numba.gen.array_schedule import ArraySchedule
+from splat_numba.gen.array_steps import finish_sums
+from splat_numba.gen.backward import Sums, Wanted
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.cpu.backward_schedule import (
-    backward_schedule,
-    finish_sums,
-    shares_of,
-    sums_shape,
-)
-from splat_numba.gen.targets.registry import cpu_target
+from splat_numba.gen.targets.registry import choose_target, cpu_target
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
 from splat_numba.runtime.cpu.machine import SCHEDULES_KEPT, LoadedSchedule
@@ -50,8 +46,11 @@ class CompiledBackward:
         return self.loaded.get(key, lambda: self._load(*key))
 
     def _load(self, problem: Problem, heads: tuple[int, ...] | None, scale: float, shares: int) -> LoadedSchedule:
-        schedule = backward_schedule(self.plan, problem, heads, scale, self.wanted, shares)
-        return LoadedSchedule(schedule, self.code.functions)
+        return LoadedSchedule(self.schedule(problem, heads, scale, shares), self.code.functions)
+
+    def schedule(self, problem: Problem, heads: tuple[int, ...] | None, scale: float, shares: int) -> ArraySchedule:
+        """Those steps as they are."""
+        return cpu_target(self.plan.target).backward_schedule(self.plan, problem, heads, scale, self.wanted, shares)
 
 
 def compile_gradients(plan: Plan, wanted: Wanted, settings: Settings) -> CompiledBackward:
@@ -100,13 +99,13 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     settings = current()
     masks = recipe.masks_for(problem)  # not its parts, which are forward texts with their machine code
     made = [compiled_of(recipe.executor, one, wanted, settings) for one in masks]
-    shares, widths = sums_for(problem, machine(None), wanted)  # whatever the threads of this call
+    planned = sums_for(recipe.executor.target, problem, machine(None), wanted)  # whatever the threads of this call
     targets = given.targets
-    sums = fresh_sums(targets, widths, problem, shares)
+    sums = fresh_sums(targets, planned, problem)
     arrays = {**given.operands.views, **given.views, **targets, **sums, "kv_lengths": given.lengths}
     threads = threads_worth([one.plan for one in made], problem, settings.threads or cores())
     for one, compiled in zip(masks, made, strict=True):
-        compiled.schedule_for(problem, one.heads, scale, shares).run(arrays, threads)
+        compiled.schedule_for(problem, one.heads, scale, planned.shares).run(arrays, threads)
     for name, total in sums.items():
         if total.base is None:
             finish_sums(total, targets[name].shape[3], problem.dtype, targets[name])
@@ -114,16 +113,15 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
 
 
 @lru_cache(maxsize=256)
-def sums_for(problem: Problem, host: Machine, wanted: Wanted) -> tuple[int, Mapping[str, int]]:
-    """Shares of the sums over queries, and the widths of their rows by name. The order of sums follows from both."""
-    return shares_of(problem, host, wanted), sums_shape(problem, host, wanted)
+def sums_for(request: str | None, problem: Problem, host: Machine, wanted: Wanted) -> Sums:
+    """Those of a call on this machine, remembered. request: the argument ``target``."""
+    target, _ = choose_target(request, problem, host)
+    return target.sums_of(problem, host, wanted)
 
 
-def fresh_sums(
-    targets: Mapping[str, NDArray[Any]], widths: Mapping[str, int], problem: Problem, shares: int
-) -> dict[str, NDArray[Any]]:
+def fresh_sums(targets: Mapping[str, NDArray[Any]], sums: Sums, problem: Problem) -> dict[str, NDArray[Any]]:
     """Zeros for the sums of all shares, by gradient. targets: the gradients."""
-    return {name: _sums(targets[name], width, problem, shares) for name, width in widths.items()}
+    return {name: _sums(targets[name], width, problem, sums.shares) for name, width in sums.widths.items()}
 
 
 def _sums(target: NDArray[Any], width: int, problem: Problem, shares: int) -> NDArray[Any]:

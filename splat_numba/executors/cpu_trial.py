@@ -35,10 +35,13 @@ def forward_operands(problem: Problem) -> Arrays:
     return found
 
 
-def gradient_operands(problem: Problem, wanted: Wanted) -> tuple[Arrays, int]:
-    """The same with what a backward schedule reads and writes besides; and the shares of its sums."""
+def gradient_operands(request: str | None, problem: Problem, wanted: Wanted) -> tuple[Arrays, int]:
+    """The same with what a backward schedule reads and writes besides; and the shares of its sums.
+
+    request: the argument ``target``.
+    """
     found = forward_operands(problem)
-    shares, widths = sums_for(problem, machine(None), wanted)
+    planned = sums_for(request, problem, machine(None), wanted)
     targets = {name: np.empty_like(found[name[1:]]) for name in wanted.names}
-    sums = fresh_sums(targets, widths, problem, shares)
-    return {**found, "dout": found["out"][::-1].copy(), "dlse": 0 * found["lse"], **targets, **sums}, shares
+    sums = fresh_sums(targets, planned, problem)
+    return {**found, "dout": found["out"][::-1].copy(), "dlse": 0 * found["lse"], **targets, **sums}, planned.shares

@@ -90,6 +90,6 @@ def _trials(
         arrays = forward_operands(problem)
         forward = [compile_plan(plan, settings).schedule_for(problem, heads, scale) for plan in plans]
         return [lambda one=one: one.run(arrays, threads) for one in forward]  # type: ignore[misc]
-    arrays, shares = gradient_operands(problem, wanted)
+    arrays, shares = gradient_operands(plans[0].target, problem, wanted)
     back = [compile_gradients(plan, wanted, settings).schedule_for(problem, heads, scale, shares) for plan in plans]
     return [lambda one=one: one.run(arrays, threads) for one in back]  # type: ignore[misc]

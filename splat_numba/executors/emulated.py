@@ -61,6 +61,7 @@ class EmulatedExecutor:
     target: str | None = None
     name: ClassVar[str] = "emulate"
     transformable: ClassVar[bool] = False
+    emulated: ClassVar[bool] = True
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that no target takes."""

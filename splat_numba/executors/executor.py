@@ -119,6 +119,10 @@ class Executor(Protocol):
     def transformable(self) -> bool:
         """Whether JAX's transforms have an operation for it."""
 
+    @property
+    def emulated(self) -> bool:
+        """Whether it runs texts without a machine, in seconds where that takes microseconds."""
+
     def measured(self) -> Executor:
         """The executor that measures before it chooses. Raises ArgumentError where nothing is timed."""
 

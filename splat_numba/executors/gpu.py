@@ -100,7 +100,8 @@ class CudaExecutor:
 
     target: str | None = None
     name: ClassVar[str] = "cuda"
-    transformable: ClassVar[bool] = False
+    transformable: ClassVar[bool] = True
+    emulated: ClassVar[bool] = False
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that no target takes."""

@@ -1,9 +1,9 @@
-"""attention inside JAX: an operation that its transforms know, run by XLA through machine code on the CPU.
+"""attention inside JAX: an operation that its transforms know, run by XLA through machine code.
 
 JAX is imported here, so that only those who have its arrays import this. What a transform sees: `custom_vjp` with the
 residuals q, k, v, out and lse; within it `custom_vmap`, which makes a mapped axis part of the batch; within that
-`custom_partitioning`, which leaves parts of the batch and of the heads where they are; and then a foreign function
-call, whose target is a program of `executors.xla_programs`.
+`custom_partitioning`, which leaves parts of the batch and of the heads where they are; and then an operation that is a
+foreign function call on each platform, as `executors.jax_programs` has it.
 """
 
 from __future__ import annotations
@@ -22,33 +22,29 @@ from splat_numba.arguments.results import result_shape
 from splat_numba.errors import ArgumentError
 from splat_numba.executors.jax_manual import differ, made_alike
 from splat_numba.executors.jax_operations import (
-    called,
+    GPUS,
     described,
     folded,
     forward_mode_refused,
     lengths_of,
     operation,
-    registered,
 )
+from splat_numba.executors.jax_platforms import by_platform
+from splat_numba.executors.jax_programs import Attention
 from splat_numba.executors.jax_sharding import BACKWARD, FORWARD, Split, partitioned
 from splat_numba.executors.operands import check_operands
-from splat_numba.executors.xla_programs import backward_call, forward_call
 from splat_numba.gen.problem import Problem
-from splat_numba.runtime.device import cores
 from splat_numba.runtime.jax_arrays import is_traced
-from splat_numba.settings import Settings, current
-
-TARGET = "splat_numba_cpu_attention"
 
 
-def attend(recipe: Any, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool) -> Any:
+def attend(recipe: Any, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool, backend: str = "auto") -> Any:
     """splat_numba.attention on JAX's arrays, tracers among them: out, or (out, lse). recipe: a kernel.Given, whose mask
-    may be dense.
+    may be dense; backend: that was asked for. With "auto" the platform that JAX compiles for decides.
 
     Raises ArgumentError, ArgumentTypeError, BackendError, PatternError, FormatError.
     """
     given = {"q": q, "k": k, "v": v}
-    shown = {name: described(name, one) for name, one in given.items()}
+    shown = {name: described(name, one, GPUS) for name, one in given.items()}
     problem = check_operands(shown, recipe.layout)
     check_scale(recipe.scale, problem.head_dim, problem.dtype)
     axes = len(shown["q"].shape)
@@ -57,16 +53,17 @@ def attend(recipe: Any, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: boo
     fixed = replace(recipe, mask=_fixed(recipe.mask, problem), layout=layout)
     arrays = [jnp.asarray(one)[(None,) * (4 - axes)] for one in given.values()]
     with forward_mode_refused():
-        out, lse = _operator(fixed)(*made_alike([*arrays, *lengths]))
+        out, lse = _operator(fixed, backend)(*made_alike([*arrays, *lengths]))
     out = out.reshape(result_shape(shown["q"], problem))
     return (out, lse[(0,) * (4 - axes)]) if return_lse else out
 
 
 @lru_cache(maxsize=512)
-def _operator(recipe: Any) -> Any:
+def _operator(recipe: Any, backend: str) -> Any:
     """(q, k, v) or (q, k, v, kv_lengths int32) -> (out, lse), of four axes in the recipe's layout, lse of three."""
-    forward = folded(partial(_split, partial(_forward, recipe), recipe, FORWARD))
-    backward = folded(partial(_split, partial(_backward, recipe), recipe, BACKWARD))
+    forward, backward = (
+        folded(partial(_split, partial(_run, recipe, backend, names), recipe, names)) for names in (FORWARD, BACKWARD)
+    )
     return operation("splat_attention", forward, backward, 3, keeps_results=True)
 
 
@@ -81,38 +78,15 @@ def _split(run: Callable[..., Any], recipe: Any, names: Any, *arrays: Any) -> An
     return partitioned(run, Split(given, made, recipe.layout, _problem(recipe, *arrays[:3]), alike))(*arrays)
 
 
-def _forward(recipe: Any, *arrays: Any) -> Any:
-    q, _, v, *lengths = arrays
-    problem = _problem(recipe, *arrays[:3])
-    name, scratch = _target(forward_call, TARGET, recipe, problem, bool(lengths), current())
-    kinds = [((*q.shape[:3], v.shape[3]), q.dtype), (_level(problem), problem.compute_dtype), *scratch]
-    return called(name, kinds, arrays)[:2]
-
-
-def _backward(recipe: Any, *arrays: Any) -> Any:
-    problem = _problem(recipe, *arrays[:3])
-    name, scratch = _target(backward_call, f"{TARGET}_backward", recipe, problem, len(arrays) == 8, current())
-    return called(name, [*((one.shape, one.dtype) for one in arrays[:3]), *scratch], arrays)[:3]
-
-
-@lru_cache(maxsize=512)
-def _target(
-    make: Callable[..., Any], label: str, recipe: Any, problem: Problem, ragged: bool, settings: Settings
-) -> tuple[str, list[Any]]:
-    """XLA's name of the program for these sizes, and the result that is its scratch memory, if it wants any."""
-    threads = settings.threads or cores()
-    scale = check_scale(recipe.scale, problem.head_dim, problem.dtype)
-    return registered(label, make(recipe, problem, scale, settings, threads, ragged=ragged), settings, threads)
+def _run(recipe: Any, backend: str, names: Any, *arrays: Any) -> Any:
+    call = Attention(recipe, backend, _problem(recipe, *arrays[:3]), names, len(arrays) > len(names[0]))
+    return by_platform(call, call.kinds(arrays), arrays)
 
 
 def _problem(recipe: Any, q: Any, k: Any, v: Any) -> Problem:
     sizes = [bhsd_axes(one.shape, recipe.layout, 1) for one in (q, k, v)]
     (batch, heads_q, seq_q, head_dim), (_, heads_kv, seq_kv, _), (*_, value_dim) = sizes
     return Problem(seq_q, seq_kv, head_dim, value_dim, str(q.dtype), batch, heads_q, heads_kv)
-
-
-def _level(problem: Problem) -> tuple[int, int, int]:
-    return problem.batch, problem.heads_q, problem.seq_q
 
 
 def _fixed(mask: Mask, problem: Problem) -> Any:

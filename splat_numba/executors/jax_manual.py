@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 
@@ -37,6 +38,12 @@ def result_type(shape: tuple[int, ...], dtype: Any, arrays: Sequence[Any]) -> ja
     kind = jax.sharding.ManualAxisType(varying=axes)
     sharding = NamedSharding(jax.sharding.get_abstract_mesh(), PartitionSpec())
     return jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=kind, sharding=sharding)
+
+
+def type_like(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """The type of an array that differs between devices as this one does, with no axis split."""
+    sharding = NamedSharding(jax.sharding.get_abstract_mesh(), PartitionSpec())
+    return jax.typeof(array).update(shape=shape, dtype=np.dtype(dtype), weak_type=False, sharding=sharding)
 
 
 def _axes(arrays: Sequence[Any]) -> frozenset[str]:

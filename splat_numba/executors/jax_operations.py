@@ -5,7 +5,7 @@ JAX is imported here, so that only those who have its arrays import this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executors.jax_manual import result_type
 from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.runtime.jax_arrays import check_jax, is_traced, on_cpu
+from splat_numba.runtime.jax_arrays import check_jax, is_traced, platform_of
 from splat_numba.runtime.xla.recorder import XlaCall
 from splat_numba.runtime.xla.register import target_of
 from splat_numba.settings import Settings
@@ -145,7 +145,10 @@ def registered(label: str, call: XlaCall, settings: Settings, threads: int) -> t
     return name, [((call.scratch,), np.uint8)] if call.scratch else []
 
 
-def described(name: str, array: Any) -> Traced:
+CPUS, GPUS = {"cpu": "a CPU"}, {"cpu": "a CPU", "gpu": "an NVIDIA GPU"}  # platforms as JAX's devices name them
+
+
+def described(name: str, array: Any, platforms: Mapping[str, str]) -> Traced:
     """An argument's shape and dtype. Raises ArgumentError, ArgumentTypeError, BackendError for what has none."""
     if not isinstance(array, (np.ndarray, jax.Array)) or isinstance(array, np.ma.MaskedArray):
         raise ArgumentTypeError(
@@ -154,10 +157,10 @@ def described(name: str, array: Any) -> Traced:
         )
     if isinstance(array, jax.Array) and not is_traced(array):
         check_jax(name, array, one_device=False)
-        if not on_cpu(array):
+        if (where := platform_of(array)) not in platforms:
             raise BackendError(
-                f"{name} wanted in CPU memory, the only one of this operation in this version, "
-                f"got an array on {next(iter(array.devices())).platform}. Copy it with jax.device_put."
+                f"{name} wanted in memory of {' or '.join(platforms.values())}, got an array on {where}. Copy it with "
+                "jax.device_put."
             )
     if not all(isinstance(size, int) for size in array.shape):
         raise ArgumentError(

@@ -12,19 +12,14 @@ from typing import Any
 
 from splat_numba.arguments.layouts import bhsd_axes
 from splat_numba.executors.cpu import threads_worth
-from splat_numba.executors.cpu_backward import compiled_of
+from splat_numba.executors.cpu_backward import compiled_of, sums_for
 from splat_numba.executors.executor import Recipe
 from splat_numba.gen.array_schedule import NumpyStep
+from splat_numba.gen.array_steps import attend_to_nothing, clear, round_staged
 from splat_numba.gen.backward import Wanted
 from splat_numba.gen.cpu_entry import Parameter, arrays
 from splat_numba.gen.problem import ITEMSIZE, Problem
-from splat_numba.gen.targets.cpu.backward_schedule import (
-    backward_schedule,
-    clear,
-    shares_of,
-    sums_shape,
-)
-from splat_numba.gen.targets.cpu.schedule import attend_to_nothing, attention_schedule, round_staged
+from splat_numba.gen.targets.registry import cpu_target
 from splat_numba.runtime.device import machine
 from splat_numba.runtime.xla.program import Argument, BufferView
 from splat_numba.runtime.xla.recorder import Form, Recorder, XlaCall, dense
@@ -72,7 +67,7 @@ def forward_call(
     recorder = Recorder(buffers, given + 2, settings, worth, _forms(problem))
     recorder.add_lengths(3 if ragged else None, problem.batch, problem.seq_kv)
     for part in parts:
-        schedule = attention_schedule(part.plan, problem, part.heads, scale)
+        schedule = cpu_target(part.plan.target).schedule(part.plan, problem, part.heads, scale)
         recorder.add(schedule, part.compiled.code)
     return recorder.finish(given, 2)
 
@@ -81,7 +76,7 @@ def backward_call(
     recipe: Recipe, problem: Problem, scale: float, settings: Settings, threads: int, *, ragged: bool
 ) -> XlaCall:
     """attention_backward over (q, k, v[, kv_lengths], out, lse, dout, dlse) to (dq, dk, dv), likewise."""
-    wanted, host = Wanted(), machine(None)
+    wanted = Wanted()
     masks = recipe.masks_for(problem)
     made = [compiled_of(recipe.executor, one, wanted, settings) for one in masks]
     first = 4 if ragged else 3
@@ -93,12 +88,12 @@ def backward_call(
     worth = threads_worth([one.plan for one in made], problem, threads)
     recorder = Recorder(buffers, first + 7, settings, worth, _forms(problem))
     recorder.add_lengths(3 if ragged else None, problem.batch, problem.seq_kv)
-    shares = shares_of(problem, host, wanted)
+    sums = sums_for(recipe.executor.target, problem, machine(None), wanted)
     targets = {name: recorder.view(name) for name in wanted.sums}
-    for name, width in sums_shape(problem, host, wanted).items():
-        _add_sums(recorder, name, (shares, problem.batch, problem.heads_kv, problem.seq_kv, width), problem)
+    for name, width in sums.widths.items():
+        _add_sums(recorder, name, (sums.shares, problem.batch, problem.heads_kv, problem.seq_kv, width), problem)
     for one, compiled in zip(masks, made, strict=True):
-        schedule = backward_schedule(compiled.plan, problem, one.heads, scale, wanted, shares)
+        schedule = compiled.schedule(problem, one.heads, scale, sums.shares)
         recorder.add(schedule, compiled.code)
     for name, target in targets.items():
         _finish_sums(recorder, name, target, problem)

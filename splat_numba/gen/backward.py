@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,16 @@ class Wanted:
     def sums(self) -> tuple[str, ...]:
         """Those that are sums over rows."""
         return tuple(name for name in self.names if name != "dq")
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """Where dk and dv are summed up on a CPU. shares: of a key head's queries, each with sums of its own, which are
+    added in the end; widths: numbers of a row, padding among them, by name. The order of sums follows from both.
+    """
+
+    shares: int
+    widths: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

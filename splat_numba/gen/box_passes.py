@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +11,11 @@ from numpy.typing import NDArray
 from splat_numba.formats.geometry import BandTable
 from splat_numba.formats.sweep import exclusive_sum
 from splat_numba.gen.box_bits import tile_bits
-from splat_numba.gen.box_cost import Work, work_of_cover
+from splat_numba.gen.box_cost import work_of_cover
 from splat_numba.gen.box_cover import Cover, cover
 from splat_numba.gen.box_order import FlatRuns, arrange
 from splat_numba.gen.box_schemes import PassRuns, schemes
+from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import NONE, SOME, USUAL_KEYS, Box, BoxPass, BoxTable, Traits
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Problem
@@ -28,17 +27,6 @@ GRID_LINES = 4  # of a tile of keys on a grid
 LONG_ROW = 64  # tiles of a row block, on average: above, small tiles have nothing to gain and most to list
 MANY_RUNS = 1 << 21  # sorting them takes 0.2 s a shape
 WORTH_TRYING = 1.5  # orders within this factor of the best, at the first tile shape, are tried with all
-
-
-class Tiles(Protocol):
-    """What the search asks of a target about one problem."""
-
-    @property
-    def shapes(self) -> Sequence[Traits]:
-        """Tile shapes worth trying, at least one; those of equal groups together, tile_kv ascending."""
-
-    def seconds(self, work: Work, traits: Traits) -> float:
-        """Predicted, for all heads and batch entries."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,7 +131,7 @@ def _refused(seconds: dict[str, float], chosen: str) -> tuple[tuple[str, str], .
 
 def _shapes_for(probe: Trial, shapes: list[Traits]) -> list[Traits]:
     """The shapes that are left to try: fewer where rows are so long that small tiles cannot win, or runs so many."""
-    probed = replace(probe.traits, resumes=False)
+    probed = replace(probe.traits, resumes=False, hands_on=False)
     if probe.part.placed.row.size > MANY_RUNS:
         return [one for one in shapes if one.tile_kv == shapes[0].tile_kv and one != probed]
     if probe.cover.at.size <= LONG_ROW * len(probe.cover.lanes.rows):
@@ -159,7 +147,8 @@ def _words(seconds: float) -> str:
 
 def _try(part: PassRuns, traits: Traits, problem: Problem, tiles: Tiles, aligned: bool) -> Trial:
     """The cover with tiles of this shape. A pass that resumes takes only the row blocks that have tiles."""
-    traits = replace(traits, resumes=part.resumes)
+    hands_on = part.handed_on and problem.itemsize == 2  # wider numbers lose nothing on the way
+    traits = replace(traits, resumes=part.resumes, hands_on=hands_on)
     box = Box(traits.tile_kv // GRID_LINES, GRID_LINES) if part.order.width else Box(traits.tile_kv)
     made = cover(arrange(part.order, problem.seq_q, traits.groups), part.placed, box, aligned=aligned)
     work = work_of_cover(made)

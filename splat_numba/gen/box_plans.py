@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.box_cost import count_box_pass, work_of_dense, work_of_pass
-from splat_numba.gen.box_passes import BoxCandidate, Search, Tiles, search
+from splat_numba.gen.box_passes import BoxCandidate, Search, search
+from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.cost import Count
 from splat_numba.gen.machine import Gpu

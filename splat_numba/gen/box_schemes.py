@@ -23,11 +23,12 @@ EXPLODED_BUDGET = 1 << 20  # keys taken one by one, where another order needs fe
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PassRuns:
-    """Runs that one pass takes, in an order of rows."""
+    """Runs that one pass takes, in an order of rows; resumes, handed_on: a pass comes before it, or after."""
 
     order: RowOrder
     placed: PlacedRuns
     resumes: bool
+    handed_on: bool
 
 
 def schemes(runs: FlatRuns, problem: Problem, *, ragged: bool) -> dict[str, list[PassRuns]]:
@@ -56,7 +57,12 @@ def schemes(runs: FlatRuns, problem: Problem, *, ragged: bool) -> dict[str, list
     least = min(keys.values())
     found = {
         name: [
-            PassRuns(order, place_runs(runs.take(chosen), problem.seq_kv, lattices), resumes=number > 0)
+            PassRuns(
+                order,
+                place_runs(runs.take(chosen), problem.seq_kv, lattices),
+                resumes=number > 0,
+                handed_on=number + 1 < len(parts),
+            )
             for number, (order, chosen, lattices) in enumerate(parts)
         ]
         for name, parts in ways.items()
@@ -65,7 +71,7 @@ def schemes(runs: FlatRuns, problem: Problem, *, ragged: bool) -> dict[str, list
     width = 0 if ragged else grid_width(runs, problem.seq_q, problem.seq_kv)
     if width and _exploded(runs, frozenset()) <= EXPLODED_BUDGET:
         grid = place_on_grid(runs, problem.seq_kv, width)
-        found[f"rows on a grid {width} wide"] = [PassRuns(RowOrder(width=width), grid, resumes=False)]
+        found[f"rows on a grid {width} wide"] = [PassRuns(RowOrder(width=width), grid, resumes=False, handed_on=False)]
     return found
 
 

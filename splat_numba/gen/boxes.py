@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.formats.sealed import Sealed
+from splat_numba.gen.problem import ITEMSIZE
 
 USUAL_KEYS = 128  # of a tile: the size that is tried first
 WORD_BITS = 32  # keys of a word of a mask
@@ -84,7 +85,8 @@ class Traits:
     head_dim, value_dim: elements; dtype: "float16" or "bfloat16"; groups: consumer warpgroups of 64 query rows each;
     tile_kv: keys of a tile; stages: tiles of K and of V in flight; blocks_per_multiprocessor: resident at once;
     partial: some tiles have a mask; skips: some group skips a tile; resumes: starts from the (out, lse) of an earlier
-    pass; ragged: key lengths differ between batch entries; negate: the scale is negative.
+    pass; hands_on: a later pass may start from its own, so that it keeps what rounding to 16 bits takes off;
+    ragged: key lengths differ between batch entries; negate: the scale is negative.
     """
 
     head_dim: int
@@ -97,6 +99,7 @@ class Traits:
     partial: bool = True
     skips: bool = True
     resumes: bool = False
+    hands_on: bool = False
     ragged: bool = False
     negate: bool = False
 
@@ -104,6 +107,16 @@ class Traits:
     def tile_q(self) -> int:
         """Query rows of a row block."""
         return GROUP_ROWS * self.groups
+
+    @property
+    def keeps_rest(self) -> bool:
+        """Whether it reads or writes, beside out of 16 bits, what rounding took off."""
+        return self.hands_on or (self.resumes and ITEMSIZE[self.dtype] == 2)
+
+    @property
+    def rest_row(self) -> int:
+        """Bytes of a row of that, in whole chunks of 16."""
+        return -(-2 * self.value_dim // 16) * 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,42 +7,47 @@ from typing import Any
 
 import numpy as np
 
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, LEFT_WORDS, MATRIX, ROW_LANES
 from splat_numba.gen.lane_values import LANE, LANES, Reals, Words, canonical, halves_of, lanes, widen
+
+ROW = LANE // ROW_LANES
+COLUMN = LANE_COLUMNS * (LANE % ROW_LANES)
 
 
 def left_rows(words: Sequence[Any], dtype: str) -> Reals:
     """(16, 16) numbers of a left operand from its four words a lane."""
-    found = np.zeros((16, 16), np.float32)
+    found = np.zeros((ATOM, ATOM), np.float32)
     for i, word in enumerate(words):
         for x, half in enumerate(halves_of(word)):
-            found[LANE // 4 + 8 * (i % 2), 8 * (i // 2) + 2 * (LANE % 4) + x] = widen(half, dtype)
+            found[ROW + MATRIX * (i % LANE_ROWS), MATRIX * (i // LANE_ROWS) + COLUMN + x] = widen(half, dtype)
     return found
 
 
 def right_columns(words: Sequence[Any], dtype: str) -> Reals:
     """(16, 8) numbers of a right operand from its two words a lane."""
-    found = np.zeros((16, 8), np.float32)
+    found = np.zeros((ATOM, MATRIX), np.float32)
     for i, word in enumerate(words):
         for x, half in enumerate(halves_of(word)):
-            found[8 * i + 2 * (LANE % 4) + x, LANE // 4] = widen(half, dtype)
+            found[MATRIX * i + COLUMN + x, ROW] = widen(half, dtype)
     return found
 
 
 def spread(sums: Reals) -> Reals:
     """A warp's (16, columns) sums as its accumulators, (columns / 2, lanes)."""
-    by_lane = sums.reshape(2, 8, -1, 4, 2)  # row 8 r + g, column 8 j + 2 t + x: lane 4 g + t, accumulator 4 j + 2 r + x
+    # Row 8 r + g, column 8 j + 2 t + x: lane 4 g + t, number 4 j + 2 r + x of it.
+    by_lane = sums.reshape(LANE_ROWS, MATRIX, -1, ROW_LANES, LANE_COLUMNS)
     return by_lane.transpose(2, 0, 4, 1, 3).reshape(-1, LANES)
 
 
 def _add_product(words: Sequence[Any], sums: Sequence[Any], dtype: str) -> tuple[Reals, ...]:
-    added = spread(left_rows(words[:4], dtype) @ right_columns(words[4:], dtype))
+    added = spread(left_rows(words[:LEFT_WORDS], dtype) @ right_columns(words[LEFT_WORDS:], dtype))
     return tuple(canonical(lanes(one, np.float32) + more) for one, more in zip(sums, added, strict=True))
 
 
 def transpose_matrix(word: Any) -> Words:
     """An (8, 8) matrix of 16-bit numbers transposed; lane l holds numbers 2 (l % 4) and the next of row l // 4."""
-    rows = np.stack(halves_of(word), axis=-1).reshape(8, 8)
-    low, high = rows.T.reshape(LANES, 2).T.astype(np.uint32)
+    rows = np.stack(halves_of(word), axis=-1).reshape(MATRIX, MATRIX)
+    low, high = rows.T.reshape(LANES, LANE_COLUMNS).T.astype(np.uint32)
     return low | high << np.uint32(16)
 
 

@@ -17,6 +17,7 @@ from splat_numba.gen.boxes import ALL, GROUP_ROWS, NONE, Box, BoxPass, BoxTable,
 Ints = NDArray[np.int64]
 
 ORDER = "of kept slopes"
+IMAGE_BYTES = 2 * GROUP_ROWS * GROUP_ROWS  # of 64 queries x 64 keys in 16 bits
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,6 +9,7 @@ import numpy as np
 from splat_numba.formats.closed_form import Edge
 from splat_numba.gen.boxes import ALL, NONE, SOME, BoxPass
 from splat_numba.gen.cpu_passes import ClosedPass, TablePass
+from splat_numba.gen.machine import CPU, GPU
 from splat_numba.gen.plan import Plan
 
 CLOSED_KINDS = (
@@ -21,8 +22,8 @@ BOX_KINDS = (
     "skipped tiles", "several tiles a piece", "one group", "several groups", "resumed boxes", "key lengths",
     "negative scale",
 )  # fmt: skip
-KINDS = {"cpu": CLOSED_KINDS + TABLE_KINDS, "cuda": BOX_KINDS, "emulate": BOX_KINDS}
-"""Of a backend, in words, to be met."""
+KINDS = {CPU: CLOSED_KINDS + TABLE_KINDS, GPU: BOX_KINDS}
+"""Of a kind of processor, in words, to be met."""
 
 
 def kinds(plan: Plan) -> frozenset[str]:

@@ -9,7 +9,7 @@ plans only, never patterns.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import Any, Protocol
 
@@ -18,6 +18,10 @@ from splat_numba.gen.backward import BackwardPlan
 from splat_numba.gen.machine import Gpu, Machine
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.plain import duration
+
+FUSED_OR_NOT = "fused or unfused"  # of a plan for a CPU: what the choice is about, and what it can be
+FUSED = "fused: one kernel"
+UNFUSED = "unfused: sddmm, softmax, spmm on packed values"
 
 
 class Pass(Protocol):
@@ -167,3 +171,10 @@ def dense_choice(cost: Cost) -> Choice:
     if ratio < 1.1:
         verdict += ": dense attention would be as fast"
     return Choice("sparse or dense", "sparse", verdict)
+
+
+def with_fused(plan: Plan, *, fused: bool) -> Plan:
+    """The plan as the caller wants it run, whatever is predicted."""
+    asked = Choice(FUSED_OR_NOT, FUSED if fused else UNFUSED, f"asked for by fused={fused}")
+    others = (one for one in plan.choices if one.what != FUSED_OR_NOT)
+    return replace(plan, fused=fused, choices=(*others, asked))

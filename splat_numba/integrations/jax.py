@@ -1,4 +1,4 @@
-"""attention as an operation of JAX: inside jit, grad, vmap, scan, checkpoint and shard_map, on the CPU.
+"""attention as an operation of JAX: inside jit, grad, vmap, scan, checkpoint and shard_map.
 
 `splat_numba.attention` is the same operation where JAX traces. docs/jax.md has what works and what does not.
 """
@@ -58,7 +58,7 @@ def attention(
     return_lse : bool
         Whether lse is wanted as well.
     kv_lengths : integers (batch,)
-        Traced ones too: those out of range are a JaxRuntimeError of the call.
+        Traced ones too: those out of range are a JaxRuntimeError of a call on a CPU, and are not checked on a GPU.
 
     Returns
     -------

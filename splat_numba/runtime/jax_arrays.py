@@ -43,7 +43,12 @@ def check_jax(name: str, array: Any, *, one_device: bool = True) -> None:
 
 def on_cpu(array: Any) -> bool:
     """Whether a checked array is in CPU memory."""
-    return bool(next(iter(array.devices())).platform == "cpu")
+    return platform_of(array) == "cpu"
+
+
+def platform_of(array: Any) -> str:
+    """Where a checked array is, in JAX's word."""
+    return str(next(iter(array.devices())).platform)
 
 
 def to_jax(numbers: NDArray[Any], like: Any) -> Any:

@@ -1,5 +1,7 @@
 """No instruction without a meaning, and a few of them by hand; what faults are called."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -9,8 +11,10 @@ from splat_numba.emulator.meanings import check_complete, meanings
 from splat_numba.emulator.memory import GlobalMemory, swizzled
 from splat_numba.emulator.vectorise import both, either
 from splat_numba.errors import EmulationError
+from splat_numba.gen.fragments import spread
 from splat_numba.gen.halves import narrow
 from splat_numba.gen.instructions import INSTRUCTIONS, Instruction
+from splat_numba.gen.lane_layout import sum_at
 from splat_numba.gen.lane_values import narrowed, widen
 from splat_numba.gen.targets.sm90.shape import keys_descriptor
 from tests.emulator.fidelity import Case, emulate
@@ -98,3 +102,18 @@ def test_every_warpgroup_multiplies_the_same_rows():
     numbers = np.random.default_rng(0).standard_normal(4096).astype(np.float16).view(np.uint32)
     answer = emulate(Case("text", (), body, numbers, 1024, threads=256, shared=8192, head=head)).view(np.float32)
     assert np.array_equal(answer[:512], answer[512:])
+
+
+def test_texts_find_a_number_where_products_leave_it():
+    sums = np.arange(16 * 24, dtype=np.float32).reshape(16, 24)
+    registers = spread(sums)
+    for lane, eight, row, x in product(range(32), range(3), range(2), range(2)):
+        wanted = sums[lane // 4 + 8 * row, 8 * eight + 2 * (lane % 4) + x]
+        given = {"own": registers[:, lane], "row": row, "x": x, "j": eight}
+        texts = (
+            sum_at("own", row, x, eight),
+            sum_at("own", "row", "x"),
+            sum_at("own", "row", x),
+            sum_at("own", row, "x"),
+        )
+        assert {eval(text, given) for text in texts} == {wanted}  # noqa: S307 - of this test's own text

@@ -9,15 +9,11 @@ from typing import Any
 import numpy as np
 
 from splat_numba import reference
+from splat_numba.gen.array_steps import finish_sums
 from splat_numba.gen.backward import Wanted
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.cpu.backward_schedule import (
-    backward_schedule,
-    finish_sums,
-    sums_shape,
-)
-from splat_numba.gen.targets.cpu.schedule import attention_schedule
+from splat_numba.gen.targets.cpu.target import NUMBA_CPU
 from splat_numba.runtime.cpu.machine import LoadedSchedule
 from splat_numba.testing import Problem as Case
 
@@ -38,7 +34,7 @@ def run_plan(
         batch, heads, seq_q, head_dim = q.shape
         problem = Problem(seq_q, k.shape[2], head_dim, v.shape[3], plan.problem.dtype, batch, heads, k.shape[1])
         given = dict(zip(("q", "k", "v", "out", "lse", "kv_lengths"), (*bits, out, lse, kv_lengths), strict=True))
-        LoadedSchedule(attention_schedule(plan, problem, None, factor), functions).run(given, threads)
+        LoadedSchedule(NUMBA_CPU.schedule(plan, problem, None, factor), functions).run(given, threads)
         return (out.view(q.dtype) if half else out), lse
 
     return attention
@@ -62,10 +58,10 @@ def run_backward(plan: Plan, functions: Mapping[str, Any], wanted: Wanted, share
             results = {f"d{name}": np.full(given[name].shape, np.nan, q.dtype) for name in "qkv"}
             sums = {
                 name: np.zeros((shares, *results[name].shape[:3], width), q.dtype)
-                for name, width in sums_shape(problem, plan.cpu, wanted).items()
+                for name, width in NUMBA_CPU.sums_of(problem, plan.cpu, wanted).widths.items()
             }
             factor = 1 / sqrt(head_dim) if scale is None else scale
-            loaded = LoadedSchedule(backward_schedule(plan, problem, None, factor, wanted, shares), functions)
+            loaded = LoadedSchedule(NUMBA_CPU.backward_schedule(plan, problem, None, factor, wanted, shares), functions)
             loaded.run({**given, "dq": results["dq"], **sums}, threads=1)
             for name, one in sums.items():
                 finish_sums(one, results[name].shape[3], plan.problem.dtype, results[name])

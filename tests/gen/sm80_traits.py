@@ -7,6 +7,6 @@ from splat_numba.gen.boxes import Traits
 GOLDEN = {
     "two_atoms": Traits(64, 64, "bfloat16", 2, 64, 2, 2),
     "every_option": Traits(
-        20, 40, "float16", 1, 32, 2, 4, partial=True, skips=False, resumes=True, ragged=True, negate=True
+        20, 40, "float16", 1, 32, 2, 4, partial=True, skips=False, resumes=True, hands_on=True, ragged=True, negate=True
     ),
 }

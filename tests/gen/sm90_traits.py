@@ -10,7 +10,8 @@ from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.backward.traits import ADDED, READ, ROUNDED, WRITTEN, BackwardTraits
+from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, READ, ROUNDED, WRITTEN
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
 from splat_numba.gen.targets.sm90.tile_shapes import candidates
 
 DTYPES = ("float16", "bfloat16")
@@ -20,7 +21,8 @@ GOLDEN = {
     "plain": Traits(64, 64, "float16", 1, 128, 2, 2, partial=False, skips=False),
     "masked": Traits(128, 128, "bfloat16", 2, 128, 2, 1, partial=True, skips=True),
     "ragged": Traits(
-        80, 72, "bfloat16", 1, 80, 2, 2, partial=True, skips=False, resumes=True, ragged=True, negate=True
+        80, 72, "bfloat16", 1, 80, 2, 2, partial=True, skips=False, resumes=True, hands_on=True, ragged=True,
+        negate=True,
     ),
 }  # fmt: skip
 
@@ -34,9 +36,10 @@ def shapes(head_dim: int, value_dim: int, dtype: str) -> list[Traits]:
 def traits(draw):
     """Any traits: of one group, no group skips a tile, as the others then have none to wait for."""
     one = draw(st.sampled_from(shapes(*(draw(st.sampled_from(kinds)) for kinds in (DIMS, DIMS, DTYPES)))))
-    partial, skips, resumes, ragged, negate = (draw(st.booleans()) for _ in range(5))
+    partial, skips, resumes, hands_on, ragged, negate = (draw(st.booleans()) for _ in range(6))
     return replace(
-        one, partial=partial, skips=skips and one.groups > 1, resumes=resumes, ragged=ragged, negate=negate
+        one, partial=partial, skips=skips and one.groups > 1, resumes=resumes, hands_on=hands_on, ragged=ragged,
+        negate=negate,
     )  # fmt: skip
 
 

@@ -21,7 +21,6 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.targets.sm90 import tile_shapes
-from splat_numba.gen.targets.sm90.planning import Sm90Tiles
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.testing import lengths, masks
 from tests.gen.box_interpreter import check, check_merged, check_order, kept
@@ -93,8 +92,11 @@ def test_any_order_of_rows_with_any_tiles(data):
         placed = place_runs(runs, seq_kv, steps if data.draw(st.booleans()) else frozenset(sorted(steps)[1:]))
     resumes = data.draw(st.booleans())
     shape = data.draw(st.sampled_from(tile_shapes.candidates(problem, GPU)))
-    part, aligned = box_passes.PassRuns(order, placed, resumes), data.draw(st.booleans())
-    trial = box_passes._try(part, shape, problem, Sm90Tiles(problem, GPU), aligned)
+    part, aligned = (
+        box_passes.PassRuns(order, placed, resumes, handed_on=data.draw(st.booleans())),
+        data.draw(st.booleans()),
+    )
+    trial = box_passes._try(part, shape, problem, tile_shapes.tiles_of(problem, GPU), aligned)
     one = box_passes._finish(trial)
     assert not (aligned and (one.table.piece[:, 1] % one.kv_box.inner).any())
     assert np.array_equal(kept(one, seq_q, seq_kv), dense(mask, seq_q, seq_kv))
@@ -113,7 +115,7 @@ def test_any_order_of_rows_with_any_tiles(data):
     for name in ("tiles", "group_tiles", "masked"):
         busy = getattr(covered, name)
         assert sorted(getattr(listed, name)) == sorted(busy[covered.tiles > 0] if resumes else busy)
-    assert Sm90Tiles(problem, GPU).seconds(work_of_pass(one), one.traits) == pytest.approx(trial.seconds)
+    assert tile_shapes.tiles_of(problem, GPU).seconds(work_of_pass(one), one.traits) == pytest.approx(trial.seconds)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 8, 64, 129])

@@ -54,7 +54,8 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 def traits_of(capability, dims, dtype, options):
     found = candidates(Problem(64, 64, *dims, dtype), gpu_of(capability))
-    return [replace(one, **options) for one in found]
+    hands_on = options.get("resumes", False) and "16" in dtype
+    return [replace(one, hands_on=hands_on, **options) for one in found]
 
 
 def check(text, capability):
@@ -141,7 +142,7 @@ def test_every_family_on_every_chip(capability, dtype):
             continue
         for one in shapes:
             check_attention(one, capability)
-        check_attention(replace(shapes[0], **PLAIN, resumes=False, ragged=False), capability)
+        check_attention(replace(shapes[0], **PLAIN, resumes=False, hands_on=False, ragged=False), capability)
 
 
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")

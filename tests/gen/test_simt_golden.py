@@ -14,7 +14,6 @@ import pytest
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.targets.simt.attention import render_attention
 from splat_numba.gen.targets.simt.backward.levels import LevelTraits, render_levels
-from splat_numba.gen.targets.simt.backward.rounding import RoundTraits, render_rounding
 from splat_numba.gen.targets.simt.backward.text import render_gradients
 from splat_numba.gen.targets.simt.backward.traits import shared_bytes as gradient_bytes
 from splat_numba.gen.targets.simt.packed.narrowing import render as render_narrowing
@@ -30,7 +29,6 @@ TEXTS |= {name: partial(render_gradients, one) for name, one in GOLDEN_GRADIENTS
 TEXTS |= {name: partial(render_packed, one) for name, one in GOLDEN_PACKED.items()}
 TEXTS["narrowing"] = partial(render_narrowing, "bfloat16")
 TEXTS["levels"] = partial(render_levels, LevelTraits(20, "float64"))
-TEXTS["rounding"] = partial(render_rounding, RoundTraits(72, "float16"))
 
 
 @pytest.mark.parametrize("name", TEXTS)

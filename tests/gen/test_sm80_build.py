@@ -21,7 +21,7 @@ from splat_numba.gen.targets.sm80.tile_shapes import candidates
 from splat_numba.runtime.cuda.code import cubin_for
 from splat_numba.settings import current
 
-ALL = {"partial": True, "resumes": True, "ragged": True, "negate": True}
+ALL = {"partial": True, "resumes": True, "hands_on": True, "ragged": True, "negate": True}
 PLAIN = {"partial": False, "skips": False}
 # capability, (head_dim, value_dim), dtype, options, atoms
 USUAL = (

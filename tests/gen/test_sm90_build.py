@@ -32,8 +32,9 @@ OPTIONS = {
     "skips": {"partial": True, "skips": True},
     "ragged": {"partial": True, "skips": True, "ragged": True},
     "resumes": {"partial": True, "skips": True, "resumes": True},
+    "hands_on": {"partial": True, "skips": True, "hands_on": True},
     "negate": {"partial": True, "skips": False, "negate": True},
-    "all": {"partial": True, "skips": True, "ragged": True, "resumes": True, "negate": True},
+    "all": {"partial": True, "skips": True, "ragged": True, "resumes": True, "hands_on": True, "negate": True},
 }
 # (head_dim, value_dim, dtype, groups, tile_kv, options)
 COVER = (
@@ -48,7 +49,7 @@ COVER = (
     (96, 96, "bfloat16", 2, 128, "ragged"),
     (33, 17, "float16", 2, 64, "all"),
     (64, 64, "float16", 3, 128, "skips"),
-    (128, 128, "bfloat16", 3, 80, "partial"),
+    (128, 128, "bfloat16", 3, 80, "hands_on"),
     (80, 80, "float16", 3, 112, "resumes"),
     (96, 96, "bfloat16", 3, 96, "negate"),
     (20, 20, "bfloat16", 3, 64, "all"),

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from splat_numba.gen.machine import Gpu
+from splat_numba.gen.targets.gpu.levels import LevelTraits, render_levels
+from splat_numba.gen.targets.gpu.rounding import RoundTraits, render_rounding
 from splat_numba.gen.targets.sm90.attention import render_attention
 from splat_numba.gen.targets.sm90.backward import tile_shapes
-from splat_numba.gen.targets.sm90.backward.levels import LevelTraits, render_levels
-from splat_numba.gen.targets.sm90.backward.rounding import RoundTraits, render_rounding
 from splat_numba.gen.targets.sm90.backward.text import render_gradients
 from splat_numba.gen.targets.sm90.tile_shapes import feasible
 from tests.gen.golden_text import ADVICE, golden

@@ -13,20 +13,12 @@ import pytest
 from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
-from splat_numba.gen.targets.sm90.backward.levels import LevelTraits, levels_text
-from splat_numba.gen.targets.sm90.backward.rounding import RoundTraits, round_text
+from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, READ, ROUNDED, STAGED, WRITTEN
+from splat_numba.gen.targets.gpu.levels import LevelTraits, levels_text
+from splat_numba.gen.targets.gpu.rounding import RoundTraits, round_text
 from splat_numba.gen.targets.sm90.backward.text import backward_text
 from splat_numba.gen.targets.sm90.backward.tile_shapes import TILES, feasible
-from splat_numba.gen.targets.sm90.backward.traits import (
-    ADDED,
-    FINISHED,
-    READ,
-    ROUNDED,
-    STAGED,
-    WRITTEN,
-    BackwardTraits,
-    shared_bytes,
-)
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, shared_bytes
 from splat_numba.gen.targets.sm90.shape import REGISTERS
 from splat_numba.runtime.cuda.code import cubin_for
 from splat_numba.settings import current
@@ -103,11 +95,12 @@ def test_kernels_that_keep_slopes_compile_without_spills(one):
 
 @pytest.mark.parametrize("one", [LevelTraits(128, "bfloat16", clears=False), LevelTraits(20, "float16", clears=True)])
 def test_levels_compile(one):
-    check(levels_text(one))
+    check(levels_text(one, "sm_90a"))
 
 
-def test_rounding_compiles():
-    check(round_text(RoundTraits(64, "bfloat16")))
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_rounding_compiles(arch):
+    check(round_text(RoundTraits(64, "bfloat16"), arch))
 
 
 def test_the_cover_has_every_tile_type_result_and_number_of_groups_and_blocks():

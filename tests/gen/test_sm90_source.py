@@ -20,7 +20,7 @@ from splat_numba.gen.boxes import Traits
 from splat_numba.gen.instructions import INSTRUCTIONS
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.targets.sm90.attention import ENTRY, PARAMETERS, render_attention
+from splat_numba.gen.targets.sm90.attention import ENTRY, attention_entry, render_attention
 from splat_numba.gen.targets.sm90.backward.text import render_gradients
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.gen.targets.sm90.shape import shared_layout
@@ -34,7 +34,9 @@ from tests.gen.test_source import called, free_names, functions
 HERE = Path(__file__).parent
 EXAMPLES = 500 if settings.get_current_profile_name() == "explore" else 30
 FAMILIES = {"release_registers", "claim_registers", "matrix_product", "shared_address"}  # made by factories
-BASE = Traits(80, 72, "float16", 2, 128, 2, 1, partial=True, skips=True, resumes=True, ragged=True, negate=True)
+BASE = Traits(
+    80, 72, "float16", 2, 128, 2, 1, partial=True, skips=True, resumes=True, hands_on=True, ragged=True, negate=True
+)
 
 
 def flurka_instructions():
@@ -73,7 +75,9 @@ def test_any_text_is_complete_deterministic_and_readable(one):
     assert max(node.end_lineno - node.lineno + 1 for node in found.values()) <= 80
     assert max(len(line) - len(line.lstrip()) for line in text.splitlines()) <= 5 * len(INDENT)
     entry = found[ENTRY]
-    assert tuple(argument.arg for argument in entry.args.args) == tuple(name for name, _ in PARAMETERS)
+    assert tuple(argument.arg for argument in entry.args.args) == tuple(
+        name for name, _ in attention_entry(one).parameters
+    )
     assert free_names(text) == set()
     assert ast.get_docstring(ast.parse(text))
     assert text.endswith("\n")
@@ -128,7 +132,7 @@ def test_what_the_traits_do_not_need_is_not_in_the_text(one):
     assert ("kv_lengths" in read) == ("views" in read) == ("CLEARED" in read) == one.ragged
     assert ("fence_shared" in used) == ("store_shared_word" in used) == one.ragged
     assert ("load_state" in used) == ("load_pair" in used) == one.resumes
-    assert (f"unpack_{one.dtype}" in used) == one.resumes
+    assert (f"unpack_{one.dtype}" in used) == one.keeps_rest
     assert ("score[i] = -score[i]" in text) == one.negate
     assert ("load_shared_word" in used) == (one.partial or one.skips or one.ragged)
     other = {"float16": "bfloat16", "bfloat16": "float16"}[one.dtype]

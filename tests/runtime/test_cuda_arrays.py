@@ -4,6 +4,7 @@
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +12,21 @@ import pytest
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.runtime.arrays import on_gpu
 from splat_numba.runtime.cuda.arrays import GpuArray, check_gpu_out, check_same_device, contiguous_strides
+from splat_numba.runtime.cuda.compilers.mlir import Mlir
+from splat_numba.runtime.cuda.compilers.numba_cuda import NumbaCuda
+from splat_numba.runtime.cuda.dialect import Dialect
 from splat_numba.runtime.cuda.frameworks import NUMBA, TORCH, describe, describe_operand, framework_of
 from tests.runtime.fake_cuda import GpuMemory, fake
 from tests.runtime.fake_torch import Tensor, torch
+
+
+@pytest.mark.parametrize("wanted", [Mlir, NumbaCuda])
+def test_results_beside_numbas_arrays_are_of_the_compiler_that_is_asked_for(monkeypatch, wanted):
+    for one in (Mlir, NumbaCuda):
+        made = SimpleNamespace(device_array=lambda *given, name=one.name: (name, *given))
+        monkeypatch.setattr(one, "dialect", lambda _, made=made: Dialect(made, None))
+    monkeypatch.setenv("SPLAT_CUDA_COMPILER", wanted.name)
+    assert NUMBA.empty((2, 3), "float16", GpuMemory((2, 3))) == (wanted.name, (2, 3), np.dtype("float16"))
 
 
 def test_on_gpu_asks_without_touching_the_data(fake):

@@ -199,9 +199,9 @@ def test_other_numbers_of_arrays_are_refused():
 
 def test_without_memory_a_call_is_an_error(monkeypatch):
     nothing = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_size_t)(lambda _: None)
-    usual = program._c_function
+    usual = program.c_function
     address = ctypes.cast(nothing, ctypes.c_void_p).value
-    monkeypatch.setattr(program, "_c_function", lambda name: address if name == "malloc" else usual(name))
+    monkeypatch.setattr(program, "c_function", lambda name: address if name == "malloc" else usual(name))
     xla, (given, lengths) = Xla(), arrays_of()
     assert xla.call(load(lengths_program(1)), [given], [lengths]) == 1
     assert xla.errors == [("splat_numba found no memory for a call's arguments.", layout.RESOURCE_EXHAUSTED)]

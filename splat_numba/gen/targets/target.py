@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.array_schedule import ArraySchedule
-from splat_numba.gen.backward import BackwardPlan, Wanted
+from splat_numba.gen.backward import BackwardPlan, Sums, Wanted
 from splat_numba.gen.cpu_entry import CpuText
 from splat_numba.gen.cpu_passes import CpuCandidate
 from splat_numba.gen.machine import Gpu, Machine
@@ -33,7 +33,7 @@ class HeadsPass:
 @dataclass(frozen=True, slots=True)
 class AttentionCall:
     """What one call's launches read and write, and for which GPU. q, k, v, out: with four axes; lse and kv_lengths:
-    where they are, if anywhere.
+    where they are, if anywhere; rest: of what rounding takes off out between two passes, in rows of whole chunks.
     """
 
     q: Tensor
@@ -44,6 +44,7 @@ class AttentionCall:
     multiprocessors: int
     lse: Place | None = None
     kv_lengths: Place | None = None
+    rest: Place | None = None
 
 
 def attention_schedule(
@@ -142,6 +143,14 @@ class CpuTarget(Target[Machine], Protocol):
 
     def backward_text(self, plan: Plan, wanted: Wanted) -> CpuText:
         """The text of a plan's gradients, of these arrays."""
+
+    def sums_of(self, problem: Problem, machine: Machine, wanted: Wanted) -> Sums:
+        """Of a backward call, whatever its masks: where dk and dv are summed up."""
+
+    def backward_schedule(
+        self, plan: Plan, problem: Problem, heads: tuple[int, ...] | None, scale: float, wanted: Wanted, shares: int
+    ) -> ArraySchedule:
+        """The steps of a backward call of these sizes, likewise; shares: of its sums."""
 
 
 class GpuTarget(Target[Gpu], Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
@@ -31,6 +32,13 @@ def driver() -> Any:
     if not count:
         raise BackendError(_no_gpu("a driver without any device"))
     return module
+
+
+def addresses(*names: str) -> list[int]:
+    """Where functions of the driver stand in memory, for code that is no Python. Raises BackendError as driver()."""
+    driver()
+    library = ctypes.CDLL("libcuda.so.1")
+    return [ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0 for name in names]
 
 
 def _no_gpu(found: str) -> str:

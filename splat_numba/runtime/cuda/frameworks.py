@@ -21,6 +21,7 @@ from splat_numba.runtime.cuda.driver import ask, driver
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.jax_arrays import check_jax
 from splat_numba.runtime.tensors import check_tensor, dtype_name, is_recorded, refuse_negated
+from splat_numba.settings import current
 
 
 class Framework(Protocol):
@@ -192,9 +193,10 @@ class _Interface:
         return int(array.__cuda_array_interface__["data"][0])
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+        """Of the package that compiles, whoever's ``like`` is: the other one may be missing, or not work here."""
         from splat_numba.runtime.cuda.compilers.compiler import chosen
 
-        return chosen(None).dialect().cuda.device_array(shape, np.dtype(dtype))
+        return chosen(current().cuda_compiler).dialect().cuda.device_array(shape, np.dtype(dtype))
 
     def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
         return None

@@ -24,6 +24,11 @@ def structure_of(parameters: tuple[tuple[str, str], ...]) -> type[ctypes.Structu
     return type("Parameters", (ctypes.Structure,), {"_fields_": fields})
 
 
+def word_of(kind: str, value: Any) -> int:
+    """A parameter's bytes in the lower part of a word."""
+    return int.from_bytes(bytes(_TYPES[kind](value)), "little")
+
+
 class Launch:
     """A kernel with its grid and its parameters. What changes from run to run is elsewhere.
 

@@ -26,11 +26,11 @@ from splat_numba.runtime.cuda.device import Device, check_runs
 from splat_numba.runtime.cuda.frameworks import Framework
 from splat_numba.runtime.cuda.launch import Launch, is_capturing, load
 from splat_numba.runtime.cuda.memory import undisturbed
+from splat_numba.runtime.cuda.places import MAPS, maps_of, pointers_of
 from splat_numba.runtime.cuda.tables import counters, pool, spare, upload_of
 from splat_numba.runtime.cuda.tensor_map import encode
 from splat_numba.settings import Settings
 
-MAPS = "maps"  # the buffer of tensor maps, which is ours
 _serial = count()
 _captured: set[ReadySchedule] = set()  # what graphs may still point to: never freed
 
@@ -61,14 +61,14 @@ class ReadySchedule:
         self._settings = settings
         self._schedule = schedule
         self._tables = {name: upload_of(device, data) for name, data in schedule.tables.items()}
-        self._maps = [one for step in schedule.launches for several in step.maps.values() for one in several]
+        self._maps = maps_of(schedule)
         self._mapped = self._mapped_arguments()
         self._bases = (*schedule.arguments, SCRATCH, COUNTERS, MAPS)
         self._slots: dict[Place, int] = {}  # the words that calls write
         with undisturbed():
-            functions = [_function(step, device, settings) for step in schedule.launches]
+            functions = [function_of(step, device, settings) for step in schedule.launches]
             self._spare = spare(device)
-        pointers = self._pointers_of_steps()
+        pointers = self._slotted_pointers()
         self._words = (ctypes.c_uint64 * max(len(self._slots), 1))()
         self._write = struct.Struct(f"={len(self._slots)}Q").pack_into
         self._addends = tuple((self._bases.index(place.buffer), place.offset) for place in self._slots)
@@ -83,22 +83,17 @@ class ReadySchedule:
         names = (*self._schedule.arguments, SCRATCH)
         return tuple(number for number, name in enumerate(names) if name in buffers)
 
-    def _pointers_of_steps(self) -> list[dict[str, Place]]:
-        """Of every launch its parameters that are addresses, tensor maps' too; all that change become slots."""
-        found, at = [], 0
+    def _slotted_pointers(self) -> list[dict[str, Place]]:
+        """pointers_of(); all that change become slots, and so do the arrays of copies, in the order of the steps."""
+        found = pointers_of(self._schedule)
+        launches = iter(found)
         for step in self._schedule.steps:
             if isinstance(step, Copy):
-                for tensor in (step.source, step.target):
-                    self._slots.setdefault(place_of(tensor), len(self._slots))
-                continue
-            pointers = dict(step.pointers)
-            for name, several in step.maps.items():
-                pointers[name] = Place(MAPS, at)
-                at += MAP_BYTES * len(several)
-            for place in pointers.values():
-                if place.buffer not in self._tables:
-                    self._slots.setdefault(place, len(self._slots))
-            found.append(pointers)
+                places = [place_of(tensor) for tensor in (step.source, step.target)]
+            else:
+                places = [place for place in next(launches).values() if place.buffer not in self._tables]
+            for place in places:
+                self._slots.setdefault(place, len(self._slots))
         return found
 
     def _ready_steps(
@@ -161,7 +156,8 @@ class ReadySchedule:
         return tensor_map_arguments(one, starts[one.tensor.buffer] + one.tensor.offset, self._spare)
 
 
-def _function(step: Step, device: Device, settings: Settings) -> int:
+def function_of(step: Step, device: Device, settings: Settings) -> int:
+    """The handle of a launch's kernel, compiled or from disk. Raises BackendError for a GPU that does not run it."""
     check_runs(step.text.entry, device)
     cubin = cubin_for(step.text, settings)
     return load(cubin.code, cubin.report.symbol, device.ordinal, step.text.entry.shared_bytes)

@@ -13,6 +13,7 @@ from typing import Any
 from numba import njit
 
 from splat_numba.runtime.xla import layout
+from splat_numba.runtime.xla.frames import error_of, has_so_many, is_question, start_of
 from splat_numba.runtime.xla.words import (
     call,
     fetch_add,
@@ -22,7 +23,6 @@ from splat_numba.runtime.xla.words import (
     load_int32,
     set_float_mode,
     store,
-    store_int32,
 )
 
 _COMPILED = {"nogil": True, "error_model": "numpy"}
@@ -31,22 +31,20 @@ _COMPILED = {"nogil": True, "error_model": "numpy"}
 @njit(**_COMPILED)
 def handle(frame: int, program: int) -> Any:
     """What XLA calls: the address of an error, or 0."""
-    extension = load(frame + layout.EXTENSION)
-    if extension:
-        _answer(extension)
+    if is_question(load(frame + layout.EXTENSION), 0):
         return 0
     if load_int32(frame + layout.STAGE) != layout.EXECUTE:
         return 0
-    arguments, results = load(program + layout.PROGRAM_ARGUMENTS), load(program + layout.PROGRAM_RESULTS)
-    if load(frame + layout.ARGUMENT_COUNT) != arguments or load(frame + layout.RESULT_COUNT) != results:
-        return _error(frame, load(program + layout.PROGRAM_WRONG_COUNT))
+    arguments = load(program + layout.PROGRAM_ARGUMENTS)
+    if not has_so_many(frame, arguments, load(program + layout.PROGRAM_RESULTS)):
+        return error_of(frame, load(program + layout.PROGRAM_WRONG_COUNT))
     for number in range(load(program + layout.PROGRAM_STEPS)):
         step = load(program + layout.PROGRAM_FIRST_STEP) + number * layout.STEP_BYTES
         job = _prepared(frame, program, step, arguments)
         if not job:
-            return _error(frame, load(program + layout.PROGRAM_NO_MEMORY))
+            return error_of(frame, load(program + layout.PROGRAM_NO_MEMORY))
         if _run(frame, program, step, job):
-            return _error(frame, load(step + layout.STEP_ERROR))
+            return error_of(frame, load(step + layout.STEP_ERROR))
     return 0
 
 
@@ -58,19 +56,6 @@ def assist(job: int) -> Any:
     fetch_add(job + layout.JOB_ACTIVE, -1)
     _leave(job)
     return 0
-
-
-@njit(**_COMPILED)
-def _answer(extension: int) -> None:
-    """XLA asks which version of its interface this is made for."""
-    major, minor = layout.VERSION
-    while extension:
-        if load_int32(extension + layout.EXTENSION_TYPE) == layout.METADATA:
-            metadata = load(extension + layout.EXTENSION_METADATA)
-            store_int32(metadata + layout.METADATA_MAJOR, major)
-            store_int32(metadata + layout.METADATA_MINOR, minor)
-            store_int32(metadata + layout.METADATA_TRAITS, 0)
-        extension = load(extension + layout.EXTENSION_NEXT)
 
 
 @njit(**_COMPILED)
@@ -86,11 +71,7 @@ def _prepared(frame: int, program: int, step: int, arguments: int) -> Any:
     for number in range(load(step + layout.STEP_PLACE_COUNT)):
         place = load(step + layout.STEP_PLACES) + number * layout.PLACE_BYTES
         buffer = load(place + layout.PLACE_BUFFER)
-        if buffer < arguments:
-            found = load(load(frame + layout.ARGUMENTS) + 8 * buffer)
-        else:
-            found = load(load(frame + layout.RESULTS) + 8 * (buffer - arguments))
-        address = load(found + layout.BUFFER_DATA) + load(place + layout.PLACE_OFFSET)
+        address = start_of(frame, buffer, arguments) + load(place + layout.PLACE_OFFSET)
         store(block + 8 * load(place + layout.PLACE_WORD), address)
     return job
 
@@ -167,9 +148,3 @@ def _leave(job: int) -> None:
     """Free the job, if nobody else holds it."""
     if fetch_add(job + layout.JOB_HOLDERS, -1) == 1:
         call(load(job + layout.JOB_FREE), (job,))
-
-
-@njit(**_COMPILED)
-def _error(frame: int, arguments: int) -> Any:
-    """An error of XLA's, from the arguments of the function that makes it: it copies the message."""
-    return call(load(load(frame + layout.API) + layout.ERROR_CREATE), (arguments,))

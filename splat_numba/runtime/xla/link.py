@@ -20,7 +20,7 @@ from numba.core.registry import cpu_target
 from splat_numba.runtime import pipeline
 from splat_numba.runtime.compile import CompiledText, compile_source
 from splat_numba.runtime.source import KernelSource
-from splat_numba.runtime.xla import handler
+from splat_numba.runtime.xla import gpu_handler, handler
 from splat_numba.runtime.xla.words import WORD
 from splat_numba.settings import Settings
 
@@ -37,10 +37,17 @@ def compile_file(module: ModuleType, signatures: tuple[tuple[str, Any], ...], se
 
 
 def handler_functions(settings: Settings) -> tuple[int, int]:
-    """Entry addresses of handle() and assist(), in Numba's way of calling."""
+    """Entry addresses of the CPU's handle() and assist(), in Numba's way of calling."""
     compiled = compile_file(handler, (("handle", HANDLE), ("assist", ASSIST)), settings)
     _libraries.append(compiled)
     return entry_address(compiled.functions["handle"]), entry_address(compiled.functions["assist"])
+
+
+def gpu_handler_function(settings: Settings) -> int:
+    """The same of a GPU's handle()."""
+    compiled = compile_file(gpu_handler, (("handle", HANDLE),), settings)
+    _libraries.append(compiled)
+    return entry_address(compiled.functions["handle"])
 
 
 def handle_bridge(entry: int, program: int) -> int:

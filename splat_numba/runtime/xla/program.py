@@ -94,11 +94,11 @@ class LoadedProgram:
             layout.PROGRAM_FIRST_STEP: self._address(np.array(steps, np.int64)),
             layout.PROGRAM_THREADS: threads,
             layout.PROGRAM_TASK: assist,
-            layout.PROGRAM_MALLOC: _c_function("malloc"),
-            layout.PROGRAM_FREE: _c_function("free"),
-            layout.PROGRAM_YIELD: _c_function("sched_yield"),
-            layout.PROGRAM_WRONG_COUNT: self._error(wrong_count, layout.INTERNAL),
-            layout.PROGRAM_NO_MEMORY: self._error(no_memory, layout.RESOURCE_EXHAUSTED),
+            layout.PROGRAM_MALLOC: c_function("malloc"),
+            layout.PROGRAM_FREE: c_function("free"),
+            layout.PROGRAM_YIELD: c_function("sched_yield"),
+            layout.PROGRAM_WRONG_COUNT: address_of_error(wrong_count, layout.INTERNAL, self._kept),
+            layout.PROGRAM_NO_MEMORY: address_of_error(no_memory, layout.RESOURCE_EXHAUSTED, self._kept),
         }
         for offset, value in values.items():
             words[offset // WORD_BYTES] = value
@@ -119,7 +119,7 @@ class LoadedProgram:
             raise RuntimeError(f"{one.entry.header}: {link.block_words(signature)} words wanted, got {len(block)}")
         return [
             _range_bridge(one.entry), one.items, one.threads, self._address(np.array(block, np.int64)), len(block),
-            self._address(np.array(places, np.int64)), len(places) // 3, self._error(*one.error),
+            self._address(np.array(places, np.int64)), len(places) // 3, address_of_error(*one.error, self._kept),
         ]  # fmt: skip
 
     def _words_of(self, parameter: Parameter, value: Argument) -> list[int]:
@@ -130,15 +130,17 @@ class LoadedProgram:
             return _array_words(value.shape, value.strides, value.itemsize, self._address(value))
         return [int.from_bytes(np.array(value, parameter.dtype).tobytes(), sys.byteorder, signed=True)]
 
-    def _error(self, message: str, code: int) -> int:
-        """The address of what XLA's function that makes an error wants."""
-        text = ctypes.create_string_buffer(message.encode())
-        self._kept.append(text)
-        return self._address(np.array([layout.ERROR_SIZE, 0, ctypes.addressof(text), code], np.int64))
-
     def _address(self, words: NDArray[Any]) -> int:
         self._kept.append(words)
         return words.ctypes.data
+
+
+def address_of_error(message: str, code: int, kept: list[Any]) -> int:
+    """The address of what XLA's function that makes an error wants; ``kept`` gets what must stay."""
+    text = ctypes.create_string_buffer(message.encode())
+    words = np.array([layout.ERROR_SIZE, 0, ctypes.addressof(text), code], np.int64)
+    kept += [text, words]
+    return words.ctypes.data
 
 
 ARRAY_DATA = 4  # the word of an array's address, behind an owner, a parent, the number of items and their size
@@ -169,5 +171,6 @@ def _handler(settings: Settings) -> tuple[int, int]:
     return handle, link.assist_bridge(assist)
 
 
-def _c_function(name: str) -> int:
+def c_function(name: str) -> int:
+    """The address of a function of C's library."""
     return ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value or 0

@@ -8,11 +8,21 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+from collections.abc import Callable
+from typing import Protocol
 
 from splat_numba.runtime.xla.program import LoadedProgram, Program
 from splat_numba.settings import Settings
 
-_registered: dict[str, LoadedProgram] = {}  # for good: XLA never forgets a name
+
+class Loaded(Protocol):
+    """A program in memory."""
+
+    address: int
+    """Of the C function that XLA calls."""
+
+
+_registered: dict[str, Loaded] = {}  # for good: XLA never forgets a name
 _lock = threading.Lock()
 
 
@@ -21,11 +31,16 @@ def target_of(label: str, program: Program, settings: Settings, threads: int) ->
 
     Raises CompileError where the handler cannot be compiled.
     """
-    name = f"{label}_{program.digest()}"
+    return named(label, program.digest(), "cpu", lambda: LoadedProgram(program, settings, threads))
+
+
+def named(label: str, digest: str, platform: str, load: Callable[[], Loaded]) -> str:
+    """The name of a program with this hash on one of XLA's platforms; loaded where the name is new."""
+    name = f"{label}_{digest}"
     with _lock:
         if name not in _registered:
-            loaded = LoadedProgram(program, settings, threads)
-            sys.modules["jax"].ffi.register_ffi_target(name, _capsule(loaded.address), platform="cpu")
+            loaded = load()
+            sys.modules["jax"].ffi.register_ffi_target(name, _capsule(loaded.address), platform=platform)
             _registered[name] = loaded
     return name
 

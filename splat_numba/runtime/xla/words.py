@@ -46,8 +46,8 @@ def _writer(bits: int) -> Any:
     return write
 
 
-load, load_int32 = _reader(64), _reader(32)
-store, store_int32 = _writer(64), _writer(32)
+load, load_int32, load_byte = _reader(64), _reader(32), _reader(8)
+store, store_int32, store_byte = _writer(64), _writer(32), _writer(8)
 
 
 @intrinsic

@@ -23,6 +23,7 @@ def attention(
     q_row, q_head, q_batch, k_row, k_head, k_batch, v_row, v_head, v_batch, out_row, out_head, out_batch,
     scale_log2,
     blocks, heads_count, batch, heads_per_wave, heads_q, group, seq_q, seq_kv, box_shift,
+    rest,
 ):
     start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
     base = u32((start + u32(15)) & u32(4294967280))
@@ -48,10 +49,11 @@ def attention(
     row_at = rows + u64(256) * u64(rank) + u64(4) * u64(row)
     out_at = out + u64(entry) * out_batch + u64(head) * out_head
     lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
+    rest_at = rest + u64(80) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
     q_idx = ptx.load_word(row_at + u64(0))
-    resume_row(0, q_idx, column, out_at, out_row, lse_at, seq_q, total_0, peak_0, added_0)
+    resume_row(0, q_idx, column, out_at, out_row, rest_at, lse_at, seq_q, total_0, peak_0, added_0)
     q_idx = ptx.load_word(row_at + u64(32))
-    resume_row(1, q_idx, column, out_at, out_row, lse_at, seq_q, total_0, peak_0, added_0)
+    resume_row(1, q_idx, column, out_at, out_row, rest_at, lse_at, seq_q, total_0, peak_0, added_0)
     limit = seq_kv
     limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))
     attend(
@@ -63,10 +65,11 @@ def attention(
     row_at = rows + u64(256) * u64(rank) + u64(4) * u64(row)
     out_at = out + u64(entry) * out_batch + u64(head) * out_head
     lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
+    rest_at = rest + u64(80) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
     q_idx = ptx.load_word(row_at + u64(0))
-    store_row(0, q_idx, column, total_0, peak_0, added_0, out_at, out_row, lse, lse_at, seq_q)
+    store_row(0, q_idx, column, total_0, peak_0, added_0, out_at, out_row, rest_at, lse, lse_at, seq_q)
     q_idx = ptx.load_word(row_at + u64(32))
-    store_row(1, q_idx, column, total_0, peak_0, added_0, out_at, out_row, lse, lse_at, seq_q)
+    store_row(1, q_idx, column, total_0, peak_0, added_0, out_at, out_row, rest_at, lse, lse_at, seq_q)
 
 
 @device
@@ -468,19 +471,27 @@ def rescale_columns(first, total, rescale):
 
 
 @device
-def resume_row(row, q_idx, column, out_at, out_row, lse_at, seq_q, total, peak, added):
+def resume_row(row, q_idx, column, out_at, out_row, rest_at, lse_at, seq_q, total, peak, added):
     """out and lse as a softmax state: a sum of 1 at the peak lse."""
     safe = q_idx if q_idx < seq_q else u32(0)
     peak[row] = ptx.load_state(lse_at + u64(4) * u64(safe)) * f32(1.4426950408889634)
     added[row] = f32(0.0) if peak[row] == NONE_KEPT else f32(0.25)  # four lanes add up to a row, NaN or not
     start = out_at + u64(safe) * out_row + u64(2) * u64(column)
+    rest = rest_at + u64(80) * u64(safe) + u64(2) * u64(column)
     for j in range(5):
-        pair = ptx.load_pair(start + u64(16) * u64(j))
-        total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = ptx.unpack_float16(pair)
+        total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = whole_pair(start + u64(16) * u64(j), rest + u64(16) * u64(j))
 
 
 @device
-def store_row(row, q_idx, column, total, peak, added, out_at, out_row, lse, lse_at, seq_q):
+def whole_pair(at, rest_at):
+    """Two numbers of out, with what rounding took off."""
+    a, b = ptx.unpack_float16(ptx.load_pair(at))
+    x, y = ptx.unpack_float16(ptx.load_pair(rest_at))
+    return a + x, b + y
+
+
+@device
+def store_row(row, q_idx, column, total, peak, added, out_at, out_row, rest_at, lse, lse_at, seq_q):
     """out = total / sum, 0 where nothing is kept; lse = (peak + log2 sum) ln 2, then -inf."""
     real = u32(1) if q_idx < seq_q else u32(0)  # padding is 2**32 - 1 here
     row_sum = added[row] + ptx.shuffle_xor(added[row], u32(1))
@@ -495,6 +506,19 @@ def store_row(row, q_idx, column, total, peak, added, out_at, out_row, lse, lse_
         one_lane = real if column == u32(0) else u32(0)
         value = (safe + ptx.log2(row_sum)) * f32(0.6931471805599453)
         ptx.store_real(lse_at + u64(4) * u64(q_idx), value, one_lane)
+    to = rest_at + u64(80) * u64(q_idx)
+    for j in range(5):
+        total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = lost_in_rounding(total[4 * j + 2 * row] * share, total[4 * j + 2 * row + 1] * share)
+    for quarter in range(1):
+        store_quarter(total, 16 * quarter + 2 * row, f32(1.0), to + u64(64) * u64(quarter), real)
+    ptx.store_word(to + u64(64) + u64(2) * u64(column), ptx.pack_float16(total[16 + 2 * row + 0] * f32(1.0), total[16 + 2 * row + 1] * f32(1.0)), real)
+
+
+@device
+def lost_in_rounding(a, b):
+    """What rounding takes off two numbers; nothing off those that become inf or NaN."""
+    x, y = ptx.unpack_float16(ptx.pack_float16(a, b))
+    return a - x if abs(x) < f32(np.inf) else f32(0.0), b - y if abs(y) < f32(np.inf) else f32(0.0)
 
 
 @device

@@ -35,6 +35,7 @@ def attention(
     scale_log2,
     blocks, heads_count, heads_q, group, batch, heads_per_wave, seq_q, q_views, kv_views,
     out_row, out_head, out_batch,
+    rest,
 ):
     start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
     base = u32((start + u32(1023)) & u32(4294966272))
@@ -52,7 +53,7 @@ def attention(
             )
     else:
         more_registers()
-        consume(base, thread, warpgroup, rows, out, lse, scale_log2, heads_q, seq_q, out_row, out_head, out_batch)
+        consume(base, thread, warpgroup, rows, out, lse, scale_log2, heads_q, seq_q, out_row, out_head, out_batch, rest)
 
 
 @device
@@ -250,7 +251,9 @@ def clear_values(base, stage, valid, cleared_phase):
 
 
 @device
-def consume(base, thread, warpgroup, rows, out, lse, scale_log2, heads_q, seq_q, out_row, out_head, out_batch):
+def consume(
+    base, thread, warpgroup, rows, out, lse, scale_log2, heads_q, seq_q, out_row, out_head, out_batch, rest,
+):
     """A consumer warpgroup: 64 queries of each item."""
     row_in_group = ((thread >> u32(5)) & u32(3)) * u32(16) + ((thread & u32(31)) >> u32(2))  # and that 8 further on
     column = (thread & u32(3)) * u32(2)
@@ -275,8 +278,9 @@ def consume(base, thread, warpgroup, rows, out, lse, scale_log2, heads_q, seq_q,
         row_1 = ptx.load_word(row_at + u64(32))
         out_at = out + u64(entry) * out_batch + u64(head) * out_head
         lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
-        resume_row(0, row_0, column, out_at, out_row, lse_at, seq_q, total, peak, added)
-        resume_row(1, row_1, column, out_at, out_row, lse_at, seq_q, total, peak, added)
+        rest_at = rest + u64(144) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
+        resume_row(0, row_0, column, out_at, out_row, rest_at, lse_at, seq_q, total, peak, added)
+        resume_row(1, row_1, column, out_at, out_row, rest_at, lse_at, seq_q, total, peak, added)
         stage, phase = attend(
             base, warpgroup, column, mask_base, q_at, scale_log2, tiles, stage, phase, q_stage, score, weight, total, peak,
             added,
@@ -284,8 +288,9 @@ def consume(base, thread, warpgroup, rows, out, lse, scale_log2, heads_q, seq_q,
         give_queries_back(base, tiles, q_stage)  # of an item without tiles
         out_at = out + u64(entry) * out_batch + u64(head) * out_head
         lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
-        store_row(0, row_0, column, total, peak, added, out_at, out_row, lse, lse_at, seq_q)
-        store_row(1, row_1, column, total, peak, added, out_at, out_row, lse, lse_at, seq_q)
+        rest_at = rest + u64(144) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
+        store_row(0, row_0, column, total, peak, added, out_at, out_row, rest_at, lse, lse_at, seq_q)
+        store_row(1, row_1, column, total, peak, added, out_at, out_row, rest_at, lse, lse_at, seq_q)
         q_stage, q_phase = advance(q_stage, q_phase, Q_STAGES)
 
 
@@ -497,19 +502,27 @@ def bring_to_peak(total, rescale):
 
 
 @device
-def resume_row(row, q_idx, column, out_at, out_row, lse_at, seq_q, total, peak, added):
+def resume_row(row, q_idx, column, out_at, out_row, rest_at, lse_at, seq_q, total, peak, added):
     """out and lse as a softmax state: a sum of 1 at the peak lse."""
     safe = q_idx if q_idx < seq_q else u32(0)
     peak[row] = ptx.load_state(lse_at + u64(4) * u64(safe)) * f32(1.4426950408889634)
     added[row] = f32(0.0) if peak[row] == NONE_KEPT else f32(0.25)  # four lanes add up to a row, NaN or not
     start = out_at + u64(safe) * out_row + u64(2) * u64(column)
+    rest = rest_at + u64(144) * u64(safe) + u64(2) * u64(column)
     for j in range(9):
-        pair = ptx.load_pair(start + u64(16) * u64(j))
-        total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = ptx.unpack_bfloat16(pair)
+        total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = whole_pair(start + u64(16) * u64(j), rest + u64(16) * u64(j))
 
 
 @device
-def store_row(row, q_idx, column, total, peak, added, out_at, out_row, lse, lse_at, seq_q):
+def whole_pair(at, rest_at):
+    """Two numbers of out, with what rounding took off."""
+    a, b = ptx.unpack_bfloat16(ptx.load_pair(at))
+    x, y = ptx.unpack_bfloat16(ptx.load_pair(rest_at))
+    return a + x, b + y
+
+
+@device
+def store_row(row, q_idx, column, total, peak, added, out_at, out_row, rest_at, lse, lse_at, seq_q):
     """out = total / sum, 0 where nothing is kept; lse = (peak + log2 sum) ln 2, then -inf."""
     real = u32(1) if q_idx < seq_q else u32(0)  # padding is 2**32 - 1 here
     row_sum = added[row] + ptx.shuffle_xor(added[row], u32(1))
@@ -524,6 +537,19 @@ def store_row(row, q_idx, column, total, peak, added, out_at, out_row, lse, lse_
         one_lane = real if column == u32(0) else u32(0)
         value = (safe + ptx.log2(row_sum)) * f32(0.6931471805599453)
         ptx.store_real(lse_at + u64(4) * u64(q_idx), value, one_lane)
+    to = rest_at + u64(144) * u64(q_idx)
+    for j in range(9):
+        total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = lost_in_rounding(total[4 * j + 2 * row] * share, total[4 * j + 2 * row + 1] * share)
+    for quarter in range(2):
+        store_quarter(total, 16 * quarter + 2 * row, f32(1.0), to + u64(64) * u64(quarter), real)
+    ptx.store_word(to + u64(128) + u64(2) * u64(column), ptx.pack_bfloat16(total[32 + 2 * row + 0] * f32(1.0), total[32 + 2 * row + 1] * f32(1.0)), real)
+
+
+@device
+def lost_in_rounding(a, b):
+    """What rounding takes off two numbers; nothing off those that become inf or NaN."""
+    x, y = ptx.unpack_bfloat16(ptx.pack_bfloat16(a, b))
+    return a - x if abs(x) < f32(np.inf) else f32(0.0), b - y if abs(y) < f32(np.inf) else f32(0.0)
 
 
 @device

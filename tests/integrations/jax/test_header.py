@@ -79,6 +79,12 @@ FIELDS = {
     "ERROR_CREATE": ("Api", "XLA_FFI_Error_Create"),
     "ERROR_DESTROY": ("Api", "XLA_FFI_Error_Destroy"),
     "THREAD_POOL_SCHEDULE": ("Api", "XLA_FFI_ThreadPool_Schedule"),
+    "STREAM_GET": ("Api", "XLA_FFI_Stream_Get"),
+    "DEVICE_ORDINAL_GET": ("Api", "XLA_FFI_DeviceOrdinal_Get"),
+    "STREAM_CONTEXT": ("Stream_Get_Args", "ctx"),
+    "STREAM_FOUND": ("Stream_Get_Args", "stream"),
+    "ORDINAL_CONTEXT": ("DeviceOrdinal_Get_Args", "ctx"),
+    "ORDINAL_FOUND": ("DeviceOrdinal_Get_Args", "device_ordinal"),
     "ERROR_MESSAGE": ("Error_Create_Args", "message"),
     "ERROR_CODE": ("Error_Create_Args", "errc"),
     "DESTROYED_ERROR": ("Error_Destroy_Args", "error"),
@@ -103,6 +109,8 @@ def test_extensions_stand_where_the_handler_reads_them():
 SIZES_OF_ARGUMENTS = {
     "ERROR_SIZE": ("Error_Create_Args", "errc", 4),
     "DESTROY_SIZE": ("Error_Destroy_Args", "error", 8),
+    "STREAM_SIZE": ("Stream_Get_Args", "stream", 8),
+    "ORDINAL_SIZE": ("DeviceOrdinal_Get_Args", "device_ordinal", 4),
     "SCHEDULE_SIZE": ("ThreadPool_Schedule_Args", "data", 8),
 }
 
@@ -117,6 +125,8 @@ def test_codes_and_versions():
     for name in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "INTERNAL"):
         assert re.search(rf"XLA_FFI_Error_Code_{name} = (\d+)", HEADER)[1] == str(getattr(layout, name))
     assert re.search(r"XLA_FFI_ExecutionStage_EXECUTE = (\d+)", HEADER)[1] == str(layout.EXECUTE)
+    shift = re.search(r"XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE = 1u << (\d+)", HEADER)[1]
+    assert 1 << int(shift) == layout.CAPTURABLE
     major, minor = (int(re.search(rf"XLA_FFI_API_{one} (\d+)", HEADER)[1]) for one in ("MAJOR", "MINOR"))
     assert major == layout.VERSION[0]
     assert minor >= layout.VERSION[1]

@@ -96,8 +96,8 @@ REFUSED = {
     ),
     "the emulator": (
         lambda: jax.jit(lambda q: splat.attention(q, q, q, MASK, backend="emulate"))(Q), BackendError,
-        "backend wanted as 'auto' or 'cpu' under JAX's transforms, got 'emulate'. Leave it out, or call it outside "
-        "them.",
+        "backend wanted as 'auto', 'cpu' or 'cuda' under JAX's transforms, got 'emulate'. Leave it out, or call it "
+        "outside them.",
     ),
     "sizes without a number": (
         lambda: jax.export.export(jax.jit(attend))(

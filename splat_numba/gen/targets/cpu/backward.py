@@ -19,9 +19,10 @@ from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.cpu import backward_tiles as tiles
 from splat_numba.gen.targets.cpu import blocks, products, rows
-from splat_numba.gen.targets.cpu.backward_schedule import LEVELS, READ, backward_entries, padded_dim, sum_widths
+from splat_numba.gen.targets.cpu.backward_schedule import backward_entries, padded_dim, sum_widths
 from splat_numba.gen.targets.cpu.blocks import Walk
-from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
+from splat_numba.gen.targets.cpu.header import emit_head
+from splat_numba.gen.targets.cpu.prelude import FUNCTION
 from splat_numba.gen.targets.cpu.row_blocks import (
     emit_interval_places,
     emit_pieces,
@@ -30,7 +31,8 @@ from splat_numba.gen.targets.cpu.row_blocks import (
     emit_segment,
     emit_table_places,
 )
-from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
+from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape
+from splat_numba.gen.targets.gradients import LEVELS, OPERANDS
 from splat_numba.gen.writer import SourceWriter
 
 IMPORTS = "from splat_numba.runtime.tiles import add_listed, add_tile"
@@ -48,21 +50,8 @@ def render_backward(plan: Plan, wanted: Wanted, entries: Sequence[CpuEntry]) -> 
 
     Pure and deterministic. Passes run one after the other, as each adds to what the others left.
     """
-    out, problem = SourceWriter(), plan.problem
-    mask, quotes = plan.mask if plan.closed else "a mask given by tables", '"' * 3
-    out.lines(
-        f"""
-        {quotes}Gradients of sparse attention, {", ".join(wanted.names)}, generated for {mask}.
-
-        head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}; any length; target {plan.target}.
-        Call each pass in turn, with ranges first .. last - 1 of its work items; ranges are independent of each other.
-        {quotes}
-        """
-    )
-    out.line()
-    emit_imports(out, problem.compute_dtype, vector_width(plan.cpu, problem.compute_dtype), (IMPORTS,))
-    emit_exp2(out, problem.compute_dtype)
-    emit_row_of(out)
+    out = SourceWriter()
+    emit_head(out, plan, f"Gradients of sparse attention, {', '.join(wanted.names)}", (IMPORTS,))
     _emit_tile_functions(out, plan, wanted)
     for one, entry in zip(plan.passes, entries, strict=True):
         _emit_pass(out, entry, plan, one, wanted)
@@ -218,7 +207,7 @@ def _emit_pass(out: SourceWriter, entry: CpuEntry, plan: Plan, one: Pass, wanted
 
 def _emit_strides(out: SourceWriter, plan: Plan, wanted: Wanted) -> None:
     """Strides in elements, and the lengths."""
-    dtypes = dict.fromkeys(READ, (plan.problem.dtype, 4))
+    dtypes = dict.fromkeys(OPERANDS, (plan.problem.dtype, 4))
     dtypes |= dict.fromkeys(LEVELS, (plan.problem.compute_dtype, 3))
     if wanted.q:
         dtypes["dq"] = plan.out_dtype, 4
@@ -249,7 +238,7 @@ def _emit_key_head(out: SourceWriter, shape: TileShape, wanted: Wanted) -> None:
 
 def _emit_head(out: SourceWriter, wanted: Wanted) -> None:
     out.line("head = heads[index]")
-    names = [*READ, *LEVELS, *(["dq"] if wanted.q else [])]
+    names = [*OPERANDS, *LEVELS, *(["dq"] if wanted.q else [])]
     for name in names:
         if name not in "kv":
             out.line(f"{name}_head = address({name}, batch * {name}_at[0] + head * {name}_at[1])")

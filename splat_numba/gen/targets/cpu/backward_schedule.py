@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
-from splat_numba.gen.backward import Wanted
+from splat_numba.gen.array_steps import clear, round_staged
+from splat_numba.gen.backward import Sums, Wanted
 from splat_numba.gen.cpu_entry import CpuEntry, arrays, numbers
-from splat_numba.gen.cpu_passes import TablePass
-from splat_numba.gen.halves import narrow
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import ITEMSIZE, Problem
 from splat_numba.gen.targets.cpu.products import VECTORS
-from splat_numba.gen.targets.cpu.schedule import round_staged, table_parameters, tables_of
+from splat_numba.gen.targets.cpu.schedule import numbers_of, own_parameters, tables_of
 from splat_numba.gen.targets.cpu.shape import vector_width
+from splat_numba.gen.targets.gradients import LEVELS, OPERANDS
 
-READ = ("q", "k", "v", "out", "dout")
-LEVELS = ("lse", "dlse")
 LARGEST_SUMS = 256 << 20  # bytes of the shares of dk and dv beyond the first, which is as large as they are
 ITEMS_OF_CORE = 4  # work items, so that cores end together
 
@@ -41,7 +38,7 @@ def backward_entries(plan: Plan, wanted: Wanted) -> tuple[CpuEntry, ...]:
     stored, compute = plan.problem.dtype, plan.problem.compute_dtype
     common = (
         *numbers("int64", "blocks", "classes", "shares"),
-        *arrays(stored, 4, *READ),
+        *arrays(stored, 4, *OPERANDS),
         *arrays(compute, 3, *LEVELS),
         *(arrays(plan.out_dtype, 4, "dq", written=True) if wanted.q else ()),
         *arrays(compute, 5, *wanted.sums, contiguous=True, written=True),
@@ -49,14 +46,13 @@ def backward_entries(plan: Plan, wanted: Wanted) -> tuple[CpuEntry, ...]:
         *numbers(compute, "scale"),
     )
     return tuple(
-        CpuEntry(f"pass_{number}", (*common, *table_parameters()) if isinstance(one, TablePass) else common)
-        for number, one in enumerate(plan.passes)
-    )
+        CpuEntry(f"pass_{number}", (*common, *own_parameters(one))) for number, one in enumerate(plan.passes)
+    )  # fmt: skip
 
 
 def backward_arguments(wanted: Wanted) -> tuple[str, ...]:
     """The arrays of a call, as the entries have them, but dq of the problem's dtype."""
-    return (*READ, *LEVELS, "kv_lengths", *wanted.names)
+    return (*OPERANDS, *LEVELS, "kv_lengths", *wanted.names)
 
 
 def backward_schedule(
@@ -84,7 +80,7 @@ def backward_schedule(
     for number, (one, entry) in enumerate(zip(plan.passes, backward_entries(plan, wanted), strict=True)):
         classes, blocks = one.grid(problem.seq_q, problem.seq_kv)
         of_pass = {name: builder.table(f"{name}_{number}", data) for name, data in tables_of(one).items()}
-        values = {"blocks": blocks, "classes": classes, "shares": shares, "scale": scale}
+        values = {"blocks": blocks, "classes": classes, "shares": shares, "scale": scale, **numbers_of(one)}
         items = problem.batch * key_heads.size * shares if classes * blocks else 0
         builder.launch(entry, items, {**given, **of_pass}, values)
     if given.get("dq") == "staged":
@@ -92,46 +88,29 @@ def backward_schedule(
     return builder.finish()
 
 
-def shares_of(problem: Problem, machine: Machine, wanted: Wanted) -> int:
-    """Work items of a key head: one where heads and batch entries keep all cores busy, as every other one has sums of
-    dk and dv of its own.
-    """
+def sums_of(problem: Problem, machine: Machine, wanted: Wanted) -> Sums:
+    """One share where heads and batch entries keep all cores busy, as every other one has sums of its own."""
+    width = vector_width(machine, problem.compute_dtype)
+    widths = sum_widths(wanted, width, problem.head_dim, problem.value_dim)
+    return Sums(_shares(problem, machine, sum(widths.values())), widths)
+
+
+def _shares(problem: Problem, machine: Machine, row: int) -> int:
+    """row: numbers of a token in all sums."""
     pairs = problem.batch * problem.heads_kv
     if not pairs or pairs % machine.cores == 0 or pairs >= ITEMS_OF_CORE * machine.cores:
         return 1
-    row = sum(sums_shape(problem, machine, wanted).values()) * ITEMSIZE[problem.compute_dtype]
-    fitting = 1 + LARGEST_SUMS // max(pairs * problem.seq_kv * row, 1)
+    fitting = 1 + LARGEST_SUMS // max(pairs * problem.seq_kv * row * ITEMSIZE[problem.compute_dtype], 1)
     return max(1, min(-(-ITEMS_OF_CORE * machine.cores // pairs), fitting))
 
 
-def sums_shape(problem: Problem, machine: Machine, wanted: Wanted) -> dict[str, int]:
-    """The wanted sums by name, and how wide their rows are."""
-    return sum_widths(wanted, vector_width(machine, problem.compute_dtype), problem.head_dim, problem.value_dim)
-
-
 def sum_widths(wanted: Wanted, width: int, head_dim: int, value_dim: int) -> dict[str, int]:
-    """The same for vectors of so many numbers."""
+    """Numbers of a row of the wanted sums, by name, for vectors of so many numbers."""
     dims = {"dk": head_dim, "dv": value_dim}
     return {name: padded_dim(width, dims[name]) for name in wanted.sums}
-
-
-def finish_sums(sums: NDArray[Any], dim: int, dtype: str, result: NDArray[Any]) -> None:
-    """The gradient of keys or values from the sums of all shares, added in their order, rounded once. 16-bit types as
-    bits; result: (batch, heads_kv, seq_kv, dim).
-    """
-    total = sums[0]
-    for one in sums[1:]:
-        total += one
-    found = total[..., :dim]
-    result[...] = narrow(found, dtype) if ITEMSIZE[dtype] == 2 else found
 
 
 def _by_key_head(heads: NDArray[np.int64], group: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The key heads of these query heads, which ascend, and where the ones of each begin."""
     key_heads, first = np.unique(heads // group, return_index=True)
     return key_heads, np.append(first, heads.size).astype(np.int64)
-
-
-def clear(dq: NDArray[Any], heads: NDArray[np.int64]) -> None:
-    """Of these heads: zeros."""
-    dq[:, heads] = 0

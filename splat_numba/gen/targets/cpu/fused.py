@@ -9,14 +9,11 @@ from splat_numba.gen.cost import predict_packed
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.packed_groups import GroupTable
 from splat_numba.gen.packed_problem import PackedProblem, RunTable
-from splat_numba.gen.plan import Choice, Plan
+from splat_numba.gen.plan import FUSED, FUSED_OR_NOT, UNFUSED, Choice, Plan
 from splat_numba.gen.problem import ITEMSIZE, Problem
 from splat_numba.gen.targets.cpu.packed_plan import SHARED_WORTH, keys_to_share, rows_to_share
 from splat_numba.plain import duration, memory_size
 
-FUSED_OR_NOT = "fused or unfused"
-FUSED = "fused: one kernel"
-UNFUSED = "unfused: sddmm, softmax, spmm on packed values"
 WORTH = 0.7  # of the fused kernel's predicted time, at most, since values take memory and predictions err
 
 
@@ -37,13 +34,6 @@ def decide_fused(plan: Plan, geometry: Geometry) -> Plan:
     else:
         choice = Choice(FUSED_OR_NOT, UNFUSED, several, ((FUSED, one),))
     return replace(plan, choices=(*plan.choices, choice), fused=choice.chosen == FUSED)
-
-
-def with_fused(plan: Plan, *, fused: bool) -> Plan:
-    """The plan as the caller wants it run, whatever is predicted."""
-    asked = Choice(FUSED_OR_NOT, FUSED if fused else UNFUSED, f"asked for by fused={fused}")
-    others = (one for one in plan.choices if one.what != FUSED_OR_NOT)
-    return replace(plan, fused=fused, choices=(*others, asked))
 
 
 def _shared_part(geometry: Geometry, problem: Problem, machine: Machine) -> float:

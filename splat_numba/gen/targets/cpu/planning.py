@@ -13,10 +13,10 @@ from splat_numba.gen.closed_passes import USUAL_TILE, closed_candidates, closed_
 from splat_numba.gen.cost import Count, count_pass, predict
 from splat_numba.gen.cpu_passes import ClosedPass, CpuCandidate, Segment, TablePass
 from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import Choice, Cost, Plan, dense_choice
+from splat_numba.gen.plan import FUSED_OR_NOT, Choice, Cost, Plan, dense_choice
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.table_passes import table_candidates, table_passes
-from splat_numba.gen.targets.cpu.fused import FUSED_OR_NOT, decide_fused
+from splat_numba.gen.targets.cpu.fused import decide_fused
 from splat_numba.gen.targets.cpu.target import NUMBA_CPU
 
 
@@ -46,11 +46,11 @@ def candidates(geometry: Geometry, problem: Problem, machine: Machine, most: int
     Raises PlanError as plan().
     """
     if geometry.terms is not None:
-        found = closed_candidates(geometry.terms, problem, machine)
+        found = closed_candidates(geometry.terms, problem, machine)  # in their order
     else:
         geometry.check_listed()
-        found = table_candidates(geometry.table, problem, machine)
-    return tuple(sorted(found, key=lambda one: one.seconds)[:most])
+        found = sorted(table_candidates(geometry.table, problem, machine), key=lambda one: one.seconds)
+    return tuple(found[:most])
 
 
 def plan_of(candidate: CpuCandidate, predicted: Plan, reasons: Sequence[Choice]) -> Plan:

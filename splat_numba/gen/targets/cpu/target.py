@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from splat_numba.formats.geometry import Geometry
     from splat_numba.gen.array_schedule import ArraySchedule
-    from splat_numba.gen.backward import BackwardPlan, Wanted
+    from splat_numba.gen.backward import BackwardPlan, Sums, Wanted
     from splat_numba.gen.cpu_entry import CpuText
     from splat_numba.gen.cpu_passes import CpuCandidate
     from splat_numba.gen.plan import Choice, Plan
@@ -80,6 +80,20 @@ class NumbaCpu:
         from splat_numba.gen.targets.cpu.backward import backward_text
 
         return backward_text(plan, wanted)
+
+    def sums_of(self, problem: Problem, machine: Machine, wanted: Wanted) -> Sums:
+        """Rows whose lanes lie along them."""
+        from splat_numba.gen.targets.cpu.backward_schedule import sums_of
+
+        return sums_of(problem, machine, wanted)
+
+    def backward_schedule(
+        self, plan: Plan, problem: Problem, heads: tuple[int, ...] | None, scale: float, wanted: Wanted, shares: int
+    ) -> ArraySchedule:
+        """A step a pass, each adding to what the others left."""
+        from splat_numba.gen.targets.cpu.backward_schedule import backward_schedule
+
+        return backward_schedule(plan, problem, heads, scale, wanted, shares)
 
 
 NUMBA_CPU = NumbaCpu()

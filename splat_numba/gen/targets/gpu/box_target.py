@@ -5,6 +5,7 @@ Planners and emitters are imported when they are first asked for: calls on a CPU
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from splat_numba.gen.machine import gpu_of_plan
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from splat_numba.formats.geometry import Geometry
-    from splat_numba.gen.box_passes import Tiles
+    from splat_numba.gen.box_tiles import Tiles
     from splat_numba.gen.boxes import Traits
     from splat_numba.gen.machine import Gpu
     from splat_numba.gen.plan import Choice, Plan
@@ -77,7 +78,11 @@ class BoxTarget:
         return tuple(self.text_of(one.traits, gpu) for one in plan.passes if isinstance(one, BoxPass))
 
     def record(self, builder: ScheduleBuilder, passes: Sequence[HeadsPass], call: AttentionCall) -> None:
-        """One launch a pass."""
+        """One launch a pass; with memory for what rounding takes off between two of them."""
+        from splat_numba.gen.targets.gpu.launches import rest_bytes
+
+        if nbytes := max((rest_bytes(one, call) for one in passes), default=0):
+            call = replace(call, rest=builder.scratch(nbytes))
         for number, one in enumerate(passes):
             self.record_pass(builder, number, one, call)
 

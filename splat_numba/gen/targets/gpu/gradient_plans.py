@@ -9,7 +9,9 @@ import numpy as np
 
 from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.backward import KEYS, QUERIES, BackwardPlan
-from splat_numba.gen.box_passes import BoxCandidate, Search, Tiles, search
+from splat_numba.gen.box_passes import BoxCandidate, Search, search
+from splat_numba.gen.box_tiles import Tiles
+from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Conditions, Problem
@@ -21,23 +23,33 @@ WHY_TWICE = "seven products a tile, nothing of the mask's size stored, each grad
 
 def plan_twice(
     target: str, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions,
-    tiles: Callable[[Problem, str], Tiles],
+    tiles: Callable[[Problem, Gpu, str], Tiles],
 ) -> BackwardPlan:  # fmt: skip
     """The plan of the least predicted time of two kernels that make weights and gradients of scores each for itself.
 
-    tiles: of a problem, for the gradients of queries or keys. Raises PlanError where no tile fits the head dimensions.
+    tiles: of a problem on a GPU, for the gradients of queries or keys. Raises PlanError where no tile fits the dims.
     """
-    queries, why_queries = _least(geometry, problem, tiles(problem, QUERIES), QUERIES, conditions)
+    queries, why_queries = _least(geometry, problem, tiles(problem, gpu, QUERIES), QUERIES, conditions)
     turned = problem.transposed()
     # A key's queries may come in any order: lengths are of keys.
     unordered = replace(conditions, ragged=False)
-    keys, why_keys = _least(geometry.transposed(), turned, tiles(turned, KEYS), KEYS, unordered)
+    keys, why_keys = _least(geometry.transposed(), turned, tiles(turned, gpu, KEYS), KEYS, unordered)
     seconds = queries.seconds + keys.seconds
     choice = Choice("gradients", MADE_TWICE, f"{WHY_TWICE}; predicted {duration(seconds)}")
     return BackwardPlan(
         problem, target, gpu, queries.passes(), keys.passes(), (choice, *why_queries, *why_keys), conditions,
         bool((np.diff(geometry.runs.row_ptr) == 0).any()), seconds,
     )  # fmt: skip
+
+
+def gradient_dims(of: str, depth: int = 1) -> Callable[[Traits], int]:
+    """Multiply-adds for a pair of a tile of what makes dq, or dk and dv: of a number's products of ``depth``."""
+
+    def dims(traits: Traits) -> int:
+        key, value = (-(-dim // depth) * depth for dim in (traits.head_dim, traits.value_dim))
+        return 2 * key + value if of == QUERIES else 2 * key + 2 * value
+
+    return dims
 
 
 def _least(

@@ -10,10 +10,10 @@ import numpy as np
 from splat_numba.gen.boxes import BoxPass
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.schedule import InPlace
+from splat_numba.gen.schedule import InPlace, Place
 from splat_numba.gen.targets.gpu.addresses import STEPS
 from splat_numba.gen.targets.gpu.items import view_steps
-from splat_numba.gen.targets.target import with_shared_heads
+from splat_numba.gen.targets.target import AttentionCall, HeadsPass, with_shared_heads
 from splat_numba.gen.tensor import Tensor
 
 CHUNK = 16  # bytes: what the widest loads and stores move
@@ -40,6 +40,17 @@ def tables_of(planned: BoxPass) -> dict[str, np.ndarray[tuple[int, ...], np.dtyp
     return {
         "rows": table.rows, "block": table.block, "piece": table.piece, "bits": table.bits, "views": view_steps(table),
     }  # fmt: skip
+
+
+def rest_bytes(one: HeadsPass, call: AttentionCall) -> int:
+    """Of what rounding takes off the results of a pass, for a later one; 0 where none goes on from there."""
+    traits, (batch, heads, seq, _) = boxes_of(one.planned).traits, call.out.sizes
+    return batch * heads * seq * traits.rest_row * traits.hands_on
+
+
+def rest_of(one: HeadsPass, call: AttentionCall) -> dict[str, Place | None]:
+    """The parameter for that, of texts that have it."""
+    return {"rest": call.rest} if boxes_of(one.planned).traits.keeps_rest else {}
 
 
 def strides_of(arrays: Mapping[str, Tensor | None]) -> dict[str, int]:

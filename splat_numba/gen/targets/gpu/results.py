@@ -6,13 +6,56 @@ Who holds what is as in softmax.py.
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.lane_layout import LANE_COLUMNS, MATRIX, ROW_LANES, SUMS, sum_at
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.softmax import value_columns
 from splat_numba.gen.writer import SourceWriter
 
-QUARTER = 32  # columns of a row that its four lanes store together
-RESUMED = ("row", "q_idx", "column", "out_at", "out_row", "lse_at", "seq_q", "total", "peak", "added")
-STORED = ("row", "q_idx", "column", "total", "peak", "added", "out_at", "out_row", "lse", "lse_at", "seq_q")
+QUARTER = MATRIX * ROW_LANES  # columns of a row that its lanes store together: eight each, 16 bytes
+
+
+def resumed(traits: Traits) -> tuple[str, ...]:
+    """Parameters of ``resume_row``."""
+    return ("row", "q_idx", "column", "out_at", "out_row", *_rest(traits), "lse_at", "seq_q", "total", "peak", "added")
+
+
+def stored(traits: Traits) -> tuple[str, ...]:
+    """Parameters of ``store_row``."""
+    rest = _rest(traits) * traits.hands_on
+    return ("row", "q_idx", "column", "total", "peak", "added", "out_at", "out_row", *rest, "lse", "lse_at", "seq_q")
+
+
+def _rest(traits: Traits) -> tuple[str, ...]:
+    return ("rest_at",) * traits.keeps_rest
+
+
+def emit_places_of_results(out: SourceWriter, traits: Traits) -> None:
+    """Where results of this head and batch entry stand."""
+    out.lines(
+        """
+        out_at = out + u64(entry) * out_batch + u64(head) * out_head
+        lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
+        """
+    )
+    if traits.keeps_rest:
+        emit_place_of_rest(out, traits)
+
+
+def emit_place_of_rest(out: SourceWriter, traits: Traits) -> None:
+    """Where this head's rows are of what rounding took off."""
+    out.line(f"rest_at = rest + u64({traits.rest_row}) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)")
+
+
+def emit_lost(out: SourceWriter, dtype: str) -> None:
+    """``lost_in_rounding(a, b)``."""
+    text = "What rounding takes off two numbers; nothing off those that become inf or NaN."
+    with device_function(out, "lost_in_rounding", ("a", "b"), text):
+        out.lines(
+            f"""
+            x, y = ptx.unpack_{dtype}(ptx.pack_{dtype}(a, b))
+            return a - x if abs(x) < f32(np.inf) else f32(0.0), b - y if abs(y) < f32(np.inf) else f32(0.0)
+            """
+        )
 
 
 def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
@@ -20,35 +63,52 @@ def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
     if traits.resumes:
         _emit_resume(out, traits)
     _emit_store(out, traits)
+    if traits.hands_on:
+        emit_lost(out, traits.dtype)
     if traits.value_dim >= QUARTER:
         emit_quarter(out, traits.dtype)
 
 
 def _emit_resume(out: SourceWriter, traits: Traits) -> None:
     """A chunk that reaches beyond value_dim reads its first place there instead, for columns that nobody stores."""
-    whole, columns = traits.value_dim // 8, value_columns(traits)
-    with device_function(out, "resume_row", RESUMED, "out and lse as a softmax state: a sum of 1 at the peak lse."):
+    whole, columns = traits.value_dim // MATRIX, value_columns(traits)
+    first, second = (sum_at("total", "row", x) for x in range(LANE_COLUMNS))
+    text = "out and lse as a softmax state: a sum of 1 at the peak lse."
+    with device_function(out, "resume_row", resumed(traits), text):
         out.lines(
             f"""
             safe = q_idx if q_idx < seq_q else u32(0)
             peak[row] = ptx.load_state(lse_at + u64(4) * u64(safe)) * f32(1.4426950408889634)
             added[row] = f32(0.0) if peak[row] == NONE_KEPT else f32(0.25)  # four lanes add up to a row, NaN or not
             start = out_at + u64(safe) * out_row + u64(2) * u64(column)
+            rest = rest_at + u64({traits.rest_row}) * u64(safe) + u64(2) * u64(column)
             for j in range({whole}):
-                pair = ptx.load_pair(start + u64(16) * u64(j))
-                total[4 * j + 2 * row], total[4 * j + 2 * row + 1] = ptx.unpack_{traits.dtype}(pair)
+                {first}, {second} = whole_pair(start + u64(16) * u64(j), rest + u64(16) * u64(j))
             """
         )
-        if 8 * whole < columns:
-            at = f"start + u64({16 * whole}) if column < u32({traits.value_dim - 8 * whole}) else out_at"
-            out.line(f"pair = ptx.load_pair({at})")
-            first = f"{4 * whole} + 2 * row"
-            out.line(f"total[{first}], total[{first} + 1] = ptx.unpack_{traits.dtype}(pair)")
+        if MATRIX * whole < columns:
+            first, second = (sum_at("total", "row", x, whole) for x in range(LANE_COLUMNS))
+            inside = f"if column < u32({traits.value_dim - MATRIX * whole}) else"
+            out.lines(
+                f"""
+                start = start + u64({16 * whole}) {inside} out_at
+                rest = rest + u64({16 * whole}) {inside} rest_at
+                {first}, {second} = whole_pair(start, rest)
+                """
+            )
+    with device_function(out, "whole_pair", ("at", "rest_at"), "Two numbers of out, with what rounding took off."):
+        out.lines(
+            f"""
+            a, b = ptx.unpack_{traits.dtype}(ptx.load_pair(at))
+            x, y = ptx.unpack_{traits.dtype}(ptx.load_pair(rest_at))
+            return a + x, b + y
+            """
+        )
 
 
 def _emit_store(out: SourceWriter, traits: Traits) -> None:
     text = "out = total / sum, 0 where nothing is kept; lse = (peak + log2 sum) ln 2, then -inf."
-    with device_function(out, "store_row", STORED, text):
+    with device_function(out, "store_row", stored(traits), text):
         out.lines(
             """
             real = u32(1) if q_idx < seq_q else u32(0)  # padding is 2**32 - 1 here
@@ -68,20 +128,31 @@ def _emit_store(out: SourceWriter, traits: Traits) -> None:
                 ptx.store_real(lse_at + u64(4) * u64(q_idx), value, one_lane)
             """
         )
+        if traits.hands_on:
+            first, second = (sum_at("total", "row", x) for x in range(LANE_COLUMNS))
+            out.lines(
+                f"""
+                to = rest_at + u64({traits.rest_row}) * u64(q_idx)
+                for j in range({value_columns(traits) // MATRIX}):
+                    {first}, {second} = lost_in_rounding({first} * share, {second} * share)
+                """
+            )
+            emit_rounded(out, traits.dtype, traits.value_dim, share="f32(1.0)")
 
 
-def emit_rounded(out: SourceWriter, dtype: str, dim: int, total: str = "total") -> None:
-    """A row of ``total`` times ``share`` in a 16-bit dtype: whole quarters, then chunks of 8 columns."""
+def emit_rounded(out: SourceWriter, dtype: str, dim: int, total: str = "total", share: str = "share") -> None:
+    """A row of ``total`` times a share in a 16-bit dtype: whole quarters, then chunks of 8 columns."""
     quarters = dim // QUARTER
     if quarters:
         with out.block(f"for quarter in range({quarters})"):
             place = "to + u64(64) * u64(quarter)"
-            out.line(f"{quarter_name(total)}({total}, 16 * quarter + 2 * row, share, {place}, real)")
-    for j in range(4 * quarters, -(-dim // 8)):
-        pair = ", ".join(f"{total}[{4 * j} + 2 * row + {x}] * share" for x in (0, 1))
+            first = f"{SUMS * ROW_LANES} * quarter + {LANE_COLUMNS} * row"
+            out.line(f"{quarter_name(total)}({total}, {first}, {share}, {place}, real)")
+    for j in range(ROW_LANES * quarters, -(-dim // MATRIX)):
+        pair = ", ".join(f"{sum_at(total, 'row', str(x), j)} * {share}" for x in range(LANE_COLUMNS))
         when = "real"
-        if 8 * j + 8 > dim:
-            when = f"real if column < u32({dim - 8 * j}) else u32(0)"
+        if MATRIX * (j + 1) > dim:
+            when = f"real if column < u32({dim - MATRIX * j}) else u32(0)"
         at = f"to + u64({16 * j}) + u64(2) * u64(column)"
         out.line(f"ptx.store_word({at}, ptx.pack_{dtype}({pair}), {when})")
 
@@ -100,8 +171,8 @@ def emit_quarter(out: SourceWriter, dtype: str, total: str = "total") -> None:
     parameters = (total, "first", "share", "to", "real")
     text = "32 columns of a row: its four lanes hand words round until each has 8 columns side by side."
     with device_function(out, quarter_name(total), parameters, text):
-        for i in range(4):
-            pair = ", ".join(f"{total}[first + {4 * i + x}] * share" for x in (0, 1))
+        for i in range(ROW_LANES):
+            pair = ", ".join(f"{total}[first + {SUMS * i + x}] * share" for x in range(LANE_COLUMNS))
             out.line(f"word_{i} = ptx.pack_{dtype}({pair})")
         out.lines(
             """

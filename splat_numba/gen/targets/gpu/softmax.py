@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at, sums_of
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.writer import SourceWriter
 
@@ -21,7 +22,7 @@ MOVED = "ptx.any_lane(u32(1) if (rescale[0] != f32(1.0)) or (rescale[1] != f32(1
 
 def value_columns(traits: Traits) -> int:
     """Columns of the accumulator: value_dim rounded up to what a product can have."""
-    return -(-traits.value_dim // 8) * 8
+    return -(-traits.value_dim // MATRIX) * MATRIX
 
 
 def each(out: SourceWriter, count: int) -> AbstractContextManager[None]:
@@ -32,13 +33,13 @@ def each(out: SourceWriter, count: int) -> AbstractContextManager[None]:
 @contextmanager
 def each_pair(out: SourceWriter, columns: int) -> Iterator[None]:
     """Loops over a thread's columns: chunk j of 8, place x of 2."""
-    with out.block(f"for j in range({columns // 8})"), out.block("for x in range(2)"):
+    with out.block(f"for j in range({columns // MATRIX})"), out.block(f"for x in range({LANE_COLUMNS})"):
         yield
 
 
 def emit_negate(out: SourceWriter, traits: Traits) -> None:
     """Scores are those of the opposite scale."""
-    with device_function(out, "negate", ("score",), "The scale was negative."), each(out, traits.tile_kv // 2):
+    with device_function(out, "negate", ("score",), "The scale was negative."), each(out, sums_of(traits.tile_kv)):
         out.line("score[i] = -score[i]")
 
 
@@ -60,9 +61,9 @@ def emit_limit(out: SourceWriter, traits: Traits) -> None:
     text = "Scores of keys beyond the batch entry's length become -inf."
     function = device_function(out, "limit_scores", ("score", "valid", "column"), text)
     with function, out.block(f"if valid < u32({traits.tile_kv})"), each_pair(out, traits.tile_kv):
-        out.line("below = column + u32(8 * j + x) < valid")
-        for row in (0, 1):
-            at = f"score[4 * j + {2 * row} + x]"
+        out.line(f"below = column + u32({MATRIX} * j + x) < valid")
+        for row in range(LANE_ROWS):
+            at = sum_at("score", row, "x")
             out.line(f"{at} = {at} if below else NONE_KEPT")
 
 
@@ -70,12 +71,12 @@ def emit_weights(out: SourceWriter, traits: Traits) -> None:
     """Weights of a tile, and what a new peak does to what was added up before."""
     parameters = ("score", "scale_log2", "peak", "added", "rescale")
     text = "Scores become weights relative to their row's peak; rescale is the factor for what was added up before."
-    first, second = "score[4 * j + 2 * row]", "score[4 * j + 2 * row + 1]"
-    with device_function(out, "softmax", parameters, text), out.block("for row in range(2)"):
+    first, second = (sum_at("score", "row", x) for x in range(LANE_COLUMNS))
+    with device_function(out, "softmax", parameters, text), out.block(f"for row in range({LANE_ROWS})"):
         out.lines(
             f"""
             top = NONE_KEPT
-            for j in range({traits.tile_kv // 8}):
+            for j in range({traits.tile_kv // MATRIX}):
                 top = ptx.maximum(top, ptx.maximum({first}, {second}))
             """
         )
@@ -83,7 +84,7 @@ def emit_weights(out: SourceWriter, traits: Traits) -> None:
         out.lines(
             f"""
             weights = f32(0.0)
-            for j in range({traits.tile_kv // 8}):
+            for j in range({traits.tile_kv // MATRIX}):
                 {first} = ptx.exp2({first} * scale_log2 - safe)
                 {second} = ptx.exp2({second} * scale_log2 - safe)
                 weights += {first} + {second}
@@ -112,5 +113,5 @@ def emit_rescaling(out: SourceWriter, traits: Traits) -> None:
     text = "Bring the accumulator to the new peaks, where any row of the warp has one."
     function = device_function(out, "bring_to_peak", ("total", "rescale"), text)
     with function, out.block(f"if {MOVED}"), each_pair(out, value_columns(traits)):
-        for row in (0, 1):
-            out.line(f"total[4 * j + {2 * row} + x] *= rescale[{row}]")
+        for row in range(LANE_ROWS):
+            out.line(f"{sum_at('total', row, 'x')} *= rescale[{row}]")

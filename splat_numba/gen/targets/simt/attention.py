@@ -21,9 +21,10 @@ from splat_numba.gen.targets.gpu.addresses import (
     emit_token,
 )
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.results import emit_place_of_rest
 from splat_numba.gen.targets.simt import tiles
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
-from splat_numba.gen.targets.simt.results import emit_epilogue
+from splat_numba.gen.targets.simt.results import emit_epilogue, resumed, stored
 from splat_numba.gen.targets.simt.shape import (
     CHUNK,
     LANES_OF_ROW,
@@ -45,7 +46,8 @@ WHERE = TILE
 def parameters(traits: Traits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of all parameters; the scale of float64 is its bits, as no parameter is of that kind."""
     scale = ("scale", "f") if Numbers(traits.dtype).computed == "float32" else ("scale_bits", "l")
-    return (*((name, "l") for name in (*POINTERS, *STRIDES)), scale, *((name, "r") for name in COUNTS))
+    rest = ("rest",) * traits.keeps_rest
+    return (*((name, "l") for name in (*POINTERS, *rest, *STRIDES)), scale, *((name, "r") for name in COUNTS))
 
 
 def attention_text(traits: Traits, arch: str) -> EmittedText:
@@ -118,7 +120,7 @@ def emit_start(out: SourceWriter, threads_rows: int) -> None:
 def _emit_entry(out: SourceWriter, traits: Traits) -> None:
     numbers, share, arrays = Numbers(traits.dtype), share_of(traits), ("peak", "added", "total")
     scale = "scale" if numbers.computed == "float32" else "scale_bits"
-    emit_header(out, ENTRY, (POINTERS, STRIDES, (scale,), COUNTS))
+    emit_header(out, ENTRY, ((*POINTERS, *("rest",) * traits.keeps_rest), STRIDES, (scale,), COUNTS))
     with out.suite():
         emit_start(out, share.rows)
         for name, size in zip(arrays, (1, 1, share.pieces * numbers.of_chunk), strict=True):
@@ -138,14 +140,14 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
             load_queries(q_at, q_row, base + QUERIES, rows_at, seq_q)
             """
         )
-        resumed = ("row_at", "out_at", "out_row", "lse_at", "seq_q") if traits.resumes else ()
-        wrapped(out, "begin_rows", (*arrays, *resumed))
+        if traits.keeps_rest:
+            emit_place_of_rest(out, traits)
+        wrapped(out, "begin_rows", (*arrays, *(resumed(traits) if traits.resumes else ())))
         out.line("limit = seq_kv")
         if traits.ragged:
             out.line("limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
         wrapped(out, "attend", ("block + u64(32) * u64(rank)", *_arguments(traits)[1:]))
-        where = ("row_at", "column", "out_at", "out_row", "lse", "lse_at", "seq_q")
-        wrapped(out, "store_rows", (*arrays, *where))
+        wrapped(out, "store_rows", (*arrays, *stored(traits)))
 
 
 def _arguments(traits: Traits) -> tuple[str, ...]:

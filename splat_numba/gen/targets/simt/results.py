@@ -7,6 +7,7 @@ import math
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.results import emit_lost
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, share_of
 from splat_numba.gen.targets.simt.softmax import emit_for_rows
 from splat_numba.gen.writer import SourceWriter
@@ -78,12 +79,24 @@ def emit_load_number(out: SourceWriter, computed: str) -> None:
             out.line("return joined(ptx.load_pair(at), ptx.load_pair(at + u64(4)))")
 
 
+def resumed(traits: Traits) -> tuple[str, ...]:
+    """Where a thread's rows begin anew from what an earlier pass left."""
+    return ("row_at", "out_at", "out_row", *("rest_at",) * traits.keeps_rest, "lse_at", "seq_q")
+
+
+def stored(traits: Traits) -> tuple[str, ...]:
+    """Where a thread's rows go."""
+    return ("row_at", "column", "out_at", "out_row", *("rest_at",) * traits.hands_on, "lse", "lse_at", "seq_q")
+
+
 def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
     """The functions that begin and end an item."""
     numbers = Numbers(traits.dtype)
     _emit_begin(out, traits)
     emit_store_chunk(out, traits.dtype)
     emit_store_number(out, numbers.computed)
+    if traits.hands_on:
+        emit_lost(out, traits.dtype)
     if traits.resumes:
         emit_load_chunk(out, traits.dtype)
         emit_load_number(out, numbers.computed)
@@ -92,7 +105,7 @@ def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
 
 def _emit_begin(out: SourceWriter, traits: Traits) -> None:
     numbers, share = Numbers(traits.dtype), share_of(traits)
-    state, parameters = ("peak", "added", "total"), ("row_at", "out_at", "out_row", "lse_at", "seq_q")
+    state, parameters = ("peak", "added", "total"), resumed(traits)
     if not traits.resumes:
         with device_function(out, "begin_rows", state, "An empty softmax."):
             out.lines(
@@ -118,18 +131,22 @@ def _emit_begin(out: SourceWriter, traits: Traits) -> None:
         with out.block(f"for piece in range({share.pieces})"):
             first = f"{numbers.of_chunk} * ({share.pieces} * i + piece)"
             names = ", ".join(f"total[{first} + {y}]" for y in range(numbers.of_chunk))
+            size = chunk_bytes(traits.dtype)
             out.lines(
                 f"""
                 chunk = chunk_of(piece)
                 chunk = chunk if chunk < u32({numbers.chunks(traits.value_dim)}) else u32(0)
-                {names} = load_chunk(out_at + u64(safe) * out_row + u64({chunk_bytes(traits.dtype)}) * u64(chunk))
+                {names} = load_chunk(out_at + u64(safe) * out_row + u64({size}) * u64(chunk))
                 """
             )
+            if traits.keeps_rest:
+                out.line(f"rest = load_chunk(rest_at + u64({traits.rest_row}) * u64(safe) + u64({size}) * u64(chunk))")
+                out.lines("\n".join(f"total[{first} + {y}] += rest[{y}]" for y in range(numbers.of_chunk)))
 
 
 def _emit_store_rows(out: SourceWriter, traits: Traits) -> None:
     numbers, share = Numbers(traits.dtype), share_of(traits)
-    parameters = ("peak", "added", "total", "row_at", "column", "out_at", "out_row", "lse", "lse_at", "seq_q")
+    parameters = ("peak", "added", "total", *stored(traits))
     with device_function(out, "store_rows", parameters, "A thread's rows."):
         emit_for_rows(out, share.rows, "store_row", parameters)
     text = "out = total / sum, 0 where nothing is kept; lse = (peak + log2 sum) ln 2, then -inf."
@@ -152,6 +169,21 @@ def _emit_store_rows(out: SourceWriter, traits: Traits) -> None:
                 store_number(lse_at + u64({numbers.size}) * u64(q_idx), level, one_lane)
             """
         )
+        if traits.hands_on:
+            _emit_rest(out, traits)
+
+
+def _emit_rest(out: SourceWriter, traits: Traits) -> None:
+    """What rounding took off a row, which is not wanted any more."""
+    numbers, share = Numbers(traits.dtype), share_of(traits)
+    with out.block(f"for piece in range({share.pieces})"):
+        first = f"{numbers.of_chunk} * ({share.pieces} * i + piece)"
+        for y in range(0, numbers.of_chunk, 2):
+            names = [f"total[{first} + {x}]" for x in (y, y + 1)]
+            scaled = ", ".join(f"{name} * factor" for name in names)
+            out.line(f"{', '.join(names)} = lost_in_rounding({scaled})")
+    row = f"rest_at + u64({traits.rest_row}) * u64(q_idx)"
+    emit_row(out, numbers, share.pieces, traits.value_dim, "total", row, "f32(1.0)")
 
 
 def emit_row(out: SourceWriter, numbers: Numbers, of_row: int, dim: int, total: str, row: str, factor: str) -> None:

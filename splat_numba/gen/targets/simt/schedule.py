@@ -12,7 +12,7 @@ from splat_numba.gen.boxes import Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
 from splat_numba.gen.targets.gpu.items import heads_per_wave
-from splat_numba.gen.targets.gpu.launches import arch_of, boxes_of, strides_of, tables_of
+from splat_numba.gen.targets.gpu.launches import arch_of, boxes_of, rest_of, strides_of, tables_of
 from splat_numba.gen.targets.simt import attention
 from splat_numba.gen.targets.simt.shape import Numbers
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
@@ -31,6 +31,7 @@ def record_pass(builder: ScheduleBuilder, number: int, one: HeadsPass, call: Att
     numbers = Numbers(traits.dtype)
     arrays = {"q": call.q, "k": call.k, "v": call.v, "out": call.out}
     pointers: dict[str, Place | Tensor | None] = {**arrays, "lse": call.lse, "kv_lengths": call.kv_lengths}
+    pointers |= rest_of(one, call)
     pointers |= {
         name: builder.table(f"{name}_{number}", data)
         for name, data in {**tables_of(planned), "heads": np.array(one.heads, np.int32)}.items()

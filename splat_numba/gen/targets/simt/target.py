@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from splat_numba.formats.geometry import Geometry
     from splat_numba.gen.backward import BackwardPlan
-    from splat_numba.gen.box_passes import Tiles
+    from splat_numba.gen.box_tiles import Tiles
     from splat_numba.gen.boxes import Traits
     from splat_numba.gen.problem import Conditions, Problem
     from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
@@ -46,9 +46,9 @@ class SimtTarget(BoxTarget):
 
     def tiles(self, problem: Problem, gpu: Gpu) -> Tiles:
         """Those that a multiprocessor can hold."""
-        from splat_numba.gen.targets.simt.planning import SimtTiles
+        from splat_numba.gen.targets.simt.tile_shapes import tiles_of
 
-        return SimtTiles(problem, gpu)
+        return tiles_of(problem, gpu)
 
     def text_of(self, traits: Traits, gpu: Gpu) -> Text:
         """Compiled for this GPU."""
@@ -90,9 +90,10 @@ class SimtTarget(BoxTarget):
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass."""
-        from splat_numba.gen.targets.simt.backward.schedule import record_backward
+        from splat_numba.gen.targets.gpu.gradient_schedule import record_backward
+        from splat_numba.gen.targets.simt.backward.schedule import TEXTS
 
-        record_backward(builder, plans, call)
+        record_backward(builder, plans, call, TEXTS)
 
 
 SIMT = SimtTarget()

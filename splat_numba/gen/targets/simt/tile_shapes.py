@@ -6,9 +6,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
+from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.simt.cost import predict_work, product_dims
 from splat_numba.gen.targets.simt.shape import MOST_REGISTERS, registers, share_of, shared_bytes
 
 TILES_KV = (64, 32, 16)  # the usual first: a search tries it where rows are long
@@ -27,6 +29,11 @@ def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
             f"a thread, got {problem.head_dim} and {problem.value_dim}. Split the heads, or use backend='cpu'."
         )
     return tuple(found)
+
+
+def tiles_of(problem: Problem, gpu: Gpu) -> Tiles:
+    """Those of candidates(), for the forward pass. Raises PlanError as it does."""
+    return Tiles(problem, gpu, candidates(problem, gpu), predict_work, product_dims)
 
 
 def _most_resident(problem: Problem, gpu: Gpu, tile_kv: int) -> Traits | None:

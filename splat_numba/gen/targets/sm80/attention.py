@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import ATOM, LANE_ROWS, MATRIX
 from splat_numba.gen.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import ITEM, POINTERS, STRIDES, emit_header, emit_item, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, wrapped
-from splat_numba.gen.targets.gpu.results import RESUMED, STORED, emit_epilogue
+from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, resumed, stored
 from splat_numba.gen.targets.sm80.shape import (
-    ATOM,
     CHUNK,
     NOTE_BYTES,
     REGISTERS,
@@ -45,7 +45,8 @@ def attention_text(traits: Traits, arch: str) -> EmittedText:
     """The text of the kernel with these traits for an architecture, named after shape and type."""
     name = f"attention_sm80_{arch}_d{traits.head_dim}_{traits.dtype}_{traits.tile_q}x{traits.tile_kv}"
     blocks = max(min(traits.blocks_per_multiprocessor, resident_blocks(traits, REGISTERS)), 1)
-    entry = Entry(ENTRY, PARAMETERS, threads_of(traits), blocks, shared_bytes(traits), arch=arch)
+    rest = (("rest", "l"),) * traits.keeps_rest
+    entry = Entry(ENTRY, (*PARAMETERS, *rest), threads_of(traits), blocks, shared_bytes(traits), arch=arch)
     return EmittedText(name, entry, render_attention, (traits,))
 
 
@@ -96,7 +97,7 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
 
 
 def _emit_entry(out: SourceWriter, traits: Traits) -> None:
-    emit_header(out, ENTRY, (POINTERS, STRIDES, ("scale_log2",), COUNTS))
+    emit_header(out, ENTRY, (POINTERS, STRIDES, ("scale_log2",), COUNTS, ("rest",) * traits.keeps_rest))
     with out.suite():
         out.lines(
             f"""
@@ -121,14 +122,14 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
             out.line("clear_padding(base)")
         if traits.resumes:
             _emit_places(out, traits)
-            _emit_for_rows(out, traits, "resume_row", RESUMED)
+            _emit_for_rows(out, traits, "resume_row", resumed(traits))
         out.line("limit = seq_kv")
         if traits.ragged:
             out.line("limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
         wrapped(out, "attend", ("block + u64(32) * u64(rank)", *arguments(traits)[1:]))
         out.line("rank, head, entry, _ = ptx.load_shared_words4(note)")
         _emit_places(out, traits)
-        _emit_for_rows(out, traits, "store_row", STORED)
+        _emit_for_rows(out, traits, "store_row", stored(traits))
 
 
 def _emit_places(out: SourceWriter, traits: Traits) -> None:
@@ -137,10 +138,9 @@ def _emit_places(out: SourceWriter, traits: Traits) -> None:
         f"""
         row, column = place_in_warp({OPAQUE_THREAD})
         row_at = rows + u64({4 * traits.tile_q}) * u64(rank) + u64(4) * u64(row)
-        out_at = out + u64(entry) * out_batch + u64(head) * out_head
-        lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
         """
     )
+    emit_places_of_results(out, traits)
 
 
 def _emit_state(out: SourceWriter, traits: Traits) -> None:
@@ -148,16 +148,16 @@ def _emit_state(out: SourceWriter, traits: Traits) -> None:
     for name, size in (
         ("score", score_registers(traits)),
         ("total", total_registers(traits)),
-        ("peak", 2),
-        ("added", 2),
+        ("peak", LANE_ROWS),
+        ("added", LANE_ROWS),
     ):
         for one in of_atoms(name, traits):
             out.line(f"{one} = cuda.local.array({size}, dtype=np.float32)")
-    out.line("rescale = cuda.local.array(2, dtype=np.float32)")
+    out.line(f"rescale = cuda.local.array({LANE_ROWS}, dtype=np.float32)")
     for atom in range(atoms_of(traits)):
         out.lines(
             f"""
-            for i in range(2):
+            for i in range({LANE_ROWS}):
                 peak_{atom}[i], added_{atom}[i] = NONE_KEPT, f32(0.0)
             for i in range({total_registers(traits)}):
                 total_{atom}[i] = f32(0.0)
@@ -169,6 +169,6 @@ def _emit_for_rows(out: SourceWriter, traits: Traits, function: str, parameters:
     """A call for each of a thread's rows; of each atom's arrays its own."""
     for atom in range(atoms_of(traits)):
         own = {name: f"{name}_{atom}" for name in ("total", "peak", "added")}
-        for row in (0, 1):
-            out.line(f"q_idx = ptx.load_word(row_at + u64({4 * (ATOM * atom + 8 * row)}))")
+        for row in range(LANE_ROWS):
+            out.line(f"q_idx = ptx.load_word(row_at + u64({4 * (ATOM * atom + MATRIX * row)}))")
             wrapped(out, function, (str(row), *(own.get(name, name) for name in parameters[1:])))

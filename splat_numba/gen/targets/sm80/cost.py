@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from splat_numba.gen.box_cost import Work
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm80.shape import ATOM, atoms_of, steps, threads_of
+from splat_numba.gen.targets.sm80.shape import atoms_of, steps, threads_of
 
 HERTZ = 1.7e9
 # Operations a cycle of a multiprocessor: 16-bit products with float32 sums (whitepapers; on 9.0 mma.sync's share).
@@ -24,13 +25,19 @@ ITEM_SECONDS = 2e-6
 LAUNCH_SECONDS = 6e-6
 
 
-def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu) -> float:
-    """Seconds for all heads and batch entries: items spread over the multiprocessors."""
+def product_dims(traits: Traits) -> int:
+    """Of the forward pass: multiply-adds for a pair of a tile, those beside a row's end included."""
+    return ATOM * (steps(traits.head_dim) + steps(traits.value_dim))
+
+
+def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
+    """Seconds for all heads and batch entries: items spread over the multiprocessors. dims: multiply-adds for a
+    pair.
+    """
     heads = problem.batch * problem.heads_q
     if not work.tiles.size or not heads:
         return LAUNCH_SECONDS
     resident = traits.blocks_per_multiprocessor
-    dims = ATOM * (steps(traits.head_dim) + steps(traits.value_dim))
     rate = FLOP_PER_CYCLE.get(gpu.capability, OTHER_FLOP_PER_CYCLE) * EFFICIENCY[atoms_of(traits)]
     rate *= min(resident * threads_of(traits) / 32 / FULL_WARPS, 1.0)
     pairs = GROUP_ROWS * traits.tile_kv

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.lane_layout import ATOM, sums_of
 from splat_numba.gen.machine import WARP
 
 CHUNK = 16  # bytes: what a lane copies, and what one of a matrix' rows is
-ATOM = 16  # rows of a matrix product, its depth, and columns of two of them
 NOTE_BYTES = 2 * CHUNK  # of each warp
 NUMBERS = 8  # of 16 bits in a chunk
 STAGES = 2  # tiles in shared memory: one is computed while the other is fetched
@@ -43,12 +43,12 @@ def row_bytes(dim: int) -> int:
 
 def score_registers(traits: Traits) -> int:
     """Of an atom's scores, for one thread."""
-    return traits.tile_kv // 2
+    return sums_of(traits.tile_kv)
 
 
 def total_registers(traits: Traits) -> int:
     """Of an atom's results, for one thread."""
-    return ATOM // 2 * steps(traits.value_dim)
+    return sums_of(ATOM * steps(traits.value_dim))
 
 
 def _sums(traits: Traits, atoms: int) -> int:
@@ -57,7 +57,7 @@ def _sums(traits: Traits, atoms: int) -> int:
 
 def in_registers(traits: Traits, atoms: int) -> bool:
     """Whether a thread of so many atoms has its scores and results in registers, and room for all else."""
-    plain = atoms == 2 and not (traits.resumes or traits.ragged or traits.negate)
+    plain = atoms == 2 and not (traits.keeps_rest or traits.ragged or traits.negate)
     most = MOST_SUMS_PLAIN if plain else MOST_SUMS[atoms]
     return _sums(traits, atoms) <= most and traits.tile_kv <= MOST_KEYS[atoms]
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from splat_numba.gen.boxes import GROUP_ROWS, NONE, SOME, Traits
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.softmax import MOVED, emit_negate, emit_peak, emit_valid
-from splat_numba.gen.targets.sm80.shape import ATOM, atoms_of, mask_bytes, steps, words_per_row
+from splat_numba.gen.targets.sm80.shape import atoms_of, mask_bytes, steps, words_per_row
 from splat_numba.gen.writer import INDENT, SourceWriter
 
 COLUMNS = 32  # of a tile or of the results that one call takes: 8 registers a row
@@ -33,13 +34,13 @@ def emit_softmax(out: SourceWriter, traits: Traits) -> None:
 
 def _chunks(columns: int) -> range:
     """Where the columns of each call begin, as a number of eights."""
-    return range(0, columns // 8, COLUMNS // 8)
+    return range(0, columns // MATRIX, COLUMNS // MATRIX)
 
 
 @contextmanager
 def _columns(out: SourceWriter, name: str, parameters: tuple[str, ...], columns: int, text: str) -> Iterator[None]:
     """A function of 32 columns, of which ``j`` is each eight: tiles have 16 columns, or a multiple of 32."""
-    count = min(columns, COLUMNS) // 8
+    count = min(columns, COLUMNS) // MATRIX
     with device_function(out, name, ("first", *parameters), text), out.block(f"for j in range(first, first + {count})"):
         yield
 
@@ -84,14 +85,14 @@ def _emit_mask(out: SourceWriter, traits: Traits) -> None:
     words = words_per_row(traits)
     text = "Scores of pairs that are not kept become -inf, of a thread's two rows."
     with device_function(out, "mask_scores", ("score", "mask_at", "column"), text):
-        for row in (0, 1):
+        for row in range(LANE_ROWS):
             for word in range(words):
-                at = f"mask_at + u64({4 * (8 * row * words + word)})"
-                out.line(f"mask_columns({4 * word}, score, {row}, ptx.load_word({at}) >> column)")
+                at = f"mask_at + u64({4 * (MATRIX * row * words + word)})"
+                out.line(f"mask_columns({COLUMNS // MATRIX * word}, score, {row}, ptx.load_word({at}) >> column)")
     with _columns(out, "mask_columns", ("score", "row", "bits"), traits.tile_kv, "The same of a word's columns."):
-        for x in (0, 1):
-            at = f"score[4 * j + 2 * row + {x}]"
-            out.line(f"{at} = {at} if bits & u32(1 << (8 * (j - first) + {x})) else NONE_KEPT")
+        for x in range(LANE_COLUMNS):
+            at = sum_at("score", "row", str(x))
+            out.line(f"{at} = {at} if bits & u32(1 << ({MATRIX} * (j - first) + {x})) else NONE_KEPT")
 
 
 def _emit_limit(out: SourceWriter, traits: Traits) -> None:
@@ -102,19 +103,19 @@ def _emit_limit(out: SourceWriter, traits: Traits) -> None:
         for first in _chunks(traits.tile_kv):
             out.line(f"limit_columns({first}, score, valid, column)")
     with _columns(out, "limit_columns", ("score", "valid", "column"), traits.tile_kv, "The same of 32 columns."):
-        for x in (0, 1):
-            out.line(f"below = column + u32(8 * j + {x}) < valid")
-            for row in (0, 1):
-                at = f"score[4 * j + {2 * row + x}]"
+        for x in range(LANE_COLUMNS):
+            out.line(f"below = column + u32({MATRIX} * j + {x}) < valid")
+            for row in range(LANE_ROWS):
+                at = sum_at("score", row, x)
                 out.line(f"{at} = {at} if below else NONE_KEPT")
 
 
 def _emit_weights(out: SourceWriter, traits: Traits) -> None:
     state = ("score", "scale_log2", "peak", "added", "rescale")
     text = "Scores become weights relative to their row's peak; rescale is the factor for what was added up before."
-    first, second = "score[4 * j + 2 * row]", "score[4 * j + 2 * row + 1]"
+    first, second = (sum_at("score", "row", x) for x in range(LANE_COLUMNS))
     with device_function(out, "softmax", state, text):
-        for row in (0, 1):
+        for row in range(LANE_ROWS):
             out.line(f"weigh_row({row}, {', '.join(state)})")
     with device_function(out, "weigh_row", ("row", *state), "The same of one row."):
         out.line("top = NONE_KEPT")
@@ -142,8 +143,9 @@ def _emit_rescaling(out: SourceWriter, traits: Traits) -> None:
     text = "Bring the results to the new peaks, where any row of the warp has one."
     columns = ATOM * steps(traits.value_dim)
     with device_function(out, "bring_to_peak", ("total", "rescale"), text), out.block(f"if {MOVED}"):
-        for first in range(0, columns // 8, 2):
+        for first in range(0, columns // MATRIX, ATOM // MATRIX):
             out.line(f"rescale_columns({first}, total, rescale)")
     with _columns(out, "rescale_columns", ("total", "rescale"), ATOM, "The same of sixteen columns."):
-        for i in range(4):
-            out.line(f"total[4 * j + {i}] *= rescale[{i // 2}]")
+        for row in range(LANE_ROWS):
+            for x in range(LANE_COLUMNS):
+                out.line(f"{sum_at('total', row, x)} *= rescale[{row}]")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, MATRIX, ROW_LANES, log2
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.addresses import TILE
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm80.shape import (
-    ATOM,
     CHUNK,
     atoms_of,
     row_bytes,
@@ -175,27 +176,29 @@ def _emit_places_of_lane(out: SourceWriter, traits: Traits) -> None:
     """Made anew for every tile: the registers that this leaves are those that 128 queries x 64 keys lack."""
     pitch, value_pitch = row_bytes(traits.head_dim), row_bytes(traits.value_dim)
     rows = ATOM * atoms_of(traits)
+    # Of the four matrices that ldmatrix moves at once, the pair that this lane gives a row of, and its row of the pair.
+    two, of_two = f"u32(lane >> u32({log2(ATOM)}))", f"u32(lane & u32({ATOM - 1}))"
     text = "Where a lane's rows of the first matrices of queries, keys and values begin; its row and column of scores."
     with device_function(out, "places", ("base", "tile"), text):
         out.lines(
             f"""
             thread = {OPAQUE_THREAD}
-            lane, first_row = u32(thread & u32(31)), u32(u32(thread >> u32(5)) * u32({rows}))
+            lane, first_row = u32(thread & u32({WARP - 1})), u32(u32(thread >> u32({log2(WARP)})) * u32({rows}))
             row, column = place_in_warp(thread)
-            upper = u32(u32(lane >> u32(4)) * u32({CHUNK}))
-            queries = u32(base + QUERIES + u32(first_row + u32(lane & u32(15))) * u32({pitch}) + upper)
-            key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))
-            keys = u32(tile + key_row * u32({pitch}) + u32(u32(lane >> u32(3)) & u32(1)) * u32({CHUNK}))
-            values = u32(tile + VALUES + u32(lane & u32(15)) * u32({value_pitch}) + upper)
+            upper = u32({two} * u32({CHUNK}))
+            queries = u32(base + QUERIES + u32(first_row + {of_two}) * u32({pitch}) + upper)
+            key_row = u32(u32({two} * u32({MATRIX})) + u32(lane & u32({MATRIX - 1})))
+            keys = u32(tile + key_row * u32({pitch}) + u32(u32(lane >> u32({log2(MATRIX)})) & u32(1)) * u32({CHUNK}))
+            values = u32(tile + VALUES + {of_two} * u32({value_pitch}) + upper)
             return queries, keys, values, row, column
             """
         )
-    text = "A thread's first row of the block's, and its first column of each eight."
+    text, in_row = "A thread's first row of the block's, and its first column of each eight.", f"u32({log2(ROW_LANES)})"
     with device_function(out, "place_in_warp", ("thread",), text):
         out.lines(
             f"""
-            row = u32(u32(thread >> u32(5)) * u32({rows}) + u32(u32(thread & u32(31)) >> u32(2)))
-            return row, u32(u32(thread & u32(3)) * u32(2))
+            row = u32(u32(thread >> u32({log2(WARP)})) * u32({rows}) + u32(u32(thread & u32({WARP - 1})) >> {in_row}))
+            return row, u32(u32(thread & u32({ROW_LANES - 1})) * u32({LANE_COLUMNS}))
             """
         )
 

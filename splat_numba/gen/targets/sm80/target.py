@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from splat_numba.formats.geometry import Geometry
     from splat_numba.gen.backward import BackwardPlan
-    from splat_numba.gen.box_passes import Tiles
+    from splat_numba.gen.box_tiles import Tiles
     from splat_numba.gen.boxes import Traits
     from splat_numba.gen.problem import Conditions, Problem
     from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
@@ -41,9 +41,9 @@ class Sm80Target(BoxTarget):
 
     def tiles(self, problem: Problem, gpu: Gpu) -> Tiles:
         """Those that a multiprocessor can hold."""
-        from splat_numba.gen.targets.sm80.planning import Sm80Tiles
+        from splat_numba.gen.targets.sm80.tile_shapes import tiles_of
 
-        return Sm80Tiles(problem, gpu)
+        return tiles_of(problem, gpu)
 
     def text_of(self, traits: Traits, gpu: Gpu) -> Text:
         """Compiled for this GPU."""

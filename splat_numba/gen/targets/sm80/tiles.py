@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LEFT_WORDS, MATRIX, RIGHT_WORDS, SUMS, sums_of
 from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm80.shape import (
-    ATOM,
     CHUNK,
     NUMBERS,
     STAGES,
@@ -168,12 +168,12 @@ def emit_products(out: SourceWriter, traits: Traits) -> None:
     """Scores of a tile, and weights times its values. Calls in place of loops: arrays stay registers that way."""
     atoms, pitch = range(atoms_of(traits)), row_bytes(traits.head_dim)
     score, total = of_atoms("score", traits), of_atoms("total", traits)
-    left = [f"a_{i}" for i in range(4 * len(atoms))]
+    left = [f"a_{i}" for i in range(LEFT_WORDS * len(atoms))]
     _emit_add(out, traits.dtype)
     with device_function(
         out, "multiply_keys", (*score, "queries", "keys"), "Scores of a warp's rows with a tile's keys."
     ):
-        with out.block(f"for i in range({traits.tile_kv // 2})"):
+        with out.block(f"for i in range({sums_of(traits.tile_kv)})"):
             for name in score:
                 out.line(f"{name}[i] = f32(0.0)")
         for step in range(steps(traits.head_dim)):
@@ -182,11 +182,11 @@ def emit_products(out: SourceWriter, traits: Traits) -> None:
     text = "Sixteen numbers of each row and key."
     with device_function(out, "multiply_keys_step", (*score, "queries", "keys"), text):
         for atom in atoms:
-            names = ", ".join(left[4 * atom : 4 * atom + 4])
+            names = ", ".join(_of_atom(left, atom))
             out.line(f"{names} = ptx.load_matrices(u32(queries + u32({ATOM * pitch * atom})))")
         for j in range(traits.tile_kv // ATOM):
             out.line(f"b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(keys + u32({ATOM * pitch * j})))")
-            _emit_pair(out, score, 8 * j, left)
+            _emit_pair(out, score, sums_of(ATOM * j), left)
     _emit_values(out, traits, score, total, left)
 
 
@@ -200,31 +200,36 @@ def _emit_values(
             wrapped(
                 out,
                 "multiply_values_step",
-                (str(8 * step), *parameters[:-1], f"u32(values + u32({ATOM * pitch * step}))"),
+                (str(sums_of(ATOM * step)), *parameters[:-1], f"u32(values + u32({ATOM * pitch * step}))"),
             )
     text = "Sixteen keys; their weights in the arrays' dtype, two a word."
     with device_function(out, "multiply_values_step", ("first", *parameters), text):
         for atom, name in enumerate(score):
-            for i in range(4):
-                pair = f"{name}[first + {2 * i}], {name}[first + {2 * i + 1}]"
-                out.line(f"a_{4 * atom + i} = ptx.pack_{traits.dtype}({pair})")
+            for i, word in enumerate(_of_atom(left, atom)):
+                pair = ", ".join(f"{name}[first + {LANE_COLUMNS * i + x}]" for x in range(LANE_COLUMNS))
+                out.line(f"{word} = ptx.pack_{traits.dtype}({pair})")
         for j in range(steps(traits.value_dim)):
             out.line(f"b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32(values + u32({2 * CHUNK * j})))")
-            _emit_pair(out, total, 8 * j, left)
+            _emit_pair(out, total, sums_of(ATOM * j), left)
 
 
 def _emit_pair(out: SourceWriter, sums: tuple[str, ...], at: int, left: list[str]) -> None:
     """Two products of eight columns for each atom."""
-    for half in (0, 1):
-        right = (f"b_{2 * half}", f"b_{2 * half + 1}")
+    for half in range(ATOM // MATRIX):
+        right = [f"b_{RIGHT_WORDS * half + i}" for i in range(RIGHT_WORDS)]
         for atom, name in enumerate(sums):
-            wrapped(out, "add_product", (name, str(at + 4 * half), *left[4 * atom : 4 * atom + 4], *right))
+            wrapped(out, "add_product", (name, str(at + SUMS * half), *_of_atom(left, atom), *right))
+
+
+def _of_atom(left: list[str], atom: int) -> list[str]:
+    """Its words of the left operand."""
+    return left[LEFT_WORDS * atom : LEFT_WORDS * (atom + 1)]
 
 
 def _emit_add(out: SourceWriter, dtype: str) -> None:
     parameters = ("sums", "at", "a_0", "a_1", "a_2", "a_3", "b_0", "b_1")
     with device_function(out, "add_product", parameters, "(16, 8) sums += (16, 16) x (16, 8)."):
-        four = ", ".join(f"sums[at + {i}]" for i in range(4))
+        four = ", ".join(f"sums[at + {i}]" for i in range(SUMS))
         out.line(f"{four} = ptx.mma_{dtype}(")
         with out.suite():
             out.line("a_0, a_1, a_2, a_3, b_0, b_1,")

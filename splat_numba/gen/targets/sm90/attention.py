@@ -52,7 +52,10 @@ NO_ITEM = 2**32 - 1  # in place of a row block's number: nothing follows
 
 def attention_entry(traits: Traits) -> Entry:
     """How the kernel of these traits is called."""
-    return Entry(ENTRY, PARAMETERS, threads_per_block(traits), traits.blocks_per_multiprocessor, shared_bytes(traits))
+    rest = (("rest", "l"),) * traits.keeps_rest
+    return Entry(
+        ENTRY, (*PARAMETERS, *rest), threads_per_block(traits), traits.blocks_per_multiprocessor, shared_bytes(traits)
+    )
 
 
 def render_attention(traits: Traits) -> str:
@@ -132,10 +135,10 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
     out.line()
     out.line(f"def {ENTRY}(")
     with out.suite():
-        for names in (POINTERS, ("scale_log2",), COUNTS, STRIDES):
+        for names in (POINTERS, ("scale_log2",), COUNTS, STRIDES, *(("rest",),) * traits.keeps_rest):
             out.line(f"{', '.join(names)},")
     out.line("):")
-    emit_roles(out, traits.groups, producer.arguments(traits), consumer.ARGUMENTS)
+    emit_roles(out, traits.groups, producer.arguments(traits), consumer.arguments(traits))
 
 
 def emit_roles(out: SourceWriter, groups: int, produce: Sequence[str], consume: Sequence[str]) -> None:

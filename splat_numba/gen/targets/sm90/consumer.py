@@ -7,17 +7,17 @@ the exponentials are taken (562 -> 618 TFLOP/s, dense, head_dim 128).
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.lane_layout import LANE_ROWS, sums_of, words_of
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.gpu.results import RESUMED, STORED, emit_epilogue
-from splat_numba.gen.targets.sm90.epilogue import emit_for_rows, emit_places, emit_rows, rows_early
+from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, resumed, stored
+from splat_numba.gen.targets.sm90.epilogue import emit_for_rows, emit_rows, rows_early
 from splat_numba.gen.targets.sm90.handover import emit_handover, emit_read, may_skip, tile_info
 from splat_numba.gen.targets.sm90.products import emit_products
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, value_columns, words_per_row
-from splat_numba.gen.targets.sm90.softmax import emit_softmax, masks
+from splat_numba.gen.targets.sm90.softmax import emit_place, emit_softmax, masks
 from splat_numba.gen.writer import SourceWriter
 
 RESULTS = ("rows", "out", "lse", "scale_log2", "heads_q", "seq_q", "out_row", "out_head", "out_batch")
-ARGUMENTS = ("base", "thread", "warpgroup", *RESULTS)
 REGISTERS = ("score", "weight", "total", "peak", "added")
 
 
@@ -32,6 +32,11 @@ def emit_consumer(out: SourceWriter, traits: Traits) -> None:
     emit_epilogue(out, traits)
 
 
+def arguments(traits: Traits) -> tuple[str, ...]:
+    """Of ``consume``: where it is, and where results go."""
+    return ("base", "thread", "warpgroup", *RESULTS, *("rest",) * traits.keeps_rest)
+
+
 def _tile_arguments(traits: Traits) -> tuple[str, ...]:
     """What tiles are worked on with: where this thread is, what is left, where the rings are, its registers."""
     masks = ("mask_base",) if traits.partial else ()
@@ -40,7 +45,7 @@ def _tile_arguments(traits: Traits) -> tuple[str, ...]:
 
 
 def _emit_items(out: SourceWriter, traits: Traits) -> None:
-    with device_function(out, "consume", ARGUMENTS, "A consumer warpgroup: 64 queries of each item."):
+    with device_function(out, "consume", arguments(traits), "A consumer warpgroup: 64 queries of each item."):
         _emit_registers(out, traits)
         with out.block("while True"):
             _emit_item(out, traits)
@@ -48,23 +53,22 @@ def _emit_items(out: SourceWriter, traits: Traits) -> None:
             out.line("give_queries_back(base, tiles, q_stage)  # of an item without tiles")
             if not rows_early(traits):
                 emit_rows(out, traits)
-            emit_places(out)
-            emit_for_rows(out, "store_row", STORED)
+            emit_places_of_results(out, traits)
+            emit_for_rows(out, "store_row", stored(traits))
             out.line("q_stage, q_phase = advance(q_stage, q_phase, Q_STAGES)")
 
 
 def _emit_registers(out: SourceWriter, traits: Traits) -> None:
     """What a thread holds throughout: where its rows and columns are, and the arrays that become registers."""
+    emit_place(out)
     out.lines(
         f"""
-        row_in_group = ((thread >> u32(5)) & u32(3)) * u32(16) + ((thread & u32(31)) >> u32(2))  # and that 8 further on
-        column = (thread & u32(3)) * u32(2)
-        total = cuda.local.array({value_columns(traits) // 2}, dtype=np.float32)
-        score = cuda.local.array({traits.tile_kv // 2}, dtype=np.float32)
-        weight = cuda.local.array({traits.tile_kv // 4}, dtype=np.uint32)
-        peak = cuda.local.array(2, dtype=np.float32)
-        added = cuda.local.array(2, dtype=np.float32)
-        for i in range({traits.tile_kv // 2}):
+        total = cuda.local.array({sums_of(value_columns(traits))}, dtype=np.float32)
+        score = cuda.local.array({sums_of(traits.tile_kv)}, dtype=np.float32)
+        weight = cuda.local.array({words_of(traits.tile_kv)}, dtype=np.uint32)
+        peak = cuda.local.array({LANE_ROWS}, dtype=np.float32)
+        added = cuda.local.array({LANE_ROWS}, dtype=np.float32)
+        for i in range({sums_of(traits.tile_kv)}):
             score[i] = f32(0.0)
         stage = phase = q_stage = q_phase = u32(0)
         """
@@ -90,8 +94,8 @@ def _emit_item(out: SourceWriter, traits: Traits) -> None:
     if rows_early(traits):
         emit_rows(out, traits)
     if traits.resumes:
-        emit_places(out)
-        emit_for_rows(out, "resume_row", RESUMED)
+        emit_places_of_results(out, traits)
+        emit_for_rows(out, "resume_row", resumed(traits))
         return
     out.lines(
         f"""

@@ -73,8 +73,8 @@ def _block_seconds(work: Work, traits: Traits, gpu: Gpu, resident: int, dims: in
 
 
 def _moved(work: Work, traits: Traits, problem: Problem) -> int:
-    """Bytes of q, k, v and out; a pass that resumes reads what it writes."""
+    """Bytes of q, k, v and out, and of what rounding took off; a pass that resumes reads what it writes."""
     rows = min(work.tiles.size * traits.tile_q, problem.seq_q) * problem.batch * problem.heads_q
     keys = problem.seq_kv * problem.batch * problem.heads_kv
-    results = problem.value_dim * (2 if traits.resumes else 1)
+    results = problem.value_dim * (1 + 2 * traits.resumes + traits.hands_on)
     return 2 * (rows * (problem.head_dim + results) + keys * (problem.head_dim + problem.value_dim))

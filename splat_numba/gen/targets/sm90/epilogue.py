@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import Traits
+from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.lane_layout import MATRIX
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -12,22 +13,12 @@ def rows_early(traits: Traits) -> bool:
 
 
 def emit_rows(out: SourceWriter, traits: Traits) -> None:
-    """This thread's two query rows."""
+    """This thread's two rows."""
     out.lines(
         f"""
-        row_at = rows + u64(4) * (u64(rank) * u64({traits.tile_q}) + u64(warpgroup * u32(64) + row_in_group))
+        row_at = rows + u64(4) * (u64(rank) * u64({traits.tile_q}) + u64(warpgroup * u32({GROUP_ROWS}) + row_in_group))
         row_0 = ptx.load_word(row_at)
-        row_1 = ptx.load_word(row_at + u64(32))
-        """
-    )
-
-
-def emit_places(out: SourceWriter) -> None:
-    """Where results of this head and batch entry stand."""
-    out.lines(
-        """
-        out_at = out + u64(entry) * out_batch + u64(head) * out_head
-        lse_at = lse + u64(4) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
+        row_1 = ptx.load_word(row_at + u64({4 * MATRIX}))
         """
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.lane_layout import LEFT_WORDS
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.sm90.shape import (
     GROUP,
@@ -55,6 +56,6 @@ def _emit_values(out: SourceWriter, traits: Traits) -> None:
             """
         )
         for step in range(traits.tile_kv // PRODUCT_DEPTH):
-            weights = ", ".join(f"weight[{4 * step + i}]" for i in range(4))
+            weights = ", ".join(f"weight[{LEFT_WORDS * step + i}]" for i in range(LEFT_WORDS))
             out.line(f"value_product(total, {weights}, v_at + u64({STEP_OF_ROWS * step}))")
         out.line("ptx.wgmma_commit()")

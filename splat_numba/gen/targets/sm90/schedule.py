@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from splat_numba.gen.boxes import BoxPass, Traits
 from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
 from splat_numba.gen.targets.gpu.items import heads_per_wave, view_steps
-from splat_numba.gen.targets.gpu.launches import scale_log2
+from splat_numba.gen.targets.gpu.launches import rest_of, scale_log2
 from splat_numba.gen.targets.gpu.results import QUARTER
 from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
@@ -36,6 +36,7 @@ def record_pass(builder: ScheduleBuilder, number: int, one: HeadsPass, call: Att
         "views": view_steps(table), "heads": np.array(one.heads, np.int32),
     }  # fmt: skip
     pointers: dict[str, Place | Tensor | None] = {"lse": call.lse, "kv_lengths": call.kv_lengths, "out": call.out}
+    pointers |= rest_of(one, call)
     pointers["counter"] = builder.counters(COUNTER_WORDS)
     pointers |= {name: builder.table(f"{name}_{number}", data) for name, data in tables.items()}
     builder.launch(

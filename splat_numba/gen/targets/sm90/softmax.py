@@ -5,7 +5,9 @@ A thread holds two rows; four neighbouring lanes share a row. score[4 j + 2 r + 
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import SOME, Traits
+from splat_numba.gen.boxes import GROUP_ROWS, SOME, Traits
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, MATRIX, ROW_LANES, log2, sum_at, words_of
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.softmax import each, each_pair, emit_limit, emit_negate, emit_rescaling, emit_weights
 from splat_numba.gen.targets.sm90.shape import words_per_row
@@ -20,6 +22,14 @@ def masks(traits: Traits) -> list[str]:
     if traits.ragged:
         calls.append("limit_scores(score, word >> u32(8), column)")
     return calls
+
+
+def emit_place(out: SourceWriter) -> None:
+    """A consumer thread's first row of its group's 64, and its first column of each eight."""
+    warp, lane = f"((thread >> u32({log2(WARP)})) & u32({GROUP_ROWS // ATOM - 1}))", f"(thread & u32({WARP - 1}))"
+    row = f"{warp} * u32({ATOM}) + ({lane} >> u32({log2(ROW_LANES)}))"
+    out.line(f"row_in_group = {row}  # and that {MATRIX} further on")
+    out.line(f"column = (thread & u32({ROW_LANES - 1})) * u32({LANE_COLUMNS})")
 
 
 def emit_softmax(out: SourceWriter, traits: Traits) -> None:
@@ -44,7 +54,7 @@ def emit_mask(out: SourceWriter, traits: Traits) -> None:
             f"""
             if ptx.any_lane(u32(1) if status == u32({SOME}) else u32(0)) != u32(0):
                 mask_row(score, 0, mask_at, column)
-                mask_row(score, 1, mask_at + u32({8 * words * 4}), column)
+                mask_row(score, 1, mask_at + u32({MATRIX * words * 4}), column)
             """
         )
     with device_function(out, "mask_row", ("score", "row", "mask_at", "column"), "The same of one row."):
@@ -52,11 +62,12 @@ def emit_mask(out: SourceWriter, traits: Traits) -> None:
         with each(out, words):
             out.line("mask[i] = ptx.load_shared_word(mask_at + u32(4) * u32(i)) >> column")
         with each_pair(out, traits.tile_kv):
-            at = "score[4 * j + 2 * row + x]"
-            out.line(f"{at} = {at} if mask[j >> 2] & u32(1 << (8 * (j & 3) + x)) else NONE_KEPT")
+            at, of_word = sum_at("score", "row", "x"), 32 // MATRIX  # eights of columns
+            bit = f"u32(1 << ({MATRIX} * (j & {of_word - 1}) + x))"
+            out.line(f"{at} = {at} if mask[j >> {log2(of_word)}] & {bit} else NONE_KEPT")
 
 
 def _emit_rounding(out: SourceWriter, traits: Traits) -> None:
     text = "Weights in the arrays' dtype, two a word: the left operand of the product with the values."
-    with device_function(out, "round_weights", ("weight", "score"), text), each(out, traits.tile_kv // 4):
+    with device_function(out, "round_weights", ("weight", "score"), text), each(out, words_of(traits.tile_kv)):
         out.line(f"weight[i] = ptx.pack_{traits.dtype}(score[2 * i], score[2 * i + 1])")

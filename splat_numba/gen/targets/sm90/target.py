@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from splat_numba.formats.geometry import Geometry
     from splat_numba.gen.backward import BackwardPlan
-    from splat_numba.gen.box_passes import Tiles
+    from splat_numba.gen.box_tiles import Tiles
     from splat_numba.gen.boxes import Traits
     from splat_numba.gen.problem import Conditions, Problem
     from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
@@ -42,9 +42,9 @@ class Sm90Target(BoxTarget):
 
     def tiles(self, problem: Problem, gpu: Gpu) -> Tiles:
         """Those that a multiprocessor can hold."""
-        from splat_numba.gen.targets.sm90.planning import Sm90Tiles
+        from splat_numba.gen.targets.sm90.tile_shapes import tiles_of
 
-        return Sm90Tiles(problem, gpu)
+        return tiles_of(problem, gpu)
 
     def text_of(self, traits: Traits, gpu: Gpu) -> Text:
         """The same for every GPU that it is for."""
@@ -92,9 +92,10 @@ class Sm90Target(BoxTarget):
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass, and one to round what several made."""
-        from splat_numba.gen.targets.sm90.backward.schedule import record_backward
+        from splat_numba.gen.targets.gpu.gradient_schedule import record_backward
+        from splat_numba.gen.targets.sm90.backward.schedule import TEXTS
 
-        record_backward(builder, plans, call)
+        record_backward(builder, plans, call, TEXTS)
 
 
 SM90 = Sm90Target()

@@ -6,10 +6,13 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
+from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import MAX_GROUPS, USUAL_KEYS, Traits
 from splat_numba.gen.instructions import MATRIX_TYPE
+from splat_numba.gen.lane_layout import sums_of, words_of
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.sm90.cost import predict_work, product_dims
 from splat_numba.gen.targets.sm90.shape import BLOCK_SHARED_BYTES, REGISTERS, WARPGROUP, shared_bytes, value_columns
 
 TILES_KV = (64, 80, 96, 112, 128)  # 144 and more: 631-646 TFLOP/s where 128 reaches 714 (dense, head_dim 128)
@@ -24,7 +27,7 @@ OTHER_REGISTERS = {1: 28, 2: 40, 3: 32}
 
 def feasible(traits: Traits, gpu: Gpu) -> bool:
     """Whether so many blocks of these traits fit a multiprocessor without spilling registers."""
-    needed = value_columns(traits) // 2 + traits.tile_kv // 2 + traits.tile_kv // 4 + OTHER_REGISTERS[traits.groups]
+    needed = sums_of(value_columns(traits) + traits.tile_kv) + words_of(traits.tile_kv) + OTHER_REGISTERS[traits.groups]
     return fits(traits, shared_bytes(traits), needed, gpu)
 
 
@@ -65,6 +68,11 @@ def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
             f"{problem.value_dim}. Split the heads, or use backend='cpu'."
         )
     return tuple(found)
+
+
+def tiles_of(problem: Problem, gpu: Gpu) -> Tiles:
+    """Those of candidates(), for the forward pass. Raises PlanError as it does."""
+    return Tiles(problem, gpu, candidates(problem, gpu), predict_work, product_dims)
 
 
 def _most_resident(problem: Problem, gpu: Gpu, groups: int, tile_kv: int) -> Traits | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS, emit_header
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
-from splat_numba.gen.targets.simt.backward.traits import LEVEL_BYTES
 from splat_numba.gen.targets.simt.results import chunk_bytes, emit_load_chunk, emit_load_number, emit_store_number
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, pieces
 from splat_numba.gen.targets.simt.softmax import emit_over_row

@@ -20,20 +20,14 @@ from splat_numba.gen.targets.gpu.addresses import (
     emit_token,
 )
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.simt import tiles
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
 from splat_numba.gen.targets.simt.attention import WHERE, emit_start, walk
 from splat_numba.gen.targets.simt.backward.results import emit_results, emit_store
 from splat_numba.gen.targets.simt.backward.slopes import emit_slopes
-from splat_numba.gen.targets.simt.backward.traits import (
-    LEVEL_BYTES,
-    GradientTraits,
-    share_of,
-    shared_bytes,
-    shared_layout,
-    sums,
-)
+from splat_numba.gen.targets.simt.backward.traits import GradientTraits, share_of, shared_bytes, shared_layout, sums
 from splat_numba.gen.targets.simt.results import emit_load_number
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, Share
 from splat_numba.gen.targets.simt.softmax import emit_for_rows, emit_limit, emit_mask, emit_scale

@@ -6,32 +6,30 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.backward import KEYS
+from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.simt.backward.traits import (
-    APART,
-    KERNELS,
-    GradientTraits,
-    registers,
-    share_of,
-    shared_bytes,
-)
+from splat_numba.gen.targets.gpu.gradient_kernels import Kernels, first_with_tiles
+from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
+from splat_numba.gen.targets.simt.backward.traits import GradientTraits, registers, share_of, shared_bytes
+from splat_numba.gen.targets.simt.cost import predict_work
 from splat_numba.gen.targets.simt.shape import MOST_REGISTERS
 from splat_numba.gen.targets.simt.tile_shapes import TILES_KV, most_resident
 
 
 @lru_cache(maxsize=64)
-def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...], tuple[tuple[str, ...], ...]]:
+def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...], Kernels]:
     """Boxes to try for the gradients of queries or keys, and which gradients each kernel makes.
 
     Raises PlanError for head dimensions so large that not even the smallest tile fits.
     """
-    for kernels in (KERNELS[of], *(APART,) * (of == KEYS)):
-        found = [one for tile in TILES_KV if (one := _most_resident(problem, of, kernels, tile, gpu)) is not None]
-        if found:
-            return tuple(found), kernels
+
+    def fitting(kernels: Kernels) -> list[Traits]:
+        return [one for tile in TILES_KV if (one := _most_resident(problem, of, kernels, tile, gpu))]
+
+    if (found := first_with_tiles(of, fitting)) is not None:
+        return found
     raise PlanError(
         f"head_dim and value_dim wanted small enough for gradients in tiles of {GROUP_ROWS} x {TILES_KV[-1]} tokens of "
         f"{problem.compute_dtype} in {gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a "
@@ -39,9 +37,12 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
     )
 
 
-def _most_resident(
-    problem: Problem, of: str, kernels: tuple[tuple[str, ...], ...], tile: int, gpu: Gpu
-) -> Traits | None:
+def gradient_tiles(problem: Problem, gpu: Gpu, of: str) -> Tiles:
+    """Those of candidates(), for the gradients of queries or keys. Raises PlanError as it does."""
+    return Tiles(problem, gpu, candidates(problem, of, gpu)[0], predict_work, gradient_dims(of))
+
+
+def _most_resident(problem: Problem, of: str, kernels: Kernels, tile: int, gpu: Gpu) -> Traits | None:
     boxes = Traits(problem.head_dim, problem.value_dim, problem.dtype, 1, tile, 1, 1)
     resident = []
     for wanted in kernels:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.targets.gpu.gradient_kernels import result_dims
 from splat_numba.gen.targets.simt.shape import (
     CHUNK,
     LANES_OF_ROW,
@@ -19,10 +20,6 @@ from splat_numba.gen.targets.simt.shape import (
     pieces,
     with_others,
 )
-
-LEVEL_BYTES = 16  # of a query: its lse in base 2 and its delta
-KERNELS = {QUERIES: (("dq",),), KEYS: (("dk", "dv"),)}
-APART = (("dk",), ("dv",))  # where the registers do not hold the sums of both
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +60,7 @@ class GradientTraits:
     @property
     def dims(self) -> dict[str, int]:
         """Elements a token of the gradients that are made, by name, in the order of their products."""
-        found = {"dv": self.boxes.value_dim, "dk": self.boxes.head_dim, "dq": self.boxes.head_dim}
-        return {name: dim for name, dim in found.items() if name in self.wanted}
+        return result_dims(self.boxes, self.wanted)
 
 
 @dataclass(frozen=True, slots=True)

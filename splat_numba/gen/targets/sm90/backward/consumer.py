@@ -6,20 +6,17 @@ Groups take turns by themselves: while one takes exponentials, the other's produ
 from __future__ import annotations
 
 from splat_numba.gen.boxes import NONE
+from splat_numba.gen.kept_slopes import IMAGE_BYTES
+from splat_numba.gen.lane_layout import LANE_ROWS, MATRIX, sums_of, words_of
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, READ, WRITTEN
 from splat_numba.gen.targets.sm90.backward.products import emit_products
 from splat_numba.gen.targets.sm90.backward.results import emit_results
 from splat_numba.gen.targets.sm90.backward.slopes import emit_slopes, masks
-from splat_numba.gen.targets.sm90.backward.traits import (
-    FINISHED,
-    IMAGE_BYTES,
-    IMAGE_PART,
-    READ,
-    WRITTEN,
-    BackwardTraits,
-    result_dims,
-)
+from splat_numba.gen.targets.sm90.backward.traits import IMAGE_PART, BackwardTraits
+from splat_numba.gen.targets.sm90.epilogue import emit_rows
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, words_per_row
+from splat_numba.gen.targets.sm90.softmax import emit_place
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -52,7 +49,7 @@ def emit_consumer(out: SourceWriter, traits: BackwardTraits) -> None:
 
 def _totals(traits: BackwardTraits) -> dict[str, int]:
     """The accumulators by name, and how many registers a thread has of each."""
-    return {f"{name}_total": -(-dim // 8) * 4 for name, dim in result_dims(traits).items()}
+    return {f"{name}_total": sums_of(-(-dim // MATRIX) * MATRIX) for name, dim in traits.dims.items()}
 
 
 def _registers(traits: BackwardTraits) -> dict[str, tuple[int, str]]:
@@ -60,13 +57,13 @@ def _registers(traits: BackwardTraits) -> dict[str, tuple[int, str]]:
     tile = traits.boxes.tile_kv
     found = {name: (size, "float32") for name, size in _totals(traits).items()}
     if traits.scores:
-        found["score"] = tile // 2, "float32"
+        found["score"] = sums_of(tile), "float32"
     if traits.weights:
-        found["weight"] = tile // 4, "uint32"
+        found["weight"] = words_of(tile), "uint32"
     if traits.slopes:
-        found["slope"] = tile // 2, "float32"
+        found["slope"] = sums_of(tile), "float32"
     if traits.slopes or traits.kept:
-        found["change"] = tile // 4, "uint32"
+        found["change"] = words_of(tile), "uint32"
     return found
 
 
@@ -97,18 +94,13 @@ def _emit_items(out: SourceWriter, traits: BackwardTraits) -> None:
 
 def _emit_registers(out: SourceWriter, traits: BackwardTraits) -> None:
     """What a thread holds throughout: where its rows and columns are, and the arrays that become registers."""
-    out.lines(
-        """
-        row_in_group = ((thread >> u32(5)) & u32(3)) * u32(16) + ((thread & u32(31)) >> u32(2))  # and that 8 further on
-        column = (thread & u32(3)) * u32(2)
-        """
-    )
+    emit_place(out)
     for name, (size, dtype) in _registers(traits).items():
         out.line(f"{name} = cuda.local.array({size}, dtype=np.{dtype})")
     for name in _levels(traits):
-        out.line(f"{name} = cuda.local.array(2, dtype=np.float32)")
+        out.line(f"{name} = cuda.local.array({LANE_ROWS}, dtype=np.float32)")
     for name in ("score", "slope")[: traits.pairs]:
-        with out.block(f"for i in range({traits.boxes.tile_kv // 2})"):
+        with out.block(f"for i in range({sums_of(traits.boxes.tile_kv)})"):
             out.line(f"{name}[i] = f32(0.0)")
     out.line("stage = phase = left_stage = left_phase = u32(0)")
     if traits.boxes.partial:
@@ -129,11 +121,9 @@ def _emit_item(out: SourceWriter, traits: BackwardTraits) -> None:
         tiles, rank, head, entry = ptx.load_shared_words4(base + ITEM_INFO + left_stage * u32({INFO_BYTES}))
         if rank == NO_ITEM:
             break
-        row_at = rows + u64(4) * (u64(rank) * u64({traits.boxes.tile_q}) + u64(warpgroup * u32(64) + row_in_group))
-        row_0 = ptx.load_word(row_at)
-        row_1 = ptx.load_word(row_at + u64(32))
         """
     )
+    emit_rows(out, traits.boxes)
     for i in range(1, len(traits.left_dims) + 1):
         out.line(f"left_{i}_at = left_{i}_of(base, warpgroup, left_stage)")
     for row in (0, 1) if traits.padded else ():
@@ -152,7 +142,7 @@ def _emit_stores(out: SourceWriter, traits: BackwardTraits) -> None:
     out.line("give_left_back(base, tiles, left_stage)  # of an item without tiles")
     if traits.columns_are_queries and traits.ragged:
         out.line("end = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
-    for name in result_dims(traits):
+    for name in traits.dims:
         places = (name, f"{name}_sums") if traits.result == FINISHED else (name,)
         for one in places:
             out.line(f"{one}_at = {one} + u64(entry) * {one}_batch + u64(head) * {one}_head")

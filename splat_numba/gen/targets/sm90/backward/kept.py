@@ -14,14 +14,14 @@ from splat_numba.formats.geometry import Geometry
 from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.box_passes import search
 from splat_numba.gen.boxes import GROUP_ROWS, MAX_GROUPS, BoxPass, Traits
-from splat_numba.gen.kept_slopes import Images, images_of, reading_pass
+from splat_numba.gen.kept_slopes import IMAGE_BYTES, Images, images_of, reading_pass
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.targets.gpu.gradient_kernels import READ, ROUNDED, WHOLE
 from splat_numba.gen.targets.gpu.gradient_plans import reasons_of
-from splat_numba.gen.targets.sm90.backward.gradient_tiles import GradientTiles
-from splat_numba.gen.targets.sm90.backward.tile_shapes import WHOLE, candidates, feasible
-from splat_numba.gen.targets.sm90.backward.traits import IMAGE_BYTES, READ, ROUNDED, BackwardTraits
+from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates, feasible, gradient_tiles
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
 from splat_numba.gen.targets.sm90.cost import LAUNCH_SECONDS, MEMORY_BYTES_PER_SECOND
 from splat_numba.plain import duration, memory_size
 
@@ -65,9 +65,11 @@ def plan_kept(transposed: Geometry, problem: Problem, gpu: Gpu, conditions: Cond
         return f"no gain was measured below head_dim {LEAST_DIM}"
     if candidates(turned, KEYS, gpu)[1] != WHOLE[KEYS]:
         return "a kernel each makes dk and dv, of dims so large"
-    tiles = GradientTiles(turned, gpu, KEYS, width=GROUP_ROWS)  # as images are
-    if not tiles.shapes:
+    tiles = gradient_tiles(turned, gpu, KEYS)
+    as_images = tuple(one for one in tiles.shapes if one.tile_kv == GROUP_ROWS)
+    if not as_images:
         return f"no tile of {GROUP_ROWS} queries fits"
+    tiles = replace(tiles, shapes=as_images)
     found = search(transposed.table, turned, tiles, ragged=False, negate=conditions.negate, aligned=True)
     for one in found.best(CANDIDATES):
         if len(one.trials) > 1:

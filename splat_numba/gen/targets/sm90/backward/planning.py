@@ -10,8 +10,8 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.plan import Choice
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.targets.gpu.gradient_plans import MADE_TWICE, plan_twice
-from splat_numba.gen.targets.sm90.backward.gradient_tiles import GradientTiles
 from splat_numba.gen.targets.sm90.backward.kept import KEPT, Kept, plan_kept
+from splat_numba.gen.targets.sm90.backward.tile_shapes import gradient_tiles
 from splat_numba.plain import duration
 
 LEAST_GAIN = 0.97  # what is kept takes memory
@@ -19,9 +19,7 @@ LEAST_GAIN = 0.97  # what is kept takes memory
 
 def plan_backward(target: str, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
     """The plan of the least predicted time. Raises PlanError where no tile shape fits the head dimensions."""
-    twice = plan_twice(
-        target, geometry, problem, gpu, conditions, lambda problem, of: GradientTiles(problem, gpu, of)
-    )  # fmt: skip
+    twice = plan_twice(target, geometry, problem, gpu, conditions, gradient_tiles)
     kept = plan_kept(geometry.transposed(), problem, gpu, conditions)
     seconds = twice.seconds or 0.0
     if isinstance(kept, Kept) and faster(kept, seconds):

@@ -7,10 +7,12 @@ mask's row block, once for every head of the owner's list, in that order.
 from __future__ import annotations
 
 from splat_numba.gen.boxes import SOME
+from splat_numba.gen.kept_slopes import IMAGE_BYTES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.gradient_kernels import READ, WRITTEN
 from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.gpu.softmax import emit_valid
-from splat_numba.gen.targets.sm90.backward.traits import IMAGE_BYTES, READ, WRITTEN, BackwardTraits
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
 from splat_numba.gen.targets.sm90.lengths import emit_clear_tile, emit_cleared
 from splat_numba.gen.targets.sm90.loads import emit_copies
 from splat_numba.gen.targets.sm90.producer import emit_end, emit_fences

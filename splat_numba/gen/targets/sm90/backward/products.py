@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.lane_layout import ATOM, LEFT_WORDS
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, shared_layout
 from splat_numba.gen.targets.sm90.products import GROUP_BYTES
@@ -39,7 +40,7 @@ def _emit_pair(out: SourceWriter, traits: BackwardTraits, number: int, dim: int)
         out.line(f"right_at = u64({keys_descriptor()}) | u64(({at}) >> u32(4))")
         if number == 1:  # the second ones follow at once: no register was touched since
             out.line("ptx.wgmma_fence()")
-        for step in range(-(-dim // 16)):
+        for step in range(-(-dim // ATOM)):
             left = f"left_{number}_at + u64({score_offset(step, boxes.tile_q)})"
             right = f"right_at + u64({score_offset(step, boxes.tile_kv)})"
             out.line(f"pair_product({array}, {left}, {right}, u32({int(step > 0)}))")
@@ -55,7 +56,7 @@ def _emit_gradient(
         at = f"base + RIGHT_{right}_TILE + stage * RIGHT_{right}_BYTES"
         out.line(f"right_at = u64({values_descriptor(traits.boxes.tile_kv)}) | u64(({at}) >> u32(4))")
         out.line("ptx.wgmma_fence()")
-        for step in range(traits.boxes.tile_kv // 16):
-            words = ", ".join(f"{operand}[{4 * step + i}]" for i in range(4))
-            out.line(f"{name}_product({name}_total, {words}, right_at + u64({16 * SPAN_BYTES * step >> 4}))")
+        for step in range(traits.boxes.tile_kv // ATOM):
+            words = ", ".join(f"{operand}[{LEFT_WORDS * step + i}]" for i in range(LEFT_WORDS))
+            out.line(f"{name}_product({name}_total, {words}, right_at + u64({ATOM * SPAN_BYTES * step >> 4}))")
         out.line("ptx.wgmma_commit()")

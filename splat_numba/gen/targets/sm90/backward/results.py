@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.lane_layout import LANE_COLUMNS, MATRIX, sum_at
 from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED
 from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
-from splat_numba.gen.targets.sm90.backward.traits import ADDED, FINISHED, ROUNDED, BackwardTraits, result_dims
+from splat_numba.gen.targets.gpu.softmax import each_pair
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
 from splat_numba.gen.writer import SourceWriter
 
 AT_ONCE = 16  # chunks of 8 columns whose sums are read together
@@ -12,7 +15,7 @@ AT_ONCE = 16  # chunks of 8 columns whose sums are read together
 
 def emit_results(out: SourceWriter, traits: BackwardTraits) -> None:
     """A function for each gradient, which stores a row of it."""
-    for name, dim in result_dims(traits).items():
+    for name, dim in traits.dims.items():
         total = f"{name}_total"
         sums = ("sums", "sums_step") if traits.result == FINISHED else ()
         parameters = ("row", "place", "column", total, "share", "to_first", "step", *sums, "seq")
@@ -31,8 +34,8 @@ def _emit_store(out: SourceWriter, traits: BackwardTraits, total: str, dim: int)
         to = to_first + u64(place) * step
         """
     )
-    with out.block(f"for j in range({-(-dim // 8)})"), out.block("for x in range(2)"):
-        at = f"{total}[4 * j + 2 * row + x]"
+    with each_pair(out, -(-dim // MATRIX) * MATRIX):
+        at = sum_at(total, "row", "x")
         out.line(f"{at} = {at} * share if share != f32(0.0) else f32(0.0)")
     if traits.result in {ADDED, FINISHED}:
         _emit_added(out, "sums + u64(place) * sums_step" if traits.result == FINISHED else "to", total, dim)
@@ -40,22 +43,23 @@ def _emit_store(out: SourceWriter, traits: BackwardTraits, total: str, dim: int)
         out.line("share = f32(1.0)")
         emit_rounded(out, traits.boxes.dtype, dim, total)
         return
-    with out.block(f"for j in range({-(-dim // 8)})"):
-        pair = ", ".join(f"{total}[4 * j + 2 * row + {x}]" for x in (0, 1))
-        out.line(f"ptx.store_reals2(to + u64(4) * u64(column) + u64(32) * u64(j), {pair}, real)")
+    with out.block(f"for j in range({-(-dim // MATRIX)})"):
+        pair = ", ".join(sum_at(total, "row", str(x)) for x in range(LANE_COLUMNS))
+        out.line(f"ptx.store_reals2(to + u64(4) * u64(column) + u64({4 * MATRIX}) * u64(j), {pair}, real)")
 
 
 def _emit_added(out: SourceWriter, place: str, total: str, dim: int) -> None:
     """float32 sums of a row, which is padded to whole chunks of 8 columns: many are read before any is used, so that a
     row of up to 128 columns waits for memory once.
     """
-    chunks = -(-dim // 8)
-    out.line(f"before = cuda.local.array({2 * min(chunks, AT_ONCE)}, dtype=np.float32)")
+    chunks = -(-dim // MATRIX)
+    out.line(f"before = cuda.local.array({LANE_COLUMNS * min(chunks, AT_ONCE)}, dtype=np.float32)")
     out.line(f"sums_at = {place} + u64(4) * u64(column)")  # what is added to it is constant: no register an address
     for first in range(0, chunks, AT_ONCE):
         count = min(AT_ONCE, chunks - first)
-        with out.block(f"for j in range({count})"), out.block("for x in range(2)"):
-            at = f"sums_at + u64({32 * first}) + u64(32) * u64(j) + u64(4) * u64(x)"
-            out.line(f"before[2 * j + x] = ptx.load_real_when({at}, real)")
-        with out.block(f"for j in range({count})"), out.block("for x in range(2)"):
-            out.line(f"{total}[4 * (j + {first}) + 2 * row + x] += before[2 * j + x]")
+        with each_pair(out, count * MATRIX):
+            at = f"sums_at + u64({4 * MATRIX * first}) + u64({4 * MATRIX}) * u64(j) + u64(4) * u64(x)"
+            out.line(f"before[{LANE_COLUMNS} * j + x] = ptx.load_real_when({at}, real)")
+        with each_pair(out, count * MATRIX):
+            at = sum_at(total, "row", "x", f"(j + {first})")
+            out.line(f"{at} += before[{LANE_COLUMNS} * j + x]")

@@ -6,19 +6,10 @@ from splat_numba.gen.backward import KEYS
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, NOWHERE, READ, WRITTEN
 from splat_numba.gen.targets.sm90.attention import NO_ITEM, emit_roles, emit_turns
 from splat_numba.gen.targets.sm90.backward import consumer, producer
-from splat_numba.gen.targets.sm90.backward.traits import (
-    LEVEL_BYTES,
-    NOWHERE,
-    READ,
-    WRITTEN,
-    BackwardTraits,
-    left_stages,
-    result_dims,
-    shared_bytes,
-    shared_layout,
-)
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, left_stages, shared_bytes, shared_layout
 from splat_numba.gen.targets.sm90.shape import REGISTERS, threads_per_block
 from splat_numba.gen.writer import SourceWriter
 
@@ -29,7 +20,7 @@ COUNTS = ("blocks", "heads_count", "batch", "heads_per_wave", "seq", "heads_left
 
 def results(traits: BackwardTraits) -> tuple[str, ...]:
     """Of the kernel: addresses of the gradients."""
-    return tuple(result_dims(traits))
+    return tuple(traits.dims)
 
 
 def pointers(traits: BackwardTraits) -> tuple[str, ...]:
@@ -115,7 +106,7 @@ def _emit_head(out: SourceWriter, traits: BackwardTraits) -> None:
     if traits.scores:
         pair = f'{boxes.tile_kv}, "{boxes.dtype}", from_registers=False, transposed=False'
         out.line(f"pair_product = ptx.matrix_product({pair})")
-    for name, dim in result_dims(traits).items():
+    for name, dim in traits.dims.items():
         gradient = f'{-(-dim // 8) * 8}, "{boxes.dtype}", from_registers=True, transposed=True'
         out.line(f"{name}_product = ptx.matrix_product({gradient})")
 

@@ -6,12 +6,16 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.backward import KEYS, QUERIES
+from splat_numba.gen.box_tiles import Tiles
 from splat_numba.gen.boxes import MAX_GROUPS, Traits
+from splat_numba.gen.lane_layout import MATRIX, sums_of, words_of
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm90.backward.traits import ROUNDED, BackwardTraits, result_dims, shared_bytes
-from splat_numba.gen.targets.sm90.shape import threads_per_block
+from splat_numba.gen.targets.gpu.gradient_kernels import ROUNDED, Kernels, first_with_tiles
+from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
+from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, shared_bytes
+from splat_numba.gen.targets.sm90.cost import predict_work
+from splat_numba.gen.targets.sm90.shape import PRODUCT_DEPTH, threads_per_block
 from splat_numba.gen.targets.sm90.tile_shapes import MOST_RESIDENT, STAGES, fits
 
 TILES = (32, 48, 64, 80, 96, 112, 128)
@@ -20,15 +24,14 @@ USUAL = {64, 96}  # tried beside the least and the largest that fit
 # without spills; beyond, the compiler spills and serialises products.
 OTHER_REGISTERS = 28
 OF_A_PRODUCT = 8  # registers beside its accumulators
-WHOLE = {QUERIES: (("dq",),), KEYS: (("dk", "dv"),)}
-APART = (("dk",), ("dv",))  # where the accumulators of both do not fit: head_dim 192 and more
 
 
 def registers(traits: BackwardTraits) -> int:
     """That a consumer thread wants."""
-    totals = sum(-(-dim // 8) * 4 for dim in result_dims(traits).values())
+    totals = sum(sums_of(-(-dim // MATRIX) * MATRIX) for dim in traits.dims.values())
     tile = traits.boxes.tile_kv  # rounded weights and slopes take the place of scores and dP
-    return totals + tile // 2 + tile // (2 if traits.slopes else 4) + OTHER_REGISTERS
+    slopes = sums_of(tile) if traits.slopes else words_of(tile)
+    return totals + sums_of(tile) + slopes + OTHER_REGISTERS
 
 
 def feasible(traits: BackwardTraits, gpu: Gpu) -> bool:
@@ -37,25 +40,26 @@ def feasible(traits: BackwardTraits, gpu: Gpu) -> bool:
     """
     boxes = traits.boxes
     at_launch = gpu.registers // (threads_per_block(boxes) * boxes.blocks_per_multiprocessor)
-    product = max(*result_dims(traits).values(), boxes.tile_kv) // 2 + OF_A_PRODUCT
+    product = max(*traits.dims.values(), boxes.tile_kv) // 2 + OF_A_PRODUCT
     return product <= at_launch and fits(boxes, shared_bytes(traits), registers(traits), gpu)
 
 
 @lru_cache(maxsize=64)
-def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...], tuple[tuple[str, ...], ...]]:
+def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...], Kernels]:
     """Boxes to try for the gradients of queries or keys, and which gradients each kernel makes.
 
     Raises PlanError for head dimensions so large that not even the smallest tile fits.
     """
-    for kernels in (WHOLE[of], *(APART,) * (of == KEYS)):
+
+    def fitting(kernels: Kernels) -> list[Traits]:
         found: list[Traits] = []
         for groups in range(1, MAX_GROUPS + 1):
-            fitting = [
-                one for tile in TILES if (one := _most_resident(problem, gpu, of, kernels, groups, tile)) is not None
-            ]
-            found += [one for one in fitting if one in (fitting[0], fitting[-1]) or one.tile_kv in USUAL]
-        if found:
-            return tuple(found), kernels
+            some = [one for tile in TILES if (one := _most_resident(problem, gpu, of, kernels, groups, tile))]
+            found += [one for one in some if one in (some[0], some[-1]) or one.tile_kv in USUAL]
+        return found
+
+    if (found := first_with_tiles(of, fitting)) is not None:
+        return found
     raise PlanError(
         f"head_dim and value_dim wanted small enough for gradients in tiles of 64 x {TILES[0]} tokens in "
         f"{gpu.shared_bytes:,} bytes of shared memory and the registers of Hopper, got {problem.head_dim} and "
@@ -63,9 +67,12 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
     )
 
 
-def _most_resident(
-    problem: Problem, gpu: Gpu, of: str, kernels: tuple[tuple[str, ...], ...], groups: int, tile: int
-) -> Traits | None:
+def gradient_tiles(problem: Problem, gpu: Gpu, of: str) -> Tiles:
+    """Those of candidates(), for the gradients of queries or keys. Raises PlanError as it does."""
+    return Tiles(problem, gpu, candidates(problem, of, gpu)[0], predict_work, gradient_dims(of, PRODUCT_DEPTH))
+
+
+def _most_resident(problem: Problem, gpu: Gpu, of: str, kernels: Kernels, groups: int, tile: int) -> Traits | None:
     one = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile, STAGES, 1)
     for resident in range(MOST_RESIDENT[groups], 0, -1):
         boxes = replace(one, blocks_per_multiprocessor=resident)

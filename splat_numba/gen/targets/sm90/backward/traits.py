@@ -14,7 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.kept_slopes import IMAGE_BYTES
+from splat_numba.gen.targets.gpu.addresses import STEPS
+from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, LEVEL_BYTES, NOWHERE, READ, WRITTEN, result_dims
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     INFO_BYTES,
@@ -24,13 +27,7 @@ from splat_numba.gen.targets.sm90.shape import (
     spans,
 )
 
-LEVEL_BYTES = 16  # of a query: its lse in base 2, its delta, and two numbers to fill what a copy takes at least
-STEPS = ("row", "head", "batch")  # of a matrix: its strides in a text's parameters
-NOWHERE, WRITTEN, READ = "", "written", "read"  # what a kernel does with slopes that are kept
-IMAGE_BYTES = 2 * GROUP_ROWS * GROUP_ROWS
 IMAGE_PART = IMAGE_BYTES // 16  # of a warp of the reader for 16 keys: 16 bytes a thread
-# How a launch stores results: in the arrays' dtype; as float32; added to float32; or added, and in the arrays' dtype.
-ROUNDED, STAGED, ADDED, FINISHED = "rounded", "staged", "added", "finished"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +68,13 @@ class BackwardTraits:
     @property
     def written(self) -> tuple[str, ...]:
         """Names of the arrays that the kernel is given for its results, in the order of the gradients' products."""
-        names = result_dims(self)
+        names = self.dims
         return (*names, *(f"{name}_sums" for name in names)) if self.result == FINISHED else tuple(names)
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Elements a token of the gradients that are made, by name, in the order of their products."""
+        return result_dims(self.boxes, self.wanted)
 
     @property
     def strides(self) -> tuple[str, ...]:
@@ -189,9 +191,3 @@ def shared_layout(traits: BackwardTraits) -> GradientMemory:
 def shared_bytes(traits: BackwardTraits) -> int:
     """Dynamic shared memory of a block, with room to align its start."""
     return shared_layout(traits).end + ALIGNMENT
-
-
-def result_dims(traits: BackwardTraits) -> dict[str, int]:
-    """Elements a token of the gradients that are made, by name, in the order of their products."""
-    dims = {"dv": traits.boxes.value_dim, "dk": traits.boxes.head_dim, "dq": traits.boxes.head_dim}
-    return {name: dim for name, dim in dims.items() if name in traits.wanted}

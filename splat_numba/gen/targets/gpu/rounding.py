@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu.addresses import STEPS
 from splat_numba.gen.targets.gpu.functions import wrapped
-from splat_numba.gen.targets.sm90.backward.traits import STEPS
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "round_gradients"
@@ -27,10 +27,10 @@ class RoundTraits:
     dtype: str
 
 
-def round_text(traits: RoundTraits) -> EmittedText:
+def round_text(traits: RoundTraits, arch: str) -> EmittedText:
     """The text of the kernel with these traits."""
-    name = f"attention_round_d{traits.dim}_{traits.dtype}"
-    return EmittedText(name, Entry(ENTRY, PARAMETERS, THREADS, 8, 0), render_rounding, (traits,))
+    name = f"attention_round_{arch}_d{traits.dim}_{traits.dtype}"
+    return EmittedText(name, Entry(ENTRY, PARAMETERS, THREADS, 8, 0, arch=arch), render_rounding, (traits,))
 
 
 def render_rounding(traits: RoundTraits) -> str:

@@ -1,40 +1,50 @@
 """Which launches make a call's gradients, in which order: whose heads, by which pass, stored how.
 
 A gradient is stored once where one launch makes all of it. Where several do, the passes of a mask or the masks of heads
-that share their keys, the first stores float32 and the others add to it, one after the other, and the last pass of a
-mask rounds its rows. Where slopes are kept, a launch of keys is followed by the one that reads them.
+that share their keys, the first stores sums and the others add to them, one after the other, and the last pass of a
+mask may round its rows. Where slopes are kept, a launch of keys is followed by the one that reads them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from splat_numba.gen.backward import KEYS, QUERIES, BackwardPlan, Wanted
-from splat_numba.gen.boxes import BoxPass
-from splat_numba.gen.targets.gpu.owners import Owners, owners_of
-from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
-from splat_numba.gen.targets.sm90.backward.kept import reads
-from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates
-from splat_numba.gen.targets.sm90.backward.traits import (
+from splat_numba.gen.boxes import BoxPass, Traits
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.gpu.gradient_kernels import (
     ADDED,
     FINISHED,
     NOWHERE,
+    READ,
     ROUNDED,
     STAGED,
     WRITTEN,
-    BackwardTraits,
+    Kernels,
 )
+from splat_numba.gen.targets.gpu.launches import boxes_of
+from splat_numba.gen.targets.gpu.owners import Owners, owners_of
+from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
+
+Candidates = Callable[[Problem, str, Gpu], tuple[tuple[Traits, ...], Kernels]]
+"""A target's tiles for the gradients of queries or keys, and which gradients each of its kernels makes."""
 
 
 @dataclass(frozen=True, slots=True)
 class GradientLaunch:
-    """One launch: its pass, who owns its gradients, the text's traits, and whose plan it is."""
+    """One launch: its pass, who owns its gradients, and whose plan it is. of: QUERIES or KEYS; makes: of "dq", or of
+    "dk" and "dv"; stored, slopes: as in gradient_kernels.
+    """
 
     planned: BoxPass
     owners: Owners
-    traits: BackwardTraits
+    of: str
+    makes: tuple[str, ...]
+    stored: str
     of_plan: HeadsPlan
+    slopes: str = NOWHERE
 
     @property
     def listed(self) -> int:
@@ -42,10 +52,10 @@ class GradientLaunch:
         return sum(map(len, self.owners.others))
 
 
-def in_order(plans: Sequence[HeadsPlan], call: GradientCall) -> list[GradientLaunch]:
+def in_order(plans: Sequence[HeadsPlan], call: GradientCall, candidates: Candidates) -> list[GradientLaunch]:
     """All launches; where slopes are kept, some key heads' after the others', each before the one that reads them."""
-    found = _launches([one for one in plans if not _keeps(one.planned, call.wanted)], QUERIES, call)
-    of_keys = _launches(plans, KEYS, call)
+    found = _launches([one for one in plans if not _keeps(one.planned, call.wanted)], QUERIES, call, candidates)
+    of_keys = _launches(plans, KEYS, call, candidates)
     for one in plans:
         mine = [launch for launch in of_keys if launch.of_plan is one]
         if not _keeps(one.planned, call.wanted):
@@ -71,10 +81,11 @@ def _reader(writer: GradientLaunch, call: GradientCall) -> GradientLaunch:
     """The launch that makes dq of the slopes that another one keeps, its heads in the same order."""
     heads = tuple(head for some in writer.owners.others for head in some)
     (planned,) = _passes(writer.of_plan.planned, QUERIES)
-    return GradientLaunch(planned, owners_of(heads, call.group, of_queries=True), reads(planned.traits), writer.of_plan)
+    owners = owners_of(heads, call.group, of_queries=True)
+    return GradientLaunch(planned, owners, QUERIES, ("dq",), ROUNDED, writer.of_plan, READ)
 
 
-def _launches(plans: Sequence[HeadsPlan], of: str, call: GradientCall) -> list[GradientLaunch]:
+def _launches(plans: Sequence[HeadsPlan], of: str, call: GradientCall, candidates: Candidates) -> list[GradientLaunch]:
     """In the order in which they add up; each of a mask's passes, and of kernels that make one gradient each, one."""
     found: list[GradientLaunch] = []
     begun: set[int] = set()
@@ -82,6 +93,7 @@ def _launches(plans: Sequence[HeadsPlan], of: str, call: GradientCall) -> list[G
     several = len(owners) > 1 and sum(len(one.heads) for one in owners) > len({h for one in owners for h in one.heads})
     for one, mine in zip(plans, owners, strict=True):
         passes = _passes(one.planned, of)
+        slopes = WRITTEN if of == KEYS and _keeps(one.planned, call.wanted) else NOWHERE
         staged = several or len(passes) > 1
         for number, planned in enumerate(passes):
             fresh = [number == 0 and head not in begun for head in mine.heads]
@@ -92,28 +104,20 @@ def _launches(plans: Sequence[HeadsPlan], of: str, call: GradientCall) -> list[G
                     continue
                 stored = result if staged else ROUNDED
                 found += [
-                    GradientLaunch(planned, some, _traits(planned, of, names, stored, one.planned, call), one)
-                    for names in _kernels(one.planned, of, call.wanted)
+                    GradientLaunch(planned, some, of, names, stored, one, slopes)
+                    for names in _kernels(one.planned, of, call.wanted, candidates)
+                    if names or slopes
                 ]
         begun.update(mine.heads)
     return found
 
 
-def _kernels(plan: BackwardPlan, of: str, wanted: Wanted) -> list[tuple[str, ...]]:
-    """Which gradients each kernel makes, of those that are wanted; none, where it is run for the slopes it keeps."""
+def _kernels(plan: BackwardPlan, of: str, wanted: Wanted, candidates: Candidates) -> list[tuple[str, ...]]:
+    """Which gradients each kernel makes, of those that are wanted."""
     problem = plan.problem if of == QUERIES else plan.problem.transposed()
     _, kernels = candidates(problem, of, plan.gpu)
-    found = [tuple(name for name in names if name in wanted.names) for names in kernels]
-    return found if of == KEYS and _keeps(plan, wanted) else [names for names in found if names]
+    return [tuple(name for name in names if name in wanted.names) for names in kernels]
 
 
 def _passes(plan: BackwardPlan, of: str) -> list[BoxPass]:
-    return [one for one in (plan.queries if of == QUERIES else plan.keys) if isinstance(one, BoxPass)]
-
-
-def _traits(
-    planned: BoxPass, of: str, wanted: tuple[str, ...], result: str, plan: BackwardPlan, call: GradientCall
-) -> BackwardTraits:
-    kept = WRITTEN if of == KEYS and _keeps(plan, call.wanted) else NOWHERE
-    padded = kept == WRITTEN and bool((planned.table.rows < 0).any())
-    return BackwardTraits(planned.traits, of, wanted, result, plan.conditions.ragged, kept, padded)
+    return [boxes_of(one) for one in (plan.queries if of == QUERIES else plan.keys)]

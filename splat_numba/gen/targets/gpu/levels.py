@@ -1,4 +1,4 @@
-"""What gradients need of every query, made once: its lse in base 2, and delta = sum(dout * out) - dlse.
+"""What gradients of 16-bit arrays need of every query, made once: lse in base 2, and delta = sum(dout * out) - dlse.
 
 A query that keeps nothing gets an infinite lse, which makes its weights 0, and a delta of 0; and where there can be
 such queries, dout is copied with their rows as 0, since 0 x NaN is NaN.
@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu.addresses import STEPS
 from splat_numba.gen.targets.gpu.functions import wrapped
-from splat_numba.gen.targets.sm90.backward.traits import LEVEL_BYTES, STEPS
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "levels_of_queries"
@@ -47,16 +48,19 @@ def _arrays(traits: LevelTraits) -> tuple[str, ...]:
     return ("out", "dout", "lse", "dlse", *("cleared",) * traits.clears)
 
 
-def levels_text(traits: LevelTraits) -> EmittedText:
+def levels_text(traits: LevelTraits, arch: str) -> EmittedText:
     """The text of the kernel with these traits."""
+    name = f"attention_levels_{arch}_d{traits.value_dim}_{traits.dtype}"
+    return EmittedText(name, Entry(ENTRY, _parameters(traits), THREADS, 16, 0, arch=arch), render_levels, (traits,))
+
+
+def _parameters(traits: LevelTraits) -> tuple[tuple[str, str], ...]:
     strides = (f"{name}_{step}" for name in _arrays(traits) for step in STEPS)
-    parameters = (
+    return (
         *((name, "l") for name in (*_arrays(traits), "levels")),
         *((name, "r") for name in ("heads", "seq", "rows")),
         *((name, "l") for name in strides),
     )
-    name = f"attention_levels_d{traits.value_dim}_{traits.dtype}"
-    return EmittedText(name, Entry(ENTRY, parameters, THREADS, 16, 0), render_levels, (traits,))
 
 
 def render_levels(traits: LevelTraits) -> str:
@@ -76,7 +80,7 @@ def render_levels(traits: LevelTraits) -> str:
 
         """
     )
-    wrapped(out, f"def {ENTRY}", [name for name, _ in levels_text(traits).entry.parameters], end="):")
+    wrapped(out, f"def {ENTRY}", [name for name, _ in _parameters(traits)], end="):")
     with out.suite():
         _emit_place(out, traits)
         _emit_sum(out, traits)

@@ -1,0 +1,106 @@
+"""A GPU's attention, forward and back, as programs that XLA calls: the schedules that any call on a GPU runs.
+
+Arrays are contiguous, and their rows are padded to whole chunks of 16 bytes where kernels want them so: XLA pads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from splat_numba.arguments.layouts import bhsd_axes
+from splat_numba.executors.executor import Recipe
+from splat_numba.executors.gpu import gpu
+from splat_numba.executors.gpu_parts import heads_passes, heads_plans, target_of
+from splat_numba.gen.backward import GRADIENTS, Wanted
+from splat_numba.gen.problem import ITEMSIZE, Problem
+from splat_numba.gen.schedule import SCRATCH, InPlace, Schedule
+from splat_numba.gen.targets.gradients import BACKWARD_ARGUMENTS, LEVELS, OPERANDS, backward_schedule
+from splat_numba.gen.targets.registry import check_taken
+from splat_numba.gen.targets.target import ARGUMENTS, attention_schedule
+from splat_numba.gen.tensor import Tensor, contiguous, padded
+from splat_numba.runtime.xla.gpu_program import GpuProgram
+from splat_numba.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class XlaGpuCall:
+    """A program, the bytes of scratch memory that its last result is, 0 for none, and of which of the arrays, by name,
+    rows take up so many numbers more than they have.
+    """
+
+    program: GpuProgram
+    scratch: int
+    padding: Mapping[str, int]
+
+
+def forward_call(recipe: Recipe, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> XlaGpuCall:
+    """attention over (q, k, v) or (q, k, v, kv_lengths int32) to (out, lse), contiguous in the recipe's layout.
+
+    Raises ArgumentTypeError for dtypes that no target takes, PlanError, CompileError, BackendError without a GPU.
+    """
+    check_taken("q", problem, recipe.executor.target)
+    parts = recipe.parts_for(problem, scale, settings, ragged=ragged)
+    target = target_of(parts)
+    tensors = {name: _tokens(name, problem, recipe.layout) for name in ("q", "k", "v", "out")}
+    rules = target.in_place(tensors)
+    tensors, padding = _padded(tensors, rules, problem, recipe.layout)
+    passes = [one for part in parts for one in heads_passes(part, problem)]
+    schedule = attention_schedule(target, passes, tensors, scale, gpu().multiprocessors)
+    given = ("q", "k", "v", "kv_lengths") if ragged else ("q", "k", "v")
+    return _call(schedule, given, ("out", "lse"), ARGUMENTS, rules, padding)
+
+
+def backward_call(recipe: Recipe, problem: Problem, scale: float, _settings: Settings, *, ragged: bool) -> XlaGpuCall:
+    """attention_backward over (q, k, v[, kv_lengths], out, lse, dout, dlse) to (dq, dk, dv), likewise."""
+    check_taken("q", problem, recipe.executor.target)
+    plans, target = heads_plans(recipe, problem, scale, gpu(), ragged=ragged)
+    tensors = {name: _tokens(name, problem, recipe.layout) for name in (*OPERANDS, *GRADIENTS)}
+    rules = target.backward_in_place(tensors)
+    tensors, padding = _padded(tensors, rules, problem, recipe.layout)
+    tensors |= {name: _level(name, problem) for name in LEVELS}
+    schedule = backward_schedule(target, plans, tensors, Wanted(), scale, gpu().multiprocessors)
+    given = (*("q", "k", "v"), *(("kv_lengths",) if ragged else ()), "out", "lse", "dout", "dlse")
+    return _call(schedule, given, GRADIENTS, BACKWARD_ARGUMENTS, rules, padding)
+
+
+def _call(
+    schedule: Schedule, given: Sequence[str], made: Sequence[str], known: Sequence[str], rules: Mapping[str, InPlace],
+    padding: Mapping[str, int],
+) -> XlaGpuCall:  # fmt: skip
+    """The program of a call. given, made: names of XLA's arguments and results; known: the schedule's."""
+    buffers = {name: number for number, name in enumerate((*given, *made)) if name in known}
+    results = len(made)
+    if schedule.scratch:
+        buffers[SCRATCH] = len(given) + results
+        results += 1
+    alignment = max(rule.alignment for rule in rules.values())
+    return XlaGpuCall(GpuProgram(schedule, buffers, len(given), results, alignment), schedule.scratch, padding)
+
+
+def _tokens(name: str, problem: Problem, layout: str, more: int = 0) -> Tensor:
+    """A contiguous array of this layout as (batch, heads, seq, dim), its rows so many numbers longer."""
+    kind = name.removeprefix("d") if name != "dout" else "out"
+    dim = problem.head_dim if kind in ("q", "k") else problem.value_dim
+    heads, seq = (problem.heads_kv, problem.seq_kv) if kind in ("k", "v") else (problem.heads_q, problem.seq_q)
+    sizes = (problem.batch, heads, seq, dim)
+    steps = contiguous(bhsd_axes(sizes, layout, 1), dim + more, problem.itemsize)  # type: ignore[arg-type]
+    return Tensor(sizes, bhsd_axes(steps, layout, 0), problem.dtype, name)  # type: ignore[arg-type]
+
+
+def _padded(
+    tensors: Mapping[str, Tensor], rules: Mapping[str, InPlace], problem: Problem, layout: str
+) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """The arrays with padded rows where kernels take them in no other way, and by how much."""
+    more = {
+        name: padded(one.sizes[3], problem.itemsize) - one.sizes[3]
+        for name, one in tensors.items()
+        if not rules[name].fits and 0 not in one.sizes
+    }
+    return {name: _tokens(name, problem, layout, more.get(name, 0)) for name in tensors}, more
+
+
+def _level(name: str, problem: Problem) -> Tensor:
+    """lse or its gradient as (batch, heads, seq, 1)."""
+    sizes = (problem.batch, problem.heads_q, problem.seq_q, 1)
+    return Tensor(sizes, contiguous(sizes, 1, ITEMSIZE[problem.compute_dtype]), problem.compute_dtype, name)

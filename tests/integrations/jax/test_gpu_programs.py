@@ -1,0 +1,157 @@
+"""What JAX lowers for NVIDIA GPUs, run without one: XLA's call frames into the handler, whose driver is emulated.
+
+Bits are compared with backend "emulate", which runs the same texts by another machine.
+"""
+
+import re
+
+import numpy as np
+import pytest
+
+import flurka_numba
+import splat_numba as splat
+from splat_numba.errors import BackendError
+from splat_numba.executors.choice import choose_executor
+from splat_numba.executors.given import Given
+from splat_numba.runtime.xla import register
+from tests.emulator.emulated_gpu import emulated, forget_emulated
+from tests.runtime.fake_xla_gpu import Frame, GpuArrays, install
+
+jax = pytest.importorskip("jax", reason="JAX is not installed")
+jnp = pytest.importorskip("jax.numpy")
+from splat_numba.executors import jax_calls, jax_programs  # noqa: E402 - which needs JAX
+
+MASK = splat.window(9, 0) | splat.sinks(2)
+DTYPES = {"f32": np.float32, "bf16": jnp.bfloat16, "f16": np.float16, "ui8": np.uint8, "i32": np.int32}
+CALL = re.compile(r"custom_call @(splat_\w+)\(.*?\{.*?\} : \((.*?)\) -> (.*)\n")
+
+
+@pytest.fixture
+def native(monkeypatch):
+    monkeypatch.setattr(register, "_registered", {})
+    yield install(monkeypatch, emulated(monkeypatch))
+    jax_programs._gpu_target.cache_clear()
+    register._registered.clear()  # so that tables are freed while there is a driver
+    forget_emulated()
+
+
+def lowered(function, *arrays, platform="cuda"):
+    return jax.jit(function).trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
+
+
+def kinds_in(text):
+    """Shapes and dtypes in the text of a type."""
+    for one in re.findall(r"tensor<(\S+)>", text):
+        *sizes, kind = one.split("x")
+        yield tuple(map(int, sizes)), DTYPES[kind]
+
+
+def run(native, function, *arrays):
+    """The results of the one foreign call that the function is lowered to, on the emulated GPU."""
+    ((name, _, made),) = CALL.findall(lowered(function, *arrays))
+    return run_program(native, register._registered[name], arrays, list(kinds_in(made)))
+
+
+def run_program(native, loaded, arrays, made):
+    memory = GpuArrays(native.fake.device_memory)
+    places = [memory.put(np.asarray(one)) for one in arrays]
+    rooms = [memory.empty(int(np.prod(shape)) * np.dtype(dtype).itemsize) for shape, dtype in made]
+    frame = Frame(places, rooms)
+    assert frame.call(loaded) == 0, frame.errors
+    return [memory.read(place, *kind) for place, kind in zip(rooms, made, strict=True)]
+
+
+def problem(dtype, batch=1, heads=2, heads_kv=1, seq=40, dim=16):
+    rng = np.random.default_rng(0)
+    shapes = (batch, heads, seq, dim), (batch, heads_kv, seq, dim), (batch, heads_kv, seq, dim)
+    return [jnp.asarray(rng.standard_normal(shape), dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mask", "options"),
+    [
+        ("float32", MASK, {}),
+        ("float16", MASK, {"layout": "bshd"}),
+        ("bfloat16", [MASK, splat.causal()], {"scale": -0.2}),
+    ],
+)
+def test_forward(native, dtype, mask, options):
+    arrays = problem(dtype, heads_kv=2 if isinstance(mask, list) else 1)
+    if "layout" in options:
+        arrays = [one.swapaxes(1, 2) for one in arrays]
+    out, lse, *_ = run(native, lambda *x: splat.attention(*x, mask, return_lse=True, **options), *arrays)
+    wanted = splat.attention(*map(np.asarray, arrays), mask, return_lse=True, backend="emulate", **options)
+    np.testing.assert_array_equal(out, wanted[0])
+    np.testing.assert_array_equal(lse, wanted[1])
+
+
+def gradients(mask):
+    """The one call of the gradients, as a function of its arrays."""
+    recipe = Given(mask, choose_executor("cpu", None), "bhsd", None)
+    return lambda *arrays: jax_calls._run(recipe, "auto", jax_calls.BACKWARD, *arrays)
+
+
+@pytest.mark.parametrize(("dtype", "ragged"), [("float32", False), ("float16", True)])
+def test_gradients(native, dtype, ragged):
+    arrays = problem(dtype, batch=2 if ragged else 1)
+    options = {"kv_lengths": np.array([40, 17])} if ragged else {}
+    host = list(map(np.asarray, arrays))
+    out, lse = splat.attention(*host, MASK, return_lse=True, backend="emulate", **options)
+    dout, dlse = np.ones_like(out), np.zeros_like(lse)
+    lengths = [np.array([40, 17], np.int32)] if ragged else []
+    found = run(native, gradients(MASK), *arrays, *lengths, out, lse, dout, dlse)
+    wanted = splat.attention_backward(dout, *host, out, lse, MASK, dlse=dlse, backend="emulate", **options)
+    for one, other in zip(found, wanted, strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_rows_that_kernels_take_in_no_other_way_are_padded_by_xla(native):
+    arrays = problem("float16", dim=13)
+    text = lowered(lambda *x: splat.attention(*x, MASK), *arrays)
+    ((name, _, made),) = CALL.findall(text)
+    assert text.count("stablehlo.pad") == 3
+    assert "stablehlo.slice" in text
+    padded = [np.pad(np.asarray(one), [(0, 0)] * 3 + [(0, 3)]) for one in arrays]
+    out, *_ = run_program(native, register._registered[name], padded, list(kinds_in(made)))
+    assert out.shape == (1, 2, 40, 16)
+    wanted = splat.attention(*map(np.asarray, arrays), MASK, backend="emulate")
+    np.testing.assert_array_equal(out[..., :13], wanted)
+
+
+def test_key_lengths_are_an_array_of_the_call(native):
+    arrays, lengths = problem("float32", batch=2), np.array([40, 3], np.int32)
+    out, *_ = run(native, lambda q, k, v, n: splat.attention(q, k, v, MASK, kv_lengths=n), *arrays, lengths)
+    wanted = splat.attention(*map(np.asarray, arrays), MASK, kv_lengths=lengths, backend="emulate")
+    np.testing.assert_array_equal(out, wanted)
+
+
+@pytest.mark.usefixtures("native")
+def test_one_function_is_lowered_for_either_platform():
+    arrays = problem("float32")
+    function = lambda *x: splat.attention(*x, MASK)  # noqa: E731 - JAX remembers by its identity
+    (gpu,), (cpu,) = (CALL.findall(lowered(function, *arrays, platform=one)) for one in ("cuda", "cpu"))
+    assert gpu[0].startswith("splat_numba_cuda_attention_")
+    assert cpu[0].startswith("splat_numba_cpu_attention_")
+
+
+@pytest.mark.usefixtures("native")
+@pytest.mark.parametrize(("asked", "platform"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_another_backend_than_the_platforms_is_refused(asked, platform):
+    arrays = problem("float32")
+    with pytest.raises(BackendError, match=f"got backend '{asked}'"):
+        lowered(lambda *x: splat.attention(*x, MASK, backend=asked), *arrays, platform=platform)
+    with pytest.raises(BackendError, match="got target 'simt'"):
+        lowered(lambda *x: splat.attention(*x, MASK, target="simt"), *arrays, platform="cpu")
+
+
+def test_a_target_that_was_asked_for_is_taken(native):
+    arrays = problem("float16")
+    out, *_ = run(native, lambda *x: splat.attention(*x, MASK, target="simt"), *arrays)
+    wanted = splat.attention(*map(np.asarray, arrays), MASK, backend="emulate", target="simt")
+    np.testing.assert_array_equal(out, wanted)
+
+
+def test_flurka_is_refused_by_name():
+    q, k, v = problem("float32", heads_kv=2)
+    with pytest.raises(BackendError, match="flurka_numba's functions wanted on a CPU under JAX's transforms"):
+        lowered(lambda *x: flurka_numba.attention(*x, jnp.ones((4, 40)) / 40), q, k, v)
