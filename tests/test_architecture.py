@@ -32,6 +32,7 @@ LAYERS = {
     "gradients": 12,
     "packed": 12,
     "packed_gradients": 12,
+    "warm": 12,
     "testing": 13,
     "integrations": 14,
     "cli": 15,

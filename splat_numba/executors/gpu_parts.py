@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.arguments.masks import Stored
@@ -17,7 +16,7 @@ from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import ITEMSIZE, Conditions, Problem
 from splat_numba.gen.schedule import ScheduleBuilder, Text
 from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
-from splat_numba.gen.targets.registry import NO_GRADIENTS, gpu_target, gradient_target
+from splat_numba.gen.targets.registry import choose_target, gpu_target
 from splat_numba.gen.targets.target import AttentionCall, GpuTarget, HeadsPass
 from splat_numba.gen.tensor import Tensor, contiguous, padded_strides
 from splat_numba.runtime.recent import REMEMBERED
@@ -28,11 +27,8 @@ def backward_plan_for(
     mask: Stored, problem: Problem, gpu: Gpu, request: str | None, conditions: Conditions
 ) -> BackwardPlan:
     """The plan of the gradients for one mask, remembered. Arguments and errors as plan_for()."""
-    target, why = gradient_target(request, problem, gpu)
-    found = target.plan_backward(geometry(mask, problem.seq_q, problem.seq_kv), problem, gpu, conditions)
-    if NO_GRADIENTS in dict(why.refused).values():  # not the target of the forward pass, and the plan says so
-        return replace(found, choices=(*found.choices, replace(why, what="target of gradients")))
-    return found
+    target, _ = choose_target(request, problem, gpu)
+    return target.plan_backward(geometry(mask, problem.seq_q, problem.seq_kv), problem, gpu, conditions)
 
 
 def heads_plans(

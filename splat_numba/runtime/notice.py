@@ -10,11 +10,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 LOGGER = logging.getLogger("splat_numba")
 PATIENCE = 1.0  # seconds without a word
 COLD, CACHED = "cold", "cached"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A kernel that was compiled, or read from disk (cached), and how long that took."""
+
+    kernel: str
+    seconds: float
+    cached: bool
+
+
+_listeners: list[list[Told]] = []
 
 
 @contextmanager
@@ -25,17 +38,41 @@ def compiling(name: str, wanted: bool | None) -> Iterator[Callable[[bool], None]
     CACHED) are attributes. An error has no record: it is raised. wanted: whether a line is shown, None for where
     somebody looks.
     """
-    began, found = time.monotonic(), [COLD]
+    began, found = time.monotonic(), [False]
 
     def tell(cached: bool) -> None:
-        found[0] = CACHED if cached else COLD
+        found[0] = cached
 
-    with _shown_after(PATIENCE, name, began, looked_at() if wanted is None else wanted):
+    with showing(name, wanted):
         yield tell
-    seconds, why = time.monotonic() - began, found[0]
-    level, what = (logging.DEBUG, "read from the cache") if why == CACHED else (logging.INFO, "compiled")
-    extra = {"kernel": name, "seconds": seconds, "why": why}
-    LOGGER.log(level, "%s %s in %.2f s", name, what, seconds, extra=extra)
+    log(Told(name, time.monotonic() - began, found[0]))
+
+
+def log(told: Told) -> None:
+    """The record of a kernel, for those who listen too."""
+    level, what = (logging.DEBUG, "read from the cache") if told.cached else (logging.INFO, "compiled")
+    extra = {"kernel": told.kernel, "seconds": told.seconds, "why": CACHED if told.cached else COLD}
+    LOGGER.log(level, "%s %s in %.2f s", told.kernel, what, told.seconds, extra=extra)
+    for heard_by in _listeners:
+        heard_by.append(told)
+
+
+@contextmanager
+def heard() -> Iterator[list[Told]]:
+    """What is compiled or read meanwhile, by whatever thread."""
+    told: list[Told] = []
+    _listeners.append(told)
+    try:
+        yield told
+    finally:
+        _listeners[:] = [one for one in _listeners if one is not told]
+
+
+@contextmanager
+def showing(words: str, wanted: bool | None) -> Iterator[None]:
+    """While these are compiled, in words. wanted: as compiling() has it."""
+    with _shown_after(PATIENCE, words, time.monotonic(), looked_at() if wanted is None else wanted):
+        yield
 
 
 def looked_at() -> bool:

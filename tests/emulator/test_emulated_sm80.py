@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import splat_numba as splat
-from splat_numba.errors import BackendError
 from splat_numba.executors import emulated as emulated_kernel
 from splat_numba.gen import box_passes
 from splat_numba.gen.machine import gpu_of
 from splat_numba.gen.problem import Problem as Sizes
-from splat_numba.gen.targets.sm80 import planning
+from splat_numba.gen.targets.sm80 import tile_shapes
 from splat_numba.gen.targets.sm80.shape import atoms_of
 from splat_numba.gen.targets.sm80.target import SM80
 from splat_numba.gen.targets.sm80.tile_shapes import candidates
@@ -59,7 +58,7 @@ def test_blocks_of_128_queries(traits, monkeypatch):
     """Groups skip tiles that the other one wants, and have masks of their own."""
     problem = Problem(150, 150, splat.window(20), "float16", 2, 1, head_dim=24, kv_lengths=(150, 70))
     for one in (problem, replace(problem, mask=splat.full(), seq_kv=2 * traits.tile_kv, batch=1, kv_lengths=None)):
-        with forced(monkeypatch, traits, planner=planning):
+        with forced(monkeypatch, traits, shapes=tile_shapes):
             check_attention(replace(one, value_dim=traits.value_dim), backend="emulate", target="sm80")
 
 
@@ -105,12 +104,6 @@ def test_keys_and_values_beyond_a_length_never_reach_anything():
         k[b, :, length:] = v[b, :, length:] = np.nan
     for one, other in zip(splat.attention(q, k, v, splat.full(), **options), clean, strict=True):
         assert_array_equal(one, other)
-
-
-def test_gradients_are_refused_where_it_is_asked_for():
-    q = np.zeros((1, 8, 64), np.float16)
-    with pytest.raises(BackendError, match=r"^target wanted for gradients on a GPU of .*, got sm80\. Leave target out"):
-        splat.attention_vjp(q, q, q, splat.causal(), backend="emulate", target="sm80")[1](q)
 
 
 FAULTY = Problem(135, 150, splat.causal(), "float16", 2, 2, 1, head_dim=12, scale=3.0,

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, ROUNDED
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 
 GOLDEN = {
     "two_atoms": Traits(64, 64, "bfloat16", 2, 64, 2, 2),
     "every_option": Traits(
         20, 40, "float16", 1, 32, 2, 4, partial=True, skips=False, resumes=True, hands_on=True, ragged=True, negate=True
     ),
+}
+GOLDEN_GRADIENTS = {
+    "dq_lengths": GradientTraits(
+        Traits(20, 40, "float16", 1, 32, 1, 3, partial=True, skips=False), QUERIES, ("dq",), FINISHED, ragged=True
+    ),
+    "dk_dv": GradientTraits(Traits(64, 64, "bfloat16", 2, 32, 2, 2), KEYS, ("dk", "dv"), ROUNDED, ragged=False),
 }

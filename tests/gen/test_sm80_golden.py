@@ -12,25 +12,35 @@ import pytest
 
 from splat_numba.gen.machine import SHARED_BYTES
 from splat_numba.gen.targets.sm80.attention import render_attention
+from splat_numba.gen.targets.sm80.backward.shape import shared_bytes as gradient_bytes
+from splat_numba.gen.targets.sm80.backward.text import render_gradients
 from splat_numba.gen.targets.sm80.shape import shared_bytes
 from splat_numba.gen.targets.sm80.target import SM80
 from tests.gen.golden_text import ADVICE, golden
-from tests.gen.sm80_traits import GOLDEN
+from tests.gen.sm80_traits import GOLDEN, GOLDEN_GRADIENTS
 
 FOLDER = Path(__file__).parent / "golden_sm80"
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+TEXTS = {
+    **{name: (render_attention, traits) for name, traits in GOLDEN.items()},
+    **{name: (render_gradients, traits) for name, traits in GOLDEN_GRADIENTS.items()},
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
 def test_the_source_is_the_golden_one(name, update_golden):
-    text = render_attention(GOLDEN[name])
+    render, traits = TEXTS[name]
+    text = render(traits)
     path = FOLDER / f"{name}.py"
     assert text == golden(path, text, update=update_golden), f"{path} differs. {ADVICE}"
 
 
 def test_every_golden_file_has_its_traits():
-    assert {path.stem for path in FOLDER.glob("*.py")} == set(GOLDEN)
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(TEXTS)
 
 
 def test_golden_kernels_fit_every_chip():
     smallest = min(SHARED_BYTES[one] for one in SM80.capabilities)
     assert max(map(shared_bytes, GOLDEN.values())) <= smallest
+    assert max(map(gradient_bytes, GOLDEN_GRADIENTS.values())) <= smallest

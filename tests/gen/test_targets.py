@@ -15,10 +15,11 @@ from splat_numba.emulator.cpu_text import emulate
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.executors.choice import choose_executor
 from splat_numba.executors.gpu_parts import backward_plan_for
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.machine import Gpu, gpu_of
 from splat_numba.gen.problem import Conditions, Problem
 from splat_numba.gen.targets.cpu.target import NumbaCpu
 from splat_numba.gen.targets.registry import TARGETS, choose_target
+from splat_numba.gen.targets.sm80.target import SM80
 from splat_numba.runtime.cpu import code
 from splat_numba.testing import Problem as Case
 from splat_numba.testing import check_attention, check_gradients
@@ -159,11 +160,10 @@ def test_16_bits_have_tensor_cores_from_ampere_on_and_are_refused_before():
         choose_target("sm80", Problem(8, 8, 8, 8, "float32"), Gpu(capability=(9, 0)))
 
 
-def test_gradients_go_to_the_first_target_that_makes_them_and_the_plan_says_so():
-    gpu, half, conditions = Gpu(capability=(8, 0)), Problem(8, 8, 8, 8, "float16"), Conditions()
-    found = backward_plan_for(splat.causal(), half, gpu, None, conditions)
-    assert found.target == "simt"
-    assert "target of gradients: simt (the first that takes this GPU, dtype and dims)" in found.explain()
-    assert "refused   sm80: makes no gradients yet" in found.explain()
-    with pytest.raises(BackendError, match=r"^target wanted for gradients on a GPU of .* 8\.0, got sm80\."):
-        backward_plan_for(splat.causal(), half, gpu, "sm80", conditions)
+@pytest.mark.parametrize("dims", [(8, 8), (256, 256)], ids=str)
+@pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
+def test_gradients_of_16_bits_are_made_by_the_target_of_the_forward_pass(capability, dims):
+    gpu, half = gpu_of(capability), Problem(8, 8, *dims, "float16")
+    found = backward_plan_for(splat.causal(), half, gpu, None, Conditions())
+    assert found.target == choose_target(None, half, gpu)[0].name
+    assert backward_plan_for(splat.causal(), half, gpu, "sm80", Conditions()).target == "sm80"

@@ -9,9 +9,9 @@ import numpy as np
 from splat_numba.executors import gpu as gpu_kernel
 from splat_numba.executors import gpu_backward, gpu_call, gpu_parts, plans
 from splat_numba.gen import box_passes
-from splat_numba.gen.targets.sm90 import planning
-from splat_numba.gen.targets.sm90.backward import gradient_tiles
-from splat_numba.gen.targets.sm90.backward import planning as backward_planning
+from splat_numba.gen.targets.sm90 import tile_shapes
+from splat_numba.gen.targets.sm90.backward import planning
+from splat_numba.gen.targets.sm90.backward import tile_shapes as gradient_shapes
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
 
@@ -49,13 +49,13 @@ def back(array):
 
 
 @contextmanager
-def forced(monkeypatch, traits, order="", planner=planning):
+def forced(monkeypatch, traits, order="", shapes=tile_shapes):
     """Plans made inside take tiles of these traits, and of the orders of rows only those with ``order`` in the name.
 
-    planner: the module that plans for the traits' target.
+    shapes: the module that has the tiles of the traits' target.
     """
     with monkeypatch.context() as patch:
-        patch.setattr(planner, "tile_shapes", lambda *_: (traits,))
+        patch.setattr(shapes, "candidates", lambda *_: (traits,))
         _choose_orders(patch, order)
         forget()
         yield
@@ -63,17 +63,17 @@ def forced(monkeypatch, traits, order="", planner=planning):
 
 
 @contextmanager
-def forced_gradients(monkeypatch, of, boxes, order="", planner=gradient_tiles):
-    """The same of plans of gradients, of queries or of keys; the others' tiles are the planner's."""
-    candidates = planner.candidates
+def forced_gradients(monkeypatch, of, boxes, order="", shapes=gradient_shapes):
+    """The same of plans of gradients, of queries or of keys; the others' tiles are the target's."""
+    candidates = shapes.candidates
 
     def chosen(problem, side, gpu):
         found, kernels = candidates(problem, side, gpu)
         return ((boxes,) if side == of else found), kernels
 
     with monkeypatch.context() as patch:
-        patch.setattr(planner, "candidates", chosen)
-        patch.setattr(backward_planning, "faster", lambda *_: False)
+        patch.setattr(shapes, "candidates", chosen)
+        patch.setattr(planning, "faster", lambda *_: False)
         _choose_orders(patch, order)
         forget()
         yield

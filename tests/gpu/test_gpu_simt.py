@@ -11,7 +11,7 @@ from numpy.testing import assert_array_equal
 import splat_numba as splat
 from splat_numba.gen import problem as gen_problem
 from splat_numba.gen.machine import gpu_of
-from splat_numba.gen.targets.simt import planning
+from splat_numba.gen.targets.simt import tile_shapes
 from splat_numba.gen.targets.simt.tile_shapes import candidates
 from splat_numba.testing import Problem, check_attention, problems
 from tests.gpu.device_views import DeviceView, back, forced
@@ -99,7 +99,7 @@ def test_every_tile_shape_with_every_order_of_rows(traits, monkeypatch):
     for order, mask, seq_q, seq_kv, options in cases:
         batch = 3 if "kv_lengths" in options else 2
         problem = Problem(seq_q, seq_kv, mask, batch=batch, heads_q=4, heads_kv=2, **options)
-        with forced(monkeypatch, traits, order, planning):
+        with forced(monkeypatch, traits, order, tile_shapes):
             check(of_kind(problem, kind))
 
 

@@ -13,7 +13,7 @@ from splat_numba import attention_backward, attention_vjp
 from splat_numba.gen import problem as gen_problem
 from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.machine import gpu_of
-from splat_numba.gen.targets.simt.backward import planning
+from splat_numba.gen.targets.simt.backward import tile_shapes
 from splat_numba.gen.targets.simt.backward.tile_shapes import candidates
 from splat_numba.testing import Problem, check_gradients, problems
 from tests.gpu.device_views import DeviceView, forced_gradients
@@ -90,7 +90,7 @@ def test_every_tile_shape_with_every_order_of_rows(of, boxes, monkeypatch):
         problem = Problem(
             seq_q, seq_kv, mask, boxes.dtype, batch, 2, 1, head_dim=boxes.head_dim, value_dim=boxes.value_dim, **options
         )
-        with forced_gradients(monkeypatch, of, boxes, order, planning):
+        with forced_gradients(monkeypatch, of, boxes, order, tile_shapes):
             check(problem)
 
 

@@ -16,8 +16,6 @@ from splat_numba.gen.targets.sm90.target import SM90
 if TYPE_CHECKING:
     from splat_numba.gen.targets.target import CpuTarget, GpuTarget, Target
 
-NO_GRADIENTS = "makes no gradients yet"
-
 # Of those of a machine's kind the first that takes a problem is the one that gets it.
 TARGETS: dict[str, Target[Any]] = {NUMBA_CPU.name: NUMBA_CPU, SM90.name: SM90, SM80.name: SM80, SIMT.name: SIMT}
 
@@ -63,27 +61,16 @@ def choose_target(request: str | None, problem: Problem, machine: Machine | Gpu)
 
     Raises ArgumentTypeError where no target takes the problem, BackendError where none runs on the machine.
     """
-    return _choose(request, problem, machine, gradients=False)
-
-
-def gradient_target(request: str | None, problem: Problem, gpu: Gpu) -> tuple[GpuTarget, Choice]:
-    """The target of a call's gradients and why, likewise: the first of those that make gradients."""
-    return _choose(request, problem, gpu, gradients=True)
-
-
-def _choose(request: str | None, problem: Problem, machine: Machine | Gpu, *, gradients: bool) -> tuple[Any, Choice]:
     check_taken("dtype", problem, request, machine.kind)
     refused: list[tuple[str, str]] = []
     for one in _asked(request, machine.kind):
         why = one.refusal(problem) or machine.refusal(one.runs_on(problem))
-        if why is None and gradients and not cast("GpuTarget", one).makes_gradients:
-            why = NO_GRADIENTS
         if why is None:
             first = f"the first that takes this {machine.kind}, dtype and dims"
             return one, Choice("target", one.name, "the one that was asked for" if request else first, tuple(refused))
         refused.append((one.name, why))
     raise BackendError(
-        f"target wanted for {'gradients on ' * gradients}{machine.words}, got "
+        f"target wanted for {machine.words}, got "
         f"{', '.join(name for name, _ in refused)}. Leave target out, or copy the arrays and give backend='cpu'."
     )
 

@@ -156,10 +156,6 @@ class CpuTarget(Target[Machine], Protocol):
 class GpuTarget(Target[Gpu], Protocol):
     """A kind of GPU: its texts take addresses, and its schedules are over buffers."""
 
-    @property
-    def makes_gradients(self) -> bool:
-        """Whether it has the methods of gradients; one that has not raises BackendError there."""
-
     def candidates(
         self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int
     ) -> tuple[Candidate, ...]:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
@@ -36,3 +37,34 @@ def first_with_tiles(
         if found := tuple(fitting(kernels)):
             return found, kernels
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class GradientKernel:
+    """What makes weights and slopes again and multiplies them. boxes: tiles, of whatever its rows and columns are; of:
+    QUERIES or KEYS, its rows; wanted: of "dq", or of "dk" and "dv".
+    """
+
+    boxes: Traits
+    of: str
+    wanted: tuple[str, ...]
+
+    @property
+    def slopes(self) -> bool:
+        """Whether gradients of the scores are made."""
+        return self.wanted != ("dv",)
+
+    @property
+    def of_slopes(self) -> str:
+        """The gradient that slopes are multiplied into, where they are made."""
+        return "dq" if self.of == QUERIES else "dk"
+
+    @property
+    def columns_are_queries(self) -> bool:
+        """Whether lse and delta belong to columns."""
+        return self.of == KEYS
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Elements a token of the gradients that are made, by name, in the order of their products."""
+        return result_dims(self.boxes, self.wanted)

@@ -14,10 +14,11 @@ from splat_numba.gen.kept_slopes import IMAGE_BYTES
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.schedule import Place, ScheduleBuilder, Text
-from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED
+from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, LEVEL_BYTES, ROUNDED
 from splat_numba.gen.targets.gpu.gradient_launches import Candidates, GradientLaunch, in_order
 from splat_numba.gen.targets.gpu.items import heads_per_wave
 from splat_numba.gen.targets.gpu.launches import strides_of, tables_of
+from splat_numba.gen.targets.gpu.levels import LevelTraits, levels_text
 from splat_numba.gen.targets.gpu.rounding import CHUNK, RoundTraits, round_text
 from splat_numba.gen.targets.gpu.rounding import THREADS as ROUND_THREADS
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
@@ -173,6 +174,17 @@ def record_levels(
     numbers = {"heads": heads, "seq": seq, "rows": count, **strides_of(arrays)}
     builder.launch(text, -(-count // rows), numbers, {**arrays, "levels": levels})
     return Levels(levels, call.dout if cleared is None else cleared)
+
+
+def record_half_levels(
+    arch: Callable[[Gpu], str], builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall
+) -> Levels:
+    """Those of 16-bit arrays, in float32; dout is copied where some of its rows keep nothing."""
+    batch, heads, seq, dim = call.dout.sizes
+    levels = builder.tensor((batch, heads, seq, LEVEL_BYTES // ITEMSIZE["float32"]), "float32")
+    traits = LevelTraits(dim, call.dout.dtype, clears(plans))
+    cleared = builder.tensor(call.dout.sizes, call.dout.dtype) if traits.clears else None
+    return record_levels(builder, call, levels_text(traits, arch(plans[0].planned.gpu)), traits.rows, levels, cleared)
 
 
 def counts_of(one: GradientLaunch, right: tuple[Tensor, Tensor], batch: int) -> dict[str, int | float]:

@@ -30,7 +30,6 @@ class SimtTarget(BoxTarget):
     kind: str = GPU
     generation: str = "any NVIDIA GPU from Turing on"
     capabilities: frozenset[tuple[int, int]] = frozenset(SHARED_BYTES)
-    makes_gradients: bool = True
 
     def runs_on(self, problem: Problem) -> frozenset[tuple[int, int]]:
         """Numbers of 16 bits are converted in pairs, which Turing has no instruction for."""

@@ -22,16 +22,8 @@ from splat_numba.gen.targets.sm80.shape import (
     total_registers,
 )
 from splat_numba.gen.targets.sm80.softmax import emit_softmax
-from splat_numba.gen.targets.sm80.stages import arguments, emit_stages
-from splat_numba.gen.targets.sm80.tiles import (
-    OPAQUE_THREAD,
-    emit_load,
-    emit_padding,
-    emit_products,
-    loads_of,
-    of_atoms,
-    padded,
-)
+from splat_numba.gen.targets.sm80.stages import arguments, emit_products, emit_stages, loaded
+from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, emit_load, emit_padding, of_atoms, padded
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention"
@@ -57,15 +49,19 @@ def render_attention(traits: Traits) -> str:
     _emit_entry(out, traits)
     emit_stages(out, traits)
     emit_token(out)
-    for load in loads_of(traits):
+    for load, _ in loaded(traits):
         emit_load(out, load)
-    if padded(traits):
-        emit_padding(out, traits)
+    if _padded(traits):
+        emit_padding(out, loaded(traits))
     emit_products(out, traits)
     emit_softmax(out, traits)
     emit_epilogue(out, traits)
     emit_item(out)
     return out.text()
+
+
+def _padded(traits: Traits) -> bool:
+    return padded((traits.head_dim, traits.value_dim))
 
 
 def _emit_head(out: SourceWriter, traits: Traits) -> None:
@@ -118,7 +114,7 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
             copy_queries(q_at, q_row, u32(base + QUERIES), rows_at, seq_q)
             """
         )
-        if padded(traits):
+        if _padded(traits):
             out.line("clear_padding(base)")
         if traits.resumes:
             _emit_places(out, traits)
@@ -151,7 +147,7 @@ def _emit_state(out: SourceWriter, traits: Traits) -> None:
         ("peak", LANE_ROWS),
         ("added", LANE_ROWS),
     ):
-        for one in of_atoms(name, traits):
+        for one in of_atoms(name, atoms_of(traits)):
             out.line(f"{one} = cuda.local.array({size}, dtype=np.float32)")
     out.line(f"rescale = cuda.local.array({LANE_ROWS}, dtype=np.float32)")
     for atom in range(atoms_of(traits)):

@@ -8,9 +8,9 @@ from __future__ import annotations
 from splat_numba.gen.box_cost import Work
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
 from splat_numba.gen.lane_layout import ATOM
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.machine import WARP, Gpu
 from splat_numba.gen.problem import Problem
-from splat_numba.gen.targets.sm80.shape import atoms_of, steps, threads_of
+from splat_numba.gen.targets.sm80.shape import steps, threads_of
 
 HERTZ = 1.7e9
 # Operations a cycle of a multiprocessor: 16-bit products with float32 sums (whitepapers; on 9.0 mma.sync's share).
@@ -31,15 +31,18 @@ def product_dims(traits: Traits) -> int:
 
 
 def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
-    """Seconds for all heads and batch entries: items spread over the multiprocessors. dims: multiply-adds for a
-    pair.
-    """
+    """Seconds of the forward pass. dims: multiply-adds for a pair."""
+    return predict(work, traits, problem, gpu, dims, threads_of(traits))
+
+
+def predict(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int, threads: int) -> float:
+    """Seconds for all heads and batch entries: items spread over the multiprocessors. threads: of a block."""
     heads = problem.batch * problem.heads_q
     if not work.tiles.size or not heads:
         return LAUNCH_SECONDS
-    resident = traits.blocks_per_multiprocessor
-    rate = FLOP_PER_CYCLE.get(gpu.capability, OTHER_FLOP_PER_CYCLE) * EFFICIENCY[atoms_of(traits)]
-    rate *= min(resident * threads_of(traits) / 32 / FULL_WARPS, 1.0)
+    resident, atoms = traits.blocks_per_multiprocessor, WARP * traits.tile_q // (ATOM * threads)
+    rate = FLOP_PER_CYCLE.get(gpu.capability, OTHER_FLOP_PER_CYCLE) * EFFICIENCY[atoms]
+    rate *= min(resident * threads / WARP / FULL_WARPS, 1.0)
     pairs = GROUP_ROWS * traits.tile_kv
     group_tile = 2 * pairs * dims / rate + pairs / EXPONENTIALS_PER_CYCLE / 2
     cycles = group_tile * (work.group_tiles + (MASKED - 1) * work.masked) + TILE_CYCLES / resident * work.tiles

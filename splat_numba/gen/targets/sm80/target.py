@@ -1,11 +1,10 @@
-"""GPUs from Ampere on as a target: 16-bit attention by a warp's matrix products. It makes no gradients yet."""
+"""GPUs from Ampere on as a target: 16-bit attention and its gradients by a warp's matrix products."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from splat_numba.errors import BackendError
 from splat_numba.gen.machine import GPU, SHARED_BYTES, Gpu
 from splat_numba.gen.targets.gpu.box_target import BoxTarget, refuse_wide
 
@@ -33,7 +32,6 @@ class Sm80Target(BoxTarget):
     kind: str = GPU
     generation: str = "Ampere and later"
     capabilities: frozenset[tuple[int, int]] = frozenset(one for one in SHARED_BYTES if one >= FIRST)
-    makes_gradients: bool = False
 
     def refusal(self, problem: Problem) -> str | None:
         """Its products take 16-bit inputs alone; every chip has a tile for heads up to 256."""
@@ -64,21 +62,31 @@ class Sm80Target(BoxTarget):
         return chunks_in_place(tensors)
 
     def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
-        """None yet. Raises BackendError: targets.registry asks makes_gradients first."""
-        raise no_gradients(self.name)
+        """The plan of gradients of the least predicted time."""
+        from splat_numba.gen.targets.sm80.backward.planning import plan_backward
+
+        return plan_backward(self.name, geometry, problem, gpu, conditions)
 
     def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
-        """Raises BackendError."""
-        raise no_gradients(self.name)
+        """As in_place()."""
+        from splat_numba.gen.backward import GRADIENTS
+        from splat_numba.gen.schedule import InPlace
+        from splat_numba.gen.targets.gpu.launches import in_chunks
+        from splat_numba.gen.targets.gradients import OPERANDS
+        from splat_numba.gen.targets.sm80.shape import CHUNK
+
+        rules = {name: InPlace(in_chunks(tensors[name]), CHUNK) for name in OPERANDS}
+        for name in GRADIENTS:
+            one = tensors.get(name)
+            rules[name] = InPlace(True, 1) if one is None else InPlace(in_chunks(one), CHUNK)
+        return rules
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
-        """Raises BackendError."""
-        raise no_gradients(self.name)
+        """One launch for what gradients need of every query, then one a pass."""
+        from splat_numba.gen.targets.gpu.gradient_schedule import record_backward
+        from splat_numba.gen.targets.sm80.backward.schedule import TEXTS
 
-
-def no_gradients(name: str) -> BackendError:
-    """For who asks this target for gradients."""
-    return BackendError(f"gradients wanted of a target that makes them, got {name!r}. Leave target out.")
+        record_backward(builder, plans, call, TEXTS)
 
 
 SM80 = Sm80Target()

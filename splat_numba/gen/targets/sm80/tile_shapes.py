@@ -63,5 +63,10 @@ def most_resident(traits: Traits, gpu: Gpu) -> int:
         return 0
     if crowded(traits) and gpu.capability in SPILLS:
         return 0
+    return resident_of(shared, resident_blocks(traits, gpu.registers), gpu)
+
+
+def resident_of(shared: int, by_registers: int, gpu: Gpu) -> int:
+    """Blocks of so much shared memory each, of as many as there are registers for."""
     by_memory = (gpu.shared_bytes + BLOCK_SHARED_BYTES) // (shared + BLOCK_SHARED_BYTES)
-    return min(by_memory, resident_blocks(traits, gpu.registers), MOST_RESIDENT)
+    return min(by_memory, by_registers, MOST_RESIDENT)

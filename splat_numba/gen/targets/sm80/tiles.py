@@ -6,23 +6,12 @@ beyond a row's last one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from splat_numba.gen.boxes import Traits
 from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LEFT_WORDS, MATRIX, RIGHT_WORDS, SUMS, sums_of
-from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.shape import (
-    CHUNK,
-    NUMBERS,
-    STAGES,
-    atoms_of,
-    loads,
-    row_bytes,
-    shared_layout,
-    steps,
-    threads_of,
-)
+from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, loads, row_bytes, steps
 from splat_numba.gen.writer import SourceWriter
 
 # This thread's number, in a way that the compiler does not see through: what is made of it would be kept in registers
@@ -51,16 +40,6 @@ class Load:
     def copied(self) -> int:
         """Chunks of a row that are copied as they are."""
         return self.dim // NUMBERS if self.multiplied else loads(self.dim)
-
-
-def loads_of(traits: Traits) -> tuple[Load, Load, Load]:
-    """Of queries, keys and values. A pass without masks and lengths has only tiles all of whose keys there are."""
-    threads, guarded = threads_of(traits), traits.partial or traits.ragged
-    return (
-        Load("queries", traits.tile_q, traits.head_dim, threads, LISTED, TOKEN_OF_ROW, True, True),
-        Load("keys", traits.tile_kv, traits.head_dim, threads, TILE, TOKEN_OF_TILE, guarded, True),
-        Load("values", traits.tile_kv, traits.value_dim, threads, TILE, TOKEN_OF_TILE, guarded, False),
-    )
 
 
 def emit_load(out: SourceWriter, load: Load) -> None:
@@ -132,25 +111,24 @@ def _emit_tails(out: SourceWriter, load: Load, parameters: tuple[str, ...]) -> N
         out.line(f"ptx.store_shared_words4(at, {words}, mine)")
 
 
-def padded(traits: Traits) -> bool:
+def padded(dims: Iterable[int]) -> bool:
     """Whether the last step of some rows has a chunk that no load fills."""
-    return any(loads(dim) % 2 for dim in (traits.head_dim, traits.value_dim))
+    return any(loads(dim) % 2 for dim in dims)
 
 
-def emit_padding(out: SourceWriter, traits: Traits) -> None:
-    """Zeros where nothing is loaded, once for an item."""
-    stages = [f"u32({stage * shared_layout(traits).stage_bytes})" for stage in range(STAGES)]
-    places = {
-        "queries": ["base + QUERIES"],
-        "keys": [f"base + TILES + {stage}" for stage in stages],
-        "values": [f"base + TILES + VALUES + {stage}" for stage in stages],
-    }
-    open_ended = [load for load in loads_of(traits) if loads(load.dim) % 2]
+def of_stages(place: str, stage_bytes: int, stages: int) -> list[str]:
+    """A place in each of the stages."""
+    return [f"{place} + u32({stage * stage_bytes})" for stage in range(stages)]
+
+
+def emit_padding(out: SourceWriter, loaded: Sequence[tuple[Load, list[str]]]) -> None:
+    """Zeros where nothing is loaded, once for an item. loaded: loads, and the places that each one fills."""
+    open_ended = [(load, places) for load, places in loaded if loads(load.dim) % 2]
     with device_function(out, "clear_padding", ("base",), "The chunks that complete a row's last step, as 0."):
-        for load in open_ended:
-            for place in places[load.what]:
+        for load, places in open_ended:
+            for place in places:
                 out.line(f"clear_{load.what}(u32({place}))")
-    for load in open_ended:
+    for load, _ in open_ended:
         function = device_function(out, f"clear_{load.what}", ("to",), "The same of one tile.")
         with function, out.block(f"for i in range({-(-load.rows // load.threads)})"):
             out.line(f"place = u32(ptx.thread_index() + u32({load.threads}) * u32(i))")
@@ -159,58 +137,81 @@ def emit_padding(out: SourceWriter, traits: Traits) -> None:
             out.line(f"ptx.store_shared_words4(at, {ZEROS}, mine)")
 
 
-def of_atoms(names: str, traits: Traits) -> tuple[str, ...]:
+def of_atoms(names: str, atoms: int) -> tuple[str, ...]:
     """Each of the names, once for every atom."""
-    return tuple(f"{name}_{atom}" for name in names.split() for atom in range(atoms_of(traits)))
+    return tuple(f"{name}_{atom}" for name in names.split() for atom in range(atoms))
 
 
-def emit_products(out: SourceWriter, traits: Traits) -> None:
-    """Scores of a tile, and weights times its values. Calls in place of loops: arrays stay registers that way."""
-    atoms, pitch = range(atoms_of(traits)), row_bytes(traits.head_dim)
-    score, total = of_atoms("score", traits), of_atoms("total", traits)
-    left = [f"a_{i}" for i in range(LEFT_WORDS * len(atoms))]
-    _emit_add(out, traits.dtype)
-    with device_function(
-        out, "multiply_keys", (*score, "queries", "keys"), "Scores of a warp's rows with a tile's keys."
-    ):
-        with out.block(f"for i in range({sums_of(traits.tile_kv)})"):
-            for name in score:
+@dataclass(frozen=True, slots=True)
+class RowProduct:
+    """A function ``name`` of sums (of every atom, (16, columns)) = left x right: of rows of ``dim`` numbers on both
+    sides. left, right: names of where a lane's first matrix is.
+    """
+
+    name: str
+    sums: tuple[str, ...]
+    left: str
+    right: str
+    columns: int
+    dim: int
+    texts: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class SumProduct:
+    """A function ``name`` of sums (of every atom, (16, dim)) += weights x right: weights (16, depth) in registers, as
+    a row product leaves them, right of ``depth`` rows.
+    """
+
+    name: str
+    sums: tuple[str, ...]
+    weights: tuple[str, ...]
+    right: str
+    depth: int
+    dim: int
+    texts: tuple[str, str]
+
+
+def emit_row_product(out: SourceWriter, one: RowProduct) -> None:
+    """Calls in place of loops: arrays stay registers that way."""
+    atoms, pitch, left = range(len(one.sums)), row_bytes(one.dim), _left(one.sums)
+    parameters = (*one.sums, one.left, one.right)
+    with device_function(out, one.name, parameters, one.texts[0]):
+        with out.block(f"for i in range({sums_of(one.columns)})"):
+            for name in one.sums:
                 out.line(f"{name}[i] = f32(0.0)")
-        for step in range(steps(traits.head_dim)):
+        for step in range(steps(one.dim)):
             offset = f"u32({2 * CHUNK * step})"
-            wrapped(out, "multiply_keys_step", (*score, f"u32(queries + {offset})", f"u32(keys + {offset})"))
-    text = "Sixteen numbers of each row and key."
-    with device_function(out, "multiply_keys_step", (*score, "queries", "keys"), text):
+            wrapped(out, f"{one.name}_step", (*one.sums, f"u32({one.left} + {offset})", f"u32({one.right} + {offset})"))
+    with device_function(out, f"{one.name}_step", parameters, one.texts[1]):
         for atom in atoms:
             names = ", ".join(_of_atom(left, atom))
-            out.line(f"{names} = ptx.load_matrices(u32(queries + u32({ATOM * pitch * atom})))")
-        for j in range(traits.tile_kv // ATOM):
-            out.line(f"b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(keys + u32({ATOM * pitch * j})))")
-            _emit_pair(out, score, sums_of(ATOM * j), left)
-    _emit_values(out, traits, score, total, left)
+            out.line(f"{names} = ptx.load_matrices(u32({one.left} + u32({ATOM * pitch * atom})))")
+        for j in range(one.columns // ATOM):
+            out.line(f"b_0, b_1, b_2, b_3 = ptx.load_matrices(u32({one.right} + u32({ATOM * pitch * j})))")
+            _emit_pair(out, one.sums, sums_of(ATOM * j), left)
 
 
-def _emit_values(
-    out: SourceWriter, traits: Traits, score: tuple[str, ...], total: tuple[str, ...], left: list[str]
-) -> None:
-    pitch = row_bytes(traits.value_dim)
-    parameters = (*total, *score, "values")
-    with device_function(out, "multiply_values", parameters, "Weights of a warp's rows times a tile's values."):
-        for step in range(traits.tile_kv // ATOM):
-            wrapped(
-                out,
-                "multiply_values_step",
-                (str(sums_of(ATOM * step)), *parameters[:-1], f"u32(values + u32({ATOM * pitch * step}))"),
-            )
-    text = "Sixteen keys; their weights in the arrays' dtype, two a word."
-    with device_function(out, "multiply_values_step", ("first", *parameters), text):
-        for atom, name in enumerate(score):
+def emit_sum_product(out: SourceWriter, one: SumProduct, dtype: str) -> None:
+    """Weights are rounded to ``dtype`` on the way; calls as above."""
+    pitch, parameters, left = row_bytes(one.dim), (*one.sums, *one.weights, one.right), _left(one.sums)
+    with device_function(out, one.name, parameters, one.texts[0]):
+        for step in range(one.depth // ATOM):
+            first, right = sums_of(ATOM * step), f"u32({one.right} + u32({ATOM * pitch * step}))"
+            wrapped(out, f"{one.name}_step", (str(first), *parameters[:-1], right))
+    with device_function(out, f"{one.name}_step", ("first", *parameters), one.texts[1]):
+        for atom, name in enumerate(one.weights):
             for i, word in enumerate(_of_atom(left, atom)):
                 pair = ", ".join(f"{name}[first + {LANE_COLUMNS * i + x}]" for x in range(LANE_COLUMNS))
-                out.line(f"{word} = ptx.pack_{traits.dtype}({pair})")
-        for j in range(steps(traits.value_dim)):
-            out.line(f"b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32(values + u32({2 * CHUNK * j})))")
-            _emit_pair(out, total, sums_of(ATOM * j), left)
+                out.line(f"{word} = ptx.pack_{dtype}({pair})")
+        for j in range(steps(one.dim)):
+            out.line(f"b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32({one.right} + u32({2 * CHUNK * j})))")
+            _emit_pair(out, one.sums, sums_of(ATOM * j), left)
+
+
+def _left(sums: tuple[str, ...]) -> list[str]:
+    """Words of the left operand, four an atom."""
+    return [f"a_{i}" for i in range(LEFT_WORDS * len(sums))]
 
 
 def _emit_pair(out: SourceWriter, sums: tuple[str, ...], at: int, left: list[str]) -> None:
@@ -226,7 +227,8 @@ def _of_atom(left: list[str], atom: int) -> list[str]:
     return left[LEFT_WORDS * atom : LEFT_WORDS * (atom + 1)]
 
 
-def _emit_add(out: SourceWriter, dtype: str) -> None:
+def emit_add(out: SourceWriter, dtype: str) -> None:
+    """The product that all of these are made of."""
     parameters = ("sums", "at", "a_0", "a_1", "a_2", "a_3", "b_0", "b_1")
     with device_function(out, "add_product", parameters, "(16, 8) sums += (16, 16) x (16, 8)."):
         four = ", ".join(f"sums[at + {i}]" for i in range(SUMS))

@@ -34,7 +34,6 @@ class Sm90Target(BoxTarget):
     kind: str = GPU
     generation: str = "Hopper"
     capabilities: frozenset[tuple[int, int]] = frozenset({(9, 0)})
-    makes_gradients: bool = True
 
     def refusal(self, problem: Problem) -> str | None:
         """Its tensor cores take 16-bit inputs alone; dims that are too large are the plan's to refuse."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
-from splat_numba.gen.targets.gpu.gradient_kernels import result_dims
+from splat_numba.gen.backward import QUERIES
+from splat_numba.gen.boxes import GROUP_ROWS
+from splat_numba.gen.targets.gpu.gradient_kernels import GradientKernel
 from splat_numba.gen.targets.simt.shape import (
     CHUNK,
     LANES_OF_ROW,
@@ -23,44 +23,20 @@ from splat_numba.gen.targets.simt.shape import (
 
 
 @dataclass(frozen=True, slots=True)
-class GradientTraits:
-    """boxes: tiles, of whatever the kernel's rows and columns are; of: QUERIES or KEYS; wanted: of "dq", or of "dk" and
-    "dv"; result: the dtype that they are stored in; added: to what an earlier launch stored; ragged: key lengths differ
-    between batch entries; clears: some queries keep nothing, whose dout may be anything.
+class GradientTraits(GradientKernel):
+    """result: the dtype that gradients are stored in; added: to what an earlier launch stored; ragged: key lengths
+    differ between batch entries; clears: some queries keep nothing, whose dout may be anything.
     """
 
-    boxes: Traits
-    of: str
-    wanted: tuple[str, ...]
     result: str
     added: bool
     ragged: bool
     clears: bool
 
     @property
-    def slopes(self) -> bool:
-        """Whether gradients of the scores are made."""
-        return self.wanted != ("dv",)
-
-    @property
-    def of_slopes(self) -> str:
-        """The gradient that slopes are multiplied into, where they are made."""
-        return "dq" if self.of == QUERIES else "dk"
-
-    @property
-    def columns_are_queries(self) -> bool:
-        """Whether lse and delta belong to columns."""
-        return self.of == KEYS
-
-    @property
     def limited(self) -> bool:
         """Whether right tiles reach beyond the key length."""
         return self.ragged and self.of == QUERIES
-
-    @property
-    def dims(self) -> dict[str, int]:
-        """Elements a token of the gradients that are made, by name, in the order of their products."""
-        return result_dims(self.boxes, self.wanted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from splat_numba.gen.backward import QUERIES
-from splat_numba.gen.boxes import Box, View
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.schedule import ScheduleBuilder
-from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, WRITTEN
+from splat_numba.gen.targets.gpu.gradient_kernels import WRITTEN
 from splat_numba.gen.targets.gpu.gradient_launches import GradientLaunch
 from splat_numba.gen.targets.gpu.gradient_schedule import (
     GradientTexts,
     LaunchArrays,
-    Levels,
-    clears,
     counts_of,
-    record_levels,
+    record_half_levels,
 )
 from splat_numba.gen.targets.gpu.launches import arch_of, scale_log2, strides_of
-from splat_numba.gen.targets.gpu.levels import LevelTraits, levels_text
-from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
+from splat_numba.gen.targets.gradients import GradientCall
 from splat_numba.gen.targets.sm90.backward.text import backward_text
 from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
-from splat_numba.gen.targets.sm90.schedule import COUNTER_WORDS
-from splat_numba.gen.tensor import Tensor
-from splat_numba.gen.tensor_map import BoxMap
+from splat_numba.gen.targets.sm90.schedule import COUNTER_WORDS, box_maps
 
 
 def traits_of(one: GradientLaunch) -> BackwardTraits:
@@ -41,15 +35,6 @@ def traits_of(one: GradientLaunch) -> BackwardTraits:
 def _arch(gpu: Gpu) -> str:
     """The one architecture that has its instructions, with an "a"."""
     return f"{arch_of(gpu)}a"
-
-
-def _record_levels(builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> Levels:
-    """In float32; dout is copied where some of its rows keep nothing."""
-    batch, heads, seq, dim = call.dout.sizes
-    levels = builder.tensor((batch, heads, seq, LEVEL_BYTES // 4), "float32")
-    traits = LevelTraits(dim, call.dout.dtype, clears(plans))
-    cleared = builder.tensor(call.dout.sizes, call.dout.dtype) if traits.clears else None
-    return record_levels(builder, call, levels_text(traits, _arch(plans[0].planned.gpu)), traits.rows, levels, cleared)
 
 
 def _record_launch(builder: ScheduleBuilder, one: GradientLaunch, call: GradientCall, arrays: LaunchArrays) -> None:
@@ -73,17 +58,12 @@ def _record_launch(builder: ScheduleBuilder, one: GradientLaunch, call: Gradient
         numbers |= {"images": planned.images, "listed": one.listed}
     lefts = left[: len(traits.left_dims)]
     rights = (*right[: len(traits.right_dims)], *(levels,) * traits.columns_are_queries)
-    maps = {"right_maps": _maps(rights, table.kv_views, planned.kv_box)}
+    maps = {"right_maps": box_maps(rights, table.kv_views, planned.kv_box)}
     if lefts:
-        maps["left_maps"] = _maps(lefts, table.q_views, planned.q_box)
+        maps["left_maps"] = box_maps(lefts, table.q_views, planned.q_box)
     items = len(table.block) * len(one.owners.heads) * batch
     resident = call.multiprocessors * planned.traits.blocks_per_multiprocessor
     builder.launch(text, min(items, resident), numbers, pointers, maps=maps)
 
 
-def _maps(tensors: Sequence[Tensor], views: Sequence[View], box: Box) -> list[BoxMap]:
-    """Of each view one an array."""
-    return [BoxMap(of, view, box) for view in views for of in tensors]
-
-
-TEXTS = GradientTexts(_arch, candidates, _record_levels, _record_launch, finishes=True)
+TEXTS = GradientTexts(_arch, candidates, partial(record_half_levels, _arch), _record_launch, finishes=True)

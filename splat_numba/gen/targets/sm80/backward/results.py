@@ -1,0 +1,84 @@
+"""An item's gradients, from registers to memory, beside what earlier launches stored there."""
+
+from __future__ import annotations
+
+from splat_numba.gen.lane_layout import ATOM
+from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, LEVEL_BYTES
+from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
+from splat_numba.gen.targets.sm80.backward.shape import atoms_of
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
+from splat_numba.gen.writer import SourceWriter
+
+
+def emit_store(out: SourceWriter, traits: GradientTraits) -> None:
+    """The entry's last statements. 0 x NaN is NaN: what a row without gradient summed up is put aside."""
+    if traits.columns_are_queries:
+        out.line("end = seq_left")
+        if traits.ragged:
+            out.line("end = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+    for name in traits.written:
+        out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head")
+    for atom in range(atoms_of(traits)):
+        for row in (0, 1):
+            out.line(f"token = ptx.load_word(row_at + u64({4 * (ATOM * atom + 8 * row)}))")
+            if not traits.columns_are_queries:
+                at = f"base + LEVELS + u32({LEVEL_BYTES}) * u32(row + u32({ATOM * atom + 8 * row}))"
+                out.line(f"level, _ = ptx.load_shared_reals2({at})")
+            for name in traits.dims:
+                counts = "token < end" if traits.columns_are_queries else "level < INFINITE"
+                factor = "f32(1.0)" if name == "dv" else "scale"
+                out.line(f"share = {factor} if {counts} else f32(0.0)")
+                total = f"{name}_total_{atom}"
+                sums = (f"{name}_sums_at", f"{name}_sums_row") if traits.stored == FINISHED else ()
+                where = ("column", "share", f"{name}_at", f"{name}_row", *sums, "seq_left")
+                wrapped(out, f"store_{name}", (str(row), "token", total, *where))
+
+
+def emit_results(out: SourceWriter, traits: GradientTraits) -> None:
+    """A function for each gradient, which stores a row of it."""
+    for name, dim in traits.dims.items():
+        sums = ("sums", "sums_step") if traits.stored == FINISHED else ()
+        parameters = ("row", "token", "total", "column", "share", "to_first", "step", *sums, "seq_left")
+        text = f"A row of {name}: its sums times share, 0 where share is."
+        with device_function(out, f"store_{name}", parameters, text):
+            _emit_row(out, traits, dim)
+    _emit_eights(out, traits)
+    if traits.rounds and max(traits.dims.values()) >= QUARTER:
+        emit_quarter(out, traits.boxes.dtype)
+
+
+def _emit_row(out: SourceWriter, traits: GradientTraits, dim: int) -> None:
+    """A call for each 8 columns: compilers for chips from 10.0 on do not unroll loops over them."""
+    out.lines(
+        """
+        real = u32(1) if token < seq_left else u32(0)  # padding is 2**32 - 1 here
+        to = to_first + u64(token) * step
+        """
+    )
+    eights = range(-(-dim // 8))
+    for j in eights:
+        out.line(f"share_eight({4 * j} + 2 * row, total, share)")
+    if traits.adds or not traits.rounds:
+        first = "sums + u64(token) * sums_step" if traits.stored == FINISHED else "to"
+        out.line(f"place = {first} + u64(4) * u64(column)")
+    for function in ("add_eight",) * traits.adds + ("store_eight",) * (not traits.rounds):
+        for j in eights:
+            out.line(f"{function}({4 * j} + 2 * row, total, place + u64({32 * j}), real)")
+    if traits.rounds:
+        out.line("share = f32(1.0)")
+        emit_rounded(out, traits.boxes.dtype, dim)
+
+
+def _emit_eights(out: SourceWriter, traits: GradientTraits) -> None:
+    """Of a thread's two of 8 columns; rows of sums are whole chunks of them."""
+    with device_function(out, "share_eight", ("at", "total", "share"), "8 columns times share, 0 where share is."):
+        for x in (0, 1):
+            out.line(f"total[at + {x}] = total[at + {x}] * share if share != f32(0.0) else f32(0.0)")
+    if not traits.rounds:
+        with device_function(out, "store_eight", ("at", "total", "to", "real"), "8 columns in float32."):
+            out.line("ptx.store_reals2(to, total[at], total[at + 1], real)")
+    if traits.adds:
+        with device_function(out, "add_eight", ("at", "total", "first", "real"), "What is there already."):
+            for x in (0, 1):
+                out.line(f"total[at + {x}] += ptx.load_real_when(first + u64({4 * x}), real)")

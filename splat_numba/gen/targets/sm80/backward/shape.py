@@ -1,0 +1,92 @@
+"""What the text of a gradient kernel needs to know of its traits, as numbers: shared memory, rows, registers.
+
+A block holds a *left* tile, the tokens whose gradients it makes, and *right* tiles pass by, in two stages where they
+fit. Of each there are two arrays: the first (queries or keys) gives scores = left.right, the second (dout or values)
+gives dP. Weights and slopes stay in registers: what a product leaves there is what the next one wants of its left
+operand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from splat_numba.gen.backward import KEYS, QUERIES
+from splat_numba.gen.lane_layout import ATOM
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
+from splat_numba.gen.targets.sm80.shape import CHUNK, row_bytes, steps
+
+HEAD_NOTE = 3 * CHUNK  # of each warp: behind the item, and where right arrays and levels are, whose gradients it makes
+NOTE_BYTES = HEAD_NOTE + CHUNK
+# Registers of a thread beside scores, slopes and gradients; and how many of these leave it room, by atoms.
+OTHER_REGISTERS = 64
+MOST_SUMS = {QUERIES: {1: 176, 2: 176}, KEYS: {1: 192, 2: 192}}
+MOST_COLUMNS = 64  # of a tile
+
+
+def sums(traits: GradientTraits, atoms: int) -> int:
+    """Registers of a thread's scores, slopes and gradients; a kernel of queries has weights two a word in place of
+    scores when it makes slopes.
+    """
+    columns = traits.boxes.tile_kv
+    tiles = columns // 2 * (1 + traits.slopes) if traits.columns_are_queries else columns * 3 // 4
+    return atoms * (tiles + sum(total_registers(dim) for dim in traits.dims.values()))
+
+
+def total_registers(dim: int) -> int:
+    """Of an atom's gradients, for one thread."""
+    return ATOM // 2 * steps(dim)
+
+
+def in_registers(traits: GradientTraits, atoms: int) -> bool:
+    """Whether a thread of so many atoms has all of them in registers, and room for all else."""
+    return sums(traits, atoms) <= MOST_SUMS[traits.of][atoms] and traits.boxes.tile_kv <= MOST_COLUMNS
+
+
+def atoms_of(traits: GradientTraits) -> int:
+    """Two where a row block has as many groups and registers allow: what is read of right tiles serves both."""
+    return 2 if traits.boxes.groups == 2 and in_registers(traits, 2) else 1
+
+
+def registers(traits: GradientTraits) -> int:
+    """That a thread wants, where there are as many."""
+    return sums(traits, atoms_of(traits)) + OTHER_REGISTERS
+
+
+def threads_of(traits: GradientTraits) -> int:
+    """Of a block."""
+    return WARP * traits.boxes.tile_q // (ATOM * atoms_of(traits))
+
+
+@dataclass(frozen=True, slots=True)
+class GradientMemory:
+    """Byte offsets: of left tiles, stages and warps' notes from the aligned start, of the others from a stage's; of
+    levels from where the queries' tiles begin, that start or a stage's.
+    notes: what a warp need not keep in registers while it goes through tiles.
+    """
+
+    left: tuple[int, int]
+    stages: int
+    right_2: int
+    levels: int
+    stage_bytes: int
+    notes: int
+
+
+def shared_layout(traits: GradientTraits) -> GradientMemory:
+    """A block's left tiles, then right tiles of each stage; behind those of queries their lse and delta."""
+    boxes, by_column = traits.boxes, traits.columns_are_queries
+    first, second = row_bytes(boxes.head_dim), row_bytes(boxes.value_dim)
+    left = boxes.tile_q * (first + (second if traits.slopes else 0))
+    right = boxes.tile_kv * (first + second)
+    stages = left + boxes.tile_q * LEVEL_BYTES * (not by_column)
+    of_stage = right + boxes.tile_kv * LEVEL_BYTES * by_column
+    notes = stages + boxes.stages * of_stage
+    places = (0, boxes.tile_q * first)
+    return GradientMemory(places, stages, boxes.tile_kv * first, right if by_column else left, of_stage, notes)
+
+
+def shared_bytes(traits: GradientTraits) -> int:
+    """Dynamic shared memory of a block, with room to align its start."""
+    return shared_layout(traits).notes + NOTE_BYTES * threads_of(traits) // WARP + CHUNK

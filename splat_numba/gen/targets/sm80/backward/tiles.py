@@ -1,0 +1,132 @@
+"""Copies of left and right tiles into shared memory, and the products of a gradient kernel over what stands there."""
+
+from __future__ import annotations
+
+from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
+from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
+from splat_numba.gen.targets.sm80.backward.shape import atoms_of, shared_layout, threads_of
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
+from splat_numba.gen.targets.sm80.tiles import (
+    ZEROS,
+    Load,
+    RowProduct,
+    SumProduct,
+    emit_add,
+    emit_load,
+    emit_padding,
+    emit_row_product,
+    emit_sum_product,
+    of_atoms,
+    of_stages,
+)
+from splat_numba.gen.targets.sm80.tiles import padded as dims_padded
+from splat_numba.gen.targets.sm80.walk import LEFT, RIGHT, TRANSPOSED, Operand, emit_lane_places, emit_place_in_warp
+from splat_numba.gen.writer import SourceWriter
+
+
+def padded(traits: GradientTraits) -> bool:
+    """Whether the last step of some rows has a chunk that no load fills."""
+    return dims_padded((traits.boxes.head_dim, traits.boxes.value_dim))
+
+
+def _loaded(traits: GradientTraits) -> list[tuple[Load, list[str]]]:
+    """Loads, with the places in shared memory that each fills. A pass without masks and lengths has only tiles all of
+    whose tokens there are.
+    """
+    boxes, threads = traits.boxes, threads_of(traits)
+    first, second, size = boxes.head_dim, boxes.value_dim, shared_layout(traits).stage_bytes
+    guarded, stages = boxes.partial or traits.limited, boxes.stages
+    loads = [(Load("left_1", boxes.tile_q, first, threads, LISTED, TOKEN_OF_ROW, True, True), ["base + LEFT_1"])]
+    if traits.slopes:
+        load = Load("left_2", boxes.tile_q, second, threads, LISTED, TOKEN_OF_ROW, True, True)
+        loads.append((load, ["base + LEFT_2"]))
+    load = Load("right_1", boxes.tile_kv, first, threads, TILE, TOKEN_OF_TILE, guarded, True)
+    loads.append((load, of_stages("base + TILES", size, stages)))
+    load = Load("right_2", boxes.tile_kv, second, threads, TILE, TOKEN_OF_TILE, guarded, True)
+    return [*loads, (load, of_stages("base + TILES + RIGHT_2", size, stages))]
+
+
+def emit_copies(out: SourceWriter, traits: GradientTraits) -> None:
+    """A function of each array, and of the levels of a tile's queries."""
+    loaded = _loaded(traits)
+    for load, _ in loaded:
+        emit_load(out, load)
+    if padded(traits):
+        emit_padding(out, loaded)
+    _emit_copy_levels(out, traits)
+
+
+def _emit_copy_levels(out: SourceWriter, traits: GradientTraits) -> None:
+    """A lane has those of one query, or of none."""
+    boxes, by_column = traits.boxes, traits.columns_are_queries
+    queries, token = (boxes.tile_kv, TOKEN_OF_TILE) if by_column else (boxes.tile_q, TOKEN_OF_ROW)
+    if queries > threads_of(traits):
+        raise AssertionError(traits)
+    text = "Begin to copy lse and delta of a tile's queries; 0 beyond the last."
+    with device_function(out, "copy_levels", ("first", "to", *(TILE if by_column else LISTED)), text):
+        out.lines(
+            f"""
+            place = ptx.thread_index()
+            mine = u32(1) if place < u32({queries}) else u32(0)
+            place = place if mine != u32(0) else u32(0)
+            {token}
+            inside = mine if token < limit else u32(0)
+            at = u32(to + place * u32({LEVEL_BYTES}))
+            ptx.async_copy(at, first + u64({LEVEL_BYTES}) * u64(token), inside)
+            ptx.store_shared_words4(at, {ZEROS}, u32(mine - inside))
+            """
+        )
+
+
+def emit_places(out: SourceWriter, traits: GradientTraits) -> None:
+    """Where a lane's rows of operands begin: of the first two products, and of the last, which are made after those, as
+    registers are short between.
+    """
+    atoms = atoms_of(traits)
+    text = "Where a lane's rows of the first matrices of left and right tiles begin; its row and column of scores."
+    emit_lane_places(out, "places", _pair_operands(traits), atoms, text)
+    text = "The same of what weights and slopes are multiplied with."
+    emit_lane_places(out, "places_of_columns", _column_operands(traits), atoms, text)
+    emit_place_in_warp(out, atoms)
+
+
+def _pair_operands(traits: GradientTraits) -> dict[str, Operand]:
+    first, second, slopes = traits.boxes.head_dim, traits.boxes.value_dim, traits.slopes
+    found = {"left_1": Operand(LEFT, "base + LEFT_1", first), "right_1": Operand(RIGHT, "tile", first)}
+    more = {"left_2": Operand(LEFT, "base + LEFT_2", second), "right_2": Operand(RIGHT, "tile + RIGHT_2", second)}
+    return {**found, **more} if slopes else found
+
+
+def _column_operands(traits: GradientTraits) -> dict[str, Operand]:
+    places = {"dv": ("columns_2", "tile + RIGHT_2"), traits.of_slopes: ("columns_1", "tile")}
+    return {
+        places[name][0]: Operand(TRANSPOSED, places[name][1], dim) for name, dim in traits.dims.items()
+    }  # fmt: skip
+
+
+def operands_of(traits: GradientTraits) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of what the two functions give, before row and column."""
+    return tuple(_pair_operands(traits)), tuple(_column_operands(traits))
+
+
+def emit_products(out: SourceWriter, traits: GradientTraits) -> None:
+    """Scores and dP of a tile; weights and slopes times what is right."""
+    boxes, atoms = traits.boxes, atoms_of(traits)
+    score, slope = (of_atoms(name, atoms) for name in ("score", "slope"))
+    emit_add(out, boxes.dtype)
+    step = "Sixteen numbers of each row and column."
+    texts = ("Scores of a warp's rows with a right tile's.", step)
+    emit_row_product(
+        out, RowProduct("multiply_first", score, "left", "right", boxes.tile_kv, boxes.head_dim, texts)
+    )  # fmt: skip
+    if traits.slopes:
+        texts = ("dP of a warp's rows and a right tile's.", step)
+        emit_row_product(
+            out, RowProduct("multiply_second", slope, "left", "right", boxes.tile_kv, boxes.value_dim, texts)
+        )  # fmt: skip
+    for name, dim in traits.dims.items():
+        what, values = ("Weights", score) if name == "dv" else ("Slopes", slope)
+        texts = (f"{what} of a warp's rows times a right tile.", "Of sixteen columns; rounded, two a word.")
+        product = SumProduct(f"add_{name}", of_atoms("total", atoms), values, "right", boxes.tile_kv, dim, texts)
+        emit_sum_product(out, product, boxes.dtype)

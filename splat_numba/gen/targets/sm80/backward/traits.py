@@ -1,0 +1,43 @@
+"""What the text of a gradient kernel depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from splat_numba.gen.backward import QUERIES
+from splat_numba.gen.boxes import Traits
+from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED, GradientKernel
+
+
+@dataclass(frozen=True, slots=True)
+class GradientTraits(GradientKernel):
+    """stored: how results are, as in gradient_kernels; ragged: key lengths differ between batch entries."""
+
+    stored: str
+    ragged: bool
+
+    @property
+    def limited(self) -> bool:
+        """Whether right tiles reach beyond the key length."""
+        return self.ragged and self.of == QUERIES
+
+    @property
+    def walked(self) -> Traits:
+        """The boxes as a walk over tiles sees them: only keys have lengths, and signs are the scale's."""
+        return replace(self.boxes, ragged=self.limited, negate=False, resumes=False, hands_on=False)
+
+    @property
+    def rounds(self) -> bool:
+        """Whether results are stored in the arrays' dtype."""
+        return self.stored in {ROUNDED, FINISHED}
+
+    @property
+    def adds(self) -> bool:
+        """Whether there are sums of an earlier launch."""
+        return self.stored in {ADDED, FINISHED}
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """Names of the arrays that the kernel is given for its results, in the order of the gradients' products."""
+        sums = tuple(f"{name}_sums" for name in self.dims) if self.stored == FINISHED else ()
+        return (*self.dims, *sums)

@@ -1,0 +1,145 @@
+"""Gradients by a warp's matrix products, run on NumPy: against the oracle, by name and drawn; planted faults."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+import splat_numba as splat
+from splat_numba import attention_vjp
+from splat_numba.gen.backward import KEYS, QUERIES
+from splat_numba.gen.machine import gpu_of
+from splat_numba.gen.problem import Problem as Sizes
+from splat_numba.gen.targets.gpu.gradient_kernels import ROUNDED, WHOLE
+from splat_numba.gen.targets.sm80.backward import tile_shapes
+from splat_numba.gen.targets.sm80.backward.shape import atoms_of
+from splat_numba.gen.targets.sm80.backward.tile_shapes import candidates
+from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
+from splat_numba.testing import Problem, check_gradients, masks, patterns, problems
+from tests.emulator.emulated_gpu import emulated, forget_emulated
+from tests.emulator.planted_faults import check_found
+from tests.gpu.device_views import forced_gradients
+from tests.profiles import draws
+
+TYPES = ("float16", "bfloat16")
+KINDS = ((1, 3), (33, 17))
+WINDOW = splat.window(20, 3) | splat.sinks(2)
+MASKS = [splat.window(9), splat.causal(), splat.strided(3), splat.window(9)]
+HOLED = np.random.default_rng(3).random((70, 50)) < 0.2
+HOLED[3:9] = HOLED[:, 20:31] = False
+PROBLEMS = {
+    "grouped heads": Problem(66, 40, WINDOW, "float16", 1, 2, 1, head_dim=8, value_dim=12),
+    "large values": Problem(30, 30, WINDOW, "float16", 1, 1, head_dim=8, value_dim=136),
+    "key lengths": Problem(70, 90, splat.causal(), "bfloat16", 2, 1, head_dim=8, kv_lengths=(0, 33)),
+    "negative scale": Problem(70, 70, splat.causal(), "bfloat16", 1, 1, head_dim=8, scale=-0.3),
+    "several passes, lengths": Problem(
+        100, 100, splat.sparse_transformer_strided(13), "bfloat16", 1, 1, head_dim=8, kv_lengths=(55,)
+    ),
+    "a mask a head": Problem(40, 40, MASKS[:2], "bfloat16", 1, 2, 1, head_dim=8),
+    "a mask a head, 16 bits": Problem(40, 40, MASKS, "bfloat16", 1, 4, 1, head_dim=12, layout="bshd"),
+    "queries and keys of nobody": Problem(70, 50, HOLED, "bfloat16", 1, 1, head_dim=12),
+    "no keys": Problem(70, 0, splat.full(), "bfloat16", 1, 1, head_dim=8),
+    "no queries": Problem(0, 70, splat.full(), "float16", 1, 1, head_dim=8),
+}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_gradients_agree_with_the_oracle(name):
+    check_gradients(PROBLEMS[name], backend="emulate", target="sm80")
+
+
+def shapes():
+    """A tile shape of each number of rows a warp, warps, columns and stages."""
+    found = {}
+    for dims, capability in (((24, 24), (8, 0)), ((136, 24), (8, 0)), ((224, 256), (8, 6)), ((256, 256), (8, 6))):
+        sizes = Sizes(64, 64, *dims, "float16")
+        for of in (QUERIES, KEYS):
+            for one in candidates(sizes if of == QUERIES else sizes.transposed(), of, gpu_of(capability))[0]:
+                traits = GradientTraits(one, of, WHOLE[of][0], ROUNDED, ragged=False)
+                key = (of, one.groups, one.tile_kv, one.stages, atoms_of(traits))
+                small = one if one.groups == 2 else replace(one, head_dim=24, value_dim=24)  # as fast as may be
+                found.setdefault(key, pytest.param(of, small, id="-".join(map(str, key))))
+    return list(found.values())
+
+
+@pytest.mark.parametrize(("of", "boxes"), shapes())
+def test_every_tile_shape(of, boxes, monkeypatch):
+    """Groups skip tiles that the other one wants, and have masks of their own."""
+    problem = Problem(140, 135, splat.window(9), "float16", 1, 1, head_dim=boxes.head_dim, kv_lengths=(130,))
+    with forced_gradients(monkeypatch, of, boxes, shapes=tile_shapes):
+        check_gradients(replace(problem, value_dim=boxes.value_dim), backend="emulate", target="sm80")
+
+
+def test_every_number_of_rows_columns_and_stages_is_tried():
+    tried = [one.values for one in shapes()]
+    assert {boxes.stages for _, boxes in tried} == {1, 2}
+    assert {boxes.tile_kv for _, boxes in tried} == {16, 32, 64}
+    assert {one.id.split("-")[-1] for one in shapes() if one.values[1].groups == 2} == {"1", "2"}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "x".join(map(str, kind)))
+@settings(max_examples=draws(3), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_problem_through_the_runtime(kind, monkeypatch, data):
+    mask = data.draw(st.sampled_from([masks, patterns]))
+    problem = data.draw(problems(dtypes=TYPES, max_length=50, mask=mask))
+    frozen = data.draw(st.sampled_from([(), (), ("q",), ("k", "v"), ("v",), ("q", "k")]))
+    problem = replace(problem, head_dim=kind[0], value_dim=kind[1])
+    with monkeypatch.context() as patch:
+        emulated(patch)
+        check_gradients(problem, backend="cuda", target="sm80", frozen=frozen)
+    forget_emulated()
+
+
+def test_rows_that_keep_nothing_give_zeros_whatever_their_gradients_are():
+    problem = PROBLEMS["queries and keys of nobody"]
+    q, k, v = problem.arrays()
+    dout, dlse = problem.gradients()
+    given = {"backend": "emulate", "target": "simt"}
+    wanted = attention_vjp(q, k, v, problem.mask, **given)[1](dout, dlse)
+    dout[..., 3:9, :], dlse[..., 3:9] = np.nan, np.inf
+    found = attention_vjp(q, k, v, problem.mask, **given)[1](dout, dlse)
+    for one, two in zip(found, wanted, strict=True):
+        assert_array_equal(one, two)
+    assert_array_equal(found[0][..., 3:9, :], 0)
+
+
+def test_keys_beyond_their_length_never_reach_anything():
+    problem = PROBLEMS["key lengths"]
+    q, k, v = problem.arrays()
+    dout, _ = problem.gradients()
+    given = {"backend": "emulate", "target": "simt", "kv_lengths": problem.kv_lengths}
+    wanted = attention_vjp(q, k, v, problem.mask, **given)[1](dout)
+    for entry, length in enumerate(problem.kv_lengths):
+        k[entry, :, length:] = v[entry, :, length:] = np.nan
+    found = attention_vjp(q, k, v, problem.mask, **given)[1](dout)
+    for one, two in zip(found, wanted, strict=True):
+        assert_array_equal(one, two)
+
+
+FAULTY = Problem(70, 60, WINDOW, "float16", 1, 2, 1, head_dim=12, value_dim=28, spread=2.0, kv_lengths=(50,))
+FAULTS = {
+    "tiles of a block": (r"left = ptx\.load_word\(block_at \+ u64\(20\)\)", r"\g<0> - u32(1)"),
+    "heads of a group": (r"while first < end:", "while first < end - u32(1):"),
+    "predicate": (r">> column\)", ">> u32(column + u32(1)))"),
+    "lengths of keys": (r"(?<!def )limit_scores\(score_\d, valid, column\)", "pass"),
+    "a tile that is not there yet": (r" {12}wait_for_copies\(\)\n", ""),
+    "a tile that others copied": (r"ptx\.block_barrier\(\)  # the tile is", "pass  # the tile is"),
+    "stage": (r"stage = u32\(STAGE_BYTES - stage\)", "pass"),
+    "which half of the columns": (r"load_matrices_transposed", "load_matrices"),
+    "delta": (r"delta = total if", "delta = f32(0.5) * total if"),
+    "levels of a column": (r"u32\(8 \* j \+ 1\)", "u32(8 * j)"),
+    "levels of a row": (r"levels \+ u32\(128\)", "levels"),
+    "slopes": (r"slope\[4 \* j \+ 2\] = ", "slope[4 * j + 3] = "),
+    "scale": (r"share = scale if", "share = f32(1.0) if"),
+    "keys beyond a length": (r"share = scale if token < end", "share = scale if token < seq_left"),
+    "numbers beyond a row's": (r"u32\(0\), u32\(0\), mine", "word_2, word_3, mine"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(monkeypatch, fault):
+    check_found(monkeypatch, lambda: check_gradients(FAULTY, backend="cuda", target="sm80"), *FAULTS[fault])
