@@ -201,12 +201,26 @@ def test_arrays_of_two_places_are_refused(gpu):  # noqa: ARG001
             call()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_softmax_of_rows_that_begin_in_the_middle_of_a_chunk(dtype):
+    """Where the results begin elsewhere in a chunk, they are stored one by one. Lanes add up other numbers then."""
+    values = Case(WINDOW, dtype, 1, 2, 1).arrays()[3]
+    wide = np.full((*values.shape[:-1], values.shape[-1] + 3), np.nan, values.dtype)
+    wide[..., 1:-2] = values
+    apart = np.repeat(values, 2, axis=-1)[..., ::2]
+    wanted = splat.softmax(values, WINDOW, **EMULATED)
+    for one in (wide[..., 1:-2], apart):
+        found = splat.softmax(one, WINDOW, **EMULATED)
+        assert_allclose(found, wanted, rtol=2e-3 if dtype == "float16" else 2e-6)
+
+
 def test_strides_are_read_as_they_are():
     q, k, v, values = Case(UNEVEN, "float16", 1, 1, 1, 12, 12).arrays()
     turned = [np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2) for x in (q, k, v)]
     wide = np.repeat(values, 2, axis=-1)[..., ::2]
     assert_array_equal(splat.sddmm(*turned[:2], UNEVEN, **EMULATED), splat.sddmm(q, k, UNEVEN, **EMULATED))
-    assert_array_equal(splat.softmax(wide, UNEVEN, **EMULATED), splat.softmax(values, UNEVEN, **EMULATED))
+    found, wanted = splat.softmax(wide, UNEVEN, **EMULATED), splat.softmax(values, UNEVEN, **EMULATED)
+    assert_allclose(found.astype(np.float32), wanted.astype(np.float32), rtol=2e-3)
     assert_array_equal(splat.spmm(wide, turned[2], UNEVEN, **EMULATED), splat.spmm(values, v, UNEVEN, **EMULATED))
 
 
@@ -230,6 +244,8 @@ FAULTS = {
     "keys that are left": (r"if u32\(begin \+ u32\(16\)\) < size", "if u32(begin + u32(20)) < size"),
     "parts of a key": (r"kept = score\[1\] if upper else score\[0\]", "kept = score[0]"),
     "a lane's own peak": (r"added \* power\(peak - safe\)\)", "added)"),
+    "numbers of the rows beside": (r"mine = part if place < count else u32\(0\)", "mine = part"),
+    "chunks that rows share": (r"x, when if place < count else u32\(0\)", "x, when"),
     "rows of v side by side": (r"total\[n\] = sum_over_rows\(total\[n\]\)", "pass"),
     "places of values": (r"at = ptx\.load_word\(places[^\n]*", "pass"),
     "sum of a row's changes": (r"total = sum_of_warp\(added\)", "total = added"),
@@ -241,6 +257,8 @@ def test_a_planted_fault_is_found(monkeypatch, fault):
     pattern, replacement = FAULTS[fault]
     checks = {
         "a lane's own peak": products.check_softmax,
+        "numbers of the rows beside": products.check_softmax,
+        "chunks that rows share": products.check_softmax,
         "rows of v side by side": products.check_spmm,
         "rows of v beyond a run": products.check_spmm,
         "places of values": products.check_transposed,

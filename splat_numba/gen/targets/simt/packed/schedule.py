@@ -8,6 +8,7 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.packed_lists import PackedLists, Words
 from splat_numba.gen.packed_problem import PackedProblem
 from splat_numba.gen.packed_tiles import TILE_PLACES, PackedTiles
+from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.schedule import Place, ScheduleBuilder
 from splat_numba.gen.targets.gpu.launches import arch_of, strides_of
 from splat_numba.gen.targets.gpu.packed_launch import launch_blocks
@@ -26,11 +27,13 @@ FAMILIES: dict[str, Family] = {
 """Of each operator that GPUs have, the text."""
 
 
-def _traits(problem: PackedProblem, lists: PackedLists) -> PackedTraits:
+def _traits(problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Tensor]) -> PackedTraits:
     products = bool(problem.dim)  # softmax needs no columns
+    side_by_side = all(one.strides[2] == ITEMSIZE[one.dtype] for one in arrays.values())
+    in_chunks = problem.operator == "softmax" and ITEMSIZE[problem.dtype] <= ITEMSIZE["float32"] and side_by_side
     return PackedTraits(
         FAMILIES[problem.operator], problem.dtype, problem.dim, products and lists.columns is not None,
-        problem.transposed,
+        problem.transposed, in_chunks,
     )  # fmt: skip
 
 
@@ -39,7 +42,8 @@ def record_rows(
     gpu: Gpu,
 ) -> None:  # fmt: skip
     """A warp a row, of these of the lists' rows, of each head of the result. arrays: by name, the result last."""
-    text = packed_text(_traits(problem, lists), arch_of(gpu))
+    traits = _traits(problem, lists, arrays)
+    text = packed_text(traits, arch_of(gpu))
     wanted = {name for name, _ in text.entry.parameters}
     tables = {"rows": rows, "runs": lists.runs, "columns": lists.columns, "places": lists.places}
     pointers: dict[str, Place | Tensor | None] = {
@@ -51,7 +55,7 @@ def record_rows(
         **strides_of(dict(named)), "row_blocks": blocks, "rows_listed": len(rows), "heads": problem.heads,
     }  # fmt: skip
     if problem.dim:
-        numbers |= scale_of(_traits(problem, lists).numbers, "scale", problem.scale)
+        numbers |= scale_of(traits.numbers, "scale", problem.scale)
     numbers |= _groups(problem, named)
     builder.launch(text, blocks * problem.batch * problem.heads, numbers, {**pointers, **named})
 

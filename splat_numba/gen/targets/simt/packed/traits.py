@@ -20,7 +20,8 @@ Family = Literal["sddmm", "softmax", "softmax_backward", "spmm"]
 @dataclass(frozen=True, slots=True)
 class PackedTraits:
     """dim: numbers of a row of q and k, or of v; 0 for softmax. listed: columns are a list, one a pair, rather than
-    runs. placed: the packed values of a pair stand where a list says (of a transposed mask).
+    runs. placed: the packed values of a pair stand where a list says (of a transposed mask). in_chunks: softmax
+    of 16 or 32 bits reads and writes 16 bytes at a time, as packed values lie side by side.
     """
 
     family: Family
@@ -28,6 +29,7 @@ class PackedTraits:
     dim: int = 0
     listed: bool = False
     placed: bool = False
+    in_chunks: bool = False
 
     @property
     def numbers(self) -> Numbers:
