@@ -13,6 +13,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executors import gpu_packed
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen import packed_parts
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.testing import masks
@@ -86,6 +87,21 @@ def test_sixteen_bits_of_odd_rows():
     case = Case(ODD, "float16", 3, 1, 1, 8, 8)
     products.check_sddmm(case, **EMULATED)
     products.check_softmax(case, **EMULATED)
+
+
+HUBS = ACSR.from_dense((RNG.random((17, 90)) < 0.05) | np.isin(np.arange(17), (3, 9))[:, None])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_long_rows_in_parts(monkeypatch, dtype):
+    """By a list of columns and by runs; the transposed mask too, whose rows find their values by places."""
+    monkeypatch.setattr(packed_parts, "PART_PAIRS", 8)
+    monkeypatch.setattr(packed_parts, "LONGEST", 16)
+    for acsr in (HUBS, ACSR.from_pattern(MIXED | splat.window(20, 14), 13, 60)):
+        case = Case(acsr, dtype, 2, 2, 1, 20, 12)
+        products.check_sddmm(case, 0.5, **EMULATED)
+        products.check_spmm(case, **EMULATED)
+        products.check_transposed(case, **EMULATED)
 
 
 def test_gradients_with_grouped_heads():
@@ -248,6 +264,7 @@ FAULTS = {
     "chunks that rows share": (r"x, when if place < count else u32\(0\)", "x, when"),
     "rows of v side by side": (r"total\[n\] = sum_over_rows\(total\[n\]\)", "pass"),
     "places of values": (r"at = ptx\.load_word\(places[^\n]*", "pass"),
+    "parts of a row": (r"while part < count", "while part < u32(1)"),
     "sum of a row's changes": (r"total = sum_of_warp\(added\)", "total = added"),
 }  # fmt: skip
 
@@ -262,7 +279,12 @@ def test_a_planted_fault_is_found(monkeypatch, fault):
         "rows of v side by side": products.check_spmm,
         "rows of v beyond a run": products.check_spmm,
         "places of values": products.check_transposed,
+        "parts of a row": products.check_spmm,
         "sum of a row's changes": gradients.check_softmax,
     }
-    call = checks.get(fault, products.check_sddmm)
-    check_found(monkeypatch, lambda: call(FAULTY, **ON_GPU), pattern, replacement)
+    call, case = checks.get(fault, products.check_sddmm), FAULTY
+    if fault == "parts of a row":
+        monkeypatch.setattr(packed_parts, "PART_PAIRS", 8)
+        monkeypatch.setattr(packed_parts, "LONGEST", 16)
+        case = Case(HUBS, "float32", 1, 2, 2, 12, 12)
+    check_found(monkeypatch, lambda: call(case, **ON_GPU), pattern, replacement)

@@ -45,6 +45,7 @@ USUAL_PACKED = (
     ((8, 0), PackedTraits("spmm", "bfloat16", 72, listed=True, placed=True)),
     ((9, 0), PackedTraits("spmm", "float64", 250)),
     ((9, 0), PackedTraits("softmax", "float64")),
+    ((8, 6), PackedTraits("adding", "float16", 64)),
     ((9, 0), PackedTraits("softmax", "bfloat16", in_chunks=True)),
     ((8, 0), PackedTraits("softmax_backward", "float16")),
     ((9, 0), FmaTraits("sddmm", "float32", 64)),
@@ -125,6 +126,8 @@ def packed_texts(arch, dtype, shared_bytes):
             yield packed_text(PackedTraits("sddmm", dtype, dim, listed), arch)
             yield packed_text(PackedTraits("spmm", dtype, dim, listed), arch)
             yield packed_text(PackedTraits("spmm", dtype, dim, listed, placed=True), arch)
+            yield packed_text(PackedTraits("spmm", dtype, dim, listed, partial=True), arch)
+        yield packed_text(PackedTraits("adding", dtype, dim), arch)
 
 
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")

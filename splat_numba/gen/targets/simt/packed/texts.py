@@ -5,7 +5,7 @@ from __future__ import annotations
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS
-from splat_numba.gen.targets.simt.packed import sddmm, softmax, softmax_chunks, spmm, tiles
+from splat_numba.gen.targets.simt.packed import adding, sddmm, softmax, softmax_chunks, spmm, tiles
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.packed.traits import THREADS, PackedTraits
 
@@ -14,9 +14,10 @@ PAGES = {
     "softmax": (softmax.parameter_names, softmax.render_softmax),
     "softmax_backward": (softmax.parameter_names, softmax.render_softmax_backward),
     "spmm": (spmm.parameter_names, spmm.render_spmm),
+    "adding": (adding.parameter_names, adding.render_adding),
 }
 """Of each family, what its parameters are called, and its text."""
-ARRAYS = {**softmax.ARRAYS, "sddmm": sddmm.ARRAYS, "spmm": spmm.ARRAYS}
+ARRAYS = {**softmax.ARRAYS, "sddmm": sddmm.ARRAYS, "spmm": spmm.ARRAYS, "adding": adding.ARRAYS}
 """Of each family, the last one written."""
 
 
@@ -28,6 +29,7 @@ def packed_text(traits: PackedTraits, arch: str) -> EmittedText:
         + ["listed"] * traits.listed
         + ["placed"] * traits.placed
         + ["chunks"] * traits.in_chunks
+        + ["partial"] * traits.partial
     )
     entry = Entry(traits.family, parameters(traits), THREADS, 1, 0, arch=arch)
     return EmittedText(f"packed_{traits.family}_simt_{arch}_{shape}", entry, render_packed, (traits,))
