@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
+from flurka_numba.targets.gpu.warps import emit_largest_of_block
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.powers import emit_inverse, emit_scale
-from flurka_numba.targets.sm90.rows import emit_lane, emit_largest_of_block, emit_load
+from flurka_numba.targets.sm90.rows import emit_lane, emit_load
 from flurka_numba.targets.sm90.scales import HIGH, SCALE_ROW, TOP, emit_slot_factors, emit_weight, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes
 from flurka_numba.targets.sm90.state_block import emit_state_share

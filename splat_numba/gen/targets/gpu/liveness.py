@@ -10,66 +10,98 @@ from collections.abc import Iterable, Sequence
 
 
 class Liveness:
-    """Names that are wanted behind each statement of a function."""
+    """Names that are wanted behind each statement of a function.
+
+    places: line, column and name of all its variables, in this order.
+    """
 
     def __init__(self, statements: Sequence[ast.stmt]) -> None:
-        self._behind: dict[ast.stmt, set[str]] = {}
+        self._read: dict[ast.stmt, frozenset[str]] = {}  # by each itself, suites not counted; found once
+        self._bound: dict[ast.stmt, frozenset[str]] = {}
+        self._behind: dict[ast.stmt, set[str]] | None = {}
+        self.places: list[tuple[int, int, str]] = []
         self.before(statements, ())
+        self.places.sort()
+        self._found, self._behind = self._behind, None
 
     def behind(self, statement: ast.stmt) -> frozenset[str]:
-        """Names wanted after a statement; in a loop, after any of its rounds."""
-        return frozenset(self._behind[statement])
+        """Names wanted after a statement of the function; in a loop, after any of its rounds."""
+        return frozenset((self._found or {})[statement])
+
+    def bound(self, statements: Iterable[ast.stmt]) -> set[str]:
+        """Names that they assign, but not those of arrays of which they set elements."""
+        found: set[str] = set()
+        for one in _all(statements):
+            found |= self._bound[one]
+        return found
+
+    def counters(self, statements: Iterable[ast.stmt]) -> set[str]:
+        """Names that their loops count by."""
+        return {name for one in _all(statements) if isinstance(one, ast.For) for name in self._bound[one]}
 
     def before(self, statements: Sequence[ast.stmt], wanted: Iterable[str]) -> set[str]:
-        """Names wanted before these statements, if ``wanted`` are afterwards."""
+        """Names wanted before statements of the function, if ``wanted`` are afterwards."""
         live = set(wanted)
         for statement in reversed(statements):
-            self._behind.setdefault(statement, set()).update(live)
+            if self._behind is not None:
+                self._behind.setdefault(statement, set()).update(live)
+            if statement not in self._read:
+                self._look_at(statement)
             live = self._of(statement, live)
         return live
 
+    def _look_at(self, statement: ast.stmt) -> None:
+        variables = _own(statement)
+        stored = frozenset(one.id for one in variables if isinstance(one.ctx, ast.Store))
+        loaded = frozenset(one.id for one in variables if isinstance(one.ctx, ast.Load))
+        self.places += [(one.lineno, one.col_offset, one.id) for one in variables]
+        self._bound[statement] = stored
+        self._read[statement] = loaded | stored if isinstance(statement, ast.AugAssign) else loaded
+
     def _of(self, statement: ast.stmt, live: set[str]) -> set[str]:
+        read, bound = self._read[statement], self._bound[statement]
         match statement:
-            case ast.Assign(targets=targets, value=value):
-                return (live - _bound(*targets)) | _read(*targets, value)
-            case ast.AugAssign(target=target, value=value):
-                return live | names(target) | _read(value)
-            case ast.Expr(value=value):
-                return live | _read(value)
-            case ast.If(test=test, body=body, orelse=orelse):
-                return self.before(body, live) | self.before(orelse, live) | _read(test)
-            case ast.While(test=test, body=body):
-                again = live | _read(test)
+            case ast.If(body=body, orelse=orelse):
+                return self.before(body, live) | self.before(orelse, live) | read
+            case ast.While(body=body):
+                again = live | read
                 return again | self.before(body, again | self.before(body, again))
-            case ast.For(target=target, iter=several, body=body):
+            case ast.For(iter=several, body=body):
                 again = live | self.before(body, live)
-                first = self.before(body, again) - _bound(target)
-                return first | _read(several) | (set() if _is_taken(several) else live)
+                first = self.before(body, again) - bound
+                return first | read | (set() if _is_taken(several) else live)
             case _:
-                raise TypeError(f"statement wanted of those that kernels have, got {ast.unparse(statement)}")
+                return (live - bound) | read
 
 
-def assigned(statements: Sequence[ast.stmt]) -> set[str]:
-    """Names that statements bind, but not those of arrays of which they set elements."""
-    return _bound(*statements)
+def names(node: ast.AST) -> frozenset[str]:
+    """All variables of a piece of text."""
+    return frozenset(one.id for one in _variables(node))
 
 
-def counters(statements: Sequence[ast.stmt]) -> set[str]:
-    """Names that loops count by."""
-    return _bound(*(node.target for one in statements for node in ast.walk(one) if isinstance(node, ast.For)))
+def _own(statement: ast.stmt) -> list[ast.Name]:
+    """Variables of a statement itself. Raises TypeError for one that kernels do not have."""
+    match statement:
+        case ast.Assign() | ast.AugAssign() | ast.Expr():
+            return _variables(statement)
+        case ast.If(test=test) | ast.While(test=test):
+            return _variables(test)
+        case ast.For(target=target, iter=several):
+            return _variables(target) + _variables(several)
+    raise TypeError(f"statement wanted of those that kernels have, got {ast.unparse(statement)}")
 
 
-def _bound(*nodes: ast.AST) -> set[str]:
-    return {name for node in nodes for name in names(node, ast.Store)}
+def _variables(node: ast.AST) -> list[ast.Name]:
+    return [one for one in ast.walk(node) if isinstance(one, ast.Name)]
 
 
-def _read(*nodes: ast.AST) -> set[str]:
-    return {name for node in nodes for name in names(node, ast.Load)}
-
-
-def names(node: ast.AST, context: type[ast.expr_context] = ast.expr_context) -> set[str]:
-    """All variables of a piece of text; with a context, those that it reads or binds."""
-    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, context)}
+def _all(statements: Iterable[ast.stmt]) -> Iterable[ast.stmt]:
+    """Statements, and those of their suites."""
+    for one in statements:
+        yield one
+        if isinstance(one, ast.If | ast.While | ast.For):
+            yield from _all(one.body)
+            yield from _all(one.orelse)
 
 
 def _is_taken(several: ast.expr) -> bool:
@@ -79,5 +111,4 @@ def _is_taken(several: ast.expr) -> bool:
             isinstance(one, ast.Constant) for one in arguments
         ):
             return len(range(*(ast.literal_eval(one) for one in arguments))) > 0
-        case _:
-            return False
+    return False
