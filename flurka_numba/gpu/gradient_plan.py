@@ -23,10 +23,7 @@ from flurka_numba.gpu.stages import (
 )
 from flurka_numba.gpu.tilings import slot_groups, sum_registers
 from flurka_numba.problem import Problem
-from flurka_numba.targets.sm90.accumulate import (
-    SHARE_NUMBERS,
-    AccumulateTraits,
-)
+from flurka_numba.targets.sm90.accumulate_shape import SHARE_NUMBERS, AccumulateTraits
 from flurka_numba.targets.sm90.gradient_scales import TOP_BYTES
 from flurka_numba.targets.sm90.gradient_shape import LARGEST_CHUNKS, GradientTraits
 from flurka_numba.targets.sm90.gradients import gradient_entry, render_gradients

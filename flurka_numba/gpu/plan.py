@@ -27,10 +27,7 @@ from flurka_numba.gpu.stages import (
 )
 from flurka_numba.gpu.tilings import choose_tiling
 from flurka_numba.problem import Problem
-from flurka_numba.targets.sm90.accumulate import (
-    SHARE_NUMBERS,
-    AccumulateTraits,
-)
+from flurka_numba.targets.sm90.accumulate_shape import SHARE_NUMBERS, AccumulateTraits
 from flurka_numba.targets.sm90.bounds import bounds_bytes
 from flurka_numba.targets.sm90.collect import KEYS_DIVISOR, CollectTraits, collect_entry, render_collect
 from flurka_numba.targets.sm90.compress import compress_entry, render_compress

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap
 from flurka_numba.problem import Problem
-from flurka_numba.targets.sm90.accumulate import TILE, AccumulateTraits, accumulate_entry, render_accumulate
+from flurka_numba.targets.sm90.accumulate import accumulate_entry, render_accumulate
+from flurka_numba.targets.sm90.accumulate_shape import TILE, AccumulateTraits
 from flurka_numba.targets.sm90.apply import apply_entry, render_apply
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.images import PARTS, ImageTraits, images_entry, render_images

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from flurka_numba.targets.gpu.warps import emit_largest_of_warp
 from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.powers import emit_scale
-from flurka_numba.targets.sm90.accumulate import SHARE_COLUMNS, SHARE_NUMBERS
+from flurka_numba.targets.sm90.accumulate_shape import SHARE_COLUMNS, SHARE_NUMBERS
 from flurka_numba.targets.sm90.scales import HIGH, SLOT_SCALE_BYTES, TOP, emit_carrier, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_state_block, operand_place

@@ -10,14 +10,9 @@ from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
 from flurka_numba.targets.gpu_text import parameters_of, start_text
-from flurka_numba.targets.sm90.accumulate import (
-    TILE_BYTES,
-    emit_products,
-    emit_row_weights,
-    emit_share,
-    emit_tile,
-    lane_place,
-)
+from flurka_numba.targets.sm90.accumulate_results import emit_products, emit_share
+from flurka_numba.targets.sm90.accumulate_rows import emit_row_weights, emit_tile, lane_place
+from flurka_numba.targets.sm90.accumulate_shape import TILE_BYTES
 from flurka_numba.targets.sm90.gradient_rows import (
     emit_features,
     emit_images_there,
