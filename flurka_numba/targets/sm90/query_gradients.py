@@ -26,7 +26,7 @@ from flurka_numba.targets.sm90.gradient_rows import (
 )
 from flurka_numba.targets.sm90.gradient_shape import OPERANDS, GradientTraits
 from flurka_numba.targets.sm90.gradients import COUNTS
-from flurka_numba.targets.sm90.images import turned_rows
+from flurka_numba.targets.sm90.image_shape import turned_rows
 from flurka_numba.targets.sm90.rows import emit_store, when, words
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_rows
