@@ -1,6 +1,7 @@
 """Parts of a kernel as device functions: what they are given and give back, and what they refuse to be."""
 
 import ast
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import numpy as np
@@ -177,3 +178,12 @@ def test_other_statements_are_refused():
         out.line("del a")
     with pytest.raises(TypeError, match="statement wanted of those that kernels have, got del a"):
         out.text()
+
+
+def test_many_levels_take_no_longer_than_their_lines():
+    out = kernel()
+    with out.suite(), out.part("count", "Loops within loops."), ExitStack() as levels:
+        for level in range(60):
+            levels.enter_context(out.block(f"for i_{level} in range(b)"))
+        out.line("a[0] += 1")
+    assert functions(out.text()) == {"count": ("b, a", "")}

@@ -7,6 +7,23 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What statements do to the names wanted behind them: these are wanted before, but for ``bound``, and ``read``."""
+
+    read: frozenset[str] = frozenset()
+    bound: frozenset[str] = frozenset()
+
+    def before(self, wanted: Iterable[str]) -> set[str]:
+        """Names wanted before, if ``wanted`` are behind."""
+        return (set(wanted) - self.bound) | self.read
+
+    def then(self, later: Effect) -> Effect:
+        """This, and what follows."""
+        return Effect(self.read | (later.read - self.bound), self.bound | later.bound)
 
 
 class Liveness:
@@ -16,62 +33,70 @@ class Liveness:
     """
 
     def __init__(self, statements: Sequence[ast.stmt]) -> None:
-        self._read: dict[ast.stmt, frozenset[str]] = {}  # by each itself, suites not counted; found once
-        self._bound: dict[ast.stmt, frozenset[str]] = {}
-        self._behind: dict[ast.stmt, set[str]] | None = {}
         self.places: list[tuple[int, int, str]] = []
-        self.before(statements, ())
+        self._own: dict[ast.stmt, Effect] = {}  # of each itself, suites not counted
+        self._effects: dict[ast.stmt, Effect] = {}
+        self._behind: dict[ast.stmt, frozenset[str]] = {}
+        self._effect(statements)
         self.places.sort()
-        self._found, self._behind = self._behind, None
+        self._note(statements, frozenset())
 
     def behind(self, statement: ast.stmt) -> frozenset[str]:
         """Names wanted after a statement of the function; in a loop, after any of its rounds."""
-        return frozenset((self._found or {})[statement])
+        return self._behind[statement]
 
     def bound(self, statements: Iterable[ast.stmt]) -> set[str]:
         """Names that they assign, but not those of arrays of which they set elements."""
-        found: set[str] = set()
-        for one in _all(statements):
-            found |= self._bound[one]
-        return found
+        return set[str]().union(*(self._own[one].bound for one in _all(statements)))
 
     def counters(self, statements: Iterable[ast.stmt]) -> set[str]:
         """Names that their loops count by."""
-        return {name for one in _all(statements) if isinstance(one, ast.For) for name in self._bound[one]}
+        return set[str]().union(*(self._own[one].bound for one in _all(statements) if isinstance(one, ast.For)))
 
     def before(self, statements: Sequence[ast.stmt], wanted: Iterable[str]) -> set[str]:
         """Names wanted before statements of the function, if ``wanted`` are afterwards."""
-        live = set(wanted)
-        for statement in reversed(statements):
-            if self._behind is not None:
-                self._behind.setdefault(statement, set()).update(live)
-            if statement not in self._read:
-                self._look_at(statement)
-            live = self._of(statement, live)
-        return live
+        return self._effect(statements).before(wanted)
 
-    def _look_at(self, statement: ast.stmt) -> None:
-        variables = _own(statement)
-        stored = frozenset(one.id for one in variables if isinstance(one.ctx, ast.Store))
-        loaded = frozenset(one.id for one in variables if isinstance(one.ctx, ast.Load))
-        self.places += [(one.lineno, one.col_offset, one.id) for one in variables]
-        self._bound[statement] = stored
-        self._read[statement] = loaded | stored if isinstance(statement, ast.AugAssign) else loaded
+    def _effect(self, statements: Sequence[ast.stmt]) -> Effect:
+        found = Effect()
+        for one in reversed(statements):
+            if one not in self._effects:
+                self._effects[one] = self._of(one)
+            found = self._effects[one].then(found)
+        return found
 
-    def _of(self, statement: ast.stmt, live: set[str]) -> set[str]:
-        read, bound = self._read[statement], self._bound[statement]
+    def _of(self, statement: ast.stmt) -> Effect:
+        own = self._own[statement] = self._look_at(statement)
         match statement:
             case ast.If(body=body, orelse=orelse):
-                return self.before(body, live) | self.before(orelse, live) | read
+                first, second = self._effect(body), self._effect(orelse)
+                return Effect(own.read | first.read | second.read, first.bound & second.bound)
             case ast.While(body=body):
-                again = live | read
-                return again | self.before(body, again | self.before(body, again))
+                return Effect(own.read | self._effect(body).read)
             case ast.For(iter=several, body=body):
-                again = live | self.before(body, live)
-                first = self.before(body, again) - bound
-                return first | read | (set() if _is_taken(several) else live)
-            case _:
-                return (live - bound) | read
+                inside = self._effect(body)
+                bound = own.bound | inside.bound if _is_taken(several) else frozenset[str]()
+                return Effect(own.read | (inside.read - own.bound), bound)
+        return own
+
+    def _look_at(self, statement: ast.stmt) -> Effect:
+        variables = _own(statement)
+        self.places += [(one.lineno, one.col_offset, one.id) for one in variables]
+        read = frozenset(one.id for one in variables if isinstance(one.ctx, ast.Load))
+        bound = frozenset(one.id for one in variables if isinstance(one.ctx, ast.Store))
+        return Effect(read | bound if isinstance(statement, ast.AugAssign) else read, bound)
+
+    def _note(self, statements: Sequence[ast.stmt], live: frozenset[str]) -> None:
+        """What is wanted behind statements and those of their suites; behind a loop's round, its next one too."""
+        for one in reversed(statements):
+            self._behind[one] = live
+            match one:
+                case ast.If(body=body, orelse=orelse):
+                    self._note(body, live)
+                    self._note(orelse, live)
+                case ast.While(body=body) | ast.For(body=body):
+                    self._note(body, live | self._effects[one].read)
+            live = frozenset(self._effects[one].before(live))
 
 
 def names(node: ast.AST) -> frozenset[str]:
