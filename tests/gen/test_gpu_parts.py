@@ -153,6 +153,13 @@ def leaving_counter(out):
     out.line("result[0] = i")
 
 
+def given_name_of_others(out):
+    out.line("row = a")
+    with out.part("one", "Is given a name that stands for something else.", row="b"):
+        out.line("x = row")
+    out.line("result[0] = x + row")
+
+
 @pytest.mark.parametrize(
     ("emit", "message"),
     [
@@ -160,6 +167,7 @@ def leaving_counter(out):
         (leaving_array, "one makes arrays that are wanted behind it: ['x']"),
         (name_of_variable, "variables wanted with names of their own, got ['one']"),
         (name_of_instruction, "variables wanted with names of their own, got ['step']"),
+        (given_name_of_others, "one is given names that are wanted behind it: ['row']"),
         (leaving_counter, "one counts by names that are wanted behind it: ['i']"),
     ],
 )

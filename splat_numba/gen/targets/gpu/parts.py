@@ -127,7 +127,10 @@ class _Outlined:
     def _wanted_behind(self, part: Part) -> set[str]:
         """Names of a part's own that are wanted after it, where it stands."""
         statements = self._statements(part)
-        found = self._liveness.bound(statements) & self._liveness.behind(statements[-1])
+        wanted = self._liveness.behind(statements[-1])
+        if given := wanted & {*part.given}:
+            raise AssertionError(f"{part.name} is given names that are wanted behind it: {sorted(given)}")
+        found = self._liveness.bound(statements) & wanted
         if counted := found & self._liveness.counters(statements):
             raise AssertionError(f"{part.name} counts by names that are wanted behind it: {sorted(counted)}")
         if arrays := found & self._arrays(part):
