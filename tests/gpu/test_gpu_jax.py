@@ -235,6 +235,7 @@ def test_targets(given, target):
     except splat.BackendError as error:
         pytest.skip(str(error))
     np.testing.assert_array_equal(jax.jit(on_target)(*given), wanted)
+    check_gradients(jax.jit(jax.grad(loss_of(on_target), (0, 1, 2)))(*given), given, target=target)
 
 
 def test_empty_arrays(gpu):
