@@ -15,7 +15,7 @@ from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.cpu_passes import ClosedPass, TablePass
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Plan
-from splat_numba.plain import duration
+from splat_numba.plain import counted, duration
 from splat_numba.testing import lengths, masks
 from tests.gen.plan_cases import plan_of, table_plan_of
 
@@ -281,6 +281,18 @@ def test_a_table_is_proportional_to_runs_and_not_to_pairs():
     """10,000 rows of 2,001 keys each: 20 million pairs."""
     plan = plan_of(ACSR.from_pattern(p.window(1000), 10_000, 10_000), 10_000, 10_000)
     assert sum(one.table.nbytes for one in plan.passes) < 8 * 64 * 10_000
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 bands"), (1, "1 band"), (2, "2 bands"), (1000, "1,000 bands")])
+def test_one_of_a_thing_is_not_several(number, text):
+    assert counted(number, "band") == text
+
+
+def test_explain_and_geometry_count_as_people_do():
+    geometry = splat.geometry(p.window(4))
+    plan = splat.plan(p.window(4), seq_q=64, seq_kv=64, head_dim=16, dtype="float32", backend="cpu")
+    assert "1 term in closed form" in repr(geometry)
+    assert "geometry    1 band, closed form" in plan.explain()
 
 
 def test_times_are_in_units_that_suit_them():
