@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.lane_layout import ATOM
+from splat_numba.gen.lane_layout import ATOM, sums_of, words_of
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
@@ -29,14 +29,14 @@ def sums(traits: GradientTraits, atoms: int) -> int:
     """Registers of a thread's scores, slopes and gradients; a kernel of queries has weights two a word in place of
     scores when it makes slopes.
     """
-    columns = traits.boxes.tile_kv
-    tiles = columns // 2 * (1 + traits.slopes) if traits.columns_are_queries else columns * 3 // 4
+    one, packed = sums_of(traits.boxes.tile_kv), words_of(traits.boxes.tile_kv)
+    tiles = one * (1 + traits.slopes) if traits.columns_are_queries else one + packed
     return atoms * (tiles + sum(total_registers(dim) for dim in traits.dims.values()))
 
 
 def total_registers(dim: int) -> int:
     """Of an atom's gradients, for one thread."""
-    return ATOM // 2 * steps(dim)
+    return sums_of(ATOM * steps(dim))
 
 
 def in_registers(traits: GradientTraits, atoms: int) -> bool:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 from splat_numba.gen.backward import KEYS
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import ATOM
+from splat_numba.gen.lane_layout import ATOM, sums_of, words_of
 from splat_numba.gen.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import ITEM, STEPS, TILE, emit_header, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
@@ -196,10 +196,10 @@ def _emit_heads(out: SourceWriter, traits: GradientTraits) -> None:
 
 def _emit_arrays(out: SourceWriter, traits: GradientTraits) -> None:
     """Each atom's scores, weights two a word, slopes and gradients."""
-    tile = traits.boxes.tile_kv // 2
+    tile = sums_of(traits.boxes.tile_kv)
     sizes = {"score": tile, **({"slope": tile} if traits.slopes else {})}
     if not traits.columns_are_queries:
-        sizes["weight"] = tile // 2
+        sizes["weight"] = words_of(traits.boxes.tile_kv)
     totals = {f"{name}_total": total_registers(dim) for name, dim in traits.dims.items()}
     for name, size in {**sizes, **totals}.items():
         for one in of_atoms(name, atoms_of(traits)):
