@@ -5,8 +5,9 @@
 
 bf16, fresh random data, everybody in one process, in turns. A call is the forward pass and the gradients of q, k and v
 for one gradient of out. Times are as in gpu_attention.py: medians by CUDA events, the cache overwritten before each
-call, and by CUDA-graph replay; the smaller is reported. Ours is deterministic; the others run as they come. Peak memory
-is what a call allocates beyond its inputs. ``--check``: gradients beside float32 attention of two heads first.
+call, and by CUDA-graph replay; the smaller is reported. Ours is deterministic; the others run as they come, and
+FlashAttention-4 with ``--deterministic`` as ours, too. Peak memory is what a call allocates beyond its inputs.
+``--check``: gradients beside float32 attention of two heads first.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
@@ -24,7 +26,7 @@ import torch
 from gpu_attention import RESULTS, hardware
 from gpu_cases import Case, Target, main_cases
 from gpu_ours import OURS, compiled
-from gpu_peers import FLEX, PEERS, Contender, Prepare, find_peers
+from gpu_peers import FA4, FLEX, PEERS, Contender, Prepare, find_peers, prepare_fa4
 from gpu_report import compare
 from gpu_timing import Budget, describe, measure_all
 from gpu_workload import ROW_CHUNK, Shape, Workload
@@ -32,6 +34,7 @@ from gpu_workload import ROW_CHUNK, Shape, Workload
 import splat_numba as splat
 
 SHAPE = {"batch": 2, "heads": 16, "seq": 8192}
+DETERMINISTIC = f"{FA4}, deterministic"  # never the best peer: it is the same kernels with an order to keep
 TOLERANCE = 2e-2  # relative Frobenius error of a gradient in bf16
 TARGETS = {
     "full": Target(0.95, "best"), "causal": Target(0.95, "best"), "window512": Target(1.1), "window128": Target(1.3),
@@ -231,10 +234,13 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=15, metavar="MS")
     parser.add_argument("--rounds", type=int, default=2, help="turns that everybody takes")
     parser.add_argument("--check", action="store_true", help="compare gradients with float32 first; time what is right")
+    parser.add_argument("--deterministic", action="store_true", help="FA4's deterministic gradients, too")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
     parser.add_argument("--date", default="", help="written into the results")
     args = parser.parse_args()
     peers, notes = find_peers(args.peers)
+    if args.deterministic and FA4 in peers:
+        peers[DETERMINISTIC] = partial(prepare_fa4, deterministic=True)
     found: dict[str, Any] = {
         "hardware": hardware(), "date": args.date, "arguments": " ".join(sys.argv[1:]), "notes": notes, "rows": [],
     }  # fmt: skip

@@ -119,11 +119,11 @@ def _called(call: Call) -> Contender:
     return Contender(call, facts={"first_call_s": first_s})
 
 
-def prepare_fa4(case: Case, workload: Workload) -> Contender | None:
-    """FlashAttention-4, for full, causal and windows."""
+def prepare_fa4(case: Case, workload: Workload, **options: Any) -> Contender | None:
+    """FlashAttention-4, for full, causal and windows. options: more of its arguments."""
     if case.fa4 is None:
         return None
-    attend, sets, arguments = _import(FA4), workload.bshd(), dict(case.fa4)
+    attend, sets, arguments = _import(FA4), workload.bshd(), {**dict(case.fa4), **options}
 
     def call(index: int) -> torch.Tensor:
         found = attend(*sets[index], **arguments)

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from splat_numba.kernel import Kernel
     from splat_numba.packed import sddmm, softmax, spmm
     from splat_numba.packed_gradients import sddmm_vjp, softmax_vjp, spmm_vjp
+    from splat_numba.warm import warm_up
 
 __version__ = "0.1.0"
 
@@ -72,6 +73,7 @@ _LAZY = {
     "softmax_vjp": "splat_numba.packed_gradients",
     "spmm": "splat_numba.packed",
     "spmm_vjp": "splat_numba.packed_gradients",
+    "warm_up": "splat_numba.warm",
     "Kernel": "splat_numba.kernel",
     "Plan": "splat_numba.gen.plan",
 }
@@ -146,5 +148,6 @@ __all__ = [
     "spmm_vjp",
     "strided",
     "testing",
+    "warm_up",
     "window",
 ]

@@ -49,6 +49,11 @@ def duration(seconds: float) -> str:
 _UNITS = ((7200.0, "h", 3600.0), (120.0, "min", 60.0), (1.0, "s", 1.0), (1e-3, "ms", 1e-3), (0.0, "us", 1e-6))
 
 
+def counted(number: int, name: str) -> str:
+    """So many of what a regular noun names: 1 band, 1,000 bands."""
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
+
+
 def memory_size(nbytes: int) -> str:
     """Bytes in the unit that keeps the number short."""
     value, unit = float(nbytes), 0

@@ -13,10 +13,11 @@ from splat_numba.errors import ArgumentError
 
 NAMES = (
     "SPLAT_CACHE", "SPLAT_CACHE_DIR", "SPLAT_CACHE_SIZE", "SPLAT_DUMP_DIR", "SPLAT_NUM_THREADS", "SPLAT_EMULATE",
-    "SPLAT_CUDA_COMPILER",
+    "SPLAT_CUDA_COMPILER", "SPLAT_PROGRESS",
 )  # fmt: skip
 CUDA_COMPILERS = ("numba-cuda", "mlir")
 FLAGS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+AUTO = "auto"
 UNITS = {unit: 1024**power for power, unit in enumerate(("", "k", "m", "g", "t"))}
 DEFAULT_CACHE_SIZE = 2 * 1024**3  # some 5,000 kernels of a CPU
 
@@ -28,7 +29,8 @@ class Settings:
     dump_dir: write source and plan of every new kernel there (SPLAT_DUMP_DIR); threads: of a CPU launch
     (SPLAT_NUM_THREADS; None: as many as the process may use); emulate: run backend "cuda" on the emulator where arrays
     are not on a GPU (SPLAT_EMULATE); cuda_compiler: what makes GPU kernels, of CUDA_COMPILERS (SPLAT_CUDA_COMPILER;
-    None: the first that is installed).
+    None: the first that is installed); progress: show on standard error what is being compiled (SPLAT_PROGRESS; None:
+    where that is a terminal or a notebook).
     """
 
     cache: bool = True
@@ -38,6 +40,7 @@ class Settings:
     emulate: bool = False
     cache_size: int = DEFAULT_CACHE_SIZE
     cuda_compiler: str | None = None
+    progress: bool | None = None
 
 
 def current() -> Settings:
@@ -67,6 +70,7 @@ def _settings(
     threads: str | None,
     emulate: str | None,
     cuda_compiler: str | None,
+    progress: str | None,
 ) -> Settings:
     return Settings(
         cache=_flag("SPLAT_CACHE", cache, default=True),
@@ -76,6 +80,7 @@ def _settings(
         emulate=_flag("SPLAT_EMULATE", emulate, default=False),
         cache_size=_size("SPLAT_CACHE_SIZE", cache_size),
         cuda_compiler=_cuda_compiler(cuda_compiler),
+        progress=_progress(progress),
     )
 
 
@@ -86,6 +91,14 @@ def _cuda_compiler(value: str | None) -> str | None:
             f"SPLAT_CUDA_COMPILER wanted as one of {', '.join(CUDA_COMPILERS)}, got {value!r}. Set it, or unset it."
         )
     return text or None
+
+
+def _progress(value: str | None) -> bool | None:
+    text = (value or AUTO).strip().lower()
+    if text and text != AUTO and text not in FLAGS:
+        wanted = ", ".join((*FLAGS, AUTO))
+        raise ArgumentError(f"SPLAT_PROGRESS wanted as one of {wanted}, got {value!r}. Set it, or unset it.")
+    return FLAGS.get(text)
 
 
 def _flag(name: str, value: str | None, *, default: bool) -> bool:

@@ -121,6 +121,10 @@ def operators():
             "layout": "bhsd", "kv_lengths": None, **PLACE, "frozen": (), "out_grads": None,
         },
         splat.compile: {**decided, "scale": None, "autotune": False},
+        splat.warm_up: {
+            "masks": [splat.causal()], "seq_q": 8, "seq_kv": 8, "head_dim": 4, "dtype": "float32", "backward": False,
+            **PLACE, "processes": 1,
+        },
         splat.sddmm: {"q": Q, "k": Q, "mask": ACSR, "scale": 1.0, **backend},
         splat.softmax: {"values": VALUES, "acsr": ACSR, **backend},
         splat.spmm: {"values": VALUES, "v": Q, "acsr": ACSR, "transpose": False, **backend},

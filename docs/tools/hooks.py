@@ -14,11 +14,14 @@ from gallery import gallery
 from links import ROOT, site_place, with_site_links
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.utils import get_relative_url
 
 SECTION = re.compile(r"^<!-- section: (\S+) (#+ .*?) -->$", re.MULTILINE)
 GALLERY = "<!-- gallery -->"
 FENCE = re.compile(r"^```python (\w+)$", re.MULTILINE)
 PAIR = re.compile(r"^```python[^\n]*\n(.*?^```\n\n)```python[^\n]*\n(.*?^```)$", re.MULTILINE | re.DOTALL)
+NAMED = re.compile(r"\b(?:docs|benchmarks/results)/[\w/]+\.md\b")
+TAG = re.compile(r"<(/?)(?:a|code|pre|svg)\b")  # within which names stay text
 BESIDE = "migration.md"  # the page where another library's code and ours follow each other, to be shown side by side
 NEEDS = {
     "gpu": "on a GPU",
@@ -63,6 +66,24 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         page.meta["hide"] = ["toc"]
         text = PAIR.sub(side_by_side, text)
     return FENCE.sub(lambda found: f'```python title="{NEEDS[found[1]]}"', text)
+
+
+def on_page_content(html: str, page: Any, config: Any, files: Files) -> str:
+    """A page's HTML with a link wherever its text names another page, as docstrings and the changelog do."""
+    known = {file.src_uri: file.url for file in files}
+    parts, within = re.split(r"(<[^>]+>)", html), 0
+    for number, part in enumerate(parts):
+        tag = TAG.match(part)
+        if tag:
+            within += -1 if tag[1] else 1
+        elif not within and not part.startswith("<"):
+            parts[number] = NAMED.sub(lambda found: _link(found[0], known, page.url), part)
+    return "".join(parts)
+
+
+def _link(name: str, known: dict[str, str], here: str) -> str:
+    place = site_place(name)
+    return f'<a href="{get_relative_url(known[place], here)}">{name}</a>' if place in known else name
 
 
 def side_by_side(found: re.Match[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -25,12 +26,12 @@ def emit_shared_start(out: SourceWriter, name: str, alignment: int) -> None:
     out.line(f"{name} = u32((start + u32({alignment - 1})) & u32({2**32 - alignment}))")
 
 
-def start_text(entry: Entry, what: str, sizes: str = "", instructions: Mapping[str, str] | None = None) -> SourceWriter:
+def start_text(entry: Entry, what: str, sizes: str = "", instructions: Mapping[str, str] | None = None) -> KernelWriter:
     """The text up to the function's first line, which is still to be indented.
 
     what, sizes: its docstring. instructions: made for this text by the factories of the instruction table, by name.
     """
-    out, quotes = SourceWriter(), '"' * 3
+    out, quotes = KernelWriter(), '"' * 3
     if sizes:
         out.line(f"{quotes}{what}")
         out.line()
@@ -50,6 +51,7 @@ def start_text(entry: Entry, what: str, sizes: str = "", instructions: Mapping[s
     )
     for name, made in (instructions or {}).items():
         out.line(f"{name} = ptx.{made}")
+    out.place_device()
     out.line()
     out.line()
     out.line(f"def {entry.name}({', '.join(name for name, _ in entry.parameters)}):")

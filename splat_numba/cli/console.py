@@ -18,6 +18,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from splat_numba.runtime.notice import quiet
+
 PIPE_WIDTH = 120  # files and pipes have no width of their own; COLUMNS sets another
 NARROW = 100
 WORDS_AT = 12  # the column where the words of explain() begin
@@ -143,6 +145,6 @@ def progress(total: int) -> Iterator[Tracker]:
     console = progress_output()
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), TimeElapsedColumn())
     hidden = not console.is_terminal or console.is_dumb_terminal
-    with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+    with quiet(), Progress(*columns, console=console, transient=True, disable=hidden) as bar:
         task = bar.add_task("", total=total)
         yield lambda what, done: bar.update(task, description=what, completed=done)

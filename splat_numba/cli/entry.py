@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from splat_numba.cli import bench, demo, doctor, explain, gallery, selftest
+from splat_numba.cli import bench, cache, demo, doctor, explain, gallery, selftest
 from splat_numba.cli.options import CommandError, HelpFormatter, complete, in_options
 from splat_numba.errors import SplatError
 
@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     version = getattr(sys.modules["splat_numba"], "__version__", "unknown")
     parser.add_argument("--version", action="version", version=f"splat-numba {version}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (demo, gallery, explain, bench, selftest, doctor):
+    for command in (demo, gallery, explain, bench, selftest, doctor, cache):
         command.add_parsers(commands)
     return parser
 

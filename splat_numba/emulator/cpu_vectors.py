@@ -4,6 +4,7 @@ are tuples of them, as in runtime.vectors, tiles, lanes and halves.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -194,5 +195,6 @@ def modules() -> dict[str, Any]:
     return {f"splat_numba.runtime.{name}": SimpleNamespace(**members) for name, members in ours.items()} | {
         "numpy": SimpleNamespace(empty=_unwritten, **{name: getattr(np, name) for name in names}),
         "numba": SimpleNamespace(njit=lambda **_: lambda function: function),
-        "math": SimpleNamespace(log=np.log, sqrt=np.sqrt),  # 0 gives -inf, as with Numba's error_model="numpy"
+        # 0 gives -inf, as with Numba's error_model="numpy"; floor gives an integer, as in Python.
+        "math": SimpleNamespace(log=np.log, sqrt=np.sqrt, floor=math.floor),
     }

@@ -10,7 +10,7 @@ columns are queries, and under align_end() these are what is counted from the en
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import Final, TypeAlias
@@ -110,6 +110,30 @@ def evaluate(bound: Bound, rows: NDArray[np.int64], seq_q: int, seq_kv: int) -> 
             return reduce(np.maximum, [evaluate(part, rows, seq_q, seq_kv) for part in parts])
         case Minimum(parts):
             return reduce(np.minimum, [evaluate(part, rows, seq_q, seq_kv) for part in parts])
+
+
+def integers(bound: Bound) -> Iterator[int]:
+    """The integers that the bound was made with."""
+    match bound:
+        case Const(value):
+            yield value
+        case Position(shift):
+            yield shift
+        case Chunk(size, position, shift):
+            yield from (size, position.shift, shift)
+        case Maximum(parts) | Minimum(parts):
+            for part in parts:
+                yield from integers(part)
+
+
+def chunk_sizes(bound: Bound) -> Iterator[int]:
+    """What positions are divided by."""
+    match bound:
+        case Chunk(size):
+            yield size
+        case Maximum(parts) | Minimum(parts):
+            for part in parts:
+                yield from chunk_sizes(part)
 
 
 def limits(bound: Bound, span: Span) -> tuple[float, float]:

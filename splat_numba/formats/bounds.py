@@ -21,7 +21,9 @@ from splat_numba.formats.bound_nodes import (
     Minimum,
     Position,
     Span,
+    chunk_sizes,
     evaluate,
+    integers,
     inverse,
     limits,
 )
@@ -38,8 +40,10 @@ __all__ = [
     "Position",
     "Span",
     "at_most",
+    "chunk_sizes",
     "clamped",
     "evaluate",
+    "integers",
     "interval_empty",
     "inverse",
     "limits",
@@ -174,7 +178,9 @@ def restrict(bound: Bound, span: Span) -> Bound:
     if isinstance(bound, Minimum):
         return minimum(*(restrict(part, span) for part in bound.parts), span=span)
     least, greatest = limits(bound, span)
-    return Const(int(least)) if least == greatest else bound
+    if least != greatest:
+        return bound
+    return Const(least if isinstance(least, int) else int(least))  # an integer keeps its name
 
 
 def clamped(bound: Bound, span: Span) -> Bound:

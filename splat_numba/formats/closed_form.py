@@ -11,6 +11,7 @@ import functools
 from splat_numba.formats import pattern_nodes as nodes
 from splat_numba.formats.bounds import END, Bound, Chunk, Const, Position, maximum
 from splat_numba.formats.combinations import fold
+from splat_numba.formats.named import Namer, namer, unnamed
 from splat_numba.formats.pattern_checks import MAX_SIZE
 from splat_numba.formats.term_algebra import intersect_terms, unite_terms
 from splat_numba.formats.terms import EVERY_COLUMN, FIRST_ROW, Edge, Lattice, NoClosedFormError, Term, lattice
@@ -28,17 +29,25 @@ def closed_form(pattern: nodes.Pattern) -> tuple[Term, ...] | None:
 
     None where a leaf has no closed form (documents, neighborhood, random_blocks, columns with count > 8,
     global_tokens(indices) with more than 8 ranges), where lattices or row ranges cannot be combined independently of
-    the lengths, and beyond 32 terms. A pattern that keeps nothing has no terms.
+    the lengths, and beyond 32 terms. A pattern that keeps nothing has no terms. Its numbers are known by name in the
+    terms (`named`), so that patterns of one form share a text.
     """
+    name = namer()
+
+    def named_terms(node: nodes.Pattern, aligned: bool, below: list[list[Term]]) -> list[Term]:
+        return terms_of(node, aligned, below, name)
+
     try:
-        terms = [term.simplified() for term in fold(pattern, terms_of) if not term.empty]
+        terms = [term.simplified() for term in fold(pattern, named_terms) if not term.empty]
     except NoClosedFormError:
         return None
     return tuple(terms) if len(terms) <= MOST_TERMS else None
 
 
-def terms_of(pattern: nodes.Pattern, aligned: bool, below: list[list[Term]]) -> list[Term]:
-    """The terms of one node, from those of its children. Raises NoClosedFormError."""
+def terms_of(
+    pattern: nodes.Pattern, aligned: bool, below: list[list[Term]], name: Namer = unnamed
+) -> list[Term]:  # fmt: skip
+    """The terms of one node, from those of its children. name: of the node's numbers. Raises NoClosedFormError."""
     match pattern:
         case nodes.Union():
             return unite_terms(below)
@@ -47,28 +56,29 @@ def terms_of(pattern: nodes.Pattern, aligned: bool, below: list[list[Term]]) -> 
         case nodes.AlignEnd():
             return below[0]
         case nodes.GlobalFirst(n):
-            return _global_terms([(0, n)] if n else [], aligned=aligned)
+            return _global_terms([(0, name("n", n))] if n else [], aligned=aligned)
         case nodes.GlobalAt(indices):
-            return _global_terms(consecutive_ranges(indices), aligned=aligned)
+            ranges = [(name("global_from", lo), name("global_to", hi)) for lo, hi in consecutive_ranges(indices)]
+            return _global_terms(ranges, aligned=aligned)
         case nodes.Columns(period, start, count):
-            return _column_terms(period, start, count)
+            return _column_terms(period, start, count, name)
         case nodes.Strided(step):
-            return [_term(lattice=lattice(step, diagonal=True, aligned=aligned))]
+            return [_term(lattice=lattice(name("step", step), diagonal=True, aligned=aligned))]
         case nodes.Dilated(0):
             return [_term(Position(0, aligned), Position(1, aligned))]
         case nodes.Dilated(window, step):
             # beyond MAX_SIZE a reach covers every sequence; cut there, all sums stay exact in int64
-            reach = min(window * step, MAX_SIZE)
-            lattice_ = lattice(step, diagonal=True, aligned=aligned)
+            reach = name("reach", min(window * step, MAX_SIZE))
+            lattice_ = lattice(name("step", step), diagonal=True, aligned=aligned)
             return [_term(Position(-reach, aligned), Position(reach + 1, aligned), lattice_)]
-    return [_term(*_interval(pattern, aligned=aligned))]
+    return [_term(*_interval(pattern, name, aligned=aligned))]
 
 
 def _term(lo: Bound = Const(0), hi: Bound = END, lattice: Lattice = EVERY_COLUMN) -> Term:  # noqa: B008  # frozen
     return Term(FIRST_ROW, None, lattice, lo, hi)
 
 
-def _interval(pattern: nodes.Pattern, *, aligned: bool) -> tuple[Bound, Bound]:
+def _interval(pattern: nodes.Pattern, name: Namer, *, aligned: bool) -> tuple[Bound, Bound]:
     """[lo, hi) of the leaves that keep one interval in every row."""
     match pattern:
         case nodes.Full():
@@ -76,27 +86,29 @@ def _interval(pattern: nodes.Pattern, *, aligned: bool) -> tuple[Bound, Bound]:
         case nodes.Causal():
             return Const(0), Position(1, aligned)
         case nodes.Window(left, right):
-            lo: Bound = Const(0) if left >= MAX_SIZE else Position(-left, aligned)
-            return lo, END if right >= MAX_SIZE else Position(right + 1, aligned)
+            lo: Bound = Const(0) if left >= MAX_SIZE else Position(-name("left", left), aligned)
+            return lo, END if right >= MAX_SIZE else Position(name("right", right) + 1, aligned)
         case nodes.Blocked(size, before, after):
             before, after = (min(side * size, 2 * MAX_SIZE) for side in (before, after))  # int64, as above
+            size, before, after = name("size", size), name("before", before), name("after", after)  # in tokens
             if size == 1:
                 return Position(-before, aligned), Position(after + 1, aligned)
             here = Position(0, aligned)
             return Chunk(size, here, -before), Chunk(size, here, after + size)
         case nodes.Sinks(n):
-            return Const(0), Const(n)
+            return Const(0), Const(name("n", n))
         case nodes.Prefix(n):
-            return Const(0), maximum(Const(n), Position(1, aligned))
+            return Const(0), maximum(Const(name("n", n)), Position(1, aligned))
     raise NoClosedFormError
 
 
-def _column_terms(period: int, start: int, count: int) -> list[Term]:
+def _column_terms(period: int, start: int, count: int, name: Namer) -> list[Term]:
     if count == period:
         return [_term()]
     if count > MOST_RESIDUES:
         raise NoClosedFormError
-    return [_term(lattice=lattice(period, diagonal=False, shift=shift)) for shift in range(start, start + count)]
+    period, start = name("period", period), name("start", start)
+    return [_term(lattice=lattice(period, diagonal=False, shift=start + at)) for at in range(count)]
 
 
 def _global_terms(ranges: list[tuple[int, int]], *, aligned: bool) -> list[Term]:

@@ -18,7 +18,7 @@ from splat_numba.formats.geometry import Geometry
 from splat_numba.formats.pattern_checks import integer
 from splat_numba.formats.raster import mask_picture
 from splat_numba.pictures.svg import Row, html
-from splat_numba.plain import kind, memory_size, shown
+from splat_numba.plain import counted, kind, memory_size, shown
 from splat_numba.signatures import strict
 
 CELLS = 64  # of a notebook's picture, a side: some kilobytes of text
@@ -168,7 +168,7 @@ def acsr_html(mask: ACSR) -> str:
 def geometry_html(geometry: Geometry) -> str:
     """A geometry as notebooks show it: its terms in words, and the mask where it has lengths."""
     terms = geometry.terms
-    closed = "no: in runs, for these lengths" if terms is None else f"{len(terms)} terms, for every length"
+    closed = "no: in runs, for these lengths" if terms is None else f"{counted(len(terms), 'term')}, for every length"
     rows = [("closed form", closed)]
     if geometry.shape is None or max(geometry.shape) > MOST_DRAWN:
         return html(repr(geometry), None, rows)

@@ -28,7 +28,7 @@ from splat_numba.formats.sealed import Sealed
 from splat_numba.formats.sweep import expand
 from splat_numba.formats.transpose import transpose
 from splat_numba.formats.transpose_terms import transpose_terms
-from splat_numba.plain import kind, shown
+from splat_numba.plain import counted, kind, shown
 from splat_numba.signatures import strict
 
 Ints = NDArray[np.int64]
@@ -197,7 +197,7 @@ class Geometry:
         return geometry_html(self)
 
     def __repr__(self) -> str:
-        closed = "no closed form" if self.terms is None else f"{len(self.terms)} terms in closed form"
+        closed = "no closed form" if self.terms is None else f"{counted(len(self.terms), 'term')} in closed form"
         return f"Geometry(shape={self.shape}, {closed})"
 
 

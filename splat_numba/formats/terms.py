@@ -94,7 +94,8 @@ def lattice(step: int, *, diagonal: bool, shift: int = 0, aligned: bool = False)
     """A lattice in canonical form: shift in [0, step), step 1 without any other property."""
     if step == 1:
         return EVERY_COLUMN
-    return Lattice(step, diagonal, shift % step, diagonal and aligned)
+    within = 0 <= shift < step  # then the number keeps its name
+    return Lattice(step, diagonal, shift if within else shift % step, diagonal and aligned)
 
 
 def later(a: Edge, b: Edge) -> Edge:

@@ -26,6 +26,9 @@ MASKED_WEIGHT_NS = 4.2  # the same with a row predicate
 TILE_NS = 120.0  # calls, bounds, rescaling
 ELEMENT_NS = 0.25  # one number of a row block, transposed in or out
 BLOCK_NS = 400.0
+STAGED_NS = (
+    0.1  # a value's number, copied into a tile where keys lie apart: strided(4) takes 9 % longer with 32 rows than 128
+)
 LAUNCH_NS = 60_000.0  # a launch: threads woken, arguments unpacked
 
 # Of attention by the packed operators, of a graph's rows and of regular ones; benchmarks/results/cpu_fused.md.
@@ -43,7 +46,8 @@ _GOLDEN = 0.6180339887498949  # multiples of it modulo 1 keep their distance: no
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Work of one (batch, head): pairs kept and computed, row blocks, tiles, and tiles that need no mask.
+    """Work of one (batch, head): pairs kept and computed, row blocks, tiles, and tiles that need no mask; staged: keys
+    of tiles that have not all keys, whose values are copied first.
 
     exact: False where it was estimated from some of the blocks.
     """
@@ -54,6 +58,7 @@ class Count:
     tiles: int = 0
     full: int = 0
     exact: bool = True
+    staged: int = 0
 
     def __add__(self, other: Count) -> Count:
         return Count(
@@ -63,6 +68,7 @@ class Count:
             self.tiles + other.tiles,
             self.full + other.full,
             self.exact and other.exact,
+            self.staged + other.staged,
         )
 
 
@@ -87,10 +93,10 @@ def _spread(places: Ints, total: int) -> Ints:
 
 
 def _scaled(count: Count, blocks: int) -> Count:
-    kept, area, tiles, full = (
-        size * blocks // SAMPLED_BLOCKS for size in (count.kept, count.area, count.tiles, count.full)
+    kept, area, tiles, full, staged = (
+        size * blocks // SAMPLED_BLOCKS for size in (count.kept, count.area, count.tiles, count.full, count.staged)
     )
-    return Count(kept, area, blocks, tiles, full, exact=False)
+    return Count(kept, area, blocks, tiles, full, exact=False, staged=staged)
 
 
 def _count_blocks(one: ClosedPass, numbers: Ints, per_class: int, seq_q: int, seq_kv: int) -> Count:
@@ -123,6 +129,7 @@ def _count_segment(
         area=int(width.sum()) * tile_q,
         tiles=int((-(-width // tile_kv)).sum()),
         full=int(np.maximum(ended - skipped, 0).sum()),
+        staged=int(width.sum()) if segment.lattice.step > 1 else 0,
     )
 
 
@@ -154,7 +161,7 @@ def predict(count: Count, problem: Problem, machine: Machine, tile_q: int, *, re
     pairs = count.area * (dims * FMA_NS + weight) / lanes
     moved = problem.head_dim + problem.value_dim * (2 if resumes else 1)
     blocks = count.blocks * (BLOCK_NS + tile_q * moved * ELEMENT_NS)
-    each = pairs + count.tiles * TILE_NS + blocks
+    each = pairs + count.tiles * TILE_NS + blocks + count.staged * problem.value_dim * STAGED_NS
     heads = problem.batch * problem.heads_q
     return (each * heads / machine.cores + LAUNCH_NS) * 1e-9
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.formats.bounds import Bound, evaluate
+from splat_numba.formats.bounds import Bound, chunk_sizes, evaluate, integers
 from splat_numba.formats.closed_form import Edge, Lattice
+from splat_numba.formats.named import symbols_in
 from splat_numba.formats.sealed import Sealed
 from splat_numba.formats.terms import phase, row_of
 
@@ -53,6 +55,25 @@ class ClosedPass:
     closed: ClassVar[bool] = True
     shared: ClassVar[bool] = False
 
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The pattern's numbers in this pass by name: arguments of its text, which is the same for other ones."""
+        return symbols_in(self._integers())
+
+    def _integers(self) -> Iterator[int]:
+        for edge in (self.row_lo, self.row_hi):
+            if edge is not None:
+                yield edge.value
+        yield self.row_step
+        for one in self.segments:
+            yield from (one.lattice.step, one.lattice.shift, *integers(one.lo), *integers(one.hi))
+
+    @property
+    def divisors(self) -> tuple[int, ...]:
+        """What the rows and columns of its lanes are divided by."""
+        steps = [one.lattice.step for one in self.segments if one.lattice.step > 1]
+        return (*steps, *(size for one in self.segments for bound in (one.lo, one.hi) for size in chunk_sizes(bound)))
+
     def row_range(self, seq_q: int, seq_kv: int) -> tuple[int, int]:
         """First row and one past the last, clamped to [0, seq_q]."""
         return row_of(self.row_lo, seq_q, seq_kv), row_of(self.row_hi, seq_q, seq_kv)
@@ -61,7 +82,7 @@ class ClosedPass:
         """(residue classes that have rows, row blocks in each)."""
         low, high = self.row_range(seq_q, seq_kv)
         rows = max(high - low, 0)
-        classes = min(self.row_step, rows)
+        classes = min(int(self.row_step), rows)
         largest_class = -(-rows // self.row_step)
         return classes, -(-largest_class // self.tile_q)
 
@@ -69,13 +90,14 @@ class ClosedPass:
         """In words."""
         classes = f"in {self.row_step} residue classes" if self.row_step > 1 else "in order"
         bands = f"{len(self.segments)} interval{'s' if len(self.segments) > 1 else ''} a row"
-        return f"{self.tile_q} x {self.tile_kv} tiles, rows {classes}, {bands}"
+        given = ", ".join(f"{name} = {value}" for name, value in self.numbers.items())
+        return f"{self.tile_q} x {self.tile_kv} tiles, rows {classes}, {bands}{'; ' if given else ''}{given}"
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
         segments = [{"lattice": asdict(s.lattice), "lo": repr(s.lo), "hi": repr(s.hi)} for s in self.segments]
         rows = {"row_lo": repr(self.row_lo), "row_hi": repr(self.row_hi), "row_step": self.row_step}
-        return {**rows, "segments": segments}
+        return {**rows, "segments": segments, "numbers": self.numbers}
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from splat_numba.plain import duration
+from splat_numba.plain import counted, duration
 
 if TYPE_CHECKING:
     from splat_numba.gen.backward import BackwardPlan
@@ -24,7 +24,8 @@ def explain(plan: Plan) -> str:
         f"problem     batch {problem.batch}, heads {problem.heads_q}/{problem.heads_kv}, {problem.seq_q} x "
         f"{problem.seq_kv}, head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}",
         f"target      {plan.target}, {plan.machine.describe()}",
-        f"geometry    {plan.bands} bands, {'closed form' if plan.closed else 'tables'}; the kernel {_serves(plan)}",
+        f"geometry    {counted(plan.bands, 'band')}, {'closed form' if plan.closed else 'tables'}; the kernel "
+        f"{_serves(plan)}",
         f"kept        {about}{cost.kept:,} pairs a head, density {density:.2%}",
         f"computed    {about}{cost.area:,} pairs, fill {cost.fill:.0%}; {cost.tiles:,} tiles of which "
         f"{cost.full:,} full, in {cost.blocks:,} row blocks",

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from splat_numba.errors import CompileError
-from splat_numba.runtime import cache, fork, machine_code
+from splat_numba.runtime import cache, fork, machine_code, notice
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 
@@ -47,10 +47,12 @@ def compile_source(source: KernelSource, signatures: Mapping[str, Any], settings
     def make() -> tuple[ModuleType, bytes | None]:
         return _make(source, path, signatures)
 
-    if entry is None:
-        module, cached = make()[0], False
-    else:
-        module, cached = entry.load_or(lambda stored: _load(source, path, signatures, stored), make)
+    with notice.compiling(source.name, settings.progress) as tell:
+        if entry is None:
+            module, cached = make()[0], False
+        else:
+            module, cached = entry.load_or(lambda stored: _load(source, path, signatures, stored), make)
+        tell(cached)
     compiled = CompiledText(source, path, {name: getattr(module, name) for name in signatures}, cached)
     weakref.finalize(compiled, machine_code.release, module).atexit = False
     return compiled

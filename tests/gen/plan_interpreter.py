@@ -56,7 +56,7 @@ Tiles = Iterator[tuple[np.ndarray, np.ndarray]]
 def _closed_block(
     one: ClosedPass, residue: int, block: int, seq_q: int, seq_kv: int, limit: int
 ) -> tuple[np.ndarray, Tiles]:
-    lengths = {"seq_q": seq_q, "seq_kv": seq_kv, "delta": seq_kv - seq_q}
+    lengths = {"seq_q": seq_q, "seq_kv": seq_kv, "delta": seq_kv - seq_q, **one.numbers}
     row_lo, row_hi = (_value(render_edge(edge), lengths) for edge in (one.row_lo, one.row_hi))
     row = row_lo + residue + block * one.tile_q * one.row_step
     count = max(0, min(one.tile_q, -(-(row_hi - row) // one.row_step)))
@@ -92,7 +92,7 @@ def _segment_tiles(segment: Segment, rows: np.ndarray, tile_kv: int, lengths: di
 
 
 def _value(text: str, names: dict[str, int]) -> int:
-    return int(eval(text, {"__builtins__": {}, "min": min, "max": max}, names))  # noqa: S307 - text of our own plans
+    return int(eval(text, {"__builtins__": {}, "min": min, "max": max, "quotient": int.__floordiv__}, names))  # noqa: S307 - text of our own plans
 
 
 def _table_block(one: TablePass, block: int, limit: int) -> tuple[np.ndarray, Tiles]:

@@ -15,7 +15,7 @@ from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.cpu_passes import ClosedPass, TablePass
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Plan
-from splat_numba.plain import duration
+from splat_numba.plain import counted, duration
 from splat_numba.testing import lengths, masks
 from tests.gen.plan_cases import plan_of, table_plan_of
 
@@ -182,10 +182,21 @@ def test_lengths_near_each_other_share_their_tiles(pattern, seq_q, seq_kv):
 
 
 def test_the_tiles_tried_are_those_whose_scores_fit_half_a_cache():
-    tiles = plan_of(p.causal(), 1024, 1024).choices[0]
+    tiles = plan_of(p.strided(16), 1024, 1024).choices[0]
     assert tiles.chosen == "64 queries x 64 keys"
+    assert tiles.reason.endswith("the least of 9")
     wanted = {f"{q} x {kv}" for q in (16, 32, 64, 128) for kv in (32, 64, 128) if q * kv <= 4096}
     assert {name for name, _ in tiles.refused} | {"64 x 64"} == wanted
+
+
+def test_tiles_that_most_masks_share_are_taken_where_they_hardly_take_longer():
+    """Whatever the length: a text serves a short sequence that was compiled for a long one."""
+    for mask in (p.window(3), p.window(200), p.blocked(256), p.longformer(40, 8), p.prefix(70), p.dilated(64, 4)):
+        chosen = [plan_of(mask, n, n, "float32", 64).choices[0] for n in (10, 40, 64, 65, 2048)]
+        assert {one.chosen for one in chosen} == {"16 queries x 128 keys"}
+    least = plan_of(p.blocked(256), 2048, 2048, "float32", 64).choices[0]
+    assert least.refused[0][0] != "16 x 128"
+    assert "% above the least of 9, and most masks share a text of these sizes" in least.reason
 
 
 def test_rows_are_regrouped_for_four_steps_at_most_and_where_rows_have_four_keys():
@@ -270,6 +281,18 @@ def test_a_table_is_proportional_to_runs_and_not_to_pairs():
     """10,000 rows of 2,001 keys each: 20 million pairs."""
     plan = plan_of(ACSR.from_pattern(p.window(1000), 10_000, 10_000), 10_000, 10_000)
     assert sum(one.table.nbytes for one in plan.passes) < 8 * 64 * 10_000
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 bands"), (1, "1 band"), (2, "2 bands"), (1000, "1,000 bands")])
+def test_one_of_a_thing_is_not_several(number, text):
+    assert counted(number, "band") == text
+
+
+def test_explain_and_geometry_count_as_people_do():
+    geometry = splat.geometry(p.window(4))
+    plan = splat.plan(p.window(4), seq_q=64, seq_kv=64, head_dim=16, dtype="float32", backend="cpu")
+    assert "1 term in closed form" in repr(geometry)
+    assert "geometry    1 band, closed form" in plan.explain()
 
 
 def test_times_are_in_units_that_suit_them():

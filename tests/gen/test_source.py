@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from splat_numba.formats import patterns as p
 from splat_numba.formats.acsr import ACSR
+from splat_numba.gen.backward import Wanted
 from splat_numba.gen.targets.cpu.attention import attention_text, render_attention
+from splat_numba.gen.targets.cpu.backward import backward_text
 from splat_numba.gen.writer import SourceWriter
 from splat_numba.runtime.cpu.code import source_of
 from splat_numba.testing import lengths, masks
@@ -94,7 +96,8 @@ def test_every_function_is_documented_and_used(name):
 def test_the_docstring_names_mask_shape_and_type():
     text = render_attention(plan_of(p.window(40, 0) | p.sinks(4), 96, 96, "float16"))
     docstring = ast.get_docstring(ast.parse(text))
-    assert repr(p.window(40, 0) | p.sinks(4)) in docstring
+    assert "generated for window | sinks." in docstring
+    assert "explain() shows: left, right, n." in docstring
     assert "head_dim 8, value_dim 8, float16; any length; target cpu" in docstring
 
 
@@ -106,11 +109,55 @@ def test_the_file_name_tells_the_kernel():
     )
 
 
-def test_a_closed_form_has_its_constants_in_the_text_and_no_length():
-    text = render_attention(plan_of(p.window(41, 13), 1000, 1003))
-    assert "row - 41" in text
-    assert "row + 14" in text
-    assert not {1000, 1003} & integers(text)
+def test_a_closed_form_has_neither_its_numbers_in_the_text_nor_lengths():
+    plan = plan_of(p.window(41, 13), 1000, 1003)
+    text = render_attention(plan)
+    assert "# columns from row - left to row + right + 1\n" in text
+    assert not {41, 13, 14, 1000, 1003} & integers(text)
+    assert plan.passes[0].numbers == {"left": 41, "right": 13}
+    assert "; left = 41, right = 13" in plan.explain()
+
+
+FORMS = {
+    "windows": [p.window(width) for width in (64, 100, 128, 200, 256)],
+    "windows of two sides": [p.window(70, 0), p.window(100, 8), p.window(130, 40)],
+    "strided": [p.strided(step) for step in (4, 8, 16)],
+    "dilated": [p.dilated(64, step) for step in (2, 3, 4)],
+    "blocked": [p.blocked(size, 1) for size in (100, 128, 150)],
+    "columns": [p.columns(7, 2), p.columns(8, 5), p.columns(9, 3)],
+    "prefix": [p.prefix(n) for n in (5, 100, 130)],
+    "at the end": [p.window(width, 0).align_end() for width in (70, 100, 128)],
+    "window | sinks": [p.window(70, 0) | p.sinks(4), p.window(128, 0) | p.sinks(9), p.window(90, 0) | p.sinks(90)],
+    "longformer": [p.longformer(70, 4), p.longformer(128, 9), p.longformer(100, 30)],
+    "window | strided": [p.window(70) | p.strided(64), p.window(100) | p.strided(70), p.window(128) | p.strided(80)],
+    "blocked | window": [p.blocked(70) | p.window(64), p.blocked(80) | p.window(70), p.blocked(90) | p.window(75)],
+    "two windows": [p.window(64, 0) | p.window(5, 100), p.window(80, 0) | p.window(9, 70)],
+    "window & strided": [p.window(200) & p.strided(step) for step in (4, 8, 16)],
+    "sparse transformer": [p.sparse_transformer_strided(step) for step in (64, 80, 100)],
+}
+
+
+@pytest.mark.parametrize("masks", FORMS.values(), ids=FORMS)
+def test_masks_of_one_form_share_one_text_forward_and_back(masks):
+    plans = [plan_of(mask, 2048, 2048, "float32", 64) for mask in masks]
+    assert len({attention_text(plan).source for plan in plans}) == 1
+    assert len({backward_text(plan, Wanted()).source for plan in plans}) == 1
+    given = [tuple(tuple(one.numbers.values()) for one in plan.passes) for plan in plans]
+    assert len(set(given)) == len(masks)
+
+
+def test_no_function_changes_the_numbers_that_it_is_given():
+    for of_a_form in FORMS.values():
+        plan = plan_of(of_a_form[0], 1024, 1024, "float32", 64)
+        for text in (attention_text(plan).source, backward_text(plan, Wanted()).source):
+            for name, function in functions(text).items():
+                if name.startswith("pass_"):
+                    numbers = {argument.arg for argument in function.args.args} & {*plan.passes[int(name[5:])].numbers}
+                    stored = {
+                        one.id for one in ast.walk(function) if isinstance(one, ast.Name) and type(one.ctx) is ast.Store
+                    }
+                    assert numbers == {*plan.passes[int(name[5:])].numbers}
+                    assert not numbers & stored
 
 
 def test_a_closed_form_has_one_text_for_lengths_near_each_other():

@@ -10,7 +10,7 @@ from splat_numba.executors import gpu as gpu_kernel
 from splat_numba.executors import gpu_backward, gpu_call, gpu_parts, plans
 from splat_numba.gen import box_passes
 from splat_numba.gen.targets.sm90 import tile_shapes
-from splat_numba.gen.targets.sm90.backward import planning as backward_planning
+from splat_numba.gen.targets.sm90.backward import planning
 from splat_numba.gen.targets.sm90.backward import tile_shapes as gradient_shapes
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
@@ -52,7 +52,7 @@ def back(array):
 def forced(monkeypatch, traits, order="", shapes=tile_shapes):
     """Plans made inside take tiles of these traits, and of the orders of rows only those with ``order`` in the name.
 
-    shapes: the module that has the tile shapes of the traits' target.
+    shapes: the module that has the tiles of the traits' target.
     """
     with monkeypatch.context() as patch:
         patch.setattr(shapes, "candidates", lambda *_: (traits,))
@@ -73,7 +73,7 @@ def forced_gradients(monkeypatch, of, boxes, order="", shapes=gradient_shapes):
 
     with monkeypatch.context() as patch:
         patch.setattr(shapes, "candidates", chosen)
-        patch.setattr(backward_planning, "faster", lambda *_: False)
+        patch.setattr(planning, "faster", lambda *_: False)
         _choose_orders(patch, order)
         forget()
         yield

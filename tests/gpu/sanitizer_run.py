@@ -15,8 +15,9 @@ from splat_numba.gen.machine import Gpu
 from splat_numba.gen.problem import Problem as Shapes
 from splat_numba.gen.targets.sm90.tile_shapes import candidates
 from splat_numba.testing import Problem, check_attention, check_gradients
-from tests.gpu.device_views import DeviceView, back, forced
+from tests.gpu.device_views import DeviceView, back, forced, forget
 from tests.gradient_cases import CASES as GRADIENTS
+from tests.gradient_cases import KEPT, keep_slopes
 from tests.ops import test_packed as products
 from tests.ops import test_packed_gradients as slopes
 from tests.ops.packed_cases import MIXED, Case
@@ -71,6 +72,19 @@ PACKED = {
 }
 
 
+KEPT_SLOPES = {f"slopes kept, {name}": name for name in ("causal", "two groups that skip", "grouped heads", "odd dims")}
+
+
+def run_keeping_slopes(name):
+    """Both kernels, where one writes slopes that the other reads."""
+    with pytest.MonkeyPatch().context() as patch:
+        keep_slopes(patch)
+        forget()
+        used = check_gradients(GRADIENTS[name], backend="cuda", frozen=KEPT[name]).used
+    forget()
+    return used
+
+
 def run_packed(case):
     """All texts: gradients of products are made of the same ones."""
     products.check_sddmm(case, 0.3, backend="cuda")
@@ -106,13 +120,15 @@ def run_views():
 def main(names):
     failed = 0
     gradients = {f"gradients, {name}": GRADIENTS[name] for name in SMALL_GRADIENTS}
-    for name in names or [*FAMILIES, "views", *gradients, *PACKED]:
+    for name in names or [*FAMILIES, "views", *gradients, *KEPT_SLOPES, *PACKED]:
         try:
             used = 0.0
             if name == "views":
                 run_views()
             elif name in PACKED:
                 run_packed(PACKED[name])
+            elif name in KEPT_SLOPES:
+                used = run_keeping_slopes(KEPT_SLOPES[name])
             elif name in gradients:
                 used = check_gradients(gradients[name], backend="cuda").used
             else:

@@ -194,6 +194,18 @@ def test_a_mask_of_tables(given):
     np.testing.assert_array_equal(found, splat.attention(*given, mask))
 
 
+@pytest.mark.parametrize("target", [None, "simt"])
+def test_several_passes(gpu, target):
+    mask = splat.sparse_transformer_strided(13)
+    given = arrays_on(gpu, shapes=[(1, 2, 2000, 64)] * 3)
+
+    def attend(q, k, v):
+        return splat.attention(q, k, v, mask, target=target)
+
+    np.testing.assert_array_equal(jax.jit(attend)(*given), attend(*given))
+    check_gradients(jax.jit(jax.grad(loss_of(attend), (0, 1, 2)))(*given), given, mask, target=target)
+
+
 def test_layouts_and_flax_order(gpu):
     from splat_numba.integrations.jax import attention
 

@@ -83,7 +83,9 @@ def test_the_candidates_begin_with_the_plan(mask):
                          dtype="float32").problem, Machine(), "")  # fmt: skip
     tiles = [[(one.tile_q, one.tile_kv) for one in passes] for passes in (candidates[0].passes, plan.passes)]
     assert tiles[0] == tiles[1]
-    assert [one.seconds for one in candidates] == sorted(one.seconds for one in candidates)
+    seconds = [one.seconds for one in candidates]
+    assert seconds[1:] == sorted(seconds[1:])  # the plan's own may be one that most masks share
+    assert seconds[0] <= 1.06 * min(seconds)
     assert len({one.name for one in candidates}) == len(candidates) >= 2
     assert found(stored, 2)[0].name == candidates[0].name
     assert len(found(stored, 2)) == 2

@@ -19,6 +19,7 @@ from flurka_numba.targets.sm90.scales import HIGH, SCALE_ROW, TOP, emit_slot_fac
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     PRODUCT_DEPTH,
@@ -28,7 +29,6 @@ from splat_numba.gen.targets.sm90.shape import (
     spans,
     values_descriptor,
 )
-from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("row_weights", "kv_lengths", "shares")
 COUNTS = ("heads", "rows", "shares_of_state")
@@ -125,7 +125,7 @@ def render_accumulate(traits: AccumulateTraits) -> str:
     return out.text()
 
 
-def _emit_start(out: SourceWriter, traits: AccumulateTraits) -> None:
+def _emit_start(out: KernelWriter, traits: AccumulateTraits) -> None:
     """Which head, features, values and rows."""
     x, y = OPERANDS[traits.of]
     length = "ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
@@ -177,108 +177,118 @@ def _state_scale(traits: AccumulateTraits) -> str:
     return f"state_scale = ptx.load_state({at})"
 
 
-def _emit_rows(out: SourceWriter, traits: AccumulateTraits, to: str) -> None:
+def _emit_rows(out: KernelWriter, traits: AccumulateTraits, to: str) -> None:
     """The next tile's rows on their way to registers; a last block of features or values may be narrower."""
-    out.line(f"first_row = u32(tile * u32({TILE}))")
-    out.line("end = length if tile < last else u32(0)")
-    for place, name, dim in zip("xy", OPERANDS[traits.of], (traits.head_dim, traits.value_dim), strict=True):
-        if dim % STATE_SIDE == 0:
-            emit_load(out, name, STATE_SIDE, "end", f"{place}_{to}")
-            continue
-        for row in (0, 1):
-            out.line(f"row_{row} = u32(first_row + row_in_tile + u32({8 * row}))")
-            out.line(f"real_{row} = u32(1) if row_{row} < end else u32(0)")
-            for chunk in (0, 1):
-                names = ", ".join(f"{place}_{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
-                at = f"{name}_at + u64(row_{row}) * {name}_row + u64({64 * chunk})"
-                there = f"real_{row} if eighth + u32({32 * chunk}) < {place}_columns else u32(0)"
-                out.line(f"{names} = ptx.load_words4_when({at}, {there})")
-    if traits.of == "queries":
-        for row in (0, 1):
-            out.line(f"at = weight_at + u64(8) * u64(row_{row} if real_{row} else u32(0))")
-            out.line(f"scale_{row} = ptx.load_state(at) if real_{row} else f32(0.0)")
-            out.line(f"weight_{row} = ptx.load_state(at + u64(4)) if real_{row} else f32(0.0)")
-    else:
-        for row in (0, 1):
-            out.line(f"weight_{row} = f32(1.0) if real_{row} else f32(0.0)")
-
-
-def _emit_operands(out: SourceWriter, traits: AccumulateTraits) -> None:
-    """phi of x, y and w into this tile's buffer; 0 for rows and columns that are not there, as phi(0) is not 0."""
-    with out.block("for i in range(16)"):
-        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_ahead[i])")
-        if traits.slots_scaled:
-            out.line("low, high = low * key_factor, high * key_factor")
-        low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
-        out.line(f"low, high = {low}, {high}")
+    with out.part("load_rows", "The next tile's rows on their way to registers, and what a row counts."):
+        out.line(f"first_row = u32(tile * u32({TILE}))")
+        out.line("end = length if tile < last else u32(0)")
+        for place, name, dim in zip("xy", OPERANDS[traits.of], (traits.head_dim, traits.value_dim), strict=True):
+            if dim % STATE_SIDE == 0:
+                emit_load(out, name, STATE_SIDE, "end", f"{place}_{to}")
+                continue
+            for row in (0, 1):
+                out.line(f"row_{row} = u32(first_row + row_in_tile + u32({8 * row}))")
+                out.line(f"real_{row} = u32(1) if row_{row} < end else u32(0)")
+                for chunk in (0, 1):
+                    names = ", ".join(f"{place}_{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                    at = f"{name}_at + u64(row_{row}) * {name}_row + u64({64 * chunk})"
+                    there = f"real_{row} if eighth + u32({32 * chunk}) < {place}_columns else u32(0)"
+                    out.line(f"{names} = ptx.load_words4_when({at}, {there})")
         if traits.of == "queries":
-            out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
-            out.line("low, high = low * factor, high * factor")
-        out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
-        at = "u32(32 * (i // 8) + 2 * (i % 4)) + eighth"
-        whole = traits.head_dim % STATE_SIDE == 0
-        kept = ["kept" if whole else f"kept if {at} + u32({x}) < x_columns else u32(0)" for x in (0, 1)]
-        pair = f"ptx.select_real(low, f32(0.0), {kept[0]}), ptx.select_real(high, f32(0.0), {kept[1]})"
-        if traits.slots_scaled:
-            out.line(f"phi[2 * i], phi[2 * i + 1] = {pair}")
+            for row in (0, 1):
+                out.line(f"at = weight_at + u64(8) * u64(row_{row} if real_{row} else u32(0))")
+                out.line(f"scale_{row} = ptx.load_state(at) if real_{row} else f32(0.0)")
+                out.line(f"weight_{row} = ptx.load_state(at + u64(4)) if real_{row} else f32(0.0)")
         else:
-            out.line(f"word[i] = ptx.pack_{traits.dtype}({pair})")
-    if traits.slots_scaled:
-        _emit_scaled_features(out, traits)
-    emit_tile(out, "word", "base")
-    if traits.value_dim % 8:  # a row may end within its last 16 bytes, and what stands behind it may be NaN
+            for row in (0, 1):
+                out.line(f"weight_{row} = f32(1.0) if real_{row} else f32(0.0)")
+
+
+def _emit_operands(out: KernelWriter, traits: AccumulateTraits) -> None:
+    """phi of x, y and w into this tile's buffer; 0 for rows and columns that are not there, as phi(0) is not 0."""
+    with out.part(
+        "store_operands", "phi of x, y and w into this tile's buffer; 0 for rows and columns that are not there."
+    ):
         with out.block("for i in range(16)"):
-            out.line(f"low, high = ptx.unpack_{traits.dtype}(y_ahead[i])")
+            out.line(f"low, high = ptx.unpack_{traits.dtype}(x_ahead[i])")
+            if traits.slots_scaled:
+                out.line("low, high = low * key_factor, high * key_factor")
+            low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
+            out.line(f"low, high = {low}, {high}")
+            if traits.of == "queries":
+                out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
+                out.line("low, high = low * factor, high * factor")
+            out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
             at = "u32(32 * (i // 8) + 2 * (i % 4)) + eighth"
-            for x, name in enumerate(("low", "high")):
-                there = f"u32(1) if {at} + u32({x}) < y_columns else u32(0)"
-                out.line(f"{name} = ptx.select_real({name}, f32(0.0), {there})")
-            out.line(f"y_ahead[i] = ptx.pack_{traits.dtype}(low, high)")
-    emit_tile(out, "y_ahead", "value_place")
-    emit_row_weights(out, traits.dtype, "weight_place", real=traits.of == "queries")
+            whole = traits.head_dim % STATE_SIDE == 0
+            kept = ["kept" if whole else f"kept if {at} + u32({x}) < x_columns else u32(0)" for x in (0, 1)]
+            pair = f"ptx.select_real(low, f32(0.0), {kept[0]}), ptx.select_real(high, f32(0.0), {kept[1]})"
+            if traits.slots_scaled:
+                out.line(f"phi[2 * i], phi[2 * i + 1] = {pair}")
+            else:
+                out.line(f"word[i] = ptx.pack_{traits.dtype}({pair})")
+        if traits.slots_scaled:
+            _emit_scaled_features(out, traits)
+        emit_tile(out, "word", "base")
+        if traits.value_dim % 8:  # a row may end within its last 16 bytes, and what stands behind it may be NaN
+            with out.block("for i in range(16)"):
+                out.line(f"low, high = ptx.unpack_{traits.dtype}(y_ahead[i])")
+                at = "u32(32 * (i // 8) + 2 * (i % 4)) + eighth"
+                for x, name in enumerate(("low", "high")):
+                    there = f"u32(1) if {at} + u32({x}) < y_columns else u32(0)"
+                    out.line(f"{name} = ptx.select_real({name}, f32(0.0), {there})")
+                out.line(f"y_ahead[i] = ptx.pack_{traits.dtype}(low, high)")
+        emit_tile(out, "y_ahead", "value_place")
+        emit_row_weights(out, traits.dtype, "weight_place", real=traits.of == "queries")
 
 
-def _emit_scaled_features(out: SourceWriter, traits: AccumulateTraits) -> None:
+def _emit_scaled_features(out: KernelWriter, traits: AccumulateTraits) -> None:
     """Features of this tile, and sums of those before, times a scale that does for both."""
-    out.line(f"top = inverse * f32({2.0 ** (TOP - 1)!r})  # what the sums have been scaled by")
-    with out.block("for i in range(32)"):
-        out.line("top = ptx.maximum(top, phi[i])")
-    emit_largest_of_block(out, "top", f"buffers + u32({BUFFERS * 3 * TILE_BYTES})", TILE * 2)
-    emit_scale(out, "scale", "top", TOP)
-    _emit_factors(out, "(scale * inverse)")
-    emit_inverse(out, "inverse", "scale")
-    with out.block("for i in range(16)"):
-        out.line(f"word[i] = ptx.pack_{traits.dtype}(phi[2 * i] * scale, phi[2 * i + 1] * scale)")
+    with out.part(
+        "scale_features", "Features of this tile, and sums of those before, times a scale that does for both."
+    ):
+        out.line(f"top = inverse * f32({2.0 ** (TOP - 1)!r})  # what the sums have been scaled by")
+        with out.block("for i in range(32)"):
+            out.line("top = ptx.maximum(top, phi[i])")
+        emit_largest_of_block(out, "top", f"buffers + u32({BUFFERS * 3 * TILE_BYTES})", TILE * 2)
+        emit_scale(out, "scale", "top", TOP)
+        _emit_factors(out, "(scale * inverse)")
+        emit_inverse(out, "inverse", "scale")
+        with out.block("for i in range(16)"):
+            out.line(f"word[i] = ptx.pack_{traits.dtype}(phi[2 * i] * scale, phi[2 * i + 1] * scale)")
 
 
-def _emit_factors(out: SourceWriter, factor: str) -> None:
+def _emit_factors(out: KernelWriter, factor: str) -> None:
     """All sums times a factor."""
     for name, count in (("total", STATE_SIDE // 2), ("sums", SUM_ROWS // 2)):
         with out.block(f"for i in range({count})"):
             out.line(f"{name}[i] = {name}[i] * {factor}")
 
 
-def emit_row_weights(out: SourceWriter, dtype: str, place: str, *, real: bool = True) -> None:
+def emit_row_weights(out: KernelWriter, dtype: str, place: str, *, real: bool = True) -> None:
     """w into its buffer at ``place``, after which all of the tile is there for everybody. real: not 0 or 1."""
-    out.line("first = u32(1) if eighth == u32(0) else u32(0)")
-    for row in (0, 1):
-        swizzled = "((row_in_tile & u32(7)) << u32(4))"
-        at = f"{place} + u32({8 * SPAN_BYTES * row}) + row_in_tile * u32({SPAN_BYTES}) + {swizzled}"
-        weight = f"ptx.pack_{dtype}(weight_{row}, f32(0.0))"
-        if real and is_scaled(dtype):
-            emit_weight(out, "weight", f"weight_{row}", dtype)
-            weight = "weight"
-        out.line(f"ptx.store_shared_words4({at}, {weight}, u32(0), u32(0), u32(0), first)")
-    out.line("ptx.fence_shared()")
-    out.line("ptx.block_barrier()")
+    with out.part("store_row_weights", "w into its buffer, after which all of the tile is there for everybody."):
+        out.line("first = u32(1) if eighth == u32(0) else u32(0)")
+        for row in (0, 1):
+            swizzled = "((row_in_tile & u32(7)) << u32(4))"
+            at = f"{place} + u32({8 * SPAN_BYTES * row}) + row_in_tile * u32({SPAN_BYTES}) + {swizzled}"
+            weight = f"ptx.pack_{dtype}(weight_{row}, f32(0.0))"
+            if real and is_scaled(dtype):
+                emit_weight(out, "weight", f"weight_{row}", dtype)
+                weight = "weight"
+            out.line(f"ptx.store_shared_words4({at}, {weight}, u32(0), u32(0), u32(0), first)")
+        out.line("ptx.fence_shared()")
+        out.line("ptx.block_barrier()")
 
 
-def emit_tile(out: SourceWriter, name: str, place: str) -> None:
+def emit_tile(out: KernelWriter, name: str, place: str) -> None:
     """The lane's 16 bytes of each row and chunk into the tile at ``place``."""
-    for row in (0, 1):
-        for chunk in (0, 1):
-            four = ", ".join(f"{name}[{4 * (2 * chunk + row) + i}]" for i in range(4))
-            out.line(f"ptx.store_shared_words4({lane_place(place, row, chunk)}, {four}, u32(1))")
+    text = "The lane's 16 bytes of each row and chunk into a tile in shared memory."
+    with out.part("store_tile", text, numbers=name, place=place):
+        for row in (0, 1):
+            for chunk in (0, 1):
+                four = ", ".join(f"numbers[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                out.line(f"ptx.store_shared_words4({lane_place('place', row, chunk)}, {four}, u32(1))")
 
 
 def lane_place(place: str, row: int, chunk: int) -> str:
@@ -287,45 +297,48 @@ def lane_place(place: str, row: int, chunk: int) -> str:
     return f"{place} + u32({8 * SPAN_BYTES * row}) + row_in_tile * u32({SPAN_BYTES}) + {swizzled}"
 
 
-def emit_products(out: SourceWriter, *places: str) -> None:
+def emit_products(out: KernelWriter, *places: str) -> None:
     """Begin to add a tile's products, as a group. places: of features, values and w."""
-    for name, place in zip(("features", "values", "weights"), places, strict=True):
-        out.line(f"{name} = u64({values_descriptor(TILE)}) | u64({place} >> u32(4))")
-    for step in range(TILE // PRODUCT_DEPTH):
-        at = STEP_OF_ROWS * step
-        out.line(f"add_products(total, features + u64({at}), values + u64({at}), u32(1))")
-        out.line(f"add_weights(sums, features + u64({at}), weights + u64({at}), u32(1))")
-    out.line("ptx.wgmma_commit()")
+    with out.part("multiply_rows", "Begin to add a tile's products, as a group."):
+        for name, place in zip(("features", "values", "weights"), places, strict=True):
+            out.line(f"{name} = u64({values_descriptor(TILE)}) | u64({place} >> u32(4))")
+        for step in range(TILE // PRODUCT_DEPTH):
+            at = STEP_OF_ROWS * step
+            out.line(f"add_products(total, features + u64({at}), values + u64({at}), u32(1))")
+            out.line(f"add_weights(sums, features + u64({at}), weights + u64({at}), u32(1))")
+        out.line("ptx.wgmma_commit()")
 
 
-def _emit_undone(out: SourceWriter) -> None:
+def _emit_undone(out: KernelWriter) -> None:
     """Sums without ``state_scale``, both parts of those of weights together; and behind these the row's largest."""
-    for row in (0, 1):
-        out.line(f"sums[{2 * row}] = (sums[{2 * row}] + sums[{2 * row + 1}] * f32({HIGH!r})) * state_scale")
-        out.line(f"largest = ptx.maximum(sums[{2 * row}], -sums[{2 * row}])")
-        with out.block(f"for j in range({STATE_SIDE // 8})"):
-            for x in (0, 1):
-                name = f"total[4 * j + {2 * row + x}]"
-                out.line(f"{name} = {name} * state_scale")
-                out.line(f"largest = ptx.maximum(largest, ptx.maximum({name}, -{name}))")
-        for apart in (1, 2):
-            out.line(f"largest = ptx.maximum(largest, ptx.shuffle_xor(largest, u32({apart})))")
-        out.line(f"sums[{2 * row + 1}] = largest")
+    with out.part("undo_scale", "Sums without the state's scale, and behind these the row's largest."):
+        for row in (0, 1):
+            out.line(f"sums[{2 * row}] = (sums[{2 * row}] + sums[{2 * row + 1}] * f32({HIGH!r})) * state_scale")
+            out.line(f"largest = ptx.maximum(sums[{2 * row}], -sums[{2 * row}])")
+            with out.block(f"for j in range({STATE_SIDE // 8})"):
+                for x in (0, 1):
+                    name = f"total[4 * j + {2 * row + x}]"
+                    out.line(f"{name} = {name} * state_scale")
+                    out.line(f"largest = ptx.maximum(largest, ptx.maximum({name}, -{name}))")
+            for apart in (1, 2):
+                out.line(f"largest = ptx.maximum(largest, ptx.shuffle_xor(largest, u32({apart})))")
+            out.line(f"sums[{2 * row + 1}] = largest")
 
 
-def emit_share(out: SourceWriter, *, scaled: bool) -> None:
+def emit_share(out: KernelWriter, *, scaled: bool) -> None:
     """(64, 72) float32: a row for each feature. scaled: see AccumulateTraits."""
-    if scaled:
-        _emit_undone(out)
-    out.lines(
-        f"""
-        to = shares + u64({4 * SHARE_NUMBERS}) * u64(ptx.block_index())
-        to = to + u64({4 * SHARE_COLUMNS}) * u64(row_in_tile) + u64(8) * u64(lane & u32(3))
-        for j in range({STATE_SIDE // 8}):
-            ptx.store_reals2(to + u64(32) * u64(j), total[4 * j], total[4 * j + 1], u32(1))
-            at = to + u64({8 * 4 * SHARE_COLUMNS}) + u64(32) * u64(j)
-            ptx.store_reals2(at, total[4 * j + 2], total[4 * j + 3], u32(1))
-        ptx.store_reals2(to + u64({4 * STATE_SIDE}), sums[0], sums[1], u32(1))
-        ptx.store_reals2(to + u64({(8 * SHARE_COLUMNS + STATE_SIDE) * 4}), sums[2], sums[3], u32(1))
-        """
-    )
+    with out.part("store_share", "(64, 72) float32: a row for each feature."):
+        if scaled:
+            _emit_undone(out)
+        out.lines(
+            f"""
+            to = shares + u64({4 * SHARE_NUMBERS}) * u64(ptx.block_index())
+            to = to + u64({4 * SHARE_COLUMNS}) * u64(row_in_tile) + u64(8) * u64(lane & u32(3))
+            for j in range({STATE_SIDE // 8}):
+                ptx.store_reals2(to + u64(32) * u64(j), total[4 * j], total[4 * j + 1], u32(1))
+                at = to + u64({8 * 4 * SHARE_COLUMNS}) + u64(32) * u64(j)
+                ptx.store_reals2(at, total[4 * j + 2], total[4 * j + 3], u32(1))
+            ptx.store_reals2(to + u64({4 * STATE_SIDE}), sums[0], sums[1], u32(1))
+            ptx.store_reals2(to + u64({(8 * SHARE_COLUMNS + STATE_SIDE) * 4}), sums[2], sums[3], u32(1))
+            """
+        )

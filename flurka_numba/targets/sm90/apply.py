@@ -28,11 +28,11 @@ from flurka_numba.targets.sm90.random_apply import (
     emit_features,
     emit_images,
 )
-from flurka_numba.targets.sm90.rows import emit_real_columns, left_operand, when
+from flurka_numba.targets.sm90.rows import emit_barrier, emit_lane, emit_real_columns, emit_tiles, left_operand, when
 from flurka_numba.targets.sm90.shape import CHUNK, CHUNK_NUMBERS, RandomFeatures, chunks
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, PRODUCT_DEPTH, WARPGROUP, keys_descriptor
-from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("q", "states", "out")
 COUNTS = ("heads", "seq_q", "blocks", "tiles_of_block")
@@ -71,7 +71,7 @@ def render_apply(traits: ApplyTraits) -> str:
     return out.text()
 
 
-def _emit_elementwise_rows(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> None:
+def _emit_elementwise_rows(out: KernelWriter, traits: ApplyTraits, phi: FeatureMap) -> None:
     """The next queries are on their way, in registers of their own, while features take the place of these."""
     if traits.prefetches:
         _emit_queries(out, traits, "ahead")
@@ -85,12 +85,13 @@ def _emit_elementwise_rows(out: SourceWriter, traits: ApplyTraits, phi: FeatureM
         else:
             _emit_queries(out, traits, "word")
             _emit_next_tile(out)
-        _emit_features(out, traits, phi)
+        with out.part("make_features", "phi of every number, in place."):
+            _emit_features(out, traits, phi)
         emit_products(out, traits, _words_of_steps(traits))
         emit_results(out, traits)
 
 
-def _emit_random_rows(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+def _emit_random_rows(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
     """The next queries are on their way once these were multiplied with omega."""
     emit_arrays(out, phi)
     if traits.prefetches:
@@ -109,28 +110,29 @@ def _emit_random_rows(out: SourceWriter, traits: ApplyTraits, phi: RandomFeature
         emit_results(out, traits)
 
 
-def _emit_state(out: SourceWriter, traits: ApplyTraits) -> None:
+def _emit_state(out: KernelWriter, traits: ApplyTraits) -> None:
     """The head's state to shared memory, once the launch before has left it. Queries are on their way by then."""
-    out.lines(
-        f"""
-        ptx.await_launch()
-        first = u32(1) if thread == u32(0) else u32(0)
-        ptx.mbarrier_expect(full, u32({traits.state_bytes}), first)
-        from_state = states + u64({traits.state_bytes}) * u64(pair)
-        ptx.bulk_copy(state, from_state, u32({traits.state_bytes}), full, first)
-        ptx.mbarrier_wait(full, u32(0))
-        """
-    )
+    with out.part("load_state", "The head's state to shared memory, once the launch before has left it."):
+        out.lines(
+            f"""
+            ptx.await_launch()
+            first = u32(1) if thread == u32(0) else u32(0)
+            ptx.mbarrier_expect(full, u32({traits.state_bytes}), first)
+            from_state = states + u64({traits.state_bytes}) * u64(pair)
+            ptx.bulk_copy(state, from_state, u32({traits.state_bytes}), full, first)
+            ptx.mbarrier_wait(full, u32(0))
+            """
+        )
     emit_state_scale(out, traits, "state")
 
 
-def _emit_next_tile(out: SourceWriter) -> None:
+def _emit_next_tile(out: KernelWriter) -> None:
     out.line("now_0 = row_0")
     out.line("now_1 = row_1")
     out.line("tile = u32(tile + u32(1))")
 
 
-def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
+def _emit_start(out: KernelWriter, traits: ApplyTraits) -> None:
     """This block's head and rows."""
     emit_shared_start(out, "state", ALIGNMENT)
     out.lines(
@@ -138,19 +140,13 @@ def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
         images = u32(state + u32({traits.state_bytes}))
         full = u32(images + u32({2 * traits.omega_bytes}))
         thread = ptx.thread_index()
-        lane = u32(thread & u32(31))
-        block = ptx.block_index()
-        pair = u32(block // blocks)
-        tile = u32((block - pair * blocks) * tiles_of_block)
-        last = u32(min(tile + tiles_of_block, (seq_q + u32(63)) // u32(64)))
-        entry = u32(pair // heads)
-        head = u32(pair - entry * heads)
-        if thread == u32(0):
-            ptx.mbarrier_init(full, u32(1))
-            ptx.fence_mbarrier_init()
-        ptx.block_barrier()
-        eighth = u32((lane & u32(3)) * u32(8))
-        row_in_tile = u32((thread >> u32(5)) * u32(16) + (lane >> u32(2)))  # and the row 8 further on
+        """
+    )
+    emit_lane(out)
+    emit_tiles(out, "seq_q")
+    emit_barrier(out)
+    out.lines(
+        f"""
         q_at = q + u64(entry) * q_batch + u64(head) * q_head + u64(2) * u64(eighth)
         out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(2) * u64(eighth)
         descriptor = u64({keys_descriptor()}) | u64(state >> u32(4))
@@ -162,18 +158,19 @@ def _emit_start(out: SourceWriter, traits: ApplyTraits) -> None:
     emit_totals(out, traits)
 
 
-def _emit_queries(out: SourceWriter, traits: ApplyTraits, to: str) -> None:
+def _emit_queries(out: KernelWriter, traits: ApplyTraits, to: str) -> None:
     """This lane's numbers of the tile's two rows, 0 beyond the last row or column."""
-    for row in (0, 1):
-        out.line(f"row_{row} = u32(tile * u32(64) + row_in_tile + u32({8 * row}))")
-        out.line(f"real = u32(1) if row_{row} < seq_q else u32(0)")
-        for chunk in range(chunks(traits.head_dim)):
-            names = ", ".join(f"{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
-            at = f"q_at + u64(row_{row}) * q_row + u64({2 * CHUNK * chunk})"
-            out.line(f"{names} = ptx.load_words4_when({at}, {when('real', chunk, traits.head_dim)})")
+    with out.part("load_queries", "This lane's numbers of the tile's two rows, 0 beyond the last row or column."):
+        for row in (0, 1):
+            out.line(f"row_{row} = u32(tile * u32(64) + row_in_tile + u32({8 * row}))")
+            out.line(f"real = u32(1) if row_{row} < seq_q else u32(0)")
+            for chunk in range(chunks(traits.head_dim)):
+                names = ", ".join(f"{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                at = f"q_at + u64(row_{row}) * q_row + u64({2 * CHUNK * chunk})"
+                out.line(f"{names} = ptx.load_words4_when({at}, {when('real', chunk, traits.head_dim)})")
 
 
-def _emit_features(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> None:
+def _emit_features(out: KernelWriter, traits: ApplyTraits, phi: FeatureMap) -> None:
     """phi of every number, in place."""
     text = {name: gpu_text(phi.source, name) for name in ("low", "high")}
     if traits.scaled:
@@ -186,7 +183,7 @@ def _emit_features(out: SourceWriter, traits: ApplyTraits, phi: FeatureMap) -> N
         else:
             out.line(f"word[i] = ptx.pack_{traits.dtype}({text['low']}, {text['high']})")
     if traits.scaled:
-        emit_scaled_words(out, traits, "phi", 0, "(i // 4) % 2 == 1")
+        emit_scaled_words(out, traits, "phi", "0", "(i // 4) % 2 == 1")
 
 
 def _words_of_steps(traits: ApplyTraits) -> list[str]:

@@ -20,8 +20,8 @@ from flurka_numba.targets.sm90.shape import (
     omega_rows,
     state_rows,
 )
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, score_offset, spans
-from splat_numba.gen.writer import SourceWriter
 
 
 def products_of(traits: ApplyTraits) -> list[tuple[int, int, str]]:
@@ -39,30 +39,31 @@ def product(traits: ApplyTraits, columns: int) -> str:
     return f'matrix_product({columns}, "{traits.dtype}", from_registers=True, transposed=False)'
 
 
-def emit_totals(out: SourceWriter, traits: ApplyTraits) -> None:
+def emit_totals(out: KernelWriter, traits: ApplyTraits) -> None:
     """Registers of the products' results."""
     for columns, _, name in products_of(traits):
         out.line(f"{name} = cuda.local.array({columns // 2}, dtype=np.float32)")
 
 
-def emit_products(out: SourceWriter, traits: ApplyTraits, words: Sequence[str]) -> None:
+def emit_products(out: KernelWriter, traits: ApplyTraits, words: Sequence[str]) -> None:
     """Features times the state at ``descriptor``, and times their sums for the denominator.
 
     words: what a product of 16 features takes from a lane, for one after the other.
     """
-    for columns, _, name in products_of(traits):
-        with out.block(f"for i in range({columns // 2})"):
-            out.line(f"{name}[i] = f32(0.0)")
-    out.line("ptx.wgmma_fence()")
-    for step, four in enumerate(words):
-        for _, first_row, name in products_of(traits):
-            at = score_offset(step, state_rows(traits.value_dim)) + (first_row * SPAN_BYTES >> 4)
-            out.line(f"add_to_{name}({name}, {four}, descriptor + u64({at}))")
-    out.line("ptx.wgmma_commit()")
-    out.line("ptx.wgmma_wait_all()")
+    with out.part("multiply_state", "Features times the state, and times their sums for the denominator."):
+        for columns, _, name in products_of(traits):
+            with out.block(f"for i in range({columns // 2})"):
+                out.line(f"{name}[i] = f32(0.0)")
+        out.line("ptx.wgmma_fence()")
+        for step, four in enumerate(words):
+            for _, first_row, name in products_of(traits):
+                at = score_offset(step, state_rows(traits.value_dim)) + (first_row * SPAN_BYTES >> 4)
+                out.line(f"add_to_{name}({name}, {four}, descriptor + u64({at}))")
+        out.line("ptx.wgmma_commit()")
+        out.line("ptx.wgmma_wait_all()")
 
 
-def emit_state_scale(out: SourceWriter, traits: ApplyTraits, state: str) -> None:
+def emit_state_scale(out: KernelWriter, traits: ApplyTraits, state: str) -> None:
     """``state_scale`` of the image at the shared address ``state``, where the results depend on it; and what a span's
     features are multiplied with to have the same: ``relative_0`` and so on. ``value_factor``: what undoes the values'.
     """
@@ -71,22 +72,24 @@ def emit_state_scale(out: SourceWriter, traits: ApplyTraits, state: str) -> None
         emit_carried(out, "value_factor", state, values, VALUE_ROW)
     if not traits.relative and not (traits.scaled and uses_eps(traits.denominator, traits.eps)):
         return
-    for span in range(every):
-        image = f"{state} + u32({span * state_rows(traits.value_dim) * SPAN_BYTES})"
-        emit_carried(out, f"scale_{span}", image, values)
-        if traits.relative:
-            emit_carried(out, f"relative_{span}", image, values, INVERSE_ROW)
-    out.line("state_scale = scale_0")
-    for span in range(1, every):
-        out.line(f"state_scale = scale_{span} if scale_{span} < state_scale else state_scale")
-    for span in range(every if traits.relative else 0):
-        out.line(f"relative_{span} = relative_{span} * state_scale")
+    with out.part("read_scales", "The scale of a head's image, and what its spans' differ by."):
+        for span in range(every):
+            image = f"{state} + u32({span * state_rows(traits.value_dim) * SPAN_BYTES})"
+            emit_carried(out, f"scale_{span}", image, values)
+            if traits.relative:
+                emit_carried(out, f"relative_{span}", image, values, INVERSE_ROW)
+        out.line("state_scale = scale_0")
+        for span in range(1, every):
+            out.line(f"state_scale = scale_{span} if scale_{span} < state_scale else state_scale")
+        for span in range(every if traits.relative else 0):
+            out.line(f"relative_{span} = relative_{span} * state_scale")
 
 
-def emit_scaled_words(out: SourceWriter, traits: ApplyTraits, numbers: str, first: int, row_1: str) -> None:
+def emit_scaled_words(out: KernelWriter, traits: ApplyTraits, numbers: str, first: str, row_1: str) -> None:
     """``word``: features of two rows, each times a power of two of its own, ``row_scale_0`` and ``row_scale_1``.
 
-    numbers: an array, of which word i takes first + 2 i and the next. row_1: whether word i is of the second row.
+    numbers: an array, of which word i takes first + 2 i and the next, in the text's words. row_1: whether word i
+    is of the second row.
     """
     words = 8 * chunks(traits.head_dim)
     emit_row_scales(out, numbers, first, words, row_1)
@@ -96,27 +99,36 @@ def emit_scaled_words(out: SourceWriter, traits: ApplyTraits, numbers: str, firs
             out.line(f"factor_{row} = row_scale_{row}{relative}")
         with out.block(f"for i in range({16 * span}, {min(16 * (span + 1), words)})"):
             out.line(f"factor = factor_1 if {row_1} else factor_0")
-            pair = ", ".join(f"{numbers}[{first + x} + 2 * i] * factor" for x in (0, 1))
+            pair = ", ".join(f"{numbers}[{first} + {x} + 2 * i] * factor" for x in (0, 1))
             out.line(f"word[i] = ptx.pack_{traits.dtype}({pair})")
 
 
-def emit_results(out: SourceWriter, traits: ApplyTraits) -> None:
+def emit_results(out: KernelWriter, traits: ApplyTraits) -> None:
     """Divide, round, store 16 bytes a lane, to rows now_0 and now_1 from ``out_at``."""
     together = len(products_of(traits)) == 1
     sums, first_sum = ("total", CHUNK_NUMBERS * chunks(traits.value_dim)) if together else ("sums", 0)
+    by_row = traits.scaled and not omega_rows(traits.feature_map)  # random features are at most 1, and need no scale
+    scale = ("(row_scale * state_scale)" if by_row else "state_scale") if traits.scaled else None
     for row in (0, 1):
-        scale = None
-        if traits.scaled:  # random features are at most 1, and need no scale of a row
-            scale = f"(row_scale_{row} * state_scale)" if not omega_rows(traits.feature_map) else "state_scale"
-        emit_share(out, "share", f"{sums}[{first_sum + 2 * row}]", traits.denominator, traits.eps, scale)
-        if traits.values_scaled:
-            out.line("share = share * value_factor")
-        out.line(f"real = u32(1) if now_{row} < seq_q else u32(0)")
-        out.line(f"to = out_at + u64(now_{row}) * out_row")
-        for chunk in range(chunks(traits.value_dim)):
-            for i in range(4):
-                first = CHUNK_NUMBERS * chunk + 4 * i + 2 * row
-                pair = f"total[{first}] * share, total[{first + 1}] * share"
-                out.line(f"out_{i} = ptx.pack_{traits.dtype}({pair})")
-            there = when("real", chunk, traits.value_dim)
-            out.line(f"ptx.store_words4(to + u64({2 * CHUNK * chunk}), out_0, out_1, out_2, out_3, {there})")
+        given = {"row_scale": f"row_scale_{row}"} if by_row and uses_eps(traits.denominator, traits.eps) else {}
+        with out.part(
+            "store_row", "Divide, round, store 16 bytes a lane.", first=str(2 * row), now=f"now_{row}", **given
+        ):
+            emit_share(out, "share", f"{sums}[first + {first_sum}]", traits.denominator, traits.eps, scale)
+            if traits.values_scaled:
+                out.line("share = share * value_factor")
+            out.line("real = u32(1) if now < seq_q else u32(0)")
+            out.line("to = out_at + u64(now) * out_row")
+            for chunk in range(chunks(traits.value_dim)):
+                _emit_chunk(out, traits, chunk)
+
+
+def _emit_chunk(out: KernelWriter, traits: ApplyTraits, chunk: int) -> None:
+    """Of a row of results."""
+    first, there = f"first + {CHUNK_NUMBERS * chunk}", when("real", chunk, traits.value_dim)
+    text = "32 columns of a row, of which a lane has 8 adjacent ones."
+    with out.part("store_chunk", text, column=first, at=f"u64({2 * CHUNK * chunk})", there=there):
+        for i in range(4):
+            pair = f"total[column + {4 * i}] * share, total[column + {4 * i + 1}] * share"
+            out.line(f"out_{i} = ptx.pack_{traits.dtype}({pair})")
+        out.line("ptx.store_words4(to + at, out_0, out_1, out_2, out_3, there)")

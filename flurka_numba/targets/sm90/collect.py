@@ -16,9 +16,9 @@ from flurka_numba.targets.sm90.bounds import emit_bound
 from flurka_numba.targets.sm90.scales import SLOT_SCALE_BYTES, TOP, VALUE_TOP, is_scaled
 from flurka_numba.targets.sm90.shape import CompressTraits
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import spans
 from splat_numba.gen.tensor_map import SPAN
-from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("parts", "k_slots", "v_slots")
 SCALED_POINTERS = (*POINTERS, "bounds", "slot_scales")
@@ -82,7 +82,7 @@ def render_collect(traits: CollectTraits) -> str:
     return out.text()
 
 
-def _emit_place(out: SourceWriter, parts: CompressTraits) -> None:
+def _emit_place(out: KernelWriter, parts: CompressTraits) -> None:
     """Which slot and columns are this thread's: threads of keys, then of values."""
     of_key, of_value = eighths(parts.head_dim), eighths(parts.value_dim)
     out.lines(
@@ -108,7 +108,7 @@ def _emit_place(out: SourceWriter, parts: CompressTraits) -> None:
     )
 
 
-def _emit_sizes(out: SourceWriter, parts: CompressTraits) -> None:
+def _emit_sizes(out: KernelWriter, parts: CompressTraits) -> None:
     of_key, of_value = eighths(parts.head_dim), eighths(parts.value_dim)
     out.lines(
         f"""
@@ -119,7 +119,7 @@ def _emit_sizes(out: SourceWriter, parts: CompressTraits) -> None:
     )
 
 
-def _emit_place_of_head(out: SourceWriter, parts: CompressTraits) -> None:
+def _emit_place_of_head(out: KernelWriter, parts: CompressTraits) -> None:
     """The same, where blocks are of keys or values of one head."""
     of_key, of_value = (
         f"(slots * u32({eighths(dim)}) + u32({THREADS - 1})) // u32({THREADS})"
@@ -151,7 +151,7 @@ def _emit_place_of_head(out: SourceWriter, parts: CompressTraits) -> None:
     )
 
 
-def _emit_sums(out: SourceWriter, traits: CollectTraits) -> None:
+def _emit_sums(out: KernelWriter, traits: CollectTraits) -> None:
     """``a`` to ``h``: the slot's columns."""
     parts = traits.parts
     out.lines(
@@ -181,7 +181,7 @@ def _emit_sums(out: SourceWriter, traits: CollectTraits) -> None:
     )
 
 
-def _emit_factor(out: SourceWriter, traits: CollectTraits) -> None:
+def _emit_factor(out: KernelWriter, traits: CollectTraits) -> None:
     """Slots times a power of two; the first thread of a head's keys, and of its values, leaves what undoes it."""
     if not traits.scaled:
         return
@@ -203,7 +203,7 @@ def _emit_factor(out: SourceWriter, traits: CollectTraits) -> None:
     out.line("e, f, g, h = e * factor, f * factor, g * factor, h * factor")
 
 
-def _emit_store(out: SourceWriter, traits: CollectTraits) -> None:
+def _emit_store(out: KernelWriter, traits: CollectTraits) -> None:
     dtype = traits.parts.dtype
     out.lines(
         f"""

@@ -13,6 +13,7 @@ from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STEP, CompressTraits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     GROUP,
@@ -25,7 +26,6 @@ from splat_numba.gen.targets.sm90.shape import (
     values_descriptor,
 )
 from splat_numba.gen.tensor_map import SPAN
-from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("k_map", "v_map", "proj_k_map", "proj_v_map", "kv_lengths", "parts")
 COUNTS = ("tiles_k", "tiles", "row_blocks", "pairs_k", "pairs_v", "splits", "seq_kv")
@@ -51,14 +51,17 @@ def render_compress(traits: CompressTraits) -> str:
     with out.suite():
         _emit_start(out, traits)
         _emit_share(out, traits)
-        with out.block(f"if thread >= u32({WARPGROUP * traits.groups})"):
+        with (
+            out.block(f"if thread >= u32({WARPGROUP * traits.groups})"),
+            out.part("produce", "The warp that fetches steps; what one lane alone may do is predicated by ``leader``."),
+        ):
             _emit_producer(out, traits)
-        with out.block("else"):
+        with out.block("else"), out.part("consume", "A warpgroup: 64 slots of the tile."):
             _emit_consumer(out, traits)
     return out.text()
 
 
-def _emit_start(out: SourceWriter, traits: CompressTraits) -> None:
+def _emit_start(out: KernelWriter, traits: CompressTraits) -> None:
     """Places in shared memory, and barriers: full for the copies' bytes, empty for a lane of every warp."""
     barriers = traits.stages * (traits.proj_bytes + traits.token_bytes)
     emit_shared_start(out, "base", ALIGNMENT)
@@ -75,34 +78,36 @@ def _emit_start(out: SourceWriter, traits: CompressTraits) -> None:
     out.line("ptx.allow_launch()  # of the next stage, which waits for the results")
 
 
-def _emit_share(out: SourceWriter, traits: CompressTraits) -> None:
+def _emit_share(out: KernelWriter, traits: CompressTraits) -> None:
     """Which tile this block makes, and of which of its steps."""
-    out.lines(
-        """
-        block = ptx.block_index()
-        split = u32(block // tiles)
-        tile = u32(block - split * tiles)
-        of_values = u32(1) if tile >= tiles_k else u32(0)
-        rest = u32(tile - tiles_k * of_values)
-        pairs = ptx.select(pairs_v, pairs_k, of_values)
-        place = u32(rest // row_blocks)
-        row_block = u32(rest - place * row_blocks)
-        entry = u32(place // pairs)
-        pair = u32(place - entry * pairs)
-        """
-    )
+    with out.part("find_tile", "Which tile this block makes, and which share of its tokens."):
+        out.lines(
+            """
+            block = ptx.block_index()
+            split = u32(block // tiles)
+            tile = u32(block - split * tiles)
+            of_values = u32(1) if tile >= tiles_k else u32(0)
+            rest = u32(tile - tiles_k * of_values)
+            pairs = ptx.select(pairs_v, pairs_k, of_values)
+            place = u32(rest // row_blocks)
+            row_block = u32(rest - place * row_blocks)
+            entry = u32(place // pairs)
+            pair = u32(place - entry * pairs)
+            """
+        )
     out.line("length = ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "length = seq_kv")
-    out.lines(
-        f"""
-        steps = u32((length + u32({STEP - 1})) // u32({STEP}))
-        share = u32((steps + splits - u32(1)) // splits)
-        step = u32(min(split * share, steps))
-        last = u32(min(step + share, steps))
-        """
-    )
+    with out.part("find_steps", "The steps of this block's share, up to the last."):
+        out.lines(
+            f"""
+            steps = u32((length + u32({STEP - 1})) // u32({STEP}))
+            share = u32((steps + splits - u32(1)) // splits)
+            step = u32(min(split * share, steps))
+            last = u32(min(step + share, steps))
+            """
+        )
 
 
-def _emit_producer(out: SourceWriter, traits: CompressTraits) -> None:
+def _emit_producer(out: KernelWriter, traits: CompressTraits) -> None:
     """One warp; what only one lane may do is predicated by ``leader``."""
     of_key, of_value = spans(traits.head_dim), spans(traits.value_dim)
     out.lines(
@@ -124,39 +129,43 @@ def _emit_producer(out: SourceWriter, traits: CompressTraits) -> None:
                 _emit_copies(out, traits, "full + stage * u32(8)")
             with out.block("else"):
                 _emit_copies(out, traits, "cleared")
-                _emit_clear(out, traits)
+                with out.part(
+                    "clear_rest", "Tokens beyond the length become 0, as 0 x NaN is NaN; then the step is full."
+                ):
+                    _emit_clear(out, traits)
         else:
             _emit_copies(out, traits, "full + stage * u32(8)")
         out.line("step = u32(step + u32(1))")
         emit_advance(out, "stage", "free", traits.stages)
 
 
-def _emit_copies(out: SourceWriter, traits: CompressTraits, barrier: str) -> None:
+def _emit_copies(out: KernelWriter, traits: CompressTraits, barrier: str) -> None:
     """A step's columns of the projection and its tokens. What lies outside an array arrives as 0."""
     head = f"u32(pair * u32({traits.tile_spans}) // spans)" if traits.per_head else "u32(0)"
-    out.lines(
-        f"""
-        ptx.mbarrier_expect({barrier}, u32({traits.proj_bytes + traits.token_bytes}), leader)
-        to = u32(proj_tile + stage * u32({traits.proj_bytes}))
-        token = u32(step * u32({STEP}))
-        ptx.tensor_copy(
-            to, proj_map, {barrier}, token, row_block * u32({traits.rows}), u32(0), {head}, u32(0), leader
-        )
-        """
-    )
-    for i in range(traits.tile_spans):
+    with out.part("load_step", "The projection's columns for a step, and its tokens.", barrier=barrier):
         out.lines(
             f"""
-            span = u32(pair * u32({traits.tile_spans}) + u32({i}))
-            head = u32(span // spans)
-            column = u32((span - head * spans) * u32({SPAN}))
-            to = u32(token_tile + stage * u32({traits.token_bytes}) + u32({i * STEP * SPAN_BYTES}))
-            ptx.tensor_copy(to, token_map, {barrier}, column, token, u32(0), head, entry, leader)
+            ptx.mbarrier_expect(barrier, u32({traits.proj_bytes + traits.token_bytes}), leader)
+            to = u32(proj_tile + stage * u32({traits.proj_bytes}))
+            token = u32(step * u32({STEP}))
+            ptx.tensor_copy(
+                to, proj_map, barrier, token, row_block * u32({traits.rows}), u32(0), {head}, u32(0), leader
+            )
             """
         )
+        with out.block(f"for i in range({traits.tile_spans})"):
+            out.lines(
+                f"""
+                span = u32(pair * u32({traits.tile_spans}) + u32(i))
+                head = u32(span // spans)
+                column = u32((span - head * spans) * u32({SPAN}))
+                to = u32(token_tile + stage * u32({traits.token_bytes}) + u32({STEP * SPAN_BYTES}) * u32(i))
+                ptx.tensor_copy(to, token_map, barrier, column, token, u32(0), head, entry, leader)
+                """
+            )
 
 
-def _emit_clear(out: SourceWriter, traits: CompressTraits) -> None:
+def _emit_clear(out: KernelWriter, traits: CompressTraits) -> None:
     """Tokens at or beyond the length become 0, since they may be NaN and 0 x NaN is NaN; then the step is full."""
     out.line("ptx.mbarrier_wait(cleared, u32(0))  # of a block's steps the last alone can be ragged")
     with out.block(f"for row in range(kept, u32({STEP}))"):
@@ -172,7 +181,7 @@ def _emit_clear(out: SourceWriter, traits: CompressTraits) -> None:
     )
 
 
-def _emit_consumer(out: SourceWriter, traits: CompressTraits) -> None:
+def _emit_consumer(out: KernelWriter, traits: CompressTraits) -> None:
     """64 slots of the tile."""
     out.lines(
         f"""
@@ -196,17 +205,19 @@ def _emit_consumer(out: SourceWriter, traits: CompressTraits) -> None:
         for k in range(STEP // PRODUCT_DEPTH)
     ]
     emit_steps(out, "last", traits.stages, operands, products)
-    _emit_results(out, traits)
+    out.line("ptx.wgmma_wait_all()")
+    with out.part("store_part", "(rows, columns) float32. A lane has two rows, and of every 8 columns two."):
+        _emit_results(out, traits)
     if is_scaled(traits.dtype):
-        emit_largest_of_part(out, traits)
+        with out.part("leave_bounds", "The largest numbers of a warp's rows."):
+            emit_largest_of_part(out, traits)
 
 
-def _emit_results(out: SourceWriter, traits: CompressTraits) -> None:
+def _emit_results(out: KernelWriter, traits: CompressTraits) -> None:
     """The part of this block: (rows, columns) float32. A lane has two rows, and of every 8 columns two."""
     row_bytes = 4 * traits.columns
     out.lines(
         f"""
-        ptx.wgmma_wait_all()
         row = u32(thread >> u32(5)) * u32(16) + (lane >> u32(2))
         to = parts + u64({row_bytes}) * (u64(block) * u64({traits.rows}) + u64(row)) + u64(8) * u64(lane & u32(3))
         """

@@ -8,20 +8,22 @@ from flurka_numba.targets.powers import emit_inverse
 from flurka_numba.targets.sm90.gradient_shape import SPREAD, GradientTraits
 from flurka_numba.targets.sm90.images import turned_rows
 from flurka_numba.targets.sm90.rows import (
+    emit_barrier,
     emit_lane,
     emit_real_columns,
     emit_row_scales,
     emit_share,
+    emit_tiles,
     left_operand,
     words,
 )
 from flurka_numba.targets.sm90.scales import INVERSE_ROW, SCALE_ROW, VALUE_ROW, emit_carried, emit_weight, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, CHUNK_NUMBERS, chunks
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset
-from splat_numba.gen.writer import SourceWriter
 
 
-def emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features: int, further: int = 0) -> None:
+def emit_start(out: KernelWriter, traits: GradientTraits, columns: int, features: int, further: int = 0) -> None:
     """This block's head and rows; the images on the way to shared memory. further: bytes between them and the barrier
     ``full``, for others.
     """
@@ -36,25 +38,22 @@ def emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features
         """
     )
     emit_lane(out)
+    emit_tiles(out, "rows")
+    out.line(f"length = {length}")
+    emit_barrier(out)
+    with out.part("load_images", "Begin to copy both images of the head's state to shared memory."):
+        out.lines(
+            f"""
+            first = u32(1) if thread == u32(0) else u32(0)
+            ptx.mbarrier_expect(full, u32({both}), first)
+            from_state = states + u64({traits.image_bytes}) * u64(pair)
+            ptx.bulk_copy(image, from_state, u32({traits.image_bytes}), full, first)
+            from_state = turned + u64({traits.turned_bytes}) * u64(pair)
+            ptx.bulk_copy(turned_image, from_state, u32({traits.turned_bytes}), full, first)
+            """
+        )
     out.lines(
         f"""
-        block = ptx.block_index()
-        pair = u32(block // blocks)
-        tile = u32((block - pair * blocks) * tiles_of_block)
-        last = u32(min(tile + tiles_of_block, (rows + u32(63)) // u32(64)))
-        entry = u32(pair // heads)
-        head = u32(pair - entry * heads)
-        length = {length}
-        if thread == u32(0):
-            ptx.mbarrier_init(full, u32(1))
-            ptx.fence_mbarrier_init()
-        ptx.block_barrier()
-        first = u32(1) if thread == u32(0) else u32(0)
-        ptx.mbarrier_expect(full, u32({both}), first)
-        from_state = states + u64({traits.image_bytes}) * u64(pair)
-        ptx.bulk_copy(image, from_state, u32({traits.image_bytes}), full, first)
-        from_state = turned + u64({traits.turned_bytes}) * u64(pair)
-        ptx.bulk_copy(turned_image, from_state, u32({traits.turned_bytes}), full, first)
         image_rows = u64({keys_descriptor()}) | u64(image >> u32(4))
         turned_rows = u64({keys_descriptor()}) | u64(turned_image >> u32(4))
         """
@@ -73,7 +72,7 @@ def emit_start(out: SourceWriter, traits: GradientTraits, columns: int, features
     )
 
 
-def emit_images_there(out: SourceWriter, traits: GradientTraits) -> None:
+def emit_images_there(out: KernelWriter, traits: GradientTraits) -> None:
     """Wait for the images; ``state_scale`` that they have, or of a gradient ``unscale``, which undoes it."""
     out.line("ptx.mbarrier_wait(full, u32(0))")
     if is_scaled(traits.dtype):
@@ -82,75 +81,81 @@ def emit_images_there(out: SourceWriter, traits: GradientTraits) -> None:
         emit_carried(out, name, "image", CHUNK * chunks(traits.value_dim), row)
 
 
-def emit_features(out: SourceWriter, traits: GradientTraits) -> None:
+def emit_features(out: KernelWriter, traits: GradientTraits) -> None:
     """phi of a lane's words of x; with the rows' scales and their inverses, where traits have them."""
-    if traits.row_scaled:
-        out.line(f"phi = cuda.local.array({2 * words(traits.head_dim)}, dtype=np.float32)")
-    with out.block(f"for i in range({words(traits.head_dim)})"):
-        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
-        emit_real_columns(out, traits.head_dim, ("low", "high"))
-        emit_unscaled_slots(out, traits)
-        low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
+    with out.part("make_features", "phi of a lane's words of x."):
         if traits.row_scaled:
-            out.line(f"phi[2 * i], phi[2 * i + 1] = {low}, {high}")
-        else:
-            out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
-    if traits.row_scaled:
-        emit_row_scales(out, "phi", 0, words(traits.head_dim), "(i // 4) % 2 == 1")
+            out.line(f"phi = cuda.local.array({2 * words(traits.head_dim)}, dtype=np.float32)")
         with out.block(f"for i in range({words(traits.head_dim)})"):
-            out.line("factor = row_scale_1 if (i // 4) % 2 == 1 else row_scale_0")
-            out.line(f"feature[i] = ptx.pack_{traits.dtype}(phi[2 * i] * factor, phi[2 * i + 1] * factor)")
-        for row in (0, 1):
-            emit_inverse(out, f"row_inverse_{row}", f"row_scale_{row}")
+            out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
+            emit_real_columns(out, traits.head_dim, ("low", "high"))
+            emit_unscaled_slots(out, traits)
+            low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
+            if traits.row_scaled:
+                out.line(f"phi[2 * i], phi[2 * i + 1] = {low}, {high}")
+            else:
+                out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
+        if traits.row_scaled:
+            emit_row_scales(out, "phi", "0", words(traits.head_dim), "(i // 4) % 2 == 1")
+            with out.block(f"for i in range({words(traits.head_dim)})"):
+                out.line("factor = row_scale_1 if (i // 4) % 2 == 1 else row_scale_0")
+                out.line(f"feature[i] = ptx.pack_{traits.dtype}(phi[2 * i] * factor, phi[2 * i + 1] * factor)")
+            for row in (0, 1):
+                emit_inverse(out, f"row_inverse_{row}", f"row_scale_{row}")
 
 
-def emit_unscaled_slots(out: SourceWriter, traits: GradientTraits) -> None:
+def emit_unscaled_slots(out: KernelWriter, traits: GradientTraits) -> None:
     """``low`` and ``high`` of x as they are."""
     if traits.slots_scaled:
         out.line("low, high = low * key_factor, high * key_factor")
 
 
-def emit_unscaled_results(out: SourceWriter, traits: GradientTraits) -> None:
+def emit_unscaled_results(out: KernelWriter, traits: GradientTraits) -> None:
     """``scale_0`` and ``scale_1`` of queries without the values' scale, which the state's image carries."""
     if traits.values_scaled:
         emit_carried(out, "value_factor", "image", CHUNK * chunks(traits.value_dim), VALUE_ROW)
         out.line("scale_0, scale_1 = scale_0 * value_factor, scale_1 * value_factor")
 
 
-def emit_real_y(out: SourceWriter, traits: GradientTraits) -> None:
+def emit_real_y(out: KernelWriter, traits: GradientTraits) -> None:
     """y is 0 in columns behind the last, where a row ends within 16 bytes."""
-    with out.block(f"for i in range({words(traits.value_dim)})"):
+    with (
+        out.part("clear_rest", "y is 0 in columns behind the last, where a row ends within 16 bytes."),
+        out.block(f"for i in range({words(traits.value_dim)})"),
+    ):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(y_word[i])")
         emit_real_columns(out, traits.value_dim, ("low", "high"))
         out.line(f"y_word[i] = ptx.pack_{traits.dtype}(low, high)")
 
 
 def emit_product(
-    out: SourceWriter, total: str, columns: int, left: str, dim: int, descriptor: str, image_rows: int
+    out: KernelWriter, total: str, columns: int, left: str, dim: int, descriptor: str, image_rows: int
 ) -> None:
     """Begin a product of the tile's rows with an image."""
-    with out.block(f"for i in range({columns // 2})"):
-        out.line(f"{total}[i] = f32(0.0)")
-    out.line("ptx.wgmma_fence()")
-    for chunk in range(chunks(dim)):
-        for step in (0, 1):
-            at = score_offset(2 * chunk + step, image_rows)
-            out.line(f"add_{total[3:]}({total}, {left_operand(left, chunk, step)}, {descriptor} + u64({at}))")
+    with out.part(f"issue_{total}", "Begin the product of a tile's rows with an image."):
+        with out.block(f"for i in range({columns // 2})"):
+            out.line(f"{total}[i] = f32(0.0)")
+        out.line("ptx.wgmma_fence()")
+        for chunk in range(chunks(dim)):
+            for step in (0, 1):
+                at = score_offset(2 * chunk + step, image_rows)
+                out.line(f"add_{total[3:]}({total}, {left_operand(left, chunk, step)}, {descriptor} + u64({at}))")
 
 
-def emit_sum_words(out: SourceWriter, traits: GradientTraits) -> None:
+def emit_sum_words(out: KernelWriter, traits: GradientTraits) -> None:
     """w_0 and w_1: a row's w, or 1, in the first of 16 columns. Before wgmma_fence, as a product takes them."""
-    for row in (0, 1):
-        _emit_weight_of_lane(out, traits, row)
+    with out.part("make_sum_words", "A row's w, or 1, for the lane that has the first of the last step's columns."):
+        for row in (0, 1):
+            _emit_weight_of_lane(out, traits, row)
 
 
-def emit_sum_step(out: SourceWriter, traits: GradientTraits, product: str) -> None:
+def emit_sum_step(out: KernelWriter, traits: GradientTraits, product: str) -> None:
     """One more step: w times z, or 1 times dz."""
     at = score_offset(2 * chunks(traits.value_dim), turned_rows(traits.head_dim))
     out.line(f"{product}(of_features, w_0, w_1, u32(0), u32(0), turned_rows + u64({at}))")
 
 
-def _emit_weight_of_lane(out: SourceWriter, traits: GradientTraits, row: int) -> None:
+def _emit_weight_of_lane(out: KernelWriter, traits: GradientTraits, row: int) -> None:
     """A row's w, or 1, for the lane that has the step's first columns: ``w_0`` or ``w_1``."""
     if traits.of == "queries":
         emit_weight(out, "number", f"weight_{row}", traits.dtype)
@@ -160,31 +165,32 @@ def _emit_weight_of_lane(out: SourceWriter, traits: GradientTraits, row: int) ->
     out.line(f"w_{row} = ptx.pack_{traits.dtype}(number, f32(0.0)) if eighth == u32(0) else u32(0)")
 
 
-def emit_weights(out: SourceWriter, traits: GradientTraits) -> None:
+def emit_weights(out: KernelWriter, traits: GradientTraits) -> None:
     """1 / r and w = -dout.out of a row. Of scaled rows and states, 1 / r times that of the state alone."""
-    values = CHUNK_NUMBERS * chunks(traits.value_dim)
-    for row in (0, 1):
-        scale = "state_scale" if is_scaled(traits.dtype) else None
-        scale = f"(state_scale * row_scale_{row})" if traits.row_scaled else scale
-        emit_share(out, f"scale_{row}", f"of_values[{values + 2 * row}]", traits.denominator, traits.eps, scale)
-        out.line(f"weight_{row} = f32(0.0)")
-    with out.block(f"for i in range({words(traits.value_dim)})"):
-        out.lines(
-            f"""
-            low, high = ptx.unpack_{traits.dtype}(y_word[i])
-            at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)
-            product = low * of_values[at] + high * of_values[at + 1]
-            weight_0 += product if (i // 4) % 2 == 0 else f32(0.0)
-            weight_1 += f32(0.0) if (i // 4) % 2 == 0 else product
-            """
-        )
-    for row in (0, 1):
-        out.lines(
-            f"""
-            weight_{row} += ptx.shuffle_xor(weight_{row}, u32(1))
-            weight_{row} += ptx.shuffle_xor(weight_{row}, u32(2))
-            weight_{row} = -(weight_{row} * scale_{row})
-            """
-        )
-        if traits.row_scaled:
-            out.line(f"scale_{row} = scale_{row} * row_scale_{row}")
+    with out.part("make_weights", "The divisor's inverse of a row, and w = -dout.out."):
+        values = CHUNK_NUMBERS * chunks(traits.value_dim)
+        for row in (0, 1):
+            scale = "state_scale" if is_scaled(traits.dtype) else None
+            scale = f"(state_scale * row_scale_{row})" if traits.row_scaled else scale
+            emit_share(out, f"scale_{row}", f"of_values[{values + 2 * row}]", traits.denominator, traits.eps, scale)
+            out.line(f"weight_{row} = f32(0.0)")
+        with out.block(f"for i in range({words(traits.value_dim)})"):
+            out.lines(
+                f"""
+                low, high = ptx.unpack_{traits.dtype}(y_word[i])
+                at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)
+                product = low * of_values[at] + high * of_values[at + 1]
+                weight_0 += product if (i // 4) % 2 == 0 else f32(0.0)
+                weight_1 += f32(0.0) if (i // 4) % 2 == 0 else product
+                """
+            )
+        for row in (0, 1):
+            out.lines(
+                f"""
+                weight_{row} += ptx.shuffle_xor(weight_{row}, u32(1))
+                weight_{row} += ptx.shuffle_xor(weight_{row}, u32(2))
+                weight_{row} = -(weight_{row} * scale_{row})
+                """
+            )
+            if traits.row_scaled:
+                out.line(f"scale_{row} = scale_{row} * row_scale_{row}")

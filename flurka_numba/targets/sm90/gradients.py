@@ -27,8 +27,8 @@ from flurka_numba.targets.sm90.rows import emit_load
 from flurka_numba.targets.sm90.scales import emit_slot_factors
 from flurka_numba.targets.sm90.shape import CHUNK, SUM_ROWS, chunks, state_rows
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import WARPGROUP
-from splat_numba.gen.writer import SourceWriter
 
 COUNTS = ("heads", "rows", "blocks", "tiles_of_block")
 ENTRY = "gradients"
@@ -77,7 +77,7 @@ def render_gradients(traits: GradientTraits) -> str:
     return out.text()
 
 
-def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features: int) -> None:
+def _emit_tile(out: KernelWriter, traits: GradientTraits, columns: int, features: int) -> None:
     out.line("first_row = u32(tile * u32(64))")
     out.line("tile = u32(tile + u32(1))")
     x, y, *_ = OPERANDS[traits.of]
@@ -104,7 +104,7 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits, columns: int, features
     emit_slopes(out, traits)
 
 
-def _emit_y(out: SourceWriter, traits: GradientTraits, y: str) -> None:
+def _emit_y(out: KernelWriter, traits: GradientTraits, y: str) -> None:
     """The tile's rows of y."""
     emit_load(out, y, traits.value_dim, "length", "y_word")
     if traits.value_dim % 8:

@@ -10,6 +10,7 @@ scale a head, which scales.py explains.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flurka_numba.targets.gpu_text import parameters_of, start_text
@@ -20,8 +21,8 @@ from flurka_numba.targets.sm90.scales import HIGH, SLOT_SCALE_BYTES, TOP, emit_c
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_state_block, operand_place
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
-from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("shares", "states", "turned")
 COUNTS = ("shares_of_state",)
@@ -101,12 +102,14 @@ def render_images(traits: ImageTraits) -> str:
         _emit_total(out, traits)
         if is_scaled(traits.dtype):
             _emit_scaled(out, traits)
-        _emit_image(out, traits)
-        _emit_turned(out, traits)
+        with out.part("store_image", "The image for rows of features: a row for each value, features along it."):
+            _emit_image(out, traits)
+        with out.part("store_turned", "The image for rows of values: a row for each feature, values along it."):
+            _emit_turned(out, traits)
     return out.text()
 
 
-def _emit_total(out: SourceWriter, traits: ImageTraits) -> None:
+def _emit_total(out: KernelWriter, traits: ImageTraits) -> None:
     """The shares added up in their order; and the numbers that the head's scale follows from."""
     tops = _tops(traits)
     out.lines(
@@ -116,6 +119,8 @@ def _emit_total(out: SourceWriter, traits: ImageTraits) -> None:
         for i in range(4):
             sums[i] = f32(0.0)
         at = shares + u64({4 * SHARE_NUMBERS}) * u64(state) * u64(shares_of_state) + u64({16 * SHARE_COLUMNS}) * u64(a)
+        got = cuda.local.array({16 * AT_ONCE}, dtype=np.float32)
+        got_sums = cuda.local.array({4 * AT_ONCE}, dtype=np.float32)
         share = u32(0)
         """
     )
@@ -124,6 +129,7 @@ def _emit_total(out: SourceWriter, traits: ImageTraits) -> None:
             f"""
             lane = u32(thread & u32(31))
             top = cuda.local.array({len(tops)}, dtype=np.float32)
+            got_tops = cuda.local.array({len(tops) * AT_ONCE}, dtype=np.float32)
             for i in range({len(tops)}):
                 top[i] = f32(0.0)
             head_at = shares + u64({4 * SHARE_NUMBERS * math.prod(traits.blocks)}) * u64(pair) * u64(shares_of_state)
@@ -132,26 +138,35 @@ def _emit_total(out: SourceWriter, traits: ImageTraits) -> None:
         )
     with out.block("while share < shares_of_state"):
         for ahead in range(AT_ONCE):
-            out.line(f"here = at + u64({4 * SHARE_NUMBERS}) * u64(min(share + u32({ahead}), shares_of_state - u32(1)))")
-            for i in range(4):
-                out.line(f"row = here + u64({4 * SHARE_COLUMNS * i})")
-                names = ", ".join(f"t_{ahead}{i}{j}" for j in range(4))
-                out.line(f"{names} = ptx.load_reals4(row + u64(16) * u64(b))")
-                out.line(f"s_{ahead}{i} = ptx.load_state(row + u64({4 * STATE_SIDE}))")
-            for i, (block, offset) in enumerate(tops):
-                far = f"u64({block}) * u64(shares_of_state) + u64(min(share + u32({ahead}), shares_of_state - u32(1)))"
-                out.line(
-                    f"top_{ahead}{i} = ptx.load_state(head_at + u64({4 * SHARE_NUMBERS}) * ({far}) + u64({offset}))"
-                )
+            with out.part("load_share", "A thread's numbers of a share, or of the last one.", ahead=str(ahead)):
+                _emit_load(out, tops)
         for ahead in range(AT_ONCE):
-            out.line(f"real = u32(1) if share + u32({ahead}) < shares_of_state else u32(0)")
-            for i in range(4):
-                for j in range(4):
-                    out.line(f"total[{4 * i + j}] += ptx.select_real(t_{ahead}{i}{j}, f32(0.0), real)")
-                out.line(f"sums[{i}] += ptx.select_real(s_{ahead}{i}, f32(0.0), real)")
-            for i in range(len(tops)):
-                out.line(f"top[{i}] += ptx.select_real(top_{ahead}{i}, f32(0.0), real)")
+            with out.part("add_share", "A share that is there.", ahead=str(ahead)):
+                _emit_add(out, len(tops))
         out.line(f"share = u32(share + u32({AT_ONCE}))")
+
+
+def _emit_load(out: KernelWriter, tops: Sequence[tuple[int, int]]) -> None:
+    """Of the share ``ahead`` further on."""
+    out.line("one = u64(min(share + u32(ahead), shares_of_state - u32(1)))")
+    out.line(f"here = at + u64({4 * SHARE_NUMBERS}) * one")
+    with out.block("for i in range(4)"):
+        out.line(f"row = here + u64({4 * SHARE_COLUMNS}) * u64(i)")
+        four = ", ".join(f"got[16 * ahead + 4 * i + {j}]" for j in range(4))
+        out.line(f"{four} = ptx.load_reals4(row + u64(16) * u64(b))")
+        out.line(f"got_sums[4 * ahead + i] = ptx.load_state(row + u64({4 * STATE_SIDE}))")
+    for i, (block, offset) in enumerate(tops):
+        far = f"u64({4 * SHARE_NUMBERS}) * (u64({block}) * u64(shares_of_state) + one) + u64({offset})"
+        out.line(f"got_tops[{len(tops)} * ahead + {i}] = ptx.load_state(head_at + {far})")
+
+
+def _emit_add(out: KernelWriter, tops: int) -> None:
+    """What was loaded of it."""
+    out.line("real = u32(1) if share + u32(ahead) < shares_of_state else u32(0)")
+    for total, got, count in (("total", "got", 16), ("sums", "got_sums", 4), ("top", "got_tops", tops)):
+        if count:
+            with out.block(f"for i in range({count})"):
+                out.line(f"{total}[i] += ptx.select_real({got}[{count} * ahead + i], f32(0.0), real)")
 
 
 def _tops(traits: ImageTraits) -> list[tuple[int, int]]:
@@ -166,24 +181,25 @@ def _tops(traits: ImageTraits) -> list[tuple[int, int]]:
     return [(block, 4 * (column + row * SHARE_COLUMNS)) for block in every for row in (0, 32)]
 
 
-def _emit_scaled(out: SourceWriter, traits: ImageTraits) -> None:
+def _emit_scaled(out: KernelWriter, traits: ImageTraits) -> None:
     """State and sums times the head's scale, which every warp finds for itself."""
-    out.line("largest = f32(0.0)")
-    with out.block(f"for i in range({len(_tops(traits))})"):
-        out.line("largest = ptx.maximum(largest, ptx.maximum(top[i], -top[i]))")
-    emit_largest_of_warp(out, "largest")
-    emit_scale(out, "scale", "largest", 0 if traits.of == "keys" else TOP)
-    out.lines(
-        """
-        for i in range(16):
-            total[i] = total[i] * scale
-        for i in range(4):
-            sums[i] = sums[i] * scale
-        """
-    )
+    with out.part("scale_state", "State and sums times the head's scale, which every warp finds for itself."):
+        out.line("largest = f32(0.0)")
+        with out.block(f"for i in range({len(_tops(traits))})"):
+            out.line("largest = ptx.maximum(largest, ptx.maximum(top[i], -top[i]))")
+        emit_largest_of_warp(out, "largest")
+        emit_scale(out, "scale", "largest", 0 if traits.of == "keys" else TOP)
+        out.lines(
+            """
+            for i in range(16):
+                total[i] = total[i] * scale
+            for i in range(4):
+                sums[i] = sums[i] * scale
+            """
+        )
 
 
-def _emit_image(out: SourceWriter, traits: ImageTraits) -> None:
+def _emit_image(out: KernelWriter, traits: ImageTraits) -> None:
     """Four features along a row for each of four values; sixteen threads write eight rows of z."""
     values, further = CHUNK * chunks(traits.value_dim), 2 if traits.natural_features else 8
     out.lines(
@@ -195,21 +211,23 @@ def _emit_image(out: SourceWriter, traits: ImageTraits) -> None:
         """
     )
     for j in range(4):
-        out.line(f"row = u32(first_row + u32({8 * (j // 2) + j % 2}))")
-        numbers, there = [f"total[{4 * i + j}]" for i in range(4)], f"u32(1) if row < u32({values}) else u32(0)"
-        emit_image_row(out, traits.dtype, numbers, there, further=further)
-    out.line(f"row = u32(u32({values}) + b)")
-    first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
-    carries = is_scaled(traits.dtype)
-    if traits.values_scaled:
-        out.line(f"value_word = ptx.load_word(slot_scales + u64({SLOT_SCALE_BYTES}) * u64(pair) + u64(4))")
-        emit_carrier(out, "scale", "b", "value_word")
-    elif carries:
-        emit_carrier(out, "scale", "b")
-    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=further, carries=carries)
+        row = f"u32(first_row + u32({8 * (j // 2) + j % 2}))"
+        with out.part("store_row", "Four features of a value.", row=row, j=str(j)):
+            numbers, there = [f"total[{4 * i} + j]" for i in range(4)], f"u32(1) if row < u32({values}) else u32(0)"
+            emit_image_row(out, traits.dtype, numbers, there, further=further)
+    with out.part("store_sums", "Four features of z, or of what goes with it."):
+        out.line(f"row = u32(u32({values}) + b)")
+        first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
+        carries = is_scaled(traits.dtype)
+        if traits.values_scaled:
+            out.line(f"value_word = ptx.load_word(slot_scales + u64({SLOT_SCALE_BYTES}) * u64(pair) + u64(4))")
+            emit_carrier(out, "scale", "b", "value_word")
+        elif carries:
+            emit_carrier(out, "scale", "b")
+        emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=further, carries=carries)
 
 
-def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
+def _emit_turned(out: KernelWriter, traits: ImageTraits) -> None:
     """Four values along a row for each of four features; z, with the zeros behind it, by the first thread of four."""
     values, rows = CHUNK * chunks(traits.value_dim), turned_rows(traits.head_dim)
     out.lines(
@@ -220,19 +238,27 @@ def _emit_turned(out: SourceWriter, traits: ImageTraits) -> None:
         to = image + u64({rows * SPAN_BYTES}) * u64(value_block)
         """
     )
-    for i in range(4):
-        out.line(f"row = u32(first_row + u32({8 * (i // 2) + i % 2}))")
-        inside = f"row < u32({rows}) and value_block * u32({STATE_SIDE}) + place < u32({values})"
-        turned, there = [f"total[{4 * i + j}]" for j in range(4)], f"u32(1) if {inside} else u32(0)"
-        emit_image_row(out, traits.dtype, turned, there, further=2 if traits.natural_values else 8)
-    span, column = divmod(values, STATE_SIDE)
+    column = f"value_block * u32({STATE_SIDE}) + place"
+    out.line(f"inside = u32(1) if {column} < u32({values}) else u32(0)")
+    rows_of = [f"u32(first_row + u32({8 * (i // 2) + i % 2}))" for i in range(4)]
+    for i, row in enumerate(rows_of):
+        with out.part("store_turned_row", "Four values of a feature.", row=row, i=str(i)):
+            four, there = [f"total[4 * i + {j}]" for j in range(4)], f"inside if row < u32({rows}) else u32(0)"
+            emit_image_row(out, traits.dtype, four, there, further=2 if traits.natural_values else 8)
+    span, sums_column = divmod(values, STATE_SIDE)
     out.line(f"to = image + u64({rows * SPAN_BYTES * span})")
-    for i in range(4):
-        out.line(f"row = u32(first_row + u32({8 * (i // 2) + i % 2}))")
-        first = f"u32(1) if b == u32(0) and value_block == u32(0) and row < u32({rows}) else u32(0)"
-        for half in (0, 1):
-            at = f"((u32({2 * column + 16 * half})) ^ ((row & u32(7)) << u32(4)))"
-            second = f"sums[{i}] * f32({HIGH!r})" if is_scaled(traits.dtype) and traits.of == "keys" else "f32(0.0)"
-            word = f"ptx.pack_{traits.dtype}(sums[{i}], {second})" if half == 0 else "u32(0)"
-            four = f"{word}, u32(0), u32(0), u32(0)"
-            out.line(f"ptx.store_words4(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {four}, {first})")
+    for i, row in enumerate(rows_of):
+        with out.part("store_turned_sums", "z of a feature, and zeros behind it.", row=row, i=str(i)):
+            _emit_turned_sums(out, traits, sums_column)
+
+
+def _emit_turned_sums(out: KernelWriter, traits: ImageTraits, column: int) -> None:
+    """Of keys in float16 with 2^15 z beside z."""
+    rows = turned_rows(traits.head_dim)
+    out.line(f"first = u32(1) if b == u32(0) and value_block == u32(0) and row < u32({rows}) else u32(0)")
+    for half in (0, 1):
+        at = f"((u32({2 * column + 16 * half})) ^ ((row & u32(7)) << u32(4)))"
+        second = f"sums[i] * f32({HIGH!r})" if is_scaled(traits.dtype) and traits.of == "keys" else "f32(0.0)"
+        word = f"ptx.pack_{traits.dtype}(sums[i], {second})" if half == 0 else "u32(0)"
+        four = f"{word}, u32(0), u32(0), u32(0)"
+        out.line(f"ptx.store_words4(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {four}, first)")

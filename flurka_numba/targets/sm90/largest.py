@@ -12,7 +12,7 @@ from flurka_numba.targets.sm90.rows import emit_largest_of_block, emit_largest_o
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_THREADS, RandomFeatures, StateTraits
 from flurka_numba.targets.sm90.slots import emit_place, emit_slot_places, emit_slots, slot_parameters
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 ENTRY = "largest"
 
@@ -60,14 +60,14 @@ def _largest(numbers: list[str]) -> str:
     return f"ptx.maximum({first}, {_largest(rest)})" if rest else first
 
 
-def _emit_store(out: SourceWriter) -> None:
+def _emit_store(out: KernelWriter) -> None:
     """The maximum of all threads."""
     emit_largest_of_block(out, "top", "feature_tile", STATE_THREADS)
     first = "u32(1) if thread == u32(0) else u32(0)"
     out.line(f"ptx.store_real(tops + u64(4) * u64(ptx.block_index()), top, {first})")
 
 
-def emit_largest_of_all(out: SourceWriter) -> None:
+def emit_largest_of_all(out: KernelWriter) -> None:
     """In stage 2: ``largest`` of the head, from what the blocks of the launch before left; every warp for itself."""
     out.line("largest = f32(-np.inf)")
     with out.block("for first in range(u32(0), tops_of_head, u32(32))"):

@@ -28,6 +28,7 @@ from flurka_numba.targets.sm90.ring import emit_advance, emit_first_step, emit_r
 from flurka_numba.targets.sm90.shape import BARRIERS_BYTES, CHUNK, STEP
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     GROUP,
@@ -41,7 +42,6 @@ from splat_numba.gen.targets.sm90.shape import (
     values_descriptor,
 )
 from splat_numba.gen.tensor_map import SPAN
-from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("x_map", "w_q_map", "states", "out")
 COUNTS = ("heads", "seq_q", "steps", "tiles", "column_tiles", "row_tiles")
@@ -116,13 +116,22 @@ def render_project_apply(traits: ProjectTraits) -> str:
     with out.suite():
         _emit_start(out, traits)
         with out.block(f"if thread >= u32({WARPGROUP * GROUPS})"):
-            _emit_producer(out, traits)
+            out.line("fewer_registers()")
+            with (
+                out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"),
+                out.part("produce", "The warp that fetches steps, and states; one lane alone begins copies."),
+            ):
+                _emit_producer(out, traits)
         with out.block("else"):
-            _emit_consumer(out, traits)
+            out.line("more_registers()")
+            with out.part(
+                "consume", "A warpgroup, which has every second tile: its queries, head by head its results."
+            ):
+                _emit_consumer(out, traits)
     return out.text()
 
 
-def _emit_start(out: SourceWriter, traits: ProjectTraits) -> None:
+def _emit_start(out: KernelWriter, traits: ProjectTraits) -> None:
     """Places in shared memory, and barriers: a stage is given back by the warpgroup whose tile it is of."""
     emit_shared_start(out, "base", ALIGNMENT)
     out.lines(
@@ -140,71 +149,76 @@ def _emit_start(out: SourceWriter, traits: ProjectTraits) -> None:
     out.line("tile = ptx.block_index()")
 
 
-def _emit_place(out: SourceWriter) -> None:
+def _emit_place(out: KernelWriter) -> None:
     """Where ``tile`` is: neighbouring blocks read the same tokens."""
-    out.lines(
-        f"""
-        rest = u32(tile // column_tiles)
-        column_tile = u32(tile - rest * column_tiles)
-        entry = u32(rest // row_tiles)
-        first_row = u32((rest - entry * row_tiles) * u32({TOKENS}))
-        """
-    )
+    with out.part("find_tile", "Where a tile is: neighbouring blocks read the same tokens."):
+        out.lines(
+            f"""
+            rest = u32(tile // column_tiles)
+            column_tile = u32(tile - rest * column_tiles)
+            entry = u32(rest // row_tiles)
+            first_row = u32((rest - entry * row_tiles) * u32({TOKENS}))
+            """
+        )
 
 
-def _emit_producer(out: SourceWriter, traits: ProjectTraits) -> None:
+def _emit_producer(out: KernelWriter, traits: ProjectTraits) -> None:
     """One warp; what only one lane may do is predicated by ``leader``. What lies outside an array arrives as 0."""
     out.lines(
         """
-        fewer_registers()
         stage = u32(0)
         free = u32(1)  # parity of the phase in which a stage was given back; a fresh barrier counts as given back
         states_free = u32(1)
         """
     )
-    with out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"):
-        out.line("ptx.fence_tensor_map(x_map)")
-        out.line("ptx.fence_tensor_map(w_q_map)")
-        with out.block("while tile < tiles"):
-            _emit_place(out)
-            out.line("step = u32(0)")
-            with out.block("while step < steps"):
-                out.lines(
-                    f"""
-                    ptx.mbarrier_wait(empty + stage * u32(8), free)
-                    barrier = u32(full + stage * u32(8))
-                    ptx.mbarrier_expect(barrier, u32({STAGE_BYTES}), leader)
-                    to = u32(base + stage * u32({STAGE_BYTES}))
-                    from_column = u32(step * u32({STEP}))
-                    """
-                )
-                out.line("ptx.tensor_copy(to, x_map, barrier, from_column, first_row, u32(0), u32(0), entry, leader)")
-                for span in range(COLUMNS // SPAN):
-                    out.line(f"column = u32(column_tile * u32({COLUMNS}) + u32({SPAN * span}))")
-                    at = f"to + u32({INPUT_BYTES + span * STEP * SPAN_BYTES})"
-                    place = "column, from_column, u32(0), u32(0), u32(0)"
-                    out.line(f"ptx.tensor_copy({at}, w_q_map, barrier, {place}, leader)")
-                out.line("step = u32(step + u32(1))")
-                emit_advance(out, "stage", "free", traits.stages)
+    out.line("ptx.fence_tensor_map(x_map)")
+    out.line("ptx.fence_tensor_map(w_q_map)")
+    with out.block("while tile < tiles"):
+        _emit_place(out)
+        out.line("step = u32(0)")
+        with out.block("while step < steps"):
+            out.line("ptx.mbarrier_wait(empty + stage * u32(8), free)")
+            _emit_step(out)
+            out.line("step = u32(step + u32(1))")
+            emit_advance(out, "stage", "free", traits.stages)
+        out.line("ptx.await_launch()  # of the states")
+        out.line("ptx.mbarrier_wait(states_empty, states_free)")
+        out.line("states_free = u32(states_free ^ u32(1))")
+        with out.part("load_states", "The states of a tile's heads."):
             out.lines(
                 f"""
-                ptx.await_launch()  # of the states
-                ptx.mbarrier_wait(states_empty, states_free)
-                states_free = u32(states_free ^ u32(1))
                 ptx.mbarrier_expect(states_full, u32({traits.state_bytes}), leader)
                 pair = u64(entry) * u64(heads) + u64(column_tile * u32({traits.heads}))
                 from_states = states + u64({traits.apply.state_bytes}) * pair
                 ptx.bulk_copy(states_at, from_states, u32({traits.state_bytes}), states_full, leader)
                 """
             )
-            out.line("tile = u32(tile + ptx.grid_size())")
+        out.line("tile = u32(tile + ptx.grid_size())")
 
 
-def _emit_consumer(out: SourceWriter, traits: ProjectTraits) -> None:
+def _emit_step(out: KernelWriter) -> None:
+    """64 columns of x for the tile's tokens, and these rows of w_q for its columns."""
+    with out.part("load_step", "64 columns of x for the tile's tokens, and these rows of w_q for its columns."):
+        out.lines(
+            f"""
+            barrier = u32(full + stage * u32(8))
+            ptx.mbarrier_expect(barrier, u32({STAGE_BYTES}), leader)
+            to = u32(base + stage * u32({STAGE_BYTES}))
+            from_column = u32(step * u32({STEP}))
+            ptx.tensor_copy(to, x_map, barrier, from_column, first_row, u32(0), u32(0), entry, leader)
+            """
+        )
+        for span in range(COLUMNS // SPAN):
+            out.line(f"column = u32(column_tile * u32({COLUMNS}) + u32({SPAN * span}))")
+            at = f"to + u32({INPUT_BYTES + span * STEP * SPAN_BYTES})"
+            place = "column, from_column, u32(0), u32(0), u32(0)"
+            out.line(f"ptx.tensor_copy({at}, w_q_map, barrier, {place}, leader)")
+
+
+def _emit_consumer(out: KernelWriter, traits: ProjectTraits) -> None:
     """A warpgroup has every second tile, all of it: its queries, then head by head its results."""
     out.lines(
         f"""
-        more_registers()
         group = u32(thread >> u32(7))
         number = group  # of the tile among this block's
         tile = u32(tile + number * ptx.grid_size())
@@ -219,7 +233,9 @@ def _emit_consumer(out: SourceWriter, traits: ProjectTraits) -> None:
         out.line(f"q_{half} = cuda.local.array({COLUMNS // 2}, dtype=np.float32)")
     with out.block("while tile < tiles"):
         _emit_place(out)
-        _emit_queries(out, traits)
+        with out.part("make_queries", "q of a tile, when it is this warpgroup's turn, which passes before it is done."):
+            _emit_queries(out, traits)
+        out.line("head_at = out + u64(entry) * out_batch + u64(16) * u64(lane & u32(3))")
         for half in range(HALVES):
             out.line(f"now_0 = u32(first_row + u32({GROUP * half}) + row_in_half)")
             out.line("now_1 = u32(now_0 + u32(8))")
@@ -234,7 +250,7 @@ def _emit_consumer(out: SourceWriter, traits: ProjectTraits) -> None:
         )
 
 
-def _emit_queries(out: SourceWriter, traits: ProjectTraits) -> None:
+def _emit_queries(out: KernelWriter, traits: ProjectTraits) -> None:
     """q of the tile, when it is this warpgroup's turn; the turn passes before the last products are waited for."""
     out.lines(
         f"""
@@ -261,7 +277,6 @@ def _emit_queries(out: SourceWriter, traits: ProjectTraits) -> None:
         ptx.mbarrier_arrive(turn + u32(8) * (group ^ u32(1)), leader)
         ptx.wgmma_wait_all()
         ptx.mbarrier_arrive(empty + before * u32(8), leader)
-        head_at = out + u64(entry) * out_batch + u64(16) * u64(lane & u32(3))
         """
     )
 
@@ -273,26 +288,35 @@ def _product(k: int, half: int, *, fresh: bool = False) -> str:
     return f"{name}(q_{half}, x_rows + u64({rows}), weights + u64({STEP_OF_ROWS * k}){add})"
 
 
-def _emit_head(out: SourceWriter, traits: ProjectTraits, half: int, head: int) -> None:
+def _emit_head(out: KernelWriter, traits: ProjectTraits, half: int, head: int) -> None:
     """Features, in words as a product takes them, then what apply does with them."""
-    apply, first = traits.apply, head * traits.apply.head_dim // 2
+    apply, text = traits.apply, "Features of a head's queries, its state applied to them, and the results stored."
+    with out.part(f"apply_head_of_{half}", text, head=str(head)):
+        out.line(f"state = u32(states_at + u32({apply.state_bytes}) * u32(head))")
+        emit_state_scale(out, apply, "state")
+        with out.part(f"make_features_of_{half}", "phi, in words as a product takes them."):
+            _emit_features(out, apply, f"q_{half}")
+        out.lines(
+            f"""
+            descriptor = u64({keys_descriptor()}) | u64(state >> u32(4))
+            out_at = head_at + u64(column_tile * u32({traits.heads}) + u32(head)) * out_head
+            """
+        )
+        steps = range(0, apply.head_dim // 4, 4)
+        emit_products(out, apply, [", ".join(f"word[{first + i}]" for i in range(4)) for first in steps])
+        emit_results(out, apply)
+
+
+def _emit_features(out: KernelWriter, apply: ApplyTraits, queries: str) -> None:
+    """Of the head's columns of q."""
     phi = {name: gpu_text(apply.feature_map.source, name) for name in ("low", "high")}  # type: ignore[union-attr]
+    out.line(f"column = {apply.head_dim // 2} * head")
     with out.block(f"for i in range({apply.head_dim // 4})"):
-        out.line(f"low, high = q_{half}[{first} + 2 * i], q_{half}[{first + 1} + 2 * i]")
+        pair = f"{queries}[column + 2 * i], {queries}[column + 2 * i + 1]"
+        out.line(f"low, high = {pair}")
         if apply.scaled:
-            out.line(f"q_{half}[{first} + 2 * i], q_{half}[{first + 1} + 2 * i] = {phi['low']}, {phi['high']}")
+            out.line(f"{pair} = {phi['low']}, {phi['high']}")
         else:
             out.line(f"word[i] = ptx.pack_{apply.dtype}({phi['low']}, {phi['high']})")
-    out.line(f"state = u32(states_at + u32({head * apply.state_bytes}))")
-    emit_state_scale(out, apply, "state")
     if apply.scaled:
-        emit_scaled_words(out, apply, f"q_{half}", first, "i % 2 == 1")
-    out.lines(
-        f"""
-        descriptor = u64({keys_descriptor()}) | u64(state >> u32(4))
-        out_at = head_at + u64(column_tile * u32({traits.heads}) + u32({head})) * out_head
-        """
-    )
-    words = [", ".join(f"word[{4 * step + i}]" for i in range(4)) for step in range(apply.head_dim // PRODUCT_DEPTH)]
-    emit_products(out, apply, words)
-    emit_results(out, apply)
+        emit_scaled_words(out, apply, queries, "column", "i % 2 == 1")

@@ -14,6 +14,7 @@ from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import BARRIERS_BYTES, CHUNK, STAGE_BYTES
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     GROUP,
@@ -24,7 +25,6 @@ from splat_numba.gen.targets.sm90.shape import (
     spans,
 )
 from splat_numba.gen.tensor_map import SPAN
-from splat_numba.gen.writer import SourceWriter
 
 MAPS = ("dk_slots_map", "k_map", "dv_slots_map", "v_map")
 OUTPUTS = ("dproj_k", "dproj_v")
@@ -98,14 +98,17 @@ def render_projection_gradients(traits: ProjectionTraits) -> str:
     )
     with out.suite():
         _emit_start(out, traits)
-        with out.block(f"if thread >= u32({WARPGROUP * traits.groups})"):
+        with (
+            out.block(f"if thread >= u32({WARPGROUP * traits.groups})"),
+            out.part("produce", "The warp that fetches steps; what one lane alone may do is predicated by ``leader``."),
+        ):
             _emit_producer(out, traits)
-        with out.block("else"):
+        with out.block("else"), out.part("consume", "A warpgroup: 64 slots of each tile."):
             _emit_consumer(out, traits)
     return out.text()
 
 
-def _emit_start(out: SourceWriter, traits: ProjectionTraits) -> None:
+def _emit_start(out: KernelWriter, traits: ProjectionTraits) -> None:
     """Places in shared memory, and barriers: full for the copies' bytes, empty for a lane of every warp."""
     barriers = traits.stages * (traits.slot_bytes + traits.token_bytes)
     emit_shared_start(out, "slot_place", ALIGNMENT)
@@ -127,26 +130,27 @@ def _emit_start(out: SourceWriter, traits: ProjectionTraits) -> None:
     )
 
 
-def _emit_place(out: SourceWriter, traits: ProjectionTraits) -> None:
+def _emit_place(out: KernelWriter, traits: ProjectionTraits) -> None:
     """What a tile is of, and which of its steps are of keys: the first ``steps_k`` of ``steps``, or none."""
-    out.lines(
-        """
-        of_values = u32(1) if tile >= tiles_k else u32(0)
-        rest = u32(tile - tiles_k * of_values)
-        place = u32(rest // row_blocks)
-        first_slot = u32((rest - place * row_blocks) * u32(ROWS))
-        head_of_tile = u32(place // token_tiles)
-        first_token = u32((place - head_of_tile * token_tiles) * u32(COLUMNS))
-        step = u32(0)
-        """.replace("ROWS", str(traits.rows)).replace("COLUMNS", str(traits.columns))
-    )
+    with out.part("find_tile", "Whether a tile is of values, its slots, its head and its tokens."):
+        out.lines(
+            f"""
+            of_values = u32(1) if tile >= tiles_k else u32(0)
+            rest = u32(tile - tiles_k * of_values)
+            place = u32(rest // row_blocks)
+            first_slot = u32((rest - place * row_blocks) * u32({traits.rows}))
+            head_of_tile = u32(place // token_tiles)
+            first_token = u32((place - head_of_tile * token_tiles) * u32({traits.columns}))
+            """
+        )
+    out.line("step = u32(0)")
     if traits.shared:
         out.line("steps = u32(steps_k + steps_v)")
     else:
         out.line("steps = ptx.select(steps_v, steps_k, of_values)")
 
 
-def _emit_producer(out: SourceWriter, traits: ProjectionTraits) -> None:
+def _emit_producer(out: KernelWriter, traits: ProjectionTraits) -> None:
     """One warp; what only one lane may do is predicated by ``leader``."""
     out.line("stage = u32(0)")
     out.line(
@@ -168,44 +172,56 @@ def _emit_producer(out: SourceWriter, traits: ProjectionTraits) -> None:
                     out.line("of_values = u32(1)")
                     out.line("entry = u32(0)")
                     _emit_maps(out, traits)
-            out.lines(
-                f"""
-                ptx.mbarrier_wait(empty + stage * u32(8), free)
-                barrier = u32(full + stage * u32(8))
-                ptx.mbarrier_expect(barrier, u32({traits.slot_bytes + traits.token_bytes}), leader)
-                column = u32(span * u32({SPAN}))
-                head_here = u32(head_of_tile + head)
-                to = u32(slot_place + stage * u32({traits.slot_bytes}))
-                ptx.tensor_copy(to, slot_map, barrier, column, first_slot, u32(0), head_here, entry, leader)
-                to = u32(token_place + stage * u32({traits.token_bytes}))
-                ptx.tensor_copy(to, token_map, barrier, column, first_token, u32(0), head_here, entry, leader)
-                step = u32(step + u32(1))
-                span = u32(span + u32(1))
-                if span == spans:
-                    span = u32(0)
-                    head = u32(head + u32(1))
-                    if head == heads_of_tile:
-                        head = u32(0)
-                        entry = u32(entry + u32(1))
-                """
-            )
+            out.line("ptx.mbarrier_wait(empty + stage * u32(8), free)")
+            _emit_step(out, traits)
             emit_advance(out, "stage", "free", traits.stages)
         out.line("tile = u32(tile + ptx.grid_size())")
 
 
-def _emit_maps(out: SourceWriter, traits: ProjectionTraits) -> None:
-    out.lines(
-        f"""
-        slot_map = dv_slots_map if of_values else dk_slots_map
-        token_map = v_map if of_values else k_map
-        spans = ptx.select(u32({spans(traits.value_dim)}), u32({spans(traits.head_dim)}), of_values)
-        ptx.fence_tensor_map(slot_map)
-        ptx.fence_tensor_map(token_map)
-        """
-    )
+def _emit_step(out: KernelWriter, traits: ProjectionTraits) -> None:
+    """A span of a head, and where the next one is."""
+    with out.part("load_step", "A span of the slots' gradients and of the tokens."):
+        out.lines(
+            f"""
+            barrier = u32(full + stage * u32(8))
+            ptx.mbarrier_expect(barrier, u32({traits.slot_bytes + traits.token_bytes}), leader)
+            column = u32(span * u32({SPAN}))
+            head_here = u32(head_of_tile + head)
+            to = u32(slot_place + stage * u32({traits.slot_bytes}))
+            ptx.tensor_copy(to, slot_map, barrier, column, first_slot, u32(0), head_here, entry, leader)
+            to = u32(token_place + stage * u32({traits.token_bytes}))
+            ptx.tensor_copy(to, token_map, barrier, column, first_token, u32(0), head_here, entry, leader)
+            """
+        )
+    out.line("step = u32(step + u32(1))")
+    with out.part("next_span", "On through a head, then through heads, then through batch entries."):
+        out.lines(
+            """
+            span = u32(span + u32(1))
+            if span == spans:
+                span = u32(0)
+                head = u32(head + u32(1))
+                if head == heads_of_tile:
+                    head = u32(0)
+                    entry = u32(entry + u32(1))
+            """
+        )
 
 
-def _emit_consumer(out: SourceWriter, traits: ProjectionTraits) -> None:
+def _emit_maps(out: KernelWriter, traits: ProjectionTraits) -> None:
+    with out.part("choose_maps", "Of keys or of values, before the first copies by them; and the spans of a head."):
+        out.lines(
+            f"""
+            slot_map = dv_slots_map if of_values else dk_slots_map
+            token_map = v_map if of_values else k_map
+            spans = ptx.select(u32({spans(traits.value_dim)}), u32({spans(traits.head_dim)}), of_values)
+            ptx.fence_tensor_map(slot_map)
+            ptx.fence_tensor_map(token_map)
+            """
+        )
+
+
+def _emit_consumer(out: KernelWriter, traits: ProjectionTraits) -> None:
     """64 slots of each tile."""
     out.lines(
         f"""
@@ -235,11 +251,12 @@ def _emit_consumer(out: SourceWriter, traits: ProjectionTraits) -> None:
         emit_steps(out, "steps", traits.stages, operands, products)
         out.line("ptx.wgmma_wait_all()")
         out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader & held)")
-        _emit_results(out, traits)
+        with out.part("store_tile", "Rounded and stored, 16 bytes a lane."):
+            _emit_results(out, traits)
         out.line("tile = u32(tile + ptx.grid_size())")
 
 
-def _emit_results(out: SourceWriter, traits: ProjectionTraits) -> None:
+def _emit_results(out: KernelWriter, traits: ProjectionTraits) -> None:
     """Rounded and stored, 16 bytes a lane."""
     out.line("odd = u32(lane & u32(1))")
     out.line("upper = u32((lane >> u32(1)) & u32(1))")
@@ -250,20 +267,25 @@ def _emit_results(out: SourceWriter, traits: ProjectionTraits) -> None:
         out.line("factor = ptx.load_state(gradient_scales + u64(4) * u64(of_values))")
     out.line("column = u32(first_token + u32(8) * (lane & u32(3)))")
     for row in (0, 1):
-        out.lines(
-            f"""
-            slot = u32(first_slot + u32(thread >> u32(5)) * u32(16) + (lane >> u32(2)) + u32({8 * row}))
-            to = target + u64(head_of_tile) * head_bytes + u64(slot) * row_bytes + u64(2) * u64(column)
-            """
-        )
-        with out.block(f"for i in range({traits.columns // CHUNK})"):
-            four = _emit_exchange(out, traits, f"16 * i + {2 * row}")
-            out.line("there = u32(1) if slot < slots and column + u32(32 * i) < seq_kv else u32(0)")
-            out.line(f"ptx.store_words4(to + u64(64 * i), {four}, there)")
+        with out.part("store_row", "A row of the tile.", further=str(8 * row), first=str(2 * row)):
+            out.lines(
+                """
+                slot = u32(first_slot + u32(thread >> u32(5)) * u32(16) + (lane >> u32(2)) + u32(further))
+                to = target + u64(head_of_tile) * head_bytes + u64(slot) * row_bytes + u64(2) * u64(column)
+                """
+            )
+            with out.block(f"for i in range({traits.columns // CHUNK})"):
+                with out.part(
+                    "exchange_words", "The row's lanes have two numbers each of every eight; each gets one eight."
+                ):
+                    _emit_exchange(out, traits, "16 * i + first")
+                out.line("there = u32(1) if slot < slots and column + u32(32 * i) < seq_kv else u32(0)")
+                out.line("ptx.store_words4(to + u64(64 * i), word_0, word_1, word_2, word_3, there)")
 
 
-def _emit_exchange(out: SourceWriter, traits: ProjectionTraits, at: str) -> str:
-    """Four words: columns 8 t to 8 t + 7 of 32, for lane t of the row's four. at: where total has the first of them.
+def _emit_exchange(out: KernelWriter, traits: ProjectionTraits, at: str) -> None:
+    """``word_0`` to ``word_3``: columns 8 t to 8 t + 7 of 32, for lane t of the row's four. at: where total has the
+    first of them.
 
     The lanes have two adjacent columns each of every eight. Of four times eight each gets one eight, in two exchanges.
     """
@@ -288,4 +310,5 @@ def _emit_exchange(out: SourceWriter, traits: ProjectionTraits, at: str) -> str:
             """
         )
     four = (("got_0", "kept_0"), ("got_1", "kept_1"), ("kept_0", "got_0"), ("kept_1", "got_1"))
-    return ", ".join(f"ptx.select({upper}, {lower}, upper)" for upper, lower in four)
+    for i, (upper, lower) in enumerate(four):
+        out.line(f"word_{i} = ptx.select({upper}, {lower}, upper)")

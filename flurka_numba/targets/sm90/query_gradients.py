@@ -36,8 +36,8 @@ from flurka_numba.targets.sm90.rows import emit_store, when, words
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_rows
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import WARPGROUP, keys_descriptor, score_offset
-from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "query_gradients"
 POINTERS = (*OPERANDS["queries"], "states", "turned", "shares")
@@ -95,7 +95,7 @@ def render_query_gradients(traits: GradientTraits) -> str:
     return out.text()
 
 
-def _emit_sums(out: SourceWriter, traits: GradientTraits) -> None:
+def _emit_sums(out: KernelWriter, traits: GradientTraits) -> None:
     out.lines(
         f"""
         rows_place = u32(image + u32({traits.image_bytes + traits.turned_bytes}))
@@ -112,33 +112,34 @@ def _emit_sums(out: SourceWriter, traits: GradientTraits) -> None:
     )
 
 
-def _emit_ahead(out: SourceWriter, traits: GradientTraits) -> None:
+def _emit_ahead(out: KernelWriter, traits: GradientTraits) -> None:
     """Begin to copy the rows of ``tile`` to ``stage``: a lane those that it works on, see rows.py."""
-    x, y, _ = OPERANDS["queries"]
-    out.line("first_row = u32(tile * u32(64))")
-    out.line("end = rows if tile < last else u32(0)")
-    out.line(f"x_next = u32(rows_place + stage * u32({STAGE_BYTES}))")
-    out.line(f"y_next = u32(x_next + u32({TILE_BYTES}))")
-    for row in (0, 1):
-        out.line(f"row = u32(first_row + row_in_tile + u32({8 * row}))")
-        out.line("real = u32(1) if row < end else u32(0)")
-        for name, dim, to in ((x, traits.head_dim, "x_next"), (y, traits.value_dim, "y_next")):
-            for chunk in range(CHUNKS):
-                at = f"{name}_at + u64(row) * {name}_row + u64({2 * CHUNK * chunk})"
-                out.line(f"ptx.async_copy({lane_place(to, row, chunk)}, {at}, {when('real', chunk, dim)})")
-    out.line("ptx.async_commit()")
-    whole = traits.head_dim > STATE_SIDE - 8 and traits.value_dim > STATE_SIDE - 8
-    with out.block("if tile < last and first_row + u32(64) > rows" if whole else "if tile < last"):
+    with out.part("copy_rows", "Begin to copy a tile's rows of q and dout to a stage: a lane those that it works on."):
+        x, y, _ = OPERANDS["queries"]
+        out.line("first_row = u32(tile * u32(64))")
+        out.line("end = rows if tile < last else u32(0)")
+        out.line(f"x_next = u32(rows_place + stage * u32({STAGE_BYTES}))")
+        out.line(f"y_next = u32(x_next + u32({TILE_BYTES}))")
         for row in (0, 1):
-            out.line(f"real = u32(1) if first_row + row_in_tile + u32({8 * row}) < rows else u32(0)")
-            for dim, to in ((traits.head_dim, "x_next"), (traits.value_dim, "y_next")):
+            out.line(f"row = u32(first_row + row_in_tile + u32({8 * row}))")
+            out.line("real = u32(1) if row < end else u32(0)")
+            for name, dim, to in ((x, traits.head_dim, "x_next"), (y, traits.value_dim, "y_next")):
                 for chunk in range(CHUNKS):
-                    out.line(f"there = {when('real', chunk, dim)}")
-                    zeros = "u32(0), u32(0), u32(0), u32(0), u32(1) - there"
-                    out.line(f"ptx.store_shared_words4({lane_place(to, row, chunk)}, {zeros})")
+                    at = f"{name}_at + u64(row) * {name}_row + u64({2 * CHUNK * chunk})"
+                    out.line(f"ptx.async_copy({lane_place(to, row, chunk)}, {at}, {when('real', chunk, dim)})")
+        out.line("ptx.async_commit()")
+        whole = traits.head_dim > STATE_SIDE - 8 and traits.value_dim > STATE_SIDE - 8
+        with out.block("if tile < last and first_row + u32(64) > rows" if whole else "if tile < last"):
+            for row in (0, 1):
+                out.line(f"real = u32(1) if first_row + row_in_tile + u32({8 * row}) < rows else u32(0)")
+                for dim, to in ((traits.head_dim, "x_next"), (traits.value_dim, "y_next")):
+                    for chunk in range(CHUNKS):
+                        out.line(f"there = {when('real', chunk, dim)}")
+                        zeros = "u32(0), u32(0), u32(0), u32(0), u32(1) - there"
+                        out.line(f"ptx.store_shared_words4({lane_place(to, row, chunk)}, {zeros})")
 
 
-def _emit_tile(out: SourceWriter, traits: GradientTraits, values: int) -> None:
+def _emit_tile(out: KernelWriter, traits: GradientTraits, values: int) -> None:
     out.line("now = u32(tile * u32(64) + row_in_tile)")
     for row in (0, 1):
         out.line(f"row_{row} = u32(now + u32({8 * row}))")
@@ -174,64 +175,68 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits, values: int) -> None:
     out.line("ptx.wgmma_wait_all()")
 
 
-def _emit_words(out: SourceWriter, name: str, place: str) -> None:
+def _emit_words(out: KernelWriter, name: str, place: str) -> None:
     """What a lane copied, to registers."""
-    for row in (0, 1):
-        for chunk in range(CHUNKS):
-            four = ", ".join(f"{name}[{4 * (2 * chunk + row) + i}]" for i in range(4))
-            out.line(f"{four} = ptx.load_shared_words4({lane_place(place, row, chunk)})")
+    with out.part(f"read_{name}", "What a lane copied, to registers."):
+        for row in (0, 1):
+            for chunk in range(CHUNKS):
+                four = ", ".join(f"{name}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                out.line(f"{four} = ptx.load_shared_words4({lane_place(place, row, chunk)})")
 
 
-def _emit_operands(out: SourceWriter, traits: GradientTraits) -> None:
+def _emit_operands(out: KernelWriter, traits: GradientTraits) -> None:
     """phi of x over the divisor, and w. Rows that are not there have y = w = 0, and the factor is set to
     0 for them as well, since 0 times an infinite one were NaN; columns are 0, as phi(0) is not.
     """
-    out.line(f"scaled = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)")
-    for row in (0, 1):
-        out.line(f"scale_{row} = ptx.select_real(scale_{row}, f32(0.0), real_{row})")
-    with out.block(f"for i in range({words(traits.head_dim)})"):
-        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
-        low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
-        out.line(f"low, high = {low}, {high}")
-        if traits.head_dim % STATE_SIDE:
-            at = f"u32({CHUNK} * (i // 8) + 2 * (i % 4)) + eighth"
-            for x, name in enumerate(("low", "high")):
-                there = f"u32(1) if {at} < u32({traits.head_dim - x}) else u32(0)"
-                out.line(f"{name} = ptx.select_real({name}, f32(0.0), {there})")
-        out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
-        out.line(f"scaled[i] = ptx.pack_{traits.dtype}(low * factor, high * factor)")
-    emit_tile(out, "scaled", "feature_place")
-    emit_row_weights(out, traits.dtype, "weight_place")
+    with out.part("store_operands", "phi over the divisor, and w, where the products of the sums read them."):
+        out.line(f"scaled = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)")
+        for row in (0, 1):
+            out.line(f"scale_{row} = ptx.select_real(scale_{row}, f32(0.0), real_{row})")
+        with out.block(f"for i in range({words(traits.head_dim)})"):
+            out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
+            low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
+            out.line(f"low, high = {low}, {high}")
+            if traits.head_dim % STATE_SIDE:
+                at = f"u32({CHUNK} * (i // 8) + 2 * (i % 4)) + eighth"
+                for x, name in enumerate(("low", "high")):
+                    there = f"u32(1) if {at} < u32({traits.head_dim - x}) else u32(0)"
+                    out.line(f"{name} = ptx.select_real({name}, f32(0.0), {there})")
+            out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
+            out.line(f"scaled[i] = ptx.pack_{traits.dtype}(low * factor, high * factor)")
+        emit_tile(out, "scaled", "feature_place")
+        emit_row_weights(out, traits.dtype, "weight_place")
 
 
-def _emit_features(out: SourceWriter, traits: GradientTraits) -> None:
+def _emit_features(out: KernelWriter, traits: GradientTraits) -> None:
     """dout S^T + w z^T, with dout from shared memory: in registers there would be too few for three blocks."""
     out.line(f"dout_rows = u64({keys_descriptor()}) | u64(y_place >> u32(4))")
     rows = turned_rows(traits.head_dim)
     with out.block(f"for i in range({rows // 2})"):
         out.line("of_features[i] = f32(0.0)")
     emit_sum_words(out, traits)
-    out.line("ptx.wgmma_fence()")
-    for step in range(2 * CHUNKS):
-        at = score_offset(step, rows)
-        out.line(f"add_features(of_features, dout_rows + u64({2 * step}), turned_rows + u64({at}), u32(1))")
-    emit_sum_step(out, traits, "add_sums")
+    with out.part("issue_of_features", "Begin dout S^T + w z^T."):
+        out.line("ptx.wgmma_fence()")
+        for step in range(2 * CHUNKS):
+            at = score_offset(step, rows)
+            out.line(f"add_features(of_features, dout_rows + u64({2 * step}), turned_rows + u64({at}), u32(1))")
+        emit_sum_step(out, traits, "add_sums")
 
 
-def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
+def _emit_slopes(out: KernelWriter, traits: GradientTraits) -> None:
     """dq = phi'(q) times the gradient of phi(q), from phi(q) as it was rounded for the products."""
-    phi = traits.feature_map
-    emit_unscaled_results(out, traits)
-    with out.block(f"for i in range({words(traits.head_dim)})"):
-        out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
-        out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
-        out.line(f"y_low, y_high = ptx.unpack_{traits.dtype}(feature[i])")
-        if traits.row_scaled:
-            out.line("factor = row_inverse_0 if (i // 4) % 2 == 0 else row_inverse_1")
-            out.line("y_low, y_high = y_low * factor, y_high * factor")
-        out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
-        for x, name in enumerate(("low", "high")):
-            slope = gpu_slope(phi.derivative_source, name, f"y_{name}")
-            out.line(f"d_{name} = of_features[at + {x}] * ({slope} * factor)")
-        out.line(f"feature[i] = ptx.pack_{traits.dtype}(d_low, d_high)")
-    emit_store(out, OPERANDS["queries"][2], traits.head_dim, "feature")
+    with out.part("store_slopes", "dq = phi'(q) times the gradient of phi(q), from phi(q) as it was rounded."):
+        phi = traits.feature_map
+        emit_unscaled_results(out, traits)
+        with out.block(f"for i in range({words(traits.head_dim)})"):
+            out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
+            out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
+            out.line(f"y_low, y_high = ptx.unpack_{traits.dtype}(feature[i])")
+            if traits.row_scaled:
+                out.line("factor = row_inverse_0 if (i // 4) % 2 == 0 else row_inverse_1")
+                out.line("y_low, y_high = y_low * factor, y_high * factor")
+            out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
+            for x, name in enumerate(("low", "high")):
+                slope = gpu_slope(phi.derivative_source, name, f"y_{name}")
+                out.line(f"d_{name} = of_features[at + {x}] * ({slope} * factor)")
+            out.line(f"feature[i] = ptx.pack_{traits.dtype}(d_low, d_high)")
+        emit_store(out, OPERANDS["queries"][2], traits.head_dim, "feature")

@@ -13,25 +13,35 @@ from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
 from flurka_numba.targets.sm90.rows import left_operand
 from flurka_numba.targets.sm90.shape import CHUNK, RandomFeatures, chunks
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, keys_descriptor, score_offset, spans
-from splat_numba.gen.writer import SourceWriter
 
 OMEGA_POINTERS = ("omega",)
 THREADS = 128
 PAIRS_IN_FLIGHT = 8  # of a thread, while it reads omega
 
 
-def emit_arrays(out: SourceWriter, phi: RandomFeatures) -> None:
+def emit_arrays(out: KernelWriter, phi: RandomFeatures) -> None:
     """Registers of two rows."""
     out.line(f"u = cuda.local.array({phi.part // 2}, dtype=np.float32)")
     out.line(f"phi = cuda.local.array({phi.places // 4}, dtype=np.uint32)")
 
 
-def emit_images(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+def emit_images(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
     """omega into shared memory, twice: pairs of neighbours to where the order of the queries' words wants them."""
     pairs_of_row = CHUNK // 2 * chunks(traits.head_dim)
     pairs = phi.part * pairs_of_row // THREADS
     at_once = max(n for n in range(1, PAIRS_IN_FLIGHT + 1) if pairs % n == 0)
+    with out.part("make_images", "omega into shared memory, twice: rounded to 16 bits, and the rest of it."):
+        _emit_turns(out, traits, phi, pairs_of_row, pairs, at_once)
+        out.line("ptx.fence_shared()")
+        out.line("ptx.block_barrier()")
+
+
+def _emit_turns(
+    out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures, pairs_of_row: int, pairs: int, at_once: int
+) -> None:
+    """So many pairs of a thread at a time are on their way together."""
     out.line(f"numbers = cuda.local.array({2 * at_once}, dtype=np.float32)")
     with out.block(f"for turn in range({pairs // at_once})"):
         with out.block(f"for i in range({at_once})"):
@@ -48,11 +58,9 @@ def emit_images(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> 
         with out.block(f"for i in range({at_once})"):
             _emit_pair(out, pairs_of_row, at_once)
             _emit_halves(out, traits, phi)
-    out.line("ptx.fence_shared()")
-    out.line("ptx.block_barrier()")
 
 
-def _emit_pair(out: SourceWriter, pairs_of_row: int, at_once: int) -> None:
+def _emit_pair(out: KernelWriter, pairs_of_row: int, at_once: int) -> None:
     """Neighbouring threads have neighbouring pairs."""
     out.lines(
         f"""
@@ -63,7 +71,7 @@ def _emit_pair(out: SourceWriter, pairs_of_row: int, at_once: int) -> None:
     )
 
 
-def _emit_halves(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+def _emit_halves(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
     """Element 8 t + 4 s + 2 h + x of a chunk of 32 stands at place 16 s + 8 h + 2 t + x, see apply.py."""
     out.lines(
         f"""
@@ -80,23 +88,25 @@ def _emit_halves(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) ->
     )
 
 
-def emit_exponents(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+def emit_exponents(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
     """u = q omega^T of the tile, and the squares of its rows."""
-    _emit_squares(out, traits)
-    with out.block(f"for i in range({phi.part // 2})"):
-        out.line("u[i] = f32(0.0)")
-    out.line(f"image = u64({keys_descriptor()}) | u64(images >> u32(4))")
-    out.line("ptx.wgmma_fence()")
-    for chunk in range(chunks(traits.head_dim)):
-        for step in (0, 1):
-            for first in (0, traits.omega_bytes >> 4):
-                at = first + score_offset(2 * chunk + step, phi.part)
-                out.line(f"add_to_u(u, {left_operand('word', chunk, step)}, image + u64({at}))")
-    out.line("ptx.wgmma_commit()")
-    out.line("ptx.wgmma_wait_all()")
+    with out.part("add_squares", "|q|^2 of the lane's rows; four lanes have one."):
+        _emit_squares(out, traits)
+    with out.part("multiply_omega", "u = q omega^T of the tile, with both images of omega."):
+        with out.block(f"for i in range({phi.part // 2})"):
+            out.line("u[i] = f32(0.0)")
+        out.line(f"image = u64({keys_descriptor()}) | u64(images >> u32(4))")
+        out.line("ptx.wgmma_fence()")
+        for chunk in range(chunks(traits.head_dim)):
+            for step in (0, 1):
+                for first in (0, traits.omega_bytes >> 4):
+                    at = first + score_offset(2 * chunk + step, phi.part)
+                    out.line(f"add_to_u(u, {left_operand('word', chunk, step)}, image + u64({at}))")
+        out.line("ptx.wgmma_commit()")
+        out.line("ptx.wgmma_wait_all()")
 
 
-def _emit_squares(out: SourceWriter, traits: ApplyTraits) -> None:
+def _emit_squares(out: KernelWriter, traits: ApplyTraits) -> None:
     """square_0, square_1: |q|^2 of the lane's rows; four lanes have one."""
     out.line("square_0 = square_1 = f32(0.0)")
     whole = chunks(traits.head_dim) if traits.head_dim % 8 == 0 else traits.head_dim // CHUNK
@@ -113,7 +123,7 @@ def _emit_squares(out: SourceWriter, traits: ApplyTraits) -> None:
             out.line(f"square_{row} += ptx.shuffle_xor(square_{row}, u32({apart}))")
 
 
-def _emit_ragged_words(out: SourceWriter, traits: ApplyTraits, chunk: int) -> None:
+def _emit_ragged_words(out: KernelWriter, traits: ApplyTraits, chunk: int) -> None:
     """A row may end within 16 bytes, and what stands behind it may be NaN."""
     for row in (0, 1):
         word = f"word[{8 * chunk + 4 * row} + i]"
@@ -125,13 +135,14 @@ def _emit_ragged_words(out: SourceWriter, traits: ApplyTraits, chunk: int) -> No
         out.line(f"square_{row} += low * low + high * high")
 
 
-def emit_features(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+def emit_features(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
     """u to features, as words of the next product."""
     emit = _emit_favor if phi.name == "favor" else _emit_rfa
-    emit(out, traits, phi)
+    with out.part("make_features", "u to features, as words of the next product."):
+        emit(out, traits, phi)
 
 
-def _emit_favor(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+def _emit_favor(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
     """A row is divided by what its largest feature is, which cancels: float16 would lose the features of long queries,
     all of which are small.
     """
@@ -161,7 +172,7 @@ def _emit_favor(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> 
                 out.line(f"phi[2 * j + {row}] = ptx.pack_{traits.dtype}({', '.join(pair)})")
 
 
-def _emit_rfa(out: SourceWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
+def _emit_rfa(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
     """Sines in the first half of the words, cosines in the second."""
     for row in (0, 1):
         out.line(f"inverse_{row} = {inverse_norm(f'square_{row}')}")

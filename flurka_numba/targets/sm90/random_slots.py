@@ -13,9 +13,9 @@ from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, RandomFeatures, StateTraits
 from flurka_numba.targets.sm90.slots import HeadColumns
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import spans
 from splat_numba.gen.tensor_map import SPAN
-from splat_numba.gen.writer import SourceWriter
 
 
 def random_parameters(phi: FeatureMap | RandomFeatures) -> tuple[tuple[str, str], ...]:
@@ -33,7 +33,7 @@ def key_columns(traits: StateTraits) -> Sequence[HeadColumns]:
     ]
 
 
-def emit_omega(out: SourceWriter, traits: StateTraits, phi: RandomFeatures) -> None:
+def emit_omega(out: KernelWriter, traits: StateTraits, phi: RandomFeatures) -> None:
     """This block's rows of omega into shared memory, with zeros behind them."""
     of_row = spans(traits.head_dim)
     out.lines(
@@ -60,14 +60,14 @@ def emit_omega(out: SourceWriter, traits: StateTraits, phi: RandomFeatures) -> N
             out.line(f"ptx.store_shared_reals4({at}, {four}, u32(1))")
 
 
-def _emit_row_of_omega(out: SourceWriter, phi: RandomFeatures, place: str, row: str) -> None:
+def _emit_row_of_omega(out: KernelWriter, phi: RandomFeatures, place: str, row: str) -> None:
     """The row that makes the feature at a place; the first one for a place that has no feature."""
     if phi.name == "rfa":
         out.line(f"{row} = u32({place} - u32({phi.part})) if {place} >= u32({phi.part}) else {place}")
     out.line(f"{row} = {row} if {row} < u32({phi.rows}) else u32(0)")
 
 
-def emit_exponents(out: SourceWriter, traits: StateTraits) -> None:
+def emit_exponents(out: KernelWriter, traits: StateTraits) -> None:
     """u of this thread's 4 features and 2 slots, and the slots' squares."""
     out.lines(
         f"""
@@ -94,7 +94,7 @@ def emit_exponents(out: SourceWriter, traits: StateTraits) -> None:
                     out.line(f"u[{4 * slot + i}] += x_{slot}_{j} * w_{j}")
 
 
-def emit_slot_features(out: SourceWriter, traits: StateTraits, phi: RandomFeatures) -> None:
+def emit_slot_features(out: KernelWriter, traits: StateTraits, phi: RandomFeatures) -> None:
     """phi of u, to the tile of features; 0 for a slot that is not there, and at a place that has no feature."""
     for slot in (0, 1):
         out.line(f"slot = u32(chunk + (thread >> u32(4)) + u32({slot * SLOTS // 2}))")
@@ -109,7 +109,7 @@ def emit_slot_features(out: SourceWriter, traits: StateTraits, phi: RandomFeatur
         out.line(f"ptx.store_shared_reals4({at} + u32(4) * column, {four}, u32(1))")
 
 
-def _emit_feature(out: SourceWriter, traits: StateTraits, phi: RandomFeatures, i: int, u: str) -> None:
+def _emit_feature(out: KernelWriter, traits: StateTraits, phi: RandomFeatures, i: int, u: str) -> None:
     out.line(f"place = u32(feature_block * u32({STATE_SIDE}) + column + u32({i}))")
     if phi.name == "favor":
         out.line(f"phi = ptx.exp2({u} * {slope(traits.head_dim)} - shift) + f32({phi.eps!r})")

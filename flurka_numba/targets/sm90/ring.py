@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.targets.gpu.parts import KernelWriter
+from splat_numba.gen.targets.sm90.attention import emit_advance as emit_on
 
 
 def emit_rings(
-    out: SourceWriter, rings: Mapping[str, int], warps: int, others: Mapping[str, int] | None = None
+    out: KernelWriter, rings: Mapping[str, int], warps: int, others: Mapping[str, int] | None = None
 ) -> None:
     """Start a block: who it is, and its barriers, before anybody uses them.
 
@@ -23,47 +24,49 @@ def emit_rings(
         leader = u32(1) if lane == u32(0) else u32(0)
         """
     )
-    with out.block("if thread == u32(0)"):
-        for prefix, stages in rings.items():
-            for stage in range(stages):
-                out.line(f"ptx.mbarrier_init({prefix}full + u32({8 * stage}), u32(1))")
-                out.line(f"ptx.mbarrier_init({prefix}empty + u32({8 * stage}), u32({warps}))")
-        for name, arrivals in (others or {}).items():
-            out.line(f"ptx.mbarrier_init({name}, u32({arrivals}))")
-        out.line("ptx.fence_mbarrier_init()")
-    out.line("ptx.block_barrier()")
+    with out.part("make_barriers", "With the arrivals that complete a phase of each, before anybody uses them."):
+        with out.block("if thread == u32(0)"):
+            for prefix, stages in rings.items():
+                with out.block(f"for stage in range({stages})"):
+                    out.line(f"ptx.mbarrier_init({prefix}full + u32(8) * u32(stage), u32(1))")
+                    out.line(f"ptx.mbarrier_init({prefix}empty + u32(8) * u32(stage), u32({warps}))")
+            for name, arrivals in (others or {}).items():
+                out.line(f"ptx.mbarrier_init({name}, u32({arrivals}))")
+            out.line("ptx.fence_mbarrier_init()")
+        out.line("ptx.block_barrier()")
 
 
-def emit_steps(out: SourceWriter, last: str, stages: int, operands: str, products: Sequence[str]) -> None:
+def emit_steps(out: KernelWriter, last: str, stages: int, operands: str, products: Sequence[str]) -> None:
     """Multiply what each step brings, from ``step`` to ``last``, as a consumer; ``held`` is 1 after the first.
 
     A step is given back when the products of the next one have been issued. operands: lines that name them, where
     ``stage`` says which is full; products: of one step.
     """
     with out.block(f"while step < {last}"):
-        _emit_products(out, operands, products)
+        _emit_products(out, "multiply_step", operands, products)
         out.line("ptx.wgmma_wait_but_one()")
         out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader & held)")
         _emit_next(out, stages)
 
 
-def emit_first_step(out: SourceWriter, stages: int, operands: str, products: Sequence[str]) -> None:
+def emit_first_step(out: KernelWriter, stages: int, operands: str, products: Sequence[str]) -> None:
     """The same of a first step with products of its own. emit_steps() follows."""
-    _emit_products(out, operands, products)
+    _emit_products(out, "multiply_first_step", operands, products)
     _emit_next(out, stages)
 
 
-def _emit_products(out: SourceWriter, operands: str, products: Sequence[str]) -> None:
+def _emit_products(out: KernelWriter, name: str, operands: str, products: Sequence[str]) -> None:
     """A step's, when it is full, as a group."""
-    out.line("ptx.mbarrier_wait(full + stage * u32(8), phase)")
-    out.lines(operands)
-    out.line("ptx.wgmma_fence()")
-    for product in products:
-        out.line(product)
-    out.line("ptx.wgmma_commit()")
+    with out.part(name, "Issue the products of a step, when it is full."):
+        out.line("ptx.mbarrier_wait(full + stage * u32(8), phase)")
+        out.lines(operands)
+        out.line("ptx.wgmma_fence()")
+        for product in products:
+            out.line(product)
+        out.line("ptx.wgmma_commit()")
 
 
-def _emit_next(out: SourceWriter, stages: int) -> None:
+def _emit_next(out: KernelWriter, stages: int) -> None:
     out.lines(
         """
         before = stage
@@ -74,12 +77,10 @@ def _emit_next(out: SourceWriter, stages: int) -> None:
     emit_advance(out, "stage", "phase", stages)
 
 
-def emit_advance(out: SourceWriter, stage: str, phase: str, stages: int) -> None:
+def emit_advance(out: KernelWriter, stage: str, phase: str, stages: int) -> None:
     """On to the next stage; its barriers' phase turns over with the round."""
     if stages == 1:
         out.line(f"{phase} = u32({phase} ^ u32(1))")
         return
-    out.line(f"{stage} = u32({stage} + u32(1))")
-    with out.block(f"if {stage} == u32({stages})"):
-        out.line(f"{stage} = u32(0)")
-        out.line(f"{phase} = u32({phase} ^ u32(1))")
+    out.needs("advance", emit_on)
+    out.line(f"{stage}, {phase} = advance({stage}, {phase}, u32({stages}))")

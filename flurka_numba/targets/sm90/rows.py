@@ -8,10 +8,14 @@ result, if the right operand's rows stand in the same order, 4 (4 chunk + i) + 2
 
 from __future__ import annotations
 
+from functools import partial
+
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.scales import TOP
 from flurka_numba.targets.sm90.shape import CHUNK, chunks
 from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.writer import SourceWriter
 
 LANES_OF_WARP = (16, 8, 4, 2, 1)  # how far apart lanes compare, one after the other
@@ -28,45 +32,79 @@ def emit_lane(out: SourceWriter) -> None:
     )
 
 
+def emit_tiles(out: KernelWriter, rows: str) -> None:
+    """``pair`` (``entry`` and ``head``) and the tiles of 64 rows, from ``tile`` to ``last``, that are this block's."""
+    with out.part("find_tiles", "Which head is this block's, and which of its tiles."):
+        out.lines(
+            f"""
+            block = ptx.block_index()
+            pair = u32(block // blocks)
+            tile = u32((block - pair * blocks) * tiles_of_block)
+            last = u32(min(tile + tiles_of_block, ({rows} + u32(63)) // u32(64)))
+            entry = u32(pair // heads)
+            head = u32(pair - entry * heads)
+            """
+        )
+
+
+def emit_barrier(out: KernelWriter) -> None:
+    """The barrier ``full``, for copies that one thread has begun."""
+    with out.part("make_barrier", "The barrier of one phase's copies, before anybody uses it."):
+        out.lines(
+            """
+            if thread == u32(0):
+                ptx.mbarrier_init(full, u32(1))
+                ptx.fence_mbarrier_init()
+            ptx.block_barrier()
+            """
+        )
+
+
 def words(dim: int) -> int:
     """Registers of a thread for the rows of a tile."""
     return 8 * chunks(dim)
 
 
-def emit_load(out: SourceWriter, source: str, dim: int, rows: int | str, to: str) -> None:
+def emit_load(out: KernelWriter, source: str, dim: int, rows: int | str, to: str) -> None:
     """``to``[...]: the lane's numbers of the rows from ``first_row`` on, 0 at or beyond ``rows`` and the last column.
 
     source: a name, with ``source``_at (address of the lane's columns of row 0) and ``source``_row (bytes of a row).
     """
-    for row in (0, 1):
-        out.line(f"row_{row} = u32(first_row + row_in_tile + u32({8 * row}))")
-        out.line(f"real_{row} = u32(1) if row_{row} < {rows} else u32(0)")
-        for chunk in range(chunks(dim)):
-            names = ", ".join(f"{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
-            at = f"{source}_at + u64(row_{row}) * {source}_row + u64({2 * CHUNK * chunk})"
-            out.line(f"{names} = ptx.load_words4_when({at}, {when(f'real_{row}', chunk, dim)})")
+    with out.part(f"load_{source}", "A lane's numbers of a tile's two rows, 0 beyond the last row or column."):
+        for row in (0, 1):
+            out.line(f"row_{row} = u32(first_row + row_in_tile + u32({8 * row}))")
+            out.line(f"real_{row} = u32(1) if row_{row} < {rows} else u32(0)")
+            for chunk in range(chunks(dim)):
+                names = ", ".join(f"{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                at = f"{source}_at + u64(row_{row}) * {source}_row + u64({2 * CHUNK * chunk})"
+                out.line(f"{names} = ptx.load_words4_when({at}, {when(f'real_{row}', chunk, dim)})")
 
 
-def emit_store(out: SourceWriter, target: str, dim: int, source: str) -> None:
+def emit_store(out: KernelWriter, target: str, dim: int, source: str) -> None:
     """Write the lane's words of both rows, as emit_load() reads them."""
-    for row in (0, 1):
-        for chunk in range(chunks(dim)):
-            four = ", ".join(f"{source}[{4 * (2 * chunk + row) + i}]" for i in range(4))
-            at = f"{target}_at + u64(row_{row}) * {target}_row + u64({2 * CHUNK * chunk})"
-            out.line(f"ptx.store_words4({at}, {four}, {when(f'real_{row}', chunk, dim)})")
+    with out.part(f"store_{target}", "A lane's words of both rows."):
+        for row in (0, 1):
+            for chunk in range(chunks(dim)):
+                four = ", ".join(f"{source}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                at = f"{target}_at + u64(row_{row}) * {target}_row + u64({2 * CHUNK * chunk})"
+                out.line(f"ptx.store_words4({at}, {four}, {when(f'real_{row}', chunk, dim)})")
 
 
-def emit_spread(out: SourceWriter, target: str, dim: int, source: str) -> None:
+def emit_spread(out: KernelWriter, target: str, dim: int, source: str) -> None:
     """Write the words of both rows once more, as emit_load() reads them, with the columns of each chunk in the order in
     which a product that has them as its own leaves a lane eight adjacent ones: place 8 i + 2 t + x has column
     8 t + 2 i + x. ``target``_at: the address of row 0's chunk 0 and 4 t bytes.
     """
-    for row in (0, 1):
-        for chunk in range(chunks(dim)):
-            for i in range(4):
-                at = f"{target}_at + u64(row_{row}) * {target}_row + u64({2 * CHUNK * chunk + 16 * i})"
-                word = f"{source}[{4 * (2 * chunk + row) + i}]"
-                out.line(f"ptx.store_word({at}, {word}, {when(f'real_{row}', chunk, dim)})")
+    with out.part(
+        f"store_{target}",
+        "A lane's words of both rows, columns in the order in which products leave eight adjacent ones.",
+    ):
+        for row in (0, 1):
+            for chunk in range(chunks(dim)):
+                for i in range(4):
+                    at = f"{target}_at + u64(row_{row}) * {target}_row + u64({2 * CHUNK * chunk + 16 * i})"
+                    word = f"{source}[{4 * (2 * chunk + row) + i}]"
+                    out.line(f"ptx.store_word({at}, {word}, {when(f'real_{row}', chunk, dim)})")
 
 
 def when(real: str, chunk: int, dim: int) -> str:
@@ -116,32 +154,52 @@ def left_operand(name: str, chunk: int, step: int) -> str:
     return ", ".join(f"{name}[{i}]" for i in (row_0, row_1, row_0 + 1, row_1 + 1))
 
 
-def emit_largest_of_warp(out: SourceWriter, name: str) -> None:
+def emit_largest_of_warp(out: KernelWriter, name: str) -> None:
     """A number of each lane becomes the largest of the warp's."""
-    for apart in LANES_OF_WARP:
-        out.line(f"{name} = ptx.maximum({name}, ptx.shuffle_xor({name}, u32({apart})))")
+    out.needs("largest_of_warp", _emit_largest_of_warp)
+    out.line(f"{name} = largest_of_warp({name})")
 
 
-def emit_largest_of_block(out: SourceWriter, name: str, place: str, threads: int) -> None:
+def _emit_largest_of_warp(out: SourceWriter) -> None:
+    with device_function(out, "largest_of_warp", ("top",), "The largest of the numbers that a warp's lanes have."):
+        for apart in LANES_OF_WARP:
+            out.line(f"top = ptx.maximum(top, ptx.shuffle_xor(top, u32({apart})))")
+        out.line("return top")
+
+
+def emit_largest_of_block(out: KernelWriter, name: str, place: str, threads: int) -> None:
     """The same of the block's. place: a shared address of 16 bytes a warp that nobody else uses."""
-    emit_largest_of_warp(out, name)
-    out.line("leader = u32(1) if (thread & u32(31)) == u32(0) else u32(0)")
-    four = ", ".join([name] * 4)
-    out.line(f"ptx.store_shared_reals4({place} + u32(16) * (thread >> u32(5)), {four}, leader)")
-    out.line("ptx.block_barrier()")
-    with out.block(f"for warp in range({threads // WARP})"):
-        out.line(f"a, b, c, d = ptx.load_shared_reals4({place} + u32(16) * u32(warp))")
-        out.line(f"{name} = ptx.maximum({name}, a)")
+    out.needs("largest_of_block", partial(_emit_largest_of_block, warps=threads // WARP))
+    out.needs("largest_of_warp", _emit_largest_of_warp)
+    out.line(f"{name} = largest_of_block({name}, {place})")
 
 
-def emit_row_scales(out: SourceWriter, numbers: str, first: int, words: int, row_1: str) -> None:
+def _emit_largest_of_block(out: SourceWriter, warps: int) -> None:
+    text = "The largest of a block's numbers; place: in shared memory, 16 bytes a warp."
+    with device_function(out, "largest_of_block", ("top", "place"), text):
+        out.lines(
+            f"""
+            top = largest_of_warp(top)
+            thread = ptx.thread_index()
+            leads = u32(1) if (thread & u32(31)) == u32(0) else u32(0)
+            ptx.store_shared_reals4(place + u32(16) * (thread >> u32(5)), top, top, top, top, leads)
+            ptx.block_barrier()
+            for warp in range({warps}):
+                a, b, c, d = ptx.load_shared_reals4(place + u32(16) * u32(warp))
+                top = ptx.maximum(top, a)
+            return top
+            """
+        )
+
+
+def emit_row_scales(out: SourceWriter, numbers: str, first: str, words: int, row_1: str) -> None:
     """``row_scale_0`` and ``row_scale_1``: the scales of two rows' features, of which four lanes have one.
 
     numbers: an array, of which word i is made from first + 2 i and the next. row_1: whether it is of the second row.
     """
     out.line("top_0 = top_1 = f32(0.0)")
     with out.block(f"for i in range({words})"):
-        out.line(f"most = ptx.maximum({numbers}[{first} + 2 * i], {numbers}[{first + 1} + 2 * i])")
+        out.line(f"most = ptx.maximum({numbers}[{first} + 2 * i], {numbers}[{first} + 1 + 2 * i])")
         out.line(f"top_0 = top_0 if {row_1} else ptx.maximum(top_0, most)")
         out.line(f"top_1 = ptx.maximum(top_1, most) if {row_1} else top_1")
     for row in (0, 1):

@@ -25,6 +25,7 @@ from flurka_numba.targets.sm90.slot_state_shape import THREADS, SlotStateTraits
 from flurka_numba.targets.sm90.slots import PART_COUNTS
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     PRODUCT_DEPTH,
@@ -34,7 +35,6 @@ from splat_numba.gen.targets.sm90.shape import (
     values_descriptor,
 )
 from splat_numba.gen.tensor_map import SPAN
-from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("parts", "states", "shares", "counters")
 COUNTS = (*PART_COUNTS, "heads", "slots", "shares_of_state")
@@ -77,7 +77,8 @@ def render_slot_state(traits: SlotStateTraits) -> str:
                     emit_operands(out, traits)
             out.line("ptx.fence_shared()")
             out.line("ptx.block_barrier()")
-            _emit_products(out, traits)
+            with out.part("multiply_slots", "S^T of these slots, and the sums of their features in every row."):
+                _emit_products(out, traits)
             out.line("ptx.block_barrier()")
             out.line(f"slot = u32(slot + u32({traits.depth}))")
         if traits.scaled:
@@ -85,12 +86,15 @@ def render_slot_state(traits: SlotStateTraits) -> str:
                 out.line("total[i], sums[i] = total[i] * inverse, sums[i] * inverse")
         with out.block("if shares_of_state > u32(1)"):
             emit_share(out)
-        with out.block("if is_last != u32(0) and warpgroup == u32(0)"):
+        with (
+            out.block("if is_last != u32(0) and warpgroup == u32(0)"),
+            out.part("store_state", "A lane has two rows of S^T, and of every 8 columns two; of the sums 8 rows."),
+        ):
             emit_state(out, traits)
     return out.text()
 
 
-def _emit_start(out: SourceWriter, traits: SlotStateTraits) -> None:
+def _emit_start(out: KernelWriter, traits: SlotStateTraits) -> None:
     """Which head, features, values and slots are this block's; where its columns of the parts stand."""
     parts = traits.parts
     emit_shared_start(out, "feature_tile", ALIGNMENT)
@@ -104,11 +108,16 @@ def _emit_start(out: SourceWriter, traits: SlotStateTraits) -> None:
         """
     )
     emit_state_share(out, traits.blocks)
+    with out.part("find_slots", "The slots of this share, up to the last."):
+        out.lines(
+            """
+            slots_of_share = u32((slots + shares_of_state - u32(1)) // shares_of_state)
+            slot = u32(min(share * slots_of_share, slots))
+            last = u32(min(slot + slots_of_share, slots))
+            """
+        )
     out.lines(
         f"""
-        slots_of_share = u32((slots + shares_of_state - u32(1)) // shares_of_state)
-        slot = u32(min(share * slots_of_share, slots))
-        last = u32(min(slot + slots_of_share, slots))
         eighth = u32((thread & u32(7)) * u32(8))
         place = u32((eighth & u32(32)) * u32(2) + ((eighth & u32(24)) >> u32(1)))  # bytes of its first pair's column
         row_in_turn = u32(thread >> u32(3))
@@ -124,15 +133,16 @@ def _emit_start(out: SourceWriter, traits: SlotStateTraits) -> None:
     )
     for name, dim, first in (("k", parts.head_dim, ""), ("v", parts.value_dim, "tiles_k + ")):
         block = "feature_block" if name == "k" else "value_block"
-        out.lines(
-            f"""
-            span = u32(head * u32({spans(dim)}) + {block})
-            tile_pair = u32(span // u32({parts.tile_spans}))
-            tile_{name} = u32({first}(entry * pairs_{name} + tile_pair) * row_blocks)
-            column = u32((span - tile_pair * u32({parts.tile_spans})) * u32({SPAN}) + eighth)
-            {name}_at = parts + u64(4) * u64(column)
-            """
-        )
+        with out.part(f"find_{name}_columns", "The first tile of this block's columns, and where they stand in it."):
+            out.lines(
+                f"""
+                span = u32(head * u32({spans(dim)}) + {block})
+                tile_pair = u32(span // u32({parts.tile_spans}))
+                tile_{name} = u32({first}(entry * pairs_{name} + tile_pair) * row_blocks)
+                column = u32((span - tile_pair * u32({parts.tile_spans})) * u32({SPAN}) + eighth)
+                {name}_at = parts + u64(4) * u64(column)
+                """
+            )
     if traits.scaled:
         out.line("inverse = f32(0.0)  # of the features' scale up to now")
     out.line("ptx.allow_launch()")
@@ -142,7 +152,7 @@ def _emit_start(out: SourceWriter, traits: SlotStateTraits) -> None:
         emit_scale(out, "value_scale", "value_top", VALUE_TOP)
 
 
-def _emit_products(out: SourceWriter, traits: SlotStateTraits) -> None:
+def _emit_products(out: KernelWriter, traits: SlotStateTraits) -> None:
     """S^T, and the sums of features in every row. Both warpgroups make them, and the first writes: with a branch round
     the products ptxas serialises them (C7519).
     """

@@ -5,48 +5,54 @@ from __future__ import annotations
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.scales import emit_carrier, inverse_word
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
-from flurka_numba.targets.sm90.slot_state_shape import NUMBERS, SHARE_BYTES, SlotStateTraits
+from flurka_numba.targets.sm90.slot_state_shape import SHARE_BYTES, SlotStateTraits
 from flurka_numba.targets.sm90.state_block import emit_last_share
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
-from splat_numba.gen.writer import SourceWriter
 
 
-def emit_share(out: SourceWriter) -> None:
+def emit_share(out: KernelWriter) -> None:
     """Leave this block's share; who comes last adds up all of them in their order, which is the same at every run."""
-    fours = [*(f"total[{i}]" for i in range(STATE_SIDE // 2))]
-    fours += [f"sums[{4 * j + x}]" for j in range(STATE_SIDE // 8) for x in (0, 1)]
-    out.lines(
-        f"""
-        share_at = shares + u64({SHARE_BYTES}) * (u64(state) * u64(shares_of_state)) + u64(16) * u64(thread)
-        to = share_at + u64({SHARE_BYTES}) * u64(share)
-        mine = u32(1) if warpgroup == u32(0) else u32(0)
-        """
-    )
-    for i in range(0, NUMBERS, 4):
-        out.line(f"ptx.store_reals4(to + u64({128 * 4 * i}), {', '.join(fours[i : i + 4])}, mine)")
+    out.line(f"share_at = shares + u64({SHARE_BYTES}) * (u64(state) * u64(shares_of_state)) + u64(16) * u64(thread)")
+    with out.part("leave_share", "This block's products, and the sums of its columns' features."):
+        out.line(f"to = share_at + u64({SHARE_BYTES}) * u64(share)")
+        out.line("mine = u32(1) if warpgroup == u32(0) else u32(0)")
+        for loop, at, four in _fours():
+            with out.block(loop):
+                out.line(f"ptx.store_reals4(to + {at}, {', '.join(four)}, mine)")
     emit_last_share(out, "flag")
-    with out.block("if is_last != u32(0) and warpgroup == u32(0)"):
-        out.lines(
-            f"""
-            for i in range({STATE_SIDE // 2}):
-                total[i] = f32(0.0)
-                sums[i] = f32(0.0)
-            """
-        )
+    with (
+        out.block("if is_last != u32(0) and warpgroup == u32(0)"),
+        out.part("add_shares", "All shares of this state, in their order."),
+    ):
+        with out.block(f"for i in range({STATE_SIDE // 2})"):
+            out.line("total[i], sums[i] = f32(0.0), f32(0.0)")
         with out.block("for other in range(shares_of_state)"):
             out.line(f"at = share_at + u64({SHARE_BYTES}) * u64(other)")
-            for i in range(0, NUMBERS, 4):
-                out.line(f"a_{i}, b_{i}, c_{i}, d_{i} = ptx.load_reals4(at + u64({128 * 4 * i}))")
-            for i in range(NUMBERS):
-                out.line(f"{fours[i]} += {'abcd'[i % 4]}_{i - i % 4}")
+            for loop, at, four in _fours():
+                with out.block(loop):
+                    out.line(f"a, b, c, d = ptx.load_reals4(at + {at})")
+                    for name, letter in zip(four, "abcd", strict=True):
+                        out.line(f"{name} += {letter}")
 
 
-def _emit_state_scale(out: SourceWriter) -> None:
+def _fours() -> list[tuple[str, str, list[str]]]:
+    """Loops over a thread's numbers of a share, four at a time: where they stand, and what they are. Of the sums, the
+    first of a lane's two rows has all.
+    """
+    products, of_sums = STATE_SIDE // 8, [f"sums[8 * i + {j}]" for j in (0, 1, 4, 5)]
+    return [
+        (f"for i in range({products})", "u64(2048) * u64(i)", [f"total[4 * i + {j}]" for j in range(4)]),
+        (f"for i in range({STATE_SIDE // 16})", f"u64({2048 * products}) + u64(2048) * u64(i)", of_sums),
+    ]
+
+
+def _emit_state_scale(out: KernelWriter) -> None:
     """S^T and the sums times the scale of this block's features; four lanes have all of their sums."""
     out.line("largest = f32(0.0)")
-    for j in range(STATE_SIDE // 8):
+    with out.block(f"for j in range({STATE_SIDE // 8})"):
         for x in (0, 1):
-            out.line(f"largest = ptx.maximum(largest, ptx.maximum(sums[{4 * j + x}], -sums[{4 * j + x}]))")
+            out.line(f"largest = ptx.maximum(largest, ptx.maximum(sums[4 * j + {x}], -sums[4 * j + {x}]))")
     for apart in (1, 2):
         out.line(f"largest = ptx.maximum(largest, ptx.shuffle_xor(largest, u32({apart})))")
     emit_scale(out, "scale", "largest")
@@ -54,7 +60,7 @@ def _emit_state_scale(out: SourceWriter) -> None:
         out.line("total[i], sums[i] = total[i] * scale, sums[i] * scale")
 
 
-def emit_state(out: SourceWriter, traits: SlotStateTraits) -> None:
+def emit_state(out: KernelWriter, traits: SlotStateTraits) -> None:
     """A lane has two rows of S^T, and of every 8 columns two; of the sums 8 rows are written."""
     parts = traits.parts
     values = CHUNK * chunks(parts.value_dim)
@@ -68,22 +74,24 @@ def emit_state(out: SourceWriter, traits: SlotStateTraits) -> None:
         """
     )
     for further in (0, 1):
-        out.line(f"row = u32(value_block * u32({STATE_SIDE}) + row_in_block + u32({8 * further}))")
-        out.line(f"real = u32(1) if row < u32({values}) else u32(0)")
-        _emit_row(out, parts.dtype, "total", 2 * further, "real")
-    out.line(f"row = u32(u32({values}) + row_in_block)")
-    out.line(f"real = u32(1) if row_in_block < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)")
-    if traits.scaled:
-        emit_carrier(out, "scale", "row_in_block", inverse_word("value_scale"))
-    _emit_row(out, parts.dtype, "sums", 0, "real", carries=traits.scaled)
+        row = f"u32(value_block * u32({STATE_SIDE}) + row_in_block + u32({8 * further}))"
+        with out.part("store_row", "A row of S^T, two features a word.", row=row, first=str(2 * further)):
+            out.line(f"real = u32(1) if row < u32({values}) else u32(0)")
+            _emit_row(out, parts.dtype, "total", "first + ")
+    with out.part("store_sums", "A row of the sums, or of what goes with them."):
+        out.line(f"row = u32(u32({values}) + row_in_block)")
+        out.line(f"real = u32(1) if row_in_block < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)")
+        if traits.scaled:
+            emit_carrier(out, "scale", "row_in_block", inverse_word("value_scale"))
+        _emit_row(out, parts.dtype, "sums", "", carries=traits.scaled)
 
 
-def _emit_row(out: SourceWriter, dtype: str, name: str, first: int, when: str, *, carries: bool = False) -> None:
+def _emit_row(out: KernelWriter, dtype: str, name: str, first: str, *, carries: bool = False) -> None:
     """The lane's words of ``row``, at their swizzled places. carries: see emit_image_row()."""
     out.line(f"to_row = to + u64({SPAN_BYTES}) * u64(row)")
-    for j in range(STATE_SIDE // 8):
-        word = f"ptx.pack_{dtype}({name}[{4 * j + first}], {name}[{4 * j + first + 1}])"
+    with out.block(f"for j in range({STATE_SIDE // 8})"):
+        word = f"ptx.pack_{dtype}({name}[{first}4 * j], {name}[{first}4 * j + 1])"
         if carries:
             word = f"ptx.select(carried, {word}, carries)"
-        at = f"u64((u32({16 * j}) + ((lane & u32(3)) << u32(2))) ^ ((row & u32(7)) << u32(4)))"
-        out.line(f"ptx.store_word(to_row + {at}, {word}, {when})")
+        out.line("at = u64((u32(16) * u32(j) + ((lane & u32(3)) << u32(2))) ^ ((row & u32(7)) << u32(4)))")
+        out.line(f"ptx.store_word(to_row + at, {word}, real)")

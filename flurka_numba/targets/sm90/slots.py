@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, CompressTraits, StateTraits
 from flurka_numba.targets.sm90.state_block import emit_state_share
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, spans
 from splat_numba.gen.tensor_map import SPAN
-from splat_numba.gen.writer import SourceWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def slot_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
     return parameters_of(("parts",), (*PART_COUNTS, *COUNTS))
 
 
-def emit_place(out: SourceWriter, blocks: tuple[int, int]) -> None:
+def emit_place(out: KernelWriter, blocks: tuple[int, int]) -> None:
     """Which head, features, values and share of the slots are this block's. blocks: of features and of values."""
     emit_shared_start(out, "feature_tile", ALIGNMENT)
     out.lines(
@@ -61,7 +61,7 @@ def emit_place(out: SourceWriter, blocks: tuple[int, int]) -> None:
     )
 
 
-def emit_slot_places(out: SourceWriter, traits: StateTraits, columns: Sequence[HeadColumns]) -> None:
+def emit_slot_places(out: KernelWriter, traits: StateTraits, columns: Sequence[HeadColumns]) -> None:
     """This block's slots, from ``chunk`` to ``last``, and where its columns stand."""
     out.line("length = slots")
     if traits.ragged:
@@ -80,7 +80,7 @@ def emit_slot_places(out: SourceWriter, traits: StateTraits, columns: Sequence[H
         _emit_part_places(out, traits, traits.parts, columns)
 
 
-def emit_slots(out: SourceWriter, traits: StateTraits, columns: Sequence[HeadColumns]) -> None:
+def emit_slots(out: KernelWriter, traits: StateTraits, columns: Sequence[HeadColumns]) -> None:
     """The next slots into shared memory."""
     if traits.parts is None:
         _emit_tokens(out, traits, columns)
@@ -89,7 +89,7 @@ def emit_slots(out: SourceWriter, traits: StateTraits, columns: Sequence[HeadCol
 
 
 def _emit_part_places(
-    out: SourceWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[HeadColumns]
+    out: KernelWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[HeadColumns]
 ) -> None:
     """Of every slot a thread has 4 adjacent columns: of one slot, and of the one 16 further on."""
     for one in columns:
@@ -106,7 +106,7 @@ def _emit_part_places(
     out.line("got = cuda.local.array(16, dtype=np.float32)")
 
 
-def _emit_parts(out: SourceWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[HeadColumns]) -> None:
+def _emit_parts(out: KernelWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[HeadColumns]) -> None:
     """Two spans at a time, which are as many parts in flight as there are registers for."""
     for place, half in enumerate((0, SLOTS // 2)):
         out.lines(
@@ -123,13 +123,13 @@ def _emit_parts(out: SourceWriter, traits: StateTraits, parts: CompressTraits, c
                 _emit_quarter(out, one, 8 * number + 4 * place, place)
 
 
-def _emit_quarter(out: SourceWriter, one: HeadColumns, first: int, place: int) -> None:
+def _emit_quarter(out: KernelWriter, one: HeadColumns, first: int, place: int) -> None:
     """4 columns of a slot, got[first] and so on, to the tile."""
     row = f"u32({one.row_bytes}) * (thread >> u32(4)) + u32({place * SLOTS // 2 * one.row_bytes})"
     _emit_store(out, f"{one.tile} + {row} + u32(4) * column", "got", first)
 
 
-def _emit_sums(out: SourceWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[HeadColumns]) -> None:
+def _emit_sums(out: KernelWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[HeadColumns]) -> None:
     """The parts of a slot are added up in their order."""
     places = [(number, one.name, place) for number, one in enumerate(columns) for place in (0, 1)]
     for _, name, place in places:
@@ -146,7 +146,7 @@ def _emit_sums(out: SourceWriter, traits: StateTraits, parts: CompressTraits, co
                 out.line(f"got[{4 * four + i}] += {letter}_{four}")
 
 
-def _emit_token_places(out: SourceWriter, columns: Sequence[HeadColumns]) -> None:
+def _emit_token_places(out: KernelWriter, columns: Sequence[HeadColumns]) -> None:
     """Of every token a thread has 8 adjacent columns, which are 16 bytes."""
     out.line("eighth = u32((thread & u32(7)) * u32(8))")
     for one in columns:
@@ -160,7 +160,7 @@ def _emit_token_places(out: SourceWriter, columns: Sequence[HeadColumns]) -> Non
         )
 
 
-def _emit_tokens(out: SourceWriter, traits: StateTraits, columns: Sequence[HeadColumns]) -> None:
+def _emit_tokens(out: KernelWriter, traits: StateTraits, columns: Sequence[HeadColumns]) -> None:
     """A token beyond the last is left out: its features are 0, not phi(0)."""
     out.line("slot = u32(chunk + (thread >> u32(3)))")
     for one in columns:
@@ -181,6 +181,6 @@ def _emit_tokens(out: SourceWriter, traits: StateTraits, columns: Sequence[HeadC
             _emit_store(out, to, f"x_{one.name}", 4 * half)
 
 
-def _emit_store(out: SourceWriter, to: str, name: str, first: int) -> None:
+def _emit_store(out: KernelWriter, to: str, name: str, first: int) -> None:
     four = ", ".join(f"{name}[{first + i}]" for i in range(4))
     out.line(f"ptx.store_shared_reals4({to}, {four}, u32(1))")

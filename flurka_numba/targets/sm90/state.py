@@ -38,8 +38,8 @@ from flurka_numba.targets.sm90.shape import (
 from flurka_numba.targets.sm90.slots import VALUES, emit_place, emit_slot_places, emit_slots, slot_parameters
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_last_share, operand_place
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
-from splat_numba.gen.writer import SourceWriter
 
 POINTERS = ("states", "shares", "counters")
 ENTRY = "state"
@@ -88,7 +88,7 @@ def render_state(traits: StateTraits) -> str:
     return out.text()
 
 
-def _emit_start(out: SourceWriter) -> None:
+def _emit_start(out: KernelWriter) -> None:
     """Sums of 4 x 4 products and of 4 features a thread."""
     out.lines(
         f"""
@@ -105,7 +105,7 @@ def _emit_start(out: SourceWriter) -> None:
     )
 
 
-def _emit_products(out: SourceWriter) -> None:
+def _emit_products(out: KernelWriter) -> None:
     """A thread's 4 features times its 4 values, slot by slot."""
     with out.block(f"for slot in range({SLOTS})"):
         at = f"u32({STATE_SIDE * 4}) * u32(slot)"
@@ -117,7 +117,7 @@ def _emit_products(out: SourceWriter) -> None:
                 out.line(f"total[{4 * i + j}] += a_{i} * b_{j}")
 
 
-def _emit_share(out: SourceWriter) -> None:
+def _emit_share(out: KernelWriter) -> None:
     """Leave this block's share; who comes last adds up all of them in their order, which is the same at every run."""
     out.lines(
         f"""
@@ -154,7 +154,7 @@ def _emit_share(out: SourceWriter) -> None:
         )
 
 
-def _emit_scaled(out: SourceWriter, traits: StateTraits) -> None:
+def _emit_scaled(out: KernelWriter, traits: StateTraits) -> None:
     """State and sums times the scale of this block's features. rfa's are signed, so z may be far smaller than S: all of
     them are as large as could be, and the number of slots is a bound. F v has a scale of its own.
     """
@@ -182,7 +182,7 @@ def _emit_scaled(out: SourceWriter, traits: StateTraits) -> None:
     )
 
 
-def _emit_state(out: SourceWriter, traits: StateTraits) -> None:
+def _emit_state(out: KernelWriter, traits: StateTraits) -> None:
     """Two features in a word; values where a lane of stage 3 has them: see apply.py."""
     scaled = is_scaled(traits.dtype)
     if scaled:

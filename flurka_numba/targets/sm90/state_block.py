@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from flurka_numba.targets.sm90.shape import CHUNK
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
-from splat_numba.gen.writer import SourceWriter
 
 
-def emit_state_block(out: SourceWriter, blocks: tuple[int, int]) -> None:
+def emit_state_block(out: KernelWriter, blocks: tuple[int, int]) -> None:
     """``pair`` (batch entry and head), ``feature_block`` and ``value_block`` of the number ``state``.
 
     blocks: of features and of values that make up a head's state.
@@ -23,33 +23,35 @@ def emit_state_block(out: SourceWriter, blocks: tuple[int, int]) -> None:
     )
 
 
-def emit_state_share(out: SourceWriter, blocks: tuple[int, int]) -> None:
+def emit_state_share(out: KernelWriter, blocks: tuple[int, int]) -> None:
     """The same of this block, of which ``shares_of_state`` share a state; ``share``, ``entry`` and ``head``."""
-    out.line("state = u32(ptx.block_index() // shares_of_state)")
-    out.line("share = u32(ptx.block_index() - state * shares_of_state)")
-    emit_state_block(out, blocks)
-    out.line("entry = u32(pair // heads)")
-    out.line("head = u32(pair - entry * heads)")
+    with out.part("find_state", "Which part of which head's state this block makes, and which share of it."):
+        out.line("state = u32(ptx.block_index() // shares_of_state)")
+        out.line("share = u32(ptx.block_index() - state * shares_of_state)")
+        emit_state_block(out, blocks)
+        out.line("entry = u32(pair // heads)")
+        out.line("head = u32(pair - entry * heads)")
 
 
-def emit_last_share(out: SourceWriter, flag: str) -> None:
+def emit_last_share(out: KernelWriter, flag: str) -> None:
     """``is_last``: whether this block has left its share of ``state`` last, so that it reads what all have left.
 
     flag: the address of a shared word that nobody reads any more, as text. Counters are 0 again for the next launch.
     """
-    out.lines(
-        f"""
-        ptx.fence_device()
-        ptx.block_barrier()
-        first = u32(1) if thread == u32(0) else u32(0)
-        count = ptx.fetch_add(counters + u64(4) * u64(state), u32(1), first) + u32(1)
-        ptx.store_shared_word({flag}, u32(1) if count == shares_of_state else u32(0), first)
-        ptx.block_barrier()
-        is_last = ptx.load_shared_word({flag})
-        ptx.store_word(counters + u64(4) * u64(state), u32(0), first & is_last)
-        ptx.fence_device()
-        """
-    )
+    with out.part("count_share", "Whether all shares of this state are there, this one being the last.", flag=flag):
+        out.lines(
+            """
+            ptx.fence_device()
+            ptx.block_barrier()
+            first = u32(1) if thread == u32(0) else u32(0)
+            count = ptx.fetch_add(counters + u64(4) * u64(state), u32(1), first) + u32(1)
+            ptx.store_shared_word(flag, u32(1) if count == shares_of_state else u32(0), first)
+            ptx.block_barrier()
+            is_last = ptx.load_shared_word(flag)
+            ptx.store_word(counters + u64(4) * u64(state), u32(0), first & is_last)
+            ptx.fence_device()
+            """
+        )
 
 
 def operand_place(four: str) -> str:
@@ -61,7 +63,7 @@ def operand_place(four: str) -> str:
 
 
 def emit_image_row(
-    out: SourceWriter, dtype: str, numbers: list[str], when: str, *, further: int = 8, carries: bool = False
+    out: KernelWriter, dtype: str, numbers: list[str], when: str, *, further: int = 8, carries: bool = False
 ) -> None:
     """Four neighbouring numbers of ``row`` at ``place`` of the swizzled image ``to``, the second two ``further`` on.
 

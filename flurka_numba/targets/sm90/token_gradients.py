@@ -17,6 +17,7 @@ from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import BARRIERS_BYTES
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     GROUP,
@@ -28,7 +29,6 @@ from splat_numba.gen.targets.sm90.shape import (
     values_descriptor,
 )
 from splat_numba.gen.tensor_map import SPAN
-from splat_numba.gen.writer import SourceWriter
 
 MAPS = ("proj_k_map", "dk_spread_map", "proj_v_map", "dv_spread_map")
 OUTPUTS = ("dk", "dv")
@@ -99,15 +99,19 @@ def render_token_gradients(traits: TokenTraits) -> str:
         _emit_start(out, traits)
         with out.block(f"if thread >= u32({WARPGROUP * GROUPS})"):
             out.line("fewer_registers()")
-            with out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"):
+            with (
+                out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"),
+                out.part("produce", "The warp that fetches; what one lane alone may do is predicated by ``leader``."),
+            ):
                 _emit_producer(out, traits)
         with out.block("else"):
             out.line("more_registers()")
-            _emit_consumer(out, traits)
+            with out.part("consume", "A warpgroup: 64 tokens of each tile."):
+                _emit_consumer(out, traits)
     return out.text()
 
 
-def _emit_start(out: SourceWriter, traits: TokenTraits) -> None:
+def _emit_start(out: KernelWriter, traits: TokenTraits) -> None:
     """Places, barriers of stages and of the projection's pieces, and which tiles this block makes."""
     pieces = traits.steps * PIECE_BYTES
     stages = pieces + STAGES * STAGE_BYTES
@@ -132,24 +136,25 @@ def _emit_start(out: SourceWriter, traits: TokenTraits) -> None:
     )
 
 
-def _emit_place(out: SourceWriter, traits: TokenTraits) -> None:
+def _emit_place(out: KernelWriter, traits: TokenTraits) -> None:
     """What a tile is of, and which of ``of_tokens`` that have the same tokens: ``rest``."""
-    out.lines(
-        f"""
-        of_values = u32(1) if item >= items_k else u32(0)
-        rest = u32(item - items_k * of_values)
-        pairs = ptx.select(pairs_v, pairs_k, of_values)
-        of_tokens = u32(batch * pairs)
-        token_tile = u32(rest // of_tokens)
-        rest = u32(rest - token_tile * of_tokens)
-        entry = u32(rest // pairs)
-        first_span = u32((rest - entry * pairs) * u32({TILE_SPANS}))
-        spans = ptx.select(u32({spans(traits.value_dim)}), u32({spans(traits.head_dim)}), of_values)
-        """
-    )
+    with out.part("find_tile", "What a tile is of, and which of ``of_tokens`` that have the same tokens: ``rest``."):
+        out.lines(
+            f"""
+            of_values = u32(1) if item >= items_k else u32(0)
+            rest = u32(item - items_k * of_values)
+            pairs = ptx.select(pairs_v, pairs_k, of_values)
+            of_tokens = u32(batch * pairs)
+            token_tile = u32(rest // of_tokens)
+            rest = u32(rest - token_tile * of_tokens)
+            entry = u32(rest // pairs)
+            first_span = u32((rest - entry * pairs) * u32({TILE_SPANS}))
+            spans = ptx.select(u32({spans(traits.value_dim)}), u32({spans(traits.head_dim)}), of_values)
+            """
+        )
 
 
-def _emit_producer(out: SourceWriter, traits: TokenTraits) -> None:
+def _emit_producer(out: KernelWriter, traits: TokenTraits) -> None:
     """One warp; what only one lane may do is predicated by ``leader``."""
     out.lines(
         """
@@ -182,40 +187,42 @@ def _emit_producer(out: SourceWriter, traits: TokenTraits) -> None:
         out.line("item = u32(item + u32(1))")
 
 
-def _emit_piece(out: SourceWriter, step: int) -> None:
+def _emit_piece(out: KernelWriter, step: int) -> None:
     """The projection's columns for this tile's tokens, a step of its slots."""
-    barrier = f"piece_full + u32({8 * step})"
-    out.line(f"ptx.mbarrier_wait(piece_empty + u32({8 * step}), piece_free)")
-    out.line(f"ptx.mbarrier_expect({barrier}, u32({PIECE_BYTES}), leader)")
-    for group in range(GROUPS):
-        token = f"token_tile * u32({TOKENS}) + u32({GROUP * group})"
-        to = f"piece_place + u32({step * PIECE_BYTES + group * STEP * SPAN_BYTES})"
-        slot = f"u32({STEP * step})"
-        out.line(f"ptx.tensor_copy({to}, proj_map, {barrier}, {token}, {slot}, u32(0), u32(0), u32(0), leader)")
-
-
-def _emit_slots(out: SourceWriter, step: int) -> None:
-    """The slots' gradients in this tile's columns. What lies outside an array arrives as 0."""
-    out.lines(
-        f"""
-        ptx.mbarrier_wait(empty + stage * u32(8), free)
-        barrier = u32(full + stage * u32(8))
-        ptx.mbarrier_expect(barrier, u32({STAGE_BYTES}), leader)
-        """
-    )
-    for i in range(TILE_SPANS):
+    with out.part("load_piece", "The projection's columns for a tile's tokens, a step of its slots.", step=str(step)):
         out.lines(
             f"""
-            span = u32(first_span + u32({i}))
-            head = u32(span // spans)
-            column = u32((span - head * spans) * u32({SPAN}))
-            to = u32(slot_place + stage * u32({STAGE_BYTES}) + u32({i * STEP * SPAN_BYTES}))
-            ptx.tensor_copy(to, slot_map, barrier, column, u32({STEP * step}), u32(0), head, entry, leader)
+            ptx.mbarrier_wait(piece_empty + u32(8) * u32(step), piece_free)
+            barrier = piece_full + u32(8) * u32(step)
+            ptx.mbarrier_expect(barrier, u32({PIECE_BYTES}), leader)
+            slot = u32({STEP}) * u32(step)
+            for group in range({GROUPS}):
+                token = token_tile * u32({TOKENS}) + u32({GROUP}) * u32(group)
+                to = piece_place + u32({PIECE_BYTES}) * u32(step) + u32({STEP * SPAN_BYTES}) * u32(group)
+                ptx.tensor_copy(to, proj_map, barrier, token, slot, u32(0), u32(0), u32(0), leader)
             """
         )
 
 
-def _emit_consumer(out: SourceWriter, traits: TokenTraits) -> None:
+def _emit_slots(out: KernelWriter, step: int) -> None:
+    """The slots' gradients in this tile's columns. What lies outside an array arrives as 0."""
+    with out.part("load_slots", "A step of the slots' gradients in a tile's columns.", step=str(step)):
+        out.lines(
+            f"""
+            ptx.mbarrier_wait(empty + stage * u32(8), free)
+            barrier = u32(full + stage * u32(8))
+            ptx.mbarrier_expect(barrier, u32({STAGE_BYTES}), leader)
+            for i in range({TILE_SPANS}):
+                span = u32(first_span + u32(i))
+                head = u32(span // spans)
+                column = u32((span - head * spans) * u32({SPAN}))
+                to = u32(slot_place + stage * u32({STAGE_BYTES}) + u32({STEP * SPAN_BYTES}) * u32(i))
+                ptx.tensor_copy(to, slot_map, barrier, column, u32({STEP}) * u32(step), u32(0), head, entry, leader)
+            """
+        )
+
+
+def _emit_consumer(out: KernelWriter, traits: TokenTraits) -> None:
     """64 tokens of each tile; a stage, and a piece after its last tile, is given back when the next products have been
     issued.
     """
@@ -244,37 +251,41 @@ def _emit_consumer(out: SourceWriter, traits: TokenTraits) -> None:
             emit_advance(out, "stage", "phase", STAGES)
         out.line("ptx.wgmma_wait_all()")
         _emit_give_back(out, traits.steps - 1)
-        _emit_results(out, traits)
+        with out.part("store_tile", "Rounded and stored, 16 bytes a lane."):
+            _emit_results(out, traits)
         out.line("item = u32(item + u32(1))")
 
 
-def _emit_step(out: SourceWriter, step: int) -> None:
-    piece = f"piece_place + u32({step * PIECE_BYTES}) + warpgroup * u32({STEP * SPAN_BYTES})"
-    out.lines(
-        f"""
-        ptx.mbarrier_wait(piece_full + u32({8 * step}), piece_phase)
-        ptx.mbarrier_wait(full + stage * u32(8), phase)
-        proj = u64({values_descriptor(STEP)}) | u64(({piece}) >> u32(4))
-        slots = u64({values_descriptor(STEP)}) | u64((slot_place + stage * u32({STAGE_BYTES})) >> u32(4))
-        ptx.wgmma_fence()
-        """
-    )
-    for k in range(STEP // PRODUCT_DEPTH):
-        at = STEP_OF_ROWS * k
-        out.line(f"product(total, proj + u64({at}), slots + u64({at}), u32({int(step + k > 0)}))")
-    out.line("ptx.wgmma_commit()")
+def _emit_step(out: KernelWriter, step: int) -> None:
+    """Issue a step's products, which are the first of the tile or not; give back what the one before has read."""
+    more = "u32(1)" if step else "u32(0)"
+    with out.part("multiply_step", "Issue the products of a step, when it is full.", step=str(step), more=more):
+        out.lines(
+            f"""
+            ptx.mbarrier_wait(piece_full + u32(8) * u32(step), piece_phase)
+            ptx.mbarrier_wait(full + stage * u32(8), phase)
+            piece = piece_place + u32({PIECE_BYTES}) * u32(step) + warpgroup * u32({STEP * SPAN_BYTES})
+            proj = u64({values_descriptor(STEP)}) | u64(piece >> u32(4))
+            slots = u64({values_descriptor(STEP)}) | u64((slot_place + stage * u32({STAGE_BYTES})) >> u32(4))
+            ptx.wgmma_fence()
+            """
+        )
+        for k in range(STEP // PRODUCT_DEPTH):
+            at = STEP_OF_ROWS * k
+            out.line(f"product(total, proj + u64({at}), slots + u64({at}), {'u32(1)' if k else 'more'})")
+        out.line("ptx.wgmma_commit()")
     if step:
         out.line("ptx.wgmma_wait_but_one()")
         _emit_give_back(out, step - 1)
     out.line("before = stage")
 
 
-def _emit_give_back(out: SourceWriter, step: int) -> None:
+def _emit_give_back(out: KernelWriter, step: int) -> None:
     out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader)")
     out.line(f"ptx.mbarrier_arrive(piece_empty + u32({8 * step}), ends)")
 
 
-def _emit_results(out: SourceWriter, traits: TokenTraits) -> None:
+def _emit_results(out: KernelWriter, traits: TokenTraits) -> None:
     """Rounded and stored, 16 bytes a lane."""
     for name, part in (("target", ""), ("row_bytes", "_row"), ("head_bytes", "_head"), ("batch_bytes", "_batch")):
         out.line(f"{name} = dv{part} if of_values else dk{part}")
@@ -284,22 +295,30 @@ def _emit_results(out: SourceWriter, traits: TokenTraits) -> None:
         out.line("factor = ptx.load_state(gradient_scales + u64(4) * u64(of_values))")
     out.line(f"dim = ptx.select(u32({traits.value_dim}), u32({traits.head_dim}), of_values)")
     for i in range(TILE_SPANS):
-        out.lines(
-            f"""
-            span = u32(first_span + u32({i}))
-            head = u32(span // spans)
-            column = u32((span - head * spans) * u32({SPAN}) + u32(8) * (lane & u32(3)))
-            width = dim if head < heads else u32(0)
-            head_at = target + u64(entry) * batch_bytes + u64(head) * head_bytes + u64(2) * u64(column)
-            """
-        )
-        for row in (0, 1):
-            within = f"u32(thread >> u32(5)) * u32(16) + (lane >> u32(2)) + u32({8 * row})"
-            out.line(f"token = u32(token_tile * u32({TOKENS}) + {within})")
-            out.line("to = head_at + u64(token) * row_bytes")
-            for half in (0, 1):
-                at = [32 * i + 16 * half + 4 * j + 2 * row for j in range(4)]
-                four = ", ".join(f"ptx.pack_{traits.dtype}(total[{j}]{undone}, total[{j + 1}]{undone})" for j in at)
-                there = f"u32(1) if token < seq_kv and column + u32({32 * half}) < width else u32(0)"
-                out.line(f"there = {there}")
-                out.line(f"ptx.store_words4(to + u64({64 * half}), {four}, there)")
+        with out.part("store_span", "64 columns of a head.", number=str(i)):
+            out.lines(
+                f"""
+                span = u32(first_span + u32(number))
+                head = u32(span // spans)
+                column = u32((span - head * spans) * u32({SPAN}) + u32(8) * (lane & u32(3)))
+                width = dim if head < heads else u32(0)
+                head_at = target + u64(entry) * batch_bytes + u64(head) * head_bytes + u64(2) * u64(column)
+                """
+            )
+            for row in (0, 1):
+                _emit_row(out, traits, row, undone)
+
+
+def _emit_row(out: KernelWriter, traits: TokenTraits, row: int, undone: str) -> None:
+    """A token's columns of a span. undone: what its numbers are multiplied with, as text."""
+    with out.part("store_row", "A token's columns of them.", row=str(row)):
+        within = "u32(thread >> u32(5)) * u32(16) + (lane >> u32(2)) + u32(8) * u32(row)"
+        out.line(f"token = u32(token_tile * u32({TOKENS}) + {within})")
+        out.line("to = head_at + u64(token) * row_bytes")
+        for half in (0, 1):
+            out.line(f"at = 32 * number + {16 * half} + 2 * row")
+            for j in range(4):
+                pair = f"total[at + {4 * j}]{undone}, total[at + {4 * j + 1}]{undone}"
+                out.line(f"word_{j} = ptx.pack_{traits.dtype}({pair})")
+            out.line(f"there = u32(1) if token < seq_kv and column + u32({32 * half}) < width else u32(0)")
+            out.line(f"ptx.store_words4(to + u64({64 * half}), word_0, word_1, word_2, word_3, there)")

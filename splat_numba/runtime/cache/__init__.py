@@ -1,5 +1,5 @@
 """The disk cache: where it is and whom it is trusted to (place), its files (entry, lock), what they are named
-after (digest, versions), and which of them go first (eviction).
+after (digest, versions), which of them go first (eviction), what is there (contents), and how it moves (archive).
 """
 
 from splat_numba.runtime.cache.entry import CacheEntry as CacheEntry

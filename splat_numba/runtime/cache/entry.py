@@ -51,7 +51,7 @@ class CacheEntry:
         except OSError:
             return None
         digest, _, payload = content.partition(b"\n")
-        if digest != self._digest(payload):
+        if digest != _digest(self.path.name, payload):
             return None
         if time.time() - status.st_mtime > FRESH:
             with suppress(OSError):
@@ -60,11 +60,7 @@ class CacheEntry:
 
     def write(self, payload: bytes) -> bool:
         """Store it; False, after a warning, where that fails."""
-        return write_file(self.path, self._digest(payload) + b"\n" + payload)
-
-    def _digest(self, payload: bytes) -> bytes:
-        """Of the name, too: the content of another entry is damage here."""
-        return hashlib.sha256(self.path.name.encode() + b"\0" + payload).hexdigest().encode()
+        return write_file(self.path, _digest(self.path.name, payload) + b"\n" + payload)
 
     def load_or(self, load: Callable[[bytes], T | None], make: Callable[[], tuple[T, bytes | None]]) -> tuple[T, bool]:
         """The value loaded from here, or made and stored, and whether it came from here. load: gives None for content
@@ -83,6 +79,17 @@ class CacheEntry:
     def _loaded(self, load: Callable[[bytes], T | None]) -> T | None:
         payload = self.read()
         return None if payload is None else load(payload)
+
+
+def is_whole(name: str, content: bytes) -> bool:
+    """Whether a file of this name holds what was written to it."""
+    digest, _, payload = content.partition(b"\n")
+    return digest == _digest(name, payload)
+
+
+def _digest(name: str, payload: bytes) -> bytes:
+    """Of the name, too: the content of another entry is damage here."""
+    return hashlib.sha256(name.encode() + b"\0" + payload).hexdigest().encode()
 
 
 def write_file(path: Path, content: bytes) -> bool:

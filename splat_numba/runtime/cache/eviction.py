@@ -18,11 +18,11 @@ def shrink(folder: Path, limit: int) -> None:
     what killed processes left. Other processes may read, write and remove at the same time: an entry that is gone is
     made anew.
     """
-    files = _files(folder.parent)
+    files = files_of(folder.parent)
     now = time.time()
     for path, status in list(files.items()):
         if path.endswith(".tmp") and now - status.st_mtime > ABANDONED:
-            _remove(path)
+            remove(path)
             del files[path]
     total = sum(status.st_size for status in files.values())
     if limit == 0 or total <= limit:
@@ -32,11 +32,11 @@ def shrink(folder: Path, limit: int) -> None:
             return
         if path.endswith(".lock") and now - status.st_mtime <= ABANDONED:  # somebody may hold it
             continue
-        _remove(path)
+        remove(path)
         total -= status.st_size
 
 
-def _files(base: Path) -> dict[str, os.stat_result]:
+def files_of(base: Path) -> dict[str, os.stat_result]:
     """The files in the folders of all versions, and what is known of them."""
     found: dict[str, os.stat_result] = {}
     for folder in (one for pattern in FOLDERS for one in base.glob(pattern)):
@@ -48,6 +48,10 @@ def _files(base: Path) -> dict[str, os.stat_result]:
     return found
 
 
-def _remove(path: str) -> None:
-    with suppress(OSError):
+def remove(path: str) -> bool:
+    """Remove a file; whether it was there to be removed."""
+    try:
         Path(path).unlink()
+    except OSError:
+        return False
+    return True

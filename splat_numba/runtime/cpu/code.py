@@ -44,7 +44,7 @@ def compile_text(
     for the text. Raises CompileError.
     """
     source = source or source_of(text)
-    key = source, text.entries, replace(settings, threads=None)  # threads make no difference to a text
+    key = source, text.entries, replace(settings, threads=None, progress=None)  # neither makes a difference to a text
     found = _compiled.find(key)
     if found is None:
         dump(source, describe(), settings)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from splat_numba.errors import CompileError
 from splat_numba.gen.entry import Entry
-from splat_numba.runtime import cache, fork
+from splat_numba.runtime import cache, fork, notice
 from splat_numba.runtime.cuda.compilers.compiler import Compiler, chosen
 from splat_numba.runtime.cuda.dialect import reading
 from splat_numba.runtime.source import KernelSource, unload
@@ -69,9 +69,11 @@ def build(source: KernelSource, entry: Entry, settings: Settings) -> Cubin:
         made = _compile(source, entry, path, compiler)
         return made, _packed(*made)
 
-    if stored is None:
-        return Cubin(source, entry, path, *make()[0], cached=False, compiler=compiler)
-    (code, report), cached = stored.load_or(_unpacked, make)
+    with notice.compiling(source.name, settings.progress) as tell:
+        if stored is None:
+            return Cubin(source, entry, path, *make()[0], cached=False, compiler=compiler)
+        (code, report), cached = stored.load_or(_unpacked, make)
+        tell(cached)
     return Cubin(source, entry, path, code, report, cached, compiler)
 
 

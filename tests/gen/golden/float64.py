@@ -1,5 +1,6 @@
-"""Sparse attention, generated for blocked(24, 1).
+"""Sparse attention, generated for blocked.
 
+The mask's numbers are arguments, whose values explain() shows: size, before, after.
 head_dim 8, value_dim 8, float64; any length; target cpu.
 Call each pass in turn, with ranges first .. last - 1 of its work items; ranges are independent of each other.
 """
@@ -48,6 +49,12 @@ def row_of(rows, lane):
     """Row of a lane; the block's first row where the lane has none."""
     row = element(rows, lane)
     return row if row >= 0 else element(rows, 0)
+
+
+@njit(nogil=True, error_model="numpy", forceinline=True)
+def quotient(number, size):
+    """number // size, exact below 2**53: numbers of 64 bits are divided one by one, and take longer."""
+    return math.floor(number / size)
 
 
 @njit(nogil=True, error_model="numpy")
@@ -226,7 +233,7 @@ def attend_interval_16x128(k, k_stride, k_dim, v, v_stride, v_dim, low, high, ro
 
 
 @njit(nogil=True, error_model="numpy")
-def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, scale):
+def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, scale, size, before, after):
     """Row blocks whose keys follow from the row's number."""
     q_at = (q.strides[0] // 8, q.strides[1] // 8, q.strides[2] // 8, q.strides[3] // 8)
     k_at = (k.strides[0] // 8, k.strides[1] // 8, k.strides[2] // 8, k.strides[3] // 8)
@@ -265,11 +272,11 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
             places[lane] = row + lane if lane < count else -1
         rows_to_lanes_float64_16(q_head, q_at[2], q_at[3], rows, 8, scale, queries)
         reset_16x128(maxima, sums, total)
-        # columns from (row) // 24 * 24 - 24 to (row) // 24 * 24 + 24
+        # columns from quotient(row, size) * size - before to quotient(row, size) * size + after + size
         for lane in range(count):
             row = places[lane]
-            edges[lane] = min(max((row) // 24 * 24 - 24, 0), limit)
-            edges[16 + lane] = min(max((row) // 24 * 24 + 24, 0), limit)
+            edges[lane] = min(max(quotient(row, size) * size - before, 0), limit)
+            edges[16 + lane] = min(max(quotient(row, size) * size + after + size, 0), limit)
         for lane in range(count, 16):
             edges[lane] = edges[16 + lane] = 0
         attend_interval_16x128(k_head, k_at[2], k_at[3], v_head, v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)

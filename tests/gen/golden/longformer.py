@@ -1,5 +1,6 @@
-"""Sparse attention, generated for window(12) | global_tokens(5).
+"""Sparse attention, generated for window | global_tokens.
 
+The mask's numbers are arguments, whose values explain() shows: n, left, right.
 head_dim 8, value_dim 8, float32; any length; target cpu.
 Call each pass in turn, with ranges first .. last - 1 of its work items; ranges are independent of each other.
 """
@@ -219,7 +220,7 @@ def attend_interval_16x128(k, k_stride, k_dim, v, v_stride, v_dim, low, high, ro
 
 
 @njit(nogil=True, error_model="numpy")
-def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, scale):
+def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, scale, n):
     """Row blocks whose keys follow from the row's number."""
     q_at = (q.strides[0] // 4, q.strides[1] // 4, q.strides[2] // 4, q.strides[3] // 4)
     k_at = (k.strides[0] // 4, k.strides[1] // 4, k.strides[2] // 4, k.strides[3] // 4)
@@ -238,7 +239,7 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
     staged = address(scratch, 2352)
     places, edges = np.empty(16, np.int64), np.empty(32, np.int32)
     rows, low, high = address(places, 0), address(edges, 0), address(edges, 16)
-    row_lo, row_hi = 0, min(5, seq_q)
+    row_lo, row_hi = 0, min(n, seq_q)
     for item in range(first, last):
         block, group = item % blocks, item // blocks
         residue, slot = group % classes, group // classes
@@ -271,7 +272,7 @@ def pass_0(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
 
 
 @njit(nogil=True, error_model="numpy")
-def pass_1(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, scale):
+def pass_1(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, scale, n, left, right):
     """Row blocks whose keys follow from the row's number."""
     q_at = (q.strides[0] // 4, q.strides[1] // 4, q.strides[2] // 4, q.strides[3] // 4)
     k_at = (k.strides[0] // 4, k.strides[1] // 4, k.strides[2] // 4, k.strides[3] // 4)
@@ -290,7 +291,7 @@ def pass_1(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
     staged = address(scratch, 2352)
     places, edges = np.empty(16, np.int64), np.empty(32, np.int32)
     rows, low, high = address(places, 0), address(edges, 0), address(edges, 16)
-    row_lo, row_hi = min(5, seq_q), seq_q
+    row_lo, row_hi = min(n, seq_q), seq_q
     for item in range(first, last):
         block, group = item % blocks, item // blocks
         residue, slot = group % classes, group // classes
@@ -310,19 +311,19 @@ def pass_1(first, last, blocks, classes, q, k, v, out, lse, heads, kv_lengths, s
             places[lane] = row + lane if lane < count else -1
         rows_to_lanes_float32_16(q_head, q_at[2], q_at[3], rows, 8, scale, queries)
         reset_16x128(maxima, sums, total)
-        # columns from row - 12 to row + 13
+        # columns from row - left to row + right + 1
         for lane in range(count):
             row = places[lane]
-            edges[lane] = min(max(row - 12, 0), limit)
-            edges[16 + lane] = min(max(row + 13, 0), limit)
+            edges[lane] = min(max(row - left, 0), limit)
+            edges[16 + lane] = min(max(row + right + 1, 0), limit)
         for lane in range(count, 16):
             edges[lane] = edges[16 + lane] = 0
         attend_interval_16x128(k_head, k_at[2], k_at[3], v_head, v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)
-        # columns from 0 to min(5, row - 12)
+        # columns from 0 to min(n, row - left)
         for lane in range(count):
             row = places[lane]
             edges[lane] = 0
-            edges[16 + lane] = min(max(min(5, row - 12), 0), limit)
+            edges[16 + lane] = min(max(min(n, row - left), 0), limit)
         for lane in range(count, 16):
             edges[lane] = edges[16 + lane] = 0
         attend_interval_16x128(k_head, k_at[2], k_at[3], v_head, v_at[2], v_at[3], low, high, count, queries, scores, maxima, sums, alpha, total, staged)

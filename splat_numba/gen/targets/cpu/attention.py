@@ -9,7 +9,8 @@ from splat_numba.gen.cpu_passes import ClosedPass, TablePass
 from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.cpu import blocks, products, rows, softmax
-from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
+from splat_numba.gen.targets.cpu.header import emit_head
+from splat_numba.gen.targets.cpu.prelude import FUNCTION
 from splat_numba.gen.targets.cpu.row_blocks import (
     emit_interval_places,
     emit_pieces,
@@ -19,7 +20,7 @@ from splat_numba.gen.targets.cpu.row_blocks import (
     emit_table_places,
 )
 from splat_numba.gen.targets.cpu.schedule import pass_entries
-from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
+from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape
 from splat_numba.gen.writer import SourceWriter
 
 RESULT = "out_head, out_at[2], out_at[3], lse_head, lse_at[2]"
@@ -38,10 +39,7 @@ def render_attention(plan: Plan) -> str:
     the block fastest; ranges are independent, so that threads may take them in any order.
     """
     out = SourceWriter()
-    _emit_docstring(out, plan)
-    emit_imports(out, plan.problem.compute_dtype, vector_width(plan.cpu, plan.problem.compute_dtype))
-    emit_exp2(out, plan.problem.compute_dtype)
-    emit_row_of(out)
+    emit_head(out, plan, "Sparse attention")
     _emit_tile_functions(out, plan)
     for entry, one in zip(pass_entries(plan), plan.passes, strict=True):
         if isinstance(one, ClosedPass):
@@ -49,23 +47,6 @@ def render_attention(plan: Plan) -> str:
         elif isinstance(one, TablePass):
             _emit_table_pass(out, entry, plan, one)
     return out.text()
-
-
-def _emit_docstring(out: SourceWriter, plan: Plan) -> None:
-    """What the kernel is for; the same words for all masks that share a text, which those given by tables do."""
-    problem = plan.problem
-    mask = plan.mask if plan.closed else "a mask given by tables"
-    quotes = '"' * 3
-    out.lines(
-        f"""
-        {quotes}Sparse attention, generated for {mask}.
-
-        head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}; any length; target {plan.target}.
-        Call each pass in turn, with ranges first .. last - 1 of its work items; ranges are independent of each other.
-        {quotes}
-        """
-    )
-    out.line()
 
 
 def _emit_tile_functions(out: SourceWriter, plan: Plan) -> None:

@@ -21,7 +21,8 @@ from splat_numba.gen.targets.cpu import backward_tiles as tiles
 from splat_numba.gen.targets.cpu import blocks, products, rows
 from splat_numba.gen.targets.cpu.backward_schedule import backward_entries, padded_dim, sum_widths
 from splat_numba.gen.targets.cpu.blocks import Walk
-from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_exp2, emit_imports, emit_row_of
+from splat_numba.gen.targets.cpu.header import emit_head
+from splat_numba.gen.targets.cpu.prelude import FUNCTION
 from splat_numba.gen.targets.cpu.row_blocks import (
     emit_interval_places,
     emit_pieces,
@@ -30,7 +31,7 @@ from splat_numba.gen.targets.cpu.row_blocks import (
     emit_segment,
     emit_table_places,
 )
-from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape, vector_width
+from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape
 from splat_numba.gen.targets.gradients import LEVELS, OPERANDS
 from splat_numba.gen.writer import SourceWriter
 
@@ -49,21 +50,8 @@ def render_backward(plan: Plan, wanted: Wanted, entries: Sequence[CpuEntry]) -> 
 
     Pure and deterministic. Passes run one after the other, as each adds to what the others left.
     """
-    out, problem = SourceWriter(), plan.problem
-    mask, quotes = plan.mask if plan.closed else "a mask given by tables", '"' * 3
-    out.lines(
-        f"""
-        {quotes}Gradients of sparse attention, {", ".join(wanted.names)}, generated for {mask}.
-
-        head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}; any length; target {plan.target}.
-        Call each pass in turn, with ranges first .. last - 1 of its work items; ranges are independent of each other.
-        {quotes}
-        """
-    )
-    out.line()
-    emit_imports(out, problem.compute_dtype, vector_width(plan.cpu, problem.compute_dtype), (IMPORTS,))
-    emit_exp2(out, problem.compute_dtype)
-    emit_row_of(out)
+    out = SourceWriter()
+    emit_head(out, plan, f"Gradients of sparse attention, {', '.join(wanted.names)}", (IMPORTS,))
     _emit_tile_functions(out, plan, wanted)
     for one, entry in zip(plan.passes, entries, strict=True):
         _emit_pass(out, entry, plan, one, wanted)

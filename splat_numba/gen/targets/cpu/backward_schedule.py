@@ -11,12 +11,11 @@ from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
 from splat_numba.gen.array_steps import clear, round_staged
 from splat_numba.gen.backward import Sums, Wanted
 from splat_numba.gen.cpu_entry import CpuEntry, arrays, numbers
-from splat_numba.gen.cpu_passes import TablePass
 from splat_numba.gen.machine import Machine
 from splat_numba.gen.plan import Plan
 from splat_numba.gen.problem import ITEMSIZE, Problem
 from splat_numba.gen.targets.cpu.products import VECTORS
-from splat_numba.gen.targets.cpu.schedule import table_parameters, tables_of
+from splat_numba.gen.targets.cpu.schedule import numbers_of, own_parameters, tables_of
 from splat_numba.gen.targets.cpu.shape import vector_width
 from splat_numba.gen.targets.gradients import LEVELS, OPERANDS
 
@@ -47,9 +46,8 @@ def backward_entries(plan: Plan, wanted: Wanted) -> tuple[CpuEntry, ...]:
         *numbers(compute, "scale"),
     )
     return tuple(
-        CpuEntry(f"pass_{number}", (*common, *table_parameters()) if isinstance(one, TablePass) else common)
-        for number, one in enumerate(plan.passes)
-    )
+        CpuEntry(f"pass_{number}", (*common, *own_parameters(one))) for number, one in enumerate(plan.passes)
+    )  # fmt: skip
 
 
 def backward_arguments(wanted: Wanted) -> tuple[str, ...]:
@@ -82,7 +80,7 @@ def backward_schedule(
     for number, (one, entry) in enumerate(zip(plan.passes, backward_entries(plan, wanted), strict=True)):
         classes, blocks = one.grid(problem.seq_q, problem.seq_kv)
         of_pass = {name: builder.table(f"{name}_{number}", data) for name, data in tables_of(one).items()}
-        values = {"blocks": blocks, "classes": classes, "shares": shares, "scale": scale}
+        values = {"blocks": blocks, "classes": classes, "shares": shares, "scale": scale, **numbers_of(one)}
         items = problem.batch * key_heads.size * shares if classes * blocks else 0
         builder.launch(entry, items, {**given, **of_pass}, values)
     if given.get("dq") == "staged":

@@ -46,11 +46,11 @@ def candidates(geometry: Geometry, problem: Problem, machine: Machine, most: int
     Raises PlanError as plan().
     """
     if geometry.terms is not None:
-        found = closed_candidates(geometry.terms, problem, machine)
+        found = closed_candidates(geometry.terms, problem, machine)  # in their order
     else:
         geometry.check_listed()
-        found = table_candidates(geometry.table, problem, machine)
-    return tuple(sorted(found, key=lambda one: one.seconds)[:most])
+        found = sorted(table_candidates(geometry.table, problem, machine), key=lambda one: one.seconds)
+    return tuple(found[:most])
 
 
 def plan_of(candidate: CpuCandidate, predicted: Plan, reasons: Sequence[Choice]) -> Plan:

@@ -89,6 +89,13 @@ def emit_row_of(out: SourceWriter) -> None:
         out.line("return row if row >= 0 else element(rows, 0)")
 
 
+def emit_quotient(out: SourceWriter) -> None:
+    """quotient: a division of whole numbers that a compiler does not know, for many lanes at once."""
+    docstring = "number // size, exact below 2**53: numbers of 64 bits are divided one by one, and take longer."
+    with out.function(INLINE, "quotient(number, size)", docstring):
+        out.line("return math.floor(number / size)")
+
+
 def from_storage(dtype: str, text: str) -> str:
     """Text that converts a stored number to the compute type."""
     return f"from_{dtype}({text})" if dtype in ("float16", "bfloat16") else text

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 
 from splat_numba.gen.cpu_passes import ClosedPass, Segment
 from splat_numba.gen.targets.cpu.blocks import Walk
-from splat_numba.gen.targets.cpu.bounds_text import render_base, render_bound, render_column, render_edge
+from splat_numba.gen.targets.cpu.bounds_text import (
+    render_base,
+    render_bound,
+    render_column,
+    render_edge,
+    render_number,
+    render_quotient,
+)
 from splat_numba.gen.targets.cpu.shape import TileShape
 from splat_numba.gen.writer import SourceWriter
 
@@ -34,11 +41,15 @@ def emit_table_places(out: SourceWriter) -> None:
 
 def emit_rows(out: SourceWriter, one: ClosedPass, shape: TileShape) -> None:
     """The rows of the block: of one residue class, tile_q of them, or what is left."""
-    step = one.row_step
     first, left, times = "row_lo", "row_hi - row", ""
-    if step > 1:
-        first, left, times = "row_lo + residue", f"(row_hi - row + {step - 1}) // {step}", f" * {step}"
-    out.line(f"row = {first} + block * {shape.tile_q * step}  # first row of the block")
+    if one.row_step > 1:
+        step = render_number(one.row_step)
+        first, left, times = (
+            "row_lo + residue",
+            render_quotient(f"row_hi - row + {step} - 1", one.row_step),
+            f" * {step}",
+        )
+    out.line(f"row = {first} + block * {shape.tile_q}{times}  # first row of the block")
     out.line(f"count = min({shape.tile_q}, {left})")
     with out.block("if count <= 0"):
         out.line("continue")
@@ -48,13 +59,13 @@ def emit_rows(out: SourceWriter, one: ClosedPass, shape: TileShape) -> None:
 
 def emit_segment(out: SourceWriter, segment: Segment, shape: TileShape, walk: Walk) -> None:
     """One band: every lane's interval in lattice coordinates, then the walk over its tiles."""
-    step = segment.lattice.step
-    lattice = f"every {step}th column" if step > 1 else "columns"
+    step = "" if segment.lattice.step == 1 else render_number(segment.lattice.step)
+    lattice = f"one column in {step}" if step else "columns"
     out.line(f"# {lattice} from {render_bound(segment.lo)} to {render_bound(segment.hi)}")
     below, above = render_column(segment.lo), render_column(segment.hi)
-    if step > 1:
+    if step:
         out.line(f"base = {render_base(segment.lattice)}")
-        below, above = (f"({edge} - base + {step - 1}) // {step}" for edge in (below, above))
+        below, above = (render_quotient(f"{edge} - base + {step} - 1", segment.lattice.step) for edge in (below, above))
     with out.block("for lane in range(count)"):
         out.line("row = places[lane]")
         out.line(f"edges[lane] = {below}")
@@ -68,13 +79,13 @@ def emit_segment(out: SourceWriter, segment: Segment, shape: TileShape, walk: Wa
 def emit_pieces(out: SourceWriter, shape: TileShape, walk: Walk) -> None:
     """The walk over the block's pieces of the table."""
     tables = "piece, block_ptr[block], block_ptr[block + 1], lane_bits, cols, limit"
-    out.line(f"{walk.name}_pieces_{shape.suffix}({_sources(walk, 1)}, {tables}, {walk.state})")
+    out.line(f"{walk.name}_pieces_{shape.suffix}({_sources(walk, '')}, {tables}, {walk.state})")
 
 
-def _sources(walk: Walk, step: int) -> str:
-    """What the walk reads and writes of a head's keys, from the lattice's first key on."""
+def _sources(walk: Walk, step: str) -> str:
+    """What the walk reads and writes of a head's keys, from the lattice's first key on; step: none for all keys."""
     found: list[str] = []
     for pointer, to_key, to_dim in walk.arrays:
-        at = pointer if step == 1 else f"advance({pointer}, base * {to_key})"
-        found += [at, to_key if step == 1 else f"{step} * {to_key}", *([to_dim] if to_dim else [])]
+        at = f"advance({pointer}, base * {to_key})" if step else pointer
+        found += [at, f"{step} * {to_key}" if step else to_key, *([to_dim] if to_dim else [])]
     return ", ".join(found)

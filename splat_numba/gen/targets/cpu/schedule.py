@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
 from splat_numba.gen.array_steps import attend_to_nothing, round_staged
 from splat_numba.gen.cpu_entry import CpuEntry, Parameter, arrays, numbers
-from splat_numba.gen.cpu_passes import TablePass
+from splat_numba.gen.cpu_passes import ClosedPass, TablePass
 from splat_numba.gen.plan import Pass, Plan
 from splat_numba.gen.problem import Problem
 
@@ -31,13 +31,14 @@ def pass_entries(plan: Plan) -> tuple[CpuEntry, ...]:
         *numbers(compute, "scale"),
     )
     return tuple(
-        CpuEntry(f"pass_{number}", (*common, *table_parameters()) if isinstance(one, TablePass) else common)
-        for number, one in enumerate(plan.passes)
-    )
+        CpuEntry(f"pass_{number}", (*common, *own_parameters(one))) for number, one in enumerate(plan.passes)
+    )  # fmt: skip
 
 
-def table_parameters() -> tuple[Parameter, ...]:
-    """What a pass over tables has besides; see tables_of()."""
+def own_parameters(one: Pass) -> tuple[Parameter, ...]:
+    """What a pass has besides: its mask's numbers, or its tables; see numbers_of() and tables_of()."""
+    if not isinstance(one, TablePass):
+        return numbers("int64", *numbers_of(one))
     return (
         *arrays("int64", 1, "lane_rows", "block_ptr", "pieces", contiguous=True),
         *arrays("uint64", 1, "masks", contiguous=True),
@@ -66,11 +67,16 @@ def attention_schedule(plan: Plan, problem: Problem, heads: tuple[int, ...] | No
         classes, blocks = one.grid(problem.seq_q, problem.seq_kv)
         given = {**{name: name for name in (*ARGUMENTS, "heads")}, "out": out}
         given |= {name: builder.table(f"{name}_{number}", data) for name, data in tables_of(one).items()}
-        values = {"blocks": blocks, "classes": classes, "scale": scale * math.log2(math.e)}
+        values = {"blocks": blocks, "classes": classes, "scale": scale * math.log2(math.e), **numbers_of(one)}
         builder.launch(entry, problem.batch * chosen.size * classes * blocks, given, values)
     if out != "out":
         builder.change(partial(round_staged, problem.dtype), out, "out", "heads")
     return builder.finish()
+
+
+def numbers_of(one: Pass) -> dict[str, int]:
+    """By the names of the parameters that are theirs."""
+    return one.numbers if isinstance(one, ClosedPass) else {}
 
 
 def tables_of(one: Pass) -> dict[str, NDArray[Any]]:

@@ -184,6 +184,11 @@ def emit_turns(out: SourceWriter) -> None:
     """Who acts for a warp, and how a ring of stages goes on."""
     with device_function(out, "leader", (), "1 in the lane that acts for its warp, 0 in the others."):
         out.line("return u32(1) if (ptx.thread_index() & u32(31)) == u32(0) else u32(0)")
+    emit_advance(out)
+
+
+def emit_advance(out: SourceWriter) -> None:
+    """How a ring of stages goes on."""
     with device_function(
         out, "advance", ("stage", "phase", "stages"), "On to the next stage; its barriers' phase turns with the round."
     ):

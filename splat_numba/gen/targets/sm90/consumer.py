@@ -197,7 +197,7 @@ def _weight_arguments(traits: Traits) -> tuple[str, ...]:
 def _emit_weigh(out: SourceWriter, traits: Traits) -> None:
     text = "A tile's scores become weights; its keys, and queries after the last one, are given back in between."
     with device_function(out, "weigh_scores", _weight_arguments(traits), text):
-        for mask in masks(traits):
+        for mask in masks(traits, limited=traits.ragged):
             out.line(mask)
         out.lines(
             """

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.boxes import BoxPass, Traits
+from splat_numba.gen.boxes import Box, BoxPass, Traits, View
 from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
 from splat_numba.gen.targets.gpu.items import heads_per_wave, view_steps
 from splat_numba.gen.targets.gpu.launches import rest_of, scale_log2
@@ -44,16 +45,16 @@ def record_pass(builder: ScheduleBuilder, number: int, one: HeadsPass, call: Att
         min(items, call.multiprocessors * traits.blocks_per_multiprocessor) if seq_q else 0,
         pass_numbers(one, call),
         pointers,
-        maps={"q_maps": _maps(one, "q", call), "kv_maps": _maps(one, "kv", call)},
+        maps={
+            "q_maps": box_maps([call.q], table.q_views, _boxes(one).q_box),
+            "kv_maps": box_maps([call.k, call.v], table.kv_views, _boxes(one).kv_box),
+        },
     )
 
 
-def _maps(one: HeadsPass, of: str, call: AttentionCall) -> list[BoxMap]:
-    """Of each view of the queries one, of each of the keys two: k's, then v's."""
-    found, table = _boxes(one), _boxes(one).table
-    if of == "q":
-        return [BoxMap(call.q, view, found.q_box) for view in table.q_views]
-    return [BoxMap(keys, view, found.kv_box) for view in table.kv_views for keys in (call.k, call.v)]
+def box_maps(tensors: Sequence[Tensor], views: Sequence[View], box: Box) -> list[BoxMap]:
+    """Of each view one an array."""
+    return [BoxMap(of, view, box) for view in views for of in tensors]
 
 
 def _boxes(one: HeadsPass) -> BoxPass:

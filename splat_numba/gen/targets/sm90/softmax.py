@@ -14,12 +14,14 @@ from splat_numba.gen.targets.sm90.shape import words_per_row
 from splat_numba.gen.writer import SourceWriter
 
 
-def masks(traits: Traits) -> list[str]:
-    """Calls of the functions that leave scores of kept pairs as they are, and make others -inf."""
+def masks(traits: Traits, *, limited: bool) -> list[str]:
+    """Calls of the functions that leave scores of kept pairs as they are, and make others -inf. limited: tiles reach
+    beyond the key length.
+    """
     calls = ["negate(score)"] if traits.negate else []
     if traits.partial:
         calls.append("mask_scores(score, status, mask_base + stage * MASK_BYTES, column)")
-    if traits.ragged:
+    if limited:
         calls.append("limit_scores(score, word >> u32(8), column)")
     return calls
 

@@ -12,11 +12,11 @@ from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, READ, WRITTEN
 from splat_numba.gen.targets.sm90.backward.products import emit_products
 from splat_numba.gen.targets.sm90.backward.results import emit_results
-from splat_numba.gen.targets.sm90.backward.slopes import emit_slopes, masks
+from splat_numba.gen.targets.sm90.backward.slopes import emit_slopes
 from splat_numba.gen.targets.sm90.backward.traits import IMAGE_PART, BackwardTraits
 from splat_numba.gen.targets.sm90.epilogue import emit_rows
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, words_per_row
-from splat_numba.gen.targets.sm90.softmax import emit_place
+from splat_numba.gen.targets.sm90.softmax import emit_place, masks
 from splat_numba.gen.writer import SourceWriter
 
 
@@ -243,7 +243,7 @@ def _emit_tile(out: SourceWriter, traits: BackwardTraits) -> None:
         out.line("ptx.wgmma_wait_but_one()")
     else:
         out.line("ptx.wgmma_wait_all()")
-    for mask in masks(traits):
+    for mask in masks(traits.boxes, limited=traits.clears):
         out.line(mask)
     out.line(f"weigh({', '.join(('score', 'scale_log2', *levels, *rows[:1]))})")
     if traits.weights:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
 from splat_numba.gen.backward import QUERIES
-from splat_numba.gen.boxes import Box, View
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.schedule import ScheduleBuilder
 from splat_numba.gen.targets.gpu.gradient_kernels import WRITTEN
@@ -23,9 +21,7 @@ from splat_numba.gen.targets.gradients import GradientCall
 from splat_numba.gen.targets.sm90.backward.text import backward_text
 from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
-from splat_numba.gen.targets.sm90.schedule import COUNTER_WORDS
-from splat_numba.gen.tensor import Tensor
-from splat_numba.gen.tensor_map import BoxMap
+from splat_numba.gen.targets.sm90.schedule import COUNTER_WORDS, box_maps
 
 
 def traits_of(one: GradientLaunch) -> BackwardTraits:
@@ -62,17 +58,12 @@ def _record_launch(builder: ScheduleBuilder, one: GradientLaunch, call: Gradient
         numbers |= {"images": planned.images, "listed": one.listed}
     lefts = left[: len(traits.left_dims)]
     rights = (*right[: len(traits.right_dims)], *(levels,) * traits.columns_are_queries)
-    maps = {"right_maps": _maps(rights, table.kv_views, planned.kv_box)}
+    maps = {"right_maps": box_maps(rights, table.kv_views, planned.kv_box)}
     if lefts:
-        maps["left_maps"] = _maps(lefts, table.q_views, planned.q_box)
+        maps["left_maps"] = box_maps(lefts, table.q_views, planned.q_box)
     items = len(table.block) * len(one.owners.heads) * batch
     resident = call.multiprocessors * planned.traits.blocks_per_multiprocessor
     builder.launch(text, min(items, resident), numbers, pointers, maps=maps)
-
-
-def _maps(tensors: Sequence[Tensor], views: Sequence[View], box: Box) -> list[BoxMap]:
-    """Of each view one an array."""
-    return [BoxMap(of, view, box) for view in views for of in tensors]
 
 
 TEXTS = GradientTexts(_arch, candidates, partial(record_half_levels, _arch), _record_launch, finishes=True)

@@ -16,16 +16,6 @@ from splat_numba.gen.targets.sm90.softmax import emit_mask
 from splat_numba.gen.writer import SourceWriter
 
 
-def masks(traits: BackwardTraits) -> list[str]:
-    """Calls of the functions that leave scores of kept pairs as they are, and make others -inf, of weight 0."""
-    calls = ["negate(score)"] if traits.boxes.negate else []
-    if traits.boxes.partial:
-        calls.append("mask_scores(score, status, mask_base + stage * MASK_BYTES, column)")
-    if traits.clears:
-        calls.append("limit_scores(score, word >> u32(8), column)")
-    return calls
-
-
 def emit_slopes(out: SourceWriter, traits: BackwardTraits) -> None:
     """All functions of this file."""
     if not traits.columns_are_queries:

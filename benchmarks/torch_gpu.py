@@ -1,0 +1,166 @@
+"""Attention inside PyTorch on a GPU: what each way in costs the host, and steps of one layer beside peers.
+
+    python benchmarks/torch_gpu.py            # writes benchmarks/results/torch_gpu.{json,md}
+
+Host: one head, 256 tokens, head_dim 64, bfloat16, window(64), so that the GPU is never waited for; the least and the
+median of rounds in which all ways take turns. Steps: window(512, 0) over n 8192, batch 1, 16 heads, bfloat16, forward
+and the gradients of q, k and v; so many calls are given to the GPU one after the other and waited for once; medians of
+rounds in turns. FlexAttention and ours compiled by torch.compile; SDPA has the mask as a bool array.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from cpu_attention import RESULTS
+from gpu_attention import hardware
+
+import splat_numba as splat
+
+TINY, LONG = splat.window(64), splat.window(512, 0)
+HEADS, SEQ, DIMS = 16, 8192, (64, 128)
+CALLS = 20  # given to the GPU at once
+Calls = Mapping[str, Callable[[], Any]]
+SDPA = torch.nn.functional.scaled_dot_product_attention
+
+
+class Bare(torch.autograd.Function):
+    """What PyTorch takes for a function of three arrays that keeps five and does nothing."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Any, k: Any, v: Any) -> Any:
+        """An array like q."""
+        out, lse = torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+        ctx.save_for_backward(q, k, v, out, lse)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, _dout: Any) -> Any:
+        """Arrays like the inputs."""
+        return tuple(torch.empty_like(one) for one in ctx.saved_tensors[:3])
+
+
+def drawn(*shape: int) -> list[torch.Tensor]:
+    """q, k, v and a gradient of out."""
+    return [torch.randn(shape, device="cuda", dtype=torch.bfloat16) for _ in range(4)]
+
+
+def slopes(run: Callable[..., Any], leaves: list[torch.Tensor], dout: torch.Tensor) -> Callable[[], Any]:
+    """A call with the gradients of the leaves."""
+    return lambda: torch.autograd.grad(run(*leaves), leaves, dout)
+
+
+def host_calls() -> tuple[Calls, Calls]:
+    """The ways of a forward call, and those of forward and backward, by name."""
+    *plain, dout = drawn(1, 1, 256, 64)
+    leaves = [one.clone().requires_grad_() for one in plain]
+    compiled = torch.compile(lambda q, k, v: splat.attention(q, k, v, TINY), fullgraph=True)
+    trivial = torch.compile(lambda q, k, v: q + k + v, fullgraph=True)
+
+    def ours(q: Any, k: Any, v: Any) -> Any:
+        return splat.attention(q, k, v, TINY)
+
+    def without_autograd() -> Any:
+        out, lse = splat.attention(*plain, TINY, return_lse=True)
+        return splat.attention_backward(dout, *plain, out, lse, TINY)
+
+    def replayed(call: Callable[[], Any]) -> Callable[[], Any]:
+        call()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+        return graph.replay
+
+    ways = {
+        "attention": ours, "attention, compiled": compiled, "q + k + v, compiled": trivial, "SDPA": SDPA,
+    }  # fmt: skip
+    forward = {name: lambda run=run: run(*plain) for name, run in ways.items()}
+    both = {name: slopes(run, leaves, dout) for name, run in ways.items()}
+    both |= {
+        "without autograd": without_autograd,
+        "without autograd, captured": replayed(without_autograd),
+        "a Function that does nothing": slopes(Bare.apply, leaves, dout),
+    }
+    return forward, both
+
+
+def step_calls(dim: int) -> Calls:
+    """Training steps by name."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    *given, dout = drawn(1, HEADS, SEQ, dim)
+    leaves = [one.requires_grad_() for one in given]
+    blocks = create_block_mask(lambda _b, _h, i, j: (i >= j) & (i - j <= 512), None, None, SEQ, SEQ, device="cuda")
+    flex = torch.compile(flex_attention)
+    dense = torch.from_numpy(splat.ACSR.from_pattern(LONG, SEQ, SEQ).to_dense()).cuda()
+    compiled = torch.compile(lambda q, k, v: splat.attention(q, k, v, LONG), fullgraph=True)
+    ways = {
+        "attention": lambda q, k, v: splat.attention(q, k, v, LONG),
+        "attention, compiled": compiled,
+        "FlexAttention, compiled": lambda q, k, v: flex(q, k, v, block_mask=blocks),
+        "SDPA, dense mask": lambda q, k, v: SDPA(q, k, v, attn_mask=dense),
+    }
+    return {name: slopes(run, leaves, dout) for name, run in ways.items()}
+
+
+def in_turns(calls: Calls, rounds: int, times: int, *, waited: bool) -> dict[str, list[float]]:
+    """Microseconds of a call, [least, median] of rounds. waited: for the GPU, too."""
+    for call in calls.values():
+        for _ in range(10):
+            call()
+    found: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+            for _ in range(times):
+                call()
+            if waited:
+                torch.cuda.synchronize()
+            found[name].append((time.perf_counter() - begin) / times * 1e6)
+    return {name: [min(all_), median(all_)] for name, all_ in found.items()}
+
+
+def report(facts: dict[str, Any]) -> str:
+    """The measured numbers as a page."""
+    lines = [
+        "# PyTorch on a GPU: host time and training steps", "", f"{facts['hardware']}. {facts['date']}.", "",
+        "By benchmarks/torch_gpu.py, which says what is measured. Host microseconds, least (median):", "",
+        "| | forward | forward + backward |", "|---|---|---|",
+    ]  # fmt: skip
+    for name in dict.fromkeys([*facts["forward"], *facts["both"]]):
+        cells = [facts[kind].get(name) for kind in ("forward", "both")]
+        lines.append(f"| {name} | " + " | ".join(f"{c[0]:.1f} ({c[1]:.1f})" if c else "" for c in cells) + " |")
+    lines += [
+        "", f"window(512, 0), n {SEQ}, {HEADS} heads, bfloat16, milliseconds of a training step, median:", "",
+        "| | " + " | ".join(f"head_dim {dim}" for dim in DIMS) + " |", "|---|" + "---|" * len(DIMS),
+    ]  # fmt: skip
+    for name in facts["steps"][str(DIMS[0])]:
+        lines.append(f"| {name} | " + " | ".join(f"{facts['steps'][str(d)][name][1] / 1e3:.3f}" for d in DIMS) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--date", default="", help="written into the results")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
+    args = parser.parse_args()
+    forward, both = (in_turns(calls, args.rounds, 100, waited=False) for calls in host_calls())
+    steps = {str(dim): in_turns(step_calls(dim), args.rounds, CALLS, waited=True) for dim in DIMS}
+    facts = {"hardware": hardware(), "date": args.date, "forward": forward, "both": both, "steps": steps}
+    (args.out / "torch_gpu.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    (args.out / "torch_gpu.md").write_text(report(facts), encoding="utf-8")
+    print(report(facts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""warm_up: what it compiles, what it finds, what it refuses. Kernels are small, and few."""
+
+import logging
+
+import numpy as np
+import pytest
+
+import splat_numba as splat
+from splat_numba import warm
+from splat_numba.runtime import notice
+from splat_numba.runtime.cpu import code
+
+SIZES = {"seq_q": 100, "seq_kv": 100, "head_dim": 8}
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A cache of its own, on disk and in memory."""
+    monkeypatch.setenv("SPLAT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(code, "_compiled", type(code._compiled)(8))
+    from splat_numba.executors import cpu
+
+    cpu.compiled_for.cache_clear()
+    yield
+    cpu.compiled_for.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_two_processes_leave_kernels_that_calls_find(caplog):
+    caplog.set_level(logging.DEBUG, "splat_numba")
+    masks = [splat.window(9), splat.causal(), splat.window(30), splat.window(2, 5)]
+    told = splat.warm_up(masks, **SIZES, dtype="float32", processes=2)
+    assert [(one.kernel.rpartition("_")[0], one.cached) for one in told] == [
+        ("attention_window_d8_float32", False), ("attention_causal_d8_float32", False),
+    ]  # fmt: skip
+    assert [one.kernel for one in caplog.records] == [one.kernel for one in told]
+    q = np.ones((1, 1, 20, 8), np.float32)
+    with notice.heard() as heard:
+        for mask in (*masks, splat.window(17, 3)):
+            splat.attention(q, q, q, mask)
+    assert [(one.kernel, one.cached) for one in heard] == [(one.kernel, True) for one in told]
+
+
+def test_a_text_is_compiled_once_and_gradients_and_dtypes_count():
+    options = {"seq_q": 100, "seq_kv": 100, "backend": "auto", "target": None}
+    masks = [splat.window(9), splat.window(30), splat.longformer(9, 2), splat.longformer(30, 5)]
+
+    def distinct(dims, dtypes, backward):
+        return warm._distinct(warm._jobs(masks, dims, dtypes, {**options, "backward": backward}))
+
+    assert [one.mask for one in distinct([8], ["float32"], False)] == [masks[0], masks[2]]
+    jobs = distinct([8, 16], ["float32", np.float64], True)
+    assert [(one.mask, one.options["head_dim"], one.options["dtype"]) for one in jobs] == [
+        (mask, dim, dtype) for dim in (8, 16) for dtype in ("float32", "float64") for mask in (masks[0], masks[2])
+    ]
+    assert all(len(one.names) == 2 for one in jobs)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masks": splat.causal()}, "masks wanted as a list of masks, got Causal. Give [mask] for one."),
+        ({"masks": []}, "masks wanted as a list of masks, got list. Give [mask] for one."),
+        ({"dtype": []}, "dtype wanted as one or a list of some, got none. Give one."),
+        ({"processes": 0}, "processes wanted >= 1, got 0. Give at least 1."),
+    ],
+    ids=["one", "none", "no dtype", "no process"],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_compiled(change, message):
+    with pytest.raises(splat.ArgumentError) as caught:
+        splat.warm_up(**{"masks": [splat.causal()], **SIZES, "dtype": "float32", **change})
+    assert str(caught.value) == message
+
+
+def test_processes_need_a_folder_for_what_they_compile(monkeypatch):
+    monkeypatch.setenv("SPLAT_CACHE", "0")
+    with pytest.raises(
+        splat.BackendError, match=r"^processes wanted as 1 without a disk cache, .* Set SPLAT_CACHE_DIR"
+    ):
+        splat.warm_up([splat.window(9), splat.causal()], **SIZES, dtype="float32", processes=2)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_what_a_process_raises_is_raised_here(monkeypatch):
+    job = warm._Job(splat.window(9), {"head_dim": 8}, frozenset("x"))
+    with pytest.raises(splat.ArgumentError, match="compile"):
+        warm._in_processes([job, job], 2)
+    monkeypatch.setattr(warm, "WORKER", "raise SystemExit(3)")
+    with pytest.raises(splat.BackendError, match=r"^processes: one that compiles ended with status 3\. "):
+        warm._in_processes([job, job], 2)
