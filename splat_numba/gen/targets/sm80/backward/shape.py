@@ -22,6 +22,7 @@ NOTE_BYTES = HEAD_NOTE + CHUNK
 # Registers of a thread beside scores, slopes and gradients; and how many of these leave it room, by atoms.
 OTHER_REGISTERS = 64
 MOST_SUMS = {QUERIES: {1: 176, 2: 176}, KEYS: {1: 192, 2: 192}}
+MOST_SUMS_OF_WIDE = 176  # of keys, where eight warps have 128 rows: 12 bytes of 128 x 64 of head_dim 128 are spilled
 MOST_COLUMNS = 64  # of a tile
 
 
@@ -41,7 +42,10 @@ def total_registers(dim: int) -> int:
 
 def in_registers(traits: GradientTraits, atoms: int) -> bool:
     """Whether a thread of so many atoms has all of them in registers, and room for all else."""
-    return sums(traits, atoms) <= MOST_SUMS[traits.of][atoms] and traits.boxes.tile_kv <= MOST_COLUMNS
+    most = MOST_SUMS[traits.of][atoms]
+    if atoms < traits.boxes.groups:
+        most = min(most, MOST_SUMS_OF_WIDE)
+    return sums(traits, atoms) <= most and traits.boxes.tile_kv <= MOST_COLUMNS
 
 
 def atoms_of(traits: GradientTraits) -> int:

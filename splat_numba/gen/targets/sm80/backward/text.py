@@ -233,10 +233,11 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits) -> None:
 
 def _emit_steps(out: SourceWriter, traits: GradientTraits) -> None:
     atoms = atoms_of(traits)
-    pairs, columns = operands_of(traits)
-    out.line(f"{', '.join(pairs)}, _, _ = places(base, tile)")
+    first, last = operands_of(traits)
+    out.line(f"{', '.join(first)}, _, _ = places(base, tile)")
     emit_pairs(out, traits)
-    out.line(f"{', '.join(columns)}, _, _ = places_of_columns(base, tile)")
+    if last:
+        out.line(f"{', '.join(last)}, _, _ = places_of_columns(base, tile)")
     for name, values, right in (("dv", "score", "columns_2"), (traits.of_slopes, "slope", "columns_1")):
         if name in traits.dims:
             wrapped(out, f"add_{name}", (*of_atoms(f"{name}_total", atoms), *of_atoms(values, atoms), right))
