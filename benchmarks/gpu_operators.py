@@ -1,212 +1,161 @@
-"""sddmm, softmax and spmm on a GPU beside torch.sparse, CuPy and dense products with a mask, in turns.
+"""sddmm, softmax and spmm on a GPU, and attention made of them, beside sparse libraries, dense products and Triton.
 
-    python benchmarks/gpu_operators.py                                   # prints a table
-    python benchmarks/gpu_operators.py --masks window --seq 1024 --output operators.json
+    python benchmarks/gpu_operators.py                # SPLAT's setting: writes JSON, Markdown, a figure
+    python benchmarks/gpu_operators.py --seq 1024 --kept 0.5 --dtypes float16 --output /tmp/operators
 
-12 heads x 64, the patterns of SPLAT's evaluation (windowed, blocked, strided, causal) and a graph. Times are as in
-gpu_timing.py: by CUDA events, the cache overwritten before each call, and by graph replay; the smaller is reported.
-torch.sparse: sampled_addmm and CSR @ dense, a matrix a head, made beforehand; CuPy: CSR @ dense through cuSPARSE.
-Neither has a softmax of CSR rows. What a contender cannot do, or does wrongly, is reported as its error.
+SPLAT's setting: batch 32, 12 heads x 64, 1024 to 4096 tokens, windowed, blocked, strided and causal masks that keep 10
+to 50 % of the pairs; a graph besides. Where memory would not hold a dense array of scores six times over, the batch is
+smaller, which every row says. Times are as in gpu_timing.py, everybody in turns: by CUDA events, the cache overwritten
+before each call, and by graph replay; the smaller is reported. Every result is compared with float64 in the same run.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from gpu_timing import Budget, describe, measure_all
+from gpu_operators_masks import DIM, HEADS, MASKS, Setting, acsr_of
+from gpu_operators_peers import OPERATORS, Contender, Prepared, wanted
+from gpu_operators_report import plot, report, shown
+from gpu_timing import Budget, Call, copy_gbs, describe, measure_all, product_tflops
 
-import splat_numba as splat
-
-HEADS, DIM, SCALE = 12, 64, 0.125
-TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2, "float64": 1e-9}  # of the largest number of a result
-OURS = "splat"
-MASKS: dict[str, Callable[[int], splat.ACSR]] = {
-    "window": lambda n: splat.ACSR.from_pattern(splat.window(n // 8), n, n),
-    "blocked": lambda n: splat.ACSR.from_pattern(splat.blocked(n // 8), n, n),
-    "strided": lambda n: splat.ACSR.from_pattern(splat.strided(4), n, n),
-    "causal": lambda n: splat.ACSR.from_pattern(splat.causal(), n, n),
-    "graph": lambda n: random_graph(n),  # noqa: PLW0108 - it stands below
-}
+TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}  # of the largest number of a result
+SHARE_OF_MEMORY = 0.7  # of the GPU's, for the dense arrays below
+DENSE_ARRAYS = 6  # of scores that are there at once: dense weights, blocks of both sizes, columns of CSR, a result
+RESULTS = Path(__file__).parent / "results" / "gpu_operators"
 
 
-def random_graph(n: int) -> splat.ACSR:
-    """Every node keeps 16 others, or fewer where two are the same."""
-    rng = np.random.default_rng(0)
-    pairs = np.unique(np.repeat(np.arange(n), 16) * n + rng.integers(0, n, 16 * n))
-    return splat.from_csr(np.searchsorted(pairs, np.arange(n + 1) * n), pairs % n, (n, n))
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One mask with arrays (batch, heads, n, dim) and packed values (batch, heads, nnz) in the mask's order."""
-
-    acsr: splat.ACSR
-    q: torch.Tensor
-    k: torch.Tensor
-    v: torch.Tensor
-    values: torch.Tensor
-
-    @classmethod
-    def of(cls, acsr: splat.ACSR, batch: int, dtype: str) -> Setting:
-        """Random numbers."""
-        torch.manual_seed(0)
-        kind, n = getattr(torch, dtype), acsr.shape[0]
-        q, k, v = (torch.randn(batch, HEADS, n, DIM, device="cuda", dtype=kind) for _ in range(3))
-        return cls(acsr, q, k, v, torch.randn(batch, HEADS, acsr.nnz, device="cuda", dtype=kind))
-
-    def csr(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """(indptr, indices); the patterns here have their packed values in CSR's order."""
-        indptr, indices = self.acsr.to_csr()
-        return torch.from_numpy(indptr).cuda(), torch.from_numpy(indices).cuda()
-
-    def dense(self) -> torch.Tensor:
-        """The mask."""
-        return torch.from_numpy(self.acsr.to_dense()).cuda()
-
-
-Calls = dict[str, Callable[[int], torch.Tensor]]
-
-
-def sddmm_calls(one: Setting) -> Calls:
-    """By contender."""
-    indptr, indices = one.csr()
-    flat = [x.flatten(0, 1) for x in (one.q, one.k)]
-    zero = torch.zeros(one.acsr.nnz, device="cuda", dtype=one.q.dtype)
-    patterns = [torch.sparse_csr_tensor(indptr, indices, zero, one.acsr.shape)] * len(flat[0])
-
-    def sampled(_: int) -> torch.Tensor:
-        made = [
-            torch.sparse.sampled_addmm(pattern, q, k.mT, alpha=SCALE, beta=0.0).values()
-            for pattern, q, k in zip(patterns, *flat, strict=True)
-        ]
-        return torch.stack(made).view_as(one.values)
-
-    rows, columns = one.dense().nonzero(as_tuple=True)
-    return {
-        OURS: lambda _: splat.sddmm(one.q, one.k, one.acsr, scale=SCALE),
-        "torch.sparse": sampled,
-        "dense": lambda _: (SCALE * (one.q @ one.k.mT))[..., rows, columns],
-    }
-
-
-def softmax_calls(one: Setting) -> Calls:
-    """By contender; dense takes scores that stand in a dense array already."""
-    kept = one.dense()
-    rows, columns = kept.nonzero(as_tuple=True)
-    scores = torch.full((*one.q.shape[:3], kept.shape[1]), -torch.inf, device="cuda", dtype=one.q.dtype)
-    scores[..., rows, columns] = one.values
-    return {
-        OURS: lambda _: splat.softmax(one.values, one.acsr),
-        "dense": lambda _: torch.softmax(scores, dim=-1)[..., rows, columns],
-    }
-
-
-def spmm_calls(one: Setting) -> Calls:
-    """By contender."""
-    indptr, indices = one.csr()
-    values, v = one.values.flatten(0, 1), one.v.flatten(0, 1)
-    matrices = [torch.sparse_csr_tensor(indptr, indices, x, one.acsr.shape) for x in values]
-    kept = one.dense()
-    weights = torch.zeros((*one.q.shape[:3], kept.shape[1]), device="cuda", dtype=one.q.dtype)
-    weights[..., *kept.nonzero(as_tuple=True)] = one.values
-    calls: Calls = {
-        OURS: lambda _: splat.spmm(one.values, one.v, one.acsr),
-        "torch.sparse": lambda _: torch.stack([a @ x for a, x in zip(matrices, v, strict=True)]).view_as(one.v),
-        "dense": lambda _: weights @ one.v,
-    }
-    return calls | cupy_calls(one, indptr, indices)
-
-
-def cupy_calls(one: Setting, indptr: torch.Tensor, indices: torch.Tensor) -> Calls:
-    """CuPy's, where it is installed and has the dtype."""
-    try:
-        import cupy
-        from cupyx.scipy import sparse
-    except ImportError:
-        return {}
-    if one.q.dtype not in (torch.float32, torch.float64):
-        return {}
-    where = cupy.from_dlpack(indices.int()), cupy.from_dlpack(indptr.int())
-    pairs = [
-        (sparse.csr_matrix((cupy.from_dlpack(x), *where), one.acsr.shape), cupy.from_dlpack(dense))
-        for x, dense in zip(one.values.flatten(0, 1), one.v.flatten(0, 1), strict=True)
-    ]
-
-    def product(_: int) -> torch.Tensor:
-        with cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
-            return torch.stack([torch.from_dlpack(a @ x) for a, x in pairs]).view_as(one.v)
-
-    return {"cupy": product}
-
-
-OPERATORS = {"sddmm": sddmm_calls, "softmax": softmax_calls, "spmm": spmm_calls}
-
-
-def checked(calls: Calls, dtype: str) -> tuple[Calls, dict[str, dict[str, Any]]]:
-    """Contenders whose result is the dense one's, and the errors of the others."""
-    wanted = calls["dense"](0).double()
-    largest, good, errors = float(wanted.abs().max()), {}, {}
-    for name, call in calls.items():
+def checked(prepared: Iterator[Prepared], one: Setting, right: torch.Tensor, most: float) -> tuple[Any, ...]:
+    """(calls of contenders whose result is right, the errors of the others, the largest error of each)."""
+    calls: dict[str, Call] = {}
+    failed: dict[str, dict[str, Any]] = {}
+    errors: dict[str, float] = {}
+    for name, prepare in prepared:
         try:
-            off = float((call(0).double() - wanted).abs().max()) / largest
-        except Exception as error:  # noqa: BLE001 - whatever a contender raises is its result
-            errors[name] = {"error": describe(error)}
+            errors[name] = error = _error(prepared_call := prepare(), one, right)
+        except Exception as found:  # noqa: BLE001 - whatever a contender raises is its result
+            failed[name] = {"error": describe(found)}
             continue
-        if off <= TOLERANCE[dtype]:
-            good[name] = call
+        if error <= most:
+            calls[name] = prepared_call.call
         else:
-            errors[name] = {"error": f"wanted within {TOLERANCE[dtype]} of the largest number, got {off:.2g}"}
-    return good, errors
+            failed[name] = {"error": f"result wanted within {most} of the largest number, got {error:.2g}"}
+    return calls, failed, errors
 
 
-def measured(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """A row for each operator, mask, length and dtype."""
+def _error(contender: Contender, one: Setting, right: torch.Tensor) -> float:
+    """Of the heads that are checked, the largest difference, in units of the largest number; NaN counts as inf."""
+    got = contender.picked(contender.call(0), one.checked).double()
+    off = float((got - right).abs().max() / right.abs().max())
+    return off if off == off else float("inf")  # noqa: PLR0124 - NaN
+
+
+def work(operator: str, acsr: Any, heads: int, itemsize: int) -> tuple[int, int]:
+    """(bytes, operations) that the operator cannot do without: every array once, every kept pair's product."""
+    pairs, tokens = acsr.nnz * heads, acsr.shape[0] * heads * DIM
+    numbers = {
+        "sddmm": pairs + 2 * tokens, "softmax": 2 * pairs, "spmm": pairs + 2 * tokens, "attention": 4 * tokens,
+    }[operator]  # fmt: skip
+    products = {"sddmm": 1, "softmax": 0, "spmm": 1, "attention": 2}[operator]
+    return numbers * itemsize, 2 * products * pairs * DIM
+
+
+def fitting_batch(n: int, dtype: str, batch: int) -> int:
+    """The largest power of two, at most ``batch``, whose dense arrays memory holds."""
+    memory = torch.cuda.get_device_properties(0).total_memory * SHARE_OF_MEMORY
+    itemsize = getattr(torch, dtype).itemsize
+    while batch > 1 and batch * HEADS * n * n * itemsize * DENSE_ARRAYS > memory:
+        batch //= 2
+    return batch
+
+
+def measured(args: argparse.Namespace, ceilings: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+    """A row for each dtype, length, mask, share and operator."""
     for dtype in args.dtypes:
-        for seq in args.seq:
+        for n in args.seq:
+            batch = fitting_batch(n, dtype, args.batch)
             for name in args.masks:
-                one = Setting.of(MASKS[name](seq), args.batch, dtype)
-                share = one.acsr.nnz / seq**2
-                for operator, prepare in OPERATORS.items():
-                    good, errors = checked(prepare(one), dtype)
-                    times = measure_all(good, 1, Budget(rep=args.rep)) | errors
-                    about = {"operator": operator, "mask": name, "seq": seq, "dtype": dtype, "kept": share}
-                    yield {**about, "times": times}
+                for kept in args.kept if name != "graph" else args.kept[:1]:
+                    about = {"mask": name, "seq": n, "dtype": dtype, "batch": batch, "wanted_kept": kept}
+                    one = Setting.of(acsr_of(name, n, kept), batch, dtype)
+                    about["kept"] = one.acsr.nnz / n**2
+                    for operator in args.operators:
+                        yield about | _measured(
+                            operator, one, dtype, ceilings, Budget(args.warmup, args.rep, args.rounds)
+                        )
+                    del one
 
 
-def shown(row: dict[str, Any]) -> str:
-    """A line: our time, and how many times as long the others take."""
-    times = {name: one["ms"] for name, one in row["times"].items() if "ms" in one}
-    ours = times.get(OURS, float("nan"))
-    others = ", ".join(f"{name} {ms / ours:.2f}x" for name, ms in times.items() if name != OURS)
-    missing = ", ".join(f"{name}: {one['error'][:80]}" for name, one in row["times"].items() if "error" in one)
-    head = f"{row['operator']:8} {row['mask']:8} n {row['seq']:5} {row['dtype']:8} {row['kept']:6.1%}"
-    return f"{head} {ours:8.4f} ms; {others}{'; ' * bool(missing)}{missing}"
+def _measured(operator: str, one: Setting, dtype: str, ceilings: Mapping[str, float], budget: Budget) -> dict[str, Any]:
+    """One row: times, errors, and the least time that bytes and operations allow."""
+    calls, failed, errors = checked(OPERATORS[operator](one), one, wanted(operator, one), TOLERANCE[dtype])
+    moved, operations = work(operator, one.acsr, one.heads, one.q.itemsize)
+    floor = max(moved / ceilings["gbs"] * 1e-6, operations / ceilings[dtype] * 1e-9)
+    times = measure_all(calls, 1, budget) | failed
+    del calls
+    gc.collect()
+    torch.cuda.empty_cache()
+    return {
+        "operator": operator, "floor_ms": floor, "bytes": moved, "operations": operations, "times": times,
+        "checked_error": errors,
+    }  # fmt: skip
+
+
+def measured_ceilings(args: argparse.Namespace) -> dict[str, float]:
+    """gbs of a copy; TFLOP/s of a large product of each dtype."""
+    budget = Budget(args.warmup, args.rep, 1)
+    return {"gbs": copy_gbs(budget)} | {dtype: product_tflops(getattr(torch, dtype), budget) for dtype in args.dtypes}
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--masks", nargs="+", choices=MASKS, default=list(MASKS))
+    parser.add_argument("--kept", nargs="+", type=float, default=[0.1, 0.25, 0.5], help="shares of pairs")
+    parser.add_argument("--seq", nargs="+", type=int, default=[1024, 2048, 4096])
+    parser.add_argument("--dtypes", nargs="+", choices=TOLERANCE, default=["float32", "float16"])
+    parser.add_argument("--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS))
+    parser.add_argument("--batch", type=int, default=32, help="at most; smaller where memory ends")
+    parser.add_argument("--warmup", type=int, default=10, help="milliseconds before measuring")
+    parser.add_argument("--rep", type=int, default=40, help="milliseconds of measuring for a median")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="path of .json, .md and .png, without the ending")
+    return parser.parse_args(argv)
+
+
+def write(found: dict[str, Any], output: Path) -> None:
+    """All numbers, the tables, the figure."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    output.with_suffix(".md").write_text(report(found), encoding="utf-8")
+    plot(found, output.with_suffix(".png"))
 
 
 def main() -> None:
-    """Measure and print; --output keeps all numbers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--masks", nargs="+", choices=MASKS, default=list(MASKS))
-    parser.add_argument("--seq", nargs="+", type=int, default=[1024, 2048, 4096])
-    parser.add_argument("--dtypes", nargs="+", choices=TOLERANCE, default=["float32", "float16"])
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--rep", type=int, default=60, help="milliseconds of measuring for a median")
-    parser.add_argument("--output", type=Path)
-    args = parser.parse_args()
-    found = []
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, batch {args.batch}, {HEADS} heads x {DIM}")
-    for row in measured(args):
-        found.append(row)
+    """Measure, print, and write; after every row, so that a run that is cut off leaves what it has."""
+    args = parsed(sys.argv[1:])
+    torch.backends.cuda.matmul.allow_tf32 = False
+    ceilings = measured_ceilings(args)
+    found: dict[str, Any] = {
+        "hardware": f"{torch.cuda.get_device_name()}; torch {torch.__version__}", "ceilings": ceilings,
+        "date": datetime.now(UTC).date().isoformat(), "arguments": " ".join(sys.argv[1:]), "rows": [],
+    }  # fmt: skip
+    print(found["hardware"], {name: round(value, 1) for name, value in ceilings.items()}, flush=True)
+    every: list[dict[str, Any]] = found["rows"]
+    save: Callable[[], Any] = lambda: args.output.with_suffix(".json").write_text(json.dumps(found) + "\n")  # noqa: E731
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    for row in measured(args, ceilings):
+        every.append(row)
         print(shown(row), flush=True)
-    if args.output:
-        args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        save()
+    write(found, args.output)
 
 
 if __name__ == "__main__":

@@ -135,14 +135,26 @@ def seconds(call: Callable[[], Any]) -> tuple[Any, float]:
 
 def ceilings(budget: Budget) -> dict[str, float]:
     """tflops: of an 8192^3 product in bf16; gbs: of a copy on the device, bytes read and written."""
+    return {"tflops": product_tflops(torch.bfloat16, budget), "gbs": copy_gbs(budget)}
+
+
+def product_tflops(dtype: torch.dtype, budget: Budget) -> float:
+    """TFLOP/s of an 8192^3 product; of float32 on the FMA units, unless PyTorch was told otherwise."""
     from triton.testing import do_bench
 
-    a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    a, b = (torch.randn(8192, 8192, device="cuda", dtype=dtype) for _ in range(2))
     product = do_bench(lambda: a @ b, warmup=budget.warmup, rep=2 * budget.rep, return_mode="median")
-    source = torch.randn(2**28, device="cuda")  # 1 GiB
+    return float(2 * 8192**3 / product * 1e-9)
+
+
+def copy_gbs(budget: Budget) -> float:
+    """GB/s of a copy of 1 GiB on the device, bytes read and written."""
+    from triton.testing import do_bench
+
+    source = torch.randn(2**28, device="cuda")
     target = torch.empty_like(source)
     copy = do_bench(lambda: target.copy_(source), warmup=budget.warmup, rep=2 * budget.rep, return_mode="median")
-    return {"tflops": 2 * 8192**3 / product * 1e-9, "gbs": 2 * source.nbytes / copy * 1e-6}
+    return float(2 * source.nbytes / copy * 1e-6)
 
 
 def describe(error: BaseException) -> str:

@@ -6,16 +6,27 @@ back), "emulate" a GPU's texts on NumPy. All arrays of a call are in one place a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.masks import OneMask
 from splat_numba.arguments.numbers import check_flag
-from splat_numba.arguments.packed import import_sampled, import_values, import_weighted
+from splat_numba.arguments.packed import (
+    GpuOperator,
+    check_acsr,
+    import_packed_problem,
+    import_sampled,
+    import_values,
+    import_weighted,
+)
+from splat_numba.arguments.typed import Dtype
 from splat_numba.executors.choice import choose_packed
 from splat_numba.executors.packed_call import PackedCall
 from splat_numba.formats.acsr import ACSR
 from splat_numba.signatures import strict
+
+if TYPE_CHECKING:
+    from splat_numba.gen.targets.packed import PackedPlan
 
 
 @strict(ATTENTION)
@@ -92,7 +103,8 @@ def softmax(values: Any, acsr: ACSR, *, backend: str = "auto") -> Any:
 def spmm(values: Any, v: Any, acsr: ACSR, *, transpose: bool = False, backend: str = "auto") -> Any:
     """Sparse times dense: out_i = sum of values[t] * v_j over the kept pairs t = (i, j) of row i.
 
-    Sums are kept in float32 (float64 for float64). NaN and inf reach the rows that keep them only.
+    Sums are kept in float32 (float64 for float64). NaN and inf reach the rows that keep them only; on a
+    GPU those of v may reach other rows of their tiles.
 
     Parameters
     ----------
@@ -129,4 +141,23 @@ def spmm(values: Any, v: Any, acsr: ACSR, *, transpose: bool = False, backend: s
     return call.export(out, values)
 
 
-__all__ = ["sddmm", "softmax", "spmm"]
+@strict(ATTENTION)
+def plan_packed(
+    operator: GpuOperator, acsr: ACSR, *, dtype: Dtype, dim: int = 0, heads: int = 1, batch: int = 1
+) -> PackedPlan:  # fmt: skip
+    """What a GPU would do, this machine's first one or, without any, a Hopper: ``plan_packed(...).explain()`` says it.
+
+    operator: "sddmm", "softmax", "spmm", "softmax_backward" or "spmm_transposed", which the gradients of k and v are;
+    acsr: the mask; dtype: of the arrays; dim: numbers of a key or a value, 0 for softmax; heads: of the result. Raises
+    ArgumentError (ArgumentTypeError for types).
+    """
+    from splat_numba.executors.gpu import gpu
+    from splat_numba.executors.gpu_packed import lists_of
+    from splat_numba.gen.targets.packed import PackedPlan
+
+    check_acsr(acsr)
+    problem = import_packed_problem(operator, dtype, batch, heads, dim)
+    return PackedPlan.of(problem, lists_of(acsr, transposed=problem.transposed).lists, gpu())
+
+
+__all__ = ["plan_packed", "sddmm", "softmax", "spmm"]

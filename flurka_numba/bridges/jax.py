@@ -1,4 +1,4 @@
-"""FLuRKA and its methods inside JAX: operations that its transforms know, run by XLA through machine code on the CPU.
+"""FLuRKA and its methods inside JAX: operations that its transforms know, run by XLA through machine code.
 
 JAX is imported here, so that only those who have its arrays import this. See splat_numba.executors.jax_operations.
 """
@@ -20,7 +20,6 @@ from splat_numba.arguments.results import result_shape
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.jax_manual import made_alike
 from splat_numba.executors.jax_operations import (
-    CPUS,
     called,
     described,
     folded,
@@ -30,7 +29,7 @@ from splat_numba.executors.jax_operations import (
     registered,
     undifferentiable,
 )
-from splat_numba.executors.jax_platforms import by_platform
+from splat_numba.executors.jax_platforms import by_platform, refuse_elsewhere
 from splat_numba.runtime.device import cores
 from splat_numba.settings import Settings, current
 
@@ -50,7 +49,7 @@ def attend(call: Call, backend: str) -> Any:
     given = {name: getattr(call, name) for name in ARRAYS if name in ("q", "k", "v") or getattr(call, name) is not None}
     if call.omega is not None:
         given["omega"] = call.omega.astype(np.float32) if _is_wide(call.omega) else call.omega
-    shown = {name: described(name, one, CPUS) for name, one in given.items()}
+    shown = {name: described(name, one) for name, one in given.items()}
     problem = check_call(call, shown)
     axes = len(shown["q"].shape)
     arrays = {name: jnp.asarray(one)[(None,) * (_axes(name) - one.ndim)] for name, one in given.items()}
@@ -59,14 +58,16 @@ def attend(call: Call, backend: str) -> Any:
     if problem.ragged:
         arrays["kv_lengths"] = lengths_of(call.kv_lengths, problem, axes)
     with forward_mode_refused():
-        (out,) = _operator(replace(problem, batch=1))(*made_alike([arrays[name] for name in inputs_of(problem)]))
+        (out,) = _operator(replace(problem, batch=1), call.backend)(
+            *made_alike([arrays[name] for name in inputs_of(problem)])
+        )
     return out.reshape(result_shape(shown["q"], problem))
 
 
 def _check_place(call: Call, backend: str) -> None:
-    if backend != "cpu":
+    if backend == "emulate":
         raise BackendError(
-            f"backend wanted as 'auto' or 'cpu' under JAX's transforms, got {backend!r}. Leave it out, or call it "
+            "backend wanted as 'auto', 'cpu' or 'cuda' under JAX's transforms, got 'emulate'. Leave it out, or call it "
             "outside them."
         )
     if call.out is not None:
@@ -88,40 +89,43 @@ _random_rows = undifferentiable(lambda omega: omega, NO_OMEGA)
 
 
 @lru_cache(maxsize=512)
-def _operator(problem: Problem) -> Any:
+def _operator(problem: Problem, backend: str) -> Any:
     """The arrays of inputs_of(problem) -> (out,), for any batch size."""
     names = inputs_of(problem)
     common = frozenset(place for place, name in enumerate(names) if name.startswith("proj") or name == "omega")
-    forward = folded(partial(_run, problem, False), common)
-    backward = folded(partial(_run, problem, True), common, apart=problem.method != "kernel")
+    forward = folded(partial(_run, problem, backend, False), common)
+    backward = folded(partial(_run, problem, backend, True), common, apart=problem.method != "kernel")
     return operation("flurka_attention", forward, backward, len(gradients_of(problem)), keeps_results=False)
 
 
-def _run(problem: Problem, backward: bool, *arrays: Any) -> Any:
-    call = Flurka(replace(problem, batch=len(arrays[0])), backward)
+def _run(problem: Problem, backend: str, backward: bool, *arrays: Any) -> Any:
+    call = Flurka(replace(problem, batch=len(arrays[0])), backend, backward)
     return by_platform(call, call.kinds(arrays), arrays)
 
 
 @dataclass(frozen=True, slots=True)
 class Flurka:
-    """A call over arrays of these sizes, or its gradients, as XLA runs it."""
+    """A call over arrays of these sizes, or its gradients, as XLA runs it. backend: that was asked for."""
 
     problem: Problem
+    backend: str
     backward: bool
 
     def cpu(self, *arrays: Any) -> Any:
-        """The results, by a program for CPUs. Raises CompileError."""
+        """The results, by a program for CPUs. Raises BackendError, CompileError."""
+        refuse_elsewhere("cpu", self.backend, f"backend {self.backend!r}")
         make, label = (backward_call, f"{TARGET}_backward") if self.backward else (forward_call, TARGET)
         name, scratch = _target(make, label, self.problem, current())
         kinds = self.kinds(arrays)
         return called(name, [*kinds, *scratch], arrays)[: len(kinds)]
 
-    def cuda(self, *_arrays: Any) -> Any:
-        """None. Raises BackendError."""
-        raise BackendError(
-            "flurka_numba's functions wanted on a CPU under JAX's transforms, got a program that JAX compiles for a "
-            "GPU. Put the arrays on a CPU with jax.device_put, or call them outside of transforms."
-        )
+    def cuda(self, *arrays: Any) -> Any:
+        """The same on NVIDIA GPUs. Raises ArgumentTypeError, BackendError, CompileError."""
+        from flurka_numba.bridges import jax_gpu  # imports what CPUs have no use for
+
+        refuse_elsewhere("cuda", self.backend, f"backend {self.backend!r}")
+        found = (jax_gpu.gradients if self.backward else jax_gpu.forward)(self.problem, arrays)
+        return [one.reshape(shape) for one, (shape, _) in zip(found, self.kinds(arrays), strict=True)]
 
     def kinds(self, arrays: Any) -> list[tuple[tuple[int, ...], Any]]:
         """Shapes and dtypes of the results."""

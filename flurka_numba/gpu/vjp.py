@@ -92,7 +92,7 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
         there = {**places, "dout": found.pointer, KEPT: framework.address(kept)}  # which keeps it
         made = _run(call, ready, backward, [dout], there, framework)
         for name, one in backward.products.items():
-            product = _by_product(problem, inputs[one.proj], made[one.slots])
+            product = product_of(problem, inputs[one.proj], made[one.slots])
             made[f"d{name}"] = trimmed(product, len(inputs[name].shape))
         return tuple(made.get(f"d{name}") for name in ARRAYS)
 
@@ -164,7 +164,7 @@ def _make_backward(ready: ReadyVjp, dout: Tensor, frozen: frozenset[str]) -> Bac
     return Backward(ReadyCall(rules, schedule_for, ready.device, current()), usual, products)
 
 
-def _by_product(problem: Problem, proj: Any, slots: Any) -> Any:
+def product_of(problem: Problem, proj: Any, slots: Any) -> Any:
     """E^T dk' as one product of all heads, or one a head. proj: (..., rank, seq_kv); slots: four axes.
 
     By the framework's own product: cuBLAS accumulates in float32.

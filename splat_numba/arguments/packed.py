@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
+from splat_numba.arguments.dtypes import check_dtype_name
 from splat_numba.arguments.heads import check_heads, check_layouts_agree
 from splat_numba.arguments.masks import OneMask, store_mask
 from splat_numba.arguments.numbers import check_number
 from splat_numba.arguments.options import check_scale_range
-from splat_numba.arguments.sizes import check_sizes
+from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_HEADS, check_size, check_sizes
 from splat_numba.arguments.tokens import Described, check_axes, check_dtype, check_keys, check_like, check_tokens
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
-from splat_numba.plain import kind
+from splat_numba.gen.packed_problem import PackedProblem
+from splat_numba.plain import kind, shown
+
+GpuOperator: TypeAlias = Literal["sddmm", "softmax", "softmax_backward", "spmm", "spmm_transposed"]
+"""Those that GPUs have."""
 
 Read: TypeAlias = Callable[[str, Any], Described]
 """What a backend makes of an argument, by its name. Raises ArgumentError, ArgumentTypeError, BackendError."""
@@ -156,3 +161,14 @@ def check_acsr(acsr: Any) -> None:
 def _stored_pattern(pattern: Pattern, seq_q: int, seq_kv: int) -> ACSR:
     """The runs of a pattern, remembered: making them can take longer than using them."""
     return ACSR.from_pattern(pattern, seq_q, seq_kv)
+
+
+def import_packed_problem(operator: Any, dtype: Any, batch: Any, heads: Any, dim: Any) -> PackedProblem:
+    """The sizes of a GPU's call. Raises ArgumentError, ArgumentTypeError."""
+    known = get_args(GpuOperator)
+    if operator not in known:
+        raise ArgumentError(f"operator wanted among {', '.join(known)}, got {shown(operator)}. Name one of them.")
+    products = not operator.startswith("softmax")
+    numbers = check_size("dim", dim, int(products), LARGEST_DIM if products else 0)
+    sizes = check_size("batch", batch), check_size("heads", heads, 1, LARGEST_HEADS)
+    return PackedProblem(operator, check_dtype_name(dtype), *sizes, numbers)

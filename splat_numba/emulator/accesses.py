@@ -64,6 +64,10 @@ class Accesses:
         """4 bytes."""
         self._store(address, _bytes(value), when)
 
+    def store_half(self, address: Any, value: Any, when: Any) -> None:
+        """2 bytes, the lower ones of the word."""
+        self._store(address, _bytes(value)[:, :2], when)
+
     def store_words4(self, address: Any, a: Any, b: Any, c: Any, d: Any, when: Any) -> None:
         """16 bytes."""
         self._store(address, _bytes(a, b, c, d), when)

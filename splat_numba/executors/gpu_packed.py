@@ -17,7 +17,7 @@ from splat_numba.gen.packed_lists import MOST_PAIRS, PackedLists
 from splat_numba.gen.packed_problem import PackedProblem
 from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.schedule import Schedule
-from splat_numba.gen.targets.simt.packed.schedule import in_place, packed_schedule
+from splat_numba.gen.targets.packed import in_place, packed_schedule
 from splat_numba.gen.tensor import Tensor
 from splat_numba.runtime.arrays import Array
 from splat_numba.runtime.cuda.arrays import GpuArray, check_same_device, contiguous_strides

@@ -22,7 +22,6 @@ from splat_numba.arguments.results import result_shape
 from splat_numba.errors import ArgumentError
 from splat_numba.executors.jax_manual import differ, made_alike
 from splat_numba.executors.jax_operations import (
-    GPUS,
     described,
     folded,
     forward_mode_refused,
@@ -44,7 +43,7 @@ def attend(recipe: Any, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: boo
     Raises ArgumentError, ArgumentTypeError, BackendError, PatternError, FormatError.
     """
     given = {"q": q, "k": k, "v": v}
-    shown = {name: described(name, one, GPUS) for name, one in given.items()}
+    shown = {name: described(name, one) for name, one in given.items()}
     problem = check_operands(shown, recipe.layout)
     check_scale(recipe.scale, problem.head_dim, problem.dtype)
     axes = len(shown["q"].shape)

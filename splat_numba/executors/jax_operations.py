@@ -5,7 +5,7 @@ JAX is imported here, so that only those who have its arrays import this.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -145,10 +145,10 @@ def registered(label: str, call: XlaCall, settings: Settings, threads: int) -> t
     return name, [((call.scratch,), np.uint8)] if call.scratch else []
 
 
-CPUS, GPUS = {"cpu": "a CPU"}, {"cpu": "a CPU", "gpu": "an NVIDIA GPU"}  # platforms as JAX's devices name them
+PLATFORMS = ("cpu", "gpu")  # as JAX's devices name them
 
 
-def described(name: str, array: Any, platforms: Mapping[str, str]) -> Traced:
+def described(name: str, array: Any) -> Traced:
     """An argument's shape and dtype. Raises ArgumentError, ArgumentTypeError, BackendError for what has none."""
     if not isinstance(array, (np.ndarray, jax.Array)) or isinstance(array, np.ma.MaskedArray):
         raise ArgumentTypeError(
@@ -157,9 +157,9 @@ def described(name: str, array: Any, platforms: Mapping[str, str]) -> Traced:
         )
     if isinstance(array, jax.Array) and not is_traced(array):
         check_jax(name, array, one_device=False)
-        if (where := platform_of(array)) not in platforms:
+        if (where := platform_of(array)) not in PLATFORMS:
             raise BackendError(
-                f"{name} wanted in memory of {' or '.join(platforms.values())}, got an array on {where}. Copy it with "
+                f"{name} wanted in memory of a CPU or an NVIDIA GPU, got an array on {where}. Copy it with "
                 "jax.device_put."
             )
     if not all(isinstance(size, int) for size in array.shape):

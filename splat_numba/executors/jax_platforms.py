@@ -14,6 +14,7 @@ import jax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
+from splat_numba.errors import BackendError
 from splat_numba.executors.jax_manual import type_like
 
 
@@ -34,6 +35,17 @@ def by_platform(run: Run, kinds: Sequence[tuple[tuple[int, ...], Any]], arrays: 
     """The operation's results, of these shapes and dtypes; arrays: alike (jax_manual.made_alike)."""
     results = tuple(type_like(arrays[0], shape, dtype) for shape, dtype in kinds)
     return tuple(_call.bind(*arrays, run=run, results=results))
+
+
+def refuse_elsewhere(name: str, asked: str, wanted: str) -> None:
+    """Raise BackendError where another backend was asked for than JAX compiles for. name: of that one; wanted: what was
+    asked for, in words.
+    """
+    if asked not in ("auto", name):
+        raise BackendError(
+            f"backend wanted as 'auto' or {name!r} where JAX compiles for that, got {wanted}. Leave it out, or put "
+            "the arrays elsewhere with jax.device_put."
+        )
 
 
 _call = Primitive("splat_numba_call")

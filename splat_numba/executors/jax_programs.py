@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from splat_numba.arguments.options import check_scale
-from splat_numba.errors import BackendError
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.jax_operations import called, registered
+from splat_numba.executors.jax_platforms import refuse_elsewhere
 from splat_numba.executors.jax_sharding import BACKWARD
 from splat_numba.executors.xla_programs import backward_call, forward_call
 from splat_numba.gen.backward import GRADIENTS
@@ -69,12 +69,9 @@ class Attention:
     def recipe_on(self, name: str) -> Any:
         """The recipe with the executor of this name. Raises BackendError where another one was asked for."""
         given = self.recipe.executor
-        if self.backend not in ("auto", name) or (given.target is not None and given.name != name):
-            asked = f"backend {self.backend!r}" if given.target is None else f"target {given.target!r}"
-            raise BackendError(
-                f"backend wanted as 'auto' or {name!r} where JAX compiles for that, got {asked}. Leave it out, or put "
-                "the arrays elsewhere with jax.device_put."
-            )
+        if given.target is not None:
+            refuse_elsewhere(name, given.name, f"target {given.target!r}")
+        refuse_elsewhere(name, self.backend, f"backend {self.backend!r}")
         if given.name == name:
             return self.recipe
         measured = given is not choose_executor(given.name, None)

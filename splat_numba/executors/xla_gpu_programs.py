@@ -14,12 +14,12 @@ from splat_numba.executors.gpu import gpu
 from splat_numba.executors.gpu_parts import heads_passes, heads_plans, target_of
 from splat_numba.gen.backward import GRADIENTS, Wanted
 from splat_numba.gen.problem import ITEMSIZE, Problem
-from splat_numba.gen.schedule import SCRATCH, InPlace, Schedule
-from splat_numba.gen.targets.gradients import BACKWARD_ARGUMENTS, LEVELS, OPERANDS, backward_schedule
+from splat_numba.gen.schedule import InPlace, Schedule
+from splat_numba.gen.targets.gradients import LEVELS, OPERANDS, backward_schedule
 from splat_numba.gen.targets.registry import check_taken
-from splat_numba.gen.targets.target import ARGUMENTS, attention_schedule
+from splat_numba.gen.targets.target import attention_schedule
 from splat_numba.gen.tensor import Tensor, contiguous, padded
-from splat_numba.runtime.xla.gpu_program import GpuProgram
+from splat_numba.runtime.xla.gpu_program import GpuProgram, program_over
 from splat_numba.settings import Settings
 
 
@@ -48,7 +48,7 @@ def forward_call(recipe: Recipe, problem: Problem, scale: float, settings: Setti
     passes = [one for part in parts for one in heads_passes(part, problem)]
     schedule = attention_schedule(target, passes, tensors, scale, gpu().multiprocessors)
     given = ("q", "k", "v", "kv_lengths") if ragged else ("q", "k", "v")
-    return _call(schedule, given, ("out", "lse"), ARGUMENTS, rules, padding)
+    return _call(schedule, given, ("out", "lse"), rules, padding)
 
 
 def backward_call(recipe: Recipe, problem: Problem, scale: float, _settings: Settings, *, ragged: bool) -> XlaGpuCall:
@@ -61,21 +61,16 @@ def backward_call(recipe: Recipe, problem: Problem, scale: float, _settings: Set
     tensors |= {name: _level(name, problem) for name in LEVELS}
     schedule = backward_schedule(target, plans, tensors, Wanted(), scale, gpu().multiprocessors)
     given = (*("q", "k", "v"), *(("kv_lengths",) if ragged else ()), "out", "lse", "dout", "dlse")
-    return _call(schedule, given, GRADIENTS, BACKWARD_ARGUMENTS, rules, padding)
+    return _call(schedule, given, GRADIENTS, rules, padding)
 
 
 def _call(
-    schedule: Schedule, given: Sequence[str], made: Sequence[str], known: Sequence[str], rules: Mapping[str, InPlace],
+    schedule: Schedule, given: Sequence[str], made: Sequence[str], rules: Mapping[str, InPlace],
     padding: Mapping[str, int],
 ) -> XlaGpuCall:  # fmt: skip
-    """The program of a call. given, made: names of XLA's arguments and results; known: the schedule's."""
-    buffers = {name: number for number, name in enumerate((*given, *made)) if name in known}
-    results = len(made)
-    if schedule.scratch:
-        buffers[SCRATCH] = len(given) + results
-        results += 1
+    """The program of a call. given, made: names of XLA's arguments and results."""
     alignment = max(rule.alignment for rule in rules.values())
-    return XlaGpuCall(GpuProgram(schedule, buffers, len(given), results, alignment), schedule.scratch, padding)
+    return XlaGpuCall(program_over(schedule, given, made, alignment), schedule.scratch, padding)
 
 
 def _tokens(name: str, problem: Problem, layout: str, more: int = 0) -> Tensor:

@@ -163,6 +163,12 @@ INSTRUCTIONS: Final = (
     ),
     Instruction("load_pair", "r", "l", "ld.global.b32 $0, [$1];"),
     Instruction("store_word", "", "lrr", _when("st.global.b32 [$0], $1;", 2)),
+    Instruction(
+        "store_half",  # the lower 16 bits of the word
+        "",
+        "lrr",
+        "{ .reg .pred p; .reg .b16 h; setp.ne.b32 p, $2, 0; cvt.u16.u32 h, $1; @p st.global.b16 [$0], h; }",
+    ),
     Instruction("store_words4", "", "lrrrrr", _when("st.global.v4.b32 [$0], {$1, $2, $3, $4};", 5)),
     Instruction("store_real", "", "lfr", _when("st.global.f32 [$0], $1;", 2)),
     Instruction("store_reals4", "", "lffffr", _when("st.global.v4.f32 [$0], {$1, $2, $3, $4};", 5)),

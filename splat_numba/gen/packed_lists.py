@@ -11,6 +11,7 @@ from splat_numba.formats.sealed import Sealed
 from splat_numba.formats.sweep import expand
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.packed_problem import RunTable
+from splat_numba.gen.packed_tiles import PackedTiles
 
 MOST_PAIRS = 1 << 31  # of a mask: places of packed values are words of 32 bits
 WORTH_LISTING = 1.25  # times the steps of a warp that a list of columns saves, which is 4 bytes a pair to be read
@@ -21,7 +22,8 @@ Words = NDArray[np.uint32]
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PackedLists(Sealed):
     """rows: (rows, 4): row, first packed value, pairs, first run. runs: (runs, 4): start, step, count, 0; columns:
-    (pairs,), in packed order, where rows are many short runs, else None. places: as RunTable.place, else None.
+    (pairs,), in packed order, where rows are many short runs, else None. places: as RunTable.place, else None. tiles:
+    of the rows that share columns, for matrix products; None where packed values are not in the table's order.
 
     Rows of similar length follow each other, the longest first, since the warps of a block end together; among those,
     rows on the same lattice, as they share columns, in ascending order.
@@ -32,6 +34,7 @@ class PackedLists(Sealed):
     columns: Words | None
     places: Words | None
     pairs: int
+    tiles: PackedTiles | None = None
 
     @classmethod
     def of(cls, table: RunTable) -> PackedLists:
@@ -44,7 +47,13 @@ class PackedLists(Sealed):
         listed = by_runs > WORTH_LISTING * by_list
         columns = expand(table.start, table.step, table.count).astype(np.uint32) if listed else None
         places = None if table.place is None else table.place.astype(np.uint32)
-        return cls(rows.astype(np.uint32), runs.astype(np.uint32), columns, places, int(table.slot_ptr[-1]))
+        tiles = PackedTiles.of(table) if places is None else None
+        return cls(rows.astype(np.uint32), runs.astype(np.uint32), columns, places, int(table.slot_ptr[-1]), tiles)
+
+    def rows_outside(self, tiles: PackedTiles) -> Words:
+        """Those of ``rows`` that are in no block of tiles."""
+        found: Words = self.rows[~tiles.covered[self.rows[:, 0]]]
+        return found
 
 
 def _by_work(table: RunTable, pairs: NDArray[np.int64]) -> NDArray[np.int64]:

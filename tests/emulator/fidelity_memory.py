@@ -34,6 +34,15 @@ STORES = f"""
     ptx.store_word(target + u64(896) + u64(4) * u64(lane), lane, u32(0))
 """
 
+# Neighbouring halves of a word, by lanes far apart: each keeps what the other stores; some stay as they were.
+HALVES = f"""
+    mine = {PERMUTED}
+    when = ptx.load_word(source + u64(512) + u64(4) * u64(lane))
+    ptx.store_half(target + u64(2) * mine, ptx.load_word(source + u64(4) * u64(lane)), u32(1))
+    ptx.store_half(target + u64(64) + u64(2) * mine, ptx.load_word(source + u64(4) * mine), when)
+    ptx.store_half(u64(0) if when == u32(0) else target + u64(128) + u64(2) * u64(lane), lane, when)
+"""
+
 # A counter that all threads take from, so that each number is taken once; sums; and a word of each lane's own. The
 # answer is 2**32 - 1 before anything is written.
 FETCH_ADD = """
@@ -262,6 +271,10 @@ CASES = (
     Case(
         "stores", ("store_word", "store_words4", "store_real"), STORES,
         np.concatenate([random_words(71, 128), random_words(72, 32) % np.uint32(3)]), 256,
+    ),
+    Case(
+        "halves", ("store_half",), HALVES,
+        np.concatenate([random_words(73, 128), random_words(74, 32) % np.uint32(3)]), 64,
     ),
     Case(
         "reals",

@@ -13,7 +13,6 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executors import gpu_packed
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.targets.simt.packed import schedule
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.testing import masks
@@ -82,11 +81,9 @@ def test_any_head_dim_and_value_dim(head_dim, value_dim, dtype):
     check(Case(UNEVEN, dtype, None, 1, 1, head_dim, value_dim), **EMULATED)
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-def test_sixteen_bits_in_turns_where_scratch_memory_ends(monkeypatch, heads):
-    """Of an odd number of pairs, two batch entries at a time: a turn begins with a word."""
-    case = Case(ODD, "float16", 5, heads, 1, 8, 8)
-    monkeypatch.setattr(schedule, "MOST_SCRATCH", 3 * 4 * heads * ODD.nnz)
+def test_sixteen_bits_of_odd_rows():
+    """Words of packed values belong to two rows, two heads and two batch entries."""
+    case = Case(ODD, "float16", 3, 1, 1, 8, 8)
     products.check_sddmm(case, **EMULATED)
     products.check_softmax(case, **EMULATED)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits
+from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 
 GOLDEN = {
@@ -29,3 +30,5 @@ GOLDEN_PACKED = {
     "softmax_backward": PackedTraits("softmax_backward", "bfloat16"),
 }
 """Of packed operators."""
+GOLDEN_TILES = {"sddmm_tiles": FmaTraits("sddmm", "float32", 64), "spmm_tiles": FmaTraits("spmm", "float64", 20)}
+"""Of packed operators in tiles."""

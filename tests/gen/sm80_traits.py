@@ -6,6 +6,7 @@ from splat_numba.gen.backward import KEYS, QUERIES
 from splat_numba.gen.boxes import Traits
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, ROUNDED
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
+from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 
 GOLDEN = {
     "two_atoms": Traits(64, 64, "bfloat16", 2, 64, 2, 2),
@@ -19,3 +20,8 @@ GOLDEN_GRADIENTS = {
     ),
     "dk_dv": GradientTraits(Traits(64, 64, "bfloat16", 2, 32, 2, 2), KEYS, ("dk", "dv"), ROUNDED, ragged=False),
 }
+GOLDEN_TILED = {
+    "packed_sddmm": TiledTraits("sddmm", "bfloat16", 64),
+    "packed_spmm": TiledTraits("spmm", "float16", 20),
+}
+"""Of packed operators."""

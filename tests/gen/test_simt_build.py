@@ -19,8 +19,8 @@ from splat_numba.gen.targets.gpu.launches import arch_of
 from splat_numba.gen.targets.simt.backward.text import gradients_text
 from splat_numba.gen.targets.simt.backward.tile_shapes import candidates as gradient_candidates
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits
-from splat_numba.gen.targets.simt.packed.narrowing import narrowing_text
-from splat_numba.gen.targets.simt.packed.texts import packed_text
+from splat_numba.gen.targets.simt.packed.texts import fma_tiles_text, packed_text
+from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 from splat_numba.gen.targets.simt.schedule import attention_text
 from splat_numba.gen.targets.simt.target import SIMT
@@ -46,6 +46,8 @@ USUAL_PACKED = (
     ((9, 0), PackedTraits("spmm", "float64", 250)),
     ((9, 0), PackedTraits("softmax", "float64")),
     ((8, 0), PackedTraits("softmax_backward", "float16")),
+    ((9, 0), FmaTraits("sddmm", "float32", 64)),
+    ((7, 5), FmaTraits("spmm", "float32", 64)),
 )
 PACKED_DIMS = (1, 20, 64, 80, 128, 250, 256)
 DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (256, 256), (64, 256))
@@ -105,11 +107,14 @@ def test_gradients_compile_into_registers():
 
 @pytest.mark.parametrize(("capability", "traits"), USUAL_PACKED, ids=str)
 def test_packed_operators_compile_into_registers(capability, traits):
-    check(packed_text(traits, arch_of(gpu_of(capability))), capability)
+    make = fma_tiles_text if isinstance(traits, FmaTraits) else packed_text
+    check(make(traits, arch_of(gpu_of(capability))), capability)
 
 
-def packed_texts(arch, dtype):
+def packed_texts(arch, dtype, shared_bytes):
     """Of all families."""
+    tiled = [FmaTraits(family, dtype, dim) for family in ("sddmm", "spmm") for dim in PACKED_DIMS]
+    yield from (fma_tiles_text(one, arch) for one in tiled if one.shared_bytes <= shared_bytes)
     for family in ("softmax", "softmax_backward"):
         yield packed_text(PackedTraits(family, dtype), arch)
     for dim in PACKED_DIMS:
@@ -117,8 +122,6 @@ def packed_texts(arch, dtype):
             yield packed_text(PackedTraits("sddmm", dtype, dim, listed), arch)
             yield packed_text(PackedTraits("spmm", dtype, dim, listed), arch)
             yield packed_text(PackedTraits("spmm", dtype, dim, listed, placed=True), arch)
-    if "16" in dtype:
-        yield narrowing_text(dtype, arch)
 
 
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
@@ -127,7 +130,7 @@ def packed_texts(arch, dtype):
 def test_every_packed_operator_on_every_chip(capability, dtype):
     if "16" in dtype and capability < FIRST_WITH_HALVES:
         pytest.skip("16 bits are refused there")
-    for text in packed_texts(arch_of(gpu_of(capability)), dtype):
+    for text in packed_texts(arch_of(gpu_of(capability)), dtype, SHARED_BYTES[capability]):
         check(text, capability)
 
 

@@ -16,18 +16,17 @@ from splat_numba.gen.targets.simt.attention import render_attention
 from splat_numba.gen.targets.simt.backward.levels import LevelTraits, render_levels
 from splat_numba.gen.targets.simt.backward.text import render_gradients
 from splat_numba.gen.targets.simt.backward.traits import shared_bytes as gradient_bytes
-from splat_numba.gen.targets.simt.packed.narrowing import render as render_narrowing
-from splat_numba.gen.targets.simt.packed.texts import render_packed
+from splat_numba.gen.targets.simt.packed.texts import render_fma_tiles, render_packed
 from splat_numba.gen.targets.simt.shape import shared_bytes
 from tests.gen.golden_text import ADVICE, golden
-from tests.gen.simt_traits import GOLDEN, GOLDEN_GRADIENTS, GOLDEN_PACKED
+from tests.gen.simt_traits import GOLDEN, GOLDEN_GRADIENTS, GOLDEN_PACKED, GOLDEN_TILES
 
 FOLDER = Path(__file__).parent / "golden_simt"
 
 TEXTS = {name: partial(render_attention, one) for name, one in GOLDEN.items()}
 TEXTS |= {name: partial(render_gradients, one) for name, one in GOLDEN_GRADIENTS.items()}
 TEXTS |= {name: partial(render_packed, one) for name, one in GOLDEN_PACKED.items()}
-TEXTS["narrowing"] = partial(render_narrowing, "bfloat16")
+TEXTS |= {name: partial(render_fma_tiles, one) for name, one in GOLDEN_TILES.items()}
 TEXTS["levels"] = partial(render_levels, LevelTraits(20, "float64"))
 
 

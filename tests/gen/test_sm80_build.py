@@ -14,6 +14,9 @@ import pytest
 
 from splat_numba.gen.machine import SHARED_BYTES, gpu_of
 from splat_numba.gen.problem import Problem
+from splat_numba.gen.targets.gpu.launches import arch_of
+from splat_numba.gen.targets.sm80.packed.texts import tiled_text
+from splat_numba.gen.targets.sm80.packed.traits import FAMILIES, TiledTraits
 from splat_numba.gen.targets.sm80.schedule import attention_text
 from splat_numba.gen.targets.sm80.shape import atoms_of
 from splat_numba.gen.targets.sm80.target import SM80
@@ -29,6 +32,8 @@ USUAL = (
     ((9, 0), (128, 128), "bfloat16", {}, 2),
     ((12, 0), (64, 64), "bfloat16", {}, 2),
 )
+TILED = (((8, 0), TiledTraits("sddmm", "bfloat16", 64)), ((12, 0), TiledTraits("spmm", "float16", 64)))
+TILED_DIMS = (1, 20, 64, 80, 128, 192, 256)
 DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (192, 128), (256, 256), (64, 256))
 
 
@@ -38,7 +43,10 @@ def traits_of(capability, dims, dtype, options):
 
 
 def check(traits, capability):
-    text = attention_text(traits, gpu_of(capability))
+    check_text(attention_text(traits, gpu_of(capability)), capability)
+
+
+def check_text(text, capability):
     assert text.entry.arch == f"sm_{capability[0]}{capability[1]}"
     report = cubin_for(text, current()).report
     assert report.warnings == ()
@@ -58,6 +66,24 @@ def _compiler():
 def test_a_kernel_compiles_into_registers(capability, dims, dtype, options, atoms):
     """The widest tile of one or two sixteens of rows a warp."""
     check([one for one in traits_of(capability, dims, dtype, options) if atoms_of(one) == atoms][-1], capability)
+
+
+@pytest.mark.usefixtures("_compiler")
+@pytest.mark.parametrize(("capability", "traits"), TILED, ids=str)
+def test_packed_operators_compile_into_registers(capability, traits):
+    check_text(tiled_text(traits, arch_of(gpu_of(capability))), capability)
+
+
+@pytest.mark.usefixtures("_compiler")
+@pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
+@pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
+def test_every_packed_operator_on_every_chip(capability):
+    gpu = gpu_of(capability)
+    for family in FAMILIES:
+        for dim in TILED_DIMS:
+            traits = TiledTraits(family, "float16", dim)
+            if traits.shared_bytes <= gpu.shared_bytes:
+                check_text(tiled_text(traits, arch_of(gpu)), capability)
 
 
 @pytest.mark.usefixtures("_compiler")

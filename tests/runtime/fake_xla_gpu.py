@@ -176,3 +176,13 @@ class GpuArrays:
         return (
             self._memory.read(address, nbytes).view(dtype).reshape(shape).copy() if nbytes else np.empty(shape, dtype)
         )
+
+
+def run_program(native, loaded, arrays, made):
+    """The results, of these shapes and dtypes, of a program over copies of the arrays on the emulated GPU."""
+    memory = GpuArrays(native.fake.device_memory)
+    places = [memory.put(np.asarray(one)) for one in arrays]
+    rooms = [memory.empty(int(np.prod(shape)) * np.dtype(dtype).itemsize) for shape, dtype in made]
+    frame = Frame(places, rooms)
+    assert frame.call(loaded) == 0, frame.errors
+    return [memory.read(place, *kind) for place, kind in zip(rooms, made, strict=True)]

@@ -219,6 +219,20 @@ def test_a_device_that_will_not_wait_keeps_its_slots(fake, native, few):
     assert len({one.q_maps for one in fake.launches}) == 17
 
 
+def test_a_slot_that_was_half_written_is_nobodys(fake, native, few):
+    program = program_of()
+    loaded = load(program)
+    for number in range(1, 17):
+        call(native, program, loaded, number << 32)
+    native.refuse = "cuMemcpyHtoDAsync_v2"
+    assert call(native, program, loaded, 17 << 32)[0] == 1
+    native.refuse = None
+    written = native.asked.count("cuMemcpyHtoDAsync_v2")
+    for number in range(1, 17):
+        assert call(native, program, loaded, number << 32) == (0, [])
+    assert native.asked.count("cuMemcpyHtoDAsync_v2") > written
+
+
 def test_the_context_of_the_stream_is_current(fake, native):
     program = program_of()
     loaded = load(program)

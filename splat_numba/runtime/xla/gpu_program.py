@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.schedule import COUNTERS, Copy, Place, Schedule, Step
+from splat_numba.gen.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step
 from splat_numba.gen.tensor_map import MAP_BYTES, BoxMap, tensor_map_arguments
 from splat_numba.runtime.cuda.code import source_of
 from splat_numba.runtime.cuda.device import Device
@@ -93,6 +93,18 @@ class GpuProgram:
         for name, table in sorted(one.tables.items()):
             found.update(f"{name} {table.dtype} {table.shape}".encode() + np.ascontiguousarray(table).tobytes())
         return found.hexdigest()[:32]
+
+
+def program_over(schedule: Schedule, given: Sequence[str], made: Sequence[str], alignment: int) -> GpuProgram:
+    """The program of a schedule over arguments and results of these names, and its scratch memory, if it wants any, as
+    one more result.
+    """
+    buffers = {name: number for number, name in enumerate((*given, *made)) if name in schedule.arguments}
+    results = len(made)
+    if schedule.scratch:
+        buffers[SCRATCH] = len(given) + results
+        results += 1
+    return GpuProgram(schedule, buffers, len(given), results, alignment)
 
 
 class LoadedGpuProgram:

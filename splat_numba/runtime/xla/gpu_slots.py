@@ -16,6 +16,7 @@ from splat_numba.runtime.xla.gpu_frames import address_in, ask
 from splat_numba.runtime.xla.words import load, store
 
 _COMPILED = {"nogil": True, "error_model": "numpy"}
+NOWHERE = -1  # no buffer's address
 PROBES = 16  # places of a key among the entries
 TURNS = 0x1E3779B97F4A7C15  # an odd number whose bits are mixed
 
@@ -69,6 +70,8 @@ def _made(frame: int, program: int, device: int, entry: int, buffers: int, captu
     slot = load(entry + layout.ENTRY_SLOT) if entry else 0
     if slot and (capturing or ask(program, layout.CU_WAIT, (0,))):
         slot = entry = 0  # in a capture nothing waits
+    if slot:
+        store(entry + layout.ENTRY_KEY, NOWHERE)  # a write that fails may leave half of it
     if not slot:
         slot = _taken(program, device, mode + 8)
     if slot > 0:

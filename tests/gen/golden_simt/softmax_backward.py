@@ -79,5 +79,5 @@ def load_number(at):
 
 @device
 def store_number(to, x, when):
-    """A number of an array, as float32."""
-    ptx.store_real(to, x, when)
+    """A number of an array, as bfloat16."""
+    ptx.store_half(to, ptx.pack_bfloat16(x, x), when)

@@ -191,7 +191,7 @@ REFUSED = {
     ),
     "another place": (
         lambda: jax.jit(lambda q: kernel(q, q, q, backend="emulate"))(Q),
-        BackendError, "backend wanted as 'auto' or 'cpu' under JAX's transforms, got 'emulate'",
+        BackendError, "backend wanted as 'auto', 'cpu' or 'cuda' under JAX's transforms, got 'emulate'",
     ),
     "gradients as functions": (
         lambda: jax.jit(lambda q: flurka_numba.kernel_attention_vjp(q, q, q)[0])(Q),

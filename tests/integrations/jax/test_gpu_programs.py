@@ -8,7 +8,6 @@ import re
 import numpy as np
 import pytest
 
-import flurka_numba
 import splat_numba as splat
 from splat_numba.errors import BackendError
 from splat_numba.executors.choice import choose_executor
@@ -16,7 +15,7 @@ from splat_numba.executors.given import Given
 from splat_numba.gen import box_passes
 from splat_numba.runtime.xla import register
 from tests.emulator.emulated_gpu import emulated, forget_emulated
-from tests.runtime.fake_xla_gpu import Frame, GpuArrays, install
+from tests.runtime.fake_xla_gpu import install, run_program
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")
 jnp = pytest.importorskip("jax.numpy")
@@ -51,15 +50,6 @@ def run(native, function, *arrays):
     """The results of the one foreign call that the function is lowered to, on the emulated GPU."""
     ((name, _, made),) = CALL.findall(lowered(function, *arrays))
     return run_program(native, register._registered[name], arrays, list(kinds_in(made)))
-
-
-def run_program(native, loaded, arrays, made):
-    memory = GpuArrays(native.fake.device_memory)
-    places = [memory.put(np.asarray(one)) for one in arrays]
-    rooms = [memory.empty(int(np.prod(shape)) * np.dtype(dtype).itemsize) for shape, dtype in made]
-    frame = Frame(places, rooms)
-    assert frame.call(loaded) == 0, frame.errors
-    return [memory.read(place, *kind) for place, kind in zip(rooms, made, strict=True)]
 
 
 def problem(dtype, batch=1, heads=2, heads_kv=1, seq=40, dim=16):
@@ -165,9 +155,3 @@ def test_a_target_that_was_asked_for_is_taken(native):
     out, *_ = run(native, lambda *x: splat.attention(*x, MASK, target="simt"), *arrays)
     wanted = splat.attention(*map(np.asarray, arrays), MASK, backend="emulate", target="simt")
     np.testing.assert_array_equal(out, wanted)
-
-
-def test_flurka_is_refused_by_name():
-    q, k, v = problem("float32", heads_kv=2)
-    with pytest.raises(BackendError, match="flurka_numba's functions wanted on a CPU under JAX's transforms"):
-        lowered(lambda *x: flurka_numba.attention(*x, jnp.ones((4, 40)) / 40), q, k, v)

@@ -33,13 +33,17 @@ def product_dims(traits: Traits) -> int:
     return traits.head_dim + pieces(numbers, traits.value_dim) * LANES_OF_ROW * numbers.of_chunk
 
 
+def fma_rate(dtype: str, gpu: Gpu) -> float:
+    """Multiply-adds a cycle that products of tiles reach, of a multiprocessor."""
+    return FMA_PER_CYCLE[dtype].get(gpu.capability, OTHER_FMA_PER_CYCLE[dtype]) * EFFICIENCY
+
+
 def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
     """Seconds for all heads and batch entries. dims: multiply-adds for a pair."""
     heads = problem.batch * problem.heads_q
     if not work.tiles.size or not heads:
         return LAUNCH_SECONDS
-    dtype = Numbers(traits.dtype).computed
-    rate = FMA_PER_CYCLE[dtype].get(gpu.capability, OTHER_FMA_PER_CYCLE[dtype]) * EFFICIENCY
+    rate = fma_rate(Numbers(traits.dtype).computed, gpu)
     products = GROUP_ROWS * traits.tile_kv * dims / rate * SMALL_TILE[traits.tile_kv]
     tile = (products + TILE_CYCLES / traits.blocks_per_multiprocessor) / HERTZ
     alone = work.tiles.astype(np.float64) * tile + ITEM_SECONDS / traits.blocks_per_multiprocessor

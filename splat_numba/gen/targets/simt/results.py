@@ -37,11 +37,14 @@ def emit_store_chunk(out: SourceWriter, dtype: str) -> None:
             out.line(f"ptx.store_word(to + u64(4), ptx.pack_{dtype}(x_2, x_3), when)")
 
 
-def emit_store_number(out: SourceWriter, computed: str) -> None:
-    """``store_number(to, x, when)`` of what is stored as it was computed."""
-    with device_function(out, "store_number", ("to", "x", "when"), f"A number of an array, as {computed}."):
-        if computed == "float32":
+def emit_store_number(out: SourceWriter, dtype: str) -> None:
+    """``store_number(to, x, when)`` into an array of this dtype."""
+    with device_function(out, "store_number", ("to", "x", "when"), f"A number of an array, as {dtype}."):
+        if dtype == "float32":
             out.line("ptx.store_real(to, x, when)")
+            return
+        if dtype != "float64":
+            out.line(f"ptx.store_half(to, ptx.pack_{dtype}(x, x), when)")
             return
         out.lines(
             """

@@ -1,89 +1,29 @@
-"""A packed operator's call as a schedule: a launch, and for packed values of 16 bits one that rounds them."""
+"""A packed operator's launch, for any of a mask's rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from math import prod
 
 from splat_numba.gen.machine import Gpu
-from splat_numba.gen.packed_lists import PackedLists
+from splat_numba.gen.packed_lists import PackedLists, Words
 from splat_numba.gen.packed_problem import PackedProblem
-from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.schedule import InPlace, Place, Schedule, ScheduleBuilder, Text
-from splat_numba.gen.targets.gpu.launches import arch_of, in_chunks, strides_of
-from splat_numba.gen.targets.simt.packed.narrowing import NUMBERS, narrowing_text
-from splat_numba.gen.targets.simt.packed.texts import ARRAYS, packed_text
-from splat_numba.gen.targets.simt.packed.traits import THREADS, WARPS, Family, PackedTraits
+from splat_numba.gen.packed_tiles import TILE_PLACES, PackedTiles
+from splat_numba.gen.schedule import Place, ScheduleBuilder
+from splat_numba.gen.targets.gpu.launches import arch_of, strides_of
+from splat_numba.gen.targets.gpu.packed_launch import launch_blocks
+from splat_numba.gen.targets.simt.packed.texts import ARRAYS, fma_tiles_text, packed_text
+from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
+from splat_numba.gen.targets.simt.packed.tiles import ARRAYS as TILE_ARRAYS
+from splat_numba.gen.targets.simt.packed.tiles import STEPS as TILE_STEPS
+from splat_numba.gen.targets.simt.packed.traits import WARPS, Family, PackedTraits
 from splat_numba.gen.targets.simt.schedule import scale_of
-from splat_numba.gen.targets.simt.shape import CHUNK
-from splat_numba.gen.tensor import Tensor, contiguous
+from splat_numba.gen.tensor import Tensor
 
 FAMILIES: dict[str, Family] = {
     "sddmm": "sddmm", "softmax": "softmax", "softmax_backward": "softmax_backward", "spmm": "spmm",
     "spmm_transposed": "spmm",
 }  # fmt: skip
 """Of each operator that GPUs have, the text."""
-MOST_SCRATCH = 1 << 30  # bytes of float32 values before they are rounded to 16 bits, but for one or two batch entries
-IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
-
-
-def in_place(tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
-    """Rows of tokens must be whole chunks; packed values may stand anywhere."""
-    return {
-        name: InPlace(in_chunks(one), CHUNK) if name in IN_CHUNKS else InPlace(True, 1) for name, one in tensors.items()
-    }
-
-
-def packed_schedule(
-    problem: PackedProblem, lists: PackedLists, tensors: Mapping[str, Tensor], gpu: Gpu,
-    copied: frozenset[str] = frozenset(),
-) -> Schedule:  # fmt: skip
-    """The launches of one call. tensors: the operator's arrays by name, the result last: tokens as (batch, heads, seq,
-    dim), packed values as (batch, heads, pairs, 1); copied: which are copied to padded rows first, the result after.
-    """
-    *given, result = tensors
-    builder, text = ScheduleBuilder(*tensors), packed_text(_traits(problem, lists), arch_of(gpu))
-    read = {name: builder.readable(tensors[name], copied=name in copied) for name in given}
-    whole = tensors[result]
-    if 0 in whole.sizes:
-        return builder.finish()
-    if result not in IN_CHUNKS and ITEMSIZE[whole.dtype] == 2:
-        _launch_narrowing(builder, text, problem, lists, {**read, result: whole}, arch_of(gpu))
-        return builder.finish()
-    written = builder.tensor(whole.sizes, whole.dtype) if result in copied else whole
-    _launch(builder, text, problem, lists, {**read, result: written})
-    if written is not whole:
-        builder.copy(written, whole)
-    return builder.finish()
-
-
-def _launch_narrowing(
-    builder: ScheduleBuilder, text: Text, problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Tensor],
-    arch: str,
-) -> None:  # fmt: skip
-    """Packed values of 16 bits by way of float32 ones: a few batch entries at a time, where scratch memory ends."""
-    *_, (result, whole) = arrays.items()
-    batch, heads, pairs, _ = whole.sizes
-    size = heads * pairs * ITEMSIZE["float32"]
-    fitting = min(max(MOST_SCRATCH // size, 1), batch)
-    if fitting < batch and heads * pairs % 2:  # each turn's first value begins a word
-        fitting = max(fitting // 2 * 2, 2)
-    place = builder.scratch(fitting * size)
-    for first in range(0, batch, fitting):
-        turn = {name: _entries(one, first, fitting) for name, one in arrays.items()}
-        sizes, target = turn[result].sizes, turn[result]
-        turn[result] = Tensor(sizes, contiguous(sizes, 1, ITEMSIZE["float32"]), "float32", *place)
-        _launch(builder, text, replace(problem, batch=sizes[0]), lists, turn)
-        blocks = -(-prod(sizes) // (NUMBERS * THREADS))
-        pointers = {"source": turn[result], "result": target}
-        builder.launch(narrowing_text(target.dtype, arch), blocks, {"numbers": prod(sizes)}, pointers)
-
-
-def _entries(one: Tensor, first: int, many: int) -> Tensor:
-    """Batch entries from ``first`` on, at most so many."""
-    rest = one.part(first, 0)
-    return replace(rest, sizes=(min(many, rest.sizes[0]), *rest.sizes[1:]))
 
 
 def _traits(problem: PackedProblem, lists: PackedLists) -> PackedTraits:
@@ -94,24 +34,40 @@ def _traits(problem: PackedProblem, lists: PackedLists) -> PackedTraits:
     )  # fmt: skip
 
 
-def _launch(
-    builder: ScheduleBuilder, text: Text, problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Tensor]
+def record_rows(
+    builder: ScheduleBuilder, problem: PackedProblem, lists: PackedLists, rows: Words, arrays: Mapping[str, Tensor],
+    gpu: Gpu,
 ) -> None:  # fmt: skip
-    """A warp a row of each head of the result."""
+    """A warp a row, of these of the lists' rows, of each head of the result. arrays: by name, the result last."""
+    text = packed_text(_traits(problem, lists), arch_of(gpu))
     wanted = {name for name, _ in text.entry.parameters}
-    tables = {"rows": lists.rows, "runs": lists.runs, "columns": lists.columns, "places": lists.places}
+    tables = {"rows": rows, "runs": lists.runs, "columns": lists.columns, "places": lists.places}
     pointers: dict[str, Place | Tensor | None] = {
         name: builder.table(name, data) for name, data in tables.items() if name in wanted and data is not None
     }
     named = dict(zip(ARRAYS[text.entry.name], arrays.values(), strict=True))
-    blocks = -(-len(lists.rows) // WARPS)
+    blocks = -(-len(rows) // WARPS)
     numbers: dict[str, int | float] = {
-        **strides_of(dict(named)), "row_blocks": blocks, "rows_listed": len(lists.rows), "heads": problem.heads,
+        **strides_of(dict(named)), "row_blocks": blocks, "rows_listed": len(rows), "heads": problem.heads,
     }  # fmt: skip
     if problem.dim:
         numbers |= scale_of(_traits(problem, lists).numbers, "scale", problem.scale)
     numbers |= _groups(problem, named)
     builder.launch(text, blocks * problem.batch * problem.heads, numbers, {**pointers, **named})
+
+
+def record_fma_tiles(
+    builder: ScheduleBuilder, problem: PackedProblem, tiles: PackedTiles, arrays: Mapping[str, Tensor], gpu: Gpu
+) -> None:  # fmt: skip
+    """The launch over all blocks of tiles. arrays: by name, the result last."""
+    traits = FmaTraits.of(problem)
+    named = dict(zip(TILE_ARRAYS[traits.family], arrays.values(), strict=True))
+    depth = problem.dim if traits.family == "sddmm" else TILE_PLACES
+    others = {
+        **scale_of(traits.numbers, "scale", problem.scale),
+        TILE_STEPS[traits.family]: traits.numbers.chunks(depth),
+    }
+    launch_blocks(builder, fma_tiles_text(traits, arch_of(gpu)), problem, tiles, named, others)
 
 
 def _groups(problem: PackedProblem, arrays: Mapping[str, Tensor]) -> dict[str, int]:

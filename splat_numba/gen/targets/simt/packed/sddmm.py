@@ -57,7 +57,7 @@ def render_sddmm(traits: PackedTraits, groups: tuple[tuple[str, ...], ...]) -> s
     _emit_multiply(out, traits)
     _emit_share(out)
     emit_fetch(out, traits)
-    emit_store_number(out, numbers.computed)
+    emit_store_number(out, traits.dtype)
     return out.text()
 
 

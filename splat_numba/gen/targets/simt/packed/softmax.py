@@ -107,4 +107,4 @@ def _emit_places(out: SourceWriter, arrays: tuple[str, ...]) -> None:
 def _emit_end(out: SourceWriter, traits: PackedTraits) -> None:
     emit_over_warp(out, "sum_of_warp", "The sum of what lanes have.", "x + {}")
     emit_load_number(out, traits.numbers)
-    emit_store_number(out, traits.numbers.computed)
+    emit_store_number(out, traits.dtype)

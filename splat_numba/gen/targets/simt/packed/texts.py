@@ -5,7 +5,8 @@ from __future__ import annotations
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS
-from splat_numba.gen.targets.simt.packed import sddmm, softmax, spmm
+from splat_numba.gen.targets.simt.packed import sddmm, softmax, spmm, tiles
+from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.packed.traits import THREADS, PackedTraits
 
 PAGES = {
@@ -33,6 +34,25 @@ def render_packed(traits: PackedTraits) -> str:
     return PAGES[traits.family][1](traits, _groups(traits))
 
 
+def fma_tiles_text(traits: FmaTraits, arch: str) -> EmittedText:
+    """The text over tiles with these traits for an architecture, named after them."""
+    threads, parameters = traits.share.threads, _kinds(_tile_groups(traits))
+    entry = Entry(traits.family, parameters, threads, traits.resident, traits.shared_bytes, arch=arch)
+    name = f"packed_{traits.family}_tiles_simt_{arch}_d{traits.dim}_{traits.dtype}"
+    return EmittedText(name, entry, render_fma_tiles, (traits,))
+
+
+def render_fma_tiles(traits: FmaTraits) -> str:
+    """Python source of the kernel, for every mask of these traits. Pure and deterministic."""
+    return tiles.render_tiles(traits, _tile_groups(traits))
+
+
+def _tile_groups(traits: FmaTraits) -> tuple[tuple[str, ...], ...]:
+    """As _groups."""
+    addresses, *rest = tiles.parameter_names(traits)
+    return addresses, tuple(f"{name}_{step}" for name in tiles.ARRAYS[traits.family] for step in STEPS), *rest
+
+
 def _groups(traits: PackedTraits) -> tuple[tuple[str, ...], ...]:
     """Names of parameters: addresses, steps in bytes, what else there is."""
     addresses, *rest = PAGES[traits.family][0](traits)
@@ -40,8 +60,13 @@ def _groups(traits: PackedTraits) -> tuple[tuple[str, ...], ...]:
 
 
 def parameters(traits: PackedTraits) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of all parameters."""
+    return _kinds(_groups(traits))
+
+
+def _kinds(groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, str], ...]:
     """(name, kind) of all parameters; the scale of float64 is its bits, as no parameter is of that kind."""
-    addresses, steps, *rest = _groups(traits)
+    addresses, steps, *rest = groups
     kinds = {"scale": "f", "scale_bits": "l"}
     return (
         *((name, "l") for name in (*addresses, *steps)),

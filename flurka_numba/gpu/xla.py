@@ -1,0 +1,105 @@
+"""FLuRKA's schedules on a GPU, forward and back, as programs that XLA calls: those of any call there, over its buffers.
+
+Gradients are two programs, since what the first keeps for the second is an array between them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flurka_numba.cpu.xla import gradients_of, inputs_of
+from flurka_numba.gpu.checks import check_supported
+from flurka_numba.gpu.composed.plan import composes_forward, composes_gradients
+from flurka_numba.gpu.forward import forward_recording, in_place
+from flurka_numba.gpu.gradient_schedules import Gradients
+from flurka_numba.gpu.gradients import SlotProduct
+from flurka_numba.gpu.recorder import KEPT, Recording
+from flurka_numba.problem import ITEMSIZE, Problem
+from splat_numba.errors import BackendError
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.schedule import Copy
+from splat_numba.gen.tensor import ROW_ALIGNMENT, Axes, Tensor, contiguous
+from splat_numba.runtime.xla.gpu_program import GpuProgram, program_over
+
+
+@dataclass(frozen=True, slots=True)
+class XlaPart:
+    """A program, and the shapes of its results by name, four axes each; kept: bytes of a result behind them, for the
+    next program, 0 for none; scratch: of the last result, likewise.
+    """
+
+    program: GpuProgram
+    results: Mapping[str, Axes]
+    kept: int
+    scratch: int
+
+
+def forward_part(problem: Problem, gpu: Gpu) -> XlaPart:
+    """Over inputs_of(problem) to out, all contiguous. kv_lengths: int32; omega: float32.
+
+    Raises ArgumentTypeError for float64, BackendError for sizes that are none of whole chunks of 16 bytes.
+    """
+    operands = _operands(problem)
+    _check_fit(problem, operands, composed=composes_forward(problem))
+    recording = forward_recording(problem, gpu, operands, frozenset(), {})
+    return _part(problem, recording, inputs_of(problem), keeps=False)
+
+
+def gradient_parts(problem: Problem, gpu: Gpu) -> tuple[XlaPart, XlaPart, Mapping[str, SlotProduct]]:
+    """Over inputs_of(problem) to out and what is kept; over those, dout and what was kept to gradients; and which
+    gradients are left to products of arrays, by the names of their arguments. Raises as forward_part().
+    """
+    operands, composed = _operands(problem), composes_gradients(problem)
+    dout = _tensor(problem, "dout")
+    _check_fit(problem, {**operands, "dout": dout}, composed=composed)
+    gradients = Gradients(problem, gpu, operands, {}, composed, views=False)
+    forward = gradients.forward(frozenset())
+    backward, products = gradients.backward(dout, frozenset(), frozenset())
+    names = inputs_of(problem)
+    return (
+        _part(problem, forward, names, keeps=True),
+        _part(problem, backward, (*names, "dout", KEPT), keeps=False),
+        products,
+    )
+
+
+def _part(problem: Problem, recording: Recording, given: Sequence[str], *, keeps: bool) -> XlaPart:
+    """A recording as a program over arrays of these names."""
+    schedule = recording.schedule
+    if any(isinstance(step, Copy) for step in schedule.steps):
+        _refuse(problem)
+    made = (*recording.outputs, *((KEPT,) if keeps else ()))
+    shapes = {name: one.shape for name, one in recording.outputs.items()}
+    program = program_over(schedule, given, made, ROW_ALIGNMENT)
+    return XlaPart(program, shapes, max(recording.kept, 1) if keeps else 0, schedule.scratch)
+
+
+def _check_fit(problem: Problem, operands: Mapping[str, Tensor], *, composed: bool) -> None:
+    check_supported(problem)
+    if not all(rule.fits for rule in in_place(operands, composed=composed).values()):
+        _refuse(problem)
+
+
+def _refuse(problem: Problem) -> None:
+    """Raise BackendError: copies between strides are none of XLA's, and none of a program's."""
+    numbers = ROW_ALIGNMENT // ITEMSIZE[problem.dtype]
+    raise BackendError(
+        f"head_dim, value_dim and seq_kv wanted as multiples of {numbers} for {problem.dtype} on a GPU under JAX's "
+        f"transforms, got {problem.head_dim}, {problem.value_dim} and {problem.seq_kv}. Pad them, or call "
+        "flurka_numba outside of transforms."
+    )
+
+
+def _operands(problem: Problem) -> dict[str, Tensor]:
+    return {name.removeprefix("d"): _tensor(problem, name.removeprefix("d")) for name in gradients_of(problem)}
+
+
+def _tensor(problem: Problem, name: str) -> Tensor:
+    """A contiguous array: tokens as (batch, heads, seq, dim), projections as (1, heads or 1, rank, seq_kv)."""
+    if name.startswith("proj"):
+        sizes: Axes = (1, problem.heads if problem.per_head_proj else 1, problem.rank, problem.seq_kv)
+    else:
+        seq = problem.seq_kv if name in ("k", "v") else problem.seq_q
+        sizes = (problem.batch, problem.heads, seq, problem.head_dim if name in ("q", "k") else problem.value_dim)
+    return Tensor(sizes, contiguous(sizes, sizes[3], problem.itemsize), problem.dtype, name)

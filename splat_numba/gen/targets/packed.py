@@ -1,0 +1,173 @@
+"""PackedPlan: which texts make a packed operator's call on a GPU, rows in tiles by matrix products or one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.packed_lists import PackedLists, Words
+from splat_numba.gen.packed_problem import PackedProblem
+from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS, PackedTiles
+from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.schedule import InPlace, Schedule, ScheduleBuilder
+from splat_numba.gen.targets.gpu.launches import CHUNK, in_chunks
+from splat_numba.gen.targets.simt.cost import fma_rate
+from splat_numba.gen.targets.simt.packed.schedule import record_fma_tiles, record_rows
+from splat_numba.gen.targets.simt.packed.tile_traits import FAMILIES, FmaTraits
+from splat_numba.gen.targets.sm80.cost import HERTZ
+from splat_numba.gen.targets.sm80.packed.schedule import record_tiles
+from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
+from splat_numba.gen.targets.sm80.target import FIRST
+from splat_numba.gen.tensor import Tensor
+from splat_numba.plain import duration
+
+# Cycles of a multiprocessor; estimates, not fitted yet: a tile's instructions, by a warp for each of four schedulers,
+# and what the first-level cache gives a warp that reads keys by itself.
+PRODUCT_TILE_CYCLES = 450
+PAIR_BYTES_PER_CYCLE = 64
+IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
+
+
+def in_place(tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+    """Rows of tokens must be whole chunks; packed values may stand anywhere."""
+    return {
+        name: InPlace(in_chunks(one), CHUNK) if name in IN_CHUNKS else InPlace(True, 1) for name, one in tensors.items()
+    }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PackedPlan:
+    """tiles: of the rows that share tiles, None if none do, for the reason ``refusal``; the others of ``lists`` have a
+    warp each. by_products: tiles go through matrix products, else, for the reason ``without``, through FMA units.
+    """
+
+    problem: PackedProblem
+    lists: PackedLists
+    gpu: Gpu
+    tiles: PackedTiles | None
+    by_products: bool = False
+    refusal: str = ""
+    without: str = ""
+
+    @classmethod
+    def of(cls, problem: PackedProblem, lists: PackedLists, gpu: Gpu, *, side_by_side: bool = True) -> PackedPlan:
+        """side_by_side: whether each head's packed values are."""
+        if problem.operator not in FAMILIES or lists.tiles is None:
+            return cls(problem, lists, gpu, None, refusal=f"{problem.operator} has no text for them")
+        without = _without_products(problem, gpu, side_by_side)
+        if without and FmaTraits.of(problem).shared_bytes > gpu.shared_bytes:
+            room = f"{gpu.shared_bytes >> 10} KiB do not hold one of rows of {problem.dim} numbers"
+            return cls(problem, lists, gpu, None, refusal=room, without=without)
+        found = lists.tiles.denser(least_kept(problem, gpu, by_products=not without))
+        if not len(found.blocks):
+            return cls(problem, lists, gpu, None, refusal="no rows share enough columns", without=without)
+        return cls(problem, lists, gpu, found, by_products=not without, without=without)
+
+    @property
+    def rows(self) -> Words:
+        """Those of the lists' rows that have a warp each."""
+        return self.lists.rows if self.tiles is None else self.lists.rows_outside(self.tiles)
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Predicted, of tiles and of rows, as far as multiprocessors and their caches limit them."""
+        heads = self.problem.batch * self.problem.heads * self.problem.group
+        rate = self.gpu.multiprocessors * HERTZ / max(heads, 1)
+        tiles = 0 if self.tiles is None else self.tiles.tiles
+        of_tile = tile_cycles(self.problem, self.gpu, by_products=self.by_products)
+        return tiles * of_tile / rate, int(self.rows[:, 2].sum()) * pair_cycles(self.problem, self.gpu) / rate
+
+    def explain(self) -> str:
+        """What goes through matrix products and what does not, why, and what it is predicted to take."""
+        problem = self.problem
+        dim = f", rows of {problem.dim} numbers" if problem.dim else ""
+        lines = [
+            f"operator    {problem.operator}, batch {problem.batch}, heads {problem.heads}{dim}, {problem.dtype}",
+            f"target      {self.gpu.words}, {self.gpu.describe()}",
+            f"kept        {self.lists.pairs:,} pairs a head, in {len(self.lists.rows):,} rows",
+            f"tiles       {self._tiles_in_words()}",
+        ]
+        if len(self.rows):
+            lines.append(f"rows        {self._rows_in_words()}")
+        return "\n".join(lines)
+
+    def _tiles_in_words(self) -> str:
+        tiles = self.tiles
+        if tiles is None:
+            return f"none: {self.refusal}"
+        number, kept = tiles.tiles, tiles.pairs / tiles.area
+        units = "by mma.sync" if self.by_products else f"on FMA units, as {self.without}"
+        return (
+            f"{number:,} of {TILE_ROWS} x {TILE_PLACES}, {kept:.0%} kept, in {len(tiles.blocks):,} blocks of rows that "
+            f"share columns; {units}; predicted {duration(self.seconds[0])}"
+        )
+
+    def _rows_in_words(self) -> str:
+        pairs = self.rows[:, 2]
+        columns = "listed, 4 bytes a pair" if self.lists.columns is not None else "made from runs"
+        return (
+            f"{len(pairs):,} with a warp each, {int(pairs.sum()):,} pairs, the longest {int(pairs.max()):,}; columns "
+            f"{columns}; predicted {duration(self.seconds[1])}"
+        )
+
+    def schedule(self, tensors: Mapping[str, Tensor], copied: frozenset[str] = frozenset()) -> Schedule:
+        """The launches of a call. tensors: the operator's arrays by name, the result last: tokens as (batch, heads,
+        seq, dim), packed values as (batch, heads, pairs, 1); copied: which are copied to padded rows first, the result
+        after.
+        """
+        *given, result = tensors
+        builder = ScheduleBuilder(*tensors)
+        arrays = {name: builder.readable(tensors[name], copied=name in copied) for name in given}
+        whole = tensors[result]
+        if 0 in whole.sizes:
+            return builder.finish()
+        written = builder.tensor(whole.sizes, whole.dtype) if result in copied else whole
+        arrays[result] = written
+        if self.tiles is not None:
+            record = record_tiles if self.by_products else record_fma_tiles
+            record(builder, self.problem, self.tiles, arrays, self.gpu)
+        record_rows(builder, self.problem, self.lists, self.rows, arrays, self.gpu)
+        if written is not whole:
+            builder.copy(written, whole)
+        return builder.finish()
+
+
+def packed_schedule(
+    problem: PackedProblem, lists: PackedLists, tensors: Mapping[str, Tensor], gpu: Gpu,
+    copied: frozenset[str] = frozenset(),
+) -> Schedule:  # fmt: skip
+    """The launches of a call by its plan; tensors and copied as PackedPlan.schedule has them."""
+    packed = [one for name, one in tensors.items() if name not in IN_CHUNKS]
+    side_by_side = all(one.strides[2] == ITEMSIZE[one.dtype] for one in packed)
+    return PackedPlan.of(problem, lists, gpu, side_by_side=side_by_side).schedule(tensors, copied)
+
+
+def _without_products(problem: PackedProblem, gpu: Gpu, side_by_side: bool) -> str:
+    """Why tiles do not go through matrix products; nothing if they do."""
+    if ITEMSIZE[problem.dtype] != 2:
+        return f"mma.sync takes 16-bit numbers, not {problem.dtype}"
+    if gpu.capability < FIRST:
+        return "compute capability {}.{} lacks the instructions".format(*gpu.capability)
+    if TiledTraits.of(problem).shared_bytes > gpu.shared_bytes:
+        return f"two tiles of rows of {problem.dim} numbers do not fit in {gpu.shared_bytes >> 10} KiB"
+    return "" if side_by_side else "packed values do not lie side by side"
+
+
+def tile_cycles(problem: PackedProblem, gpu: Gpu, *, by_products: bool) -> float:
+    """Of a multiprocessor, for a tile."""
+    if by_products:
+        return PRODUCT_TILE_CYCLES * max(problem.dim / 64, 1)
+    return TILE_ROWS * TILE_PLACES * problem.dim / fma_rate(problem.compute_dtype, gpu)
+
+
+def pair_cycles(problem: PackedProblem, gpu: Gpu) -> float:
+    """Of a multiprocessor, for a pair of a row that has a warp: the larger one of its reads and its multiply-adds."""
+    reads = max(problem.dim, 1) * ITEMSIZE[problem.dtype] / PAIR_BYTES_PER_CYCLE
+    return max(reads, problem.dim / fma_rate(problem.compute_dtype, gpu))
+
+
+def least_kept(problem: PackedProblem, gpu: Gpu, *, by_products: bool) -> float:
+    """The share of a tile's pairs from which on it takes less time than their rows would."""
+    pairs = tile_cycles(problem, gpu, by_products=by_products) / pair_cycles(problem, gpu)
+    return pairs / (TILE_ROWS * TILE_PLACES)

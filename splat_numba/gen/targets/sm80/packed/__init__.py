@@ -1,0 +1,1 @@
+"""SPLAT's products on packed values by a warp's matrix products, for rows that share columns."""

@@ -1,0 +1,25 @@
+"""A tiled packed operator's launch, by matrix products."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from splat_numba.gen.machine import Gpu
+from splat_numba.gen.packed_problem import PackedProblem
+from splat_numba.gen.packed_tiles import PackedTiles
+from splat_numba.gen.schedule import ScheduleBuilder
+from splat_numba.gen.targets.gpu.launches import arch_of
+from splat_numba.gen.targets.gpu.packed_launch import launch_blocks
+from splat_numba.gen.targets.sm80.packed.texts import PAGES, tiled_text
+from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
+from splat_numba.gen.tensor import Tensor
+
+
+def record_tiles(
+    builder: ScheduleBuilder, problem: PackedProblem, tiles: PackedTiles, arrays: Mapping[str, Tensor], gpu: Gpu
+) -> None:  # fmt: skip
+    """The launch over all blocks. arrays: by name, the result last; packed values lie side by side."""
+    traits = TiledTraits.of(problem)
+    *_, names = PAGES[traits.family]
+    named = dict(zip(names, arrays.values(), strict=True))
+    launch_blocks(builder, tiled_text(traits, arch_of(gpu)), problem, tiles, named, {"scale": problem.scale})

@@ -1,0 +1,80 @@
+"""What the text of a tiled packed operator depends on, and where things stand in its shared memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from splat_numba.gen.lane_layout import ATOM
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.packed_problem import PackedProblem
+from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS
+from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, row_bytes
+
+THREADS = WARP * TILE_ROWS // ATOM  # a warp has sixteen rows
+PACKED_ROW = 11 * CHUNK  # bytes of a tile's row of packed values: 64, up to 15 before them; odd, to keep rows apart
+
+TiledFamily = Literal["sddmm", "spmm"]
+FAMILIES: tuple[TiledFamily, ...] = ("sddmm", "spmm")
+
+
+@dataclass(frozen=True, slots=True)
+class TiledTraits:
+    """dim: numbers of a row of q and k, or of v."""
+
+    family: TiledFamily
+    dtype: str
+    dim: int
+
+    @classmethod
+    def of(cls, problem: PackedProblem) -> TiledTraits:
+        """Of a call. Raises ValueError for an operator that has no tiled text."""
+        for family in FAMILIES:
+            if family == problem.operator:
+                return cls(family, problem.dtype, problem.dim)
+        raise ValueError(f"operator wanted among {FAMILIES}, got {problem.operator!r}")
+
+    @property
+    def resident(self) -> int:
+        """Blocks of a multiprocessor that registers are left for."""
+        if self.family == "sddmm":
+            return 5
+        return 5 if self.dim <= 64 else 3 if self.dim <= 128 else 2
+
+    @property
+    def layout(self) -> str:
+        """Of shared memory, in words."""
+        if self.family == "spmm":
+            return "two stages, of each the rows of v, then packed values"
+        return "two stages of keys, packed values, the block's rows, queries"
+
+    @property
+    def _of_rows(self) -> int:
+        """Bytes of a tile's keys or rows of v."""
+        return TILE_PLACES * row_bytes(self.dim)
+
+    @property
+    def stage_bytes(self) -> int:
+        """Of what is fetched for a tile."""
+        return self._of_rows + (TILE_ROWS * PACKED_ROW if self.family == "spmm" else 0)
+
+    @property
+    def packed_at(self) -> int:
+        """Where a tile's packed values stand: of spmm in each stage, of sddmm behind them."""
+        return self._of_rows if self.family == "spmm" else STAGES * self.stage_bytes
+
+    @property
+    def notes_at(self) -> int:
+        """Where sddmm has the block's list of rows."""
+        return self.packed_at + TILE_ROWS * PACKED_ROW
+
+    @property
+    def queries_at(self) -> int:
+        """Where it has its queries."""
+        return self.notes_at + TILE_ROWS * CHUNK
+
+    @property
+    def shared_bytes(self) -> int:
+        """Dynamic shared memory of a block, with room to align its start."""
+        end = STAGES * self.stage_bytes if self.family == "spmm" else self.queries_at + self._of_rows
+        return end + CHUNK

@@ -1,0 +1,86 @@
+"""What the tiled texts share: a block's rows and tiles, keys or values on their way, and chunks of packed values.
+
+Packed values of 16 bits are read and written by whole chunks of 16 bytes, whose borders are memory's and not a tile's:
+``shift`` values of a row's first chunk stand before those of a tile, as many in every tile, whose places are a multiple
+of chunks. A chunk of which a row does not keep all is another row's too, and its values go one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from splat_numba.gen.lane_layout import ATOM
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS
+from splat_numba.gen.targets.gpu.addresses import emit_header
+from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
+from splat_numba.gen.targets.gpu.packed_walk import PLACES, ROWS, TOKEN_OF_PLACE, TOKEN_OF_ROW, emit_block
+from splat_numba.gen.targets.sm80.packed.traits import THREADS, TiledTraits
+from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS
+from splat_numba.gen.targets.sm80.tiles import Load
+from splat_numba.gen.writer import SourceWriter
+
+
+def load_of(what: str, traits: TiledTraits, *, multiplied: bool) -> Load:
+    """Of a tile's keys or values, whose places may be beyond the last column."""
+    return Load(what, TILE_PLACES, traits.dim, THREADS, PLACES, TOKEN_OF_PLACE, True, multiplied)
+
+
+def queries_of(traits: TiledTraits) -> Load:
+    """Of a block's queries."""
+    return Load("queries", TILE_ROWS, traits.dim, THREADS, ROWS, TOKEN_OF_ROW, True, True)
+
+
+def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
+    """Docstring, imports, places in shared memory."""
+    quotes = '"' * 3
+    out.lines(
+        f"""
+        {quotes}{what} by a warp's matrix products, generated for every mask whose rows share columns.
+
+        Rows of {traits.dim} numbers, {traits.dtype}; {TILE_ROWS} rows x {TILE_PLACES} places a tile, by {THREADS}
+        threads: each warp has {ATOM} rows. A tile is fetched while one is computed.
+        {quotes}
+
+        import numpy as np
+
+        from splat_numba.runtime.cuda.dialect import cuda, ptx
+
+        f32, u32, u64 = np.float32, np.uint32, np.uint64
+        {DEVICE}
+        wait_for_copies = ptx.async_wait(0)
+
+        # Shared memory, in bytes from its aligned start: {traits.layout}.
+        STAGE_BYTES, PACKED = u32({traits.stage_bytes}), u32({traits.packed_at})
+        """
+    )
+
+
+def emit_begin(out: SourceWriter, name: str, groups: Sequence[Sequence[str]]) -> None:
+    """The entry function's first lines: which block, head and batch entry; the block's rows on their way to notes."""
+    emit_header(out, name, groups)
+    with out.suite():
+        out.lines(
+            f"""
+            start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
+            base = u32((start + u32({CHUNK - 1})) & u32({2**32 - CHUNK}))
+            thread, stage = ptx.thread_index(), u32(0)
+            lane, warp = u32(thread & u32({WARP - 1})), u32(thread // u32({WARP}))
+            """
+        )
+        emit_block(out)
+
+
+def emit_kept_chunk(out: SourceWriter) -> None:
+    """``kept_chunk``: what a row keeps of a chunk that begins at a place of its lattice."""
+    text = "The chunk's first place from the row's first; whether all its places are kept, and whether any is."
+    with device_function(out, "kept_chunk", ("place", "begin", "count"), text):
+        out.lines(
+            f"""
+            into = u32(place - begin)
+            last = u32(into + u32({NUMBERS - 1}))
+            whole = u32(1) if (into < count) and (last < count) else u32(0)
+            some = u32(1) if last < u32(count + u32({NUMBERS - 1})) else u32(0)
+            return into, whole, some
+            """
+        )

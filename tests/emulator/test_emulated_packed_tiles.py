@@ -1,0 +1,235 @@
+"""sddmm and spmm in tiles, run on NumPy: against the oracle, by name and drawn; faults planted in them."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+import splat_numba as splat
+from splat_numba.errors import ArgumentError
+from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.patterns import Pattern
+from splat_numba.gen import packed_tiles
+from splat_numba.gen.machine import Gpu, gpu_of
+from splat_numba.gen.packed_lists import PackedLists
+from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.targets import packed
+from splat_numba.gen.targets.packed import PackedPlan
+from splat_numba.packed import plan_packed
+from splat_numba.testing import masks
+from tests.emulator.planted_faults import check_found
+from tests.ops import test_packed as products
+from tests.ops.packed_cases import Case
+from tests.profiles import draws
+
+EMULATED, ON_GPU = {"backend": "emulate"}, {"backend": "cuda"}
+
+
+def acsr_of(mask, seq_q, seq_kv):
+    if isinstance(mask, ACSR):
+        return mask
+    return ACSR.from_pattern(mask, seq_q, seq_kv) if isinstance(mask, Pattern) else ACSR.from_dense(mask)
+
+
+def plan_of(acsr, dtype="float16", operator="sddmm", dim=64, gpu=None, **options):
+    problem = PackedProblem(operator, dtype, 1, 1, dim)
+    return PackedPlan.of(problem, PackedLists.of(RunTable.of(acsr)), gpu or Gpu(), **options)
+
+
+def check(case, scale=1.0, **options):
+    assert plan_of(case.acsr, case.dtype).tiles is not None
+    products.check_sddmm(case, scale, **options)
+    products.check_spmm(case, **options)
+
+
+RNG = np.random.default_rng(7)
+ROWS = np.arange(70)[:, None]
+BESIDE = ACSR.from_dense(np.where(ROWS % 3 > 0, abs(ROWS - np.arange(120)) < 20, RNG.random((70, 120)) < 0.05))
+
+NAMED = {
+    # Rows of odd and even lengths, so that words of packed values belong to two rows, two tiles and two heads.
+    "window": (splat.window(20, 17), 90, 101, {"batch": 2}),
+    "more tiles than stages": (splat.window(100, 60), 20, 190, {}),
+    "whole tiles": (splat.blocked(64, 1), 130, 130, {}),
+    "residue classes": (splat.strided(3), 100, 140, {}),
+    "causal, bfloat16": (splat.causal(), 80, 80, {"dtype": "bfloat16"}),
+    "dims of no whole chunk": (splat.window(30), 66, 66, {"head_dim": 33, "value_dim": 9}),
+    "a step that no load fills": (splat.window(30), 40, 66, {"head_dim": 24, "value_dim": 40}),
+    "wide heads": (splat.full(), 10, 70, {"head_dim": 130, "value_dim": 144}),
+    "one number": (splat.full(), 17, 65, {"head_dim": 1, "value_dim": 1}),
+    "rows beside tiles": (BESIDE, 70, 120, {}),
+    "float32": (splat.window(40, 30), 90, 101, {"dtype": "float32", "batch": 2, "head_dim": 64, "value_dim": 72}),
+    "float64": (splat.strided(2), 100, 140, {"dtype": "float64", "head_dim": 33}),
+    "float32, wide heads": (splat.full(), 40, 70, {"dtype": "float32", "head_dim": 130, "value_dim": 256}),
+    "a batch of none": (splat.full(), 17, 65, {"batch": 0}),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_named_case_agrees_with_the_oracle(name):
+    mask, seq_q, seq_kv, options = NAMED[name]
+    given = {"dtype": "float16", "batch": 1, "heads": 2, "heads_kv": 1, "head_dim": 20, "value_dim": 12} | options
+    check(Case(acsr_of(mask, seq_q, seq_kv), **given), 0.7, **EMULATED)
+
+
+@st.composite
+def small_cases(draw):
+    seq_q, seq_kv = draw(st.integers(1, 70)), draw(st.integers(1, 140))
+    acsr = acsr_of(draw(masks(seq_q, seq_kv)), seq_q, seq_kv)
+    heads_kv, group = draw(st.sampled_from([(1, 1), (1, 2)]))
+    dims = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    return Case(
+        acsr, draw(st.sampled_from(["float16", "bfloat16", "float32", "float64"])), 1, heads_kv * group, heads_kv, *dims
+    )
+
+
+@settings(max_examples=draws(12), suppress_health_check=[HealthCheck.too_slow])
+@given(small_cases(), st.sampled_from([1.0, -0.3, 0.0]))
+def test_any_case_agrees_with_the_oracle(case, scale):
+    """Whatever is one run a row goes through tiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed_tiles, "LEAST_KEPT", 0.0)
+        patch.setattr(packed, "least_kept", lambda *_, **__: 0.0)
+        products.check_sddmm(case, scale, **EMULATED)
+        products.check_spmm(case, **EMULATED)
+
+
+WINDOW = ACSR.from_pattern(splat.window(20, 17), 40, 60)
+
+
+def test_values_may_begin_in_the_middle_of_a_word():
+    case = Case(WINDOW, "float16", 1, 2, 1, 12, 12)
+    _, _, v, values = case.arrays()
+    wide = np.full((*values.shape[:-1], values.shape[-1] + 3), np.nan, np.float16)
+    wide[..., 1:-2] = values
+    assert_array_equal(splat.spmm(wide[..., 1:-2], v, WINDOW, **EMULATED), splat.spmm(values, v, WINDOW, **EMULATED))
+    apart = np.repeat(values, 2, axis=-1)[..., ::2]  # not side by side: a warp a row
+    got, wanted = splat.spmm(apart, v, WINDOW, **EMULATED), splat.spmm(values, v, WINDOW, **EMULATED)
+    np.testing.assert_allclose(got.astype(np.float32), wanted.astype(np.float32), atol=0.02)
+
+
+def test_a_key_that_is_no_number_reaches_its_own_pairs():
+    q, k, _, _ = Case(WINDOW, "float16", None, 1, 1, 12, 12).arrays()
+    k[0, 5] = np.nan
+    values = splat.sddmm(q, k, WINDOW, **EMULATED)
+    assert_array_equal(np.isnan(values[0]), WINDOW.columns() == 5)
+
+
+def test_a_value_vector_that_is_not_finite_reaches_who_keeps_it():
+    """And other rows of its tiles, as 0 x NaN is NaN; not those of other tiles."""
+    acsr = ACSR.from_pattern(splat.window(30), 130, 130)
+    _, _, v, values = Case(acsr, "float16", None, 1, 1, 8, 8).arrays()
+    v[0, 5] = np.nan
+    reached = np.isnan(splat.spmm(values, v, acsr, **EMULATED)[0]).all(axis=-1)
+    assert reached[acsr.to_dense()[:, 5]].all()
+    assert not reached[64:].any()
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"operator": "softmax"}, "softmax has no text for them"),
+        ({"dtype": "float64", "dim": 256, "gpu": gpu_of((8, 6))}, "99 KiB do not hold one of rows of 256 numbers"),
+        ({"acsr": ACSR.from_pattern(splat.strided(9) | splat.window(2), 70, 70)}, "no rows share enough columns"),
+    ],
+    ids=str,
+)
+def test_why_a_call_has_no_tiles(options, reason):
+    plan = plan_of(**{"acsr": WINDOW, **options})
+    assert (plan.tiles, plan.refusal) == (None, reason)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({}, ""),
+        ({"dtype": "float32"}, "mma.sync takes 16-bit numbers, not float32"),
+        ({"gpu": gpu_of((7, 5))}, "compute capability 7.5 lacks the instructions"),
+        ({"dim": 256, "gpu": gpu_of((8, 6)), "operator": "sddmm"}, None),
+        ({"side_by_side": False}, "packed values do not lie side by side"),
+    ],
+    ids=str,
+)
+def test_why_tiles_have_no_matrix_products(options, reason):
+    plan = plan_of(**{"acsr": ACSR.from_pattern(splat.full(), 64, 64), "operator": "spmm", **options})
+    if reason is None:  # neither two tiles of 16 bits fit there, nor one as float32
+        assert (plan.tiles, plan.without) == (None, "two tiles of rows of 256 numbers do not fit in 99 KiB")
+        return
+    assert plan.tiles is not None
+    assert (plan.by_products, plan.without) == (not reason, reason)
+
+
+def test_a_plan_says_what_goes_where():
+    problem = PackedProblem("sddmm", "float16", 2, 3, 64)
+    lists = PackedLists.of(RunTable.of(BESIDE))
+    plan = PackedPlan.of(problem, lists, Gpu())
+    covered, told = int(plan.tiles.covered.sum()), plan.explain().splitlines()
+    assert told[0] == "operator    sddmm, batch 2, heads 3, rows of 64 numbers, float16"
+    assert re.fullmatch(
+        r"tiles       \d of 64 x 64, \d\d% kept, in 1 blocks of rows that share columns; by mma\.sync; predicted .*",
+        told[3],
+    )
+    assert told[4].startswith(f"rows        {70 - covered} with a warp each, ")
+    told = plan_packed("softmax", BESIDE, dtype="float32").explain()
+    assert "tiles       none: softmax has no text for them\nrows        70 with a warp each, " in told
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"operator": "sdmm"}, "operator wanted among sddmm, softmax, softmax_backward, spmm, spmm_transposed, got "),
+        ({"dim": 0}, "dim wanted >= 1, got 0"),
+        ({"operator": "softmax"}, "dim wanted <= 0, got 64"),
+        ({"acsr": splat.causal()}, "acsr wanted as an ACSR, got a Pattern"),
+    ],
+    ids=str,
+)
+def test_a_plan_refuses_by_name(changed, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        plan_packed(**{"operator": "sddmm", "acsr": WINDOW, "dtype": "float16", "dim": 64, **changed})
+
+
+# Rows of an odd number of pairs are all odd or all even, of an even one they take turns; the last keep whole tiles.
+FAULTY = [
+    Case(acsr, "float16", None, 1, 1, 20, 20)
+    for acsr in (
+        ACSR.from_pattern(splat.window(20, 17), 66, 101),
+        ACSR.from_pattern(splat.window(20, 18), 66, 101),
+        ACSR.from_dense(np.arange(128) < 128 - ROWS[:20] % 2),
+    )
+]
+FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float32", None, 1, 1, 20, 20)]
+FAULTS = {
+    "chunks that others end": (r"high = when if [^\n]*", "high = when", "sddmm"),
+    "chunks at a row's ends": (r"part = some & [^\n]*", "part = u32(0)", "sddmm"),
+    "a row's first value alone": (r"ptx\.store_half\(values_at \+ u64\(2\) \* u64\(first\)[^\n]*", "pass", "sddmm"),
+    "chunks that others begin": (r"low = when if into < count else u32\(0\)", "low = when", "sddmm"),
+    "what waits for the next tile": (r"(\n +)keep_waiting\(packed, lane\)", r"\1pass", "sddmm"),
+    "what waits at the end": (r"store_chunk\(u32\(lane // u32\(2\)\)[^\n]*", "pass", "sddmm"),
+    "the value before a tile": (r"carry\[half\] = before", "pass", "sddmm"),
+    "the value after a tile": (r"ptx\.store_shared_word\(beyond[^\n]*", "pass", "sddmm"),
+    "odd rows": (r"two = u32\(u32\(given >> [^\n]*", "two = word", "sddmm"),
+    "the tile is there": (r"wait_for_copies\(\)", "pass", "sddmm"),
+    "the other stage": (r"STAGE_BYTES - stage", "stage", "spmm"),
+    "places of a tile": (r"residue \+ lattice \* u32\(corner \+ place\)", "residue + lattice * place", "spmm"),
+    "values that are not kept": (r"return u32\(word & kept\)", "return word", "spmm"),
+    "chunks that are whole": (r"and \(last < count\)", "", "spmm"),
+    "odd rows of values": (r"return across if odd != u32\(0\) else word", "return word", "spmm"),
+    "rows of the lower half": (r"u32\(first_row \+ u32\(8\)\)\)", "first_row)", "spmm"),
+    "keys of the tile before": (r"ptx\.block_barrier\(\)(\n +multiply_keys)", r"pass\1", "fma"),
+    "keys while they are read": (r"ptx\.block_barrier\(\)  # nobody reads the keys", "pass  #", "fma"),
+    "products that are kept": (r"there = u32\(1\) if u32\(place - [^\n]*", "there = u32(1)", "fma"),
+    "weights that are kept": (r" if u32\(corner \+ here - begin\) < count else ZERO", "", "fma weights"),
+    "the list of rows": (r"ptx\.block_barrier\(\)  # the list of rows is there", "pass", "sddmm"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(monkeypatch, fault):
+    pattern, replacement, operator = FAULTS[fault]
+    call = products.check_sddmm if operator in {"sddmm", "fma"} else products.check_spmm
+    cases = FAULTY_FMA if operator.startswith("fma") else FAULTY
+    check_found(monkeypatch, lambda: [call(one, **ON_GPU) for one in cases], pattern, replacement)
