@@ -52,36 +52,37 @@ def test_gradients_agree_with_the_oracle(name):
 
 
 def shapes():
-    """A tile shape of each number of rows a warp, warps, columns and stages."""
+    """Tile shapes of each number of groups, columns, stages and rows a warp."""
     found = {}
     for dims, capability in (((24, 24), (8, 0)), ((136, 24), (8, 0)), ((224, 256), (8, 6)), ((256, 256), (8, 6))):
         sizes = Sizes(64, 64, *dims, "float16")
-        for of in (QUERIES, KEYS):
-            for one in candidates(sizes if of == QUERIES else sizes.transposed(), of, gpu_of(capability))[0]:
-                traits = GradientTraits(one, of, WHOLE[of][0], ROUNDED, ragged=False)
-                key = (of, one.groups, one.tile_kv, one.stages, atoms_of(traits))
-                small = one if one.groups == 2 else replace(one, head_dim=24, value_dim=24)  # as fast as may be
-                found.setdefault(key, pytest.param(of, small, id="-".join(map(str, key))))
+        for one in candidates(sizes, QUERIES, gpu_of(capability))[0]:
+            atoms = {atoms_of(GradientTraits(one, of, WHOLE[of][0], ROUNDED, ragged=False)) for of in (QUERIES, KEYS)}
+            small = one if one.groups == 2 else replace(one, head_dim=24, value_dim=24)  # as fast as may be
+            name = f"{one.groups}x{one.tile_kv} in {one.stages}, {max(atoms)} a warp"
+            found.setdefault(name, pytest.param(small, id=name))
     return list(found.values())
 
 
-@pytest.mark.parametrize(("of", "boxes"), shapes())
-def test_every_tile_shape(of, boxes, monkeypatch):
+@pytest.mark.parametrize("boxes", shapes())
+def test_every_tile_shape(boxes, monkeypatch):
     """Groups skip tiles that the other one wants, and have masks of their own."""
     problem = Problem(140, 135, splat.window(9), "float16", 1, 1, head_dim=boxes.head_dim, kv_lengths=(130,))
-    with forced_gradients(monkeypatch, of, boxes, shapes=tile_shapes):
+    of_queries = forced_gradients(monkeypatch, QUERIES, boxes, shapes=tile_shapes)
+    with of_queries, forced_gradients(monkeypatch, KEYS, boxes, shapes=tile_shapes):
         check_gradients(replace(problem, value_dim=boxes.value_dim), backend="emulate", target="sm80")
 
 
-def test_every_number_of_rows_columns_and_stages_is_tried():
-    tried = [one.values for one in shapes()]
-    assert {boxes.stages for _, boxes in tried} == {1, 2}
-    assert {boxes.tile_kv for _, boxes in tried} == {16, 32, 64}
-    assert {one.id.split("-")[-1] for one in shapes() if one.values[1].groups == 2} == {"1", "2"}
+def test_every_number_of_groups_columns_stages_and_rows_is_tried():
+    names = {one.id for one in shapes()}
+    assert names == {
+        "1x16 in 1, 1 a warp", "1x16 in 2, 1 a warp", "1x32 in 2, 1 a warp", "1x64 in 2, 1 a warp",
+        "2x32 in 2, 1 a warp", "2x32 in 2, 2 a warp", "2x64 in 2, 1 a warp", "2x64 in 2, 2 a warp",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "x".join(map(str, kind)))
-@settings(max_examples=draws(3), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=draws(2), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_problem_through_the_runtime(kind, monkeypatch, data):
     mask = data.draw(st.sampled_from([masks, patterns]))
@@ -128,6 +129,7 @@ FAULTS = {
     "lengths of keys": (r"(?<!def )limit_scores\(score_\d, valid, column\)", "pass"),
     "a tile that is not there yet": (r" {12}wait_for_copies\(\)\n", ""),
     "a tile that others copied": (r"ptx\.block_barrier\(\)  # the tile is", "pass  # the tile is"),
+    "tiles of the head before": (r"ptx\.block_barrier\(\)  # nobody reads the tiles of", "pass  # nobody"),
     "stage": (r"stage = u32\(STAGE_BYTES - stage\)", "pass"),
     "which half of the columns": (r"load_matrices_transposed", "load_matrices"),
     "delta": (r"delta = total if", "delta = f32(0.5) * total if"),

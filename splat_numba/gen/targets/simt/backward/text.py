@@ -9,10 +9,10 @@ from splat_numba.gen.backward import KEYS
 from splat_numba.gen.boxes import GROUP_ROWS
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.targets.gpu import gradient_text
 from splat_numba.gen.targets.gpu.addresses import (
     ITEM,
     LISTED,
-    STEPS,
     TILE,
     TOKEN_OF_ROW,
     TOKEN_OF_TILE,
@@ -21,7 +21,6 @@ from splat_numba.gen.targets.gpu.addresses import (
 )
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
-from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.simt import tiles
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
 from splat_numba.gen.targets.simt.attention import WHERE, emit_start, walk
@@ -34,20 +33,7 @@ from splat_numba.gen.targets.simt.softmax import emit_for_rows, emit_limit, emit
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention_gradients"
-TABLES = ("rows", "block", "piece", "bits", "views", "owners", "heads")
-SIDES = ("left_1", "left_2", "right_1", "right_2")
-COUNTS = (*ITEM, "heads_levels", "seq_left", "seq_right", "seq_q", "box_shift", "first_steps", "second_steps",
-          "pair_steps")  # fmt: skip
-
-
-def pointers(traits: GradientTraits) -> tuple[str, ...]:
-    """All addresses that the kernel is given."""
-    return (*TABLES, *SIDES, *traits.dims, "levels", "kv_lengths")
-
-
-def strides(traits: GradientTraits) -> tuple[str, ...]:
-    """In bytes, of the arrays."""
-    return tuple(f"{name}_{step}" for name in (*SIDES, *traits.dims) for step in STEPS)
+COUNTS = (*gradient_text.COUNTS, "first_steps", "second_steps", "pair_steps")
 
 
 def scales(traits: GradientTraits) -> tuple[str, ...]:
@@ -60,8 +46,9 @@ def gradients_text(traits: GradientTraits, arch: str) -> EmittedText:
     """The text of the kernel with these traits, named after shape and type."""
     boxes, kind = traits.boxes, "f" if Numbers(traits.boxes.dtype).computed == "float32" else "l"
     size = f"d{boxes.head_dim}_{boxes.dtype}_{boxes.tile_q}x{boxes.tile_kv}"
+    places, strides = gradient_text.addresses(traits.dims)
     parameters = (
-        *((name, "l") for name in (*pointers(traits), *strides(traits))), *((name, kind) for name in scales(traits)),
+        *((name, "l") for name in (*places, *strides)), *((name, kind) for name in scales(traits)),
         *((name, "r") for name in COUNTS),
     )  # fmt: skip
     entry = Entry(ENTRY, parameters, share_of(traits).threads, boxes.blocks_per_multiprocessor, shared_bytes(traits),
@@ -86,7 +73,7 @@ def render_gradients(traits: GradientTraits) -> str:
     emit_slopes(out, traits, numbers)
     emit_results(out, traits)
     emit_load_number(out, numbers.computed)
-    _emit_item(out)
+    gradient_text.emit_owner_of_block(out)
     return out.text()
 
 
@@ -132,7 +119,7 @@ def _emit_head(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> N
 
 
 def _emit_entry(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> None:
-    emit_header(out, ENTRY, (pointers(traits), strides(traits), scales(traits), COUNTS))
+    emit_header(out, ENTRY, (*gradient_text.addresses(traits.dims), scales(traits), COUNTS))
     with out.suite():
         emit_start(out, share_of(traits).rows)
         _emit_arrays(out, traits, numbers)
@@ -149,7 +136,7 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> 
         )
         out.line("left_1_at = left_1 + u64(entry) * left_1_batch + u64(head) * left_1_head")
         out.line("left_2_at = left_2 + u64(entry) * left_2_batch + u64(head) * left_2_head")
-        out.line(f"levels_at = {_levels_of('head')}")
+        out.line(f"levels_at = {gradient_text.levels_of('head')}")
         out.line("load_left_1(left_1_at, left_1_row, base + LEFT_1, rows_at, seq_left)")
         if traits.slopes:
             kept = ", levels_at" if _clears_left(traits) else ""
@@ -169,13 +156,9 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> 
                 """
             )
             if traits.columns_are_queries:
-                out.line(f"levels_at = {_levels_of('other')}")
+                out.line(f"levels_at = {gradient_text.levels_of('other')}")
             wrapped(out, "work", _work_arguments(traits))
         emit_store(out, traits)
-
-
-def _levels_of(head: str) -> str:
-    return f"levels + u64({LEVEL_BYTES}) * (u64(entry) * u64(heads_levels) + u64({head})) * u64(seq_q)"
 
 
 def _emit_arrays(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> None:
@@ -304,11 +287,3 @@ def _emit_products(out: SourceWriter, traits: GradientTraits, numbers: Numbers) 
         values = "Weights" if name == "dv" else "Slopes"
         text = f"{values} times the rows of a right tile, a chunk of them at a time."
         tiles.emit_sum_product(out, f"add_{name}", numbers, share, (boxes.tile_kv, dim), f"{name}_total", text)
-
-
-def _emit_item(out: SourceWriter) -> None:
-    text = "Row block, owner and batch entry of this block; longest row blocks first, wave by wave of owners."
-    with device_function(out, "item_of_block", ITEM, text):
-        out.line("item, items = ptx.block_index(), u32(blocks * heads_count * batch)")
-        emit_rank(out)
-        out.line("return rank, u32(pair - entry * heads_count), entry")

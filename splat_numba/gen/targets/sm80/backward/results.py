@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.lane_layout import ATOM
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS
+from splat_numba.gen.problem import ITEMSIZE
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, LEVEL_BYTES
 from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.writer import SourceWriter
+
+FLOAT = ITEMSIZE["float32"]
 
 
 def emit_store(out: SourceWriter, traits: GradientTraits) -> None:
@@ -20,10 +23,11 @@ def emit_store(out: SourceWriter, traits: GradientTraits) -> None:
     for name in traits.written:
         out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head")
     for atom in range(atoms_of(traits)):
-        for row in (0, 1):
-            out.line(f"token = ptx.load_word(row_at + u64({4 * (ATOM * atom + 8 * row)}))")
+        for row in range(LANE_ROWS):
+            place = ATOM * atom + MATRIX * row
+            out.line(f"token = ptx.load_word(row_at + u64({4 * place}))")
             if not traits.columns_are_queries:
-                at = f"base + LEVELS + u32({LEVEL_BYTES}) * u32(row + u32({ATOM * atom + 8 * row}))"
+                at = f"base + LEVELS + u32({LEVEL_BYTES}) * u32(row + u32({place}))"
                 out.line(f"level, _ = ptx.load_shared_reals2({at})")
             for name in traits.dims:
                 counts = "token < end" if traits.columns_are_queries else "level < INFINITE"
@@ -56,15 +60,15 @@ def _emit_row(out: SourceWriter, traits: GradientTraits, dim: int) -> None:
         to = to_first + u64(token) * step
         """
     )
-    eights = range(-(-dim // 8))
+    eights = range(-(-dim // MATRIX))
     for j in eights:
-        out.line(f"share_eight({4 * j} + 2 * row, total, share)")
+        out.line(f"share_eight({SUMS * j} + {LANE_COLUMNS} * row, total, share)")
     if traits.adds or not traits.rounds:
         first = "sums + u64(token) * sums_step" if traits.stored == FINISHED else "to"
-        out.line(f"place = {first} + u64(4) * u64(column)")
+        out.line(f"place = {first} + u64({FLOAT}) * u64(column)")
     for function in ("add_eight",) * traits.adds + ("store_eight",) * (not traits.rounds):
         for j in eights:
-            out.line(f"{function}({4 * j} + 2 * row, total, place + u64({32 * j}), real)")
+            out.line(f"{function}({SUMS * j} + {LANE_COLUMNS} * row, total, place + u64({FLOAT * MATRIX * j}), real)")
     if traits.rounds:
         out.line("share = f32(1.0)")
         emit_rounded(out, traits.boxes.dtype, dim)
@@ -73,12 +77,12 @@ def _emit_row(out: SourceWriter, traits: GradientTraits, dim: int) -> None:
 def _emit_eights(out: SourceWriter, traits: GradientTraits) -> None:
     """Of a thread's two of 8 columns; rows of sums are whole chunks of them."""
     with device_function(out, "share_eight", ("at", "total", "share"), "8 columns times share, 0 where share is."):
-        for x in (0, 1):
+        for x in range(LANE_COLUMNS):
             out.line(f"total[at + {x}] = total[at + {x}] * share if share != f32(0.0) else f32(0.0)")
     if not traits.rounds:
         with device_function(out, "store_eight", ("at", "total", "to", "real"), "8 columns in float32."):
             out.line("ptx.store_reals2(to, total[at], total[at + 1], real)")
     if traits.adds:
         with device_function(out, "add_eight", ("at", "total", "first", "real"), "What is there already."):
-            for x in (0, 1):
-                out.line(f"total[at + {x}] += ptx.load_real_when(first + u64({4 * x}), real)")
+            for x in range(LANE_COLUMNS):
+                out.line(f"total[at + {x}] += ptx.load_real_when(first + u64({FLOAT * x}), real)")

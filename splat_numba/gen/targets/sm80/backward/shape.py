@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.lane_layout import ATOM
+from splat_numba.gen.lane_layout import ATOM, sums_of, words_of
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
@@ -22,6 +22,7 @@ NOTE_BYTES = HEAD_NOTE + CHUNK
 # Registers of a thread beside scores, slopes and gradients; and how many of these leave it room, by atoms.
 OTHER_REGISTERS = 64
 MOST_SUMS = {QUERIES: {1: 176, 2: 176}, KEYS: {1: 192, 2: 192}}
+MOST_SUMS_OF_WIDE = 176  # of keys, where eight warps have 128 rows: 12 bytes of 128 x 64 of head_dim 128 are spilled
 MOST_COLUMNS = 64  # of a tile
 
 
@@ -29,19 +30,22 @@ def sums(traits: GradientTraits, atoms: int) -> int:
     """Registers of a thread's scores, slopes and gradients; a kernel of queries has weights two a word in place of
     scores when it makes slopes.
     """
-    columns = traits.boxes.tile_kv
-    tiles = columns // 2 * (1 + traits.slopes) if traits.columns_are_queries else columns * 3 // 4
+    one, packed = sums_of(traits.boxes.tile_kv), words_of(traits.boxes.tile_kv)
+    tiles = one * (1 + traits.slopes) if traits.columns_are_queries else one + packed
     return atoms * (tiles + sum(total_registers(dim) for dim in traits.dims.values()))
 
 
 def total_registers(dim: int) -> int:
     """Of an atom's gradients, for one thread."""
-    return ATOM // 2 * steps(dim)
+    return sums_of(ATOM * steps(dim))
 
 
 def in_registers(traits: GradientTraits, atoms: int) -> bool:
     """Whether a thread of so many atoms has all of them in registers, and room for all else."""
-    return sums(traits, atoms) <= MOST_SUMS[traits.of][atoms] and traits.boxes.tile_kv <= MOST_COLUMNS
+    most = MOST_SUMS[traits.of][atoms]
+    if atoms < traits.boxes.groups:
+        most = min(most, MOST_SUMS_OF_WIDE)
+    return sums(traits, atoms) <= most and traits.boxes.tile_kv <= MOST_COLUMNS
 
 
 def atoms_of(traits: GradientTraits) -> int:

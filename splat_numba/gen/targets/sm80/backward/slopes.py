@@ -7,7 +7,7 @@ tile: registers are for the sums.
 
 from __future__ import annotations
 
-from splat_numba.gen.lane_layout import ATOM
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
@@ -57,14 +57,14 @@ def emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
     _emit_round(out, traits)
     _emit_by_rows(out, traits, "make_slopes", ("slope", "weight"), "change")
     with columns_of(out, "weigh_columns", ("score", "scale_log2", "row", "level"), traits.boxes.tile_kv, "Of a row."):
-        for x in (0, 1):
-            at = f"score[4 * j + 2 * row + {x}]"
+        for x in range(LANE_COLUMNS):
+            at = sum_at("score", "row", str(x))
             out.line(f"{at} = ptx.exp2({at} * scale_log2 - level)")
     parameters = ("slope", "weight", "row", "change")
     with columns_of(out, "make_slopes_columns", parameters, traits.boxes.tile_kv, "Of a row."):
-        out.line(f"low, high = ptx.unpack_{traits.boxes.dtype}(weight[2 * j + row])")
+        out.line(f"low, high = ptx.unpack_{traits.boxes.dtype}(weight[{LANE_ROWS} * j + row])")
         for x, weight in enumerate(("low", "high")):
-            at = f"slope[4 * j + 2 * row + {x}]"
+            at = sum_at("slope", "row", str(x))
             out.line(f"{at} = {weight} * ({at} - change)")
 
 
@@ -73,8 +73,8 @@ def _emit_by_rows(out: SourceWriter, traits: GradientTraits, name: str, given: t
     text = {"level": "Scores become weights.", "change": "dP becomes slopes."}[wanted]
     names = {"level": "level, _", "change": "_, change"}[wanted]
     with device_function(out, name, (*given, "levels"), text):
-        for row in (0, 1):
-            out.line(f"{names} = ptx.load_shared_reals2(levels + u32({8 * LEVEL_BYTES * row}))")
+        for row in range(LANE_ROWS):
+            out.line(f"{names} = ptx.load_shared_reals2(levels + u32({MATRIX * LEVEL_BYTES * row}))")
             for first in chunks_of(traits.boxes.tile_kv):
                 out.line(f"{name}_columns({first}, {', '.join(given)}, {row}, {wanted})")
 
@@ -85,9 +85,9 @@ def _emit_round(out: SourceWriter, traits: GradientTraits) -> None:
         for first in chunks_of(tile):
             out.line(f"round_columns({first}, weight, score)")
     with columns_of(out, "round_columns", ("weight", "score"), tile, "The same of 32 columns."):
-        for row in (0, 1):
-            pair = ", ".join(f"score[4 * j + {2 * row + x}]" for x in (0, 1))
-            out.line(f"weight[2 * j + {row}] = ptx.pack_{traits.boxes.dtype}({pair})")
+        for row in range(LANE_ROWS):
+            pair = ", ".join(sum_at("score", row, x) for x in range(LANE_COLUMNS))
+            out.line(f"weight[{LANE_ROWS} * j + {row}] = ptx.pack_{traits.boxes.dtype}({pair})")
 
 
 def _emit_by_columns(out: SourceWriter, traits: GradientTraits) -> None:
@@ -99,10 +99,11 @@ def _emit_by_columns(out: SourceWriter, traits: GradientTraits) -> None:
         for first in chunks_of(tile):
             out.line(f"weigh_columns({first}, {', '.join(parameters)})")
     with columns_of(out, "weigh_columns", parameters, tile, "The same of 32 columns."):
-        for x in (0, 1):
-            out.line(f"level, change = ptx.load_shared_reals2(levels + u32({LEVEL_BYTES}) * u32(8 * j + {x}))")
-            for row in (0, 1):
-                at = f"[4 * j + {2 * row + x}]"
-                out.line(f"score{at} = ptx.exp2(score{at} * scale_log2 - level)")
+        for x in range(LANE_COLUMNS):
+            at = f"levels + u32({LEVEL_BYTES}) * u32({MATRIX} * j + {x})"
+            out.line(f"level, change = ptx.load_shared_reals2({at})")
+            for row in range(LANE_ROWS):
+                weight, slope = sum_at("score", row, x), sum_at("slope", row, x)
+                out.line(f"{weight} = ptx.exp2({weight} * scale_log2 - level)")
                 if traits.slopes:
-                    out.line(f"slope{at} = score{at} * (slope{at} - change)")
+                    out.line(f"{slope} = {weight} * ({slope} - change)")

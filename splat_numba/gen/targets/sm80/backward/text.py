@@ -9,12 +9,11 @@ from contextlib import nullcontext
 
 from splat_numba.gen.backward import KEYS
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import ATOM
+from splat_numba.gen.lane_layout import ATOM, sums_of, words_of
 from splat_numba.gen.schedule import EmittedText
-from splat_numba.gen.targets.gpu.addresses import ITEM, STEPS, TILE, emit_header, emit_token
+from splat_numba.gen.targets.gpu import gradient_text
+from splat_numba.gen.targets.gpu.addresses import ITEM, TILE, emit_header, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
-from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
-from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.sm80.backward.results import emit_results, emit_store
 from splat_numba.gen.targets.sm80.backward.shape import (
     HEAD_NOTE,
@@ -35,29 +34,17 @@ from splat_numba.gen.targets.sm80.walk import Walk, emit_keep_note, emit_walk
 from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention_gradients"
-TABLES = ("rows", "block", "piece", "bits", "views", "owners", "heads")
-SIDES = ("left_1", "left_2", "right_1", "right_2")
-COUNTS = (*ITEM, "heads_levels", "seq_left", "seq_right", "seq_q", "box_shift")
 SCALES = ("scale_log2", "scale")
-
-
-def pointers(traits: GradientTraits) -> tuple[str, ...]:
-    """All addresses that the kernel is given."""
-    return (*TABLES, *SIDES, *traits.written, "levels", "kv_lengths")
-
-
-def strides(traits: GradientTraits) -> tuple[str, ...]:
-    """In bytes, of the arrays."""
-    return tuple(f"{name}_{step}" for name in (*SIDES, *traits.written) for step in STEPS)
 
 
 def gradients_text(traits: GradientTraits, arch: str) -> EmittedText:
     """The text of the kernel with these traits for an architecture, named after shape and type."""
     boxes = traits.boxes
     size = f"d{boxes.head_dim}_{boxes.dtype}_{boxes.tile_q}x{boxes.tile_kv}"
+    places, strides = gradient_text.addresses(traits.written)
     parameters = (
-        *((name, "l") for name in (*pointers(traits), *strides(traits))), *((name, "f") for name in SCALES),
-        *((name, "r") for name in COUNTS),
+        *((name, "l") for name in (*places, *strides)), *((name, "f") for name in SCALES),
+        *((name, "r") for name in gradient_text.COUNTS),
     )  # fmt: skip
     entry = Entry(ENTRY, parameters, threads_of(traits), boxes.blocks_per_multiprocessor, shared_bytes(traits),
                   arch=arch)  # fmt: skip
@@ -83,7 +70,7 @@ def render_gradients(traits: GradientTraits) -> str:
     emit_mask_functions(out, boxes, ZERO)
     emit_slopes(out, traits)
     emit_results(out, traits)
-    _emit_item(out)
+    gradient_text.emit_owner_of_block(out)
     return out.text()
 
 
@@ -118,12 +105,8 @@ def _emit_head(out: SourceWriter, traits: GradientTraits) -> None:
     )
 
 
-def _levels_of(head: str) -> str:
-    return f"levels + u64({LEVEL_BYTES}) * (u64(entry) * u64(heads_levels) + u64({head})) * u64(seq_q)"
-
-
 def _emit_entry(out: SourceWriter, traits: GradientTraits) -> None:
-    emit_header(out, ENTRY, (pointers(traits), strides(traits), SCALES, COUNTS))
+    emit_header(out, ENTRY, (*gradient_text.addresses(traits.written), SCALES, gradient_text.COUNTS))
     with out.suite():
         out.lines(
             f"""
@@ -149,7 +132,7 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits) -> None:
         if padded(traits):
             out.line("clear_padding(base)")
         if not traits.columns_are_queries:
-            out.line(f"levels_at = {_levels_of('head')}")
+            out.line(f"levels_at = {gradient_text.levels_of('head')}")
             out.line("copy_levels(levels_at, u32(base + LEVELS), rows_at, seq_left)")
         out.line("limit = seq_right")
         if traits.limited:
@@ -186,7 +169,7 @@ def _emit_heads(out: SourceWriter, traits: GradientTraits) -> None:
             """
         )
         if levels:
-            out.line(f"levels_at = {_levels_of('other')}")
+            out.line(f"levels_at = {gradient_text.levels_of('other')}")
         out.line("ptx.block_barrier()  # nobody reads the tiles of the head before any more")
         sources = ("right_1_at", "right_2_at", *levels)
         wrapped(out, "keep_notes", ("note", "rank", "entry", "u32(first + u32(1))", "end", *sources))
@@ -196,10 +179,10 @@ def _emit_heads(out: SourceWriter, traits: GradientTraits) -> None:
 
 def _emit_arrays(out: SourceWriter, traits: GradientTraits) -> None:
     """Each atom's scores, weights two a word, slopes and gradients."""
-    tile = traits.boxes.tile_kv // 2
+    tile = sums_of(traits.boxes.tile_kv)
     sizes = {"score": tile, **({"slope": tile} if traits.slopes else {})}
     if not traits.columns_are_queries:
-        sizes["weight"] = tile // 2
+        sizes["weight"] = words_of(traits.boxes.tile_kv)
     totals = {f"{name}_total": total_registers(dim) for name, dim in traits.dims.items()}
     for name, size in {**sizes, **totals}.items():
         for one in of_atoms(name, atoms_of(traits)):
@@ -250,10 +233,11 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits) -> None:
 
 def _emit_steps(out: SourceWriter, traits: GradientTraits) -> None:
     atoms = atoms_of(traits)
-    pairs, columns = operands_of(traits)
-    out.line(f"{', '.join(pairs)}, _, _ = places(base, tile)")
+    first, last = operands_of(traits)
+    out.line(f"{', '.join(first)}, _, _ = places(base, tile)")
     emit_pairs(out, traits)
-    out.line(f"{', '.join(columns)}, _, _ = places_of_columns(base, tile)")
+    if last:
+        out.line(f"{', '.join(last)}, _, _ = places_of_columns(base, tile)")
     for name, values, right in (("dv", "score", "columns_2"), (traits.of_slopes, "slope", "columns_1")):
         if name in traits.dims:
             wrapped(out, f"add_{name}", (*of_atoms(f"{name}_total", atoms), *of_atoms(values, atoms), right))
@@ -279,11 +263,3 @@ def _emit_notes(out: SourceWriter, traits: GradientTraits) -> None:
                 return u64(u64(low) | (u64(high) << u64(32)))
                 """
             )
-
-
-def _emit_item(out: SourceWriter) -> None:
-    text = "Row block, owner and batch entry of this block; longest row blocks first, wave by wave of owners."
-    with device_function(out, "item_of_block", ITEM, text):
-        out.line("item, items = ptx.block_index(), u32(blocks * heads_count * batch)")
-        emit_rank(out)
-        out.line("return rank, u32(pair - entry * heads_count), entry")

@@ -80,15 +80,25 @@ def _emit_copy_levels(out: SourceWriter, traits: GradientTraits) -> None:
 
 
 def emit_places(out: SourceWriter, traits: GradientTraits) -> None:
-    """Where a lane's rows of operands begin: of the first two products, and of the last, which are made after those, as
-    registers are short between.
-    """
+    """Where a lane's rows of the products' operands begin."""
     atoms = atoms_of(traits)
-    text = "Where a lane's rows of the first matrices of left and right tiles begin; its row and column of scores."
-    emit_lane_places(out, "places", _pair_operands(traits), atoms, text)
-    text = "The same of what weights and slopes are multiplied with."
-    emit_lane_places(out, "places_of_columns", _column_operands(traits), atoms, text)
+    first, last = operands_of(traits)
+    text = "Where a lane's rows of the first matrices of operands begin; its row and column of scores."
+    emit_lane_places(out, "places", first, atoms, text)
+    if last:
+        text = "The same of what weights and slopes are multiplied with."
+        emit_lane_places(out, "places_of_columns", last, atoms, text)
     emit_place_in_warp(out, atoms)
+
+
+def operands_of(traits: GradientTraits) -> tuple[dict[str, Operand], dict[str, Operand]]:
+    """By name, those that are there before a tile's first product, and those that are made after its slopes, as
+    registers are short between: but a kernel of keys whose warps have sixteen rows spills then (112 bytes of 64 x 64 of
+    head_dim 128 on 9.0), and one whose warps have 32 spills else (20 bytes of 128 x 32 of head_dim 64 on 8.0).
+    """
+    pairs, columns = _pair_operands(traits), _column_operands(traits)
+    early = traits.columns_are_queries and atoms_of(traits) == 1
+    return ({**pairs, **columns}, {}) if early else (pairs, columns)
 
 
 def _pair_operands(traits: GradientTraits) -> dict[str, Operand]:
@@ -103,11 +113,6 @@ def _column_operands(traits: GradientTraits) -> dict[str, Operand]:
     return {
         places[name][0]: Operand(TRANSPOSED, places[name][1], dim) for name, dim in traits.dims.items()
     }  # fmt: skip
-
-
-def operands_of(traits: GradientTraits) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names of what the two functions give, before row and column."""
-    return tuple(_pair_operands(traits)), tuple(_column_operands(traits))
 
 
 def emit_products(out: SourceWriter, traits: GradientTraits) -> None:
