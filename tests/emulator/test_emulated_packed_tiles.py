@@ -177,7 +177,7 @@ def test_a_plan_says_what_goes_where():
     covered, told = int(plan.tiles.covered.sum()), plan.explain().splitlines()
     assert told[0] == "operator    sddmm, batch 2, heads 3, rows of 64 numbers, float16"
     assert re.fullmatch(
-        r"tiles       \d of 64 x 64, \d\d% kept, in 1 blocks of rows that share columns; by mma\.sync; predicted .*",
+        r"tiles       \d of 64 x 64, \d\d% kept, in 1 block of rows that share columns; by mma\.sync; predicted .*",
         told[3],
     )
     assert told[4].startswith(f"rows        {70 - covered} with a warp each; ")

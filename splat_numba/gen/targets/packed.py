@@ -21,7 +21,7 @@ from splat_numba.gen.targets.sm80.packed.schedule import record_tiles
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 from splat_numba.gen.targets.sm80.target import FIRST
 from splat_numba.gen.tensor import Tensor
-from splat_numba.plain import duration
+from splat_numba.plain import counted, duration
 
 # Cycles of a multiprocessor. On an H200 tiles of 64 numbers a row took 900 to 1200: what the second-level cache gives,
 # it seems (benchmarks/results/gpu_operators.md). What the first-level one gives a warp that reads keys is an estimate.
@@ -86,7 +86,7 @@ class PackedPlan:
         lines = [
             f"operator    {problem.operator}, batch {problem.batch}, heads {problem.heads}{dim}, {problem.dtype}",
             f"target      {self.gpu.words}, {self.gpu.describe()}",
-            f"kept        {self.lists.pairs:,} pairs a head, in {len(self.lists.rows):,} rows",
+            f"kept        {counted(self.lists.pairs, 'pair')} a head, in {counted(len(self.lists.rows), 'row')}",
             f"tiles       {self._tiles_in_words()}",
         ]
         if len(self.rows):
@@ -100,17 +100,21 @@ class PackedPlan:
         number, kept = tiles.tiles, tiles.pairs / tiles.area
         units = "by mma.sync" if self.by_products else f"on FMA units, as {self.without}"
         return (
-            f"{number:,} of {TILE_ROWS} x {TILE_PLACES}, {kept:.0%} kept, in {len(tiles.blocks):,} blocks of rows that "
-            f"share columns; {units}; predicted {duration(self.seconds[0])}"
+            f"{number:,} of {TILE_ROWS} x {TILE_PLACES}, {kept:.0%} kept, in {counted(len(tiles.blocks), 'block')} of "
+            f"rows that share columns; {units}; predicted {duration(self.seconds[0])}"
         )
 
     def _rows_in_words(self) -> str:
         pairs, lists = self.rows[:, 2], self.lists
         columns = "listed, 4 bytes a pair" if lists.columns is not None else "made from runs"
         parts = PackedParts.of(self.rows, lists.runs, lists.run_ptr, listed=True) if self.problem.dim else None
-        cut = "" if parts is None else f", {len(parts.long):,} of them in {len(parts.parts):,} parts with one each"
+        cut = (
+            ""
+            if parts is None
+            else f", {len(parts.long):,} of them in {counted(len(parts.parts), 'part')} with one each"
+        )
         return (
-            f"{len(pairs):,} with a warp each{cut}; {int(pairs.sum()):,} pairs, the longest {int(pairs.max()):,}; "
+            f"{len(pairs):,} with a warp each{cut}; {counted(int(pairs.sum()), 'pair')}, the longest {int(pairs.max()):,}; "
             f"columns {columns}; predicted {duration(self.seconds[1])}"
         )
 
