@@ -114,8 +114,8 @@ class PackedPlan:
             else f", {len(parts.long):,} of them in {counted(len(parts.parts), 'part')} with one each"
         )
         return (
-            f"{len(pairs):,} with a warp each{cut}; {counted(int(pairs.sum()), 'pair')}, the longest {int(pairs.max()):,}; "
-            f"columns {columns}; predicted {duration(self.seconds[1])}"
+            f"{len(pairs):,} with a warp each{cut}; {counted(int(pairs.sum()), 'pair')}, the longest "
+            f"{int(pairs.max()):,}; columns {columns}; predicted {duration(self.seconds[1])}"
         )
 
     def schedule(self, tensors: Mapping[str, Tensor], copied: frozenset[str] = frozenset()) -> Schedule:
