@@ -65,6 +65,7 @@ PACKED = {
     f"packed, {name}, {dtype}": Case(acsr, dtype, 2, 2, 1, 20, 33)
     for name, acsr in (
         ("runs", splat.ACSR.from_pattern(splat.window(20, 17), 21, 45)),
+        ("tiles", splat.ACSR.from_pattern(splat.window(70, 60), 149, 181)),
         ("a list", splat.ACSR.from_dense(np.random.default_rng(1).random((37, 41)) < 0.2)),
         ("several runs", splat.ACSR.from_pattern(MIXED, 50, 43)),
     )

@@ -29,12 +29,17 @@ def random_graph(rows, columns):
     return ACSR.from_dense(RNG.random((rows, columns)) < density[:, None])
 
 
+HUBS = np.isin(np.arange(60), (3, 41))[:, None] | (RNG.random((60, 20_000)) < 0.001)
 MASKS = {
     "window": ACSR.from_pattern(splat.window(60, 40), 333, 301),
     "causal": ACSR.from_pattern(splat.causal(), 301, 301),
     "dilated": ACSR.from_pattern(splat.dilated(20, 4), 300, 300),
     "mixed": ACSR.from_pattern(MIXED, 301, 257),
     "graph": random_graph(401, 399),
+    "hubs": ACSR.from_dense(HUBS),  # rows in parts
+    "shifted": ACSR.from_pattern(
+        splat.window(150, 91), 333, 401
+    ),  # tiles of which rows keep all, at every place of a chunk
 }
 DIMS = ((1, 1), (20, 12), (33, 17), (64, 64), (80, 72), (128, 128), (256, 250))
 fuzzed = settings(

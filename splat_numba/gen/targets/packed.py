@@ -23,9 +23,9 @@ from splat_numba.gen.targets.sm80.target import FIRST
 from splat_numba.gen.tensor import Tensor
 from splat_numba.plain import duration
 
-# Cycles of a multiprocessor; estimates, not fitted yet: a tile's instructions, by a warp for each of four schedulers,
-# and what the first-level cache gives a warp that reads keys by itself.
-PRODUCT_TILE_CYCLES = 450
+# Cycles of a multiprocessor. On an H200 tiles of 64 numbers a row took 900 to 1200: what the second-level cache gives,
+# it seems (benchmarks/results/gpu_operators.md). What the first-level one gives a warp that reads keys is an estimate.
+PRODUCT_TILE_CYCLES = 1000
 PAIR_BYTES_PER_CYCLE = 64
 IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
 

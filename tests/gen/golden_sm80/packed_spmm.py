@@ -12,8 +12,9 @@ f32, u32, u64 = np.float32, np.uint32, np.uint64
 device = cuda.jit(device=True, forceinline=True)  # arrays that such a function is given stay registers
 wait_for_copies = ptx.async_wait(0)
 
-# Shared memory, in bytes from its aligned start: two stages, of each the rows of v, then packed values.
+# Shared memory, in bytes from its aligned start: two stages, of each the rows of v, then packed values; the block's rows.
 STAGE_BYTES, PACKED = u32(16384), u32(5120)
+NOTES = u32(32768)
 
 
 def spmm(
@@ -36,10 +37,11 @@ def spmm(
     limit = seq_kv
     values_at = values + u64(entry) * values_batch + u64(head) * values_head
     v_at = v + u64(entry) * v_batch + u64(head // share) * v_head
-    own = u32(u32(warp * u32(16)) + u32(lane & u32(15)))
-    row, slot, begin, count = ptx.load_words4(rows_at + u64(16) * u64(own))
-    shift = u32(u32(u32(values_at >> u64(1)) + slot + corner) & u32(7))
-    copy_values(base, own, lane, corner, values_at, slot, begin, count, shift)
+    keep_rows(rows_at, u32(base + NOTES), thread)
+    notes = u32(base + NOTES + u32(256) * warp)
+    packed = u32(base + PACKED + u32(2816) * warp)
+    ptx.block_barrier()  # the list of rows is there
+    copy_values(packed, notes, values_at, corner, lane)
     copy_rows_of_v(v_at, v_row, base, corner, residue, lattice, limit)
     ptx.async_commit()
     clear_padding(base)
@@ -47,8 +49,8 @@ def spmm(
     for n in range(16):
         total[n] = f32(0.0)
     first_row = u32(lane >> u32(2))
-    upper, upper_odd = place_of_row(base, shift, lane, warp, first_row)
-    lower, lower_odd = place_of_row(base, shift, lane, warp, u32(first_row + u32(8)))
+    upper, upper_odd = place_of_row(packed, notes, values_at, corner, lane, first_row)
+    lower, lower_odd = place_of_row(packed, notes, values_at, corner, lane, u32(first_row + u32(8)))
     right = u32(base + u32(lane & u32(15)) * u32(80) + u32(lane >> u32(4)) * u32(16))
     while tiles > u32(0):
         wait_for_copies()
@@ -56,51 +58,51 @@ def spmm(
         now = stage
         tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32(64)), u32(STAGE_BYTES - stage)
         if tiles > u32(0):
-            copy_values(u32(base + stage), own, lane, corner, values_at, slot, begin, count, shift)
+            copy_values(u32(packed + stage), notes, values_at, corner, lane)
             copy_rows_of_v(v_at, v_row, u32(base + stage), corner, residue, lattice, limit)
         ptx.async_commit()
         multiply_rows(total, u32(upper + now), upper_odd, u32(lower + now), lower_odd, u32(right + now))
     out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(lane & u32(3))
     for half in range(2):
-        which = ptx.word_of_lane(row, u32(first_row + u32(8 * half)))
-        store_row(total, half, which, out_at, out_row, scale, seq_q)
+        row = ptx.load_shared_word(u32(notes + u32(16) * u32(first_row + u32(8 * half))))
+        store_row(total, half, row, out_at, out_row, scale, seq_q)
 
 
 @device
-def place_of_row(base, shift, lane, warp, which):
+def place_of_row(packed, notes, values_at, corner, lane, which):
     """Of one of a warp's rows, where a lane's first values stand in stage 0; whether they begin within a word."""
-    ahead = ptx.word_of_lane(shift, which)
-    to = u32(base + PACKED + u32(176) * u32(u32(16) * warp + which))
-    return u32(to + u32(4) * u32(u32(ahead >> u32(1)) + u32(lane & u32(3)))), u32(ahead & u32(1))
+    slot = ptx.load_shared_word(u32(notes + u32(16) * which + u32(4)))
+    shift = shift_of(values_at, slot, corner)
+    to = u32(packed + u32(176) * which)
+    return u32(to + u32(4) * u32(u32(shift >> u32(1)) + u32(lane & u32(3)))), u32(shift & u32(1))
 
 
 @device
-def copy_values(stage_at, own, lane, corner, values_at, slot, begin, count, shift):
-    """A tile's packed values on their way: of a lane's row every other chunk."""
-    to = u32(stage_at + PACKED + u32(176) * own)
-    chunk = u32(u32(lane >> u32(4)) + u32(0))
-    mine = u32(1) if chunk < u32(9) else u32(0)
-    copy_chunk(u32(to + u32(16) * chunk), chunk, mine, corner, values_at, slot, begin, count, shift)
-    chunk = u32(u32(lane >> u32(4)) + u32(2))
-    mine = u32(1) if chunk < u32(9) else u32(0)
-    copy_chunk(u32(to + u32(16) * chunk), chunk, mine, corner, values_at, slot, begin, count, shift)
-    chunk = u32(u32(lane >> u32(4)) + u32(4))
-    mine = u32(1) if chunk < u32(9) else u32(0)
-    copy_chunk(u32(to + u32(16) * chunk), chunk, mine, corner, values_at, slot, begin, count, shift)
-    chunk = u32(u32(lane >> u32(4)) + u32(6))
-    mine = u32(1) if chunk < u32(9) else u32(0)
-    copy_chunk(u32(to + u32(16) * chunk), chunk, mine, corner, values_at, slot, begin, count, shift)
-    chunk = u32(u32(lane >> u32(4)) + u32(8))
-    mine = u32(1) if chunk < u32(9) else u32(0)
-    copy_chunk(u32(to + u32(16) * chunk), chunk, mine, corner, values_at, slot, begin, count, shift)
+def shift_of(values_at, slot, corner):
+    """Values of the chunk of a tile's first value that stand before it: of a row always as many."""
+    return u32(u32(u32(values_at >> u64(1)) + slot + corner) & u32(7))
 
 
 @device
-def copy_chunk(to, chunk, mine, corner, values_at, slot, begin, count, shift):
+def copy_values(to, notes, values_at, corner, lane):
+    """A tile's packed values on their way: eight chunks of each row, and of rows that are shifted the ninth."""
+    copy_chunk(to, notes, values_at, corner, u32(u32(0) + u32(lane // u32(8))), u32(lane & u32(7)), u32(1))
+    copy_chunk(to, notes, values_at, corner, u32(u32(4) + u32(lane // u32(8))), u32(lane & u32(7)), u32(1))
+    copy_chunk(to, notes, values_at, corner, u32(u32(8) + u32(lane // u32(8))), u32(lane & u32(7)), u32(1))
+    copy_chunk(to, notes, values_at, corner, u32(u32(12) + u32(lane // u32(8))), u32(lane & u32(7)), u32(1))
+    copy_chunk(to, notes, values_at, corner, u32(lane & u32(15)), u32(8), u32(1) if lane < u32(16) else u32(0))
+
+
+@device
+def copy_chunk(to, notes, values_at, corner, which, chunk, mine):
     """A chunk of a row: copied where all of it is kept, else put together where some of it is, else 0."""
+    _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32(16) * which))
+    shift = shift_of(values_at, slot, corner)
+    wanted = mine if (chunk < u32(8)) or (shift != u32(0)) else u32(0)
+    to = u32(to + u32(176) * which + u32(16) * chunk)
     place = u32(corner + u32(8) * chunk - shift)
     into, whole, some = kept_chunk(place, begin, count)
-    whole, some = whole & mine, some & mine
+    whole, some = whole & wanted, some & wanted
     ptx.async_copy(to, values_at + u64(2) * u64(u32(slot + place)), whole)
     rest = u32(mine - whole)
     if ptx.any_lane(u32(some - whole)) != u32(0):
@@ -138,6 +140,15 @@ def kept_chunk(place, begin, count):
     whole = u32(1) if (into < count) and (last < count) else u32(0)
     some = u32(1) if last < u32(count + u32(7)) else u32(0)
     return into, whole, some
+
+
+@device
+def keep_rows(rows_at, to, thread):
+    """The block's rows, where all its warps find them."""
+    place = u32(thread & u32(63))
+    row, slot, begin, count = ptx.load_words4(rows_at + u64(16) * u64(place))
+    mine = u32(1) if thread < u32(64) else u32(0)
+    ptx.store_shared_words4(u32(to + u32(16) * place), row, slot, begin, count, mine)
 
 
 @device

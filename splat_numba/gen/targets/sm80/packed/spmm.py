@@ -10,7 +10,7 @@ from splat_numba.gen.lane_layout import ATOM
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.packed_tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.gpu.packed_walk import COUNTS, LISTED, PLACES, TABLES
+from splat_numba.gen.targets.gpu.packed_walk import COUNTS, PLACES, TABLES, emit_keep_rows
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, TiledTraits
 from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_head, emit_kept_chunk, load_of
 from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, STAGES, loads, row_bytes, steps
@@ -18,9 +18,8 @@ from splat_numba.gen.targets.sm80.tiles import ZEROS, emit_add, emit_load, emit_
 from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("values", "v", "out")
-CHUNKS = TILE_PLACES // NUMBERS + 1  # of a row, as its places begin within the first
-OF_ROW = ("values_at", "slot", "begin", "count", "shift")
-TURNS = -(-CHUNKS * ATOM // WARP)  # of a lane over the chunks of a warp's rows: it has one row, every other chunk
+CHUNKS = TILE_PLACES // NUMBERS  # of a row, beside one more where its places begin within the first
+OF_TILE = ("notes", "values_at", "corner")
 
 
 def parameter_names() -> tuple[tuple[str, ...], ...]:
@@ -32,12 +31,14 @@ def render_spmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> str
     """Python source of the kernel. groups: of its parameters. Pure and deterministic."""
     out = SourceWriter()
     emit_head(out, traits, "Packed values times the rows of a dense array")
+    out.line(f"NOTES = u32({traits.notes_at})")
     emit_begin(out, "spmm", groups)
     with out.suite():
         _emit_entry(out, traits)
     _emit_places(out)
     _emit_copy(out)
     emit_kept_chunk(out)
+    emit_keep_rows(out)
     _emit_multiply(out, traits)
     _emit_store(out, traits)
     rows = load_of("rows_of_v", traits, multiplied=False)
@@ -49,16 +50,17 @@ def render_spmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> str
 
 
 def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
-    where, of_row = ", ".join(PLACES), ", ".join(OF_ROW)
+    where, of_tile = ", ".join(PLACES), ", ".join(OF_TILE)
     sums = ATOM // 2 * steps(traits.dim)
     out.lines(
         f"""
         values_at = values + u64(entry) * values_batch + u64(head) * values_head
         v_at = v + u64(entry) * v_batch + u64(head // share) * v_head
-        own = u32(u32(warp * u32({ATOM})) + u32(lane & u32({ATOM - 1})))
-        row, slot, begin, count = ptx.load_words4(rows_at + u64({LISTED}) * u64(own))
-        shift = u32(u32(u32(values_at >> u64(1)) + slot + corner) & u32({NUMBERS - 1}))
-        copy_values(base, own, lane, corner, {of_row})
+        keep_rows(rows_at, u32(base + NOTES), thread)
+        notes = u32(base + NOTES + u32({CHUNK * ATOM}) * warp)
+        packed = u32(base + PACKED + u32({ATOM * PACKED_ROW}) * warp)
+        ptx.block_barrier()  # the list of rows is there
+        copy_values(packed, {of_tile}, lane)
         copy_rows_of_v(v_at, v_row, base, {where})
         ptx.async_commit()
         """
@@ -71,8 +73,8 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
         for n in range({sums}):
             total[n] = f32(0.0)
         first_row = u32(lane >> u32(2))
-        upper, upper_odd = place_of_row(base, shift, lane, warp, first_row)
-        lower, lower_odd = place_of_row(base, shift, lane, warp, u32(first_row + u32(8)))
+        upper, upper_odd = place_of_row(packed, {of_tile}, lane, first_row)
+        lower, lower_odd = place_of_row(packed, {of_tile}, lane, u32(first_row + u32(8)))
         right = u32(base + u32(lane & u32(15)) * u32({row_bytes(traits.dim)}) + u32(lane >> u32(4)) * u32({CHUNK}))
         while tiles > u32(0):
             wait_for_copies()
@@ -80,46 +82,57 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
             now = stage
             tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32({TILE_PLACES})), u32(STAGE_BYTES - stage)
             if tiles > u32(0):
-                copy_values(u32(base + stage), own, lane, corner, {of_row})
+                copy_values(u32(packed + stage), {of_tile}, lane)
                 copy_rows_of_v(v_at, v_row, u32(base + stage), {where})
             ptx.async_commit()
             multiply_rows(total, u32(upper + now), upper_odd, u32(lower + now), lower_odd, u32(right + now))
         out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(lane & u32(3))
         for half in range(2):
-            which = ptx.word_of_lane(row, u32(first_row + u32(8 * half)))
-            store_row(total, half, which, out_at, out_row, scale, seq_q)
+            row = ptx.load_shared_word(u32(notes + u32({CHUNK}) * u32(first_row + u32(8 * half))))
+            store_row(total, half, row, out_at, out_row, scale, seq_q)
         """
     )
 
 
 def _emit_places(out: SourceWriter) -> None:
     text = "Of one of a warp's rows, where a lane's first values stand in stage 0; whether they begin within a word."
-    with device_function(out, "place_of_row", ("base", "shift", "lane", "warp", "which"), text):
+    with device_function(out, "place_of_row", ("packed", *OF_TILE, "lane", "which"), text):
         out.lines(
             f"""
-            ahead = ptx.word_of_lane(shift, which)
-            to = u32(base + PACKED + u32({PACKED_ROW}) * u32(u32({ATOM}) * warp + which))
-            return u32(to + u32(4) * u32(u32(ahead >> u32(1)) + u32(lane & u32(3)))), u32(ahead & u32(1))
+            slot = ptx.load_shared_word(u32(notes + u32({CHUNK}) * which + u32(4)))
+            shift = shift_of(values_at, slot, corner)
+            to = u32(packed + u32({PACKED_ROW}) * which)
+            return u32(to + u32(4) * u32(u32(shift >> u32(1)) + u32(lane & u32(3)))), u32(shift & u32(1))
             """
         )
+    text = "Values of the chunk of a tile's first value that stand before it: of a row always as many."
+    with device_function(out, "shift_of", ("values_at", "slot", "corner"), text):
+        out.line(f"return u32(u32(u32(values_at >> u64(1)) + slot + corner) & u32({NUMBERS - 1}))")
 
 
 def _emit_copy(out: SourceWriter) -> None:
-    """Chunks of a row, of which those that it keeps whole go in the background."""
-    text = "A tile's packed values on their way: of a lane's row every other chunk."
-    with device_function(out, "copy_values", ("stage_at", "own", "lane", "corner", *OF_ROW), text):
-        out.line(f"to = u32(stage_at + PACKED + u32({PACKED_ROW}) * own)")
-        for turn in range(TURNS):
-            out.line(f"chunk = u32(u32(lane >> u32(4)) + u32({2 * turn}))")
-            out.line(f"mine = u32(1) if chunk < u32({CHUNKS}) else u32(0)")
-            wrapped(out, "copy_chunk", (f"u32(to + u32({CHUNK}) * chunk)", "chunk", "mine", "corner", *OF_ROW))
+    """Neighbouring lanes have neighbouring chunks: a warp's request is then of few lines. Chunks of which a row keeps
+    all go in the background.
+    """
+    text = "A tile's packed values on their way: eight chunks of each row, and of rows that are shifted the ninth."
+    with device_function(out, "copy_values", ("to", *OF_TILE, "lane"), text):
+        of_tile = ", ".join(OF_TILE)
+        for turn in range(ATOM * CHUNKS // WARP):
+            which = f"u32(u32({WARP // CHUNKS * turn}) + u32(lane // u32({CHUNKS})))"
+            out.line(f"copy_chunk(to, {of_tile}, {which}, u32(lane & u32({CHUNKS - 1})), u32(1))")
+        last = f"u32(1) if lane < u32({ATOM}) else u32(0)"
+        out.line(f"copy_chunk(to, {of_tile}, u32(lane & u32({ATOM - 1})), u32({CHUNKS}), {last})")
     text = "A chunk of a row: copied where all of it is kept, else put together where some of it is, else 0."
-    with device_function(out, "copy_chunk", ("to", "chunk", "mine", "corner", *OF_ROW), text):
+    with device_function(out, "copy_chunk", ("to", *OF_TILE, "which", "chunk", "mine"), text):
         out.lines(
             f"""
+            _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32({CHUNK}) * which))
+            shift = shift_of(values_at, slot, corner)
+            wanted = mine if (chunk < u32({CHUNKS})) or (shift != u32(0)) else u32(0)
+            to = u32(to + u32({PACKED_ROW}) * which + u32({CHUNK}) * chunk)
             place = u32(corner + u32({NUMBERS}) * chunk - shift)
             into, whole, some = kept_chunk(place, begin, count)
-            whole, some = whole & mine, some & mine
+            whole, some = whole & wanted, some & wanted
             ptx.async_copy(to, values_at + u64(2) * u64(u32(slot + place)), whole)
             rest = u32(mine - whole)
             if ptx.any_lane(u32(some - whole)) != u32(0):

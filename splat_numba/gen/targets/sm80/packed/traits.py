@@ -45,7 +45,7 @@ class TiledTraits:
     def layout(self) -> str:
         """Of shared memory, in words."""
         if self.family == "spmm":
-            return "two stages, of each the rows of v, then packed values"
+            return "two stages, of each the rows of v, then packed values; the block's rows"
         return "two stages of keys, packed values, the block's rows, queries"
 
     @property
@@ -65,16 +65,17 @@ class TiledTraits:
 
     @property
     def notes_at(self) -> int:
-        """Where sddmm has the block's list of rows."""
+        """Where the block's list of rows stands."""
+        if self.family == "spmm":
+            return STAGES * self.stage_bytes
         return self.packed_at + TILE_ROWS * PACKED_ROW
 
     @property
     def queries_at(self) -> int:
-        """Where it has its queries."""
+        """Where sddmm has its queries, behind all else."""
         return self.notes_at + TILE_ROWS * CHUNK
 
     @property
     def shared_bytes(self) -> int:
         """Dynamic shared memory of a block, with room to align its start."""
-        end = STAGES * self.stage_bytes if self.family == "spmm" else self.queries_at + self._of_rows
-        return end + CHUNK
+        return self.queries_at + (self._of_rows if self.family == "sddmm" else 0) + CHUNK
