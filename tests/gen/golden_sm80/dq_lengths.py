@@ -147,7 +147,7 @@ def work_on_tile(
 
 @device
 def places(base, tile):
-    """Where a lane's rows of the first matrices of left and right tiles begin; its row and column of scores."""
+    """Where a lane's rows of the first matrices of operands begin; its row and column of scores."""
     thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
     lane, first_row = u32(thread & u32(31)), u32(u32(thread >> u32(5)) * u32(16))
     row, column = place_in_warp(thread)
