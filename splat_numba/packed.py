@@ -147,9 +147,28 @@ def plan_packed(
 ) -> PackedPlan:  # fmt: skip
     """What a GPU would do, this machine's first one or, without any, a Hopper: ``plan_packed(...).explain()`` says it.
 
-    operator: "sddmm", "softmax", "spmm", "softmax_backward" or "spmm_transposed", which the gradients of k and v are;
-    acsr: the mask; dtype: of the arrays; dim: numbers of a key or a value, 0 for softmax; heads: of the result. Raises
-    ArgumentError (ArgumentTypeError for types).
+    Parameters
+    ----------
+    operator : "sddmm", "softmax", "spmm", "softmax_backward" or "spmm_transposed"
+        The last is what the gradients of k and v are.
+    acsr : ACSR
+        The mask.
+    dtype : NumPy dtype or its name
+        Of the arrays.
+    dim : int
+        Numbers of a key or a value, 0 for softmax.
+    heads, batch : int
+        Of the result.
+
+    Returns
+    -------
+    PackedPlan
+        With ``explain()``.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        For what does not fit.
     """
     from splat_numba.executors.gpu import gpu
     from splat_numba.executors.gpu_packed import lists_of

@@ -54,14 +54,39 @@ def warm_up(
 ) -> tuple[Told, ...]:
     """Compile the kernels of every mask with every head_dim and dtype, and with ``backward`` those of their gradients.
 
-    masks: a list of masks, each as in compile(); head_dim, dtype: one, or a list; value_dim is head_dim. processes: how
-    many compile at once, as many as there are cores unless given; what they make is left in the disk cache, where the
-    first call finds it. Masks that share a text are compiled once. For a GPU it needs none, as compile(). What
-    attention() makes of the packed operators (``plan(...).fused`` is False) is not compiled here.
+    Masks that share a text are compiled once. For a GPU it needs none, as compile(). What attention() makes of the
+    packed operators (``plan(...).fused`` is False) is not compiled here.
 
-    Returns a record of each kernel that was compiled or read: ``kernel``, its name, ``seconds``, and ``cached``, if it
-    was on disk already; kernels that this process holds have none. Raises as compile() does, and BackendError where
-    several processes have no disk cache to leave kernels in.
+    Parameters
+    ----------
+    masks : list of masks
+        Each as in compile().
+    seq_q, seq_kv : int
+        Queries and keys, in tokens.
+    head_dim : int, or a list of them
+        Numbers of a query, a key and a value.
+    dtype : NumPy dtype or its name, or a list of them
+        "bfloat16" included.
+    backward : bool
+        Compile gradients too.
+    backend, target
+        As in compile().
+    processes : int
+        How many compile at once, as many as there are cores unless given; what they make is left in the disk cache,
+        where the first call finds it.
+
+    Returns
+    -------
+    tuple of records
+        Of each kernel that was compiled or read: ``kernel``, its name, ``seconds``, and ``cached``, if it was on disk
+        already; kernels that this process holds have none.
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError, PatternError, FormatError, PlanError, CompileError
+        As compile() does.
+    BackendError
+        As compile() does, and where several processes have no disk cache to leave kernels in.
     """
     if not isinstance(masks, (list, tuple)) or not masks:
         raise ArgumentTypeError(f"masks wanted as a list of masks, got {kind(masks)}. Give [mask] for one.")

@@ -57,6 +57,12 @@ def test_every_page_and_result_of_the_repository_is_there(site):
     assert [str(path) for path in wanted if not (site / path).exists()] == []
 
 
+def test_every_page_of_results_is_reached_from_the_page_of_performance(site, pages):
+    """By its menu or its text; mkdocs does not say which are left out."""
+    menu = {link for link in pages[site / "performance.html"].links if link.startswith("results/")}
+    assert {f"results/{path.stem}.html" for path in (ROOT / "benchmarks/results").glob("*.md")} <= menu
+
+
 def test_a_browser_loads_nothing_from_elsewhere(site, pages):
     assert pages
     loaded = {one for page in pages.values() for one in page.loaded if "//" in one}

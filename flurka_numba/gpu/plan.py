@@ -27,25 +27,15 @@ from flurka_numba.gpu.stages import (
 )
 from flurka_numba.gpu.tilings import choose_tiling
 from flurka_numba.problem import Problem
-from flurka_numba.targets.sm90.accumulate import (
-    SHARE_NUMBERS,
-    AccumulateTraits,
-)
+from flurka_numba.targets.sm90.accumulate_shape import SHARE_NUMBERS, AccumulateTraits
 from flurka_numba.targets.sm90.bounds import bounds_bytes
 from flurka_numba.targets.sm90.collect import KEYS_DIVISOR, CollectTraits, collect_entry, render_collect
 from flurka_numba.targets.sm90.compress import compress_entry, render_compress
-from flurka_numba.targets.sm90.images import turned_bytes
+from flurka_numba.targets.sm90.image_shape import turned_bytes
 from flurka_numba.targets.sm90.largest import largest_entry, render_largest
-from flurka_numba.targets.sm90.project_apply import TOKENS, ProjectTraits
+from flurka_numba.targets.sm90.project_shape import TOKENS, ProjectTraits
 from flurka_numba.targets.sm90.scales import is_scaled
-from flurka_numba.targets.sm90.shape import (
-    SLOTS,
-    STATE_NUMBERS,
-    STEP,
-    CompressTraits,
-    RandomFeatures,
-    StateTraits,
-)
+from flurka_numba.targets.sm90.shape import SLOTS, STATE_NUMBERS, STEP, CompressTraits, RandomFeatures, StateTraits
 from flurka_numba.targets.sm90.slot_state import render_slot_state, slot_state_entry
 from flurka_numba.targets.sm90.slot_state_shape import ROWS, SHARE_BYTES, SlotStateTraits, state_depth
 from flurka_numba.targets.sm90.state import render_state, state_entry

@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import RANDOM_MAPS, FeatureMap
 from flurka_numba.problem import Problem
-from flurka_numba.targets.sm90.accumulate import TILE, AccumulateTraits, accumulate_entry, render_accumulate
+from flurka_numba.targets.sm90.accumulate import accumulate_entry, render_accumulate
+from flurka_numba.targets.sm90.accumulate_shape import TILE, AccumulateTraits
 from flurka_numba.targets.sm90.apply import apply_entry, render_apply
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
-from flurka_numba.targets.sm90.images import PARTS, ImageTraits, images_entry, render_images
-from flurka_numba.targets.sm90.project_apply import TOKENS, ProjectTraits, project_entry, render_project_apply
+from flurka_numba.targets.sm90.image_shape import ImageTraits
+from flurka_numba.targets.sm90.images import PARTS, images_entry, render_images
+from flurka_numba.targets.sm90.project_apply import project_entry, render_project_apply
+from flurka_numba.targets.sm90.project_shape import TOKENS, ProjectTraits
 from flurka_numba.targets.sm90.restore import THREADS as RESTORE_THREADS
 from flurka_numba.targets.sm90.restore import RestoreTraits, render_restore, restore_entry
 from flurka_numba.targets.sm90.shape import STEP, RandomFeatures

@@ -87,7 +87,11 @@ def _sum(one: int, other: int, times: int, times_other: int) -> int:
 
 def symbols_in(numbers: Iterable[int]) -> dict[str, int]:
     """The symbols that these numbers were made of, by name, in the order in which they first occur."""
-    return {symbol.name: symbol.value for number in numbers for symbol, _ in parts_of(number)[0]}
+    found = dict.fromkeys(symbol for number in numbers for symbol, _ in parts_of(number)[0])
+    by_name = {symbol.name: symbol.value for symbol in found}
+    if len(by_name) < len(found):
+        raise ValueError(f"one name for several numbers: {list(found)}")
+    return by_name
 
 
 def unnamed(_name: str, value: int) -> int:

@@ -22,8 +22,9 @@ Words = NDArray[np.uint32]
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PackedLists(Sealed):
     """rows: (rows, 4): row, first packed value, pairs, first run. runs: (runs, 4): start, step, count, 0; columns:
-    (pairs,), in packed order, where rows are many short runs, else None. places: as RunTable.place, else None. tiles:
-    of the rows that share columns, for matrix products; None where packed values are not in the table's order.
+    (pairs,), in packed order, where rows are many short runs, else None. places: as RunTable.place, else None. run_ptr:
+    (rows + 1,), where the runs of each row of the mask begin. tiles: of the rows that share columns, for products of
+    tiles; None where packed values are not in the table's order.
 
     Rows of similar length follow each other, the longest first, since the warps of a block end together; among those,
     rows on the same lattice, as they share columns, in ascending order.
@@ -34,6 +35,7 @@ class PackedLists(Sealed):
     columns: Words | None
     places: Words | None
     pairs: int
+    run_ptr: NDArray[np.int64]
     tiles: PackedTiles | None = None
 
     @classmethod
@@ -48,7 +50,15 @@ class PackedLists(Sealed):
         columns = expand(table.start, table.step, table.count).astype(np.uint32) if listed else None
         places = None if table.place is None else table.place.astype(np.uint32)
         tiles = PackedTiles.of(table) if places is None else None
-        return cls(rows.astype(np.uint32), runs.astype(np.uint32), columns, places, int(table.slot_ptr[-1]), tiles)
+        return cls(
+            rows.astype(np.uint32),
+            runs.astype(np.uint32),
+            columns,
+            places,
+            int(table.slot_ptr[-1]),
+            table.run_ptr,
+            tiles,
+        )
 
     def rows_outside(self, tiles: PackedTiles) -> Words:
         """Those of ``rows`` that are in no block of tiles."""

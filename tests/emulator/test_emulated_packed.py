@@ -13,6 +13,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executors import gpu_packed
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen import packed_parts
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.testing import masks
@@ -86,6 +87,21 @@ def test_sixteen_bits_of_odd_rows():
     case = Case(ODD, "float16", 3, 1, 1, 8, 8)
     products.check_sddmm(case, **EMULATED)
     products.check_softmax(case, **EMULATED)
+
+
+HUBS = ACSR.from_dense((RNG.random((17, 90)) < 0.05) | np.isin(np.arange(17), (3, 9))[:, None])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_long_rows_in_parts(monkeypatch, dtype):
+    """By a list of columns and by runs; the transposed mask too, whose rows find their values by places."""
+    monkeypatch.setattr(packed_parts, "PART_PAIRS", 8)
+    monkeypatch.setattr(packed_parts, "LONGEST", 16)
+    for acsr in (HUBS, ACSR.from_pattern(MIXED | splat.window(20, 14), 13, 60)):
+        case = Case(acsr, dtype, 2, 2, 1, 20, 12)
+        products.check_sddmm(case, 0.5, **EMULATED)
+        products.check_spmm(case, **EMULATED)
+        products.check_transposed(case, **EMULATED)
 
 
 def test_gradients_with_grouped_heads():
@@ -201,12 +217,26 @@ def test_arrays_of_two_places_are_refused(gpu):  # noqa: ARG001
             call()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_softmax_of_rows_that_begin_in_the_middle_of_a_chunk(dtype):
+    """Where the results begin elsewhere in a chunk, they are stored one by one. Lanes add up other numbers then."""
+    values = Case(WINDOW, dtype, 1, 2, 1).arrays()[3]
+    wide = np.full((*values.shape[:-1], values.shape[-1] + 3), np.nan, values.dtype)
+    wide[..., 1:-2] = values
+    apart = np.repeat(values, 2, axis=-1)[..., ::2]
+    wanted = splat.softmax(values, WINDOW, **EMULATED)
+    for one in (wide[..., 1:-2], apart):
+        found = splat.softmax(one, WINDOW, **EMULATED)
+        assert_allclose(found, wanted, rtol=2e-3 if dtype == "float16" else 2e-6)
+
+
 def test_strides_are_read_as_they_are():
     q, k, v, values = Case(UNEVEN, "float16", 1, 1, 1, 12, 12).arrays()
     turned = [np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2) for x in (q, k, v)]
     wide = np.repeat(values, 2, axis=-1)[..., ::2]
     assert_array_equal(splat.sddmm(*turned[:2], UNEVEN, **EMULATED), splat.sddmm(q, k, UNEVEN, **EMULATED))
-    assert_array_equal(splat.softmax(wide, UNEVEN, **EMULATED), splat.softmax(values, UNEVEN, **EMULATED))
+    found, wanted = splat.softmax(wide, UNEVEN, **EMULATED), splat.softmax(values, UNEVEN, **EMULATED)
+    assert_allclose(found.astype(np.float32), wanted.astype(np.float32), rtol=2e-3)
     assert_array_equal(splat.spmm(wide, turned[2], UNEVEN, **EMULATED), splat.spmm(values, v, UNEVEN, **EMULATED))
 
 
@@ -230,8 +260,11 @@ FAULTS = {
     "keys that are left": (r"if u32\(begin \+ u32\(16\)\) < size", "if u32(begin + u32(20)) < size"),
     "parts of a key": (r"kept = score\[1\] if upper else score\[0\]", "kept = score[0]"),
     "a lane's own peak": (r"added \* power\(peak - safe\)\)", "added)"),
+    "numbers of the rows beside": (r"mine = part if place < count else u32\(0\)", "mine = part"),
+    "chunks that rows share": (r"x, when if place < count else u32\(0\)", "x, when"),
     "rows of v side by side": (r"total\[n\] = sum_over_rows\(total\[n\]\)", "pass"),
     "places of values": (r"at = ptx\.load_word\(places[^\n]*", "pass"),
+    "parts of a row": (r"while part < count", "while part < u32(1)"),
     "sum of a row's changes": (r"total = sum_of_warp\(added\)", "total = added"),
 }  # fmt: skip
 
@@ -241,10 +274,17 @@ def test_a_planted_fault_is_found(monkeypatch, fault):
     pattern, replacement = FAULTS[fault]
     checks = {
         "a lane's own peak": products.check_softmax,
+        "numbers of the rows beside": products.check_softmax,
+        "chunks that rows share": products.check_softmax,
         "rows of v side by side": products.check_spmm,
         "rows of v beyond a run": products.check_spmm,
         "places of values": products.check_transposed,
+        "parts of a row": products.check_spmm,
         "sum of a row's changes": gradients.check_softmax,
     }
-    call = checks.get(fault, products.check_sddmm)
-    check_found(monkeypatch, lambda: call(FAULTY, **ON_GPU), pattern, replacement)
+    call, case = checks.get(fault, products.check_sddmm), FAULTY
+    if fault == "parts of a row":
+        monkeypatch.setattr(packed_parts, "PART_PAIRS", 8)
+        monkeypatch.setattr(packed_parts, "LONGEST", 16)
+        case = Case(HUBS, "float32", 1, 2, 2, 12, 12)
+    check_found(monkeypatch, lambda: call(case, **ON_GPU), pattern, replacement)

@@ -172,9 +172,9 @@ def test_a_plan_says_what_goes_where():
         r"tiles       \d of 64 x 64, \d\d% kept, in 1 blocks of rows that share columns; by mma\.sync; predicted .*",
         told[3],
     )
-    assert told[4].startswith(f"rows        {70 - covered} with a warp each, ")
+    assert told[4].startswith(f"rows        {70 - covered} with a warp each; ")
     told = plan_packed("softmax", BESIDE, dtype="float32").explain()
-    assert "tiles       none: softmax has no text for them\nrows        70 with a warp each, " in told
+    assert "tiles       none: softmax has no text for them\nrows        70 with a warp each; " in told
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Parts of a kernel as device functions: what they are given and give back, and what they refuse to be."""
 
 import ast
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import numpy as np
@@ -152,6 +153,13 @@ def leaving_counter(out):
     out.line("result[0] = i")
 
 
+def given_name_of_others(out):
+    out.line("row = a")
+    with out.part("one", "Is given a name that stands for something else.", row="b"):
+        out.line("x = row")
+    out.line("result[0] = x + row")
+
+
 @pytest.mark.parametrize(
     ("emit", "message"),
     [
@@ -159,6 +167,7 @@ def leaving_counter(out):
         (leaving_array, "one makes arrays that are wanted behind it: ['x']"),
         (name_of_variable, "variables wanted with names of their own, got ['one']"),
         (name_of_instruction, "variables wanted with names of their own, got ['step']"),
+        (given_name_of_others, "one is given names that are wanted behind it: ['row']"),
         (leaving_counter, "one counts by names that are wanted behind it: ['i']"),
     ],
 )
@@ -177,3 +186,12 @@ def test_other_statements_are_refused():
         out.line("del a")
     with pytest.raises(TypeError, match="statement wanted of those that kernels have, got del a"):
         out.text()
+
+
+def test_many_levels_take_no_longer_than_their_lines():
+    out = kernel()
+    with out.suite(), out.part("count", "Loops within loops."), ExitStack() as levels:
+        for level in range(60):
+            levels.enter_context(out.block(f"for i_{level} in range(b)"))
+        out.line("a[0] += 1")
+    assert functions(out.text()) == {"count": ("b, a", "")}

@@ -45,6 +45,8 @@ USUAL_PACKED = (
     ((8, 0), PackedTraits("spmm", "bfloat16", 72, listed=True, placed=True)),
     ((9, 0), PackedTraits("spmm", "float64", 250)),
     ((9, 0), PackedTraits("softmax", "float64")),
+    ((8, 6), PackedTraits("adding", "float16", 64)),
+    ((9, 0), PackedTraits("softmax", "bfloat16", in_chunks=True)),
     ((8, 0), PackedTraits("softmax_backward", "float16")),
     ((9, 0), FmaTraits("sddmm", "float32", 64)),
     ((7, 5), FmaTraits("spmm", "float32", 64)),
@@ -117,11 +119,15 @@ def packed_texts(arch, dtype, shared_bytes):
     yield from (fma_tiles_text(one, arch) for one in tiled if one.shared_bytes <= shared_bytes)
     for family in ("softmax", "softmax_backward"):
         yield packed_text(PackedTraits(family, dtype), arch)
+    if dtype != "float64":
+        yield packed_text(PackedTraits("softmax", dtype, in_chunks=True), arch)
     for dim in PACKED_DIMS:
         for listed in (False, True):
             yield packed_text(PackedTraits("sddmm", dtype, dim, listed), arch)
             yield packed_text(PackedTraits("spmm", dtype, dim, listed), arch)
             yield packed_text(PackedTraits("spmm", dtype, dim, listed, placed=True), arch)
+            yield packed_text(PackedTraits("spmm", dtype, dim, listed, partial=True), arch)
+        yield packed_text(PackedTraits("adding", dtype, dim), arch)
 
 
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")

@@ -25,9 +25,9 @@ from splat_numba.gen.targets.sm90.backward.text import render_gradients
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.gen.targets.sm90.shape import shared_layout
 from splat_numba.gen.targets.sm90.target import SM90
-from splat_numba.gen.writer import INDENT
 from splat_numba.runtime.cuda.code import source_of
 from tests.flurka.targets.sm90.test_build import PROBLEMS, problem
+from tests.gen.shape_of_text import unreadable
 from tests.gen.sm90_traits import GOLDEN, GOLDEN_GRADIENTS, traits
 from tests.gen.test_source import called, free_names, functions
 
@@ -72,8 +72,7 @@ def test_any_text_is_complete_deterministic_and_readable(one):
     assert text == render_attention(replace(one))
     found = functions(text)
     assert found.keys() == {ENTRY} | set().union(*map(called, found.values())) & found.keys()
-    assert max(node.end_lineno - node.lineno + 1 for node in found.values()) <= 80
-    assert max(len(line) - len(line.lstrip()) for line in text.splitlines()) <= 5 * len(INDENT)
+    assert unreadable(text) == []
     entry = found[ENTRY]
     assert tuple(argument.arg for argument in entry.args.args) == tuple(
         name for name, _ in attention_entry(one).parameters

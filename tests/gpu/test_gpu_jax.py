@@ -235,9 +235,13 @@ def test_targets(given, target):
     except splat.BackendError as error:
         pytest.skip(str(error))
     np.testing.assert_array_equal(jax.jit(on_target)(*given), wanted)
+    check_gradients(jax.jit(jax.grad(loss_of(on_target), (0, 1, 2)))(*given), given, target=target)
 
 
 def test_empty_arrays(gpu):
+    def attend(q, k, v):
+        return splat.attention(q, k, v, splat.window(100))
+
     for shape in [(0, 4, 300, 64), (2, 4, 0, 64)]:
         given = arrays_on(gpu, shapes=[shape, (shape[0], 2, 300, 64), (shape[0], 2, 300, 64)])
         assert jax.jit(attend)(*given).shape == shape

@@ -316,7 +316,7 @@ def test_gradients_alone_compile_no_forward_text(monkeypatch):
 def test_gradients_of_a_kernel_have_its_own_text_at_other_lengths(monkeypatch):
     """Its tiles are those for 60 tokens, and so is the text that backward_sources shows; those for 300 differ."""
     sizes = {"head_dim": 16, "heads_q": 2, "batch": 2, "dtype": "float32"}
-    kernel, other = (compile_kernel(MIXED, seq_q=n, seq_kv=n, **sizes) for n in (60, 300))
+    kernel, other = (compile_kernel(splat.strided(4), seq_q=n, seq_kv=n, **sizes) for n in (60, 300))
     assert kernel.backward_sources != other.backward_sources
     compiled = []
     compiled_backward = cpu_backward.compiled_backward
@@ -329,11 +329,11 @@ def test_gradients_of_a_kernel_have_its_own_text_at_other_lengths(monkeypatch):
 
 
 def test_every_text_of_the_gradients_is_there_though_their_kinds_are_alike():
-    """Texts of two windows, or of a mask's first pass and its last, have one readable name."""
+    """Texts of windows aligned and not, or of a mask's first pass and its last, have one readable name."""
     sizes = {"seq_q": 8192, "seq_kv": 8192, "head_dim": 64, "heads_q": 2, "batch": 16}
     kernel = compile_kernel(splat.sparse_transformer_strided(128), **sizes, dtype="float16", backend="emulate")
     found = kernel.backward_sources
     assert [text.startswith('"""dq of') for text in found.values()].count(True) == 2
     sizes = {"seq_q": 60, "seq_kv": 60, "head_dim": 16, "heads_q": 2}
-    several = compile_kernel([window(3), window(5)], **sizes, dtype="float32", backend="cpu")
+    several = compile_kernel([window(3), window(5).align_end()], **sizes, dtype="float32", backend="cpu")
     assert len(several.backward_sources) == 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu.warps import emit_sum_of_warp
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.head_scales import SCALE_BYTES
 from flurka_numba.targets.simt.rows import (
@@ -16,14 +17,13 @@ from flurka_numba.targets.simt.rows import (
     emit_numbers,
     emit_row_place,
     emit_scratch,
-    emit_sum,
     four,
     place_of,
     row_entry,
 )
 from flurka_numba.targets.simt.text import emit_four, operand_parameters, result_parameters
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ class DividePullTraits:
                 emit_numbers(out, self.dout, "dout", "d", "columns")
                 for i in range(4):
                     out.line(f"dot += ptx.select_real(d_{i} * (x_{i} * inverse), f32(0.0), nonzero)")
-            emit_sum(out, "dot")
+            emit_sum_of_warp(out, "dot")
             if self.denominator == "guarded":
                 out.line("dot = ptx.select_real(dot, f32(0.0), u32(1) if abs(den) > eps else u32(0))")
             out.line("delta = ptx.select_real((-dot) * inverse, f32(0.0), nonzero)")
@@ -103,16 +103,17 @@ class DividePullTraits:
         return out.text()
 
 
-def _emit_inverse(out: SourceWriter, denominator: str, eps: float) -> None:
+def _emit_inverse(out: KernelWriter, denominator: str, eps: float) -> None:
     """1 / divisor, which counts where the divisor is ``nonzero``."""
-    out.line("den = ptx.load_state(nd_at + u64(4) * u64(columns))")
-    if denominator != "plain":
-        out.line(f"eps = f32({eps!r}) * ptx.load_state(scales + u64({SCALE_BYTES}) * u64(pair))")
-    if denominator == "guarded":
-        out.line("size = ptx.maximum(abs(den), eps)")
-        out.line("divisor = ptx.select_real(-size, size, u32(1) if den < f32(0.0) else u32(0))")
-        out.line("divisor = ptx.select_real(divisor, den, u32(1) if den == den else u32(0))  # NaN stays")
-    else:
-        out.line("divisor = den + eps" if denominator == "plus_eps" else "divisor = den")
-    out.line("nonzero = u32(0) if divisor == f32(0.0) else u32(1)")
-    out.line("inverse = ptx.reciprocal(divisor)")
+    with out.part("find_inverse", "1 / divisor, which counts where the divisor is ``nonzero``."):
+        out.line("den = ptx.load_state(nd_at + u64(4) * u64(columns))")
+        if denominator != "plain":
+            out.line(f"eps = f32({eps!r}) * ptx.load_state(scales + u64({SCALE_BYTES}) * u64(pair))")
+        if denominator == "guarded":
+            out.line("size = ptx.maximum(abs(den), eps)")
+            out.line("divisor = ptx.select_real(-size, size, u32(1) if den < f32(0.0) else u32(0))")
+            out.line("divisor = ptx.select_real(divisor, den, u32(1) if den == den else u32(0))  # NaN stays")
+        else:
+            out.line("divisor = den + eps" if denominator == "plus_eps" else "divisor = den")
+        out.line("nonzero = u32(0) if divisor == f32(0.0) else u32(1)")
+        out.line("inverse = ptx.reciprocal(divisor)")

@@ -18,7 +18,7 @@ from flurka_numba.targets.simt.heads import emit_head_place, emit_largest_of_blo
 from flurka_numba.targets.simt.rows import columns_loop, emit_scratch, four, place_of
 from flurka_numba.targets.simt.text import emit_four, result_parameters
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 SUMS = -16  # queries of 2^100, 1e30, then meet 256 features far from overflow
 VALUES = 20  # and their products with S are below 2^128
@@ -62,7 +62,7 @@ class HeadScaleTraits:
                 emit_four(out, "float32", place_of("y", "float32"), products, "u32(there & here)")
         return out.text()
 
-    def _emit_find(self, out: SourceWriter) -> None:
+    def _emit_find(self, out: KernelWriter) -> None:
         """``factor`` and ``inverse``. What is infinite in S has no part in it; in z it makes results NaN, not 0."""
         out.line("top, top_sum = f32(0.0), f32(0.0)")
         with head_rows_loop(out, ["x"], "rows"), columns_loop(out, "columns"):
@@ -76,12 +76,13 @@ class HeadScaleTraits:
                 out.line(f"size = ptx.select_real(f32(0.0), size, u32(1) if size > f32({LARGEST!r}) else u32(0))")
                 out.line("top = ptx.maximum(top, size)")
         emit_largest_of_block(out, ["top", "top_sum"] if self.state else ["top"])
-        emit_scale(out, "factor", "top", VALUES if self.state else 0)
-        if self.state:
-            emit_scale(out, "of_sum", "top_sum", SUMS)
-            out.line("factor_bits = factor_bits if factor_bits < of_sum_bits else of_sum_bits")
-            emit_power(out, "factor")
-        emit_inverse(out, "inverse", "factor")
-        if self.state:
-            out.line(f"beyond = u32(1) if top_sum > f32({LARGEST!r}) else u32(0)")
-            out.line("factor = ptx.select_real(f32(np.nan), factor, beyond)")
+        with out.part("find_power", "The power of two that does for what was found, and its inverse."):
+            emit_scale(out, "factor", "top", VALUES if self.state else 0)
+            if self.state:
+                emit_scale(out, "of_sum", "top_sum", SUMS)
+                out.line("factor_bits = factor_bits if factor_bits < of_sum_bits else of_sum_bits")
+                emit_power(out, "factor")
+            emit_inverse(out, "inverse", "factor")
+            if self.state:
+                out.line(f"beyond = u32(1) if top_sum > f32({LARGEST!r}) else u32(0)")
+                out.line("factor = ptx.select_real(f32(np.nan), factor, beyond)")

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from flurka_numba.targets.gpu.warps import emit_largest_of_warp
 from flurka_numba.targets.gpu_text import emit_shared_start
-from flurka_numba.targets.simt.rows import emit_largest, emit_matrix_places
+from flurka_numba.targets.simt.rows import emit_matrix_places
 from flurka_numba.targets.simt.text import SHARED_ALIGNMENT
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 THREADS = 256
 WARPS = THREADS // 32
@@ -21,7 +22,7 @@ def head_entry(name: str, parameters: Sequence[tuple[str, str]], counts: Sequenc
     return Entry(name, (*parameters, *numbers), THREADS, 4, 16 * WARPS + SHARED_ALIGNMENT)
 
 
-def emit_head_place(out: SourceWriter) -> None:
+def emit_head_place(out: KernelWriter) -> None:
     """Which head this block's is, and the part of a thread."""
     emit_shared_start(out, "leaders", SHARED_ALIGNMENT)
     out.lines(
@@ -37,7 +38,7 @@ def emit_head_place(out: SourceWriter) -> None:
 
 
 @contextmanager
-def head_rows_loop(out: SourceWriter, matrices: Sequence[str], end: str) -> Iterator[None]:
+def head_rows_loop(out: KernelWriter, matrices: Sequence[str], end: str) -> Iterator[None]:
     """A warp's next ``row`` before ``end``, and where it stands in every matrix (``NAME_at``). Warps that have
     none left take one of the others' once more.
     """
@@ -49,15 +50,16 @@ def head_rows_loop(out: SourceWriter, matrices: Sequence[str], end: str) -> Iter
         yield
 
 
-def emit_largest_of_block(out: SourceWriter, names: Sequence[str]) -> None:
+def emit_largest_of_block(out: KernelWriter, names: Sequence[str]) -> None:
     """Up to four numbers of each lane become the largest of the whole block."""
-    for name in names:
-        emit_largest(out, name)
-    four = [*names, *[names[-1]] * (4 - len(names))]
-    out.line("leader = u32(1) if lane == u32(0) else u32(0)")
-    out.line(f"ptx.store_shared_reals4(leaders + u32(16) * warp, {', '.join(four)}, leader)")
-    out.line("ptx.block_barrier()")
-    with out.block(f"for other in range({WARPS})"):
-        out.line("a, b, c, d = ptx.load_shared_reals4(leaders + u32(16) * u32(other))")
-        for name, found in zip(names, "abcd", strict=False):
-            out.line(f"{name} = ptx.maximum({name}, {found})")
+    with out.part("put_together", "The largest numbers of a warp's become those of the whole block's."):
+        for name in names:
+            emit_largest_of_warp(out, name)
+        four = [*names, *[names[-1]] * (4 - len(names))]
+        out.line("leader = u32(1) if lane == u32(0) else u32(0)")
+        out.line(f"ptx.store_shared_reals4(leaders + u32(16) * warp, {', '.join(four)}, leader)")
+        out.line("ptx.block_barrier()")
+        with out.block(f"for other in range({WARPS})"):
+            out.line("a, b, c, d = ptx.load_shared_reals4(leaders + u32(16) * u32(other))")
+            for name, found in zip(names, "abcd", strict=False):
+                out.line(f"{name} = ptx.maximum({name}, {found})")

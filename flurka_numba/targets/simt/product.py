@@ -25,7 +25,7 @@ from flurka_numba.targets.simt.text import (
     result_parameters,
 )
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 ENTRY = "product"
 
@@ -78,7 +78,9 @@ def render_product(traits: ProductTraits) -> str:
                 emit_fetch(out, traits, "a", traits.a)
                 emit_fetch(out, traits, "b", traits.b)
             with out.block("if step > first"):
-                _emit_multiply(out, traits)
+                out.line(f"before = u32(u32({traits.buffer_bytes}) - buffer)  # the other one")
+                with out.part("multiply_tiles", "A thread's rows times its columns, two places of the depth at once."):
+                    _emit_multiply(out, traits)
             with out.block("if step < last"):
                 emit_store_tile(out, traits, "a", traits.a)
                 emit_store_tile(out, traits, "b", traits.b)
@@ -90,7 +92,7 @@ def render_product(traits: ProductTraits) -> str:
     return out.text()
 
 
-def _emit_place(out: SourceWriter, traits: ProductTraits) -> None:
+def _emit_place(out: KernelWriter, traits: ProductTraits) -> None:
     """Which tile and which steps of the depth are this block's."""
     columns_of_tile, sums = traits.columns // traits.thread_columns, traits.thread_rows * traits.thread_columns
     emit_shared_start(out, "a_tile", SHARED_ALIGNMENT)
@@ -99,26 +101,44 @@ def _emit_place(out: SourceWriter, traits: ProductTraits) -> None:
         b_tile = u32(a_tile + u32({DEPTH * traits.a_pitch}))
         thread = ptx.thread_index()
         block = ptx.block_index()
-        tile = u32(block // shares)
-        share = u32(block - tile * shares)
-        tiles_of_pair = u32(row_blocks * column_blocks)
-        pair = u32(tile // tiles_of_pair)
-        rest = u32(tile - pair * tiles_of_pair)
-        row_block = u32(rest // column_blocks)
-        first_row = u32(row_block * u32({traits.rows}))
-        first_column = u32((rest - row_block * column_blocks) * u32({traits.columns}))
-        entry = u32(pair // heads)
-        head = u32(pair - entry * heads)
+        """
+    )
+    with out.part("find_tile", "Which tile of which result is this block's, and which share of its depth."):
+        out.lines(
+            f"""
+            tile = u32(block // shares)
+            share = u32(block - tile * shares)
+            tiles_of_pair = u32(row_blocks * column_blocks)
+            pair = u32(tile // tiles_of_pair)
+            rest = u32(tile - pair * tiles_of_pair)
+            row_block = u32(rest // column_blocks)
+            first_row = u32(row_block * u32({traits.rows}))
+            first_column = u32((rest - row_block * column_blocks) * u32({traits.columns}))
+            entry = u32(pair // heads)
+            head = u32(pair - entry * heads)
+            """
+        )
+    out.lines(
+        f"""
         thread_row = u32((thread // u32({columns_of_tile})) * u32(4))
         thread_column = u32((thread % u32({columns_of_tile})) * u32(4))
         first = u32(min(share * steps_of_share, steps))
         last = u32(min(first + steps_of_share, steps))
         step = first
         buffer = u32(0)
-        outer = u32(first // u32(max(depth_blocks, u32(1))))
-        depth_block = u32(first - outer * depth_blocks)
-        outer_entry = u32(outer // outer_heads)
-        outer_head = u32(outer - outer_entry * outer_heads)
+        """
+    )
+    with out.part("find_depth", "Where in the depth the first step is."):
+        out.lines(
+            """
+            outer = u32(first // u32(max(depth_blocks, u32(1))))
+            depth_block = u32(first - outer * depth_blocks)
+            outer_entry = u32(outer // outer_heads)
+            outer_head = u32(outer - outer_entry * outer_heads)
+            """
+        )
+    out.lines(
+        f"""
         total = cuda.local.array({sums}, dtype=np.float32)
         for i in range({sums}):
             total[i] = f32(0.0)
@@ -126,71 +146,79 @@ def _emit_place(out: SourceWriter, traits: ProductTraits) -> None:
     )
 
 
-def _emit_step(out: SourceWriter) -> None:
+def _emit_step(out: KernelWriter) -> None:
     """Where this step's tiles are, and how much of them is there."""
-    out.lines(
-        f"""
-        from_depth = u32(depth_block * u32({DEPTH}))
-        batch_entry = u64(u32(entry + outer_entry))
-        batch_head = u64(u32(head + outer_head))
-        a_end = rows
-        b_end = columns
-        depth_end = depth
-        """
-    )
-    with out.block("if kv_lengths != u64(0)"):
-        emit_length(out, "batch_entry")
+    with out.part("find_operands", "Where a step's tiles are, and how much of them is there."):
         out.lines(
             f"""
-            a_end = u32(min(rows, length)) if limited == u32({LIMITS["rows"]}) else rows
-            depth_end = u32(min(depth, length)) if limited == u32({LIMITS["depth"]}) else depth
-            b_end = u32(min(columns, length)) if limited == u32({LIMITS["columns"]}) else columns
+            from_depth = u32(depth_block * u32({DEPTH}))
+            batch_entry = u64(u32(entry + outer_entry))
+            batch_head = u64(u32(head + outer_head))
+            a_end = rows
+            b_end = columns
+            depth_end = depth
             """
         )
-    out.lines(
-        """
-        a_deep_end = u32(min(depth_end, a_ones))
-        b_deep_end = depth_end
-        b_end = u32(min(b_end, b_ones))
-        """
-    )
+        with out.block("if kv_lengths != u64(0)"):
+            emit_length(out, "batch_entry")
+            out.lines(
+                f"""
+                a_end = u32(min(rows, length)) if limited == u32({LIMITS["rows"]}) else rows
+                depth_end = u32(min(depth, length)) if limited == u32({LIMITS["depth"]}) else depth
+                b_end = u32(min(columns, length)) if limited == u32({LIMITS["columns"]}) else columns
+                """
+            )
+        out.lines(
+            """
+            a_deep_end = u32(min(depth_end, a_ones))
+            b_deep_end = depth_end
+            b_end = u32(min(b_end, b_ones))
+            """
+        )
 
 
-def _emit_advance(out: SourceWriter) -> None:
+def _emit_advance(out: KernelWriter) -> None:
     """To the next step: along the depth, then over heads, then over batch entries."""
-    out.lines(
-        """
-        depth_block = u32(depth_block + u32(1))
-        outer_head = u32(outer_head + u32(1)) if depth_block == depth_blocks else outer_head
-        depth_block = u32(0) if depth_block == depth_blocks else depth_block
-        outer_entry = u32(outer_entry + u32(1)) if outer_head == outer_heads else outer_entry
-        outer_head = u32(0) if outer_head == outer_heads else outer_head
-        """
-    )
+    with out.part("advance_step", "To the next step: along the depth, then over heads, then over batch entries."):
+        out.lines(
+            """
+            depth_block = u32(depth_block + u32(1))
+            outer_head = u32(outer_head + u32(1)) if depth_block == depth_blocks else outer_head
+            depth_block = u32(0) if depth_block == depth_blocks else depth_block
+            outer_entry = u32(outer_entry + u32(1)) if outer_head == outer_heads else outer_entry
+            outer_head = u32(0) if outer_head == outer_heads else outer_head
+            """
+        )
 
 
-def _emit_multiply(out: SourceWriter, traits: ProductTraits) -> None:
-    """A thread's rows times its columns, two places of the depth at once: the second's numbers come meanwhile."""
-    out.line(f"before = u32(u32({traits.buffer_bytes}) - buffer)  # the other one")
+def _emit_multiply(out: KernelWriter, traits: ProductTraits) -> None:
+    """The second place's numbers come while the first's are multiplied."""
+    rows, columns = traits.thread_rows, traits.thread_columns
+    out.line(f"of_a = cuda.local.array({2 * rows}, dtype=np.float32)")
+    out.line(f"of_b = cuda.local.array({2 * columns}, dtype=np.float32)")
     with out.block(f"for two in range({DEPTH // 2})"):
         for name, pitch in (("a", traits.a_pitch), ("b", traits.b_pitch)):
             place = "thread_row" if name == "a" else "thread_column"
             out.line(f"at_{name} = u32({name}_tile + before + u32({2 * pitch}) * u32(two) + u32(4) * {place})")
         for number in (0, 1):
-            _emit_operands(out, traits, number)
+            with out.part("read_operands", "A place's numbers of A and B.", number=str(number)):
+                _emit_operands(out, traits)
         for number in (0, 1):
-            for i in range(traits.thread_rows):
-                for j in range(traits.thread_columns):
-                    out.line(f"total[{traits.thread_columns * i + j}] += a_{number}_{i} * b_{number}_{j}")
+            with (
+                out.part("multiply_place", "All of a thread's products of it.", number=str(number)),
+                out.block(f"for i in range({rows})"),
+                out.block(f"for j in range({columns})"),
+            ):
+                out.line(f"total[{columns} * i + j] += of_a[{rows} * number + i] * of_b[{columns} * number + j]")
 
 
-def _emit_operands(out: SourceWriter, traits: ProductTraits, number: int) -> None:
-    """Of one of two places of the depth."""
+def _emit_operands(out: KernelWriter, traits: ProductTraits) -> None:
+    """Of the first or the second of two places of the depth."""
     for name, pitch, hop, count in (
         ("a", traits.a_pitch, traits.row_hop, traits.thread_rows),
         ("b", traits.b_pitch, traits.column_hop, traits.thread_columns),
     ):
-        for four in range(count // 4):
-            names = ", ".join(f"{name}_{number}_{4 * four + i}" for i in range(4))
-            apart = number * pitch + 4 * four * hop
-            out.line(f"{names} = ptx.load_shared_reals4(at_{name} + u32({apart}))")
+        out.line(f"from_{name} = at_{name} + u32({pitch}) * u32(number)")
+        for first in range(0, count, 4):
+            names = ", ".join(f"of_{name}[{count} * number + {first + i}]" for i in range(4))
+            out.line(f"{names} = ptx.load_shared_reals4(from_{name} + u32({first * hop}))")

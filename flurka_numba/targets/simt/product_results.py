@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from flurka_numba.targets.simt.product_shape import LIMITS, ProductShape
 from flurka_numba.targets.simt.text import ITEMSIZE, emit_four, emit_length
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 
-def emit_results(out: SourceWriter, traits: ProductShape) -> None:
+def emit_results(out: KernelWriter, traits: ProductShape) -> None:
     """The tile, or this block's share of it as it is."""
-    with out.block("if shares > u32(1)"):
+    with out.block("if shares > u32(1)"), out.part("store_share", "This block's share of the tile, as it is."):
         out.line("pairs = u64(ptx.grid_size() // (shares * tiles_of_pair))")
         out.line("part = parts + (u64(share) * pairs + u64(pair)) * u64(rows) * u64(part_row)")
         for four in range(traits.thread_columns // 4):
@@ -18,7 +18,7 @@ def emit_results(out: SourceWriter, traits: ProductShape) -> None:
                 _emit_row(out, traits)
                 out.line("at = part + u64(row) * u64(part_row) + u64(4) * u64(column)")
                 out.line(f"ptx.store_reals4(at, {', '.join(_totals(traits, four))}, when)")
-    with out.block("if shares == u32(1)"):
+    with out.block("if shares == u32(1)"), out.part("store_tile", "The tile of the result."):
         emit_result_start(out)
         out.line("from_result = result + u64(entry) * result_batch + u64(head) * result_head")
         out.line("from_addend = addend + u64(entry) * addend_batch + u64(head) * addend_head")
@@ -33,7 +33,7 @@ def _totals(traits: ProductShape, four: int) -> list[str]:
     return [f"total[{traits.thread_columns} * i + {4 * four + j}]" for j in range(4)]
 
 
-def _emit_columns(out: SourceWriter, traits: ProductShape, four: int) -> None:
+def _emit_columns(out: KernelWriter, traits: ProductShape, four: int) -> None:
     """One of a thread's fours of columns."""
     apart = four * traits.column_hop
     out.lines(
@@ -45,14 +45,14 @@ def _emit_columns(out: SourceWriter, traits: ProductShape, four: int) -> None:
     )
 
 
-def _emit_row(out: SourceWriter, traits: ProductShape) -> None:
+def _emit_row(out: KernelWriter, traits: ProductShape) -> None:
     """Loops have a row for i, four at a time."""
     apart = traits.row_hop
     out.line(f"row = u32(first_row + thread_row + u32(i // 4) * u32({apart}) + u32(i % 4))")
     out.line("when = u32(1) if row < rows_end else u32(0)")
 
 
-def emit_result_start(out: SourceWriter) -> None:
+def emit_result_start(out: KernelWriter) -> None:
     """``kept_end``: rows of the result from there on are 0."""
     out.line("kept_end = rows")
     with out.block("if kv_lengths != u64(0)"):
@@ -60,10 +60,17 @@ def emit_result_start(out: SourceWriter) -> None:
         out.line(f"kept_end = length if limited == u32({LIMITS['rows']}) else rows")
 
 
-def emit_finished_four(out: SourceWriter, dtype: str, totals: list[str]) -> None:
+def emit_finished_four(out: KernelWriter, dtype: str, totals: list[str]) -> None:
     """Four sums of products scaled, added onto what is there, limited and stored at ``row`` and ``column``."""
-    for j, total in enumerate(totals):
-        out.line(f"c_{j} = {total} * scale")
+    given = {f"sum_{j}": total for j, total in enumerate(totals)}
+    with out.part("store_four", "Four sums of products scaled, added onto what is there, limited and stored.", **given):
+        _emit_four(out, dtype)
+
+
+def _emit_four(out: KernelWriter, dtype: str) -> None:
+    """Of what is given."""
+    for j in range(4):
+        out.line(f"c_{j} = sum_{j} * scale")
     with out.block("if addend != u64(0)"):
         out.line("at = from_addend + u64(row) * addend_row + u64(4) * u64(column)")
         out.line("at = at if when != u32(0) else addend")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from flurka_numba.targets.simt.product_shape import DEPTH, ProductShape
 from flurka_numba.targets.simt.text import emit_raw, emit_value
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 
-def emit_groups(out: SourceWriter, name: str, side: int, traits: ProductShape) -> None:
+def emit_groups(out: KernelWriter, name: str, side: int, traits: ProductShape) -> None:
     """Which fours of a tile a thread fetches: lanes go along the axis on which numbers are adjacent in memory.
 
     ``first``, ``next``: of the rows of A or columns of B, from one four to the thread's next; ``deep``, ``deeper``: in
@@ -16,33 +16,35 @@ def emit_groups(out: SourceWriter, name: str, side: int, traits: ProductShape) -
     along, across, first = _axes(name)
     fours, threads = side // 4, traits.threads
     held = "float32" if (traits.a if name == "a" else traits.b) == "float32" else "uint32"
-    out.lines(
-        f"""
-        {name}_first = u32(thread // u32({DEPTH}) if {name}_along != u32(0) else thread % u32({fours})) * u32(4)
-        {name}_next = u32({4 * threads // DEPTH}) if {name}_along != u32(0) else u32(0)
-        {name}_deep = u32(thread % u32({DEPTH}) if {name}_along != u32(0) else thread // u32({fours}))
-        {name}_deeper = u32(0) if {name}_along != u32(0) else u32({threads // fours})
-        {name}_offset = u64({first} + {name}_first) * {name}_{along} + u64({name}_deep) * {name}_{across}
-        {name}_hop = u64({name}_next) * {name}_{along} + u64({name}_deeper) * {name}_{across}
-        got_{name} = cuda.local.array({side * DEPTH // threads}, dtype=np.{held})
-        """
-    )
+    with out.part(f"find_fours_of_{name}", "Which fours of a tile this thread fetches, and where they are in memory."):
+        out.lines(
+            f"""
+            {name}_first = u32(thread // u32({DEPTH}) if {name}_along != u32(0) else thread % u32({fours})) * u32(4)
+            {name}_next = u32({4 * threads // DEPTH}) if {name}_along != u32(0) else u32(0)
+            {name}_deep = u32(thread % u32({DEPTH}) if {name}_along != u32(0) else thread // u32({fours}))
+            {name}_deeper = u32(0) if {name}_along != u32(0) else u32({threads // fours})
+            {name}_offset = u64({first} + {name}_first) * {name}_{along} + u64({name}_deep) * {name}_{across}
+            {name}_hop = u64({name}_next) * {name}_{along} + u64({name}_deeper) * {name}_{across}
+            """
+        )
+    out.line(f"got_{name} = cuda.local.array({side * DEPTH // threads}, dtype=np.{held})")
 
 
-def emit_fetch(out: SourceWriter, traits: ProductShape, name: str, dtype: str) -> None:
+def emit_fetch(out: KernelWriter, traits: ProductShape, name: str, dtype: str) -> None:
     """The next tile's numbers into registers, zeros for what is not there.
 
     Nothing is done with them here: it would wait for memory before the products of this tile.
     """
     along, across, _ = _axes(name)
-    out.line(f"{name}_from = {name} + batch_entry * {name}_batch + batch_head * {name}_head")
-    out.line(f"{name}_from = {name}_from + u64(from_depth) * {name}_{across} + {name}_offset")
-    with out.block(f"for group in range({_groups(traits, name)})"):
-        _emit_group(out, name)
-        out.line(f"at = {name}_from + u64(group) * {name}_hop")
-        for i in range(4):
-            out.line(f"here = u32(1) if u32(place + u32({i})) < end else u32(0)")
-            emit_raw(out, dtype, f"got_{name}[4 * group + {i}]", f"at + u64({i}) * {name}_{along}", "here", name)
+    with out.part(f"fetch_{name}", "The next tile's numbers into registers, zeros for what is not there."):
+        out.line(f"{name}_from = {name} + batch_entry * {name}_batch + batch_head * {name}_head")
+        out.line(f"{name}_from = {name}_from + u64(from_depth) * {name}_{across} + {name}_offset")
+        with out.block(f"for group in range({_groups(traits, name)})"):
+            _emit_group(out, name)
+            out.line(f"at = {name}_from + u64(group) * {name}_hop")
+            for i in range(4):
+                out.line(f"here = u32(1) if u32(place + u32({i})) < end else u32(0)")
+                emit_raw(out, dtype, f"got_{name}[4 * group + {i}]", f"at + u64({i}) * {name}_{along}", "here", name)
 
 
 def _axes(name: str) -> tuple[str, str, str]:
@@ -55,7 +57,7 @@ def _groups(traits: ProductShape, name: str) -> int:
     return (traits.rows if name == "a" else traits.columns) * DEPTH // (4 * traits.threads)
 
 
-def _emit_group(out: SourceWriter, name: str) -> None:
+def _emit_group(out: KernelWriter, name: str) -> None:
     """Where the next four is, and where its side ends."""
     out.lines(
         f"""
@@ -66,11 +68,14 @@ def _emit_group(out: SourceWriter, name: str) -> None:
     )
 
 
-def emit_store_tile(out: SourceWriter, traits: ProductShape, name: str, dtype: str) -> None:
+def emit_store_tile(out: KernelWriter, traits: ProductShape, name: str, dtype: str) -> None:
     """What was fetched as float32 into shared memory, and ones."""
     along, _, first = _axes(name)
     pitch = traits.a_pitch if name == "a" else traits.b_pitch
-    with out.block(f"for group in range({_groups(traits, name)})"):
+    with (
+        out.part(f"store_{name}", "What was fetched as float32 into shared memory, and ones."),
+        out.block(f"for group in range({_groups(traits, name)})"),
+    ):
         _emit_group(out, name)
         if dtype != "float32":
             out.line(f"at = {name}_from + u64(group) * {name}_hop")

@@ -12,23 +12,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from flurka_numba.targets.formulas import LOG2_E
+from flurka_numba.targets.gpu.warps import emit_largest_of_warp, emit_sum_of_warp
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.simt.rows import (
     columns_loop,
     emit_kept,
-    emit_largest,
     emit_numbers,
     emit_row_place,
     emit_scratch,
-    emit_sum,
     four,
     place_of,
     row_entry,
 )
 from flurka_numba.targets.simt.text import emit_four, operand_parameters, result_parameters
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 # Of a row times the power of two that brings its largest number to 1/2, or hardly less: a power is found from 8 bits. A
 # row of zeros has direction 0, and so has one of numbers below 2^-127, of which there is no such power.
@@ -75,7 +74,7 @@ class RandomTraits:
         return out.text()
 
 
-def _emit_square(out: SourceWriter, dtype: str, head_dim: int, factor: str = "") -> None:
+def _emit_square(out: KernelWriter, dtype: str, head_dim: int, factor: str = "") -> None:
     """|x|^2, or of x times a factor."""
     out.line("square = f32(0.0)")
     with columns_loop(out, f"u32({head_dim})"):
@@ -84,10 +83,10 @@ def _emit_square(out: SourceWriter, dtype: str, head_dim: int, factor: str = "")
             if factor:
                 out.line(f"x_{i} = x_{i} * {factor}")
             out.line(f"square += x_{i} * x_{i}")
-    emit_sum(out, "square")
+    emit_sum_of_warp(out, "square")
 
 
-def _emit_favor(out: SourceWriter, traits: RandomTraits) -> None:
+def _emit_favor(out: KernelWriter, traits: RandomTraits) -> None:
     rows, c = f"u32({traits.rows})", traits.head_dim**-0.25
     out.line("top = f32(-np.inf)")
     with out.block("if tops == u64(0)"):
@@ -96,7 +95,7 @@ def _emit_favor(out: SourceWriter, traits: RandomTraits) -> None:
             for i in range(4):
                 when = f"u32(1) if u32(column + u32({i})) < {rows} else u32(0)"
                 out.line(f"top = ptx.maximum(top, ptx.select_real(u_{i}, f32(-np.inf), {when}))")
-        emit_largest(out, "top")
+        emit_largest_of_warp(out, "top")
     with out.block("if tops != u64(0)"):
         out.line("top = ptx.load_state(tops + u64(4) * u64(pair))")
     out.line(f"shift = square * f32({c / 2.0!r})")
@@ -109,21 +108,22 @@ def _emit_favor(out: SourceWriter, traits: RandomTraits) -> None:
         emit_four(out, "float32", place_of("y", "float32"), four("y"), "u32(there & here)")
 
 
-def _emit_inverse(out: SourceWriter, dtype: str, head_dim: int) -> None:
+def _emit_inverse(out: KernelWriter, dtype: str, head_dim: int) -> None:
     """1 / |x|, whose square may be beyond float32; 0 for a row of zeros."""
-    out.line("largest = f32(0.0)")
-    with columns_loop(out, f"u32({head_dim})"):
-        emit_numbers(out, dtype, "x", "x", f"u32({head_dim})")
-        for i in range(4):
-            out.line(f"largest = ptx.maximum(largest, abs(x_{i}))")
-    emit_largest(out, "largest")
-    emit_scale(out, "row_scale", "largest")
-    _emit_square(out, dtype, head_dim, "row_scale")
-    out.line("inverse = ptx.reciprocal(ptx.square_root(square)) * row_scale")
-    out.line(f"inverse = inverse if square >= f32({SMALLEST_SQUARE!r}) else f32(0.0)")
+    with out.part("find_inverse", "1 / |x|, whose square may be beyond float32; 0 for a row of zeros."):
+        out.line("largest = f32(0.0)")
+        with columns_loop(out, f"u32({head_dim})"):
+            emit_numbers(out, dtype, "x", "x", f"u32({head_dim})")
+            for i in range(4):
+                out.line(f"largest = ptx.maximum(largest, abs(x_{i}))")
+        emit_largest_of_warp(out, "largest")
+        emit_scale(out, "row_scale", "largest")
+        _emit_square(out, dtype, head_dim, "row_scale")
+        out.line("inverse = ptx.reciprocal(ptx.square_root(square)) * row_scale")
+        out.line(f"inverse = inverse if square >= f32({SMALLEST_SQUARE!r}) else f32(0.0)")
 
 
-def _emit_rfa(out: SourceWriter, traits: RandomTraits) -> None:
+def _emit_rfa(out: KernelWriter, traits: RandomTraits) -> None:
     """The sines, then the cosines from where they end, which need not be a multiple of 16 bytes."""
     rows = traits.rows
     with columns_loop(out, f"u32({rows})"):
@@ -177,7 +177,7 @@ class RandomPullTraits:
                     emit_four(out, "float32", place_of("dy", "float32"), four("d"), "u32(there & here)")
                 else:
                     self._emit_angles(out)
-            emit_sum(out, "total")
+            emit_sum_of_warp(out, "total")
             out.line("first_lane = there if lane == u32(0) else u32(0)")
             out.line("ptx.store_real(sums + u64(4) * u64(number), total, first_lane)")
         return out.text()
@@ -187,7 +187,7 @@ class RandomPullTraits:
         """Of favor's features: that of an exponential which is 0, bit by bit, so that its gradient is 0 for any x."""
         return float(np.float32(_factor(self.rows)) * np.float32(self.eps))
 
-    def _emit_angles(self, out: SourceWriter) -> None:
+    def _emit_angles(self, out: KernelWriter) -> None:
         for i in range(4):
             out.line(f"when = u32(1) if u32(column + u32({i})) < u32({self.rows}) else u32(0)")
             out.line(f"far = u64(4) * u64(column + u32({i}) if when != u32(0) else u32(0))")
@@ -235,7 +235,7 @@ class RandomFinishTraits:
                     emit_numbers(out, self.x, "x", "x", columns)
                     for i in range(4):
                         out.line(f"dot += (x_{i} * inverse) * t_{i}")
-                emit_sum(out, "dot")
+                emit_sum_of_warp(out, "dot")
             with columns_loop(out, columns):
                 emit_scratch(out, "t", "t", columns)
                 emit_numbers(out, self.x, "x", "x", columns)

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 
 from flurka_numba.targets.simt.text import ITEMSIZE, emit_element, emit_length
 from splat_numba.gen.entry import Entry
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 THREADS = 128
 WARPS = THREADS // 32
 STEP = 128  # columns of a warp at once
 COUNTS = ("heads", "rows", "pairs", "limit_first")
-LANES_OF_WARP = (16, 8, 4, 2, 1)  # how far apart lanes are, one after the other
 
 
 def row_entry(name: str, parameters: Sequence[tuple[str, str]], counts: Sequence[str]) -> Entry:
@@ -22,9 +21,10 @@ def row_entry(name: str, parameters: Sequence[tuple[str, str]], counts: Sequence
     return Entry(name, (*parameters, ("kv_lengths", "l"), *numbers), THREADS, 4, 0)
 
 
-def emit_row_place(out: SourceWriter, operands: Sequence[str] = (), results: Sequence[str] = ()) -> None:
+def emit_row_place(out: KernelWriter, operands: Sequence[str] = (), results: Sequence[str] = ()) -> None:
     """Which row is this warp's, where it stands in every matrix (``NAME_at``), and whether it is ``there``, and
-    ``kept``: within the entry's key length. A warp without a row reads the first one, and stores nothing.
+    ``kept``: within the entry's key length. A warp without a row reads the first one, and stores nothing. No part of
+    its own: NVVM then makes more of the loops that follow (benchmarks/results/flurka_tile_texts.md).
     """
     out.lines(
         f"""
@@ -45,7 +45,7 @@ def emit_row_place(out: SourceWriter, operands: Sequence[str] = (), results: Seq
     emit_matrix_places(out, (*operands, *results))
 
 
-def emit_matrix_places(out: SourceWriter, names: Iterable[str]) -> None:
+def emit_matrix_places(out: KernelWriter, names: Iterable[str]) -> None:
     """``NAME_at``: where ``row`` of an ``entry``'s ``head`` stands in every matrix."""
     for name in names:
         place = f"u64(entry) * {name}_batch + u64(head) * {name}_head + u64(row) * {name}_row"
@@ -53,7 +53,7 @@ def emit_matrix_places(out: SourceWriter, names: Iterable[str]) -> None:
 
 
 @contextmanager
-def columns_loop(out: SourceWriter, columns: str) -> Iterator[None]:
+def columns_loop(out: KernelWriter, columns: str) -> Iterator[None]:
     """A lane's next four columns, from ``column``; of which ``here`` says whether there are any."""
     with out.block(f"for first in range(u32(0), {columns}, u32({STEP}))"):
         out.line("column = u32(u32(first) + u32(4) * lane)")
@@ -61,16 +61,17 @@ def columns_loop(out: SourceWriter, columns: str) -> Iterator[None]:
         yield
 
 
-def emit_numbers(out: SourceWriter, dtype: str, matrix: str, name: str, columns: str) -> None:
+def emit_numbers(out: KernelWriter, dtype: str, matrix: str, name: str, columns: str) -> None:
     """NAME_0 to NAME_3 of an operand, 0 beyond the last column or a row that is not kept."""
-    out.line(f"end = ptx.select({columns}, u32(0), kept)")
-    for i in range(4):
-        out.line(f"when = u32(1) if u32(column + u32({i})) < end else u32(0)")
-        at = f"{matrix}_at + u64(column + u32({i})) * {matrix}_column"
-        emit_element(out, dtype, f"{name}_{i}", at, "when", f"{matrix}_at")
+    with out.part(f"read_{matrix}", "A lane's four numbers of a row, 0 where there are none."):
+        out.line(f"end = ptx.select({columns}, u32(0), kept)")
+        for i in range(4):
+            out.line(f"when = u32(1) if u32(column + u32({i})) < end else u32(0)")
+            at = f"{matrix}_at + u64(column + u32({i})) * {matrix}_column"
+            emit_element(out, dtype, f"{name}_{i}", at, "when", f"{matrix}_at")
 
 
-def emit_scratch(out: SourceWriter, matrix: str, name: str, columns: str | None = None) -> None:
+def emit_scratch(out: KernelWriter, matrix: str, name: str, columns: str | None = None) -> None:
     """NAME_0 to NAME_3 of a float32 matrix with padded rows. columns: then 0 beyond them; else whatever is there."""
     names = ", ".join(f"{name}_{i}" for i in range(4))
     out.line(f"{names} = ptx.load_reals4({matrix}_at + u64(4) * u64(column if here != u32(0) else u32(0)))")
@@ -80,7 +81,7 @@ def emit_scratch(out: SourceWriter, matrix: str, name: str, columns: str | None 
             out.line(f"{name}_{i} = ptx.select_real({name}_{i}, f32(0.0), {when})")
 
 
-def emit_kept(out: SourceWriter, name: str) -> None:
+def emit_kept(out: KernelWriter, name: str) -> None:
     """NAME_0 to NAME_3 become 0 in a row that is not kept."""
     for i in range(4):
         out.line(f"{name}_{i} = ptx.select_real({name}_{i}, f32(0.0), kept)")
@@ -94,15 +95,3 @@ def place_of(matrix: str, dtype: str) -> str:
 def four(name: str) -> list[str]:
     """The names of a lane's numbers."""
     return [f"{name}_{i}" for i in range(4)]
-
-
-def emit_sum(out: SourceWriter, name: str) -> None:
-    """A number of each lane becomes the sum of all, in an order that is always the same."""
-    for apart in LANES_OF_WARP:
-        out.line(f"{name} += ptx.shuffle_xor({name}, u32({apart}))")
-
-
-def emit_largest(out: SourceWriter, name: str) -> None:
-    """Likewise the largest of all."""
-    for apart in LANES_OF_WARP:
-        out.line(f"{name} = ptx.maximum({name}, ptx.shuffle_xor({name}, u32({apart})))")

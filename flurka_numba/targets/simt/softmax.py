@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.targets.formulas import LOG2_E
+from flurka_numba.targets.gpu.warps import emit_largest_of_warp, emit_sum_of_warp
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.head_scales import SCALE_BYTES
 from flurka_numba.targets.simt.rows import (
     columns_loop,
-    emit_largest,
     emit_row_place,
     emit_scratch,
-    emit_sum,
     four,
     place_of,
     row_entry,
@@ -50,7 +49,7 @@ class SoftmaxTraits:
                 for i in range(4):
                     out.line(f"when = u32(1) if u32(column + u32({i})) < columns else u32(0)")
                     out.line(f"top = ptx.maximum(top, ptx.select_real(x_{i}, f32(-np.inf), when))")
-            emit_largest(out, "top")
+            emit_largest_of_warp(out, "top")
             out.line("total = f32(0.0)")
             out.line(f"undo = ptx.load_state(scales + u64({SCALE_BYTES}) * u64(pair) + u64(4))")
             with columns_loop(out, "columns"):
@@ -60,7 +59,7 @@ class SoftmaxTraits:
                     out.line(f"when = u32(1) if u32(column + u32({i})) < columns else u32(0)")
                     out.line(f"total += ptx.select_real(x_{i}, f32(0.0), when)")
                 emit_four(out, "float32", place_of("weights", "float32"), four("x"), "u32(there & here)")
-            emit_sum(out, "total")
+            emit_sum_of_warp(out, "total")
             out.line("inverse = ptx.reciprocal(total)")
             with columns_loop(out, "columns"):
                 emit_scratch(out, "weights", "x")
@@ -97,7 +96,7 @@ class SoftmaxPullTraits:
                 emit_scratch(out, "dweights", "d", "columns")
                 for i in range(4):
                     out.line(f"dot += d_{i} * x_{i}")
-            emit_sum(out, "dot")
+            emit_sum_of_warp(out, "dot")
             with columns_loop(out, "columns"):
                 emit_scratch(out, "weights", "x")
                 emit_scratch(out, "dweights", "d")

@@ -6,7 +6,7 @@ multiples of 16 bytes and whose numbers are adjacent, and may be padded up to th
 
 from __future__ import annotations
 
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4}
 OPERAND_STRIDES = ("batch", "head", "row", "column")
@@ -28,7 +28,7 @@ def _with_strides(names: tuple[str, ...], axes: tuple[str, ...]) -> tuple[tuple[
     return tuple((one, "l") for name in names for one in (name, *(f"{name}_{axis}" for axis in axes)))
 
 
-def emit_length(out: SourceWriter, entry: str) -> None:
+def emit_length(out: KernelWriter, entry: str) -> None:
     """``length``: how many rows or columns of this launch are within the entry's key length."""
     out.lines(
         f"""
@@ -38,14 +38,14 @@ def emit_length(out: SourceWriter, entry: str) -> None:
     )
 
 
-def emit_element(out: SourceWriter, dtype: str, name: str, at: str, kept: str, spare: str) -> None:
+def emit_element(out: KernelWriter, dtype: str, name: str, at: str, kept: str, spare: str) -> None:
     """``name``, the number at an address, as float32; 0 where ``kept`` is 0. spare: an address that may be read."""
     raw = name if dtype == "float32" else "pair_of_numbers"
     emit_raw(out, dtype, raw, at, kept, spare)
     emit_value(out, dtype, name, raw, at, kept)
 
 
-def emit_raw(out: SourceWriter, dtype: str, name: str, at: str, kept: str, spare: str) -> None:
+def emit_raw(out: KernelWriter, dtype: str, name: str, at: str, kept: str, spare: str) -> None:
     """What there is in memory. 16-bit numbers are read in pairs, because there is no instruction for less."""
     if dtype == "float32":
         out.line(f"{name} = ptx.load_real_when({at}, {kept})")
@@ -54,7 +54,7 @@ def emit_raw(out: SourceWriter, dtype: str, name: str, at: str, kept: str, spare
     out.line(f"{name} = ptx.load_pair(source - (source & u64(2)))")
 
 
-def emit_value(out: SourceWriter, dtype: str, name: str, raw: str, at: str, kept: str) -> None:
+def emit_value(out: KernelWriter, dtype: str, name: str, raw: str, at: str, kept: str) -> None:
     """The number, from what emit_raw() read."""
     if dtype == "float32":
         if name != raw:
@@ -65,7 +65,7 @@ def emit_value(out: SourceWriter, dtype: str, name: str, raw: str, at: str, kept
     out.line(f"{name} = ptx.select_real({name}, f32(0.0), {kept})")
 
 
-def emit_four(out: SourceWriter, dtype: str, to: str, values: list[str], when: str) -> None:
+def emit_four(out: KernelWriter, dtype: str, to: str, values: list[str], when: str) -> None:
     """Store four adjacent numbers."""
     if dtype == "float32":
         out.line(f"ptx.store_reals4({to}, {', '.join(values)}, {when})")

@@ -7,7 +7,7 @@ would ask for one more launch, and a bound is within the parts' number of it, bu
 
 from __future__ import annotations
 
-from flurka_numba.targets.sm90.rows import emit_largest_of_warp
+from flurka_numba.targets.gpu.warps import emit_largest_of_warp
 from flurka_numba.targets.sm90.scales import emit_finite_top, is_scaled
 from flurka_numba.targets.sm90.shape import CompressTraits
 from splat_numba.gen.targets.gpu.parts import KernelWriter

@@ -76,7 +76,8 @@ def render_collect(traits: CollectTraits) -> str:
             _emit_place_of_head(out, parts)
         else:
             _emit_place(out, parts)
-        _emit_sums(out, traits)
+        with out.part("add_parts", "The slot's columns: its parts added up in their order."):
+            _emit_sums(out, traits)
         _emit_factor(out, traits)
         _emit_store(out, traits)
     return out.text()
@@ -85,27 +86,28 @@ def render_collect(traits: CollectTraits) -> str:
 def _emit_place(out: KernelWriter, parts: CompressTraits) -> None:
     """Which slot and columns are this thread's: threads of keys, then of values."""
     of_key, of_value = eighths(parts.head_dim), eighths(parts.value_dim)
-    out.lines(
-        f"""
-        ptx.await_launch()
-        number = u32(ptx.block_index() * u32({THREADS}) + ptx.thread_index())
-        of_keys = u32(batch * heads * slots * u32({of_key}))
-        of_values = u32(1) if number >= of_keys else u32(0)
-        real = u32(1) if number < of_keys + batch * heads * slots * u32({of_value}) else u32(0)
-        number = u32(ptx.select(number, u32(0), real) - of_keys * (of_values & real))
-        of_values = u32(of_values & real)
-        """
-    )
-    _emit_sizes(out, parts)
-    out.lines(
-        """
-        row = u32(number // eighths)
-        column = u32((number - row * eighths) * u32(8))
-        pair = u32(row // slots)
-        slot = u32(row - pair * slots)
-        entry = u32(pair // heads)
-        """
-    )
+    with out.part("find_slot", "Which slot and columns are this thread's: threads of keys, then of values."):
+        out.lines(
+            f"""
+            ptx.await_launch()
+            number = u32(ptx.block_index() * u32({THREADS}) + ptx.thread_index())
+            of_keys = u32(batch * heads * slots * u32({of_key}))
+            of_values = u32(1) if number >= of_keys else u32(0)
+            real = u32(1) if number < of_keys + batch * heads * slots * u32({of_value}) else u32(0)
+            number = u32(ptx.select(number, u32(0), real) - of_keys * (of_values & real))
+            of_values = u32(of_values & real)
+            """
+        )
+        _emit_sizes(out, parts)
+        out.lines(
+            """
+            row = u32(number // eighths)
+            column = u32((number - row * eighths) * u32(8))
+            pair = u32(row // slots)
+            slot = u32(row - pair * slots)
+            entry = u32(pair // heads)
+            """
+        )
 
 
 def _emit_sizes(out: KernelWriter, parts: CompressTraits) -> None:
@@ -125,30 +127,31 @@ def _emit_place_of_head(out: KernelWriter, parts: CompressTraits) -> None:
         f"(slots * u32({eighths(dim)}) + u32({THREADS - 1})) // u32({THREADS})"
         for dim in (parts.head_dim, parts.value_dim)
     )
-    out.lines(
-        f"""
-        ptx.await_launch()
-        thread = ptx.thread_index()
-        blocks_k = u32({of_key})
-        blocks = u32(blocks_k + {of_value})
-        pair = u32(ptx.block_index() // blocks)
-        block = u32(ptx.block_index() - pair * blocks)
-        of_values = u32(1) if block >= blocks_k else u32(0)
-        block = u32(block - blocks_k * of_values)
-        """
-    )
-    _emit_sizes(out, parts)
-    out.lines(
-        f"""
-        number = u32(block * u32({THREADS}) + thread)
-        real = u32(1) if number < slots * eighths else u32(0)
-        number = ptx.select(number, u32(0), real)
-        slot = u32(number // eighths)
-        column = u32((number - slot * eighths) * u32(8))
-        number = u32(pair * slots * eighths + number)
-        entry = u32(pair // heads)
-        """
-    )
+    with out.part("find_slot", "Which slot and columns are this thread's: blocks are of keys or values of one head."):
+        out.lines(
+            f"""
+            ptx.await_launch()
+            thread = ptx.thread_index()
+            blocks_k = u32({of_key})
+            blocks = u32(blocks_k + {of_value})
+            pair = u32(ptx.block_index() // blocks)
+            block = u32(ptx.block_index() - pair * blocks)
+            of_values = u32(1) if block >= blocks_k else u32(0)
+            block = u32(block - blocks_k * of_values)
+            """
+        )
+        _emit_sizes(out, parts)
+        out.lines(
+            f"""
+            number = u32(block * u32({THREADS}) + thread)
+            real = u32(1) if number < slots * eighths else u32(0)
+            number = ptx.select(number, u32(0), real)
+            slot = u32(number // eighths)
+            column = u32((number - slot * eighths) * u32(8))
+            number = u32(pair * slots * eighths + number)
+            entry = u32(pair // heads)
+            """
+        )
 
 
 def _emit_sums(out: KernelWriter, traits: CollectTraits) -> None:

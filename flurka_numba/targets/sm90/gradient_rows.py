@@ -6,7 +6,7 @@ from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu_text import emit_shared_start
 from flurka_numba.targets.powers import emit_inverse
 from flurka_numba.targets.sm90.gradient_shape import SPREAD, GradientTraits
-from flurka_numba.targets.sm90.images import turned_rows
+from flurka_numba.targets.sm90.image_shape import turned_rows
 from flurka_numba.targets.sm90.rows import (
     emit_barrier,
     emit_lane,

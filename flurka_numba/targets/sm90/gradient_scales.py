@@ -6,9 +6,9 @@ every block takes the largest of all, which is the same in any order. Who reads 
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.warps import emit_largest_of_block
 from flurka_numba.targets.powers import emit_inverse, emit_scale
 from flurka_numba.targets.sm90.gradient_shape import GradientTraits
-from flurka_numba.targets.sm90.rows import emit_largest_of_block
 from flurka_numba.targets.sm90.scales import TOP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 

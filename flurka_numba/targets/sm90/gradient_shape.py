@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.targets.sm90.images import turned_bytes
+from flurka_numba.targets.sm90.image_shape import turned_bytes
 from flurka_numba.targets.sm90.scales import has_row_scale, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK_NUMBERS, chunks, state_bytes
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, WARPGROUP, resident_blocks

@@ -22,7 +22,7 @@ from flurka_numba.targets.sm90.gradient_rows import (
 )
 from flurka_numba.targets.sm90.gradient_scales import emit_gradient_scales, emit_tops
 from flurka_numba.targets.sm90.gradient_shape import CHUNKS_AT_ONCE, OPERANDS, GradientTraits
-from flurka_numba.targets.sm90.images import turned_rows
+from flurka_numba.targets.sm90.image_shape import turned_rows
 from flurka_numba.targets.sm90.rows import emit_load
 from flurka_numba.targets.sm90.scales import emit_slot_factors
 from flurka_numba.targets.sm90.shape import CHUNK, SUM_ROWS, chunks, state_rows

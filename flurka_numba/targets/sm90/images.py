@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from flurka_numba.targets.gpu.warps import emit_largest_of_warp
 from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.powers import emit_scale
-from flurka_numba.targets.sm90.accumulate import SHARE_COLUMNS, SHARE_NUMBERS
-from flurka_numba.targets.sm90.rows import emit_largest_of_warp
+from flurka_numba.targets.sm90.accumulate_shape import SHARE_COLUMNS, SHARE_NUMBERS
+from flurka_numba.targets.sm90.image_shape import ImageTraits, turned_bytes, turned_rows
 from flurka_numba.targets.sm90.scales import HIGH, SLOT_SCALE_BYTES, TOP, emit_carrier, is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_state_block, operand_place
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.gpu.parts import KernelWriter
-from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 
 POINTERS = ("shares", "states", "turned")
 COUNTS = ("shares_of_state",)
@@ -30,44 +30,6 @@ ENTRY = "images"
 PARTS = 4  # blocks of a state: with one, 16 heads keep 16 multiprocessors busy for 8 us
 THREADS = 256 // PARTS
 AT_ONCE = 4  # shares whose numbers are on their way together
-SUM_STEP = 16  # columns of the step that holds z
-
-
-@dataclass(frozen=True, slots=True)
-class ImageTraits:
-    """head_dim, value_dim: elements; dtype: of the images. natural_features: the first image has its features in their
-    own order, for those that come out of a product; natural_values: the turned one its values, for rows of values that
-    a product reads from shared memory. of: what the shares are sums over, "keys" or "queries". compressed: values of
-    keys are slots.
-    """
-
-    head_dim: int
-    value_dim: int
-    dtype: str
-    natural_features: bool = False
-    natural_values: bool = False
-    of: str = "keys"
-    compressed: bool = False
-
-    @property
-    def values_scaled(self) -> bool:
-        """Whether values have a scale, which results undo."""
-        return self.compressed and self.of == "keys" and is_scaled(self.dtype)
-
-    @property
-    def blocks(self) -> tuple[int, int]:
-        """Blocks of features and of values that make up a head's state."""
-        return spans(self.head_dim), spans(self.value_dim)
-
-
-def turned_rows(head_dim: int) -> int:
-    """Rows of a span of the image for rows of values."""
-    return CHUNK * chunks(head_dim)
-
-
-def turned_bytes(head_dim: int, value_dim: int) -> int:
-    """Bytes of that image: values, then the step of z."""
-    return spans(CHUNK * chunks(value_dim) + SUM_STEP) * turned_rows(head_dim) * SPAN_BYTES
 
 
 def images_entry(traits: ImageTraits) -> Entry:

@@ -6,9 +6,9 @@ same. It is a launch of its own, because no feature can be made before it is kno
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.warps import emit_largest_of_block, emit_largest_of_warp
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.random_slots import emit_exponents, emit_omega, key_columns
-from flurka_numba.targets.sm90.rows import emit_largest_of_block, emit_largest_of_warp
 from flurka_numba.targets.sm90.shape import SLOTS, STATE_THREADS, RandomFeatures, StateTraits
 from flurka_numba.targets.sm90.slots import emit_place, emit_slot_places, emit_slots, slot_parameters
 from splat_numba.gen.entry import Entry
@@ -44,11 +44,12 @@ def render_largest(traits: StateTraits, phi: RandomFeatures) -> str:
             emit_slots(out, traits, key_columns(traits))
             out.line("ptx.block_barrier()")
             emit_exponents(out, traits)
-            for slot in (0, 1):
-                far = f"u32({slot * SLOTS // 2})"
-                out.line(f"kept = u32(1) if chunk + (thread >> u32(4)) + {far} < last else u32(0)")
-                out.line(f"most = {_largest([f'u[{4 * slot + i}]' for i in range(4)])}")
-                out.line("top = ptx.maximum(top, ptx.select_real(most, f32(-np.inf), kept))")
+            with out.part("take_largest", "The largest exponent of this thread's slots that are there."):
+                for slot in (0, 1):
+                    far = f"u32({slot * SLOTS // 2})"
+                    out.line(f"kept = u32(1) if chunk + (thread >> u32(4)) + {far} < last else u32(0)")
+                    out.line(f"most = {_largest([f'u[{4 * slot + i}]' for i in range(4)])}")
+                    out.line("top = ptx.maximum(top, ptx.select_real(most, f32(-np.inf), kept))")
             out.line("ptx.block_barrier()")
             out.line(f"chunk = u32(chunk + u32({SLOTS}))")
         _emit_store(out)
@@ -69,10 +70,11 @@ def _emit_store(out: KernelWriter) -> None:
 
 def emit_largest_of_all(out: KernelWriter) -> None:
     """In stage 2: ``largest`` of the head, from what the blocks of the launch before left; every warp for itself."""
-    out.line("largest = f32(-np.inf)")
-    with out.block("for first in range(u32(0), tops_of_head, u32(32))"):
-        out.line("top_number = u32(u32(first) + (thread & u32(31)))")
-        out.line("top_number = top_number if top_number < tops_of_head else u32(0)")
-        out.line("top_at = tops + u64(4) * (u64(pair) * u64(tops_of_head) + u64(top_number))")
-        out.line("largest = ptx.maximum(largest, ptx.load_state(top_at))")
-    emit_largest_of_warp(out, "largest")
+    with out.part("find_largest", "The largest exponent of a head, which every warp finds for itself."):
+        out.line("largest = f32(-np.inf)")
+        with out.block("for first in range(u32(0), tops_of_head, u32(32))"):
+            out.line("top_number = u32(u32(first) + (thread & u32(31)))")
+            out.line("top_number = top_number if top_number < tops_of_head else u32(0)")
+            out.line("top_at = tops + u64(4) * (u64(pair) * u64(tops_of_head) + u64(top_number))")
+            out.line("largest = ptx.maximum(largest, ptx.load_state(top_at))")
+        emit_largest_of_warp(out, "largest")

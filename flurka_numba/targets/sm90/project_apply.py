@@ -9,9 +9,6 @@ neighbouring columns of two rows, is a word of the next product's left operand, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.apply_rows import (
@@ -24,8 +21,18 @@ from flurka_numba.targets.sm90.apply_rows import (
     products_of,
 )
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
-from flurka_numba.targets.sm90.ring import emit_advance, emit_first_step, emit_rings, emit_steps
-from flurka_numba.targets.sm90.shape import BARRIERS_BYTES, CHUNK, STEP
+from flurka_numba.targets.sm90.project_producer import emit_place, emit_producer
+from flurka_numba.targets.sm90.project_shape import (
+    COLUMNS,
+    GROUPS,
+    HALVES,
+    INPUT_BYTES,
+    STAGE_BYTES,
+    TOKENS,
+    ProjectTraits,
+)
+from flurka_numba.targets.sm90.ring import emit_first_step, emit_rings, emit_steps
+from flurka_numba.targets.sm90.shape import STEP
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
@@ -33,7 +40,6 @@ from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     GROUP,
     PRODUCT_DEPTH,
-    SHARED_BYTES,
     SPAN_BYTES,
     STEP_OF_ROWS,
     WARPGROUP,
@@ -41,56 +47,12 @@ from splat_numba.gen.targets.sm90.shape import (
     units,
     values_descriptor,
 )
-from splat_numba.gen.tensor_map import SPAN
 
 POINTERS = ("x_map", "w_q_map", "states", "out")
 COUNTS = ("heads", "seq_q", "steps", "tiles", "column_tiles", "row_tiles")
 STRIDES = ("out_row", "out_head", "out_batch")
 ENTRY = "project_apply"
-GROUPS = 2  # warpgroups with a tile each
-HALVES = 2  # of a tile: 64 tokens each
-TOKENS = GROUP * HALVES
-COLUMNS = 128
-LARGEST_BARRIERS = 256  # bytes, of all stages and of the warpgroups
 PRODUCER_REGISTERS, CONSUMER_REGISTERS = 24, 240  # of a thread; 168 are what each has at first
-INPUT_BYTES = TOKENS * SPAN_BYTES  # of x, for one step
-WEIGHT_BYTES = COLUMNS // SPAN * STEP * SPAN_BYTES
-STAGE_BYTES = INPUT_BYTES + WEIGHT_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectTraits:
-    """apply: what is done with the queries."""
-
-    apply: ApplyTraits
-
-    @property
-    def heads(self) -> int:
-        """Of a tile."""
-        return COLUMNS // self.apply.head_dim
-
-    @property
-    def fits(self) -> bool:
-        """Whether whole heads make up a tile."""
-        apply = self.apply
-        if not isinstance(apply.feature_map, FeatureMap) or apply.head_dim != apply.value_dim:
-            return False
-        return apply.head_dim % CHUNK == 0 and COLUMNS % apply.head_dim == 0
-
-    @property
-    def state_bytes(self) -> int:
-        """Of a tile's states."""
-        return self.heads * self.apply.state_bytes
-
-    @property
-    def stages(self) -> int:
-        """Steps in flight."""
-        return (SHARED_BYTES - ALIGNMENT - self.state_bytes - LARGEST_BARRIERS) // STAGE_BYTES
-
-    @property
-    def shared_bytes(self) -> int:
-        """Steps, states, then barriers: two a stage, two of the states, and a turn a warpgroup."""
-        return self.stages * (STAGE_BYTES + BARRIERS_BYTES) + self.state_bytes + BARRIERS_BYTES + 8 * GROUPS + ALIGNMENT
 
 
 def project_entry(traits: ProjectTraits) -> Entry:
@@ -121,7 +83,7 @@ def render_project_apply(traits: ProjectTraits) -> str:
                 out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"),
                 out.part("produce", "The warp that fetches steps, and states; one lane alone begins copies."),
             ):
-                _emit_producer(out, traits)
+                emit_producer(out, traits)
         with out.block("else"):
             out.line("more_registers()")
             with out.part(
@@ -149,72 +111,6 @@ def _emit_start(out: KernelWriter, traits: ProjectTraits) -> None:
     out.line("tile = ptx.block_index()")
 
 
-def _emit_place(out: KernelWriter) -> None:
-    """Where ``tile`` is: neighbouring blocks read the same tokens."""
-    with out.part("find_tile", "Where a tile is: neighbouring blocks read the same tokens."):
-        out.lines(
-            f"""
-            rest = u32(tile // column_tiles)
-            column_tile = u32(tile - rest * column_tiles)
-            entry = u32(rest // row_tiles)
-            first_row = u32((rest - entry * row_tiles) * u32({TOKENS}))
-            """
-        )
-
-
-def _emit_producer(out: KernelWriter, traits: ProjectTraits) -> None:
-    """One warp; what only one lane may do is predicated by ``leader``. What lies outside an array arrives as 0."""
-    out.lines(
-        """
-        stage = u32(0)
-        free = u32(1)  # parity of the phase in which a stage was given back; a fresh barrier counts as given back
-        states_free = u32(1)
-        """
-    )
-    out.line("ptx.fence_tensor_map(x_map)")
-    out.line("ptx.fence_tensor_map(w_q_map)")
-    with out.block("while tile < tiles"):
-        _emit_place(out)
-        out.line("step = u32(0)")
-        with out.block("while step < steps"):
-            out.line("ptx.mbarrier_wait(empty + stage * u32(8), free)")
-            _emit_step(out)
-            out.line("step = u32(step + u32(1))")
-            emit_advance(out, "stage", "free", traits.stages)
-        out.line("ptx.await_launch()  # of the states")
-        out.line("ptx.mbarrier_wait(states_empty, states_free)")
-        out.line("states_free = u32(states_free ^ u32(1))")
-        with out.part("load_states", "The states of a tile's heads."):
-            out.lines(
-                f"""
-                ptx.mbarrier_expect(states_full, u32({traits.state_bytes}), leader)
-                pair = u64(entry) * u64(heads) + u64(column_tile * u32({traits.heads}))
-                from_states = states + u64({traits.apply.state_bytes}) * pair
-                ptx.bulk_copy(states_at, from_states, u32({traits.state_bytes}), states_full, leader)
-                """
-            )
-        out.line("tile = u32(tile + ptx.grid_size())")
-
-
-def _emit_step(out: KernelWriter) -> None:
-    """64 columns of x for the tile's tokens, and these rows of w_q for its columns."""
-    with out.part("load_step", "64 columns of x for the tile's tokens, and these rows of w_q for its columns."):
-        out.lines(
-            f"""
-            barrier = u32(full + stage * u32(8))
-            ptx.mbarrier_expect(barrier, u32({STAGE_BYTES}), leader)
-            to = u32(base + stage * u32({STAGE_BYTES}))
-            from_column = u32(step * u32({STEP}))
-            ptx.tensor_copy(to, x_map, barrier, from_column, first_row, u32(0), u32(0), entry, leader)
-            """
-        )
-        for span in range(COLUMNS // SPAN):
-            out.line(f"column = u32(column_tile * u32({COLUMNS}) + u32({SPAN * span}))")
-            at = f"to + u32({INPUT_BYTES + span * STEP * SPAN_BYTES})"
-            place = "column, from_column, u32(0), u32(0), u32(0)"
-            out.line(f"ptx.tensor_copy({at}, w_q_map, barrier, {place}, leader)")
-
-
 def _emit_consumer(out: KernelWriter, traits: ProjectTraits) -> None:
     """A warpgroup has every second tile, all of it: its queries, then head by head its results."""
     out.lines(
@@ -232,7 +128,7 @@ def _emit_consumer(out: KernelWriter, traits: ProjectTraits) -> None:
     for half in range(HALVES):
         out.line(f"q_{half} = cuda.local.array({COLUMNS // 2}, dtype=np.float32)")
     with out.block("while tile < tiles"):
-        _emit_place(out)
+        emit_place(out)
         with out.part("make_queries", "q of a tile, when it is this warpgroup's turn, which passes before it is done."):
             _emit_queries(out, traits)
         out.line("head_at = out + u64(entry) * out_batch + u64(16) * u64(lane & u32(3))")

@@ -7,11 +7,10 @@ to the end. With a projection that keys and values share, the steps of values fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.sm90.projection_results import emit_results
+from flurka_numba.targets.sm90.projection_shape import ProjectionTraits
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
-from flurka_numba.targets.sm90.shape import BARRIERS_BYTES, CHUNK, STAGE_BYTES
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
@@ -30,48 +29,6 @@ MAPS = ("dk_slots_map", "k_map", "dv_slots_map", "v_map")
 OUTPUTS = ("dproj_k", "dproj_v")
 COUNTS = ("tiles_k", "tiles", "row_blocks", "token_tiles", "batch", "heads", "slots", "seq_kv")
 ENTRY = "projection_gradients"
-
-
-@dataclass(frozen=True, slots=True)
-class ProjectionTraits:
-    """groups: warpgroups of 64 slots each in a row block; columns: tokens of a tile; shared: keys and values have one
-    projection; per_head: every head has projections of its own; scaled: the slots' gradients have a scale, see
-    gradient_scales.py.
-    """
-
-    head_dim: int
-    value_dim: int
-    dtype: str
-    groups: int
-    columns: int
-    shared: bool
-    per_head: bool
-    scaled: bool = False
-
-    @property
-    def rows(self) -> int:
-        """Slots of a row block."""
-        return GROUP * self.groups
-
-    @property
-    def slot_bytes(self) -> int:
-        """Shared memory of a step's columns of the slots' gradients."""
-        return self.rows * SPAN_BYTES
-
-    @property
-    def token_bytes(self) -> int:
-        """The same of tokens."""
-        return self.columns * SPAN_BYTES
-
-    @property
-    def stages(self) -> int:
-        """Steps in flight."""
-        return min(STAGE_BYTES // (self.slot_bytes + self.token_bytes), 8)
-
-    @property
-    def shared_bytes(self) -> int:
-        """Steps, then two barriers a stage."""
-        return self.stages * (self.slot_bytes + self.token_bytes + BARRIERS_BYTES) + ALIGNMENT
 
 
 def projection_parameters(traits: ProjectionTraits) -> tuple[tuple[str, str], ...]:
@@ -252,63 +209,5 @@ def _emit_consumer(out: KernelWriter, traits: ProjectionTraits) -> None:
         out.line("ptx.wgmma_wait_all()")
         out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader & held)")
         with out.part("store_tile", "Rounded and stored, 16 bytes a lane."):
-            _emit_results(out, traits)
+            emit_results(out, traits)
         out.line("tile = u32(tile + ptx.grid_size())")
-
-
-def _emit_results(out: KernelWriter, traits: ProjectionTraits) -> None:
-    """Rounded and stored, 16 bytes a lane."""
-    out.line("odd = u32(lane & u32(1))")
-    out.line("upper = u32((lane >> u32(1)) & u32(1))")
-    for name, part in (("target", ""), ("row_bytes", "_row"), ("head_bytes", "_head")):
-        of_keys = f"dproj_k{part}"
-        out.line(f"{name} = {of_keys if traits.shared else f'dproj_v{part} if of_values else {of_keys}'}")
-    if traits.scaled:
-        out.line("factor = ptx.load_state(gradient_scales + u64(4) * u64(of_values))")
-    out.line("column = u32(first_token + u32(8) * (lane & u32(3)))")
-    for row in (0, 1):
-        with out.part("store_row", "A row of the tile.", further=str(8 * row), first=str(2 * row)):
-            out.lines(
-                """
-                slot = u32(first_slot + u32(thread >> u32(5)) * u32(16) + (lane >> u32(2)) + u32(further))
-                to = target + u64(head_of_tile) * head_bytes + u64(slot) * row_bytes + u64(2) * u64(column)
-                """
-            )
-            with out.block(f"for i in range({traits.columns // CHUNK})"):
-                with out.part(
-                    "exchange_words", "The row's lanes have two numbers each of every eight; each gets one eight."
-                ):
-                    _emit_exchange(out, traits, "16 * i + first")
-                out.line("there = u32(1) if slot < slots and column + u32(32 * i) < seq_kv else u32(0)")
-                out.line("ptx.store_words4(to + u64(64 * i), word_0, word_1, word_2, word_3, there)")
-
-
-def _emit_exchange(out: KernelWriter, traits: ProjectionTraits, at: str) -> None:
-    """``word_0`` to ``word_3``: columns 8 t to 8 t + 7 of 32, for lane t of the row's four. at: where total has the
-    first of them.
-
-    The lanes have two adjacent columns each of every eight. Of four times eight each gets one eight, in two exchanges.
-    """
-    undone = " * factor" if traits.scaled else ""
-    for j in range(4):
-        pair = ", ".join(f"total[{at} + {4 * j + x}]{undone}" for x in (0, 1))
-        out.line(f"w_{j} = ptx.pack_{traits.dtype}({pair})")
-    for name, low, high in (("a", "w_0", "w_1"), ("b", "w_2", "w_3")):
-        out.lines(
-            f"""
-            kept = ptx.select({high}, {low}, odd)
-            got = ptx.shuffle_xor_word(ptx.select({low}, {high}, odd), u32(1))
-            {name}_0 = ptx.select(got, kept, odd)
-            {name}_1 = ptx.select(kept, got, odd)
-            """
-        )
-    for x in (0, 1):
-        out.lines(
-            f"""
-            kept_{x} = ptx.select(b_{x}, a_{x}, upper)
-            got_{x} = ptx.shuffle_xor_word(ptx.select(a_{x}, b_{x}, upper), u32(2))
-            """
-        )
-    four = (("got_0", "kept_0"), ("got_1", "kept_1"), ("kept_0", "got_0"), ("kept_1", "got_1"))
-    for i, (upper, lower) in enumerate(four):
-        out.line(f"word_{i} = ptx.select({upper}, {lower}, upper)")

@@ -10,14 +10,9 @@ from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
 from flurka_numba.targets.gpu_text import parameters_of, start_text
-from flurka_numba.targets.sm90.accumulate import (
-    TILE_BYTES,
-    emit_products,
-    emit_row_weights,
-    emit_share,
-    emit_tile,
-    lane_place,
-)
+from flurka_numba.targets.sm90.accumulate_results import emit_products, emit_share
+from flurka_numba.targets.sm90.accumulate_rows import emit_row_weights, emit_tile, lane_place
+from flurka_numba.targets.sm90.accumulate_shape import TILE_BYTES
 from flurka_numba.targets.sm90.gradient_rows import (
     emit_features,
     emit_images_there,
@@ -31,7 +26,7 @@ from flurka_numba.targets.sm90.gradient_rows import (
 )
 from flurka_numba.targets.sm90.gradient_shape import OPERANDS, GradientTraits
 from flurka_numba.targets.sm90.gradients import COUNTS
-from flurka_numba.targets.sm90.images import turned_rows
+from flurka_numba.targets.sm90.image_shape import turned_rows
 from flurka_numba.targets.sm90.rows import emit_store, when, words
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_rows

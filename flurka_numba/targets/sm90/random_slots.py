@@ -40,9 +40,15 @@ def emit_omega(out: KernelWriter, traits: StateTraits, phi: RandomFeatures) -> N
         f"""
         slot_tile = u32(feature_tile + u32({traits.tile_bytes}))
         omega_tile = u32(slot_tile + u32({SLOTS * traits.row_bytes}))
-        got_omega = cuda.local.array({16 * of_row}, dtype=np.float32)
         """
     )
+    with out.part("load_omega", "This block's rows of omega into shared memory, with zeros behind them."):
+        _emit_rows_of_omega(out, traits, phi, of_row)
+
+
+def _emit_rows_of_omega(out: KernelWriter, traits: StateTraits, phi: RandomFeatures, of_row: int) -> None:
+    """Four rows of a thread, of each 4 columns of every span."""
+    out.line(f"got_omega = cuda.local.array({16 * of_row}, dtype=np.float32)")
     with out.block("for i in range(4)"):
         out.line(f"row = u32(feature_block * u32({STATE_SIDE}) + (thread >> u32(4)) + u32(16) * u32(i))")
         _emit_row_of_omega(out, phi, "row", "row")
@@ -69,9 +75,15 @@ def _emit_row_of_omega(out: KernelWriter, phi: RandomFeatures, place: str, row: 
 
 def emit_exponents(out: KernelWriter, traits: StateTraits) -> None:
     """u of this thread's 4 features and 2 slots, and the slots' squares."""
+    out.line("u = cuda.local.array(8, dtype=np.float32)")
+    with out.part("multiply_omega", "u of this thread's 4 features and 2 slots, and the slots' squares."):
+        _emit_products(out, traits)
+
+
+def _emit_products(out: KernelWriter, traits: StateTraits) -> None:
+    """Four columns at a time."""
     out.lines(
         f"""
-        u = cuda.local.array(8, dtype=np.float32)
         square_0 = square_1 = f32(0.0)
         for i in range(8):
             u[i] = f32(0.0)
@@ -97,20 +109,26 @@ def emit_exponents(out: KernelWriter, traits: StateTraits) -> None:
 def emit_slot_features(out: KernelWriter, traits: StateTraits, phi: RandomFeatures) -> None:
     """phi of u, to the tile of features; 0 for a slot that is not there, and at a place that has no feature."""
     for slot in (0, 1):
-        out.line(f"slot = u32(chunk + (thread >> u32(4)) + u32({slot * SLOTS // 2}))")
-        if phi.name == "favor":
-            out.line(f"shift = largest * {slope(traits.head_dim)} + square_{slot} * {square_slope(traits.head_dim)}")
-        else:
-            out.line(f"inverse = {inverse_norm(f'square_{slot}')}")
-        for i in range(4):
-            _emit_feature(out, traits, phi, i, f"u[{4 * slot + i}]")
-        four = ", ".join(f"u[{4 * slot + i}]" for i in range(4))
-        at = f"feature_tile + u32({4 * STATE_SIDE}) * (thread >> u32(4)) + u32({slot * SLOTS // 2 * 4 * STATE_SIDE})"
-        out.line(f"ptx.store_shared_reals4({at} + u32(4) * column, {four}, u32(1))")
+        text = "phi of a slot's u, to the tile of features; 0 for a slot or a feature that is not there."
+        with out.part("store_features", text, slot_here=str(slot), square=f"square_{slot}"):
+            out.line(f"slot = u32(chunk + (thread >> u32(4)) + u32({SLOTS // 2}) * u32(slot_here))")
+            if phi.name == "favor":
+                out.line(f"shift = largest * {slope(traits.head_dim)} + square * {square_slope(traits.head_dim)}")
+            else:
+                out.line(f"inverse = {inverse_norm('square')}")
+            out.line("there = u32(1) if slot < last else u32(0)")
+            out.line("features = cuda.local.array(4, dtype=np.float32)")
+            with out.block("for i in range(4)"):
+                _emit_feature(out, traits, phi)
+            at = f"feature_tile + u32({4 * STATE_SIDE}) * (slot - chunk)"
+            four = ", ".join(f"features[{i}]" for i in range(4))
+            out.line(f"ptx.store_shared_reals4({at} + u32(4) * column, {four}, u32(1))")
 
 
-def _emit_feature(out: KernelWriter, traits: StateTraits, phi: RandomFeatures, i: int, u: str) -> None:
-    out.line(f"place = u32(feature_block * u32({STATE_SIDE}) + column + u32({i}))")
+def _emit_feature(out: KernelWriter, traits: StateTraits, phi: RandomFeatures) -> None:
+    """Feature i of a thread's four."""
+    u = "u[4 * slot_here + i]"
+    out.line(f"place = u32(feature_block * u32({STATE_SIDE}) + column + u32(i))")
     if phi.name == "favor":
         out.line(f"phi = ptx.exp2({u} * {slope(traits.head_dim)} - shift) + f32({phi.eps!r})")
         row = "place"
@@ -119,5 +137,5 @@ def _emit_feature(out: KernelWriter, traits: StateTraits, phi: RandomFeatures, i
         out.line(f"of_cosine = u32(1) if place >= u32({phi.part}) else u32(0)")
         out.line(f"phi = ptx.select_real(cosine, sine, of_cosine) * {rfa_factor(phi)}")
         row = f"place - u32({phi.part}) * of_cosine"
-    out.line(f"kept = u32(1) if slot < last and {row} < u32({phi.rows}) else u32(0)")
-    out.line(f"{u} = ptx.select_real(phi, f32(0.0), kept)")
+    out.line(f"kept = there if {row} < u32({phi.rows}) else u32(0)")
+    out.line("features[i] = ptx.select_real(phi, f32(0.0), kept)")

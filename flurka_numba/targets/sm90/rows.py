@@ -8,17 +8,11 @@ result, if the right operand's rows stand in the same order, 4 (4 chunk + i) + 2
 
 from __future__ import annotations
 
-from functools import partial
-
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.scales import TOP
 from flurka_numba.targets.sm90.shape import CHUNK, chunks
-from splat_numba.gen.machine import WARP
-from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.writer import SourceWriter
-
-LANES_OF_WARP = (16, 8, 4, 2, 1)  # how far apart lanes compare, one after the other
 
 
 def emit_lane(out: SourceWriter) -> None:
@@ -152,44 +146,6 @@ def left_operand(name: str, chunk: int, step: int) -> str:
     """The four words of a product's step of 16 columns."""
     row_0, row_1 = (4 * (2 * chunk + row) + 2 * step for row in (0, 1))
     return ", ".join(f"{name}[{i}]" for i in (row_0, row_1, row_0 + 1, row_1 + 1))
-
-
-def emit_largest_of_warp(out: KernelWriter, name: str) -> None:
-    """A number of each lane becomes the largest of the warp's."""
-    out.needs("largest_of_warp", _emit_largest_of_warp)
-    out.line(f"{name} = largest_of_warp({name})")
-
-
-def _emit_largest_of_warp(out: SourceWriter) -> None:
-    with device_function(out, "largest_of_warp", ("top",), "The largest of the numbers that a warp's lanes have."):
-        for apart in LANES_OF_WARP:
-            out.line(f"top = ptx.maximum(top, ptx.shuffle_xor(top, u32({apart})))")
-        out.line("return top")
-
-
-def emit_largest_of_block(out: KernelWriter, name: str, place: str, threads: int) -> None:
-    """The same of the block's. place: a shared address of 16 bytes a warp that nobody else uses."""
-    out.needs("largest_of_block", partial(_emit_largest_of_block, warps=threads // WARP))
-    out.needs("largest_of_warp", _emit_largest_of_warp)
-    out.line(f"{name} = largest_of_block({name}, {place})")
-
-
-def _emit_largest_of_block(out: SourceWriter, warps: int) -> None:
-    text = "The largest of a block's numbers; place: in shared memory, 16 bytes a warp."
-    with device_function(out, "largest_of_block", ("top", "place"), text):
-        out.lines(
-            f"""
-            top = largest_of_warp(top)
-            thread = ptx.thread_index()
-            leads = u32(1) if (thread & u32(31)) == u32(0) else u32(0)
-            ptx.store_shared_reals4(place + u32(16) * (thread >> u32(5)), top, top, top, top, leads)
-            ptx.block_barrier()
-            for warp in range({warps}):
-                a, b, c, d = ptx.load_shared_reals4(place + u32(16) * u32(warp))
-                top = ptx.maximum(top, a)
-            return top
-            """
-        )
 
 
 def emit_row_scales(out: SourceWriter, numbers: str, first: str, words: int, row_1: str) -> None:

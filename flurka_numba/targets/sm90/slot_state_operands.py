@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_text
+from flurka_numba.targets.gpu.warps import emit_largest_of_block
 from flurka_numba.targets.powers import emit_inverse, emit_scale
-from flurka_numba.targets.sm90.rows import emit_largest_of_block
 from flurka_numba.targets.sm90.scales import TOP
 from flurka_numba.targets.sm90.shape import STATE_SIDE
 from flurka_numba.targets.sm90.slot_state_shape import ROWS, THREADS, SlotStateTraits

@@ -66,14 +66,15 @@ def emit_slot_places(out: KernelWriter, traits: StateTraits, columns: Sequence[H
     out.line("length = slots")
     if traits.ragged:
         out.line("length = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
-    out.lines(
-        f"""
-        chunks = u32((length + u32({SLOTS - 1})) // u32({SLOTS}))
-        chunks = u32((chunks + shares_of_state - u32(1)) // shares_of_state * u32({SLOTS}))
-        chunk = u32(min(share * chunks, length))
-        last = u32(min(chunk + chunks, length))
-        """
-    )
+    with out.part("find_slots", "The slots of this share, up to the last."):
+        out.lines(
+            f"""
+            chunks = u32((length + u32({SLOTS - 1})) // u32({SLOTS}))
+            chunks = u32((chunks + shares_of_state - u32(1)) // shares_of_state * u32({SLOTS}))
+            chunk = u32(min(share * chunks, length))
+            last = u32(min(chunk + chunks, length))
+            """
+        )
     if traits.parts is None:
         _emit_token_places(out, columns)
     else:
@@ -94,56 +95,69 @@ def _emit_part_places(
     """Of every slot a thread has 4 adjacent columns: of one slot, and of the one 16 further on."""
     for one in columns:
         first = "" if one.of == "k" else "tiles_k + "
-        out.lines(
-            f"""
-            span = u32(head * u32({spans(one.dim(traits))}) + {one.span})
-            tile_pair = u32(span // u32({parts.tile_spans}))
-            tile_{one.name} = u32({first}(entry * pairs_{one.of} + tile_pair) * row_blocks)
-            column_{one.name} = u32((span - tile_pair * u32({parts.tile_spans})) * u32({SPAN}) + column)
-            """
-        )
+        with out.part(
+            f"find_{one.name}_columns", "The first tile of a span, and where this thread's columns are in it."
+        ):
+            out.lines(
+                f"""
+                span = u32(head * u32({spans(one.dim(traits))}) + {one.span})
+                tile_pair = u32(span // u32({parts.tile_spans}))
+                tile_{one.name} = u32({first}(entry * pairs_{one.of} + tile_pair) * row_blocks)
+                column_{one.name} = u32((span - tile_pair * u32({parts.tile_spans})) * u32({SPAN}) + column)
+                """
+            )
     out.line(f"to_part = u64(tiles) * u64({4 * parts.rows * parts.columns})")
     out.line("got = cuda.local.array(16, dtype=np.float32)")
 
 
 def _emit_parts(out: KernelWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[HeadColumns]) -> None:
     """Two spans at a time, which are as many parts in flight as there are registers for."""
-    for place, half in enumerate((0, SLOTS // 2)):
-        out.lines(
-            f"""
-            slot_{place} = u32(chunk + (thread >> u32(4)) + u32({half}))
-            row_block_{place} = u32(slot_{place} // u32({parts.rows}))
-            row_{place} = u32(slot_{place} - row_block_{place} * u32({parts.rows}))
-            """
-        )
+    with out.part("find_rows", "Where two slots of this thread are among the row blocks."):
+        for place, half in enumerate((0, SLOTS // 2)):
+            out.lines(
+                f"""
+                slot_{place} = u32(chunk + (thread >> u32(4)) + u32({half}))
+                row_block_{place} = u32(slot_{place} // u32({parts.rows}))
+                row_{place} = u32(slot_{place} - row_block_{place} * u32({parts.rows}))
+                """
+            )
     for first in range(0, len(columns), 2):
-        _emit_sums(out, traits, parts, columns[first : first + 2])
-        for number, one in enumerate(columns[first : first + 2]):
-            for place in (0, 1):
-                _emit_quarter(out, one, 8 * number + 4 * place, place)
+        some = columns[first : first + 2]
+        given = {f"tile_{number}": f"tile_{one.name}" for number, one in enumerate(some)}
+        given |= {f"column_{number}": f"column_{one.name}" for number, one in enumerate(some)}
+        given |= {f"to_{number}": one.tile for number, one in enumerate(some)}
+        given |= {f"row_bytes_{number}": f"u32({one.row_bytes})" for number, one in enumerate(some)}
+        name, text = (
+            ("load_spans", "Two spans of two slots") if len(some) == 2 else ("load_span", "A span of two slots")
+        )
+        with out.part(name, f"{text}, parts added up in their order, to shared memory.", **given):
+            _emit_sums(out, traits, parts, len(some))
+            for number, place in ((number, place) for number in range(len(some)) for place in (0, 1)):
+                _emit_quarter(out, number, place)
 
 
-def _emit_quarter(out: KernelWriter, one: HeadColumns, first: int, place: int) -> None:
-    """4 columns of a slot, got[first] and so on, to the tile."""
-    row = f"u32({one.row_bytes}) * (thread >> u32(4)) + u32({place * SLOTS // 2 * one.row_bytes})"
-    _emit_store(out, f"{one.tile} + {row} + u32(4) * column", "got", first)
+def _emit_quarter(out: KernelWriter, number: int, place: int) -> None:
+    """4 columns of a slot to the tile."""
+    row = f"row_bytes_{number} * ((thread >> u32(4)) + u32({place * SLOTS // 2}))"
+    _emit_store(out, f"to_{number} + {row} + u32(4) * column", "got", 8 * number + 4 * place)
 
 
-def _emit_sums(out: KernelWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[HeadColumns]) -> None:
+def _emit_sums(out: KernelWriter, traits: StateTraits, parts: CompressTraits, spans_at_once: int) -> None:
     """The parts of a slot are added up in their order."""
-    places = [(number, one.name, place) for number, one in enumerate(columns) for place in (0, 1)]
-    for _, name, place in places:
-        at = f"(u64(tile_{name} + row_block_{place}) * u64({parts.rows}) + u64(row_{place}))"
-        out.line(f"{name}_at_{place} = parts + u64({4 * parts.columns}) * {at} + u64(4) * u64(column_{name})")
-    with out.block(f"for i in range({4 * len(places)})"):
+    places = [(number, place) for number in range(spans_at_once) for place in (0, 1)]
+    for number, place in places:
+        at = f"(u64(tile_{number} + row_block_{place}) * u64({parts.rows}) + u64(row_{place}))"
+        out.line(f"at_{number}_{place} = parts + u64({4 * parts.columns}) * {at} + u64(4) * u64(column_{number})")
+    numbers = 4 * len(places)
+    out.line(f"ahead = cuda.local.array({numbers}, dtype=np.float32)")
+    with out.block(f"for i in range({numbers})"):
         out.line("got[i] = f32(0.0)")
     with out.block(f"for part in range({traits.splits})"):
-        for number, name, place in places:
-            names = ", ".join(f"{letter}_{2 * number + place}" for letter in "abcd")
-            out.line(f"{names} = ptx.load_reals4({name}_at_{place} + to_part * u64(part))")
-        for four in range(len(places)):
-            for i, letter in enumerate("abcd"):
-                out.line(f"got[{4 * four + i}] += {letter}_{four}")
+        for first, (number, place) in enumerate(places):
+            four = ", ".join(f"ahead[{4 * first + i}]" for i in range(4))
+            out.line(f"{four} = ptx.load_reals4(at_{number}_{place} + to_part * u64(part))")
+        with out.block(f"for i in range({numbers})"):
+            out.line("got[i] += ahead[i]")
 
 
 def _emit_token_places(out: KernelWriter, columns: Sequence[HeadColumns]) -> None:
@@ -155,30 +169,37 @@ def _emit_token_places(out: KernelWriter, columns: Sequence[HeadColumns]) -> Non
             column_{one.name} = u32({one.span} * u32({SPAN}) + eighth)
             at_{one.name} = {one.of} + u64(entry) * {one.of}_batch + u64(head) * {one.of}_head
             at_{one.name} = at_{one.name} + u64(2) * u64(column_{one.name})
-            x_{one.name} = cuda.local.array(8, dtype=np.float32)
             """
         )
+    out.line(f"word = cuda.local.array({4 * len(columns)}, dtype=np.uint32)")
 
 
 def _emit_tokens(out: KernelWriter, traits: StateTraits, columns: Sequence[HeadColumns]) -> None:
     """A token beyond the last is left out: its features are 0, not phi(0)."""
     out.line("slot = u32(chunk + (thread >> u32(3)))")
-    for one in columns:
+    for number, one in enumerate(columns):
         when = f"u32(1) if slot < last and column_{one.name} < u32({one.dim(traits)}) else u32(0)"
-        words = ", ".join(f"{one.name}_word_{i}" for i in range(4))
+        words = ", ".join(f"word[{4 * number + i}]" for i in range(4))
         out.line(f"{words} = ptx.load_words4_when(at_{one.name} + u64(slot) * {one.of}_row, {when})")
-    for one in columns:
-        for i in range(4):
-            pair = f"x_{one.name}[{2 * i}], x_{one.name}[{2 * i + 1}]"
-            out.line(f"{pair} = ptx.unpack_{traits.dtype}({one.name}_word_{i})")
-        for i in range(8):
-            place = f"x_{one.name}[{i}]"
-            if one.dim(traits) % 8:  # a row may end within the 16 bytes, and what stands behind it may be NaN
-                kept = f"u32(1) if column_{one.name} + u32({i}) < u32({one.dim(traits)}) else u32(0)"
-                out.line(f"{place} = ptx.select_real({place}, f32(0.0), {kept})")
-        for half in (0, 1):
-            to = f"{one.tile} + u32({one.row_bytes}) * (thread >> u32(3)) + u32(4) * eighth + u32({16 * half})"
-            _emit_store(out, to, f"x_{one.name}", 4 * half)
+    for number, one in enumerate(columns):
+        given = {"number": str(number), "first_column": f"column_{one.name}", "to": one.tile}
+        given |= {"row_bytes": f"u32({one.row_bytes})"}
+        with out.part(f"store_{one.of}_token", "8 columns of a token, to shared memory.", **given):
+            _emit_token(out, traits, one)
+
+
+def _emit_token(out: KernelWriter, traits: StateTraits, one: HeadColumns) -> None:
+    """Unpacked; 0 behind the last column, as a row may end within the 16 bytes, and NaN may follow."""
+    out.line("x = cuda.local.array(8, dtype=np.float32)")
+    with out.block("for i in range(4)"):
+        out.line(f"x[2 * i], x[2 * i + 1] = ptx.unpack_{traits.dtype}(word[4 * number + i])")
+    if one.dim(traits) % 8:
+        with out.block("for i in range(8)"):
+            out.line(f"kept = u32(1) if first_column + u32(i) < u32({one.dim(traits)}) else u32(0)")
+            out.line("x[i] = ptx.select_real(x[i], f32(0.0), kept)")
+    for half in (0, 1):
+        at = f"to + row_bytes * (thread >> u32(3)) + u32(4) * eighth + u32({16 * half})"
+        _emit_store(out, at, "x", 4 * half)
 
 
 def _emit_store(out: KernelWriter, to: str, name: str, first: int) -> None:

@@ -10,6 +10,7 @@ see random_slots.py; the largest exponent of favor's slots was found by a launch
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.warps import emit_largest_of_block
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.bounds import bound_pointers, emit_bound
@@ -21,7 +22,6 @@ from flurka_numba.targets.sm90.random_slots import (
     key_columns,
     random_parameters,
 )
-from flurka_numba.targets.sm90.rows import emit_largest_of_block
 from flurka_numba.targets.sm90.scales import VALUE_TOP, emit_carrier, inverse_word, is_scaled
 from flurka_numba.targets.sm90.shape import (
     CHUNK,
@@ -83,7 +83,10 @@ def render_state(traits: StateTraits) -> str:
             out.line(f"chunk = u32(chunk + u32({SLOTS}))")
         with out.block("if shares_of_state > u32(1)"):
             _emit_share(out)
-        with out.block("if is_last != u32(0)"):
+        with (
+            out.block("if is_last != u32(0)"),
+            out.part("store_state", "Two features in a word; values where a lane of the next stage has them."),
+        ):
             _emit_state(out, traits)
     return out.text()
 
@@ -107,7 +110,8 @@ def _emit_start(out: KernelWriter) -> None:
 
 def _emit_products(out: KernelWriter) -> None:
     """A thread's 4 features times its 4 values, slot by slot."""
-    with out.block(f"for slot in range({SLOTS})"):
+    text = "A thread's 4 features times its 4 values, slot by slot."
+    with out.part("multiply_slots", text), out.block(f"for slot in range({SLOTS})"):
         at = f"u32({STATE_SIDE * 4}) * u32(slot)"
         out.line(f"a_0, a_1, a_2, a_3 = ptx.load_shared_reals4(feature_tile + {at} + u32(4) * first_feature)")
         out.line(f"b_0, b_1, b_2, b_3 = ptx.load_shared_reals4(value_tile + {at} + u32(4) * column)")
@@ -122,15 +126,20 @@ def _emit_share(out: KernelWriter) -> None:
     out.lines(
         f"""
         share_at = shares + u64({4 * STATE_NUMBERS}) * (u64(state) * u64(shares_of_state))
-        to = share_at + u64({4 * STATE_NUMBERS}) * u64(share) + u64(80) * u64(thread)
-        for i in range(4):
-            at = to + u64(16) * u64(i)
-            ptx.store_reals4(at, total[4 * i], total[4 * i + 1], total[4 * i + 2], total[4 * i + 3], u32(1))
-        ptx.store_reals4(to + u64(64), sums[0], sums[1], sums[2], sums[3], u32(1))
         """
     )
+    with out.part("leave_share", "This block's numbers, 80 bytes a thread."):
+        out.lines(
+            f"""
+            to = share_at + u64({4 * STATE_NUMBERS}) * u64(share) + u64(80) * u64(thread)
+            for i in range(4):
+                at = to + u64(16) * u64(i)
+                ptx.store_reals4(at, total[4 * i], total[4 * i + 1], total[4 * i + 2], total[4 * i + 3], u32(1))
+            ptx.store_reals4(to + u64(64), sums[0], sums[1], sums[2], sums[3], u32(1))
+            """
+        )
     emit_last_share(out, "feature_tile")
-    with out.block("if is_last != u32(0)"):
+    with out.block("if is_last != u32(0)"), out.part("add_shares", "All shares of this state, in their order."):
         out.lines(
             f"""
             for i in range(16):
@@ -158,28 +167,29 @@ def _emit_scaled(out: KernelWriter, traits: StateTraits) -> None:
     """State and sums times the scale of this block's features. rfa's are signed, so z may be far smaller than S: all of
     them are as large as could be, and the number of slots is a bound. F v has a scale of its own.
     """
-    if traits.feature_map.name == "rfa":
-        out.line("largest = f32(slots)")
-    else:
-        out.line("largest = f32(0.0)")
-        for i in range(4):
-            out.line(f"largest = ptx.maximum(largest, sums[{i}])")
-        emit_largest_of_block(out, "largest", "value_tile", STATE_THREADS)
-    emit_scale(out, "scale", "largest")
-    of_total = "scale"
-    if traits.parts:
-        of_head = f"u32({spans(traits.value_dim)})"
-        emit_bound(out, traits.parts, traits.splits, "value_top", "pairs_v", of_head, "tiles_k")
-        emit_scale(out, "value_scale", "value_top", VALUE_TOP)
-        of_total = "scale * value_scale"  # one after the other: both may be 2^126
-    out.lines(
-        f"""
-        for i in range(16):
-            total[i] = total[i] * {of_total}
-        for i in range(4):
-            sums[i] = sums[i] * scale
-        """
-    )
+    with out.part("scale_state", "State and sums times the scale of this block's features."):
+        if traits.feature_map.name == "rfa":
+            out.line("largest = f32(slots)")
+        else:
+            out.line("largest = f32(0.0)")
+            for i in range(4):
+                out.line(f"largest = ptx.maximum(largest, sums[{i}])")
+            emit_largest_of_block(out, "largest", "value_tile", STATE_THREADS)
+        emit_scale(out, "scale", "largest")
+        of_total = "scale"
+        if traits.parts:
+            of_head = f"u32({spans(traits.value_dim)})"
+            emit_bound(out, traits.parts, traits.splits, "value_top", "pairs_v", of_head, "tiles_k")
+            emit_scale(out, "value_scale", "value_top", VALUE_TOP)
+            of_total = "scale * value_scale"  # one after the other: both may be 2^126
+        out.lines(
+            f"""
+            for i in range(16):
+                total[i] = total[i] * {of_total}
+            for i in range(4):
+                sums[i] = sums[i] * scale
+            """
+        )
 
 
 def _emit_state(out: KernelWriter, traits: StateTraits) -> None:
@@ -198,11 +208,13 @@ def _emit_state(out: KernelWriter, traits: StateTraits) -> None:
     )
     values = CHUNK * chunks(traits.value_dim)
     for j in range(4):
-        out.line(f"row = u32(first_row + u32({8 * (j // 2) + j % 2}))")
-        when = "u32(1)" if traits.value_dim % STATE_SIDE == 0 else f"u32(1) if row < u32({values}) else u32(0)"
-        emit_image_row(out, traits.dtype, [f"total[{4 * i + j}]" for i in range(4)], when, further=2)
-    out.line(f"row = u32(u32({values}) + b)")
-    first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
-    if scaled:
-        emit_carrier(out, "scale", "b", inverse_word("value_scale") if traits.parts else None)
-    emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=2, carries=scaled)
+        row = f"u32(first_row + u32({8 * (j // 2) + j % 2}))"
+        with out.part("store_row", "Four features of a value.", row=row, j=str(j)):
+            when = "u32(1)" if traits.value_dim % STATE_SIDE == 0 else f"u32(1) if row < u32({values}) else u32(0)"
+            emit_image_row(out, traits.dtype, [f"total[{4 * i} + j]" for i in range(4)], when, further=2)
+    with out.part("store_sums", "Four features of z, or of what goes with it."):
+        out.line(f"row = u32(u32({values}) + b)")
+        first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
+        if scaled:
+            emit_carrier(out, "scale", "b", inverse_word("value_scale") if traits.parts else None)
+        emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=2, carries=scaled)

@@ -9,18 +9,27 @@ with eight adjacent ones: exchanges between lanes were 160 instructions a tile m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings
 from flurka_numba.targets.sm90.scales import is_scaled
-from flurka_numba.targets.sm90.shape import BARRIERS_BYTES
+from flurka_numba.targets.sm90.token_producer import emit_place, emit_producer
+from flurka_numba.targets.sm90.token_results import emit_results
+from flurka_numba.targets.sm90.token_shape import (
+    GROUPS,
+    PIECE_BYTES,
+    REGISTERS,
+    STAGE_BYTES,
+    STAGES,
+    STEP,
+    TILE_SPANS,
+    TOKENS,
+    TokenTraits,
+)
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
-    GROUP,
     PRODUCT_DEPTH,
     SPAN_BYTES,
     STEP_OF_ROWS,
@@ -34,39 +43,6 @@ MAPS = ("proj_k_map", "dk_spread_map", "proj_v_map", "dv_spread_map")
 OUTPUTS = ("dk", "dv")
 COUNTS = ("items_k", "items", "items_of_block", "batch", "heads", "seq_kv")
 ENTRY = "token_gradients"
-GROUPS = 4  # warpgroups
-TOKENS = 64 * GROUPS
-STEP = 64  # slots
-LARGEST_STEPS = 4  # more slots do not fit beside what is fetched ahead
-TILE_SPANS = 2
-STAGES = 4
-REGISTERS = 32, 112  # a thread of the warpgroup that fetches, and of the others: together no more than 96 of each,
-# with which the block begins, or who asks for more waits for ever; with 96 some would be spilled
-PIECE_BYTES = TOKENS * STEP * 2  # of the projection, for a step of slots
-STAGE_BYTES = TILE_SPANS * STEP * SPAN_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class TokenTraits:
-    """head_dim, value_dim: elements; steps: of 64 slots. In float16 their gradients have a scale, see
-    gradient_scales.py.
-    """
-
-    head_dim: int
-    value_dim: int
-    dtype: str
-    steps: int
-
-    @property
-    def shared_bytes(self) -> int:
-        """A projection's columns, stages, and two barriers for each."""
-        pieces = self.steps * (PIECE_BYTES + BARRIERS_BYTES)
-        return pieces + STAGES * (STAGE_BYTES + BARRIERS_BYTES) + ALIGNMENT
-
-
-def pairs_of_spans(heads: int, dim: int) -> int:
-    """Tiles that make up all columns."""
-    return -(-heads * spans(dim) // TILE_SPANS)
 
 
 def token_parameters(traits: TokenTraits) -> tuple[tuple[str, str], ...]:
@@ -103,7 +79,7 @@ def render_token_gradients(traits: TokenTraits) -> str:
                 out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"),
                 out.part("produce", "The warp that fetches; what one lane alone may do is predicated by ``leader``."),
             ):
-                _emit_producer(out, traits)
+                emit_producer(out, traits)
         with out.block("else"):
             out.line("more_registers()")
             with out.part("consume", "A warpgroup: 64 tokens of each tile."):
@@ -136,92 +112,6 @@ def _emit_start(out: KernelWriter, traits: TokenTraits) -> None:
     )
 
 
-def _emit_place(out: KernelWriter, traits: TokenTraits) -> None:
-    """What a tile is of, and which of ``of_tokens`` that have the same tokens: ``rest``."""
-    with out.part("find_tile", "What a tile is of, and which of ``of_tokens`` that have the same tokens: ``rest``."):
-        out.lines(
-            f"""
-            of_values = u32(1) if item >= items_k else u32(0)
-            rest = u32(item - items_k * of_values)
-            pairs = ptx.select(pairs_v, pairs_k, of_values)
-            of_tokens = u32(batch * pairs)
-            token_tile = u32(rest // of_tokens)
-            rest = u32(rest - token_tile * of_tokens)
-            entry = u32(rest // pairs)
-            first_span = u32((rest - entry * pairs) * u32({TILE_SPANS}))
-            spans = ptx.select(u32({spans(traits.value_dim)}), u32({spans(traits.head_dim)}), of_values)
-            """
-        )
-
-
-def _emit_producer(out: KernelWriter, traits: TokenTraits) -> None:
-    """One warp; what only one lane may do is predicated by ``leader``."""
-    out.lines(
-        """
-        stage = u32(0)
-        free = u32(1)  # parities of the phases in which stages and pieces were given back; fresh barriers count as such
-        piece_free = u32(1)
-        begins = u32(1)
-        """
-    )
-    with out.block("while item < last"):
-        _emit_place(out, traits)
-        with out.block("if rest == u32(0)"):
-            out.line("begins = u32(1)")
-        out.lines(
-            """
-            slot_map = dv_spread_map if of_values else dk_spread_map
-            proj_map = proj_v_map if of_values else proj_k_map
-            """
-        )
-        with out.block("if begins != u32(0)"):
-            out.line("ptx.fence_tensor_map(slot_map)")
-            out.line("ptx.fence_tensor_map(proj_map)")
-        for step in range(traits.steps):
-            with out.block("if begins != u32(0)"):
-                _emit_piece(out, step)
-            _emit_slots(out, step)
-            emit_advance(out, "stage", "free", STAGES)
-        out.line("piece_free = u32(piece_free ^ begins)")
-        out.line("begins = u32(0)")
-        out.line("item = u32(item + u32(1))")
-
-
-def _emit_piece(out: KernelWriter, step: int) -> None:
-    """The projection's columns for this tile's tokens, a step of its slots."""
-    with out.part("load_piece", "The projection's columns for a tile's tokens, a step of its slots.", step=str(step)):
-        out.lines(
-            f"""
-            ptx.mbarrier_wait(piece_empty + u32(8) * u32(step), piece_free)
-            barrier = piece_full + u32(8) * u32(step)
-            ptx.mbarrier_expect(barrier, u32({PIECE_BYTES}), leader)
-            slot = u32({STEP}) * u32(step)
-            for group in range({GROUPS}):
-                token = token_tile * u32({TOKENS}) + u32({GROUP}) * u32(group)
-                to = piece_place + u32({PIECE_BYTES}) * u32(step) + u32({STEP * SPAN_BYTES}) * u32(group)
-                ptx.tensor_copy(to, proj_map, barrier, token, slot, u32(0), u32(0), u32(0), leader)
-            """
-        )
-
-
-def _emit_slots(out: KernelWriter, step: int) -> None:
-    """The slots' gradients in this tile's columns. What lies outside an array arrives as 0."""
-    with out.part("load_slots", "A step of the slots' gradients in a tile's columns.", step=str(step)):
-        out.lines(
-            f"""
-            ptx.mbarrier_wait(empty + stage * u32(8), free)
-            barrier = u32(full + stage * u32(8))
-            ptx.mbarrier_expect(barrier, u32({STAGE_BYTES}), leader)
-            for i in range({TILE_SPANS}):
-                span = u32(first_span + u32(i))
-                head = u32(span // spans)
-                column = u32((span - head * spans) * u32({SPAN}))
-                to = u32(slot_place + stage * u32({STAGE_BYTES}) + u32({STEP * SPAN_BYTES}) * u32(i))
-                ptx.tensor_copy(to, slot_map, barrier, column, u32({STEP}) * u32(step), u32(0), head, entry, leader)
-            """
-        )
-
-
 def _emit_consumer(out: KernelWriter, traits: TokenTraits) -> None:
     """64 tokens of each tile; a stage, and a piece after its last tile, is given back when the next products have been
     issued.
@@ -240,7 +130,7 @@ def _emit_consumer(out: KernelWriter, traits: TokenTraits) -> None:
         """
     )
     with out.block("while item < last"):
-        _emit_place(out, traits)
+        emit_place(out, traits)
         with out.block("if rest == u32(0)"):
             out.line("begins = u32(1)")
         out.line("piece_phase = u32(piece_phase ^ begins)")
@@ -252,7 +142,7 @@ def _emit_consumer(out: KernelWriter, traits: TokenTraits) -> None:
         out.line("ptx.wgmma_wait_all()")
         _emit_give_back(out, traits.steps - 1)
         with out.part("store_tile", "Rounded and stored, 16 bytes a lane."):
-            _emit_results(out, traits)
+            emit_results(out, traits)
         out.line("item = u32(item + u32(1))")
 
 
@@ -283,42 +173,3 @@ def _emit_step(out: KernelWriter, step: int) -> None:
 def _emit_give_back(out: KernelWriter, step: int) -> None:
     out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader)")
     out.line(f"ptx.mbarrier_arrive(piece_empty + u32({8 * step}), ends)")
-
-
-def _emit_results(out: KernelWriter, traits: TokenTraits) -> None:
-    """Rounded and stored, 16 bytes a lane."""
-    for name, part in (("target", ""), ("row_bytes", "_row"), ("head_bytes", "_head"), ("batch_bytes", "_batch")):
-        out.line(f"{name} = dv{part} if of_values else dk{part}")
-    undone = ""
-    if is_scaled(traits.dtype):
-        undone = " * factor"
-        out.line("factor = ptx.load_state(gradient_scales + u64(4) * u64(of_values))")
-    out.line(f"dim = ptx.select(u32({traits.value_dim}), u32({traits.head_dim}), of_values)")
-    for i in range(TILE_SPANS):
-        with out.part("store_span", "64 columns of a head.", number=str(i)):
-            out.lines(
-                f"""
-                span = u32(first_span + u32(number))
-                head = u32(span // spans)
-                column = u32((span - head * spans) * u32({SPAN}) + u32(8) * (lane & u32(3)))
-                width = dim if head < heads else u32(0)
-                head_at = target + u64(entry) * batch_bytes + u64(head) * head_bytes + u64(2) * u64(column)
-                """
-            )
-            for row in (0, 1):
-                _emit_row(out, traits, row, undone)
-
-
-def _emit_row(out: KernelWriter, traits: TokenTraits, row: int, undone: str) -> None:
-    """A token's columns of a span. undone: what its numbers are multiplied with, as text."""
-    with out.part("store_row", "A token's columns of them.", row=str(row)):
-        within = "u32(thread >> u32(5)) * u32(16) + (lane >> u32(2)) + u32(8) * u32(row)"
-        out.line(f"token = u32(token_tile * u32({TOKENS}) + {within})")
-        out.line("to = head_at + u64(token) * row_bytes")
-        for half in (0, 1):
-            out.line(f"at = 32 * number + {16 * half} + 2 * row")
-            for j in range(4):
-                pair = f"total[at + {4 * j}]{undone}, total[at + {4 * j + 1}]{undone}"
-                out.line(f"word_{j} = ptx.pack_{traits.dtype}({pair})")
-            out.line(f"there = u32(1) if token < seq_kv and column + u32({32 * half}) < width else u32(0)")
-            out.line(f"ptx.store_words4(to + u64({64 * half}), word_0, word_1, word_2, word_3, there)")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.packed_lists import PackedLists, Words
+from splat_numba.gen.packed_parts import PackedParts
 from splat_numba.gen.packed_problem import PackedProblem
 from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS, PackedTiles
 from splat_numba.gen.problem import ITEMSIZE
@@ -104,11 +105,13 @@ class PackedPlan:
         )
 
     def _rows_in_words(self) -> str:
-        pairs = self.rows[:, 2]
-        columns = "listed, 4 bytes a pair" if self.lists.columns is not None else "made from runs"
+        pairs, lists = self.rows[:, 2], self.lists
+        columns = "listed, 4 bytes a pair" if lists.columns is not None else "made from runs"
+        parts = PackedParts.of(self.rows, lists.runs, lists.run_ptr, listed=True) if self.problem.dim else None
+        cut = "" if parts is None else f", {len(parts.long):,} of them in {len(parts.parts):,} parts with one each"
         return (
-            f"{len(pairs):,} with a warp each, {int(pairs.sum()):,} pairs, the longest {int(pairs.max()):,}; columns "
-            f"{columns}; predicted {duration(self.seconds[1])}"
+            f"{len(pairs):,} with a warp each{cut}; {int(pairs.sum()):,} pairs, the longest {int(pairs.max()):,}; "
+            f"columns {columns}; predicted {duration(self.seconds[1])}"
         )
 
     def schedule(self, tensors: Mapping[str, Tensor], copied: frozenset[str] = frozenset()) -> Schedule:

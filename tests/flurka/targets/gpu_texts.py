@@ -88,7 +88,7 @@ def of_machine_code(text, source):
 
     made = build(KernelSource.of(text.name, source), text.entry, current())
     found = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z]\w+)", disassemble(made.code), re.MULTILINE)
-    kinds = ", ".join(f"{found.count(one)} {one}" for one in ("HGMMA", "LDG", "STG", "BRA"))
+    kinds = ", ".join(f"{found.count(one)} {one}" for one in ("HGMMA", "LDG", "STG", "LDL", "BRA"))
     report = made.report
     return (
         f"{report.registers} registers, {report.spill_bytes} spilled, {report.shared_bytes} shared, "

@@ -9,6 +9,7 @@ from numpy.testing import assert_array_equal
 
 import splat_numba as splat
 from splat_numba import reference
+from splat_numba.runtime import notice
 from splat_numba.testing import Problem, assert_close, check_attention, check_gradients, gradient_tolerance, tolerance
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")
@@ -182,3 +183,18 @@ def test_mixed_arrays_agree_with_the_oracle_through_a_larger_function():
     wanted = (dq + 2 * dk + 3 * dv).swapaxes(2, 3)
     allowed = (bounds[0] + 2 * bounds[1] + 3 * bounds[2] + 1e-6 * np.abs(dq + dk + dv)).swapaxes(2, 3)
     assert_close(jax.vjp(run, x)[1](DOUT)[0], wanted, allowed)
+
+
+@pytest.mark.usefixtures("wanted")  # which compiles it
+def test_windows_of_other_widths_run_the_same_code_forward_and_back():
+    """Their numbers are words of the program, not of the text."""
+    with notice.heard() as heard:
+        for width in (3, 9):
+            problem = Problem(40, 40, splat.window(width), batch=2, heads_q=2)
+            check_gradients(problem)
+            found = jax.jit(partial(attention, mask=problem.mask, layout="bhsd", return_lse=True))(Q, K, V)
+            out, lse, vjp = splat.attention_vjp(Q, K, V, problem.mask, return_lse=True)
+            assert_same(found, (out, lse))
+            step = jax.jit(lambda *given, mask=problem.mask: attention(*given, mask=mask, layout="bhsd"))
+            assert_same(jax.vjp(step, Q, K, V)[1](DOUT), vjp(DOUT))
+    assert [one for one in heard if "window" in one.kernel] == []

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import ast
 import builtins
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from textwrap import dedent
 
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
-from splat_numba.gen.targets.gpu.liveness import Liveness, assigned, counters, names
+from splat_numba.gen.targets.gpu.liveness import Liveness, names
 from splat_numba.gen.writer import SourceWriter
 
 ARRAY = "cuda.local.array"
@@ -85,9 +86,8 @@ class KernelWriter(SourceWriter):
                 out.line(DEVICE)
             out.line(line)
         for one in outlined.functions.values():
-            body = outlined.body(one)
             with device_function(out, one.name, outlined.parameters(one), one.docstring):
-                for line in body:
+                for line in outlined.bodies[one.name]:
                     out.line(line)
                 if returned := outlined.returned(one):
                     out.line(f"return {', '.join(returned)}")
@@ -104,46 +104,61 @@ class _Outlined:
 
     def __init__(self, lines: Sequence[str], parts: Sequence[Part], ready: Iterable[str]) -> None:
         *head, entry = ast.parse("\n".join(lines)).body
-        self._lines = lines
-        self._entry: list[ast.stmt] = getattr(entry, "body", [])
         every = list(_flat(parts))
         functions = {*ready, *(one.name for one in every)}
         ahead = set[str]().union(*map(names, head))
+        self._lines = lines
+        self._entry: list[ast.stmt] = getattr(entry, "body", [])
         self._known = KNOWN | functions | ahead
-        if taken := (functions | ahead) & assigned(self._entry):
+        self._liveness = Liveness(self._entry)
+        if taken := (functions | ahead) & self._liveness.bound(self._entry):
             raise AssertionError(f"variables wanted with names of their own, got {sorted(taken)}")
-        liveness = Liveness(self._entry)
         self.functions: dict[str, Part] = {}
-        self._returned: dict[str, dict[str, tuple[int, int]]] = {}
+        self._wanted: dict[str, set[str]] = {}
         for one in every:
             self.functions.setdefault(one.name, one)
-            statements = self._statements(one)
-            wanted = liveness.behind(statements[-1]) & assigned(statements)
-            self._returned.setdefault(one.name, {}).update({name: _place(statements, name) for name in wanted})
-            if counted := wanted & counters(statements):
-                raise AssertionError(f"{one.name} counts by names that are wanted behind it: {sorted(counted)}")
-            if arrays := wanted & self._arrays(one):
-                raise AssertionError(f"{one.name} makes arrays that are wanted behind it: {sorted(arrays)}")
+            self._wanted.setdefault(one.name, set()).update(self._wanted_behind(one))
+        self._interfaces = {name: self._interface(one) for name, one in self.functions.items()}
+        self.bodies = {name: self.body(one) for name, one in self.functions.items()}
         for one in every:
-            if self.body(one) != self.body(self.functions[one.name]):
+            if one is not self.functions[one.name] and self.body(one) != self.bodies[one.name]:
                 raise AssertionError(f"{one.name} stands in two places with different statements")
+
+    def _wanted_behind(self, part: Part) -> set[str]:
+        """Names of a part's own that are wanted after it, where it stands."""
+        statements = self._statements(part)
+        wanted = self._liveness.behind(statements[-1])
+        if given := wanted & {*part.given}:
+            raise AssertionError(f"{part.name} is given names that are wanted behind it: {sorted(given)}")
+        found = self._liveness.bound(statements) & wanted
+        if counted := found & self._liveness.counters(statements):
+            raise AssertionError(f"{part.name} counts by names that are wanted behind it: {sorted(counted)}")
+        if arrays := found & self._arrays(part):
+            raise AssertionError(f"{part.name} makes arrays that are wanted behind it: {sorted(arrays)}")
+        return found
 
     def _arrays(self, part: Part) -> set[str]:
         """Names of registers that a part makes."""
         every = (line.partition(" = ") for line in self._lines[part.body : part.last + 1])
         return {name.strip() for name, _, made in every if made.startswith(ARRAY)}
 
-    def returned(self, part: Part) -> list[str]:
-        """Names that are wanted behind any of the places of a part, in the order in which it comes to them."""
-        found = self._returned[part.name]
-        return sorted(found, key=lambda one: (found[one], one))
+    def _interface(self, part: Part) -> tuple[list[str], list[str]]:
+        """A part's parameters and what it gives back, each in the order in which it comes to them; parameters with
+        expressions are the last.
+        """
+        first, last = (bisect_left(self._liveness.places, (line, 0, "")) for line in (part.body + 1, part.last + 2))
+        places = {name: place for place, (*_, name) in reversed(list(enumerate(self._liveness.places[first:last])))}
+        returned = sorted(self._wanted[part.name], key=places.__getitem__)
+        given = self._liveness.before(self._statements(part), returned) - self._known - {*part.given}
+        return [*sorted(given, key=places.__getitem__), *part.given], returned
 
     def parameters(self, part: Part) -> list[str]:
-        """Names that a part is given, in the order of their uses; those with expressions last."""
-        statements = self._statements(part)
-        wanted = Liveness(statements).before(statements, self.returned(part)) - self._known
-        several = sorted(wanted - {*part.given}, key=lambda one: (_place(statements, one), one))
-        return [*several, *part.given]
+        """Names that a part is given."""
+        return self._interfaces[part.name][0]
+
+    def returned(self, part: Part) -> list[str]:
+        """Names that are wanted behind any of the places of a part."""
+        return self._interfaces[part.name][1]
 
     def body(self, part: Part) -> list[str]:
         """The function's statements, with calls in place of its own parts."""
@@ -186,9 +201,3 @@ def _neighbours(statements: Sequence[ast.stmt], first: int, last: int) -> list[a
     outer = [one for one in statements if one.lineno < first][-1]
     body, orelse = getattr(outer, "body", []), getattr(outer, "orelse", [])
     return _neighbours(orelse if orelse and orelse[0].lineno <= last else body, first, last)
-
-
-def _place(statements: Sequence[ast.stmt], name: str) -> tuple[int, int]:
-    """Where a name comes first."""
-    every = (node for one in statements for node in ast.walk(one) if isinstance(node, ast.Name) and node.id == name)
-    return min((node.lineno, node.col_offset) for node in every)

@@ -151,6 +151,21 @@ def emit_fetch(out: SourceWriter, traits: PackedTraits) -> None:
         out.line(f"return {', '.join(names)}")
 
 
+def emit_store_chunk(out: SourceWriter, traits: PackedTraits, x: list[str], when: str) -> None:
+    """Neighbouring numbers of a row of results ``to`` where they belong, 16 bytes of the arrays' dtype."""
+    if traits.numbers.dtype == "float64":
+        out.line(f"a, b = words_of({x[0]})")
+        out.line(f"c, d = words_of({x[1]})")
+        out.line(f"ptx.store_words4(to, a, b, c, d, {when})")
+    elif traits.numbers.dtype == "float32" or traits.partial:
+        for first in range(0, len(x), 4):
+            out.line(f"ptx.store_reals4(to + u64({4 * first}), {', '.join(x[first : first + 4])}, {when})")
+    else:
+        for word, i in zip("abcd", range(0, 8, 2), strict=True):
+            out.line(f"{word} = ptx.pack_{traits.numbers.dtype}({x[i]}, {x[i + 1]})")
+        out.line(f"ptx.store_words4(to, a, b, c, d, {when})")
+
+
 def row_of(name: str, head: str = "head", row: str = "") -> str:
     """The address of an array's batch entry, head and, where one is named, row (of packed values: slot)."""
     place = f"{name} + u64(entry) * {name}_batch + u64({head}) * {name}_head"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from splat_numba.gen.machine import Gpu
 from splat_numba.gen.packed_lists import PackedLists, Words
+from splat_numba.gen.packed_parts import PackedParts
 from splat_numba.gen.packed_problem import PackedProblem
 from splat_numba.gen.packed_tiles import TILE_PLACES, PackedTiles
-from splat_numba.gen.schedule import Place, ScheduleBuilder
+from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.schedule import Place, ScheduleBuilder, place_of
 from splat_numba.gen.targets.gpu.launches import arch_of, strides_of
 from splat_numba.gen.targets.gpu.packed_launch import launch_blocks
 from splat_numba.gen.targets.simt.packed.texts import ARRAYS, fma_tiles_text, packed_text
@@ -26,11 +29,13 @@ FAMILIES: dict[str, Family] = {
 """Of each operator that GPUs have, the text."""
 
 
-def _traits(problem: PackedProblem, lists: PackedLists) -> PackedTraits:
+def _traits(problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Tensor]) -> PackedTraits:
     products = bool(problem.dim)  # softmax needs no columns
+    side_by_side = all(one.strides[2] == ITEMSIZE[one.dtype] for one in arrays.values())
+    in_chunks = problem.operator == "softmax" and ITEMSIZE[problem.dtype] <= ITEMSIZE["float32"] and side_by_side
     return PackedTraits(
         FAMILIES[problem.operator], problem.dtype, problem.dim, products and lists.columns is not None,
-        problem.transposed,
+        problem.transposed, in_chunks,
     )  # fmt: skip
 
 
@@ -38,21 +43,53 @@ def record_rows(
     builder: ScheduleBuilder, problem: PackedProblem, lists: PackedLists, rows: Words, arrays: Mapping[str, Tensor],
     gpu: Gpu,
 ) -> None:  # fmt: skip
-    """A warp a row, of these of the lists' rows, of each head of the result. arrays: by name, the result last."""
-    text = packed_text(_traits(problem, lists), arch_of(gpu))
-    wanted = {name for name, _ in text.entry.parameters}
+    """A warp a row, of these of the lists' rows, of each head of the result; products of a long row by parts. arrays:
+    by name, the result last.
+    """
+    traits = _traits(problem, lists, arrays)
+    listed = lists.columns is not None
+    parts = PackedParts.of(rows, lists.runs, lists.run_ptr, listed=listed) if problem.dim else None
     tables = {"rows": rows, "runs": lists.runs, "columns": lists.columns, "places": lists.places}
+    if parts is None:
+        _launch(builder, traits, problem, tables, arrays, gpu)
+        return
+    _launch(builder, traits, problem, {**tables, "rows": parts.whole}, arrays, gpu)
+    cut = {**tables, "rows": parts.parts, "runs": lists.runs if listed else parts.runs}
+    if traits.family == "sddmm":
+        _launch(builder, traits, problem, cut, arrays, gpu, "part_")
+        return
+    *given, result = arrays
+    numbers = traits.loads * traits.numbers.loaded  # whole chunks of the result
+    sums = builder.tensor((problem.batch, problem.heads, len(parts.parts), numbers), problem.compute_dtype)
+    numbered = {**cut, "rows": parts.numbered}
+    to_sums = {name: arrays[name] for name in given} | {result: sums}
+    _launch(builder, replace(traits, partial=True), replace(problem, scale=1.0), numbered, to_sums, gpu, "part_")
+    adding = PackedTraits("adding", problem.dtype, problem.dim)
+    _launch(builder, adding, problem, {"rows": parts.long}, {"parts": sums, result: arrays[result]}, gpu, "long_")
+    builder.release(place_of(sums))
+
+
+def _launch(
+    builder: ScheduleBuilder, traits: PackedTraits, problem: PackedProblem, tables: Mapping[str, Words | None],
+    arrays: Mapping[str, Tensor], gpu: Gpu, prefix: str = "",
+) -> None:  # fmt: skip
+    """One launch, a warp for each of the table's rows. prefix: of tables of other rows than the mask's."""
+    text, rows = packed_text(traits, arch_of(gpu)), tables["rows"]
+    many = 0 if rows is None else len(rows)
+    wanted = {name for name, _ in text.entry.parameters}
     pointers: dict[str, Place | Tensor | None] = {
-        name: builder.table(name, data) for name, data in tables.items() if name in wanted and data is not None
-    }
+        name: builder.table((prefix if name in ("rows", "runs") else "") + name, data)
+        for name, data in tables.items() if name in wanted and data is not None
+    }  # fmt: skip
     named = dict(zip(ARRAYS[text.entry.name], arrays.values(), strict=True))
-    blocks = -(-len(rows) // WARPS)
+    blocks = -(-many // WARPS)
     numbers: dict[str, int | float] = {
-        **strides_of(dict(named)), "row_blocks": blocks, "rows_listed": len(rows), "heads": problem.heads,
+        **strides_of(dict(named)), "row_blocks": blocks, "rows_listed": many, "heads": problem.heads,
     }  # fmt: skip
     if problem.dim:
-        numbers |= scale_of(_traits(problem, lists).numbers, "scale", problem.scale)
-    numbers |= _groups(problem, named)
+        numbers |= scale_of(traits.numbers, "scale", problem.scale)
+    if traits.family != "adding":
+        numbers |= _groups(problem, named)
     builder.launch(text, blocks * problem.batch * problem.heads, numbers, {**pointers, **named})
 
 

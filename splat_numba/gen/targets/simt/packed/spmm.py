@@ -14,13 +14,13 @@ from splat_numba.gen.targets.simt.packed.rows import (
     emit_head,
     emit_load_number,
     emit_over_warp,
+    emit_store_chunk,
     entry,
     pairs_of_row,
     row_of,
     scale_name,
 )
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
-from splat_numba.gen.targets.simt.shape import CHUNK
 from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("values", "v", "out")
@@ -108,7 +108,7 @@ def _emit_add(out: SourceWriter, traits: PackedTraits) -> None:
 
 
 def _emit_store(out: SourceWriter, traits: PackedTraits) -> None:
-    loaded, dtype = traits.numbers.loaded, traits.numbers.dtype
+    loaded = traits.numbers.loaded
     text = "A row of results, by the lanes that share it."
     with device_function(out, "store_row", ("total", "out_at", "lane", "scale"), text):
         if traits.lanes < WARP:
@@ -119,24 +119,10 @@ def _emit_store(out: SourceWriter, traits: PackedTraits) -> None:
                 f"""
                 chunk = u32(lane + u32({traits.lanes} * piece))
                 there = u32(1) if (lane < u32({traits.lanes})) and (chunk < u32({traits.loads})) else u32(0)
-                to = out_at + u64({CHUNK}) * u64(chunk)
+                to = out_at + u64({traits.stored_bytes}) * u64(chunk)
                 """
             )
-            _emit_store_chunk(out, dtype, [f"total[{loaded} * piece + {x}] * scale" for x in range(loaded)])
-
-
-def _emit_store_chunk(out: SourceWriter, dtype: str, x: list[str]) -> None:
-    """16 bytes."""
-    if dtype == "float32":
-        out.line(f"ptx.store_reals4(to, {', '.join(x)}, there)")
-        return
-    if dtype == "float64":
-        out.line(f"a, b = words_of({x[0]})")
-        out.line(f"c, d = words_of({x[1]})")
-    else:
-        for word, i in zip("abcd", range(0, 8, 2), strict=True):
-            out.line(f"{word} = ptx.pack_{dtype}({x[i]}, {x[i + 1]})")
-    out.line("ptx.store_words4(to, a, b, c, d, there)")
+            emit_store_chunk(out, traits, [f"total[{loaded} * piece + {x}] * scale" for x in range(loaded)], "there")
 
 
 def _emit_number_of_lane(out: SourceWriter, computed: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS
-from splat_numba.gen.targets.simt.packed import sddmm, softmax, spmm, tiles
+from splat_numba.gen.targets.simt.packed import adding, sddmm, softmax, softmax_chunks, spmm, tiles
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.packed.traits import THREADS, PackedTraits
 
@@ -14,16 +14,22 @@ PAGES = {
     "softmax": (softmax.parameter_names, softmax.render_softmax),
     "softmax_backward": (softmax.parameter_names, softmax.render_softmax_backward),
     "spmm": (spmm.parameter_names, spmm.render_spmm),
+    "adding": (adding.parameter_names, adding.render_adding),
 }
 """Of each family, what its parameters are called, and its text."""
-ARRAYS = {**softmax.ARRAYS, "sddmm": sddmm.ARRAYS, "spmm": spmm.ARRAYS}
+ARRAYS = {**softmax.ARRAYS, "sddmm": sddmm.ARRAYS, "spmm": spmm.ARRAYS, "adding": adding.ARRAYS}
 """Of each family, the last one written."""
 
 
 def packed_text(traits: PackedTraits, arch: str) -> EmittedText:
     """The text of the kernel with these traits for an architecture, named after them."""
     shape = "_".join(
-        [f"d{traits.dim}"] * bool(traits.dim) + [traits.dtype] + ["listed"] * traits.listed + ["placed"] * traits.placed
+        [f"d{traits.dim}"] * bool(traits.dim)
+        + [traits.dtype]
+        + ["listed"] * traits.listed
+        + ["placed"] * traits.placed
+        + ["chunks"] * traits.in_chunks
+        + ["partial"] * traits.partial
     )
     entry = Entry(traits.family, parameters(traits), THREADS, 1, 0, arch=arch)
     return EmittedText(f"packed_{traits.family}_simt_{arch}_{shape}", entry, render_packed, (traits,))
@@ -31,6 +37,8 @@ def packed_text(traits: PackedTraits, arch: str) -> EmittedText:
 
 def render_packed(traits: PackedTraits) -> str:
     """Python source of the kernel, for every mask of these traits. Pure and deterministic."""
+    if traits.in_chunks:
+        return softmax_chunks.render_softmax_chunks(traits, _groups(traits))
     return PAGES[traits.family][1](traits, _groups(traits))
 
 

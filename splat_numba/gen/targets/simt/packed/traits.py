@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from splat_numba.gen.machine import WARP
-from splat_numba.gen.targets.simt.shape import Numbers
+from splat_numba.gen.targets.simt.shape import CHUNK, Numbers
 
 WARPS = 4  # of a block, each with a row of its own
 THREADS = WARPS * WARP
@@ -14,13 +14,15 @@ LANES_OF_KEY = 8  # share the product of a query and a key: together they read 1
 MOST_AT_ONCE = 4  # keys or rows of values under way in a lane
 MOST_UNDER_WAY = 32  # chunks of keys: with 64, which a lane has of eight keys of 256 float32, the compiler spills
 
-Family = Literal["sddmm", "softmax", "softmax_backward", "spmm"]
+Family = Literal["sddmm", "softmax", "softmax_backward", "spmm", "adding"]
 
 
 @dataclass(frozen=True, slots=True)
 class PackedTraits:
     """dim: numbers of a row of q and k, or of v; 0 for softmax. listed: columns are a list, one a pair, rather than
-    runs. placed: the packed values of a pair stand where a list says (of a transposed mask).
+    runs. placed: the packed values of a pair stand where a list says (of a transposed mask). in_chunks: softmax of 16
+    or 32 bits reads and writes 16 bytes at a time, as packed values lie side by side. partial: rows of spmm are parts
+    of longer ones, whose results are stored as they were computed.
     """
 
     family: Family
@@ -28,6 +30,8 @@ class PackedTraits:
     dim: int = 0
     listed: bool = False
     placed: bool = False
+    in_chunks: bool = False
+    partial: bool = False
 
     @property
     def numbers(self) -> Numbers:
@@ -38,6 +42,11 @@ class PackedTraits:
     def loads(self) -> int:
         """Chunks of 16 bytes in a row."""
         return self.numbers.loads(self.dim)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of results, for a chunk of 16 bytes of the arrays' dtype."""
+        return CHUNK * self.numbers.loaded // self.numbers.of_chunk if self.partial else CHUNK
 
     @property
     def lanes(self) -> int:

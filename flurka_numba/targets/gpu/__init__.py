@@ -1,0 +1,1 @@
+"""What the texts of all targets on a GPU share."""

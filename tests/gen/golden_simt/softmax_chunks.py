@@ -1,0 +1,181 @@
+"""Softmax of packed values by chunks, generated for every mask; a warp has a row.
+
+Packed values, float16, computed in float32.
+"""
+
+import numpy as np
+
+from splat_numba.runtime.cuda.dialect import cuda, ptx
+
+real, f32, u32, u64 = np.float32, np.float32, np.uint32, np.uint64
+NONE_KEPT, ZERO = real(-np.inf), real(0.0)
+device = cuda.jit(device=True, forceinline=True)  # arrays that such a function is given stay registers
+exp2, log2, reciprocal, maximum = ptx.exp2, ptx.log2, ptx.reciprocal, ptx.maximum
+from_lane, read_chunk = ptx.shuffle_xor, ptx.load_shared_reals4
+
+
+@device
+def write_number(place, x):
+    """A number into shared memory."""
+    ptx.store_shared_word(place, ptx.real_bits(x), u32(1))
+
+
+def softmax(
+    rows, values, weights,
+    values_row, values_head, values_batch, weights_row, weights_head, weights_batch,
+    row_blocks, rows_listed, heads,
+):
+    thread, item = ptx.thread_index(), ptx.block_index()
+    lane = u32(thread & u32(31))
+    pair = u32(item // row_blocks)
+    rank = u32(u32(item - pair * row_blocks) * u32(4) + u32(thread // u32(32)))
+    entry = u32(pair // heads)
+    head = u32(pair - entry * heads)
+    if rank < rows_listed:
+        row, slot, count, run = ptx.load_words4(rows + u64(16) * u64(rank))
+        values_at = values + u64(entry) * values_batch + u64(head) * values_head + u64(slot) * values_row
+        weights_at = weights + u64(entry) * weights_batch + u64(head) * weights_head + u64(slot) * weights_row
+        shift = u32(u32(values_at & u64(15)) // u32(2))
+        alike = u32(1) if u32(weights_at & u64(15)) == u32(values_at & u64(15)) else u32(0)
+        chunks = u32(u32(count + shift + u32(7)) // u32(8)) if count > u32(0) else u32(0)
+        rounded = u32(u32(chunks + u32(31)) & u32(4294967264))
+        peak, added = NONE_KEPT, ZERO
+        chunk = lane
+        while chunk < rounded:
+            place = u32(u32(8) * chunk - shift)
+            x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7 = load_chunk(values_at, place, count)
+            top = maximum(maximum(maximum(maximum(maximum(maximum(maximum(maximum(peak, x_0), x_1), x_2), x_3), x_4), x_5), x_6), x_7)
+            safe = top if top > NONE_KEPT else ZERO
+            here = power(x_0 - safe) + power(x_1 - safe) + power(x_2 - safe) + power(x_3 - safe) + power(x_4 - safe) + power(x_5 - safe) + power(x_6 - safe) + power(x_7 - safe)
+            added = added * power(peak - safe) + here
+            peak = top
+            chunk = u32(chunk + u32(32))
+        top = top_of_warp(peak)
+        safe = top if top > NONE_KEPT else ZERO
+        total = sum_of_warp(added * power(peak - safe))
+        factor = reciprocal(total) if total != ZERO else ZERO
+        chunk = lane
+        while chunk < rounded:
+            place = u32(u32(8) * chunk - shift)
+            x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7 = load_chunk(values_at, place, count)
+            store_chunk(
+                weights_at, place, count, alike, power(x_0 - safe) * factor, power(x_1 - safe) * factor,
+                power(x_2 - safe) * factor, power(x_3 - safe) * factor, power(x_4 - safe) * factor, power(x_5 - safe) * factor,
+                power(x_6 - safe) * factor, power(x_7 - safe) * factor,
+            )
+            chunk = u32(chunk + u32(32))
+
+
+@device
+def kept_chunk(place, count):
+    """Whether the row has all of a chunk, and whether any."""
+    last = u32(place + u32(7))
+    whole = u32(1) if (place < count) and (last < count) else u32(0)
+    some = u32(1) if last < u32(count + u32(7)) else u32(0)
+    return whole, some & u32(u32(1) - whole)
+
+
+@device
+def load_chunk(values_at, place, count):
+    """A chunk's numbers, -inf for those that are not the row's."""
+    whole, part = kept_chunk(place, count)
+    a, b, c, d = ptx.load_words4_when(values_at + u64(2) * u64(place), whole)
+    x_0, x_1 = ptx.unpack_float16(a)
+    x_2, x_3 = ptx.unpack_float16(b)
+    x_4, x_5 = ptx.unpack_float16(c)
+    x_6, x_7 = ptx.unpack_float16(d)
+    x_0 = ptx.select_real(x_0, NONE_KEPT, whole)
+    x_1 = ptx.select_real(x_1, NONE_KEPT, whole)
+    x_2 = ptx.select_real(x_2, NONE_KEPT, whole)
+    x_3 = ptx.select_real(x_3, NONE_KEPT, whole)
+    x_4 = ptx.select_real(x_4, NONE_KEPT, whole)
+    x_5 = ptx.select_real(x_5, NONE_KEPT, whole)
+    x_6 = ptx.select_real(x_6, NONE_KEPT, whole)
+    x_7 = ptx.select_real(x_7, NONE_KEPT, whole)
+    if ptx.any_lane(part) != u32(0):
+        x_0 = own_number(values_at, u32(place + u32(0)), count, part, x_0)
+        x_1 = own_number(values_at, u32(place + u32(1)), count, part, x_1)
+        x_2 = own_number(values_at, u32(place + u32(2)), count, part, x_2)
+        x_3 = own_number(values_at, u32(place + u32(3)), count, part, x_3)
+        x_4 = own_number(values_at, u32(place + u32(4)), count, part, x_4)
+        x_5 = own_number(values_at, u32(place + u32(5)), count, part, x_5)
+        x_6 = own_number(values_at, u32(place + u32(6)), count, part, x_6)
+        x_7 = own_number(values_at, u32(place + u32(7)), count, part, x_7)
+    return x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7
+
+
+@device
+def own_number(values_at, place, count, part, x):
+    """The number at a place where it is the row's and the chunk is read so, else what was there."""
+    mine = part if place < count else u32(0)
+    found = load_number(values_at + u64(2) * u64(place if mine != u32(0) else u32(0)))
+    return ptx.select_real(found, x, mine)
+
+
+@device
+def store_chunk(weights_at, place, count, alike, x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7):
+    """A chunk's numbers, as far as they are the row's."""
+    whole, part = kept_chunk(place, count)
+    at = weights_at + u64(2) * u64(place)
+    a = ptx.pack_float16(x_0, x_1)
+    b = ptx.pack_float16(x_2, x_3)
+    c = ptx.pack_float16(x_4, x_5)
+    d = ptx.pack_float16(x_6, x_7)
+    ptx.store_words4(at, a, b, c, d, whole & alike)
+    alone = part | u32(whole & u32(u32(1) - alike))
+    if ptx.any_lane(alone) != u32(0):
+        store_own(weights_at, u32(place + u32(0)), count, alone, x_0)
+        store_own(weights_at, u32(place + u32(1)), count, alone, x_1)
+        store_own(weights_at, u32(place + u32(2)), count, alone, x_2)
+        store_own(weights_at, u32(place + u32(3)), count, alone, x_3)
+        store_own(weights_at, u32(place + u32(4)), count, alone, x_4)
+        store_own(weights_at, u32(place + u32(5)), count, alone, x_5)
+        store_own(weights_at, u32(place + u32(6)), count, alone, x_6)
+        store_own(weights_at, u32(place + u32(7)), count, alone, x_7)
+
+
+@device
+def store_own(weights_at, place, count, when, x):
+    """A number if it is the row's."""
+    store_number(weights_at + u64(2) * u64(place), x, when if place < count else u32(0))
+
+
+@device
+def power(x):
+    """exp(x)."""
+    return exp2(x * real(1.4426950408889634))
+
+
+@device
+def top_of_warp(x):
+    """The largest of what lanes have."""
+    x = maximum(x, from_lane(x, u32(1)))
+    x = maximum(x, from_lane(x, u32(2)))
+    x = maximum(x, from_lane(x, u32(4)))
+    x = maximum(x, from_lane(x, u32(8)))
+    x = maximum(x, from_lane(x, u32(16)))
+    return x
+
+
+@device
+def sum_of_warp(x):
+    """The sum of what lanes have."""
+    x = x + from_lane(x, u32(1))
+    x = x + from_lane(x, u32(2))
+    x = x + from_lane(x, u32(4))
+    x = x + from_lane(x, u32(8))
+    x = x + from_lane(x, u32(16))
+    return x
+
+
+@device
+def load_number(at):
+    """A number of an array, float16."""
+    low, high = ptx.unpack_float16(ptx.load_pair(at & u64(18446744073709551612)))
+    return ptx.select_real(high, low, u32(at & u64(2)))
+
+
+@device
+def store_number(to, x, when):
+    """A number of an array, as float16."""
+    ptx.store_half(to, ptx.pack_float16(x, x), when)
