@@ -279,11 +279,12 @@ def test_two_threads(given):
             if not all(np.array_equal(*pair) for pair in zip(found, wanted[factor], strict=True)):
                 wrong.append(factor)
 
-    threads = [threading.Thread(target=repeat, args=(factor,)) for factor in wanted]
+    threads = [threading.Thread(target=repeat, args=(factor,), daemon=True) for factor in wanted]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=120)
+    assert not any(thread.is_alive() for thread in threads)
     assert not wrong
 
 
@@ -298,9 +299,9 @@ def test_many_places_in_memory(given):
 
 
 def test_shard_map_over_one_device(gpu, given):
-    from jax.sharding import PartitionSpec
+    from jax.sharding import AxisType, PartitionSpec
 
-    mesh = jax.make_mesh((1,), ("x",), devices=[gpu])
+    mesh = jax.make_mesh((1,), ("x",), axis_types=(AxisType.Auto,), devices=[gpu])
     spec = PartitionSpec("x")
     split = jax.shard_map(attend, mesh=mesh, in_specs=spec, out_specs=spec)
     np.testing.assert_array_equal(jax.jit(split)(*given), attend(*given))
@@ -338,7 +339,7 @@ def test_another_process_binds_the_right_kernels_from_jaxs_cache(gpu, tmp_path):
     def run(order):
         done = subprocess.run(
             [sys.executable, "-c", dedent(CACHED.replace("ORDER", order))], capture_output=True, text=True, check=False,
-            timeout=300, env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL, timeout=300, env={**os.environ, **environment},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done.stdout.split("\n")[:-1]

@@ -1,9 +1,11 @@
 """Predicted time of a box pass on a warp's matrix products.
 
-Only the units' number and their peaks are facts; the shares below are estimates that order tile shapes, not fitted yet.
+Only the units' number and their peaks are facts; the shares of the forward pass are estimates that order tile shapes.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from splat_numba.gen.box_cost import Work
 from splat_numba.gen.boxes import GROUP_ROWS, Traits
@@ -16,13 +18,26 @@ HERTZ = 1.7e9
 # Operations a cycle of a multiprocessor: 16-bit products with float32 sums (whitepapers; on 9.0 mma.sync's share).
 FLOP_PER_CYCLE = {(8, 0): 2048, (8, 7): 2048, (9, 0): 2540, (10, 0): 2048, (10, 3): 2048, (11, 0): 2048}
 OTHER_FLOP_PER_CYCLE = 512  # of the chips for graphics
-EFFICIENCY = {1: 0.6, 2: 0.8}  # by the atoms of a warp: with one, keys are read twice as often
 EXPONENTIALS_PER_CYCLE = 16
 FULL_WARPS = 8  # of a multiprocessor: with fewer, nobody fills the gaps of those that wait
-TILE_CYCLES = 500  # barrier, peaks, and the first loads of a tile; shared by the resident blocks
 MASKED = 1.2  # a tile with a mask, times one without
 ITEM_SECONDS = 2e-6
 LAUNCH_SECONDS = 6e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """efficiency: of the products, by the atoms of a warp: with one, what is right is read twice as often; tile_cycles:
+    barrier, peaks, and the first loads of a tile; shared by the resident blocks.
+    """
+
+    efficiency: tuple[float, float]
+    tile_cycles: int
+
+
+FORWARD = Rates((0.6, 0.8), 500)
+# Within 8 % of 16 tile shapes of gradients on an H200 (benchmarks/results/gpu_sm80.md).
+GRADIENTS = Rates((0.68, 0.9), 900)
 
 
 def product_dims(traits: Traits) -> int:
@@ -32,20 +47,22 @@ def product_dims(traits: Traits) -> int:
 
 def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
     """Seconds of the forward pass. dims: multiply-adds for a pair."""
-    return predict(work, traits, problem, gpu, dims, threads_of(traits))
+    return predict(work, traits, problem, gpu, dims, threads_of(traits), FORWARD)
 
 
-def predict(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int, threads: int) -> float:
+def predict(
+    work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int, threads: int, rates: Rates
+) -> float:  # fmt: skip
     """Seconds for all heads and batch entries: items spread over the multiprocessors. threads: of a block."""
     heads = problem.batch * problem.heads_q
     if not work.tiles.size or not heads:
         return LAUNCH_SECONDS
     resident, atoms = traits.blocks_per_multiprocessor, WARP * traits.tile_q // (ATOM * threads)
-    rate = FLOP_PER_CYCLE.get(gpu.capability, OTHER_FLOP_PER_CYCLE) * EFFICIENCY[atoms]
+    rate = FLOP_PER_CYCLE.get(gpu.capability, OTHER_FLOP_PER_CYCLE) * rates.efficiency[atoms - 1]
     rate *= min(resident * threads / WARP / FULL_WARPS, 1.0)
     pairs = GROUP_ROWS * traits.tile_kv
     group_tile = 2 * pairs * dims / rate + pairs / EXPONENTIALS_PER_CYCLE / 2
-    cycles = group_tile * (work.group_tiles + (MASKED - 1) * work.masked) + TILE_CYCLES / resident * work.tiles
+    cycles = group_tile * (work.group_tiles + (MASKED - 1) * work.masked) + rates.tile_cycles / resident * work.tiles
     alone = cycles / HERTZ + ITEM_SECONDS / resident
     busy = max(float(alone.sum()) * heads / gpu.multiprocessors, float(alone.max()))
     return LAUNCH_SECONDS + busy

@@ -17,7 +17,7 @@ from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, Kernels, firs
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of, in_registers, registers, shared_bytes, threads_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
-from splat_numba.gen.targets.sm80.cost import predict
+from splat_numba.gen.targets.sm80.cost import GRADIENTS, predict
 from splat_numba.gen.targets.sm80.shape import MOST_REGISTERS
 from splat_numba.gen.targets.sm80.tile_shapes import resident_of
 
@@ -39,7 +39,8 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
     """
     for sizes in SIZES:
         if found := first_with_tiles(of, partial(_fitting, problem, of, gpu, sizes)):
-            return found
+            shapes, kernels = found
+            return _worth_trying(shapes, of, kernels[0]), kernels
     raise PlanError(
         f"head_dim and value_dim wanted small enough for gradients in tiles of {GROUP_ROWS} x {LEAST_COLUMNS} tokens "
         f"in {gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a thread, got "
@@ -56,7 +57,7 @@ def gradient_tiles(problem: Problem, gpu: Gpu, of: str) -> Tiles:
 def _seconds(
     of: str, wanted: tuple[str, ...], work: Work, boxes: Traits, problem: Problem, gpu: Gpu, dims: int
 ) -> float:
-    return predict(work, boxes, problem, gpu, dims, threads_of(_most(boxes, of, wanted)))
+    return predict(work, boxes, problem, gpu, dims, threads_of(_most(boxes, of, wanted)), GRADIENTS)
 
 
 def _most(boxes: Traits, of: str, wanted: tuple[str, ...]) -> GradientTraits:
@@ -74,6 +75,19 @@ def _fitting(
         if resident:
             found.append(replace(boxes, blocks_per_multiprocessor=resident))
     return found
+
+
+def _worth_trying(shapes: tuple[Traits, ...], of: str, wanted: tuple[str, ...]) -> tuple[Traits, ...]:
+    """All but 128 rows by eight warps where two blocks of 64 rows have as many, each at its own tile: those were 1 to
+    18 % faster (benchmarks/results/gpu_sm80.md). Where none has 128 rows, the shape that long rows get comes first: the
+    largest of which two blocks are resident.
+    """
+    twice = max((one.tile_kv for one in shapes if one.groups == 1 and one.blocks_per_multiprocessor > 1), default=0)
+    narrow = {one for one in shapes if one.groups > atoms_of(_most(one, of, wanted))}
+    kept = [one for one in shapes if one not in narrow or one.tile_kv > twice]
+    if all(one.groups == 1 for one in kept):
+        kept.sort(key=lambda one: (one.blocks_per_multiprocessor == 1, -one.tile_kv))
+    return tuple(kept)
 
 
 def most_resident(traits: GradientTraits, gpu: Gpu) -> int:
