@@ -1,17 +1,20 @@
 """Stage 1: E K and F V for all heads, in float32 parts: one product of the projections with everybody's tokens.
 
 A block makes one tile from its share of the tokens. A warp fetches steps of 64 tokens and the projections' columns for
-them; warpgroups of 64 slots each multiply. Parts are added by the next stage, in the same order at every run.
+them; warpgroups of {GROUP} slots each multiply. Parts are added by the next stage, in the same order at every run.
 """
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import WARP_OF_BLOCK
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.bounds import bound_pointers, emit_largest_of_part
+from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK, LANE_OF_ROW, LANE_ROW
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STEP, CompressTraits
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at, sums_of
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
@@ -44,7 +47,7 @@ def render_compress(traits: CompressTraits) -> str:
     out = start_text(
         compress_entry(traits),
         f"Tokens to slots, E K and F V: {traits.dtype}, {traits.rows} slots x {traits.columns} columns a block.",
-        f"{traits.groups} warpgroups of 64 slots, and a warp that fetches {traits.stages} steps of {STEP} tokens "
+        f"{traits.groups} warpgroups of {GROUP} slots, and a warp that fetches {traits.stages} steps of {STEP} tokens "
         "ahead.",
         {"product": f"matrix_product({product})"},
     )
@@ -56,7 +59,7 @@ def render_compress(traits: CompressTraits) -> str:
             out.part("produce", "The warp that fetches steps; what one lane alone may do is predicated by ``leader``."),
         ):
             _emit_producer(out, traits)
-        with out.block("else"), out.part("consume", "A warpgroup: 64 slots of the tile."):
+        with out.block("else"), out.part("consume", f"A warpgroup: {GROUP} slots of the tile."):
             _emit_consumer(out, traits)
     return out.text()
 
@@ -185,9 +188,9 @@ def _emit_consumer(out: KernelWriter, traits: CompressTraits) -> None:
     """64 slots of the tile."""
     out.lines(
         f"""
-        warpgroup = u32(thread >> u32(7))
-        total = cuda.local.array({traits.columns // 2}, dtype=np.float32)
-        for i in range({traits.columns // 2}):
+        warpgroup = u32{GROUP_OF_BLOCK}
+        total = cuda.local.array({sums_of(traits.columns)}, dtype=np.float32)
+        for i in range({sums_of(traits.columns)}):
             total[i] = f32(0.0)
         stage = u32(0)
         phase = u32(0)
@@ -215,14 +218,16 @@ def _emit_consumer(out: KernelWriter, traits: CompressTraits) -> None:
 
 def _emit_results(out: KernelWriter, traits: CompressTraits) -> None:
     """The part of this block: (rows, columns) float32. A lane has two rows, and of every 8 columns two."""
-    row_bytes = 4 * traits.columns
+    row_bytes, first = 4 * traits.columns, f"u64({4 * LANE_COLUMNS}) * u64{LANE_OF_ROW}"
     out.lines(
         f"""
-        row = u32(thread >> u32(5)) * u32(16) + (lane >> u32(2))
-        to = parts + u64({row_bytes}) * (u64(block) * u64({traits.rows}) + u64(row)) + u64(8) * u64(lane & u32(3))
+        row = u32{WARP_OF_BLOCK} * u32({ATOM}) + {LANE_ROW}
+        to = parts + u64({row_bytes}) * (u64(block) * u64({traits.rows}) + u64(row)) + {first}
         """
     )
-    with out.block(f"for j in range({traits.columns // 8})"):
-        for row in (0, 1):
-            pair = f"total[4 * j + {2 * row}], total[4 * j + {2 * row + 1}]"
-            out.line(f"ptx.store_reals2(to + u64({8 * row * row_bytes}) + u64(32) * u64(j), {pair}, u32(1))")
+    with out.block(f"for j in range({traits.columns // MATRIX})"):
+        for row in range(LANE_ROWS):
+            pair = ", ".join(sum_at("total", row, x) for x in range(LANE_COLUMNS))
+            out.line(
+                f"ptx.store_reals2(to + u64({MATRIX * row * row_bytes}) + u64({4 * MATRIX}) * u64(j), {pair}, u32(1))"
+            )

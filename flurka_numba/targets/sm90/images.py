@@ -17,8 +17,9 @@ from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.accumulate_shape import SHARE_COLUMNS, SHARE_NUMBERS
 from flurka_numba.targets.sm90.image_shape import ImageTraits, turned_bytes, turned_rows
+from flurka_numba.targets.sm90.lanes import CHUNK
 from flurka_numba.targets.sm90.scales import HIGH, SLOT_SCALE_BYTES, TOP, emit_carrier, is_scaled
-from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
+from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_state_block, operand_place
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.gpu.parts import KernelWriter

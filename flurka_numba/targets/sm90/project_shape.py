@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
-from flurka_numba.targets.sm90.shape import BARRIERS_BYTES, CHUNK, STEP
+from flurka_numba.targets.sm90.lanes import CHUNK
+from flurka_numba.targets.sm90.shape import BARRIERS_BYTES, STEP
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, GROUP, SHARED_BYTES, SPAN_BYTES
 from splat_numba.gen.tensor_map import SPAN
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from flurka_numba.targets.sm90.lanes import CHUNK
 from flurka_numba.targets.sm90.projection_shape import ProjectionTraits
-from flurka_numba.targets.sm90.shape import CHUNK
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 

@@ -10,9 +10,10 @@ multiplies with 0; so the maximum over a row needs no exceptions.
 from __future__ import annotations
 
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
+from flurka_numba.targets.sm90.lanes import CHUNK
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
 from flurka_numba.targets.sm90.rows import left_operand
-from flurka_numba.targets.sm90.shape import CHUNK, RandomFeatures, chunks
+from flurka_numba.targets.sm90.shape import RandomFeatures, chunks
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, keys_descriptor, score_offset, spans
 

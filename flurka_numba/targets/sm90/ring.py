@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from flurka_numba.targets.gpu.lanes import LANE
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.attention import emit_advance as emit_on
 
@@ -18,9 +19,9 @@ def emit_rings(
     end their phases.
     """
     out.lines(
-        """
+        f"""
         thread = ptx.thread_index()
-        lane = u32(thread & u32(31))
+        lane = u32{LANE}
         leader = u32(1) if lane == u32(0) else u32(0)
         """
     )

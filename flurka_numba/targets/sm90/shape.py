@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.gpu.lanes import QUAD
+from flurka_numba.targets.sm90.lanes import CHUNK
+from splat_numba.gen.lane_layout import MATRIX
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     BLOCK_SHARED_BYTES,
@@ -21,14 +24,15 @@ from splat_numba.gen.targets.sm90.shape import (
 from splat_numba.gen.tensor_map import SPAN
 
 STEP = 64  # tokens of one step of the compression
-CHUNK = 32  # adjacent numbers of a row that four lanes hold, 16 bytes each
 SLOTS = 32  # slots that a block of the state kernel holds at a time
-STATE_SIDE = 64  # features and values of such a block
+STATE_SIDE = SPAN  # features and values of such a block
+SIDE_THREADS = STATE_SIDE // QUAD  # that share a row of it
 STATE_THREADS = 256
-STATE_NUMBERS = STATE_THREADS * (16 + 4)  # of a block's share of a state: each thread's products and sums of features
-CHUNK_NUMBERS = 2 * CHUNK // 4  # of a chunk that a thread holds: a quarter of each of its two rows
+STATE_NUMBERS = (
+    STATE_THREADS * QUAD * (QUAD + 1)
+)  # of a block's share of a state: each thread's products and sums of features
 BARRIERS_BYTES = 16  # of a stage in flight: a barrier for full, one for empty
-SUM_ROWS = 8  # copies of the sum of features behind the state's values: every lane then has the denominator
+SUM_ROWS = MATRIX  # copies of the sum of features behind the state's values: every lane then has the denominator
 LARGEST_PRODUCT = 256  # columns
 STAGE_BYTES = 200 << 10  # shared memory for the tiles of the compression
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from flurka_numba.targets.powers import emit_scale
+from flurka_numba.targets.sm90.lanes import CHUNK
 from flurka_numba.targets.sm90.scales import emit_carrier, inverse_word
-from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
+from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.slot_state_shape import SHARE_BYTES, SlotStateTraits
 from flurka_numba.targets.sm90.state_block import emit_last_share
 from splat_numba.gen.targets.gpu.parts import KernelWriter

@@ -14,6 +14,7 @@ from flurka_numba.targets.gpu.warps import emit_largest_of_block
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.bounds import bound_pointers, emit_bound
+from flurka_numba.targets.sm90.lanes import CHUNK
 from flurka_numba.targets.sm90.largest import emit_largest_of_all
 from flurka_numba.targets.sm90.random_slots import (
     emit_exponents,
@@ -24,7 +25,6 @@ from flurka_numba.targets.sm90.random_slots import (
 )
 from flurka_numba.targets.sm90.scales import VALUE_TOP, emit_carrier, inverse_word, is_scaled
 from flurka_numba.targets.sm90.shape import (
-    CHUNK,
     SLOTS,
     STATE_NUMBERS,
     STATE_SIDE,

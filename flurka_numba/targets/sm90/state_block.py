@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flurka_numba.targets.sm90.shape import CHUNK
+from flurka_numba.targets.sm90.lanes import CHUNK
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 
