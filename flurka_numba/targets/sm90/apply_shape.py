@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.lanes import CHUNK_NUMBERS, CHUNK_WORDS
 from flurka_numba.targets.sm90.scales import is_scaled
-from flurka_numba.targets.sm90.shape import SUM_ROWS, RandomFeatures, chunks, feature_places, omega_rows, state_bytes
+from flurka_numba.targets.sm90.shape import (
+    BARRIER_BYTES,
+    SUM_ROWS,
+    RandomFeatures,
+    chunks,
+    feature_places,
+    omega_rows,
+    state_bytes,
+)
 from splat_numba.gen.lane_layout import sums_of
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, WARPGROUP, resident_blocks, spans
 
@@ -65,7 +73,7 @@ class ApplyTraits:
     @property
     def shared_bytes(self) -> int:
         """A head's state, omega's images, then a barrier."""
-        return self.state_bytes + 2 * self.omega_bytes + 8 + ALIGNMENT
+        return self.state_bytes + 2 * self.omega_bytes + BARRIER_BYTES + ALIGNMENT
 
     @property
     def prefetches(self) -> bool:

@@ -1,7 +1,7 @@
 """Stage 1: E K and F V for all heads, in float32 parts: one product of the projections with everybody's tokens.
 
 A block makes one tile from its share of the tokens. A warp fetches steps of 64 tokens and the projections' columns for
-them; warpgroups of {GROUP} slots each multiply. Parts are added by the next stage, in the same order at every run.
+them; warpgroups of 64 slots each multiply. Parts are added by the next stage, in the same order at every run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from flurka_numba.targets.sm90.bounds import bound_pointers, emit_largest_of_par
 from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK, LANE_OF_ROW, LANE_ROW
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
 from flurka_numba.targets.sm90.scales import is_scaled
-from flurka_numba.targets.sm90.shape import STEP, CompressTraits
+from flurka_numba.targets.sm90.shape import BARRIER_BYTES, STEP, CompressTraits
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at, sums_of
 from splat_numba.gen.machine import WARP
@@ -73,11 +73,11 @@ def _emit_start(out: KernelWriter, traits: CompressTraits) -> None:
         proj_tile = base
         token_tile = u32(base + u32({traits.stages * traits.proj_bytes}))
         full = u32(base + u32({barriers}))
-        empty = u32(full + u32({8 * traits.stages}))
-        cleared = u32(empty + u32({8 * traits.stages}))
+        empty = u32(full + u32({BARRIER_BYTES * traits.stages}))
+        cleared = u32(empty + u32({BARRIER_BYTES * traits.stages}))
         """
     )
-    emit_rings(out, {"": traits.stages}, 4 * traits.groups, {"cleared": 1})
+    emit_rings(out, {"": traits.stages}, traits.groups * WARPGROUP // WARP, {"cleared": 1})
     out.line("ptx.allow_launch()  # of the next stage, which waits for the results")
 
 
@@ -125,11 +125,11 @@ def _emit_producer(out: KernelWriter, traits: CompressTraits) -> None:
         """
     )
     with out.block("while step < last"):
-        out.line("ptx.mbarrier_wait(empty + stage * u32(8), free)")
+        out.line(f"ptx.mbarrier_wait(empty + stage * u32({BARRIER_BYTES}), free)")
         if traits.ragged:
             out.line(f"kept = u32(length - step * u32({STEP}))")
             with out.block(f"if kept >= u32({STEP})"):
-                _emit_copies(out, traits, "full + stage * u32(8)")
+                _emit_copies(out, traits, f"full + stage * u32({BARRIER_BYTES})")
             with out.block("else"):
                 _emit_copies(out, traits, "cleared")
                 with out.part(
@@ -137,7 +137,7 @@ def _emit_producer(out: KernelWriter, traits: CompressTraits) -> None:
                 ):
                     _emit_clear(out, traits)
         else:
-            _emit_copies(out, traits, "full + stage * u32(8)")
+            _emit_copies(out, traits, f"full + stage * u32({BARRIER_BYTES})")
         out.line("step = u32(step + u32(1))")
         emit_advance(out, "stage", "free", traits.stages)
 
@@ -176,10 +176,10 @@ def _emit_clear(out: KernelWriter, traits: CompressTraits) -> None:
             at = f"u32({i * STEP * SPAN_BYTES}) + u32(row) * u32({SPAN_BYTES}) + lane * u32(4)"
             out.line(f"ptx.store_shared_word(token_tile + stage * u32({traits.token_bytes}) + {at}, u32(0), u32(1))")
     out.lines(
-        """
+        f"""
         ptx.fence_shared()
         ptx.warp_barrier()
-        ptx.mbarrier_arrive(full + stage * u32(8), leader)
+        ptx.mbarrier_arrive(full + stage * u32({BARRIER_BYTES}), leader)
         """
     )
 

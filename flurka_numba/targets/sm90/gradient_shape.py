@@ -9,7 +9,7 @@ from flurka_numba.targets.gpu.lanes import QUAD_BYTES
 from flurka_numba.targets.sm90.image_shape import turned_bytes
 from flurka_numba.targets.sm90.lanes import CHUNK_NUMBERS, CHUNK_WORDS
 from flurka_numba.targets.sm90.scales import has_row_scale, is_scaled
-from flurka_numba.targets.sm90.shape import chunks, state_bytes
+from flurka_numba.targets.sm90.shape import BARRIER_BYTES, chunks, state_bytes
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, WARPGROUP, resident_blocks
 
@@ -86,7 +86,7 @@ class GradientTraits:
     @property
     def shared_bytes(self) -> int:
         """Both images, the largest gradients, then a barrier."""
-        return self.image_bytes + self.turned_bytes + self.top_bytes + 8 + ALIGNMENT
+        return self.image_bytes + self.turned_bytes + self.top_bytes + BARRIER_BYTES + ALIGNMENT
 
     @property
     def image_bytes(self) -> int:

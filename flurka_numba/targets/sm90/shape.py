@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.targets.gpu.lanes import QUAD
+from flurka_numba.targets.gpu.lanes import QUAD, QUAD_BYTES
 from flurka_numba.targets.sm90.lanes import CHUNK
 from splat_numba.gen.lane_layout import MATRIX
 from splat_numba.gen.targets.sm90.shape import (
@@ -31,7 +31,8 @@ STATE_THREADS = 256
 STATE_NUMBERS = (
     STATE_THREADS * QUAD * (QUAD + 1)
 )  # of a block's share of a state: each thread's products and sums of features
-BARRIERS_BYTES = 16  # of a stage in flight: a barrier for full, one for empty
+BARRIER_BYTES = 8
+BARRIERS_BYTES = 2 * BARRIER_BYTES  # of a stage in flight: a barrier for full, one for empty
 SUM_ROWS = MATRIX  # copies of the sum of features behind the state's values: every lane then has the denominator
 LARGEST_PRODUCT = 256  # columns
 STAGE_BYTES = 200 << 10  # shared memory for the tiles of the compression
@@ -80,7 +81,7 @@ class CompressTraits:
     @property
     def shared_bytes(self) -> int:
         """Tiles, then two barriers a stage and one more, with room to align the start."""
-        return self.stages * (self.proj_bytes + self.token_bytes + BARRIERS_BYTES) + 8 + ALIGNMENT
+        return self.stages * (self.proj_bytes + self.token_bytes + BARRIERS_BYTES) + BARRIER_BYTES + ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class StateTraits:
         """Of a slot, and of a row of omega, where random features are made: 4 numbers more than the spans have, so
         that 8 lanes that read 16 bytes of a row each meet in no bank.
         """
-        return 4 * (SPAN * spans(self.head_dim) + 4)
+        return 4 * (SPAN * spans(self.head_dim) + QUAD)
 
     @property
     def tile_bytes(self) -> int:
@@ -151,7 +152,7 @@ class StateTraits:
     @property
     def shared_bytes(self) -> int:
         """The tiles, the slots themselves, rows of omega; then a word."""
-        return self.tile_bytes + (SLOTS + STATE_SIDE) * self.row_bytes + 16 + ALIGNMENT
+        return self.tile_bytes + (SLOTS + STATE_SIDE) * self.row_bytes + QUAD_BYTES + ALIGNMENT
 
     @property
     def resident(self) -> int:
