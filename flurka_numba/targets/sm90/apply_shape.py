@@ -16,7 +16,7 @@ from flurka_numba.targets.sm90.shape import (
     omega_rows,
     state_bytes,
 )
-from splat_numba.gen.lane_layout import sums_of
+from splat_numba.gen.lane_layout import sums_of, words_of
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, WARPGROUP, resident_blocks, spans
 
 MOST_RESIDENT = 8  # blocks
@@ -107,9 +107,9 @@ class ApplyTraits:
     @property
     def _after_omega(self) -> int:
         """Registers of two rows of random features, and of u that they are made from, or of results."""
-        angles = omega_rows(self.feature_map) // 4 if self.features > omega_rows(self.feature_map) else 0  # rfa's
-        made_from = omega_rows(self.feature_map) // 2 + angles + OTHER_REGISTERS
-        return self.features // 4 + max(made_from, self._results)
+        angles = words_of(omega_rows(self.feature_map)) if self.features > omega_rows(self.feature_map) else 0  # rfa's
+        made_from = sums_of(omega_rows(self.feature_map)) + angles + OTHER_REGISTERS
+        return words_of(self.features) + max(made_from, self._results)
 
     @property
     def fits(self) -> bool:

@@ -7,11 +7,12 @@ numbered by *tiles*: (keys or values, batch entry, tile_spans neighbouring spans
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.gpu.lanes import QUAD, QUAD_BYTES
 from flurka_numba.targets.sm90.lanes import CHUNK
-from splat_numba.gen.lane_layout import MATRIX
+from splat_numba.gen.lane_layout import MATRIX, log2
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     BLOCK_SHARED_BYTES,
@@ -36,6 +37,10 @@ BARRIERS_BYTES = 2 * BARRIER_BYTES  # of a stage in flight: a barrier for full, 
 SUM_ROWS = MATRIX  # copies of the sum of features behind the state's values: every lane then has the denominator
 LARGEST_PRODUCT = 256  # columns
 STAGE_BYTES = 200 << 10  # shared memory for the tiles of the compression
+
+
+SIDE_ROW: Final = f"(thread >> u32({log2(SIDE_THREADS)}))"
+SIDE_COLUMN: Final = f"(thread & u32({SIDE_THREADS - 1}))"
 
 
 @dataclass(frozen=True, slots=True)
