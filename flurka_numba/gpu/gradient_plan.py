@@ -28,11 +28,12 @@ from flurka_numba.targets.sm90.gradient_scales import TOP_BYTES
 from flurka_numba.targets.sm90.gradient_shape import LARGEST_CHUNKS, GradientTraits
 from flurka_numba.targets.sm90.gradients import gradient_entry, render_gradients
 from flurka_numba.targets.sm90.image_shape import turned_bytes
+from flurka_numba.targets.sm90.lanes import CHUNK
 from flurka_numba.targets.sm90.projection_gradients import projection_entry, render_projection_gradients
 from flurka_numba.targets.sm90.projection_shape import ProjectionTraits
 from flurka_numba.targets.sm90.query_gradients import has_one_pass, query_entry, render_query_gradients
 from flurka_numba.targets.sm90.scales import is_scaled
-from flurka_numba.targets.sm90.shape import CHUNK, LARGEST_PRODUCT, chunks, state_bytes
+from flurka_numba.targets.sm90.shape import LARGEST_PRODUCT, chunks, state_bytes
 from flurka_numba.targets.sm90.token_gradients import render_token_gradients, token_entry
 from flurka_numba.targets.sm90.token_shape import LARGEST_STEPS, STEP, TOKENS, TokenTraits, pairs_of_spans
 from splat_numba.runtime.recent import REMEMBERED

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
+from flurka_numba.targets.gpu.lanes import LANE, QUAD_BYTES, WARP_OF_BLOCK
+from splat_numba.gen.lane_layout import log2
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.writer import SourceWriter
 
-LANES_OF_WARP = (16, 8, 4, 2, 1)  # how far apart lanes are, one after the other
+LANES_OF_WARP = tuple(WARP >> halving for halving in range(1, log2(WARP) + 1))  # how far apart, one after the other
 
 
 def emit_sum_of_warp(out: KernelWriter, name: str) -> None:
@@ -52,11 +54,11 @@ def _emit_largest_of_block(out: SourceWriter, warps: int) -> None:
             f"""
             top = largest_of_warp(top)
             thread = ptx.thread_index()
-            leads = u32(1) if (thread & u32(31)) == u32(0) else u32(0)
-            ptx.store_shared_reals4(place + u32(16) * (thread >> u32(5)), top, top, top, top, leads)
+            leads = u32(1) if {LANE} == u32(0) else u32(0)
+            ptx.store_shared_reals4(place + u32({QUAD_BYTES}) * {WARP_OF_BLOCK}, top, top, top, top, leads)
             ptx.block_barrier()
             for warp in range({warps}):
-                a, b, c, d = ptx.load_shared_reals4(place + u32(16) * u32(warp))
+                a, b, c, d = ptx.load_shared_reals4(place + u32({QUAD_BYTES}) * u32(warp))
                 top = ptx.maximum(top, a)
             return top
             """

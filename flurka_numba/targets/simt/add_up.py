@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.product_results import emit_finished_four, emit_result_start
 from flurka_numba.targets.simt.text import result_parameters
@@ -44,14 +45,14 @@ class AddUpTraits:
                 when = u32(1) if number < pairs * rows * quads else u32(0)
                 number = number if when != u32(0) else u32(0)
                 pair_row = u32(number // quads)
-                column = u32((number - pair_row * quads) * u32(4))
+                column = u32((number - pair_row * quads) * u32({QUAD}))
                 pair = u32(pair_row // rows)
                 row = u32(pair_row - pair * rows)
                 entry = u32(pair // heads)
                 head = u32(pair - entry * heads)
                 at = parts + u64(pair_row) * u64(part_row) + u64(4) * u64(column)
-                total = cuda.local.array(4, dtype=np.float32)
-                for i in range(4):
+                total = cuda.local.array({QUAD}, dtype=np.float32)
+                for i in range({QUAD}):
                     total[i] = f32(0.0)
                 for share in range(shares):
                     x_0, x_1, x_2, x_3 = ptx.load_reals4(at + u64(share) * u64(pairs) * u64(rows) * u64(part_row))
@@ -64,5 +65,5 @@ class AddUpTraits:
             emit_result_start(out)
             out.line("from_result = result + u64(entry) * result_batch + u64(head) * result_head")
             out.line("from_addend = addend + u64(entry) * addend_batch + u64(head) * addend_head")
-            emit_finished_four(out, self.result, [f"total[{j}]" for j in range(4)])
+            emit_finished_four(out, self.result, [f"total[{j}]" for j in range(QUAD)])
         return out.text()

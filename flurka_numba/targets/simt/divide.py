@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.gpu.warps import emit_sum_of_warp
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.head_scales import SCALE_BYTES
@@ -52,7 +53,7 @@ class DivideTraits:
             _emit_inverse(out, self.denominator, self.eps)
             with columns_loop(out, "columns"):
                 emit_scratch(out, "nd", "x")
-                for i in range(4):
+                for i in range(QUAD):
                     out.line(f"y_{i} = ptx.select_real(x_{i} * inverse, f32(0.0), nonzero)")
                 emit_four(out, self.result, place_of("result", self.result), four("y"), "u32(there & here)")
         return out.text()
@@ -87,7 +88,7 @@ class DividePullTraits:
             with columns_loop(out, "columns"):
                 emit_scratch(out, "nd", "x", "columns")
                 emit_numbers(out, self.dout, "dout", "d", "columns")
-                for i in range(4):
+                for i in range(QUAD):
                     out.line(f"dot += ptx.select_real(d_{i} * (x_{i} * inverse), f32(0.0), nonzero)")
             emit_sum_of_warp(out, "dot")
             if self.denominator == "guarded":
@@ -95,7 +96,7 @@ class DividePullTraits:
             out.line("delta = ptx.select_real((-dot) * inverse, f32(0.0), nonzero)")
             with columns_loop(out, "columns + u32(1)"):
                 emit_numbers(out, self.dout, "dout", "d", "columns")
-                for i in range(4):
+                for i in range(QUAD):
                     out.line(f"g_{i} = ptx.select_real(d_{i} * inverse, f32(0.0), nonzero)")
                     test = f"u32(1) if u32(column + u32({i})) == columns else u32(0)"
                     out.line(f"g_{i} = ptx.select_real(delta, g_{i}, {test})")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
+from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.rows import (
     columns_loop,
@@ -45,7 +46,7 @@ class ElementwiseTraits:
             emit_row_place(out, ["x"], ["y"])
             with columns_loop(out, "columns"):
                 emit_numbers(out, self.x, "x", "x", "columns")
-                for i in range(4):
+                for i in range(QUAD):
                     out.line(f"y_{i} = {gpu_text(self.feature_map.source, f'x_{i}')}")
                 emit_kept(out, "y")
                 emit_four(out, "float32", place_of("y", "float32"), four("y"), "u32(there & here)")
@@ -79,7 +80,7 @@ class ElementwisePullTraits:
             with columns_loop(out, "columns"):
                 emit_numbers(out, self.x, "x", "x", "columns")
                 emit_scratch(out, "dy", "dy")
-                for i in range(4):
+                for i in range(QUAD):
                     out.line(f"y = {gpu_text(phi.source, f'x_{i}')}")
                     out.line(f"dx_{i} = dy_{i} * {gpu_slope(phi.derivative_source, f'x_{i}', 'y')}")
                 emit_kept(out, "dx")

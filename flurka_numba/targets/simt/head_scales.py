@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.powers import emit_inverse, emit_power, emit_scale
 from flurka_numba.targets.simt.heads import emit_head_place, emit_largest_of_block, head_entry, head_rows_loop
@@ -67,7 +68,7 @@ class HeadScaleTraits:
         out.line("top, top_sum = f32(0.0), f32(0.0)")
         with head_rows_loop(out, ["x"], "rows"), columns_loop(out, "columns"):
             emit_scratch(out, "x", "x", "columns")
-            for i in range(4):
+            for i in range(QUAD):
                 out.line(f"size = abs(x_{i})")
                 if self.state:
                     out.line(f"is_sum = u32(1) if u32(column + u32({i + 1})) == columns else u32(0)")

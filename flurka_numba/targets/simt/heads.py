@@ -5,31 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from flurka_numba.targets.gpu.lanes import LANE, QUAD, QUAD_BYTES, WARP_OF_BLOCK
 from flurka_numba.targets.gpu.warps import emit_largest_of_warp
 from flurka_numba.targets.gpu_text import emit_shared_start
 from flurka_numba.targets.simt.rows import emit_matrix_places
 from flurka_numba.targets.simt.text import SHARED_ALIGNMENT
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 THREADS = 256
-WARPS = THREADS // 32
+WARPS = THREADS // WARP
 
 
 def head_entry(name: str, parameters: Sequence[tuple[str, str]], counts: Sequence[str]) -> Entry:
     """How such a kernel is called. counts: beside the number of heads."""
     numbers = ((one, "r") for one in ("heads", *counts))
-    return Entry(name, (*parameters, *numbers), THREADS, 4, 16 * WARPS + SHARED_ALIGNMENT)
+    return Entry(name, (*parameters, *numbers), THREADS, 4, QUAD_BYTES * WARPS + SHARED_ALIGNMENT)
 
 
 def emit_head_place(out: KernelWriter) -> None:
     """Which head this block's is, and the part of a thread."""
     emit_shared_start(out, "leaders", SHARED_ALIGNMENT)
     out.lines(
-        """
+        f"""
         thread = ptx.thread_index()
-        lane = u32(thread & u32(31))
-        warp = u32(thread >> u32(5))
+        lane = u32{LANE}
+        warp = u32{WARP_OF_BLOCK}
         pair = ptx.block_index()
         entry = u32(pair // heads)
         head = u32(pair - entry * heads)
@@ -55,11 +57,11 @@ def emit_largest_of_block(out: KernelWriter, names: Sequence[str]) -> None:
     with out.part("put_together", "The largest numbers of a warp's become those of the whole block's."):
         for name in names:
             emit_largest_of_warp(out, name)
-        four = [*names, *[names[-1]] * (4 - len(names))]
+        four = [*names, *[names[-1]] * (QUAD - len(names))]
         out.line("leader = u32(1) if lane == u32(0) else u32(0)")
-        out.line(f"ptx.store_shared_reals4(leaders + u32(16) * warp, {', '.join(four)}, leader)")
+        out.line(f"ptx.store_shared_reals4(leaders + u32({QUAD_BYTES}) * warp, {', '.join(four)}, leader)")
         out.line("ptx.block_barrier()")
         with out.block(f"for other in range({WARPS})"):
-            out.line("a, b, c, d = ptx.load_shared_reals4(leaders + u32(16) * u32(other))")
+            out.line(f"a, b, c, d = ptx.load_shared_reals4(leaders + u32({QUAD_BYTES}) * u32(other))")
             for name, found in zip(names, "abcd", strict=False):
                 out.line(f"{name} = ptx.maximum({name}, {found})")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.heads import emit_head_place, emit_largest_of_block, head_entry, head_rows_loop
 from flurka_numba.targets.simt.rows import columns_loop, emit_scratch
@@ -41,7 +42,7 @@ class LargestTraits:
             out.line("top = f32(-np.inf)")
             with head_rows_loop(out, ["u"], "end"), columns_loop(out, "columns"):
                 emit_scratch(out, "u", "x")
-                for i in range(4):
+                for i in range(QUAD):
                     when = f"u32(1) if u32(column + u32({i})) < columns else u32(0)"
                     out.line(f"top = ptx.maximum(top, ptx.select_real(x_{i}, f32(-np.inf), {when}))")
             emit_largest_of_block(out, ["top"])

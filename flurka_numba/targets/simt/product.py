@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu.lanes import QUAD, quad_of
 from flurka_numba.targets.gpu_text import emit_shared_start, start_text
 from flurka_numba.targets.simt.product_results import emit_results
 from flurka_numba.targets.simt.product_shape import COUNTS, DEPTH, LIMITS, ProductShape
@@ -120,8 +121,8 @@ def _emit_place(out: KernelWriter, traits: ProductTraits) -> None:
         )
     out.lines(
         f"""
-        thread_row = u32((thread // u32({columns_of_tile})) * u32(4))
-        thread_column = u32((thread % u32({columns_of_tile})) * u32(4))
+        thread_row = u32((thread // u32({columns_of_tile})) * u32({QUAD}))
+        thread_column = u32((thread % u32({columns_of_tile})) * u32({QUAD}))
         first = u32(min(share * steps_of_share, steps))
         last = u32(min(first + steps_of_share, steps))
         step = first
@@ -219,6 +220,6 @@ def _emit_operands(out: KernelWriter, traits: ProductTraits) -> None:
         ("b", traits.b_pitch, traits.column_hop, traits.thread_columns),
     ):
         out.line(f"from_{name} = at_{name} + u32({pitch}) * u32(number)")
-        for first in range(0, count, 4):
-            names = ", ".join(f"of_{name}[{count} * number + {first + i}]" for i in range(4))
+        for first in range(0, count, QUAD):
+            names = quad_of(f"of_{name}", first, f"{count} * number + ")
             out.line(f"{names} = ptx.load_shared_reals4(from_{name} + u32({first * hop}))")

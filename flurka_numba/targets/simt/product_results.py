@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.simt.product_shape import LIMITS, ProductShape
 from flurka_numba.targets.simt.text import ITEMSIZE, emit_four, emit_length
 from splat_numba.gen.targets.gpu.parts import KernelWriter
@@ -12,7 +13,7 @@ def emit_results(out: KernelWriter, traits: ProductShape) -> None:
     with out.block("if shares > u32(1)"), out.part("store_share", "This block's share of the tile, as it is."):
         out.line("pairs = u64(ptx.grid_size() // (shares * tiles_of_pair))")
         out.line("part = parts + (u64(share) * pairs + u64(pair)) * u64(rows) * u64(part_row)")
-        for four in range(traits.thread_columns // 4):
+        for four in range(traits.thread_columns // QUAD):
             _emit_columns(out, traits, four)
             with out.block(f"for i in range({traits.thread_rows})"):
                 _emit_row(out, traits)
@@ -22,7 +23,7 @@ def emit_results(out: KernelWriter, traits: ProductShape) -> None:
         emit_result_start(out)
         out.line("from_result = result + u64(entry) * result_batch + u64(head) * result_head")
         out.line("from_addend = addend + u64(entry) * addend_batch + u64(head) * addend_head")
-        for four in range(traits.thread_columns // 4):
+        for four in range(traits.thread_columns // QUAD):
             _emit_columns(out, traits, four)
             with out.block(f"for i in range({traits.thread_rows})"):
                 _emit_row(out, traits)
@@ -30,7 +31,7 @@ def emit_results(out: KernelWriter, traits: ProductShape) -> None:
 
 
 def _totals(traits: ProductShape, four: int) -> list[str]:
-    return [f"total[{traits.thread_columns} * i + {4 * four + j}]" for j in range(4)]
+    return [f"total[{traits.thread_columns} * i + {QUAD * four + j}]" for j in range(QUAD)]
 
 
 def _emit_columns(out: KernelWriter, traits: ProductShape, four: int) -> None:
@@ -48,7 +49,7 @@ def _emit_columns(out: KernelWriter, traits: ProductShape, four: int) -> None:
 def _emit_row(out: KernelWriter, traits: ProductShape) -> None:
     """Loops have a row for i, four at a time."""
     apart = traits.row_hop
-    out.line(f"row = u32(first_row + thread_row + u32(i // 4) * u32({apart}) + u32(i % 4))")
+    out.line(f"row = u32(first_row + thread_row + u32(i // {QUAD}) * u32({apart}) + u32(i % {QUAD}))")
     out.line("when = u32(1) if row < rows_end else u32(0)")
 
 
@@ -69,16 +70,16 @@ def emit_finished_four(out: KernelWriter, dtype: str, totals: list[str]) -> None
 
 def _emit_four(out: KernelWriter, dtype: str) -> None:
     """Of what is given."""
-    for j in range(4):
+    for j in range(QUAD):
         out.line(f"c_{j} = sum_{j} * scale")
     with out.block("if addend != u64(0)"):
         out.line("at = from_addend + u64(row) * addend_row + u64(4) * u64(column)")
         out.line("at = at if when != u32(0) else addend")
         out.line("d_0, d_1, d_2, d_3 = ptx.load_reals4(at)")
-        for j in range(4):
+        for j in range(QUAD):
             out.line(f"c_{j} += d_{j}")
     out.line("kept = u32(1) if row < kept_end else u32(0)")
-    for j in range(4):
+    for j in range(QUAD):
         out.line(f"c_{j} = ptx.select_real(c_{j}, f32(0.0), kept)")
     out.line(f"to = from_result + u64(row) * result_row + u64({ITEMSIZE[dtype]}) * u64(column)")
-    emit_four(out, dtype, "to", [f"c_{j}" for j in range(4)], "when")
+    emit_four(out, dtype, "to", [f"c_{j}" for j in range(QUAD)], "when")

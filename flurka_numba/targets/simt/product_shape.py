@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.simt.text import SHARED_ALIGNMENT
 
 DEPTH = 16  # that is multiplied at once
@@ -14,7 +15,7 @@ COUNTS = (
     "heads", "outer_heads", "rows", "columns", "depth", "depth_blocks", "steps", "shares", "steps_of_share",
     "row_blocks", "column_blocks", "part_row", "limited", "limit_first", "a_ones", "b_ones", "a_along", "b_along",
 )  # fmt: skip
-PAD = 4  # numbers behind a row of a tile, so that neighbouring rows are in other banks
+PAD = QUAD  # numbers behind a row of a tile, so that neighbouring rows are in other banks
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,12 @@ class ProductShape:
     @property
     def row_hop(self) -> int:
         """Rows from one of a thread's fours to the next: so that lanes read what is adjacent."""
-        return self.rows // (self.thread_rows // 4)
+        return self.rows // (self.thread_rows // QUAD)
 
     @property
     def column_hop(self) -> int:
         """Columns, likewise."""
-        return self.columns // (self.thread_columns // 4)
+        return self.columns // (self.thread_columns // QUAD)
 
 
 LARGE = (128, 64, 8, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.simt.product_shape import DEPTH, ProductShape
 from flurka_numba.targets.simt.text import emit_raw, emit_value
 from splat_numba.gen.targets.gpu.parts import KernelWriter
@@ -14,13 +15,14 @@ def emit_groups(out: KernelWriter, name: str, side: int, traits: ProductShape) -
     the depth; ``offset``, ``hop``: in memory, likewise.
     """
     along, across, first = _axes(name)
-    fours, threads = side // 4, traits.threads
+    fours, threads = side // QUAD, traits.threads
+    four = f"u32(thread // u32({DEPTH}) if {name}_along != u32(0) else thread % u32({fours}))"
     held = "float32" if (traits.a if name == "a" else traits.b) == "float32" else "uint32"
     with out.part(f"find_fours_of_{name}", "Which fours of a tile this thread fetches, and where they are in memory."):
         out.lines(
             f"""
-            {name}_first = u32(thread // u32({DEPTH}) if {name}_along != u32(0) else thread % u32({fours})) * u32(4)
-            {name}_next = u32({4 * threads // DEPTH}) if {name}_along != u32(0) else u32(0)
+            {name}_first = {four} * u32({QUAD})
+            {name}_next = u32({QUAD * threads // DEPTH}) if {name}_along != u32(0) else u32(0)
             {name}_deep = u32(thread % u32({DEPTH}) if {name}_along != u32(0) else thread // u32({fours}))
             {name}_deeper = u32(0) if {name}_along != u32(0) else u32({threads // fours})
             {name}_offset = u64({first} + {name}_first) * {name}_{along} + u64({name}_deep) * {name}_{across}
@@ -42,9 +44,11 @@ def emit_fetch(out: KernelWriter, traits: ProductShape, name: str, dtype: str) -
         with out.block(f"for group in range({_groups(traits, name)})"):
             _emit_group(out, name)
             out.line(f"at = {name}_from + u64(group) * {name}_hop")
-            for i in range(4):
+            for i in range(QUAD):
                 out.line(f"here = u32(1) if u32(place + u32({i})) < end else u32(0)")
-                emit_raw(out, dtype, f"got_{name}[4 * group + {i}]", f"at + u64({i}) * {name}_{along}", "here", name)
+                emit_raw(
+                    out, dtype, f"got_{name}[{QUAD} * group + {i}]", f"at + u64({i}) * {name}_{along}", "here", name
+                )
 
 
 def _axes(name: str) -> tuple[str, str, str]:
@@ -54,7 +58,7 @@ def _axes(name: str) -> tuple[str, str, str]:
 
 def _groups(traits: ProductShape, name: str) -> int:
     """Fours that a thread fetches."""
-    return (traits.rows if name == "a" else traits.columns) * DEPTH // (4 * traits.threads)
+    return (traits.rows if name == "a" else traits.columns) * DEPTH // (QUAD * traits.threads)
 
 
 def _emit_group(out: KernelWriter, name: str) -> None:
@@ -81,10 +85,12 @@ def emit_store_tile(out: KernelWriter, traits: ProductShape, name: str, dtype: s
             out.line(f"at = {name}_from + u64(group) * {name}_hop")
         if name == "a":
             out.line("one = ptx.select_real(f32(1.0), f32(0.0), u32(1) if deep == a_ones else u32(0))")
-        for i in range(4):
+        for i in range(QUAD):
             if dtype != "float32":
                 out.line(f"here = u32(1) if u32(place + u32({i})) < end else u32(0)")
-            emit_value(out, dtype, f"x_{i}", f"got_{name}[4 * group + {i}]", f"at + u64({i}) * {name}_{along}", "here")
+            emit_value(
+                out, dtype, f"x_{i}", f"got_{name}[{QUAD} * group + {i}]", f"at + u64({i}) * {name}_{along}", "here"
+            )
             if name == "b":
                 test = f"u32(1) if u32(place + u32({i})) == b_ones else u32(0)"
                 out.line(f"one = ptx.select_real(f32(1.0), f32(0.0), {test})")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from flurka_numba.targets.formulas import LOG2_E
+from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.gpu.warps import emit_largest_of_warp, emit_sum_of_warp
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.powers import emit_scale
@@ -79,7 +80,7 @@ def _emit_square(out: KernelWriter, dtype: str, head_dim: int, factor: str = "")
     out.line("square = f32(0.0)")
     with columns_loop(out, f"u32({head_dim})"):
         emit_numbers(out, dtype, "x", "x", f"u32({head_dim})")
-        for i in range(4):
+        for i in range(QUAD):
             if factor:
                 out.line(f"x_{i} = x_{i} * {factor}")
             out.line(f"square += x_{i} * x_{i}")
@@ -92,7 +93,7 @@ def _emit_favor(out: KernelWriter, traits: RandomTraits) -> None:
     with out.block("if tops == u64(0)"):
         with columns_loop(out, rows):
             emit_scratch(out, "u", "u")
-            for i in range(4):
+            for i in range(QUAD):
                 when = f"u32(1) if u32(column + u32({i})) < {rows} else u32(0)"
                 out.line(f"top = ptx.maximum(top, ptx.select_real(u_{i}, f32(-np.inf), {when}))")
         emit_largest_of_warp(out, "top")
@@ -101,7 +102,7 @@ def _emit_favor(out: KernelWriter, traits: RandomTraits) -> None:
     out.line(f"shift = square * f32({c / 2.0!r})")
     with columns_loop(out, rows):
         emit_scratch(out, "u", "u")
-        for i in range(4):
+        for i in range(QUAD):
             out.line(f"power = ptx.exp2(((u_{i} - top) - shift) * f32({c * LOG2_E!r}))")
             out.line(f"y_{i} = f32({_factor(traits.rows)!r}) * (power + f32({traits.eps!r}))")
         emit_kept(out, "y")
@@ -114,7 +115,7 @@ def _emit_inverse(out: KernelWriter, dtype: str, head_dim: int) -> None:
         out.line("largest = f32(0.0)")
         with columns_loop(out, f"u32({head_dim})"):
             emit_numbers(out, dtype, "x", "x", f"u32({head_dim})")
-            for i in range(4):
+            for i in range(QUAD):
                 out.line(f"largest = ptx.maximum(largest, abs(x_{i}))")
         emit_largest_of_warp(out, "largest")
         emit_scale(out, "row_scale", "largest")
@@ -128,7 +129,7 @@ def _emit_rfa(out: KernelWriter, traits: RandomTraits) -> None:
     rows = traits.rows
     with columns_loop(out, f"u32({rows})"):
         emit_scratch(out, "u", "u")
-        for i in range(4):
+        for i in range(QUAD):
             out.line(f"y_{i}, cosine_{i} = ptx.sine_cosine(u_{i} * inverse)")
             for name in ("y", "cosine"):
                 out.line(f"{name}_{i} = ptx.select_real({name}_{i} * f32({_factor(rows)!r}), f32(0.0), kept)")
@@ -167,12 +168,12 @@ class RandomPullTraits:
                 if self.feature_map == "favor":
                     emit_scratch(out, "y", "y", rows)
                     emit_scratch(out, "dy", "d", rows)
-                    for i in range(4):
+                    for i in range(QUAD):
                         out.line(f"d_{i} = d_{i} * (y_{i} - f32({self._least!r}))")
                         out.line(f"d_{i} = ptx.select_real(d_{i}, f32(0.0), "
                                  f"u32(1) if u32(column + u32({i})) < {rows} else u32(0))")  # fmt: skip
                     emit_kept(out, "d")
-                    for i in range(4):
+                    for i in range(QUAD):
                         out.line(f"total += d_{i}")
                     emit_four(out, "float32", place_of("dy", "float32"), four("d"), "u32(there & here)")
                 else:
@@ -188,7 +189,7 @@ class RandomPullTraits:
         return float(np.float32(_factor(self.rows)) * np.float32(self.eps))
 
     def _emit_angles(self, out: KernelWriter) -> None:
-        for i in range(4):
+        for i in range(QUAD):
             out.line(f"when = u32(1) if u32(column + u32({i})) < u32({self.rows}) else u32(0)")
             out.line(f"far = u64(4) * u64(column + u32({i}) if when != u32(0) else u32(0))")
             for name, matrix in (("y", "y"), ("d", "dy")):
@@ -233,13 +234,13 @@ class RandomFinishTraits:
                 with columns_loop(out, columns):
                     emit_scratch(out, "t", "t", columns)
                     emit_numbers(out, self.x, "x", "x", columns)
-                    for i in range(4):
+                    for i in range(QUAD):
                         out.line(f"dot += (x_{i} * inverse) * t_{i}")
                 emit_sum_of_warp(out, "dot")
             with columns_loop(out, columns):
                 emit_scratch(out, "t", "t", columns)
                 emit_numbers(out, self.x, "x", "x", columns)
-                for i in range(4):
+                for i in range(QUAD):
                     if favor:
                         out.line(f"t_{i} = f32({c!r}) * t_{i} - f32({c * c!r}) * x_{i} * total")
                     else:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.simt.text import ITEMSIZE, emit_element, emit_length
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import log2
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 THREADS = 128
-WARPS = THREADS // 32
-STEP = 128  # columns of a warp at once
+WARPS = THREADS // WARP
+STEP = QUAD * WARP  # columns of a warp at once
 COUNTS = ("heads", "rows", "pairs", "limit_first")
 
 
@@ -28,8 +31,8 @@ def emit_row_place(out: KernelWriter, operands: Sequence[str] = (), results: Seq
     """
     out.lines(
         f"""
-        lane = u32(ptx.thread_index() & u32(31))
-        number = u32(ptx.block_index() * u32({WARPS}) + (ptx.thread_index() >> u32(5)))
+        lane = u32(ptx.thread_index() & u32({WARP - 1}))
+        number = u32(ptx.block_index() * u32({WARPS}) + (ptx.thread_index() >> u32({log2(WARP)})))
         there = u32(1) if number < pairs * rows else u32(0)
         number = number if there != u32(0) else u32(0)
         pair = u32(number // rows)
@@ -56,7 +59,7 @@ def emit_matrix_places(out: KernelWriter, names: Iterable[str]) -> None:
 def columns_loop(out: KernelWriter, columns: str) -> Iterator[None]:
     """A lane's next four columns, from ``column``; of which ``here`` says whether there are any."""
     with out.block(f"for first in range(u32(0), {columns}, u32({STEP}))"):
-        out.line("column = u32(u32(first) + u32(4) * lane)")
+        out.line(f"column = u32(u32(first) + u32({QUAD}) * lane)")
         out.line(f"here = u32(1) if column < {columns} else u32(0)")
         yield
 
@@ -65,7 +68,7 @@ def emit_numbers(out: KernelWriter, dtype: str, matrix: str, name: str, columns:
     """NAME_0 to NAME_3 of an operand, 0 beyond the last column or a row that is not kept."""
     with out.part(f"read_{matrix}", "A lane's four numbers of a row, 0 where there are none."):
         out.line(f"end = ptx.select({columns}, u32(0), kept)")
-        for i in range(4):
+        for i in range(QUAD):
             out.line(f"when = u32(1) if u32(column + u32({i})) < end else u32(0)")
             at = f"{matrix}_at + u64(column + u32({i})) * {matrix}_column"
             emit_element(out, dtype, f"{name}_{i}", at, "when", f"{matrix}_at")
@@ -73,17 +76,17 @@ def emit_numbers(out: KernelWriter, dtype: str, matrix: str, name: str, columns:
 
 def emit_scratch(out: KernelWriter, matrix: str, name: str, columns: str | None = None) -> None:
     """NAME_0 to NAME_3 of a float32 matrix with padded rows. columns: then 0 beyond them; else whatever is there."""
-    names = ", ".join(f"{name}_{i}" for i in range(4))
+    names = ", ".join(f"{name}_{i}" for i in range(QUAD))
     out.line(f"{names} = ptx.load_reals4({matrix}_at + u64(4) * u64(column if here != u32(0) else u32(0)))")
     if columns:
-        for i in range(4):
+        for i in range(QUAD):
             when = f"u32(1) if u32(column + u32({i})) < {columns} else u32(0)"
             out.line(f"{name}_{i} = ptx.select_real({name}_{i}, f32(0.0), {when})")
 
 
 def emit_kept(out: KernelWriter, name: str) -> None:
     """NAME_0 to NAME_3 become 0 in a row that is not kept."""
-    for i in range(4):
+    for i in range(QUAD):
         out.line(f"{name}_{i} = ptx.select_real({name}_{i}, f32(0.0), kept)")
 
 
@@ -94,4 +97,4 @@ def place_of(matrix: str, dtype: str) -> str:
 
 def four(name: str) -> list[str]:
     """The names of a lane's numbers."""
-    return [f"{name}_{i}" for i in range(4)]
+    return [f"{name}_{i}" for i in range(QUAD)]

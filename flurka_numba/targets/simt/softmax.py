@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.targets.formulas import LOG2_E
+from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.gpu.warps import emit_largest_of_warp, emit_sum_of_warp
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.head_scales import SCALE_BYTES
@@ -46,7 +47,7 @@ class SoftmaxTraits:
             out.line("top = f32(-np.inf)")
             with columns_loop(out, "columns"):
                 emit_scratch(out, "weights", "x")
-                for i in range(4):
+                for i in range(QUAD):
                     out.line(f"when = u32(1) if u32(column + u32({i})) < columns else u32(0)")
                     out.line(f"top = ptx.maximum(top, ptx.select_real(x_{i}, f32(-np.inf), when))")
             emit_largest_of_warp(out, "top")
@@ -54,7 +55,7 @@ class SoftmaxTraits:
             out.line(f"undo = ptx.load_state(scales + u64({SCALE_BYTES}) * u64(pair) + u64(4))")
             with columns_loop(out, "columns"):
                 emit_scratch(out, "weights", "x")
-                for i in range(4):
+                for i in range(QUAD):
                     out.line(f"x_{i} = ptx.exp2(((x_{i} - top) * undo) * f32({self.scale * LOG2_E!r}))")
                     out.line(f"when = u32(1) if u32(column + u32({i})) < columns else u32(0)")
                     out.line(f"total += ptx.select_real(x_{i}, f32(0.0), when)")
@@ -63,7 +64,7 @@ class SoftmaxTraits:
             out.line("inverse = ptx.reciprocal(total)")
             with columns_loop(out, "columns"):
                 emit_scratch(out, "weights", "x")
-                for i in range(4):
+                for i in range(QUAD):
                     out.line(f"x_{i} = x_{i} * inverse")
                 emit_four(out, "float32", place_of("weights", "float32"), four("x"), "u32(there & here)")
         return out.text()
@@ -94,13 +95,13 @@ class SoftmaxPullTraits:
             with columns_loop(out, "columns"):
                 emit_scratch(out, "weights", "x", "columns")
                 emit_scratch(out, "dweights", "d", "columns")
-                for i in range(4):
+                for i in range(QUAD):
                     out.line(f"dot += d_{i} * x_{i}")
             emit_sum_of_warp(out, "dot")
             with columns_loop(out, "columns"):
                 emit_scratch(out, "weights", "x")
                 emit_scratch(out, "dweights", "d")
-                for i in range(4):
+                for i in range(QUAD):
                     out.line(f"d_{i} = f32({self.scale!r}) * x_{i} * (d_{i} - dot)")
                 emit_four(out, "float32", place_of("dweights", "float32"), four("d"), "u32(there & here)")
         return out.text()

@@ -6,12 +6,13 @@ multiples of 16 bytes and whose numbers are adjacent, and may be padded up to th
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import QUAD_BYTES
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4}
 OPERAND_STRIDES = ("batch", "head", "row", "column")
 RESULT_STRIDES = ("batch", "head", "row")
-SHARED_ALIGNMENT = 16
+SHARED_ALIGNMENT = QUAD_BYTES
 
 
 def operand_parameters(*names: str) -> tuple[tuple[str, str], ...]:

@@ -18,11 +18,13 @@ from flurka_numba.targets.sm90.accumulate_shape import (
     TILE_BYTES,
     AccumulateTraits,
 )
-from flurka_numba.targets.sm90.rows import emit_lane
+from flurka_numba.targets.sm90.lanes import CHUNK
+from flurka_numba.targets.sm90.rows import emit_lane, words
 from flurka_numba.targets.sm90.scales import SCALE_ROW, emit_slot_factors
-from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes
+from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS, chunks, state_bytes
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import LANE_COLUMNS, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
@@ -86,7 +88,10 @@ def render_accumulate(traits: AccumulateTraits) -> str:
 
 def _emit_start(out: KernelWriter, traits: AccumulateTraits) -> None:
     """Which head, features, values and rows."""
-    x, y = OPERANDS[traits.of]
+    (x, x_column), (y, y_column) = (
+        (name, f"u64(2) * u64({block} * u32({STATE_SIDE}) + eighth)")
+        for name, block in zip(OPERANDS[traits.of], ("feature_block", "value_block"), strict=True)
+    )
     length = "ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
     emit_shared_start(out, "buffers", ALIGNMENT)
     out.lines(
@@ -103,28 +108,28 @@ def _emit_start(out: KernelWriter, traits: AccumulateTraits) -> None:
         tiles = u32((tiles + shares_of_state - u32(1)) // shares_of_state)
         tile = u32(share * tiles)
         last = u32(min(tile + tiles, (length + u32({TILE - 1})) // u32({TILE})))
-        {x}_at = {x} + u64(entry) * {x}_batch + u64(head) * {x}_head + u64(2) * u64(feature_block * u32(64) + eighth)
-        {y}_at = {y} + u64(entry) * {y}_batch + u64(head) * {y}_head + u64(2) * u64(value_block * u32(64) + eighth)
+        {x}_at = {x} + u64(entry) * {x}_batch + u64(head) * {x}_head + {x_column}
+        {y}_at = {y} + u64(entry) * {y}_batch + u64(head) * {y}_head + {y_column}
         x_columns = u32(u32({traits.head_dim}) - u32({STATE_SIDE}) * feature_block)
         y_columns = u32(u32({traits.value_dim}) - u32({STATE_SIDE}) * value_block)
         weight_at = row_weights + u64(8) * u64(pair) * u64(rows)
         buffer = u32(0)
         {_state_scale(traits)}
-        total = cuda.local.array({STATE_SIDE // 2}, dtype=np.float32)
-        sums = cuda.local.array({SUM_ROWS // 2}, dtype=np.float32)
-        x_ahead = cuda.local.array(16, dtype=np.uint32)
-        y_ahead = cuda.local.array(16, dtype=np.uint32)
-        word = cuda.local.array(16, dtype=np.uint32)
-        for i in range({STATE_SIDE // 2}):
+        total = cuda.local.array({sums_of(STATE_SIDE)}, dtype=np.float32)
+        sums = cuda.local.array({sums_of(SUM_ROWS)}, dtype=np.float32)
+        x_ahead = cuda.local.array({words(STATE_SIDE)}, dtype=np.uint32)
+        y_ahead = cuda.local.array({words(STATE_SIDE)}, dtype=np.uint32)
+        word = cuda.local.array({words(STATE_SIDE)}, dtype=np.uint32)
+        for i in range({sums_of(STATE_SIDE)}):
             total[i] = f32(0.0)
-        for i in range({SUM_ROWS // 2}):
+        for i in range({sums_of(SUM_ROWS)}):
             sums[i] = f32(0.0)
         """
     )
     if traits.slots_scaled:
         emit_slot_factors(out, "key_factor")
         out.line("inverse = f32(0.0)  # of the features' scale up to now")
-        out.line("phi = cuda.local.array(32, dtype=np.float32)")
+        out.line(f"phi = cuda.local.array({LANE_COLUMNS * words(STATE_SIDE)}, dtype=np.float32)")
 
 
 def _state_scale(traits: AccumulateTraits) -> str:

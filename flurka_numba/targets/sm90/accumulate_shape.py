@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.gpu.lanes import QUAD_BYTES
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
+    GROUP,
     SPAN_BYTES,
+    WARPGROUP,
     spans,
 )
 
 OPERANDS = {"keys": ("k", "v"), "queries": ("q", "dout")}  # x and y
-TILE = 64  # rows
+TILE = GROUP  # rows
 TILE_BYTES = TILE * SPAN_BYTES
 BUFFERS = 2
 SHARE_COLUMNS = STATE_SIDE + SUM_ROWS  # values, then the sums and zeros, or the row's largest and what has no meaning
@@ -53,4 +57,4 @@ class AccumulateTraits:
     @property
     def shared_bytes(self) -> int:
         """Three buffers of features, values and weights; 16 bytes a warp."""
-        return BUFFERS * 3 * TILE_BYTES + (64 if self.slots_scaled else 0) + ALIGNMENT
+        return BUFFERS * 3 * TILE_BYTES + (QUAD_BYTES * WARPGROUP // WARP if self.slots_scaled else 0) + ALIGNMENT

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
+from flurka_numba.targets.gpu.lanes import quad_of
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.apply_rows import (
     emit_products,
@@ -21,6 +22,7 @@ from flurka_numba.targets.sm90.apply_rows import (
     products_of,
 )
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
+from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_NUMBERS, IN_SECOND_ROW, words_of_chunk
 from flurka_numba.targets.sm90.random_apply import (
     OMEGA_POINTERS,
     emit_arrays,
@@ -28,11 +30,20 @@ from flurka_numba.targets.sm90.random_apply import (
     emit_features,
     emit_images,
 )
-from flurka_numba.targets.sm90.rows import emit_barrier, emit_lane, emit_real_columns, emit_tiles, left_operand, when
-from flurka_numba.targets.sm90.shape import CHUNK, CHUNK_NUMBERS, RandomFeatures, chunks
+from flurka_numba.targets.sm90.rows import (
+    emit_barrier,
+    emit_lane,
+    emit_real_columns,
+    emit_tiles,
+    left_operand,
+    when,
+    words,
+)
+from flurka_numba.targets.sm90.shape import RandomFeatures, chunks
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import LANE_ROWS, LEFT_WORDS, MATRIX
 from splat_numba.gen.targets.gpu.parts import KernelWriter
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, PRODUCT_DEPTH, WARPGROUP, keys_descriptor
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, GROUP, PRODUCT_DEPTH, WARPGROUP, keys_descriptor
 
 POINTERS = ("q", "states", "out")
 COUNTS = ("heads", "seq_q", "blocks", "tiles_of_block")
@@ -59,7 +70,7 @@ def render_apply(traits: ApplyTraits) -> str:
     out = start_text(
         apply_entry(traits),
         f"The state of every head applied to its queries, generated for feature map {traits.feature_map.name}.",
-        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 queries at a time.",
+        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {GROUP} queries at a time.",
         {f"add_to_{name}": product(traits, columns) for name, columns in products.items()},
     )
     with out.suite():
@@ -78,7 +89,7 @@ def _emit_elementwise_rows(out: KernelWriter, traits: ApplyTraits, phi: FeatureM
     _emit_state(out, traits)
     with out.block("while tile < last"):
         if traits.prefetches:
-            with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
+            with out.block(f"for i in range({words(traits.head_dim)})"):
                 out.line("word[i] = ahead[i]")
             _emit_next_tile(out)
             _emit_queries(out, traits, "ahead")
@@ -150,22 +161,22 @@ def _emit_start(out: KernelWriter, traits: ApplyTraits) -> None:
         q_at = q + u64(entry) * q_batch + u64(head) * q_head + u64(2) * u64(eighth)
         out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(2) * u64(eighth)
         descriptor = u64({keys_descriptor()}) | u64(state >> u32(4))
-        word = cuda.local.array({8 * chunks(traits.head_dim)}, dtype=np.uint32)
+        word = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)
         """
     )
     if traits.prefetches and isinstance(traits.feature_map, FeatureMap):
-        out.line(f"ahead = cuda.local.array({8 * chunks(traits.head_dim)}, dtype=np.uint32)")
+        out.line(f"ahead = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)")
     emit_totals(out, traits)
 
 
 def _emit_queries(out: KernelWriter, traits: ApplyTraits, to: str) -> None:
     """This lane's numbers of the tile's two rows, 0 beyond the last row or column."""
     with out.part("load_queries", "This lane's numbers of the tile's two rows, 0 beyond the last row or column."):
-        for row in (0, 1):
-            out.line(f"row_{row} = u32(tile * u32(64) + row_in_tile + u32({8 * row}))")
+        for row in range(LANE_ROWS):
+            out.line(f"row_{row} = u32(tile * u32({GROUP}) + row_in_tile + u32({MATRIX * row}))")
             out.line(f"real = u32(1) if row_{row} < seq_q else u32(0)")
             for chunk in range(chunks(traits.head_dim)):
-                names = ", ".join(f"{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                names = words_of_chunk(to, chunk, row)
                 at = f"q_at + u64(row_{row}) * q_row + u64({2 * CHUNK * chunk})"
                 out.line(f"{names} = ptx.load_words4_when({at}, {when('real', chunk, traits.head_dim)})")
 
@@ -175,7 +186,7 @@ def _emit_features(out: KernelWriter, traits: ApplyTraits, phi: FeatureMap) -> N
     text = {name: gpu_text(phi.source, name) for name in ("low", "high")}
     if traits.scaled:
         out.line(f"phi = cuda.local.array({CHUNK_NUMBERS * chunks(traits.head_dim)}, dtype=np.float32)")
-    with out.block(f"for i in range({8 * chunks(traits.head_dim)})"):
+    with out.block(f"for i in range({words(traits.head_dim)})"):
         out.line(f"low, high = ptx.unpack_{traits.dtype}(word[i])")
         emit_real_columns(out, traits.head_dim, ("low", "high"))
         if traits.scaled:
@@ -183,11 +194,11 @@ def _emit_features(out: KernelWriter, traits: ApplyTraits, phi: FeatureMap) -> N
         else:
             out.line(f"word[i] = ptx.pack_{traits.dtype}({text['low']}, {text['high']})")
     if traits.scaled:
-        emit_scaled_words(out, traits, "phi", "0", "(i // 4) % 2 == 1")
+        emit_scaled_words(out, traits, "phi", "0", IN_SECOND_ROW)
 
 
 def _words_of_steps(traits: ApplyTraits) -> list[str]:
     """What a product of 16 features takes from a lane, for one after the other."""
     if isinstance(traits.feature_map, RandomFeatures):
-        return [", ".join(f"phi[{4 * step + i}]" for i in range(4)) for step in range(traits.features // PRODUCT_DEPTH)]
+        return [quad_of("phi", LEFT_WORDS * step) for step in range(traits.features // PRODUCT_DEPTH)]
     return [left_operand("word", chunk, step) for chunk in range(chunks(traits.head_dim)) for step in (0, 1)]

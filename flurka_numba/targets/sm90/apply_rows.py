@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flurka_numba.targets.gpu.lanes import OCTET, QUAD
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
+from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_NUMBERS, CHUNK_WORDS
 from flurka_numba.targets.sm90.rows import emit_row_scales, emit_share, uses_eps, when
 from flurka_numba.targets.sm90.scales import INVERSE_ROW, VALUE_ROW, emit_carried
-from flurka_numba.targets.sm90.shape import (
-    CHUNK,
-    CHUNK_NUMBERS,
-    LARGEST_PRODUCT,
-    SUM_ROWS,
-    chunks,
-    omega_rows,
-    state_rows,
-)
+from flurka_numba.targets.sm90.shape import LARGEST_PRODUCT, SUM_ROWS, chunks, omega_rows, state_rows
+from splat_numba.gen.lane_layout import LANE_COLUMNS, LANE_ROWS, SUMS, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, score_offset, spans
+from splat_numba.gen.tensor_map import SPAN
+
+SPAN_WORDS = CHUNK_WORDS * SPAN // CHUNK
 
 
 def products_of(traits: ApplyTraits) -> list[tuple[int, int, str]]:
@@ -42,7 +40,7 @@ def product(traits: ApplyTraits, columns: int) -> str:
 def emit_totals(out: KernelWriter, traits: ApplyTraits) -> None:
     """Registers of the products' results."""
     for columns, _, name in products_of(traits):
-        out.line(f"{name} = cuda.local.array({columns // 2}, dtype=np.float32)")
+        out.line(f"{name} = cuda.local.array({sums_of(columns)}, dtype=np.float32)")
 
 
 def emit_products(out: KernelWriter, traits: ApplyTraits, words: Sequence[str]) -> None:
@@ -52,7 +50,7 @@ def emit_products(out: KernelWriter, traits: ApplyTraits, words: Sequence[str]) 
     """
     with out.part("multiply_state", "Features times the state, and times their sums for the denominator."):
         for columns, _, name in products_of(traits):
-            with out.block(f"for i in range({columns // 2})"):
+            with out.block(f"for i in range({sums_of(columns)})"):
                 out.line(f"{name}[i] = f32(0.0)")
         out.line("ptx.wgmma_fence()")
         for step, four in enumerate(words):
@@ -91,15 +89,15 @@ def emit_scaled_words(out: KernelWriter, traits: ApplyTraits, numbers: str, firs
     numbers: an array, of which word i takes first + 2 i and the next, in the text's words. row_1: whether word i
     is of the second row.
     """
-    words = 8 * chunks(traits.head_dim)
+    words = CHUNK_WORDS * chunks(traits.head_dim)
     emit_row_scales(out, numbers, first, words, row_1)
     for span in range(spans(traits.head_dim)):
         relative = f" * relative_{span}" if traits.relative else ""
-        for row in (0, 1):
+        for row in range(LANE_ROWS):
             out.line(f"factor_{row} = row_scale_{row}{relative}")
-        with out.block(f"for i in range({16 * span}, {min(16 * (span + 1), words)})"):
+        with out.block(f"for i in range({SPAN_WORDS * span}, {min(SPAN_WORDS * (span + 1), words)})"):
             out.line(f"factor = factor_1 if {row_1} else factor_0")
-            pair = ", ".join(f"{numbers}[{first} + {x} + 2 * i] * factor" for x in (0, 1))
+            pair = ", ".join(f"{numbers}[{first} + {x} + 2 * i] * factor" for x in range(LANE_COLUMNS))
             out.line(f"word[i] = ptx.pack_{traits.dtype}({pair})")
 
 
@@ -109,10 +107,14 @@ def emit_results(out: KernelWriter, traits: ApplyTraits) -> None:
     sums, first_sum = ("total", CHUNK_NUMBERS * chunks(traits.value_dim)) if together else ("sums", 0)
     by_row = traits.scaled and not omega_rows(traits.feature_map)  # random features are at most 1, and need no scale
     scale = ("(row_scale * state_scale)" if by_row else "state_scale") if traits.scaled else None
-    for row in (0, 1):
+    for row in range(LANE_ROWS):
         given = {"row_scale": f"row_scale_{row}"} if by_row and uses_eps(traits.denominator, traits.eps) else {}
         with out.part(
-            "store_row", "Divide, round, store 16 bytes a lane.", first=str(2 * row), now=f"now_{row}", **given
+            "store_row",
+            "Divide, round, store 16 bytes a lane.",
+            first=str(LANE_COLUMNS * row),
+            now=f"now_{row}",
+            **given,
         ):
             emit_share(out, "share", f"{sums}[first + {first_sum}]", traits.denominator, traits.eps, scale)
             if traits.values_scaled:
@@ -126,9 +128,9 @@ def emit_results(out: KernelWriter, traits: ApplyTraits) -> None:
 def _emit_chunk(out: KernelWriter, traits: ApplyTraits, chunk: int) -> None:
     """Of a row of results."""
     first, there = f"first + {CHUNK_NUMBERS * chunk}", when("real", chunk, traits.value_dim)
-    text = "32 columns of a row, of which a lane has 8 adjacent ones."
+    text = f"{CHUNK} columns of a row, of which a lane has {OCTET} adjacent ones."
     with out.part("store_chunk", text, column=first, at=f"u64({2 * CHUNK * chunk})", there=there):
-        for i in range(4):
-            pair = f"total[column + {4 * i}] * share, total[column + {4 * i + 1}] * share"
+        for i in range(QUAD):
+            pair = ", ".join(f"total[column + {SUMS * i + x}] * share" for x in range(LANE_COLUMNS))
             out.line(f"out_{i} = ptx.pack_{traits.dtype}({pair})")
         out.line("ptx.store_words4(to + at, out_0, out_1, out_2, out_3, there)")

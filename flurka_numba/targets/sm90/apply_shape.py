@@ -5,15 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.sm90.lanes import CHUNK_NUMBERS, CHUNK_WORDS
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import (
-    CHUNK_NUMBERS,
+    BARRIER_BYTES,
+    SUM_ROWS,
     RandomFeatures,
     chunks,
     feature_places,
     omega_rows,
     state_bytes,
 )
+from splat_numba.gen.lane_layout import sums_of, words_of
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, WARPGROUP, resident_blocks, spans
 
 MOST_RESIDENT = 8  # blocks
@@ -70,7 +73,7 @@ class ApplyTraits:
     @property
     def shared_bytes(self) -> int:
         """A head's state, omega's images, then a barrier."""
-        return self.state_bytes + 2 * self.omega_bytes + 8 + ALIGNMENT
+        return self.state_bytes + 2 * self.omega_bytes + BARRIER_BYTES + ALIGNMENT
 
     @property
     def prefetches(self) -> bool:
@@ -88,25 +91,25 @@ class ApplyTraits:
         ahead = self._queries if self.prefetches else 0
         if rows := omega_rows(self.feature_map):
             operands = 17 * self._queries // 8  # where they were loaded to, and in a product's order; and addresses
-            return max(operands + rows // 2 + OMEGA_REGISTERS, ahead + self._after_omega)
+            return max(operands + sums_of(rows) + OMEGA_REGISTERS, ahead + self._after_omega)
         return self._queries + ahead + self._results
 
     @property
     def _queries(self) -> int:
         """Registers of two rows of queries."""
-        return 8 * chunks(self.head_dim)
+        return CHUNK_WORDS * chunks(self.head_dim)
 
     @property
     def _results(self) -> int:
         """Registers of two rows of results."""
-        return CHUNK_NUMBERS * chunks(self.value_dim) + 4 + OTHER_REGISTERS
+        return CHUNK_NUMBERS * chunks(self.value_dim) + sums_of(SUM_ROWS) + OTHER_REGISTERS
 
     @property
     def _after_omega(self) -> int:
         """Registers of two rows of random features, and of u that they are made from, or of results."""
-        angles = omega_rows(self.feature_map) // 4 if self.features > omega_rows(self.feature_map) else 0  # rfa's
-        made_from = omega_rows(self.feature_map) // 2 + angles + OTHER_REGISTERS
-        return self.features // 4 + max(made_from, self._results)
+        angles = words_of(omega_rows(self.feature_map)) if self.features > omega_rows(self.feature_map) else 0  # rfa's
+        made_from = sums_of(omega_rows(self.feature_map)) + angles + OTHER_REGISTERS
+        return words_of(self.features) + max(made_from, self._results)
 
     @property
     def fits(self) -> bool:

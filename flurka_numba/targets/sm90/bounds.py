@@ -7,9 +7,12 @@ would ask for one more launch, and a bound is within the parts' number of it, bu
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import LANE, WARP_OF_BLOCK
 from flurka_numba.targets.gpu.warps import emit_largest_of_warp
 from flurka_numba.targets.sm90.scales import emit_finite_top, is_scaled
 from flurka_numba.targets.sm90.shape import CompressTraits
+from splat_numba.gen.lane_layout import sums_of
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import WARP_ROWS
 from splat_numba.gen.tensor_map import SPAN
@@ -33,12 +36,12 @@ def bounds_bytes(parts: CompressTraits, blocks: int) -> int:
 def emit_largest_of_part(out: KernelWriter, parts: CompressTraits) -> None:
     """In stage 1, behind its products: each warp's largest numbers."""
     out.line(f"bounds_at = u64(block) * u64({warps_of(parts) * parts.tile_spans})")
-    out.line(f"bounds_at = bounds + u64(4) * (bounds_at + u64({parts.tile_spans}) * u64(thread >> u32(5)))")
+    out.line(f"bounds_at = bounds + u64(4) * (bounds_at + u64({parts.tile_spans}) * u64{WARP_OF_BLOCK})")
     for span in range(parts.tile_spans):
-        first = str(SPAN // 2 * span)
+        first = str(sums_of(SPAN) * span)
         with out.part("leave_bound", "The largest number of a span of a warp's rows.", first=first, span=str(span)):
             out.line("top = f32(0.0)")
-            with out.block(f"for i in range({SPAN // 2})"):
+            with out.block(f"for i in range({sums_of(SPAN)})"):
                 emit_finite_top(out, "top", "total[first + i]")
             emit_largest_of_warp(out, "top")
             out.line("ptx.store_real(bounds_at + u64(4) * u64(span), top, leader)")
@@ -55,10 +58,10 @@ def emit_bound(
     with out.part("bound_slots", "A bound of a head's slots, which every warp finds for itself."):
         out.line(f"{name} = f32(0.0)")
         out.line(f"rows_of_span = u32(row_blocks * u32({warps}))")
-        with out.block(f"for first_number in range(u32(0), rows_of_span * {spans}, u32(32))"):
+        with out.block(f"for first_number in range(u32(0), rows_of_span * {spans}, u32({WARP}))"):
             out.lines(
                 f"""
-                bound_row = u32(u32(first_number) + (thread & u32(31)))
+                bound_row = u32(u32(first_number) + {LANE})
                 bound_row = bound_row if bound_row < rows_of_span * {spans} else u32(0)
                 bound_span = u32(bound_row // rows_of_span)
                 bound_row = u32(bound_row - bound_span * rows_of_span)

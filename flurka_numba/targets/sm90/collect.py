@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu.lanes import OCTET, QUAD_BYTES
 from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.powers import emit_inverse, emit_scale
 from flurka_numba.targets.sm90.bounds import emit_bound
@@ -54,7 +55,7 @@ class CollectTraits:
 
 def eighths(dim: int) -> int:
     """Threads that make a slot of so many columns."""
-    return -(-dim // 8)
+    return -(-dim // OCTET)
 
 
 def collect_entry(traits: CollectTraits) -> Entry:
@@ -100,9 +101,9 @@ def _emit_place(out: KernelWriter, parts: CompressTraits) -> None:
         )
         _emit_sizes(out, parts)
         out.lines(
-            """
+            f"""
             row = u32(number // eighths)
-            column = u32((number - row * eighths) * u32(8))
+            column = u32((number - row * eighths) * u32({OCTET}))
             pair = u32(row // slots)
             slot = u32(row - pair * slots)
             entry = u32(pair // heads)
@@ -147,7 +148,7 @@ def _emit_place_of_head(out: KernelWriter, parts: CompressTraits) -> None:
             real = u32(1) if number < slots * eighths else u32(0)
             number = ptx.select(number, u32(0), real)
             slot = u32(number // eighths)
-            column = u32((number - slot * eighths) * u32(8))
+            column = u32((number - slot * eighths) * u32({OCTET}))
             number = u32(pair * slots * eighths + number)
             entry = u32(pair // heads)
             """
@@ -171,7 +172,7 @@ def _emit_sums(out: KernelWriter, traits: CollectTraits) -> None:
         a = b = c = d = e = f = g = h = f32(0.0)
         for part in range({traits.splits}):
             a_1, b_1, c_1, d_1 = ptx.load_reals4(at + to_part * u64(part))
-            e_1, f_1, g_1, h_1 = ptx.load_reals4(at + to_part * u64(part) + u64(16))
+            e_1, f_1, g_1, h_1 = ptx.load_reals4(at + to_part * u64(part) + u64({QUAD_BYTES}))
             a += a_1
             b += b_1
             c += c_1
@@ -212,7 +213,7 @@ def _emit_store(out: KernelWriter, traits: CollectTraits) -> None:
         f"""
         to = v_slots if of_values else k_slots
         ptx.store_words4(
-            to + u64(16) * u64(number),
+            to + u64({QUAD_BYTES}) * u64(number),
             ptx.pack_{dtype}(a, b),
             ptx.pack_{dtype}(c, d),
             ptx.pack_{dtype}(e, f),

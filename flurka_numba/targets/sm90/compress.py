@@ -6,12 +6,15 @@ them; warpgroups of 64 slots each multiply. Parts are added by the next stage, i
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import WARP_OF_BLOCK
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.bounds import bound_pointers, emit_largest_of_part
+from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK, LANE_OF_ROW, LANE_ROW
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
 from flurka_numba.targets.sm90.scales import is_scaled
-from flurka_numba.targets.sm90.shape import STEP, CompressTraits
+from flurka_numba.targets.sm90.shape import BARRIER_BYTES, STEP, CompressTraits
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at, sums_of
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
@@ -44,7 +47,7 @@ def render_compress(traits: CompressTraits) -> str:
     out = start_text(
         compress_entry(traits),
         f"Tokens to slots, E K and F V: {traits.dtype}, {traits.rows} slots x {traits.columns} columns a block.",
-        f"{traits.groups} warpgroups of 64 slots, and a warp that fetches {traits.stages} steps of {STEP} tokens "
+        f"{traits.groups} warpgroups of {GROUP} slots, and a warp that fetches {traits.stages} steps of {STEP} tokens "
         "ahead.",
         {"product": f"matrix_product({product})"},
     )
@@ -56,7 +59,7 @@ def render_compress(traits: CompressTraits) -> str:
             out.part("produce", "The warp that fetches steps; what one lane alone may do is predicated by ``leader``."),
         ):
             _emit_producer(out, traits)
-        with out.block("else"), out.part("consume", "A warpgroup: 64 slots of the tile."):
+        with out.block("else"), out.part("consume", f"A warpgroup: {GROUP} slots of the tile."):
             _emit_consumer(out, traits)
     return out.text()
 
@@ -70,11 +73,11 @@ def _emit_start(out: KernelWriter, traits: CompressTraits) -> None:
         proj_tile = base
         token_tile = u32(base + u32({traits.stages * traits.proj_bytes}))
         full = u32(base + u32({barriers}))
-        empty = u32(full + u32({8 * traits.stages}))
-        cleared = u32(empty + u32({8 * traits.stages}))
+        empty = u32(full + u32({BARRIER_BYTES * traits.stages}))
+        cleared = u32(empty + u32({BARRIER_BYTES * traits.stages}))
         """
     )
-    emit_rings(out, {"": traits.stages}, 4 * traits.groups, {"cleared": 1})
+    emit_rings(out, {"": traits.stages}, traits.groups * WARPGROUP // WARP, {"cleared": 1})
     out.line("ptx.allow_launch()  # of the next stage, which waits for the results")
 
 
@@ -122,11 +125,11 @@ def _emit_producer(out: KernelWriter, traits: CompressTraits) -> None:
         """
     )
     with out.block("while step < last"):
-        out.line("ptx.mbarrier_wait(empty + stage * u32(8), free)")
+        out.line(f"ptx.mbarrier_wait(empty + stage * u32({BARRIER_BYTES}), free)")
         if traits.ragged:
             out.line(f"kept = u32(length - step * u32({STEP}))")
             with out.block(f"if kept >= u32({STEP})"):
-                _emit_copies(out, traits, "full + stage * u32(8)")
+                _emit_copies(out, traits, f"full + stage * u32({BARRIER_BYTES})")
             with out.block("else"):
                 _emit_copies(out, traits, "cleared")
                 with out.part(
@@ -134,7 +137,7 @@ def _emit_producer(out: KernelWriter, traits: CompressTraits) -> None:
                 ):
                     _emit_clear(out, traits)
         else:
-            _emit_copies(out, traits, "full + stage * u32(8)")
+            _emit_copies(out, traits, f"full + stage * u32({BARRIER_BYTES})")
         out.line("step = u32(step + u32(1))")
         emit_advance(out, "stage", "free", traits.stages)
 
@@ -173,10 +176,10 @@ def _emit_clear(out: KernelWriter, traits: CompressTraits) -> None:
             at = f"u32({i * STEP * SPAN_BYTES}) + u32(row) * u32({SPAN_BYTES}) + lane * u32(4)"
             out.line(f"ptx.store_shared_word(token_tile + stage * u32({traits.token_bytes}) + {at}, u32(0), u32(1))")
     out.lines(
-        """
+        f"""
         ptx.fence_shared()
         ptx.warp_barrier()
-        ptx.mbarrier_arrive(full + stage * u32(8), leader)
+        ptx.mbarrier_arrive(full + stage * u32({BARRIER_BYTES}), leader)
         """
     )
 
@@ -185,9 +188,9 @@ def _emit_consumer(out: KernelWriter, traits: CompressTraits) -> None:
     """64 slots of the tile."""
     out.lines(
         f"""
-        warpgroup = u32(thread >> u32(7))
-        total = cuda.local.array({traits.columns // 2}, dtype=np.float32)
-        for i in range({traits.columns // 2}):
+        warpgroup = u32{GROUP_OF_BLOCK}
+        total = cuda.local.array({sums_of(traits.columns)}, dtype=np.float32)
+        for i in range({sums_of(traits.columns)}):
             total[i] = f32(0.0)
         stage = u32(0)
         phase = u32(0)
@@ -215,14 +218,16 @@ def _emit_consumer(out: KernelWriter, traits: CompressTraits) -> None:
 
 def _emit_results(out: KernelWriter, traits: CompressTraits) -> None:
     """The part of this block: (rows, columns) float32. A lane has two rows, and of every 8 columns two."""
-    row_bytes = 4 * traits.columns
+    row_bytes, first = 4 * traits.columns, f"u64({4 * LANE_COLUMNS}) * u64{LANE_OF_ROW}"
     out.lines(
         f"""
-        row = u32(thread >> u32(5)) * u32(16) + (lane >> u32(2))
-        to = parts + u64({row_bytes}) * (u64(block) * u64({traits.rows}) + u64(row)) + u64(8) * u64(lane & u32(3))
+        row = u32{WARP_OF_BLOCK} * u32({ATOM}) + {LANE_ROW}
+        to = parts + u64({row_bytes}) * (u64(block) * u64({traits.rows}) + u64(row)) + {first}
         """
     )
-    with out.block(f"for j in range({traits.columns // 8})"):
-        for row in (0, 1):
-            pair = f"total[4 * j + {2 * row}], total[4 * j + {2 * row + 1}]"
-            out.line(f"ptx.store_reals2(to + u64({8 * row * row_bytes}) + u64(32) * u64(j), {pair}, u32(1))")
+    with out.block(f"for j in range({traits.columns // MATRIX})"):
+        for row in range(LANE_ROWS):
+            pair = ", ".join(sum_at("total", row, x) for x in range(LANE_COLUMNS))
+            out.line(
+                f"ptx.store_reals2(to + u64({MATRIX * row * row_bytes}) + u64({4 * MATRIX}) * u64(j), {pair}, u32(1))"
+            )

@@ -5,15 +5,17 @@ from __future__ import annotations
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
 from flurka_numba.targets.sm90.gradient_rows import emit_unscaled_results, emit_unscaled_slots
 from flurka_numba.targets.sm90.gradient_shape import OPERANDS, GradientTraits
+from flurka_numba.targets.sm90.lanes import RESULT_OF_WORD, of_row
 from flurka_numba.targets.sm90.rows import emit_real_columns, emit_spread, emit_store, words
 from flurka_numba.targets.sm90.scales import emit_finite_top, is_scaled
+from splat_numba.gen.lane_layout import LANE_COLUMNS, LANE_ROWS
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 
 def emit_row_weights(out: KernelWriter) -> None:
     """Both into memory."""
     with out.part("store_row_weights", "What a second pass needs of a row."):
-        for row in (0, 1):
+        for row in range(LANE_ROWS):
             out.lines(
                 f"""
                 one_lane = real_{row} if eighth == u32(0) else u32(0)
@@ -29,7 +31,7 @@ def emit_values(out: KernelWriter, traits: GradientTraits) -> None:
         if traits.measure:
             with out.block(f"for i in range({words(traits.value_dim)})"):
                 _emit_values_of_word(out, traits)
-                for x in (0, 1):
+                for x in range(LANE_COLUMNS):
                     emit_finite_top(out, "top_v", f"ptx.select_real(of_values[at + {x}] * factor, f32(0.0), kept)")
             return
         out.line(f"dy_word = cuda.local.array({words(traits.value_dim)}, dtype=np.uint32)")
@@ -48,10 +50,10 @@ def emit_values(out: KernelWriter, traits: GradientTraits) -> None:
 
 def _emit_values_of_word(out: KernelWriter, traits: GradientTraits) -> None:
     """Which of a lane's results are of word i, whether its row is kept, and ``factor``, which undoes scales."""
-    out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
-    out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
+    out.line(f"at = {RESULT_OF_WORD}")
+    out.line(f"kept = {of_row('real')}")
     if is_scaled(traits.dtype):
-        inverse = " * (row_inverse_0 if (i // 4) % 2 == 0 else row_inverse_1)" if traits.row_scaled else ""
+        inverse = f" * ({of_row('row_inverse')})" if traits.row_scaled else ""
         out.line(f"factor = unscale{inverse}")
 
 
@@ -65,8 +67,8 @@ def emit_slopes(out: KernelWriter, traits: GradientTraits) -> None:
             out.line("unscale_k = unscale * value_factor")
         unscale = "unscale_k" if traits.slots_scaled else "unscale"
         with out.block(f"for i in range({words(traits.head_dim)})"):
-            out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
-            out.line("kept = real_0 if (i // 4) % 2 == 0 else real_1")
+            out.line(f"at = {RESULT_OF_WORD}")
+            out.line(f"kept = {of_row('real')}")
             out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
             emit_real_columns(out, traits.head_dim, ("low", "high"))
             emit_unscaled_slots(out, traits)
@@ -74,7 +76,7 @@ def emit_slopes(out: KernelWriter, traits: GradientTraits) -> None:
                 out.line(f"y_{name} = {gpu_text(phi.source, name)}")
                 out.line(f"slope_{name} = {gpu_slope(phi.derivative_source, name, f'y_{name}')}")
             if traits.of == "queries":
-                out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
+                out.line(f"factor = {of_row('scale')}")
                 out.line("slope_low, slope_high = slope_low * factor, slope_high * factor")
             elif is_scaled(traits.dtype):
                 out.line(f"slope_low, slope_high = slope_low * {unscale}, slope_high * {unscale}")
@@ -95,11 +97,11 @@ def emit_slopes(out: KernelWriter, traits: GradientTraits) -> None:
 
 def _emit_all_rows(out: KernelWriter) -> None:
     """Gradients are written for rows beyond a length, too."""
-    for row in (0, 1):
+    for row in range(LANE_ROWS):
         out.line(f"kept_{row} = real_{row}")
         out.line(f"real_{row} = u32(1) if row_{row} < rows else u32(0)")
 
 
 def _emit_kept_rows(out: KernelWriter) -> None:
-    for row in (0, 1):
+    for row in range(LANE_ROWS):
         out.line(f"real_{row} = kept_{row}")

@@ -7,6 +7,7 @@ from flurka_numba.targets.gpu_text import emit_shared_start
 from flurka_numba.targets.powers import emit_inverse
 from flurka_numba.targets.sm90.gradient_shape import SPREAD, GradientTraits
 from flurka_numba.targets.sm90.image_shape import turned_rows
+from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_NUMBERS, IN_SECOND_ROW, RESULT_OF_WORD, ROW_OF_WORD
 from flurka_numba.targets.sm90.rows import (
     emit_barrier,
     emit_lane,
@@ -18,7 +19,8 @@ from flurka_numba.targets.sm90.rows import (
     words,
 )
 from flurka_numba.targets.sm90.scales import INVERSE_ROW, SCALE_ROW, VALUE_ROW, emit_carried, emit_weight, is_scaled
-from flurka_numba.targets.sm90.shape import CHUNK, CHUNK_NUMBERS, chunks
+from flurka_numba.targets.sm90.shape import chunks
+from splat_numba.gen.lane_layout import LANE_COLUMNS, LANE_ROWS, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset
 
@@ -66,8 +68,8 @@ def emit_start(out: KernelWriter, traits: GradientTraits, columns: int, features
         x_word = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)
         feature = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)
         y_word = cuda.local.array({words(traits.value_dim)}, dtype=np.uint32)
-        of_values = cuda.local.array({columns // 2}, dtype=np.float32)
-        of_features = cuda.local.array({features // 2}, dtype=np.float32)
+        of_values = cuda.local.array({sums_of(columns)}, dtype=np.float32)
+        of_features = cuda.local.array({sums_of(features)}, dtype=np.float32)
         """
     )
 
@@ -85,7 +87,7 @@ def emit_features(out: KernelWriter, traits: GradientTraits) -> None:
     """phi of a lane's words of x; with the rows' scales and their inverses, where traits have them."""
     with out.part("make_features", "phi of a lane's words of x."):
         if traits.row_scaled:
-            out.line(f"phi = cuda.local.array({2 * words(traits.head_dim)}, dtype=np.float32)")
+            out.line(f"phi = cuda.local.array({LANE_COLUMNS * words(traits.head_dim)}, dtype=np.float32)")
         with out.block(f"for i in range({words(traits.head_dim)})"):
             out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
             emit_real_columns(out, traits.head_dim, ("low", "high"))
@@ -96,11 +98,11 @@ def emit_features(out: KernelWriter, traits: GradientTraits) -> None:
             else:
                 out.line(f"feature[i] = ptx.pack_{traits.dtype}({low}, {high})")
         if traits.row_scaled:
-            emit_row_scales(out, "phi", "0", words(traits.head_dim), "(i // 4) % 2 == 1")
+            emit_row_scales(out, "phi", "0", words(traits.head_dim), IN_SECOND_ROW)
             with out.block(f"for i in range({words(traits.head_dim)})"):
-                out.line("factor = row_scale_1 if (i // 4) % 2 == 1 else row_scale_0")
+                out.line(f"factor = row_scale_1 if {IN_SECOND_ROW} else row_scale_0")
                 out.line(f"feature[i] = ptx.pack_{traits.dtype}(phi[2 * i] * factor, phi[2 * i + 1] * factor)")
-            for row in (0, 1):
+            for row in range(LANE_ROWS):
                 emit_inverse(out, f"row_inverse_{row}", f"row_scale_{row}")
 
 
@@ -133,7 +135,7 @@ def emit_product(
 ) -> None:
     """Begin a product of the tile's rows with an image."""
     with out.part(f"issue_{total}", "Begin the product of a tile's rows with an image."):
-        with out.block(f"for i in range({columns // 2})"):
+        with out.block(f"for i in range({sums_of(columns)})"):
             out.line(f"{total}[i] = f32(0.0)")
         out.line("ptx.wgmma_fence()")
         for chunk in range(chunks(dim)):
@@ -145,7 +147,7 @@ def emit_product(
 def emit_sum_words(out: KernelWriter, traits: GradientTraits) -> None:
     """w_0 and w_1: a row's w, or 1, in the first of 16 columns. Before wgmma_fence, as a product takes them."""
     with out.part("make_sum_words", "A row's w, or 1, for the lane that has the first of the last step's columns."):
-        for row in (0, 1):
+        for row in range(LANE_ROWS):
             _emit_weight_of_lane(out, traits, row)
 
 
@@ -169,22 +171,24 @@ def emit_weights(out: KernelWriter, traits: GradientTraits) -> None:
     """1 / r and w = -dout.out of a row. Of scaled rows and states, 1 / r times that of the state alone."""
     with out.part("make_weights", "The divisor's inverse of a row, and w = -dout.out."):
         values = CHUNK_NUMBERS * chunks(traits.value_dim)
-        for row in (0, 1):
+        for row in range(LANE_ROWS):
             scale = "state_scale" if is_scaled(traits.dtype) else None
             scale = f"(state_scale * row_scale_{row})" if traits.row_scaled else scale
-            emit_share(out, f"scale_{row}", f"of_values[{values + 2 * row}]", traits.denominator, traits.eps, scale)
+            emit_share(
+                out, f"scale_{row}", f"of_values[{values + LANE_COLUMNS * row}]", traits.denominator, traits.eps, scale
+            )
             out.line(f"weight_{row} = f32(0.0)")
         with out.block(f"for i in range({words(traits.value_dim)})"):
             out.lines(
                 f"""
                 low, high = ptx.unpack_{traits.dtype}(y_word[i])
-                at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)
+                at = {RESULT_OF_WORD}
                 product = low * of_values[at] + high * of_values[at + 1]
-                weight_0 += product if (i // 4) % 2 == 0 else f32(0.0)
-                weight_1 += f32(0.0) if (i // 4) % 2 == 0 else product
+                weight_0 += product if {ROW_OF_WORD} == 0 else f32(0.0)
+                weight_1 += f32(0.0) if {ROW_OF_WORD} == 0 else product
                 """
             )
-        for row in (0, 1):
+        for row in range(LANE_ROWS):
             out.lines(
                 f"""
                 weight_{row} += ptx.shuffle_xor(weight_{row}, u32(1))

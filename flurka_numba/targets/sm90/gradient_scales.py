@@ -6,13 +6,16 @@ every block takes the largest of all, which is the same in any order. Who reads 
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import QUAD_BYTES
 from flurka_numba.targets.gpu.warps import emit_largest_of_block
 from flurka_numba.targets.powers import emit_inverse, emit_scale
 from flurka_numba.targets.sm90.gradient_shape import GradientTraits
 from flurka_numba.targets.sm90.scales import TOP
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
+from splat_numba.gen.targets.sm90.shape import WARPGROUP
 
-THREADS = 128
+THREADS = WARPGROUP
 TOP_BYTES = 8  # of a block: of keys, and of values
 SCALE_BYTES = 8  # what undoes the scale of keys' gradients, and of values'
 
@@ -55,5 +58,5 @@ def emit_gradient_scales(out: KernelWriter, traits: GradientTraits) -> None:
 def _emit_largest(out: KernelWriter, traits: GradientTraits) -> None:
     """Of the block."""
     for number, name in enumerate(("top_k", "top_v")):
-        place = f"image + u32({traits.image_bytes + traits.turned_bytes + 64 * number})"
+        place = f"image + u32({traits.image_bytes + traits.turned_bytes + QUAD_BYTES * THREADS // WARP * number})"
         emit_largest_of_block(out, name, place, THREADS)

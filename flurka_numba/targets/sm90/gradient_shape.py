@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.gpu.lanes import QUAD_BYTES
 from flurka_numba.targets.sm90.image_shape import turned_bytes
+from flurka_numba.targets.sm90.lanes import CHUNK_NUMBERS, CHUNK_WORDS
 from flurka_numba.targets.sm90.scales import has_row_scale, is_scaled
-from flurka_numba.targets.sm90.shape import CHUNK_NUMBERS, chunks, state_bytes
+from flurka_numba.targets.sm90.shape import BARRIER_BYTES, chunks, state_bytes
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, WARPGROUP, resident_blocks
 
 OPERANDS = {"queries": ("q", "dout", "dq"), "slots": ("k", "v", "dk", "dv")}  # x, y and what is written
@@ -78,12 +81,12 @@ class GradientTraits:
     @property
     def top_bytes(self) -> int:
         """Shared memory for the largest gradients: of keys, and of values, 16 bytes a warp."""
-        return 128 if self.measure or self.gradients_scaled else 0
+        return 2 * QUAD_BYTES * WARPGROUP // WARP if self.measure or self.gradients_scaled else 0
 
     @property
     def shared_bytes(self) -> int:
         """Both images, the largest gradients, then a barrier."""
-        return self.image_bytes + self.turned_bytes + self.top_bytes + 8 + ALIGNMENT
+        return self.image_bytes + self.turned_bytes + self.top_bytes + BARRIER_BYTES + ALIGNMENT
 
     @property
     def image_bytes(self) -> int:
@@ -99,7 +102,7 @@ class GradientTraits:
     def resident(self) -> int:
         """Blocks on a multiprocessor: a thread holds x, phi(x), y, both products' results, and OTHER_REGISTERS."""
         both = chunks(self.head_dim) + chunks(self.value_dim)
-        registers = 3 * CHUNK_NUMBERS // 2 * both + CHUNK_NUMBERS // 2 * chunks(self.head_dim) + OTHER_REGISTERS
+        registers = 3 * CHUNK_WORDS * both + CHUNK_WORDS * chunks(self.head_dim) + OTHER_REGISTERS
         if self.slots_scaled:
             registers += CHUNK_NUMBERS * chunks(self.head_dim)  # features, until their scale is known
         return resident_blocks(WARPGROUP, registers, self.shared_bytes, MOST_RESIDENT)

@@ -8,6 +8,7 @@ Both are two products of a tile's rows with the two images of a state (images.py
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import OCTET
 from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.gradient_results import emit_row_weights, emit_slopes, emit_values
 from flurka_numba.targets.sm90.gradient_rows import (
@@ -23,12 +24,13 @@ from flurka_numba.targets.sm90.gradient_rows import (
 from flurka_numba.targets.sm90.gradient_scales import emit_gradient_scales, emit_tops
 from flurka_numba.targets.sm90.gradient_shape import CHUNKS_AT_ONCE, OPERANDS, GradientTraits
 from flurka_numba.targets.sm90.image_shape import turned_rows
+from flurka_numba.targets.sm90.lanes import CHUNK
 from flurka_numba.targets.sm90.rows import emit_load
 from flurka_numba.targets.sm90.scales import emit_slot_factors
-from flurka_numba.targets.sm90.shape import CHUNK, SUM_ROWS, chunks, state_rows
+from flurka_numba.targets.sm90.shape import SUM_ROWS, chunks, state_rows
 from splat_numba.gen.entry import Entry
 from splat_numba.gen.targets.gpu.parts import KernelWriter
-from splat_numba.gen.targets.sm90.shape import WARPGROUP
+from splat_numba.gen.targets.sm90.shape import GROUP, WARPGROUP
 
 COUNTS = ("heads", "rows", "blocks", "tiles_of_block")
 ENTRY = "gradients"
@@ -55,7 +57,7 @@ def render_gradients(traits: GradientTraits) -> str:
     out = start_text(
         gradient_entry(traits),
         f"Gradients of {traits.of}, generated for feature map {traits.feature_map.name}.",
-        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 rows at a time.",
+        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {GROUP} rows at a time.",
         {
             "add_values": f"matrix_product({values + sums}, {options})",
             "add_features": f"matrix_product({features}, {options})",
@@ -78,7 +80,7 @@ def render_gradients(traits: GradientTraits) -> str:
 
 
 def _emit_tile(out: KernelWriter, traits: GradientTraits, columns: int, features: int) -> None:
-    out.line("first_row = u32(tile * u32(64))")
+    out.line(f"first_row = u32(tile * u32({GROUP}))")
     out.line("tile = u32(tile + u32(1))")
     x, y, *_ = OPERANDS[traits.of]
     emit_load(out, x, traits.head_dim, "length", "x_word")
@@ -107,5 +109,5 @@ def _emit_tile(out: KernelWriter, traits: GradientTraits, columns: int, features
 def _emit_y(out: KernelWriter, traits: GradientTraits, y: str) -> None:
     """The tile's rows of y."""
     emit_load(out, y, traits.value_dim, "length", "y_word")
-    if traits.value_dim % 8:
+    if traits.value_dim % OCTET:
         emit_real_y(out, traits)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.targets.sm90.lanes import CHUNK
 from flurka_numba.targets.sm90.scales import is_scaled
-from flurka_numba.targets.sm90.shape import CHUNK, chunks
-from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
+from flurka_numba.targets.sm90.shape import chunks
+from splat_numba.gen.targets.sm90.shape import PRODUCT_DEPTH, SPAN_BYTES, spans
 
-SUM_STEP = 16  # columns of the step that holds z
+SUM_STEP = PRODUCT_DEPTH  # columns of the step that holds z
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ same. It is a launch of its own, because no feature can be made before it is kno
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import LANE, QUAD
 from flurka_numba.targets.gpu.warps import emit_largest_of_block, emit_largest_of_warp
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.random_slots import emit_exponents, emit_omega, key_columns
-from flurka_numba.targets.sm90.shape import SLOTS, STATE_THREADS, RandomFeatures, StateTraits
+from flurka_numba.targets.sm90.shape import SIDE_ROW, SLOTS, STATE_THREADS, RandomFeatures, StateTraits
 from flurka_numba.targets.sm90.slots import emit_place, emit_slot_places, emit_slots, slot_parameters
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 ENTRY = "largest"
@@ -47,8 +49,8 @@ def render_largest(traits: StateTraits, phi: RandomFeatures) -> str:
             with out.part("take_largest", "The largest exponent of this thread's slots that are there."):
                 for slot in (0, 1):
                     far = f"u32({slot * SLOTS // 2})"
-                    out.line(f"kept = u32(1) if chunk + (thread >> u32(4)) + {far} < last else u32(0)")
-                    out.line(f"most = {_largest([f'u[{4 * slot + i}]' for i in range(4)])}")
+                    out.line(f"kept = u32(1) if chunk + {SIDE_ROW} + {far} < last else u32(0)")
+                    out.line(f"most = {_largest([f'u[{QUAD * slot + i}]' for i in range(QUAD)])}")
                     out.line("top = ptx.maximum(top, ptx.select_real(most, f32(-np.inf), kept))")
             out.line("ptx.block_barrier()")
             out.line(f"chunk = u32(chunk + u32({SLOTS}))")
@@ -72,8 +74,8 @@ def emit_largest_of_all(out: KernelWriter) -> None:
     """In stage 2: ``largest`` of the head, from what the blocks of the launch before left; every warp for itself."""
     with out.part("find_largest", "The largest exponent of a head, which every warp finds for itself."):
         out.line("largest = f32(-np.inf)")
-        with out.block("for first in range(u32(0), tops_of_head, u32(32))"):
-            out.line("top_number = u32(u32(first) + (thread & u32(31)))")
+        with out.block(f"for first in range(u32(0), tops_of_head, u32({WARP}))"):
+            out.line(f"top_number = u32(u32(first) + {LANE})")
             out.line("top_number = top_number if top_number < tops_of_head else u32(0)")
             out.line("top_at = tops + u64(4) * (u64(pair) * u64(tops_of_head) + u64(top_number))")
             out.line("largest = ptx.maximum(largest, ptx.load_state(top_at))")

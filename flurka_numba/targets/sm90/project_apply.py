@@ -10,6 +10,7 @@ neighbouring columns of two rows, is a word of the next product's left operand, 
 from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_text
+from flurka_numba.targets.gpu.lanes import QUAD_BYTES, WARP_OF_BLOCK, quad_of
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.sm90.apply_rows import (
     emit_products,
@@ -21,6 +22,7 @@ from flurka_numba.targets.sm90.apply_rows import (
     products_of,
 )
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
+from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK, LANE_OF_ROW, LANE_ROW
 from flurka_numba.targets.sm90.project_producer import emit_place, emit_producer
 from flurka_numba.targets.sm90.project_shape import (
     COLUMNS,
@@ -32,8 +34,9 @@ from flurka_numba.targets.sm90.project_shape import (
     ProjectTraits,
 )
 from flurka_numba.targets.sm90.ring import emit_first_step, emit_rings, emit_steps
-from flurka_numba.targets.sm90.shape import STEP
+from flurka_numba.targets.sm90.shape import BARRIER_BYTES, STEP
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, LEFT_WORDS, MATRIX, sums_of, words_of
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
@@ -100,14 +103,14 @@ def _emit_start(out: KernelWriter, traits: ProjectTraits) -> None:
         f"""
         states_at = u32(base + u32({traits.stages * STAGE_BYTES}))
         full = u32(states_at + u32({traits.state_bytes}))
-        empty = u32(full + u32({8 * traits.stages}))
-        states_full = u32(empty + u32({8 * traits.stages}))
-        states_empty = u32(states_full + u32(8))
-        turn = u32(states_empty + u32(8))  # of the warpgroup, given to it by the other's warps
+        empty = u32(full + u32({BARRIER_BYTES * traits.stages}))
+        states_full = u32(empty + u32({BARRIER_BYTES * traits.stages}))
+        states_empty = u32(states_full + u32({BARRIER_BYTES}))
+        turn = u32(states_empty + u32({BARRIER_BYTES}))  # of the warpgroup, given to it by the other's warps
         """
     )
-    turns = {f"turn + u32({8 * group})": 4 for group in range(GROUPS)}
-    emit_rings(out, {"": traits.stages, "states_": 1}, 4, turns)
+    turns = {f"turn + u32({BARRIER_BYTES * group})": WARPGROUP // WARP for group in range(GROUPS)}
+    emit_rings(out, {"": traits.stages, "states_": 1}, WARPGROUP // WARP, turns)
     out.line("tile = ptx.block_index()")
 
 
@@ -115,26 +118,26 @@ def _emit_consumer(out: KernelWriter, traits: ProjectTraits) -> None:
     """A warpgroup has every second tile, all of it: its queries, then head by head its results."""
     out.lines(
         f"""
-        group = u32(thread >> u32(7))
+        group = u32{GROUP_OF_BLOCK}
         number = group  # of the tile among this block's
         tile = u32(tile + number * ptx.grid_size())
         given = u32(group ^ u32(1))  # parity of the phase in which the turn was; a fresh barrier counts as one
-        row_in_half = u32(((thread >> u32(5)) & u32(3)) * u32(16) + (lane >> u32(2)))
+        row_in_half = u32(({WARP_OF_BLOCK} & u32({GROUP // ATOM - 1})) * u32({ATOM}) + {LANE_ROW})
         before = u32(0)
-        word = cuda.local.array({traits.apply.head_dim // 4}, dtype=np.uint32)
+        word = cuda.local.array({words_of(traits.apply.head_dim)}, dtype=np.uint32)
         """
     )
     emit_totals(out, traits.apply)
     for half in range(HALVES):
-        out.line(f"q_{half} = cuda.local.array({COLUMNS // 2}, dtype=np.float32)")
+        out.line(f"q_{half} = cuda.local.array({sums_of(COLUMNS)}, dtype=np.float32)")
     with out.block("while tile < tiles"):
         emit_place(out)
         with out.part("make_queries", "q of a tile, when it is this warpgroup's turn, which passes before it is done."):
             _emit_queries(out, traits)
-        out.line("head_at = out + u64(entry) * out_batch + u64(16) * u64(lane & u32(3))")
+        out.line(f"head_at = out + u64(entry) * out_batch + u64({QUAD_BYTES}) * u64{LANE_OF_ROW}")
         for half in range(HALVES):
             out.line(f"now_0 = u32(first_row + u32({GROUP * half}) + row_in_half)")
-            out.line("now_1 = u32(now_0 + u32(8))")
+            out.line(f"now_1 = u32(now_0 + u32({MATRIX}))")
             for head in range(traits.heads):
                 _emit_head(out, traits, half, head)
         out.lines(
@@ -155,7 +158,7 @@ def _emit_queries(out: KernelWriter, traits: ProjectTraits) -> None:
         stage = u32(stage - stage // u32({traits.stages}) * u32({traits.stages}))
         step = u32(0)
         held = u32(0)
-        ptx.mbarrier_wait(turn + u32(8) * group, given)
+        ptx.mbarrier_wait(turn + u32({BARRIER_BYTES}) * group, given)
         given = u32(given ^ u32(1))
         """
     )
@@ -168,11 +171,11 @@ def _emit_queries(out: KernelWriter, traits: ProjectTraits) -> None:
     emit_first_step(out, traits.stages, operands, [_product(k, half, fresh=k == 0) for k, half in every])
     emit_steps(out, "steps", traits.stages, operands, [_product(k, half) for k, half in every])
     out.lines(
-        """
+        f"""
         ptx.mbarrier_wait(states_full, number & u32(1))
-        ptx.mbarrier_arrive(turn + u32(8) * (group ^ u32(1)), leader)
+        ptx.mbarrier_arrive(turn + u32({BARRIER_BYTES}) * (group ^ u32(1)), leader)
         ptx.wgmma_wait_all()
-        ptx.mbarrier_arrive(empty + before * u32(8), leader)
+        ptx.mbarrier_arrive(empty + before * u32({BARRIER_BYTES}), leader)
         """
     )
 
@@ -198,21 +201,21 @@ def _emit_head(out: KernelWriter, traits: ProjectTraits, half: int, head: int) -
             out_at = head_at + u64(column_tile * u32({traits.heads}) + u32(head)) * out_head
             """
         )
-        steps = range(0, apply.head_dim // 4, 4)
-        emit_products(out, apply, [", ".join(f"word[{first + i}]" for i in range(4)) for first in steps])
+        steps = range(0, words_of(apply.head_dim), LEFT_WORDS)
+        emit_products(out, apply, [quad_of("word", first) for first in steps])
         emit_results(out, apply)
 
 
 def _emit_features(out: KernelWriter, apply: ApplyTraits, queries: str) -> None:
     """Of the head's columns of q."""
     phi = {name: gpu_text(apply.feature_map.source, name) for name in ("low", "high")}  # type: ignore[union-attr]
-    out.line(f"column = {apply.head_dim // 2} * head")
-    with out.block(f"for i in range({apply.head_dim // 4})"):
-        pair = f"{queries}[column + 2 * i], {queries}[column + 2 * i + 1]"
+    out.line(f"column = {sums_of(apply.head_dim)} * head")
+    with out.block(f"for i in range({words_of(apply.head_dim)})"):
+        pair = f"{queries}[column + {LANE_COLUMNS} * i], {queries}[column + {LANE_COLUMNS} * i + 1]"
         out.line(f"low, high = {pair}")
         if apply.scaled:
             out.line(f"{pair} = {phi['low']}, {phi['high']}")
         else:
             out.line(f"word[i] = ptx.pack_{apply.dtype}({phi['low']}, {phi['high']})")
     if apply.scaled:
-        emit_scaled_words(out, apply, queries, "column", "i % 2 == 1")
+        emit_scaled_words(out, apply, queries, "column", f"i % {LANE_ROWS} == 1")

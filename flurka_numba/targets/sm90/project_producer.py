@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flurka_numba.targets.sm90.project_shape import COLUMNS, INPUT_BYTES, STAGE_BYTES, TOKENS, ProjectTraits
 from flurka_numba.targets.sm90.ring import emit_advance
-from flurka_numba.targets.sm90.shape import STEP
+from flurka_numba.targets.sm90.shape import BARRIER_BYTES, STEP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 from splat_numba.gen.tensor_map import SPAN
@@ -38,7 +38,7 @@ def emit_producer(out: KernelWriter, traits: ProjectTraits) -> None:
         emit_place(out)
         out.line("step = u32(0)")
         with out.block("while step < steps"):
-            out.line("ptx.mbarrier_wait(empty + stage * u32(8), free)")
+            out.line(f"ptx.mbarrier_wait(empty + stage * u32({BARRIER_BYTES}), free)")
             _emit_step(out)
             out.line("step = u32(step + u32(1))")
             emit_advance(out, "stage", "free", traits.stages)
@@ -62,7 +62,7 @@ def _emit_step(out: KernelWriter) -> None:
     with out.part("load_step", "64 columns of x for the tile's tokens, and these rows of w_q for its columns."):
         out.lines(
             f"""
-            barrier = u32(full + stage * u32(8))
+            barrier = u32(full + stage * u32({BARRIER_BYTES}))
             ptx.mbarrier_expect(barrier, u32({STAGE_BYTES}), leader)
             to = u32(base + stage * u32({STAGE_BYTES}))
             from_column = u32(step * u32({STEP}))

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
-from flurka_numba.targets.sm90.shape import BARRIERS_BYTES, CHUNK, STEP
+from flurka_numba.targets.sm90.lanes import CHUNK
+from flurka_numba.targets.sm90.shape import BARRIER_BYTES, BARRIERS_BYTES, STEP
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, GROUP, SHARED_BYTES, SPAN_BYTES
 from splat_numba.gen.tensor_map import SPAN
 
@@ -52,4 +53,5 @@ class ProjectTraits:
     @property
     def shared_bytes(self) -> int:
         """Steps, states, then barriers: two a stage, two of the states, and a turn a warpgroup."""
-        return self.stages * (STAGE_BYTES + BARRIERS_BYTES) + self.state_bytes + BARRIERS_BYTES + 8 * GROUPS + ALIGNMENT
+        barriers = BARRIERS_BYTES * (self.stages + 1) + BARRIER_BYTES * GROUPS
+        return self.stages * STAGE_BYTES + self.state_bytes + barriers + ALIGNMENT

@@ -8,10 +8,13 @@ to the end. With a projection that keys and values share, the steps of values fo
 from __future__ import annotations
 
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK
 from flurka_numba.targets.sm90.projection_results import emit_results
 from flurka_numba.targets.sm90.projection_shape import ProjectionTraits
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
+from flurka_numba.targets.sm90.shape import BARRIER_BYTES
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import sums_of
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
@@ -49,7 +52,7 @@ def render_projection_gradients(traits: ProjectionTraits) -> str:
     out = start_text(
         projection_entry(traits),
         f"Gradients of projections: {traits.dtype}, {traits.rows} slots x {traits.columns} tokens at a time.",
-        f"{traits.groups} warpgroups of 64 slots, and a warp that fetches {traits.stages} steps of {SPAN} columns "
+        f"{traits.groups} warpgroups of {GROUP} slots, and a warp that fetches {traits.stages} steps of {SPAN} columns "
         "ahead.",
         {"product": f"matrix_product({product})"},
     )
@@ -60,7 +63,7 @@ def render_projection_gradients(traits: ProjectionTraits) -> str:
             out.part("produce", "The warp that fetches steps; what one lane alone may do is predicated by ``leader``."),
         ):
             _emit_producer(out, traits)
-        with out.block("else"), out.part("consume", "A warpgroup: 64 slots of each tile."):
+        with out.block("else"), out.part("consume", f"A warpgroup: {GROUP} slots of each tile."):
             _emit_consumer(out, traits)
     return out.text()
 
@@ -73,10 +76,10 @@ def _emit_start(out: KernelWriter, traits: ProjectionTraits) -> None:
         f"""
         token_place = u32(slot_place + u32({traits.stages * traits.slot_bytes}))
         full = u32(slot_place + u32({barriers}))
-        empty = u32(full + u32({8 * traits.stages}))
+        empty = u32(full + u32({BARRIER_BYTES * traits.stages}))
         """
     )
-    emit_rings(out, {"": traits.stages}, 4 * traits.groups)
+    emit_rings(out, {"": traits.stages}, traits.groups * WARPGROUP // WARP)
     out.lines(
         f"""
         heads_of_tile = u32({"1" if traits.per_head else "heads"})
@@ -129,7 +132,7 @@ def _emit_producer(out: KernelWriter, traits: ProjectionTraits) -> None:
                     out.line("of_values = u32(1)")
                     out.line("entry = u32(0)")
                     _emit_maps(out, traits)
-            out.line("ptx.mbarrier_wait(empty + stage * u32(8), free)")
+            out.line(f"ptx.mbarrier_wait(empty + stage * u32({BARRIER_BYTES}), free)")
             _emit_step(out, traits)
             emit_advance(out, "stage", "free", traits.stages)
         out.line("tile = u32(tile + ptx.grid_size())")
@@ -140,7 +143,7 @@ def _emit_step(out: KernelWriter, traits: ProjectionTraits) -> None:
     with out.part("load_step", "A span of the slots' gradients and of the tokens."):
         out.lines(
             f"""
-            barrier = u32(full + stage * u32(8))
+            barrier = u32(full + stage * u32({BARRIER_BYTES}))
             ptx.mbarrier_expect(barrier, u32({traits.slot_bytes + traits.token_bytes}), leader)
             column = u32(span * u32({SPAN}))
             head_here = u32(head_of_tile + head)
@@ -182,12 +185,12 @@ def _emit_consumer(out: KernelWriter, traits: ProjectionTraits) -> None:
     """64 slots of each tile."""
     out.lines(
         f"""
-        warpgroup = u32(thread >> u32(7))
-        total = cuda.local.array({traits.columns // 2}, dtype=np.float32)
+        warpgroup = u32{GROUP_OF_BLOCK}
+        total = cuda.local.array({sums_of(traits.columns)}, dtype=np.float32)
         stage = u32(0)
         phase = u32(0)
         before = u32(0)
-        for i in range({traits.columns // 2}):
+        for i in range({sums_of(traits.columns)}):
             total[i] = f32(0.0)
         """
     )
@@ -207,7 +210,7 @@ def _emit_consumer(out: KernelWriter, traits: ProjectionTraits) -> None:
         out.line("held = u32(0)")
         emit_steps(out, "steps", traits.stages, operands, products)
         out.line("ptx.wgmma_wait_all()")
-        out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader & held)")
+        out.line(f"ptx.mbarrier_arrive(empty + before * u32({BARRIER_BYTES}), leader & held)")
         with out.part("store_tile", "Rounded and stored, 16 bytes a lane."):
             emit_results(out, traits)
         out.line("tile = u32(tile + ptx.grid_size())")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import OCTET, QUAD, WARP_OF_BLOCK
+from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_NUMBERS, LANE_OF_ROW, LANE_ROW
 from flurka_numba.targets.sm90.projection_shape import ProjectionTraits
-from flurka_numba.targets.sm90.shape import CHUNK
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 
@@ -16,12 +18,12 @@ def emit_results(out: KernelWriter, traits: ProjectionTraits) -> None:
         out.line(f"{name} = {of_keys if traits.shared else f'dproj_v{part} if of_values else {of_keys}'}")
     if traits.scaled:
         out.line("factor = ptx.load_state(gradient_scales + u64(4) * u64(of_values))")
-    out.line("column = u32(first_token + u32(8) * (lane & u32(3)))")
-    for row in (0, 1):
-        with out.part("store_row", "A row of the tile.", further=str(8 * row), first=str(2 * row)):
+    out.line(f"column = u32(first_token + u32({OCTET}) * {LANE_OF_ROW})")
+    for row in range(LANE_ROWS):
+        with out.part("store_row", "A row of the tile.", further=str(MATRIX * row), first=str(LANE_COLUMNS * row)):
             out.lines(
-                """
-                slot = u32(first_slot + u32(thread >> u32(5)) * u32(16) + (lane >> u32(2)) + u32(further))
+                f"""
+                slot = u32(first_slot + u32{WARP_OF_BLOCK} * u32({ATOM}) + {LANE_ROW} + u32(further))
                 to = target + u64(head_of_tile) * head_bytes + u64(slot) * row_bytes + u64(2) * u64(column)
                 """
             )
@@ -29,9 +31,9 @@ def emit_results(out: KernelWriter, traits: ProjectionTraits) -> None:
                 with out.part(
                     "exchange_words", "The row's lanes have two numbers each of every eight; each gets one eight."
                 ):
-                    _emit_exchange(out, traits, "16 * i + first")
-                out.line("there = u32(1) if slot < slots and column + u32(32 * i) < seq_kv else u32(0)")
-                out.line("ptx.store_words4(to + u64(64 * i), word_0, word_1, word_2, word_3, there)")
+                    _emit_exchange(out, traits, f"{CHUNK_NUMBERS} * i + first")
+                out.line(f"there = u32(1) if slot < slots and column + u32({CHUNK} * i) < seq_kv else u32(0)")
+                out.line(f"ptx.store_words4(to + u64({2 * CHUNK} * i), word_0, word_1, word_2, word_3, there)")
 
 
 def _emit_exchange(out: KernelWriter, traits: ProjectionTraits, at: str) -> None:
@@ -41,8 +43,8 @@ def _emit_exchange(out: KernelWriter, traits: ProjectionTraits, at: str) -> None
     The lanes have two adjacent columns each of every eight. Of four times eight each gets one eight, in two exchanges.
     """
     undone = " * factor" if traits.scaled else ""
-    for j in range(4):
-        pair = ", ".join(f"total[{at} + {4 * j + x}]{undone}" for x in (0, 1))
+    for j in range(QUAD):
+        pair = ", ".join(f"total[{at} + {SUMS * j + x}]{undone}" for x in range(LANE_COLUMNS))
         out.line(f"w_{j} = ptx.pack_{traits.dtype}({pair})")
     for name, low, high in (("a", "w_0", "w_1"), ("b", "w_2", "w_3")):
         out.lines(
@@ -53,7 +55,7 @@ def _emit_exchange(out: KernelWriter, traits: ProjectionTraits, at: str) -> None
             {name}_1 = ptx.select(kept, got, odd)
             """
         )
-    for x in (0, 1):
+    for x in range(LANE_COLUMNS):
         out.lines(
             f"""
             kept_{x} = ptx.select(b_{x}, a_{x}, upper)

@@ -9,6 +9,7 @@ has too few. dout is where products read it then, and q is read again for its sl
 from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
+from flurka_numba.targets.gpu.lanes import OCTET
 from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.accumulate_results import emit_products, emit_share
 from flurka_numba.targets.sm90.accumulate_rows import emit_row_weights, emit_tile, lane_place
@@ -27,12 +28,14 @@ from flurka_numba.targets.sm90.gradient_rows import (
 from flurka_numba.targets.sm90.gradient_shape import OPERANDS, GradientTraits
 from flurka_numba.targets.sm90.gradients import COUNTS
 from flurka_numba.targets.sm90.image_shape import turned_rows
+from flurka_numba.targets.sm90.lanes import CHUNK, COLUMN_OF_WORD, RESULT_OF_WORD, of_row, words_of_chunk
 from flurka_numba.targets.sm90.rows import emit_store, when, words
 from flurka_numba.targets.sm90.scales import is_scaled
-from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_rows
+from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS, chunks, state_rows
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import LANE_ROWS, MATRIX, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
-from splat_numba.gen.targets.sm90.shape import WARPGROUP, keys_descriptor, score_offset
+from splat_numba.gen.targets.sm90.shape import GROUP, WARPGROUP, keys_descriptor, score_offset
 
 ENTRY = "query_gradients"
 POINTERS = (*OPERANDS["queries"], "states", "turned", "shares")
@@ -69,7 +72,7 @@ def render_query_gradients(traits: GradientTraits) -> str:
     out = start_text(
         query_entry(traits),
         f"Gradients of queries and of a state, generated for feature map {traits.feature_map.name}.",
-        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; 64 rows at a time.",
+        f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {GROUP} rows at a time.",
         {
             "add_values": f"matrix_product({values}, {rows})",
             "add_features": f"matrix_product({features}, {whole})",
@@ -97,11 +100,11 @@ def _emit_sums(out: KernelWriter, traits: GradientTraits) -> None:
         feature_place = u32(rows_place + u32({STAGES * STAGE_BYTES}))
         weight_place = u32(feature_place + u32({TILE_BYTES}))
         stage = u32(0)
-        total = cuda.local.array({STATE_SIDE // 2}, dtype=np.float32)
-        sums = cuda.local.array({SUM_ROWS // 2}, dtype=np.float32)
-        for i in range({STATE_SIDE // 2}):
+        total = cuda.local.array({sums_of(STATE_SIDE)}, dtype=np.float32)
+        sums = cuda.local.array({sums_of(SUM_ROWS)}, dtype=np.float32)
+        for i in range({sums_of(STATE_SIDE)}):
             total[i] = f32(0.0)
-        for i in range({SUM_ROWS // 2}):
+        for i in range({sums_of(SUM_ROWS)}):
             sums[i] = f32(0.0)
         """
     )
@@ -111,22 +114,22 @@ def _emit_ahead(out: KernelWriter, traits: GradientTraits) -> None:
     """Begin to copy the rows of ``tile`` to ``stage``: a lane those that it works on, see rows.py."""
     with out.part("copy_rows", "Begin to copy a tile's rows of q and dout to a stage: a lane those that it works on."):
         x, y, _ = OPERANDS["queries"]
-        out.line("first_row = u32(tile * u32(64))")
+        out.line(f"first_row = u32(tile * u32({GROUP}))")
         out.line("end = rows if tile < last else u32(0)")
         out.line(f"x_next = u32(rows_place + stage * u32({STAGE_BYTES}))")
         out.line(f"y_next = u32(x_next + u32({TILE_BYTES}))")
-        for row in (0, 1):
-            out.line(f"row = u32(first_row + row_in_tile + u32({8 * row}))")
+        for row in range(LANE_ROWS):
+            out.line(f"row = u32(first_row + row_in_tile + u32({MATRIX * row}))")
             out.line("real = u32(1) if row < end else u32(0)")
             for name, dim, to in ((x, traits.head_dim, "x_next"), (y, traits.value_dim, "y_next")):
                 for chunk in range(CHUNKS):
                     at = f"{name}_at + u64(row) * {name}_row + u64({2 * CHUNK * chunk})"
                     out.line(f"ptx.async_copy({lane_place(to, row, chunk)}, {at}, {when('real', chunk, dim)})")
         out.line("ptx.async_commit()")
-        whole = traits.head_dim > STATE_SIDE - 8 and traits.value_dim > STATE_SIDE - 8
-        with out.block("if tile < last and first_row + u32(64) > rows" if whole else "if tile < last"):
-            for row in (0, 1):
-                out.line(f"real = u32(1) if first_row + row_in_tile + u32({8 * row}) < rows else u32(0)")
+        whole = traits.head_dim > STATE_SIDE - OCTET and traits.value_dim > STATE_SIDE - OCTET
+        with out.block(f"if tile < last and first_row + u32({GROUP}) > rows" if whole else "if tile < last"):
+            for row in range(LANE_ROWS):
+                out.line(f"real = u32(1) if first_row + row_in_tile + u32({MATRIX * row}) < rows else u32(0)")
                 for dim, to in ((traits.head_dim, "x_next"), (traits.value_dim, "y_next")):
                     for chunk in range(CHUNKS):
                         out.line(f"there = {when('real', chunk, dim)}")
@@ -135,9 +138,9 @@ def _emit_ahead(out: KernelWriter, traits: GradientTraits) -> None:
 
 
 def _emit_tile(out: KernelWriter, traits: GradientTraits, values: int) -> None:
-    out.line("now = u32(tile * u32(64) + row_in_tile)")
-    for row in (0, 1):
-        out.line(f"row_{row} = u32(now + u32({8 * row}))")
+    out.line(f"now = u32(tile * u32({GROUP}) + row_in_tile)")
+    for row in range(LANE_ROWS):
+        out.line(f"row_{row} = u32(now + u32({MATRIX * row}))")
         out.line(f"real_{row} = u32(1) if row_{row} < rows else u32(0)")
     out.lines(
         """
@@ -155,7 +158,7 @@ def _emit_tile(out: KernelWriter, traits: GradientTraits, values: int) -> None:
     emit_product(out, "of_values", values, "feature", traits.head_dim, "image_rows", state_rows(traits.value_dim))
     out.line("ptx.wgmma_commit()")
     _emit_words(out, "y_word", "y_place")
-    if traits.value_dim % 8:
+    if traits.value_dim % OCTET:
         emit_real_y(out, traits)
         emit_tile(out, "y_word", "y_place")
     out.line("ptx.wgmma_wait_all()")
@@ -173,9 +176,9 @@ def _emit_tile(out: KernelWriter, traits: GradientTraits, values: int) -> None:
 def _emit_words(out: KernelWriter, name: str, place: str) -> None:
     """What a lane copied, to registers."""
     with out.part(f"read_{name}", "What a lane copied, to registers."):
-        for row in (0, 1):
+        for row in range(LANE_ROWS):
             for chunk in range(CHUNKS):
-                four = ", ".join(f"{name}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                four = words_of_chunk(name, chunk, row)
                 out.line(f"{four} = ptx.load_shared_words4({lane_place(place, row, chunk)})")
 
 
@@ -185,18 +188,17 @@ def _emit_operands(out: KernelWriter, traits: GradientTraits) -> None:
     """
     with out.part("store_operands", "phi over the divisor, and w, where the products of the sums read them."):
         out.line(f"scaled = cuda.local.array({words(traits.head_dim)}, dtype=np.uint32)")
-        for row in (0, 1):
+        for row in range(LANE_ROWS):
             out.line(f"scale_{row} = ptx.select_real(scale_{row}, f32(0.0), real_{row})")
         with out.block(f"for i in range({words(traits.head_dim)})"):
             out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
             low, high = (gpu_text(traits.feature_map.source, name) for name in ("low", "high"))
             out.line(f"low, high = {low}, {high}")
             if traits.head_dim % STATE_SIDE:
-                at = f"u32({CHUNK} * (i // 8) + 2 * (i % 4)) + eighth"
                 for x, name in enumerate(("low", "high")):
-                    there = f"u32(1) if {at} < u32({traits.head_dim - x}) else u32(0)"
+                    there = f"u32(1) if {COLUMN_OF_WORD} < u32({traits.head_dim - x}) else u32(0)"
                     out.line(f"{name} = ptx.select_real({name}, f32(0.0), {there})")
-            out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
+            out.line(f"factor = {of_row('scale')}")
             out.line(f"scaled[i] = ptx.pack_{traits.dtype}(low * factor, high * factor)")
         emit_tile(out, "scaled", "feature_place")
         emit_row_weights(out, traits.dtype, "weight_place")
@@ -206,7 +208,7 @@ def _emit_features(out: KernelWriter, traits: GradientTraits) -> None:
     """dout S^T + w z^T, with dout from shared memory: in registers there would be too few for three blocks."""
     out.line(f"dout_rows = u64({keys_descriptor()}) | u64(y_place >> u32(4))")
     rows = turned_rows(traits.head_dim)
-    with out.block(f"for i in range({rows // 2})"):
+    with out.block(f"for i in range({sums_of(rows)})"):
         out.line("of_features[i] = f32(0.0)")
     emit_sum_words(out, traits)
     with out.part("issue_of_features", "Begin dout S^T + w z^T."):
@@ -223,13 +225,13 @@ def _emit_slopes(out: KernelWriter, traits: GradientTraits) -> None:
         phi = traits.feature_map
         emit_unscaled_results(out, traits)
         with out.block(f"for i in range({words(traits.head_dim)})"):
-            out.line("at = 16 * (i // 8) + 4 * (i % 4) + 2 * ((i // 4) % 2)")
+            out.line(f"at = {RESULT_OF_WORD}")
             out.line(f"low, high = ptx.unpack_{traits.dtype}(x_word[i])")
             out.line(f"y_low, y_high = ptx.unpack_{traits.dtype}(feature[i])")
             if traits.row_scaled:
-                out.line("factor = row_inverse_0 if (i // 4) % 2 == 0 else row_inverse_1")
+                out.line(f"factor = {of_row('row_inverse')}")
                 out.line("y_low, y_high = y_low * factor, y_high * factor")
-            out.line("factor = scale_0 if (i // 4) % 2 == 0 else scale_1")
+            out.line(f"factor = {of_row('scale')}")
             for x, name in enumerate(("low", "high")):
                 slope = gpu_slope(phi.derivative_source, name, f"y_{name}")
                 out.line(f"d_{name} = of_features[at + {x}] * ({slope} * factor)")

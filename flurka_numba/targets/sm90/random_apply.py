@@ -9,27 +9,41 @@ multiplies with 0; so the maximum over a row needs no exceptions.
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import OCTET, QUAD
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
+from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_WORDS, LANES_OF_ROW, first_word, swizzle
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
 from flurka_numba.targets.sm90.rows import left_operand
-from flurka_numba.targets.sm90.shape import CHUNK, RandomFeatures, chunks
+from flurka_numba.targets.sm90.shape import RandomFeatures, chunks
+from splat_numba.gen.lane_layout import (
+    ATOM,
+    LANE_COLUMNS,
+    LANE_ROWS,
+    MATRIX,
+    ROW_LANES,
+    log2,
+    sum_at,
+    sums_of,
+    words_of,
+)
 from splat_numba.gen.targets.gpu.parts import KernelWriter
-from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, keys_descriptor, score_offset, spans
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, WARPGROUP, keys_descriptor, score_offset, spans
+from splat_numba.gen.tensor_map import SPAN
 
 OMEGA_POINTERS = ("omega",)
-THREADS = 128
+THREADS = WARPGROUP
 PAIRS_IN_FLIGHT = 8  # of a thread, while it reads omega
 
 
 def emit_arrays(out: KernelWriter, phi: RandomFeatures) -> None:
     """Registers of two rows."""
-    out.line(f"u = cuda.local.array({phi.part // 2}, dtype=np.float32)")
-    out.line(f"phi = cuda.local.array({phi.places // 4}, dtype=np.uint32)")
+    out.line(f"u = cuda.local.array({sums_of(phi.part)}, dtype=np.float32)")
+    out.line(f"phi = cuda.local.array({words_of(phi.places)}, dtype=np.uint32)")
 
 
 def emit_images(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
     """omega into shared memory, twice: pairs of neighbours to where the order of the queries' words wants them."""
-    pairs_of_row = CHUNK // 2 * chunks(traits.head_dim)
+    pairs_of_row = CHUNK // LANE_COLUMNS * chunks(traits.head_dim)
     pairs = phi.part * pairs_of_row // THREADS
     at_once = max(n for n in range(1, PAIRS_IN_FLIGHT + 1) if pairs % n == 0)
     with out.part("make_images", "omega into shared memory, twice: rounded to 16 bits, and the rest of it."):
@@ -50,7 +64,7 @@ def _emit_turns(
             if phi.part != phi.rows:
                 first = f"(row if row < u32({phi.rows}) else u32(0))"
             out.line(f"at = omega + u64(4) * (u64({first}) * u64({traits.head_dim}) + u64(pair_column))")
-            for x in (0, 1):
+            for x in range(LANE_COLUMNS):
                 when = f"u32(1) if pair_column < u32({traits.head_dim - x}) else u32(0)"
                 if traits.head_dim % CHUNK == 0:
                     when = "u32(1)"
@@ -73,12 +87,16 @@ def _emit_pair(out: KernelWriter, pairs_of_row: int, at_once: int) -> None:
 
 def _emit_halves(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
     """Element 8 t + 4 s + 2 h + x of a chunk of 32 stands at place 16 s + 8 h + 2 t + x, see apply.py."""
+    step, half, lane = (
+        f"((pair_column >> u32({log2(numbers)})) & u32({count - 1}))"
+        for numbers, count in ((QUAD, 2), (LANE_COLUMNS, 2), (OCTET, ROW_LANES))
+    )
     out.lines(
         f"""
-        place = u32(((pair_column >> u32(2)) & u32(1)) * u32(16) + ((pair_column >> u32(1)) & u32(1)) * u32(8))
-        place = u32(place + ((pair_column >> u32(3)) & u32(3)) * u32(2) + (pair_column & u32({CHUNK})))
-        to = u32((u32(2) * place) ^ ((row & u32(7)) << u32(4)))
-        to = u32(images + to + (row + (pair_column >> u32(6)) * u32({phi.part})) * u32({SPAN_BYTES}))
+        place = u32({step} * u32({ATOM}) + {half} * u32({MATRIX}))
+        place = u32(place + {lane} * u32({LANE_COLUMNS}) + (pair_column & u32({CHUNK})))
+        to = u32((u32(2) * place) ^ {swizzle("row")})
+        to = u32(images + to + (row + (pair_column >> u32({log2(SPAN)})) * u32({phi.part})) * u32({SPAN_BYTES}))
         rounded = ptx.pack_{traits.dtype}(numbers[2 * i], numbers[2 * i + 1])
         low, high = ptx.unpack_{traits.dtype}(rounded)
         rest = ptx.pack_{traits.dtype}(numbers[2 * i] - low, numbers[2 * i + 1] - high)
@@ -93,7 +111,7 @@ def emit_exponents(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) 
     with out.part("add_squares", "|q|^2 of the lane's rows; four lanes have one."):
         _emit_squares(out, traits)
     with out.part("multiply_omega", "u = q omega^T of the tile, with both images of omega."):
-        with out.block(f"for i in range({phi.part // 2})"):
+        with out.block(f"for i in range({sums_of(phi.part)})"):
             out.line("u[i] = f32(0.0)")
         out.line(f"image = u64({keys_descriptor()}) | u64(images >> u32(4))")
         out.line("ptx.wgmma_fence()")
@@ -109,24 +127,26 @@ def emit_exponents(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) 
 def _emit_squares(out: KernelWriter, traits: ApplyTraits) -> None:
     """square_0, square_1: |q|^2 of the lane's rows; four lanes have one."""
     out.line("square_0 = square_1 = f32(0.0)")
-    whole = chunks(traits.head_dim) if traits.head_dim % 8 == 0 else traits.head_dim // CHUNK
+    whole = chunks(traits.head_dim) if traits.head_dim % OCTET == 0 else traits.head_dim // CHUNK
     if whole:
-        with out.block(f"for chunk in range({whole})"), out.block("for i in range(4)"):
-            for row in (0, 1):
-                out.line(f"low, high = ptx.unpack_{traits.dtype}(word[8 * chunk + {4 * row} + i])")
+        with out.block(f"for chunk in range({whole})"), out.block(f"for i in range({QUAD})"):
+            for row in range(LANE_ROWS):
+                out.line(
+                    f"low, high = ptx.unpack_{traits.dtype}(word[{CHUNK_WORDS} * chunk + {first_word(0, row)} + i])"
+                )
                 out.line(f"square_{row} += low * low + high * high")
     if whole < chunks(traits.head_dim):
-        with out.block("for i in range(4)"):
+        with out.block(f"for i in range({QUAD})"):
             _emit_ragged_words(out, traits, whole)
-    for row in (0, 1):
-        for apart in (1, 2):
+    for row in range(LANE_ROWS):
+        for apart in LANES_OF_ROW:
             out.line(f"square_{row} += ptx.shuffle_xor(square_{row}, u32({apart}))")
 
 
 def _emit_ragged_words(out: KernelWriter, traits: ApplyTraits, chunk: int) -> None:
     """A row may end within 16 bytes, and what stands behind it may be NaN."""
-    for row in (0, 1):
-        word = f"word[{8 * chunk + 4 * row} + i]"
+    for row in range(LANE_ROWS):
+        word = f"word[{first_word(chunk, row)} + i]"
         out.line(f"low, high = ptx.unpack_{traits.dtype}({word})")
         for name, x in (("low", 0), ("high", 1)):
             kept = f"u32(1) if u32({CHUNK * chunk} + 2 * i) + eighth < u32({traits.head_dim - x}) else u32(0)"
@@ -148,11 +168,11 @@ def _emit_favor(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> 
     """
     less = square_slope(traits.head_dim)
     out.line("top_0 = top_1 = f32(-np.inf)")
-    with out.block(f"for j in range({phi.part // 8})"):
-        for row in (0, 1):
-            out.line(f"top_{row} = ptx.maximum(top_{row}, ptx.maximum(u[4 * j + {2 * row}], u[4 * j + {2 * row + 1}]))")
-    for row in (0, 1):
-        for apart in (1, 2):
+    with out.block(f"for j in range({phi.part // MATRIX})"):
+        for row in range(LANE_ROWS):
+            out.line(f"top_{row} = ptx.maximum(top_{row}, ptx.maximum({sum_at('u', row, 0)}, {sum_at('u', row, 1)}))")
+    for row in range(LANE_ROWS):
+        for apart in LANES_OF_ROW:
             out.line(f"top_{row} = ptx.maximum(top_{row}, ptx.shuffle_xor(top_{row}, u32({apart})))")
         if phi.eps:
             out.line(f"shift_{row} = top_{row} * {slope(traits.head_dim)} + square_{row} * {less}")
@@ -160,27 +180,27 @@ def _emit_favor(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> 
         else:
             out.line(f"shift_{row} = top_{row} * {slope(traits.head_dim)}")
     for span in range(spans(phi.part) if traits.relative else 1):
-        last = min(8 * (span + 1), phi.part // 8) if traits.relative else phi.part // 8
+        last = min(SPAN // MATRIX * (span + 1), phi.part // MATRIX) if traits.relative else phi.part // MATRIX
         relative = f" * relative_{span}" if traits.relative else ""
-        with out.block(f"for j in range({8 * span}, {last})" if span else f"for j in range({last})"):
-            for row in (0, 1):
+        with out.block(f"for j in range({SPAN // MATRIX * span}, {last})" if span else f"for j in range({last})"):
+            for row in range(LANE_ROWS):
                 pair = []
-                for x in (0, 1):
-                    power = f"ptx.exp2(u[4 * j + {2 * row + x}] * {slope(traits.head_dim)} - shift_{row})"
+                for x in range(LANE_COLUMNS):
+                    power = f"ptx.exp2({sum_at('u', row, x)} * {slope(traits.head_dim)} - shift_{row})"
                     power = f"({power} + f32({phi.eps!r})) * share_{row}" if phi.eps else power
                     pair.append(power + relative)
-                out.line(f"phi[2 * j + {row}] = ptx.pack_{traits.dtype}({', '.join(pair)})")
+                out.line(f"phi[{LANE_ROWS} * j + {row}] = ptx.pack_{traits.dtype}({', '.join(pair)})")
 
 
 def _emit_rfa(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) -> None:
     """Sines in the first half of the words, cosines in the second."""
-    for row in (0, 1):
+    for row in range(LANE_ROWS):
         out.line(f"inverse_{row} = {inverse_norm(f'square_{row}')}")
-    with out.block(f"for j in range({phi.part // 8})"):
-        for row in (0, 1):
-            for x in (0, 1):
-                angle = f"u[4 * j + {2 * row + x}] * inverse_{row}"
+    with out.block(f"for j in range({phi.part // MATRIX})"):
+        for row in range(LANE_ROWS):
+            for x in range(LANE_COLUMNS):
+                angle = f"{sum_at('u', row, x)} * inverse_{row}"
                 out.line(f"sine_{x}, cosine_{x} = ptx.sine_cosine({angle})")
-            for first, name in ((0, "sine"), (phi.part // 4, "cosine")):
-                pair = ", ".join(f"{name}_{x} * {rfa_factor(phi)}" for x in (0, 1))
-                out.line(f"phi[{first} + 2 * j + {row}] = ptx.pack_{traits.dtype}({pair})")
+            for first, name in ((0, "sine"), (words_of(phi.part), "cosine")):
+                pair = ", ".join(f"{name}_{x} * {rfa_factor(phi)}" for x in range(LANE_COLUMNS))
+                out.line(f"phi[{first} + {LANE_ROWS} * j + {row}] = ptx.pack_{traits.dtype}({pair})")

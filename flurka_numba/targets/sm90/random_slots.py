@@ -10,9 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.gpu.lanes import QUAD, QUAD_BYTES, quad_of
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
-from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, RandomFeatures, StateTraits
+from flurka_numba.targets.sm90.shape import (
+    SIDE_COLUMN,
+    SIDE_ROW,
+    SIDE_THREADS,
+    SLOTS,
+    STATE_SIDE,
+    RandomFeatures,
+    StateTraits,
+)
 from flurka_numba.targets.sm90.slots import HeadColumns
+from splat_numba.gen.lane_layout import log2
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import spans
 from splat_numba.gen.tensor_map import SPAN
@@ -48,20 +58,20 @@ def emit_omega(out: KernelWriter, traits: StateTraits, phi: RandomFeatures) -> N
 
 def _emit_rows_of_omega(out: KernelWriter, traits: StateTraits, phi: RandomFeatures, of_row: int) -> None:
     """Four rows of a thread, of each 4 columns of every span."""
-    out.line(f"got_omega = cuda.local.array({16 * of_row}, dtype=np.float32)")
-    with out.block("for i in range(4)"):
-        out.line(f"row = u32(feature_block * u32({STATE_SIDE}) + (thread >> u32(4)) + u32(16) * u32(i))")
+    out.line(f"got_omega = cuda.local.array({QUAD * QUAD * of_row}, dtype=np.float32)")
+    with out.block(f"for i in range({QUAD})"):
+        out.line(f"row = u32(feature_block * u32({STATE_SIDE}) + {SIDE_ROW} + u32({SIDE_THREADS}) * u32(i))")
         _emit_row_of_omega(out, phi, "row", "row")
         out.line(f"at = omega + u64(4) * (u64(row) * u64({traits.head_dim}) + u64(column))")
-        for j in range(4 * of_row):
-            place = SPAN * (j // 4) + j % 4
+        for j in range(QUAD * of_row):
+            place = SPAN * (j // QUAD) + j % QUAD
             when = f"u32(1) if column + u32({place}) < u32({traits.head_dim}) else u32(0)"
-            out.line(f"got_omega[{4 * of_row} * i + {j}] = ptx.load_real_when(at + u64({4 * place}), {when})")
-    with out.block("for i in range(4)"):
-        out.line("row = u32((thread >> u32(4)) + u32(16) * u32(i))")
-        out.line("row = u32((row & u32(3)) * u32(16) + (row >> u32(2)))")
+            out.line(f"got_omega[{QUAD * of_row} * i + {j}] = ptx.load_real_when(at + u64({4 * place}), {when})")
+    with out.block(f"for i in range({QUAD})"):
+        out.line(f"row = u32({SIDE_ROW} + u32({SIDE_THREADS}) * u32(i))")
+        out.line(f"row = u32((row & u32({QUAD - 1})) * u32({SIDE_THREADS}) + (row >> u32({log2(QUAD)})))")
         for span in range(of_row):
-            four = ", ".join(f"got_omega[{4 * of_row} * i + {4 * span + j}]" for j in range(4))
+            four = quad_of("got_omega", QUAD * span, f"{QUAD * of_row} * i + ")
             at = f"omega_tile + u32({traits.row_bytes}) * row + u32(4) * column + u32({4 * SPAN * span})"
             out.line(f"ptx.store_shared_reals4({at}, {four}, u32(1))")
 
@@ -75,7 +85,7 @@ def _emit_row_of_omega(out: KernelWriter, phi: RandomFeatures, place: str, row: 
 
 def emit_exponents(out: KernelWriter, traits: StateTraits) -> None:
     """u of this thread's 4 features and 2 slots, and the slots' squares."""
-    out.line("u = cuda.local.array(8, dtype=np.float32)")
+    out.line(f"u = cuda.local.array({2 * QUAD}, dtype=np.float32)")
     with out.part("multiply_omega", "u of this thread's 4 features and 2 slots, and the slots' squares."):
         _emit_products(out, traits)
 
@@ -85,25 +95,25 @@ def _emit_products(out: KernelWriter, traits: StateTraits) -> None:
     out.lines(
         f"""
         square_0 = square_1 = f32(0.0)
-        for i in range(8):
+        for i in range({2 * QUAD}):
             u[i] = f32(0.0)
-        slot_at = u32(slot_tile + u32({traits.row_bytes}) * (thread >> u32(4)))
-        omega_at = u32(omega_tile + u32({traits.row_bytes}) * (thread & u32(15)))
+        slot_at = u32(slot_tile + u32({traits.row_bytes}) * {SIDE_ROW})
+        omega_at = u32(omega_tile + u32({traits.row_bytes}) * {SIDE_COLUMN})
         """
     )
-    with out.block(f"for four in range({-(-traits.head_dim // 4)})"):
+    with out.block(f"for four in range({-(-traits.head_dim // QUAD)})"):
         for slot in (0, 1):
-            names = ", ".join(f"x_{slot}_{j}" for j in range(4))
-            at = f"slot_at + u32(16) * u32(four) + u32({slot * SLOTS // 2 * traits.row_bytes})"
+            names = ", ".join(f"x_{slot}_{j}" for j in range(QUAD))
+            at = f"slot_at + u32({QUAD_BYTES}) * u32(four) + u32({slot * SLOTS // 2 * traits.row_bytes})"
             out.line(f"{names} = ptx.load_shared_reals4({at})")
-            for j in range(4):
+            for j in range(QUAD):
                 out.line(f"square_{slot} += x_{slot}_{j} * x_{slot}_{j}")
-        for i in range(4):
-            at = f"omega_at + u32(16) * u32(four) + u32({16 * i * traits.row_bytes})"
+        for i in range(QUAD):
+            at = f"omega_at + u32({QUAD_BYTES}) * u32(four) + u32({SIDE_THREADS * i * traits.row_bytes})"
             out.line(f"w_0, w_1, w_2, w_3 = ptx.load_shared_reals4({at})")
             for slot in (0, 1):
-                for j in range(4):
-                    out.line(f"u[{4 * slot + i}] += x_{slot}_{j} * w_{j}")
+                for j in range(QUAD):
+                    out.line(f"u[{QUAD * slot + i}] += x_{slot}_{j} * w_{j}")
 
 
 def emit_slot_features(out: KernelWriter, traits: StateTraits, phi: RandomFeatures) -> None:
@@ -111,23 +121,23 @@ def emit_slot_features(out: KernelWriter, traits: StateTraits, phi: RandomFeatur
     for slot in (0, 1):
         text = "phi of a slot's u, to the tile of features; 0 for a slot or a feature that is not there."
         with out.part("store_features", text, slot_here=str(slot), square=f"square_{slot}"):
-            out.line(f"slot = u32(chunk + (thread >> u32(4)) + u32({SLOTS // 2}) * u32(slot_here))")
+            out.line(f"slot = u32(chunk + {SIDE_ROW} + u32({SLOTS // 2}) * u32(slot_here))")
             if phi.name == "favor":
                 out.line(f"shift = largest * {slope(traits.head_dim)} + square * {square_slope(traits.head_dim)}")
             else:
                 out.line(f"inverse = {inverse_norm('square')}")
             out.line("there = u32(1) if slot < last else u32(0)")
-            out.line("features = cuda.local.array(4, dtype=np.float32)")
-            with out.block("for i in range(4)"):
+            out.line(f"features = cuda.local.array({QUAD}, dtype=np.float32)")
+            with out.block(f"for i in range({QUAD})"):
                 _emit_feature(out, traits, phi)
             at = f"feature_tile + u32({4 * STATE_SIDE}) * (slot - chunk)"
-            four = ", ".join(f"features[{i}]" for i in range(4))
+            four = quad_of("features", 0)
             out.line(f"ptx.store_shared_reals4({at} + u32(4) * column, {four}, u32(1))")
 
 
 def _emit_feature(out: KernelWriter, traits: StateTraits, phi: RandomFeatures) -> None:
     """Feature i of a thread's four."""
-    u = "u[4 * slot_here + i]"
+    u = f"u[{QUAD} * slot_here + i]"
     out.line(f"place = u32(feature_block * u32({STATE_SIDE}) + column + u32(i))")
     if phi.name == "favor":
         out.line(f"phi = ptx.exp2({u} * {slope(traits.head_dim)} - shift) + f32({phi.eps!r})")

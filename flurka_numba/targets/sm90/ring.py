@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from flurka_numba.targets.gpu.lanes import LANE
+from flurka_numba.targets.sm90.shape import BARRIER_BYTES
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.attention import emit_advance as emit_on
 
@@ -18,9 +20,9 @@ def emit_rings(
     end their phases.
     """
     out.lines(
-        """
+        f"""
         thread = ptx.thread_index()
-        lane = u32(thread & u32(31))
+        lane = u32{LANE}
         leader = u32(1) if lane == u32(0) else u32(0)
         """
     )
@@ -28,8 +30,8 @@ def emit_rings(
         with out.block("if thread == u32(0)"):
             for prefix, stages in rings.items():
                 with out.block(f"for stage in range({stages})"):
-                    out.line(f"ptx.mbarrier_init({prefix}full + u32(8) * u32(stage), u32(1))")
-                    out.line(f"ptx.mbarrier_init({prefix}empty + u32(8) * u32(stage), u32({warps}))")
+                    out.line(f"ptx.mbarrier_init({prefix}full + u32({BARRIER_BYTES}) * u32(stage), u32(1))")
+                    out.line(f"ptx.mbarrier_init({prefix}empty + u32({BARRIER_BYTES}) * u32(stage), u32({warps}))")
             for name, arrivals in (others or {}).items():
                 out.line(f"ptx.mbarrier_init({name}, u32({arrivals}))")
             out.line("ptx.fence_mbarrier_init()")
@@ -45,7 +47,7 @@ def emit_steps(out: KernelWriter, last: str, stages: int, operands: str, product
     with out.block(f"while step < {last}"):
         _emit_products(out, "multiply_step", operands, products)
         out.line("ptx.wgmma_wait_but_one()")
-        out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader & held)")
+        out.line(f"ptx.mbarrier_arrive(empty + before * u32({BARRIER_BYTES}), leader & held)")
         _emit_next(out, stages)
 
 
@@ -58,7 +60,7 @@ def emit_first_step(out: KernelWriter, stages: int, operands: str, products: Seq
 def _emit_products(out: KernelWriter, name: str, operands: str, products: Sequence[str]) -> None:
     """A step's, when it is full, as a group."""
     with out.part(name, "Issue the products of a step, when it is full."):
-        out.line("ptx.mbarrier_wait(full + stage * u32(8), phase)")
+        out.line(f"ptx.mbarrier_wait(full + stage * u32({BARRIER_BYTES}), phase)")
         out.lines(operands)
         out.line("ptx.wgmma_fence()")
         for product in products:

@@ -8,20 +8,33 @@ result, if the right operand's rows stand in the same order, 4 (4 chunk + i) + 2
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import LANE, OCTET, QUAD, QUAD_BYTES, WARP_OF_BLOCK
 from flurka_numba.targets.powers import emit_scale
+from flurka_numba.targets.sm90.lanes import (
+    CHUNK,
+    CHUNK_WORDS,
+    COLUMN_OF_WORD,
+    LANE_OF_ROW,
+    LANE_ROW,
+    LANES_OF_ROW,
+    first_word,
+    words_of_chunk,
+)
 from flurka_numba.targets.sm90.scales import TOP
-from flurka_numba.targets.sm90.shape import CHUNK, chunks
+from flurka_numba.targets.sm90.shape import chunks
+from splat_numba.gen.lane_layout import ATOM, LANE_ROWS, MATRIX
 from splat_numba.gen.targets.gpu.parts import KernelWriter
+from splat_numba.gen.targets.sm90.shape import GROUP
 from splat_numba.gen.writer import SourceWriter
 
 
 def emit_lane(out: SourceWriter) -> None:
     """Names for a lane's rows and columns."""
     out.lines(
-        """
-        lane = u32(thread & u32(31))
-        eighth = u32((lane & u32(3)) * u32(8))
-        row_in_tile = u32((thread >> u32(5)) * u32(16) + (lane >> u32(2)))  # and the row 8 further on
+        f"""
+        lane = u32{LANE}
+        eighth = u32({LANE_OF_ROW} * u32({OCTET}))
+        row_in_tile = u32({WARP_OF_BLOCK} * u32({ATOM}) + {LANE_ROW})  # and the row {MATRIX} further on
         """
     )
 
@@ -34,7 +47,7 @@ def emit_tiles(out: KernelWriter, rows: str) -> None:
             block = ptx.block_index()
             pair = u32(block // blocks)
             tile = u32((block - pair * blocks) * tiles_of_block)
-            last = u32(min(tile + tiles_of_block, ({rows} + u32(63)) // u32(64)))
+            last = u32(min(tile + tiles_of_block, ({rows} + u32({GROUP - 1})) // u32({GROUP})))
             entry = u32(pair // heads)
             head = u32(pair - entry * heads)
             """
@@ -56,7 +69,7 @@ def emit_barrier(out: KernelWriter) -> None:
 
 def words(dim: int) -> int:
     """Registers of a thread for the rows of a tile."""
-    return 8 * chunks(dim)
+    return CHUNK_WORDS * chunks(dim)
 
 
 def emit_load(out: KernelWriter, source: str, dim: int, rows: int | str, to: str) -> None:
@@ -65,11 +78,11 @@ def emit_load(out: KernelWriter, source: str, dim: int, rows: int | str, to: str
     source: a name, with ``source``_at (address of the lane's columns of row 0) and ``source``_row (bytes of a row).
     """
     with out.part(f"load_{source}", "A lane's numbers of a tile's two rows, 0 beyond the last row or column."):
-        for row in (0, 1):
-            out.line(f"row_{row} = u32(first_row + row_in_tile + u32({8 * row}))")
+        for row in range(LANE_ROWS):
+            out.line(f"row_{row} = u32(first_row + row_in_tile + u32({MATRIX * row}))")
             out.line(f"real_{row} = u32(1) if row_{row} < {rows} else u32(0)")
             for chunk in range(chunks(dim)):
-                names = ", ".join(f"{to}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                names = words_of_chunk(to, chunk, row)
                 at = f"{source}_at + u64(row_{row}) * {source}_row + u64({2 * CHUNK * chunk})"
                 out.line(f"{names} = ptx.load_words4_when({at}, {when(f'real_{row}', chunk, dim)})")
 
@@ -77,9 +90,9 @@ def emit_load(out: KernelWriter, source: str, dim: int, rows: int | str, to: str
 def emit_store(out: KernelWriter, target: str, dim: int, source: str) -> None:
     """Write the lane's words of both rows, as emit_load() reads them."""
     with out.part(f"store_{target}", "A lane's words of both rows."):
-        for row in (0, 1):
+        for row in range(LANE_ROWS):
             for chunk in range(chunks(dim)):
-                four = ", ".join(f"{source}[{4 * (2 * chunk + row) + i}]" for i in range(4))
+                four = words_of_chunk(source, chunk, row)
                 at = f"{target}_at + u64(row_{row}) * {target}_row + u64({2 * CHUNK * chunk})"
                 out.line(f"ptx.store_words4({at}, {four}, {when(f'real_{row}', chunk, dim)})")
 
@@ -93,11 +106,11 @@ def emit_spread(out: KernelWriter, target: str, dim: int, source: str) -> None:
         f"store_{target}",
         "A lane's words of both rows, columns in the order in which products leave eight adjacent ones.",
     ):
-        for row in (0, 1):
+        for row in range(LANE_ROWS):
             for chunk in range(chunks(dim)):
-                for i in range(4):
-                    at = f"{target}_at + u64(row_{row}) * {target}_row + u64({2 * CHUNK * chunk + 16 * i})"
-                    word = f"{source}[{4 * (2 * chunk + row) + i}]"
+                for i in range(QUAD):
+                    at = f"{target}_at + u64(row_{row}) * {target}_row + u64({2 * CHUNK * chunk + QUAD_BYTES * i})"
+                    word = f"{source}[{first_word(chunk, row) + i}]"
                     out.line(f"ptx.store_word({at}, {word}, {when(f'real_{row}', chunk, dim)})")
 
 
@@ -134,17 +147,16 @@ def uses_eps(denominator: str, eps: float) -> bool:
 
 def emit_real_columns(out: SourceWriter, dim: int, names: tuple[str, str]) -> None:
     """In a loop over words i: 0 for columns behind the last, where a row ends within 16 bytes and NaN may follow."""
-    if dim % 8 == 0:
+    if dim % OCTET == 0:
         return
-    at = f"u32({CHUNK} * (i // 8) + 2 * (i % 4)) + eighth"
     for x, name in enumerate(names):
-        kept = f"u32(1) if {at} < u32({dim - x}) else u32(0)"
+        kept = f"u32(1) if {COLUMN_OF_WORD} < u32({dim - x}) else u32(0)"
         out.line(f"{name} = ptx.select_real({name}, f32(0.0), {kept})")
 
 
 def left_operand(name: str, chunk: int, step: int) -> str:
     """The four words of a product's step of 16 columns."""
-    row_0, row_1 = (4 * (2 * chunk + row) + 2 * step for row in (0, 1))
+    row_0, row_1 = (first_word(chunk, row) + 2 * step for row in range(LANE_ROWS))
     return ", ".join(f"{name}[{i}]" for i in (row_0, row_1, row_0 + 1, row_1 + 1))
 
 
@@ -158,7 +170,7 @@ def emit_row_scales(out: SourceWriter, numbers: str, first: str, words: int, row
         out.line(f"most = ptx.maximum({numbers}[{first} + 2 * i], {numbers}[{first} + 1 + 2 * i])")
         out.line(f"top_0 = top_0 if {row_1} else ptx.maximum(top_0, most)")
         out.line(f"top_1 = ptx.maximum(top_1, most) if {row_1} else top_1")
-    for row in (0, 1):
-        for apart in (1, 2):
+    for row in range(LANE_ROWS):
+        for apart in LANES_OF_ROW:
             out.line(f"top_{row} = ptx.maximum(top_{row}, ptx.shuffle_xor(top_{row}, u32({apart})))")
         emit_scale(out, f"row_scale_{row}", f"top_{row}", TOP)

@@ -7,8 +7,12 @@ numbered by *tiles*: (keys or values, batch entry, tile_spans neighbouring spans
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.gpu.lanes import QUAD, QUAD_BYTES
+from flurka_numba.targets.sm90.lanes import CHUNK
+from splat_numba.gen.lane_layout import MATRIX, log2
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     BLOCK_SHARED_BYTES,
@@ -21,16 +25,22 @@ from splat_numba.gen.targets.sm90.shape import (
 from splat_numba.gen.tensor_map import SPAN
 
 STEP = 64  # tokens of one step of the compression
-CHUNK = 32  # adjacent numbers of a row that four lanes hold, 16 bytes each
 SLOTS = 32  # slots that a block of the state kernel holds at a time
-STATE_SIDE = 64  # features and values of such a block
+STATE_SIDE = SPAN  # features and values of such a block
+SIDE_THREADS = STATE_SIDE // QUAD  # that share a row of it
 STATE_THREADS = 256
-STATE_NUMBERS = STATE_THREADS * (16 + 4)  # of a block's share of a state: each thread's products and sums of features
-CHUNK_NUMBERS = 2 * CHUNK // 4  # of a chunk that a thread holds: a quarter of each of its two rows
-BARRIERS_BYTES = 16  # of a stage in flight: a barrier for full, one for empty
-SUM_ROWS = 8  # copies of the sum of features behind the state's values: every lane then has the denominator
+STATE_NUMBERS = (
+    STATE_THREADS * QUAD * (QUAD + 1)
+)  # of a block's share of a state: each thread's products and sums of features
+BARRIER_BYTES = 8
+BARRIERS_BYTES = 2 * BARRIER_BYTES  # of a stage in flight: a barrier for full, one for empty
+SUM_ROWS = MATRIX  # copies of the sum of features behind the state's values: every lane then has the denominator
 LARGEST_PRODUCT = 256  # columns
 STAGE_BYTES = 200 << 10  # shared memory for the tiles of the compression
+
+
+SIDE_ROW: Final = f"(thread >> u32({log2(SIDE_THREADS)}))"
+SIDE_COLUMN: Final = f"(thread & u32({SIDE_THREADS - 1}))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +86,7 @@ class CompressTraits:
     @property
     def shared_bytes(self) -> int:
         """Tiles, then two barriers a stage and one more, with room to align the start."""
-        return self.stages * (self.proj_bytes + self.token_bytes + BARRIERS_BYTES) + 8 + ALIGNMENT
+        return self.stages * (self.proj_bytes + self.token_bytes + BARRIERS_BYTES) + BARRIER_BYTES + ALIGNMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +147,7 @@ class StateTraits:
         """Of a slot, and of a row of omega, where random features are made: 4 numbers more than the spans have, so
         that 8 lanes that read 16 bytes of a row each meet in no bank.
         """
-        return 4 * (SPAN * spans(self.head_dim) + 4)
+        return 4 * (SPAN * spans(self.head_dim) + QUAD)
 
     @property
     def tile_bytes(self) -> int:
@@ -147,7 +157,7 @@ class StateTraits:
     @property
     def shared_bytes(self) -> int:
         """The tiles, the slots themselves, rows of omega; then a word."""
-        return self.tile_bytes + (SLOTS + STATE_SIDE) * self.row_bytes + 16 + ALIGNMENT
+        return self.tile_bytes + (SLOTS + STATE_SIDE) * self.row_bytes + QUAD_BYTES + ALIGNMENT
 
     @property
     def resident(self) -> int:

@@ -9,9 +9,11 @@ shares in their order.
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import LANE, OCTET
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.bounds import bound_pointers, emit_bound
+from flurka_numba.targets.sm90.lanes import CHUNK, GROUP_OF_BLOCK
 from flurka_numba.targets.sm90.scales import VALUE_TOP
 from flurka_numba.targets.sm90.shape import STATE_SIDE
 from flurka_numba.targets.sm90.slot_state_operands import (
@@ -21,10 +23,11 @@ from flurka_numba.targets.sm90.slot_state_operands import (
     emit_operands,
 )
 from flurka_numba.targets.sm90.slot_state_results import emit_share, emit_state
-from flurka_numba.targets.sm90.slot_state_shape import THREADS, SlotStateTraits
+from flurka_numba.targets.sm90.slot_state_shape import ROW_THREADS, THREAD_NUMBERS, THREADS, SlotStateTraits
 from flurka_numba.targets.sm90.slots import PART_COUNTS
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import log2, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
@@ -82,7 +85,7 @@ def render_slot_state(traits: SlotStateTraits) -> str:
             out.line("ptx.block_barrier()")
             out.line(f"slot = u32(slot + u32({traits.depth}))")
         if traits.scaled:
-            with out.block(f"for i in range({STATE_SIDE // 2})"):
+            with out.block(f"for i in range({sums_of(STATE_SIDE)})"):
                 out.line("total[i], sums[i] = total[i] * inverse, sums[i] * inverse")
         with out.block("if shares_of_state > u32(1)"):
             emit_share(out)
@@ -103,8 +106,8 @@ def _emit_start(out: KernelWriter, traits: SlotStateTraits) -> None:
         value_tile = u32(feature_tile + u32({traits.depth * SPAN_BYTES}))
         flag = u32(value_tile + u32({traits.depth * SPAN_BYTES}))
         thread = ptx.thread_index()
-        lane = u32(thread & u32(31))
-        warpgroup = u32(thread >> u32(7))
+        lane = u32{LANE}
+        warpgroup = u32{GROUP_OF_BLOCK}
         """
     )
     emit_state_share(out, traits.blocks)
@@ -116,18 +119,19 @@ def _emit_start(out: KernelWriter, traits: SlotStateTraits) -> None:
             last = u32(min(slot + slots_of_share, slots))
             """
         )
+    chunk, in_chunk = (f"(eighth & u32({mask}))" for mask in (CHUNK, CHUNK - OCTET))
     out.lines(
         f"""
-        eighth = u32((thread & u32(7)) * u32(8))
-        place = u32((eighth & u32(32)) * u32(2) + ((eighth & u32(24)) >> u32(1)))  # bytes of its first pair's column
-        row_in_turn = u32(thread >> u32(3))
+        eighth = u32((thread & u32({ROW_THREADS - 1})) * u32({OCTET}))
+        place = u32({chunk} * u32(2) + ({in_chunk} >> u32(1)))  # bytes of its first pair's column
+        row_in_turn = u32(thread >> u32({log2(ROW_THREADS)}))
         is_last = u32(1)
-        total = cuda.local.array({STATE_SIDE // 2}, dtype=np.float32)
-        sums = cuda.local.array({STATE_SIDE // 2}, dtype=np.float32)
-        for i in range({STATE_SIDE // 2}):
+        total = cuda.local.array({sums_of(STATE_SIDE)}, dtype=np.float32)
+        sums = cuda.local.array({sums_of(STATE_SIDE)}, dtype=np.float32)
+        for i in range({sums_of(STATE_SIDE)}):
             total[i] = f32(0.0)
             sums[i] = f32(0.0)
-        got = cuda.local.array({16 * traits.turns_held}, dtype=np.float32)
+        got = cuda.local.array({THREAD_NUMBERS * traits.turns_held}, dtype=np.float32)
         to_part = u64(tiles) * u64({4 * parts.rows * parts.columns})
         """
     )

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_text
+from flurka_numba.targets.gpu.lanes import OCTET, QUAD, QUAD_BYTES, quad_of
 from flurka_numba.targets.gpu.warps import emit_largest_of_block
 from flurka_numba.targets.powers import emit_inverse, emit_scale
+from flurka_numba.targets.sm90.lanes import swizzle
 from flurka_numba.targets.sm90.scales import TOP
 from flurka_numba.targets.sm90.shape import STATE_SIDE
-from flurka_numba.targets.sm90.slot_state_shape import ROWS, THREADS, SlotStateTraits
+from flurka_numba.targets.sm90.slot_state_shape import ROWS, THREAD_NUMBERS, THREADS, SlotStateTraits
+from splat_numba.gen.lane_layout import LANE_COLUMNS, MATRIX, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 
 UNROLLED_STEPS = 4
+NUMBER_OF_KEY = f"{THREAD_NUMBERS} * (i // {OCTET}) + i % {OCTET}"  # the values' follow each eight
 
 
 def emit_loads(out: KernelWriter, traits: SlotStateTraits, first: int = 0) -> None:
@@ -28,8 +32,8 @@ def emit_loads(out: KernelWriter, traits: SlotStateTraits, first: int = 0) -> No
         out.line(f"v_from = cuda.local.array({turns}, dtype=np.uint64)")
         with out.block(f"for i in range({turns})"):
             _emit_places(out, traits)
-        with out.block(f"for i in range({16 * turns})"):
-            out.line("got[16 * first + i] = f32(0.0)")
+        with out.block(f"for i in range({THREAD_NUMBERS * turns})"):
+            out.line(f"got[{THREAD_NUMBERS} * first + i] = f32(0.0)")
         _emit_steps(out, turns, whole, at_once)
         if rest:
             with out.part("add_last_parts", "Those that are fewer.", part=f"u64({traits.splits - rest})"):
@@ -72,16 +76,16 @@ def _emit_kept(out: KernelWriter, number: str) -> None:
 
 def _emit_parts(out: KernelWriter, turns: int, count: int) -> None:
     """Four numbers at a time: of keys or values, of the first or the second half of a slot's 8 columns."""
-    out.line(f"ahead = cuda.local.array({16 * turns * count}, dtype=np.float32)")
+    out.line(f"ahead = cuda.local.array({THREAD_NUMBERS * turns * count}, dtype=np.float32)")
     with out.block(f"for i in range({turns * count})"):
         out.line(f"far = to_part * (part + u64(i // {turns}))")
         for of, name in enumerate("kv"):
             out.line(f"at = {name}_from[i % {turns}] + far")
             for half in (0, 1):
-                four = ", ".join(f"ahead[16 * i + {8 * of + 4 * half + j}]" for j in range(4))
-                out.line(f"{four} = ptx.load_reals4(at + u64({16 * half}))")
-    with out.block(f"for i in range({16 * turns * count})"):
-        out.line(f"got[16 * first + i % {16 * turns}] += ahead[i]")
+                four = quad_of("ahead", OCTET * of + QUAD * half, f"{THREAD_NUMBERS} * i + ")
+                out.line(f"{four} = ptx.load_reals4(at + u64({QUAD_BYTES * half}))")
+    with out.block(f"for i in range({THREAD_NUMBERS * turns * count})"):
+        out.line(f"got[{THREAD_NUMBERS} * first + i % {THREAD_NUMBERS * turns}] += ahead[i]")
 
 
 def emit_features(out: KernelWriter, traits: SlotStateTraits) -> None:
@@ -92,31 +96,31 @@ def emit_features(out: KernelWriter, traits: SlotStateTraits) -> None:
         out.block(f"for number in range({traits.turns_held})"),
     ):
         _emit_kept(out, "number")
-        with out.block("for i in range(8)"):
+        with out.block(f"for i in range({OCTET})"):
             kept = "kept"
             if parts.head_dim % STATE_SIDE:
                 column = f"feature_block * u32({STATE_SIDE}) + eighth + u32(i)"
                 kept = f"kept if {column} < u32({parts.head_dim}) else u32(0)"
-            out.line("x = got[16 * number + i]")
+            out.line(f"x = got[{THREAD_NUMBERS} * number + i]")
             out.line(f"phi = {gpu_text(traits.feature_map.source, 'x')}")
-            out.line(f"got[16 * number + i] = ptx.select_real(phi, f32(0.0), {kept})")
+            out.line(f"got[{THREAD_NUMBERS} * number + i] = ptx.select_real(phi, f32(0.0), {kept})")
 
 
 def emit_feature_scale(out: KernelWriter, traits: SlotStateTraits) -> None:
     """Features of these slots, and sums of those before, times a scale that does for both; values times theirs."""
-    every = f"for i in range({8 * traits.turns_held})"
+    every = f"for i in range({OCTET * traits.turns_held})"
     with out.part("scale_features", "Features and sums times a scale that does for both; values times theirs."):
         out.line(f"top = inverse * f32({2.0 ** (TOP - 1)!r})  # what the sums have been scaled by")
         with out.block(every):
-            out.line("top = ptx.maximum(top, got[16 * (i // 8) + i % 8])")
-        emit_largest_of_block(out, "top", "flag + u32(16)", THREADS)
+            out.line(f"top = ptx.maximum(top, got[{NUMBER_OF_KEY}])")
+        emit_largest_of_block(out, "top", f"flag + u32({QUAD_BYTES})", THREADS)
         emit_scale(out, "scale", "top", TOP)
-        with out.block(f"for i in range({STATE_SIDE // 2})"):
+        with out.block(f"for i in range({sums_of(STATE_SIDE)})"):
             out.line("total[i], sums[i] = total[i] * (scale * inverse), sums[i] * (scale * inverse)")
         emit_inverse(out, "inverse", "scale")
         with out.block(every):
-            out.line("at = 16 * (i // 8) + i % 8")
-            out.line("got[at], got[at + 8] = got[at] * scale, got[at + 8] * value_scale")
+            out.line(f"at = {NUMBER_OF_KEY}")
+            out.line(f"got[at], got[at + {OCTET}] = got[at] * scale, got[at + {OCTET}] * value_scale")
 
 
 def emit_operands(out: KernelWriter, traits: SlotStateTraits) -> None:
@@ -126,10 +130,10 @@ def emit_operands(out: KernelWriter, traits: SlotStateTraits) -> None:
     text = "Features and values into shared memory: pair 2 s + h of a lane's goes to columns 16 s + 8 h + 2 t."
     with out.part("store_operands", text), out.block(f"for number in range({traits.turns_held})"):
         out.line(f"row = u32((turn + u32(number)) * u32({ROWS}) + row_in_turn)")
-        out.line("swizzle = u32((row & u32(7)) << u32(4))")
-        with out.block("for two in range(4)"):
-            out.line(f"to = row * u32({SPAN_BYTES}) + ((place + u32(16) * u32(two)) ^ swizzle)")
+        out.line(f"swizzle = u32{swizzle('row')}")
+        with out.block(f"for two in range({OCTET // LANE_COLUMNS})"):
+            out.line(f"to = row * u32({SPAN_BYTES}) + ((place + u32({2 * MATRIX}) * u32(two)) ^ swizzle)")
             for of, tile in enumerate(("feature_tile", "value_tile")):
-                first = f"16 * number + {8 * of} + 2 * two"
+                first = f"{THREAD_NUMBERS} * number + {OCTET * of} + {LANE_COLUMNS} * two"
                 word = f"ptx.pack_{traits.parts.dtype}(got[{first}], got[{first} + 1])"
                 out.line(f"ptx.store_shared_word({tile} + to, {word}, u32(1))")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import QUAD_BYTES, WARP_OF_BLOCK
 from flurka_numba.targets.powers import emit_scale
+from flurka_numba.targets.sm90.lanes import CHUNK, LANE_OF_ROW, LANE_ROW, LANES_OF_ROW, swizzle
 from flurka_numba.targets.sm90.scales import emit_carrier, inverse_word
-from flurka_numba.targets.sm90.shape import CHUNK, STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
+from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.slot_state_shape import SHARE_BYTES, SlotStateTraits
 from flurka_numba.targets.sm90.state_block import emit_last_share
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS, log2, sum_at, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
-from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
+from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, WARPGROUP
 
 
 def emit_share(out: KernelWriter) -> None:
     """Leave this block's share; who comes last adds up all of them in their order, which is the same at every run."""
-    out.line(f"share_at = shares + u64({SHARE_BYTES}) * (u64(state) * u64(shares_of_state)) + u64(16) * u64(thread)")
+    of_thread = f"u64({QUAD_BYTES}) * u64(thread)"
+    out.line(f"share_at = shares + u64({SHARE_BYTES}) * (u64(state) * u64(shares_of_state)) + {of_thread}")
     with out.part("leave_share", "This block's products, and the sums of its columns' features."):
         out.line(f"to = share_at + u64({SHARE_BYTES}) * u64(share)")
         out.line("mine = u32(1) if warpgroup == u32(0) else u32(0)")
@@ -25,7 +29,7 @@ def emit_share(out: KernelWriter) -> None:
         out.block("if is_last != u32(0) and warpgroup == u32(0)"),
         out.part("add_shares", "All shares of this state, in their order."),
     ):
-        with out.block(f"for i in range({STATE_SIDE // 2})"):
+        with out.block(f"for i in range({sums_of(STATE_SIDE)})"):
             out.line("total[i], sums[i] = f32(0.0), f32(0.0)")
         with out.block("for other in range(shares_of_state)"):
             out.line(f"at = share_at + u64({SHARE_BYTES}) * u64(other)")
@@ -40,23 +44,26 @@ def _fours() -> list[tuple[str, str, list[str]]]:
     """Loops over a thread's numbers of a share, four at a time: where they stand, and what they are. Of the sums, the
     first of a lane's two rows has all.
     """
-    products, of_sums = STATE_SIDE // 8, [f"sums[8 * i + {j}]" for j in (0, 1, 4, 5)]
+    products, apart = STATE_SIDE // MATRIX, QUAD_BYTES * WARPGROUP
+    of_total = [f"total[{SUMS} * i + {j}]" for j in range(SUMS)]
+    of_sums = [f"sums[{2 * SUMS} * i + {j}]" for j in (0, 1, SUMS, SUMS + 1)]
     return [
-        (f"for i in range({products})", "u64(2048) * u64(i)", [f"total[4 * i + {j}]" for j in range(4)]),
-        (f"for i in range({STATE_SIDE // 16})", f"u64({2048 * products}) + u64(2048) * u64(i)", of_sums),
+        (f"for i in range({products})", f"u64({apart}) * u64(i)", of_total),
+        (f"for i in range({products // 2})", f"u64({apart * products}) + u64({apart}) * u64(i)", of_sums),
     ]
 
 
 def _emit_state_scale(out: KernelWriter) -> None:
     """S^T and the sums times the scale of this block's features; four lanes have all of their sums."""
     out.line("largest = f32(0.0)")
-    with out.block(f"for j in range({STATE_SIDE // 8})"):
-        for x in (0, 1):
-            out.line(f"largest = ptx.maximum(largest, ptx.maximum(sums[4 * j + {x}], -sums[4 * j + {x}]))")
-    for apart in (1, 2):
+    with out.block(f"for j in range({STATE_SIDE // MATRIX})"):
+        for x in range(LANE_COLUMNS):
+            number = sum_at("sums", 0, x)
+            out.line(f"largest = ptx.maximum(largest, ptx.maximum({number}, -{number}))")
+    for apart in LANES_OF_ROW:
         out.line(f"largest = ptx.maximum(largest, ptx.shuffle_xor(largest, u32({apart})))")
     emit_scale(out, "scale", "largest")
-    with out.block(f"for i in range({STATE_SIDE // 2})"):
+    with out.block(f"for i in range({sums_of(STATE_SIDE)})"):
         out.line("total[i], sums[i] = total[i] * scale, sums[i] * scale")
 
 
@@ -68,14 +75,14 @@ def emit_state(out: KernelWriter, traits: SlotStateTraits) -> None:
         _emit_state_scale(out)
     out.lines(
         f"""
-        row_in_block = u32((thread >> u32(5)) * u32(16) + (lane >> u32(2)))
+        row_in_block = u32({WARP_OF_BLOCK} * u32({ATOM}) + {LANE_ROW})
         to = states + u64({state_bytes(parts.head_dim, parts.value_dim)}) * u64(pair)
         to = to + u64({state_rows(parts.value_dim) * SPAN_BYTES}) * u64(feature_block)
         """
     )
-    for further in (0, 1):
-        row = f"u32(value_block * u32({STATE_SIDE}) + row_in_block + u32({8 * further}))"
-        with out.part("store_row", "A row of S^T, two features a word.", row=row, first=str(2 * further)):
+    for further in range(LANE_ROWS):
+        row = f"u32(value_block * u32({STATE_SIDE}) + row_in_block + u32({MATRIX * further}))"
+        with out.part("store_row", "A row of S^T, two features a word.", row=row, first=str(LANE_COLUMNS * further)):
             out.line(f"real = u32(1) if row < u32({values}) else u32(0)")
             _emit_row(out, parts.dtype, "total", "first + ")
     with out.part("store_sums", "A row of the sums, or of what goes with them."):
@@ -89,9 +96,10 @@ def emit_state(out: KernelWriter, traits: SlotStateTraits) -> None:
 def _emit_row(out: KernelWriter, dtype: str, name: str, first: str, *, carries: bool = False) -> None:
     """The lane's words of ``row``, at their swizzled places. carries: see emit_image_row()."""
     out.line(f"to_row = to + u64({SPAN_BYTES}) * u64(row)")
-    with out.block(f"for j in range({STATE_SIDE // 8})"):
-        word = f"ptx.pack_{dtype}({name}[{first}4 * j], {name}[{first}4 * j + 1])"
+    with out.block(f"for j in range({STATE_SIDE // MATRIX})"):
+        word = f"ptx.pack_{dtype}({name}[{first}{SUMS} * j], {name}[{first}{SUMS} * j + 1])"
         if carries:
             word = f"ptx.select(carried, {word}, carries)"
-        out.line("at = u64((u32(16) * u32(j) + ((lane & u32(3)) << u32(2))) ^ ((row & u32(7)) << u32(4)))")
+        of_lane = f"({LANE_OF_ROW} << u32({log2(2 * LANE_COLUMNS)}))"
+        out.line(f"at = u64((u32({2 * MATRIX}) * u32(j) + {of_lane}) ^ {swizzle('row')})")
         out.line(f"ptx.store_word(to_row + at, {word}, real)")

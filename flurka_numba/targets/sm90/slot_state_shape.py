@@ -6,17 +6,22 @@ import math
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.gpu.lanes import OCTET, QUAD, QUAD_BYTES
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STATE_SIDE, CompressTraits
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, GROUP, SPAN_BYTES, spans
+from splat_numba.gen.lane_layout import sums_of, words_of
+from splat_numba.gen.machine import WARP
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, GROUP, SPAN_BYTES, WARPGROUP, spans
 
-THREADS = 256
-ROWS = THREADS // 8  # slots that all threads read at a time
+THREADS = 2 * WARPGROUP
+ROW_THREADS = STATE_SIDE // OCTET  # that read a slot's columns, 8 each
+THREAD_NUMBERS = 2 * OCTET  # of a slot, that a thread has: of keys and of values
+ROWS = THREADS // ROW_THREADS  # slots that all threads read at a time
 LOADS = 16  # of a thread in flight, 16 bytes each: 64 KiB of a block
 LARGEST_DEPTH = 256  # slots in shared memory
 LARGEST_SCALED_DEPTH = 128  # where a thread holds its numbers of all of them, until their scale is known
-NUMBERS = STATE_SIDE // 2 + STATE_SIDE // 4  # of a thread's share: products, and sums of its columns' features
-SHARE_BYTES = 4 * NUMBERS * 128
+NUMBERS = sums_of(STATE_SIDE) + words_of(STATE_SIDE)  # of a thread's share: products, and sums of its columns' features
+SHARE_BYTES = 4 * NUMBERS * WARPGROUP
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class SlotStateTraits:
     @property
     def turns_at_once(self) -> int:
         """Those whose loads are: each has two times 8 columns, two loads each."""
-        return math.gcd(LOADS // (4 * self.parts_at_once), self.turns)
+        return math.gcd(LOADS // (THREAD_NUMBERS // QUAD * self.parts_at_once), self.turns)
 
     @property
     def turns_held(self) -> int:
@@ -63,7 +68,9 @@ class SlotStateTraits:
     @property
     def shared_bytes(self) -> int:
         """Features and values of the slots, a word, and 16 bytes a warp."""
-        return 2 * self.depth * SPAN_BYTES + 16 + (THREADS // 2 if self.scaled else 0) + ALIGNMENT
+        return (
+            2 * self.depth * SPAN_BYTES + QUAD_BYTES + (QUAD_BYTES * THREADS // WARP if self.scaled else 0) + ALIGNMENT
+        )
 
 
 def state_depth(dtype: str, slots: int) -> int:

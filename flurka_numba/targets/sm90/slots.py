@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flurka_numba.targets.gpu.lanes import OCTET, QUAD, QUAD_BYTES, quad_of
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of
-from flurka_numba.targets.sm90.shape import SLOTS, STATE_SIDE, CompressTraits, StateTraits
+from flurka_numba.targets.sm90.shape import SIDE_COLUMN, SIDE_ROW, SLOTS, STATE_SIDE, CompressTraits, StateTraits
 from flurka_numba.targets.sm90.state_block import emit_state_share
+from splat_numba.gen.lane_layout import log2
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, spans
 from splat_numba.gen.tensor_map import SPAN
@@ -53,8 +55,8 @@ def emit_place(out: KernelWriter, blocks: tuple[int, int]) -> None:
     )
     emit_state_share(out, blocks)
     out.lines(
-        """
-        column = u32((thread & u32(15)) * u32(4))
+        f"""
+        column = u32({SIDE_COLUMN} * u32({QUAD}))
         ptx.allow_launch()
         ptx.await_launch()
         """
@@ -92,7 +94,7 @@ def emit_slots(out: KernelWriter, traits: StateTraits, columns: Sequence[HeadCol
 def _emit_part_places(
     out: KernelWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[HeadColumns]
 ) -> None:
-    """Of every slot a thread has 4 adjacent columns: of one slot, and of the one 16 further on."""
+    """Of every slot a thread has 4 adjacent columns: of one slot, and of the one 16 further on; of two spans."""
     for one in columns:
         first = "" if one.of == "k" else "tiles_k + "
         with out.part(
@@ -107,7 +109,7 @@ def _emit_part_places(
                 """
             )
     out.line(f"to_part = u64(tiles) * u64({4 * parts.rows * parts.columns})")
-    out.line("got = cuda.local.array(16, dtype=np.float32)")
+    out.line(f"got = cuda.local.array({4 * QUAD}, dtype=np.float32)")
 
 
 def _emit_parts(out: KernelWriter, traits: StateTraits, parts: CompressTraits, columns: Sequence[HeadColumns]) -> None:
@@ -116,7 +118,7 @@ def _emit_parts(out: KernelWriter, traits: StateTraits, parts: CompressTraits, c
         for place, half in enumerate((0, SLOTS // 2)):
             out.lines(
                 f"""
-                slot_{place} = u32(chunk + (thread >> u32(4)) + u32({half}))
+                slot_{place} = u32(chunk + {SIDE_ROW} + u32({half}))
                 row_block_{place} = u32(slot_{place} // u32({parts.rows}))
                 row_{place} = u32(slot_{place} - row_block_{place} * u32({parts.rows}))
                 """
@@ -138,8 +140,8 @@ def _emit_parts(out: KernelWriter, traits: StateTraits, parts: CompressTraits, c
 
 def _emit_quarter(out: KernelWriter, number: int, place: int) -> None:
     """4 columns of a slot to the tile."""
-    row = f"row_bytes_{number} * ((thread >> u32(4)) + u32({place * SLOTS // 2}))"
-    _emit_store(out, f"to_{number} + {row} + u32(4) * column", "got", 8 * number + 4 * place)
+    row = f"row_bytes_{number} * ({SIDE_ROW} + u32({place * SLOTS // 2}))"
+    _emit_store(out, f"to_{number} + {row} + u32(4) * column", "got", QUAD * (2 * number + place))
 
 
 def _emit_sums(out: KernelWriter, traits: StateTraits, parts: CompressTraits, spans_at_once: int) -> None:
@@ -148,13 +150,13 @@ def _emit_sums(out: KernelWriter, traits: StateTraits, parts: CompressTraits, sp
     for number, place in places:
         at = f"(u64(tile_{number} + row_block_{place}) * u64({parts.rows}) + u64(row_{place}))"
         out.line(f"at_{number}_{place} = parts + u64({4 * parts.columns}) * {at} + u64(4) * u64(column_{number})")
-    numbers = 4 * len(places)
+    numbers = QUAD * len(places)
     out.line(f"ahead = cuda.local.array({numbers}, dtype=np.float32)")
     with out.block(f"for i in range({numbers})"):
         out.line("got[i] = f32(0.0)")
     with out.block(f"for part in range({traits.splits})"):
         for first, (number, place) in enumerate(places):
-            four = ", ".join(f"ahead[{4 * first + i}]" for i in range(4))
+            four = quad_of("ahead", QUAD * first)
             out.line(f"{four} = ptx.load_reals4(at_{number}_{place} + to_part * u64(part))")
         with out.block(f"for i in range({numbers})"):
             out.line("got[i] += ahead[i]")
@@ -162,7 +164,7 @@ def _emit_sums(out: KernelWriter, traits: StateTraits, parts: CompressTraits, sp
 
 def _emit_token_places(out: KernelWriter, columns: Sequence[HeadColumns]) -> None:
     """Of every token a thread has 8 adjacent columns, which are 16 bytes."""
-    out.line("eighth = u32((thread & u32(7)) * u32(8))")
+    out.line(f"eighth = u32((thread & u32({SPAN // OCTET - 1})) * u32({OCTET}))")
     for one in columns:
         out.lines(
             f"""
@@ -171,15 +173,15 @@ def _emit_token_places(out: KernelWriter, columns: Sequence[HeadColumns]) -> Non
             at_{one.name} = at_{one.name} + u64(2) * u64(column_{one.name})
             """
         )
-    out.line(f"word = cuda.local.array({4 * len(columns)}, dtype=np.uint32)")
+    out.line(f"word = cuda.local.array({QUAD * len(columns)}, dtype=np.uint32)")
 
 
 def _emit_tokens(out: KernelWriter, traits: StateTraits, columns: Sequence[HeadColumns]) -> None:
     """A token beyond the last is left out: its features are 0, not phi(0)."""
-    out.line("slot = u32(chunk + (thread >> u32(3)))")
+    out.line(f"slot = u32(chunk + (thread >> u32({log2(SPAN // OCTET)})))")
     for number, one in enumerate(columns):
         when = f"u32(1) if slot < last and column_{one.name} < u32({one.dim(traits)}) else u32(0)"
-        words = ", ".join(f"word[{4 * number + i}]" for i in range(4))
+        words = quad_of("word", QUAD * number)
         out.line(f"{words} = ptx.load_words4_when(at_{one.name} + u64(slot) * {one.of}_row, {when})")
     for number, one in enumerate(columns):
         given = {"number": str(number), "first_column": f"column_{one.name}", "to": one.tile}
@@ -190,18 +192,17 @@ def _emit_tokens(out: KernelWriter, traits: StateTraits, columns: Sequence[HeadC
 
 def _emit_token(out: KernelWriter, traits: StateTraits, one: HeadColumns) -> None:
     """Unpacked; 0 behind the last column, as a row may end within the 16 bytes, and NaN may follow."""
-    out.line("x = cuda.local.array(8, dtype=np.float32)")
-    with out.block("for i in range(4)"):
-        out.line(f"x[2 * i], x[2 * i + 1] = ptx.unpack_{traits.dtype}(word[4 * number + i])")
-    if one.dim(traits) % 8:
-        with out.block("for i in range(8)"):
+    out.line(f"x = cuda.local.array({OCTET}, dtype=np.float32)")
+    with out.block(f"for i in range({QUAD})"):
+        out.line(f"x[2 * i], x[2 * i + 1] = ptx.unpack_{traits.dtype}(word[{QUAD} * number + i])")
+    if one.dim(traits) % OCTET:
+        with out.block(f"for i in range({OCTET})"):
             out.line(f"kept = u32(1) if first_column + u32(i) < u32({one.dim(traits)}) else u32(0)")
             out.line("x[i] = ptx.select_real(x[i], f32(0.0), kept)")
     for half in (0, 1):
-        at = f"to + row_bytes * (thread >> u32(3)) + u32(4) * eighth + u32({16 * half})"
-        _emit_store(out, at, "x", 4 * half)
+        at = f"to + row_bytes * (thread >> u32({log2(SPAN // OCTET)})) + u32(4) * eighth + u32({QUAD_BYTES * half})"
+        _emit_store(out, at, "x", QUAD * half)
 
 
 def _emit_store(out: KernelWriter, to: str, name: str, first: int) -> None:
-    four = ", ".join(f"{name}[{first + i}]" for i in range(4))
-    out.line(f"ptx.store_shared_reals4({to}, {four}, u32(1))")
+    out.line(f"ptx.store_shared_reals4({to}, {quad_of(name, first)}, u32(1))")

@@ -10,10 +10,12 @@ see random_slots.py; the largest exponent of favor's slots was found by a launch
 
 from __future__ import annotations
 
+from flurka_numba.targets.gpu.lanes import QUAD, QUAD_BYTES
 from flurka_numba.targets.gpu.warps import emit_largest_of_block
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.bounds import bound_pointers, emit_bound
+from flurka_numba.targets.sm90.lanes import CHUNK
 from flurka_numba.targets.sm90.largest import emit_largest_of_all
 from flurka_numba.targets.sm90.random_slots import (
     emit_exponents,
@@ -24,7 +26,7 @@ from flurka_numba.targets.sm90.random_slots import (
 )
 from flurka_numba.targets.sm90.scales import VALUE_TOP, emit_carrier, inverse_word, is_scaled
 from flurka_numba.targets.sm90.shape import (
-    CHUNK,
+    SIDE_ROW,
     SLOTS,
     STATE_NUMBERS,
     STATE_SIDE,
@@ -36,13 +38,15 @@ from flurka_numba.targets.sm90.shape import (
     state_rows,
 )
 from flurka_numba.targets.sm90.slots import VALUES, emit_place, emit_slot_places, emit_slots, slot_parameters
-from flurka_numba.targets.sm90.state_block import emit_image_row, emit_last_share, operand_place
+from flurka_numba.targets.sm90.state_block import emit_image_row, emit_last_share, operand_place, row_of_four
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import log2
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
 
 POINTERS = ("states", "shares", "counters")
 ENTRY = "state"
+THREAD_BYTES = 4 * STATE_NUMBERS // STATE_THREADS  # of its share
 
 
 def state_parameters(traits: StateTraits) -> tuple[tuple[str, str], ...]:
@@ -96,13 +100,13 @@ def _emit_start(out: KernelWriter) -> None:
     out.lines(
         f"""
         value_tile = u32(feature_tile + u32({SLOTS * STATE_SIDE * 4}))
-        first_feature = u32((thread >> u32(4)) * u32(4))
+        first_feature = u32({SIDE_ROW} * u32({QUAD}))
         is_last = u32(1)
-        total = cuda.local.array(16, dtype=np.float32)
-        sums = cuda.local.array(4, dtype=np.float32)
-        for i in range(16):
+        total = cuda.local.array({QUAD * QUAD}, dtype=np.float32)
+        sums = cuda.local.array({QUAD}, dtype=np.float32)
+        for i in range({QUAD * QUAD}):
             total[i] = f32(0.0)
-        for i in range(4):
+        for i in range({QUAD}):
             sums[i] = f32(0.0)
         """
     )
@@ -115,10 +119,10 @@ def _emit_products(out: KernelWriter) -> None:
         at = f"u32({STATE_SIDE * 4}) * u32(slot)"
         out.line(f"a_0, a_1, a_2, a_3 = ptx.load_shared_reals4(feature_tile + {at} + u32(4) * first_feature)")
         out.line(f"b_0, b_1, b_2, b_3 = ptx.load_shared_reals4(value_tile + {at} + u32(4) * column)")
-        for i in range(4):
+        for i in range(QUAD):
             out.line(f"sums[{i}] += a_{i}")
-            for j in range(4):
-                out.line(f"total[{4 * i + j}] += a_{i} * b_{j}")
+            for j in range(QUAD):
+                out.line(f"total[{QUAD * i + j}] += a_{i} * b_{j}")
 
 
 def _emit_share(out: KernelWriter) -> None:
@@ -128,33 +132,34 @@ def _emit_share(out: KernelWriter) -> None:
         share_at = shares + u64({4 * STATE_NUMBERS}) * (u64(state) * u64(shares_of_state))
         """
     )
-    with out.part("leave_share", "This block's numbers, 80 bytes a thread."):
+    four = ", ".join(f"total[{QUAD} * i{f' + {j}' if j else ''}]" for j in range(QUAD))
+    with out.part("leave_share", f"This block's numbers, {THREAD_BYTES} bytes a thread."):
         out.lines(
             f"""
-            to = share_at + u64({4 * STATE_NUMBERS}) * u64(share) + u64(80) * u64(thread)
-            for i in range(4):
-                at = to + u64(16) * u64(i)
-                ptx.store_reals4(at, total[4 * i], total[4 * i + 1], total[4 * i + 2], total[4 * i + 3], u32(1))
-            ptx.store_reals4(to + u64(64), sums[0], sums[1], sums[2], sums[3], u32(1))
+            to = share_at + u64({4 * STATE_NUMBERS}) * u64(share) + u64({THREAD_BYTES}) * u64(thread)
+            for i in range({QUAD}):
+                at = to + u64({QUAD_BYTES}) * u64(i)
+                ptx.store_reals4(at, {four}, u32(1))
+            ptx.store_reals4(to + u64({QUAD * QUAD_BYTES}), sums[0], sums[1], sums[2], sums[3], u32(1))
             """
         )
     emit_last_share(out, "feature_tile")
     with out.block("if is_last != u32(0)"), out.part("add_shares", "All shares of this state, in their order."):
         out.lines(
             f"""
-            for i in range(16):
+            for i in range({QUAD * QUAD}):
                 total[i] = f32(0.0)
-            for i in range(4):
+            for i in range({QUAD}):
                 sums[i] = f32(0.0)
             for other in range(shares_of_state):
-                at = share_at + u64({4 * STATE_NUMBERS}) * u64(other) + u64(80) * u64(thread)
-                for i in range(4):
-                    a, b, c, d = ptx.load_reals4(at + u64(16) * u64(i))
-                    total[4 * i] += a
-                    total[4 * i + 1] += b
-                    total[4 * i + 2] += c
-                    total[4 * i + 3] += d
-                a, b, c, d = ptx.load_reals4(at + u64(64))
+                at = share_at + u64({4 * STATE_NUMBERS}) * u64(other) + u64({THREAD_BYTES}) * u64(thread)
+                for i in range({QUAD}):
+                    a, b, c, d = ptx.load_reals4(at + u64({QUAD_BYTES}) * u64(i))
+                    total[{QUAD} * i] += a
+                    total[{QUAD} * i + 1] += b
+                    total[{QUAD} * i + 2] += c
+                    total[{QUAD} * i + 3] += d
+                a, b, c, d = ptx.load_reals4(at + u64({QUAD * QUAD_BYTES}))
                 sums[0] += a
                 sums[1] += b
                 sums[2] += c
@@ -172,7 +177,7 @@ def _emit_scaled(out: KernelWriter, traits: StateTraits) -> None:
             out.line("largest = f32(slots)")
         else:
             out.line("largest = f32(0.0)")
-            for i in range(4):
+            for i in range(QUAD):
                 out.line(f"largest = ptx.maximum(largest, sums[{i}])")
             emit_largest_of_block(out, "largest", "value_tile", STATE_THREADS)
         emit_scale(out, "scale", "largest")
@@ -184,9 +189,9 @@ def _emit_scaled(out: KernelWriter, traits: StateTraits) -> None:
             of_total = "scale * value_scale"  # one after the other: both may be 2^126
         out.lines(
             f"""
-            for i in range(16):
+            for i in range({QUAD * QUAD}):
                 total[i] = total[i] * {of_total}
-            for i in range(4):
+            for i in range({QUAD}):
                 sums[i] = sums[i] * scale
             """
         )
@@ -197,7 +202,7 @@ def _emit_state(out: KernelWriter, traits: StateTraits) -> None:
     scaled = is_scaled(traits.dtype)
     if scaled:
         _emit_scaled(out, traits)
-    out.line("b = u32(column >> u32(2))")
+    out.line(f"b = u32(column >> u32({log2(QUAD)}))")
     out.lines(
         f"""
         place = first_feature
@@ -207,14 +212,14 @@ def _emit_state(out: KernelWriter, traits: StateTraits) -> None:
         """
     )
     values = CHUNK * chunks(traits.value_dim)
-    for j in range(4):
-        row = f"u32(first_row + u32({8 * (j // 2) + j % 2}))"
+    for j in range(QUAD):
+        row = f"u32(first_row + u32({row_of_four(j)}))"
         with out.part("store_row", "Four features of a value.", row=row, j=str(j)):
             when = "u32(1)" if traits.value_dim % STATE_SIDE == 0 else f"u32(1) if row < u32({values}) else u32(0)"
-            emit_image_row(out, traits.dtype, [f"total[{4 * i} + j]" for i in range(4)], when, further=2)
+            emit_image_row(out, traits.dtype, [f"total[{QUAD * i} + j]" for i in range(QUAD)], when, further=2)
     with out.part("store_sums", "Four features of z, or of what goes with it."):
         out.line(f"row = u32(u32({values}) + b)")
         first = f"u32(1) if b < u32({SUM_ROWS}) and value_block == u32(0) else u32(0)"
         if scaled:
             emit_carrier(out, "scale", "b", inverse_word("value_scale") if traits.parts else None)
-        emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(4)], first, further=2, carries=scaled)
+        emit_image_row(out, traits.dtype, [f"sums[{i}]" for i in range(QUAD)], first, further=2, carries=scaled)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flurka_numba.targets.sm90.shape import CHUNK
+from flurka_numba.targets.gpu.lanes import QUAD
+from flurka_numba.targets.sm90.lanes import CHUNK, swizzle
+from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, MATRIX, log2
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 
@@ -58,12 +60,17 @@ def operand_place(four: str) -> str:
     """Where numbers 4 n and 4 n + 1 of a chunk stand, as a column of a left operand or a row of a right one (rows.py);
     4 n + 2 and 4 n + 3 stand 8 further on. four: the name of n.
     """
-    within = f"({four} & u32(1)) * u32(16) + (({four} & u32(7)) >> u32(1)) * u32(2)"
-    return f"u32(({four} >> u32(3)) * u32({CHUNK}) + {within})"
+    within = f"({four} & u32(1)) * u32({ATOM}) + (({four} & u32({CHUNK // QUAD - 1})) >> u32(1)) * u32({LANE_COLUMNS})"
+    return f"u32(({four} >> u32({log2(CHUNK // QUAD)})) * u32({CHUNK}) + {within})"
+
+
+def row_of_four(number: int) -> int:
+    """Where number 0 to 3 of four neighbours stands, from operand_place() on."""
+    return MATRIX * (number // LANE_COLUMNS) + number % LANE_COLUMNS
 
 
 def emit_image_row(
-    out: KernelWriter, dtype: str, numbers: list[str], when: str, *, further: int = 8, carries: bool = False
+    out: KernelWriter, dtype: str, numbers: list[str], when: str, *, further: int = MATRIX, carries: bool = False
 ) -> None:
     """Four neighbouring numbers of ``row`` at ``place`` of the swizzled image ``to``, the second two ``further`` on.
 
@@ -73,5 +80,5 @@ def emit_image_row(
         word = f"ptx.pack_{dtype}({numbers[2 * half]}, {numbers[2 * half + 1]})"
         if carries:
             word = f"ptx.select(carried, {word}, carries)"
-        at = f"((u32(2) * (place + u32({further * half}))) ^ ((row & u32(7)) << u32(4)))"
+        at = f"((u32(2) * (place + u32({further * half}))) ^ {swizzle('row')})"
         out.line(f"ptx.store_word(to + u64({SPAN_BYTES}) * u64(row) + u64{at}, {word}, {when})")

@@ -10,8 +10,10 @@ with eight adjacent ones: exchanges between lanes were 160 instructions a tile m
 from __future__ import annotations
 
 from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings
 from flurka_numba.targets.sm90.scales import is_scaled
+from flurka_numba.targets.sm90.shape import BARRIER_BYTES
 from flurka_numba.targets.sm90.token_producer import emit_place, emit_producer
 from flurka_numba.targets.sm90.token_results import emit_results
 from flurka_numba.targets.sm90.token_shape import (
@@ -26,10 +28,12 @@ from flurka_numba.targets.sm90.token_shape import (
     TokenTraits,
 )
 from splat_numba.gen.entry import Entry
+from splat_numba.gen.lane_layout import sums_of
 from splat_numba.gen.machine import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
+    GROUP,
     PRODUCT_DEPTH,
     SPAN_BYTES,
     STEP_OF_ROWS,
@@ -82,7 +86,7 @@ def render_token_gradients(traits: TokenTraits) -> str:
                 emit_producer(out, traits)
         with out.block("else"):
             out.line("more_registers()")
-            with out.part("consume", "A warpgroup: 64 tokens of each tile."):
+            with out.part("consume", f"A warpgroup: {GROUP} tokens of each tile."):
                 _emit_consumer(out, traits)
     return out.text()
 
@@ -96,12 +100,12 @@ def _emit_start(out: KernelWriter, traits: TokenTraits) -> None:
         f"""
         slot_place = u32(piece_place + u32({pieces}))
         full = u32(piece_place + u32({stages}))
-        empty = u32(full + u32({8 * STAGES}))
-        piece_full = u32(empty + u32({8 * STAGES}))
-        piece_empty = u32(piece_full + u32({8 * traits.steps}))
+        empty = u32(full + u32({BARRIER_BYTES * STAGES}))
+        piece_full = u32(empty + u32({BARRIER_BYTES * STAGES}))
+        piece_empty = u32(piece_full + u32({BARRIER_BYTES * traits.steps}))
         """
     )
-    emit_rings(out, {"": STAGES, "piece_": traits.steps}, 4 * GROUPS)
+    emit_rings(out, {"": STAGES, "piece_": traits.steps}, GROUPS * WARPGROUP // WARP)
     out.lines(
         f"""
         pairs_k = u32((heads * u32({spans(traits.head_dim)}) + u32({TILE_SPANS - 1})) // u32({TILE_SPANS}))
@@ -118,14 +122,14 @@ def _emit_consumer(out: KernelWriter, traits: TokenTraits) -> None:
     """
     out.lines(
         f"""
-        warpgroup = u32(thread >> u32(7))
-        total = cuda.local.array({TILE_SPANS * SPAN // 2}, dtype=np.float32)
+        warpgroup = u32{GROUP_OF_BLOCK}
+        total = cuda.local.array({sums_of(TILE_SPANS * SPAN)}, dtype=np.float32)
         stage = u32(0)
         phase = u32(0)
         piece_phase = u32(1)
         begins = u32(1)
         before = u32(0)
-        for i in range({TILE_SPANS * SPAN // 2}):
+        for i in range({sums_of(TILE_SPANS * SPAN)}):
             total[i] = f32(0.0)
         """
     )
@@ -152,8 +156,8 @@ def _emit_step(out: KernelWriter, step: int) -> None:
     with out.part("multiply_step", "Issue the products of a step, when it is full.", step=str(step), more=more):
         out.lines(
             f"""
-            ptx.mbarrier_wait(piece_full + u32(8) * u32(step), piece_phase)
-            ptx.mbarrier_wait(full + stage * u32(8), phase)
+            ptx.mbarrier_wait(piece_full + u32({BARRIER_BYTES}) * u32(step), piece_phase)
+            ptx.mbarrier_wait(full + stage * u32({BARRIER_BYTES}), phase)
             piece = piece_place + u32({PIECE_BYTES}) * u32(step) + warpgroup * u32({STEP * SPAN_BYTES})
             proj = u64({values_descriptor(STEP)}) | u64(piece >> u32(4))
             slots = u64({values_descriptor(STEP)}) | u64((slot_place + stage * u32({STAGE_BYTES})) >> u32(4))
@@ -171,5 +175,5 @@ def _emit_step(out: KernelWriter, step: int) -> None:
 
 
 def _emit_give_back(out: KernelWriter, step: int) -> None:
-    out.line("ptx.mbarrier_arrive(empty + before * u32(8), leader)")
-    out.line(f"ptx.mbarrier_arrive(piece_empty + u32({8 * step}), ends)")
+    out.line(f"ptx.mbarrier_arrive(empty + before * u32({BARRIER_BYTES}), leader)")
+    out.line(f"ptx.mbarrier_arrive(piece_empty + u32({BARRIER_BYTES * step}), ends)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from flurka_numba.targets.sm90.ring import emit_advance
+from flurka_numba.targets.sm90.shape import BARRIER_BYTES
 from flurka_numba.targets.sm90.token_shape import (
     GROUPS,
     PIECE_BYTES,
@@ -74,8 +75,8 @@ def _emit_piece(out: KernelWriter, step: int) -> None:
     with out.part("load_piece", "The projection's columns for a tile's tokens, a step of its slots.", step=str(step)):
         out.lines(
             f"""
-            ptx.mbarrier_wait(piece_empty + u32(8) * u32(step), piece_free)
-            barrier = piece_full + u32(8) * u32(step)
+            ptx.mbarrier_wait(piece_empty + u32({BARRIER_BYTES}) * u32(step), piece_free)
+            barrier = piece_full + u32({BARRIER_BYTES}) * u32(step)
             ptx.mbarrier_expect(barrier, u32({PIECE_BYTES}), leader)
             slot = u32({STEP}) * u32(step)
             for group in range({GROUPS}):
@@ -91,8 +92,8 @@ def _emit_slots(out: KernelWriter, step: int) -> None:
     with out.part("load_slots", "A step of the slots' gradients in a tile's columns.", step=str(step)):
         out.lines(
             f"""
-            ptx.mbarrier_wait(empty + stage * u32(8), free)
-            barrier = u32(full + stage * u32(8))
+            ptx.mbarrier_wait(empty + stage * u32({BARRIER_BYTES}), free)
+            barrier = u32(full + stage * u32({BARRIER_BYTES}))
             ptx.mbarrier_expect(barrier, u32({STAGE_BYTES}), leader)
             for i in range({TILE_SPANS}):
                 span = u32(first_span + u32(i))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.targets.sm90.shape import BARRIERS_BYTES
-from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SPAN_BYTES, spans
+from splat_numba.gen.targets.sm90.shape import ALIGNMENT, GROUP, SPAN_BYTES, spans
 
 GROUPS = 4  # warpgroups
-TOKENS = 64 * GROUPS
+TOKENS = GROUP * GROUPS
 STEP = 64  # slots
 LARGEST_STEPS = 4  # more slots do not fit beside what is fetched ahead
 TILE_SPANS = 2
