@@ -74,6 +74,22 @@ class Problem:
         )
         return "plain" if inside else "plus_eps"
 
+    @property
+    def differentiated(self) -> tuple[str, ...]:
+        """Names of the arrays that have gradients, in the order of a call."""
+        projections = () if self.method == "kernel" else ("proj_k",) if self.shared_proj else ("proj_k", "proj_v")
+        return ("q", "k", "v", *projections)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of a call's arrays, in their order."""
+        return (*self.differentiated, *("omega",) * self.random, *("kv_lengths",) * self.ragged)
+
+    @property
+    def gradients(self) -> tuple[str, ...]:
+        """Names of the results of a call's vjp, in their order."""
+        return tuple(f"d{name}" for name in self.differentiated)
+
 
 @dataclass(slots=True, eq=False)
 class Call:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flurka_numba.checks import ARRAYS, check_call
-from flurka_numba.cpu.xla import backward_call, forward_call, gradients_of, inputs_of
+from flurka_numba.cpu.xla import backward_call, forward_call
 from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.results import result_shape
 from splat_numba.errors import ArgumentError, BackendError
@@ -59,7 +59,7 @@ def attend(call: Call, backend: str) -> Any:
         arrays["kv_lengths"] = lengths_of(call.kv_lengths, problem, axes)
     with forward_mode_refused():
         (out,) = _operator(replace(problem, batch=1), call.backend)(
-            *made_alike([arrays[name] for name in inputs_of(problem)])
+            *made_alike([arrays[name] for name in problem.inputs])
         )
     return out.reshape(result_shape(shown["q"], problem))
 
@@ -90,12 +90,12 @@ _random_rows = undifferentiable(lambda omega: omega, NO_OMEGA)
 
 @lru_cache(maxsize=512)
 def _operator(problem: Problem, backend: str) -> Any:
-    """The arrays of inputs_of(problem) -> (out,), for any batch size."""
-    names = inputs_of(problem)
+    """The arrays of problem.inputs -> (out,), for any batch size."""
+    names = problem.inputs
     common = frozenset(place for place, name in enumerate(names) if name.startswith("proj") or name == "omega")
     forward = folded(partial(_run, problem, backend, False), common)
     backward = folded(partial(_run, problem, backend, True), common, apart=problem.method != "kernel")
-    return operation("flurka_attention", forward, backward, len(gradients_of(problem)), keeps_results=False)
+    return operation("flurka_attention", forward, backward, len(problem.gradients), keeps_results=False)
 
 
 def _run(problem: Problem, backend: str, backward: bool, *arrays: Any) -> Any:
@@ -131,7 +131,7 @@ class Flurka:
         """Shapes and dtypes of the results."""
         q, _, v, *_ = arrays
         if self.backward:
-            return [(one.shape, one.dtype) for one in arrays[: len(gradients_of(self.problem))]]
+            return [(one.shape, one.dtype) for one in arrays[: len(self.problem.gradients)]]
         return [((*q.shape[:3], v.shape[3]), q.dtype)]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from flurka_numba.cpu.xla import gradients_of, inputs_of
 from flurka_numba.gpu.gradients import SlotProduct
 from flurka_numba.gpu.vjp import product_of
 from flurka_numba.gpu.xla import XlaPart, forward_part, gradient_parts
@@ -22,21 +21,21 @@ TARGET = "splat_numba_cuda_flurka"
 
 
 def forward(problem: Problem, arrays: Sequence[Any]) -> list[Any]:
-    """The result of inputs_of(problem), alone in a list. Raises ArgumentTypeError, BackendError, CompileError."""
+    """The result of problem.inputs, alone in a list. Raises ArgumentTypeError, BackendError, CompileError."""
     name, part = _forward(problem, current())
     return [_run(name, part, problem, arrays)["out"]]
 
 
 def gradients(problem: Problem, arrays: Sequence[Any]) -> list[Any]:
-    """gradients_of(problem) from inputs_of(problem) and dout. Raises likewise."""
+    """problem.gradients from problem.inputs and dout. Raises likewise."""
     (first, forward_part), (second, backward_part), products = _gradients(problem, current())
     *inputs, dout = arrays
     kept = _run(first, forward_part, problem, inputs)["kept"]
     made = _run(second, backward_part, problem, (*inputs, dout, kept))
-    given = dict(zip(inputs_of(problem), inputs, strict=True))
+    given = dict(zip(problem.inputs, inputs, strict=True))
     for name, one in products.items():
         made[f"d{name}"] = product_of(problem, given[one.proj], made[one.slots])
-    return [made[name] for name in gradients_of(problem)]
+    return [made[name] for name in problem.gradients]
 
 
 def _run(name: str, part: XlaPart, problem: Problem, arrays: Sequence[Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from flurka_numba.cpu.executor import compiled_for
 from flurka_numba.problem import Problem
 from flurka_numba.targets.cpu import host
 from flurka_numba.targets.cpu.backward import gradient_schedule, wanted
-from flurka_numba.targets.cpu.forward import arguments_of, forward_schedule, kept_of
+from flurka_numba.targets.cpu.forward import forward_schedule, kept_of
 from flurka_numba.targets.cpu.plan import FORWARD, CpuPlan, make_plan
 from splat_numba.gen.array_schedule import ArraySchedule, NumpyStep, touched
 from splat_numba.gen.cpu_entry import arrays, numbers
@@ -31,18 +31,18 @@ FEWEST_PRODUCTS = 1_000_000
 
 
 def forward_call(problem: Problem, settings: Settings, threads: int) -> XlaCall:
-    """Over inputs_of(problem) to (out,), all contiguous. kv_lengths: int32; omega: of the compute dtype."""
-    plan, names = make_plan(problem, FORWARD, machine(settings.threads)), inputs_of(problem)
+    """Over problem.inputs to (out,), all contiguous. kv_lengths: int32; omega: of the compute dtype."""
+    plan, names = make_plan(problem, FORWARD, machine(settings.threads)), problem.inputs
     recorder = _recorder(problem, plan, (*names, "out"), settings, threads)
     recorder.add(forward_schedule(plan, problem), compiled_for(plan, settings))
     return recorder.finish(len(names), 1)
 
 
 def backward_call(problem: Problem, settings: Settings, threads: int) -> XlaCall:
-    """Over (*inputs_of(problem), dout) to gradients_of(problem), likewise."""
+    """Over (*problem.inputs, dout) to problem.gradients, likewise."""
     plan = make_plan(problem, FORWARD, machine(settings.threads))
     slopes = make_plan(problem, wanted(problem, frozenset()), machine(settings.threads))
-    names, results = (*inputs_of(problem), "dout"), gradients_of(problem)
+    names, results = (*problem.inputs, "dout"), problem.gradients
     recorder = _recorder(problem, slopes, (*names, *results), settings, threads)
     whole = problem.itemsize == np.dtype(problem.compute_dtype).itemsize
     targets = {name: recorder.view(name) for name in results}
@@ -57,18 +57,6 @@ def backward_call(problem: Problem, settings: Settings, threads: int) -> XlaCall
         for name, target in targets.items():
             _round(recorder, name, target, problem)
     return recorder.finish(len(names), len(results))
-
-
-def inputs_of(problem: Problem) -> tuple[str, ...]:
-    """Names of a call's arrays, in their order."""
-    omega = ("omega",) if problem.random else ()
-    lengths = ("kv_lengths",) if problem.ragged else ()
-    return (*arguments_of(problem)[:-1], *omega, *lengths)
-
-
-def gradients_of(problem: Problem) -> tuple[str, ...]:
-    """Names of the results of backward_call()."""
-    return tuple(f"d{name}" for name in arguments_of(problem)[:-1])
 
 
 def _recorder(problem: Problem, plan: CpuPlan, names: tuple[str, ...], settings: Settings, threads: int) -> Recorder:

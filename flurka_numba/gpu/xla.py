@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flurka_numba.cpu.xla import gradients_of, inputs_of
 from flurka_numba.gpu.checks import check_supported
 from flurka_numba.gpu.composed.plan import composes_forward, composes_gradients
 from flurka_numba.gpu.forward import forward_recording, in_place
@@ -36,18 +35,18 @@ class XlaPart:
 
 
 def forward_part(problem: Problem, gpu: Gpu) -> XlaPart:
-    """Over inputs_of(problem) to out, all contiguous. kv_lengths: int32; omega: float32.
+    """Over problem.inputs to out, all contiguous. kv_lengths: int32; omega: float32.
 
     Raises ArgumentTypeError for float64, BackendError for sizes that are none of whole chunks of 16 bytes.
     """
     operands = _operands(problem)
     _check_fit(problem, operands, composed=composes_forward(problem))
     recording = forward_recording(problem, gpu, operands, frozenset(), {})
-    return _part(problem, recording, inputs_of(problem), keeps=False)
+    return _part(problem, recording, problem.inputs, keeps=False)
 
 
 def gradient_parts(problem: Problem, gpu: Gpu) -> tuple[XlaPart, XlaPart, Mapping[str, SlotProduct]]:
-    """Over inputs_of(problem) to out and what is kept; over those, dout and what was kept to gradients; and which
+    """Over problem.inputs to out and what is kept; over those, dout and what was kept to gradients; and which
     gradients are left to products of arrays, by the names of their arguments. Raises as forward_part().
     """
     operands, composed = _operands(problem), composes_gradients(problem)
@@ -56,7 +55,7 @@ def gradient_parts(problem: Problem, gpu: Gpu) -> tuple[XlaPart, XlaPart, Mappin
     gradients = Gradients(problem, gpu, operands, {}, composed, views=False)
     forward = gradients.forward(frozenset())
     backward, products = gradients.backward(dout, frozenset(), frozenset())
-    names = inputs_of(problem)
+    names = problem.inputs
     return (
         _part(problem, forward, names, keeps=True),
         _part(problem, backward, (*names, "dout", KEPT), keeps=False),
@@ -92,7 +91,7 @@ def _refuse(problem: Problem) -> None:
 
 
 def _operands(problem: Problem) -> dict[str, Tensor]:
-    return {name.removeprefix("d"): _tensor(problem, name.removeprefix("d")) for name in gradients_of(problem)}
+    return {name.removeprefix("d"): _tensor(problem, name.removeprefix("d")) for name in problem.gradients}
 
 
 def _tensor(problem: Problem, name: str) -> Tensor:

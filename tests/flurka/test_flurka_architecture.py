@@ -38,10 +38,10 @@ PURE = ["expressions.py", "feature_maps.py", "problem.py", "heads.py", "checks.p
 SHARED = ("errors", "memory", "settings", "plain", "signatures", "arguments", "gen.writer", "gen.instructions")
 SHARED += ("gen.machine", "gen.halves", "gen.cpu_entry", "gen.array_schedule", "runtime")
 SHARED += ("bridges.torch.watch", "bridges.torch.door", "bridges.torch.functions", "bridges.torch.folding")
-SHARED += ("bridges.torch.in_graphs", "executors.jax_manual", "executors.jax_operations")
+SHARED += ("bridges.torch.in_graphs", "executors.jax_manual", "executors.jax_operations", "executors.jax_platforms")
 OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
 GPU_SHARED = ("gen.entry", "gen.schedule", "gen.tensor", "gen.tensor_map", "gen.targets", "emulator")
-GPU_SHARED += ("executors.gpu_parts",)
+GPU_SHARED += ("executors.gpu_parts", "executors.gpu")
 HEAVY = ["numba", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
 
 
@@ -56,7 +56,7 @@ def test_only_the_shared_parts_of_splat_numba_are_used(path):
         package, _, inner = name.partition(".")
         if package != "splat_numba":
             continue
-        on_gpu = {"gpu", "emulated", "sm90", "simt", "gpu_text.py"} & {*path.parts}
+        on_gpu = {"gpu", "emulated", "sm90", "simt", "gpu_text.py", "jax_gpu.py"} & {*path.parts}
         allowed = SHARED + GPU_SHARED if on_gpu else SHARED
         shared = any(inner == part or inner.startswith(f"{part}.") for part in allowed)
         assert inner not in OF_MASKS, f"{path} imports {name}"

@@ -6,7 +6,7 @@ from functools import partial
 
 from flurka_numba.problem import Problem
 from flurka_numba.targets.cpu import host
-from flurka_numba.targets.cpu.forward import arguments_of, kept_of
+from flurka_numba.targets.cpu.forward import kept_of
 from flurka_numba.targets.cpu.plan import SOFTMAX, CpuPlan
 from flurka_numba.targets.cpu.recorder import CpuRecorder, split_count
 from splat_numba.gen.array_schedule import ArraySchedule
@@ -23,7 +23,7 @@ def wanted(problem: Problem, frozen: frozenset[str]) -> tuple[str, ...]:
 
 def gradient_schedule(plan: CpuPlan, problem: Problem, frozen: frozenset[str]) -> ArraySchedule:
     """Its results are d<name> of every argument that is not frozen, in compute dtype."""
-    to = CpuRecorder(plan, problem, *arguments_of(problem), "dout", *kept_of(problem))
+    to = CpuRecorder(plan, problem, *problem.differentiated, "kv_lengths", "dout", *kept_of(problem))
     slots = _through_queries(to)
     results = ["dq"] if "q" in plan.wants else []
     sides = [name for name in ("keys", "values") if name in plan.wants]

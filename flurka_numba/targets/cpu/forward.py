@@ -22,12 +22,6 @@ HEADS = ("w", "w_t", "stabs", "state", "sums", "scales")
 SLOTS = ("keys", "values", "slot_lengths")
 
 
-def arguments_of(problem: Problem) -> tuple[str, ...]:
-    """The inputs of a call, less omega."""
-    projections = () if problem.method == "kernel" else ("proj_k",) if problem.shared_proj else ("proj_k", "proj_v")
-    return ("q", "k", "v", *projections, "kv_lengths")
-
-
 def kept_of(problem: Problem) -> tuple[str, ...]:
     """What the forward schedule of a problem leaves for gradients."""
     return (*HEADS, *SLOTS) if problem.method == "flurka" else HEADS
@@ -36,7 +30,7 @@ def kept_of(problem: Problem) -> tuple[str, ...]:
 def forward_schedule(plan: CpuPlan, problem: Problem) -> ArraySchedule:
     """Writes ``out``, and leaves what kept_of() says."""
     omega = ("omega",) if problem.random else ()
-    to = CpuRecorder(plan, problem, *arguments_of(problem), *omega, "out")
+    to = CpuRecorder(plan, problem, *problem.differentiated, "kv_lengths", *omega, "out")
     if plan.feature_map == SOFTMAX:
         _absorb_softmax(to)
     else:
