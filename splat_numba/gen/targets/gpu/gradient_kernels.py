@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from splat_numba.gen.backward import KEYS, QUERIES
@@ -25,6 +25,12 @@ def result_dims(boxes: Traits, names: Sequence[str]) -> dict[str, int]:
     """Elements a token of the gradients of these names, in the order of their products."""
     dims = {"dv": boxes.value_dim, "dk": boxes.head_dim, "dq": boxes.head_dim}
     return {name: dim for name, dim in dims.items() if name in names}
+
+
+def names_written(names: Iterable[str], stored: str) -> tuple[str, ...]:
+    """Of the arrays that a kernel is given for gradients of these names, in their order, and for sums of them."""
+    every = tuple(names)
+    return (*every, *(f"{name}_sums" for name in every)) if stored == FINISHED else every
 
 
 def first_with_tiles(
@@ -56,8 +62,9 @@ class GradientKernel:
 
     @property
     def of_slopes(self) -> str:
-        """The gradient that slopes are multiplied into, where they are made."""
-        return "dq" if self.of == QUERIES else "dk"
+        """The gradient that slopes are multiplied into; "" for none."""
+        name = "dq" if self.of == QUERIES else "dk"
+        return name if name in self.wanted else ""
 
     @property
     def columns_are_queries(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from splat_numba.gen.backward import QUERIES
 from splat_numba.gen.boxes import Traits
-from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED, GradientKernel
+from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED, GradientKernel, names_written
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +39,4 @@ class GradientTraits(GradientKernel):
     @property
     def written(self) -> tuple[str, ...]:
         """Names of the arrays that the kernel is given for its results, in the order of the gradients' products."""
-        sums = tuple(f"{name}_sums" for name in self.dims) if self.stored == FINISHED else ()
-        return (*self.dims, *sums)
+        return names_written(self.dims, self.stored)

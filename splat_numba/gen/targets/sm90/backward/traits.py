@@ -13,11 +13,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.boxes import Traits
+from splat_numba.gen.backward import QUERIES
 from splat_numba.gen.kept_slopes import IMAGE_BYTES
 from splat_numba.gen.targets.gpu.addresses import STEPS
-from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, LEVEL_BYTES, NOWHERE, READ, WRITTEN, result_dims
+from splat_numba.gen.targets.gpu.gradient_kernels import (
+    LEVEL_BYTES,
+    NOWHERE,
+    READ,
+    WRITTEN,
+    GradientKernel,
+    names_written,
+)
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     INFO_BYTES,
@@ -31,15 +37,11 @@ IMAGE_PART = IMAGE_BYTES // 16  # of a warp of the reader for 16 keys: 16 bytes 
 
 
 @dataclass(frozen=True, slots=True)
-class BackwardTraits:
-    """boxes: tiles, of whatever the kernel's rows and columns are; of: QUERIES or KEYS; wanted: of "dq", or of "dk" and
-    "dv"; result: how they are stored; ragged: key lengths differ between batch entries; kept: NOWHERE, WRITTEN or READ;
-    padded: some rows of a kernel that writes slopes are padding, whose slopes must be 0.
+class BackwardTraits(GradientKernel):
+    """result: how gradients are stored; ragged: key lengths differ between batch entries; kept: NOWHERE, WRITTEN or
+    READ; padded: some rows of a kernel that writes slopes are padding, whose slopes must be 0.
     """
 
-    boxes: Traits
-    of: str
-    wanted: tuple[str, ...]
     result: str
     ragged: bool
     kept: str = NOWHERE
@@ -68,29 +70,12 @@ class BackwardTraits:
     @property
     def written(self) -> tuple[str, ...]:
         """Names of the arrays that the kernel is given for its results, in the order of the gradients' products."""
-        names = self.dims
-        return (*names, *(f"{name}_sums" for name in names)) if self.result == FINISHED else tuple(names)
-
-    @property
-    def dims(self) -> dict[str, int]:
-        """Elements a token of the gradients that are made, by name, in the order of their products."""
-        return result_dims(self.boxes, self.wanted)
+        return names_written(self.dims, self.result)
 
     @property
     def strides(self) -> tuple[str, ...]:
         """Of those arrays, in bytes."""
         return tuple(f"{name}_{step}" for name in self.written for step in STEPS)
-
-    @property
-    def of_slopes(self) -> str:
-        """The gradient that slopes are multiplied into; "" for none."""
-        name = "dq" if self.of == QUERIES else "dk"
-        return name if name in self.wanted else ""
-
-    @property
-    def columns_are_queries(self) -> bool:
-        """Whether lse and delta belong to columns."""
-        return self.of == KEYS
 
     @property
     def clears(self) -> bool:
