@@ -39,7 +39,7 @@ class Axes:
     def imshow(self, *_, **__):
         return None
 
-    set_title = set_xticks = set_yticks = tick_params = imshow
+    set_title = set_xticks = set_yticks = tick_params = set_box_aspect = imshow
 
 
 HOSTILE = [

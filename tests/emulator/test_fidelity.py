@@ -8,6 +8,17 @@ from splat_numba.gen.instructions import FAMILIES, INSTRUCTIONS
 from tests.emulator.fidelity import emulate
 from tests.emulator.fidelity_cases import CASES, recorded
 
+# Strict: a recorded answer makes the mark fall. The GPU's own test (tests/gpu/test_fidelity.py) needs no record.
+UNRECORDED = {"halves": "store_half is new: no GPU has answered since"}
+
+
+def by_record(case):
+    """The case, marked where no GPU's answer is kept."""
+    reason = UNRECORDED.get(case.name)
+    marks = [] if reason is None else [pytest.mark.xfail(strict=True, raises=LookupError, reason=reason)]
+    return pytest.param(case, id=case.name, marks=marks)
+
+
 by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
@@ -28,7 +39,7 @@ def test_a_case_calls_what_it_proves(case):
     assert set(case.proves) <= called(case)
 
 
-@by_name
+@pytest.mark.parametrize("case", map(by_record, CASES))
 @pytest.mark.parametrize("late", [False, True], ids=["copies at once", "copies late"])
 def test_the_emulator_answers_as_the_hardware_did(case, late):
     case.agree(case, emulate(case, late=late), recorded(case))
