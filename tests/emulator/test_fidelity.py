@@ -39,7 +39,7 @@ def test_a_case_calls_what_it_proves(case):
     assert set(case.proves) <= called(case)
 
 
-@pytest.mark.parametrize("case", map(by_record, CASES))
+@pytest.mark.parametrize("case", [by_record(case) for case in CASES])
 @pytest.mark.parametrize("late", [False, True], ids=["copies at once", "copies late"])
 def test_the_emulator_answers_as_the_hardware_did(case, late):
     case.agree(case, emulate(case, late=late), recorded(case))
