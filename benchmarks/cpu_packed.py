@@ -7,7 +7,7 @@ What SciPy has no operation for is NumPy's: products of listed pairs (einsum ove
 a time) and sums over rows (reduceat). Each vjp is timed alone, after its forward call. Rounds and pauses as in
 cpu_attention.py, but of each contender the least time counts: what else runs on a shared machine only adds, and more to
 us, who have two threads. Before anything is timed both sides' results are compared. Beside ours stands what the same
-operators take row by row, as if no plan let rows share loads (splat_numba.gen.packed_groups).
+operators take row by row, as if no plan let rows share loads (splat_numba.gen.packed.groups).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 from cpu_attention import CALLS, HEAD_DIM, HEADS, RESULTS, SEQ, SPIN_SECONDS, hardware
 
 import splat_numba as splat
-from splat_numba.gen.packed_problem import RunTable
+from splat_numba.gen.packed.problem import RunTable
 from splat_numba.gen.targets.cpu import packed_plan
 
 NODES, NEIGHBOURS, SCALE = 20_000, 16, 0.125

@@ -16,9 +16,9 @@ from gpu_workload import Shape, Workload
 import splat_numba as splat
 from splat_numba.executors import gpu as gpu_kernel
 from splat_numba.executors import gpu_parts
-from splat_numba.gen import box_passes
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.boxes import search as box_search
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.targets.sm90.tile_shapes import STAGES, feasible
 
 OURS = "splat"
@@ -86,7 +86,7 @@ def forced_kernel(case: Case, shape: Shape, config: dict[str, int]) -> Any:
     traits = forced_traits(shape, config)
     _forget_plans()
     try:
-        with patch.object(box_passes, "candidates", lambda *_: [traits]):
+        with patch.object(box_search, "candidates", lambda *_: [traits]):
             return compiled(case.pattern, shape)
     finally:
         _forget_plans()

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import splat_numba as splat
-from splat_numba.gen.packed_lists import PackedLists
-from splat_numba.gen.packed_problem import RunTable
+from splat_numba.gen.packed.lists import PackedLists
+from splat_numba.gen.packed.problem import RunTable
 
 RESULTS = Path(__file__).parent / "results" / "metadata.md"
 WORD = 4

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from splat_numba import testing
     from splat_numba.api import attention, compile, plan
     from splat_numba.formats.drawing import draw
-    from splat_numba.gen.plan import Plan
+    from splat_numba.gen.plans.plan import Plan
     from splat_numba.gradients import attention_backward, attention_vjp
     from splat_numba.kernel import Kernel
     from splat_numba.packed import sddmm, softmax, spmm
@@ -75,7 +75,7 @@ _LAZY = {
     "spmm_vjp": "splat_numba.packed_gradients",
     "warm_up": "splat_numba.warm",
     "Kernel": "splat_numba.kernel",
-    "Plan": "splat_numba.gen.plan",
+    "Plan": "splat_numba.gen.plans.plan",
 }
 
 

@@ -19,8 +19,8 @@ from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import HeadsMask
 from splat_numba.executors.given import Given, split_parts
-from splat_numba.gen.plan import Plan, with_fused
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.plan import Plan, with_fused
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.kernel import Kernel
 from splat_numba.runtime.jax_arrays import is_traced
 from splat_numba.settings import current

@@ -16,7 +16,7 @@ from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import BackwardCall
 from splat_numba.executors.given import Given
 from splat_numba.executors.vjp import with_vjp
-from splat_numba.gen.backward import INPUTS
+from splat_numba.gen.plans.backward import INPUTS
 from splat_numba.signatures import strict
 
 

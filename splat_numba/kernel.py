@@ -18,8 +18,8 @@ from splat_numba.executors.executor import Executor, HeadsMask, Part
 from splat_numba.executors.vjp import with_vjp
 from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.runtime.graphs import stay_outside_graphs
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings, current
@@ -49,7 +49,7 @@ class Kernel:
         return f"<Kernel {self.plan.summary}{more}{', edited source' if self.edited else ''}>"
 
     def _repr_html_(self) -> str:
-        from splat_numba.gen.plan_picture import plan_html  # which notebooks need alone
+        from splat_numba.gen.shown.picture import plan_html  # which notebooks need alone
 
         return plan_html(self.plan, repr(self), [("source", str(self.path or "in memory"))])
 

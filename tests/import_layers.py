@@ -8,23 +8,24 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent
 
 
-def check_layers(root, path, layers):
+def check_layers(root, path, layers, besides=frozenset()):
     """Raise AssertionError if the module root / path imports a part of its own package that is not below its own.
 
-    layers: a number for each part of the package in the folder root.
+    layers: a number for each part of the package in the folder root; besides: full names that it may import anyway.
     """
-    here = top_level(f"{root.name}." + ".".join(path.with_suffix("").parts))
+    package = ".".join(root.relative_to(REPOSITORY).parts)
+    here = part_of(package, f"{package}." + ".".join(path.with_suffix("").parts))
     assert here in layers, f"{path}: give the new part {here!r} a place in LAYERS and in docs"
-    for name in imports_of(root / path):
-        if name.split(".")[0] == root.name:
-            there = top_level(name)
+    for name in imports_of(root / path) - besides:
+        if f"{name}.".startswith(f"{package}."):
+            there = part_of(package, name)
             assert there in layers, f"{path} imports {name}: give the new part {there!r} a place in LAYERS"
             assert there == here or layers[there] < layers[here], f"{path} imports {name}: {here} may not know {there}"
 
 
-def top_level(name):
-    """'splat_numba.gen.plan' -> 'gen'; the package itself -> '__init__'."""
-    return [*name.split("."), "__init__"][1]
+def part_of(package, name):
+    """Of 'splat_numba', 'splat_numba.gen.plans' -> 'gen'; the package itself -> '__init__'."""
+    return [*name.removeprefix(package).split("."), "__init__"][1]
 
 
 def imports_of(path, *, lazily=True):

@@ -51,17 +51,17 @@ BITS = tuple(
     for one in ("masks_are_deduplicated_in_parts_too", "masks_of_one_hash_are_all_kept", "random_masks", "any_mask")
 )
 TRIED = {
-    "splat_numba/gen/closed_passes.py": CLOSED,
-    "splat_numba/gen/table_passes.py": TABLES,
-    "splat_numba/gen/cover.py": PASSES,
-    "splat_numba/gen/packed_groups.py": ("tests/gen/test_packed_groups.py",),
+    "splat_numba/gen/rows/closed.py": CLOSED,
+    "splat_numba/gen/rows/tables.py": TABLES,
+    "splat_numba/gen/rows/cover.py": PASSES,
+    "splat_numba/gen/packed/groups.py": ("tests/gen/test_packed_groups.py",),
     **dict.fromkeys(
         ("splat_numba/gen/targets/cpu/packed_sddmm.py", "splat_numba/gen/targets/cpu/packed_spmm.py"),
         ("tests/gen/test_emulated.py::test_packed_operators", "tests/gen/test_packed_groups.py"),
     ),
-    "splat_numba/gen/box_order.py": BOXES,
-    "splat_numba/gen/box_cover.py": BOXES,
-    "splat_numba/gen/box_bits.py": BITS,
+    "splat_numba/gen/boxes/order.py": BOXES,
+    "splat_numba/gen/boxes/cover.py": BOXES,
+    "splat_numba/gen/boxes/bits.py": BITS,
     "splat_numba/gen/targets/cpu/blocks.py": ("tests/gen/test_emulated.py", *KINDS),
     **dict.fromkeys(
         ("splat_numba/gen/targets/sm90/producer.py", "splat_numba/gen/targets/sm90/loads.py"),

@@ -76,6 +76,35 @@ def test_targets_do_not_know_each_other(path):
     assert [name for name in known if not name.startswith(allowed)] == []
 
 
+# The same within gen: a folder imports from its own modules and from folders with a lower number.
+GEN_LAYERS = {
+    "language": 0,
+    "schedules": 1,
+    "packed": 1,
+    "plans": 1,
+    "rows": 2,
+    "boxes": 2,
+    "shown": 3,
+    "targets": 4,
+    "__init__": 5,
+}
+IN_GEN = [path.relative_to("gen") for path in MODULES if path.parts[0] == "gen"]
+# A Plan draws itself: what knows all kinds of passes is imported when a picture is asked for, not before.
+WHEN_ASKED = {Path("plans", "plan.py"): {"splat_numba.gen.shown.picture"}}
+
+
+@pytest.mark.parametrize("path", IN_GEN, ids=str)
+def test_imports_go_down_the_folders_of_gen_only(path):
+    late = WHEN_ASKED.get(path, set())
+    check_layers(ROOT / "gen", path, GEN_LAYERS, late)
+    assert late <= imports_of(ROOT / "gen" / path), "no longer imported: take it from WHEN_ASKED"
+    assert not late & imports_of(ROOT / "gen" / path, lazily=False)
+
+
+def test_gen_has_folders_only():
+    assert [str(path) for path in IN_GEN if len(path.parts) == 1] == ["__init__.py"]
+
+
 OF_PACKED = {Path("executors", "cpu_packed.py")}  # a CPU's packed operators have a text each, which no plan chooses
 ABOVE_GEN = [path for path in MODULES if LAYERS[path.with_suffix("").parts[0]] > LAYERS["gen"]]
 

@@ -8,8 +8,8 @@ from splat_numba import parse
 from splat_numba.cli.gallery import GALLERY, masks_of
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.raster import mask_picture
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.plans.machine import Machine
+from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.pictures.svg import svg
 
 SEQ = 4096

@@ -19,8 +19,8 @@ from flurka_numba.targets.cpu import host
 from flurka_numba.targets.cpu.backward import gradient_schedule, wanted
 from flurka_numba.targets.cpu.forward import forward_schedule, kept_of
 from flurka_numba.targets.cpu.plan import FORWARD, CpuPlan, make_plan
-from splat_numba.gen.array_schedule import ArraySchedule, NumpyStep, touched
-from splat_numba.gen.cpu_entry import arrays, numbers
+from splat_numba.gen.language.cpu_entry import arrays, numbers
+from splat_numba.gen.schedules.array_schedule import ArraySchedule, NumpyStep, touched
 from splat_numba.runtime.device import machine
 from splat_numba.runtime.xla.program import Argument, BufferView
 from splat_numba.runtime.xla.recorder import Form, Recorder, XlaCall, dense

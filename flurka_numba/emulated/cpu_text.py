@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from splat_numba.emulator import cpu_text
 from splat_numba.emulator.cpu_memory import Pointer
 from splat_numba.emulator.cpu_vectors import VECTORS, Vectors
-from splat_numba.gen.cpu_entry import CpuText
+from splat_numba.gen.language.cpu_entry import CpuText
 
 Vector = NDArray[Any]
 

@@ -21,9 +21,9 @@ from flurka_numba.heads import merge, needs_queries, with_queries, with_views
 from flurka_numba.operands import Operands, export_out, import_call, import_dout
 from flurka_numba.problem import Call, Problem
 from splat_numba.emulator.machine import EmulatedMachine
-from splat_numba.gen.halves import narrow, widen
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.language.halves import narrow, widen
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.runtime.arrays import export_array, import_array
 
 GPU = Gpu(multiprocessors=8)  # that plans are made for: few, so that blocks are few, but more than one share a state

@@ -18,8 +18,8 @@ from flurka_numba.heads import needs_queries, with_queries, with_views
 from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.gpu_arrays import place_lengths, tensor_of
 from splat_numba.arguments.results import result_shape
-from splat_numba.gen.schedule import Schedule
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.schedules.schedule import Schedule
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.runtime.cuda.arrays import GpuArray, Reach, apart, reach_of
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.frameworks import Framework, framework_of, known_framework, known_keys

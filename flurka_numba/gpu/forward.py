@@ -11,10 +11,10 @@ from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.gpu.recorder import GpuRecorder, Recording
 from flurka_numba.gpu.slot_attention import attend_to_slots
 from flurka_numba.problem import ITEMSIZE, Problem
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.schedule import InPlace
-from splat_numba.gen.tensor import ROW_ALIGNMENT, Tensor, padded
-from splat_numba.gen.tensor_map import describable
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules.schedule import InPlace
+from splat_numba.gen.schedules.tensor import ROW_ALIGNMENT, Tensor, padded
+from splat_numba.gen.schedules.tensor_map import describable
 
 
 def forward_recording(

@@ -10,8 +10,8 @@ from flurka_numba.gpu.composed.attention import Composed
 from flurka_numba.gpu.gradients import Pull, SlotProduct, record_with_gradients
 from flurka_numba.gpu.recorder import KEPT, GpuRecorder, Recording
 from flurka_numba.problem import Problem
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from flurka_numba.gpu.recorder import GpuRecorder, Operand
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.gradient_scales import SCALE_BYTES
 from flurka_numba.targets.sm90.scales import SLOT_SCALE_BYTES
-from splat_numba.gen.schedule import Place
-from splat_numba.gen.tensor import Tensor, padded_bytes
+from splat_numba.gen.schedules.schedule import Place
+from splat_numba.gen.schedules.tensor import Tensor, padded_bytes
 
 
 @dataclass(frozen=True, slots=True)

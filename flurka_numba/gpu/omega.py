@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from splat_numba.errors import ArgumentTypeError
-from splat_numba.gen.halves import widen
+from splat_numba.gen.language.halves import widen
 from splat_numba.runtime.arrays import import_array, on_gpu
 from splat_numba.runtime.cuda.arrays import GpuArray, check_same_device, contiguous_strides
 from splat_numba.runtime.cuda.copies import move

@@ -39,7 +39,7 @@ from flurka_numba.targets.sm90.shape import SLOTS, STATE_NUMBERS, STEP, Compress
 from flurka_numba.targets.sm90.slot_state import render_slot_state, slot_state_entry
 from flurka_numba.targets.sm90.slot_state_shape import ROWS, SHARE_BYTES, SlotStateTraits, state_depth
 from flurka_numba.targets.sm90.state import render_state, state_entry
-from splat_numba.gen.instructions import MATRIX_TYPE
+from splat_numba.gen.language.instructions import MATRIX_TYPE
 from splat_numba.gen.targets.sm90.shape import spans
 
 BETWEEN = ("parts", "bounds", "tops", "states", "turned", "shares")

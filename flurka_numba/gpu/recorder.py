@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import ITEMSIZE, Problem
-from splat_numba.gen import tensor as tensors
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.schedule import Place, Schedule, ScheduleBuilder, part_bytes
-from splat_numba.gen.tensor import Axes, Tensor, as_word, contiguous, padded, padded_bytes, padded_strides
-from splat_numba.gen.tensor_map import BoxMap, box_of_rows
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules import tensor as tensors
+from splat_numba.gen.schedules.schedule import Place, Schedule, ScheduleBuilder, part_bytes
+from splat_numba.gen.schedules.tensor import Axes, Tensor, as_word, contiguous, padded, padded_bytes, padded_strides
+from splat_numba.gen.schedules.tensor_map import BoxMap, box_of_rows
 
 KEPT = "kept"  # the buffer of what a forward pass leaves for gradients
 AXES = ("batch", "head", "row")  # whose strides stages take

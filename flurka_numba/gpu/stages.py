@@ -18,8 +18,8 @@ from flurka_numba.targets.sm90.project_shape import TOKENS, ProjectTraits
 from flurka_numba.targets.sm90.restore import THREADS as RESTORE_THREADS
 from flurka_numba.targets.sm90.restore import RestoreTraits, render_restore, restore_entry
 from flurka_numba.targets.sm90.shape import STEP, RandomFeatures
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.schedule import EmittedText, Text
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.schedules.schedule import EmittedText, Text
 
 LARGEST_SHARES = 64
 LEAST_TILES = 4  # of 64 rows, in a share of a state over a sequence

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from flurka_numba.problem import Problem
 from flurka_numba.targets.sm90.shape import STEP
-from splat_numba.gen.machine import HOPPER_REGISTERS, THREAD_REGISTERS, WARP
+from splat_numba.gen.language.lane_layout import WARP
+from splat_numba.gen.plans.machine import HOPPER_REGISTERS, THREAD_REGISTERS
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.sm90.shape import GROUP, WARPGROUP, spans
-from splat_numba.gen.tensor_map import SPAN
 
 OTHER_REGISTERS = 40  # of a thread of stage 1, beside the sums
 LARGEST_SPLIT = 16

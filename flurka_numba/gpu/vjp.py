@@ -20,8 +20,8 @@ from flurka_numba.gpu.recorder import KEPT, Output, Recording
 from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.gpu_arrays import tensor_of
 from splat_numba.arguments.results import check_fits
-from splat_numba.gen.schedule import Schedule
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.schedules.schedule import Schedule
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.runtime.cuda.arrays import check_whole_elements
 from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.frameworks import (

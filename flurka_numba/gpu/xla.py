@@ -16,9 +16,9 @@ from flurka_numba.gpu.gradients import SlotProduct
 from flurka_numba.gpu.recorder import KEPT, Recording
 from flurka_numba.problem import ITEMSIZE, Problem
 from splat_numba.errors import BackendError
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.schedule import Copy
-from splat_numba.gen.tensor import ROW_ALIGNMENT, Axes, Tensor, contiguous
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules.schedule import Copy
+from splat_numba.gen.schedules.tensor import ROW_ALIGNMENT, Axes, Tensor, contiguous
 from splat_numba.runtime.xla.gpu_program import GpuProgram, program_over
 
 

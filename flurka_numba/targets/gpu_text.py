@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.parts import KernelWriter
-from splat_numba.gen.writer import SourceWriter
 
 
 def parameters_of(

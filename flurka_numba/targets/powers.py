@@ -5,7 +5,7 @@ A power's bits are those of a bfloat16, which has float32's exponent: no instruc
 
 from __future__ import annotations
 
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.language.writer import SourceWriter
 
 # A bfloat16 has float32's exponent in bits 7 to 14.
 _EXPONENT = 0x7F80

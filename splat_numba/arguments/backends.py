@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from splat_numba.errors import BackendError
-from splat_numba.gen.machine import CPU, GPU
+from splat_numba.gen.plans.machine import CPU, GPU
 from splat_numba.plain import shown
 from splat_numba.runtime.arrays import on_gpu
 from splat_numba.settings import current

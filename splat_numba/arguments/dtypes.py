@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from splat_numba.errors import ArgumentTypeError
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.plain import shown
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from splat_numba.arguments.layouts import bhsd_axes
 from splat_numba.arguments.options import Lengths, check_kv_lengths, check_lengths_kind
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.runtime.arrays import on_gpu
 from splat_numba.runtime.cuda.arrays import GpuArray
 from splat_numba.runtime.cuda.device import Device

@@ -13,8 +13,8 @@ from splat_numba.arguments.layouts import to_bhsd, with_leading
 from splat_numba.arguments.results import Written, check_fits, place_result, result_shape
 from splat_numba.arguments.tokens import Described
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.gen.backward import GRADIENTS
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.backward import GRADIENTS
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.plain import shown
 from splat_numba.runtime.arrays import Array, check_out, import_array
 

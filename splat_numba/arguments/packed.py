@@ -17,7 +17,7 @@ from splat_numba.arguments.tokens import Described, check_axes, check_dtype, che
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.packed_problem import PackedProblem
+from splat_numba.gen.packed.problem import PackedProblem
 from splat_numba.plain import kind, shown
 
 GpuOperator: TypeAlias = Literal["sddmm", "softmax", "softmax_backward", "spmm", "spmm_transposed"]

@@ -33,8 +33,8 @@ from splat_numba.cli.options import add_backend_options, add_command, add_patter
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full
 from splat_numba.formats.raster import mask_picture
-from splat_numba.gen.machine import CPU
-from splat_numba.gen.plan import Plan
+from splat_numba.gen.plans.machine import CPU
+from splat_numba.gen.plans.plan import Plan
 from splat_numba.plain import duration
 
 HELP = "Draw a few masks, generate and run a kernel for each, check the results, and print one table."

@@ -19,7 +19,7 @@ from rich.text import Text
 from splat_numba.cli.console import make_table, output, print_table
 from splat_numba.cli.options import add_command, in_options
 from splat_numba.errors import ArgumentError, BackendError
-from splat_numba.gen.machine import GPU
+from splat_numba.gen.plans.machine import GPU
 from splat_numba.settings import Settings, current
 
 HELP = "Say what is present, what is missing, and what to install."

@@ -30,7 +30,7 @@ from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.closed_form import closed_form
 from splat_numba.formats.patterns import Pattern
 from splat_numba.formats.raster import mask_picture
-from splat_numba.gen.plan import Plan
+from splat_numba.gen.plans.plan import Plan
 
 DOTS = 48
 LONGEST_DRAWN = 1 << 18  # a picture takes time in proportion to the rows: of bigbird(64), 5 s here

@@ -13,8 +13,8 @@ from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
 from splat_numba.errors import PatternError
 from splat_numba.formats.parse import parse
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.machine import GPU
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.machine import GPU
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.registry import TARGETS, targets_of
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")

@@ -21,8 +21,8 @@ from splat_numba.cli.texts import sources
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import Executor
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.kinds import KINDS, kinds
-from splat_numba.gen.machine import CPU, GPU
+from splat_numba.gen.plans.machine import CPU, GPU
+from splat_numba.gen.shown.kinds import KINDS, kinds
 from splat_numba.testing.check import check_attention
 from splat_numba.testing.problem import Problem
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from splat_numba.formats.patterns import Pattern
-    from splat_numba.gen.plan import Plan
+    from splat_numba.gen.plans.plan import Plan
     from splat_numba.runtime.source import KernelSource
 
 

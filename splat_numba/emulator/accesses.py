@@ -9,7 +9,7 @@ import numpy as np
 from splat_numba.emulator.block import Block
 from splat_numba.emulator.lanes import named, who
 from splat_numba.emulator.memory import Bytes, Who, aligned
-from splat_numba.gen.lane_values import LANE, LANES, Words, lanes
+from splat_numba.gen.language.lane_values import LANE, LANES, Words, lanes
 
 
 class Accesses:

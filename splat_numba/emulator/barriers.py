@@ -12,7 +12,7 @@ from splat_numba.emulator.fences import BARRIERS, STORES
 from splat_numba.emulator.lanes import chosen, uniform
 from splat_numba.emulator.memory import aligned
 from splat_numba.errors import EmulationError
-from splat_numba.gen.lane_values import LANE, LANES, Words
+from splat_numba.gen.language.lane_values import LANE, LANES, Words
 
 
 class Places:

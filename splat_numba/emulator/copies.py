@@ -12,8 +12,8 @@ from splat_numba.emulator.block import Block
 from splat_numba.emulator.lanes import chosen, named
 from splat_numba.emulator.memory import Who, aligned, swizzled
 from splat_numba.errors import EmulationError
-from splat_numba.gen.lane_values import lanes
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.lane_values import lanes
 
 
 class Copies:

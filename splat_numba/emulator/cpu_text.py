@@ -14,8 +14,8 @@ import numpy as np
 
 from splat_numba.emulator.cpu_vectors import modules
 from splat_numba.errors import EmulationError
-from splat_numba.gen.cpu_entry import CpuEntry, CpuText, Parameter
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.cpu_entry import CpuEntry, CpuText, Parameter
+from splat_numba.gen.language.dtypes import ITEMSIZE
 
 
 def emulate(text: CpuText, more: Mapping[str, Any] | None = None) -> dict[str, Callable[..., Any]]:

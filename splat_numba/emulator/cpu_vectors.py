@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from splat_numba.emulator.cpu_memory import Pointer, address, advance, assign, element, store
 from splat_numba.errors import EmulationError
-from splat_numba.gen.halves import narrow, widen
+from splat_numba.gen.language.halves import narrow, widen
 
 VECTORS = 2  # of a register tile's row
 Vector = NDArray[Any]

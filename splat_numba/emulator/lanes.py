@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.errors import EmulationError
-from splat_numba.gen.lane_values import lanes
+from splat_numba.gen.language.lane_values import lanes
 
 SHOWN = 3  # values in a message
 

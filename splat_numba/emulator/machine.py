@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch
 from splat_numba.errors import EmulationError
-from splat_numba.gen import tensor as tensors
-from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step, place_of
-from splat_numba.gen.tensor import Axes, Tensor, contiguous, padded_bytes, padded_strides
-from splat_numba.gen.tensor_map import MAP_BYTES, tensor_map_arguments
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.schedules import tensor as tensors
+from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step, place_of
+from splat_numba.gen.schedules.tensor import Axes, Tensor, contiguous, padded_bytes, padded_strides
+from splat_numba.gen.schedules.tensor_map import MAP_BYTES, tensor_map_arguments
 
 WORD_BYTES = 4  # buffers end at whole words: 16-bit numbers are read in pairs
 BITS = {2: np.uint16, 4: np.float32, 8: np.float64}

@@ -1,4 +1,4 @@
-"""What every instruction of gen.instructions does here: its own meaning, or a method of what has state."""
+"""What every instruction of gen.language.instructions does here: its own meaning, or a method of what has state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from splat_numba.emulator.barriers import Barriers, Places
 from splat_numba.emulator.block import Block
 from splat_numba.emulator.copies import Copies
 from splat_numba.emulator.products import Products
-from splat_numba.gen.instructions import FAMILIES, INSTRUCTIONS, Instruction
+from splat_numba.gen.language.instructions import FAMILIES, INSTRUCTIONS, Instruction
 
 KINDS = (Places, Barriers, Copies, Products, Accesses)
 """Their public methods are instructions by name."""

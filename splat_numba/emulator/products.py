@@ -13,8 +13,8 @@ from splat_numba.emulator.block import Block, Product
 from splat_numba.emulator.lanes import named, uniform
 from splat_numba.emulator.memory import Who, swizzled
 from splat_numba.errors import EmulationError
-from splat_numba.gen.fragments import left_rows, spread
-from splat_numba.gen.lane_values import Reals, canonical, widen
+from splat_numba.gen.language.fragments import left_rows, spread
+from splat_numba.gen.language.lane_values import Reals, canonical, widen
 
 
 class Products:
@@ -58,7 +58,7 @@ class Products:
         a_transposed: bool = False,
         fresh: bool = False,
     ) -> Callable[..., None]:
-        """See gen.instructions.MatrixProduct."""
+        """See gen.language.instructions.MatrixProduct."""
         block = self._block
 
         def issue(accumulator: Any, *operands: Any, registers: tuple[str, ...] = ()) -> None:

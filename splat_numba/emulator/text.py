@@ -16,8 +16,8 @@ from splat_numba.emulator.meanings import meanings
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.vectorise import FUNCTIONS, vectorised
 from splat_numba.errors import EmulationError
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_values import LANES
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_values import LANES
 
 
 def _local_array(size: int, dtype: Any) -> Any:

@@ -18,11 +18,11 @@ from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Pa
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.backward import BackwardPlan, Wanted
-from splat_numba.gen.cost import LAUNCH_NS
-from splat_numba.gen.cpu_entry import CpuText
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.language.cpu_entry import CpuText
+from splat_numba.gen.plans.backward import BackwardPlan, Wanted
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Conditions, Problem
+from splat_numba.gen.rows.cost import LAUNCH_NS
 from splat_numba.gen.targets.registry import cpu_target
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code

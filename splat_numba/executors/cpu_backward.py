@@ -14,12 +14,12 @@ from splat_numba.arguments.masks import Stored
 from splat_numba.executors.cpu import CpuExecutor, Timer, host_plan_for, threads_worth
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Recipe
 from splat_numba.executors.host_gradients import import_backward
-from splat_numba.gen.array_schedule import ArraySchedule
-from splat_numba.gen.array_steps import finish_sums
-from splat_numba.gen.backward import Sums, Wanted
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.backward import Sums, Wanted
+from splat_numba.gen.plans.machine import Machine
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.schedules.array_schedule import ArraySchedule
+from splat_numba.gen.schedules.array_steps import finish_sums
 from splat_numba.gen.targets.registry import choose_target, cpu_target
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from splat_numba.executors.packed_machine import kept
 from splat_numba.formats.acsr import ACSR
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.packed_groups import GroupTable
-from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.packed.groups import GroupTable
+from splat_numba.gen.packed.problem import PackedProblem, RunTable
+from splat_numba.gen.plans.machine import Machine
 from splat_numba.gen.targets.cpu.packed import packed_text
 from splat_numba.gen.targets.cpu.packed_plan import (
     PackedPlan,

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.executors.cpu_backward import fresh_sums, sums_for
-from splat_numba.gen.backward import Wanted
-from splat_numba.gen.halves import narrow
-from splat_numba.gen.problem import ITEMSIZE, Problem
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.halves import narrow
+from splat_numba.gen.plans.backward import Wanted
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.runtime.device import machine
 
 Arrays = dict[str, NDArray[Any]]

@@ -16,10 +16,10 @@ from splat_numba.executors.cpu_backward import compile_gradients
 from splat_numba.executors.cpu_trial import forward_operands, gradient_operands
 from splat_numba.executors.measured import known_or_measured, reason, version
 from splat_numba.formats.geometry import geometry
-from splat_numba.gen.backward import Wanted
-from splat_numba.gen.cpu_passes import CpuCandidate
-from splat_numba.gen.plan import Choice, Plan
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.backward import Wanted
+from splat_numba.gen.plans.plan import Choice, Plan
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.rows.passes import CpuCandidate
 from splat_numba.gen.targets.registry import cpu_target
 from splat_numba.runtime.device import cores, machine, name
 from splat_numba.runtime.recent import REMEMBERED

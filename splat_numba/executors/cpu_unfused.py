@@ -15,8 +15,9 @@ from splat_numba.executors.packed_call import PackedCall
 from splat_numba.executors.packed_machine import HostMachine
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern, sinks
-from splat_numba.gen.halves import narrow, widen
-from splat_numba.gen.problem import ITEMSIZE, Problem
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.halves import narrow, widen
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.settings import Settings
 
 LARGEST_VALUES = 256 << 20  # bytes of packed values at a time: more heads and batch entries take turns

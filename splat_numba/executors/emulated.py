@@ -27,11 +27,12 @@ from splat_numba.executors.host_gradients import import_backward
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.backward import BackwardPlan
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import ITEMSIZE, Conditions, Problem
-from splat_numba.gen.schedule import Text
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.plans.backward import BackwardPlan
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Conditions, Problem
+from splat_numba.gen.schedules.schedule import Text
 from splat_numba.gen.targets.gradients import LEVELS, OPERANDS, backward_schedule
 from splat_numba.gen.targets.registry import check_taken, gpu_target
 from splat_numba.gen.targets.target import attention_schedule

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from splat_numba.emulator.machine import EmulatedMachine
 from splat_numba.executors.gpu_packed import PACKED_AXES, lists_of
 from splat_numba.formats.acsr import ACSR
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.packed_problem import PackedProblem
+from splat_numba.gen.packed.problem import PackedProblem
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.targets.packed import in_place, packed_schedule
 from splat_numba.settings import Settings
 

@@ -8,9 +8,9 @@ from typing import Any, NoReturn, Protocol
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.errors import ArgumentError
-from splat_numba.gen.backward import BackwardPlan
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.backward import BackwardPlan
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 

@@ -8,7 +8,7 @@ from splat_numba.arguments.masks import Mask, split_heads
 from splat_numba.executors.executor import Executor, HeadsMask, Part
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.settings import Settings
 
 

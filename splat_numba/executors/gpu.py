@@ -20,11 +20,11 @@ from splat_numba.executors.gpu_call import attend
 from splat_numba.executors.gpu_parts import backward_plan_for, backward_texts, texts_of
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.backward import BackwardPlan
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.schedule import Text
+from splat_numba.gen.plans.backward import BackwardPlan
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Conditions, Problem
+from splat_numba.gen.schedules.schedule import Text
 from splat_numba.runtime.cuda.code import cubin_for, edited_text, source_of
 from splat_numba.runtime.dump import dump
 from splat_numba.runtime.recent import REMEMBERED

@@ -18,12 +18,13 @@ from splat_numba.executors.gpu_call import download, upload
 from splat_numba.executors.gpu_parts import heads_plans
 from splat_numba.executors.host_gradients import import_backward
 from splat_numba.executors.operands import check_operands
-from splat_numba.gen.backward import GRADIENTS, INPUTS, Wanted
-from splat_numba.gen.problem import ITEMSIZE, Problem
-from splat_numba.gen.schedule import Schedule
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.plans.backward import GRADIENTS, INPUTS, Wanted
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.schedules.schedule import Schedule
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gradients import BACKWARD_ARGUMENTS, LEVELS, OPERANDS, backward_schedule
 from splat_numba.gen.targets.registry import check_taken
-from splat_numba.gen.tensor import Tensor
 from splat_numba.runtime.arrays import on_gpu
 from splat_numba.runtime.cuda.arrays import (
     GpuArray,

@@ -16,11 +16,11 @@ from splat_numba.errors import ArgumentTypeError
 from splat_numba.executors.executor import Recipe
 from splat_numba.executors.gpu_parts import heads_passes, target_of
 from splat_numba.executors.operands import check_operands, import_operands, prepare_out
-from splat_numba.gen.problem import Problem
-from splat_numba.gen.schedule import Schedule
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.schedules.schedule import Schedule
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.registry import check_taken
 from splat_numba.gen.targets.target import GpuTarget, HeadsPass, attention_schedule
-from splat_numba.gen.tensor import Tensor
 from splat_numba.runtime.arrays import Array, export_array, on_gpu
 from splat_numba.runtime.cuda.arrays import (
     GpuArray,

@@ -12,13 +12,13 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.executors.gpu_call import download, upload
 from splat_numba.executors.packed_machine import kept
 from splat_numba.formats.acsr import ACSR
-from splat_numba.gen.machine import FIRST_WITH_HALVES
-from splat_numba.gen.packed_lists import MOST_PAIRS, PackedLists
-from splat_numba.gen.packed_problem import PackedProblem
-from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.schedule import Schedule
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.packed.lists import MOST_PAIRS, PackedLists
+from splat_numba.gen.packed.problem import PackedProblem
+from splat_numba.gen.plans.machine import FIRST_WITH_HALVES
+from splat_numba.gen.schedules.schedule import Schedule
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.packed import in_place, packed_schedule
-from splat_numba.gen.tensor import Tensor
 from splat_numba.runtime.arrays import Array
 from splat_numba.runtime.cuda.arrays import GpuArray, check_same_device, contiguous_strides
 from splat_numba.runtime.cuda.device import device

@@ -10,15 +10,16 @@ from splat_numba.executors.executor import Part, Recipe
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import full
-from splat_numba.gen.backward import BackwardPlan, Wanted
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import ITEMSIZE, Conditions, Problem
-from splat_numba.gen.schedule import ScheduleBuilder, Text
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.plans.backward import BackwardPlan, Wanted
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Conditions, Problem
+from splat_numba.gen.schedules.schedule import ScheduleBuilder, Text
+from splat_numba.gen.schedules.tensor import Tensor, contiguous, padded_strides
 from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
 from splat_numba.gen.targets.registry import choose_target, gpu_target
 from splat_numba.gen.targets.target import AttentionCall, GpuTarget, HeadsPass
-from splat_numba.gen.tensor import Tensor, contiguous, padded_strides
 from splat_numba.runtime.recent import REMEMBERED
 
 

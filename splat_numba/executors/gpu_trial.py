@@ -12,9 +12,9 @@ from splat_numba.arguments.gpu_arrays import tensor_of
 from splat_numba.executors.executor import Part
 from splat_numba.executors.gpu_call import ready_attention
 from splat_numba.executors.gpu_parts import heads_passes, target_of
-from splat_numba.gen.halves import narrow
-from splat_numba.gen.problem import Problem
-from splat_numba.gen.tensor import padded
+from splat_numba.gen.language.halves import narrow
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.schedules.tensor import padded
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import OURS
 from splat_numba.runtime.cuda.memory import DeviceArray

@@ -15,8 +15,8 @@ from splat_numba.executors.gpu_trial import trial_calls
 from splat_numba.executors.measured import known_or_measured, reason, version
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.geometry import geometry
-from splat_numba.gen.plan import Choice, Plan
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.plans.plan import Choice, Plan
+from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.targets.registry import choose_target
 from splat_numba.gen.targets.target import Candidate
 from splat_numba.runtime.cuda.device import Device, device

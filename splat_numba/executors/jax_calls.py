@@ -32,7 +32,7 @@ from splat_numba.executors.jax_platforms import by_platform
 from splat_numba.executors.jax_programs import Attention
 from splat_numba.executors.jax_sharding import BACKWARD, FORWARD, Split, partitioned
 from splat_numba.executors.operands import check_operands
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.runtime.jax_arrays import is_traced
 
 

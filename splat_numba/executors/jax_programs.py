@@ -19,8 +19,8 @@ from splat_numba.executors.jax_operations import called, registered
 from splat_numba.executors.jax_platforms import refuse_elsewhere
 from splat_numba.executors.jax_sharding import BACKWARD
 from splat_numba.executors.xla_programs import backward_call, forward_call
-from splat_numba.gen.backward import GRADIENTS
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.backward import GRADIENTS
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.runtime.device import cores
 from splat_numba.settings import Settings, current
 

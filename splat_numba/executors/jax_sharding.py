@@ -16,7 +16,7 @@ from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding, PartitionSpec
 
 from splat_numba.arguments.layouts import bhsd_axes
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.problem import Problem
 
 FORWARD = ("q", "k", "v"), ("out", "lse")
 BACKWARD = ("q", "k", "v", "out", "lse", "dout", "dlse"), ("q", "k", "v")

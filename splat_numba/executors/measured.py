@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from splat_numba.gen.plan import Choice
+from splat_numba.gen.plans.plan import Choice
 from splat_numba.gen.targets.target import Candidate
 from splat_numba.plain import duration
 from splat_numba.runtime import cache

@@ -13,7 +13,7 @@ from splat_numba.arguments.layouts import LAYOUTS, bhsd_axes, to_bhsd, without_l
 from splat_numba.arguments.results import Written, place_result, result_shape
 from splat_numba.arguments.sizes import check_sizes
 from splat_numba.arguments.tokens import Described, check_keys, check_tokens, check_values
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.runtime.arrays import Array, export_array, import_array
 
 

@@ -13,7 +13,7 @@ from splat_numba.arguments.layouts import with_leading
 from splat_numba.arguments.tokens import Described
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
-from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.packed.problem import PackedProblem, RunTable
 from splat_numba.runtime.arrays import Array, empty, export_array, import_array, on_gpu
 from splat_numba.settings import Settings
 

@@ -7,9 +7,9 @@ from functools import lru_cache
 
 from splat_numba.arguments.masks import Stored, describe
 from splat_numba.formats.geometry import geometry
-from splat_numba.gen.machine import Gpu, Machine
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.plans.machine import Gpu, Machine
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.targets.registry import choose_target
 from splat_numba.runtime.recent import REMEMBERED
 

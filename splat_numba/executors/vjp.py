@@ -7,7 +7,7 @@ from typing import Any
 
 from splat_numba.arguments.frozen import check_frozen
 from splat_numba.executors.executor import BackwardCall, Recipe
-from splat_numba.gen.backward import INPUTS
+from splat_numba.gen.plans.backward import INPUTS
 
 
 def with_vjp(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, frozen: Collection[str], return_lse: bool) -> Any:

@@ -12,13 +12,14 @@ from splat_numba.arguments.layouts import bhsd_axes
 from splat_numba.executors.executor import Recipe
 from splat_numba.executors.gpu import gpu
 from splat_numba.executors.gpu_parts import heads_passes, heads_plans, target_of
-from splat_numba.gen.backward import GRADIENTS, Wanted
-from splat_numba.gen.problem import ITEMSIZE, Problem
-from splat_numba.gen.schedule import InPlace, Schedule
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.plans.backward import GRADIENTS, Wanted
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.schedules.schedule import InPlace, Schedule
+from splat_numba.gen.schedules.tensor import Tensor, contiguous, padded
 from splat_numba.gen.targets.gradients import LEVELS, OPERANDS, backward_schedule
 from splat_numba.gen.targets.registry import check_taken
 from splat_numba.gen.targets.target import attention_schedule
-from splat_numba.gen.tensor import Tensor, contiguous, padded
 from splat_numba.runtime.xla.gpu_program import GpuProgram, program_over
 from splat_numba.settings import Settings
 

@@ -14,11 +14,12 @@ from splat_numba.arguments.layouts import bhsd_axes
 from splat_numba.executors.cpu import threads_worth
 from splat_numba.executors.cpu_backward import compiled_of, sums_for
 from splat_numba.executors.executor import Recipe
-from splat_numba.gen.array_schedule import NumpyStep
-from splat_numba.gen.array_steps import attend_to_nothing, clear, round_staged
-from splat_numba.gen.backward import Wanted
-from splat_numba.gen.cpu_entry import Parameter, arrays
-from splat_numba.gen.problem import ITEMSIZE, Problem
+from splat_numba.gen.language.cpu_entry import Parameter, arrays
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.plans.backward import Wanted
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.schedules.array_schedule import NumpyStep
+from splat_numba.gen.schedules.array_steps import attend_to_nothing, clear, round_staged
 from splat_numba.gen.targets.registry import cpu_target
 from splat_numba.runtime.device import machine
 from splat_numba.runtime.xla.program import Argument, BufferView

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.runtime.jax_arrays import check_jax, on_cpu, to_jax
 from splat_numba.runtime.tensors import check_tensor, dtype_name, refuse_negated
 

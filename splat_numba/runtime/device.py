@@ -7,7 +7,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from splat_numba.gen.machine import Machine
+from splat_numba.gen.plans.machine import Machine
 from splat_numba.runtime.threads import MOST_THREADS
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import splat_numba as splat
 from splat_numba.cli import peers, selftest
 from splat_numba.executors.gpu import CudaExecutor
-from splat_numba.gen.kinds import KINDS
-from splat_numba.gen.machine import CPU
+from splat_numba.gen.plans.machine import CPU
+from splat_numba.gen.shown.kinds import KINDS
 from splat_numba.integrations.flex_masks import mask_mod
 from splat_numba.testing import Agreement, Problem, patterns
 from tests.cli.command_run import SMALL, run, table_rows

@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 from splat_numba.runtime.source import KernelSource
 
 PARAMETERS = (("source", "l"), ("target", "l"), ("maps", "l"))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from splat_numba.gen.tensor_map import TensorMapArguments
+from splat_numba.gen.schedules.tensor_map import TensorMapArguments
 from tests.emulator.fidelity import Case, random_words
 
 PERMUTED = "u64((lane * u32(5) + u32(3)) & u32(31))"

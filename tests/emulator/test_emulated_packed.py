@@ -13,7 +13,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executors import gpu_packed
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen import packed_parts
+from splat_numba.gen.packed import parts as packed_parts
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.testing import masks

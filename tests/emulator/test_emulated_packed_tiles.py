@@ -12,10 +12,10 @@ import splat_numba as splat
 from splat_numba.errors import ArgumentError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen import packed_tiles
-from splat_numba.gen.machine import Gpu, gpu_of
-from splat_numba.gen.packed_lists import PackedLists
-from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.packed import tiles as packed_tiles
+from splat_numba.gen.packed.lists import PackedLists
+from splat_numba.gen.packed.problem import PackedProblem, RunTable
+from splat_numba.gen.plans.machine import Gpu, gpu_of
 from splat_numba.gen.targets import packed
 from splat_numba.gen.targets.packed import PackedPlan
 from splat_numba.packed import plan_packed

@@ -10,9 +10,9 @@ from numpy.testing import assert_array_equal
 
 import splat_numba as splat
 from splat_numba.executors import emulated as emulated_kernel
-from splat_numba.gen import box_passes
-from splat_numba.gen.machine import gpu_of
-from splat_numba.gen.problem import Problem as Sizes
+from splat_numba.gen.boxes import search as box_search
+from splat_numba.gen.plans.machine import gpu_of
+from splat_numba.gen.plans.problem import Problem as Sizes
 from splat_numba.gen.targets.sm80 import tile_shapes
 from splat_numba.gen.targets.sm80.shape import atoms_of
 from splat_numba.gen.targets.sm80.target import SM80
@@ -88,7 +88,7 @@ def in_two_passes(mask, problem, gpu, _request, conditions):
 
 @pytest.mark.parametrize("dims", [(12, 12), (16, 40)], ids=str)
 def test_passes_that_resume(monkeypatch, dims):
-    monkeypatch.setattr(box_passes, "WORTH_TRYING", 1e9)
+    monkeypatch.setattr(box_search, "WORTH_TRYING", 1e9)
     monkeypatch.setattr(emulated_kernel, "plan_for", in_two_passes)
     head_dim, value_dim = dims
     problem = Problem(130, 130, STRIPES, "bfloat16", 2, 1, head_dim=head_dim, value_dim=value_dim,

@@ -10,8 +10,8 @@ from numpy.testing import assert_array_equal
 
 import splat_numba as splat
 from splat_numba import attention_vjp
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.boxes import Traits
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.plans.backward import KEYS, QUERIES
 from splat_numba.gen.targets.gpu.gradient_kernels import ROUNDED, WHOLE
 from splat_numba.gen.targets.sm80.backward import tile_shapes
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of

@@ -3,7 +3,7 @@
 import pytest
 
 import splat_numba as splat
-from splat_numba.gen.kinds import BOX_KINDS
+from splat_numba.gen.shown.kinds import BOX_KINDS
 from splat_numba.testing import Problem, check_attention
 from tests.emulator.emulated_gpu import emulated, forget_emulated
 from tests.ops.kind_cases import kinds_of

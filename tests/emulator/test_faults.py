@@ -8,8 +8,8 @@ import pytest
 
 from splat_numba.emulator.copies import check_map
 from splat_numba.errors import EmulationError
+from splat_numba.gen.schedules.tensor_map import TensorMapArguments
 from splat_numba.gen.targets.sm90.shape import keys_descriptor
-from splat_numba.gen.tensor_map import TensorMapArguments
 from tests.emulator.fidelity import Case, emulate
 
 ONE = f"u64({keys_descriptor()}) | u64(base >> u32(4))"

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from splat_numba.gen.instructions import FAMILIES, INSTRUCTIONS
+from splat_numba.gen.language.instructions import FAMILIES, INSTRUCTIONS
 from tests.emulator.fidelity import emulate
 from tests.emulator.fidelity_cases import CASES, recorded
 

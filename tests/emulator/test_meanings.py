@@ -11,11 +11,11 @@ from splat_numba.emulator.meanings import check_complete, meanings
 from splat_numba.emulator.memory import GlobalMemory, swizzled
 from splat_numba.emulator.vectorise import both, either
 from splat_numba.errors import EmulationError
-from splat_numba.gen.fragments import spread
-from splat_numba.gen.halves import narrow
-from splat_numba.gen.instructions import INSTRUCTIONS, Instruction
-from splat_numba.gen.lane_layout import sum_at
-from splat_numba.gen.lane_values import narrowed, widen
+from splat_numba.gen.language.fragments import spread
+from splat_numba.gen.language.halves import narrow
+from splat_numba.gen.language.instructions import INSTRUCTIONS, Instruction
+from splat_numba.gen.language.lane_layout import sum_at
+from splat_numba.gen.language.lane_values import narrowed, widen
 from splat_numba.gen.targets.sm90.shape import keys_descriptor
 from tests.emulator.fidelity import Case, emulate
 

@@ -7,7 +7,7 @@ from numpy.testing import assert_array_equal
 import splat_numba as splat
 from splat_numba import reference
 from splat_numba.executors import emulated as emulated_kernel
-from splat_numba.gen import box_passes
+from splat_numba.gen.boxes import search as box_search
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.testing import Problem, check_attention
 
@@ -24,7 +24,7 @@ def in_two_passes(mask, problem, gpu, _request, conditions):
 
 @pytest.fixture
 def two_passes(monkeypatch):
-    monkeypatch.setattr(box_passes, "WORTH_TRYING", 1e9)
+    monkeypatch.setattr(box_search, "WORTH_TRYING", 1e9)
     monkeypatch.setattr(emulated_kernel, "plan_for", in_two_passes)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import splat_numba as splat
-from splat_numba.gen import box_passes
+from splat_numba.gen.boxes import search as box_search
 from splat_numba.testing.error_bound import numpy_dtype
 
 ROWS = 150
@@ -20,7 +20,7 @@ FEW = 0.01  # of numbers, which lie between two of 16 bits
 
 @pytest.fixture
 def in_two_passes(monkeypatch):
-    schemes = box_passes.schemes
+    schemes = box_search.schemes
     ways = {}
 
     def chosen(*given, **options):
@@ -28,7 +28,7 @@ def in_two_passes(monkeypatch):
         ways.update({name: parts for name, parts in found.items() if ", then " in name})
         return ways
 
-    monkeypatch.setattr(box_passes, "schemes", chosen)
+    monkeypatch.setattr(box_search, "schemes", chosen)
     return ways
 
 

@@ -35,12 +35,12 @@ LAYERS = {
 MODULES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 PURE = ["expressions.py", "feature_maps.py", "problem.py", "heads.py", "checks.py", "regime.py", "reference.py"]
 # Of splat_numba: what knows nothing of masks. Its attention's launches as well, in low-rank attention on a GPU.
-SHARED = ("errors", "memory", "settings", "plain", "signatures", "arguments", "gen.writer", "gen.instructions")
-SHARED += ("gen.machine", "gen.halves", "gen.cpu_entry", "gen.array_schedule", "runtime")
+SHARED = ("errors", "memory", "settings", "plain", "signatures", "arguments", "runtime")
+SHARED += ("gen.language", "gen.schedules.array_schedule", "gen.plans.machine")
 SHARED += ("bridges.torch.watch", "bridges.torch.door", "bridges.torch.functions", "bridges.torch.folding")
 SHARED += ("bridges.torch.in_graphs", "executors.jax_manual", "executors.jax_operations", "executors.jax_platforms")
 OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
-GPU_SHARED = ("gen.entry", "gen.schedule", "gen.tensor", "gen.tensor_map", "gen.targets", "emulator")
+GPU_SHARED = ("gen.schedules", "gen.targets", "emulator")
 GPU_SHARED += ("executors.gpu_parts", "executors.gpu")
 HEAVY = ["numba", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
 

@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from splat_numba.gen.boxes import ALL, GROUP_ROWS, NONE, SOME, Box, BoxPass, View
-from splat_numba.gen.plan import Plan
+from splat_numba.gen.boxes.passes import ALL, GROUP_ROWS, NONE, SOME, BoxPass
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.schedules.views import Box, View
 
 
 def tokens(view: View, box: Box, c1: int, c2: int) -> np.ndarray:

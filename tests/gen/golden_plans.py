@@ -6,7 +6,7 @@ import numpy as np
 
 from splat_numba.formats import patterns as p
 from splat_numba.formats.acsr import ACSR
-from splat_numba.gen.plan import Plan
+from splat_numba.gen.plans.plan import Plan
 from tests.gen.plan_cases import plan_of
 
 SEQ_Q, SEQ_KV = 150, 170

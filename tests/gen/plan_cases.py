@@ -5,9 +5,9 @@ import numpy as np
 from splat_numba.arguments.masks import describe, store_mask
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.geometry import Geometry, geometry
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.machine import Machine
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.cpu.planning import plan as make_plan
 
 MACHINE = Machine(vector_bytes=32, vector_registers=16, cores=2)

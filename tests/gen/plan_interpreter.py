@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from splat_numba.gen.cpu_passes import ClosedPass, Segment, TablePass
-from splat_numba.gen.plan import Pass, Plan
+from splat_numba.gen.plans.plan import Pass, Plan
+from splat_numba.gen.rows.passes import ClosedPass, Segment, TablePass
 from splat_numba.gen.targets.cpu.bounds_text import render_base, render_column, render_edge
 
 

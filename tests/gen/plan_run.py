@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from splat_numba import reference
-from splat_numba.gen.array_steps import finish_sums
-from splat_numba.gen.backward import Wanted
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.backward import Wanted
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.schedules.array_steps import finish_sums
 from splat_numba.gen.targets.cpu.target import NUMBA_CPU
 from splat_numba.runtime.cpu.machine import LoadedSchedule
 from splat_numba.testing import Problem as Case

@@ -3,7 +3,7 @@
 import ast
 from dataclasses import dataclass
 
-from splat_numba.gen.writer import INDENT
+from splat_numba.gen.language.writer import INDENT
 
 MOST_LINES, MOST_LEVELS = 80, 5
 

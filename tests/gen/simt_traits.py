@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.boxes import Traits
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.plans.backward import KEYS, QUERIES
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits

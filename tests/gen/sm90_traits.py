@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.plans.backward import KEYS, QUERIES
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, READ, ROUNDED, WRITTEN
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
 from splat_numba.gen.targets.sm90.tile_shapes import candidates

@@ -11,15 +11,16 @@ from splat_numba.arguments.masks import describe, store_mask
 from splat_numba.errors import PlanError
 from splat_numba.formats import patterns as p
 from splat_numba.formats.geometry import geometry
-from splat_numba.gen import box_passes
-from splat_numba.gen.box_bits import tile_bits
-from splat_numba.gen.box_cost import count_box_pass, work_of_cover, work_of_pass
-from splat_numba.gen.box_cover import cover
-from splat_numba.gen.box_order import FlatRuns, RowOrder, arrange, class_views, place_on_grid, place_runs
-from splat_numba.gen.boxes import Box, Traits
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.boxes import search as box_search
+from splat_numba.gen.boxes.bits import tile_bits
+from splat_numba.gen.boxes.cost import count_box_pass, work_of_cover, work_of_pass
+from splat_numba.gen.boxes.cover import cover
+from splat_numba.gen.boxes.order import FlatRuns, RowOrder, arrange, class_views, place_on_grid, place_runs
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Conditions, Problem
+from splat_numba.gen.schedules.views import Box
 from splat_numba.gen.targets.sm90 import tile_shapes
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.testing import lengths, masks
@@ -93,11 +94,11 @@ def test_any_order_of_rows_with_any_tiles(data):
     resumes = data.draw(st.booleans())
     shape = data.draw(st.sampled_from(tile_shapes.candidates(problem, GPU)))
     part, aligned = (
-        box_passes.PassRuns(order, placed, resumes, handed_on=data.draw(st.booleans())),
+        box_search.PassRuns(order, placed, resumes, handed_on=data.draw(st.booleans())),
         data.draw(st.booleans()),
     )
-    trial = box_passes._try(part, shape, problem, tile_shapes.tiles_of(problem, GPU), aligned)
-    one = box_passes._finish(trial)
+    trial = box_search._try(part, shape, problem, tile_shapes.tiles_of(problem, GPU), aligned)
+    one = box_search._finish(trial)
     assert not (aligned and (one.table.piece[:, 1] % one.kv_box.inner).any())
     assert np.array_equal(kept(one, seq_q, seq_kv), dense(mask, seq_q, seq_kv))
     check_order(one)
@@ -199,13 +200,13 @@ def test_the_sign_of_the_scale_is_a_trait():
 
 
 def test_masks_are_deduplicated_in_parts_too(monkeypatch):
-    monkeypatch.setattr("splat_numba.gen.box_bits.WORD_BUDGET", 1 << 10)
+    monkeypatch.setattr("splat_numba.gen.boxes.bits.WORD_BUDGET", 1 << 10)
     mask = p.window(50, 3) | p.sinks(5)
     check(plan_of(mask, 700, 700), dense(mask, 700, 700))
 
 
 def test_masks_of_one_hash_are_all_kept(monkeypatch):
-    monkeypatch.setattr("splat_numba.gen.box_bits._hashes", lambda masks: np.zeros(len(masks), np.uint64))
+    monkeypatch.setattr("splat_numba.gen.boxes.bits._hashes", lambda masks: np.zeros(len(masks), np.uint64))
     runs = FlatRuns.of(geometry(p.window(50, 3), 700, 700).table)
     made = cover(arrange(RowOrder(), 700, 1), place_runs(runs, 700, frozenset()), Box(64))
     _, bits = tile_bits(made)

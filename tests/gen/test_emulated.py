@@ -14,11 +14,11 @@ from splat_numba.emulator.cpu_text import emulate
 from splat_numba.errors import EmulationError
 from splat_numba.formats import patterns as p
 from splat_numba.formats.acsr import ACSR
-from splat_numba.gen.cpu_passes import TablePass
-from splat_numba.gen.halves import narrow, widen
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.packed_groups import GroupTable
-from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.language.halves import narrow, widen
+from splat_numba.gen.packed.groups import GroupTable
+from splat_numba.gen.packed.problem import PackedProblem, RunTable
+from splat_numba.gen.plans.machine import Machine
+from splat_numba.gen.rows.passes import TablePass
 from splat_numba.gen.targets.cpu.attention import attention_text
 from splat_numba.gen.targets.cpu.packed import packed_text
 from splat_numba.gen.targets.cpu.packed_plan import keys_to_share, make_packed_plan, rows_to_share

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 
 from splat_numba.emulator.cpu_text import emulate
 from splat_numba.formats import patterns as p
-from splat_numba.gen.backward import Wanted
+from splat_numba.gen.plans.backward import Wanted
 from splat_numba.gen.targets.cpu.backward import backward_text
 from splat_numba.testing import Problem, check_gradients, problems
 from tests.gen.golden_plans import GOLDEN, SEQ_KV, SEQ_Q, golden_plan

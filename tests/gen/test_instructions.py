@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from splat_numba.gen.instructions import FAMILIES, INSTRUCTIONS, MatrixProduct, set_registers
+from splat_numba.gen.language.instructions import FAMILIES, INSTRUCTIONS, MatrixProduct, set_registers
 from splat_numba.settings import CUDA_COMPILERS
 
 BY_NAME = {one.name: one for one in INSTRUCTIONS}

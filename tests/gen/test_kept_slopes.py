@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 import splat_numba as splat
 from splat_numba.arguments.masks import store_mask
 from splat_numba.formats.geometry import geometry
-from splat_numba.gen.backward import Wanted
-from splat_numba.gen.boxes import ALL, GROUP_ROWS, NONE
-from splat_numba.gen.kept_slopes import IMAGE_BYTES
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
+from splat_numba.gen.boxes.passes import ALL, GROUP_ROWS, NONE
+from splat_numba.gen.plans.backward import Wanted
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Conditions, Problem
+from splat_numba.gen.schedules.tensor import Tensor, contiguous
 from splat_numba.gen.targets.gpu.gradient_kernels import READ, WRITTEN
 from splat_numba.gen.targets.gpu.rounding import ENTRY as ROUND
 from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
 from splat_numba.gen.targets.sm90.backward import planning
 from splat_numba.gen.targets.sm90.backward.kept import Kept, plan_kept, turns_of
 from splat_numba.gen.targets.sm90.target import SM90
-from splat_numba.gen.tensor import Tensor, contiguous
 from splat_numba.testing import lengths, masks
 from tests.gen.plan_cases import dense
 

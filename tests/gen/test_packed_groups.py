@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern, causal, strided, window
 from splat_numba.formats.sweep import expand
-from splat_numba.gen import packed_groups
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.packed_groups import GroupTable
-from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.packed import groups as packed_groups
+from splat_numba.gen.packed.groups import GroupTable
+from splat_numba.gen.packed.problem import PackedProblem, RunTable
+from splat_numba.gen.plans.machine import Machine
 from splat_numba.gen.targets.cpu.packed import render_packed
 from splat_numba.gen.targets.cpu.packed_plan import keys_to_share, make_packed_plan, rows_to_share
 from splat_numba.testing import DTYPES, masks

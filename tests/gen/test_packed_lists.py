@@ -7,8 +7,8 @@ from numpy.testing import assert_array_equal
 
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern, causal, dilated, strided, window
-from splat_numba.gen.packed_lists import PackedLists
-from splat_numba.gen.packed_problem import RunTable
+from splat_numba.gen.packed.lists import PackedLists
+from splat_numba.gen.packed.problem import RunTable
 from splat_numba.testing import masks
 
 

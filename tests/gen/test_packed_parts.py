@@ -8,10 +8,10 @@ from numpy.testing import assert_array_equal
 
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen import packed_parts
-from splat_numba.gen.packed_lists import PackedLists
-from splat_numba.gen.packed_parts import PackedParts
-from splat_numba.gen.packed_problem import RunTable
+from splat_numba.gen.packed import parts as packed_parts
+from splat_numba.gen.packed.lists import PackedLists
+from splat_numba.gen.packed.parts import PackedParts
+from splat_numba.gen.packed.problem import RunTable
 from splat_numba.testing import masks
 
 

@@ -8,10 +8,10 @@ from numpy.testing import assert_array_equal
 
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern, blocked, causal, strided, window
-from splat_numba.gen import packed_tiles
-from splat_numba.gen.packed_lists import PackedLists
-from splat_numba.gen.packed_problem import RunTable
-from splat_numba.gen.packed_tiles import NO_ROW, TILE_PLACES, TILE_ROWS, PackedTiles
+from splat_numba.gen.packed import tiles as packed_tiles
+from splat_numba.gen.packed.lists import PackedLists
+from splat_numba.gen.packed.problem import RunTable
+from splat_numba.gen.packed.tiles import NO_ROW, TILE_PLACES, TILE_ROWS, PackedTiles
 from splat_numba.testing import masks
 
 

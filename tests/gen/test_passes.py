@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from splat_numba.formats import patterns as p
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.closed_form import closed_form
-from splat_numba.gen.machine import Machine
+from splat_numba.gen.plans.machine import Machine
 from splat_numba.testing import lengths, masks, patterns
 from tests.formats.pattern_cases import closed_leaves, combined
 from tests.gen.plan_cases import dense, plan_of, table_plan_of, transposed_plan_of

@@ -12,9 +12,9 @@ import splat_numba as splat
 from splat_numba.errors import PlanError
 from splat_numba.formats import patterns as p
 from splat_numba.formats.acsr import ACSR
-from splat_numba.gen.cpu_passes import ClosedPass, TablePass
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import Plan
+from splat_numba.gen.plans.machine import Machine
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.rows.passes import ClosedPass, TablePass
 from splat_numba.plain import counted, duration
 from splat_numba.testing import lengths, masks
 from tests.gen.plan_cases import plan_of, table_plan_of

@@ -7,7 +7,7 @@ import pytest
 
 import splat_numba as splat
 from splat_numba.formats.raster import part_picture
-from splat_numba.gen.plan_picture import explain_rows, plan_picture
+from splat_numba.gen.shown.picture import explain_rows, plan_picture
 
 MASKS = [
     "window(100) | sinks(4)", "causal()", "strided(16) | window(20)", "bigbird(64)", "dilated(40, 3)",

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.backward import KEYS, QUERIES
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, NOWHERE, READ, ROUNDED, STAGED, WRITTEN
 from splat_numba.gen.targets.simt.backward import text as simt
 from splat_numba.gen.targets.simt.backward.tile_shapes import candidates as simt_candidates

@@ -12,9 +12,9 @@ from dataclasses import replace
 import pytest
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.machine import FIRST_WITH_HALVES, SHARED_BYTES, gpu_of
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.backward import KEYS, QUERIES
+from splat_numba.gen.plans.machine import FIRST_WITH_HALVES, SHARED_BYTES, gpu_of
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.launches import arch_of
 from splat_numba.gen.targets.simt.backward.text import gradients_text
 from splat_numba.gen.targets.simt.backward.tile_shapes import candidates as gradient_candidates

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.targets.simt.attention import render_attention
 from splat_numba.gen.targets.simt.backward.levels import LevelTraits, render_levels
 from splat_numba.gen.targets.simt.backward.text import render_gradients

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import pytest
 
-from splat_numba.gen.machine import SHARED_BYTES, gpu_of
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.machine import SHARED_BYTES, gpu_of
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.launches import arch_of
 from splat_numba.gen.targets.sm80.packed.texts import tiled_text
 from splat_numba.gen.targets.sm80.packed.traits import FAMILIES, TiledTraits

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from splat_numba.gen.machine import SHARED_BYTES
+from splat_numba.gen.plans.machine import SHARED_BYTES
 from splat_numba.gen.targets.sm80.attention import render_attention
 from splat_numba.gen.targets.sm80.backward.shape import shared_bytes as gradient_bytes
 from splat_numba.gen.targets.sm80.backward.text import render_gradients

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import pytest
 
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.machine import SHARED_BYTES, gpu_of
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.backward import KEYS, QUERIES
+from splat_numba.gen.plans.machine import SHARED_BYTES, gpu_of
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
 from splat_numba.gen.targets.sm80.backward.text import gradients_text

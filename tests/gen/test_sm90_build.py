@@ -14,8 +14,8 @@ import pytest
 
 from splat_numba.errors import BackendError
 from splat_numba.executors.gpu import disassemble
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.targets.sm90.attention import attention_entry
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.gen.targets.sm90.shape import REGISTERS, shared_bytes

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.targets.gpu.levels import LevelTraits, render_levels
 from splat_numba.gen.targets.gpu.rounding import RoundTraits, render_rounding
 from splat_numba.gen.targets.sm90.attention import render_attention

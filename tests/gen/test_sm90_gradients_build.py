@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.plans.backward import KEYS, QUERIES
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, READ, ROUNDED, STAGED, WRITTEN
 from splat_numba.gen.targets.gpu.levels import LevelTraits, levels_text
 from splat_numba.gen.targets.gpu.rounding import RoundTraits, round_text

@@ -16,10 +16,10 @@ from flurka_numba.gpu.plan import forward_plan
 from splat_numba.arguments.masks import describe, store_mask
 from splat_numba.formats import patterns as p
 from splat_numba.formats.geometry import geometry
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.instructions import INSTRUCTIONS
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.instructions import INSTRUCTIONS
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.targets.sm90.attention import ENTRY, attention_entry, render_attention
 from splat_numba.gen.targets.sm90.backward.text import render_gradients
 from splat_numba.gen.targets.sm90.schedule import attention_text

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from splat_numba.formats import patterns as p
 from splat_numba.formats.acsr import ACSR
-from splat_numba.gen.backward import Wanted
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.plans.backward import Wanted
 from splat_numba.gen.targets.cpu.attention import attention_text, render_attention
 from splat_numba.gen.targets.cpu.backward import backward_text
-from splat_numba.gen.writer import SourceWriter
 from splat_numba.runtime.cpu.code import source_of
 from splat_numba.testing import lengths, masks
 from tests.gen.golden_plans import GOLDEN, golden_plan

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.machine import GPU
-from splat_numba.gen.plan import Cost, Plan
-from splat_numba.gen.schedule import EmittedText, InPlace
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.plans.machine import GPU
+from splat_numba.gen.plans.plan import Cost, Plan
+from splat_numba.gen.schedules.schedule import EmittedText, InPlace
 
 STRIDES = tuple(f"{name}_{axis}" for name in ("q", "k", "v", "out") for axis in ("batch", "head", "row"))
 POINTERS = ("q", "k", "v", "out", "lse", "kv_lengths", "bits", "heads")

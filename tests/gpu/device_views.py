@@ -8,7 +8,7 @@ import numpy as np
 
 from splat_numba.executors import gpu as gpu_kernel
 from splat_numba.executors import gpu_backward, gpu_call, gpu_parts, plans
-from splat_numba.gen import box_passes
+from splat_numba.gen.boxes import search as box_search
 from splat_numba.gen.targets.sm90 import tile_shapes
 from splat_numba.gen.targets.sm90.backward import planning
 from splat_numba.gen.targets.sm90.backward import tile_shapes as gradient_shapes
@@ -81,13 +81,13 @@ def forced_gradients(monkeypatch, of, boxes, order="", shapes=gradient_shapes):
 
 
 def _choose_orders(patch, order):
-    schemes = box_passes.schemes
+    schemes = box_search.schemes
 
     def chosen(*given, **options):
         found = schemes(*given, **options)
         return {name: parts for name, parts in found.items() if order in name} or found
 
-    patch.setattr(box_passes, "schemes", chosen)
+    patch.setattr(box_search, "schemes", chosen)
 
 
 def forget():

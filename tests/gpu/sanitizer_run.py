@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import splat_numba as splat
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem as Shapes
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem as Shapes
 from splat_numba.gen.targets.sm90.tile_shapes import candidates
 from splat_numba.testing import Problem, check_attention, check_gradients
 from tests.gpu.device_views import DeviceView, back, forced, forget

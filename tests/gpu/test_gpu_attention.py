@@ -14,8 +14,8 @@ from numpy.testing import assert_array_equal
 import splat_numba as splat
 from splat_numba import reference
 from splat_numba.formats.acsr import ACSR
-from splat_numba.gen import problem as gen_problem
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plans import problem as gen_problem
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.targets.sm90.tile_shapes import candidates
 from splat_numba.testing import Problem, assert_close, check_attention, lengths, masks, patterns, problems, tolerance
 from tests.gpu.device_views import DeviceView, back, forced

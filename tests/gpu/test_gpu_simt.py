@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import splat_numba as splat
-from splat_numba.gen import problem as gen_problem
-from splat_numba.gen.machine import gpu_of
+from splat_numba.gen.plans import problem as gen_problem
+from splat_numba.gen.plans.machine import gpu_of
 from splat_numba.gen.targets.simt import tile_shapes
 from splat_numba.gen.targets.simt.tile_shapes import candidates
 from splat_numba.testing import Problem, check_attention, problems

@@ -10,9 +10,9 @@ from numpy.testing import assert_array_equal
 
 import splat_numba as splat
 from splat_numba import attention_backward, attention_vjp
-from splat_numba.gen import problem as gen_problem
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.machine import gpu_of
+from splat_numba.gen.plans import problem as gen_problem
+from splat_numba.gen.plans.backward import KEYS, QUERIES
+from splat_numba.gen.plans.machine import gpu_of
 from splat_numba.gen.targets.sm80.backward import tile_shapes
 from splat_numba.gen.targets.sm80.backward.tile_shapes import candidates
 from splat_numba.testing import Problem, check_gradients, problems

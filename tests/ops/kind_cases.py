@@ -13,7 +13,7 @@ from splat_numba.formats.patterns import (
     strided,
     window,
 )
-from splat_numba.gen.kinds import kinds
+from splat_numba.gen.shown.kinds import kinds
 from splat_numba.testing import Problem
 
 RAGGED = np.random.default_rng(4).random((350, 350)) < 0.02

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from splat_numba import reference
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern, sinks, strided, window
-from splat_numba.gen.packed_problem import RunTable
+from splat_numba.gen.packed.problem import RunTable
 from splat_numba.testing import lengths, masks, numpy_dtype
 from splat_numba.testing.error_bound import Roundoff
 

@@ -12,8 +12,8 @@ from splat_numba.executors.cpu import CpuExecutor
 from splat_numba.executors.cpu_tuning import least_seconds, tuned_plan
 from splat_numba.executors.given import Given, split_parts
 from splat_numba.formats.geometry import geometry
-from splat_numba.gen.backward import Wanted
-from splat_numba.gen.machine import Machine
+from splat_numba.gen.plans.backward import Wanted
+from splat_numba.gen.plans.machine import Machine
 from splat_numba.gen.targets.cpu import planning
 from splat_numba.kernel import Kernel
 from splat_numba.settings import current

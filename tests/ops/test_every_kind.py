@@ -2,7 +2,7 @@
 
 import pytest
 
-from splat_numba.gen.kinds import CLOSED_KINDS, TABLE_KINDS
+from splat_numba.gen.shown.kinds import CLOSED_KINDS, TABLE_KINDS
 from splat_numba.testing import check_attention
 from tests.ops.kind_cases import PROBLEMS, kinds_of
 

@@ -18,8 +18,8 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executors import cpu_packed
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern, longformer, strided, window
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.packed_problem import Operator, PackedProblem, RunTable
+from splat_numba.gen.packed.problem import Operator, PackedProblem, RunTable
+from splat_numba.gen.plans.machine import Machine
 from splat_numba.gen.targets.cpu import packed_schedule
 from splat_numba.gen.targets.cpu.packed import render_packed
 from splat_numba.gen.targets.cpu.packed_plan import make_packed_plan, rows_only

@@ -17,7 +17,7 @@ from splat_numba.executors import cpu_packed
 from splat_numba.executors.cpu_packed import CpuPackedExecutor
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import causal, longformer, window
-from splat_numba.gen.packed_problem import RunTable
+from splat_numba.gen.packed.problem import RunTable
 from splat_numba.gen.targets.cpu import packed_schedule
 from splat_numba.testing import DTYPES, assert_close, gradient_tolerance, lengths, masks
 from splat_numba.testing.error_bound import Roundoff

@@ -7,7 +7,7 @@ import pytest
 import splat_numba as splat
 from splat_numba.executors.cpu import CpuExecutor, threads_worth
 from splat_numba.executors.given import Given
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.settings import current
 
 SMALL = Problem(16, 16, 16, 16, "float32", 1, 2, 2)

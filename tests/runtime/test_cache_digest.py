@@ -13,7 +13,7 @@ import pytest
 
 from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.targets.cpu.text import render as render_flurka
-from splat_numba.gen.packed_problem import Operator
+from splat_numba.gen.packed.problem import Operator
 from splat_numba.gen.targets.cpu.attention import render_attention
 from splat_numba.gen.targets.cpu.packed import render_packed
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan, rows_only

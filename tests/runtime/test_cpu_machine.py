@@ -6,8 +6,8 @@ from numba import types
 
 from splat_numba.emulator.cpu_text import emulate
 from splat_numba.errors import EmulationError
-from splat_numba.gen.array_schedule import ArrayScheduleBuilder
-from splat_numba.gen.cpu_entry import CpuEntry, CpuText, arrays, numbers
+from splat_numba.gen.language.cpu_entry import CpuEntry, CpuText, arrays, numbers
+from splat_numba.gen.schedules.array_schedule import ArrayScheduleBuilder
 from splat_numba.runtime.cpu.code import signature_of
 from splat_numba.runtime.cpu.machine import LoadedSchedule
 

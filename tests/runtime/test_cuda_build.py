@@ -16,7 +16,7 @@ import pytest
 
 import splat_numba
 from splat_numba.errors import BackendError, CompileError
-from splat_numba.gen.boxes import Traits
+from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.targets.sm90.attention import PARAMETERS, attention_entry
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.runtime import cache
@@ -38,7 +38,7 @@ def compiler():
     pytest.importorskip("cuda.core", reason="needs the extra cuda")
 
 
-IMPORTS = """from splat_numba.gen.instructions import Instruction
+IMPORTS = """from splat_numba.gen.language.instructions import Instruction
 from splat_numba.runtime.cuda.dialect import ptx
 """
 

@@ -15,11 +15,12 @@ from splat_numba.executors.executor import Part
 from splat_numba.executors.gpu import CudaExecutor
 from splat_numba.executors.gpu_call import attend
 from splat_numba.formats.patterns import causal
-from splat_numba.gen.boxes import Box, BoxPass, BoxTable, Traits, View
+from splat_numba.gen.boxes.passes import BoxPass, BoxTable, Traits
+from splat_numba.gen.schedules.tensor import padded
+from splat_numba.gen.schedules.views import Box, View
 from splat_numba.gen.targets.sm90 import schedule
 from splat_numba.gen.targets.sm90.attention import COUNTS, PARAMETERS, POINTERS, STRIDES, attention_entry
 from splat_numba.gen.targets.sm90.schedule import attention_text
-from splat_numba.gen.tensor import padded
 from splat_numba.runtime.cuda import copies, launch, lengths, ready
 from splat_numba.runtime.cuda.compilers.compiler import COMPILERS, chosen
 from splat_numba.runtime.cuda.dialect import Dialect

@@ -3,10 +3,10 @@
 import pytest
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.boxes import Box, View
+from splat_numba.gen.schedules.tensor import Tensor, contiguous
+from splat_numba.gen.schedules.tensor_map import BoxMap, describable, tensor_map_arguments
+from splat_numba.gen.schedules.views import Box, View
 from splat_numba.gen.targets.sm90.schedule import writable_in_place
-from splat_numba.gen.tensor import Tensor, contiguous
-from splat_numba.gen.tensor_map import BoxMap, describable, tensor_map_arguments
 
 SIZES = (2, 4, 1000, 128)
 PLAIN = Tensor(SIZES, contiguous(SIZES, 128), "bfloat16")

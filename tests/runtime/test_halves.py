@@ -6,7 +6,7 @@ import pytest
 from numba import njit
 from numpy.testing import assert_array_equal
 
-from splat_numba.gen.halves import narrow
+from splat_numba.gen.language.halves import narrow
 from splat_numba.runtime.halves import from_bfloat16, from_float16, to_bfloat16, to_float16
 
 HALVES = np.arange(65536, dtype=np.uint16)

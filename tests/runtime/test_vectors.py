@@ -5,8 +5,8 @@ import pytest
 from numba import njit
 from numpy.testing import assert_array_equal
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.prelude import emit_exp2, emit_imports
-from splat_numba.gen.writer import SourceWriter
 from splat_numba.runtime.simd import address, advance, assign, element
 from splat_numba.runtime.vectors import floor, fma, maximum, power_of_two, select, shaped, store, transpose
 

@@ -21,10 +21,10 @@ from splat_numba.executors.choice import choose_executor
 from splat_numba.executors.given import Given
 from splat_numba.executors.xla_gpu_programs import backward_call, forward_call
 from splat_numba.formats.patterns import causal, window
-from splat_numba.gen.problem import Problem
-from splat_numba.gen.schedule import COUNTERS, SCRATCH, Copy
-from splat_numba.gen.tensor import Tensor
-from splat_numba.gen.tensor_map import MAP_BYTES
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy
+from splat_numba.gen.schedules.tensor import Tensor
+from splat_numba.gen.schedules.tensor_map import MAP_BYTES
 from splat_numba.runtime.cuda import device
 from splat_numba.runtime.cuda.places import maps_of, pointers_of
 from splat_numba.runtime.cuda.ready import ReadySchedule

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from splat_numba.gen.cpu_entry import CpuEntry, arrays, numbers
+from splat_numba.gen.language.cpu_entry import CpuEntry, arrays, numbers
 from splat_numba.runtime.cpu.code import signature_of
 from splat_numba.runtime.xla import layout, link, program, steps, words
 from splat_numba.runtime.xla.program import BufferView, LoadedProgram, Program, ProgramLaunch

@@ -13,7 +13,7 @@ import splat_numba as splat
 from splat_numba.arguments import typed
 from splat_numba.arguments.backends import BACKENDS
 from splat_numba.arguments.layouts import LAYOUTS
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.targets.registry import TARGETS
 from tests.import_layers import REPOSITORY, python
 

@@ -16,8 +16,8 @@ from flurka_numba.gpu.composed.softmax import SoftmaxOperands, attend_by_softmax
 from flurka_numba.gpu.recorder import GpuRecorder
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
 from flurka_numba.targets.simt.head_scales import SCALE_BYTES
-from splat_numba.gen.schedule import Place
-from splat_numba.gen.tensor import Tensor, contiguous, padded_bytes, padded_strides
+from splat_numba.gen.schedules.schedule import Place
+from splat_numba.gen.schedules.tensor import Tensor, contiguous, padded_bytes, padded_strides
 
 
 class Composed:

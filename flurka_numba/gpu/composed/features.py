@@ -8,8 +8,8 @@ from flurka_numba.gpu.composed.matrix import Extent, Limit
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.elementwise import ElementwisePullTraits, ElementwiseTraits
 from flurka_numba.targets.simt.random_rows import RandomFinishTraits, RandomPullTraits, RandomTraits
-from splat_numba.gen.schedule import Place
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.schedules.schedule import Place
+from splat_numba.gen.schedules.tensor import Tensor
 
 
 def random_rows(problem: Problem) -> int:

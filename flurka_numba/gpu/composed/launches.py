@@ -14,8 +14,8 @@ from flurka_numba.targets.simt.largest import LargestTraits
 from flurka_numba.targets.simt.product_shape import LIMITS, NONE
 from flurka_numba.targets.simt.rows import WARPS
 from flurka_numba.targets.simt.text import OPERAND_STRIDES, RESULT_STRIDES
-from splat_numba.gen.schedule import Place, Text, place_of
-from splat_numba.gen.tensor import Tensor, padded
+from splat_numba.gen.schedules.schedule import Place, Text, place_of
+from splat_numba.gen.schedules.tensor import Tensor, padded
 
 
 class Launches:

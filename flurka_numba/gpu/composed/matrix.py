@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.schedule import Place
-from splat_numba.gen.tensor import Tensor, as_word
+from splat_numba.gen.schedules.schedule import Place
+from splat_numba.gen.schedules.tensor import Tensor, as_word
 
 FLOAT_BYTES = 4  # of scratch memory's numbers
 

@@ -16,7 +16,7 @@ from flurka_numba.gpu.stages import apply_traits
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import DEPTH, LARGE, MEDIUM, SMALL
-from splat_numba.gen.tensor import padded
+from splat_numba.gen.schedules.tensor import padded
 
 LARGEST_SCRATCH = 256 << 20  # bytes of a chunk's rows, unless heads are so many that LEAST_ROWS of each are more
 LEAST_ROWS = 128

@@ -10,8 +10,8 @@ from flurka_numba.gpu.composed.plan import ComposedPlan, RowChunk
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.head_scales import SCALE_BYTES
 from flurka_numba.targets.simt.softmax import SoftmaxPullTraits, SoftmaxTraits
-from splat_numba.gen.schedule import Place
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.schedules.schedule import Place
+from splat_numba.gen.schedules.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from flurka_numba.targets.cpu import host
 from flurka_numba.targets.cpu.forward import kept_of
 from flurka_numba.targets.cpu.plan import SOFTMAX, CpuPlan
 from flurka_numba.targets.cpu.recorder import CpuRecorder, split_count
-from splat_numba.gen.array_schedule import ArraySchedule
+from splat_numba.gen.schedules.array_schedule import ArraySchedule
 
 
 def wanted(problem: Problem, frozen: frozenset[str]) -> tuple[str, ...]:

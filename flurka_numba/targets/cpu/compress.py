@@ -10,7 +10,7 @@ from flurka_numba.targets.cpu.entries import entry_of
 from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION, emit_keep, emit_scratch, emit_strides, place
 from flurka_numba.targets.cpu.rows import emit_stage
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.language.writer import SourceWriter
 
 
 def emit_compress(out: SourceWriter, plan: CpuPlan) -> None:

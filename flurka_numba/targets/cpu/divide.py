@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.language.writer import SourceWriter
 
 EACH_FEATURE = "for place in range(0, features, WIDTH)"
 

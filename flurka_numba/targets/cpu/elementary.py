@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from flurka_numba.targets.cpu.plan import CpuPlan
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.language.writer import SourceWriter
 
 INLINE = '@njit(nogil=True, error_model="numpy", forceinline=True)'
 

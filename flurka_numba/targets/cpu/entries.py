@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flurka_numba.targets.cpu.plan import CpuPlan
-from splat_numba.gen.cpu_entry import CpuEntry, Parameter, arrays, numbers
+from splat_numba.gen.language.cpu_entry import CpuEntry, Parameter, arrays, numbers
 
 
 def entry_of(plan: CpuPlan, name: str) -> CpuEntry:

@@ -13,7 +13,7 @@ from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.cpu.expressions import render
 from flurka_numba.targets.cpu.plan import SOFTMAX, CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.language.writer import SourceWriter
 
 SIZES = "head_dim, dims, kept, features"
 EACH_ROW = "for row in range(rows)"

@@ -10,7 +10,7 @@ from flurka_numba.problem import Problem
 from flurka_numba.targets.cpu import host
 from flurka_numba.targets.cpu.plan import SOFTMAX, CpuPlan
 from flurka_numba.targets.cpu.recorder import CpuRecorder, split_count
-from splat_numba.gen.array_schedule import ArraySchedule
+from splat_numba.gen.schedules.array_schedule import ArraySchedule
 
 GROUP = 4  # heads that use a staged tile of a shared projection: staging it is then a few percent; 8 are as fast
 

@@ -14,7 +14,7 @@ from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION, emit_keep, emit_scratch, emit_strides, head_block, item_block
 from flurka_numba.targets.cpu.rows import emit_split, emit_stage, emit_store, emit_tile, emit_weights
 from flurka_numba.targets.cpu.slopes import call_slopes
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.language.writer import SourceWriter
 
 
 def emit_query_gradient(out: SourceWriter, plan: CpuPlan) -> None:

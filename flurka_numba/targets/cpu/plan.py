@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.problem import ITEMSIZE, Problem
-from splat_numba.gen.machine import Machine
+from splat_numba.gen.plans.machine import Machine
 
 SOFTMAX = "softmax"  # the feature map of low-rank attention: its "omega" are the compressed keys of each head
 FORWARD = ("out",)

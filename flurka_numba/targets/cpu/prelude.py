@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flurka_numba.problem import ITEMSIZE
 from flurka_numba.targets.cpu.plan import CpuPlan
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.language.writer import SourceWriter
 
 FUNCTION = '@njit(nogil=True, error_model="numpy")'
 

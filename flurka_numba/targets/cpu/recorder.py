@@ -6,7 +6,7 @@ from flurka_numba.problem import Problem
 from flurka_numba.targets.cpu import host
 from flurka_numba.targets.cpu.entries import entry_of
 from flurka_numba.targets.cpu.plan import SOFTMAX, CpuPlan
-from splat_numba.gen.array_schedule import ArrayScheduleBuilder
+from splat_numba.gen.schedules.array_schedule import ArrayScheduleBuilder
 
 # Work items of a sum over a sequence: enough for a few dozen threads, and never depending on how many there are.
 ITEMS = 64

@@ -8,7 +8,7 @@ from flurka_numba.targets.cpu.expressions import render
 from flurka_numba.targets.cpu.features import EACH_DIM, EACH_FEATURE, EACH_ROW, SIZES, emit_inverse_norm, emit_part
 from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.language.writer import SourceWriter
 
 
 def call_slopes(plan: CpuPlan) -> str:

@@ -10,8 +10,8 @@ from flurka_numba.targets.cpu import attend, compress, divide, elementary, expan
 from flurka_numba.targets.cpu.entries import entry_of
 from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import emit_head
-from splat_numba.gen.cpu_entry import CpuText
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.language.cpu_entry import CpuText
+from splat_numba.gen.language.writer import SourceWriter
 
 Emit = Callable[[SourceWriter, CpuPlan], None]
 

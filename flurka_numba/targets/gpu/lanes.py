@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from splat_numba.gen.lane_layout import log2
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP, log2
 
 QUAD: Final = 4  # words, or numbers of float32, that one access moves
 QUAD_BYTES: Final = 4 * QUAD

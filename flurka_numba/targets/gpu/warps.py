@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from flurka_numba.targets.gpu.lanes import LANE, QUAD_BYTES, WARP_OF_BLOCK
-from splat_numba.gen.lane_layout import log2
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP, log2
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.parts import KernelWriter
-from splat_numba.gen.writer import SourceWriter
 
 LANES_OF_WARP = tuple(WARP >> halving for halving in range(1, log2(WARP) + 1))  # how far apart, one after the other
 

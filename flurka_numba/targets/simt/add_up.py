@@ -8,7 +8,7 @@ from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.product_results import emit_finished_four, emit_result_start
 from flurka_numba.targets.simt.text import result_parameters
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 
 ENTRY = "add_up"
 THREADS = 128

@@ -18,7 +18,7 @@ from flurka_numba.targets.powers import emit_inverse, emit_power, emit_scale
 from flurka_numba.targets.simt.heads import emit_head_place, emit_largest_of_block, head_entry, head_rows_loop
 from flurka_numba.targets.simt.rows import columns_loop, emit_scratch, four, place_of
 from flurka_numba.targets.simt.text import emit_four, result_parameters
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 SUMS = -16  # queries of 2^100, 1e30, then meet 256 features far from overflow

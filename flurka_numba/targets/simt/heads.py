@@ -10,8 +10,8 @@ from flurka_numba.targets.gpu.warps import emit_largest_of_warp
 from flurka_numba.targets.gpu_text import emit_shared_start
 from flurka_numba.targets.simt.rows import emit_matrix_places
 from flurka_numba.targets.simt.text import SHARED_ALIGNMENT
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 THREADS = 256

@@ -12,7 +12,7 @@ from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.heads import emit_head_place, emit_largest_of_block, head_entry, head_rows_loop
 from flurka_numba.targets.simt.rows import columns_loop, emit_scratch
 from flurka_numba.targets.simt.text import emit_length, result_parameters
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)

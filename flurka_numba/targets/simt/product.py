@@ -25,7 +25,7 @@ from flurka_numba.targets.simt.text import (
     operand_parameters,
     result_parameters,
 )
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 ENTRY = "product"

@@ -7,9 +7,8 @@ from contextlib import contextmanager
 
 from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.simt.text import ITEMSIZE, emit_element, emit_length
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import log2
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import WARP, log2
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 THREADS = 128

@@ -18,7 +18,7 @@ from flurka_numba.targets.simt.rows import (
     row_entry,
 )
 from flurka_numba.targets.simt.text import emit_four, result_parameters
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from flurka_numba.targets.sm90.rows import emit_lane, words
 from flurka_numba.targets.sm90.scales import SCALE_ROW, emit_slot_factors
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS, chunks, state_bytes
 from flurka_numba.targets.sm90.state_block import emit_state_share
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import LANE_COLUMNS, sums_of
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,

@@ -10,7 +10,7 @@ from flurka_numba.targets.sm90.accumulate_shape import (
 from flurka_numba.targets.sm90.lanes import LANE_OF_ROW, LANES_OF_ROW
 from flurka_numba.targets.sm90.scales import HIGH
 from flurka_numba.targets.sm90.shape import STATE_SIDE
-from splat_numba.gen.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     PRODUCT_DEPTH,

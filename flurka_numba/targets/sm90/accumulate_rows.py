@@ -17,7 +17,7 @@ from flurka_numba.targets.sm90.lanes import CHUNK, COLUMN_OF_WORD, of_row, swizz
 from flurka_numba.targets.sm90.rows import emit_load, words
 from flurka_numba.targets.sm90.scales import TOP, emit_weight, is_scaled
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS
-from splat_numba.gen.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, sums_of
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, WARPGROUP
 

@@ -8,7 +8,7 @@ from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.gpu.lanes import QUAD_BYTES
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     GROUP,

@@ -40,8 +40,8 @@ from flurka_numba.targets.sm90.rows import (
     words,
 )
 from flurka_numba.targets.sm90.shape import RandomFeatures, chunks
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import LANE_ROWS, LEFT_WORDS, MATRIX
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import LANE_ROWS, LEFT_WORDS, MATRIX
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, GROUP, PRODUCT_DEPTH, WARPGROUP, keys_descriptor
 

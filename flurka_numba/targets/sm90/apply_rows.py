@@ -14,10 +14,10 @@ from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_NUMBERS, CHUNK_WORDS
 from flurka_numba.targets.sm90.rows import emit_row_scales, emit_share, uses_eps, when
 from flurka_numba.targets.sm90.scales import INVERSE_ROW, VALUE_ROW, emit_carried
 from flurka_numba.targets.sm90.shape import LARGEST_PRODUCT, SUM_ROWS, chunks, omega_rows, state_rows
-from splat_numba.gen.lane_layout import LANE_COLUMNS, LANE_ROWS, SUMS, sums_of
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS, SUMS, sums_of
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, score_offset, spans
-from splat_numba.gen.tensor_map import SPAN
 
 SPAN_WORDS = CHUNK_WORDS * SPAN // CHUNK
 

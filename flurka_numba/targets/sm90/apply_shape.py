@@ -16,7 +16,7 @@ from flurka_numba.targets.sm90.shape import (
     omega_rows,
     state_bytes,
 )
-from splat_numba.gen.lane_layout import sums_of, words_of
+from splat_numba.gen.language.lane_layout import sums_of, words_of
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, SHARED_BYTES, SPAN_BYTES, WARPGROUP, resident_blocks, spans
 
 MOST_RESIDENT = 8  # blocks

@@ -11,11 +11,10 @@ from flurka_numba.targets.gpu.lanes import LANE, WARP_OF_BLOCK
 from flurka_numba.targets.gpu.warps import emit_largest_of_warp
 from flurka_numba.targets.sm90.scales import emit_finite_top, is_scaled
 from flurka_numba.targets.sm90.shape import CompressTraits
-from splat_numba.gen.lane_layout import sums_of
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP, sums_of
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import WARP_ROWS
-from splat_numba.gen.tensor_map import SPAN
 
 
 def bound_pointers(dtype: str) -> tuple[str, ...]:

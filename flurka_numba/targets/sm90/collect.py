@@ -16,10 +16,10 @@ from flurka_numba.targets.powers import emit_inverse, emit_scale
 from flurka_numba.targets.sm90.bounds import emit_bound
 from flurka_numba.targets.sm90.scales import SLOT_SCALE_BYTES, TOP, VALUE_TOP, is_scaled
 from flurka_numba.targets.sm90.shape import CompressTraits
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import spans
-from splat_numba.gen.tensor_map import SPAN
 
 POINTERS = ("parts", "k_slots", "v_slots")
 SCALED_POINTERS = (*POINTERS, "bounds", "slot_scales")

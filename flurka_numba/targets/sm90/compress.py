@@ -13,9 +13,9 @@ from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK, LANE_OF_ROW, LANE_RO
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import BARRIER_BYTES, STEP, CompressTraits
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at, sums_of
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, WARP, sum_at, sums_of
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
@@ -28,7 +28,6 @@ from splat_numba.gen.targets.sm90.shape import (
     spans,
     values_descriptor,
 )
-from splat_numba.gen.tensor_map import SPAN
 
 POINTERS = ("k_map", "v_map", "proj_k_map", "proj_v_map", "kv_lengths", "parts")
 COUNTS = ("tiles_k", "tiles", "row_blocks", "pairs_k", "pairs_v", "splits", "seq_kv")

@@ -8,7 +8,7 @@ from flurka_numba.targets.sm90.gradient_shape import OPERANDS, GradientTraits
 from flurka_numba.targets.sm90.lanes import RESULT_OF_WORD, of_row
 from flurka_numba.targets.sm90.rows import emit_real_columns, emit_spread, emit_store, words
 from flurka_numba.targets.sm90.scales import emit_finite_top, is_scaled
-from splat_numba.gen.lane_layout import LANE_COLUMNS, LANE_ROWS
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 

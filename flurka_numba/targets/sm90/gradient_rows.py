@@ -20,7 +20,7 @@ from flurka_numba.targets.sm90.rows import (
 )
 from flurka_numba.targets.sm90.scales import INVERSE_ROW, SCALE_ROW, VALUE_ROW, emit_carried, emit_weight, is_scaled
 from flurka_numba.targets.sm90.shape import chunks
-from splat_numba.gen.lane_layout import LANE_COLUMNS, LANE_ROWS, sums_of
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset
 

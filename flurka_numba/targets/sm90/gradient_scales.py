@@ -11,7 +11,7 @@ from flurka_numba.targets.gpu.warps import emit_largest_of_block
 from flurka_numba.targets.powers import emit_inverse, emit_scale
 from flurka_numba.targets.sm90.gradient_shape import GradientTraits
 from flurka_numba.targets.sm90.scales import TOP
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import WARPGROUP
 

@@ -10,7 +10,7 @@ from flurka_numba.targets.sm90.image_shape import turned_bytes
 from flurka_numba.targets.sm90.lanes import CHUNK_NUMBERS, CHUNK_WORDS
 from flurka_numba.targets.sm90.scales import has_row_scale, is_scaled
 from flurka_numba.targets.sm90.shape import BARRIER_BYTES, chunks, state_bytes
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, WARPGROUP, resident_blocks
 
 OPERANDS = {"queries": ("q", "dout", "dq"), "slots": ("k", "v", "dk", "dv")}  # x, y and what is written

@@ -28,7 +28,7 @@ from flurka_numba.targets.sm90.lanes import CHUNK
 from flurka_numba.targets.sm90.rows import emit_load
 from flurka_numba.targets.sm90.scales import emit_slot_factors
 from flurka_numba.targets.sm90.shape import SUM_ROWS, chunks, state_rows
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import GROUP, WARPGROUP
 

@@ -31,9 +31,8 @@ from flurka_numba.targets.sm90.shape import (
     state_rows,
 )
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_state_block, operand_place, row_of_four
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import LANE_COLUMNS, MATRIX
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, MATRIX, WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 

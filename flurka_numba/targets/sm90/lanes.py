@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from flurka_numba.targets.gpu.lanes import OCTET, QUAD, QUAD_BYTES, quad_of
-from splat_numba.gen.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, ROW_LANES, SUMS, log2
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, ROW_LANES, SUMS, log2
 from splat_numba.gen.targets.sm90.shape import WARPGROUP
 
 CHUNK: Final = OCTET * ROW_LANES  # adjacent numbers of a row that its lanes hold

@@ -12,8 +12,8 @@ from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.sm90.random_slots import emit_exponents, emit_omega, key_columns
 from flurka_numba.targets.sm90.shape import SIDE_ROW, SLOTS, STATE_THREADS, RandomFeatures, StateTraits
 from flurka_numba.targets.sm90.slots import emit_place, emit_slot_places, emit_slots, slot_parameters
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 ENTRY = "largest"

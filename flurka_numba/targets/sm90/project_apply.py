@@ -35,9 +35,17 @@ from flurka_numba.targets.sm90.project_shape import (
 )
 from flurka_numba.targets.sm90.ring import emit_first_step, emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import BARRIER_BYTES, STEP
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, LEFT_WORDS, MATRIX, sums_of, words_of
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import (
+    ATOM,
+    LANE_COLUMNS,
+    LANE_ROWS,
+    LEFT_WORDS,
+    MATRIX,
+    WARP,
+    sums_of,
+    words_of,
+)
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from flurka_numba.targets.sm90.project_shape import COLUMNS, INPUT_BYTES, STAGE_BYTES, TOKENS, ProjectTraits
 from flurka_numba.targets.sm90.ring import emit_advance
 from flurka_numba.targets.sm90.shape import BARRIER_BYTES, STEP
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
-from splat_numba.gen.tensor_map import SPAN
 
 
 def emit_place(out: KernelWriter) -> None:

@@ -8,8 +8,8 @@ from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
 from flurka_numba.targets.sm90.lanes import CHUNK
 from flurka_numba.targets.sm90.shape import BARRIER_BYTES, BARRIERS_BYTES, STEP
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, GROUP, SHARED_BYTES, SPAN_BYTES
-from splat_numba.gen.tensor_map import SPAN
 
 GROUPS = 2  # warpgroups with a tile each
 HALVES = 2  # of a tile: 64 tokens each

@@ -13,9 +13,9 @@ from flurka_numba.targets.sm90.projection_results import emit_results
 from flurka_numba.targets.sm90.projection_shape import ProjectionTraits
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
 from flurka_numba.targets.sm90.shape import BARRIER_BYTES
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import sums_of
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import WARP, sums_of
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
@@ -26,7 +26,6 @@ from splat_numba.gen.targets.sm90.shape import (
     keys_descriptor,
     spans,
 )
-from splat_numba.gen.tensor_map import SPAN
 
 MAPS = ("dk_slots_map", "k_map", "dv_slots_map", "v_map")
 OUTPUTS = ("dproj_k", "dproj_v")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from flurka_numba.targets.gpu.lanes import OCTET, QUAD, WARP_OF_BLOCK
 from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_NUMBERS, LANE_OF_ROW, LANE_ROW
 from flurka_numba.targets.sm90.projection_shape import ProjectionTraits
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 

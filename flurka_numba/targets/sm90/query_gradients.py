@@ -32,8 +32,8 @@ from flurka_numba.targets.sm90.lanes import CHUNK, COLUMN_OF_WORD, RESULT_OF_WOR
 from flurka_numba.targets.sm90.rows import emit_store, when, words
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS, chunks, state_rows
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import LANE_ROWS, MATRIX, sums_of
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import LANE_ROWS, MATRIX, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import GROUP, WARPGROUP, keys_descriptor, score_offset
 

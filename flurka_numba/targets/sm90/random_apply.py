@@ -15,7 +15,7 @@ from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_WORDS, LANES_OF_ROW, fi
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
 from flurka_numba.targets.sm90.rows import left_operand
 from flurka_numba.targets.sm90.shape import RandomFeatures, chunks
-from splat_numba.gen.lane_layout import (
+from splat_numba.gen.language.lane_layout import (
     ATOM,
     LANE_COLUMNS,
     LANE_ROWS,
@@ -26,9 +26,9 @@ from splat_numba.gen.lane_layout import (
     sums_of,
     words_of,
 )
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, WARPGROUP, keys_descriptor, score_offset, spans
-from splat_numba.gen.tensor_map import SPAN
 
 OMEGA_POINTERS = ("omega",)
 THREADS = WARPGROUP

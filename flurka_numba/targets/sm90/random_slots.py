@@ -22,10 +22,10 @@ from flurka_numba.targets.sm90.shape import (
     StateTraits,
 )
 from flurka_numba.targets.sm90.slots import HeadColumns
-from splat_numba.gen.lane_layout import log2
+from splat_numba.gen.language.lane_layout import log2
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import spans
-from splat_numba.gen.tensor_map import SPAN
 
 
 def random_parameters(phi: FeatureMap | RandomFeatures) -> tuple[tuple[str, str], ...]:

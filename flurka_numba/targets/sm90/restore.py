@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.scales import emit_slot_factors
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 
 POINTERS = ("out", "slot_scales")
 COUNTS = ("heads", "rows", "words", "blocks")

@@ -22,10 +22,10 @@ from flurka_numba.targets.sm90.lanes import (
 )
 from flurka_numba.targets.sm90.scales import TOP
 from flurka_numba.targets.sm90.shape import chunks
-from splat_numba.gen.lane_layout import ATOM, LANE_ROWS, MATRIX
+from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, MATRIX
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import GROUP
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_lane(out: SourceWriter) -> None:

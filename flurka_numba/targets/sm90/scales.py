@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.powers import BOTH
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
-from splat_numba.gen.writer import SourceWriter
 
 HIGH = 2.0**15  # weights of rows beyond it are divided by it, and meet sums that are multiplied with it
 SCALE_ROW, INVERSE_ROW, VALUE_ROW = 1, 3, 5  # of the SUM_ROWS

@@ -12,7 +12,8 @@ from typing import Final
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.gpu.lanes import QUAD, QUAD_BYTES
 from flurka_numba.targets.sm90.lanes import CHUNK
-from splat_numba.gen.lane_layout import MATRIX, log2
+from splat_numba.gen.language.lane_layout import MATRIX, log2
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
     BLOCK_SHARED_BYTES,
@@ -22,7 +23,6 @@ from splat_numba.gen.targets.sm90.shape import (
     SPAN_BYTES,
     spans,
 )
-from splat_numba.gen.tensor_map import SPAN
 
 STEP = 64  # tokens of one step of the compression
 SLOTS = 32  # slots that a block of the state kernel holds at a time

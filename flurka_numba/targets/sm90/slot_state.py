@@ -26,8 +26,9 @@ from flurka_numba.targets.sm90.slot_state_results import emit_share, emit_state
 from flurka_numba.targets.sm90.slot_state_shape import ROW_THREADS, THREAD_NUMBERS, THREADS, SlotStateTraits
 from flurka_numba.targets.sm90.slots import PART_COUNTS
 from flurka_numba.targets.sm90.state_block import emit_state_share
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import log2, sums_of
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import log2, sums_of
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
@@ -37,7 +38,6 @@ from splat_numba.gen.targets.sm90.shape import (
     spans,
     values_descriptor,
 )
-from splat_numba.gen.tensor_map import SPAN
 
 POINTERS = ("parts", "states", "shares", "counters")
 COUNTS = (*PART_COUNTS, "heads", "slots", "shares_of_state")

@@ -10,7 +10,7 @@ from flurka_numba.targets.sm90.lanes import swizzle
 from flurka_numba.targets.sm90.scales import TOP
 from flurka_numba.targets.sm90.shape import STATE_SIDE
 from flurka_numba.targets.sm90.slot_state_shape import ROWS, THREAD_NUMBERS, THREADS, SlotStateTraits
-from splat_numba.gen.lane_layout import LANE_COLUMNS, MATRIX, sums_of
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, MATRIX, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 

@@ -9,7 +9,7 @@ from flurka_numba.targets.sm90.scales import emit_carrier, inverse_word
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS, chunks, state_bytes, state_rows
 from flurka_numba.targets.sm90.slot_state_shape import SHARE_BYTES, SlotStateTraits
 from flurka_numba.targets.sm90.state_block import emit_last_share
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS, log2, sum_at, sums_of
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS, log2, sum_at, sums_of
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, WARPGROUP
 

@@ -9,8 +9,7 @@ from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.gpu.lanes import OCTET, QUAD, QUAD_BYTES
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STATE_SIDE, CompressTraits
-from splat_numba.gen.lane_layout import sums_of, words_of
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP, sums_of, words_of
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, GROUP, SPAN_BYTES, WARPGROUP, spans
 
 THREADS = 2 * WARPGROUP

@@ -39,8 +39,8 @@ from flurka_numba.targets.sm90.shape import (
 )
 from flurka_numba.targets.sm90.slots import VALUES, emit_place, emit_slot_places, emit_slots, slot_parameters
 from flurka_numba.targets.sm90.state_block import emit_image_row, emit_last_share, operand_place, row_of_four
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import log2
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import log2
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.sm90.lanes import CHUNK, swizzle
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, MATRIX, log2
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, MATRIX, log2
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES
 

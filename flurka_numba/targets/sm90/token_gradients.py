@@ -27,9 +27,9 @@ from flurka_numba.targets.sm90.token_shape import (
     TOKENS,
     TokenTraits,
 )
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import sums_of
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import WARP, sums_of
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
@@ -41,7 +41,6 @@ from splat_numba.gen.targets.sm90.shape import (
     spans,
     values_descriptor,
 )
-from splat_numba.gen.tensor_map import SPAN
 
 MAPS = ("proj_k_map", "dk_spread_map", "proj_v_map", "dv_spread_map")
 OUTPUTS = ("dk", "dv")

@@ -14,9 +14,9 @@ from flurka_numba.targets.sm90.token_shape import (
     TOKENS,
     TokenTraits,
 )
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import GROUP, SPAN_BYTES, spans
-from splat_numba.gen.tensor_map import SPAN
 
 
 def emit_place(out: KernelWriter, traits: TokenTraits) -> None:

@@ -6,9 +6,9 @@ from flurka_numba.targets.gpu.lanes import OCTET, QUAD, WARP_OF_BLOCK
 from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_NUMBERS, LANE_OF_ROW, LANE_ROW
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.token_shape import TILE_SPANS, TOKENS, TokenTraits
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS, sums_of
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS, sums_of
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.parts import KernelWriter
-from splat_numba.gen.tensor_map import SPAN
 
 
 def emit_results(out: KernelWriter, traits: TokenTraits) -> None:

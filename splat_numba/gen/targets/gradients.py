@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from splat_numba.gen.backward import GRADIENTS, BackwardPlan, Wanted
-from splat_numba.gen.schedule import Place, Schedule, ScheduleBuilder
-from splat_numba.gen.tensor import Tensor
+from splat_numba.gen.plans.backward import GRADIENTS, BackwardPlan, Wanted
+from splat_numba.gen.schedules.schedule import Place, Schedule, ScheduleBuilder
+from splat_numba.gen.schedules.tensor import Tensor
 
 OPERANDS = ("q", "k", "v", "out", "dout")
 LEVELS = ("lse", "dlse")

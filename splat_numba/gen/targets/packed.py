@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.packed_lists import PackedLists, Words
-from splat_numba.gen.packed_parts import PackedParts
-from splat_numba.gen.packed_problem import PackedProblem
-from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS, PackedTiles
-from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.schedule import InPlace, Schedule, ScheduleBuilder
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.packed.lists import PackedLists, Words
+from splat_numba.gen.packed.parts import PackedParts
+from splat_numba.gen.packed.problem import PackedProblem
+from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS, PackedTiles
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules.schedule import InPlace, Schedule, ScheduleBuilder
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.launches import CHUNK, in_chunks
 from splat_numba.gen.targets.simt.cost import fma_rate
 from splat_numba.gen.targets.simt.packed.schedule import record_fma_tiles, record_rows
@@ -20,7 +21,6 @@ from splat_numba.gen.targets.sm80.cost import HERTZ
 from splat_numba.gen.targets.sm80.packed.schedule import record_tiles
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 from splat_numba.gen.targets.sm80.target import FIRST
-from splat_numba.gen.tensor import Tensor
 from splat_numba.plain import counted, duration
 
 # Cycles of a multiprocessor. On an H200 tiles of 64 numbers a row took 900 to 1200: what the second-level cache gives,

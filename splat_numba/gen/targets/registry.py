@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from splat_numba.errors import ArgumentTypeError, BackendError
-from splat_numba.gen.machine import CPU, GPU, Gpu, Machine
-from splat_numba.gen.plan import Choice
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.plans.machine import CPU, GPU, Gpu, Machine
+from splat_numba.gen.plans.plan import Choice
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.cpu.target import NUMBA_CPU
 from splat_numba.gen.targets.simt.target import SIMT
 from splat_numba.gen.targets.sm80.target import SM80
@@ -21,7 +21,7 @@ TARGETS: dict[str, Target[Any]] = {NUMBA_CPU.name: NUMBA_CPU, SM90.name: SM90, S
 
 
 def targets_of(kind: str) -> dict[str, Target[Any]]:
-    """Those of a kind, gen.machine's CPU or GPU, by name, in the order in which they are asked."""
+    """Those of a kind, gen.plans.machine's CPU or GPU, by name, in the order in which they are asked."""
     return {name: one for name, one in TARGETS.items() if one.kind == kind}
 
 

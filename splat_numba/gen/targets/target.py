@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from splat_numba.formats.geometry import Geometry
-from splat_numba.gen.array_schedule import ArraySchedule
-from splat_numba.gen.backward import BackwardPlan, Sums, Wanted
-from splat_numba.gen.cpu_entry import CpuText
-from splat_numba.gen.cpu_passes import CpuCandidate
-from splat_numba.gen.machine import Gpu, Machine
-from splat_numba.gen.plan import Choice, Pass, Plan
-from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.schedule import InPlace, Place, Schedule, ScheduleBuilder, Text
+from splat_numba.gen.language.cpu_entry import CpuText
+from splat_numba.gen.plans.backward import BackwardPlan, Sums, Wanted
+from splat_numba.gen.plans.machine import Gpu, Machine
+from splat_numba.gen.plans.plan import Choice, Pass, Plan
+from splat_numba.gen.plans.problem import Conditions, Problem
+from splat_numba.gen.rows.passes import CpuCandidate
+from splat_numba.gen.schedules.array_schedule import ArraySchedule
+from splat_numba.gen.schedules.schedule import InPlace, Place, Schedule, ScheduleBuilder, Text
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
-from splat_numba.gen.tensor import Tensor
 
 ARGUMENTS = ("q", "k", "v", "out", "lse", "kv_lengths")  # of attention; the last two may be nowhere, at address 0
 
@@ -98,7 +98,7 @@ class Target(Protocol[M_contra]):
 
     @property
     def kind(self) -> str:
-        """gen.machine's CPU or GPU, as the machines it runs on."""
+        """gen.plans.machine's CPU or GPU, as the machines it runs on."""
 
     @property
     def generation(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from numba import types
 
-from splat_numba.gen.cpu_entry import CpuEntry, CpuText, Parameter
+from splat_numba.gen.language.cpu_entry import CpuEntry, CpuText, Parameter
 from splat_numba.runtime.compile import CompiledText, compile_source
 from splat_numba.runtime.dump import dump
 from splat_numba.runtime.lanes import STORED

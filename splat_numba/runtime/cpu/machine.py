@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.array_schedule import ArraySchedule, FreshStep, NumpyStep, RangeStep, touched
+from splat_numba.gen.schedules.array_schedule import ArraySchedule, FreshStep, NumpyStep, RangeStep, touched
 from splat_numba.runtime.threads import parallel_for
 
 Buffers = dict[str, Any]

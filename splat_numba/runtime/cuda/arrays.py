@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.runtime.arrays import overlaps_itself
 from splat_numba.runtime.cuda.overlap import share_elements
 

@@ -13,7 +13,7 @@ from functools import cache as remember
 from pathlib import Path
 
 from splat_numba.errors import CompileError
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 from splat_numba.runtime import cache, fork, notice
 from splat_numba.runtime.cuda.compilers.compiler import Compiler, chosen
 from splat_numba.runtime.cuda.dialect import reading

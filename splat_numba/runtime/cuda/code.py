@@ -8,8 +8,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from splat_numba.errors import ArgumentError
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.schedule import Text
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.schedules.schedule import Text
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.tensor import padded
+from splat_numba.gen.schedules.tensor import padded
 
 if TYPE_CHECKING:
     from splat_numba.runtime.cuda.compilers.compiler import Compiler

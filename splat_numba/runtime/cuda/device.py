@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from splat_numba.errors import BackendError
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.machine import Gpu, gpu_of
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.plans.machine import Gpu, gpu_of
 from splat_numba.gen.targets.registry import capabilities
 from splat_numba.runtime.cuda.driver import ask, driver
 

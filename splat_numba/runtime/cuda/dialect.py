@@ -15,7 +15,7 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """cuda: the compiler's module for arrays in shared memory and registers. ptx: a module with a function for every
-    instruction of gen.instructions.
+    instruction of gen.language.instructions.
     """
 
     cuda: Any

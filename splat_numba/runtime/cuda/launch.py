@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 from splat_numba.runtime.cuda.driver import ask, driver, refuse
 
 _TYPES: Mapping[str, Any] = {"l": ctypes.c_uint64, "r": ctypes.c_uint32, "f": ctypes.c_float}

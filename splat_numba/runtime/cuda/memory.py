@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.driver import ask, driver
 

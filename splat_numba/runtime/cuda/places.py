@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.schedule import Place, Schedule
-from splat_numba.gen.tensor_map import MAP_BYTES, BoxMap
+from splat_numba.gen.schedules.schedule import Place, Schedule
+from splat_numba.gen.schedules.tensor_map import MAP_BYTES, BoxMap
 
 MAPS = "maps"  # the buffer of tensor maps, which is a machine's own
 

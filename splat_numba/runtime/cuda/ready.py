@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.schedule import COUNTERS, SCRATCH, Copy, InPlace, Place, Schedule, Step, place_of
-from splat_numba.gen.tensor_map import MAP_BYTES, BoxMap, tensor_map_arguments
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, InPlace, Place, Schedule, Step, place_of
+from splat_numba.gen.schedules.tensor_map import MAP_BYTES, BoxMap, tensor_map_arguments
 from splat_numba.runtime.cuda.code import cubin_for
 from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device, check_runs

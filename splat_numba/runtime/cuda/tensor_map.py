@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.tensor_map import TensorMapArguments
+from splat_numba.gen.schedules.tensor_map import TensorMapArguments
 from splat_numba.runtime.cuda.driver import ask, driver
 
 AXES = 5

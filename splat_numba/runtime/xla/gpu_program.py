@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step
-from splat_numba.gen.tensor_map import MAP_BYTES, BoxMap, tensor_map_arguments
+from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step
+from splat_numba.gen.schedules.tensor_map import MAP_BYTES, BoxMap, tensor_map_arguments
 from splat_numba.runtime.cuda.code import source_of
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.driver import addresses

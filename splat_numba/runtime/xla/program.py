@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.cpu_entry import CpuEntry, Parameter
+from splat_numba.gen.language.cpu_entry import CpuEntry, Parameter
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu.code import signature_of
 from splat_numba.runtime.xla import layout, link

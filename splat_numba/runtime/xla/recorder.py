@@ -14,8 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from splat_numba.gen.array_schedule import ArraySchedule, FreshStep, NumpyStep, RangeStep
-from splat_numba.gen.cpu_entry import CpuEntry, Parameter, arrays, numbers
+from splat_numba.gen.language.cpu_entry import CpuEntry, Parameter, arrays, numbers
+from splat_numba.gen.schedules.array_schedule import ArraySchedule, FreshStep, NumpyStep, RangeStep
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu.code import signature_of
 from splat_numba.runtime.xla import layout, link, steps

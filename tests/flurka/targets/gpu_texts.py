@@ -11,7 +11,7 @@ import sys
 from flurka_numba.gpu.gradient_plan import gradient_plan, over_slots, projection_stage, token_stage
 from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.gpu.stages import restore_stage
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plans.machine import Gpu
 from tests.flurka.gpu.composed.test_plan import texts as composed_texts
 from tests.flurka.targets.sm90.test_build import PROBLEMS, problem
 from tests.gen.shape_of_text import shape_of_text

@@ -11,7 +11,7 @@ from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.gpu.stages import apply_traits
 from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import LARGE, MEDIUM, SMALL
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plans.machine import Gpu
 from tests.flurka.strategies import EVERY_KIND, dims
 from tests.flurka.targets.gpu_texts import texts
 from tests.flurka.targets.sm90.test_build import problem

@@ -12,7 +12,7 @@ import splat_numba as splat
 from splat_numba.errors import BackendError
 from splat_numba.executors.choice import choose_executor
 from splat_numba.executors.given import Given
-from splat_numba.gen import box_passes
+from splat_numba.gen.boxes import search as box_search
 from splat_numba.runtime.xla import register
 from tests.emulator.emulated_gpu import emulated, forget_emulated
 from tests.runtime.fake_xla_gpu import install, run_program
@@ -78,9 +78,9 @@ def test_forward(native, dtype, mask, options):
 
 def test_several_passes(native, monkeypatch):
     """What rounding takes off the first pass's results is handed on in XLA's scratch memory."""
-    schemes = box_passes.schemes
+    schemes = box_search.schemes
     monkeypatch.setattr(
-        box_passes, "schemes",
+        box_search, "schemes",
         lambda *given, **options: {a: b for a, b in schemes(*given, **options).items() if ", then " in a},
     )  # fmt: skip
     mask = (splat.window(7, 0) | splat.strided(8)) & splat.causal()

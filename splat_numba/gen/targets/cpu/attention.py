@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from splat_numba.gen.cpu_entry import CpuEntry, CpuText
-from splat_numba.gen.cpu_passes import ClosedPass, TablePass
-from splat_numba.gen.plan import Pass, Plan
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.cpu_entry import CpuEntry, CpuText
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.plans.plan import Pass, Plan
+from splat_numba.gen.rows.passes import ClosedPass, TablePass
 from splat_numba.gen.targets.cpu import blocks, products, rows, softmax
 from splat_numba.gen.targets.cpu.header import emit_head
 from splat_numba.gen.targets.cpu.prelude import FUNCTION
@@ -21,7 +22,6 @@ from splat_numba.gen.targets.cpu.row_blocks import (
 )
 from splat_numba.gen.targets.cpu.schedule import pass_entries
 from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape
-from splat_numba.gen.writer import SourceWriter
 
 RESULT = "out_head, out_at[2], out_at[3], lse_head, lse_at[2]"
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from splat_numba.gen.backward import Wanted
-from splat_numba.gen.cpu_entry import CpuEntry, CpuText
-from splat_numba.gen.cpu_passes import ClosedPass, TablePass
-from splat_numba.gen.plan import Pass, Plan
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.cpu_entry import CpuEntry, CpuText
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.plans.backward import Wanted
+from splat_numba.gen.plans.plan import Pass, Plan
+from splat_numba.gen.rows.passes import ClosedPass, TablePass
 from splat_numba.gen.targets.cpu import backward_tiles as tiles
 from splat_numba.gen.targets.cpu import blocks, products, rows
 from splat_numba.gen.targets.cpu.backward_schedule import backward_entries, padded_dim, sum_widths
@@ -33,7 +34,6 @@ from splat_numba.gen.targets.cpu.row_blocks import (
 )
 from splat_numba.gen.targets.cpu.shape import TileShape, tile_shape
 from splat_numba.gen.targets.gradients import LEVELS, OPERANDS
-from splat_numba.gen.writer import SourceWriter
 
 IMPORTS = "from splat_numba.runtime.tiles import add_listed, add_tile"
 

@@ -7,13 +7,14 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
-from splat_numba.gen.array_steps import clear, round_staged
-from splat_numba.gen.backward import Sums, Wanted
-from splat_numba.gen.cpu_entry import CpuEntry, arrays, numbers
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import Plan
-from splat_numba.gen.problem import ITEMSIZE, Problem
+from splat_numba.gen.language.cpu_entry import CpuEntry, arrays, numbers
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.plans.backward import Sums, Wanted
+from splat_numba.gen.plans.machine import Machine
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.schedules.array_schedule import ArraySchedule, ArrayScheduleBuilder
+from splat_numba.gen.schedules.array_steps import clear, round_staged
 from splat_numba.gen.targets.cpu.products import VECTORS
 from splat_numba.gen.targets.cpu.schedule import numbers_of, own_parameters, tables_of
 from splat_numba.gen.targets.cpu.shape import vector_width

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.prelude import FUNCTION
 from splat_numba.gen.targets.cpu.shape import TileShape
-from splat_numba.gen.writer import SourceWriter
 
 KEYS = "k, k_stride, k_dim, v, v_stride, v_dim"
 
@@ -68,7 +68,7 @@ def emit_interval_walk(out: SourceWriter, shape: TileShape, walk: Walk) -> None:
 
 
 def emit_piece_walk(out: SourceWriter, shape: TileShape, walk: Walk) -> None:
-    """attend_pieces: the pieces of a row block, as gen.plan.TileTable lists them.
+    """attend_pieces: the pieces of a row block, as gen.rows.passes.TileTable lists them.
 
     Full, masked and gathered pieces are all provided for, used or not: then all masks of a tile size share one text.
     """

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from splat_numba.formats.geometry import Geometry
-from splat_numba.gen.cost import predict_packed
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.packed_groups import GroupTable
-from splat_numba.gen.packed_problem import PackedProblem, RunTable
-from splat_numba.gen.plan import FUSED, FUSED_OR_NOT, UNFUSED, Choice, Plan
-from splat_numba.gen.problem import ITEMSIZE, Problem
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.packed.groups import GroupTable
+from splat_numba.gen.packed.problem import PackedProblem, RunTable
+from splat_numba.gen.plans.machine import Machine
+from splat_numba.gen.plans.plan import FUSED, FUSED_OR_NOT, UNFUSED, Choice, Plan
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.rows.cost import predict_packed
 from splat_numba.gen.targets.cpu.packed_plan import SHARED_WORTH, keys_to_share, rows_to_share
 from splat_numba.plain import duration, memory_size
 

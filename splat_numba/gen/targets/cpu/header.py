@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 
 from splat_numba.formats.named import is_named
-from splat_numba.gen.cpu_passes import ClosedPass
-from splat_numba.gen.plan import Plan
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.rows.passes import ClosedPass
 from splat_numba.gen.targets.cpu.prelude import emit_exp2, emit_imports, emit_quotient, emit_row_of
 from splat_numba.gen.targets.cpu.schedule import numbers_of
 from splat_numba.gen.targets.cpu.shape import vector_width
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_head(out: SourceWriter, plan: Plan, subject: str, more: tuple[str, ...] = ()) -> None:

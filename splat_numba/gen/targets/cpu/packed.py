@@ -6,12 +6,12 @@ three integers each; no array of indices is read. Lanes run along a row of keys,
 
 from __future__ import annotations
 
-from splat_numba.gen.cpu_entry import CpuText
+from splat_numba.gen.language.cpu_entry import CpuText
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu import packed_sddmm, packed_softmax, packed_softmax_backward, packed_spmm
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
 from splat_numba.gen.targets.cpu.prelude import emit_exp2, emit_imports
-from splat_numba.gen.writer import SourceWriter
 
 FAMILIES = {
     "sddmm": ("R-SDDMM: values = scale * q.k for every kept pair", packed_sddmm.emit_sddmm),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from splat_numba.gen.explain import explain_choice
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.packed_groups import GroupTable
-from splat_numba.gen.packed_problem import Operator, PackedProblem, RunTable
-from splat_numba.gen.plan import Choice
-from splat_numba.gen.problem import ITEMSIZE, accumulator
+from splat_numba.gen.language.dtypes import ITEMSIZE, accumulator
+from splat_numba.gen.packed.groups import GroupTable
+from splat_numba.gen.packed.problem import Operator, PackedProblem, RunTable
+from splat_numba.gen.plans.explain import explain_choice
+from splat_numba.gen.plans.machine import Machine
+from splat_numba.gen.plans.plan import Choice
 
 SHARED_WORTH = 0.5  # of the pairs: below that what is walked twice costs more than what is shared saves
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
-from splat_numba.gen.writer import SourceWriter
 
 RUNS = "start, step, count"
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
-from splat_numba.gen.cpu_entry import CpuEntry, Parameter, arrays, numbers
-from splat_numba.gen.packed_groups import GroupTable
-from splat_numba.gen.packed_problem import PackedProblem, RunTable
+from splat_numba.gen.language.cpu_entry import CpuEntry, Parameter, arrays, numbers
+from splat_numba.gen.packed.groups import GroupTable
+from splat_numba.gen.packed.problem import PackedProblem, RunTable
+from splat_numba.gen.schedules.array_schedule import ArraySchedule, ArrayScheduleBuilder
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 
 # Below this many multiply-adds a range is not worth handing to a thread: about 10 us, as long as the handing takes.

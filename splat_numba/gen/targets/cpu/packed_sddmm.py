@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_rows import (
     PIECES,
@@ -16,7 +17,6 @@ from splat_numba.gen.targets.cpu.packed_rows import (
 )
 from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_sddmm(out: SourceWriter, plan: PackedPlan) -> None:

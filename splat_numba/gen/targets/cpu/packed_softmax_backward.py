@@ -5,11 +5,11 @@ A weight of 0 adds nothing to its row's sum and has a gradient of 0, whatever it
 
 from __future__ import annotations
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_rows import emit_header, emit_item, emit_strides
 from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_softmax_backward(out: SourceWriter, plan: PackedPlan) -> None:

@@ -8,6 +8,7 @@ A group of rows first takes what each row keeps alone, then the columns that all
 
 from __future__ import annotations
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_rows import (
     PIECES,
@@ -24,7 +25,6 @@ from splat_numba.gen.targets.cpu.packed_rows import (
 )
 from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
-from splat_numba.gen.writer import SourceWriter
 
 PANEL = 8  # vectors, the fewest registers that any machine's plan has for contiguous values
 

@@ -8,14 +8,15 @@ from dataclasses import replace
 from splat_numba.formats.bounds import END, Const
 from splat_numba.formats.closed_form import Edge, Lattice
 from splat_numba.formats.geometry import Geometry
-from splat_numba.gen.backward import BackwardPlan
-from splat_numba.gen.closed_passes import USUAL_TILE, closed_candidates, closed_passes, covers_all_rows
-from splat_numba.gen.cost import Count, count_pass, predict
-from splat_numba.gen.cpu_passes import ClosedPass, CpuCandidate, Segment, TablePass
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import FUSED_OR_NOT, Choice, Cost, Plan, dense_choice
-from splat_numba.gen.problem import Conditions, Problem
-from splat_numba.gen.table_passes import table_candidates, table_passes
+from splat_numba.gen.plans.backward import BackwardPlan
+from splat_numba.gen.plans.count import Count
+from splat_numba.gen.plans.machine import Machine
+from splat_numba.gen.plans.plan import FUSED_OR_NOT, Choice, Cost, Plan, dense_choice
+from splat_numba.gen.plans.problem import Conditions, Problem
+from splat_numba.gen.rows.closed import USUAL_TILE, closed_candidates, closed_passes, covers_all_rows
+from splat_numba.gen.rows.cost import count_pass, predict
+from splat_numba.gen.rows.passes import ClosedPass, CpuCandidate, Segment, TablePass
+from splat_numba.gen.rows.tables import table_candidates, table_passes
 from splat_numba.gen.targets.cpu.fused import decide_fused
 from splat_numba.gen.targets.cpu.target import NUMBA_CPU
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.language.writer import SourceWriter
 
 FUNCTION = '@njit(nogil=True, error_model="numpy")'
 INLINE = '@njit(nogil=True, error_model="numpy", forceinline=True)'

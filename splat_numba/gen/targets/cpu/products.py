@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.prelude import FUNCTION
 from splat_numba.gen.targets.cpu.shape import TileShape
-from splat_numba.gen.writer import SourceWriter
 
 VECTORS = 2  # vectors of queries in a register tile
 

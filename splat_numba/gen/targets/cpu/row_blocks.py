@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from splat_numba.gen.cpu_passes import ClosedPass, Segment
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.rows.passes import ClosedPass, Segment
 from splat_numba.gen.targets.cpu.blocks import Walk
 from splat_numba.gen.targets.cpu.bounds_text import (
     render_base,
@@ -15,7 +16,6 @@ from splat_numba.gen.targets.cpu.bounds_text import (
     render_quotient,
 )
 from splat_numba.gen.targets.cpu.shape import TileShape
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_scratch(out: SourceWriter, sizes: Mapping[str, int]) -> None:

@@ -6,9 +6,9 @@ the same took 1.1 ns each, a third of the whole time of a mask that keeps few pa
 
 from __future__ import annotations
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
 from splat_numba.gen.targets.cpu.shape import TileShape
-from splat_numba.gen.writer import SourceWriter
 
 LOG2_E = 1.4426950408889634
 LN_2 = 0.6931471805599453

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.array_schedule import ArraySchedule, ArrayScheduleBuilder
-from splat_numba.gen.array_steps import attend_to_nothing, round_staged
-from splat_numba.gen.cpu_entry import CpuEntry, Parameter, arrays, numbers
-from splat_numba.gen.cpu_passes import ClosedPass, TablePass
-from splat_numba.gen.plan import Pass, Plan
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.language.cpu_entry import CpuEntry, Parameter, arrays, numbers
+from splat_numba.gen.plans.plan import Pass, Plan
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.rows.passes import ClosedPass, TablePass
+from splat_numba.gen.schedules.array_schedule import ArraySchedule, ArrayScheduleBuilder
+from splat_numba.gen.schedules.array_steps import attend_to_nothing, round_staged
 
 ARGUMENTS = ("q", "k", "v", "out", "lse", "kv_lengths")  # lse: (batch, heads, seq_q), the others with four axes
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.machine import Machine
-from splat_numba.gen.plan import Pass, Plan
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.plans.machine import Machine
+from splat_numba.gen.plans.plan import Pass, Plan
 
 
 @dataclass(frozen=True, slots=True)

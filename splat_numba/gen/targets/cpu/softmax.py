@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.prelude import FUNCTION
 from splat_numba.gen.targets.cpu.shape import TileShape
-from splat_numba.gen.writer import SourceWriter
 
 #: predicate -> (extra parameters, text of the mask of the lanes from ``lane`` on for key number ``key``, meaning)
 PREDICATES = {

@@ -8,18 +8,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from splat_numba.gen.machine import CPU, Machine
+from splat_numba.gen.plans.machine import CPU, Machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from splat_numba.formats.geometry import Geometry
-    from splat_numba.gen.array_schedule import ArraySchedule
-    from splat_numba.gen.backward import BackwardPlan, Sums, Wanted
-    from splat_numba.gen.cpu_entry import CpuText
-    from splat_numba.gen.cpu_passes import CpuCandidate
-    from splat_numba.gen.plan import Choice, Plan
-    from splat_numba.gen.problem import Conditions, Problem
+    from splat_numba.gen.language.cpu_entry import CpuText
+    from splat_numba.gen.plans.backward import BackwardPlan, Sums, Wanted
+    from splat_numba.gen.plans.plan import Choice, Plan
+    from splat_numba.gen.plans.problem import Conditions, Problem
+    from splat_numba.gen.rows.passes import CpuCandidate
+    from splat_numba.gen.schedules.array_schedule import ArraySchedule
 
 
 @dataclass(frozen=True, slots=True)

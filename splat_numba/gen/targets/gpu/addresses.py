@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.items import emit_rank
-from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("q", "k", "v", "out")
 TABLES = ("rows", "block", "piece", "bits", "views", "heads")

@@ -8,18 +8,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from splat_numba.gen.machine import gpu_of_plan
+from splat_numba.gen.plans.machine import gpu_of_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from splat_numba.formats.geometry import Geometry
-    from splat_numba.gen.box_tiles import Tiles
-    from splat_numba.gen.boxes import Traits
-    from splat_numba.gen.machine import Gpu
-    from splat_numba.gen.plan import Choice, Plan
-    from splat_numba.gen.problem import Conditions, Problem
-    from splat_numba.gen.schedule import ScheduleBuilder, Text
+    from splat_numba.gen.boxes.passes import Traits
+    from splat_numba.gen.boxes.tiles import Tiles
+    from splat_numba.gen.plans.machine import Gpu
+    from splat_numba.gen.plans.plan import Choice, Plan
+    from splat_numba.gen.plans.problem import Conditions, Problem
+    from splat_numba.gen.schedules.schedule import ScheduleBuilder, Text
     from splat_numba.gen.targets.target import AttentionCall, Candidate, HeadsPass
 
 
@@ -48,7 +48,7 @@ class BoxTarget:
 
     def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
         """The plan of the least predicted time."""
-        from splat_numba.gen import box_plans
+        from splat_numba.gen.boxes import plans as box_plans
 
         return box_plans.plan(self.name, self.tiles(problem, gpu), geometry, problem, gpu, mask, conditions)
 
@@ -56,7 +56,7 @@ class BoxTarget:
         self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions, most: int
     ) -> tuple[Candidate, ...]:
         """Orders of rows with a tile shape for each pass."""
-        from splat_numba.gen import box_plans
+        from splat_numba.gen.boxes import plans as box_plans
 
         return box_plans.candidates(self.tiles(problem, gpu), geometry, problem, conditions, most)
 
@@ -65,14 +65,14 @@ class BoxTarget:
         reasons: Sequence[Choice],
     ) -> Plan:  # fmt: skip
         """The plan of one of candidates()."""
-        from splat_numba.gen import box_plans
+        from splat_numba.gen.boxes import plans as box_plans
 
         tiles = self.tiles(problem, gpu)
         return box_plans.plan_of(self.name, tiles, candidate, geometry, problem, gpu, mask, conditions, reasons)
 
     def texts(self, plan: Plan) -> tuple[Text, ...]:
         """A text of each pass's traits."""
-        from splat_numba.gen.boxes import BoxPass
+        from splat_numba.gen.boxes.passes import BoxPass
 
         gpu = gpu_of_plan(plan.machine)
         return tuple(self.text_of(one.traits, gpu) for one in plan.passes if isinstance(one, BoxPass))
@@ -89,7 +89,7 @@ class BoxTarget:
 
 def refuse_wide(name: str, problem: Problem) -> str | None:
     """Why a target whose tensor cores take 16-bit inputs alone does not take a problem; of dims the plan says so."""
-    from splat_numba.gen.instructions import MATRIX_TYPE
+    from splat_numba.gen.language.instructions import MATRIX_TYPE
 
     if problem.dtype in MATRIX_TYPE:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from splat_numba.gen.writer import INDENT, SourceWriter
+from splat_numba.gen.language.writer import INDENT, SourceWriter
 
 DEVICE = "device = cuda.jit(device=True, forceinline=True)  # arrays that such a function is given stay registers"
 WIDTH = 116  # of a line of arguments, in characters

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.boxes import Traits
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.plans.backward import KEYS, QUERIES
 
 Kernels = tuple[tuple[str, ...], ...]
 """Which gradients each kernel makes."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from splat_numba.gen.backward import KEYS, QUERIES, BackwardPlan, Wanted
-from splat_numba.gen.boxes import BoxPass, Traits
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.boxes.passes import BoxPass, Traits
+from splat_numba.gen.plans.backward import KEYS, QUERIES, BackwardPlan, Wanted
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.gradient_kernels import (
     ADDED,
     FINISHED,

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from splat_numba.formats.geometry import Geometry
-from splat_numba.gen.backward import KEYS, QUERIES, BackwardPlan
-from splat_numba.gen.box_passes import BoxCandidate, Search, search
-from splat_numba.gen.box_tiles import Tiles
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.plan import Choice
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.boxes.search import BoxCandidate, Search, search
+from splat_numba.gen.boxes.tiles import Tiles
+from splat_numba.gen.plans.backward import KEYS, QUERIES, BackwardPlan
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.plan import Choice
+from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.plain import duration
 
 MADE_TWICE = "two kernels that both make the weights again"

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from splat_numba.gen.boxes import BoxPass
-from splat_numba.gen.kept_slopes import IMAGE_BYTES
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.schedule import Place, ScheduleBuilder, Text
+from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
+from splat_numba.gen.boxes.passes import BoxPass
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules.schedule import Place, ScheduleBuilder, Text
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, LEVEL_BYTES, ROUNDED
 from splat_numba.gen.targets.gpu.gradient_launches import Candidates, GradientLaunch, in_order
 from splat_numba.gen.targets.gpu.items import heads_per_wave
@@ -22,7 +23,6 @@ from splat_numba.gen.targets.gpu.levels import LevelTraits, levels_text
 from splat_numba.gen.targets.gpu.rounding import CHUNK, RoundTraits, round_text
 from splat_numba.gen.targets.gpu.rounding import THREADS as ROUND_THREADS
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
-from splat_numba.gen.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import ITEM, STEPS
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.gpu.items import emit_rank
-from splat_numba.gen.writer import SourceWriter
 
 TABLES = ("rows", "block", "piece", "bits", "views", "owners", "heads")
 SIDES = ("left_1", "left_2", "right_1", "right_2")

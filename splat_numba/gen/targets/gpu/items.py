@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.boxes import BoxPass, BoxTable
-from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.tensor import Tensor
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.boxes.passes import BoxPass, BoxTable
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.schedules.tensor import Tensor
 
 WAVE_BYTES = 24 << 20  # of keys and values that stay in the L2 cache (50 MB, of which a block reaches the nearer half)
 SPARSE = 0.25  # of the keys, fetched by a row block on average

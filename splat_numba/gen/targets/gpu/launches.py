@@ -7,14 +7,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from splat_numba.gen.boxes import BoxPass
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.schedule import InPlace, Place
+from splat_numba.gen.boxes.passes import BoxPass
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules.schedule import InPlace, Place
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.addresses import STEPS
 from splat_numba.gen.targets.gpu.items import view_steps
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass, with_shared_heads
-from splat_numba.gen.tensor import Tensor
 
 CHUNK = 16  # bytes: what the widest loads and stores move
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from splat_numba.gen.packed_problem import PackedProblem
-from splat_numba.gen.packed_tiles import PackedTiles
-from splat_numba.gen.schedule import ScheduleBuilder, Text
+from splat_numba.gen.packed.problem import PackedProblem
+from splat_numba.gen.packed.tiles import PackedTiles
+from splat_numba.gen.schedules.schedule import ScheduleBuilder, Text
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.launches import strides_of
-from splat_numba.gen.tensor import Tensor
 
 
 def launch_blocks(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.packed_tiles import TILE_ROWS
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.packed.tiles import TILE_ROWS
 from splat_numba.gen.targets.gpu.functions import device_function
-from splat_numba.gen.writer import SourceWriter
 
 LISTED = 16  # bytes of a row or a block in its list
 TABLES = ("rows", "blocks")

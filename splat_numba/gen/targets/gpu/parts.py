@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from textwrap import dedent
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.gpu.liveness import Liveness, names
-from splat_numba.gen.writer import SourceWriter
 
 ARRAY = "cuda.local.array"
 KNOWN = frozenset({*dir(builtins), "np", "cuda", "ptx", "f32", "u32", "u64"})

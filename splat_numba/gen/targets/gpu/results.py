@@ -5,11 +5,11 @@ Who holds what is as in softmax.py.
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.lane_layout import LANE_COLUMNS, MATRIX, ROW_LANES, SUMS, sum_at
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, MATRIX, ROW_LANES, SUMS, sum_at
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.softmax import value_columns
-from splat_numba.gen.writer import SourceWriter
 
 QUARTER = MATRIX * ROW_LANES  # columns of a row that its lanes store together: eight each, 16 bytes
 

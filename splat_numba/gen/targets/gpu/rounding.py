@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS
 from splat_numba.gen.targets.gpu.functions import wrapped
-from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "round_gradients"
 THREADS = 128

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at, sums_of
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at, sums_of
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
-from splat_numba.gen.writer import SourceWriter
 
 # The peak of a row may lag behind by 2**8: weights up to 256 lose nothing in float32 sums or 16-bit floats, and most
 # tiles then leave the accumulator as it is.

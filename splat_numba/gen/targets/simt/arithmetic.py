@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
 from splat_numba.gen.targets.simt.shape import Numbers
-from splat_numba.gen.writer import SourceWriter
 
 ROUNDER = 1.5 * 2.0**52  # added to a number, it leaves the nearest whole one in the low bits
 TERMS = 13  # of exp2's series: the next is 4e-18 at 1/2

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import (
     ITEM,
     LISTED,
@@ -36,7 +37,6 @@ from splat_numba.gen.targets.simt.shape import (
     words_per_row,
 )
 from splat_numba.gen.targets.simt.softmax import emit_softmax
-from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention"
 COUNTS = (*ITEM, "heads_q", "group", "seq_q", "seq_kv", "box_shift", "head_steps", "key_steps")

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from splat_numba.gen.box_cost import Work
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.boxes.cost import Work
+from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, pieces
 
 HERTZ = 1.7e9

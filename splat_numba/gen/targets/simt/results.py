@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.results import emit_lost
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, share_of
 from splat_numba.gen.targets.simt.softmax import emit_for_rows
-from splat_numba.gen.writer import SourceWriter
 
 
 def chunk_bytes(dtype: str) -> int:

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules.schedule import EmittedText, Place, ScheduleBuilder
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.items import heads_per_wave
 from splat_numba.gen.targets.gpu.launches import arch_of, boxes_of, rest_of, strides_of, tables_of
 from splat_numba.gen.targets.simt import attention
 from splat_numba.gen.targets.simt.shape import Numbers
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
-from splat_numba.gen.tensor import Tensor
 
 
 def attention_text(traits: Traits, gpu: Gpu) -> EmittedText:

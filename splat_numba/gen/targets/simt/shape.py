@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
-from splat_numba.gen.problem import ITEMSIZE, accumulator
+from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.language.dtypes import ITEMSIZE, accumulator
 
 LANES_OF_ROW = 16
 MOST_REGISTERS = 255  # of a thread

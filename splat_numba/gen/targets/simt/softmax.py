@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from splat_numba.gen.boxes import SOME, Traits
+from splat_numba.gen.boxes.passes import SOME, Traits
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, Share, share_of, words_per_row
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_softmax(out: SourceWriter, traits: Traits) -> None:

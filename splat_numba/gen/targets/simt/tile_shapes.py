@@ -6,10 +6,10 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.box_tiles import Tiles
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.boxes.tiles import Tiles
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.simt.cost import predict_work, product_dims
 from splat_numba.gen.targets.simt.shape import MOST_REGISTERS, registers, share_of, shared_bytes
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.simt.shape import CHUNK, LANES_OF_ROW, Numbers, Share
-from splat_numba.gen.writer import SourceWriter
 
 AT_ONCE = {True: 8, False: 4}  # chunks of a lane under way, by whether there are registers to spare
 

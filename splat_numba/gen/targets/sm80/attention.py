@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import ATOM, LANE_ROWS, MATRIX
-from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, MATRIX
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import ITEM, POINTERS, STRIDES, emit_header, emit_item, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, wrapped
 from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, resumed, stored
@@ -24,7 +25,6 @@ from splat_numba.gen.targets.sm80.shape import (
 from splat_numba.gen.targets.sm80.softmax import emit_softmax
 from splat_numba.gen.targets.sm80.stages import arguments, emit_products, emit_stages, loaded
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, emit_load, emit_padding, of_atoms, padded
-from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention"
 COUNTS = (*ITEM, "heads_q", "group", "seq_q", "seq_kv", "box_shift")

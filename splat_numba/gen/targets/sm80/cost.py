@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.box_cost import Work
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
-from splat_numba.gen.lane_layout import ATOM
-from splat_numba.gen.machine import WARP, Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.boxes.cost import Work
+from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.language.lane_layout import ATOM, WARP
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.sm80.shape import steps, threads_of
 
 HERTZ = 1.7e9

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
-from splat_numba.gen.lane_layout import ATOM, sums_of
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.language.lane_layout import ATOM, WARP, sums_of
 
 CHUNK = 16  # bytes: what a lane copies, and what one of a matrix' rows is
 NOTE_BYTES = 2 * CHUNK  # of each warp

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from splat_numba.gen.boxes import GROUP_ROWS, NONE, SOME, Traits
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at
+from splat_numba.gen.boxes.passes import GROUP_ROWS, NONE, SOME, Traits
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at
+from splat_numba.gen.language.writer import INDENT, SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.softmax import MOVED, emit_negate, emit_peak, emit_valid
 from splat_numba.gen.targets.sm80.shape import mask_bytes, steps, words_per_row
-from splat_numba.gen.writer import INDENT, SourceWriter
 
 NONE_KEPT, ZERO = "NONE_KEPT", "f32(0.0)"  # what stands where a pair is not kept: of scores, of weights
 _WHAT, _WORDS = {NONE_KEPT: "Scores", ZERO: "Numbers"}, {NONE_KEPT: "-inf", ZERO: "0"}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from splat_numba.gen.boxes import Traits
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, atoms_of, shared_layout, threads_of
@@ -30,7 +31,6 @@ from splat_numba.gen.targets.sm80.walk import (
     emit_place_in_warp,
     emit_walk,
 )
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_stages(out: SourceWriter, traits: Traits) -> None:

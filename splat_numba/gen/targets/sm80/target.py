@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from splat_numba.gen.machine import GPU, SHARED_BYTES, Gpu
+from splat_numba.gen.plans.machine import GPU, SHARED_BYTES, Gpu
 from splat_numba.gen.targets.gpu.box_target import BoxTarget, refuse_wide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from splat_numba.formats.geometry import Geometry
-    from splat_numba.gen.backward import BackwardPlan
-    from splat_numba.gen.box_tiles import Tiles
-    from splat_numba.gen.boxes import Traits
-    from splat_numba.gen.problem import Conditions, Problem
-    from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
+    from splat_numba.gen.boxes.passes import Traits
+    from splat_numba.gen.boxes.tiles import Tiles
+    from splat_numba.gen.plans.backward import BackwardPlan
+    from splat_numba.gen.plans.problem import Conditions, Problem
+    from splat_numba.gen.schedules.schedule import InPlace, ScheduleBuilder, Text
+    from splat_numba.gen.schedules.tensor import Tensor
     from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
     from splat_numba.gen.targets.target import AttentionCall, HeadsPass
-    from splat_numba.gen.tensor import Tensor
 
 FIRST = (8, 0)  # the capability that brought cp.async, and 16-bit products of depth 16 in both formats
 
@@ -69,8 +69,8 @@ class Sm80Target(BoxTarget):
 
     def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """As in_place()."""
-        from splat_numba.gen.backward import GRADIENTS
-        from splat_numba.gen.schedule import InPlace
+        from splat_numba.gen.plans.backward import GRADIENTS
+        from splat_numba.gen.schedules.schedule import InPlace
         from splat_numba.gen.targets.gpu.launches import in_chunks
         from splat_numba.gen.targets.gradients import OPERANDS
         from splat_numba.gen.targets.sm80.shape import CHUNK

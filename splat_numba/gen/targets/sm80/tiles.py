@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LEFT_WORDS, MATRIX, RIGHT_WORDS, SUMS, sums_of
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LEFT_WORDS, MATRIX, RIGHT_WORDS, SUMS, sums_of
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, loads, row_bytes, steps
-from splat_numba.gen.writer import SourceWriter
 
 # This thread's number, in a way that the compiler does not see through: what is made of it would be kept in registers
 # through the loop over tiles, in which there are none to spare.

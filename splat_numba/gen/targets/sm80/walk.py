@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, MATRIX, ROW_LANES, log2
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, MATRIX, ROW_LANES, WARP, log2
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm80.shape import CHUNK, row_bytes
 from splat_numba.gen.targets.sm80.softmax import knows_status
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD
-from splat_numba.gen.writer import SourceWriter
 
 Lines = Callable[[SourceWriter], None]
 LEFT, RIGHT, TRANSPOSED = "left", "right", "transposed"  # operands of a product, as ldmatrix wants their rows

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import WARP
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.sm90 import consumer, producer
 from splat_numba.gen.targets.sm90.shape import (
@@ -22,7 +23,6 @@ from splat_numba.gen.targets.sm90.shape import (
     threads_per_block,
     value_columns,
 )
-from splat_numba.gen.writer import SourceWriter
 
 POINTERS = (
     "q_maps",

@@ -6,8 +6,9 @@ the exponentials are taken (562 -> 618 TFLOP/s, dense, head_dim 128).
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.lane_layout import LANE_ROWS, sums_of, words_of
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.lane_layout import LANE_ROWS, sums_of, words_of
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, resumed, stored
 from splat_numba.gen.targets.sm90.epilogue import emit_for_rows, emit_rows, rows_early
@@ -15,7 +16,6 @@ from splat_numba.gen.targets.sm90.handover import emit_handover, emit_read, may_
 from splat_numba.gen.targets.sm90.products import emit_products
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, value_columns, words_per_row
 from splat_numba.gen.targets.sm90.softmax import emit_place, emit_softmax, masks
-from splat_numba.gen.writer import SourceWriter
 
 RESULTS = ("rows", "out", "lse", "scale_log2", "heads_q", "seq_q", "out_row", "out_head", "out_batch")
 REGISTERS = ("score", "weight", "total", "peak", "added")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.box_cost import Work
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.boxes.cost import Work
+from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.sm90.shape import PRODUCT_DEPTH, score_steps, value_columns
 
 # Fitted to 196 timings on one H200 (the 14 masks of benchmarks/gpu_cases.py, head_dim 64 and 128, every tile shape), to

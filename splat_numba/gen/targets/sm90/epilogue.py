@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
-from splat_numba.gen.lane_layout import MATRIX
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.language.lane_layout import MATRIX
+from splat_numba.gen.language.writer import SourceWriter
 
 
 def rows_early(traits: Traits) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import NONE, Traits
+from splat_numba.gen.boxes.passes import NONE, Traits
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_handover(out: SourceWriter, traits: Traits) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, spans
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_clearing(out: SourceWriter, tile_kv: int, value_dim: int) -> None:

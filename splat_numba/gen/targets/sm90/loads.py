@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import SOME, Traits
+from splat_numba.gen.boxes.passes import SOME, Traits
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.softmax import emit_valid
 from splat_numba.gen.targets.sm90.lengths import emit_clearing
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, SPAN_BYTES, group_mask_bytes, spans
-from splat_numba.gen.tensor_map import SPAN
-from splat_numba.gen.writer import SourceWriter
 
 TILE = ("base", "stage", "tensor_map", "k1", "k2", "kv_head", "entry")
 

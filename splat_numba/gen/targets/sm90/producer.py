@@ -5,13 +5,13 @@ One warp does it. Every lane runs the same statements; what only one lane may do
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import Traits
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.sm90.loads import emit_loads
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, SPAN_BYTES, spans
-from splat_numba.gen.tensor_map import SPAN
-from splat_numba.gen.writer import SourceWriter
 
 ITEM = ("items", "block", "heads", "blocks", "heads_count", "batch", "heads_per_wave")
 

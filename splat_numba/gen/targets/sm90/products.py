@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import Traits
-from splat_numba.gen.lane_layout import LEFT_WORDS
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.lane_layout import LEFT_WORDS
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.sm90.shape import (
     GROUP,
@@ -16,7 +17,6 @@ from splat_numba.gen.targets.sm90.shape import (
     shared_layout,
     values_descriptor,
 )
-from splat_numba.gen.writer import SourceWriter
 
 GROUP_BYTES = GROUP * SPAN_BYTES  # of a group's 64 queries in a span of a tile
 

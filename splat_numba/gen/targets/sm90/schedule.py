@@ -8,15 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.boxes import Box, BoxPass, Traits, View
-from splat_numba.gen.schedule import EmittedText, Place, ScheduleBuilder
+from splat_numba.gen.boxes.passes import BoxPass, Traits
+from splat_numba.gen.schedules.schedule import EmittedText, Place, ScheduleBuilder
+from splat_numba.gen.schedules.tensor import ROW_ALIGNMENT, Tensor, as_word
+from splat_numba.gen.schedules.tensor_map import BoxMap
+from splat_numba.gen.schedules.views import Box, View
 from splat_numba.gen.targets.gpu.items import heads_per_wave, view_steps
 from splat_numba.gen.targets.gpu.launches import rest_of, scale_log2
 from splat_numba.gen.targets.gpu.results import QUARTER
 from splat_numba.gen.targets.sm90.attention import attention_entry, render_attention
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
-from splat_numba.gen.tensor import ROW_ALIGNMENT, Tensor, as_word
-from splat_numba.gen.tensor_map import BoxMap
 
 WORD_BYTES = 4
 COUNTER_WORDS = 2  # items taken, and blocks that have ended

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.boxes import GROUP_ROWS, WORD_BITS, Traits
-from splat_numba.gen.machine import HOPPER_REGISTERS, HOPPER_SHARED_BYTES, WARP
+from splat_numba.gen.boxes.passes import GROUP_ROWS, WORD_BITS, Traits
+from splat_numba.gen.language.lane_layout import WARP
+from splat_numba.gen.plans.machine import HOPPER_REGISTERS, HOPPER_SHARED_BYTES
+from splat_numba.gen.schedules.tensor_map import SPAN
 from splat_numba.gen.targets.gpu import softmax
-from splat_numba.gen.tensor_map import SPAN
 
 WARPGROUP = 4 * WARP  # threads of one, whose products are of GROUP_ROWS rows
 GROUP = GROUP_ROWS  # tokens or slots that a warpgroup multiplies

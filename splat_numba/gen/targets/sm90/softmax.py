@@ -5,13 +5,12 @@ A thread holds two rows; four neighbouring lanes share a row. score[4 j + 2 r + 
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import GROUP_ROWS, SOME, Traits
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, MATRIX, ROW_LANES, log2, sum_at, words_of
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.boxes.passes import GROUP_ROWS, SOME, Traits
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, MATRIX, ROW_LANES, WARP, log2, sum_at, words_of
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.softmax import each, each_pair, emit_limit, emit_negate, emit_rescaling, emit_weights
 from splat_numba.gen.targets.sm90.shape import words_per_row
-from splat_numba.gen.writer import SourceWriter
 
 
 def masks(traits: Traits, *, limited: bool) -> list[str]:

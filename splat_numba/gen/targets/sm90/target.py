@@ -9,21 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from splat_numba.gen.machine import GPU, Gpu
+from splat_numba.gen.plans.machine import GPU, Gpu
 from splat_numba.gen.targets.gpu.box_target import BoxTarget, refuse_wide
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from splat_numba.formats.geometry import Geometry
-    from splat_numba.gen.backward import BackwardPlan
-    from splat_numba.gen.box_tiles import Tiles
-    from splat_numba.gen.boxes import Traits
-    from splat_numba.gen.problem import Conditions, Problem
-    from splat_numba.gen.schedule import InPlace, ScheduleBuilder, Text
+    from splat_numba.gen.boxes.passes import Traits
+    from splat_numba.gen.boxes.tiles import Tiles
+    from splat_numba.gen.plans.backward import BackwardPlan
+    from splat_numba.gen.plans.problem import Conditions, Problem
+    from splat_numba.gen.schedules.schedule import InPlace, ScheduleBuilder, Text
+    from splat_numba.gen.schedules.tensor import Tensor
     from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
     from splat_numba.gen.targets.target import AttentionCall, HeadsPass
-    from splat_numba.gen.tensor import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class Sm90Target(BoxTarget):
 
     def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """What the copy engine can describe, and where the last step's stores are aligned."""
-        from splat_numba.gen.schedule import InPlace
+        from splat_numba.gen.schedules.schedule import InPlace
+        from splat_numba.gen.schedules.tensor_map import ALIGNMENT, describable
         from splat_numba.gen.targets.sm90.schedule import store_bytes, writable_in_place
         from splat_numba.gen.targets.target import with_shared_heads
-        from splat_numba.gen.tensor_map import ALIGNMENT, describable
 
         seen = with_shared_heads(tensors)
         rules = {name: InPlace(describable(0, seen[name]), ALIGNMENT) for name in ("q", "k", "v")}
@@ -76,10 +76,10 @@ class Sm90Target(BoxTarget):
 
     def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """As in_place(); rows of dout and out are read in whole words too."""
-        from splat_numba.gen.backward import GRADIENTS
-        from splat_numba.gen.schedule import InPlace
+        from splat_numba.gen.plans.backward import GRADIENTS
+        from splat_numba.gen.schedules.schedule import InPlace
+        from splat_numba.gen.schedules.tensor_map import ALIGNMENT, describable
         from splat_numba.gen.targets.sm90.schedule import store_bytes, writable_in_place
-        from splat_numba.gen.tensor_map import ALIGNMENT, describable
 
         whole = tensors["dout"].sizes[3] % 2 == 0
         rules = {name: InPlace(describable(0, tensors[name]), ALIGNMENT) for name in ("q", "k", "v")}

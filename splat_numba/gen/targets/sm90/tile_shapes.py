@@ -6,12 +6,12 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.box_tiles import Tiles
-from splat_numba.gen.boxes import MAX_GROUPS, USUAL_KEYS, Traits
-from splat_numba.gen.instructions import MATRIX_TYPE
-from splat_numba.gen.lane_layout import sums_of, words_of
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.boxes.passes import MAX_GROUPS, USUAL_KEYS, Traits
+from splat_numba.gen.boxes.tiles import Tiles
+from splat_numba.gen.language.instructions import MATRIX_TYPE
+from splat_numba.gen.language.lane_layout import sums_of, words_of
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.sm90.cost import predict_work, product_dims
 from splat_numba.gen.targets.sm90.shape import BLOCK_SHARED_BYTES, REGISTERS, WARPGROUP, shared_bytes, value_columns
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 from splat_numba.runtime import cache
 from splat_numba.runtime.cuda.compilers.mlir import Mlir
 from splat_numba.runtime.cuda.compilers.numba_cuda import NumbaCuda

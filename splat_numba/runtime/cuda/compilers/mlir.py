@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from splat_numba.errors import BackendError
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 from splat_numba.runtime import cache
 from splat_numba.runtime.cuda.dialect import Dialect
 

@@ -19,7 +19,7 @@ from numba_cuda_mlir.lowering_utilities import context
 from numba_cuda_mlir.numba_cuda.core.compiler_lock import global_compiler_lock
 from numba_cuda_mlir.numba_cuda.cudadrv.nvvm import LibDevice
 
-from splat_numba.gen.entry import Entry
+from splat_numba.gen.language.entry import Entry
 
 _KINDS = {"r": types.uint32, "l": types.uint64, "f": types.float32}
 _SHARED = "__dynamic_shmem__"

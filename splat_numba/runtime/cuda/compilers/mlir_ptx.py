@@ -1,5 +1,5 @@
-"""Every instruction of gen.instructions as a function that numba-cuda-mlir compiles to inline assembly: ``ptx`` in the
-texts. Assembly and constraints are as numba_cuda_ptx has them.
+"""Every instruction of gen.language.instructions as a function that numba-cuda-mlir compiles to inline assembly:
+``ptx`` in the texts. Assembly and constraints are as numba_cuda_ptx has them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numba_cuda_mlir._mlir import ir
 from numba_cuda_mlir._mlir.dialects import arith, llvm, memref
 from numba_cuda_mlir.extending import intrinsic
 
-from splat_numba.gen.instructions import INSTRUCTIONS, Instruction, MatrixProduct, set_registers, wait_groups
+from splat_numba.gen.language.instructions import INSTRUCTIONS, Instruction, MatrixProduct, set_registers, wait_groups
 
 _NUMBA = {"r": types.uint32, "l": types.uint64, "f": types.float32, "d": types.float64}
 
@@ -102,7 +102,7 @@ def matrix_product(
     a_transposed: bool = False,
     fresh: bool = False,
 ) -> Any:
-    """See gen.instructions.MatrixProduct: f(accumulator array, *A, descriptor of B[, add])."""
+    """See gen.language.instructions.MatrixProduct: f(accumulator array, *A, descriptor of B[, add])."""
     product = MatrixProduct(columns, dtype, from_registers, transposed, a_transposed, fresh)
     count, kinds = product.registers, product.operands
     tied = 0 if fresh else count

@@ -1,4 +1,4 @@
-"""Every instruction of gen.instructions as a function that numba-cuda compiles to inline assembly: a text's ``ptx``."""
+"""Every instruction of gen.language.instructions as a function that numba-cuda compiles to inline assembly: ``ptx``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import types
 from numba.cuda.extending import intrinsic
 
-from splat_numba.gen.instructions import INSTRUCTIONS, Instruction, MatrixProduct, set_registers, wait_groups
+from splat_numba.gen.language.instructions import INSTRUCTIONS, Instruction, MatrixProduct, set_registers, wait_groups
 
 _LLVM = {"r": ir.IntType(32), "l": ir.IntType(64), "f": ir.FloatType(), "d": ir.DoubleType()}
 _NUMBA = {"r": types.uint32, "l": types.uint64, "f": types.float32, "d": types.float64}
@@ -86,7 +86,7 @@ def matrix_product(
     a_transposed: bool = False,
     fresh: bool = False,
 ) -> Any:
-    """See gen.instructions.MatrixProduct: f(accumulator array, *A, descriptor of B[, add])."""
+    """See gen.language.instructions.MatrixProduct: f(accumulator array, *A, descriptor of B[, add])."""
     product = MatrixProduct(columns, dtype, from_registers, transposed, a_transposed, fresh)
     count, kinds = product.registers, product.operands
     tied = 0 if fresh else count

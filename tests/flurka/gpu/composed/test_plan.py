@@ -28,7 +28,7 @@ from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import LARGE, MEDIUM, SMALL
 from flurka_numba.targets.simt.random_rows import RandomFinishTraits, RandomPullTraits, RandomTraits
 from flurka_numba.targets.simt.softmax import SoftmaxPullTraits, SoftmaxTraits
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import current
 from tests.flurka.strategies import MAPS

@@ -7,7 +7,7 @@ import pytest
 
 from flurka_numba.targets.cpu import elementary
 from flurka_numba.targets.cpu.prelude import FUNCTION, emit_head
-from splat_numba.gen.writer import SourceWriter
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.runtime.source import KernelSource
 from tests.flurka.targets.cpu.plans import plan_of
 

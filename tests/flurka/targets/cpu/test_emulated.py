@@ -19,7 +19,7 @@ from flurka_numba.emulated.cpu_text import INTRINSICS, emulate
 from flurka_numba.targets.cpu.text import cpu_text
 from splat_numba.emulator.cpu_memory import Pointer
 from splat_numba.errors import EmulationError
-from splat_numba.gen.machine import Machine
+from splat_numba.gen.plans.machine import Machine
 from tests.flurka.agreement import check_gradients
 from tests.flurka.strategies import DTYPES, EVERY_KIND, Case, cases
 from tests.profiles import EXPLORING, draws

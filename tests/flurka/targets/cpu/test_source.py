@@ -8,7 +8,7 @@ from flurka_numba.operands import import_call
 from flurka_numba.targets.cpu.backward import wanted
 from flurka_numba.targets.cpu.plan import make_plan
 from flurka_numba.targets.cpu.text import cpu_text, entries, render
-from splat_numba.gen.machine import Machine
+from splat_numba.gen.plans.machine import Machine
 from splat_numba.runtime.cpu.code import source_of
 from tests.flurka.strategies import DTYPES, METHODS, Case
 from tests.flurka.targets.cpu.plans import KINDS, WANTS, plan_of

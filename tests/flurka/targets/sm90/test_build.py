@@ -9,7 +9,7 @@ from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.gpu.stages import shares_of_state
 from flurka_numba.gpu.tilings import choose_tiling
 from flurka_numba.problem import Problem
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import current
 from tests.flurka.strategies import MAPS

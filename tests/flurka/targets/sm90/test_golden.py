@@ -10,7 +10,7 @@ import pytest
 
 from flurka_numba.gpu.gradient_plan import gradient_plan
 from flurka_numba.gpu.plan import forward_plan
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plans.machine import Gpu
 from tests.flurka.targets.sm90.test_build import problem
 from tests.gen.golden_text import golden
 

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from flurka_numba.gpu.gradient_plan import gradient_plan, over_slots, projection_stage, token_stage
 from flurka_numba.targets.sm90.token_shape import GROUPS, REGISTERS
 from splat_numba.errors import ArgumentError
-from splat_numba.gen.machine import Gpu
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import current
 from tests.flurka.agreement import check_gradients

@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS, emit_header
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
@@ -17,7 +18,6 @@ from splat_numba.gen.targets.simt.results import chunk_bytes, emit_load_chunk, e
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, pieces
 from splat_numba.gen.targets.simt.softmax import emit_over_row
 from splat_numba.gen.targets.simt.tiles import emit_chunk_of
-from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention_levels"
 THREADS = 128

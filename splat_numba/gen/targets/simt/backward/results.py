@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits, share_of
 from splat_numba.gen.targets.simt.results import chunk_bytes, emit_load_chunk, emit_store_chunk
 from splat_numba.gen.targets.simt.shape import Numbers, pieces
 from splat_numba.gen.targets.simt.softmax import emit_for_rows
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_store(out: SourceWriter, traits: GradientTraits) -> None:

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from splat_numba.gen.backward import QUERIES
-from splat_numba.gen.schedule import ScheduleBuilder
+from splat_numba.gen.plans.backward import QUERIES
+from splat_numba.gen.schedules.schedule import ScheduleBuilder
 from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, LEVEL_BYTES
 from splat_numba.gen.targets.gpu.gradient_launches import GradientLaunch
 from splat_numba.gen.targets.gpu.gradient_schedule import (

@@ -5,13 +5,13 @@ lse is in base 2, and infinite for a query that keeps nothing, whose weights are
 
 from __future__ import annotations
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.simt.attention import WHERE
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits, share_of
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers
 from splat_numba.gen.targets.simt.softmax import emit_for_rows
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_slopes(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> None:

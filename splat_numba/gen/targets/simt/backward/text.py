@@ -5,10 +5,11 @@ P = exp2(score - lse), dS = P (dP - delta); dq or dk gains dS times the first ri
 
 from __future__ import annotations
 
-from splat_numba.gen.backward import KEYS
-from splat_numba.gen.boxes import GROUP_ROWS
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.boxes.passes import GROUP_ROWS
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.plans.backward import KEYS
+from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu import gradient_text
 from splat_numba.gen.targets.gpu.addresses import (
     ITEM,
@@ -30,7 +31,6 @@ from splat_numba.gen.targets.simt.backward.traits import GradientTraits, share_o
 from splat_numba.gen.targets.simt.results import emit_load_number
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, Share
 from splat_numba.gen.targets.simt.softmax import emit_for_rows, emit_limit, emit_mask, emit_scale
-from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention_gradients"
 COUNTS = (*gradient_text.COUNTS, "first_steps", "second_steps", "pair_steps")

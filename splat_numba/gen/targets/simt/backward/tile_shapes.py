@@ -6,10 +6,10 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.box_tiles import Tiles
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.boxes.tiles import Tiles
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.gradient_kernels import Kernels, first_with_tiles
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits, registers, share_of, shared_bytes

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.backward import QUERIES
-from splat_numba.gen.boxes import GROUP_ROWS
+from splat_numba.gen.boxes.passes import GROUP_ROWS
+from splat_numba.gen.plans.backward import QUERIES
 from splat_numba.gen.targets.gpu.gradient_kernels import GradientKernel
 from splat_numba.gen.targets.simt.shape import (
     CHUNK,

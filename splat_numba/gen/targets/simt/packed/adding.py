@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.simt.packed.rows import COUNTS, emit_head, emit_store_chunk, entry, row_of, scale_name
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 from splat_numba.gen.targets.simt.shape import CHUNK
-from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("parts", "out")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import emit_header
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
 from splat_numba.gen.targets.simt.packed.traits import WARPS, PackedTraits
 from splat_numba.gen.targets.simt.shape import CHUNK, Numbers
-from splat_numba.gen.writer import SourceWriter
 
 COUNTS = ("row_blocks", "rows_listed", "heads")
 

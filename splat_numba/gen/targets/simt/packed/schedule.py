@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.packed_lists import PackedLists, Words
-from splat_numba.gen.packed_parts import PackedParts
-from splat_numba.gen.packed_problem import PackedProblem
-from splat_numba.gen.packed_tiles import TILE_PLACES, PackedTiles
-from splat_numba.gen.problem import ITEMSIZE
-from splat_numba.gen.schedule import Place, ScheduleBuilder, place_of
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.packed.lists import PackedLists, Words
+from splat_numba.gen.packed.parts import PackedParts
+from splat_numba.gen.packed.problem import PackedProblem
+from splat_numba.gen.packed.tiles import TILE_PLACES, PackedTiles
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules.schedule import Place, ScheduleBuilder, place_of
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.launches import arch_of, strides_of
 from splat_numba.gen.targets.gpu.packed_launch import launch_blocks
 from splat_numba.gen.targets.simt.packed.texts import ARRAYS, fma_tiles_text, packed_text
@@ -20,7 +21,6 @@ from splat_numba.gen.targets.simt.packed.tiles import ARRAYS as TILE_ARRAYS
 from splat_numba.gen.targets.simt.packed.tiles import STEPS as TILE_STEPS
 from splat_numba.gen.targets.simt.packed.traits import WARPS, Family, PackedTraits
 from splat_numba.gen.targets.simt.schedule import scale_of
-from splat_numba.gen.tensor import Tensor
 
 FAMILIES: dict[str, Family] = {
     "sddmm": "sddmm", "softmax": "softmax", "softmax_backward": "softmax_backward", "spmm": "spmm",

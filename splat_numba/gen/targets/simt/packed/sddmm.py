@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.simt.packed.rows import (
     COUNTS,
@@ -21,7 +22,6 @@ from splat_numba.gen.targets.simt.packed.rows import (
 )
 from splat_numba.gen.targets.simt.packed.traits import LANES_OF_KEY, PackedTraits
 from splat_numba.gen.targets.simt.results import emit_store_number
-from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("q", "k", "values")
 KEYS = WARP // LANES_OF_KEY  # of a warp at a time

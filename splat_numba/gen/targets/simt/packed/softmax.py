@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.simt.packed.rows import COUNTS, emit_head, emit_load_number, emit_over_warp, entry, row_of
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 from splat_numba.gen.targets.simt.results import emit_store_number
-from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = {"softmax": ("values", "weights"), "softmax_backward": ("weights", "dweights", "dvalues")}
 

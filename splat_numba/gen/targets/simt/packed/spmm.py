@@ -6,7 +6,8 @@ Over the transposed mask rows are keys: a result adds up the heads that share it
 
 from __future__ import annotations
 
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.simt.packed.rows import (
     COUNTS,
@@ -21,7 +22,6 @@ from splat_numba.gen.targets.simt.packed.rows import (
     scale_name,
 )
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
-from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("values", "v", "out")
 ADD = ("total", "weight", "column", "v_at", "v_row", "begin", "size", "lane")

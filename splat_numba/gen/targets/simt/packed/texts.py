@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS
 from splat_numba.gen.targets.simt.packed import adding, sddmm, softmax, softmax_chunks, spmm, tiles
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from splat_numba.gen.machine import HOPPER_REGISTERS
-from splat_numba.gen.packed_problem import PackedProblem
-from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS
+from splat_numba.gen.packed.problem import PackedProblem
+from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS
+from splat_numba.gen.plans.machine import HOPPER_REGISTERS
 from splat_numba.gen.targets.simt.shape import CHUNK, LANES_OF_ROW, Numbers, Share, pieces, sums, with_others
 
 TiledFamily = Literal["sddmm", "spmm"]

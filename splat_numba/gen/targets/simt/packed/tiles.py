@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS
 from splat_numba.gen.targets.gpu.addresses import emit_header
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import (
@@ -29,7 +30,6 @@ from splat_numba.gen.targets.simt.packed.rows import emit_load_number, scale_nam
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.results import emit_row, emit_store_chunk, emit_store_number
 from splat_numba.gen.targets.simt.shape import CHUNK, LANES_OF_ROW
-from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = {"sddmm": ("q", "k", "values"), "spmm": ("values", "v", "out")}
 STEPS = {"sddmm": "dim_steps", "spmm": "place_steps"}  # of a product: a number that the compiler is not to know

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.targets.simt.shape import CHUNK, Numbers
 
 WARPS = 4  # of a block, each with a row of its own

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from splat_numba.formats.geometry import Geometry
-from splat_numba.gen.backward import BackwardPlan
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.plans.backward import BackwardPlan
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.targets.gpu.gradient_plans import plan_twice
 from splat_numba.gen.targets.sm80.backward.tile_shapes import gradient_tiles
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS
-from splat_numba.gen.problem import ITEMSIZE
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, LEVEL_BYTES
 from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
-from splat_numba.gen.writer import SourceWriter
 
 FLOAT = ITEMSIZE["float32"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from functools import partial
 
-from splat_numba.gen.backward import QUERIES
-from splat_numba.gen.schedule import ScheduleBuilder
+from splat_numba.gen.plans.backward import QUERIES
+from splat_numba.gen.schedules.schedule import ScheduleBuilder
 from splat_numba.gen.targets.gpu.gradient_launches import GradientLaunch
 from splat_numba.gen.targets.gpu.gradient_schedule import GradientTexts, LaunchArrays, counts_of, record_half_levels
 from splat_numba.gen.targets.gpu.launches import arch_of, strides_of

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.lane_layout import ATOM, sums_of, words_of
-from splat_numba.gen.machine import WARP
+from splat_numba.gen.language.lane_layout import ATOM, WARP, sums_of, words_of
+from splat_numba.gen.plans.backward import KEYS, QUERIES
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.shape import CHUNK, row_bytes, steps

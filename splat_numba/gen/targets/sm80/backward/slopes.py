@@ -7,14 +7,14 @@ tile: registers are for the sums.
 
 from __future__ import annotations
 
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.softmax import chunks_of, columns_of, emit_masks
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, of_atoms
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_pairs(out: SourceWriter, traits: GradientTraits) -> None:

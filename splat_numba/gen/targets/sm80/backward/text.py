@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from splat_numba.gen.backward import KEYS
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.lane_layout import ATOM, sums_of, words_of
-from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import ATOM, sums_of, words_of
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.plans.backward import KEYS
+from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu import gradient_text
 from splat_numba.gen.targets.gpu.addresses import ITEM, TILE, emit_header, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
@@ -31,7 +32,6 @@ from splat_numba.gen.targets.sm80.shape import CHUNK
 from splat_numba.gen.targets.sm80.softmax import ZERO, emit_mask_functions, knows_status, skips, some_kept
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, of_atoms
 from splat_numba.gen.targets.sm80.walk import Walk, emit_keep_note, emit_walk
-from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention_gradients"
 SCALES = ("scale_log2", "scale")

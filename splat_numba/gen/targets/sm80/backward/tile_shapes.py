@@ -7,12 +7,12 @@ from dataclasses import replace
 from functools import lru_cache, partial
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.box_cost import Work
-from splat_numba.gen.box_tiles import Tiles
-from splat_numba.gen.boxes import GROUP_ROWS, Traits
-from splat_numba.gen.lane_layout import ATOM
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.boxes.cost import Work
+from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.boxes.tiles import Tiles
+from splat_numba.gen.language.lane_layout import ATOM
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, Kernels, first_with_tiles
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of, in_registers, registers, shared_bytes, threads_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
@@ -22,7 +23,6 @@ from splat_numba.gen.targets.sm80.tiles import (
 )
 from splat_numba.gen.targets.sm80.tiles import padded as dims_padded
 from splat_numba.gen.targets.sm80.walk import LEFT, RIGHT, TRANSPOSED, Operand, emit_lane_places, emit_place_in_warp
-from splat_numba.gen.writer import SourceWriter
 
 
 def padded(traits: GradientTraits) -> bool:

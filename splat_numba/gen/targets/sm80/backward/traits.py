@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from splat_numba.gen.backward import QUERIES
-from splat_numba.gen.boxes import Traits
+from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.plans.backward import QUERIES
 from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED, GradientKernel, names_written
 
 

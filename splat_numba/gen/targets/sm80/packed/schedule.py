@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.packed_problem import PackedProblem
-from splat_numba.gen.packed_tiles import PackedTiles
-from splat_numba.gen.schedule import ScheduleBuilder
+from splat_numba.gen.packed.problem import PackedProblem
+from splat_numba.gen.packed.tiles import PackedTiles
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules.schedule import ScheduleBuilder
+from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.launches import arch_of
 from splat_numba.gen.targets.gpu.packed_launch import launch_blocks
 from splat_numba.gen.targets.sm80.packed.texts import PAGES, tiled_text
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
-from splat_numba.gen.tensor import Tensor
 
 
 def record_tiles(

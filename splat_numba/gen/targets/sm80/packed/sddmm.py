@@ -6,9 +6,9 @@ stored with the next one, so that all but a row's ends goes by whole sectors of 
 
 from __future__ import annotations
 
-from splat_numba.gen.lane_layout import ATOM
-from splat_numba.gen.machine import WARP
-from splat_numba.gen.packed_tiles import TILE_PLACES
+from splat_numba.gen.language.lane_layout import ATOM, WARP
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import COUNTS, PLACES, TABLES, emit_keep_rows
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, TiledTraits
@@ -24,7 +24,6 @@ from splat_numba.gen.targets.sm80.tiles import (
     of_stages,
     padded,
 )
-from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("q", "k", "values")
 SECTOR = 16  # values of one

@@ -6,16 +6,15 @@ A lane then takes two neighbours from the words that they are in.
 
 from __future__ import annotations
 
-from splat_numba.gen.lane_layout import ATOM
-from splat_numba.gen.machine import WARP
-from splat_numba.gen.packed_tiles import TILE_PLACES
+from splat_numba.gen.language.lane_layout import ATOM, WARP
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import COUNTS, PLACES, TABLES, emit_keep_rows
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, TiledTraits
 from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_head, emit_kept_chunk, load_of
 from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, STAGES, loads, row_bytes, steps
 from splat_numba.gen.targets.sm80.tiles import ZEROS, emit_add, emit_load, emit_padding, of_stages, padded
-from splat_numba.gen.writer import SourceWriter
 
 ARRAYS = ("values", "v", "out")
 CHUNKS = TILE_PLACES // NUMBERS  # of a row, beside one more where its places begin within the first

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from splat_numba.gen.lane_layout import ATOM
-from splat_numba.gen.machine import WARP
-from splat_numba.gen.packed_problem import PackedProblem
-from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS
+from splat_numba.gen.language.lane_layout import ATOM, WARP
+from splat_numba.gen.packed.problem import PackedProblem
+from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS
 from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, row_bytes
 
 THREADS = WARP * TILE_ROWS // ATOM  # a warp has sixteen rows

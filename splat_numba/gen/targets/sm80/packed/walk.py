@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from splat_numba.gen.lane_layout import ATOM
-from splat_numba.gen.machine import WARP
-from splat_numba.gen.packed_tiles import TILE_PLACES, TILE_ROWS
+from splat_numba.gen.language.lane_layout import ATOM, WARP
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS
 from splat_numba.gen.targets.gpu.addresses import emit_header
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
 from splat_numba.gen.targets.gpu.packed_walk import PLACES, ROWS, TOKEN_OF_PLACE, TOKEN_OF_ROW, emit_block
 from splat_numba.gen.targets.sm80.packed.traits import THREADS, TiledTraits
 from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS
 from splat_numba.gen.targets.sm80.tiles import Load
-from splat_numba.gen.writer import SourceWriter
 
 
 def load_of(what: str, traits: TiledTraits, *, multiplied: bool) -> Load:

@@ -5,9 +5,10 @@ Groups take turns by themselves: while one takes exponentials, the other's produ
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import NONE
-from splat_numba.gen.kept_slopes import IMAGE_BYTES
-from splat_numba.gen.lane_layout import LANE_ROWS, MATRIX, sums_of, words_of
+from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
+from splat_numba.gen.boxes.passes import NONE
+from splat_numba.gen.language.lane_layout import LANE_ROWS, MATRIX, sums_of, words_of
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, READ, WRITTEN
 from splat_numba.gen.targets.sm90.backward.products import emit_products
@@ -17,7 +18,6 @@ from splat_numba.gen.targets.sm90.backward.traits import IMAGE_PART, BackwardTra
 from splat_numba.gen.targets.sm90.epilogue import emit_rows
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, words_per_row
 from splat_numba.gen.targets.sm90.softmax import emit_place, masks
-from splat_numba.gen.writer import SourceWriter
 
 
 def may_skip(traits: BackwardTraits) -> bool:

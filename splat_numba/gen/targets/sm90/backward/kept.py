@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.formats.geometry import Geometry
-from splat_numba.gen.backward import KEYS, QUERIES
-from splat_numba.gen.box_passes import search
-from splat_numba.gen.boxes import GROUP_ROWS, MAX_GROUPS, BoxPass, Traits
-from splat_numba.gen.kept_slopes import IMAGE_BYTES, Images, images_of, reading_pass
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.plan import Choice
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES, Images, images_of, reading_pass
+from splat_numba.gen.boxes.passes import GROUP_ROWS, MAX_GROUPS, BoxPass, Traits
+from splat_numba.gen.boxes.search import search
+from splat_numba.gen.plans.backward import KEYS, QUERIES
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.plan import Choice
+from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.targets.gpu.gradient_kernels import READ, ROUNDED, WHOLE
 from splat_numba.gen.targets.gpu.gradient_plans import reasons_of
 from splat_numba.gen.targets.sm90.backward.tile_shapes import candidates, feasible, gradient_tiles

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from splat_numba.formats.geometry import Geometry
-from splat_numba.gen.backward import BackwardPlan
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.plan import Choice
-from splat_numba.gen.problem import Conditions, Problem
+from splat_numba.gen.plans.backward import BackwardPlan
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.plan import Choice
+from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.targets.gpu.gradient_plans import MADE_TWICE, plan_twice
 from splat_numba.gen.targets.sm90.backward.kept import KEPT, Kept, plan_kept
 from splat_numba.gen.targets.sm90.backward.tile_shapes import gradient_tiles

@@ -6,8 +6,10 @@ mask's row block, once for every head of the owner's list, in that order.
 
 from __future__ import annotations
 
-from splat_numba.gen.boxes import SOME
-from splat_numba.gen.kept_slopes import IMAGE_BYTES
+from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
+from splat_numba.gen.boxes.passes import SOME
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.schedules.tensor_map import MAP_BYTES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import READ, WRITTEN
 from splat_numba.gen.targets.gpu.items import emit_rank
@@ -17,8 +19,6 @@ from splat_numba.gen.targets.sm90.lengths import emit_clear_tile, emit_cleared
 from splat_numba.gen.targets.sm90.loads import emit_copies
 from splat_numba.gen.targets.sm90.producer import emit_end, emit_fences
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes
-from splat_numba.gen.tensor_map import MAP_BYTES
-from splat_numba.gen.writer import SourceWriter
 
 ITEM = ("items", "block", "owners", "blocks", "heads_count", "batch", "heads_per_wave")
 HEAD, FIRST, END = 8, 9, 10  # lanes that have an owner's words

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.lane_layout import ATOM, LEFT_WORDS
+from splat_numba.gen.language.lane_layout import ATOM, LEFT_WORDS
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, shared_layout
 from splat_numba.gen.targets.sm90.products import GROUP_BYTES
 from splat_numba.gen.targets.sm90.shape import SPAN_BYTES, keys_descriptor, score_offset, values_descriptor
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_products(out: SourceWriter, traits: BackwardTraits) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.lane_layout import LANE_COLUMNS, MATRIX, sum_at
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, MATRIX, sum_at
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED
 from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
 from splat_numba.gen.targets.gpu.softmax import each_pair
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
-from splat_numba.gen.writer import SourceWriter
 
 AT_ONCE = 16  # chunks of 8 columns whose sums are read together
 

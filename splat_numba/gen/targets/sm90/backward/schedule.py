@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from splat_numba.gen.backward import QUERIES
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.schedule import ScheduleBuilder
+from splat_numba.gen.plans.backward import QUERIES
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.schedules.schedule import ScheduleBuilder
 from splat_numba.gen.targets.gpu.gradient_kernels import WRITTEN
 from splat_numba.gen.targets.gpu.gradient_launches import GradientLaunch
 from splat_numba.gen.targets.gpu.gradient_schedule import (

@@ -6,14 +6,14 @@ query that keeps nothing, whose weights are 0 then.
 
 from __future__ import annotations
 
-from splat_numba.gen.kept_slopes import IMAGE_BYTES
-from splat_numba.gen.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, LEFT_WORDS, MATRIX, sum_at, words_of
+from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, LEFT_WORDS, MATRIX, sum_at, words_of
+from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, READ, WRITTEN
 from splat_numba.gen.targets.gpu.softmax import each, each_pair, emit_limit, emit_negate
 from splat_numba.gen.targets.sm90.backward.traits import IMAGE_PART, BackwardTraits
 from splat_numba.gen.targets.sm90.softmax import emit_mask
-from splat_numba.gen.writer import SourceWriter
 
 
 def emit_slopes(out: SourceWriter, traits: BackwardTraits) -> None:

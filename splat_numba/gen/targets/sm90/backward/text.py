@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from splat_numba.gen.backward import KEYS
-from splat_numba.gen.entry import Entry
-from splat_numba.gen.schedule import EmittedText
+from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.plans.backward import KEYS
+from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, NOWHERE, READ, WRITTEN
 from splat_numba.gen.targets.sm90.attention import NO_ITEM, emit_roles, emit_turns
 from splat_numba.gen.targets.sm90.backward import consumer, producer
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, left_stages, shared_bytes, shared_layout
 from splat_numba.gen.targets.sm90.shape import REGISTERS, threads_per_block
-from splat_numba.gen.writer import SourceWriter
 
 ENTRY = "attention_gradients"
 TABLES = ("right_maps", "rows", "block", "piece", "owners", "heads")

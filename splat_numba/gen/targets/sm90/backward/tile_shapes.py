@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
-from splat_numba.gen.box_tiles import Tiles
-from splat_numba.gen.boxes import MAX_GROUPS, Traits
-from splat_numba.gen.lane_layout import MATRIX, sums_of, words_of
-from splat_numba.gen.machine import Gpu
-from splat_numba.gen.problem import Problem
+from splat_numba.gen.boxes.passes import MAX_GROUPS, Traits
+from splat_numba.gen.boxes.tiles import Tiles
+from splat_numba.gen.language.lane_layout import MATRIX, sums_of, words_of
+from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.gradient_kernels import ROUNDED, Kernels, first_with_tiles
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, shared_bytes

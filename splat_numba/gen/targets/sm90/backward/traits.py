@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from splat_numba.gen.backward import QUERIES
-from splat_numba.gen.kept_slopes import IMAGE_BYTES
+from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
+from splat_numba.gen.plans.backward import QUERIES
 from splat_numba.gen.targets.gpu.addresses import STEPS
 from splat_numba.gen.targets.gpu.gradient_kernels import (
     LEVEL_BYTES,

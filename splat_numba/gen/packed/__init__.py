@@ -1,0 +1,1 @@
+"""Masks of the packed operators: their rows as runs, in groups, lists, parts and tiles."""

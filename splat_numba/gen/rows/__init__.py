@@ -1,0 +1,1 @@
+"""Passes of a CPU: rows with closed bounds or with tables of pieces, what they cover and what they cost."""
