@@ -9,6 +9,7 @@ from splat_numba.gen.language.lane_layout import WARP, log2
 QUAD: Final = 4  # words, or numbers of float32, that one access moves
 QUAD_BYTES: Final = 4 * QUAD
 OCTET: Final = 2 * QUAD  # numbers of 16 bits that it moves
+# Of a thread, by its index in the block:
 LANE: Final = f"(thread & u32({WARP - 1}))"
 WARP_OF_BLOCK: Final = f"(thread >> u32({log2(WARP)}))"
 

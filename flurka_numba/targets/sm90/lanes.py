@@ -25,7 +25,7 @@ GROUP_OF_BLOCK: Final = f"(thread >> u32({log2(WARPGROUP)}))"
 ROW_OF_WORD: Final = f"(i // {QUAD}) % {LANE_ROWS}"
 IN_SECOND_ROW: Final = f"{ROW_OF_WORD} == 1"
 COLUMN_OF_WORD: Final = f"u32({CHUNK} * (i // {CHUNK_WORDS}) + {LANE_COLUMNS} * (i % {QUAD})) + eighth"
-# Where products leave the numbers of word i, see rows.py: the first of two.
+# Where products leave the first of word i's two numbers, see rows.py.
 RESULT_OF_WORD: Final = (
     f"{CHUNK_NUMBERS} * (i // {CHUNK_WORDS}) + {SUMS} * (i % {QUAD}) + {LANE_COLUMNS} * ({ROW_OF_WORD})"
 )

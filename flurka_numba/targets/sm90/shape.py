@@ -28,17 +28,15 @@ STEP = 64  # tokens of one step of the compression
 SLOTS = 32  # slots that a block of the state kernel holds at a time
 STATE_SIDE = SPAN  # features and values of such a block
 SIDE_THREADS = STATE_SIDE // QUAD  # that share a row of it
-STATE_THREADS = 256
-STATE_NUMBERS = (
-    STATE_THREADS * QUAD * (QUAD + 1)
-)  # of a block's share of a state: each thread's products and sums of features
+STATE_THREADS = SIDE_THREADS * SIDE_THREADS
+STATE_NUMBERS = STATE_THREADS * QUAD * (QUAD + 1)  # of a block's share of a state: products, and sums of features
 BARRIER_BYTES = 8
 BARRIERS_BYTES = 2 * BARRIER_BYTES  # of a stage in flight: a barrier for full, one for empty
 SUM_ROWS = MATRIX  # copies of the sum of features behind the state's values: every lane then has the denominator
 LARGEST_PRODUCT = 256  # columns
 STAGE_BYTES = 200 << 10  # shared memory for the tiles of the compression
 
-
+# A thread's row among those that a state's block takes at a time, and its four columns.
 SIDE_ROW: Final = f"(thread >> u32({log2(SIDE_THREADS)}))"
 SIDE_COLUMN: Final = f"(thread & u32({SIDE_THREADS - 1}))"
 

@@ -6,9 +6,12 @@ such queries, dout is copied with their rows as 0, since 0 x NaN is NaN.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.language.lane_layout import WARP, log2
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS
@@ -36,7 +39,7 @@ class LevelTraits:
     @property
     def lanes(self) -> int:
         """That share a row."""
-        return min(32, 1 << (self.chunks - 1).bit_length())
+        return min(WARP, 1 << (self.chunks - 1).bit_length())
 
     @property
     def rows(self) -> int:
@@ -90,12 +93,21 @@ def render_levels(traits: LevelTraits) -> str:
 
 def _emit_place(out: SourceWriter, traits: LevelTraits) -> None:
     """Which row is this lane's, and where it stands in every array; a lane without a row reads the first one."""
-    lanes = traits.lanes
+    out.line("thread = ptx.thread_index()")
+    out.line(f"lane = u32(thread & u32({traits.lanes - 1}))")
+    emit_row_place(out, _arrays(traits), traits.rows, f"(thread >> u32({log2(traits.lanes)}))")
+    out.line("level = ptx.load_state(lse_at)")
+    out.line("kept = u32(1) if level != NONE_KEPT else u32(0)  # NaN counts")
+    out.line("total = f32(0.0)")
+
+
+def emit_row_place(out: SourceWriter, arrays: Iterable[str], rows: int, row: str) -> None:
+    """``number`` of this lane's row among all, ``there``, and ``NAME_at``: where the row stands in every array; a lane
+    without a row reads the first one. rows: of a block; row: among these, as text.
+    """
     out.lines(
         f"""
-        thread = ptx.thread_index()
-        lane = u32(thread & u32({lanes - 1}))
-        number = u32(ptx.block_index() * u32({traits.rows}) + (thread >> u32({lanes.bit_length() - 1})))
+        number = u32(ptx.block_index() * u32({rows}) + {row})
         there = u32(1) if number < rows else u32(0)
         number = number if there != u32(0) else u32(0)
         pair = u32(number // seq)
@@ -104,12 +116,9 @@ def _emit_place(out: SourceWriter, traits: LevelTraits) -> None:
         head = u32(pair - entry * heads)
         """
     )
-    for name in _arrays(traits):
+    for name in arrays:
         at = f"u64(entry) * {name}_batch + u64(head) * {name}_head + u64(row) * {name}_row"
         out.line(f"{name}_at = {name} + {at}")
-    out.line("level = ptx.load_state(lse_at)")
-    out.line("kept = u32(1) if level != NONE_KEPT else u32(0)  # NaN counts")
-    out.line("total = f32(0.0)")
 
 
 def _emit_sum(out: SourceWriter, traits: LevelTraits) -> None:
@@ -165,7 +174,7 @@ def _emit_levels(out: SourceWriter, traits: LevelTraits) -> None:
         if dlse != u64(0):
             total -= ptx.load_state(dlse_at)
         delta = total if kept != u32(0) else f32(0.0)
-        level = level * f32(1.4426950408889634) if kept != u32(0) else f32(np.inf)
+        level = level * f32({math.log2(math.e)!r}) if kept != u32(0) else f32(np.inf)
         one_lane = there if lane == u32(0) else u32(0)
         to = levels + u64({LEVEL_BYTES}) * u64(number)
         ptx.store_reals4(to, level, delta, f32(0.0), f32(0.0), one_lane)

@@ -13,6 +13,7 @@ from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS, emit_header
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
+from splat_numba.gen.targets.gpu.levels import emit_row_place
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
 from splat_numba.gen.targets.simt.results import chunk_bytes, emit_load_chunk, emit_load_number, emit_store_number
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, pieces
@@ -69,22 +70,8 @@ def render_levels(traits: LevelTraits) -> str:
 
 
 def _emit_body(out: SourceWriter, traits: LevelTraits, numbers: Numbers) -> None:
-    """A lane without a row reads the first one."""
-    out.lines(
-        f"""
-        thread = ptx.thread_index()
-        number = u32(ptx.block_index() * u32({ROWS}) + u32(thread // u32({LANES_OF_ROW})))
-        there = u32(1) if number < rows else u32(0)
-        number = number if there != u32(0) else u32(0)
-        pair = u32(number // seq)
-        row = u32(number - pair * seq)
-        entry = u32(pair // heads)
-        head = u32(pair - entry * heads)
-        """
-    )
-    for name in ARRAYS:
-        at = f"u64(entry) * {name}_batch + u64(head) * {name}_head + u64(row) * {name}_row"
-        out.line(f"{name}_at = {name} + {at}")
+    out.line("thread = ptx.thread_index()")
+    emit_row_place(out, ARRAYS, ROWS, f"u32(thread // u32({LANES_OF_ROW}))")
     out.line("total = ZERO")
     _emit_sum(out, traits, numbers)
     out.lines(

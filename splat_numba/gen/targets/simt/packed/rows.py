@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from splat_numba.gen.targets.gpu.addresses import emit_header
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
 from splat_numba.gen.targets.simt.packed.traits import WARPS, PackedTraits
+from splat_numba.gen.targets.simt.results import emit_store_number
 from splat_numba.gen.targets.simt.shape import CHUNK, Numbers
 
 COUNTS = ("row_blocks", "rows_listed", "heads")
@@ -133,13 +135,7 @@ def emit_fetch(out: SourceWriter, traits: PackedTraits) -> None:
             a, b, c, d = ptx.load_words4_when(row_at + u64({CHUNK}) * u64(chunk), inside)
             """
         )
-        if numbers.loaded == 8:
-            for x, word in enumerate("abcd"):
-                out.line(f"x_{2 * x}, x_{2 * x + 1} = ptx.unpack_{numbers.dtype}({word})")
-        elif numbers.loaded == 4:
-            out.line(f"{', '.join(names)} = {', '.join(f'{word}.view(np.float32)' for word in 'abcd')}")
-        else:
-            out.line("x_0, x_1 = joined(a, b), joined(c, d)")
+        emit_unpacked(out, numbers, names)
         tail = traits.dim - (traits.loads - 1) * numbers.loaded
         if tail < numbers.loaded:
             out.line(f"full = u32(1) if chunk < u32({traits.loads - 1}) else u32(0)")
@@ -149,6 +145,37 @@ def emit_fetch(out: SourceWriter, traits: PackedTraits) -> None:
             else:
                 out.line(f"{name} = {name} if full != u32(0) else ZERO")
         out.line(f"return {', '.join(names)}")
+
+
+def emit_unpacked(out: SourceWriter, numbers: Numbers, names: Sequence[str]) -> None:
+    """The numbers of a chunk from its words ``a`` to ``d``."""
+    if numbers.loaded == 8:
+        for x, word in enumerate("abcd"):
+            out.line(f"{names[2 * x]}, {names[2 * x + 1]} = ptx.unpack_{numbers.dtype}({word})")
+    elif numbers.loaded == 4:
+        out.line(f"{', '.join(names)} = {', '.join(f'{word}.view(np.float32)' for word in 'abcd')}")
+    else:
+        out.line(f"{', '.join(names)} = joined(a, b), joined(c, d)")
+
+
+def emit_packed(out: SourceWriter, dtype: str, numbers: Sequence[str]) -> None:
+    """The words ``a`` to ``d`` of a chunk of 16-bit numbers."""
+    for x, word in enumerate("abcd"):
+        out.line(f"{word} = ptx.pack_{dtype}({numbers[2 * x]}, {numbers[2 * x + 1]})")
+
+
+def emit_softmax_functions(out: SourceWriter) -> None:
+    """``power(x)`` and ``top_of_warp(x)``."""
+    with device_function(out, "power", ("x",), "exp(x)."):
+        out.line(f"return exp2(x * real({math.log2(math.e)!r}))")
+    emit_over_warp(out, "top_of_warp", "The largest of what lanes have.", "maximum(x, {})")
+
+
+def emit_number_functions(out: SourceWriter, traits: PackedTraits) -> None:
+    """``sum_of_warp(x)``, ``load_number(at)`` and ``store_number(to, x, when)``."""
+    emit_over_warp(out, "sum_of_warp", "The sum of what lanes have.", "x + {}")
+    emit_load_number(out, traits.numbers)
+    emit_store_number(out, traits.dtype)
 
 
 def emit_store_chunk(out: SourceWriter, traits: PackedTraits, x: list[str], when: str) -> None:
@@ -161,8 +188,7 @@ def emit_store_chunk(out: SourceWriter, traits: PackedTraits, x: list[str], when
         for first in range(0, len(x), 4):
             out.line(f"ptx.store_reals4(to + u64({4 * first}), {', '.join(x[first : first + 4])}, {when})")
     else:
-        for word, i in zip("abcd", range(0, 8, 2), strict=True):
-            out.line(f"{word} = ptx.pack_{traits.numbers.dtype}({x[i]}, {x[i + 1]})")
+        emit_packed(out, traits.numbers.dtype, x)
         out.line(f"ptx.store_words4(to, a, b, c, d, {when})")
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.language.writer import SourceWriter
-from splat_numba.gen.targets.gpu.functions import device_function
-from splat_numba.gen.targets.simt.packed.rows import COUNTS, emit_head, emit_load_number, emit_over_warp, entry, row_of
+from splat_numba.gen.targets.simt.packed.rows import (
+    COUNTS,
+    emit_head,
+    emit_number_functions,
+    emit_softmax_functions,
+    entry,
+    row_of,
+)
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
-from splat_numba.gen.targets.simt.results import emit_store_number
 
 ARRAYS = {"softmax": ("values", "weights"), "softmax_backward": ("weights", "dweights", "dvalues")}
 
@@ -53,10 +56,8 @@ def render_softmax(traits: PackedTraits, groups: tuple[tuple[str, ...], ...]) ->
                 begin = u32(begin + u32({WARP}))
             """
         )
-    with device_function(out, "power", ("x",), "exp(x)."):
-        out.line(f"return exp2(x * real({math.log2(math.e)!r}))")
-    emit_over_warp(out, "top_of_warp", "The largest of what lanes have.", "maximum(x, {})")
-    _emit_end(out, traits)
+    emit_softmax_functions(out)
+    emit_number_functions(out, traits)
     return out.text()
 
 
@@ -92,7 +93,7 @@ def render_softmax_backward(traits: PackedTraits, groups: tuple[tuple[str, ...],
                 begin = u32(begin + u32({WARP}))
             """
         )
-    _emit_end(out, traits)
+    emit_number_functions(out, traits)
     return out.text()
 
 
@@ -102,9 +103,3 @@ def _emit_places(out: SourceWriter, arrays: tuple[str, ...]) -> None:
         out.line(f"{name}_at = {row_of(name, row='slot')}")
     out.line("last = u32(count - u32(1))")
     out.line(f"rounded = u32(u32(count + u32({WARP - 1})) & u32({2**32 - WARP}))")
-
-
-def _emit_end(out: SourceWriter, traits: PackedTraits) -> None:
-    emit_over_warp(out, "sum_of_warp", "The sum of what lanes have.", "x + {}")
-    emit_load_number(out, traits.numbers)
-    emit_store_number(out, traits.dtype)

@@ -6,14 +6,19 @@ row's numbers one by one. A lane goes over its chunks twice, since a row may be 
 
 from __future__ import annotations
 
-import math
-
 from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.simt.packed.rows import emit_head, emit_load_number, emit_over_warp, entry, row_of
+from splat_numba.gen.targets.simt.packed.rows import (
+    emit_head,
+    emit_number_functions,
+    emit_packed,
+    emit_softmax_functions,
+    emit_unpacked,
+    entry,
+    row_of,
+)
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
-from splat_numba.gen.targets.simt.results import emit_store_number
 from splat_numba.gen.targets.simt.shape import CHUNK
 
 
@@ -65,12 +70,8 @@ def render_softmax_chunks(traits: PackedTraits, groups: tuple[tuple[str, ...], .
             wrapped(out, "store_chunk", ("weights_at", "place", "count", "alike", *weights))
             out.line(f"chunk = u32(chunk + u32({WARP}))")
     _emit_chunks(out, traits, names)
-    with device_function(out, "power", ("x",), "exp(x)."):
-        out.line(f"return exp2(x * real({math.log2(math.e)!r}))")
-    emit_over_warp(out, "top_of_warp", "The largest of what lanes have.", "maximum(x, {})")
-    emit_over_warp(out, "sum_of_warp", "The sum of what lanes have.", "x + {}")
-    emit_load_number(out, traits.numbers)
-    emit_store_number(out, traits.dtype)
+    emit_softmax_functions(out)
+    emit_number_functions(out, traits)
     return out.text()
 
 
@@ -100,11 +101,7 @@ def _emit_chunks(out: SourceWriter, traits: PackedTraits, names: list[str]) -> N
             a, b, c, d = ptx.load_words4_when(values_at + u64({size}) * u64(place), whole)
             """
         )
-        if of == 4:
-            out.line(f"{', '.join(names)} = {', '.join(f'{word}.view(np.float32)' for word in 'abcd')}")
-        else:
-            for y, word in enumerate("abcd"):
-                out.line(f"x_{2 * y}, x_{2 * y + 1} = ptx.unpack_{dtype}({word})")
+        emit_unpacked(out, traits.numbers, names)
         for name in names:
             out.line(f"{name} = ptx.select_real({name}, NONE_KEPT, whole)")
         with out.block("if ptx.any_lane(part) != u32(0)"):
@@ -127,8 +124,7 @@ def _emit_chunks(out: SourceWriter, traits: PackedTraits, names: list[str]) -> N
         if of == 4:
             out.line(f"ptx.store_reals4(at, {', '.join(names)}, whole & alike)")
         else:
-            for y, word in enumerate("abcd"):
-                out.line(f"{word} = ptx.pack_{dtype}(x_{2 * y}, x_{2 * y + 1})")
+            emit_packed(out, dtype, names)
             out.line("ptx.store_words4(at, a, b, c, d, whole & alike)")
         out.line("alone = part | u32(whole & u32(u32(1) - alike))")
         with out.block("if ptx.any_lane(alone) != u32(0)"):
