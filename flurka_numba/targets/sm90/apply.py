@@ -22,7 +22,7 @@ from flurka_numba.targets.sm90.apply_rows import (
     products_of,
 )
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
-from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_NUMBERS, IN_SECOND_ROW, words_of_chunk
+from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_NUMBERS, CHUNK_STEPS, IN_SECOND_ROW, words_of_chunk
 from flurka_numba.targets.sm90.random_apply import (
     OMEGA_POINTERS,
     emit_arrays,
@@ -201,4 +201,6 @@ def _words_of_steps(traits: ApplyTraits) -> list[str]:
     """What a product of 16 features takes from a lane, for one after the other."""
     if isinstance(traits.feature_map, RandomFeatures):
         return [quad_of("phi", LEFT_WORDS * step) for step in range(traits.features // PRODUCT_DEPTH)]
-    return [left_operand("word", chunk, step) for chunk in range(chunks(traits.head_dim)) for step in (0, 1)]
+    return [
+        left_operand("word", chunk, step) for chunk in range(chunks(traits.head_dim)) for step in range(CHUNK_STEPS)
+    ]

@@ -7,7 +7,14 @@ from flurka_numba.targets.gpu_text import emit_shared_start
 from flurka_numba.targets.powers import emit_inverse
 from flurka_numba.targets.sm90.gradient_shape import SPREAD, GradientTraits
 from flurka_numba.targets.sm90.image_shape import turned_rows
-from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_NUMBERS, IN_SECOND_ROW, RESULT_OF_WORD, ROW_OF_WORD
+from flurka_numba.targets.sm90.lanes import (
+    CHUNK,
+    CHUNK_NUMBERS,
+    CHUNK_STEPS,
+    IN_SECOND_ROW,
+    RESULT_OF_WORD,
+    ROW_OF_WORD,
+)
 from flurka_numba.targets.sm90.rows import (
     emit_barrier,
     emit_lane,
@@ -139,8 +146,8 @@ def emit_product(
             out.line(f"{total}[i] = f32(0.0)")
         out.line("ptx.wgmma_fence()")
         for chunk in range(chunks(dim)):
-            for step in (0, 1):
-                at = score_offset(2 * chunk + step, image_rows)
+            for step in range(CHUNK_STEPS):
+                at = score_offset(CHUNK_STEPS * chunk + step, image_rows)
                 out.line(f"add_{total[3:]}({total}, {left_operand(left, chunk, step)}, {descriptor} + u64({at}))")
 
 
@@ -153,7 +160,7 @@ def emit_sum_words(out: KernelWriter, traits: GradientTraits) -> None:
 
 def emit_sum_step(out: KernelWriter, traits: GradientTraits, product: str) -> None:
     """One more step: w times z, or 1 times dz."""
-    at = score_offset(2 * chunks(traits.value_dim), turned_rows(traits.head_dim))
+    at = score_offset(CHUNK_STEPS * chunks(traits.value_dim), turned_rows(traits.head_dim))
     out.line(f"{product}(of_features, w_0, w_1, u32(0), u32(0), turned_rows + u64({at}))")
 
 

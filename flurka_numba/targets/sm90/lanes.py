@@ -11,11 +11,12 @@ from typing import Final
 
 from flurka_numba.targets.gpu.lanes import OCTET, QUAD, QUAD_BYTES, quad_of
 from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, ROW_LANES, SUMS, log2
-from splat_numba.gen.targets.sm90.shape import WARPGROUP
+from splat_numba.gen.targets.sm90.shape import PRODUCT_DEPTH, WARPGROUP
 
 CHUNK: Final = OCTET * ROW_LANES  # adjacent numbers of a row that its lanes hold
 CHUNK_WORDS: Final = LANE_ROWS * QUAD  # of a chunk that a lane holds
 CHUNK_NUMBERS: Final = LANE_COLUMNS * CHUNK_WORDS
+CHUNK_STEPS: Final = CHUNK // PRODUCT_DEPTH  # of a product along it
 LANES_OF_ROW: Final = tuple(1 << doubling for doubling in range(log2(ROW_LANES)))  # how far apart, one after the other
 
 LANE_ROW: Final = f"(lane >> u32({log2(ROW_LANES)}))"  # of a warp's rows

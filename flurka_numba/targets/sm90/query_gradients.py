@@ -28,7 +28,7 @@ from flurka_numba.targets.sm90.gradient_rows import (
 from flurka_numba.targets.sm90.gradient_shape import OPERANDS, GradientTraits
 from flurka_numba.targets.sm90.gradients import COUNTS
 from flurka_numba.targets.sm90.image_shape import turned_rows
-from flurka_numba.targets.sm90.lanes import CHUNK, COLUMN_OF_WORD, RESULT_OF_WORD, of_row, words_of_chunk
+from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_STEPS, COLUMN_OF_WORD, RESULT_OF_WORD, of_row, words_of_chunk
 from flurka_numba.targets.sm90.rows import emit_store, when, words
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS, chunks, state_rows
@@ -213,7 +213,7 @@ def _emit_features(out: KernelWriter, traits: GradientTraits) -> None:
     emit_sum_words(out, traits)
     with out.part("issue_of_features", "Begin dout S^T + w z^T."):
         out.line("ptx.wgmma_fence()")
-        for step in range(2 * CHUNKS):
+        for step in range(CHUNK_STEPS * CHUNKS):
             at = score_offset(step, rows)
             out.line(f"add_features(of_features, dout_rows + u64({2 * step}), turned_rows + u64({at}), u32(1))")
         emit_sum_step(out, traits, "add_sums")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from flurka_numba.targets.gpu.lanes import OCTET, QUAD
 from flurka_numba.targets.sm90.apply_shape import ApplyTraits
-from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_WORDS, LANES_OF_ROW, first_word, swizzle
+from flurka_numba.targets.sm90.lanes import CHUNK, CHUNK_STEPS, CHUNK_WORDS, LANES_OF_ROW, first_word, swizzle
 from flurka_numba.targets.sm90.random_features import inverse_norm, rfa_factor, slope, square_slope
 from flurka_numba.targets.sm90.rows import left_operand
 from flurka_numba.targets.sm90.shape import RandomFeatures, chunks
@@ -116,9 +116,9 @@ def emit_exponents(out: KernelWriter, traits: ApplyTraits, phi: RandomFeatures) 
         out.line(f"image = u64({keys_descriptor()}) | u64(images >> u32(4))")
         out.line("ptx.wgmma_fence()")
         for chunk in range(chunks(traits.head_dim)):
-            for step in (0, 1):
+            for step in range(CHUNK_STEPS):
                 for first in (0, traits.omega_bytes >> 4):
-                    at = first + score_offset(2 * chunk + step, phi.part)
+                    at = first + score_offset(CHUNK_STEPS * chunk + step, phi.part)
                     out.line(f"add_to_u(u, {left_operand('word', chunk, step)}, image + u64({at}))")
         out.line("ptx.wgmma_commit()")
         out.line("ptx.wgmma_wait_all()")

@@ -22,7 +22,7 @@ from flurka_numba.targets.sm90.lanes import (
 )
 from flurka_numba.targets.sm90.scales import TOP
 from flurka_numba.targets.sm90.shape import chunks
-from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, MATRIX
+from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, LEFT_WORDS, MATRIX
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import GROUP
@@ -156,7 +156,7 @@ def emit_real_columns(out: SourceWriter, dim: int, names: tuple[str, str]) -> No
 
 def left_operand(name: str, chunk: int, step: int) -> str:
     """The four words of a product's step of 16 columns."""
-    row_0, row_1 = (first_word(chunk, row) + 2 * step for row in range(LANE_ROWS))
+    row_0, row_1 = (first_word(chunk, row) + LEFT_WORDS // LANE_ROWS * step for row in range(LANE_ROWS))
     return ", ".join(f"{name}[{i}]" for i in (row_0, row_1, row_0 + 1, row_1 + 1))
 
 
