@@ -14,9 +14,10 @@ from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.schedule import InPlace, Schedule, ScheduleBuilder
 from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.launches import CHUNK, in_chunks
+from splat_numba.gen.targets.gpu.tiled_operator import FAMILIES
 from splat_numba.gen.targets.simt.cost import fma_rate
 from splat_numba.gen.targets.simt.packed.schedule import record_fma_tiles, record_rows
-from splat_numba.gen.targets.simt.packed.tile_traits import FAMILIES, FmaTraits
+from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.sm80.cost import HERTZ
 from splat_numba.gen.targets.sm80.packed.schedule import record_tiles
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits

@@ -29,6 +29,11 @@ def _rest(traits: Traits) -> tuple[str, ...]:
     return ("rest_at",) * traits.keeps_rest
 
 
+def rest_pointer(traits: Traits) -> tuple[str, ...]:
+    """The parameter, if a text has it, that says where the rows are of what rounding takes off."""
+    return ("rest",) * traits.keeps_rest
+
+
 def emit_places_of_results(out: SourceWriter, traits: Traits) -> None:
     """Where results of this head and batch entry stand."""
     out.lines(

@@ -22,7 +22,7 @@ from splat_numba.gen.targets.gpu.addresses import (
     emit_token,
 )
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.gpu.results import emit_place_of_rest
+from splat_numba.gen.targets.gpu.results import emit_place_of_rest, rest_pointer
 from splat_numba.gen.targets.simt import tiles
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
 from splat_numba.gen.targets.simt.results import emit_epilogue, resumed, stored
@@ -46,8 +46,11 @@ WHERE = TILE
 def parameters(traits: Traits) -> tuple[tuple[str, str], ...]:
     """(name, kind) of all parameters; the scale of float64 is its bits, as no parameter is of that kind."""
     scale = ("scale", "f") if Numbers(traits.dtype).computed == "float32" else ("scale_bits", "l")
-    rest = ("rest",) * traits.keeps_rest
-    return (*((name, "l") for name in (*POINTERS, *rest, *STRIDES)), scale, *((name, "r") for name in COUNTS))
+    return (
+        *((name, "l") for name in (*POINTERS, *rest_pointer(traits), *STRIDES)),
+        scale,
+        *((name, "r") for name in COUNTS),
+    )
 
 
 def attention_text(traits: Traits, arch: str) -> EmittedText:
@@ -120,7 +123,7 @@ def emit_start(out: SourceWriter, threads_rows: int) -> None:
 def _emit_entry(out: SourceWriter, traits: Traits) -> None:
     numbers, share, arrays = Numbers(traits.dtype), share_of(traits), ("peak", "added", "total")
     scale = "scale" if numbers.computed == "float32" else "scale_bits"
-    emit_header(out, ENTRY, ((*POINTERS, *("rest",) * traits.keeps_rest), STRIDES, (scale,), COUNTS))
+    emit_header(out, ENTRY, ((*POINTERS, *rest_pointer(traits)), STRIDES, (scale,), COUNTS))
     with out.suite():
         emit_start(out, share.rows)
         for name, size in zip(arrays, (1, 1, share.pieces * numbers.of_chunk), strict=True):

@@ -9,7 +9,7 @@ from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import ITEM, POINTERS, STRIDES, emit_header, emit_item, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, wrapped
-from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, resumed, stored
+from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, rest_pointer, resumed, stored
 from splat_numba.gen.targets.sm80.shape import (
     CHUNK,
     NOTE_BYTES,
@@ -37,7 +37,7 @@ def attention_text(traits: Traits, arch: str) -> EmittedText:
     """The text of the kernel with these traits for an architecture, named after shape and type."""
     name = f"attention_sm80_{arch}_d{traits.head_dim}_{traits.dtype}_{traits.tile_q}x{traits.tile_kv}"
     blocks = max(min(traits.blocks_per_multiprocessor, resident_blocks(traits, REGISTERS)), 1)
-    rest = (("rest", "l"),) * traits.keeps_rest
+    rest = [(name, "l") for name in rest_pointer(traits)]
     entry = Entry(ENTRY, (*PARAMETERS, *rest), threads_of(traits), blocks, shared_bytes(traits), arch=arch)
     return EmittedText(name, entry, render_attention, (traits,))
 
@@ -93,7 +93,7 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
 
 
 def _emit_entry(out: SourceWriter, traits: Traits) -> None:
-    emit_header(out, ENTRY, (POINTERS, STRIDES, ("scale_log2",), COUNTS, ("rest",) * traits.keeps_rest))
+    emit_header(out, ENTRY, (POINTERS, STRIDES, ("scale_log2",), COUNTS, rest_pointer(traits)))
     with out.suite():
         out.lines(
             f"""

@@ -11,7 +11,9 @@ from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.targets.gpu.addresses import emit_header
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
+from splat_numba.gen.targets.gpu.results import rest_pointer
 from splat_numba.gen.targets.sm90 import consumer, producer
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
@@ -52,7 +54,7 @@ NO_ITEM = 2**32 - 1  # in place of a row block's number: nothing follows
 
 def attention_entry(traits: Traits) -> Entry:
     """How the kernel of these traits is called."""
-    rest = (("rest", "l"),) * traits.keeps_rest
+    rest = [(name, "l") for name in rest_pointer(traits)]
     return Entry(
         ENTRY, (*PARAMETERS, *rest), threads_per_block(traits), traits.blocks_per_multiprocessor, shared_bytes(traits)
     )
@@ -131,13 +133,7 @@ def _emit_places(out: SourceWriter, traits: Traits) -> None:
 
 def _emit_entry(out: SourceWriter, traits: Traits) -> None:
     """Barriers, then the two roles."""
-    out.line()
-    out.line()
-    out.line(f"def {ENTRY}(")
-    with out.suite():
-        for names in (POINTERS, ("scale_log2",), COUNTS, STRIDES, *(("rest",),) * traits.keeps_rest):
-            out.line(f"{', '.join(names)},")
-    out.line("):")
+    emit_header(out, ENTRY, (POINTERS, ("scale_log2",), COUNTS, STRIDES, rest_pointer(traits)))
     emit_roles(out, traits.groups, producer.arguments(traits), consumer.arguments(traits))
 
 

@@ -10,7 +10,7 @@ from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.language.lane_layout import LANE_ROWS, sums_of, words_of
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, resumed, stored
+from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, rest_pointer, resumed, stored
 from splat_numba.gen.targets.sm90.epilogue import emit_for_rows, emit_rows, rows_early
 from splat_numba.gen.targets.sm90.handover import emit_handover, emit_read, may_skip, tile_info
 from splat_numba.gen.targets.sm90.products import emit_products
@@ -34,7 +34,7 @@ def emit_consumer(out: SourceWriter, traits: Traits) -> None:
 
 def arguments(traits: Traits) -> tuple[str, ...]:
     """Of ``consume``: where it is, and where results go."""
-    return ("base", "thread", "warpgroup", *RESULTS, *("rest",) * traits.keeps_rest)
+    return ("base", "thread", "warpgroup", *RESULTS, *rest_pointer(traits))
 
 
 def _tile_arguments(traits: Traits) -> tuple[str, ...]:

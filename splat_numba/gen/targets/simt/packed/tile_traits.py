@@ -3,34 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from splat_numba.gen.packed.problem import PackedProblem
 from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS
 from splat_numba.gen.plans.machine import HOPPER_REGISTERS
+from splat_numba.gen.targets.gpu.tiled_operator import TiledOperator
 from splat_numba.gen.targets.simt.shape import CHUNK, LANES_OF_ROW, Numbers, Share, pieces, sums, with_others
 
-TiledFamily = Literal["sddmm", "spmm"]
-FAMILIES: tuple[TiledFamily, ...] = ("sddmm", "spmm")
 MOST_SUMS = 128  # registers of a thread's results beside the operands of a step
 MOST_RESIDENT = 5  # blocks of a multiprocessor: more would leave sddmm too few registers
 
 
 @dataclass(frozen=True, slots=True)
-class FmaTraits:
-    """dim: numbers of a row of q and k, or of v."""
-
-    family: TiledFamily
-    dtype: str
-    dim: int
-
-    @classmethod
-    def of(cls, problem: PackedProblem) -> FmaTraits:
-        """Of a call. Raises ValueError for an operator that has no tiled text."""
-        for family in FAMILIES:
-            if family == problem.operator:
-                return cls(family, problem.dtype, problem.dim)
-        raise ValueError(f"operator wanted among {FAMILIES}, got {problem.operator!r}")
+class FmaTraits(TiledOperator):
+    """On FMA units."""
 
     @property
     def numbers(self) -> Numbers:

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from splat_numba.gen.language.lane_layout import ATOM, WARP
-from splat_numba.gen.packed.problem import PackedProblem
 from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS
+from splat_numba.gen.targets.gpu.tiled_operator import TiledOperator
 from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, row_bytes
 
 THREADS = WARP * TILE_ROWS // ATOM  # a warp has sixteen rows
 PACKED_ROW = 11 * CHUNK  # bytes of a tile's row of packed values: 64, up to 15 before them; odd, to keep rows apart
 
-TiledFamily = Literal["sddmm", "spmm"]
-FAMILIES: tuple[TiledFamily, ...] = ("sddmm", "spmm")
-
 
 @dataclass(frozen=True, slots=True)
-class TiledTraits:
-    """dim: numbers of a row of q and k, or of v."""
-
-    family: TiledFamily
-    dtype: str
-    dim: int
-
-    @classmethod
-    def of(cls, problem: PackedProblem) -> TiledTraits:
-        """Of a call. Raises ValueError for an operator that has no tiled text."""
-        for family in FAMILIES:
-            if family == problem.operator:
-                return cls(family, problem.dtype, problem.dim)
-        raise ValueError(f"operator wanted among {FAMILIES}, got {problem.operator!r}")
+class TiledTraits(TiledOperator):
+    """By a warp's matrix products."""
 
     @property
     def resident(self) -> int:
