@@ -2,25 +2,26 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
 
 import splat_numba as splat
-from splat_numba import attention_vjp
 from splat_numba.testing import Problem, check_gradients, masks, patterns, problems
 from tests.emulator.emulated_gpu import emulated, forget_emulated
+from tests.emulator.gradient_checks import (
+    HOLED,
+    MASKS,
+    WINDOW,
+    check_keys_beyond_their_length,
+    check_rows_that_keep_nothing,
+)
 from tests.emulator.planted_faults import check_found
 from tests.profiles import draws
 
 TYPES = ("float32", "float64", "float16")
 KINDS = ((1, 3), (33, 17))
-WINDOW = splat.window(20, 3) | splat.sinks(2)
-MASKS = [splat.window(9), splat.causal(), splat.strided(3), splat.window(9)]
-HOLED = np.random.default_rng(3).random((70, 50)) < 0.2
-HOLED[3:9] = HOLED[:, 20:31] = False
+
 PROBLEMS = {
     "grouped heads": Problem(66, 40, WINDOW, "float64", 1, 2, 1, head_dim=8, value_dim=12),
     "large values": Problem(30, 30, WINDOW, "float64", 1, 1, head_dim=8, value_dim=136),
@@ -57,29 +58,11 @@ def test_any_problem_through_the_runtime(kind, monkeypatch, data):
 
 
 def test_rows_that_keep_nothing_give_zeros_whatever_their_gradients_are():
-    problem = PROBLEMS["queries and keys of nobody"]
-    q, k, v = problem.arrays()
-    dout, dlse = problem.gradients()
-    given = {"backend": "emulate", "target": "simt"}
-    wanted = attention_vjp(q, k, v, problem.mask, **given)[1](dout, dlse)
-    dout[..., 3:9, :], dlse[..., 3:9] = np.nan, np.inf
-    found = attention_vjp(q, k, v, problem.mask, **given)[1](dout, dlse)
-    for one, two in zip(found, wanted, strict=True):
-        assert_array_equal(one, two)
-    assert_array_equal(found[0][..., 3:9, :], 0)
+    check_rows_that_keep_nothing(PROBLEMS["queries and keys of nobody"], "simt")
 
 
 def test_keys_beyond_their_length_never_reach_anything():
-    problem = PROBLEMS["key lengths"]
-    q, k, v = problem.arrays()
-    dout, _ = problem.gradients()
-    given = {"backend": "emulate", "target": "simt", "kv_lengths": problem.kv_lengths}
-    wanted = attention_vjp(q, k, v, problem.mask, **given)[1](dout)
-    for entry, length in enumerate(problem.kv_lengths):
-        k[entry, :, length:] = v[entry, :, length:] = np.nan
-    found = attention_vjp(q, k, v, problem.mask, **given)[1](dout)
-    for one, two in zip(found, wanted, strict=True):
-        assert_array_equal(one, two)
+    check_keys_beyond_their_length(PROBLEMS["key lengths"], "simt")
 
 
 FAULTY = Problem(70, 60, WINDOW, "float32", 1, 2, 1, head_dim=8, value_dim=12, spread=2.0, kv_lengths=(50,))

@@ -15,8 +15,9 @@ import pytest
 from splat_numba.gen.plans.machine import SHARED_BYTES, gpu_of
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.launches import arch_of
+from splat_numba.gen.targets.gpu.tiled_operator import FAMILIES
 from splat_numba.gen.targets.sm80.packed.texts import tiled_text
-from splat_numba.gen.targets.sm80.packed.traits import FAMILIES, TiledTraits
+from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 from splat_numba.gen.targets.sm80.schedule import attention_text
 from splat_numba.gen.targets.sm80.shape import atoms_of
 from splat_numba.gen.targets.sm80.target import SM80
