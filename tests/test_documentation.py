@@ -7,7 +7,6 @@ import re
 
 import pytest
 
-from splat_numba import settings
 from splat_numba.cli import main
 from splat_numba.cli.entry import make_parser
 from tests.documentation import PAGES, ROOT, blocks_of, commands_of, name_of, table_below
@@ -126,13 +125,6 @@ def test_links_and_scripts_are_there(page):
     assert [link for link in links if link and not (page.parent / link).exists()] == []
     named = re.findall(r"(?:benchmarks|examples|tests|docs|splat_numba)/[\w/]+\.(?:py|md|json|png)\b", text)
     assert [name for name in named if not (ROOT / name).exists()] == []
-
-
-def test_every_setting_is_described():
-    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    source = (ROOT / "splat_numba" / "settings.py").read_text(encoding="utf-8")
-    assert settings.current()
-    assert [name for name in sorted(set(re.findall(r"SPLAT_[A-Z_]*[A-Z]", source))) if f"`{name}`" not in text] == []
 
 
 def test_readme_s_gpu_table_is_what_was_measured():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import platform
 import shutil
@@ -20,7 +21,7 @@ from splat_numba.cli.console import make_table, output, print_table
 from splat_numba.cli.options import add_command, in_options
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.gen.plans.machine import GPU
-from splat_numba.settings import Settings, current
+from splat_numba.settings import PREFIX, VARIABLES, Settings, current, given
 
 HELP = "Say what is present, what is missing, and what to install."
 EPILOG = "Exit status 1 if something that every call needs is missing or broken.\n\nexample:\n  splat-numba doctor\n"
@@ -38,12 +39,15 @@ OPTIONAL = (
 )
 # What a compiler for GPUs needs beside it; those after the second come with the compiler, or with a CUDA toolkit.
 CUDA = ("cuda-core", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink")
+OF_TESTS = "SPLAT_TEST_"  # what the tests of this package read
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """state: "ok", "missing" (nothing is broken without it) or "broken"; advice: what to do, empty if nothing."""
+    """state: "ok", "missing" (nothing is broken without it), "unknown" (nothing reads it) or "broken"; advice: what to
+    do, empty if nothing.
+    """
 
     name: str
     state: str
@@ -64,7 +68,7 @@ def run(_: argparse.Namespace) -> int:
     for column in table.columns:
         column.justify = "left"
     table.columns[-1].no_wrap = True  # commands, to be copied
-    styles = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+    styles = {"ok": "green", "missing": "yellow", "unknown": "yellow", "broken": "bold red"}
     for one in findings:
         table.add_row(one.name, Text(one.state, style=styles[one.state]), one.found, one.advice)
     print_table(console, table)
@@ -80,13 +84,11 @@ def examine() -> Iterator[Finding]:
     for name in REQUIRED:
         version = installed((name,))
         yield Finding(name, "ok" if version else "broken", version or "-", "" if version else f"pip install {name}")
-    try:
-        settings = current()
-    except ArgumentError as error:
-        yield Finding("settings", "broken", str(error))
-    else:
-        yield _processor(settings)
-        yield _cache(settings)
+    settings = [*variables()]
+    yield from settings
+    if all(one.state != "broken" for one in settings):
+        yield _processor(current())
+        yield _cache(current())
     for names, purpose, command in OPTIONAL:
         version = installed(names)
         yield Finding(names[0], "ok" if version else "missing", version or f"for {purpose}", "" if version else command)
@@ -113,7 +115,7 @@ def _cuda_compiler() -> Finding:
 
     try:
         taken = chosen(current().cuda_compiler)
-    except ArgumentError:  # the settings have said so
+    except ArgumentError:  # the rows of settings have said so
         taken = chosen(None)
     package = taken.packages[0]
     others = [one.packages[0] for one in COMPILERS if one is not taken and installed((one.packages[0],))]
@@ -150,6 +152,24 @@ def _python() -> Finding:
     if (3, 11) <= sys.version_info[:2] < (3, 14):
         return Finding("Python", "ok", version)
     return Finding("Python", "broken", version, "use Python 3.11, 3.12 or 3.13")
+
+
+def variables() -> Iterator[Finding]:
+    """The variables of the environment that are set, and names that look like ours."""
+    known = {one.name: one for one in VARIABLES}
+    for name, text in given().items():
+        if name in known and text.strip():
+            try:
+                known[name].of(text)
+            except ArgumentError as error:
+                yield Finding(name, "broken", str(error))
+            else:
+                yield Finding(name, "ok", text)
+        elif name not in known and not name.startswith(OF_TESTS):
+            words = [one.removeprefix(PREFIX) for one in known]  # all of them share the prefix: it makes nothing alike
+            close = difflib.get_close_matches(name.removeprefix(PREFIX), words, n=1)
+            advice = f"unset it; did you mean {PREFIX}{close[0]}?" if close else "unset it"
+            yield Finding(name, "unknown", "no setting has this name", advice)
 
 
 def _processor(settings: Settings) -> Finding:

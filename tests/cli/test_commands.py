@@ -167,6 +167,23 @@ def test_doctor_reports_a_broken_installation_with_exit_status_1(capsys, monkeyp
     assert "Broken: filelock." in out
 
 
+def test_doctor_shows_what_is_set_and_names_that_nothing_reads(capsys, monkeypatch):
+    texts = {"PROGRESS": "off", "NUM_THREAD": "2", "XYZ": "", "TEST_ONE": "", "EMULATE": " ", "CACHE_SIZE": "much"}
+    for name, text in texts.items():  # a blank counts as unset
+        monkeypatch.setenv(f"SPLAT_{name}", text)
+    found = {one.name.removeprefix("SPLAT_"): one for one in doctor.variables()}
+    assert {name: one.state for name, one in found.items()} == {
+        "CACHE_DIR": "ok", "CACHE_SIZE": "broken", "NUM_THREAD": "unknown", "PROGRESS": "ok", "XYZ": "unknown",
+    }  # fmt: skip
+    assert found["PROGRESS"].found == "off"
+    assert found["NUM_THREAD"].advice == "unset it; did you mean SPLAT_NUM_THREADS?"
+    assert found["XYZ"].advice == "unset it"
+    monkeypatch.delenv("SPLAT_CACHE_SIZE")
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0
+    assert "unset it; did you mean SPLAT_NUM_THREADS?" in out
+
+
 @pytest.mark.parametrize(
     ("driver", "wanted"),
     [
