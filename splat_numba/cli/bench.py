@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from cyclopts import App, Parameter
 from rich.console import Console
 from rich.text import Text
 
@@ -25,29 +25,21 @@ from splat_numba.cli.console import (
     progress,
 )
 from splat_numba.cli.measure import Shapes, build, median_seconds
-from splat_numba.cli.options import (
-    CommandError,
-    add_backend_options,
-    add_command,
-    add_pattern_option,
-    add_shape_options,
-    needs_gpu_plan,
-)
+from splat_numba.cli.options import CommandError, Patterns, Place, TimedSizes
 from splat_numba.formats.acsr import ACSR
 from splat_numba.settings import current
 
-HELP = "Time attention beside torch SDPA (dense and masked) and FlexAttention, or beside dense NumPy without torch."
 EPILOG = """\
 examples:
   splat-numba bench
   splat-numba bench --pattern "window(256)" --seq 16384 --peer SDPA
 
 columns:
-  splat, SDPA, SDPA mask, Flex, NumPy   medians; warm-up and compilation are not in them
-  speed-up                              the fastest peer / splat
-  compile, Flex compile                 generating and compiling; "cached": loaded from the disk
+  splat, its peers  medians without warm-up and compiling
+  speed-up          the fastest peer / splat
+  compile           generating and compiling, or "cached"
 """
-PEERS = ("SDPA", "SDPA mask", "Flex", "NumPy")
+Peer = Literal["SDPA", "SDPA mask", "Flex", "NumPy"]
 NOTHING = "-"
 
 
@@ -64,31 +56,28 @@ class Row:
     peers_compiling: Mapping[str, float]
 
 
-def add_parsers(commands: Any) -> None:
-    """Add the command."""
-    parser = add_command(commands, "bench", run, HELP, EPILOG)
-    add_pattern_option(parser)
-    add_shape_options(parser, heads=8)
-    add_backend_options(parser)
-    parser.add_argument("--peer", action="append", choices=PEERS, help="this one alone; again for more (default: all)")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(
+    *,
+    patterns: Patterns = None,
+    sizes: TimedSizes = TimedSizes(),
+    place: Place = Place(),
+    peer: Annotated[list[Peer] | None, Parameter(help="this one alone; again for more (default: all)")] = None,
+) -> int:
     """Print hardware, versions and the table."""
-    shapes = Shapes(args.seq, args.head_dim, args.heads, args.dtype, args.backend, args.target)
-    shapes.check(len(args.pattern or DEFAULT_PATTERNS))
-    cases = chosen_cases(args.pattern, args.seq)
-    masks = masks_of(cases, args.seq)
+    shapes = Shapes.of(sizes, place)
+    shapes.check(len(patterns or DEFAULT_PATTERNS))
+    cases = chosen_cases(patterns, shapes.seq)
+    masks = masks_of(cases, shapes.seq)
 
     from splat_numba.cli.peers import find_peers, versions
     from splat_numba.runtime.device import cores
 
-    peers, notes = find_peers(args.dtype)
-    if args.peer:
-        missing = [name for name in args.peer if name not in peers]
+    peers, notes = find_peers(shapes.dtype)
+    if peer:
+        missing = [name for name in peer if name not in peers]
         if missing:
             raise CommandError(" ".join([f"--peer {missing[0]} does not run here.", *notes]))
-        peers = {name: peers[name] for name in args.peer}
+        peers = {name: peers[name] for name in peer}
     threads = current().threads or cores()
     console = output()
     console.print(Text(f"attention with {shapes}", style="bold"))
@@ -99,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         rows = [_measure(case, mask, shapes, peers, track, n) for n, (case, mask) in
                 enumerate(zip(cases, masks, strict=True))]  # fmt: skip
     _print_table(console, rows, list(peers))
-    if needs_gpu_plan(args):
+    if place.needs_gpu_plan():
         notes.append("The peers ran on the CPU. On a GPU: python benchmarks/gpu_attention.py, in a clone.")
     for note in notes:
         console.print(note, style="dim")
@@ -151,3 +140,6 @@ def processor_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+APP = App(name="bench", default_command=run, help_epilogue=EPILOG)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import os
 import platform
@@ -13,20 +12,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+from cyclopts import App
 from rich.text import Text
 
 from splat_numba.cli.console import make_table, output, print_table
-from splat_numba.cli.options import add_command, in_options
+from splat_numba.cli.options import in_options
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.gen.plans.machine import GPU
 from splat_numba.settings import PREFIX, VARIABLES, Settings, current, given
 
-HELP = "Say what is present, what is missing, and what to install."
 EPILOG = "Exit status 1 if something that every call needs is missing or broken.\n\nexample:\n  splat-numba doctor\n"
 
-REQUIRED = ("numpy", "numba", "rich", "platformdirs", "filelock")
+REQUIRED = ("numpy", "numba", "rich", "platformdirs", "filelock", "cyclopts")
 # (distributions, any of which will do; what for; command)
 OPTIONAL = (
     (("ml_dtypes",), "bfloat16 arrays of NumPy", "pip install ml_dtypes"),
@@ -55,12 +53,7 @@ class Finding:
     advice: str = ""
 
 
-def add_parsers(commands: Any) -> None:
-    """Add the command."""
-    add_command(commands, "doctor", run, HELP, EPILOG)
-
-
-def run(_: argparse.Namespace) -> int:
+def run() -> int:
     """Print all findings; 1 if any is broken."""
     console = output()
     findings = list(examine())
@@ -207,3 +200,6 @@ def _cache(settings: Settings) -> Finding:
     return Finding(
         "kernel cache", "ok", f"{folder}: yours alone, {access}, {len(kernels)} kernels, {size / 1e6:.0f} MB"
     )
+
+
+APP = App(name="doctor", default_command=run, help_epilogue=EPILOG)

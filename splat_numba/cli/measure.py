@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from splat_numba.arguments.typed import Backend, DtypeName, Target
 from splat_numba.cli.cases import Case
 from splat_numba.cli.memory import check_memory
-from splat_numba.cli.options import CommandError
+from splat_numba.cli.options import CommandError, Place, Sizes
 from splat_numba.executors.choice import choose_executor
 from splat_numba.testing.problem import Operands, Problem
 
@@ -37,6 +37,12 @@ class Shapes:
     dtype: DtypeName
     backend: Backend = "auto"
     target: Target | None = None
+
+    @classmethod
+    def of(cls, sizes: Sizes, place: Place) -> Shapes:
+        """Those that options ask for. Raises CommandError for options that do not go together."""
+        dtype = place.chosen_dtype()
+        return cls(sizes.seq, sizes.head_dim, sizes.heads, dtype, place.backend, place.target)
 
     def check(self, cases: int) -> None:
         """Refuse sizes that cannot be run, before anything is made of them. Raises CommandError."""
