@@ -7,6 +7,7 @@ import tomllib
 
 import pytest
 
+import splat_numba as splat
 from tests.documentation import ROOT
 
 FILES = [path for path in sorted((ROOT / "changes").iterdir()) if path.name != "README.md"]
@@ -17,6 +18,10 @@ def test_every_file_has_a_name_that_is_read():
     """towncrier passes over others in silence."""
     names = re.compile(rf"\+[\w-]+\.(?:{'|'.join(KINDS)})\.md")
     assert [path.name for path in FILES if not names.fullmatch(path.name)] == []
+
+
+def test_what_is_cited_is_this_version():
+    assert f"version: {splat.__version__}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8").splitlines()
 
 
 def test_a_version_can_be_built():

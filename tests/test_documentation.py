@@ -4,11 +4,13 @@ import contextlib
 import io
 import json
 import re
+from statistics import median
 
 import pytest
 
 from splat_numba.cli import main
 from splat_numba.cli.entry import APP
+from splat_numba.cli.measure import Timed
 from tests.documentation import PAGES, ROOT, blocks_of, commands_of, name_of, table_below
 
 QUICK = {"explain", "source", "doctor"}  # commands that are run; the others' arguments are parsed
@@ -145,6 +147,10 @@ def test_readme_s_cpu_table_is_what_was_measured():
     wanted = [[row["pattern"], f"{row['density']:.1%}", *(f"{1e3 * row[name]:.1f} ms" for name in peers),
                f"{row['splat'] / row['SDPA']:.3f}", f"{row['Flex'] / row['splat']:.1f}x"] for row in rows]  # fmt: skip
     assert table_below(ROOT / "README.md", "### On a CPU") == wanted
+    spreads = sorted(Timed.of(row[f"{name} runs"]).spread for row in rows for name in peers)
+    words = f"calls spans {spreads[0]:.1%} to {spreads[-1]:.1%} of the time, {median(spreads):.1%} in the median."
+    assert words in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert words in (RESULTS / "cpu_attention.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

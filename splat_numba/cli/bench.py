@@ -24,7 +24,7 @@ from splat_numba.cli.console import (
     print_table,
     progress,
 )
-from splat_numba.cli.measure import Shapes, build, median_seconds
+from splat_numba.cli.measure import LEAST_RUNS, MOST_RUNS, Shapes, Timed, build, timed
 from splat_numba.cli.options import CommandError, Patterns, Place, TimedSizes
 from splat_numba.formats.acsr import ACSR
 from splat_numba.settings import current
@@ -45,14 +45,14 @@ NOTHING = "-"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One pattern; seconds by peer, only those that ran."""
+    """One pattern; times and seconds of compiling by peer, only those that ran."""
 
     label: str
     density: float
-    ours: float
+    ours: Timed
     compiling: float
     cached: bool
-    peers: Mapping[str, float]
+    peers: Mapping[str, Timed]
     peers_compiling: Mapping[str, float]
 
 
@@ -88,6 +88,9 @@ def run(
         rows = [_measure(case, mask, shapes, peers, track, n) for n, (case, mask) in
                 enumerate(zip(cases, masks, strict=True))]  # fmt: skip
     _print_table(console, rows, list(peers))
+    widest = max(one.spread for row in rows for one in (row.ours, *row.peers.values()))
+    notes.append(f"Medians of {LEAST_RUNS} to {MOST_RUNS} calls; the middle half of a cell's calls spans at most "
+                 f"{widest:.0%} of it.")  # fmt: skip
     if place.needs_gpu_plan():
         notes.append("The peers ran on the CPU. On a GPU: python benchmarks/gpu_attention.py, in a clone.")
     for note in notes:
@@ -100,14 +103,15 @@ def _measure(case: Case, mask: ACSR, shapes: Shapes, peers: Mapping[str, Any], t
     track(f"{case.label}: splat", done)
     built = build(case, shapes)
     operands = shapes.operands(case)
-    ours = median_seconds(lambda: built.kernel(*operands))
-    times, compiling = {}, {}
+    ours = timed(lambda: built.kernel(*operands))
+    times: dict[str, Timed] = {}
+    compiling: dict[str, float] = {}
     for name, prepare in peers.items():
         done += 1
         track(f"{case.label}: {name}", done)
         prepared = prepare(case.pattern, mask, operands)
         if prepared is not None:
-            times[name], compiling[name] = median_seconds(prepared.call), prepared.seconds
+            times[name], compiling[name] = timed(prepared.call), prepared.seconds
     return Row(case.label, mask.density, ours, built.seconds, built.cached, times, compiling)
 
 
@@ -116,15 +120,15 @@ def _print_table(console: Console, rows: Sequence[Row], peers: Sequence[str]) ->
     table = make_table(console, ("pattern", "density", "splat", *peers, "speed-up", "compile", *flex))
     width = max(12, console.width - (8 if is_narrow(console) else 10) * (4 + len(peers) + len(flex)))
     for row in rows:
-        fastest = min(row.peers.values(), default=None)
+        fastest = min((one.seconds for one in row.peers.values()), default=None)
         compiling = "cached" if row.cached else f"{row.compiling:.1f} s"
         flex_compiling = [f"{row.peers_compiling['Flex']:.1f} s" if "Flex" in row.peers else NOTHING] if flex else []
         table.add_row(
             break_label(row.label, width),
             percent(row.density),
-            milliseconds(row.ours),
-            *(milliseconds(row.peers[name]) if name in row.peers else NOTHING for name in peers),
-            Text(NOTHING if fastest is None else f"{fastest / row.ours:.2f}x", style="green"),
+            milliseconds(row.ours.seconds),
+            *(milliseconds(row.peers[name].seconds) if name in row.peers else NOTHING for name in peers),
+            Text(NOTHING if fastest is None else f"{fastest / row.ours.seconds:.2f}x", style="green"),
             compiling,
             *flex_compiling,
         )

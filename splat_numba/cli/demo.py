@@ -26,7 +26,7 @@ from splat_numba.cli.console import (
     progress,
 )
 from splat_numba.cli.drawing import side_by_side
-from splat_numba.cli.measure import LEAST_RUNS, Built, Shapes, build, median_seconds
+from splat_numba.cli.measure import LEAST_RUNS, Built, Shapes, build, timed
 from splat_numba.cli.options import Patterns, Place, Plot, TimedSizes
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full
@@ -113,7 +113,7 @@ def _measure(
     built = [build(dense, shapes)]
     track("running full()", 1)
     _tell_long(built[0].kernel.plan)
-    dense_seconds = median_seconds(partial(built[0].kernel, *operands))
+    dense_seconds = timed(partial(built[0].kernel, *operands)).seconds
     results: list[Result] = []
     for number, (case, mask) in enumerate(zip(cases, masks, strict=True)):
         track(f"compiling {case.label}", 2 * number + 2)
@@ -122,7 +122,7 @@ def _measure(
         track(f"running {case.label}", 2 * number + 3)
         out, lse = made.kernel(*operands, return_lse=True)
         checked = check_rows(operands, mask, out, lse)
-        seconds = median_seconds(partial(made.kernel, *operands))
+        seconds = timed(partial(made.kernel, *operands)).seconds
         results.append(Result(case, made.kernel.plan, mask.density, seconds, dense_seconds, checked))
     return results, built
 

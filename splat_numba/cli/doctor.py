@@ -21,6 +21,7 @@ from splat_numba.cli.options import in_options
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.gen.plans.machine import GPU
 from splat_numba.settings import PREFIX, VARIABLES, Settings, current, given
+from splat_numba.version import __version__
 
 EPILOG = "Exit status 1 if something that every call needs is missing or broken.\n\nexample:\n  splat-numba doctor\n"
 
@@ -73,7 +74,7 @@ def run() -> int:
 def examine() -> Iterator[Finding]:
     """Look at everything, without importing any optional package but the CUDA driver's."""
     yield _python()
-    yield Finding("splat-numba", "ok", f"{getattr(sys.modules['splat_numba'], '__version__', 'unknown')}, {_home()}")
+    yield Finding("splat-numba", "ok", f"{__version__}, {_home()}")
     for name in REQUIRED:
         version = installed((name,))
         yield Finding(name, "ok" if version else "broken", version or "-", "" if version else f"pip install {name}")

@@ -16,6 +16,7 @@ from splat_numba.cli.console import output
 from splat_numba.cli.options import CommandError, in_options
 from splat_numba.cli.refusals import refusal, without_command
 from splat_numba.errors import SplatError
+from splat_numba.version import __version__
 
 NAME = "splat-numba"
 DESCRIPTION = "Sparse attention from kernels that are generated for a mask. Patterns are text: window(512) | sinks(4)"
@@ -48,15 +49,13 @@ COMMANDS = {
 
 def _made() -> App:
     """All commands. A command is a function of its options that gives the exit status."""
-    # the package itself is above the command line in the order of imports, so it is not imported by name
-    version = getattr(sys.modules["splat_numba"], "__version__", "unknown")
     app = App(
         name=NAME,
         help=DESCRIPTION,
         help_epilogue=EPILOG,
         help_format="plaintext",
         help_formatter=DefaultFormatter(panel_spec=PanelSpec(box=Box("    \n" * 8, ascii=True), padding=(0, 0, 0, 3))),
-        version=f"{NAME} {version}",
+        version=f"{NAME} {__version__}",
         # a flag has no --no-flag, which flags with "no" would double; of a number that is given twice the last counts
         default_parameter=Parameter(negative=(), allow_repeating=True),
         result_action="return_value",
