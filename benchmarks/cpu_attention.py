@@ -26,6 +26,7 @@ import numpy as np
 from results_files import cpu_options, made_by, save
 
 import splat_numba as splat
+from splat_numba.cli.measure import Timed
 from splat_numba.cli.peers import FLEX, MASKED, SDPA, find_peers
 from splat_numba.runtime.device import cores
 from splat_numba.testing.problem import Problem
@@ -167,6 +168,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def spread(rows: list[dict[str, Any]]) -> str:
+    """How far apart the calls of a cell lie, in words."""
+    cells = [row[f"{peer} runs"] for row in rows for peer in ("splat", SDPA, MASKED, FLEX) if f"{peer} runs" in row]
+    shares = sorted(Timed.of(runs).spread for runs in cells)
+    return (
+        f"The middle half of a cell's {len(cells[0])} calls spans {shares[0]:.1%} to {shares[-1]:.1%} of the time, "
+        f"{median(shares):.1%} in the median."
+    )
+
+
 def hardware(packages: tuple[str, ...] = ("numpy", "numba", "torch")) -> str:
     """Processor and versions."""
     model = platform.processor()
@@ -187,6 +198,7 @@ def main() -> None:
         f"float32; medians of {args.rounds} interleaved rounds of {CALLS} calls.",
         made_by(__file__),
         table(found["rows"]),
+        f"\n{spread(found['rows'])}",
         f"\nFirst result (import, plan, compile, run): {p['cold']:.1f} s cold, {p['warm']:.2f} s warm. "
         f"n = 65,536, window(256), 8 heads: {p['long_seconds'] * 1e3:.0f} ms, "
         f"{p['long_extra_mib']:.0f} MiB above the inputs (the output is 128 MiB).\n",
