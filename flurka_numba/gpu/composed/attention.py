@@ -17,7 +17,8 @@ from flurka_numba.gpu.recorder import GpuRecorder
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
 from flurka_numba.targets.simt.head_scales import SCALE_BYTES
 from splat_numba.gen.schedules.schedule import Place
-from splat_numba.gen.schedules.tensor import Tensor, contiguous, padded_bytes, padded_strides
+from splat_numba.gen.schedules.tensor import ROW_ALIGNMENT, Tensor, contiguous, padded_bytes, padded_strides
+from splat_numba.gen.targets.simt.target import SIMT
 
 
 class Composed:
@@ -32,7 +33,11 @@ class Composed:
 
     def _array(self, name: str) -> Tensor:
         shared = name == "proj_v" and self._problem.shared_proj
-        return self._recorder.operand("proj_k" if shared else name)
+        return self._readable(self._recorder.operand("proj_k" if shared else name))
+
+    def _readable(self, tensor: Tensor) -> Tensor:
+        """As the target's products read it: simt's take any strides."""
+        return tensor if self._recorder.target == SIMT.name else self._recorder.readable(tensor)
 
     def _kept(self, extent: Extent, columns: int) -> Tensor:
         """A float32 matrix that is read on the way back."""
@@ -56,7 +61,7 @@ class Composed:
     def pull(self, backward: GpuRecorder, dout: Tensor, frozen: frozenset[str]) -> None:
         """Write the gradients of what is not frozen, results d<name>."""
         self._recorder = backward
-        launches, problem = Launches(backward), self._problem
+        launches, problem, dout = Launches(backward), self._problem, self._readable(dout)
         wanted = {name: name not in frozen for name in ("q", "k", "v")}
         if problem.method != "kernel":
             for name, proj in (("k", "proj_k"), ("v", "proj_k" if problem.shared_proj else "proj_v")):
@@ -167,7 +172,9 @@ class Composed:
         if place is None:
             return None
         sizes = (1, 1, random_rows(self._problem), dim)
-        return Tensor(sizes, contiguous(sizes, dim, 4), "float32", *place)
+        omega = Tensor(sizes, contiguous(sizes, dim, 4), "float32", *place)
+        whole = self._recorder.target == SIMT.name or 4 * dim % ROW_ALIGNMENT == 0
+        return self._recorder.builder.readable(omega, copied=not whole)
 
     def _extent(self, chunk: RowChunk) -> Extent:
         return Extent(chunk.entries, self._problem.heads, chunk.rows)

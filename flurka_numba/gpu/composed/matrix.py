@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.schedules.schedule import Place
 from splat_numba.gen.schedules.tensor import Tensor, as_word
 
@@ -43,3 +44,13 @@ def stride_numbers(tensor: Tensor | None, name: str, axes: tuple[str, ...]) -> d
         return {f"{name}_{axis}": 0 for axis in axes}
     steps = (0 if size == 1 else as_word(step) for step, size in zip(tensor.strides, tensor.sizes, strict=True))
     return {f"{name}_{axis}": step for axis, step in zip(axes, steps, strict=False)}
+
+
+def is_turned(tensor: Tensor) -> bool:
+    """Whether what is adjacent in memory are the numbers of its columns, not those of its rows."""
+    return tensor.strides[3] != ITEMSIZE[tensor.dtype]
+
+
+def in_lines(tensor: Tensor) -> Tensor:
+    """The tensor with rows of adjacent numbers, turned if need be."""
+    return tensor.turned if is_turned(tensor) else tensor

@@ -16,6 +16,9 @@ from flurka_numba.gpu.stages import apply_traits
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import DEPTH, LARGE, MEDIUM, SMALL
+from flurka_numba.targets.sm80.product import WarpProductTraits
+from flurka_numba.targets.sm80.product_shape import DEPTH as WARP_DEPTH
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.tensor import padded
 
 LARGEST_SCRATCH = 256 << 20  # bytes of a chunk's rows, unless heads are so many that LEAST_ROWS of each are more
@@ -110,7 +113,7 @@ class ProductPlan:
     as make one wave of blocks.
     """
 
-    traits: ProductTraits
+    traits: ProductTraits | WarpProductTraits
     row_blocks: int
     column_blocks: int
     depth_blocks: int
@@ -122,13 +125,32 @@ class ProductPlan:
 def product_plan(
     dtypes: tuple[str, str, str], pairs: int, sizes: tuple[int, int, int], outer: int, multiprocessors: int
 ) -> ProductPlan:
-    """dtypes: of A, B and the result. sizes: rows, depth, columns. outer: how often the depth is gone through."""
-    rows, depth, columns = sizes
+    """On the FMA units. dtypes: of A, B and the result. sizes: rows, depth, columns. outer: how often the depth is gone
+    through.
+    """
+    rows, _, columns = sizes
     tile = SMALL if min(rows, columns) <= SMALL[0] else MEDIUM if rows <= MEDIUM[0] else LARGE
     traits = ProductTraits(*dtypes, *tile)
-    row_blocks, column_blocks, depth_blocks = -(-rows // tile[0]), -(-columns // tile[1]), -(-depth // DEPTH)
+    return _in_blocks(traits, DEPTH, pairs, sizes, outer, multiprocessors * traits.entry.blocks)
+
+
+def warp_product_plan(
+    traits: WarpProductTraits, pairs: int, sizes: tuple[int, int, int], outer: int, gpu: Gpu
+) -> ProductPlan:
+    """On tensor cores. The others as above."""
+    resident = min(traits.resident, max(gpu.shared_bytes // traits.shared_bytes, 1))
+    return _in_blocks(traits, WARP_DEPTH, pairs, sizes, outer, gpu.multiprocessors * resident)
+
+
+def _in_blocks(
+    traits: ProductTraits | WarpProductTraits, depth_of_step: int, pairs: int, sizes: tuple[int, int, int], outer: int,
+    resident: int,
+) -> ProductPlan:  # fmt: skip
+    """resident: blocks that run at once."""
+    rows, depth, columns = sizes
+    row_blocks, column_blocks = -(-rows // traits.rows), -(-columns // traits.columns)
+    depth_blocks = -(-depth // depth_of_step)
     tiles, steps = max(pairs * row_blocks * column_blocks, 1), outer * depth_blocks
-    resident = multiprocessors * traits.entry.blocks
     shares = max(1, min(resident // tiles, steps // LEAST_STEPS, LARGEST_SHARES))
     steps_of_share = max(-(-steps // shares), 1)
     shares = max(-(-steps // steps_of_share), 1)
