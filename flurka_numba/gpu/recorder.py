@@ -57,7 +57,7 @@ class GpuRecorder:
         self._operands, self._copied, self._axes, self._views = operands, copied, axes, views
         self._outputs: dict[str, Output] = {}
         self._staged: list[tuple[Tensor, Tensor]] = []
-        self._keeps, self._kept = keeps, 0
+        self.keeps, self._kept = keeps, 0
         self._itemsize = ITEMSIZE[problem.dtype]
 
     def operand(self, name: str) -> Tensor:
@@ -70,7 +70,7 @@ class GpuRecorder:
 
     def kept(self, nbytes: int) -> Place:
         """Memory that gradients read after this schedule; the same places for every recording of a problem."""
-        if not self._keeps:
+        if not self.keeps:
             return self.builder.scratch(nbytes)
         place = Place(KEPT, self._kept)
         self.builder.argument(KEPT)

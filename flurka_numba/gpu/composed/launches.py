@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from flurka_numba.gpu.composed.matrix import (
+    ALONE,
     FLOAT_BYTES,
     NO_LIMIT,
     Extent,
+    Fused,
     Limit,
     in_lines,
     is_turned,
@@ -39,6 +41,11 @@ class Launches:
         self._builder = recorder.builder
         self._scratch: list[Place] = []
 
+    @property
+    def fuses(self) -> bool:
+        """Whether products do more than multiply."""
+        return self._recorder.target == SM80.name
+
     def scratch(self, extent: Extent, columns: int) -> Tensor:
         """A float32 matrix, of which nothing is known."""
         found = self._builder.tensor((extent.batch, extent.heads, extent.rows, columns), "float32")
@@ -65,17 +72,18 @@ class Launches:
     def product(
         self, a: Tensor, b: Tensor, result: Tensor, grid: tuple[int, int], sizes: tuple[int, int, int], *,
         outer: tuple[int, int] = (1, 1), scale: float = 1.0, addend: Tensor | None = None, limited: str | None = None,
-        limit: Limit = NO_LIMIT, a_ones: bool = False, b_ones: bool = False,
+        limit: Limit = NO_LIMIT, a_ones: bool = False, b_ones: bool = False, fused: Fused = ALONE,
     ) -> None:  # fmt: skip
         """result = scale A B + addend. grid: batch entries and heads of results; outer: of which products are summed.
 
-        sizes: rows, depth, columns. a_ones: the last place of A's depth is 1; b_ones: the last column of B.
+        sizes: rows, depth, columns. a_ones: the last place of A's depth is 1; b_ones: the last column of B. fused: what
+        tensor cores' products do beside.
         """
         rows, depth, columns = sizes
         pairs = grid[0] * grid[1]
         if not pairs * rows * columns:
             return
-        plan, operands = self._planned(a, b, result, pairs, sizes, outer[0] * outer[1], ones=(a_ones, b_ones))
+        plan, operands = self._planned(a, b, result, pairs, sizes, outer[0] * outer[1], (a_ones, b_ones), fused)
         part_row = FLOAT_BYTES * padded(columns, FLOAT_BYTES)
         limits = limit if limited else NO_LIMIT
         common: dict[str, int | float] = {
@@ -94,7 +102,10 @@ class Launches:
             "a_ones": depth - 1 if a_ones else NONE, "b_ones": columns - 1 if b_ones else NONE,
         }  # fmt: skip
         blocks = pairs * plan.row_blocks * plan.column_blocks * plan.shares
-        self._launch(plan.traits, blocks, values, {**places, "a": a, "b": b})
+        beside: dict[str, Place | Tensor] = dict(fused.matrices)
+        if fused.scales is not None:
+            beside["scales"] = fused.scales
+        self._launch(plan.traits, blocks, values, {**places, **beside, "a": a, "b": b})
         if parts is not None:
             quads = -(-columns // 4)
             values = common | {"quads": quads, "pairs": pairs}
@@ -103,21 +114,25 @@ class Launches:
             self._builder.release(parts)
 
     def _planned(
-        self, a: Tensor, b: Tensor, result: Tensor, pairs: int, sizes: tuple[int, int, int], outer: int, *,
-        ones: tuple[bool, bool],
+        self, a: Tensor, b: Tensor, result: Tensor, pairs: int, sizes: tuple[int, int, int], outer: int,
+        ones: tuple[bool, bool], fused: Fused,
     ) -> tuple[ProductPlan, dict[str, int | float]]:  # fmt: skip
         """By the target's text, and what that is told of its operands."""
         gpu, dtypes = self._recorder.gpu, (a.dtype, b.dtype, result.dtype)
-        if self._recorder.target != SM80.name:
+        if not self.fuses:
             along = {"a_along": int(abs(a.strides[3]) < abs(a.strides[2])),
                      "b_along": int(abs(b.strides[2]) < abs(b.strides[3]))}  # fmt: skip
+            if fused != ALONE:
+                raise ValueError(f"a plain product wanted for {self._recorder.target}, got {fused}")
             strides = stride_numbers(a, "a", OPERAND_STRIDES) | stride_numbers(b, "b", OPERAND_STRIDES)
             return product_plan(dtypes, pairs, sizes, outer, gpu.multiprocessors), {**strides, **along}
         turned = is_turned(a), is_turned(b)
         if any(one and far for one, far in zip(ones, turned, strict=True)):
             raise ValueError(f"ones wanted along a line, got operands turned {turned}")
-        traits = WarpProductTraits(*dtypes, *tile_of(sizes[0], sizes[2]), *turned, None, *ones)
+        traits = WarpProductTraits(*dtypes, *tile_of(sizes[0], sizes[2]), *turned, fused.feature_map, *ones, fused.end)
         strides = stride_numbers(in_lines(a), "a", LINE_STRIDES) | stride_numbers(in_lines(b), "b", LINE_STRIDES)
+        for name, one in fused.matrices:
+            strides |= stride_numbers(one, name, RESULT_STRIDES)
         return warp_product_plan(traits, pairs, sizes, outer, gpu), {**strides}
 
     def of_rows(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flurka_numba.feature_maps import FeatureMap
+from flurka_numba.targets.sm80.product_ends import End
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.schedules.schedule import Place
 from splat_numba.gen.schedules.tensor import Tensor, as_word
@@ -34,6 +36,21 @@ class Limit:
 
 
 NO_LIMIT = Limit()
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """What a tensor-core product does beside: feature_map: that A is taken through on its way in; end: what happens to
+    sums before they are stored; scales, matrices: what that reads, by the names of its parameters.
+    """
+
+    feature_map: FeatureMap | None = None
+    end: End | None = None
+    scales: Place | None = None
+    matrices: tuple[tuple[str, Tensor], ...] = ()
+
+
+ALONE = Fused()
 
 
 def stride_numbers(tensor: Tensor | None, name: str, axes: tuple[str, ...]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import DEPTH, LARGE, MEDIUM, SMALL
 from flurka_numba.targets.sm80.product import WarpProductTraits
 from flurka_numba.targets.sm80.product_shape import DEPTH as WARP_DEPTH
+from flurka_numba.targets.sm80.product_shape import MOST_COLUMNS
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.tensor import padded
 
@@ -93,8 +94,22 @@ class ComposedPlan:
     keys: Chunks
 
 
-def composed_plan(problem: Problem, largest: int = LARGEST_SCRATCH) -> ComposedPlan:
-    """The plan of a call, with or without gradients."""
+def divides_in_product(problem: Problem, *, fuses: bool) -> bool:
+    """Whether a product divides its rows itself: a tile has all of a row's columns."""
+    return fuses and problem.value_dim + 1 <= MOST_COLUMNS
+
+
+def attends_to_slots(problem: Problem, *, fuses: bool, keeps: bool) -> bool:
+    """Whether slots are rounded to be keys and values of splat_numba's attention. bfloat16 alone has float32's range,
+    and the way back wants slots as they were.
+    """
+    return fuses and not keeps and problem.method == "low_rank" and problem.dtype == "bfloat16"
+
+
+def composed_plan(
+    problem: Problem, largest: int = LARGEST_SCRATCH, *, fuses: bool = False, keeps: bool = True
+) -> ComposedPlan:
+    """The plan of a call. fuses: products take rows through elementwise maps and divide; keeps: gradients follow."""
     queries = Extent(problem.batch, problem.heads, problem.seq_q)
     keys = Extent(problem.batch, problem.heads, problem.slots)
     if problem.method == "low_rank":
@@ -104,7 +119,11 @@ def composed_plan(problem: Problem, largest: int = LARGEST_SCRATCH) -> ComposedP
     of_features = 2 * features
     if not isinstance(problem.feature_map, FeatureMap):
         of_features += features + padded(problem.head_dim, FLOAT_BYTES) + 1
-    return ComposedPlan(chunks_of(queries, of_features + 2 * width, largest), chunks_of(keys, of_features, largest))
+    elif fuses:
+        of_features = 0
+    of_rows = width * keeps if divides_in_product(problem, fuses=fuses) else 2 * width
+    of_query, of_key = max(of_features + of_rows, 1), max(of_features, 1)
+    return ComposedPlan(chunks_of(queries, of_query, largest), chunks_of(keys, of_key, largest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +170,8 @@ def _in_blocks(
     row_blocks, column_blocks = -(-rows // traits.rows), -(-columns // traits.columns)
     depth_blocks = -(-depth // depth_of_step)
     tiles, steps = max(pairs * row_blocks * column_blocks, 1), outer * depth_blocks
-    shares = max(1, min(resident // tiles, steps // LEAST_STEPS, LARGEST_SHARES))
+    most = 1 if isinstance(traits, WarpProductTraits) and traits.end else LARGEST_SHARES  # which wants whole sums
+    shares = max(1, min(resident // tiles, steps // LEAST_STEPS, most))
     steps_of_share = max(-(-steps // shares), 1)
     shares = max(-(-steps // steps_of_share), 1)
     return ProductPlan(traits, row_blocks, column_blocks, depth_blocks, steps, shares, steps_of_share)

@@ -21,6 +21,7 @@ from flurka_numba.targets.simt.product_walk import (
     emit_no_sums,
 )
 from flurka_numba.targets.simt.text import result_parameters
+from flurka_numba.targets.sm80.product_ends import End
 from flurka_numba.targets.sm80.product_results import emit_results
 from flurka_numba.targets.sm80.product_shape import ALIGNMENT, DEPTH, Operand, WarpProductShape
 from flurka_numba.targets.sm80.product_tiles import emit_fetch, emit_got, emit_store_tile
@@ -44,23 +45,25 @@ class WarpProductTraits(WarpProductShape):
         """Of the text."""
         sides = (("t" if one.turned else "") + one.dtype + (f"_{one.feature_map.name}" if one.feature_map else "")
                  for one in self.operands)  # fmt: skip
-        return f"flurka_product_sm80_{self.rows}x{self.columns}_{'_'.join(sides)}_{self.result}"
+        end = f"_{self.end.name}" if self.end else ""
+        return f"flurka_product_sm80_{self.rows}x{self.columns}_{'_'.join(sides)}_{self.result}{end}"
 
     @property
     def entry(self) -> Entry:
         """How the kernel is called."""
-        return Entry(ENTRY, parameters(), self.threads, self.resident, self.shared_bytes)
+        return Entry(ENTRY, parameters(self.end), self.threads, self.resident, self.shared_bytes)
 
     def render(self) -> str:
         """Python source of the kernel. Pure and deterministic."""
         return render_product(self)
 
 
-def parameters() -> tuple[tuple[str, str], ...]:
-    """(name, kind) of each."""
+def parameters(end: End | None) -> tuple[tuple[str, str], ...]:
+    """(name, kind) of each. end: of the product."""
     return (
         *((one, "l") for name in ("a", "b") for one in (name, *(f"{name}_{axis}" for axis in LINE_STRIDES))),
         *result_parameters("result", "addend"),
+        *(end.parameters if end else ()),
         ("parts", "l"),
         ("kv_lengths", "l"),
         *((name, "r") for name in COUNTS),

@@ -29,17 +29,22 @@ def emit_results(out: KernelWriter, traits: WarpProductShape) -> None:
             _emit_four(out)
             out.line(f"ptx.store_reals4(part + u64(4) * u64(column), {', '.join(FOUR)}, when)")
     with out.block("if shares == u32(1)"), out.part("store_tile", "The tile of the result."):
+        if traits.end:
+            traits.end.emit_rows(out, traits.sums)
         emit_result_start(out)
         out.line("from_result = result + u64(entry) * result_batch + u64(head) * result_head")
         out.line("from_addend = addend + u64(entry) * addend_batch + u64(head) * addend_head")
         with out.block(f"for j in range({traits.columns // MATRIX})"):
-            _emit_four(out)
+            _emit_four(out, traits.end.not_stored if traits.end else 0)
+            if traits.end:
+                traits.end.emit_number(out, FOUR)
             emit_finished_four(out, traits.result, FOUR)
 
 
-def _emit_four(out: KernelWriter) -> None:
-    """Neighbouring lanes have two numbers each of two rows: each gets the four of one."""
-    with out.part("take_four", "Of eight columns a lane's four numbers of one row, two of which its neighbour had."):
+def _emit_four(out: KernelWriter, not_stored: int = 0) -> None:
+    """Neighbouring lanes have two numbers each of two rows: each gets the four of one. not_stored: last columns."""
+    name = "take_four_stored" if not_stored else "take_four"
+    with out.part(name, "Of eight columns a lane's four numbers of one row, two of which its neighbour had."):
         for x in (0, 1):
             here, there = (f"total[{SUMS} * j + {2 * row + x}]" for row in (0, 1))
             out.line(f"own_{x} = ptx.select_real({there}, {here}, odd)")
@@ -48,4 +53,5 @@ def _emit_four(out: KernelWriter) -> None:
             first, second = ("own", "got") if i < 2 else ("got", "own")
             out.line(f"{name} = ptx.select_real({second}_{i % 2}, {first}_{i % 2}, odd)")
         out.line(f"column = u32(of_lane + u32({MATRIX}) * u32(j))")
-        out.line("when = rows_end if column < columns else u32(0)")
+        end = f"u32(columns - u32({not_stored}))" if not_stored else "columns"
+        out.line(f"when = rows_end if column < {end} else u32(0)")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.gpu.lanes import OCTET, QUAD_BYTES
+from flurka_numba.targets.sm80.product_ends import End
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.instructions import MATRIX_TYPE
 from splat_numba.gen.language.lane_layout import ATOM, WARP, sums_of
@@ -21,7 +22,8 @@ DEPTH = 32  # that is multiplied at once
 BUFFERS = 2
 MOST_COLUMNS = 144  # of a tile: 128 numbers of a value and the sum of the weights beside them
 TILE_ROWS = (64, 128)
-OTHER_REGISTERS = 72  # beside sums and what is fetched: fragments, addresses, counts
+OTHER_REGISTERS = 56  # beside sums and what is fetched: fragments, addresses, counts
+TURNED_REGISTERS = 8  # more, of an A that is turned
 MOST_THREADS = 2048  # resident on a multiprocessor, of the chips with most
 ALIGNMENT = QUAD_BYTES
 
@@ -72,7 +74,7 @@ class Operand:
 @dataclass(frozen=True, slots=True)
 class WarpProductShape:
     """a, b, result: dtypes. A tile of rows x columns, sixteen rows a warp. a_turned, b_turned, a_map, a_ones, b_ones:
-    see Operand.
+    see Operand. end: what is done with sums before they are stored.
     """
 
     a: str
@@ -85,6 +87,7 @@ class WarpProductShape:
     a_map: FeatureMap | None = None
     a_ones: bool = False
     b_ones: bool = False
+    end: End | None = None
 
     @property
     def kind(self) -> str:
@@ -143,7 +146,8 @@ class WarpProductShape:
     def resident(self) -> int:
         """Blocks of a multiprocessor that registers are left for."""
         fetched = sum(self.groups(one) * one.words for one in self.operands)
-        registers = min(self.sums + fetched + OTHER_REGISTERS, MOST_REGISTERS)
+        others = OTHER_REGISTERS + TURNED_REGISTERS * self.a_turned
+        registers = min(self.sums + fetched + others, MOST_REGISTERS)
         return max(1, min(REGISTERS // (registers * self.threads), MOST_THREADS // self.threads, 8))
 
 
