@@ -16,11 +16,12 @@ from splat_numba.gen.plans.backward import Wanted
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.schedules.tensor import Tensor, contiguous
+from splat_numba.gen.targets.gpu import gradient_kept
+from splat_numba.gen.targets.gpu.gradient_kept import Kept, plan_kept, turns_of
 from splat_numba.gen.targets.gpu.gradient_kernels import READ, WRITTEN
 from splat_numba.gen.targets.gpu.rounding import ENTRY as ROUND
 from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
-from splat_numba.gen.targets.sm90.backward import planning
-from splat_numba.gen.targets.sm90.backward.kept import Kept, plan_kept, turns_of
+from splat_numba.gen.targets.sm90.backward.kept import KEEPING
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.testing import lengths, masks
 from tests.gen.plan_cases import dense
@@ -30,7 +31,8 @@ GPU, LARGE = Gpu(), 8192
 
 def kept_of(mask, seq_q, seq_kv, dim=128, **sizes):
     problem = Problem(seq_q, seq_kv, dim, dim, "bfloat16", **{"heads_q": 2, "heads_kv": 2, **sizes})
-    return plan_kept(geometry(store_mask(mask, seq_q, seq_kv), seq_q, seq_kv).transposed(), problem, GPU, Conditions())
+    transposed = geometry(store_mask(mask, seq_q, seq_kv), seq_q, seq_kv).transposed()
+    return plan_kept(transposed, problem, GPU, Conditions(), KEEPING)
 
 
 def images_read(one):
@@ -112,7 +114,7 @@ def kinds(schedule):
 
 
 def test_key_heads_take_turns_and_memory_is_that_of_a_turn(monkeypatch):
-    monkeypatch.setattr(planning, "faster", lambda *_: True)
+    monkeypatch.setattr(gradient_kept, "faster", lambda *_: True)
     found = replace(plan_of(splat.window(512), LARGE, 128, 8, 4), heads_at_once=3)
     schedule = schedule_of([HeadsPlan(found, tuple(range(8)))], 8, LARGE, 128, heads_kv=4)
     both = ("dk", "dv")
@@ -122,7 +124,7 @@ def test_key_heads_take_turns_and_memory_is_that_of_a_turn(monkeypatch):
 
 
 def test_frozen_inputs_leave_out_products_and_images(monkeypatch):
-    monkeypatch.setattr(planning, "faster", lambda *_: True)
+    monkeypatch.setattr(gradient_kept, "faster", lambda *_: True)
     plans = [HeadsPlan(plan_of(splat.window(512), LARGE), (0, 1))]
     assert kinds(schedule_of(plans, 2, LARGE, wanted=Wanted(k=False, v=False))) == [
         (WRITTEN, (), 2), (READ, ("dq",), 2),
