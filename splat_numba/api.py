@@ -130,12 +130,12 @@ def attention(
     """
     if fused is not None:
         fused = check_fused(fused, backend)
-    if is_watched(q, k, v):
+    if watched := is_watched(q, k, v):
         from splat_numba.bridges.torch.door import attend
 
         if fused is not None:
             refuse_fused("PyTorch records, traces, transforms or casts the call")
-        return attend(mask, (scale, layout, backend, target, autotune), q, k, v, kv_lengths, out, return_lse)
+        return attend(mask, (scale, layout, backend, target, autotune), q, k, v, kv_lengths, out, return_lse, watched)
     check_layout(layout)
     if scale is not None and type(scale) is not float:
         scale = scale_number(scale)

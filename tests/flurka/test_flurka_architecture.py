@@ -41,7 +41,7 @@ SHARED += ("bridges.torch.watch", "bridges.torch.door", "bridges.torch.functions
 SHARED += ("bridges.torch.in_graphs", "executors.jax_manual", "executors.jax_operations", "executors.jax_platforms")
 OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
 GPU_SHARED = ("gen.schedules", "gen.targets", "emulator")
-GPU_SHARED += ("executors.gpu_parts", "executors.gpu")
+GPU_SHARED += ("executors.gpu_parts", "executors.gpu", "gen.plans.plan", "gen.plans.problem")
 HEAVY = ["numba", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from splat_numba.gen.schedules.schedule import EmittedText, Step
 from splat_numba.runtime.cuda.build import build
 from splat_numba.runtime.cuda.device import device
-from splat_numba.runtime.cuda.launch import Launch, load
+from splat_numba.runtime.cuda.launch import Launches, load, record_of
 from splat_numba.runtime.cuda.memory import DeviceArray, Upload, memory
 from splat_numba.runtime.cuda.tensor_map import encode
 from splat_numba.settings import current
@@ -26,6 +27,10 @@ def on_gpu(case):
     values = {"source": source.address, "target": words.pointer, "maps": maps.address}
     with gpu.current():
         function = load(cubin.code, cubin.report.symbol, gpu.ordinal, case.entry.shared_bytes)
-        Launch(function, case.entry, case.grid, values).run(gpu.stream)
+    step = Step(EmittedText(case.entry.name, case.entry, str, ()), case.grid, values, {}, {})
+    launches = Launches(
+        [step], lambda _, memory: record_of(step, {}, {}, function, memory, overlaps=False), 0, gpu.context, current()
+    )
+    launches.run(0, 1, gpu.stream, asks=False)
     words.read(answer)
     return answer

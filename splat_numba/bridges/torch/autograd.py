@@ -79,9 +79,12 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
     def forward(ctx: Any, q: Any, k: Any, v: Any, given: tuple[Any, ...]) -> Any:
         """given: kv_lengths, return_lse, the mask and the other options, in one: PyTorch looks at each argument."""
         kv_lengths, return_lse, mask, options = given
-        ctx.mask, ctx.options = settled(mask), options
-        ctx.recipe = operators.recipe_for(q, ctx.mask, *options)
-        out, lse = ctx.recipe.executor.attend(ctx.recipe, q, k, v, kv_lengths, None, True)
+        stored = settled(mask)
+        recipe = (
+            operators.known_recipe(q, mask, options) if stored is mask else operators.recipe_for(q, stored, *options)
+        )
+        out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
+        ctx.kept = recipe, stored, options
         ctx.set_materialize_grads(False)
         # A copy of what is not a tensor: PyTorch notices what becomes of saved tensors alone.
         ctx.save_for_backward(q, k, v, out, lse, _tensor(kv_lengths))
@@ -94,8 +97,9 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
         dout = torch.zeros_like(out) if dout is None else dout
         if torch.is_grad_enabled() or is_transformed(torch) or is_mapped(torch, dout, dlse):
             return (*_watched_backward(ctx, (dout, q, k, v, out, lse, dlse), kv_lengths, list(wanted)), None)
+        recipe = ctx.kept[0]
         call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, operators.frozen_names(wanted))
-        return (*ctx.recipe.executor.backward(ctx.recipe, call), None)
+        return (*recipe.executor.backward(recipe, call), None)
 
     @staticmethod
     def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
@@ -113,6 +117,6 @@ def _tensor(kv_lengths: Any) -> Any:
 
 def _watched_backward(ctx: Any, arrays: tuple[Any, ...], kv_lengths: Any, wanted: list[bool]) -> tuple[Any, ...]:
     """The gradients with a graph, or of mapped ones: is_grads_batched=True."""
-    scale, layout, backend, target, _ = ctx.options
-    found = WholeBackward.apply(*arrays, mask_name(ctx.mask), scale, layout, kv_lengths, backend, target, wanted)
+    _, mask, (scale, layout, backend, target, _) = ctx.kept
+    found = WholeBackward.apply(*arrays, mask_name(mask), scale, layout, kv_lengths, backend, target, wanted)
     return only(found, wanted)

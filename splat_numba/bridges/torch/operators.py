@@ -18,6 +18,8 @@ from splat_numba.bridges.torch.names import named
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import BackwardCall, Recipe
 from splat_numba.executors.given import Given
+from splat_numba.runtime.graphs import stay_outside_graphs
+from splat_numba.runtime.recent import REMEMBERED, Recent
 
 _OPTIONS = "str mask, float? scale, str layout, Tensor? kv_lengths, str backend, str? target"
 library = torch.library.Library("splat_numba", "DEF")
@@ -32,6 +34,25 @@ def recipe_for(
         return kernel
     executor = choose_executor(backend, target, q)
     return Given(mask, tuned(executor) if autotune else executor, layout, scale)
+
+
+def known_recipe(q: Any, mask: Any, options: tuple[Any, ...]) -> Recipe:
+    """recipe_for() a mask that cannot change, remembered: choosing takes 4 us."""
+    try:
+        key = id(mask), options, q.is_cuda
+        found = _recipes.find(key)
+    except TypeError:  # an option of a wrong type, which is refused by name
+        return recipe_for(q, mask, *options)
+    if found is not None:
+        stay_outside_graphs("splat_numba")
+        return found
+    found = recipe_for(q, mask, *options)
+    if found is mask or (options[2] == "cuda" and not q.is_cuda):  # a kernel; or what settings decide
+        return found
+    return _recipes.keep(key, found)
+
+
+_recipes: Recent[Recipe] = Recent(REMEMBERED)  # which hold their masks, so that ids stay theirs
 
 
 def attend(

@@ -55,14 +55,15 @@ class PackedPlan:
     @classmethod
     def of(cls, problem: PackedProblem, lists: PackedLists, gpu: Gpu, *, side_by_side: bool = True) -> PackedPlan:
         """side_by_side: whether each head's packed values are."""
-        if problem.operator not in FAMILIES or lists.tiles is None:
+        if problem.operator not in FAMILIES or lists.table is None:
             return cls(problem, lists, gpu, None, refusal=f"{problem.operator} has no text for them")
         without = _without_products(problem, gpu, side_by_side)
         if without and FmaTraits.of(problem).shared_bytes > gpu.shared_bytes:
             room = f"{gpu.shared_bytes >> 10} KiB do not hold one of rows of {problem.dim} numbers"
             return cls(problem, lists, gpu, None, refusal=room, without=without)
-        found = lists.tiles.denser(least_kept(problem, gpu, by_products=not without))
-        if not len(found.blocks):
+        every = lists.tiles(TILE_ROWS if without else TiledTraits.of(problem).rows)
+        found = every.denser(least_kept(problem, gpu, by_products=not without)) if every else None
+        if found is None or not len(found.blocks):
             return cls(problem, lists, gpu, None, refusal="no rows share enough columns", without=without)
         return cls(problem, lists, gpu, found, by_products=not without, without=without)
 
@@ -78,6 +79,7 @@ class PackedPlan:
         rate = self.gpu.multiprocessors * HERTZ / max(heads, 1)
         tiles = 0 if self.tiles is None else self.tiles.tiles
         of_tile = tile_cycles(self.problem, self.gpu, by_products=self.by_products)
+        of_tile *= 1 if self.tiles is None else self.tiles.size / TILE_ROWS
         return tiles * of_tile / rate, int(self.rows[:, 2].sum()) * pair_cycles(self.problem, self.gpu) / rate
 
     def explain(self) -> str:
@@ -101,7 +103,7 @@ class PackedPlan:
         number, kept = tiles.tiles, tiles.pairs / tiles.area
         units = "by mma.sync" if self.by_products else f"on FMA units, as {self.without}"
         return (
-            f"{number:,} of {TILE_ROWS} x {TILE_PLACES}, {kept:.0%} kept, in {counted(len(tiles.blocks), 'block')} of "
+            f"{number:,} of {tiles.size} x {TILE_PLACES}, {kept:.0%} kept, in {counted(len(tiles.blocks), 'block')} of "
             f"rows that share columns; {units}; predicted {duration(self.seconds[0])}"
         )
 

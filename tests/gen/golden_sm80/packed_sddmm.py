@@ -1,7 +1,7 @@
 """Sampled products of queries and keys by a warp's matrix products, generated for every mask whose rows share columns.
 
-Rows of 64 numbers, bfloat16; 64 rows x 64 places a tile, by 128
-threads: each warp has 16 rows. A tile is fetched while one is computed.
+Rows of 64 numbers, bfloat16; 64 rows x 64 places a tile, by
+128 threads: each warp has 16 rows. A tile is fetched while one is computed.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ device = cuda.jit(device=True, forceinline=True)  # arrays that such a function 
 wait_for_copies = ptx.async_wait(0)
 
 # Shared memory, in bytes from its aligned start: two stages of keys, packed values, the block's rows, queries.
-STAGE_BYTES, PACKED = u32(9216), u32(18432)
-NOTES, QUERIES = u32(29696), u32(30720)
+STAGE_BYTES = u32(9216)
+PACKED, NOTES, QUERIES = u32(18432), u32(29696), u32(30720)
 
 
 def sddmm(

@@ -22,4 +22,7 @@ def record_tiles(
     traits = TiledTraits.of(problem)
     *_, names = PAGES[traits.family]
     named = dict(zip(names, arrays.values(), strict=True))
-    launch_blocks(builder, tiled_text(traits, arch_of(gpu)), problem, tiles, named, {"scale": problem.scale})
+    others: dict[str, int | float] = {"scale": problem.scale}
+    if traits.family == "spmm":
+        others["pairs"] = named["values"].sizes[2]
+    launch_blocks(builder, tiled_text(traits, arch_of(gpu)), problem, tiles, named, others)

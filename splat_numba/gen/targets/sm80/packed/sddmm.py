@@ -41,15 +41,15 @@ def render_sddmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> st
     """Python source of the kernel. groups: of its parameters. Pure and deterministic."""
     out = SourceWriter()
     emit_head(out, traits, "Sampled products of queries and keys")
-    out.line(f"NOTES, QUERIES = u32({traits.notes_at}), u32({traits.queries_at})")
-    emit_begin(out, "sddmm", groups)
+    out.line(f"PACKED, NOTES, QUERIES = u32({traits.packed_at}), u32({traits.notes_at}), u32({traits.queries_at})")
+    emit_begin(out, traits, groups)
     with out.suite():
         _emit_entry(out, traits)
     _emit_places(out, traits)
     _emit_put(out, traits)
     _emit_store(out)
     emit_kept_chunk(out)
-    emit_keep_rows(out)
+    emit_keep_rows(out, traits.rows)
     keys = load_of("keys", traits, multiplied=True)
     for load in (queries_of(traits), keys):
         emit_load(out, load)
