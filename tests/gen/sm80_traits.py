@@ -21,7 +21,7 @@ GOLDEN_GRADIENTS = {
     "dk_dv": GradientTraits(Traits(64, 64, "bfloat16", 2, 32, 2, 2), KEYS, ("dk", "dv"), ROUNDED, ragged=False),
 }
 GOLDEN_TILED = {
-    "packed_sddmm": TiledTraits("sddmm", "bfloat16", 64),
+    "packed_sddmm": TiledTraits("sddmm", "bfloat16", 64, 128),
     "packed_spmm": TiledTraits("spmm", "float16", 20),
 }
 """Of packed operators."""

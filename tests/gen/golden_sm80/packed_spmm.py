@@ -1,7 +1,7 @@
 """Packed values times the rows of a dense array by a warp's matrix products, generated for every mask whose rows share columns.
 
-Rows of 20 numbers, float16; 128 rows x 64 places a tile, by
-256 threads: each warp has 16 rows. A tile is fetched while one is computed.
+Rows of 20 numbers, float16; 64 rows x 64 places a tile, by
+128 threads: each warp has 16 rows. A tile is fetched while one is computed.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ def spmm(
     rank = u32(item - pair * blocks_listed)
     entry = u32(pair // heads)
     head = u32(pair - entry * heads)
-    rows_at = rows + u64(2048) * u64(rank)
+    rows_at = rows + u64(1024) * u64(rank)
     residue, lattice, corner, tiles = ptx.load_words4(blocks + u64(16) * u64(rank))
     limit = seq_kv
     values_at = values + u64(entry) * values_batch + u64(head) * values_head
@@ -242,7 +242,7 @@ def copy_rows_of_v(first, step, to, corner, residue, lattice, limit):
         inside = u32(1) if token < limit else u32(0)
         ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside & mine)
         ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), u32(u32(1) - inside) & mine)
-        number = u32(number + u32(256))
+        number = u32(number + u32(128))
 
 
 @device
@@ -256,7 +256,7 @@ def clear_padding(base):
 def clear_rows_of_v(to):
     """The same of one tile."""
     for i in range(1):
-        place = u32(ptx.thread_index() + u32(256) * u32(i))
+        place = u32(ptx.thread_index() + u32(128) * u32(i))
         mine = u32(1) if place < u32(64) else u32(0)
         at = u32(to + place * u32(80) + u32(48))
         ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), mine)

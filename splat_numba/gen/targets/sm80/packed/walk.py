@@ -38,7 +38,7 @@ def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
         {quotes}{what} by a warp's matrix products, generated for every mask whose rows share columns.
 
         Rows of {traits.dim} numbers, {traits.dtype}; {traits.rows} rows x {TILE_PLACES} places a tile, by
-        {traits.threads} threads: each warp has {ATOM} rows. A tile is fetched while one is computed.
+        {traits.threads} threads: each warp has {ATOM * traits.atoms} rows. A tile is fetched while one is computed.
         {quotes}
 
         import numpy as np
