@@ -69,6 +69,7 @@ NAMED = {
     "more tiles than stages": (splat.window(100, 60), 20, 190, {}),
     "whole tiles": (splat.blocked(64, 1), 130, 130, {}),
     "residue classes": (splat.strided(3), 100, 140, {}),
+    "whole chunks of v": (splat.strided(2), 100, 300, {"value_dim": 64}),
     "causal, bfloat16": (splat.causal(), 80, 80, {"dtype": "bfloat16"}),
     "dims of no whole chunk": (splat.window(30), 66, 66, {"head_dim": 33, "value_dim": 9}),
     "a step that no load fills": (splat.window(30), 40, 66, {"head_dim": 24, "value_dim": 40}),
@@ -229,6 +230,7 @@ FAULTY = [
         ACSR.from_dense(np.arange(128) < 128 - ROWS[:20] % 2),
     )
 ]
+FAULTY_WHOLE = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 101), "float16", None, 1, 1, 64, 64)]
 FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float32", None, 1, 1, 20, 20)]
 FAULTS = {
     "chunks that others end": (r"high = when if [^\n]*", "high = when", "sddmm"),
@@ -244,16 +246,17 @@ FAULTS = {
     "the other stage": (r"STAGE_BYTES - stage", "stage", "spmm"),
     "places of a tile": (r"corner \+ place_of\(place\)", "place_of(place)", "spmm"),
     "the order of places": (r"corner \+ place_of\(place\)", "corner + place", "spmm"),
-    "values that are not kept": (r"weights\[to \+ y\] & both", "weights[to + y]", "spmm"),
+    "values that are not kept": (r"weights\[to \+ y\] & u32\(two\)", "weights[to + y]", "spmm"),
     "values before a row's first": (r"& u32\(~[^\n]*", "", "spmm"),
     "tiles that are kept in part": (r"(return u32\(0\)) if \(place < count\)[^\n]*", r"\1", "spmm"),
-    "the chunk after a lane's two": (r"inside_2\)", "u32(0))", "spmm"),
+    "the chunk after a lane's two": (r"some_2\)", "u32(0))", "spmm"),
     "chunks at a head's ends": (r"(\n +)take_end\(words[^\n]*", r"\1pass", "spmm"),
     "a head's last chunk": (r"u32\(16\), u32\(first >> u32\(31\)\)", "u32(0), u32(0)", "spmm"),
     "two words on": (r"shift & u32\(4\)", "u32(0)", "spmm"),
     "a word on": (r"shift & u32\(2\)", "u32(0)", "spmm"),
     "odd rows of values": (r"shift & u32\(1\)", "u32(0)", "spmm"),
     "rows of the lower half": (r"u64\(128 \* i\)", "u64(0)", "spmm"),
+    "columns beyond the last": (r"if u64\(residue\)[^\n]*", "if limit > u32(0):", "wide spmm"),
     "tiles of which a warp keeps nothing": (r"return ptx\.any_lane\(some_0 \| some_1\)", "return some_0", "spmm"),
     "keys of the tile before": (r"ptx\.block_barrier\(\)(\n +multiply_keys)", r"pass\1", "fma"),
     "keys while they are read": (r"ptx\.block_barrier\(\)  # nobody reads the keys", "pass  #", "fma"),
@@ -268,5 +271,5 @@ def test_a_planted_fault_is_found(monkeypatch, fault):
     pattern, replacement, operator = FAULTS[fault]
     in_blocks_of(monkeypatch, 64 if operator == "of 64 rows" else 128)
     call = products.check_sddmm if operator in {"sddmm", "fma", "of 64 rows"} else products.check_spmm
-    cases = FAULTY_FMA if operator.startswith("fma") else FAULTY
+    cases = FAULTY_FMA if operator.startswith("fma") else FAULTY_WHOLE if operator == "wide spmm" else FAULTY
     check_found(monkeypatch, lambda: [call(one, **ON_GPU) for one in cases], pattern, replacement)
