@@ -129,7 +129,9 @@ def test_the_values_of_targets_load_no_planner():
 
 
 def test_the_other_package_has_no_text_for_it():
-    with pytest.raises(BackendError, match=r"^target wanted as None, 'sm_90a', 'sm80' or 'simt' in flurka_numba, got 'toy'"):
+    with pytest.raises(
+        BackendError, match=r"^target wanted as None, 'sm_90a', 'sm80' or 'simt' in flurka_numba, got 'toy'"
+    ):
         flurka_numba.kernel_attention(*(np.zeros((8, 8), np.float16),) * 3, backend="emulate", target="toy")
 
 
