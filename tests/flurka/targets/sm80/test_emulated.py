@@ -12,6 +12,7 @@ from flurka_numba.gpu.composed import plan as composed_plan
 from splat_numba.emulator import machine
 from splat_numba.emulator.text import launch
 from tests.flurka.agreement import check_forward, check_gradients
+from tests.flurka.far_numbers import check_far
 from tests.flurka.strategies import Case, cases
 from tests.profiles import draws
 
@@ -70,6 +71,11 @@ def test_what_is_beyond_a_length_never_reaches_anything():
     np.testing.assert_array_equal(out, clean)
     for got, right in zip(vjp(case.dout())[:3], clean_vjp(case.dout())[:3], strict=True):
         np.testing.assert_array_equal(got, right)
+
+
+@pytest.mark.parametrize(("method", "phi", "size"), [("kernel", "elu", 1e30), ("kernel", "favor", 1e20)])
+def test_bfloat16_has_float32s_range(method, phi, size):
+    check_far(method, phi, size, "emulate", target="sm80", precision=250.0, dtype="bfloat16")
 
 
 FAULTS = {
