@@ -14,8 +14,8 @@ from splat_numba.arguments.heads import check_heads
 from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.masks import Mask, describe
-from splat_numba.arguments.options import scale_number
 from splat_numba.arguments.numbers import check_flag
+from splat_numba.arguments.options import scale_number
 from splat_numba.arguments.sizes import check_size
 from splat_numba.bridges.torch.autograd import whole as _defines_the_operators  # noqa: F401
 from splat_numba.bridges.torch.names import settled

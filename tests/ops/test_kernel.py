@@ -246,7 +246,7 @@ def test_a_pickle_holds_the_recipe_and_copies_are_the_kernel_itself(mixed, store
 
 
 def test_a_kernel_is_a_key_and_may_be_referred_to_weakly(mixed):
-    """Dictionaries of whoever keeps kernels want both, and jax.jit(kernel) before it can be told that JAX sees no kernels."""
+    """Dictionaries want both, and so does jax.jit(kernel) before it can be told that JAX sees no kernels."""
     assert {mixed: 1}[mixed] == 1
     assert weakref.ref(mixed)() is mixed
 
