@@ -15,6 +15,7 @@ from splat_numba.gen.targets.gpu.gradient_kept import Keeping, KeptRates
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, READ, ROUNDED, WHOLE, WRITTEN
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.sm80.backward.reading_shape import fits_registers, reading_bytes, registers, threads_of
+from splat_numba.gen.targets.sm80.backward.shape import columns_at_once
 from splat_numba.gen.targets.sm80.backward.shape import threads_of as writing_threads
 from splat_numba.gen.targets.sm80.backward.tile_shapes import most_resident, worth_trying
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
@@ -28,6 +29,7 @@ RATES = {(9, 0): KeptRates(4.2e12, 5.0e12, LAUNCH_SECONDS)}
 LEAST_DIM = 64  # likewise
 GROUPS = (1, 2)  # row blocks of 64 and 128 rows
 READ_STAGES = (4, 3, 2)  # of keys and images: memory is further away than the cache
+FIRST_WITH_HALVES = (9, 0)  # of a tile's columns: compilers for older chips spill 20 bytes of 128 keys of head_dim 64
 RESIDENT = 2  # blocks that had better be there together: one waits for its first tiles while the other multiplies
 
 
@@ -46,6 +48,8 @@ def keeping_traits(turned: Problem, gpu: Gpu) -> tuple[Traits, ...]:
     found: list[Traits] = []
     for groups in GROUPS:
         boxes = Traits(turned.head_dim, turned.value_dim, turned.dtype, groups, GROUP_ROWS, STAGES, 1)
+        if columns_at_once(keeps(boxes)) < GROUP_ROWS and gpu.capability < FIRST_WITH_HALVES:
+            continue
         if resident := most_resident(keeps(boxes), gpu):
             found.append(replace(boxes, blocks_per_multiprocessor=resident))
     return worth_trying(tuple(found), keeps)
