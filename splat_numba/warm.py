@@ -121,7 +121,7 @@ def warm_up(
                "backward": check_flag("backward", backward)}  # fmt: skip
     most = cores() if processes is None else check_size("processes", processes, 1, MOST_PROCESSES)
     jobs = _distinct(_jobs(masks, _several("head_dim", head_dim), _several("dtype", dtype), options, named))
-    if min(len(jobs), most) == 1:
+    if min(len(jobs), most) <= 1:  # none where packed operators have no pairs to work on
         return _compile(jobs)
     return _in_processes(jobs, min(len(jobs), most))
 
@@ -137,7 +137,7 @@ def _several(name: str, given: Any) -> tuple[Any, ...]:
 def _named(operators: Any, backend: str) -> tuple[str, ...]:
     found, known = _several("operators", operators), get_args(Ahead)
     for one in found:
-        if one not in known:
+        if not isinstance(one, str) or one not in known:
             raise ArgumentError(f"operators wanted among {', '.join(known)}, got {shown(one)}. Name some of them.")
         if one != "attention" and backend == "emulate":
             raise BackendError(

@@ -112,7 +112,9 @@ def test_packed_operators_of_a_gpu_need_none(name):
 def test_packed_operators_share_kernels_and_a_mask_without_pairs_has_none():
     softmax = operators_of([splat.window(9), splat.causal(), SCATTERED], ["softmax"])
     assert len(softmax) == 1
-    assert operators_of([splat.from_dense(np.zeros((100, 100), bool))], ["sddmm", "spmm"], True) == []
+    empty = splat.from_dense(np.zeros((100, 100), bool))
+    assert operators_of([empty], ["sddmm", "spmm"], True) == []
+    assert splat.warm_up([empty], **SIZES, dtype="float32", operators=["sddmm", "spmm"]) == ()
 
 
 @pytest.mark.parametrize(
@@ -126,9 +128,13 @@ def test_packed_operators_share_kernels_and_a_mask_without_pairs_has_none():
             {"operators": ["sddmm", "spmv"]},
             "operators wanted among attention, sddmm, softmax, spmm, got 'spmv'. Name some of them.",
         ),
+        (
+            {"operators": np.array(["sddmm"])},
+            "operators wanted among attention, sddmm, softmax, spmm, got array(['sddmm'], dtype='<U5'). Name some of them.",
+        ),
         ({"operators": []}, "operators wanted as one or a list of some, got none. Give one."),
     ],
-    ids=["one", "none", "no dtype", "no process", "no such operator", "no operator"],
+    ids=["one", "none", "no dtype", "no process", "no such operator", "an array", "no operator"],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_compiled(change, message):
     with pytest.raises(splat.ArgumentError) as caught:
