@@ -130,7 +130,8 @@ def test_packed_operators_share_kernels_and_a_mask_without_pairs_has_none():
         ),
         (
             {"operators": np.array(["sddmm"])},
-            "operators wanted among attention, sddmm, softmax, spmm, got array(['sddmm'], dtype='<U5'). Name some of them.",
+            "operators wanted among attention, sddmm, softmax, spmm, got array(['sddmm'], dtype='<U5'). "
+            "Name some of them.",
         ),
         ({"operators": []}, "operators wanted as one or a list of some, got none. Give one."),
     ],
