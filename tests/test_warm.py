@@ -128,9 +128,14 @@ def test_packed_operators_share_kernels_and_a_mask_without_pairs_has_none():
             {"operators": ["sddmm", "spmv"]},
             "operators wanted among attention, sddmm, softmax, spmm, got 'spmv'. Name some of them.",
         ),
+        (
+            {"operators": np.array(["sddmm"])},
+            "operators wanted among attention, sddmm, softmax, spmm, got array(['sddmm'], dtype='<U5'). "
+            "Name some of them.",
+        ),
         ({"operators": []}, "operators wanted as one or a list of some, got none. Give one."),
     ],
-    ids=["one", "none", "no dtype", "no process", "no such operator", "no operator"],
+    ids=["one", "none", "no dtype", "no process", "no such operator", "an array", "no operator"],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_compiled(change, message):
     with pytest.raises(splat.ArgumentError) as caught:
