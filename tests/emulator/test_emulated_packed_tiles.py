@@ -233,10 +233,11 @@ FAULTY = [
 FAULTY_WHOLE = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 101), "float16", None, 1, 1, 64, 64)]
 FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float32", None, 1, 1, 20, 20)]
 FAULTS = {
-    "chunks that others end": (r"high = when if [^\n]*", "high = when", "sddmm"),
-    "chunks at a row's ends": (r"part = some & [^\n]*", "part = u32(0)", "sddmm"),
-    "a row's first value alone": (r"ptx\.store_half\(values_at \+ u64\(2\) \* u64\(first\)[^\n]*", "pass", "sddmm"),
-    "chunks that others begin": (r"low = when if into < count else u32\(0\)", "low = when", "sddmm"),
+    "chunks that others end": (r"count - u32\(7\)\) if count > u32\(7\) else u32\(0\)", "count)", "sddmm"),
+    "chunks at a row's ends": (r"part = part & [^\n]*", "part = u32(0)", "sddmm"),
+    "a row's first value alone": (r"ptx\.store_half\(row_at, u32[^\n]*", "pass", "sddmm"),
+    "a row's last value alone": (r"ptx\.store_half\(row_at \+[^\n]*", "pass", "sddmm"),
+    "words that others begin": (r"kept = when if \(u32\(place \+ u32\(6\)\) < count\) and", "kept = when if", "sddmm"),
     "what waits for the next tile": (r"(\n +)keep_waiting\(packed, lane\)", r"\1pass", "sddmm"),
     "what waits at the end": (r"store_chunk\(u32\(u32\(16 \* i\) \+ u32\(lane // u32\(2\)\)\)[^\n]*", "pass", "sddmm"),
     "the value before a tile": (r"carry\[row\] = before", "pass", "sddmm"),
@@ -262,14 +263,13 @@ FAULTS = {
     "keys while they are read": (r"ptx\.block_barrier\(\)  # nobody reads the keys", "pass  #", "fma"),
     "products that are kept": (r"there = u32\(1\) if u32\(place - [^\n]*", "there = u32(1)", "fma"),
     "weights that are kept": (r" if u32\(corner \+ here - begin\) < count else ZERO", "", "fma weights"),
-    "the list of rows": (r"ptx\.block_barrier\(\)  # the list of rows is there", "pass", "of 64 rows"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(monkeypatch, fault):
     pattern, replacement, operator = FAULTS[fault]
-    in_blocks_of(monkeypatch, 64 if operator == "of 64 rows" else 128)
-    call = products.check_sddmm if operator in {"sddmm", "fma", "of 64 rows"} else products.check_spmm
+    in_blocks_of(monkeypatch, 128)
+    call = products.check_sddmm if operator in {"sddmm", "fma"} else products.check_spmm
     cases = FAULTY_FMA if operator.startswith("fma") else FAULTY_WHOLE if operator == "wide spmm" else FAULTY
     check_found(monkeypatch, lambda: [call(one, **ON_GPU) for one in cases], pattern, replacement)

@@ -9,10 +9,11 @@ from __future__ import annotations
 from splat_numba.gen.language.lane_layout import ATOM, MATRIX, WARP
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.packed.tiles import TILE_PLACES
-from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.gpu.packed_walk import COUNTS, PLACES, TABLES, emit_keep_rows
+from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.packed_ends import emit_store_ends
+from splat_numba.gen.targets.gpu.packed_walk import COUNTS, LISTED, PLACES, TABLES
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, TiledTraits
-from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_head, emit_kept_chunk, load_of, queries_of
+from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_bring, emit_head, load_of, queries_of
 from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, STAGES, row_bytes
 from splat_numba.gen.targets.sm80.tiles import (
     ZEROS,
@@ -49,11 +50,10 @@ def render_sddmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> st
     _emit_places(out, traits)
     _emit_put(out, traits)
     _emit_store(out, traits)
-    emit_kept_chunk(out)
-    emit_keep_rows(out, traits.rows)
+    _emit_notes(out, traits)
     keys = load_of("keys", traits, multiplied=True)
-    for load in (queries_of(traits), keys):
-        emit_load(out, load)
+    emit_load(out, queries_of(traits))
+    emit_bring(out, keys)
     if padded((traits.dim,)):
         emit_padding(
             out, [(queries_of(traits), ["base + QUERIES"]), (keys, of_stages("base", traits.stage_bytes, STAGES))]
@@ -72,14 +72,14 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
     scores = of_atoms("score", traits.atoms)
     out.lines(
         f"""
-        keep_rows(rows_at, u32(base + NOTES), thread)
         notes = u32(base + NOTES + u32({CHUNK * rows}) * warp)
         packed = u32(base + PACKED + u32({rows * PACKED_ROW}) * warp)
         q_at = q + u64(entry) * q_batch + u64(head) * q_head
         k_at = k + u64(entry) * k_batch + u64(head // share) * k_head
         values_at = values + u64(entry) * values_batch + u64(head) * values_head
+        keep_notes(rows_at, u32(base + NOTES), thread, values_at, corner)
         copy_queries(q_at, q_row, u32(base + QUERIES), rows_at, seq_q)
-        copy_keys(k_at, k_row, base, {where})
+        bring_keys(k_at, k_row, base, {where})
         ptx.async_commit()
         """
     )
@@ -92,14 +92,14 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
         for i in range({rows // MATRIX}):
             carry[i] = u32(0)
         queries, keys = places(base, lane, warp)
-        ptx.block_barrier()  # the list of rows is there
+        rows_of_warp = rows_at + u64({LISTED * rows}) * u64(warp)
         """
     )
     for score in scores:
         out.line(f"{score} = cuda.local.array({TILE_PLACES // 2}, dtype=np.float32)")
     for i in range(rows // MATRIX):
         which = f"u32(u32(lane >> u32(2)) + u32({MATRIX * i}))"
-        out.line(f"to_{i}, odd_{i} = place_of_row({of_tile}, lane, {which})")
+        out.line(f"to_{i}, odd_{i} = place_of_row(rows_of_warp, packed, values_at, corner, lane, {which})")
     out.lines(
         f"""
         some_odd = ptx.any_lane({" | ".join(f"odd_{i}" for i in range(rows // MATRIX))})
@@ -109,7 +109,7 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
             here, now = corner, u32(keys + stage)
             tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32({TILE_PLACES})), u32(STAGE_BYTES - stage)
             if tiles > u32(0):
-                copy_keys(k_at, k_row, u32(base + stage), {where})
+                bring_keys(k_at, k_row, u32(base + stage), {where})
             ptx.async_commit()
             multiply_keys({", ".join(scores)}, queries, now)
             if some_odd != u32(0):
@@ -153,10 +153,11 @@ def _emit_places(out: SourceWriter, traits: TiledTraits) -> None:
             """
         )
     text = "Of one of a warp's rows, where a lane's first score goes, and whether that is the second half of a word."
-    with device_function(out, "place_of_row", (*OF_TILE, "lane", "which"), text):
+    parameters = ("rows_of_warp", "packed", "values_at", "corner", "lane", "which")
+    with device_function(out, "place_of_row", parameters, text):
         out.lines(
             f"""
-            slot = ptx.load_shared_word(u32(notes + u32({CHUNK}) * which + u32(4)))
+            slot = ptx.load_word(rows_of_warp + u64({LISTED}) * u64(which) + u64(4))
             shift = shift_of(values_at, slot, corner)
             to = u32(packed + u32({PACKED_ROW}) * which)
             return u32(to + u32(4) * u32(u32(shift >> u32(1)) + u32(lane & u32(3)))), u32(shift & u32(1))
@@ -202,36 +203,44 @@ def _emit_put(out: SourceWriter, traits: TiledTraits) -> None:
         out.line("carry[row] = before")
 
 
+def _emit_notes(out: SourceWriter, traits: TiledTraits) -> None:
+    """What a chunk is stored by: of a row, counted from where its chunks begin, the place of its first value and the
+    number of the packed one of place 0; how many it keeps, and at how many of these places chunks are whole.
+    """
+    text = "Of the block's rows what storing them takes."
+    with device_function(out, "keep_notes", ("rows_at", "to", "thread", "values_at", "corner"), text):
+        out.lines(
+            f"""
+            place = u32(thread & u32({traits.rows - 1}))
+            _, slot, begin, count = ptx.load_words4(rows_at + u64({LISTED}) * u64(place))
+            shift = shift_of(values_at, slot, corner)
+            wholes = u32(count - u32({NUMBERS - 1})) if count > u32({NUMBERS - 1}) else u32(0)
+            mine = u32(1) if thread < u32({traits.rows}) else u32(0)
+            to = u32(to + u32({CHUNK}) * place)
+            ptx.store_shared_words4(to, u32(begin + shift), u32(slot - shift), count, wholes, mine)
+            """
+        )
+
+
 def _emit_store(out: SourceWriter, traits: TiledTraits) -> None:
     text = "A chunk of one of a warp's rows to memory, as far as the row keeps it."
     with device_function(out, "store_chunk", ("which", "chunk", *OF_TILE), text):
         words = ", ".join(f"word_{y}" for y in range(4))
         out.lines(
             f"""
-            _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32({CHUNK}) * which))
-            place = u32(corner + u32({NUMBERS}) * chunk - shift_of(values_at, slot, corner))
-            into, whole, some = kept_chunk(place, begin, count)
+            before, slot, count, wholes = ptx.load_shared_words4(u32(notes + u32({CHUNK}) * which))
+            place = u32(corner + u32({NUMBERS}) * chunk)
+            into, first = u32(place - before), u32(place + slot)
+            whole = u32(1) if into < wholes else u32(0)
+            part = u32(1) if u32(into + u32({NUMBERS - 1})) < u32(count + u32({NUMBERS - 1})) else u32(0)
+            part = part & u32(u32(1) - whole)
             {words} = ptx.load_shared_words4(u32(packed + u32({PACKED_ROW}) * which + u32({CHUNK}) * chunk))
-            first = u32(slot + place)
             ptx.store_words4(values_at + u64(2) * u64(first), {words}, whole)
-            part = some & u32(u32(1) - whole)
             if ptx.any_lane(part) != u32(0):
+                store_ends(values_at + u64(2) * u64(u32(before + slot)), {words}, into, count, part)
             """
         )
-        with out.suite():
-            for y in range(4):
-                at = (f"u32(first + u32({2 * y}))", f"u32(into + u32({2 * y}))")
-                wrapped(out, "store_values", (f"word_{y}", "values_at", *at, "count", "part"))
-    parameters = ("word", "values_at", "first", "into", "count", "when")
-    with device_function(out, "store_values", parameters, "Two values, each where the row keeps it."):
-        out.lines(
-            """
-            low = when if into < count else u32(0)
-            high = when if u32(into + u32(1)) < count else u32(0)
-            ptx.store_half(values_at + u64(2) * u64(first), word, low)
-            ptx.store_half(values_at + u64(2) * u64(u32(first + u32(1))), u32(word >> u32(16)), high)
-            """
-        )
+    emit_store_ends(out)
     text = "What was not stored with this tile goes before the next one's."
     function = device_function(out, "keep_waiting", ("packed", "lane"), text)
     with function, out.block(f"for i in range({traits.atoms})"):
