@@ -57,6 +57,7 @@ def check(case, scale=1.0, **options):
     assert plan_of(case.acsr, case.dtype).tiles is not None
     products.check_sddmm(case, scale, **options)
     products.check_spmm(case, **options)
+    products.check_transposed(case, **options)
 
 
 RNG = np.random.default_rng(7)
@@ -112,6 +113,7 @@ def test_any_case_agrees_with_the_oracle(case, scale, size):
         patch.setattr(packed, "least_kept", lambda *_, **__: 0.0)
         products.check_sddmm(case, scale, **EMULATED)
         products.check_spmm(case, **EMULATED)
+        products.check_transposed(case, **EMULATED)
 
 
 WINDOW = ACSR.from_pattern(splat.window(20, 17), 40, 60)
@@ -143,6 +145,17 @@ def test_a_value_vector_that_is_not_finite_reaches_who_keeps_it():
     reached = np.isnan(splat.spmm(values, v, acsr, **EMULATED)[0]).all(axis=-1)
     assert reached[acsr.to_dense()[:, 5]].all()
     assert not reached[128:].any()
+
+
+def test_columns_have_tiles_of_values_in_their_order():
+    """Where no heads add up; the values of all heads are copied first."""
+    acsr = ACSR.from_pattern(splat.window(20, 17), 90, 101)
+    lists = PackedLists.of(RunTable.transposed(acsr))
+    plan = PackedPlan.of(PackedProblem("spmm_transposed", "float16", 1, 2, 64), lists, Gpu())
+    assert plan.turns
+    assert "by mma.sync; packed values are copied to their order first; predicted" in plan.explain()
+    shared = PackedPlan.of(PackedProblem("spmm_transposed", "float16", 1, 2, 64, group=2), lists, Gpu())
+    assert (shared.tiles, shared.refusal) == (None, "2 heads add up in one, a row at a time")
 
 
 @pytest.mark.parametrize(
@@ -232,6 +245,7 @@ FAULTY = [
 ]
 FAULTY_WHOLE = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 101), "float16", None, 1, 1, 64, 64)]
 FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float32", None, 1, 1, 20, 20)]
+OTHER_CASES = {"fma": FAULTY_FMA, "fma weights": FAULTY_FMA, "wide spmm": FAULTY_WHOLE, "many columns": FAULTY_WHOLE}
 FAULTS = {
     "chunks that others end": (r"count - u32\(7\)\) if count > u32\(7\) else u32\(0\)", "count)", "sddmm"),
     "chunks at a row's ends": (r"part = part & [^\n]*", "part = u32(0)", "sddmm"),
@@ -257,6 +271,8 @@ FAULTS = {
     "a word on": (r"shift & u32\(2\)", "u32(0)", "spmm"),
     "odd rows of values": (r"shift & u32\(1\)", "u32(0)", "spmm"),
     "rows of the lower half": (r"u64\(128 \* i\)", "u64(0)", "spmm"),
+    "values in the order of columns": (r"place = ptx\.load_word\(places[^\n]*", "place = number", "columns"),
+    "a thread's other chunks": (r"u32\(128 \* i\)", "u32(0)", "many columns"),
     "columns beyond the last": (r"if u64\(residue\)[^\n]*", "if limit > u32(0):", "wide spmm"),
     "tiles of which a warp keeps nothing": (r"return ptx\.any_lane\(some_0 \| some_1\)", "return some_0", "spmm"),
     "keys of the tile before": (r"ptx\.block_barrier\(\)(\n +multiply_keys)", r"pass\1", "fma"),
@@ -271,5 +287,12 @@ def test_a_planted_fault_is_found(monkeypatch, fault):
     pattern, replacement, operator = FAULTS[fault]
     in_blocks_of(monkeypatch, 128)
     call = products.check_sddmm if operator in {"sddmm", "fma"} else products.check_spmm
-    cases = FAULTY_FMA if operator.startswith("fma") else FAULTY_WHOLE if operator == "wide spmm" else FAULTY
+    call = products.check_transposed if "columns" in operator else call
+    cases = (
+        FAULTY_FMA
+        if operator.startswith("fma")
+        else FAULTY_WHOLE
+        if operator in {"wide spmm", "many columns"}
+        else FAULTY
+    )
     check_found(monkeypatch, lambda: [call(one, **ON_GPU) for one in cases], pattern, replacement)
