@@ -32,6 +32,7 @@ SECTOR = 16  # values of one
 WAITING = 2  # chunks of a row that may wait for the next tile
 CHUNKS = TILE_PLACES // NUMBERS  # of a row that are stored with each tile
 OF_TILE = ("notes", "packed", "values_at", "corner")
+NOTE = f"before, slot, count, wholes = ptx.load_shared_words4(u32(notes + u32({CHUNK}) * which))"
 
 
 def parameter_names() -> tuple[tuple[str, ...], ...]:
@@ -125,9 +126,7 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
         out.lines(
             f"""
             ptx.warp_barrier()
-            for i in range({rows * CHUNKS // WARP}):
-                which = u32(u32({WARP // CHUNKS} * i) + u32(lane // u32({CHUNKS})))
-                store_chunk(which, u32(lane & u32({CHUNKS - 1})), notes, packed, values_at, here)
+            store_tile(lane, notes, packed, values_at, here)
             ptx.warp_barrier()
             keep_waiting(packed, lane)
             """
@@ -135,7 +134,10 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
     out.line("ptx.warp_barrier()")
     with out.block(f"for i in range({traits.atoms})"):
         which = f"u32(u32({ATOM} * i) + u32(lane // u32({WAITING})))"
-        out.line(f"store_chunk({which}, u32(lane & u32({WAITING - 1})), {of_tile})")
+        out.line(f"which, chunk = {which}, u32(lane & u32({WAITING - 1}))")
+        out.line(f"part = store_whole(which, chunk, {of_tile})")
+        with out.block("if ptx.any_lane(part) != u32(0)"):
+            out.line(f"store_part(which, chunk, {of_tile})")
 
 
 def _emit_places(out: SourceWriter, traits: TiledTraits) -> None:
@@ -223,22 +225,44 @@ def _emit_notes(out: SourceWriter, traits: TiledTraits) -> None:
 
 
 def _emit_store(out: SourceWriter, traits: TiledTraits) -> None:
-    text = "A chunk of one of a warp's rows to memory, as far as the row keeps it."
-    with device_function(out, "store_chunk", ("which", "chunk", *OF_TILE), text):
-        words = ", ".join(f"word_{y}" for y in range(4))
+    of_tile, turns = ", ".join(OF_TILE), ATOM * traits.atoms * CHUNKS // WARP
+    text = (
+        "A tile's chunks to memory: those that rows keep whole, one after the other without a branch, then the others."
+    )
+    with device_function(out, "store_tile", ("lane", *OF_TILE), text):
+        out.line(f"row, chunk = u32(lane // u32({CHUNKS})), u32(lane & u32({CHUNKS - 1}))")
+        for i in range(turns):
+            out.line(f"part_{i} = store_whole(u32(row + u32({WARP // CHUNKS * i})), chunk, {of_tile})")
+        with out.block(f"if ptx.any_lane({' | '.join(f'part_{i}' for i in range(turns))}) != u32(0)"):
+            with out.block(f"for i in range({turns})"):
+                out.line(f"store_part(u32(row + u32({WARP // CHUNKS} * i)), chunk, {of_tile})")
+    words = ", ".join(f"word_{y}" for y in range(4))
+    load = f"{words} = ptx.load_shared_words4(u32(packed + u32({PACKED_ROW}) * which + u32({CHUNK}) * chunk))"
+    text = "A chunk of one of a warp's rows, if the row keeps all of it; whether it keeps some."
+    with device_function(out, "store_whole", ("which", "chunk", *OF_TILE), text):
         out.lines(
             f"""
-            before, slot, count, wholes = ptx.load_shared_words4(u32(notes + u32({CHUNK}) * which))
+            {{NOTE}}
             place = u32(corner + u32({NUMBERS}) * chunk)
             into, first = u32(place - before), u32(place + slot)
             whole = u32(1) if into < wholes else u32(0)
-            part = u32(1) if u32(into + u32({NUMBERS - 1})) < u32(count + u32({NUMBERS - 1})) else u32(0)
-            part = part & u32(u32(1) - whole)
-            {words} = ptx.load_shared_words4(u32(packed + u32({PACKED_ROW}) * which + u32({CHUNK}) * chunk))
+            {load}
             ptx.store_words4(values_at + u64(2) * u64(first), {words}, whole)
-            if ptx.any_lane(part) != u32(0):
-                store_ends(values_at + u64(2) * u64(u32(before + slot)), {words}, into, count, part)
-            """
+            some = u32(1) if u32(into + u32({NUMBERS - 1})) < u32(count + u32({NUMBERS - 1})) else u32(0)
+            return some & u32(u32(1) - whole)
+            """.replace("{NOTE}", NOTE)
+        )
+    text = "The same of a chunk of which the row keeps some."
+    with device_function(out, "store_part", ("which", "chunk", *OF_TILE), text):
+        out.lines(
+            f"""
+            {{NOTE}}
+            into = u32(corner + u32({NUMBERS}) * chunk - before)
+            part = u32(1) if u32(into + u32({NUMBERS - 1})) < u32(count + u32({NUMBERS - 1})) else u32(0)
+            part = part if into >= wholes else u32(0)
+            {load}
+            store_ends(values_at + u64(2) * u64(u32(before + slot)), {words}, into, count, part)
+            """.replace("{NOTE}", NOTE)
         )
     emit_store_ends(out)
     text = "What was not stored with this tile goes before the next one's."
