@@ -247,16 +247,15 @@ FAULTY_WHOLE = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 101), "float16"
 FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float32", None, 1, 1, 20, 20)]
 OTHER_CASES = {"fma": FAULTY_FMA, "fma weights": FAULTY_FMA, "wide spmm": FAULTY_WHOLE, "many columns": FAULTY_WHOLE}
 FAULTS = {
-    "chunks that others end": (r"count - u32\(7\)\) if count > u32\(7\) else u32\(0\)", "count)", "sddmm"),
-    "chunks at a row's ends": (r"part = part if [^\n]*", "part = u32(0)", "sddmm"),
+    "chunks that others end": (r"\(into < count\) and \(last < count\)", "into < count", "sddmm"),
+    "chunks at a row's ends": (r"part = u32\(0\) if [^\n]*", "part = u32(0)", "sddmm"),
     "a row's first value alone": (r"ptx\.store_half\(row_at, u32[^\n]*", "pass", "sddmm"),
     "a row's last value alone": (r"ptx\.store_half\(row_at \+[^\n]*", "pass", "sddmm"),
     "words that others begin": (r"kept = when if \(u32\(place \+ u32\(6\)\) < count\) and", "kept = when if", "sddmm"),
     "what waits for the next tile": (r"(\n +)keep_waiting\(packed, lane\)", r"\1pass", "sddmm"),
     "what waits at the end": (r"which, chunk = u32\(u32\(16 \* i\)[^\n]*", "which, chunk = u32(0), u32(0)", "sddmm"),
-    "the value before a tile": (r"carry\[row\] = before", "pass", "sddmm"),
-    "the value after a tile": (r"ptx\.store_shared_word\(beyond[^\n]*", "pass", "sddmm"),
-    "odd rows": (r"two = u32\(u32\(given >> [^\n]*", "two = word", "sddmm"),
+    "the value before a tile": (r"ptx\.store_shared_word\(u32\(at - u32\(4\)\)[^\n]*", "pass", "sddmm"),
+    "odd rows": (r"ptx\.select\(b_both, b, odd\)", "b", "sddmm"),
     "the tile is there": (r"wait_for_copies\(\)", "pass", "sddmm"),
     "the other stage": (r"STAGE_BYTES - stage", "stage", "spmm"),
     "places of a tile": (r"corner \+ place_of\(place\)", "place_of(place)", "spmm"),

@@ -45,9 +45,6 @@ def sddmm(
     bring_keys(k_at, k_row, base, corner, residue, lattice, limit)
     ptx.async_commit()
     clear_packed(packed, lane)
-    carry = cuda.local.array(4, dtype=np.uint32)
-    for i in range(4):
-        carry[i] = u32(0)
     queries, keys = places(base, lane, warp)
     rows_of_warp = rows_at + u64(512) * u64(warp)
     score_0 = cuda.local.array(32, dtype=np.float32)
@@ -66,25 +63,20 @@ def sddmm(
             bring_keys(k_at, k_row, u32(base + stage), corner, residue, lattice, limit)
         ptx.async_commit()
         multiply_keys(score_0, score_1, queries, now)
-        if some_odd != u32(0):
-            put_odd_scores(score_0, scale, to_0, odd_0, 0, lane, carry, 0)
-            put_odd_scores(score_0, scale, to_1, odd_1, 1, lane, carry, 1)
-            put_odd_scores(score_1, scale, to_2, odd_2, 0, lane, carry, 2)
-            put_odd_scores(score_1, scale, to_3, odd_3, 1, lane, carry, 3)
-        else:
-            put_scores(score_0, scale, to_0, 0)
-            put_scores(score_0, scale, to_1, 1)
-            put_scores(score_1, scale, to_2, 0)
-            put_scores(score_1, scale, to_3, 1)
+        put_scores(score_0, scale, to_0, 0)
+        put_scores(score_0, scale, to_1, 1)
+        put_scores(score_1, scale, to_2, 0)
+        put_scores(score_1, scale, to_3, 1)
         ptx.warp_barrier()
-        for i in range(8):
-            which = u32(u32(4 * i) + u32(lane // u32(8)))
-            store_chunk(which, u32(lane & u32(7)), notes, packed, values_at, here)
+        store_tile(lane, some_odd, notes, packed, values_at, here)
         ptx.warp_barrier()
         keep_waiting(packed, lane)
     ptx.warp_barrier()
     for i in range(2):
-        store_chunk(u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1)), notes, packed, values_at, corner)
+        which, chunk = u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1))
+        part = store_odd(which, chunk, notes, packed, values_at, corner)
+        if ptx.any_lane(part) != u32(0):
+            store_part(which, chunk, notes, packed, values_at, corner)
 
 
 @device
@@ -100,10 +92,10 @@ def places(base, lane, warp):
 
 @device
 def place_of_row(rows_of_warp, packed, values_at, corner, lane, which):
-    """Of one of a warp's rows, where a lane's first score goes, and whether that is the second half of a word."""
+    """Of one of a warp's rows, where a lane's first word of scores goes, and whether it is a half too early there."""
     slot = ptx.load_word(rows_of_warp + u64(16) * u64(which) + u64(4))
     shift = shift_of(values_at, slot, corner)
-    to = u32(packed + u32(176) * which)
+    to = u32(packed + u32(176) * which + u32(16))
     return u32(to + u32(4) * u32(u32(shift >> u32(1)) + u32(lane & u32(3)))), u32(shift & u32(1))
 
 
@@ -130,35 +122,101 @@ def put_scores(score, scale, to, half):
 
 
 @device
-def put_odd_scores(score, scale, to, odd, half, lane, carry, row):
-    """The same where the row is odd: a word has the second score of the lane before, and the lane's first."""
-    last = u32(1) if u32(lane & u32(3)) == u32(3) else u32(0)
-    before = carry[row]
-    for j in range(8):
-        word = ptx.pack_bfloat16(score[4 * j + 2 * half + 0] * scale, score[4 * j + 2 * half + 1] * scale)
-        given = before if last != u32(0) else word
-        given = ptx.word_of_lane(given, u32(u32(lane & u32(28)) | u32(u32(lane - u32(1)) & u32(3))))
-        two = u32(u32(given >> u32(16)) | u32(word << u32(16))) if odd != u32(0) else word
-        ptx.store_shared_word(u32(to + u32(16 * j)), two, u32(1))
-        before = word
-    beyond = u32(to + u32(116))  # the word after all of the row's
-    ptx.store_shared_word(beyond, u32(before >> u32(16)), last & odd)
-    carry[row] = before
+def keep_notes(rows_at, to, thread, values_at, corner):
+    """Of the block's rows what storing them takes."""
+    place = u32(thread & u32(127))
+    _, slot, begin, count = ptx.load_words4(rows_at + u64(16) * u64(place))
+    shift = shift_of(values_at, slot, corner)
+    mine = u32(1) if thread < u32(128) else u32(0)
+    to = u32(to + u32(16) * place)
+    ptx.store_shared_words4(to, u32(begin + shift), u32(slot - shift), count, u32(shift & u32(1)), mine)
 
 
 @device
-def store_chunk(which, chunk, notes, packed, values_at, corner):
-    """A chunk of one of a warp's rows to memory, as far as the row keeps it."""
-    before, slot, count, wholes = ptx.load_shared_words4(u32(notes + u32(16) * which))
+def store_tile(lane, some_odd, notes, packed, values_at, corner):
+    """A tile's chunks to memory: those that rows keep whole, one after the other without a branch, then the others."""
+    row, chunk = u32(lane // u32(8)), u32(lane & u32(7))
+    if some_odd != u32(0):
+        part_0 = store_odd(u32(row + u32(0)), chunk, notes, packed, values_at, corner)
+        part_1 = store_odd(u32(row + u32(4)), chunk, notes, packed, values_at, corner)
+        part_2 = store_odd(u32(row + u32(8)), chunk, notes, packed, values_at, corner)
+        part_3 = store_odd(u32(row + u32(12)), chunk, notes, packed, values_at, corner)
+        part_4 = store_odd(u32(row + u32(16)), chunk, notes, packed, values_at, corner)
+        part_5 = store_odd(u32(row + u32(20)), chunk, notes, packed, values_at, corner)
+        part_6 = store_odd(u32(row + u32(24)), chunk, notes, packed, values_at, corner)
+        part_7 = store_odd(u32(row + u32(28)), chunk, notes, packed, values_at, corner)
+    else:
+        part_0 = store_whole(u32(row + u32(0)), chunk, notes, packed, values_at, corner)
+        part_1 = store_whole(u32(row + u32(4)), chunk, notes, packed, values_at, corner)
+        part_2 = store_whole(u32(row + u32(8)), chunk, notes, packed, values_at, corner)
+        part_3 = store_whole(u32(row + u32(12)), chunk, notes, packed, values_at, corner)
+        part_4 = store_whole(u32(row + u32(16)), chunk, notes, packed, values_at, corner)
+        part_5 = store_whole(u32(row + u32(20)), chunk, notes, packed, values_at, corner)
+        part_6 = store_whole(u32(row + u32(24)), chunk, notes, packed, values_at, corner)
+        part_7 = store_whole(u32(row + u32(28)), chunk, notes, packed, values_at, corner)
+    if ptx.any_lane(part_0 | part_1 | part_2 | part_3 | part_4 | part_5 | part_6 | part_7) != u32(0):
+        for i in range(8):
+            store_part(u32(row + u32(4 * i)), chunk, notes, packed, values_at, corner)
+
+
+@device
+def store_whole(which, chunk, notes, packed, values_at, corner):
+    """A chunk of one of a warp's rows, if the row keeps all of it; whether it keeps some."""
+    before, slot, count, odd = ptx.load_shared_words4(u32(notes + u32(16) * which))
     place = u32(corner + u32(8) * chunk)
     into, first = u32(place - before), u32(place + slot)
-    whole = u32(1) if into < wholes else u32(0)
-    part = u32(1) if u32(into + u32(7)) < u32(count + u32(7)) else u32(0)
-    part = part & u32(u32(1) - whole)
-    word_0, word_1, word_2, word_3 = ptx.load_shared_words4(u32(packed + u32(176) * which + u32(16) * chunk))
+    last = u32(into + u32(7))
+    whole = u32(1) if (into < count) and (last < count) else u32(0)
+    word_0, word_1, word_2, word_3 = words_of(which, chunk, packed)
     ptx.store_words4(values_at + u64(2) * u64(first), word_0, word_1, word_2, word_3, whole)
-    if ptx.any_lane(part) != u32(0):
-        store_ends(values_at + u64(2) * u64(u32(before + slot)), word_0, word_1, word_2, word_3, into, count, part)
+    some = u32(1) if last < u32(count + u32(7)) else u32(0)
+    return some & u32(u32(1) - whole)
+
+
+@device
+def store_odd(which, chunk, notes, packed, values_at, corner):
+    """The same of rows of which some are odd."""
+    before, slot, count, odd = ptx.load_shared_words4(u32(notes + u32(16) * which))
+    place = u32(corner + u32(8) * chunk)
+    into, first = u32(place - before), u32(place + slot)
+    last = u32(into + u32(7))
+    whole = u32(1) if (into < count) and (last < count) else u32(0)
+    word_0, word_1, word_2, word_3 = odd_words_of(which, chunk, packed, odd)
+    ptx.store_words4(values_at + u64(2) * u64(first), word_0, word_1, word_2, word_3, whole)
+    some = u32(1) if last < u32(count + u32(7)) else u32(0)
+    return some & u32(u32(1) - whole)
+
+
+@device
+def store_part(which, chunk, notes, packed, values_at, corner):
+    """A chunk of which the row keeps some."""
+    before, slot, count, odd = ptx.load_shared_words4(u32(notes + u32(16) * which))
+    into = u32(corner + u32(8) * chunk - before)
+    last = u32(into + u32(7))
+    part = u32(1) if last < u32(count + u32(7)) else u32(0)
+    part = u32(0) if (into < count) and (last < count) else part
+    word_0, word_1, word_2, word_3 = odd_words_of(which, chunk, packed, odd)
+    store_ends(values_at + u64(2) * u64(u32(before + slot)), word_0, word_1, word_2, word_3, into, count, part)
+
+
+@device
+def words_of(which, chunk, packed):
+    """A chunk of a row that waits in shared memory."""
+    at = u32(packed + u32(176) * which + u32(16) * u32(chunk + u32(1)))
+    return ptx.load_shared_words4(at)
+
+
+@device
+def odd_words_of(which, chunk, packed, odd):
+    """The same where the row may be odd: of its words each is then half in the one before."""
+    at = u32(packed + u32(176) * which + u32(16) * u32(chunk + u32(1)))
+    before = ptx.load_shared_word(u32(at - u32(4)))
+    a, b, c, d = ptx.load_shared_words4(at)
+    a_both = u32(u32(before >> u32(16)) | u32(a << u32(16)))
+    b_both = u32(u32(a >> u32(16)) | u32(b << u32(16)))
+    c_both = u32(u32(b >> u32(16)) | u32(c << u32(16)))
+    d_both = u32(u32(c >> u32(16)) | u32(d << u32(16)))
+    return ptx.select(a_both, a, odd), ptx.select(b_both, b, odd), ptx.select(c_both, c, odd), ptx.select(d_both, d, odd)
 
 
 @device
@@ -190,24 +248,14 @@ def word_of(a, b, c, d, number):
 
 @device
 def keep_waiting(packed, lane):
-    """What was not stored with this tile goes before the next one's."""
+    """What was not stored with this tile goes before the next one's, with the word before it."""
     for i in range(2):
         which, chunk = u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1))
-        at = u32(packed + u32(176) * which + u32(16) * chunk)
+        at = u32(packed + u32(176) * which + u32(16) * chunk + u32(16))
+        before = ptx.load_shared_word(u32(at + u32(124)))
         a, b, c, d = ptx.load_shared_words4(u32(at + u32(128)))
         ptx.store_shared_words4(at, a, b, c, d, u32(1))
-
-
-@device
-def keep_notes(rows_at, to, thread, values_at, corner):
-    """Of the block's rows what storing them takes."""
-    place = u32(thread & u32(127))
-    _, slot, begin, count = ptx.load_words4(rows_at + u64(16) * u64(place))
-    shift = shift_of(values_at, slot, corner)
-    wholes = u32(count - u32(7)) if count > u32(7) else u32(0)
-    mine = u32(1) if thread < u32(128) else u32(0)
-    to = u32(to + u32(16) * place)
-    ptx.store_shared_words4(to, u32(begin + shift), u32(slot - shift), count, wholes, mine)
+        ptx.store_shared_word(u32(at - u32(4)), before, u32(1) if chunk == u32(0) else u32(0))
 
 
 @device

@@ -10,11 +10,11 @@ from splat_numba.gen.language.lane_layout import ATOM, MATRIX, WARP
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function
-from splat_numba.gen.targets.gpu.packed_ends import emit_store_ends
 from splat_numba.gen.targets.gpu.packed_walk import COUNTS, LISTED, PLACES, TABLES
+from splat_numba.gen.targets.sm80.packed.stored import OF_TILE, WAITING, emit_stored
 from splat_numba.gen.targets.sm80.packed.traits import PACKED_ROW, TiledTraits
 from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_bring, emit_head, load_of, queries_of
-from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, STAGES, row_bytes
+from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, row_bytes
 from splat_numba.gen.targets.sm80.tiles import (
     ZEROS,
     RowProduct,
@@ -29,10 +29,6 @@ from splat_numba.gen.targets.sm80.tiles import (
 
 ARRAYS = ("q", "k", "values")
 SECTOR = 16  # values of one
-WAITING = 2  # chunks of a row that may wait for the next tile
-CHUNKS = TILE_PLACES // NUMBERS  # of a row that are stored with each tile
-OF_TILE = ("notes", "packed", "values_at", "corner")
-NOTE = f"before, slot, count, wholes = ptx.load_shared_words4(u32(notes + u32({CHUNK}) * which))"
 
 
 def parameter_names() -> tuple[tuple[str, ...], ...]:
@@ -50,8 +46,7 @@ def render_sddmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> st
         _emit_entry(out, traits)
     _emit_places(out, traits)
     _emit_put(out, traits)
-    _emit_store(out, traits)
-    _emit_notes(out, traits)
+    emit_stored(out, traits)
     keys = load_of("keys", traits, multiplied=True)
     emit_load(out, queries_of(traits))
     emit_bring(out, keys)
@@ -89,9 +84,6 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
     out.lines(
         f"""
         clear_packed(packed, lane)
-        carry = cuda.local.array({rows // MATRIX}, dtype=np.uint32)
-        for i in range({rows // MATRIX}):
-            carry[i] = u32(0)
         queries, keys = places(base, lane, warp)
         rows_of_warp = rows_at + u64({LISTED * rows}) * u64(warp)
         """
@@ -113,20 +105,15 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
                 bring_keys(k_at, k_row, u32(base + stage), {where})
             ptx.async_commit()
             multiply_keys({", ".join(scores)}, queries, now)
-            if some_odd != u32(0):
         """
     )
-    with out.suite(), out.suite():
-        for i in range(rows // MATRIX):
-            out.line(f"put_odd_scores({scores[i // 2]}, scale, to_{i}, odd_{i}, {i % 2}, lane, carry, {i})")
     with out.suite():
-        with out.block("else"):
-            for i in range(rows // MATRIX):
-                out.line(f"put_scores({scores[i // 2]}, scale, to_{i}, {i % 2})")
+        for i in range(rows // MATRIX):
+            out.line(f"put_scores({scores[i // 2]}, scale, to_{i}, {i % 2})")
         out.lines(
-            f"""
+            """
             ptx.warp_barrier()
-            store_tile(lane, notes, packed, values_at, here)
+            store_tile(lane, some_odd, notes, packed, values_at, here)
             ptx.warp_barrier()
             keep_waiting(packed, lane)
             """
@@ -135,7 +122,7 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
     with out.block(f"for i in range({traits.atoms})"):
         which = f"u32(u32({ATOM} * i) + u32(lane // u32({WAITING})))"
         out.line(f"which, chunk = {which}, u32(lane & u32({WAITING - 1}))")
-        out.line(f"part = store_whole(which, chunk, {of_tile})")
+        out.line(f"part = store_odd(which, chunk, {of_tile})")
         with out.block("if ptx.any_lane(part) != u32(0)"):
             out.line(f"store_part(which, chunk, {of_tile})")
 
@@ -154,14 +141,16 @@ def _emit_places(out: SourceWriter, traits: TiledTraits) -> None:
             return queries, keys
             """
         )
-    text = "Of one of a warp's rows, where a lane's first score goes, and whether that is the second half of a word."
+    text = (
+        "Of one of a warp's rows, where a lane's first word of scores goes, and whether it is a half too early there."
+    )
     parameters = ("rows_of_warp", "packed", "values_at", "corner", "lane", "which")
     with device_function(out, "place_of_row", parameters, text):
         out.lines(
             f"""
             slot = ptx.load_word(rows_of_warp + u64({LISTED}) * u64(which) + u64(4))
             shift = shift_of(values_at, slot, corner)
-            to = u32(packed + u32({PACKED_ROW}) * which)
+            to = u32(packed + u32({PACKED_ROW}) * which + u32({CHUNK}))
             return u32(to + u32(4) * u32(u32(shift >> u32(1)) + u32(lane & u32(3)))), u32(shift & u32(1))
             """
         )
@@ -183,96 +172,3 @@ def _emit_put(out: SourceWriter, traits: TiledTraits) -> None:
     function = device_function(out, "put_scores", ("score", "scale", "to", "half"), text)
     with function, out.block(f"for j in range({TILE_PLACES // 8})"):
         out.line(f"ptx.store_shared_word(u32(to + u32({CHUNK} * j)), ptx.pack_{traits.dtype}({pair}), u32(1))")
-    parameters = ("score", "scale", "to", "odd", "half", "lane", "carry", "row")
-    text = "The same where the row is odd: a word has the second score of the lane before, and the lane's first."
-    with device_function(out, "put_odd_scores", parameters, text):
-        out.line("last = u32(1) if u32(lane & u32(3)) == u32(3) else u32(0)")
-        out.line("before = carry[row]")
-        with out.block(f"for j in range({TILE_PLACES // 8})"):
-            out.lines(
-                f"""
-                word = ptx.pack_{traits.dtype}({pair})
-                given = before if last != u32(0) else word
-                given = ptx.word_of_lane(given, u32(u32(lane & u32(28)) | u32(u32(lane - u32(1)) & u32(3))))
-                two = u32(u32(given >> u32(16)) | u32(word << u32(16))) if odd != u32(0) else word
-                ptx.store_shared_word(u32(to + u32({CHUNK} * j)), two, u32(1))
-                before = word
-                """
-            )
-        beyond = f"u32(to + u32({2 * TILE_PLACES - 3 * 4}))  # the word after all of the row's"
-        out.line(f"beyond = {beyond}")
-        out.line("ptx.store_shared_word(beyond, u32(before >> u32(16)), last & odd)")
-        out.line("carry[row] = before")
-
-
-def _emit_notes(out: SourceWriter, traits: TiledTraits) -> None:
-    """What a chunk is stored by: of a row, counted from where its chunks begin, the place of its first value and the
-    number of the packed one of place 0; how many it keeps, and at how many of these places chunks are whole.
-    """
-    text = "Of the block's rows what storing them takes."
-    with device_function(out, "keep_notes", ("rows_at", "to", "thread", "values_at", "corner"), text):
-        out.lines(
-            f"""
-            place = u32(thread & u32({traits.rows - 1}))
-            _, slot, begin, count = ptx.load_words4(rows_at + u64({LISTED}) * u64(place))
-            shift = shift_of(values_at, slot, corner)
-            wholes = u32(count - u32({NUMBERS - 1})) if count > u32({NUMBERS - 1}) else u32(0)
-            mine = u32(1) if thread < u32({traits.rows}) else u32(0)
-            to = u32(to + u32({CHUNK}) * place)
-            ptx.store_shared_words4(to, u32(begin + shift), u32(slot - shift), count, wholes, mine)
-            """
-        )
-
-
-def _emit_store(out: SourceWriter, traits: TiledTraits) -> None:
-    of_tile, turns = ", ".join(OF_TILE), ATOM * traits.atoms * CHUNKS // WARP
-    text = (
-        "A tile's chunks to memory: those that rows keep whole, one after the other without a branch, then the others."
-    )
-    with device_function(out, "store_tile", ("lane", *OF_TILE), text):
-        out.line(f"row, chunk = u32(lane // u32({CHUNKS})), u32(lane & u32({CHUNKS - 1}))")
-        for i in range(turns):
-            out.line(f"part_{i} = store_whole(u32(row + u32({WARP // CHUNKS * i})), chunk, {of_tile})")
-        with out.block(f"if ptx.any_lane({' | '.join(f'part_{i}' for i in range(turns))}) != u32(0)"):
-            with out.block(f"for i in range({turns})"):
-                out.line(f"store_part(u32(row + u32({WARP // CHUNKS} * i)), chunk, {of_tile})")
-    words = ", ".join(f"word_{y}" for y in range(4))
-    load = f"{words} = ptx.load_shared_words4(u32(packed + u32({PACKED_ROW}) * which + u32({CHUNK}) * chunk))"
-    text = "A chunk of one of a warp's rows, if the row keeps all of it; whether it keeps some."
-    with device_function(out, "store_whole", ("which", "chunk", *OF_TILE), text):
-        out.lines(
-            f"""
-            {{NOTE}}
-            place = u32(corner + u32({NUMBERS}) * chunk)
-            into, first = u32(place - before), u32(place + slot)
-            whole = u32(1) if into < wholes else u32(0)
-            {load}
-            ptx.store_words4(values_at + u64(2) * u64(first), {words}, whole)
-            some = u32(1) if u32(into + u32({NUMBERS - 1})) < u32(count + u32({NUMBERS - 1})) else u32(0)
-            return some & u32(u32(1) - whole)
-            """.replace("{NOTE}", NOTE)
-        )
-    text = "The same of a chunk of which the row keeps some."
-    with device_function(out, "store_part", ("which", "chunk", *OF_TILE), text):
-        out.lines(
-            f"""
-            {{NOTE}}
-            into = u32(corner + u32({NUMBERS}) * chunk - before)
-            part = u32(1) if u32(into + u32({NUMBERS - 1})) < u32(count + u32({NUMBERS - 1})) else u32(0)
-            part = part if into >= wholes else u32(0)
-            {load}
-            store_ends(values_at + u64(2) * u64(u32(before + slot)), {words}, into, count, part)
-            """.replace("{NOTE}", NOTE)
-        )
-    emit_store_ends(out)
-    text = "What was not stored with this tile goes before the next one's."
-    function = device_function(out, "keep_waiting", ("packed", "lane"), text)
-    with function, out.block(f"for i in range({traits.atoms})"):
-        out.lines(
-            f"""
-            which, chunk = u32(u32({ATOM} * i) + u32(lane // u32({WAITING}))), u32(lane & u32({WAITING - 1}))
-            at = u32(packed + u32({PACKED_ROW}) * which + u32({CHUNK}) * chunk)
-            a, b, c, d = ptx.load_shared_words4(u32(at + u32({CHUNK * CHUNKS})))
-            ptx.store_shared_words4(at, a, b, c, d, u32(1))
-            """
-        )
