@@ -100,7 +100,7 @@ def divides_in_product(problem: Problem, *, fuses: bool) -> bool:
     return fuses and problem.value_dim + 1 <= MOST_COLUMNS
 
 
-def attends_to_slots(problem: Problem, *, fuses: bool, keeps: bool) -> bool:
+def slots_are_keys(problem: Problem, *, fuses: bool, keeps: bool) -> bool:
     """Whether slots are rounded to be keys and values of splat_numba's attention. bfloat16 alone has float32's range,
     and the way back wants slots as they were.
     """

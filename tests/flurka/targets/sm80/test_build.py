@@ -49,7 +49,7 @@ TEXTS = {
     "gradient of tokens": product((H, F, H), (128, 64), a_turned=True),
     "scores": product((H, F, F), (128, 128), b_turned=True),
 }
-USUAL = (("divided", (8, 6)), ("state", (12, 0)), ("pulled", (9, 0)))
+USUAL = (("divided", (8, 6)), ("state", (12, 0)))
 
 
 @pytest.fixture
