@@ -107,7 +107,7 @@ def test_16_bit_gradients_of_rows_that_tensor_cores_cannot_read_in_place(gpu):
     case = SMALL.but(method="kernel", dtype="float16", head_dim=7, value_dim=5)
     given, found = there(gpu, case)
     right, pull = case.wanted_vjp(given)
-    out, vjp = flurka_numba.kernel_attention_vjp(**found)
+    out, vjp = flurka_numba.kernel_attention_vjp(**found, target="sm80")
     for got, wanted in zip((out, *vjp(There(gpu, case.dout()))[:3]), (right, *pull(case.dout())[:3]), strict=True):
         np.testing.assert_allclose(got.view(), wanted, rtol=2e-3, atol=1e-3)
 
