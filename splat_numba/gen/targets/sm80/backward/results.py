@@ -48,7 +48,7 @@ def emit_results(out: SourceWriter, traits: GradientTraits) -> None:
         with device_function(out, f"store_{name}", parameters, text):
             _emit_row(out, traits, dim)
     _emit_eights(out, traits)
-    if traits.rounds and max(traits.dims.values()) >= QUARTER:
+    if traits.rounds and max(traits.dims.values(), default=0) >= QUARTER:
         emit_quarter(out, traits.boxes.dtype)
 
 
