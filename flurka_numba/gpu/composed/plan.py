@@ -18,7 +18,6 @@ from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import DEPTH, LARGE, MEDIUM, SMALL
 from flurka_numba.targets.sm80.product import WarpProductTraits
-from flurka_numba.targets.sm80.product_shape import DEPTH as WARP_DEPTH
 from flurka_numba.targets.sm80.product_shape import MOST_COLUMNS
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.tensor import padded
@@ -159,7 +158,7 @@ def warp_product_plan(
 ) -> ProductPlan:
     """On tensor cores. The others as above."""
     resident = min(traits.resident, max(gpu.shared_bytes // traits.shared_bytes, 1))
-    return _in_blocks(traits, WARP_DEPTH, pairs, sizes, outer, gpu.multiprocessors * resident)
+    return _in_blocks(traits, traits.depth, pairs, sizes, outer, gpu.multiprocessors * resident)
 
 
 def _in_blocks(
