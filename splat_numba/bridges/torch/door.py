@@ -17,6 +17,8 @@ from splat_numba.bridges.torch.names import mask_name
 from splat_numba.bridges.torch.watch import RECORDED, is_seen_as_a_whole
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 
+WITH_AUTOCAST = ("cpu", "cuda")  # kinds of devices, of those that take a call
+
 
 def attend(
     mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool,
@@ -56,7 +58,8 @@ def _check_options(scale: Any, layout: str, autotune: bool, return_lse: bool) ->
 def under_autocast(*tensors: Any) -> Sequence[Any]:
     """Where the first one's device has autocast on: of its dtype, as PyTorch casts SDPA's tensors; float64 stays."""
     kind = tensors[0].device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # "meta" has none
+    # "meta" has no autocast; torch.amp.is_autocast_available would say so, but PyTorch 2.11 does not trace it.
+    if kind not in WITH_AUTOCAST or not torch.is_autocast_enabled(kind):
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return [one if one.dtype == torch.float64 or not one.is_floating_point() else one.to(dtype) for one in tensors]
