@@ -14,7 +14,7 @@ from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import check_scale, scale_number
 from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size, check_sizes
 from splat_numba.arguments.typed import Array, Backend, CallOptions, Dtype, Layout, Target
-from splat_numba.bridges.torch.watch import is_watched
+from splat_numba.bridges.torch.watch import RECORDED, door, is_watched
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import HeadsMask
@@ -131,10 +131,13 @@ def attention(
     if fused is not None:
         fused = check_fused(fused, backend)
     if watched := is_watched(q, k, v):
-        from splat_numba.bridges.torch.door import attend
-
         if fused is not None:
             refuse_fused("PyTorch records, traces, transforms or casts the call")
+        if watched is RECORDED:
+            attend = door()
+        else:
+            from splat_numba.bridges.torch.door import attend
+
         return attend(mask, (scale, layout, backend, target, autotune), q, k, v, kv_lengths, out, return_lse, watched)
     check_layout(layout)
     if scale is not None and type(scale) is not float:

@@ -139,6 +139,16 @@ def test_readme_s_gpu_table_is_what_was_measured():
             ]
         wanted.append(cells)
     assert table_below(ROOT / "README.md", "### On a GPU") == wanted
+    apart = [rounds_apart(time) for row in rows for time in row["times"].values() if "ms" in time]
+    words = f"The two rounds of a time lie {median(apart):.1%} apart in the median, {max(apart):.1%} at most."
+    assert words in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def rounds_apart(time):
+    """The share of a time by which its rounds differ; the time is the less of two ways to take it."""
+    (way,) = [name for name in ("event_ms", "graph_ms") if time.get(name) == time["ms"]]
+    first, second = time["runs"][way]
+    return abs(first - second) / time["ms"]
 
 
 def test_readme_s_cpu_table_is_what_was_measured():

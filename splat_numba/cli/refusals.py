@@ -32,6 +32,8 @@ def _fault(error: CycloptsError, command: str) -> str:
     name = error.argument.name if error.argument else ""
     if isinstance(error, CoercionError) and error.msg:  # as our converters have it
         return f"{name} {error.msg}"
+    if isinstance(error, CoercionError) and error.token and error.target_type is bool:
+        return f"{name} wanted without a value, got {shortened(error.token.value)!r}"
     if isinstance(error, CoercionError) and error.token and get_args(error.target_type):
         choices, given = [*map(str, get_args(error.target_type))], error.token.value
         return f"{name} wanted as one of {', '.join(choices)}, got {shortened(given)!r}{_meant(given, choices)}"
@@ -41,7 +43,9 @@ def _fault(error: CycloptsError, command: str) -> str:
         return _no_command(error.unused_tokens[0], command, error.app)
     if isinstance(error, UnknownOptionError):
         given = (error.token.keyword or error.token.value).partition("=")[0]
-        return _no_option(given, command, [name for one in error.argument_collection for name in one.names])
+        return _no_option(
+            given, command, ["--help", *(name for one in error.argument_collection for name in one.names)]
+        )
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"{command} wanted no {shortened(error.unused_tokens[0])!r}: it takes options only, or no more arguments"
     line = one_line(str(error))

@@ -41,7 +41,7 @@ GOLDEN_READING = {
 }
 """Of kernels that read kept slopes."""
 GOLDEN_TILED = {
-    "packed_sddmm": TiledTraits("sddmm", "bfloat16", 64),
+    "packed_sddmm": TiledTraits("sddmm", "bfloat16", 64, 128),
     "packed_spmm": TiledTraits("spmm", "float16", 20),
 }
 """Of packed operators."""

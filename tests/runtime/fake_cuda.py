@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from splat_numba.runtime.cuda import build, code, device, driver, frameworks, launch, memory, ready, tables
+from splat_numba.runtime.cuda import build, code, device, driver, frameworks, launch, memory, ready, tables, tensor_map
 from splat_numba.runtime.cuda.compilers.compiler import chosen
 from tests.runtime.fake_native import NativeDriver
 
@@ -215,7 +215,8 @@ def install(monkeypatch, fake):
     """Let the runtime find ``fake`` instead of the driver."""
     monkeypatch.setattr(driver, "import_module", lambda _: fake)
     monkeypatch.setattr(build, "build", fake.build)
-    monkeypatch.setattr(launch, "addresses", fake.native.addresses)
+    for module in (launch, tensor_map):
+        monkeypatch.setattr(module, "addresses", fake.native.addresses)
     forget()
     return fake
 

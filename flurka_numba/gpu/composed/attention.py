@@ -1,4 +1,4 @@
-"""A call in float32 on a GPU's FMA units, forward and back: the oracle's steps as launches, a chunk of rows at a time.
+"""A call as the oracle's steps, forward and back, by simt's or sm80's texts: launches over a chunk of rows at a time.
 
 Beside S stands z as a last column, made by a column of ones beside V; so one product gives numerators and denominator,
 and one gives the gradients of both. What forward leaves for the way back are slots and states: rows are made anew.

@@ -1,4 +1,4 @@
-"""Launches of the float32 texts over matrices: what each reads and writes, its grid, and its scratch memory."""
+"""Launches of simt's and sm80's texts over matrices: what each reads and writes, its grid, and its scratch memory."""
 
 from __future__ import annotations
 

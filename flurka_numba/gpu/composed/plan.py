@@ -1,6 +1,7 @@
-"""What a GPU does in float32 on its FMA units: which calls, in chunks of how many rows, products with which tiles.
+"""What a GPU does by products of matrices and passes over rows: chunks of how many rows, products with which tiles.
 
-That path takes every shape, dtype, method and map: it is the one of float32, and of what the Hopper texts have not.
+That path takes every shape, dtype, method and map: it is that of the targets simt and sm80, of float32 everywhere and
+of what Hopper's stages have not.
 Features, scores and their gradients are float32 in scratch memory, of a chunk of rows at a time.
 """
 
@@ -29,7 +30,7 @@ LARGEST_SHARES = 64
 
 
 def composes_forward(problem: Problem) -> bool:
-    """Whether a forward call takes this path. The others have tensor cores."""
+    """Whether Hopper's stages do not take a forward call."""
     if problem.dtype == "float32":
         return True
     return problem.method != "low_rank" and not apply_traits(problem).fits

@@ -59,8 +59,8 @@ class Whole(torch.autograd.Function):  # type: ignore[misc] # PyTorch's classes 
 
 
 WholeBackward = last_function(torch.ops.splat_numba.attention_backward, _NO_SECOND, _NO_TANGENTS)  # (dq, dk, dv)
-differentiate(operators.library, "attention", Whole)
-differentiate(operators.library, "attention_backward", WholeBackward)
+differentiate(operators.library, "attention", Whole, operators.attend)
+differentiate(operators.library, "attention_backward", WholeBackward, operators.backward)
 
 
 def whole(*arguments: Any) -> Any:
@@ -95,7 +95,7 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
         """Gradients of q, k and v."""
         (q, k, v, out, lse, kv_lengths), wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
         dout = torch.zeros_like(out) if dout is None else dout
-        if torch.is_grad_enabled() or is_transformed(torch) or is_mapped(torch, dout, dlse):
+        if _recording() or is_transformed(torch) or is_mapped(torch, dout, dlse):
             return (*_watched_backward(ctx, (dout, q, k, v, out, lse, dlse), kv_lengths, list(wanted)), None)
         recipe = ctx.kept[0]
         call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, operators.frozen_names(wanted))
@@ -105,6 +105,18 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
     def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
         """Raise ArgumentError."""
         raise ArgumentError(_NO_TANGENTS)
+
+
+_recording = torch.is_grad_enabled
+_apply = super(torch.autograd.Function, Eager).apply
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # noqa: SLF001 - torch.func has no public question
+
+
+def recorded(q: Any, k: Any, v: Any, given: tuple[Any, ...]) -> Any:
+    """Eager.apply where no transform is active, without its questions for one: they take 2 us."""
+    if _is_wrapped(q) or _is_wrapped(k) or _is_wrapped(v):  # left over from one that has ended
+        return Eager.apply(q, k, v, given)
+    return _apply(q, k, v, given)
 
 
 def _tensor(kv_lengths: Any) -> Any:

@@ -11,7 +11,7 @@ from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
 from splat_numba.bridges.torch import operators
-from splat_numba.bridges.torch.autograd import Eager
+from splat_numba.bridges.torch.autograd import Eager, recorded
 from splat_numba.bridges.torch.functions import check_local
 from splat_numba.bridges.torch.names import mask_name
 from splat_numba.bridges.torch.watch import RECORDED, is_seen_as_a_whole
@@ -31,7 +31,7 @@ def attend(
     if scale is not None:
         options = float(scale), layout, backend, target, autotune
     if watched is RECORDED and out is None:  # nearly always: all further questions are answered
-        return Eager.apply(q, k, v, (kv_lengths, return_lse, mask, options))
+        return recorded(q, k, v, (kv_lengths, return_lse, mask, options))
     if not (isinstance(q, torch.Tensor) and isinstance(k, torch.Tensor) and isinstance(v, torch.Tensor)):
         return _plain(mask, options, q, k, v, kv_lengths, out, return_lse)
     q, k, v = under_autocast(q, k, v)

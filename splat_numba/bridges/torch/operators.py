@@ -62,7 +62,7 @@ def attend(
     """(out, lse) of tensors in memory, contiguous."""
     check_layout(layout)
     q, k, v = map(bare, (q, k, v))
-    recipe = recipe_for(q, named(mask), scale, layout, backend, target, autotune)
+    recipe = known_recipe(q, named(mask), (scale, layout, backend, target, autotune))
     out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
     return out.contiguous(), lse.contiguous()
 
@@ -73,7 +73,7 @@ def backward(
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """(dq, dk, dv), contiguous; those that are not wanted have no elements."""
     dout, q, k, v, out, lse = map(bare, (dout, q, k, v, out, lse))
-    recipe = recipe_for(q, named(mask), scale, layout, backend, target, False)
+    recipe = known_recipe(q, named(mask), (scale, layout, backend, target, False))
     call = BackwardCall(dout, q, k, v, out, lse, bare(dlse), kv_lengths, frozen_names(wanted))
     found = recipe.executor.backward(recipe, call)
     dq, dk, dv = filled(found, q)

@@ -29,6 +29,14 @@ def is_watched(q: Any, *others: Any) -> bool | str:
     return True if torch.compiler.is_compiling() else _is_special(torch, q, others)
 
 
+@lru_cache(maxsize=1)
+def door() -> Any:
+    """door.attend, for calls that nothing traces: an import statement takes most of a microsecond at every call."""
+    from splat_numba.bridges.torch.door import attend
+
+    return attend
+
+
 def is_transformed(torch: Any) -> bool:
     """Whether a transform of torch.func or a mode is at work, whatever the tensors are."""
     transforms, dispatch_modes, function_modes = _questions(torch)[:3]

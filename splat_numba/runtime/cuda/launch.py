@@ -88,7 +88,7 @@ class Launches:
         first = memory.records([record(number, memory) for number in range(len(steps))])
         words = [context, first, memory.place(self.bases), room, *addresses(*_DRIVER)]
         self._given = memory.records([words])
-        self._run = _run_function(settings)
+        self._run = compiled(settings)["run"]
 
     def run(self, first: int, count: int, stream: int, *, asks: bool) -> bool:
         """Give so many launches to the stream. With asks none where it is captured in a graph, and True. Raises
@@ -101,15 +101,15 @@ class Launches:
 
 
 @cache
-def _run_function(settings: Settings) -> Any:
-    """launch_code.run, compiled. Numba is imported for it where a kernel came from disk."""
+def compiled(settings: Settings) -> Mapping[str, Any]:
+    """The functions of launch_code, by name. Numba is imported for it where a kernel came from disk."""
     from numba import types
 
     from splat_numba.runtime.compile import compile_file
     from splat_numba.runtime.cuda import launch_code
 
     signature = types.int64(*(types.int64,) * 5)
-    return compile_file(launch_code, (("run", signature),), settings).functions["run"]
+    return compile_file(launch_code, (("run", signature), ("encode", signature)), settings).functions
 
 
 @cache

@@ -77,3 +77,20 @@ def run(given: int, first: int, count: int, stream: int, asks: int) -> Any:
     if elsewhere:
         call(load(given + layout.RUN_POP), (room,))
     return status
+
+
+@njit(**_COMPILED)
+def encode(first: int, count: int, bases: int, target: int, function: int) -> Any:
+    """Write so many tensor maps, one behind the other: the driver's status. function: cuTensorMapEncodeTiled."""
+    for number in range(count):
+        one = first + number * layout.MAP_RECORD_BYTES
+        address = address_in(bases, one + layout.MAP_BUFFER)
+        status = call(function, (
+            target + 128 * number, load(one + layout.MAP_KIND), layout.MAP_AXES, address, load(one + layout.MAP_SIZES),
+            load(one + layout.MAP_STRIDES), load(one + layout.MAP_BOX), load(one + layout.MAP_UNITS),
+            load(one + layout.MAP_INTERLEAVE), load(one + layout.MAP_SWIZZLE), load(one + layout.MAP_PROMOTION),
+            load(one + layout.MAP_FILL),
+        )) & STATUS  # fmt: skip
+        if status:
+            return status
+    return 0

@@ -15,6 +15,13 @@ PLACE_WORD, PLACE_BUFFER, PLACE_OFFSET, PLACE_BYTES = range(0, 4 * 8, 8)
     RUN_CONTEXT, RUN_FIRST, RUN_BASES, RUN_ROOM, RUN_LAUNCH, RUN_CAPTURING, RUN_CURRENT, RUN_PUSH, RUN_POP, RUN_WORDS,
 ) = range(0, 10 * 8, 8)  # fmt: skip
 CAPTURED = -1  # what a run answers that has launched nothing, since the stream's work goes into a graph
+# A tensor map: what cuTensorMapEncodeTiled is given, and of which buffer it is.
+(
+    MAP_KIND, MAP_BUFFER, MAP_OFFSET, MAP_SIZES, MAP_STRIDES, MAP_BOX, MAP_UNITS, MAP_INTERLEAVE, MAP_SWIZZLE,
+    MAP_PROMOTION, MAP_FILL, MAP_RECORD_BYTES,
+) = range(0, 12 * 8, 8)  # fmt: skip
+MAP_AXES = 5
+MAP_ALIGNMENT = 64  # of where one is encoded
 # The driver's: CUlaunchConfig with one CUlaunchAttribute behind it, before the parameters.
 CONFIG_GRID, CONFIG_SHARED, CONFIG_STREAM, CONFIG_ATTRIBUTES, CONFIG_COUNT, CONFIG_ATTRIBUTE = 0, 24, 32, 40, 48, 56
 ATTRIBUTE_VALUE = 8

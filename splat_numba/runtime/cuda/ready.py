@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, InPlace, Schedule, Step
-from splat_numba.gen.schedules.tensor_map import MAP_BYTES, BoxMap, tensor_map_arguments
+from splat_numba.gen.schedules.tensor_map import MAP_BYTES
 from splat_numba.runtime.cuda.code import cubin_for
 from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device, check_runs
@@ -27,7 +27,7 @@ from splat_numba.runtime.cuda.launch import HostWords, Launches, is_capturing, l
 from splat_numba.runtime.cuda.memory import undisturbed
 from splat_numba.runtime.cuda.places import MAPS, maps_of, pointers_of
 from splat_numba.runtime.cuda.tables import counters, pool, spare, upload_of
-from splat_numba.runtime.cuda.tensor_map import encode
+from splat_numba.runtime.cuda.tensor_map import SPARE, Maps, map_record
 from splat_numba.settings import Settings
 
 _serial = count()
@@ -46,8 +46,11 @@ class ReadySchedule:
         self._buffers = (*schedule.arguments, SCRATCH, COUNTERS, MAPS)
         with undisturbed():
             functions = [function_of(step, device, settings) for step in schedule.launches]
-            self._spare = spare(device)
-        self._launches = self._laid_out(functions)
+            self._fixed = {**{name: one.address for name, one in self._tables.items()}, SPARE: spare(device)}
+        numbers = {name: (number, 0) for number, name in enumerate((*self._buffers, *self._fixed))}
+        memory = HostWords()
+        self._encoded = Maps([map_record(one, numbers, memory) for one in self._maps], memory, settings)
+        self._launches = self._laid_out(functions, numbers)
         self._write = struct.Struct(f"={len(self._buffers)}Q").pack_into
         self._parts = _parts_of(schedule.steps)
         self._lock = threading.Lock()
@@ -60,10 +63,11 @@ class ReadySchedule:
         names = (*self._schedule.arguments, SCRATCH)
         return tuple(number for number, name in enumerate(names) if name in buffers)
 
-    def _laid_out(self, functions: Sequence[int]) -> Launches:
-        """The launches in memory: over the buffers that change from call to call, and then the tables."""
+    def _laid_out(self, functions: Sequence[int], numbers: Mapping[str, tuple[int, int]]) -> Launches:
+        """The launches in memory. numbers: of the buffers that change from call to call, and then of those that do not
+        change.
+        """
         steps, pointers = self._schedule.launches, pointers_of(self._schedule)
-        numbers = {name: (number, 0) for number, name in enumerate((*self._buffers, *self._tables))}
         after = {two for one, two in pairwise(self._schedule.steps) if isinstance(one, Step)}
 
         def record(number: int, memory: HostWords) -> list[int]:
@@ -72,7 +76,7 @@ class ReadySchedule:
             return record_of(step, pointers[number], numbers, functions[number], memory, overlaps=overlaps)
 
         made = Launches(steps, record, len(numbers), self._device.context, self._settings)
-        made.bases[len(self._buffers) :] = [one.address for one in self._tables.values()]
+        made.bases[len(self._buffers) :] = [*self._fixed.values()]
         return made
 
     def run(self, addresses: Sequence[int], stream: int, framework: Framework, like: Any) -> Any:
@@ -107,6 +111,9 @@ class ReadySchedule:
                 found = self._pool.get(key, lambda: self._encode(bases), lambda: is_capturing(stream))
         return found
 
+    def _encode(self, bases: Sequence[int]) -> NDArray[np.uint64]:
+        return self._encoded.encode((*bases, 0, 0, *self._fixed.values()))  # no map is of counters, or of maps
+
     def _key_of_maps(self, bases: Sequence[int]) -> tuple[int, ...]:
         return self._serial, *[bases[number] for number in self._mapped]
 
@@ -127,13 +134,6 @@ class ReadySchedule:
                     _copy(part, starts, stream, self._settings)
                 else:
                     self._launches.run(*part, stream, asks=False)
-
-    def _encode(self, bases: Sequence[int]) -> NDArray[np.uint64]:
-        starts = dict(zip((*self._schedule.arguments, SCRATCH), bases, strict=True))
-        return np.concatenate([encode(self._arguments_of(one, starts)) for one in self._maps])
-
-    def _arguments_of(self, one: BoxMap, starts: Mapping[str, int]) -> Any:
-        return tensor_map_arguments(one, starts[one.tensor.buffer] + one.tensor.offset, self._spare)
 
 
 Launched = tuple[int, int]  # launches in a row: the number of the first, and how many

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step
-from splat_numba.gen.schedules.tensor_map import MAP_BYTES, BoxMap, tensor_map_arguments
+from splat_numba.gen.schedules.tensor_map import MAP_BYTES, BoxMap
 from splat_numba.runtime.cuda.code import source_of
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.driver import addresses
@@ -20,12 +20,11 @@ from splat_numba.runtime.cuda.memory import undisturbed
 from splat_numba.runtime.cuda.places import MAPS, maps_of, pointers_of
 from splat_numba.runtime.cuda.ready import function_of
 from splat_numba.runtime.cuda.tables import spare, upload_of
-from splat_numba.runtime.cuda.tensor_map import AXES, constants_of
+from splat_numba.runtime.cuda.tensor_map import SPARE, map_record
 from splat_numba.runtime.xla import layout, link
 from splat_numba.runtime.xla.program import address_of_error, c_function
 from splat_numba.settings import Settings
 
-SPARE = "spare"  # the buffer of tensor maps of empty arrays
 CHUNK_SLOTS = 32  # that are allocated at once
 ENTRIES = 1 << 11  # sets of buffers that a device's slots are remembered by
 SLOT_ALIGNMENT = 128
@@ -151,7 +150,9 @@ class LoadedGpuProgram:
             layout.GPU_FIRST_DEVICE: self._memory.records([*map(self._device, self._devices)]),
             layout.GPU_TABLES: len(self._tables),
             layout.GPU_MAPS: len(self._maps),
-            layout.GPU_FIRST_MAP: self._memory.records([*map(self._map, self._maps)]),
+            layout.GPU_FIRST_MAP: self._memory.records(
+                [map_record(one, self._numbers, self._memory) for one in self._maps]
+            ),
             layout.GPU_SLOT_BYTES: self._slot_bytes,
             layout.GPU_CHUNK_BYTES: self._slot_bytes * CHUNK_SLOTS,
             layout.GPU_ENTRIES: ENTRIES,
@@ -170,6 +171,10 @@ class LoadedGpuProgram:
         overlaps = step.overlaps and step is not self._schedule.launches[0]  # what is before that is not ours
         return record_of(step, pointers, self._numbers, functions[0], self._memory, overlaps=overlaps)
 
+    def _map(self, one: BoxMap) -> list[int]:
+        """The words of a tensor map."""
+        return map_record(one, self._numbers, self._memory)
+
     def _device(self, device: Device) -> list[int]:
         """The words of a device, in the order of the layout."""
         with device.current(), undisturbed():
@@ -183,17 +188,6 @@ class LoadedGpuProgram:
             device.ordinal, device.context, device.stream, self._memory.place(np.array(tables, np.int64)), 0, 0, 0,
             start + -start % layout.STAGING_HEAD, self._memory.place(entries),
         ]  # fmt: skip
-
-    def _map(self, one: BoxMap) -> list[int]:
-        """The words of a tensor map, in the order of the layout."""
-        found = tensor_map_arguments(one, 0, -1)
-        kind, interleave, swizzle, promotion, fill = (int(word) for word in constants_of(found))
-        nowhere = found.pointer == -1
-        sizes, steps = (self._memory.place(np.array(several, np.uint64)) for several in (found.sizes, found.strides))
-        box, units = (self._memory.place(np.array(several, np.uint32)) for several in (found.box, (1,) * AXES))
-        buffer, _ = self._numbers[SPARE if nowhere else one.tensor.buffer]
-        offset = 0 if nowhere else found.pointer + one.tensor.offset
-        return [kind, buffer, offset, sizes, steps, box, units, interleave, swizzle, promotion, fill]
 
 
 def _kinds(step: Step) -> tuple[tuple[str, str], ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from numba import njit
 
-from splat_numba.runtime.cuda.launch_code import address_in
+from splat_numba.runtime.cuda.launch_code import encode
 from splat_numba.runtime.words import load, store
 from splat_numba.runtime.xla import layout
 from splat_numba.runtime.xla.gpu_frames import ask
@@ -105,24 +105,8 @@ def _taken(program: int, device: int, room: int) -> Any:
 def _write(bases: int, program: int, device: int, slot: int, staging: int) -> Any:
     """Fill a slot and wait until it is there. The driver's status."""
     size, stream = load(program + layout.GPU_SLOT_BYTES), load(device + layout.DEVICE_STREAM)
-    failed = _encode(bases, program, staging)
+    first, count = load(program + layout.GPU_FIRST_MAP), load(program + layout.GPU_MAPS)
+    failed = encode(first, count, bases, staging, load(program + layout.CU_ENCODE))  # behind the maps are zeros
     if not failed:
         failed = ask(program, layout.CU_COPY, (slot, staging, size, stream))
     return failed or ask(program, layout.CU_WAIT_STREAM, (stream,))
-
-
-@njit(**_COMPILED)
-def _encode(bases: int, program: int, staging: int) -> Any:
-    """Write the tensor maps of these buffers; behind them are zeros. The driver's status."""
-    for number in range(load(program + layout.GPU_MAPS)):
-        one = load(program + layout.GPU_FIRST_MAP) + number * layout.MAP_RECORD_BYTES
-        address = address_in(bases, one + layout.MAP_BUFFER)
-        failed = ask(program, layout.CU_ENCODE, (
-            staging + 128 * number, load(one + layout.MAP_KIND), 5, address, load(one + layout.MAP_SIZES),
-            load(one + layout.MAP_STRIDES), load(one + layout.MAP_BOX), load(one + layout.MAP_UNITS),
-            load(one + layout.MAP_INTERLEAVE), load(one + layout.MAP_SWIZZLE), load(one + layout.MAP_PROMOTION),
-            load(one + layout.MAP_FILL),
-        ))  # fmt: skip
-        if failed:
-            return failed
-    return 0

@@ -65,11 +65,6 @@ DIGITS = 3  # of a driver's code, with which the message of GPU_REFUSED begins
     DEVICE_ORDINAL, DEVICE_CONTEXT, DEVICE_STREAM, DEVICE_TABLES, DEVICE_LOCK, DEVICE_NEXT, DEVICE_END, DEVICE_STAGING,
     DEVICE_ENTRIES, DEVICE_BYTES,
 ) = range(0, 10 * 8, 8)  # fmt: skip
-# A tensor map: what cuTensorMapEncodeTiled is given, and of which buffer it is.
-(
-    MAP_KIND, MAP_BUFFER, MAP_OFFSET, MAP_SIZES, MAP_STRIDES, MAP_BOX, MAP_UNITS, MAP_INTERLEAVE, MAP_SWIZZLE,
-    MAP_PROMOTION, MAP_FILL, MAP_RECORD_BYTES,
-) = range(0, 12 * 8, 8)  # fmt: skip
 STAGING_HEAD = 64  # bytes in front of where a slot is written, and its alignment, which is that of tensor maps
 # What remembers a slot: where it is, whether a graph may read it, and then the addresses of a call's buffers.
 ENTRY_SLOT, ENTRY_PINNED, ENTRY_KEY = range(0, 3 * 8, 8)

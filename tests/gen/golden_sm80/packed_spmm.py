@@ -1,7 +1,7 @@
 """Packed values times the rows of a dense array by a warp's matrix products, generated for every mask whose rows share columns.
 
-Rows of 20 numbers, float16; 128 rows x 64 places a tile, by
-256 threads: each warp has 16 rows. A tile is fetched while one is computed.
+Rows of 20 numbers, float16; 64 rows x 64 places a tile, by
+128 threads: each warp has 16 rows. A tile is fetched while one is computed.
 """
 
 import numpy as np
@@ -32,22 +32,28 @@ def spmm(
     rank = u32(item - pair * blocks_listed)
     entry = u32(pair // heads)
     head = u32(pair - entry * heads)
-    rows_at = rows + u64(2048) * u64(rank)
+    rows_at = rows + u64(1024) * u64(rank)
     residue, lattice, corner, tiles = ptx.load_words4(blocks + u64(16) * u64(rank))
     limit = seq_kv
     values_at = values + u64(entry) * values_batch + u64(head) * values_head
     v_at = v + u64(entry) * v_batch + u64(head // share) * v_head
     keep_ends(values_at, pairs, u32(base + ENDS), thread)
-    copy_rows_of_v(v_at, v_row, base, corner, residue, lattice, limit)
+    bring_rows_of_v(v_at, v_row, base, corner, residue, lattice, limit)
     ptx.async_commit()
     clear_padding(base)
     rows_at = rows_at + u64(16) * u64(u32(u32(16) * warp) + u32(lane >> u32(2)))
     column = u32(corner + u32(16) * u32(lane & u32(3)))
-    first, into, count, shift = cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32)
+    at = cuda.local.array(2, dtype=np.uint64)
+    ahead, most, shift, counts = cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32)
+    some_near = u32(0)
     for i in range(2):
-        _, slot, begin, count[i] = ptx.load_words4(rows_at + u64(128 * i))
+        _, slot, begin, count = ptx.load_words4(rows_at + u64(128 * i))
         shift[i] = shift_of(values_at, u32(slot + column))
-        first[i], into[i] = u32(slot + column - shift[i]), u32(column - shift[i] - begin)
+        at[i] = values_at + u64(2) * signed(u32(slot + column - shift[i]))
+        ahead[i], counts[i] = u32(u32(column - shift[i] - begin) + u32(7)), count
+        most[i] = u32(count + u32(7)) if count > u32(0) else u32(0)
+        some_near = some_near | near_ends(u32(slot + begin), count, pairs)
+    near = ptx.any_lane(some_near)
     words = cuda.local.array(24, dtype=np.uint32)
     weights = cuda.local.array(16, dtype=np.uint32)
     total = cuda.local.array(16, dtype=np.float32)
@@ -56,7 +62,7 @@ def spmm(
     right = u32(base + u32(lane & u32(15)) * u32(80) + u32(lane >> u32(4)) * u32(16))
     ptx.block_barrier()  # the head's ends are there
     done = u32(0)
-    busy = fetch_values(words, values_at, first, into, count, shift, done, pairs, u32(base + ENDS))
+    busy = fetch_values(words, values_at, at, ahead, most, shift, done, near, pairs, u32(base + ENDS))
     while tiles > u32(0):
         wait_for_copies()
         ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
@@ -64,12 +70,12 @@ def spmm(
         tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32(64)), u32(STAGE_BYTES - stage)
         done = u32(done + u32(64))
         if tiles > u32(0):
-            copy_rows_of_v(v_at, v_row, u32(base + stage), corner, residue, lattice, limit)
+            bring_rows_of_v(v_at, v_row, u32(base + stage), corner, residue, lattice, limit)
         ptx.async_commit()
         if kept != u32(0):
-            place_values(weights, words, first, into, count, shift, here)
+            place_values(weights, words, ahead, counts, shift, here)
         if tiles > u32(0):
-            busy = fetch_values(words, values_at, first, into, count, shift, done, pairs, u32(base + ENDS))
+            busy = fetch_values(words, values_at, at, ahead, most, shift, done, near, pairs, u32(base + ENDS))
         if kept != u32(0):
             multiply_rows(total, weights, u32(right + now))
     out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(lane & u32(3))
@@ -85,6 +91,19 @@ def shift_of(values_at, value):
 
 
 @device
+def signed(word):
+    """A word as a number of 64 bits, with its sign."""
+    return u64(word ^ u32(2147483648)) - u64(2147483648)
+
+
+@device
+def near_ends(first, count, pairs):
+    """Whether chunks of a row may be some that are not all of the head's; first: its first packed value."""
+    close = u32(1) if (first < u32(8)) or (u32(first + count + u32(8)) > pairs) else u32(0)
+    return close if count > u32(0) else u32(0)
+
+
+@device
 def keep_ends(values_at, pairs, to, thread):
     """The chunks in which a head's packed values begin and end, as far as words have any of them."""
     mine = u32(1) if thread < u32(8) else u32(0)
@@ -97,37 +116,52 @@ def keep_ends(values_at, pairs, to, thread):
 
 
 @device
-def fetch_values(words, values_at, first, into, count, shift, done, pairs, ends):
+def fetch_values(words, values_at, at, ahead, most, shift, done, near, pairs, ends):
     """A lane's chunks of each of its rows on their way; whether the warp keeps anything of the tile."""
-    some_0 = fetch_row(words, 0, values_at, u32(first[0] + done), u32(into[0] + done), count[0], shift[0], pairs, ends)
-    some_1 = fetch_row(words, 12, values_at, u32(first[1] + done), u32(into[1] + done), count[1], shift[1], pairs, ends)
+    at_0, ahead_0 = at[0] + u64(2) * u64(done), u32(ahead[0] + done)
+    at_1, ahead_1 = at[1] + u64(2) * u64(done), u32(ahead[1] + done)
+    if near != u32(0):
+        some_0 = fetch_near(words, 0, values_at, at_0, ahead_0, most[0], shift[0], pairs, ends)
+        some_1 = fetch_near(words, 12, values_at, at_1, ahead_1, most[1], shift[1], pairs, ends)
+    else:
+        some_0 = fetch_row(words, 0, at_0, ahead_0, most[0], shift[0])
+        some_1 = fetch_row(words, 12, at_1, ahead_1, most[1], shift[1])
     return ptx.any_lane(some_0 | some_1)
 
 
 @device
-def fetch_row(words, at, values_at, first, into, count, shift, pairs, ends):
-    """Those of a row: 1 where it keeps any of them."""
-    inside_0, edge_0 = chunk_there(u32(first + u32(0)), u32(into + u32(0)), count, u32(1), pairs)
-    inside_1, edge_1 = chunk_there(u32(first + u32(8)), u32(into + u32(8)), count, u32(1), pairs)
-    inside_2, edge_2 = chunk_there(u32(first + u32(16)), u32(into + u32(16)), count, shift, pairs)
-    words[at + 0], words[at + 1], words[at + 2], words[at + 3] = ptx.load_words4_when(values_at + u64(2) * u64(u32(first + u32(0))), inside_0)
-    words[at + 4], words[at + 5], words[at + 6], words[at + 7] = ptx.load_words4_when(values_at + u64(2) * u64(u32(first + u32(8))), inside_1)
-    words[at + 8], words[at + 9], words[at + 10], words[at + 11] = ptx.load_words4_when(values_at + u64(2) * u64(u32(first + u32(16))), inside_2)
-    edges = edge_0 | edge_1 | edge_2
-    if ptx.any_lane(edges) != u32(0):
-        take_end(words, at + 0, u32(first + u32(0)), edge_0, ends)
-        take_end(words, at + 4, u32(first + u32(8)), edge_1, ends)
-        take_end(words, at + 8, u32(first + u32(16)), edge_2, ends)
-    return edges | inside_0 | inside_1 | inside_2
+def fetch_row(words, to, at, ahead, most, shift):
+    """Those of a row that has any place of them, 1 if there are such; ahead: of the first one's last place."""
+    some_0 = u32(1) if u32(ahead + u32(0)) < most else u32(0)
+    some_1 = u32(1) if u32(ahead + u32(8)) < most else u32(0)
+    some_2 = u32(1) if u32(ahead + u32(16)) < most else u32(0)
+    some_2 = some_2 if shift != u32(0) else u32(0)
+    words[to + 0], words[to + 1], words[to + 2], words[to + 3] = ptx.load_words4_when(at + u64(0), some_0)
+    words[to + 4], words[to + 5], words[to + 6], words[to + 7] = ptx.load_words4_when(at + u64(16), some_1)
+    words[to + 8], words[to + 9], words[to + 10], words[to + 11] = ptx.load_words4_when(at + u64(32), some_2)
+    return some_0 | some_1 | some_2
 
 
 @device
-def chunk_there(first, into, count, wanted, pairs):
-    """Whether a chunk of which the row keeps a value is all of the head's; whether it is one of which it is not."""
-    some = u32(1) if u32(into + u32(7)) < u32(count + u32(7)) else u32(0)
-    some = some if wanted != u32(0) else u32(0)
-    inside = some if (first < pairs) and (u32(first + u32(7)) < pairs) else u32(0)
-    return inside, u32(some - inside)
+def fetch_near(words, to, values_at, at, ahead, most, shift, pairs, ends):
+    """The same of a row that has values in a head's first or last chunk."""
+    some_0 = u32(1) if u32(ahead + u32(0)) < most else u32(0)
+    some_1 = u32(1) if u32(ahead + u32(8)) < most else u32(0)
+    some_2 = u32(1) if u32(ahead + u32(16)) < most else u32(0)
+    some_2 = some_2 if shift != u32(0) else u32(0)
+    first_0 = u32(u32(u64(at - values_at) >> u64(1)) + u32(0))
+    inside_0 = some_0 if (first_0 < pairs) and (u32(first_0 + u32(7)) < pairs) else u32(0)
+    first_1 = u32(u32(u64(at - values_at) >> u64(1)) + u32(8))
+    inside_1 = some_1 if (first_1 < pairs) and (u32(first_1 + u32(7)) < pairs) else u32(0)
+    first_2 = u32(u32(u64(at - values_at) >> u64(1)) + u32(16))
+    inside_2 = some_2 if (first_2 < pairs) and (u32(first_2 + u32(7)) < pairs) else u32(0)
+    words[to + 0], words[to + 1], words[to + 2], words[to + 3] = ptx.load_words4_when(at + u64(0), inside_0)
+    words[to + 4], words[to + 5], words[to + 6], words[to + 7] = ptx.load_words4_when(at + u64(16), inside_1)
+    words[to + 8], words[to + 9], words[to + 10], words[to + 11] = ptx.load_words4_when(at + u64(32), inside_2)
+    take_end(words, to + 0, first_0, some_0 & u32(u32(1) - inside_0), ends)
+    take_end(words, to + 4, first_1, some_1 & u32(u32(1) - inside_1), ends)
+    take_end(words, to + 8, first_2, some_2 & u32(u32(1) - inside_2), ends)
+    return some_0 | some_1 | some_2
 
 
 @device
@@ -142,17 +176,17 @@ def take_end(words, at, first, edge, ends):
 
 
 @device
-def place_values(weights, words, first, into, count, shift, done):
+def place_values(weights, words, ahead, counts, shift, done):
     """A lane's places of each of its rows, two a word, 0 where the row does not keep one."""
     place_row(weights, 0, words, 0, shift[0])
-    place_0 = u32(u32(into[0] + shift[0]) + done)
-    part_0 = in_part(place_0, count[0])
+    place_0 = u32(u32(ahead[0] + shift[0]) + u32(done - u32(7)))
+    part_0 = in_part(place_0, counts[0])
     place_row(weights, 8, words, 12, shift[1])
-    place_1 = u32(u32(into[1] + shift[1]) + done)
-    part_1 = in_part(place_1, count[1])
+    place_1 = u32(u32(ahead[1] + shift[1]) + u32(done - u32(7)))
+    part_1 = in_part(place_1, counts[1])
     if ptx.any_lane(part_0 | part_1) != u32(0):
-        drop_others(weights, 0, place_0, count[0])
-        drop_others(weights, 8, place_1, count[1])
+        drop_others(weights, 0, place_0, counts[0])
+        drop_others(weights, 8, place_1, counts[1])
 
 
 @device
@@ -183,10 +217,10 @@ def drop_others(weights, to, place, count):
     left = left if left < u32(2147483648) else u32(0)
     left = left if left < u32(16) else u32(16)
     kept = u32(u32(u32(1) << left) - u32(1)) & u32(~u32(u32(u32(1) << before) - u32(1)))
+    kept = kept | u32(kept << u32(15))  # the upper one of two places in the upper half of a word
     for y in range(8):
-        two = u32(kept >> u32(2 * y))
-        both = u32(u32(two & u32(1)) * u32(65535)) | u32(u32(u32(two >> u32(1)) & u32(1)) * u32(4294901760))
-        weights[to + y] = weights[to + y] & both
+        two = u32(u32(kept >> u32(2 * y)) & u32(65537)) * u32(65535)
+        weights[to + y] = weights[to + y] & u32(two)
 
 
 @device
@@ -242,7 +276,13 @@ def copy_rows_of_v(first, step, to, corner, residue, lattice, limit):
         inside = u32(1) if token < limit else u32(0)
         ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside & mine)
         ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), u32(u32(1) - inside) & mine)
-        number = u32(number + u32(256))
+        number = u32(number + u32(128))
+
+
+@device
+def bring_rows_of_v(first, step, to, corner, residue, lattice, limit):
+    """Begin to copy the rows_of_v of a tile."""
+    copy_rows_of_v(first, step, to, corner, residue, lattice, limit)
 
 
 @device
@@ -256,7 +296,7 @@ def clear_padding(base):
 def clear_rows_of_v(to):
     """The same of one tile."""
     for i in range(1):
-        place = u32(ptx.thread_index() + u32(256) * u32(i))
+        place = u32(ptx.thread_index() + u32(128) * u32(i))
         mine = u32(1) if place < u32(64) else u32(0)
         at = u32(to + place * u32(80) + u32(48))
         ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), mine)

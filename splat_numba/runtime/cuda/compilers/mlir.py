@@ -23,7 +23,9 @@ class Mlir:
     name: ClassVar[str] = "mlir"
     packages: ClassVar[tuple[str, ...]] = ("numba-cuda-mlir", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
     extra: ClassVar[str] = "cuda-mlir"
-    made_by: ClassVar[str] = "from splat_numba.runtime.cuda.compilers import mlir, mlir_passes, mlir_pipeline, mlir_ptx"
+    made_by: ClassVar[str] = (
+        "from splat_numba.runtime.cuda.compilers import mlir, mlir_passes, mlir_pipeline, mlir_ptx, mlir_views"
+    )
 
     def check(self) -> None:
         """Raise BackendError where it is not installed, or of a version that was not tried."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from splat_numba.gen.packed.problem import PackedProblem
 from splat_numba.gen.packed.tiles import PackedTiles
@@ -19,7 +20,7 @@ def record_tiles(
     builder: ScheduleBuilder, problem: PackedProblem, tiles: PackedTiles, arrays: Mapping[str, Tensor], gpu: Gpu
 ) -> None:  # fmt: skip
     """The launch over all blocks. arrays: by name, the result last; packed values lie side by side."""
-    traits = TiledTraits.of(problem)
+    traits = replace(TiledTraits.of(problem), rows=tiles.size)
     *_, names = PAGES[traits.family]
     named = dict(zip(names, arrays.values(), strict=True))
     others: dict[str, int | float] = {"scale": problem.scale}

@@ -19,13 +19,12 @@ from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import COUNTS, LISTED, PLACES, TABLES
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
-from splat_numba.gen.targets.sm80.packed.values import OF_LANE, ROW_WORDS, WORDS, emit_values
-from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_head, load_of
-from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, loads, row_bytes, steps
-from splat_numba.gen.targets.sm80.tiles import emit_add, emit_load, emit_padding, of_stages, padded
+from splat_numba.gen.targets.sm80.packed.values import OF_LANE, OF_TILE, ROW_WORDS, WORDS, emit_values
+from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_bring, emit_head, load_of
+from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, STAGES, loads, row_bytes, steps
+from splat_numba.gen.targets.sm80.tiles import emit_add, emit_padding, of_stages, padded
 
 ARRAYS = ("values", "v", "out")
-OF_ROWS = ("first", "into", "count", "shift")
 TOKEN = "token = u32(residue + lattice * u32(corner + place_of(place)))"  # noqa: S105 - a place in a sequence
 
 
@@ -47,7 +46,7 @@ def render_spmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> str
     _emit_multiply(out, traits)
     _emit_store(out, traits)
     rows = load_of("rows_of_v", traits, multiplied=False, token=TOKEN)
-    emit_load(out, rows)
+    emit_bring(out, rows)
     if padded((traits.dim,)):
         emit_padding(out, [(rows, of_stages("base", traits.stage_bytes, STAGES))])
     emit_add(out, traits.dtype)
@@ -55,8 +54,9 @@ def render_spmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> str
 
 
 def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
-    """What a lane knows of its rows stays in registers: where chunks of the block's first tile begin among the packed
-    values and from the row's own first place, how many it keeps, and by how many values they begin before the tile.
+    """What a lane knows of its rows stays in registers: where its chunks of the block's first tile begin in memory, how
+    far the first one's last place is from the row's first, how far that may be, by how many values chunks begin before
+    the tile, and how many places the row keeps.
     """
     rows, sums = LANE_ROWS, ATOM // 2 * steps(traits.dim)
     out.lines(
@@ -64,7 +64,7 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
         values_at = values + u64(entry) * values_batch + u64(head) * values_head
         v_at = v + u64(entry) * v_batch + u64(head // share) * v_head
         keep_ends(values_at, pairs, u32(base + ENDS), thread)
-        copy_rows_of_v(v_at, v_row, base, {", ".join(PLACES)})
+        bring_rows_of_v(v_at, v_row, base, {", ".join(PLACES)})
         ptx.async_commit()
         """
     )
@@ -74,11 +74,17 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
         f"""
         rows_at = rows_at + u64({LISTED}) * u64(u32(u32({ATOM}) * warp) + u32(lane >> u32(2)))
         column = u32(corner + u32({OF_LANE}) * u32(lane & u32({ROW_LANES - 1})))
-        {", ".join(OF_ROWS)} = {", ".join([f"cuda.local.array({rows}, dtype=np.uint32)"] * len(OF_ROWS))}
+        at = cuda.local.array({rows}, dtype=np.uint64)
+        ahead, most, shift, counts = {", ".join([f"cuda.local.array({rows}, dtype=np.uint32)"] * 4)}
+        some_near = u32(0)
         for i in range({rows}):
-            _, slot, begin, count[i] = ptx.load_words4(rows_at + u64({LISTED * MATRIX} * i))
+            _, slot, begin, count = ptx.load_words4(rows_at + u64({LISTED * MATRIX} * i))
             shift[i] = shift_of(values_at, u32(slot + column))
-            first[i], into[i] = u32(slot + column - shift[i]), u32(column - shift[i] - begin)
+            at[i] = values_at + u64(2) * signed(u32(slot + column - shift[i]))
+            ahead[i], counts[i] = u32(u32(column - shift[i] - begin) + u32({NUMBERS - 1})), count
+            most[i] = u32(count + u32({NUMBERS - 1})) if count > u32(0) else u32(0)
+            some_near = some_near | near_ends(u32(slot + begin), count, pairs)
+        near = ptx.any_lane(some_near)
         words = cuda.local.array({ROW_WORDS * rows}, dtype=np.uint32)
         weights = cuda.local.array({WORDS * rows}, dtype=np.uint32)
         total = cuda.local.array({sums}, dtype=np.float32)
@@ -90,13 +96,13 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
 
 def _emit_tiles(out: SourceWriter, traits: TiledTraits) -> None:
     """A tile's packed values are on their way while the one before is multiplied."""
-    of_rows = ", ".join(OF_ROWS)
+    of_rows = ", ".join(OF_TILE)
     out.lines(
         f"""
         right = u32(base + u32(lane & u32(15)) * u32({row_bytes(traits.dim)}) + u32(lane >> u32(4)) * u32({CHUNK}))
         ptx.block_barrier()  # the head's ends are there
         done = u32(0)
-        busy = fetch_values(words, values_at, {of_rows}, done, pairs, u32(base + ENDS))
+        busy = fetch_values(words, values_at, {of_rows}, done, near, pairs, u32(base + ENDS))
         while tiles > u32(0):
             wait_for_copies()
             ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
@@ -104,12 +110,12 @@ def _emit_tiles(out: SourceWriter, traits: TiledTraits) -> None:
             tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32({TILE_PLACES})), u32(STAGE_BYTES - stage)
             done = u32(done + u32({TILE_PLACES}))
             if tiles > u32(0):
-                copy_rows_of_v(v_at, v_row, u32(base + stage), {", ".join(PLACES)})
+                bring_rows_of_v(v_at, v_row, u32(base + stage), {", ".join(PLACES)})
             ptx.async_commit()
             if kept != u32(0):
-                place_values(weights, words, {of_rows}, here)
+                place_values(weights, words, ahead, counts, shift, here)
             if tiles > u32(0):
-                busy = fetch_values(words, values_at, {of_rows}, done, pairs, u32(base + ENDS))
+                busy = fetch_values(words, values_at, {of_rows}, done, near, pairs, u32(base + ENDS))
             if kept != u32(0):
                 multiply_rows(total, weights, u32(right + now))
         out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(lane & u32(3))

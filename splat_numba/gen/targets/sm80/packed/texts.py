@@ -24,7 +24,10 @@ def tiled_text(traits: TiledTraits, arch: str) -> EmittedText:
     )  # fmt: skip
     entry = Entry(traits.family, parameters, traits.threads, traits.resident, traits.shared_bytes, arch=arch)
     return EmittedText(
-        f"packed_{traits.family}_sm80_{arch}_d{traits.dim}_{traits.dtype}", entry, render_tiled, (traits,)
+        f"packed_{traits.family}_sm80_{arch}_d{traits.dim}_{traits.dtype}_rows{traits.rows}",
+        entry,
+        render_tiled,
+        (traits,),
     )
 
 

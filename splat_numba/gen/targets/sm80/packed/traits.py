@@ -10,29 +10,39 @@ from splat_numba.gen.targets.gpu.tiled_operator import TiledOperator
 from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, row_bytes
 
 ENDS_BYTES = 2 * CHUNK  # of the chunk in which a head's packed values begin, and of the one in which they end
+NARROW = 64  # numbers of a row
 PACKED_ROW = 11 * CHUNK  # bytes of a tile's row of packed values: 64, up to 15 before them; odd, to keep rows apart
 
 
 @dataclass(frozen=True, slots=True)
 class TiledTraits(TiledOperator):
-    """By a warp's matrix products."""
+    """By a warp's matrix products. rows: of a block; they share what is read of keys or v."""
+
+    rows: int = TILE_ROWS
 
     @property
-    def rows(self) -> int:
-        """Of a block, sixteen a warp: twice as many share what is read of v, where registers leave room for two."""
-        return 2 * TILE_ROWS if self.family == "spmm" and self.dim <= 64 else TILE_ROWS
+    def sizes(self) -> tuple[int, ...]:
+        """What ``rows`` may be: twice as many where a multiprocessor has room for two such blocks."""
+        return (TILE_ROWS, 2 * TILE_ROWS) if self.dim <= NARROW else (TILE_ROWS,)
+
+    @property
+    def atoms(self) -> int:
+        """Sixteens of rows of a warp: two share its reads of keys; spmm has registers for one, beside its values."""
+        return self.rows // TILE_ROWS if self.family == "sddmm" else 1
 
     @property
     def threads(self) -> int:
         """Of a block."""
-        return WARP * self.rows // ATOM
+        return WARP * self.rows // (ATOM * self.atoms)
 
     @property
     def resident(self) -> int:
         """Blocks of a multiprocessor that registers are left for."""
         if self.family == "sddmm":
-            return 5
-        return 2 if self.dim <= 64 or self.dim > 128 else 3
+            return 3 if self.atoms > 1 else 5
+        if self.dim <= NARROW:
+            return 4 * TILE_ROWS // self.rows
+        return 3 if self.dim <= 2 * NARROW else 2
 
     @property
     def layout(self) -> str:

@@ -20,7 +20,8 @@ WORDS = OF_LANE // 2  # of these
 CHUNKS = OF_LANE // NUMBERS + 1  # that they may be in
 CHUNK_WORDS = NUMBERS // 2
 ROW_WORDS = CHUNKS * CHUNK_WORDS
-OF_TILE = ("first", "into", "count", "shift")
+OF_ROW = ("at", "ahead", "most", "shift")
+OF_TILE = OF_ROW  # of each of a lane's rows, for the first tile
 
 
 def emit_values(out: SourceWriter) -> None:
@@ -28,6 +29,15 @@ def emit_values(out: SourceWriter) -> None:
     text = "Values of the chunk of a value that stand before it."
     with device_function(out, "shift_of", ("values_at", "value"), text):
         out.line(f"return u32(u32(u32(values_at >> u64(1)) + value) & u32({NUMBERS - 1}))")
+    text = "A word as a number of 64 bits, with its sign."
+    with device_function(out, "signed", ("word",), text):
+        out.line(f"return u64(word ^ u32({2**31})) - u64({2**31})")
+    text = "Whether chunks of a row may be some that are not all of the head's; first: its first packed value."
+    with device_function(out, "near_ends", ("first", "count", "pairs"), text):
+        out.line(
+            f"close = u32(1) if (first < u32({NUMBERS})) or (u32(first + count + u32({NUMBERS})) > pairs) else u32(0)"
+        )
+        out.line("return close if count > u32(0) else u32(0)")
     _emit_ends(out)
     _emit_fetch(out)
     _emit_place(out)
@@ -50,41 +60,40 @@ def _emit_ends(out: SourceWriter) -> None:
 
 
 def _emit_fetch(out: SourceWriter) -> None:
+    """Instructions are what a tile costs a warp most of: rows whose chunks are all the head's are told apart once."""
+    rows = range(LANE_ROWS)
     text = "A lane's chunks of each of its rows on their way; whether the warp keeps anything of the tile."
-    with device_function(out, "fetch_values", ("words", "values_at", *OF_TILE, "done", "pairs", "ends"), text):
-        for row in range(LANE_ROWS):
-            of_row = (f"u32(first[{row}] + done)", f"u32(into[{row}] + done)", f"count[{row}]", f"shift[{row}]")
-            wrapped(
-                out, f"some_{row} = fetch_row", ("words", str(ROW_WORDS * row), "values_at", *of_row, "pairs", "ends")
-            )
-        out.line(f"return ptx.any_lane({' | '.join(f'some_{row}' for row in range(LANE_ROWS))})")
-    parameters = ("words", "at", "values_at", *OF_TILE, "pairs", "ends")
-    with device_function(out, "fetch_row", parameters, "Those of a row: 1 where it keeps any of them."):
+    with device_function(out, "fetch_values", ("words", "values_at", *OF_TILE, "done", "near", "pairs", "ends"), text):
+        for row in rows:
+            out.line(f"at_{row}, ahead_{row} = at[{row}] + u64(2) * u64(done), u32(ahead[{row}] + done)")
+        out.line("if near != u32(0):")
+        with out.suite():
+            for row in rows:
+                of_row = (f"at_{row}", f"ahead_{row}", f"most[{row}]", f"shift[{row}]")
+                call = ("words", str(ROW_WORDS * row), "values_at", *of_row, "pairs", "ends")
+                wrapped(out, f"some_{row} = fetch_near", call)
+        with out.block("else"):
+            for row in rows:
+                of_row = (f"at_{row}", f"ahead_{row}", f"most[{row}]", f"shift[{row}]")
+                wrapped(out, f"some_{row} = fetch_row", ("words", str(ROW_WORDS * row), *of_row))
+        out.line(f"return ptx.any_lane({' | '.join(f'some_{row}' for row in rows)})")
+    text = "Those of a row that has any place of them, 1 if there are such; ahead: of the first one's last place."
+    with device_function(out, "fetch_row", ("words", "to", *OF_ROW), text):
+        _emit_wanted(out)
+        _emit_loads(out, "some")
+        out.line(f"return {' | '.join(f'some_{chunk}' for chunk in range(CHUNKS))}")
+    text = "The same of a row that has values in a head's first or last chunk."
+    with device_function(out, "fetch_near", ("words", "to", "values_at", *OF_ROW, "pairs", "ends"), text):
+        _emit_wanted(out)
         for chunk in range(CHUNKS):
-            place = [f"u32({name} + u32({NUMBERS * chunk}))" for name in ("first", "into")]
-            wanted = "shift" if chunk == CHUNKS - 1 else "u32(1)"
-            wrapped(out, f"inside_{chunk}, edge_{chunk} = chunk_there", (*place, "count", wanted, "pairs"))
+            out.line(f"first_{chunk} = u32(u32(u64(at - values_at) >> u64(1)) + u32({NUMBERS * chunk}))")
+            last = f"u32(first_{chunk} + u32({NUMBERS - 1}))"
+            out.line(f"inside_{chunk} = some_{chunk} if (first_{chunk} < pairs) and ({last} < pairs) else u32(0)")
+        _emit_loads(out, "inside")
         for chunk in range(CHUNKS):
-            names = ", ".join(f"words[at + {CHUNK_WORDS * chunk + y}]" for y in range(CHUNK_WORDS))
-            at = f"values_at + u64(2) * u64(u32(first + u32({NUMBERS * chunk})))"
-            out.line(f"{names} = ptx.load_words4_when({at}, inside_{chunk})")
-        edges = " | ".join(f"edge_{chunk}" for chunk in range(CHUNKS))
-        out.line(f"edges = {edges}")
-        with out.block("if ptx.any_lane(edges) != u32(0)"):
-            for chunk in range(CHUNKS):
-                at, first = f"at + {CHUNK_WORDS * chunk}", f"u32(first + u32({NUMBERS * chunk}))"
-                out.line(f"take_end(words, {at}, {first}, edge_{chunk}, ends)")
-        out.line(f"return edges | {' | '.join(f'inside_{chunk}' for chunk in range(CHUNKS))}")
-    text = "Whether a chunk of which the row keeps a value is all of the head's; whether it is one of which it is not."
-    with device_function(out, "chunk_there", ("first", "into", "count", "wanted", "pairs"), text):
-        out.lines(
-            f"""
-            some = u32(1) if u32(into + u32({NUMBERS - 1})) < u32(count + u32({NUMBERS - 1})) else u32(0)
-            some = some if wanted != u32(0) else u32(0)
-            inside = some if (first < pairs) and (u32(first + u32({NUMBERS - 1})) < pairs) else u32(0)
-            return inside, u32(some - inside)
-            """
-        )
+            edge = f"some_{chunk} & u32(u32(1) - inside_{chunk})"
+            out.line(f"take_end(words, to + {CHUNK_WORDS * chunk}, first_{chunk}, {edge}, ends)")
+        out.line(f"return {' | '.join(f'some_{chunk}' for chunk in range(CHUNKS))}")
     text = "A chunk at the head's first or last value."
     with device_function(out, "take_end", ("words", "at", "first", "edge", "ends"), text):
         out.line(f"place = u32(ends + ptx.select(u32(0), u32({CHUNK}), u32(first >> u32(31))))")
@@ -93,16 +102,29 @@ def _emit_fetch(out: SourceWriter) -> None:
             out.line(f"words[at + {y}] = ptx.select({word}, words[at + {y}], edge)")
 
 
+def _emit_wanted(out: SourceWriter) -> None:
+    """``some_<chunk>``: whether the row has a place of it; of the last one only where the row is shifted."""
+    for chunk in range(CHUNKS):
+        out.line(f"some_{chunk} = u32(1) if u32(ahead + u32({NUMBERS * chunk})) < most else u32(0)")
+    out.line(f"some_{CHUNKS - 1} = some_{CHUNKS - 1} if shift != u32(0) else u32(0)")
+
+
+def _emit_loads(out: SourceWriter, when: str) -> None:
+    for chunk in range(CHUNKS):
+        names = ", ".join(f"words[to + {CHUNK_WORDS * chunk + y}]" for y in range(CHUNK_WORDS))
+        out.line(f"{names} = ptx.load_words4_when(at + u64({CHUNK * chunk}), {when}_{chunk})")
+
+
 def _emit_place(out: SourceWriter) -> None:
     text = "A lane's places of each of its rows, two a word, 0 where the row does not keep one."
-    with device_function(out, "place_values", ("weights", "words", *OF_TILE, "done"), text):
+    with device_function(out, "place_values", ("weights", "words", "ahead", "counts", "shift", "done"), text):
         for row in range(LANE_ROWS):
             out.line(f"place_row(weights, {WORDS * row}, words, {ROW_WORDS * row}, shift[{row}])")
-            out.line(f"place_{row} = u32(u32(into[{row}] + shift[{row}]) + done)")
-            out.line(f"part_{row} = in_part(place_{row}, count[{row}])")
+            out.line(f"place_{row} = u32(u32(ahead[{row}] + shift[{row}]) + u32(done - u32({NUMBERS - 1})))")
+            out.line(f"part_{row} = in_part(place_{row}, counts[{row}])")
         with out.block(f"if ptx.any_lane({' | '.join(f'part_{row}' for row in range(LANE_ROWS))}) != u32(0)"):
             for row in range(LANE_ROWS):
-                out.line(f"drop_others(weights, {WORDS * row}, place_{row}, count[{row}])")
+                out.line(f"drop_others(weights, {WORDS * row}, place_{row}, counts[{row}])")
     parameters = ("weights", "to", "words", "at", "shift")
     text = "Of a row, from where its chunks have them: four, two and one value further on."
     with device_function(out, "place_row", parameters, text):
@@ -127,13 +149,13 @@ def _emit_place(out: SourceWriter) -> None:
             left = left if left < u32({2**31}) else u32(0)
             left = left if left < u32({OF_LANE}) else u32({OF_LANE})
             kept = u32(u32(u32(1) << left) - u32(1)) & u32(~u32(u32(u32(1) << before) - u32(1)))
+            kept = kept | u32(kept << u32(15))  # the upper one of two places in the upper half of a word
             """
         )
         with out.block(f"for y in range({WORDS})"):
             out.lines(
                 f"""
-                two = u32(kept >> u32(2 * y))
-                both = u32(u32(two & u32(1)) * u32(65535)) | u32(u32(u32(two >> u32(1)) & u32(1)) * u32({0xFFFF0000}))
-                weights[to + y] = weights[to + y] & both
+                two = u32(u32(kept >> u32(2 * y)) & u32({0x10001})) * u32({0xFFFF})
+                weights[to + y] = weights[to + y] & u32(two)
                 """
             )

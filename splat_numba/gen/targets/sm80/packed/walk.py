@@ -13,11 +13,11 @@ from splat_numba.gen.language.lane_layout import ATOM, WARP
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.addresses import emit_header
-from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
+from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import PLACES, ROWS, TOKEN_OF_PLACE, TOKEN_OF_ROW, emit_block
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
-from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS
-from splat_numba.gen.targets.sm80.tiles import Load
+from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, loads, row_bytes
+from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, Load, emit_load
 
 
 def load_of(what: str, traits: TiledTraits, *, multiplied: bool, token: str = TOKEN_OF_PLACE) -> Load:
@@ -38,7 +38,7 @@ def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
         {quotes}{what} by a warp's matrix products, generated for every mask whose rows share columns.
 
         Rows of {traits.dim} numbers, {traits.dtype}; {traits.rows} rows x {TILE_PLACES} places a tile, by
-        {traits.threads} threads: each warp has {ATOM} rows. A tile is fetched while one is computed.
+        {traits.threads} threads: each warp has {ATOM * traits.atoms} rows. A tile is fetched while one is computed.
         {quotes}
 
         import numpy as np
@@ -53,6 +53,41 @@ def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
         STAGE_BYTES = u32({traits.stage_bytes})
         """
     )
+
+
+def emit_bring(out: SourceWriter, load: Load) -> None:
+    """``bring_<what>``: ``copy_<what>``, or where all tokens of the tile are there and threads are whole rows of chunks
+    the same in a third of the instructions.
+    """
+    parameters = ("first", "step", "to", *load.parameters)
+    emit_load(out, load)
+    chunks = loads(load.dim)
+    plain = load.dim % NUMBERS == 0 and load.threads % chunks == 0 and load.rows * chunks % load.threads == 0
+    text = f"Begin to copy the {load.what} of a tile."
+    with device_function(out, f"bring_{load.what}", parameters, text):
+        if not plain:
+            wrapped(out, f"copy_{load.what}", parameters)
+            return
+        last = f"u64(residue) + u64(lattice) * u64(u32(corner + u32({TILE_PLACES - 1})))"
+        with out.block(f"if {last} < u64(limit)"):
+            wrapped(out, f"copy_whole_{load.what}", parameters[:-1])
+        with out.block("else"):
+            wrapped(out, f"copy_{load.what}", parameters)
+    together = load.threads // chunks
+    with device_function(out, f"copy_whole_{load.what}", parameters[:-1], text):
+        out.lines(
+            f"""
+            thread = {OPAQUE_THREAD}
+            row, chunk = u32(thread // u32({chunks})), u32(thread % u32({chunks}))
+            to = u32(to + row * u32({row_bytes(load.dim)}) + chunk * u32({CHUNK}))
+            first = first + u64({CHUNK}) * u64(chunk)
+            """
+        )
+        with out.block(f"for i in range({load.rows // together})"):
+            out.line(f"place = u32(row + u32({together} * i))")
+            out.line(load.token)
+            at = f"u32(to + u32({row_bytes(load.dim) * together} * i))"
+            out.line(f"ptx.async_copy({at}, first + u64(token) * step, u32(1))")
 
 
 def emit_begin(out: SourceWriter, traits: TiledTraits, groups: Sequence[Sequence[str]]) -> None:
