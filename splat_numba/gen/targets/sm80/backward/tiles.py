@@ -5,7 +5,7 @@ from __future__ import annotations
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function
-from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, WRITTEN
 from splat_numba.gen.targets.sm80.backward.shape import (
     MOST_COLUMNS,
     atoms_of,
@@ -100,10 +100,12 @@ def emit_places(out: SourceWriter, traits: GradientTraits) -> None:
 def operands_of(traits: GradientTraits) -> tuple[dict[str, Operand], dict[str, Operand]]:
     """By name, those that are there before a tile's first product, and those that are made after its slopes, as
     registers are short between: of 128 x 32 of head_dim 64 20 bytes are spilled else on 8.0, of 64 x 32 of 192 and 128
-    40 on 8.6. But of 64 keys x 64 queries of head_dim 128 112 bytes are spilled if they are made late, on 9.0.
+    40 on 8.6. But of 64 keys x 64 queries of head_dim 128 112 bytes are spilled if they are made late, on 9.0, with
+    masks; without masks none, on the chips where slopes are kept.
     """
     pairs, columns = _pair_operands(traits), _column_operands(traits)
     early = traits.columns_are_queries and atoms_of(traits) == 1 and traits.boxes.tile_kv == MOST_COLUMNS
+    early = early and (traits.boxes.partial or traits.kept != WRITTEN)
     return ({**pairs, **columns}, {}) if early else (pairs, columns)
 
 

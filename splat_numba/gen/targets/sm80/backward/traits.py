@@ -20,7 +20,8 @@ from splat_numba.gen.targets.gpu.gradient_kernels import (
 @dataclass(frozen=True, slots=True)
 class GradientTraits(GradientKernel):
     """stored: how results are, as in gradient_kernels; ragged: key lengths differ between batch entries; kept: NOWHERE,
-    WRITTEN or READ; padded: some rows of a kernel that writes slopes are padding, whose slopes must be 0.
+    WRITTEN or READ; padded: some keys are padding: rows of a kernel that writes slopes, which must be 0 there, or keys
+    of one that reads them.
     """
 
     stored: str
