@@ -19,6 +19,7 @@ from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import HeadsMask
 from splat_numba.executors.given import Given, split_parts
+from splat_numba.gen.language.dtypes import IEEE
 from splat_numba.gen.plans.plan import Plan, with_fused
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.kernel import Kernel
@@ -340,7 +341,7 @@ def make_problem(
     }
     check_heads(checked["heads_q"], checked["heads_kv"])
     check_sizes(*(checked[name] for name in ("seq_q", "seq_kv", "head_dim", "value_dim")))
-    return Problem(**checked, dtype=check_dtype_name(dtype))
+    return Problem(**checked, dtype=check_dtype_name(dtype), precision=IEEE)
 
 
 __all__ = ["attention", "compile", "plan"]

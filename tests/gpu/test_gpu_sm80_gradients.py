@@ -31,6 +31,9 @@ KINDS = (
     (128, 128, "bfloat16"),
     (192, 128, "float16"),
     (256, 256, "bfloat16"),
+    (33, 17, "float32"),
+    (64, 64, "float32"),
+    (128, 128, "float32"),
 )
 GIVEN = {"backend": "cuda", "target": "sm80"}
 

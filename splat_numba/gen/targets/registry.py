@@ -65,6 +65,7 @@ def choose_target(request: str | None, problem: Problem, machine: Machine | Gpu)
     refused: list[tuple[str, str]] = []
     for one in _asked(request, machine.kind):
         why = one.refusal(problem) or machine.refusal(one.runs_on(problem))
+        why = why or (one.gives_way(problem, machine) if request is None else None)
         if why is None:
             first = f"the first that takes this {machine.kind}, dtype and dims"
             return one, Choice("target", one.name, "the one that was asked for" if request else first, tuple(refused))

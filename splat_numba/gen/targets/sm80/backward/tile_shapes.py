@@ -70,7 +70,8 @@ def _fitting(
 ) -> list[Traits]:
     found = []
     for groups, tile, stages in sizes:
-        boxes = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile, stages, 1)
+        boxes = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile, stages, 1,
+                       precision=problem.precision)  # fmt: skip
         resident = min(most_resident(_most(boxes, of, wanted), gpu) for wanted in kernels)
         if resident:
             found.append(replace(boxes, blocks_per_multiprocessor=resident))
