@@ -12,8 +12,9 @@ from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.masks import Mask, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import check_scale, scale_number
+from splat_numba.arguments.precision import refuse_precision
 from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size, check_sizes
-from splat_numba.arguments.typed import Array, Backend, CallOptions, Dtype, Layout, Target
+from splat_numba.arguments.typed import Array, Backend, CallOptions, Dtype, Layout, Precision, Target
 from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
@@ -51,6 +52,7 @@ def attention(
     kv_lengths: Any = None,
     backend: Backend = "auto",
     target: Target | None = None,
+    precision: Precision = "ieee",
     out: Any = None,
     autotune: bool = False,
     fused: bool | None = None,
@@ -82,8 +84,10 @@ def attention(
         "auto" runs where q is: on its GPU, or on the CPU. "cuda" takes NumPy arrays too, and copies them to the first
         GPU and back. Work goes to the framework's current stream; nothing waits for it, except with JAX and NumPy.
     target : "sm_90a", "sm80" or "simt"
-        For GPUs: Hopper, 16 bits; from Ampere on, 16 bits; any GPU, any dtype. Else the first of them that takes the
-        call. docs/gpu.md says which arrays are copied there.
+        For GPUs: Hopper, 16 bits; from Ampere on, 16 bits and float32; any GPU, any dtype. Else the first of them that
+        takes the call. docs/gpu.md says which arrays are copied there.
+    precision : "ieee" or "tf32"
+        Of products of float32 on a GPU: as exact as float32, or rounded to TF32 (11 bits), by target "sm80" alone.
     out : array
         For the result, of its shape and dtype, apart from the inputs.
     autotune : bool
@@ -136,11 +140,13 @@ def attention(
 
         if fused is not None:
             refuse_fused("PyTorch records, traces, transforms or casts the call")
+        if precision != IEEE:
+            refuse_precision("where PyTorch records, traces, transforms or casts the call")
         return attend(mask, (scale, layout, backend, target, autotune), q, k, v, kv_lengths, out, return_lse)
     check_layout(layout)
     if scale is not None and type(scale) is not float:
         scale = scale_number(scale)
-    executor = choose_executor(backend, target, q)
+    executor = choose_executor(backend, target, q, precision)
     if autotune is not False and check_flag("autotune", autotune):
         executor = tuned(executor)
     if return_lse is not False:
@@ -151,6 +157,8 @@ def attention(
     if is_traced(q, k, v, kv_lengths):
         if fused is False:
             refuse_fused("JAX transforms the call")
+        if precision != IEEE:
+            refuse_precision("where JAX transforms the call")
         return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse, backend)
     return executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
@@ -188,6 +196,7 @@ def plan(
     layout: Layout = "bhsd",
     backend: Backend = "auto",
     target: Target | None = None,
+    precision: Precision = "ieee",
     backward: bool = False,
     fused: bool | None = None,
 ) -> Plan:
@@ -210,7 +219,7 @@ def plan(
         Entries of the batch.
     dtype : NumPy dtype or its name
         "bfloat16" included.
-    layout, backend, target
+    layout, backend, target, precision
         As in attention().
     backward : bool
         Decide how gradients are made too, which ``plan(...).backward`` says then.
@@ -229,7 +238,7 @@ def plan(
     PlanError
         Where no plan fits the target.
     """
-    executor = choose_executor(backend, target)
+    executor = choose_executor(backend, target, None, precision)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
     stored, settings = store_mask(mask, problem.seq_q, problem.seq_kv), current()
@@ -258,6 +267,7 @@ def compile(
     layout: Layout = "bhsd",
     backend: Backend = "auto",
     target: Target | None = None,
+    precision: Precision = "ieee",
     scale: float | None = None,
     autotune: bool = False,
     backward: bool = False,
@@ -271,7 +281,7 @@ def compile(
     ----------
     mask : Pattern, ACSR, bool array (seq_q, seq_kv), or a list of those, one a query head
         As in attention().
-    seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype, layout, backend, target
+    seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype, layout, backend, target, precision
         As in plan().
     scale : float
         1/sqrt(head_dim) unless given.
@@ -293,7 +303,7 @@ def compile(
     PlanError, CompileError
         Where no plan fits the target, or a text does not compile there.
     """
-    executor = choose_executor(backend, target)
+    executor = choose_executor(backend, target, None, precision)
     if check_flag("autotune", autotune):
         executor = tuned(executor)
     check_layout(layout)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 Layout: TypeAlias = Literal["bhsd", "bshd"]
 Backend: TypeAlias = Literal["auto", "cpu", "cuda", "emulate"]
 Target: TypeAlias = Literal["cpu", "sm_90a", "sm80", "simt"]
+Precision: TypeAlias = Literal["ieee", "tf32"]
 DtypeName: TypeAlias = Literal["float16", "bfloat16", "float32", "float64"]
 
 Array = TypeVar("Array")
@@ -32,6 +33,7 @@ class CallOptions(TypedDict, total=False):
     kv_lengths: Any
     backend: Backend
     target: Target | None
+    precision: Precision
     out: Any
     autotune: bool
     fused: bool | None
@@ -45,5 +47,6 @@ class VjpOptions(TypedDict, total=False):
     kv_lengths: Any
     backend: Backend
     target: Target | None
+    precision: Precision
     autotune: bool
     frozen: Collection[str]

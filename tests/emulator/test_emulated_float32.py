@@ -1,5 +1,6 @@
 """float32 by products of TF32, run on NumPy: forward and gradients against the oracle; extreme numbers; faults."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,11 @@ from numpy.testing import assert_array_equal
 
 import splat_numba as splat
 from splat_numba import reference
+from splat_numba.errors import ArgumentError
 from splat_numba.executors import emulated as emulated_kernel
 from splat_numba.gen.boxes import search as box_search
 from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.lane_values import round_tf32
 from splat_numba.gen.plans.backward import KEYS, QUERIES
 from splat_numba.gen.targets.sm80 import tile_shapes
 from splat_numba.gen.targets.sm80.backward import tile_shapes as gradient_shapes
@@ -122,6 +125,70 @@ def test_infinite_and_nan_queries_and_keys_reach_what_they_reach_in_float32():
     assert_array_equal(np.isnan(lse), np.isnan(wanted_lse))
     assert np.isnan(wanted_lse[0, 0, [30, 31, 33]]).all()
     assert np.isfinite(wanted_lse[0, 0, [20, 32]]).all()
+
+
+def rounded(array):
+    return round_tf32(array.reshape(-1).view(np.uint32)).view(np.float32).reshape(array.shape)
+
+
+def test_one_product_of_tf32_where_it_is_asked_for():
+    """Operands are rounded, and so are weights; what is added up is not."""
+    problem = Problem(70, 80, splat.causal(), "float32", 1, 2, 1, head_dim=20)
+    q, k, v = problem.arrays()
+    made, mask = [rounded(one) for one in (q, k, v)], problem.dense_mask()
+    wanted, (allowed, _) = reference.attention(*made, mask), tolerance(*made, mask)
+    allowed += 2.0**-11 * reference.attention(*made[:2], np.abs(made[2]), mask)
+    options = {**SM80, "precision": "tf32"}
+    got = splat.attention(q, k, v, problem.mask, **options)
+    assert (np.abs(got - wanted) <= allowed).all()
+    assert (np.abs(got - reference.attention(q, k, v, mask)) > tolerance(q, k, v, mask)[0]).any()
+    kernel = splat.compile(
+        problem.mask, seq_q=70, seq_kv=80, head_dim=20, heads_q=2, heads_kv=1, dtype="float32", **options
+    )
+    assert_array_equal(kernel(q, k, v), got)
+    assert ", float32, precision tf32\n" in kernel.explain()
+
+
+def test_gradients_by_one_product_of_tf32():
+    q, k, v = Problem(40, 40, splat.causal(), "float32", 1, 1, head_dim=8).arrays()
+    exact, rough = (
+        splat.attention_vjp(q, k, v, splat.causal(), precision=precision, **SM80)[1](v)
+        for precision in ("ieee", "tf32")
+    )
+    for one, other in zip(exact, rough, strict=True):
+        difference = np.abs(one - other).max()
+        assert 0 < difference < 2.0**-8 * np.abs(one).max()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "message"),
+    [
+        (
+            "float16",
+            {},
+            "precision wanted as 'ieee' with arrays of float16, whose products are as they are, got 'tf32'.",
+        ),
+        ("float32", {"target": "simt"}, "precision wanted as 'ieee' for target 'simt', which has no products of TF32,"),
+        (
+            "float32",
+            {"backend": "cpu"},
+            "precision wanted as 'ieee' for backend 'cpu', which makes products as float32,",
+        ),
+        (
+            "float32",
+            {"precision": "fast"},
+            "precision wanted as 'ieee' or 'tf32', got 'fast'. Leave it out for 'ieee'.",
+        ),
+    ],
+    ids=["16 bits", "FMA units", "a CPU", "another word"],
+)
+def test_a_precision_that_is_not_there_is_refused_by_name(dtype, options, message):
+    q, k, v = Problem(8, 8, splat.full(), dtype, 1, 1, head_dim=8).arrays()
+    given = {"backend": "emulate", "precision": "tf32", **options}
+    with pytest.raises(ArgumentError, match=f"^{re.escape(message)}"):
+        splat.attention(q, k, v, splat.full(), **given)
+    with pytest.raises(ArgumentError, match=f"^{re.escape(message)}"):
+        splat.plan(splat.full(), seq_q=8, seq_kv=8, head_dim=8, dtype=dtype, **given)
 
 
 FAULTY = Problem(70, 60, splat.causal(), "float32", 1, 2, 1, head_dim=12, value_dim=20, scale=3.0, kv_lengths=(50,))
