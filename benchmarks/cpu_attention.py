@@ -11,8 +11,6 @@ whole processes.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
 import subprocess
@@ -25,13 +23,14 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from results_files import cpu_options, made_by, save
 
 import splat_numba as splat
+from splat_numba.cli.measure import Timed
 from splat_numba.cli.peers import FLEX, MASKED, SDPA, find_peers
 from splat_numba.runtime.device import cores
 from splat_numba.testing.problem import Problem
 
-RESULTS = Path(__file__).parent / "results"
 HEADS, SEQ, HEAD_DIM = 8, 4096, 64
 CALLS = 3  # timed, one after the other
 CAUSAL_SDPA = "SDPA is_causal"  # for causal() alone: what anyone would write there
@@ -169,6 +168,16 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def spread(rows: list[dict[str, Any]]) -> str:
+    """How far apart the calls of a cell lie, in words."""
+    cells = [row[f"{peer} runs"] for row in rows for peer in ("splat", SDPA, MASKED, FLEX) if f"{peer} runs" in row]
+    shares = sorted(Timed.of(runs).spread for runs in cells)
+    return (
+        f"The middle half of a cell's {len(cells[0])} calls spans {shares[0]:.1%} to {shares[-1]:.1%} of the time, "
+        f"{median(shares):.1%} in the median."
+    )
+
+
 def hardware(packages: tuple[str, ...] = ("numpy", "numba", "torch")) -> str:
     """Processor and versions."""
     model = platform.processor()
@@ -181,24 +190,20 @@ def hardware(packages: tuple[str, ...] = ("numpy", "numba", "torch")) -> str:
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    args = parser.parse_args()
+    args = cpu_options(__doc__ or "").parse_args()
     found = {"hardware": hardware(), "processes": processes(), "rows": measure(args.rounds)}
     p = found["processes"]
     text = "\n".join([
         f"# Attention on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, n {SEQ}, head_dim {HEAD_DIM}, "
         f"float32; medians of {args.rounds} interleaved rounds of {CALLS} calls.",
-        f"Made by `python benchmarks/{Path(__file__).name}`.\n",
+        made_by(__file__),
         table(found["rows"]),
+        f"\n{spread(found['rows'])}",
         f"\nFirst result (import, plan, compile, run): {p['cold']:.1f} s cold, {p['warm']:.2f} s warm. "
         f"n = 65,536, window(256), 8 heads: {p['long_seconds'] * 1e3:.0f} ms, "
         f"{p['long_extra_mib']:.0f} MiB above the inputs (the output is 128 MiB).\n",
     ])  # fmt: skip
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "cpu_attention.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (args.output / "cpu_attention.md").write_text(text, encoding="utf-8")
+    save(args.output, "cpu_attention", found, text)
     print(text)
 
 

@@ -8,16 +8,14 @@ anything is timed the two results are compared.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cpu_attention import CALLS, HEAD_DIM, HEADS, RESULTS, SEQ, SPIN_SECONDS, hardware
+from cpu_attention import CALLS, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware
 from cpu_packed import random_graph
+from results_files import cpu_options, made_by, save
 
 import splat_numba as splat
 
@@ -96,22 +94,17 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    args = parser.parse_args()
+    args = cpu_options(__doc__ or "").parse_args()
     load = os.getloadavg()[0]
     found = {"load": load, "hardware": hardware(), "rows": measure(args.rounds)}
     text = "\n".join([
         f"# Attention on the CPU, fused and unfused\n\n{found['hardware']}. Batch 1, heads {HEADS}, head_dim "
         f"{HEAD_DIM}, float32; the least of {args.rounds} interleaved rounds of {CALLS} calls, one process (the "
         f"machine's load average before it: {load:.1f}).",
-        f"Made by `python benchmarks/{Path(__file__).name}`.\n",
+        made_by(__file__),
         f"{table(found['rows'])}\n",
     ])  # fmt: skip
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "cpu_fused.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (args.output / "cpu_fused.md").write_text(text, encoding="utf-8")
+    save(args.output, "cpu_fused", found, text)
     print(text)
 
 

@@ -10,15 +10,13 @@ sequence, are whole processes.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from cpu_attention import CALLS, CASES, HEAD_DIM, HEADS, RESULTS, SEQ, SPIN_SECONDS, hardware, run_process
+from cpu_attention import CALLS, CASES, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware, run_process
+from results_files import cpu_options, made_by, save
 
 import splat_numba as splat
 from splat_numba.runtime.device import cores
@@ -124,25 +122,20 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    args = parser.parse_args()
+    args = cpu_options(__doc__ or "").parse_args()
     found = {"hardware": hardware(), "processes": processes(), "rows": measure(args.rounds)}
     p = found["processes"]
     text = "\n".join([
         f"# Gradients on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, n {SEQ}, head_dim {HEAD_DIM}, "
         f"float32; medians of {args.rounds} interleaved rounds of {CALLS} calls, all in one process.",
-        f"Made by `python benchmarks/{Path(__file__).name}`.\n",
+        made_by(__file__),
         table(found["rows"]),
         "\nFirst gradient (import, plan, compile both directions, run; processes of their own): "
         f"{p['cold']:.1f} s cold, {p['warm']:.2f} s warm. "
         f"n = 65,536, window(256), 8 heads: {p['long_seconds'] * 1e3:.0f} ms, "
         f"{p['long_extra_mib']:.0f} MiB above the inputs (out, dq, dk and dv are 512).\n",
     ])  # fmt: skip
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "cpu_gradients.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (args.output / "cpu_gradients.md").write_text(text, encoding="utf-8")
+    save(args.output, "cpu_gradients", found, text)
     print(text)
 
 

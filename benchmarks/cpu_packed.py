@@ -12,18 +12,16 @@ operators take row by row, as if no plan let rows share loads (splat_numba.gen.p
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cpu_attention import CALLS, HEAD_DIM, HEADS, RESULTS, SEQ, SPIN_SECONDS, hardware
+from cpu_attention import CALLS, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware
+from results_files import cpu_options, made_by, save
 
 import splat_numba as splat
 from splat_numba.gen.packed.problem import RunTable
@@ -222,10 +220,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS)
-    args = parser.parse_args()
+    args = cpu_options(__doc__ or "").parse_args()
     load = os.getloadavg()[0]
     found = {"load": load, "hardware": f"{hardware()}, scipy {metadata.version('scipy')}", "rows": measure(args.rounds)}
     once = ", ".join(f"{row['transpose'] * 1e3:.0f} ms for {row['mask']}" for row in found["rows"])
@@ -234,13 +229,11 @@ def main() -> None:
         f"float32; the least of {args.rounds} interleaved rounds of {CALLS} calls, one process (the machine's load "
         f"average before it: {load:.1f}). SciPy has one thread, we have all cores; what it has no operation for is "
         "NumPy's.",
-        f"Made by `python benchmarks/{Path(__file__).name}`.\n",
+        made_by(__file__),
         table(found["rows"]),
         f"\nOnce a mask, before its first vjp, its transpose and the places of its pairs (8 bytes each): {once}.\n",
     ])  # fmt: skip
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "cpu_packed.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (args.output / "cpu_packed.md").write_text(text, encoding="utf-8")
+    save(args.output, "cpu_packed", found, text)
     print(text)
 
 

@@ -11,7 +11,6 @@ which compile, are not timed. `--backend cuda` runs benchmarks/flurka_gpu.py ins
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -24,12 +23,12 @@ from typing import Any
 import numpy as np
 from cpu_attention import SPIN_SECONDS, hardware
 from flurka_peers import Arrays, Call, by_numpy, by_torch, ours
+from results_files import RESULTS, save
 from rich.console import Console
 from rich.table import Table
 
 import flurka_numba as flurka
 
-RESULTS = Path(__file__).parent / "results"
 HEADS, HEAD_DIM = 8, 64
 SEQS = (1024, 4096, 16384)
 RANKS = (128, 256)
@@ -182,9 +181,7 @@ def main() -> None:
         "rows": measure(tuple(args.seqs), args.rounds),
     }
     show(found["rows"])
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "flurka_cpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (args.output / "flurka_cpu.md").write_text(report(found), encoding="utf-8")
+    save(args.output, "flurka_cpu", found, report(found))
 
 
 if __name__ == "__main__":

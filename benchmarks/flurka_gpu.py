@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,10 +26,10 @@ from flurka_gpu_build import compile_all
 from flurka_gpu_peers import Contender, Prepare
 from flurka_gpu_workload import Size, Workload, check
 from gpu_timing import Budget, Call, ceilings, describe, host_us, measure_all
+from results_files import RESULTS, save
 
 from splat_numba.errors import BackendError
 
-RESULTS = Path(__file__).parent / "results"
 SHAPES = (Size(1, 8192), Size(4, 8192), Size(1, 65536))
 TINY_SHAPES = (Size(1, 128, 64, heads=2), Size(2, 96, 64, heads=2))
 LENGTHS, RANKS = (1024, 2048, 4096, 8192, 16384, 32768, 65536), (128, 256, 512)
@@ -215,10 +214,8 @@ SECTIONS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 def write(found: dict[str, Any], folder: Path) -> None:
     """flurka_gpu.json and flurka_gpu.md."""
-    folder.mkdir(parents=True, exist_ok=True)
     found["bars"], found["claims"] = reports.verdicts(found["sections"]), reports.claims(found["sections"])
-    (folder / "flurka_gpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (folder / "flurka_gpu.md").write_text(reports.report(found), encoding="utf-8")
+    save(folder, "flurka_gpu", found, reports.report(found))
 
 
 def run(args: argparse.Namespace) -> None:

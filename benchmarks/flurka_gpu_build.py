@@ -30,7 +30,7 @@ def compile_all(sizes: Iterable[Size], multiprocessors: int, processes: int) -> 
     begin = time.perf_counter()
     jobs = {job[1]: job for size in sizes for job in _jobs(size, multiprocessors)}
     with multiprocessing.get_context("spawn").Pool(min(processes, len(jobs) or 1)) as pool:
-        cached = pool.map(_compile, jobs.values(), chunksize=1)
+        cached = pool.map(compile_one, jobs.values(), chunksize=1)
     seconds = time.perf_counter() - begin
     return f"{len(jobs)} kernels, {sum(cached)} found on disk, ready in {seconds:.1f} s by {processes} processes."
 
@@ -90,7 +90,7 @@ def _features(size: Size) -> int:
     return size.features * RANDOM_MAPS[size.feature_map].per_row if size.features else size.dim
 
 
-def _compile(job: Job) -> bool:
+def compile_one(job: Job) -> bool:
     """Whether the machine code was on disk."""
     name, text, entry = job
     return build(KernelSource.of(name, text), entry, current()).cached

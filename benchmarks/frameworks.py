@@ -11,7 +11,6 @@ backward on CPUs in PyTorch 2.13, so its column is its compiled forward, and our
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from cpu_attention import RESULTS, hardware
+from cpu_attention import hardware
+from results_files import RESULTS, save
 
 import splat_numba as splat
 from splat_numba.bridges.torch.autograd import whole
@@ -145,8 +145,7 @@ def main() -> None:
         "hardware": hardware(), "torch": torch.__version__, "seq": args.seq, "heads": args.heads,
         "forward": forward, "both": both, "steps": steps,
     }  # fmt: skip
-    args.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    args.out.with_suffix(".md").write_text(report(facts), encoding="utf-8")
+    save(args.out.parent, args.out.stem, facts, report(facts))
     print(report(facts))
 
 

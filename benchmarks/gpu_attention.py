@@ -12,7 +12,6 @@ not installed are scaled from gpu_baseline.json, and said to be. Results are wri
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import shutil
 import subprocess
@@ -28,8 +27,8 @@ import torch
 from gpu_ours import read_configs
 from gpu_peers import PEERS, find_peers
 from gpu_timing import Budget, ceilings, describe
+from results_files import RESULTS, save
 
-RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("splat-numba", "torch", "triton", "numba-cuda", "cuda-core", "flash-attn-4", "nvidia-cudnn-frontend")
 MEASURED = ("main", "splat", "long", "small", "host")
 
@@ -73,10 +72,8 @@ def hardware() -> str:
 
 def write(found: dict[str, Any], folder: Path) -> None:
     """gpu_attention.json and gpu_attention.md."""
-    folder.mkdir(parents=True, exist_ok=True)
     found["geomeans"] = gpu_report.geomeans(found["sections"].get("main", []))
-    (folder / "gpu_attention.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (folder / "gpu_attention.md").write_text(gpu_report.report(found), encoding="utf-8")
+    save(folder, "gpu_attention", found, gpu_report.report(found))
 
 
 def run(args: argparse.Namespace) -> None:

@@ -13,7 +13,6 @@ FlashAttention-4 with ``--deterministic`` as ours, too. Peak memory is what a ca
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,13 +22,14 @@ from statistics import geometric_mean
 from typing import Any
 
 import torch
-from gpu_attention import RESULTS, hardware
+from gpu_attention import hardware
 from gpu_cases import Case, Target, main_cases
 from gpu_ours import OURS, compiled
 from gpu_peers import FA4, FLEX, PEERS, Contender, Prepare, find_peers, prepare_fa4
 from gpu_report import compare
 from gpu_timing import Budget, describe, measure_all
 from gpu_workload import ROW_CHUNK, Shape, Workload
+from results_files import RESULTS, save
 
 import splat_numba as splat
 
@@ -219,9 +219,7 @@ def write(found: dict[str, Any], folder: Path) -> None:
         if not row["dense"] and "best_ratio" in row:
             ratios.setdefault(row["dim"], []).append(row["best_ratio"])
     found["geomeans"] = {dim: geometric_mean(some) for dim, some in ratios.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "gpu_gradients.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (folder / "gpu_gradients.md").write_text(report(found), encoding="utf-8")
+    save(folder, "gpu_gradients", found, report(found))
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
     python benchmarks/gpu_operators.py                # SPLAT's setting: writes JSON, Markdown, a figure
     python benchmarks/gpu_operators.py --seq 1024 --kept 0.5 --dtypes float16 --output /tmp/operators
+    python benchmarks/gpu_operators.py --short --seconds 160    # every mask, share and length, but not of each all
 
 SPLAT's setting: batch 32, 12 heads x 64, 1024 to 4096 tokens, windowed, blocked, strided and causal masks that keep 10
 to 50 % of the pairs; a graph besides. Where memory would not hold a dense array of scores six times over, the batch is
@@ -15,13 +16,14 @@ import argparse
 import gc
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_operators_masks import DIM, HEADS, MASKS, Setting, acsr_of
+from gpu_operators_masks import DIM, HEADS, MASKS, SHORT, Case, Setting, acsr_of
 from gpu_operators_peers import OPERATORS, Contender, Prepared, wanted
 from gpu_operators_report import plot, report, shown
 from gpu_timing import Budget, Call, copy_gbs, describe, measure_all, product_tflops
@@ -76,21 +78,32 @@ def fitting_batch(n: int, dtype: str, batch: int) -> int:
     return batch
 
 
-def measured(args: argparse.Namespace, ceilings: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-    """A row for each dtype, length, mask, share and operator."""
-    for dtype in args.dtypes:
-        for n in args.seq:
-            batch = fitting_batch(n, dtype, args.batch)
-            for name in args.masks:
-                for kept in args.kept if name != "graph" else args.kept[:1]:
-                    about = {"mask": name, "seq": n, "dtype": dtype, "batch": batch, "wanted_kept": kept}
-                    one = Setting.of(acsr_of(name, n, kept), batch, dtype)
-                    about["kept"] = one.acsr.nnz / n**2
-                    for operator in args.operators:
-                        yield about | _measured(
-                            operator, one, dtype, ceilings, Budget(args.warmup, args.rep, args.rounds)
-                        )
-                    del one
+def cases_of(args: argparse.Namespace) -> list[Case]:
+    """By dtype, length, mask and share; of a graph one share; or the short list, most telling first."""
+    if args.short:
+        return [case for case in SHORT if case.dtype in args.dtypes and case.mask in args.masks]
+    return [
+        Case(name, n, dtype, kept, fitting_batch(n, dtype, args.batch))
+        for dtype in args.dtypes for n in args.seq for name in args.masks
+        for kept in (args.kept if name != "graph" else args.kept[:1])
+    ]  # fmt: skip
+
+
+def measured(args: argparse.Namespace, ceilings: Mapping[str, float], left_out: list[str]) -> Iterator[dict[str, Any]]:
+    """A row for each case and operator; into left_out the cases that began after ``seconds``, which have none."""
+    end = time.monotonic() + args.seconds
+    for case in cases_of(args):
+        if time.monotonic() > end:
+            left_out.append(str(case))
+            continue
+        one = Setting.of(acsr_of(case.mask, case.seq, case.kept), case.batch, case.dtype)
+        about = {
+            "mask": case.mask, "seq": case.seq, "dtype": case.dtype, "batch": case.batch, "wanted_kept": case.kept,
+            "kept": one.acsr.nnz / case.seq**2,
+        }  # fmt: skip
+        for operator in args.operators:
+            yield about | _measured(operator, one, case.dtype, ceilings, Budget(args.warmup, args.rep, args.rounds))
+        del one
 
 
 def _measured(operator: str, one: Setting, dtype: str, ceilings: Mapping[str, float], budget: Budget) -> dict[str, Any]:
@@ -123,6 +136,8 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", choices=TOLERANCE, default=["float32", "float16"])
     parser.add_argument("--operators", nargs="+", choices=OPERATORS, default=list(OPERATORS))
     parser.add_argument("--batch", type=int, default=32, help="at most; smaller where memory ends")
+    parser.add_argument("--short", action="store_true", help="a list of cases in place of all of seq, kept and batch")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="after which no case is begun")
     parser.add_argument("--warmup", type=int, default=10, help="milliseconds before measuring")
     parser.add_argument("--rep", type=int, default=40, help="milliseconds of measuring for a median")
     parser.add_argument("--rounds", type=int, default=2)
@@ -146,12 +161,13 @@ def main() -> None:
     found: dict[str, Any] = {
         "hardware": f"{torch.cuda.get_device_name()}; torch {torch.__version__}", "ceilings": ceilings,
         "date": datetime.now(UTC).date().isoformat(), "arguments": " ".join(sys.argv[1:]), "rows": [],
+        "left_out": [],
     }  # fmt: skip
     print(found["hardware"], {name: round(value, 1) for name, value in ceilings.items()}, flush=True)
     every: list[dict[str, Any]] = found["rows"]
     save: Callable[[], Any] = lambda: args.output.with_suffix(".json").write_text(json.dumps(found) + "\n")  # noqa: E731
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    for row in measured(args, ceilings):
+    for row in measured(args, ceilings, found["left_out"]):
         every.append(row)
         print(shown(row), flush=True)
         save()

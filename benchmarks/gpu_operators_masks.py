@@ -41,6 +41,31 @@ PATTERNS: dict[str, Callable[[int, float], splat.Pattern]] = {
 MASKS = (*PATTERNS, "graph")
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """batch: entries of 12 heads; kept: the share of pairs that is wanted."""
+
+    mask: str
+    seq: int
+    dtype: str
+    kept: float
+    batch: int
+
+    def __str__(self) -> str:
+        return f"{self.mask} {self.seq} {self.dtype} {self.kept:.0%}"
+
+
+SHORT = (
+    *(Case(mask, 1024, "float16", kept, 32) for kept in (0.5, 0.1, 0.25) for mask in PATTERNS),
+    *(Case(mask, 4096, "float16", 0.1, 4) for mask in PATTERNS),
+    *(Case("graph", 4096, dtype, 0.0, 4) for dtype in ("float16", "float32")),
+    *(Case(mask, 1024, "float32", 0.25, 16) for mask in PATTERNS),
+    *(Case(mask, 2048, "float16", 0.25, 8) for mask in PATTERNS),
+    *(Case(mask, 1024, "float32", kept, 16) for kept in (0.5, 0.1) for mask in ("windowed", "causal")),
+)
+"""Of the whole grid what tells most in three minutes, in that order; long ones with a smaller batch."""
+
+
 def acsr_of(name: str, n: int, kept: float) -> splat.ACSR:
     """A mask by its name, of n tokens; a graph has 16 neighbours a node whatever is wanted."""
     return random_graph(n) if name == "graph" else splat.ACSR.from_pattern(PATTERNS[name](n, kept), n, n)

@@ -1,7 +1,14 @@
-"""Lines, tables and the figure of gpu_operators.py. The figure has SPLAT's shape: speed-up by pattern and density."""
+"""Lines, tables and the figure of gpu_operators.py. The figure has SPLAT's shape: speed-up by pattern and density.
+
+    python benchmarks/gpu_operators_report.py FIRST.json OTHER.json ... OUTPUT    # runs of one machine as one: md, png
+
+Of a case that several runs have, the first one's row stands.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import geometric_mean
@@ -31,6 +38,12 @@ def ratio(row: dict[str, Any], group: str) -> float | None:
     return min(others.values()) / ours if ours and others else None
 
 
+def could(row: dict[str, Any]) -> float | None:
+    """Triton's best time over the floor: what a kernel that reaches the ceiling would have, and none more."""
+    others = ms_of(row, GROUPS["Triton"])
+    return min(others.values()) / row["floor_ms"] if others else None
+
+
 def shown(row: dict[str, Any]) -> str:
     """A line: our time, its share of the ceiling, and how many times as long the others take."""
     ours = ours_of(row) or float("nan")
@@ -53,6 +66,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["mask"], str(row["seq"]), str(row["batch"]), row["dtype"], f"{row['kept']:.1%}", _number(ours, 4),
         _number(fused, 4), f"{share:.0%}" if share else "", *times, *(_number(ratio(row, group)) for group in GROUPS),
+        _number(could(row)),
     ]  # fmt: skip
 
 
@@ -61,6 +75,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     head = [
         "mask", "n", "batch", "dtype", "kept", "ours ms", "fused ms", "of ceiling",
         *(f"{name} ms" for name in (*LIBRARIES, *TRITON, DENSE)), *(f"{group} / ours" for group in GROUPS),
+        "Triton / floor",
     ]  # fmt: skip
     cells = [_cells(row) for row in rows]
     used = [place for place in range(len(head)) if any(line[place] for line in cells)]
@@ -70,18 +85,32 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def means(rows: list[dict[str, Any]]) -> list[str]:
-    """A line for each group: the geometric mean of its best time over ours, per dtype, and what is asked."""
+    """A line for each group: the geometric mean of its best time over ours, per dtype, and what is asked; then how far
+    the ceilings would let any kernel go, and which share of them ours has.
+    """
     found = []
     for group in GROUPS:
-        words = []
-        for dtype in dict.fromkeys(row["dtype"] for row in rows):
-            ratios = [got for row in rows if row["dtype"] == dtype and (got := ratio(row, group))]
-            if ratios:
-                words.append(f"{geometric_mean(ratios):.2f} in {dtype} (least {min(ratios):.2f}, {len(ratios)} cases)")
+        words = _mean_words(rows, [ratio(row, group) for row in rows])
         asked = ASKED.get((rows[0]["operator"], group))
         if words:
-            found.append(f"- best of {group} / ours: {'; '.join(words)}{f'; asked {asked}' if asked else ''}.")
+            found.append(f"- best of {group} / ours: {words}{f'; asked {asked}' if asked else ''}.")
+    for text, ratios in (
+        ("best of Triton / the floor of bytes and products", [could(row) for row in rows]),
+        ("the floor / ours", [row["floor_ms"] / ours if (ours := ours_of(row)) else None for row in rows]),
+    ):
+        if words := _mean_words(rows, ratios):
+            found.append(f"- {text}: {words}.")
     return found
+
+
+def _mean_words(rows: list[dict[str, Any]], ratios: list[float | None]) -> str:
+    """Of each dtype the geometric mean of what is there."""
+    words = []
+    for dtype in dict.fromkeys(row["dtype"] for row in rows):
+        there = [got for row, got in zip(rows, ratios, strict=True) if row["dtype"] == dtype and got]
+        if there:
+            words.append(f"{geometric_mean(there):.2f} in {dtype} (least {min(there):.2f}, {len(there)} cases)")
+    return "; ".join(words)
 
 
 def report(found: dict[str, Any]) -> str:
@@ -99,7 +128,28 @@ def report(found: dict[str, Any]) -> str:
         rows = [row for row in found["rows"] if row["operator"] == operator]
         parts.append(f"## {operator}\n\n{table(rows)}")
         parts.append("\n".join(means([row for row in rows if row["mask"] != "graph"] or rows)))
+    left_out = found.get("left_out")
+    parts += [f"Left out for time: {', '.join(left_out)}."] if left_out else []
     return "\n\n".join([*parts, *_errors(found["rows"])]) + "\n"
+
+
+def joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Runs of one machine as one. ValueError for runs of several."""
+    if len({run["hardware"] for run in runs}) != 1:
+        raise ValueError(f"runs wanted of one machine, got {[run['hardware'] for run in runs]}. Join each one's own.")
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for run in runs:
+        for row in run["rows"]:
+            rows.setdefault(tuple(row[key] for key in ("operator", "mask", "seq", "dtype", "wanted_kept")), row)
+    measured = {
+        " ".join(str(row[key]) for key in ("mask", "seq", "dtype")) + f" {row['wanted_kept']:.0%}"
+        for row in rows.values()
+    }
+    return {
+        **runs[0], "ceilings": {name: one for run in reversed(runs) for name, one in run["ceilings"].items()},
+        "arguments": "`, then with `".join(run["arguments"] for run in runs), "rows": list(rows.values()),
+        "left_out": [case for case in runs[0].get("left_out", []) if case not in measured],
+    }  # fmt: skip
 
 
 def _errors(rows: list[dict[str, Any]]) -> list[str]:
@@ -153,3 +203,16 @@ def _panel(axis: Any, rows: list[dict[str, Any]]) -> None:
     axis.yaxis.set_major_formatter("{x:g}x")
     axis.set_xticks(range(len(places)), [f"{mask}\n{kept:.0%}" for mask, kept in places], fontsize=7)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def main() -> None:
+    """Join runs."""
+    *given, output = map(Path, sys.argv[1:])
+    found = joined([json.loads(path.read_text(encoding="utf-8")) for path in given])
+    output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    output.with_suffix(".md").write_text(report(found), encoding="utf-8")
+    plot(found, output.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()

@@ -10,7 +10,6 @@ bool array; a training step is value_and_grad of a sum in q, k and v.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from statistics import median
@@ -19,7 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cpu_attention import CALLS, HEAD_DIM, HEADS, RESULTS, SEQ, SPIN_SECONDS, hardware
+from cpu_attention import CALLS, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware
+from results_files import RESULTS, save
 
 import splat_numba as splat
 from splat_numba.integrations.jax import attention
@@ -151,9 +151,7 @@ def main() -> None:
         f"{CALLS} calls. A training step is value_and_grad of a sum.",
         "\n## float32\n", step_table(found["float32"]), "\n## bfloat16\n", step_table(found["bfloat16"]), "",
     ])  # fmt: skip
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "jax_frameworks.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (args.output / "jax_frameworks.md").write_text(text, encoding="utf-8")
+    save(args.output, "jax_frameworks", found, text)
     print(text)
 
 

@@ -10,7 +10,6 @@ jax.nn.dot_product_attention has the mask as a bool array, or as local_window_si
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,8 +19,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cpu_attention import RESULTS
 from jax_frameworks import FORWARD, STEP, host_costs, host_table, ours, stepped
+from results_files import RESULTS, save
 
 import splat_numba as splat
 
@@ -120,9 +119,7 @@ def main() -> None:
         step_table(found["steps"]), "",
         *(f"{name}: {why}\n" for name, why in found["errors"].items()),
     ])  # fmt: skip
-    args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "jax_gpu.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    (args.output / "jax_gpu.md").write_text(text, encoding="utf-8")
+    save(args.output, "jax_gpu", found, text)
     print(text)
 
 

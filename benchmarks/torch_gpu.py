@@ -19,8 +19,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from cpu_attention import RESULTS
 from gpu_attention import hardware
+from results_files import RESULTS
 
 import splat_numba as splat
 

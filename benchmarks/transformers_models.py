@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 from collections.abc import Callable
 from functools import partial
@@ -23,8 +22,9 @@ from typing import Any
 
 import torch
 import transformers
-from cpu_attention import RESULTS, hardware
+from cpu_attention import hardware
 from frameworks import in_turns
+from results_files import RESULTS, save
 
 from splat_numba.integrations.transformers import register
 
@@ -137,8 +137,7 @@ def main() -> None:
         "hardware": hardware(("numpy", "numba", "torch", "transformers")), "seq": args.seq, "threads": args.threads,
         "times": {str(hidden): measure(hidden, args.seq, args.rounds) for hidden in args.hidden},
     }  # fmt: skip
-    args.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    args.out.with_suffix(".md").write_text(report(facts), encoding="utf-8")
+    save(args.out.parent, args.out.stem, facts, report(facts))
     print(report(facts))
 
 

@@ -24,7 +24,7 @@ import torch
 import splat_numba as splat
 from splat_numba.integrations.torch import SparseSelfAttention
 
-MASK = splat.window(128, 0) | splat.sinks(4)
+MASK = (splat.window(128, 0) | splat.sinks(4)) & splat.causal()  # sinks alone would show byte 0 the three after it
 WIDTH, HEADS, LAYERS = 128, 4, 2
 LEARNING_RATE, WARM_UP = 3e-3, 20
 

@@ -1,4 +1,4 @@
-"""Low-rank and kernel attention fused (FLuRKA), and each alone: from generated kernels, on CPUs and Hopper GPUs.
+"""Low-rank and kernel attention fused (FLuRKA), and each alone: from generated kernels, on CPUs and GPUs.
 
 ``import flurka_numba``; the operators load Numba on first use, so importing the package stays fast.
 """

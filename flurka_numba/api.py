@@ -75,8 +75,8 @@ def attention(
         Refused where True, with the reason: every slot is a sum over all positions, later ones included.
     backend : "auto", "cpu", "cuda" or "emulate"
         "auto" runs where q is; "cuda" takes NumPy arrays too, and copies them; "emulate" runs the GPU's text on NumPy.
-    target : "sm_90a"
-        Alone in this version.
+    target : "sm_90a", "sm80" or "simt"
+        Of a GPU's texts, those that make this call; left out, the first that takes it (docs/flurka.md).
     out : array
         For the result, apart from the inputs.
 

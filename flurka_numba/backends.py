@@ -8,21 +8,13 @@ from functools import cache
 from flurka_numba.executor import Executor
 from flurka_numba.problem import Call
 from splat_numba.arguments.backends import choose_backend
-from splat_numba.errors import BackendError
 from splat_numba.runtime.graphs import stay_outside_graphs
-
-TARGETS = {"cpu": "cpu", "cuda": "sm_90a", "emulate": "sm_90a"}  # what a backend's texts are written for
 
 
 def choose_executor(call: Call) -> Executor:
     """The backend of a call: with "auto", where q is. Raises BackendError for what this version has not."""
     stay_outside_graphs("flurka_numba")
-    chosen = choose_backend(call.backend, call.target, call.q)
-    if call.target not in (None, TARGETS[chosen]):  # another that splat_numba has
-        raise BackendError(
-            f"target wanted as None or {TARGETS[chosen]!r} in flurka_numba, got {call.target!r}. Leave it out."
-        )
-    return EXECUTORS[chosen]()
+    return EXECUTORS[choose_backend(call.backend, call.target, call.q)]()
 
 
 # Each is imported when first wanted: an import statement takes half a microsecond at every call.

@@ -13,9 +13,9 @@ from splat_numba.arguments.dtypes import dtype_name
 from splat_numba.arguments.keywords import FLURKA
 from splat_numba.arguments.sizes import check_size
 from splat_numba.arguments.tokens import check_dtype
-from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.plain import kind
-from splat_numba.runtime.arrays import check_unmasked
+from splat_numba.runtime.arrays import check_unmasked, on_gpu
 from splat_numba.signatures import strict
 
 WEIGHTS = ("w_q", "w_k", "w_v", "w_o")
@@ -65,9 +65,50 @@ class Parameters:
         """Which one is used, "a" (keys and values of every token first) or "b" (x compressed first)."""
         return layer_order(self.problem())
 
-    def explain(self, batch: int = 1) -> str:
-        """Which order is used, and what the other methods would cost, in operations and bytes."""
-        return explain_layer(self.problem(batch))
+    @strict(FLURKA)
+    def explain(self, batch: int = 1, *, capability: tuple[int, int] | None = None) -> str:
+        """Which order is used, and what the other methods would cost, in operations and bytes; and which target makes
+        attention on a GPU, alone and with gradients, and why.
+
+        capability: compute capability of an NVIDIA GPU, as (8, 0), of which no machine need have one; left out, that of
+        the GPU that the parameters are on, if any. Raises ArgumentError for one that this version does not know.
+        """
+        lines = [explain_layer(self.problem(batch))]
+        found = self._capability() if capability is None else capability
+        return "\n".join([*lines, *explain_targets(self.problem(batch), self.order, found)] if found else lines)
+
+    def _capability(self) -> tuple[int, int] | None:
+        """Of the GPU that the parameters are on."""
+        if not on_gpu(self.w_q):
+            return None
+        from splat_numba.runtime.cuda.device import device
+        from splat_numba.runtime.cuda.frameworks import describe, framework_of, known_framework
+
+        framework = framework_of(self.w_q) or known_framework("w_q", self.w_q)
+        return device(describe("w_q", self.w_q, framework).device).capability
+
+
+def explain_targets(problem: Problem, order: str, capability: tuple[int, int]) -> list[str]:
+    """Lines for the targets of a layer's attention on a GPU: the core of order "b" is kernel attention over slots."""
+    from flurka_numba.gpu.choice import choose_target
+    from flurka_numba.gpu.gradient_plan import over_slots
+    from splat_numba.gen.plans.explain import explain_choice
+    from splat_numba.gen.plans.machine import SHARED_BYTES, gpu_of
+
+    if capability not in SHARED_BYTES:
+        known = ", ".join(map(str, sorted(SHARED_BYTES)))
+        raise ArgumentError(f"capability wanted as one of {known}, got {capability!r}. Give (major, minor) of a GPU.")
+    core, gpu = over_slots(problem) if order == "b" else problem, gpu_of(capability)
+    if core.dtype == "float64":
+        return ["On a GPU: float64 is refused there."]
+    lines = ["On a GPU of compute capability {}.{}:".format(*capability)]
+    for what, gradients in (("forward", False), ("with gradients", True)):
+        try:
+            first, *rest = explain_choice(choose_target(None, core, gpu, gradients=gradients))
+        except BackendError as error:
+            first, rest = f"refused: {error}", []
+        lines += [f"{what:<15}{first}", *rest]
+    return lines
 
 
 Parameters.__init__ = strict(FLURKA)(Parameters.__init__)  # type: ignore[method-assign]  # the dataclass wrote it

@@ -43,6 +43,7 @@ from splat_numba.formats.patterns import (
     window,
 )
 from splat_numba.formats.predicate import from_predicate
+from splat_numba.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from splat_numba import testing
@@ -54,8 +55,6 @@ if TYPE_CHECKING:
     from splat_numba.packed import sddmm, softmax, spmm
     from splat_numba.packed_gradients import sddmm_vjp, softmax_vjp, spmm_vjp
     from splat_numba.warm import warm_up
-
-__version__ = "0.1.0"
 
 from_dense = ACSR.from_dense
 from_csr = ACSR.from_csr

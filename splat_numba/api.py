@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, NoReturn, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 from splat_numba.arguments.dtypes import check_dtype_name
 from splat_numba.arguments.heads import check_heads
@@ -15,7 +15,7 @@ from splat_numba.arguments.options import check_scale, scale_number
 from splat_numba.arguments.precision import refuse_precision
 from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size, check_sizes
 from splat_numba.arguments.typed import Array, Backend, CallOptions, Dtype, Layout, Precision, Target
-from splat_numba.bridges.torch.watch import is_watched
+from splat_numba.bridges.torch.watch import RECORDED, door, is_watched
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import HeadsMask
@@ -135,14 +135,14 @@ def attention(
     """
     if fused is not None:
         fused = check_fused(fused, backend)
-    if is_watched(q, k, v):
-        from splat_numba.bridges.torch.door import attend
+    if watched := is_watched(q, k, v):
+        refuse_choices(fused, precision, "PyTorch records, traces, transforms or casts the call")
+        if watched is RECORDED:
+            attend = door()
+        else:
+            from splat_numba.bridges.torch.door import attend
 
-        if fused is not None:
-            refuse_fused("PyTorch records, traces, transforms or casts the call")
-        if precision != IEEE:
-            refuse_precision("where PyTorch records, traces, transforms or casts the call")
-        return attend(mask, (scale, layout, backend, target, autotune), q, k, v, kv_lengths, out, return_lse)
+        return attend(mask, (scale, layout, backend, target, autotune), q, k, v, kv_lengths, out, return_lse, watched)
     check_layout(layout)
     if scale is not None and type(scale) is not float:
         scale = scale_number(scale)
@@ -155,10 +155,7 @@ def attention(
         check_fused(fused, executor.name)
     recipe = Given(mask, executor, layout, scale, fused)
     if is_traced(q, k, v, kv_lengths):
-        if fused is False:
-            refuse_fused("JAX transforms the call")
-        if precision != IEEE:
-            refuse_precision("where JAX transforms the call")
+        refuse_choices(None if fused else fused, precision, "JAX transforms the call")
         return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse, backend)
     return executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
@@ -324,9 +321,12 @@ def check_fused(fused: Any, backend: str) -> bool:
     )
 
 
-def refuse_fused(where: str) -> NoReturn:
-    """Raise ArgumentError: the call goes another way, which asks the plan."""
-    raise ArgumentError(f"fused wanted left out where {where}, got a bool. Leave it out, or call it outside.")
+def refuse_choices(fused: bool | None, precision: str, where: str) -> None:
+    """Raise ArgumentError where one is chosen: the call goes another way, which asks the plan."""
+    if fused is not None:
+        raise ArgumentError(f"fused wanted left out where {where}, got a bool. Leave it out, or call it outside.")
+    if precision != IEEE:
+        refuse_precision(f"where {where}")
 
 
 def make_problem(

@@ -158,11 +158,11 @@ class Kernel:
         self, q: Any, k: Any, v: Any, *, kv_lengths: Any = None, out: Any = None, return_lse: bool = False
     ) -> Any:
         """Out, or (out, lse): see splat_numba.attention. Raises ArgumentError for shapes it was not compiled for."""
-        if is_watched(q, k, v):
+        if watched := is_watched(q, k, v):
             from splat_numba.bridges.torch.door import attend
 
             # The operator asks a kernel for all but its layout.
-            return attend(self, (None, self.layout, "auto", None, False), q, k, v, kv_lengths, out, return_lse)
+            return attend(self, (None, self.layout, "auto", None, False), q, k, v, kv_lengths, out, return_lse, watched)
         stay_outside_graphs("splat_numba")
         if return_lse is not False:
             return_lse = check_flag("return_lse", return_lse)

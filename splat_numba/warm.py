@@ -9,33 +9,56 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, Protocol, get_args
 
 from splat_numba import api
 from splat_numba.arguments.masks import Mask, Stored, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.sizes import check_size
-from splat_numba.arguments.typed import Backend, Dtype, Target
+from splat_numba.arguments.typed import Ahead, Backend, Dtype, Target
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executors.choice import choose_executor
+from splat_numba.executors.executor import Executor
 from splat_numba.executors.given import Given
-from splat_numba.plain import kind
+from splat_numba.executors.packed_ahead import BACKWARD, FORWARD, UNFUSED, jobs_of
+from splat_numba.gen.packed.problem import Operator
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.plain import kind, shown
 from splat_numba.runtime import cache, notice
 from splat_numba.runtime.device import cores
 from splat_numba.runtime.notice import Told
-from splat_numba.settings import current
+from splat_numba.settings import Settings, current
 from splat_numba.signatures import strict
 
 WORKER = "from splat_numba.warm import serve; serve()"
 MOST_PROCESSES = 256
 
 
+class _Work(Protocol):
+    """What a process is given to compile."""
+
+    def compile(self, settings: Settings) -> object:
+        """Compile it, or read it from disk."""
+
+
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """One call of compile(). names: of the texts that it compiles."""
+class _Call:
+    """One call of compile()."""
 
     mask: Stored
     options: dict[str, Any]
+
+    def compile(self, settings: Settings) -> object:
+        """Its kernel."""
+        return api.compile(self.mask, **self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """names: of the texts that the work compiles."""
+
+    work: _Work
     names: frozenset[str]
 
 
@@ -47,6 +70,7 @@ def warm_up(
     seq_kv: int,
     head_dim: int | Sequence[int],
     dtype: Dtype | Sequence[Dtype],
+    operators: Ahead | Sequence[Ahead] = "attention",
     backward: bool = False,
     backend: Backend = "auto",
     target: Target | None = None,
@@ -54,8 +78,8 @@ def warm_up(
 ) -> tuple[Told, ...]:
     """Compile the kernels of every mask with every head_dim and dtype, and with ``backward`` those of their gradients.
 
-    Masks that share a text are compiled once. For a GPU it needs none, as compile(). What attention() makes of the
-    packed operators (``plan(...).fused`` is False) is not compiled here.
+    Masks that share a text are compiled once. For a GPU it needs none, as compile(). Where attention() is made of the
+    packed operators (``plan(...).fused`` is False), these are compiled too.
 
     Parameters
     ----------
@@ -67,10 +91,12 @@ def warm_up(
         Numbers of a query, a key and a value.
     dtype : NumPy dtype or its name, or a list of them
         "bfloat16" included.
+    operators : "attention", "sddmm", "softmax" or "spmm", or a list of them
+        What will be called with the masks; of the packed ones with rows of head_dim numbers that lie side by side.
     backward : bool
-        Compile gradients too.
+        Compile gradients too: what attention_vjp, sddmm_vjp, softmax_vjp and spmm_vjp call.
     backend, target
-        As in compile().
+        As in compile(); packed operators have no target, and no emulated kernels.
     processes : int
         How many compile at once, as many as there are cores unless given; what they make is left in the disk cache,
         where the first call finds it.
@@ -90,10 +116,11 @@ def warm_up(
     """
     if not isinstance(masks, (list, tuple)) or not masks:
         raise ArgumentTypeError(f"masks wanted as a list of masks, got {kind(masks)}. Give [mask] for one.")
+    named = _named(operators, backend)
     options = {"seq_q": seq_q, "seq_kv": seq_kv, "backend": backend, "target": target,
                "backward": check_flag("backward", backward)}  # fmt: skip
     most = cores() if processes is None else check_size("processes", processes, 1, MOST_PROCESSES)
-    jobs = _distinct(_jobs(masks, _several("head_dim", head_dim), _several("dtype", dtype), options))
+    jobs = _distinct(_jobs(masks, _several("head_dim", head_dim), _several("dtype", dtype), options, named))
     if min(len(jobs), most) == 1:
         return _compile(jobs)
     return _in_processes(jobs, min(len(jobs), most))
@@ -107,25 +134,58 @@ def _several(name: str, given: Any) -> tuple[Any, ...]:
     return tuple(given)
 
 
+def _named(operators: Any, backend: str) -> tuple[str, ...]:
+    found, known = _several("operators", operators), get_args(Ahead)
+    for one in found:
+        if one not in known:
+            raise ArgumentError(f"operators wanted among {', '.join(known)}, got {shown(one)}. Name some of them.")
+        if one != "attention" and backend == "emulate":
+            raise BackendError(
+                f"operators wanted as attention with backend 'emulate', whose packed operators are not compiled, got "
+                f"{shown(one)}. Leave it out."
+            )
+    return found
+
+
 def _jobs(
-    masks: Sequence[Mask], dims: Sequence[int], dtypes: Sequence[Dtype], options: dict[str, Any]
+    masks: Sequence[Mask], dims: Sequence[int], dtypes: Sequence[Dtype], options: dict[str, Any],
+    operators: Sequence[str] = ("attention",),
 ) -> Iterator[_Job]:  # fmt: skip
-    """A job for each mask, dim and dtype, planned here: what cannot be compiled is refused before anything is."""
+    """The jobs of each mask, dim and dtype, planned here: what cannot be compiled is refused before anything is."""
     executor, settings = choose_executor(options["backend"], options["target"]), current()
+    packed = [one for one in operators if one != "attention"]
+    found = [FORWARD[one] for one in packed] + [BACKWARD[one] for one in packed if options["backward"]]
+    asked = tuple(chain.from_iterable(found))
     for dim in dims:
         for dtype in dtypes:
             given = {**options, "head_dim": dim, "dtype": dtype}
             problem = api.make_problem(options["seq_q"], options["seq_kv"], dim, None, 1, None, 1, dtype)
             for mask in masks:
                 stored = store_mask(mask, problem.seq_q, problem.seq_kv)
-                found = executor.plan(stored, problem, 1.0, settings)
-                names = {source.name for source in executor.sources(found)}
-                if options["backward"]:
-                    # Of one forward text there may be several of gradients.
-                    recipe = Given(stored, executor, "bhsd", None)
-                    sources = executor.backward_sources(recipe, problem, 1.0, settings)
-                    names |= {source.name for source in sources}
-                yield _Job(stored, {**given, "dtype": problem.dtype}, frozenset(names))
+                if "attention" in operators:
+                    yield from _attention_jobs(stored, {**given, "dtype": problem.dtype}, problem, executor, settings)
+                yield from _packed_jobs(stored, problem, asked, executor.name, problem.dtype, settings)
+
+
+def _attention_jobs(
+    stored: Stored, given: dict[str, Any], problem: Problem, executor: Executor, settings: Settings
+) -> Iterator[_Job]:  # fmt: skip
+    found = executor.plan(stored, problem, 1.0, settings)
+    names = {source.name for source in executor.sources(found)}
+    if given["backward"]:
+        # Of one forward text there may be several of gradients.
+        sources = executor.backward_sources(Given(stored, executor, "bhsd", None), problem, 1.0, settings)
+        names |= {source.name for source in sources}
+    yield _Job(_Call(stored, given), frozenset(names))
+    if not found.fused:
+        yield from _packed_jobs(stored, problem, UNFUSED, executor.name, problem.compute_dtype, settings)
+
+
+def _packed_jobs(
+    stored: Stored, problem: Problem, operators: Sequence[Operator], backend: str, dtype: str, settings: Settings
+) -> Iterator[_Job]:  # fmt: skip
+    for one in jobs_of(stored, problem, operators, backend, dtype):
+        yield _Job(one, one.names(settings))
 
 
 def _distinct(jobs: Iterator[_Job]) -> list[_Job]:
@@ -140,9 +200,10 @@ def _distinct(jobs: Iterator[_Job]) -> list[_Job]:
 
 
 def _compile(jobs: Sequence[_Job]) -> tuple[Told, ...]:
+    settings = current()
     with notice.heard() as told:
         for one in jobs:
-            api.compile(one.mask, **one.options)
+            one.work.compile(settings)
     return tuple(told)
 
 
@@ -176,7 +237,7 @@ def _ask(jobs: Sequence[_Job]) -> tuple[tuple[Told, ...], Exception | None]:
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=given) as process:  # noqa: S603 - our own text
         try:
-            answer, _ = process.communicate(pickle.dumps(list(jobs)))
+            answer, _ = process.communicate(pickle.dumps([one.work for one in jobs]))
         except BaseException:
             process.kill()
             raise
@@ -192,10 +253,11 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what anybody prints is no answer
     error: Exception | None = None
+    settings = current()
     with notice.heard() as told:
         for one in pickle.load(sys.stdin.buffer):  # noqa: S301 - our own process wrote it
             try:
-                api.compile(one.mask, **one.options)
+                one.compile(settings)
             except Exception as raised:  # noqa: BLE001 - raised again by who asked
                 error = error or raised
     with answers:

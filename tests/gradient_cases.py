@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 import splat_numba as splat
-from splat_numba.gen.targets.sm90.backward import kept, planning
-from splat_numba.gen.targets.sm90.backward.kept import plan_kept
+from splat_numba.gen.targets.gpu import gradient_kept
+from splat_numba.gen.targets.gpu.gradient_kept import plan_kept
 from splat_numba.testing import Problem
 
 
@@ -63,9 +63,9 @@ def keep_slopes(monkeypatch):
     """Have slopes kept wherever they can be, and heads take turns."""
 
     def one_head_at_a_time(*given):
-        found = plan_kept(*given)
+        *others, keeping = given
+        found = plan_kept(*others, replace(keeping, least_dim=0))
         return found if isinstance(found, str) else replace(found, heads_at_once=1)
 
-    monkeypatch.setattr(kept, "LEAST_DIM", 0)
-    monkeypatch.setattr(planning, "faster", lambda *_: True)
-    monkeypatch.setattr(planning, "plan_kept", one_head_at_a_time)
+    monkeypatch.setattr(gradient_kept, "faster", lambda *_: True)
+    monkeypatch.setattr(gradient_kept, "plan_kept", one_head_at_a_time)

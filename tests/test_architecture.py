@@ -13,6 +13,7 @@ ROOT = Path(splat_numba.__file__).parent
 # A module imports only from its own part and from parts with a lower number. A new top-level part needs a line here.
 LAYERS = {
     "errors": 0,
+    "version": 0,
     "memory": 1,
     "settings": 1,
     "plain": 1,

@@ -4,12 +4,13 @@ import contextlib
 import io
 import json
 import re
+from statistics import median
 
 import pytest
 
-from splat_numba import settings
 from splat_numba.cli import main
-from splat_numba.cli.entry import make_parser
+from splat_numba.cli.entry import APP
+from splat_numba.cli.measure import Timed
 from tests.documentation import PAGES, ROOT, blocks_of, commands_of, name_of, table_below
 
 QUICK = {"explain", "source", "doctor"}  # commands that are run; the others' arguments are parsed
@@ -93,26 +94,22 @@ def test_every_block_says_what_it_is():
 
 def commands():
     """All `splat-numba` commands of the pages and of the help texts, each once."""
-    helps = "".join(f"```sh\n{command.epilog}```\n" for command in subparsers().values())
+    helps = "".join(f"```sh\n{command.help_epilogue}```\n" for command in (APP, *APP.resolved_commands().values()))
     found = [command for page in PAGES for command in commands_of(page.read_text(encoding="utf-8"))]
     found += commands_of(helps)
     return sorted(set(map(tuple, found)))
-
-
-def subparsers():
-    (action,) = (one for one in make_parser()._actions if one.dest == "==SUPPRESS==" and one.choices)
-    return action.choices
 
 
 @pytest.mark.parametrize("arguments", commands(), ids=" ".join)
 def test_commands_of_the_pages_run_or_are_parsed(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if arguments[0] in QUICK:
-        with contextlib.suppress(SystemExit):  # --help
-            assert main(arguments) == 0
+        assert main(arguments) == 0
         assert "error" not in capsys.readouterr().err
     else:
-        assert make_parser().parse_args(arguments).run
+        command, bound, _ = APP.parse_args(arguments)
+        assert command.__name__.startswith("run")
+        assert bound is not None
 
 
 def test_pages_have_commands():
@@ -126,13 +123,6 @@ def test_links_and_scripts_are_there(page):
     assert [link for link in links if link and not (page.parent / link).exists()] == []
     named = re.findall(r"(?:benchmarks|examples|tests|docs|splat_numba)/[\w/]+\.(?:py|md|json|png)\b", text)
     assert [name for name in named if not (ROOT / name).exists()] == []
-
-
-def test_every_setting_is_described():
-    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
-    source = (ROOT / "splat_numba" / "settings.py").read_text(encoding="utf-8")
-    assert settings.current()
-    assert [name for name in sorted(set(re.findall(r"SPLAT_[A-Z_]*[A-Z]", source))) if f"`{name}`" not in text] == []
 
 
 def test_readme_s_gpu_table_is_what_was_measured():
@@ -149,6 +139,16 @@ def test_readme_s_gpu_table_is_what_was_measured():
             ]
         wanted.append(cells)
     assert table_below(ROOT / "README.md", "### On a GPU") == wanted
+    apart = [rounds_apart(time) for row in rows for time in row["times"].values() if "ms" in time]
+    words = f"The two rounds of a time lie {median(apart):.1%} apart in the median, {max(apart):.1%} at most."
+    assert words in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def rounds_apart(time):
+    """The share of a time by which its rounds differ; the time is the less of two ways to take it."""
+    (way,) = [name for name in ("event_ms", "graph_ms") if time.get(name) == time["ms"]]
+    first, second = time["runs"][way]
+    return abs(first - second) / time["ms"]
 
 
 def test_readme_s_cpu_table_is_what_was_measured():
@@ -157,6 +157,10 @@ def test_readme_s_cpu_table_is_what_was_measured():
     wanted = [[row["pattern"], f"{row['density']:.1%}", *(f"{1e3 * row[name]:.1f} ms" for name in peers),
                f"{row['splat'] / row['SDPA']:.3f}", f"{row['Flex'] / row['splat']:.1f}x"] for row in rows]  # fmt: skip
     assert table_below(ROOT / "README.md", "### On a CPU") == wanted
+    spreads = sorted(Timed.of(row[f"{name} runs"]).spread for row in rows for name in peers)
+    words = f"calls spans {spreads[0]:.1%} to {spreads[-1]:.1%} of the time, {median(spreads):.1%} in the median."
+    assert words in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert words in (RESULTS / "cpu_attention.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

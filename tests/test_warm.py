@@ -48,12 +48,71 @@ def test_a_text_is_compiled_once_and_gradients_and_dtypes_count():
     def distinct(dims, dtypes, backward):
         return warm._distinct(warm._jobs(masks, dims, dtypes, {**options, "backward": backward}))
 
-    assert [one.mask for one in distinct([8], ["float32"], False)] == [masks[0], masks[2]]
+    assert [one.work.mask for one in distinct([8], ["float32"], False)] == [masks[0], masks[2]]
     jobs = distinct([8, 16], ["float32", np.float64], True)
-    assert [(one.mask, one.options["head_dim"], one.options["dtype"]) for one in jobs] == [
+    assert [(one.work.mask, one.work.options["head_dim"], one.work.options["dtype"]) for one in jobs] == [
         (mask, dim, dtype) for dim in (8, 16) for dtype in ("float32", "float64") for mask in (masks[0], masks[2])
     ]
     assert all(len(one.names) == 2 for one in jobs)
+
+
+SCATTERED = splat.from_dense(np.random.default_rng(0).random((100, 100)) < 0.05)
+
+
+def called():
+    """Every packed operator and gradient over SCATTERED, two heads of it."""
+    q = np.ones((2, 100, 8), np.float32)
+    values, back = splat.sddmm_vjp(q, q, SCATTERED)
+    back(values)
+    weights, back = splat.softmax_vjp(values, SCATTERED)
+    back(weights)
+    out, back = splat.spmm_vjp(weights, q, SCATTERED)
+    back(out)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_packed_operators_and_their_gradients_are_found_by_calls():
+    options = {**SIZES, "dtype": "float32", "backward": True}
+    told = splat.warm_up([SCATTERED], **options, operators=["sddmm", "softmax", "spmm"], processes=2)
+    found = {one.kernel for one in told}
+    assert sorted(name.partition("_float32")[0] for name in found) == [
+        "sddmm", "softmax", "softmax_backward", "spmm", "spmm_transposed",
+    ]  # fmt: skip
+    with notice.heard() as heard:
+        called()
+    assert ({one.kernel for one in heard}, {one.cached for one in heard}) == (found, {True})
+
+
+def operators_of(masks, operators, backward=False, backend="auto", dtype="float32", length=100):
+    options = {"seq_q": length, "seq_kv": length, "backend": backend, "target": None, "backward": backward}
+    jobs = warm._distinct(warm._jobs(masks, [8], [dtype], options, operators))
+    return [name for one in jobs for name in sorted(one.names)]
+
+
+def test_what_attention_makes_of_packed_operators_is_compiled_with_it():
+    nodes = 4000
+    graph = splat.from_dense(np.random.default_rng(0).random((nodes, nodes), np.float32) < 0.001)
+    assert not splat.plan(graph, seq_q=nodes, seq_kv=nodes, head_dim=8, dtype="float16").fused
+    names = operators_of([graph], ["attention"], dtype="float16", length=nodes)
+    assert [name.partition("_d8")[0] for name in names] == [
+        "attention_table", "sddmm_float32", names[2], "spmm_float32",
+    ]  # fmt: skip
+    assert names[2].startswith("softmax_lse_float32_")
+
+
+@pytest.mark.parametrize("name", ["sddmm", "softmax", "spmm"])
+def test_packed_operators_of_a_gpu_need_none(name):
+    """The texts of a call, of which test_packed_tiles has the schedules; nothing is compiled here."""
+    names = operators_of([splat.window(9), SCATTERED], [name], backend="cuda", dtype="float16")
+    assert names
+    assert all(f"packed_{name}" in one or f"_{name}_" in one for one in names)
+    assert len(operators_of([SCATTERED], [name], True, "cuda", "float16")) > 1
+
+
+def test_packed_operators_share_kernels_and_a_mask_without_pairs_has_none():
+    softmax = operators_of([splat.window(9), splat.causal(), SCATTERED], ["softmax"])
+    assert len(softmax) == 1
+    assert operators_of([splat.from_dense(np.zeros((100, 100), bool))], ["sddmm", "spmm"], True) == []
 
 
 @pytest.mark.parametrize(
@@ -63,8 +122,13 @@ def test_a_text_is_compiled_once_and_gradients_and_dtypes_count():
         ({"masks": []}, "masks wanted as a list of masks, got list. Give [mask] for one."),
         ({"dtype": []}, "dtype wanted as one or a list of some, got none. Give one."),
         ({"processes": 0}, "processes wanted >= 1, got 0. Give at least 1."),
+        (
+            {"operators": ["sddmm", "spmv"]},
+            "operators wanted among attention, sddmm, softmax, spmm, got 'spmv'. Name some of them.",
+        ),
+        ({"operators": []}, "operators wanted as one or a list of some, got none. Give one."),
     ],
-    ids=["one", "none", "no dtype", "no process"],
+    ids=["one", "none", "no dtype", "no process", "no such operator", "no operator"],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_compiled(change, message):
     with pytest.raises(splat.ArgumentError) as caught:
@@ -82,7 +146,7 @@ def test_processes_need_a_folder_for_what_they_compile(monkeypatch):
 
 @pytest.mark.usefixtures("fresh")
 def test_what_a_process_raises_is_raised_here(monkeypatch):
-    job = warm._Job(splat.window(9), {"head_dim": 8}, frozenset("x"))
+    job = warm._Job(warm._Call(splat.window(9), {"head_dim": 8}), frozenset("x"))
     with pytest.raises(splat.ArgumentError, match="compile"):
         warm._in_processes([job, job], 2)
     monkeypatch.setattr(warm, "WORKER", "raise SystemExit(3)")

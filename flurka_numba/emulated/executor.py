@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from flurka_numba.checks import ARRAYS
 from flurka_numba.executor import Executor
 from flurka_numba.gpu.checks import check_supported
-from flurka_numba.gpu.composed.plan import composes_forward, composes_gradients
+from flurka_numba.gpu.choice import HOPPER, choose_target
 from flurka_numba.gpu.forward import forward_recording
 from flurka_numba.gpu.gradient_schedules import Gradients, result_axes
 from flurka_numba.gpu.gradients import SlotProduct
@@ -24,6 +24,7 @@ from splat_numba.emulator.machine import EmulatedMachine
 from splat_numba.gen.language.halves import narrow, widen
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.tensor import Tensor
+from splat_numba.gen.targets.simt.target import SIMT
 from splat_numba.runtime.arrays import export_array, import_array
 
 GPU = Gpu(multiprocessors=8)  # that plans are made for: few, so that blocks are few, but more than one share a state
@@ -41,12 +42,13 @@ class EmulatedExecutor:
         operands = import_call(with_views(call))
         problem = operands.problem
         check_supported(problem)
-        if call.w_q is not None:
+        target = choose_target(call.target, problem, GPU).chosen
+        if call.w_q is not None and target == HOPPER:
             problem = taking_input(problem, call.q.shape[-1])
         if needs_queries(call, problem):
             return self.attend(with_queries(call))
         w_q = None if call.w_q is None else import_array("w_q", call.w_q).bits
-        run = EmulatedCall(operands, problem, w_q)
+        run = EmulatedCall(operands, problem, target, w_q)
         operands.out[...] = run.read(run.forward()["out"])
         return export_out(call, operands)
 
@@ -55,9 +57,10 @@ class EmulatedExecutor:
         operands = import_call(call)
         problem = operands.problem
         check_supported(problem)
-        run = EmulatedCall(operands, problem)
+        target = choose_target(call.target, problem, GPU, gradients=True).chosen
+        run = EmulatedCall(operands, problem, target)
         axes = {name: np.ndim(getattr(call, name)) for name in ARRAYS if getattr(call, name) is not None}
-        gradients = Gradients(problem, GPU, run.operands, result_axes(axes), composes_gradients(problem), views=True)
+        gradients = Gradients(problem, GPU, run.operands, result_axes(axes), target, views=True)
         operands.out[...] = run.read(run.run(gradients.forward(NOTHING))["out"])
 
         def vjp(dout: Any) -> tuple[Any, ...]:
@@ -79,11 +82,11 @@ def _exported(bits: NDArray[Any], call: Call, name: str, problem: Problem) -> An
 
 class EmulatedCall:
     """One call's arrays in an emulated GPU's memory: rows padded to 16 bytes, and what lies behind them is NaN; where
-    float32 arithmetic takes any strides, with theirs. w_q: where the problem has a model_dim; q is the layer's input.
+    the target takes any strides, with theirs. w_q: where the problem has a model_dim; q is the layer's input.
     """
 
-    def __init__(self, given: Operands, problem: Problem, w_q: NDArray[Any] | None = None) -> None:
-        self._problem = problem
+    def __init__(self, given: Operands, problem: Problem, target: str, w_q: NDArray[Any] | None = None) -> None:
+        self._problem, self._target = problem, target
         self._machine = EmulatedMachine()
         arrays = {"q": given.q, "k": given.k, "v": given.v}
         if w_q is not None:
@@ -99,13 +102,13 @@ class EmulatedCall:
 
     def place(self, name: str, array: NDArray[Any]) -> Tensor:
         """An array of the call, where the stages find it."""
-        if composes_gradients(self._problem) and composes_forward(self._problem):
+        if self._target == SIMT.name:
             return self._machine.place_as_it_is(name, array, self._problem.dtype)
         return self._machine.place(name, array, self._problem.dtype)
 
     def forward(self) -> dict[str, Tensor]:
         """Run the forward pass. Returns its results by name."""
-        return self.run(forward_recording(self._problem, GPU, self.operands, NOTHING, {}))
+        return self.run(forward_recording(self._problem, GPU, self.operands, NOTHING, {}, self._target))
 
     def run(self, recording: Recording) -> dict[str, Tensor]:
         """Run a schedule. Returns its results by name."""

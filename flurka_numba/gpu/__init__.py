@@ -1,1 +1,1 @@
-"""Hopper GPUs: plans of stages, calls made ready, launches; composed/ has what tensor cores have no texts for."""
+"""NVIDIA GPUs: which target, plans of Hopper's stages, calls made ready, launches; composed/ has all other calls."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flurka_numba.gpu.checks import check_arguments, check_out
-from flurka_numba.gpu.composed.plan import composes_forward
+from flurka_numba.gpu.choice import HOPPER, choose_target
 from flurka_numba.gpu.forward import forward_recording, in_place
 from flurka_numba.gpu.host_arrays import attend_numpy
 from flurka_numba.gpu.omega import place_omega
@@ -102,7 +102,7 @@ def _look_up(call: Call, given: Sequence[Any], framework: Framework) -> tuple[Re
     addresses, kinds = known
     rows = None if call.omega is None else tuple(np.shape(call.omega))
     key = (call.method, call.feature_map, rows, call.eps, call.scale, call.kv_lengths is None, call.out is None,
-           call.heads, call.w_q is None, framework, kinds)  # fmt: skip
+           call.heads, call.w_q is None, call.target, framework, kinds)  # fmt: skip
     try:
         found = _ready.find(key)
     except TypeError:  # an option of a wrong type, which the checks name
@@ -120,15 +120,16 @@ def _make_ready(call: Call, framework: Framework) -> tuple[ReadyForward, dict[st
     a layer's queries are to be made first.
     """
     problem, arrays = check_arguments(with_views(call), framework)
-    if call.w_q is not None:
-        problem = taking_input(problem, call.q.shape[-1])
     axes, gpu = len(arrays["q"].shape), device(arrays["q"].device)
-    composed, operands = composes_forward(problem), operands_of(problem, arrays)
+    target = choose_target(call.target, problem, gpu.as_planned).chosen
+    if call.w_q is not None and target == HOPPER:
+        problem = taking_input(problem, call.q.shape[-1])
+    operands = operands_of(problem, arrays)
 
     def schedule_for(copied: frozenset[str]) -> Schedule:
-        return forward_recording(problem, gpu.as_planned, operands, copied, {"out": axes}).schedule
+        return forward_recording(problem, gpu.as_planned, operands, copied, {"out": axes}, target).schedule
 
-    ready = ReadyCall(in_place(operands, composed=composed), schedule_for, gpu, current())
+    ready = ReadyCall(in_place(operands, target), schedule_for, gpu, current())
     reach = tuple(reach_of(array) for array in arrays.values())
     return ReadyForward(ready, problem, axes, gpu, result_shape(arrays["q"], problem), reach), arrays
 

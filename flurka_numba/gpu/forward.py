@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flurka_numba.gpu.choice import HOPPER, WARPS
 from flurka_numba.gpu.composed.attention import Composed
-from flurka_numba.gpu.composed.plan import composes_forward
 from flurka_numba.gpu.forward_stages import record_forward
 from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.gpu.recorder import GpuRecorder, Recording
@@ -15,19 +15,20 @@ from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.schedule import InPlace
 from splat_numba.gen.schedules.tensor import ROW_ALIGNMENT, Tensor, padded
 from splat_numba.gen.schedules.tensor_map import describable
+from splat_numba.gen.targets.gpu.launches import in_chunks
 
 
 def forward_recording(
     problem: Problem, gpu: Gpu, operands: Mapping[str, Tensor], copied: frozenset[str],
-    axes: Mapping[str, int],
+    axes: Mapping[str, int], target: str,
 ) -> Recording:  # fmt: skip
-    """The launches of a call over its arrays, and key lengths and omega where there are any.
+    """The launches of a call over its arrays, and key lengths and omega where there are any, by a target's texts.
 
     A result that was not given is an output.
     """
-    recorder = GpuRecorder(problem, gpu, operands, copied, axes)
+    recorder = GpuRecorder(problem, gpu, operands, copied, axes, target=target)
     out = recorder.result("out", (problem.batch, problem.heads, problem.seq_q, problem.value_dim))
-    if composes_forward(problem):
+    if target != HOPPER:
         Composed(recorder).forward(out)
     elif problem.method == "low_rank":
         attend_to_slots(recorder, out)
@@ -36,14 +37,15 @@ def forward_recording(
     return recorder.finish()
 
 
-def in_place(operands: Mapping[str, Tensor], *, composed: bool) -> dict[str, InPlace]:
-    """Which arrays of a call need no copy. Composed texts read numbers one by one, at any strides."""
+def in_place(operands: Mapping[str, Tensor], target: str) -> dict[str, InPlace]:
+    """Which arrays of a call need no copy. simt's texts read numbers one by one, at any strides."""
     found = {}
     for name, one in operands.items():
         if name == "out":
             found[name] = InPlace(stores_whole_rows(one), ROW_ALIGNMENT)
         else:
-            found[name] = InPlace(True, 1) if composed else InPlace(describable(0, one), ROW_ALIGNMENT)
+            fits = {HOPPER: describable(0, one), WARPS: in_chunks(one)}
+            found[name] = InPlace(fits[target], ROW_ALIGNMENT) if target in fits else InPlace(True, 1)
     return found
 
 

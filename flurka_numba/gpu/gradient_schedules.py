@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flurka_numba.checks import ARRAYS
+from flurka_numba.gpu.choice import HOPPER
 from flurka_numba.gpu.composed.attention import Composed
 from flurka_numba.gpu.gradients import Pull, SlotProduct, record_with_gradients
 from flurka_numba.gpu.recorder import KEPT, GpuRecorder, Recording
@@ -16,7 +17,8 @@ from splat_numba.gen.schedules.tensor import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """Of calls that are alike. operands: their arrays, out last where one was given; axes: of results, by name; views:
+    """Of calls that are alike. operands: their arrays, out last where one was given; axes: of results, by name; target:
+    that its texts are of; views:
     whether the framework has views of its arrays.
     """
 
@@ -24,7 +26,7 @@ class Gradients:
     gpu: Gpu
     operands: Mapping[str, Tensor]
     axes: Mapping[str, int]
-    composed: bool
+    target: str
     views: bool
 
     def forward(self, copied: frozenset[str]) -> Recording:
@@ -49,10 +51,11 @@ class Gradients:
         return {"dout": dout} | {name: one for name, one in self.operands.items() if name != "out"}
 
     def _recorder(self, operands: Mapping[str, Tensor], copied: frozenset[str]) -> GpuRecorder:
-        return GpuRecorder(self.problem, self.gpu, operands, copied, self.axes, views=self.views, keeps=True)
+        return GpuRecorder(self.problem, self.gpu, operands, copied, self.axes, target=self.target, views=self.views,
+                           keeps=True)  # fmt: skip
 
     def _record(self, recorder: GpuRecorder) -> Pull:
-        if not self.composed:
+        if self.target == HOPPER:
             return record_with_gradients(recorder)
         problem, composed = self.problem, Composed(recorder)
         composed.forward(recorder.result("out", (problem.batch, problem.heads, problem.seq_q, problem.value_dim)))

@@ -42,22 +42,22 @@ class GpuRecorder:
     """Of one problem's forward pass, or of its gradients. operands: the call's arrays, in the order of its arguments;
     copied: which of them stages cannot take in place. axes: how many a result's array has, by its name.
 
-    views: whether the framework has views of its arrays, so that results may be stored with heads side by side; keeps:
-    whether gradients follow.
+    target: that texts are of. views: whether the framework has views of its arrays, so that results may be stored with
+    heads side by side; keeps: whether gradients follow.
     """
 
     def __init__(
         self, problem: Problem, gpu: Gpu, operands: Mapping[str, Tensor], copied: frozenset[str],
-        axes: Mapping[str, int], *, views: bool = False, keeps: bool = False,
+        axes: Mapping[str, int], *, target: str, views: bool = False, keeps: bool = False,
     ) -> None:  # fmt: skip
-        self.problem, self.gpu = problem, gpu
+        self.problem, self.gpu, self.target = problem, gpu, target
         self.builder = ScheduleBuilder(*operands)
         self.lengths = self.builder.argument("kv_lengths") if problem.ragged else None
         self.omega = self.builder.argument("omega") if problem.random else None
         self._operands, self._copied, self._axes, self._views = operands, copied, axes, views
         self._outputs: dict[str, Output] = {}
         self._staged: list[tuple[Tensor, Tensor]] = []
-        self._keeps, self._kept = keeps, 0
+        self.keeps, self._kept = keeps, 0
         self._itemsize = ITEMSIZE[problem.dtype]
 
     def operand(self, name: str) -> Tensor:
@@ -70,7 +70,7 @@ class GpuRecorder:
 
     def kept(self, nbytes: int) -> Place:
         """Memory that gradients read after this schedule; the same places for every recording of a problem."""
-        if not self._keeps:
+        if not self.keeps:
             return self.builder.scratch(nbytes)
         place = Place(KEPT, self._kept)
         self.builder.argument(KEPT)

@@ -23,6 +23,6 @@ def attend_to_slots(recorder: GpuRecorder, out: Tensor) -> None:
     record_forward(forward_plan(problem, gpu.multiprocessors), recorder, results)
     q = recorder.readable(recorder.operand("q"))
     call = AttentionCall(q, k, v, out, scale_of_scores(problem), gpu.multiprocessors)
-    record_dense_attention(recorder.builder, call, gpu)
+    record_dense_attention(recorder.builder, call, gpu, recorder.target)
     if is_scaled(problem.dtype) and problem.rank:
         recorder.launch(restore_stage(problem), {"out": out, "slot_scales": results["slot_scales"]})

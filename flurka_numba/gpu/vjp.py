@@ -11,7 +11,7 @@ import numpy as np
 from flurka_numba.checks import ARRAYS
 from flurka_numba.gpu.call import operands_of, place_extras
 from flurka_numba.gpu.checks import check_arguments
-from flurka_numba.gpu.composed.plan import composes_gradients
+from flurka_numba.gpu.choice import choose_target
 from flurka_numba.gpu.forward import in_place
 from flurka_numba.gpu.gradient_schedules import Gradients, result_axes
 from flurka_numba.gpu.gradients import SlotProduct
@@ -126,8 +126,8 @@ def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tupl
     key = None
     if known is not None:
         addresses, kinds = known
-        key = (call.method, call.feature_map, call.eps, call.scale, call.kv_lengths is None, tuple(given), framework,
-               kinds)  # fmt: skip
+        key = (call.method, call.feature_map, call.eps, call.scale, call.kv_lengths is None, tuple(given), call.target,
+               framework, kinds)  # fmt: skip
         try:
             found = _ready.find(key)
         except TypeError:  # an option of a wrong type, which the checks name
@@ -135,10 +135,11 @@ def _look_up(call: Call, given: Mapping[str, Any], framework: Framework) -> tupl
         if found is not None:
             return found, addresses
     problem, arrays = check_arguments(call, framework)
-    composed = composes_gradients(problem) or not _products_are_at_hand(problem, framework)
     axes = result_axes({name: len(array.shape) for name, array in arrays.items()})
     gpu, views = device(arrays["q"].device), framework not in (JAX, NUMBA, OURS)
-    gradients = Gradients(problem, gpu.as_planned, operands_of(problem, arrays), axes, composed, views)
+    multiplies = _products_are_at_hand(problem, framework)
+    target = choose_target(call.target, problem, gpu.as_planned, gradients=True, multiplies=multiplies).chosen
+    gradients = Gradients(problem, gpu.as_planned, operands_of(problem, arrays), axes, target, views)
     made = _make_ready(gradients, gpu)
     return made if key is None else _ready.keep(key, made), [arrays[name].pointer for name in given]
 
@@ -149,7 +150,7 @@ def _make_ready(gradients: Gradients, gpu: Device) -> ReadyVjp:
     def schedule_for(copied: frozenset[str]) -> Schedule:
         return (gradients.forward(copied) if copied else usual).schedule
 
-    rules = in_place(gradients.operands, composed=gradients.composed)
+    rules = in_place(gradients.operands, gradients.target)
     return ReadyVjp(gradients, gpu, Run(ReadyCall(rules, schedule_for, gpu, current()), usual))
 
 
@@ -160,7 +161,7 @@ def _make_backward(ready: ReadyVjp, dout: Tensor, frozen: frozenset[str]) -> Bac
     def schedule_for(copied: frozenset[str]) -> Schedule:
         return (gradients.backward(dout, frozen, copied)[0] if copied else usual).schedule
 
-    rules = in_place(gradients.operands_of_backward(dout), composed=gradients.composed)
+    rules = in_place(gradients.operands_of_backward(dout), gradients.target)
     return Backward(ReadyCall(rules, schedule_for, ready.device, current()), usual, products)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from flurka_numba.gpu.checks import check_supported
-from flurka_numba.gpu.composed.plan import composes_forward, composes_gradients
+from flurka_numba.gpu.choice import choose_target
 from flurka_numba.gpu.forward import forward_recording, in_place
 from flurka_numba.gpu.gradient_schedules import Gradients
 from flurka_numba.gpu.gradients import SlotProduct
@@ -40,8 +40,9 @@ def forward_part(problem: Problem, gpu: Gpu) -> XlaPart:
     Raises ArgumentTypeError for float64, BackendError for sizes that are none of whole chunks of 16 bytes.
     """
     operands = _operands(problem)
-    _check_fit(problem, operands, composed=composes_forward(problem))
-    recording = forward_recording(problem, gpu, operands, frozenset(), {})
+    target = _target(problem, gpu, gradients=False)
+    _check_fit(problem, operands, target)
+    recording = forward_recording(problem, gpu, operands, frozenset(), {}, target)
     return _part(problem, recording, problem.inputs, keeps=False)
 
 
@@ -49,10 +50,10 @@ def gradient_parts(problem: Problem, gpu: Gpu) -> tuple[XlaPart, XlaPart, Mappin
     """Over problem.inputs to out and what is kept; over those, dout and what was kept to gradients; and which
     gradients are left to products of arrays, by the names of their arguments. Raises as forward_part().
     """
-    operands, composed = _operands(problem), composes_gradients(problem)
+    operands, target = _operands(problem), _target(problem, gpu, gradients=True)
     dout = _tensor(problem, "dout")
-    _check_fit(problem, {**operands, "dout": dout}, composed=composed)
-    gradients = Gradients(problem, gpu, operands, {}, composed, views=False)
+    _check_fit(problem, {**operands, "dout": dout}, target)
+    gradients = Gradients(problem, gpu, operands, {}, target, views=False)
     forward = gradients.forward(frozenset())
     backward, products = gradients.backward(dout, frozenset(), frozenset())
     names = problem.inputs
@@ -74,9 +75,14 @@ def _part(problem: Problem, recording: Recording, given: Sequence[str], *, keeps
     return XlaPart(program, shapes, max(recording.kept, 1) if keeps else 0, schedule.scratch)
 
 
-def _check_fit(problem: Problem, operands: Mapping[str, Tensor], *, composed: bool) -> None:
+def _target(problem: Problem, gpu: Gpu, *, gradients: bool) -> str:
+    """The one that the rule gives: JAX's transforms know no request. Raises ArgumentTypeError, BackendError."""
     check_supported(problem)
-    if not all(rule.fits for rule in in_place(operands, composed=composed).values()):
+    return choose_target(None, problem, gpu, gradients=gradients).chosen
+
+
+def _check_fit(problem: Problem, operands: Mapping[str, Tensor], target: str) -> None:
+    if not all(rule.fits for rule in in_place(operands, target).values()):
         _refuse(problem)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
+from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,8 +26,8 @@ from splat_numba.cli.console import (
     progress,
 )
 from splat_numba.cli.drawing import side_by_side
-from splat_numba.cli.measure import LEAST_RUNS, Built, Shapes, build, median_seconds
-from splat_numba.cli.options import add_backend_options, add_command, add_pattern_option, add_shape_options
+from splat_numba.cli.measure import LEAST_RUNS, Built, Shapes, build, timed
+from splat_numba.cli.options import Patterns, Place, Plot, TimedSizes
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full
 from splat_numba.formats.raster import mask_picture
@@ -37,7 +35,6 @@ from splat_numba.gen.plans.machine import CPU
 from splat_numba.gen.plans.plan import Plan
 from splat_numba.plain import duration
 
-HELP = "Draw a few masks, generate and run a kernel for each, check the results, and print one table."
 EPILOG = """\
 examples:
   splat-numba demo
@@ -45,9 +42,12 @@ examples:
   splat-numba demo --plot demo.png
 
 columns:
-  density   kept pairs / all pairs              fill        kept pairs / computed pairs
-  bands     intervals on a lattice, see explain dense time  our kernel for full(), same shapes
-  tiles     key tiles computed, a head          error       largest one beside float64, sampled rows
+  density     kept pairs / all pairs
+  bands       intervals on a lattice, see explain
+  tiles       key tiles computed, a head
+  fill        kept pairs / computed pairs
+  dense time  our kernel for full(), same shapes
+  error       largest one beside float64, sampled rows
 
 Times are medians without compilation. Exit status 1 if any error exceeds its tolerance.
 """
@@ -69,26 +69,19 @@ class Result:
     checked: Checked
 
 
-def add_parsers(commands: Any) -> None:
-    """Add the command."""
-    parser = add_command(commands, "demo", run, HELP, EPILOG)
-    add_pattern_option(parser)
-    add_shape_options(parser, heads=8)
-    add_backend_options(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw masks and times into a picture file")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(
+    *, patterns: Patterns = None, sizes: TimedSizes = TimedSizes(), place: Place = Place(), plot: Plot = None
+) -> int:
     """Run the command; 1 if any error exceeds its tolerance."""
-    if args.plot is not None:
+    shapes = Shapes.of(sizes, place)
+    if plot is not None:
         from splat_numba.cli.plotting import check_plot
 
-        check_plot(args.plot)
+        check_plot(plot)
     console = output()
-    shapes = Shapes(args.seq, args.head_dim, args.heads, args.dtype, args.backend, args.target)
-    shapes.check(len(args.pattern or DEFAULT_PATTERNS))
-    cases = chosen_cases(args.pattern, args.seq)
-    masks = masks_of(cases, args.seq)
+    shapes.check(len(patterns or DEFAULT_PATTERNS))
+    cases = chosen_cases(patterns, shapes.seq)
+    masks = masks_of(cases, shapes.seq)
     console.print(Text(f"attention with {shapes}", style="bold"))
     console.print(
         side_by_side(console, [(case.label, mask_picture(mask)) for case, mask in zip(cases, masks, strict=True)]),
@@ -98,15 +91,15 @@ def run(args: argparse.Namespace) -> int:
         results, built = _measure(cases, masks, shapes, track)
     print_table(console, table_of(console, results))
     _print_notes(console, results, built)
-    if args.plot is not None:
+    if plot is not None:
         from splat_numba.cli.plotting import plot_results
 
         shown = [
             (one.case.label, mask_picture(mask, PLOT_DOTS), one.seconds)
             for one, mask in zip(results, masks, strict=True)
         ]
-        plot_results(args.plot, shown, results[0].dense_seconds, str(shapes))
-        console.print(f"Wrote {args.plot}.")
+        plot_results(plot, shown, results[0].dense_seconds, str(shapes))
+        console.print(f"Wrote {plot}.")
     return _report_failures(results)
 
 
@@ -120,7 +113,7 @@ def _measure(
     built = [build(dense, shapes)]
     track("running full()", 1)
     _tell_long(built[0].kernel.plan)
-    dense_seconds = median_seconds(partial(built[0].kernel, *operands))
+    dense_seconds = timed(partial(built[0].kernel, *operands)).seconds
     results: list[Result] = []
     for number, (case, mask) in enumerate(zip(cases, masks, strict=True)):
         track(f"compiling {case.label}", 2 * number + 2)
@@ -129,7 +122,7 @@ def _measure(
         track(f"running {case.label}", 2 * number + 3)
         out, lse = made.kernel(*operands, return_lse=True)
         checked = check_rows(operands, mask, out, lse)
-        seconds = median_seconds(partial(made.kernel, *operands))
+        seconds = timed(partial(made.kernel, *operands)).seconds
         results.append(Result(case, made.kernel.plan, mask.density, seconds, dense_seconds, checked))
     return results, built
 
@@ -186,3 +179,6 @@ def _report_failures(results: Sequence[Result]) -> int:
     for result in bad:
         sys.stderr.write(f"error: {result.case.label} exceeds its tolerance: {result.checked.failure}\n")
     return 1 if bad else 0
+
+
+APP = App(name="demo", default_command=run, help_epilogue=EPILOG)

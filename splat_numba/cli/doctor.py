@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+import difflib
 import os
 import platform
 import shutil
@@ -12,20 +12,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
+from cyclopts import App
 from rich.text import Text
 
 from splat_numba.cli.console import make_table, output, print_table
-from splat_numba.cli.options import add_command, in_options
+from splat_numba.cli.options import in_options
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.gen.plans.machine import GPU
-from splat_numba.settings import Settings, current
+from splat_numba.settings import PREFIX, VARIABLES, Settings, current, given
+from splat_numba.version import __version__
 
-HELP = "Say what is present, what is missing, and what to install."
 EPILOG = "Exit status 1 if something that every call needs is missing or broken.\n\nexample:\n  splat-numba doctor\n"
 
-REQUIRED = ("numpy", "numba", "rich", "platformdirs", "filelock")
+REQUIRED = ("numpy", "numba", "rich", "platformdirs", "filelock", "cyclopts")
 # (distributions, any of which will do; what for; command)
 OPTIONAL = (
     (("ml_dtypes",), "bfloat16 arrays of NumPy", "pip install ml_dtypes"),
@@ -38,12 +38,15 @@ OPTIONAL = (
 )
 # What a compiler for GPUs needs beside it; those after the second come with the compiler, or with a CUDA toolkit.
 CUDA = ("cuda-core", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink")
+OF_TESTS = "SPLAT_TEST_"  # what the tests of this package read
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """state: "ok", "missing" (nothing is broken without it) or "broken"; advice: what to do, empty if nothing."""
+    """state: "ok", "missing" (nothing is broken without it), "unknown" (nothing reads it) or "broken"; advice: what to
+    do, empty if nothing.
+    """
 
     name: str
     state: str
@@ -51,12 +54,7 @@ class Finding:
     advice: str = ""
 
 
-def add_parsers(commands: Any) -> None:
-    """Add the command."""
-    add_command(commands, "doctor", run, HELP, EPILOG)
-
-
-def run(_: argparse.Namespace) -> int:
+def run() -> int:
     """Print all findings; 1 if any is broken."""
     console = output()
     findings = list(examine())
@@ -64,7 +62,7 @@ def run(_: argparse.Namespace) -> int:
     for column in table.columns:
         column.justify = "left"
     table.columns[-1].no_wrap = True  # commands, to be copied
-    styles = {"ok": "green", "missing": "yellow", "broken": "bold red"}
+    styles = {"ok": "green", "missing": "yellow", "unknown": "yellow", "broken": "bold red"}
     for one in findings:
         table.add_row(one.name, Text(one.state, style=styles[one.state]), one.found, one.advice)
     print_table(console, table)
@@ -76,17 +74,15 @@ def run(_: argparse.Namespace) -> int:
 def examine() -> Iterator[Finding]:
     """Look at everything, without importing any optional package but the CUDA driver's."""
     yield _python()
-    yield Finding("splat-numba", "ok", f"{getattr(sys.modules['splat_numba'], '__version__', 'unknown')}, {_home()}")
+    yield Finding("splat-numba", "ok", f"{__version__}, {_home()}")
     for name in REQUIRED:
         version = installed((name,))
         yield Finding(name, "ok" if version else "broken", version or "-", "" if version else f"pip install {name}")
-    try:
-        settings = current()
-    except ArgumentError as error:
-        yield Finding("settings", "broken", str(error))
-    else:
-        yield _processor(settings)
-        yield _cache(settings)
+    settings = [*variables()]
+    yield from settings
+    if all(one.state != "broken" for one in settings):
+        yield _processor(current())
+        yield _cache(current())
     for names, purpose, command in OPTIONAL:
         version = installed(names)
         yield Finding(names[0], "ok" if version else "missing", version or f"for {purpose}", "" if version else command)
@@ -113,7 +109,7 @@ def _cuda_compiler() -> Finding:
 
     try:
         taken = chosen(current().cuda_compiler)
-    except ArgumentError:  # the settings have said so
+    except ArgumentError:  # the rows of settings have said so
         taken = chosen(None)
     package = taken.packages[0]
     others = [one.packages[0] for one in COMPILERS if one is not taken and installed((one.packages[0],))]
@@ -152,6 +148,24 @@ def _python() -> Finding:
     return Finding("Python", "broken", version, "use Python 3.11, 3.12 or 3.13")
 
 
+def variables() -> Iterator[Finding]:
+    """The variables of the environment that are set, and names that look like ours."""
+    known = {one.name: one for one in VARIABLES}
+    for name, text in given().items():
+        if name in known and text.strip():
+            try:
+                known[name].of(text)
+            except ArgumentError as error:
+                yield Finding(name, "broken", str(error))
+            else:
+                yield Finding(name, "ok", text)
+        elif name not in known and not name.startswith(OF_TESTS):
+            words = [one.removeprefix(PREFIX) for one in known]  # all of them share the prefix: it makes nothing alike
+            close = difflib.get_close_matches(name.removeprefix(PREFIX), words, n=1)
+            advice = f"unset it; did you mean {PREFIX}{close[0]}?" if close else "unset it"
+            yield Finding(name, "unknown", "no setting has this name", advice)
+
+
 def _processor(settings: Settings) -> Finding:
     try:
         from splat_numba.runtime.device import machine
@@ -187,3 +201,6 @@ def _cache(settings: Settings) -> Finding:
     return Finding(
         "kernel cache", "ok", f"{folder}: yours alone, {access}, {len(kernels)} kernels, {size / 1e6:.0f} MB"
     )
+
+
+APP = App(name="doctor", default_command=run, help_epilogue=EPILOG)

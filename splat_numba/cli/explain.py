@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from cyclopts import App, Parameter
 from rich.syntax import Syntax
 
-from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
+from splat_numba.arguments.sizes import LARGEST_DIM
 from splat_numba.cli.console import output, print_words, progress
 from splat_numba.cli.drawing import side_by_side
 from splat_numba.cli.memory import check_memory
 from splat_numba.cli.options import (
     CommandError,
-    add_backend_options,
-    add_command,
-    add_shape_options,
-    count,
-    needs_gpu_plan,
+    Place,
+    Sizes,
+    Text,
+    flag,
+    number,
     pattern_errors,
     read_pattern,
     shortened,
-    whole_number,
 )
 from splat_numba.cli.texts import backward_sources, sources
 from splat_numba.formats.acsr import ACSR
@@ -36,14 +36,12 @@ DOTS = 48
 LONGEST_DRAWN = 1 << 18  # a picture takes time in proportion to the rows: of bigbird(64), 5 s here
 TABLE_BYTES = 500  # a row, while tables are made of window(16); of bigbird(64) 1300
 
-EXPLAIN_HELP = "Draw a mask and say what kernel it gets: tiles, passes, predicted time, what was refused and why."
 EXPLAIN_EPILOG = """\
 examples:
   splat-numba explain "window(512) | sinks(4)" --seq 8192
   splat-numba explain "causal().align_end()" --seq 1 --seq-kv 4096 --heads 32 --heads-kv 8
   splat-numba explain "window(512)" --seq 8192 --backward --backend cuda --dtype bfloat16
 """
-SOURCE_HELP = "Print the source text that is generated for a mask."
 SOURCE_EPILOG = """\
 examples:
   splat-numba source "window(512) | sinks(4)" --seq 8192
@@ -51,53 +49,63 @@ examples:
 """
 
 
-def add_parsers(commands: Any) -> None:
-    """Add both commands."""
-    explain = add_command(commands, "explain", run_explain, EXPLAIN_HELP, EXPLAIN_EPILOG)
-    source = add_command(commands, "source", run_source, SOURCE_HELP, SOURCE_EPILOG)
-    for parser in (explain, source):
-        parser.add_argument("pattern", help='such as "window(512) | sinks(4)"')
-        add_shape_options(parser, heads=1)
-        length, dim = whole_number(0, LARGEST_LENGTH), whole_number(1, LARGEST_DIM)
-        parser.add_argument("--seq-kv", type=length, metavar="N", help="keys (default: as --seq)")
-        parser.add_argument("--value-dim", type=dim, metavar="N", help="of a value (default: as --head-dim)")
-        parser.add_argument("--heads-kv", type=count(), metavar="N", help="key heads (default: as --heads)")
-        parser.add_argument("--batch", type=count(), default=1, metavar="N", help="(default: %(default)s)")
-        add_backend_options(parser)
-    explain.add_argument("--backward", action="store_true", help="say how gradients are made too")
-    source.add_argument("--backward", action="store_true", help="of the gradients instead")
-    explain.add_argument("--no-picture", action="store_true", help="print the words only")
-    source.add_argument("--output", type=Path, metavar="FILE", help="write the text there instead")
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class AllSizes(Sizes):
+    """All sizes of a call. None: as the queries'."""
+
+    seq_kv: Annotated[int | None, number("keys (default: as --seq)", 0)] = None
+    value_dim: Annotated[int | None, number("of a value (default: as --head-dim)", 1, LARGEST_DIM)] = None
+    heads_kv: Annotated[int | None, number("key heads (default: as --heads)", 1)] = None
+    batch: Annotated[int, number("sequences", 1)] = 1
 
 
-def run_explain(args: argparse.Namespace) -> int:
+def run_explain(
+    pattern: Text,
+    /,
+    *,
+    sizes: AllSizes = AllSizes(),
+    place: Place = Place(),
+    backward: Annotated[bool, flag("say how gradients are made too")] = False,
+    no_picture: Annotated[bool, flag("print the words only")] = False,
+) -> int:
     """Print picture and plan."""
-    plan = _plan(args)
+    plan = _plan(pattern, sizes, place, backward=backward)
     console = output()
     seq_q, seq_kv = plan.problem.seq_q, plan.problem.seq_kv
-    if not args.no_picture and max(seq_q, seq_kv) > LONGEST_DRAWN:
+    if not no_picture and max(seq_q, seq_kv) > LONGEST_DRAWN:
         console.print(f"Not drawn: a picture is made for at most {LONGEST_DRAWN:,} tokens.", style="dim")
-    elif not args.no_picture and seq_kv:
-        mask = ACSR.from_pattern(read_pattern(args.pattern), seq_q, seq_kv)
-        console.print(side_by_side(console, [(shortened(args.pattern), mask_picture(mask, DOTS))]))
+    elif not no_picture and seq_kv:
+        mask = ACSR.from_pattern(read_pattern(pattern), seq_q, seq_kv)
+        console.print(side_by_side(console, [(shortened(pattern), mask_picture(mask, DOTS))]))
     print_words(console, plan.explain())
     return 0
 
 
-def run_source(args: argparse.Namespace) -> int:
+def run_source(
+    pattern: Text,
+    /,
+    *,
+    sizes: AllSizes = AllSizes(),
+    place: Place = Place(),
+    backward: Annotated[bool, flag("of the gradients instead")] = False,
+    file: Annotated[
+        Path | None, Parameter(name="--output", metavar="FILE", help="write the text there instead")
+    ] = None,
+) -> int:
     """Print the generated text, or write it to a file."""
-    plan = _plan(args)
+    plan = _plan(pattern, sizes, place, backward=backward)
     found = (
-        backward_sources(read_pattern(args.pattern), plan, args.backend, args.target)
-        if args.backward
-        else sources(plan, args.backend, args.target)
+        backward_sources(read_pattern(pattern), plan, place.backend, place.target)
+        if backward
+        else sources(plan, place.backend, place.target)
     )
     text = _joined([one.text for one in found])
-    if args.output is not None:
+    if file is not None:
         try:
-            args.output.write_text(text, encoding="utf-8")
+            file.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise CommandError(f"--output wanted a file that can be written, got {args.output}: {error}.") from None
+            raise CommandError(f"--output wanted a file that can be written, got {file}: {error}.") from None
         return 0
     console = output()
     if console.is_terminal:
@@ -115,36 +123,39 @@ def _joined(texts: Sequence[str]) -> str:
     return "\n\n".join(head + text for head, text in zip(heads, texts, strict=True))
 
 
-def _plan(args: argparse.Namespace) -> Plan:
-    pattern = read_pattern(args.pattern)
-    seq_kv = args.seq if args.seq_kv is None else args.seq_kv
-    with pattern_errors(args.pattern):
-        _check_tables(pattern, args)
+def _plan(text: str, sizes: AllSizes, place: Place, *, backward: bool) -> Plan:
+    dtype = place.chosen_dtype()
+    if sizes.heads_kv and sizes.heads % sizes.heads_kv:
+        raise CommandError(f"--heads-kv wanted as a number that divides --heads {sizes.heads}, got {sizes.heads_kv}. "
+                           "Change one of them.")  # fmt: skip
+    pattern = read_pattern(text)
+    from splat_numba import api  # after the pattern: a typo is told at once
+
+    with pattern_errors(text):
+        _check_tables(pattern, sizes.seq, place)
         with progress(1) as track:
             track("planning", 0)
-            return _planned(pattern, args, seq_kv)
+            return api.plan(
+                pattern,
+                seq_q=sizes.seq,
+                seq_kv=sizes.seq if sizes.seq_kv is None else sizes.seq_kv,
+                head_dim=sizes.head_dim,
+                value_dim=sizes.value_dim,
+                heads_q=sizes.heads,
+                heads_kv=sizes.heads_kv,
+                batch=sizes.batch,
+                dtype=dtype,
+                backend=place.backend,
+                target=place.target,
+                backward=backward,
+            )
 
 
-def _check_tables(pattern: Pattern, args: argparse.Namespace) -> None:
+def _check_tables(pattern: Pattern, seq: int, place: Place) -> None:
     """Raise CommandError where the tables of a plan need more memory than there is."""
-    if needs_gpu_plan(args) or closed_form(pattern) is None:
-        check_memory(TABLE_BYTES * args.seq, f"--seq {args.seq}, planned with tables,", "--seq")
+    if place.needs_gpu_plan() or closed_form(pattern) is None:
+        check_memory(TABLE_BYTES * seq, f"--seq {seq}, planned with tables,", "--seq")
 
 
-def _planned(pattern: Pattern, args: argparse.Namespace, seq_kv: int) -> Plan:
-    from splat_numba import api  # after parsing: a typo is told at once
-
-    return api.plan(
-        pattern,
-        seq_q=args.seq,
-        seq_kv=seq_kv,
-        head_dim=args.head_dim,
-        value_dim=args.value_dim,
-        heads_q=args.heads,
-        heads_kv=args.heads_kv,
-        batch=args.batch,
-        dtype=args.dtype,
-        backend=args.backend,
-        target=args.target,
-        backward=args.backward,
-    )
+EXPLAIN = App(name="explain", default_command=run_explain, help_epilogue=EXPLAIN_EPILOG)
+SOURCE = App(name="source", default_command=run_source, help_epilogue=SOURCE_EPILOG)

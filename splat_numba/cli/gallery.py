@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from cyclopts import App
 from rich.console import Console
 from rich.table import Table
 
 from splat_numba.cli.console import break_label, make_table, output, percent, print_table
 from splat_numba.cli.drawing import side_by_side
-from splat_numba.cli.options import add_command, add_pattern_option, pattern_errors, read_pattern, shortened
+from splat_numba.cli.options import Patterns, Plot, pattern_errors, read_pattern, shortened
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.drawing import natural_lengths
 from splat_numba.formats.patterns import Pattern
 from splat_numba.formats.raster import mask_picture
 
-HELP = "Draw the masks that people use, with their density and where they come from."
 EPILOG = """\
 examples:
   splat-numba gallery
@@ -66,27 +63,20 @@ class Shown:
     mask: ACSR
 
 
-def add_parsers(commands: Any) -> None:
-    """Add the command."""
-    parser = add_command(commands, "gallery", run, HELP, EPILOG)
-    add_pattern_option(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw them into a picture file")
-
-
-def run(args: argparse.Namespace) -> int:
+def run(*, patterns: Patterns = None, plot: Plot = None) -> int:
     """Run the command."""
-    if args.plot is not None:
+    if plot is not None:
         from splat_numba.cli.plotting import check_plot, plot_masks
 
-        check_plot(args.plot)
-    shown = masks_of(args.pattern)
+        check_plot(plot)
+    shown = masks_of(patterns)
     console = output()
     pictures = [(one.label, mask_picture(one.mask, DOTS)) for one in shown]
     console.print(side_by_side(console, pictures), soft_wrap=False)
     print_table(console, table_of(console, shown))
-    if args.plot is not None:
-        plot_masks(args.plot, [(one.label, mask_picture(one.mask, PLOT_DOTS)) for one in shown])
-        console.print(f"Wrote {args.plot}.")
+    if plot is not None:
+        plot_masks(plot, [(one.label, mask_picture(one.mask, PLOT_DOTS)) for one in shown])
+        console.print(f"Wrote {plot}.")
     return 0
 
 
@@ -109,3 +99,6 @@ def table_of(console: Console, shown: Sequence[Shown]) -> Table:
         lengths = f"{one.mask.shape[0]} x {one.mask.shape[1]}"
         table.add_row(break_label(one.label, 40), percent(one.mask.density), lengths, one.origin)
     return table
+
+
+APP = App(name="gallery", default_command=run, help_epilogue=EPILOG)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from splat_numba.arguments.typed import Backend, DtypeName, Target
 from splat_numba.cli.cases import Case
 from splat_numba.cli.memory import check_memory
-from splat_numba.cli.options import CommandError
+from splat_numba.cli.options import CommandError, Place, Sizes
 from splat_numba.executors.choice import choose_executor
 from splat_numba.testing.problem import Operands, Problem
 
@@ -37,6 +37,12 @@ class Shapes:
     dtype: DtypeName
     backend: Backend = "auto"
     target: Target | None = None
+
+    @classmethod
+    def of(cls, sizes: Sizes, place: Place) -> Shapes:
+        """Those that options ask for. Raises CommandError for options that do not go together."""
+        dtype = place.chosen_dtype()
+        return cls(sizes.seq, sizes.head_dim, sizes.heads, dtype, place.backend, place.target)
 
     def check(self, cases: int) -> None:
         """Refuse sizes that cannot be run, before anything is made of them. Raises CommandError."""
@@ -93,12 +99,26 @@ def build(case: Case, shapes: Shapes) -> Built:
     return Built(kernel, time.perf_counter() - begin)
 
 
-def median_seconds(call: Callable[[], Any]) -> float:
-    """The median time of a call over a few runs, after one that does not count."""
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A call that was timed. seconds: the median; spread: the time that the middle half of the runs spans / median."""
+
+    seconds: float
+    spread: float
+
+    @classmethod
+    def of(cls, times: Sequence[float]) -> Timed:
+        """Of two runs or more, in seconds."""
+        first, middle, third = quantiles(times, n=4, method="inclusive")
+        return cls(middle, (third - first) / middle)
+
+
+def timed(call: Callable[[], Any]) -> Timed:
+    """A call, timed over a few runs, after one that does not count."""
     call()
     times: list[float] = []
     while len(times) < LEAST_RUNS or (len(times) < MOST_RUNS and sum(times) < TIME_FOR_RUNS):
         begin = time.perf_counter()
         call()
         times.append(time.perf_counter() - begin)
-    return median(times)
+    return Timed.of(times)

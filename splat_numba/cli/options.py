@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, cast
 
-from splat_numba.arguments.backends import BACKENDS, RUNS
+from cyclopts import Parameter, Token
+
+from splat_numba.arguments.backends import RUNS
 from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
+from splat_numba.arguments.typed import Backend, DtypeName, Target
 from splat_numba.errors import PatternError
 from splat_numba.formats.parse import parse
 from splat_numba.formats.patterns import Pattern
@@ -17,7 +21,7 @@ from splat_numba.gen.plans.machine import GPU
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.registry import TARGETS, targets_of
 
-DTYPES = ("float16", "bfloat16", "float32", "float64")
+DTYPES: tuple[DtypeName, ...] = ("float16", "bfloat16", "float32", "float64")
 OF_BACKEND = {"auto": tuple(TARGETS), **{backend: tuple(targets_of(kind)) for backend, kind in RUNS.items()}}
 LONGEST_SHOWN = 60  # characters of what was typed, in a message or beside a picture
 # What the package calls an argument, and its option; the words that mean other things too, only before a value.
@@ -30,86 +34,135 @@ class CommandError(Exception):
     """What a command was asked cannot be done: shown as one line, exit status 2."""
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Options in one column, examples as they are written."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28)
-
-
-def add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], help_text: str, epilog: str
-) -> argparse.ArgumentParser:
-    """A command's parser; help_text is one sentence, epilog holds the examples."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=help_text, description=help_text, epilog=epilog, formatter_class=HelpFormatter
-    )
-    parser.set_defaults(run=run)
-    return parser
+def whole_number(low: int, high: int | None = None) -> Callable[[Any, Sequence[Token]], int]:
+    """A converter of cyclopts': whole numbers from low to high."""
+    read = _whole_number(low, high)
+    return lambda _, tokens: read(tokens[0].value)
 
 
-def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
-    """An argparse type: whole numbers from low to high."""
+def whole_numbers(low: int, high: int) -> Callable[[Any, Sequence[Token]], tuple[int, ...]]:
+    """The same for an option that takes several."""
+    read = _whole_number(low, high)
+    return lambda _, tokens: tuple(read(one.value) for one in tokens)
+
+
+def _whole_number(low: int, high: int | None) -> Callable[[str], int]:
     limits = f">= {low}" if high is None else f"from {low} to {high}"
 
-    def convert(text: str) -> int:
+    def read(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = low - 1
         if value < low or (high is not None and value > high):
-            raise argparse.ArgumentTypeError(f"wanted a whole number {limits}, got {shortened(text)!r}")
+            raise ValueError(f"wanted as a whole number {limits}, got {shortened(text)!r}")
         return value
 
-    return convert
+    return read
 
 
-def count() -> Callable[[str], int]:
-    """An argparse type: how many heads or batch entries."""
-    return whole_number(1, LARGEST_LENGTH)
-
-
-def seconds(text: str) -> float:
-    """An argparse type: a time in seconds, more than none and at most a day."""
+def seconds(_: Any, tokens: Sequence[Token]) -> float:
+    """A converter of cyclopts': a time in seconds, more than none and at most a day."""
+    text = tokens[0].value
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 < value <= 86_400:
-        raise argparse.ArgumentTypeError(f"wanted a number of seconds > 0 and <= 86400, got {shortened(text)!r}")
+        raise ValueError(f"wanted as a number of seconds > 0 and <= 86400, got {shortened(text)!r}")
     return value
 
 
-def add_shape_options(parser: argparse.ArgumentParser, *, heads: int, seq: int = 4096) -> None:
-    """--seq, --head-dim, --heads and --dtype."""
-    length, dim = whole_number(1, LARGEST_LENGTH), whole_number(1, LARGEST_DIM)
-    add = parser.add_argument
-    add("--seq", type=length, default=seq, metavar="N", help="tokens (default: %(default)s)")
-    add("--head-dim", type=dim, default=64, metavar="N", help="elements a head (default: %(default)s)")
-    add("--heads", type=count(), default=heads, metavar="N", help="query heads (default: %(default)s)")
-    add("--dtype", choices=DTYPES, help="of the arrays (default: float32, for a GPU but --target simt float16)")
+def number(text: str, low: int, high: int | None = LARGEST_LENGTH) -> Parameter:
+    """An option that takes one whole number."""
+    return Parameter(help=text, metavar="N", converter=whole_number(low, high))
 
 
-def add_backend_options(parser: argparse.ArgumentParser) -> None:
-    """--backend and --target."""
-    add = parser.add_argument
-    add("--backend", choices=BACKENDS, default="auto", help="where to run (default: the best that is there)")
-    add("--target", choices=OF_BACKEND["auto"], help="the backend's target (default: chosen for you)")
+SUCH_AS = 'such as "window(512) | sinks(4)"'
 
 
-def add_pattern_option(parser: argparse.ArgumentParser) -> None:
-    """--pattern, which may be given again and again."""
-    parser.add_argument(
-        "--pattern",
-        action="append",
+def flag(text: str) -> Parameter:
+    """An option that takes no value."""
+    return Parameter(help=text, show_default=False)
+
+
+Text: TypeAlias = Annotated[str, Parameter(help=SUCH_AS)]
+Patterns: TypeAlias = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--pattern",
         metavar="TEXT",
-        help='a pattern such as "window(512) | sinks(4)"; give it again for more (default: those that the command has)',
-    )
+        help=f"a pattern {SUCH_AS}; again for more (default: those that the command has)",
+    ),
+]
+Plot: TypeAlias = Annotated[Path | None, Parameter(metavar="FILE.png", help="draw them into a picture file")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Sizes of a call."""
+
+    seq: Annotated[int, number("tokens", 1)] = 4096
+    head_dim: Annotated[int, number("elements a head", 1, LARGEST_DIM)] = 64
+    heads: Annotated[int, number("query heads", 1)] = 1
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class TimedSizes(Sizes):
+    """Those of a call that is timed: enough heads for all cores of a small machine."""
+
+    heads: Annotated[int, number("query heads", 1)] = 8
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a call runs, and in which dtype, which depends on it."""
+
+    dtype: Annotated[
+        DtypeName | None, Parameter(help="of the arrays (default: float32, for a GPU but --target simt float16)")
+    ] = None
+    backend: Annotated[Backend, Parameter(help="where to run; auto: the best that is there")] = "auto"
+    target: Annotated[Target | None, Parameter(help="the backend's target (default: chosen for you)")] = None
+
+    def needs_gpu_plan(self) -> bool:
+        """Whether backend and target mean a GPU, or its emulator."""
+        return TARGETS[self.target or OF_BACKEND[self.backend][0]].kind == GPU
+
+    def chosen_dtype(self) -> DtypeName:
+        """The dtype that was asked for, or that suits the backend. Raises CommandError for options that do not go
+        together.
+        """
+        wanted = OF_BACKEND[self.backend]
+        if self.target is not None and self.target not in wanted:
+            raise CommandError(f"--target wanted as {' or '.join(wanted)} for --backend {self.backend}, got "
+                               f"{self.target}. Leave one of them out.")  # fmt: skip
+        if not self.needs_gpu_plan():
+            return self.dtype or "float32"
+        taken = _taken(wanted if self.target is None else (self.target,))
+        if self.dtype not in (None, *taken):
+            place = f"--target {self.target}" if self.backend == "auto" else f"--backend {self.backend}"
+            raise CommandError(f"--dtype wanted as {' or '.join(taken)} for {place}, got {self.dtype}. Leave it out.")
+        return self.dtype or ("float32" if self.target and "float32" in taken else taken[0])
+
+
+def _taken(targets: Sequence[str]) -> list[DtypeName]:
+    """The dtypes that some of these targets takes."""
+    problems = (Problem(1, 1, 1, 1, dtype) for dtype in DTYPES)
+    found = (one.dtype for one in problems if None in [TARGETS[name].refusal(one) for name in targets])
+    return [cast("DtypeName", dtype) for dtype in found]
+
+
+def one_line(text: str) -> str:
+    """Text of whatever characters on one line that can be printed."""
+    return " ".join(text.encode("utf-8", "backslashreplace").decode().split())
 
 
 def shortened(text: str) -> str:
-    """What was typed, on one line that can be printed, cut where it is long."""
-    line = " ".join(text.encode("utf-8", "backslashreplace").decode().split())
+    """What was typed, on one line, cut where it is long."""
+    line = one_line(text)
     return line if len(line) <= LONGEST_SHOWN else line[: LONGEST_SHOWN - 3] + "..."
 
 
@@ -128,44 +181,6 @@ def pattern_errors(text: str, option: str = "pattern") -> Iterator[None]:
         raise CommandError(f"{option} {shortened(text)}: {in_options(str(error).removeprefix('text: '))}") from None
     except RecursionError:
         raise CommandError(f"{option} {shortened(text)}: nested too deeply. Give a simpler one.") from None
-
-
-def complete(args: argparse.Namespace) -> argparse.Namespace:
-    """The parsed arguments with the dtype that suits the backend. Raises CommandError for options that do not go
-    together.
-    """
-    given = vars(args)
-    if "target" in given:
-        wanted = OF_BACKEND[args.backend]
-        if args.target is not None and args.target not in wanted:
-            raise CommandError(f"--target wanted as {' or '.join(wanted)} for --backend {args.backend}, got "
-                               f"{args.target}. Leave one of them out.")  # fmt: skip
-        args.dtype = _dtype(args)
-    if given.get("heads_kv") and args.heads % args.heads_kv:
-        raise CommandError(f"--heads-kv wanted as a number that divides --heads {args.heads}, got {args.heads_kv}. "
-                           "Change one of them.")  # fmt: skip
-    return args
-
-
-def needs_gpu_plan(args: argparse.Namespace) -> bool:
-    """Whether --backend and --target mean a GPU, or its emulator."""
-    return TARGETS[args.target or OF_BACKEND[args.backend][0]].kind == GPU
-
-
-def _dtype(args: argparse.Namespace) -> str:
-    if not needs_gpu_plan(args):
-        return args.dtype or "float32"
-    taken = _taken(OF_BACKEND[args.backend] if args.target is None else (args.target,))
-    if args.dtype not in (None, *taken):
-        place = f"--target {args.target}" if args.backend == "auto" else f"--backend {args.backend}"
-        raise CommandError(f"--dtype wanted as {' or '.join(taken)} for {place}, got {args.dtype}. Leave it out.")
-    return args.dtype or ("float32" if args.target and "float32" in taken else taken[0])
-
-
-def _taken(targets: Sequence[str]) -> list[str]:
-    """The dtypes that some of these targets takes."""
-    problems = (Problem(1, 1, 1, 1, dtype) for dtype in DTYPES)
-    return [one.dtype for one in problems if None in [TARGETS[name].refusal(one) for name in targets]]
 
 
 def in_options(message: str) -> str:

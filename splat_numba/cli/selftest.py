@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -10,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import count
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
+from cyclopts import App, Parameter
 
 from splat_numba.arguments.backends import BACKENDS, RUNS
 from splat_numba.cli.console import Tracker, output, percent, progress
-from splat_numba.cli.options import CommandError, add_command, seconds, whole_number
+from splat_numba.cli.options import CommandError, number, seconds
 from splat_numba.cli.texts import sources
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import Executor
@@ -26,7 +26,6 @@ from splat_numba.gen.shown.kinds import KINDS, kinds
 from splat_numba.testing.check import check_attention
 from splat_numba.testing.problem import Problem
 
-HELP = "Fuzz every backend of this machine against the float64 oracle."
 EPILOG = """\
 Stored masks share kernels, so they give many cases a second; every new pattern in closed form compiles for some
 seconds and is then run at several lengths. Exit status 1 if a case fails: the smallest one is printed.
@@ -92,15 +91,16 @@ def _size(problem: Problem) -> tuple[int, int]:
     return elements * problem.head_dim, len(repr(problem))
 
 
-def add_parsers(commands: Any) -> None:
-    """Add the command."""
-    parser = add_command(commands, "selftest", run, HELP, EPILOG)
-    parser.add_argument("--seconds", type=seconds, default=60.0, metavar="N", help="how long, roughly (default: 60)")
-    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of the cases (default: 0)")
-    parser.add_argument("--backend", choices=BACKENDS[1:], help="this one alone (default: all that are there)")
+Seconds: TypeAlias = Annotated[float, Parameter(metavar="N", help="how long, roughly", converter=seconds)]
+Alone: TypeAlias = Literal["cpu", "cuda", "emulate"]
 
 
-def run(args: argparse.Namespace) -> int:
+def run(
+    *,
+    time_given: Annotated[Seconds, Parameter(name="--seconds")] = 60.0,
+    seed: Annotated[int, number("of the cases", 0, None)] = 0,
+    backend: Annotated[Alone | None, Parameter(help="this one alone (default: all that are there)")] = None,
+) -> int:
     """Fuzz, print what was found; 1 if a case fails. CommandError without Hypothesis, BackendError for a backend that
     is not here.
     """
@@ -108,17 +108,17 @@ def run(args: argparse.Namespace) -> int:
         import_module("hypothesis")
     except ModuleNotFoundError:
         raise CommandError('selftest needs Hypothesis. Run: pip install "splat-numba[selftest]"') from None
-    if args.backend:
-        check_present(args.backend)
-    backends = [args.backend] if args.backend else present_backends()
-    share = args.seconds / len(backends)
+    if backend:
+        check_present(backend)
+    backends = [backend] if backend else present_backends()
+    share = time_given / len(backends)
     statuses = []
-    for backend in backends:
+    for one in backends:
         begin = time.monotonic()
         tally = Tally(begin + share)
         with progress(int(share)) as track:
-            _fuzz(backend, tally, args.seed, track)
-        statuses.append(_report(backend, tally, time.monotonic() - begin))
+            _fuzz(one, tally, seed, track)
+        statuses.append(_report(one, tally, time.monotonic() - begin))
     return max(statuses)
 
 
@@ -315,3 +315,6 @@ from splat_numba.testing import Problem, check_attention
 
 check_attention({problem!r}, {backend!r})
 """
+
+
+APP = App(name="selftest", default_command=run, help_epilogue=EPILOG)

@@ -36,7 +36,7 @@ def tuned(executor: Executor) -> Executor:
 @cache
 def _cpu(target: str | None) -> Executor:
     from splat_numba.executors.cpu import (
-        CpuExecutor,  # imports Numba (250 ms), which a GPU's kernel from disk does without
+        CpuExecutor,  # imports Numba (250 ms), which planning for a GPU does without
     )
 
     return CpuExecutor(target)

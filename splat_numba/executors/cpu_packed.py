@@ -22,10 +22,12 @@ from splat_numba.gen.targets.cpu.packed_plan import (
     rows_to_share,
 )
 from splat_numba.gen.targets.cpu.packed_schedule import packed_schedule
+from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu import code
 from splat_numba.runtime.cpu.machine import LoadedSchedule
 from splat_numba.runtime.device import cores, machine
 from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.source import KernelSource
 from splat_numba.runtime.threads import RANGES_PER_THREAD
 from splat_numba.settings import Settings
 
@@ -86,8 +88,15 @@ class CpuPackedExecutor:
         schedule = packed_schedule(plan, problem, groups or state.table, threads * RANGES_PER_THREAD)
         if not schedule.launches:
             return LoadedSchedule(schedule, {})
-        compiled = code.compile_text(packed_text(plan), partial(asdict, plan), settings)
-        return LoadedSchedule(schedule, compiled.functions)
+        return LoadedSchedule(schedule, self.compiled(plan, settings).functions)
+
+    def source(self, plan: PackedPlan) -> KernelSource:
+        """The plan's text."""
+        return code.source_of(packed_text(plan))
+
+    def compiled(self, plan: PackedPlan, settings: Settings) -> CompiledText:
+        """Its machine code, compiled or from disk."""
+        return code.compile_text(packed_text(plan), partial(asdict, plan), settings)
 
 
 CPU_PACKED = CpuPackedExecutor()

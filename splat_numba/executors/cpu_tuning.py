@@ -14,7 +14,7 @@ from splat_numba.arguments.masks import Stored, fingerprint
 from splat_numba.executors.cpu import Timer, compile_plan, host_plan_for
 from splat_numba.executors.cpu_backward import compile_gradients
 from splat_numba.executors.cpu_trial import forward_operands, gradient_operands
-from splat_numba.executors.measured import known_or_measured, reason, version
+from splat_numba.executors.measured import known_or_measured, reason
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.plans.backward import Wanted
 from splat_numba.gen.plans.plan import Choice, Plan
@@ -24,6 +24,7 @@ from splat_numba.gen.targets.registry import cpu_target
 from splat_numba.runtime.device import cores, machine, name
 from splat_numba.runtime.recent import REMEMBERED
 from splat_numba.settings import Settings
+from splat_numba.version import __version__
 
 MOST = 4  # candidates timed: compiling each takes 2 to 4 s
 ROUNDS = 5
@@ -73,7 +74,7 @@ def tuned_plan(
 
     facts = {
         "mask": fingerprint(mask), "heads": heads and len(heads), "problem": asdict(problem), "target": target.name,
-        "gradients": wanted and wanted.names, "cpu": name(), "machine": asdict(host), "version": version(),
+        "gradients": wanted and wanted.names, "cpu": name(), "machine": asdict(host), "version": __version__,
     }  # fmt: skip
     seconds = known_or_measured(facts, tuple(one.name for one in candidates), measure, settings)
     best = min(candidates, key=lambda one: seconds[one.name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from splat_numba.gen.plans.backward import GRADIENTS, INPUTS, Wanted
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.schedule import Schedule
 from splat_numba.gen.schedules.tensor import Tensor
-from splat_numba.gen.targets.gradients import BACKWARD_ARGUMENTS, LEVELS, OPERANDS, backward_schedule
+from splat_numba.gen.targets.gradients import LEVELS, OPERANDS, backward_schedule
 from splat_numba.gen.targets.registry import check_taken
 from splat_numba.runtime.arrays import on_gpu
 from splat_numba.runtime.cuda.arrays import (
@@ -51,61 +51,60 @@ from splat_numba.settings import current
 
 @dataclass(frozen=True, slots=True)
 class ReadyBackward:
-    """A call but for its addresses. shapes: of the gradients that are wanted, by name; reach: of everything given."""
+    """A call but for its addresses. makers: of dq, dk and dv what makes the array, None where it is not wanted; reach:
+    of everything given.
+    """
 
     call: ReadyCall
     problem: Problem
     axes: int
     device: Device
-    shapes: Mapping[str, tuple[int, ...]]
+    makers: tuple[Callable[[Any], Any] | None, ...]
     reach: tuple[Reach, ...]
 
 
+Targets = tuple[Any, Any, Any]  # where gradients are to be written, None where the call makes an array
+_NO_TARGETS: Targets = (None, None, None)
 _ready: Recent[ReadyBackward] = Recent(REMEMBERED)
 
 
 def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     """The gradients as arrays of q's framework. Raises ArgumentError, ArgumentTypeError, BackendError."""
-    if isinstance(call.q, np.ndarray):
+    q = call.q
+    if isinstance(q, np.ndarray):
         return _backward_numpy(recipe, call)
-    framework = framework_of(call.q) or known_framework("q", call.q)
-    given, grads = _given(call), dict(zip(GRADIENTS, split_out_grads(call.out_grads), strict=True))
-    targets = {name: one for name, one in grads.items() if one is not None}
+    framework = framework_of(q) or known_framework("q", q)
+    further = () if call.dlse is None else (call.dlse,)
+    given = (q, call.k, call.v, call.out, call.dout, call.lse, *further)
+    targets = _NO_TARGETS if call.out_grads is None else split_out_grads(call.out_grads)
     ready, places = _look_up(recipe, call, given, targets, framework)
-    addresses = dict(zip((*given, *targets), places, strict=True))
-    for name, shape in ready.shapes.items():
-        if name not in targets:
-            targets[name] = framework.empty(shape, ready.problem.dtype, call.q)
-            addresses[name] = framework.address(targets[name])
-    if not targets:
+    if not any(ready.makers):
         return None, None, None
-    stream = framework.stream(tuple(given.values()), ready.device.ordinal)
-    keep = None
-    if call.kv_lengths is not None:
-        addresses["kv_lengths"], keep = place_lengths(
-            call.kv_lengths, ready.problem, ready.axes, ready.device, framework, call.q, stream,
-            ready.call.settings,
-        )  # fmt: skip
-    scratch = ready.call.run([addresses.get(name, 0) for name in BACKWARD_ARGUMENTS], stream, framework, call.q)
+    dq, dk, dv = (
+        target if make is None or target is not None else make(q)
+        for make, target in zip(ready.makers, targets, strict=True)
+    )
+    made = [0 if one is None else framework.address(one) for one in (dq, dk, dv)]
+    stream = framework.stream(given, ready.device.ordinal)
+    lengths, keep = (
+        (0, None)
+        if call.kv_lengths is None
+        else place_lengths(
+            call.kv_lengths, ready.problem, ready.axes, ready.device, framework, q, stream, ready.call.settings
+        )
+    )
+    dlse = 0 if call.dlse is None else places[6]
+    scratch = ready.call.run((*places[:5], *made, places[5], dlse, lengths), stream, framework, q)
     framework.finish(stream)
     del scratch, keep
-    dq, dk, dv = (targets.get(name) for name in GRADIENTS)
     return dq, dk, dv
 
 
-def _given(call: BackwardCall) -> dict[str, Any]:
-    """What the call reads, by name, but for key lengths."""
-    found = {name: getattr(call, name) for name in (*OPERANDS, *LEVELS)}
-    if call.dlse is None:
-        del found["dlse"]
-    return found
-
-
 def _look_up(
-    recipe: Recipe, call: BackwardCall, given: Mapping[str, Any], targets: Mapping[str, Any], framework: Framework
+    recipe: Recipe, call: BackwardCall, given: tuple[Any, ...], targets: Targets, framework: Framework
 ) -> tuple[ReadyBackward, list[int]]:
     """The call made ready, now or earlier, and the addresses of all that is given, targets last."""
-    everything = (*given.values(), *targets.values())
+    everything = given if targets is _NO_TARGETS else (*given, *[one for one in targets if one is not None])
     identity = recipe.identity
     known = None if identity is None else known_keys(everything, framework)
     if identity is None or known is None:
@@ -113,16 +112,27 @@ def _look_up(
         return ready, [array.pointer for array in arrays.values()]
     places, kinds = known
     key = (
-        framework, *map(id, identity), recipe.layout, recipe.scale, call.kv_lengths is None, call.dlse is None,
-        call.frozen, tuple(targets), kinds,
+        framework, *map(id, identity), recipe.layout, recipe.scale, call.kv_lengths is None, len(given), call.frozen,
+        targets if targets is _NO_TARGETS else tuple([one is None for one in targets]), kinds,
     )  # fmt: skip
     found = _ready.find(key)
     if found is None:
         return _ready.keep(key, _make_ready(recipe, call, given, targets, framework)[0]), places
     for number in range(len(given), len(everything)):
         if not apart(places[: number + 1], found.reach[: number + 1]):
-            _describe_all(given, targets, framework)  # ranges meet, but perhaps no element does: the full check decides
+            # Ranges meet, but perhaps no element does: the full check decides.
+            _describe_all(_named(given), _written(targets), framework)
     return found, places
+
+
+def _named(given: tuple[Any, ...]) -> dict[str, Any]:
+    """What a call reads, by name, but for key lengths."""
+    return dict(zip((*OPERANDS, *LEVELS), given, strict=False))
+
+
+def _written(targets: Targets) -> dict[str, Any]:
+    """The targets that there are, by the names of the gradients."""
+    return {name: one for name, one in zip(GRADIENTS, targets, strict=True) if one is not None}
 
 
 def _describe_all(given: Mapping[str, Any], targets: Mapping[str, Any], framework: Framework) -> dict[str, GpuArray]:
@@ -143,10 +153,11 @@ def _argument(gradient: str) -> str:
 
 
 def _make_ready(
-    recipe: Recipe, call: BackwardCall, given: Mapping[str, Any], targets: Mapping[str, Any], framework: Framework
+    recipe: Recipe, call: BackwardCall, given: tuple[Any, ...], given_targets: Targets, framework: Framework
 ) -> tuple[ReadyBackward, dict[str, GpuArray]]:
     """Check everything, plan, and decide all that addresses do not change."""
-    arrays = _describe_all(given, targets, framework)
+    targets = _written(given_targets)
+    arrays = _describe_all(_named(given), targets, framework)
     problem = check_operands({name: arrays[name] for name in INPUTS}, recipe.layout)
     check_taken("q", problem, recipe.executor.target)
     scale = check_scale(recipe.scale, problem.head_dim, problem.dtype)
@@ -159,7 +170,8 @@ def _make_ready(
         check_call_lengths(call.kv_lengths, problem, axes, framework)
     gpu = device(arrays["q"].device)
     ready = ReadyBackward(
-        _ready_call(recipe, call, arrays, shapes, problem, scale, gpu), problem, axes, gpu, shapes,
+        _ready_call(recipe, call, arrays, shapes, problem, scale, gpu), problem, axes, gpu,
+        tuple(framework.maker(shapes[one], problem.dtype, call.q) if one in shapes else None for one in GRADIENTS),
         tuple(reach_of(one) for one in arrays.values()),
     )  # fmt: skip
     return ready, arrays

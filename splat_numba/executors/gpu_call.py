@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,14 +49,16 @@ from splat_numba.settings import current
 
 @dataclass(frozen=True, slots=True)
 class ReadyAttention:
-    """A call but for its addresses. reach: of q, k, v and out, see reach_of()."""
+    """A call but for its addresses. make_out, make_lse: of Framework.maker(); reach: of q, k, v and out, see
+    reach_of().
+    """
 
     call: ReadyCall
     problem: Problem
     axes: int
     device: Device
-    out_shape: tuple[int, ...]
-    lse_shape: tuple[int, ...]
+    make_out: Callable[[Any], Any]
+    make_lse: Callable[[Any], Any]
     needs_lse: bool
     reach: tuple[Reach, ...]
 
@@ -71,13 +73,13 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
     framework = framework_of(q) or known_framework("q", q)
     ready, places = _look_up(recipe, q, k, v, kv_lengths, out, framework)
     if out is None:
-        result = framework.empty(ready.out_shape, ready.problem.dtype, q)
+        result = ready.make_out(q)
         target = framework.address(result)
     else:
         result, target = out, places[3]
     lse, lse_place = None, 0
     if return_lse or ready.needs_lse:
-        lse = framework.empty(ready.lse_shape, ready.problem.compute_dtype, q)
+        lse = ready.make_lse(q)
         lse_place = framework.address(lse)
     stream = framework.stream((q, k, v), ready.device.ordinal)
     lengths, keep = (
@@ -151,7 +153,11 @@ def _make_ready(
     lse_shape = (problem.batch, problem.heads_q, problem.seq_q)[4 - axes :]
     needs_lse = any(one.planned.resumes for one in passes)
     reach = tuple(reach_of(one) for one in everything.values())
-    return ReadyAttention(call, problem, axes, gpu, out_shape, lse_shape, needs_lse, reach), arrays
+    make_out, make_lse = (
+        framework.maker(shape, dtype, q)
+        for shape, dtype in ((out_shape, problem.dtype), (lse_shape, problem.compute_dtype))
+    )
+    return ReadyAttention(call, problem, axes, gpu, make_out, make_lse, needs_lse, reach), arrays
 
 
 def ready_attention(

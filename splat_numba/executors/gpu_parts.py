@@ -82,10 +82,12 @@ def heads_passes(part: Part, problem: Problem) -> list[HeadsPass]:
     return [HeadsPass(one, text, heads) for one, text in pairs]
 
 
-def record_dense_attention(builder: ScheduleBuilder, call: AttentionCall, gpu: Gpu) -> None:
-    """Add the launches of attention in which every query has every key, for schedules of which it is a part."""
+def record_dense_attention(builder: ScheduleBuilder, call: AttentionCall, gpu: Gpu, request: str | None = None) -> None:
+    """Add the launches of attention in which every query has every key, for schedules of which it is a part. request:
+    the argument ``target``.
+    """
     (batch, heads, seq_q, head_dim), (_, heads_kv, seq_kv, value_dim) = call.q.sizes, call.v.sizes
     problem = Problem(seq_q, seq_kv, head_dim, value_dim, call.q.dtype, batch, heads, heads_kv)
-    plan = plan_for(full(), problem, gpu, None, Conditions(negate=call.scale < 0))
+    plan = plan_for(full(), problem, gpu, request, Conditions(negate=call.scale < 0))
     passes = [HeadsPass(one, text, tuple(range(heads))) for one, text in zip(plan.passes, texts_of(plan), strict=True)]
     gpu_target(plan.target).record(builder, passes, call)

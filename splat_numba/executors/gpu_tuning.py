@@ -12,7 +12,7 @@ from splat_numba.errors import BackendError
 from splat_numba.executors.executor import Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.gpu import CudaExecutor, compiled_for
 from splat_numba.executors.gpu_trial import trial_calls
-from splat_numba.executors.measured import known_or_measured, reason, version
+from splat_numba.executors.measured import known_or_measured, reason
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.plans.plan import Choice, Plan
@@ -25,6 +25,7 @@ from splat_numba.runtime.cuda.launch import is_capturing
 from splat_numba.runtime.cuda.timing import Call, median_seconds
 from splat_numba.runtime.recent import REMEMBERED
 from splat_numba.settings import Settings
+from splat_numba.version import __version__
 
 MOST = 6  # candidates timed: compiling each takes about 5 s
 Timer = Callable[[Sequence[Call], Device], list[float]]
@@ -130,7 +131,7 @@ def tuned_plan(
     facts = {
         "mask": fingerprint(mask), "heads": heads and len(heads), "problem": asdict(problem),
         "conditions": asdict(conditions), "target": target.name, "gpu": device.name,
-        "multiprocessors": device.multiprocessors, "version": version(),
+        "multiprocessors": device.multiprocessors, "version": __version__,
     }  # fmt: skip
     seconds = known_or_measured(facts, tuple(one.name for one in candidates), measure, settings)
     best = min(candidates, key=lambda one: seconds[one.name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -47,8 +46,3 @@ def reason(
     refused = tuple((one.name, words(one)) for one in ordered if one is not best)
     why = f"{words(best)}, the least of {len(candidates)} timed on {where}"
     return Choice("order of rows and tiles", best.name, why, refused)
-
-
-def version() -> str:
-    """Of the package: what one has measured, another measures again."""
-    return str(getattr(sys.modules["splat_numba"], "__version__", "unknown"))

@@ -7,11 +7,12 @@ The form is independent of the lengths, so a kernel made from it serves all of t
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 from splat_numba.formats import pattern_nodes as nodes
 from splat_numba.formats.bounds import END, Bound, Chunk, Const, Position, maximum
 from splat_numba.formats.combinations import fold
-from splat_numba.formats.named import Namer, namer, unnamed
+from splat_numba.formats.named import Namer, is_named, namer, unnamed
 from splat_numba.formats.pattern_checks import MAX_SIZE
 from splat_numba.formats.term_algebra import intersect_terms, unite_terms
 from splat_numba.formats.terms import EVERY_COLUMN, FIRST_ROW, Edge, Lattice, NoClosedFormError, Term, lattice
@@ -41,7 +42,21 @@ def closed_form(pattern: nodes.Pattern) -> tuple[Term, ...] | None:
         terms = [term.simplified() for term in fold(pattern, named_terms) if not term.empty]
     except NoClosedFormError:
         return None
-    return tuple(terms) if len(terms) <= MOST_TERMS else None
+    return tuple(_with_named_lattices(terms, name)) if len(terms) <= MOST_TERMS else None
+
+
+def _with_named_lattices(terms: list[Term], name: Namer) -> list[Term]:
+    """With names for the numbers that lattices have from two others, of which multiples and remainders are plain."""
+    steps: dict[int, int] = {}
+    lattices: dict[Lattice, Lattice] = {}
+    for found in dict.fromkeys(term.lattice for term in terms if term.lattice.step > 1):
+        step, shift = found.step, found.shift
+        if not is_named(step) and step <= MAX_SIZE:  # texts divide by named ones in doubles
+            step = steps[step] = steps.get(step) or name("common_step", step)
+        if not is_named(shift) and shift and shift <= MAX_SIZE:
+            shift = name("common_shift", shift)
+        lattices[found] = replace(found, step=step, shift=shift)
+    return [replace(term, lattice=lattices.get(term.lattice, term.lattice)) for term in terms]
 
 
 def terms_of(

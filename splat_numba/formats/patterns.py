@@ -114,7 +114,7 @@ def global_tokens(n: SupportsIndex | Ints) -> Pattern:
 
 @strict(error=PatternTypeError)
 def sinks(n: SupportsIndex) -> Pattern:
-    """Keeps the first n keys: j < n."""
+    """Keeps the first n keys: j < n, in rows before them too; ``& causal()`` takes the later ones away."""
     return nodes.Sinks(integer("n", n, 0))
 
 

@@ -112,8 +112,8 @@ def _watched(ctx: Any, dout: Any, wanted: list[bool]) -> tuple[Any, ...]:
     return only(WholeBackward.apply(dout, *ctx.saved_tensors, ctx.heads, ctx.feature_map, wanted), wanted)
 
 
-differentiate(library, "layer", Whole)
-differentiate(library, "layer_backward", WholeBackward)
+differentiate(library, "layer", Whole, attend)
+differentiate(library, "layer_backward", WholeBackward, backward)
 
 
 def whole(*arguments: Any) -> Any:

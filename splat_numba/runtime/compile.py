@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import sys
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,6 +58,13 @@ def compile_source(source: KernelSource, signatures: Mapping[str, Any], settings
     compiled = CompiledText(source, path, {name: getattr(module, name) for name in signatures}, cached)
     weakref.finalize(compiled, machine_code.release, module).atexit = False
     return compiled
+
+
+@lru_cache(maxsize=256)
+def compile_file(module: ModuleType, signatures: tuple[tuple[str, Any], ...], settings: Settings) -> CompiledText:
+    """Machine code of a module of ours, of the functions that are named with a signature. Raises CompileError."""
+    name = module.__name__.removeprefix("splat_numba.runtime.").replace(".", "_")
+    return compile_source(KernelSource.of(name, inspect.getsource(module)), dict(signatures), settings)
 
 
 def _check_numba() -> None:

@@ -77,7 +77,12 @@ def showing(words: str, wanted: bool | None) -> Iterator[None]:
 
 def looked_at() -> bool:
     """Whether what is shown on standard error is seen at once: a terminal, or a notebook."""
-    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+    if "ipykernel" in sys.modules:
+        return True
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is none, or a program's own with write() alone; it is closed
+        return False
 
 
 @contextmanager

@@ -9,11 +9,8 @@ SMALL = ["--seq", "256", "--heads", "2", "--head-dim", "16"]
 
 def run(capsys, *arguments):
     """(exit status, standard output, standard error) of `splat-numba arguments`."""
-    try:
-        with mock.patch.dict("os.environ", COLUMNS="120"):  # whatever the test run's own terminal
-            status = main(list(arguments))
-    except SystemExit as end:
-        status = end.code
+    with mock.patch.dict("os.environ", COLUMNS="120"):  # whatever the test run's own terminal
+        status = main(list(arguments))
     out, err = capsys.readouterr()
     return status, out, err
 

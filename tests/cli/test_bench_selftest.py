@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import splat_numba as splat
 from splat_numba.cli import peers, selftest
+from splat_numba.cli.measure import Timed
 from splat_numba.executors.gpu import CudaExecutor
 from splat_numba.gen.plans.machine import CPU
 from splat_numba.gen.shown.kinds import KINDS
@@ -31,6 +32,13 @@ def test_bench_prints_times_versions_and_the_ratio_to_the_fastest_peer(capsys, m
     times = [float(text.removesuffix(" ms")) for text in (ours, numpy_time)]
     assert float(speed_up.rstrip("x")) == pytest.approx(times[1] / times[0], rel=0.1)
     assert compiling == "cached" or compiling.endswith(" s")
+    assert re.search(r"Medians of 3 to 15 calls; the middle half of a cell's calls spans at most \d+% of it\.", out)
+
+
+def test_the_spread_of_a_time_is_that_of_its_middle_half():
+    found = Timed.of([4.0, 1.0, 2.0, 3.0, 100.0])
+    assert (found.seconds, found.spread) == (3.0, 2.0 / 3.0)
+    assert Timed.of([2.0, 2.0, 2.0]).spread == 0
 
 
 def test_bench_refuses_a_peer_that_is_not_here(capsys, monkeypatch):

@@ -103,39 +103,6 @@ def test_errors_of_the_package_are_one_line_and_status_2(capsys, arguments, mess
     assert len(err.splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["demo", "--seq", "0"], "argument --seq: wanted a whole number from 1 to 2147483647, got '0'"),
-        (["demo", "--seq", "4k"], "argument --seq: wanted a whole number from 1 to 2147483647, got '4k'"),
-        (["explain", "full()", "--head-dim", "257"], "--head-dim: wanted a whole number from 1 to 256, got '257'"),
-        (["bench", "--heads", "-1"], "argument --heads: wanted a whole number from 1 to 2147483647, got '-1'"),
-        (["source", "full()", "--batch", "9" * 5000], "--batch: wanted a whole number from 1 to 2147483647, got '999"),
-        (["explain", "full()", "--target", "sm_999"], "argument --target: invalid choice: 'sm_999'"),
-        (["selftest", "--seconds", "nan"], "wanted a number of seconds > 0 and <= 86400, got 'nan'"),
-        (["demo", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
-        (["explain"], "the following arguments are required: pattern"),
-        ([], "the following arguments are required: COMMAND"),
-    ],
-)  # fmt: skip
-def test_bad_arguments_are_refused_with_what_was_wanted(capsys, arguments, message):
-    status, _, err = run(capsys, *arguments)
-    assert status == 2
-    assert message in err
-
-
-def test_version_and_help(capsys):
-    assert run(capsys, "--version")[:2] == (0, f"splat-numba {splat.__version__}\n")
-    _, out, _ = run(capsys, "--help")
-    assert [
-        name for name in ("demo", "explain", "source", "bench", "selftest", "doctor") if f"    {name} " not in out
-    ] == []
-    for command in ("demo", "explain", "source", "bench", "selftest", "doctor"):
-        status, out, _ = run(capsys, command, "--help")
-        assert status == 0
-        assert f"  splat-numba {command}" in out.partition("example")[2]
-
-
 def test_help_starts_without_numba_and_torch():
     code = (
         "import sys\nfrom splat_numba.cli import main\n"
@@ -165,6 +132,23 @@ def test_doctor_reports_a_broken_installation_with_exit_status_1(capsys, monkeyp
     status, out, _ = run(capsys, "doctor")
     assert status == 1
     assert "Broken: filelock." in out
+
+
+def test_doctor_shows_what_is_set_and_names_that_nothing_reads(capsys, monkeypatch):
+    texts = {"PROGRESS": "off", "NUM_THREAD": "2", "XYZ": "", "TEST_ONE": "", "EMULATE": " ", "CACHE_SIZE": "much"}
+    for name, text in texts.items():  # a blank counts as unset
+        monkeypatch.setenv(f"SPLAT_{name}", text)
+    found = {one.name.removeprefix("SPLAT_"): one for one in doctor.variables()}
+    assert {name: one.state for name, one in found.items()} == {
+        "CACHE_DIR": "ok", "CACHE_SIZE": "broken", "NUM_THREAD": "unknown", "PROGRESS": "ok", "XYZ": "unknown",
+    }  # fmt: skip
+    assert found["PROGRESS"].found == "off"
+    assert found["NUM_THREAD"].advice == "unset it; did you mean SPLAT_NUM_THREADS?"
+    assert found["XYZ"].advice == "unset it"
+    monkeypatch.delenv("SPLAT_CACHE_SIZE")
+    status, out, _ = run(capsys, "doctor")
+    assert status == 0
+    assert "unset it; did you mean SPLAT_NUM_THREADS?" in out
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_doctor_names_a_setting_that_is_wrong(capsys, monkeypatch):
     status, out, _ = run(capsys, "doctor")
     assert status == 1
     assert "SPLAT_NUM_THREADS wanted" in " ".join(out.split())
-    assert "Broken: settings." in out
+    assert "Broken: SPLAT_NUM_THREADS." in out
 
 
 def test_ctrl_c_ends_quietly(capsys, monkeypatch):

@@ -1,6 +1,7 @@
 """The packed operators' texts for GPUs, run on NumPy: against the oracle, by name and drawn; faults planted in them."""
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -252,6 +253,17 @@ def test_what_does_not_fit_is_refused_by_name(monkeypatch):
 
 
 FAULTY = Case(WINDOW, "float32", 1, 2, 2, 12, 12)
+# Rows of odd and even numbers of values, odd in all, that begin anywhere in a chunk: held in registers, or too long.
+HELD = Case(ACSR.from_pattern(splat.window(400), 6, 802), "float16", 1, 3, 1, 12, 12)
+LONG = Case(ACSR.from_pattern(splat.window(1400), 6, 2802), "float16", 1, 3, 1, 12, 12)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_softmax_of_rows_that_registers_hold_and_do_not(dtype):
+    for case in (HELD, LONG):
+        products.check_softmax(replace(case, dtype=dtype), **EMULATED)
+
+
 FAULTS = {
     "rows of a block": (r"\* u32\(4\) \+ u32\(thread", "* u32(3) + u32(thread"),
     "pairs beyond a run": (r"there = u32\(1\) if mine < size else u32\(0\)", "there = u32(1)"),
@@ -262,6 +274,11 @@ FAULTS = {
     "a lane's own peak": (r"added \* power\(peak - safe\)\)", "added)"),
     "numbers of the rows beside": (r"mine = part if place < count else u32\(0\)", "mine = part"),
     "chunks that rows share": (r"x, when if place < count else u32\(0\)", "x, when"),
+    "held numbers of the rows beside": (r"(x_7 = ptx\.select_real\(x_7), NONE_KEPT, there", r"\1, x_7, there"),
+    "a row's first number in a word": (r"ptx\.store_half\(weights_at, u32[^\n]*", "pass"),
+    "a row's last number in a word": (r"ptx\.store_half\(weights_at \+ u64\(2\) \* u64\(u32\(count[^\n]*", "pass"),
+    "words of a row's last chunk": (r"ptx\.store_word\(weights_at[^\n]*, c, kept\)", "pass"),
+    "a held row's second piece": (r"if chunks > u32\(32\):\n( +)peak", r"if chunks > u32(64):\n\1peak"),
     "rows of v side by side": (r"total\[n\] = sum_over_rows\(total\[n\]\)", "pass"),
     "places of values": (r"at = ptx\.load_word\(places[^\n]*", "pass"),
     "parts of a row": (r"while part < count", "while part < u32(1)"),
@@ -269,20 +286,29 @@ FAULTS = {
 }  # fmt: skip
 
 
+IN_TURN = ("a lane's own peak", "numbers of the rows beside")  # of rows that registers do not hold
+OF_SOFTMAX = (
+    *IN_TURN, "chunks that rows share", "held numbers of the rows beside",
+    "a row's first number in a word", "a row's last number in a word", "words of a row's last chunk",
+    "a held row's second piece",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(monkeypatch, fault):
     pattern, replacement = FAULTS[fault]
     checks = {
-        "a lane's own peak": products.check_softmax,
-        "numbers of the rows beside": products.check_softmax,
-        "chunks that rows share": products.check_softmax,
+        **dict.fromkeys(OF_SOFTMAX, products.check_softmax),
         "rows of v side by side": products.check_spmm,
         "rows of v beyond a run": products.check_spmm,
         "places of values": products.check_transposed,
         "parts of a row": products.check_spmm,
         "sum of a row's changes": gradients.check_softmax,
     }
-    call, case = checks.get(fault, products.check_sddmm), FAULTY
+    call, case = (
+        checks.get(fault, products.check_sddmm),
+        LONG if fault in IN_TURN else HELD if fault in OF_SOFTMAX else FAULTY,
+    )
     if fault == "parts of a row":
         monkeypatch.setattr(packed_parts, "PART_PAIRS", 8)
         monkeypatch.setattr(packed_parts, "LONGEST", 16)

@@ -1,4 +1,4 @@
-"""Calls in float32 with numbers far from 1, whose squares and products are beyond float32, against the oracle."""
+"""Calls with numbers far from 1, whose squares and products are beyond float32, against the oracle."""
 
 import numpy as np
 
@@ -20,17 +20,22 @@ FAR = [
 ]
 
 
-def check_far(method, phi, size, backend, **changes):
-    """size: of q and k, or for each batch entry. Raise AssertionError unless out and gradients are right."""
+def check_far(method, phi, size, backend, *, target=None, precision=1.0, **changes):
+    """size: of q and k, or for each batch entry; precision: of the numbers, in those of float32. Raise AssertionError
+    unless out and gradients are right.
+    """
     case = SMALL.but(method=method, feature_map=phi, eps=0.0 if phi == "relu" else None, **changes)
     arrays, dout = case.arrays(), case.dout()
     for name in ("q", "k"):
         signed = arrays[name] if phi in ("favor", "rfa") or method != "kernel" else np.abs(arrays[name])
-        arrays[name] = signed * np.reshape(np.array(size, np.float32), (-1, 1, 1, 1))
-    out, vjp = case.run_vjp(arrays, backend=backend)
+        far = signed.astype(np.float32) * np.reshape(np.array(size, np.float32), (-1, 1, 1, 1))
+        arrays[name] = far.astype(signed.dtype)
+    out, vjp = case.run_vjp(arrays, backend=backend, target=target)
     wanted, wanted_vjp = case.wanted_vjp(arrays)
-    np.testing.assert_allclose(out, wanted, rtol=1e-4, atol=1e-5)
+    out = out.astype(np.float32)
+    np.testing.assert_allclose(out, wanted, rtol=1e-4 * precision, atol=1e-5 * precision)
     for got, right in zip(vjp(dout), wanted_vjp(dout), strict=True):
         assert (got is None) == (right is None)
         for one, other in zip(got if got is not None else (), right if got is not None else (), strict=True):
-            np.testing.assert_allclose(one, other, rtol=0, atol=2e-5 * np.abs(other).max())
+            far = 2e-5 * precision * np.abs(other).max()
+            np.testing.assert_allclose(one.astype(np.float32), other, rtol=0, atol=far)

@@ -151,7 +151,6 @@ def test_named_backends_are_taken(gpu_kernel, monkeypatch):
     [
         {"backend": "tpu"},
         {"backend": "cpu", "target": "sm_90a"},
-        {"backend": "cuda", "target": "simt"},
         {"backend": "emulate", "target": "cpu"},
         {"target": "avx"},
     ],

@@ -41,7 +41,8 @@ SHARED += ("bridges.torch.watch", "bridges.torch.door", "bridges.torch.functions
 SHARED += ("bridges.torch.in_graphs", "executors.jax_manual", "executors.jax_operations", "executors.jax_platforms")
 OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
 GPU_SHARED = ("gen.schedules", "gen.targets", "emulator")
-GPU_SHARED += ("executors.gpu_parts", "executors.gpu")
+GPU_SHARED += ("executors.gpu_parts", "executors.gpu", "gen.plans.plan", "gen.plans.problem", "gen.plans.explain")
+OF_GPUS = {"gpu", "emulated", "sm90", "sm80", "simt", "gpu_text.py", "jax_gpu.py", "layer_parameters.py"}
 HEAVY = ["numba", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
 
 
@@ -56,7 +57,9 @@ def test_only_the_shared_parts_of_splat_numba_are_used(path):
         package, _, inner = name.partition(".")
         if package != "splat_numba":
             continue
-        on_gpu = {"gpu", "emulated", "sm90", "simt", "gpu_text.py", "jax_gpu.py"} & {*path.parts}
+        on_gpu = {"gpu", "emulated", "sm90", "sm80", "simt", "gpu_text.py", "jax_gpu.py", "layer_parameters.py"} & {
+            *path.parts
+        }
         allowed = SHARED + GPU_SHARED if on_gpu else SHARED
         shared = any(inner == part or inner.startswith(f"{part}.") for part in allowed)
         assert inner not in OF_MASKS, f"{path} imports {name}"

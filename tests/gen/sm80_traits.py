@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.plans.backward import KEYS, QUERIES
-from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED
+from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, READ, ROUNDED, WRITTEN
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 
@@ -22,13 +22,33 @@ GOLDEN_GRADIENTS = {
     "dq_lengths": GradientTraits(
         Traits(20, 40, "float16", 1, 32, 1, 3, partial=True, skips=False), QUERIES, ("dq",), FINISHED, ragged=True
     ),
+    "dk_dv_slopes": GradientTraits(
+        Traits(64, 64, "bfloat16", 2, 64, 2, 2, partial=True, skips=True),
+        KEYS,
+        ("dk", "dv"),
+        ROUNDED,
+        ragged=False,
+        kept=WRITTEN,
+        padded=True,
+    ),
     "dk_dv": GradientTraits(Traits(64, 64, "bfloat16", 2, 32, 2, 2), KEYS, ("dk", "dv"), ROUNDED, ragged=False),
     "dq_three_products": GradientTraits(
         Traits(20, 12, "float32", 1, 16, 1, 3, partial=False, skips=False), QUERIES, ("dq",), ADDED, ragged=False
     ),
 }
+GOLDEN_READING = {
+    "dq_of_slopes": GradientTraits(
+        Traits(64, 64, "bfloat16", 2, 64, 4, 2, partial=False, skips=True),
+        QUERIES,
+        ("dq",),
+        ROUNDED,
+        ragged=False,
+        kept=READ,
+    ),
+}
+"""Of kernels that read kept slopes."""
 GOLDEN_TILED = {
-    "packed_sddmm": TiledTraits("sddmm", "bfloat16", 64),
+    "packed_sddmm": TiledTraits("sddmm", "bfloat16", 64, 128),
     "packed_spmm": TiledTraits("spmm", "float16", 20),
 }
 """Of packed operators."""

@@ -13,14 +13,17 @@ from splat_numba.formats.geometry import geometry
 from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
 from splat_numba.gen.boxes.passes import ALL, GROUP_ROWS, NONE
 from splat_numba.gen.plans.backward import Wanted
-from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.machine import Gpu, gpu_of
 from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.schedules.tensor import Tensor, contiguous
+from splat_numba.gen.targets.gpu import gradient_kept
+from splat_numba.gen.targets.gpu.gradient_kept import Kept, plan_kept, turns_of
 from splat_numba.gen.targets.gpu.gradient_kernels import READ, WRITTEN
 from splat_numba.gen.targets.gpu.rounding import ENTRY as ROUND
 from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
-from splat_numba.gen.targets.sm90.backward import planning
-from splat_numba.gen.targets.sm90.backward.kept import Kept, plan_kept, turns_of
+from splat_numba.gen.targets.sm80.backward.kept import KEEPING as SM80_KEEPING
+from splat_numba.gen.targets.sm80.target import SM80
+from splat_numba.gen.targets.sm90.backward.kept import KEEPING
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.testing import lengths, masks
 from tests.gen.plan_cases import dense
@@ -28,9 +31,10 @@ from tests.gen.plan_cases import dense
 GPU, LARGE = Gpu(), 8192
 
 
-def kept_of(mask, seq_q, seq_kv, dim=128, **sizes):
+def kept_of(mask, seq_q, seq_kv, dim=128, keeping=KEEPING, gpu=GPU, **sizes):
     problem = Problem(seq_q, seq_kv, dim, dim, "bfloat16", **{"heads_q": 2, "heads_kv": 2, **sizes})
-    return plan_kept(geometry(store_mask(mask, seq_q, seq_kv), seq_q, seq_kv).transposed(), problem, GPU, Conditions())
+    transposed = geometry(store_mask(mask, seq_q, seq_kv), seq_q, seq_kv).transposed()
+    return plan_kept(transposed, problem, gpu, Conditions(), keeping)
 
 
 def images_read(one):
@@ -48,7 +52,9 @@ def images_read(one):
 def test_every_image_is_read_once_by_the_block_that_has_its_queries(data):
     seq_q, seq_kv = data.draw(lengths()), data.draw(lengths())
     mask = data.draw(masks(seq_q, seq_kv))
-    found = kept_of(mask, seq_q, seq_kv, data.draw(st.sampled_from([96, 128])))
+    found = kept_of(
+        mask, seq_q, seq_kv, data.draw(st.sampled_from([96, 128])), data.draw(st.sampled_from([KEEPING, SM80_KEEPING]))
+    )
     if isinstance(found, str):
         return
     writer, reader = found.keys, found.queries
@@ -112,7 +118,7 @@ def kinds(schedule):
 
 
 def test_key_heads_take_turns_and_memory_is_that_of_a_turn(monkeypatch):
-    monkeypatch.setattr(planning, "faster", lambda *_: True)
+    monkeypatch.setattr(gradient_kept, "faster", lambda *_: True)
     found = replace(plan_of(splat.window(512), LARGE, 128, 8, 4), heads_at_once=3)
     schedule = schedule_of([HeadsPlan(found, tuple(range(8)))], 8, LARGE, 128, heads_kv=4)
     both = ("dk", "dv")
@@ -122,7 +128,7 @@ def test_key_heads_take_turns_and_memory_is_that_of_a_turn(monkeypatch):
 
 
 def test_frozen_inputs_leave_out_products_and_images(monkeypatch):
-    monkeypatch.setattr(planning, "faster", lambda *_: True)
+    monkeypatch.setattr(gradient_kept, "faster", lambda *_: True)
     plans = [HeadsPlan(plan_of(splat.window(512), LARGE), (0, 1))]
     assert kinds(schedule_of(plans, 2, LARGE, wanted=Wanted(k=False, v=False))) == [
         (WRITTEN, (), 2), (READ, ("dq",), 2),
@@ -169,6 +175,17 @@ def test_the_plan_says_which_design_it_takes_and_what_both_cost():
     small = plan_of(splat.window(512), LARGE, 64, 16)
     assert not small.keys_first
     assert "refused   one kernel that keeps dS for the other: no gain was measured below head_dim 96" in small.explain()
+
+
+def test_a_warps_products_keep_slopes_where_the_rates_of_memory_are_known():
+    found = SM80.plan_backward(
+        geometry(store_mask(splat.full(), LARGE, LARGE), LARGE, LARGE),
+        Problem(LARGE, LARGE, 64, 64, "bfloat16", 2, 16, 16), GPU, Conditions(),
+    )  # fmt: skip
+    assert found.keys_first
+    assert "five products a tile, 1.0 GiB of memory, 4 key heads at a time; predicted" in found.explain()
+    reason = kept_of(splat.full(), LARGE, LARGE, 64, SM80_KEEPING, gpu_of((8, 0)))
+    assert reason == "how fast memory is beside products is not known of a GPU of compute capability 8.0"
 
 
 def test_heads_take_turns_where_that_costs_little():

@@ -80,10 +80,10 @@ def test_rows_that_share_little_stay_by_themselves():
         acsr, tiles = tiles_of(mask, *(far.shape if mask is far else (70, 70)))
         assert tiles.covered.sum() <= (0 if mask is far else 12)
         lists = PackedLists.of(RunTable.of(acsr))
-        outside = lists.rows_outside(lists.tiles)[:, 0]
+        outside = lists.rows_outside(lists.tiles(TILE_ROWS))[:, 0]
         assert_array_equal(np.sort(outside), np.flatnonzero(~tiles.covered))
 
 
 def test_the_transposed_mask_has_no_tiles():
     """Its packed values stand where a list says."""
-    assert PackedLists.of(RunTable.transposed(ACSR.from_pattern(causal(), 64, 64))).tiles is None
+    assert PackedLists.of(RunTable.transposed(ACSR.from_pattern(causal(), 64, 64))).tiles(TILE_ROWS) is None

@@ -13,6 +13,7 @@ from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, NOWHER
 from splat_numba.gen.targets.simt.backward import text as simt
 from splat_numba.gen.targets.simt.backward.tile_shapes import candidates as simt_candidates
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits as SimtTraits
+from splat_numba.gen.targets.sm80.backward import reading as sm80_reading
 from splat_numba.gen.targets.sm80.backward import text as sm80
 from splat_numba.gen.targets.sm80.backward.tile_shapes import candidates as sm80_candidates
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits as Sm80Traits
@@ -41,10 +42,11 @@ def texts(draw, target):
     if target == "simt":
         added, clears = (draw(st.booleans()) for _ in range(2))
         return simt.render_gradients(SimtTraits(boxes, of, wanted, problem.dtype, added, ragged, clears))
-    if target == "sm80":
-        return sm80.render_gradients(Sm80Traits(boxes, of, wanted, draw(STORED), ragged))
     kept = draw(st.sampled_from([NOWHERE, READ if of == QUERIES else WRITTEN])) if boxes.tile_kv == 64 else NOWHERE
     padded = kept == WRITTEN and draw(st.booleans())
+    if target == "sm80":
+        traits = Sm80Traits(boxes, of, wanted, draw(STORED), ragged and not kept, kept, padded)
+        return sm80_reading.render_reading(traits) if kept == READ else sm80.render_gradients(traits)
     return sm90.render_gradients(BackwardTraits(boxes, of, wanted, draw(STORED), ragged and not kept, kept, padded))
 
 

@@ -35,7 +35,7 @@ USUAL = (
     ((12, 0), (64, 64), "bfloat16", {}, 2),
     ((12, 0), (20, 12), "float32", OF_REALS, 1),
 )
-TILED = (((8, 0), TiledTraits("sddmm", "bfloat16", 64)), ((12, 0), TiledTraits("spmm", "float16", 64)))
+TILED = (((8, 0), TiledTraits("sddmm", "bfloat16", 64, 128)), ((12, 0), TiledTraits("spmm", "float16", 64, 128)))
 TILED_DIMS = (1, 20, 64, 80, 128, 192, 256)
 DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (192, 128), (256, 256), (64, 256))
 
@@ -87,9 +87,10 @@ def test_every_packed_operator_on_every_chip(capability):
     gpu = gpu_of(capability)
     for family in FAMILIES:
         for dim in TILED_DIMS:
-            traits = TiledTraits(family, "float16", dim)
-            if traits.shared_bytes <= gpu.shared_bytes:
-                check_text(tiled_text(traits, arch_of(gpu)), capability)
+            for size in TiledTraits(family, "float16", dim).sizes:
+                traits = TiledTraits(family, "float16", dim, size)
+                if traits.shared_bytes <= gpu.shared_bytes:
+                    check_text(tiled_text(traits, arch_of(gpu)), capability)
 
 
 @pytest.mark.usefixtures("_compiler")

@@ -13,17 +13,19 @@ import pytest
 
 from splat_numba.gen.plans.machine import SHARED_BYTES
 from splat_numba.gen.targets.sm80.attention import render_attention
+from splat_numba.gen.targets.sm80.backward.reading import render_reading
 from splat_numba.gen.targets.sm80.backward.shape import shared_bytes as gradient_bytes
 from splat_numba.gen.targets.sm80.backward.text import render_gradients
 from splat_numba.gen.targets.sm80.packed.texts import render_tiled
 from splat_numba.gen.targets.sm80.shape import shared_bytes
 from splat_numba.gen.targets.sm80.target import SM80
 from tests.gen.golden_text import ADVICE, golden
-from tests.gen.sm80_traits import GOLDEN, GOLDEN_GRADIENTS, GOLDEN_TILED
+from tests.gen.sm80_traits import GOLDEN, GOLDEN_GRADIENTS, GOLDEN_READING, GOLDEN_TILED
 
 FOLDER = Path(__file__).parent / "golden_sm80"
 TEXTS = {name: partial(render_attention, one) for name, one in GOLDEN.items()}
 TEXTS |= {name: partial(render_gradients, one) for name, one in GOLDEN_GRADIENTS.items()}
+TEXTS |= {name: partial(render_reading, one) for name, one in GOLDEN_READING.items()}
 TEXTS |= {name: partial(render_tiled, one) for name, one in GOLDEN_TILED.items()}
 
 

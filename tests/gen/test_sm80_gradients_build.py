@@ -15,7 +15,9 @@ import pytest
 from splat_numba.gen.plans.backward import KEYS, QUERIES
 from splat_numba.gen.plans.machine import SHARED_BYTES, gpu_of
 from splat_numba.gen.plans.problem import Problem
-from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED
+from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, READ, ROUNDED, WRITTEN
+from splat_numba.gen.targets.sm80.backward.kept import keeping_traits, keeps, reading_traits, reads
+from splat_numba.gen.targets.sm80.backward.reading import reading_text
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
 from splat_numba.gen.targets.sm80.backward.text import gradients_text
 from splat_numba.gen.targets.sm80.backward.tile_shapes import candidates
@@ -41,12 +43,24 @@ def kernels(capability, of, dims, dtype):
 
 
 def check(traits, capability):
-    text = gradients_text(traits, "sm_{}{}".format(*capability))
+    text = (reading_text if traits.kept == READ else gradients_text)(traits, "sm_{}{}".format(*capability))
     report = cubin_for(text, current()).report
     assert report.warnings == ()
     assert report.spill_bytes == 0, report.log
     assert re.findall(r"(\d+) bytes stack frame", report.log) == ["0"], "an array is no registers"
     assert report.shared_bytes <= SHARED_BYTES[capability]
+
+
+# capability, head_dim, what a kernel does with slopes that are kept.
+KEPT = (((12, 0), 64, WRITTEN), ((8, 0), 128, READ))
+
+
+def of_kept_slopes(capability, dim, kept):
+    """All kernels of this kind, with every option."""
+    problem, gpu = Problem(64, 64, dim, dim, "bfloat16"), gpu_of(capability)
+    if kept == READ:
+        return [reads(replace(one, skips=one.groups > 1)) for one in reading_traits(problem, gpu)]
+    return [keeps(replace(one, skips=one.groups > 1)) for one in keeping_traits(problem.transposed(), gpu)]
 
 
 @pytest.fixture
@@ -62,6 +76,25 @@ def test_a_kernel_compiles_into_registers(capability, of, dims, dtype, stored, r
     made = [GradientTraits(boxes, of, wanted, stored, ragged) for boxes, wanted in found]
     (one,) = [one for one in made if (one.boxes.groups, one.boxes.tile_kv, atoms_of(one)) == shape]
     check(one, capability)
+
+
+@pytest.mark.usefixtures("_compiler")
+@pytest.mark.parametrize(("capability", "dim", "kept"), KEPT, ids=str)
+def test_a_kernel_of_kept_slopes_compiles_into_registers(capability, dim, kept):
+    check(of_kept_slopes(capability, dim, kept)[-1], capability)
+
+
+@pytest.mark.usefixtures("_compiler")
+@pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
+@pytest.mark.parametrize("dim", [24, 64, 128, 192])
+@pytest.mark.parametrize("kept", [WRITTEN, READ])
+@pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
+def test_every_kernel_of_kept_slopes_on_every_chip(capability, kept, dim):
+    for one in of_kept_slopes(capability, dim, kept):
+        check(one, capability)
+        if kept == WRITTEN:
+            plain = replace(one, boxes=replace(one.boxes, partial=False, skips=False), stored=ROUNDED, padded=False)
+            check(plain, capability)
 
 
 @pytest.mark.usefixtures("_compiler")

@@ -121,8 +121,9 @@ def test_a_closed_form_has_neither_its_numbers_in_the_text_nor_lengths():
 FORMS = {
     "windows": [p.window(width) for width in (64, 100, 128, 200, 256)],
     "windows of two sides": [p.window(70, 0), p.window(100, 8), p.window(130, 40)],
-    "strided": [p.strided(step) for step in (4, 8, 16)],
-    "dilated": [p.dilated(64, step) for step in (2, 3, 4)],
+    "strided": [p.strided(step) for step in (2, 4, 5, 8, 16, 32)],
+    "dilated": [p.dilated(64, step) for step in range(2, 10)],
+    "dilated far": [p.dilated(256, 8), p.dilated(256, 16), p.dilated(128, 32)],
     "blocked": [p.blocked(size, 1) for size in (100, 128, 150)],
     "columns": [p.columns(7, 2), p.columns(8, 5), p.columns(9, 3)],
     "prefix": [p.prefix(n) for n in (5, 100, 130)],
@@ -132,6 +133,10 @@ FORMS = {
     "window | strided": [p.window(70) | p.strided(64), p.window(100) | p.strided(70), p.window(128) | p.strided(80)],
     "blocked | window": [p.blocked(70) | p.window(64), p.blocked(80) | p.window(70), p.blocked(90) | p.window(75)],
     "two windows": [p.window(64, 0) | p.window(5, 100), p.window(80, 0) | p.window(9, 70)],
+    "strided | strided": [p.strided(4) | p.strided(6), p.strided(6) | p.strided(9), p.strided(12) | p.strided(18)],
+    "strided & strided": [p.strided(4) & p.strided(6), p.strided(10) & p.strided(15)],
+    "columns & columns": [p.columns(4, 1) & p.columns(6, 3), p.columns(6, 2) & p.columns(9, 5)],
+    "dilated | dilated": [p.dilated(32, step) | p.dilated(64, step // 2 * 3) for step in (4, 6, 8)],
     "window & strided": [p.window(200) & p.strided(step) for step in (4, 8, 16)],
     "sparse transformer": [p.sparse_transformer_strided(step) for step in (64, 80, 100)],
 }

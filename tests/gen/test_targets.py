@@ -9,8 +9,8 @@ import pytest
 import flurka_numba
 import splat_numba as splat
 from splat_numba.cli import options
-from splat_numba.cli.entry import make_parser
-from splat_numba.cli.options import CommandError, complete
+from splat_numba.cli.entry import APP
+from splat_numba.cli.options import CommandError, Place
 from splat_numba.emulator.cpu_text import emulate
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.executors.choice import choose_executor
@@ -113,7 +113,8 @@ def test_a_cpu_target_of_ones_own_runs_forward_and_back(monkeypatch):
 
 def test_commands_take_the_dtypes_that_targets_take(monkeypatch):
     def dtype(*words):
-        return complete(make_parser().parse_args(["source", "causal()", *words])).dtype
+        _, bound, _ = APP.parse_args(["source", "causal()", *words])
+        return bound.arguments.get("place", Place()).chosen_dtype()
 
     monkeypatch.setitem(options.OF_BACKEND, "auto", tuple(TARGETS))
     monkeypatch.setitem(options.OF_BACKEND, "cuda", ("sm_90a", "toy"))
@@ -132,7 +133,9 @@ def test_the_values_of_targets_load_no_planner():
 
 
 def test_the_other_package_has_no_text_for_it():
-    with pytest.raises(BackendError, match=r"^target wanted as None or 'sm_90a' in flurka_numba, got 'toy'"):
+    with pytest.raises(
+        BackendError, match=r"^target wanted as None, 'sm_90a', 'sm80' or 'simt' in flurka_numba, got 'toy'"
+    ):
         flurka_numba.kernel_attention(*(np.zeros((8, 8), np.float16),) * 3, backend="emulate", target="toy")
 
 

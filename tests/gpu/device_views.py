@@ -9,8 +9,8 @@ import numpy as np
 from splat_numba.executors import gpu as gpu_kernel
 from splat_numba.executors import gpu_backward, gpu_call, gpu_parts, plans
 from splat_numba.gen.boxes import search as box_search
+from splat_numba.gen.targets.gpu import gradient_kept
 from splat_numba.gen.targets.sm90 import tile_shapes
-from splat_numba.gen.targets.sm90.backward import planning
 from splat_numba.gen.targets.sm90.backward import tile_shapes as gradient_shapes
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
@@ -73,7 +73,7 @@ def forced_gradients(monkeypatch, of, boxes, order="", shapes=gradient_shapes):
 
     with monkeypatch.context() as patch:
         patch.setattr(shapes, "candidates", chosen)
-        patch.setattr(planning, "faster", lambda *_: False)
+        patch.setattr(gradient_kept, "faster", lambda *_: False)
         _choose_orders(patch, order)
         forget()
         yield

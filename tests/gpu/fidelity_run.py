@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from splat_numba.gen.schedules.schedule import EmittedText, Step
 from splat_numba.runtime.cuda.build import build
 from splat_numba.runtime.cuda.device import device
-from splat_numba.runtime.cuda.launch import Launch, load
+from splat_numba.runtime.cuda.launch import HostWords, Launches, load, record_of
 from splat_numba.runtime.cuda.memory import DeviceArray, Upload, memory
-from splat_numba.runtime.cuda.tensor_map import encode
+from splat_numba.runtime.cuda.tensor_map import Maps, words_of
 from splat_numba.settings import current
 
 
@@ -21,11 +22,17 @@ def on_gpu(case):
     answer = np.full(case.words, 2**32 - 1, np.uint32)
     words.fill(answer)
     with gpu.current():
-        encoded = [encode(one) for one in case.maps(source.address)]
-    maps = Upload(memory(gpu), np.array(encoded or [np.zeros(16)], np.uint64))
+        given, held = case.maps(source.address), HostWords()
+        encoded = Maps([words_of(one, at, 0, held) for at, one in enumerate(given)], held, current())
+        found = encoded.encode([one.pointer for one in given])
+    maps = Upload(memory(gpu), found if given else np.zeros(16, np.uint64))
     values = {"source": source.address, "target": words.pointer, "maps": maps.address}
     with gpu.current():
         function = load(cubin.code, cubin.report.symbol, gpu.ordinal, case.entry.shared_bytes)
-        Launch(function, case.entry, case.grid, values).run(gpu.stream)
+    step = Step(EmittedText(case.entry.name, case.entry, str, ()), case.grid, values, {}, {})
+    launches = Launches(
+        [step], lambda _, memory: record_of(step, {}, {}, function, memory, overlaps=False), 0, gpu.context, current()
+    )
+    launches.run(0, 1, gpu.stream, asks=False)
     words.read(answer)
     return answer

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 import splat_numba as splat
 from splat_numba.formats.acsr import ACSR
@@ -90,18 +90,18 @@ def test_any_case(data):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
 def test_arrays_with_the_cuda_array_interface_and_any_strides(dtype):
-    """Bits do not depend on strides."""
+    """Bits do not depend on strides, but for softmax's sums: their order follows chunks of 16 bytes in memory."""
     acsr = MASKS["mixed"]
     q, k, v, values = Case(acsr, dtype, 1, 2, 1, 20, 20).arrays()
-    wanted = (
+    scores, weights, out = (
         splat.sddmm(q, k, acsr, **ON_GPU), splat.softmax(values, acsr, **ON_GPU), splat.spmm(values, v, acsr, **ON_GPU)
     )  # fmt: skip
     seen = [dict(views(x)) for x in (q, k, v, values)]
     for name in seen[0]:
         a, b, c, d = (DeviceView(root(one[name]), one[name]) for one in seen)
-        got = back(splat.sddmm(a, b, acsr)), back(splat.softmax(d, acsr)), back(splat.spmm(d, c, acsr))
-        for one, other in zip(got, wanted, strict=True):
-            assert_array_equal(one, other, err_msg=name)
+        assert_array_equal(back(splat.sddmm(a, b, acsr)), scores, err_msg=name)
+        assert_array_equal(back(splat.spmm(d, c, acsr)), out, err_msg=name)
+        assert_allclose(back(splat.softmax(d, acsr)), weights, rtol=8 * np.finfo(dtype).eps, err_msg=name)
 
 
 def root(view):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from splat_numba import reference
+from splat_numba import reference, sddmm_vjp, softmax_vjp, spmm_vjp
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern, sinks, strided, window
 from splat_numba.gen.packed.problem import RunTable
@@ -114,3 +114,26 @@ def views(x):
     yield "Fortran order", np.asfortranarray(x)
     yield "last axes swapped in memory", np.ascontiguousarray(x.swapaxes(-1, -2)).swapaxes(-1, -2)
     yield "part of a larger array", np.pad(x, [(0, 0)] * (x.ndim - 2) + [(2, 3), (1, 4)])[..., 2:-3, 1:-4]
+
+
+CHOSEN = ACSR.from_pattern(WIDE, 41, 37)
+
+
+def gradient_of(result, seed=7):
+    """A drawn gradient of a result."""
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal(result.shape).astype(result.dtype)
+
+
+def listed(found):
+    """The gradients that a vjp gave, one or two, as a tuple."""
+    return found if isinstance(found, tuple) else (found,)
+
+
+def all_gradients(case, arrays=None, changes=None):
+    """Of all operators: (dq, dk), dvalues, (dvalues, dv) in one list."""
+    q, k, v, values = arrays or case.arrays()
+    calls = sddmm_vjp(q, k, case.acsr), softmax_vjp(values, case.acsr), spmm_vjp(values, v, case.acsr)
+    changes = changes or [gradient_of(np.asarray(result)) for result, _ in calls]
+    found = [vjp(change) for (_, vjp), change in zip(calls, changes, strict=True)]
+    return [*found[0], found[1], *found[2]]

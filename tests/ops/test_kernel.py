@@ -16,7 +16,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, C
 from splat_numba.executors.cpu import CPU
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.geometry import geometry
-from splat_numba.formats.patterns import causal, documents, global_tokens, window
+from splat_numba.formats.patterns import causal, dilated, documents, global_tokens, window
 from splat_numba.kernel import Kernel, Part
 from splat_numba.testing import Problem, check_attention
 from tests.ops.attention_cases import MIXED, assert_same
@@ -115,14 +115,21 @@ def test_a_list_of_closed_forms_serves_every_length():
         check_attention(Problem(*lengths, [MIXED, causal()], batch=1, heads_q=2), attention=served(kernel))
 
 
-def test_windows_one_a_head_share_one_text_and_one_compile():
-    masks = [window(width, 2 * width + 1) for width in range(3, 27, 3)]
+@pytest.mark.parametrize(
+    ("masks", "numbers"),
+    [
+        ([window(width, 2 * width + 1) for width in range(3, 27, 3)], "left = 24, right = 49"),
+        ([dilated(step + 2, step) for step in range(2, 10)], "step = 9, reach = 99"),
+    ],
+    ids=["windows", "dilations"],
+)
+def test_masks_of_one_form_one_a_head_share_one_text_and_one_compile(masks, numbers):
     kernel = compile(masks, **SHAPE, heads_q=8)
     assert len({id(part.compiled.code) for part in kernel.parts}) == 1
     assert len(kernel.backward_sources) == 1
     for lengths in [(70, 70), (33, 90)]:
         check_attention(Problem(*lengths, masks, batch=2, heads_q=8), attention=served(kernel))
-    assert "left = 24, right = 49" in kernel.explain()
+    assert numbers in kernel.explain()
 
 
 def test_a_kernel_tells_what_it_is(mixed, stored):

@@ -3,31 +3,19 @@
 Tests share head_dim and steps where they can, because a new one is a new kernel to compile.
 """
 
-import gc
-from typing import get_args
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numba import njit
 from numpy.testing import assert_array_equal
 
 from splat_numba import reference
-from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.executors import cpu_packed
 from splat_numba.formats.acsr import ACSR
-from splat_numba.formats.patterns import Pattern, longformer, strided, window
-from splat_numba.gen.packed.problem import Operator, PackedProblem, RunTable
-from splat_numba.gen.plans.machine import Machine
+from splat_numba.formats.patterns import longformer, window
+from splat_numba.gen.packed.problem import RunTable
 from splat_numba.gen.targets.cpu import packed_schedule
-from splat_numba.gen.targets.cpu.packed import render_packed
-from splat_numba.gen.targets.cpu.packed_plan import make_packed_plan, rows_only
 from splat_numba.packed import sddmm, softmax, spmm
-from splat_numba.runtime import lanes
-from splat_numba.runtime.simd import address
-from splat_numba.runtime.vectors import shaped, store
-from splat_numba.testing import DTYPES, assert_close, masks, numpy_dtype, tolerance
+from splat_numba.testing import DTYPES, assert_close, tolerance
 from splat_numba.testing.error_bound import Roundoff
 from tests.ops.packed_cases import (
     CATALOGUE,
@@ -40,7 +28,6 @@ from tests.ops.packed_cases import (
     pairs,
     rounded,
     softmax_bound,
-    stored,
     unpack,
     views,
 )
@@ -342,230 +329,3 @@ def test_rows_that_keep_nothing_have_no_values_and_give_zero():
     check(case)
     _, _, v, values = case.arrays()
     assert_array_equal(spmm(values, np.full_like(v, np.nan), case.acsr)[..., [0, 31, 59], :], 0)
-
-
-# What does not fit, in the words of the message.
-
-ACSR_35 = ACSR.from_pattern(window(1), 3, 5)  # 8 pairs
-Q, K, V = np.zeros((2, 4, 3, 8), np.float32), np.zeros((2, 2, 5, 8), np.float32), np.zeros((2, 2, 5, 7), np.float32)
-VALUES = np.zeros((2, 4, 8), np.float32)
-
-REFUSED = {
-    "sddmm with a list": (
-        lambda: sddmm(Q, K, [window(1)] * 4),
-        ArgumentTypeError,
-        "mask wanted as one mask, got a list. Only attention takes a mask a head.",
-    ),
-    "sddmm with text": (
-        lambda: sddmm(Q, K, "window(1)"),
-        ArgumentTypeError,
-        "mask wanted as a Pattern, an ACSR or a 2-D bool array, got str. "
-        'Build one, for example splat.window(128), or splat.parse("window(128)") from text.',
-    ),
-    "sddmm with a mask of another shape": (
-        lambda: sddmm(Q, K, np.ones((3, 4), bool)),
-        ArgumentError,
-        "mask wanted of shape (3, 5), got (3, 4): a mask is never broadcast or cut. "
-        "Build it for these lengths, or use a Pattern, which fits all.",
-    ),
-    "q of one axis": (
-        lambda: sddmm(Q[0, 0, 0], K, ACSR_35),
-        ArgumentError,
-        "q wanted with axes ('batch', 'heads', 'seq', 'head_dim'), leading ones may be missing, got shape (8,). "
-        "Reshape it.",
-    ),
-    "k with other axes": (
-        lambda: sddmm(Q, K[0], ACSR_35),
-        ArgumentError,
-        "k wanted with 4 axes as q has, got shape (2, 5, 8). Give all the same axes.",
-    ),
-    "k of another dtype": (
-        lambda: sddmm(Q, K.astype(np.float64), ACSR_35),
-        ArgumentTypeError,
-        "k wanted as float32 as q is, got float64. Convert one of them.",
-    ),
-    "k of another head_dim": (
-        lambda: sddmm(Q, K[..., :7], ACSR_35),
-        ArgumentError,
-        "k wanted as (batch, heads, seq, head_dim) = (2, 2, 5, 8) to fit q, got (2, 2, 5, 7). "
-        "Check batch and head_dim.",
-    ),
-    "heads that do not divide": (
-        lambda: sddmm(Q[:, :3], K, ACSR_35),
-        ArgumentError,
-        "k wanted with a number of heads that divides q's 3, got 2. Check axes and layout.",
-    ),
-    "scale of no number": (
-        lambda: sddmm(Q, K, ACSR_35, scale=None),
-        ArgumentTypeError,
-        "scale wanted as a number, got NoneType. Give a Python float, or leave it out for 1.",
-    ),
-    "scale NaN": (
-        lambda: sddmm(Q, K, ACSR_35, scale=float("nan")),
-        ArgumentError,
-        "scale wanted finite, got nan. Give a Python float, or leave it out for 1.",
-    ),
-    "scale beyond float32": (
-        lambda: sddmm(Q, K, ACSR_35, scale=-1e39),
-        ArgumentError,
-        "scale wanted as 0 or of a magnitude from 1.2e-38 to 2.3e+38 for float32 arrays, got -1e+39. "
-        "Multiply q or k by a part of it.",
-    ),
-    "softmax with a Pattern": (
-        lambda: softmax(VALUES, window(1)),
-        ArgumentTypeError,
-        "acsr wanted as an ACSR, got a Pattern, which has no size. "
-        "Build it with splat.ACSR.from_pattern(pattern, seq_q, seq_kv).",
-    ),
-    "spmm with a list": (
-        lambda: spmm(VALUES, V, [ACSR_35]),
-        ArgumentTypeError,
-        "acsr wanted as one ACSR, got a list. Only attention takes a mask a head.",
-    ),
-    "spmm with an array": (
-        lambda: spmm(VALUES, V, np.ones((3, 5), bool)),
-        ArgumentTypeError,
-        "acsr wanted as an ACSR, got ndarray. Build it with splat.from_dense(mask) or splat.from_csr(...).",
-    ),
-    "values of another mask": (
-        lambda: softmax(VALUES[..., :7], ACSR_35),
-        ArgumentError,
-        "values wanted with a last axis of nnz = 8, one for each pair of acsr, got shape (2, 4, 7). "
-        "Give what sddmm gave for this mask.",
-    ),
-    "values of too many axes": (
-        lambda: softmax(VALUES[None], ACSR_35),
-        ArgumentError,
-        "values wanted with axes ('batch', 'heads', 'nnz'), leading ones may be missing, got shape (1, 2, 4, 8). "
-        "Reshape it.",
-    ),
-    "values of integers": (
-        lambda: softmax(VALUES.astype(np.int32), ACSR_35),
-        ArgumentTypeError,
-        "values wanted as float16, bfloat16, float32, float64 in native byte order, got int32. "
-        "Convert it, for example with values.astype(np.float32).",
-    ),
-    "v with other axes": (
-        lambda: spmm(VALUES, V[0], ACSR_35),
-        ArgumentError,
-        "v wanted with 4 axes, one more than values has, got shape (2, 5, 7). "
-        "Leave leading axes out of both or of none.",
-    ),
-    "v of another dtype": (
-        lambda: spmm(VALUES, V.astype(np.float16), ACSR_35),
-        ArgumentTypeError,
-        "v wanted as float32 as values is, got float16. Convert one of them.",
-    ),
-    "v of another length": (
-        lambda: spmm(VALUES, V[:, :, :4], ACSR_35),
-        ArgumentError,
-        "v wanted as (batch, heads, seq, value_dim) = (2, 2, 5, 'any') to fit values and acsr, got (2, 2, 4, 7). "
-        "Check its axes.",
-    ),
-    "v with heads that do not divide": (
-        lambda: spmm(VALUES[:, :3], V, ACSR_35),
-        ArgumentError,
-        "v wanted with a number of heads that divides the values' 3, got 2. Check axes and layout.",
-    ),
-    "a backend of another name": (
-        lambda: softmax(VALUES, ACSR_35, backend="gpu"),
-        BackendError,
-        "backend wanted as one of auto, cpu, cuda, emulate, got 'gpu'. Leave it out to choose for you.",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_does_not_fit_is_refused_with_this_message(name):
-    call, kind, message = REFUSED[name]
-    with pytest.raises(kind) as caught:
-        call()
-    assert str(caught.value) == message
-
-
-# The generated text, the plan, and the parts below.
-
-
-@pytest.mark.parametrize("operator", get_args(Operator))
-@pytest.mark.parametrize("vector_bytes", [16, 32, 64])
-def test_source_is_deterministic_python_for_every_machine(operator, vector_bytes):
-    host = Machine(vector_bytes, 32 if vector_bytes == 64 else 16)
-    for dtype in DTYPES:
-        table = RunTable.of(ACSR.from_pattern(strided(16), 40, 40))
-        problem = PackedProblem(operator, dtype, 1, 1, 0 if rows_only(operator) else DIM)
-        plan = make_packed_plan(problem, table, host)
-        text = render_packed(plan)
-        compile(text, "generated", "exec")
-        assert text == render_packed(plan)
-        assert ("16 * row_stride" in text) == (not rows_only(operator))
-        assert "for run in" not in text  # a regular mask
-
-
-def test_the_plan_of_a_mask_with_several_steps_reads_them():
-    table = RunTable.of(ACSR.from_pattern(MIXED, 40, 40))
-    assert (table.regular, table.one_step) == (False, None)
-    text = render_packed(make_packed_plan(PackedProblem("spmm", "float32", 1, 1, DIM), table, Machine()))
-    assert "for run in range(run_lo, run_hi)" in text
-    assert "element(step, run) * row_stride" in text
-
-
-@given(masks(max_length=40), st.integers(1, 3), st.integers(1, 9))
-def test_ranges_cover_every_item_once_and_are_even_up_to_a_row(mask, heads, parts):
-    acsr = ACSR.from_pattern(mask, 23, 31) if isinstance(mask, Pattern) else stored(mask, *mask.shape)
-    table = RunTable.of(acsr)
-    limits = packed_schedule.balanced_ranges(packed_schedule.items_cost(table, 2), heads, parts)
-    assert limits[0] == 0
-    assert limits[-1] == heads * acsr.shape[0]
-    assert (np.diff(limits) >= 0).all()
-    cost = np.concatenate([[0], np.cumsum(np.tile(np.diff(table.slot_ptr) + 2, heads))])
-    assert (np.diff(cost[limits]) <= cost[-1] / parts + table.longest + 3).all()
-
-
-def test_the_run_table_of_a_mask_goes_with_the_mask():
-    acsr = ACSR.from_pattern(window(2), 9, 9)
-    keys = {(id(acsr), False), (id(acsr), True)}
-    assert cpu_packed.state_of(acsr) is cpu_packed.state_of(acsr)
-    assert cpu_packed.state_of(acsr, transposed=True) is cpu_packed.state_of(acsr, transposed=True)
-    assert keys <= cpu_packed._states.keys()
-    del acsr
-    gc.collect()
-    assert not keys & cpu_packed._states.keys()
-
-
-@pytest.mark.parametrize("hardware", [True, False])
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_every_16_bit_number_is_read_exactly(dtype, hardware, monkeypatch):
-    if hardware and not lanes._converts_float16():
-        pytest.skip("this processor converts no float16")
-    monkeypatch.setattr(lanes, "_converts_float16", lambda: hardware)
-    read = lanes.reader.__wrapped__(dtype, 8, 8, True)
-
-    @njit(error_model="numpy")
-    def widen(bits, out):
-        for t in range(0, bits.size, 8):
-            store(address(out, 0), t, read(address(bits, 0), t, 1))
-
-    bits, out = np.arange(1 << 16, dtype=np.uint16), np.empty(1 << 16, np.float32)
-    widen(bits, out)
-    with np.errstate(invalid="ignore"):  # signalling NaNs
-        assert_array_equal(out, bits.view(numpy_dtype(dtype)).astype(np.float32))
-
-
-@pytest.mark.parametrize(("dtype", "width"), [("float32", 4), ("float32", 8), ("float32", 16), ("float64", 2)])
-def test_sums_across_lanes_are_in_order(dtype, width):
-    load = shaped(dtype, width)[0]
-    add_lanes, largest_lane, add_each = lanes.reductions(dtype, width)
-    real = np.dtype(dtype).type
-    names = ", ".join(f"load(p, {lane * width})" for lane in range(width))
-    namespace = {"load": load, "store": store, "add_each": add_each, "add_lanes": add_lanes, "address": address}
-    namespace["largest_lane"] = largest_lane
-    exec(  # noqa: S102 - the number of operands is part of the text
-        f"def reduce(x, out):\n    p = address(x, 0)\n    store(address(out, 0), 0, add_each(({names},)))\n"
-        "    return add_lanes(load(p, 0)), largest_lane(load(p, 0))",
-        namespace,
-    )
-    x, out = np.arange(width * width, dtype=real) ** 2, np.empty(width, real)
-    x[width - 1], x[0] = x[0], x[width - 1]
-    first, top = njit(namespace["reduce"])(x, out)
-    assert_array_equal(out, x.reshape(width, width).sum(axis=1))
-    assert (first, top) == (x[:width].sum(), x[:width].max())

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from splat_numba.runtime.cuda import build, code, device, driver, frameworks, launch, memory, ready, tables
+from splat_numba.runtime.cuda import build, code, device, driver, frameworks, launch, memory, ready, tables, tensor_map
 from splat_numba.runtime.cuda.compilers.compiler import chosen
+from tests.runtime.fake_native import NativeDriver
 
 
 class Status(enum.IntEnum):
@@ -53,7 +54,15 @@ class FakeDriver:
         self.events = []
         self._next = 1 << 20
         self.built = {}  # texts and entries, by what stands for their machine code
+        self.native = NativeDriver(self)
         self.functions = []  # those of the handles 4242, 4243 and so on
+
+    def CUresult(self, status):
+        """The code of a function that was called in C's way; what it raised is raised here."""
+        raised, self.native.raised = self.native.raised, None
+        if raised is not None:
+            raise raised
+        return SimpleNamespace(name="CUDA_ERROR_LAUNCH_FAILED", value=status)
 
     def cuInit(self, _):
         return (self.status,)
@@ -188,28 +197,14 @@ class FakeDriver:
         self.launches.append(SimpleNamespace(**record, **values))
         return (Status.CUDA_SUCCESS,)
 
-    CUlaunchAttributeID = SimpleNamespace(CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION="overlap")
-
-    def CUlaunchAttribute(self):
-        return SimpleNamespace(value=SimpleNamespace())
-
-    def CUlaunchConfig(self):
-        return SimpleNamespace()
-
-    def cuLaunchKernelEx(self, made, function, places, extra):
-        assert made.numAttrs == 1
-        (attribute,) = made.attrs
-        assert attribute.id == "overlap"
-        assert attribute.value.programmaticStreamSerializationAllowed == 1
-        grid, block = ([getattr(made, f"{of}{axis}") for axis in "XYZ"] for of in ("gridDim", "blockDim"))
-        return self.cuLaunchKernel(function, *grid, *block, made.sharedMemBytes, made.hStream, places, extra)
-
 
 def packed_values(places, parameters):
     """The parameters of a launch by name, from the addresses that the driver is given."""
-    fields = launch.structure_of(parameters)._fields_
-    pointers = (ctypes.c_void_p * len(fields)).from_address(places)
-    return {name: kind.from_address(place).value for (name, kind), place in zip(fields, pointers, strict=True)}
+    pointers = (ctypes.c_void_p * len(parameters)).from_address(places)
+    return {
+        name: launch._TYPES[kind].from_address(place).value
+        for (name, kind), place in zip(parameters, pointers, strict=True)
+    }
 
 
 CACHES = (driver.driver, device.device, memory.memory, tables.pool, tables.counters, tables.spare, launch.load,
@@ -220,6 +215,8 @@ def install(monkeypatch, fake):
     """Let the runtime find ``fake`` instead of the driver."""
     monkeypatch.setattr(driver, "import_module", lambda _: fake)
     monkeypatch.setattr(build, "build", fake.build)
+    for module in (launch, tensor_map):
+        monkeypatch.setattr(module, "addresses", fake.native.addresses)
     forget()
     return fake
 

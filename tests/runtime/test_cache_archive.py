@@ -35,12 +35,12 @@ def digest(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def rewritten(path, change):
+def rewritten(path, change, method=zipfile.ZIP_STORED):
     """The file with its parts changed, a dict from names to bytes."""
     with zipfile.ZipFile(path) as file:
         parts = {name: file.read(name) for name in file.namelist()}
     change(parts)
-    with zipfile.ZipFile(path, "w") as file:
+    with zipfile.ZipFile(path, "w", method) as file:
         for name, content in parts.items():
             file.writestr(name, content)
 
@@ -58,7 +58,7 @@ def test_what_comes_in_is_what_went_out_and_is_there_once(exported, tmp_path):
 
 def test_a_file_with_another_hash_is_refused(exported, tmp_path):
     path, moved = exported
-    for wrong in ("0" * 64, "", moved.sha256[:-1]):
+    for wrong in ("0" * 64, "", moved.sha256[:-1], "é" * 64, "\udcff"):
         with pytest.raises(ArgumentError, match=r"^sha256 wanted as that of .*, got another: .* copy both anew"):
             archive.import_kernels(tmp_path, path, wrong)
     assert not [*tmp_path.glob("*.code")]
@@ -99,6 +99,10 @@ FAULTS = {
     "a list": (lambda parts: parts.update({archive.MANIFEST: b"[]"}), "file: wanted as `cache export` writes it"),
     "one too many": (lambda parts: parts.update({NAMES[2]: b"x"}), "file: wanted with the kernels of its manifest"),
     "one too few": (lambda parts: parts.pop(NAMES[1]), "file: wanted with the kernels of its manifest"),
+    "no number": (
+        with_manifest(lambda one: one["entries"][0].update(size=float("inf"))),
+        "file: wanted as `cache export` writes",
+    ),
     "a name outside": (renamed("../x-0123456789abcdef.code"), "file: wanted with the kernels of its manifest"),
     "a module": (renamed("sitecustomize.py"), "file: wanted with the kernels of its manifest"),
     "other bytes": (lambda parts: parts.update({NAMES[1]: b"x" * 10}), f"file: {NAMES[1]} wanted as its manifest says"),
@@ -118,6 +122,56 @@ def test_nothing_is_written_of_a_file_that_is_not_as_it_should_be(exported, tmp_
     with pytest.raises(FormatError, match=f"^{message}"):
         archive.import_kernels(other, path, digest(path))
     assert not [*other.iterdir()]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_other_decompressors_are_not_run(exported, tmp_path, method):
+    """Theirs raise errors of their own for damage, which would be tracebacks."""
+    path, _ = exported
+    rewritten(path, lambda _: None, method)
+    with pytest.raises(FormatError, match=r"^file: wanted as `cache export` writes it, got another: it is compressed"):
+        archive.import_kernels(tmp_path, path, digest(path))
+
+
+def test_bytes_that_point_before_the_file_are_refused(exported, tmp_path):
+    """The end of a zip file says where its parts are."""
+    path, _ = exported
+    content = bytearray(path.read_bytes())
+    content[-6:-2] = b"\xff\xff\xff\x7f"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"^file: wanted as `cache export` writes it"):
+        archive.import_kernels(tmp_path, path, digest(path))
+
+
+def test_what_is_written_is_what_was_hashed(exported, tmp_path, monkeypatch):
+    """Somebody who may write to the file waits until its hash is known."""
+    path, moved = exported
+    other, compare = tmp_path / "other", archive.hmac.compare_digest
+    other.mkdir()
+
+    def compared_too_early(*hashes):
+        path.write_bytes(b"evil")
+        return compare(*hashes)
+
+    monkeypatch.setattr(archive.hmac, "compare_digest", compared_too_early)
+    assert archive.import_kernels(other, path, moved.sha256).count == 2
+    assert [CacheEntry(other / name).read() for name in NAMES[:2]] == [name.encode() * 100 for name in NAMES[:2]]
+
+
+def test_a_damaged_kernel_is_taken_anew(exported, tmp_path):
+    path, moved = exported
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / NAMES[0]).write_bytes(b"damage")
+    assert archive.import_kernels(other, path, moved.sha256).count == 2
+    assert CacheEntry(other / NAMES[0]).read() == NAMES[0].encode() * 100
+
+
+def test_a_kernel_that_is_removed_meanwhile_is_left_out(folder, tmp_path):
+    """Another process has a limit on the cache's size to keep."""
+    kernels = contents.kept(folder)
+    (folder / NAMES[0]).unlink()
+    assert archive.export_kernels(kernels, tmp_path / "kernels.zip").count == 1
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path):

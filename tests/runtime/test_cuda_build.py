@@ -18,15 +18,12 @@ import splat_numba
 from splat_numba.errors import BackendError, CompileError
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.targets.sm90.attention import PARAMETERS, attention_entry
-from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.runtime import cache
 from splat_numba.runtime.cuda import build as cuda_build
 from splat_numba.runtime.cuda.build import Report, build, ptx, read_report
-from splat_numba.runtime.cuda.code import source_of
 from splat_numba.runtime.cuda.compilers.compiler import COMPILERS, chosen, described
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
-from tests.gen.sm90_traits import GOLDEN
 
 ENTRY = attention_entry(Traits(64, 64, "float16", 1, 64, 2, 1))
 
@@ -430,11 +427,3 @@ def test_the_short_way_gives_numba_cuda_s_own_code(monkeypatch):
     monkeypatch.setattr(numba_cuda_passes, "in_place", None)
     assert code() == short
     assert taken == [numba_cuda_passes._Compiler, own]
-
-
-def test_a_hopper_kernel_by_mlir_has_nothing_to_warn_of():
-    """Arrays of device functions that stay in memory serialise the matrix products (C7514); 10 s, not in CI."""
-    pytest.importorskip("numba_cuda_mlir")
-    made = attention_text(GOLDEN["plain"])
-    report = build(source_of(made), made.entry, Settings(cache=False, cuda_compiler="mlir")).report
-    assert (report.registers, report.spill_bytes, report.warnings) == (128, 0, ())

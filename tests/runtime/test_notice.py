@@ -1,5 +1,6 @@
 """What is told of a compile: a record each, and a line after a while, where somebody looks or it is asked for."""
 
+import io
 import logging
 import threading
 import time
@@ -50,6 +51,20 @@ def test_a_line_is_shown_after_a_while_where_it_is_wanted(capsys):
     with notice.quiet(), notice.compiling("attention_x", True):
         time.sleep(0.1)
     assert capsys.readouterr().err == ""
+
+
+def test_a_standard_error_that_is_no_terminal_of_any_kind_is_not_looked_at(monkeypatch):
+    """Services put objects there that have write() alone, and close it; a call must not end of it."""
+
+    class Log:
+        def write(self, text):
+            return len(text)
+
+    closed = io.StringIO()
+    closed.close()
+    for stream in (Log(), closed, None):
+        monkeypatch.setattr("sys.stderr", stream)
+        assert not notice.looked_at()
 
 
 @pytest.mark.usefixtures("impatient")

@@ -25,14 +25,15 @@ from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy
 from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.schedules.tensor_map import MAP_BYTES
-from splat_numba.runtime.cuda import device
+from splat_numba.runtime.cuda import device, launch_layout
 from splat_numba.runtime.cuda.places import maps_of, pointers_of
 from splat_numba.runtime.cuda.ready import ReadySchedule
 from splat_numba.runtime.xla import gpu_program, layout
 from splat_numba.runtime.xla.gpu_program import LoadedGpuProgram
 from splat_numba.settings import current
 from tests.runtime.fake_cuda import fake
-from tests.runtime.fake_xla_gpu import CODE, STREAM, Frame, install
+from tests.runtime.fake_native import CODE
+from tests.runtime.fake_xla_gpu import STREAM, Frame, install
 
 PROBLEM = Problem(300, 300, 64, 64, "float16", 2, 4, 2)
 MASK = window(100, 0)
@@ -361,5 +362,5 @@ def test_copies_are_none_of_its_steps(fake, native):
 def test_the_drivers_numbers():
     driver = pytest.importorskip("cuda.bindings.driver")
     attribute = driver.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-    assert int(attribute) == layout.OVERLAPS
+    assert int(attribute) == launch_layout.OVERLAPS
     assert int(driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED) == layout.RELAXED

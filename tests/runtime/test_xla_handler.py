@@ -12,8 +12,9 @@ import pytest
 from numba import njit
 
 from splat_numba.gen.language.cpu_entry import CpuEntry, arrays, numbers
+from splat_numba.runtime import words
 from splat_numba.runtime.cpu.code import signature_of
-from splat_numba.runtime.xla import layout, link, program, steps, words
+from splat_numba.runtime.xla import layout, link, program, steps
 from splat_numba.runtime.xla.program import BufferView, LoadedProgram, Program, ProgramLaunch
 from splat_numba.settings import current
 

@@ -58,8 +58,8 @@ class Whole(torch.autograd.Function):  # type: ignore[misc] # PyTorch's classes 
         raise ArgumentError(NO_TANGENTS)
 
 
-differentiate(operators.library, "attention", Whole)
-differentiate(operators.library, "attention_backward", WholeBackward)
+differentiate(operators.library, "attention", Whole, operators.attend)
+differentiate(operators.library, "attention_backward", WholeBackward, operators.backward)
 
 
 def whole(*arguments: Any) -> Any:

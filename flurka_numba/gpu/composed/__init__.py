@@ -1,1 +1,1 @@
-"""Calls in float32 on the FMA units, composed of a few texts over matrices."""
+"""Calls composed of a few texts over matrices, whose products are made on FMA units or on tensor cores."""

@@ -1,4 +1,4 @@
-"""A call in float32 on a GPU's FMA units, forward and back: the oracle's steps as launches, a chunk of rows at a time.
+"""A call as the oracle's steps, forward and back, by simt's or sm80's texts: launches over a chunk of rows at a time.
 
 Beside S stands z as a last column, made by a column of ones beside V; so one product gives numerators and denominator,
 and one gives the gradients of both. What forward leaves for the way back are slots and states: rows are made anew.
@@ -7,24 +7,30 @@ and one gives the gradients of both. What forward leaves for the way back are sl
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from flurka_numba.gpu.composed.features import Features, random_rows
 from flurka_numba.gpu.composed.launches import Launches
-from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Limit
-from flurka_numba.gpu.composed.plan import RowChunk, composed_plan
+from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Fused, Limit
+from flurka_numba.gpu.composed.plan import RowChunk, attends_to_slots, composed_plan, divides_in_product
 from flurka_numba.gpu.composed.softmax import SoftmaxOperands, attend_by_softmax, pull_softmax
 from flurka_numba.gpu.recorder import GpuRecorder
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
 from flurka_numba.targets.simt.head_scales import SCALE_BYTES
+from flurka_numba.targets.sm80.product_ends import Divide, DividePull
+from splat_numba.executors.gpu_parts import record_dense_attention
 from splat_numba.gen.schedules.schedule import Place
-from splat_numba.gen.schedules.tensor import Tensor, contiguous, padded_bytes, padded_strides
+from splat_numba.gen.schedules.tensor import ROW_ALIGNMENT, Tensor, contiguous, padded_bytes, padded_strides
+from splat_numba.gen.targets.simt.target import SIMT
+from splat_numba.gen.targets.target import AttentionCall
 
 
 class Composed:
     """One call: forward(), then pull() in another recorder, whose arrays are the same."""
 
     def __init__(self, recorder: GpuRecorder) -> None:
-        self._plan, self._problem = composed_plan(recorder.problem), recorder.problem
+        fuses, keeps = Launches(recorder).fuses, recorder.keeps
+        self._plan, self._problem = composed_plan(recorder.problem, fuses=fuses, keeps=keeps), recorder.problem
         self._recorder = recorder
         self._sides = self._problem.batch, self._problem.heads
         self._slots = Extent(*self._sides, self._problem.slots)
@@ -32,7 +38,11 @@ class Composed:
 
     def _array(self, name: str) -> Tensor:
         shared = name == "proj_v" and self._problem.shared_proj
-        return self._recorder.operand("proj_k" if shared else name)
+        return self._readable(self._recorder.operand("proj_k" if shared else name))
+
+    def _readable(self, tensor: Tensor) -> Tensor:
+        """As the target's products read it: simt's take any strides."""
+        return tensor if self._recorder.target == SIMT.name else self._recorder.readable(tensor)
 
     def _kept(self, extent: Extent, columns: int) -> Tensor:
         """A float32 matrix that is read on the way back."""
@@ -43,6 +53,9 @@ class Composed:
     def forward(self, out: Tensor) -> None:
         """Write out, and keep slots and states."""
         problem = self._problem
+        if attends_to_slots(problem, fuses=Launches(self._recorder).fuses, keeps=self._recorder.keeps):
+            self._attend_to_slots(out)
+            return
         self._k, self._v = self._compress()
         if problem.method == "low_rank":
             launches = Launches(self._recorder)
@@ -53,10 +66,21 @@ class Composed:
         self._make_state()
         self._apply(out)
 
+    def _attend_to_slots(self, out: Tensor) -> None:
+        """Low-rank attention as attention in which every query has every slot, of the arrays' dtype."""
+        problem, recorder, gpu = self._problem, self._recorder, self._recorder.gpu
+        k, v = (
+            recorder.scratch_rows((*self._sides, problem.rank, dim)) for dim in (problem.head_dim, problem.value_dim)
+        )
+        for name, slots in (("k", k), ("v", v)):
+            self._project(name, slots)
+        call = AttentionCall(self._array("q"), k, v, out, problem.scale, gpu.multiprocessors)
+        record_dense_attention(recorder.builder, call, gpu, recorder.target)
+
     def pull(self, backward: GpuRecorder, dout: Tensor, frozen: frozenset[str]) -> None:
         """Write the gradients of what is not frozen, results d<name>."""
         self._recorder = backward
-        launches, problem = Launches(backward), self._problem
+        launches, problem, dout = Launches(backward), self._problem, self._readable(dout)
         wanted = {name: name not in frozen for name in ("q", "k", "v")}
         if problem.method != "kernel":
             for name, proj in (("k", "proj_k"), ("v", "proj_k" if problem.shared_proj else "proj_v")):
@@ -96,12 +120,14 @@ class Composed:
         slots = {}
         for name, dim in (("k", problem.head_dim), ("v", problem.value_dim)):
             slots[name] = self._kept(self._slots, dim)
-            sizes = (problem.rank, problem.seq_kv, dim)
-            Launches(self._recorder).product(
-                self._array(f"proj_{name}"), self._array(name), slots[name], self._sides, sizes, limited="depth",
-                limit=Limit(self._recorder.lengths),
-            )  # fmt: skip
+            self._project(name, slots[name])
         return slots["k"], slots["v"]
+
+    def _project(self, name: str, slots: Tensor) -> None:
+        """Slots of k or v from their projection and the tokens within the key lengths."""
+        sizes, limit = (self._problem.rank, self._problem.seq_kv, slots.sizes[3]), Limit(self._recorder.lengths)
+        proj, tokens = self._array(f"proj_{name}"), self._array(name)
+        Launches(self._recorder).product(proj, tokens, slots, self._sides, sizes, limited="depth", limit=limit)
 
     def _through_projections(
         self, launches: Launches, slots: Mapping[str, Tensor | None], frozen: frozenset[str]
@@ -167,7 +193,9 @@ class Composed:
         if place is None:
             return None
         sizes = (1, 1, random_rows(self._problem), dim)
-        return Tensor(sizes, contiguous(sizes, dim, 4), "float32", *place)
+        omega = Tensor(sizes, contiguous(sizes, dim, 4), "float32", *place)
+        whole = self._recorder.target == SIMT.name or 4 * dim % ROW_ALIGNMENT == 0
+        return self._recorder.builder.readable(omega, copied=not whole)
 
     def _extent(self, chunk: RowChunk) -> Extent:
         return Extent(chunk.entries, self._problem.heads, chunk.rows)
@@ -188,12 +216,13 @@ class Composed:
                 )  # fmt: skip
         for chunk in self._plan.keys:
             extent, limit = self._extent(chunk), self._key_limit(chunk)
-            phi = features.make(self._k.part(chunk.entry, chunk.row), extent, limit, self._tops_of(chunk))
+            k = self._k.part(chunk.entry, chunk.row)
+            phi, fused = features.operand(k, extent, limit, self._tops_of(chunk))
             state = self._state.part(chunk.entry, 0)
             launches.product(
                 phi.turned, self._v.part(chunk.entry, chunk.row), state, (chunk.entries, problem.heads),
                 (problem.features, chunk.rows, problem.value_dim + 1), addend=state if chunk.row else None,
-                limited="depth", limit=limit, b_ones=True,
+                limited="depth", limit=limit, b_ones=True, fused=fused,
             )  # fmt: skip
         launches.scale(self._state, self._state, heads, columns, self._scales, state=True, finding=True)
         launches.close()
@@ -207,6 +236,12 @@ class Composed:
     def _apply(self, out: Tensor) -> None:
         problem, launches = self._problem, Launches(self._recorder)
         features = Features(problem, launches, self._omega, self._plan.queries.largest)
+        if divides_in_product(problem, fuses=launches.fuses):
+            end = Divide(problem.denominator, problem.eps, problem.value_dim)
+            for chunk in self._plan.queries:
+                self._numerators(launches, features, chunk, out.part(chunk.entry, chunk.row), end)
+            launches.close()
+            return
         nd = launches.scratch(self._plan.queries.largest, problem.value_dim + 1)
         text = DivideTraits(problem.denominator, problem.eps, out.dtype)
         for chunk in self._plan.queries:
@@ -217,35 +252,47 @@ class Composed:
             launches.of_rows(text, extent, {}, results, pointers=places, columns=problem.value_dim)
         launches.close()
 
-    def _numerators(self, launches: Launches, features: Features, chunk: RowChunk, nd: Tensor) -> Tensor:
-        """phi of a chunk of queries, and its products with S and z."""
-        phi = features.make(self._array("q").part(chunk.entry, chunk.row), self._extent(chunk), NO_LIMIT, None)
+    def _numerators(
+        self, launches: Launches, features: Features, chunk: RowChunk, result: Tensor,
+        end: Divide | DividePull | None = None, matrices: tuple[tuple[str, Tensor], ...] = (),
+    ) -> tuple[Tensor, Fused]:  # fmt: skip
+        """phi of a chunk of queries as an operand, and its products with S and z, or what an ``end`` makes of them."""
+        q = self._array("q").part(chunk.entry, chunk.row)
+        phi, fused = features.operand(q, self._extent(chunk), NO_LIMIT, None)
         sizes = (chunk.rows, self._problem.features, self._problem.value_dim + 1)
-        launches.product(phi, self._state.part(chunk.entry, 0), nd, (chunk.entries, self._problem.heads), sizes)
-        return phi
+        divided = replace(fused, end=end, scales=self._scales_of(chunk), matrices=matrices) if end else fused
+        state, grid = self._state.part(chunk.entry, 0), (chunk.entries, self._problem.heads)
+        launches.product(phi, state, result, grid, sizes, fused=divided)
+        return phi, fused
 
     def _pull_queries(self, dout: Tensor, dq: Tensor | None, all_dstates: Tensor, *, keys_wanted: bool) -> None:
         """Gradients of the queries, and of S and z."""
         problem, largest, launches = self._problem, self._plan.queries.largest, Launches(self._recorder)
         features = Features(problem, launches, self._omega, largest)
         features.prepare_pull()
-        nd, g = (launches.scratch(largest, problem.value_dim + 1) for _ in range(2))
+        g, end = launches.scratch(largest, problem.value_dim + 1), None
+        if divides_in_product(problem, fuses=launches.fuses):
+            end = DividePull(problem.denominator, problem.eps, problem.value_dim, dout.dtype)
+        else:
+            nd = launches.scratch(largest, problem.value_dim + 1)
         text = DividePullTraits(problem.denominator, problem.eps, dout.dtype)
         for chunk in self._plan.queries:
             extent, grid = self._extent(chunk), (chunk.entries, problem.heads)
-            phi = self._numerators(launches, features, chunk, nd)
             given_out = {"dout": dout.part(chunk.entry, chunk.row)}
-            both, places = {"nd": nd, "g": g}, {"scales": self._scales_of(chunk)}
-            launches.of_rows(text, extent, given_out, both, pointers=places, columns=problem.value_dim)
+            if end:
+                phi, fused = self._numerators(launches, features, chunk, g, end, (*given_out.items(),))
+            else:
+                phi, fused = self._numerators(launches, features, chunk, nd)
+                both, places = {"nd": nd, "g": g}, {"scales": self._scales_of(chunk)}
+                launches.of_rows(text, extent, given_out, both, pointers=places, columns=problem.value_dim)
             if keys_wanted:
                 dstate = all_dstates.part(chunk.entry, 0)
                 sizes = (problem.features, chunk.rows, problem.value_dim + 1)
-                launches.product(phi.turned, g, dstate, grid, sizes, addend=dstate if chunk.row else None)
+                addend = dstate if chunk.row else None
+                launches.product(phi.turned, g, dstate, grid, sizes, addend=addend, fused=fused)
             if dq is not None:
-                sizes = (chunk.rows, problem.value_dim + 1, problem.features)
-                launches.product(g, self._state.part(chunk.entry, 0).turned, features.gradient, grid, sizes)
-                q = self._array("q").part(chunk.entry, chunk.row)
-                features.pull(q, extent, NO_LIMIT, dq.part(chunk.entry, chunk.row))
+                turned, q = self._state.part(chunk.entry, 0).turned, self._array("q").part(chunk.entry, chunk.row)
+                features.pull_product(g, turned, q, extent, NO_LIMIT, dq.part(chunk.entry, chunk.row))
         launches.close()
 
     def _pull_keys(self, all_dstates: Tensor, dk: Tensor | None, dv: Tensor | None) -> None:
@@ -257,16 +304,14 @@ class Composed:
             extent, grid, limit = self._extent(chunk), (chunk.entries, problem.heads), self._key_limit(chunk)
             k = self._k.part(chunk.entry, chunk.row)
             dstate = all_dstates.part(chunk.entry, 0)
-            phi = features.make(k, extent, limit, self._tops_of(chunk))
+            if dv is not None or not features.in_products:
+                phi, fused = features.operand(k, extent, limit, self._tops_of(chunk))
             if dv is not None:
                 sizes = (chunk.rows, problem.features, problem.value_dim)
                 result = dv.part(chunk.entry, chunk.row)
-                launches.product(phi, dstate, result, grid, sizes, limited="rows", limit=limit)
+                launches.product(phi, dstate, result, grid, sizes, limited="rows", limit=limit, fused=fused)
             if dk is not None:
                 v = self._v.part(chunk.entry, chunk.row)
-                sizes = (chunk.rows, problem.value_dim + 1, problem.features)
-                launches.product(
-                    v, dstate.turned, features.gradient, grid, sizes, limited="rows", limit=limit, a_ones=True
-                )
-                features.pull(k, extent, limit, dk.part(chunk.entry, chunk.row))
+                result = dk.part(chunk.entry, chunk.row)
+                features.pull_product(v, dstate.turned, k, extent, limit, result, a_ones=True)
         launches.close()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.gpu.composed.launches import Launches
-from flurka_numba.gpu.composed.matrix import Extent, Limit
+from flurka_numba.gpu.composed.matrix import ALONE, Extent, Fused, Limit
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.elementwise import ElementwisePullTraits, ElementwiseTraits
 from flurka_numba.targets.simt.random_rows import RandomFinishTraits, RandomPullTraits, RandomTraits
+from flurka_numba.targets.sm80.product_ends import Slope
 from splat_numba.gen.schedules.schedule import Place
 from splat_numba.gen.schedules.tensor import Tensor
 
@@ -25,9 +26,19 @@ class Features:
 
     def __init__(self, problem: Problem, launches: Launches, omega: Tensor | None, largest: Extent) -> None:
         self._problem, self._launches, self._omega, self._largest = problem, launches, omega, largest
+        self.in_products = launches.fuses and isinstance(problem.feature_map, FeatureMap)
+        if self.in_products:
+            return
         self.features = launches.scratch(largest, problem.features)
         rfa = problem.feature_map == "rfa"
         self._u = launches.scratch(largest, random_rows(self._problem)) if rfa else self.features
+
+    def operand(self, x: Tensor, extent: Extent, limit: Limit, tops: Place | None) -> tuple[Tensor, Fused]:
+        """phi of every row as a product's A: the rows themselves, where the product takes them through the map."""
+        phi = self._problem.feature_map
+        if self.in_products and isinstance(phi, FeatureMap):
+            return x, Fused(phi)
+        return self.make(x, extent, limit, tops), ALONE
 
     def make(self, x: Tensor, extent: Extent, limit: Limit, tops: Place | None) -> Tensor:
         """phi of every row, 0 in rows beyond a key length."""
@@ -57,10 +68,27 @@ class Features:
 
     def prepare_pull(self) -> None:
         """Scratch for pull()."""
+        if self.in_products:
+            return
         self.gradient = self._launches.scratch(self._largest, self._problem.features)
         if not isinstance(self._problem.feature_map, FeatureMap):
             self._t = self._launches.scratch(self._largest, self._problem.head_dim)
             self._sums = self._launches.numbers(self._largest.pairs * self._largest.rows)
+
+    def pull_product(
+        self, a: Tensor, b: Tensor, x: Tensor, extent: Extent, limit: Limit, result: Tensor, *, a_ones: bool = False
+    ) -> None:
+        """The gradient of x from that of its features, which is A B. a_ones: see Launches.product()."""
+        depth, grid = b.sizes[2], (extent.batch, extent.heads)
+        sizes, limited = (extent.rows, depth, self._problem.features), "rows" if limit.lengths else None
+        phi = self._problem.feature_map
+        if self.in_products and isinstance(phi, FeatureMap):
+            fused, to = Fused(end=Slope(phi, x.dtype), matrices=(("x", x),)), result
+        else:
+            fused, to = ALONE, self.gradient
+        self._launches.product(a, b, to, grid, sizes, limited=limited, limit=limit, a_ones=a_ones, fused=fused)
+        if not self.in_products:
+            self.pull(x, extent, limit, result)
 
     def pull(self, x: Tensor, extent: Extent, limit: Limit, result: Tensor) -> None:
         """The gradient of x, from that of ``features`` as make() left them, in ``gradient``, which is lost."""

@@ -1,12 +1,23 @@
-"""Launches of the float32 texts over matrices: what each reads and writes, its grid, and its scratch memory."""
+"""Launches of simt's and sm80's texts over matrices: what each reads and writes, its grid, and its scratch memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from flurka_numba.gpu.composed.matrix import FLOAT_BYTES, NO_LIMIT, Extent, Limit, stride_numbers
-from flurka_numba.gpu.composed.plan import product_plan
+from flurka_numba.gpu.composed.matrix import (
+    ALONE,
+    FLOAT_BYTES,
+    NO_LIMIT,
+    Extent,
+    Fused,
+    Limit,
+    in_lines,
+    is_turned,
+    stride_numbers,
+)
+from flurka_numba.gpu.composed.plan import ProductPlan, product_plan, warp_product_plan
 from flurka_numba.gpu.recorder import GpuRecorder
+from flurka_numba.targets.gpu.compiled import CompiledText
 from flurka_numba.targets.simt.add_up import THREADS as ADD_UP_THREADS
 from flurka_numba.targets.simt.add_up import AddUpTraits
 from flurka_numba.targets.simt.head_scales import HeadScaleTraits
@@ -14,8 +25,12 @@ from flurka_numba.targets.simt.largest import LargestTraits
 from flurka_numba.targets.simt.product_shape import LIMITS, NONE
 from flurka_numba.targets.simt.rows import WARPS
 from flurka_numba.targets.simt.text import OPERAND_STRIDES, RESULT_STRIDES
+from flurka_numba.targets.sm80.product import LINE_STRIDES, WarpProductTraits
+from flurka_numba.targets.sm80.product_shape import tile_of
 from splat_numba.gen.schedules.schedule import Place, Text, place_of
 from splat_numba.gen.schedules.tensor import Tensor, padded
+from splat_numba.gen.targets.gpu.launches import arch_of
+from splat_numba.gen.targets.sm80.target import SM80
 
 
 class Launches:
@@ -25,6 +40,11 @@ class Launches:
         self._recorder = recorder
         self._builder = recorder.builder
         self._scratch: list[Place] = []
+
+    @property
+    def fuses(self) -> bool:
+        """Whether products do more than multiply."""
+        return self._recorder.target == SM80.name
 
     def scratch(self, extent: Extent, columns: int) -> Tensor:
         """A float32 matrix, of which nothing is known."""
@@ -43,21 +63,27 @@ class Launches:
             self._builder.release(place)
         self._scratch.clear()
 
+    def _launch(
+        self, text: Text, blocks: int, numbers: Mapping[str, int | float], places: Mapping[str, Place | Tensor | None]
+    ) -> None:
+        """Of a text as it is compiled for this GPU."""
+        self._builder.launch(CompiledText(text, arch_of(self._recorder.gpu)), blocks, numbers, places)
+
     def product(
         self, a: Tensor, b: Tensor, result: Tensor, grid: tuple[int, int], sizes: tuple[int, int, int], *,
         outer: tuple[int, int] = (1, 1), scale: float = 1.0, addend: Tensor | None = None, limited: str | None = None,
-        limit: Limit = NO_LIMIT, a_ones: bool = False, b_ones: bool = False,
+        limit: Limit = NO_LIMIT, a_ones: bool = False, b_ones: bool = False, fused: Fused = ALONE,
     ) -> None:  # fmt: skip
         """result = scale A B + addend. grid: batch entries and heads of results; outer: of which products are summed.
 
-        sizes: rows, depth, columns. a_ones: the last place of A's depth is 1; b_ones: the last column of B.
+        sizes: rows, depth, columns. a_ones: the last place of A's depth is 1; b_ones: the last column of B. fused: what
+        tensor cores' products do beside.
         """
         rows, depth, columns = sizes
         pairs = grid[0] * grid[1]
         if not pairs * rows * columns:
             return
-        dtypes = (a.dtype, b.dtype, result.dtype)
-        plan = product_plan(dtypes, pairs, sizes, outer[0] * outer[1], self._recorder.gpu.multiprocessors)
+        plan, operands = self._planned(a, b, result, pairs, sizes, outer[0] * outer[1], (a_ones, b_ones), fused)
         part_row = FLOAT_BYTES * padded(columns, FLOAT_BYTES)
         limits = limit if limited else NO_LIMIT
         common: dict[str, int | float] = {
@@ -70,21 +96,44 @@ class Launches:
             parts = self._builder.scratch(plan.shares * pairs * rows * part_row)
         places = {"result": result, "addend": addend, "kv_lengths": limits.lengths, "parts": parts}
         values: dict[str, int | float] = {
-            **common, **stride_numbers(a, "a", OPERAND_STRIDES), **stride_numbers(b, "b", OPERAND_STRIDES),
+            **common, **operands,
             "outer_heads": outer[1], "depth": depth, "depth_blocks": plan.depth_blocks, "steps": plan.steps,
             "steps_of_share": plan.steps_of_share, "row_blocks": plan.row_blocks, "column_blocks": plan.column_blocks,
             "a_ones": depth - 1 if a_ones else NONE, "b_ones": columns - 1 if b_ones else NONE,
-            "a_along": int(abs(a.strides[3]) < abs(a.strides[2])),
-            "b_along": int(abs(b.strides[2]) < abs(b.strides[3])),
         }  # fmt: skip
         blocks = pairs * plan.row_blocks * plan.column_blocks * plan.shares
-        self._builder.launch(plan.traits, blocks, values, {**places, "a": a, "b": b})
+        beside: dict[str, Place | Tensor] = dict(fused.matrices)
+        if fused.scales is not None:
+            beside["scales"] = fused.scales
+        self._launch(plan.traits, blocks, values, {**places, **beside, "a": a, "b": b})
         if parts is not None:
             quads = -(-columns // 4)
             values = common | {"quads": quads, "pairs": pairs}
             blocks = -(-pairs * rows * quads // ADD_UP_THREADS)
-            self._builder.launch(AddUpTraits(result.dtype), blocks, values, places)
+            self._launch(AddUpTraits(result.dtype), blocks, values, places)
             self._builder.release(parts)
+
+    def _planned(
+        self, a: Tensor, b: Tensor, result: Tensor, pairs: int, sizes: tuple[int, int, int], outer: int,
+        ones: tuple[bool, bool], fused: Fused,
+    ) -> tuple[ProductPlan, dict[str, int | float]]:  # fmt: skip
+        """By the target's text, and what that is told of its operands."""
+        gpu, dtypes = self._recorder.gpu, (a.dtype, b.dtype, result.dtype)
+        if not self.fuses:
+            along = {"a_along": int(abs(a.strides[3]) < abs(a.strides[2])),
+                     "b_along": int(abs(b.strides[2]) < abs(b.strides[3]))}  # fmt: skip
+            if fused != ALONE:
+                raise ValueError(f"a plain product wanted for {self._recorder.target}, got {fused}")
+            strides = stride_numbers(a, "a", OPERAND_STRIDES) | stride_numbers(b, "b", OPERAND_STRIDES)
+            return product_plan(dtypes, pairs, sizes, outer, gpu.multiprocessors), {**strides, **along}
+        turned = is_turned(a), is_turned(b)
+        if any(one and far for one, far in zip(ones, turned, strict=True)):
+            raise ValueError(f"ones wanted along a line, got operands turned {turned}")
+        traits = WarpProductTraits(*dtypes, *tile_of(sizes[0], sizes[2]), *turned, fused.feature_map, *ones, fused.end)
+        strides = stride_numbers(in_lines(a), "a", LINE_STRIDES) | stride_numbers(in_lines(b), "b", LINE_STRIDES)
+        for name, one in fused.matrices:
+            strides |= stride_numbers(one, name, RESULT_STRIDES)
+        return warp_product_plan(traits, pairs, sizes, outer, gpu), {**strides}
 
     def of_rows(
         self, text: Text, extent: Extent, operands: Mapping[str, Tensor], results: Mapping[str, Tensor],
@@ -99,7 +148,7 @@ class Launches:
         for name, one in results.items():
             numbers |= stride_numbers(one, name, RESULT_STRIDES)
         places = {**operands, **results, "kv_lengths": limit.lengths, **(pointers or {})}
-        self._builder.launch(text, -(-extent.pairs * extent.rows // WARPS), numbers | values, places)
+        self._launch(text, -(-extent.pairs * extent.rows // WARPS), numbers | values, places)
 
     def scale(
         self, x: Tensor, y: Tensor, extent: Extent, columns: int, scales: Place, *, state: bool = False,
@@ -108,7 +157,7 @@ class Launches:
         """y = x times a power of two for each head, at ``scales``. finding: first found there, for a state or keys."""
         numbers = {**stride_numbers(x, "x", RESULT_STRIDES), **stride_numbers(y, "y", RESULT_STRIDES)}
         numbers |= {"heads": extent.heads, "rows": extent.rows, "columns": columns, "finding": int(finding)}
-        self._builder.launch(HeadScaleTraits(state), extent.pairs, numbers, {"x": x, "y": y, "scales": scales})
+        self._launch(HeadScaleTraits(state), extent.pairs, numbers, {"x": x, "y": y, "scales": scales})
 
     def largest(
         self, u: Tensor, extent: Extent, columns: int, tops: Place | None, limit: Limit, *, adding: bool
@@ -117,4 +166,4 @@ class Launches:
         numbers = {**stride_numbers(u, "u", RESULT_STRIDES), "limit_first": limit.first, "heads": extent.heads}
         numbers |= {"rows": extent.rows, "columns": columns, "adding": int(adding)}
         places = {"u": u, "kv_lengths": limit.lengths, "tops": tops}
-        self._builder.launch(LargestTraits(), extent.pairs, numbers, places)
+        self._launch(LargestTraits(), extent.pairs, numbers, places)

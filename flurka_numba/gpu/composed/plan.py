@@ -1,6 +1,7 @@
-"""What a GPU does in float32 on its FMA units: which calls, in chunks of how many rows, products with which tiles.
+"""What a GPU does by products of matrices and passes over rows: chunks of how many rows, products with which tiles.
 
-That path takes every shape, dtype, method and map: it is the one of float32, and of what the Hopper texts have not.
+That path takes every shape, dtype, method and map: it is that of the targets simt and sm80, of float32 everywhere and
+of what Hopper's stages have not.
 Features, scores and their gradients are float32 in scratch memory, of a chunk of rows at a time.
 """
 
@@ -16,6 +17,10 @@ from flurka_numba.gpu.stages import apply_traits
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import DEPTH, LARGE, MEDIUM, SMALL
+from flurka_numba.targets.sm80.product import WarpProductTraits
+from flurka_numba.targets.sm80.product_shape import DEPTH as WARP_DEPTH
+from flurka_numba.targets.sm80.product_shape import MOST_COLUMNS
+from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.tensor import padded
 
 LARGEST_SCRATCH = 256 << 20  # bytes of a chunk's rows, unless heads are so many that LEAST_ROWS of each are more
@@ -25,7 +30,7 @@ LARGEST_SHARES = 64
 
 
 def composes_forward(problem: Problem) -> bool:
-    """Whether a forward call takes this path. The others have tensor cores."""
+    """Whether Hopper's stages do not take a forward call."""
     if problem.dtype == "float32":
         return True
     return problem.method != "low_rank" and not apply_traits(problem).fits
@@ -90,8 +95,22 @@ class ComposedPlan:
     keys: Chunks
 
 
-def composed_plan(problem: Problem, largest: int = LARGEST_SCRATCH) -> ComposedPlan:
-    """The plan of a call, with or without gradients."""
+def divides_in_product(problem: Problem, *, fuses: bool) -> bool:
+    """Whether a product divides its rows itself: a tile has all of a row's columns."""
+    return fuses and problem.value_dim + 1 <= MOST_COLUMNS
+
+
+def attends_to_slots(problem: Problem, *, fuses: bool, keeps: bool) -> bool:
+    """Whether slots are rounded to be keys and values of splat_numba's attention. bfloat16 alone has float32's range,
+    and the way back wants slots as they were.
+    """
+    return fuses and not keeps and problem.method == "low_rank" and problem.dtype == "bfloat16"
+
+
+def composed_plan(
+    problem: Problem, largest: int = LARGEST_SCRATCH, *, fuses: bool = False, keeps: bool = True
+) -> ComposedPlan:
+    """The plan of a call. fuses: products take rows through elementwise maps and divide; keeps: gradients follow."""
     queries = Extent(problem.batch, problem.heads, problem.seq_q)
     keys = Extent(problem.batch, problem.heads, problem.slots)
     if problem.method == "low_rank":
@@ -101,7 +120,11 @@ def composed_plan(problem: Problem, largest: int = LARGEST_SCRATCH) -> ComposedP
     of_features = 2 * features
     if not isinstance(problem.feature_map, FeatureMap):
         of_features += features + padded(problem.head_dim, FLOAT_BYTES) + 1
-    return ComposedPlan(chunks_of(queries, of_features + 2 * width, largest), chunks_of(keys, of_features, largest))
+    elif fuses:
+        of_features = 0
+    of_rows = width * keeps if divides_in_product(problem, fuses=fuses) else 2 * width
+    of_query, of_key = max(of_features + of_rows, 1), max(of_features, 1)
+    return ComposedPlan(chunks_of(queries, of_query, largest), chunks_of(keys, of_key, largest))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +133,7 @@ class ProductPlan:
     as make one wave of blocks.
     """
 
-    traits: ProductTraits
+    traits: ProductTraits | WarpProductTraits
     row_blocks: int
     column_blocks: int
     depth_blocks: int
@@ -122,14 +145,34 @@ class ProductPlan:
 def product_plan(
     dtypes: tuple[str, str, str], pairs: int, sizes: tuple[int, int, int], outer: int, multiprocessors: int
 ) -> ProductPlan:
-    """dtypes: of A, B and the result. sizes: rows, depth, columns. outer: how often the depth is gone through."""
-    rows, depth, columns = sizes
+    """On the FMA units. dtypes: of A, B and the result. sizes: rows, depth, columns. outer: how often the depth is gone
+    through.
+    """
+    rows, _, columns = sizes
     tile = SMALL if min(rows, columns) <= SMALL[0] else MEDIUM if rows <= MEDIUM[0] else LARGE
     traits = ProductTraits(*dtypes, *tile)
-    row_blocks, column_blocks, depth_blocks = -(-rows // tile[0]), -(-columns // tile[1]), -(-depth // DEPTH)
+    return _in_blocks(traits, DEPTH, pairs, sizes, outer, multiprocessors * traits.entry.blocks)
+
+
+def warp_product_plan(
+    traits: WarpProductTraits, pairs: int, sizes: tuple[int, int, int], outer: int, gpu: Gpu
+) -> ProductPlan:
+    """On tensor cores. The others as above."""
+    resident = min(traits.resident, max(gpu.shared_bytes // traits.shared_bytes, 1))
+    return _in_blocks(traits, WARP_DEPTH, pairs, sizes, outer, gpu.multiprocessors * resident)
+
+
+def _in_blocks(
+    traits: ProductTraits | WarpProductTraits, depth_of_step: int, pairs: int, sizes: tuple[int, int, int], outer: int,
+    resident: int,
+) -> ProductPlan:  # fmt: skip
+    """resident: blocks that run at once."""
+    rows, depth, columns = sizes
+    row_blocks, column_blocks = -(-rows // traits.rows), -(-columns // traits.columns)
+    depth_blocks = -(-depth // depth_of_step)
     tiles, steps = max(pairs * row_blocks * column_blocks, 1), outer * depth_blocks
-    resident = multiprocessors * traits.entry.blocks
-    shares = max(1, min(resident // tiles, steps // LEAST_STEPS, LARGEST_SHARES))
+    most = 1 if isinstance(traits, WarpProductTraits) and traits.end else LARGEST_SHARES  # which wants whole sums
+    shares = max(1, min(resident // tiles, steps // LEAST_STEPS, most))
     steps_of_share = max(-(-steps // shares), 1)
     shares = max(-(-steps // steps_of_share), 1)
     return ProductPlan(traits, row_blocks, column_blocks, depth_blocks, steps, shares, steps_of_share)

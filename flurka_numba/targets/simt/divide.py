@@ -91,9 +91,7 @@ class DividePullTraits:
                 for i in range(QUAD):
                     out.line(f"dot += ptx.select_real(d_{i} * (x_{i} * inverse), f32(0.0), nonzero)")
             emit_sum_of_warp(out, "dot")
-            if self.denominator == "guarded":
-                out.line("dot = ptx.select_real(dot, f32(0.0), u32(1) if abs(den) > eps else u32(0))")
-            out.line("delta = ptx.select_real((-dot) * inverse, f32(0.0), nonzero)")
+            emit_delta(out, self.denominator)
             with columns_loop(out, "columns + u32(1)"):
                 emit_numbers(out, self.dout, "dout", "d", "columns")
                 for i in range(QUAD):
@@ -104,17 +102,29 @@ class DividePullTraits:
         return out.text()
 
 
+def emit_delta(out: KernelWriter, denominator: str) -> None:
+    """``delta``, the gradient of a row's last column, from ``dot`` = dout . out."""
+    if denominator == "guarded":
+        out.line("dot = ptx.select_real(dot, f32(0.0), u32(1) if abs(den) > eps else u32(0))")
+    out.line("delta = ptx.select_real((-dot) * inverse, f32(0.0), nonzero)")
+
+
 def _emit_inverse(out: KernelWriter, denominator: str, eps: float) -> None:
     """1 / divisor, which counts where the divisor is ``nonzero``."""
     with out.part("find_inverse", "1 / divisor, which counts where the divisor is ``nonzero``."):
         out.line("den = ptx.load_state(nd_at + u64(4) * u64(columns))")
-        if denominator != "plain":
-            out.line(f"eps = f32({eps!r}) * ptx.load_state(scales + u64({SCALE_BYTES}) * u64(pair))")
-        if denominator == "guarded":
-            out.line("size = ptx.maximum(abs(den), eps)")
-            out.line("divisor = ptx.select_real(-size, size, u32(1) if den < f32(0.0) else u32(0))")
-            out.line("divisor = ptx.select_real(divisor, den, u32(1) if den == den else u32(0))  # NaN stays")
-        else:
-            out.line("divisor = den + eps" if denominator == "plus_eps" else "divisor = den")
-        out.line("nonzero = u32(0) if divisor == f32(0.0) else u32(1)")
-        out.line("inverse = ptx.reciprocal(divisor)")
+        emit_inverse_of_sum(out, denominator, eps)
+
+
+def emit_inverse_of_sum(out: KernelWriter, denominator: str, eps: float) -> None:
+    """The same of ``den``."""
+    if denominator != "plain":
+        out.line(f"eps = f32({eps!r}) * ptx.load_state(scales + u64({SCALE_BYTES}) * u64(pair))")
+    if denominator == "guarded":
+        out.line("size = ptx.maximum(abs(den), eps)")
+        out.line("divisor = ptx.select_real(-size, size, u32(1) if den < f32(0.0) else u32(0))")
+        out.line("divisor = ptx.select_real(divisor, den, u32(1) if den == den else u32(0))  # NaN stays")
+    else:
+        out.line("divisor = den + eps" if denominator == "plus_eps" else "divisor = den")
+    out.line("nonzero = u32(0) if divisor == f32(0.0) else u32(1)")
+    out.line("inverse = ptx.reciprocal(divisor)")

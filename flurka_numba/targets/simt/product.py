@@ -17,11 +17,17 @@ from dataclasses import dataclass
 from flurka_numba.targets.gpu.lanes import QUAD, quad_of
 from flurka_numba.targets.gpu_text import emit_shared_start, start_text
 from flurka_numba.targets.simt.product_results import emit_results
-from flurka_numba.targets.simt.product_shape import COUNTS, DEPTH, LIMITS, ProductShape
+from flurka_numba.targets.simt.product_shape import COUNTS, DEPTH, ProductShape
 from flurka_numba.targets.simt.product_tiles import emit_fetch, emit_groups, emit_store_tile
+from flurka_numba.targets.simt.product_walk import (
+    emit_advance,
+    emit_find_depth,
+    emit_find_operands,
+    emit_find_tile,
+    emit_no_sums,
+)
 from flurka_numba.targets.simt.text import (
     SHARED_ALIGNMENT,
-    emit_length,
     operand_parameters,
     result_parameters,
 )
@@ -75,7 +81,7 @@ def render_product(traits: ProductTraits) -> str:
         emit_groups(out, "b", traits.columns, traits)
         with out.block("while step <= last"):
             with out.block("if step < last"):
-                _emit_step(out)
+                emit_find_operands(out, DEPTH)
                 emit_fetch(out, traits, "a", traits.a)
                 emit_fetch(out, traits, "b", traits.b)
             with out.block("if step > first"):
@@ -85,7 +91,7 @@ def render_product(traits: ProductTraits) -> str:
             with out.block("if step < last"):
                 emit_store_tile(out, traits, "a", traits.a)
                 emit_store_tile(out, traits, "b", traits.b)
-                _emit_advance(out)
+                emit_advance(out)
             out.line("ptx.block_barrier()")
             out.line("step = u32(step + u32(1))")
             out.line(f"buffer = u32(u32({traits.buffer_bytes}) - buffer)")
@@ -101,95 +107,17 @@ def _emit_place(out: KernelWriter, traits: ProductTraits) -> None:
         f"""
         b_tile = u32(a_tile + u32({DEPTH * traits.a_pitch}))
         thread = ptx.thread_index()
-        block = ptx.block_index()
         """
     )
-    with out.part("find_tile", "Which tile of which result is this block's, and which share of its depth."):
-        out.lines(
-            f"""
-            tile = u32(block // shares)
-            share = u32(block - tile * shares)
-            tiles_of_pair = u32(row_blocks * column_blocks)
-            pair = u32(tile // tiles_of_pair)
-            rest = u32(tile - pair * tiles_of_pair)
-            row_block = u32(rest // column_blocks)
-            first_row = u32(row_block * u32({traits.rows}))
-            first_column = u32((rest - row_block * column_blocks) * u32({traits.columns}))
-            entry = u32(pair // heads)
-            head = u32(pair - entry * heads)
-            """
-        )
+    emit_find_tile(out, traits.rows, traits.columns)
     out.lines(
         f"""
         thread_row = u32((thread // u32({columns_of_tile})) * u32({QUAD}))
         thread_column = u32((thread % u32({columns_of_tile})) * u32({QUAD}))
-        first = u32(min(share * steps_of_share, steps))
-        last = u32(min(first + steps_of_share, steps))
-        step = first
-        buffer = u32(0)
         """
     )
-    with out.part("find_depth", "Where in the depth the first step is."):
-        out.lines(
-            """
-            outer = u32(first // u32(max(depth_blocks, u32(1))))
-            depth_block = u32(first - outer * depth_blocks)
-            outer_entry = u32(outer // outer_heads)
-            outer_head = u32(outer - outer_entry * outer_heads)
-            """
-        )
-    out.lines(
-        f"""
-        total = cuda.local.array({sums}, dtype=np.float32)
-        for i in range({sums}):
-            total[i] = f32(0.0)
-        """
-    )
-
-
-def _emit_step(out: KernelWriter) -> None:
-    """Where this step's tiles are, and how much of them is there."""
-    with out.part("find_operands", "Where a step's tiles are, and how much of them is there."):
-        out.lines(
-            f"""
-            from_depth = u32(depth_block * u32({DEPTH}))
-            batch_entry = u64(u32(entry + outer_entry))
-            batch_head = u64(u32(head + outer_head))
-            a_end = rows
-            b_end = columns
-            depth_end = depth
-            """
-        )
-        with out.block("if kv_lengths != u64(0)"):
-            emit_length(out, "batch_entry")
-            out.lines(
-                f"""
-                a_end = u32(min(rows, length)) if limited == u32({LIMITS["rows"]}) else rows
-                depth_end = u32(min(depth, length)) if limited == u32({LIMITS["depth"]}) else depth
-                b_end = u32(min(columns, length)) if limited == u32({LIMITS["columns"]}) else columns
-                """
-            )
-        out.lines(
-            """
-            a_deep_end = u32(min(depth_end, a_ones))
-            b_deep_end = depth_end
-            b_end = u32(min(b_end, b_ones))
-            """
-        )
-
-
-def _emit_advance(out: KernelWriter) -> None:
-    """To the next step: along the depth, then over heads, then over batch entries."""
-    with out.part("advance_step", "To the next step: along the depth, then over heads, then over batch entries."):
-        out.lines(
-            """
-            depth_block = u32(depth_block + u32(1))
-            outer_head = u32(outer_head + u32(1)) if depth_block == depth_blocks else outer_head
-            depth_block = u32(0) if depth_block == depth_blocks else depth_block
-            outer_entry = u32(outer_entry + u32(1)) if outer_head == outer_heads else outer_entry
-            outer_head = u32(0) if outer_head == outer_heads else outer_head
-            """
-        )
+    emit_find_depth(out)
+    emit_no_sums(out, sums)
 
 
 def _emit_multiply(out: KernelWriter, traits: ProductTraits) -> None:

@@ -59,8 +59,8 @@ class Whole(torch.autograd.Function):  # type: ignore[misc] # PyTorch's classes 
 
 
 WholeBackward = last_function(torch.ops.splat_numba.attention_backward, _NO_SECOND, _NO_TANGENTS)  # (dq, dk, dv)
-differentiate(operators.library, "attention", Whole)
-differentiate(operators.library, "attention_backward", WholeBackward)
+differentiate(operators.library, "attention", Whole, operators.attend)
+differentiate(operators.library, "attention_backward", WholeBackward, operators.backward)
 
 
 def whole(*arguments: Any) -> Any:
@@ -79,9 +79,12 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
     def forward(ctx: Any, q: Any, k: Any, v: Any, given: tuple[Any, ...]) -> Any:
         """given: kv_lengths, return_lse, the mask and the other options, in one: PyTorch looks at each argument."""
         kv_lengths, return_lse, mask, options = given
-        ctx.mask, ctx.options = settled(mask), options
-        ctx.recipe = operators.recipe_for(q, ctx.mask, *options)
-        out, lse = ctx.recipe.executor.attend(ctx.recipe, q, k, v, kv_lengths, None, True)
+        stored = settled(mask)
+        recipe = (
+            operators.known_recipe(q, mask, options) if stored is mask else operators.recipe_for(q, stored, *options)
+        )
+        out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
+        ctx.kept = recipe, stored, options
         ctx.set_materialize_grads(False)
         # A copy of what is not a tensor: PyTorch notices what becomes of saved tensors alone.
         ctx.save_for_backward(q, k, v, out, lse, _tensor(kv_lengths))
@@ -92,15 +95,28 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
         """Gradients of q, k and v."""
         (q, k, v, out, lse, kv_lengths), wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
         dout = torch.zeros_like(out) if dout is None else dout
-        if torch.is_grad_enabled() or is_transformed(torch) or is_mapped(torch, dout, dlse):
+        if _recording() or is_transformed(torch) or is_mapped(torch, dout, dlse):
             return (*_watched_backward(ctx, (dout, q, k, v, out, lse, dlse), kv_lengths, list(wanted)), None)
+        recipe = ctx.kept[0]
         call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, operators.frozen_names(wanted))
-        return (*ctx.recipe.executor.backward(ctx.recipe, call), None)
+        return (*recipe.executor.backward(recipe, call), None)
 
     @staticmethod
     def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
         """Raise ArgumentError."""
         raise ArgumentError(_NO_TANGENTS)
+
+
+_recording = torch.is_grad_enabled
+_apply = super(torch.autograd.Function, Eager).apply
+_is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # noqa: SLF001 - torch.func has no public question
+
+
+def recorded(q: Any, k: Any, v: Any, given: tuple[Any, ...]) -> Any:
+    """Eager.apply where no transform is active, without its questions for one: they take 2 us."""
+    if _is_wrapped(q) or _is_wrapped(k) or _is_wrapped(v):  # left over from one that has ended
+        return Eager.apply(q, k, v, given)
+    return _apply(q, k, v, given)
 
 
 def _tensor(kv_lengths: Any) -> Any:
@@ -113,6 +129,6 @@ def _tensor(kv_lengths: Any) -> Any:
 
 def _watched_backward(ctx: Any, arrays: tuple[Any, ...], kv_lengths: Any, wanted: list[bool]) -> tuple[Any, ...]:
     """The gradients with a graph, or of mapped ones: is_grads_batched=True."""
-    scale, layout, backend, target, _ = ctx.options
-    found = WholeBackward.apply(*arrays, mask_name(ctx.mask), scale, layout, kv_lengths, backend, target, wanted)
+    _, mask, (scale, layout, backend, target, _) = ctx.kept
+    found = WholeBackward.apply(*arrays, mask_name(mask), scale, layout, kv_lengths, backend, target, wanted)
     return only(found, wanted)

@@ -11,21 +11,27 @@ from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
 from splat_numba.bridges.torch import operators
-from splat_numba.bridges.torch.autograd import Eager
+from splat_numba.bridges.torch.autograd import Eager, recorded
 from splat_numba.bridges.torch.functions import check_local
 from splat_numba.bridges.torch.names import mask_name
-from splat_numba.bridges.torch.watch import is_seen_as_a_whole
+from splat_numba.bridges.torch.watch import RECORDED, is_seen_as_a_whole
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 
 
 def attend(
-    mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool
-) -> Any:
-    """Out, or (out, lse). mask: a Kernel, too; options: scale, layout, backend, target and autotune, as given."""
+    mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool,
+    watched: bool | str = True,
+) -> Any:  # fmt: skip
+    """Out, or (out, lse). mask: a Kernel, too; options: scale, layout, backend, target and autotune, as given;
+    watched: what watch.is_watched() says.
+    """
     scale, layout, backend, target, autotune = options
     if not torch.compiler.is_compiling():  # in graphs ``whole`` checks what the operator does not
         _check_options(scale, layout, autotune, return_lse)
-    options = (scale if scale is None else float(scale)), layout, backend, target, autotune
+    if scale is not None:
+        options = float(scale), layout, backend, target, autotune
+    if watched is RECORDED and out is None:  # nearly always: all further questions are answered
+        return recorded(q, k, v, (kv_lengths, return_lse, mask, options))
     if not (isinstance(q, torch.Tensor) and isinstance(k, torch.Tensor) and isinstance(v, torch.Tensor)):
         return _plain(mask, options, q, k, v, kv_lengths, out, return_lse)
     q, k, v = under_autocast(q, k, v)

@@ -24,14 +24,29 @@ def define(library: Any, name: str, schema: str, run: Any, fake: Any, vmap: Any)
     return getattr(getattr(torch.ops, library.ns), name)
 
 
-def differentiate(library: Any, name: str, function: Any) -> None:
-    """Have an operator that is called by itself, as by an exported program, differentiated by its Function."""
+# What is below autograd of a call on tensors in memory, with nothing else at work: it ends in define()'s run.
+_own, _kinds = torch._C, torch._C.DispatchKey  # noqa: SLF001 - as PyTorch's own library asks
+_IN_MEMORY = frozenset(
+    keys.raw_repr()
+    for place in (_kinds.CPU, _kinds.CUDA)
+    for keys in (
+        _own.DispatchKeySet(place), _own.DispatchKeySet(place) | _own.DispatchKeySet(_kinds.ADInplaceOrView),
+    )
+)  # fmt: skip
+
+
+def differentiate(library: Any, name: str, function: Any, run_in_memory: Any) -> None:
+    """Have an operator that is called by itself, as by an exported program, differentiated by its Function.
+    run_in_memory: its implementation, called here where nothing else would be: to dispatch again takes 4 us.
+    """
     operator = getattr(getattr(torch.ops, library.ns), name).default
 
     def run(keys: Any, *arguments: Any) -> Any:
         wants = torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in arguments)
         if wants:
             return function.apply(*arguments)  # whose forward comes here again, with nothing recorded
+        if (keys & torch._C._after_autograd_keyset).raw_repr() in _IN_MEMORY:  # noqa: SLF001
+            return run_in_memory(*arguments)
         with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as torch.library's own formulas are left
             return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)  # noqa: SLF001
 
@@ -76,7 +91,9 @@ def only(found: Any, wanted: Any) -> tuple[Any, ...]:
 def bare(tensor: Any) -> Any:
     """The tensor without a class that watches functions only: it has seen this operator already. None is None."""
     kind: Any = type(tensor)
-    if tensor is None or is_plain(kind) or kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+    if kind is torch.Tensor or tensor is None or is_plain(kind):
+        return tensor
+    if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
         return tensor
     with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - as in Tensor.__torch_function__
         return tensor.as_subclass(torch.Tensor)

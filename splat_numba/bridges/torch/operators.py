@@ -18,6 +18,8 @@ from splat_numba.bridges.torch.names import named
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import BackwardCall, Recipe
 from splat_numba.executors.given import Given
+from splat_numba.runtime.graphs import stay_outside_graphs
+from splat_numba.runtime.recent import REMEMBERED, Recent
 
 _OPTIONS = "str mask, float? scale, str layout, Tensor? kv_lengths, str backend, str? target"
 library = torch.library.Library("splat_numba", "DEF")
@@ -34,6 +36,25 @@ def recipe_for(
     return Given(mask, tuned(executor) if autotune else executor, layout, scale)
 
 
+def known_recipe(q: Any, mask: Any, options: tuple[Any, ...]) -> Recipe:
+    """recipe_for() a mask that cannot change, remembered: choosing takes 4 us."""
+    try:
+        key = id(mask), options, q.is_cuda
+        found = _recipes.find(key)
+    except TypeError:  # an option of a wrong type, which is refused by name
+        return recipe_for(q, mask, *options)
+    if found is not None:
+        stay_outside_graphs("splat_numba")
+        return found
+    found = recipe_for(q, mask, *options)
+    if found is mask or (options[2] == "cuda" and not q.is_cuda):  # a kernel; or what settings decide
+        return found
+    return _recipes.keep(key, found)
+
+
+_recipes: Recent[Recipe] = Recent(REMEMBERED)  # which hold their masks, so that ids stay theirs
+
+
 def attend(
     q: Any, k: Any, v: Any, mask: str, scale: float | None, layout: str, kv_lengths: Any, backend: str,
     target: str | None, autotune: bool,
@@ -41,7 +62,7 @@ def attend(
     """(out, lse) of tensors in memory, contiguous."""
     check_layout(layout)
     q, k, v = map(bare, (q, k, v))
-    recipe = recipe_for(q, named(mask), scale, layout, backend, target, autotune)
+    recipe = known_recipe(q, named(mask), (scale, layout, backend, target, autotune))
     out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
     return out.contiguous(), lse.contiguous()
 
@@ -52,7 +73,7 @@ def backward(
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """(dq, dk, dv), contiguous; those that are not wanted have no elements."""
     dout, q, k, v, out, lse = map(bare, (dout, q, k, v, out, lse))
-    recipe = recipe_for(q, named(mask), scale, layout, backend, target, False)
+    recipe = known_recipe(q, named(mask), (scale, layout, backend, target, False))
     call = BackwardCall(dout, q, k, v, out, lse, bare(dlse), kv_lengths, frozen_names(wanted))
     found = recipe.executor.backward(recipe, call)
     dq, dk, dv = filled(found, q)

@@ -13,9 +13,11 @@ import numpy as np
 
 from splat_numba.runtime.tensors import is_plain
 
+RECORDED = "recorded"  # what is_watched() says where gradients are recorded, and nothing else is at work
 
-def is_watched(q: Any, *others: Any) -> bool:
-    """Whether the call is to go by way of bridges.torch's door. The arrays may be any objects."""
+
+def is_watched(q: Any, *others: Any) -> bool | str:
+    """Whether the call is to go by way of bridges.torch's door, perhaps RECORDED. The arrays may be any objects."""
     kind = type(q)
     if kind is np.ndarray or not hasattr(kind, "__torch_function__"):
         return False
@@ -24,7 +26,15 @@ def is_watched(q: Any, *others: Any) -> bool:
     import torch
 
     # First, since a traced call reads no further: what follows asks for things that Dynamo does not know.
-    return bool(torch.compiler.is_compiling()) or _is_special(torch, q, others)
+    return True if torch.compiler.is_compiling() else _is_special(torch, q, others)
+
+
+@lru_cache(maxsize=1)
+def door() -> Any:
+    """door.attend, for calls that nothing traces: an import statement takes most of a microsecond at every call."""
+    from splat_numba.bridges.torch.door import attend
+
+    return attend
 
 
 def is_transformed(torch: Any) -> bool:
@@ -40,21 +50,22 @@ def is_seen_as_a_whole(torch: Any, *tensors: Any) -> bool:
     return is_transformed(torch) or not all(map(is_plain, map(type, tensors)))
 
 
-def _is_special(torch: Any, q: Any, others: Any) -> bool:
+def _is_special(torch: Any, q: Any, others: tuple[Any, ...]) -> bool | str:
     transforms, dispatch_modes, function_modes, casts, tensor, parameter, recording = _questions(torch)
     if not issubclass(type(q), tensor):
         return False  # whatever PyTorch is about
     if transforms() or dispatch_modes() or function_modes() or casts():
         return True
-    recorded = recording()
+    recorded, found, foreign = recording(), False, False
     for one in (q, *others):
         kind: Any = type(one)
-        if kind is tensor or kind is parameter:
-            if recorded and one.requires_grad:
-                return True
-        elif issubclass(kind, tensor) and (not is_plain(kind) or (recorded and one.requires_grad)):
+        if kind is tensor or kind is parameter or (issubclass(kind, tensor) and is_plain(kind)):
+            found = found or (recorded and one.requires_grad)
+        elif issubclass(kind, tensor):
             return True
-    return False
+        else:
+            foreign = True
+    return found and (foreign or RECORDED)
 
 
 @lru_cache(maxsize=1)

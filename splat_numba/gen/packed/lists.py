@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,8 @@ Words = NDArray[np.uint32]
 class PackedLists(Sealed):
     """rows: (rows, 4): row, first packed value, pairs, first run. runs: (runs, 4): start, step, count, 0; columns:
     (pairs,), in packed order, where rows are many short runs, else None. places: as RunTable.place, else None. run_ptr:
-    (rows + 1,), where the runs of each row of the mask begin. tiles: of the rows that share columns, for products of
-    tiles; None where packed values are not in the table's order.
+    (rows + 1,), where the runs of each row of the mask begin. table: for tiles of the rows that share columns; None
+    where packed values are not in its order.
 
     Rows of similar length follow each other, the longest first, since the warps of a block end together; among those,
     rows on the same lattice, as they share columns, in ascending order.
@@ -36,7 +36,8 @@ class PackedLists(Sealed):
     places: Words | None
     pairs: int
     run_ptr: NDArray[np.int64]
-    tiles: PackedTiles | None = None
+    table: RunTable | None = None
+    made: dict[int, PackedTiles] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: RunTable) -> PackedLists:
@@ -49,7 +50,6 @@ class PackedLists(Sealed):
         listed = by_runs > WORTH_LISTING * by_list
         columns = expand(table.start, table.step, table.count).astype(np.uint32) if listed else None
         places = None if table.place is None else table.place.astype(np.uint32)
-        tiles = PackedTiles.of(table) if places is None else None
         return cls(
             rows.astype(np.uint32),
             runs.astype(np.uint32),
@@ -57,8 +57,16 @@ class PackedLists(Sealed):
             places,
             int(table.slot_ptr[-1]),
             table.run_ptr,
-            tiles,
+            table if places is None else None,
         )
+
+    def tiles(self, size: int) -> PackedTiles | None:
+        """In blocks of so many rows, made once; None where a list says where packed values are."""
+        if self.table is None:
+            return None
+        if size not in self.made:
+            self.made[size] = PackedTiles.of(self.table, size)
+        return self.made[size]
 
     def rows_outside(self, tiles: PackedTiles) -> Words:
         """Those of ``rows`` that are in no block of tiles."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from splat_numba.formats.sealed import Sealed
 from splat_numba.gen.packed.problem import RunTable
 
-TILE_ROWS = 64
+TILE_ROWS = 64  # of a block, or a multiple
 TILE_PLACES = 64
 NO_ROW = 2**32 - 1  # of a block that has fewer
 LEAST_KEPT = 1 / 16  # of a tile's pairs: with fewer no kernel is faster than a warp a row
@@ -27,10 +27,12 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class PackedTiles(Sealed):
-    """rows: (blocks * TILE_ROWS, 4): row, base (modulo 2**32), begin, count; NO_ROW and zeros where a block has fewer.
-    blocks: (blocks, 4): residue, step, first place, tiles; the longest first. covered: (rows of the mask,), which are
-    in a block. kept: (blocks,), pairs of each one.
+    """size: rows of a block. rows: (blocks * size, 4): row, base (modulo 2**32), begin, count; NO_ROW and zeros where a
+    block has fewer. blocks: (blocks, 4): residue, step, first place, tiles; the longest first. covered: (rows of the
+    mask,), which are in a block. kept: (blocks,), pairs of each one.
     """
+
+    size: int
 
     rows: Words
     blocks: Words
@@ -50,18 +52,18 @@ class PackedTiles(Sealed):
     @property
     def area(self) -> int:
         """Pairs of all tiles, kept or not."""
-        return TILE_ROWS * TILE_PLACES * self.tiles
+        return self.size * TILE_PLACES * self.tiles
 
     def denser(self, least: float) -> PackedTiles:
         """Those blocks of which at least this share is kept."""
-        chosen = self.kept >= least * TILE_ROWS * TILE_PLACES * self.blocks[:, 3]
-        rows = self.rows.reshape(-1, TILE_ROWS, 4)[chosen].reshape(-1, 4)
+        chosen = self.kept >= least * self.size * TILE_PLACES * self.blocks[:, 3]
+        rows = self.rows.reshape(-1, self.size, 4)[chosen].reshape(-1, 4)
         covered = np.zeros_like(self.covered)
         covered[rows[rows[:, 0] != NO_ROW, 0]] = True
-        return PackedTiles(rows, self.blocks[chosen], covered, self.kept[chosen])
+        return PackedTiles(self.size, rows, self.blocks[chosen], covered, self.kept[chosen])
 
     @classmethod
-    def of(cls, table: RunTable) -> PackedTiles:
+    def of(cls, table: RunTable, size: int = TILE_ROWS) -> PackedTiles:
         """Of the rows that are one run each, but for blocks of which too little is kept. Its cost is the rows'."""
         row = np.flatnonzero(np.diff(table.run_ptr) == 1)
         run = table.run_ptr[row]
@@ -69,34 +71,34 @@ class PackedTiles(Sealed):
         begin, residue = table.start[run] // step, table.start[run] % step
         order = np.lexsort((row, begin, residue, step))
         row, step, residue, begin, count = (one[order] for one in (row, step, residue, begin, count))
-        block = _blocks(step, residue)
+        block = _blocks(step, residue, size)
         blocks = int(block[-1]) + 1 if block.size else 0
         low, high = np.full(blocks, 2**62), np.zeros(blocks, np.int64)
         np.minimum.at(low, block, begin)
         np.maximum.at(high, block, begin + count)
         tiles = -(-(high - low) // TILE_PLACES)
         pairs = np.bincount(block, count, blocks).astype(np.int64)
-        worth = pairs >= LEAST_KEPT * TILE_ROWS * TILE_PLACES * tiles
+        worth = pairs >= LEAST_KEPT * size * TILE_PLACES * tiles
         longest = np.argsort(-tiles[worth], kind="stable")
         number = np.full(blocks, -1)
         number[np.flatnonzero(worth)[longest]] = np.arange(longest.size)
         first = np.searchsorted(block, np.arange(blocks))
         heads = np.stack([residue[first], step[first], low, tiles], axis=1)[worth][longest]
         kept = worth[block]
-        listed = np.tile(np.array([NO_ROW, 0, 0, 0], np.uint32), (longest.size * TILE_ROWS, 1))
-        place = number[block] * TILE_ROWS + np.arange(block.size) - first[block]
+        listed = np.tile(np.array([NO_ROW, 0, 0, 0], np.uint32), (longest.size * size, 1))
+        place = number[block] * size + np.arange(block.size) - first[block]
         each = np.stack([row, table.slot_ptr[row] - begin, begin, count], axis=1)
         listed[place[kept]] = each[kept].astype(np.uint32)
         covered = np.zeros(table.rows, np.bool_)
         covered[row[kept]] = True
-        return cls(listed, heads.astype(np.uint32), covered, pairs[worth][longest])
+        return cls(size, listed, heads.astype(np.uint32), covered, pairs[worth][longest])
 
 
-def _blocks(step: Ints, residue: Ints) -> Ints:
-    """Of rows sorted by lattice the number of each one's block: a lattice's rows, TILE_ROWS at a time."""
+def _blocks(step: Ints, residue: Ints, size: int) -> Ints:
+    """Of rows sorted by lattice the number of each one's block: a lattice's rows, ``size`` at a time."""
     if not step.size:
         return step
     new = np.concatenate([[True], (np.diff(step) != 0) | (np.diff(residue) != 0)])
     first = np.flatnonzero(new)[np.cumsum(new) - 1]
-    found: Ints = np.cumsum((np.arange(step.size) - first) % TILE_ROWS == 0) - 1
+    found: Ints = np.cumsum((np.arange(step.size) - first) % size == 0) - 1
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +17,12 @@ from splat_numba.gen.rows.tile_choice import fitting_tiles, tile_choice, tile_wo
 
 TILES_Q = (16, 32, 64, 128)
 TILES_KV = (32, 64, 128)
-USUAL_TILE = 64  # of queries and of keys, until tiles are chosen
+USUAL_TILE = (
+    64  # of queries and of keys, until tiles are chosen; and where fewer rows would copy the same keys too often
+)
 TYPICAL_LENGTHS = (16, 64, 1024, 2048, 4096, 8192)  # that tiles are chosen for; lengths beyond as the last
-SHARED_WITHIN = 1.06  # of the least predicted time; blocked(64), at 1.05, was measured to take as long with either size
+# Of the least predicted time: strided(5), at 1.06, took 6 % longer; blocked(64), at 1.046, as long with either size.
+SHARED_WITHIN = 1.05
 SCORES = 64 * 64  # 16 KiB of float32 scores: half of a first-level cache; 128 x 128 took 1.25 times as long a pair
 
 
@@ -40,10 +44,14 @@ def closed_passes(
 def _shared_tiles(tried: dict[tuple[int, int], float]) -> tuple[int, int]:
     """The sizes of the least predicted time, or those that most masks share, where these hardly take longer: a text of
     other sizes is one more to compile, for seconds.
+
+    Masks with steps copy every tile's values: with 32 rows strided(4) to (32) took 7 to 8 % longer than with 128, with
+    64 at most 2.2 % (benchmarks/results/cpu_forms.md). So those share a second size, and none has a third.
     """
     least = min(tried, key=lambda sizes: (tried[sizes], sizes))
     usual = min(tried, key=lambda sizes: (sizes[0], -sizes[1]))  # no other has less padding at a window's edges
-    return usual if tried[usual] <= SHARED_WITHIN * tried[least] else least
+    shared = (usual, (USUAL_TILE, USUAL_TILE))
+    return next((sizes for sizes in shared if tried.get(sizes, math.inf) <= SHARED_WITHIN * tried[least]), least)
 
 
 def closed_candidates(terms: tuple[Term, ...], problem: Problem, machine: Machine) -> list[CpuCandidate]:

@@ -28,6 +28,7 @@ from splat_numba.plain import counted, duration
 # it seems (benchmarks/results/gpu_operators.md). What the first-level one gives a warp that reads keys is an estimate.
 PRODUCT_TILE_CYCLES = 1000
 PAIR_BYTES_PER_CYCLE = 64
+SHARED_TILE = 0.75  # of these for the same pairs, where 128 rows share it: of 16 KB from that cache 12
 IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
 
 
@@ -55,16 +56,21 @@ class PackedPlan:
     @classmethod
     def of(cls, problem: PackedProblem, lists: PackedLists, gpu: Gpu, *, side_by_side: bool = True) -> PackedPlan:
         """side_by_side: whether each head's packed values are."""
-        if problem.operator not in FAMILIES or lists.tiles is None:
+        if problem.operator not in FAMILIES or lists.table is None:
             return cls(problem, lists, gpu, None, refusal=f"{problem.operator} has no text for them")
         without = _without_products(problem, gpu, side_by_side)
         if without and FmaTraits.of(problem).shared_bytes > gpu.shared_bytes:
             room = f"{gpu.shared_bytes >> 10} KiB do not hold one of rows of {problem.dim} numbers"
             return cls(problem, lists, gpu, None, refusal=room, without=without)
-        found = lists.tiles.denser(least_kept(problem, gpu, by_products=not without))
-        if not len(found.blocks):
+        least = least_kept(problem, gpu, by_products=not without)
+        plans = [
+            cls(problem, lists, gpu, tiles.denser(least), by_products=not without, without=without)
+            for size in ((TILE_ROWS,) if without else TiledTraits.of(problem).sizes) if (tiles := lists.tiles(size))
+        ]  # fmt: skip
+        fastest = min(plans, key=lambda plan: sum(plan.seconds))
+        if fastest.tiles is None or not len(fastest.tiles.blocks):
             return cls(problem, lists, gpu, None, refusal="no rows share enough columns", without=without)
-        return cls(problem, lists, gpu, found, by_products=not without, without=without)
+        return fastest
 
     @property
     def rows(self) -> Words:
@@ -76,7 +82,10 @@ class PackedPlan:
         """Predicted, of tiles and of rows, as far as multiprocessors and their caches limit them."""
         heads = self.problem.batch * self.problem.heads * self.problem.group
         rate = self.gpu.multiprocessors * HERTZ / max(heads, 1)
-        tiles = 0 if self.tiles is None else self.tiles.tiles
+        tiles = 0.0
+        if self.tiles is not None:
+            size, idle = self.tiles.size, self.gpu.multiprocessors / max(len(self.tiles.blocks) * heads, 1)
+            tiles = self.tiles.tiles * size / TILE_ROWS * (SHARED_TILE if size > TILE_ROWS else 1) * max(idle, 1)
         of_tile = tile_cycles(self.problem, self.gpu, by_products=self.by_products)
         return tiles * of_tile / rate, int(self.rows[:, 2].sum()) * pair_cycles(self.problem, self.gpu) / rate
 
@@ -101,7 +110,7 @@ class PackedPlan:
         number, kept = tiles.tiles, tiles.pairs / tiles.area
         units = "by mma.sync" if self.by_products else f"on FMA units, as {self.without}"
         return (
-            f"{number:,} of {TILE_ROWS} x {TILE_PLACES}, {kept:.0%} kept, in {counted(len(tiles.blocks), 'block')} of "
+            f"{number:,} of {tiles.size} x {TILE_PLACES}, {kept:.0%} kept, in {counted(len(tiles.blocks), 'block')} of "
             f"rows that share columns; {units}; predicted {duration(self.seconds[0])}"
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast, overload
 
 from splat_numba.errors import ArgumentTypeError, BackendError
@@ -62,14 +63,25 @@ def choose_target(request: str | None, problem: Problem, machine: Machine | Gpu)
     Raises ArgumentTypeError where no target takes the problem, BackendError where none runs on the machine.
     """
     check_taken("dtype", problem, request, machine.kind)
-    refused: list[tuple[str, str]] = []
-    for one in _asked(request, machine.kind):
-        why = one.refusal(problem) or machine.refusal(one.runs_on(problem))
-        why = why or (one.gives_way(problem, machine) if request is None else None)
+    asked = {one.name: one for one in _asked(request, machine.kind)}
+    reasons = {name: one.refusal(problem) or machine.refusal(one.runs_on(problem)) for name, one in asked.items()}
+    if request is None:
+        reasons = {name: why or asked[name].gives_way(problem, machine) for name, why in reasons.items()}
+    chosen = first_without_reason(reasons, machine, requested=request is not None)
+    return asked[chosen.chosen], chosen
+
+
+def first_without_reason(reasons: Mapping[str, str | None], machine: Machine | Gpu, *, requested: bool) -> Choice:
+    """The first target that nothing speaks against. reasons: those against each, in the order in which they are asked.
+
+    Raises BackendError where there is none.
+    """
+    refused = [(name, why) for name, why in reasons.items() if why is not None]
+    for name, why in reasons.items():
         if why is None:
+            before = tuple(refused[: [*reasons].index(name)])
             first = f"the first that takes this {machine.kind}, dtype and dims"
-            return one, Choice("target", one.name, "the one that was asked for" if request else first, tuple(refused))
-        refused.append((one.name, why))
+            return Choice("target", name, "the one that was asked for" if requested else first, before)
     raise BackendError(
         f"target wanted for {machine.words}, got "
         f"{', '.join(name for name, _ in refused)}. Leave target out, or copy the arrays and give backend='cpu'."

@@ -12,7 +12,9 @@ import hashlib
 import hmac
 import json
 import re
+import shutil
 import sys
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from splat_numba.errors import ArgumentError, FormatError
 from splat_numba.plain import shown
 from splat_numba.runtime.cache.contents import Kept
 from splat_numba.runtime.cache.digest import digest_of
-from splat_numba.runtime.cache.entry import is_whole, write_file
+from splat_numba.runtime.cache.entry import CacheEntry, is_whole, write_file
 from splat_numba.runtime.cache.versions import version_of
 
 FORMAT = 1
@@ -34,7 +36,9 @@ LARGEST_MANIFEST = 16 << 20  # bytes; of 5,000 kernels it takes 1 MB
 LARGEST_ENTRY = 64 << 20  # bytes; kernels take 0.1 to 2 MB
 
 
-UNREADABLE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error)  # of a zip file's parts
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others have decompressors with errors of their own
+# Of a zip file's parts; OSError: of places before its beginning.
+UNREADABLE = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +68,12 @@ def facts() -> dict[str, str]:
 
 
 def export_kernels(kernels: Sequence[Kept], path: Path) -> Moved:
-    """Write them, with a manifest, to a zip file; damaged ones are left out. Raises OSError."""
+    """Write them, with a manifest, to a zip file; damaged ones, and those gone since, are left out. Raises OSError."""
     listed = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for one in sorted(kernels, key=lambda one: one.path.name):
-            content = one.path.read_bytes()
-            if is_whole(one.path.name, content):
+            content = _read(one.path)
+            if content is not None and is_whole(one.path.name, content):
                 listed.append(asdict(_Entry(one.path.name, len(content), _digest(content))))
                 archive.writestr(zipfile.ZipInfo(one.path.name), content, zipfile.ZIP_DEFLATED)
         manifest = {"format": FORMAT, **facts(), "entries": listed}
@@ -79,15 +83,17 @@ def export_kernels(kernels: Sequence[Kept], path: Path) -> Moved:
 
 
 def import_kernels(folder: Path, path: Path, sha256: str) -> Moved:
-    """Put the kernels of an exported file into a cache folder; count: of those that were not there. sha256: what
-    export_kernels said of the file.
+    """Put the kernels of an exported file into a cache folder; count: of those that were not there, or damaged. sha256:
+    what export_kernels said of the file.
 
     Raises ArgumentError where the file is another one, FormatError where it is none of export_kernels, or of another
     machine or other versions; nothing is written then. Raises OSError.
     """
-    with path.open("rb") as file:
+    with path.open("rb") as given, tempfile.TemporaryFile(dir=folder) as file:
+        shutil.copyfileobj(given, file)  # others may write to the file that is given, when its hash is known
+        file.seek(0)
         found = hashlib.file_digest(file, "sha256").hexdigest()
-        if not hmac.compare_digest(found, sha256.strip().lower()):
+        if not hmac.compare_digest(found.encode(), sha256.strip().lower().encode(errors="replace")):
             raise ArgumentError(
                 f"sha256 wanted as that of {path}, got another: {sha256[:70]!r}. Either is not what `cache export` "
                 "wrote and said: copy both anew."
@@ -96,9 +102,17 @@ def import_kernels(folder: Path, path: Path, sha256: str) -> Moved:
         with zipfile.ZipFile(file) as archive:
             for one in entries:
                 _content(archive, one)  # all of them before the first is written
-            new = [one for one in entries if not (folder / one.name).exists()]
+            new = [one for one in entries if CacheEntry(folder / one.name).read() is None]
             written = [write_file(folder / one.name, _content(archive, one)) for one in new]
     return Moved(sum(written), found)
+
+
+def _read(path: Path) -> bytes | None:
+    """A file's bytes, None where it is gone: another process may empty a cache that is full."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _checked(file: BinaryIO) -> list[_Entry]:
@@ -107,7 +121,7 @@ def _checked(file: BinaryIO) -> list[_Entry]:
         manifest, names = _manifest(file)
         entries = [_Entry(str(one["name"]), int(one["size"]), str(one["sha256"])) for one in manifest["entries"]]
         made = {name: manifest[name] for name in ("format", *facts())}
-    except (*UNREADABLE, KeyError, TypeError, ValueError) as error:
+    except (*UNREADABLE, KeyError, TypeError, ValueError, OverflowError) as error:
         raise FormatError(f"file: wanted as `cache export` writes it, got another: {error}. Export it anew.") from None
     for name, wanted in {"format": FORMAT, **facts()}.items():
         if made[name] != wanted:
@@ -126,6 +140,8 @@ def _manifest(file: BinaryIO) -> tuple[dict[str, Any], list[str]]:
     with zipfile.ZipFile(file) as archive:
         if archive.getinfo(MANIFEST).file_size > LARGEST_MANIFEST:
             raise ValueError("its manifest is too large")
+        if not {one.compress_type for one in archive.infolist()} <= {*METHODS}:
+            raise ValueError("it is compressed otherwise")
         return json.loads(archive.read(MANIFEST)), archive.namelist()
 
 

@@ -7,7 +7,7 @@ Others need the CUDA array interface, and get results from Numba.
 from __future__ import annotations
 
 import sys
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn, Protocol
 
@@ -38,6 +38,11 @@ class Framework(Protocol):
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         """A fresh contiguous array on the device of ``like``."""
+
+    def maker(self, shape: tuple[int, ...], dtype: str, like: Any) -> Callable[[Any], Any]:
+        """What empty() does with this shape and dtype on this device, for calls that do it again and again. Its
+        argument is an array there.
+        """
 
     def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
         """A fresh array (batch, heads, rows, dim), stored as (batch, rows, heads, dim); None where views are copies."""
@@ -76,8 +81,10 @@ def known_framework(name: str, array: Any) -> Framework:
 
 def known_keys(arrays: Sequence[Any], framework: Framework) -> tuple[list[int], Hashable] | None:
     """Framework.keys(); None where some array is another framework's or cannot be read, which the checks then name."""
-    if [framework_of(one) is framework for one in arrays].count(False):
-        return None
+    known = _FRAMEWORKS.get
+    for one in arrays:
+        if known(type(one)) is not framework and framework_of(one) is not framework:
+            return None
     try:
         return framework.keys(arrays)
     except (SplatError, RuntimeError):  # RuntimeError: of PyTorch and JAX, for what has no memory
@@ -118,6 +125,16 @@ def describe_operand(name: str, array: Any, framework: Framework, first: str = "
     return found
 
 
+class _Makers:
+    """What has nothing to prepare."""
+
+    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+        raise NotImplementedError
+
+    def maker(self, shape: tuple[int, ...], dtype: str, _like: Any) -> Callable[[Any], Any]:
+        return lambda like: self.empty(shape, dtype, like)
+
+
 class _Torch:
     def describe(self, name: str, array: Any) -> GpuArray:
         check_tensor(name, array)
@@ -151,6 +168,11 @@ class _Torch:
         torch = sys.modules["torch"]
         return torch.empty_strided(shape, _steps(shape), dtype=getattr(torch, dtype), device=like.device)
 
+    def maker(self, shape: tuple[int, ...], dtype: str, like: Any) -> Callable[[Any], Any]:
+        torch, steps = sys.modules["torch"], _steps(shape)
+        empty, kind, device = torch.empty_strided, getattr(torch, dtype), like.device
+        return lambda _like: empty(shape, steps, dtype=kind, device=device)
+
     def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
         torch, (_, heads, rows, dim) = sys.modules["torch"], shape
         steps = rows * heads * dim, dim, heads * dim, 1
@@ -164,7 +186,7 @@ class _Torch:
         pass
 
 
-class _Interface:
+class _Interface(_Makers):
     """Arrays with the CUDA array interface, which has no bfloat16."""
 
     kind = "numba"
@@ -239,7 +261,7 @@ class _CuPy(_Interface):
         return int(sys.modules["cupy"].cuda.get_current_stream(ordinal).ptr)
 
 
-class _Jax:
+class _Jax(_Makers):
     """JAX has no stream to share: its inputs are waited for, and so is the kernel."""
 
     def describe(self, name: str, array: Any) -> GpuArray:
@@ -271,7 +293,7 @@ class _Jax:
         ask(driver().cuStreamSynchronize, stream)
 
 
-class _Ours:
+class _Ours(_Makers):
     """NumPy arrays after they were copied to the GPU."""
 
     def describe(self, name: str, array: DeviceArray) -> GpuArray:

@@ -1,27 +1,26 @@
-"""Launches of kernels: parameters packed once, then only what changes is written again.
+"""Launches of kernels: laid out in memory once; then only the addresses that change are written again.
 
-cuLaunchKernel of cuda.bindings, given a ready array of parameter addresses, is the cheapest way from Python: it
-converts nothing, where cuda.core.launch converts every parameter at every call.
+Machine code gives them to the driver, `runtime.cuda.launch_code`: a Python call for all launches of a schedule.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from splat_numba.gen.language.entry import Entry
-from splat_numba.runtime.cuda.driver import ask, driver, refuse
+import numpy as np
+from numpy.typing import NDArray
+
+from splat_numba.gen.schedules.schedule import Place, Step
+from splat_numba.runtime.cuda import launch_layout as layout
+from splat_numba.runtime.cuda.driver import addresses, ask, driver, refuse
+from splat_numba.settings import Settings
 
 _TYPES: Mapping[str, Any] = {"l": ctypes.c_uint64, "r": ctypes.c_uint32, "f": ctypes.c_float}
-
-
-@cache
-def structure_of(parameters: tuple[tuple[str, str], ...]) -> type[ctypes.Structure]:
-    """A structure with a kernel's parameters as its fields."""
-    fields = [(name, _TYPES[kind]) for name, kind in parameters]
-    return type("Parameters", (ctypes.Structure,), {"_fields_": fields})
+_DRIVER = ("cuLaunchKernelEx", "cuStreamIsCapturing", "cuCtxGetCurrent", "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2")
+WORD_BYTES = 8
 
 
 def word_of(kind: str, value: Any) -> int:
@@ -29,53 +28,88 @@ def word_of(kind: str, value: Any) -> int:
     return int.from_bytes(bytes(_TYPES[kind](value)), "little")
 
 
-class Launch:
-    """A kernel with its grid and its parameters. What changes from run to run is elsewhere.
+class HostWords:
+    """Arrays that machine code reads, for as long as this lives."""
 
-    elsewhere: where the driver finds some parameters instead, by name, so that launches can share them; whoever gives
-    these addresses of host memory keeps it, and locks it. overlaps: it may begin before the launch before it has ended,
-    for whose results its text waits (await_launch). Three launches in a row end 1.5 us earlier by that.
+    def __init__(self) -> None:
+        self._kept: list[Any] = []
+
+    def place(self, words: NDArray[Any]) -> int:
+        """The address of an array, which is kept."""
+        self._kept.append(words)
+        return int(words.ctypes.data)
+
+    def records(self, several: Sequence[Sequence[int]]) -> int:
+        """The address of records, one behind the other."""
+        return self.place(np.array([word for one in several for word in one], np.int64))
+
+
+def record_of(
+    step: Step, pointers: Mapping[str, Place], buffers: Mapping[str, tuple[int, int]], function: int, memory: HostWords,
+    *, overlaps: bool,
+) -> list[int]:  # fmt: skip
+    """The words of a launch, in the order of the layout. buffers: of each its number, and how many bytes are before it
+    there; what is in none of them is at address 0. overlaps: it may begin before the launch before it has ended, for
+    whose results its text waits. Three launches in a row end 1.5 us earlier by that.
+    """
+    block, places = list[int](), list[int]()
+    for name, kind in step.text.entry.parameters:
+        place = pointers.get(name)
+        if place is not None and place.buffer in buffers:
+            number, before = buffers[place.buffer]
+            places += [len(block), number, before + place.offset]
+        block.append(0 if place is not None else ctypes.c_int64(word_of(kind, step.numbers[name])).value)
+    entry = step.text.entry
+    return [
+        function, step.grid, entry.threads, entry.shared_bytes, int(overlaps),
+        memory.place(np.array(block, np.int64)), len(block),
+        memory.place(np.array(places, np.int64)), len(places) // 3,
+    ]  # fmt: skip
+
+
+def room_bytes(steps: Sequence[Step]) -> int:
+    """What the driver is given at a launch, at most."""
+    return layout.CONFIG_BYTES + 2 * WORD_BYTES * max((len(one.text.entry.parameters) for one in steps), default=0)
+
+
+class Launches:
+    """Launches on one device. bases: words where the addresses of buffers are written before run(), by number; one
+    thread at a time does both.
     """
 
     def __init__(
-        self, function: int, entry: Entry, grid: int, values: Mapping[str, Any],
-        elsewhere: Mapping[str, int] | None = None, *, overlaps: bool = False,
+        self, steps: Sequence[Step], record: Callable[[int, HostWords], list[int]], buffers: int, context: int,
+        settings: Settings,
     ) -> None:  # fmt: skip
-        structure = structure_of(entry.parameters)
-        self.parameters: Any = structure(**values)
-        self.grid = grid
-        start = ctypes.addressof(self.parameters)
-        places = {name: start + getattr(structure, name).offset for name, _ in entry.parameters}
-        places |= {name: place for name, place in (elsewhere or {}).items() if name in places}
-        self._places = (ctypes.c_void_p * len(places))(*places.values())
-        self._shape = (function, grid, 1, 1, entry.threads, 1, 1, entry.shared_bytes)
-        self._address = ctypes.addressof(self._places)
-        self._configuration = _overlapping(entry, grid) if overlaps else None
-        self._launch = driver().cuLaunchKernelEx if overlaps else driver().cuLaunchKernel
+        """record: record_of() the step of a number."""
+        self._memory = memory = HostWords()
+        self.bases: Any = np.zeros(max(buffers, 1), np.int64)
+        room = memory.place(np.zeros(room_bytes(steps) // WORD_BYTES, np.int64))
+        first = memory.records([record(number, memory) for number in range(len(steps))])
+        words = [context, first, memory.place(self.bases), room, *addresses(*_DRIVER)]
+        self._given = memory.records([words])
+        self._run = compiled(settings)["run"]
 
-    def run(self, stream: int) -> None:
-        """Launch; the driver copies the parameters before it returns."""
-        if self._configuration is None:
-            status = self._launch(*self._shape, stream, self._address, 0)
-        else:
-            self._configuration.hStream = stream
-            status = self._launch(self._configuration, self._shape[0], self._address, 0)
-        if status[0]:
-            refuse(self._launch.__name__, status[0])
+    def run(self, first: int, count: int, stream: int, *, asks: bool) -> bool:
+        """Give so many launches to the stream. With asks none where it is captured in a graph, and True. Raises
+        BackendError where the driver refuses.
+        """
+        status = self._run(self._given, first, count, stream, asks)
+        if status > 0:
+            refuse("cuLaunchKernelEx", driver().CUresult(status))
+        return bool(status)
 
 
-def _overlapping(entry: Entry, grid: int) -> Any:
-    """A launch configuration that lets the launch begin while the one before it ends."""
-    cu = driver()
-    attribute = cu.CUlaunchAttribute()
-    attribute.id = cu.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
-    attribute.value.programmaticStreamSerializationAllowed = 1
-    made = cu.CUlaunchConfig()
-    made.gridDimX, made.gridDimY, made.gridDimZ = grid, 1, 1
-    made.blockDimX, made.blockDimY, made.blockDimZ = entry.threads, 1, 1
-    made.sharedMemBytes = entry.shared_bytes
-    made.attrs, made.numAttrs = [attribute], 1
-    return made
+@cache
+def compiled(settings: Settings) -> Mapping[str, Any]:
+    """The functions of launch_code, by name. Numba is imported for it where a kernel came from disk."""
+    from numba import types
+
+    from splat_numba.runtime.compile import compile_file
+    from splat_numba.runtime.cuda import launch_code
+
+    signature = types.int64(*(types.int64,) * 5)
+    return compile_file(launch_code, (("run", signature), ("encode", signature)), settings).functions
 
 
 @cache

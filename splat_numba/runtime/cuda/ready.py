@@ -1,78 +1,58 @@
 """Schedules on a GPU: what is decided once, and what a repeated call still has to do.
 
-A ReadySchedule has its functions loaded, its tables uploaded and its parameters packed; a call writes addresses and
-launches. A ReadyCall has one for each set of arrays that must be copied first, which alignment of addresses decides.
+A ReadySchedule has its functions loaded, its tables uploaded and its launches laid out; a call writes addresses, and
+machine code launches. A ReadyCall has one for each set of arrays that must be copied first, which alignment of
+addresses decides.
 """
 
 from __future__ import annotations
 
-import ctypes
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import count
+from itertools import count, groupby, pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.language.dtypes import ITEMSIZE
-from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, InPlace, Place, Schedule, Step, place_of
-from splat_numba.gen.schedules.tensor_map import MAP_BYTES, BoxMap, tensor_map_arguments
+from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, InPlace, Schedule, Step
+from splat_numba.gen.schedules.tensor_map import MAP_BYTES
 from splat_numba.runtime.cuda.code import cubin_for
 from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device, check_runs
 from splat_numba.runtime.cuda.frameworks import Framework
-from splat_numba.runtime.cuda.launch import Launch, is_capturing, load
+from splat_numba.runtime.cuda.launch import HostWords, Launches, is_capturing, load, record_of
 from splat_numba.runtime.cuda.memory import undisturbed
 from splat_numba.runtime.cuda.places import MAPS, maps_of, pointers_of
 from splat_numba.runtime.cuda.tables import counters, pool, spare, upload_of
-from splat_numba.runtime.cuda.tensor_map import encode
+from splat_numba.runtime.cuda.tensor_map import SPARE, Maps, map_record
 from splat_numba.settings import Settings
 
 _serial = count()
 _captured: set[ReadySchedule] = set()  # what graphs may still point to: never freed
 
 
-@dataclass(frozen=True, slots=True)
-class ReadyCopy:
-    """A copy between the arrays whose addresses are two of the words."""
-
-    step: Copy
-    source: int
-    target: int
-    words: Any
-    settings: Settings
-
-    def run(self, stream: int) -> None:
-        """Copy, in the order of the stream."""
-        source, target = self.step.source, self.step.target
-        kinds = (f"<u{ITEMSIZE[target.dtype]}", f"<u{ITEMSIZE[source.dtype]}")
-        move(self.words[self.target], target.strides, self.words[self.source], source.strides, source.sizes, stream,
-             kinds, self.settings.cuda_compiler)  # fmt: skip
-
-
 class ReadySchedule:
-    """A schedule on one device, whose context must be current. Holds what it points to."""
+    """A schedule on one device, whose context must be current while it is made. Holds what it points to."""
 
     def __init__(self, schedule: Schedule, device: Device, settings: Settings) -> None:
         self._serial = next(_serial)
-        self._settings = settings
-        self._schedule = schedule
+        self._settings, self._schedule, self._device = settings, schedule, device
         self._tables = {name: upload_of(device, data) for name, data in schedule.tables.items()}
         self._maps = maps_of(schedule)
         self._mapped = self._mapped_arguments()
-        self._bases = (*schedule.arguments, SCRATCH, COUNTERS, MAPS)
-        self._slots: dict[Place, int] = {}  # the words that calls write
+        self._buffers = (*schedule.arguments, SCRATCH, COUNTERS, MAPS)
         with undisturbed():
             functions = [function_of(step, device, settings) for step in schedule.launches]
-            self._spare = spare(device)
-        pointers = self._slotted_pointers()
-        self._words = (ctypes.c_uint64 * max(len(self._slots), 1))()
-        self._write = struct.Struct(f"={len(self._slots)}Q").pack_into
-        self._addends = tuple((self._bases.index(place.buffer), place.offset) for place in self._slots)
-        self._ready = self._ready_steps(functions, pointers)
+            self._fixed = {**{name: one.address for name, one in self._tables.items()}, SPARE: spare(device)}
+        numbers = {name: (number, 0) for number, name in enumerate((*self._buffers, *self._fixed))}
+        memory = HostWords()
+        self._encoded = Maps([map_record(one, numbers, memory) for one in self._maps], memory, settings)
+        self._launches = self._laid_out(functions, numbers)
+        self._write = struct.Struct(f"={len(self._buffers)}Q").pack_into
+        self._parts = _parts_of(schedule.steps)
         self._lock = threading.Lock()
         self._counters, self._counter_words = counters(device), schedule.counters
         self._pool = pool(device, 1 << max(MAP_BYTES * len(self._maps) - 1, 1).bit_length())
@@ -83,77 +63,102 @@ class ReadySchedule:
         names = (*self._schedule.arguments, SCRATCH)
         return tuple(number for number, name in enumerate(names) if name in buffers)
 
-    def _slotted_pointers(self) -> list[dict[str, Place]]:
-        """pointers_of(); all that change become slots, and so do the arrays of copies, in the order of the steps."""
-        found = pointers_of(self._schedule)
-        launches = iter(found)
-        for step in self._schedule.steps:
-            if isinstance(step, Copy):
-                places = [place_of(tensor) for tensor in (step.source, step.target)]
-            else:
-                places = [place for place in next(launches).values() if place.buffer not in self._tables]
-            for place in places:
-                self._slots.setdefault(place, len(self._slots))
-        return found
+    def _laid_out(self, functions: Sequence[int], numbers: Mapping[str, tuple[int, int]]) -> Launches:
+        """The launches in memory. numbers: of the buffers that change from call to call, and then of those that do not
+        change.
+        """
+        steps, pointers = self._schedule.launches, pointers_of(self._schedule)
+        after = {two for one, two in pairwise(self._schedule.steps) if isinstance(one, Step)}
 
-    def _ready_steps(
-        self, functions: Sequence[int], pointers: Sequence[Mapping[str, Place]]
-    ) -> list[ReadyCopy | Launch]:
-        start, launches = ctypes.addressof(self._words), zip(functions, pointers, strict=True)
-        ready: list[ReadyCopy | Launch] = []
-        overlapped = False  # the first launch never is: what came before it on the stream is not ours
-        for step in self._schedule.steps:
-            if isinstance(step, Copy):
-                source, target = (self._slots[place_of(one)] for one in (step.source, step.target))
-                ready.append(ReadyCopy(step, source, target, self._words, self._settings))
-                overlapped = False
-                continue
-            function, places = next(launches)
-            fixed = {
-                name: self._tables[place.buffer].address + place.offset
-                for name, place in places.items()
-                if place.buffer in self._tables
-            }
-            changing = {name: start + 8 * self._slots[place] for name, place in places.items() if name not in fixed}
-            values = {**step.numbers, **fixed}
-            ready.append(
-                Launch(function, step.text.entry, step.grid, values, changing, overlaps=overlapped and step.overlaps)
-            )
-            overlapped = True
-        return ready
+        def record(number: int, memory: HostWords) -> list[int]:
+            step = steps[number]  # the first of a row never overlaps: what came before it on the stream is not ours
+            overlaps = step.overlaps and step in after
+            return record_of(step, pointers[number], numbers, functions[number], memory, overlaps=overlaps)
+
+        made = Launches(steps, record, len(numbers), self._device.context, self._settings)
+        made.bases[len(self._buffers) :] = [*self._fixed.values()]
+        return made
 
     def run(self, addresses: Sequence[int], stream: int, framework: Framework, like: Any) -> Any:
         """Give all steps to the stream. addresses: of the schedule's arguments, 0 where a call has none. Returns what
         must live until the work is done, where the framework does not know the stream.
         """
-        if not self._ready:
+        if not self._schedule.steps:
             return None
-        capturing = is_capturing(stream)
-        if capturing:
-            _captured.add(self)
         scratch, start = None, 0
         if self._schedule.scratch:
             scratch = framework.empty((self._schedule.scratch,), "uint8", like)
             start = framework.address(scratch)
-        counter = self._counters.get(stream, self._counter_words, fresh=capturing) if self._counter_words else 0
         bases = (*addresses, start)
-        maps = 0
-        if self._maps:
-            key = (self._serial, *[bases[number] for number in self._mapped])
-            maps = self._pool.get(key, lambda: self._encode(bases), lambda: capturing)
-        bases = (*bases, counter, maps)
-        with self._lock:  # the driver copies the words before a launch returns
-            self._write(self._words, 0, *[bases[number] and bases[number] + offset for number, offset in self._addends])
-            for step in self._ready:
-                step.run(stream)
+        counter = self._counters.get(stream, self._counter_words, fresh=False) if self._counter_words else 0
+        maps = self._place_of_maps(bases, stream) if self._maps else 0
+        (first, count), rest = self._parts
+        with self._lock:  # the driver copies what is in the words before a launch returns
+            self._write(self._launches.bases, 0, *bases, counter, maps)
+            if self._launches.run(first, count, stream, asks=True):
+                self._write(self._launches.bases, 0, *bases, *self._captured(bases, stream))
+                self._launches.run(first, count, stream, asks=False)
+            if rest:
+                self._run_rest(rest, bases, stream)
         return scratch
 
-    def _encode(self, bases: Sequence[int]) -> NDArray[np.uint64]:
-        starts = dict(zip((*self._schedule.arguments, SCRATCH), bases, strict=True))
-        return np.concatenate([encode(self._arguments_of(one, starts)) for one in self._maps])
+    def _place_of_maps(self, bases: Sequence[int], stream: int) -> int:
+        """The address of the tensor maps of these arrays, made where they are new."""
+        key = self._key_of_maps(bases)
+        found = self._pool.find(key)
+        if found is None:
+            with self._device.current():
+                found = self._pool.get(key, lambda: self._encode(bases), lambda: is_capturing(stream))
+        return found
 
-    def _arguments_of(self, one: BoxMap, starts: Mapping[str, int]) -> Any:
-        return tensor_map_arguments(one, starts[one.tensor.buffer] + one.tensor.offset, self._spare)
+    def _encode(self, bases: Sequence[int]) -> NDArray[np.uint64]:
+        return self._encoded.encode((*bases, 0, 0, *self._fixed.values()))  # no map is of counters, or of maps
+
+    def _key_of_maps(self, bases: Sequence[int]) -> tuple[int, ...]:
+        return self._serial, *[bases[number] for number in self._mapped]
+
+    def _captured(self, bases: Sequence[int], stream: int) -> tuple[int, int]:
+        """The addresses of counters and of tensor maps for a graph, which may run beside its stream and for ever."""
+        _captured.add(self)
+        counter = self._counters.get(stream, self._counter_words, fresh=True) if self._counter_words else 0
+        key = self._key_of_maps(bases)
+        maps = self._pool.get(key, lambda: self._encode(bases), lambda: True) if self._maps else 0
+        return counter, maps
+
+    def _run_rest(self, rest: Sequence[Copy | Launched], bases: Sequence[int], stream: int) -> None:
+        """Copies, and the launches after them."""
+        starts = dict(zip(self._buffers, bases, strict=False))
+        with self._device.current():
+            for part in rest:
+                if isinstance(part, Copy):
+                    _copy(part, starts, stream, self._settings)
+                else:
+                    self._launches.run(*part, stream, asks=False)
+
+
+Launched = tuple[int, int]  # launches in a row: the number of the first, and how many
+
+
+def _parts_of(steps: Sequence[Step | Copy]) -> tuple[Launched, list[Copy | Launched]]:
+    """The steps in their order. The launches before any copy come first, though they be none: they ask whether the
+    stream is captured.
+    """
+    at = next((number for number, step in enumerate(steps) if isinstance(step, Copy)), len(steps))
+    rest: list[Copy | Launched] = []
+    first = at
+    for launches, several in groupby(steps[at:], lambda step: isinstance(step, Step)):
+        found = list(several)
+        rest += [(first, len(found))] if launches else [one for one in found if isinstance(one, Copy)]
+        first += len(found) if launches else 0
+    return (0, at), rest
+
+
+def _copy(step: Copy, starts: Mapping[str, int], stream: int, settings: Settings) -> None:
+    """A copy between arrays in the order of the stream. starts: of the buffers."""
+    source, target = step.source, step.target
+    at = [starts[one.buffer] and starts[one.buffer] + one.offset for one in (target, source)]
+    kinds = (f"<u{ITEMSIZE[target.dtype]}", f"<u{ITEMSIZE[source.dtype]}")
+    move(at[0], target.strides, at[1], source.strides, source.sizes, stream, kinds, settings.cuda_compiler)
 
 
 def function_of(step: Step, device: Device, settings: Settings) -> int:
@@ -184,24 +189,20 @@ class ReadyCall:
 
     def run(self, addresses: Sequence[int], stream: int, framework: Framework, like: Any) -> Any:
         """ReadySchedule.run(), with copies where these addresses want them."""
-        entered = self._device.enter()
-        try:
-            copied = self._never_fit
-            together = 0
-            for address in addresses[: self._ruled]:
-                together |= address
-            if together & self._alignment_bits:
-                copied |= self._misaligned(addresses)
-            ready = self._ready.get(copied) or self._make(copied)
-            return ready.run(addresses, stream, framework, like)
-        finally:
-            if entered:
-                self._device.leave()
+        copied = self._never_fit
+        together = 0
+        for address in addresses[: self._ruled]:
+            together |= address
+        if together & self._alignment_bits:
+            copied |= self._misaligned(addresses)
+        ready = self._ready.get(copied) or self._make(copied)
+        return ready.run(addresses, stream, framework, like)
 
     def _misaligned(self, addresses: Sequence[int]) -> frozenset[str]:
         rules = zip(addresses, self._rules.items(), strict=False)
         return frozenset(name for address, (name, rule) in rules if address % rule.alignment)
 
     def _make(self, copied: frozenset[str]) -> ReadySchedule:
-        made = ReadySchedule(self._schedule_for(copied), self._device, self.settings)
+        with self._device.current():
+            made = ReadySchedule(self._schedule_for(copied), self._device, self.settings)
         return self._ready.setdefault(copied, made)

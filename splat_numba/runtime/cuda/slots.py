@@ -55,6 +55,15 @@ class SlotPool:
     def __len__(self) -> int:
         return len(self._used)
 
+    def find(self, key: Hashable) -> int | None:
+        """The address of the table for ``key``, None where there is none; for launches that no graph captures."""
+        with self._lock:
+            slot = self._used.get(key)
+            if slot is None:
+                return None
+            self._used.move_to_end(key)
+            return slot.address
+
     def get(self, key: Hashable, make: Callable[[], NDArray[Any]], capturing: Callable[[], bool]) -> int:
         """The address of the table for ``key``, made and written where it is new.
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from numba import njit
 
+from splat_numba.runtime.words import call, load, load_int32, store_int32
 from splat_numba.runtime.xla import layout
-from splat_numba.runtime.xla.words import call, load, load_int32, store_int32
 
 _COMPILED = {"nogil": True, "error_model": "numpy"}
 

@@ -10,11 +10,13 @@ from typing import Any
 
 from numba import njit
 
+from splat_numba.runtime.cuda import launch_layout
+from splat_numba.runtime.cuda.launch_code import launch
+from splat_numba.runtime.words import call, fetch_add, load, load_byte, load_int32, store, store_byte
 from splat_numba.runtime.xla import layout
 from splat_numba.runtime.xla.frames import error_of, has_so_many, is_question, start_of
-from splat_numba.runtime.xla.gpu_frames import address_in, ask
+from splat_numba.runtime.xla.gpu_frames import ask
 from splat_numba.runtime.xla.gpu_slots import slot_of
-from splat_numba.runtime.xla.words import call, fetch_add, load, load_byte, load_int32, store, store_byte
 
 _COMPILED = {"nogil": True, "error_model": "numpy"}
 
@@ -39,6 +41,8 @@ def handle(frame: int, program: int) -> Any:
     job = call(load(program + layout.GPU_MALLOC), (load(program + layout.GPU_JOB_BYTES),))
     if not job:
         return error_of(frame, load(program + layout.GPU_NO_MEMORY))
+    for number in range(arguments + results):
+        store(job + load(program + layout.GPU_BASES) + 8 * number, start_of(frame, number, arguments))
     error = _run(frame, program, job)
     call(load(program + layout.GPU_FREE), (job,))
     return error
@@ -64,7 +68,7 @@ def _run(frame: int, program: int, job: int) -> Any:
     if elsewhere:
         failed = ask(program, layout.CU_PUSH, (context,))
     if not failed:
-        failed = _launch_all(frame, program, device, job, stream)
+        failed = _launch_all(program, device, job, stream)
         if elsewhere:
             ask(program, layout.CU_POP, (job,))
     return _refused(frame, program, job, failed) if failed else 0
@@ -107,52 +111,33 @@ def _device(frame: int, program: int, room: int) -> Any:
 
 
 @njit(**_COMPILED)
-def _launch_all(frame: int, program: int, device: int, job: int, stream: int) -> Any:
+def _launch_all(program: int, device: int, job: int, stream: int) -> Any:
     """The driver's status."""
     store(job, 0)
     failed = ask(program, layout.CU_CAPTURING, (stream, job))
     if failed:
         return failed
     capturing = load_int32(job) != 0
+    bases = job + load(program + layout.GPU_BASES)
+    after = bases + 8 * (load(program + layout.GPU_ARGUMENTS) + load(program + layout.GPU_RESULTS))
+    for number in range(load(program + layout.GPU_TABLES)):
+        store(after, load(load(device + layout.DEVICE_TABLES) + 8 * number))
+        after += 8
     slot = 0
     if load(program + layout.GPU_SLOT_BYTES):
         lock = device + layout.DEVICE_LOCK  # until all is launched, so that no slot is given away before
         while fetch_add(lock, 1):
             fetch_add(lock, -1)
             call(load(program + layout.GPU_YIELD), (0,))
-        slot = slot_of(frame, program, device, capturing)
+        slot = slot_of(bases, program, device, capturing)
+    store(after, slot)
     failed = -slot if slot < 0 else 0
     for number in range(load(program + layout.GPU_STEPS)):
         if failed:
             break
-        step = load(program + layout.GPU_FIRST_STEP) + number * layout.LAUNCH_BYTES
-        overlaps = not capturing and load(step + layout.LAUNCH_OVERLAPS)
-        failed = _launch(frame, program, device, step, job, slot, stream, overlaps)
+        record = load(program + layout.GPU_FIRST_STEP) + number * launch_layout.LAUNCH_BYTES
+        overlaps = not capturing and load(record + launch_layout.LAUNCH_OVERLAPS) != 0
+        failed = launch(record, bases, job, stream, overlaps, load(program + layout.CU_LAUNCH))
     if load(program + layout.GPU_SLOT_BYTES):
         fetch_add(device + layout.DEVICE_LOCK, -1)
     return failed
-
-
-@njit(**_COMPILED)
-def _launch(frame: int, program: int, device: int, step: int, job: int, slot: int, stream: int, overlaps: int) -> Any:
-    """One launch, whose parameters the driver copies: its status."""
-    words = load(step + layout.LAUNCH_BLOCK_WORDS)
-    template, block = load(step + layout.LAUNCH_BLOCK), job + layout.CONFIG_BYTES
-    pointers = block + 8 * words
-    for word in range(words):
-        store(block + 8 * word, load(template + 8 * word))
-        store(pointers + 8 * word, block + 8 * word)
-    for number in range(load(step + layout.LAUNCH_PLACE_COUNT)):
-        place = load(step + layout.LAUNCH_PLACES) + number * layout.PLACE_BYTES
-        address = address_in(frame, program, device, place + layout.PLACE_BUFFER, slot)
-        store(block + 8 * load(place + layout.PLACE_WORD), address)
-    store(job + layout.CONFIG_GRID, load(step + layout.LAUNCH_GRID) | 1 << 32)
-    store(job + layout.CONFIG_GRID + 8, 1 | load(step + layout.LAUNCH_THREADS) << 32)
-    store(job + layout.CONFIG_GRID + 16, 1 | 1 << 32)
-    store(job + layout.CONFIG_SHARED, load(step + layout.LAUNCH_SHARED))
-    store(job + layout.CONFIG_STREAM, stream)
-    store(job + layout.CONFIG_ATTRIBUTES, job + layout.CONFIG_ATTRIBUTE)
-    store(job + layout.CONFIG_COUNT, 1 if overlaps else 0)
-    store(job + layout.CONFIG_ATTRIBUTE, layout.OVERLAPS)
-    store(job + layout.CONFIG_ATTRIBUTE + layout.ATTRIBUTE_VALUE, 1)
-    return ask(program, layout.CU_LAUNCH, (job, load(step + layout.LAUNCH_FUNCTION), pointers, 0))

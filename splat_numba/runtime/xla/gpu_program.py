@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step
-from splat_numba.gen.schedules.tensor_map import MAP_BYTES, BoxMap, tensor_map_arguments
+from splat_numba.gen.schedules.tensor_map import MAP_BYTES, BoxMap
 from splat_numba.runtime.cuda.code import source_of
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.driver import addresses
-from splat_numba.runtime.cuda.launch import word_of
+from splat_numba.runtime.cuda.launch import WORD_BYTES, HostWords, record_of, room_bytes, word_of
 from splat_numba.runtime.cuda.memory import undisturbed
 from splat_numba.runtime.cuda.places import MAPS, maps_of, pointers_of
 from splat_numba.runtime.cuda.ready import function_of
 from splat_numba.runtime.cuda.tables import spare, upload_of
-from splat_numba.runtime.cuda.tensor_map import AXES, constants_of
+from splat_numba.runtime.cuda.tensor_map import SPARE, map_record
 from splat_numba.runtime.xla import layout, link
 from splat_numba.runtime.xla.program import address_of_error, c_function
-from splat_numba.runtime.xla.words import WORD_BYTES
 from splat_numba.settings import Settings
 
-SPARE = "spare"  # the buffer of tensor maps of empty arrays
 CHUNK_SLOTS = 32  # that are allocated at once
 ENTRIES = 1 << 11  # sets of buffers that a device's slots are remembered by
 SLOT_ALIGNMENT = 128
@@ -116,41 +112,47 @@ class LoadedGpuProgram:
         if any(isinstance(step, Copy) for step in program.schedule.steps):
             raise NotImplementedError("copies between strides wanted before XLA's call, got some within it")
         self._kept: list[Any] = [program]
+        self._memory = HostWords()
         self._program, self._schedule = program, program.schedule
         self._maps, self._tables = maps_of(self._schedule), (*self._schedule.tables, SPARE)
         first = program.arguments + program.results
-        tables = {name: first + number for number, name in enumerate(self._tables)}
-        self._numbers = {**program.buffers, **tables, MAPS: first + len(tables), COUNTERS: first + len(tables)}
-        self._counters_at = MAP_BYTES * len(self._maps)
-        used = self._counters_at + 4 * self._schedule.counters
+        starts = {**program.buffers, **{name: first + number for number, name in enumerate(self._tables)}}
+        self._slot = first + len(self._tables)  # the last of the buffers: tensor maps, and then counters
+        counters_at = MAP_BYTES * len(self._maps)
+        self._numbers = {name: (number, 0) for name, number in starts.items()}
+        self._numbers |= {MAPS: (self._slot, 0), COUNTERS: (self._slot, counters_at)}
+        used = counters_at + 4 * self._schedule.counters
         self._slot_bytes = -(-used // SLOT_ALIGNMENT) * SLOT_ALIGNMENT
         self._entry_bytes = layout.ENTRY_KEY + WORD_BYTES * first
         self._devices, self._settings = devices, settings
         words = np.zeros(layout.GPU_WORDS // WORD_BYTES, np.int64)
         for offset, value in self._head().items():
             words[offset // WORD_BYTES] = value
-        self.address = link.handle_bridge(_handler(settings), self._address(words))
+        self.address = link.handle_bridge(_handler(settings), self._memory.place(words))
 
     def _head(self) -> dict[int, int]:
         """The words of the program, by their places in the layout."""
         launches, program = self._schedule.launches, self._program
         pairs = zip(launches, pointers_of(self._schedule), strict=True)
-        widest = max((len(_kinds(step)) for step in launches), default=0)
+        room = max(room_bytes(launches), LARGEST_MESSAGE)
         return {
             layout.GPU_ARGUMENTS: program.arguments,
             layout.GPU_RESULTS: program.results,
             layout.GPU_STEPS: len(launches),
-            layout.GPU_FIRST_STEP: self._records(self._launch(step, places) for step, places in pairs),
+            layout.GPU_FIRST_STEP: self._memory.records([self._launch(step, places) for step, places in pairs]),
             layout.GPU_MALLOC: c_function("malloc"),
             layout.GPU_FREE: c_function("free"),
             layout.GPU_YIELD: c_function("sched_yield"),
-            layout.GPU_JOB_BYTES: max(layout.CONFIG_BYTES + 2 * WORD_BYTES * widest, LARGEST_MESSAGE),
+            layout.GPU_BASES: room,
+            layout.GPU_JOB_BYTES: room + WORD_BYTES * (self._slot + 1),
             layout.GPU_LOOSE_BITS: program.alignment - 1,
             layout.GPU_DEVICES: len(self._devices),
-            layout.GPU_FIRST_DEVICE: self._records(map(self._device, self._devices)),
+            layout.GPU_FIRST_DEVICE: self._memory.records([*map(self._device, self._devices)]),
             layout.GPU_TABLES: len(self._tables),
             layout.GPU_MAPS: len(self._maps),
-            layout.GPU_FIRST_MAP: self._records(map(self._map, self._maps)),
+            layout.GPU_FIRST_MAP: self._memory.records(
+                [map_record(one, self._numbers, self._memory) for one in self._maps]
+            ),
             layout.GPU_SLOT_BYTES: self._slot_bytes,
             layout.GPU_CHUNK_BYTES: self._slot_bytes * CHUNK_SLOTS,
             layout.GPU_ENTRIES: ENTRIES,
@@ -160,29 +162,18 @@ class LoadedGpuProgram:
             **dict(zip(DRIVER, addresses(*DRIVER.values()), strict=True)),
         }
 
-    def _records(self, several: Iterable[list[int]]) -> int:
-        """The address of records, one behind the other."""
-        return self._address(np.array([word for one in several for word in one], np.int64))
-
     def _launch(self, step: Step, pointers: Mapping[str, Place]) -> list[int]:
-        """The words of a launch, in the order of the layout."""
-        block, places = list[int](), list[int]()
-        for name, kind in _kinds(step):
-            place = pointers.get(name)
-            if place is not None and place.buffer in self._numbers:
-                offset = place.offset + (self._counters_at if place.buffer == COUNTERS else 0)
-                places += [len(block), self._numbers[place.buffer], offset]
-            block.append(0 if place is not None else _signed(word_of(kind, step.numbers[name])))
+        """The words of a launch."""
         functions = []
         for device in self._devices:  # a kernel's handle is of all devices, what it is allowed is not
             with device.current(), undisturbed():
                 functions.append(function_of(step, device, self._settings))
         overlaps = step.overlaps and step is not self._schedule.launches[0]  # what is before that is not ours
-        return [
-            functions[0], step.grid, step.text.entry.threads, step.text.entry.shared_bytes, int(overlaps),
-            self._address(np.array(block, np.int64)), len(block),
-            self._address(np.array(places, np.int64)), len(places) // 3,
-        ]  # fmt: skip
+        return record_of(step, pointers, self._numbers, functions[0], self._memory, overlaps=overlaps)
+
+    def _map(self, one: BoxMap) -> list[int]:
+        """The words of a tensor map."""
+        return map_record(one, self._numbers, self._memory)
 
     def _device(self, device: Device) -> list[int]:
         """The words of a device, in the order of the layout."""
@@ -191,35 +182,16 @@ class LoadedGpuProgram:
             tables = [*(one.address for one in uploads), spare(device)]
         self._kept.append(uploads)
         staging = np.zeros((self._slot_bytes + 2 * layout.STAGING_HEAD) // WORD_BYTES, np.int64)
-        start = self._address(staging)
+        start = self._memory.place(staging)
         entries = np.zeros(ENTRIES * self._entry_bytes // WORD_BYTES if self._slot_bytes else 0, np.int64)
         return [
-            device.ordinal, device.context, device.stream, self._address(np.array(tables, np.int64)), 0, 0, 0,
-            start + -start % layout.STAGING_HEAD, self._address(entries),
+            device.ordinal, device.context, device.stream, self._memory.place(np.array(tables, np.int64)), 0, 0, 0,
+            start + -start % layout.STAGING_HEAD, self._memory.place(entries),
         ]  # fmt: skip
-
-    def _map(self, one: BoxMap) -> list[int]:
-        """The words of a tensor map, in the order of the layout."""
-        found = tensor_map_arguments(one, 0, -1)
-        kind, interleave, swizzle, promotion, fill = (int(word) for word in constants_of(found))
-        nowhere = found.pointer == -1
-        sizes, steps = (self._address(np.array(several, np.uint64)) for several in (found.sizes, found.strides))
-        box, units = (self._address(np.array(several, np.uint32)) for several in (found.box, (1,) * AXES))
-        buffer = self._numbers[SPARE if nowhere else one.tensor.buffer]
-        offset = 0 if nowhere else found.pointer + one.tensor.offset
-        return [kind, buffer, offset, sizes, steps, box, units, interleave, swizzle, promotion, fill]
-
-    def _address(self, words: NDArray[Any]) -> int:
-        self._kept.append(words)
-        return words.ctypes.data
 
 
 def _kinds(step: Step) -> tuple[tuple[str, str], ...]:
     return step.text.entry.parameters
-
-
-def _signed(word: int) -> int:
-    return ctypes.c_int64(word).value
 
 
 @lru_cache(maxsize=1)

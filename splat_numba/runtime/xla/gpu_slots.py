@@ -10,10 +10,10 @@ from typing import Any
 
 from numba import njit
 
+from splat_numba.runtime.cuda.launch_code import encode
+from splat_numba.runtime.words import load, store
 from splat_numba.runtime.xla import layout
-from splat_numba.runtime.xla.frames import start_of
-from splat_numba.runtime.xla.gpu_frames import address_in, ask
-from splat_numba.runtime.xla.words import load, store
+from splat_numba.runtime.xla.gpu_frames import ask
 
 _COMPILED = {"nogil": True, "error_model": "numpy"}
 NOWHERE = -1  # no buffer's address
@@ -22,13 +22,13 @@ TURNS = 0x1E3779B97F4A7C15  # an odd number whose bits are mixed
 
 
 @njit(**_COMPILED)
-def slot_of(frame: int, program: int, device: int, capturing: bool) -> Any:
+def slot_of(bases: int, program: int, device: int, capturing: bool) -> Any:
     """The slot of these buffers, made where it is new; where the driver refuses, its code negated."""
-    arguments = load(program + layout.GPU_ARGUMENTS)
-    buffers, entries = arguments + load(program + layout.GPU_RESULTS), load(program + layout.GPU_ENTRIES)
+    buffers = load(program + layout.GPU_ARGUMENTS) + load(program + layout.GPU_RESULTS)
+    entries = load(program + layout.GPU_ENTRIES)
     mixed = 0
     for number in range(buffers):
-        mixed = (mixed ^ start_of(frame, number, arguments)) * TURNS
+        mixed = (mixed ^ load(bases + 8 * number)) * TURNS
         mixed ^= mixed >> 29
     chosen = 0
     for probe in range(PROBES):
@@ -37,30 +37,29 @@ def slot_of(frame: int, program: int, device: int, capturing: bool) -> Any:
         if not load(entry + layout.ENTRY_SLOT):
             chosen = entry
             break
-        if _is_of(frame, entry, buffers, arguments):
+        if _is_of(bases, entry, buffers):
             if capturing:
                 store(entry + layout.ENTRY_PINNED, 1)
             return load(entry + layout.ENTRY_SLOT)
         if not chosen and not load(entry + layout.ENTRY_PINNED):
             chosen = entry
-    return _made(frame, program, device, chosen, buffers, capturing)
+    return _made(bases, program, device, chosen, buffers, capturing)
 
 
 @njit(**_COMPILED)
-def _is_of(frame: int, entry: int, buffers: int, arguments: int) -> Any:
+def _is_of(bases: int, entry: int, buffers: int) -> Any:
     """Whether an entry is of these buffers."""
-    for number in range(buffers):
-        if load(entry + layout.ENTRY_KEY + 8 * number) != start_of(frame, number, arguments):
+    for number in range(buffers):  # noqa: SIM110 - Numba compiles no generators
+        if load(entry + layout.ENTRY_KEY + 8 * number) != load(bases + 8 * number):
             return False
     return True
 
 
 @njit(**_COMPILED)
-def _made(frame: int, program: int, device: int, entry: int, buffers: int, capturing: bool) -> Any:
+def _made(bases: int, program: int, device: int, entry: int, buffers: int, capturing: bool) -> Any:
     """A slot with the tensor maps and counters of these buffers. entry: what is to remember it, perhaps in place of
     another, or 0: nobody, since all that could belong to graphs. Returns as slot_of().
     """
-    arguments = load(program + layout.GPU_ARGUMENTS)
     mode = load(device + layout.DEVICE_STAGING)
     staging = mode + layout.STAGING_HEAD
     store(mode, layout.RELAXED)  # other threads may be capturing, and this one
@@ -75,12 +74,12 @@ def _made(frame: int, program: int, device: int, entry: int, buffers: int, captu
     if not slot:
         slot = _taken(program, device, mode + 8)
     if slot > 0:
-        failed = _write(frame, program, device, slot, staging)
+        failed = _write(bases, program, device, slot, staging)
         slot = -failed if failed else slot
     ask(program, layout.CU_MODE, (mode,))
     if slot > 0 and entry:
         for number in range(buffers):
-            store(entry + layout.ENTRY_KEY + 8 * number, start_of(frame, number, arguments))
+            store(entry + layout.ENTRY_KEY + 8 * number, load(bases + 8 * number))
         store(entry + layout.ENTRY_PINNED, 1 if capturing else 0)
         store(entry + layout.ENTRY_SLOT, slot)
     return slot
@@ -103,27 +102,11 @@ def _taken(program: int, device: int, room: int) -> Any:
 
 
 @njit(**_COMPILED)
-def _write(frame: int, program: int, device: int, slot: int, staging: int) -> Any:
+def _write(bases: int, program: int, device: int, slot: int, staging: int) -> Any:
     """Fill a slot and wait until it is there. The driver's status."""
     size, stream = load(program + layout.GPU_SLOT_BYTES), load(device + layout.DEVICE_STREAM)
-    failed = _encode(frame, program, device, staging)
+    first, count = load(program + layout.GPU_FIRST_MAP), load(program + layout.GPU_MAPS)
+    failed = encode(first, count, bases, staging, load(program + layout.CU_ENCODE))  # behind the maps are zeros
     if not failed:
         failed = ask(program, layout.CU_COPY, (slot, staging, size, stream))
     return failed or ask(program, layout.CU_WAIT_STREAM, (stream,))
-
-
-@njit(**_COMPILED)
-def _encode(frame: int, program: int, device: int, staging: int) -> Any:
-    """Write the tensor maps of these buffers; behind them are zeros. The driver's status."""
-    for number in range(load(program + layout.GPU_MAPS)):
-        one = load(program + layout.GPU_FIRST_MAP) + number * layout.MAP_RECORD_BYTES
-        address = address_in(frame, program, device, one + layout.MAP_BUFFER, 0)
-        failed = ask(program, layout.CU_ENCODE, (
-            staging + 128 * number, load(one + layout.MAP_KIND), 5, address, load(one + layout.MAP_SIZES),
-            load(one + layout.MAP_STRIDES), load(one + layout.MAP_BOX), load(one + layout.MAP_UNITS),
-            load(one + layout.MAP_INTERLEAVE), load(one + layout.MAP_SWIZZLE), load(one + layout.MAP_PROMOTION),
-            load(one + layout.MAP_FILL),
-        ))  # fmt: skip
-        if failed:
-            return failed
-    return 0

@@ -12,9 +12,8 @@ from typing import Any
 
 from numba import njit
 
-from splat_numba.runtime.xla import layout
-from splat_numba.runtime.xla.frames import error_of, has_so_many, is_question, start_of
-from splat_numba.runtime.xla.words import (
+from splat_numba.runtime.cuda import launch_layout
+from splat_numba.runtime.words import (
     call,
     fetch_add,
     float_mode,
@@ -24,6 +23,8 @@ from splat_numba.runtime.xla.words import (
     set_float_mode,
     store,
 )
+from splat_numba.runtime.xla import layout
+from splat_numba.runtime.xla.frames import error_of, has_so_many, is_question, start_of
 
 _COMPILED = {"nogil": True, "error_model": "numpy"}
 
@@ -69,10 +70,10 @@ def _prepared(frame: int, program: int, step: int, arguments: int) -> Any:
     for word in range(words):
         store(block + 8 * word, load(template + 8 * word))
     for number in range(load(step + layout.STEP_PLACE_COUNT)):
-        place = load(step + layout.STEP_PLACES) + number * layout.PLACE_BYTES
-        buffer = load(place + layout.PLACE_BUFFER)
-        address = start_of(frame, buffer, arguments) + load(place + layout.PLACE_OFFSET)
-        store(block + 8 * load(place + layout.PLACE_WORD), address)
+        place = load(step + layout.STEP_PLACES) + number * launch_layout.PLACE_BYTES
+        buffer = load(place + launch_layout.PLACE_BUFFER)
+        address = start_of(frame, buffer, arguments) + load(place + launch_layout.PLACE_OFFSET)
+        store(block + 8 * load(place + launch_layout.PLACE_WORD), address)
     return job
 
 

@@ -36,27 +36,28 @@ INVALID_ARGUMENT, RESOURCE_EXHAUSTED, INTERNAL = 3, 8, 13
     PROGRAM_MALLOC, PROGRAM_FREE, PROGRAM_YIELD, PROGRAM_WRONG_COUNT, PROGRAM_NO_MEMORY, PROGRAM_WORDS,
 ) = range(0, 12 * 8, 8)  # fmt: skip
 # A step: the function that takes (first, last, block), its items, and the block of its arguments with what is to be
-# filled in, (word, buffer, bytes behind its start) each; and the error where it fails, as XLA's function wants it.
+# filled in, a place of runtime.cuda.launch_layout each; and the error where it fails, as XLA's function wants it.
 (
     STEP_FUNCTION, STEP_ITEMS, STEP_THREADS, STEP_BLOCK, STEP_BLOCK_WORDS, STEP_PLACES, STEP_PLACE_COUNT, STEP_ERROR,
     STEP_BYTES,
 ) = range(0, 9 * 8, 8)  # fmt: skip
-PLACE_WORD, PLACE_BUFFER, PLACE_OFFSET, PLACE_BYTES = range(0, 4 * 8, 8)
 # A job: a step that threads are at, followed by its block. Who holds it; the next item; who runs some; the error.
 (
     JOB_HOLDERS, JOB_NEXT, JOB_ACTIVE, JOB_ERROR, JOB_ITEMS, JOB_CHUNK, JOB_FUNCTION, JOB_FREE, JOB_BLOCK,
 ) = range(0, 9 * 8, 8)  # fmt: skip
 RANGES_PER_THREAD = 16  # of a step: the last thread to finish is late by at most a 16th of its share
 
-# A program of launches on GPUs, in words: of a call what is above; all that a driver is asked; a record a device.
+# A program of launches on GPUs (runtime.cuda.launch_layout), in words: of a call what is above, and where in its own
+# memory the addresses of buffers stand, tables' and the slot's after the call's; all that a driver is asked; a record a
+# device.
 (
     GPU_ARGUMENTS, GPU_RESULTS, GPU_STEPS, GPU_FIRST_STEP, GPU_MALLOC, GPU_FREE, GPU_YIELD, GPU_JOB_BYTES,
-    GPU_LOOSE_BITS, GPU_DEVICES, GPU_FIRST_DEVICE, GPU_TABLES,
+    GPU_BASES, GPU_LOOSE_BITS, GPU_DEVICES, GPU_FIRST_DEVICE, GPU_TABLES,
     GPU_MAPS, GPU_FIRST_MAP, GPU_SLOT_BYTES, GPU_CHUNK_BYTES, GPU_ENTRIES, GPU_ENTRY_BYTES,
     GPU_WRONG_COUNT, GPU_NO_MEMORY, GPU_NO_DEVICE, GPU_MISALIGNED, GPU_REFUSED, GPU_REFUSED_BYTES,
     CU_LAUNCH, CU_CAPTURING, CU_CURRENT, CU_PUSH, CU_POP, CU_WAIT, CU_ALLOCATE, CU_COPY, CU_WAIT_STREAM, CU_MODE,
     CU_ENCODE, GPU_WORDS,
-) = range(0, 36 * 8, 8)  # fmt: skip
+) = range(0, 37 * 8, 8)  # fmt: skip
 DIGITS = 3  # of a driver's code, with which the message of GPU_REFUSED begins
 # A device: XLA's number of it, its context, a stream of ours, the addresses of its tables, and what remembers slots: a
 # lock, the rest of the last chunk of memory, a place on the host where a slot is written, and the entries.
@@ -64,22 +65,7 @@ DIGITS = 3  # of a driver's code, with which the message of GPU_REFUSED begins
     DEVICE_ORDINAL, DEVICE_CONTEXT, DEVICE_STREAM, DEVICE_TABLES, DEVICE_LOCK, DEVICE_NEXT, DEVICE_END, DEVICE_STAGING,
     DEVICE_ENTRIES, DEVICE_BYTES,
 ) = range(0, 10 * 8, 8)  # fmt: skip
-# A launch: the kernel, its shape, and a word a parameter with what is to be filled in, as in a step above.
-(
-    LAUNCH_FUNCTION, LAUNCH_GRID, LAUNCH_THREADS, LAUNCH_SHARED, LAUNCH_OVERLAPS, LAUNCH_BLOCK, LAUNCH_BLOCK_WORDS,
-    LAUNCH_PLACES, LAUNCH_PLACE_COUNT, LAUNCH_BYTES,
-) = range(0, 10 * 8, 8)  # fmt: skip
-# A tensor map: what cuTensorMapEncodeTiled is given, and of which buffer it is.
-(
-    MAP_KIND, MAP_BUFFER, MAP_OFFSET, MAP_SIZES, MAP_STRIDES, MAP_BOX, MAP_UNITS, MAP_INTERLEAVE, MAP_SWIZZLE,
-    MAP_PROMOTION, MAP_FILL, MAP_RECORD_BYTES,
-) = range(0, 12 * 8, 8)  # fmt: skip
 STAGING_HEAD = 64  # bytes in front of where a slot is written, and its alignment, which is that of tensor maps
 # What remembers a slot: where it is, whether a graph may read it, and then the addresses of a call's buffers.
 ENTRY_SLOT, ENTRY_PINNED, ENTRY_KEY = range(0, 3 * 8, 8)
-# The driver's: CUlaunchConfig with one CUlaunchAttribute behind it, in a call's own memory, before the parameters.
-CONFIG_GRID, CONFIG_SHARED, CONFIG_STREAM, CONFIG_ATTRIBUTES, CONFIG_COUNT, CONFIG_ATTRIBUTE = 0, 24, 32, 40, 48, 56
-ATTRIBUTE_VALUE = 8
-CONFIG_BYTES = 128
-OVERLAPS = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 RELAXED = 2  # CU_STREAM_CAPTURE_MODE_RELAXED

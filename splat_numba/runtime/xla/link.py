@@ -7,10 +7,7 @@ millisecond or two a bridge. The code behind them comes from the disk cache.
 
 from __future__ import annotations
 
-import inspect
 import itertools
-from functools import lru_cache
-from types import ModuleType
 from typing import Any
 
 from llvmlite import ir
@@ -18,22 +15,14 @@ from numba import types
 from numba.core.registry import cpu_target
 
 from splat_numba.runtime import pipeline
-from splat_numba.runtime.compile import CompiledText, compile_source
-from splat_numba.runtime.source import KernelSource
+from splat_numba.runtime.compile import compile_file
+from splat_numba.runtime.words import WORD
 from splat_numba.runtime.xla import gpu_handler, handler
-from splat_numba.runtime.xla.words import WORD
 from splat_numba.settings import Settings
 
 HANDLE, ASSIST = types.int64(types.int64, types.int64), types.int64(types.int64)
 _numbers = itertools.count()
 _libraries: list[Any] = []  # XLA may call what it has for as long as the process lives
-
-
-@lru_cache(maxsize=256)
-def compile_file(module: ModuleType, signatures: tuple[tuple[str, Any], ...], settings: Settings) -> CompiledText:
-    """Machine code of a module of ours, of the functions that are named with a signature. Raises CompileError."""
-    name = module.__name__.removeprefix("splat_numba.runtime.").replace(".", "_")
-    return compile_source(KernelSource.of(name, inspect.getsource(module)), dict(signatures), settings)
 
 
 def handler_functions(settings: Settings) -> tuple[int, int]:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from splat_numba.gen.language.cpu_entry import CpuEntry, Parameter
 from splat_numba.runtime.compile import CompiledText
 from splat_numba.runtime.cpu.code import signature_of
+from splat_numba.runtime.words import WORD_BYTES
 from splat_numba.runtime.xla import layout, link
-from splat_numba.runtime.xla.words import WORD_BYTES
 from splat_numba.settings import Settings
 
 Words: TypeAlias = NDArray[np.int64]

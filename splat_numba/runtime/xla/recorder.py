@@ -16,9 +16,9 @@ import numpy as np
 
 from splat_numba.gen.language.cpu_entry import CpuEntry, Parameter, arrays, numbers
 from splat_numba.gen.schedules.array_schedule import ArraySchedule, FreshStep, NumpyStep, RangeStep
-from splat_numba.runtime.compile import CompiledText
+from splat_numba.runtime.compile import CompiledText, compile_file
 from splat_numba.runtime.cpu.code import signature_of
-from splat_numba.runtime.xla import layout, link, steps
+from splat_numba.runtime.xla import layout, steps
 from splat_numba.runtime.xla.program import Argument, BufferView, Program, ProgramLaunch
 from splat_numba.settings import Settings
 
@@ -100,7 +100,7 @@ class Recorder:
         if not items:
             return
         entry = CpuEntry(function, parameters)
-        compiled = link.compile_file(module, ((function, signature_of(entry)),), self.settings)
+        compiled = compile_file(module, ((function, signature_of(entry)),), self.settings)
         arguments = {name: self.buffers[of] if isinstance(of, str) else of for name, of in given.items()}
         self.launches.append(ProgramLaunch(compiled, entry, items, arguments, self.threads, error))
 

@@ -23,7 +23,7 @@ def write_number(place, x):
 def softmax(
     rows, values, weights,
     values_row, values_head, values_batch, weights_row, weights_head, weights_batch,
-    row_blocks, rows_listed, heads,
+    row_blocks, rows_listed, heads, pairs,
 ):
     thread, item = ptx.thread_index(), ptx.block_index()
     lane = u32(thread & u32(31))
@@ -38,32 +38,188 @@ def softmax(
         shift = u32(u32(values_at & u64(15)) // u32(2))
         alike = u32(1) if u32(weights_at & u64(15)) == u32(values_at & u64(15)) else u32(0)
         chunks = u32(u32(count + shift + u32(7)) // u32(8)) if count > u32(0) else u32(0)
-        rounded = u32(u32(chunks + u32(31)) & u32(4294967264))
-        peak, added = NONE_KEPT, ZERO
-        chunk = lane
-        while chunk < rounded:
-            place = u32(u32(8) * chunk - shift)
-            x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7 = load_chunk(values_at, place, count)
-            top = maximum(maximum(maximum(maximum(maximum(maximum(maximum(maximum(peak, x_0), x_1), x_2), x_3), x_4), x_5), x_6), x_7)
+        if is_held(slot, shift, chunks, alike, pairs) != u32(0):
+            softmax_of_held(values_at, weights_at, shift, count, chunks, lane)
+        else:
+            rounded = u32(u32(chunks + u32(31)) & u32(4294967264))
+            peak, added = NONE_KEPT, ZERO
+            chunk = lane
+            while chunk < rounded:
+                place = u32(u32(8) * chunk - shift)
+                x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7 = load_chunk(values_at, place, count)
+                top = maximum(maximum(maximum(maximum(maximum(maximum(maximum(maximum(peak, x_0), x_1), x_2), x_3), x_4), x_5), x_6), x_7)
+                safe = top if top > NONE_KEPT else ZERO
+                here = power(x_0 - safe) + power(x_1 - safe) + power(x_2 - safe) + power(x_3 - safe) + power(x_4 - safe) + power(x_5 - safe) + power(x_6 - safe) + power(x_7 - safe)
+                added = added * power(peak - safe) + here
+                peak = top
+                chunk = u32(chunk + u32(32))
+            top = top_of_warp(peak)
             safe = top if top > NONE_KEPT else ZERO
-            here = power(x_0 - safe) + power(x_1 - safe) + power(x_2 - safe) + power(x_3 - safe) + power(x_4 - safe) + power(x_5 - safe) + power(x_6 - safe) + power(x_7 - safe)
-            added = added * power(peak - safe) + here
-            peak = top
-            chunk = u32(chunk + u32(32))
-        top = top_of_warp(peak)
-        safe = top if top > NONE_KEPT else ZERO
-        total = sum_of_warp(added * power(peak - safe))
-        factor = reciprocal(total) if total != ZERO else ZERO
-        chunk = lane
-        while chunk < rounded:
-            place = u32(u32(8) * chunk - shift)
-            x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7 = load_chunk(values_at, place, count)
-            store_chunk(
-                weights_at, place, count, alike, power(x_0 - safe) * factor, power(x_1 - safe) * factor,
-                power(x_2 - safe) * factor, power(x_3 - safe) * factor, power(x_4 - safe) * factor, power(x_5 - safe) * factor,
-                power(x_6 - safe) * factor, power(x_7 - safe) * factor,
-            )
-            chunk = u32(chunk + u32(32))
+            total = sum_of_warp(added * power(peak - safe))
+            factor = reciprocal(total) if total != ZERO else ZERO
+            chunk = lane
+            while chunk < rounded:
+                place = u32(u32(8) * chunk - shift)
+                x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7 = load_chunk(values_at, place, count)
+                store_chunk(
+                    weights_at, place, count, alike, power(x_0 - safe) * factor, power(x_1 - safe) * factor,
+                    power(x_2 - safe) * factor, power(x_3 - safe) * factor, power(x_4 - safe) * factor, power(x_5 - safe) * factor,
+                    power(x_6 - safe) * factor, power(x_7 - safe) * factor,
+                )
+                chunk = u32(chunk + u32(32))
+
+
+@device
+def is_held(slot, shift, chunks, alike, pairs):
+    """Whether a lane has few enough chunks of a row, and all of them are the head's."""
+    fits = alike if chunks <= u32(160) else u32(0)
+    fits = fits if slot >= shift else u32(0)
+    return fits if u32(slot + u32(8) * chunks) <= u32(pairs + shift) else u32(0)
+
+
+@device
+def softmax_of_held(values_at, weights_at, shift, count, chunks, lane):
+    """All of a row, in registers."""
+    words = cuda.local.array(20, dtype=np.uint32)
+    x = cuda.local.array(40, dtype=np.float32)
+    first_at = values_at - u64(2) * u64(shift)
+    chunk_0 = u32(lane + u32(0))
+    inside = u32(1) if chunk_0 < chunks else u32(0)
+    words[0], words[1], words[2], words[3] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_0), inside)
+    chunk_1 = u32(lane + u32(32))
+    inside = u32(1) if chunk_1 < chunks else u32(0)
+    words[4], words[5], words[6], words[7] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_1), inside)
+    chunk_2 = u32(lane + u32(64))
+    inside = u32(1) if chunk_2 < chunks else u32(0)
+    words[8], words[9], words[10], words[11] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_2), inside)
+    chunk_3 = u32(lane + u32(96))
+    inside = u32(1) if chunk_3 < chunks else u32(0)
+    words[12], words[13], words[14], words[15] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_3), inside)
+    chunk_4 = u32(lane + u32(128))
+    inside = u32(1) if chunk_4 < chunks else u32(0)
+    words[16], words[17], words[18], words[19] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_4), inside)
+    peak, added = NONE_KEPT, ZERO
+    if chunks > u32(0):
+        peak = hold_chunk(x, 0, words, 0, u32(u32(8) * chunk_0 - shift), count, peak)
+    if chunks > u32(32):
+        peak = hold_chunk(x, 8, words, 4, u32(u32(8) * chunk_1 - shift), count, peak)
+    if chunks > u32(64):
+        peak = hold_chunk(x, 16, words, 8, u32(u32(8) * chunk_2 - shift), count, peak)
+    if chunks > u32(96):
+        peak = hold_chunk(x, 24, words, 12, u32(u32(8) * chunk_3 - shift), count, peak)
+    if chunks > u32(128):
+        peak = hold_chunk(x, 32, words, 16, u32(u32(8) * chunk_4 - shift), count, peak)
+    top = top_of_warp(peak)
+    safe = top if top > NONE_KEPT else ZERO
+    if chunks > u32(0):
+        added = raise_chunk(x, 0, safe, added)
+    if chunks > u32(32):
+        added = raise_chunk(x, 8, safe, added)
+    if chunks > u32(64):
+        added = raise_chunk(x, 16, safe, added)
+    if chunks > u32(96):
+        added = raise_chunk(x, 24, safe, added)
+    if chunks > u32(128):
+        added = raise_chunk(x, 32, safe, added)
+    total = sum_of_warp(added)
+    factor = reciprocal(total) if total != ZERO else ZERO
+    if chunks > u32(0):
+        store_held(x, 0, weights_at, u32(u32(8) * chunk_0 - shift), count, factor)
+    if chunks > u32(32):
+        store_held(x, 8, weights_at, u32(u32(8) * chunk_1 - shift), count, factor)
+    if chunks > u32(64):
+        store_held(x, 16, weights_at, u32(u32(8) * chunk_2 - shift), count, factor)
+    if chunks > u32(96):
+        store_held(x, 24, weights_at, u32(u32(8) * chunk_3 - shift), count, factor)
+    if chunks > u32(128):
+        store_held(x, 32, weights_at, u32(u32(8) * chunk_4 - shift), count, factor)
+
+
+@device
+def hold_chunk(x, at, words, first, place, count, peak):
+    """A chunk's numbers, -inf for those that are not the row's, and the largest so far."""
+    a, b, c, d = words[first + 0], words[first + 1], words[first + 2], words[first + 3]
+    x_0, x_1 = ptx.unpack_float16(a)
+    x_2, x_3 = ptx.unpack_float16(b)
+    x_4, x_5 = ptx.unpack_float16(c)
+    x_6, x_7 = ptx.unpack_float16(d)
+    whole = u32(1) if (place < count) and (u32(place + u32(7)) < count) else u32(0)
+    if ptx.any_lane(u32(u32(1) - whole)) != u32(0):
+        there = u32(1) if u32(place + u32(0)) < count else u32(0)
+        x_0 = ptx.select_real(x_0, NONE_KEPT, there)
+        there = u32(1) if u32(place + u32(1)) < count else u32(0)
+        x_1 = ptx.select_real(x_1, NONE_KEPT, there)
+        there = u32(1) if u32(place + u32(2)) < count else u32(0)
+        x_2 = ptx.select_real(x_2, NONE_KEPT, there)
+        there = u32(1) if u32(place + u32(3)) < count else u32(0)
+        x_3 = ptx.select_real(x_3, NONE_KEPT, there)
+        there = u32(1) if u32(place + u32(4)) < count else u32(0)
+        x_4 = ptx.select_real(x_4, NONE_KEPT, there)
+        there = u32(1) if u32(place + u32(5)) < count else u32(0)
+        x_5 = ptx.select_real(x_5, NONE_KEPT, there)
+        there = u32(1) if u32(place + u32(6)) < count else u32(0)
+        x_6 = ptx.select_real(x_6, NONE_KEPT, there)
+        there = u32(1) if u32(place + u32(7)) < count else u32(0)
+        x_7 = ptx.select_real(x_7, NONE_KEPT, there)
+    x[at + 0], peak = x_0, maximum(peak, x_0)
+    x[at + 1], peak = x_1, maximum(peak, x_1)
+    x[at + 2], peak = x_2, maximum(peak, x_2)
+    x[at + 3], peak = x_3, maximum(peak, x_3)
+    x[at + 4], peak = x_4, maximum(peak, x_4)
+    x[at + 5], peak = x_5, maximum(peak, x_5)
+    x[at + 6], peak = x_6, maximum(peak, x_6)
+    x[at + 7], peak = x_7, maximum(peak, x_7)
+    return peak
+
+
+@device
+def raise_chunk(x, at, safe, added):
+    """Their exponentials, and the sum so far."""
+    for k in range(8):
+        x[at + k] = power(x[at + k] - safe)
+        added = added + x[at + k]
+    return added
+
+
+@device
+def store_held(x, at, weights_at, place, count, factor):
+    """A chunk's weights, as far as they are the row's."""
+    whole = u32(1) if (place < count) and (u32(place + u32(7)) < count) else u32(0)
+    some = u32(1) if u32(place + u32(7)) < u32(count + u32(7)) else u32(0)
+    part = u32(some - whole)
+    to = weights_at + u64(2) * u64(place)
+    a = ptx.pack_float16(x[at + 0] * factor, x[at + 1] * factor)
+    b = ptx.pack_float16(x[at + 2] * factor, x[at + 3] * factor)
+    c = ptx.pack_float16(x[at + 4] * factor, x[at + 5] * factor)
+    d = ptx.pack_float16(x[at + 6] * factor, x[at + 7] * factor)
+    ptx.store_words4(to, a, b, c, d, whole)
+    if ptx.any_lane(part) != u32(0):
+        store_ends(weights_at, a, b, c, d, place, count, part)
+
+
+@device
+def store_ends(weights_at, a, b, c, d, place, count, when):
+    """A chunk's words of which the row has both numbers; of those at its first and last place, one."""
+    kept = when if (u32(place + u32(0)) < count) and (u32(u32(place + u32(0)) + u32(1)) < count) else u32(0)
+    ptx.store_word(weights_at + u64(2) * u64(u32(place + u32(0))), a, kept)
+    kept = when if (u32(place + u32(2)) < count) and (u32(u32(place + u32(2)) + u32(1)) < count) else u32(0)
+    ptx.store_word(weights_at + u64(2) * u64(u32(place + u32(2))), b, kept)
+    kept = when if (u32(place + u32(4)) < count) and (u32(u32(place + u32(4)) + u32(1)) < count) else u32(0)
+    ptx.store_word(weights_at + u64(2) * u64(u32(place + u32(4))), c, kept)
+    kept = when if (u32(place + u32(6)) < count) and (u32(u32(place + u32(6)) + u32(1)) < count) else u32(0)
+    ptx.store_word(weights_at + u64(2) * u64(u32(place + u32(6))), d, kept)
+    before, left = u32(u32(0) - place), u32(count - place)
+    odd = when if (before < u32(8)) and (u32(before & u32(1)) != u32(0)) else u32(0)
+    ptx.store_half(weights_at, u32(word_of(a, b, c, d, before) >> u32(16)), odd)
+    odd = when if (left < u32(8)) and (u32(left & u32(1)) != u32(0)) else u32(0)
+    ptx.store_half(weights_at + u64(2) * u64(u32(count - u32(1))), word_of(a, b, c, d, left), odd)
+
+
+@device
+def word_of(a, b, c, d, number):
+    """The word that a number of a chunk is in."""
+    low, high = ptx.select(b, a, number & u32(2)), ptx.select(d, c, number & u32(2))
+    return ptx.select(high, low, number & u32(4))
 
 
 @device

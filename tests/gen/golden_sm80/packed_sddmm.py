@@ -1,7 +1,7 @@
 """Sampled products of queries and keys by a warp's matrix products, generated for every mask whose rows share columns.
 
-Rows of 64 numbers, bfloat16; 64 rows x 64 places a tile, by 128
-threads: each warp has 16 rows. A tile is fetched while one is computed.
+Rows of 64 numbers, bfloat16; 128 rows x 64 places a tile, by
+128 threads: each warp has 32 rows. A tile is fetched while one is computed.
 """
 
 import numpy as np
@@ -13,8 +13,8 @@ device = cuda.jit(device=True, forceinline=True)  # arrays that such a function 
 wait_for_copies = ptx.async_wait(0)
 
 # Shared memory, in bytes from its aligned start: two stages of keys, packed values, the block's rows, queries.
-STAGE_BYTES, PACKED = u32(9216), u32(18432)
-NOTES, QUERIES = u32(29696), u32(30720)
+STAGE_BYTES = u32(9216)
+PACKED, NOTES, QUERIES = u32(18432), u32(40960), u32(43008)
 
 
 def sddmm(
@@ -32,12 +32,12 @@ def sddmm(
     rank = u32(item - pair * blocks_listed)
     entry = u32(pair // heads)
     head = u32(pair - entry * heads)
-    rows_at = rows + u64(1024) * u64(rank)
+    rows_at = rows + u64(2048) * u64(rank)
     residue, lattice, corner, tiles = ptx.load_words4(blocks + u64(16) * u64(rank))
     limit = seq_kv
     keep_rows(rows_at, u32(base + NOTES), thread)
-    notes = u32(base + NOTES + u32(256) * warp)
-    packed = u32(base + PACKED + u32(2816) * warp)
+    notes = u32(base + NOTES + u32(512) * warp)
+    packed = u32(base + PACKED + u32(5632) * warp)
     q_at = q + u64(entry) * q_batch + u64(head) * q_head
     k_at = k + u64(entry) * k_batch + u64(head // share) * k_head
     values_at = values + u64(entry) * values_batch + u64(head) * values_head
@@ -45,14 +45,18 @@ def sddmm(
     copy_keys(k_at, k_row, base, corner, residue, lattice, limit)
     ptx.async_commit()
     clear_packed(packed, lane)
-    score = cuda.local.array(32, dtype=np.float32)
-    carry = cuda.local.array(2, dtype=np.uint32)
-    carry[0], carry[1] = u32(0), u32(0)
+    carry = cuda.local.array(4, dtype=np.uint32)
+    for i in range(4):
+        carry[i] = u32(0)
     queries, keys = places(base, lane, warp)
     ptx.block_barrier()  # the list of rows is there
-    upper, upper_odd = place_of_row(notes, packed, values_at, corner, lane, u32(lane >> u32(2)))
-    lower, lower_odd = place_of_row(notes, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(8)))
-    some_odd = ptx.any_lane(upper_odd | lower_odd)
+    score_0 = cuda.local.array(32, dtype=np.float32)
+    score_1 = cuda.local.array(32, dtype=np.float32)
+    to_0, odd_0 = place_of_row(notes, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(0)))
+    to_1, odd_1 = place_of_row(notes, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(8)))
+    to_2, odd_2 = place_of_row(notes, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(16)))
+    to_3, odd_3 = place_of_row(notes, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(24)))
+    some_odd = ptx.any_lane(odd_0 | odd_1 | odd_2 | odd_3)
     while tiles > u32(0):
         wait_for_copies()
         ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
@@ -61,28 +65,33 @@ def sddmm(
         if tiles > u32(0):
             copy_keys(k_at, k_row, u32(base + stage), corner, residue, lattice, limit)
         ptx.async_commit()
-        multiply_keys(score, queries, now)
+        multiply_keys(score_0, score_1, queries, now)
         if some_odd != u32(0):
-            put_odd_scores(score, scale, upper, upper_odd, 0, lane, carry)
-            put_odd_scores(score, scale, lower, lower_odd, 1, lane, carry)
+            put_odd_scores(score_0, scale, to_0, odd_0, 0, lane, carry, 0)
+            put_odd_scores(score_0, scale, to_1, odd_1, 1, lane, carry, 1)
+            put_odd_scores(score_1, scale, to_2, odd_2, 0, lane, carry, 2)
+            put_odd_scores(score_1, scale, to_3, odd_3, 1, lane, carry, 3)
         else:
-            put_scores(score, scale, upper, 0)
-            put_scores(score, scale, lower, 1)
+            put_scores(score_0, scale, to_0, 0)
+            put_scores(score_0, scale, to_1, 1)
+            put_scores(score_1, scale, to_2, 0)
+            put_scores(score_1, scale, to_3, 1)
         ptx.warp_barrier()
-        for i in range(4):
+        for i in range(8):
             which = u32(u32(4 * i) + u32(lane // u32(8)))
             store_chunk(which, u32(lane & u32(7)), notes, packed, values_at, here)
         ptx.warp_barrier()
         keep_waiting(packed, lane)
     ptx.warp_barrier()
-    store_chunk(u32(lane // u32(2)), u32(lane & u32(1)), notes, packed, values_at, corner)
+    for i in range(2):
+        store_chunk(u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1)), notes, packed, values_at, corner)
 
 
 @device
 def places(base, lane, warp):
     """Where a lane's rows of the first matrices of queries and keys begin."""
     upper = u32(u32(lane >> u32(4)) * u32(16))
-    row = u32(u32(warp * u32(16)) + u32(lane & u32(15)))
+    row = u32(u32(warp * u32(32)) + u32(lane & u32(15)))
     queries = u32(base + QUERIES + row * u32(144) + upper)
     key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))
     keys = u32(base + key_row * u32(144) + u32(u32(lane >> u32(3)) & u32(1)) * u32(16))
@@ -107,9 +116,9 @@ def shift_of(values_at, slot, corner):
 @device
 def clear_packed(packed, lane):
     """What no tile has written yet is read all the same."""
-    for i in range(6):
+    for i in range(11):
         chunk = u32(lane + u32(32 * i))
-        mine = u32(1) if chunk < u32(176) else u32(0)
+        mine = u32(1) if chunk < u32(352) else u32(0)
         ptx.store_shared_words4(u32(packed + u32(16) * chunk), u32(0), u32(0), u32(0), u32(0), mine)
 
 
@@ -121,10 +130,10 @@ def put_scores(score, scale, to, half):
 
 
 @device
-def put_odd_scores(score, scale, to, odd, half, lane, carry):
+def put_odd_scores(score, scale, to, odd, half, lane, carry, row):
     """The same where the row is odd: a word has the second score of the lane before, and the lane's first."""
     last = u32(1) if u32(lane & u32(3)) == u32(3) else u32(0)
-    before = carry[half]
+    before = carry[row]
     for j in range(8):
         word = ptx.pack_bfloat16(score[4 * j + 2 * half + 0] * scale, score[4 * j + 2 * half + 1] * scale)
         given = before if last != u32(0) else word
@@ -134,7 +143,7 @@ def put_odd_scores(score, scale, to, odd, half, lane, carry):
         before = word
     beyond = u32(to + u32(116))  # the word after all of the row's
     ptx.store_shared_word(beyond, u32(before >> u32(16)), last & odd)
-    carry[half] = before
+    carry[row] = before
 
 
 @device
@@ -166,10 +175,11 @@ def store_values(word, values_at, first, into, count, when):
 @device
 def keep_waiting(packed, lane):
     """What was not stored with this tile goes before the next one's."""
-    which, chunk = u32(lane // u32(2)), u32(lane & u32(1))
-    at = u32(packed + u32(176) * which + u32(16) * chunk)
-    a, b, c, d = ptx.load_shared_words4(u32(at + u32(128)))
-    ptx.store_shared_words4(at, a, b, c, d, u32(1))
+    for i in range(2):
+        which, chunk = u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1))
+        at = u32(packed + u32(176) * which + u32(16) * chunk)
+        a, b, c, d = ptx.load_shared_words4(u32(at + u32(128)))
+        ptx.store_shared_words4(at, a, b, c, d, u32(1))
 
 
 @device
@@ -185,9 +195,9 @@ def kept_chunk(place, begin, count):
 @device
 def keep_rows(rows_at, to, thread):
     """The block's rows, where all its warps find them."""
-    place = u32(thread & u32(63))
+    place = u32(thread & u32(127))
     row, slot, begin, count = ptx.load_words4(rows_at + u64(16) * u64(place))
-    mine = u32(1) if thread < u32(64) else u32(0)
+    mine = u32(1) if thread < u32(128) else u32(0)
     ptx.store_shared_words4(u32(to + u32(16) * place), row, slot, begin, count, mine)
 
 
@@ -197,7 +207,7 @@ def copy_queries(first, step, to, rows_at, limit):
     thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
     chunk = u32(thread % u32(8))
     place = u32(thread // u32(8))
-    while place < u32(64):
+    while place < u32(128):
         token = ptx.load_word(rows_at + u64(16) * u64(place))  # 2**32 - 1: none
         at = u32(to + place * u32(144) + chunk * u32(16))
         inside = u32(1) if token < limit else u32(0)
@@ -222,32 +232,42 @@ def copy_keys(first, step, to, corner, residue, lattice, limit):
 
 
 @device
-def multiply_keys(score, queries, keys):
+def multiply_keys(score_0, score_1, queries, keys):
     """Scores of a warp's rows with a tile's keys."""
     for i in range(32):
-        score[i] = f32(0.0)
-    multiply_keys_step(score, u32(queries + u32(0)), u32(keys + u32(0)))
-    multiply_keys_step(score, u32(queries + u32(32)), u32(keys + u32(32)))
-    multiply_keys_step(score, u32(queries + u32(64)), u32(keys + u32(64)))
-    multiply_keys_step(score, u32(queries + u32(96)), u32(keys + u32(96)))
+        score_0[i] = f32(0.0)
+        score_1[i] = f32(0.0)
+    multiply_keys_step(score_0, score_1, u32(queries + u32(0)), u32(keys + u32(0)))
+    multiply_keys_step(score_0, score_1, u32(queries + u32(32)), u32(keys + u32(32)))
+    multiply_keys_step(score_0, score_1, u32(queries + u32(64)), u32(keys + u32(64)))
+    multiply_keys_step(score_0, score_1, u32(queries + u32(96)), u32(keys + u32(96)))
 
 
 @device
-def multiply_keys_step(score, queries, keys):
+def multiply_keys_step(score_0, score_1, queries, keys):
     """Sixteen numbers of each row and key."""
     a_0, a_1, a_2, a_3 = ptx.load_matrices(u32(queries + u32(0)))
+    a_4, a_5, a_6, a_7 = ptx.load_matrices(u32(queries + u32(2304)))
     b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(keys + u32(0)))
-    add_product(score, 0, a_0, a_1, a_2, a_3, b_0, b_1)
-    add_product(score, 4, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(score_0, 0, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(score_1, 0, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(score_0, 4, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(score_1, 4, a_4, a_5, a_6, a_7, b_2, b_3)
     b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(keys + u32(2304)))
-    add_product(score, 8, a_0, a_1, a_2, a_3, b_0, b_1)
-    add_product(score, 12, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(score_0, 8, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(score_1, 8, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(score_0, 12, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(score_1, 12, a_4, a_5, a_6, a_7, b_2, b_3)
     b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(keys + u32(4608)))
-    add_product(score, 16, a_0, a_1, a_2, a_3, b_0, b_1)
-    add_product(score, 20, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(score_0, 16, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(score_1, 16, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(score_0, 20, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(score_1, 20, a_4, a_5, a_6, a_7, b_2, b_3)
     b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(keys + u32(6912)))
-    add_product(score, 24, a_0, a_1, a_2, a_3, b_0, b_1)
-    add_product(score, 28, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(score_0, 24, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(score_1, 24, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(score_0, 28, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(score_1, 28, a_4, a_5, a_6, a_7, b_2, b_3)
 
 
 @device

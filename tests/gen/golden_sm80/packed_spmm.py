@@ -1,7 +1,7 @@
 """Packed values times the rows of a dense array by a warp's matrix products, generated for every mask whose rows share columns.
 
-Rows of 20 numbers, float16; 64 rows x 64 places a tile, by 128
-threads: each warp has 16 rows. A tile is fetched while one is computed.
+Rows of 20 numbers, float16; 64 rows x 64 places a tile, by
+128 threads: each warp has 16 rows. A tile is fetched while one is computed.
 """
 
 import numpy as np
@@ -12,16 +12,16 @@ f32, u32, u64 = np.float32, np.uint32, np.uint64
 device = cuda.jit(device=True, forceinline=True)  # arrays that such a function is given stay registers
 wait_for_copies = ptx.async_wait(0)
 
-# Shared memory, in bytes from its aligned start: two stages, of each the rows of v, then packed values; the block's rows.
-STAGE_BYTES, PACKED = u32(16384), u32(5120)
-NOTES = u32(32768)
+# Shared memory, in bytes from its aligned start: two stages of rows of v; a head's first and last chunk of packed values.
+STAGE_BYTES = u32(5120)
+ENDS = u32(10240)
 
 
 def spmm(
     rows, blocks, values, v, out,
     values_row, values_head, values_batch, v_row, v_head, v_batch, out_row, out_head, out_batch,
     scale,
-    blocks_listed, heads, share, seq_q, seq_kv,
+    blocks_listed, heads, share, seq_q, seq_kv, pairs,
 ):
     start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
     base = u32((start + u32(15)) & u32(4294967280))
@@ -37,136 +37,214 @@ def spmm(
     limit = seq_kv
     values_at = values + u64(entry) * values_batch + u64(head) * values_head
     v_at = v + u64(entry) * v_batch + u64(head // share) * v_head
-    keep_rows(rows_at, u32(base + NOTES), thread)
-    notes = u32(base + NOTES + u32(256) * warp)
-    packed = u32(base + PACKED + u32(2816) * warp)
-    ptx.block_barrier()  # the list of rows is there
-    copy_values(packed, notes, values_at, corner, lane)
-    copy_rows_of_v(v_at, v_row, base, corner, residue, lattice, limit)
+    keep_ends(values_at, pairs, u32(base + ENDS), thread)
+    bring_rows_of_v(v_at, v_row, base, corner, residue, lattice, limit)
     ptx.async_commit()
     clear_padding(base)
+    rows_at = rows_at + u64(16) * u64(u32(u32(16) * warp) + u32(lane >> u32(2)))
+    column = u32(corner + u32(16) * u32(lane & u32(3)))
+    at = cuda.local.array(2, dtype=np.uint64)
+    ahead, most, shift, counts = cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32)
+    some_near = u32(0)
+    for i in range(2):
+        _, slot, begin, count = ptx.load_words4(rows_at + u64(128 * i))
+        shift[i] = shift_of(values_at, u32(slot + column))
+        at[i] = values_at + u64(2) * signed(u32(slot + column - shift[i]))
+        ahead[i], counts[i] = u32(u32(column - shift[i] - begin) + u32(7)), count
+        most[i] = u32(count + u32(7)) if count > u32(0) else u32(0)
+        some_near = some_near | near_ends(u32(slot + begin), count, pairs)
+    near = ptx.any_lane(some_near)
+    words = cuda.local.array(24, dtype=np.uint32)
+    weights = cuda.local.array(16, dtype=np.uint32)
     total = cuda.local.array(16, dtype=np.float32)
     for n in range(16):
         total[n] = f32(0.0)
-    first_row = u32(lane >> u32(2))
-    upper, upper_odd = place_of_row(packed, notes, values_at, corner, lane, first_row)
-    lower, lower_odd = place_of_row(packed, notes, values_at, corner, lane, u32(first_row + u32(8)))
     right = u32(base + u32(lane & u32(15)) * u32(80) + u32(lane >> u32(4)) * u32(16))
+    ptx.block_barrier()  # the head's ends are there
+    done = u32(0)
+    busy = fetch_values(words, values_at, at, ahead, most, shift, done, near, pairs, u32(base + ENDS))
     while tiles > u32(0):
         wait_for_copies()
         ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
-        now = stage
+        now, here, kept = stage, done, busy
         tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32(64)), u32(STAGE_BYTES - stage)
+        done = u32(done + u32(64))
         if tiles > u32(0):
-            copy_values(u32(packed + stage), notes, values_at, corner, lane)
-            copy_rows_of_v(v_at, v_row, u32(base + stage), corner, residue, lattice, limit)
+            bring_rows_of_v(v_at, v_row, u32(base + stage), corner, residue, lattice, limit)
         ptx.async_commit()
-        multiply_rows(total, u32(upper + now), upper_odd, u32(lower + now), lower_odd, u32(right + now))
+        if kept != u32(0):
+            place_values(weights, words, ahead, counts, shift, here)
+        if tiles > u32(0):
+            busy = fetch_values(words, values_at, at, ahead, most, shift, done, near, pairs, u32(base + ENDS))
+        if kept != u32(0):
+            multiply_rows(total, weights, u32(right + now))
     out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(lane & u32(3))
     for half in range(2):
-        row = ptx.load_shared_word(u32(notes + u32(16) * u32(first_row + u32(8 * half))))
+        row = ptx.load_word(rows_at + u64(128 * half))
         store_row(total, half, row, out_at, out_row, scale, seq_q)
 
 
 @device
-def place_of_row(packed, notes, values_at, corner, lane, which):
-    """Of one of a warp's rows, where a lane's first values stand in stage 0; whether they begin within a word."""
-    slot = ptx.load_shared_word(u32(notes + u32(16) * which + u32(4)))
-    shift = shift_of(values_at, slot, corner)
-    to = u32(packed + u32(176) * which)
-    return u32(to + u32(4) * u32(u32(shift >> u32(1)) + u32(lane & u32(3)))), u32(shift & u32(1))
+def shift_of(values_at, value):
+    """Values of the chunk of a value that stand before it."""
+    return u32(u32(u32(values_at >> u64(1)) + value) & u32(7))
 
 
 @device
-def shift_of(values_at, slot, corner):
-    """Values of the chunk of a tile's first value that stand before it: of a row always as many."""
-    return u32(u32(u32(values_at >> u64(1)) + slot + corner) & u32(7))
+def signed(word):
+    """A word as a number of 64 bits, with its sign."""
+    return u64(word ^ u32(2147483648)) - u64(2147483648)
 
 
 @device
-def copy_values(to, notes, values_at, corner, lane):
-    """A tile's packed values on their way: eight chunks of each row, and of rows that are shifted the ninth."""
-    copy_chunk(to, notes, values_at, corner, u32(u32(0) + u32(lane // u32(8))), u32(lane & u32(7)), u32(1))
-    copy_chunk(to, notes, values_at, corner, u32(u32(4) + u32(lane // u32(8))), u32(lane & u32(7)), u32(1))
-    copy_chunk(to, notes, values_at, corner, u32(u32(8) + u32(lane // u32(8))), u32(lane & u32(7)), u32(1))
-    copy_chunk(to, notes, values_at, corner, u32(u32(12) + u32(lane // u32(8))), u32(lane & u32(7)), u32(1))
-    copy_chunk(to, notes, values_at, corner, u32(lane & u32(15)), u32(8), u32(1) if lane < u32(16) else u32(0))
+def near_ends(first, count, pairs):
+    """Whether chunks of a row may be some that are not all of the head's; first: its first packed value."""
+    close = u32(1) if (first < u32(8)) or (u32(first + count + u32(8)) > pairs) else u32(0)
+    return close if count > u32(0) else u32(0)
 
 
 @device
-def copy_chunk(to, notes, values_at, corner, which, chunk, mine):
-    """A chunk of a row: copied where all of it is kept, else put together where some of it is, else 0."""
-    _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32(16) * which))
-    shift = shift_of(values_at, slot, corner)
-    wanted = mine if (chunk < u32(8)) or (shift != u32(0)) else u32(0)
-    to = u32(to + u32(176) * which + u32(16) * chunk)
-    place = u32(corner + u32(8) * chunk - shift)
-    into, whole, some = kept_chunk(place, begin, count)
-    whole, some = whole & wanted, some & wanted
-    ptx.async_copy(to, values_at + u64(2) * u64(u32(slot + place)), whole)
-    rest = u32(mine - whole)
-    if ptx.any_lane(u32(some - whole)) != u32(0):
-        put_chunk(to, values_at, u32(slot + place), into, count, rest)
+def keep_ends(values_at, pairs, to, thread):
+    """The chunks in which a head's packed values begin and end, as far as words have any of them."""
+    mine = u32(1) if thread < u32(8) else u32(0)
+    end = values_at + u64(2) * u64(pairs)
+    at = end if u32(thread & u32(4)) != u32(0) else values_at
+    at = (at & u64(18446744073709551600)) + u64(4) * u64(thread & u32(3))
+    some = mine if (at + u64(4) > values_at) and (at < end) else u32(0)
+    word = ptx.real_bits(ptx.load_real_when(at, some))
+    ptx.store_shared_word(u32(to + u32(4) * u32(thread & u32(7))), word, mine)
+
+
+@device
+def fetch_values(words, values_at, at, ahead, most, shift, done, near, pairs, ends):
+    """A lane's chunks of each of its rows on their way; whether the warp keeps anything of the tile."""
+    at_0, ahead_0 = at[0] + u64(2) * u64(done), u32(ahead[0] + done)
+    at_1, ahead_1 = at[1] + u64(2) * u64(done), u32(ahead[1] + done)
+    if near != u32(0):
+        some_0 = fetch_near(words, 0, values_at, at_0, ahead_0, most[0], shift[0], pairs, ends)
+        some_1 = fetch_near(words, 12, values_at, at_1, ahead_1, most[1], shift[1], pairs, ends)
     else:
-        ptx.store_shared_words4(to, u32(0), u32(0), u32(0), u32(0), rest)
+        some_0 = fetch_row(words, 0, at_0, ahead_0, most[0], shift[0])
+        some_1 = fetch_row(words, 12, at_1, ahead_1, most[1], shift[1])
+    return ptx.any_lane(some_0 | some_1)
 
 
 @device
-def put_chunk(to, values_at, first, into, count, when):
-    """Word by word."""
-    word_0 = kept_word(values_at, u32(first + u32(0)), u32(into + u32(0)), count)
-    word_1 = kept_word(values_at, u32(first + u32(2)), u32(into + u32(2)), count)
-    word_2 = kept_word(values_at, u32(first + u32(4)), u32(into + u32(4)), count)
-    word_3 = kept_word(values_at, u32(first + u32(6)), u32(into + u32(6)), count)
-    ptx.store_shared_words4(to, word_0, word_1, word_2, word_3, when)
+def fetch_row(words, to, at, ahead, most, shift):
+    """Those of a row that has any place of them, 1 if there are such; ahead: of the first one's last place."""
+    some_0 = u32(1) if u32(ahead + u32(0)) < most else u32(0)
+    some_1 = u32(1) if u32(ahead + u32(8)) < most else u32(0)
+    some_2 = u32(1) if u32(ahead + u32(16)) < most else u32(0)
+    some_2 = some_2 if shift != u32(0) else u32(0)
+    words[to + 0], words[to + 1], words[to + 2], words[to + 3] = ptx.load_words4_when(at + u64(0), some_0)
+    words[to + 4], words[to + 5], words[to + 6], words[to + 7] = ptx.load_words4_when(at + u64(16), some_1)
+    words[to + 8], words[to + 9], words[to + 10], words[to + 11] = ptx.load_words4_when(at + u64(32), some_2)
+    return some_0 | some_1 | some_2
 
 
 @device
-def kept_word(values_at, first, into, count):
-    """Two neighbouring values, 0 for one that is not the row's; first: the number of the first."""
-    low = u32(1) if into < count else u32(0)
-    high = u32(1) if u32(into + u32(1)) < count else u32(0)
-    at = values_at + u64(2) * u64(u32(first + u32(1))) - u64(2)
-    word = ptx.real_bits(ptx.load_real_when(at, low | high))
-    kept = u32(u32(low * u32(65535)) | u32(high * u32(4294901760)))
-    return u32(word & kept)
+def fetch_near(words, to, values_at, at, ahead, most, shift, pairs, ends):
+    """The same of a row that has values in a head's first or last chunk."""
+    some_0 = u32(1) if u32(ahead + u32(0)) < most else u32(0)
+    some_1 = u32(1) if u32(ahead + u32(8)) < most else u32(0)
+    some_2 = u32(1) if u32(ahead + u32(16)) < most else u32(0)
+    some_2 = some_2 if shift != u32(0) else u32(0)
+    first_0 = u32(u32(u64(at - values_at) >> u64(1)) + u32(0))
+    inside_0 = some_0 if (first_0 < pairs) and (u32(first_0 + u32(7)) < pairs) else u32(0)
+    first_1 = u32(u32(u64(at - values_at) >> u64(1)) + u32(8))
+    inside_1 = some_1 if (first_1 < pairs) and (u32(first_1 + u32(7)) < pairs) else u32(0)
+    first_2 = u32(u32(u64(at - values_at) >> u64(1)) + u32(16))
+    inside_2 = some_2 if (first_2 < pairs) and (u32(first_2 + u32(7)) < pairs) else u32(0)
+    words[to + 0], words[to + 1], words[to + 2], words[to + 3] = ptx.load_words4_when(at + u64(0), inside_0)
+    words[to + 4], words[to + 5], words[to + 6], words[to + 7] = ptx.load_words4_when(at + u64(16), inside_1)
+    words[to + 8], words[to + 9], words[to + 10], words[to + 11] = ptx.load_words4_when(at + u64(32), inside_2)
+    take_end(words, to + 0, first_0, some_0 & u32(u32(1) - inside_0), ends)
+    take_end(words, to + 4, first_1, some_1 & u32(u32(1) - inside_1), ends)
+    take_end(words, to + 8, first_2, some_2 & u32(u32(1) - inside_2), ends)
+    return some_0 | some_1 | some_2
 
 
 @device
-def kept_chunk(place, begin, count):
-    """The chunk's first place from the row's first; whether all its places are kept, and whether any is."""
-    into = u32(place - begin)
-    last = u32(into + u32(7))
-    whole = u32(1) if (into < count) and (last < count) else u32(0)
-    some = u32(1) if last < u32(count + u32(7)) else u32(0)
-    return into, whole, some
+def take_end(words, at, first, edge, ends):
+    """A chunk at the head's first or last value."""
+    place = u32(ends + ptx.select(u32(0), u32(16), u32(first >> u32(31))))
+    a, b, c, d = ptx.load_shared_words4(place)
+    words[at + 0] = ptx.select(a, words[at + 0], edge)
+    words[at + 1] = ptx.select(b, words[at + 1], edge)
+    words[at + 2] = ptx.select(c, words[at + 2], edge)
+    words[at + 3] = ptx.select(d, words[at + 3], edge)
 
 
 @device
-def keep_rows(rows_at, to, thread):
-    """The block's rows, where all its warps find them."""
-    place = u32(thread & u32(63))
-    row, slot, begin, count = ptx.load_words4(rows_at + u64(16) * u64(place))
-    mine = u32(1) if thread < u32(64) else u32(0)
-    ptx.store_shared_words4(u32(to + u32(16) * place), row, slot, begin, count, mine)
+def place_values(weights, words, ahead, counts, shift, done):
+    """A lane's places of each of its rows, two a word, 0 where the row does not keep one."""
+    place_row(weights, 0, words, 0, shift[0])
+    place_0 = u32(u32(ahead[0] + shift[0]) + u32(done - u32(7)))
+    part_0 = in_part(place_0, counts[0])
+    place_row(weights, 8, words, 12, shift[1])
+    place_1 = u32(u32(ahead[1] + shift[1]) + u32(done - u32(7)))
+    part_1 = in_part(place_1, counts[1])
+    if ptx.any_lane(part_0 | part_1) != u32(0):
+        drop_others(weights, 0, place_0, counts[0])
+        drop_others(weights, 8, place_1, counts[1])
 
 
 @device
-def multiply_rows(total, upper, upper_odd, lower, lower_odd, right):
+def place_row(weights, to, words, at, shift):
+    """Of a row, from where its chunks have them: four, two and one value further on."""
+    word = cuda.local.array(10, dtype=np.uint32)
+    for y in range(10):
+        word[y] = ptx.select(words[at + y + 2], words[at + y], shift & u32(4))
+    for y in range(9):
+        word[y] = ptx.select(word[y + 1], word[y], shift & u32(2))
+    for y in range(8):
+        across = u32(u32(word[y] >> u32(16)) | u32(word[y + 1] << u32(16)))
+        weights[to + y] = ptx.select(across, word[y], shift & u32(1))
+
+
+@device
+def in_part(place, count):
+    """Whether a row does not keep all places of a lane; place: its first one from the row's."""
+    return u32(0) if (place < count) and (u32(place + u32(15)) < count) else u32(1)
+
+
+@device
+def drop_others(weights, to, place, count):
+    """0 in place of what a row does not keep: a bit for each of a lane's places."""
+    before, left = u32(u32(0) - place), u32(count - place)
+    before = before if before < u32(2147483648) else u32(0)
+    before = before if before < u32(16) else u32(16)
+    left = left if left < u32(2147483648) else u32(0)
+    left = left if left < u32(16) else u32(16)
+    kept = u32(u32(u32(1) << left) - u32(1)) & u32(~u32(u32(u32(1) << before) - u32(1)))
+    kept = kept | u32(kept << u32(15))  # the upper one of two places in the upper half of a word
+    for y in range(8):
+        two = u32(u32(kept >> u32(2 * y)) & u32(65537)) * u32(65535)
+        weights[to + y] = weights[to + y] & u32(two)
+
+
+@device
+def place_of(row):
+    """The place of a tile whose row of v stands at a row: of sixteen rows each lane of a row has four neighbours."""
+    return u32(u32(u32(row & u32(6)) * u32(8)) | u32(u32(row >> u32(3)) * u32(2)) | u32(row & u32(1)))
+
+
+@device
+def multiply_rows(total, weights, right):
     """A warp's packed values times a tile's rows of v."""
-    multiply_step(total, u32(upper + u32(0)), upper_odd, u32(lower + u32(0)), lower_odd, u32(right + u32(0)))
-    multiply_step(total, u32(upper + u32(32)), upper_odd, u32(lower + u32(32)), lower_odd, u32(right + u32(1280)))
-    multiply_step(total, u32(upper + u32(64)), upper_odd, u32(lower + u32(64)), lower_odd, u32(right + u32(2560)))
-    multiply_step(total, u32(upper + u32(96)), upper_odd, u32(lower + u32(96)), lower_odd, u32(right + u32(3840)))
+    multiply_step(0, total, weights, u32(right + u32(0)))
+    multiply_step(2, total, weights, u32(right + u32(1280)))
+    multiply_step(4, total, weights, u32(right + u32(2560)))
+    multiply_step(6, total, weights, u32(right + u32(3840)))
 
 
 @device
-def multiply_step(total, upper, upper_odd, lower, lower_odd, right):
+def multiply_step(at, total, weights, right):
     """Sixteen places of each row."""
-    a_0 = two_values(u32(upper + u32(0)), upper_odd)
-    a_1 = two_values(u32(lower + u32(0)), lower_odd)
-    a_2 = two_values(u32(upper + u32(16)), upper_odd)
-    a_3 = two_values(u32(lower + u32(16)), lower_odd)
+    a_0 = weights[at + 0]
+    a_1 = weights[at + 8]
+    a_2 = weights[at + 1]
+    a_3 = weights[at + 9]
     b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32(right + u32(0)))
     add_product(total, 0, a_0, a_1, a_2, a_3, b_0, b_1)
     add_product(total, 4, a_0, a_1, a_2, a_3, b_2, b_3)
@@ -176,16 +254,8 @@ def multiply_step(total, upper, upper_odd, lower, lower_odd, right):
 
 
 @device
-def two_values(at, odd):
-    """Two neighbours, from the words that they are in."""
-    word, after = ptx.load_shared_word(at), ptx.load_shared_word(u32(at + u32(4)))
-    across = u32(u32(word >> u32(16)) | u32(after << u32(16)))
-    return across if odd != u32(0) else word
-
-
-@device
 def store_row(total, half, row, out_at, out_row, scale, seq_q):
-    """A lane's numbers of one of its two rows."""
+    """A lane's numbers of one of its rows."""
     there = u32(1) if row < seq_q else u32(0)
     to = out_at + u64(row) * out_row
     for j in range(3):
@@ -201,7 +271,7 @@ def copy_rows_of_v(first, step, to, corner, residue, lattice, limit):
         place = u32(number // u32(3))
         chunk = u32(number - place * u32(3))
         mine = u32(1) if place < u32(64) else u32(0)
-        token = u32(residue + lattice * u32(corner + place))
+        token = u32(residue + lattice * u32(corner + place_of(place)))
         at = u32(to + place * u32(80) + chunk * u32(16))
         inside = u32(1) if token < limit else u32(0)
         ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside & mine)
@@ -210,10 +280,16 @@ def copy_rows_of_v(first, step, to, corner, residue, lattice, limit):
 
 
 @device
+def bring_rows_of_v(first, step, to, corner, residue, lattice, limit):
+    """Begin to copy the rows_of_v of a tile."""
+    copy_rows_of_v(first, step, to, corner, residue, lattice, limit)
+
+
+@device
 def clear_padding(base):
     """The chunks that complete a row's last step, as 0."""
     clear_rows_of_v(u32(base + u32(0)))
-    clear_rows_of_v(u32(base + u32(16384)))
+    clear_rows_of_v(u32(base + u32(5120)))
 
 
 @device

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from splat_numba.gen.boxes.passes import GROUP_ROWS, NONE, SOME, Traits
+from splat_numba.gen.boxes.passes import GROUP_ROWS, NONE, SOME, WORD_BITS, Traits
 from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, sum_at
 from splat_numba.gen.language.writer import INDENT, SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
@@ -25,15 +25,15 @@ def emit_softmax(out: SourceWriter, traits: Traits) -> None:
     """All functions between the two products of a tile."""
     if traits.negate:
         emit_negate(out, traits)
-    emit_mask_functions(out, traits, NONE_KEPT)
+    emit_mask_functions(out, traits, NONE_KEPT, traits.tile_kv)
     _emit_weights(out, traits)
     _emit_rescaling(out, traits)
 
 
-def emit_mask_functions(out: SourceWriter, traits: Traits, fill: str) -> None:
-    """What emit_masks calls. fill: what stands where a pair is not kept."""
+def emit_mask_functions(out: SourceWriter, traits: Traits, fill: str, columns: int) -> None:
+    """What emit_masks calls. fill: what stands where a pair is not kept; columns: of a tile, that are there at once."""
     if traits.partial:
-        _emit_mask(out, traits, fill)
+        _emit_mask(out, traits, fill, columns)
     if traits.ragged:
         emit_valid(out, traits)
         _emit_limit(out, traits, fill)
@@ -72,13 +72,16 @@ def some_kept() -> str:
     return f"ptx.any_lane(u32(1) if u32(mask & u32(3)) != u32({NONE}) else u32(0)) != u32(0)"
 
 
-def emit_masks(out: SourceWriter, traits: Traits, arrays: Sequence[tuple[str, ...]]) -> None:
-    """Of each of the arrays, of all atoms of a tile, what belongs to pairs that are not kept is put aside."""
+def emit_masks(out: SourceWriter, traits: Traits, arrays: Sequence[tuple[str, ...]], part: str = "") -> None:
+    """Of each of the arrays, of all atoms of a tile, what belongs to pairs that are not kept is put aside. part: which
+    32 columns of the tile they are, as text, where not all.
+    """
     words = words_per_row(traits)
     if traits.partial:
         with out.block(f"if {any_status(SOME)}"):
             start = f"bits + u64({mask_bytes(traits)}) * u64(mask >> u32(2))"
-            out.line(f"mask_at = {start} + u64({4 * words}) * u64(row & u32({GROUP_ROWS - 1}))")
+            row = f" + u64({4 * words}) * u64(row & u32({GROUP_ROWS - 1}))"
+            out.line(f"mask_at = {start}{row}" + f" + u64(4) * u64({part})" * bool(part))
             for names in arrays:
                 for atom, name in enumerate(names):
                     out.line(f"mask_scores({name}, mask_at + u64({4 * words * ATOM * atom}), column)")
@@ -89,16 +92,16 @@ def emit_masks(out: SourceWriter, traits: Traits, arrays: Sequence[tuple[str, ..
                 out.line(f"limit_scores({name}, valid, column)")
 
 
-def _emit_mask(out: SourceWriter, traits: Traits, fill: str) -> None:
+def _emit_mask(out: SourceWriter, traits: Traits, fill: str, columns: int) -> None:
     """A row's words are shifted so that bit 0 is this thread's first column; heads share them in the cache."""
     words = words_per_row(traits)
     text = f"{_WHAT[fill]} of pairs that are not kept become {_WORDS[fill]}, of a thread's two rows."
     with device_function(out, "mask_scores", ("score", "mask_at", "column"), text):
         for row in range(LANE_ROWS):
-            for word in range(words):
+            for word in range(-(-columns // WORD_BITS)):
                 at = f"mask_at + u64({4 * (MATRIX * row * words + word)})"
                 out.line(f"mask_columns({COLUMNS // MATRIX * word}, score, {row}, ptx.load_word({at}) >> column)")
-    with columns_of(out, "mask_columns", ("score", "row", "bits"), traits.tile_kv, "The same of a word's columns."):
+    with columns_of(out, "mask_columns", ("score", "row", "bits"), columns, "The same of a word's columns."):
         for x in range(LANE_COLUMNS):
             at = sum_at("score", "row", str(x))
             out.line(f"{at} = {at} if bits & u32(1 << ({MATRIX} * (j - first) + {x})) else {fill}")

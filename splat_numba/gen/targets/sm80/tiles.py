@@ -178,7 +178,8 @@ class RowProduct:
 @dataclass(frozen=True, slots=True)
 class SumProduct:
     """A function ``name`` of sums (of every atom, (16, dim)) += weights x right: weights (16, depth) in registers, as
-    a row product leaves them, right of ``depth`` rows.
+    a row product leaves them, right of ``depth`` rows. shared_bytes: where weights are rounded and in shared memory
+    instead, sixteen rows of them transposed; so many bytes lie between, and weights are where a lane's row is.
     """
 
     name: str
@@ -188,6 +189,7 @@ class SumProduct:
     depth: int
     dim: int
     texts: tuple[str, str]
+    shared_bytes: int = 0
 
 
 def emit_row_product(out: SourceWriter, one: RowProduct) -> None:
@@ -216,9 +218,17 @@ def emit_sum_product(out: SourceWriter, one: SumProduct, dtype: str) -> None:
     with device_function(out, one.name, parameters, one.texts[0]):
         for step in range(one.depth // ATOM):
             first, right = sums_of(ATOM * step), f"u32({one.right} + u32({ATOM * pitch * step}))"
-            wrapped(out, f"{one.name}_step", (str(first), *parameters[:-1], right))
-    with device_function(out, f"{one.name}_step", ("first", *parameters), one.texts[1]):
+            if one.shared_bytes:
+                places = [f"u32({name} + u32({one.shared_bytes * step}))" for name in one.weights]
+                wrapped(out, f"{one.name}_step", (*one.sums, *places, right))
+            else:
+                wrapped(out, f"{one.name}_step", (str(first), *parameters[:-1], right))
+    first_sum = ("first",) * (not one.shared_bytes)
+    with device_function(out, f"{one.name}_step", (*first_sum, *parameters), one.texts[1]):
         for atom, name in enumerate(one.weights):
+            if one.shared_bytes:
+                out.line(f"{', '.join(_of_atom(left, atom))} = ptx.load_matrices_transposed({name})")
+                continue
             for i, word in enumerate(_of_atom(left, atom)):
                 pair = ", ".join(f"{name}[first + {LANE_COLUMNS * i + x}]" for x in range(LANE_COLUMNS))
                 out.line(f"{word} = ptx.pack_{dtype}({pair})")

@@ -23,7 +23,9 @@ class Mlir:
     name: ClassVar[str] = "mlir"
     packages: ClassVar[tuple[str, ...]] = ("numba-cuda-mlir", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
     extra: ClassVar[str] = "cuda-mlir"
-    made_by: ClassVar[str] = "from splat_numba.runtime.cuda.compilers import mlir, mlir_passes, mlir_ptx"
+    made_by: ClassVar[str] = (
+        "from splat_numba.runtime.cuda.compilers import mlir, mlir_passes, mlir_pipeline, mlir_ptx, mlir_views"
+    )
 
     def check(self) -> None:
         """Raise BackendError where it is not installed, or of a version that was not tried."""
@@ -51,7 +53,15 @@ class Mlir:
         return Dialect(cuda, mlir_ptx)
 
     def intermediate(self, function: Callable[..., Any], entry: Entry, output: str) -> bytes:
-        """Numba's front end, MLIR's passes, NVVM."""
+        """Numba's front end, MLIR's passes, NVVM: by our passes, or else by numba-cuda-mlir's own way, which says what
+        is wrong, if anything is.
+        """
         from splat_numba.runtime.cuda.compilers import mlir_passes
 
-        return mlir_passes.compiled(function, entry, lto=output == "ltoir")
+        try:
+            from splat_numba.runtime.cuda.compilers import mlir_pipeline
+
+            with mlir_pipeline.in_place():
+                return mlir_passes.compiled(function, entry, lto=output == "ltoir")
+        except Exception:  # noqa: BLE001 - a private part of it is missing, or the text is at fault
+            return mlir_passes.compiled(function, entry, lto=output == "ltoir")

@@ -20,11 +20,15 @@ from numba_cuda_mlir.numba_cuda.core.compiler_lock import global_compiler_lock
 from numba_cuda_mlir.numba_cuda.cudadrv.nvvm import LibDevice
 
 from splat_numba.gen.language.entry import Entry
+from splat_numba.runtime.cuda.compilers import mlir_views
 
 _KINDS = {"r": types.uint32, "l": types.uint64, "f": types.float32}
 _SHARED = "__dynamic_shmem__"
 _KERNEL = ("nvvm.kernel", "gpu.kernel")
 _ARRAY = "llvm.alloca"
+# Variables become values before anything else: MLIR puts the equal ends of two branches together, one of two variables
+# to be chosen there by its address, which NVVM keeps in memory (sm80's spmm had a stack of 16 bytes).
+_VALUES = "builtin.module(gpu.module(any(mem2reg)))"
 
 
 def compiled(function: Callable[..., Any], entry: Entry, *, lto: bool) -> bytes:
@@ -34,10 +38,12 @@ def compiled(function: Callable[..., Any], entry: Entry, *, lto: bool) -> bytes:
     signature = tuple(_KINDS[kind] for kind in entry.kinds)
     with global_compiler_lock, _gpu_named(entry.capability[:2]):
         mlir_target.ensure_initialized()
-        refresh_registries(target=False, include_uninitialized_cuda=False)  # intrinsics made by this text
+        refresh_registries(include_uninitialized_cuda=False)  # intrinsics made by this text
+        mlir_views.install()
         made = mlir_compiler.compile_mlir(function, types.none, signature, options)
         with context.get_context():
             module = made.metadata["mlir_module"]
+            PassManager.parse(_VALUES).run(module.operation)
             PassManager.parse(optimization.get_base_pipeline()).run(module.operation)
             optimization.run_pre_codegen_patterns(module)
             _share_dynamically(module)

@@ -89,7 +89,7 @@ def test_numpy_arrays_are_copied_there_and_back(gpu, changes):
 @pytest.mark.parametrize("changes", [{"method": "low_rank", "value_dim": 5}, {"method": "kernel", "head_dim": 7}, {}])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_16_bit_gradients_of_numpy_arrays(gpu, changes, dtype):
-    check_gradients(SMALL.but(dtype=dtype, **changes), backend="cuda")
+    check_gradients(SMALL.but(dtype=dtype, **changes), backend="cuda", operand=2.0**-16)  # by sm80, in two pieces
     assert gpu.launched
 
 

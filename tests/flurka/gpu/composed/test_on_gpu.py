@@ -56,9 +56,9 @@ def agree(case, found, right):
             assert np.abs(got - wanted).max() <= PRECISION[case.dtype] * np.abs(wanted).max()
 
 
-def check(case, arrays, move):
+def check(case, arrays, move, **options):
     """Out and gradients of arrays on a GPU; move: one more there."""
-    out, vjp = VJP[case.method](**arrays, **case.options())
+    out, vjp = VJP[case.method](**arrays, **case.options(), **options)
     dout = move(case.dout())
     first, second = vjp(dout), vjp(dout)
     right, pull = case.wanted_vjp()
@@ -68,10 +68,10 @@ def check(case, arrays, move):
     return out, first
 
 
-def check_torch(case, layout="bhsd"):
+def check_torch(case, layout="bhsd", **options):
     torch, arrays = torch_arrays(case, layout)
     to_gpu = lambda one: torch.from_numpy(one.astype(np.float32)).cuda().to(getattr(torch, case.dtype))  # noqa: E731
-    return check(case, arrays, to_gpu)
+    return check(case, arrays, to_gpu, **options)
 
 
 @pytest.mark.parametrize(("method", "phi"), KINDS)

@@ -88,6 +88,8 @@ def _launch(
     }  # fmt: skip
     if problem.dim:
         numbers |= scale_of(traits.numbers, "scale", problem.scale)
+    if traits.in_chunks:
+        numbers["pairs"] = named["values"].sizes[2]
     if traits.family != "adding":
         numbers |= _groups(problem, named)
     builder.launch(text, blocks * problem.batch * problem.heads, numbers, {**pointers, **named})

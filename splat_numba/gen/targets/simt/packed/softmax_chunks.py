@@ -1,7 +1,8 @@
 """Softmax of the packed values of a row by chunks of 16 bytes, a lane every 32nd: where rows lie side by side.
 
 Chunks begin where memory's do, so a row's first and last are another row's too: of those a lane reads and writes the
-row's numbers one by one. A lane goes over its chunks twice, since a row may be of any length.
+row's numbers one by one. A lane goes over its chunks twice, since a row may be of any length; most rows are held in
+registers instead (softmax_held).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from splat_numba.gen.targets.simt.packed.rows import (
     entry,
     row_of,
 )
+from splat_numba.gen.targets.simt.packed.softmax_held import OF_ROW, emit_held
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 from splat_numba.gen.targets.simt.shape import CHUNK
 
@@ -38,41 +40,55 @@ def render_softmax_chunks(traits: PackedTraits, groups: tuple[tuple[str, ...], .
             shift = u32(u32(values_at & u64({CHUNK - 1})) // u32({size}))
             alike = u32(1) if u32(weights_at & u64({CHUNK - 1})) == u32(values_at & u64({CHUNK - 1})) else u32(0)
             chunks = u32(u32(count + shift + u32({of - 1})) // u32({of})) if count > u32(0) else u32(0)
-            rounded = u32(u32(chunks + u32({WARP - 1})) & u32({2**32 - WARP}))
-            peak, added = NONE_KEPT, ZERO
-            chunk = lane
-            while chunk < rounded:
-                place = u32(u32({of}) * chunk - shift)
-                {", ".join(names)} = load_chunk(values_at, place, count)
             """
         )
-        with out.suite():
-            out.line(f"top = {_largest(['peak', *names])}")
-            out.line("safe = top if top > NONE_KEPT else ZERO")
-            out.line(f"here = {' + '.join(f'power({name} - safe)' for name in names)}")
-            out.line("added = added * power(peak - safe) + here")
-            out.line("peak = top")
-            out.line(f"chunk = u32(chunk + u32({WARP}))")
-        out.lines(
-            f"""
-            top = top_of_warp(peak)
-            safe = top if top > NONE_KEPT else ZERO
-            total = sum_of_warp(added * power(peak - safe))
-            factor = reciprocal(total) if total != ZERO else ZERO
-            chunk = lane
-            while chunk < rounded:
-                place = u32(u32({of}) * chunk - shift)
-                {", ".join(names)} = load_chunk(values_at, place, count)
-            """
-        )
-        with out.suite():
-            weights = [f"power({name} - safe) * factor" for name in names]
-            wrapped(out, "store_chunk", ("weights_at", "place", "count", "alike", *weights))
-            out.line(f"chunk = u32(chunk + u32({WARP}))")
+        with out.block("if is_held(slot, shift, chunks, alike, pairs) != u32(0)"):
+            out.line(f"softmax_of_held({', '.join(OF_ROW)})")
+        with out.block("else"):
+            _emit_in_turn(out, names)
+    emit_held(out, traits, names)
     _emit_chunks(out, traits, names)
     emit_softmax_functions(out)
     emit_number_functions(out, traits)
     return out.text()
+
+
+def _emit_in_turn(out: SourceWriter, names: list[str]) -> None:
+    """A row's chunks one after the other, twice."""
+    of = len(names)
+    out.lines(
+        f"""
+        rounded = u32(u32(chunks + u32({WARP - 1})) & u32({2**32 - WARP}))
+        peak, added = NONE_KEPT, ZERO
+        chunk = lane
+        while chunk < rounded:
+            place = u32(u32({of}) * chunk - shift)
+            {", ".join(names)} = load_chunk(values_at, place, count)
+        """
+    )
+    with out.suite():
+        out.line(f"top = {_largest(['peak', *names])}")
+        out.line("safe = top if top > NONE_KEPT else ZERO")
+        out.line(f"here = {' + '.join(f'power({name} - safe)' for name in names)}")
+        out.line("added = added * power(peak - safe) + here")
+        out.line("peak = top")
+        out.line(f"chunk = u32(chunk + u32({WARP}))")
+    out.lines(
+        f"""
+        top = top_of_warp(peak)
+        safe = top if top > NONE_KEPT else ZERO
+        total = sum_of_warp(added * power(peak - safe))
+        factor = reciprocal(total) if total != ZERO else ZERO
+        chunk = lane
+        while chunk < rounded:
+            place = u32(u32({of}) * chunk - shift)
+            {", ".join(names)} = load_chunk(values_at, place, count)
+        """
+    )
+    with out.suite():
+        weights = [f"power({name} - safe) * factor" for name in names]
+        wrapped(out, "store_chunk", ("weights_at", "place", "count", "alike", *weights))
+        out.line(f"chunk = u32(chunk + u32({WARP}))")
 
 
 def _largest(names: list[str]) -> str:

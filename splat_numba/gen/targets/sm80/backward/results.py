@@ -54,7 +54,7 @@ def emit_results(out: SourceWriter, traits: GradientTraits) -> None:
     emit_share(out)
     if traits.boxes.dtype != "float32":
         _emit_eights(out, traits)
-    if traits.rounds and max(traits.dims.values()) >= QUARTER and traits.boxes.dtype != "float32":
+    if traits.rounds and max(traits.dims.values(), default=0) >= QUARTER and traits.boxes.dtype != "float32":
         emit_quarter(out, traits.boxes.dtype)
 
 

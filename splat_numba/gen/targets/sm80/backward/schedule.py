@@ -8,22 +8,33 @@ from functools import partial
 
 from splat_numba.gen.plans.backward import QUERIES
 from splat_numba.gen.schedules.schedule import ScheduleBuilder
+from splat_numba.gen.targets.gpu.gradient_kernels import READ, WRITTEN
 from splat_numba.gen.targets.gpu.gradient_launches import GradientLaunch
 from splat_numba.gen.targets.gpu.gradient_schedule import GradientTexts, LaunchArrays, counts_of, record_half_levels
 from splat_numba.gen.targets.gpu.launches import arch_of, strides_of
 from splat_numba.gen.targets.gradients import GradientCall
+from splat_numba.gen.targets.sm80.backward.reading import reading_text
 from splat_numba.gen.targets.sm80.backward.text import gradients_text
 from splat_numba.gen.targets.sm80.backward.tile_shapes import candidates
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 
 
+def traits_of(one: GradientLaunch) -> GradientTraits:
+    """What the text of a launch depends on."""
+    padded = one.slopes == WRITTEN and bool((one.planned.table.rows < 0).any())
+    ragged = one.of_plan.planned.conditions.ragged
+    return GradientTraits(one.planned.traits, one.of, one.makes, one.stored, ragged, one.slopes, padded)
+
+
 def _record_launch(builder: ScheduleBuilder, one: GradientLaunch, call: GradientCall, arrays: LaunchArrays) -> None:
+    if one.slopes == READ:
+        _record_reading(builder, one, call, arrays)
+        return
     planned, of_plan = one.planned, one.of_plan.planned
     batch, heads_q, seq_q, _ = call.q.sizes
     queries, keys = (call.q, arrays.levels.dout), (call.k, call.v)
     left, right = (queries, keys) if one.of == QUERIES else (keys, queries)
-    traits = GradientTraits(planned.traits, one.of, one.makes, one.stored, of_plan.conditions.ragged)
-    text = gradients_text(traits, arch_of(of_plan.gpu))
+    text = gradients_text(traits_of(one), arch_of(of_plan.gpu))
     given = {"left_1": left[0], "left_2": left[1], "right_1": right[0], "right_2": right[1], **arrays.results}
     given |= {f"{name}_sums": sums for name, sums in arrays.sums.items()}
     pointers = {
@@ -34,8 +45,24 @@ def _record_launch(builder: ScheduleBuilder, one: GradientLaunch, call: Gradient
         "scale": call.scale, "heads_levels": heads_q, "seq_left": left[0].sizes[2], "seq_right": right[0].sizes[2],
         "seq_q": seq_q, "box_shift": planned.kv_box.inner.bit_length() - 1,
     }  # fmt: skip
+    if one.slopes:
+        pointers["slopes"] = arrays.slopes
+        counts |= {"images": planned.images, "listed": one.listed}
     items = len(planned.table.block) * len(one.owners.heads) * batch
     builder.launch(text, items, counts, pointers)
+
+
+def _record_reading(builder: ScheduleBuilder, one: GradientLaunch, call: GradientCall, arrays: LaunchArrays) -> None:
+    batch, heads_q, seq_q, _ = call.q.sizes
+    text = reading_text(traits_of(one), arch_of(one.of_plan.planned.gpu))
+    given = {"right_1": call.k, **arrays.results}
+    pointers = {**arrays.tables(builder, one, text), **given, "levels": arrays.levels.levels, "slopes": arrays.slopes}
+    counts: dict[str, int | float] = {
+        **strides_of(given), **counts_of(one, (call.k, call.k), batch), "scale": call.scale, "heads_levels": heads_q,
+        "seq_left": seq_q, "seq_right": call.k.sizes[2], "seq_q": seq_q, "images": one.planned.images,
+        "listed": one.listed,
+    }  # fmt: skip
+    builder.launch(text, len(one.planned.table.block) * len(one.owners.heads) * batch, counts, pointers)
 
 
 TEXTS = GradientTexts(arch_of, candidates, partial(record_half_levels, arch_of), _record_launch, finishes=True)

@@ -13,27 +13,29 @@ from dataclasses import dataclass
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.lane_layout import ATOM, WARP, sums_of, words_of
 from splat_numba.gen.plans.backward import KEYS, QUERIES
-from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
+from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, WRITTEN
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.shape import CHUNK, row_bytes, steps
 
-HEAD_NOTE = 3 * CHUNK  # of each warp: behind the item, and where right arrays and levels are, whose gradients it makes
+# Of each warp: behind the item, and where right arrays, levels and slopes are, whose gradients it makes.
+HEAD_NOTE = 3 * CHUNK
 NOTE_BYTES = HEAD_NOTE + CHUNK
 # Registers of a thread beside scores, slopes and gradients; and how many of these leave it room, by atoms.
 OTHER_REGISTERS = 64
 MOST_SUMS = {QUERIES: {1: 176, 2: 176}, KEYS: {1: 192, 2: 192}}
 MOST_SUMS_OF_WIDE = 176  # of keys, where eight warps have 128 rows: 12 bytes of 128 x 64 of head_dim 128 are spilled
 MOST_COLUMNS = 64  # of a tile
+PRESENT_BYTES = 4  # of a row, whether it is no padding
 # The same of float32, whose operands are two words each.
 OTHER_REGISTERS_OF_REALS = 96
 MOST_SUMS_OF_REALS = {1: 112, 2: 80}
 
 
-def sums(traits: GradientTraits, atoms: int) -> int:
-    """Registers of a thread's scores, slopes and gradients; a kernel of queries of 16 bits has weights two a word in
-    place of scores when it makes slopes.
+def sums(traits: GradientTraits, atoms: int, columns: int) -> int:
+    """Registers of a thread's scores, slopes and gradients, of so many columns at once; a kernel of queries of 16 bits
+    has weights two a word in place of scores when it makes slopes.
     """
-    one, packed = sums_of(traits.boxes.tile_kv), words_of(traits.boxes.tile_kv)
+    one, packed = sums_of(columns), words_of(columns)
     tiles = one + packed if traits.packs else one * (1 + traits.slopes)
     return atoms * (tiles + sum(total_registers(dim) for dim in traits.dims.values()))
 
@@ -43,25 +45,40 @@ def total_registers(dim: int) -> int:
     return sums_of(ATOM * steps(dim))
 
 
-def in_registers(traits: GradientTraits, atoms: int) -> bool:
+def in_registers(traits: GradientTraits, atoms: int, columns: int) -> bool:
     """Whether a thread of so many atoms has all of them in registers, and room for all else."""
     if traits.boxes.dtype == "float32":
-        return sums(traits, atoms) <= MOST_SUMS_OF_REALS[atoms] and traits.boxes.tile_kv <= MOST_COLUMNS
+        return sums(traits, atoms, columns) <= MOST_SUMS_OF_REALS[atoms] and columns <= MOST_COLUMNS
     most = MOST_SUMS[traits.of][atoms]
     if atoms < traits.boxes.groups:
         most = min(most, MOST_SUMS_OF_WIDE)
-    return sums(traits, atoms) <= most and traits.boxes.tile_kv <= MOST_COLUMNS
+    return sums(traits, atoms, columns) <= most and columns <= MOST_COLUMNS
+
+
+def columns_at_once(traits: GradientTraits) -> int:
+    """Of a tile. Where slopes are kept tiles are images, which take more registers than 128 rows leave at head_dim 64:
+    those have one half of its columns after the other.
+    """
+    tile = traits.boxes.tile_kv
+    if traits.kept == WRITTEN and traits.boxes.groups == 2 and not in_registers(traits, 2, tile):
+        return tile // 2 if in_registers(traits, 2, tile // 2) else tile
+    return tile
+
+
+def fits_registers(traits: GradientTraits) -> bool:
+    """Whether a thread has what it works on at once in registers."""
+    return in_registers(traits, atoms_of(traits), columns_at_once(traits))
 
 
 def atoms_of(traits: GradientTraits) -> int:
     """Two where a row block has as many groups and registers allow: what is read of right tiles serves both."""
-    return 2 if traits.boxes.groups == 2 and in_registers(traits, 2) else 1
+    return 2 if traits.boxes.groups == 2 and in_registers(traits, 2, columns_at_once(traits)) else 1
 
 
 def registers(traits: GradientTraits) -> int:
     """That a thread wants, where there are as many."""
     others = OTHER_REGISTERS_OF_REALS if traits.boxes.dtype == "float32" else OTHER_REGISTERS
-    return sums(traits, atoms_of(traits)) + others
+    return sums(traits, atoms_of(traits), columns_at_once(traits)) + others
 
 
 def threads_of(traits: GradientTraits) -> int:
@@ -73,7 +90,8 @@ def threads_of(traits: GradientTraits) -> int:
 class GradientMemory:
     """Byte offsets: of left tiles, stages and warps' notes from the aligned start, of the others from a stage's; of
     levels from where the queries' tiles begin, that start or a stage's.
-    notes: what a warp need not keep in registers while it goes through tiles.
+    notes: what a warp need not keep in registers while it goes through tiles; present: of each row, where some are
+    padding.
     """
 
     left: tuple[int, int]
@@ -82,6 +100,8 @@ class GradientMemory:
     levels: int
     stage_bytes: int
     notes: int
+    present: int
+    end: int
 
 
 def shared_layout(traits: GradientTraits) -> GradientMemory:
@@ -94,9 +114,12 @@ def shared_layout(traits: GradientTraits) -> GradientMemory:
     of_stage = right + boxes.tile_kv * LEVEL_BYTES * by_column
     notes = stages + boxes.stages * of_stage
     places = (0, boxes.tile_q * first)
-    return GradientMemory(places, stages, boxes.tile_kv * first, right if by_column else left, of_stage, notes)
+    present = notes + NOTE_BYTES * threads_of(traits) // WARP
+    end = present + PRESENT_BYTES * boxes.tile_q * traits.padded
+    levels = right if by_column else left
+    return GradientMemory(places, stages, boxes.tile_kv * first, levels, of_stage, notes, present, end)
 
 
 def shared_bytes(traits: GradientTraits) -> int:
     """Dynamic shared memory of a block, with room to align its start."""
-    return shared_layout(traits).notes + NOTE_BYTES * threads_of(traits) // WARP + CHUNK
+    return shared_layout(traits).end + CHUNK

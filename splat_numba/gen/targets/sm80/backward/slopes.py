@@ -11,7 +11,7 @@ from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, 
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
-from splat_numba.gen.targets.sm80.backward.shape import atoms_of
+from splat_numba.gen.targets.sm80.backward.shape import atoms_of, columns_at_once
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.softmax import chunks_of, columns_of, emit_masks
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, of_atoms
@@ -30,10 +30,12 @@ def emit_pairs(out: SourceWriter, traits: GradientTraits) -> None:
         if traits.slopes:
             wrapped(out, *second)
         out.line(f"row, column = place_in_warp({OPAQUE_THREAD})")
-        out.line(f"levels = u32(tile + LEVELS + u32({LEVEL_BYTES}) * column)")
+        part, columns = part_of(traits), columns_at_once(traits)
+        first = f"u32(column + u32({columns}) * {part})" if part else "column"
+        out.line(f"levels = u32(tile + LEVELS + u32({LEVEL_BYTES}) * {first})")
         for one in zip(scores, slopes, strict=True):
             out.line(f"weigh({', '.join(one[: 1 + traits.slopes])}, scale_log2, levels)")
-        emit_masks(out, traits.walked, [scores, *[slopes] * traits.slopes])
+        emit_masks(out, traits.walked, [scores, *[slopes] * traits.slopes], part)
         return
     out.line(f"row, column = place_in_warp({OPAQUE_THREAD})")
     out.line(f"levels = u32(base + LEVELS + u32({LEVEL_BYTES}) * row)")
@@ -47,6 +49,11 @@ def emit_pairs(out: SourceWriter, traits: GradientTraits) -> None:
     wrapped(out, *second)
     for slope, weight, at in zip(slopes, weights if traits.packs else scores, own, strict=True):
         out.line(f"make_slopes({slope}, {weight}, {at})")
+
+
+def part_of(traits: GradientTraits) -> str:
+    """The name of the number of the columns that are worked on, where those are not all of a tile."""
+    return "part" * (columns_at_once(traits) < traits.boxes.tile_kv)
 
 
 def emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
@@ -97,7 +104,7 @@ def _emit_round(out: SourceWriter, traits: GradientTraits) -> None:
 
 def _emit_by_columns(out: SourceWriter, traits: GradientTraits) -> None:
     """levels: of the thread's first column."""
-    tile, arrays = traits.boxes.tile_kv, ("score", *("slope",) * traits.slopes)
+    tile, arrays = columns_at_once(traits), ("score", *("slope",) * traits.slopes)
     text = "Scores become weights, and dP slopes." if traits.slopes else "Scores become weights."
     parameters = (*arrays, "scale_log2", "levels")
     with device_function(out, "weigh", parameters, text):

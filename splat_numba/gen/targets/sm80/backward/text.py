@@ -5,6 +5,7 @@ P = exp2(score - lse), dS = P (dP - delta); dq or dk gains dS times the first ri
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 
 from splat_numba.gen.language.entry import Entry
@@ -15,24 +16,33 @@ from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu import gradient_text
 from splat_numba.gen.targets.gpu.addresses import ITEM, TILE, emit_header, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
+from splat_numba.gen.targets.gpu.gradient_kernels import WRITTEN
+from splat_numba.gen.targets.sm80.backward.keeping import (
+    emit_first_image,
+    emit_keep,
+    emit_keeping,
+    emit_next_images,
+    emit_present,
+)
 from splat_numba.gen.targets.sm80.backward.results import emit_results, emit_store
 from splat_numba.gen.targets.sm80.backward.shape import (
     HEAD_NOTE,
     NOTE_BYTES,
     atoms_of,
+    columns_at_once,
     shared_bytes,
     shared_layout,
     threads_of,
     total_registers,
 )
-from splat_numba.gen.targets.sm80.backward.slopes import emit_pairs, emit_slopes
+from splat_numba.gen.targets.sm80.backward.slopes import emit_pairs, emit_slopes, part_of
 from splat_numba.gen.targets.sm80.backward.tiles import emit_copies, emit_places, emit_products, operands_of, padded
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.products import described, numbers_of
-from splat_numba.gen.targets.sm80.shape import CHUNK
+from splat_numba.gen.targets.sm80.shape import CHUNK, row_bytes
 from splat_numba.gen.targets.sm80.softmax import ZERO, emit_mask_functions, knows_status, skips, some_kept
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, of_atoms
-from splat_numba.gen.targets.sm80.walk import Walk, emit_keep_note, emit_walk
+from splat_numba.gen.targets.sm80.walk import LEFT, Operand, Walk, emit_keep_note, emit_walk
 
 ENTRY = "attention_gradients"
 SCALES = ("scale_log2", "scale")
@@ -44,12 +54,23 @@ def gradients_text(traits: GradientTraits, arch: str) -> EmittedText:
     size = f"d{boxes.head_dim}_{numbers_of(boxes)}_{boxes.tile_q}x{boxes.tile_kv}"
     places, strides = gradient_text.addresses(traits.written)
     parameters = (
-        *((name, "l") for name in (*places, *strides)), *((name, "f") for name in SCALES),
-        *((name, "r") for name in gradient_text.COUNTS),
+        *((name, "l") for name in (*places, *_kept(traits, "slopes"), *strides)), *((name, "f") for name in SCALES),
+        *((name, "r") for name in _counts(traits)),
     )  # fmt: skip
     entry = Entry(ENTRY, parameters, threads_of(traits), boxes.blocks_per_multiprocessor, shared_bytes(traits),
                   arch=arch)  # fmt: skip
-    return EmittedText(f"attention_{'_'.join(traits.dims)}_sm80_{arch}_{size}", entry, render_gradients, (traits,))
+    made = "_".join((*traits.dims, *_kept(traits, "slopes")))
+    return EmittedText(f"attention_{made}_sm80_{arch}_{size}", entry, render_gradients, (traits,))
+
+
+def _kept(traits: GradientTraits, *names: str) -> tuple[str, ...]:
+    """What stands only in kernels that keep slopes."""
+    return names * (traits.kept == WRITTEN)
+
+
+def _counts(traits: GradientTraits) -> tuple[str, ...]:
+    """images: of a batch entry and head; listed: heads of all owners."""
+    return (*gradient_text.COUNTS, *_kept(traits, "images", "listed"))
 
 
 def render_gradients(traits: GradientTraits) -> str:
@@ -68,8 +89,10 @@ def render_gradients(traits: GradientTraits) -> str:
     emit_token(out)
     emit_copies(out, traits)
     emit_products(out, traits)
-    emit_mask_functions(out, boxes, ZERO)
+    emit_mask_functions(out, boxes, ZERO, columns_at_once(traits))
     emit_slopes(out, traits)
+    if traits.kept == WRITTEN:
+        emit_keeping(out, traits)
     emit_results(out, traits)
     gradient_text.emit_owner_of_block(out)
     return out.text()
@@ -78,12 +101,13 @@ def render_gradients(traits: GradientTraits) -> str:
 def _emit_head(out: SourceWriter, traits: GradientTraits) -> None:
     """Docstring, imports, places in shared memory."""
     boxes, layout, quotes = traits.boxes, shared_layout(traits), '"' * 3
+    made = " and ".join((*traits.dims, *_kept(traits, "slopes")))
     rows, columns = ("keys", "queries") if traits.of == KEYS else ("queries", "keys")
     left, right = ("k and v", "q and dout") if traits.of == KEYS else ("q and dout", "k and v")
     tile = f"{boxes.tile_q} {rows} x {boxes.tile_kv} {columns}"
     out.lines(
         f"""
-        {quotes}{" and ".join(traits.dims)} of sparse attention by a warp's matrix products, for every mask of boxes.
+        {quotes}{made} of sparse attention by a warp's matrix products, for every mask of boxes.
 
         head_dim {boxes.head_dim}, value_dim {boxes.value_dim}, {described(boxes)}; {tile} a tile, by
         {threads_of(traits)} threads: each warp has {ATOM * atoms_of(traits)} rows. Left are {left}, right {right}.
@@ -104,10 +128,13 @@ def _emit_head(out: SourceWriter, traits: GradientTraits) -> None:
         RIGHT_2, LEVELS, STAGE_BYTES = u32({layout.right_2}), u32({layout.levels}), u32({layout.stage_bytes})
         """
     )
+    if traits.padded:
+        out.line(f"PRESENT = u32({layout.present})")
 
 
 def _emit_entry(out: SourceWriter, traits: GradientTraits) -> None:
-    emit_header(out, ENTRY, (*gradient_text.addresses(traits.written), SCALES, gradient_text.COUNTS))
+    places, strides = gradient_text.addresses(traits.written)
+    emit_header(out, ENTRY, ((*places, *_kept(traits, "slopes")), strides, SCALES, _counts(traits)))
     with out.suite():
         out.lines(
             f"""
@@ -132,6 +159,8 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits) -> None:
             out.line("copy_left_2(left_2_at, left_2_row, u32(base + LEFT_2), rows_at, seq_left)")
         if padded(traits):
             out.line("clear_padding(base)")
+        if traits.padded:
+            emit_present(out, traits)
         if not traits.columns_are_queries:
             out.line(f"levels_at = {gradient_text.levels_of('head')}")
             out.line("copy_levels(levels_at, u32(base + LEVELS), rows_at, seq_left)")
@@ -171,8 +200,10 @@ def _emit_heads(out: SourceWriter, traits: GradientTraits) -> None:
         )
         if levels:
             out.line(f"levels_at = {gradient_text.levels_of('other')}")
+        if traits.kept == WRITTEN:
+            emit_first_image(out, traits)
         out.line("ptx.block_barrier()  # nobody reads the tiles of the head before any more")
-        sources = ("right_1_at", "right_2_at", *levels)
+        sources = ("right_1_at", "right_2_at", *levels, *_kept(traits, "slopes_at"))
         wrapped(out, "keep_notes", ("note", "rank", "entry", "u32(first + u32(1))", "end", *sources))
         wrapped(out, "work", ("block + u64(32) * u64(rank)", *_work_arguments(traits)[1:]))
         out.line("rank, entry, first, end = ptx.load_shared_words4(note)")
@@ -180,10 +211,10 @@ def _emit_heads(out: SourceWriter, traits: GradientTraits) -> None:
 
 def _emit_arrays(out: SourceWriter, traits: GradientTraits) -> None:
     """Each atom's scores, weights two a word, slopes and gradients."""
-    tile = sums_of(traits.boxes.tile_kv)
+    tile = sums_of(columns_at_once(traits))
     sizes = {"score": tile, **({"slope": tile} if traits.slopes else {})}
     if traits.packs:
-        sizes["weight"] = words_of(traits.boxes.tile_kv)
+        sizes["weight"] = words_of(columns_at_once(traits))
     totals = {f"{name}_total": total_registers(dim) for name, dim in traits.dims.items()}
     for name, size in {**sizes, **totals}.items():
         for one in of_atoms(name, atoms_of(traits)):
@@ -226,29 +257,54 @@ def _emit_fetch(out: SourceWriter, traits: GradientTraits) -> None:
 
 
 def _emit_tile(out: SourceWriter, traits: GradientTraits) -> None:
-    text = "One tile: weights, slopes, gradients."
-    wanted = out.block(f"if {some_kept()}") if skips(traits.walked) else nullcontext()
-    with device_function(out, "work_on_tile", _tile_parameters(traits), text), wanted:
-        _emit_steps(out, traits)
+    """Where it is worked on in parts, these are a loop that stays one."""
+    text, part, parameters = "One tile: weights, slopes, gradients.", part_of(traits), _tile_parameters(traits)
+    with device_function(out, "work_on_tile", parameters, text):
+        with out.block(f"if {some_kept()}") if skips(traits.walked) else nullcontext():
+            if part:
+                out.line(f"{part} = u32(0)")
+                with out.block(f"while {part} < u32({traits.boxes.tile_kv // columns_at_once(traits)})"):
+                    wrapped(out, "work_on_part", (part, *parameters))
+                    out.line(f"{part} = u32({part} + u32(1))")
+            else:
+                _emit_steps(out, traits)
+        if traits.kept == WRITTEN:
+            emit_next_images(out)
+    if part:
+        with device_function(out, "work_on_part", (part, *parameters), "The same of some of its columns."):
+            _emit_steps(out, traits)
 
 
 def _emit_steps(out: SourceWriter, traits: GradientTraits) -> None:
     atoms = atoms_of(traits)
     first, last = operands_of(traits)
     out.line(f"{', '.join(first)}, _, _ = places(base, tile)")
+    _emit_to_part(out, traits, first)
     emit_pairs(out, traits)
+    if traits.kept == WRITTEN:
+        emit_keep(out, traits)
     if last:
         out.line(f"{', '.join(last)}, _, _ = places_of_columns(base, tile)")
+        _emit_to_part(out, traits, last)
     for name, values, right in (("dv", "score", "columns_2"), (traits.of_slopes, "slope", "columns_1")):
         if name in traits.dims:
             wrapped(out, f"add_{name}", (*of_atoms(f"{name}_total", atoms), *of_atoms(values, atoms), right))
+
+
+def _emit_to_part(out: SourceWriter, traits: GradientTraits, operands: Mapping[str, Operand]) -> None:
+    """What is right begins with the part's columns."""
+    if part := part_of(traits):
+        for name, one in operands.items():
+            if one.kind != LEFT:
+                apart = columns_at_once(traits) * row_bytes(one.dim)
+                out.line(f"{name} = u32({name} + u32({apart}) * {part})")
 
 
 def _emit_notes(out: SourceWriter, traits: GradientTraits) -> None:
     levels = ("levels_at",) * traits.columns_are_queries
     emit_keep_note(out, "keep_head", "For each warp: whose gradients it makes.", ("head",), ())
     text, item = "Its item, which heads are left, and where right arrays are.", ("rank", "entry", "following", "end")
-    emit_keep_note(out, "keep_notes", text, item, ("right_1_at", "right_2_at", *levels))
+    emit_keep_note(out, "keep_notes", text, item, ("right_1_at", "right_2_at", *levels, *_kept(traits, "slopes_at")))
     with device_function(out, "right_arrays", ("note",), "Where the right arrays of the head are."):
         out.lines(
             f"""

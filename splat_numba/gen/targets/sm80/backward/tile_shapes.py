@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import lru_cache, partial
 
@@ -15,7 +15,7 @@ from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, Kernels, first_with_tiles
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
-from splat_numba.gen.targets.sm80.backward.shape import atoms_of, in_registers, registers, shared_bytes, threads_of
+from splat_numba.gen.targets.sm80.backward.shape import atoms_of, fits_registers, registers, shared_bytes, threads_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.cost import GRADIENTS, predict
 from splat_numba.gen.targets.sm80.shape import MOST_REGISTERS
@@ -40,7 +40,7 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
     for sizes in SIZES:
         if found := first_with_tiles(of, partial(_fitting, problem, of, gpu, sizes)):
             shapes, kernels = found
-            return _worth_trying(shapes, of, kernels[0]), kernels
+            return worth_trying(shapes, partial(_most, of=of, wanted=kernels[0])), kernels
     raise PlanError(
         f"head_dim and value_dim wanted small enough for gradients in tiles of {GROUP_ROWS} x {LEAST_COLUMNS} tokens "
         f"in {gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a thread, got "
@@ -78,13 +78,13 @@ def _fitting(
     return found
 
 
-def _worth_trying(shapes: tuple[Traits, ...], of: str, wanted: tuple[str, ...]) -> tuple[Traits, ...]:
+def worth_trying(shapes: tuple[Traits, ...], kernel: Callable[[Traits], GradientTraits]) -> tuple[Traits, ...]:
     """All but 128 rows by eight warps where two blocks of 64 rows have as many, each at its own tile: those were 1 to
     18 % faster (benchmarks/results/gpu_sm80.md). Where none has 128 rows, the shape that long rows get comes first: the
-    largest of which two blocks are resident.
+    largest of which two blocks are resident. kernel: of a shape, with every option.
     """
     twice = max((one.tile_kv for one in shapes if one.groups == 1 and one.blocks_per_multiprocessor > 1), default=0)
-    narrow = {one for one in shapes if one.groups > atoms_of(_most(one, of, wanted))}
+    narrow = {one for one in shapes if one.groups > atoms_of(kernel(one))}
     kept = [one for one in shapes if one not in narrow or one.tile_kv > twice]
     if all(one.groups == 1 for one in kept):
         kept.sort(key=lambda one: (one.blocks_per_multiprocessor == 1, -one.tile_kv))
@@ -94,7 +94,7 @@ def _worth_trying(shapes: tuple[Traits, ...], of: str, wanted: tuple[str, ...]) 
 def most_resident(traits: GradientTraits, gpu: Gpu) -> int:
     """Blocks of these traits that a multiprocessor holds; 0 where none fits."""
     shared, threads = shared_bytes(traits), threads_of(traits)
-    if shared > gpu.shared_bytes or not in_registers(traits, atoms_of(traits)):
+    if shared > gpu.shared_bytes or not fits_registers(traits):
         return 0
     by_registers = gpu.registers // (threads * min(registers(traits), MOST_REGISTERS))
     return resident_of(shared, by_registers, gpu)

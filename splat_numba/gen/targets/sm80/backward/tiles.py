@@ -7,7 +7,13 @@ from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
-from splat_numba.gen.targets.sm80.backward.shape import MOST_COLUMNS, atoms_of, shared_layout, threads_of
+from splat_numba.gen.targets.sm80.backward.shape import (
+    MOST_COLUMNS,
+    atoms_of,
+    columns_at_once,
+    shared_layout,
+    threads_of,
+)
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.products import emit_helpers, emit_row_product, emit_sum_product, kind_of_columns
 from splat_numba.gen.targets.sm80.tiles import (
@@ -117,19 +123,19 @@ def _column_operands(traits: GradientTraits) -> dict[str, Operand]:
 
 def emit_products(out: SourceWriter, traits: GradientTraits) -> None:
     """Scores and dP of a tile; weights and slopes times what is right."""
-    boxes, atoms = traits.boxes, atoms_of(traits)
+    boxes, atoms, columns = traits.boxes, atoms_of(traits), columns_at_once(traits)
     score, slope = (of_atoms(name, atoms) for name in ("score", "slope"))
     emit_helpers(out, boxes)
     step = "Sixteen numbers of each row and column."
     texts = ("Scores of a warp's rows with a right tile's.", step)
-    first = RowProduct("multiply_first", score, "left", "right", boxes.tile_kv, boxes.head_dim, texts)
+    first = RowProduct("multiply_first", score, "left", "right", columns, boxes.head_dim, texts)
     emit_row_product(out, first, boxes)
     if traits.slopes:
         texts = ("dP of a warp's rows and a right tile's.", step)
-        second = RowProduct("multiply_second", slope, "left", "right", boxes.tile_kv, boxes.value_dim, texts)
+        second = RowProduct("multiply_second", slope, "left", "right", columns, boxes.value_dim, texts)
         emit_row_product(out, second, boxes)
     for name, dim in traits.dims.items():
         what, values = ("Weights", score) if name == "dv" else ("Slopes", slope)
         texts = (f"{what} of a warp's rows times a right tile.", "Of sixteen columns; rounded, two a word.")
-        product = SumProduct(f"add_{name}", of_atoms("total", atoms), values, "right", boxes.tile_kv, dim, texts)
+        product = SumProduct(f"add_{name}", of_atoms("total", atoms), values, "right", columns, dim, texts)
         emit_sum_product(out, product, boxes)

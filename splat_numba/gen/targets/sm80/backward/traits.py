@@ -7,15 +7,32 @@ from dataclasses import dataclass, replace
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.plans.backward import QUERIES
-from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, ROUNDED, GradientKernel, names_written
+from splat_numba.gen.targets.gpu.gradient_kernels import (
+    ADDED,
+    FINISHED,
+    NOWHERE,
+    ROUNDED,
+    WRITTEN,
+    GradientKernel,
+    names_written,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class GradientTraits(GradientKernel):
-    """stored: how results are, as in gradient_kernels; ragged: key lengths differ between batch entries."""
+    """stored: how results are, as in gradient_kernels; ragged: key lengths differ between batch entries; kept: NOWHERE,
+    WRITTEN or READ; padded: some rows of a kernel that writes slopes are padding, whose slopes must be 0.
+    """
 
     stored: str
     ragged: bool
+    kept: str = NOWHERE
+    padded: bool = False
+
+    @property
+    def slopes(self) -> bool:
+        """Whether gradients of the scores are made."""
+        return self.kept == WRITTEN or self.wanted != ("dv",)
 
     @property
     def limited(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from splat_numba.gen.packed.problem import PackedProblem
 from splat_numba.gen.packed.tiles import PackedTiles
@@ -19,7 +20,10 @@ def record_tiles(
     builder: ScheduleBuilder, problem: PackedProblem, tiles: PackedTiles, arrays: Mapping[str, Tensor], gpu: Gpu
 ) -> None:  # fmt: skip
     """The launch over all blocks. arrays: by name, the result last; packed values lie side by side."""
-    traits = TiledTraits.of(problem)
+    traits = replace(TiledTraits.of(problem), rows=tiles.size)
     *_, names = PAGES[traits.family]
     named = dict(zip(names, arrays.values(), strict=True))
-    launch_blocks(builder, tiled_text(traits, arch_of(gpu)), problem, tiles, named, {"scale": problem.scale})
+    others: dict[str, int | float] = {"scale": problem.scale}
+    if traits.family == "spmm":
+        others["pairs"] = named["values"].sizes[2]
+    launch_blocks(builder, tiled_text(traits, arch_of(gpu)), problem, tiles, named, others)

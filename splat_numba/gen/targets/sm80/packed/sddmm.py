@@ -1,4 +1,4 @@
-"""Sampled products in tiles: a dense product of sixteen queries a warp with 64 keys, of which what is kept is stored.
+"""Sampled products in tiles: a dense product of a warp's queries with 64 keys, of which what is kept is stored.
 
 Scores wait in shared memory, each row at its own ``shift``, until they fill chunks: up to sixteen values of a tile are
 stored with the next one, so that all but a row's ends goes by whole sectors of 32 bytes.
@@ -6,7 +6,7 @@ stored with the next one, so that all but a row's ends goes by whole sectors of 
 
 from __future__ import annotations
 
-from splat_numba.gen.language.lane_layout import ATOM, WARP
+from splat_numba.gen.language.lane_layout import ATOM, MATRIX, WARP
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
@@ -21,6 +21,7 @@ from splat_numba.gen.targets.sm80.tiles import (
     emit_load,
     emit_padding,
     emit_row_product,
+    of_atoms,
     of_stages,
     padded,
 )
@@ -41,15 +42,15 @@ def render_sddmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> st
     """Python source of the kernel. groups: of its parameters. Pure and deterministic."""
     out = SourceWriter()
     emit_head(out, traits, "Sampled products of queries and keys")
-    out.line(f"NOTES, QUERIES = u32({traits.notes_at}), u32({traits.queries_at})")
-    emit_begin(out, "sddmm", groups)
+    out.line(f"PACKED, NOTES, QUERIES = u32({traits.packed_at}), u32({traits.notes_at}), u32({traits.queries_at})")
+    emit_begin(out, traits, groups)
     with out.suite():
         _emit_entry(out, traits)
     _emit_places(out, traits)
     _emit_put(out, traits)
-    _emit_store(out)
+    _emit_store(out, traits)
     emit_kept_chunk(out)
-    emit_keep_rows(out)
+    emit_keep_rows(out, traits.rows)
     keys = load_of("keys", traits, multiplied=True)
     for load in (queries_of(traits), keys):
         emit_load(out, load)
@@ -58,18 +59,22 @@ def render_sddmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> st
             out, [(queries_of(traits), ["base + QUERIES"]), (keys, of_stages("base", traits.stage_bytes, STAGES))]
         )
     texts = ("Scores of a warp's rows with a tile's keys.", "Sixteen numbers of each row and key.")
-    emit_row_product(out, RowProduct("multiply_keys", ("score",), "queries", "keys", TILE_PLACES, traits.dim, texts))
+    emit_row_product(
+        out,
+        RowProduct("multiply_keys", of_atoms("score", traits.atoms), "queries", "keys", TILE_PLACES, traits.dim, texts),
+    )
     emit_add(out, traits.dtype)
     return out.text()
 
 
 def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
-    where, of_tile = ", ".join(PLACES), ", ".join(OF_TILE)
+    where, of_tile, rows = ", ".join(PLACES), ", ".join(OF_TILE), ATOM * traits.atoms
+    scores = of_atoms("score", traits.atoms)
     out.lines(
         f"""
         keep_rows(rows_at, u32(base + NOTES), thread)
-        notes = u32(base + NOTES + u32({CHUNK * ATOM}) * warp)
-        packed = u32(base + PACKED + u32({ATOM * PACKED_ROW}) * warp)
+        notes = u32(base + NOTES + u32({CHUNK * rows}) * warp)
+        packed = u32(base + PACKED + u32({rows * PACKED_ROW}) * warp)
         q_at = q + u64(entry) * q_batch + u64(head) * q_head
         k_at = k + u64(entry) * k_batch + u64(head // share) * k_head
         values_at = values + u64(entry) * values_batch + u64(head) * values_head
@@ -83,14 +88,21 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
     out.lines(
         f"""
         clear_packed(packed, lane)
-        score = cuda.local.array({TILE_PLACES // 2}, dtype=np.float32)
-        carry = cuda.local.array(2, dtype=np.uint32)
-        carry[0], carry[1] = u32(0), u32(0)
+        carry = cuda.local.array({rows // MATRIX}, dtype=np.uint32)
+        for i in range({rows // MATRIX}):
+            carry[i] = u32(0)
         queries, keys = places(base, lane, warp)
         ptx.block_barrier()  # the list of rows is there
-        upper, upper_odd = place_of_row({of_tile}, lane, u32(lane >> u32(2)))
-        lower, lower_odd = place_of_row({of_tile}, lane, u32(u32(lane >> u32(2)) + u32(8)))
-        some_odd = ptx.any_lane(upper_odd | lower_odd)
+        """
+    )
+    for score in scores:
+        out.line(f"{score} = cuda.local.array({TILE_PLACES // 2}, dtype=np.float32)")
+    for i in range(rows // MATRIX):
+        which = f"u32(u32(lane >> u32(2)) + u32({MATRIX * i}))"
+        out.line(f"to_{i}, odd_{i} = place_of_row({of_tile}, lane, {which})")
+    out.lines(
+        f"""
+        some_odd = ptx.any_lane({" | ".join(f"odd_{i}" for i in range(rows // MATRIX))})
         while tiles > u32(0):
             wait_for_copies()
             ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
@@ -99,23 +111,31 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
             if tiles > u32(0):
                 copy_keys(k_at, k_row, u32(base + stage), {where})
             ptx.async_commit()
-            multiply_keys(score, queries, now)
+            multiply_keys({", ".join(scores)}, queries, now)
             if some_odd != u32(0):
-                put_odd_scores(score, scale, upper, upper_odd, 0, lane, carry)
-                put_odd_scores(score, scale, lower, lower_odd, 1, lane, carry)
-            else:
-                put_scores(score, scale, upper, 0)
-                put_scores(score, scale, lower, 1)
+        """
+    )
+    with out.suite(), out.suite():
+        for i in range(rows // MATRIX):
+            out.line(f"put_odd_scores({scores[i // 2]}, scale, to_{i}, odd_{i}, {i % 2}, lane, carry, {i})")
+    with out.suite():
+        with out.block("else"):
+            for i in range(rows // MATRIX):
+                out.line(f"put_scores({scores[i // 2]}, scale, to_{i}, {i % 2})")
+        out.lines(
+            f"""
             ptx.warp_barrier()
-            for i in range({ATOM * CHUNKS // WARP}):
+            for i in range({rows * CHUNKS // WARP}):
                 which = u32(u32({WARP // CHUNKS} * i) + u32(lane // u32({CHUNKS})))
                 store_chunk(which, u32(lane & u32({CHUNKS - 1})), notes, packed, values_at, here)
             ptx.warp_barrier()
             keep_waiting(packed, lane)
-        ptx.warp_barrier()
-        store_chunk(u32(lane // u32({WAITING})), u32(lane & u32({WAITING - 1})), {of_tile})
-        """
-    )
+            """
+        )
+    out.line("ptx.warp_barrier()")
+    with out.block(f"for i in range({traits.atoms})"):
+        which = f"u32(u32({ATOM} * i) + u32(lane // u32({WAITING})))"
+        out.line(f"store_chunk({which}, u32(lane & u32({WAITING - 1})), {of_tile})")
 
 
 def _emit_places(out: SourceWriter, traits: TiledTraits) -> None:
@@ -125,7 +145,7 @@ def _emit_places(out: SourceWriter, traits: TiledTraits) -> None:
         out.lines(
             f"""
             upper = u32(u32(lane >> u32(4)) * u32({CHUNK}))
-            row = u32(u32(warp * u32({ATOM})) + u32(lane & u32(15)))
+            row = u32(u32(warp * u32({ATOM * traits.atoms})) + u32(lane & u32(15)))
             queries = u32(base + QUERIES + row * u32({pitch}) + upper)
             key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))
             keys = u32(base + key_row * u32({pitch}) + u32(u32(lane >> u32(3)) & u32(1)) * u32({CHUNK}))
@@ -149,21 +169,22 @@ def _emit_places(out: SourceWriter, traits: TiledTraits) -> None:
 
 def _emit_put(out: SourceWriter, traits: TiledTraits) -> None:
     with device_function(out, "clear_packed", ("packed", "lane"), "What no tile has written yet is read all the same."):
-        turns = -(-ATOM * PACKED_ROW // CHUNK // WARP)
+        chunks = ATOM * traits.atoms * PACKED_ROW // CHUNK
+        turns = -(-chunks // WARP)
         with out.block(f"for i in range({turns})"):
             out.line(f"chunk = u32(lane + u32({WARP} * i))")
-            out.line(f"mine = u32(1) if chunk < u32({ATOM * PACKED_ROW // CHUNK}) else u32(0)")
+            out.line(f"mine = u32(1) if chunk < u32({chunks}) else u32(0)")
             out.line(f"ptx.store_shared_words4(u32(packed + u32({CHUNK}) * chunk), {ZEROS}, mine)")
     pair = ", ".join(f"score[4 * j + 2 * half + {x}] * scale" for x in (0, 1))
     text = "Scores of one of a lane's rows, two a word."
     function = device_function(out, "put_scores", ("score", "scale", "to", "half"), text)
     with function, out.block(f"for j in range({TILE_PLACES // 8})"):
         out.line(f"ptx.store_shared_word(u32(to + u32({CHUNK} * j)), ptx.pack_{traits.dtype}({pair}), u32(1))")
-    parameters = ("score", "scale", "to", "odd", "half", "lane", "carry")
+    parameters = ("score", "scale", "to", "odd", "half", "lane", "carry", "row")
     text = "The same where the row is odd: a word has the second score of the lane before, and the lane's first."
     with device_function(out, "put_odd_scores", parameters, text):
         out.line("last = u32(1) if u32(lane & u32(3)) == u32(3) else u32(0)")
-        out.line("before = carry[half]")
+        out.line("before = carry[row]")
         with out.block(f"for j in range({TILE_PLACES // 8})"):
             out.lines(
                 f"""
@@ -178,10 +199,10 @@ def _emit_put(out: SourceWriter, traits: TiledTraits) -> None:
         beyond = f"u32(to + u32({2 * TILE_PLACES - 3 * 4}))  # the word after all of the row's"
         out.line(f"beyond = {beyond}")
         out.line("ptx.store_shared_word(beyond, u32(before >> u32(16)), last & odd)")
-        out.line("carry[half] = before")
+        out.line("carry[row] = before")
 
 
-def _emit_store(out: SourceWriter) -> None:
+def _emit_store(out: SourceWriter, traits: TiledTraits) -> None:
     text = "A chunk of one of a warp's rows to memory, as far as the row keeps it."
     with device_function(out, "store_chunk", ("which", "chunk", *OF_TILE), text):
         words = ", ".join(f"word_{y}" for y in range(4))
@@ -212,10 +233,11 @@ def _emit_store(out: SourceWriter) -> None:
             """
         )
     text = "What was not stored with this tile goes before the next one's."
-    with device_function(out, "keep_waiting", ("packed", "lane"), text):
+    function = device_function(out, "keep_waiting", ("packed", "lane"), text)
+    with function, out.block(f"for i in range({traits.atoms})"):
         out.lines(
             f"""
-            which, chunk = u32(lane // u32({WAITING})), u32(lane & u32({WAITING - 1}))
+            which, chunk = u32(u32({ATOM} * i) + u32(lane // u32({WAITING}))), u32(lane & u32({WAITING - 1}))
             at = u32(packed + u32({PACKED_ROW}) * which + u32({CHUNK}) * chunk)
             a, b, c, d = ptx.load_shared_words4(u32(at + u32({CHUNK * CHUNKS})))
             ptx.store_shared_words4(at, a, b, c, d, u32(1))

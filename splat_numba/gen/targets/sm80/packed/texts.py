@@ -6,7 +6,7 @@ from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS
 from splat_numba.gen.targets.sm80.packed import sddmm, spmm
-from splat_numba.gen.targets.sm80.packed.traits import THREADS, TiledTraits
+from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 
 PAGES = {
     "sddmm": (sddmm.parameter_names, sddmm.render_sddmm, sddmm.ARRAYS),
@@ -22,9 +22,12 @@ def tiled_text(traits: TiledTraits, arch: str) -> EmittedText:
         (name, KINDS.get(name, "l" if number < 2 else "r"))
         for number, group in enumerate(_groups(traits)) for name in group
     )  # fmt: skip
-    entry = Entry(traits.family, parameters, THREADS, traits.resident, traits.shared_bytes, arch=arch)
+    entry = Entry(traits.family, parameters, traits.threads, traits.resident, traits.shared_bytes, arch=arch)
     return EmittedText(
-        f"packed_{traits.family}_sm80_{arch}_d{traits.dim}_{traits.dtype}", entry, render_tiled, (traits,)
+        f"packed_{traits.family}_sm80_{arch}_d{traits.dim}_{traits.dtype}_rows{traits.rows}",
+        entry,
+        render_tiled,
+        (traits,),
     )
 
 

@@ -9,26 +9,46 @@ from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS
 from splat_numba.gen.targets.gpu.tiled_operator import TiledOperator
 from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, row_bytes
 
-THREADS = WARP * TILE_ROWS // ATOM  # a warp has sixteen rows
+ENDS_BYTES = 2 * CHUNK  # of the chunk in which a head's packed values begin, and of the one in which they end
+NARROW = 64  # numbers of a row
 PACKED_ROW = 11 * CHUNK  # bytes of a tile's row of packed values: 64, up to 15 before them; odd, to keep rows apart
 
 
 @dataclass(frozen=True, slots=True)
 class TiledTraits(TiledOperator):
-    """By a warp's matrix products."""
+    """By a warp's matrix products. rows: of a block; they share what is read of keys or v."""
+
+    rows: int = TILE_ROWS
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """What ``rows`` may be: twice as many where a multiprocessor has room for two such blocks."""
+        return (TILE_ROWS, 2 * TILE_ROWS) if self.dim <= NARROW else (TILE_ROWS,)
+
+    @property
+    def atoms(self) -> int:
+        """Sixteens of rows of a warp: two share its reads of keys; spmm has registers for one, beside its values."""
+        return self.rows // TILE_ROWS if self.family == "sddmm" else 1
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return WARP * self.rows // (ATOM * self.atoms)
 
     @property
     def resident(self) -> int:
         """Blocks of a multiprocessor that registers are left for."""
         if self.family == "sddmm":
-            return 5
-        return 5 if self.dim <= 64 else 3 if self.dim <= 128 else 2
+            return 3 if self.atoms > 1 else 5
+        if self.dim <= NARROW:
+            return 4 * TILE_ROWS // self.rows
+        return 3 if self.dim <= 2 * NARROW else 2
 
     @property
     def layout(self) -> str:
         """Of shared memory, in words."""
         if self.family == "spmm":
-            return "two stages, of each the rows of v, then packed values; the block's rows"
+            return "two stages of rows of v; a head's first and last chunk of packed values"
         return "two stages of keys, packed values, the block's rows, queries"
 
     @property
@@ -39,26 +59,28 @@ class TiledTraits(TiledOperator):
     @property
     def stage_bytes(self) -> int:
         """Of what is fetched for a tile."""
-        return self._of_rows + (TILE_ROWS * PACKED_ROW if self.family == "spmm" else 0)
+        return self._of_rows
 
     @property
     def packed_at(self) -> int:
-        """Where a tile's packed values stand: of spmm in each stage, of sddmm behind them."""
-        return self._of_rows if self.family == "spmm" else STAGES * self.stage_bytes
+        """Where sddmm has a tile's packed values."""
+        return STAGES * self.stage_bytes
 
     @property
     def notes_at(self) -> int:
-        """Where the block's list of rows stands."""
+        """Where sddmm has the block's list of rows, spmm a head's ends."""
         if self.family == "spmm":
             return STAGES * self.stage_bytes
-        return self.packed_at + TILE_ROWS * PACKED_ROW
+        return self.packed_at + self.rows * PACKED_ROW
 
     @property
     def queries_at(self) -> int:
         """Where sddmm has its queries, behind all else."""
-        return self.notes_at + TILE_ROWS * CHUNK
+        return self.notes_at + self.rows * CHUNK
 
     @property
     def shared_bytes(self) -> int:
         """Dynamic shared memory of a block, with room to align its start."""
-        return self.queries_at + (self._of_rows if self.family == "sddmm" else 0) + CHUNK
+        if self.family == "spmm":
+            return self.notes_at + ENDS_BYTES + CHUNK
+        return self.queries_at + self.rows * row_bytes(self.dim) + CHUNK

@@ -11,23 +11,23 @@ from collections.abc import Sequence
 
 from splat_numba.gen.language.lane_layout import ATOM, WARP
 from splat_numba.gen.language.writer import SourceWriter
-from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS
+from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.addresses import emit_header
-from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
+from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import PLACES, ROWS, TOKEN_OF_PLACE, TOKEN_OF_ROW, emit_block
-from splat_numba.gen.targets.sm80.packed.traits import THREADS, TiledTraits
-from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS
-from splat_numba.gen.targets.sm80.tiles import Load
+from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
+from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, loads, row_bytes
+from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, Load, emit_load
 
 
-def load_of(what: str, traits: TiledTraits, *, multiplied: bool) -> Load:
+def load_of(what: str, traits: TiledTraits, *, multiplied: bool, token: str = TOKEN_OF_PLACE) -> Load:
     """Of a tile's keys or values, whose places may be beyond the last column."""
-    return Load(what, TILE_PLACES, traits.dim, THREADS, PLACES, TOKEN_OF_PLACE, True, multiplied)
+    return Load(what, TILE_PLACES, traits.dim, traits.threads, PLACES, token, True, multiplied)
 
 
 def queries_of(traits: TiledTraits) -> Load:
     """Of a block's queries."""
-    return Load("queries", TILE_ROWS, traits.dim, THREADS, ROWS, TOKEN_OF_ROW, True, True)
+    return Load("queries", traits.rows, traits.dim, traits.threads, ROWS, TOKEN_OF_ROW, True, True)
 
 
 def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
@@ -37,8 +37,8 @@ def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
         f"""
         {quotes}{what} by a warp's matrix products, generated for every mask whose rows share columns.
 
-        Rows of {traits.dim} numbers, {traits.dtype}; {TILE_ROWS} rows x {TILE_PLACES} places a tile, by {THREADS}
-        threads: each warp has {ATOM} rows. A tile is fetched while one is computed.
+        Rows of {traits.dim} numbers, {traits.dtype}; {traits.rows} rows x {TILE_PLACES} places a tile, by
+        {traits.threads} threads: each warp has {ATOM * traits.atoms} rows. A tile is fetched while one is computed.
         {quotes}
 
         import numpy as np
@@ -50,14 +50,49 @@ def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
         wait_for_copies = ptx.async_wait(0)
 
         # Shared memory, in bytes from its aligned start: {traits.layout}.
-        STAGE_BYTES, PACKED = u32({traits.stage_bytes}), u32({traits.packed_at})
+        STAGE_BYTES = u32({traits.stage_bytes})
         """
     )
 
 
-def emit_begin(out: SourceWriter, name: str, groups: Sequence[Sequence[str]]) -> None:
+def emit_bring(out: SourceWriter, load: Load) -> None:
+    """``bring_<what>``: ``copy_<what>``, or where all tokens of the tile are there and threads are whole rows of chunks
+    the same in a third of the instructions.
+    """
+    parameters = ("first", "step", "to", *load.parameters)
+    emit_load(out, load)
+    chunks = loads(load.dim)
+    plain = load.dim % NUMBERS == 0 and load.threads % chunks == 0 and load.rows * chunks % load.threads == 0
+    text = f"Begin to copy the {load.what} of a tile."
+    with device_function(out, f"bring_{load.what}", parameters, text):
+        if not plain:
+            wrapped(out, f"copy_{load.what}", parameters)
+            return
+        last = f"u64(residue) + u64(lattice) * u64(u32(corner + u32({TILE_PLACES - 1})))"
+        with out.block(f"if {last} < u64(limit)"):
+            wrapped(out, f"copy_whole_{load.what}", parameters[:-1])
+        with out.block("else"):
+            wrapped(out, f"copy_{load.what}", parameters)
+    together = load.threads // chunks
+    with device_function(out, f"copy_whole_{load.what}", parameters[:-1], text):
+        out.lines(
+            f"""
+            thread = {OPAQUE_THREAD}
+            row, chunk = u32(thread // u32({chunks})), u32(thread % u32({chunks}))
+            to = u32(to + row * u32({row_bytes(load.dim)}) + chunk * u32({CHUNK}))
+            first = first + u64({CHUNK}) * u64(chunk)
+            """
+        )
+        with out.block(f"for i in range({load.rows // together})"):
+            out.line(f"place = u32(row + u32({together} * i))")
+            out.line(load.token)
+            at = f"u32(to + u32({row_bytes(load.dim) * together} * i))"
+            out.line(f"ptx.async_copy({at}, first + u64(token) * step, u32(1))")
+
+
+def emit_begin(out: SourceWriter, traits: TiledTraits, groups: Sequence[Sequence[str]]) -> None:
     """The entry function's first lines: which block, head and batch entry; the block's rows on their way to notes."""
-    emit_header(out, name, groups)
+    emit_header(out, traits.family, groups)
     with out.suite():
         out.lines(
             f"""
@@ -67,7 +102,7 @@ def emit_begin(out: SourceWriter, name: str, groups: Sequence[Sequence[str]]) ->
             lane, warp = u32(thread & u32({WARP - 1})), u32(thread // u32({WARP}))
             """
         )
-        emit_block(out)
+        emit_block(out, traits.rows)
 
 
 def emit_kept_chunk(out: SourceWriter) -> None:

@@ -1,0 +1,57 @@
+"""What a tensor-core product has summed up, to where it belongs: as simt's, once a lane has four numbers of a row."""
+
+from __future__ import annotations
+
+from flurka_numba.targets.gpu.lanes import QUAD
+from flurka_numba.targets.simt.product_results import emit_finished_four, emit_result_start
+from flurka_numba.targets.sm80.product_shape import WarpProductShape
+from splat_numba.gen.language.lane_layout import ATOM, MATRIX, ROW_LANES, SUMS
+from splat_numba.gen.targets.gpu.parts import KernelWriter
+
+FOUR = [f"four_{i}" for i in range(QUAD)]
+
+
+def emit_results(out: KernelWriter, traits: WarpProductShape) -> None:
+    """The tile, or this block's share of it as it is."""
+    out.lines(
+        f"""
+        odd = u32(lane & u32(1))
+        row = u32(first_row + u32({ATOM}) * warp + u32(lane // u32({ROW_LANES})) + u32({MATRIX}) * odd)
+        of_lane = u32(first_column + u32(u32(lane & u32({ROW_LANES - 1})) >> u32(1)) * u32({QUAD}))
+        rows_end = u32(1) if row < rows else u32(0)
+        """
+    )
+    with out.block("if shares > u32(1)"), out.part("store_share", "This block's share of the tile, as it is."):
+        out.line("pairs = u64(ptx.grid_size() // (shares * tiles_of_pair))")
+        out.line("part = parts + (u64(share) * pairs + u64(pair)) * u64(rows) * u64(part_row)")
+        out.line("part = part + u64(row) * u64(part_row)")
+        with out.block(f"for j in range({traits.columns // MATRIX})"):
+            _emit_four(out)
+            out.line(f"ptx.store_reals4(part + u64(4) * u64(column), {', '.join(FOUR)}, when)")
+    with out.block("if shares == u32(1)"), out.part("store_tile", "The tile of the result."):
+        if traits.end:
+            traits.end.emit_rows(out, traits.sums)
+        emit_result_start(out)
+        out.line("from_result = result + u64(entry) * result_batch + u64(head) * result_head")
+        out.line("from_addend = addend + u64(entry) * addend_batch + u64(head) * addend_head")
+        with out.block(f"for j in range({traits.columns // MATRIX})"):
+            _emit_four(out, traits.end.not_stored if traits.end else 0)
+            if traits.end:
+                traits.end.emit_number(out, FOUR)
+            emit_finished_four(out, traits.result, FOUR)
+
+
+def _emit_four(out: KernelWriter, not_stored: int = 0) -> None:
+    """Neighbouring lanes have two numbers each of two rows: each gets the four of one. not_stored: last columns."""
+    name = "take_four_stored" if not_stored else "take_four"
+    with out.part(name, "Of eight columns a lane's four numbers of one row, two of which its neighbour had."):
+        for x in (0, 1):
+            here, there = (f"total[{SUMS} * j + {2 * row + x}]" for row in (0, 1))
+            out.line(f"own_{x} = ptx.select_real({there}, {here}, odd)")
+            out.line(f"got_{x} = ptx.shuffle_xor(ptx.select_real({here}, {there}, odd), u32(1))")
+        for i, name in enumerate(FOUR):
+            first, second = ("own", "got") if i < 2 else ("got", "own")
+            out.line(f"{name} = ptx.select_real({second}_{i % 2}, {first}_{i % 2}, odd)")
+        out.line(f"column = u32(of_lane + u32({MATRIX}) * u32(j))")
+        end = f"u32(columns - u32({not_stored}))" if not_stored else "columns"
+        out.line(f"when = rows_end if column < {end} else u32(0)")

@@ -1,0 +1,137 @@
+"""Softmax of a row that a warp holds in registers: up to HELD chunks of 16 bytes a lane, all on their way at once.
+
+Bytes are the floor: each packed value is read and written once. So each is raised once, and what a row shares with its
+neighbours, its first and last chunk, is read whole and written by words: number by number these two would take as many
+instructions as a row of 500 values otherwise. What the chunks have of other rows is the same head's, or the row is left
+to ``softmax_chunks``, which a longer one is, too.
+"""
+
+from __future__ import annotations
+
+from splat_numba.gen.language.lane_layout import WARP
+from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.simt.packed.rows import emit_packed, emit_unpacked
+from splat_numba.gen.targets.simt.packed.traits import PackedTraits
+from splat_numba.gen.targets.simt.shape import CHUNK
+
+HELD = 5  # chunks of a lane: rows of 1273 values of 16 bits, wherever they begin, and of 1024 in any case
+OF_ROW = ("values_at", "weights_at", "shift", "count", "chunks", "lane")
+NONE_ELSE = "whole = u32(1) if (place < count) and (u32(place + u32({0})) < count) else u32(0)"
+
+
+def emit_held(out: SourceWriter, traits: PackedTraits, names: list[str]) -> None:
+    """``softmax_of_held(...)``, and ``is_held(...)``: whether it may be called. names: of a chunk's numbers."""
+    of = len(names)
+    parameters = ("slot", "shift", "chunks", "alike", "pairs")
+    text = "Whether a lane has few enough chunks of a row, and all of them are the head's."
+    with device_function(out, "is_held", parameters, text):
+        out.lines(
+            f"""
+            fits = alike if chunks <= u32({HELD * WARP}) else u32(0)
+            fits = fits if slot >= shift else u32(0)
+            return fits if u32(slot + u32({of}) * chunks) <= u32(pairs + shift) else u32(0)
+            """
+        )
+    with device_function(out, "softmax_of_held", OF_ROW, "All of a row, in registers."):
+        _emit_row(out, of)
+    _emit_hold(out, traits, names)
+    _emit_store(out, traits, names)
+
+
+def _emit_row(out: SourceWriter, of: int) -> None:
+    """A piece, a chunk of each lane, that the row has not, is left out by the warp as a whole."""
+    out.lines(
+        f"""
+        words = cuda.local.array({4 * HELD}, dtype=np.uint32)
+        x = cuda.local.array({of * HELD}, dtype=np.float32)
+        first_at = values_at - u64({CHUNK // of}) * u64(shift)
+        """
+    )
+    for piece in range(HELD):
+        four = ", ".join(f"words[{4 * piece + y}]" for y in range(4))
+        out.line(f"chunk_{piece} = u32(lane + u32({WARP * piece}))")
+        out.line(f"inside = u32(1) if chunk_{piece} < chunks else u32(0)")
+        out.line(f"{four} = ptx.load_words4_when(first_at + u64({CHUNK}) * u64(chunk_{piece}), inside)")
+    out.line("peak, added = NONE_KEPT, ZERO")
+    place = f"u32(u32({of}) * chunk_{{0}} - shift)"
+    for piece in range(HELD):
+        with out.block(f"if chunks > u32({WARP * piece})"):
+            out.line(f"peak = hold_chunk(x, {of * piece}, words, {4 * piece}, {place.format(piece)}, count, peak)")
+    out.line("top = top_of_warp(peak)")
+    out.line("safe = top if top > NONE_KEPT else ZERO")
+    for piece in range(HELD):
+        with out.block(f"if chunks > u32({WARP * piece})"):
+            out.line(f"added = raise_chunk(x, {of * piece}, safe, added)")
+    out.line("total = sum_of_warp(added)")
+    out.line("factor = reciprocal(total) if total != ZERO else ZERO")
+    for piece in range(HELD):
+        with out.block(f"if chunks > u32({WARP * piece})"):
+            wrapped(out, "store_held", ("x", str(of * piece), "weights_at", place.format(piece), "count", "factor"))
+
+
+def _emit_hold(out: SourceWriter, traits: PackedTraits, names: list[str]) -> None:
+    of = len(names)
+    text = "A chunk's numbers, -inf for those that are not the row's, and the largest so far."
+    with device_function(out, "hold_chunk", ("x", "at", "words", "first", "place", "count", "peak"), text):
+        out.line(f"a, b, c, d = {', '.join(f'words[first + {y}]' for y in range(4))}")
+        emit_unpacked(out, traits.numbers, names)
+        out.line(NONE_ELSE.format(of - 1))
+        with out.block("if ptx.any_lane(u32(u32(1) - whole)) != u32(0)"):
+            for k, name in enumerate(names):
+                out.line(f"there = u32(1) if u32(place + u32({k})) < count else u32(0)")
+                out.line(f"{name} = ptx.select_real({name}, NONE_KEPT, there)")
+        for k, name in enumerate(names):
+            out.line(f"x[at + {k}], peak = {name}, maximum(peak, {name})")
+        out.line("return peak")
+    with device_function(out, "raise_chunk", ("x", "at", "safe", "added"), "Their exponentials, and the sum so far."):
+        with out.block(f"for k in range({of})"):
+            out.line("x[at + k] = power(x[at + k] - safe)")
+            out.line("added = added + x[at + k]")
+        out.line("return added")
+
+
+def _emit_store(out: SourceWriter, traits: PackedTraits, names: list[str]) -> None:
+    of, size = len(names), CHUNK // len(names)
+    weights = [f"x[at + {k}] * factor" for k in range(of)]
+    text = "A chunk's weights, as far as they are the row's."
+    with device_function(out, "store_held", ("x", "at", "weights_at", "place", "count", "factor"), text):
+        out.line(NONE_ELSE.format(of - 1))
+        out.line(f"some = u32(1) if u32(place + u32({of - 1})) < u32(count + u32({of - 1})) else u32(0)")
+        out.line("part = u32(some - whole)")
+        out.line(f"to = weights_at + u64({size}) * u64(place)")
+        if of == 4:
+            out.line(f"ptx.store_reals4(to, {', '.join(weights)}, whole)")
+        else:
+            emit_packed(out, traits.dtype, weights)
+            out.line("ptx.store_words4(to, a, b, c, d, whole)")
+        with out.block("if ptx.any_lane(part) != u32(0)"):
+            if of == 4:
+                for k in range(of):
+                    out.line(f"store_own(weights_at, u32(place + u32({k})), count, part, {weights[k]})")
+            else:
+                out.line("store_ends(weights_at, a, b, c, d, place, count, part)")
+    if of == 4:
+        return
+    text = "A chunk's words of which the row has both numbers; of those at its first and last place, one."
+    with device_function(out, "store_ends", ("weights_at", *"abcd", "place", "count", "when"), text):
+        for y, word in enumerate("abcd"):
+            here = f"u32(place + u32({2 * y}))"
+            out.line(f"kept = when if ({here} < count) and (u32({here} + u32(1)) < count) else u32(0)")
+            out.line(f"ptx.store_word(weights_at + u64(2) * u64({here}), {word}, kept)")
+        out.lines(
+            f"""
+            before, left = u32(u32(0) - place), u32(count - place)
+            odd = when if (before < u32({of})) and (u32(before & u32(1)) != u32(0)) else u32(0)
+            ptx.store_half(weights_at, u32(word_of(a, b, c, d, before) >> u32(16)), odd)
+            odd = when if (left < u32({of})) and (u32(left & u32(1)) != u32(0)) else u32(0)
+            ptx.store_half(weights_at + u64(2) * u64(u32(count - u32(1))), word_of(a, b, c, d, left), odd)
+            """
+        )
+    with device_function(out, "word_of", (*"abcd", "number"), "The word that a number of a chunk is in."):
+        out.lines(
+            """
+            low, high = ptx.select(b, a, number & u32(2)), ptx.select(d, c, number & u32(2))
+            return ptx.select(high, low, number & u32(4))
+            """
+        )

@@ -1,0 +1,96 @@
+"""Launches in machine code, whoever wants them: one call from Python for all of a schedule, or XLA's handler.
+
+Asking the driver from Python takes 2 us a launch on a fast host and 10 on a slow one; here it takes what the driver
+takes. Records are laid out by `runtime.cuda.launch`. The GIL is released meanwhile, since a full queue makes the driver
+wait.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from splat_numba.runtime.cuda import launch_layout as layout
+from splat_numba.runtime.words import call, load, load_int32, store
+
+_COMPILED = {"nogil": True, "error_model": "numpy"}
+STATUS = 0xFFFFFFFF  # of a word that a function returns which gives an int
+
+
+@njit(**_COMPILED)
+def address_in(bases: int, where: int) -> Any:
+    """The address of a place (buffer, offset). A buffer without memory is nowhere, at address 0."""
+    start = load(bases + 8 * load(where))
+    return start + load(where + 8) if start else 0
+
+
+@njit(**_COMPILED)
+def launch(record: int, bases: int, room: int, stream: int, overlaps: bool, function: int) -> Any:
+    """One launch, whose parameters the driver copies: its status. room: for its configuration and two words a
+    parameter; function: cuLaunchKernelEx.
+    """
+    words = load(record + layout.LAUNCH_BLOCK_WORDS)
+    template, block = load(record + layout.LAUNCH_BLOCK), room + layout.CONFIG_BYTES
+    pointers = block + 8 * words
+    for word in range(words):
+        store(block + 8 * word, load(template + 8 * word))
+        store(pointers + 8 * word, block + 8 * word)
+    for number in range(load(record + layout.LAUNCH_PLACE_COUNT)):
+        place = load(record + layout.LAUNCH_PLACES) + number * layout.PLACE_BYTES
+        store(block + 8 * load(place + layout.PLACE_WORD), address_in(bases, place + layout.PLACE_BUFFER))
+    store(room + layout.CONFIG_GRID, load(record + layout.LAUNCH_GRID) | 1 << 32)
+    store(room + layout.CONFIG_GRID + 8, 1 | load(record + layout.LAUNCH_THREADS) << 32)
+    store(room + layout.CONFIG_GRID + 16, 1 | 1 << 32)
+    store(room + layout.CONFIG_SHARED, load(record + layout.LAUNCH_SHARED))
+    store(room + layout.CONFIG_STREAM, stream)
+    store(room + layout.CONFIG_ATTRIBUTES, room + layout.CONFIG_ATTRIBUTE)
+    store(room + layout.CONFIG_COUNT, 1 if overlaps else 0)
+    store(room + layout.CONFIG_ATTRIBUTE, layout.OVERLAPS)
+    store(room + layout.CONFIG_ATTRIBUTE + layout.ATTRIBUTE_VALUE, 1)
+    return call(function, (room, load(record + layout.LAUNCH_FUNCTION), pointers, 0)) & STATUS
+
+
+@njit(**_COMPILED)
+def run(given: int, first: int, count: int, stream: int, asks: int) -> Any:
+    """So many launches from the first of them on, within the device's context: the driver's status. With asks none
+    where the stream is captured, and CAPTURED.
+    """
+    room, context = load(given + layout.RUN_ROOM), load(given + layout.RUN_CONTEXT)
+    status = call(load(given + layout.RUN_CURRENT), (room,)) & STATUS
+    elsewhere = not status and load(room) != context
+    if elsewhere:
+        status = call(load(given + layout.RUN_PUSH), (context,)) & STATUS
+    if status:
+        return status
+    if asks:
+        store(room, 0)
+        status = call(load(given + layout.RUN_CAPTURING), (stream, room)) & STATUS
+        if not status and load_int32(room):
+            status = layout.CAPTURED
+    for number in range(first, first + count):
+        if status:
+            break
+        record = load(given + layout.RUN_FIRST) + number * layout.LAUNCH_BYTES
+        overlaps = load(record + layout.LAUNCH_OVERLAPS) != 0
+        status = launch(record, load(given + layout.RUN_BASES), room, stream, overlaps, load(given + layout.RUN_LAUNCH))
+    if elsewhere:
+        call(load(given + layout.RUN_POP), (room,))
+    return status
+
+
+@njit(**_COMPILED)
+def encode(first: int, count: int, bases: int, target: int, function: int) -> Any:
+    """Write so many tensor maps, one behind the other: the driver's status. function: cuTensorMapEncodeTiled."""
+    for number in range(count):
+        one = first + number * layout.MAP_RECORD_BYTES
+        address = address_in(bases, one + layout.MAP_BUFFER)
+        status = call(function, (
+            target + 128 * number, load(one + layout.MAP_KIND), layout.MAP_AXES, address, load(one + layout.MAP_SIZES),
+            load(one + layout.MAP_STRIDES), load(one + layout.MAP_BOX), load(one + layout.MAP_UNITS),
+            load(one + layout.MAP_INTERLEAVE), load(one + layout.MAP_SWIZZLE), load(one + layout.MAP_PROMOTION),
+            load(one + layout.MAP_FILL),
+        )) & STATUS  # fmt: skip
+        if status:
+            return status
+    return 0

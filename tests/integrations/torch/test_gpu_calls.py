@@ -1,0 +1,125 @@
+"""What PyTorch's calls ask of a GPU, with a driver that only notes it: the launches, and nothing a second time."""
+
+# ruff: noqa: F401, F811 - fixtures are imported, and asked for by name
+
+import pytest
+
+import splat_numba as splat
+from splat_numba.executors import gpu_backward, gpu_call
+from splat_numba.runtime.cuda import ready
+from tests.runtime.fake_cuda import fake
+from tests.runtime.fake_torch_gpu import torch_gpu
+
+torch = pytest.importorskip("torch")
+MASK = splat.window(64)
+SHAPE = (1, 2, 256, 64)
+
+
+@pytest.fixture
+def given():
+    torch.manual_seed(0)
+    return [torch.randn(SHAPE).to(torch.bfloat16) for _ in range(4)]
+
+
+def slopes(given, mask=MASK):
+    *plain, dout = given
+    leaves = [one.detach().requires_grad_() for one in plain]
+    return torch.autograd.grad(splat.attention(*leaves, mask, backend="cuda"), leaves, dout)
+
+
+def functional(given, mask=MASK):
+    *plain, dout = given
+    out, lse = splat.attention(*plain, mask, backend="cuda", return_lse=True)
+    return splat.attention_backward(dout, *plain, out, lse, mask, backend="cuda")
+
+
+def kernels(fake):
+    """The launches since the last question, as what is launched how."""
+    found = [(fake.text_and_entry(one.function)[0], one.sizes, one.shared, one.stream) for one in fake.launches]
+    fake.launches.clear()
+    return found
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Names of calls that were checked and planned."""
+    found = []
+    for module in (gpu_call, gpu_backward):
+        usual = module._make_ready
+
+        def noted(*arguments, usual=usual, name=module.__name__):
+            found.append(name.rpartition(".")[2])
+            return usual(*arguments)
+
+        monkeypatch.setattr(module, "_make_ready", noted)
+    return found
+
+
+def test_recorded_calls_launch_what_the_functional_form_does_and_plan_once(torch_gpu, given, made):
+    functional(given)
+    wanted = kernels(torch_gpu)
+    assert len(wanted) > 2
+    for _ in range(2):
+        found = slopes(given)
+        assert kernels(torch_gpu) == wanted
+        assert [one.shape for one in found] == [SHAPE] * 3
+    assert made == ["gpu_call", "gpu_backward"]
+
+
+def test_the_operator_launches_the_same(torch_gpu, given):
+    functional(given)
+    wanted = kernels(torch_gpu)
+    *plain, dout = given
+    options = "window(64)", None, "bhsd", None, "cuda", None
+    out, lse = torch.ops.splat_numba.attention(*plain, *options, False)
+    torch.ops.splat_numba.attention_backward(dout, *plain, out, lse, None, *options, [True] * 3)
+    assert kernels(torch_gpu) == wanted
+
+
+def test_gradients_are_written_where_the_kernels_write(torch_gpu, given):
+    found = slopes(given)
+    addresses = {value for one in torch_gpu.launches for value in vars(one).values() if isinstance(value, int)}
+    assert {one.data_ptr() for one in found} <= addresses
+
+
+def test_a_capture_keeps_what_its_graph_reads(torch_gpu, given):
+    slopes(given)
+    usual = kernels(torch_gpu)
+    assert not ready._captured
+    torch_gpu.capturing = True
+    slopes(given)
+    assert kernels(torch_gpu) == usual
+    assert len(ready._captured) == 2
+
+
+def test_saved_tensors_that_come_back_with_other_strides(torch_gpu, given, made):
+    def turned(one):
+        return one.transpose(1, 2).contiguous().transpose(1, 2) if one.dim() == 4 else one
+
+    functional(given)
+    torch_gpu.launches.clear()
+    with torch.autograd.graph.saved_tensors_hooks(lambda one: one, turned):
+        slopes(given)
+    assert made == ["gpu_call", "gpu_backward", "gpu_backward"]
+
+
+def test_what_was_copied_is_given_to_the_launches_after_it(torch_gpu, given, monkeypatch):
+    moves = []
+    monkeypatch.setattr(ready, "move", lambda target, _to, source, *_: moves.append((target, source)))
+    *plain, dout = given
+    odd = torch.empty(SHAPE[1] * SHAPE[2] * SHAPE[3] + 1, dtype=torch.bfloat16)[1:].view(SHAPE)  # not at 16 bytes
+    slopes([*plain, odd.copy_(dout)])
+    ((copy, source),) = moves
+    assert source == odd.data_ptr()
+    assert any(copy in vars(one).values() for one in torch_gpu.launches) or any(
+        one[2] == copy for one in torch_gpu.maps
+    )
+
+
+def test_a_launch_that_the_driver_refuses(torch_gpu, given):
+    torch_gpu.native.refuse = "cuLaunchKernelEx"
+    with pytest.raises(splat.BackendError, match=r"^cuLaunchKernelEx wanted to succeed, got CUDA_ERROR_LAUNCH_FAILED"):
+        slopes(given)
+    torch_gpu.native.refuse = None
+    slopes(given)
+    assert torch_gpu.launches

@@ -1,0 +1,27 @@
+"""PyTorch's own tensors on the CPU, taken for those of a GPU whose driver only notes what it is asked."""
+
+# ruff: noqa: F811 - fixtures are asked for by name
+
+from dataclasses import replace
+
+import pytest
+
+from splat_numba.executors import gpu_backward, gpu_call
+from splat_numba.runtime.cuda import frameworks
+from splat_numba.runtime.recent import Recent
+from tests.runtime.fake_cuda import fake  # noqa: F401 - of which this is one
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.fixture
+def torch_gpu(fake, monkeypatch):
+    """The driver. Give backend='cuda': 'auto' asks the tensors themselves."""
+    kind = type(frameworks.TORCH)
+    described = kind.describe
+    monkeypatch.setattr(frameworks, "on_gpu", lambda one: isinstance(one, torch.Tensor))
+    monkeypatch.setattr(kind, "describe", lambda self, name, one: replace(described(self, name, one), device=0))
+    monkeypatch.setattr(kind, "stream", lambda *_: 0)
+    for module in (gpu_call, gpu_backward):
+        monkeypatch.setattr(module, "_ready", Recent(64))
+    return fake
