@@ -26,7 +26,7 @@ MOST_SUMS_PLAIN = 192  # of two atoms without any: 128 queries x 64 keys of head
 MOST_KEYS = {1: 128, 2: 64}  # of a tile
 # The same of float32, whose operands are two words each, and whose products of sixteen keys are added up apart.
 OTHER_REGISTERS_OF_REALS = {1: 96, 2: 112}
-MOST_SUMS_OF_REALS = {1: 112, 2: 80}
+MOST_SUMS_OF_REALS = {1: 96, 2: 80}
 MOST_SUMS_OF_PLAIN_REALS = 96  # of two atoms without any option: 128 queries x 32 keys of head_dim 64
 MOST_KEYS_OF_REALS = 64
 

@@ -28,7 +28,7 @@ MOST_COLUMNS = 64  # of a tile
 PRESENT_BYTES = 4  # of a row, whether it is no padding
 # The same of float32, whose operands are two words each.
 OTHER_REGISTERS_OF_REALS = 96
-MOST_SUMS_OF_REALS = {1: 112, 2: 80}
+MOST_SUMS_OF_REALS = {1: 96, 2: 80}
 
 
 def sums(traits: GradientTraits, atoms: int, columns: int) -> int:
