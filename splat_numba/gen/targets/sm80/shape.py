@@ -25,10 +25,11 @@ MOST_SUMS = {1: 152, 2: 160}
 MOST_SUMS_PLAIN = 192  # of two atoms without any: 128 queries x 64 keys of head_dim 128
 MOST_KEYS = {1: 128, 2: 64}  # of a tile
 # The same of float32, whose operands are two words each, and whose products of sixteen keys are added up apart.
-OTHER_REGISTERS_OF_REALS = {1: 96, 2: 112}
+OTHER_REGISTERS_OF_REALS = {1: 116, 2: 128}
 MOST_SUMS_OF_REALS = {1: 96, 2: 80}
 MOST_SUMS_OF_PLAIN_REALS = 96  # of two atoms without any option: 128 queries x 32 keys of head_dim 64
 MOST_KEYS_OF_REALS = 64
+LEAST_CROWDED = 32  # keys of a tile of float32 that all compilers have in registers
 
 
 def steps(dim: int) -> int:
@@ -77,6 +78,8 @@ def in_registers(traits: Traits, atoms: int) -> bool:
 
 def crowded(traits: Traits) -> bool:
     """Whether it is one of those that only some chips' compilers have in registers."""
+    if traits.dtype == "float32":
+        return traits.tile_kv > LEAST_CROWDED or (atoms_of(traits) == 2 and _sums(traits, 2) > MOST_SUMS_OF_REALS[2])
     return atoms_of(traits) == 2 and _sums(traits, 2) > MOST_SUMS[2]
 
 

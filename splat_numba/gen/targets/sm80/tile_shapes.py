@@ -25,7 +25,8 @@ from splat_numba.gen.targets.sm80.shape import (
 GROUPS = (1, 2)  # row blocks of 64 and 128 queries
 TILES_KV = (32, 64, 128)
 LEAST_KEYS = 16  # of a tile where no other fits: head_dim = value_dim = 256 in 99 KiB, of float32 in one stage
-SPILLS = frozenset({(10, 0), (10, 3), (11, 0)})  # 24 bytes of 128 queries x 64 keys, head_dim 128, with masks
+# 24 bytes of 128 queries x 64 keys, head_dim 128, with masks; of float32 8 of 64 x 64, head_dim 80.
+SPILLS = frozenset({(10, 0), (10, 3), (11, 0)})
 MOST_RESIDENT = 4  # blocks of a multiprocessor
 BLOCK_SHARED_BYTES = 1024  # that the hardware keeps of every block
 
