@@ -27,8 +27,7 @@ MOST_KEYS = {1: 128, 2: 64}  # of a tile
 # The same of float32, whose operands are two words each, and whose products of sixteen keys are added up apart.
 OTHER_REGISTERS_OF_REALS = {1: 116, 2: 128}
 MOST_SUMS_OF_REALS = {1: 96, 2: 80}
-MOST_SUMS_OF_PLAIN_REALS = 96  # of two atoms without any option: 128 queries x 32 keys of head_dim 64
-MOST_KEYS_OF_REALS = 64
+MOST_KEYS_OF_REALS = {64: 64, 256: 32}  # of a tile, by what value_dim is at most
 LEAST_CROWDED = 32  # keys of a tile of float32 that all compilers have in registers
 
 
@@ -66,12 +65,15 @@ def _sums(traits: Traits, atoms: int) -> int:
     return atoms * (score_registers(traits) + total_registers(traits))
 
 
+def _most_keys_of_reals(traits: Traits) -> int:
+    return next(keys for dim, keys in MOST_KEYS_OF_REALS.items() if traits.value_dim <= dim)
+
+
 def in_registers(traits: Traits, atoms: int) -> bool:
     """Whether a thread of so many atoms has its scores and results in registers, and room for all else."""
-    plain = atoms == 2 and not (traits.keeps_rest or traits.ragged or traits.negate)
     if traits.dtype == "float32":
-        most = MOST_SUMS_OF_PLAIN_REALS if plain and not traits.resumes else MOST_SUMS_OF_REALS[atoms]
-        return _sums(traits, atoms) <= most and traits.tile_kv <= MOST_KEYS_OF_REALS
+        return _sums(traits, atoms) <= MOST_SUMS_OF_REALS[atoms] and traits.tile_kv <= _most_keys_of_reals(traits)
+    plain = atoms == 2 and not (traits.keeps_rest or traits.ragged or traits.negate)
     most = MOST_SUMS_PLAIN if plain else MOST_SUMS[atoms]
     return _sums(traits, atoms) <= most and traits.tile_kv <= MOST_KEYS[atoms]
 
@@ -79,7 +81,7 @@ def in_registers(traits: Traits, atoms: int) -> bool:
 def crowded(traits: Traits) -> bool:
     """Whether it is one of those that only some chips' compilers have in registers."""
     if traits.dtype == "float32":
-        return traits.tile_kv > LEAST_CROWDED or (atoms_of(traits) == 2 and _sums(traits, 2) > MOST_SUMS_OF_REALS[2])
+        return traits.tile_kv > LEAST_CROWDED
     return atoms_of(traits) == 2 and _sums(traits, 2) > MOST_SUMS[2]
 
 

@@ -45,6 +45,8 @@ def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
             f"{gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a thread, got "
             f"{problem.head_dim} and {problem.value_dim}. Split the heads, or use target='simt'."
         )
+    if problem.dtype == "float32":  # long rows get the first one: the largest of which two blocks are resident
+        found.sort(key=lambda one: (one.blocks_per_multiprocessor == 1, -one.tile_kv))
     return tuple(found)
 
 
@@ -79,6 +81,8 @@ def most_resident(traits: Traits, gpu: Gpu) -> int:
     shared = shared_bytes(traits)
     if shared > gpu.shared_bytes or not in_registers(traits, atoms_of(traits)):
         return 0
+    if traits.dtype == "float32" and atoms_of(traits) < traits.groups:
+        return 0  # eight warps of 128 rows are 1 to 4 % slower than two blocks of 64 rows
     if crowded(traits) and gpu.capability in SPILLS:
         return 0
     return resident_of(shared, resident_blocks(traits, gpu.registers), gpu)
