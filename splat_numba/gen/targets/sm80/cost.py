@@ -41,7 +41,7 @@ class Rates:
 
 
 FORWARD = Rates((0.6, 0.8), 500)
-# Of float32 within 5 % of 8 tile shapes on an H200 but for one block of four warps (benchmarks/results/gpu_float32.md).
+# Of float32 within 5 % of 8 tile shapes on an H200 but for one block of four warps (benchmarks/results/gpu_tf32.md).
 FORWARD_OF_REALS = Rates((0.69, 0.69), 1100)
 # Within 8 % of 16 tile shapes of gradients on an H200 (benchmarks/results/gpu_sm80.md).
 GRADIENTS = Rates((0.68, 0.9), 900)
