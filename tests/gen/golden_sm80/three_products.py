@@ -434,7 +434,7 @@ def multiply_values(total_0, total_1, score_0, score_1, values):
 @device
 def multiply_values_step(first, total_0, total_1, score_0, score_1, values):
     """Sixteen keys and their weights."""
-    ptx.warp_barrier()
+    ptx.warp_barrier()  # so that values of later keys are not read yet, and kept in registers
     a_0, a_1, a_2, a_3, r_0, r_1, r_2, r_3 = split_left(
         ptx.real_bits(score_0[first + 0]), ptx.real_bits(score_0[first + 2]), ptx.real_bits(score_0[first + 1]),
         ptx.real_bits(score_0[first + 3]),

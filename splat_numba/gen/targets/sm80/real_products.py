@@ -90,7 +90,7 @@ def emit_real_sum_product(out: SourceWriter, one: SumProduct, precision: str) ->
     count = 2 * LEFT_WORDS * len(one.sums)  # of two products' depths
     words = [*_names(LEFT, count), *(_names(LEFT_REST, count) if precision == IEEE else ())]
     with device_function(out, f"{one.name}_step", ("first", *parameters), "Sixteen keys and their weights."):
-        out.line("ptx.warp_barrier()")
+        out.line("ptx.warp_barrier()  # so that values of later keys are not read yet, and kept in registers")
         for half in range(2):
             for atom in atoms:
                 places = (SUMS * half + i for i in (0, 2, 1, 3))  # of rows r and keys x: r runs first
