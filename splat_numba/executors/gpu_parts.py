@@ -39,7 +39,7 @@ def heads_plans(
     request, conditions = recipe.executor.target, Conditions(ragged, scale < 0)
     plans = tuple(
         HeadsPlan(
-            backward_plan_for(one.mask, one.problem, gpu, request, conditions),
+            backward_plan_for(one.mask, recipe.executor.precise(one.problem), gpu, request, conditions),
             tuple(range(problem.heads_q)) if one.heads is None else one.heads,
         )
         for one in recipe.masks_for(problem)

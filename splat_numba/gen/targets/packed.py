@@ -13,9 +13,9 @@ from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS, PackedTiles
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.schedule import InPlace, Schedule, ScheduleBuilder, place_of
 from splat_numba.gen.schedules.tensor import Tensor
+from splat_numba.gen.targets.gpu.fma import fma_rate
 from splat_numba.gen.targets.gpu.launches import CHUNK, in_chunks
 from splat_numba.gen.targets.gpu.tiled_operator import FAMILY_OF
-from splat_numba.gen.targets.simt.cost import fma_rate
 from splat_numba.gen.targets.simt.packed.schedule import record_fma_tiles, record_gathering, record_rows
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.sm80.cost import HERTZ

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -72,3 +73,4 @@ def _record_reading(builder: ScheduleBuilder, one: GradientLaunch, call: Gradien
 
 
 TEXTS = GradientTexts(arch_of, candidates, partial(record_half_levels, arch_of), _record_launch, finishes=True)
+TEXTS_OF_REALS = replace(TEXTS, finishes=False)  # they are added up where they are stored
