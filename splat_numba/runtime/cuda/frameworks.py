@@ -149,13 +149,13 @@ class _Torch:
         if is_recorded():
             for array in arrays:
                 check_tensor("array", array)
-        recorded = sys.modules["torch"].is_grad_enabled
+        recorded = sys.modules["torch"].is_grad_enabled()
         places = [array.data_ptr() for array in arrays]
         return places, (
             0 in places,  # of an empty tensor, or of one without memory, whose sizes may be those of an earlier one
             *[
                 (array.shape, array.stride(), array.dtype, array.get_device(), array.is_neg(),
-                 array.requires_grad and recorded())
+                 recorded and array.requires_grad)
                 for array in arrays
             ],
         )  # fmt: skip
