@@ -218,7 +218,9 @@ class _Interface(_Makers):
         """Of the package that compiles, whoever's ``like`` is: the other one may be missing, or not work here."""
         from splat_numba.runtime.cuda.compilers.compiler import chosen
 
-        return chosen(current().cuda_compiler).dialect().cuda.device_array(shape, np.dtype(dtype))
+        pointer, _ = like.__cuda_array_interface__["data"]
+        with device(self.ordinal(like, int(pointer))).current():
+            return chosen(current().cuda_compiler).dialect().cuda.device_array(shape, np.dtype(dtype))
 
     def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
         return None
