@@ -26,9 +26,8 @@ def attend(
     watched: what watch.is_watched() says.
     """
     scale, layout, backend, target, autotune = options
-    if (
-        watched is RECORDED or not torch.compiler.is_compiling()
-    ):  # in graphs ``whole`` checks what the operator does not
+    # In graphs ``whole`` checks what the operator does not.
+    if watched is RECORDED or not torch.compiler.is_compiling():
         _check_options(scale, layout, autotune, return_lse)
     if scale is not None:
         options = float(scale), layout, backend, target, autotune
