@@ -28,7 +28,8 @@ def attend(
     watched: what watch.is_watched() says.
     """
     scale, layout, backend, target, autotune = options
-    if not torch.compiler.is_compiling():  # in graphs ``whole`` checks what the operator does not
+    # In graphs ``whole`` checks what the operator does not.
+    if watched is RECORDED or not torch.compiler.is_compiling():
         _check_options(scale, layout, autotune, return_lse)
     if scale is not None:
         options = float(scale), layout, backend, target, autotune
@@ -51,8 +52,10 @@ def _check_options(scale: Any, layout: str, autotune: bool, return_lse: bool) ->
     check_layout(layout)
     if scale is not None:
         scale_number(scale)
-    check_flag("autotune", autotune)
-    check_flag("return_lse", return_lse)
+    if autotune is not False:
+        check_flag("autotune", autotune)
+    if return_lse is not False:
+        check_flag("return_lse", return_lse)
 
 
 def under_autocast(*tensors: Any) -> Sequence[Any]:
