@@ -26,7 +26,7 @@ from splat_numba.settings import Settings, current
 from splat_numba.signatures import strict
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False, weakref_slot=True)
 class Kernel:
     """A compiled attention kernel; call it with arrays. Batch and head counts may vary from call to call.
 

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ImportError("splat_numba.integrations.torch needs PyTorch: python -m pip install torch") from error
 
 from splat_numba.api import attention
 from splat_numba.arguments.heads import check_heads
 from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.masks import Mask, describe
+from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
 from splat_numba.arguments.sizes import check_size
 from splat_numba.bridges.torch.autograd import whole as _defines_the_operators  # noqa: F401
@@ -71,6 +77,7 @@ class SparseSelfAttention(torch.nn.Module):  # type: ignore[misc] # as above
             )
         check_heads(num_heads, self.num_kv_heads, name="num_kv_heads", like="num_heads")
         width = embed_dim // num_heads * self.num_kv_heads
+        check_flag("bias", bias)
         self.q_proj = torch.nn.Linear(embed_dim, embed_dim, bias=bias)
         self.k_proj = torch.nn.Linear(embed_dim, width, bias=bias)
         self.v_proj = torch.nn.Linear(embed_dim, width, bias=bias)

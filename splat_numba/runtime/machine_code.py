@@ -9,17 +9,21 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from types import ModuleType
 from typing import Any
 
-from numba.core import config
-from numba.core.caching import _Cache
-from numba.core.compiler import CompileResult
-from numba.core.dispatcher import Dispatcher
-from numba.core.registry import cpu_target
-from numba.core.serialize import dumps
-
+from splat_numba.runtime.interrupts import uninterrupted
 from splat_numba.runtime.source import unload
+
+with uninterrupted():
+    from numba.core import config
+    from numba.core.caching import _Cache
+    from numba.core.compiler import CompileResult
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.dispatcher import Dispatcher
+    from numba.core.registry import cpu_target
+    from numba.core.serialize import dumps
 
 # What changes machine code beside text, signature and processor: environment variables of Numba's, NUMBA_OPT and so on.
 OPTIONS = ("OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT", "ENABLE_AVX")
@@ -42,8 +46,10 @@ def compile_module(module: ModuleType, signatures: Mapping[str, Any]) -> dict[st
     """Machine code of a text's functions by the short way, None where that does not serve; then Numba's own remains.
     The module cannot be used afterwards.
     """
+    declare()
     try:
-        from splat_numba.runtime import pipeline
+        with uninterrupted():
+            from splat_numba.runtime import pipeline
 
         with pipeline.section():
             return {name: pipeline.compile_entry(module, name, one) for name, one in signatures.items()}
@@ -58,7 +64,15 @@ def load_function(function: Any, signature: Any, stored: bytes) -> None:
     _through_bridge(function, signature, _Bridge(stored))
 
 
+@cache
+def declare() -> None:
+    """Have Numba's declarations loaded, all of them, which its first compile would do in the middle of things."""
+    with global_compiler_lock, uninterrupted():
+        cpu_target.target_context.refresh()
+
+
 def _through_bridge(function: Any, signature: Any, bridge: _Bridge) -> bytes | None:
+    declare()
     function._cache = bridge  # noqa: SLF001 - Numba has no public way
     function.compile(signature)
     function.disable_compile()

@@ -6,6 +6,7 @@ import pickle
 import signal
 import threading
 import time
+import weakref
 from dataclasses import FrozenInstanceError
 
 import numpy as np
@@ -242,6 +243,12 @@ def test_a_pickle_holds_the_recipe_and_copies_are_the_kernel_itself(mixed, store
         assert copy.copy(kernel) is copy.deepcopy(kernel) is kernel
         arrays = (q, k, v) if kernel is several else (q[:, 0], k[:, 0], v[:, 0])
         assert np.array_equal(again(*arrays), kernel(*arrays))
+
+
+def test_a_kernel_is_a_key_and_may_be_referred_to_weakly(mixed):
+    """Dictionaries want both, and so does jax.jit(kernel) before it can be told that JAX sees no kernels."""
+    assert {mixed: 1}[mixed] == 1
+    assert weakref.ref(mixed)() is mixed
 
 
 def test_a_notebook_shows_the_plan_and_where_the_text_is(mixed, stored):

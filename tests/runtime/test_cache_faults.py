@@ -208,7 +208,7 @@ def test_a_prefilled_folder_that_cannot_be_written_is_read(tmp_path, monkeypatch
         assert (other.functions["run"](5), other.cached, other.path) == (20, False, None)
 
 
-@pytest.mark.parametrize("name", ["~nosuchuser-/x", "/" + "x" * 4000, "/" + "/".join(["y" * 200] * 25)])
+@pytest.mark.parametrize("name", ["~nosuchuser-/x", "/" + "x" * 4000, "/" + "/".join(["y" * 200] * 25), "/\udcff"])
 def test_a_folder_that_cannot_be_is_warned_of(name):
     with pytest.warns(
         RuntimeWarning, match=r"cannot be used .*: kernels are compiled anew\. Set SPLAT_CACHE_DIR\."

@@ -56,7 +56,7 @@ def _check_options(scale: Any, layout: str, autotune: bool, return_lse: bool) ->
 def under_autocast(*tensors: Any) -> Sequence[Any]:
     """Where the first one's device has autocast on: of its dtype, as PyTorch casts SDPA's tensors; float64 stays."""
     kind = tensors[0].device.type
-    if not torch.is_autocast_enabled(kind):
+    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # "meta" has none
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return [one if one.dtype == torch.float64 or not one.is_floating_point() else one.to(dtype) for one in tensors]

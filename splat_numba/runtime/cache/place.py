@@ -25,6 +25,7 @@ def folder(settings: Settings) -> Path | None:
     try:
         base = _base(settings)
         path = base / f"numba-{version_of('numba')}"
+        str(path).encode()  # UnicodeEncodeError for bytes that are no UTF-8: Numba wants texts' names in it
         if not base.is_dir():
             base.parent.mkdir(parents=True, exist_ok=True)
         for one in (base, path):
@@ -35,7 +36,11 @@ def folder(settings: Settings) -> Path | None:
                     f"cache folder {one} is not used: it {reason}. Run `chmod 700` on it, or set SPLAT_CACHE_DIR."
                 )
                 return None
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home folder; ValueError: zeros in a name
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # RuntimeError: no home; ValueError: zeros or bytes in it
         warn_once(
             f"cache folder {_short(settings.cache_dir or 'of this user')} cannot be used ({_short(error)}): "
             "kernels are compiled anew. Set SPLAT_CACHE_DIR."

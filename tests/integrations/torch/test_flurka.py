@@ -133,3 +133,5 @@ def test_what_does_not_fit_is_refused():
     assert str(caught.value) == "num_heads wanted as a divisor of embed_dim 16, got 3. Choose another number."
     with pytest.raises(ArgumentError, match=r"^x wanted"):
         made()(torch.randn(13, 16))
+    with pytest.raises(ArgumentError, match=r"^q wanted as a tensor of numbers in memory, got one on device 'meta'"):
+        made().to("meta")(torch.randn(12, 16, device="meta"))  # which knows no autocast

@@ -108,6 +108,7 @@ def test_parameters_are_trained_in_a_graph_as_outside():
         ),
         ({"num_heads": 0}, "num_heads wanted >= 1, got 0. Give at least 1."),
         ({"mask": 3}, "mask wanted as "),
+        ({"bias": "no"}, "bias wanted as True or False, got 'no' of type str. Give a bool."),
         (
             {"dropout": 0.1},
             "dropout wanted left out, because SparseSelfAttention has no such argument. This version has no",
