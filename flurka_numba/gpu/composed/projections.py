@@ -8,11 +8,9 @@ from dataclasses import replace
 from flurka_numba.gpu.composed.launches import Launches
 from flurka_numba.gpu.composed.matrix import Extent, Limit
 from flurka_numba.gpu.composed.operands import Operands
-from splat_numba.executors.gpu_parts import record_dense_attention
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.schedules.tensor import Tensor, side_by_side
 from splat_numba.gen.targets.gpu.launches import in_chunks
-from splat_numba.gen.targets.target import AttentionCall
 
 
 def make_slots(operands: Operands) -> tuple[Tensor, Tensor]:
@@ -21,20 +19,10 @@ def make_slots(operands: Operands) -> tuple[Tensor, Tensor]:
     if problem.method == "kernel":
         return operands.array("k"), operands.array("v")
     k, v = (operands.kept(operands.slots, dim) for dim in (problem.head_dim, problem.value_dim))
-    return _project(operands, "k", k), _project(operands, "v", v)
+    return project(operands, "k", k), project(operands, "v", v)
 
 
-def attend_to_slots(operands: Operands, out: Tensor) -> None:
-    """Low-rank attention as attention in which every query has every slot, of the arrays' dtype."""
-    problem, recorder = operands.problem, operands.recorder
-    leading, gpu = (*operands.sides, problem.rank), recorder.gpu
-    k, v = (recorder.scratch_rows((*leading, dim)) for dim in (problem.head_dim, problem.value_dim))
-    k, v = _project(operands, "k", k), _project(operands, "v", v)
-    call = AttentionCall(operands.array("q"), k, v, out, problem.scale, gpu.multiprocessors)
-    record_dense_attention(recorder.builder, call, gpu, recorder.target)
-
-
-def _project(operands: Operands, name: str, slots: Tensor) -> Tensor:
+def project(operands: Operands, name: str, slots: Tensor) -> Tensor:
     """Slots of k or v from their projection and the tokens within the key lengths, in the memory of ``slots``.
 
     Tensor cores' tiles are wider than a head. So where heads stand side by side in a token, as layers make them, and
