@@ -102,13 +102,17 @@ def measured(args: argparse.Namespace, ceilings: Mapping[str, float], left_out: 
             "kept": one.acsr.nnz / case.seq**2,
         }  # fmt: skip
         for operator in args.operators:
-            yield about | _measured(operator, one, case.dtype, ceilings, Budget(args.warmup, args.rep, args.rounds))
+            budget = Budget(args.warmup, args.rep, args.rounds)
+            yield about | _measured(operator, one, case.dtype, ceilings, budget, args.skip)
         del one
 
 
-def _measured(operator: str, one: Setting, dtype: str, ceilings: Mapping[str, float], budget: Budget) -> dict[str, Any]:
+def _measured(
+    operator: str, one: Setting, dtype: str, ceilings: Mapping[str, float], budget: Budget, skipped: list[str]
+) -> dict[str, Any]:  # fmt: skip
     """One row: times, errors, and the least time that bytes and operations allow."""
-    calls, failed, errors = checked(OPERATORS[operator](one), one, wanted(operator, one), TOLERANCE[dtype])
+    asked = ((name, prepare) for name, prepare in OPERATORS[operator](one) if name not in skipped)
+    calls, failed, errors = checked(asked, one, wanted(operator, one), TOLERANCE[dtype])
     moved, operations = work(operator, one.acsr, one.heads, one.q.itemsize)
     floor = max(moved / ceilings["gbs"] * 1e-6, operations / ceilings[dtype] * 1e-9)
     times = measure_all(calls, 1, budget) | failed
@@ -138,6 +142,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32, help="at most; smaller where memory ends")
     parser.add_argument("--short", action="store_true", help="a list of cases in place of all of seq, kept and batch")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="after which no case is begun")
+    parser.add_argument("--skip", nargs="+", default=[], metavar="NAME", help="contenders that are not asked")
     parser.add_argument("--warmup", type=int, default=10, help="milliseconds before measuring")
     parser.add_argument("--rep", type=int, default=40, help="milliseconds of measuring for a median")
     parser.add_argument("--rounds", type=int, default=2)

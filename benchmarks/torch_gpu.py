@@ -5,12 +5,14 @@
 Host: one head, 256 tokens, head_dim 64, bfloat16, window(64), so that the GPU is never waited for; the least and the
 median of rounds in which all ways take turns. Steps: window(512, 0) over n 8192, batch 1, 16 heads, bfloat16, forward
 and the gradients of q, k and v; so many calls are given to the GPU one after the other and waited for once; medians of
-rounds in turns. FlexAttention and ours compiled by torch.compile; SDPA has the mask as a bool array.
+rounds in turns. FlexAttention and ours compiled by torch.compile; SDPA has the mask as a bool array. "As a graph" is
+mode="reduce-overhead", CUDA graphs. "Elsewhere" has an input at an address that no call had before.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -21,6 +23,7 @@ from typing import Any
 import torch
 from gpu_attention import hardware
 from results_files import RESULTS
+from torch_floor import Bare, nothing
 
 import splat_numba as splat
 
@@ -29,22 +32,6 @@ HEADS, SEQ, DIMS = 16, 8192, (64, 128)
 CALLS = 20  # given to the GPU at once
 Calls = Mapping[str, Callable[[], Any]]
 SDPA = torch.nn.functional.scaled_dot_product_attention
-
-
-class Bare(torch.autograd.Function):
-    """What PyTorch takes for a function of three arrays that keeps five and does nothing."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Any, k: Any, v: Any) -> Any:
-        """An array like q."""
-        out, lse = torch.empty_like(q), q.new_empty(q.shape[:3], dtype=torch.float32)
-        ctx.save_for_backward(q, k, v, out, lse)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, _dout: Any) -> Any:
-        """Arrays like the inputs."""
-        return tuple(torch.empty_like(one) for one in ctx.saved_tensors[:3])
 
 
 def drawn(*shape: int) -> list[torch.Tensor]:
@@ -57,12 +44,34 @@ def slopes(run: Callable[..., Any], leaves: list[torch.Tensor], dout: torch.Tens
     return lambda: torch.autograd.grad(run(*leaves), leaves, dout)
 
 
+def as_graph(mask: Any) -> Callable[..., Any]:
+    """Attention compiled into a CUDA graph."""
+    run = torch.compile(lambda q, k, v: splat.attention(q, k, v, mask), fullgraph=True, mode="reduce-overhead")
+
+    def call(q: Any, k: Any, v: Any) -> Any:
+        torch.compiler.cudagraph_mark_step_begin()
+        return run(q, k, v)
+
+    return call
+
+
+def elsewhere(k: Any, v: Any) -> Callable[[], Any]:
+    """A forward call whose q is another part of a large array each time."""
+    room = torch.randn(1 << 26, device="cuda", dtype=torch.bfloat16)
+    starts = itertools.count(0, 64)
+
+    def call() -> Any:
+        start = next(starts)
+        return splat.attention(room[start : start + k.numel()].view(k.shape), k, v, TINY)
+
+    return call
+
+
 def host_calls() -> tuple[Calls, Calls]:
     """The ways of a forward call, and those of forward and backward, by name."""
     *plain, dout = drawn(1, 1, 256, 64)
     leaves = [one.clone().requires_grad_() for one in plain]
     compiled = torch.compile(lambda q, k, v: splat.attention(q, k, v, TINY), fullgraph=True)
-    trivial = torch.compile(lambda q, k, v: q + k + v, fullgraph=True)
 
     def ours(q: Any, k: Any, v: Any) -> Any:
         return splat.attention(q, k, v, TINY)
@@ -79,9 +88,12 @@ def host_calls() -> tuple[Calls, Calls]:
         return graph.replay
 
     ways = {
-        "attention": ours, "attention, compiled": compiled, "q + k + v, compiled": trivial, "SDPA": SDPA,
+        "attention": ours, "attention, compiled": compiled, "attention, compiled as a graph": as_graph(TINY),
+        "an operator that does nothing, compiled": torch.compile(nothing, fullgraph=True),
+        "q + k + v, compiled": torch.compile(lambda q, k, v: q + k + v, fullgraph=True), "SDPA": SDPA,
     }  # fmt: skip
     forward = {name: lambda run=run: run(*plain) for name, run in ways.items()}
+    forward |= {"attention, recorded": lambda: ours(*leaves), "attention, elsewhere": elsewhere(*plain[1:])}
     both = {name: slopes(run, leaves, dout) for name, run in ways.items()}
     both |= {
         "without autograd": without_autograd,
@@ -104,6 +116,7 @@ def step_calls(dim: int) -> Calls:
     ways = {
         "attention": lambda q, k, v: splat.attention(q, k, v, LONG),
         "attention, compiled": compiled,
+        "attention, compiled as a graph": as_graph(LONG),
         "FlexAttention, compiled": lambda q, k, v: flex(q, k, v, block_mask=blocks),
         "SDPA, dense mask": lambda q, k, v: SDPA(q, k, v, attn_mask=dense),
     }

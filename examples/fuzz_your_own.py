@@ -1,5 +1,6 @@
-"""Test any attention function with the project's strategies, oracle and tolerance rule (needs Hypothesis).
+"""Test any attention function with the project's strategies, oracle and tolerance rule.
 
+python -m pip install hypothesis
 python examples/fuzz_your_own.py
 """
 

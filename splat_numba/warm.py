@@ -6,60 +6,24 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain
-from typing import Any, Protocol, get_args
 
-from splat_numba import api
-from splat_numba.arguments.masks import Mask, Stored, store_mask
+from splat_numba.arguments.masks import Mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.sizes import check_size
 from splat_numba.arguments.typed import Ahead, Backend, Dtype, Target
-from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.executors.choice import choose_executor
-from splat_numba.executors.executor import Executor
-from splat_numba.executors.given import Given
-from splat_numba.executors.packed_ahead import BACKWARD, FORWARD, UNFUSED, jobs_of
-from splat_numba.gen.packed.problem import Operator
-from splat_numba.gen.plans.problem import Problem
-from splat_numba.plain import kind, shown
+from splat_numba.errors import ArgumentTypeError, BackendError
+from splat_numba.plain import kind
 from splat_numba.runtime import cache, notice
 from splat_numba.runtime.device import cores
 from splat_numba.runtime.notice import Told
-from splat_numba.settings import Settings, current
+from splat_numba.settings import current
 from splat_numba.signatures import strict
+from splat_numba.warm_jobs import Job, check_operators, distinct, make_jobs, several
 
 WORKER = "from splat_numba.warm import serve; serve()"
 MOST_PROCESSES = 256
-
-
-class _Work(Protocol):
-    """What a process is given to compile."""
-
-    def compile(self, settings: Settings) -> object:
-        """Compile it, or read it from disk."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    """One call of compile()."""
-
-    mask: Stored
-    options: dict[str, Any]
-
-    def compile(self, settings: Settings) -> object:
-        """Its kernel."""
-        return api.compile(self.mask, **self.options)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """names: of the texts that the work compiles."""
-
-    work: _Work
-    names: frozenset[str]
 
 
 @strict()
@@ -116,90 +80,17 @@ def warm_up(
     """
     if not isinstance(masks, (list, tuple)) or not masks:
         raise ArgumentTypeError(f"masks wanted as a list of masks, got {kind(masks)}. Give [mask] for one.")
-    named = _named(operators, backend)
+    named = check_operators(operators, backend)
     options = {"seq_q": seq_q, "seq_kv": seq_kv, "backend": backend, "target": target,
                "backward": check_flag("backward", backward)}  # fmt: skip
     most = cores() if processes is None else check_size("processes", processes, 1, MOST_PROCESSES)
-    jobs = _distinct(_jobs(masks, _several("head_dim", head_dim), _several("dtype", dtype), options, named))
-    if min(len(jobs), most) <= 1:  # none where packed operators have no pairs to work on
-        return _compile(jobs)
-    return _in_processes(jobs, min(len(jobs), most))
+    work = distinct(make_jobs(masks, several("head_dim", head_dim), several("dtype", dtype), options, named))
+    if min(len(work), most) <= 1:
+        return _compile(work)
+    return _in_processes(work, min(len(work), most))
 
 
-def _several(name: str, given: Any) -> tuple[Any, ...]:
-    if not isinstance(given, (list, tuple)):
-        return (given,)
-    if not given:
-        raise ArgumentError(f"{name} wanted as one or a list of some, got none. Give one.")
-    return tuple(given)
-
-
-def _named(operators: Any, backend: str) -> tuple[str, ...]:
-    found, known = _several("operators", operators), get_args(Ahead)
-    for one in found:
-        if not isinstance(one, str) or one not in known:
-            raise ArgumentError(f"operators wanted among {', '.join(known)}, got {shown(one)}. Name some of them.")
-        if one != "attention" and backend == "emulate":
-            raise BackendError(
-                f"operators wanted as attention with backend 'emulate', whose packed operators are not compiled, got "
-                f"{shown(one)}. Leave it out."
-            )
-    return found
-
-
-def _jobs(
-    masks: Sequence[Mask], dims: Sequence[int], dtypes: Sequence[Dtype], options: dict[str, Any],
-    operators: Sequence[str] = ("attention",),
-) -> Iterator[_Job]:  # fmt: skip
-    """The jobs of each mask, dim and dtype, planned here: what cannot be compiled is refused before anything is."""
-    executor, settings = choose_executor(options["backend"], options["target"]), current()
-    packed = [one for one in operators if one != "attention"]
-    found = [FORWARD[one] for one in packed] + [BACKWARD[one] for one in packed if options["backward"]]
-    asked = tuple(chain.from_iterable(found))
-    for dim in dims:
-        for dtype in dtypes:
-            given = {**options, "head_dim": dim, "dtype": dtype}
-            problem = api.make_problem(options["seq_q"], options["seq_kv"], dim, None, 1, None, 1, dtype)
-            for mask in masks:
-                stored = store_mask(mask, problem.seq_q, problem.seq_kv)
-                if "attention" in operators:
-                    yield from _attention_jobs(stored, {**given, "dtype": problem.dtype}, problem, executor, settings)
-                yield from _packed_jobs(stored, problem, asked, executor.name, problem.dtype, settings)
-
-
-def _attention_jobs(
-    stored: Stored, given: dict[str, Any], problem: Problem, executor: Executor, settings: Settings
-) -> Iterator[_Job]:  # fmt: skip
-    found = executor.plan(stored, problem, 1.0, settings)
-    names = {source.name for source in executor.sources(found)}
-    if given["backward"]:
-        # Of one forward text there may be several of gradients.
-        sources = executor.backward_sources(Given(stored, executor, "bhsd", None), problem, 1.0, settings)
-        names |= {source.name for source in sources}
-    yield _Job(_Call(stored, given), frozenset(names))
-    if not found.fused:
-        yield from _packed_jobs(stored, problem, UNFUSED, executor.name, problem.compute_dtype, settings)
-
-
-def _packed_jobs(
-    stored: Stored, problem: Problem, operators: Sequence[Operator], backend: str, dtype: str, settings: Settings
-) -> Iterator[_Job]:  # fmt: skip
-    for one in jobs_of(stored, problem, operators, backend, dtype):
-        yield _Job(one, one.names(settings))
-
-
-def _distinct(jobs: Iterator[_Job]) -> list[_Job]:
-    """Without those whose texts others compile."""
-    found: list[_Job] = []
-    known: set[str] = set()
-    for one in jobs:
-        if not one.names <= known:
-            known |= one.names
-            found.append(one)
-    return found
-
-
-def _compile(jobs: Sequence[_Job]) -> tuple[Told, ...]:
+def _compile(jobs: Sequence[Job]) -> tuple[Told, ...]:
     settings = current()
     with notice.heard() as told:
         for one in jobs:
@@ -207,7 +98,7 @@ def _compile(jobs: Sequence[_Job]) -> tuple[Told, ...]:
     return tuple(told)
 
 
-def _in_processes(jobs: Sequence[_Job], processes: int) -> tuple[Told, ...]:
+def _in_processes(jobs: Sequence[Job], processes: int) -> tuple[Told, ...]:
     settings = current()
     if cache.folder(settings) is None:
         raise BackendError(
@@ -229,7 +120,7 @@ def _in_processes(jobs: Sequence[_Job], processes: int) -> tuple[Told, ...]:
     return told
 
 
-def _ask(jobs: Sequence[_Job]) -> tuple[tuple[Told, ...], Exception | None]:
+def _ask(jobs: Sequence[Job]) -> tuple[tuple[Told, ...], Exception | None]:
     """What a process of its own answers: what it compiled, and what it raised."""
     places = os.pathsep.join(place for place in sys.path if place)
     given = {**os.environ, "PYTHONPATH": places, "SPLAT_PROGRESS": "0"}

@@ -205,6 +205,11 @@ MESSAGES = {
         lambda: attend(mask=[splat.causal()]),
         "ArgumentError: mask wanted as 2 masks, one a query head, got 1. Give 2, or one mask for all.",
     ),
+    "masks for heads that stand on another axis": (
+        lambda: attend(*[Q.swapaxes(1, 2)] * 3, mask=[splat.causal()] * 2),
+        "ArgumentError: mask wanted as 8 masks, one a query head, got 2. Give 8, or one mask for all. If q is (batch, "
+        "seq, heads, dim), give layout='bshd'.",
+    ),
     "unknown pattern name": (
         lambda: splat.parse("windo(3)"),
         "PatternError: text: wanted a pattern such as 'window(512) | sinks(4)', got 'windo' at column 1. 'windo' is "

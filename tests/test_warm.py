@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import splat_numba as splat
-from splat_numba import warm
+from splat_numba import warm, warm_jobs
 from splat_numba.runtime import notice
 from splat_numba.runtime.cpu import code
 
@@ -46,7 +46,7 @@ def test_a_text_is_compiled_once_and_gradients_and_dtypes_count():
     masks = [splat.window(9), splat.window(30), splat.longformer(9, 2), splat.longformer(30, 5)]
 
     def distinct(dims, dtypes, backward):
-        return warm._distinct(warm._jobs(masks, dims, dtypes, {**options, "backward": backward}))
+        return warm_jobs.distinct(warm_jobs.make_jobs(masks, dims, dtypes, {**options, "backward": backward}))
 
     assert [one.work.mask for one in distinct([8], ["float32"], False)] == [masks[0], masks[2]]
     jobs = distinct([8, 16], ["float32", np.float64], True)
@@ -85,7 +85,7 @@ def test_packed_operators_and_their_gradients_are_found_by_calls():
 
 def operators_of(masks, operators, backward=False, backend="auto", dtype="float32", length=100):
     options = {"seq_q": length, "seq_kv": length, "backend": backend, "target": None, "backward": backward}
-    jobs = warm._distinct(warm._jobs(masks, [8], [dtype], options, operators))
+    jobs = warm_jobs.distinct(warm_jobs.make_jobs(masks, [8], [dtype], options, operators))
     return [name for one in jobs for name in sorted(one.names)]
 
 
@@ -112,9 +112,9 @@ def test_packed_operators_of_a_gpu_need_none(name):
 def test_packed_operators_share_kernels_and_a_mask_without_pairs_has_none():
     softmax = operators_of([splat.window(9), splat.causal(), SCATTERED], ["softmax"])
     assert len(softmax) == 1
-    empty = splat.from_dense(np.zeros((100, 100), bool))
-    assert operators_of([empty], ["sddmm", "spmm"], True) == []
-    assert splat.warm_up([empty], **SIZES, dtype="float32", operators=["sddmm", "spmm"]) == ()
+    nothing = [splat.from_dense(np.zeros((100, 100), bool))]
+    assert operators_of(nothing, ["sddmm", "spmm"], True) == []
+    assert splat.warm_up(nothing, **SIZES, dtype="float32", operators="sddmm") == ()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_processes_need_a_folder_for_what_they_compile(monkeypatch):
 
 @pytest.mark.usefixtures("fresh")
 def test_what_a_process_raises_is_raised_here(monkeypatch):
-    job = warm._Job(warm._Call(splat.window(9), {"head_dim": 8}), frozenset("x"))
+    job = warm_jobs.Job(warm_jobs.Call(splat.window(9), {"head_dim": 8}), frozenset("x"))
     with pytest.raises(splat.ArgumentError, match="compile"):
         warm._in_processes([job, job], 2)
     monkeypatch.setattr(warm, "WORKER", "raise SystemExit(3)")

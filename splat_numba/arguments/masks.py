@@ -44,8 +44,10 @@ def split_heads(mask: Mask, heads_q: int, seq_q: int, seq_kv: int) -> list[tuple
     if not isinstance(mask, (list, tuple)):
         return [(store_mask(mask, seq_q, seq_kv), tuple(range(heads_q)))]
     if len(mask) != heads_q:
+        swapped = " If q is (batch, seq, heads, dim), give layout='bshd'." if len(mask) == seq_q else ""
         raise ArgumentError(
             f"mask wanted as {heads_q} masks, one a query head, got {len(mask)}. Give {heads_q}, or one mask for all."
+            f"{swapped}"
         )
     users: dict[Stored, list[int]] = {}
     for head, one in enumerate(mask):

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from splat_numba import settings, warm
 from splat_numba.arguments.sizes import LARGEST_DIM
+from splat_numba.arguments.typed import Ahead
 from splat_numba.cli.console import make_table, output, print_table
 from splat_numba.cli.options import (
     SUCH_AS,
@@ -29,6 +30,7 @@ EPILOG = """\
 examples:
   splat-numba cache list
   splat-numba cache warm "window(512) | sinks(4)" "causal()" --seq 8192 --head-dim 64 128 --backward
+  splat-numba cache warm "window(512)" --operators sddmm softmax spmm
   splat-numba cache export kernels.zip
   splat-numba cache import kernels.zip --sha256 0c1f...
 """
@@ -85,6 +87,10 @@ def run_warm(
             consume_multiple=True,
         ),
     ] = (64,),
+    operators: Annotated[
+        tuple[Ahead, ...],
+        Parameter(help="what will be called with the masks", show_default=" ".join, consume_multiple=True),
+    ] = ("attention",),
     place: Place = Place(),
     backward: Annotated[bool, flag("the kernels of gradients too")] = False,
     processes: Annotated[int | None, number("at once (default: all cores)", 1, warm.MOST_PROCESSES)] = None,
@@ -94,8 +100,8 @@ def run_warm(
     patterns = [read_pattern(text) for text in texts]
     with pattern_errors(" ".join(texts)):
         told = warm.warm_up(
-            patterns, seq_q=seq, seq_kv=seq, head_dim=head_dim, dtype=dtype, backward=backward,
-            backend=place.backend, target=place.target, processes=processes,
+            patterns, seq_q=seq, seq_kv=seq, head_dim=head_dim, dtype=dtype, operators=operators,
+            backward=backward, backend=place.backend, target=place.target, processes=processes,
         )  # fmt: skip
     console = output()
     for one in told:

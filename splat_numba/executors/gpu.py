@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -208,11 +209,7 @@ class CudaExecutor:
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients, in the order of the current stream of q's framework."""
-        from splat_numba.executors.gpu_backward import (
-            backward,
-        )  # planners of gradients: 60 ms that forward has no use for
-
-        return backward(recipe, call)
+        return _backward()(recipe, call)
 
 
 @cache
@@ -221,6 +218,14 @@ def _measured(target: str | None) -> Executor:
     from splat_numba.executors.gpu_tuning import TunedExecutor
 
     return TunedExecutor(target)
+
+
+@cache
+def _backward() -> Callable[[Recipe, BackwardCall], tuple[Any, Any, Any]]:
+    """Likewise: planners of gradients are 60 ms that forward has no use for."""
+    from splat_numba.executors.gpu_backward import backward
+
+    return backward
 
 
 def disassemble(cubin: bytes) -> str:

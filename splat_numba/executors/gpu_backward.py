@@ -78,13 +78,14 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     given = (q, call.k, call.v, call.out, call.dout, call.lse, *further)
     targets = _NO_TARGETS if call.out_grads is None else split_out_grads(call.out_grads)
     ready, places = _look_up(recipe, call, given, targets, framework)
-    if not any(ready.makers):
-        return None, None, None
-    dq, dk, dv = (
+    if ready.makers == _NO_TARGETS:
+        return _NO_TARGETS
+    found = [
         target if make is None or target is not None else make(q)
         for make, target in zip(ready.makers, targets, strict=True)
-    )
-    made = [0 if one is None else framework.address(one) for one in (dq, dk, dv)]
+    ]
+    address = framework.address
+    made = [0 if one is None else address(one) for one in found]
     stream = framework.stream(given, ready.device.ordinal)
     lengths, keep = (
         (0, None)
@@ -97,7 +98,7 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     scratch = ready.call.run((*places[:5], *made, places[5], dlse, lengths), stream, framework, q)
     framework.finish(stream)
     del scratch, keep
-    return dq, dk, dv
+    return found[0], found[1], found[2]
 
 
 def _look_up(

@@ -15,7 +15,7 @@ import numpy as np
 
 from splat_numba.arguments.options import check_scale
 from splat_numba.executors.choice import choose_executor, tuned
-from splat_numba.executors.jax_operations import called, registered
+from splat_numba.executors.jax_operations import called, registered, within
 from splat_numba.executors.jax_platforms import refuse_elsewhere
 from splat_numba.executors.jax_sharding import BACKWARD
 from splat_numba.executors.xla_programs import backward_call, forward_call
@@ -51,7 +51,10 @@ class Attention:
         name, scratch, padding = _gpu_target(self, current())
         given, _ = self.names
         places = (*given[:3], "kv_lengths", *given[3:]) if self.ragged else given
-        wide = [_widened(one, padding.get(of, 0)) for of, one in zip(places, arrays, strict=True)]
+        wide = [
+            within(one, self.problem.seq_kv) if of == "kv_lengths" else _widened(one, padding.get(of, 0))
+            for of, one in zip(places, arrays, strict=True)
+        ]
         kinds = self.kinds(arrays)
         rows = [
             (_longer(shape, padding.get(of, 0)), dtype) for of, (shape, dtype) in zip(self.results, kinds, strict=True)

@@ -142,7 +142,7 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
         """Gradients of x and of the weights."""
         _ = ctx.saved_tensors  # PyTorch looks here whether they have changed
         wanted = [ctx.needs_input_grad[0], *ctx.needs_input_grad[2:]]
-        if torch.is_grad_enabled() or is_transformed(torch) or is_mapped(torch, dout):
+        if torch.is_grad_enabled() or is_transformed(torch) or is_mapped(dout):
             found = list(_watched(ctx, dout, wanted))
         else:
             found = list(map(ctx.vjp(dout).get, NAMES))

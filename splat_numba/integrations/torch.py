@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+try:
+    import torch
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ImportError("splat_numba.integrations.torch needs PyTorch: python -m pip install torch") from error
 
 from splat_numba.api import attention
 from splat_numba.arguments.heads import check_heads

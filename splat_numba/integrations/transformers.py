@@ -7,20 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
+try:
+    import torch
+    from transformers import AttentionInterface, AttentionMaskInterface
+except ModuleNotFoundError as error:
+    if error.name not in {"torch", "transformers"}:
+        raise
+    needed = "splat_numba.integrations.transformers needs transformers and PyTorch"
+    raise ImportError(f"{needed}: python -m pip install transformers torch") from error
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats import patterns
 from splat_numba.integrations.transformers_masks import parts_of_tensor, splat_mask
 from splat_numba.integrations.transformers_parts import Part, SplatMask, attend_parts
 from splat_numba.plain import kind, shown
-
-try:
-    from transformers import AttentionInterface, AttentionMaskInterface
-except ModuleNotFoundError as error:
-    if error.name != "transformers":
-        raise
-    raise ImportError("splat_numba.integrations.transformers needs it: python -m pip install transformers") from error
 
 # What models hand on to every attention and what says nothing about which keys are kept or how they are weighed.
 _HARMLESS = {

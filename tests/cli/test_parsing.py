@@ -27,6 +27,10 @@ PATTERN = 'PATTERN wanted (such as "window(512) | sinks(4)"'
         ("demo --seq 0", "demo", f"--seq wanted as {LENGTHS}, got '0'."),
         ("demo --seq 4k", "demo", f"--seq wanted as {LENGTHS}, got '4k'."),
         ("explain full() --head-dim 257", "explain", f"--head-dim wanted as {DIMS}, got '257'."),
+        (
+            "cache warm full() --operators sddmm softmx", "cache warm",
+            "--operators wanted as one of attention, sddmm, softmax, spmm, got 'softmx': did you mean softmax?",
+        ),
         ("cache warm full() --head-dim 8 0", "cache warm", f"--head-dim wanted as {DIMS}, got '0'."),
         ("bench --heads -1", "bench", f"--heads wanted as {LENGTHS}, got '-1'."),
         ("selftest --seed -1", "selftest", "--seed wanted as a whole number >= 0, got '-1'."),

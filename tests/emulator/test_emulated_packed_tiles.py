@@ -57,6 +57,7 @@ def check(case, scale=1.0, **options):
     assert plan_of(case.acsr, case.dtype).tiles is not None
     products.check_sddmm(case, scale, **options)
     products.check_spmm(case, **options)
+    products.check_transposed(case, **options)
 
 
 RNG = np.random.default_rng(7)
@@ -112,6 +113,7 @@ def test_any_case_agrees_with_the_oracle(case, scale, size):
         patch.setattr(packed, "least_kept", lambda *_, **__: 0.0)
         products.check_sddmm(case, scale, **EMULATED)
         products.check_spmm(case, **EMULATED)
+        products.check_transposed(case, **EMULATED)
 
 
 WINDOW = ACSR.from_pattern(splat.window(20, 17), 40, 60)
@@ -143,6 +145,17 @@ def test_a_value_vector_that_is_not_finite_reaches_who_keeps_it():
     reached = np.isnan(splat.spmm(values, v, acsr, **EMULATED)[0]).all(axis=-1)
     assert reached[acsr.to_dense()[:, 5]].all()
     assert not reached[128:].any()
+
+
+def test_columns_have_tiles_of_values_in_their_order():
+    """Where no heads add up; the values of all heads are copied first."""
+    acsr = ACSR.from_pattern(splat.window(20, 17), 90, 101)
+    lists = PackedLists.of(RunTable.transposed(acsr))
+    plan = PackedPlan.of(PackedProblem("spmm_transposed", "float16", 1, 2, 64), lists, Gpu())
+    assert plan.turns
+    assert "by mma.sync; packed values are copied to their order first; predicted" in plan.explain()
+    shared = PackedPlan.of(PackedProblem("spmm_transposed", "float16", 1, 2, 64, group=2), lists, Gpu())
+    assert (shared.tiles, shared.refusal) == (None, "2 heads add up in one, a row at a time")
 
 
 @pytest.mark.parametrize(
@@ -232,16 +245,17 @@ FAULTY = [
 ]
 FAULTY_WHOLE = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 101), "float16", None, 1, 1, 64, 64)]
 FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float32", None, 1, 1, 20, 20)]
+OTHER_CASES = {"fma": FAULTY_FMA, "fma weights": FAULTY_FMA, "wide spmm": FAULTY_WHOLE, "many columns": FAULTY_WHOLE}
 FAULTS = {
-    "chunks that others end": (r"high = when if [^\n]*", "high = when", "sddmm"),
-    "chunks at a row's ends": (r"part = some & [^\n]*", "part = u32(0)", "sddmm"),
-    "a row's first value alone": (r"ptx\.store_half\(values_at \+ u64\(2\) \* u64\(first\)[^\n]*", "pass", "sddmm"),
-    "chunks that others begin": (r"low = when if into < count else u32\(0\)", "low = when", "sddmm"),
+    "chunks that others end": (r"\(into < count\) and \(last < count\)", "into < count", "sddmm"),
+    "chunks at a row's ends": (r"part = u32\(0\) if [^\n]*", "part = u32(0)", "sddmm"),
+    "a row's first value alone": (r"ptx\.store_half\(row_at, u32[^\n]*", "pass", "sddmm"),
+    "a row's last value alone": (r"ptx\.store_half\(row_at \+[^\n]*", "pass", "sddmm"),
+    "words that others begin": (r"kept = when if \(u32\(place \+ u32\(6\)\) < count\) and", "kept = when if", "sddmm"),
     "what waits for the next tile": (r"(\n +)keep_waiting\(packed, lane\)", r"\1pass", "sddmm"),
-    "what waits at the end": (r"store_chunk\(u32\(u32\(16 \* i\) \+ u32\(lane // u32\(2\)\)\)[^\n]*", "pass", "sddmm"),
-    "the value before a tile": (r"carry\[row\] = before", "pass", "sddmm"),
-    "the value after a tile": (r"ptx\.store_shared_word\(beyond[^\n]*", "pass", "sddmm"),
-    "odd rows": (r"two = u32\(u32\(given >> [^\n]*", "two = word", "sddmm"),
+    "what waits at the end": (r"which, chunk = u32\(u32\(16 \* i\)[^\n]*", "which, chunk = u32(0), u32(0)", "sddmm"),
+    "the value before a tile": (r"ptx\.store_shared_word\(u32\(at - u32\(4\)\)[^\n]*", "pass", "sddmm"),
+    "odd rows": (r"ptx\.select\(b_both, b, odd\)", "b", "sddmm"),
     "the tile is there": (r"wait_for_copies\(\)", "pass", "sddmm"),
     "the other stage": (r"STAGE_BYTES - stage", "stage", "spmm"),
     "places of a tile": (r"corner \+ place_of\(place\)", "place_of(place)", "spmm"),
@@ -256,20 +270,28 @@ FAULTS = {
     "a word on": (r"shift & u32\(2\)", "u32(0)", "spmm"),
     "odd rows of values": (r"shift & u32\(1\)", "u32(0)", "spmm"),
     "rows of the lower half": (r"u64\(128 \* i\)", "u64(0)", "spmm"),
+    "values in the order of columns": (r"place = ptx\.load_word\(places[^\n]*", "place = number", "columns"),
+    "a thread's other chunks": (r"u32\(128 \* i\)", "u32(0)", "many columns"),
     "columns beyond the last": (r"if u64\(residue\)[^\n]*", "if limit > u32(0):", "wide spmm"),
     "tiles of which a warp keeps nothing": (r"return ptx\.any_lane\(some_0 \| some_1\)", "return some_0", "spmm"),
     "keys of the tile before": (r"ptx\.block_barrier\(\)(\n +multiply_keys)", r"pass\1", "fma"),
     "keys while they are read": (r"ptx\.block_barrier\(\)  # nobody reads the keys", "pass  #", "fma"),
     "products that are kept": (r"there = u32\(1\) if u32\(place - [^\n]*", "there = u32(1)", "fma"),
     "weights that are kept": (r" if u32\(corner \+ here - begin\) < count else ZERO", "", "fma weights"),
-    "the list of rows": (r"ptx\.block_barrier\(\)  # the list of rows is there", "pass", "of 64 rows"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(monkeypatch, fault):
     pattern, replacement, operator = FAULTS[fault]
-    in_blocks_of(monkeypatch, 64 if operator == "of 64 rows" else 128)
-    call = products.check_sddmm if operator in {"sddmm", "fma", "of 64 rows"} else products.check_spmm
-    cases = FAULTY_FMA if operator.startswith("fma") else FAULTY_WHOLE if operator == "wide spmm" else FAULTY
+    in_blocks_of(monkeypatch, 128)
+    call = products.check_sddmm if operator in {"sddmm", "fma"} else products.check_spmm
+    call = products.check_transposed if "columns" in operator else call
+    cases = (
+        FAULTY_FMA
+        if operator.startswith("fma")
+        else FAULTY_WHOLE
+        if operator in {"wide spmm", "many columns"}
+        else FAULTY
+    )
     check_found(monkeypatch, lambda: [call(one, **ON_GPU) for one in cases], pattern, replacement)

@@ -31,6 +31,7 @@ GOLDEN_PACKED = {
     "softmax_backward": PackedTraits("softmax_backward", "bfloat16"),
     "spmm_partial": PackedTraits("spmm", "float16", 20, partial=True),
     "adding": PackedTraits("adding", "float16", 20),
+    "gathering": PackedTraits("gathering", "bfloat16"),
 }
 """Of packed operators."""
 GOLDEN_TILES = {"sddmm_tiles": FmaTraits("sddmm", "float32", 64), "spmm_tiles": FmaTraits("spmm", "float64", 20)}

@@ -84,6 +84,10 @@ def test_rows_that_share_little_stay_by_themselves():
         assert_array_equal(np.sort(outside), np.flatnonzero(~tiles.covered))
 
 
-def test_the_transposed_mask_has_no_tiles():
-    """Its packed values stand where a list says."""
-    assert PackedLists.of(RunTable.transposed(ACSR.from_pattern(causal(), 64, 64))).tiles(TILE_ROWS) is None
+def test_the_transposed_mask_has_tiles_of_values_in_its_own_order():
+    acsr = ACSR.from_pattern(causal(), 64, 64)
+    lists = PackedLists.of(RunTable.transposed(acsr))
+    tiles = lists.tiles(TILE_ROWS)
+    assert lists.places is not None
+    assert tiles.pairs == acsr.nnz
+    assert_array_equal(tiles.rows[:, 3].astype(int), np.arange(64, 0, -1))

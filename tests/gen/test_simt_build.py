@@ -46,6 +46,7 @@ USUAL_PACKED = (
     ((9, 0), PackedTraits("spmm", "float64", 250)),
     ((9, 0), PackedTraits("softmax", "float64")),
     ((8, 6), PackedTraits("adding", "float16", 64)),
+    ((9, 0), PackedTraits("gathering", "float16")),
     ((9, 0), PackedTraits("softmax", "bfloat16", in_chunks=True)),
     ((8, 0), PackedTraits("softmax_backward", "float16")),
     ((9, 0), FmaTraits("sddmm", "float32", 64)),
@@ -117,7 +118,7 @@ def packed_texts(arch, dtype, shared_bytes):
     """Of all families."""
     tiled = [FmaTraits(family, dtype, dim) for family in ("sddmm", "spmm") for dim in PACKED_DIMS]
     yield from (fma_tiles_text(one, arch) for one in tiled if one.shared_bytes <= shared_bytes)
-    for family in ("softmax", "softmax_backward"):
+    for family in ("softmax", "softmax_backward", "gathering"):
         yield packed_text(PackedTraits(family, dtype), arch)
     if dtype != "float64":
         yield packed_text(PackedTraits("softmax", dtype, in_chunks=True), arch)

@@ -10,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import splat_numba as splat
 from splat_numba.formats.acsr import ACSR
+from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 from splat_numba.testing import lengths, masks
 from tests.gpu.device_views import DeviceView, back
 from tests.ops import test_packed as products
@@ -67,6 +68,14 @@ def test_every_dtype_and_mask(name, dtype):
     case = Case(MASKS[name], dtype, 2, 4, 2, 64, 64)
     check(case, 0.125)
     check_gradients(case, 0.125)
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_blocks_of_128_rows(monkeypatch, name):
+    """Which small calls do not get. Of three heads, as no other test: plans are kept with the mask."""
+    monkeypatch.setattr(TiledTraits, "sizes", property(lambda self: (128,) if self.dim <= 64 else (64,)))
+    for dim in (64, 33):
+        check(Case(MASKS[name], "float16", 2, 3, 3, dim, dim), 0.3)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

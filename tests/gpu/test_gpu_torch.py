@@ -74,6 +74,25 @@ def test_graphs(given, backend):
         assert torch.equal(run(*given), attend(*given))
 
 
+def test_graphs_in_cuda_graphs(given):
+    """Warmed up, captured and replayed; other arrays are copied to where the graph reads."""
+    torch._dynamo.reset()
+    run = torch.compile(attend, fullgraph=True, mode="reduce-overhead")
+    dout = torch.ones_like(given[0])
+    for factor in (1, 2, 3, 4, 5):
+        arrays = [one * factor for one in given]
+        torch.compiler.cudagraph_mark_step_begin()
+        assert_same(slopes(run, arrays, dout), direct(*arrays, dout))
+
+
+def test_an_address_that_no_call_had_before(given):
+    wanted = attend(*given)
+    room = torch.empty(given[0].numel() + 1024, device="cuda", dtype=torch.bfloat16)
+    for start in range(0, 1024, 64):
+        q = room[start : start + given[0].numel()].view(SHAPES[0]).copy_(given[0])
+        assert torch.equal(attend(q, *given[1:]), wanted)
+
+
 def test_transforms(given):
     slope = torch.func.grad(lambda *x: attend(*x).sum(), argnums=(0, 1, 2))
     assert_same(slope(*given), direct(*given, torch.ones_like(given[0])))

@@ -2,6 +2,7 @@
 
 # ruff: noqa: ARG001, F401, F811 - fixtures are imported, and asked for by name
 
+import gc
 import math
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from splat_numba.gen.schedules.views import Box, View
 from splat_numba.gen.targets.sm90 import schedule
 from splat_numba.gen.targets.sm90.attention import COUNTS, PARAMETERS, POINTERS, STRIDES, attention_entry
 from splat_numba.gen.targets.sm90.schedule import attention_text
+from splat_numba.runtime.compile import compile_file
 from splat_numba.runtime.cuda import copies, launch, lengths, ready
 from splat_numba.runtime.cuda.compilers.compiler import COMPILERS, chosen
 from splat_numba.runtime.cuda.dialect import Dialect
@@ -124,6 +126,16 @@ def test_a_call_like_an_earlier_one_only_launches(fake, fresh):
     call(recipe, other)  # other places need other maps, and nothing else
     assert recipe.asked == 1
     assert len(fake.maps) == 2 * maps
+
+
+def test_the_code_that_launches_stays_when_others_are_let_go_of(fake, fresh):
+    recipe, arrays = Recipe((box_pass(),)), operands()
+    call(recipe, arrays)
+    compile_file.cache_clear()
+    gc.collect()
+    call(recipe, arrays)
+    call(recipe, [GpuMemory(SHAPE, pointer=(n + 11) << 28) for n in range(3)])
+    assert len(fake.launches) == 3
 
 
 def test_layout_missing_axes_and_results(fake, fresh):

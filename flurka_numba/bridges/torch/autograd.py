@@ -97,7 +97,7 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
     def backward(ctx: Any, dout: Any) -> Any:
         """Gradients of the arrays."""
         saved, wanted = ctx.saved_tensors, list(ctx.needs_input_grad[1:])
-        if torch.is_grad_enabled() or is_transformed(torch) or is_mapped(torch, dout):
+        if torch.is_grad_enabled() or is_transformed(torch) or is_mapped(dout):
             return (None, *only(WholeBackward.apply(dout, *saved, *ctx.options, wanted), wanted))
         return (None, *ctx.vjp(dout))
 

@@ -6,23 +6,21 @@ and one gives the gradients of both. What forward leaves for the way back are sl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
-from flurka_numba.gpu.composed.features import Features, random_rows
+from flurka_numba.gpu.composed.features import Features
 from flurka_numba.gpu.composed.launches import Launches
 from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Fused, Limit
-from flurka_numba.gpu.composed.plan import RowChunk, attends_to_slots, composed_plan, divides_in_product
+from flurka_numba.gpu.composed.operands import Operands
+from flurka_numba.gpu.composed.plan import RowChunk, composed_plan, divides_in_product, slots_are_keys
+from flurka_numba.gpu.composed.projections import attend_to_slots, make_slots, pull_projections
 from flurka_numba.gpu.composed.softmax import SoftmaxOperands, attend_by_softmax, pull_softmax
 from flurka_numba.gpu.recorder import GpuRecorder
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
 from flurka_numba.targets.simt.head_scales import SCALE_BYTES
 from flurka_numba.targets.sm80.product_ends import Divide, DividePull
-from splat_numba.executors.gpu_parts import record_dense_attention
 from splat_numba.gen.schedules.schedule import Place
-from splat_numba.gen.schedules.tensor import ROW_ALIGNMENT, Tensor, contiguous, padded_bytes, padded_strides
-from splat_numba.gen.targets.simt.target import SIMT
-from splat_numba.gen.targets.target import AttentionCall
+from splat_numba.gen.schedules.tensor import Tensor
 
 
 class Composed:
@@ -31,32 +29,17 @@ class Composed:
     def __init__(self, recorder: GpuRecorder) -> None:
         fuses, keeps = Launches(recorder).fuses, recorder.keeps
         self._plan, self._problem = composed_plan(recorder.problem, fuses=fuses, keeps=keeps), recorder.problem
-        self._recorder = recorder
-        self._sides = self._problem.batch, self._problem.heads
-        self._slots = Extent(*self._sides, self._problem.slots)
+        self._recorder, self._operands = recorder, Operands(recorder)
+        self._sides, self._slots = self._operands.sides, self._operands.slots
         self._scales = recorder.kept(SCALE_BYTES * self._slots.pairs)
-
-    def _array(self, name: str) -> Tensor:
-        shared = name == "proj_v" and self._problem.shared_proj
-        return self._readable(self._recorder.operand("proj_k" if shared else name))
-
-    def _readable(self, tensor: Tensor) -> Tensor:
-        """As the target's products read it: simt's take any strides."""
-        return tensor if self._recorder.target == SIMT.name else self._recorder.readable(tensor)
-
-    def _kept(self, extent: Extent, columns: int) -> Tensor:
-        """A float32 matrix that is read on the way back."""
-        sizes = (extent.batch, extent.heads, extent.rows, columns)
-        place = self._recorder.kept(padded_bytes(sizes, 4))
-        return Tensor(sizes, padded_strides(sizes, 4), "float32", *place)
 
     def forward(self, out: Tensor) -> None:
         """Write out, and keep slots and states."""
         problem = self._problem
-        if attends_to_slots(problem, fuses=Launches(self._recorder).fuses, keeps=self._recorder.keeps):
-            self._attend_to_slots(out)
+        if slots_are_keys(problem, fuses=Launches(self._recorder).fuses, keeps=self._recorder.keeps):
+            attend_to_slots(self._operands, out)
             return
-        self._k, self._v = self._compress()
+        self._k, self._v = make_slots(self._operands)
         if problem.method == "low_rank":
             launches = Launches(self._recorder)
             self._scaled = self._scaled_slots(launches)
@@ -66,21 +49,12 @@ class Composed:
         self._make_state()
         self._apply(out)
 
-    def _attend_to_slots(self, out: Tensor) -> None:
-        """Low-rank attention as attention in which every query has every slot, of the arrays' dtype."""
-        problem, recorder, gpu = self._problem, self._recorder, self._recorder.gpu
-        k, v = (
-            recorder.scratch_rows((*self._sides, problem.rank, dim)) for dim in (problem.head_dim, problem.value_dim)
-        )
-        for name, slots in (("k", k), ("v", v)):
-            self._project(name, slots)
-        call = AttentionCall(self._array("q"), k, v, out, problem.scale, gpu.multiprocessors)
-        record_dense_attention(recorder.builder, call, gpu, recorder.target)
-
     def pull(self, backward: GpuRecorder, dout: Tensor, frozen: frozenset[str]) -> None:
         """Write the gradients of what is not frozen, results d<name>."""
-        self._recorder = backward
-        launches, problem, dout = Launches(backward), self._problem, self._readable(dout)
+        self._recorder, self._operands = backward, Operands(backward)
+        launches, problem, dout = Launches(backward), self._problem, self._operands.readable(dout)
+        if problem.method == "kernel":
+            self._k, self._v = make_slots(self._operands)  # what is copied is copied in each recording
         wanted = {name: name not in frozen for name in ("q", "k", "v")}
         if problem.method != "kernel":
             for name, proj in (("k", "proj_k"), ("v", "proj_k" if problem.shared_proj else "proj_v")):
@@ -107,75 +81,17 @@ class Composed:
                 launches.scale(dstate, dstate, heads, columns, self._scales)
                 self._pull_keys(dstate, dk, dv)
         if problem.method != "kernel":
-            self._through_projections(launches, {"k": dk, "v": dv}, frozen)
+            pull_projections(self._operands, launches, {"k": dk, "v": dv}, frozen)
         launches.close()
-
-    # The slots and their way back.
-
-    def _compress(self) -> tuple[Tensor, Tensor]:
-        """E k and F v; without projections the tokens themselves."""
-        problem = self._problem
-        if problem.method == "kernel":
-            return self._array("k"), self._array("v")
-        slots = {}
-        for name, dim in (("k", problem.head_dim), ("v", problem.value_dim)):
-            slots[name] = self._kept(self._slots, dim)
-            self._project(name, slots[name])
-        return slots["k"], slots["v"]
-
-    def _project(self, name: str, slots: Tensor) -> None:
-        """Slots of k or v from their projection and the tokens within the key lengths."""
-        sizes, limit = (self._problem.rank, self._problem.seq_kv, slots.sizes[3]), Limit(self._recorder.lengths)
-        proj, tokens = self._array(f"proj_{name}"), self._array(name)
-        Launches(self._recorder).product(proj, tokens, slots, self._sides, sizes, limited="depth", limit=limit)
-
-    def _through_projections(
-        self, launches: Launches, slots: Mapping[str, Tensor | None], frozen: frozenset[str]
-    ) -> None:
-        """Gradients of tokens and projections from those of the slots."""
-        problem, limit = self._problem, Limit(self._recorder.lengths)
-        earlier: Tensor | None = None  # of a shared projection: what the keys' side gave
-        for name, dim in (("k", problem.head_dim), ("v", problem.value_dim)):
-            gradient, proj = slots[name], "proj_k" if problem.shared_proj else f"proj_{name}"
-            if gradient is None:
-                continue
-            if name not in frozen:
-                result = self._recorder.result(f"d{name}", (*self._sides, problem.seq_kv, dim))
-                sizes = (problem.seq_kv, problem.rank, dim)
-                turned = self._array(f"proj_{name}").turned
-                launches.product(turned, gradient, result, self._sides, sizes, limited="rows", limit=limit)
-            if proj not in frozen:
-                heads = problem.heads if problem.per_head_proj else 1
-                outer = (problem.batch, 1 if problem.per_head_proj else problem.heads)
-                earlier = self._pull_projection(
-                    launches, gradient, self._array(name), (heads, outer, dim), proj, earlier, limit,
-                    first=problem.shared_proj and name == "k",
-                )  # fmt: skip
-
-    def _pull_projection(
-        self, launches: Launches, slots: Tensor, tokens: Tensor, sides: tuple[int, tuple[int, int], int], proj: str,
-        earlier: Tensor | None, limit: Limit, *, first: bool,
-    ) -> Tensor | None:  # fmt: skip
-        """The sum of dk' k^T, onto an earlier one. first: another follows for this projection, so it stays float32."""
-        (heads, outer, dim), problem = sides, self._problem
-        if first:
-            result = launches.scratch(Extent(1, heads, problem.rank), problem.seq_kv)
-        else:
-            result = self._recorder.result(f"d{proj}", (1, heads, problem.rank, problem.seq_kv))
-        launches.product(
-            slots, tokens.turned, result, (1, heads), (problem.rank, dim, problem.seq_kv), outer=outer,
-            addend=earlier, limited="columns", limit=limit,
-        )  # fmt: skip
-        return result if first else None
 
     def _scaled_slots(self, launches: Launches) -> Tensor:
         """For scores, keys that come to 1 in each head."""
-        scaled = self._kept(self._slots, self._problem.head_dim)
+        scaled = self._operands.kept(self._slots, self._problem.head_dim)
         launches.scale(self._k, scaled, self._slots, self._problem.head_dim, self._scales, finding=True)
         return scaled
 
     def _softmax_operands(self) -> SoftmaxOperands:
-        return SoftmaxOperands(self._array("q"), self._k, self._v, self._scaled, self._scales)
+        return SoftmaxOperands(self._operands.array("q"), self._k, self._v, self._scaled, self._scales)
 
     # Attention by features.
 
@@ -186,17 +102,6 @@ class Composed:
             return NO_LIMIT
         return Limit(lengths.plus(4 * chunk.entry), chunk.row)
 
-    @property
-    def _omega(self) -> Tensor | None:
-        """Float32 (rows, head_dim), contiguous."""
-        place, dim = self._recorder.omega, self._problem.head_dim
-        if place is None:
-            return None
-        sizes = (1, 1, random_rows(self._problem), dim)
-        omega = Tensor(sizes, contiguous(sizes, dim, 4), "float32", *place)
-        whole = self._recorder.target == SIMT.name or 4 * dim % ROW_ALIGNMENT == 0
-        return self._recorder.builder.readable(omega, copied=not whole)
-
     def _extent(self, chunk: RowChunk) -> Extent:
         return Extent(chunk.entries, self._problem.heads, chunk.rows)
 
@@ -204,8 +109,8 @@ class Composed:
         """S with z beside it, of every head, times its power of two; before it favor's largest exponents."""
         problem, launches = self._problem, Launches(self._recorder)
         heads, columns = Extent(*self._sides, problem.features), problem.value_dim + 1
-        self._state = self._kept(heads, columns)
-        features = Features(problem, launches, self._omega, self._plan.keys.largest)
+        self._state = self._operands.kept(heads, columns)
+        features = Features(problem, launches, self._operands.omega, self._plan.keys.largest)
         self._tops = None
         if problem.feature_map == "favor":
             self._tops = self._recorder.kept(4 * problem.batch * problem.heads)
@@ -235,7 +140,7 @@ class Composed:
 
     def _apply(self, out: Tensor) -> None:
         problem, launches = self._problem, Launches(self._recorder)
-        features = Features(problem, launches, self._omega, self._plan.queries.largest)
+        features = Features(problem, launches, self._operands.omega, self._plan.queries.largest)
         if divides_in_product(problem, fuses=launches.fuses):
             end = Divide(problem.denominator, problem.eps, problem.value_dim)
             for chunk in self._plan.queries:
@@ -257,7 +162,7 @@ class Composed:
         end: Divide | DividePull | None = None, matrices: tuple[tuple[str, Tensor], ...] = (),
     ) -> tuple[Tensor, Fused]:  # fmt: skip
         """phi of a chunk of queries as an operand, and its products with S and z, or what an ``end`` makes of them."""
-        q = self._array("q").part(chunk.entry, chunk.row)
+        q = self._operands.array("q").part(chunk.entry, chunk.row)
         phi, fused = features.operand(q, self._extent(chunk), NO_LIMIT, None)
         sizes = (chunk.rows, self._problem.features, self._problem.value_dim + 1)
         divided = replace(fused, end=end, scales=self._scales_of(chunk), matrices=matrices) if end else fused
@@ -268,7 +173,7 @@ class Composed:
     def _pull_queries(self, dout: Tensor, dq: Tensor | None, all_dstates: Tensor, *, keys_wanted: bool) -> None:
         """Gradients of the queries, and of S and z."""
         problem, largest, launches = self._problem, self._plan.queries.largest, Launches(self._recorder)
-        features = Features(problem, launches, self._omega, largest)
+        features = Features(problem, launches, self._operands.omega, largest)
         features.prepare_pull()
         g, end = launches.scratch(largest, problem.value_dim + 1), None
         if divides_in_product(problem, fuses=launches.fuses):
@@ -291,14 +196,17 @@ class Composed:
                 addend = dstate if chunk.row else None
                 launches.product(phi.turned, g, dstate, grid, sizes, addend=addend, fused=fused)
             if dq is not None:
-                turned, q = self._state.part(chunk.entry, 0).turned, self._array("q").part(chunk.entry, chunk.row)
+                turned, q = (
+                    self._state.part(chunk.entry, 0).turned,
+                    self._operands.array("q").part(chunk.entry, chunk.row),
+                )
                 features.pull_product(g, turned, q, extent, NO_LIMIT, dq.part(chunk.entry, chunk.row))
         launches.close()
 
     def _pull_keys(self, all_dstates: Tensor, dk: Tensor | None, dv: Tensor | None) -> None:
         """Gradients of keys and values, or of the slots."""
         problem, launches = self._problem, Launches(self._recorder)
-        features = Features(problem, launches, self._omega, self._plan.keys.largest)
+        features = Features(problem, launches, self._operands.omega, self._plan.keys.largest)
         features.prepare_pull()
         for chunk in self._plan.keys:
             extent, grid, limit = self._extent(chunk), (chunk.entries, problem.heads), self._key_limit(chunk)

@@ -18,7 +18,6 @@ from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import DEPTH, LARGE, MEDIUM, SMALL
 from flurka_numba.targets.sm80.product import WarpProductTraits
-from flurka_numba.targets.sm80.product_shape import DEPTH as WARP_DEPTH
 from flurka_numba.targets.sm80.product_shape import MOST_COLUMNS
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.tensor import padded
@@ -100,7 +99,7 @@ def divides_in_product(problem: Problem, *, fuses: bool) -> bool:
     return fuses and problem.value_dim + 1 <= MOST_COLUMNS
 
 
-def attends_to_slots(problem: Problem, *, fuses: bool, keeps: bool) -> bool:
+def slots_are_keys(problem: Problem, *, fuses: bool, keeps: bool) -> bool:
     """Whether slots are rounded to be keys and values of splat_numba's attention. bfloat16 alone has float32's range,
     and the way back wants slots as they were.
     """
@@ -159,7 +158,7 @@ def warp_product_plan(
 ) -> ProductPlan:
     """On tensor cores. The others as above."""
     resident = min(traits.resident, max(gpu.shared_bytes // traits.shared_bytes, 1))
-    return _in_blocks(traits, WARP_DEPTH, pairs, sizes, outer, gpu.multiprocessors * resident)
+    return _in_blocks(traits, traits.depth, pairs, sizes, outer, gpu.multiprocessors * resident)
 
 
 def _in_blocks(

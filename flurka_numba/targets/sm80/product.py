@@ -23,7 +23,7 @@ from flurka_numba.targets.simt.product_walk import (
 from flurka_numba.targets.simt.text import result_parameters
 from flurka_numba.targets.sm80.product_ends import End
 from flurka_numba.targets.sm80.product_results import emit_results
-from flurka_numba.targets.sm80.product_shape import ALIGNMENT, DEPTH, Operand, WarpProductShape
+from flurka_numba.targets.sm80.product_shape import ALIGNMENT, Operand, WarpProductShape
 from flurka_numba.targets.sm80.product_tiles import emit_fetch, emit_got, emit_store_tile
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import ATOM, LEFT_WORDS, MATRIX, RIGHT_WORDS, WARP, sums_of
@@ -83,12 +83,12 @@ def render_product(traits: WarpProductTraits) -> str:
         _emit_place(out, traits)
         with out.block("while step <= last"):
             with out.block("if step < last"):
-                emit_find_operands(out, DEPTH)
+                emit_find_operands(out, traits.depth)
                 emit_fetch(out, traits, a)
                 emit_fetch(out, traits, b)
             with out.block("if step > first"):
                 out.line(f"before = u32(u32({traits.buffer_bytes}) - buffer)  # the other one")
-                for at in range(0, DEPTH, ATOM):
+                for at in range(0, traits.depth, ATOM):
                     _emit_multiply(out, traits, at)
             with out.block("if step < last"):
                 emit_store_tile(out, traits, a)

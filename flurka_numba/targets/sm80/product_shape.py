@@ -18,7 +18,8 @@ from splat_numba.gen.language.instructions import MATRIX_TYPE
 from splat_numba.gen.language.lane_layout import ATOM, WARP, sums_of
 from splat_numba.gen.targets.sm80.shape import MOST_REGISTERS, REGISTERS
 
-DEPTH = 32  # that is multiplied at once
+DEPTHS = 64, 32  # that may be multiplied at once
+LONG_BYTES = 72 << 10  # of both buffers at most, for the longer one
 BUFFERS = 2
 MOST_COLUMNS = 144  # of a tile: 128 numbers of a value and the sum of the weights beside them
 TILE_ROWS = (64, 128)
@@ -98,25 +99,27 @@ class WarpProductShape:
     def _pieces(self, dtype: str, feature_map: FeatureMap | None) -> int:
         return 1 if dtype == self.kind and feature_map is None else 2
 
-    @property
-    def left(self) -> Operand:
-        """A, rows x depth."""
-        lines, along = (DEPTH, self.rows) if self.a_turned else (self.rows, DEPTH)
+    def _left(self, depth: int) -> Operand:
+        lines, along = (depth, self.rows) if self.a_turned else (self.rows, depth)
         pieces = self._pieces(self.a, self.a_map)
         return Operand("a", self.a, self.a_turned, lines, along, self.kind, pieces, self.a_map, self.a_ones)
 
+    def _right(self, depth: int) -> Operand:
+        lines, along = (self.columns, depth) if self.b_turned else (depth, self.columns)
+        pieces = self._pieces(self.b, None)
+        return Operand("b", self.b, self.b_turned, lines, along, self.kind, pieces, None, self.b_ones)
+
     @property
-    def right(self) -> Operand:
-        """B, depth x columns."""
-        lines, along = (self.columns, DEPTH) if self.b_turned else (DEPTH, self.columns)
-        return Operand(
-            "b", self.b, self.b_turned, lines, along, self.kind, self._pieces(self.b, None), None, self.b_ones
-        )
+    def depth(self) -> int:
+        """That is multiplied at once. A step waits for memory once, so it is long where registers have room for it."""
+        halves = ITEMSIZE[self.a] == ITEMSIZE[self.b] == 2
+        long = sum(one.pieces * one.piece_bytes for one in (self._left(DEPTHS[0]), self._right(DEPTHS[0])))
+        return DEPTHS[0] if halves and BUFFERS * long <= LONG_BYTES else DEPTHS[1]
 
     @property
     def operands(self) -> tuple[Operand, Operand]:
-        """Both."""
-        return self.left, self.right
+        """A, rows x depth, and B, depth x columns."""
+        return self._left(self.depth), self._right(self.depth)
 
     @property
     def threads(self) -> int:

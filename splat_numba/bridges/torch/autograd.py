@@ -95,10 +95,10 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
         """Gradients of q, k and v."""
         (q, k, v, out, lse, kv_lengths), wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
         dout = torch.zeros_like(out) if dout is None else dout
-        if _recording() or is_transformed(torch) or is_mapped(torch, dout, dlse):
+        if _recording() or is_transformed(torch) or is_mapped(dout) or is_mapped(dlse):
             return (*_watched_backward(ctx, (dout, q, k, v, out, lse, dlse), kv_lengths, list(wanted)), None)
         recipe = ctx.kept[0]
-        call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, operators.frozen_names(wanted))
+        call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, operators.FROZEN[wanted])
         return (*recipe.executor.backward(recipe, call), None)
 
     @staticmethod

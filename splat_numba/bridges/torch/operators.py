@@ -6,7 +6,7 @@ bridges.torch.autograd.
 
 from __future__ import annotations
 
-from functools import lru_cache
+import itertools
 from typing import Any
 
 import torch
@@ -74,20 +74,17 @@ def backward(
     """(dq, dk, dv), contiguous; those that are not wanted have no elements."""
     dout, q, k, v, out, lse = map(bare, (dout, q, k, v, out, lse))
     recipe = known_recipe(q, named(mask), (scale, layout, backend, target, False))
-    call = BackwardCall(dout, q, k, v, out, lse, bare(dlse), kv_lengths, frozen_names(wanted))
+    call = BackwardCall(dout, q, k, v, out, lse, bare(dlse), kv_lengths, FROZEN[tuple(wanted)])
     found = recipe.executor.backward(recipe, call)
     dq, dk, dv = filled(found, q)
     return dq, dk, dv
 
 
-def frozen_names(wanted: Any) -> frozenset[str]:
-    """The names of q, k and v whose gradients are not wanted."""
-    return _frozen_names(tuple(wanted))
-
-
-@lru_cache(maxsize=8)
-def _frozen_names(wanted: tuple[bool, ...]) -> frozenset[str]:
-    return frozenset(name for name, one in zip(("q", "k", "v"), wanted, strict=True) if not one)
+FROZEN = {
+    wanted: frozenset(name for name, one in zip(("q", "k", "v"), wanted, strict=True) if not one)
+    for wanted in itertools.product((False, True), repeat=3)
+}
+"""The names of q, k and v whose gradients are not wanted, by which are."""
 
 
 define(

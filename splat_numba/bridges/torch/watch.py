@@ -39,7 +39,7 @@ def door() -> Any:
 
 def is_transformed(torch: Any) -> bool:
     """Whether a transform of torch.func or a mode is at work, whatever the tensors are."""
-    transforms, dispatch_modes, function_modes = _questions(torch)[:3]
+    transforms, dispatch_modes, function_modes, *_ = _questions(torch)
     return bool(transforms() or dispatch_modes() or (function_modes() and not only_devices(torch)))
 
 
@@ -86,7 +86,13 @@ def only_devices(torch: Any) -> bool:
     return all(isinstance(torch._C._get_function_stack_at(at), DeviceContext) for at in range(count))  # noqa: SLF001
 
 
-def is_mapped(torch: Any, *tensors: Any) -> bool:
+def is_mapped(tensor: Any) -> bool:
     """Whether a tensor, perhaps None, is one of many to autograd: of is_grads_batched=True, which is no transform."""
-    asked = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001
-    return any(one is not None and asked(one) for one in tensors)
+    return tensor is not None and bool(_batched_question()(tensor))
+
+
+@lru_cache(maxsize=1)
+def _batched_question() -> Any:
+    import torch
+
+    return torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001

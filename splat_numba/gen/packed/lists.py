@@ -23,8 +23,7 @@ Words = NDArray[np.uint32]
 class PackedLists(Sealed):
     """rows: (rows, 4): row, first packed value, pairs, first run. runs: (runs, 4): start, step, count, 0; columns:
     (pairs,), in packed order, where rows are many short runs, else None. places: as RunTable.place, else None. run_ptr:
-    (rows + 1,), where the runs of each row of the mask begin. table: for tiles of the rows that share columns; None
-    where packed values are not in its order.
+    (rows + 1,), where the runs of each row of the mask begin. table: for tiles of the rows that share columns.
 
     Rows of similar length follow each other, the longest first, since the warps of a block end together; among those,
     rows on the same lattice, as they share columns, in ascending order.
@@ -36,7 +35,7 @@ class PackedLists(Sealed):
     places: Words | None
     pairs: int
     run_ptr: NDArray[np.int64]
-    table: RunTable | None = None
+    table: RunTable
     made: dict[int, PackedTiles] = field(default_factory=dict)
 
     @classmethod
@@ -57,13 +56,11 @@ class PackedLists(Sealed):
             places,
             int(table.slot_ptr[-1]),
             table.run_ptr,
-            table if places is None else None,
+            table,
         )
 
-    def tiles(self, size: int) -> PackedTiles | None:
-        """In blocks of so many rows, made once; None where a list says where packed values are."""
-        if self.table is None:
-            return None
+    def tiles(self, size: int) -> PackedTiles:
+        """In blocks of so many rows, made once, over packed values in the table's order."""
         if size not in self.made:
             self.made[size] = PackedTiles.of(self.table, size)
         return self.made[size]

@@ -11,12 +11,12 @@ from splat_numba.gen.packed.parts import PackedParts
 from splat_numba.gen.packed.problem import PackedProblem
 from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS, PackedTiles
 from splat_numba.gen.plans.machine import Gpu
-from splat_numba.gen.schedules.schedule import InPlace, Schedule, ScheduleBuilder
+from splat_numba.gen.schedules.schedule import InPlace, Schedule, ScheduleBuilder, place_of
 from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.launches import CHUNK, in_chunks
-from splat_numba.gen.targets.gpu.tiled_operator import FAMILIES
+from splat_numba.gen.targets.gpu.tiled_operator import FAMILY_OF
 from splat_numba.gen.targets.simt.cost import fma_rate
-from splat_numba.gen.targets.simt.packed.schedule import record_fma_tiles, record_rows
+from splat_numba.gen.targets.simt.packed.schedule import record_fma_tiles, record_gathering, record_rows
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.sm80.cost import HERTZ
 from splat_numba.gen.targets.sm80.packed.schedule import record_tiles
@@ -56,16 +56,18 @@ class PackedPlan:
     @classmethod
     def of(cls, problem: PackedProblem, lists: PackedLists, gpu: Gpu, *, side_by_side: bool = True) -> PackedPlan:
         """side_by_side: whether each head's packed values are."""
-        if problem.operator not in FAMILIES or lists.table is None:
+        if problem.operator not in FAMILY_OF:
             return cls(problem, lists, gpu, None, refusal=f"{problem.operator} has no text for them")
-        without = _without_products(problem, gpu, side_by_side)
+        if problem.group > 1:
+            return cls(problem, lists, gpu, None, refusal=f"{problem.group} heads add up in one, a row at a time")
+        without = _without_products(problem, gpu, side_by_side or lists.places is not None)
         if without and FmaTraits.of(problem).shared_bytes > gpu.shared_bytes:
             room = f"{gpu.shared_bytes >> 10} KiB do not hold one of rows of {problem.dim} numbers"
             return cls(problem, lists, gpu, None, refusal=room, without=without)
         least = least_kept(problem, gpu, by_products=not without)
         plans = [
-            cls(problem, lists, gpu, tiles.denser(least), by_products=not without, without=without)
-            for size in ((TILE_ROWS,) if without else TiledTraits.of(problem).sizes) if (tiles := lists.tiles(size))
+            cls(problem, lists, gpu, lists.tiles(size).denser(least), by_products=not without, without=without)
+            for size in ((TILE_ROWS,) if without else TiledTraits.of(problem).sizes)
         ]  # fmt: skip
         fastest = min(plans, key=lambda plan: sum(plan.seconds))
         if fastest.tiles is None or not len(fastest.tiles.blocks):
@@ -76,6 +78,11 @@ class PackedPlan:
     def rows(self) -> Words:
         """Those of the lists' rows that have a warp each."""
         return self.lists.rows if self.tiles is None else self.lists.rows_outside(self.tiles)
+
+    @property
+    def turns(self) -> bool:
+        """Whether packed values are copied to the order of the transposed mask first: tiles read them side by side."""
+        return self.tiles is not None and self.lists.places is not None
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -109,6 +116,7 @@ class PackedPlan:
             return f"none: {self.refusal}"
         number, kept = tiles.tiles, tiles.pairs / tiles.area
         units = "by mma.sync" if self.by_products else f"on FMA units, as {self.without}"
+        units += "; packed values are copied to their order first" if self.turns else ""
         return (
             f"{number:,} of {tiles.size} x {TILE_PLACES}, {kept:.0%} kept, in {counted(len(tiles.blocks), 'block')} of "
             f"rows that share columns; {units}; predicted {duration(self.seconds[0])}"
@@ -142,8 +150,13 @@ class PackedPlan:
         written = builder.tensor(whole.sizes, whole.dtype) if result in copied else whole
         arrays[result] = written
         if self.tiles is not None:
-            record = record_tiles if self.by_products else record_fma_tiles
-            record(builder, self.problem, self.tiles, arrays, self.gpu)
+            record, of_tiles = record_tiles if self.by_products else record_fma_tiles, arrays
+            if self.turns:
+                turned = record_gathering(builder, self.problem, self.lists, arrays["values"], self.gpu)
+                of_tiles = {**arrays, "values": turned}
+            record(builder, self.problem, self.tiles, of_tiles, self.gpu)
+            if self.turns:
+                builder.release(place_of(turned))
         record_rows(builder, self.problem, self.lists, self.rows, arrays, self.gpu)
         if written is not whole:
             builder.copy(written, whole)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,9 @@ from splat_numba.gen.schedules.schedule import Place, Step
 from splat_numba.runtime.cuda import launch_layout as layout
 from splat_numba.runtime.cuda.driver import addresses, ask, driver, refuse
 from splat_numba.settings import Settings
+
+if TYPE_CHECKING:
+    from splat_numba.runtime.compile import CompiledText
 
 _TYPES: Mapping[str, Any] = {"l": ctypes.c_uint64, "r": ctypes.c_uint32, "f": ctypes.c_float}
 _DRIVER = ("cuLaunchKernelEx", "cuStreamIsCapturing", "cuCtxGetCurrent", "cuCtxPushCurrent_v2", "cuCtxPopCurrent_v2")
@@ -100,16 +103,21 @@ class Launches:
         return bool(status)
 
 
-@cache
 def compiled(settings: Settings) -> Mapping[str, Any]:
-    """The functions of launch_code, by name. Numba is imported for it where a kernel came from disk."""
+    """The functions of launch_code, by name."""
+    return _code(settings).functions
+
+
+@cache
+def _code(settings: Settings) -> CompiledText:
+    """launch_code compiled, for good. Numba is imported for it where a kernel came from disk."""
     from numba import types
 
     from splat_numba.runtime.compile import compile_file
     from splat_numba.runtime.cuda import launch_code
 
     signature = types.int64(*(types.int64,) * 5)
-    return compile_file(launch_code, (("run", signature), ("encode", signature)), settings).functions
+    return compile_file(launch_code, (("run", signature), ("encode", signature)), settings)
 
 
 @cache

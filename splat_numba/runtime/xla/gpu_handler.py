@@ -125,9 +125,10 @@ def _launch_all(program: int, device: int, job: int, stream: int) -> Any:
         after += 8
     slot = 0
     if load(program + layout.GPU_SLOT_BYTES):
-        lock = device + layout.DEVICE_LOCK  # until all is launched, so that no slot is given away before
-        while fetch_add(lock, 1):
-            fetch_add(lock, -1)
+        # A call's turn lasts until all is launched, so that no slot is given away before. Turns come as the calls did:
+        # of many that try until nobody else does, none might ever be alone.
+        turn = fetch_add(device + layout.DEVICE_COME, 1)
+        while fetch_add(device + layout.DEVICE_GONE, 0) != turn:
             call(load(program + layout.GPU_YIELD), (0,))
         slot = slot_of(bases, program, device, capturing)
     store(after, slot)
@@ -139,5 +140,5 @@ def _launch_all(program: int, device: int, job: int, stream: int) -> Any:
         overlaps = not capturing and load(record + launch_layout.LAUNCH_OVERLAPS) != 0
         failed = launch(record, bases, job, stream, overlaps, load(program + layout.CU_LAUNCH))
     if load(program + layout.GPU_SLOT_BYTES):
-        fetch_add(device + layout.DEVICE_LOCK, -1)
+        fetch_add(device + layout.DEVICE_GONE, 1)
     return failed

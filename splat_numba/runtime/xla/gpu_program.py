@@ -185,7 +185,7 @@ class LoadedGpuProgram:
         start = self._memory.place(staging)
         entries = np.zeros(ENTRIES * self._entry_bytes // WORD_BYTES if self._slot_bytes else 0, np.int64)
         return [
-            device.ordinal, device.context, device.stream, self._memory.place(np.array(tables, np.int64)), 0, 0, 0,
+            device.ordinal, device.context, device.stream, self._memory.place(np.array(tables, np.int64)), 0, 0, 0, 0,
             start + -start % layout.STAGING_HEAD, self._memory.place(entries),
         ]  # fmt: skip
 

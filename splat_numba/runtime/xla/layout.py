@@ -59,12 +59,13 @@ RANGES_PER_THREAD = 16  # of a step: the last thread to finish is late by at mos
     CU_ENCODE, GPU_WORDS,
 ) = range(0, 37 * 8, 8)  # fmt: skip
 DIGITS = 3  # of a driver's code, with which the message of GPU_REFUSED begins
-# A device: XLA's number of it, its context, a stream of ours, the addresses of its tables, and what remembers slots: a
-# lock, the rest of the last chunk of memory, a place on the host where a slot is written, and the entries.
+# A device: XLA's number of it, its context, a stream of ours, the addresses of its tables, and what remembers slots:
+# how many calls have come and how many have gone, by which they take turns; the rest of the last chunk of memory, a
+# place on the host where a slot is written, and the entries.
 (
-    DEVICE_ORDINAL, DEVICE_CONTEXT, DEVICE_STREAM, DEVICE_TABLES, DEVICE_LOCK, DEVICE_NEXT, DEVICE_END, DEVICE_STAGING,
-    DEVICE_ENTRIES, DEVICE_BYTES,
-) = range(0, 10 * 8, 8)  # fmt: skip
+    DEVICE_ORDINAL, DEVICE_CONTEXT, DEVICE_STREAM, DEVICE_TABLES, DEVICE_COME, DEVICE_GONE, DEVICE_NEXT, DEVICE_END,
+    DEVICE_STAGING, DEVICE_ENTRIES, DEVICE_BYTES,
+) = range(0, 11 * 8, 8)  # fmt: skip
 STAGING_HEAD = 64  # bytes in front of where a slot is written, and its alignment, which is that of tensor maps
 # What remembers a slot: where it is, whether a graph may read it, and then the addresses of a call's buffers.
 ENTRY_SLOT, ENTRY_PINNED, ENTRY_KEY = range(0, 3 * 8, 8)

@@ -22,7 +22,7 @@ class Loaded(Protocol):
     """Of the C function that XLA calls."""
 
 
-_registered: dict[str, Loaded] = {}  # for good: XLA never forgets a name
+_registered: dict[str, Loaded] = {}
 _lock = threading.Lock()
 
 
@@ -40,9 +40,17 @@ def named(label: str, digest: str, platform: str, load: Callable[[], Loaded]) ->
     with _lock:
         if name not in _registered:
             loaded = load()
+            _keep_for_good(loaded)
             sys.modules["jax"].ffi.register_ffi_target(name, _capsule(loaded.address), platform=platform)
             _registered[name] = loaded
     return name
+
+
+def _keep_for_good(loaded: Loaded) -> None:
+    """XLA never forgets a name, and its own threads may be within a call while Python ends and empties our modules: a
+    program whose memory was given away might wait there for ever, and XLA for it.
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(loaded))
 
 
 def _capsule(address: int) -> object:

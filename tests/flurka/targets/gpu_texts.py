@@ -13,6 +13,7 @@ from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.gpu.stages import restore_stage
 from splat_numba.gen.plans.machine import Gpu
 from tests.flurka.gpu.composed.test_plan import texts as composed_texts
+from tests.flurka.targets.sm80.test_build import TEXTS as WARP_PRODUCTS
 from tests.flurka.targets.sm90.test_build import PROBLEMS, problem
 from tests.gen.shape_of_text import shape_of_text
 
@@ -54,9 +55,9 @@ def stages():
 
 
 def texts():
-    """Those of the tensor cores and of the FMA units, each once, by what they are and of which variant."""
+    """Those of Hopper's stages and of products over matrices, each once, by what they are and of which variant."""
     every = [(f"{stage.text.entry.name} ({name})", stage.text) for name, stage in stages()]
-    every += [(f"{text.name} ({text})", text) for text in composed_texts()]
+    every += [(f"{text.name} ({text})", text) for text in (*composed_texts(), *WARP_PRODUCTS.values())]
     first = {}
     for name, text in every:
         first.setdefault(text, name)

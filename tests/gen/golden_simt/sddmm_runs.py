@@ -99,28 +99,28 @@ def multiply(number, score, query, k_at, k_row, column, begin, size, lane):
 def share(score, lane):
     """Parts of eight keys become score[0], the whole of the key that is the lane's own."""
     upper = (lane & u32(4)) != u32(0)
-    given = score[0] if upper else score[4]
-    kept = score[4] if upper else score[0]
+    low, high = score[0], score[4]
+    given, kept = low if upper else high, high if upper else low
     score[0] = kept + from_lane(given, u32(4))
-    given = score[1] if upper else score[5]
-    kept = score[5] if upper else score[1]
+    low, high = score[1], score[5]
+    given, kept = low if upper else high, high if upper else low
     score[1] = kept + from_lane(given, u32(4))
-    given = score[2] if upper else score[6]
-    kept = score[6] if upper else score[2]
+    low, high = score[2], score[6]
+    given, kept = low if upper else high, high if upper else low
     score[2] = kept + from_lane(given, u32(4))
-    given = score[3] if upper else score[7]
-    kept = score[7] if upper else score[3]
+    low, high = score[3], score[7]
+    given, kept = low if upper else high, high if upper else low
     score[3] = kept + from_lane(given, u32(4))
     upper = (lane & u32(2)) != u32(0)
-    given = score[0] if upper else score[2]
-    kept = score[2] if upper else score[0]
+    low, high = score[0], score[2]
+    given, kept = low if upper else high, high if upper else low
     score[0] = kept + from_lane(given, u32(2))
-    given = score[1] if upper else score[3]
-    kept = score[3] if upper else score[1]
+    low, high = score[1], score[3]
+    given, kept = low if upper else high, high if upper else low
     score[1] = kept + from_lane(given, u32(2))
     upper = (lane & u32(1)) != u32(0)
-    given = score[0] if upper else score[1]
-    kept = score[1] if upper else score[0]
+    low, high = score[0], score[1]
+    given, kept = low if upper else high, high if upper else low
     score[0] = kept + from_lane(given, u32(1))
 
 

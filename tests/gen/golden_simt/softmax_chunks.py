@@ -198,21 +198,23 @@ def store_held(x, at, weights_at, place, count, factor):
 
 
 @device
-def store_ends(weights_at, a, b, c, d, place, count, when):
+def store_ends(row_at, a, b, c, d, place, count, when):
     """A chunk's words of which the row has both numbers; of those at its first and last place, one."""
     kept = when if (u32(place + u32(0)) < count) and (u32(u32(place + u32(0)) + u32(1)) < count) else u32(0)
-    ptx.store_word(weights_at + u64(2) * u64(u32(place + u32(0))), a, kept)
+    ptx.store_word(row_at + u64(2) * u64(u32(place + u32(0))), a, kept)
     kept = when if (u32(place + u32(2)) < count) and (u32(u32(place + u32(2)) + u32(1)) < count) else u32(0)
-    ptx.store_word(weights_at + u64(2) * u64(u32(place + u32(2))), b, kept)
+    ptx.store_word(row_at + u64(2) * u64(u32(place + u32(2))), b, kept)
     kept = when if (u32(place + u32(4)) < count) and (u32(u32(place + u32(4)) + u32(1)) < count) else u32(0)
-    ptx.store_word(weights_at + u64(2) * u64(u32(place + u32(4))), c, kept)
+    ptx.store_word(row_at + u64(2) * u64(u32(place + u32(4))), c, kept)
     kept = when if (u32(place + u32(6)) < count) and (u32(u32(place + u32(6)) + u32(1)) < count) else u32(0)
-    ptx.store_word(weights_at + u64(2) * u64(u32(place + u32(6))), d, kept)
+    ptx.store_word(row_at + u64(2) * u64(u32(place + u32(6))), d, kept)
     before, left = u32(u32(0) - place), u32(count - place)
     odd = when if (before < u32(8)) and (u32(before & u32(1)) != u32(0)) else u32(0)
-    ptx.store_half(weights_at, u32(word_of(a, b, c, d, before) >> u32(16)), odd)
+    odd = odd if count > u32(0) else u32(0)
+    ptx.store_half(row_at, u32(word_of(a, b, c, d, before) >> u32(16)), odd)
     odd = when if (left < u32(8)) and (u32(left & u32(1)) != u32(0)) else u32(0)
-    ptx.store_half(weights_at + u64(2) * u64(u32(count - u32(1))), word_of(a, b, c, d, left), odd)
+    odd = odd if count > u32(0) else u32(0)
+    ptx.store_half(row_at + u64(2) * u64(u32(count - u32(1))), word_of(a, b, c, d, left), odd)
 
 
 @device

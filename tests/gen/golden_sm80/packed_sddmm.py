@@ -35,27 +35,24 @@ def sddmm(
     rows_at = rows + u64(2048) * u64(rank)
     residue, lattice, corner, tiles = ptx.load_words4(blocks + u64(16) * u64(rank))
     limit = seq_kv
-    keep_rows(rows_at, u32(base + NOTES), thread)
     notes = u32(base + NOTES + u32(512) * warp)
     packed = u32(base + PACKED + u32(5632) * warp)
     q_at = q + u64(entry) * q_batch + u64(head) * q_head
     k_at = k + u64(entry) * k_batch + u64(head // share) * k_head
     values_at = values + u64(entry) * values_batch + u64(head) * values_head
+    keep_notes(rows_at, u32(base + NOTES), thread, values_at, corner)
     copy_queries(q_at, q_row, u32(base + QUERIES), rows_at, seq_q)
-    copy_keys(k_at, k_row, base, corner, residue, lattice, limit)
+    bring_keys(k_at, k_row, base, corner, residue, lattice, limit)
     ptx.async_commit()
     clear_packed(packed, lane)
-    carry = cuda.local.array(4, dtype=np.uint32)
-    for i in range(4):
-        carry[i] = u32(0)
     queries, keys = places(base, lane, warp)
-    ptx.block_barrier()  # the list of rows is there
+    rows_of_warp = rows_at + u64(512) * u64(warp)
     score_0 = cuda.local.array(32, dtype=np.float32)
     score_1 = cuda.local.array(32, dtype=np.float32)
-    to_0, odd_0 = place_of_row(notes, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(0)))
-    to_1, odd_1 = place_of_row(notes, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(8)))
-    to_2, odd_2 = place_of_row(notes, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(16)))
-    to_3, odd_3 = place_of_row(notes, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(24)))
+    to_0, odd_0 = place_of_row(rows_of_warp, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(0)))
+    to_1, odd_1 = place_of_row(rows_of_warp, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(8)))
+    to_2, odd_2 = place_of_row(rows_of_warp, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(16)))
+    to_3, odd_3 = place_of_row(rows_of_warp, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(24)))
     some_odd = ptx.any_lane(odd_0 | odd_1 | odd_2 | odd_3)
     while tiles > u32(0):
         wait_for_copies()
@@ -63,28 +60,23 @@ def sddmm(
         here, now = corner, u32(keys + stage)
         tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32(64)), u32(STAGE_BYTES - stage)
         if tiles > u32(0):
-            copy_keys(k_at, k_row, u32(base + stage), corner, residue, lattice, limit)
+            bring_keys(k_at, k_row, u32(base + stage), corner, residue, lattice, limit)
         ptx.async_commit()
         multiply_keys(score_0, score_1, queries, now)
-        if some_odd != u32(0):
-            put_odd_scores(score_0, scale, to_0, odd_0, 0, lane, carry, 0)
-            put_odd_scores(score_0, scale, to_1, odd_1, 1, lane, carry, 1)
-            put_odd_scores(score_1, scale, to_2, odd_2, 0, lane, carry, 2)
-            put_odd_scores(score_1, scale, to_3, odd_3, 1, lane, carry, 3)
-        else:
-            put_scores(score_0, scale, to_0, 0)
-            put_scores(score_0, scale, to_1, 1)
-            put_scores(score_1, scale, to_2, 0)
-            put_scores(score_1, scale, to_3, 1)
+        put_scores(score_0, scale, to_0, 0)
+        put_scores(score_0, scale, to_1, 1)
+        put_scores(score_1, scale, to_2, 0)
+        put_scores(score_1, scale, to_3, 1)
         ptx.warp_barrier()
-        for i in range(8):
-            which = u32(u32(4 * i) + u32(lane // u32(8)))
-            store_chunk(which, u32(lane & u32(7)), notes, packed, values_at, here)
+        store_tile(lane, some_odd, notes, packed, values_at, here)
         ptx.warp_barrier()
         keep_waiting(packed, lane)
     ptx.warp_barrier()
     for i in range(2):
-        store_chunk(u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1)), notes, packed, values_at, corner)
+        which, chunk = u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1))
+        part = store_odd(which, chunk, notes, packed, values_at, corner)
+        if ptx.any_lane(part) != u32(0):
+            store_part(which, chunk, notes, packed, values_at, corner)
 
 
 @device
@@ -99,11 +91,11 @@ def places(base, lane, warp):
 
 
 @device
-def place_of_row(notes, packed, values_at, corner, lane, which):
-    """Of one of a warp's rows, where a lane's first score goes, and whether that is the second half of a word."""
-    slot = ptx.load_shared_word(u32(notes + u32(16) * which + u32(4)))
+def place_of_row(rows_of_warp, packed, values_at, corner, lane, which):
+    """Of one of a warp's rows, where a lane's first word of scores goes, and whether it is a half too early there."""
+    slot = ptx.load_word(rows_of_warp + u64(16) * u64(which) + u64(4))
     shift = shift_of(values_at, slot, corner)
-    to = u32(packed + u32(176) * which)
+    to = u32(packed + u32(176) * which + u32(16))
     return u32(to + u32(4) * u32(u32(shift >> u32(1)) + u32(lane & u32(3)))), u32(shift & u32(1))
 
 
@@ -130,75 +122,140 @@ def put_scores(score, scale, to, half):
 
 
 @device
-def put_odd_scores(score, scale, to, odd, half, lane, carry, row):
-    """The same where the row is odd: a word has the second score of the lane before, and the lane's first."""
-    last = u32(1) if u32(lane & u32(3)) == u32(3) else u32(0)
-    before = carry[row]
-    for j in range(8):
-        word = ptx.pack_bfloat16(score[4 * j + 2 * half + 0] * scale, score[4 * j + 2 * half + 1] * scale)
-        given = before if last != u32(0) else word
-        given = ptx.word_of_lane(given, u32(u32(lane & u32(28)) | u32(u32(lane - u32(1)) & u32(3))))
-        two = u32(u32(given >> u32(16)) | u32(word << u32(16))) if odd != u32(0) else word
-        ptx.store_shared_word(u32(to + u32(16 * j)), two, u32(1))
-        before = word
-    beyond = u32(to + u32(116))  # the word after all of the row's
-    ptx.store_shared_word(beyond, u32(before >> u32(16)), last & odd)
-    carry[row] = before
+def keep_notes(rows_at, to, thread, values_at, corner):
+    """Of the block's rows what storing them takes."""
+    place = u32(thread & u32(127))
+    _, slot, begin, count = ptx.load_words4(rows_at + u64(16) * u64(place))
+    shift = shift_of(values_at, slot, corner)
+    mine = u32(1) if thread < u32(128) else u32(0)
+    to = u32(to + u32(16) * place)
+    ptx.store_shared_words4(to, u32(begin + shift), u32(slot - shift), count, u32(shift & u32(1)), mine)
 
 
 @device
-def store_chunk(which, chunk, notes, packed, values_at, corner):
-    """A chunk of one of a warp's rows to memory, as far as the row keeps it."""
-    _, slot, begin, count = ptx.load_shared_words4(u32(notes + u32(16) * which))
-    place = u32(corner + u32(8) * chunk - shift_of(values_at, slot, corner))
-    into, whole, some = kept_chunk(place, begin, count)
-    word_0, word_1, word_2, word_3 = ptx.load_shared_words4(u32(packed + u32(176) * which + u32(16) * chunk))
-    first = u32(slot + place)
+def store_tile(lane, some_odd, notes, packed, values_at, corner):
+    """A tile's chunks to memory: those that rows keep whole, one after the other without a branch, then the others."""
+    row, chunk = u32(lane // u32(8)), u32(lane & u32(7))
+    if some_odd != u32(0):
+        part_0 = store_odd(u32(row + u32(0)), chunk, notes, packed, values_at, corner)
+        part_1 = store_odd(u32(row + u32(4)), chunk, notes, packed, values_at, corner)
+        part_2 = store_odd(u32(row + u32(8)), chunk, notes, packed, values_at, corner)
+        part_3 = store_odd(u32(row + u32(12)), chunk, notes, packed, values_at, corner)
+        part_4 = store_odd(u32(row + u32(16)), chunk, notes, packed, values_at, corner)
+        part_5 = store_odd(u32(row + u32(20)), chunk, notes, packed, values_at, corner)
+        part_6 = store_odd(u32(row + u32(24)), chunk, notes, packed, values_at, corner)
+        part_7 = store_odd(u32(row + u32(28)), chunk, notes, packed, values_at, corner)
+    else:
+        part_0 = store_whole(u32(row + u32(0)), chunk, notes, packed, values_at, corner)
+        part_1 = store_whole(u32(row + u32(4)), chunk, notes, packed, values_at, corner)
+        part_2 = store_whole(u32(row + u32(8)), chunk, notes, packed, values_at, corner)
+        part_3 = store_whole(u32(row + u32(12)), chunk, notes, packed, values_at, corner)
+        part_4 = store_whole(u32(row + u32(16)), chunk, notes, packed, values_at, corner)
+        part_5 = store_whole(u32(row + u32(20)), chunk, notes, packed, values_at, corner)
+        part_6 = store_whole(u32(row + u32(24)), chunk, notes, packed, values_at, corner)
+        part_7 = store_whole(u32(row + u32(28)), chunk, notes, packed, values_at, corner)
+    if ptx.any_lane(part_0 | part_1 | part_2 | part_3 | part_4 | part_5 | part_6 | part_7) != u32(0):
+        for i in range(8):
+            store_part(u32(row + u32(4 * i)), chunk, notes, packed, values_at, corner)
+
+
+@device
+def store_whole(which, chunk, notes, packed, values_at, corner):
+    """A chunk of one of a warp's rows, if the row keeps all of it; whether it keeps some."""
+    before, slot, count, odd = ptx.load_shared_words4(u32(notes + u32(16) * which))
+    place = u32(corner + u32(8) * chunk)
+    into, first = u32(place - before), u32(place + slot)
+    last = u32(into + u32(7))
+    whole = u32(1) if (into < count) and (last < count) else u32(0)
+    word_0, word_1, word_2, word_3 = words_of(which, chunk, packed)
     ptx.store_words4(values_at + u64(2) * u64(first), word_0, word_1, word_2, word_3, whole)
-    part = some & u32(u32(1) - whole)
-    if ptx.any_lane(part) != u32(0):
-        store_values(word_0, values_at, u32(first + u32(0)), u32(into + u32(0)), count, part)
-        store_values(word_1, values_at, u32(first + u32(2)), u32(into + u32(2)), count, part)
-        store_values(word_2, values_at, u32(first + u32(4)), u32(into + u32(4)), count, part)
-        store_values(word_3, values_at, u32(first + u32(6)), u32(into + u32(6)), count, part)
+    some = u32(1) if last < u32(count + u32(7)) else u32(0)
+    return some & u32(u32(1) - whole)
 
 
 @device
-def store_values(word, values_at, first, into, count, when):
-    """Two values, each where the row keeps it."""
-    low = when if into < count else u32(0)
-    high = when if u32(into + u32(1)) < count else u32(0)
-    ptx.store_half(values_at + u64(2) * u64(first), word, low)
-    ptx.store_half(values_at + u64(2) * u64(u32(first + u32(1))), u32(word >> u32(16)), high)
+def store_odd(which, chunk, notes, packed, values_at, corner):
+    """The same of rows of which some are odd."""
+    before, slot, count, odd = ptx.load_shared_words4(u32(notes + u32(16) * which))
+    place = u32(corner + u32(8) * chunk)
+    into, first = u32(place - before), u32(place + slot)
+    last = u32(into + u32(7))
+    whole = u32(1) if (into < count) and (last < count) else u32(0)
+    word_0, word_1, word_2, word_3 = odd_words_of(which, chunk, packed, odd)
+    ptx.store_words4(values_at + u64(2) * u64(first), word_0, word_1, word_2, word_3, whole)
+    some = u32(1) if last < u32(count + u32(7)) else u32(0)
+    return some & u32(u32(1) - whole)
+
+
+@device
+def store_part(which, chunk, notes, packed, values_at, corner):
+    """A chunk of which the row keeps some."""
+    before, slot, count, odd = ptx.load_shared_words4(u32(notes + u32(16) * which))
+    into = u32(corner + u32(8) * chunk - before)
+    last = u32(into + u32(7))
+    part = u32(1) if last < u32(count + u32(7)) else u32(0)
+    part = u32(0) if (into < count) and (last < count) else part
+    word_0, word_1, word_2, word_3 = odd_words_of(which, chunk, packed, odd)
+    store_ends(values_at + u64(2) * u64(u32(before + slot)), word_0, word_1, word_2, word_3, into, count, part)
+
+
+@device
+def words_of(which, chunk, packed):
+    """A chunk of a row that waits in shared memory."""
+    at = u32(packed + u32(176) * which + u32(16) * u32(chunk + u32(1)))
+    return ptx.load_shared_words4(at)
+
+
+@device
+def odd_words_of(which, chunk, packed, odd):
+    """The same where the row may be odd: of its words each is then half in the one before."""
+    at = u32(packed + u32(176) * which + u32(16) * u32(chunk + u32(1)))
+    before = ptx.load_shared_word(u32(at - u32(4)))
+    a, b, c, d = ptx.load_shared_words4(at)
+    a_both = u32(u32(before >> u32(16)) | u32(a << u32(16)))
+    b_both = u32(u32(a >> u32(16)) | u32(b << u32(16)))
+    c_both = u32(u32(b >> u32(16)) | u32(c << u32(16)))
+    d_both = u32(u32(c >> u32(16)) | u32(d << u32(16)))
+    return ptx.select(a_both, a, odd), ptx.select(b_both, b, odd), ptx.select(c_both, c, odd), ptx.select(d_both, d, odd)
+
+
+@device
+def store_ends(row_at, a, b, c, d, place, count, when):
+    """A chunk's words of which the row has both numbers; of those at its first and last place, one."""
+    kept = when if (u32(place + u32(0)) < count) and (u32(u32(place + u32(0)) + u32(1)) < count) else u32(0)
+    ptx.store_word(row_at + u64(2) * u64(u32(place + u32(0))), a, kept)
+    kept = when if (u32(place + u32(2)) < count) and (u32(u32(place + u32(2)) + u32(1)) < count) else u32(0)
+    ptx.store_word(row_at + u64(2) * u64(u32(place + u32(2))), b, kept)
+    kept = when if (u32(place + u32(4)) < count) and (u32(u32(place + u32(4)) + u32(1)) < count) else u32(0)
+    ptx.store_word(row_at + u64(2) * u64(u32(place + u32(4))), c, kept)
+    kept = when if (u32(place + u32(6)) < count) and (u32(u32(place + u32(6)) + u32(1)) < count) else u32(0)
+    ptx.store_word(row_at + u64(2) * u64(u32(place + u32(6))), d, kept)
+    before, left = u32(u32(0) - place), u32(count - place)
+    odd = when if (before < u32(8)) and (u32(before & u32(1)) != u32(0)) else u32(0)
+    odd = odd if count > u32(0) else u32(0)
+    ptx.store_half(row_at, u32(word_of(a, b, c, d, before) >> u32(16)), odd)
+    odd = when if (left < u32(8)) and (u32(left & u32(1)) != u32(0)) else u32(0)
+    odd = odd if count > u32(0) else u32(0)
+    ptx.store_half(row_at + u64(2) * u64(u32(count - u32(1))), word_of(a, b, c, d, left), odd)
+
+
+@device
+def word_of(a, b, c, d, number):
+    """The word that a number of a chunk is in."""
+    low, high = ptx.select(b, a, number & u32(2)), ptx.select(d, c, number & u32(2))
+    return ptx.select(high, low, number & u32(4))
 
 
 @device
 def keep_waiting(packed, lane):
-    """What was not stored with this tile goes before the next one's."""
+    """What was not stored with this tile goes before the next one's, with the word before it."""
     for i in range(2):
         which, chunk = u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1))
-        at = u32(packed + u32(176) * which + u32(16) * chunk)
+        at = u32(packed + u32(176) * which + u32(16) * chunk + u32(16))
+        before = ptx.load_shared_word(u32(at + u32(124)))
         a, b, c, d = ptx.load_shared_words4(u32(at + u32(128)))
         ptx.store_shared_words4(at, a, b, c, d, u32(1))
-
-
-@device
-def kept_chunk(place, begin, count):
-    """The chunk's first place from the row's first; whether all its places are kept, and whether any is."""
-    into = u32(place - begin)
-    last = u32(into + u32(7))
-    whole = u32(1) if (into < count) and (last < count) else u32(0)
-    some = u32(1) if last < u32(count + u32(7)) else u32(0)
-    return into, whole, some
-
-
-@device
-def keep_rows(rows_at, to, thread):
-    """The block's rows, where all its warps find them."""
-    place = u32(thread & u32(127))
-    row, slot, begin, count = ptx.load_words4(rows_at + u64(16) * u64(place))
-    mine = u32(1) if thread < u32(128) else u32(0)
-    ptx.store_shared_words4(u32(to + u32(16) * place), row, slot, begin, count, mine)
+        ptx.store_shared_word(u32(at - u32(4)), before, u32(1) if chunk == u32(0) else u32(0))
 
 
 @device
@@ -229,6 +286,28 @@ def copy_keys(first, step, to, corner, residue, lattice, limit):
         ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside)
         ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), u32(u32(1) - inside))
         place = u32(place + u32(16))
+
+
+@device
+def bring_keys(first, step, to, corner, residue, lattice, limit):
+    """Begin to copy the keys of a tile."""
+    if u64(residue) + u64(lattice) * u64(u32(corner + u32(63))) < u64(limit):
+        copy_whole_keys(first, step, to, corner, residue, lattice)
+    else:
+        copy_keys(first, step, to, corner, residue, lattice, limit)
+
+
+@device
+def copy_whole_keys(first, step, to, corner, residue, lattice):
+    """Begin to copy the keys of a tile."""
+    thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+    row, chunk = u32(thread // u32(8)), u32(thread % u32(8))
+    to = u32(to + row * u32(144) + chunk * u32(16))
+    first = first + u64(16) * u64(chunk)
+    for i in range(4):
+        place = u32(row + u32(16 * i))
+        token = u32(residue + lattice * u32(corner + place))
+        ptx.async_copy(u32(to + u32(2304 * i)), first + u64(token) * step, u32(1))
 
 
 @device

@@ -86,3 +86,12 @@ def test_sizes_that_want_copies_are_refused_by_name():
         wide = arrays_of("float64")
         with pytest.raises(ArgumentTypeError, match="float64"):
             jax.jit(flurka_numba.attention)(*wide.values())
+
+
+@pytest.mark.usefixtures("native")
+def test_key_lengths_out_of_range_become_the_nearest_within():
+    given = [arrays_of("float32")[name] for name in PROJECTED]
+    step = jax.jit(lambda n, *x: jax.vjp(lambda *y: flurka_numba.attention(*y, kv_lengths=n), *x)[1](x[0]))
+    for asked, taken in ((SEQ + 1, SEQ), (-1, 0)):
+        for one, other in zip(step(jnp.array([asked]), *given), step(jnp.array([taken]), *given), strict=True):
+            np.testing.assert_array_equal(one, other)

@@ -131,6 +131,33 @@ def test_key_lengths_are_an_array_of_the_call(native):
     np.testing.assert_array_equal(out, wanted)
 
 
+def test_key_lengths_out_of_range_become_the_nearest_within(native, monkeypatch):
+    """Kernels read no key beyond the last one, whatever a traced length is."""
+
+    def called(name, kinds, arrays):
+        types = [jax.ShapeDtypeStruct(*kind) for kind in kinds]
+        loaded = register._registered[name]
+        return jax.pure_callback(lambda *given: run_program(native, loaded, given, kinds), types, *arrays)
+
+    monkeypatch.setattr(jax_programs, "called", called)
+    monkeypatch.setattr(jax_calls, "by_platform", lambda run, _kinds, arrays: tuple(run.cuda(*arrays)))
+    jax_calls._operator.cache_clear()
+    arrays = problem("float32", batch=3)
+
+    def slope(lengths):
+        return jax.jit(jax.value_and_grad(lambda q: splat.attention(q, *arrays[1:], MASK, kv_lengths=lengths).sum()))
+
+    wanted = slope(np.array([40, 0, 7]))(arrays[0])
+    found = jax.jit(lambda n, q: slope(n)(q))(jnp.array([41, -1, 7], jnp.int32), arrays[0])
+    far = jax.jit(lambda n, q: slope(n)(q))(jnp.array([2**31 - 1, -(2**31), 7], jnp.int32), arrays[0])
+    jax_calls._operator.cache_clear()
+    for one in (*found, *far):
+        assert np.isfinite(one).all()
+    for several in (found, far):
+        for one, other in zip(several, wanted, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.usefixtures("native")
 def test_one_function_is_lowered_for_either_platform():
     arrays = problem("float32")

@@ -129,16 +129,3 @@ def test_a_process_may_end_while_xla_computes():
     print("ended")
     """
     assert run(text) == ["ended"]
-
-
-def test_without_jax_the_module_says_what_to_install():
-    text = """
-    import sys
-    sys.modules["jax"] = None
-    try:
-        import splat_numba.integrations.jax
-    except ImportError as error:
-        print(error)
-    """
-    done = subprocess.run([sys.executable, "-c", dedent(text)], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "splat_numba.integrations.jax needs JAX: python -m pip install jax"

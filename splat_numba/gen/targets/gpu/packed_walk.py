@@ -33,15 +33,15 @@ def emit_block(out: SourceWriter, rows: int = TILE_ROWS) -> None:
     )
 
 
-def emit_keep_rows(out: SourceWriter, rows: int = TILE_ROWS) -> None:
+def emit_keep_rows(out: SourceWriter) -> None:
     """The block's list of rows in shared memory: row, slot, begin, count."""
     text = "The block's rows, where all its warps find them."
     with device_function(out, "keep_rows", ("rows_at", "to", "thread"), text):
         out.lines(
             f"""
-            place = u32(thread & u32({rows - 1}))
+            place = u32(thread & u32({TILE_ROWS - 1}))
             row, slot, begin, count = ptx.load_words4(rows_at + u64({LISTED}) * u64(place))
-            mine = u32(1) if thread < u32({rows}) else u32(0)
+            mine = u32(1) if thread < u32({TILE_ROWS}) else u32(0)
             ptx.store_shared_words4(u32(to + u32({LISTED}) * place), row, slot, begin, count, mine)
             """
         )

@@ -9,6 +9,8 @@ from splat_numba.gen.packed.problem import PackedProblem
 
 TiledFamily = Literal["sddmm", "spmm"]
 FAMILIES: tuple[TiledFamily, ...] = ("sddmm", "spmm")
+FAMILY_OF: dict[str, TiledFamily] = {"sddmm": "sddmm", "spmm": "spmm", "spmm_transposed": "spmm"}
+"""Of the operators that have a tiled text, which one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,6 @@ class TiledOperator:
     @classmethod
     def of(cls, problem: PackedProblem) -> Self:
         """Of a call. Raises ValueError for an operator that has no tiled text."""
-        for family in FAMILIES:
-            if family == problem.operator:
-                return cls(family, problem.dtype, problem.dim)
-        raise ValueError(f"operator wanted among {FAMILIES}, got {problem.operator!r}")
+        if problem.operator not in FAMILY_OF:
+            raise ValueError(f"operator wanted among {', '.join(FAMILY_OF)}, got {problem.operator!r}")
+        return cls(FAMILY_OF[problem.operator], problem.dtype, problem.dim)

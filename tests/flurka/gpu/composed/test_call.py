@@ -102,6 +102,16 @@ def test_16_bit_gradients_of_arrays_that_cannot_be_multiplied(gpu):
         np.testing.assert_allclose(got.view(), wanted, rtol=2e-3, atol=1e-3)
 
 
+def test_16_bit_gradients_of_rows_that_tensor_cores_cannot_read_in_place(gpu):
+    """Of 7 numbers, 14 bytes apart: each schedule copies them for itself."""
+    case = SMALL.but(method="kernel", dtype="float16", head_dim=7, value_dim=5)
+    given, found = there(gpu, case)
+    right, pull = case.wanted_vjp(given)
+    out, vjp = flurka_numba.kernel_attention_vjp(**found, target="sm80")
+    for got, wanted in zip((out, *vjp(There(gpu, case.dout()))[:3]), (right, *pull(case.dout())[:3]), strict=True):
+        np.testing.assert_allclose(got.view(), wanted, rtol=2e-3, atol=1e-3)
+
+
 def there(gpu, case, turn=False):
     given = case.arrays()
     found = {name: There(gpu, one[..., ::-1, :] if turn else one) for name, one in given.items() if name != "omega"}

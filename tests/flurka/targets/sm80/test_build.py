@@ -49,7 +49,7 @@ TEXTS = {
     "gradient of tokens": product((H, F, H), (128, 64), a_turned=True),
     "scores": product((H, F, F), (128, 128), b_turned=True),
 }
-USUAL = (("divided", (8, 6)), ("state", (12, 0)), ("pulled", (9, 0)))
+USUAL = (("divided", (8, 6)), ("state", (12, 0)))
 
 
 @pytest.fixture
@@ -104,9 +104,14 @@ def test_tiles_are_as_wide_as_their_columns():
     assert tile_of(1, 1) == (64, 16)
 
 
+def test_steps_are_long_where_both_operands_have_16_bits_and_room():
+    assert {name for name, one in TEXTS.items() if one.depth == 64} == {"state", "slots", "slots, wide"}
+    assert {one.depth for one in TEXTS.values()} == {64, 32}
+
+
 def test_pieces():
     """Numbers of one 16-bit type go to tensor cores as they are; else bfloat16 takes two pieces of what is wider."""
-    found = {name: (one.kind, one.left.pieces, one.right.pieces) for name, one in TEXTS.items()}
+    found = {name: (one.kind, *(side.pieces for side in one.operands)) for name, one in TEXTS.items()}
     assert found["slots"] == (B, 1, 1)
     assert found["slots, wide"] == (H, 1, 1)
     assert found["state"] == (B, 2, 1)

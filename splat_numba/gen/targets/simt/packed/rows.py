@@ -18,13 +18,13 @@ from splat_numba.gen.targets.simt.shape import CHUNK, Numbers
 COUNTS = ("row_blocks", "rows_listed", "heads")
 
 
-def emit_head(out: SourceWriter, traits: PackedTraits, what: str) -> None:
+def emit_head(out: SourceWriter, traits: PackedTraits, what: str, who: str = "a warp has a row") -> None:
     """Docstring, imports and arithmetic."""
     quotes, numbers = '"' * 3, traits.numbers
     dim = f"Rows of {traits.dim} numbers, " if traits.dim else "Packed values, "
     out.lines(
         f"""
-        {quotes}{what}, generated for every mask; a warp has a row.
+        {quotes}{what}, generated for every mask; {who}.
 
         {dim}{traits.dtype}, computed in {numbers.computed}.
         {quotes}

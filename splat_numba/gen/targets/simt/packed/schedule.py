@@ -15,12 +15,14 @@ from splat_numba.gen.schedules.schedule import Place, ScheduleBuilder, place_of
 from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.launches import arch_of, strides_of
 from splat_numba.gen.targets.gpu.packed_launch import launch_blocks
+from splat_numba.gen.targets.simt.packed.gathering import pairs_of_block
 from splat_numba.gen.targets.simt.packed.texts import ARRAYS, fma_tiles_text, packed_text
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.packed.tiles import ARRAYS as TILE_ARRAYS
 from splat_numba.gen.targets.simt.packed.tiles import STEPS as TILE_STEPS
 from splat_numba.gen.targets.simt.packed.traits import WARPS, Family, PackedTraits
 from splat_numba.gen.targets.simt.schedule import scale_of
+from splat_numba.gen.targets.simt.shape import CHUNK
 
 FAMILIES: dict[str, Family] = {
     "sddmm": "sddmm", "softmax": "softmax", "softmax_backward": "softmax_backward", "spmm": "spmm",
@@ -93,6 +95,27 @@ def _launch(
     if traits.family != "adding":
         numbers |= _groups(problem, named)
     builder.launch(text, blocks * problem.batch * problem.heads, numbers, {**pointers, **named})
+
+
+def record_gathering(
+    builder: ScheduleBuilder, problem: PackedProblem, lists: PackedLists, values: Tensor, gpu: Gpu
+) -> Tensor:  # fmt: skip
+    """A copy of all heads' packed values, in scratch memory, in the order of the mask that has ``places``."""
+    traits, itemsize = PackedTraits("gathering", problem.dtype), ITEMSIZE[problem.dtype]
+    of_head = -(-lists.pairs * itemsize // CHUNK) * CHUNK
+    strides = (of_head * problem.heads, of_head, itemsize, itemsize)
+    place = builder.scratch(problem.batch * strides[0])
+    turned = Tensor((problem.batch, problem.heads, lists.pairs, 1), strides, problem.dtype, *place)
+    named = {"values": values, "turned": turned}
+    blocks = -(-lists.pairs // pairs_of_block(traits))
+    numbers: dict[str, int | float] = {
+        **strides_of(dict(named)), "blocks_listed": blocks, "pairs": lists.pairs, "heads": problem.heads,
+    }  # fmt: skip
+    pointers: dict[str, Place | Tensor | None] = {**named}
+    if lists.places is not None:
+        pointers["places"] = builder.table("places", lists.places)
+    builder.launch(packed_text(traits, arch_of(gpu)), blocks * problem.batch * problem.heads, numbers, pointers)
+    return turned
 
 
 def record_fma_tiles(

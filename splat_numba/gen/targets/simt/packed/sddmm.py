@@ -118,8 +118,8 @@ def _emit_share(out: SourceWriter) -> None:
             for j in range(half):
                 out.lines(
                     f"""
-                    given = score[{j}] if upper else score[{j + half}]
-                    kept = score[{j + half}] if upper else score[{j}]
+                    low, high = score[{j}], score[{j + half}]
+                    given, kept = low if upper else high, high if upper else low
                     score[{j}] = kept + from_lane(given, u32({half}))
                     """
                 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.packed_ends import emit_store_ends
 from splat_numba.gen.targets.simt.packed.rows import emit_packed, emit_unpacked
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 from splat_numba.gen.targets.simt.shape import CHUNK
@@ -111,27 +112,5 @@ def _emit_store(out: SourceWriter, traits: PackedTraits, names: list[str]) -> No
                     out.line(f"store_own(weights_at, u32(place + u32({k})), count, part, {weights[k]})")
             else:
                 out.line("store_ends(weights_at, a, b, c, d, place, count, part)")
-    if of == 4:
-        return
-    text = "A chunk's words of which the row has both numbers; of those at its first and last place, one."
-    with device_function(out, "store_ends", ("weights_at", *"abcd", "place", "count", "when"), text):
-        for y, word in enumerate("abcd"):
-            here = f"u32(place + u32({2 * y}))"
-            out.line(f"kept = when if ({here} < count) and (u32({here} + u32(1)) < count) else u32(0)")
-            out.line(f"ptx.store_word(weights_at + u64(2) * u64({here}), {word}, kept)")
-        out.lines(
-            f"""
-            before, left = u32(u32(0) - place), u32(count - place)
-            odd = when if (before < u32({of})) and (u32(before & u32(1)) != u32(0)) else u32(0)
-            ptx.store_half(weights_at, u32(word_of(a, b, c, d, before) >> u32(16)), odd)
-            odd = when if (left < u32({of})) and (u32(left & u32(1)) != u32(0)) else u32(0)
-            ptx.store_half(weights_at + u64(2) * u64(u32(count - u32(1))), word_of(a, b, c, d, left), odd)
-            """
-        )
-    with device_function(out, "word_of", (*"abcd", "number"), "The word that a number of a chunk is in."):
-        out.lines(
-            """
-            low, high = ptx.select(b, a, number & u32(2)), ptx.select(d, c, number & u32(2))
-            return ptx.select(high, low, number & u32(4))
-            """
-        )
+    if of != 4:
+        emit_store_ends(out)

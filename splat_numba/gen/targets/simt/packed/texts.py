@@ -5,7 +5,7 @@ from __future__ import annotations
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS
-from splat_numba.gen.targets.simt.packed import adding, sddmm, softmax, softmax_chunks, spmm, tiles
+from splat_numba.gen.targets.simt.packed import adding, gathering, sddmm, softmax, softmax_chunks, spmm, tiles
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.packed.traits import THREADS, PackedTraits
 
@@ -15,9 +15,16 @@ PAGES = {
     "softmax_backward": (softmax.parameter_names, softmax.render_softmax_backward),
     "spmm": (spmm.parameter_names, spmm.render_spmm),
     "adding": (adding.parameter_names, adding.render_adding),
+    "gathering": (gathering.parameter_names, gathering.render_gathering),
 }
 """Of each family, what its parameters are called, and its text."""
-ARRAYS = {**softmax.ARRAYS, "sddmm": sddmm.ARRAYS, "spmm": spmm.ARRAYS, "adding": adding.ARRAYS}
+ARRAYS = {
+    **softmax.ARRAYS,
+    "sddmm": sddmm.ARRAYS,
+    "spmm": spmm.ARRAYS,
+    "adding": adding.ARRAYS,
+    "gathering": gathering.ARRAYS,
+}
 """Of each family, the last one written."""
 
 

@@ -14,7 +14,7 @@ LANES_OF_KEY = 8  # share the product of a query and a key: together they read 1
 MOST_AT_ONCE = 4  # keys or rows of values under way in a lane
 MOST_UNDER_WAY = 32  # chunks of keys: with 64, which a lane has of eight keys of 256 float32, the compiler spills
 
-Family = Literal["sddmm", "softmax", "softmax_backward", "spmm", "adding"]
+Family = Literal["sddmm", "softmax", "softmax_backward", "spmm", "adding", "gathering"]
 
 
 @dataclass(frozen=True, slots=True)

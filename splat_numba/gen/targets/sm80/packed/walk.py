@@ -103,18 +103,3 @@ def emit_begin(out: SourceWriter, traits: TiledTraits, groups: Sequence[Sequence
             """
         )
         emit_block(out, traits.rows)
-
-
-def emit_kept_chunk(out: SourceWriter) -> None:
-    """``kept_chunk``: what a row keeps of a chunk that begins at a place of its lattice."""
-    text = "The chunk's first place from the row's first; whether all its places are kept, and whether any is."
-    with device_function(out, "kept_chunk", ("place", "begin", "count"), text):
-        out.lines(
-            f"""
-            into = u32(place - begin)
-            last = u32(into + u32({NUMBERS - 1}))
-            whole = u32(1) if (into < count) and (last < count) else u32(0)
-            some = u32(1) if last < u32(count + u32({NUMBERS - 1})) else u32(0)
-            return into, whole, some
-            """
-        )
