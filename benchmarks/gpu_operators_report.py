@@ -1,8 +1,8 @@
 """Lines, tables and the figure of gpu_operators.py. The figure has SPLAT's shape: speed-up by pattern and density.
 
-    python benchmarks/gpu_operators_report.py FIRST.json OTHER.json ... OUTPUT    # runs of one machine as one: md, png
+    python benchmarks/gpu_operators_report.py FIRST.json=OF_WHAT OTHER.json=OF_WHAT ... OUTPUT    # as one: md, png
 
-Of a case that several runs have, the first one's row stands.
+Runs of one machine. Of a case that several runs have, the first one's row stands; =OF_WHAT says which texts a run had.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     times = [_number(ms_of(row, [name]).get(name), 4) for name in (*LIBRARIES, *TRITON, DENSE)]
     share = row["floor_ms"] / ours if ours else None
     return [
+        row.get("run", ""),
         row["mask"], str(row["seq"]), str(row["batch"]), row["dtype"], f"{row['kept']:.1%}", _number(ours, 4),
         _number(fused, 4), f"{share:.0%}" if share else "", *times, *(_number(ratio(row, group)) for group in GROUPS),
         _number(could(row)),
@@ -73,7 +74,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: a line a mask; columns that are empty throughout are left out."""
     head = [
-        "mask", "n", "batch", "dtype", "kept", "ours ms", "fused ms", "of ceiling",
+        "run", "mask", "n", "batch", "dtype", "kept", "ours ms", "fused ms", "of ceiling",
         *(f"{name} ms" for name in (*LIBRARIES, *TRITON, DENSE)), *(f"{group} / ours" for group in GROUPS),
         "Triton / floor",
     ]  # fmt: skip
@@ -122,7 +123,7 @@ def report(found: dict[str, Any]) -> str:
         f"CUDA-event median and CUDA-graph time. Ceilings of the same run: {ceilings['gbs']:.0f} GB/s (a copy), "
         f"{rates} (8192^3). Of a kernel's share of them: every array once, every kept pair's product. Attention is the "
         'three operators one after the other; "fused" is `attention`. All results were compared with float64.',
-        f"Made by `python benchmarks/gpu_operators.py {found['arguments']}`.",
+        "\n".join(f"{start}`python benchmarks/gpu_operators.py {given}`{of}." for start, given, of in _runs(found)),
     ]
     for operator in dict.fromkeys(row["operator"] for row in found["rows"]):
         rows = [row for row in found["rows"] if row["operator"] == operator]
@@ -133,23 +134,35 @@ def report(found: dict[str, Any]) -> str:
     return "\n\n".join([*parts, *_errors(found["rows"])]) + "\n"
 
 
-def joined(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Runs of one machine as one. ValueError for runs of several."""
+def joined(runs: list[dict[str, Any]], of: list[str]) -> dict[str, Any]:
+    """Runs of one machine as one; of: which texts each had. ValueError for runs of several machines."""
     if len({run["hardware"] for run in runs}) != 1:
         raise ValueError(f"runs wanted of one machine, got {[run['hardware'] for run in runs]}. Join each one's own.")
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for run in runs:
+    for number, run in enumerate(runs, 1):
         for row in run["rows"]:
-            rows.setdefault(tuple(row[key] for key in ("operator", "mask", "seq", "dtype", "wanted_kept")), row)
+            key = tuple(row[name] for name in ("operator", "mask", "seq", "dtype", "wanted_kept"))
+            rows.setdefault(key, row | {"run": str(number)})
     measured = {
         " ".join(str(row[key]) for key in ("mask", "seq", "dtype")) + f" {row['wanted_kept']:.0%}"
         for row in rows.values()
     }
     return {
         **runs[0], "ceilings": {name: one for run in reversed(runs) for name, one in run["ceilings"].items()},
-        "arguments": "`, then with `".join(run["arguments"] for run in runs), "rows": list(rows.values()),
+        "runs": [
+            {"run": number, "arguments": run["arguments"], "of": text}
+            for number, (run, text) in enumerate(zip(runs, of, strict=True), 1)
+        ],
+        "rows": list(rows.values()),
         "left_out": [case for case in runs[0].get("left_out", []) if case not in measured],
     }  # fmt: skip
+
+
+def _runs(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Of each run how its line starts, its arguments, and which texts it had."""
+    if "runs" not in found:
+        return [("Made by ", found["arguments"], "")]
+    return [(f"- Run {run['run']}: ", run["arguments"], f", {run['of']}") for run in found["runs"]]
 
 
 def _errors(rows: list[dict[str, Any]]) -> list[str]:
@@ -177,15 +190,18 @@ def plot(found: dict[str, Any], path: Path) -> None:
     panels = figure.subplots(len(operators), len(dtypes), squeeze=False)
     for line, operator in zip(panels, operators, strict=True):
         for axis, dtype in zip(line, dtypes, strict=True):
-            _panel(axis, [row for row in rows if (row["operator"], row["dtype"]) == (operator, dtype)])
+            here = [row for row in rows if (row["operator"], row["dtype"]) == (operator, dtype)]
+            axis.set_visible(bool(here))
+            _panel(axis, here)
             axis.set_title(f"{operator}, {dtype}", fontsize=9)
-    panels[0][0].legend(fontsize=7, frameon=False)
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(f"Time of the best of each group over ours; {found['hardware']}; {found['date']}", fontsize=9)
     figure.savefig(path, dpi=130)
 
 
 def _panel(axis: Any, rows: list[dict[str, Any]]) -> None:
-    places = list(dict.fromkeys((row["mask"], row["wanted_kept"]) for row in rows))
+    masks = list(dict.fromkeys(row["mask"] for row in rows))
+    places = sorted({(row["mask"], row["wanted_kept"]) for row in rows}, key=lambda one: (masks.index(one[0]), one[1]))
     width = 0.8 / len(GROUPS)
     for number, group in enumerate(GROUPS):
         heights = {}
@@ -201,14 +217,16 @@ def _panel(axis: Any, rows: list[dict[str, Any]]) -> None:
     axis.axhline(1, color="#888888", linewidth=0.8)
     axis.set_yscale("log", base=2)
     axis.yaxis.set_major_formatter("{x:g}x")
-    axis.set_xticks(range(len(places)), [f"{mask}\n{kept:.0%}" for mask, kept in places], fontsize=7)
+    axis.set_xticks(range(len(places)), [f"{mask}\n{kept:.0%}" for mask, kept in places], fontsize=6)
     axis.spines[["top", "right"]].set_visible(False)
 
 
 def main() -> None:
     """Join runs."""
-    *given, output = map(Path, sys.argv[1:])
-    found = joined([json.loads(path.read_text(encoding="utf-8")) for path in given])
+    *given, last = sys.argv[1:]
+    paths, of = zip(*(one.split("=", 1) for one in given), strict=True)
+    output = Path(last)
+    found = joined([json.loads(Path(path).read_text(encoding="utf-8")) for path in paths], list(of))
     output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     output.with_suffix(".md").write_text(report(found), encoding="utf-8")
     plot(found, output.with_suffix(".png"))

@@ -40,14 +40,14 @@ def _measure(given: list[torch.Tensor], mask: splat.Pattern, seq: int) -> dict[s
     stored = splat.ACSR.from_pattern(mask, seq, seq)
     pairs = stored.nnz * BATCH * HEADS * q.shape[-1]
     kept = None if stored.nnz == seq * seq else torch.from_numpy(stored.to_dense()).cuda()
-    out, lse = splat.attention(q, k, v, mask, return_lse=True)
+    out, lse = splat.attention(q, k, v, mask, target="simt", return_lse=True)
     targets = tuple(torch.empty_like(one) for one in (q, k, v))
 
     def ours() -> torch.Tensor:
-        return splat.attention(q, k, v, mask, out=out)
+        return splat.attention(q, k, v, mask, target="simt", out=out)
 
     def gradients() -> torch.Tensor:
-        splat.attention_backward(dout, q, k, v, out, lse, mask, out_grads=targets)
+        splat.attention_backward(dout, q, k, v, out, lse, mask, target="simt", out_grads=targets)
         return targets[0]
 
     def theirs() -> torch.Tensor:

@@ -78,7 +78,7 @@ class FlurkaLayer(Parameters):
         merged = merge(heads_out)
 
         def vjp(dout: Any) -> dict[str, Any]:
-            check_input(self, "dout", dout)
+            check_input(self, "dout", dout, tuple(x.shape))
             found = pull(split(product(dout, self.w_o.T), self.heads))
             if "w_o" in kept:
                 found["w_o"] = _outer(merged, dout)

@@ -139,17 +139,22 @@ def _check_heads(layer: Parameters) -> None:
         raise ArgumentError(f"heads wanted as a divisor of model_dim = {model_dim}, got {heads}. Choose another.")
 
 
-def check_input(layer: Parameters, name: str, x: Any) -> None:
-    """Raise unless x (or dout) is (batch, seq, model_dim) or (seq, model_dim) of the weights' dtype and kind."""
+def check_input(layer: Parameters, name: str, x: Any, like: tuple[int, ...] | None = None) -> None:
+    """Raise unless x is (batch, seq, model_dim) or (seq, model_dim), or dout of the shape ``like``, and of the weights'
+    dtype and kind.
+    """
     seq, model_dim = layer.proj_k.shape[-1], layer.w_q.shape[0]
     try:
-        fits = len(x.shape) in (2, 3) and tuple(x.shape[-2:]) == (seq, model_dim)
+        shape = tuple(x.shape)
+        fits = len(shape) in (2, 3) and shape[-2:] == (seq, model_dim) if like is None else shape == like
         alike = fits and x.dtype == layer.w_q.dtype and type(x) is type(layer.w_q)
     except Exception:  # noqa: BLE001 - describe() says of what has no shape or dtype that it is no array
         fits = alike = False
     if alike:
         return
     got, wanted = describe(name, x), describe("w_q", layer.w_q)
+    if not fits and like is not None:
+        raise ArgumentError(f"{name} wanted of shape {like} as x is, got {got.shape}. Give one of this shape.")
     if not fits:
         raise ArgumentError(
             f"{name} wanted as (batch, seq, model_dim) or (seq, model_dim) with seq = {seq} (the columns of proj_k) "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal, NoReturn, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
 from splat_numba.arguments.dtypes import check_dtype_name
 from splat_numba.arguments.heads import check_heads
@@ -12,13 +12,15 @@ from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.masks import Mask, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import check_scale, scale_number
+from splat_numba.arguments.precision import refuse_precision
 from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size, check_sizes
-from splat_numba.arguments.typed import Array, Backend, CallOptions, Dtype, Layout, Target
+from splat_numba.arguments.typed import Array, Backend, CallOptions, Dtype, Layout, Precision, Target
 from splat_numba.bridges.torch.watch import RECORDED, door, is_watched
 from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import HeadsMask
 from splat_numba.executors.given import Given, split_parts
+from splat_numba.gen.language.dtypes import IEEE
 from splat_numba.gen.plans.plan import Plan, with_fused
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.kernel import Kernel
@@ -50,6 +52,7 @@ def attention(
     kv_lengths: Any = None,
     backend: Backend = "auto",
     target: Target | None = None,
+    precision: Precision = "ieee",
     out: Any = None,
     autotune: bool = False,
     fused: bool | None = None,
@@ -81,8 +84,10 @@ def attention(
         "auto" runs where q is: on its GPU, or on the CPU. "cuda" takes NumPy arrays too, and copies them to the first
         GPU and back. Work goes to the framework's current stream; nothing waits for it, except with JAX and NumPy.
     target : "sm_90a", "sm80" or "simt"
-        For GPUs: Hopper, 16 bits; from Ampere on, 16 bits; any GPU, any dtype. Else the first of them that takes the
-        call. docs/gpu.md says which arrays are copied there.
+        For GPUs: Hopper, 16 bits; from Ampere on, 16 bits and float32; any GPU, any dtype. Else the first of them that
+        takes the call. docs/gpu.md says which arrays are copied there.
+    precision : "ieee" or "tf32"
+        Of products of float32 on a GPU: as exact as float32, or rounded to TF32 (11 bits), by target "sm80" alone.
     out : array
         For the result, of its shape and dtype, apart from the inputs.
     autotune : bool
@@ -131,8 +136,7 @@ def attention(
     if fused is not None:
         fused = check_fused(fused, backend)
     if watched := is_watched(q, k, v):
-        if fused is not None:
-            refuse_fused("PyTorch records, traces, transforms or casts the call")
+        refuse_choices(fused, precision, "PyTorch records, traces, transforms or casts the call")
         if watched is RECORDED:
             attend = door()
         else:
@@ -142,7 +146,7 @@ def attention(
     check_layout(layout)
     if scale is not None and type(scale) is not float:
         scale = scale_number(scale)
-    executor = choose_executor(backend, target, q)
+    executor = choose_executor(backend, target, q, precision)
     if autotune is not False and check_flag("autotune", autotune):
         executor = tuned(executor)
     if return_lse is not False:
@@ -151,8 +155,7 @@ def attention(
         check_fused(fused, executor.name)
     recipe = Given(mask, executor, layout, scale, fused)
     if is_traced(q, k, v, kv_lengths):
-        if fused is False:
-            refuse_fused("JAX transforms the call")
+        refuse_choices(None if fused else fused, precision, "JAX transforms the call")
         return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse, backend)
     return executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
 
@@ -190,6 +193,7 @@ def plan(
     layout: Layout = "bhsd",
     backend: Backend = "auto",
     target: Target | None = None,
+    precision: Precision = "ieee",
     backward: bool = False,
     fused: bool | None = None,
 ) -> Plan:
@@ -212,7 +216,7 @@ def plan(
         Entries of the batch.
     dtype : NumPy dtype or its name
         "bfloat16" included.
-    layout, backend, target
+    layout, backend, target, precision
         As in attention().
     backward : bool
         Decide how gradients are made too, which ``plan(...).backward`` says then.
@@ -231,7 +235,7 @@ def plan(
     PlanError
         Where no plan fits the target.
     """
-    executor = choose_executor(backend, target)
+    executor = choose_executor(backend, target, None, precision)
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
     stored, settings = store_mask(mask, problem.seq_q, problem.seq_kv), current()
@@ -260,6 +264,7 @@ def compile(
     layout: Layout = "bhsd",
     backend: Backend = "auto",
     target: Target | None = None,
+    precision: Precision = "ieee",
     scale: float | None = None,
     autotune: bool = False,
     backward: bool = False,
@@ -273,7 +278,7 @@ def compile(
     ----------
     mask : Pattern, ACSR, bool array (seq_q, seq_kv), or a list of those, one a query head
         As in attention().
-    seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype, layout, backend, target
+    seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype, layout, backend, target, precision
         As in plan().
     scale : float
         1/sqrt(head_dim) unless given.
@@ -295,7 +300,7 @@ def compile(
     PlanError, CompileError
         Where no plan fits the target, or a text does not compile there.
     """
-    executor = choose_executor(backend, target)
+    executor = choose_executor(backend, target, None, precision)
     if check_flag("autotune", autotune):
         executor = tuned(executor)
     check_layout(layout)
@@ -316,9 +321,12 @@ def check_fused(fused: Any, backend: str) -> bool:
     )
 
 
-def refuse_fused(where: str) -> NoReturn:
-    """Raise ArgumentError: the call goes another way, which asks the plan."""
-    raise ArgumentError(f"fused wanted left out where {where}, got a bool. Leave it out, or call it outside.")
+def refuse_choices(fused: bool | None, precision: str, where: str) -> None:
+    """Raise ArgumentError where one is chosen: the call goes another way, which asks the plan."""
+    if fused is not None:
+        raise ArgumentError(f"fused wanted left out where {where}, got a bool. Leave it out, or call it outside.")
+    if precision != IEEE:
+        refuse_precision(f"where {where}")
 
 
 def make_problem(
@@ -343,7 +351,7 @@ def make_problem(
     }
     check_heads(checked["heads_q"], checked["heads_kv"])
     check_sizes(*(checked[name] for name in ("seq_q", "seq_kv", "head_dim", "value_dim")))
-    return Problem(**checked, dtype=check_dtype_name(dtype))
+    return Problem(**checked, dtype=check_dtype_name(dtype), precision=IEEE)
 
 
 __all__ = ["attention", "compile", "plan"]

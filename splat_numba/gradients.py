@@ -11,7 +11,7 @@ from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.masks import Mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
-from splat_numba.arguments.typed import Array, Backend, Layout, Target, VjpOptions
+from splat_numba.arguments.typed import Array, Backend, Layout, Precision, Target, VjpOptions
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import BackwardCall
 from splat_numba.executors.given import Given
@@ -36,6 +36,7 @@ def attention_backward(
     kv_lengths: Any = None,
     backend: Backend = "auto",
     target: Target | None = None,
+    precision: Precision = "ieee",
     frozen: Collection[str] = (),
     out_grads: Any = None,
 ) -> tuple[Any, Any, Any]:
@@ -55,7 +56,7 @@ def attention_backward(
         What attention() returned.
     dlse : array (batch, heads_q, seq_q)
         As lse; zeros unless given.
-    scale, layout, kv_lengths, backend, target
+    scale, layout, kv_lengths, backend, target, precision
         As attention() had them.
     frozen : names of q, k and v
         Whose gradients are not wanted: None is returned for them, and nothing is computed for them alone.
@@ -81,7 +82,7 @@ def attention_backward(
     check_layout(layout)
     if scale is not None and type(scale) is not float:
         scale = scale_number(scale)
-    recipe = Given(mask, choose_executor(backend, target, q), layout, scale)
+    recipe = Given(mask, choose_executor(backend, target, q, precision), layout, scale)
     names = check_frozen(frozen, INPUTS)
     return recipe.executor.backward(recipe, BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, names, out_grads))
 
@@ -109,6 +110,7 @@ def attention_vjp(
     kv_lengths: Any = None,
     backend: Backend = "auto",
     target: Target | None = None,
+    precision: Precision = "ieee",
     autotune: bool = False,
     frozen: Collection[str] = (),
 ) -> Any:
@@ -116,7 +118,7 @@ def attention_vjp(
 
     Parameters
     ----------
-    q, k, v, mask, scale, return_lse, layout, kv_lengths, backend, target
+    q, k, v, mask, scale, return_lse, layout, kv_lengths, backend, target, precision
         As in attention().
     autotune : bool
         As in attention(); on a CPU gradients are timed too, at the first vjp of their kind, and have a choice of their
@@ -142,7 +144,7 @@ def attention_vjp(
     check_layout(layout)
     if scale is not None and type(scale) is not float:
         scale = scale_number(scale)
-    executor = choose_executor(backend, target, q)
+    executor = choose_executor(backend, target, q, precision)
     if autotune is not False and check_flag("autotune", autotune):
         executor = tuned(executor)
     recipe = Given(mask, executor, layout, scale)

@@ -99,6 +99,10 @@ def _dense_mask(name: str, mask: Any, seq_q: int, seq_kv: int) -> Bool:
         raise ArgumentTypeError(f"{name}: wanted a bool array, got {kind(mask)}: {error}; make one of it") from error
     if isinstance(mask, np.ma.MaskedArray):
         raise ArgumentTypeError(f"{name}: wanted a plain bool array, got a masked one; give mask.filled(False)")
+    if dense.dtype == np.object_ and not dense.ndim:  # no numbers at all
+        raise ArgumentTypeError(
+            f"{name}: wanted a bool array, got {kind(mask)}; of a Pattern give ACSR.from_pattern(it, seq_q, seq_kv)"
+        )
     if dense.dtype != np.bool_:
         raise ArgumentTypeError(f"{name}: wanted a bool array, got {dense.dtype}; use mask.astype(bool) or mask > 0")
     if dense.shape != (seq_q, seq_kv):

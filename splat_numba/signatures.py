@@ -48,6 +48,9 @@ def _complaint(
     if parameters.pop("self", None) is not None:
         given -= 1
         name = type(args[0]).__name__ if name in ("__init__", "__call__") else name
+    if parameters.pop("cls", None) is not None:
+        given -= 1
+        name = f"{args[0].__name__}.{name}"
     unknown = [keyword for keyword in options if keyword not in parameters]
     if unknown:
         return _unknown(name, unknown[0], [*parameters], hints)

@@ -122,7 +122,7 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> tuple[Told, ...]:
 
 def _ask(jobs: Sequence[Job]) -> tuple[tuple[Told, ...], Exception | None]:
     """What a process of its own answers: what it compiled, and what it raised."""
-    places = os.pathsep.join(place for place in sys.path if place)
+    places = os.pathsep.join(place for place in sys.path if place and isinstance(place, str))  # as imports skip others
     given = {**os.environ, "PYTHONPATH": places, "SPLAT_PROGRESS": "0"}
     command = [sys.executable, "-W", "ignore", "-c", WORKER]  # warnings were given when the jobs were planned
     pipe = subprocess.PIPE

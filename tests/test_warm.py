@@ -1,6 +1,8 @@
 """warm_up: what it compiles, what it finds, what it refuses. Kernels are small, and few."""
 
 import logging
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,6 +155,7 @@ def test_processes_need_a_folder_for_what_they_compile(monkeypatch):
 
 @pytest.mark.usefixtures("fresh")
 def test_what_a_process_raises_is_raised_here(monkeypatch):
+    monkeypatch.setattr("sys.path", [Path("/nowhere"), b"/nowhere", *sys.path])  # of notebooks; imports skip them
     job = warm_jobs.Job(warm_jobs.Call(splat.window(9), {"head_dim": 8}), frozenset("x"))
     with pytest.raises(splat.ArgumentError, match="compile"):
         warm._in_processes([job, job], 2)

@@ -12,6 +12,7 @@ from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.plan import Choice
 from splat_numba.gen.plans.problem import Problem as TokenProblem
+from splat_numba.gen.targets.gpu.box_target import refuse_wide
 from splat_numba.gen.targets.registry import first_without_reason, gpu_target
 from splat_numba.gen.targets.simt.target import SIMT
 from splat_numba.gen.targets.sm80.target import SM80
@@ -42,7 +43,8 @@ def choose_target(
     reasons: dict[str, str | None] = {}
     for name in TARGETS if request is None else [request]:
         one = gpu_target(name)
-        wrong = one.refusal(tokens)
+        # float32 by TF32 is attention's alone: the stages here that have tensor cores take 16 bits.
+        wrong = refuse_wide(name, tokens) if name == WARPS else one.refusal(tokens)
         if wrong is not None and request is not None:
             raise ArgumentTypeError(f"dtype {wrong}")
         reasons[name] = wrong or gpu.refusal(one.runs_on(tokens))

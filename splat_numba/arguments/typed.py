@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 Layout: TypeAlias = Literal["bhsd", "bshd"]
 Backend: TypeAlias = Literal["auto", "cpu", "cuda", "emulate"]
 Target: TypeAlias = Literal["cpu", "sm_90a", "sm80", "simt"]
+Precision: TypeAlias = Literal["ieee", "tf32"]
 Ahead: TypeAlias = Literal["attention", "sddmm", "softmax", "spmm"]
 DtypeName: TypeAlias = Literal["float16", "bfloat16", "float32", "float64"]
 
@@ -33,6 +34,7 @@ class CallOptions(TypedDict, total=False):
     kv_lengths: Any
     backend: Backend
     target: Target | None
+    precision: Precision
     out: Any
     autotune: bool
     fused: bool | None
@@ -46,5 +48,6 @@ class VjpOptions(TypedDict, total=False):
     kv_lengths: Any
     backend: Backend
     target: Target | None
+    precision: Precision
     autotune: bool
     frozen: Collection[str]

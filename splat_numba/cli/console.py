@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
-from splat_numba.runtime.notice import quiet
+from splat_numba.runtime.notice import is_terminal, quiet
 
 PIPE_WIDTH = 120  # files and pipes have no width of their own; COLUMNS sets another
 NARROW = 100
@@ -38,7 +38,7 @@ def progress_output() -> Console:
 
 def _console(*, stderr: bool) -> Console:
     stream = (sys.stderr if stderr else sys.stdout) or io.StringIO()  # None where it is closed, as by `>&-`
-    width = None if stream.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    width = None if is_terminal(stream) or "COLUMNS" in os.environ else PIPE_WIDTH
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 

@@ -43,9 +43,10 @@ def _fault(error: CycloptsError, command: str) -> str:
         return _no_command(error.unused_tokens[0], command, error.app)
     if isinstance(error, UnknownOptionError):
         given = (error.token.keyword or error.token.value).partition("=")[0]
-        return _no_option(
-            given, command, ["--help", *(name for one in error.argument_collection for name in one.names)]
-        )
+        names = ["--help", *(name for one in error.argument_collection for name in one.names)]
+        if given in names:
+            return f"{given} wanted before --, behind which there are arguments only, got it there"
+        return _no_option(given, command, names)
     if isinstance(error, UnusedCliTokensError) and error.unused_tokens:
         return f"{command} wanted no {shortened(error.unused_tokens[0])!r}: it takes options only, or no more arguments"
     line = one_line(str(error))

@@ -9,15 +9,20 @@ from typing import Any
 import numpy as np
 
 from splat_numba.arguments.backends import choose_backend
+from splat_numba.arguments.precision import check_precision
 from splat_numba.executors.executor import Executor
 from splat_numba.executors.packed_machine import HostExecutor, HostMachine, PackedMachine
+from splat_numba.gen.language.dtypes import IEEE
 from splat_numba.runtime.graphs import stay_outside_graphs
 
 
-def choose_executor(backend: str, target: str | None, q: Any = None) -> Executor:
-    """The backend to run on: with "auto", where q is. Raises BackendError for what this version has not."""
+def choose_executor(backend: str, target: str | None, q: Any = None, precision: str = IEEE) -> Executor:
+    """The backend to run on: with "auto", where q is. Raises BackendError for what this version has not, ArgumentError
+    for a precision that none has, or not this one.
+    """
     stay_outside_graphs("splat_numba")
-    return EXECUTORS[choose_backend(backend, target, q)](target)
+    found = EXECUTORS[choose_backend(backend, target, q)](target)
+    return found if precision == IEEE else found.with_precision(check_precision(precision))
 
 
 def tuned(executor: Executor) -> Executor:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
 from splat_numba.arguments.layouts import to_bhsd
 from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
+from splat_numba.arguments.precision import refuse_precision
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
@@ -132,6 +133,14 @@ class CpuExecutor:
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered."""
         return host_plan_for(mask, problem, settings.threads, self.target)
+
+    def with_precision(self, _precision: str) -> NoReturn:
+        """None. Raises ArgumentError."""
+        refuse_precision("for backend 'cpu', which makes products as float32")
+
+    def precise(self, problem: Problem) -> Problem:
+        """It has one precision."""
+        return problem
 
     def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
         """One text, with a function a pass."""

@@ -12,6 +12,7 @@ import numpy as np
 from splat_numba.arguments.layouts import to_bhsd
 from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
+from splat_numba.arguments.precision import with_precision
 from splat_numba.emulator.machine import EmulatedMachine, axes_of
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe, refuse_measuring
@@ -27,7 +28,7 @@ from splat_numba.executors.host_gradients import import_backward
 from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
-from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.dtypes import IEEE, ITEMSIZE
 from splat_numba.gen.plans.backward import BackwardPlan
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.plan import Plan
@@ -57,9 +58,12 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class EmulatedExecutor:
-    """As on a GPU, every length has its plan; nothing is compiled. target: the one asked for, None for any."""
+    """As on a GPU, every length has its plan; nothing is compiled. target: the one asked for, None for any;
+    precision: of products of float32.
+    """
 
     target: str | None = None
+    precision: str = IEEE
     name: ClassVar[str] = "emulate"
     transformable: ClassVar[bool] = False
     emulated: ClassVar[bool] = True
@@ -67,6 +71,14 @@ class EmulatedExecutor:
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that no target takes."""
         return self.part(mask, None, problem, scale, settings).plan
+
+    def with_precision(self, precision: str) -> Executor:
+        """The one whose products of float32 are of this precision."""
+        return replace(self, precision=precision)
+
+    def precise(self, problem: Problem) -> Problem:
+        """A call's problem with that precision. Raises ArgumentError for arrays, or a target, that have no choice."""
+        return with_precision(problem, self.precision, self.target)
 
     def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
         """A text a pass; none where nothing is launched."""
@@ -84,7 +96,7 @@ class EmulatedExecutor:
         *, ragged: bool = False,
     ) -> Part:  # fmt: skip
         """Plan and texts for one mask."""
-        plan = plan_for(mask, problem, self._gpu(), self.target, Conditions(ragged, scale < 0))
+        plan = plan_for(mask, self.precise(problem), self._gpu(), self.target, Conditions(ragged, scale < 0))
         return Part(mask, heads, plan, Texts(texts_of(plan)))
 
     def _gpu(self) -> Gpu:
@@ -149,7 +161,9 @@ class EmulatedExecutor:
 
     def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
         """How the gradients for one mask are made, remembered."""
-        return backward_plan_for(one.mask, one.problem, self._gpu(), self.target, Conditions(negate=scale < 0))
+        return backward_plan_for(
+            one.mask, self.precise(one.problem), self._gpu(), self.target, Conditions(negate=scale < 0)
+        )
 
     def backward_sources(
         self, recipe: Recipe, problem: Problem, scale: float, settings: Settings

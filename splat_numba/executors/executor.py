@@ -129,6 +129,12 @@ class Executor(Protocol):
     def check_present(self) -> None:
         """Raise BackendError, which says why, where this machine cannot run it."""
 
+    def with_precision(self, precision: str) -> Executor:
+        """The one whose products of float32 are of this precision. Raises ArgumentError where there is no choice."""
+
+    def precise(self, problem: Problem) -> Problem:
+        """A call's problem with that precision. Raises ArgumentError for arrays, or a target, that have no choice."""
+
     def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
         """The texts of a plan of its own, in the order of the passes, equal ones once. Nothing is compiled."""
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from splat_numba.arguments.masks import Stored
+from splat_numba.arguments.precision import with_precision
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.gpu_call import attend
 from splat_numba.executors.gpu_parts import backward_plan_for, backward_texts, texts_of
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
+from splat_numba.gen.language.dtypes import IEEE
 from splat_numba.gen.plans.backward import BackwardPlan
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.plan import Plan
@@ -96,17 +98,26 @@ def _planned(
 class CudaExecutor:
     """Plans hold tables, so every length has its own; kernels are shared by all masks of equal traits.
 
-    target: the one asked for, None for any.
+    target: the one asked for, None for any; precision: of products of float32.
     """
 
     target: str | None = None
+    precision: str = IEEE
     name: ClassVar[str] = "cuda"
     transformable: ClassVar[bool] = True
     emulated: ClassVar[bool] = False
 
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that no target takes."""
-        return plan_for(mask, problem, gpu(), self.target, Conditions(negate=scale < 0))
+        return plan_for(mask, self.precise(problem), gpu(), self.target, Conditions(negate=scale < 0))
+
+    def with_precision(self, precision: str) -> Executor:
+        """The one whose products of float32 are of this precision."""
+        return replace(self, precision=precision)
+
+    def precise(self, problem: Problem) -> Problem:
+        """A call's problem with that precision. Raises ArgumentError for arrays, or a target, that have no choice."""
+        return with_precision(problem, self.precision, self.target)
 
     def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
         """A text a pass; none where nothing is launched."""
@@ -114,7 +125,8 @@ class CudaExecutor:
 
     def measured(self) -> Executor:
         """The one whose plans are timed on this GPU."""
-        return _measured(self.target)
+        found = _measured(self.target)
+        return found if self.precision == IEEE else found.with_precision(self.precision)
 
     def check_present(self) -> None:
         """Raise BackendError without a GPU, or with one that no target runs on."""
@@ -128,7 +140,7 @@ class CudaExecutor:
     ) -> Part:  # fmt: skip
         """Plan and machine code for one mask, remembered."""
         conditions = Conditions(ragged, scale < 0)
-        return Part(mask, heads, *_planned(mask, problem, gpu(), settings, self.target, conditions))
+        return Part(mask, heads, *_planned(mask, self.precise(problem), gpu(), settings, self.target, conditions))
 
     def serves_every_length(self, part: Part) -> bool:
         """Whether the mask does: plans are made anew."""
@@ -150,7 +162,7 @@ class CudaExecutor:
     def _plan_for(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings, conditions: Conditions
     ) -> Plan:
-        return plan_for(mask, problem, gpu(), self.target, conditions)
+        return plan_for(mask, self.precise(problem), gpu(), self.target, conditions)
 
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text. Raises ArgumentError for several texts, CompileError."""
@@ -194,7 +206,7 @@ class CudaExecutor:
 
     def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
         """How the gradients for one mask are made, remembered."""
-        return backward_plan_for(one.mask, one.problem, gpu(), self.target, Conditions(negate=scale < 0))
+        return backward_plan_for(one.mask, self.precise(one.problem), gpu(), self.target, Conditions(negate=scale < 0))
 
     def backward_sources(
         self, recipe: Recipe, problem: Problem, scale: float, settings: Settings

@@ -17,7 +17,7 @@ from splat_numba.gen.plans.plan import Plan
 from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.schedules.schedule import ScheduleBuilder, Text
 from splat_numba.gen.schedules.tensor import Tensor, contiguous, padded_strides
-from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
+from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan, backward_schedule
 from splat_numba.gen.targets.registry import choose_target, gpu_target
 from splat_numba.gen.targets.target import AttentionCall, GpuTarget, HeadsPass
 from splat_numba.runtime.recent import REMEMBERED
@@ -39,7 +39,7 @@ def heads_plans(
     request, conditions = recipe.executor.target, Conditions(ragged, scale < 0)
     plans = tuple(
         HeadsPlan(
-            backward_plan_for(one.mask, one.problem, gpu, request, conditions),
+            backward_plan_for(one.mask, recipe.executor.precise(one.problem), gpu, request, conditions),
             tuple(range(problem.heads_q)) if one.heads is None else one.heads,
         )
         for one in recipe.masks_for(problem)
@@ -80,6 +80,15 @@ def heads_passes(part: Part, problem: Problem) -> list[HeadsPass]:
     heads = tuple(range(problem.heads_q)) if part.heads is None else part.heads
     pairs = zip(part.plan.passes, part.compiled.texts, strict=True)
     return [HeadsPass(one, text, heads) for one, text in pairs]
+
+
+def record_dense_gradients(builder: ScheduleBuilder, call: GradientCall, gpu: Gpu, request: str | None = None) -> None:
+    """Add the launches of its gradients, likewise."""
+    (batch, heads, seq_q, head_dim), (_, heads_kv, seq_kv, value_dim) = call.q.sizes, call.v.sizes
+    problem = Problem(seq_q, seq_kv, head_dim, value_dim, call.q.dtype, batch, heads, heads_kv)
+    plan = backward_plan_for(full(), problem, gpu, request, Conditions(negate=call.scale < 0))
+    with builder.apart("gradients"):
+        gpu_target(plan.target).record_backward(builder, [HeadsPlan(plan, tuple(range(heads)))], call)
 
 
 def record_dense_attention(builder: ScheduleBuilder, call: AttentionCall, gpu: Gpu, request: str | None = None) -> None:

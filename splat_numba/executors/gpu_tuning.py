@@ -101,7 +101,7 @@ class TunedExecutor(CudaExecutor):
     def _plan_for(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings, conditions: Conditions
     ) -> Plan:
-        return tuned_plan(mask, heads, problem, settings, self.timer, self.target, conditions)
+        return tuned_plan(mask, heads, self.precise(problem), settings, self.timer, self.target, conditions)
 
 
 @lru_cache(maxsize=REMEMBERED)

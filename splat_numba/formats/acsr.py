@@ -18,6 +18,7 @@ from splat_numba.formats.slots import SlotIndex, find_slots, slot_index
 from splat_numba.formats.sweep import expand
 from splat_numba.formats.transpose import transpose
 from splat_numba.plain import kind, shown, whole_number
+from splat_numba.signatures import strict
 
 # Up to here start + step * count, which is below 2 * cols, fits in int32 as well.
 _INT32_LENGTH = 1 << 30
@@ -81,6 +82,7 @@ class ACSR:
         return self
 
     @classmethod
+    @strict(error=FormatTypeError)
     def from_pattern(cls, pattern: Pattern, seq_q: int, seq_kv: int) -> "ACSR":
         """The runs of a pattern for seq_q queries and seq_kv keys.
 
@@ -94,11 +96,13 @@ class ACSR:
         return cls(pattern_runs(pattern, seq_q, seq_kv))
 
     @classmethod
+    @strict(error=FormatTypeError)
     def from_dense(cls, mask: NDArray[np.bool_]) -> "ACSR":
         """The runs of a (rows, cols) bool array, True = attend. Raises FormatError or FormatTypeError."""
         return cls(convert.from_dense(mask))
 
     @classmethod
+    @strict(error=FormatTypeError)
     def from_csr(cls, indptr: ArrayLike, indices: ArrayLike, shape: tuple[int, int]) -> "ACSR":
         """The runs of CSR arrays: indptr (rows + 1,) and indices (nnz,), strictly ascending columns in each row.
 
@@ -107,6 +111,7 @@ class ACSR:
         return cls(convert.from_csr(indptr, indices, shape))
 
     @classmethod
+    @strict(error=FormatTypeError)
     def from_scipy(cls, matrix: Any) -> "ACSR":
         """The pairs where a SciPy sparse matrix is not zero. Raises FormatTypeError for anything else."""
         return cls(convert.from_scipy(matrix))

@@ -49,7 +49,8 @@ def _new_axes() -> Any:
 def draw_on(axis: Any, picture: Picture, title: str, size: int = 9) -> None:
     """Draw on the axes: its layers, the lengths as ticks, and a legend where a plan is drawn. size: of the title."""
     (top, bottom), (left, right) = picture.rows, picture.cols
-    axis.imshow(_colours(picture), extent=(left, right, bottom, top), aspect="auto", interpolation="nearest")
+    extent = (left, max(right, left + 1), max(bottom, top + 1), top)  # axes have no place for a mask without tokens
+    axis.imshow(_colours(picture), extent=extent, aspect="auto", interpolation="nearest")
     wide, high = size_of(picture)
     axis.set_box_aspect(high / wide)  # a square mask is a square, as it is in notebooks
     axis.set_title(title, fontsize=size)

@@ -32,7 +32,7 @@ class Choices:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
             seconds = {str(name): float(value) for name, value in stored["seconds"].items()}
             whole = stored["sha256"] == _digest(seconds)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
         sound = all(math.isfinite(value) and value > 0 for value in seconds.values())
         return seconds if whole and sound and tuple(seconds) == self.names else None

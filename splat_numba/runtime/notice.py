@@ -77,10 +77,13 @@ def showing(words: str, wanted: bool | None) -> Iterator[None]:
 
 def looked_at() -> bool:
     """Whether what is shown on standard error is seen at once: a terminal, or a notebook."""
-    if "ipykernel" in sys.modules:
-        return True
+    return "ipykernel" in sys.modules or is_terminal(sys.stderr)
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether a standard stream is a terminal."""
     try:
-        return sys.stderr.isatty()
+        return bool(stream.isatty())
     except (AttributeError, ValueError):  # there is none, or a program's own with write() alone; it is closed
         return False
 

@@ -55,7 +55,8 @@ class KernelSource:
             text = content.decode()
             compile(text, str(found), "exec")
         except SyntaxError as error:
-            raise CompileError(f"path {path!s}: line {error.lineno} is no Python: {error.msg}. Mend it.") from None
+            where = f"line {error.lineno}" if error.lineno else "it"  # zeros are on no line
+            raise CompileError(f"path {path!s}: {where} is no Python: {error.msg}. Mend it.") from None
         except ValueError as error:  # of another encoding, or with null bytes
             raise CompileError(f"path {path!s}: wanted as Python in UTF-8, got {error}. Mend it.") from None
         return cls.of(found.stem[:LONGEST_STEM], text, found)

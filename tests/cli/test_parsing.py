@@ -50,6 +50,8 @@ PATTERN = 'PATTERN wanted (such as "window(512) | sinks(4)"'
         ("--verison", "", "--verison is no option of splat-numba: did you mean --version?"),
         ("demo --head_dims=3", "demo", "--head_dims is no option of splat-numba demo: did you mean --head-dim?"),
         ("cache list --al", "cache list", "--al is no option of splat-numba cache list: did you mean --all?"),
+        ("explain -- full() --seq 8", "explain",
+         "--seq wanted before --, behind which there are arguments only, got it there."),
         ("demo --hlep", "demo", "--hlep is no option of splat-numba demo: did you mean --help?"),
         ("explain -x(1)", "explain", "-x(1) is no option of splat-numba explain."),
         ("explain full() --backward=maybe", "explain", "--backward wanted without a value, got 'maybe'."),

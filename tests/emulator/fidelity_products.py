@@ -194,7 +194,7 @@ class WarpProduct:
         return "\n".join(lines)
 
     def case(self, kind, halves, sums, **more):
-        operands = halves(82, self.sums_at // 2).view(np.uint32)
+        operands = halves(82, self.sums_at // np.dtype(np.uint16).itemsize).view(np.uint32)[: self.sums_at // 4]
         source = np.concatenate([operands, sums(83, 128 * self.count).view(np.uint32)])
         name = f"{self.dtype} product of a warp, {kind}"
         return Case(name, (f"mma_{self.dtype}",), self.body(), source, 128 * self.count, **more)
@@ -207,6 +207,17 @@ def _of_a_warp():
         real = lambda seed, n, t=dtype: to_halves(normal(seed, n), t)  # noqa: E731
         yield product.case("real numbers", real, normal, agree=near(product))
         yield product.case("special numbers", special(dtype), whole, agree=near(product))
+    product = WarpProduct("tf32")
+    yield product.case("whole numbers", whole, whole)
+    yield product.case("real numbers", normal, normal, agree=near(product))  # of more bits than it takes
+    yield product.case("special numbers", special_reals, whole, agree=near(product))
+
+
+def special_reals(seed, count):
+    """As special(), of float32."""
+    rare = (0x7F800000, 0xFF800000, 0x7FC00000, 0xFF800001, 0x80000000, 0x00000001, 0x807FE000, 0x7F7FFFFF)
+    which = random_words(seed + 1, count) % np.uint32(400)
+    return np.where(which < 8, np.array(rare, np.uint32)[which % 8], whole(seed, count).view(np.uint32))
 
 
 def _cases():

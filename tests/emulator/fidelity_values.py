@@ -121,6 +121,12 @@ def _cases():
             f"unpack_{dtype}", (f"unpack_{dtype}",),
             each(f"ptx.unpack_{dtype}(a)", some.size, 1, "word", ("store_real", "store_real")), some, 2 * some.size,
         )  # fmt: skip
+    words = np.concatenate([ties(55, 13), reals(56, (-10, 10))])
+    yield Case("round_tf32", ("round_tf32",), each("ptx.round_tf32(a)", words.size, 1, "word", ("store_word",)), words,
+               words.size)  # fmt: skip
+    for name in ("split_rounded", "split_truncated"):
+        body = each(f"ptx.{name}(a)", words.size, 1, "word", ("store_word", "store_word"))
+        yield Case(name, (name,), body, words, 2 * words.size)
     yield Case("real_bits", ("real_bits",), each("ptx.real_bits(a)", COUNT, stores=("store_word",)),
                reals(52, (-10, 10)), COUNT)  # fmt: skip
     words = np.concatenate([random_words(53, 2 * COUNT), SPECIAL, SPECIAL[::-1], random_words(54, 18)])

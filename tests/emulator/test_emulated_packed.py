@@ -270,7 +270,7 @@ FAULTS = {
     "rows of v beyond a run": (r"there = u32\(1\) if u32\(begin \+ whose\) < size else u32\(0\)", "there = u32(1)"),
     "whose key": (r"u32\(4 \* number\) \+", "u32(3 * number) +"),
     "keys that are left": (r"if u32\(begin \+ u32\(16\)\) < size", "if u32(begin + u32(20)) < size"),
-    "parts of a key": (r"kept = score\[1\] if upper else score\[0\]", "kept = score[0]"),
+    "parts of a key": (r"else high, high if upper else low", "else high, low"),
     "a lane's own peak": (r"added \* power\(peak - safe\)\)", "added)"),
     "numbers of the rows beside": (r"mine = part if place < count else u32\(0\)", "mine = part"),
     "chunks that rows share": (r"x, when if place < count else u32\(0\)", "x, when"),

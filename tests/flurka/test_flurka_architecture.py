@@ -41,7 +41,14 @@ SHARED += ("bridges.torch.watch", "bridges.torch.door", "bridges.torch.functions
 SHARED += ("bridges.torch.in_graphs", "executors.jax_manual", "executors.jax_operations", "executors.jax_platforms")
 OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
 GPU_SHARED = ("gen.schedules", "gen.targets", "emulator")
-GPU_SHARED += ("executors.gpu_parts", "executors.gpu", "gen.plans.plan", "gen.plans.problem", "gen.plans.explain")
+GPU_SHARED += (
+    "executors.gpu_parts",
+    "executors.gpu",
+    "gen.plans.plan",
+    "gen.plans.problem",
+    "gen.plans.explain",
+    "gen.plans.backward",
+)
 OF_GPUS = {"gpu", "emulated", "sm90", "sm80", "simt", "gpu_text.py", "jax_gpu.py", "layer_parameters.py"}
 HEAVY = ["numba", "torch", "jax", "matplotlib", "hypothesis", "scipy", "cupy"]
 

@@ -147,6 +147,16 @@ def test_jax_arrays_give_jax_arrays(rng):
     np.testing.assert_allclose(np.asarray(out), layer(x), rtol=1e-4, atol=1e-5)
 
 
+def test_a_gradient_of_another_shape_is_refused_in_the_shape_of_x(rng):
+    x = rng.standard_normal((2, SEQ, MODEL_DIM))
+    for wrong in (x[:1], x[0], x[..., :1]):
+        with pytest.raises(ArgumentError) as caught:
+            make_layer().vjp(x)[1](wrong)
+        assert str(caught.value) == (
+            f"dout wanted of shape {x.shape} as x is, got {wrong.shape}. Give one of this shape."
+        )
+
+
 def test_masked_arrays_are_refused(rng):
     layer, x = make_layer(), np.ma.masked_array(rng.standard_normal((SEQ, MODEL_DIM)), mask=True)
     with pytest.raises(ArgumentError, match=r"^x wanted as a plain array, got a masked one"):

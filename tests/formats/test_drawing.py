@@ -89,7 +89,9 @@ def test_patterns_are_drawn_at_lengths_that_show_them(text, lengths):
     assert natural_lengths(splat.parse(text)) == lengths
 
 
-@pytest.mark.parametrize(("lengths", "ratio"), [((64, 64), 1), ((64, 128), 0.5), ((128, 64), 2), ((1, 4096), 40 / 260)])
+@pytest.mark.parametrize(
+    ("lengths", "ratio"), [((64, 64), 1), ((64, 128), 0.5), ((128, 64), 2), ((1, 4096), 40 / 260), ((3, 0), 260 / 40)]
+)
 def test_a_figure_has_the_proportions_of_the_mask_unless_it_would_be_a_line(lengths, ratio):
     pytest.importorskip("matplotlib").use("Agg")
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.plans.backward import KEYS, QUERIES
-from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, READ, ROUNDED, WRITTEN
+from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, READ, ROUNDED, WRITTEN
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 
@@ -12,6 +12,10 @@ GOLDEN = {
     "two_atoms": Traits(64, 64, "bfloat16", 2, 64, 2, 2),
     "every_option": Traits(
         20, 40, "float16", 1, 32, 2, 4, partial=True, skips=False, resumes=True, hands_on=True, ragged=True, negate=True
+    ),
+    "three_products": Traits(20, 12, "float32", 2, 32, 2, 2, partial=False, skips=False),
+    "one_product": Traits(
+        8, 8, "float32", 1, 16, 1, 2, partial=True, skips=False, resumes=True, ragged=True, precision="tf32"
     ),
 }
 GOLDEN_GRADIENTS = {
@@ -28,6 +32,9 @@ GOLDEN_GRADIENTS = {
         padded=True,
     ),
     "dk_dv": GradientTraits(Traits(64, 64, "bfloat16", 2, 32, 2, 2), KEYS, ("dk", "dv"), ROUNDED, ragged=False),
+    "dq_three_products": GradientTraits(
+        Traits(20, 12, "float32", 1, 16, 1, 3, partial=False, skips=False), QUERIES, ("dq",), ADDED, ragged=False
+    ),
 }
 GOLDEN_READING = {
     "dq_of_slopes": GradientTraits(

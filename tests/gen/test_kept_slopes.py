@@ -17,7 +17,7 @@ from splat_numba.gen.plans.machine import Gpu, gpu_of
 from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.schedules.tensor import Tensor, contiguous
 from splat_numba.gen.targets.gpu import gradient_kept
-from splat_numba.gen.targets.gpu.gradient_kept import Kept, plan_kept, turns_of
+from splat_numba.gen.targets.gpu.gradient_kept import Kept, TurnWork, plan_kept, seconds_in_turns, turns_of
 from splat_numba.gen.targets.gpu.gradient_kernels import READ, WRITTEN
 from splat_numba.gen.targets.gpu.rounding import ENTRY as ROUND
 from splat_numba.gen.targets.gradients import HeadsPlan, backward_schedule
@@ -190,13 +190,21 @@ def test_a_warps_products_keep_slopes_where_the_rates_of_memory_are_known():
 
 def test_heads_take_turns_where_that_costs_little():
     alike = np.full(128, 18, np.int32)  # window(512) at 8192 tokens, two batch entries
-    assert turns_of(alike, 16, 100, 132, 700e-6) == 2
-    assert turns_of(alike, 16, 100, 132, 100e-6) == 1
-    assert turns_of(alike, 16, 4, 132, 700e-6) == 4
-    assert turns_of(alike, 16, 100, 132, 1.0) == 4  # fewer heads would leave multiprocessors idle
+
+    def turns(tiles, heads, most, seconds, resident=1):
+        return turns_of([TurnWork(tiles, seconds, resident)], heads, most, 132)
+
+    assert turns(alike, 16, 100, 700e-6) == 2
+    assert turns(alike, 16, 100, 100e-6) == 1
+    assert turns(alike, 16, 4, 700e-6) == 4
+    assert turns(alike, 16, 100, 1.0) == 4  # fewer heads would leave multiprocessors idle
     longest = np.array([128, 128, *[9] * 126], np.int32)  # whose time every turn takes
-    assert turns_of(longest, 16, 100, 132, 700e-6) == 1
-    assert turns_of(np.zeros(0, np.int32), 1, 1, 132, 1.0) == 1
+    assert turns(longest, 16, 100, 700e-6) == 1
+    assert turns(np.zeros(0, np.int32), 1, 1, 1.0) == 1
+    causal = np.arange(2, 129, 2, np.int32).repeat(2)  # 64 row blocks of 128 queries, two batch entries
+    assert turns(causal, 16, 100, 1.0, 2) == 4
+    assert turns(causal, 16, 2, 1.0, 2) == 8
+    assert seconds_in_turns([TurnWork(causal, 2.4e-3, 2)], 16, 8, 132) > 1.4 * 2.4e-3  # of which 1.8 was measured
 
 
 def test_dims_of_one_kept_plan():

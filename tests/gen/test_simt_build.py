@@ -21,7 +21,7 @@ from splat_numba.gen.targets.simt.backward.tile_shapes import candidates as grad
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits
 from splat_numba.gen.targets.simt.packed.texts import fma_tiles_text, packed_text
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
-from splat_numba.gen.targets.simt.packed.traits import PackedTraits
+from splat_numba.gen.targets.simt.packed.traits import HELD, PackedTraits
 from splat_numba.gen.targets.simt.schedule import attention_text
 from splat_numba.gen.targets.simt.target import SIMT
 from splat_numba.gen.targets.simt.tile_shapes import candidates
@@ -47,7 +47,7 @@ USUAL_PACKED = (
     ((9, 0), PackedTraits("softmax", "float64")),
     ((8, 6), PackedTraits("adding", "float16", 64)),
     ((9, 0), PackedTraits("gathering", "float16")),
-    ((9, 0), PackedTraits("softmax", "bfloat16", in_chunks=True)),
+    ((9, 0), PackedTraits("softmax", "bfloat16", held=5)),
     ((8, 0), PackedTraits("softmax_backward", "float16")),
     ((9, 0), FmaTraits("sddmm", "float32", 64)),
     ((7, 5), FmaTraits("spmm", "float32", 64)),
@@ -121,7 +121,8 @@ def packed_texts(arch, dtype, shared_bytes):
     for family in ("softmax", "softmax_backward", "gathering"):
         yield packed_text(PackedTraits(family, dtype), arch)
     if dtype != "float64":
-        yield packed_text(PackedTraits("softmax", dtype, in_chunks=True), arch)
+        for held in HELD:
+            yield packed_text(PackedTraits("softmax", dtype, held=held), arch)
     for dim in PACKED_DIMS:
         for listed in (False, True):
             yield packed_text(PackedTraits("sddmm", dtype, dim, listed), arch)

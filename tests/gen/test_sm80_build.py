@@ -26,20 +26,25 @@ from splat_numba.runtime.cuda.code import cubin_for
 from splat_numba.settings import current
 
 ALL = {"partial": True, "resumes": True, "hands_on": True, "ragged": True, "negate": True}
+OF_REALS = {**ALL, "hands_on": False}  # which lose nothing on the way
 PLAIN = {"partial": False, "skips": False}
 # capability, (head_dim, value_dim), dtype, options, atoms
 USUAL = (
     ((8, 6), (128, 128), "float16", ALL, 1),
     ((9, 0), (128, 128), "bfloat16", {}, 2),
     ((12, 0), (64, 64), "bfloat16", {}, 2),
+    ((12, 0), (20, 12), "float32", OF_REALS, 1),
 )
 TILED = (((8, 0), TiledTraits("sddmm", "bfloat16", 64, 128)), ((12, 0), TiledTraits("spmm", "float16", 64, 128)))
 TILED_DIMS = (1, 20, 64, 80, 128, 192, 256)
 DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (192, 128), (256, 256), (64, 256))
 
 
-def traits_of(capability, dims, dtype, options):
-    found = candidates(Problem(64, 64, *dims, dtype), gpu_of(capability))
+REAL_DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (64, 160))
+
+
+def traits_of(capability, dims, dtype, options, precision="ieee"):
+    found = candidates(Problem(64, 64, *dims, dtype, precision=precision), gpu_of(capability))
     return [replace(one, **options) for one in found]
 
 
@@ -95,6 +100,17 @@ def test_every_packed_operator_on_every_chip(capability):
 def test_every_tile_shape_on_every_chip(capability, dims):
     for one in traits_of(capability, dims, "bfloat16", {}):
         for options in (ALL, PLAIN, {}):
+            check(replace(one, **options), capability)
+
+
+@pytest.mark.usefixtures("_compiler")
+@pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+@pytest.mark.parametrize("dims", REAL_DIMS, ids=str)
+@pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
+def test_every_tile_shape_of_float32_on_every_chip(capability, dims, precision):
+    for one in traits_of(capability, dims, "float32", {}, precision):
+        for options in (OF_REALS, PLAIN, {}):
             check(replace(one, **options), capability)
 
 

@@ -28,12 +28,15 @@ from tests.import_layers import python
 
 
 @pytest.fixture(autouse=True)
-def _toy(monkeypatch):
-    """Before the target that takes everything."""
-    simt = TARGETS["simt"]
-    monkeypatch.delitem(TARGETS, "simt")
-    monkeypatch.setitem(TARGETS, "toy", Toy())
-    monkeypatch.setitem(TARGETS, "simt", simt)
+def _toy():
+    """Before the targets that take float32; their order is put back, too."""
+    usual = dict(TARGETS)
+    first = {name: one for name, one in usual.items() if name not in {"sm80", "simt"}}
+    TARGETS.clear()
+    TARGETS.update({**first, "toy": Toy(), **usual})
+    yield
+    TARGETS.clear()
+    TARGETS.update(usual)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +91,7 @@ def test_a_cpu_is_chosen_as_a_gpu_is_and_the_plan_says_why(monkeypatch):
         splat.plan(splat.causal(), dtype="float32", target="slower", **sizes)
     with pytest.raises(BackendError, match=r"^target wanted as None, 'cpu' or 'slower' for backend 'cpu', got 'toy'"):
         splat.plan(splat.causal(), dtype="float32", target="toy", backend="cpu", **sizes)
-    with pytest.raises(BackendError, match=r"^target wanted as None, 'sm_90a', 'sm80', 'toy' or 'simt'"):
+    with pytest.raises(BackendError, match=r"^target wanted as None, 'sm_90a', 'toy', 'sm80' or 'simt'"):
         splat.plan(splat.causal(), dtype="float16", target="slower", backend="cuda", **sizes)
 
 
@@ -141,7 +144,7 @@ def test_what_no_target_takes_is_refused_by_name():
         splat.plan(splat.causal(), seq_q=8, seq_kv=8, head_dim=8, dtype="float64", backend="emulate", target="sm_90a")
     with pytest.raises(ArgumentTypeError, match=r"^q wanted as float32 for the toy, got float16"):
         splat.attention(*(np.zeros((8, 8), np.float16),) * 3, splat.causal(), backend="emulate", target="toy")
-    message = r"^target wanted for a GPU of compute capability 7\.0, got sm_90a, sm80, toy, simt\."
+    message = r"^target wanted for a GPU of compute capability 7\.0, got sm_90a, toy, sm80, simt\."
     with pytest.raises(BackendError, match=message):
         choose_target(None, Problem(8, 8, 8, 8, "float32"), Gpu(capability=(7, 0)))
 
@@ -159,8 +162,35 @@ def test_16_bits_have_tensor_cores_from_ampere_on_and_are_refused_before():
     for request in (None, "sm80", "simt"):  # whose conversions in pairs do not link there
         with pytest.raises(BackendError, match=r"^target wanted for a GPU of compute capability 7\.5, got .*s"):
             choose_target(request, half, turing)
-    with pytest.raises(ArgumentTypeError, match=r"^dtype wanted as float16 or bfloat16 for target 'sm80', got float32"):
-        choose_target("sm80", Problem(8, 8, 8, 8, "float32"), Gpu(capability=(9, 0)))
+    wanted = r"^dtype wanted as float16, bfloat16 or float32 for target 'sm80', got float64"
+    with pytest.raises(ArgumentTypeError, match=wanted):
+        choose_target("sm80", Problem(8, 8, 8, 8, "float64"), Gpu(capability=(9, 0)))
+
+
+@pytest.mark.parametrize(
+    ("capability", "head_dim", "precision", "name", "why"),
+    [
+        ((9, 0), 64, "ieee", "sm80", ""),
+        ((8, 6), 64, "ieee", "simt", "three products of TF32 make 59 operations a cycle, FMA units 179"),
+        ((8, 6), 64, "tf32", "sm80", ""),
+        ((9, 0), 256, "ieee", "simt", "has no tile for these dims"),
+        ((7, 5), 64, "ieee", "simt", "does not run on compute capability 7.5"),
+    ],
+    ids=str,
+)
+@pytest.mark.usefixtures("_no_toy")
+def test_float32_goes_to_tensor_cores_where_they_are_faster(capability, head_dim, precision, name, why):
+    single = Problem(8, 8, head_dim, head_dim, "float32", precision=precision)
+    target, choice = choose_target(None, single, gpu_of(capability))
+    assert target.name == name
+    assert dict(choice.refused).get("sm80", "").startswith(why)
+    if head_dim < 256 and capability > (7, 5):
+        assert choose_target("sm80", single, gpu_of(capability))[0].name == "sm80"
+
+
+@pytest.fixture
+def _no_toy(monkeypatch, _toy):
+    monkeypatch.delitem(TARGETS, "toy")
 
 
 @pytest.mark.parametrize("dims", [(8, 8), (256, 256)], ids=str)

@@ -94,6 +94,9 @@ class Toy:
     def refusal(self, problem):
         return None if problem.dtype == "float32" else f"wanted as float32 for the toy, got {problem.dtype}."
 
+    def gives_way(self, _problem, _gpu):
+        return None
+
     def plan(self, geometry, problem, gpu, mask, conditions):
         kept = np.zeros((problem.seq_q, -(-problem.seq_kv // 32) * 32), np.bool_)
         for band in geometry:

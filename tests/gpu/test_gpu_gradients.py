@@ -65,13 +65,14 @@ TARGETS = (
         (36, 52, 4),
     ),
     Tried(
-        "sm80", sm80_shapes, ("float16", "bfloat16"),
+        "sm80", sm80_shapes, ("float16", "bfloat16", "float32"),
         (
             (1, 1, "float16"), (20, 20, "bfloat16"), (64, 64, "float16"), (33, 17, "bfloat16"), (80, 72, "float16"),
             (128, 128, "bfloat16"), (192, 128, "float16"), (256, 256, "bfloat16"),
+            (33, 17, "float32"), (64, 64, "float32"), (128, 128, "float32"),
         ),
         (
-            (64, 64, "float16", HOPPER), (128, 72, "float16", HOPPER),
+            (64, 64, "float32", HOPPER), (64, 64, "float16", HOPPER), (128, 72, "float16", HOPPER),
             (224, 256, "float16", LEAST_MEMORY), (256, 256, "float16", LEAST_MEMORY),
         ),
         (40, 56, 8),

@@ -34,6 +34,9 @@ KINDS = (
     (192, 128, "float16"),
     (256, 256, "bfloat16"),
     (24, 256, "float16"),
+    (33, 17, "float32"),
+    (64, 64, "float32"),
+    (128, 128, "float32"),
 )
 fuzzed = settings(
     max_examples=draws(20), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

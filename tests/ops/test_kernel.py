@@ -291,6 +291,7 @@ def test_an_edited_text_runs_through_the_same_launcher(stored, tmp_path, rng):
             "path wanted as a file that can be read, got {path}: No such file or directory. Write it",
         ),
         ("def pass_0(:\n", CompileError, "path {path}: line 1 is no Python: invalid syntax. Mend it."),
+        ("x = '\0'\n", CompileError, "path {path}: it is no Python: source code "),
         (
             "x = 1\n",
             CompileError,

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from splat_numba import reference
 from splat_numba.errors import ArgumentError, ArgumentTypeError
+from splat_numba.formats.patterns import window
 
 small = st.integers(1, 5)
 
@@ -202,3 +203,7 @@ def test_what_does_not_fit_is_refused_with_its_name(change, message):
 def test_a_mask_that_is_not_bool_is_refused():
     with pytest.raises(ArgumentTypeError, match=r"^mask: wanted a bool array, got float64; use mask.astype\(bool\)"):
         reference.attention(**{**good, "mask": np.ones((3, 6))})
+    with pytest.raises(
+        ArgumentTypeError, match=r"^mask: wanted a bool array, got Window; of a Pattern give ACSR\.from_"
+    ):
+        reference.attention(**{**good, "mask": window(3)})

@@ -39,6 +39,8 @@ def test_versions_in_folders_of_every_kind(tmp_path, monkeypatch):
     (tmp_path / "archive.zip").write_bytes(b"")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "archive.zip")])
     assert versions._metadata_folders.__wrapped__() == ({}, False)
+    monkeypatch.setattr("sys.path", [tmp_path, bytes(tmp_path)])  # which imports skip
+    assert versions._metadata_folders.__wrapped__() == ({}, True)
 
 
 @pytest.mark.parametrize("package", ["numba", "numpy", "numba-cuda", "cuda-core", "no-such-package"])

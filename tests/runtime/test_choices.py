@@ -49,6 +49,8 @@ DAMAGE = {
     "null": lambda _: "null",
     "no seconds": lambda text: json.dumps({"sha256": json.loads(text)["sha256"]}),
     "words": lambda text: json.dumps({**json.loads(text), "seconds": dict.fromkeys(NAMES, "fast")}),
+    "a number beyond floats": lambda text: json.dumps({**json.loads(text), "seconds": dict.fromkeys(NAMES, 10**400)}),
+    "nested too deeply": lambda _: "[" * 100_000,
     "no numbers": lambda text: json.dumps({**json.loads(text), "seconds": [1, 2]}),
 }
 

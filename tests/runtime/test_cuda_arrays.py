@@ -11,6 +11,7 @@ import pytest
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.runtime.arrays import on_gpu
+from splat_numba.runtime.cuda import device
 from splat_numba.runtime.cuda.arrays import GpuArray, check_gpu_out, check_same_device, contiguous_strides
 from splat_numba.runtime.cuda.compilers.mlir import Mlir
 from splat_numba.runtime.cuda.compilers.numba_cuda import NumbaCuda
@@ -21,12 +22,15 @@ from tests.runtime.fake_torch import Tensor, torch
 
 
 @pytest.mark.parametrize("wanted", [Mlir, NumbaCuda])
-def test_results_beside_numbas_arrays_are_of_the_compiler_that_is_asked_for(monkeypatch, wanted):
+def test_results_beside_numbas_arrays_are_of_the_compiler_that_is_asked_for(fake, monkeypatch, wanted):
+    fake.count = 2
     for one in (Mlir, NumbaCuda):
-        made = SimpleNamespace(device_array=lambda *given, name=one.name: (name, *given))
+        made = SimpleNamespace(device_array=lambda *given, name=one.name: (name, fake.contexts[-1], *given))
         monkeypatch.setattr(one, "dialect", lambda _, made=made: Dialect(made, None))
     monkeypatch.setenv("SPLAT_CUDA_COMPILER", wanted.name)
-    assert NUMBA.empty((2, 3), "float16", GpuMemory((2, 3))) == (wanted.name, (2, 3), np.dtype("float16"))
+    for ordinal in (0, 1):  # fakes' pointers begin with it
+        found = NUMBA.empty((2, 3), "float16", GpuMemory((2, 3), pointer=(ordinal << 40) + 4096))
+        assert found == (wanted.name, device.device(ordinal).context, (2, 3), np.dtype("float16"))
 
 
 def test_on_gpu_asks_without_touching_the_data(fake):

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from splat_numba.cli.console import output
 from splat_numba.errors import ArgumentError, CompileError
 from splat_numba.runtime import notice
 from splat_numba.runtime.compile import compile_source
@@ -60,11 +61,16 @@ def test_a_standard_error_that_is_no_terminal_of_any_kind_is_not_looked_at(monke
         def write(self, text):
             return len(text)
 
+        def flush(self):
+            pass
+
     closed = io.StringIO()
     closed.close()
     for stream in (Log(), closed, None):
         monkeypatch.setattr("sys.stderr", stream)
         assert not notice.looked_at()
+    monkeypatch.setattr("sys.stdout", Log())
+    output().print("the command line writes there")
 
 
 @pytest.mark.usefixtures("impatient")

@@ -13,7 +13,7 @@ import splat_numba as splat
 from splat_numba.arguments import typed
 from splat_numba.arguments.backends import BACKENDS
 from splat_numba.arguments.layouts import LAYOUTS
-from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.dtypes import IEEE, ITEMSIZE, TF32
 from splat_numba.gen.targets.registry import TARGETS
 from tests.import_layers import REPOSITORY, python
 
@@ -41,7 +41,13 @@ def test_right_scripts_pass_and_wrong_lines_fail(checker):
 
 @pytest.mark.parametrize(
     ("words", "taken"),
-    [(typed.Layout, LAYOUTS), (typed.Backend, BACKENDS), (typed.Target, TARGETS), (typed.DtypeName, ITEMSIZE)],
+    [
+        (typed.Layout, LAYOUTS),
+        (typed.Backend, BACKENDS),
+        (typed.Target, TARGETS),
+        (typed.DtypeName, ITEMSIZE),
+        (typed.Precision, (IEEE, TF32)),
+    ],
 )
 def test_the_words_of_a_type_are_those_that_are_taken(words, taken):
     assert set(typing.get_args(words)) == set(taken)

@@ -13,7 +13,8 @@ from flurka_numba.gpu.composed.launches import Launches
 from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Fused, Limit
 from flurka_numba.gpu.composed.operands import Operands
 from flurka_numba.gpu.composed.plan import RowChunk, composed_plan, divides_in_product, slots_are_keys
-from flurka_numba.gpu.composed.projections import attend_to_slots, make_slots, pull_projections
+from flurka_numba.gpu.composed.projections import make_slots, pull_projections
+from flurka_numba.gpu.composed.slot_attention import SlotAttention
 from flurka_numba.gpu.composed.softmax import SoftmaxOperands, attend_by_softmax, pull_softmax
 from flurka_numba.gpu.recorder import GpuRecorder
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
@@ -32,12 +33,14 @@ class Composed:
         self._recorder, self._operands = recorder, Operands(recorder)
         self._sides, self._slots = self._operands.sides, self._operands.slots
         self._scales = recorder.kept(SCALE_BYTES * self._slots.pairs)
+        self._attention: SlotAttention | None = None
 
     def forward(self, out: Tensor) -> None:
         """Write out, and keep slots and states."""
         problem = self._problem
-        if slots_are_keys(problem, fuses=Launches(self._recorder).fuses, keeps=self._recorder.keeps):
-            attend_to_slots(self._operands, out)
+        if slots_are_keys(problem, fuses=Launches(self._recorder).fuses):
+            self._attention = SlotAttention(self._operands)
+            self._attention.forward(self._operands, out)
             return
         self._k, self._v = make_slots(self._operands)
         if problem.method == "low_rank":
@@ -55,25 +58,15 @@ class Composed:
         launches, problem, dout = Launches(backward), self._problem, self._operands.readable(dout)
         if problem.method == "kernel":
             self._k, self._v = make_slots(self._operands)  # what is copied is copied in each recording
-        wanted = {name: name not in frozen for name in ("q", "k", "v")}
-        if problem.method != "kernel":
-            for name, proj in (("k", "proj_k"), ("v", "proj_k" if problem.shared_proj else "proj_v")):
-                wanted[name] = wanted[name] or proj not in frozen
-        lengths, dims = (problem.seq_q, problem.seq_kv, problem.seq_kv), (problem.head_dim, problem.head_dim,
-                                                                         problem.value_dim)  # fmt: skip
-        found: dict[str, Tensor | None] = {}
-        for name, seq, dim in zip("qkv", lengths, dims, strict=True):
-            if not wanted[name]:
-                found[name] = None
-            elif name == "q" or problem.method == "kernel":
-                found[name] = backward.result(f"d{name}", (*self._sides, seq, dim))
-            else:
-                found[name] = launches.scratch(self._slots, dim)
+        found = self._results(launches, frozen)
         dq, dk, dv = found["q"], found["k"], found["v"]
-        if problem.method == "low_rank":
+        if self._attention:
+            results = {f"d{name}": one for name, one in found.items() if one is not None}
+            self._attention.pull(self._operands, dout, results)
+        elif problem.method == "low_rank":
             pull_softmax(problem, self._plan, launches, self._softmax_operands(), dout, (dq, dk, dv))
         else:
-            keys_wanted = wanted["k"] or wanted["v"]
+            keys_wanted = dk is not None or dv is not None
             heads, columns = Extent(*self._sides, problem.features), problem.value_dim + 1
             dstate = launches.scratch(heads, columns)
             self._pull_queries(dout, dq, dstate, keys_wanted=keys_wanted)
@@ -83,6 +76,26 @@ class Composed:
         if problem.method != "kernel":
             pull_projections(self._operands, launches, {"k": dk, "v": dv}, frozen)
         launches.close()
+
+    def _results(self, launches: Launches, frozen: frozenset[str]) -> dict[str, Tensor | None]:
+        """Where gradients of q, and of k and v or their slots, are written; None for what nobody wants."""
+        problem, recorder = self._problem, self._recorder
+        wanted = {name: name not in frozen for name in ("q", "k", "v")}
+        if problem.method != "kernel":
+            for name, proj in (("k", "proj_k"), ("v", "proj_k" if problem.shared_proj else "proj_v")):
+                wanted[name] = wanted[name] or proj not in frozen
+        sizes = {"q": (problem.seq_q, problem.head_dim), "k": (problem.slots, problem.head_dim),
+                 "v": (problem.slots, problem.value_dim)}  # fmt: skip
+        found: dict[str, Tensor | None] = {}
+        for name, (rows, dim) in sizes.items():
+            shape = (*self._sides, rows, dim)
+            if not wanted[name]:
+                found[name] = None
+            elif name == "q" or problem.method == "kernel":
+                found[name] = recorder.result(f"d{name}", shape)
+            else:
+                found[name] = recorder.scratch_rows(shape) if self._attention else launches.scratch(self._slots, dim)
+        return found
 
     def _scaled_slots(self, launches: Launches) -> Tensor:
         """For scores, keys that come to 1 in each head."""

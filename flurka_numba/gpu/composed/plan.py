@@ -99,11 +99,12 @@ def divides_in_product(problem: Problem, *, fuses: bool) -> bool:
     return fuses and problem.value_dim + 1 <= MOST_COLUMNS
 
 
-def slots_are_keys(problem: Problem, *, fuses: bool, keeps: bool) -> bool:
-    """Whether slots are rounded to be keys and values of splat_numba's attention. bfloat16 alone has float32's range,
-    and the way back wants slots as they were.
+def slots_are_keys(problem: Problem, *, fuses: bool) -> bool:
+    """Whether slots are rounded to be keys and values of splat_numba's attention. bfloat16 alone has the range of any
+    slots; attention wants rows of both.
     """
-    return fuses and not keeps and problem.method == "low_rank" and problem.dtype == "bfloat16"
+    some = problem.batch * problem.heads * problem.seq_q * problem.rank > 0
+    return fuses and some and problem.method == "low_rank" and problem.dtype == "bfloat16"
 
 
 def composed_plan(

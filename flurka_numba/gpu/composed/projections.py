@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from flurka_numba.gpu.composed.launches import Launches
 from flurka_numba.gpu.composed.matrix import Extent, Limit
 from flurka_numba.gpu.composed.operands import Operands
-from splat_numba.executors.gpu_parts import record_dense_attention
-from splat_numba.gen.schedules.tensor import Tensor
-from splat_numba.gen.targets.target import AttentionCall
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.schedules.tensor import Tensor, side_by_side
+from splat_numba.gen.targets.gpu.launches import in_chunks
 
 
 def make_slots(operands: Operands) -> tuple[Tensor, Tensor]:
@@ -18,27 +19,42 @@ def make_slots(operands: Operands) -> tuple[Tensor, Tensor]:
     if problem.method == "kernel":
         return operands.array("k"), operands.array("v")
     k, v = (operands.kept(operands.slots, dim) for dim in (problem.head_dim, problem.value_dim))
-    for name, slots in (("k", k), ("v", v)):
-        _project(operands, name, slots)
-    return k, v
+    return project(operands, "k", k), project(operands, "v", v)
 
 
-def attend_to_slots(operands: Operands, out: Tensor) -> None:
-    """Low-rank attention as attention in which every query has every slot, of the arrays' dtype."""
-    problem, recorder = operands.problem, operands.recorder
-    leading, gpu = (*operands.sides, problem.rank), recorder.gpu
-    k, v = (recorder.scratch_rows((*leading, dim)) for dim in (problem.head_dim, problem.value_dim))
-    for name, slots in (("k", k), ("v", v)):
-        _project(operands, name, slots)
-    call = AttentionCall(operands.array("q"), k, v, out, problem.scale, gpu.multiprocessors)
-    record_dense_attention(recorder.builder, call, gpu, recorder.target)
+def project(operands: Operands, name: str, slots: Tensor) -> Tensor:
+    """Slots of k or v from their projection and the tokens within the key lengths, in the memory of ``slots``.
+
+    Tensor cores' tiles are wider than a head. So where heads stand side by side in a token, as layers make them, and
+    share a projection, they are one product's columns, and slots stand side by side as well. A copy of the tokens that
+    is not so changes the product, but not where slots are: the way back is recorded without copies.
+    """
+    problem, recorder, launches = operands.problem, operands.recorder, Launches(operands.recorder)
+    proj, tokens, limit = operands.array(f"proj_{name}"), operands.array(name), Limit(recorder.lengths)
+    dim, grid = slots.sizes[3], operands.sides
+    if launches.fuses and not problem.per_head_proj and _are_side_by_side(recorder.operand(name)):
+        slots = replace(slots, strides=side_by_side(slots.sizes, ITEMSIZE[slots.dtype]))
+        if _are_side_by_side(tokens):
+            sizes = (problem.rank, problem.seq_kv, problem.heads * dim)
+            whole = _as_one_row(tokens), _as_one_row(slots)
+            launches.product(proj, *whole, (problem.batch, 1), sizes, limited="depth", limit=limit)
+            return slots
+    sizes = (problem.rank, problem.seq_kv, dim)
+    launches.product(proj, tokens, slots, grid, sizes, limited="depth", limit=limit)
+    return slots
 
 
-def _project(operands: Operands, name: str, slots: Tensor) -> None:
-    """Slots of k or v from their projection and the tokens within the key lengths."""
-    sizes, limit = (slots.sizes[2], operands.problem.seq_kv, slots.sizes[3]), Limit(operands.recorder.lengths)
-    proj, tokens, launches = operands.array(f"proj_{name}"), operands.array(name), Launches(operands.recorder)
-    launches.product(proj, tokens, slots, operands.sides, sizes, limited="depth", limit=limit)
+def _are_side_by_side(tokens: Tensor) -> bool:
+    """Whether a token's heads follow each other in memory, in whole chunks."""
+    _, heads, _, dim = tokens.sizes
+    return heads > 1 and tokens.strides[1] == dim * ITEMSIZE[tokens.dtype] and in_chunks(tokens)
+
+
+def _as_one_row(tokens: Tensor) -> Tensor:
+    """All heads of a token as one, that are side by side."""
+    batch, heads, rows, dim = tokens.sizes
+    to_batch, _, to_row, step = tokens.strides
+    return replace(tokens, sizes=(batch, 1, rows, heads * dim), strides=(to_batch, 0, to_row, step))
 
 
 def pull_projections(

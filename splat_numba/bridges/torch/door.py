@@ -17,6 +17,8 @@ from splat_numba.bridges.torch.names import mask_name
 from splat_numba.bridges.torch.watch import RECORDED, is_seen_as_a_whole
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 
+WITH_AUTOCAST = ("cpu", "cuda")  # kinds of devices, of those that take a call
+
 
 def attend(
     mask: Any, options: tuple[Any, ...], q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool,
@@ -26,7 +28,8 @@ def attend(
     watched: what watch.is_watched() says.
     """
     scale, layout, backend, target, autotune = options
-    if not torch.compiler.is_compiling():  # in graphs ``whole`` checks what the operator does not
+    # In graphs ``whole`` checks what the operator does not.
+    if watched is RECORDED or not torch.compiler.is_compiling():
         _check_options(scale, layout, autotune, return_lse)
     if scale is not None:
         options = float(scale), layout, backend, target, autotune
@@ -49,14 +52,17 @@ def _check_options(scale: Any, layout: str, autotune: bool, return_lse: bool) ->
     check_layout(layout)
     if scale is not None:
         scale_number(scale)
-    check_flag("autotune", autotune)
-    check_flag("return_lse", return_lse)
+    if autotune is not False:
+        check_flag("autotune", autotune)
+    if return_lse is not False:
+        check_flag("return_lse", return_lse)
 
 
 def under_autocast(*tensors: Any) -> Sequence[Any]:
     """Where the first one's device has autocast on: of its dtype, as PyTorch casts SDPA's tensors; float64 stays."""
     kind = tensors[0].device.type
-    if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):  # "meta" has none
+    # "meta" has no autocast; torch.amp.is_autocast_available would say so, but PyTorch 2.11 does not trace it.
+    if kind not in WITH_AUTOCAST or not torch.is_autocast_enabled(kind):
         return tensors
     dtype = torch.get_autocast_dtype(kind)
     return [one if one.dtype == torch.float64 or not one.is_floating_point() else one.to(dtype) for one in tensors]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.formats.sealed import Sealed
-from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.dtypes import IEEE, ITEMSIZE
 from splat_numba.gen.schedules.views import Box, View
 
 USUAL_KEYS = 128  # of a tile: the size that is tried first
@@ -59,11 +59,11 @@ class BoxTable(Sealed):
 class Traits:
     """All that the text of a kernel depends on: masks that share traits share the kernel.
 
-    head_dim, value_dim: elements; dtype: "float16" or "bfloat16"; groups: consumer warpgroups of 64 query rows each;
+    head_dim, value_dim: elements; dtype: of the arrays; groups: consumer warpgroups of 64 query rows each;
     tile_kv: keys of a tile; stages: tiles of K and of V in flight; blocks_per_multiprocessor: resident at once;
     partial: some tiles have a mask; skips: some group skips a tile; resumes: starts from the (out, lse) of an earlier
     pass; hands_on: a later pass may start from its own, so that it keeps what rounding to 16 bits takes off;
-    ragged: key lengths differ between batch entries; negate: the scale is negative.
+    ragged: key lengths differ between batch entries; negate: the scale is negative; precision: Problem's.
     """
 
     head_dim: int
@@ -79,6 +79,7 @@ class Traits:
     hands_on: bool = False
     ragged: bool = False
     negate: bool = False
+    precision: str = IEEE
 
     @property
     def tile_q(self) -> int:

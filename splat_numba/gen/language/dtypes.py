@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+IEEE, TF32 = "ieee", "tf32"  # how products of float32 are made: as exactly as float32 is, or rounded to TF32 first
+
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, LEFT_WORDS, MATRIX, ROW_LANES
-from splat_numba.gen.language.lane_values import LANE, LANES, Reals, Words, canonical, halves_of, lanes, widen
+from splat_numba.gen.language.lane_values import LANE, LANES, Reals, Words, canonical, halves_of, lanes, tf32, widen
 
 ROW = LANE // ROW_LANES
 COLUMN = LANE_COLUMNS * (LANE % ROW_LANES)
@@ -63,3 +63,21 @@ def mma_float16(
 ) -> tuple[Reals, ...]:
     """(16, 8) float32 + (16, 16) x (16, 8), a warp's."""
     return _add_product((a0, a1, a2, a3, b0, b1), (c0, c1, c2, c3), "float16")
+
+
+def mma_tf32(
+    a0: Any, a1: Any, a2: Any, a3: Any, b0: Any, b1: Any, c0: Any, c1: Any, c2: Any, c3: Any
+) -> tuple[Reals, ...]:
+    """(16, 8) float32 + (16, 8) x (8, 8), a warp's; a word is a number, and its lanes' columns are 4 apart."""
+    left = np.zeros((ATOM, MATRIX), np.float32)
+    right = np.zeros((MATRIX, MATRIX), np.float32)
+    inner = LANE % ROW_LANES
+    for i, word in enumerate((a0, a1, a2, a3)):
+        left[ROW + MATRIX * (i % LANE_ROWS), inner + ROW_LANES * (i // LANE_ROWS)] = tf32(word).view(np.float32)
+    for i, word in enumerate((b0, b1)):
+        right[inner + ROW_LANES * i, ROW] = tf32(word).view(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        added = spread(left @ right)
+        return tuple(
+            canonical(lanes(one, np.float32) + more) for one, more in zip((c0, c1, c2, c3), added, strict=True)
+        )

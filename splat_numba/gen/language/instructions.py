@@ -52,6 +52,7 @@ _MMA = (
     "mma.sync.aligned.m16n8k16.row.col.f32.{0}.{0}.f32 "
     "{{$0, $1, $2, $3}}, {{$4, $5, $6, $7}}, {{$8, $9}}, {{$10, $11, $12, $13}};"
 )
+_MMA_TF32 = _MMA.format("tf32").replace("m16n8k16", "m16n8k8")
 _COPY = _BULK.format(".tensor.5d", "[$0], [$1, {$3, $4, $5, $6, $7}], [$2]")
 
 INSTRUCTIONS: Final = (
@@ -121,6 +122,25 @@ INSTRUCTIONS: Final = (
     _value(lane_values.unpack_float16, "ff", "r", _UNPACK.format("f16")),
     # The words of numbers, as they are: float64 goes through memory and between lanes as two, the low one first.
     _value(lane_values.real_bits, "r", "f", "mov.b32 $0, $1;"),
+    # float32 for products of TF32: rounded, or as a number of TF32 and the rest. cvt.rna would be infinite near the
+    # largest number, and takes a comparison more.
+    _value(lane_values.round_tf32, "r", "r", "{ .reg .f32 x; mov.b32 x, $1; cvt.rna.tf32.f32 $0, x; }"),
+    _value(
+        lane_values.split_rounded,
+        "rr",
+        "r",
+        "{ .reg .b32 w; .reg .f32 x, y; add.u32 w, $2, 0x1000; and.b32 w, w, 0xFFFFE000; mov.b32 x, $2; mov.b32 y, w; "
+        "min.f32 y, y, 0f7F7FE000; max.f32 y, y, 0fFF7FE000; sub.f32 x, x, y; mov.b32 $0, y; mov.b32 $1, x; }",
+        ordered=True,
+    ),
+    _value(
+        lane_values.split_truncated,
+        "rr",
+        "r",
+        "{ .reg .b32 w; .reg .f32 x, y; and.b32 w, $2, 0xFFFFE000; mov.b32 x, $2; mov.b32 y, w; sub.f32 x, x, y; "
+        "mov.b32 $0, w; mov.b32 $1, x; }",
+        ordered=True,
+    ),
     _value(lane_values.join_double, "d", "rr", "mov.b64 $0, {$1, $2};"),
     _value(lane_values.split_double, "rr", "d", "mov.b64 {$0, $1}, $2;"),
     # The first where the third is not 0, else the second: Numba takes seconds to compile a text with many branches.
@@ -142,6 +162,8 @@ INSTRUCTIONS: Final = (
     # A warp's matrix product: A (16, 16) in four words, B (16, 8) in two, sums (16, 8) in four.
     _value(fragments.mma_bfloat16, "ffff", "rrrrrrffff", _MMA.format("bf16"), ordered=True),
     _value(fragments.mma_float16, "ffff", "rrrrrrffff", _MMA.format("f16"), ordered=True),
+    # The same of TF32: A (16, 8) in four words, B (8, 8) in two. Of a float32's bits the last 13 are cut off.
+    _value(fragments.mma_tf32, "ffff", "rrrrrrffff", _MMA_TF32, ordered=True),
     # Memory. Tables do not change while a kernel runs, so they are read through the read-only path; ordered, because a
     # read that stands early in a text stands there to hide its latency.
     Instruction("load_word", "r", "l", "ld.global.nc.b32 $0, [$1];"),

@@ -19,6 +19,9 @@ LANES: Final = WARP
 LANE: Final = np.arange(LANES)
 NAN: Final = np.uint32(0x7FFFFFFF).view(np.float32)  # the one that instructions give
 SMALLEST_NORMAL: Final = np.finfo(np.float32).smallest_normal
+TF32_BITS: Final = np.uint32(0xFFFFE000)  # of a float32, that TF32 has too: sign, exponent, 10 of the fraction
+HALF_OF_TF32: Final = np.uint32(0x1000)  # of its last bit
+LARGEST_TF32: Final = np.uint32(0x7F7FE000).view(np.float32)
 
 
 def lanes(value: Any, dtype: Any) -> NDArray[Any]:
@@ -130,6 +133,37 @@ def unpack_float16(word: Any) -> tuple[Reals, Reals]:
 def real_bits(x: Any) -> Words:
     """The bits of a float32."""
     return lanes(x, np.float32).view(np.uint32)
+
+
+def _real(words: Any) -> Reals:
+    found: Reals = lanes(words, np.uint32).view(np.float32)
+    return found
+
+
+def tf32(word: Any) -> Words:
+    """A float32's bits as products take them: what TF32 has no place for is cut off."""
+    found: Words = lanes(word, np.uint32) & TF32_BITS
+    return found
+
+
+def round_tf32(word: Any) -> Words:
+    """A float32's bits rounded to TF32's 10, to nearest, ties away from 0; beyond the largest it is infinite."""
+    found = lanes(word, np.uint32)
+    return np.where(np.isfinite(_real(found)), tf32(found + HALF_OF_TF32), tf32(found))
+
+
+def split_rounded(word: Any) -> tuple[Words, Words]:
+    """A float32 as the nearest finite number of TF32 and the rest, which is exact; infinite or NaN where it is."""
+    big = _real(tf32(lanes(word, np.uint32) + HALF_OF_TF32))
+    big = np.fmax(np.fmin(big, LARGEST_TF32), -LARGEST_TF32)
+    with np.errstate(invalid="ignore"):
+        return real_bits(big), real_bits(canonical(_real(word) - big))
+
+
+def split_truncated(word: Any) -> tuple[Words, Words]:
+    """A float32 as the number of TF32 towards 0 and the rest, which is exact; NaN where it is not finite."""
+    with np.errstate(invalid="ignore"):
+        return tf32(word), real_bits(canonical(_real(word) - _real(tf32(word))))
 
 
 def join_double(low: Any, high: Any) -> NDArray[np.float64]:

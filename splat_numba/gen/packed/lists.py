@@ -23,7 +23,8 @@ Words = NDArray[np.uint32]
 class PackedLists(Sealed):
     """rows: (rows, 4): row, first packed value, pairs, first run. runs: (runs, 4): start, step, count, 0; columns:
     (pairs,), in packed order, where rows are many short runs, else None. places: as RunTable.place, else None. run_ptr:
-    (rows + 1,), where the runs of each row of the mask begin. table: for tiles of the rows that share columns.
+    (rows + 1,), where the runs of each row of the mask begin. table: for tiles of the rows that share columns;
+    made: these, by the rows of a block.
 
     Rows of similar length follow each other, the longest first, since the warps of a block end together; among those,
     rows on the same lattice, as they share columns, in ascending order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from splat_numba.gen.language.dtypes import IEEE
 from splat_numba.plain import counted, duration
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ def explain(plan: Plan) -> str:
     problem, cost = plan.problem, plan.cost
     density = cost.kept / max(problem.seq_q * problem.seq_kv, 1)
     about = "" if cost.exact else "about "
+    rounded = "" if problem.precision == IEEE else f", precision {problem.precision}"
     lines = [
         f"mask        {plan.mask}",
         f"problem     batch {problem.batch}, heads {problem.heads_q}/{problem.heads_kv}, {problem.seq_q} x "
-        f"{problem.seq_kv}, head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}",
+        f"{problem.seq_kv}, head_dim {problem.head_dim}, value_dim {problem.value_dim}, {problem.dtype}{rounded}",
         f"target      {plan.target}, {plan.machine.describe()}",
         f"geometry    {counted(plan.bands, 'band')}, {'closed form' if plan.closed else 'tables'}; the kernel "
         f"{_serves(plan)}",

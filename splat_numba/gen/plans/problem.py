@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from splat_numba.gen.language.dtypes import ITEMSIZE, accumulator
+from splat_numba.gen.language.dtypes import IEEE, ITEMSIZE, accumulator
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """seq_q, seq_kv: tokens; head_dim, value_dim: elements; dtype: "float16", "bfloat16", "float32" or "float64"."""
+    """seq_q, seq_kv: tokens; head_dim, value_dim: elements; dtype: "float16", "bfloat16", "float32" or "float64";
+    precision: of products of float32, "ieee" or "tf32".
+    """
 
     seq_q: int
     seq_kv: int
@@ -19,6 +21,7 @@ class Problem:
     batch: int = 1
     heads_q: int = 1
     heads_kv: int = 1
+    precision: str = IEEE
 
     def transposed(self) -> Problem:
         """The problem of a plan on the transposed mask (`Geometry.transposed`), as a backward pass wants for dk and dv.

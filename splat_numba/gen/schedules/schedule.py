@@ -6,7 +6,8 @@ addresses of a schedule's arguments; tables, scratch memory and counters are its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -123,6 +124,7 @@ class ScheduleBuilder:
         self._tables: dict[str, NDArray[Any]] = {}
         self._taken: list[tuple[int, int]] = []  # (start, end) of scratch memory, in order
         self._scratch = self._counters = 0
+        self._apart = ""
 
     def argument(self, name: str) -> Place:
         """One more buffer whose address comes with every call."""
@@ -152,8 +154,16 @@ class ScheduleBuilder:
         place = self.scratch(padded_bytes(sizes, itemsize))
         return Tensor(sizes, padded_strides(sizes, itemsize), dtype, *place)
 
+    @contextmanager
+    def apart(self, name: str) -> Iterator[None]:
+        """Tables inside have names of their own: of one of several calls in a schedule, which number theirs alike."""
+        before, self._apart = self._apart, f"{self._apart}{name}_"
+        yield
+        self._apart = before
+
     def table(self, name: str, data: NDArray[Any]) -> Place:
         """A constant array; the same one under the same name is one table."""
+        name = self._apart + name
         if self._tables.setdefault(name, data) is not data:
             raise ValueError(f"{name} is another table already")
         return Place(name)

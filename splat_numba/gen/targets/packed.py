@@ -13,9 +13,9 @@ from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS, PackedTiles
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.schedule import InPlace, Schedule, ScheduleBuilder, place_of
 from splat_numba.gen.schedules.tensor import Tensor
+from splat_numba.gen.targets.gpu.fma import fma_rate
 from splat_numba.gen.targets.gpu.launches import CHUNK, in_chunks
 from splat_numba.gen.targets.gpu.tiled_operator import FAMILY_OF
-from splat_numba.gen.targets.simt.cost import fma_rate
 from splat_numba.gen.targets.simt.packed.schedule import record_fma_tiles, record_gathering, record_rows
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.sm80.cost import HERTZ
@@ -24,11 +24,12 @@ from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 from splat_numba.gen.targets.sm80.target import FIRST
 from splat_numba.plain import counted, duration
 
-# Cycles of a multiprocessor. On an H200 tiles of 64 numbers a row took 900 to 1200: what the second-level cache gives,
-# it seems (benchmarks/results/gpu_operators.md). What the first-level one gives a warp that reads keys is an estimate.
+# Cycles of a multiprocessor. On an H200 tiles of 64 numbers a row took 900 to 1300, for the same pairs 770 to 1170
+# where 128 rows share them (benchmarks/results/gpu_operators.md). What the first-level cache gives a warp that reads
+# keys is an estimate.
 PRODUCT_TILE_CYCLES = 1000
 PAIR_BYTES_PER_CYCLE = 64
-SHARED_TILE = 0.75  # of these for the same pairs, where 128 rows share it: of 16 KB from that cache 12
+SHARED_TILE = 0.88  # of these for the same pairs, where 128 rows share it
 IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
 
 

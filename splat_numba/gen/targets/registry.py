@@ -65,6 +65,8 @@ def choose_target(request: str | None, problem: Problem, machine: Machine | Gpu)
     check_taken("dtype", problem, request, machine.kind)
     asked = {one.name: one for one in _asked(request, machine.kind)}
     reasons = {name: one.refusal(problem) or machine.refusal(one.runs_on(problem)) for name, one in asked.items()}
+    if request is None:
+        reasons = {name: why or asked[name].gives_way(problem, machine) for name, why in reasons.items()}
     chosen = first_without_reason(reasons, machine, requested=request is not None)
     return asked[chosen.chosen], chosen
 

@@ -114,6 +114,9 @@ class Target(Protocol[M_contra]):
     def refusal(self, problem: Problem) -> str | None:
         """Why it does not take a problem's dtype and dims, to follow "got"; None if it does."""
 
+    def gives_way(self, problem: Problem, machine: M_contra, /) -> str | None:
+        """Why a call that names no target goes to one that is asked later, though this one takes it; None if not."""
+
     def plan(
         self, geometry: Geometry, problem: Problem, machine: M_contra, mask: str, conditions: Conditions, /
     ) -> Plan:

@@ -34,6 +34,8 @@ def _metadata_folders() -> tuple[dict[str, str], bool]:
     found: dict[str, str] = {}
     complete = True
     for folder in sys.path:
+        if not isinstance(folder, str):  # imports skip it
+            continue
         try:
             names = os.listdir(folder or ".")  # noqa: PTH208 - 2000 Path objects take 4 ms
         except FileNotFoundError:

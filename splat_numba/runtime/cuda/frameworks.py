@@ -149,13 +149,13 @@ class _Torch:
         if is_recorded():
             for array in arrays:
                 check_tensor("array", array)
-        recorded = sys.modules["torch"].is_grad_enabled
+        recorded = sys.modules["torch"].is_grad_enabled()
         places = [array.data_ptr() for array in arrays]
         return places, (
             0 in places,  # of an empty tensor, or of one without memory, whose sizes may be those of an earlier one
             *[
                 (array.shape, array.stride(), array.dtype, array.get_device(), array.is_neg(),
-                 array.requires_grad and recorded())
+                 recorded and array.requires_grad)
                 for array in arrays
             ],
         )  # fmt: skip
@@ -218,7 +218,9 @@ class _Interface(_Makers):
         """Of the package that compiles, whoever's ``like`` is: the other one may be missing, or not work here."""
         from splat_numba.runtime.cuda.compilers.compiler import chosen
 
-        return chosen(current().cuda_compiler).dialect().cuda.device_array(shape, np.dtype(dtype))
+        pointer, _ = like.__cuda_array_interface__["data"]
+        with device(self.ordinal(like, int(pointer))).current():
+            return chosen(current().cuda_compiler).dialect().cuda.device_array(shape, np.dtype(dtype))
 
     def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
         return None

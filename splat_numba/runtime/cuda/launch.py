@@ -97,10 +97,11 @@ class Launches:
         """Give so many launches to the stream. With asks none where it is captured in a graph, and True. Raises
         BackendError where the driver refuses.
         """
-        status = self._run(self._given, first, count, stream, asks)
-        if status > 0:
-            refuse("cuLaunchKernelEx", driver().CUresult(status))
-        return bool(status)
+        answer = self._run(self._given, first, count, stream, asks)
+        if answer > 0:
+            function, status = divmod(answer, layout.REFUSED_BY)
+            refuse(_DRIVER[function].removesuffix("_v2"), driver().CUresult(status))
+        return bool(answer)
 
 
 def compiled(settings: Settings) -> Mapping[str, Any]:

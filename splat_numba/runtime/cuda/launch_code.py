@@ -53,30 +53,37 @@ def launch(record: int, bases: int, room: int, stream: int, overlaps: bool, func
 
 @njit(**_COMPILED)
 def run(given: int, first: int, count: int, stream: int, asks: int) -> Any:
-    """So many launches from the first of them on, within the device's context: the driver's status. With asks none
-    where the stream is captured, and CAPTURED.
+    """So many launches from the first of them on, within the device's context: 0, or a driver's code with the function
+    that gave it (REFUSED_BY). With asks none where the stream is captured, and CAPTURED.
     """
     room, context = load(given + layout.RUN_ROOM), load(given + layout.RUN_CONTEXT)
-    status = call(load(given + layout.RUN_CURRENT), (room,)) & STATUS
-    elsewhere = not status and load(room) != context
+    answer = _asked(given, layout.RUN_CURRENT, (room,))
+    elsewhere = not answer and load(room) != context
     if elsewhere:
-        status = call(load(given + layout.RUN_PUSH), (context,)) & STATUS
-    if status:
-        return status
+        answer = _asked(given, layout.RUN_PUSH, (context,))
+    if answer:
+        return answer
     if asks:
         store(room, 0)
-        status = call(load(given + layout.RUN_CAPTURING), (stream, room)) & STATUS
-        if not status and load_int32(room):
-            status = layout.CAPTURED
+        answer = _asked(given, layout.RUN_CAPTURING, (stream, room))
+        if not answer and load_int32(room):
+            answer = layout.CAPTURED
     for number in range(first, first + count):
-        if status:
+        if answer:
             break
         record = load(given + layout.RUN_FIRST) + number * layout.LAUNCH_BYTES
         overlaps = load(record + layout.LAUNCH_OVERLAPS) != 0
-        status = launch(record, load(given + layout.RUN_BASES), room, stream, overlaps, load(given + layout.RUN_LAUNCH))
+        answer = launch(record, load(given + layout.RUN_BASES), room, stream, overlaps, load(given + layout.RUN_LAUNCH))
     if elsewhere:
         call(load(given + layout.RUN_POP), (room,))
-    return status
+    return answer
+
+
+@njit(**_COMPILED)
+def _asked(given: int, function: int, arguments: Any) -> Any:
+    """What a function of the driver answers, as run() gives it."""
+    status = call(load(given + function), arguments) & STATUS
+    return status + (function - layout.RUN_LAUNCH) // 8 * layout.REFUSED_BY if status else 0
 
 
 @njit(**_COMPILED)

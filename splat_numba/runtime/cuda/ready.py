@@ -11,6 +11,7 @@ import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, groupby, pairwise
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ class ReadySchedule:
         self._settings, self._schedule, self._device = settings, schedule, device
         self._tables = {name: upload_of(device, data) for name, data in schedule.tables.items()}
         self._maps = maps_of(schedule)
-        self._mapped = self._mapped_arguments()
+        self._mapped = itemgetter(*(self._mapped_arguments() or (0,)))
         self._buffers = (*schedule.arguments, SCRATCH, COUNTERS, MAPS)
         with undisturbed():
             functions = [function_of(step, device, settings) for step in schedule.launches]
@@ -104,7 +105,7 @@ class ReadySchedule:
 
     def _place_of_maps(self, bases: Sequence[int], stream: int) -> int:
         """The address of the tensor maps of these arrays, made where they are new."""
-        key = self._key_of_maps(bases)
+        key = self._serial, self._mapped(bases)
         found = self._pool.find(key)
         if found is None:
             with self._device.current():
@@ -114,14 +115,11 @@ class ReadySchedule:
     def _encode(self, bases: Sequence[int]) -> NDArray[np.uint64]:
         return self._encoded.encode((*bases, 0, 0, *self._fixed.values()))  # no map is of counters, or of maps
 
-    def _key_of_maps(self, bases: Sequence[int]) -> tuple[int, ...]:
-        return self._serial, *[bases[number] for number in self._mapped]
-
     def _captured(self, bases: Sequence[int], stream: int) -> tuple[int, int]:
         """The addresses of counters and of tensor maps for a graph, which may run beside its stream and for ever."""
         _captured.add(self)
         counter = self._counters.get(stream, self._counter_words, fresh=True) if self._counter_words else 0
-        key = self._key_of_maps(bases)
+        key = self._serial, self._mapped(bases)
         maps = self._pool.get(key, lambda: self._encode(bases), lambda: True) if self._maps else 0
         return counter, maps
 

@@ -43,6 +43,12 @@ def upload_of(device: Device, data: NDArray[Any]) -> TableUpload:
         return found
 
 
+@cache
+def _counter_bytes(words: int) -> int:
+    """What so many counters take: a power of two, so that few sizes serve all."""
+    return max(1 << (4 * words - 1).bit_length(), COUNTER_BYTES)
+
+
 class Counters:
     """Words that are 0 but while a launch runs: its blocks count by them, and leave them as they were.
 
@@ -58,7 +64,7 @@ class Counters:
 
     def get(self, stream: int, words: int, *, fresh: bool) -> int:
         """The address for launches on this stream; fresh: one that no others have."""
-        nbytes = max(1 << (4 * words - 1).bit_length(), COUNTER_BYTES)
+        nbytes = _counter_bytes(words)
         found = None if fresh else self._of_stream.get((stream, nbytes))
         if found is not None:
             return found

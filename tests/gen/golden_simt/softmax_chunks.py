@@ -72,7 +72,7 @@ def softmax(
 @device
 def is_held(slot, shift, chunks, alike, pairs):
     """Whether a lane has few enough chunks of a row, and all of them are the head's."""
-    fits = alike if chunks <= u32(160) else u32(0)
+    fits = alike if chunks <= u32(64) else u32(0)
     fits = fits if slot >= shift else u32(0)
     return fits if u32(slot + u32(8) * chunks) <= u32(pairs + shift) else u32(0)
 
@@ -80,8 +80,8 @@ def is_held(slot, shift, chunks, alike, pairs):
 @device
 def softmax_of_held(values_at, weights_at, shift, count, chunks, lane):
     """All of a row, in registers."""
-    words = cuda.local.array(20, dtype=np.uint32)
-    x = cuda.local.array(40, dtype=np.float32)
+    words = cuda.local.array(8, dtype=np.uint32)
+    x = cuda.local.array(16, dtype=np.float32)
     first_at = values_at - u64(2) * u64(shift)
     chunk_0 = u32(lane + u32(0))
     inside = u32(1) if chunk_0 < chunks else u32(0)
@@ -89,50 +89,23 @@ def softmax_of_held(values_at, weights_at, shift, count, chunks, lane):
     chunk_1 = u32(lane + u32(32))
     inside = u32(1) if chunk_1 < chunks else u32(0)
     words[4], words[5], words[6], words[7] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_1), inside)
-    chunk_2 = u32(lane + u32(64))
-    inside = u32(1) if chunk_2 < chunks else u32(0)
-    words[8], words[9], words[10], words[11] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_2), inside)
-    chunk_3 = u32(lane + u32(96))
-    inside = u32(1) if chunk_3 < chunks else u32(0)
-    words[12], words[13], words[14], words[15] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_3), inside)
-    chunk_4 = u32(lane + u32(128))
-    inside = u32(1) if chunk_4 < chunks else u32(0)
-    words[16], words[17], words[18], words[19] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_4), inside)
     peak, added = NONE_KEPT, ZERO
     if chunks > u32(0):
         peak = hold_chunk(x, 0, words, 0, u32(u32(8) * chunk_0 - shift), count, peak)
     if chunks > u32(32):
         peak = hold_chunk(x, 8, words, 4, u32(u32(8) * chunk_1 - shift), count, peak)
-    if chunks > u32(64):
-        peak = hold_chunk(x, 16, words, 8, u32(u32(8) * chunk_2 - shift), count, peak)
-    if chunks > u32(96):
-        peak = hold_chunk(x, 24, words, 12, u32(u32(8) * chunk_3 - shift), count, peak)
-    if chunks > u32(128):
-        peak = hold_chunk(x, 32, words, 16, u32(u32(8) * chunk_4 - shift), count, peak)
     top = top_of_warp(peak)
     safe = top if top > NONE_KEPT else ZERO
     if chunks > u32(0):
         added = raise_chunk(x, 0, safe, added)
     if chunks > u32(32):
         added = raise_chunk(x, 8, safe, added)
-    if chunks > u32(64):
-        added = raise_chunk(x, 16, safe, added)
-    if chunks > u32(96):
-        added = raise_chunk(x, 24, safe, added)
-    if chunks > u32(128):
-        added = raise_chunk(x, 32, safe, added)
     total = sum_of_warp(added)
     factor = reciprocal(total) if total != ZERO else ZERO
     if chunks > u32(0):
         store_held(x, 0, weights_at, u32(u32(8) * chunk_0 - shift), count, factor)
     if chunks > u32(32):
         store_held(x, 8, weights_at, u32(u32(8) * chunk_1 - shift), count, factor)
-    if chunks > u32(64):
-        store_held(x, 16, weights_at, u32(u32(8) * chunk_2 - shift), count, factor)
-    if chunks > u32(96):
-        store_held(x, 24, weights_at, u32(u32(8) * chunk_3 - shift), count, factor)
-    if chunks > u32(128):
-        store_held(x, 32, weights_at, u32(u32(8) * chunk_4 - shift), count, factor)
 
 
 @device

@@ -121,9 +121,10 @@ def fetch_tile(status, image_0, image_1, corner, inner_step, outer_step, keys_at
 def copy_image(source, to, there):
     """Begin to copy an image, if there is one."""
     at = u32(u32(16) * ptx.thread_index())
-    while at < u32(8192):
-        ptx.async_copy(u32(to + at), source + u64(at), there)
-        at = u32(at + u32(2048))
+    ptx.async_copy(u32(to + at + u32(0)), source + u64(at) + u64(0), there)
+    ptx.async_copy(u32(to + at + u32(2048)), source + u64(at) + u64(2048), there)
+    ptx.async_copy(u32(to + at + u32(4096)), source + u64(at) + u64(4096), there)
+    ptx.async_copy(u32(to + at + u32(6144)), source + u64(at) + u64(6144), there)
 
 
 @device
@@ -198,9 +199,7 @@ def copy_keys(first, step, to, corner, inner_step, outer_step, box_shift, limit)
     while place < u32(64):
         token = token_of(place, corner, inner_step, outer_step, box_shift)
         at = u32(to + place * u32(144) + chunk * u32(16))
-        inside = u32(1) if token < limit else u32(0)
-        ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside)
-        ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), u32(u32(1) - inside))
+        ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), u32(1))
         place = u32(place + u32(16))
 
 

@@ -116,9 +116,12 @@ def test_what_was_copied_is_given_to_the_launches_after_it(torch_gpu, given, mon
     )
 
 
-def test_a_launch_that_the_driver_refuses(torch_gpu, given):
-    torch_gpu.native.refuse = "cuLaunchKernelEx"
-    with pytest.raises(splat.BackendError, match=r"^cuLaunchKernelEx wanted to succeed, got CUDA_ERROR_LAUNCH_FAILED"):
+@pytest.mark.parametrize("function", ["cuLaunchKernelEx", "cuStreamIsCapturing", "cuCtxGetCurrent"])
+def test_what_the_driver_refuses_is_named_and_the_next_call_works(torch_gpu, given, function):
+    slopes(given)
+    kernels(torch_gpu)
+    torch_gpu.native.refuse = function
+    with pytest.raises(splat.BackendError, match=rf"^{function} wanted to succeed, got CUDA_ERROR_LAUNCH_FAILED"):
         slopes(given)
     torch_gpu.native.refuse = None
     slopes(given)

@@ -39,6 +39,10 @@ class NumbaCpu:
         """None: it takes what attention takes."""
         return None
 
+    def gives_way(self, problem: Problem, machine: Machine) -> str | None:
+        """There is no other."""
+        return None
+
     def plan(self, geometry: Geometry, problem: Problem, machine: Machine, mask: str, conditions: Conditions) -> Plan:
         """The plan of the least predicted time, whatever the conditions: its texts serve all of them."""
         from splat_numba.gen.targets.cpu import planning

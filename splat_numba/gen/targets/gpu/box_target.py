@@ -34,6 +34,10 @@ class BoxTarget:
         """Its GPUs, whatever the dtype."""
         return self.capabilities
 
+    def gives_way(self, problem: Problem, gpu: Gpu) -> str | None:
+        """It takes what it can."""
+        return None
+
     def tiles(self, problem: Problem, gpu: Gpu) -> Tiles:
         """The tiles for one problem."""
         raise NotImplementedError

@@ -5,7 +5,7 @@ Five products a pair instead of seven, for 4 bytes a pair moved. Memory is bound
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,13 +47,16 @@ class KeptRates:
 class Keeping:
     """What differs among targets. least_dim: of both dims, below which no gain is known; rates: by compute capability,
     where they are known; tiles: of a turned problem for the kernel that keeps slopes, or why there are none; readers:
-    traits of kernels that read them.
+    traits of kernels that read them; dealt: whether a launch has a block an item, and all that a multiprocessor holds
+    share it, or blocks that take items in turn; share: of the rate of reading that a kernel of these traits gets.
     """
 
     least_dim: int
     rates: Mapping[tuple[int, int], KeptRates]
     tiles: Callable[[Problem, Gpu], Tiles | str]
     readers: Callable[[Problem, Gpu], tuple[Traits, ...]]
+    dealt: bool = False
+    share: Callable[[Traits], float] = lambda _: 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,26 +125,33 @@ def plan_kept(
             return "keys are taken in several passes, which is slower (measured: sparse_transformer_strided(128), 8 %)"
         (keys,) = one.passes()
         if (images := images_of(keys)) is not None:
-            readers = keeping.readers(problem, gpu)
-            return _finish(keys, images, problem, gpu, reasons_of(found, one, KEYS), one.seconds, readers, rates)
+            return _finish(keys, images, problem, gpu, reasons_of(found, one, KEYS), one.seconds, keeping, rates)
     return "a query is in several tiles"
 
 
 def _finish(
     keys: BoxPass, images: Images, problem: Problem, gpu: Gpu, reasons: tuple[Choice, ...], seconds: float,
-    shapes: tuple[Traits, ...], rates: KeptRates,
+    keeping: Keeping, rates: KeptRates,
 ) -> Kept | str:  # fmt: skip
     group = problem.heads_q // problem.heads_kv
     head = images.total * IMAGE_BYTES * problem.batch * group
     if head > MOST_BYTES:
         return f"{memory_size(head)} a key head, more than {memory_size(MOST_BYTES)}"
-    readers = [reading_pass(keys, images, problem.seq_q, traits) for traits in shapes]
-    reader = min(readers, key=lambda one: seconds_of_reading(one, problem, rates))
-    seconds = writing_seconds(seconds, images, problem, rates) + seconds_of_reading(reader, problem, rates)
-    per_head = keys.table.block[:, 5].repeat(problem.batch * group)
-    turns = turns_of(per_head, problem.heads_kv, MOST_BYTES // max(head, 1), gpu.multiprocessors, seconds)
+    readers = [reading_pass(keys, images, problem.seq_q, traits) for traits in keeping.readers(problem, gpu)]
+    took = [seconds_of_reading(one, problem, rates, keeping.share(one.traits)) for one in readers]
+    written, read = writing_seconds(seconds, images, problem, rates), min(took)
+    reader = readers[took.index(read)]
+    shares = [(keys, written), (reader, read)] if keeping.dealt else [(keys, written + read)]
+    work = [
+        TurnWork(
+            one.table.block[:, 5].repeat(problem.batch * group), each,
+            one.traits.blocks_per_multiprocessor if keeping.dealt else 1,
+        )
+        for one, each in shares
+    ]  # fmt: skip
+    turns = turns_of(work, problem.heads_kv, MOST_BYTES // max(head, 1), gpu.multiprocessors)
     heads = -(-problem.heads_kv // turns)
-    seconds = seconds_in_turns(per_head, problem.heads_kv, turns, gpu.multiprocessors, seconds)
+    seconds = seconds_in_turns(work, problem.heads_kv, turns, gpu.multiprocessors)
     return Kept(replace(keys, images=images.total), reader, reasons, seconds, heads, heads * head)
 
 
@@ -159,32 +169,50 @@ def writing_seconds(seconds: float, images: Images, problem: Problem, rates: Kep
     return seconds + stored**2 / seconds
 
 
-def seconds_of_reading(one: BoxPass, problem: Problem, rates: KeptRates) -> float:
+def seconds_of_reading(one: BoxPass, problem: Problem, rates: KeptRates, share: float) -> float:
     """Predicted: all that multiprocessors fetch, images once and their keys for every block of queries."""
     keys = len(one.table.piece) * GROUP_ROWS * problem.head_dim * 2
     images = int(((one.table.piece[:, 4, None] >> 2 * np.arange(MAX_GROUPS)) & 1).sum()) * IMAGE_BYTES
-    return rates.launch_seconds + (keys + images) * problem.batch * problem.heads_q / rates.read
+    return rates.launch_seconds + (keys + images) * problem.batch * problem.heads_q / (rates.read * share)
 
 
-def turns_of(tiles: NDArray[np.int32], heads: int, most: int, slots: int, seconds: float) -> int:
-    """Turns that key heads take, at most ``most`` at a time: as many as cost little time, for the sake of memory.
-
-    tiles: of every row block of a key head; slots: row blocks at a time; seconds: of all heads at once.
+@dataclass(frozen=True, slots=True, eq=False)
+class TurnWork:
+    """Of a kernel: tiles of every row block of a key head; seconds of all heads at once; resident: blocks that share a
+    multiprocessor from the beginning.
     """
+
+    tiles: NDArray[np.int32]
+    seconds: float
+    resident: int
+
+
+def turns_of(work: Sequence[TurnWork], heads: int, most: int, multiprocessors: int) -> int:
+    """Turns that key heads take, at most ``most`` at a time: as many as cost little time, for the sake of memory."""
     fewest = -(-heads // max(most, 1)) or 1
+    blocks = min(one.tiles.size for one in work) * heads
     took = {
-        turns: seconds_in_turns(tiles, heads, turns, slots, seconds)
+        turns: seconds_in_turns(work, heads, turns, multiprocessors)
         for turns in range(fewest, max(heads, 1) + 1)
-        if turns == fewest or tiles.size * heads >= LEAST_ROUNDS * slots * turns
+        if turns == fewest or blocks >= LEAST_ROUNDS * multiprocessors * turns
     }
     least = min(took.values())
     return max(turns for turns, each in took.items() if each <= WORTH_MEMORY * least)
 
 
-def seconds_in_turns(tiles: NDArray[np.int32], heads: int, turns: int, slots: int, seconds: float) -> float:
-    """Predicted: a turn takes as long as its longest row block at least."""
-    whole, longest = int(tiles.sum()) * heads / slots, int(tiles.max(initial=0))
+def seconds_in_turns(work: Sequence[TurnWork], heads: int, turns: int, multiprocessors: int) -> float:
+    """Predicted: of a turn's row blocks, longest first, a multiprocessor has to do those that it begins with."""
+    return TURN_SECONDS * (turns - 1) + sum(_in_turns(one, heads, turns, multiprocessors) for one in work)
+
+
+def _in_turns(one: TurnWork, heads: int, turns: int, multiprocessors: int) -> float:
+    whole = int(one.tiles.sum()) * heads / multiprocessors
     if not whole:
-        return seconds
-    each = max(whole / turns, longest)
-    return seconds * turns * each / max(whole, longest) + TURN_SECONDS * (turns - 1)
+        return one.seconds
+
+    def least(heads_at_once: int) -> int:
+        longest = np.sort(one.tiles)[::-1].repeat(heads_at_once)
+        return int(longest[: one.resident * multiprocessors : multiprocessors].sum())
+
+    each = max(whole / turns, least(-(-heads // turns)))
+    return one.seconds * turns * each / max(whole, least(heads))

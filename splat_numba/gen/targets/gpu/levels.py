@@ -1,4 +1,4 @@
-"""What gradients of 16-bit arrays need of every query, made once: lse in base 2, and delta = sum(dout * out) - dlse.
+"""What gradients by tensor cores need of every query, made once: lse in base 2, and delta = sum(dout * out) - dlse.
 
 A query that keeps nothing gets an infinite lse, which makes its weights 0, and a delta of 0; and where there can be
 such queries, dout is copied with their rows as 0, since 0 x NaN is NaN.
@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import WARP, log2
 from splat_numba.gen.language.writer import SourceWriter
@@ -20,7 +21,7 @@ from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
 
 ENTRY = "levels_of_queries"
 THREADS = 128
-CHUNK = 8  # 16-bit numbers of a load
+CHUNK = 16  # bytes of a load
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +33,14 @@ class LevelTraits:
     clears: bool
 
     @property
+    def of_chunk(self) -> int:
+        """Numbers of a load."""
+        return CHUNK // ITEMSIZE[self.dtype]
+
+    @property
     def chunks(self) -> int:
         """Loads of a row."""
-        return -(-self.value_dim // CHUNK)
+        return -(-self.value_dim // self.of_chunk)
 
     @property
     def lanes(self) -> int:
@@ -123,7 +129,10 @@ def emit_row_place(out: SourceWriter, arrays: Iterable[str], rows: int, row: str
 
 def _emit_sum(out: SourceWriter, traits: LevelTraits) -> None:
     """sum(dout * out): whole chunks, then what is left in pairs."""
-    whole, left = divmod(traits.value_dim, CHUNK)
+    if traits.dtype == "float32":
+        _emit_sum_of_reals(out, traits)
+        return
+    whole, left = divmod(traits.value_dim, traits.of_chunk)
     if whole:
         with out.block(f"for first in range(u32(0), u32({whole}), u32({traits.lanes}))"):
             out.lines(
@@ -142,7 +151,7 @@ def _emit_sum(out: SourceWriter, traits: LevelTraits) -> None:
         pairs = -(-left // 2)
         out.line("mine = u32(1) if (lane == u32(0)) and (kept != u32(0)) else u32(0)")
         for i in range(pairs):
-            at = f"u64({2 * CHUNK * whole + 4 * i})"
+            at = f"u64({CHUNK * whole + 4 * i})"
             for name, array in (("b", "dout"), ("a", "out")):
                 out.line(f"{name}_{i} = ptx.select(ptx.load_pair({array}_at + {at}), u32(0), mine)")
             if 2 * i + 1 == left:  # the row ends within a word
@@ -151,6 +160,36 @@ def _emit_sum(out: SourceWriter, traits: LevelTraits) -> None:
             if traits.clears:
                 out.line(f"ptx.store_word(cleared_at + {at}, b_{i}, there if lane == u32(0) else u32(0))")
         _emit_products(out, traits, pairs)
+
+
+def _emit_sum_of_reals(out: SourceWriter, traits: LevelTraits) -> None:
+    """The same of float32: whole chunks, then the numbers that are left."""
+    whole, left = divmod(traits.value_dim, traits.of_chunk)
+    if whole:
+        with out.block(f"for first in range(u32(0), u32({whole}), u32({traits.lanes}))"):
+            out.lines(
+                f"""
+                chunk = u32(u32(first) + lane)
+                here = kept if chunk < u32({whole}) else u32(0)
+                place = u64(16) * u64(chunk if chunk < u32({whole}) else u32(0))
+                b_0, b_1, b_2, b_3 = ptx.load_reals4(dout_at + place)
+                a_0, a_1, a_2, a_3 = ptx.load_reals4(out_at + place)
+                """
+            )
+            for i in range(traits.of_chunk):
+                out.line(f"b_{i} = b_{i} if here != u32(0) else f32(0.0)")
+                out.line(f"total += a_{i} * b_{i} if here != u32(0) else f32(0.0)")
+            if traits.clears:
+                inside = f"there if chunk < u32({whole}) else u32(0)"
+                out.line(f"ptx.store_reals4(cleared_at + place, b_0, b_1, b_2, b_3, {inside})")
+    if left:
+        out.line("mine = kept if lane == u32(0) else u32(0)")
+    for i in range(left):
+        at = f"u64({CHUNK * whole + 4 * i})"
+        out.line(f"b_{i} = ptx.load_real_when(dout_at + {at}, mine)")
+        out.line(f"total += ptx.load_real_when(out_at + {at}, mine) * b_{i}")
+        if traits.clears:
+            out.line(f"ptx.store_real(cleared_at + {at}, b_{i}, there if lane == u32(0) else u32(0))")
 
 
 def _emit_products(out: SourceWriter, traits: LevelTraits, words: int) -> None:

@@ -9,6 +9,7 @@ from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.language.lane_layout import LANE_COLUMNS, MATRIX, ROW_LANES, SUMS, sum_at
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
+from splat_numba.gen.targets.gpu.real_rows import emit_real_row, emit_resume_real_row
 from splat_numba.gen.targets.gpu.softmax import value_columns
 
 QUARTER = MATRIX * ROW_LANES  # columns of a row that its lanes store together: eight each, 16 bytes
@@ -70,7 +71,7 @@ def emit_epilogue(out: SourceWriter, traits: Traits) -> None:
     _emit_store(out, traits)
     if traits.hands_on:
         emit_lost(out, traits.dtype)
-    if traits.value_dim >= QUARTER:
+    if traits.value_dim >= QUARTER and traits.dtype != "float32":
         emit_quarter(out, traits.dtype)
 
 
@@ -81,10 +82,18 @@ def _emit_resume(out: SourceWriter, traits: Traits) -> None:
     text = "out and lse as a softmax state: a sum of 1 at the peak lse."
     with device_function(out, "resume_row", resumed(traits), text):
         out.lines(
-            f"""
+            """
             safe = q_idx if q_idx < seq_q else u32(0)
             peak[row] = ptx.load_state(lse_at + u64(4) * u64(safe)) * f32(1.4426950408889634)
             added[row] = f32(0.0) if peak[row] == NONE_KEPT else f32(0.25)  # four lanes add up to a row, NaN or not
+            """
+        )
+        if traits.dtype == "float32":
+            out.line("start = out_at + u64(safe) * out_row")
+            emit_resume_real_row(out, traits.value_dim)
+            return
+        out.lines(
+            f"""
             start = out_at + u64(safe) * out_row + u64(2) * u64(column)
             rest = rest_at + u64({traits.rest_row}) * u64(safe) + u64(2) * u64(column)
             for j in range({whole}):
@@ -146,7 +155,10 @@ def _emit_store(out: SourceWriter, traits: Traits) -> None:
 
 
 def emit_rounded(out: SourceWriter, dtype: str, dim: int, total: str = "total", share: str = "share") -> None:
-    """A row of ``total`` times a share in a 16-bit dtype: whole quarters, then chunks of 8 columns."""
+    """A row of ``total`` times a share in the arrays' dtype; of 16 bits whole quarters, then chunks of 8 columns."""
+    if dtype == "float32":
+        emit_real_row(out, dim, total, share)
+        return
     quarters = dim // QUARTER
     if quarters:
         with out.block(f"for quarter in range({quarters})"):

@@ -11,16 +11,10 @@ from splat_numba.gen.boxes.cost import Work
 from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.targets.gpu.fma import fma_rate
 from splat_numba.gen.targets.simt.shape import LANES_OF_ROW, Numbers, pieces
 
 HERTZ = 1.7e9
-# FMAs a cycle of a multiprocessor (CUDA programming guide, throughput of arithmetic instructions), by dtype.
-FMA_PER_CYCLE = {
-    "float32": {(7, 5): 64, (8, 0): 64},
-    "float64": {(8, 0): 32, (9, 0): 64, (10, 0): 64},
-}
-OTHER_FMA_PER_CYCLE = {"float32": 128, "float64": 2}
-EFFICIENCY = 0.7  # of the products
 TILE_CYCLES = 1500  # two loads that are waited for, and barriers; shared by the resident blocks
 SMALL_TILE = {64: 1.0, 32: 1.15, 16: 1.6}  # fewer products for what is read of shared memory
 ITEM_SECONDS = 2e-6
@@ -31,11 +25,6 @@ def product_dims(traits: Traits) -> int:
     """Of the forward pass: multiply-adds of a pair of a tile, those beside a row's end included."""
     numbers = Numbers(traits.dtype)
     return traits.head_dim + pieces(numbers, traits.value_dim) * LANES_OF_ROW * numbers.of_chunk
-
-
-def fma_rate(dtype: str, gpu: Gpu) -> float:
-    """Multiply-adds a cycle that products of tiles reach, of a multiprocessor."""
-    return FMA_PER_CYCLE[dtype].get(gpu.capability, OTHER_FMA_PER_CYCLE[dtype]) * EFFICIENCY
 
 
 def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:

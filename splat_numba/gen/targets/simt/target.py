@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from splat_numba.gen.language.dtypes import IEEE
 from splat_numba.gen.plans.machine import FIRST_WITH_HALVES, GPU, SHARED_BYTES, Gpu
 from splat_numba.gen.targets.gpu.box_target import BoxTarget
 
@@ -40,8 +41,8 @@ class SimtTarget(BoxTarget):
         return frozenset(one for one in self.capabilities if one >= FIRST_WITH_HALVES)
 
     def refusal(self, problem: Problem) -> str | None:
-        """It takes every dtype; dims that are too large are the plan's to refuse."""
-        return None
+        """It takes every dtype, but has no products of TF32; dims that are too large are the plan's to refuse."""
+        return None if problem.precision == IEEE else "has no products of TF32, which precision='tf32' asks for"
 
     def tiles(self, problem: Problem, gpu: Gpu) -> Tiles:
         """Those that a multiprocessor can hold."""
@@ -75,17 +76,9 @@ class SimtTarget(BoxTarget):
 
     def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """As in_place()."""
-        from splat_numba.gen.plans.backward import GRADIENTS
-        from splat_numba.gen.schedules.schedule import InPlace
-        from splat_numba.gen.targets.gpu.launches import in_chunks
-        from splat_numba.gen.targets.gradients import OPERANDS
-        from splat_numba.gen.targets.simt.shape import CHUNK
+        from splat_numba.gen.targets.gpu.launches import gradients_in_place
 
-        rules = {name: InPlace(in_chunks(tensors[name]), CHUNK) for name in OPERANDS}
-        for name in GRADIENTS:
-            one = tensors.get(name)
-            rules[name] = InPlace(True, 1) if one is None else InPlace(in_chunks(one), CHUNK)
-        return rules
+        return gradients_in_place(tensors)
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, MATRIX
 from splat_numba.gen.language.writer import SourceWriter
@@ -10,6 +11,7 @@ from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import ITEM, POINTERS, STRIDES, emit_header, emit_item, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, wrapped
 from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, rest_pointer, resumed, stored
+from splat_numba.gen.targets.sm80.products import described, numbers_of
 from splat_numba.gen.targets.sm80.shape import (
     CHUNK,
     NOTE_BYTES,
@@ -27,6 +29,7 @@ from splat_numba.gen.targets.sm80.stages import arguments, emit_products, emit_s
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, emit_load, emit_padding, of_atoms, padded
 
 ENTRY = "attention"
+WALKS = {1: "A tile is fetched, waited for and computed.", 2: "A tile is fetched while one is computed."}
 COUNTS = (*ITEM, "heads_q", "group", "seq_q", "seq_kv", "box_shift")
 PARAMETERS = (
     *((name, "l") for name in (*POINTERS, *STRIDES)), ("scale_log2", "f"), *((name, "r") for name in COUNTS),
@@ -35,7 +38,8 @@ PARAMETERS = (
 
 def attention_text(traits: Traits, arch: str) -> EmittedText:
     """The text of the kernel with these traits for an architecture, named after shape and type."""
-    name = f"attention_sm80_{arch}_d{traits.head_dim}_{traits.dtype}_{traits.tile_q}x{traits.tile_kv}"
+    shape = f"{traits.tile_q}x{traits.tile_kv}"
+    name = f"attention_sm80_{arch}_d{traits.head_dim}_{numbers_of(traits)}_{shape}"
     blocks = max(min(traits.blocks_per_multiprocessor, resident_blocks(traits, REGISTERS)), 1)
     rest = [(name, "l") for name in rest_pointer(traits)]
     entry = Entry(ENTRY, (*PARAMETERS, *rest), threads_of(traits), blocks, shared_bytes(traits), arch=arch)
@@ -61,7 +65,7 @@ def render_attention(traits: Traits) -> str:
 
 
 def _padded(traits: Traits) -> bool:
-    return padded((traits.head_dim, traits.value_dim))
+    return padded((traits.head_dim, traits.value_dim), ITEMSIZE[traits.dtype])
 
 
 def _emit_head(out: SourceWriter, traits: Traits) -> None:
@@ -72,8 +76,8 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
         f"""
         {quotes}Sparse attention by a warp's matrix products, generated for every mask that tables of boxes describe.
 
-        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}; {tile} a tile, by
-        {threads_of(traits)} threads: each warp has {ATOM * atoms} rows. A tile is fetched while one is computed.
+        head_dim {traits.head_dim}, value_dim {traits.value_dim}, {described(traits)}; {tile} a tile, by
+        {threads_of(traits)} threads: each warp has {ATOM * atoms} rows. {WALKS[traits.stages]}
         {quotes}
 
         import numpy as np

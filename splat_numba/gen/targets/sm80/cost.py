@@ -9,15 +9,20 @@ from dataclasses import dataclass
 
 from splat_numba.gen.boxes.cost import Work
 from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.language.dtypes import IEEE, TF32
 from splat_numba.gen.language.lane_layout import ATOM, WARP
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.targets.gpu.fma import fma_rate
 from splat_numba.gen.targets.sm80.shape import steps, threads_of
 
 HERTZ = 1.7e9
 # Operations a cycle of a multiprocessor: 16-bit products with float32 sums (whitepapers; on 9.0 mma.sync's share).
 FLOP_PER_CYCLE = {(8, 0): 2048, (8, 7): 2048, (9, 0): 2540, (10, 0): 2048, (10, 3): 2048, (11, 0): 2048}
 OTHER_FLOP_PER_CYCLE = 512  # of the chips for graphics
+# Of these the share that products of TF32 have, and how many of them make one of float32's.
+TF32_SHARE = 0.5
+TF32_PRODUCTS = {IEEE: 3, TF32: 1}
 EXPONENTIALS_PER_CYCLE = 16
 FULL_WARPS = 8  # of a multiprocessor: with fewer, nobody fills the gaps of those that wait
 MASKED = 1.2  # a tile with a mask, times one without
@@ -36,8 +41,25 @@ class Rates:
 
 
 FORWARD = Rates((0.6, 0.8), 500)
+# Of float32 within 5 % of 8 tile shapes on an H200 but for one block of four warps (benchmarks/results/gpu_tf32.md).
+FORWARD_OF_REALS = Rates((0.69, 0.69), 1100)
 # Within 8 % of 16 tile shapes of gradients on an H200 (benchmarks/results/gpu_sm80.md).
 GRADIENTS = Rates((0.68, 0.9), 900)
+
+
+def flop_rate(problem: Problem, gpu: Gpu) -> float:
+    """Operations a cycle of a multiprocessor on the arrays' numbers."""
+    rate = float(FLOP_PER_CYCLE.get(gpu.capability, OTHER_FLOP_PER_CYCLE))
+    return rate * TF32_SHARE / TF32_PRODUCTS[problem.precision] if problem.dtype == "float32" else rate
+
+
+def slower_than_fma(problem: Problem, gpu: Gpu) -> str | None:
+    """Whether FMA units make products of float32 faster here, in words; None if they do not."""
+    ours = flop_rate(problem, gpu) * max(FORWARD_OF_REALS.efficiency)
+    theirs = 2 * fma_rate(problem.dtype, gpu)
+    if problem.precision == TF32 or ours >= theirs:
+        return None
+    return f"three products of TF32 make {ours:.0f} operations a cycle, FMA units {theirs:.0f}"
 
 
 def product_dims(traits: Traits) -> int:
@@ -47,7 +69,8 @@ def product_dims(traits: Traits) -> int:
 
 def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
     """Seconds of the forward pass. dims: multiply-adds for a pair."""
-    return predict(work, traits, problem, gpu, dims, threads_of(traits), FORWARD)
+    rates = FORWARD_OF_REALS if problem.dtype == "float32" else FORWARD
+    return predict(work, traits, problem, gpu, dims, threads_of(traits), rates)
 
 
 def predict(
@@ -58,7 +81,7 @@ def predict(
     if not work.tiles.size or not heads:
         return LAUNCH_SECONDS
     resident, atoms = traits.blocks_per_multiprocessor, WARP * traits.tile_q // (ATOM * threads)
-    rate = FLOP_PER_CYCLE.get(gpu.capability, OTHER_FLOP_PER_CYCLE) * rates.efficiency[atoms - 1]
+    rate = flop_rate(problem, gpu) * rates.efficiency[atoms - 1]
     rate *= min(resident * threads / WARP / FULL_WARPS, 1.0)
     pairs = GROUP_ROWS * traits.tile_kv
     group_tile = 2 * pairs * dims / rate + pairs / EXPONENTIALS_PER_CYCLE / 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.lane_layout import ATOM, WARP, sums_of
 
 CHUNK = 16  # bytes: what a lane copies, and what one of a matrix' rows is
@@ -23,6 +24,11 @@ OTHER_REGISTERS = {1: 64, 2: 64}
 MOST_SUMS = {1: 152, 2: 160}
 MOST_SUMS_PLAIN = 192  # of two atoms without any: 128 queries x 64 keys of head_dim 128
 MOST_KEYS = {1: 128, 2: 64}  # of a tile
+# The same of float32, whose operands are two words each, and whose products of sixteen keys are added up apart.
+OTHER_REGISTERS_OF_REALS = {1: 116, 2: 128}
+MOST_SUMS_OF_REALS = {1: 96, 2: 80}
+MOST_KEYS_OF_REALS = {64: 64, 256: 32}  # of a tile, by what value_dim is at most
+LEAST_CROWDED = 32  # keys of a tile of float32 that all compilers have in registers
 
 
 def steps(dim: int) -> int:
@@ -30,14 +36,19 @@ def steps(dim: int) -> int:
     return -(-dim // ATOM)
 
 
-def loads(dim: int) -> int:
-    """Chunks of an array that a row of so many numbers takes."""
-    return -(-dim // NUMBERS)
+def loads(dim: int, itemsize: int = 2) -> int:
+    """Chunks of an array that a row of so many numbers takes. itemsize: bytes of one."""
+    return -(-dim * itemsize // CHUNK)
 
 
-def row_bytes(dim: int) -> int:
-    """Of a row in shared memory: whole steps, and a chunk to keep neighbouring rows apart."""
-    return CHUNK * (2 * steps(dim) + 1)
+def row_chunks(dim: int, itemsize: int = 2) -> int:
+    """Of a row in shared memory: of whole sixteens of numbers."""
+    return itemsize * steps(dim)
+
+
+def row_bytes(dim: int, itemsize: int = 2) -> int:
+    """Of a row in shared memory: its chunks, and one to keep neighbouring rows apart."""
+    return CHUNK * (row_chunks(dim, itemsize) + 1)
 
 
 def score_registers(traits: Traits) -> int:
@@ -54,8 +65,14 @@ def _sums(traits: Traits, atoms: int) -> int:
     return atoms * (score_registers(traits) + total_registers(traits))
 
 
+def _most_keys_of_reals(traits: Traits) -> int:
+    return next(keys for dim, keys in MOST_KEYS_OF_REALS.items() if traits.value_dim <= dim)
+
+
 def in_registers(traits: Traits, atoms: int) -> bool:
     """Whether a thread of so many atoms has its scores and results in registers, and room for all else."""
+    if traits.dtype == "float32":
+        return _sums(traits, atoms) <= MOST_SUMS_OF_REALS[atoms] and traits.tile_kv <= _most_keys_of_reals(traits)
     plain = atoms == 2 and not (traits.keeps_rest or traits.ragged or traits.negate)
     most = MOST_SUMS_PLAIN if plain else MOST_SUMS[atoms]
     return _sums(traits, atoms) <= most and traits.tile_kv <= MOST_KEYS[atoms]
@@ -63,12 +80,15 @@ def in_registers(traits: Traits, atoms: int) -> bool:
 
 def crowded(traits: Traits) -> bool:
     """Whether it is one of those that only some chips' compilers have in registers."""
+    if traits.dtype == "float32":
+        return traits.tile_kv > LEAST_CROWDED
     return atoms_of(traits) == 2 and _sums(traits, 2) > MOST_SUMS[2]
 
 
 def registers(traits: Traits) -> int:
     """That a thread wants, where there are as many."""
-    return _sums(traits, atoms_of(traits)) + OTHER_REGISTERS[atoms_of(traits)]
+    others = OTHER_REGISTERS_OF_REALS if traits.dtype == "float32" else OTHER_REGISTERS
+    return _sums(traits, atoms_of(traits)) + others[atoms_of(traits)]
 
 
 def atoms_of(traits: Traits) -> int:
@@ -88,24 +108,24 @@ def threads_of(traits: Traits) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SharedMemory:
-    """Byte offsets: of queries, stages and warps' notes from the aligned start, of values from a stage's."""
+    """Byte offsets: of queries, stages and warps' notes from the aligned start, of values from a stage's. notes: what a
+    warp need not keep in registers while it goes through tiles.
+    """
 
     queries: int
     stages: int
     values: int
     stage_bytes: int
-
-    @property
-    def notes(self) -> int:
-        """What a warp need not keep in registers while it goes through tiles."""
-        return self.stages + STAGES * self.stage_bytes
+    notes: int
 
 
 def shared_layout(traits: Traits) -> SharedMemory:
     """A block's queries, then keys and values of each stage."""
-    of_keys = traits.tile_kv * row_bytes(traits.head_dim)
-    of_stage = of_keys + traits.tile_kv * row_bytes(traits.value_dim)
-    return SharedMemory(0, traits.tile_q * row_bytes(traits.head_dim), of_keys, of_stage)
+    size = ITEMSIZE[traits.dtype]
+    of_keys = traits.tile_kv * row_bytes(traits.head_dim, size)
+    of_stage = of_keys + traits.tile_kv * row_bytes(traits.value_dim, size)
+    stages = traits.tile_q * row_bytes(traits.head_dim, size)
+    return SharedMemory(0, stages, of_keys, of_stage, stages + traits.stages * of_stage)
 
 
 def shared_bytes(traits: Traits) -> int:

@@ -5,25 +5,24 @@ from __future__ import annotations
 from contextlib import nullcontext
 
 from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, atoms_of, shared_layout, threads_of
+from splat_numba.gen.targets.sm80.products import emit_helpers, emit_row_product, emit_sum_product, kind_of_columns
+from splat_numba.gen.targets.sm80.repair import emit_repair, repairs
+from splat_numba.gen.targets.sm80.shape import CHUNK, atoms_of, shared_layout, threads_of
 from splat_numba.gen.targets.sm80.softmax import emit_masks, knows_status, skips, some_kept
 from splat_numba.gen.targets.sm80.tiles import (
     Load,
     RowProduct,
     SumProduct,
-    emit_add,
-    emit_row_product,
-    emit_sum_product,
     of_atoms,
     of_stages,
 )
 from splat_numba.gen.targets.sm80.walk import (
     LEFT,
     RIGHT,
-    TRANSPOSED,
     Operand,
     Walk,
     emit_keep_note,
@@ -42,10 +41,11 @@ def emit_stages(out: SourceWriter, traits: Traits) -> None:
     )  # fmt: skip
     emit_walk(out, walk)
     _emit_tile(out, traits)
+    size = ITEMSIZE[traits.dtype]
     operands = {
-        "queries": Operand(LEFT, "base + QUERIES", traits.head_dim),
-        "keys": Operand(RIGHT, "tile", traits.head_dim),
-        "values": Operand(TRANSPOSED, "tile + VALUES", traits.value_dim),
+        "queries": Operand(LEFT, "base + QUERIES", traits.head_dim, size),
+        "keys": Operand(RIGHT, "tile", traits.head_dim, size),
+        "values": Operand(kind_of_columns(traits), "tile + VALUES", traits.value_dim, size),
     }
     text = "Where a lane's rows of the first matrices of queries, keys and values begin; its row and column of scores."
     emit_lane_places(out, "places", operands, atoms_of(traits), text)
@@ -66,11 +66,11 @@ def arguments(traits: Traits) -> tuple[str, ...]:
 
 def loads_of(traits: Traits) -> tuple[Load, Load, Load]:
     """Of queries, keys and values. A pass without masks and lengths has only tiles all of whose keys there are."""
-    threads, guarded = threads_of(traits), traits.partial or traits.ragged
+    threads, guarded, size = threads_of(traits), traits.partial or traits.ragged, ITEMSIZE[traits.dtype]
     return (
-        Load("queries", traits.tile_q, traits.head_dim, threads, LISTED, TOKEN_OF_ROW, True, True),
-        Load("keys", traits.tile_kv, traits.head_dim, threads, TILE, TOKEN_OF_TILE, guarded, True),
-        Load("values", traits.tile_kv, traits.value_dim, threads, TILE, TOKEN_OF_TILE, guarded, False),
+        Load("queries", traits.tile_q, traits.head_dim, threads, LISTED, TOKEN_OF_ROW, True, True, size),
+        Load("keys", traits.tile_kv, traits.head_dim, threads, TILE, TOKEN_OF_TILE, guarded, True, size),
+        Load("values", traits.tile_kv, traits.value_dim, threads, TILE, TOKEN_OF_TILE, guarded, False, size),
     )
 
 
@@ -79,8 +79,8 @@ def loaded(traits: Traits) -> list[tuple[Load, list[str]]]:
     size = shared_layout(traits).stage_bytes
     places = (
         ["base + QUERIES"],
-        of_stages("base + TILES", size, STAGES),
-        of_stages("base + TILES + VALUES", size, STAGES),
+        of_stages("base + TILES", size, traits.stages),
+        of_stages("base + TILES + VALUES", size, traits.stages),
     )
     return list(zip(loads_of(traits), places, strict=True))
 
@@ -88,17 +88,18 @@ def loaded(traits: Traits) -> list[tuple[Load, list[str]]]:
 def emit_products(out: SourceWriter, traits: Traits) -> None:
     """Scores of a tile, and weights times its values."""
     score, total = (of_atoms(name, atoms_of(traits)) for name in ("score", "total"))
-    emit_add(out, traits.dtype)
+    emit_helpers(out, traits)
     texts = ("Scores of a warp's rows with a tile's keys.", "Sixteen numbers of each row and key.")
-    emit_row_product(
-        out, RowProduct("multiply_keys", score, "queries", "keys", traits.tile_kv, traits.head_dim, texts)
-    )  # fmt: skip
+    product = RowProduct("multiply_keys", score, "queries", "keys", traits.tile_kv, traits.head_dim, texts)
+    emit_row_product(out, product, traits)
+    if repairs(traits):
+        emit_repair(out, product)
     texts = (
         "Weights of a warp's rows times a tile's values.",
         "Sixteen keys; their weights in the arrays' dtype, two a word.",
     )
-    product = SumProduct("multiply_values", total, score, "values", traits.tile_kv, traits.value_dim, texts)
-    emit_sum_product(out, product, traits.dtype)
+    sums = SumProduct("multiply_values", total, score, "values", traits.tile_kv, traits.value_dim, texts)
+    emit_sum_product(out, sums, traits)
 
 
 def _emit_fetch(out: SourceWriter, traits: Traits) -> None:
@@ -144,6 +145,8 @@ def _emit_notes(out: SourceWriter) -> None:
 def _emit_steps(out: SourceWriter, traits: Traits) -> None:
     scores, totals = (of_atoms(name, atoms_of(traits)) for name in ("score", "total"))
     wrapped(out, "multiply_keys", (*scores, "queries", "keys"))
+    if repairs(traits):
+        wrapped(out, "repair_scores", (*scores, "queries", "keys"))
     if traits.negate:
         for name in scores:
             out.line(f"negate({name})")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from splat_numba.gen.plans.machine import GPU, SHARED_BYTES, Gpu
-from splat_numba.gen.targets.gpu.box_target import BoxTarget, refuse_wide
+from splat_numba.gen.targets.gpu.box_target import BoxTarget
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,8 +34,22 @@ class Sm80Target(BoxTarget):
     capabilities: frozenset[tuple[int, int]] = frozenset(one for one in SHARED_BYTES if one >= FIRST)
 
     def refusal(self, problem: Problem) -> str | None:
-        """Its products take 16-bit inputs alone; every chip has a tile for heads up to 256."""
-        return refuse_wide(self.name, problem)
+        """Its products take numbers of 16 and 32 bits; every chip has a tile for heads up to 256."""
+        if problem.dtype != "float64":
+            return None
+        return (
+            f"wanted as float16, bfloat16 or float32 for target {self.name!r}, got {problem.dtype}. "
+            "Leave target out, or convert it."
+        )
+
+    def gives_way(self, problem: Problem, gpu: Gpu) -> str | None:
+        """float32 on chips whose products of TF32 are no faster than their FMA units, and where no tile fits."""
+        from splat_numba.gen.targets.sm80.cost import slower_than_fma
+        from splat_numba.gen.targets.sm80.tile_shapes import no_tile
+
+        if problem.dtype != "float32":
+            return None
+        return no_tile(problem, gpu) or slower_than_fma(problem, gpu)
 
     def tiles(self, problem: Problem, gpu: Gpu) -> Tiles:
         """Those that a multiprocessor can hold."""
@@ -69,24 +83,16 @@ class Sm80Target(BoxTarget):
 
     def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """As in_place()."""
-        from splat_numba.gen.plans.backward import GRADIENTS
-        from splat_numba.gen.schedules.schedule import InPlace
-        from splat_numba.gen.targets.gpu.launches import in_chunks
-        from splat_numba.gen.targets.gradients import OPERANDS
-        from splat_numba.gen.targets.sm80.shape import CHUNK
+        from splat_numba.gen.targets.gpu.launches import gradients_in_place
 
-        rules = {name: InPlace(in_chunks(tensors[name]), CHUNK) for name in OPERANDS}
-        for name in GRADIENTS:
-            one = tensors.get(name)
-            rules[name] = InPlace(True, 1) if one is None else InPlace(in_chunks(one), CHUNK)
-        return rules
+        return gradients_in_place(tensors)
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass."""
         from splat_numba.gen.targets.gpu.gradient_schedule import record_backward
-        from splat_numba.gen.targets.sm80.backward.schedule import TEXTS
+        from splat_numba.gen.targets.sm80.backward.schedule import TEXTS, TEXTS_OF_REALS
 
-        record_backward(builder, plans, call, TEXTS)
+        record_backward(builder, plans, call, TEXTS_OF_REALS if call.q.dtype == "float32" else TEXTS)
 
 
 SM80 = Sm80Target()

@@ -8,6 +8,7 @@ from functools import lru_cache
 from splat_numba.errors import PlanError
 from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
 from splat_numba.gen.boxes.tiles import Tiles
+from splat_numba.gen.plans.backward import KEYS, QUERIES
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.sm80.cost import predict_work, product_dims
@@ -23,8 +24,9 @@ from splat_numba.gen.targets.sm80.shape import (
 
 GROUPS = (1, 2)  # row blocks of 64 and 128 queries
 TILES_KV = (32, 64, 128)
-LEAST_KEYS = 16  # of a tile where no other fits: head_dim = value_dim = 256 in 99 KiB
-SPILLS = frozenset({(10, 0), (10, 3), (11, 0)})  # 24 bytes of 128 queries x 64 keys, head_dim 128, with masks
+LEAST_KEYS = 16  # of a tile where no other fits: head_dim = value_dim = 256 in 99 KiB, of float32 in one stage
+# 24 bytes of 128 queries x 64 keys, head_dim 128, with masks; of float32 8 of 64 x 64, head_dim 80.
+SPILLS = frozenset({(10, 0), (10, 3), (11, 0)})
 MOST_RESIDENT = 4  # blocks of a multiprocessor
 BLOCK_SHARED_BYTES = 1024  # that the hardware keeps of every block
 
@@ -32,17 +34,33 @@ BLOCK_SHARED_BYTES = 1024  # that the hardware keeps of every block
 @lru_cache(maxsize=64)
 def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
     """Traits to try. Raises PlanError for head dimensions so large that not even the smallest tile fits."""
-    shapes = [(groups, tile) for groups in GROUPS for tile in TILES_KV]
+    shapes = [(groups, tile, STAGES) for groups in GROUPS for tile in TILES_KV]
     found = [one for shape in shapes if (one := _most_resident(problem, gpu, *shape)) is not None]
-    if not found and (least := _most_resident(problem, gpu, GROUPS[0], LEAST_KEYS)) is not None:
-        found = [least]
+    smaller = ((GROUPS[0], LEAST_KEYS, STAGES), (GROUPS[0], LEAST_KEYS, 1))
+    if not found and (least := [one for shape in smaller if (one := _most_resident(problem, gpu, *shape)) is not None]):
+        found = least[:1]
     if not found:
         raise PlanError(
             f"head_dim and value_dim wanted small enough for tiles of {GROUP_ROWS} queries x {LEAST_KEYS} keys in "
             f"{gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a thread, got "
             f"{problem.head_dim} and {problem.value_dim}. Split the heads, or use target='simt'."
         )
+    if problem.dtype == "float32":  # long rows get the first one: the largest of which two blocks are resident
+        found.sort(key=lambda one: (one.blocks_per_multiprocessor == 1, -one.tile_kv))
     return tuple(found)
+
+
+def no_tile(problem: Problem, gpu: Gpu) -> str | None:
+    """Why not even the smallest tile fits, forward or for gradients; None if one does."""
+    from splat_numba.gen.targets.sm80.backward.tile_shapes import candidates as gradient_candidates
+
+    try:
+        candidates(problem, gpu)
+        for of, one in ((QUERIES, problem), (KEYS, problem.transposed())):
+            gradient_candidates(one, of, gpu)
+    except PlanError:
+        return "has no tile for these dims that registers and shared memory hold, forward and for gradients"
+    return None
 
 
 def tiles_of(problem: Problem, gpu: Gpu) -> Tiles:
@@ -50,8 +68,10 @@ def tiles_of(problem: Problem, gpu: Gpu) -> Tiles:
     return Tiles(problem, gpu, candidates(problem, gpu), predict_work, product_dims)
 
 
-def _most_resident(problem: Problem, gpu: Gpu, groups: int, tile_kv: int) -> Traits | None:
-    one = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile_kv, STAGES, 1)
+def _most_resident(problem: Problem, gpu: Gpu, groups: int, tile_kv: int, stages: int) -> Traits | None:
+    one = Traits(
+        problem.head_dim, problem.value_dim, problem.dtype, groups, tile_kv, stages, 1, precision=problem.precision
+    )
     resident = most_resident(one, gpu)
     return replace(one, blocks_per_multiprocessor=resident) if resident else None
 
@@ -61,6 +81,8 @@ def most_resident(traits: Traits, gpu: Gpu) -> int:
     shared = shared_bytes(traits)
     if shared > gpu.shared_bytes or not in_registers(traits, atoms_of(traits)):
         return 0
+    if traits.dtype == "float32" and atoms_of(traits) < traits.groups:
+        return 0  # eight warps of 128 rows are 1 to 4 % slower than two blocks of 64 rows
     if crowded(traits) and gpu.capability in SPILLS:
         return 0
     return resident_of(shared, resident_blocks(traits, gpu.registers), gpu)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LEFT_WORDS, MATRIX, RIGHT_WORDS, SUMS, sums_of
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, loads, row_bytes, steps
+from splat_numba.gen.targets.sm80.shape import CHUNK, loads, row_bytes, row_chunks, steps
 
 # This thread's number, in a way that the compiler does not see through: what is made of it would be kept in registers
 # through the loop over tiles, in which there are none to spare.
@@ -24,7 +24,8 @@ ZEROS = ", ".join(["u32(0)"] * 4)
 class Load:
     """A function copy_<what> of ``rows`` rows of ``dim`` numbers by ``threads`` threads. parameters: that ``token``
     needs, the line that says which token is at a ``place``; guarded: tokens may be at ``limit`` or beyond; multiplied:
-    numbers beyond a row's last would be added up, and not only stand in columns that nobody stores.
+    numbers beyond a row's last would be added up, and not only stand in columns that nobody stores; itemsize: bytes of
+    a number.
     """
 
     what: str
@@ -35,11 +36,27 @@ class Load:
     token: str
     guarded: bool
     multiplied: bool
+    itemsize: int = 2
+
+    @property
+    def loads(self) -> int:
+        """Chunks of a row."""
+        return loads(self.dim, self.itemsize)
 
     @property
     def copied(self) -> int:
         """Chunks of a row that are copied as they are."""
-        return self.dim // NUMBERS if self.multiplied else loads(self.dim)
+        return self.dim * self.itemsize // CHUNK if self.multiplied else self.loads
+
+    @property
+    def row_bytes(self) -> int:
+        """Of a row in shared memory."""
+        return row_bytes(self.dim, self.itemsize)
+
+    @property
+    def empty(self) -> range:
+        """Chunks of a row in shared memory that no load fills."""
+        return range(self.loads, row_chunks(self.dim, self.itemsize))
 
 
 def emit_load(out: SourceWriter, load: Load) -> None:
@@ -48,9 +65,9 @@ def emit_load(out: SourceWriter, load: Load) -> None:
     with device_function(out, f"copy_{load.what}", parameters, f"Begin to copy the {load.what} of a tile."):
         if load.copied:
             _emit_chunks(out, load)
-        if load.copied < loads(load.dim):
+        if load.copied < load.loads:
             wrapped(out, f"store_{load.what}_tails", parameters)
-    if load.copied < loads(load.dim):
+    if load.copied < load.loads:
         _emit_tails(out, load, parameters)
 
 
@@ -81,7 +98,7 @@ def _emit_chunk(out: SourceWriter, load: Load, *, whole: bool) -> None:
     if not whole:
         out.line(f"mine = u32(1) if place < u32({load.rows}) else u32(0)")
     out.line(load.token)
-    out.line(f"at = u32(to + place * u32({row_bytes(load.dim)}) + chunk * u32({CHUNK}))")
+    out.line(f"at = u32(to + place * u32({load.row_bytes}) + chunk * u32({CHUNK}))")
     source = f"first + u64(token) * step + u64({CHUNK}) * u64(chunk)"
     if not load.guarded:
         out.line(f"ptx.async_copy(at, {source}, {'u32(1)' if whole else 'mine'})")
@@ -94,7 +111,7 @@ def _emit_chunk(out: SourceWriter, load: Load, *, whole: bool) -> None:
 
 def _emit_tails(out: SourceWriter, load: Load, parameters: tuple[str, ...]) -> None:
     """Rows of which the last chunk is not whole: what follows their numbers may be anything."""
-    tail, pitch, rows = load.dim % NUMBERS, row_bytes(load.dim), load.rows
+    tail, pitch, rows = load.dim * load.itemsize % CHUNK // 2, load.row_bytes, load.rows  # tail: in 16 bits
     text = "The last chunk of each row, its numbers alone."
     kept = [f"word_{x}" for x in range(tail // 2)] + [f"word_{tail // 2} & u32(65535)"] * (tail % 2)
     words = ", ".join((kept + ["u32(0)"] * 4)[:4])
@@ -111,9 +128,9 @@ def _emit_tails(out: SourceWriter, load: Load, parameters: tuple[str, ...]) -> N
         out.line(f"ptx.store_shared_words4(at, {words}, mine)")
 
 
-def padded(dims: Iterable[int]) -> bool:
-    """Whether the last step of some rows has a chunk that no load fills."""
-    return any(loads(dim) % 2 for dim in dims)
+def padded(dims: Iterable[int], itemsize: int = 2) -> bool:
+    """Whether the last sixteen of some rows has chunks that no load fills."""
+    return any(loads(dim, itemsize) < row_chunks(dim, itemsize) for dim in dims)
 
 
 def of_stages(place: str, stage_bytes: int, stages: int) -> list[str]:
@@ -123,7 +140,7 @@ def of_stages(place: str, stage_bytes: int, stages: int) -> list[str]:
 
 def emit_padding(out: SourceWriter, loaded: Sequence[tuple[Load, list[str]]]) -> None:
     """Zeros where nothing is loaded, once for an item. loaded: loads, and the places that each one fills."""
-    open_ended = [(load, places) for load, places in loaded if loads(load.dim) % 2]
+    open_ended = [(load, places) for load, places in loaded if load.empty]
     with device_function(out, "clear_padding", ("base",), "The chunks that complete a row's last step, as 0."):
         for load, places in open_ended:
             for place in places:
@@ -133,8 +150,9 @@ def emit_padding(out: SourceWriter, loaded: Sequence[tuple[Load, list[str]]]) ->
         with function, out.block(f"for i in range({-(-load.rows // load.threads)})"):
             out.line(f"place = u32(ptx.thread_index() + u32({load.threads}) * u32(i))")
             out.line(f"mine = u32(1) if place < u32({load.rows}) else u32(0)")
-            out.line(f"at = u32(to + place * u32({row_bytes(load.dim)}) + u32({CHUNK * loads(load.dim)}))")
-            out.line(f"ptx.store_shared_words4(at, {ZEROS}, mine)")
+            for chunk in load.empty:
+                out.line(f"at = u32(to + place * u32({load.row_bytes}) + u32({CHUNK * chunk}))")
+                out.line(f"ptx.store_shared_words4(at, {ZEROS}, mine)")
 
 
 def of_atoms(names: str, atoms: int) -> tuple[str, ...]:
@@ -237,10 +255,10 @@ def _of_atom(left: list[str], atom: int) -> list[str]:
     return left[LEFT_WORDS * atom : LEFT_WORDS * (atom + 1)]
 
 
-def emit_add(out: SourceWriter, dtype: str) -> None:
+def emit_add(out: SourceWriter, dtype: str, depth: int = ATOM) -> None:
     """The product that all of these are made of."""
     parameters = ("sums", "at", "a_0", "a_1", "a_2", "a_3", "b_0", "b_1")
-    with device_function(out, "add_product", parameters, "(16, 8) sums += (16, 16) x (16, 8)."):
+    with device_function(out, "add_product", parameters, f"(16, 8) sums += (16, {depth}) x ({depth}, 8)."):
         four = ", ".join(f"sums[at + {i}]" for i in range(SUMS))
         out.line(f"{four} = ptx.mma_{dtype}(")
         with out.suite():

@@ -20,6 +20,7 @@ from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD
 
 Lines = Callable[[SourceWriter], None]
 LEFT, RIGHT, TRANSPOSED = "left", "right", "transposed"  # operands of a product, as ldmatrix wants their rows
+PAIRED = "paired"  # an operand whose numbers a lane reads two by two: its own of a row, and of the next row
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +157,14 @@ def _emit_status(out: SourceWriter, walk: Walk) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """Where a lane's rows of an array's first matrix begin: as which operand, in which tile, of rows of ``dim``."""
+    """Where a lane's rows of an array's first matrix begin: as which operand, in which tile, of rows of ``dim`` numbers
+    of ``itemsize`` bytes.
+    """
 
     kind: str
     tile: str
     dim: int
+    itemsize: int = 2
 
 
 # Of the four matrices that ldmatrix moves at once, the pair that a lane gives a row of, and its row of the pair.
@@ -186,11 +190,12 @@ def emit_lane_places(out: SourceWriter, name: str, operands: Mapping[str, Operan
         for operand, one in operands.items():
             if one is first:
                 out.line(f"key_row = u32(u32({_PAIR} * u32({MATRIX})) + u32(lane & u32({MATRIX - 1})))")
-            pitch = f"u32({row_bytes(one.dim)})"
+            pitch = f"u32({row_bytes(one.dim, one.itemsize)})"
             where = {
                 LEFT: f"u32(first_row + {_OF_PAIR}) * {pitch} + upper",
                 RIGHT: f"key_row * {pitch} + u32(u32(lane >> u32({log2(MATRIX)})) & u32(1)) * u32({CHUNK})",
                 TRANSPOSED: f"{_OF_PAIR} * {pitch} + upper",
+                PAIRED: f"u32(column * {pitch}) + u32(lane >> u32({log2(ROW_LANES)})) * u32({CHUNK // 2})",
             }[one.kind]
             out.line(f"{operand} = u32({one.tile} + {where})")
         out.line(f"return {', '.join(operands)}, row, column")

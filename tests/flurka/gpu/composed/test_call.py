@@ -21,27 +21,31 @@ SMALL = Case(seq_q=5, seq_kv=9, rank=4, head_dim=8, value_dim=8, heads=2)
 
 
 class ComposingDriver(EmulatedDriver):
-    """``launched``: names of the texts that ran."""
+    """``launched``: names of the texts that ran; ``texts``: themselves."""
 
     def __init__(self):
         super().__init__()
-        self.launched = []
+        self.launched, self.texts = [], []
 
     def cuLaunchKernel(self, function, grid, _y, _z, threads, *rest):
         text, entry = self.text_and_entry(function)
         assert (threads, rest[2]) == (entry.threads, entry.shared_bytes)
         self.launched.append(entry.name)
+        self.texts.append(text)
         values = packed_values(rest[-2], entry.parameters)
         emulate(text, entry.name, entry, values, self.device_memory, [], grid=grid)
         return (Status.CUDA_SUCCESS,)
 
 
 class There:
-    """The emulated GPU's copy of a NumPy array, with its strides, as an array of no framework."""
+    """The emulated GPU's copy of a NumPy array, with its strides, as an array of no framework.
 
-    def __init__(self, gpu, array):
+    offset: of its address.
+    """
+
+    def __init__(self, gpu, array, offset=0):
         first, last = np.lib.array_utils.byte_bounds(array)
-        place = gpu.device_memory.allocate(max(-(-(last - first) // 4) * 4, 4))
+        place = gpu.device_memory.allocate(max(-(-(last - first + offset) // 4) * 4, 4)) + offset
         self._offset = place + array.__array_interface__["data"][0] - first
         facts = {"data": (self._offset, False), "shape": array.shape, "strides": array.strides}
         self.__cuda_array_interface__ = {**facts, "typestr": array.dtype.str, "version": 3}
@@ -109,6 +113,28 @@ def test_16_bit_gradients_of_rows_that_tensor_cores_cannot_read_in_place(gpu):
     right, pull = case.wanted_vjp(given)
     out, vjp = flurka_numba.kernel_attention_vjp(**found, target="sm80")
     for got, wanted in zip((out, *vjp(There(gpu, case.dout()))[:3]), (right, *pull(case.dout())[:3]), strict=True):
+        np.testing.assert_allclose(got.view(), wanted, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("offset", [0, 2])
+def test_heads_side_by_side_are_one_product(gpu, offset):
+    """As layers have them: (batch, seq, heads, dim) in memory. Of an address that is not a multiple of 16, no."""
+    case = SMALL.but(dtype="float16", batch=2, heads=2, kv_lengths=(9, 4), value_dim=16)
+    given, found = case.arrays(), {}
+    for name, one in given.items():
+        beside = one.swapaxes(1, 2) if name in "qkv" else one
+        room = np.full(beside.size + 8, np.nan, one.dtype)
+        placed = room[offset // 2 : offset // 2 + beside.size].reshape(beside.shape)
+        placed[...] = beside
+        found[name] = There(gpu, placed.swapaxes(1, 2) if name in "qkv" else placed, offset)
+    right, pull = case.wanted_vjp(given)
+    del gpu.texts[:]
+    out, vjp = flurka_numba.attention_vjp(**found, target="sm80", kv_lengths=np.array(case.kv_lengths))
+    wide = [
+        text for text in gpu.texts if text.startswith('"""Matrix products of float16 and float16 as float32, 64 x 32')
+    ]
+    assert bool(wide) == (offset == 0)
+    for got, wanted in zip((out, *vjp(There(gpu, case.dout()))), (right, *pull(case.dout())), strict=True):
         np.testing.assert_allclose(got.view(), wanted, rtol=2e-3, atol=1e-3)
 
 

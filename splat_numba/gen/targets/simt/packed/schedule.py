@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.packed.lists import PackedLists, Words
 from splat_numba.gen.packed.parts import PackedParts
 from splat_numba.gen.packed.problem import PackedProblem
@@ -20,7 +21,7 @@ from splat_numba.gen.targets.simt.packed.texts import ARRAYS, fma_tiles_text, pa
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.packed.tiles import ARRAYS as TILE_ARRAYS
 from splat_numba.gen.targets.simt.packed.tiles import STEPS as TILE_STEPS
-from splat_numba.gen.targets.simt.packed.traits import WARPS, Family, PackedTraits
+from splat_numba.gen.targets.simt.packed.traits import HELD, WARPS, Family, PackedTraits
 from splat_numba.gen.targets.simt.schedule import scale_of
 from splat_numba.gen.targets.simt.shape import CHUNK
 
@@ -37,8 +38,15 @@ def _traits(problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Ten
     in_chunks = problem.operator == "softmax" and ITEMSIZE[problem.dtype] <= ITEMSIZE["float32"] and side_by_side
     return PackedTraits(
         FAMILIES[problem.operator], problem.dtype, problem.dim, products and lists.columns is not None,
-        problem.transposed, in_chunks,
+        problem.transposed, _held(lists, CHUNK // ITEMSIZE[problem.dtype]) if in_chunks else 0,
     )  # fmt: skip
+
+
+def _held(lists: PackedLists, of_chunk: int) -> int:
+    """Chunks of a lane that hold the longest row, wherever it begins, or as many as there may be."""
+    longest = int(lists.rows[:, 2].max(initial=0))
+    chunks = (longest + 2 * (of_chunk - 1)) // of_chunk
+    return next((held for held in HELD if chunks <= held * WARP), HELD[-1])
 
 
 def record_rows(
@@ -90,7 +98,7 @@ def _launch(
     }  # fmt: skip
     if problem.dim:
         numbers |= scale_of(traits.numbers, "scale", problem.scale)
-    if traits.in_chunks:
+    if traits.held:
         numbers["pairs"] = named["values"].sizes[2]
     if traits.family != "adding":
         numbers |= _groups(problem, named)

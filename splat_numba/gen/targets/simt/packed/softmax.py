@@ -19,7 +19,7 @@ ARRAYS = {"softmax": ("values", "weights"), "softmax_backward": ("weights", "dwe
 
 def parameter_names(traits: PackedTraits) -> tuple[tuple[str, ...], ...]:
     """Tables and arrays, counts. pairs: of a head."""
-    return ("rows", *ARRAYS[traits.family]), (*COUNTS, "pairs") if traits.in_chunks else COUNTS
+    return ("rows", *ARRAYS[traits.family]), (*COUNTS, "pairs") if traits.held else COUNTS
 
 
 def render_softmax(traits: PackedTraits, groups: tuple[tuple[str, ...], ...]) -> str:

@@ -1,4 +1,4 @@
-"""Softmax of a row that a warp holds in registers: up to HELD chunks of 16 bytes a lane, all on their way at once.
+"""Softmax of a row that a warp holds in registers: up to five chunks of 16 bytes a lane, all on their way at once.
 
 Bytes are the floor: each packed value is read and written once. So each is raised once, and what a row shares with its
 neighbours, its first and last chunk, is read whole and written by words: number by number these two would take as many
@@ -16,7 +16,6 @@ from splat_numba.gen.targets.simt.packed.rows import emit_packed, emit_unpacked
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 from splat_numba.gen.targets.simt.shape import CHUNK
 
-HELD = 5  # chunks of a lane: rows of 1273 values of 16 bits, wherever they begin, and of 1024 in any case
 OF_ROW = ("values_at", "weights_at", "shift", "count", "chunks", "lane")
 NONE_ELSE = "whole = u32(1) if (place < count) and (u32(place + u32({0})) < count) else u32(0)"
 
@@ -29,44 +28,44 @@ def emit_held(out: SourceWriter, traits: PackedTraits, names: list[str]) -> None
     with device_function(out, "is_held", parameters, text):
         out.lines(
             f"""
-            fits = alike if chunks <= u32({HELD * WARP}) else u32(0)
+            fits = alike if chunks <= u32({traits.held * WARP}) else u32(0)
             fits = fits if slot >= shift else u32(0)
             return fits if u32(slot + u32({of}) * chunks) <= u32(pairs + shift) else u32(0)
             """
         )
     with device_function(out, "softmax_of_held", OF_ROW, "All of a row, in registers."):
-        _emit_row(out, of)
+        _emit_row(out, traits, of)
     _emit_hold(out, traits, names)
     _emit_store(out, traits, names)
 
 
-def _emit_row(out: SourceWriter, of: int) -> None:
+def _emit_row(out: SourceWriter, traits: PackedTraits, of: int) -> None:
     """A piece, a chunk of each lane, that the row has not, is left out by the warp as a whole."""
     out.lines(
         f"""
-        words = cuda.local.array({4 * HELD}, dtype=np.uint32)
-        x = cuda.local.array({of * HELD}, dtype=np.float32)
+        words = cuda.local.array({4 * traits.held}, dtype=np.uint32)
+        x = cuda.local.array({of * traits.held}, dtype=np.float32)
         first_at = values_at - u64({CHUNK // of}) * u64(shift)
         """
     )
-    for piece in range(HELD):
+    for piece in range(traits.held):
         four = ", ".join(f"words[{4 * piece + y}]" for y in range(4))
         out.line(f"chunk_{piece} = u32(lane + u32({WARP * piece}))")
         out.line(f"inside = u32(1) if chunk_{piece} < chunks else u32(0)")
         out.line(f"{four} = ptx.load_words4_when(first_at + u64({CHUNK}) * u64(chunk_{piece}), inside)")
     out.line("peak, added = NONE_KEPT, ZERO")
     place = f"u32(u32({of}) * chunk_{{0}} - shift)"
-    for piece in range(HELD):
+    for piece in range(traits.held):
         with out.block(f"if chunks > u32({WARP * piece})"):
             out.line(f"peak = hold_chunk(x, {of * piece}, words, {4 * piece}, {place.format(piece)}, count, peak)")
     out.line("top = top_of_warp(peak)")
     out.line("safe = top if top > NONE_KEPT else ZERO")
-    for piece in range(HELD):
+    for piece in range(traits.held):
         with out.block(f"if chunks > u32({WARP * piece})"):
             out.line(f"added = raise_chunk(x, {of * piece}, safe, added)")
     out.line("total = sum_of_warp(added)")
     out.line("factor = reciprocal(total) if total != ZERO else ZERO")
-    for piece in range(HELD):
+    for piece in range(traits.held):
         with out.block(f"if chunks > u32({WARP * piece})"):
             wrapped(out, "store_held", ("x", str(of * piece), "weights_at", place.format(piece), "count", "factor"))
 

@@ -35,7 +35,7 @@ def packed_text(traits: PackedTraits, arch: str) -> EmittedText:
         + [traits.dtype]
         + ["listed"] * traits.listed
         + ["placed"] * traits.placed
-        + ["chunks"] * traits.in_chunks
+        + [f"held{traits.held}"] * bool(traits.held)
         + ["partial"] * traits.partial
     )
     entry = Entry(traits.family, parameters(traits), THREADS, 1, 0, arch=arch)
@@ -44,7 +44,7 @@ def packed_text(traits: PackedTraits, arch: str) -> EmittedText:
 
 def render_packed(traits: PackedTraits) -> str:
     """Python source of the kernel, for every mask of these traits. Pure and deterministic."""
-    if traits.in_chunks:
+    if traits.held:
         return softmax_chunks.render_softmax_chunks(traits, _groups(traits))
     return PAGES[traits.family][1](traits, _groups(traits))
 

@@ -12,6 +12,7 @@ WARPS = 4  # of a block, each with a row of its own
 THREADS = WARPS * WARP
 LANES_OF_KEY = 8  # share the product of a query and a key: together they read 128 bytes of it at a time
 MOST_AT_ONCE = 4  # keys or rows of values under way in a lane
+HELD = (1, 2, 5)  # chunks of a lane: with fewer registers more rows are on their way
 MOST_UNDER_WAY = 32  # chunks of keys: with 64, which a lane has of eight keys of 256 float32, the compiler spills
 
 Family = Literal["sddmm", "softmax", "softmax_backward", "spmm", "adding", "gathering"]
@@ -20,8 +21,9 @@ Family = Literal["sddmm", "softmax", "softmax_backward", "spmm", "adding", "gath
 @dataclass(frozen=True, slots=True)
 class PackedTraits:
     """dim: numbers of a row of q and k, or of v; 0 for softmax. listed: columns are a list, one a pair, rather than
-    runs. placed: the packed values of a pair stand where a list says (of a transposed mask). in_chunks: softmax of 16
-    or 32 bits reads and writes 16 bytes at a time, as packed values lie side by side. partial: rows of spmm are parts
+    runs. placed: the packed values of a pair stand where a list says (of a transposed mask). held: softmax
+    of 16 or 32 bits reads and writes 16 bytes at a time, as packed values lie side by side, and a lane holds so many of
+    a row's chunks, one of HELD; 0: number by number. partial: rows of spmm are parts
     of longer ones, whose results are stored as they were computed.
     """
 
@@ -30,7 +32,7 @@ class PackedTraits:
     dim: int = 0
     listed: bool = False
     placed: bool = False
-    in_chunks: bool = False
+    held: int = 0
     partial: bool = False
 
     @property

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from splat_numba.gen.boxes.cost import Work
 from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
 from splat_numba.gen.boxes.tiles import Tiles
-from splat_numba.gen.language.lane_layout import ATOM
+from splat_numba.gen.language.lane_layout import ATOM, WARP
 from splat_numba.gen.plans.backward import KEYS, QUERIES
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.problem import Problem
@@ -23,14 +25,14 @@ from splat_numba.gen.targets.sm80.cost import GRADIENTS, LAUNCH_SECONDS, predict
 from splat_numba.gen.targets.sm80.shape import MOST_REGISTERS, STAGES
 from splat_numba.gen.targets.sm80.tile_shapes import resident_of
 
-# Predictions, not measured for these kernels: what those of target sm90 do with the same bytes on an H200. Chips whose
-# memory is slower beside their products have no entry until both designs were timed there.
-RATES = {(9, 0): KeptRates(4.2e12, 5.0e12, LAUNCH_SECONDS)}
-LEAST_DIM = 64  # likewise
+# Of an H200 (benchmarks/results/gpu_sm80.md). Chips whose memory is slower beside their products have no entry until
+# both designs were timed there.
+RATES = {(9, 0): KeptRates(4.2e12, 4.7e12, LAUNCH_SECONDS)}
+WARPS, SHARES = (4, 8, 16), (0.46, 0.77, 1.0)  # of a multiprocessor, that read slopes; and their share of that rate
+LEAST_DIM = 64  # below it nothing was timed
 GROUPS = (1, 2)  # row blocks of 64 and 128 rows
 READ_STAGES = (4, 3, 2)  # of keys and images: memory is further away than the cache
 FIRST_WITH_HALVES = (9, 0)  # of a tile's columns: compilers for older chips spill 20 bytes of 128 keys of head_dim 64
-RESIDENT = 2  # blocks that had better be there together: one waits for its first tiles while the other multiplies
 
 
 def keeps(boxes: Traits) -> GradientTraits:
@@ -66,14 +68,14 @@ def _seconds(work: Work, boxes: Traits, problem: Problem, gpu: Gpu, dims: int) -
 
 
 def reading_traits(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
-    """Of kernels that read slopes, by their groups, which share keys; each with as many stages as leave room for two
-    blocks, or at all.
+    """Of kernels that read slopes, by their groups, which share keys; each with the stages that leave room for the most
+    blocks, and the most of these: of head_dim 64 1.4 ms with four blocks of two stages were 1.75 with two of four.
     """
     found: list[Traits] = []
     for groups in GROUPS:
         shapes = [_resident(problem, gpu, groups, stages) for stages in READ_STAGES]
         fitting = [one for one in shapes if one is not None]
-        found += [one for one in fitting if one.blocks_per_multiprocessor >= RESIDENT][:1] or fitting[:1]
+        found += sorted(fitting, key=lambda one: -one.blocks_per_multiprocessor)[:1]
     return tuple(found)
 
 
@@ -88,4 +90,10 @@ def _resident(problem: Problem, gpu: Gpu, groups: int, stages: int) -> Traits | 
     return replace(boxes, blocks_per_multiprocessor=resident) if resident else None
 
 
-KEEPING = Keeping(LEAST_DIM, RATES, _tiles, reading_traits)
+def _share(boxes: Traits) -> float:
+    """Warps that wait for a tile, or fetch one, leave the products to others."""
+    warps = boxes.blocks_per_multiprocessor * threads_of(reads(boxes)) // WARP
+    return float(np.interp(warps, WARPS, SHARES))
+
+
+KEEPING = Keeping(LEAST_DIM, RATES, _tiles, reading_traits, dealt=True, share=_share)

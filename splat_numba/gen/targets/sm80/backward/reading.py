@@ -85,8 +85,8 @@ def render_reading(traits: GradientTraits) -> str:
 
 def _load(traits: GradientTraits) -> Load:
     """Of keys; beyond the last one slopes are 0, and what is there must be a number."""
-    boxes = traits.boxes
-    return Load("keys", boxes.tile_kv, boxes.head_dim, threads_of(traits), TILE, TOKEN_OF_TILE, True, False)
+    boxes, padding = traits.boxes, traits.padded
+    return Load("keys", boxes.tile_kv, boxes.head_dim, threads_of(traits), TILE, TOKEN_OF_TILE, padding, False)
 
 
 def _product(traits: GradientTraits) -> SumProduct:
@@ -264,10 +264,8 @@ def _emit_fetch(out: SourceWriter, traits: GradientTraits) -> None:
 def _emit_copy_image(out: SourceWriter, traits: GradientTraits) -> None:
     with device_function(out, "copy_image", ("source", "to", "there"), "Begin to copy an image, if there is one."):
         out.line(f"at = u32(u32({CHUNK}) * ptx.thread_index())")
-        step = CHUNK * threads_of(traits)
-        with out.block(f"while at < u32({IMAGE_BYTES})"):
-            out.line("ptx.async_copy(u32(to + at), source + u64(at), there)")
-            out.line(f"at = u32(at + u32({step}))")
+        for first in range(0, IMAGE_BYTES, CHUNK * threads_of(traits)):
+            out.line(f"ptx.async_copy(u32(to + at + u32({first})), source + u64(at) + u64({first}), there)")
 
 
 def _emit_tile(out: SourceWriter, traits: GradientTraits) -> None:

@@ -7,6 +7,7 @@ from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, 
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, LEVEL_BYTES
+from splat_numba.gen.targets.gpu.real_rows import emit_add_real_row, emit_real_row, sixteens
 from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
@@ -46,9 +47,14 @@ def emit_results(out: SourceWriter, traits: GradientTraits) -> None:
         parameters = ("row", "token", "total", "column", "share", "to_first", "step", *sums, "seq_left")
         text = f"A row of {name}: its sums times share, 0 where share is."
         with device_function(out, f"store_{name}", parameters, text):
-            _emit_row(out, traits, dim)
-    _emit_eights(out, traits)
-    if traits.rounds and max(traits.dims.values(), default=0) >= QUARTER:
+            if traits.boxes.dtype == "float32":
+                _emit_reals(out, traits, dim)
+            else:
+                _emit_row(out, traits, dim)
+    emit_share(out)
+    if traits.boxes.dtype != "float32":
+        _emit_eights(out, traits)
+    if traits.rounds and max(traits.dims.values(), default=0) >= QUARTER and traits.boxes.dtype != "float32":
         emit_quarter(out, traits.boxes.dtype)
 
 
@@ -74,11 +80,30 @@ def _emit_row(out: SourceWriter, traits: GradientTraits, dim: int) -> None:
         emit_rounded(out, traits.boxes.dtype, dim)
 
 
-def _emit_eights(out: SourceWriter, traits: GradientTraits) -> None:
-    """Of a thread's two of 8 columns; rows of sums are whole chunks of them."""
+def _emit_reals(out: SourceWriter, traits: GradientTraits, dim: int) -> None:
+    """The same of float32, which is added up where it is stored; a row that is not there reads the first one."""
+    out.lines(
+        """
+        real = u32(1) if token < seq_left else u32(0)  # padding is 2**32 - 1 here
+        to = to_first + u64(token if real != u32(0) else u32(0)) * step
+        """
+    )
+    for j in range(ATOM // MATRIX * len(sixteens(dim))):
+        out.line(f"share_eight({SUMS * j} + {LANE_COLUMNS} * row, total, share)")
+    if traits.adds:
+        emit_add_real_row(out, dim)
+    emit_real_row(out, dim, "total", "f32(1.0)")
+
+
+def emit_share(out: SourceWriter) -> None:
+    """``share_eight``."""
     with device_function(out, "share_eight", ("at", "total", "share"), "8 columns times share, 0 where share is."):
         for x in range(LANE_COLUMNS):
             out.line(f"total[at + {x}] = total[at + {x}] * share if share != f32(0.0) else f32(0.0)")
+
+
+def _emit_eights(out: SourceWriter, traits: GradientTraits) -> None:
+    """Of a thread's two of 8 columns; rows of sums are whole chunks of them."""
     if not traits.rounds:
         with device_function(out, "store_eight", ("at", "total", "to", "real"), "8 columns in float32."):
             out.line("ptx.store_reals2(to, total[at], total[at + 1], real)")

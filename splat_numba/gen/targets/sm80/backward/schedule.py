@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
+from splat_numba.gen.boxes.passes import GROUP_ROWS
 from splat_numba.gen.plans.backward import QUERIES
 from splat_numba.gen.schedules.schedule import ScheduleBuilder
 from splat_numba.gen.targets.gpu.gradient_kernels import READ, WRITTEN
@@ -20,7 +24,11 @@ from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 
 def traits_of(one: GradientLaunch) -> GradientTraits:
     """What the text of a launch depends on."""
-    padded = one.slopes == WRITTEN and bool((one.planned.table.rows < 0).any())
+    table = one.planned.table
+    padded = one.slopes == WRITTEN and bool((table.rows < 0).any())
+    if one.slopes == READ:
+        keys = np.array([view.inner for view in table.kv_views], np.int64)
+        padded = bool((table.piece[:, 1] + GROUP_ROWS > keys[table.piece[:, 0]]).any())
     ragged = one.of_plan.planned.conditions.ragged
     return GradientTraits(one.planned.traits, one.of, one.makes, one.stored, ragged, one.slopes, padded)
 
@@ -65,3 +73,4 @@ def _record_reading(builder: ScheduleBuilder, one: GradientLaunch, call: Gradien
 
 
 TEXTS = GradientTexts(arch_of, candidates, partial(record_half_levels, arch_of), _record_launch, finishes=True)
+TEXTS_OF_REALS = replace(TEXTS, finishes=False)  # they are added up where they are stored

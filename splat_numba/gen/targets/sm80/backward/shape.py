@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.lane_layout import ATOM, WARP, sums_of, words_of
 from splat_numba.gen.plans.backward import KEYS, QUERIES
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, WRITTEN
@@ -25,14 +26,17 @@ MOST_SUMS = {QUERIES: {1: 176, 2: 176}, KEYS: {1: 192, 2: 192}}
 MOST_SUMS_OF_WIDE = 176  # of keys, where eight warps have 128 rows: 12 bytes of 128 x 64 of head_dim 128 are spilled
 MOST_COLUMNS = 64  # of a tile
 PRESENT_BYTES = 4  # of a row, whether it is no padding
+# The same of float32, whose operands are two words each.
+OTHER_REGISTERS_OF_REALS = 96
+MOST_SUMS_OF_REALS = {1: 96, 2: 80}
 
 
 def sums(traits: GradientTraits, atoms: int, columns: int) -> int:
-    """Registers of a thread's scores, slopes and gradients, of so many columns at once; a kernel of queries has weights
-    two a word in place of scores when it makes slopes.
+    """Registers of a thread's scores, slopes and gradients, of so many columns at once; a kernel of queries of 16 bits
+    has weights two a word in place of scores when it makes slopes.
     """
     one, packed = sums_of(columns), words_of(columns)
-    tiles = one * (1 + traits.slopes) if traits.columns_are_queries else one + packed
+    tiles = one + packed if traits.packs else one * (1 + traits.slopes)
     return atoms * (tiles + sum(total_registers(dim) for dim in traits.dims.values()))
 
 
@@ -43,6 +47,8 @@ def total_registers(dim: int) -> int:
 
 def in_registers(traits: GradientTraits, atoms: int, columns: int) -> bool:
     """Whether a thread of so many atoms has all of them in registers, and room for all else."""
+    if traits.boxes.dtype == "float32":
+        return sums(traits, atoms, columns) <= MOST_SUMS_OF_REALS[atoms] and columns <= MOST_COLUMNS
     most = MOST_SUMS[traits.of][atoms]
     if atoms < traits.boxes.groups:
         most = min(most, MOST_SUMS_OF_WIDE)
@@ -71,7 +77,8 @@ def atoms_of(traits: GradientTraits) -> int:
 
 def registers(traits: GradientTraits) -> int:
     """That a thread wants, where there are as many."""
-    return sums(traits, atoms_of(traits), columns_at_once(traits)) + OTHER_REGISTERS
+    others = OTHER_REGISTERS_OF_REALS if traits.boxes.dtype == "float32" else OTHER_REGISTERS
+    return sums(traits, atoms_of(traits), columns_at_once(traits)) + others
 
 
 def threads_of(traits: GradientTraits) -> int:
@@ -100,7 +107,7 @@ class GradientMemory:
 def shared_layout(traits: GradientTraits) -> GradientMemory:
     """A block's left tiles, then right tiles of each stage; behind those of queries their lse and delta."""
     boxes, by_column = traits.boxes, traits.columns_are_queries
-    first, second = row_bytes(boxes.head_dim), row_bytes(boxes.value_dim)
+    first, second = (row_bytes(dim, ITEMSIZE[boxes.dtype]) for dim in (boxes.head_dim, boxes.value_dim))
     left = boxes.tile_q * (first + (second if traits.slopes else 0))
     right = boxes.tile_kv * (first + second)
     stages = left + boxes.tile_q * LEVEL_BYTES * (not by_column)

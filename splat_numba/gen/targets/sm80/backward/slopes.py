@@ -18,9 +18,9 @@ from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, of_atoms
 
 
 def emit_pairs(out: SourceWriter, traits: GradientTraits) -> None:
-    """A tile's weights and slopes, from its first two products. A kernel of queries rounds weights, of which it wants
-    slopes alone, before dP is there: 128 queries x 64 keys leave no registers for scores beside it. One of keys has
-    both products' sums at once, as its compiler keeps that in registers, and not the other (ptxas 13.0).
+    """A tile's weights and slopes, from its first two products. A kernel of queries of 16 bits rounds weights, of which
+    it wants slopes alone, before dP is there: 128 queries x 64 keys leave no registers for scores beside it. One of
+    keys has both products' sums at once, as its compiler keeps that in registers, and not the other (ptxas 13.0).
     """
     atoms = atoms_of(traits)
     scores, slopes, weights = (of_atoms(name, atoms) for name in ("score", "slope", "weight"))
@@ -43,10 +43,11 @@ def emit_pairs(out: SourceWriter, traits: GradientTraits) -> None:
     for score, at in zip(scores, own, strict=True):
         out.line(f"weigh({score}, scale_log2, {at})")
     emit_masks(out, traits.walked, [scores])
-    for weight, score in zip(weights, scores, strict=True):
-        out.line(f"round_weights({weight}, {score})")
+    if traits.packs:
+        for weight, score in zip(weights, scores, strict=True):
+            out.line(f"round_weights({weight}, {score})")
     wrapped(out, *second)
-    for slope, weight, at in zip(slopes, weights, own, strict=True):
+    for slope, weight, at in zip(slopes, weights if traits.packs else scores, own, strict=True):
         out.line(f"make_slopes({slope}, {weight}, {at})")
 
 
@@ -61,7 +62,8 @@ def emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
         _emit_by_columns(out, traits)
         return
     _emit_by_rows(out, traits, "weigh", ("score", "scale_log2"), "level")
-    _emit_round(out, traits)
+    if traits.packs:
+        _emit_round(out, traits)
     _emit_by_rows(out, traits, "make_slopes", ("slope", "weight"), "change")
     with columns_of(out, "weigh_columns", ("score", "scale_log2", "row", "level"), traits.boxes.tile_kv, "Of a row."):
         for x in range(LANE_COLUMNS):
@@ -69,8 +71,11 @@ def emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
             out.line(f"{at} = ptx.exp2({at} * scale_log2 - level)")
     parameters = ("slope", "weight", "row", "change")
     with columns_of(out, "make_slopes_columns", parameters, traits.boxes.tile_kv, "Of a row."):
-        out.line(f"low, high = ptx.unpack_{traits.boxes.dtype}(weight[{LANE_ROWS} * j + row])")
-        for x, weight in enumerate(("low", "high")):
+        weights = [sum_at("weight", "row", str(x)) for x in range(LANE_COLUMNS)]
+        if traits.packs:
+            weights = ["low", "high"]
+            out.line(f"low, high = ptx.unpack_{traits.boxes.dtype}(weight[{LANE_ROWS} * j + row])")
+        for x, weight in enumerate(weights):
             at = sum_at("slope", "row", str(x))
             out.line(f"{at} = {weight} * ({at} - change)")
 

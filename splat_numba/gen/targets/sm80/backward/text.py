@@ -38,6 +38,7 @@ from splat_numba.gen.targets.sm80.backward.shape import (
 from splat_numba.gen.targets.sm80.backward.slopes import emit_pairs, emit_slopes, part_of
 from splat_numba.gen.targets.sm80.backward.tiles import emit_copies, emit_places, emit_products, operands_of, padded
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
+from splat_numba.gen.targets.sm80.products import described, numbers_of
 from splat_numba.gen.targets.sm80.shape import CHUNK, row_bytes
 from splat_numba.gen.targets.sm80.softmax import ZERO, emit_mask_functions, knows_status, skips, some_kept
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, of_atoms
@@ -50,7 +51,7 @@ SCALES = ("scale_log2", "scale")
 def gradients_text(traits: GradientTraits, arch: str) -> EmittedText:
     """The text of the kernel with these traits for an architecture, named after shape and type."""
     boxes = traits.boxes
-    size = f"d{boxes.head_dim}_{boxes.dtype}_{boxes.tile_q}x{boxes.tile_kv}"
+    size = f"d{boxes.head_dim}_{numbers_of(boxes)}_{boxes.tile_q}x{boxes.tile_kv}"
     places, strides = gradient_text.addresses(traits.written)
     parameters = (
         *((name, "l") for name in (*places, *_kept(traits, "slopes"), *strides)), *((name, "f") for name in SCALES),
@@ -108,7 +109,7 @@ def _emit_head(out: SourceWriter, traits: GradientTraits) -> None:
         f"""
         {quotes}{made} of sparse attention by a warp's matrix products, for every mask of boxes.
 
-        head_dim {boxes.head_dim}, value_dim {boxes.value_dim}, {boxes.dtype}; {tile} a tile, by
+        head_dim {boxes.head_dim}, value_dim {boxes.value_dim}, {described(boxes)}; {tile} a tile, by
         {threads_of(traits)} threads: each warp has {ATOM * atoms_of(traits)} rows. Left are {left}, right {right}.
         {quotes}
 
@@ -212,7 +213,7 @@ def _emit_arrays(out: SourceWriter, traits: GradientTraits) -> None:
     """Each atom's scores, weights two a word, slopes and gradients."""
     tile = sums_of(columns_at_once(traits))
     sizes = {"score": tile, **({"slope": tile} if traits.slopes else {})}
-    if not traits.columns_are_queries:
+    if traits.packs:
         sizes["weight"] = words_of(columns_at_once(traits))
     totals = {f"{name}_total": total_registers(dim) for name, dim in traits.dims.items()}
     for name, size in {**sizes, **totals}.items():
@@ -225,7 +226,7 @@ def _emit_arrays(out: SourceWriter, traits: GradientTraits) -> None:
 
 
 def _state(traits: GradientTraits) -> tuple[str, ...]:
-    tiles = "score " + "slope " * traits.slopes + "weight " * (not traits.columns_are_queries)
+    tiles = "score " + "slope " * traits.slopes + "weight " * traits.packs
     return of_atoms(f"{tiles}{' '.join(f'{name}_total' for name in traits.dims)}", atoms_of(traits))
 
 

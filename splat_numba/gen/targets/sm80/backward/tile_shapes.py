@@ -29,6 +29,8 @@ SIZES = (
     ((1, LEAST_COLUMNS, 2),),
     ((1, LEAST_COLUMNS, 1),),
 )
+# Of float32, whose rows are twice as long, two blocks of head_dim 128 are resident with few columns alone.
+SIZES_OF_REALS = (((1, LEAST_COLUMNS, 2), *SIZES[0]), SIZES[2])
 
 
 @lru_cache(maxsize=64)
@@ -37,7 +39,7 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
 
     Raises PlanError for head dimensions so large that not even the smallest tile fits.
     """
-    for sizes in SIZES:
+    for sizes in SIZES_OF_REALS if problem.dtype == "float32" else SIZES:
         if found := first_with_tiles(of, partial(_fitting, problem, of, gpu, sizes)):
             shapes, kernels = found
             return worth_trying(shapes, partial(_most, of=of, wanted=kernels[0])), kernels
@@ -70,7 +72,10 @@ def _fitting(
 ) -> list[Traits]:
     found = []
     for groups, tile, stages in sizes:
-        boxes = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile, stages, 1)
+        boxes = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile, stages, 1,
+                       precision=problem.precision)  # fmt: skip
+        if boxes.dtype == "float32" and any(atoms_of(_most(boxes, of, wanted)) < groups for wanted in kernels):
+            continue  # as forward: two blocks of 64 rows
         resident = min(most_resident(_most(boxes, of, wanted), gpu) for wanted in kernels)
         if resident:
             found.append(replace(boxes, blocks_per_multiprocessor=resident))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from splat_numba.gen.boxes.passes import Traits
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.plans.backward import QUERIES
 from splat_numba.gen.targets.gpu.gradient_kernels import (
     ADDED,
@@ -20,7 +21,8 @@ from splat_numba.gen.targets.gpu.gradient_kernels import (
 @dataclass(frozen=True, slots=True)
 class GradientTraits(GradientKernel):
     """stored: how results are, as in gradient_kernels; ragged: key lengths differ between batch entries; kept: NOWHERE,
-    WRITTEN or READ; padded: some rows of a kernel that writes slopes are padding, whose slopes must be 0.
+    WRITTEN or READ; padded: some keys are padding: rows of a kernel that writes slopes, which must be 0 there, or keys
+    of one that reads them.
     """
 
     stored: str
@@ -42,6 +44,11 @@ class GradientTraits(GradientKernel):
     def walked(self) -> Traits:
         """The boxes as a walk over tiles sees them: only keys have lengths, and signs are the scale's."""
         return replace(self.boxes, ragged=self.limited, negate=False, resumes=False, hands_on=False)
+
+    @property
+    def packs(self) -> bool:
+        """Whether weights are kept rounded, two a word, while dP is made."""
+        return not self.columns_are_queries and ITEMSIZE[self.boxes.dtype] == 2
 
     @property
     def rounds(self) -> bool:

@@ -11,9 +11,8 @@ from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, row_bytes
 
 ENDS_BYTES = 2 * CHUNK  # of the chunk in which a head's packed values begin, and of the one in which they end
 NARROW = 64  # numbers of a row
-PACKED_ROW = (
-    11 * CHUNK
-)  # bytes of a tile's row of packed values: 64, up to 15 before them, a chunk before all; odd, to keep rows apart
+# Bytes of a tile's row of packed values: 64, up to 15 before them, a chunk before all; odd, to keep rows apart.
+PACKED_ROW = 11 * CHUNK
 
 
 @dataclass(frozen=True, slots=True)

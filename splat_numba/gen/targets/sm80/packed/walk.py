@@ -1,8 +1,9 @@
-"""What the tiled texts share: a block's rows and tiles, keys or values on their way, and chunks of packed values.
+"""What the tiled texts share: a block's rows and tiles, and keys or values on their way.
 
 Packed values of 16 bits are read and written by whole chunks of 16 bytes, whose borders are memory's and not a tile's:
 ``shift`` values of a row's first chunk stand before those of a tile, as many in every tile, whose places are a multiple
-of chunks. A chunk of which a row does not keep all is another row's too, and its values go one by one.
+of chunks. A chunk of which a row does not keep all is another row's too: ``values`` reads it and drops the rest,
+``stored`` writes the row's part alone.
 """
 
 from __future__ import annotations

@@ -1,0 +1,127 @@
+"""float32 by TF32 (sm80) beside our FMA units (simt), PyTorch's memory-efficient SDPA and FlexAttention.
+
+    python benchmarks/gpu_float32.py [--seq 4096] [--json float32.json]
+
+One process, medians of CUDA events with the L2 cache overwritten before each call; TFLOP/s count the products of kept
+pairs, 4 dims a pair forward and 10 dims of the gradients. Errors are the largest of 256 rows of a head against float64.
+PyTorch's matmul has TF32 off, which FlexAttention's kernels read; its SDPA takes no mask but causal. The last line is
+JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpu_timing import Budget, describe, event_ms
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+import splat_numba as splat
+
+BATCH, HEADS, DIMS, ROWS = 2, 16, (64, 128), 256
+MASKS = {"full": splat.full(), "causal": splat.causal(), "window512": splat.window(512)}
+MODS: dict[str, Any] = {"causal": lambda _b, _h, i, j: i >= j, "window512": lambda _b, _h, i, j: (i - j).abs() <= 512}
+DENSE = {"full": False, "causal": True}  # those that PyTorch's kernel takes, by is_causal
+OURS = {"three products": ("sm80", "ieee"), "one product": ("sm80", "tf32"), "FMA": ("simt", "ieee")}
+BUDGET = Budget(10, 40, 1)
+Arrays = tuple[torch.Tensor, ...]
+
+
+def measure(dim: int, name: str, seq: int, compiled: Callable[..., torch.Tensor]) -> dict[str, Any]:
+    """Times, rates and errors of everybody."""
+    draw = torch.Generator("cuda").manual_seed(1)
+    q, k, v, dout = (torch.randn(BATCH, HEADS, seq, dim, device="cuda", generator=draw) for _ in range(4))
+    mask = splat.ACSR.from_pattern(MASKS[name], seq, seq)
+    kept = torch.from_numpy(mask.rows(slice(0, ROWS)).to_dense()).cuda()
+    scores = (q[0, 0, :ROWS].double() @ k[0, 0].double().T) / dim**0.5
+    exact = torch.softmax(scores.masked_fill(~kept, -torch.inf), -1) @ v[0, 0].double()
+    row: dict[str, Any] = {"head_dim": dim, "mask": name}
+    for who, (forward, gradients) in _calls(q, k, v, dout, name, compiled).items():
+        for what, call, factor in ((who, forward, 4), (f"{who}, gradients", gradients, 10)):
+            try:
+                result, ms = call(), event_ms(lambda _, call=call: call(), 1, BUDGET)
+            except Exception as error:  # noqa: BLE001 - whatever a contender raises is its result
+                row[f"{what}_ms"] = describe(error)
+                continue
+            row |= {f"{what}_ms": ms, f"{what}_tflops": factor * mask.nnz * BATCH * HEADS * dim / ms * 1e-9}
+            if factor == 4:
+                row[f"{what}_error"] = float((result[0, 0, :ROWS].double() - exact).abs().max())
+    return row
+
+
+def _calls(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dout: torch.Tensor, name: str, compiled: Callable[..., Any]
+) -> dict[str, tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor]]]:
+    """Forward and gradients of each."""
+    found: dict[str, tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor]]] = {}
+    for who, (target, precision) in OURS.items():
+        chosen: dict[str, Any] = {"target": target, "precision": precision}
+        out, lse = splat.attention(q, k, v, MASKS[name], return_lse=True, **chosen)
+        targets = tuple(torch.empty_like(one) for one in (q, k, v))
+        found[who] = (
+            partial(splat.attention, q, k, v, MASKS[name], out=out, **chosen),
+            partial(_gradients, (dout, q, k, v, out, lse), MASKS[name], targets, chosen),
+        )
+    if name in DENSE:
+
+        def sdpa(*given: torch.Tensor) -> torch.Tensor:
+            with sdpa_kernel(SDPBackend.EFFICIENT_ATTENTION):
+                return torch.nn.functional.scaled_dot_product_attention(*given, is_causal=DENSE[name])
+
+        found["SDPA"] = (lambda: sdpa(q, k, v), _by_autograd(sdpa, (q, k, v), dout))
+    block = create_block_mask(MODS[name], None, None, q.shape[2], q.shape[2]) if name in MODS else None
+
+    def flex(*given: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = compiled(*given, block_mask=block)
+        return result
+
+    found["FlexAttention"] = (lambda: flex(q, k, v), _by_autograd(flex, (q, k, v), dout))
+    return found
+
+
+def _gradients(given: Arrays, mask: splat.Pattern, targets: Arrays, chosen: dict[str, Any]) -> torch.Tensor:
+    """Ours, dq as what is shown of them."""
+    splat.attention_backward(*given, mask, out_grads=targets, **chosen)
+    return targets[0]
+
+
+def _by_autograd(call: Callable[..., torch.Tensor], given: Arrays, dout: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """The gradients alone, of a forward pass that is recorded at the first call."""
+    leaves = [one.clone().requires_grad_() for one in given]
+    recorded: list[torch.Tensor] = []
+
+    def gradients() -> torch.Tensor:
+        if not recorded:
+            recorded.append(call(*leaves))
+        return torch.autograd.grad(recorded[0], leaves, dout, retain_graph=True)[0]
+
+    return gradients
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seq", type=int, default=4096)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.backends.cuda.matmul.allow_tf32 = False
+    rows, compiled = [], torch.compile(flex_attention, dynamic=False)
+    for dim in DIMS:
+        for name in MASKS:
+            rows.append(measure(dim, name, args.seq, compiled))
+            shown = {key: one if isinstance(one, (int, str)) else f"{one:.3g}" for key, one in rows[-1].items()}
+            print({key: one for key, one in shown.items() if not key.endswith("_ms") or "rror" in one}, flush=True)
+    text = json.dumps({"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "seq": args.seq, "rows": rows})
+    if args.json:
+        args.json.write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
