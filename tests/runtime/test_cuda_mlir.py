@@ -4,12 +4,15 @@ import re
 
 import pytest
 
+from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.targets.simt.packed.texts import packed_text
 from splat_numba.gen.targets.sm80.packed.texts import tiled_text
+from splat_numba.gen.targets.sm90.attention import attention_entry
 from splat_numba.gen.targets.sm90.schedule import attention_text
-from splat_numba.runtime.cuda.build import build
+from splat_numba.runtime.cuda.build import build, ptx
 from splat_numba.runtime.cuda.code import source_of
 from splat_numba.runtime.cuda.compilers.compiler import chosen
+from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
 from tests.gen.simt_traits import GOLDEN_PACKED
 from tests.gen.sm80_traits import GOLDEN_TILED
@@ -69,3 +72,21 @@ def test_an_axis_of_stride_0_keeps_it():
     )
     assert view.__cuda_array_interface__["strides"] == strides
     assert typeof(view) == types.Array(types.uint16, 3, "A")
+
+
+def test_the_least_of_unsigned_numbers():
+    """2^32 - 1, which stands for no limit, is not -1; conversions, shifts and divisions are unsigned, too."""
+    entry = attention_entry(Traits(64, 64, "float16", 1, 64, 2, 1))
+    names = ", ".join(name for name, _ in entry.parameters)
+    text = f"""import numpy as np
+from splat_numba.runtime.cuda.dialect import cuda, ptx
+
+
+def attention({names}):
+    ptx.store_word(out, min(blocks, seq_q), max(batch, np.uint32(1)))
+    ptx.store_word(lse, blocks // seq_q, blocks >> np.uint32(3))
+    ptx.store_real(lse, np.float32(blocks), np.uint32(1) if blocks < batch else np.uint32(0))
+"""
+    found = ptx(KernelSource.of("least", text), entry, chosen("mlir"))
+    assert {"min.u32", "max.u32", "div.u32", "cvt.rn.f32.u32"} <= set(re.findall(r"[a-z]+(?:\.[a-z0-9]+)+", found))
+    assert not re.search(r"(min|max|div|shr|setp\.\w+)\.s(32|64)|cvt\.rn\.f32\.s", found)

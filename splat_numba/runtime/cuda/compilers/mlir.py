@@ -33,7 +33,7 @@ class Mlir:
     packages: ClassVar[tuple[str, ...]] = ("numba-cuda-mlir", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink")
     extra: ClassVar[str] = "cuda-mlir"
     made_by: ClassVar[str] = (
-        "from splat_numba.runtime.cuda.compilers import mlir, mlir_passes, mlir_pipeline, mlir_ptx, mlir_views"
+        "from splat_numba.runtime.cuda.compilers import mlir, mlir_passes, mlir_pipeline, mlir_ptx, mlir_scalars"
     )
 
     def check(self) -> None:

@@ -20,7 +20,7 @@ from numba_cuda_mlir.numba_cuda.core.compiler_lock import global_compiler_lock
 from numba_cuda_mlir.numba_cuda.cudadrv.nvvm import LibDevice
 
 from splat_numba.gen.language.entry import Entry
-from splat_numba.runtime.cuda.compilers import mlir_views
+from splat_numba.runtime.cuda.compilers import mlir_scalars
 
 _KINDS = {"r": types.uint32, "l": types.uint64, "f": types.float32}
 _SHARED = "__dynamic_shmem__"
@@ -39,7 +39,7 @@ def compiled(function: Callable[..., Any], entry: Entry, *, lto: bool) -> bytes:
     with global_compiler_lock, _gpu_named(entry.capability[:2]):
         mlir_target.ensure_initialized()
         refresh_registries(include_uninitialized_cuda=False)  # intrinsics made by this text
-        mlir_views.install()
+        mlir_scalars.install()
         made = mlir_compiler.compile_mlir(function, types.none, signature, options)
         with context.get_context():
             module = made.metadata["mlir_module"]

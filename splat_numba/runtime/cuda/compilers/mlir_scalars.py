@@ -1,5 +1,5 @@
-"""A scalar's bits as another type, ``x.view(np.float32)``, for numba-cuda-mlir 0.6: that types it by a function whose
-argument is a class, and can give none to a call.
+"""What is mended of scalars in numba-cuda-mlir 0.6: ``x.view(np.float32)``, the bits as another type, is typed there by
+a function whose argument is a class, which no call can be given; min and max take all integers for signed.
 """
 
 from __future__ import annotations
@@ -32,8 +32,24 @@ def _lower_view(builder: Any, target: Any, arguments: Any, keywords: Any) -> Non
     builder.store_var(target, arith.bitcast(kind, builder.load_var(arguments[0])))
 
 
+def _lower_extreme(signed: Any, unsigned: Any, real: Any) -> Any:
+    """min or max as Numba has them: of both numbers as the type that holds them."""
+
+    def lower(builder: Any, target: Any, arguments: Any, keywords: Any) -> None:  # noqa: ARG001 - it is given four
+        kind = builder.get_numba_type(target.name)
+        both = [builder.lower_cast(builder.get_numba_type(one.name), kind, builder.load_var(one)) for one in arguments]
+        make = real if isinstance(kind, types.Float) else signed if kind.signed else unsigned
+        builder.store_var(target, make(*both))
+
+    return lower
+
+
+lower_builtin(min, types.Integer, types.Integer)(_lower_extreme(arith.minsi, arith.minui, arith.minnumf))
+lower_builtin(max, types.Integer, types.Integer)(_lower_extreme(arith.maxsi, arith.maxui, arith.maxnumf))
+
+
 def install() -> None:
-    """Before its own: those of one target are asked in the order in which they came."""
+    """Views before its own: those of one target are asked in the order in which they came."""
     context = mlir_target.typing_context
     for kind in (types.Integer, types.Float):
         known = context._attributes[kind]  # noqa: SLF001 - it has no public way
