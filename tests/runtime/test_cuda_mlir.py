@@ -9,6 +9,7 @@ from splat_numba.gen.targets.sm80.packed.texts import tiled_text
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.runtime.cuda.build import build
 from splat_numba.runtime.cuda.code import source_of
+from splat_numba.runtime.cuda.compilers.compiler import chosen
 from splat_numba.settings import Settings
 from tests.gen.simt_traits import GOLDEN_PACKED
 from tests.gen.sm80_traits import GOLDEN_TILED
@@ -55,3 +56,16 @@ def test_mlir_compiles_each_device_function_once(monkeypatch):
     defined = set(re.findall(r"^def (\w+)", made.render(), re.MULTILINE))
     assert len(defined & {name for name, _ in compiled}) > 5
     assert len(compiled) == len(set(compiled))
+
+
+def test_an_axis_of_stride_0_keeps_it():
+    """Dense beside that axis: numba-cuda-mlir's own arrays are then taken for dense."""
+    from numba_cuda_mlir import types
+    from numba_cuda_mlir.numba_cuda.typing.typeof import typeof
+
+    strides = (0, 64, 2)
+    view = chosen("mlir").view(
+        {"data": (1 << 20, False), "shape": (2, 3, 32), "strides": strides, "typestr": "<u2", "version": 3}
+    )
+    assert view.__cuda_array_interface__["strides"] == strides
+    assert typeof(view) == types.Array(types.uint16, 3, "A")

@@ -69,7 +69,7 @@ def move(
 
     def view(pointer: int, strides: tuple[int, ...], kind: str) -> Any:
         facts = {"data": (pointer, False), "shape": shape, "strides": strides, "typestr": kind, "version": 3}
-        return cuda.from_cuda_array_interface(facts, sync=False)
+        return made_by.view(facts)
 
     blocks = min(max(-(-size // _THREADS), _SMALLEST_GRID), _LARGEST_GRID)
     order = cuda.external_stream(stream) if stream else cuda.default_stream()

@@ -9,15 +9,16 @@ import numpy as np
 
 from splat_numba.gen.boxes.passes import BoxPass
 from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.plans.backward import GRADIENTS
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.schedule import InPlace, Place
 from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.addresses import STEPS
 from splat_numba.gen.targets.gpu.items import view_steps
+from splat_numba.gen.targets.gradients import OPERANDS
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass, with_shared_heads
 
 CHUNK = 16  # bytes: what the widest loads and stores move
-
 SMALLEST_SCALE = 2.0**-126  # a scale of 0 as the kernel can have it: scores of +-1e30 still round to weights of 1
 
 
@@ -82,3 +83,12 @@ def chunks_in_place(tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
     """Which of a call's q, k, v and out the texts read and write where they are."""
     seen = with_shared_heads(tensors)
     return {name: InPlace(in_chunks(seen[name]), CHUNK) for name in ("q", "k", "v", "out")}
+
+
+def gradients_in_place(tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+    """The same of a backward pass's operands and gradients; a gradient that nobody wants is of no matter."""
+    rules = {name: InPlace(in_chunks(tensors[name]), CHUNK) for name in OPERANDS}
+    for name in GRADIENTS:
+        one = tensors.get(name)
+        rules[name] = InPlace(True, 1) if one is None else InPlace(in_chunks(one), CHUNK)
+    return rules

@@ -83,17 +83,9 @@ class Sm80Target(BoxTarget):
 
     def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """As in_place()."""
-        from splat_numba.gen.plans.backward import GRADIENTS
-        from splat_numba.gen.schedules.schedule import InPlace
-        from splat_numba.gen.targets.gpu.launches import in_chunks
-        from splat_numba.gen.targets.gradients import OPERANDS
-        from splat_numba.gen.targets.sm80.shape import CHUNK
+        from splat_numba.gen.targets.gpu.launches import gradients_in_place
 
-        rules = {name: InPlace(in_chunks(tensors[name]), CHUNK) for name in OPERANDS}
-        for name in GRADIENTS:
-            one = tensors.get(name)
-            rules[name] = InPlace(True, 1) if one is None else InPlace(in_chunks(one), CHUNK)
-        return rules
+        return gradients_in_place(tensors)
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass."""
