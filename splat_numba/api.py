@@ -12,7 +12,7 @@ from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.masks import Mask, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import check_scale, scale_number
-from splat_numba.arguments.precision import refuse_precision
+from splat_numba.arguments.precision import check_precision, refuse_precision
 from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_LENGTH, LARGEST_SIZE, check_size, check_sizes
 from splat_numba.arguments.typed import Array, Backend, CallOptions, Dtype, Layout, Precision, Target
 from splat_numba.bridges.torch.watch import RECORDED, door, is_watched
@@ -324,8 +324,9 @@ def check_fused(fused: Any, backend: str) -> bool:
 def refuse_choices(fused: bool | None, precision: str, where: str) -> None:
     """Raise ArgumentError where one is chosen: the call goes another way, which asks the plan."""
     if fused is not None:
+        check_flag("fused", fused)
         raise ArgumentError(f"fused wanted left out where {where}, got a bool. Leave it out, or call it outside.")
-    if precision != IEEE:
+    if check_precision(precision) != IEEE:
         refuse_precision(f"where {where}")
 
 
