@@ -324,9 +324,11 @@ def check_fused(fused: Any, backend: str) -> bool:
 def refuse_choices(fused: bool | None, precision: str, where: str) -> None:
     """Raise ArgumentError where one is chosen: the call goes another way, which asks the plan."""
     if fused is not None:
-        check_flag("fused", fused)
+        if not isinstance(fused, bool):
+            check_flag("fused", fused)
         raise ArgumentError(f"fused wanted left out where {where}, got a bool. Leave it out, or call it outside.")
-    if check_precision(precision) != IEEE:
+    if precision != IEEE:  # Dynamo, which reads this, does not read what checks it
+        check_precision(precision)
         refuse_precision(f"where {where}")
 
 
