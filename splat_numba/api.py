@@ -12,8 +12,8 @@ from splat_numba.arguments.layouts import check_layout
 from splat_numba.arguments.masks import Mask, store_mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import check_scale, scale_number
-from splat_numba.arguments.precision import refuse_precision
-from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_SIZE, check_size, check_sizes
+from splat_numba.arguments.precision import check_precision, refuse_precision
+from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_LENGTH, LARGEST_SIZE, check_size, check_sizes
 from splat_numba.arguments.typed import Array, Backend, CallOptions, Dtype, Layout, Precision, Target
 from splat_numba.bridges.torch.watch import RECORDED, door, is_watched
 from splat_numba.errors import ArgumentError, BackendError
@@ -324,8 +324,11 @@ def check_fused(fused: Any, backend: str) -> bool:
 def refuse_choices(fused: bool | None, precision: str, where: str) -> None:
     """Raise ArgumentError where one is chosen: the call goes another way, which asks the plan."""
     if fused is not None:
+        if not isinstance(fused, bool):
+            check_flag("fused", fused)
         raise ArgumentError(f"fused wanted left out where {where}, got a bool. Leave it out, or call it outside.")
-    if precision != IEEE:
+    if precision != IEEE:  # Dynamo, which reads this, does not read what checks it
+        check_precision(precision)
         refuse_precision(f"where {where}")
 
 
@@ -345,10 +348,8 @@ def make_problem(
         "value_dim": head_dim if value_dim is None else value_dim,
         "heads_kv": heads_q if heads_kv is None else heads_kv,
     }  # fmt: skip
-    checked = {
-        name: check_size(name, size, most=LARGEST_HEADS if "heads" in name else LARGEST_SIZE)
-        for name, size in sizes.items()
-    }
+    most = {"seq_q": LARGEST_LENGTH, "seq_kv": LARGEST_LENGTH, "heads_q": LARGEST_HEADS, "heads_kv": LARGEST_HEADS}
+    checked = {name: check_size(name, size, most=most.get(name, LARGEST_SIZE)) for name, size in sizes.items()}
     check_heads(checked["heads_q"], checked["heads_kv"])
     check_sizes(*(checked[name] for name in ("seq_q", "seq_kv", "head_dim", "value_dim")))
     return Problem(**checked, dtype=check_dtype_name(dtype), precision=IEEE)

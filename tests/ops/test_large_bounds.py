@@ -23,3 +23,5 @@ def test_the_longest_sequence_is_that_of_int32(name, lengths):
     with pytest.raises(splat.ArgumentError, match=rf"^{name} wanted with at most 2147483647 tokens, got 2147483648"):
         operands.check_sizes(*lengths, 1, 1)
     operands.check_sizes(*(min(one, 2**31 - 1) for one in lengths), 1, 1)
+    with pytest.raises(splat.ArgumentError, match=r"^seq_(q|kv) wanted <= 2147483647, got 2147483648"):
+        splat.plan(splat.causal(), seq_q=lengths[0], seq_kv=lengths[1], head_dim=8, dtype="float32")

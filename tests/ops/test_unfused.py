@@ -176,6 +176,10 @@ def test_pytorchs_and_jaxs_transforms_ask_the_plan():
     q = torch.zeros(2, 8, DIM, requires_grad=True)
     with pytest.raises(ArgumentError, match=r"^fused wanted left out where PyTorch records"):
         splat.attention(q, q, q, splat.causal(), fused=False)
+    with pytest.raises(ArgumentError, match=r"^precision wanted as 'ieee' or 'tf32', got 'high'"):
+        splat.attention(q, q, q, splat.causal(), precision="high")
+    with pytest.raises(ArgumentError, match=r"^fused wanted as True or False, got 'no'"):
+        splat.attention(q, q, q, splat.causal(), fused="no")
     jax = pytest.importorskip("jax")
     with pytest.raises(ArgumentError, match=r"^fused wanted left out where JAX transforms"):
         jax.jit(lambda x: splat.attention(x, x, x, splat.causal(), fused=False))(Q)

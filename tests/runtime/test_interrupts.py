@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from splat_numba.runtime.cuda import build
 from splat_numba.runtime.interrupts import uninterrupted
 from tests.import_layers import REPOSITORY
 
@@ -60,6 +61,21 @@ def test_ctrl_c_is_raised_when_all_is_done_and_the_handler_is_back():
     assert signal.getsignal(signal.SIGINT) is before
     with uninterrupted():
         pass
+
+
+def test_a_gpu_s_compiler_is_loaded_whole_too():
+    done = []
+
+    class Compiler:
+        def check(self):
+            signal.raise_signal(signal.SIGINT)
+
+        def dialect(self):
+            done.append("all")
+
+    with pytest.raises(KeyboardInterrupt):
+        build._intermediate(None, None, None, Compiler(), "ltoir")
+    assert done == ["all"]
 
 
 def test_other_threads_are_let_alone():

@@ -17,6 +17,7 @@ from splat_numba.gen.language.entry import Entry
 from splat_numba.runtime import cache, fork, notice
 from splat_numba.runtime.cuda.compilers.compiler import Compiler, chosen
 from splat_numba.runtime.cuda.dialect import reading
+from splat_numba.runtime.interrupts import uninterrupted
 from splat_numba.runtime.source import KernelSource, unload
 from splat_numba.settings import Settings
 
@@ -103,9 +104,11 @@ def _unpacked(content: bytes) -> tuple[bytes, Report] | None:
 
 def _intermediate(source: KernelSource, entry: Entry, path: Path | None, compiler: Compiler, output: str) -> bytes:
     """The entry function as the compiler gives it: "ltoir" or "ptx"."""
-    compiler.check()
+    with uninterrupted():
+        compiler.check()
+        dialect = compiler.dialect()
     try:
-        with reading(compiler.dialect()):
+        with reading(dialect):
             module = source.load(path)
             code = compiler.intermediate(getattr(module, entry.name), entry, output)
             unload(module)

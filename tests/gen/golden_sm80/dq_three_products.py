@@ -432,20 +432,20 @@ def add_dq_step(first, total_0, slope_0, right):
         ptx.real_bits(slope_0[first + 4]), ptx.real_bits(slope_0[first + 6]), ptx.real_bits(slope_0[first + 5]),
         ptx.real_bits(slope_0[first + 7]),
     )
-    add_dq_columns(
+    add_dq_sixteen(
         0, total_0, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, r_0, r_1, r_2, r_3, r_4, r_5, r_6, r_7, u32(right + u32(0)),
     )
-    add_dq_columns(
+    add_dq_sixteen(
         8, total_0, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, r_0, r_1, r_2, r_3, r_4, r_5, r_6, r_7,
         u32(right + u32(64)),
     )
 
 
 @device
-def add_dq_columns(
+def add_dq_sixteen(
     at, total_0, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, r_0, r_1, r_2, r_3, r_4, r_5, r_6, r_7, right,
 ):
-    """16 columns."""
+    """Sixteen columns."""
     part_0 = cuda.local.array(8, dtype=np.float32)
     for i in range(8):
         part_0[i] = f32(0.0)

@@ -328,12 +328,12 @@ def multiply_values_step(first, total_0, score_0, values):
         ptx.real_bits(score_0[first + 4]), ptx.real_bits(score_0[first + 6]), ptx.real_bits(score_0[first + 5]),
         ptx.real_bits(score_0[first + 7]),
     )
-    multiply_values_columns(0, total_0, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, u32(values + u32(0)))
+    multiply_values_sixteen(0, total_0, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, u32(values + u32(0)))
 
 
 @device
-def multiply_values_columns(at, total_0, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, values):
-    """16 columns."""
+def multiply_values_sixteen(at, total_0, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, values):
+    """Sixteen columns."""
     x_0, y_0 = ptx.load_shared_reals2(u32(values + u32(0)))
     x_1, y_1 = ptx.load_shared_reals2(u32(values + u32(80)))
     b_0, b_1, b_2, b_3 = round_four(ptx.real_bits(x_0), ptx.real_bits(x_1), ptx.real_bits(y_0), ptx.real_bits(y_1))

@@ -451,18 +451,18 @@ def multiply_values_step(first, total_0, total_1, score_0, score_1, values):
         ptx.real_bits(score_1[first + 4]), ptx.real_bits(score_1[first + 6]), ptx.real_bits(score_1[first + 5]),
         ptx.real_bits(score_1[first + 7]),
     )
-    multiply_values_columns(
+    multiply_values_sixteen(
         0, total_0, total_1, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, a_8, a_9, a_10, a_11, a_12, a_13, a_14, a_15, r_0,
         r_1, r_2, r_3, r_4, r_5, r_6, r_7, r_8, r_9, r_10, r_11, r_12, r_13, r_14, r_15, u32(values + u32(0)),
     )
 
 
 @device
-def multiply_values_columns(
+def multiply_values_sixteen(
     at, total_0, total_1, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, a_8, a_9, a_10, a_11, a_12, a_13, a_14, a_15, r_0,
     r_1, r_2, r_3, r_4, r_5, r_6, r_7, r_8, r_9, r_10, r_11, r_12, r_13, r_14, r_15, values,
 ):
-    """16 columns."""
+    """Sixteen columns."""
     part_0 = cuda.local.array(8, dtype=np.float32)
     part_1 = cuda.local.array(8, dtype=np.float32)
     for i in range(8):

@@ -25,7 +25,6 @@ from splat_numba.gen.targets.sm80.tiles import RowProduct, SumProduct, emit_add
 FLOAT = 4  # bytes
 STEP = 2 * CHUNK  # bytes of a row that a product takes: eight numbers
 SIXTEEN = sums_of(ATOM)  # registers of sixteen columns
-SIXTEENS = 1  # of columns that are added up at once
 LEFT, LEFT_REST, RIGHT, RIGHT_REST = "a", "r", "b", "s"
 
 
@@ -96,39 +95,30 @@ def emit_real_sum_product(out: SourceWriter, one: SumProduct, precision: str) ->
                 places = (SUMS * half + i for i in (0, 2, 1, 3))  # of rows r and keys x: r runs first
                 numbers = [f"ptx.real_bits({one.weights[atom]}[first + {place}])" for place in places]
                 _split(out, LEFT, len(one.sums) * half + atom, precision, numbers)
-        whole, left = divmod(steps(one.dim), SIXTEENS)
-        for j in range(whole):
-            right = f"u32({one.right} + u32({ATOM * FLOAT * SIXTEENS * j}))"
-            wrapped(out, f"{one.name}_columns", (str(SIXTEENS * SIXTEEN * j), *one.sums, *words, right))
-        if left:
-            right = f"u32({one.right} + u32({ATOM * FLOAT * SIXTEENS * whole}))"
-            wrapped(out, f"{one.name}_last", (str(SIXTEENS * SIXTEEN * whole), *one.sums, *words, right))
-    for name, count in (("columns", SIXTEENS * (whole > 0)), ("last", left)):
-        if count:
-            text = f"{ATOM * count} columns."
-            with device_function(out, f"{one.name}_{name}", ("at", *one.sums, *words, one.right), text):
-                _emit_columns(out, one, pitch, precision, count)
+        for j in range(steps(one.dim)):
+            right = f"u32({one.right} + u32({ATOM * FLOAT * j}))"
+            wrapped(out, f"{one.name}_sixteen", (str(SIXTEEN * j), *one.sums, *words, right))
+    with device_function(out, f"{one.name}_sixteen", ("at", *one.sums, *words, one.right), "Sixteen columns."):
+        _emit_columns(out, one, pitch, precision)
 
 
-def _emit_columns(out: SourceWriter, one: SumProduct, pitch: int, precision: str, sixteens: int) -> None:
-    parts, at, registers = list(one.sums), "at + ", SIXTEEN * sixteens
+def _emit_columns(out: SourceWriter, one: SumProduct, pitch: int, precision: str) -> None:
+    parts, at = list(one.sums), "at + "
     if precision == IEEE:
         parts, at = [f"part_{atom}" for atom in range(len(one.sums))], ""
         for part in parts:
-            out.line(f"{part} = cuda.local.array({registers}, dtype=np.float32)")
-        with out.block(f"for i in range({registers})"):
+            out.line(f"{part} = cuda.local.array({SIXTEEN}, dtype=np.float32)")
+        with out.block(f"for i in range({SIXTEEN})"):
             for part in parts:
                 out.line(f"{part}[i] = f32(0.0)")
     for depth in range(2):
-        for sixteen in range(sixteens):
-            for key in range(2):
-                place = f"u32({one.right} + u32({pitch * (MATRIX * depth + key) + ATOM * FLOAT * sixteen}))"
-                out.line(f"x_{key}, y_{key} = ptx.load_shared_reals2({place})")
-            numbers = [f"ptx.real_bits({name})" for name in ("x_0", "x_1", "y_0", "y_1")]
-            _split(out, RIGHT, sixteen, precision, numbers)
-        _emit_terms(out, parts, at, precision, depth, sixteens)
+        for key in range(2):
+            place = f"u32({one.right} + u32({pitch * (MATRIX * depth + key)}))"
+            out.line(f"x_{key}, y_{key} = ptx.load_shared_reals2({place})")
+        _split(out, RIGHT, 0, precision, [f"ptx.real_bits({name})" for name in ("x_0", "x_1", "y_0", "y_1")])
+        _emit_terms(out, parts, at, precision, depth)
     if precision == IEEE:
-        with out.block(f"for i in range({registers})"):
+        with out.block(f"for i in range({SIXTEEN})"):
             for part, total in zip(parts, one.sums, strict=True):
                 out.line(f"{total}[at + i] += {part}[i]")
 
@@ -151,13 +141,11 @@ def _split(out: SourceWriter, what: str, four: int, precision: str, numbers: Seq
     wrapped(out, f"{', '.join(names)} = {function}", numbers)
 
 
-def _emit_terms(
-    out: SourceWriter, sums: Sequence[str], at: str, precision: str, depth: int = 0, sixteens: int = 1
-) -> None:
-    """Small terms first, each of all eights of columns and all atoms, which do not wait for each other."""
+def _emit_terms(out: SourceWriter, sums: Sequence[str], at: str, precision: str, depth: int = 0) -> None:
+    """Small terms first, each of both eights of columns and all atoms, which do not wait for each other."""
     terms = ((LEFT_REST, RIGHT), (LEFT, RIGHT_REST), (LEFT, RIGHT)) if precision == IEEE else ((LEFT, RIGHT),)
     for left, right in terms:
-        for eight in range(sixteens * ATOM // MATRIX):
+        for eight in range(ATOM // MATRIX):
             columns = _names(right, RIGHT_WORDS, RIGHT_WORDS * eight)
             for atom, name in enumerate(sums):
                 rows = _names(left, LEFT_WORDS, LEFT_WORDS * (len(sums) * depth + atom))
