@@ -49,6 +49,7 @@ def attention_gradients(
     copy_levels(levels_at, u32(base + LEVELS), rows_at, seq_left)
     limit = seq_right
     limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))
+    limit = limit if limit < seq_right else seq_right
     while first < end:
         other = ptx.load_word(heads + u64(4) * u64(first))
         right_1_at = right_1 + u64(entry) * right_1_batch + u64(other) * right_1_head

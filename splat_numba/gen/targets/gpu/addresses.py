@@ -42,6 +42,14 @@ def emit_item(out: SourceWriter) -> None:
         out.line("return rank, head, entry")
 
 
+def emit_length(out: SourceWriter, keys: str) -> None:
+    """``limit``: the key length of the batch entry. Nobody on the host has seen it: what is beyond the keys is all of
+    them, so that no call reads other memory.
+    """
+    out.line("limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+    out.line(f"limit = limit if limit < {keys} else {keys}")
+
+
 def emit_token(out: SourceWriter) -> None:
     """Where a place of a box is in the sequence."""
     parameters = ("place", "corner", "inner_step", "outer_step", "box_shift")

@@ -19,6 +19,7 @@ from splat_numba.gen.targets.gpu.addresses import (
     TOKEN_OF_TILE,
     emit_header,
     emit_item,
+    emit_length,
     emit_token,
 )
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
@@ -148,7 +149,7 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
         wrapped(out, "begin_rows", (*arrays, *(resumed(traits) if traits.resumes else ())))
         out.line("limit = seq_kv")
         if traits.ragged:
-            out.line("limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+            emit_length(out, "seq_kv")
         wrapped(out, "attend", ("block + u64(32) * u64(rank)", *_arguments(traits)[1:]))
         wrapped(out, "store_rows", (*arrays, *stored(traits)))
 

@@ -8,7 +8,15 @@ from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, MATRIX
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.schedules.schedule import EmittedText
-from splat_numba.gen.targets.gpu.addresses import ITEM, POINTERS, STRIDES, emit_header, emit_item, emit_token
+from splat_numba.gen.targets.gpu.addresses import (
+    ITEM,
+    POINTERS,
+    STRIDES,
+    emit_header,
+    emit_item,
+    emit_length,
+    emit_token,
+)
 from splat_numba.gen.targets.gpu.functions import DEVICE, wrapped
 from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, rest_pointer, resumed, stored
 from splat_numba.gen.targets.sm80.products import described, numbers_of
@@ -125,7 +133,7 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
             _emit_for_rows(out, traits, "resume_row", resumed(traits))
         out.line("limit = seq_kv")
         if traits.ragged:
-            out.line("limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+            emit_length(out, "seq_kv")
         wrapped(out, "attend", ("block + u64(32) * u64(rank)", *arguments(traits)[1:]))
         out.line("rank, head, entry, _ = ptx.load_shared_words4(note)")
         _emit_places(out, traits)

@@ -18,6 +18,7 @@ from splat_numba.gen.targets.gpu.addresses import (
     TOKEN_OF_ROW,
     TOKEN_OF_TILE,
     emit_header,
+    emit_length,
     emit_token,
 )
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
@@ -145,7 +146,7 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> 
             emit_for_rows(out, share_of(traits).rows, "read_level", ("row_at", "levels_at", "seq_left", "lse", "delta"))
         out.line("limit = seq_right")
         if traits.limited:
-            out.line("limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+            emit_length(out, "seq_right")
         with out.block("while first < end"):
             out.lines(
                 """

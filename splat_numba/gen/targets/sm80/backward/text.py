@@ -14,7 +14,7 @@ from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.plans.backward import KEYS
 from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu import gradient_text
-from splat_numba.gen.targets.gpu.addresses import ITEM, TILE, emit_header, emit_token
+from splat_numba.gen.targets.gpu.addresses import ITEM, TILE, emit_header, emit_length, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import WRITTEN
 from splat_numba.gen.targets.sm80.backward.keeping import (
@@ -166,7 +166,7 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits) -> None:
             out.line("copy_levels(levels_at, u32(base + LEVELS), rows_at, seq_left)")
         out.line("limit = seq_right")
         if traits.limited:
-            out.line("limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+            emit_length(out, "seq_right")
         _emit_heads(out, traits)
         if not traits.columns_are_queries:
             out.line("ptx.async_commit()  # lse and delta, of a row block without tiles")
