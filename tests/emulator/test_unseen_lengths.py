@@ -1,4 +1,4 @@
-"""Key lengths on a GPU are read by kernels alone: those beyond the keys count as all keys, and no other memory is read."""
+"""Key lengths on a GPU are read by kernels alone: beyond the keys they count as all, and no other memory is read."""
 
 from __future__ import annotations
 
