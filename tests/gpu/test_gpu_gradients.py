@@ -152,6 +152,8 @@ def test_every_tile_shape_with_every_order_of_rows(target, of, boxes, monkeypatc
 
 @every_type
 def test_bits_repeat_and_nothing_beside_the_gradients_is_written(target, dtype):
+    if dtype == "bfloat16":
+        pytest.skip("the CUDA array interface has no bfloat16")
     head_dim, value_dim, beside = target.views
     problem = Problem(300, 290, WINDOW, dtype, 2, 4, 2, head_dim=head_dim, value_dim=value_dim)
     q, k, v = problem.arrays()
