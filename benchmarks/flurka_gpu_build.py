@@ -14,7 +14,7 @@ from flurka_numba.gpu.gradient_plan import gradient_plan, has_token_stage, over_
 from flurka_numba.gpu.plan import forward_plan, taking_input
 from flurka_numba.gpu.stages import Stage
 from flurka_numba.problem import Problem
-from splat_numba.executors.gpu_parts import texts_of
+from splat_numba.executors.gpu.parts import texts_of
 from splat_numba.gen.language.entry import Entry
 from splat_numba.runtime.cuda.build import build
 from splat_numba.runtime.cuda.code import source_of

@@ -24,7 +24,7 @@ from results_files import RESULTS, save
 
 import splat_numba as splat
 from splat_numba.bridges.torch.autograd import whole
-from splat_numba.executors.cpu import CPU
+from splat_numba.executors.cpu.executor import CPU
 from splat_numba.executors.executor import BackwardCall
 from splat_numba.executors.given import Given
 

@@ -14,8 +14,8 @@ from gpu_timing import seconds
 from gpu_workload import Shape, Workload
 
 import splat_numba as splat
-from splat_numba.executors import gpu as gpu_kernel
-from splat_numba.executors import gpu_parts
+from splat_numba.executors.gpu import executor as gpu_kernel
+from splat_numba.executors.gpu import parts as gpu_parts
 from splat_numba.gen.boxes import search as box_search
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.plans.machine import Gpu

@@ -46,7 +46,7 @@ def child() -> None:
 
     splat = timed("package", lambda: __import__("splat_numba"))
     timed("operators", lambda: splat.compile)
-    gpu_kernel = timed("backend", lambda: __import__("splat_numba.executors.gpu").executors.gpu)
+    gpu_kernel = timed("backend", lambda: __import__("splat_numba.executors.gpu.executor").executors.gpu.executor)
     timed("driver", gpu_kernel.gpu)
     timed("plan", lambda: splat.plan(splat.window(512), **SHAPE, backend="cuda"))
     kernel = timed("cubin", lambda: splat.compile(splat.window(512), **SHAPE, backend="cuda"))

@@ -173,7 +173,7 @@ def _attend_traced(
         raise ArgumentError(
             "out wanted left out under JAX's transforms, whose arrays cannot be written to. Leave it out."
         )
-    from splat_numba.executors.jax_calls import attend  # which imports JAX
+    from splat_numba.executors.jax.calls import attend  # which imports JAX
 
     return attend(recipe, q, k, v, kv_lengths, return_lse, backend)
 

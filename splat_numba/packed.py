@@ -21,7 +21,7 @@ from splat_numba.arguments.packed import (
 )
 from splat_numba.arguments.typed import Dtype
 from splat_numba.executors.choice import choose_packed
-from splat_numba.executors.packed_call import PackedCall
+from splat_numba.executors.packed.call import PackedCall
 from splat_numba.formats.acsr import ACSR
 from splat_numba.signatures import strict
 
@@ -170,8 +170,8 @@ def plan_packed(
     ArgumentError, ArgumentTypeError
         For what does not fit.
     """
-    from splat_numba.executors.gpu import gpu
-    from splat_numba.executors.gpu_packed import lists_of
+    from splat_numba.executors.gpu.executor import gpu
+    from splat_numba.executors.gpu.packed import lists_of
     from splat_numba.gen.targets.packed import PackedPlan
 
     check_acsr(acsr)

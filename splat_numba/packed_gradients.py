@@ -10,7 +10,7 @@ from splat_numba.arguments.keywords import ATTENTION
 from splat_numba.arguments.masks import OneMask
 from splat_numba.arguments.packed import Result, import_gradient, import_sampled, import_values, import_weighted
 from splat_numba.executors.choice import choose_packed
-from splat_numba.executors.packed_call import PackedCall
+from splat_numba.executors.packed.call import PackedCall
 from splat_numba.formats.acsr import ACSR
 from splat_numba.signatures import strict
 

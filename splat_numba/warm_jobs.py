@@ -14,7 +14,7 @@ from splat_numba.errors import ArgumentError, BackendError
 from splat_numba.executors.choice import choose_executor
 from splat_numba.executors.executor import Executor
 from splat_numba.executors.given import Given
-from splat_numba.executors.packed_ahead import BACKWARD, FORWARD, UNFUSED, jobs_of
+from splat_numba.executors.packed.ahead import BACKWARD, FORWARD, UNFUSED, jobs_of
 from splat_numba.gen.packed.problem import Operator
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.plain import shown

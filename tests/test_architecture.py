@@ -107,7 +107,7 @@ def test_gen_has_folders_only():
     assert [str(path) for path in IN_GEN if len(path.parts) == 1] == ["__init__.py"]
 
 
-OF_PACKED = {Path("executors", "cpu_packed.py")}  # a CPU's packed operators have a text each, which no plan chooses
+OF_PACKED = {Path("executors", "cpu", "packed.py")}  # a CPU's packed operators have a text each, which no plan chooses
 ABOVE_GEN = [path for path in MODULES if LAYERS[path.with_suffix("").parts[0]] > LAYERS["gen"]]
 
 

@@ -9,12 +9,12 @@ import splat_numba as splat
 from splat_numba.api import choose_executor
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, PatternError
 from splat_numba.executors.choice import choose_packed
-from splat_numba.executors.cpu import CPU, CpuExecutor
-from splat_numba.executors.cpu_packed import CPU_PACKED
-from splat_numba.executors.emulated_packed import EMULATED_PACKED
-from splat_numba.executors.gpu import CudaExecutor, disassemble
-from splat_numba.executors.gpu_packed import UPLOADING
-from splat_numba.executors.packed_machine import HostMachine
+from splat_numba.executors.cpu.executor import CPU, CpuExecutor
+from splat_numba.executors.cpu.packed import CPU_PACKED
+from splat_numba.executors.emulated.packed import EMULATED_PACKED
+from splat_numba.executors.gpu.executor import CudaExecutor, disassemble
+from splat_numba.executors.gpu.packed import UPLOADING
+from splat_numba.executors.packed.machine import HostMachine
 from splat_numba.runtime.cuda import driver
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, Status, forget, install
 
@@ -209,8 +209,8 @@ def test_a_kernel_for_the_cpu_has_no_listing():
 
 
 def test_without_a_disassembler_the_message_says_where_to_get_one(monkeypatch):
-    monkeypatch.setattr("splat_numba.executors.gpu.shutil.which", lambda _: None)
-    monkeypatch.setattr("splat_numba.executors.gpu._packaged", lambda _: None)
+    monkeypatch.setattr("splat_numba.executors.gpu.executor.shutil.which", lambda _: None)
+    monkeypatch.setattr("splat_numba.executors.gpu.executor._packaged", lambda _: None)
     with pytest.raises(BackendError, match="pip install nvidia-cuda-nvdisasm"):
         disassemble(b"")
 

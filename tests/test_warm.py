@@ -20,7 +20,7 @@ def fresh(monkeypatch, tmp_path):
     """A cache of its own, on disk and in memory."""
     monkeypatch.setenv("SPLAT_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(code, "_compiled", type(code._compiled)(8))
-    from splat_numba.executors import cpu
+    from splat_numba.executors.cpu import executor as cpu
 
     cpu.compiled_for.cache_clear()
     yield

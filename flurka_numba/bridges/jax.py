@@ -1,6 +1,6 @@
 """FLuRKA and its methods inside JAX: operations that its transforms know, run by XLA through machine code.
 
-JAX is imported here, so that only those who have its arrays import this. See splat_numba.executors.jax_operations.
+JAX is imported here, so that only those who have its arrays import this. See splat_numba.executors.jax.operations.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from flurka_numba.cpu.xla import backward_call, forward_call
 from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.results import result_shape
 from splat_numba.errors import ArgumentError, BackendError
-from splat_numba.executors.jax_manual import made_alike
-from splat_numba.executors.jax_operations import (
+from splat_numba.executors.jax.manual import made_alike
+from splat_numba.executors.jax.operations import (
     called,
     described,
     folded,
@@ -29,7 +29,7 @@ from splat_numba.executors.jax_operations import (
     registered,
     undifferentiable,
 )
-from splat_numba.executors.jax_platforms import by_platform, refuse_elsewhere
+from splat_numba.executors.jax.platforms import by_platform, refuse_elsewhere
 from splat_numba.runtime.device import cores
 from splat_numba.settings import Settings, current
 

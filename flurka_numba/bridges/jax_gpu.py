@@ -12,8 +12,8 @@ from flurka_numba.gpu.gradients import SlotProduct
 from flurka_numba.gpu.vjp import product_of
 from flurka_numba.gpu.xla import XlaPart, forward_part, gradient_parts
 from flurka_numba.problem import Problem
-from splat_numba.executors.gpu import gpu
-from splat_numba.executors.jax_operations import called, within
+from splat_numba.executors.gpu.executor import gpu
+from splat_numba.executors.jax.operations import called, within
 from splat_numba.runtime.xla.gpu_register import gpu_target_of
 from splat_numba.settings import Settings, current
 

@@ -7,7 +7,7 @@ from flurka_numba.gpu.plan import forward_plan, scale_of_scores
 from flurka_numba.gpu.recorder import GpuRecorder, Operand
 from flurka_numba.gpu.stages import restore_stage
 from flurka_numba.targets.sm90.scales import SLOT_SCALE_BYTES, is_scaled
-from splat_numba.executors.gpu_parts import record_dense_attention
+from splat_numba.executors.gpu.parts import record_dense_attention
 from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.target import AttentionCall
 

@@ -11,7 +11,7 @@ import numpy as np
 from splat_numba.arguments.backends import choose_backend
 from splat_numba.arguments.precision import check_precision
 from splat_numba.executors.executor import Executor
-from splat_numba.executors.packed_machine import HostExecutor, HostMachine, PackedMachine
+from splat_numba.executors.packed.machine import HostExecutor, HostMachine, PackedMachine
 from splat_numba.gen.language.dtypes import IEEE
 from splat_numba.runtime.graphs import stay_outside_graphs
 
@@ -35,7 +35,7 @@ def tuned(executor: Executor) -> Executor:
 
 @cache
 def _cpu(target: str | None) -> Executor:
-    from splat_numba.executors.cpu import (
+    from splat_numba.executors.cpu.executor import (
         CpuExecutor,  # imports Numba (250 ms), which planning for a GPU does without
     )
 
@@ -44,14 +44,14 @@ def _cpu(target: str | None) -> Executor:
 
 @cache
 def _cuda(target: str | None) -> Executor:
-    from splat_numba.executors.gpu import CudaExecutor
+    from splat_numba.executors.gpu.executor import CudaExecutor
 
     return CudaExecutor(target)
 
 
 @cache
 def _emulate(target: str | None) -> Executor:
-    from splat_numba.executors.emulated import EmulatedExecutor
+    from splat_numba.executors.emulated.executor import EmulatedExecutor
 
     return EmulatedExecutor(target)
 
@@ -69,7 +69,7 @@ def choose_packed(backend: str, name: str, first: Any) -> PackedMachine:
     chosen = choose_backend(backend, None, first)
     if chosen != "cuda" or isinstance(first, np.ndarray):
         return HostMachine(PACKED[chosen]())
-    from splat_numba.executors.gpu_packed import GpuMachine
+    from splat_numba.executors.gpu.packed import GpuMachine
 
     return GpuMachine.of(name, first)
 
@@ -79,21 +79,21 @@ def choose_packed(backend: str, name: str, first: Any) -> PackedMachine:
 
 @cache
 def _cpu_packed() -> HostExecutor:
-    from splat_numba.executors.cpu_packed import CPU_PACKED
+    from splat_numba.executors.cpu.packed import CPU_PACKED
 
     return CPU_PACKED
 
 
 @cache
 def _cuda_packed() -> HostExecutor:
-    from splat_numba.executors.gpu_packed import UPLOADING
+    from splat_numba.executors.gpu.packed import UPLOADING
 
     return UPLOADING
 
 
 @cache
 def _emulate_packed() -> HostExecutor:
-    from splat_numba.executors.emulated_packed import EMULATED_PACKED
+    from splat_numba.executors.emulated.packed import EMULATED_PACKED
 
     return EMULATED_PACKED
 

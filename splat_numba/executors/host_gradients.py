@@ -12,8 +12,8 @@ from splat_numba.arguments.gradients import import_results, place_gradients
 from splat_numba.arguments.layouts import to_bhsd
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.arguments.results import Written
+from splat_numba.executors.cpu.operands import HostOperands, import_operands
 from splat_numba.executors.executor import BackwardCall, Recipe
-from splat_numba.executors.operands import HostOperands, import_operands
 from splat_numba.gen.plans.backward import INPUTS, Wanted
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.runtime.arrays import Array

@@ -20,7 +20,7 @@ from splat_numba.executors.given import Given
 from splat_numba.signatures import strict
 
 try:
-    from splat_numba.executors.jax_calls import attend
+    from splat_numba.executors.jax.calls import attend
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "jax":
         raise

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import splat_numba as splat
 from splat_numba.cli import peers, selftest
 from splat_numba.cli.measure import Timed
-from splat_numba.executors.gpu import CudaExecutor
+from splat_numba.executors.gpu.executor import CudaExecutor
 from splat_numba.gen.plans.machine import CPU
 from splat_numba.gen.shown.kinds import KINDS
 from splat_numba.integrations.flex_masks import mask_mod

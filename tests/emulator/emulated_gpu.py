@@ -8,8 +8,12 @@ import pytest
 
 from splat_numba.emulator.memory import GlobalMemory
 from splat_numba.emulator.text import launch as emulate
-from splat_numba.executors import gpu as gpu_kernel
-from splat_numba.executors import gpu_backward, gpu_call, gpu_packed, gpu_parts, plans
+from splat_numba.executors import plans
+from splat_numba.executors.gpu import backward as gpu_backward
+from splat_numba.executors.gpu import call as gpu_call
+from splat_numba.executors.gpu import executor as gpu_kernel
+from splat_numba.executors.gpu import packed as gpu_packed
+from splat_numba.executors.gpu import parts as gpu_parts
 from splat_numba.gen.schedules.tensor_map import TensorMapArguments
 from splat_numba.runtime.cuda import lengths, ready
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, install, packed_values

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 import splat_numba as splat
 from splat_numba import reference
 from splat_numba.errors import ArgumentError
-from splat_numba.executors import emulated as emulated_kernel
+from splat_numba.executors.emulated import executor as emulated_kernel
 from splat_numba.gen.boxes import search as box_search
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.language.lane_values import round_tf32

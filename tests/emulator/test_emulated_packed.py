@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import splat_numba as splat
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.executors import gpu_packed
+from splat_numba.executors.gpu import packed as gpu_packed
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.packed import parts as packed_parts

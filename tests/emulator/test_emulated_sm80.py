@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 import splat_numba as splat
-from splat_numba.executors import emulated as emulated_kernel
+from splat_numba.executors.emulated import executor as emulated_kernel
 from splat_numba.gen.boxes import search as box_search
 from splat_numba.gen.plans.machine import gpu_of
 from splat_numba.gen.plans.problem import Problem as Sizes

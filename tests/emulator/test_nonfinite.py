@@ -6,7 +6,7 @@ from numpy.testing import assert_array_equal
 
 import splat_numba as splat
 from splat_numba import reference
-from splat_numba.executors import emulated as emulated_kernel
+from splat_numba.executors.emulated import executor as emulated_kernel
 from splat_numba.gen.boxes import search as box_search
 from splat_numba.gen.targets.sm90.target import SM90
 from splat_numba.testing import Problem, check_attention

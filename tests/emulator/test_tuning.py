@@ -9,12 +9,12 @@ import pytest
 import splat_numba as splat
 from splat_numba.api import make_problem
 from splat_numba.errors import ArgumentError, BackendError
-from splat_numba.executors import gpu_tuning
 from splat_numba.executors.executor import Part
 from splat_numba.executors.given import Given, split_parts
-from splat_numba.executors.gpu import CompiledPasses, CudaExecutor
-from splat_numba.executors.gpu_trial import operand_sets, trial_calls
-from splat_numba.executors.gpu_tuning import MOST, TunedExecutor, tuned_plan
+from splat_numba.executors.gpu import tuning as gpu_tuning
+from splat_numba.executors.gpu.executor import CompiledPasses, CudaExecutor
+from splat_numba.executors.gpu.trial import operand_sets, trial_calls
+from splat_numba.executors.gpu.tuning import MOST, TunedExecutor, tuned_plan
 from splat_numba.kernel import Kernel
 from splat_numba.runtime.cuda import timing
 from splat_numba.runtime.cuda.device import device

@@ -7,7 +7,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import splat_numba as splat
-from splat_numba.executors import emulated, host_gradients
+from splat_numba.executors import host_gradients
+from splat_numba.executors.emulated import executor as emulated
 
 KEYS = 70
 BEYOND = {0: 0, 33: 33, KEYS: KEYS, -1: KEYS, 71: KEYS, 2**31 - 1: KEYS}  # the last one has no other rows behind it

@@ -38,12 +38,12 @@ PURE = ["expressions.py", "feature_maps.py", "problem.py", "heads.py", "checks.p
 SHARED = ("errors", "memory", "settings", "plain", "signatures", "arguments", "runtime")
 SHARED += ("gen.language", "gen.schedules.array_schedule", "gen.plans.machine")
 SHARED += ("bridges.torch.watch", "bridges.torch.door", "bridges.torch.functions", "bridges.torch.folding")
-SHARED += ("bridges.torch.in_graphs", "executors.jax_manual", "executors.jax_operations", "executors.jax_platforms")
+SHARED += ("bridges.torch.in_graphs", "executors.jax.manual", "executors.jax.operations", "executors.jax.platforms")
 OF_MASKS = ("arguments.masks", "arguments.dense_masks", "arguments.alignment")
 GPU_SHARED = ("gen.schedules", "gen.targets", "emulator")
 GPU_SHARED += (
-    "executors.gpu_parts",
-    "executors.gpu",
+    "executors.gpu.parts",
+    "executors.gpu.executor",
     "gen.plans.plan",
     "gen.plans.problem",
     "gen.plans.explain",

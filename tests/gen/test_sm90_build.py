@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from splat_numba.errors import BackendError
-from splat_numba.executors.gpu import disassemble
+from splat_numba.executors.gpu.executor import disassemble
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.targets.sm90.attention import attention_entry

@@ -14,7 +14,7 @@ from splat_numba.cli.options import CommandError, Place
 from splat_numba.emulator.cpu_text import emulate
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.executors.choice import choose_executor
-from splat_numba.executors.gpu_parts import backward_plan_for
+from splat_numba.executors.gpu.parts import backward_plan_for
 from splat_numba.gen.plans.machine import Gpu, gpu_of
 from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.targets.cpu.target import NumbaCpu

@@ -6,8 +6,11 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from splat_numba.executors import gpu as gpu_kernel
-from splat_numba.executors import gpu_backward, gpu_call, gpu_parts, plans
+from splat_numba.executors import plans
+from splat_numba.executors.gpu import backward as gpu_backward
+from splat_numba.executors.gpu import call as gpu_call
+from splat_numba.executors.gpu import executor as gpu_kernel
+from splat_numba.executors.gpu import parts as gpu_parts
 from splat_numba.gen.boxes import search as box_search
 from splat_numba.gen.targets.gpu import gradient_kept
 from splat_numba.gen.targets.sm90 import tile_shapes

@@ -3,8 +3,8 @@
 import pytest
 
 import splat_numba as splat
-from splat_numba.executors import gpu_tuning
-from splat_numba.executors.gpu_tuning import tuned_plan
+from splat_numba.executors.gpu import tuning as gpu_tuning
+from splat_numba.executors.gpu.tuning import tuned_plan
 from splat_numba.testing import Problem, check_attention
 
 pytestmark = pytest.mark.gpu

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import splat_numba as splat
-from splat_numba.executors import cpu, cpu_backward, cpu_tuning
-from splat_numba.executors.cpu import CpuExecutor
-from splat_numba.executors.cpu_tuning import least_seconds, tuned_plan
+from splat_numba.executors.cpu import backward as cpu_backward
+from splat_numba.executors.cpu import executor as cpu
+from splat_numba.executors.cpu import tuning as cpu_tuning
+from splat_numba.executors.cpu.executor import CpuExecutor
+from splat_numba.executors.cpu.tuning import least_seconds, tuned_plan
 from splat_numba.executors.given import Given, split_parts
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.plans.backward import Wanted

@@ -16,7 +16,8 @@ import splat_numba as splat
 from splat_numba import attention, attention_backward, attention_vjp, reference
 from splat_numba import compile as compile_kernel
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.executors import cpu, cpu_backward
+from splat_numba.executors.cpu import backward as cpu_backward
+from splat_numba.executors.cpu import executor as cpu
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full, window
 from splat_numba.testing import DTYPES, Problem, check_gradients, masks, problems

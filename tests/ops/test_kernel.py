@@ -14,7 +14,7 @@ import pytest
 
 from splat_numba.api import attention, compile, plan
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError, CompileError, PatternError
-from splat_numba.executors.cpu import CPU
+from splat_numba.executors.cpu.executor import CPU
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import causal, dilated, documents, global_tokens, window

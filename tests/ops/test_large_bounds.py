@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import splat_numba as splat
-from splat_numba.executors import operands
+from splat_numba.executors.cpu import operands
 
 
 @pytest.mark.parametrize(

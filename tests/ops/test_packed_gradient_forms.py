@@ -8,8 +8,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from splat_numba import reference, sddmm_vjp, softmax_vjp, spmm_vjp
-from splat_numba.executors import cpu_packed
-from splat_numba.executors.cpu_packed import CpuPackedExecutor
+from splat_numba.executors.cpu import packed as cpu_packed
+from splat_numba.executors.cpu.packed import CpuPackedExecutor
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import window
 from splat_numba.testing import assert_close

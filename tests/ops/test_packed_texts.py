@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numba import njit
 from numpy.testing import assert_array_equal
 
-from splat_numba.executors import cpu_packed
+from splat_numba.executors.cpu import packed as cpu_packed
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern, strided, window
 from splat_numba.gen.packed.problem import Operator, PackedProblem, RunTable

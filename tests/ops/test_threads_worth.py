@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 import splat_numba as splat
-from splat_numba.executors.cpu import CpuExecutor, threads_worth
+from splat_numba.executors.cpu.executor import CpuExecutor, threads_worth
 from splat_numba.executors.given import Given
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.settings import current

@@ -12,7 +12,8 @@ from numpy.testing import assert_array_equal
 
 import splat_numba as splat
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.executors import cpu, cpu_unfused
+from splat_numba.executors.cpu import executor as cpu
+from splat_numba.executors.cpu import unfused as cpu_unfused
 from splat_numba.formats.acsr import ACSR
 from splat_numba.testing import DTYPES, Problem, check_attention, check_gradients, problems
 from tests.ops.attention_cases import MIXED

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from splat_numba.executors import gpu_backward, gpu_call
+from splat_numba.executors.gpu import backward as gpu_backward
+from splat_numba.executors.gpu import call as gpu_call
 from splat_numba.runtime.cuda import frameworks
 from splat_numba.runtime.recent import Recent
 from tests.runtime.fake_cuda import fake  # noqa: F401 - of which this is one

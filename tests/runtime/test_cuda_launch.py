@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.executors import gpu_call
 from splat_numba.executors.executor import Part
-from splat_numba.executors.gpu import CudaExecutor
-from splat_numba.executors.gpu_call import attend
+from splat_numba.executors.gpu import call as gpu_call
+from splat_numba.executors.gpu.call import attend
+from splat_numba.executors.gpu.executor import CudaExecutor
 from splat_numba.formats.patterns import causal
 from splat_numba.gen.boxes.passes import BoxPass, BoxTable, Traits
 from splat_numba.gen.schedules.tensor import padded

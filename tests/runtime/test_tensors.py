@@ -8,7 +8,7 @@ Without PyTorch: by a stand-in. What PyTorch's own tensors are refused for stand
 import pytest
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, SplatError
-from splat_numba.executors import gpu_call
+from splat_numba.executors.gpu import call as gpu_call
 from splat_numba.runtime.arrays import kind_of
 from splat_numba.runtime.cuda.frameworks import TORCH, describe, framework_of, known_keys
 from splat_numba.runtime.recent import Recent

@@ -19,7 +19,7 @@ import pytest
 
 from splat_numba.executors.choice import choose_executor
 from splat_numba.executors.given import Given
-from splat_numba.executors.xla_gpu_programs import backward_call, forward_call
+from splat_numba.executors.xla.gpu_programs import backward_call, forward_call
 from splat_numba.formats.patterns import causal, window
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy

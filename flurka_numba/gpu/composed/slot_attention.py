@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from flurka_numba.gpu.composed.operands import Operands
 from flurka_numba.gpu.composed.projections import project
-from splat_numba.executors.gpu_parts import record_dense_attention, record_dense_gradients
+from splat_numba.executors.gpu.parts import record_dense_attention, record_dense_gradients
 from splat_numba.gen.plans.backward import Wanted
 from splat_numba.gen.schedules.schedule import Place, place_of
 from splat_numba.gen.schedules.tensor import Tensor, contiguous, padded_bytes

@@ -82,7 +82,7 @@ def main():
 
 def of_machine_code(text, source):
     """Registers, bytes spilled, shared memory, and instructions of some kinds."""
-    from splat_numba.executors.gpu import disassemble
+    from splat_numba.executors.gpu.executor import disassemble
     from splat_numba.runtime.cuda.build import build
     from splat_numba.runtime.source import KernelSource
     from splat_numba.settings import current

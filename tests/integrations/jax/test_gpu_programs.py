@@ -19,7 +19,8 @@ from tests.runtime.fake_xla_gpu import install, run_program
 
 jax = pytest.importorskip("jax", reason="JAX is not installed")
 jnp = pytest.importorskip("jax.numpy")
-from splat_numba.executors import jax_calls, jax_programs  # noqa: E402 - which needs JAX
+from splat_numba.executors.jax import calls as jax_calls  # noqa: E402 - which needs JAX
+from splat_numba.executors.jax import programs as jax_programs  # noqa: E402 - which needs JAX
 
 MASK = splat.window(9, 0) | splat.sinks(2)
 DTYPES = {"f32": np.float32, "bf16": jnp.bfloat16, "f16": np.float16, "ui8": np.uint8, "i32": np.int32}

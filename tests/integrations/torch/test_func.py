@@ -78,7 +78,7 @@ def test_vmaps_nest():
 
 
 def test_one_call_serves_a_vmap(monkeypatch):
-    from splat_numba.executors.cpu import CpuExecutor
+    from splat_numba.executors.cpu.executor import CpuExecutor
 
     calls, attend = [], CpuExecutor.attend
     monkeypatch.setattr(CpuExecutor, "attend", lambda *given: (calls.append(given[2].shape), attend(*given))[1])

@@ -5,7 +5,8 @@
 import pytest
 
 import splat_numba as splat
-from splat_numba.executors import gpu_backward, gpu_call
+from splat_numba.executors.gpu import backward as gpu_backward
+from splat_numba.executors.gpu import call as gpu_call
 from splat_numba.runtime.cuda import ready
 from tests.runtime.fake_cuda import fake
 from tests.runtime.fake_torch_gpu import torch_gpu

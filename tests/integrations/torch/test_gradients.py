@@ -51,7 +51,7 @@ def test_lse_alone_may_have_one():
 
 @pytest.mark.parametrize("alone", range(3))
 def test_gradients_that_nobody_wants_are_not_made(alone, monkeypatch):
-    from splat_numba.executors.cpu import CpuExecutor
+    from splat_numba.executors.cpu.executor import CpuExecutor
 
     asked, backward = [], CpuExecutor.backward
     monkeypatch.setattr(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from splat_numba.executors.packed_machine import kept
+from splat_numba.executors.packed.machine import kept
 from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.packed.groups import GroupTable
 from splat_numba.gen.packed.problem import PackedProblem, RunTable

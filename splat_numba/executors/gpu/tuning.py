@@ -10,8 +10,8 @@ from typing import Any
 from splat_numba.arguments.masks import Stored, describe, fingerprint
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import Executor, HeadsMask, Part, Recipe
-from splat_numba.executors.gpu import CudaExecutor, compiled_for
-from splat_numba.executors.gpu_trial import trial_calls
+from splat_numba.executors.gpu.executor import CudaExecutor, compiled_for
+from splat_numba.executors.gpu.trial import trial_calls
 from splat_numba.executors.measured import known_or_measured, reason
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.geometry import geometry

@@ -15,8 +15,8 @@ from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.arguments.precision import refuse_precision
 from splat_numba.errors import BackendError
+from splat_numba.executors.cpu.operands import export_lse, import_operands, prepare_out
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe
-from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.language.cpu_entry import CpuText
@@ -94,7 +94,7 @@ def compiled_for(
     if timer is None:
         plan = host_plan_for(mask, problem, settings.threads, request)
     else:
-        from splat_numba.executors.cpu_tuning import tuned_plan  # which compiles what it times by this module
+        from splat_numba.executors.cpu.tuning import tuned_plan  # which compiles what it times by this module
 
         plan = tuned_plan(mask, heads, problem, settings, timer, None, request)
     return plan, compile_plan(plan, settings)
@@ -204,7 +204,7 @@ class CpuExecutor:
         for part in parts:
             part.compiled.schedule_for(problem, part.heads, scale).run(arrays, threads)
         if unfused:
-            from splat_numba.executors.cpu_unfused import attend_unfused
+            from splat_numba.executors.cpu.unfused import attend_unfused
 
             for one in unfused:
                 attend_unfused(one, problem, scale, arrays, settings)
@@ -231,7 +231,7 @@ class CpuExecutor:
         return cpu_target(forward.target).plan_backward(forward, measured=self.timer is not None)
 
     def _gradient_plan(self, one: HeadsMask, settings: Settings) -> Plan:
-        from splat_numba.executors.cpu_backward import gradient_plan
+        from splat_numba.executors.cpu.backward import gradient_plan
 
         return gradient_plan(one.mask, one.problem, Wanted(), settings, self.target, one.heads, self.timer)
 
@@ -245,14 +245,14 @@ class CpuExecutor:
 
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Compile them, or read them from disk."""
-        from splat_numba.executors.cpu_backward import compiled_of
+        from splat_numba.executors.cpu.backward import compiled_of
 
         for one in recipe.masks_for(problem):
             compiled_of(self, one, Wanted(), settings)
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones."""
-        from splat_numba.executors.cpu_backward import backward  # which has this module's plans
+        from splat_numba.executors.cpu.backward import backward  # which has this module's plans
 
         return backward(recipe, call)
 
@@ -260,7 +260,7 @@ class CpuExecutor:
 @cache
 def _measured(target: str | None) -> Executor:
     """Made when first wanted."""
-    from splat_numba.executors.cpu_tuning import least_seconds
+    from splat_numba.executors.cpu.tuning import least_seconds
 
     return CpuExecutor(target, least_seconds)
 

@@ -15,8 +15,9 @@ from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.arguments.precision import with_precision
 from splat_numba.emulator.machine import EmulatedMachine, axes_of
 from splat_numba.errors import BackendError
+from splat_numba.executors.cpu.operands import export_lse, import_operands, prepare_out
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe, refuse_measuring
-from splat_numba.executors.gpu_parts import (
+from splat_numba.executors.gpu.parts import (
     backward_plan_for,
     backward_texts,
     heads_passes,
@@ -25,7 +26,6 @@ from splat_numba.executors.gpu_parts import (
     texts_of,
 )
 from splat_numba.executors.host_gradients import import_backward
-from splat_numba.executors.operands import export_lse, import_operands, prepare_out
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.language.dtypes import IEEE, ITEMSIZE

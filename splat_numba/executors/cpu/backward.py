@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.arguments.masks import Stored
-from splat_numba.executors.cpu import CpuExecutor, Timer, host_plan_for, threads_worth
+from splat_numba.executors.cpu.executor import CpuExecutor, Timer, host_plan_for, threads_worth
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Recipe
 from splat_numba.executors.host_gradients import import_backward
 from splat_numba.gen.plans.backward import Sums, Wanted
@@ -77,7 +77,7 @@ def gradient_plan(
     """The plan whose passes make the gradients."""
     if timer is None:
         return host_plan_for(mask, problem, settings.threads, request)
-    from splat_numba.executors.cpu_tuning import tuned_plan  # which compiles what it times by this module
+    from splat_numba.executors.cpu.tuning import tuned_plan  # which compiles what it times by this module
 
     return tuned_plan(mask, heads, problem, settings, timer, wanted, request)
 

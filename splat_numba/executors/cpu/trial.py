@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.executors.cpu_backward import fresh_sums, sums_for
+from splat_numba.executors.cpu.backward import fresh_sums, sums_for
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.halves import narrow
 from splat_numba.gen.plans.backward import Wanted

@@ -1,7 +1,7 @@
 """The schedules of a CPU's attention, forward and back, as programs that XLA calls: every step a compiled function.
 
-The plans, texts and bits are those of `executors.cpu` and `executors.cpu_backward`. What those do in NumPy between the
-launches is here a function of `runtime.xla.steps`; a step that has none is a fault of ours, and raises.
+The plans, texts and bits are those of `executors.cpu.executor` and `executors.cpu.backward`. What those do in NumPy
+between the launches is here a function of `runtime.xla.steps`; a step that has none is a fault of ours, and raises.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from splat_numba.arguments.layouts import bhsd_axes
-from splat_numba.executors.cpu import threads_worth
-from splat_numba.executors.cpu_backward import compiled_of, sums_for
+from splat_numba.executors.cpu.backward import compiled_of, sums_for
+from splat_numba.executors.cpu.executor import threads_worth
 from splat_numba.executors.executor import Recipe
 from splat_numba.gen.language.cpu_entry import Parameter, arrays
 from splat_numba.gen.language.dtypes import ITEMSIZE

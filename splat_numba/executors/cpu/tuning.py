@@ -11,9 +11,9 @@ from dataclasses import asdict
 from functools import lru_cache
 
 from splat_numba.arguments.masks import Stored, fingerprint
-from splat_numba.executors.cpu import Timer, compile_plan, host_plan_for
-from splat_numba.executors.cpu_backward import compile_gradients
-from splat_numba.executors.cpu_trial import forward_operands, gradient_operands
+from splat_numba.executors.cpu.backward import compile_gradients
+from splat_numba.executors.cpu.executor import Timer, compile_plan, host_plan_for
+from splat_numba.executors.cpu.trial import forward_operands, gradient_operands
 from splat_numba.executors.measured import known_or_measured, reason
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.plans.backward import Wanted

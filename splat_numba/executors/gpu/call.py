@@ -13,9 +13,9 @@ from splat_numba.arguments.gpu_arrays import check_call_lengths, place_lengths, 
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
+from splat_numba.executors.cpu.operands import check_operands, import_operands, prepare_out
 from splat_numba.executors.executor import Recipe
-from splat_numba.executors.gpu_parts import heads_passes, target_of
-from splat_numba.executors.operands import check_operands, import_operands, prepare_out
+from splat_numba.executors.gpu.parts import heads_passes, target_of
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.schedule import Schedule
 from splat_numba.gen.schedules.tensor import Tensor

@@ -21,7 +21,7 @@ BACKWARD: dict[str, tuple[Operator, ...]] = {
     "softmax": ("softmax_backward",),
     "spmm": ("sddmm", "spmm_transposed"),  # of the values, of v
 }
-UNFUSED: tuple[Operator, ...] = ("sddmm", "softmax_lse", "spmm")  # of which attention is made (`cpu_unfused`)
+UNFUSED: tuple[Operator, ...] = ("sddmm", "softmax_lse", "spmm")  # of which attention is made (`executors.cpu.unfused`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def _pairs(mask: Stored, seq_q: int, seq_kv: int) -> ACSR:
 def _on_cpu(
     problem: PackedProblem, acsr: ACSR, settings: Settings
 ) -> Iterator[tuple[str, Callable[[], object]]]:  # fmt: skip
-    from splat_numba.executors.cpu_packed import CPU_PACKED
+    from splat_numba.executors.cpu.packed import CPU_PACKED
 
     plan = CPU_PACKED.plan(problem, acsr, settings)
     yield CPU_PACKED.source(plan).name, partial(CPU_PACKED.compiled, plan, settings)
@@ -78,8 +78,8 @@ def _on_cpu(
 def _on_gpu(
     problem: PackedProblem, acsr: ACSR, settings: Settings
 ) -> Iterator[tuple[str, Callable[[], object]]]:  # fmt: skip
-    from splat_numba.executors.gpu import gpu
-    from splat_numba.executors.gpu_packed import lists_of
+    from splat_numba.executors.gpu.executor import gpu
+    from splat_numba.executors.gpu.packed import lists_of
     from splat_numba.gen.targets.packed import packed_schedule
     from splat_numba.runtime.cuda.code import cubin_for, source_of
 

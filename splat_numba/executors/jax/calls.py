@@ -3,7 +3,7 @@
 JAX is imported here, so that only those who have its arrays import this. What a transform sees: `custom_vjp` with the
 residuals q, k, v, out and lse; within it `custom_vmap`, which makes a mapped axis part of the batch; within that
 `custom_partitioning`, which leaves parts of the batch and of the heads where they are; and then an operation that is a
-foreign function call on each platform, as `executors.jax_programs` has it.
+foreign function call on each platform, as `executors.jax.programs` has it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from splat_numba.arguments.masks import Mask, split_heads, store_mask
 from splat_numba.arguments.options import check_scale
 from splat_numba.arguments.results import result_shape
 from splat_numba.errors import ArgumentError
-from splat_numba.executors.jax_manual import differ, made_alike
-from splat_numba.executors.jax_operations import (
+from splat_numba.executors.cpu.operands import check_operands
+from splat_numba.executors.jax.manual import differ, made_alike
+from splat_numba.executors.jax.operations import (
     described,
     folded,
     forward_mode_refused,
     lengths_of,
     operation,
 )
-from splat_numba.executors.jax_platforms import by_platform
-from splat_numba.executors.jax_programs import Attention
-from splat_numba.executors.jax_sharding import BACKWARD, FORWARD, Split, partitioned
-from splat_numba.executors.operands import check_operands
+from splat_numba.executors.jax.platforms import by_platform
+from splat_numba.executors.jax.programs import Attention
+from splat_numba.executors.jax.sharding import BACKWARD, FORWARD, Split, partitioned
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.runtime.jax_arrays import is_traced
 

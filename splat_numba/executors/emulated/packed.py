@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from splat_numba.emulator.machine import EmulatedMachine
-from splat_numba.executors.gpu_packed import PACKED_AXES, lists_of
+from splat_numba.executors.gpu.packed import PACKED_AXES, lists_of
 from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.packed.problem import PackedProblem
 from splat_numba.gen.plans.machine import Gpu

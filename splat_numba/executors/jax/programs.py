@@ -15,10 +15,10 @@ import numpy as np
 
 from splat_numba.arguments.options import check_scale
 from splat_numba.executors.choice import choose_executor, tuned
-from splat_numba.executors.jax_operations import called, registered, within
-from splat_numba.executors.jax_platforms import refuse_elsewhere
-from splat_numba.executors.jax_sharding import BACKWARD
-from splat_numba.executors.xla_programs import backward_call, forward_call
+from splat_numba.executors.jax.operations import called, registered, within
+from splat_numba.executors.jax.platforms import refuse_elsewhere
+from splat_numba.executors.jax.sharding import BACKWARD
+from splat_numba.executors.xla.cpu_programs import backward_call, forward_call
 from splat_numba.gen.plans.backward import GRADIENTS
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.runtime.device import cores
@@ -101,7 +101,7 @@ def _cpu_target(call: Attention, settings: Settings) -> tuple[str, list[Any]]:
 @lru_cache(maxsize=512)
 def _gpu_target(call: Attention, settings: Settings) -> tuple[str, list[Any], Mapping[str, int]]:
     """The same on GPUs, and by how much which arrays are padded."""
-    from splat_numba.executors import xla_gpu_programs as programs  # imports what CPUs have no use for
+    from splat_numba.executors.xla import gpu_programs as programs  # imports what CPUs have no use for
     from splat_numba.runtime.xla.gpu_register import gpu_target_of
 
     backward = call.names == BACKWARD

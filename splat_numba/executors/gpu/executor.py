@@ -18,8 +18,8 @@ from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.precision import with_precision
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe
-from splat_numba.executors.gpu_call import attend
-from splat_numba.executors.gpu_parts import backward_plan_for, backward_texts, texts_of
+from splat_numba.executors.gpu.call import attend
+from splat_numba.executors.gpu.parts import backward_plan_for, backward_texts, texts_of
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.language.dtypes import IEEE
@@ -227,7 +227,7 @@ class CudaExecutor:
 @cache
 def _measured(target: str | None) -> Executor:
     """Imported when first wanted: an import statement takes a microsecond at every call."""
-    from splat_numba.executors.gpu_tuning import TunedExecutor
+    from splat_numba.executors.gpu.tuning import TunedExecutor
 
     return TunedExecutor(target)
 
@@ -235,7 +235,7 @@ def _measured(target: str | None) -> Executor:
 @cache
 def _backward() -> Callable[[Recipe, BackwardCall], tuple[Any, Any, Any]]:
     """Likewise: planners of gradients are 60 ms that forward has no use for."""
-    from splat_numba.executors.gpu_backward import backward
+    from splat_numba.executors.gpu.backward import backward
 
     return backward
 

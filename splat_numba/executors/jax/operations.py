@@ -17,7 +17,7 @@ from jax.custom_batching import custom_vmap
 
 from splat_numba.arguments.options import check_kv_lengths, check_lengths_kind
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
-from splat_numba.executors.jax_manual import result_type
+from splat_numba.executors.jax.manual import result_type
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.runtime.jax_arrays import check_jax, is_traced, platform_of
 from splat_numba.runtime.xla.recorder import XlaCall

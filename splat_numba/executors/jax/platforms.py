@@ -15,7 +15,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from splat_numba.errors import BackendError
-from splat_numba.executors.jax_manual import type_like
+from splat_numba.executors.jax.manual import type_like
 
 
 class Run(Protocol):

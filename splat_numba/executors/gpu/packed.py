@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from numpy.typing import NDArray
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.executors.gpu_call import download, upload
-from splat_numba.executors.packed_machine import kept
+from splat_numba.executors.gpu.call import download, upload
+from splat_numba.executors.packed.machine import kept
 from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.packed.lists import MOST_PAIRS, PackedLists

@@ -13,11 +13,11 @@ from splat_numba.arguments.gradients import check_level, lse_shape, refuse_froze
 from splat_numba.arguments.options import check_scale
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
+from splat_numba.executors.cpu.operands import check_operands
 from splat_numba.executors.executor import BackwardCall, Recipe
-from splat_numba.executors.gpu_call import download, upload
-from splat_numba.executors.gpu_parts import heads_plans
+from splat_numba.executors.gpu.call import download, upload
+from splat_numba.executors.gpu.parts import heads_plans
 from splat_numba.executors.host_gradients import import_backward
-from splat_numba.executors.operands import check_operands
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.plans.backward import GRADIENTS, INPUTS, Wanted
 from splat_numba.gen.plans.problem import Problem

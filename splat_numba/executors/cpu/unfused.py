@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.executors.cpu_packed import CPU_PACKED
+from splat_numba.executors.cpu.packed import CPU_PACKED
 from splat_numba.executors.executor import HeadsMask
-from splat_numba.executors.packed_call import PackedCall
-from splat_numba.executors.packed_machine import HostMachine
+from splat_numba.executors.packed.call import PackedCall
+from splat_numba.executors.packed.machine import HostMachine
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern, sinks
 from splat_numba.gen.language.dtypes import ITEMSIZE

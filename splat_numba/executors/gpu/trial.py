@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from splat_numba.arguments.gpu_arrays import tensor_of
 from splat_numba.executors.executor import Part
-from splat_numba.executors.gpu_call import ready_attention
-from splat_numba.executors.gpu_parts import heads_passes, target_of
+from splat_numba.executors.gpu.call import ready_attention
+from splat_numba.executors.gpu.parts import heads_passes, target_of
 from splat_numba.gen.language.halves import narrow
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.tensor import padded

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from splat_numba.executors.packed_machine import PackedMachine, View
+from splat_numba.executors.packed.machine import PackedMachine, View
 from splat_numba.formats.acsr import ACSR
 from splat_numba.gen.packed.problem import PackedProblem
 from splat_numba.settings import Settings, current

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from splat_numba.arguments.layouts import bhsd_axes
 from splat_numba.executors.executor import Recipe
-from splat_numba.executors.gpu import gpu
-from splat_numba.executors.gpu_parts import heads_passes, heads_plans, target_of
+from splat_numba.executors.gpu.executor import gpu
+from splat_numba.executors.gpu.parts import heads_passes, heads_plans, target_of
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.plans.backward import GRADIENTS, Wanted
 from splat_numba.gen.plans.problem import Problem

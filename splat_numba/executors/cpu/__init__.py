@@ -1,0 +1,1 @@
+"""CPUs: how their calls are planned, compiled and run."""

@@ -1,0 +1,1 @@
+"""GPUs: how their calls are planned, compiled and run."""

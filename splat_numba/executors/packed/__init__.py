@@ -1,0 +1,1 @@
+"""What the packed operators ask of every backend."""

@@ -1,0 +1,1 @@
+"""Schedules as programs that XLA calls."""
