@@ -12,9 +12,20 @@ from splat_numba.runtime.cuda import build
 from splat_numba.runtime.interrupts import uninterrupted
 from tests.import_layers import REPOSITORY
 
+
+@pytest.fixture(autouse=True)
+def usual():
+    """Python's own handler: a shell starts what it puts into the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 # Modules in whose import Ctrl-C comes: the first of Numba itself, the second of its declarations.
 INTERRUPTED = """
 import importlib.abc, signal, sys
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 class CtrlC(importlib.abc.MetaPathFinder):
     def find_spec(self, name, *_):

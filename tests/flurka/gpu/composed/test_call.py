@@ -13,7 +13,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.runtime.cuda import frameworks, lengths, ready
 from splat_numba.runtime.recent import Recent
 from tests.emulator.emulated_gpu import EmulatedDriver
-from tests.flurka.agreement import check_forward, check_gradients
+from tests.flurka.agreement import check_forward, check_gradients, operand_of
 from tests.flurka.strategies import Case
 from tests.runtime.fake_cuda import Status, forget, install, packed_values
 
@@ -93,7 +93,8 @@ def test_numpy_arrays_are_copied_there_and_back(gpu, changes):
 @pytest.mark.parametrize("changes", [{"method": "low_rank", "value_dim": 5}, {"method": "kernel", "head_dim": 7}, {}])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_16_bit_gradients_of_numpy_arrays(gpu, changes, dtype):
-    check_gradients(SMALL.but(dtype=dtype, **changes), backend="cuda", operand=2.0**-16)  # by sm80, in two pieces
+    case = SMALL.but(dtype=dtype, **changes)
+    check_gradients(case, backend="cuda", operand=operand_of(case))  # by sm80
     assert gpu.launched
 
 

@@ -11,20 +11,17 @@ from flurka_numba.gpu.composed import attention as composed_attention
 from flurka_numba.gpu.composed import plan as composed_plan
 from splat_numba.emulator import machine
 from splat_numba.emulator.text import launch
-from tests.flurka.agreement import check_gradients
+from tests.flurka.agreement import check_gradients, operand_of
 from tests.flurka.far_numbers import check_far
 from tests.flurka.strategies import Case, cases
 from tests.profiles import draws
 
-PIECES = 2.0**-16  # of a number is lost where it goes to tensor cores in two pieces
-SLOTS = 2.0**-8  # and of slots that become keys of attention
 LENGTHS = st.one_of(st.sampled_from([8, 0, 1, 3, 16, 17, 33]), st.integers(0, 40))
 SMALL = Case(seq_q=5, seq_kv=20, rank=5, head_dim=8, value_dim=8, rows=6, heads=1, dtype="bfloat16")
 
 
 def check(case):
-    operand = SLOTS if (case.method, case.dtype) == ("low_rank", "bfloat16") else PIECES
-    check_gradients(case, backend="emulate", target="sm80", operand=operand)
+    check_gradients(case, backend="emulate", target="sm80", operand=operand_of(case))
 
 
 @settings(max_examples=draws(2))
