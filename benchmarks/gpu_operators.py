@@ -27,11 +27,13 @@ from gpu_operators_masks import DIM, HEADS, MASKS, SHORT, Case, Setting, acsr_of
 from gpu_operators_peers import OPERATORS, Contender, Prepared, wanted
 from gpu_operators_report import plot, report, shown
 from gpu_timing import Budget, Call, copy_gbs, describe, measure_all, product_tflops
+from results_files import RESULTS as FOLDER
+from results_files import save
 
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 6e-2}  # of the largest number of a result
 SHARE_OF_MEMORY = 0.7  # of the GPU's, for the dense arrays below
 DENSE_ARRAYS = 6  # of scores that are there at once: dense weights, blocks of both sizes, columns of CSR, a result
-RESULTS = Path(__file__).parent / "results" / "gpu_operators"
+RESULTS = FOLDER / "gpu_operators"
 
 
 def checked(prepared: Iterator[Prepared], one: Setting, right: torch.Tensor, most: float) -> tuple[Any, ...]:
@@ -152,9 +154,7 @@ def parsed(argv: list[str]) -> argparse.Namespace:
 
 def write(found: dict[str, Any], output: Path) -> None:
     """All numbers, the tables, the figure."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    output.with_suffix(".md").write_text(report(found), encoding="utf-8")
+    save(output.parent, output.name, found, report(found))
     plot(found, output.with_suffix(".png"))
 
 
@@ -170,12 +170,12 @@ def main() -> None:
     }  # fmt: skip
     print(found["hardware"], {name: round(value, 1) for name, value in ceilings.items()}, flush=True)
     every: list[dict[str, Any]] = found["rows"]
-    save: Callable[[], Any] = lambda: args.output.with_suffix(".json").write_text(json.dumps(found) + "\n")  # noqa: E731
+    keep: Callable[[], Any] = lambda: args.output.with_suffix(".json").write_text(json.dumps(found) + "\n")  # noqa: E731
     args.output.parent.mkdir(parents=True, exist_ok=True)
     for row in measured(args, ceilings, found["left_out"]):
         every.append(row)
         print(shown(row), flush=True)
-        save()
+        keep()
     write(found, args.output)
 
 

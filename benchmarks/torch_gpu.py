@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 import torch
 from gpu_attention import hardware
-from results_files import RESULTS
+from results_files import RESULTS, save
 from torch_floor import Bare, nothing
 
 import splat_numba as splat
@@ -170,8 +169,7 @@ def main() -> None:
     forward, both = (in_turns(calls, args.rounds, 100, waited=False) for calls in host_calls())
     steps = {str(dim): in_turns(step_calls(dim), args.rounds, CALLS, waited=True) for dim in DIMS}
     facts = {"hardware": hardware(), "date": args.date, "forward": forward, "both": both, "steps": steps}
-    (args.out / "torch_gpu.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    (args.out / "torch_gpu.md").write_text(report(facts), encoding="utf-8")
+    save(args.out, "torch_gpu", facts, report(facts))
     print(report(facts))
 
 
