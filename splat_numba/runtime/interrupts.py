@@ -16,9 +16,8 @@ from contextlib import contextmanager
 def uninterrupted() -> Iterator[None]:
     """SIGINT is held back meanwhile, and raised afterwards. In other threads than the main one there is none."""
     before = signal.getsignal(signal.SIGINT)
-    if (
-        threading.current_thread() is not threading.main_thread() or before is None
-    ):  # None: a handler that is not Python's
+    elsewhere = threading.current_thread() is not threading.main_thread()
+    if elsewhere or before is None:  # a handler that is not Python's
         yield
         return
     held: list[int] = []

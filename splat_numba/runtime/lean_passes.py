@@ -27,6 +27,21 @@ class LeanPasses:
     versions: Any
     joins: Any
 
+    def before_lowering(self, untyped_passes: Any, translate: Any, infer: Any) -> tuple[Any, ...]:
+        """The passes of a GPU's compiler up to its lowering. translate, infer: its own from bytecode, and to types."""
+        return (
+            translate,
+            untyped_passes.FixupArgs,
+            untyped_passes.IRProcessing,
+            untyped_passes.RewriteSemanticConstants,
+            untyped_passes.DeadBranchPrune,
+            self.rewrites,
+            self.versions,
+            untyped_passes.DeadBranchPrune,
+            infer,
+            self.joins,
+        )
+
 
 def lean_passes(parts: Parts) -> LeanPasses:
     """The passes, registered with the machinery that they are for."""

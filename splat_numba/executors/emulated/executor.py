@@ -12,12 +12,12 @@ import numpy as np
 from splat_numba.arguments.layouts import to_bhsd
 from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.options import check_kv_lengths, check_scale
-from splat_numba.arguments.precision import with_precision
 from splat_numba.emulator.machine import EmulatedMachine, axes_of
 from splat_numba.errors import BackendError
 from splat_numba.executors.cpu.operands import export_lse, import_operands, prepare_out
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe, refuse_measuring
 from splat_numba.executors.gpu.parts import (
+    OfGpuTexts,
     backward_plan_for,
     backward_texts,
     heads_passes,
@@ -57,7 +57,7 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
-class EmulatedExecutor:
+class EmulatedExecutor(OfGpuTexts):
     """As on a GPU, every length has its plan; nothing is compiled. target: the one asked for, None for any;
     precision: of products of float32.
     """
@@ -71,18 +71,6 @@ class EmulatedExecutor:
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that no target takes."""
         return self.part(mask, None, problem, scale, settings).plan
-
-    def with_precision(self, precision: str) -> Executor:
-        """The one whose products of float32 are of this precision."""
-        return replace(self, precision=precision)
-
-    def precise(self, problem: Problem) -> Problem:
-        """A call's problem with that precision. Raises ArgumentError for arrays, or a target, that have no choice."""
-        return with_precision(problem, self.precision, self.target)
-
-    def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
-        """A text a pass; none where nothing is launched."""
-        return tuple(dict.fromkeys(map(source_of, texts_of(plan))))
 
     def measured(self) -> Executor:
         """None. Raises ArgumentError."""

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from splat_numba.arguments.masks import Stored
-from splat_numba.arguments.precision import with_precision
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.gpu.call import attend
-from splat_numba.executors.gpu.parts import backward_plan_for, backward_texts, texts_of
+from splat_numba.executors.gpu.parts import OfGpuTexts, backward_plan_for, backward_texts, texts_of
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.language.dtypes import IEEE
@@ -95,7 +94,7 @@ def _planned(
 
 
 @dataclass(frozen=True, slots=True)
-class CudaExecutor:
+class CudaExecutor(OfGpuTexts):
     """Plans hold tables, so every length has its own; kernels are shared by all masks of equal traits.
 
     target: the one asked for, None for any; precision: of products of float32.
@@ -110,18 +109,6 @@ class CudaExecutor:
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that no target takes."""
         return plan_for(mask, self.precise(problem), gpu(), self.target, Conditions(negate=scale < 0))
-
-    def with_precision(self, precision: str) -> Executor:
-        """The one whose products of float32 are of this precision."""
-        return replace(self, precision=precision)
-
-    def precise(self, problem: Problem) -> Problem:
-        """A call's problem with that precision. Raises ArgumentError for arrays, or a target, that have no choice."""
-        return with_precision(problem, self.precision, self.target)
-
-    def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
-        """A text a pass; none where nothing is launched."""
-        return tuple(dict.fromkeys(map(source_of, texts_of(plan))))
 
     def measured(self) -> Executor:
         """The one whose plans are timed on this GPU."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
+from typing import Self
 
 from splat_numba.arguments.masks import Stored
+from splat_numba.arguments.precision import with_precision
 from splat_numba.executors.executor import Part, Recipe
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.geometry import geometry
@@ -20,7 +23,29 @@ from splat_numba.gen.schedules.tensor import Tensor, contiguous, padded_strides
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan, backward_schedule
 from splat_numba.gen.targets.registry import choose_target, gpu_target
 from splat_numba.gen.targets.target import AttentionCall, GpuTarget, HeadsPass
+from splat_numba.runtime.cuda.code import source_of
 from splat_numba.runtime.recent import REMEMBERED
+from splat_numba.runtime.source import KernelSource
+
+
+class OfGpuTexts:
+    """What the executors of GPU texts share, a GPU's and the emulator's: dataclasses with these fields."""
+
+    __slots__ = ()
+    target: str | None
+    precision: str
+
+    def with_precision(self, precision: str) -> Self:
+        """The one whose products of float32 are of this precision."""
+        return replace(self, precision=precision)  # type: ignore[type-var]
+
+    def precise(self, problem: Problem) -> Problem:
+        """A call's problem with that precision. Raises ArgumentError for arrays, or a target, that have no choice."""
+        return with_precision(problem, self.precision, self.target)
+
+    def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
+        """A text a pass; none where nothing is launched."""
+        return tuple(dict.fromkeys(map(source_of, texts_of(plan))))
 
 
 @lru_cache(maxsize=REMEMBERED)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step
-from splat_numba.gen.schedules.tensor_map import MAP_BYTES, BoxMap
+from splat_numba.gen.schedules.tensor_map import MAP_BYTES
 from splat_numba.runtime.cuda.code import source_of
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.driver import addresses
@@ -170,10 +170,6 @@ class LoadedGpuProgram:
                 functions.append(function_of(step, device, self._settings))
         overlaps = step.overlaps and step is not self._schedule.launches[0]  # what is before that is not ours
         return record_of(step, pointers, self._numbers, functions[0], self._memory, overlaps=overlaps)
-
-    def _map(self, one: BoxMap) -> list[int]:
-        """The words of a tensor map."""
-        return map_record(one, self._numbers, self._memory)
 
     def _device(self, device: Device) -> list[int]:
         """The words of a device, in the order of the layout."""

@@ -58,18 +58,8 @@ def _lean_class(*given: Any) -> Any:
     class Lean(own):  # type: ignore[misc, valid-type]
         def define_pipelines(self) -> list[Any]:
             passes = compiler_machinery.PassManager("splat")
-            for one in (
-                untyped_passes.TranslateByteCode,
-                untyped_passes.FixupArgs,
-                untyped_passes.IRProcessing,
-                untyped_passes.RewriteSemanticConstants,
-                untyped_passes.DeadBranchPrune,
-                LEAN.rewrites,
-                LEAN.versions,
-                untyped_passes.DeadBranchPrune,
-                mlir_compiler.MLIRTypeInference,
-                LEAN.joins,
-            ):
+            translate, infer = untyped_passes.TranslateByteCode, mlir_compiler.MLIRTypeInference
+            for one in LEAN.before_lowering(untyped_passes, translate, infer):
                 passes.add_pass(one, one.__name__)
             passes.passes.extend(self.define_mlir_lowering_pipeline(self.state).passes)
             passes.finalize()

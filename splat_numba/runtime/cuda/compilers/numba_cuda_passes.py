@@ -45,18 +45,8 @@ class _Compiler(compiler.CUDACompiler):  # type: ignore[misc]
 
     def define_pipelines(self) -> list[Any]:
         passes = PassManager("splat")
-        for one in (
-            compiler.CUDATranslateBytecode,
-            untyped_passes.FixupArgs,
-            untyped_passes.IRProcessing,
-            untyped_passes.RewriteSemanticConstants,
-            untyped_passes.DeadBranchPrune,
-            LEAN.rewrites,
-            LEAN.versions,
-            untyped_passes.DeadBranchPrune,
-            typed_passes.NopythonTypeInference,
-            LEAN.joins,
-        ):
+        translate, infer = compiler.CUDATranslateBytecode, typed_passes.NopythonTypeInference
+        for one in LEAN.before_lowering(untyped_passes, translate, infer):
             passes.add_pass(one, one.__name__)
         passes.passes.extend(self.define_cuda_lowering_pipeline(self.state).passes)
         passes.finalize()
