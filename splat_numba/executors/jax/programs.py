@@ -13,7 +13,7 @@ import numpy as np
 
 from splat_numba.arguments.options import check_scale
 from splat_numba.executors.choice import choose_executor, tuned
-from splat_numba.executors.jax.operations import called, registered, within
+from splat_numba.executors.jax.operations import called, registered
 from splat_numba.executors.jax.platforms import refuse_elsewhere
 from splat_numba.executors.jax.sharding import BACKWARD
 from splat_numba.executors.xla.cpu_programs import backward_call, forward_call
@@ -46,9 +46,8 @@ class Attention:
     def cuda(self, *arrays: Any) -> Any:
         """The same on NVIDIA GPUs. Raises ArgumentTypeError, PlanError, BackendError, CompileError."""
         name, scratch = _gpu_target(self, current())
-        places = [within(one, self.problem.seq_kv) if self.ragged and at == 3 else one for at, one in enumerate(arrays)]
         kinds = self.kinds(arrays)
-        return called(name, [*kinds, *scratch], places)[: len(kinds)]
+        return called(name, [*kinds, *scratch], arrays)[: len(kinds)]
 
     def recipe_on(self, name: str) -> Any:
         """The recipe with the executor of this name. Raises BackendError where another one was asked for."""
