@@ -144,6 +144,16 @@ def test_readme_s_gpu_table_is_what_was_measured():
     assert words in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_readme_s_gradients_on_a_gpu_are_what_was_measured():
+    found = json.loads((RESULTS / "gpu_gradients.json").read_text())
+    ratio = {(row["case"], row["dim"]): f"{row['best_ratio']:.2f}" for row in found["rows"]}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    words = [f"{case} {ratio[case, 128]} and {ratio[case, 64]}" for case in ("full", "causal")]
+    assert ", ".join(words) in readme
+    means = found["geomeans"]
+    assert f"{means['128']:.2f} times the best peer at head_dim 128 and {means['64']:.2f} at 64" in readme
+
+
 def rounds_apart(time):
     """The share of a time by which its rounds differ; the time is the less of two ways to take it."""
     (way,) = [name for name in ("event_ms", "graph_ms") if time.get(name) == time["ms"]]
