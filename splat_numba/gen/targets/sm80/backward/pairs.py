@@ -1,15 +1,24 @@
 """A tile of a kernel of keys whose warps are paired: two have the same 32 rows, and one sum each.
 
 The first makes weights, P = exp2(score - lse), and dv; the second dP, then slopes with the first one's weights, and dk.
-Both multiply twice, by the same statements at other places: left k or v, right q or dout, then dout or q. So a warp
-reads a right tile for 32 rows in place of 16, and left rows half as often: of head_dim 128 176 KiB of shared memory a
-tile of 64 x 64 are 288 where each warp makes both of 16 rows. Weights go through shared memory rounded, as products take
-them: a lane of the second warp has the numbers that the same lane of the first one has.
+Both multiply twice, by the same statements at other places: left k or v, right q or dout, then dout or q. So what a
+warp reads of a right tile serves 32 rows in place of 16: a tile of 64 x 64 of head_dim 128 takes 176 KiB of shared
+memory's reads and writes, and 288 where each warp makes both sums of 16 rows. Weights go through shared memory rounded,
+as products take them; a lane of the second warp reads what the same lane of the first one wrote.
 """
 
 from __future__ import annotations
 
-from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, LEFT_WORDS, MATRIX, SUMS, log2, sums_of
+from splat_numba.gen.language.lane_layout import (
+    ATOM,
+    LANE_COLUMNS,
+    LANE_ROWS,
+    LEFT_WORDS,
+    MATRIX,
+    SUMS,
+    log2,
+    sums_of,
+)
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
