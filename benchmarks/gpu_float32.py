@@ -3,9 +3,9 @@
     python benchmarks/gpu_float32.py [--seq 4096] [--dims 128 64] [--without FlexAttention] [--json float32.json]
 
 Several processes compile our kernels first. One measures: medians of CUDA events with the L2 cache overwritten before
-each call; TFLOP/s count the products of kept pairs, 4 dims a pair forward and 10 dims of the gradients. Errors are the largest of 256 rows of a head against float64.
-PyTorch's matmul has TF32 off, which FlexAttention's kernels read; its SDPA takes no mask but causal. The last line is
-JSON.
+each call; TFLOP/s count the products of kept pairs, 4 dims a pair forward and 10 dims of the gradients. Errors are the
+largest of 256 rows of a head against float64. PyTorch's matmul has TF32 off, which FlexAttention's kernels read; its
+SDPA takes no mask but causal. The last line is JSON.
 """
 
 from __future__ import annotations
