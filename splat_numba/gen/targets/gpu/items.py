@@ -31,6 +31,19 @@ def emit_rank(out: SourceWriter) -> None:
     )
 
 
+def item_counts(
+    one: BoxPass, heads: int, batch: int, fetched_from: tuple[Tensor, Tensor], group: int
+) -> dict[str, int | float]:
+    """How many items a launch has and in which order they come: parameters of every text that goes by `emit_rank`.
+
+    heads: that the launch has; fetched_from: the arrays whose tiles pass by; group: query heads that share a key head.
+    """
+    return {
+        "blocks": len(one.table.block), "heads_count": heads, "batch": batch,
+        "heads_per_wave": heads_per_wave(one, fetched_from, group, heads * batch),
+    }  # fmt: skip
+
+
 def heads_per_wave(one: BoxPass, fetched_from: tuple[Tensor, Tensor], group: int, pairs: int) -> int:
     """(batch, head) pairs whose tiles' arrays fit the cache together, query heads of one key head sharing theirs.
 
