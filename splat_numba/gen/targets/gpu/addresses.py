@@ -17,6 +17,7 @@ STRIDES = tuple(f"{name}_{step}" for name in ARRAYS for step in STEPS)
 ITEM = ("blocks", "heads_count", "batch", "heads_per_wave")
 TILE = ("corner", "inner_step", "outer_step", "box_shift", "limit")  # of a box: its first token, steps, sizes
 TOKEN_OF_TILE = "token = token_of(place, corner, inner_step, outer_step, box_shift)"  # noqa: S105 - a place in a sequence
+TOKEN_OF_LINE = "token = u32(corner + inner_step * place)"  # noqa: S105 - likewise, of a box of one line
 LISTED = ("rows_at", "limit")
 TOKEN_OF_ROW = "token = ptx.load_word(rows_at + u64(4) * u64(place))  # padding is 2**32 - 1"  # noqa: S105 - likewise
 
