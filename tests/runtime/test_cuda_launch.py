@@ -13,6 +13,7 @@ import pytest
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executors.executor import Part
 from splat_numba.executors.gpu import call as gpu_call
+from splat_numba.executors.gpu.alike import Alike
 from splat_numba.executors.gpu.call import attend
 from splat_numba.executors.gpu.executor import CudaExecutor
 from splat_numba.formats.patterns import causal
@@ -26,7 +27,6 @@ from splat_numba.runtime.compile import compile_file
 from splat_numba.runtime.cuda import copies, launch, lengths, ready
 from splat_numba.runtime.cuda.compilers.compiler import COMPILERS, chosen
 from splat_numba.runtime.cuda.dialect import Dialect
-from splat_numba.runtime.recent import Recent
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, fake, forget, fresh, install
 
 HEADS, LENGTH, DIM = 4, 300, 64
@@ -68,7 +68,7 @@ class Recipe:
 
 @pytest.fixture(autouse=True)
 def clean(fake, monkeypatch):
-    monkeypatch.setattr(gpu_call, "_ready", Recent(512))
+    monkeypatch.setattr(gpu_call, "_ready", Alike(512))
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ def define(library: Any, name: str, schema: str, run: Any, fake: Any, vmap: Any)
 
 # What is below autograd of a call on tensors in memory, with nothing else at work: it ends in define()'s run.
 _own, _kinds = torch._C, torch._C.DispatchKey  # noqa: SLF001 - as PyTorch's own library asks
+_BELOW = _own._after_autograd_keyset.raw_repr()  # noqa: SLF001 - likewise
 _IN_MEMORY = frozenset(
     keys.raw_repr()
     for place in (_kinds.CPU, _kinds.CUDA)
@@ -41,7 +42,11 @@ def differentiate(library: Any, name: str, function: Any, run_in_memory: Any) ->
     """
     operator = getattr(getattr(torch.ops, library.ns), name).default
 
+    recording, forward_ad, below, in_memory = torch.is_grad_enabled, torch.autograd.forward_ad, _BELOW, _IN_MEMORY
+
     def run(keys: Any, *arguments: Any) -> Any:
+        if not recording() and forward_ad._current_level < 0 and keys.raw_repr() & below in in_memory:  # noqa: SLF001
+            return run_in_memory(*arguments)  # nearly always: what is recorded is so above this, with nothing recorded
         wants = torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in arguments)
         if wants:
             return function.apply(*arguments)  # whose forward comes here again, with nothing recorded

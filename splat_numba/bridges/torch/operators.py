@@ -55,14 +55,28 @@ def known_recipe(q: Any, mask: Any, options: tuple[Any, ...]) -> Recipe:
 _recipes: Recent[Recipe] = Recent(REMEMBERED)  # which hold their masks, so that ids stay theirs
 
 
+def _named_recipe(q: Any, name: str, options: tuple[Any, ...]) -> Recipe:
+    """known_recipe() of the mask with this name, found by that in one look-up. Raises ArgumentError for a layout."""
+    key = name, options, q.is_cuda
+    found = _by_name.find(key)
+    if found is not None:
+        stay_outside_graphs("splat_numba")
+        return found
+    check_layout(options[1])
+    found = known_recipe(q, named(name), options)
+    return found if options[2] == "cuda" and not q.is_cuda else _by_name.keep(key, found)  # settings decide, as above
+
+
+_by_name: Recent[Recipe] = Recent(REMEMBERED)
+
+
 def attend(
     q: Any, k: Any, v: Any, mask: str, scale: float | None, layout: str, kv_lengths: Any, backend: str,
     target: str | None, autotune: bool,
 ) -> tuple[Any, Any]:  # fmt: skip
     """(out, lse) of tensors in memory, contiguous."""
-    check_layout(layout)
     q, k, v = map(bare, (q, k, v))
-    recipe = known_recipe(q, named(mask), (scale, layout, backend, target, autotune))
+    recipe = _named_recipe(q, mask, (scale, layout, backend, target, autotune))
     out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
     return out.contiguous(), lse.contiguous()
 
@@ -73,7 +87,7 @@ def backward(
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """(dq, dk, dv), contiguous; those that are not wanted have no elements."""
     dout, q, k, v, out, lse = map(bare, (dout, q, k, v, out, lse))
-    recipe = known_recipe(q, named(mask), (scale, layout, backend, target, False))
+    recipe = _named_recipe(q, mask, (scale, layout, backend, target, False))
     call = BackwardCall(dout, q, k, v, out, lse, bare(dlse), kv_lengths, FROZEN[tuple(wanted)])
     found = recipe.executor.backward(recipe, call)
     dq, dk, dv = filled(found, q)
