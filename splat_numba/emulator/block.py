@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -120,9 +121,9 @@ class Block:
 
     def line(self) -> int:
         """The line of the text that the running warp is at."""
-        frame = sys._getframe()  # noqa: SLF001 - inspect.currentframe, without a name for every frame
+        frame: FrameType | None = sys._getframe()  # noqa: SLF001 - inspect.currentframe, without a name for every frame
         while frame is not None and frame.f_code.co_filename != self.text:
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         return frame.f_lineno if frame else 0
 
     def run(self, warps: int, kernel: Callable[[], None]) -> None:

@@ -310,7 +310,7 @@ class TestBrokenTexts:
 
     def test_assembly_that_the_assembler_refuses(self, tmp_path):
         with pytest.raises(CompileError, match=r"does not link: (.|\n)*nonsense(.|\n)*Please report the file\."):
-            built(tmp_path / "cache", "bad()", "bad = ptx._plain(Instruction('bad', '', '', 'nonsense;'))")
+            built(tmp_path / "cache", "bad()", "bad = ptx.MAKER.scalar(Instruction('bad', '', '', 'nonsense;'))")
 
     def test_after_a_broken_text_the_cache_still_works(self, tmp_path):
         with pytest.raises(CompileError):

@@ -80,8 +80,8 @@ def _tokens(name: str, problem: Problem, layout: str, more: int = 0) -> Tensor:
     dim = problem.head_dim if kind in ("q", "k") else problem.value_dim
     heads, seq = (problem.heads_kv, problem.seq_kv) if kind in ("k", "v") else (problem.heads_q, problem.seq_q)
     sizes = (problem.batch, heads, seq, dim)
-    steps = contiguous(bhsd_axes(sizes, layout, 1), dim + more, problem.itemsize)  # type: ignore[arg-type]
-    return Tensor(sizes, bhsd_axes(steps, layout, 0), problem.dtype, name)  # type: ignore[arg-type]
+    steps = contiguous(bhsd_axes(sizes, layout, 1), dim + more, problem.itemsize)
+    return Tensor(sizes, bhsd_axes(steps, layout, 0), problem.dtype, name)
 
 
 def _padded(

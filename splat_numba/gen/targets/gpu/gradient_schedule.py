@@ -17,7 +17,7 @@ from splat_numba.gen.schedules.schedule import Place, ScheduleBuilder, Text
 from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, LEVEL_BYTES, ROUNDED
 from splat_numba.gen.targets.gpu.gradient_launches import Candidates, GradientLaunch, in_order
-from splat_numba.gen.targets.gpu.items import heads_per_wave
+from splat_numba.gen.targets.gpu.items import item_counts
 from splat_numba.gen.targets.gpu.launches import strides_of, tables_of
 from splat_numba.gen.targets.gpu.levels import LevelTraits, levels_text
 from splat_numba.gen.targets.gpu.rounding import CHUNK, RoundTraits, round_text
@@ -189,8 +189,4 @@ def record_half_levels(
 
 def counts_of(one: GradientLaunch, right: tuple[Tensor, Tensor], batch: int) -> dict[str, int | float]:
     """Numbers of a launch's items and their order. right: the arrays whose tiles pass by."""
-    blocks, heads = len(one.planned.table.block), len(one.owners.heads)
-    return {
-        "blocks": blocks, "heads_count": heads, "batch": batch,
-        "heads_per_wave": heads_per_wave(one.planned, right, 1, heads * batch),
-    }  # fmt: skip
+    return item_counts(one.planned, len(one.owners.heads), batch, right, 1)
