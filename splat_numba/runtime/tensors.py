@@ -143,23 +143,23 @@ def likeness(tensors: Sequence[Any]) -> Callable[[Sequence[Any]], list[int] | No
     return addresses
 
 
-def maker(shape: Sequence[int], steps: Sequence[int], dtype: Any, device: Any) -> Callable[[], Any]:
-    """What makes a fresh tensor of these sizes, strides, dtype and device. As Inductor's graphs do it where that is
-    there, 0.3 us: torch.empty_strided() takes 0.8, most of it for reading its arguments.
+def maker(shape: Sequence[int], steps: Sequence[int], dtype: Any, device: Any) -> Callable[[Any], Any]:
+    """What makes a fresh tensor of these sizes, strides, dtype and device, whatever it is given. As Inductor's graphs
+    do it where that is there, 0.3 us: torch.empty_strided() takes 0.8, most of it for reading its arguments.
     """
     torch: Any = sys.modules["torch"]
     quick = getattr(_guards(torch), f"_empty_strided_{device.type}", None)
     empty = torch.empty_strided
 
-    def usual() -> Any:
+    def usual(_like: Any) -> Any:
         return empty(shape, steps, dtype=dtype, device=device)
 
     if quick is None:
         return usual
     if device.type != "cuda":
-        return lambda: quick(shape, steps, dtype)
+        return lambda _like: quick(shape, steps, dtype)
     chosen, index = torch._C._cuda_getDevice, device.index  # noqa: SLF001 - the quick way takes the device that is chosen
-    return lambda: quick(shape, steps, dtype) if chosen() == index else usual()
+    return lambda like: quick(shape, steps, dtype) if chosen() == index else usual(like)
 
 
 @lru_cache(maxsize=1)

@@ -112,6 +112,14 @@ def only(found: Any, wanted: Any) -> tuple[Any, ...]:
     return tuple(one if kept else None for one, kept in zip(found, wanted, strict=True))
 
 
+def all_bare(tensors: Sequence[Any]) -> Sequence[Any]:
+    """bare() of each: nearly always they themselves."""
+    for one in tensors:
+        if type(one) is not torch.Tensor:
+            return [bare(one) for one in tensors]
+    return tensors
+
+
 def bare(tensor: Any) -> Any:
     """The tensor without a class that watches functions only: it has seen this operator already. None is None."""
     kind: Any = type(tensor)
@@ -125,7 +133,7 @@ def bare(tensor: Any) -> Any:
 
 def filled(gradients: Any, like: Any) -> tuple[Any, ...]:
     """Gradients as an operator returns them: contiguous, without elements where there is none."""
-    return tuple(like.new_empty(0) if one is None else one.contiguous() for one in gradients)
+    return tuple([like.new_empty(0) if one is None else one.contiguous() for one in gradients])
 
 
 def fake_gradients(arguments: Any, wanted: Any, like: Any) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ class Alike(Generic[T]):
         """The ready call, None where there is none yet; the arrays' addresses; what to keep a call by. None instead of
         all where arrays cannot be told apart, or read.
         """
-        asked = self._quick.find(owner) or ()
+        asked = self._quick.glance(owner) or ()
         for question, ready in asked:
             places = question(arrays)
             if places is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
+from operator import methodcaller
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -169,8 +170,7 @@ class _Torch:
     def likeness(self, arrays: Sequence[Any]) -> Callable[[Sequence[Any]], list[int] | None] | None:
         return likeness(arrays)
 
-    def address(self, array: Any) -> int:
-        return int(array.data_ptr())
+    address = staticmethod(methodcaller("data_ptr"))  # no function of Python's: calls ask it of each of their results
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         # 1.0 us; torch.empty() and new_empty() take 1.4, as they try another signature of theirs first.
@@ -178,8 +178,7 @@ class _Torch:
         return torch.empty_strided(shape, _steps(shape), dtype=getattr(torch, dtype), device=like.device)
 
     def maker(self, shape: tuple[int, ...], dtype: str, like: Any) -> Callable[[Any], Any]:
-        make = maker(shape, _steps(shape), getattr(sys.modules["torch"], dtype), like.device)
-        return lambda _like: make()
+        return maker(shape, _steps(shape), getattr(sys.modules["torch"], dtype), like.device)
 
     def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
         torch, (_, heads, rows, dim) = sys.modules["torch"], shape

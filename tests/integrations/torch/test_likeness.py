@@ -105,7 +105,7 @@ def test_fresh_tensors_are_as_they_are_wanted(monkeypatch, quick):
         monkeypatch.setattr(tensors, "_guards", lambda _: None)
     steps = (96, 32, 4, 1)
     make = tensors.maker(SHAPE, steps, torch.bfloat16, torch.device("cpu"))
-    one, other = make(), make()
+    one, other = make(None), make(None)
     assert (one.shape, one.stride(), one.dtype, one.requires_grad) == (SHAPE, steps, torch.bfloat16, False)
     assert one.data_ptr() != other.data_ptr()
 
@@ -123,4 +123,4 @@ def test_fresh_tensors_are_on_their_device_whichever_is_chosen(monkeypatch, chos
     monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: chosen, raising=False)
     monkeypatch.setattr(torch, "empty_strided", lambda *_, device, **__: device)
     device = torch.device("cuda", 1)
-    assert tensors.maker(SHAPE, SHAPE, torch.float32, device)() == ("quick" if chosen == 1 else device)
+    assert tensors.maker(SHAPE, SHAPE, torch.float32, device)(None) == ("quick" if chosen == 1 else device)
