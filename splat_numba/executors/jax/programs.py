@@ -86,7 +86,7 @@ class Attention:
         q, _, v, *_ = arrays
         if self.names == BACKWARD:
             return [(one.shape, one.dtype) for one in arrays[:3]]
-        return [((*q.shape[:3], v.shape[3]), q.dtype), (_level(self.problem), self.problem.compute_dtype)]
+        return [((*q.shape[:3], v.shape[3]), q.dtype), (self.problem.lse_sizes, self.problem.compute_dtype)]
 
 
 @lru_cache(maxsize=512)
@@ -124,7 +124,3 @@ def _widened(array: Any, more: int) -> Any:
     if not more:
         return array
     return jax.lax.pad(array, np.zeros((), array.dtype), [(0, 0, 0)] * (array.ndim - 1) + [(0, more, 0)])
-
-
-def _level(problem: Problem) -> tuple[int, int, int]:
-    return problem.batch, problem.heads_q, problem.seq_q

@@ -76,11 +76,8 @@ def _call(
 
 def _tokens(name: str, problem: Problem, layout: str, more: int = 0) -> Tensor:
     """A contiguous array of this layout as (batch, heads, seq, dim), its rows so many numbers longer."""
-    kind = name.removeprefix("d") if name != "dout" else "out"
-    dim = problem.head_dim if kind in ("q", "k") else problem.value_dim
-    heads, seq = (problem.heads_kv, problem.seq_kv) if kind in ("k", "v") else (problem.heads_q, problem.seq_q)
-    sizes = (problem.batch, heads, seq, dim)
-    steps = contiguous(bhsd_axes(sizes, layout, 1), dim + more, problem.itemsize)
+    sizes = problem.sizes(name)
+    steps = contiguous(bhsd_axes(sizes, layout, 1), sizes[3] + more, problem.itemsize)
     return Tensor(sizes, bhsd_axes(steps, layout, 0), problem.dtype, name)
 
 
@@ -98,5 +95,5 @@ def _padded(
 
 def _level(name: str, problem: Problem) -> Tensor:
     """lse or its gradient as (batch, heads, seq, 1)."""
-    sizes = (problem.batch, problem.heads_q, problem.seq_q, 1)
+    sizes = (*problem.lse_sizes, 1)
     return Tensor(sizes, contiguous(sizes, 1, ITEMSIZE[problem.compute_dtype]), problem.compute_dtype, name)

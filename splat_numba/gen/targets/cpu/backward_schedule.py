@@ -74,8 +74,7 @@ def backward_schedule(
     given |= {name: name for name in backward_arguments(wanted)}
     if wanted.q:
         if plan.out_dtype != problem.dtype:
-            sizes = problem.batch, problem.heads_q, problem.seq_q, problem.head_dim
-            given["dq"] = builder.fresh("staged", plan.out_dtype, *sizes)
+            given["dq"] = builder.fresh("staged", plan.out_dtype, *problem.sizes("dq"))
         if not plan.covered or not plan.passes:
             builder.change(clear, given["dq"], "heads")
     for number, (one, entry) in enumerate(zip(plan.passes, backward_entries(plan, wanted), strict=True)):

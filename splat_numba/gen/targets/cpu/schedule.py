@@ -59,8 +59,7 @@ def attention_schedule(plan: Plan, problem: Problem, heads: tuple[int, ...] | No
     builder.table("heads", chosen)
     out = "out"
     if plan.out_dtype != problem.dtype:
-        sizes = problem.batch, problem.heads_q, problem.seq_q, problem.value_dim
-        out = builder.fresh("staged", plan.out_dtype, *sizes)
+        out = builder.fresh("staged", plan.out_dtype, *problem.sizes("out"))
     if not plan.covered or not plan.passes:
         builder.change(attend_to_nothing, out, "lse", "heads")
     for number, (one, entry) in enumerate(zip(plan.passes, pass_entries(plan), strict=True)):
