@@ -47,7 +47,7 @@ USUAL_PACKED = (
     ((9, 0), PackedTraits("softmax", "float64")),
     ((8, 6), PackedTraits("adding", "float16", 64)),
     ((9, 0), PackedTraits("gathering", "float16")),
-    ((9, 0), PackedTraits("softmax", "bfloat16", held=5)),
+    ((9, 0), PackedTraits("softmax", "bfloat16", held=5, sharing=8)),
     ((8, 0), PackedTraits("softmax_backward", "float16")),
     ((9, 0), FmaTraits("sddmm", "float32", 64)),
     ((7, 5), FmaTraits("spmm", "float32", 64)),
@@ -121,8 +121,8 @@ def packed_texts(arch, dtype, shared_bytes):
     for family in ("softmax", "softmax_backward", "gathering"):
         yield packed_text(PackedTraits(family, dtype), arch)
     if dtype != "float64":
-        for held in HELD:
-            yield packed_text(PackedTraits("softmax", dtype, held=held), arch)
+        for sharing, held in HELD:
+            yield packed_text(PackedTraits("softmax", dtype, held=held, sharing=sharing), arch)
     for dim in PACKED_DIMS:
         for listed in (False, True):
             yield packed_text(PackedTraits("sddmm", dtype, dim, listed), arch)

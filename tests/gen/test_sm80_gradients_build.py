@@ -52,7 +52,7 @@ def check(traits, capability):
 
 
 # capability, head_dim, what a kernel does with slopes that are kept.
-KEPT = (((12, 0), 64, WRITTEN), ((8, 0), 128, READ))
+KEPT = (((9, 0), 128, WRITTEN), ((8, 0), 128, READ))
 
 
 def of_kept_slopes(capability, dim, kept):

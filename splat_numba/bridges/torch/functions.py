@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import torch
+from torch._functorch.utils import enable_single_level_autograd_function
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.runtime.tensors import is_plain
@@ -40,17 +41,35 @@ def differentiate(library: Any, name: str, function: Any, run_in_memory: Any) ->
     run_in_memory: its implementation, called here where nothing else would be: to dispatch again takes 4 us.
     """
     operator = getattr(getattr(torch.ops, library.ns), name).default
+    # The last step of Function.apply: those before it would hand the call to torch.func, from which it comes, where
+    # autograd's level is that of a grad around a vmap, or of the operator called by itself.
+    record = super(torch.autograd.Function, function).apply
 
     def run(keys: Any, *arguments: Any) -> Any:
-        wants = torch.is_grad_enabled() and any(isinstance(x, torch.Tensor) and x.requires_grad for x in arguments)
-        if wants:
-            return function.apply(*arguments)  # whose forward comes here again, with nothing recorded
+        if is_differentiated(*[one for one in arguments if isinstance(one, torch.Tensor)]):
+            if not torch._C._are_functorch_transforms_active():  # noqa: SLF001
+                return function.apply(*arguments)  # whose forward comes here again, with nothing recorded
+            with enable_single_level_autograd_function():
+                return record(*arguments)
         if (keys & torch._C._after_autograd_keyset).raw_repr() in _IN_MEMORY:  # noqa: SLF001
             return run_in_memory(*arguments)
         with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as torch.library's own formulas are left
             return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)  # noqa: SLF001
 
     library.impl(name, run, "Autograd", with_keyset=True)
+
+
+def is_recorded(*tensors: Any) -> bool:
+    """Whether a gradient may be wanted."""
+    return torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
+
+
+def is_differentiated(*tensors: Any) -> bool:
+    """Whether a gradient or a tangent may be wanted, and nobody has begun to make it: within a Function neither is."""
+    return is_recorded(*tensors) or (
+        torch.autograd.forward_ad._current_level >= 0  # noqa: SLF001 - of torch.func.jvp, too
+        and torch._C._is_fwd_grad_enabled()  # noqa: SLF001
+    )
 
 
 def last_function(operator: Any, no_second: str, no_tangents: str) -> Any:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from splat_numba.gen.language.dtypes import ITEMSIZE
-from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.packed.lists import PackedLists, Words
 from splat_numba.gen.packed.parts import PackedParts
 from splat_numba.gen.packed.problem import PackedProblem
@@ -21,7 +20,7 @@ from splat_numba.gen.targets.simt.packed.texts import ARRAYS, fma_tiles_text, pa
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.packed.tiles import ARRAYS as TILE_ARRAYS
 from splat_numba.gen.targets.simt.packed.tiles import STEPS as TILE_STEPS
-from splat_numba.gen.targets.simt.packed.traits import HELD, WARPS, Family, PackedTraits
+from splat_numba.gen.targets.simt.packed.traits import HELD, Family, PackedTraits
 from splat_numba.gen.targets.simt.schedule import scale_of
 from splat_numba.gen.targets.simt.shape import CHUNK
 
@@ -38,15 +37,16 @@ def _traits(problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Ten
     in_chunks = problem.operator == "softmax" and ITEMSIZE[problem.dtype] <= ITEMSIZE["float32"] and side_by_side
     return PackedTraits(
         FAMILIES[problem.operator], problem.dtype, problem.dim, products and lists.columns is not None,
-        problem.transposed, _held(lists, CHUNK // ITEMSIZE[problem.dtype]) if in_chunks else 0,
+        problem.transposed, **(_held(lists, CHUNK // ITEMSIZE[problem.dtype]) if in_chunks else {}),
     )  # fmt: skip
 
 
-def _held(lists: PackedLists, of_chunk: int) -> int:
-    """Chunks of a lane that hold the longest row, wherever it begins, or as many as there may be."""
+def _held(lists: PackedLists, of_chunk: int) -> dict[str, int]:
+    """The fewest lanes that hold the longest row, wherever it begins, or a warp: a row costs each some instructions."""
     longest = int(lists.rows[:, 2].max(initial=0))
     chunks = (longest + 2 * (of_chunk - 1)) // of_chunk
-    return next((held for held in HELD if chunks <= held * WARP), HELD[-1])
+    sharing, held = next((one for one in HELD if chunks <= one[0] * one[1]), HELD[-1])
+    return {"sharing": sharing, "held": held}
 
 
 def record_rows(
@@ -92,7 +92,7 @@ def _launch(
         for name, data in tables.items() if name in wanted and data is not None
     }  # fmt: skip
     named = dict(zip(ARRAYS[text.entry.name], arrays.values(), strict=True))
-    blocks = -(-many // WARPS)
+    blocks = -(-many // traits.rows)
     numbers: dict[str, int | float] = {
         **strides_of(dict(named)), "row_blocks": blocks, "rows_listed": many, "heads": problem.heads,
     }  # fmt: skip

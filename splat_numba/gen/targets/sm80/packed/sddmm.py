@@ -6,6 +6,8 @@ stored with the next one, so that all but a row's ends goes by whole sectors of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from splat_numba.gen.language.lane_layout import ATOM, MATRIX, WARP
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.packed.tiles import TILE_PLACES
@@ -93,21 +95,38 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
     for i in range(rows // MATRIX):
         which = f"u32(u32(lane >> u32(2)) + u32({MATRIX * i}))"
         out.line(f"to_{i}, odd_{i} = place_of_row(rows_of_warp, packed, values_at, corner, lane, {which})")
+    _emit_tiles(out, traits, scores)
+    out.line("ptx.warp_barrier()")
+    out.line("part = u32(0)")
+    with out.block(f"for i in range({traits.atoms})"):
+        which = f"u32(u32({ATOM} * i) + u32(lane // u32({WAITING})))"
+        out.line(f"part = part | store_odd({which}, u32(lane & u32({WAITING - 1})), {of_tile})")
+    with out.block("if ptx.any_lane(part) != u32(0)"):
+        out.line(f"store_parts(lane, u32({WAITING}), {of_tile})")
+
+
+def _emit_tiles(out: SourceWriter, traits: TiledTraits, scores: Sequence[str]) -> None:
+    """A warp leaves out a tile of which none of its rows keeps anything, nor anything that waits for it."""
+    rows, some_odd = ATOM * traits.atoms, " | ".join(f"odd_{i}" for i in range(ATOM * traits.atoms // MATRIX))
     out.lines(
         f"""
-        some_odd = ptx.any_lane({" | ".join(f"odd_{i}" for i in range(rows // MATRIX))})
+        _, _, first, reach = ptx.load_words4(rows_of_warp + u64({LISTED}) * u64(lane & u32({rows - 1})))
+        reach = u32(reach + u32({TILE_PLACES + SECTOR - 1})) if reach > u32(0) else u32(0)
+        some_odd = ptx.any_lane({some_odd})
         while tiles > u32(0):
             wait_for_copies()
             ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
             here, now = corner, u32(keys + stage)
             tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32({TILE_PLACES})), u32(STAGE_BYTES - stage)
             if tiles > u32(0):
-                bring_keys(k_at, k_row, u32(base + stage), {where})
+                bring_keys(k_at, k_row, u32(base + stage), {", ".join(PLACES)})
             ptx.async_commit()
-            multiply_keys({", ".join(scores)}, queries, now)
+            mine = u32(1) if u32(corner - u32(first + u32(1))) < reach else u32(0)
+            if ptx.any_lane(mine) != u32(0):
+                multiply_keys({", ".join(scores)}, queries, now)
         """
     )
-    with out.suite():
+    with out.suite(), out.suite():
         for i in range(rows // MATRIX):
             out.line(f"put_scores({scores[i // 2]}, scale, to_{i}, {i % 2})")
         out.lines(
@@ -118,13 +137,6 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
             keep_waiting(packed, lane)
             """
         )
-    out.line("ptx.warp_barrier()")
-    with out.block(f"for i in range({traits.atoms})"):
-        which = f"u32(u32({ATOM} * i) + u32(lane // u32({WAITING})))"
-        out.line(f"which, chunk = {which}, u32(lane & u32({WAITING - 1}))")
-        out.line(f"part = store_odd(which, chunk, {of_tile})")
-        with out.block("if ptx.any_lane(part) != u32(0)"):
-            out.line(f"store_part(which, chunk, {of_tile})")
 
 
 def _emit_places(out: SourceWriter, traits: TiledTraits) -> None:

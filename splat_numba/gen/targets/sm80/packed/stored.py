@@ -23,7 +23,7 @@ NOTE = f"before, slot, count, odd = ptx.load_shared_words4(u32(notes + u32({CHUN
 
 
 def emit_stored(out: SourceWriter, traits: TiledTraits) -> None:
-    """``keep_notes``, ``store_tile``, ``store_odd``, ``store_part``, ``keep_waiting``."""
+    """``keep_notes``, ``store_tile``, ``store_odd``, ``store_parts``, ``keep_waiting``."""
     _emit_notes(out, traits)
     _emit_store(out, traits)
 
@@ -58,13 +58,13 @@ def _emit_store(out: SourceWriter, traits: TiledTraits) -> None:
                 for i in range(turns):
                     out.line(f"part_{i} = {name}(u32(row + u32({WARP // CHUNKS * i})), chunk, {of_tile})")
         some = " | ".join(f"part_{i}" for i in range(turns))
-        with out.block(f"if ptx.any_lane({some}) != u32(0)"), out.block(f"for i in range({turns})"):
-            out.line(f"store_part(u32(row + u32({WARP // CHUNKS} * i)), chunk, {of_tile})")
+        with out.block(f"if ptx.any_lane({some}) != u32(0)"):
+            out.line(f"store_parts(lane, u32({CHUNKS}), {of_tile})")
     _emit_store_whole(
         out, "store_whole", "A chunk of one of a warp's rows, if the row keeps all of it; whether it keeps some."
     )
     _emit_store_whole(out, "store_odd", "The same of rows of which some are odd.")
-    _emit_store_part(out)
+    _emit_store_parts(out, traits)
     text = "A chunk of a row that waits in shared memory."
     with device_function(out, "words_of", ("which", "chunk", "packed"), text):
         out.line(f"at = u32(packed + u32({PACKED_ROW}) * which + u32({CHUNK}) * u32(chunk + u32(1)))")
@@ -111,16 +111,30 @@ def _emit_store_whole(out: SourceWriter, name: str, text: str) -> None:
         )
 
 
-def _emit_store_part(out: SourceWriter) -> None:
-    with device_function(out, "store_part", ("which", "chunk", *OF_TILE), "A chunk of which the row keeps some."):
+def _emit_store_parts(out: SourceWriter, traits: TiledTraits) -> None:
+    """A row has two such chunks at most, where it begins and where it ends: so a lane has a row, not a chunk. All of a
+    tile's chunks in turn would take eight times what a chunk does for a warp of 32 rows, this takes twice.
+    """
+    rows = ATOM * traits.atoms
+    text = "Of those chunks of which rows keep some, and that are among the first ``chunks``, what is kept."
+    function = device_function(out, "store_parts", ("lane", "chunks", *OF_TILE), text)
+    with function, out.block(f"for i in range({traits.atoms})"):
+        out.line(f"end = u32(u32(lane // u32({rows})) + u32(i))")
+        out.line(f"store_part(u32(lane & u32({rows - 1})), end, chunks, {', '.join(OF_TILE)})")
+    text = "The chunk of a row's first value or, where ``end`` is 1, of its last one, unless that is the same."
+    with device_function(out, "store_part", ("which", "end", "chunks", *OF_TILE), text):
         out.line(NOTE)
         out.lines(
             f"""
-            into = u32(corner + u32({NUMBERS}) * chunk - before)
-            last = u32(into + u32({NUMBERS - 1}))
-            part = u32(1) if last < u32(count + u32({NUMBERS - 1})) else u32(0)
-            part = u32(0) if (into < count) and (last < count) else part
+            begins = u32(u32(before - corner) // u32({NUMBERS}))  # too many if it is in a tile before
+            ends = u32(u32(u32(before + count) - u32(corner + u32(1))) // u32({NUMBERS}))
+            chunk = ptx.select(ends, begins, end)
+            again = end if begins == ends else u32(0)
+            mine = u32(1) if (chunk < chunks) and (again == u32(0)) else u32(0)
+            chunk = chunk if chunk < chunks else u32(0)
+            into = u32(u32(corner + u32({NUMBERS}) * chunk) - before)
+            mine = u32(0) if (into < count) and (u32(into + u32({NUMBERS - 1})) < count) else mine
             {WORDS_OF_CHUNK} = odd_words_of(which, chunk, packed, odd)
-            store_ends(values_at + u64(2) * u64(u32(before + slot)), {WORDS_OF_CHUNK}, into, count, part)
+            store_ends(values_at + u64(2) * u64(u32(before + slot)), {WORDS_OF_CHUNK}, into, count, mine)
             """
         )

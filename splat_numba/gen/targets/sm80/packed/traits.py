@@ -13,6 +13,7 @@ ENDS_BYTES = 2 * CHUNK  # of the chunk in which a head's packed values begin, an
 NARROW = 64  # numbers of a row
 # Bytes of a tile's row of packed values: 64, up to 15 before them, a chunk before all; odd, to keep rows apart.
 PACKED_ROW = 11 * CHUNK
+VALUES_ROW = 9 * CHUNK  # of spmm's: up to 7 before them, 64, as memory's chunks have them; odd likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,15 @@ class TiledTraits(TiledOperator):
         return 3 if self.dim <= 2 * NARROW else 2
 
     @property
+    def stages(self) -> int:
+        """Tiles in shared memory: spmm has packed values of two on their way while one is computed, where they fit."""
+        return STAGES + 1 if self.family == "spmm" and self.dim <= NARROW else STAGES
+
+    @property
     def layout(self) -> str:
         """Of shared memory, in words."""
         if self.family == "spmm":
-            return "two stages of rows of v; a head's first and last chunk of packed values"
+            return "stages of rows of v and packed values; a head's first and last chunk of these"
         return "two stages of keys, packed values, the block's rows, queries"
 
     @property
@@ -60,18 +66,23 @@ class TiledTraits(TiledOperator):
     @property
     def stage_bytes(self) -> int:
         """Of what is fetched for a tile."""
+        return self._of_rows + (self.rows * VALUES_ROW if self.family == "spmm" else 0)
+
+    @property
+    def values_in_stage(self) -> int:
+        """Where a stage of spmm has packed values, behind rows of v."""
         return self._of_rows
 
     @property
     def packed_at(self) -> int:
         """Where sddmm has a tile's packed values."""
-        return STAGES * self.stage_bytes
+        return self.stages * self.stage_bytes
 
     @property
     def notes_at(self) -> int:
         """Where sddmm has the block's list of rows, spmm a head's ends."""
         if self.family == "spmm":
-            return STAGES * self.stage_bytes
+            return self.stages * self.stage_bytes
         return self.packed_at + self.rows * PACKED_ROW
 
     @property

@@ -48,7 +48,7 @@ def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
 
         f32, u32, u64 = np.float32, np.uint32, np.uint64
         {DEVICE}
-        wait_for_copies = ptx.async_wait(0)
+        wait_for_copies = ptx.async_wait({traits.stages - 2})
 
         # Shared memory, in bytes from its aligned start: {traits.layout}.
         STAGE_BYTES = u32({traits.stage_bytes})
