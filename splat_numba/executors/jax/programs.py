@@ -15,9 +15,10 @@ import numpy as np
 
 from splat_numba.arguments.options import check_scale
 from splat_numba.executors.choice import choose_executor, tuned
+from splat_numba.executors.given import Given
 from splat_numba.executors.jax.operations import called, registered, within
 from splat_numba.executors.jax.platforms import refuse_elsewhere
-from splat_numba.executors.jax.sharding import BACKWARD
+from splat_numba.executors.jax.sharding import BACKWARD, Names
 from splat_numba.executors.xla.cpu_programs import backward_call, forward_call
 from splat_numba.gen.plans.backward import GRADIENTS
 from splat_numba.gen.plans.problem import Problem
@@ -34,10 +35,10 @@ class Attention:
     given, behind the first three.
     """
 
-    recipe: Any
+    recipe: Given
     backend: str
     problem: Problem
-    names: tuple[tuple[str, ...], tuple[str, ...]]
+    names: Names
     ragged: bool
 
     def cpu(self, *arrays: Any) -> Any:
@@ -69,7 +70,7 @@ class Attention:
         """The names of what is made: gradients, of the arrays that they are of."""
         return GRADIENTS if self.names == BACKWARD else self.names[1]
 
-    def recipe_on(self, name: str) -> Any:
+    def recipe_on(self, name: str) -> Given:
         """The recipe with the executor of this name. Raises BackendError where another one was asked for."""
         given = self.recipe.executor
         if given.target is not None:
