@@ -5,7 +5,7 @@ Functions are inlined where they are called, so that arrays they are given stay 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.language.entry import Entry
@@ -110,25 +110,34 @@ def _emit_places(out: SourceWriter, traits: Traits) -> None:
     tiles = {"Q": (layout.q, layout.q_bytes), "K": (layout.k, layout.k_bytes), "V": (layout.v, layout.v_bytes)}
     if traits.partial:
         tiles["MASK"] = (layout.mask, layout.mask_bytes)
+    barriers = {
+        "Q": (layout.q_full, layout.q_empty), "K": (layout.k_full, layout.k_empty), "V": (layout.v_full, layout.v_empty)
+    }  # fmt: skip
+    stages = {"Q_STAGES": q_stages(traits), "STAGES": traits.stages}
+    emit_places(out, stages, tiles, (layout.tile_info, layout.item_info), barriers)
+    if traits.ragged:
+        out.line(f"CLEARED = u32({layout.cleared})")
+
+
+def emit_places(
+    out: SourceWriter, stages: Mapping[str, int], tiles: Mapping[str, tuple[int, int]], info: tuple[int, int],
+    barriers: Mapping[str, tuple[int, int]],
+) -> None:  # fmt: skip
+    """Constants of a text. tiles: where stages of a kind begin, and bytes of one; info: where what goes with tiles and
+    with items begins; barriers: of each ring of stages, those that say that one is full, and that it is empty.
+    """
     out.lines(
         f"""
 
         # Shared memory, in bytes from its aligned start: stages of tiles, what goes with them, and their barriers.
-        Q_STAGES, STAGES = u32({q_stages(traits)}), u32({traits.stages})
+        {", ".join(stages)} = {", ".join(f"u32({count})" for count in stages.values())}
         """
     )
-    for name, (start, size) in tiles.items():
-        out.line(f"{name}_TILE, {name}_BYTES = u32({start}), u32({size})")
-    out.lines(
-        f"""
-        TILE_INFO, ITEM_INFO = u32({layout.tile_info}), u32({layout.item_info})
-        Q_FULL, Q_EMPTY = u32({layout.q_full}), u32({layout.q_empty})
-        K_FULL, K_EMPTY = u32({layout.k_full}), u32({layout.k_empty})
-        V_FULL, V_EMPTY = u32({layout.v_full}), u32({layout.v_empty})
-        """
-    )
-    if traits.ragged:
-        out.line(f"CLEARED = u32({layout.cleared})")
+    pairs = {(f"{name}_TILE", f"{name}_BYTES"): places for name, places in tiles.items()}
+    pairs |= {("TILE_INFO", "ITEM_INFO"): info}
+    pairs |= {(f"{ring}_FULL", f"{ring}_EMPTY"): places for ring, places in barriers.items()}
+    for (first, second), (start, end) in pairs.items():
+        out.line(f"{first}, {second} = u32({start}), u32({end})")
 
 
 def _emit_entry(out: SourceWriter, traits: Traits) -> None:
@@ -163,17 +172,26 @@ def emit_roles(out: SourceWriter, groups: int, produce: Sequence[str], consume: 
 
 def _emit_shared(out: SourceWriter, traits: Traits) -> None:
     """What both roles need."""
-    warps = 4 * traits.groups
-    with device_function(out, "make_barriers", ("base",), "With the arrivals (warps) that complete a phase of each."):
-        with out.block("for stage in range(Q_STAGES)"):
-            _emit_pair(out, "Q", warps)
-        with out.block("for stage in range(STAGES)"):
-            _emit_pair(out, "K", warps)
-            _emit_pair(out, "V", warps)
-        if traits.ragged:
+    text, rings = "With the arrivals (warps) that complete a phase of each.", {"Q_STAGES": "Q", "STAGES": "KV"}
+    emit_barriers(out, text, rings, 4 * traits.groups, cleared=traits.ragged)
+    emit_turns(out)
+
+
+def emit_barriers(
+    out: SourceWriter, text: str, rings: Mapping[str, Sequence[str]], arrivals: int, *, cleared: bool
+) -> None:
+    """``make_barriers``. rings: of so many stages, by the constant's name; arrivals: that give a stage back; cleared:
+    whether the producer waits for tiles that it clears in part.
+    """
+    with device_function(out, "make_barriers", ("base",), text):
+        for stages, names in rings.items():
+            with out.block(f"for stage in range({stages})"):
+                for name in names:
+                    out.line(f"ptx.mbarrier_init(base + {name}_FULL + u32(8) * u32(stage), u32(1))")
+                    out.line(f"ptx.mbarrier_init(base + {name}_EMPTY + u32(8) * u32(stage), u32({arrivals}))")
+        if cleared:
             out.line("ptx.mbarrier_init(base + CLEARED, u32(1))")
         out.line("ptx.fence_mbarrier_init()")
-    emit_turns(out)
 
 
 def emit_turns(out: SourceWriter) -> None:
@@ -196,8 +214,3 @@ def emit_advance(out: SourceWriter) -> None:
             return stage, phase
             """
         )
-
-
-def _emit_pair(out: SourceWriter, name: str, warps: int) -> None:
-    out.line(f"ptx.mbarrier_init(base + {name}_FULL + u32(8) * u32(stage), u32(1))")
-    out.line(f"ptx.mbarrier_init(base + {name}_EMPTY + u32(8) * u32(stage), u32({warps}))")

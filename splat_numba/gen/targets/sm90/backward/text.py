@@ -6,12 +6,12 @@ from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.plans.backward import KEYS
 from splat_numba.gen.schedules.schedule import EmittedText
-from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
+from splat_numba.gen.targets.gpu.functions import DEVICE
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, NOWHERE, READ, WRITTEN
-from splat_numba.gen.targets.sm90.attention import NO_ITEM, emit_roles, emit_turns
+from splat_numba.gen.targets.sm90.attention import NO_ITEM, emit_barriers, emit_places, emit_roles, emit_turns
 from splat_numba.gen.targets.sm90.backward import consumer, producer
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, left_stages, shared_bytes, shared_layout
-from splat_numba.gen.targets.sm90.shape import REGISTERS, threads_per_block
+from splat_numba.gen.targets.sm90.shape import REGISTERS, WARPGROUP, threads_per_block
 
 ENTRY = "attention_gradients"
 TABLES = ("right_maps", "rows", "block", "piece", "owners", "heads")
@@ -122,22 +122,9 @@ def _emit_places(out: SourceWriter, traits: BackwardTraits) -> None:
         tiles["MASK"] = (layout.mask, layout.mask_bytes)
     if traits.kept == READ:
         tiles["SLOPES"] = (layout.slopes, layout.slopes_bytes)
-    out.lines(
-        f"""
-
-        # Shared memory, in bytes from its aligned start: stages of tiles, what goes with them, and their barriers.
-        LEFT_STAGES, STAGES = u32({left_stages(traits)}), u32({traits.boxes.stages})
-        """
-    )
-    for name, (start, size) in tiles.items():
-        out.line(f"{name}_TILE, {name}_BYTES = u32({start}), u32({size})")
-    out.lines(
-        f"""
-        TILE_INFO, ITEM_INFO = u32({layout.tile_info}), u32({layout.item_info})
-        LEFT_FULL, LEFT_EMPTY = u32({layout.left_full}), u32({layout.left_empty})
-        RIGHT_FULL, RIGHT_EMPTY = u32({layout.right_full}), u32({layout.right_empty})
-        """
-    )
+    stages = {"LEFT_STAGES": left_stages(traits), "STAGES": traits.boxes.stages}
+    barriers = {"LEFT": (layout.left_full, layout.left_empty), "RIGHT": (layout.right_full, layout.right_empty)}
+    emit_places(out, stages, tiles, (layout.tile_info, layout.item_info), barriers)
     if traits.clears:
         out.line(f"CLEARED = u32({layout.cleared})")
 
@@ -156,12 +143,5 @@ def _emit_entry(out: SourceWriter, traits: BackwardTraits) -> None:
 
 
 def _emit_barriers(out: SourceWriter, traits: BackwardTraits) -> None:
-    lanes = 128 * traits.boxes.groups
-    with device_function(out, "make_barriers", ("base",), "With the arrivals that complete a phase of each."):
-        for ring, stages in (("LEFT", "LEFT_STAGES"), ("RIGHT", "STAGES")):
-            with out.block(f"for stage in range({stages})"):
-                out.line(f"ptx.mbarrier_init(base + {ring}_FULL + u32(8) * u32(stage), u32(1))")
-                out.line(f"ptx.mbarrier_init(base + {ring}_EMPTY + u32(8) * u32(stage), u32({lanes}))")
-        if traits.clears:
-            out.line("ptx.mbarrier_init(base + CLEARED, u32(1))")
-        out.line("ptx.fence_mbarrier_init()")
+    text, rings = "With the arrivals that complete a phase of each.", {"LEFT_STAGES": ("LEFT",), "STAGES": ("RIGHT",)}
+    emit_barriers(out, text, rings, WARPGROUP * traits.boxes.groups, cleared=traits.clears)
