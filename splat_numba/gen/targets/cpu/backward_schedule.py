@@ -16,7 +16,7 @@ from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.array_schedule import ArraySchedule, ArrayScheduleBuilder
 from splat_numba.gen.schedules.array_steps import clear, round_staged
 from splat_numba.gen.targets.cpu.products import VECTORS
-from splat_numba.gen.targets.cpu.schedule import numbers_of, own_parameters, tables_of
+from splat_numba.gen.targets.cpu.schedule import entries_of, numbers_of, tables_of
 from splat_numba.gen.targets.cpu.shape import vector_width
 from splat_numba.gen.targets.gradients import LEVELS, OPERANDS
 
@@ -46,9 +46,7 @@ def backward_entries(plan: Plan, wanted: Wanted) -> tuple[CpuEntry, ...]:
         *arrays("int64", 1, "heads", "head_ptr", "key_heads", "kv_lengths", contiguous=True),
         *numbers(compute, "scale"),
     )
-    return tuple(
-        CpuEntry(f"pass_{number}", (*common, *own_parameters(one))) for number, one in enumerate(plan.passes)
-    )  # fmt: skip
+    return entries_of(plan, common)
 
 
 def backward_arguments(wanted: Wanted) -> tuple[str, ...]:

@@ -30,6 +30,11 @@ def pass_entries(plan: Plan) -> tuple[CpuEntry, ...]:
         *arrays("int64", 1, "heads", "kv_lengths", contiguous=True),
         *numbers(compute, "scale"),
     )
+    return entries_of(plan, common)
+
+
+def entries_of(plan: Plan, common: tuple[Parameter, ...]) -> tuple[CpuEntry, ...]:
+    """A function for each pass of a plan, with what they have in common and what is its own."""
     return tuple(
         CpuEntry(f"pass_{number}", (*common, *own_parameters(one))) for number, one in enumerate(plan.passes)
     )  # fmt: skip

@@ -74,18 +74,30 @@ def render_attention(traits: Traits) -> str:
 
 def _emit_head(out: SourceWriter, traits: Traits) -> None:
     """Docstring, imports, and the instructions that depend on the traits."""
-    registers, more = REGISTERS[traits.groups, traits.blocks_per_multiprocessor]
-    quotes = '"' * 3
-    dims = f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}"
+    subject = "Sparse attention on Hopper, generated for every mask that tables of boxes describe."
+    emit_head(out, traits, subject, ("queries", "keys"), "", "q, k and v")
     scores = f'{traits.tile_kv}, "{traits.dtype}", from_registers=False, transposed=False'
     values = f'{value_columns(traits)}, "{traits.dtype}", from_registers=True, transposed=True'
+    out.line(f"score_product = ptx.matrix_product({scores})")
+    out.line(f"value_product = ptx.matrix_product({values})")
+
+
+def emit_head(
+    out: SourceWriter, boxes: Traits, subject: str, tokens: tuple[str, str], more: str, fetched: str
+) -> None:  # fmt: skip
+    """How a text begins, but for its products. tokens: what a tile's rows and columns are; more: that is to be said of
+    tiles; fetched: whose boxes the producer fetches.
+    """
+    registers, claimed = REGISTERS[boxes.groups, boxes.blocks_per_multiprocessor]
+    quotes, (rows, columns) = '"' * 3, tokens
+    dims = f"head_dim {boxes.head_dim}, value_dim {boxes.value_dim}, {boxes.dtype}"
     out.lines(
         f"""
-        {quotes}Sparse attention on Hopper, generated for every mask that tables of boxes describe.
+        {quotes}{subject}
 
-        {dims}; {traits.tile_q} queries x {traits.tile_kv} keys a tile.
-        A block is {traits.groups} x 128 threads, each for 64 queries, and a producer that fetches boxes of q, k and v,
-        {traits.stages} tiles ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
+        {dims}; {boxes.tile_q} {rows} x {boxes.tile_kv} {columns} a tile{more}.
+        A block is {boxes.groups} x 128 threads, each for 64 {rows}, and a producer that fetches boxes of {fetched},
+        {boxes.stages} tiles ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
         {quotes}
 
         import numpy as np
@@ -97,9 +109,7 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
         NO_ITEM = u32({NO_ITEM})  # in place of a row block's number: nothing follows
         {DEVICE}
         fewer_registers = ptx.release_registers({registers})
-        more_registers = ptx.claim_registers({more})
-        score_product = ptx.matrix_product({scores})
-        value_product = ptx.matrix_product({values})
+        more_registers = ptx.claim_registers({claimed})
         """
     )
 
