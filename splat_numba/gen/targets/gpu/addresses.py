@@ -42,6 +42,17 @@ def emit_item(out: SourceWriter) -> None:
         out.line("return rank, head, entry")
 
 
+def emit_operands(out: SourceWriter) -> None:
+    """Where q of a head and batch entry begins, and k and v of the key head that it shares."""
+    out.lines(
+        """
+        q_at = q + u64(entry) * q_batch + u64(head) * q_head
+        k_at = k + u64(entry) * k_batch + u64(head // group) * k_head
+        v_at = v + u64(entry) * v_batch + u64(head // group) * v_head
+        """
+    )
+
+
 def emit_length(out: SourceWriter, keys: str) -> None:
     """``limit``: the key length of the batch entry. Nobody on the host has seen it: what is beyond the keys is all of
     them, so that no call reads other memory.

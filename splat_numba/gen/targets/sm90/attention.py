@@ -12,7 +12,7 @@ from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import emit_header
-from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
+from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, emit_shared_start, wrapped
 from splat_numba.gen.targets.gpu.results import rest_pointer
 from splat_numba.gen.targets.sm90 import consumer, producer
 from splat_numba.gen.targets.sm90.shape import (
@@ -159,10 +159,9 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
 def emit_roles(out: SourceWriter, groups: int, produce: Sequence[str], consume: Sequence[str]) -> None:
     """The entry's body: barriers are made, then a warp of the last warpgroup produces, and the others consume."""
     with out.suite():
+        emit_shared_start(out, "base", ALIGNMENT)
         out.lines(
             f"""
-            start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-            base = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
             thread = ptx.thread_index()
             warpgroup = u32(thread >> u32(7))
             if thread == u32(0):
