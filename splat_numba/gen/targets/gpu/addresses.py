@@ -44,6 +44,17 @@ def emit_item(out: SourceWriter) -> None:
         out.line("return rank, head, entry")
 
 
+def emit_operands(out: SourceWriter) -> None:
+    """Where q of a head and batch entry begins, and k and v of the key head that it shares."""
+    out.lines(
+        """
+        q_at = q + u64(entry) * q_batch + u64(head) * q_head
+        k_at = k + u64(entry) * k_batch + u64(head // group) * k_head
+        v_at = v + u64(entry) * v_batch + u64(head // group) * v_head
+        """
+    )
+
+
 def emit_length(out: SourceWriter, name: str, keys: str | None = None, entry: str = "entry") -> None:
     """``name``: the key length of a batch entry. Nobody on the host has seen it: it is the nearest number from 0 to the
     keys, so that no call reads other memory. Without ``keys`` it may be larger than them, where none is read beyond.
