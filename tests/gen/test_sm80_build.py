@@ -65,26 +65,20 @@ def check_text(text, capability):
     assert report.shared_bytes <= SHARED_BYTES[capability]
 
 
-@pytest.fixture
-def _compiler():
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
-
-
-@pytest.mark.usefixtures("_compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.parametrize(("capability", "dims", "dtype", "options", "atoms"), USUAL, ids=str)
 def test_a_kernel_compiles_into_registers(capability, dims, dtype, options, atoms):
     """The widest tile of one or two sixteens of rows a warp."""
     check([one for one in traits_of(capability, dims, dtype, options) if atoms_of(one) == atoms][-1], capability)
 
 
-@pytest.mark.usefixtures("_compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.parametrize(("capability", "traits"), TILED, ids=str)
 def test_packed_operators_compile_into_registers(capability, traits):
     check_text(tiled_text(traits, arch_of(gpu_of(capability))), capability)
 
 
-@pytest.mark.usefixtures("_compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
 @pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
 def test_every_packed_operator_on_every_chip(capability):
@@ -99,7 +93,7 @@ def test_every_packed_operator_on_every_chip(capability):
         check_text(tiled_text(TiledTraits("sddmm", "float32", dim), arch_of(gpu)), capability)
 
 
-@pytest.mark.usefixtures("_compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
 @pytest.mark.parametrize("dims", DIMS, ids=str)
 @pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
@@ -109,7 +103,7 @@ def test_every_tile_shape_on_every_chip(capability, dims):
             check(replace(one, **options), capability)
 
 
-@pytest.mark.usefixtures("_compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])
 @pytest.mark.parametrize("dims", REAL_DIMS, ids=str)

@@ -14,6 +14,7 @@ from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.schedule import InPlace, Schedule, ScheduleBuilder, place_of
 from splat_numba.gen.schedules.tensor import Tensor
+from splat_numba.gen.targets.gpu.copying import Copying
 from splat_numba.gen.targets.gpu.fma import fma_rate
 from splat_numba.gen.targets.gpu.launches import CHUNK, in_chunks
 from splat_numba.gen.targets.gpu.tiled_operator import FAMILY_OF
@@ -146,7 +147,7 @@ class PackedPlan:
         after.
         """
         *given, result = tensors
-        builder = ScheduleBuilder(*tensors)
+        builder = ScheduleBuilder(*tensors, copying=Copying(self.gpu.arch))
         arrays = {name: builder.readable(tensors[name], copied=name in copied) for name in given}
         whole = tensors[result]
         if 0 in whole.sizes:
