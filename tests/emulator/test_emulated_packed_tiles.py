@@ -38,8 +38,9 @@ def _small_masks_have_tiles():
 
 
 def in_blocks_of(patch, *sizes):
-    """Whatever is predicted to be faster. Of wide heads blocks have 64 rows."""
-    patch.setattr(TiledTraits, "sizes", property(lambda self: sizes if self.dim <= 64 else (64,)))
+    """Whatever is predicted to be faster. Of wide heads and of float32 blocks have 64 rows."""
+    narrow = lambda self: self.dim <= 64 and self.itemsize == 2  # noqa: E731
+    patch.setattr(TiledTraits, "sizes", property(lambda self: sizes if narrow(self) else (64,)))
 
 
 def acsr_of(mask, seq_q, seq_kv):
@@ -300,7 +301,7 @@ FAULTS = {
     "values in the order of columns": (r"place = ptx\.load_word\(places[^\n]*", "place = number", "columns"),
     "a thread's other chunks": (r"u32\(128 \* i\)", "u32(0)", "many columns"),
     "columns beyond the last": (r"if u64\(residue\)[^\n]*", "if limit > u32(0):", "wide spmm"),
-    "tiles of which a warp keeps nothing": (r"return ptx\.any_lane\(some_0 \| some_1\)", "return some_0", "spmm"),
+    "tiles of which a warp keeps nothing": (r"return ptx\.any_lane\(some_0 \|[^\n]*", "return some_0", "spmm"),
     "ends of rows of float32": (r"when if here < count else u32\(0\)", "u32(0)", "reals"),
     "chunks of float32": (r"u32\(4\) \* chunk\)\n", "u32(8) * chunk)\n", "reals"),
     "what waits of float32": (r"(\n +)keep_waiting\(packed, lane\)", r"\1pass", "reals"),

@@ -13,8 +13,8 @@ device = cuda.jit(device=True, forceinline=True)  # arrays that such a function 
 wait_for_copies = ptx.async_wait(1)
 
 # Shared memory, in bytes from its aligned start: stages of rows of v and packed values; a head's first and last chunk of these.
-STAGE_BYTES = u32(14336)
-VALUES, ENDS = u32(5120), u32(43008)
+STAGE_BYTES = u32(16384)
+VALUES, ENDS = u32(5120), u32(49152)
 
 
 def spmm(
@@ -38,7 +38,7 @@ def spmm(
     values_at = values + u64(entry) * values_batch + u64(head) * values_head
     v_at = v + u64(entry) * v_batch + u64(head // share) * v_head
     keep_ends(values_at, pairs, u32(base + ENDS), thread)
-    clear_values(u32(base + VALUES + u32(2304) * warp), lane)
+    clear_values(u32(base + VALUES + u32(2816) * warp), lane)
     clear_padding(base)
     rows_at = rows_at + u64(16) * u64(u32(u32(16) * warp) + u32(lane >> u32(2)))
     quarter = u32(lane & u32(3))
@@ -49,7 +49,7 @@ def spmm(
     some_near = u32(0)
     for i in range(2):
         _, slot, begin, count = ptx.load_words4(rows_at + u64(128 * i))
-        shift[i] = shift_of(values_at, u32(slot + column))
+        shift[i] = shift_of(values_at, u32(slot + corner))
         at[i] = values_at + u64(2) * signed(u32(slot + column - shift[i]))
         ahead[i], counts[i] = u32(u32(column - shift[i] - begin) + u32(7)), count
         place[i] = u32(u32(corner + u32(16) * quarter) - begin)
@@ -61,11 +61,11 @@ def spmm(
     for n in range(16):
         total[n] = f32(0.0)
     right = u32(base + u32(lane & u32(15)) * u32(80) + u32(lane >> u32(4)) * u32(16))
-    row_of_values = u32(u32(u32(16) * warp + u32(lane >> u32(2))) * u32(144))
+    row_of_values = u32(u32(u32(16) * warp + u32(lane >> u32(2))) * u32(176))
     to = u32(base + VALUES + row_of_values + u32(16) * quarter)
     left = u32(base + VALUES + row_of_values + u32(32) * quarter)
     ptx.block_barrier()  # the head's ends are there
-    done, coming, filled, last = u32(0), u32(0), u32(0), u32(28672)
+    done, coming, filled, last = u32(0), u32(0), u32(0), u32(32768)
     for i in range(2):
         if coming < u32(u32(64) * tiles):
             bring_rows_of_v(v_at, v_row, u32(base + filled), corner, residue, lattice, limit)
@@ -91,14 +91,15 @@ def spmm(
             multiply_rows(total, weights, u32(right + now))
     out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(quarter)
     for half in range(2):
-        row = ptx.load_word(rows_at + u64(128 * half))
-        store_row(total, half, row, out_at, out_row, scale, seq_q)
+        for atom in range(1):
+            row = ptx.load_word(rows_at + u64(128 * half + 256 * atom))
+            store_row(total, half, atom, row, out_at, out_row, scale, seq_q)
 
 
 @device
 def shift_of(values_at, value):
-    """Values of the chunk of a value that stand before it."""
-    return u32(u32(u32(values_at >> u64(1)) + value) & u32(7))
+    """Values of the sector of a value that stand before it."""
+    return u32(u32(u32(values_at >> u64(1)) + value) & u32(15))
 
 
 @device
@@ -129,12 +130,12 @@ def keep_ends(values_at, pairs, to, thread):
 @device
 def clear_values(to, lane):
     """What nothing is copied to is read all the same."""
-    for i in range(5):
+    for i in range(6):
         chunk = u32(lane + u32(32 * i))
-        mine = u32(1) if chunk < u32(144) else u32(0)
+        mine = u32(1) if chunk < u32(176) else u32(0)
         ptx.store_shared_words4(u32(to + u32(0) + u32(16) * chunk), u32(0), u32(0), u32(0), u32(0), mine)
-        ptx.store_shared_words4(u32(to + u32(14336) + u32(16) * chunk), u32(0), u32(0), u32(0), u32(0), mine)
-        ptx.store_shared_words4(u32(to + u32(28672) + u32(16) * chunk), u32(0), u32(0), u32(0), u32(0), mine)
+        ptx.store_shared_words4(u32(to + u32(16384) + u32(16) * chunk), u32(0), u32(0), u32(0), u32(0), mine)
+        ptx.store_shared_words4(u32(to + u32(32768) + u32(16) * chunk), u32(0), u32(0), u32(0), u32(0), mine)
 
 
 @device
@@ -144,10 +145,10 @@ def fetch_values(to, values_at, at, ahead, most, shift, done, near, pairs, ends)
     at_1, ahead_1 = at[1] + u64(2) * u64(done), u32(ahead[1] + done)
     if near != u32(0):
         fetch_near(u32(to + u32(0)), values_at, at_0, ahead_0, most[0], shift[0], pairs, ends)
-        fetch_near(u32(to + u32(1152)), values_at, at_1, ahead_1, most[1], shift[1], pairs, ends)
+        fetch_near(u32(to + u32(1408)), values_at, at_1, ahead_1, most[1], shift[1], pairs, ends)
     else:
         fetch_row(u32(to + u32(0)), at_0, ahead_0, most[0], shift[0])
-        fetch_row(u32(to + u32(1152)), at_1, ahead_1, most[1], shift[1])
+        fetch_row(u32(to + u32(1408)), at_1, ahead_1, most[1], shift[1])
 
 
 @device
@@ -156,7 +157,7 @@ def fetch_row(to, at, ahead, most, shift):
     some_0 = u32(1) if u32(ahead + u32(0)) < most else u32(0)
     some_1 = u32(1) if u32(ahead + u32(32)) < most else u32(0)
     some_2 = u32(1) if u32(ahead + u32(64)) < most else u32(0)
-    some_2 = some_2 if (shift != u32(0)) and (u32(ptx.thread_index() & u32(3)) == u32(0)) else u32(0)
+    some_2 = some_2 if u32(u32(ptx.thread_index() & u32(3)) * u32(8)) < shift else u32(0)
     ptx.async_copy(u32(to + u32(0)), at + u64(0), some_0)
     ptx.async_copy(u32(to + u32(64)), at + u64(64), some_1)
     ptx.async_copy(u32(to + u32(128)), at + u64(128), some_2)
@@ -168,7 +169,7 @@ def fetch_near(to, values_at, at, ahead, most, shift, pairs, ends):
     some_0 = u32(1) if u32(ahead + u32(0)) < most else u32(0)
     some_1 = u32(1) if u32(ahead + u32(32)) < most else u32(0)
     some_2 = u32(1) if u32(ahead + u32(64)) < most else u32(0)
-    some_2 = some_2 if (shift != u32(0)) and (u32(ptx.thread_index() & u32(3)) == u32(0)) else u32(0)
+    some_2 = some_2 if u32(u32(ptx.thread_index() & u32(3)) * u32(8)) < shift else u32(0)
     first = u32(u32(u64(at - values_at) >> u64(1)) + u32(0))
     inside = some_0 if (first < pairs) and (u32(first + u32(7)) < pairs) else u32(0)
     ptx.async_copy(u32(to + u32(0)), at + u64(0), inside)
@@ -197,7 +198,7 @@ def place_values(weights, at, place, counts, shift, done):
     place_row(weights, 0, u32(at + u32(0)), shift[0])
     place_0 = u32(place[0] + done)
     part_0 = in_part(place_0, counts[0])
-    place_row(weights, 8, u32(at + u32(1152)), shift[1])
+    place_row(weights, 8, u32(at + u32(1408)), shift[1])
     place_1 = u32(place[1] + done)
     part_1 = in_part(place_1, counts[1])
     if ptx.any_lane(part_0 | part_1) != u32(0):
@@ -207,7 +208,8 @@ def place_values(weights, at, place, counts, shift, done):
 
 @device
 def place_row(weights, to, at, shift):
-    """Of a row, from where its chunks have them: four, two and one value further on."""
+    """Of a row, from where its chunks have them: a chunk, four, two and one value further on."""
+    at = u32(at + u32(2) * u32(shift & u32(8)))
     word = cuda.local.array(12, dtype=np.uint32)
     word[0], word[1], word[2], word[3] = ptx.load_shared_words4(u32(at + u32(0)))
     word[4], word[5], word[6], word[7] = ptx.load_shared_words4(u32(at + u32(16)))
@@ -283,12 +285,12 @@ def multiply_step(at, total, weights, right):
 
 
 @device
-def store_row(total, half, row, out_at, out_row, scale, seq_q):
+def store_row(total, half, atom, row, out_at, out_row, scale, seq_q):
     """A lane's numbers of one of its rows."""
     there = u32(1) if row < seq_q else u32(0)
     to = out_at + u64(row) * out_row
     for j in range(3):
-        ptx.store_word(to + u64(16 * j), ptx.pack_float16(total[4 * j + 2 * half + 0] * scale, total[4 * j + 2 * half + 1] * scale), there)
+        ptx.store_word(to + u64(16 * j), ptx.pack_float16(total[16 * atom + 4 * j + 2 * half + 0] * scale, total[16 * atom + 4 * j + 2 * half + 1] * scale), there)
 
 
 @device
@@ -318,8 +320,8 @@ def bring_rows_of_v(first, step, to, corner, residue, lattice, limit):
 def clear_padding(base):
     """The chunks that complete a row's last step, as 0."""
     clear_rows_of_v(u32(base + u32(0)))
-    clear_rows_of_v(u32(base + u32(14336)))
-    clear_rows_of_v(u32(base + u32(28672)))
+    clear_rows_of_v(u32(base + u32(16384)))
+    clear_rows_of_v(u32(base + u32(32768)))
 
 
 @device

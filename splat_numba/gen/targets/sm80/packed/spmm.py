@@ -18,6 +18,8 @@ Of float32 floor and three products are 900 and 1200 cycles; FMA units took 3500
 
 from __future__ import annotations
 
+from itertools import product
+
 from splat_numba.gen.language.dtypes import IEEE
 from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, LEFT_WORDS, MATRIX, ROW_LANES, sums_of
 from splat_numba.gen.language.writer import SourceWriter
@@ -73,7 +75,7 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
     far the first one's last place is from the row's first, how far that may be, by how many values chunks begin before
     the tile; the lane's first place from the row's first, and how many the row keeps.
     """
-    rows, sums, of = LANE_ROWS, ATOM // 2 * steps(traits.dim), traits.of_chunk
+    rows, sums, of = traits.lane_rows, traits.atoms * ATOM // 2 * steps(traits.dim), traits.of_chunk
     halves = traits.itemsize == HALF
     numbers, kind = (WORDS * rows, "uint32") if halves else (sums_of(TILE_PLACES), "float32")
     weights = f"cuda.local.array({numbers}, dtype=np.{kind})"
@@ -82,14 +84,14 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
         values_at = values + u64(entry) * values_batch + u64(head) * values_head
         v_at = v + u64(entry) * v_batch + u64(head // share) * v_head
         keep_ends(values_at, pairs, u32(base + ENDS), thread)
-        clear_values(u32(base + VALUES + u32({ATOM * traits.values_row}) * warp), lane)
+        clear_values(u32(base + VALUES + u32({ATOM * traits.atoms * traits.values_row}) * warp), lane)
         """
     )
     if padded((traits.dim,), traits.itemsize):
         out.line("clear_padding(base)")
     out.lines(
         f"""
-        rows_at = rows_at + u64({LISTED}) * u64(u32(u32({ATOM}) * warp) + u32(lane >> u32(2)))
+        rows_at = rows_at + u64({LISTED}) * u64(u32(u32({ATOM * traits.atoms}) * warp) + u32(lane >> u32(2)))
         quarter = u32(lane & u32({ROW_LANES - 1}))
         column = u32(corner + u32({of}) * quarter)
         at = cuda.local.array({rows}, dtype=np.uint64)
@@ -98,7 +100,7 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
         some_near = u32(0)
         for i in range({rows}):
             _, slot, begin, count = ptx.load_words4(rows_at + u64({LISTED * MATRIX} * i))
-            shift[i] = shift_of(values_at, u32(slot + column))
+            shift[i] = shift_of(values_at, u32(slot + corner))
             at[i] = values_at + u64({traits.itemsize}) * signed(u32(slot + column - shift[i]))
             ahead[i], counts[i] = u32(u32(column - shift[i] - begin) + u32({of - 1})), count
             place[i] = u32(u32(corner + u32({OF_LANE if halves else 2}) * quarter) - begin)
@@ -124,7 +126,7 @@ def _emit_tiles(out: SourceWriter, traits: TiledTraits) -> None:
     out.lines(
         f"""
         right = u32(base + {right})
-        row_of_values = u32(u32(u32({ATOM}) * warp + u32(lane >> u32(2))) * u32({traits.values_row}))
+        row_of_values = u32(u32(u32({ATOM * traits.atoms}) * warp + u32(lane >> u32(2))) * u32({traits.values_row}))
         to = u32(base + VALUES + row_of_values + u32({CHUNK}) * quarter)
         left = u32(base + VALUES + row_of_values + u32({2 * CHUNK if halves else 8}) * quarter)
         ptx.block_barrier()  # the head's ends are there
@@ -154,8 +156,9 @@ def _emit_tiles(out: SourceWriter, traits: TiledTraits) -> None:
                 multiply_rows(total, weights, u32(right + now))
         out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64({4 if halves else CHUNK}) * u64(quarter)
         for half in range({LANE_ROWS}):
-            row = ptx.load_word(rows_at + u64({LISTED * MATRIX} * half))
-            store_row(total, half, row, out_at, out_row, scale, seq_q)
+            for atom in range({traits.atoms}):
+                row = ptx.load_word(rows_at + u64({LISTED * MATRIX} * half + {LISTED * ATOM} * atom))
+                store_row(total, half, atom, row, out_at, out_row, scale, seq_q)
         """
     )
 
@@ -173,17 +176,22 @@ def _emit_multiply(out: SourceWriter, traits: TiledTraits) -> None:
             at = f"u32(right + u32({ATOM * pitch * step}))"
             wrapped(out, "multiply_step", (str(2 * step), "total", "weights", at))
     with device_function(out, "multiply_step", ("at", *parameters), "Sixteen places of each row."):
-        for i in range(LEFT_WORDS):
-            out.line(f"a_{i} = weights[at + {WORDS * (i % LANE_ROWS) + i // LANE_ROWS}]")
+        atoms, sums = range(traits.atoms), ATOM // 2 * steps(traits.dim)
+        for atom in atoms:
+            for i in range(LEFT_WORDS):
+                place = WORDS * (LANE_ROWS * atom + i % LANE_ROWS) + i // LANE_ROWS
+                out.line(f"a_{LEFT_WORDS * atom + i} = weights[at + {place}]")
         for j in range(steps(traits.dim)):
             out.line(f"b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32(right + u32({2 * CHUNK * j})))")
-            for half in (0, 1):
-                left = ", ".join(f"a_{i}" for i in range(LEFT_WORDS))
-                out.line(f"add_product(total, {8 * j + 4 * half}, {left}, b_{2 * half}, b_{2 * half + 1})")
+            for half, atom in product((0, 1), atoms):
+                left = ", ".join(f"a_{LEFT_WORDS * atom + i}" for i in range(LEFT_WORDS))
+                place = sums * atom + 8 * j + 4 * half
+                out.line(f"add_product(total, {place}, {left}, b_{2 * half}, b_{2 * half + 1})")
 
 
 def _emit_store(out: SourceWriter, traits: TiledTraits) -> None:
-    parameters = ("total", "half", "row", "out_at", "out_row", "scale", "seq_q")
+    parameters = ("total", "half", "atom", "row", "out_at", "out_row", "scale", "seq_q")
+    sums = ATOM // 2 * steps(traits.dim)
     with device_function(out, "store_row", parameters, "A lane's numbers of one of its rows."):
         out.lines(
             """
@@ -192,19 +200,19 @@ def _emit_store(out: SourceWriter, traits: TiledTraits) -> None:
             """
         )
         with out.block(f"for j in range({loads(traits.dim)})"):
-            pair = ", ".join(f"total[4 * j + 2 * half + {x}] * scale" for x in (0, 1))
+            pair = ", ".join(f"total[{sums} * atom + 4 * j + 2 * half + {x}] * scale" for x in (0, 1))
             out.line(f"ptx.store_word(to + u64({CHUNK} * j), ptx.pack_{traits.dtype}({pair}), there)")
 
 
 def _emit_real_multiply(out: SourceWriter, traits: TiledTraits) -> None:
     texts = ("A warp's packed values times a tile's rows of v.", "")
-    product = SumProduct("multiply_rows", ("total",), ("weights",), "right", TILE_PLACES, traits.dim, texts)
-    emit_real_sum_product(out, product, IEEE)
+    sum_product = SumProduct("multiply_rows", ("total",), ("weights",), "right", TILE_PLACES, traits.dim, texts)
+    emit_real_sum_product(out, sum_product, IEEE)
 
 
 def _emit_real_store(out: SourceWriter, traits: TiledTraits) -> None:
     """Of each sixteen columns a lane has four neighbours, in the order of `emit_real_sum_product`."""
-    parameters = ("total", "half", "row", "out_at", "out_row", "scale", "seq_q")
+    parameters = ("total", "half", "atom", "row", "out_at", "out_row", "scale", "seq_q")
     with device_function(out, "store_row", parameters, "A lane's numbers of one of its rows."):
         out.lines(
             f"""

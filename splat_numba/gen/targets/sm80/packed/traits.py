@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from splat_numba.gen.language.dtypes import ITEMSIZE
-from splat_numba.gen.language.lane_layout import ATOM, WARP
+from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, WARP
 from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS
 from splat_numba.gen.targets.gpu.tiled_operator import TiledOperator
 from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, row_bytes
@@ -16,8 +16,8 @@ HALF = 2  # bytes of a number
 # Bytes of a tile's row of packed values: 64, those before them in their sector, a chunk before all; odd, to keep rows
 # apart.
 PACKED_ROW = {2: 11 * CHUNK, 4: 19 * CHUNK}  # by the bytes of a number
-# Of spmm's: 64, and those before them in their chunk. Of 16 bits lanes read chunks; of 32 words, rows 8 banks apart.
-VALUES_ROW = {2: 9 * CHUNK, 4: 18 * CHUNK}
+# Of spmm's: 64, and those before them in their sector. Of 16 bits lanes read chunks; of 32 words, rows 8 banks apart.
+VALUES_ROW = {2: 11 * CHUNK, 4: 18 * CHUNK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,13 @@ class TiledTraits(TiledOperator):
 
     @property
     def atoms(self) -> int:
-        """Sixteens of rows of a warp: two share its reads of keys; spmm has registers for one, beside its values."""
-        return self.rows // TILE_ROWS if self.family == "sddmm" else 1
+        """Sixteens of rows of a warp: two share its reads of keys or of rows of v."""
+        return self.rows // TILE_ROWS
+
+    @property
+    def lane_rows(self) -> int:
+        """Rows of which a lane has some numbers."""
+        return LANE_ROWS * self.atoms
 
     @property
     def threads(self) -> int:
@@ -74,7 +79,7 @@ class TiledTraits(TiledOperator):
         if self.itemsize > HALF:
             return 2
         if self.dim <= NARROW:
-            return 4 * TILE_ROWS // self.rows
+            return 4 // self.atoms
         return 3 if self.dim <= 2 * NARROW else 2
 
     @property

@@ -1,14 +1,15 @@
 """Packed values from memory to the registers of a matrix product: of each row of a tile sixteen places a lane.
 
-They are copied to shared memory by chunks of 16 bytes as memory has them, a few tiles ahead, so a row's first chunk
-begins up to seven values before its places, in every tile as many: ``shift``. A chunk with any place that the row keeps
+They are copied to shared memory by chunks of 16 bytes, a few tiles ahead, from where a sector of 32 begins, which the
+second-level cache reads as a whole: so up to fifteen values before a row's places, in every tile as many: ``shift``. A
+chunk with any place that the row keeps
 is copied whole, as its other values are the same head's, and these are dropped from the words afterwards; of the two
 chunks at a head's ends that is not so, and ``keep_ends`` has them in shared memory, read word by word.
 """
 
 from __future__ import annotations
 
-from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, MATRIX, ROW_LANES, WARP
+from splat_numba.gen.language.lane_layout import ATOM, MATRIX, ROW_LANES, WARP
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
@@ -25,11 +26,11 @@ OF_TILE = OF_ROW  # of each of a lane's rows, for the first tile
 
 
 def emit_values(out: SourceWriter, traits: TiledTraits) -> None:
-    """``fetch_values``, ``place_values``, ``keep_ends``, ``clear_values``, ``shift_of``, of a lane's two rows."""
+    """``fetch_values``, ``place_values``, ``keep_ends``, ``clear_values``, ``shift_of``, of a lane's rows."""
     of, itemsize = traits.of_chunk, traits.itemsize
-    text = "Values of the chunk of a value that stand before it."
+    text = "Values of the sector of a value that stand before it."
     with device_function(out, "shift_of", ("values_at", "value"), text):
-        out.line(f"return u32(u32(u32(values_at >> u64({itemsize // 2})) + value) & u32({of - 1}))")
+        out.line(f"return u32(u32(u32(values_at >> u64({itemsize // 2})) + value) & u32({traits.of_sector - 1}))")
     text = "A word as a number of 64 bits, with its sign."
     with device_function(out, "signed", ("word",), text):
         out.line(f"return u64(word ^ u32({2**31})) - u64({2**31})")
@@ -42,10 +43,10 @@ def emit_values(out: SourceWriter, traits: TiledTraits) -> None:
     _emit_fetch(out, traits)
     if itemsize == HALF:
         _emit_place(out, traits)
-        _emit_keeps(out, OF_LANE)
+        _emit_keeps(out, traits, OF_LANE)
     else:
         _emit_real_place(out, traits)
-        _emit_keeps(out, TILE_PLACES)
+        _emit_keeps(out, traits, TILE_PLACES)
 
 
 def copied(traits: TiledTraits) -> range:
@@ -72,7 +73,7 @@ def _emit_ends(out: SourceWriter, itemsize: int) -> None:
 def _emit_clear(out: SourceWriter, traits: TiledTraits) -> None:
     text = "What nothing is copied to is read all the same."
     with device_function(out, "clear_values", ("to", "lane"), text):
-        chunks = ATOM * traits.values_row // CHUNK
+        chunks = ATOM * traits.atoms * traits.values_row // CHUNK
         with out.block(f"for i in range({-(-chunks // WARP)})"):
             out.line(f"chunk = u32(lane + u32({WARP} * i))")
             out.line(f"mine = u32(1) if chunk < u32({chunks}) else u32(0)")
@@ -85,7 +86,7 @@ def _emit_fetch(out: SourceWriter, traits: TiledTraits) -> None:
     """Rows whose chunks are all the head's are told apart once. Neighbouring lanes copy neighbouring chunks: so what a
     warp's instruction reads of a row are 64 bytes, whole sectors but for the ends.
     """
-    rows, size, of = range(LANE_ROWS), traits.itemsize, traits.of_chunk
+    rows, size, of = range(traits.lane_rows), traits.itemsize, traits.of_chunk
     text = "A lane's chunks of each of its rows on their way to where ``to`` is."
     parameters = ("to", "values_at", *OF_TILE, "shift", "done", "near", "pairs", "ends")
     with device_function(out, "fetch_values", parameters, text):
@@ -128,29 +129,30 @@ def _place(chunk: int) -> str:
 
 
 def _emit_wanted(out: SourceWriter, traits: TiledTraits) -> None:
-    """``some_<chunk>``: whether the row has a place of it; the last one is there where the row is shifted, once."""
+    """``some_<chunk>``: whether the row has a place of it; of the last four only those are, that its shift reaches."""
     chunks = copied(traits)
     for chunk in chunks:
         out.line(f"some_{chunk} = u32(1) if u32(ahead + u32({_bytes(chunk) // traits.itemsize})) < most else u32(0)")
     last = f"some_{chunks[-1]}"
-    first = f"u32(ptx.thread_index() & u32({ROW_LANES - 1})) == u32(0)"
-    out.line(f"{last} = {last} if (shift != u32(0)) and ({first}) else u32(0)")
+    before = f"u32(u32(ptx.thread_index() & u32({ROW_LANES - 1})) * u32({traits.of_chunk}))"
+    out.line(f"{last} = {last} if {before} < shift else u32(0)")
 
 
 def _emit_place(out: SourceWriter, traits: TiledTraits) -> None:
     text = "A lane's places of each of its rows, two a word, 0 where the row does not keep one."
     with device_function(out, "place_values", ("weights", "at", "place", "counts", "shift", "done"), text):
-        for row in range(LANE_ROWS):
+        for row in range(traits.lane_rows):
             out.line(
                 f"place_row(weights, {WORDS * row}, u32(at + u32({MATRIX * traits.values_row * row})), shift[{row}])"
             )
             out.line(f"place_{row} = u32(place[{row}] + done)")
             out.line(f"part_{row} = in_part(place_{row}, counts[{row}])")
-        with out.block(f"if ptx.any_lane({' | '.join(f'part_{row}' for row in range(LANE_ROWS))}) != u32(0)"):
-            for row in range(LANE_ROWS):
+        with out.block(f"if ptx.any_lane({' | '.join(f'part_{row}' for row in range(traits.lane_rows))}) != u32(0)"):
+            for row in range(traits.lane_rows):
                 out.line(f"drop_others(weights, {WORDS * row}, place_{row}, counts[{row}])")
-    text = "Of a row, from where its chunks have them: four, two and one value further on."
+    text = "Of a row, from where its chunks have them: a chunk, four, two and one value further on."
     with device_function(out, "place_row", ("weights", "to", "at", "shift"), text):
+        out.line(f"at = u32(at + u32({CHUNK // NUMBERS}) * u32(shift & u32({NUMBERS})))")
         words = CHUNKS * CHUNK_WORDS
         out.line(f"word = cuda.local.array({words}, dtype=np.uint32)")
         for chunk in range(CHUNKS):
@@ -192,11 +194,9 @@ def _emit_real_place(out: SourceWriter, traits: TiledTraits) -> None:
     """Two neighbouring places of each eight, as a row product leaves scores: `emit_real_sum_product` takes them so."""
     text = "A lane's places of each of its rows, 0 where the row does not keep one."
     with device_function(out, "place_values", ("weights", "at", "place", "counts", "shift", "done"), text):
-        for row in range(LANE_ROWS):
+        for row in range(traits.lane_rows):
             at = f"u32(u32(at + u32({MATRIX * traits.values_row * row})) + u32(4) * shift[{row}])"
-            wrapped(
-                out, "place_row", ("weights", str(LANE_ROWS * row), at, f"u32(place[{row}] + done)", f"counts[{row}]")
-            )
+            wrapped(out, "place_row", ("weights", str(2 * row), at, f"u32(place[{row}] + done)", f"counts[{row}]"))
     text = "Of a row; place: the lane's first one from the row's."
     function = device_function(out, "place_row", ("weights", "to", "at", "place", "count"), text)
     with function, out.block(f"for j in range({TILE_PLACES // MATRIX})"):
@@ -206,12 +206,12 @@ def _emit_real_place(out: SourceWriter, traits: TiledTraits) -> None:
             out.line(f"weights[4 * j + to + {x}] = ptx.select(x_{x}, u32(0), kept).view(np.float32)")
 
 
-def _emit_keeps(out: SourceWriter, places: int) -> None:
+def _emit_keeps(out: SourceWriter, traits: TiledTraits, places: int) -> None:
     """places: from a lane's first one, of a row."""
     text = "Whether the warp keeps any place of a tile."
     with device_function(out, "keeps_any", ("place", "counts", "done"), text):
-        for row in range(LANE_ROWS):
+        for row in range(traits.lane_rows):
             last = f"u32(place[{row}] + u32(done + u32({places - 1})))"
             out.line(f"reach = u32(counts[{row}] + u32({places - 1})) if counts[{row}] > u32(0) else u32(0)")
             out.line(f"some_{row} = u32(1) if {last} < reach else u32(0)")
-        out.line(f"return ptx.any_lane({' | '.join(f'some_{row}' for row in range(LANE_ROWS))})")
+        out.line(f"return ptx.any_lane({' | '.join(f'some_{row}' for row in range(traits.lane_rows))})")
