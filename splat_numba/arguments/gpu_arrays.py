@@ -44,4 +44,4 @@ def place_lengths(
     if not on_gpu(kv_lengths):
         return place_host_lengths(check_kv_lengths(kv_lengths, problem, axes), gpu, stream), None
     check_call_lengths(kv_lengths, problem, axes, framework)
-    return place_device_lengths(kv_lengths, problem.batch, gpu, framework, like, stream, settings)
+    return place_device_lengths(kv_lengths, gpu, framework, like, stream, settings)

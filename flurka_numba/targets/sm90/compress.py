@@ -16,6 +16,7 @@ from flurka_numba.targets.sm90.shape import BARRIER_BYTES, STEP, CompressTraits
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, WARP, sum_at, sums_of
 from splat_numba.gen.schedules.tensor_map import SPAN
+from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
@@ -98,7 +99,10 @@ def _emit_share(out: KernelWriter, traits: CompressTraits) -> None:
             pair = u32(place - entry * pairs)
             """
         )
-    out.line("length = ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "length = seq_kv")
+    if traits.ragged:
+        emit_length(out, "length", "seq_kv")
+    else:
+        out.line("length = seq_kv")
     with out.part("find_steps", "The steps of this block's share, up to the last."):
         out.lines(
             f"""

@@ -99,7 +99,7 @@ def render_slot_state(traits: SlotStateTraits) -> str:
 
 
 def _emit_start(out: KernelWriter, traits: SlotStateTraits) -> None:
-    """Which head, features, values and slots are this block's; where its columns of the parts stand."""
+    """Which head, features, values and slots are this block's, and what its threads have."""
     parts = traits.parts
     emit_shared_start(out, "feature_tile", ALIGNMENT)
     out.lines(
@@ -136,6 +136,19 @@ def _emit_start(out: KernelWriter, traits: SlotStateTraits) -> None:
         to_part = u64(tiles) * u64({4 * parts.rows * parts.columns})
         """
     )
+    _emit_columns(out, traits)
+    if traits.scaled:
+        out.line("inverse = f32(0.0)  # of the features' scale up to now")
+    out.line("ptx.allow_launch()")
+    out.line("ptx.await_launch()")
+    if traits.scaled:
+        emit_bound(out, parts, traits.splits, "value_top", "pairs_v", f"u32({spans(parts.value_dim)})", "tiles_k")
+        emit_scale(out, "value_scale", "value_top", VALUE_TOP)
+
+
+def _emit_columns(out: KernelWriter, traits: SlotStateTraits) -> None:
+    """Where this block's columns of keys and of values stand in the parts."""
+    parts = traits.parts
     for name, dim, first in (("k", parts.head_dim, ""), ("v", parts.value_dim, "tiles_k + ")):
         block = "feature_block" if name == "k" else "value_block"
         with out.part(f"find_{name}_columns", "The first tile of this block's columns, and where they stand in it."):
@@ -148,13 +161,6 @@ def _emit_start(out: KernelWriter, traits: SlotStateTraits) -> None:
                 {name}_at = parts + u64(4) * u64(column)
                 """
             )
-    if traits.scaled:
-        out.line("inverse = f32(0.0)  # of the features' scale up to now")
-    out.line("ptx.allow_launch()")
-    out.line("ptx.await_launch()")
-    if traits.scaled:
-        emit_bound(out, parts, traits.splits, "value_top", "pairs_v", f"u32({spans(parts.value_dim)})", "tiles_k")
-        emit_scale(out, "value_scale", "value_top", VALUE_TOP)
 
 
 def _emit_products(out: KernelWriter, traits: SlotStateTraits) -> None:

@@ -19,7 +19,6 @@ from splat_numba.arguments.layouts import bhsd_axes
 from splat_numba.arguments.masks import Mask, split_heads, store_mask
 from splat_numba.arguments.options import check_scale
 from splat_numba.arguments.results import result_shape
-from splat_numba.errors import ArgumentError
 from splat_numba.executors.cpu.operands import check_operands
 from splat_numba.executors.given import Given
 from splat_numba.executors.jax.manual import differ, made_alike
@@ -34,7 +33,6 @@ from splat_numba.executors.jax.platforms import by_platform
 from splat_numba.executors.jax.programs import Attention
 from splat_numba.executors.jax.sharding import BACKWARD, FORWARD, Names, Split, partitioned
 from splat_numba.gen.plans.problem import Problem
-from splat_numba.runtime.jax_arrays import is_traced
 
 
 def attend(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool, backend: str = "auto") -> Any:
@@ -91,15 +89,7 @@ def _problem(recipe: Given, q: Any, k: Any, v: Any) -> Problem:
 
 def _fixed(mask: Mask, problem: Problem) -> Any:
     """The mask as values that can be compared: a Pattern or an ACSR, or a tuple of them, one a query head."""
-    several = isinstance(mask, (list, tuple))
-    for number, one in enumerate(mask if isinstance(mask, (list, tuple)) else [mask]):
-        if is_traced(one):
-            name = f"mask[{number}]" if several else "mask"
-            raise ArgumentError(
-                f"{name} wanted known while JAX traces, got its {type(one).__name__}: a kernel is made for the mask. "
-                "Give a Pattern, an ACSR or a NumPy array, by a closure or static_argnums."
-            )
-    if not several:
+    if not isinstance(mask, (list, tuple)):
         return store_mask(mask, problem.seq_q, problem.seq_kv)
     by_head = {
         head: stored

@@ -78,7 +78,7 @@ def _on_gpu(
 
     lists = lists_of(acsr, transposed=problem.transposed).lists
     schedule = packed_schedule(problem, lists, _tensors(problem, acsr), gpu())
-    for text in dict.fromkeys(step.text for step in schedule.launches):
+    for text in dict.fromkeys(step.text for step in schedule.steps):
         yield source_of(text).name, partial(cubin_for, text, settings)
 
 

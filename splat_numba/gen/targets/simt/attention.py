@@ -151,7 +151,7 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
         wrapped(out, "begin_rows", (*arrays, *(resumed(traits) if traits.resumes else ())))
         out.line("limit = seq_kv")
         if traits.ragged:
-            emit_length(out, "seq_kv")
+            emit_length(out, "limit", "seq_kv")
         wrapped(out, "attend", ("block + u64(32) * u64(rank)", *_arguments(traits)[1:]))
         wrapped(out, "store_rows", (*arrays, *stored(traits)))
 

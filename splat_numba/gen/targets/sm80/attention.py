@@ -127,7 +127,7 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
             _emit_for_rows(out, traits, "resume_row", resumed(traits))
         out.line("limit = seq_kv")
         if traits.ragged:
-            emit_length(out, "seq_kv")
+            emit_length(out, "limit", "seq_kv")
         wrapped(out, "attend", ("block + u64(32) * u64(rank)", *arguments(traits)[1:]))
         out.line("rank, head, entry, _ = ptx.load_shared_words4(note)")
         _emit_places(out, traits)
