@@ -11,17 +11,16 @@ mode="reduce-overhead", CUDA graphs. "Elsewhere" has an input at an address that
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from gpu_attention import hardware
-from results_files import RESULTS, save
+from results_files import options, save
+from tables import host_table, steps_table
 from torch_floor import Bare, nothing
 
 import splat_numba as splat
@@ -142,34 +141,25 @@ def in_turns(calls: Calls, rounds: int, times: int, *, waited: bool) -> dict[str
 
 def report(facts: dict[str, Any]) -> str:
     """The measured numbers as a page."""
-    lines = [
-        "# PyTorch on a GPU: host time and training steps", "", f"{facts['hardware']}. {facts['date']}.", "",
-        "By benchmarks/torch_gpu.py, which says what is measured. Host microseconds, least (median):", "",
-        "| | forward | forward + backward |", "|---|---|---|",
-    ]  # fmt: skip
-    for name in dict.fromkeys([*facts["forward"], *facts["both"]]):
-        cells = [facts[kind].get(name) for kind in ("forward", "both")]
-        lines.append(f"| {name} | " + " | ".join(f"{c[0]:.1f} ({c[1]:.1f})" if c else "" for c in cells) + " |")
-    lines += [
-        "", f"window(512, 0), n {SEQ}, {HEADS} heads, bfloat16, milliseconds of a training step, median:", "",
-        "| | " + " | ".join(f"head_dim {dim}" for dim in DIMS) + " |", "|---|" + "---|" * len(DIMS),
-    ]  # fmt: skip
-    for name in facts["steps"][str(DIMS[0])]:
-        lines.append(f"| {name} | " + " | ".join(f"{facts['steps'][str(d)][name][1] / 1e3:.3f}" for d in DIMS) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n\n".join([
+        "# PyTorch on a GPU: host time and training steps",
+        f"{facts['hardware']}. {facts['date']}.",
+        "By benchmarks/torch_gpu.py, which says what is measured. Host microseconds, least (median):",
+        host_table({"forward": facts["forward"], "forward + backward": facts["both"]}),
+        f"window(512, 0), n {SEQ}, {HEADS} heads, bfloat16, milliseconds of a training step, median:",
+        f"{steps_table(facts['steps'], 3)}\n",
+    ])  # fmt: skip
 
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = options(__doc__, rounds=9)
     parser.add_argument("--date", default="", help="written into the results")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
     args = parser.parse_args()
     forward, both = (in_turns(calls, args.rounds, 100, waited=False) for calls in host_calls())
     steps = {str(dim): in_turns(step_calls(dim), args.rounds, CALLS, waited=True) for dim in DIMS}
     facts = {"hardware": hardware(), "date": args.date, "forward": forward, "both": both, "steps": steps}
-    save(args.out, "torch_gpu", facts, report(facts))
+    save(args.output, "torch_gpu", facts, report(facts))
     print(report(facts))
 
 
