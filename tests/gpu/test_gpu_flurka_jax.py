@@ -5,6 +5,7 @@ import pytest
 
 import flurka_numba
 from splat_numba.errors import BackendError
+from tests.profiles import by_place
 
 jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")
@@ -21,8 +22,7 @@ CASES = {
         {"feature_map": "favor", "omega": np.random.default_rng(1).standard_normal((64, 64))},
     ),
 }  # fmt: skip
-every_case = pytest.mark.parametrize("case", CASES)
-every_dtype = pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+every_case = pytest.mark.parametrize(("case", "dtype"), by_place(CASES, ["bfloat16", "float16", "float32"]))
 
 
 @pytest.fixture
@@ -41,7 +41,6 @@ def given_on(device, names, dtype="bfloat16"):
 
 
 @every_case
-@every_dtype
 def test_jit(gpu, case, dtype):
     function, names, options = CASES[case]
     given = given_on(gpu, names, dtype)
@@ -50,7 +49,6 @@ def test_jit(gpu, case, dtype):
 
 
 @every_case
-@every_dtype
 def test_gradients(gpu, case, dtype):
     """Those of tokens behind a projection end with a product of XLA's, which may be another one outside of jit."""
     function, names, options = CASES[case]
