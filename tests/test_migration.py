@@ -115,7 +115,7 @@ def test_natten_s_windows_are_ours_but_for_those_at_borders_which_it_shifts():
 
 def table():
     """Rows of the table of other libraries' masks whose masks stand in their_masks.py."""
-    for there, here in table_below(ROOT / "docs" / "pytorch.md", "## From other libraries"):
+    for there, here in table_below(PAGE, "## In short"):
         library, _, call = there.partition(" ")
         if library == "xFormers":
             yield pytest.param(call.strip("`"), here.strip("`"), id=call.strip("`"))

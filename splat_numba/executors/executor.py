@@ -44,7 +44,9 @@ class Compiled(Protocol):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Part:
-    """One mask and the query heads that use it; heads None: all, however many there are. compiled: the executor's."""
+    """One mask and the query heads that use it; heads None: all, however many there are. compiled: what the
+    executor made of the plan, a Compiled and more that nobody else asks for.
+    """
 
     mask: Stored
     heads: tuple[int, ...] | None

@@ -11,7 +11,8 @@ from flurka_numba import FlurkaLayer, draw_orthogonal_features
 from flurka_numba.bridges.torch.names import map_name
 from splat_numba.arguments.keywords import FLURKA
 from splat_numba.arguments.sizes import check_size
-from splat_numba.bridges.torch.door import is_differentiated, under_autocast
+from splat_numba.bridges.torch.door import under_autocast
+from splat_numba.bridges.torch.functions import is_differentiated
 from splat_numba.bridges.torch.watch import is_seen_as_a_whole
 from splat_numba.errors import ArgumentError
 from splat_numba.integrations.flurka_layer import WEIGHTS, Eager, whole

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import flurka_numba
-from splat_numba.errors import BackendError
 from tests.profiles import by_place
 
 jax = pytest.importorskip("jax")
@@ -108,7 +107,17 @@ def test_a_layer(gpu):
     )
 
 
-def test_sizes_that_want_copies_are_refused_by_name(gpu):
-    given = [one[..., :12] if one.ndim == 4 else one for one in given_on(gpu, PROJECTED)]
-    with pytest.raises(BackendError, match="wanted as multiples of 8 for bfloat16"):
-        jax.jit(flurka_numba.attention)(*given)
+def test_rows_that_are_copied(gpu):
+    """Of 13 numbers, and of 507 in the projections."""
+    given = [one[..., :507, :13] if one.ndim == 4 else one[:, :507] for one in given_on(gpu, PROJECTED)]
+    np.testing.assert_array_equal(jax.jit(flurka_numba.attention)(*given), flurka_numba.attention(*given))
+
+    def loss(*x):
+        return flurka_numba.attention(*x).astype(jnp.float32).sum()
+
+    found = jax.jit(jax.grad(loss, (0, 1, 2, 3)))(*given)
+    out, vjp = flurka_numba.attention_vjp(*given)
+    wanted = [one for one in vjp(jnp.ones_like(out)) if one is not None]
+    for one, two in zip(found, wanted, strict=True):
+        one, two = (np.asarray(x, np.float32) for x in (one, two))  # noqa: PLW2901 - the same numbers
+        np.testing.assert_allclose(one, two, rtol=0, atol=np.abs(two).max() * 2**-7)

@@ -12,7 +12,7 @@ from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
 from splat_numba.bridges.torch import operators
 from splat_numba.bridges.torch.autograd import Eager, recorded
-from splat_numba.bridges.torch.functions import check_local
+from splat_numba.bridges.torch.functions import check_local, is_differentiated, is_recorded
 from splat_numba.bridges.torch.names import mask_name
 from splat_numba.bridges.torch.watch import RECORDED, is_seen_as_a_whole
 from splat_numba.errors import ArgumentError, ArgumentTypeError
@@ -82,7 +82,7 @@ def _whole(
         check_local(q, k, v)
         if out is not None:
             refuse_out()
-        if is_differentiated(q, k, v):
+        if is_recorded(q, k, v):  # tangents are refused by the operator, within a vmap too
             from splat_numba.bridges.torch.autograd import whole
         else:
             whole = torch.ops.splat_numba.attention
@@ -102,12 +102,6 @@ def check_not_nested(named: Sequence[tuple[str, Any]]) -> None:
                 f"{name} wanted as a tensor of numbers in memory, got a nested one. Give "
                 f"torch.nested.to_padded_tensor({name}, 0.0), and kv_lengths."
             )
-
-
-def is_differentiated(*tensors: Any) -> bool:
-    """Whether a gradient or a tangent may be wanted. torch.func.functionalize does without autograd's functions."""
-    recorded = torch.is_grad_enabled() and any([one.requires_grad for one in tensors])  # noqa: C419 - Dynamo reads lists
-    return bool(recorded or torch.autograd.forward_ad._current_level >= 0)  # noqa: SLF001 - of torch.func.jvp, too
 
 
 def _plain(

@@ -3,6 +3,7 @@
 import pytest
 
 import splat_numba as splat
+from splat_numba.bridges.torch.names import mask_name
 from splat_numba.errors import ArgumentError
 from tests.integrations.torch.ways import MASK, assert_same, compiled, eager_gradients, inputs, torch
 
@@ -51,6 +52,23 @@ def test_grad_of_vmap(compiling):
     assert torch.equal(found[0], torch.stack([one[0] for one in each]))
     for at in (1, 2):  # summed over the mapped entries in PyTorch's order
         torch.testing.assert_close(found[at], sum(one[at] for one in each))
+
+
+def by_operator(q, k, v):
+    """As an exported program calls it."""
+    return (
+        torch.ops.splat_numba.attention(q, k, v, mask_name(MASK), None, "bhsd", None, "auto", None, False)[0] * DOUT
+    ).sum()
+
+
+@pytest.mark.parametrize("run", [loss, by_operator])
+def test_grad_of_a_vmap_over_all_arrays(run):
+    """Where every array is mapped, none says within the vmap that it is differentiated."""
+    arrays = [torch.stack([one, one * 2]) for one in inputs()]
+    found = func.grad(lambda *x: func.vmap(run)(*x).sum(), argnums=(0, 1, 2))(*arrays)
+    for number in range(2):
+        assert_same([one[number] for one in found], eager_gradients(*[one[number] for one in arrays], DOUT))
+    assert_same(func.grad(run, argnums=(0, 1, 2))(*inputs()), eager_gradients(*inputs(), DOUT))
 
 
 @pytest.mark.parametrize("layout", ["bhsd", "bshd"])
@@ -133,6 +151,8 @@ def dual(q, k, v):
 
 REFUSED = {
     "jvp": (lambda *x: func.jvp(loss, x, x), NO_TANGENTS),
+    "jvp of vmap": (lambda *x: func.jvp(func.vmap(loss), *[tuple(one[None] for one in x)] * 2), NO_TANGENTS),
+    "jvp of the operator": (lambda *x: func.jvp(by_operator, x, x), NO_TANGENTS),
     "hessian": (func.hessian(loss), NO_TANGENTS),
     "grad of grad": (lambda *x: func.grad(lambda q: func.grad(loss)(q, *x[1:]).sum())(x[0]), NO_SECOND),
     "create_graph": (create_graph, NO_SECOND),
