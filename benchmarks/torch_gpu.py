@@ -6,12 +6,14 @@ Host: one head, 256 tokens, head_dim 64, bfloat16, window(64), so that the GPU i
 median of rounds in which all ways take turns. Steps: window(512, 0) over n 8192, batch 1, 16 heads, bfloat16, forward
 and the gradients of q, k and v; so many calls are given to the GPU one after the other and waited for once; medians of
 rounds in turns. FlexAttention and ours compiled by torch.compile; SDPA has the mask as a bool array. "As a graph" is
-mode="reduce-overhead", CUDA graphs. "Elsewhere" has an input at an address that no call had before.
+mode="reduce-overhead", CUDA graphs. "Elsewhere" has an input at an address that no call had before. "On one thread" is
+within torch.autograd.set_multithreading_enabled(False): else the backward pass of a GPU runs on a thread of autograd's.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
@@ -28,6 +30,7 @@ import splat_numba as splat
 TINY, LONG = splat.window(64), splat.window(512, 0)
 HEADS, SEQ, DIMS = 16, 8192, (64, 128)
 CALLS = 20  # given to the GPU at once
+PARTS = ("host", "steps")
 Calls = Mapping[str, Callable[[], Any]]
 SDPA = torch.nn.functional.scaled_dot_product_attention
 
@@ -40,6 +43,16 @@ def drawn(*shape: int) -> list[torch.Tensor]:
 def slopes(run: Callable[..., Any], leaves: list[torch.Tensor], dout: torch.Tensor) -> Callable[[], Any]:
     """A call with the gradients of the leaves."""
     return lambda: torch.autograd.grad(run(*leaves), leaves, dout)
+
+
+def on_one_thread(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call with its backward pass on the thread that asks for it."""
+
+    def run() -> Any:
+        with torch.autograd.set_multithreading_enabled(False):
+            return call()
+
+    return run
 
 
 def as_graph(mask: Any) -> Callable[..., Any]:
@@ -93,10 +106,12 @@ def host_calls() -> tuple[Calls, Calls]:
     forward = {name: lambda run=run: run(*plain) for name, run in ways.items()}
     forward |= {"attention, recorded": lambda: ours(*leaves), "attention, elsewhere": elsewhere(*plain[1:])}
     both = {name: slopes(run, leaves, dout) for name, run in ways.items()}
+    both |= {"a Function that does nothing": slopes(Bare.apply, leaves, dout)}
+    graph = "attention, compiled as a graph"  # which PyTorch ties to the threads that it was made on
+    both |= {f"{name}, on one thread": on_one_thread(call) for name, call in both.items() if name != graph}
     both |= {
         "without autograd": without_autograd,
         "without autograd, captured": replayed(without_autograd),
-        "a Function that does nothing": slopes(Bare.apply, leaves, dout),
     }
     return forward, both
 
@@ -154,11 +169,16 @@ def report(facts: dict[str, Any]) -> str:
 def main() -> None:
     """Measure and write."""
     parser = options(__doc__, rounds=9)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="to measure; others stay as they are")
     parser.add_argument("--date", default="", help="written into the results")
     args = parser.parse_args()
-    forward, both = (in_turns(calls, args.rounds, 100, waited=False) for calls in host_calls())
-    steps = {str(dim): in_turns(step_calls(dim), args.rounds, CALLS, waited=True) for dim in DIMS}
-    facts = {"hardware": hardware(), "date": args.date, "forward": forward, "both": both, "steps": steps}
+    facts = {} if set(args.parts) == set(PARTS) else json.loads((args.output / "torch_gpu.json").read_text("utf-8"))
+    facts |= {"hardware": hardware(), "date": args.date}
+    if "host" in args.parts:
+        forward, both = (in_turns(calls, args.rounds, 100, waited=False) for calls in host_calls())
+        facts |= {"forward": forward, "both": both}
+    if "steps" in args.parts:
+        facts["steps"] = {str(dim): in_turns(step_calls(dim), args.rounds, CALLS, waited=True) for dim in DIMS}
     save(args.output, "torch_gpu", facts, report(facts))
     print(report(facts))
 

@@ -35,7 +35,11 @@ USUAL = (
     ((12, 0), (64, 64), "bfloat16", {}, 2),
     ((12, 0), (20, 12), "float32", OF_REALS, 1),
 )
-TILED = (((8, 0), TiledTraits("sddmm", "bfloat16", 64, 128)), ((12, 0), TiledTraits("spmm", "float16", 64, 128)))
+TILED = (
+    ((8, 0), TiledTraits("sddmm", "bfloat16", 64, 128)),
+    ((9, 0), TiledTraits("sddmm", "float32", 64)),
+    ((12, 0), TiledTraits("spmm", "float16", 64, 128)),
+)
 TILED_DIMS = (1, 20, 64, 80, 128, 192, 256)
 DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (192, 128), (256, 256), (64, 256))
 
@@ -85,6 +89,8 @@ def test_every_packed_operator_on_every_chip(capability):
                 traits = TiledTraits(family, "float16", dim, size)
                 if traits.shared_bytes <= gpu.shared_bytes:
                     check_text(tiled_text(traits, arch_of(gpu)), capability)
+    for dim in (16, 20, 64):
+        check_text(tiled_text(TiledTraits("sddmm", "float32", dim), arch_of(gpu)), capability)
 
 
 @pytest.mark.usefixtures("cuda_compiler")

@@ -10,7 +10,7 @@ shares in their order.
 from __future__ import annotations
 
 from flurka_numba.targets.gpu.lanes import LANE, OCTET
-from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.bounds import bound_pointers, emit_bound
 from flurka_numba.targets.sm90.lanes import CHUNK, GROUP_OF_BLOCK
@@ -29,6 +29,7 @@ from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import log2, sums_of
 from splat_numba.gen.schedules.tensor_map import SPAN
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
