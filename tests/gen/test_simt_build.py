@@ -90,10 +90,7 @@ def gradient_texts(capability, dims, dtype):
                 yield gradients_text(traits, arch_of(gpu))
 
 
-@pytest.fixture(autouse=True)
-def compiler():
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
+pytestmark = pytest.mark.usefixtures("cuda_compiler")
 
 
 @pytest.mark.parametrize(("capability", "dims", "dtype", "options"), USUAL, ids=str)

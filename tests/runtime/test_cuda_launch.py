@@ -13,6 +13,7 @@ import pytest
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.executors.executor import Part
 from splat_numba.executors.gpu import call as gpu_call
+from splat_numba.executors.gpu.alike import Alike
 from splat_numba.executors.gpu.call import attend
 from splat_numba.executors.gpu.executor import CudaExecutor
 from splat_numba.formats.patterns import causal
@@ -24,7 +25,6 @@ from splat_numba.gen.targets.sm90.attention import COUNTS, PARAMETERS, POINTERS,
 from splat_numba.gen.targets.sm90.schedule import attention_text
 from splat_numba.runtime.compile import compile_file
 from splat_numba.runtime.cuda import ready
-from splat_numba.runtime.recent import Recent
 from tests.runtime.fake_cuda import FakeDriver, GpuMemory, fake, forget, fresh, install
 
 HEADS, LENGTH, DIM = 4, 300, 64
@@ -66,7 +66,7 @@ class Recipe:
 
 @pytest.fixture(autouse=True)
 def clean(fake, monkeypatch):
-    monkeypatch.setattr(gpu_call, "_ready", Recent(512))
+    monkeypatch.setattr(gpu_call, "_ready", Alike(512))
 
 
 def operands(shape=SHAPE, kv_heads=HEADS, **options):

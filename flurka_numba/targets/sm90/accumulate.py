@@ -8,7 +8,7 @@ there with the rows as its depth. Two buffers, so that one barrier a tile does.
 
 from __future__ import annotations
 
-from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.accumulate_results import emit_products, emit_share
 from flurka_numba.targets.sm90.accumulate_rows import emit_factors, emit_operands, emit_rows
 from flurka_numba.targets.sm90.accumulate_shape import (
@@ -26,6 +26,7 @@ from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import LANE_COLUMNS, sums_of
 from splat_numba.gen.targets.gpu.addresses import emit_length
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_text
-from flurka_numba.targets.gpu_text import emit_shared_start
 from flurka_numba.targets.powers import emit_inverse
 from flurka_numba.targets.sm90.gradient_shape import SPREAD, GradientTraits
 from flurka_numba.targets.sm90.image_shape import turned_rows
@@ -29,6 +28,7 @@ from flurka_numba.targets.sm90.scales import INVERSE_ROW, SCALE_ROW, VALUE_ROW, 
 from flurka_numba.targets.sm90.shape import chunks
 from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS, sums_of
 from splat_numba.gen.targets.gpu.addresses import emit_length
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset
 

@@ -13,9 +13,10 @@ import numpy as np
 
 from splat_numba.arguments.options import check_scale
 from splat_numba.executors.choice import choose_executor, tuned
+from splat_numba.executors.given import Given
 from splat_numba.executors.jax.operations import called, registered
 from splat_numba.executors.jax.platforms import refuse_elsewhere
-from splat_numba.executors.jax.sharding import BACKWARD
+from splat_numba.executors.jax.sharding import BACKWARD, Names
 from splat_numba.executors.xla.cpu_programs import backward_call, forward_call
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.runtime.device import cores
@@ -31,10 +32,10 @@ class Attention:
     given, behind the first three.
     """
 
-    recipe: Any
+    recipe: Given
     backend: str
     problem: Problem
-    names: tuple[tuple[str, ...], tuple[str, ...]]
+    names: Names
     ragged: bool
 
     def cpu(self, *arrays: Any) -> Any:
@@ -49,7 +50,7 @@ class Attention:
         kinds = self.kinds(arrays)
         return called(name, [*kinds, *scratch], arrays)[: len(kinds)]
 
-    def recipe_on(self, name: str) -> Any:
+    def recipe_on(self, name: str) -> Given:
         """The recipe with the executor of this name. Raises BackendError where another one was asked for."""
         given = self.recipe.executor
         if given.target is not None:
@@ -66,7 +67,7 @@ class Attention:
         q, _, v, *_ = arrays
         if self.names == BACKWARD:
             return [(one.shape, one.dtype) for one in arrays[:3]]
-        return [((*q.shape[:3], v.shape[3]), q.dtype), (_level(self.problem), self.problem.compute_dtype)]
+        return [((*q.shape[:3], v.shape[3]), q.dtype), (self.problem.lse_sizes, self.problem.compute_dtype)]
 
 
 @lru_cache(maxsize=512)
@@ -93,7 +94,3 @@ def _gpu_target(call: Attention, settings: Settings) -> tuple[str, list[Any]]:
 
 def _scale(call: Attention) -> float:
     return check_scale(call.recipe.scale, call.problem.head_dim, call.problem.dtype)
-
-
-def _level(problem: Problem) -> tuple[int, int, int]:
-    return problem.batch, problem.heads_q, problem.seq_q

@@ -68,15 +68,12 @@ def _call(schedule: Schedule, given: Sequence[str], made: Sequence[str], rules: 
 
 def _tokens(name: str, problem: Problem, layout: str) -> Tensor:
     """A contiguous array of this layout as (batch, heads, seq, dim)."""
-    kind = name.removeprefix("d") if name != "dout" else "out"
-    dim = problem.head_dim if kind in ("q", "k") else problem.value_dim
-    heads, seq = (problem.heads_kv, problem.seq_kv) if kind in ("k", "v") else (problem.heads_q, problem.seq_q)
-    sizes = (problem.batch, heads, seq, dim)
-    steps = contiguous(bhsd_axes(sizes, layout, 1), dim, problem.itemsize)
+    sizes = problem.sizes(name)
+    steps = contiguous(bhsd_axes(sizes, layout, 1), sizes[3], problem.itemsize)
     return Tensor(sizes, bhsd_axes(steps, layout, 0), problem.dtype, name)
 
 
 def _level(name: str, problem: Problem) -> Tensor:
     """lse or its gradient as (batch, heads, seq, 1)."""
-    sizes = (problem.batch, problem.heads_q, problem.seq_q, 1)
+    sizes = (*problem.lse_sizes, 1)
     return Tensor(sizes, contiguous(sizes, 1, ITEMSIZE[problem.compute_dtype]), problem.compute_dtype, name)

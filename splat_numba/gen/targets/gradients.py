@@ -28,7 +28,7 @@ class HeadsPlan:
 @dataclass(frozen=True, slots=True)
 class GradientCall:
     """What one call's launches read and write, and for which GPU. All tensors have four axes; lse, dlse: one number a
-    row, float32; results: of the gradients that are wanted, by name.
+    row, in the dtype that is computed in; results: of the gradients that are wanted, by name.
     """
 
     q: Tensor

@@ -52,6 +52,7 @@ class ReadySchedule:
         self._launches = self._laid_out(functions, numbers)
         self._write = struct.Struct(f"={len(self._buffers)}Q").pack_into
         self._lock = threading.Lock()
+        self._scratch: dict[Framework, Callable[[Any], Any]] = {}  # what makes that memory, which is on this device
         self._counters, self._counter_words = counters(device), schedule.counters
         self._pool = pool(device, 1 << max(MAP_BYTES * len(self._maps) - 1, 1).bit_length())
 
@@ -82,7 +83,10 @@ class ReadySchedule:
             return None
         scratch, start = None, 0
         if self._schedule.scratch:
-            scratch = framework.empty((self._schedule.scratch,), "uint8", like)
+            make = self._scratch.get(framework)
+            if make is None:
+                make = self._scratch[framework] = framework.maker((self._schedule.scratch,), "uint8", like)
+            scratch = make(like)
             start = framework.address(scratch)
         bases = (*addresses, start)
         counter = self._counters.get(stream, self._counter_words, fresh=False) if self._counter_words else 0

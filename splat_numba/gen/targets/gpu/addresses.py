@@ -17,6 +17,7 @@ STRIDES = tuple(f"{name}_{step}" for name in ARRAYS for step in STEPS)
 ITEM = ("blocks", "heads_count", "batch", "heads_per_wave")
 TILE = ("corner", "inner_step", "outer_step", "box_shift", "limit")  # of a box: its first token, steps, sizes
 TOKEN_OF_TILE = "token = token_of(place, corner, inner_step, outer_step, box_shift)"  # noqa: S105 - a place in a sequence
+TOKEN_OF_LINE = "token = u32(corner + inner_step * place)"  # noqa: S105 - likewise, of a box of one line
 LISTED = ("rows_at", "limit")
 TOKEN_OF_ROW = "token = ptx.load_word(rows_at + u64(4) * u64(place))  # padding is 2**32 - 1"  # noqa: S105 - likewise
 
@@ -41,6 +42,17 @@ def emit_item(out: SourceWriter) -> None:
         emit_rank(out)
         out.line("head = ptx.load_word(heads + u64(4) * u64(pair - entry * heads_count))")
         out.line("return rank, head, entry")
+
+
+def emit_operands(out: SourceWriter) -> None:
+    """Where q of a head and batch entry begins, and k and v of the key head that it shares."""
+    out.lines(
+        """
+        q_at = q + u64(entry) * q_batch + u64(head) * q_head
+        k_at = k + u64(entry) * k_batch + u64(head // group) * k_head
+        v_at = v + u64(entry) * v_batch + u64(head // group) * v_head
+        """
+    )
 
 
 def emit_length(out: SourceWriter, name: str, keys: str | None = None, entry: str = "entry") -> None:
