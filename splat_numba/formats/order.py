@@ -2,7 +2,7 @@
 
 Names of numbers, labels and descriptions follow it. Terms do not: where neither of two parts is plainly the denser one,
 the first stays whole and is cut out of the second. That is left to users, as results' last bits and the work of a row
-depend on it: `window(128) | (sinks(3) & causal())` has a whole window, the other way round one with a bound to be found.
+depend on it: `window(128) | (sinks(3) & causal())` has a whole window, the other way round one with a bound to find.
 """
 
 from __future__ import annotations
