@@ -8,8 +8,8 @@ import pytest
 
 from splat_numba.executors.gpu import backward as gpu_backward
 from splat_numba.executors.gpu import call as gpu_call
+from splat_numba.executors.gpu.alike import Alike
 from splat_numba.runtime.cuda import frameworks
-from splat_numba.runtime.recent import Recent
 from tests.runtime.fake_cuda import fake  # noqa: F401 - of which this is one
 
 torch = pytest.importorskip("torch")
@@ -24,5 +24,5 @@ def torch_gpu(fake, monkeypatch):
     monkeypatch.setattr(kind, "describe", lambda self, name, one: replace(described(self, name, one), device=0))
     monkeypatch.setattr(kind, "stream", lambda *_: 0)
     for module in (gpu_call, gpu_backward):
-        monkeypatch.setattr(module, "_ready", Recent(64))
+        monkeypatch.setattr(module, "_ready", Alike(64))
     return fake

@@ -13,7 +13,7 @@ import torch
 
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import fakes, vmaps
-from splat_numba.bridges.torch.functions import bare, define, filled
+from splat_numba.bridges.torch.functions import all_bare, bare, define, filled
 from splat_numba.bridges.torch.names import named
 from splat_numba.executors.choice import choose_executor, tuned
 from splat_numba.executors.executor import BackwardCall, Recipe
@@ -40,7 +40,7 @@ def known_recipe(q: Any, mask: Any, options: tuple[Any, ...]) -> Recipe:
     """recipe_for() a mask that cannot change, remembered: choosing takes 4 us."""
     try:
         key = id(mask), options, q.is_cuda
-        found = _recipes.find(key)
+        found = _recipes.glance(key)
     except TypeError:  # an option of a wrong type, which is refused by name
         return recipe_for(q, mask, *options)
     if found is not None:
@@ -55,14 +55,28 @@ def known_recipe(q: Any, mask: Any, options: tuple[Any, ...]) -> Recipe:
 _recipes: Recent[Recipe] = Recent(REMEMBERED)  # which hold their masks, so that ids stay theirs
 
 
+def _named_recipe(q: Any, name: str, options: tuple[Any, ...]) -> Recipe:
+    """known_recipe() of the mask with this name, found by that in one look-up. Raises ArgumentError for a layout."""
+    key = name, options, q.is_cuda
+    found = _by_name.glance(key)
+    if found is not None:
+        stay_outside_graphs("splat_numba")
+        return found
+    check_layout(options[1])
+    found = known_recipe(q, named(name), options)
+    return found if options[2] == "cuda" and not q.is_cuda else _by_name.keep(key, found)  # settings decide, as above
+
+
+_by_name: Recent[Recipe] = Recent(REMEMBERED)
+
+
 def attend(
     q: Any, k: Any, v: Any, mask: str, scale: float | None, layout: str, kv_lengths: Any, backend: str,
     target: str | None, autotune: bool,
 ) -> tuple[Any, Any]:  # fmt: skip
     """(out, lse) of tensors in memory, contiguous."""
-    check_layout(layout)
-    q, k, v = map(bare, (q, k, v))
-    recipe = known_recipe(q, named(mask), (scale, layout, backend, target, autotune))
+    q, k, v = all_bare((q, k, v))
+    recipe = _named_recipe(q, mask, (scale, layout, backend, target, autotune))
     out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
     return out.contiguous(), lse.contiguous()
 
@@ -72,8 +86,8 @@ def backward(
     kv_lengths: Any, backend: str, target: str | None, wanted: list[bool],
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """(dq, dk, dv), contiguous; those that are not wanted have no elements."""
-    dout, q, k, v, out, lse = map(bare, (dout, q, k, v, out, lse))
-    recipe = known_recipe(q, named(mask), (scale, layout, backend, target, False))
+    dout, q, k, v, out, lse = all_bare((dout, q, k, v, out, lse))
+    recipe = _named_recipe(q, mask, (scale, layout, backend, target, False))
     call = BackwardCall(dout, q, k, v, out, lse, bare(dlse), kv_lengths, FROZEN[tuple(wanted)])
     found = recipe.executor.backward(recipe, call)
     dq, dk, dv = filled(found, q)

@@ -15,6 +15,7 @@ from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.executors.cpu.operands import check_operands
 from splat_numba.executors.executor import BackwardCall, Recipe
+from splat_numba.executors.gpu.alike import Alike
 from splat_numba.executors.gpu.call import download, upload
 from splat_numba.executors.gpu.parts import heads_plans
 from splat_numba.executors.host_gradients import import_backward
@@ -42,10 +43,9 @@ from splat_numba.runtime.cuda.frameworks import (
     describe_operand,
     framework_of,
     known_framework,
-    known_keys,
 )
 from splat_numba.runtime.cuda.ready import ReadyCall
-from splat_numba.runtime.recent import REMEMBERED, Recent
+from splat_numba.runtime.recent import REMEMBERED
 from splat_numba.settings import current
 
 
@@ -65,7 +65,7 @@ class ReadyBackward:
 
 Targets = tuple[Any, Any, Any]  # where gradients are to be written, None where the call makes an array
 _NO_TARGETS: Targets = (None, None, None)
-_ready: Recent[ReadyBackward] = Recent(REMEMBERED)
+_ready: Alike[ReadyBackward] = Alike(REMEMBERED)
 
 
 def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
@@ -106,17 +106,17 @@ def _look_up(
 ) -> tuple[ReadyBackward, list[int]]:
     """The call made ready, now or earlier, and the addresses of all that is given, targets last."""
     everything = given if targets is _NO_TARGETS else (*given, *[one for one in targets if one is not None])
-    identity = recipe.identity
-    known = None if identity is None else known_keys(everything, framework)
-    if identity is None or known is None:
+    identity, known = recipe.identity, None
+    if identity is not None:
+        owner = (
+            framework, *map(id, identity), recipe.layout, recipe.scale, call.kv_lengths is None, len(given),
+            call.frozen, targets if targets is _NO_TARGETS else tuple([one is None for one in targets]),
+        )  # fmt: skip
+        known = _ready.find(owner, everything, framework)
+    if known is None:
         ready, arrays = _make_ready(recipe, call, given, targets, framework)
         return ready, [array.pointer for array in arrays.values()]
-    places, kinds = known
-    key = (
-        framework, *map(id, identity), recipe.layout, recipe.scale, call.kv_lengths is None, len(given), call.frozen,
-        targets if targets is _NO_TARGETS else tuple([one is None for one in targets]), kinds,
-    )  # fmt: skip
-    found = _ready.find(key)
+    found, places, key = known
     if found is None:
         return _ready.keep(key, _make_ready(recipe, call, given, targets, framework)[0]), places
     for number in range(len(given), len(everything)):
