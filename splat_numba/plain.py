@@ -90,6 +90,11 @@ def shown(value: object, most: int = SHOWN) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def cause(error: BaseException) -> str:
+    """What an error says; of the system's, such as a full disk, without its number and the file's name."""
+    return getattr(error, "strerror", None) or str(error)
+
+
 def kind(value: object) -> str:
     """The name of a value's type."""
     return type(value).__name__

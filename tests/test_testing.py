@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 
 import splat_numba
 from splat_numba import reference
+from splat_numba.errors import ArgumentError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import _MAKERS, Pattern
 from splat_numba.testing import (
@@ -18,6 +19,7 @@ from splat_numba.testing import (
     Problem,
     assert_close,
     check_attention,
+    check_gradients,
     lengths,
     masks,
     numpy_dtype,
@@ -159,6 +161,14 @@ def test_wrong_dtype_shape_and_writing_to_inputs_are_failures():
         run(lambda _, out, lse: (out, lse[:, None]))
     with pytest.raises(AssertionError, match="q: wanted it unchanged, but the call wrote to it"):
         run(lambda q, out, lse: (q.fill(0), (out, lse))[1])
+
+
+@pytest.mark.parametrize("check", [check_attention, check_gradients])
+def test_what_is_no_problem_is_refused_by_name(check):
+    with pytest.raises(ArgumentError) as caught:
+        check(3)
+    wanted = "problem wanted as a splat_numba.testing.Problem, got int. Make one, such as Problem(64, 64, "
+    assert str(caught.value) == f"{wanted}splat_numba.causal())."
 
 
 def test_nan_and_inf_must_be_equal():

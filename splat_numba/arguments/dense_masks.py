@@ -11,6 +11,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.patterns import constructor_name
 from splat_numba.plain import kind
 from splat_numba.runtime.arrays import on_gpu
+from splat_numba.runtime.jax_arrays import is_traced
 
 
 def dense_mask(mask: Any, name: str) -> NDArray[Any]:
@@ -29,6 +30,11 @@ def dense_mask(mask: Any, name: str) -> NDArray[Any]:
 
 
 def _by_dlpack(mask: Any, name: str) -> NDArray[Any]:
+    if is_traced(mask):
+        raise ArgumentError(
+            f"{name} wanted known while JAX traces, got its {kind(mask)}: a kernel is made for the mask. Give a "
+            "Pattern, an ACSR or a NumPy array, by a closure or static_argnums."
+        )
     if on_gpu(mask):
         raise ArgumentTypeError(
             f"{name} wanted in CPU memory, where plans are made, got a GPU array. Copy it, as with {name}.cpu(), or "

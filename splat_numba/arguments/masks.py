@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -37,6 +38,17 @@ def store_mask(mask: Any, seq_q: int, seq_kv: int, name: str = "mask") -> Stored
             "Build it for these lengths, or use a Pattern, which fits all."
         )
     return stored
+
+
+def stored_pairs(mask: Stored, seq_q: int, seq_kv: int) -> ACSR:
+    """The mask's pairs. Raises PatternError where a Pattern does not fit these lengths."""
+    return _pairs_of(mask, seq_q, seq_kv) if isinstance(mask, Pattern) else mask
+
+
+@lru_cache(maxsize=16)
+def _pairs_of(pattern: Pattern, seq_q: int, seq_kv: int) -> ACSR:
+    """Remembered: making them can take longer than using them, and what is made of them is kept with them."""
+    return ACSR.from_pattern(pattern, seq_q, seq_kv)
 
 
 def split_heads(mask: Mask, heads_q: int, seq_q: int, seq_kv: int) -> list[tuple[Stored, tuple[int, ...]]]:

@@ -16,6 +16,7 @@ from splat_numba.cli.options import (
     SUCH_AS,
     CommandError,
     Place,
+    file_errors,
     flag,
     number,
     pattern_errors,
@@ -114,7 +115,9 @@ def run_export(file: Annotated[Path, Parameter(help="a new zip file")], /) -> in
     """Say what was written, and its hash."""
     if file.exists():
         raise CommandError(f"FILE wanted as one that is not there, got {file}. Give another, or remove it.")
-    moved = archive.export_kernels(contents.kept(_folder()), file)
+    kernels = contents.kept(_folder())
+    with file_errors("FILE", file, "written"):
+        moved = archive.export_kernels(kernels, file)
     console = output()
     console.print(f"{moved.count} kernels written to {file}; on a machine like this one:", soft_wrap=True)
     console.print(f"splat-numba cache import {file.name} --sha256 {moved.sha256}", soft_wrap=True)
@@ -130,6 +133,8 @@ def run_import(
     sha256: Annotated[str, Parameter(metavar="HEX", help="the hash that export printed")],
 ) -> int:
     """Say what is new."""
+    with file_errors("FILE", file, "read"):
+        file.open("rb").close()
     moved = archive.import_kernels(_folder(), file, sha256)
     output().print(f"{moved.count} kernels are new in {_folder()}")
     return 0

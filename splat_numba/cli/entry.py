@@ -16,6 +16,7 @@ from splat_numba.cli.console import output
 from splat_numba.cli.options import CommandError, in_options
 from splat_numba.cli.refusals import refusal, without_command
 from splat_numba.errors import SplatError
+from splat_numba.plain import cause
 from splat_numba.version import __version__
 
 NAME = "splat-numba"
@@ -88,7 +89,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # a full disk, or no disk, behind standard output
-        return _fail(f"{error}.")
+        where = error.filename or "standard output"
+        return _fail(f"{where} cannot be used: {cause(error)}. Make room, or give another place.")
 
 
 def _run(arguments: Sequence[str]) -> int:

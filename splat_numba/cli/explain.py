@@ -19,6 +19,7 @@ from splat_numba.cli.options import (
     Place,
     Sizes,
     Text,
+    file_errors,
     flag,
     number,
     pattern_errors,
@@ -102,10 +103,8 @@ def run_source(
     )
     text = _joined([one.text for one in found])
     if file is not None:
-        try:
+        with file_errors("--output", file, "written"):
             file.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise CommandError(f"--output wanted a file that can be written, got {file}: {error}.") from None
         return 0
     console = output()
     if console.is_terminal:

@@ -20,6 +20,7 @@ from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.plans.machine import GPU
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.registry import TARGETS, targets_of
+from splat_numba.plain import cause
 
 DTYPES: tuple[DtypeName, ...] = ("float16", "bfloat16", "float32", "float64")
 OF_BACKEND = {"auto": tuple(TARGETS), **{backend: tuple(targets_of(kind)) for backend, kind in RUNS.items()}}
@@ -181,6 +182,16 @@ def pattern_errors(text: str, option: str = "pattern") -> Iterator[None]:
         raise CommandError(f"{option} {shortened(text)}: {in_options(str(error).removeprefix('text: '))}") from None
     except RecursionError:
         raise CommandError(f"{option} {shortened(text)}: nested too deeply. Give a simpler one.") from None
+
+
+@contextmanager
+def file_errors(option: str, path: Path, wanted: str) -> Iterator[None]:
+    """Say of which file, given as which option, an error of the system speaks."""
+    try:
+        yield
+    except OSError as error:
+        fault = f"{option} wanted a file that can be {wanted}, got {path}: {cause(error)}"
+        raise CommandError(f"{fault}. Give another.") from None
 
 
 def in_options(message: str) -> str:

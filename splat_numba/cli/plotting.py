@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from splat_numba.cli.console import break_label, milliseconds
-from splat_numba.cli.options import CommandError
+from splat_numba.cli.options import CommandError, file_errors
 from splat_numba.pictures.axes import MATPLOTLIB, draw_on, has_matplotlib
 from splat_numba.pictures.picture import Picture
 
@@ -67,10 +67,8 @@ def _draw_masks(figure: Any, masks: Sequence[tuple[str, Picture]]) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    try:
+    with file_errors("--plot", path, "written"):
         figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise CommandError(f"--plot wanted a file that can be written, got {path}: {error}.") from None
 
 
 def _draw_times(axis: Any, results: Sequence[tuple[str, Picture, float]], dense_seconds: float, shapes: str) -> None:

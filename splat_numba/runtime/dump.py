@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from splat_numba.plain import cause
 from splat_numba.runtime.cache import warn_once
 from splat_numba.runtime.source import KernelSource
 from splat_numba.settings import Settings
@@ -21,8 +22,7 @@ def dump(source: KernelSource, description: Mapping[str, Any], settings: Setting
         (folder / f"{source.name}.py").write_text(source.text, encoding="utf-8")
         (folder / f"{source.name}.json").write_text(json.dumps(description, indent=2), encoding="utf-8")
     except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
-        reason = getattr(error, "strerror", None) or error
         warn_once(
-            f"SPLAT_DUMP_DIR wanted as a folder that can be written, got {str(settings.dump_dir)[:200]!r} ({reason}): "
-            "nothing is dumped. Set another one, or unset it."
+            f"SPLAT_DUMP_DIR wanted as a folder that can be written, got {str(settings.dump_dir)[:200]!r} "
+            f"({cause(error)}): nothing is dumped. Set another one, or unset it."
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, CompileError
+from splat_numba.plain import cause
 from splat_numba.runtime.cache import write_file
 
 LONGEST_STEM = 60  # characters of a file's name that its copy in the cache keeps: whole names end at 255 bytes
@@ -47,9 +48,8 @@ class KernelSource:
                 f"path wanted as a file's name, got {type(path).__name__}. Give a string."
             ) from None
         except (OSError, ValueError) as error:  # ValueError: a name that no file has
-            why = getattr(error, "strerror", error)
             raise ArgumentError(
-                f"path wanted as a file that can be read, got {path!s}: {why}. Write it first."
+                f"path wanted as a file that can be read, got {path!s}: {cause(error)}. Write it first."
             ) from None
         try:
             text = content.decode()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from splat_numba import reference
 from splat_numba.errors import AlignmentWarning
 from splat_numba.testing.error_bound import assert_close, tolerance
-from splat_numba.testing.problem import Operands, Problem
+from splat_numba.testing.problem import Operands, Problem, check_problem
 
 # Anything called as `splat_numba.attention` is, with return_lse=True; gives (out, lse).
 AttentionFunction: TypeAlias = Callable[..., Any]
@@ -36,8 +36,10 @@ def check_attention(
     array of NaN unless it is given, so that what is never written shows. attention: another implementation with the
     same signature, called without `backend` and out, to test that one instead.
     Raises AssertionError, with the problem, the worst index, wanted, got and allowed, where a value is farther from the
-    oracle than `tolerance` allows, where shape or dtype are wrong, or where an input array was written to.
+    oracle than `tolerance` allows, where shape or dtype are wrong, or where an input array was written to;
+    ArgumentTypeError for what is no problem.
     """
+    check_problem(problem)
     operands = problem.arrays()
     before = [x.copy() for x in operands]
     if attention is None:

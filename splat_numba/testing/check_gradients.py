@@ -15,7 +15,7 @@ from splat_numba.errors import AlignmentWarning
 from splat_numba.testing.check import Agreement, call_text, check_unchanged, unwritten
 from splat_numba.testing.error_bound import assert_close
 from splat_numba.testing.gradient_bound import gradient_tolerance
-from splat_numba.testing.problem import Operands, Problem
+from splat_numba.testing.problem import Operands, Problem, check_problem
 
 # Anything called as `splat_numba.attention_vjp` is; gives (out, vjp).
 VjpFunction: TypeAlias = Callable[..., Any]
@@ -31,8 +31,9 @@ def check_gradients(
     problem: what to run, with finite keys whatever its minus_inf (0 x inf is NaN in a gradient); the gradients of out
     and, ``with_dlse``, of lse are drawn from its seed. backend and options are passed on. The functional form must give
     the same bits, written to arrays of NaN. attention_vjp: another implementation with the same signature, called
-    without `backend`, to test that one instead. Raises AssertionError as check_attention() does.
+    without `backend`, to test that one instead. Raises what check_attention() raises.
     """
+    check_problem(problem)
     problem = replace(problem, minus_inf=0.0)
     operands = problem.arrays()
     dout, dlse = problem.gradients()

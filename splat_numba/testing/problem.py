@@ -10,8 +10,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.errors import ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
+from splat_numba.plain import kind
 from splat_numba.reference import Bool, Layout
 from splat_numba.testing.error_bound import numpy_dtype
 
@@ -106,6 +108,15 @@ class Problem:
             if value != field.default:
                 shown.append(f"{field.name}={value!r}")
         return f"Problem({', '.join(shown)})"
+
+
+def check_problem(problem: object) -> None:
+    """Raise ArgumentTypeError for what is no problem."""
+    if not isinstance(problem, Problem):
+        raise ArgumentTypeError(
+            f"problem wanted as a splat_numba.testing.Problem, got {kind(problem)}. Make one, such as "
+            "Problem(64, 64, splat_numba.causal())."
+        )
 
 
 def _mask_text(mask: MaskLike | Sequence[MaskLike]) -> str:

@@ -48,10 +48,13 @@ def test_without_a_cache_there_is_nothing_to_do(capsys, monkeypatch, command):
     assert run(capsys, "cache", command) == (2, "", message)
 
 
-def test_a_file_that_is_not_there_is_an_error_on_one_line(capsys, tmp_path):
-    status, out, err = run(capsys, "cache", "import", str(tmp_path / "none.zip"), "--sha256", "00")
-    assert (status, out) == (2, "")
-    assert err.count("\n") == 1
+def test_files_that_the_system_refuses_are_named_on_one_line(capsys, tmp_path):
+    path = tmp_path / "none" / "none.zip"
+    for command, wanted in ((["import", path, "--sha256", "00"], "read"), (["export", path], "written")):
+        status, out, err = run(capsys, "cache", *map(str, command))
+        assert (status, out) == (2, "")
+        fault = f"FILE wanted a file that can be {wanted}, got {path}: No such file or directory"
+        assert err == f"error: {fault}. Give another.\n"
 
 
 def test_a_hash_is_not_optional(capsys, tmp_path):

@@ -51,6 +51,7 @@ def test_texts_that_are_no_pattern_are_refused(capsys, text):
 def test_files_that_cannot_be_written_are_refused(capsys, path):
     refused(capsys, "source", "window(16)", *SMALL, f"--output={path}")
     refused(capsys, "demo", f"--plot={path}")
+    refused(capsys, "cache", "export", path)
 
 
 @pytest.mark.parametrize("arguments", [["--backend", "cuda"], ["--backend", "emulate"], ["--target", "sm_90a"]])

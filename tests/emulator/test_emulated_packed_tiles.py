@@ -137,6 +137,20 @@ def test_a_key_that_is_no_number_reaches_its_own_pairs():
     assert_array_equal(np.isnan(values[0]), WINDOW.columns() == 5)
 
 
+def test_an_infinite_key_gives_what_float32_gives():
+    """Three products of TF32 would give NaN, as an infinite number has no rest."""
+    q, k, _, _ = Case(WINDOW, "float32", None, 1, 1, 20, 20).arrays()
+    assert plan_of(WINDOW, "float32", dim=20).by_products
+    q[0, :, 3], q[0, 9, 2] = 1 + abs(q[0, :, 3]), 0
+    k[0, 5, 3], k[0, 7, 2] = np.inf, -np.inf
+    values = splat.sddmm(q, k, WINDOW, **EMULATED)[0]
+    rows, columns = np.nonzero(WINDOW.to_dense())
+    assert (values[columns == 5] == np.inf).all()
+    wanted = np.where(rows == 9, np.nan, np.where(q[0, rows, 2] > 0, -np.inf, np.inf))[columns == 7]
+    assert_array_equal(values[columns == 7], wanted)
+    assert np.isfinite(values[~np.isin(columns, (5, 7))]).all()
+
+
 def test_a_value_vector_that_is_not_finite_reaches_who_keeps_it():
     """And other rows of its tiles, as 0 x NaN is NaN; not those of other tiles."""
     acsr = ACSR.from_pattern(splat.window(30), 150, 150)
@@ -177,6 +191,12 @@ def test_why_a_call_has_no_tiles(options, reason):
     [
         ({}, ""),
         ({"dtype": "float32"}, "mma.sync takes 16-bit numbers, not float32"),
+        ({"dtype": "float32", "operator": "sddmm"}, ""),
+        ({"dtype": "float32", "operator": "sddmm", "dim": 8}, "products of TF32 take rows of 16 to 64 numbers, not 8"),
+        (
+            {"dtype": "float32", "operator": "sddmm", "gpu": gpu_of((8, 6))},
+            "three products of TF32 make 59 operations a cycle, FMA units 179",
+        ),
         ({"gpu": gpu_of((7, 5))}, "compute capability 7.5 lacks the instructions"),
         ({"dim": 256, "gpu": gpu_of((8, 6)), "operator": "sddmm"}, None),
         ({"side_by_side": False}, "packed values do not lie side by side"),
@@ -246,7 +266,8 @@ FAULTY = [
     )
 ]
 FAULTY_WHOLE = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 101), "float16", None, 1, 1, 64, 64)]
-FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float32", None, 1, 1, 20, 20)]
+FAULTY_REALS = [Case(FAULTY[0].acsr, "float32", None, 1, 1, 20, 20)]
+FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float64", None, 1, 1, 20, 20)]
 OTHER_CASES = {"fma": FAULTY_FMA, "fma weights": FAULTY_FMA, "wide spmm": FAULTY_WHOLE, "many columns": FAULTY_WHOLE}
 FAULTS = {
     "chunks that others end": (r"\(into < count\) and \(last < count\)", "into < count", "sddmm"),
@@ -279,6 +300,9 @@ FAULTS = {
     "a thread's other chunks": (r"u32\(128 \* i\)", "u32(0)", "many columns"),
     "columns beyond the last": (r"if u64\(residue\)[^\n]*", "if limit > u32(0):", "wide spmm"),
     "tiles of which a warp keeps nothing": (r"return ptx\.any_lane\(some_0 \| some_1\)", "return some_0", "spmm"),
+    "ends of rows of float32": (r"when if here < count else u32\(0\)", "u32(0)", "reals"),
+    "chunks of float32": (r"u32\(4\) \* chunk\)\n", "u32(8) * chunk)\n", "reals"),
+    "what waits of float32": (r"(\n +)keep_waiting\(packed, lane\)", r"\1pass", "reals"),
     "keys of the tile before": (r"ptx\.block_barrier\(\)(\n +multiply_keys)", r"pass\1", "fma"),
     "keys while they are read": (r"ptx\.block_barrier\(\)  # nobody reads the keys", "pass  #", "fma"),
     "products that are kept": (r"there = u32\(1\) if u32\(place - [^\n]*", "there = u32(1)", "fma"),
@@ -290,13 +314,15 @@ FAULTS = {
 def test_a_planted_fault_is_found(monkeypatch, fault):
     pattern, replacement, operator = FAULTS[fault]
     in_blocks_of(monkeypatch, 128)
-    call = products.check_sddmm if operator in {"sddmm", "fma"} else products.check_spmm
+    call = products.check_sddmm if operator in {"sddmm", "reals", "fma"} else products.check_spmm
     call = products.check_transposed if "columns" in operator else call
     cases = (
         FAULTY_FMA
         if operator.startswith("fma")
         else FAULTY_WHOLE
         if operator in {"wide spmm", "many columns"}
+        else FAULTY_REALS
+        if operator == "reals"
         else FAULTY
     )
     check_found(monkeypatch, lambda: [call(one, **ON_GPU) for one in cases], pattern, replacement)

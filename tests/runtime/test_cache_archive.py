@@ -56,6 +56,16 @@ def test_what_comes_in_is_what_went_out_and_is_there_once(exported, tmp_path):
     assert archive.import_kernels(other, path, moved.sha256).count == 0
 
 
+def test_a_file_that_cannot_be_written_whole_is_not_left(folder, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(archive.json, "dumps", full)  # after the kernels
+    with pytest.raises(OSError, match="No space"):
+        archive.export_kernels(contents.kept(folder), tmp_path / "kernels.zip")
+    assert not (tmp_path / "kernels.zip").exists()
+
+
 def test_a_file_with_another_hash_is_refused(exported, tmp_path):
     path, moved = exported
     for wrong in ("0" * 64, "", moved.sha256[:-1], "é" * 64, "\udcff"):

@@ -65,6 +65,11 @@ class Gpu:
     kind: ClassVar[str] = GPU
 
     @property
+    def arch(self) -> str:
+        """The architecture that texts for it are compiled for."""
+        return "sm_{}{}".format(*self.capability)
+
+    @property
     def words(self) -> str:
         """What it is, in messages."""
         return "a GPU of compute capability {}.{}".format(*self.capability)

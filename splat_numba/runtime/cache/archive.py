@@ -8,6 +8,7 @@ before anything is written, and again what is written.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -68,7 +69,20 @@ def facts() -> dict[str, str]:
 
 
 def export_kernels(kernels: Sequence[Kept], path: Path) -> Moved:
-    """Write them, with a manifest, to a zip file; damaged ones, and those gone since, are left out. Raises OSError."""
+    """Write them, with a manifest, to a zip file; damaged ones, and those gone since, are left out. Raises OSError, and
+    leaves no file then.
+    """
+    try:
+        listed = _write(kernels, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise
+    with path.open("rb") as file:
+        return Moved(len(listed), hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def _write(kernels: Sequence[Kept], path: Path) -> list[dict[str, Any]]:
     listed = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for one in sorted(kernels, key=lambda one: one.path.name):
@@ -78,8 +92,7 @@ def export_kernels(kernels: Sequence[Kept], path: Path) -> Moved:
                 archive.writestr(zipfile.ZipInfo(one.path.name), content, zipfile.ZIP_DEFLATED)
         manifest = {"format": FORMAT, **facts(), "entries": listed}
         archive.writestr(zipfile.ZipInfo(MANIFEST), json.dumps(manifest, indent=1), zipfile.ZIP_DEFLATED)
-    with path.open("rb") as file:
-        return Moved(len(listed), hashlib.file_digest(file, "sha256").hexdigest())
+    return listed
 
 
 def import_kernels(folder: Path, path: Path, sha256: str) -> Moved:

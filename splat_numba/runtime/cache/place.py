@@ -11,6 +11,7 @@ import warnings
 from functools import cache
 from pathlib import Path
 
+from splat_numba.plain import cause
 from splat_numba.runtime.cache.versions import version_of
 from splat_numba.settings import Settings
 
@@ -42,7 +43,7 @@ def folder(settings: Settings) -> Path | None:
         ValueError,
     ) as error:  # RuntimeError: no home; ValueError: zeros or bytes in it
         warn_once(
-            f"cache folder {_short(settings.cache_dir or 'of this user')} cannot be used ({_short(error)}): "
+            f"cache folder {_short(settings.cache_dir or 'of this user')} cannot be used ({_short(cause(error))}): "
             "kernels are compiled anew. Set SPLAT_CACHE_DIR."
         )
         return None

@@ -211,7 +211,8 @@ def store_part(which, end, chunks, notes, packed, values_at, corner):
     into = u32(u32(corner + u32(8) * chunk) - before)
     mine = u32(0) if (into < count) and (u32(into + u32(7)) < count) else mine
     word_0, word_1, word_2, word_3 = odd_words_of(which, chunk, packed, odd)
-    store_ends(values_at + u64(2) * u64(u32(before + slot)), word_0, word_1, word_2, word_3, into, count, mine)
+    row_at = values_at + u64(2) * u64(u32(before + slot))
+    store_ends(row_at, word_0, word_1, word_2, word_3, into, count, mine)
 
 
 @device
@@ -267,8 +268,8 @@ def keep_waiting(packed, lane):
     for i in range(2):
         which, chunk = u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1))
         at = u32(packed + u32(176) * which + u32(16) * chunk + u32(16))
-        before = ptx.load_shared_word(u32(at + u32(124)))
         a, b, c, d = ptx.load_shared_words4(u32(at + u32(128)))
+        before = ptx.load_shared_word(u32(at + u32(124)))
         ptx.store_shared_words4(at, a, b, c, d, u32(1))
         ptx.store_shared_word(u32(at - u32(4)), before, u32(1) if chunk == u32(0) else u32(0))
 

@@ -110,6 +110,7 @@ def produce(
         load_queries(base, q_stage, q_maps, words, head, entry)
         q_stage, q_free = advance(q_stage, q_free, Q_STAGES)
         length = ptx.load_word(kv_lengths + u64(4) * u64(entry))
+        length = length if length < u32(2147483648) else u32(0)
         taken = ptx.fetch_add(counter, u32(1), leader())  # blocks take what is left in turn
         kv_head = u32(head // group)
         stage, free, cleared_phase = load_tiles(base, kv_maps, piece, bits, words, kv_head, entry, stage, free, views, length, cleared_phase)

@@ -47,6 +47,11 @@ REFUSED = {
         "mask wanted known while JAX traces, got its DynamicJaxprTracer: a kernel is made for the mask. Give a "
         "Pattern, an ACSR or a NumPy array, by a closure or static_argnums.",
     ),
+    "a traced mask alone": (
+        lambda: jax.jit(partial(attend, Q))(jnp.ones((40, 40), bool)), ArgumentError,
+        "mask wanted known while JAX traces, got its DynamicJaxprTracer: a kernel is made for the mask. Give a "
+        "Pattern, an ACSR or a NumPy array, by a closure or static_argnums.",
+    ),
     "a mask of other lengths": (
         lambda: jax.jit(partial(attend, mask=np.ones((40, 39), bool)))(Q), ArgumentError,
         "mask wanted of shape (40, 40), got (40, 39): a mask is never broadcast or cut. Build it for these lengths, or "

@@ -140,16 +140,14 @@ def test_saved_tensors_that_come_back_with_other_strides(torch_gpu, given, made)
     assert made == ["call", "backward", "backward"]
 
 
-def test_what_was_copied_is_given_to_the_launches_after_it(torch_gpu, given, monkeypatch):
-    moves = []
-    monkeypatch.setattr(ready, "move", lambda target, _to, source, *_: moves.append((target, source)))
+def test_what_was_copied_is_given_to_the_launches_after_it(torch_gpu, given):
     *plain, dout = given
     odd = torch.empty(SHAPE[1] * SHAPE[2] * SHAPE[3] + 1, dtype=torch.bfloat16)[1:].view(SHAPE)  # not at 16 bytes
     slopes([*plain, odd.copy_(dout)])
-    ((copy, source),) = moves
-    assert source == odd.data_ptr()
-    assert any(copy in vars(one).values() for one in torch_gpu.launches) or any(
-        one[2] == copy for one in torch_gpu.maps
+    (copy,) = torch_gpu.copies
+    assert copy.source == odd.data_ptr()
+    assert any(copy.target in vars(one).values() for one in torch_gpu.launches) or any(
+        one[2] == copy.target for one in torch_gpu.maps
     )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
-from splat_numba.gen.targets.cpu.prelude import FUNCTION
+from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_strides
 
 RUNS = "start, step, count"
 PIECES = "piece_start, piece_step, piece_count, piece_slot"
@@ -22,8 +21,7 @@ def entry_function(out: SourceWriter, plan: PackedPlan, axes: Mapping[str, int])
     """
     with out.function(FUNCTION, packed_entry(plan).header):
         for name, count in axes.items():
-            strides = ", ".join(f"{name}.strides[{axis}] // {ITEMSIZE[plan.dtype]}" for axis in range(count))
-            out.line(f"{name}_at = ({strides})")
+            emit_strides(out, name, plan.dtype, count)
         yield
         out.line("return scratch.size  # the pointers above are good until here")
 

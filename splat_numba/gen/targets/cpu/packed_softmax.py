@@ -5,9 +5,7 @@ from __future__ import annotations
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_rows import each_item, entry_function
-from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
-
-LOG2_E = 1.4426950408889634
+from splat_numba.gen.targets.cpu.prelude import FUNCTION, LOG2_E, from_storage, to_storage
 
 
 def emit_softmax(out: SourceWriter, plan: PackedPlan) -> None:

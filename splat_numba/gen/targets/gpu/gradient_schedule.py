@@ -179,7 +179,7 @@ def record_levels(
 def record_half_levels(
     arch: Callable[[Gpu], str], builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall
 ) -> Levels:
-    """Those of 16-bit arrays, in float32; dout is copied where some of its rows keep nothing."""
+    """Levels in float32, of arrays of 16 bits or float32; dout is copied where some of its rows keep nothing."""
     batch, heads, seq, dim = call.dout.sizes
     levels = builder.tensor((batch, heads, seq, LEVEL_BYTES // ITEMSIZE["float32"]), "float32")
     traits = LevelTraits(dim, call.dout.dtype, clears(plans))

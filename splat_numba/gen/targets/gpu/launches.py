@@ -24,8 +24,7 @@ SMALLEST_SCALE = 2.0**-126  # a scale of 0 as the kernel can have it: scores of 
 
 def arch_of(gpu: Gpu) -> str:
     """The architecture that texts for a GPU are compiled for."""
-    major, minor = gpu.capability
-    return f"sm_{major}{minor}"
+    return gpu.arch
 
 
 def boxes_of(planned: object) -> BoxPass:

@@ -63,9 +63,10 @@ class SimtTarget(BoxTarget):
 
     def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
         """The plan of gradients of the least predicted time."""
-        from splat_numba.gen.targets.simt.backward.planning import plan_backward
+        from splat_numba.gen.targets.gpu.gradient_plans import plan_twice
+        from splat_numba.gen.targets.simt.backward.tile_shapes import gradient_tiles
 
-        return plan_backward(self.name, geometry, problem, gpu, conditions)
+        return plan_twice(self.name, geometry, problem, gpu, conditions, gradient_tiles)
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass."""

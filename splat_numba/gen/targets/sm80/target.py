@@ -1,4 +1,4 @@
-"""GPUs from Ampere on as a target: 16-bit attention and its gradients by a warp's matrix products."""
+"""GPUs from Ampere on as a target: attention and gradients of 16 bits and of float32, by a warp's matrix products."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.schedules.tensor_map import SPAN
+from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.sm90.loads import emit_loads, passing_of
@@ -90,7 +91,7 @@ def _emit_item(out: SourceWriter, traits: Traits) -> None:
         """
     )
     if traits.ragged:
-        out.line("length = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+        emit_length(out, "length")
     out.lines(
         f"""
         taken = ptx.fetch_add(counter, u32(1), leader())  # blocks take what is left in turn

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.packed.lists import PackedLists, Words
 from splat_numba.gen.packed.parts import PackedParts
 from splat_numba.gen.packed.problem import PackedProblem
@@ -35,18 +36,18 @@ def _traits(problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Ten
     products = bool(problem.dim)  # softmax needs no columns
     side_by_side = all(one.strides[2] == ITEMSIZE[one.dtype] for one in arrays.values())
     in_chunks = problem.operator == "softmax" and ITEMSIZE[problem.dtype] <= ITEMSIZE["float32"] and side_by_side
+    sharing, held = _held(lists, CHUNK // ITEMSIZE[problem.dtype]) if in_chunks else (WARP, 0)
     return PackedTraits(
         FAMILIES[problem.operator], problem.dtype, problem.dim, products and lists.columns is not None,
-        problem.transposed, **(_held(lists, CHUNK // ITEMSIZE[problem.dtype]) if in_chunks else {}),
+        problem.transposed, held, sharing,
     )  # fmt: skip
 
 
-def _held(lists: PackedLists, of_chunk: int) -> dict[str, int]:
+def _held(lists: PackedLists, of_chunk: int) -> tuple[int, int]:
     """The fewest lanes that hold the longest row, wherever it begins, or a warp: a row costs each some instructions."""
     longest = int(lists.rows[:, 2].max(initial=0))
     chunks = (longest + 2 * (of_chunk - 1)) // of_chunk
-    sharing, held = next((one for one in HELD if chunks <= one[0] * one[1]), HELD[-1])
-    return {"sharing": sharing, "held": held}
+    return next((one for one in HELD if chunks <= one[0] * one[1]), HELD[-1])
 
 
 def record_rows(

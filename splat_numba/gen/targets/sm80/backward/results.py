@@ -5,6 +5,7 @@ from __future__ import annotations
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS
 from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, LEVEL_BYTES
 from splat_numba.gen.targets.gpu.real_rows import emit_add_real_row, emit_real_row, sixteens
@@ -21,7 +22,7 @@ def emit_store(out: SourceWriter, traits: GradientTraits) -> None:
     if traits.columns_are_queries:
         out.line("end = seq_left")
         if traits.ragged:
-            out.line("end = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+            emit_length(out, "end")
     for name in traits.written:
         out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head")
     if not traits.paired:

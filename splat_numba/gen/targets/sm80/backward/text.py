@@ -173,7 +173,7 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits) -> None:
             out.line("copy_levels(levels_at, u32(base + LEVELS), rows_at, seq_left)")
         out.line("limit = seq_right")
         if traits.limited:
-            emit_length(out, "seq_right")
+            emit_length(out, "limit", "seq_right")
         _emit_heads(out, traits)
         if not traits.columns_are_queries:
             out.line("ptx.async_commit()  # lse and delta, of a row block without tiles")

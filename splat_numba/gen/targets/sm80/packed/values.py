@@ -83,14 +83,12 @@ def _emit_fetch(out: SourceWriter) -> None:
     with device_function(out, "fetch_values", parameters, text):
         for row in rows:
             out.line(f"at_{row}, ahead_{row} = at[{row}] + u64(2) * u64(done), u32(ahead[{row}] + done)")
-        for header, name, first, last in (
-            ("if near != u32(0)", "fetch_near", ("values_at",), ("pairs", "ends")),
-            ("else", "fetch_row", (), ()),
-        ):
+        calls = (("fetch_near", ("values_at",), ("pairs", "ends")), ("fetch_row", (), ()))
+        for header, (name, given, ends) in zip(("if near != u32(0)", "else"), calls, strict=True):
             with out.block(header):
                 for row in rows:
-                    of_row = (f"u32(to + u32({MATRIX * VALUES_ROW * row}))", *first, f"at_{row}", f"ahead_{row}")
-                    wrapped(out, name, (*of_row, f"most[{row}]", f"shift[{row}]", *last))
+                    of_row = (f"u32(to + u32({MATRIX * VALUES_ROW * row}))", *given, f"at_{row}", f"ahead_{row}")
+                    wrapped(out, name, (*of_row, f"most[{row}]", f"shift[{row}]", *ends))
     text = "Those of a row that has any place of them; ahead: of the first one's last place."
     with device_function(out, "fetch_row", ("to", *OF_ROW, "shift"), text):
         _emit_wanted(out)

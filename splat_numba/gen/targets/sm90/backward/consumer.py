@@ -9,6 +9,7 @@ from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
 from splat_numba.gen.boxes.passes import NONE
 from splat_numba.gen.language.lane_layout import LANE_ROWS, MATRIX, sums_of, words_of
 from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, READ, WRITTEN
 from splat_numba.gen.targets.sm90.backward.products import emit_products
@@ -141,7 +142,7 @@ def _emit_stores(out: SourceWriter, traits: BackwardTraits) -> None:
     """Both rows of every gradient."""
     out.line("give_left_back(base, tiles, left_stage)  # of an item without tiles")
     if traits.columns_are_queries and traits.ragged:
-        out.line("end = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+        emit_length(out, "end")
     for name in traits.dims:
         places = (name, f"{name}_sums") if traits.result == FINISHED else (name,)
         for one in places:

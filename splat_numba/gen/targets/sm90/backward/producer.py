@@ -9,6 +9,7 @@ from __future__ import annotations
 from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.schedules.tensor_map import MAP_BYTES
+from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import READ, WRITTEN
 from splat_numba.gen.targets.gpu.items import emit_rank
@@ -91,7 +92,7 @@ def _emit_item(out: SourceWriter, traits: BackwardTraits) -> None:
         """
     )
     if traits.clears:
-        out.line("length = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+        emit_length(out, "length")
     out.line("taken = ptx.fetch_add(counter, u32(1), leader())  # blocks take what is left in turn")
     with out.block("while place < end"):
         out.line("head = ptx.load_word(heads + u64(4) * u64(place))")
