@@ -16,7 +16,8 @@ from statistics import median
 from typing import Any
 
 from cpu_attention import CALLS, CASES, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware, run_process
-from results_files import cpu_options, made_by, save
+from results_files import made_by, options, save
+from tables import markdown_table
 
 import splat_numba as splat
 from splat_numba.runtime.device import cores
@@ -105,24 +106,24 @@ def processes() -> dict[str, float]:
 
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Markdown: times in ms, and ratios."""
+    head = ("pattern", "forward ms", "forward + backward ms", "SDPA, masked ms", "both / forward", "SDPA / splat")
     lines = [
-        "| pattern | forward ms | forward + backward ms | SDPA, masked ms | both / forward | SDPA / splat |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, row in rows.items():
-        times = " | ".join(f"{row[one] * 1e3:.1f}" for one in (FORWARD, BOTH, MASKED))
-        lines.append(f"| {name} | {times} | {row[BOTH] / row[FORWARD]:.2f} | {row[MASKED] / row[BOTH]:.1f}x |")
+        [
+            name, *(f"{row[one] * 1e3:.1f}" for one in (FORWARD, BOTH, MASKED)), f"{row[BOTH] / row[FORWARD]:.2f}",
+            f"{row[MASKED] / row[BOTH]:.1f}x",
+        ]
+        for name, row in rows.items()
+    ]  # fmt: skip
     causal = rows["causal"]
-    lines.append(
-        f"\ncausal: SDPA with is_causal=True takes {causal[CAUSAL] * 1e3:.1f} ms, {causal[CAUSAL] / causal[BOTH]:.2f} "
-        "times as long as splat."
+    return (
+        f"{markdown_table(head, lines)}\n\ncausal: SDPA with is_causal=True takes {causal[CAUSAL] * 1e3:.1f} ms, "
+        f"{causal[CAUSAL] / causal[BOTH]:.2f} times as long as splat."
     )
-    return "\n".join(lines)
 
 
 def main() -> None:
     """Measure, print and write the results."""
-    args = cpu_options(__doc__ or "").parse_args()
+    args = options(__doc__).parse_args()
     found = {"hardware": hardware(), "processes": processes(), "rows": measure(args.rounds)}
     p = found["processes"]
     text = "\n".join([

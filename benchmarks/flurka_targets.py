@@ -58,7 +58,7 @@ def size_of(batch: int, seq: int, method: str, heads: int) -> Size:
 def jobs_of(size: Size, method: str, gpu: Gpu, target: str) -> tuple[Job, ...]:
     """Every kernel of a problem by a target, once; none where it does not take it."""
     recordings = _recordings(problem_of(size, "flurka" if method == "favor" else method), gpu, target)
-    texts = dict.fromkeys(step.text for recording in recordings for step in recording.schedule.launches)
+    texts = dict.fromkeys(step.text for recording in recordings for step in recording.schedule.steps)
     return tuple((text.name, text.render(), text.entry) for text in texts)
 
 

@@ -1,19 +1,21 @@
 """float32 by TF32 (sm80) beside our FMA units (simt), PyTorch's memory-efficient SDPA and FlexAttention.
 
-    python benchmarks/gpu_float32.py [--seq 4096] [--json float32.json]
+    python benchmarks/gpu_float32.py [--seq 4096] [--dims 128 64] [--without FlexAttention] [--json float32.json]
 
-One process, medians of CUDA events with the L2 cache overwritten before each call; TFLOP/s count the products of kept
-pairs, 4 dims a pair forward and 10 dims of the gradients. Errors are the largest of 256 rows of a head against float64.
-PyTorch's matmul has TF32 off, which FlexAttention's kernels read; its SDPA takes no mask but causal. The last line is
-JSON.
+Several processes compile our kernels first. One measures: medians of CUDA events with the L2 cache overwritten before
+each call; TFLOP/s count the products of kept pairs, 4 dims a pair forward and 10 dims of the gradients. Errors are the
+largest of 256 rows of a head against float64. PyTorch's matmul has TF32 off, which FlexAttention's kernels read; its
+SDPA takes no mask but causal. The last line is JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+import multiprocessing
+from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,32 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import splat_numba as splat
 
-BATCH, HEADS, DIMS, ROWS = 2, 16, (64, 128), 256
+BATCH, HEADS, DIMS, ROWS = 2, 16, (128, 64), 256
 MASKS = {"full": splat.full(), "causal": splat.causal(), "window512": splat.window(512)}
 MODS: dict[str, Any] = {"causal": lambda _b, _h, i, j: i >= j, "window512": lambda _b, _h, i, j: (i - j).abs() <= 512}
 DENSE = {"full": False, "causal": True}  # those that PyTorch's kernel takes, by is_causal
 OURS = {"three products": ("sm80", "ieee"), "one product": ("sm80", "tf32"), "FMA": ("simt", "ieee")}
-BUDGET = Budget(10, 40, 1)
+PEERS = ("SDPA", "FlexAttention")
+BUDGET = Budget(5, 20, 1)
 Arrays = tuple[torch.Tensor, ...]
 
 
-def measure(dim: int, name: str, seq: int, compiled: Callable[..., torch.Tensor]) -> dict[str, Any]:
-    """Times, rates and errors of everybody."""
+def compile_all(dims: Iterable[int], seq: int, processes: int) -> None:
+    """Compile our kernels: who measures finds them on disk."""
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.starmap(_compile, product(dims, MASKS, OURS, (True, False), (seq,)), chunksize=1)
+
+
+def _compile(dim: int, name: str, who: str, backward: bool, seq: int) -> None:
+    target, precision = OURS[who]
+    splat.compile(
+        MASKS[name], seq_q=seq, seq_kv=seq, head_dim=dim, heads_q=HEADS, batch=BATCH, dtype="float32", backend="cuda",
+        target=target, precision=precision, backward=backward,
+    )  # fmt: skip
+
+
+def measure(dim: int, name: str, seq: int, compiled: Callable[..., torch.Tensor], peers: set[str]) -> dict[str, Any]:
+    """Times, rates and errors of ours and of these peers."""
     draw = torch.Generator("cuda").manual_seed(1)
     q, k, v, dout = (torch.randn(BATCH, HEADS, seq, dim, device="cuda", generator=draw) for _ in range(4))
     mask = splat.ACSR.from_pattern(MASKS[name], seq, seq)
@@ -42,7 +59,10 @@ def measure(dim: int, name: str, seq: int, compiled: Callable[..., torch.Tensor]
     scores = (q[0, 0, :ROWS].double() @ k[0, 0].double().T) / dim**0.5
     exact = torch.softmax(scores.masked_fill(~kept, -torch.inf), -1) @ v[0, 0].double()
     row: dict[str, Any] = {"head_dim": dim, "mask": name}
-    for who, (forward, gradients) in _calls(q, k, v, dout, name, compiled).items():
+    calls = _calls(q, k, v, dout, name, compiled)
+    for who, (forward, gradients) in calls.items():
+        if who not in peers and who not in OURS:
+            continue
         for what, call, factor in ((who, forward, 4), (f"{who}, gradients", gradients, 10)):
             try:
                 result, ms = call(), event_ms(lambda _, call=call: call(), 1, BUDGET)
@@ -108,15 +128,18 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seq", type=int, default=4096)
+    parser.add_argument("--dims", type=int, nargs="+", default=DIMS)
+    parser.add_argument("--without", nargs="+", default=(), choices=PEERS)
+    parser.add_argument("--processes", type=int, default=12)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
+    compile_all(args.dims, args.seq, args.processes)
     rows, compiled = [], torch.compile(flex_attention, dynamic=False)
-    for dim in DIMS:
-        for name in MASKS:
-            rows.append(measure(dim, name, args.seq, compiled))
-            shown = {key: one if isinstance(one, (int, str)) else f"{one:.3g}" for key, one in rows[-1].items()}
-            print({key: one for key, one in shown.items() if not key.endswith("_ms") or "rror" in one}, flush=True)
+    for dim, name in product(args.dims, MASKS):
+        rows.append(measure(dim, name, args.seq, compiled, {*PEERS} - {*args.without}))
+        shown = {key: one if isinstance(one, (int, str)) else f"{one:.3g}" for key, one in rows[-1].items()}
+        print({key: one for key, one in shown.items() if not key.endswith("_ms") or "rror" in one}, flush=True)
     text = json.dumps({"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "seq": args.seq, "rows": rows})
     if args.json:
         args.json.write_text(text + "\n")

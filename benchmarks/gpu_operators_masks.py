@@ -59,6 +59,7 @@ SHORT = (
     *(Case(mask, 1024, "float16", kept, 32) for kept in (0.5, 0.1, 0.25) for mask in PATTERNS),
     *(Case(mask, 4096, "float16", 0.1, 4) for mask in PATTERNS),
     *(Case(mask, 2048, "float16", 0.25, 8) for mask in PATTERNS),
+    *(Case(mask, 4096, "float16", kept, 4) for kept in (0.25, 0.5) for mask in ("windowed", "blocked")),
     *(Case("graph", 4096, dtype, 0.0, 4) for dtype in ("float16", "float32")),
     *(Case(mask, 1024, "float32", 0.25, 16) for mask in PATTERNS),
     *(Case(mask, 1024, "float32", kept, 16) for kept in (0.5, 0.1) for mask in ("windowed", "causal")),

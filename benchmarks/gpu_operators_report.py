@@ -18,7 +18,10 @@ from gpu_operators_peers import DENSE, FUSED, LIBRARIES, OURS, SIZES, triton_nam
 
 TRITON = tuple(map(triton_name, SIZES))
 GROUPS = {"library": LIBRARIES, "Triton": TRITON, "dense": (DENSE,)}
-ASKED = {("sddmm", "library"): 2.5, ("sddmm", "Triton"): 1.5, ("spmm", "library"): 2.8, ("spmm", "Triton"): 1.5}
+ASKED = {
+    ("sddmm", "library"): 2.5, ("sddmm", "Triton"): 1.5, ("spmm", "library"): 2.8, ("spmm", "Triton"): 1.5,
+    ("attention", "Triton"): 2.05, ("attention", FUSED): 4.0,
+}  # fmt: skip
 COLOURS = {"library": "#4c78a8", "Triton": "#f58518", "dense": "#9ecae9"}
 
 
@@ -36,6 +39,12 @@ def ratio(row: dict[str, Any], group: str) -> float | None:
     """The best time of a group over ours."""
     ours, others = ours_of(row), ms_of(row, GROUPS[group])
     return min(others.values()) / ours if ours and others else None
+
+
+def fused_ratio(row: dict[str, Any]) -> float | None:
+    """Of attention, Triton's best time of three steps over ours of one."""
+    fused, others = ms_of(row, [FUSED]).get(FUSED), ms_of(row, GROUPS["Triton"])
+    return min(others.values()) / fused if fused and others else None
 
 
 def could(row: dict[str, Any]) -> float | None:
@@ -86,15 +95,18 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def means(rows: list[dict[str, Any]]) -> list[str]:
-    """A line for each group: the geometric mean of its best time over ours, per dtype, and what is asked; then how far
-    the ceilings would let any kernel go, and which share of them ours has.
+    """A line for each group: the geometric mean of its best time over ours, per dtype, and what is asked; of attention
+    Triton's over the fused one's too; then how far the ceilings would let any kernel go, and which share of them ours
+    has.
     """
     found = []
-    for group in GROUPS:
-        words = _mean_words(rows, [ratio(row, group) for row in rows])
-        asked = ASKED.get((rows[0]["operator"], group))
+    for name, text, ratios in (
+        *((group, f"best of {group} / ours", [ratio(row, group) for row in rows]) for group in GROUPS),
+        (FUSED, "best of Triton / fused", [fused_ratio(row) for row in rows]),
+    ):
+        words, asked = _mean_words(rows, ratios), ASKED.get((rows[0]["operator"], name))
         if words:
-            found.append(f"- best of {group} / ours: {words}{f'; asked {asked}' if asked else ''}.")
+            found.append(f"- {text}: {words}{f'; asked {asked}' if asked else ''}.")
     for text, ratios in (
         ("best of Triton / the floor of bytes and products", [could(row) for row in rows]),
         ("the floor / ours", [row["floor_ms"] / ours if (ours := ours_of(row)) else None for row in rows]),

@@ -6,22 +6,23 @@ Host: one head, 256 tokens, head_dim 64, bfloat16, window(64), so that the GPU i
 median of rounds in which all ways take turns. Steps: window(512, 0) over n 8192, batch 1, 16 heads, bfloat16, forward
 and the gradients of q, k and v; so many calls are given to the GPU one after the other and waited for once; medians of
 rounds in turns. FlexAttention and ours compiled by torch.compile; SDPA has the mask as a bool array. "As a graph" is
-mode="reduce-overhead", CUDA graphs. "Elsewhere" has an input at an address that no call had before.
+mode="reduce-overhead", CUDA graphs. "Elsewhere" has an input at an address that no call had before. "On one thread" is
+within torch.autograd.set_multithreading_enabled(False): else the backward pass of a GPU runs on a thread of autograd's.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
+import json
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from gpu_attention import hardware
-from results_files import RESULTS, save
+from results_files import options, save
+from tables import host_table, steps_table
 from torch_floor import Bare, nothing
 
 import splat_numba as splat
@@ -29,6 +30,7 @@ import splat_numba as splat
 TINY, LONG = splat.window(64), splat.window(512, 0)
 HEADS, SEQ, DIMS = 16, 8192, (64, 128)
 CALLS = 20  # given to the GPU at once
+PARTS = ("host", "steps")
 Calls = Mapping[str, Callable[[], Any]]
 SDPA = torch.nn.functional.scaled_dot_product_attention
 
@@ -41,6 +43,16 @@ def drawn(*shape: int) -> list[torch.Tensor]:
 def slopes(run: Callable[..., Any], leaves: list[torch.Tensor], dout: torch.Tensor) -> Callable[[], Any]:
     """A call with the gradients of the leaves."""
     return lambda: torch.autograd.grad(run(*leaves), leaves, dout)
+
+
+def on_one_thread(call: Callable[[], Any]) -> Callable[[], Any]:
+    """The call with its backward pass on the thread that asks for it."""
+
+    def run() -> Any:
+        with torch.autograd.set_multithreading_enabled(False):
+            return call()
+
+    return run
 
 
 def as_graph(mask: Any) -> Callable[..., Any]:
@@ -94,10 +106,12 @@ def host_calls() -> tuple[Calls, Calls]:
     forward = {name: lambda run=run: run(*plain) for name, run in ways.items()}
     forward |= {"attention, recorded": lambda: ours(*leaves), "attention, elsewhere": elsewhere(*plain[1:])}
     both = {name: slopes(run, leaves, dout) for name, run in ways.items()}
+    both |= {"a Function that does nothing": slopes(Bare.apply, leaves, dout)}
+    graph = "attention, compiled as a graph"  # which PyTorch ties to the threads that it was made on
+    both |= {f"{name}, on one thread": on_one_thread(call) for name, call in both.items() if name != graph}
     both |= {
         "without autograd": without_autograd,
         "without autograd, captured": replayed(without_autograd),
-        "a Function that does nothing": slopes(Bare.apply, leaves, dout),
     }
     return forward, both
 
@@ -142,34 +156,30 @@ def in_turns(calls: Calls, rounds: int, times: int, *, waited: bool) -> dict[str
 
 def report(facts: dict[str, Any]) -> str:
     """The measured numbers as a page."""
-    lines = [
-        "# PyTorch on a GPU: host time and training steps", "", f"{facts['hardware']}. {facts['date']}.", "",
-        "By benchmarks/torch_gpu.py, which says what is measured. Host microseconds, least (median):", "",
-        "| | forward | forward + backward |", "|---|---|---|",
-    ]  # fmt: skip
-    for name in dict.fromkeys([*facts["forward"], *facts["both"]]):
-        cells = [facts[kind].get(name) for kind in ("forward", "both")]
-        lines.append(f"| {name} | " + " | ".join(f"{c[0]:.1f} ({c[1]:.1f})" if c else "" for c in cells) + " |")
-    lines += [
-        "", f"window(512, 0), n {SEQ}, {HEADS} heads, bfloat16, milliseconds of a training step, median:", "",
-        "| | " + " | ".join(f"head_dim {dim}" for dim in DIMS) + " |", "|---|" + "---|" * len(DIMS),
-    ]  # fmt: skip
-    for name in facts["steps"][str(DIMS[0])]:
-        lines.append(f"| {name} | " + " | ".join(f"{facts['steps'][str(d)][name][1] / 1e3:.3f}" for d in DIMS) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n\n".join([
+        "# PyTorch on a GPU: host time and training steps",
+        f"{facts['hardware']}. {facts['date']}.",
+        "By benchmarks/torch_gpu.py, which says what is measured. Host microseconds, least (median):",
+        host_table({"forward": facts["forward"], "forward + backward": facts["both"]}),
+        f"window(512, 0), n {SEQ}, {HEADS} heads, bfloat16, milliseconds of a training step, median:",
+        f"{steps_table(facts['steps'], 3)}\n",
+    ])  # fmt: skip
 
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = options(__doc__, rounds=9)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="to measure; others stay as they are")
     parser.add_argument("--date", default="", help="written into the results")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
     args = parser.parse_args()
-    forward, both = (in_turns(calls, args.rounds, 100, waited=False) for calls in host_calls())
-    steps = {str(dim): in_turns(step_calls(dim), args.rounds, CALLS, waited=True) for dim in DIMS}
-    facts = {"hardware": hardware(), "date": args.date, "forward": forward, "both": both, "steps": steps}
-    save(args.out, "torch_gpu", facts, report(facts))
+    facts = {} if set(args.parts) == set(PARTS) else json.loads((args.output / "torch_gpu.json").read_text("utf-8"))
+    facts |= {"hardware": hardware(), "date": args.date}
+    if "host" in args.parts:
+        forward, both = (in_turns(calls, args.rounds, 100, waited=False) for calls in host_calls())
+        facts |= {"forward": forward, "both": both}
+    if "steps" in args.parts:
+        facts["steps"] = {str(dim): in_turns(step_calls(dim), args.rounds, CALLS, waited=True) for dim in DIMS}
+    save(args.output, "torch_gpu", facts, report(facts))
     print(report(facts))
 
 

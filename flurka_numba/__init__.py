@@ -10,23 +10,17 @@ from flurka_numba import reference
 from flurka_numba.feature_maps import FeatureMap, draw_orthogonal_features
 
 if TYPE_CHECKING:
-    from flurka_numba.api import (
-        attention,
-        attention_vjp,
-        kernel_attention,
-        kernel_attention_vjp,
-        low_rank_attention,
-        low_rank_attention_vjp,
-    )
+    from flurka_numba.api import attention, kernel_attention, low_rank_attention
+    from flurka_numba.gradients import attention_vjp, kernel_attention_vjp, low_rank_attention_vjp
     from flurka_numba.layer import FlurkaLayer
 
 _LAZY = {
     "attention": "flurka_numba.api",
-    "attention_vjp": "flurka_numba.api",
+    "attention_vjp": "flurka_numba.gradients",
     "kernel_attention": "flurka_numba.api",
-    "kernel_attention_vjp": "flurka_numba.api",
+    "kernel_attention_vjp": "flurka_numba.gradients",
     "low_rank_attention": "flurka_numba.api",
-    "low_rank_attention_vjp": "flurka_numba.api",
+    "low_rank_attention_vjp": "flurka_numba.gradients",
     "FlurkaLayer": "flurka_numba.layer",
 }
 

@@ -1,4 +1,4 @@
-"""The public operators: FLuRKA, and the two methods that it fuses, forward and with gradients.
+"""The public operators: FLuRKA, and the two methods that it fuses. Their gradients: gradients.py.
 
 FLuRKA: Gupta, Guo, Yuan, Zhou and Mendis (2023), arXiv 2306.15799. Low-rank: Linformer, Wang et al. (2020), arXiv
 2006.04768. Kernel: "Transformers are RNNs", Katharopoulos et al. (2020), arXiv 2006.16236 ("elu"); Performer,
@@ -8,21 +8,16 @@ attention, Peng et al. (2021), arXiv 2103.02143 ("rfa").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, TypeAlias
+from typing import Any
 
 from flurka_numba.backends import choose_executor
-from flurka_numba.checks import ARRAYS
 from flurka_numba.problem import Call
-from splat_numba.arguments.frozen import check_frozen
 from splat_numba.arguments.keywords import FLURKA
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.runtime.jax_arrays import is_traced
 from splat_numba.signatures import strict
-
-Vjp: TypeAlias = Callable[[Any], tuple[Any, ...]]
 
 
 @strict(FLURKA)
@@ -97,11 +92,11 @@ def attention(
     Notes
     -----
     PyTorch's tensors are differentiated where they require gradients (not omega), and may be traced and transformed
-    (docs/pytorch.md). JAX's tracers are taken on CPUs (docs/jax.md).
+    (docs/pytorch.md). JAX's tracers are taken too (docs/jax.md).
     """
-    _refuse_causal(causal)
+    refuse_causal(causal)
     call = Call(
-        "flurka", q, k, v, _needed(proj_k), proj_v, feature_map, omega, eps, None, kv_lengths, backend, target, out
+        "flurka", q, k, v, needed(proj_k), proj_v, feature_map, omega, eps, None, kv_lengths, backend, target, out
     )
     return _attend(call)
 
@@ -142,8 +137,8 @@ def low_rank_attention(
     ArgumentError, ArgumentTypeError, BackendError
         As `attention` does.
     """
-    _refuse_causal(causal)
-    call = Call("low_rank", q, k, v, _needed(proj_k), proj_v, None, None, None, scale, kv_lengths, backend, target, out)
+    refuse_causal(causal)
+    call = Call("low_rank", q, k, v, needed(proj_k), proj_v, None, None, None, scale, kv_lengths, backend, target, out)
     return _attend(call)
 
 
@@ -185,142 +180,9 @@ def kernel_attention(
     ArgumentError, ArgumentTypeError, BackendError
         As `attention` does.
     """
-    _refuse_causal(causal)
+    refuse_causal(causal)
     call = Call("kernel", q, k, v, None, None, feature_map, omega, eps, None, kv_lengths, backend, target, out)
     return _attend(call)
-
-
-@strict(FLURKA)
-def attention_vjp(
-    q: Any,
-    k: Any,
-    v: Any,
-    proj_k: Any,
-    proj_v: Any = None,
-    *,
-    feature_map: Any = "elu",
-    omega: Any = None,
-    eps: float | None = None,
-    kv_lengths: Any = None,
-    causal: bool = False,
-    backend: str = "auto",
-    target: str | None = None,
-    out: Any = None,
-    frozen: Collection[str] = (),
-) -> tuple[Any, Vjp]:
-    """(out, vjp) of `attention`; vjp(dout) gives the gradients of q, k, v, proj_k, proj_v as a tuple in that order.
-
-    Parameters
-    ----------
-    q, k, v, proj_k, proj_v, feature_map, omega, eps, kv_lengths, causal, backend, target, out
-        As in `attention`.
-    frozen : names of arguments
-        Whose gradient is not wanted and not computed.
-
-    Returns
-    -------
-    out : array (batch, heads, seq_q, value_dim)
-        As in `attention`.
-    vjp : function
-        vjp(dout), dout of out's shape, dtype and place. A gradient has its argument's shape, dtype and kind, and is
-        None for frozen and absent arguments. Without proj_v, proj_k's gradient is the sum of what keys and values ask
-        of it. omega, eps and the stabilisers of "favor" have none. Gradients are deterministic: the same call gives the
-        same bits. Inputs must not change between the two calls.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError, BackendError
-        As `attention` does.
-    """
-    _refuse_causal(causal)
-    call = Call(
-        "flurka", q, k, v, _needed(proj_k), proj_v, feature_map, omega, eps, None, kv_lengths, backend, target, out
-    )
-    return choose_executor(call).attend_vjp(call, check_frozen(frozen, ARRAYS))
-
-
-@strict(FLURKA)
-def low_rank_attention_vjp(
-    q: Any,
-    k: Any,
-    v: Any,
-    proj_k: Any,
-    proj_v: Any = None,
-    *,
-    scale: float | None = None,
-    kv_lengths: Any = None,
-    causal: bool = False,
-    backend: str = "auto",
-    target: str | None = None,
-    out: Any = None,
-    frozen: Collection[str] = (),
-) -> tuple[Any, Vjp]:
-    """(out, vjp) of `low_rank_attention`.
-
-    Parameters
-    ----------
-    q, k, v, proj_k, proj_v, scale, kv_lengths, causal, backend, target, out
-        As in `low_rank_attention`.
-    frozen : names of arguments
-        As in `attention_vjp`.
-
-    Returns
-    -------
-    out : array (batch, heads, seq_q, value_dim)
-        As in `low_rank_attention`.
-    vjp : function
-        As in `attention_vjp`.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError, BackendError
-        As `attention` does.
-    """
-    _refuse_causal(causal)
-    call = Call("low_rank", q, k, v, _needed(proj_k), proj_v, None, None, None, scale, kv_lengths, backend, target, out)
-    return choose_executor(call).attend_vjp(call, check_frozen(frozen, ARRAYS))
-
-
-@strict(FLURKA)
-def kernel_attention_vjp(
-    q: Any,
-    k: Any,
-    v: Any,
-    *,
-    feature_map: Any = "elu",
-    omega: Any = None,
-    eps: float | None = None,
-    kv_lengths: Any = None,
-    causal: bool = False,
-    backend: str = "auto",
-    target: str | None = None,
-    out: Any = None,
-    frozen: Collection[str] = (),
-) -> tuple[Any, Vjp]:
-    """(out, vjp) of `kernel_attention`.
-
-    Parameters
-    ----------
-    q, k, v, feature_map, omega, eps, kv_lengths, causal, backend, target, out
-        As in `kernel_attention`.
-    frozen : names of arguments
-        As in `attention_vjp`.
-
-    Returns
-    -------
-    out : array (batch, heads, seq_q, value_dim)
-        As in `kernel_attention`.
-    vjp : function
-        As in `attention_vjp`; the last two gradients are None, since there are no projections.
-
-    Raises
-    ------
-    ArgumentError, ArgumentTypeError, BackendError
-        As `attention` does.
-    """
-    _refuse_causal(causal)
-    call = Call("kernel", q, k, v, None, None, feature_map, omega, eps, None, kv_lengths, backend, target, out)
-    return choose_executor(call).attend_vjp(call, check_frozen(frozen, ARRAYS[:3]))
 
 
 def _attend(call: Call) -> Any:
@@ -342,7 +204,8 @@ def run(call: Call) -> Any:
     return executor.attend(call)
 
 
-def _refuse_causal(causal: bool) -> None:
+def refuse_causal(causal: bool) -> None:
+    """Raise ArgumentError, with the reason, where a causal form is asked for."""
     if causal is not False and check_flag("causal", causal):
         raise ArgumentError(
             "causal wanted as False, got True: a projection mixes all positions into every slot, so that later tokens "
@@ -351,7 +214,8 @@ def _refuse_causal(causal: bool) -> None:
         )
 
 
-def _needed(proj_k: Any) -> Any:
+def needed(proj_k: Any) -> Any:
+    """proj_k, which a method with slots cannot do without. Raises ArgumentTypeError."""
     if proj_k is None:
         raise ArgumentTypeError(
             "proj_k wanted as an array (rank, seq_kv) or (heads, rank, seq_kv), got None. Give one, or use "
@@ -360,11 +224,4 @@ def _needed(proj_k: Any) -> Any:
     return proj_k
 
 
-__all__ = [
-    "attention",
-    "attention_vjp",
-    "kernel_attention",
-    "kernel_attention_vjp",
-    "low_rank_attention",
-    "low_rank_attention_vjp",
-]
+__all__ = ["attention", "kernel_attention", "low_rank_attention"]

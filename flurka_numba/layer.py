@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Collection
 from typing import Any, TypeAlias
 
-from flurka_numba.api import attention_vjp, kernel_attention_vjp, run
+from flurka_numba.api import run
 from flurka_numba.backends import choose_executor
+from flurka_numba.gradients import attention_vjp, kernel_attention_vjp
 from flurka_numba.heads import merge, product, split, with_queries, with_views
 from flurka_numba.layer_parameters import PARAMETERS, Parameters, check_input, framework
 from flurka_numba.problem import Call

@@ -14,7 +14,7 @@ from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.typed import Array
 from splat_numba.bridges.torch.watch import is_watched
 from splat_numba.errors import ArgumentError
-from splat_numba.executors.executor import Executor, HeadsMask, Part
+from splat_numba.executors.executor import Compiled, Executor, HeadsMask, Part
 from splat_numba.executors.vjp import with_vjp
 from splat_numba.formats.pattern_runs import check_lengths
 from splat_numba.formats.patterns import Pattern
@@ -72,7 +72,12 @@ class Kernel:
     @property
     def source(self) -> str:
         """The generated Python source."""
-        return str(self.parts[0].compiled.source.text)
+        return self._compiled.source.text
+
+    @property
+    def _compiled(self) -> Compiled:
+        found: Compiled = self.parts[0].compiled
+        return found
 
     @property
     def fused(self) -> bool:
@@ -101,8 +106,7 @@ class Kernel:
     @property
     def path(self) -> Path | None:
         """The file of the generated source, None if the cache folder cannot be used."""
-        path: Path | None = self.parts[0].compiled.path
-        return path
+        return self._compiled.path
 
     def explain(self) -> str:
         """The plans in words."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from typing import Any, Protocol, get_args
 
 from splat_numba import api
@@ -80,15 +80,14 @@ def make_jobs(
     packed = [one for one in operators if one != "attention"]
     found = [FORWARD[one] for one in packed] + [BACKWARD[one] for one in packed if options["backward"]]
     asked = tuple(chain.from_iterable(found))
-    for dim in dims:
-        for dtype in dtypes:
-            given = {**options, "head_dim": dim, "dtype": dtype}
-            problem = api.make_problem(options["seq_q"], options["seq_kv"], dim, None, 1, None, 1, dtype)
-            for mask in masks:
-                stored = store_mask(mask, problem.seq_q, problem.seq_kv)
-                if "attention" in operators:
-                    yield from _attention_jobs(stored, {**given, "dtype": problem.dtype}, problem, executor, settings)
-                yield from _packed_jobs(stored, problem, asked, executor.name, problem.dtype, settings)
+    for dim, dtype in product(dims, dtypes):
+        problem = api.make_problem(options["seq_q"], options["seq_kv"], dim, None, 1, None, 1, dtype)
+        given = {**options, "head_dim": dim, "dtype": problem.dtype}
+        for mask in masks:
+            stored = store_mask(mask, problem.seq_q, problem.seq_kv)
+            if "attention" in operators:
+                yield from _attention_jobs(stored, given, problem, executor, settings)
+            yield from _packed_jobs(stored, problem, asked, executor.name, problem.dtype, settings)
 
 
 def _attention_jobs(

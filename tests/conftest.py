@@ -87,3 +87,10 @@ def update_golden(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20250)
+
+
+@pytest.fixture
+def cuda_compiler() -> None:
+    """The CUDA compiler, which needs no GPU; without the extra `cuda` a test is skipped."""
+    for package in ("numba_cuda", "cuda.core"):
+        pytest.importorskip(package, reason="needs the extra cuda")

@@ -144,6 +144,16 @@ def test_readme_s_gpu_table_is_what_was_measured():
     assert words in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+def test_readme_s_gradients_on_a_gpu_are_what_was_measured():
+    found = json.loads((RESULTS / "gpu_gradients.json").read_text())
+    ratio = {(row["case"], row["dim"]): f"{row['best_ratio']:.2f}" for row in found["rows"]}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    words = [f"{case} {ratio[case, 128]} and {ratio[case, 64]}" for case in ("full", "causal")]
+    assert ", ".join(words) in readme
+    means = found["geomeans"]
+    assert f"{means['128']:.2f} times the best peer at head_dim 128 and {means['64']:.2f} at 64" in readme
+
+
 def rounds_apart(time):
     """The share of a time by which its rounds differ; the time is the less of two ways to take it."""
     (way,) = [name for name in ("event_ms", "graph_ms") if time.get(name) == time["ms"]]
@@ -163,23 +173,26 @@ def test_readme_s_cpu_table_is_what_was_measured():
     assert words in (RESULTS / "cpu_attention.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("preset", "seq", "start"),
-    [
-        ("cpu", 1024, "### Training for the same time"),
-        ("cuda", 4096, "4096 bytes a sequence"),
-        ("cuda", 16384, "16,384 bytes a sequence"),
-    ],
-)
-def test_the_pretraining_tables_are_what_was_measured(preset, seq, start):
+def trained(preset, seq, method):
+    """The training runs of a kind of attention, as they were measured."""
     runs = json.loads((RESULTS / f"flurka_pretraining_{preset}.json").read_text())["runs"]
-    wanted = []
-    for method in ("dense", "low_rank", "kernel", "flurka", "none"):
-        mine = [run for run in runs if (run["purpose"], run["seq"], run["method"]) == ("training", seq, method)]
+    return [run for run in runs if (run["purpose"], run["seq"], run["method"]) == ("training", seq, method)]
+
+
+METHODS = ("dense", "low_rank", "kernel", "flurka", "none")
+
+
+@pytest.mark.parametrize(("preset", "seq"), [("cpu", 1024), ("cuda", 4096), ("cuda", 16384)])
+def test_the_pretraining_tables_are_what_was_measured(preset, seq):
+    wanted, ends = [], []
+    for mine in (trained(preset, seq, method) for method in METHODS):
         steps, bits = [run["steps"] for run in mine], [run["points"][-1][2] for run in mine]
         each = f"{1000 * sum(run['seconds'] for run in mine) / sum(steps):.1f}"
-        after = f"{sum(bits) / len(bits):.3f} ({min(bits):.3f} to {max(bits):.3f})"
+        ends.append(f"{sum(bits) / len(bits):.3f}")
+        after = f"{ends[-1]} ({min(bits):.3f} to {max(bits):.3f})"
         wanted.append([f"{mine[0]['rate']:g}", str(len(mine)), each, f"{sum(steps) / len(steps):.0f}", after])
-    for page in (ROOT / "docs" / "flurka.md", RESULTS / f"flurka_pretraining_{preset}.md"):
-        begin = start if page.parent != RESULTS else f"{seq} bytes a sequence"
-        assert [row[1:6] for row in table_below(page, begin)] == wanted
+    found = table_below(RESULTS / f"flurka_pretraining_{preset}.md", f"{seq} bytes a sequence")
+    assert [row[1:6] for row in found] == wanted
+    column = {1024: 1, 4096: 2, 16384: 3}[seq]
+    summary = table_below(ROOT / "docs" / "flurka.md", "### Training for the same time")
+    assert [row[column] for row in summary] == ends

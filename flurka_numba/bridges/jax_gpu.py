@@ -13,7 +13,7 @@ from flurka_numba.gpu.vjp import product_of
 from flurka_numba.gpu.xla import XlaPart, forward_part, gradient_parts
 from flurka_numba.problem import Problem
 from splat_numba.executors.gpu.executor import gpu
-from splat_numba.executors.jax.operations import called, within
+from splat_numba.executors.jax.operations import called
 from splat_numba.runtime.xla.gpu_register import gpu_target_of
 from splat_numba.settings import Settings, current
 
@@ -23,28 +23,19 @@ TARGET = "splat_numba_cuda_flurka"
 def forward(problem: Problem, arrays: Sequence[Any]) -> list[Any]:
     """The result of problem.inputs, alone in a list. Raises ArgumentTypeError, BackendError, CompileError."""
     name, part = _forward(problem, current())
-    return [_run(name, part, problem, _checked(problem, arrays))["out"]]
+    return [_run(name, part, problem, arrays)["out"]]
 
 
 def gradients(problem: Problem, arrays: Sequence[Any]) -> list[Any]:
     """problem.gradients from problem.inputs and dout. Raises likewise."""
     (first, forward_part), (second, backward_part), products = _gradients(problem, current())
     *inputs, dout = arrays
-    inputs = _checked(problem, inputs)
     kept = _run(first, forward_part, problem, inputs)["kept"]
     made = _run(second, backward_part, problem, (*inputs, dout, kept))
     given = dict(zip(problem.inputs, inputs, strict=True))
     for name, one in products.items():
         made[f"d{name}"] = product_of(problem, given[one.proj], made[one.slots])
     return [made[name] for name in problem.gradients]
-
-
-def _checked(problem: Problem, arrays: Sequence[Any]) -> list[Any]:
-    """The arrays, key lengths among them as kernels may have them."""
-    return [
-        within(one, problem.seq_kv) if name == "kv_lengths" else one
-        for name, one in zip(problem.inputs, arrays, strict=True)
-    ]
 
 
 def _run(name: str, part: XlaPart, problem: Problem, arrays: Sequence[Any]) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from splat_numba.gen.schedules.tensor import Tensor
 @dataclass(frozen=True, slots=True)
 class Gradients:
     """Of calls that are alike. operands: their arrays, out last where one was given; axes: of results, by name; target:
-    that its texts are of; views:
-    whether the framework has views of its arrays.
+    whose texts make them; views: whether the framework has views of its arrays.
     """
 
     problem: Problem

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from flurka_numba.gpu.forward_stages import record_forward
 from flurka_numba.gpu.gradient_plan import (
+    GradientPlan,
     gradient_plan,
     over_slots,
     projection_stage,
@@ -97,42 +99,67 @@ def _of_kernel(
     out = recorder.result("out", (problem.batch, problem.heads, problem.seq_q, problem.value_dim))
     recorder.launch(plan.apply, {"q": read["q"], "states": states, "out": out})
 
-    def pull(backward: GpuRecorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, Operand]:
-        shares, dstates, dturned, weights = backward.scratch(
-            plan.query_shares, plan.states, plan.turned, plan.row_weights
-        )
-        given: dict[str, Operand] = {"q": backward.readable(backward.operand("q")), "dout": backward.readable(dout)}
-        shape = (problem.batch, problem.heads, problem.seq_q, problem.head_dim)
-        # A stage writes dq whether it is wanted or not.
-        dq = backward.scratch_rows(shape) if "q" in frozen else None
-        given["dq"] = dq or backward.result("dq", shape, side_by_side=True)
-        given |= {"states": states, "turned": turned, "shares": shares, "row_weights": weights}
-        backward.launch(plan.queries[0], given)
-        if {"k", "v"} <= frozen:
-            return {}
-        for stage in plan.queries[1:]:
-            backward.launch(stage, given)
-        backward.launch(plan.images_of_queries, {"shares": shares, "states": dstates, "turned": dturned})
-        made: dict[str, Operand] = {name: backward.scratch_rows(shape) for name, shape in plan.internal.items()}
-        for name, dim in (("k", problem.head_dim), ("v", problem.value_dim)):
-            shape = (problem.batch, problem.heads, problem.seq_kv, dim)
-            if f"d{name}" not in made:
-                if name in frozen:
-                    made[f"d{name}"] = backward.scratch_rows(shape)
-                else:
-                    result = f"d{name}_slots" if outer else f"d{name}"
-                    made[f"d{name}"] = backward.result(result, shape, side_by_side=True)
-        given = {"k": backward.readable(k), "v": backward.readable(v), "states": dstates, "turned": dturned}
-        given |= {**of_keys, **made}
-        if plan.measure:
-            tops, scales = backward.scratch(plan.tops, SCALE_BYTES)
-            given |= {"gradient_tops": tops, "gradient_scales": scales}
-            backward.launch(plan.measure, given)
-            made["gradient_scales"] = scales
-        backward.launch(plan.of_slots, given)
-        return made
+    return partial(_pull_kernel, _Forward(problem, plan, k, v, of_keys, states, turned, inner=outer is not None))
 
-    return pull
+
+@dataclass(frozen=True, slots=True)
+class _Forward:
+    """What kernel attention's forward pass left. of_keys: what else stages know of keys; inner: whether these are the
+    slots of a larger call, whose gradients no caller sees.
+    """
+
+    problem: Problem
+    plan: GradientPlan
+    k: Tensor
+    v: Tensor
+    of_keys: Mapping[str, Operand]
+    states: Place
+    turned: Place
+    inner: bool
+
+
+def _pull_kernel(forward: _Forward, recorder: GpuRecorder, dout: Tensor, frozen: frozenset[str]) -> dict[str, Operand]:
+    """Kernel attention's gradients from dout; those of keys and values, by their stages' parameters' names."""
+    problem, plan = forward.problem, forward.plan
+    shares, dstates, dturned, weights = recorder.scratch(plan.query_shares, plan.states, plan.turned, plan.row_weights)
+    given: dict[str, Operand] = {"q": recorder.readable(recorder.operand("q")), "dout": recorder.readable(dout)}
+    shape = (problem.batch, problem.heads, problem.seq_q, problem.head_dim)
+    # A stage writes dq whether it is wanted or not.
+    dq = recorder.scratch_rows(shape) if "q" in frozen else None
+    given["dq"] = dq or recorder.result("dq", shape, side_by_side=True)
+    given |= {"states": forward.states, "turned": forward.turned, "shares": shares, "row_weights": weights}
+    recorder.launch(plan.queries[0], given)
+    if {"k", "v"} <= frozen:
+        return {}
+    for stage in plan.queries[1:]:
+        recorder.launch(stage, given)
+    recorder.launch(plan.images_of_queries, {"shares": shares, "states": dstates, "turned": dturned})
+    made = _room_for_keys(forward, recorder, frozen)
+    given = {"k": recorder.readable(forward.k), "v": recorder.readable(forward.v)}
+    given |= {"states": dstates, "turned": dturned, **forward.of_keys, **made}
+    if plan.measure:
+        tops, scales = recorder.scratch(plan.tops, SCALE_BYTES)
+        given |= {"gradient_tops": tops, "gradient_scales": scales}
+        recorder.launch(plan.measure, given)
+        made["gradient_scales"] = scales
+    recorder.launch(plan.of_slots, given)
+    return made
+
+
+def _room_for_keys(forward: _Forward, recorder: GpuRecorder, frozen: frozenset[str]) -> dict[str, Operand]:
+    """Where the gradients of keys and values go: to results, or to scratch memory where nobody wants them."""
+    problem, plan = forward.problem, forward.plan
+    made: dict[str, Operand] = {name: recorder.scratch_rows(shape) for name, shape in plan.internal.items()}
+    for name, dim in (("k", problem.head_dim), ("v", problem.value_dim)):
+        shape = (problem.batch, problem.heads, problem.seq_kv, dim)
+        if f"d{name}" in made:
+            continue
+        if name in frozen:
+            made[f"d{name}"] = recorder.scratch_rows(shape)
+        else:
+            result = f"d{name}_slots" if forward.inner else f"d{name}"
+            made[f"d{name}"] = recorder.result(result, shape, side_by_side=True)
+    return made
 
 
 def _through_projections(

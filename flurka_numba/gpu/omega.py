@@ -13,15 +13,15 @@ import numpy as np
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.gen.language.halves import widen
 from splat_numba.runtime.arrays import import_array, on_gpu
-from splat_numba.runtime.cuda.arrays import GpuArray, check_same_device, contiguous_strides
-from splat_numba.runtime.cuda.copies import move
+from splat_numba.runtime.cuda.arrays import GpuArray, check_same_device
+from splat_numba.runtime.cuda.copies import place_as
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework, describe
 from splat_numba.runtime.cuda.launch import is_capturing
 from splat_numba.runtime.cuda.tables import pool_for
 from splat_numba.settings import Settings
 
-TYPES = {"float32": "<f4", "float64": "<f8", "float16": "<f2"}  # that a copy on the device can convert
+TYPES = ("float32", "float64", "float16")  # that a copy on the device can convert
 
 
 def place_omega(
@@ -36,17 +36,7 @@ def place_omega(
         raise ArgumentTypeError(
             f"omega wanted as one of {', '.join(TYPES)} on a GPU, got {found.dtype}. Convert it to float32."
         )
-    rows, head_dim = found.shape
-    steps = contiguous_strides((rows, head_dim), 4)
-    if found.dtype == "float32" and found.strides == steps:
-        return found.pointer, omega
-    fresh = framework.empty((rows, head_dim), "float32", like)
-    place = framework.address(fresh)
-    with target.current():
-        types = (TYPES["float32"], TYPES[found.dtype])
-        move(place, (0, 0, *steps), found.pointer, (0, 0, *found.strides), (1, 1, rows, head_dim), stream, types,
-             settings.cuda_compiler)  # fmt: skip
-    return place, fresh
+    return place_as(found, "float32", omega, target, framework, like, stream, settings)
 
 
 def _place_host(omega: Any, target: Device, stream: int) -> int:

@@ -12,6 +12,7 @@ from splat_numba.gen.schedules import tensor as tensors
 from splat_numba.gen.schedules.schedule import Place, Schedule, ScheduleBuilder, part_bytes
 from splat_numba.gen.schedules.tensor import Axes, Tensor, as_word, contiguous, padded, padded_bytes, padded_strides
 from splat_numba.gen.schedules.tensor_map import BoxMap, box_of_rows
+from splat_numba.gen.targets.gpu.copying import Copying
 
 KEPT = "kept"  # the buffer of what a forward pass leaves for gradients
 AXES = ("batch", "head", "row")  # whose strides stages take
@@ -51,7 +52,7 @@ class GpuRecorder:
         axes: Mapping[str, int], *, target: str, views: bool = False, keeps: bool = False,
     ) -> None:  # fmt: skip
         self.problem, self.gpu, self.target = problem, gpu, target
-        self.builder = ScheduleBuilder(*operands)
+        self.builder = ScheduleBuilder(*operands, copying=Copying(gpu.arch))
         self.lengths = self.builder.argument("kv_lengths") if problem.ragged else None
         self.omega = self.builder.argument("omega") if problem.random else None
         self._operands, self._copied, self._axes, self._views = operands, copied, axes, views

@@ -14,10 +14,9 @@ from flurka_numba.gpu.forward import forward_recording, in_place
 from flurka_numba.gpu.gradient_schedules import Gradients
 from flurka_numba.gpu.gradients import SlotProduct
 from flurka_numba.gpu.recorder import KEPT, Recording
-from flurka_numba.problem import ITEMSIZE, Problem
-from splat_numba.errors import BackendError
+from flurka_numba.problem import Problem
 from splat_numba.gen.plans.machine import Gpu
-from splat_numba.gen.schedules.schedule import Copy
+from splat_numba.gen.schedules.schedule import copied_of
 from splat_numba.gen.schedules.tensor import ROW_ALIGNMENT, Axes, Tensor, contiguous
 from splat_numba.runtime.xla.gpu_program import GpuProgram, program_over
 
@@ -37,13 +36,12 @@ class XlaPart:
 def forward_part(problem: Problem, gpu: Gpu) -> XlaPart:
     """Over problem.inputs to out, all contiguous. kv_lengths: int32; omega: float32.
 
-    Raises ArgumentTypeError for float64, BackendError for sizes that are none of whole chunks of 16 bytes.
+    Raises ArgumentTypeError for float64.
     """
     operands = _operands(problem)
     target = _target(problem, gpu, gradients=False)
-    _check_fit(problem, operands, target)
-    recording = forward_recording(problem, gpu, operands, frozenset(), {}, target)
-    return _part(problem, recording, problem.inputs, keeps=False)
+    recording = forward_recording(problem, gpu, operands, copied_of(in_place(operands, target)), {}, target)
+    return _part(recording, problem.inputs, keeps=False)
 
 
 def gradient_parts(problem: Problem, gpu: Gpu) -> tuple[XlaPart, XlaPart, Mapping[str, SlotProduct]]:
@@ -52,23 +50,21 @@ def gradient_parts(problem: Problem, gpu: Gpu) -> tuple[XlaPart, XlaPart, Mappin
     """
     operands, target = _operands(problem), _target(problem, gpu, gradients=True)
     dout = _tensor(problem, "dout")
-    _check_fit(problem, {**operands, "dout": dout}, target)
     gradients = Gradients(problem, gpu, operands, {}, target, views=False)
-    forward = gradients.forward(frozenset())
-    backward, products = gradients.backward(dout, frozenset(), frozenset())
+    forward = gradients.forward(copied_of(in_place(operands, target)))
+    copied = copied_of(in_place(gradients.operands_of_backward(dout), target))
+    backward, products = gradients.backward(dout, frozenset(), copied)
     names = problem.inputs
     return (
-        _part(problem, forward, names, keeps=True),
-        _part(problem, backward, (*names, "dout", KEPT), keeps=False),
+        _part(forward, names, keeps=True),
+        _part(backward, (*names, "dout", KEPT), keeps=False),
         products,
     )
 
 
-def _part(problem: Problem, recording: Recording, given: Sequence[str], *, keeps: bool) -> XlaPart:
+def _part(recording: Recording, given: Sequence[str], *, keeps: bool) -> XlaPart:
     """A recording as a program over arrays of these names."""
     schedule = recording.schedule
-    if any(isinstance(step, Copy) for step in schedule.steps):
-        _refuse(problem)
     made = (*recording.outputs, *((KEPT,) if keeps else ()))
     shapes = {name: one.shape for name, one in recording.outputs.items()}
     program = program_over(schedule, given, made, ROW_ALIGNMENT)
@@ -79,21 +75,6 @@ def _target(problem: Problem, gpu: Gpu, *, gradients: bool) -> str:
     """The one that the rule gives: JAX's transforms know no request. Raises ArgumentTypeError, BackendError."""
     check_supported(problem)
     return choose_target(None, problem, gpu, gradients=gradients).chosen
-
-
-def _check_fit(problem: Problem, operands: Mapping[str, Tensor], target: str) -> None:
-    if not all(rule.fits for rule in in_place(operands, target).values()):
-        _refuse(problem)
-
-
-def _refuse(problem: Problem) -> None:
-    """Raise BackendError: copies between strides are none of XLA's, and none of a program's."""
-    numbers = ROW_ALIGNMENT // ITEMSIZE[problem.dtype]
-    raise BackendError(
-        f"head_dim, value_dim and seq_kv wanted as multiples of {numbers} for {problem.dtype} on a GPU under JAX's "
-        f"transforms, got {problem.head_dim}, {problem.value_dim} and {problem.seq_kv}. Pad them, or call "
-        "flurka_numba outside of transforms."
-    )
 
 
 def _operands(problem: Problem) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from splat_numba.gen.language.entry import Entry
-from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 
@@ -18,12 +17,6 @@ def parameters_of(
         *((name, "r") for name in counts),
         *((name, "l") for name in strides),
     )
-
-
-def emit_shared_start(out: SourceWriter, name: str, alignment: int) -> None:
-    """``name``: where a block's dynamic shared memory starts, aligned."""
-    out.line("start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))")
-    out.line(f"{name} = u32((start + u32({alignment - 1})) & u32({2**32 - alignment}))")
 
 
 def start_text(entry: Entry, what: str, sizes: str = "", instructions: Mapping[str, str] | None = None) -> KernelWriter:

@@ -18,9 +18,7 @@ from splat_numba.settings import Settings
 def tensor_of(name: str, array: GpuArray, layout: str = "bhsd") -> Tensor:
     """Sizes and strides as (batch, heads, seq, dim), in a buffer of that name; axes that are missing have one place."""
     sizes, strides = bhsd_axes(array.shape, layout, 1), bhsd_axes(array.strides, layout, 0)
-    return Tensor(
-        (sizes[0], sizes[1], sizes[2], sizes[3]), (strides[0], strides[1], strides[2], strides[3]), array.dtype, name
-    )
+    return Tensor(sizes, strides, array.dtype, name)
 
 
 def check_call_lengths(kv_lengths: Any, problem: Lengths, axes: int, framework: Framework) -> None:
@@ -46,4 +44,4 @@ def place_lengths(
     if not on_gpu(kv_lengths):
         return place_host_lengths(check_kv_lengths(kv_lengths, problem, axes), gpu, stream), None
     check_call_lengths(kv_lengths, problem, axes, framework)
-    return place_device_lengths(kv_lengths, problem.batch, gpu, framework, like, stream, settings)
+    return place_device_lengths(kv_lengths, gpu, framework, like, stream, settings)

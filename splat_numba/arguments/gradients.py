@@ -34,7 +34,7 @@ def import_results(
     levels = lse_shape(problem, len(shape))
     for name in ("lse", "dlse"):
         if given[name] is None:
-            views[name] = _zeros(_rows(problem), problem.compute_dtype)
+            views[name] = _zeros(problem.lse_sizes, problem.compute_dtype)
             continue
         arrays[name] = import_array(name, given[name])
         check_level(name, arrays[name], levels, problem.compute_dtype)
@@ -50,11 +50,7 @@ def _zeros(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
 
 def lse_shape(problem: Problem, axes: int) -> tuple[int, ...]:
     """Of lse and its gradient, for a q with so many axes."""
-    return _rows(problem)[4 - axes :]
-
-
-def _rows(problem: Problem) -> tuple[int, int, int]:
-    return problem.batch, problem.heads_q, problem.seq_q
+    return problem.lse_sizes[4 - axes :]
 
 
 def check_level(name: str, array: Described, shape: tuple[int, ...], dtype: str) -> None:

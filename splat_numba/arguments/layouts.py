@@ -40,7 +40,10 @@ def without_leading(array: NDArray[Any], axes: int) -> NDArray[Any]:
     return trimmed
 
 
-def bhsd_axes(values: tuple[_Number, ...], layout: str, missing: _Number) -> tuple[_Number, ...]:
+def bhsd_axes(
+    values: tuple[_Number, ...], layout: str, missing: _Number
+) -> tuple[_Number, _Number, _Number, _Number]:  # fmt: skip
     """Sizes or strides of an array of 2 to 4 axes, as (batch, heads, seq, dim); missing: for the axes it has not."""
-    whole = (missing,) * (4 - len(values)) + values
-    return (whole[0], whole[2], whole[1], whole[3]) if layout == "bshd" and len(values) > 2 else whole
+    batch, second, third, dim = (missing,) * (4 - len(values)) + values
+    turned = layout == "bshd" and len(values) > 2
+    return (batch, third, second, dim) if turned else (batch, second, third, dim)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +14,7 @@ from splat_numba.arguments.alignment import warn_unaligned
 from splat_numba.arguments.dense_masks import dense_mask
 from splat_numba.errors import ArgumentError
 from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.order import ordered
 from splat_numba.formats.patterns import Pattern
 
 OneMask: TypeAlias = Pattern | ACSR | NDArray[np.bool_]
@@ -39,6 +41,17 @@ def store_mask(mask: Any, seq_q: int, seq_kv: int, name: str = "mask") -> Stored
     return stored
 
 
+def stored_pairs(mask: Stored, seq_q: int, seq_kv: int) -> ACSR:
+    """The mask's pairs. Raises PatternError where a Pattern does not fit these lengths."""
+    return _pairs_of(mask, seq_q, seq_kv) if isinstance(mask, Pattern) else mask
+
+
+@lru_cache(maxsize=16)
+def _pairs_of(pattern: Pattern, seq_q: int, seq_kv: int) -> ACSR:
+    """Remembered: making them can take longer than using them, and what is made of them is kept with them."""
+    return ACSR.from_pattern(pattern, seq_q, seq_kv)
+
+
 def split_heads(mask: Mask, heads_q: int, seq_q: int, seq_kv: int) -> list[tuple[Stored, tuple[int, ...]]]:
     """The distinct masks, each with the query heads that use it."""
     if not isinstance(mask, (list, tuple)):
@@ -63,6 +76,11 @@ def fingerprint(mask: Stored) -> str:
     for array in (mask.run_ptr, mask.run_start, mask.run_step, mask.run_count):
         digest.update(str(array.dtype).encode() + array.tobytes())
     return digest.hexdigest()
+
+
+def planned_mask(mask: Stored) -> str:
+    """The mask in words, as a plan has it: unions in one order, which their texts have."""
+    return repr(ordered(mask)) if isinstance(mask, Pattern) else describe(mask)
 
 
 def describe(mask: Stored) -> str:

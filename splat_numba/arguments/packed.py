@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal, TypeAlias, get_args
 
 from splat_numba.arguments.dtypes import check_dtype_name
 from splat_numba.arguments.heads import check_heads, check_layouts_agree
-from splat_numba.arguments.masks import OneMask, store_mask
+from splat_numba.arguments.masks import OneMask, store_mask, stored_pairs
 from splat_numba.arguments.numbers import check_number
 from splat_numba.arguments.options import check_scale_range
 from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_HEADS, check_size, check_sizes
@@ -78,8 +77,7 @@ def import_sampled(q: Any, k: Any, mask: OneMask, scale: float, read: Read) -> S
     factor = check_number("scale", scale, "Give a Python float, or leave it out for 1.")
     factor = check_scale_range(factor, arrays["q"].dtype)
     stored = store_mask(mask, q4[2], k4[2])
-    acsr = _stored_pattern(stored, q4[2], k4[2]) if isinstance(stored, Pattern) else stored
-    return Sampled(arrays["q"], arrays["k"], k4[1], acsr, factor)
+    return Sampled(arrays["q"], arrays["k"], k4[1], stored_pairs(stored, q4[2], k4[2]), factor)
 
 
 def _all_axes(array: Described, axes: int) -> tuple[int, ...]:
@@ -155,12 +153,6 @@ def check_acsr(acsr: Any) -> None:
     raise ArgumentTypeError(
         f"acsr wanted as an ACSR, got {kind(acsr)}. Build it with splat.from_dense(mask) or splat.from_csr(...)."
     )
-
-
-@lru_cache(maxsize=16)
-def _stored_pattern(pattern: Pattern, seq_q: int, seq_kv: int) -> ACSR:
-    """The runs of a pattern, remembered: making them can take longer than using them."""
-    return ACSR.from_pattern(pattern, seq_q, seq_kv)
 
 
 def import_packed_problem(operator: Any, dtype: Any, batch: Any, heads: Any, dim: Any) -> PackedProblem:

@@ -13,6 +13,7 @@ from splat_numba.cli.cases import Case
 from splat_numba.cli.memory import check_memory
 from splat_numba.cli.options import CommandError, Place, Sizes
 from splat_numba.executors.choice import choose_executor
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.testing.problem import Operands, Problem
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 LEAST_RUNS, MOST_RUNS = 3, 15
 TIME_FOR_RUNS = 1.0  # seconds spent on one median, beyond the least number of runs
-ITEM_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 MASK_BYTES = 50  # a row of a mask, at least: its runs
 # full() of a head of 128 tokens took 0.19 s on the emulator; a command makes about five such calls a pattern.
 EMULATED_PAIRS = 90_000  # a second
@@ -48,7 +48,7 @@ class Shapes:
         """Refuse sizes that cannot be run, before anything is made of them. Raises CommandError."""
         sizes = f"--seq {self.seq} with --heads {self.heads} and --head-dim {self.head_dim}"
         numbers = self.heads * self.seq * self.head_dim
-        arrays = numbers * (4 * ITEM_BYTES[self.dtype] + 8)  # q, k, v, out, and one as it is drawn, in float64
+        arrays = numbers * (4 * ITEMSIZE[self.dtype] + 8)  # q, k, v, out, and one as it is drawn, in float64
         check_memory(arrays + cases * MASK_BYTES * self.seq, sizes, "--seq or --heads")
         seconds = self.heads * self.seq**2 / EMULATED_PAIRS
         if seconds > LONGEST_EMULATED and choose_executor(self.backend, self.target).emulated:

@@ -1,1 +1,1 @@
-"""Runs the text of a GPU kernel on NumPy: the same statements, with a vector of 32 lanes for each number."""
+"""Runs generated texts on NumPy: a GPU's with a vector of 32 lanes for each number, a CPU's over checked memory."""

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,16 @@ class Product:
             raise EmulationError(f"{error}: the product of line {self.line}") from error
 
 
+class _Running(threading.local):
+    """What the warp of a thread has of its own; see Block's properties."""
+
+    warp: int
+    pending: list[list[Product]]
+    copies: list[list[Callable[[], None]]]
+    registers: Registers
+    fenced_maps: set[int]
+
+
 class Block:
     """The warps of one block and what they share. exchange: with other blocks; late: copies land only when nobody can
     go on without them; text: the file name that the kernel's text was compiled with.
@@ -87,42 +98,38 @@ class Block:
         self._alive = self._waiting = self._idle = self._at_barrier = self._rounds = 0
         self._landing: list[Callable[[], None]] = []
         self._states: dict[int, str] = {}
-        self._local = threading.local()
+        self._local = _Running()
 
     @property
     def warp(self) -> int:
         """The number of the warp that runs."""
-        return int(self._local.warp)
+        return self._local.warp
 
     @property
     def pending(self) -> list[list[Product]]:
         """The running warp's products that nothing has waited for yet: groups, then those not committed."""
-        found: list[list[Product]] = self._local.pending
-        return found
+        return self._local.pending
 
     @property
     def copies(self) -> list[list[Callable[[], None]]]:
         """The running warp's own copies that nothing has waited for yet: groups, then those not committed."""
-        found: list[list[Callable[[], None]]] = self._local.copies
-        return found
+        return self._local.copies
 
     @property
     def registers(self) -> Registers:
         """The running warp's."""
-        found: Registers = self._local.registers
-        return found
+        return self._local.registers
 
     @property
     def fenced_maps(self) -> set[int]:
         """Addresses of tensor maps that the running warp has fenced."""
-        found: set[int] = self._local.fenced_maps
-        return found
+        return self._local.fenced_maps
 
     def line(self) -> int:
         """The line of the text that the running warp is at."""
-        frame = sys._getframe()  # noqa: SLF001 - inspect.currentframe, without a name for every frame
+        frame: FrameType | None = sys._getframe()  # noqa: SLF001 - inspect.currentframe, without a name for every frame
         while frame is not None and frame.f_code.co_filename != self.text:
-            frame = frame.f_back  # type: ignore[assignment]
+            frame = frame.f_back
         return frame.f_lineno if frame else 0
 
     def run(self, warps: int, kernel: Callable[[], None]) -> None:

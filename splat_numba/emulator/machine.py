@@ -12,7 +12,7 @@ from splat_numba.emulator.text import launch
 from splat_numba.errors import EmulationError
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.schedules import tensor as tensors
-from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step, place_of
+from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Place, Schedule, Step, place_of
 from splat_numba.gen.schedules.tensor import Axes, Tensor, contiguous, padded_bytes, padded_strides
 from splat_numba.gen.schedules.tensor_map import MAP_BYTES, tensor_map_arguments
 
@@ -84,10 +84,7 @@ class EmulatedMachine:
         self.reserve(SCRATCH, schedule.scratch)
         self.place_table(COUNTERS, np.zeros(max(schedule.counters, 1), np.uint32))
         for step in schedule.steps:
-            if isinstance(step, Copy):
-                self.read(step.target)[...] = self.read(step.source)
-            else:
-                self._launch(step)
+            self._launch(step)
         if schedule.counters and self._memory.read(self._addresses[COUNTERS], 4 * schedule.counters).any():
             raise EmulationError(
                 "counters wanted as 0 after the last launch, got others: the next call begins with them"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,7 +67,7 @@ def launch(
         }  # fmt: skip
         exec(code, names)  # noqa: S102 - the text is our own
         try:
-            block.run(warps, lambda names=names: names[entry.name](*arguments))  # type: ignore[misc]
+            block.run(warps, partial(names[entry.name], *arguments))
         except EmulationError as error:
             at = f"block {index}, warp {block.failed_warp}, line {_line(error, name)} of {name}"
             raise EmulationError(f"{error} ({at})") from error

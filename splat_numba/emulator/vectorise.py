@@ -50,7 +50,8 @@ def vectorised(text: str) -> ast.Module:
     a matrix product to a function under another name.
     """
     tree = ast.parse(text)
-    return ast.fix_missing_locations(_Vectorise(tree).visit(tree))  # type: ignore[no-any-return]
+    rewritten: ast.Module = _Vectorise(tree).visit(tree)
+    return ast.fix_missing_locations(rewritten)
 
 
 class _Vectorise(ast.NodeTransformer):
@@ -66,22 +67,21 @@ class _Vectorise(ast.NodeTransformer):
         self._functions = {
             node.name: [one.arg for one in node.args.args] for node in tree.body if isinstance(node, ast.FunctionDef)
         }
-        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and self._is_product(node)]
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         self._registers = {name for call in calls for name in self._taken(call)}
 
-    def _is_product(self, call: ast.Call) -> bool:
-        return isinstance(call.func, ast.Name) and call.func.id in self._products
-
     def _taken(self, call: ast.Call) -> list[str]:
-        """The names of a product's registers: the accumulator, and the left operand's."""
-        operands = call.args[:5] if self._products[call.func.id] else call.args[:1]  # type: ignore[attr-defined]
+        """The names of a product's registers, the accumulator and the left operand's; none of another call."""
+        if not (isinstance(call.func, ast.Name) and call.func.id in self._products):
+            return []
+        operands = call.args[:5] if self._products[call.func.id] else call.args[:1]
         return [name for operand in operands for name in _names(operand)]
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         self.generic_visit(node)
-        if self._is_product(node):
-            taken = ast.Tuple([ast.Constant(name) for name in self._taken(node)], ast.Load())
-            node.keywords.append(ast.keyword("registers", taken))
+        if taken := self._taken(node):
+            names = ast.Tuple([ast.Constant(name) for name in taken], ast.Load())
+            node.keywords.append(ast.keyword("registers", names))
         elif isinstance(node.func, ast.Name) and node.func.id in self._functions:
             self._check_registers(node, self._functions[node.func.id])
             node.args = [_value(one) for one in node.args]

@@ -55,7 +55,7 @@ class Pattern:
     def __reduce__(self) -> tuple[Any, tuple[object, ...]]:
         from splat_numba.formats.patterns import remade  # which checks what the bytes of a pickle say
 
-        return remade, (type(self), *(getattr(self, one.name) for one in fields(self)))  # type: ignore[arg-type]
+        return remade, (type(self), *(getattr(self, one.name) for one in fields(self)))  # type: ignore[arg-type]  # leaves are dataclasses
 
     def __copy__(self) -> Pattern:
         return self  # nothing of it can change

@@ -54,7 +54,7 @@ def lean_passes(parts: Parts) -> LeanPasses:
         return ir
 
     @register
-    class Rewrites(function_pass):  # type: ignore[misc]
+    class Rewrites(function_pass):
         _name = "splat_rewrites"
 
         def __init__(self) -> None:
@@ -73,7 +73,7 @@ def lean_passes(parts: Parts) -> LeanPasses:
             return True
 
     @register
-    class Versions(function_pass):  # type: ignore[misc]
+    class Versions(function_pass):
         _name = "splat_versions"
 
         def __init__(self) -> None:
@@ -84,7 +84,7 @@ def lean_passes(parts: Parts) -> LeanPasses:
             return True
 
     @register
-    class Joins(strip_phis):  # type: ignore[misc]
+    class Joins(strip_phis):
         _name = "splat_joins"
 
         def run_pass(self, state: Any) -> bool:

@@ -93,7 +93,7 @@ def release(module: ModuleType) -> None:
     unload(module)
 
 
-class _Bridge(_Cache):  # type: ignore[misc]
+class _Bridge(_Cache):
     """Stands where a dispatcher has its disk cache."""
 
     cache_path = None

@@ -74,7 +74,7 @@ def compile_entry(module: ModuleType, name: str, signature: Any) -> bytes:
     return bytes(dumps(result._reduce()))  # noqa: SLF001
 
 
-class _Library(JITCodeLibrary):  # type: ignore[misc]
+class _Library(JITCodeLibrary):
     def _optimize_functions(self, ll_module: Any) -> None:
         """Nothing, where Numba optimises each function by itself: the whole is optimised by the entry."""
         ll_module.data_layout = self._codegen._data_layout  # noqa: SLF001
@@ -130,7 +130,7 @@ def _callers_first(library: Any) -> list[Any]:
 
 
 @register_pass(mutates_CFG=True, analysis_only=False)
-class _Lowering(typed_passes.NativeLowering):  # type: ignore[misc]
+class _Lowering(typed_passes.NativeLowering):
     """To LLVM's language, into a library of ours."""
 
     _name = "splat_lowering"
@@ -152,7 +152,7 @@ class _Lowering(typed_passes.NativeLowering):  # type: ignore[misc]
         return True
 
 
-class _InnerCompiler(CompilerBase):  # type: ignore[misc]
+class _InnerCompiler(CompilerBase):
     """The passes that a generated text needs."""
 
     library = _InnerLibrary

@@ -21,6 +21,8 @@ class Recent(Generic[T]):
     def __init__(self, size: int) -> None:
         self._size = size
         self._kept: OrderedDict[Hashable, T] = OrderedDict()
+        self.glance = self._kept.get
+        """As find(), without noting that it is used: no function of Python's, for what every call asks."""
 
     def find(self, key: Hashable) -> T | None:
         """The value for a key, which is the last one used then; None where there is none. 0.2 us."""

@@ -22,7 +22,7 @@ INT32 = ir.IntType(32)
 INT64 = ir.IntType(64)
 
 
-class Vector(types.Type):  # type: ignore[misc]
+class Vector(types.Type):
     """``width`` floats in one register (or in several, where the machine's are narrower)."""
 
     def __init__(self, scalar: types.Float, width: int) -> None:
@@ -31,7 +31,7 @@ class Vector(types.Type):  # type: ignore[misc]
         super().__init__(name=f"Vector({scalar}, {width})")
 
 
-class Mask(types.Type):  # type: ignore[misc]
+class Mask(types.Type):
     """``width`` booleans: the result of comparing vectors."""
 
     def __init__(self, width: int) -> None:
@@ -50,13 +50,13 @@ def vector_type(vector: Vector) -> ir.VectorType:
 
 
 @register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
+class _VectorModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Vector) -> None:
         super().__init__(dmm, fe_type, vector_type(fe_type))
 
 
 @register_model(Mask)
-class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
+class _MaskModel(models.PrimitiveModel):
     def __init__(self, dmm: Any, fe_type: Mask) -> None:
         super().__init__(dmm, fe_type, ir.VectorType(ir.IntType(1), fe_type.width))
 
@@ -64,7 +64,7 @@ class _MaskModel(models.PrimitiveModel):  # type: ignore[misc]
 def _register_operator(function: Any, method: str, operand: type, result: Any = None) -> None:
     """Let Numba type and lower ``function`` on two equal operands through one IRBuilder method."""
 
-    class Template(AbstractTemplate):  # type: ignore[misc]
+    class Template(AbstractTemplate):
         def generic(self, args: Any, kws: Any) -> Any:
             if len(args) == 2 and isinstance(args[0], operand) and args[0] == args[1]:
                 return signature(result(args[0]) if result else args[0], *args)

@@ -8,6 +8,7 @@ has done so. All that is asked of its private parts stands in this file.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -124,3 +125,56 @@ def refuse_negated(name: str) -> NoReturn:
 def dtype_name(dtype: Any) -> str:
     """The name of a tensor's dtype, which PyTorch builds anew each time."""
     return str(dtype).removeprefix("torch.")
+
+
+def likeness(tensors: Sequence[Any]) -> Callable[[Sequence[Any]], list[int] | None] | None:
+    """A function of other tensors: their addresses if they are as these in all else that a call depends on, None if
+    they are not, or something records. None where nobody can tell so fast.
+
+    Dynamo's own guards ask for class, dispatch keys, dtype, device, sizes, strides and requires_grad: 0.3 us for three
+    tensors, where asking for all of it from Python takes 2. They are private: without them nobody can.
+    """
+    torch: Any = sys.modules["torch"]
+    guards = getattr(_guards(torch), "TensorGuards", None)
+    if guards is None or is_recorded() or len(set(map(id, tensors))) < len(tensors):  # guards want each tensor once
+        return None
+    alike = guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
+    tracing_state, forward_ad, _ = _recorders(torch)  # dispatch modes are among the keys
+    frozen, recording = not any(one.requires_grad for one in tensors), torch.is_grad_enabled
+    count = len(tensors)
+
+    def addresses(others: Sequence[Any]) -> list[int] | None:
+        if tracing_state() is not None or forward_ad._current_level >= 0:  # noqa: SLF001
+            return None
+        if len(others) != count or not alike(*others):
+            return None
+        places = [one.data_ptr() for one in others]
+        # 0: empty, or without memory, which the checks tell apart.
+        return places if (frozen or not recording()) and 0 not in places else None
+
+    return addresses
+
+
+def maker(shape: Sequence[int], steps: Sequence[int], dtype: Any, device: Any) -> Callable[[Any], Any]:
+    """What makes a fresh tensor of these sizes, strides, dtype and device, whatever it is given. As Inductor's graphs
+    do it where that is there, 0.3 us: torch.empty_strided() takes 0.8, most of it for reading its arguments.
+    """
+    torch: Any = sys.modules["torch"]
+    quick = getattr(_guards(torch), f"_empty_strided_{device.type}", None)
+    empty = torch.empty_strided
+
+    def usual(_like: Any) -> Any:
+        return empty(shape, steps, dtype=dtype, device=device)
+
+    if quick is None:
+        return usual
+    if device.type != "cuda":
+        return lambda _like: quick(shape, steps, dtype)
+    chosen, index = torch._C._cuda_getDevice, device.index  # noqa: SLF001 - the quick way takes the device that is chosen
+    return lambda like: quick(shape, steps, dtype) if chosen() == index else usual(like)
+
+
+@lru_cache(maxsize=1)
+def _guards(torch: Any) -> Any:
+    """PyTorch's module of guards, None where there is none."""
+    return getattr(getattr(torch._C, "_dynamo", None), "guards", None)  # noqa: SLF001

@@ -38,9 +38,9 @@ class _Remembering:
         """
         plain = type(func) in (types.Function, types.NumberClass) and not kws
         if not plain or not all(isinstance(one, types.Type) for one in args):
-            return super().resolve_function_type(func, args, kws)  # type: ignore[misc]
+            return super().resolve_function_type(func, args, kws)  # type: ignore[misc]  # of the class that it is mixed into
         key = func, tuple(args)
         if (found := self.signatures.get(key)) is None:
-            found = super().resolve_function_type(func, args, kws)  # type: ignore[misc]
+            found = super().resolve_function_type(func, args, kws)  # type: ignore[misc]  # of the class that it is mixed into
             self.signatures[key] = found
         return found

@@ -15,7 +15,6 @@ from splat_numba.executors.gpu import executor as gpu_kernel
 from splat_numba.executors.gpu import packed as gpu_packed
 from splat_numba.executors.gpu import parts as gpu_parts
 from splat_numba.gen.schedules.tensor_map import TensorMapArguments
-from splat_numba.runtime.cuda import lengths, ready
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, install, packed_values
 
 MULTIPROCESSORS = 1  # so that blocks take several items each
@@ -63,22 +62,11 @@ class EmulatedDriver(FakeDriver):
                 late=self.late)  # fmt: skip
         return (Status.CUDA_SUCCESS,)
 
-    def move(self, target, target_strides, source, source_strides, shape, _stream, types, _compiler):
-        """runtime.cuda.copies.move, which is a kernel of Numba's there."""
-        views = []
-        for pointer, strides, kind in ((target, target_strides, types[0]), (source, source_strides, types[1])):
-            buffer, start = self.device_memory.find(pointer, pointer + 1)
-            views.append(np.ndarray(shape, kind, buffer, pointer - start, strides))
-        views[0][...] = views[1]
-
 
 def emulated(monkeypatch, **options):
     """Install an emulated GPU."""
     forget_emulated()
-    fake = install(monkeypatch, EmulatedDriver(**options))
-    for module in (lengths, ready):
-        monkeypatch.setattr(module, "move", fake.move)
-    return fake
+    return install(monkeypatch, EmulatedDriver(**options))
 
 
 @pytest.fixture(params=[False, True], ids=["copies at once", "copies late"])

@@ -12,8 +12,6 @@ from numpy.testing import assert_array_equal
 import splat_numba as splat
 from splat_numba import reference
 from splat_numba.errors import ArgumentError
-from splat_numba.executors.emulated import executor as emulated_kernel
-from splat_numba.gen.boxes import search as box_search
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.language.lane_values import round_tf32
 from splat_numba.gen.plans.backward import KEYS, QUERIES
@@ -24,7 +22,6 @@ from splat_numba.testing import Problem, check_attention, check_gradients, masks
 from splat_numba.testing.error_bound import tolerance
 from tests.emulator.emulated_gpu import emulated, forget_emulated
 from tests.emulator.planted_faults import check_found
-from tests.emulator.test_emulated_sm80 import STRIPES, in_two_passes
 from tests.gpu.device_views import forced, forced_gradients
 from tests.profiles import draws
 
@@ -74,16 +71,6 @@ def test_any_problem_through_the_runtime(monkeypatch, data):
         emulated(patch)
         check_attention(problem, backend="cuda", target="sm80")
     forget_emulated()
-
-
-def test_passes_that_resume(monkeypatch):
-    """Keys of which most make scores of -inf, which three products alone would have as NaN."""
-    monkeypatch.setattr(box_search, "WORTH_TRYING", 1e9)
-    monkeypatch.setattr(emulated_kernel, "plan_for", in_two_passes)
-    problem = Problem(
-        130, 130, STRIPES, "float32", 2, 1, head_dim=12, value_dim=20, kv_lengths=(130, 18), minus_inf=0.6
-    )
-    check_attention(problem, **SM80)
 
 
 LARGEST = float(np.finfo(np.float32).max)  # beyond the largest number of TF32, to which it would round up to infinity

@@ -253,14 +253,16 @@ def test_what_does_not_fit_is_refused_by_name(monkeypatch):
 
 
 FAULTY = Case(WINDOW, "float32", 1, 2, 2, 12, 12)
-# Rows of odd and even numbers of values, odd in all, that begin anywhere in a chunk: held in registers, or too long.
+# Rows of odd and even numbers of values, odd in all, that begin anywhere in a chunk: held in registers, by fewer lanes
+# or by more, or too long.
 HELD = Case(ACSR.from_pattern(splat.window(400), 6, 802), "float16", 1, 3, 1, 12, 12)
+SHARED = [Case(ACSR.from_pattern(splat.window(reach), 7, 802), "float16", 1, 2, 1, 12, 12) for reach in (40, 120, 900)]
 LONG = Case(ACSR.from_pattern(splat.window(1400), 6, 2802), "float16", 1, 3, 1, 12, 12)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_softmax_of_rows_that_registers_hold_and_do_not(dtype):
-    for case in (HELD, LONG):
+    for case in (*SHARED, HELD, LONG):
         products.check_softmax(replace(case, dtype=dtype), **EMULATED)
 
 
@@ -278,7 +280,10 @@ FAULTS = {
     "a row's first number in a word": (r"ptx\.store_half\(row_at, u32[^\n]*", "pass"),
     "a row's last number in a word": (r"ptx\.store_half\(row_at \+ u64\(2\) \* u64\(u32\(count[^\n]*", "pass"),
     "words of a row's last chunk": (r"ptx\.store_word\(row_at[^\n]*, c, kept\)", "pass"),
-    "a held row's second piece": (r"if chunks > u32\(32\):\n( +)peak", r"if chunks > u32(64):\n\1peak"),
+    "a held row's second piece": (r"if [^\n]*chunks > u32\(16\)[^\n]*\n( +)peak", r"if chunks > u32(640):\n\1peak"),
+    "whose row": (r"rank \+ u32\(lane // u32\(16\)\)", "rank"),
+    "a row's own peak": (r"top = top_of_row\(peak\)", "top = peak"),
+    "rows of a warp in turn": (r"word_of_lane\((slot|count), u32\(16 \* i\)\)", r"word_of_lane(\1, u32(0))"),
     "rows of v side by side": (r"total\[n\] = sum_over_rows\(total\[n\]\)", "pass"),
     "places of values": (r"at = ptx\.load_word\(places[^\n]*", "pass"),
     "parts of a row": (r"while part < count", "while part < u32(1)"),
@@ -290,7 +295,7 @@ IN_TURN = ("a lane's own peak", "numbers of the rows beside")  # of rows that re
 OF_SOFTMAX = (
     *IN_TURN, "chunks that rows share", "held numbers of the rows beside",
     "a row's first number in a word", "a row's last number in a word", "words of a row's last chunk",
-    "a held row's second piece",
+    "a held row's second piece", "whose row", "a row's own peak", "rows of a warp in turn",
 )  # fmt: skip
 
 

@@ -67,7 +67,7 @@ BESIDE = ACSR.from_dense(np.where(ROWS % 3 > 0, abs(ROWS - np.arange(120)) < 20,
 NAMED = {
     # Rows of odd and even lengths, so that words of packed values belong to two rows, two tiles and two heads.
     "window": (splat.window(20, 17), 90, 101, {"batch": 2}),
-    "more tiles than stages": (splat.window(100, 60), 20, 190, {}),
+    "more tiles than stages": (splat.window(250, 270), 20, 300, {}),
     "whole tiles": (splat.blocked(64, 1), 130, 130, {}),
     "residue classes": (splat.strided(3), 100, 140, {}),
     "whole chunks of v": (splat.strided(2), 100, 300, {"value_dim": 64}),
@@ -77,7 +77,7 @@ NAMED = {
     "wide heads": (splat.full(), 10, 70, {"head_dim": 130, "value_dim": 144}),
     "one number": (splat.full(), 17, 65, {"head_dim": 1, "value_dim": 1}),
     "rows beside tiles": (BESIDE, 70, 120, {}),
-    "float32": (splat.window(40, 30), 90, 101, {"dtype": "float32", "batch": 2, "head_dim": 64, "value_dim": 72}),
+    "float32": (splat.window(40, 30), 90, 101, {"dtype": "float32", "batch": 2, "head_dim": 64, "value_dim": 60}),
     "float64": (splat.strided(2), 100, 140, {"dtype": "float64", "head_dim": 33}),
     "float32, wide heads": (splat.full(), 40, 70, {"dtype": "float32", "head_dim": 130, "value_dim": 256}),
     "a batch of none": (splat.full(), 17, 65, {"batch": 0}),
@@ -137,6 +137,20 @@ def test_a_key_that_is_no_number_reaches_its_own_pairs():
     assert_array_equal(np.isnan(values[0]), WINDOW.columns() == 5)
 
 
+def test_an_infinite_key_gives_what_float32_gives():
+    """Three products of TF32 would give NaN, as an infinite number has no rest."""
+    q, k, _, _ = Case(WINDOW, "float32", None, 1, 1, 20, 20).arrays()
+    assert plan_of(WINDOW, "float32", dim=20).by_products
+    q[0, :, 3], q[0, 9, 2] = 1 + abs(q[0, :, 3]), 0
+    k[0, 5, 3], k[0, 7, 2] = np.inf, -np.inf
+    values = splat.sddmm(q, k, WINDOW, **EMULATED)[0]
+    rows, columns = np.nonzero(WINDOW.to_dense())
+    assert (values[columns == 5] == np.inf).all()
+    wanted = np.where(rows == 9, np.nan, np.where(q[0, rows, 2] > 0, -np.inf, np.inf))[columns == 7]
+    assert_array_equal(values[columns == 7], wanted)
+    assert np.isfinite(values[~np.isin(columns, (5, 7))]).all()
+
+
 def test_a_value_vector_that_is_not_finite_reaches_who_keeps_it():
     """And other rows of its tiles, as 0 x NaN is NaN; not those of other tiles."""
     acsr = ACSR.from_pattern(splat.window(30), 150, 150)
@@ -176,7 +190,14 @@ def test_why_a_call_has_no_tiles(options, reason):
     ("options", "reason"),
     [
         ({}, ""),
-        ({"dtype": "float32"}, "mma.sync takes 16-bit numbers, not float32"),
+        ({"dtype": "float64"}, "mma.sync takes numbers of 16 and 32 bits, not float64"),
+        ({"dtype": "float32"}, ""),
+        ({"dtype": "float32", "operator": "sddmm"}, ""),
+        ({"dtype": "float32", "operator": "sddmm", "dim": 8}, "products of TF32 take rows of 16 to 64 numbers, not 8"),
+        (
+            {"dtype": "float32", "operator": "sddmm", "gpu": gpu_of((8, 6))},
+            "three products of TF32 make 59 operations a cycle, FMA units 179",
+        ),
         ({"gpu": gpu_of((7, 5))}, "compute capability 7.5 lacks the instructions"),
         ({"dim": 256, "gpu": gpu_of((8, 6)), "operator": "sddmm"}, None),
         ({"side_by_side": False}, "packed values do not lie side by side"),
@@ -235,21 +256,26 @@ def test_a_plan_refuses_by_name(changed, message):
         plan_packed(**{"operator": "sddmm", "acsr": WINDOW, "dtype": "float16", "dim": 64, **changed})
 
 
-# Rows of an odd number of pairs are all odd or all even, of an even one they take turns; the last keep whole tiles.
+# Rows of an odd number of pairs are all odd or all even, of an even one they take turns; the last keep whole tiles, and
+# those of one warp a tile less than those of the other.
 FAULTY = [
     Case(acsr, "float16", None, 1, 1, 20, 20)
     for acsr in (
         ACSR.from_pattern(splat.window(20, 17), 66, 101),
         ACSR.from_pattern(splat.window(20, 18), 66, 101),
-        ACSR.from_dense(np.arange(128) < 128 - ROWS[:20] % 2),
+        ACSR.from_dense(np.arange(128) < np.where(ROWS[:40] < 32, 64, 128) - ROWS[:40] % 2),
     )
 ]
 FAULTY_WHOLE = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 101), "float16", None, 1, 1, 64, 64)]
-FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float32", None, 1, 1, 20, 20)]
+FAULTY_REALS = [Case(FAULTY[0].acsr, "float32", None, 1, 1, 20, 20)]
+FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float64", None, 1, 1, 20, 20)]
 OTHER_CASES = {"fma": FAULTY_FMA, "fma weights": FAULTY_FMA, "wide spmm": FAULTY_WHOLE, "many columns": FAULTY_WHOLE}
 FAULTS = {
     "chunks that others end": (r"\(into < count\) and \(last < count\)", "into < count", "sddmm"),
-    "chunks at a row's ends": (r"part = u32\(0\) if [^\n]*", "part = u32(0)", "sddmm"),
+    "chunks at a row's ends": (r"mine = u32\(1\) if \(chunk < chunks\)[^\n]*", "mine = u32(0)", "sddmm"),
+    "the chunk that a row ends in": (r"select\(ends, begins, end\)", "select(begins, begins, end)", "sddmm"),
+    "a row's end that waits": (r"store_parts\(lane, u32\(2\)[^\n]*", "pass", "sddmm"),
+    "tiles of which a warp keeps what waits": (r"reach \+ u32\(79\)", "reach + u32(63)", "sddmm"),
     "a row's first value alone": (r"ptx\.store_half\(row_at, u32[^\n]*", "pass", "sddmm"),
     "a row's last value alone": (r"ptx\.store_half\(row_at \+[^\n]*", "pass", "sddmm"),
     "words that others begin": (r"kept = when if \(u32\(place \+ u32\(6\)\) < count\) and", "kept = when if", "sddmm"),
@@ -258,14 +284,14 @@ FAULTS = {
     "the value before a tile": (r"ptx\.store_shared_word\(u32\(at - u32\(4\)\)[^\n]*", "pass", "sddmm"),
     "odd rows": (r"ptx\.select\(b_both, b, odd\)", "b", "sddmm"),
     "the tile is there": (r"wait_for_copies\(\)", "pass", "sddmm"),
-    "the other stage": (r"STAGE_BYTES - stage", "stage", "spmm"),
+    "the other stage": (r"u32\(stage \+ STAGE_BYTES\)", "stage", "spmm"),
     "places of a tile": (r"corner \+ place_of\(place\)", "place_of(place)", "spmm"),
     "the order of places": (r"corner \+ place_of\(place\)", "corner + place", "spmm"),
     "values that are not kept": (r"weights\[to \+ y\] & u32\(two\)", "weights[to + y]", "spmm"),
     "values before a row's first": (r"& u32\(~[^\n]*", "", "spmm"),
     "tiles that are kept in part": (r"(return u32\(0\)) if \(place < count\)[^\n]*", r"\1", "spmm"),
     "the chunk after a lane's two": (r"some_2\)", "u32(0))", "spmm"),
-    "chunks at a head's ends": (r"(\n +)take_end\(words[^\n]*", r"\1pass", "spmm"),
+    "chunks at a head's ends": (r"(\n +)take_end\(u32[^\n]*", r"\1pass", "spmm"),
     "a head's last chunk": (r"u32\(16\), u32\(first >> u32\(31\)\)", "u32(0), u32(0)", "spmm"),
     "two words on": (r"shift & u32\(4\)", "u32(0)", "spmm"),
     "a word on": (r"shift & u32\(2\)", "u32(0)", "spmm"),
@@ -275,6 +301,12 @@ FAULTS = {
     "a thread's other chunks": (r"u32\(128 \* i\)", "u32(0)", "many columns"),
     "columns beyond the last": (r"if u64\(residue\)[^\n]*", "if limit > u32(0):", "wide spmm"),
     "tiles of which a warp keeps nothing": (r"return ptx\.any_lane\(some_0 \| some_1\)", "return some_0", "spmm"),
+    "ends of rows of float32": (r"when if here < count else u32\(0\)", "u32(0)", "reals"),
+    "chunks of float32": (r"u32\(4\) \* chunk\)\n", "u32(8) * chunk)\n", "reals"),
+    "what waits of float32": (r"(\n +)keep_waiting\(packed, lane\)", r"\1pass", "reals"),
+    "values of float32 that are not kept": (r"ptx\.select\(x_0, u32\(0\), kept\)", "x_0", "reals of spmm"),
+    "where a row of float32 begins": (r"u32\(4\) \* shift\[0\]", "u32(0)", "reals of spmm"),
+    "the last chunk of float32": (r"some_4\)", "u32(0))", "reals of spmm"),
     "keys of the tile before": (r"ptx\.block_barrier\(\)(\n +multiply_keys)", r"pass\1", "fma"),
     "keys while they are read": (r"ptx\.block_barrier\(\)  # nobody reads the keys", "pass  #", "fma"),
     "products that are kept": (r"there = u32\(1\) if u32\(place - [^\n]*", "there = u32(1)", "fma"),
@@ -286,13 +318,15 @@ FAULTS = {
 def test_a_planted_fault_is_found(monkeypatch, fault):
     pattern, replacement, operator = FAULTS[fault]
     in_blocks_of(monkeypatch, 128)
-    call = products.check_sddmm if operator in {"sddmm", "fma"} else products.check_spmm
+    call = products.check_sddmm if operator in {"sddmm", "reals", "fma"} else products.check_spmm
     call = products.check_transposed if "columns" in operator else call
     cases = (
         FAULTY_FMA
         if operator.startswith("fma")
         else FAULTY_WHOLE
         if operator in {"wide spmm", "many columns"}
+        else FAULTY_REALS
+        if operator.startswith("reals")
         else FAULTY
     )
     check_found(monkeypatch, lambda: [call(one, **ON_GPU) for one in cases], pattern, replacement)

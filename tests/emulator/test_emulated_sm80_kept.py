@@ -111,6 +111,21 @@ FAULTS = {
 }  # fmt: skip
 
 
+PAIR_FAULTS = {
+    "weights that are not there yet": (r"ptx\.block_barrier\(\)  # weights are there", "pass"),
+    "weights of other rows": (r"give_weights\(score_1, [^\n]*", "give_weights(score_1, weights)"),
+    "columns of the other product": (r"u32\(u32\(1\) - second\)", "second"),
+}
+
+
+@pytest.mark.parametrize("fault", PAIR_FAULTS)
+def test_a_fault_of_paired_warps_is_found(monkeypatch, fault):
+    keeper = Traits(12, 12, "float16", 1, 64, 2, 1)
+    monkeypatch.setattr(kept, "keeping_traits", lambda *_: (keeper,))
+    problem = Problem(70, 60, splat.window(40), "float16", 1, 1, head_dim=12)
+    check_found(monkeypatch, lambda: check_gradients(problem, backend="cuda", target="sm80"), *PAIR_FAULTS[fault])
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_found(monkeypatch, fault):
     check_found(monkeypatch, lambda: check_gradients(FAULTY, backend="cuda", target="sm80"), *FAULTS[fault])
@@ -124,6 +139,7 @@ def test_any_problem_that_keeps_slopes(monkeypatch, data):
     frozen = data.draw(st.sampled_from([(), (), ("q",), ("k", "v"), ("v",), ("q", "k")]))
     with monkeypatch.context() as patch:
         emulated(patch, late=data.draw(st.booleans()))
-        one = replace(problem, head_dim=9, value_dim=4, kv_lengths=None)
+        value_dim = data.draw(st.sampled_from([4, 9]))  # of 9 warps are paired
+        one = replace(problem, head_dim=9, value_dim=value_dim, kv_lengths=None)
         check_gradients(one, backend="cuda", target="sm80", frozen=frozen)
     forget_emulated()

@@ -9,11 +9,7 @@ from tests.emulator.fidelity import emulate
 from tests.emulator.fidelity_cases import CASES, recorded
 
 # Strict: a recorded answer makes the mark fall. The GPU's own test (tests/gpu/test_fidelity.py) needs no record.
-TF32 = "products of TF32 are new: no GPU has answered since"
-UNRECORDED: dict[str, str] = {  # by name: why no GPU has answered yet
-    **dict.fromkeys(("round_tf32", "split_rounded", "split_truncated"), TF32),
-    **{f"tf32 product of a warp, {kind} numbers": TF32 for kind in ("whole", "real", "special")},
-}
+UNRECORDED: dict[str, str] = {}  # by name: why no GPU has answered yet
 
 
 def by_record(case):

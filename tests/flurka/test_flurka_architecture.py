@@ -28,6 +28,7 @@ LAYERS = {
     "backends": 9,
     "bridges": 9.5,
     "api": 10,
+    "gradients": 10.5,
     "layer_parameters": 10,
     "layer": 11,
     "__init__": 12,

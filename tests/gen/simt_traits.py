@@ -27,7 +27,7 @@ GOLDEN_PACKED = {
     "sddmm_runs": PackedTraits("sddmm", "float32", 64),
     "spmm_listed_placed": PackedTraits("spmm", "float16", 20, listed=True, placed=True),
     "softmax": PackedTraits("softmax", "float64"),
-    "softmax_chunks": PackedTraits("softmax", "float16", held=2),
+    "softmax_chunks": PackedTraits("softmax", "float16", held=2, sharing=8),
     "softmax_backward": PackedTraits("softmax_backward", "bfloat16"),
     "spmm_partial": PackedTraits("spmm", "float16", 20, partial=True),
     "adding": PackedTraits("adding", "float16", 20),

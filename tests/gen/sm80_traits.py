@@ -31,6 +31,15 @@ GOLDEN_GRADIENTS = {
         kept=WRITTEN,
         padded=True,
     ),
+    "dk_dv_slopes_in_pairs": GradientTraits(
+        Traits(32, 32, "float16", 1, 64, 2, 2, partial=True, skips=False),
+        KEYS,
+        ("dk", "dv"),
+        ROUNDED,
+        ragged=False,
+        kept=WRITTEN,
+        padded=True,
+    ),
     "dk_dv": GradientTraits(Traits(64, 64, "bfloat16", 2, 32, 2, 2), KEYS, ("dk", "dv"), ROUNDED, ragged=False),
     "dq_three_products": GradientTraits(
         Traits(20, 12, "float32", 1, 16, 1, 3, partial=False, skips=False), QUERIES, ("dq",), ADDED, ragged=False

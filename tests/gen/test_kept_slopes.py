@@ -113,7 +113,7 @@ def plan_of(mask, seq, dim=128, heads=2, heads_kv=None):
 
 def kinds(schedule):
     """What kernels of gradients do with slopes, and for how many heads."""
-    texts = [(step.text.traits[0], step.numbers) for step in schedule.launches if "heads_count" in step.numbers]
+    texts = [(step.text.traits[0], step.numbers) for step in schedule.steps if "heads_count" in step.numbers]
     return [(one.kept, one.wanted, numbers["heads_count"]) for one, numbers in texts]
 
 
@@ -144,7 +144,7 @@ def test_a_head_with_one_pass_is_not_rounded_with_those_that_have_several():
     plans = [HeadsPlan(plan_of(one, seq), (head,)) for head, one in enumerate((mask, splat.window(9)))]
     assert [len(one.planned.queries) for one in plans] == [2, 1]
     schedule = schedule_of(plans, 2, seq)
-    rounds = [step for step in schedule.launches if step.text.entry.name == ROUND]
+    rounds = [step for step in schedule.steps if step.text.entry.name == ROUND]
     assert [(*step.pointers["result"], step.numbers["heads"]) for step in rounds] == [
         ("dq", 0, 1), ("dk", 0, 1), ("dv", 0, 1),
     ]  # fmt: skip

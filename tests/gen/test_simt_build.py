@@ -15,6 +15,7 @@ from splat_numba.errors import PlanError
 from splat_numba.gen.plans.backward import KEYS, QUERIES
 from splat_numba.gen.plans.machine import FIRST_WITH_HALVES, SHARED_BYTES, gpu_of
 from splat_numba.gen.plans.problem import Problem
+from splat_numba.gen.targets.gpu.copying import CONVERSIONS, CopyTraits, copy_text
 from splat_numba.gen.targets.gpu.launches import arch_of
 from splat_numba.gen.targets.simt.backward.text import gradients_text
 from splat_numba.gen.targets.simt.backward.tile_shapes import candidates as gradient_candidates
@@ -47,7 +48,7 @@ USUAL_PACKED = (
     ((9, 0), PackedTraits("softmax", "float64")),
     ((8, 6), PackedTraits("adding", "float16", 64)),
     ((9, 0), PackedTraits("gathering", "float16")),
-    ((9, 0), PackedTraits("softmax", "bfloat16", held=5)),
+    ((9, 0), PackedTraits("softmax", "bfloat16", held=5, sharing=8)),
     ((8, 0), PackedTraits("softmax_backward", "float16")),
     ((9, 0), FmaTraits("sddmm", "float32", 64)),
     ((7, 5), FmaTraits("spmm", "float32", 64)),
@@ -89,10 +90,7 @@ def gradient_texts(capability, dims, dtype):
                 yield gradients_text(traits, arch_of(gpu))
 
 
-@pytest.fixture(autouse=True)
-def compiler():
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
+pytestmark = pytest.mark.usefixtures("cuda_compiler")
 
 
 @pytest.mark.parametrize(("capability", "dims", "dtype", "options"), USUAL, ids=str)
@@ -114,6 +112,24 @@ def test_packed_operators_compile_into_registers(capability, traits):
     check(make(traits, arch_of(gpu_of(capability))), capability)
 
 
+def copy_texts(arch):
+    """Of all numbers, and conversions."""
+    for pair in (*((one, one) for one in ("float16", "float32", "float64")), *CONVERSIONS):
+        yield copy_text(CopyTraits.of(*pair), arch)
+
+
+def test_copies_compile_into_registers():
+    for text in copy_texts("sm_75"):
+        check(text, (7, 5))
+
+
+@pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
+@pytest.mark.parametrize("capability", sorted(SHARED_BYTES), ids=str)
+def test_copies_on_every_chip(capability):
+    for text in copy_texts(arch_of(gpu_of(capability))):
+        check(text, capability)
+
+
 def packed_texts(arch, dtype, shared_bytes):
     """Of all families."""
     tiled = [FmaTraits(family, dtype, dim) for family in ("sddmm", "spmm") for dim in PACKED_DIMS]
@@ -121,8 +137,8 @@ def packed_texts(arch, dtype, shared_bytes):
     for family in ("softmax", "softmax_backward", "gathering"):
         yield packed_text(PackedTraits(family, dtype), arch)
     if dtype != "float64":
-        for held in HELD:
-            yield packed_text(PackedTraits("softmax", dtype, held=held), arch)
+        for sharing, held in HELD:
+            yield packed_text(PackedTraits("softmax", dtype, held=held, sharing=sharing), arch)
     for dim in PACKED_DIMS:
         for listed in (False, True):
             yield packed_text(PackedTraits("sddmm", dtype, dim, listed), arch)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.targets.gpu.copying import CopyTraits, render_copy
 from splat_numba.gen.targets.simt.attention import render_attention
 from splat_numba.gen.targets.simt.backward.levels import LevelTraits, render_levels
 from splat_numba.gen.targets.simt.backward.text import render_gradients
@@ -27,6 +28,7 @@ TEXTS = {name: partial(render_attention, one) for name, one in GOLDEN.items()}
 TEXTS |= {name: partial(render_gradients, one) for name, one in GOLDEN_GRADIENTS.items()}
 TEXTS |= {name: partial(render_packed, one) for name, one in GOLDEN_PACKED.items()}
 TEXTS |= {name: partial(render_fma_tiles, one) for name, one in GOLDEN_TILES.items()}
+TEXTS["copy"] = partial(render_copy, CopyTraits.of("int64", "int32"))
 TEXTS["levels"] = partial(render_levels, LevelTraits(20, "float64"))
 
 

@@ -35,7 +35,11 @@ USUAL = (
     ((12, 0), (64, 64), "bfloat16", {}, 2),
     ((12, 0), (20, 12), "float32", OF_REALS, 1),
 )
-TILED = (((8, 0), TiledTraits("sddmm", "bfloat16", 64, 128)), ((12, 0), TiledTraits("spmm", "float16", 64, 128)))
+TILED = (
+    ((8, 0), TiledTraits("sddmm", "bfloat16", 64, 128)),
+    ((9, 0), TiledTraits("sddmm", "float32", 64)),
+    ((12, 0), TiledTraits("spmm", "float16", 64, 128)),
+)
 TILED_DIMS = (1, 20, 64, 80, 128, 192, 256)
 DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (192, 128), (256, 256), (64, 256))
 
@@ -61,26 +65,20 @@ def check_text(text, capability):
     assert report.shared_bytes <= SHARED_BYTES[capability]
 
 
-@pytest.fixture
-def _compiler():
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
-
-
-@pytest.mark.usefixtures("_compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.parametrize(("capability", "dims", "dtype", "options", "atoms"), USUAL, ids=str)
 def test_a_kernel_compiles_into_registers(capability, dims, dtype, options, atoms):
     """The widest tile of one or two sixteens of rows a warp."""
     check([one for one in traits_of(capability, dims, dtype, options) if atoms_of(one) == atoms][-1], capability)
 
 
-@pytest.mark.usefixtures("_compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.parametrize(("capability", "traits"), TILED, ids=str)
 def test_packed_operators_compile_into_registers(capability, traits):
     check_text(tiled_text(traits, arch_of(gpu_of(capability))), capability)
 
 
-@pytest.mark.usefixtures("_compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
 @pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
 def test_every_packed_operator_on_every_chip(capability):
@@ -91,9 +89,11 @@ def test_every_packed_operator_on_every_chip(capability):
                 traits = TiledTraits(family, "float16", dim, size)
                 if traits.shared_bytes <= gpu.shared_bytes:
                     check_text(tiled_text(traits, arch_of(gpu)), capability)
+    for dim in (16, 20, 64):
+        check_text(tiled_text(TiledTraits("sddmm", "float32", dim), arch_of(gpu)), capability)
 
 
-@pytest.mark.usefixtures("_compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
 @pytest.mark.parametrize("dims", DIMS, ids=str)
 @pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
@@ -103,7 +103,7 @@ def test_every_tile_shape_on_every_chip(capability, dims):
             check(replace(one, **options), capability)
 
 
-@pytest.mark.usefixtures("_compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])
 @pytest.mark.parametrize("dims", REAL_DIMS, ids=str)

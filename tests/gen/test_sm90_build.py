@@ -65,10 +65,7 @@ def has_disassembler() -> bool:
     return True
 
 
-@pytest.fixture(autouse=True)
-def compiler():
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
+pytestmark = pytest.mark.usefixtures("cuda_compiler")
 
 
 def traits_of(case):

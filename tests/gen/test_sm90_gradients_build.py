@@ -65,10 +65,7 @@ def kept_traits_of(case):
     return BackwardTraits(boxes, of, wanted, ROUNDED, ragged=False, kept=kept, padded=padded)
 
 
-@pytest.fixture(autouse=True)
-def compiler():
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
+pytestmark = pytest.mark.usefixtures("cuda_compiler")
 
 
 def check(text, spills=0):

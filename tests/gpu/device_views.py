@@ -46,6 +46,68 @@ class DeviceView:
         return found
 
 
+def views():
+    """Ways to hold an array (batch, heads, seq, dim) in memory: functions to (contiguous root, view of it)."""
+
+    def plain(x):
+        return x, x
+
+    def tokens_first(x):
+        root = np.ascontiguousarray(x.transpose(0, 2, 1, 3))
+        return root, root.transpose(0, 2, 1, 3)
+
+    def sequence_first(x):
+        root = np.ascontiguousarray(x.transpose(2, 0, 1, 3))
+        return root, root.transpose(1, 2, 0, 3)
+
+    def framed(before, after):
+        def make(x):
+            batch, heads, seq, dim = x.shape
+            root = np.full((batch, heads + 2, seq + 20, before + dim + after), np.nan, x.dtype)
+            view = root[:, 1:-1, 10:-10, before : before + dim]
+            view[...] = x
+            return root, view
+
+        return make
+
+    def every_third_row(x):
+        root = np.full((*x.shape[:2], 3 * x.shape[2], x.shape[3]), np.nan, x.dtype)
+        root[:, :, ::3] = x
+        return root, root[:, :, ::3]
+
+    def backwards(x):
+        root = np.ascontiguousarray(x[:, :, ::-1])
+        return root, root[:, :, ::-1]
+
+    def dims_apart(x):
+        root = np.full((*x.shape, 2), np.nan, x.dtype)
+        root[..., 0] = x
+        return root, root[..., 0]
+
+    def dims_first(x):
+        root = np.ascontiguousarray(x.transpose(0, 1, 3, 2))
+        return root, root.transpose(0, 1, 3, 2)
+
+    return {
+        "plain": plain,
+        "tokens first": tokens_first,
+        "sequence first": sequence_first,
+        "framed in place": framed(8, 16),
+        "framed, misaligned": framed(3, 7),
+        "every third row": every_third_row,
+        "backwards": backwards,
+        "dims apart": dims_apart,
+        "dims first": dims_first,
+    }
+
+
+VIEWS = views()
+
+
+def on_device(array, name):
+    return DeviceView(*VIEWS[name](array))
+
+
 def back(array):
     """A result of attention() on such arrays as a NumPy array."""
     return array.copy_to_host()

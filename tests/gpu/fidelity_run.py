@@ -30,9 +30,7 @@ def on_gpu(case):
     with gpu.current():
         function = load(cubin.code, cubin.report.symbol, gpu.ordinal, case.entry.shared_bytes)
     step = Step(EmittedText(case.entry.name, case.entry, str, ()), case.grid, values, {}, {})
-    launches = Launches(
-        [step], lambda _, memory: record_of(step, {}, {}, function, memory, overlaps=False), 0, gpu.context, current()
-    )
-    launches.run(0, 1, gpu.stream, asks=False)
+    launches = Launches([step], lambda _, memory: record_of(step, {}, {}, function, memory), 0, gpu.context, current())
+    launches.run(gpu.stream, asks=False)
     words.read(answer)
     return answer

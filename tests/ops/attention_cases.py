@@ -1,5 +1,6 @@
 """Masks, lengths and helpers of the attention tests. Few masks, because every one is a kernel to compile."""
 
+import numpy as np
 from numpy.testing import assert_allclose
 
 from splat_numba.api import attention
@@ -19,6 +20,7 @@ from splat_numba.formats.patterns import (
     strided,
     window,
 )
+from splat_numba.testing import masks
 
 MIXED = window(5, 3) | strided(7) | sinks(2)  # two bands and a dense stripe
 EDGES = (0, 1, 2, 3, 5, 7, 13, 31, 61, 63, 64, 65, 97, 127, 128, 129)
@@ -52,3 +54,10 @@ def assert_same(got, wanted, err_msg=""):
 
 def dense(mask, seq_q, seq_kv):
     return ACSR.from_pattern(mask, seq_q, seq_kv).to_dense()
+
+
+def stored_masks(seq_q, seq_kv):
+    """Patterns as ACSR: kernels of stored masks depend on no mask, so that many are cheap to try."""
+    return masks(seq_q, seq_kv).map(
+        lambda mask: mask if isinstance(mask, ACSR | np.ndarray) else ACSR.from_pattern(mask, seq_q, seq_kv)
+    )

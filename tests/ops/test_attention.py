@@ -19,8 +19,8 @@ from splat_numba.formats.patterns import (
     sinks,
     window,
 )
-from splat_numba.testing import DTYPES, Problem, check_attention, masks, problems
-from tests.ops.attention_cases import CATALOGUE, EDGES, MIXED, assert_same, run
+from splat_numba.testing import DTYPES, Problem, check_attention, problems
+from tests.ops.attention_cases import CATALOGUE, EDGES, MIXED, assert_same, run, stored_masks
 from tests.profiles import draws
 
 
@@ -29,13 +29,6 @@ from tests.profiles import draws
 @given(problems(dtypes=DTYPES))
 def test_any_problem_agrees_with_the_oracle(problem):
     check_attention(problem, backend="cpu")
-
-
-def stored_masks(seq_q, seq_kv):
-    """Patterns as ACSR: kernels of stored masks depend on no mask, so that many are cheap to try."""
-    return masks(seq_q, seq_kv).map(
-        lambda mask: mask if isinstance(mask, ACSR | np.ndarray) else ACSR.from_pattern(mask, seq_q, seq_kv)
-    )
 
 
 @settings(max_examples=draws(60), suppress_health_check=[HealthCheck.too_slow])

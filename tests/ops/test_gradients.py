@@ -18,18 +18,10 @@ from splat_numba import compile as compile_kernel
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.executors.cpu import backward as cpu_backward
 from splat_numba.executors.cpu import executor as cpu
-from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import full, window
-from splat_numba.testing import DTYPES, Problem, check_gradients, masks, problems
-from tests.ops.attention_cases import CATALOGUE, EDGES, MIXED, dense
+from splat_numba.testing import DTYPES, Problem, check_gradients, problems
+from tests.ops.attention_cases import CATALOGUE, EDGES, MIXED, dense, stored_masks
 from tests.profiles import draws
-
-
-def stored_masks(seq_q, seq_kv):
-    """Patterns as ACSR: kernels of stored masks depend on no mask, so that many are cheap to try."""
-    return masks(seq_q, seq_kv).map(
-        lambda mask: mask if isinstance(mask, ACSR | np.ndarray) else ACSR.from_pattern(mask, seq_q, seq_kv)
-    )
 
 
 @settings(max_examples=draws(50), suppress_health_check=[HealthCheck.too_slow])

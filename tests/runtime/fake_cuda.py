@@ -9,7 +9,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from splat_numba.runtime.cuda import build, code, device, driver, frameworks, launch, memory, ready, tables, tensor_map
+from splat_numba.gen.targets.gpu.copying import ENTRY as COPY
+from splat_numba.runtime.cuda import (
+    build,
+    code,
+    copies,
+    device,
+    driver,
+    frameworks,
+    launch,
+    memory,
+    ready,
+    tables,
+    tensor_map,
+)
 from splat_numba.runtime.cuda.compilers.compiler import chosen
 from tests.runtime.fake_native import NativeDriver
 
@@ -46,6 +59,7 @@ class FakeDriver:
         self.memory = {}
         self.freed = []
         self.launches = []
+        self.copies = []  # launches of the text that copies
         self.maps = []
         self.capturing = False
         self.contexts = [0]
@@ -194,8 +208,12 @@ class FakeDriver:
         assert (sizes[3], shared) == (entry.threads, entry.shared_bytes)
         values = packed_values(places, entry.parameters)
         record = {"function": function, "sizes": tuple(sizes), "shared": shared, "stream": stream}
-        self.launches.append(SimpleNamespace(**record, **values))
+        self.note(entry, SimpleNamespace(**record, **values))
         return (Status.CUDA_SUCCESS,)
+
+    def note(self, entry, launched):
+        """Keep a launch."""
+        (self.copies if entry.name == COPY else self.launches).append(launched)
 
 
 def packed_values(places, parameters):
@@ -208,7 +226,7 @@ def packed_values(places, parameters):
 
 
 CACHES = (driver.driver, device.device, memory.memory, tables.pool, tables.counters, tables.spare, launch.load,
-          launch._library, code.cubin_for)  # fmt: skip
+          launch._library, code.cubin_for, copies._ready)  # fmt: skip
 
 
 def install(monkeypatch, fake):

@@ -8,11 +8,12 @@ import pytest
 
 from splat_numba.executors.gpu import backward as gpu_backward
 from splat_numba.executors.gpu import call as gpu_call
+from splat_numba.executors.gpu.alike import Alike
 from splat_numba.runtime.cuda import frameworks
-from splat_numba.runtime.recent import Recent
 from tests.runtime.fake_cuda import fake  # noqa: F401 - of which this is one
 
 torch = pytest.importorskip("torch")
+operators = pytest.importorskip("splat_numba.bridges.torch.operators")
 
 
 @pytest.fixture
@@ -24,5 +25,13 @@ def torch_gpu(fake, monkeypatch):
     monkeypatch.setattr(kind, "describe", lambda self, name, one: replace(described(self, name, one), device=0))
     monkeypatch.setattr(kind, "stream", lambda *_: 0)
     for module in (gpu_call, gpu_backward):
-        monkeypatch.setattr(module, "_ready", Recent(64))
-    return fake
+        monkeypatch.setattr(module, "_ready", Alike(64))
+    forget()
+    yield fake
+    forget()
+
+
+def forget():
+    """What was learned of calls on this GPU, while there still is one."""
+    for one in (operators.attended, operators.gone_back):
+        one.clear()

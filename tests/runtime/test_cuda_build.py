@@ -28,13 +28,6 @@ from splat_numba.settings import Settings
 ENTRY = attention_entry(Traits(64, 64, "float16", 1, 64, 2, 1))
 
 
-@pytest.fixture
-def compiler():
-    """The CUDA compiler, which needs no GPU."""
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
-
-
 IMPORTS = """from splat_numba.gen.language.instructions import Instruction
 from splat_numba.runtime.cuda.dialect import ptx
 """
@@ -57,7 +50,7 @@ def stored(found):
     return cache.CacheEntry(file)
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 class TestDiskCache:
     def test_the_second_build_is_read_from_disk(self, tmp_path):
         first = built(tmp_path / "cache")
@@ -195,7 +188,7 @@ def finish(process):
     return out.strip()
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 def test_two_processes_fill_one_cache_and_a_third_compiles_nothing(tmp_path):
     go, folder = tmp_path / "go", tmp_path / "cache"
     ready = [tmp_path / name for name in ("first", "second")]
@@ -274,7 +267,7 @@ print(kernel.resources["cached"], [name for name in heavy if name in sys.modules
 """
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 def test_a_cubin_from_disk_loads_no_compiler(tmp_path, monkeypatch):
     monkeypatch.setenv("SPLAT_CACHE_DIR", str(tmp_path / "cache"))
     assert finish(child(WARM)).startswith("[False]")
@@ -290,7 +283,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 class TestBrokenTexts:
     @pytest.mark.parametrize("name", BROKEN)
     def test_a_text_that_does_not_compile(self, tmp_path, name):
@@ -310,7 +303,7 @@ class TestBrokenTexts:
 
     def test_assembly_that_the_assembler_refuses(self, tmp_path):
         with pytest.raises(CompileError, match=r"does not link: (.|\n)*nonsense(.|\n)*Please report the file\."):
-            built(tmp_path / "cache", "bad()", "bad = ptx._plain(Instruction('bad', '', '', 'nonsense;'))")
+            built(tmp_path / "cache", "bad()", "bad = ptx.MAKER.scalar(Instruction('bad', '', '', 'nonsense;'))")
 
     def test_after_a_broken_text_the_cache_still_works(self, tmp_path):
         with pytest.raises(CompileError):
@@ -319,7 +312,7 @@ class TestBrokenTexts:
         assert built(tmp_path / "cache").cached
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 def test_numbas_simulator_is_refused_by_name(monkeypatch):
     from numba.core import config
 
@@ -328,7 +321,7 @@ def test_numbas_simulator_is_refused_by_name(monkeypatch):
         build(source(), ENTRY, Settings(cache=False))
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 def test_ptx_is_text_with_the_entry_and_its_launch_bounds():
     found = ptx(source(), ENTRY, chosen(None))
     assert ".target sm_90a" in found
@@ -337,7 +330,7 @@ def test_ptx_is_text_with_the_entry_and_its_launch_bounds():
     assert ".minnctapersm 1" in found
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 def test_the_report_of_a_real_kernel(tmp_path):
     report = built(tmp_path / "cache").report
     assert 0 < report.registers <= 255
@@ -381,7 +374,7 @@ class TestReport:
         assert not read_report(f"{LOG}\0", 0).log.endswith("\0")
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 def test_the_cubin_is_a_kernel_of_the_public_interface(tmp_path, monkeypatch):
     monkeypatch.setenv("SPLAT_CACHE_DIR", str(tmp_path / "cache"))
     kernel = splat_numba.compile(
@@ -404,7 +397,7 @@ LOOPS = """total = seq_q
     ptx.store_word(out, blocks, total)"""
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 def test_the_short_way_gives_numba_cuda_s_own_code(monkeypatch):
     from numba import cuda
     from numba.cuda import compiler

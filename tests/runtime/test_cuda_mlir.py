@@ -61,19 +61,6 @@ def test_mlir_compiles_each_device_function_once(monkeypatch):
     assert len(compiled) == len(set(compiled))
 
 
-def test_an_axis_of_stride_0_keeps_it():
-    """Dense beside that axis: numba-cuda-mlir's own arrays are then taken for dense."""
-    from numba_cuda_mlir import types
-    from numba_cuda_mlir.numba_cuda.typing.typeof import typeof
-
-    strides = (0, 64, 2)
-    view = chosen("mlir").view(
-        {"data": (1 << 20, False), "shape": (2, 3, 32), "strides": strides, "typestr": "<u2", "version": 3}
-    )
-    assert view.__cuda_array_interface__["strides"] == strides
-    assert typeof(view) == types.Array(types.uint16, 3, "A")
-
-
 def test_the_least_of_unsigned_numbers():
     """2^32 - 1, which stands for no limit, is not -1; conversions, shifts and divisions are unsigned, too."""
     entry = attention_entry(Traits(64, 64, "float16", 1, 64, 2, 1))

@@ -9,9 +9,9 @@ import pytest
 
 from splat_numba.errors import ArgumentError, ArgumentTypeError, SplatError
 from splat_numba.executors.gpu import call as gpu_call
+from splat_numba.executors.gpu.alike import Alike
 from splat_numba.runtime.arrays import kind_of
 from splat_numba.runtime.cuda.frameworks import TORCH, describe, framework_of, known_keys
-from splat_numba.runtime.recent import Recent
 from splat_numba.runtime.tensors import check_tensor
 from tests.runtime.fake_cuda import fake
 from tests.runtime.fake_torch import ODD_TENSORS, ODD_TIMES, Tensor, torch
@@ -114,7 +114,7 @@ def test_other_classes_of_a_framework_are_no_arrays():
 @pytest.fixture
 def operands(torch, fake, monkeypatch):
     """q, k and v of a call that was made once."""
-    monkeypatch.setattr(gpu_call, "_ready", Recent(512))
+    monkeypatch.setattr(gpu_call, "_ready", Alike(512))
     recipe = Recipe((box_pass(),))
 
     def make(**changes):

@@ -22,8 +22,7 @@ from splat_numba.executors.given import Given
 from splat_numba.executors.xla.gpu_programs import backward_call, forward_call
 from splat_numba.formats.patterns import causal, window
 from splat_numba.gen.plans.problem import Problem
-from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy
-from splat_numba.gen.schedules.tensor import Tensor
+from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH
 from splat_numba.gen.schedules.tensor_map import MAP_BYTES
 from splat_numba.runtime.cuda import device, launch_layout
 from splat_numba.runtime.cuda.places import maps_of, pointers_of
@@ -92,7 +91,7 @@ def test_launches_are_those_of_the_other_machine(fake, native, make, target, rag
     fake.launches.clear()
     fake.maps.clear()
     reference(fake, program)
-    steps = program.schedule.launches
+    steps = program.schedule.steps
     assert len(ours) == len(fake.launches) == len(steps)
     for one, other, step, pointers in zip(ours, fake.launches, steps, pointers_of(program.schedule), strict=True):
         for name in own_of(step, pointers):
@@ -114,7 +113,7 @@ def test_tensor_maps_and_counters_stand_in_one_slot(fake, native):
     assert np.frombuffer(slot, np.uint64)[: 16 * len(maps)].tolist() == [
         n + 1 for n in range(len(maps)) for _ in range(16)
     ]
-    (counters,) = (name for name, place in program.schedule.launches[0].pointers.items() if place.buffer == COUNTERS)
+    (counters,) = (name for name, place in program.schedule.steps[0].pointers.items() if place.buffer == COUNTERS)
     assert getattr(one, counters) == one.q_maps + MAP_BYTES * len(maps)
     assert not any(slot[MAP_BYTES * len(maps) :])
     assert len(slot) - MAP_BYTES * len(maps) >= 4 * program.schedule.counters
@@ -181,7 +180,7 @@ def test_a_slot_that_a_graph_meets_later_is_kept_too(fake, native, few):
 @pytest.mark.parametrize("capturing", [False, True])
 def test_launches_overlap_the_one_before_but_in_a_graph(fake, native, capturing):
     program = program_of(backward_call)
-    steps = tuple(replace(step, overlaps=True) for step in program.schedule.steps)
+    steps = tuple(replace(one, overlaps=number > 0) for number, one in enumerate(program.schedule.steps))
     program = replace(program, schedule=replace(program.schedule, steps=steps))
     loaded = load(program)
     fake.capturing = capturing
@@ -351,12 +350,16 @@ def test_another_process_gives_the_same_names():
     assert done.stdout.strip() == name_of_gradients()
 
 
-def test_copies_are_none_of_its_steps(fake, native):
-    program = program_of()
-    one = Tensor((1, 1, 1, 1), (2, 2, 2, 2), "float16", "q")
-    copying = replace(program.schedule, steps=(Copy(one, replace(one, buffer="out")), *program.schedule.steps))
-    with pytest.raises(NotImplementedError, match="copies between strides"):
-        load(replace(program, schedule=copying))
+@pytest.mark.parametrize(("make", "count"), [(forward_call, 4), (backward_call, 8)])
+def test_copies_are_launches_as_well(fake, native, make, count):
+    """Of every array, as rows of 60 numbers are no whole chunks."""
+    program = program_of(make, problem=replace(PROBLEM, head_dim=60, value_dim=60))
+    assert call(native, program, load(program)) == (0, [])
+    ours = fake.copies[:]
+    fake.copies.clear()
+    reference(fake, program)
+    assert ours == fake.copies
+    assert len(ours) == count
 
 
 def test_the_drivers_numbers():

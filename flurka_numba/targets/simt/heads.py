@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 from flurka_numba.targets.gpu.lanes import LANE, QUAD, QUAD_BYTES, WARP_OF_BLOCK
 from flurka_numba.targets.gpu.warps import emit_largest_of_warp
-from flurka_numba.targets.gpu_text import emit_shared_start
 from flurka_numba.targets.simt.rows import emit_matrix_places
 from flurka_numba.targets.simt.text import SHARED_ALIGNMENT
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import WARP
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 THREADS = 256

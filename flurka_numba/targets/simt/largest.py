@@ -11,7 +11,7 @@ from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.heads import emit_head_place, emit_largest_of_block, head_entry, head_rows_loop
 from flurka_numba.targets.simt.rows import columns_loop, emit_scratch
-from flurka_numba.targets.simt.text import emit_length, result_parameters
+from flurka_numba.targets.simt.text import emit_length_here, result_parameters
 from splat_numba.gen.language.entry import Entry
 
 
@@ -37,7 +37,7 @@ class LargestTraits:
             emit_head_place(out)
             out.line("end = rows")
             with out.block("if kv_lengths != u64(0)"):
-                emit_length(out, "entry")
+                emit_length_here(out, "entry")
                 out.line("end = u32(min(rows, length))")
             out.line("top = f32(-np.inf)")
             with head_rows_loop(out, ["u"], "end"), columns_loop(out, "columns"):

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.targets.gpu.lanes import QUAD, quad_of
-from flurka_numba.targets.gpu_text import emit_shared_start, start_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.product_results import emit_results
 from flurka_numba.targets.simt.product_shape import COUNTS, DEPTH, ProductShape
 from flurka_numba.targets.simt.product_tiles import emit_fetch, emit_groups, emit_store_tile
@@ -32,6 +32,7 @@ from flurka_numba.targets.simt.text import (
     result_parameters,
 )
 from splat_numba.gen.language.entry import Entry
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 ENTRY = "product"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.simt.product_shape import LIMITS, ProductShape
-from flurka_numba.targets.simt.text import ITEMSIZE, emit_four, emit_length
+from flurka_numba.targets.simt.text import ITEMSIZE, emit_four, emit_length_here
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 
@@ -57,7 +57,7 @@ def emit_result_start(out: KernelWriter) -> None:
     """``kept_end``: rows of the result from there on are 0."""
     out.line("kept_end = rows")
     with out.block("if kv_lengths != u64(0)"):
-        emit_length(out, "entry")
+        emit_length_here(out, "entry")
         out.line(f"kept_end = length if limited == u32({LIMITS['rows']}) else rows")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flurka_numba.targets.simt.product_shape import LIMITS
-from flurka_numba.targets.simt.text import emit_length
+from flurka_numba.targets.simt.text import emit_length_here
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
@@ -74,7 +74,7 @@ def emit_find_operands(out: KernelWriter, depth: int) -> None:
             """
         )
         with out.block("if kv_lengths != u64(0)"):
-            emit_length(out, "batch_entry")
+            emit_length_here(out, "batch_entry")
             out.lines(
                 f"""
                 a_end = u32(min(rows, length)) if limited == u32({LIMITS["rows"]}) else rows

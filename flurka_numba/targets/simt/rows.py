@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from flurka_numba.targets.gpu.lanes import QUAD
-from flurka_numba.targets.simt.text import ITEMSIZE, emit_element, emit_length
+from flurka_numba.targets.simt.text import ITEMSIZE, emit_element, emit_length_here
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import WARP, log2
 from splat_numba.gen.targets.gpu.parts import KernelWriter
@@ -42,7 +42,7 @@ def emit_row_place(out: KernelWriter, operands: Sequence[str] = (), results: Seq
         """
     )
     with out.block("if kv_lengths != u64(0)"):
-        emit_length(out, "entry")
+        emit_length_here(out, "entry")
         out.line("kept = u32(1) if row < length else u32(0)")
     emit_matrix_places(out, (*operands, *results))
 

@@ -7,6 +7,7 @@ multiples of 16 bytes and whose numbers are adjacent, and may be padded up to th
 from __future__ import annotations
 
 from flurka_numba.targets.gpu.lanes import QUAD_BYTES
+from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -29,14 +30,10 @@ def _with_strides(names: tuple[str, ...], axes: tuple[str, ...]) -> tuple[tuple[
     return tuple((one, "l") for name in names for one in (name, *(f"{name}_{axis}" for axis in axes)))
 
 
-def emit_length(out: KernelWriter, entry: str) -> None:
-    """``length``: how many rows or columns of this launch are within the entry's key length."""
-    out.lines(
-        f"""
-        length = ptx.load_word(kv_lengths + u64(4) * u64({entry}))
-        length = u32(length - limit_first) if length > limit_first else u32(0)
-        """
-    )
+def emit_length_here(out: KernelWriter, entry: str) -> None:
+    """``length``: how many rows or columns of this launch are within the entry's key length, or more than it has."""
+    emit_length(out, "length", entry=entry)
+    out.line("length = u32(length - limit_first) if length > limit_first else u32(0)")
 
 
 def emit_element(out: KernelWriter, dtype: str, name: str, at: str, kept: str, spare: str) -> None:

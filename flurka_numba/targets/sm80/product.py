@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from flurka_numba.targets.gpu_text import emit_shared_start, start_text
+from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.product_shape import COUNTS as SIMT_COUNTS
 from flurka_numba.targets.simt.product_walk import (
     emit_advance,
@@ -27,7 +27,7 @@ from flurka_numba.targets.sm80.product_shape import ALIGNMENT, Operand, WarpProd
 from flurka_numba.targets.sm80.product_tiles import emit_fetch, emit_got, emit_store_tile
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import ATOM, LEFT_WORDS, MATRIX, RIGHT_WORDS, WARP, sums_of
-from splat_numba.gen.targets.gpu.functions import wrapped
+from splat_numba.gen.targets.gpu.functions import emit_shared_start, wrapped
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm80.tiles import emit_add
 

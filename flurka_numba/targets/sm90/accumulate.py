@@ -8,7 +8,7 @@ there with the rows as its depth. Two buffers, so that one barrier a tile does.
 
 from __future__ import annotations
 
-from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.accumulate_results import emit_products, emit_share
 from flurka_numba.targets.sm90.accumulate_rows import emit_factors, emit_operands, emit_rows
 from flurka_numba.targets.sm90.accumulate_shape import (
@@ -25,6 +25,8 @@ from flurka_numba.targets.sm90.shape import STATE_SIDE, SUM_ROWS, chunks, state_
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import LANE_COLUMNS, sums_of
+from splat_numba.gen.targets.gpu.addresses import emit_length
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
@@ -92,7 +94,6 @@ def _emit_start(out: KernelWriter, traits: AccumulateTraits) -> None:
         (name, f"u64(2) * u64({block} * u32({STATE_SIDE}) + eighth)")
         for name, block in zip(OPERANDS[traits.of], ("feature_block", "value_block"), strict=True)
     )
-    length = "ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
     emit_shared_start(out, "buffers", ALIGNMENT)
     out.lines(
         """
@@ -101,9 +102,12 @@ def _emit_start(out: KernelWriter, traits: AccumulateTraits) -> None:
     )
     emit_lane(out)
     emit_state_share(out, traits.blocks)
+    if traits.ragged:
+        emit_length(out, "length", "rows")
+    else:
+        out.line("length = rows")
     out.lines(
         f"""
-        length = {length}
         tiles = u32((length + u32({TILE - 1})) // u32({TILE}))
         tiles = u32((tiles + shares_of_state - u32(1)) // shares_of_state)
         tile = u32(share * tiles)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu.lanes import quad_of
-from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.apply_rows import (
     emit_products,
     emit_results,
@@ -42,6 +42,7 @@ from flurka_numba.targets.sm90.rows import (
 from flurka_numba.targets.sm90.shape import RandomFeatures, chunks
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import LANE_ROWS, LEFT_WORDS, MATRIX
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, GROUP, PRODUCT_DEPTH, WARPGROUP, keys_descriptor
 

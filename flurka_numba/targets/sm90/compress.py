@@ -7,7 +7,7 @@ them; warpgroups of 64 slots each multiply. Parts are added by the next stage, i
 from __future__ import annotations
 
 from flurka_numba.targets.gpu.lanes import WARP_OF_BLOCK
-from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.bounds import bound_pointers, emit_largest_of_part
 from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK, LANE_OF_ROW, LANE_ROW
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
@@ -16,6 +16,8 @@ from flurka_numba.targets.sm90.shape import BARRIER_BYTES, STEP, CompressTraits
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, WARP, sum_at, sums_of
 from splat_numba.gen.schedules.tensor_map import SPAN
+from splat_numba.gen.targets.gpu.addresses import emit_length
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
@@ -97,7 +99,10 @@ def _emit_share(out: KernelWriter, traits: CompressTraits) -> None:
             pair = u32(place - entry * pairs)
             """
         )
-    out.line("length = ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "length = seq_kv")
+    if traits.ragged:
+        emit_length(out, "length", "seq_kv")
+    else:
+        out.line("length = seq_kv")
     with out.part("find_steps", "The steps of this block's share, up to the last."):
         out.lines(
             f"""

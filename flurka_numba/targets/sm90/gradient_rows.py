@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_text
-from flurka_numba.targets.gpu_text import emit_shared_start
 from flurka_numba.targets.powers import emit_inverse
 from flurka_numba.targets.sm90.gradient_shape import SPREAD, GradientTraits
 from flurka_numba.targets.sm90.image_shape import turned_rows
@@ -28,6 +27,8 @@ from flurka_numba.targets.sm90.rows import (
 from flurka_numba.targets.sm90.scales import INVERSE_ROW, SCALE_ROW, VALUE_ROW, emit_carried, emit_weight, is_scaled
 from flurka_numba.targets.sm90.shape import chunks
 from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS, sums_of
+from splat_numba.gen.targets.gpu.addresses import emit_length
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, keys_descriptor, score_offset
 
@@ -36,7 +37,6 @@ def emit_start(out: KernelWriter, traits: GradientTraits, columns: int, features
     """This block's head and rows; the images on the way to shared memory. further: bytes between them and the barrier
     ``full``, for others.
     """
-    length = "ptx.load_word(kv_lengths + u64(4) * u64(entry))" if traits.ragged else "rows"
     both = traits.image_bytes + traits.turned_bytes
     emit_shared_start(out, "image", ALIGNMENT)
     out.lines(
@@ -48,7 +48,10 @@ def emit_start(out: KernelWriter, traits: GradientTraits, columns: int, features
     )
     emit_lane(out)
     emit_tiles(out, "rows")
-    out.line(f"length = {length}")
+    if traits.ragged:
+        emit_length(out, "length", "rows")
+    else:
+        out.line("length = rows")
     emit_barrier(out)
     with out.part("load_images", "Begin to copy both images of the head's state to shared memory."):
         out.lines(

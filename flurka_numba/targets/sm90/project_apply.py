@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu.lanes import QUAD_BYTES, WARP_OF_BLOCK, quad_of
-from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.apply_rows import (
     emit_products,
     emit_results,
@@ -46,6 +46,7 @@ from splat_numba.gen.language.lane_layout import (
     sums_of,
     words_of,
 )
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,

@@ -7,7 +7,7 @@ to the end. With a projection that keys and values share, the steps of values fo
 
 from __future__ import annotations
 
-from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK
 from flurka_numba.targets.sm90.projection_results import emit_results
 from flurka_numba.targets.sm90.projection_shape import ProjectionTraits
@@ -16,6 +16,7 @@ from flurka_numba.targets.sm90.shape import BARRIER_BYTES
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import WARP, sums_of
 from splat_numba.gen.schedules.tensor_map import SPAN
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,

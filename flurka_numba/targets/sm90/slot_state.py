@@ -10,7 +10,7 @@ shares in their order.
 from __future__ import annotations
 
 from flurka_numba.targets.gpu.lanes import LANE, OCTET
-from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.powers import emit_scale
 from flurka_numba.targets.sm90.bounds import bound_pointers, emit_bound
 from flurka_numba.targets.sm90.lanes import CHUNK, GROUP_OF_BLOCK
@@ -29,6 +29,7 @@ from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import log2, sums_of
 from splat_numba.gen.schedules.tensor_map import SPAN
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,
@@ -98,7 +99,7 @@ def render_slot_state(traits: SlotStateTraits) -> str:
 
 
 def _emit_start(out: KernelWriter, traits: SlotStateTraits) -> None:
-    """Which head, features, values and slots are this block's; where its columns of the parts stand."""
+    """Which head, features, values and slots are this block's, and what its threads have."""
     parts = traits.parts
     emit_shared_start(out, "feature_tile", ALIGNMENT)
     out.lines(
@@ -135,6 +136,19 @@ def _emit_start(out: KernelWriter, traits: SlotStateTraits) -> None:
         to_part = u64(tiles) * u64({4 * parts.rows * parts.columns})
         """
     )
+    _emit_columns(out, traits)
+    if traits.scaled:
+        out.line("inverse = f32(0.0)  # of the features' scale up to now")
+    out.line("ptx.allow_launch()")
+    out.line("ptx.await_launch()")
+    if traits.scaled:
+        emit_bound(out, parts, traits.splits, "value_top", "pairs_v", f"u32({spans(parts.value_dim)})", "tiles_k")
+        emit_scale(out, "value_scale", "value_top", VALUE_TOP)
+
+
+def _emit_columns(out: KernelWriter, traits: SlotStateTraits) -> None:
+    """Where this block's columns of keys and of values stand in the parts."""
+    parts = traits.parts
     for name, dim, first in (("k", parts.head_dim, ""), ("v", parts.value_dim, "tiles_k + ")):
         block = "feature_block" if name == "k" else "value_block"
         with out.part(f"find_{name}_columns", "The first tile of this block's columns, and where they stand in it."):
@@ -147,13 +161,6 @@ def _emit_start(out: KernelWriter, traits: SlotStateTraits) -> None:
                 {name}_at = parts + u64(4) * u64(column)
                 """
             )
-    if traits.scaled:
-        out.line("inverse = f32(0.0)  # of the features' scale up to now")
-    out.line("ptx.allow_launch()")
-    out.line("ptx.await_launch()")
-    if traits.scaled:
-        emit_bound(out, parts, traits.splits, "value_top", "pairs_v", f"u32({spans(parts.value_dim)})", "tiles_k")
-        emit_scale(out, "value_scale", "value_top", VALUE_TOP)
 
 
 def _emit_products(out: KernelWriter, traits: SlotStateTraits) -> None:

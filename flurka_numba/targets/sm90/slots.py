@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flurka_numba.targets.gpu.lanes import OCTET, QUAD, QUAD_BYTES, quad_of
-from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of
+from flurka_numba.targets.gpu_text import parameters_of
 from flurka_numba.targets.sm90.shape import SIDE_COLUMN, SIDE_ROW, SLOTS, STATE_SIDE, CompressTraits, StateTraits
 from flurka_numba.targets.sm90.state_block import emit_state_share
 from splat_numba.gen.language.lane_layout import log2
 from splat_numba.gen.schedules.tensor_map import SPAN
+from splat_numba.gen.targets.gpu.addresses import emit_length
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import ALIGNMENT, spans
 
@@ -67,7 +69,7 @@ def emit_slot_places(out: KernelWriter, traits: StateTraits, columns: Sequence[H
     """This block's slots, from ``chunk`` to ``last``, and where its columns stand."""
     out.line("length = slots")
     if traits.ragged:
-        out.line("length = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+        emit_length(out, "length", "slots")
     with out.part("find_slots", "The slots of this share, up to the last."):
         out.lines(
             f"""

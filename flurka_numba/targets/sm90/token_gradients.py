@@ -9,7 +9,7 @@ with eight adjacent ones: exchanges between lanes were 160 instructions a tile m
 
 from __future__ import annotations
 
-from flurka_numba.targets.gpu_text import emit_shared_start, parameters_of, start_text
+from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK
 from flurka_numba.targets.sm90.ring import emit_advance, emit_rings
 from flurka_numba.targets.sm90.scales import is_scaled
@@ -30,6 +30,7 @@ from flurka_numba.targets.sm90.token_shape import (
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import WARP, sums_of
 from splat_numba.gen.schedules.tensor_map import SPAN
+from splat_numba.gen.targets.gpu.functions import emit_shared_start
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.shape import (
     ALIGNMENT,

@@ -27,6 +27,7 @@ def define(library: Any, name: str, schema: str, run: Any, fake: Any, vmap: Any)
 
 # What is below autograd of a call on tensors in memory, with nothing else at work: it ends in define()'s run.
 _own, _kinds = torch._C, torch._C.DispatchKey  # noqa: SLF001 - as PyTorch's own library asks
+_BELOW = _own._after_autograd_keyset.raw_repr()  # noqa: SLF001 - likewise
 _IN_MEMORY = frozenset(
     keys.raw_repr()
     for place in (_kinds.CPU, _kinds.CUDA)
@@ -44,14 +45,18 @@ def differentiate(library: Any, name: str, function: Any, run_in_memory: Any) ->
     # The last step of Function.apply: those before it would hand the call to torch.func, from which it comes, where
     # autograd's level is that of a grad around a vmap, or of the operator called by itself.
     record = super(torch.autograd.Function, function).apply
+    recording, forward_ad = torch.is_grad_enabled, torch.autograd.forward_ad
 
     def run(keys: Any, *arguments: Any) -> Any:
-        if is_differentiated(*[one for one in arguments if isinstance(one, torch.Tensor)]):
+        # Graphs call with nothing recorded: the first two questions spare them a look at every argument.
+        if (recording() or forward_ad._current_level >= 0) and is_differentiated(  # noqa: SLF001
+            *[one for one in arguments if isinstance(one, torch.Tensor)]
+        ):
             if not torch._C._are_functorch_transforms_active():  # noqa: SLF001
                 return function.apply(*arguments)  # whose forward comes here again, with nothing recorded
             with enable_single_level_autograd_function():
                 return record(*arguments)
-        if (keys & torch._C._after_autograd_keyset).raw_repr() in _IN_MEMORY:  # noqa: SLF001
+        if keys.raw_repr() & _BELOW in _IN_MEMORY:
             return run_in_memory(*arguments)
         with torch._C._AutoDispatchBelowAutograd():  # noqa: SLF001 - as torch.library's own formulas are left
             return operator.redispatch(keys & torch._C._after_autograd_keyset, *arguments)  # noqa: SLF001
@@ -107,6 +112,14 @@ def only(found: Any, wanted: Any) -> tuple[Any, ...]:
     return tuple(one if kept else None for one, kept in zip(found, wanted, strict=True))
 
 
+def all_bare(tensors: tuple[Any, ...]) -> tuple[Any, ...]:
+    """bare() of each: nearly always they themselves."""
+    for one in tensors:
+        if type(one) is not torch.Tensor and one is not None:
+            return tuple(map(bare, tensors))
+    return tensors
+
+
 def bare(tensor: Any) -> Any:
     """The tensor without a class that watches functions only: it has seen this operator already. None is None."""
     kind: Any = type(tensor)
@@ -120,7 +133,7 @@ def bare(tensor: Any) -> Any:
 
 def filled(gradients: Any, like: Any) -> tuple[Any, ...]:
     """Gradients as an operator returns them: contiguous, without elements where there is none."""
-    return tuple(like.new_empty(0) if one is None else one.contiguous() for one in gradients)
+    return tuple([like.new_empty(0) if one is None else one.contiguous() for one in gradients])
 
 
 def fake_gradients(arguments: Any, wanted: Any, like: Any) -> tuple[Any, ...]:

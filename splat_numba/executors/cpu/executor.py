@@ -197,7 +197,7 @@ class CpuExecutor:
         written = prepare_out(out, operands)
         settings = current()
         parts, unfused = self._split(recipe, problem, scale, settings, ragged=kv_lengths is not None)
-        lse = np.empty((problem.batch, problem.heads_q, problem.seq_q), problem.compute_dtype)
+        lse = np.empty(problem.lse_sizes, problem.compute_dtype)
         result = to_bhsd(written.array.bits, operands.layout)
         arrays = {**operands.views, "out": result, "lse": lse, "kv_lengths": lengths}
         threads = threads_worth([part.plan for part in parts], problem, settings.threads or cores())
@@ -255,6 +255,12 @@ class CpuExecutor:
         from splat_numba.executors.cpu.backward import backward  # which has this module's plans
 
         return backward(recipe, call)
+
+    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...]) -> None:
+        """None: it begins anew each time."""
+
+    def backward_again(self, recipe: Recipe, call: BackwardCall) -> None:
+        """Likewise."""
 
 
 @cache

@@ -19,19 +19,14 @@ Arrays = dict[str, NDArray[Any]]
 
 def forward_operands(problem: Problem) -> Arrays:
     """q, k, v, out, lse and kv_lengths, as a forward schedule names them."""
-    queries, keys = (problem.batch, problem.heads_q, problem.seq_q), (problem.batch, problem.heads_kv, problem.seq_kv)
-    shapes = {
-        "q": (*queries, problem.head_dim), "k": (*keys, problem.head_dim), "v": (*keys, problem.value_dim),
-        "out": (*queries, problem.value_dim),
-    }  # fmt: skip
     rng = np.random.default_rng(0)
-    drawn = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    drawn = {name: rng.standard_normal(problem.sizes(name), np.float32) for name in ("q", "k", "v", "out")}
     half = ITEMSIZE[problem.dtype] == 2
     found: Arrays = {
         name: narrow(one, problem.dtype) if half else one.astype(problem.dtype) for name, one in drawn.items()
     }
     # About what random scores have, so that weights are as small as a call's own.
-    found["lse"] = np.full(queries, np.log(problem.seq_kv), problem.compute_dtype)
+    found["lse"] = np.full(problem.lse_sizes, np.log(problem.seq_kv), problem.compute_dtype)
     found["kv_lengths"] = np.full(problem.batch, problem.seq_kv, np.int64)
     return found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from splat_numba.arguments.masks import Stored, fingerprint
 from splat_numba.executors.cpu.backward import compile_gradients
@@ -90,7 +90,7 @@ def _trials(
     if wanted is None:
         arrays = forward_operands(problem)
         forward = [compile_plan(plan, settings).schedule_for(problem, heads, scale) for plan in plans]
-        return [lambda one=one: one.run(arrays, threads) for one in forward]  # type: ignore[misc]
+        return [partial(one.run, arrays, threads) for one in forward]
     arrays, shares = gradient_operands(plans[0].target, problem, wanted)
     back = [compile_gradients(plan, wanted, settings).schedule_for(problem, heads, scale, shares) for plan in plans]
-    return [lambda one=one: one.run(arrays, threads) for one in back]  # type: ignore[misc]
+    return [partial(one.run, arrays, threads) for one in back]

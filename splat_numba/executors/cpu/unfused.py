@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from splat_numba.arguments.masks import Stored, stored_pairs
 from splat_numba.executors.cpu.packed import CPU_PACKED
 from splat_numba.executors.executor import HeadsMask
 from splat_numba.executors.packed.call import PackedCall
 from splat_numba.executors.packed.machine import HostMachine
 from splat_numba.formats.acsr import ACSR
-from splat_numba.formats.patterns import Pattern, sinks
+from splat_numba.formats.patterns import sinks
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.halves import narrow, widen
 from splat_numba.gen.plans.problem import Problem
@@ -83,7 +84,7 @@ def _turns(
 
 
 @lru_cache(maxsize=16)
-def _pairs(mask: Pattern | ACSR, seq_q: int, seq_kv: int, length: int) -> ACSR:
+def _pairs(mask: Stored, seq_q: int, seq_kv: int, length: int) -> ACSR:
     """The pairs of a mask whose keys are below ``length``, remembered."""
-    acsr = ACSR.from_pattern(mask, seq_q, seq_kv) if isinstance(mask, Pattern) else mask
+    acsr = stored_pairs(mask, seq_q, seq_kv)
     return acsr if length >= seq_kv else acsr & sinks(length)

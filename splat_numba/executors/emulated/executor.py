@@ -134,8 +134,8 @@ class EmulatedExecutor(OfGpuTexts):
         parts = recipe.parts_for(problem, scale, current(), ragged=kv_lengths is not None)
         machine = EmulatedMachine()
         tensors = {name: machine.place(name, view, problem.dtype) for name, view in operands.views.items()}
-        rows = (problem.batch, problem.heads_q, problem.seq_q)
-        tensors["out"] = machine.allocate("out", (*rows, problem.value_dim), problem.dtype)
+        rows = problem.lse_sizes
+        tensors["out"] = machine.allocate("out", problem.sizes("out"), problem.dtype)
         machine.reserve("lse", ITEMSIZE[problem.compute_dtype] * prod(rows))
         machine.place_table("kv_lengths", lengths.astype(np.int32))
         passes = [one for part in parts for one in heads_passes(part, problem)]
@@ -180,3 +180,9 @@ class EmulatedExecutor(OfGpuTexts):
         for name, one in made.items():
             targets[name][...] = machine.read(one)
         return given.exported(call)
+
+    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...]) -> None:
+        """None: it begins anew each time."""
+
+    def backward_again(self, recipe: Recipe, call: BackwardCall) -> None:
+        """Likewise."""

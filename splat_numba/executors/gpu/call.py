@@ -14,7 +14,8 @@ from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.executors.cpu.operands import check_operands, import_operands, prepare_out
-from splat_numba.executors.executor import Recipe
+from splat_numba.executors.executor import Again, Recipe
+from splat_numba.executors.gpu.alike import Alike
 from splat_numba.executors.gpu.parts import heads_passes, target_of
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.schedule import Schedule
@@ -39,11 +40,9 @@ from splat_numba.runtime.cuda.frameworks import (
     describe_operand,
     framework_of,
     known_framework,
-    known_keys,
 )
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.ready import ReadyCall
-from splat_numba.runtime.recent import Recent
 from splat_numba.runtime.tensors import mark_written
 from splat_numba.settings import current
 
@@ -64,7 +63,7 @@ class ReadyAttention:
     reach: tuple[Reach, ...]
 
 
-_ready: Recent[ReadyAttention] = Recent(512)
+_ready: Alike[ReadyAttention] = Alike(512)
 
 
 def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
@@ -97,19 +96,42 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
     return (result, lse) if return_lse else result
 
 
+def attend_again(recipe: Recipe, arrays: tuple[Any, ...]) -> Again | None:
+    """Executor.attend_again(): what attend() does once it has found its ready call."""
+    framework = framework_of(arrays[0])
+    question = None if framework is None or recipe.identity is None else framework.likeness(arrays)
+    if framework is None or question is None:
+        return None
+    q, k, v = arrays
+    ready, _ = _look_up(recipe, q, k, v, None, None, framework)
+    address, stream, run = framework.address, framework.stream, ready.call.run
+    make_out, make_lse, ordinal = ready.make_out, ready.make_lse, ready.device.ordinal
+
+    def again(others: tuple[Any, ...]) -> tuple[Any, Any] | None:
+        places = question(others)
+        if places is None:
+            return None
+        q = others[0]
+        out, lse = make_out(q), make_lse(q)
+        run((*places, address(out), address(lse), 0), stream(others, ordinal), framework, q)
+        return out, lse
+
+    return again
+
+
 def _look_up(
     recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, framework: Framework
 ) -> tuple[ReadyAttention, list[int]]:
     """The call made ready, now or earlier, and the addresses of q, k, v and, where it is given, out."""
     given = (q, k, v) if out is None else (q, k, v, out)
-    identity = recipe.identity
-    known = None if identity is None else known_keys(given, framework)
-    if identity is None or known is None:
+    identity, known = recipe.identity, None
+    if identity is not None:
+        owner = (framework, *map(id, identity), recipe.layout, recipe.scale, kv_lengths is None, len(given))
+        known = _ready.find(owner, given, framework)
+    if known is None:
         ready, arrays = _make_ready(recipe, q, k, v, kv_lengths, out, framework)
         return ready, [array.pointer for array in arrays.values()]
-    places, kinds = known
-    key = (framework, *map(id, identity), recipe.layout, recipe.scale, kv_lengths is None, kinds)
-    found = _ready.find(key)
+    found, places, key = known
     if found is None:
         found = _ready.keep(key, _make_ready(recipe, q, k, v, kv_lengths, out, framework)[0])
     elif out is not None and not apart(places, found.reach):

@@ -87,7 +87,7 @@ def backward_texts(recipe: Recipe, problem: Problem, scale: float, gpu: Gpu) -> 
     level, one = ITEMSIZE[problem.compute_dtype], (*rows, 1)
     tensors["lse"] = Tensor(one, contiguous(one, 1, level), problem.compute_dtype, "lse")
     schedule = backward_schedule(target, plans, tensors, Wanted(), scale, gpu.multiprocessors)
-    return tuple(dict.fromkeys(step.text for step in schedule.launches))
+    return tuple(dict.fromkeys(step.text for step in schedule.steps))
 
 
 def texts_of(plan: Plan) -> tuple[Text, ...]:

@@ -20,6 +20,7 @@ from splat_numba.arguments.masks import Mask, split_heads, store_mask
 from splat_numba.arguments.options import check_scale
 from splat_numba.arguments.results import result_shape
 from splat_numba.executors.cpu.operands import check_operands
+from splat_numba.executors.given import Given
 from splat_numba.executors.jax.manual import differ, made_alike
 from splat_numba.executors.jax.operations import (
     described,
@@ -30,13 +31,13 @@ from splat_numba.executors.jax.operations import (
 )
 from splat_numba.executors.jax.platforms import by_platform
 from splat_numba.executors.jax.programs import Attention
-from splat_numba.executors.jax.sharding import BACKWARD, FORWARD, Split, partitioned
+from splat_numba.executors.jax.sharding import BACKWARD, FORWARD, Names, Split, partitioned
 from splat_numba.gen.plans.problem import Problem
 
 
-def attend(recipe: Any, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool, backend: str = "auto") -> Any:
-    """splat_numba.attention on JAX's arrays, tracers among them: out, or (out, lse). recipe: a kernel.Given, whose mask
-    may be dense; backend: that was asked for. With "auto" the platform that JAX compiles for decides.
+def attend(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: bool, backend: str = "auto") -> Any:
+    """splat_numba.attention on JAX's arrays, tracers among them: out, or (out, lse). recipe: its mask may be dense;
+    backend: that was asked for. With "auto" the platform that JAX compiles for decides.
 
     Raises ArgumentError, ArgumentTypeError, BackendError, PatternError, FormatError.
     """
@@ -56,7 +57,7 @@ def attend(recipe: Any, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: boo
 
 
 @lru_cache(maxsize=512)
-def _operator(recipe: Any, backend: str) -> Any:
+def _operator(recipe: Given, backend: str) -> Any:
     """(q, k, v) or (q, k, v, kv_lengths int32) -> (out, lse), of four axes in the recipe's layout, lse of three."""
     forward, backward = (
         folded(partial(_split, partial(_run, recipe, backend, names), recipe, names)) for names in (FORWARD, BACKWARD)
@@ -64,7 +65,7 @@ def _operator(recipe: Any, backend: str) -> Any:
     return operation("splat_attention", forward, backward, 3, keeps_results=True)
 
 
-def _split(run: Callable[..., Any], recipe: Any, names: Any, *arrays: Any) -> Any:
+def _split(run: Callable[..., Any], recipe: Given, names: Names, *arrays: Any) -> Any:
     """Let JAX's partitioner run the function on parts of the arrays, where devices have parts and it looks for them."""
     if differ(arrays):  # within shard_map they are parts already
         return run(*arrays)
@@ -75,12 +76,12 @@ def _split(run: Callable[..., Any], recipe: Any, names: Any, *arrays: Any) -> An
     return partitioned(run, Split(given, made, recipe.layout, _problem(recipe, *arrays[:3]), alike))(*arrays)
 
 
-def _run(recipe: Any, backend: str, names: Any, *arrays: Any) -> Any:
+def _run(recipe: Given, backend: str, names: Names, *arrays: Any) -> Any:
     call = Attention(recipe, backend, _problem(recipe, *arrays[:3]), names, len(arrays) > len(names[0]))
     return by_platform(call, call.kinds(arrays), arrays)
 
 
-def _problem(recipe: Any, q: Any, k: Any, v: Any) -> Problem:
+def _problem(recipe: Given, q: Any, k: Any, v: Any) -> Problem:
     sizes = [bhsd_axes(one.shape, recipe.layout, 1) for one in (q, k, v)]
     (batch, heads_q, seq_q, head_dim), (_, heads_kv, seq_kv, _), (*_, value_dim) = sizes
     return Problem(seq_q, seq_kv, head_dim, value_dim, str(q.dtype), batch, heads_q, heads_kv)

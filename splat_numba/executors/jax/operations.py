@@ -194,10 +194,3 @@ def lengths_of(kv_lengths: Any, problem: Any, axes: int) -> Any:
         if jnp.issubdtype(kv_lengths.dtype, jnp.signedinteger):
             kv_lengths = jnp.maximum(kv_lengths, -1)
     return kv_lengths.astype(jnp.int32)
-
-
-def within(lengths: Any, seq_kv: int) -> Any:
-    """Key lengths as a GPU's kernels may have them, which nobody reads before, and beyond the keys there are other
-    arrays: what is not from 0 to seq_kv becomes the nearest of these.
-    """
-    return jnp.clip(lengths, 0, seq_kv)

@@ -32,7 +32,7 @@ class Run(Protocol):
 
 
 def by_platform(run: Run, kinds: Sequence[tuple[tuple[int, ...], Any]], arrays: Sequence[Any]) -> tuple[Any, ...]:
-    """The operation's results, of these shapes and dtypes; arrays: alike (jax_manual.made_alike)."""
+    """The operation's results, of these shapes and dtypes; arrays: alike (executors.jax.manual.made_alike)."""
     results = tuple(type_like(arrays[0], shape, dtype) for shape, dtype in kinds)
     return tuple(_call.bind(*arrays, run=run, results=results))
 

@@ -1,25 +1,23 @@
-"""What attention is to XLA on each platform: a foreign call to a program, with its memory and its padding.
+"""What attention is to XLA on each platform: a foreign call to a program, with its memory.
 
 JAX is imported here, so that only those who have its arrays import this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import jax
 import numpy as np
 
 from splat_numba.arguments.options import check_scale
-from splat_numba.executors.choice import choose_executor, tuned
-from splat_numba.executors.jax.operations import called, registered, within
+from splat_numba.executors.choice import choose_executor
+from splat_numba.executors.given import Given
+from splat_numba.executors.jax.operations import called, registered
 from splat_numba.executors.jax.platforms import refuse_elsewhere
-from splat_numba.executors.jax.sharding import BACKWARD
+from splat_numba.executors.jax.sharding import BACKWARD, Names
 from splat_numba.executors.xla.cpu_programs import backward_call, forward_call
-from splat_numba.gen.plans.backward import GRADIENTS
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.runtime.device import cores
 from splat_numba.settings import Settings, current
@@ -34,10 +32,10 @@ class Attention:
     given, behind the first three.
     """
 
-    recipe: Any
+    recipe: Given
     backend: str
     problem: Problem
-    names: tuple[tuple[str, ...], tuple[str, ...]]
+    names: Names
     ragged: bool
 
     def cpu(self, *arrays: Any) -> Any:
@@ -48,28 +46,11 @@ class Attention:
 
     def cuda(self, *arrays: Any) -> Any:
         """The same on NVIDIA GPUs. Raises ArgumentTypeError, PlanError, BackendError, CompileError."""
-        name, scratch, padding = _gpu_target(self, current())
-        given, _ = self.names
-        places = (*given[:3], "kv_lengths", *given[3:]) if self.ragged else given
-        wide = [
-            within(one, self.problem.seq_kv) if of == "kv_lengths" else _widened(one, padding.get(of, 0))
-            for of, one in zip(places, arrays, strict=True)
-        ]
+        name, scratch = _gpu_target(self, current())
         kinds = self.kinds(arrays)
-        rows = [
-            (_longer(shape, padding.get(of, 0)), dtype) for of, (shape, dtype) in zip(self.results, kinds, strict=True)
-        ]
-        found = called(name, [*rows, *scratch], wide)[: len(kinds)]
-        return [
-            one[..., : shape[-1]] if one.shape != shape else one for one, (shape, _) in zip(found, kinds, strict=True)
-        ]
+        return called(name, [*kinds, *scratch], arrays)[: len(kinds)]
 
-    @property
-    def results(self) -> tuple[str, ...]:
-        """The names of what is made: gradients, of the arrays that they are of."""
-        return GRADIENTS if self.names == BACKWARD else self.names[1]
-
-    def recipe_on(self, name: str) -> Any:
+    def recipe_on(self, name: str) -> Given:
         """The recipe with the executor of this name. Raises BackendError where another one was asked for."""
         given = self.recipe.executor
         if given.target is not None:
@@ -79,14 +60,14 @@ class Attention:
             return self.recipe
         measured = given is not choose_executor(given.name, None)
         executor = choose_executor(name, None)
-        return replace(self.recipe, executor=tuned(executor) if measured else executor)
+        return replace(self.recipe, executor=executor.measured() if measured else executor)
 
     def kinds(self, arrays: Any) -> list[tuple[tuple[int, ...], Any]]:
         """Shapes and dtypes of the results."""
         q, _, v, *_ = arrays
         if self.names == BACKWARD:
             return [(one.shape, one.dtype) for one in arrays[:3]]
-        return [((*q.shape[:3], v.shape[3]), q.dtype), (_level(self.problem), self.problem.compute_dtype)]
+        return [((*q.shape[:3], v.shape[3]), q.dtype), (self.problem.lse_sizes, self.problem.compute_dtype)]
 
 
 @lru_cache(maxsize=512)
@@ -99,8 +80,8 @@ def _cpu_target(call: Attention, settings: Settings) -> tuple[str, list[Any]]:
 
 
 @lru_cache(maxsize=512)
-def _gpu_target(call: Attention, settings: Settings) -> tuple[str, list[Any], Mapping[str, int]]:
-    """The same on GPUs, and by how much which arrays are padded."""
+def _gpu_target(call: Attention, settings: Settings) -> tuple[str, list[Any]]:
+    """The same on GPUs."""
     from splat_numba.executors.xla import gpu_programs as programs  # imports what CPUs have no use for
     from splat_numba.runtime.xla.gpu_register import gpu_target_of
 
@@ -108,23 +89,8 @@ def _gpu_target(call: Attention, settings: Settings) -> tuple[str, list[Any], Ma
     make = programs.backward_call if backward else programs.forward_call
     made = make(call.recipe_on("cuda"), call.problem, _scale(call), settings, ragged=call.ragged)
     name = gpu_target_of(f"{GPU_TARGET}_backward" if backward else GPU_TARGET, made.program, settings)
-    return name, [((made.scratch,), np.uint8)] if made.scratch else [], made.padding
+    return name, [((made.scratch,), np.uint8)] if made.scratch else []
 
 
 def _scale(call: Attention) -> float:
     return check_scale(call.recipe.scale, call.problem.head_dim, call.problem.dtype)
-
-
-def _longer(shape: tuple[int, ...], more: int) -> tuple[int, ...]:
-    return (*shape[:-1], shape[-1] + more)
-
-
-def _widened(array: Any, more: int) -> Any:
-    """An array with so many zeros behind each row."""
-    if not more:
-        return array
-    return jax.lax.pad(array, np.zeros((), array.dtype), [(0, 0, 0)] * (array.ndim - 1) + [(0, more, 0)])
-
-
-def _level(problem: Problem) -> tuple[int, int, int]:
-    return problem.batch, problem.heads_q, problem.seq_q

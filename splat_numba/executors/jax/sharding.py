@@ -18,8 +18,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from splat_numba.arguments.layouts import bhsd_axes
 from splat_numba.gen.plans.problem import Problem
 
-FORWARD = ("q", "k", "v"), ("out", "lse")
-BACKWARD = ("q", "k", "v", "out", "lse", "dout", "dlse"), ("q", "k", "v")
+Names = tuple[tuple[str, ...], tuple[str, ...]]
+"""Of the arrays that a call is given, and of those that it makes; gradients have the names of what they are of."""
+
+FORWARD: Names = ("q", "k", "v"), ("out", "lse")
+BACKWARD: Names = ("q", "k", "v", "out", "lse", "dout", "dlse"), ("q", "k", "v")
 # Axes in the order batch, heads, seq, dim: g key heads, of r query heads each; s and t tokens.
 _OF_QUERIES, _OF_KEYS = ("b", "(g r)", "s"), ("b", "g", "t")
 _AXES = {

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
-from splat_numba.arguments.masks import Stored
+from splat_numba.arguments.masks import Stored, stored_pairs
 from splat_numba.formats.acsr import ACSR
-from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.packed.problem import Operator, PackedProblem
 from splat_numba.gen.plans.problem import Problem
@@ -45,7 +44,7 @@ class PackedJob:
             compiled()
 
     def _kernels(self, settings: Settings) -> Iterator[tuple[str, Callable[[], object]]]:
-        acsr = _pairs(self.mask, *self.lengths)
+        acsr = stored_pairs(self.mask, *self.lengths)
         if not acsr.nnz:
             return iter(())
         return (_on_gpu if self.backend == "cuda" else _on_cpu)(self.problem, acsr, settings)
@@ -58,12 +57,6 @@ def jobs_of(
     for operator in dict.fromkeys(operators):
         dim = 0 if operator.startswith("softmax") else problem.head_dim
         yield PackedJob(mask, (problem.seq_q, problem.seq_kv), PackedProblem(operator, dtype, 1, 1, dim), backend)
-
-
-@lru_cache(maxsize=16)
-def _pairs(mask: Stored, seq_q: int, seq_kv: int) -> ACSR:
-    """Remembered: what is made of a mask is kept with it, and its operators follow each other."""
-    return ACSR.from_pattern(mask, seq_q, seq_kv) if isinstance(mask, Pattern) else mask
 
 
 def _on_cpu(
@@ -85,7 +78,7 @@ def _on_gpu(
 
     lists = lists_of(acsr, transposed=problem.transposed).lists
     schedule = packed_schedule(problem, lists, _tensors(problem, acsr), gpu())
-    for text in dict.fromkeys(step.text for step in schedule.launches):
+    for text in dict.fromkeys(step.text for step in schedule.steps):
         yield source_of(text).name, partial(cubin_for, text, settings)
 
 

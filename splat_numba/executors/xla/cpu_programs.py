@@ -61,8 +61,7 @@ def forward_call(
     """attention over (q, k, v) or (q, k, v, kv_lengths int32) to (out, lse), contiguous in the recipe's layout."""
     parts = recipe.parts_for(problem, scale, settings, ragged=ragged)
     given = 4 if ragged else 3
-    sizes = {"q": problem.head_dim, "k": problem.head_dim, "v": problem.value_dim, "out": problem.value_dim}
-    buffers = _tokens(dict(zip(sizes, (0, 1, 2, given), strict=True)), sizes, problem, recipe.layout)
+    buffers = _tokens({"q": 0, "k": 1, "v": 2, "out": given}, problem, recipe.layout)
     buffers["lse"] = _level(given + 1, problem)
     worth = threads_worth([part.plan for part in parts], problem, threads)
     recorder = Recorder(buffers, given + 2, settings, worth, _forms(problem))
@@ -81,10 +80,17 @@ def backward_call(
     masks = recipe.masks_for(problem)
     made = [compiled_of(recipe.executor, one, wanted, settings) for one in masks]
     first = 4 if ragged else 3
-    dims = {"q": problem.head_dim, "k": problem.head_dim, "v": problem.value_dim}
-    sizes = {**dims, "out": problem.value_dim, "dout": problem.value_dim, **{f"d{name}": n for name, n in dims.items()}}
-    places = (0, 1, 2, first, first + 2, first + 4, first + 5, first + 6)
-    buffers = _tokens(dict(zip(sizes, places, strict=True)), sizes, problem, recipe.layout)
+    places = {
+        "q": 0,
+        "k": 1,
+        "v": 2,
+        "out": first,
+        "dout": first + 2,
+        "dq": first + 4,
+        "dk": first + 5,
+        "dv": first + 6,
+    }
+    buffers = _tokens(places, problem, recipe.layout)
     buffers |= {"lse": _level(first + 1, problem), "dlse": _level(first + 3, problem)}
     worth = threads_worth([one.plan for one in made], problem, threads)
     recorder = Recorder(buffers, first + 7, settings, worth, _forms(problem))
@@ -92,7 +98,7 @@ def backward_call(
     sums = sums_for(recipe.executor.target, problem, machine(None), wanted)
     targets = {name: recorder.view(name) for name in wanted.sums}
     for name, width in sums.widths.items():
-        _add_sums(recorder, name, (sums.shares, problem.batch, problem.heads_kv, problem.seq_kv, width), problem)
+        _add_sums(recorder, name, (sums.shares, *problem.sizes(name)[:3], width), problem)
     for one, compiled in zip(masks, made, strict=True):
         schedule = compiled.schedule(problem, one.heads, scale, sums.shares)
         recorder.add(schedule, compiled.code)
@@ -123,13 +129,11 @@ def _finish_sums(recorder: Recorder, name: str, target: BufferView, problem: Pro
     recorder.call(function, kinds, given, problem.batch * problem.heads_kv)
 
 
-def _tokens(places: Mapping[str, int], dims: Mapping[str, int], problem: Problem, order: str) -> dict[str, Argument]:
+def _tokens(places: Mapping[str, int], problem: Problem, order: str) -> dict[str, Argument]:
     """Views of contiguous arrays of this layout as (batch, heads, seq, dim), by name."""
     found: dict[str, Argument] = {}
     for name, buffer in places.items():
-        of_keys = name.removeprefix("d") in ("k", "v")
-        heads, seq = (problem.heads_kv, problem.seq_kv) if of_keys else (problem.heads_q, problem.seq_q)
-        shape = (problem.batch, heads, seq, dims[name])
+        shape = problem.sizes(name)
         strides = bhsd_axes(dense(bhsd_axes(shape, order, 1), problem.itemsize), order, 0)
         found[name] = BufferView(buffer, 0, shape, strides, problem.itemsize)
     return found
@@ -137,5 +141,5 @@ def _tokens(places: Mapping[str, int], dims: Mapping[str, int], problem: Problem
 
 def _level(buffer: int, problem: Problem) -> BufferView:
     """lse or its gradient, (batch, heads, seq_q)."""
-    shape, itemsize = (problem.batch, problem.heads_q, problem.seq_q), ITEMSIZE[problem.compute_dtype]
+    shape, itemsize = problem.lse_sizes, ITEMSIZE[problem.compute_dtype]
     return BufferView(buffer, 0, shape, dense(shape, itemsize), itemsize)

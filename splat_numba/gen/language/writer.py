@@ -40,13 +40,14 @@ class SourceWriter:
             yield
 
     @contextmanager
-    def function(self, decorator: str, header: str, docstring: str) -> Iterator[None]:
-        """A decorated function: two blank lines, ``def header:``, its docstring, and a suite."""
+    def function(self, decorator: str, header: str, docstring: str = "") -> Iterator[None]:
+        """A decorated function: two blank lines, ``def header:``, its docstring if it has one, and a suite."""
         self.line()
         self.line()
         self.line(decorator)
         with self.block(f"def {header}"):
-            self.line(f'"""{docstring}"""')
+            if docstring:
+                self.line(f'"""{docstring}"""')
             yield
 
     def text(self) -> str:

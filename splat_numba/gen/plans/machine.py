@@ -9,7 +9,6 @@ THREAD_REGISTERS = 255  # that one thread can have
 HOPPER_MULTIPROCESSORS = 132
 HOPPER_SHARED_BYTES = 227 << 10  # that the blocks on a multiprocessor may use; one block may use all of it
 HOPPER_REGISTERS = 1 << 16  # of 32 bits, of a multiprocessor
-HOPPER_L2_BYTES = 50 << 20
 
 CPU = "CPU"
 GPU = "GPU"
@@ -62,9 +61,13 @@ class Gpu:
     multiprocessors: int = HOPPER_MULTIPROCESSORS
     shared_bytes: int = HOPPER_SHARED_BYTES
     registers: int = HOPPER_REGISTERS
-    l2_bytes: int = HOPPER_L2_BYTES
     capability: tuple[int, int] = (9, 0)
     kind: ClassVar[str] = GPU
+
+    @property
+    def arch(self) -> str:
+        """The architecture that texts for it are compiled for."""
+        return "sm_{}{}".format(*self.capability)
 
     @property
     def words(self) -> str:

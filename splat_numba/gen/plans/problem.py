@@ -23,6 +23,17 @@ class Problem:
     heads_kv: int = 1
     precision: str = IEEE
 
+    def sizes(self, name: str) -> tuple[int, int, int, int]:
+        """(batch, heads, seq, dim) of an array of a call by its name: q, k, v or out, or a gradient of one."""
+        of = name.removeprefix("d")
+        heads, seq = (self.heads_kv, self.seq_kv) if of in ("k", "v") else (self.heads_q, self.seq_q)
+        return self.batch, heads, seq, self.head_dim if of in ("q", "k") else self.value_dim
+
+    @property
+    def lse_sizes(self) -> tuple[int, int, int]:
+        """(batch, heads_q, seq_q)."""
+        return self.batch, self.heads_q, self.seq_q
+
     def transposed(self) -> Problem:
         """The problem of a plan on the transposed mask (`Geometry.transposed`), as a backward pass wants for dk and dv.
 

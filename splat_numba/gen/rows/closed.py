@@ -17,9 +17,8 @@ from splat_numba.gen.rows.tile_choice import fitting_tiles, tile_choice, tile_wo
 
 TILES_Q = (16, 32, 64, 128)
 TILES_KV = (32, 64, 128)
-USUAL_TILE = (
-    64  # of queries and of keys, until tiles are chosen; and where fewer rows would copy the same keys too often
-)
+# Of queries and of keys, until tiles are chosen; and where fewer rows would copy the same keys too often.
+USUAL_TILE = 64
 TYPICAL_LENGTHS = (16, 64, 1024, 2048, 4096, 8192)  # that tiles are chosen for; lengths beyond as the last
 # Of the least predicted time: strided(5), at 1.06, took 6 % longer; blocked(64), at 1.046, as long with either size.
 SHARED_WITHIN = 1.05

@@ -26,9 +26,8 @@ MASKED_WEIGHT_NS = 4.2  # the same with a row predicate
 TILE_NS = 120.0  # calls, bounds, rescaling
 ELEMENT_NS = 0.25  # one number of a row block, transposed in or out
 BLOCK_NS = 400.0
-STAGED_NS = (
-    0.1  # a value's number, copied into a tile where keys lie apart: strided(4) takes 9 % longer with 32 rows than 128
-)
+# A value's number, copied into a tile where keys lie apart: strided(4) takes 9 % longer with 32 rows than 128.
+STAGED_NS = 0.1
 LAUNCH_NS = 60_000.0  # a launch: threads woken, arguments unpacked
 
 # Of attention by the packed operators, of a graph's rows and of regular ones; benchmarks/results/cpu_fused.md.

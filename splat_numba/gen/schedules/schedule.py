@@ -88,12 +88,9 @@ class InPlace:
     alignment: int
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """target[...] = source[...], element by element, between any strides."""
-
-    source: Tensor
-    target: Tensor
+def copied_of(rules: Mapping[str, InPlace]) -> frozenset[str]:
+    """The arrays that are copied wherever they are."""
+    return frozenset(name for name, rule in rules.items() if not rule.fits)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,24 +99,25 @@ class Schedule:
     and leave behind as they like; counters: 32-bit words that are 0 before and after.
     """
 
-    steps: tuple[Step | Copy, ...]
+    steps: tuple[Step, ...]
     arguments: tuple[str, ...]
     tables: Mapping[str, NDArray[Any]]
     scratch: int
     counters: int
 
-    @property
-    def launches(self) -> tuple[Step, ...]:
-        """The steps that are launches."""
-        return tuple(step for step in self.steps if isinstance(step, Step))
-
 
 class ScheduleBuilder:
-    """Collects steps; scratch memory that was released may be given again, as steps follow each other."""
+    """Collects steps; scratch memory that was released may be given again, as steps follow each other. copying: adds
+    the launch of target[...] = source[...], between any strides.
+    """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(
+        self, *arguments: str, copying: Callable[[ScheduleBuilder, Tensor, Tensor], None] | None = None
+    ) -> None:
         self._arguments = list(arguments)
-        self._steps: list[Step | Copy] = []
+        self._copying = copying
+        self._steps: list[Step] = []
+        self._overlapped = False  # whether a launch may begin before the last one has ended
         self._copies: dict[Tensor, Tensor] = {}
         self._tables: dict[str, NDArray[Any]] = {}
         self._taken: list[tuple[int, int]] = []  # (start, end) of scratch memory, in order
@@ -174,9 +172,16 @@ class ScheduleBuilder:
         return Place(COUNTERS)
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        """Add a copy."""
-        if 0 not in source.sizes:
-            self._steps.append(Copy(source, target))
+        """Add a copy, which ends before the next launch begins: texts wait for what stages make, not for operands.
+
+        Raises ValueError where nobody said how to copy, PlanError for dtypes that differ and that no text converts.
+        """
+        if 0 in source.sizes:
+            return
+        if self._copying is None:
+            raise ValueError(f"a copy of {source.buffer} wanted in a schedule that has no copying")
+        self._copying(self, source, target)
+        self._overlapped = False
 
     def readable(self, tensor: Tensor, *, copied: bool) -> Tensor:
         """The array, or where it is ``copied`` a copy with padded rows, of one array one."""
@@ -192,7 +197,10 @@ class ScheduleBuilder:
         pointers: Mapping[str, Place | Tensor | None], *, maps: Mapping[str, Sequence[BoxMap]] | None = None,
         overlaps: bool = False,
     ) -> None:  # fmt: skip
-        """Add a launch; none where it has no blocks. Pointers to tensors are to their first elements, None is 0."""
+        """Add a launch; none where it has no blocks. Pointers to tensors are to their first elements, None is 0.
+
+        overlaps: as Step has it, but never the first one, which knows nothing of what is before it.
+        """
         if not grid:
             return
         places = {name: place_of(one) if isinstance(one, Tensor) else one for name, one in pointers.items() if one}
@@ -201,7 +209,8 @@ class ScheduleBuilder:
         given = [*numbers, *places, *found]
         if sorted(given) != sorted(name for name, _ in text.entry.parameters):
             raise ValueError(f"{text.name} wants {text.entry.parameters}, got {given}")
-        self._steps.append(Step(text, grid, numbers, places, found, overlaps))
+        self._steps.append(Step(text, grid, numbers, places, found, overlaps and self._overlapped))
+        self._overlapped = True
 
     def finish(self) -> Schedule:
         """The schedule. Raises ValueError for a buffer that nobody has."""
@@ -222,9 +231,7 @@ def place_of(tensor: Tensor) -> Place:
     return Place(tensor.buffer, tensor.offset)
 
 
-def buffers_of(step: Step | Copy) -> set[str]:
+def buffers_of(step: Step) -> set[str]:
     """All that a step reads or writes."""
-    if isinstance(step, Copy):
-        return {step.source.buffer, step.target.buffer}
     mapped = {one.tensor.buffer for several in step.maps.values() for one in several}
     return {place.buffer for place in step.pointers.values()} | mapped

@@ -27,3 +27,8 @@ class Box:
     def size(self) -> int:
         """Tokens in the box."""
         return self.inner * self.outer
+
+    @property
+    def shift(self) -> int:
+        """log2 of inner, where that is a power of two: how a text divides by it."""
+        return self.inner.bit_length() - 1

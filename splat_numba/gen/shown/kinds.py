@@ -9,7 +9,7 @@ import numpy as np
 from splat_numba.formats.closed_form import Edge
 from splat_numba.gen.boxes.passes import ALL, NONE, SOME, BoxPass
 from splat_numba.gen.plans.machine import CPU, GPU
-from splat_numba.gen.plans.plan import Plan
+from splat_numba.gen.plans.plan import Pass, Plan
 from splat_numba.gen.rows.passes import ClosedPass, TablePass
 
 CLOSED_KINDS = (
@@ -34,9 +34,20 @@ def kinds(plan: Plan) -> frozenset[str]:
     if not plan.covered:
         found.add("rows that nobody visits")
     for one in plan.passes:
-        of = {ClosedPass: _of_closed, TablePass: _of_table, BoxPass: _of_boxes}[type(one)]
-        found.update(name for name, there in of(one) if there)  # type: ignore[operator]
+        found.update(name for name, there in _of(one) if there)
     return frozenset(found)
+
+
+def _of(one: Pass) -> Iterator[tuple[str, bool]]:
+    """Kinds that a pass may be of, and whether it is."""
+    match one:
+        case ClosedPass():
+            return _of_closed(one)
+        case TablePass():
+            return _of_table(one)
+        case BoxPass():
+            return _of_boxes(one)
+    raise TypeError(f"pass wanted as one of this package, got {type(one).__name__}.")
 
 
 def _of_closed(one: ClosedPass) -> Iterator[tuple[str, bool]]:

@@ -102,15 +102,19 @@ def _box_tiles(one: BoxPass, rows: Span, cols: Span) -> Iterator[Tile]:
             view, c1, c2, many, status, *entries = table.piece[number].tolist()
             for at in range(many):
                 keys = _tokens(table.kv_views[view], one.kv_box, c1 + at * one.kv_box.inner, c2)
-                if not ((keys >= cols[0]) & (keys < cols[1])).any():
-                    continue
-                for group in range(one.traits.groups):
-                    kind = status >> 2 * group & 3
-                    if kind == NONE:
-                        continue
-                    part = lanes[GROUP_ROWS * group : GROUP_ROWS * (group + 1)]
-                    keeps = None if kind == ALL else _unpacked(table.bits[entries[group]], keys.size)
-                    yield Tile(part, keys, keeps, odd=bool((block + number + at) % 2))
+                if ((keys >= cols[0]) & (keys < cols[1])).any():
+                    yield from _group_tiles(one, lanes, keys, status, entries, odd=bool((block + number + at) % 2))
+
+
+def _group_tiles(
+    one: BoxPass, lanes: Ints, keys: Ints, status: int, entries: list[int], *, odd: bool
+) -> Iterator[Tile]:  # fmt: skip
+    """What each group of rows that keeps some of a box's keys has of it."""
+    for group in range(one.traits.groups):
+        kind = status >> 2 * group & 3
+        if kind != NONE:
+            keeps = None if kind == ALL else _unpacked(one.table.bits[entries[group]], keys.size)
+            yield Tile(lanes[GROUP_ROWS * group : GROUP_ROWS * (group + 1)], keys, keeps, odd=odd)
 
 
 def _tokens(view: View, box: Box, c1: int, c2: int) -> Ints:

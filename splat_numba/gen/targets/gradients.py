@@ -9,6 +9,7 @@ from typing import Protocol
 from splat_numba.gen.plans.backward import GRADIENTS, BackwardPlan, Wanted
 from splat_numba.gen.schedules.schedule import Place, Schedule, ScheduleBuilder
 from splat_numba.gen.schedules.tensor import Tensor
+from splat_numba.gen.targets.gpu.copying import Copying
 
 OPERANDS = ("q", "k", "v", "out", "dout")
 LEVELS = ("lse", "dlse")
@@ -27,7 +28,7 @@ class HeadsPlan:
 @dataclass(frozen=True, slots=True)
 class GradientCall:
     """What one call's launches read and write, and for which GPU. All tensors have four axes; lse, dlse: one number a
-    row, float32; results: of the gradients that are wanted, by name.
+    row, in the dtype that is computed in; results: of the gradients that are wanted, by name.
     """
 
     q: Tensor
@@ -63,7 +64,8 @@ def backward_schedule(
     """The launches of one call over BACKWARD_ARGUMENTS. tensors: all but dlse, which may be missing, and the gradients
     that are not wanted; copied: which of them are copied to padded rows first, and gradients from there at the end.
     """
-    builder = ScheduleBuilder(*BACKWARD_ARGUMENTS)
+    arch = next((one.planned.gpu.arch for one in plans), "")
+    builder = ScheduleBuilder(*BACKWARD_ARGUMENTS, copying=Copying(arch))
     q, k, v, out, dout = (builder.readable(tensors[name], copied=name in copied) for name in OPERANDS)
     results = {
         name: builder.tensor(tensors[name].sizes, tensors[name].dtype) if name in copied else tensors[name]

@@ -11,16 +11,18 @@ from splat_numba.gen.packed.parts import PackedParts
 from splat_numba.gen.packed.problem import PackedProblem
 from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS, PackedTiles
 from splat_numba.gen.plans.machine import Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.schedule import InPlace, Schedule, ScheduleBuilder, place_of
 from splat_numba.gen.schedules.tensor import Tensor
+from splat_numba.gen.targets.gpu.copying import Copying
 from splat_numba.gen.targets.gpu.fma import fma_rate
 from splat_numba.gen.targets.gpu.launches import CHUNK, in_chunks
 from splat_numba.gen.targets.gpu.tiled_operator import FAMILY_OF
 from splat_numba.gen.targets.simt.packed.schedule import record_fma_tiles, record_gathering, record_rows
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
-from splat_numba.gen.targets.sm80.cost import HERTZ
+from splat_numba.gen.targets.sm80.cost import HERTZ, slower_than_fma
 from splat_numba.gen.targets.sm80.packed.schedule import record_tiles
-from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
+from splat_numba.gen.targets.sm80.packed.traits import NARROW, TiledTraits
 from splat_numba.gen.targets.sm80.target import FIRST
 from splat_numba.plain import counted, duration
 
@@ -28,7 +30,9 @@ from splat_numba.plain import counted, duration
 # where 128 rows share them (benchmarks/results/gpu_operators.md). What the first-level cache gives a warp that reads
 # keys is an estimate.
 PRODUCT_TILE_CYCLES = 1000
+REAL_TILE_CYCLES = 1500  # of float32, an estimate: 800 instructions of each scheduler, and twice the bytes
 PAIR_BYTES_PER_CYCLE = 64
+REAL_DIMS = (16, NARROW)  # of fewer the rests' rests are felt; of more a multiprocessor holds one block
 SHARED_TILE = 0.88  # of these for the same pairs, where 128 rows share it
 IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
 
@@ -143,7 +147,7 @@ class PackedPlan:
         after.
         """
         *given, result = tensors
-        builder = ScheduleBuilder(*tensors)
+        builder = ScheduleBuilder(*tensors, copying=Copying(self.gpu.arch))
         arrays = {name: builder.readable(tensors[name], copied=name in copied) for name in given}
         whole = tensors[result]
         if 0 in whole.sizes:
@@ -176,19 +180,29 @@ def packed_schedule(
 
 def _without_products(problem: PackedProblem, gpu: Gpu, side_by_side: bool) -> str:
     """Why tiles do not go through matrix products; nothing if they do."""
-    if ITEMSIZE[problem.dtype] != 2:
-        return f"mma.sync takes 16-bit numbers, not {problem.dtype}"
+    if ITEMSIZE[problem.dtype] > ITEMSIZE["float32"]:
+        return f"mma.sync takes numbers of 16 and 32 bits, not {problem.dtype}"
     if gpu.capability < FIRST:
         return "compute capability {}.{} lacks the instructions".format(*gpu.capability)
+    if problem.dtype == "float32" and (reason := _without_reals(problem.dim, gpu)):
+        return reason
     if TiledTraits.of(problem).shared_bytes > gpu.shared_bytes:
         return f"two tiles of rows of {problem.dim} numbers do not fit in {gpu.shared_bytes >> 10} KiB"
     return "" if side_by_side else "packed values do not lie side by side"
 
 
+def _without_reals(dim: int, gpu: Gpu) -> str:
+    """Why float32 is not multiplied by three products of TF32, as attention does it; nothing if it is."""
+    if not REAL_DIMS[0] <= dim <= REAL_DIMS[1]:
+        return f"products of TF32 take rows of {REAL_DIMS[0]} to {REAL_DIMS[1]} numbers, not {dim}"
+    return slower_than_fma(Problem(1, 1, dim, dim, "float32"), gpu) or ""
+
+
 def tile_cycles(problem: PackedProblem, gpu: Gpu, *, by_products: bool) -> float:
     """Of a multiprocessor, for a tile."""
     if by_products:
-        return PRODUCT_TILE_CYCLES * max(problem.dim / 64, 1)
+        cycles = REAL_TILE_CYCLES if problem.dtype == "float32" else PRODUCT_TILE_CYCLES
+        return cycles * max(problem.dim / 64, 1)
     return TILE_ROWS * TILE_PLACES * problem.dim / fma_rate(problem.compute_dtype, gpu)
 
 

@@ -16,6 +16,7 @@ from splat_numba.gen.rows.passes import CpuCandidate
 from splat_numba.gen.schedules.array_schedule import ArraySchedule
 from splat_numba.gen.schedules.schedule import InPlace, Place, Schedule, ScheduleBuilder, Text
 from splat_numba.gen.schedules.tensor import Tensor
+from splat_numba.gen.targets.gpu.copying import Copying
 from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
 
 ARGUMENTS = ("q", "k", "v", "out", "lse", "kv_lengths")  # of attention; the last two may be nowhere, at address 0
@@ -54,7 +55,8 @@ def attention_schedule(
     """The launches of one call over ARGUMENTS. tensors: q, k, v and out; copied: which of them are copied to padded
     rows first, and out from there at the end.
     """
-    builder, seen = ScheduleBuilder(*ARGUMENTS), with_shared_heads(tensors)
+    arch = next((one.text.entry.arch for one in passes), "")
+    builder, seen = ScheduleBuilder(*ARGUMENTS, copying=Copying(arch)), with_shared_heads(tensors)
     q, k, v = (builder.readable(seen[name], copied=name in copied) for name in ("q", "k", "v"))
     out = seen["out"]
     written = builder.tensor(out.sizes, out.dtype) if "out" in copied else out
@@ -62,6 +64,13 @@ def attention_schedule(
     target.record(builder, passes, AttentionCall(q, k, v, written, scale, multiprocessors, *places))
     if "out" in copied:
         builder.copy(written, out)
+    return builder.finish()
+
+
+def copy_schedule(source: Tensor, target: Tensor, gpu: Gpu) -> Schedule:
+    """The launch of target[...] = source[...] over their two buffers, source first. Raises PlanError."""
+    builder = ScheduleBuilder(source.buffer, target.buffer, copying=Copying(gpu.arch))
+    builder.copy(source, target)
     return builder.finish()
 
 

@@ -1,26 +1,22 @@
-"""Copies on the GPU, the one case where there are any: arrays that the copy engine or the kernel's stores cannot take.
-
-Those are an odd head_dim in a contiguous array, a misaligned base, and zero or negative strides: such an operand is
-copied once into rows padded to 16 bytes, and such a result is written to padded rows first. One small kernel of Numba's
-moves elements between any strides, whatever the framework; the compiler is that of the call's other kernels.
+"""Copies that no schedule of a call has: rows padded on the host, and small arrays that come in another form than
+kernels read them in, such as key lengths.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.schedules.tensor import padded
-
-if TYPE_CHECKING:
-    from splat_numba.runtime.cuda.compilers.compiler import Compiler
-
-_THREADS = 256
-_SMALLEST_GRID = 128  # Numba warns of fewer
-_LARGEST_GRID = 1 << 16
+from splat_numba.gen.schedules.tensor import Tensor, padded
+from splat_numba.gen.targets.target import copy_schedule
+from splat_numba.runtime.cuda.arrays import GpuArray, contiguous_strides
+from splat_numba.runtime.cuda.device import Device
+from splat_numba.runtime.cuda.frameworks import Framework
+from splat_numba.runtime.cuda.ready import ReadySchedule
+from splat_numba.settings import Settings
 
 
 def padded_rows(bits: NDArray[np.uint16]) -> NDArray[np.uint16]:
@@ -31,47 +27,35 @@ def padded_rows(bits: NDArray[np.uint16]) -> NDArray[np.uint16]:
     return rows
 
 
-@cache
-def _kernel(compiler: Compiler) -> Any:
-    cuda = compiler.dialect().cuda
-
-    @cuda.jit
-    def move(target: Any, source: Any) -> None:
-        place = np.int64(cuda.grid(1))
-        while place < target.size:
-            rest = place
-            dim = rest % target.shape[3]
-            rest //= target.shape[3]
-            row = rest % target.shape[2]
-            rest //= target.shape[2]
-            target[rest // target.shape[1], rest % target.shape[1], row, dim] = source[
-                rest // target.shape[1], rest % target.shape[1], row, dim
-            ]
-            place += cuda.gridsize(1)
-
-    return move
-
-
-def move(
-    target: int, target_strides: tuple[int, ...], source: int, source_strides: tuple[int, ...],
-    shape: tuple[int, int, int, int], stream: int, types: tuple[str, str], compiler: str | None,
-) -> None:  # fmt: skip
-    """target[...] = source[...] in the order of ``stream``: addresses, strides in bytes; types: of target, source;
-    compiler: as Settings.cuda_compiler.
+def place_as(
+    given: GpuArray, dtype: str, array: Any, target: Device, framework: Framework, like: Any, stream: int,
+    settings: Settings,
+) -> tuple[int, Any]:  # fmt: skip
+    """The address of an array of one or two axes as contiguous numbers of this dtype, and what keeps it there: the
+    array itself where it is so, else a copy made in the order of the stream. Raises PlanError for dtypes that no text
+    converts.
     """
-    size = int(np.prod(shape, dtype=np.int64))
-    if not size:
-        return
-    from splat_numba.runtime.cuda.compilers.compiler import chosen
+    steps = contiguous_strides(given.shape, np.dtype(dtype).itemsize)
+    moved = any(one != step for one, step, size in zip(given.strides, steps, given.shape, strict=True) if size > 1)
+    if given.dtype == dtype and not moved:
+        return given.pointer, array
+    fresh = framework.empty(given.shape, dtype, like)
+    place = framework.address(fresh)
+    ready = _ready(given.shape, given.strides, given.dtype, dtype, target, settings)
+    ready.run((given.pointer, place), stream, framework, like)  # it wants no scratch memory
+    return place, fresh
 
-    made_by = chosen(compiler)
-    cuda = made_by.dialect().cuda
 
-    def view(pointer: int, strides: tuple[int, ...], kind: str) -> Any:
-        facts = {"data": (pointer, False), "shape": shape, "strides": strides, "typestr": kind, "version": 3}
-        return made_by.view(facts)
+@lru_cache(maxsize=512)
+def _ready(
+    shape: tuple[int, ...], strides: tuple[int, ...], dtype: str, wanted: str, target: Device, settings: Settings
+) -> ReadySchedule:  # fmt: skip
+    def tensor(name: str, kind: str, steps: tuple[int, ...]) -> Tensor:
+        rows, columns = (1, *shape)[-2:]
+        to_row, to_column = (0, *steps)[-2:]
+        return Tensor((1, 1, rows, columns), (0, 0, to_row, to_column), kind, name)
 
-    blocks = min(max(-(-size // _THREADS), _SMALLEST_GRID), _LARGEST_GRID)
-    order = cuda.external_stream(stream) if stream else cuda.default_stream()
-    kernel = _kernel(made_by)
-    kernel[blocks, _THREADS, order](view(target, target_strides, types[0]), view(source, source_strides, types[1]))
+    made = tensor("target", wanted, contiguous_strides(shape, np.dtype(wanted).itemsize))
+    schedule = copy_schedule(tensor("source", dtype, strides), made, target.as_planned)
+    with target.current():
+        return ReadySchedule(schedule, target, settings)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Hashable, Sequence
 from functools import lru_cache
+from operator import methodcaller
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -20,7 +21,7 @@ from splat_numba.runtime.cuda.device import device, device_of_pointer
 from splat_numba.runtime.cuda.driver import ask, driver
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.jax_arrays import check_jax
-from splat_numba.runtime.tensors import check_tensor, dtype_name, is_recorded, refuse_negated
+from splat_numba.runtime.tensors import check_tensor, dtype_name, is_recorded, likeness, maker, refuse_negated
 from splat_numba.settings import current
 
 
@@ -32,6 +33,9 @@ class Framework(Protocol):
 
     def keys(self, arrays: Sequence[Any]) -> tuple[list[int], Hashable]:
         """Addresses, and everything else that describe() depends on, as fast as may be: every call asks."""
+
+    def likeness(self, arrays: Sequence[Any]) -> Callable[[Sequence[Any]], list[int] | None] | None:
+        """A faster keys() for arrays as these: their addresses, None for others. None where there is none."""
 
     def address(self, array: Any) -> int:
         """Of a fresh array."""
@@ -128,6 +132,9 @@ def describe_operand(name: str, array: Any, framework: Framework, first: str = "
 class _Makers:
     """What has nothing to prepare."""
 
+    def likeness(self, _arrays: Sequence[Any]) -> None:
+        return None
+
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         raise NotImplementedError
 
@@ -160,8 +167,10 @@ class _Torch:
             ],
         )  # fmt: skip
 
-    def address(self, array: Any) -> int:
-        return int(array.data_ptr())
+    def likeness(self, arrays: Sequence[Any]) -> Callable[[Sequence[Any]], list[int] | None] | None:
+        return likeness(arrays)
+
+    address = staticmethod(methodcaller("data_ptr"))  # no function of Python's: calls ask it of each of their results
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         # 1.0 us; torch.empty() and new_empty() take 1.4, as they try another signature of theirs first.
@@ -169,9 +178,7 @@ class _Torch:
         return torch.empty_strided(shape, _steps(shape), dtype=getattr(torch, dtype), device=like.device)
 
     def maker(self, shape: tuple[int, ...], dtype: str, like: Any) -> Callable[[Any], Any]:
-        torch, steps = sys.modules["torch"], _steps(shape)
-        empty, kind, device = torch.empty_strided, getattr(torch, dtype), like.device
-        return lambda _like: empty(shape, steps, dtype=kind, device=device)
+        return maker(shape, _steps(shape), getattr(sys.modules["torch"], dtype), like.device)
 
     def side_by_side(self, shape: tuple[int, int, int, int], dtype: str, like: Any) -> Any:
         torch, (_, heads, rows, dim) = sys.modules["torch"], shape

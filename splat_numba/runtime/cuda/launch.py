@@ -48,12 +48,10 @@ class HostWords:
 
 
 def record_of(
-    step: Step, pointers: Mapping[str, Place], buffers: Mapping[str, tuple[int, int]], function: int, memory: HostWords,
-    *, overlaps: bool,
-) -> list[int]:  # fmt: skip
+    step: Step, pointers: Mapping[str, Place], buffers: Mapping[str, tuple[int, int]], function: int, memory: HostWords
+) -> list[int]:
     """The words of a launch, in the order of the layout. buffers: of each its number, and how many bytes are before it
-    there; what is in none of them is at address 0. overlaps: it may begin before the launch before it has ended, for
-    whose results its text waits. Three launches in a row end 1.5 us earlier by that.
+    there; what is in none of them is at address 0. Three launches in a row that overlap end 1.5 us earlier by that.
     """
     block, places = list[int](), list[int]()
     for name, kind in step.text.entry.parameters:
@@ -64,7 +62,7 @@ def record_of(
         block.append(0 if place is not None else ctypes.c_int64(word_of(kind, step.numbers[name])).value)
     entry = step.text.entry
     return [
-        function, step.grid, entry.threads, entry.shared_bytes, int(overlaps),
+        function, step.grid, entry.threads, entry.shared_bytes, int(step.overlaps),
         memory.place(np.array(block, np.int64)), len(block),
         memory.place(np.array(places, np.int64)), len(places) // 3,
     ]  # fmt: skip
@@ -89,15 +87,15 @@ class Launches:
         self.bases: Any = np.zeros(max(buffers, 1), np.int64)
         room = memory.place(np.zeros(room_bytes(steps) // WORD_BYTES, np.int64))
         first = memory.records([record(number, memory) for number in range(len(steps))])
-        words = [context, first, memory.place(self.bases), room, *addresses(*_DRIVER)]
+        words = [context, len(steps), first, memory.place(self.bases), room, *addresses(*_DRIVER)]
         self._given = memory.records([words])
         self._run = compiled(settings)["run"]
 
-    def run(self, first: int, count: int, stream: int, *, asks: bool) -> bool:
-        """Give so many launches to the stream. With asks none where it is captured in a graph, and True. Raises
+    def run(self, stream: int, *, asks: bool) -> bool:
+        """Give the launches to the stream. With asks none where it is captured in a graph, and True. Raises
         BackendError where the driver refuses.
         """
-        answer = self._run(self._given, first, count, stream, asks)
+        answer = self._run(self._given, stream, asks)
         if answer > 0:
             function, status = divmod(answer, layout.REFUSED_BY)
             refuse(_DRIVER[function].removesuffix("_v2"), driver().CUresult(status))
@@ -117,8 +115,8 @@ def _code(settings: Settings) -> CompiledText:
     from splat_numba.runtime.compile import compile_file
     from splat_numba.runtime.cuda import launch_code
 
-    signature = types.int64(*(types.int64,) * 5)
-    return compile_file(launch_code, (("run", signature), ("encode", signature)), settings)
+    signatures = [(name, types.int64(*(types.int64,) * count)) for name, count in (("run", 3), ("encode", 5))]
+    return compile_file(launch_code, tuple(signatures), settings)
 
 
 @cache

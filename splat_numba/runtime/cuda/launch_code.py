@@ -52,8 +52,8 @@ def launch(record: int, bases: int, room: int, stream: int, overlaps: bool, func
 
 
 @njit(**_COMPILED)
-def run(given: int, first: int, count: int, stream: int, asks: int) -> Any:
-    """So many launches from the first of them on, within the device's context: 0, or a driver's code with the function
+def run(given: int, stream: int, asks: int) -> Any:
+    """All launches, within the device's context: 0, or a driver's code with the function
     that gave it (REFUSED_BY). With asks none where the stream is captured, and CAPTURED.
     """
     room, context = load(given + layout.RUN_ROOM), load(given + layout.RUN_CONTEXT)
@@ -68,7 +68,7 @@ def run(given: int, first: int, count: int, stream: int, asks: int) -> Any:
         answer = _asked(given, layout.RUN_CAPTURING, (stream, room))
         if not answer and load_int32(room):
             answer = layout.CAPTURED
-    for number in range(first, first + count):
+    for number in range(load(given + layout.RUN_COUNT)):
         if answer:
             break
         record = load(given + layout.RUN_FIRST) + number * layout.LAUNCH_BYTES

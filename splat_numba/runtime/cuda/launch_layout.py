@@ -9,11 +9,12 @@ from __future__ import annotations
 ) = range(0, 10 * 8, 8)  # fmt: skip
 # A place: the number of a word of the block, of the buffer whose address it gets, and bytes behind that.
 PLACE_WORD, PLACE_BUFFER, PLACE_OFFSET, PLACE_BYTES = range(0, 4 * 8, 8)
-# A run of launches of one device: its context, the records, the addresses of the buffers, room for what the driver is
-# given, and functions of the driver.
+# A run of launches of one device: its context, how many they are, the records, the addresses of the buffers, room for
+# what the driver is given, and functions of the driver.
 (
-    RUN_CONTEXT, RUN_FIRST, RUN_BASES, RUN_ROOM, RUN_LAUNCH, RUN_CAPTURING, RUN_CURRENT, RUN_PUSH, RUN_POP, RUN_WORDS,
-) = range(0, 10 * 8, 8)  # fmt: skip
+    RUN_CONTEXT, RUN_COUNT, RUN_FIRST, RUN_BASES, RUN_ROOM, RUN_LAUNCH, RUN_CAPTURING, RUN_CURRENT, RUN_PUSH, RUN_POP,
+    RUN_WORDS,
+) = range(0, 11 * 8, 8)  # fmt: skip
 REFUSED_BY = 1 << 32  # a driver's code in an answer, times this the number of its function from RUN_LAUNCH on
 CAPTURED = -1  # what a run answers that has launched nothing, since the stream's work goes into a graph
 # A tensor map: what cuTensorMapEncodeTiled is given, and of which buffer it is.

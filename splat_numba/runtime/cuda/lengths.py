@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.runtime.cuda.arrays import GpuArray, check_same_device
-from splat_numba.runtime.cuda.copies import move
+from splat_numba.runtime.cuda.copies import place_as
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework
 from splat_numba.runtime.cuda.launch import is_capturing
@@ -25,19 +25,9 @@ def place_host_lengths(lengths: NDArray[Any], target: Device, stream: int) -> in
 
 
 def place_device_lengths(
-    kv_lengths: Any, batch: int, target: Device, framework: Framework, like: Any, stream: int,
-    settings: Settings,
-) -> tuple[int, Any]:  # fmt: skip
+    kv_lengths: Any, target: Device, framework: Framework, like: Any, stream: int, settings: Settings
+) -> tuple[int, Any]:
     """The address of key lengths that are on the device, int32 or int64 (batch,), and what keeps them there."""
     found = framework.describe("kv_lengths", kv_lengths)
     check_same_device({"q": GpuArray(0, (), (), "", target.ordinal, ""), "kv_lengths": found})
-    if found.dtype == "int32" and (found.strides == (4,) or batch <= 1):
-        return found.pointer, kv_lengths
-    fresh = framework.empty((batch,), "int32", like)
-    place = framework.address(fresh)
-    with target.current():
-        strides = (0, 0, 0, found.strides[0])
-        types = ("<i4", "<i8" if found.dtype == "int64" else "<i4")
-        move(place, (0, 0, 0, 4), found.pointer, strides, (1, 1, 1, batch), stream, types,
-             settings.cuda_compiler)  # fmt: skip
-    return place, fresh
+    return place_as(found, "int32", kv_lengths, target, framework, like, stream, settings)

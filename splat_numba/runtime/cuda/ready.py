@@ -10,18 +10,16 @@ from __future__ import annotations
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count, groupby, pairwise
+from itertools import count
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.gen.language.dtypes import ITEMSIZE
-from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, InPlace, Schedule, Step
+from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, InPlace, Schedule, Step, copied_of
 from splat_numba.gen.schedules.tensor_map import MAP_BYTES
 from splat_numba.runtime.cuda.code import cubin_for
-from splat_numba.runtime.cuda.copies import move
 from splat_numba.runtime.cuda.device import Device, check_runs
 from splat_numba.runtime.cuda.frameworks import Framework
 from splat_numba.runtime.cuda.launch import HostWords, Launches, is_capturing, load, record_of
@@ -46,15 +44,15 @@ class ReadySchedule:
         self._mapped = itemgetter(*(self._mapped_arguments() or (0,)))
         self._buffers = (*schedule.arguments, SCRATCH, COUNTERS, MAPS)
         with undisturbed():
-            functions = [function_of(step, device, settings) for step in schedule.launches]
+            functions = [function_of(step, device, settings) for step in schedule.steps]
             self._fixed = {**{name: one.address for name, one in self._tables.items()}, SPARE: spare(device)}
         numbers = {name: (number, 0) for number, name in enumerate((*self._buffers, *self._fixed))}
         memory = HostWords()
         self._encoded = Maps([map_record(one, numbers, memory) for one in self._maps], memory, settings)
         self._launches = self._laid_out(functions, numbers)
         self._write = struct.Struct(f"={len(self._buffers)}Q").pack_into
-        self._parts = _parts_of(schedule.steps)
         self._lock = threading.Lock()
+        self._scratch: dict[Framework, Callable[[Any], Any]] = {}  # what makes that memory, which is on this device
         self._counters, self._counter_words = counters(device), schedule.counters
         self._pool = pool(device, 1 << max(MAP_BYTES * len(self._maps) - 1, 1).bit_length())
 
@@ -68,13 +66,10 @@ class ReadySchedule:
         """The launches in memory. numbers: of the buffers that change from call to call, and then of those that do not
         change.
         """
-        steps, pointers = self._schedule.launches, pointers_of(self._schedule)
-        after = {two for one, two in pairwise(self._schedule.steps) if isinstance(one, Step)}
+        steps, pointers = self._schedule.steps, pointers_of(self._schedule)
 
         def record(number: int, memory: HostWords) -> list[int]:
-            step = steps[number]  # the first of a row never overlaps: what came before it on the stream is not ours
-            overlaps = step.overlaps and step in after
-            return record_of(step, pointers[number], numbers, functions[number], memory, overlaps=overlaps)
+            return record_of(steps[number], pointers[number], numbers, functions[number], memory)
 
         made = Launches(steps, record, len(numbers), self._device.context, self._settings)
         made.bases[len(self._buffers) :] = [*self._fixed.values()]
@@ -88,19 +83,19 @@ class ReadySchedule:
             return None
         scratch, start = None, 0
         if self._schedule.scratch:
-            scratch = framework.empty((self._schedule.scratch,), "uint8", like)
+            make = self._scratch.get(framework)
+            if make is None:
+                make = self._scratch[framework] = framework.maker((self._schedule.scratch,), "uint8", like)
+            scratch = make(like)
             start = framework.address(scratch)
         bases = (*addresses, start)
         counter = self._counters.get(stream, self._counter_words, fresh=False) if self._counter_words else 0
         maps = self._place_of_maps(bases, stream) if self._maps else 0
-        (first, count), rest = self._parts
         with self._lock:  # the driver copies what is in the words before a launch returns
             self._write(self._launches.bases, 0, *bases, counter, maps)
-            if self._launches.run(first, count, stream, asks=True):
+            if self._launches.run(stream, asks=True):
                 self._write(self._launches.bases, 0, *bases, *self._captured(bases, stream))
-                self._launches.run(first, count, stream, asks=False)
-            if rest:
-                self._run_rest(rest, bases, stream)
+                self._launches.run(stream, asks=False)
         return scratch
 
     def _place_of_maps(self, bases: Sequence[int], stream: int) -> int:
@@ -122,41 +117,6 @@ class ReadySchedule:
         key = self._serial, self._mapped(bases)
         maps = self._pool.get(key, lambda: self._encode(bases), lambda: True) if self._maps else 0
         return counter, maps
-
-    def _run_rest(self, rest: Sequence[Copy | Launched], bases: Sequence[int], stream: int) -> None:
-        """Copies, and the launches after them."""
-        starts = dict(zip(self._buffers, bases, strict=False))
-        with self._device.current():
-            for part in rest:
-                if isinstance(part, Copy):
-                    _copy(part, starts, stream, self._settings)
-                else:
-                    self._launches.run(*part, stream, asks=False)
-
-
-Launched = tuple[int, int]  # launches in a row: the number of the first, and how many
-
-
-def _parts_of(steps: Sequence[Step | Copy]) -> tuple[Launched, list[Copy | Launched]]:
-    """The steps in their order. The launches before any copy come first, though they be none: they ask whether the
-    stream is captured.
-    """
-    at = next((number for number, step in enumerate(steps) if isinstance(step, Copy)), len(steps))
-    rest: list[Copy | Launched] = []
-    first = at
-    for launches, several in groupby(steps[at:], lambda step: isinstance(step, Step)):
-        found = list(several)
-        rest += [(first, len(found))] if launches else [one for one in found if isinstance(one, Copy)]
-        first += len(found) if launches else 0
-    return (0, at), rest
-
-
-def _copy(step: Copy, starts: Mapping[str, int], stream: int, settings: Settings) -> None:
-    """A copy between arrays in the order of the stream. starts: of the buffers."""
-    source, target = step.source, step.target
-    at = [starts[one.buffer] and starts[one.buffer] + one.offset for one in (target, source)]
-    kinds = (f"<u{ITEMSIZE[target.dtype]}", f"<u{ITEMSIZE[source.dtype]}")
-    move(at[0], target.strides, at[1], source.strides, source.sizes, stream, kinds, settings.cuda_compiler)
 
 
 def function_of(step: Step, device: Device, settings: Settings) -> int:
@@ -181,7 +141,7 @@ class ReadyCall:
         self.settings = settings
         self._keep = keep
         self._ready: dict[frozenset[str], ReadySchedule] = {}
-        self._never_fit = frozenset(name for name, rule in rules.items() if not rule.fits)
+        self._never_fit = copied_of(rules)
         self._alignment_bits = max((rule.alignment for rule in rules.values()), default=1) - 1
         self._ruled = len(rules)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Copy, Place, Schedule, Step
+from splat_numba.gen.schedules.schedule import COUNTERS, SCRATCH, Place, Schedule, Step
 from splat_numba.gen.schedules.tensor_map import MAP_BYTES
 from splat_numba.runtime.cuda.code import source_of
 from splat_numba.runtime.cuda.device import Device
@@ -82,7 +82,7 @@ class GpuProgram:
         one = self.schedule
         head = f"{self.arguments} {self.results} {self.alignment} {sorted(self.buffers.items())} {one.counters}"
         found = hashlib.sha256(head.encode())
-        for step, pointers in zip(one.launches, pointers_of(one), strict=True):
+        for step, pointers in zip(one.steps, pointers_of(one), strict=True):
             numbers = [(name, word_of(kind, step.numbers[name])) for name, kind in _kinds(step) if name in step.numbers]
             text = f"{source_of(step.text).name} {step.text.entry} {step.grid} {numbers} {sorted(pointers.items())} "
             found.update(f"{text}{sorted(step.maps.items())} {step.overlaps}".encode())
@@ -109,8 +109,6 @@ class LoadedGpuProgram:
     """
 
     def __init__(self, program: GpuProgram, settings: Settings, devices: Sequence[Device]) -> None:
-        if any(isinstance(step, Copy) for step in program.schedule.steps):
-            raise NotImplementedError("copies between strides wanted before XLA's call, got some within it")
         self._kept: list[Any] = [program]
         self._memory = HostWords()
         self._program, self._schedule = program, program.schedule
@@ -132,7 +130,7 @@ class LoadedGpuProgram:
 
     def _head(self) -> dict[int, int]:
         """The words of the program, by their places in the layout."""
-        launches, program = self._schedule.launches, self._program
+        launches, program = self._schedule.steps, self._program
         pairs = zip(launches, pointers_of(self._schedule), strict=True)
         room = max(room_bytes(launches), LARGEST_MESSAGE)
         return {
@@ -168,8 +166,7 @@ class LoadedGpuProgram:
         for device in self._devices:  # a kernel's handle is of all devices, what it is allowed is not
             with device.current(), undisturbed():
                 functions.append(function_of(step, device, self._settings))
-        overlaps = step.overlaps and step is not self._schedule.launches[0]  # what is before that is not ours
-        return record_of(step, pointers, self._numbers, functions[0], self._memory, overlaps=overlaps)
+        return record_of(step, pointers, self._numbers, functions[0], self._memory)
 
     def _device(self, device: Device) -> list[int]:
         """The words of a device, in the order of the layout."""

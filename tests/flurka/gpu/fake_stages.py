@@ -8,7 +8,8 @@ import pytest
 
 from flurka_numba.gpu import call as gpu_call
 from flurka_numba.gpu import vjp as gpu_vjp
-from splat_numba.runtime.cuda import lengths, ready
+from splat_numba.gen.targets.gpu.copying import AXES
+from splat_numba.gen.targets.gpu.copying import ENTRY as COPY
 from splat_numba.runtime.recent import Recent
 from tests.runtime.fake_cuda import FakeDriver, Status, forget, fresh, install, packed_values
 
@@ -18,15 +19,15 @@ class StageDriver(FakeDriver):
 
     @property
     def planned(self):
-        """The texts that were compiled."""
-        return list(self.built)
+        """The stages' texts that were compiled."""
+        return [text for text, entry in self.built.values() if entry.name != COPY]
 
     def cuLaunchKernel(self, function, grid, *arguments):
         _, _, threads, _, _, shared, stream, places, _ = arguments
         _, entry = self.text_and_entry(function)
         assert (threads, shared) == (entry.threads, entry.shared_bytes)
         values = packed_values(places, entry.parameters)
-        self.launches.append(SimpleNamespace(stage=entry.name, grid=grid, stream=stream, **values))
+        self.note(entry, SimpleNamespace(stage=entry.name, grid=grid, stream=stream, **values))
         return (Status.CUDA_SUCCESS,)
 
 
@@ -40,10 +41,6 @@ def fake(monkeypatch):
     forget()
 
 
-@pytest.fixture
-def moves(monkeypatch):
-    """The copies that were asked for: (target, its strides, source, its strides, shape, stream, types, compiler)."""
-    made = []
-    for module in (ready, lengths):
-        monkeypatch.setattr(module, "move", lambda *call: made.append(call))
-    return made
+def strides_of(copy, name):
+    """In bytes, of the source or the target of a copy that was launched."""
+    return tuple(getattr(copy, f"{name}_{axis}") for axis in AXES)

@@ -11,7 +11,7 @@ from flurka_numba.gpu.plan import forward_plan
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
 from splat_numba.runtime.cuda import frameworks, ready
 from splat_numba.runtime.recent import Recent
-from tests.flurka.gpu.fake_stages import fake, fresh, moves
+from tests.flurka.gpu.fake_stages import fake, fresh, strides_of
 from tests.runtime.fake_cuda import GpuMemory
 from tests.runtime.fake_torch import ODD_TENSORS, Tensor, torch
 
@@ -151,37 +151,38 @@ def test_an_out_between_the_rows_of_an_input_is_not(fake, fresh):
     assert len(fake.planned) == 3
 
 
-def test_misaligned_arrays_are_copied_once(fake, fresh, moves):
+def test_misaligned_arrays_are_copied_once(fake, fresh):
     given = operands(k=PLACES["k"] + 2, proj_k=PLACES["proj_k"] + 8)
     del given["proj_v"]  # one projection for both
     run(**given)
-    keys, projection = moves
-    assert [one[2] for one in moves] == [PLACES["k"] + 2, PLACES["proj_k"] + 8]
-    assert keys[1] == (HEADS * SEQ_KV * 128, SEQ_KV * 128, 128, 2)
-    assert keys[3] == (SEQ_KV * ROW, 128, ROW, 2)
-    assert map_places(fake) == [keys[0], PLACES["v"], projection[0], projection[0]]
+    keys, projection = fake.copies
+    assert [one.source for one in fake.copies] == [PLACES["k"] + 2, PLACES["proj_k"] + 8]
+    assert strides_of(keys, "target") == (HEADS * SEQ_KV * 128, SEQ_KV * 128, 128, 2)
+    assert strides_of(keys, "source") == (SEQ_KV * ROW, 128, ROW, 2)
+    assert map_places(fake) == [keys.target, PLACES["v"], projection.target, projection.target]
     (apply,) = (one for one in fake.launches if one.stage == "apply")
     assert (apply.q, apply.q_row, apply.out) == (PLACES["q"], ROW, FIRST)  # in place, all the same
     run(**given)
     assert len(fake.planned) == 3
 
 
-def test_rows_that_end_anywhere_are_copied_and_out_is_staged(fake, fresh, moves):
+def test_rows_that_end_anywhere_are_copied_and_out_is_staged(fake, fresh):
     run("kernel", **operands("kernel", dim=63))
-    k, v, q, out = moves
-    assert [one[2] for one in (q, k, v)] == [PLACES[name] for name in "qkv"]
-    assert q[1] == (HEADS * SEQ_Q * 128, SEQ_Q * 128, 128, 2)
+    k, v, q, out = fake.copies
+    assert [one.source for one in (q, k, v)] == [PLACES[name] for name in "qkv"]
+    assert strides_of(q, "target") == (HEADS * SEQ_Q * 128, SEQ_Q * 128, 128, 2)
     accumulate, _, apply = fake.launches
-    assert (accumulate.k, accumulate.k_row) == (k[0], 128)
-    assert (apply.q, apply.out_row) == (q[0], 128)
-    assert (out[0], out[2]) == (FIRST, apply.out)
-    assert out[1] == (HEADS * SEQ_Q * 126, SEQ_Q * 126, 126, 2)
+    assert (accumulate.k, accumulate.k_row) == (k.target, 128)
+    assert (apply.q, apply.out_row) == (q.target, 128)
+    assert (out.target, out.source) == (FIRST, apply.out)
+    assert strides_of(out, "target") == (HEADS * SEQ_Q * 126, SEQ_Q * 126, 126, 2)
 
 
-def test_a_misaligned_out_is_staged(fake, fresh, moves):
+def test_a_misaligned_out_is_staged(fake, fresh):
     run(**operands(), out=tokens("out", SEQ_Q, place=PLACES["out"] + 2))
-    ((target, strides, source, *_),) = moves
-    assert (target, source, strides) == (PLACES["out"] + 2, FIRST, (SEQ_Q * ROW, 128, ROW, 2))
+    (copy,) = fake.copies
+    assert (copy.target, copy.source) == (PLACES["out"] + 2, FIRST)
+    assert strides_of(copy, "target") == (SEQ_Q * ROW, 128, ROW, 2)
     assert fake.launches[-1].out == FIRST
 
 
@@ -235,13 +236,13 @@ def test_key_lengths_of_the_host(fake, fresh):
         run(**operands(), kv_lengths=[0, SEQ_KV + 1])
 
 
-def test_key_lengths_of_the_device(fake, fresh, moves):
+def test_key_lengths_of_the_device(fake, fresh):
     run("kernel", **operands("kernel"), kv_lengths=GpuMemory((BATCH,), "int32", pointer=9 << 28))
     assert fake.launches[0].kv_lengths == 9 << 28
     run("kernel", **operands("kernel"), kv_lengths=GpuMemory((BATCH,), "int64", pointer=9 << 28))
-    ((target, _, source, strides, _, _, types, _),) = moves
-    assert (source, strides, types) == (9 << 28, (0, 0, 0, 8), ("<i4", "<i8"))
-    assert fake.launches[3].kv_lengths == target
+    (copy,) = fake.copies
+    assert (copy.source, copy.source_column, copy.dim, copy.rows) == (9 << 28, 8, BATCH, 1)
+    assert fake.launches[3].kv_lengths == copy.target
     with pytest.raises(ArgumentTypeError, match=r"^kv_lengths wanted as integers, got float16"):
         run("kernel", **operands("kernel"), kv_lengths=GpuMemory((BATCH,), "float16"))
     with pytest.raises(ArgumentError, match=r"^kv_lengths wanted of shape \(2,\), got \(3,\)"):

@@ -8,7 +8,7 @@ import pytest
 from flurka_numba.gpu.call import attend
 from flurka_numba.problem import Call
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from tests.flurka.gpu.fake_stages import fake, fresh, moves
+from tests.flurka.gpu.fake_stages import fake, fresh
 from tests.flurka.gpu.test_call import BATCH, DIM, HEADS, PLACES, RANK, SEQ_Q, operands, run, tokens
 from tests.runtime.fake_cuda import GpuMemory
 

@@ -11,7 +11,7 @@ import pytest
 import flurka_numba
 from flurka_numba.gpu import vjp as gpu_vjp
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from tests.flurka.gpu.fake_stages import fake, fresh, moves
+from tests.flurka.gpu.fake_stages import fake, fresh, strides_of
 from tests.flurka.gpu.test_call import (
     BATCH,
     DIM,
@@ -88,10 +88,10 @@ def test_key_lengths_reach_the_stages_that_read_keys(fake, fresh):
     assert np.frombuffer(fake.memory[place], np.int32)[:2].tolist() == [1000, 3]
 
 
-def test_misaligned_queries_are_copied_first(fake, fresh, moves):
+def test_misaligned_queries_are_copied_first(fake, fresh):
     run(**operands("kernel", q=PLACES["q"] + 2))
-    assert [call[2] for call in moves] == [PLACES["q"] + 2]
-    assert fake.launches[-1].q == moves[0][0]
+    assert [one.source for one in fake.copies] == [PLACES["q"] + 2]
+    assert fake.launches[-1].q == fake.copies[0].target
 
 
 def test_what_is_refused(fake, fresh):
@@ -172,31 +172,31 @@ def test_what_frozen_arguments_spare(fake, fresh, frozen, stages):
 
 
 @pytest.mark.usefixtures("sliced")
-def test_projections_that_cannot_be_read_in_place_are_copied_for_their_stage(fake, fresh, moves):
+def test_projections_that_cannot_be_read_in_place_are_copied_for_their_stage(fake, fresh):
     _, vjp = flurka(proj_k=PLACES["proj_k"] + 2)
     vjp(tokens("q", SEQ_Q, place=9 << 28))
-    assert [call[2] for call in moves] == [PLACES["proj_k"] + 2] * 2  # for compress, then for token_gradients
-    assert moves[1][0] in map_places(fake)
+    assert [one.source for one in fake.copies] == [PLACES["proj_k"] + 2] * 2  # for compress, then for token_gradients
+    assert fake.copies[1].target in map_places(fake)
     assert PLACES["proj_k"] + 2 not in map_places(fake)
 
 
-def test_a_dout_that_cannot_be_read_in_place_is_copied(fake, fresh, moves):
+def test_a_dout_that_cannot_be_read_in_place_is_copied(fake, fresh):
     _, vjp = run(**operands("kernel"))
     vjp(tokens("q", SEQ_Q, place=(9 << 28) + 2))
-    assert [call[2] for call in moves] == [(9 << 28) + 2]
-    assert fake.launches[3].dout == moves[0][0]
+    assert [one.source for one in fake.copies] == [(9 << 28) + 2]
+    assert fake.launches[3].dout == fake.copies[0].target
 
 
-def test_out_is_written_in_place_or_copied_to_on_the_stream(fake, fresh, moves):
+def test_out_is_written_in_place_or_copied_to_on_the_stream(fake, fresh):
     out = tokens("out", SEQ_Q)
     assert run(**operands("kernel"), out=out)[0] is out
-    assert not moves
+    assert not fake.copies
     assert (fake.launches[-1].out, fake.launches[-1].out_row) == (PLACES["out"], ROW)
     out = tokens("out", SEQ_Q, place=PLACES["out"] + 2)
     assert run(**operands("kernel"), out=out)[0] is out
-    ((target, strides, source, *_),) = moves
-    assert (target, strides) == (PLACES["out"] + 2, (SEQ_Q * ROW, 2 * DIM, ROW, 2))
-    assert source == fake.launches[-1].out
+    (copy,) = fake.copies
+    assert (copy.target, copy.source) == (PLACES["out"] + 2, fake.launches[-1].out)
+    assert strides_of(copy, "target") == (SEQ_Q * ROW, 2 * DIM, ROW, 2)
 
 
 def test_a_call_of_other_strides_or_dtype_is_another(fake, fresh):

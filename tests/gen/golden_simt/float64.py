@@ -121,6 +121,7 @@ def attention(
     begin_rows(peak, added, total, row_at, out_at, out_row, lse_at, seq_q)
     limit = seq_kv
     limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))
+    limit = limit if limit < u32(2147483648) else u32(0)
     limit = limit if limit < seq_kv else seq_kv
     attend(
         block + u64(32) * u64(rank), piece, views, bits, k_at, k_row, v_at, v_row, base, row, column, scale, peak,

@@ -31,48 +31,49 @@ def softmax(
     rank = u32(u32(item - pair * row_blocks) * u32(4) + u32(thread // u32(32)))
     entry = u32(pair // heads)
     head = u32(pair - entry * heads)
+    rank = u32(rank * u32(4))
     if rank < rows_listed:
-        row, slot, count, run = ptx.load_words4(rows + u64(16) * u64(rank))
-        values_at = values + u64(entry) * values_batch + u64(head) * values_head + u64(slot) * values_row
-        weights_at = weights + u64(entry) * weights_batch + u64(head) * weights_head + u64(slot) * weights_row
-        shift = u32(u32(values_at & u64(15)) // u32(2))
-        alike = u32(1) if u32(weights_at & u64(15)) == u32(values_at & u64(15)) else u32(0)
-        chunks = u32(u32(count + shift + u32(7)) // u32(8)) if count > u32(0) else u32(0)
-        if is_held(slot, shift, chunks, alike, pairs) != u32(0):
+        mine = u32(rank + u32(lane // u32(8)))
+        safe = mine if mine < rows_listed else rank
+        row, slot, count, run = ptx.load_words4(rows + u64(16) * u64(safe))
+        values_at = values + u64(entry) * values_batch + u64(head) * values_head
+        weights_at = weights + u64(entry) * weights_batch + u64(head) * weights_head
+        all_values, all_weights = values_at, weights_at
+        values_at = place_of_row(values_at, values_row, slot)
+        weights_at = place_of_row(weights_at, weights_row, slot)
+        shift, chunks, alike = first_chunk(values_at, weights_at, count)
+        left = u32(u32(1) - is_held(slot, shift, chunks, alike, pairs))
+        if ptx.any_lane(left) == u32(0):
+            lane = u32(lane & u32(7))
             softmax_of_held(values_at, weights_at, shift, count, chunks, lane)
         else:
-            rounded = u32(u32(chunks + u32(31)) & u32(4294967264))
-            peak, added = NONE_KEPT, ZERO
-            chunk = lane
-            while chunk < rounded:
-                place = u32(u32(8) * chunk - shift)
-                x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7 = load_chunk(values_at, place, count)
-                top = maximum(maximum(maximum(maximum(maximum(maximum(maximum(maximum(peak, x_0), x_1), x_2), x_3), x_4), x_5), x_6), x_7)
-                safe = top if top > NONE_KEPT else ZERO
-                here = power(x_0 - safe) + power(x_1 - safe) + power(x_2 - safe) + power(x_3 - safe) + power(x_4 - safe) + power(x_5 - safe) + power(x_6 - safe) + power(x_7 - safe)
-                added = added * power(peak - safe) + here
-                peak = top
-                chunk = u32(chunk + u32(32))
-            top = top_of_warp(peak)
-            safe = top if top > NONE_KEPT else ZERO
-            total = sum_of_warp(added * power(peak - safe))
-            factor = reciprocal(total) if total != ZERO else ZERO
-            chunk = lane
-            while chunk < rounded:
-                place = u32(u32(8) * chunk - shift)
-                x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7 = load_chunk(values_at, place, count)
-                store_chunk(
-                    weights_at, place, count, alike, power(x_0 - safe) * factor, power(x_1 - safe) * factor,
-                    power(x_2 - safe) * factor, power(x_3 - safe) * factor, power(x_4 - safe) * factor, power(x_5 - safe) * factor,
-                    power(x_6 - safe) * factor, power(x_7 - safe) * factor,
-                )
-                chunk = u32(chunk + u32(32))
+            for i in range(4):
+                first, many = ptx.word_of_lane(slot, u32(8 * i)), ptx.word_of_lane(count, u32(8 * i))
+                values_at = place_of_row(all_values, values_row, first)
+                weights_at = place_of_row(all_weights, weights_row, first)
+                shift, chunks, alike = first_chunk(values_at, weights_at, many)
+                softmax_in_turn(values_at, weights_at, shift, many, chunks, alike, lane)
+
+
+@device
+def place_of_row(at, step, slot):
+    """Where a row's packed values begin."""
+    return at + u64(slot) * step
+
+
+@device
+def first_chunk(from_at, to_at, count):
+    """How many numbers of its first chunk stand before a row's; its chunks; whether results have the same ones."""
+    shift = u32(u32(from_at & u64(15)) // u32(2))
+    alike = u32(1) if u32(to_at & u64(15)) == u32(from_at & u64(15)) else u32(0)
+    chunks = u32(u32(count + shift + u32(7)) // u32(8)) if count > u32(0) else u32(0)
+    return shift, chunks, alike
 
 
 @device
 def is_held(slot, shift, chunks, alike, pairs):
     """Whether a lane has few enough chunks of a row, and all of them are the head's."""
-    fits = alike if chunks <= u32(64) else u32(0)
+    fits = alike if chunks <= u32(16) else u32(0)
     fits = fits if slot >= shift else u32(0)
     return fits if u32(slot + u32(8) * chunks) <= u32(pairs + shift) else u32(0)
 
@@ -86,25 +87,25 @@ def softmax_of_held(values_at, weights_at, shift, count, chunks, lane):
     chunk_0 = u32(lane + u32(0))
     inside = u32(1) if chunk_0 < chunks else u32(0)
     words[0], words[1], words[2], words[3] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_0), inside)
-    chunk_1 = u32(lane + u32(32))
+    chunk_1 = u32(lane + u32(8))
     inside = u32(1) if chunk_1 < chunks else u32(0)
     words[4], words[5], words[6], words[7] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_1), inside)
     peak, added = NONE_KEPT, ZERO
-    if chunks > u32(0):
+    if ptx.any_lane(u32(1) if chunks > u32(0) else u32(0)) != u32(0):
         peak = hold_chunk(x, 0, words, 0, u32(u32(8) * chunk_0 - shift), count, peak)
-    if chunks > u32(32):
+    if ptx.any_lane(u32(1) if chunks > u32(8) else u32(0)) != u32(0):
         peak = hold_chunk(x, 8, words, 4, u32(u32(8) * chunk_1 - shift), count, peak)
-    top = top_of_warp(peak)
+    top = top_of_row(peak)
     safe = top if top > NONE_KEPT else ZERO
-    if chunks > u32(0):
+    if ptx.any_lane(u32(1) if chunks > u32(0) else u32(0)) != u32(0):
         added = raise_chunk(x, 0, safe, added)
-    if chunks > u32(32):
+    if ptx.any_lane(u32(1) if chunks > u32(8) else u32(0)) != u32(0):
         added = raise_chunk(x, 8, safe, added)
-    total = sum_of_warp(added)
+    total = sum_of_row(added)
     factor = reciprocal(total) if total != ZERO else ZERO
-    if chunks > u32(0):
+    if ptx.any_lane(u32(1) if chunks > u32(0) else u32(0)) != u32(0):
         store_held(x, 0, weights_at, u32(u32(8) * chunk_0 - shift), count, factor)
-    if chunks > u32(32):
+    if ptx.any_lane(u32(1) if chunks > u32(8) else u32(0)) != u32(0):
         store_held(x, 8, weights_at, u32(u32(8) * chunk_1 - shift), count, factor)
 
 
@@ -195,6 +196,55 @@ def word_of(a, b, c, d, number):
     """The word that a number of a chunk is in."""
     low, high = ptx.select(b, a, number & u32(2)), ptx.select(d, c, number & u32(2))
     return ptx.select(high, low, number & u32(4))
+
+
+@device
+def top_of_row(x):
+    """The largest of what its lanes have."""
+    x = maximum(x, from_lane(x, u32(1)))
+    x = maximum(x, from_lane(x, u32(2)))
+    x = maximum(x, from_lane(x, u32(4)))
+    return x
+
+
+@device
+def sum_of_row(x):
+    """The sum of what its lanes have."""
+    x = x + from_lane(x, u32(1))
+    x = x + from_lane(x, u32(2))
+    x = x + from_lane(x, u32(4))
+    return x
+
+
+@device
+def softmax_in_turn(values_at, weights_at, shift, count, chunks, alike, lane):
+    """A row's chunks one after the other, twice."""
+    rounded = u32(u32(chunks + u32(31)) & u32(4294967264))
+    peak, added = NONE_KEPT, ZERO
+    chunk = lane
+    while chunk < rounded:
+        place = u32(u32(8) * chunk - shift)
+        x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7 = load_chunk(values_at, place, count)
+        top = maximum(maximum(maximum(maximum(maximum(maximum(maximum(maximum(peak, x_0), x_1), x_2), x_3), x_4), x_5), x_6), x_7)
+        safe = top if top > NONE_KEPT else ZERO
+        here = power(x_0 - safe) + power(x_1 - safe) + power(x_2 - safe) + power(x_3 - safe) + power(x_4 - safe) + power(x_5 - safe) + power(x_6 - safe) + power(x_7 - safe)
+        added = added * power(peak - safe) + here
+        peak = top
+        chunk = u32(chunk + u32(32))
+    top = top_of_warp(peak)
+    safe = top if top > NONE_KEPT else ZERO
+    total = sum_of_warp(added * power(peak - safe))
+    factor = reciprocal(total) if total != ZERO else ZERO
+    chunk = lane
+    while chunk < rounded:
+        place = u32(u32(8) * chunk - shift)
+        x_0, x_1, x_2, x_3, x_4, x_5, x_6, x_7 = load_chunk(values_at, place, count)
+        store_chunk(
+            weights_at, place, count, alike, power(x_0 - safe) * factor, power(x_1 - safe) * factor,
+            power(x_2 - safe) * factor, power(x_3 - safe) * factor, power(x_4 - safe) * factor, power(x_5 - safe) * factor,
+            power(x_6 - safe) * factor, power(x_7 - safe) * factor,
+        )
+        chunk = u32(chunk + u32(32))
 
 
 @device

@@ -49,6 +49,7 @@ def attention_gradients(
     copy_levels(levels_at, u32(base + LEVELS), rows_at, seq_left)
     limit = seq_right
     limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))
+    limit = limit if limit < u32(2147483648) else u32(0)
     limit = limit if limit < seq_right else seq_right
     while first < end:
         other = ptx.load_word(heads + u64(4) * u64(first))

@@ -56,6 +56,7 @@ def attention(
     resume_row(1, q_idx, column, out_at, out_row, rest_at, lse_at, seq_q, total_0, peak_0, added_0)
     limit = seq_kv
     limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))
+    limit = limit if limit < u32(2147483648) else u32(0)
     limit = limit if limit < seq_kv else seq_kv
     attend(
         block + u64(32) * u64(rank), piece, views, bits, k_row, v_row, base, note, scale_log2, score_0, total_0, peak_0,

@@ -53,6 +53,8 @@ def sddmm(
     to_1, odd_1 = place_of_row(rows_of_warp, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(8)))
     to_2, odd_2 = place_of_row(rows_of_warp, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(16)))
     to_3, odd_3 = place_of_row(rows_of_warp, packed, values_at, corner, lane, u32(u32(lane >> u32(2)) + u32(24)))
+    _, _, first, reach = ptx.load_words4(rows_of_warp + u64(16) * u64(lane & u32(31)))
+    reach = u32(reach + u32(79)) if reach > u32(0) else u32(0)
     some_odd = ptx.any_lane(odd_0 | odd_1 | odd_2 | odd_3)
     while tiles > u32(0):
         wait_for_copies()
@@ -62,21 +64,23 @@ def sddmm(
         if tiles > u32(0):
             bring_keys(k_at, k_row, u32(base + stage), corner, residue, lattice, limit)
         ptx.async_commit()
-        multiply_keys(score_0, score_1, queries, now)
-        put_scores(score_0, scale, to_0, 0)
-        put_scores(score_0, scale, to_1, 1)
-        put_scores(score_1, scale, to_2, 0)
-        put_scores(score_1, scale, to_3, 1)
-        ptx.warp_barrier()
-        store_tile(lane, some_odd, notes, packed, values_at, here)
-        ptx.warp_barrier()
-        keep_waiting(packed, lane)
+        mine = u32(1) if u32(corner - u32(first + u32(1))) < reach else u32(0)
+        if ptx.any_lane(mine) != u32(0):
+            multiply_keys(score_0, score_1, queries, now)
+            put_scores(score_0, scale, to_0, 0)
+            put_scores(score_0, scale, to_1, 1)
+            put_scores(score_1, scale, to_2, 0)
+            put_scores(score_1, scale, to_3, 1)
+            ptx.warp_barrier()
+            store_tile(lane, some_odd, notes, packed, values_at, here)
+            ptx.warp_barrier()
+            keep_waiting(packed, lane)
     ptx.warp_barrier()
+    part = u32(0)
     for i in range(2):
-        which, chunk = u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1))
-        part = store_odd(which, chunk, notes, packed, values_at, corner)
-        if ptx.any_lane(part) != u32(0):
-            store_part(which, chunk, notes, packed, values_at, corner)
+        part = part | store_odd(u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1)), notes, packed, values_at, corner)
+    if ptx.any_lane(part) != u32(0):
+        store_parts(lane, u32(2), notes, packed, values_at, corner)
 
 
 @device
@@ -155,8 +159,7 @@ def store_tile(lane, some_odd, notes, packed, values_at, corner):
         part_6 = store_whole(u32(row + u32(24)), chunk, notes, packed, values_at, corner)
         part_7 = store_whole(u32(row + u32(28)), chunk, notes, packed, values_at, corner)
     if ptx.any_lane(part_0 | part_1 | part_2 | part_3 | part_4 | part_5 | part_6 | part_7) != u32(0):
-        for i in range(8):
-            store_part(u32(row + u32(4 * i)), chunk, notes, packed, values_at, corner)
+        store_parts(lane, u32(8), notes, packed, values_at, corner)
 
 
 @device
@@ -188,15 +191,28 @@ def store_odd(which, chunk, notes, packed, values_at, corner):
 
 
 @device
-def store_part(which, chunk, notes, packed, values_at, corner):
-    """A chunk of which the row keeps some."""
+def store_parts(lane, chunks, notes, packed, values_at, corner):
+    """Of those chunks of which rows keep some, and that are among the first ``chunks``, what is kept."""
+    for i in range(2):
+        end = u32(u32(lane // u32(32)) + u32(i))
+        store_part(u32(lane & u32(31)), end, chunks, notes, packed, values_at, corner)
+
+
+@device
+def store_part(which, end, chunks, notes, packed, values_at, corner):
+    """The chunk of a row's first value or, where ``end`` is 1, of its last one, unless that is the same."""
     before, slot, count, odd = ptx.load_shared_words4(u32(notes + u32(16) * which))
-    into = u32(corner + u32(8) * chunk - before)
-    last = u32(into + u32(7))
-    part = u32(1) if last < u32(count + u32(7)) else u32(0)
-    part = u32(0) if (into < count) and (last < count) else part
+    begins = u32(u32(before - corner) // u32(8))  # too many if it is in a tile before
+    ends = u32(u32(u32(before + count) - u32(corner + u32(1))) // u32(8))
+    chunk = ptx.select(ends, begins, end)
+    again = end if begins == ends else u32(0)
+    mine = u32(1) if (chunk < chunks) and (again == u32(0)) else u32(0)
+    chunk = chunk if chunk < chunks else u32(0)
+    into = u32(u32(corner + u32(8) * chunk) - before)
+    mine = u32(0) if (into < count) and (u32(into + u32(7)) < count) else mine
     word_0, word_1, word_2, word_3 = odd_words_of(which, chunk, packed, odd)
-    store_ends(values_at + u64(2) * u64(u32(before + slot)), word_0, word_1, word_2, word_3, into, count, part)
+    row_at = values_at + u64(2) * u64(u32(before + slot))
+    store_ends(row_at, word_0, word_1, word_2, word_3, into, count, mine)
 
 
 @device
@@ -252,8 +268,8 @@ def keep_waiting(packed, lane):
     for i in range(2):
         which, chunk = u32(u32(16 * i) + u32(lane // u32(2))), u32(lane & u32(1))
         at = u32(packed + u32(176) * which + u32(16) * chunk + u32(16))
-        before = ptx.load_shared_word(u32(at + u32(124)))
         a, b, c, d = ptx.load_shared_words4(u32(at + u32(128)))
+        before = ptx.load_shared_word(u32(at + u32(124)))
         ptx.store_shared_words4(at, a, b, c, d, u32(1))
         ptx.store_shared_word(u32(at - u32(4)), before, u32(1) if chunk == u32(0) else u32(0))
 

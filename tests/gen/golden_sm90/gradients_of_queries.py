@@ -109,6 +109,7 @@ def produce(
         load_left(base, left_stage, left_maps, words, owner, entry)
         left_stage, left_free = advance(left_stage, left_free, LEFT_STAGES)
         length = ptx.load_word(kv_lengths + u64(4) * u64(entry))
+        length = length if length < u32(2147483648) else u32(0)
         taken = ptx.fetch_add(counter, u32(1), leader())  # blocks take what is left in turn
         while place < end:
             head = ptx.load_word(heads + u64(4) * u64(place))

@@ -168,22 +168,22 @@ def load_queries(base, q_stage, q_maps, words, head, entry):
 @device
 def load_tiles(base, kv_maps, piece, bits, words, kv_head, entry, stage, free):
     """The tiles of an item's pieces, as stages become free."""
-    k1 = k2 = count = status = bits_0 = bits_1 = bits_2 = u32(0)
-    k_map = u64(0)
+    c1 = c2 = count = status = bits_0 = bits_1 = bits_2 = u32(0)
+    kv_map = u64(0)
     place = ptx.word_of_lane(words, u32(3))
     end_of_pieces = ptx.word_of_lane(words, u32(4))
     while place < end_of_pieces:
         if count == u32(0):
-            kv_view, k1, k2, count = ptx.load_words4(piece + u64(32) * u64(place))
+            view, c1, c2, count = ptx.load_words4(piece + u64(32) * u64(place))
             status, bits_0, bits_1, bits_2 = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))
-            k_map = kv_maps + u64(256) * u64(kv_view)
+            kv_map = kv_maps + u64(256) * u64(view)
         ptx.mbarrier_wait(base + K_EMPTY + stage * u32(8), free)
         info = base + TILE_INFO + stage * u32(16)
         ptx.store_shared_words4(info, status, bits_0, bits_1, bits_2, leader())
-        load_keys(base, stage, k_map, k1, k2, kv_head, entry, status, bits, bits_0, bits_1)
+        load_keys(base, stage, kv_map, c1, c2, kv_head, entry, status, bits, bits_0, bits_1)
         ptx.mbarrier_wait(base + V_EMPTY + stage * u32(8), free)
-        load_values(base, stage, k_map + u64(128), k1, k2, kv_head, entry, base + V_FULL + stage * u32(8))
-        k1 = u32(k1 + u32(128))
+        load_values(base, stage, kv_map + u64(128), c1, c2, kv_head, entry, base + V_FULL + stage * u32(8))
+        c1 = u32(c1 + u32(128))
         stage, free = advance(stage, free, STAGES)
         count = u32(count - u32(1))
         if count == u32(0):
@@ -192,7 +192,7 @@ def load_tiles(base, kv_maps, piece, bits, words, kv_head, entry, stage, free):
 
 
 @device
-def load_keys(base, stage, tensor_map, k1, k2, kv_head, entry, status, bits, bits_0, bits_1):
+def load_keys(base, stage, tensor_map, c1, c2, kv_head, entry, status, bits, bits_0, bits_1):
     """A tile of keys, and its masks if any group keeps some pairs only."""
     full = base + K_FULL + stage * u32(8)
     masked = u32(1) if (status & u32(10)) != u32(0) else u32(0)
@@ -201,17 +201,17 @@ def load_keys(base, stage, tensor_map, k1, k2, kv_head, entry, status, bits, bit
     ptx.bulk_copy(to + u32(0), bits + u64(1024) * u64(bits_0), u32(1024), full, leader() & masked)
     ptx.bulk_copy(to + u32(1024), bits + u64(1024) * u64(bits_1), u32(1024), full, leader() & masked)
     to = base + K_TILE + stage * K_BYTES
-    ptx.tensor_copy(to + u32(0), tensor_map, full, u32(0), k1, k2, kv_head, entry, leader())
-    ptx.tensor_copy(to + u32(16384), tensor_map, full, u32(64), k1, k2, kv_head, entry, leader())
+    ptx.tensor_copy(to + u32(0), tensor_map, full, u32(0), c1, c2, kv_head, entry, leader())
+    ptx.tensor_copy(to + u32(16384), tensor_map, full, u32(64), c1, c2, kv_head, entry, leader())
 
 
 @device
-def load_values(base, stage, tensor_map, k1, k2, kv_head, entry, full):
+def load_values(base, stage, tensor_map, c1, c2, kv_head, entry, full):
     """A tile of values."""
     ptx.mbarrier_expect(full, V_BYTES, leader())
     to = base + V_TILE + stage * V_BYTES
-    ptx.tensor_copy(to + u32(0), tensor_map, full, u32(0), k1, k2, kv_head, entry, leader())
-    ptx.tensor_copy(to + u32(16384), tensor_map, full, u32(64), k1, k2, kv_head, entry, leader())
+    ptx.tensor_copy(to + u32(0), tensor_map, full, u32(0), c1, c2, kv_head, entry, leader())
+    ptx.tensor_copy(to + u32(16384), tensor_map, full, u32(64), c1, c2, kv_head, entry, leader())
 
 
 @device

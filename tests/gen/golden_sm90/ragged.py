@@ -110,6 +110,7 @@ def produce(
         load_queries(base, q_stage, q_maps, words, head, entry)
         q_stage, q_free = advance(q_stage, q_free, Q_STAGES)
         length = ptx.load_word(kv_lengths + u64(4) * u64(entry))
+        length = length if length < u32(2147483648) else u32(0)
         taken = ptx.fetch_add(counter, u32(1), leader())  # blocks take what is left in turn
         kv_head = u32(head // group)
         stage, free, cleared_phase = load_tiles(base, kv_maps, piece, bits, words, kv_head, entry, stage, free, views, length, cleared_phase)
@@ -173,33 +174,33 @@ def load_queries(base, q_stage, q_maps, words, head, entry):
 @device
 def load_tiles(base, kv_maps, piece, bits, words, kv_head, entry, stage, free, views, length, cleared_phase):
     """The tiles of an item's pieces, as stages become free."""
-    k1 = k2 = count = status = bits_0 = bits_1 = bits_2 = u32(0)
-    k_map = u64(0)
+    c1 = c2 = count = status = bits_0 = bits_1 = bits_2 = u32(0)
+    kv_map = u64(0)
     place = ptx.word_of_lane(words, u32(3))
     end_of_pieces = ptx.word_of_lane(words, u32(4))
     token = inner_step = kept_status = u32(0)
     while place < end_of_pieces:
         if count == u32(0):
-            kv_view, k1, k2, count = ptx.load_words4(piece + u64(32) * u64(place))
+            view, c1, c2, count = ptx.load_words4(piece + u64(32) * u64(place))
             kept_status, bits_0, bits_1, bits_2 = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))
-            k_map = kv_maps + u64(256) * u64(kv_view)
-            offset, inner_step, outer_step, _ = ptx.load_words4(views + u64(16) * u64(kv_view))
-            token = u32(offset + inner_step * k1 + outer_step * k2)
+            kv_map = kv_maps + u64(256) * u64(view)
+            offset, inner_step, outer_step, _ = ptx.load_words4(views + u64(16) * u64(view))
+            token = u32(offset + inner_step * c1 + outer_step * c2)
         valid = valid_keys(token, inner_step, length)
         status = u32(kept_status | (valid << u32(8))) if valid != u32(0) else u32(0)
         token = u32(token + inner_step * u32(80))
         ptx.mbarrier_wait(base + K_EMPTY + stage * u32(8), free)
         info = base + TILE_INFO + stage * u32(16)
         ptx.store_shared_words4(info, status, bits_0, bits_1, bits_2, leader())
-        load_keys(base, stage, k_map, k1, k2, kv_head, entry, status, bits, bits_0)
+        load_keys(base, stage, kv_map, c1, c2, kv_head, entry, status, bits, bits_0)
         ptx.mbarrier_wait(base + V_EMPTY + stage * u32(8), free)
         if valid == u32(80):
-            load_values(base, stage, k_map + u64(128), k1, k2, kv_head, entry, base + V_FULL + stage * u32(8))
+            load_values(base, stage, kv_map + u64(128), c1, c2, kv_head, entry, base + V_FULL + stage * u32(8))
         else:
-            load_values(base, stage, k_map + u64(128), k1, k2, kv_head, entry, base + CLEARED)
+            load_values(base, stage, kv_map + u64(128), c1, c2, kv_head, entry, base + CLEARED)
             clear_values(base, stage, valid, cleared_phase)
             cleared_phase = u32(cleared_phase ^ u32(1))
-        k1 = u32(k1 + u32(80))
+        c1 = u32(c1 + u32(80))
         stage, free = advance(stage, free, STAGES)
         count = u32(count - u32(1))
         if count == u32(0):
@@ -208,7 +209,7 @@ def load_tiles(base, kv_maps, piece, bits, words, kv_head, entry, stage, free, v
 
 
 @device
-def load_keys(base, stage, tensor_map, k1, k2, kv_head, entry, status, bits, bits_0):
+def load_keys(base, stage, tensor_map, c1, c2, kv_head, entry, status, bits, bits_0):
     """A tile of keys, and its masks if any group keeps some pairs only."""
     full = base + K_FULL + stage * u32(8)
     masked = u32(1) if (status & u32(2)) != u32(0) else u32(0)
@@ -216,17 +217,17 @@ def load_keys(base, stage, tensor_map, k1, k2, kv_head, entry, status, bits, bit
     to = base + MASK_TILE + stage * MASK_BYTES
     ptx.bulk_copy(to + u32(0), bits + u64(768) * u64(bits_0), u32(768), full, leader() & masked)
     to = base + K_TILE + stage * K_BYTES
-    ptx.tensor_copy(to + u32(0), tensor_map, full, u32(0), k1, k2, kv_head, entry, leader())
-    ptx.tensor_copy(to + u32(10240), tensor_map, full, u32(64), k1, k2, kv_head, entry, leader())
+    ptx.tensor_copy(to + u32(0), tensor_map, full, u32(0), c1, c2, kv_head, entry, leader())
+    ptx.tensor_copy(to + u32(10240), tensor_map, full, u32(64), c1, c2, kv_head, entry, leader())
 
 
 @device
-def load_values(base, stage, tensor_map, k1, k2, kv_head, entry, full):
+def load_values(base, stage, tensor_map, c1, c2, kv_head, entry, full):
     """A tile of values."""
     ptx.mbarrier_expect(full, V_BYTES, leader())
     to = base + V_TILE + stage * V_BYTES
-    ptx.tensor_copy(to + u32(0), tensor_map, full, u32(0), k1, k2, kv_head, entry, leader())
-    ptx.tensor_copy(to + u32(10240), tensor_map, full, u32(64), k1, k2, kv_head, entry, leader())
+    ptx.tensor_copy(to + u32(0), tensor_map, full, u32(0), c1, c2, kv_head, entry, leader())
+    ptx.tensor_copy(to + u32(10240), tensor_map, full, u32(64), c1, c2, kv_head, entry, leader())
 
 
 @device

@@ -5,8 +5,10 @@
 import pytest
 
 import splat_numba as splat
+from splat_numba.executors.gpu import alike
 from splat_numba.executors.gpu import backward as gpu_backward
 from splat_numba.executors.gpu import call as gpu_call
+from splat_numba.runtime import tensors
 from splat_numba.runtime.cuda import ready
 from tests.runtime.fake_cuda import fake
 from tests.runtime.fake_torch_gpu import torch_gpu
@@ -77,6 +79,40 @@ def test_the_operator_launches_the_same(torch_gpu, given):
     assert kernels(torch_gpu) == wanted
 
 
+def test_calls_like_earlier_ones_ask_for_nothing_twice_and_launch_the_same(torch_gpu, given, monkeypatch):
+    slopes(given)
+    wanted = kernels(torch_gpu)
+    slopes(given)
+    kernels(torch_gpu)
+
+    def refused(*_):
+        raise AssertionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(alike, "known_keys", refused)
+        slopes([one.clone() for one in given])
+    assert kernels(torch_gpu) == wanted
+
+
+def test_a_pytorch_without_quick_answers_launches_the_same(torch_gpu, given, monkeypatch):
+    slopes(given)
+    wanted = kernels(torch_gpu)
+    monkeypatch.setattr(tensors, "_guards", lambda _: None)
+    for module in (gpu_call, gpu_backward):
+        module._ready.clear()
+    for _ in range(3):
+        slopes(given)
+        assert kernels(torch_gpu) == wanted
+
+
+def test_a_call_like_earlier_ones_but_negated_is_refused(torch_gpu, given):  # noqa: ARG001 - the GPU
+    *plain, _ = given
+    for _ in range(3):
+        splat.attention(*plain, MASK, backend="cuda")
+    with pytest.raises(splat.ArgumentError, match=r"^k wanted with its numbers as they are in memory"):
+        splat.attention(plain[0], plain[1]._neg_view(), plain[2], MASK, backend="cuda")
+
+
 def test_gradients_are_written_where_the_kernels_write(torch_gpu, given):
     found = slopes(given)
     addresses = {value for one in torch_gpu.launches for value in vars(one).values() if isinstance(value, int)}
@@ -104,16 +140,14 @@ def test_saved_tensors_that_come_back_with_other_strides(torch_gpu, given, made)
     assert made == ["call", "backward", "backward"]
 
 
-def test_what_was_copied_is_given_to_the_launches_after_it(torch_gpu, given, monkeypatch):
-    moves = []
-    monkeypatch.setattr(ready, "move", lambda target, _to, source, *_: moves.append((target, source)))
+def test_what_was_copied_is_given_to_the_launches_after_it(torch_gpu, given):
     *plain, dout = given
     odd = torch.empty(SHAPE[1] * SHAPE[2] * SHAPE[3] + 1, dtype=torch.bfloat16)[1:].view(SHAPE)  # not at 16 bytes
     slopes([*plain, odd.copy_(dout)])
-    ((copy, source),) = moves
-    assert source == odd.data_ptr()
-    assert any(copy in vars(one).values() for one in torch_gpu.launches) or any(
-        one[2] == copy for one in torch_gpu.maps
+    (copy,) = torch_gpu.copies
+    assert copy.source == odd.data_ptr()
+    assert any(copy.target in vars(one).values() for one in torch_gpu.launches) or any(
+        one[2] == copy.target for one in torch_gpu.maps
     )
 
 

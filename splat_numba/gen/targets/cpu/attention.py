@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from splat_numba.gen.language.cpu_entry import CpuEntry, CpuText
-from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.plans.plan import Pass, Plan
 from splat_numba.gen.rows.passes import ClosedPass, TablePass
 from splat_numba.gen.targets.cpu import blocks, products, rows, softmax
 from splat_numba.gen.targets.cpu.header import emit_head
-from splat_numba.gen.targets.cpu.prelude import FUNCTION
+from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_strides
 from splat_numba.gen.targets.cpu.row_blocks import (
     emit_interval_places,
     emit_pieces,
@@ -89,12 +88,10 @@ def _emit_tile_functions(out: SourceWriter, plan: Plan) -> None:
 def _emit_strides(out: SourceWriter, plan: Plan) -> None:
     """Strides in elements, and the lengths."""
     problem = plan.problem
-    dtypes = {"q": problem.dtype, "k": problem.dtype, "v": problem.dtype, "out": plan.out_dtype}
-    for name, dtype in dtypes.items():
-        strides = ", ".join(f"{name}.strides[{axis}] // {ITEMSIZE[dtype]}" for axis in range(4))
-        out.line(f"{name}_at = ({strides})")
-    size = ITEMSIZE[problem.compute_dtype]
-    out.line("lse_at = (" + ", ".join(f"lse.strides[{axis}] // {size}" for axis in range(3)) + ")")
+    for name in ("q", "k", "v"):
+        emit_strides(out, name, problem.dtype)
+    emit_strides(out, "out", plan.out_dtype)
+    emit_strides(out, "lse", problem.compute_dtype, 3)
     out.line("seq_q, seq_kv = q.shape[2], k.shape[2]")
 
 

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from splat_numba.gen.language.cpu_entry import CpuEntry, CpuText
-from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.plans.backward import Wanted
 from splat_numba.gen.plans.plan import Pass, Plan
@@ -23,7 +22,7 @@ from splat_numba.gen.targets.cpu import blocks, products, rows
 from splat_numba.gen.targets.cpu.backward_schedule import backward_entries, padded_dim, sum_widths
 from splat_numba.gen.targets.cpu.blocks import Walk
 from splat_numba.gen.targets.cpu.header import emit_head
-from splat_numba.gen.targets.cpu.prelude import FUNCTION
+from splat_numba.gen.targets.cpu.prelude import FUNCTION, LOG2_E, emit_strides
 from splat_numba.gen.targets.cpu.row_blocks import (
     emit_interval_places,
     emit_pieces,
@@ -189,7 +188,7 @@ def _emit_pass(out: SourceWriter, entry: CpuEntry, plan: Plan, one: Pass, wanted
         emit_scratch(out, _scratch(shape, wanted))
         with out.block(f"for lane in range({shape.tile_q})"):
             out.line("assign(ones, lane, real(1.0))")
-        out.line(f"factor, in_base_2 = scale, real(scale * real({rows.LOG2_E!r}))")
+        out.line(f"factor, in_base_2 = scale, real(scale * real({LOG2_E!r}))")
         if isinstance(one, ClosedPass):
             emit_interval_places(out, one, shape)
         else:
@@ -212,8 +211,7 @@ def _emit_strides(out: SourceWriter, plan: Plan, wanted: Wanted) -> None:
     if wanted.q:
         dtypes["dq"] = plan.out_dtype, 4
     for name, (dtype, axes) in dtypes.items():
-        strides = ", ".join(f"{name}.strides[{axis}] // {ITEMSIZE[dtype]}" for axis in range(axes))
-        out.line(f"{name}_at = ({strides})")
+        emit_strides(out, name, dtype, axes)
     out.line("batch_size, seq_q, seq_kv = q.shape[0], q.shape[2], k.shape[2]")
     out.line("delta = seq_kv - seq_q")
 

@@ -16,7 +16,7 @@ from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.array_schedule import ArraySchedule, ArrayScheduleBuilder
 from splat_numba.gen.schedules.array_steps import clear, round_staged
 from splat_numba.gen.targets.cpu.products import VECTORS
-from splat_numba.gen.targets.cpu.schedule import numbers_of, own_parameters, tables_of
+from splat_numba.gen.targets.cpu.schedule import entries_of, numbers_of, tables_of
 from splat_numba.gen.targets.cpu.shape import vector_width
 from splat_numba.gen.targets.gradients import LEVELS, OPERANDS
 
@@ -46,9 +46,7 @@ def backward_entries(plan: Plan, wanted: Wanted) -> tuple[CpuEntry, ...]:
         *arrays("int64", 1, "heads", "head_ptr", "key_heads", "kv_lengths", contiguous=True),
         *numbers(compute, "scale"),
     )
-    return tuple(
-        CpuEntry(f"pass_{number}", (*common, *own_parameters(one))) for number, one in enumerate(plan.passes)
-    )  # fmt: skip
+    return entries_of(plan, common)
 
 
 def backward_arguments(wanted: Wanted) -> tuple[str, ...]:
@@ -74,8 +72,7 @@ def backward_schedule(
     given |= {name: name for name in backward_arguments(wanted)}
     if wanted.q:
         if plan.out_dtype != problem.dtype:
-            sizes = problem.batch, problem.heads_q, problem.seq_q, problem.head_dim
-            given["dq"] = builder.fresh("staged", plan.out_dtype, *sizes)
+            given["dq"] = builder.fresh("staged", plan.out_dtype, *problem.sizes("dq"))
         if not plan.covered or not plan.passes:
             builder.change(clear, given["dq"], "heads")
     for number, (one, entry) in enumerate(zip(plan.passes, backward_entries(plan, wanted), strict=True)):

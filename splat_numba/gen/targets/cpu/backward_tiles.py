@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.backward_schedule import padded_dim
-from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage
+from splat_numba.gen.targets.cpu.prelude import FUNCTION, LOG2_E, from_storage
 from splat_numba.gen.targets.cpu.products import VECTORS
-from splat_numba.gen.targets.cpu.rows import LOG2_E
 from splat_numba.gen.targets.cpu.shape import TileShape
 from splat_numba.gen.targets.cpu.softmax import PREDICATES
 

@@ -1,22 +1,29 @@
-"""Statements that every packed kernel has: strides, the item's row and head, and the walk over a row's runs."""
+"""Statements that every packed kernel has: its entry function, the item's row and head, and the walk over runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
+from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
+from splat_numba.gen.targets.cpu.prelude import FUNCTION, emit_strides
 
 RUNS = "start, step, count"
+PIECES = "piece_start, piece_step, piece_count, piece_slot"
 
 
-def emit_strides(out: SourceWriter, plan: PackedPlan, name: str, axes: int) -> None:
-    """Strides of an array, in elements."""
-    size = ITEMSIZE[plan.dtype]
-    strides = ", ".join(f"{name}.strides[{axis}] // {size}" for axis in range(axes))
-    out.line(f"{name}_at = ({strides})")
+@contextmanager
+def entry_function(out: SourceWriter, plan: PackedPlan, axes: Mapping[str, int]) -> Iterator[None]:
+    """The entry function, which has a ``scratch`` array. axes: of each array as many as its strides are wanted of,
+    which are ``NAME_at`` inside, in elements.
+    """
+    with out.function(FUNCTION, packed_entry(plan).header):
+        for name, count in axes.items():
+            emit_strides(out, name, plan.dtype, count)
+        yield
+        out.line("return scratch.size  # the pointers above are good until here")
 
 
 def emit_run_pointers(out: SourceWriter) -> None:
@@ -24,11 +31,14 @@ def emit_run_pointers(out: SourceWriter) -> None:
     out.line("start, step, count = address(run_start, 0), address(run_step, 0), address(run_count, 0)")
 
 
-def emit_item(out: SourceWriter, plan: PackedPlan) -> None:
-    """Row or group, batch and head of an item; ``heads`` and ``rows`` or ``groups`` are known."""
+@contextmanager
+def each_item(out: SourceWriter, plan: PackedPlan) -> Iterator[None]:
+    """A suite for every item: its row or group, batch and head; ``heads`` and ``rows`` or ``groups`` are known."""
     one, many = ("number", "groups") if plan.grouped else ("row", "rows")
-    out.line(f"{one}, slot = item % {many}, item // {many}")
-    out.line("batch, head = slot // heads, slot % heads")
+    with out.block("for item in range(first, last)"):
+        out.line(f"{one}, slot = item % {many}, item // {many}")
+        out.line("batch, head = slot // heads, slot % heads")
+        yield
 
 
 @contextmanager
@@ -41,17 +51,16 @@ def each_run(out: SourceWriter, plan: PackedPlan, source: str) -> Iterator[None]
     if plan.regular:
         out.line("run = run_lo  # a row is at most one run")
     with out.block("if run_lo < run_hi" if plan.regular else "for run in range(run_lo, run_hi)"):
-        out.line(f"here = advance({source}, element(start, run) * row_stride)")
-        step = {None: "element(step, run) * ", 1: ""}.get(plan.step, f"{plan.step} * ")
-        out.line(f"apart, keys = {step}row_stride, element(count, run)")
+        _emit_columns(out, plan, source, "run", RUNS)
         yield
 
 
-def emit_header(out: SourceWriter, text: str) -> None:
-    """Two blank lines and a decorator."""
-    out.line()
-    out.line()
-    out.line(text)
+def _emit_columns(out: SourceWriter, plan: PackedPlan, source: str, number: str, table: str) -> None:
+    """``here``, ``apart`` and ``keys`` of a run or piece. table: its first column, step and count, by their names."""
+    start, step, count = (f"element({name}, {number})" for name in table.split(", ")[:3])
+    apart = {None: f"{step} * ", 1: ""}.get(plan.step, f"{plan.step} * ")
+    out.line(f"here = advance({source}, {start} * row_stride)")
+    out.line(f"apart, keys = {apart}row_stride, {count}")
 
 
 def vector_places(plan: PackedPlan) -> list[tuple[str, str]]:
@@ -74,13 +83,8 @@ def each_row(out: SourceWriter, plan: PackedPlan) -> Iterator[None]:
 def each_piece(out: SourceWriter, plan: PackedPlan, source: str) -> Iterator[None]:
     """A suite for every piece of a group; ``here``, ``apart`` and ``keys`` are as in each_run()."""
     with out.block("for piece in range(piece_lo, piece_hi)"):
-        out.line(f"here = advance({source}, element(piece_start, piece) * row_stride)")
-        step = {None: "element(piece_step, piece) * ", 1: ""}.get(plan.step, f"{plan.step} * ")
-        out.line(f"apart, keys = {step}row_stride, element(piece_count, piece)")
+        _emit_columns(out, plan, source, "piece", PIECES)
         yield
-
-
-PIECES = "piece_start, piece_step, piece_count, piece_slot"
 
 
 def emit_group_pointers(out: SourceWriter) -> None:

@@ -6,16 +6,14 @@ from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_rows import (
     PIECES,
+    each_item,
     each_piece,
     each_row,
     each_run,
     emit_group_pointers,
-    emit_header,
-    emit_item,
     emit_run_pointers,
-    emit_strides,
+    entry_function,
 )
-from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
 
 
@@ -50,9 +48,8 @@ def _emit_dot(out: SourceWriter, plan: PackedPlan, keys: int) -> None:
 
 def _emit_multiply_run(out: SourceWriter, plan: PackedPlan) -> None:
     group = _group(plan)
-    emit_header(out, FUNCTION)
-    with out.block("def multiply_run(query, here, apart, dim_stride, keys, scale, scores, values)"):
-        out.line(f'"""values[t] = scale * query.key for the keys of one run, {group} at a time."""')
+    header = "multiply_run(query, here, apart, dim_stride, keys, scale, scores, values)"
+    with out.function(FUNCTION, header, f"values[t] = scale * query.key for the keys of one run, {group} at a time."):
         if group == 1:
             _emit_each_key(out, plan)
             return
@@ -96,13 +93,9 @@ def _emit_multiply_pieces(out: SourceWriter, plan: PackedPlan) -> None:
     narrow, padded = plan.dtype != plan.compute_dtype, plan.vectors * plan.width
     for row in rows if not narrow else ():
         out.line(f'write_{row} = part_writer("{plan.dtype}", WIDTH, {row * group}, {group})')
-    emit_header(out, FUNCTION)
-    with out.block(
-        f"def multiply_pieces(query, k, row_stride, dim_stride, scale, {PIECES}, piece_lo, piece_hi, scores, values)"
-    ):
-        out.line(
-            f'"""values of {plan.shared_rows} rows = scale * query.key, for the keys that all keep, {group} at once."""'
-        )
+    header = f"multiply_pieces(query, k, row_stride, dim_stride, scale, {PIECES}, piece_lo, piece_hi, scores, values)"
+    text = f"values of {plan.shared_rows} rows = scale * query.key, for the keys that all keep, {group} at once."
+    with out.function(FUNCTION, header, text):
         out.line("factor = splat(scale)")
         with each_piece(out, plan, "k"):
             for row in rows:
@@ -155,10 +148,7 @@ def _emit_store_parts(out: SourceWriter, plan: PackedPlan, group: int) -> None:
 
 def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
     padded = plan.vectors * plan.width
-    emit_header(out, FUNCTION)
-    with out.block(f"def {packed_entry(plan).header}"):
-        for name, axes in (("q", 4), ("k", 4), ("values", 2)):
-            emit_strides(out, plan, name, axes)
+    with entry_function(out, plan, {"q": 4, "k": 4, "values": 2}):
         emit_run_pointers(out)
         if plan.grouped:
             emit_group_pointers(out)
@@ -173,11 +163,9 @@ def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
             query, scores = address(scratch, 0), address(scratch, {queries * padded})
             """
         )
-        with out.block("for item in range(first, last)"):
-            emit_item(out, plan)
+        with each_item(out, plan):
             out.line("k_head = address(k, batch * k_at[0] + head // group * k_at[1])")
             (_emit_group if plan.grouped else _emit_row)(out, plan, padded)
-        out.line("return scratch.size  # the pointers above are good until here")
 
 
 def _emit_query(out: SourceWriter, plan: PackedPlan, place: str) -> None:

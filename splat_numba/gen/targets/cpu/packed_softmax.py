@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
-from splat_numba.gen.targets.cpu.packed_rows import emit_header, emit_item, emit_strides
-from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
-from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
-
-LOG2_E = 1.4426950408889634
+from splat_numba.gen.targets.cpu.packed_rows import each_item, entry_function
+from splat_numba.gen.targets.cpu.prelude import FUNCTION, LOG2_E, from_storage, to_storage
 
 
 def emit_softmax(out: SourceWriter, plan: PackedPlan) -> None:
@@ -18,9 +15,8 @@ def emit_softmax(out: SourceWriter, plan: PackedPlan) -> None:
 
 
 def _emit_soften_row(out: SourceWriter, plan: PackedPlan) -> None:
-    emit_header(out, FUNCTION)
-    with out.block("def soften_row(values, stride, count, row, weights)"):
-        out.line('"""weights = softmax of ``count`` values; ``row`` is scratch for that many, in whole vectors."""')
+    text = "weights = softmax of ``count`` values; ``row`` is scratch for that many, in whole vectors."
+    with out.function(FUNCTION, "soften_row(values, stride, count, row, weights)", text):
         value = from_storage(plan.dtype, "element(values, t * stride)")
         weight = to_storage(plan.dtype, "real(element(row, t) * inverse)")
         out.lines(
@@ -54,10 +50,7 @@ def _emit_soften_row(out: SourceWriter, plan: PackedPlan) -> None:
 
 
 def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
-    emit_header(out, FUNCTION)
-    with out.block(f"def {packed_entry(plan).header}"):
-        for name in ("values", "weights"):
-            emit_strides(out, plan, name, 3)
+    with entry_function(out, plan, {"values": 3, "weights": 3}):
         out.lines(
             """
             heads, rows = values.shape[1], slot_ptr.size - 1
@@ -65,8 +58,7 @@ def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
             scores = address(scratch, 0)
             """
         )
-        with out.block("for item in range(first, last)"):
-            emit_item(out, plan)
+        with each_item(out, plan):
             out.lines(
                 """
                 slot, count = slot_ptr[row], slot_ptr[row + 1] - slot_ptr[row]
@@ -76,4 +68,3 @@ def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
             )
             call = "soften_row(packed, values_at[2], count, scores, result)"
             out.line(f"lse[batch, head, row] = {call}" if plan.operator == "softmax_lse" else call)
-        out.line("return scratch.size  # the pointers above are good until here")

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
-from splat_numba.gen.targets.cpu.packed_rows import emit_header, emit_item, emit_strides
-from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
+from splat_numba.gen.targets.cpu.packed_rows import each_item, entry_function
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
 
 
@@ -22,11 +21,10 @@ def emit_softmax_backward(out: SourceWriter, plan: PackedPlan) -> None:
 def _emit_turn_row(out: SourceWriter, plan: PackedPlan) -> None:
     weight = from_storage(plan.dtype, "element(weights, t)")
     gradient = from_storage(plan.dtype, "element(dweights, t * stride)")
-    emit_header(out, FUNCTION)
-    with out.block("def turn_row(weights, dweights, stride, count, rest, dvalues)"):
+    text = "dvalues = w * (dw - sum of w * dw) for ``count`` packed values; ``rest`` is scratch for two vectors."
+    with out.function(FUNCTION, "turn_row(weights, dweights, stride, count, rest, dvalues)", text):
         out.lines(
             f"""
-            \"""dvalues = w * (dw - sum of w * dw) for ``count`` packed values; ``rest`` is scratch for two vectors.\"""
             whole = count - count % WIDTH
             sums = splat(real(0.0))
             for t in range(0, whole, WIDTH):
@@ -56,10 +54,7 @@ def _emit_turn_row(out: SourceWriter, plan: PackedPlan) -> None:
 
 
 def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
-    emit_header(out, FUNCTION)
-    with out.block(f"def {packed_entry(plan).header}"):
-        for name in ("weights", "dweights", "dvalues"):
-            emit_strides(out, plan, name, 3)
+    with entry_function(out, plan, {"weights": 3, "dweights": 3, "dvalues": 3}):
         out.lines(
             """
             heads, rows = weights.shape[1], slot_ptr.size - 1
@@ -67,8 +62,7 @@ def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
             rest = address(scratch, 0)
             """
         )
-        with out.block("for item in range(first, last)"):
-            emit_item(out, plan)
+        with each_item(out, plan):
             out.lines(
                 """
                 slot, count = slot_ptr[row], slot_ptr[row + 1] - slot_ptr[row]
@@ -78,4 +72,3 @@ def _emit_entry(out: SourceWriter, plan: PackedPlan) -> None:
                 turn_row(held, given, dweights_at[2], count, rest, result)
                 """
             )
-        out.line("return scratch.size  # the pointers above are good until here")

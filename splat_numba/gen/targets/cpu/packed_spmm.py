@@ -13,17 +13,15 @@ from splat_numba.gen.targets.cpu.packed_plan import PackedPlan
 from splat_numba.gen.targets.cpu.packed_rows import (
     PIECES,
     RUNS,
+    each_item,
     each_piece,
     each_row,
     each_run,
     emit_group_pointers,
-    emit_header,
-    emit_item,
     emit_run_pointers,
-    emit_strides,
+    entry_function,
     vector_places,
 )
-from splat_numba.gen.targets.cpu.packed_schedule import packed_entry
 from splat_numba.gen.targets.cpu.prelude import FUNCTION, from_storage, to_storage
 
 PANEL = 8  # vectors, the fewest registers that any machine's plan has for contiguous values
@@ -47,10 +45,10 @@ def _emit_panel(out: SourceWriter, plan: PackedPlan, number: int, panel: list[tu
     # Few vectors in a panel are few sums, each waiting for its last FMA: several keys at a time have sums of their own.
     ways = max(1, plan.registers // len(panel))
     vectors = range(len(panel))
-    emit_header(out, FUNCTION)
-    with out.block(f"def combine_{number}({', '.join(_panel_arguments(plan))})"):
-        change, listed = ("+=", "queries") if plan.transposed else ("=", "keys")
-        out.line(f'"""total {change} sum over the row\'s {listed} of weight * their v, a panel of its vectors."""')
+    change, listed = ("+=", "queries") if plan.transposed else ("=", "keys")
+    header = f"combine_{number}({', '.join(_panel_arguments(plan))})"
+    text = f"total {change} sum over the row's {listed} of weight * their v, a panel of its vectors."
+    with out.function(FUNCTION, header, text):
         for way in range(ways):
             out.line(" = ".join([*(f"s{way}_{vector}" for vector in vectors), "splat(real(0.0))"]))
         with each_run(out, plan, "v"):
@@ -113,11 +111,10 @@ def _emit_weights_at(out: SourceWriter, plan: PackedPlan, slot: str, ending: str
 def _emit_shared_panel(out: SourceWriter, plan: PackedPlan, number: int, panel: list[tuple[str, str]]) -> None:
     """A group's pieces, into the sums of all its rows: every vector of v is loaded once for them."""
     rows, padded = range(plan.shared_rows), plan.vectors * plan.width
-    emit_header(out, FUNCTION)
     arguments = f"{_weights(plan)}, v, row_stride, dim_stride, piece_lo, piece_hi, {PIECES}, total"
-    with out.block(f"def share_{number}({arguments})"):
-        listed = "queries" if plan.transposed else "keys"
-        out.line(f'"""total += sum over the {listed} that all {plan.shared_rows} rows keep, a panel of its vectors."""')
+    listed = "queries" if plan.transposed else "keys"
+    text = f"total += sum over the {listed} that all {plan.shared_rows} rows keep, a panel of its vectors."
+    with out.function(FUNCTION, f"share_{number}({arguments})", text):
         places = [(row, vector, f"{row * padded} + {place}") for row in rows for vector, (place, _) in enumerate(panel)]
         for row, vector, place in places:
             out.line(f"s{row}_{vector} = load(total, {place})")
@@ -138,10 +135,7 @@ def _emit_shared_panel(out: SourceWriter, plan: PackedPlan, number: int, panel: 
 
 
 def _emit_entry(out: SourceWriter, plan: PackedPlan, panels: int, shared: int) -> None:
-    emit_header(out, FUNCTION)
-    with out.block(f"def {packed_entry(plan).header}"):
-        for name, axes in (("values", 3), ("v", 4), ("out", 3)):
-            emit_strides(out, plan, name, axes)
+    with entry_function(out, plan, {"values": 3, "v": 4, "out": 3}):
         emit_run_pointers(out)
         if plan.grouped:
             emit_group_pointers(out)
@@ -155,8 +149,7 @@ def _emit_entry(out: SourceWriter, plan: PackedPlan, panels: int, shared: int) -
             {"totals" if plan.grouped else "total"} = address(scratch, 0)
             """
         )
-        with out.block("for item in range(first, last)"):
-            emit_item(out, plan)
+        with each_item(out, plan):
             if plan.transposed:
                 _emit_heads(out, plan, panels, shared)
             else:
@@ -167,7 +160,6 @@ def _emit_entry(out: SourceWriter, plan: PackedPlan, panels: int, shared: int) -
                     _emit_result(out, plan)
             else:
                 _emit_result(out, plan)
-        out.line("return scratch.size  # the pointers above are good until here")
 
 
 def _emit_operands(out: SourceWriter, plan: PackedPlan, values_head: str, v_head: str) -> None:

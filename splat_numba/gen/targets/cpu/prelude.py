@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
 
 FUNCTION = '@njit(nogil=True, error_model="numpy")'
 INLINE = '@njit(nogil=True, error_model="numpy", forceinline=True)'
+
+LOG2_E = math.log2(math.e)  # scores are in base 2 where they are softened, lse is in base e
+LN_2 = math.log(2)
 
 # 2**f on [-1/2, 1/2], highest power first; the constant term is 1. float32: minimax in relative error, 2e-9 before
 # rounding. float64: the Taylor series, whose remainder is below 1e-17.
@@ -36,6 +42,12 @@ EXP2_COEFFICIENTS = {
 }
 # Below this exponent 2**x is taken as 0: the smallest that power_of_two can make as a normal number.
 EXP2_SMALLEST = {"float32": -126.0, "float64": -1022.0}
+
+
+def emit_strides(out: SourceWriter, name: str, dtype: str, axes: int = 4) -> None:
+    """``NAME_at``: the strides of an array of the dtype, in elements."""
+    strides = ", ".join(f"{name}.strides[{axis}] // {ITEMSIZE[dtype]}" for axis in range(axes))
+    out.line(f"{name}_at = ({strides})")
 
 
 def emit_imports(out: SourceWriter, compute_dtype: str, width: int, more: tuple[str, ...] = ()) -> None:

@@ -30,6 +30,11 @@ def pass_entries(plan: Plan) -> tuple[CpuEntry, ...]:
         *arrays("int64", 1, "heads", "kv_lengths", contiguous=True),
         *numbers(compute, "scale"),
     )
+    return entries_of(plan, common)
+
+
+def entries_of(plan: Plan, common: tuple[Parameter, ...]) -> tuple[CpuEntry, ...]:
+    """A function for each pass of a plan, with what they have in common and what is its own."""
     return tuple(
         CpuEntry(f"pass_{number}", (*common, *own_parameters(one))) for number, one in enumerate(plan.passes)
     )  # fmt: skip
@@ -59,8 +64,7 @@ def attention_schedule(plan: Plan, problem: Problem, heads: tuple[int, ...] | No
     builder.table("heads", chosen)
     out = "out"
     if plan.out_dtype != problem.dtype:
-        sizes = problem.batch, problem.heads_q, problem.seq_q, problem.value_dim
-        out = builder.fresh("staged", plan.out_dtype, *sizes)
+        out = builder.fresh("staged", plan.out_dtype, *problem.sizes("out"))
     if not plan.covered or not plan.passes:
         builder.change(attend_to_nothing, out, "lse", "heads")
     for number, (one, entry) in enumerate(zip(plan.passes, pass_entries(plan), strict=True)):

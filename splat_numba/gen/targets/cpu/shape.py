@@ -28,11 +28,6 @@ class TileShape:
         return f"{self.tile_q}x{self.tile_kv}"
 
     @property
-    def lanes(self) -> int:
-        """Queries in one register tile."""
-        return 2 * self.width
-
-    @property
     def staged(self) -> bool:
         """Whether keys and values are converted into a tile of the compute type before they are multiplied."""
         return self.dtype != self.compute_dtype

@@ -11,11 +11,13 @@ from splat_numba.gen.targets.gpu.items import emit_rank
 ARRAYS = ("q", "k", "v", "out")
 TABLES = ("rows", "block", "piece", "bits", "views", "heads")
 POINTERS = (*TABLES, *ARRAYS, "lse", "kv_lengths")
+NEGATIVE = 1 << 31  # a word from here on is an int32 below 0
 STEPS = ("row", "head", "batch")
 STRIDES = tuple(f"{name}_{step}" for name in ARRAYS for step in STEPS)
 ITEM = ("blocks", "heads_count", "batch", "heads_per_wave")
 TILE = ("corner", "inner_step", "outer_step", "box_shift", "limit")  # of a box: its first token, steps, sizes
 TOKEN_OF_TILE = "token = token_of(place, corner, inner_step, outer_step, box_shift)"  # noqa: S105 - a place in a sequence
+TOKEN_OF_LINE = "token = u32(corner + inner_step * place)"  # noqa: S105 - likewise, of a box of one line
 LISTED = ("rows_at", "limit")
 TOKEN_OF_ROW = "token = ptx.load_word(rows_at + u64(4) * u64(place))  # padding is 2**32 - 1"  # noqa: S105 - likewise
 
@@ -42,12 +44,25 @@ def emit_item(out: SourceWriter) -> None:
         out.line("return rank, head, entry")
 
 
-def emit_length(out: SourceWriter, keys: str) -> None:
-    """``limit``: the key length of the batch entry. Nobody on the host has seen it: what is beyond the keys is all of
-    them, so that no call reads other memory.
+def emit_operands(out: SourceWriter) -> None:
+    """Where q of a head and batch entry begins, and k and v of the key head that it shares."""
+    out.lines(
+        """
+        q_at = q + u64(entry) * q_batch + u64(head) * q_head
+        k_at = k + u64(entry) * k_batch + u64(head // group) * k_head
+        v_at = v + u64(entry) * v_batch + u64(head // group) * v_head
+        """
+    )
+
+
+def emit_length(out: SourceWriter, name: str, keys: str | None = None, entry: str = "entry") -> None:
+    """``name``: the key length of a batch entry. Nobody on the host has seen it: it is the nearest number from 0 to the
+    keys, so that no call reads other memory. Without ``keys`` it may be larger than them, where none is read beyond.
     """
-    out.line("limit = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
-    out.line(f"limit = limit if limit < {keys} else {keys}")
+    out.line(f"{name} = ptx.load_word(kv_lengths + u64(4) * u64({entry}))")
+    out.line(f"{name} = {name} if {name} < u32({NEGATIVE}) else u32(0)")
+    if keys is not None:
+        out.line(f"{name} = {name} if {name} < {keys} else {keys}")
 
 
 def emit_token(out: SourceWriter) -> None:

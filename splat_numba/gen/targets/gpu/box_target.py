@@ -1,4 +1,5 @@
-"""What targets share whose passes are of boxes: how their plans are made, and that each pass is a launch.
+"""What targets share whose passes are of boxes: how their plans are made, and that each pass is a launch over arrays
+that are taken in place where they can be.
 
 Planners and emitters are imported when they are first asked for: calls on a CPU see targets too, and would wait 40 ms.
 """
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from splat_numba.gen.plans.machine import gpu_of_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from splat_numba.formats.geometry import Geometry
     from splat_numba.gen.boxes.passes import Traits
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
     from splat_numba.gen.plans.machine import Gpu
     from splat_numba.gen.plans.plan import Choice, Plan
     from splat_numba.gen.plans.problem import Conditions, Problem
-    from splat_numba.gen.schedules.schedule import ScheduleBuilder, Text
+    from splat_numba.gen.schedules.schedule import InPlace, ScheduleBuilder, Text
+    from splat_numba.gen.schedules.tensor import Tensor
     from splat_numba.gen.targets.target import AttentionCall, Candidate, HeadsPass
 
 
 class BoxTarget:
-    """Its subclasses say which tiles there are, which text has given traits, and how a pass is recorded."""
+    """Its subclasses say which tiles there are, which text has given traits, how a pass is recorded; and where a text
+    does not read by address, which arrays it takes in place.
+    """
 
     __slots__ = ()
     name: str
@@ -49,6 +53,18 @@ class BoxTarget:
     def record_pass(self, builder: ScheduleBuilder, number: int, one: HeadsPass, call: AttentionCall) -> None:
         """Add the launch of one pass."""
         raise NotImplementedError
+
+    def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+        """Rows of whole chunks of 16 bytes, as texts read them by address."""
+        from splat_numba.gen.targets.gpu.launches import chunks_in_place
+
+        return chunks_in_place(tensors)
+
+    def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
+        """As in_place()."""
+        from splat_numba.gen.targets.gpu.launches import gradients_in_place
+
+        return gradients_in_place(tensors)
 
     def plan(self, geometry: Geometry, problem: Problem, gpu: Gpu, mask: str, conditions: Conditions) -> Plan:
         """The plan of the least predicted time."""

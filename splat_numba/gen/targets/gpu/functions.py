@@ -1,4 +1,4 @@
-"""Device functions of a text: how they are written down, and called."""
+"""Device functions of a text: how they are written down, and called; and where its shared memory starts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from splat_numba.gen.language.writer import INDENT, SourceWriter
 
 DEVICE = "device = cuda.jit(device=True, forceinline=True)  # arrays that such a function is given stay registers"
 WIDTH = 116  # of a line of arguments, in characters
+
+
+def emit_shared_start(out: SourceWriter, name: str, alignment: int) -> None:
+    """``name``: where a block's dynamic shared memory starts, aligned."""
+    out.line("start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))")
+    out.line(f"{name} = u32((start + u32({alignment - 1})) & u32({2**32 - alignment}))")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from splat_numba.gen.schedules.schedule import Place, ScheduleBuilder, Text
 from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.gradient_kernels import ADDED, FINISHED, LEVEL_BYTES, ROUNDED
 from splat_numba.gen.targets.gpu.gradient_launches import Candidates, GradientLaunch, in_order
-from splat_numba.gen.targets.gpu.items import heads_per_wave
+from splat_numba.gen.targets.gpu.items import item_counts
 from splat_numba.gen.targets.gpu.launches import strides_of, tables_of
 from splat_numba.gen.targets.gpu.levels import LevelTraits, levels_text
 from splat_numba.gen.targets.gpu.rounding import CHUNK, RoundTraits, round_text
@@ -179,7 +179,7 @@ def record_levels(
 def record_half_levels(
     arch: Callable[[Gpu], str], builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall
 ) -> Levels:
-    """Those of 16-bit arrays, in float32; dout is copied where some of its rows keep nothing."""
+    """Levels in float32, of arrays of 16 bits or float32; dout is copied where some of its rows keep nothing."""
     batch, heads, seq, dim = call.dout.sizes
     levels = builder.tensor((batch, heads, seq, LEVEL_BYTES // ITEMSIZE["float32"]), "float32")
     traits = LevelTraits(dim, call.dout.dtype, clears(plans))
@@ -189,8 +189,4 @@ def record_half_levels(
 
 def counts_of(one: GradientLaunch, right: tuple[Tensor, Tensor], batch: int) -> dict[str, int | float]:
     """Numbers of a launch's items and their order. right: the arrays whose tiles pass by."""
-    blocks, heads = len(one.planned.table.block), len(one.owners.heads)
-    return {
-        "blocks": blocks, "heads_count": heads, "batch": batch,
-        "heads_per_wave": heads_per_wave(one.planned, right, 1, heads * batch),
-    }  # fmt: skip
+    return item_counts(one.planned, len(one.owners.heads), batch, right, 1)

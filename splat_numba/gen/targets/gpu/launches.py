@@ -1,4 +1,4 @@
-"""What launches of GPU targets are given: tables, strides, scales; and which arrays they take in place."""
+"""What launches of GPU targets are given: items, tables, strides, scales; and which arrays they take in place."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from splat_numba.gen.boxes.passes import BoxPass
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.plans.backward import GRADIENTS
 from splat_numba.gen.plans.machine import Gpu
-from splat_numba.gen.schedules.schedule import InPlace, Place
-from splat_numba.gen.schedules.tensor import Tensor
+from splat_numba.gen.schedules.schedule import InPlace, Place, ScheduleBuilder
+from splat_numba.gen.schedules.tensor import Tensor, as_word
 from splat_numba.gen.targets.gpu.addresses import STEPS
-from splat_numba.gen.targets.gpu.items import view_steps
+from splat_numba.gen.targets.gpu.items import item_counts, view_steps
 from splat_numba.gen.targets.gradients import OPERANDS
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass, with_shared_heads
 
@@ -24,8 +24,7 @@ SMALLEST_SCALE = 2.0**-126  # a scale of 0 as the kernel can have it: scores of 
 
 def arch_of(gpu: Gpu) -> str:
     """The architecture that texts for a GPU are compiled for."""
-    major, minor = gpu.capability
-    return f"sm_{major}{minor}"
+    return gpu.arch
 
 
 def boxes_of(planned: object) -> BoxPass:
@@ -41,6 +40,39 @@ def tables_of(planned: BoxPass) -> dict[str, np.ndarray[tuple[int, ...], np.dtyp
     return {
         "rows": table.rows, "block": table.block, "piece": table.piece, "bits": table.bits, "views": view_steps(table),
     }  # fmt: skip
+
+
+def pass_tables(builder: ScheduleBuilder, number: int, one: HeadsPass) -> dict[str, Place | Tensor | None]:
+    """The tables of a call's pass of this number, and its heads, by parameter."""
+    tables = {**tables_of(boxes_of(one.planned)), "heads": np.array(one.heads, np.int32)}
+    return {name: builder.table(f"{name}_{number}", data) for name, data in tables.items()}
+
+
+def pass_counts(one: HeadsPass, call: AttentionCall) -> dict[str, int | float]:
+    """The items of a pass of attention, and the sizes of the call that every target's text asks for."""
+    batch, heads_q, seq_q, _ = call.q.sizes
+    group = heads_q // max(call.k.sizes[1], 1) or 1
+    items = item_counts(boxes_of(one.planned), len(one.heads), batch, (call.k, call.v), group)
+    return {**items, "heads_q": heads_q, "group": group, "seq_q": seq_q}
+
+
+def record_by_address(
+    builder: ScheduleBuilder, number: int, one: HeadsPass, call: AttentionCall, own: Mapping[str, int | float]
+) -> None:
+    """Add the launch of a call's pass of this number whose text reads rows by address: a block an item.
+
+    own: what such a text has beside, the factor of its scores at least.
+    """
+    planned, (batch, _, seq_q, _) = boxes_of(one.planned), call.q.sizes
+    arrays = {"q": call.q, "k": call.k, "v": call.v, "out": call.out}
+    pointers: dict[str, Place | Tensor | None] = {**arrays, "lse": call.lse, "kv_lengths": call.kv_lengths}
+    pointers |= rest_of(one, call) | pass_tables(builder, number, one)
+    counts = {
+        **strides_of(arrays), **pass_counts(one, call), "seq_kv": call.k.sizes[2], "box_shift": planned.kv_box.shift,
+        **own,
+    }  # fmt: skip
+    items = len(planned.table.block) * len(one.heads) * batch
+    builder.launch(one.text, items if seq_q else 0, counts, pointers)
 
 
 def rest_bytes(one: HeadsPass, call: AttentionCall) -> int:
@@ -60,7 +92,7 @@ def strides_of(arrays: Mapping[str, Tensor | None]) -> dict[str, int]:
     for name, one in arrays.items():
         to_batch, to_head, to_row = (0, 0, 0) if one is None else one.strides[:3]
         for step, size in zip(STEPS, (to_row, to_head, to_batch), strict=True):
-            found[f"{name}_{step}"] = size % 2**64
+            found[f"{name}_{step}"] = as_word(size)
     return found
 
 

@@ -5,6 +5,8 @@ Who holds what is as in softmax.py.
 
 from __future__ import annotations
 
+import math
+
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.language.lane_layout import LANE_COLUMNS, MATRIX, ROW_LANES, SUMS, sum_at
 from splat_numba.gen.language.writer import SourceWriter
@@ -82,9 +84,9 @@ def _emit_resume(out: SourceWriter, traits: Traits) -> None:
     text = "out and lse as a softmax state: a sum of 1 at the peak lse."
     with device_function(out, "resume_row", resumed(traits), text):
         out.lines(
-            """
+            f"""
             safe = q_idx if q_idx < seq_q else u32(0)
-            peak[row] = ptx.load_state(lse_at + u64(4) * u64(safe)) * f32(1.4426950408889634)
+            peak[row] = ptx.load_state(lse_at + u64(4) * u64(safe)) * f32({math.log2(math.e)!r})
             added[row] = f32(0.0) if peak[row] == NONE_KEPT else f32(0.25)  # four lanes add up to a row, NaN or not
             """
         )
@@ -134,11 +136,11 @@ def _emit_store(out: SourceWriter, traits: Traits) -> None:
         )
         emit_rounded(out, traits.dtype, traits.value_dim)
         out.lines(
-            """
+            f"""
             if lse != u64(0):
                 safe = f32(0.0) if peak[row] == NONE_KEPT else peak[row]
                 one_lane = real if column == u32(0) else u32(0)
-                value = (safe + ptx.log2(row_sum)) * f32(0.6931471805599453)
+                value = (safe + ptx.log2(row_sum)) * f32({math.log(2)!r})
                 ptx.store_real(lse_at + u64(4) * u64(q_idx), value, one_lane)
             """
         )

@@ -20,9 +20,10 @@ from splat_numba.gen.targets.gpu.addresses import (
     emit_header,
     emit_item,
     emit_length,
+    emit_operands,
     emit_token,
 )
-from splat_numba.gen.targets.gpu.functions import device_function, wrapped
+from splat_numba.gen.targets.gpu.functions import device_function, emit_shared_start, wrapped
 from splat_numba.gen.targets.gpu.results import emit_place_of_rest, rest_pointer
 from splat_numba.gen.targets.simt import tiles
 from splat_numba.gen.targets.simt.arithmetic import emit_arithmetic
@@ -110,10 +111,9 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
 
 def emit_start(out: SourceWriter, threads_rows: int) -> None:
     """Where shared memory begins, and which rows and columns are this thread's."""
+    emit_shared_start(out, "base", CHUNK)
     out.lines(
         f"""
-        start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-        base = u32((start + u32({CHUNK - 1})) & u32({2**32 - CHUNK}))
         thread = ptx.thread_index()
         row = u32(u32(thread // u32({LANES_OF_ROW})) * u32({threads_rows}))
         column = u32(thread & u32({LANES_OF_ROW - 1}))
@@ -136,9 +136,11 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
             f"""
             rows_at = rows + u64({4 * GROUP_ROWS}) * u64(rank)
             row_at = rows_at + u64(4) * u64(row)
-            q_at = q + u64(entry) * q_batch + u64(head) * q_head
-            k_at = k + u64(entry) * k_batch + u64(head // group) * k_head
-            v_at = v + u64(entry) * v_batch + u64(head // group) * v_head
+            """
+        )
+        emit_operands(out)
+        out.lines(
+            f"""
             out_at = out + u64(entry) * out_batch + u64(head) * out_head
             lse_at = lse + u64({numbers.size}) * (u64(entry) * u64(heads_q) + u64(head)) * u64(seq_q)
             load_queries(q_at, q_row, base + QUERIES, rows_at, seq_q)
@@ -149,7 +151,7 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
         wrapped(out, "begin_rows", (*arrays, *(resumed(traits) if traits.resumes else ())))
         out.line("limit = seq_kv")
         if traits.ragged:
-            emit_length(out, "seq_kv")
+            emit_length(out, "limit", "seq_kv")
         wrapped(out, "attend", ("block + u64(32) * u64(rank)", *_arguments(traits)[1:]))
         wrapped(out, "store_rows", (*arrays, *stored(traits)))
 

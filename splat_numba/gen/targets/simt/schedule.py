@@ -1,4 +1,4 @@
-"""Attention's passes as steps of a schedule: grids, numbers, tables; which arrays they take in place."""
+"""Attention's texts, and its passes as launches of them: numbers that only FMA units' texts have."""
 
 from __future__ import annotations
 
@@ -6,14 +6,10 @@ import math
 import struct
 from dataclasses import replace
 
-import numpy as np
-
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.plans.machine import Gpu
-from splat_numba.gen.schedules.schedule import EmittedText, Place, ScheduleBuilder
-from splat_numba.gen.schedules.tensor import Tensor
-from splat_numba.gen.targets.gpu.items import heads_per_wave
-from splat_numba.gen.targets.gpu.launches import arch_of, boxes_of, rest_of, strides_of, tables_of
+from splat_numba.gen.schedules.schedule import EmittedText, ScheduleBuilder
+from splat_numba.gen.targets.gpu.launches import arch_of, boxes_of, record_by_address
 from splat_numba.gen.targets.simt import attention
 from splat_numba.gen.targets.simt.shape import Numbers
 from splat_numba.gen.targets.target import AttentionCall, HeadsPass
@@ -25,27 +21,12 @@ def attention_text(traits: Traits, gpu: Gpu) -> EmittedText:
 
 
 def record_pass(builder: ScheduleBuilder, number: int, one: HeadsPass, call: AttentionCall) -> None:
-    """Add the launch of a call's pass of this number: a block an item."""
-    planned, (batch, heads_q, seq_q, _) = boxes_of(one.planned), call.q.sizes
-    table, traits = planned.table, planned.traits
+    """Add the launch of a call's pass of this number; chunks are counted for loops that are not to be unrolled."""
+    traits = boxes_of(one.planned).traits
     numbers = Numbers(traits.dtype)
-    arrays = {"q": call.q, "k": call.k, "v": call.v, "out": call.out}
-    pointers: dict[str, Place | Tensor | None] = {**arrays, "lse": call.lse, "kv_lengths": call.kv_lengths}
-    pointers |= rest_of(one, call)
-    pointers |= {
-        name: builder.table(f"{name}_{number}", data)
-        for name, data in {**tables_of(planned), "heads": np.array(one.heads, np.int32)}.items()
-    }
-    group, pairs = heads_q // max(call.k.sizes[1], 1) or 1, len(one.heads) * batch
-    items = len(table.block) * pairs
-    counts: dict[str, int | float] = {
-        **strides_of(arrays), **scale_of(numbers, "scale", call.scale * math.log2(math.e)),
-        "blocks": len(table.block), "heads_count": len(one.heads), "batch": batch,
-        "heads_per_wave": heads_per_wave(planned, (call.k, call.v), group, pairs), "heads_q": heads_q, "group": group,
-        "seq_q": seq_q, "seq_kv": call.k.sizes[2], "box_shift": planned.kv_box.inner.bit_length() - 1,
-        "head_steps": numbers.chunks(traits.head_dim), "key_steps": numbers.chunks(traits.tile_kv),
-    }  # fmt: skip
-    builder.launch(one.text, items if seq_q else 0, counts, pointers)
+    steps = {"head_steps": numbers.chunks(traits.head_dim), "key_steps": numbers.chunks(traits.tile_kv)}
+    scale = scale_of(numbers, "scale", call.scale * math.log2(math.e))
+    record_by_address(builder, number, one, call, {**scale, **steps})
 
 
 def scale_of(numbers: Numbers, name: str, factor: float) -> dict[str, int | float]:

@@ -10,15 +10,14 @@ from splat_numba.gen.plans.machine import FIRST_WITH_HALVES, GPU, SHARED_BYTES, 
 from splat_numba.gen.targets.gpu.box_target import BoxTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from splat_numba.formats.geometry import Geometry
     from splat_numba.gen.boxes.passes import Traits
     from splat_numba.gen.boxes.tiles import Tiles
     from splat_numba.gen.plans.backward import BackwardPlan
     from splat_numba.gen.plans.problem import Conditions, Problem
-    from splat_numba.gen.schedules.schedule import InPlace, ScheduleBuilder, Text
-    from splat_numba.gen.schedules.tensor import Tensor
+    from splat_numba.gen.schedules.schedule import ScheduleBuilder, Text
     from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
     from splat_numba.gen.targets.target import AttentionCall, HeadsPass
 
@@ -62,23 +61,12 @@ class SimtTarget(BoxTarget):
 
         record_pass(builder, number, one, call)
 
-    def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
-        """Rows of whole chunks of 16 bytes."""
-        from splat_numba.gen.targets.gpu.launches import chunks_in_place
-
-        return chunks_in_place(tensors)
-
     def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
         """The plan of gradients of the least predicted time."""
-        from splat_numba.gen.targets.simt.backward.planning import plan_backward
+        from splat_numba.gen.targets.gpu.gradient_plans import plan_twice
+        from splat_numba.gen.targets.simt.backward.tile_shapes import gradient_tiles
 
-        return plan_backward(self.name, geometry, problem, gpu, conditions)
-
-    def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
-        """As in_place()."""
-        from splat_numba.gen.targets.gpu.launches import gradients_in_place
-
-        return gradients_in_place(tensors)
+        return plan_twice(self.name, geometry, problem, gpu, conditions, gradient_tiles)
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass."""

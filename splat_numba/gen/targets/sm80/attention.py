@@ -15,9 +15,10 @@ from splat_numba.gen.targets.gpu.addresses import (
     emit_header,
     emit_item,
     emit_length,
+    emit_operands,
     emit_token,
 )
-from splat_numba.gen.targets.gpu.functions import DEVICE, wrapped
+from splat_numba.gen.targets.gpu.functions import DEVICE, emit_shared_start, wrapped
 from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, rest_pointer, resumed, stored
 from splat_numba.gen.targets.sm80.products import described, numbers_of
 from splat_numba.gen.targets.sm80.shape import (
@@ -107,20 +108,13 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
 def _emit_entry(out: SourceWriter, traits: Traits) -> None:
     emit_header(out, ENTRY, (POINTERS, STRIDES, ("scale_log2",), COUNTS, rest_pointer(traits)))
     with out.suite():
-        out.lines(
-            f"""
-            start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-            base = u32((start + u32({CHUNK - 1})) & u32({2**32 - CHUNK}))
-            """
-        )
+        emit_shared_start(out, "base", CHUNK)
         _emit_state(out, traits)
         wrapped(out, "rank, head, entry = item_of_block", ("heads", *ITEM))
+        out.line(f"rows_at = rows + u64({4 * traits.tile_q}) * u64(rank)")
+        emit_operands(out)
         out.lines(
             f"""
-            rows_at = rows + u64({4 * traits.tile_q}) * u64(rank)
-            q_at = q + u64(entry) * q_batch + u64(head) * q_head
-            k_at = k + u64(entry) * k_batch + u64(head // group) * k_head
-            v_at = v + u64(entry) * v_batch + u64(head // group) * v_head
             note = u32(base + NOTES + u32({NOTE_BYTES}) * u32(ptx.thread_index() >> u32(5)))
             keep_notes(note, rank, head, entry, k_at, v_at)
             copy_queries(q_at, q_row, u32(base + QUERIES), rows_at, seq_q)
@@ -133,7 +127,7 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
             _emit_for_rows(out, traits, "resume_row", resumed(traits))
         out.line("limit = seq_kv")
         if traits.ragged:
-            emit_length(out, "seq_kv")
+            emit_length(out, "limit", "seq_kv")
         wrapped(out, "attend", ("block + u64(32) * u64(rank)", *arguments(traits)[1:]))
         out.line("rank, head, entry, _ = ptx.load_shared_words4(note)")
         _emit_places(out, traits)

@@ -1,4 +1,4 @@
-"""GPUs from Ampere on as a target: 16-bit attention and its gradients by a warp's matrix products."""
+"""GPUs from Ampere on as a target: attention and gradients of 16 bits and of float32, by a warp's matrix products."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from splat_numba.gen.plans.machine import GPU, SHARED_BYTES, Gpu
 from splat_numba.gen.targets.gpu.box_target import BoxTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from splat_numba.formats.geometry import Geometry
     from splat_numba.gen.boxes.passes import Traits
     from splat_numba.gen.boxes.tiles import Tiles
     from splat_numba.gen.plans.backward import BackwardPlan
     from splat_numba.gen.plans.problem import Conditions, Problem
-    from splat_numba.gen.schedules.schedule import InPlace, ScheduleBuilder, Text
-    from splat_numba.gen.schedules.tensor import Tensor
+    from splat_numba.gen.schedules.schedule import ScheduleBuilder, Text
     from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan
     from splat_numba.gen.targets.target import AttentionCall, HeadsPass
 
@@ -69,23 +68,11 @@ class Sm80Target(BoxTarget):
 
         record_pass(builder, number, one, call)
 
-    def in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
-        """Rows of whole chunks of 16 bytes."""
-        from splat_numba.gen.targets.gpu.launches import chunks_in_place
-
-        return chunks_in_place(tensors)
-
     def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
         """The plan of gradients of the least predicted time."""
         from splat_numba.gen.targets.sm80.backward.planning import plan_backward
 
         return plan_backward(self.name, geometry, problem, gpu, conditions)
-
-    def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
-        """As in_place()."""
-        from splat_numba.gen.targets.gpu.launches import gradients_in_place
-
-        return gradients_in_place(tensors)
 
     def record_backward(self, builder: ScheduleBuilder, plans: Sequence[HeadsPlan], call: GradientCall) -> None:
         """One launch for what gradients need of every query, then one a pass."""

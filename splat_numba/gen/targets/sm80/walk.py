@@ -171,13 +171,15 @@ class Operand:
 _PAIR, _OF_PAIR = f"u32(lane >> u32({log2(ATOM)}))", f"u32(lane & u32({ATOM - 1}))"
 
 
-def emit_lane_places(out: SourceWriter, name: str, operands: Mapping[str, Operand], atoms: int, text: str) -> None:
-    """``name(base, tile)``, of the operands by name. Made anew for every tile: the registers that this leaves are those
-    that 128 queries x 64 keys lack.
+def emit_lane_places(
+    out: SourceWriter, name: str, operands: Mapping[str, Operand], atoms: int, text: str, thread: str = OPAQUE_THREAD
+) -> None:  # fmt: skip
+    """``name(base, tile)``, of the operands by name. thread: its number among those that have the rows. Made anew for
+    every tile: the registers that this leaves are those that 128 queries x 64 keys lack.
     """
     kinds = {one.kind for one in operands.values()}
     with device_function(out, name, ("base", "tile"), text):
-        out.line(f"thread = {OPAQUE_THREAD}")
+        out.line(f"thread = {thread}")
         lane = f"u32(thread & u32({WARP - 1}))"
         if LEFT in kinds:
             first_row = f"u32(u32(thread >> u32({log2(WARP)})) * u32({ATOM * atoms}))"

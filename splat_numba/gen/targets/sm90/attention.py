@@ -5,14 +5,14 @@ Functions are inlined where they are called, so that arrays they are given stay 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import emit_header
-from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
+from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, emit_shared_start, wrapped
 from splat_numba.gen.targets.gpu.results import rest_pointer
 from splat_numba.gen.targets.sm90 import consumer, producer
 from splat_numba.gen.targets.sm90.shape import (
@@ -74,18 +74,30 @@ def render_attention(traits: Traits) -> str:
 
 def _emit_head(out: SourceWriter, traits: Traits) -> None:
     """Docstring, imports, and the instructions that depend on the traits."""
-    registers, more = REGISTERS[traits.groups, traits.blocks_per_multiprocessor]
-    quotes = '"' * 3
-    dims = f"head_dim {traits.head_dim}, value_dim {traits.value_dim}, {traits.dtype}"
+    subject = "Sparse attention on Hopper, generated for every mask that tables of boxes describe."
+    emit_head(out, traits, subject, ("queries", "keys"), "", "q, k and v")
     scores = f'{traits.tile_kv}, "{traits.dtype}", from_registers=False, transposed=False'
     values = f'{value_columns(traits)}, "{traits.dtype}", from_registers=True, transposed=True'
+    out.line(f"score_product = ptx.matrix_product({scores})")
+    out.line(f"value_product = ptx.matrix_product({values})")
+
+
+def emit_head(
+    out: SourceWriter, boxes: Traits, subject: str, tokens: tuple[str, str], more: str, fetched: str
+) -> None:  # fmt: skip
+    """How a text begins, but for its products. tokens: what a tile's rows and columns are; more: that is to be said of
+    tiles; fetched: whose boxes the producer fetches.
+    """
+    registers, claimed = REGISTERS[boxes.groups, boxes.blocks_per_multiprocessor]
+    quotes, (rows, columns) = '"' * 3, tokens
+    dims = f"head_dim {boxes.head_dim}, value_dim {boxes.value_dim}, {boxes.dtype}"
     out.lines(
         f"""
-        {quotes}Sparse attention on Hopper, generated for every mask that tables of boxes describe.
+        {quotes}{subject}
 
-        {dims}; {traits.tile_q} queries x {traits.tile_kv} keys a tile.
-        A block is {traits.groups} x 128 threads, each for 64 queries, and a producer that fetches boxes of q, k and v,
-        {traits.stages} tiles ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
+        {dims}; {boxes.tile_q} {rows} x {boxes.tile_kv} {columns} a tile{more}.
+        A block is {boxes.groups} x 128 threads, each for 64 {rows}, and a producer that fetches boxes of {fetched},
+        {boxes.stages} tiles ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
         {quotes}
 
         import numpy as np
@@ -97,9 +109,7 @@ def _emit_head(out: SourceWriter, traits: Traits) -> None:
         NO_ITEM = u32({NO_ITEM})  # in place of a row block's number: nothing follows
         {DEVICE}
         fewer_registers = ptx.release_registers({registers})
-        more_registers = ptx.claim_registers({more})
-        score_product = ptx.matrix_product({scores})
-        value_product = ptx.matrix_product({values})
+        more_registers = ptx.claim_registers({claimed})
         """
     )
 
@@ -110,25 +120,34 @@ def _emit_places(out: SourceWriter, traits: Traits) -> None:
     tiles = {"Q": (layout.q, layout.q_bytes), "K": (layout.k, layout.k_bytes), "V": (layout.v, layout.v_bytes)}
     if traits.partial:
         tiles["MASK"] = (layout.mask, layout.mask_bytes)
+    barriers = {
+        "Q": (layout.q_full, layout.q_empty), "K": (layout.k_full, layout.k_empty), "V": (layout.v_full, layout.v_empty)
+    }  # fmt: skip
+    stages = {"Q_STAGES": q_stages(traits), "STAGES": traits.stages}
+    emit_places(out, stages, tiles, (layout.tile_info, layout.item_info), barriers)
+    if traits.ragged:
+        out.line(f"CLEARED = u32({layout.cleared})")
+
+
+def emit_places(
+    out: SourceWriter, stages: Mapping[str, int], tiles: Mapping[str, tuple[int, int]], info: tuple[int, int],
+    barriers: Mapping[str, tuple[int, int]],
+) -> None:  # fmt: skip
+    """Constants of a text. tiles: where stages of a kind begin, and bytes of one; info: where what goes with tiles and
+    with items begins; barriers: of each ring of stages, those that say that one is full, and that it is empty.
+    """
     out.lines(
         f"""
 
         # Shared memory, in bytes from its aligned start: stages of tiles, what goes with them, and their barriers.
-        Q_STAGES, STAGES = u32({q_stages(traits)}), u32({traits.stages})
+        {", ".join(stages)} = {", ".join(f"u32({count})" for count in stages.values())}
         """
     )
-    for name, (start, size) in tiles.items():
-        out.line(f"{name}_TILE, {name}_BYTES = u32({start}), u32({size})")
-    out.lines(
-        f"""
-        TILE_INFO, ITEM_INFO = u32({layout.tile_info}), u32({layout.item_info})
-        Q_FULL, Q_EMPTY = u32({layout.q_full}), u32({layout.q_empty})
-        K_FULL, K_EMPTY = u32({layout.k_full}), u32({layout.k_empty})
-        V_FULL, V_EMPTY = u32({layout.v_full}), u32({layout.v_empty})
-        """
-    )
-    if traits.ragged:
-        out.line(f"CLEARED = u32({layout.cleared})")
+    pairs = {(f"{name}_TILE", f"{name}_BYTES"): places for name, places in tiles.items()}
+    pairs |= {("TILE_INFO", "ITEM_INFO"): info}
+    pairs |= {(f"{ring}_FULL", f"{ring}_EMPTY"): places for ring, places in barriers.items()}
+    for (first, second), (start, end) in pairs.items():
+        out.line(f"{first}, {second} = u32({start}), u32({end})")
 
 
 def _emit_entry(out: SourceWriter, traits: Traits) -> None:
@@ -140,10 +159,9 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
 def emit_roles(out: SourceWriter, groups: int, produce: Sequence[str], consume: Sequence[str]) -> None:
     """The entry's body: barriers are made, then a warp of the last warpgroup produces, and the others consume."""
     with out.suite():
+        emit_shared_start(out, "base", ALIGNMENT)
         out.lines(
             f"""
-            start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
-            base = u32((start + u32({ALIGNMENT - 1})) & u32({2**32 - ALIGNMENT}))
             thread = ptx.thread_index()
             warpgroup = u32(thread >> u32(7))
             if thread == u32(0):
@@ -163,17 +181,26 @@ def emit_roles(out: SourceWriter, groups: int, produce: Sequence[str], consume: 
 
 def _emit_shared(out: SourceWriter, traits: Traits) -> None:
     """What both roles need."""
-    warps = 4 * traits.groups
-    with device_function(out, "make_barriers", ("base",), "With the arrivals (warps) that complete a phase of each."):
-        with out.block("for stage in range(Q_STAGES)"):
-            _emit_pair(out, "Q", warps)
-        with out.block("for stage in range(STAGES)"):
-            _emit_pair(out, "K", warps)
-            _emit_pair(out, "V", warps)
-        if traits.ragged:
+    text, rings = "With the arrivals (warps) that complete a phase of each.", {"Q_STAGES": "Q", "STAGES": "KV"}
+    emit_barriers(out, text, rings, 4 * traits.groups, cleared=traits.ragged)
+    emit_turns(out)
+
+
+def emit_barriers(
+    out: SourceWriter, text: str, rings: Mapping[str, Sequence[str]], arrivals: int, *, cleared: bool
+) -> None:
+    """``make_barriers``. rings: of so many stages, by the constant's name; arrivals: that give a stage back; cleared:
+    whether the producer waits for tiles that it clears in part.
+    """
+    with device_function(out, "make_barriers", ("base",), text):
+        for stages, names in rings.items():
+            with out.block(f"for stage in range({stages})"):
+                for name in names:
+                    out.line(f"ptx.mbarrier_init(base + {name}_FULL + u32(8) * u32(stage), u32(1))")
+                    out.line(f"ptx.mbarrier_init(base + {name}_EMPTY + u32(8) * u32(stage), u32({arrivals}))")
+        if cleared:
             out.line("ptx.mbarrier_init(base + CLEARED, u32(1))")
         out.line("ptx.fence_mbarrier_init()")
-    emit_turns(out)
 
 
 def emit_turns(out: SourceWriter) -> None:
@@ -196,8 +223,3 @@ def emit_advance(out: SourceWriter) -> None:
             return stage, phase
             """
         )
-
-
-def _emit_pair(out: SourceWriter, name: str, warps: int) -> None:
-    out.line(f"ptx.mbarrier_init(base + {name}_FULL + u32(8) * u32(stage), u32(1))")
-    out.line(f"ptx.mbarrier_init(base + {name}_EMPTY + u32(8) * u32(stage), u32({warps}))")

@@ -5,12 +5,16 @@ One warp does it. Every lane runs the same statements; what only one lane may do
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
 from splat_numba.gen.boxes.passes import Traits
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.schedules.tensor_map import SPAN
+from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.items import emit_rank
-from splat_numba.gen.targets.sm90.loads import emit_loads
+from splat_numba.gen.targets.sm90.loads import emit_loads, passing_of
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, SPAN_BYTES, spans
 
 ITEM = ("items", "block", "heads", "blocks", "heads_count", "batch", "heads_per_wave")
@@ -37,31 +41,47 @@ def emit_producer(out: SourceWriter, traits: Traits) -> None:
 def _emit_items(out: SourceWriter, traits: Traits) -> None:
     with device_function(out, "produce", arguments(traits), "The producer: boxes of each item's queries, then tiles."):
         out.lines(
-            f"""
+            """
             fence_maps(q_maps, q_views)
             fence_maps(kv_maps, u32(2) * kv_views)
-            items = u32(blocks * heads_count * batch)
-            stage = q_stage = u32(0)
-            # Parity of the phase in which a stage was given back: a fresh barrier counts as given back.
-            free = q_free = u32(1)
-            item = ptx.block_index()
-            next_rank, next_entry, next_words = read_item(item, {", ".join(ITEM)})
             """
         )
-        if traits.ragged:
-            out.line("cleared_phase = u32(0)")
-        with out.block("while item < items"):
+        with item_loop(out, "q", ITEM, clears=traits.ragged):
             _emit_item(out, traits)
-        out.line("end_items(base, q_stage, q_free, counter)")
+
+
+@contextmanager
+def item_loop(out: SourceWriter, ring: str, item: Sequence[str], *, clears: bool) -> Iterator[None]:
+    """The loop over a block's items; inside: one, of which ``taken`` tells the next. That is read while this one's
+    tiles are worked on, which hides 1 us. ring: of the stages that items' own tiles go through; item: arguments of
+    ``read_item``.
+    """
+    read = f"next_rank, next_entry, next_words = read_item(item, {', '.join(item)})"
+    out.lines(
+        f"""
+        items = u32(blocks * heads_count * batch)
+        stage = {ring}_stage = u32(0)
+        # Parity of the phase in which a stage was given back: a fresh barrier counts as given back.
+        free = {ring}_free = u32(1)
+        item = ptx.block_index()
+        {read}
+        """
+    )
+    if clears:
+        out.line("cleared_phase = u32(0)")
+    with out.block("while item < items"):
+        out.line("rank, entry, words = next_rank, next_entry, next_words")
+        yield
+        out.line("item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))")
+        out.line(read)
+    out.line(f"end_items(base, {ring}_stage, {ring}_free, counter)")
 
 
 def _emit_item(out: SourceWriter, traits: Traits) -> None:
-    """Take the item that was read; the next one is read while this one's tiles are worked on, which hides 1 us."""
-    state = "stage, free, cleared_phase" if traits.ragged else "stage, free"
+    """Its queries, then its tiles."""
     ragged = ", views, length, cleared_phase" if traits.ragged else ""
     out.lines(
         f"""
-        rank, entry, words = next_rank, next_entry, next_words
         head = ptx.word_of_lane(words, u32(8))
         ptx.mbarrier_wait(base + Q_EMPTY + q_stage * u32(8), q_free)
         tiles = ptx.word_of_lane(words, u32(5))
@@ -71,14 +91,12 @@ def _emit_item(out: SourceWriter, traits: Traits) -> None:
         """
     )
     if traits.ragged:
-        out.line("length = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+        emit_length(out, "length")
     out.lines(
         f"""
         taken = ptx.fetch_add(counter, u32(1), leader())  # blocks take what is left in turn
         kv_head = u32(head // group)
-        {state} = load_tiles(base, kv_maps, piece, bits, words, kv_head, entry, stage, free{ragged})
-        item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))
-        next_rank, next_entry, next_words = read_item(item, {", ".join(ITEM)})
+        {passing_of(traits).state} = load_tiles(base, kv_maps, piece, bits, words, kv_head, entry, stage, free{ragged})
         """
     )
 

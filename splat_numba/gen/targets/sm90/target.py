@@ -70,9 +70,11 @@ class Sm90Target(BoxTarget):
 
     def plan_backward(self, geometry: Geometry, problem: Problem, gpu: Gpu, conditions: Conditions) -> BackwardPlan:
         """The plan of gradients of the least predicted time."""
-        from splat_numba.gen.targets.sm90.backward.planning import plan_backward
+        from splat_numba.gen.targets.gpu.gradient_kept import plan_least
+        from splat_numba.gen.targets.sm90.backward.kept import KEEPING
+        from splat_numba.gen.targets.sm90.backward.tile_shapes import gradient_tiles
 
-        return plan_backward(self.name, geometry, problem, gpu, conditions)
+        return plan_least(self.name, geometry, problem, gpu, conditions, gradient_tiles, KEEPING)
 
     def backward_in_place(self, tensors: Mapping[str, Tensor]) -> dict[str, InPlace]:
         """As in_place(); rows of dout and out are read in whole words too."""

@@ -44,9 +44,6 @@ class Compiler(Protocol):
     def dialect(self) -> Dialect:
         """What its texts import."""
 
-    def view(self, memory: dict[str, Any]) -> Any:
-        """Memory on the GPU, as the CUDA array interface describes it, for a function that this compiles and calls."""
-
     def intermediate(self, function: Callable[..., Any], entry: Entry, output: str) -> bytes:
         """The entry function as "ltoir" or as "ptx"; raises whatever the compiler does for what does not compile."""
 

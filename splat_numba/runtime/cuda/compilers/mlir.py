@@ -16,15 +16,6 @@ INSTALL_MLIR = 'python -m pip install "splat-numba[cuda-mlir]"'
 TRIED = "0.6."  # of these versions the private parts are as mlir_passes has them
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """Anybody's array. Not one of numba-cuda-mlir's own: where that has axes of stride 0 and is dense beside these, it
-    says that it has no strides at all, and the launcher takes it for dense.
-    """
-
-    __cuda_array_interface__: dict[str, Any]
-
-
 @dataclass(frozen=True, slots=True)
 class Mlir:
     """See compiler.Compiler."""
@@ -60,10 +51,6 @@ class Mlir:
         from splat_numba.runtime.cuda.compilers import mlir_ptx
 
         return Dialect(cuda, mlir_ptx)
-
-    def view(self, memory: dict[str, Any]) -> Any:
-        """An object with these strides, whatever they are."""
-        return View(memory)
 
     def intermediate(self, function: Callable[..., Any], entry: Entry, output: str) -> bytes:
         """Numba's front end, MLIR's passes, NVVM: by our passes, or else by numba-cuda-mlir's own way, which says what

@@ -55,7 +55,7 @@ def _lean_class(*given: Any) -> Any:
     """numba-cuda-mlir's class of compilers for these options, with our passes before its lowering."""
     own: Callable[..., Any] = _compiler_class(*given)
 
-    class Lean(own):  # type: ignore[misc, valid-type]
+    class Lean(own):  # type: ignore[misc, valid-type]  # whatever class is there
         def define_pipelines(self) -> list[Any]:
             passes = compiler_machinery.PassManager("splat")
             translate, infer = untyped_passes.TranslateByteCode, mlir_compiler.MLIRTypeInference

@@ -16,7 +16,7 @@ from numba_cuda_mlir.numba_cuda.typing.templates import AttributeTemplate, bound
 _VIEW = "splat.view"
 
 
-class _Views(AttributeTemplate):  # type: ignore[misc]
+class _Views(AttributeTemplate):
     key, metadata = types.Number, {"target": "cuda"}  # these go before "generic" ones
 
     @bound_function(_VIEW)

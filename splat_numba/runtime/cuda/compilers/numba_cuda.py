@@ -52,10 +52,6 @@ class NumbaCuda:
 
         return Dialect(cuda, numba_cuda_ptx)
 
-    def view(self, memory: dict[str, Any]) -> Any:
-        """An array of Numba's."""
-        return self.dialect().cuda.from_cuda_array_interface(memory, sync=False)
-
     def intermediate(self, function: Callable[..., Any], entry: Entry, output: str) -> bytes:
         """By our passes, or else by numba-cuda's own way, which says what is wrong, if anything is."""
         from numba import cuda, types

@@ -38,7 +38,7 @@ def in_place() -> Iterator[None]:
             memory.forget()
 
 
-class _Compiler(compiler.CUDACompiler):  # type: ignore[misc]
+class _Compiler(compiler.CUDACompiler):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.state.typingctx = remembering(self.state.typingctx)

@@ -10,7 +10,7 @@ from flurka_numba.gpu import call as gpu_call
 from flurka_numba.gpu import vjp as gpu_vjp
 from splat_numba.emulator.text import launch as emulate
 from splat_numba.errors import ArgumentError, ArgumentTypeError
-from splat_numba.runtime.cuda import frameworks, lengths, ready
+from splat_numba.runtime.cuda import frameworks
 from splat_numba.runtime.recent import Recent
 from tests.emulator.emulated_gpu import EmulatedDriver
 from tests.flurka.agreement import check_forward, check_gradients, operand_of
@@ -64,8 +64,6 @@ class There:
 def gpu(monkeypatch):
     """A GPU on which float32 calls run; without "auto"'s NumPy arrays on the emulator."""
     fake = install(monkeypatch, ComposingDriver())
-    for module in (lengths, ready):
-        monkeypatch.setattr(module, "move", fake.move)
     for module in (gpu_call, gpu_vjp):
         monkeypatch.setattr(module, "_ready", Recent(256))
     monkeypatch.setattr(frameworks._Interface, "empty", lambda _, shape, dtype, __: There(fake, np.zeros(shape, dtype)))

@@ -52,12 +52,6 @@ TEXTS = {
 USUAL = (("divided", (8, 6)), ("state", (12, 0)))
 
 
-@pytest.fixture
-def compiler():
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
-
-
 def check(name, capability):
     text = CompiledText(TEXTS[name], "sm_{}{}".format(*capability))
     report = cubin_for(text, current()).report
@@ -68,13 +62,13 @@ def check(name, capability):
     assert report.shared_bytes <= SHARED_BYTES[capability]
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.parametrize(("name", "capability"), USUAL, ids=str)
 def test_a_product_compiles_into_registers(name, capability):
     check(name, capability)
 
 
-@pytest.mark.usefixtures("compiler")
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.skipif(os.environ.get("SPLAT_TEST_EVERY_CHIP") != "1", reason="SPLAT_TEST_EVERY_CHIP is not 1")
 @pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
 @pytest.mark.parametrize("name", TEXTS)

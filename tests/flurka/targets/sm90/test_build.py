@@ -63,10 +63,9 @@ PROBLEMS = {
 }
 
 
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.parametrize("one", PROBLEMS.values(), ids=PROBLEMS)
 def test_every_stage_compiles_without_spills_and_warnings(one):
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
     from splat_numba.runtime.cuda.build import build
 
     for stage in forward_plan(one, GPU.multiprocessors).stages:

@@ -100,10 +100,9 @@ def test_flurka_is_kernel_attention_over_slots():
 WIDE_SPILLS = 128
 
 
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.parametrize("dims", [(64, 64), (80, 44), (128, 128), (40, 44)])
 def test_every_stage_compiles(dims):
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
     plan = gradient_plan(problem("kernel", head_dim=dims[0], value_dim=dims[1]), GPU.multiprocessors)
     for stage in plan.stages:
         check_report(stage, wide="gradients" in stage.text.name and sum(dims) > 128)
@@ -117,10 +116,9 @@ PROJECTED = {
 }
 
 
+@pytest.mark.usefixtures("cuda_compiler")
 @pytest.mark.parametrize("changes", PROJECTED.values(), ids=PROJECTED)
 def test_the_stages_of_tokens_and_projections_compile(changes):
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
     both = frozenset("kv")
     planned = [stage(problem(**changes), both, GPU.multiprocessors) for stage in (projection_stage, token_stage)]
     assert (planned[1] is None) == bool(changes.get("per_head_proj"))
@@ -129,9 +127,8 @@ def test_the_stages_of_tokens_and_projections_compile(changes):
             check_report(found[0], wide=False)
 
 
+@pytest.mark.usefixtures("cuda_compiler")
 def test_the_stages_of_slots_with_scales_compile():
-    pytest.importorskip("numba_cuda", reason="needs the extra cuda")
-    pytest.importorskip("cuda.core", reason="needs the extra cuda")
     outer = problem(dtype="float16")
     plan = gradient_plan(over_slots(outer), GPU.multiprocessors, outer)
     for stage in (plan.keys, plan.of_slots):  # the two that hold more than bfloat16's

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits, share_of
 from splat_numba.gen.targets.simt.results import chunk_bytes, emit_load_chunk, emit_store_chunk
@@ -15,7 +16,7 @@ def emit_store(out: SourceWriter, traits: GradientTraits) -> None:
     if traits.columns_are_queries:
         out.line("end = seq_left")
         if traits.ragged:
-            out.line("end = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+            emit_length(out, "end")
     level = "end" if traits.columns_are_queries else "lse"
     for name in traits.dims:
         out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head")

@@ -57,7 +57,7 @@ def _record_launch(builder: ScheduleBuilder, one: GradientLaunch, call: Gradient
         **strides_of(given), **counts_of(one, right, batch),
         **scale_of(numbers, "scale_log2", call.scale * math.log2(math.e)), **scale_of(numbers, "scale", call.scale),
         "heads_levels": heads_q, "seq_left": left[0].sizes[2], "seq_right": right[0].sizes[2], "seq_q": seq_q,
-        "box_shift": planned.kv_box.inner.bit_length() - 1, "first_steps": numbers.chunks(boxes.head_dim),
+        "box_shift": planned.kv_box.shift, "first_steps": numbers.chunks(boxes.head_dim),
         "second_steps": numbers.chunks(boxes.value_dim), "pair_steps": numbers.chunks(boxes.tile_kv),
     }  # fmt: skip
     items = len(planned.table.block) * len(one.owners.heads) * batch

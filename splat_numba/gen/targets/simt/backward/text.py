@@ -146,7 +146,7 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits, numbers: Numbers) -> 
             emit_for_rows(out, share_of(traits).rows, "read_level", ("row_at", "levels_at", "seq_left", "lse", "delta"))
         out.line("limit = seq_right")
         if traits.limited:
-            emit_length(out, "seq_right")
+            emit_length(out, "limit", "seq_right")
         with out.block("while first < end"):
             out.lines(
                 """

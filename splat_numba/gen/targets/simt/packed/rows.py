@@ -39,8 +39,12 @@ def emit_head(out: SourceWriter, traits: PackedTraits, what: str, who: str = "a 
 
 
 @contextmanager
-def entry(out: SourceWriter, name: str, groups: Sequence[Sequence[str]]) -> Iterator[None]:
-    """The entry function; inside: what a warp does that has a row. A scale of float64 comes as its bits."""
+def entry(
+    out: SourceWriter, name: str, groups: Sequence[Sequence[str]], sharing: int = WARP
+) -> Iterator[None]:  # fmt: skip
+    """The entry function; inside: what a warp does that has a row, or one for each ``sharing`` lanes, the last of which
+    may have the first one's again. A scale of float64 comes as its bits.
+    """
     emit_header(out, name, groups)
     with out.suite():
         out.lines(
@@ -55,8 +59,15 @@ def entry(out: SourceWriter, name: str, groups: Sequence[Sequence[str]]) -> Iter
         )
         if any("scale_bits" in group for group in groups):
             out.line("scale = scale_bits.view(np.float64)")
+        if sharing < WARP:
+            out.line(f"rank = u32(rank * u32({WARP // sharing}))")
         with out.block("if rank < rows_listed"):
-            out.line("row, slot, count, run = ptx.load_words4(rows + u64(16) * u64(rank))")
+            if sharing < WARP:
+                out.line(f"mine = u32(rank + u32(lane // u32({sharing})))")
+                out.line("safe = mine if mine < rows_listed else rank")
+                out.line("row, slot, count, run = ptx.load_words4(rows + u64(16) * u64(safe))")
+            else:
+                out.line("row, slot, count, run = ptx.load_words4(rows + u64(16) * u64(rank))")
             yield
 
 
@@ -98,11 +109,13 @@ def _thirty_two(out: SourceWriter, column: str) -> Iterator[None]:
         out.line(f"begin = u32(begin + u32({WARP}))")
 
 
-def emit_over_warp(out: SourceWriter, name: str, text: str, joined: str, first: int = 1) -> None:
-    """``name(x)``: x of lanes joined with those that differ by ``first``, twice that, and so on."""
+def emit_over_warp(
+    out: SourceWriter, name: str, text: str, joined: str, first: int = 1, lanes: int = WARP
+) -> None:  # fmt: skip
+    """``name(x)``: x of lanes joined with those that differ by ``first``, twice that, and so on, of so many lanes."""
     with device_function(out, name, ("x",), text):
         apart = first
-        while apart < WARP:
+        while apart < lanes:
             out.line(f"x = {joined.format(f'from_lane(x, u32({apart}))')}")
             apart *= 2
         out.line("return x")

@@ -21,7 +21,7 @@ from splat_numba.gen.targets.simt.packed.texts import ARRAYS, fma_tiles_text, pa
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.simt.packed.tiles import ARRAYS as TILE_ARRAYS
 from splat_numba.gen.targets.simt.packed.tiles import STEPS as TILE_STEPS
-from splat_numba.gen.targets.simt.packed.traits import HELD, WARPS, Family, PackedTraits
+from splat_numba.gen.targets.simt.packed.traits import HELD, Family, PackedTraits
 from splat_numba.gen.targets.simt.schedule import scale_of
 from splat_numba.gen.targets.simt.shape import CHUNK
 
@@ -36,17 +36,18 @@ def _traits(problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Ten
     products = bool(problem.dim)  # softmax needs no columns
     side_by_side = all(one.strides[2] == ITEMSIZE[one.dtype] for one in arrays.values())
     in_chunks = problem.operator == "softmax" and ITEMSIZE[problem.dtype] <= ITEMSIZE["float32"] and side_by_side
+    sharing, held = _held(lists, CHUNK // ITEMSIZE[problem.dtype]) if in_chunks else (WARP, 0)
     return PackedTraits(
         FAMILIES[problem.operator], problem.dtype, problem.dim, products and lists.columns is not None,
-        problem.transposed, _held(lists, CHUNK // ITEMSIZE[problem.dtype]) if in_chunks else 0,
+        problem.transposed, held, sharing,
     )  # fmt: skip
 
 
-def _held(lists: PackedLists, of_chunk: int) -> int:
-    """Chunks of a lane that hold the longest row, wherever it begins, or as many as there may be."""
+def _held(lists: PackedLists, of_chunk: int) -> tuple[int, int]:
+    """The fewest lanes that hold the longest row, wherever it begins, or a warp: a row costs each some instructions."""
     longest = int(lists.rows[:, 2].max(initial=0))
     chunks = (longest + 2 * (of_chunk - 1)) // of_chunk
-    return next((held for held in HELD if chunks <= held * WARP), HELD[-1])
+    return next((one for one in HELD if chunks <= one[0] * one[1]), HELD[-1])
 
 
 def record_rows(
@@ -92,7 +93,7 @@ def _launch(
         for name, data in tables.items() if name in wanted and data is not None
     }  # fmt: skip
     named = dict(zip(ARRAYS[text.entry.name], arrays.values(), strict=True))
-    blocks = -(-many // WARPS)
+    blocks = -(-many // traits.rows)
     numbers: dict[str, int | float] = {
         **strides_of(dict(named)), "row_blocks": blocks, "rows_listed": many, "heads": problem.heads,
     }  # fmt: skip

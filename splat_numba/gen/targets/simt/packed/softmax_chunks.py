@@ -23,38 +23,87 @@ from splat_numba.gen.targets.simt.packed.softmax_held import OF_ROW, emit_held
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 from splat_numba.gen.targets.simt.shape import CHUNK
 
+IN_TURN = ("values_at", "weights_at", "shift", "count", "chunks", "alike", "lane")
+
 
 def render_softmax_chunks(traits: PackedTraits, groups: tuple[tuple[str, ...], ...]) -> str:
     """Python source of the kernel. groups: of its parameters. Pure and deterministic.
 
     A lane has a peak and a sum of its own; a NaN is lost to the peak, but not to the sum, nor is inf - inf.
     """
-    out, size, of = SourceWriter(), CHUNK // traits.numbers.loaded, traits.numbers.loaded
+    out, of = SourceWriter(), traits.numbers.loaded
     names = [f"x_{x}" for x in range(of)]
     emit_head(out, traits, "Softmax of packed values by chunks")
-    with entry(out, "softmax", groups):
-        out.lines(
-            f"""
-            values_at = {row_of("values", row="slot")}
-            weights_at = {row_of("weights", row="slot")}
-            shift = u32(u32(values_at & u64({CHUNK - 1})) // u32({size}))
-            alike = u32(1) if u32(weights_at & u64({CHUNK - 1})) == u32(values_at & u64({CHUNK - 1})) else u32(0)
-            chunks = u32(u32(count + shift + u32({of - 1})) // u32({of})) if count > u32(0) else u32(0)
-            """
-        )
-        with out.block("if is_held(slot, shift, chunks, alike, pairs) != u32(0)"):
-            out.line(f"softmax_of_held({', '.join(OF_ROW)})")
-        with out.block("else"):
-            _emit_in_turn(out, names)
+    with entry(out, "softmax", groups, traits.sharing):
+        out.line(f"values_at = {row_of('values')}")
+        out.line(f"weights_at = {row_of('weights')}")
+        if traits.sharing == WARP:
+            _emit_one(out)
+        else:
+            _emit_several(out, traits.sharing)
+    _emit_places(out, of)
     emit_held(out, traits, names)
+    with device_function(out, "softmax_in_turn", IN_TURN, "A row's chunks one after the other, twice."):
+        _emit_in_turn(out, names)
     _emit_chunks(out, traits, names)
     emit_softmax_functions(out)
     emit_number_functions(out, traits)
     return out.text()
 
 
+def _emit_one(out: SourceWriter) -> None:
+    """A warp has one row."""
+    _emit_row(out)
+    with out.block("if is_held(slot, shift, chunks, alike, pairs) != u32(0)"):
+        out.line(f"softmax_of_held({', '.join(OF_ROW)})")
+    with out.block("else"):
+        out.line(f"softmax_in_turn({', '.join(IN_TURN)})")
+
+
+def _emit_several(out: SourceWriter, sharing: int) -> None:
+    """A warp has several; where one of them may not be held, it has them all one after the other."""
+    out.line("all_values, all_weights = values_at, weights_at")
+    _emit_row(out)
+    out.line("left = u32(u32(1) - is_held(slot, shift, chunks, alike, pairs))")
+    with out.block("if ptx.any_lane(left) == u32(0)"):
+        out.line(f"lane = u32(lane & u32({sharing - 1}))")
+        out.line(f"softmax_of_held({', '.join(OF_ROW)})")
+    with out.block("else"), out.block(f"for i in range({WARP // sharing})"):
+        out.lines(
+            f"""
+            first, many = ptx.word_of_lane(slot, u32({sharing} * i)), ptx.word_of_lane(count, u32({sharing} * i))
+            values_at = place_of_row(all_values, values_row, first)
+            weights_at = place_of_row(all_weights, weights_row, first)
+            shift, chunks, alike = first_chunk(values_at, weights_at, many)
+            softmax_in_turn({", ".join("many" if name == "count" else name for name in IN_TURN)})
+            """
+        )
+
+
+def _emit_row(out: SourceWriter) -> None:
+    out.line("values_at = place_of_row(values_at, values_row, slot)")
+    out.line("weights_at = place_of_row(weights_at, weights_row, slot)")
+    out.line("shift, chunks, alike = first_chunk(values_at, weights_at, count)")
+
+
+def _emit_places(out: SourceWriter, of: int) -> None:
+    """``place_of_row``, and ``first_chunk`` with what is known of a row's chunks."""
+    with device_function(out, "place_of_row", ("at", "step", "slot"), "Where a row's packed values begin."):
+        out.line("return at + u64(slot) * step")
+    text = "How many numbers of its first chunk stand before a row's; its chunks; whether results have the same ones."
+    with device_function(out, "first_chunk", ("from_at", "to_at", "count"), text):
+        out.lines(
+            f"""
+            shift = u32(u32(from_at & u64({CHUNK - 1})) // u32({CHUNK // of}))
+            alike = u32(1) if u32(to_at & u64({CHUNK - 1})) == u32(from_at & u64({CHUNK - 1})) else u32(0)
+            chunks = u32(u32(count + shift + u32({of - 1})) // u32({of})) if count > u32(0) else u32(0)
+            return shift, chunks, alike
+            """
+        )
+
+
 def _emit_in_turn(out: SourceWriter, names: list[str]) -> None:
-    """A row's chunks one after the other, twice."""
+    """The body of ``softmax_in_turn``."""
     of = len(names)
     out.lines(
         f"""

@@ -1,6 +1,9 @@
-"""Softmax of a row that a warp holds in registers: up to five chunks of 16 bytes a lane, all on their way at once.
+"""Softmax of a row held in registers: up to five chunks of 16 bytes a lane, all on their way at once.
 
-Bytes are the floor: each packed value is read and written once. So each is raised once, and what a row shares with its
+Bytes are the floor: each packed value is read and written once. But a row takes a warp some 250 instructions beside 80
+for a chunk of each lane, and 4 x 132 of them begin at once: 400,000 rows of one chunk a lane would take 0.14 ms, at 100
+values each three and a half times their floor. So eight or sixteen lanes have a row where they hold it, and a warp four
+or two rows at that price. Each value is raised once, and what a row shares with its
 neighbours, its first and last chunk, is read whole and written by words: number by number these two would take as many
 instructions as a row of 500 values otherwise. What the chunks have of other rows is the same head's, or the row is left
 to ``softmax_chunks``, which a longer one is, too.
@@ -12,7 +15,7 @@ from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_ends import emit_store_ends
-from splat_numba.gen.targets.simt.packed.rows import emit_packed, emit_unpacked
+from splat_numba.gen.targets.simt.packed.rows import emit_over_warp, emit_packed, emit_unpacked
 from splat_numba.gen.targets.simt.packed.traits import PackedTraits
 from splat_numba.gen.targets.simt.shape import CHUNK
 
@@ -28,7 +31,7 @@ def emit_held(out: SourceWriter, traits: PackedTraits, names: list[str]) -> None
     with device_function(out, "is_held", parameters, text):
         out.lines(
             f"""
-            fits = alike if chunks <= u32({traits.held * WARP}) else u32(0)
+            fits = alike if chunks <= u32({traits.held * traits.sharing}) else u32(0)
             fits = fits if slot >= shift else u32(0)
             return fits if u32(slot + u32({of}) * chunks) <= u32(pairs + shift) else u32(0)
             """
@@ -37,6 +40,9 @@ def emit_held(out: SourceWriter, traits: PackedTraits, names: list[str]) -> None
         _emit_row(out, traits, of)
     _emit_hold(out, traits, names)
     _emit_store(out, traits, names)
+    if traits.sharing < WARP:
+        emit_over_warp(out, "top_of_row", "The largest of what its lanes have.", "maximum(x, {})", lanes=traits.sharing)
+        emit_over_warp(out, "sum_of_row", "The sum of what its lanes have.", "x + {}", lanes=traits.sharing)
 
 
 def _emit_row(out: SourceWriter, traits: PackedTraits, of: int) -> None:
@@ -50,24 +56,34 @@ def _emit_row(out: SourceWriter, traits: PackedTraits, of: int) -> None:
     )
     for piece in range(traits.held):
         four = ", ".join(f"words[{4 * piece + y}]" for y in range(4))
-        out.line(f"chunk_{piece} = u32(lane + u32({WARP * piece}))")
+        out.line(f"chunk_{piece} = u32(lane + u32({traits.sharing * piece}))")
         out.line(f"inside = u32(1) if chunk_{piece} < chunks else u32(0)")
         out.line(f"{four} = ptx.load_words4_when(first_at + u64({CHUNK}) * u64(chunk_{piece}), inside)")
     out.line("peak, added = NONE_KEPT, ZERO")
     place = f"u32(u32({of}) * chunk_{{0}} - shift)"
     for piece in range(traits.held):
-        with out.block(f"if chunks > u32({WARP * piece})"):
+        with out.block(_has(traits, piece)):
             out.line(f"peak = hold_chunk(x, {of * piece}, words, {4 * piece}, {place.format(piece)}, count, peak)")
-    out.line("top = top_of_warp(peak)")
+    out.line(f"top = {_over(traits, 'top')}(peak)")
     out.line("safe = top if top > NONE_KEPT else ZERO")
     for piece in range(traits.held):
-        with out.block(f"if chunks > u32({WARP * piece})"):
+        with out.block(_has(traits, piece)):
             out.line(f"added = raise_chunk(x, {of * piece}, safe, added)")
-    out.line("total = sum_of_warp(added)")
+    out.line(f"total = {_over(traits, 'sum')}(added)")
     out.line("factor = reciprocal(total) if total != ZERO else ZERO")
     for piece in range(traits.held):
-        with out.block(f"if chunks > u32({WARP * piece})"):
+        with out.block(_has(traits, piece)):
             wrapped(out, "store_held", ("x", str(of * piece), "weights_at", place.format(piece), "count", "factor"))
+
+
+def _has(traits: PackedTraits, piece: int) -> str:
+    """Whether any row of a warp has a piece: its lanes go on together."""
+    some = f"chunks > u32({traits.sharing * piece})"
+    return f"if {some}" if traits.sharing == WARP else f"if ptx.any_lane(u32(1) if {some} else u32(0)) != u32(0)"
+
+
+def _over(traits: PackedTraits, what: str) -> str:
+    return f"{what}_of_warp" if traits.sharing == WARP else f"{what}_of_row"
 
 
 def _emit_hold(out: SourceWriter, traits: PackedTraits, names: list[str]) -> None:

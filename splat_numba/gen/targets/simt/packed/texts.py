@@ -35,7 +35,7 @@ def packed_text(traits: PackedTraits, arch: str) -> EmittedText:
         + [traits.dtype]
         + ["listed"] * traits.listed
         + ["placed"] * traits.placed
-        + [f"held{traits.held}"] * bool(traits.held)
+        + [f"held{traits.sharing}x{traits.held}"] * bool(traits.held)
         + ["partial"] * traits.partial
     )
     entry = Entry(traits.family, parameters(traits), THREADS, 1, 0, arch=arch)

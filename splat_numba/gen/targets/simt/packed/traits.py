@@ -12,7 +12,7 @@ WARPS = 4  # of a block, each with a row of its own
 THREADS = WARPS * WARP
 LANES_OF_KEY = 8  # share the product of a query and a key: together they read 128 bytes of it at a time
 MOST_AT_ONCE = 4  # keys or rows of values under way in a lane
-HELD = (1, 2, 5)  # chunks of a lane: with fewer registers more rows are on their way
+HELD = ((8, 2), (8, 5), (16, 5), (WARP, 5))  # of softmax: lanes that share a row, chunks that each one holds
 MOST_UNDER_WAY = 32  # chunks of keys: with 64, which a lane has of eight keys of 256 float32, the compiler spills
 
 Family = Literal["sddmm", "softmax", "softmax_backward", "spmm", "adding", "gathering"]
@@ -23,8 +23,8 @@ class PackedTraits:
     """dim: numbers of a row of q and k, or of v; 0 for softmax. listed: columns are a list, one a pair, rather than
     runs. placed: the packed values of a pair stand where a list says (of a transposed mask). held: softmax
     of 16 or 32 bits reads and writes 16 bytes at a time, as packed values lie side by side, and a lane holds so many of
-    a row's chunks, one of HELD; 0: number by number. partial: rows of spmm are parts
-    of longer ones, whose results are stored as they were computed.
+    a row's chunks, 0: number by number; sharing: then so many lanes have a row, both of HELD. partial: rows of spmm are
+    parts of longer ones, whose results are stored as they were computed.
     """
 
     family: Family
@@ -33,6 +33,7 @@ class PackedTraits:
     listed: bool = False
     placed: bool = False
     held: int = 0
+    sharing: int = WARP
     partial: bool = False
 
     @property
@@ -44,6 +45,11 @@ class PackedTraits:
     def loads(self) -> int:
         """Chunks of 16 bytes in a row."""
         return self.numbers.loads(self.dim)
+
+    @property
+    def rows(self) -> int:
+        """Of a block, when each has its lanes."""
+        return WARPS * WARP // self.sharing
 
     @property
     def stored_bytes(self) -> int:

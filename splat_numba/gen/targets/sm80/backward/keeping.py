@@ -10,6 +10,8 @@ keys, in which lane l has chunk l ^ (l / 8): eight keys of one t lie in differen
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
 from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, LEFT_WORDS, MATRIX, SUMS, WARP, log2
 from splat_numba.gen.language.writer import SourceWriter
@@ -19,6 +21,7 @@ from splat_numba.gen.targets.sm80.backward.shape import (
     PRESENT_BYTES,
     atoms_of,
     columns_at_once,
+    row_threads,
 )
 from splat_numba.gen.targets.sm80.backward.slopes import part_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
@@ -51,21 +54,23 @@ def emit_first_image(out: SourceWriter, traits: GradientTraits) -> None:
     out.line(f"slopes_at = slopes + u64({IMAGE_BYTES}) * (u64(entry * listed + first) * u64(images) + first_image)")
 
 
-def emit_keep(out: SourceWriter, traits: GradientTraits) -> None:
-    """In a tile, when slopes are made; a store waits for nobody."""
+def emit_keep(out: SourceWriter, traits: GradientTraits, slopes: Sequence[str]) -> None:
+    """In a tile, when slopes are made; a store waits for nobody. slopes: names of every atom's."""
     part = part_of(traits)
     out.line(f"thread = {OPAQUE_THREAD}")
     parts = f" + u64({PART_BYTES * columns_at_once(traits) // PART_QUERIES}) * u64({part})" * bool(part)
     out.line(f"image = images_of_tile({_note('thread')})")
+    if traits.paired:
+        out.line(f"thread = u32(thread & u32({row_threads(traits) - 1}))")
     out.line(f"image = image + u64(place_in_image(thread)){parts}")
-    for atom in range(atoms_of(traits)):
+    for atom, name in enumerate(slopes):
         to = f"image + u64({ATOM_BYTES * atom})" if atom else "image"
         if traits.padded:
             for row in range(LANE_ROWS):
                 at = f"base + PRESENT + u32({PRESENT_BYTES}) * u32(row + u32({ATOM * atom + MATRIX * row}))"
                 out.line(f"keep_{row} = ptx.load_shared_word(u32({at}))")
         kept = ", keep_0, keep_1" * traits.padded
-        out.line(f"keep_slopes(slope_{atom}, {to}{kept})")
+        out.line(f"keep_slopes({name}, {to}{kept})")
 
 
 def emit_next_images(out: SourceWriter) -> None:

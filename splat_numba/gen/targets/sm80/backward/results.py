@@ -5,10 +5,12 @@ from __future__ import annotations
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, SUMS
 from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, LEVEL_BYTES
 from splat_numba.gen.targets.gpu.real_rows import emit_add_real_row, emit_real_row, sixteens
 from splat_numba.gen.targets.gpu.results import QUARTER, emit_quarter, emit_rounded
+from splat_numba.gen.targets.sm80.backward.pairs import of_pair
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 
@@ -20,9 +22,19 @@ def emit_store(out: SourceWriter, traits: GradientTraits) -> None:
     if traits.columns_are_queries:
         out.line("end = seq_left")
         if traits.ragged:
-            out.line("end = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+            emit_length(out, "end")
     for name in traits.written:
         out.line(f"{name}_at = {name} + u64(entry) * {name}_batch + u64(head) * {name}_head")
+    if not traits.paired:
+        _emit_rows(out, traits, tuple(traits.dims))
+        return
+    for number, name in enumerate(("dv", "dk")):
+        with out.block(f"if {of_pair(number)}"):
+            _emit_rows(out, traits, (name,))
+
+
+def _emit_rows(out: SourceWriter, traits: GradientTraits, names: tuple[str, ...]) -> None:
+    """Of gradients of these names; where warps are paired, their sums have one name."""
     for atom in range(atoms_of(traits)):
         for row in range(LANE_ROWS):
             place = ATOM * atom + MATRIX * row
@@ -30,11 +42,11 @@ def emit_store(out: SourceWriter, traits: GradientTraits) -> None:
             if not traits.columns_are_queries:
                 at = f"base + LEVELS + u32({LEVEL_BYTES}) * u32(row + u32({place}))"
                 out.line(f"level, _ = ptx.load_shared_reals2({at})")
-            for name in traits.dims:
+            for name in names:
                 counts = "token < end" if traits.columns_are_queries else "level < INFINITE"
                 factor = "f32(1.0)" if name == "dv" else "scale"
                 out.line(f"share = {factor} if {counts} else f32(0.0)")
-                total = f"{name}_total_{atom}"
+                total = f"total_{atom}" if traits.paired else f"{name}_total_{atom}"
                 sums = (f"{name}_sums_at", f"{name}_sums_row") if traits.stored == FINISHED else ()
                 where = ("column", "share", f"{name}_at", f"{name}_row", *sums, "seq_left")
                 wrapped(out, f"store_{name}", (str(row), "token", total, *where))

@@ -36,6 +36,8 @@ def sums(traits: GradientTraits, atoms: int, columns: int) -> int:
     has weights two a word in place of scores when it makes slopes.
     """
     one, packed = sums_of(columns), words_of(columns)
+    if traits.paired:
+        return atoms * (one + total_registers(traits.boxes.head_dim))
     tiles = one + packed if traits.packs else one * (1 + traits.slopes)
     return atoms * (tiles + sum(total_registers(dim) for dim in traits.dims.values()))
 
@@ -72,6 +74,8 @@ def fits_registers(traits: GradientTraits) -> bool:
 
 def atoms_of(traits: GradientTraits) -> int:
     """Two where a row block has as many groups and registers allow: what is read of right tiles serves both."""
+    if traits.paired:
+        return 2
     return 2 if traits.boxes.groups == 2 and in_registers(traits, 2, columns_at_once(traits)) else 1
 
 
@@ -83,15 +87,20 @@ def registers(traits: GradientTraits) -> int:
 
 def threads_of(traits: GradientTraits) -> int:
     """Of a block."""
-    return WARP * traits.boxes.tile_q // (ATOM * atoms_of(traits))
+    return WARP * traits.boxes.tile_q // (ATOM * atoms_of(traits)) << traits.paired
+
+
+def row_threads(traits: GradientTraits) -> int:
+    """Of a block, that have rows of their own: where warps are paired the others have the same rows."""
+    return threads_of(traits) >> traits.paired
 
 
 @dataclass(frozen=True, slots=True)
 class GradientMemory:
     """Byte offsets: of left tiles, stages and warps' notes from the aligned start, of the others from a stage's; of
     levels from where the queries' tiles begin, that start or a stage's.
-    notes: what a warp need not keep in registers while it goes through tiles; present: of each row, where some are
-    padding.
+    notes: what a warp need not keep in registers while it goes through tiles; weights: that a warp hands to the one
+    that it is paired with; present: of each row, where some are padding.
     """
 
     left: tuple[int, int]
@@ -100,6 +109,7 @@ class GradientMemory:
     levels: int
     stage_bytes: int
     notes: int
+    weights: int
     present: int
     end: int
 
@@ -114,10 +124,11 @@ def shared_layout(traits: GradientTraits) -> GradientMemory:
     of_stage = right + boxes.tile_kv * LEVEL_BYTES * by_column
     notes = stages + boxes.stages * of_stage
     places = (0, boxes.tile_q * first)
-    present = notes + NOTE_BYTES * threads_of(traits) // WARP
+    weights = notes + NOTE_BYTES * threads_of(traits) // WARP
+    present = weights + ITEMSIZE[boxes.dtype] * boxes.tile_q * boxes.tile_kv * traits.paired
     end = present + PRESENT_BYTES * boxes.tile_q * traits.padded
     levels = right if by_column else left
-    return GradientMemory(places, stages, boxes.tile_kv * first, levels, of_stage, notes, present, end)
+    return GradientMemory(places, stages, boxes.tile_kv * first, levels, of_stage, notes, weights, present, end)
 
 
 def shared_bytes(traits: GradientTraits) -> int:

@@ -104,8 +104,9 @@ def _emit_round(out: SourceWriter, traits: GradientTraits) -> None:
 
 def _emit_by_columns(out: SourceWriter, traits: GradientTraits) -> None:
     """levels: of the thread's first column."""
-    tile, arrays = columns_at_once(traits), ("score", *("slope",) * traits.slopes)
-    text = "Scores become weights, and dP slopes." if traits.slopes else "Scores become weights."
+    slopes = traits.slopes and not traits.paired
+    tile, arrays = columns_at_once(traits), ("score", *("slope",) * slopes)
+    text = "Scores become weights, and dP slopes." if slopes else "Scores become weights."
     parameters = (*arrays, "scale_log2", "levels")
     with device_function(out, "weigh", parameters, text):
         for first in chunks_of(tile):
@@ -117,5 +118,5 @@ def _emit_by_columns(out: SourceWriter, traits: GradientTraits) -> None:
             for row in range(LANE_ROWS):
                 weight, slope = sum_at("score", row, x), sum_at("slope", row, x)
                 out.line(f"{weight} = ptx.exp2({weight} * scale_log2 - level)")
-                if traits.slopes:
+                if slopes:
                     out.line(f"{slope} = {weight} * ({slope} - change)")

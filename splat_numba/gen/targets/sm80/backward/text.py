@@ -24,6 +24,7 @@ from splat_numba.gen.targets.sm80.backward.keeping import (
     emit_next_images,
     emit_present,
 )
+from splat_numba.gen.targets.sm80.backward.pairs import emit_paired, emit_paired_steps, paired_arrays, thread_of_rows
 from splat_numba.gen.targets.sm80.backward.results import emit_results, emit_store
 from splat_numba.gen.targets.sm80.backward.shape import (
     HEAD_NOTE,
@@ -84,11 +85,15 @@ def render_gradients(traits: GradientTraits) -> str:
     )  # fmt: skip
     emit_walk(out, walk)
     _emit_tile(out, traits)
-    emit_places(out, traits)
+    if not traits.paired:
+        emit_places(out, traits)
     _emit_notes(out, traits)
     emit_token(out)
     emit_copies(out, traits)
-    emit_products(out, traits)
+    if traits.paired:
+        emit_paired(out, traits)
+    else:
+        emit_products(out, traits)
     emit_mask_functions(out, boxes, ZERO, columns_at_once(traits))
     emit_slopes(out, traits)
     if traits.kept == WRITTEN:
@@ -128,6 +133,8 @@ def _emit_head(out: SourceWriter, traits: GradientTraits) -> None:
         RIGHT_2, LEVELS, STAGE_BYTES = u32({layout.right_2}), u32({layout.levels}), u32({layout.stage_bytes})
         """
     )
+    if traits.paired:
+        out.line(f"WEIGHTS = u32({layout.weights})")
     if traits.padded:
         out.line(f"PRESENT = u32({layout.present})")
 
@@ -166,7 +173,7 @@ def _emit_entry(out: SourceWriter, traits: GradientTraits) -> None:
             out.line("copy_levels(levels_at, u32(base + LEVELS), rows_at, seq_left)")
         out.line("limit = seq_right")
         if traits.limited:
-            emit_length(out, "seq_right")
+            emit_length(out, "limit", "seq_right")
         _emit_heads(out, traits)
         if not traits.columns_are_queries:
             out.line("ptx.async_commit()  # lse and delta, of a row block without tiles")
@@ -181,7 +188,7 @@ def _emit_places(out: SourceWriter, traits: GradientTraits) -> None:
     """Where a thread's rows are listed."""
     out.lines(
         f"""
-        row, column = place_in_warp({OPAQUE_THREAD})
+        row, column = place_in_warp({thread_of_rows(traits) if traits.paired else OPAQUE_THREAD})
         row_at = rows + u64({4 * traits.boxes.tile_q}) * u64(rank) + u64(4) * u64(row)
         """
     )
@@ -209,25 +216,30 @@ def _emit_heads(out: SourceWriter, traits: GradientTraits) -> None:
         out.line("rank, entry, first, end = ptx.load_shared_words4(note)")
 
 
-def _emit_arrays(out: SourceWriter, traits: GradientTraits) -> None:
-    """Each atom's scores, weights two a word, slopes and gradients."""
+def _arrays(traits: GradientTraits) -> dict[str, int]:
+    """Registers of an atom, by name."""
+    if traits.paired:
+        return paired_arrays(traits)
     tile = sums_of(columns_at_once(traits))
     sizes = {"score": tile, **({"slope": tile} if traits.slopes else {})}
     if traits.packs:
         sizes["weight"] = words_of(columns_at_once(traits))
-    totals = {f"{name}_total": total_registers(dim) for name, dim in traits.dims.items()}
-    for name, size in {**sizes, **totals}.items():
+    return sizes | {f"{name}_total": total_registers(dim) for name, dim in traits.dims.items()}
+
+
+def _emit_arrays(out: SourceWriter, traits: GradientTraits) -> None:
+    """Each atom's scores, weights two a word, slopes and gradients."""
+    for name, size in _arrays(traits).items():
         for one in of_atoms(name, atoms_of(traits)):
             dtype = "uint32" if name == "weight" else "float32"
             out.line(f"{one} = cuda.local.array({size}, dtype=np.{dtype})")
-            if name in totals:
+            if name.endswith("total"):
                 with out.block(f"for i in range({size})"):
                     out.line(f"{one}[i] = f32(0.0)")
 
 
 def _state(traits: GradientTraits) -> tuple[str, ...]:
-    tiles = "score " + "slope " * traits.slopes + "weight " * traits.packs
-    return of_atoms(f"{tiles}{' '.join(f'{name}_total' for name in traits.dims)}", atoms_of(traits))
+    return of_atoms(" ".join(_arrays(traits)), atoms_of(traits))
 
 
 def _work_arguments(traits: GradientTraits) -> tuple[str, ...]:
@@ -276,13 +288,16 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits) -> None:
 
 
 def _emit_steps(out: SourceWriter, traits: GradientTraits) -> None:
+    if traits.paired:
+        emit_paired_steps(out, traits)
+        return
     atoms = atoms_of(traits)
     first, last = operands_of(traits)
     out.line(f"{', '.join(first)}, _, _ = places(base, tile)")
     _emit_to_part(out, traits, first)
     emit_pairs(out, traits)
     if traits.kept == WRITTEN:
-        emit_keep(out, traits)
+        emit_keep(out, traits, of_atoms("slope", atoms))
     if last:
         out.line(f"{', '.join(last)}, _, _ = places_of_columns(base, tile)")
         _emit_to_part(out, traits, last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
-from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
+from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_LINE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, WRITTEN
 from splat_numba.gen.targets.sm80.backward.shape import (
@@ -46,10 +46,16 @@ def _loaded(traits: GradientTraits) -> list[tuple[Load, list[str]]]:
     if traits.slopes:
         load = Load("left_2", boxes.tile_q, second, threads, LISTED, TOKEN_OF_ROW, True, True, item)
         loads.append((load, ["base + LEFT_2"]))
-    load = Load("right_1", boxes.tile_kv, first, threads, TILE, TOKEN_OF_TILE, guarded, True, item)
+    token = _token_of_column(traits)
+    load = Load("right_1", boxes.tile_kv, first, threads, TILE, token, guarded, True, item)
     loads.append((load, of_stages("base + TILES", size, stages)))
-    load = Load("right_2", boxes.tile_kv, second, threads, TILE, TOKEN_OF_TILE, guarded, True, item)
+    load = Load("right_2", boxes.tile_kv, second, threads, TILE, token, guarded, True, item)
     return [*loads, (load, of_stages("base + TILES + RIGHT_2", size, stages))]
+
+
+def _token_of_column(traits: GradientTraits) -> str:
+    """An image's queries are neighbours of one line."""
+    return TOKEN_OF_LINE if traits.kept == WRITTEN else TOKEN_OF_TILE
 
 
 def emit_copies(out: SourceWriter, traits: GradientTraits) -> None:
@@ -65,7 +71,7 @@ def emit_copies(out: SourceWriter, traits: GradientTraits) -> None:
 def _emit_copy_levels(out: SourceWriter, traits: GradientTraits) -> None:
     """A lane has those of one query, or of none."""
     boxes, by_column = traits.boxes, traits.columns_are_queries
-    queries, token = (boxes.tile_kv, TOKEN_OF_TILE) if by_column else (boxes.tile_q, TOKEN_OF_ROW)
+    queries, token = (boxes.tile_kv, _token_of_column(traits)) if by_column else (boxes.tile_q, TOKEN_OF_ROW)
     if queries > threads_of(traits):
         raise AssertionError(traits)
     text = "Begin to copy lse and delta of a tile's queries; 0 beyond the last."

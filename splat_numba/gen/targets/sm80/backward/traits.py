@@ -36,6 +36,15 @@ class GradientTraits(GradientKernel):
         return self.kept == WRITTEN or self.wanted != ("dv",)
 
     @property
+    def paired(self) -> bool:
+        """Whether two warps share 32 rows, one for weights and dv, the other for slopes and dk: what a warp reads of
+        right tiles then serves twice the rows, with as many registers. Both sides have rows of one length.
+        """
+        boxes = self.boxes
+        same = boxes.groups == 1 and boxes.head_dim == boxes.value_dim
+        return self.kept == WRITTEN and same and set(self.wanted) == {"dk", "dv"}
+
+    @property
     def limited(self) -> bool:
         """Whether right tiles reach beyond the key length."""
         return self.ragged and self.of == QUERIES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.lane_layout import ATOM, WARP
 from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS
 from splat_numba.gen.targets.gpu.tiled_operator import TiledOperator
@@ -11,8 +12,12 @@ from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, row_bytes
 
 ENDS_BYTES = 2 * CHUNK  # of the chunk in which a head's packed values begin, and of the one in which they end
 NARROW = 64  # numbers of a row
-# Bytes of a tile's row of packed values: 64, up to 15 before them, a chunk before all; odd, to keep rows apart.
-PACKED_ROW = 11 * CHUNK
+HALF = 2  # bytes of a number
+# Bytes of a tile's row of packed values: 64, those before them in their sector, a chunk before all; odd, to keep rows
+# apart.
+PACKED_ROW = {2: 11 * CHUNK, 4: 19 * CHUNK}  # by the bytes of a number
+# Of spmm's: 64, and those before them in their chunk. Of 16 bits lanes read chunks; of 32 words, rows 8 banks apart.
+VALUES_ROW = {2: 9 * CHUNK, 4: 18 * CHUNK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,32 @@ class TiledTraits(TiledOperator):
     @property
     def sizes(self) -> tuple[int, ...]:
         """What ``rows`` may be: twice as many where a multiprocessor has room for two such blocks."""
-        return (TILE_ROWS, 2 * TILE_ROWS) if self.dim <= NARROW else (TILE_ROWS,)
+        return (TILE_ROWS, 2 * TILE_ROWS) if self.dim <= NARROW and self.itemsize == HALF else (TILE_ROWS,)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+        return ITEMSIZE[self.dtype]
+
+    @property
+    def described(self) -> str:
+        """The dtype and what products make of it, for people."""
+        return self.dtype if self.itemsize == HALF else f"{self.dtype} by three products of TF32"
+
+    @property
+    def of_chunk(self) -> int:
+        """Numbers of 16 bytes."""
+        return CHUNK // self.itemsize
+
+    @property
+    def of_sector(self) -> int:
+        """Numbers of 32 bytes, which memory reads and writes together."""
+        return 2 * self.of_chunk
+
+    @property
+    def packed_row(self) -> int:
+        """Bytes of a tile's row of sddmm's packed values."""
+        return PACKED_ROW[self.itemsize]
 
     @property
     def atoms(self) -> int:
@@ -40,39 +70,56 @@ class TiledTraits(TiledOperator):
     def resident(self) -> int:
         """Blocks of a multiprocessor that registers are left for."""
         if self.family == "sddmm":
-            return 3 if self.atoms > 1 else 5
+            return 3 if self.atoms > 1 or self.itemsize > HALF else 5
+        if self.itemsize > HALF:
+            return 2
         if self.dim <= NARROW:
             return 4 * TILE_ROWS // self.rows
         return 3 if self.dim <= 2 * NARROW else 2
 
     @property
+    def stages(self) -> int:
+        """Tiles in shared memory: spmm has packed values of two on their way while one is computed, where they fit."""
+        return STAGES + 1 if self.family == "spmm" and self.dim <= NARROW else STAGES
+
+    @property
     def layout(self) -> str:
         """Of shared memory, in words."""
         if self.family == "spmm":
-            return "two stages of rows of v; a head's first and last chunk of packed values"
+            return "stages of rows of v and packed values; a head's first and last chunk of these"
         return "two stages of keys, packed values, the block's rows, queries"
 
     @property
     def _of_rows(self) -> int:
         """Bytes of a tile's keys or rows of v."""
-        return TILE_PLACES * row_bytes(self.dim)
+        return TILE_PLACES * row_bytes(self.dim, self.itemsize)
 
     @property
     def stage_bytes(self) -> int:
         """Of what is fetched for a tile."""
+        return self._of_rows + (self.rows * self.values_row if self.family == "spmm" else 0)
+
+    @property
+    def values_row(self) -> int:
+        """Bytes of a tile's row of spmm's packed values."""
+        return VALUES_ROW[self.itemsize]
+
+    @property
+    def values_in_stage(self) -> int:
+        """Where a stage of spmm has packed values, behind rows of v."""
         return self._of_rows
 
     @property
     def packed_at(self) -> int:
         """Where sddmm has a tile's packed values."""
-        return STAGES * self.stage_bytes
+        return self.stages * self.stage_bytes
 
     @property
     def notes_at(self) -> int:
         """Where sddmm has the block's list of rows, spmm a head's ends."""
         if self.family == "spmm":
-            return STAGES * self.stage_bytes
-        return self.packed_at + self.rows * PACKED_ROW
+            return self.stages * self.stage_bytes
+        return self.packed_at + self.rows * self.packed_row
 
     @property
     def queries_at(self) -> int:
@@ -84,4 +131,4 @@ class TiledTraits(TiledOperator):
         """Dynamic shared memory of a block, with room to align its start."""
         if self.family == "spmm":
             return self.notes_at + ENDS_BYTES + CHUNK
-        return self.queries_at + self.rows * row_bytes(self.dim) + CHUNK
+        return self.queries_at + self.rows * row_bytes(self.dim, self.itemsize) + CHUNK

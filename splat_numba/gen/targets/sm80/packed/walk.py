@@ -1,6 +1,6 @@
 """What the tiled texts share: a block's rows and tiles, and keys or values on their way.
 
-Packed values of 16 bits are read and written by whole chunks of 16 bytes, whose borders are memory's and not a tile's:
+Packed values are read and written by whole chunks of 16 bytes, whose borders are memory's and not a tile's:
 ``shift`` values of a row's first chunk stand before those of a tile, as many in every tile, whose places are a multiple
 of chunks. A chunk of which a row does not keep all is another row's too: ``values`` reads it and drops the rest,
 ``stored`` writes the row's part alone.
@@ -17,18 +17,18 @@ from splat_numba.gen.targets.gpu.addresses import emit_header
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import PLACES, ROWS, TOKEN_OF_PLACE, TOKEN_OF_ROW, emit_block
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
-from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, loads, row_bytes
+from splat_numba.gen.targets.sm80.shape import CHUNK
 from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, Load, emit_load
 
 
 def load_of(what: str, traits: TiledTraits, *, multiplied: bool, token: str = TOKEN_OF_PLACE) -> Load:
     """Of a tile's keys or values, whose places may be beyond the last column."""
-    return Load(what, TILE_PLACES, traits.dim, traits.threads, PLACES, token, True, multiplied)
+    return Load(what, TILE_PLACES, traits.dim, traits.threads, PLACES, token, True, multiplied, traits.itemsize)
 
 
 def queries_of(traits: TiledTraits) -> Load:
     """Of a block's queries."""
-    return Load("queries", traits.rows, traits.dim, traits.threads, ROWS, TOKEN_OF_ROW, True, True)
+    return Load("queries", traits.rows, traits.dim, traits.threads, ROWS, TOKEN_OF_ROW, True, True, traits.itemsize)
 
 
 def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
@@ -38,7 +38,7 @@ def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
         f"""
         {quotes}{what} by a warp's matrix products, generated for every mask whose rows share columns.
 
-        Rows of {traits.dim} numbers, {traits.dtype}; {traits.rows} rows x {TILE_PLACES} places a tile, by
+        Rows of {traits.dim} numbers, {traits.described}; {traits.rows} rows x {TILE_PLACES} places a tile, by
         {traits.threads} threads: each warp has {ATOM * traits.atoms} rows. A tile is fetched while one is computed.
         {quotes}
 
@@ -48,7 +48,7 @@ def emit_head(out: SourceWriter, traits: TiledTraits, what: str) -> None:
 
         f32, u32, u64 = np.float32, np.uint32, np.uint64
         {DEVICE}
-        wait_for_copies = ptx.async_wait(0)
+        wait_for_copies = ptx.async_wait({traits.stages - 2})
 
         # Shared memory, in bytes from its aligned start: {traits.layout}.
         STAGE_BYTES = u32({traits.stage_bytes})
@@ -62,8 +62,10 @@ def emit_bring(out: SourceWriter, load: Load) -> None:
     """
     parameters = ("first", "step", "to", *load.parameters)
     emit_load(out, load)
-    chunks = loads(load.dim)
-    plain = load.dim % NUMBERS == 0 and load.threads % chunks == 0 and load.rows * chunks % load.threads == 0
+    chunks = load.loads
+    plain = (
+        load.dim * load.itemsize % CHUNK == 0 and load.threads % chunks == 0 and load.rows * chunks % load.threads == 0
+    )
     text = f"Begin to copy the {load.what} of a tile."
     with device_function(out, f"bring_{load.what}", parameters, text):
         if not plain:
@@ -80,14 +82,14 @@ def emit_bring(out: SourceWriter, load: Load) -> None:
             f"""
             thread = {OPAQUE_THREAD}
             row, chunk = u32(thread // u32({chunks})), u32(thread % u32({chunks}))
-            to = u32(to + row * u32({row_bytes(load.dim)}) + chunk * u32({CHUNK}))
+            to = u32(to + row * u32({load.row_bytes}) + chunk * u32({CHUNK}))
             first = first + u64({CHUNK}) * u64(chunk)
             """
         )
         with out.block(f"for i in range({load.rows // together})"):
             out.line(f"place = u32(row + u32({together} * i))")
             out.line(load.token)
-            at = f"u32(to + u32({row_bytes(load.dim) * together} * i))"
+            at = f"u32(to + u32({load.row_bytes * together} * i))"
             out.line(f"ptx.async_copy({at}, first + u64(token) * step, u32(1))")
 
 

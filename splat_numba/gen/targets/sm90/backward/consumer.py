@@ -6,9 +6,9 @@ Groups take turns by themselves: while one takes exponentials, the other's produ
 from __future__ import annotations
 
 from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
-from splat_numba.gen.boxes.passes import NONE
 from splat_numba.gen.language.lane_layout import LANE_ROWS, MATRIX, sums_of, words_of
 from splat_numba.gen.language.writer import SourceWriter
+from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, READ, WRITTEN
 from splat_numba.gen.targets.sm90.backward.products import emit_products
@@ -16,6 +16,7 @@ from splat_numba.gen.targets.sm90.backward.results import emit_results
 from splat_numba.gen.targets.sm90.backward.slopes import emit_slopes
 from splat_numba.gen.targets.sm90.backward.traits import IMAGE_PART, BackwardTraits
 from splat_numba.gen.targets.sm90.epilogue import emit_rows
+from splat_numba.gen.targets.sm90.handover import emit_status
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, words_per_row
 from splat_numba.gen.targets.sm90.softmax import emit_place, masks
 
@@ -141,7 +142,7 @@ def _emit_stores(out: SourceWriter, traits: BackwardTraits) -> None:
     """Both rows of every gradient."""
     out.line("give_left_back(base, tiles, left_stage)  # of an item without tiles")
     if traits.columns_are_queries and traits.ragged:
-        out.line("end = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+        emit_length(out, "end")
     for name in traits.dims:
         places = (name, f"{name}_sums") if traits.result == FINISHED else (name,)
         for one in places:
@@ -195,7 +196,6 @@ def _emit_read(out: SourceWriter, traits: BackwardTraits) -> None:
 
 
 def _emit_wait(out: SourceWriter, traits: BackwardTraits) -> None:
-    """All lanes agree on ``kept``; the vote tells ptxas so, which then keeps the stage in uniform registers."""
     names = (*_info(traits), *("kept",) * may_skip(traits))
     parameters = ("base", *("warpgroup",) * bool(names), "stage", "phase")
     with device_function(out, "wait_right", parameters, "A right tile is there; and which of its pairs are kept."):
@@ -206,9 +206,7 @@ def _emit_wait(out: SourceWriter, traits: BackwardTraits) -> None:
                 out.line("word, image, _, _ = ptx.load_shared_words4(info)")
             else:
                 out.line("word = ptx.load_shared_word(info)")
-            out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
-            if may_skip(traits):
-                out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
+            emit_status(out, skips=may_skip(traits))
             out.line(f"return {', '.join(names)}")
 
 

@@ -7,18 +7,18 @@ mask's row block, once for every head of the owner's list, in that order.
 from __future__ import annotations
 
 from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
-from splat_numba.gen.boxes.passes import SOME
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.schedules.tensor_map import MAP_BYTES
+from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import READ, WRITTEN
 from splat_numba.gen.targets.gpu.items import emit_rank
 from splat_numba.gen.targets.gpu.softmax import emit_valid
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits
 from splat_numba.gen.targets.sm90.lengths import emit_clear_tile, emit_cleared
-from splat_numba.gen.targets.sm90.loads import emit_copies
-from splat_numba.gen.targets.sm90.producer import emit_end, emit_fences
-from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes
+from splat_numba.gen.targets.sm90.loads import Passing, emit_copies, emit_masks, tile_loop
+from splat_numba.gen.targets.sm90.producer import emit_end, emit_fences, item_loop
+from splat_numba.gen.targets.sm90.shape import INFO_BYTES
 
 ITEM = ("items", "block", "owners", "blocks", "heads_count", "batch", "heads_per_wave")
 HEAD, FIRST, END = 8, 9, 10  # lanes that have an owner's words
@@ -46,7 +46,9 @@ def emit_producer(out: SourceWriter, traits: BackwardTraits) -> None:
     _emit_read_item(out)
     if traits.pairs:
         _emit_load_left(out, traits)
-    _emit_tiles(out, traits)
+    text = "The right tiles of one head, as stages become free."
+    with tile_loop(out, _passing(traits), _tile_loop(traits), text):
+        _emit_tile(out, traits)
     _emit_load_right(out, traits)
     if traits.clears:
         emit_valid(out, traits.boxes)
@@ -62,26 +64,16 @@ def _emit_items(out: SourceWriter, traits: BackwardTraits) -> None:
         out.lines(
             f"""
             fence_maps(right_maps, u32({right}) * right_views)
-            items = u32(blocks * heads_count * batch)
-            stage = left_stage = u32(0)
-            # Parity of the phase in which a stage was given back: a fresh barrier counts as given back.
-            free = left_free = u32(1)
-            item = ptx.block_index()
-            next_rank, next_entry, next_words = read_item(item, {", ".join(ITEM)})
             """
         )
-        if traits.clears:
-            out.line("cleared_phase = u32(0)")
-        with out.block("while item < items"):
+        with item_loop(out, "left", ITEM, clears=traits.clears):
             _emit_item(out, traits)
-        out.line("end_items(base, left_stage, left_free, counter)")
 
 
 def _emit_item(out: SourceWriter, traits: BackwardTraits) -> None:
-    """Take the item that was read; the next one is read while this one's tiles are worked on."""
+    """Its left tile, then the right ones of each of its heads."""
     out.lines(
         f"""
-        rank, entry, words = next_rank, next_entry, next_words
         owner = ptx.word_of_lane(words, u32({HEAD}))
         place = ptx.word_of_lane(words, u32({FIRST}))
         end = ptx.word_of_lane(words, u32({END}))
@@ -100,25 +92,19 @@ def _emit_item(out: SourceWriter, traits: BackwardTraits) -> None:
         """
     )
     if traits.clears:
-        out.line("length = ptx.load_word(kv_lengths + u64(4) * u64(entry))")
+        emit_length(out, "length")
     out.line("taken = ptx.fetch_add(counter, u32(1), leader())  # blocks take what is left in turn")
     with out.block("while place < end"):
         out.line("head = ptx.load_word(heads + u64(4) * u64(place))")
         if traits.kept:
             first = f" + u32({traits.boxes.groups}) * ptx.word_of_lane(words, u32(6))" * (traits.kept == WRITTEN)
             out.line(f"image = u32((entry * listed + place) * images{first})")
-        wrapped(out, f"{_state(traits)} = load_tiles", _tile_loop(traits))
+        wrapped(out, f"{_passing(traits).state} = load_tiles", _tile_loop(traits))
         out.line("place = u32(place + u32(1))")
-    out.lines(
-        f"""
-        item = u32(ptx.grid_size() + ptx.word_of_lane(taken, u32(0)))
-        next_rank, next_entry, next_words = read_item(item, {", ".join(ITEM)})
-        """
-    )
 
 
-def _state(traits: BackwardTraits) -> str:
-    return "stage, free, cleared_phase" if traits.clears else "stage, free"
+def _passing(traits: BackwardTraits) -> Passing:
+    return Passing(traits.boxes, "right", _maps_a_view(traits)[1], traits.clears)
 
 
 def _tile_loop(traits: BackwardTraits) -> tuple[str, ...]:
@@ -164,65 +150,8 @@ def _emit_load_left(out: SourceWriter, traits: BackwardTraits) -> None:
             emit_copies(out, f"LEFT_{i + 1}", traits.boxes.tile_q, dim, "c1, c2, owner, entry")
 
 
-def _emit_tiles(out: SourceWriter, traits: BackwardTraits) -> None:
-    """One loop over pieces and tiles: nested, it is unrolled."""
-    with device_function(out, "load_tiles", _tile_loop(traits), "The right tiles of one head, as stages become free."):
-        out.lines(
-            """
-            c1 = c2 = count = status = bits_0 = bits_1 = bits_2 = u32(0)
-            right_map = u64(0)
-            place = ptx.word_of_lane(words, u32(3))
-            end_of_pieces = ptx.word_of_lane(words, u32(4))
-            """
-        )
-        if traits.clears:
-            out.line("token = inner_step = kept_status = u32(0)")
-        with out.block("while place < end_of_pieces"):
-            with out.block("if count == u32(0)"):
-                _emit_piece(out, traits)
-            _emit_tile(out, traits)
-            out.lines(
-                f"""
-                c1 = u32(c1 + u32({traits.boxes.tile_kv}))
-                stage, free = advance(stage, free, STAGES)
-                count = u32(count - u32(1))
-                if count == u32(0):
-                    place = u32(place + u32(1))
-                """
-            )
-        out.line(f"return {_state(traits)}")
-
-
-def _emit_piece(out: SourceWriter, traits: BackwardTraits) -> None:
-    """Read the next piece of the list."""
-    _, maps = _maps_a_view(traits)
-    status = "kept_status" if traits.clears else "status"
-    out.lines(
-        f"""
-        view, c1, c2, count = ptx.load_words4(piece + u64(32) * u64(place))
-        {status}, bits_0, bits_1, bits_2 = ptx.load_words4(piece + u64(32) * u64(place) + u64(16))
-        right_map = right_maps + u64({MAP_BYTES * maps}) * u64(view)
-        """
-    )
-    if traits.clears:
-        out.lines(
-            """
-            offset, inner_step, outer_step, _ = ptx.load_words4(views + u64(16) * u64(view))
-            token = u32(offset + inner_step * c1 + outer_step * c2)
-            """
-        )
-
-
 def _emit_tile(out: SourceWriter, traits: BackwardTraits) -> None:
     """One tile: both arrays, and what goes with them."""
-    if traits.clears:
-        out.lines(
-            f"""
-            valid = valid_keys(token, inner_step, length)
-            status = u32(kept_status | (valid << u32(8))) if valid != u32(0) else u32(0)
-            token = u32(token + inner_step * u32({traits.boxes.tile_kv}))
-            """
-        )
     second = "image" if traits.kept == WRITTEN else "bits_0"
     out.lines(
         f"""
@@ -253,20 +182,12 @@ def _right_arguments(traits: BackwardTraits, full: str) -> tuple[str, ...]:
 
 
 def _emit_load_right(out: SourceWriter, traits: BackwardTraits) -> None:
-    """With masks of all groups or of none, so that the barrier expects one of two numbers of bytes."""
     boxes = traits.boxes
     tiles = (f"RIGHT_{i}_BYTES" for i, _ in enumerate(traits.right_dims, 1))
     sizes = " + ".join((*tiles, *("LEVELS_BYTES",) * traits.columns_are_queries))
     with device_function(out, "load_right", _right_arguments(traits, "full"), "A right tile, and what goes with it."):
         if boxes.partial:
-            size = group_mask_bytes(boxes)
-            some = sum(SOME << 2 * group for group in range(boxes.groups))
-            out.line(f"masked = u32(1) if (status & u32({some})) != u32(0) else u32(0)")
-            out.line(f"ptx.mbarrier_expect(full, {sizes} + masked * MASK_BYTES, leader())")
-            out.line("to = base + MASK_TILE + stage * MASK_BYTES")
-            for group in range(boxes.groups):
-                copied = f"bits + u64({size}) * u64(bits_{group}), u32({size}), full, leader() & masked"
-                out.line(f"ptx.bulk_copy(to + u32({group * size}), {copied})")
+            emit_masks(out, boxes, sizes)
         elif traits.kept == READ:
             _emit_load_slopes(out, boxes.groups)
         else:

@@ -6,12 +6,11 @@ from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.plans.backward import KEYS
 from splat_numba.gen.schedules.schedule import EmittedText
-from splat_numba.gen.targets.gpu.functions import DEVICE, device_function
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, NOWHERE, READ, WRITTEN
-from splat_numba.gen.targets.sm90.attention import NO_ITEM, emit_roles, emit_turns
+from splat_numba.gen.targets.sm90.attention import emit_barriers, emit_head, emit_places, emit_roles, emit_turns
 from splat_numba.gen.targets.sm90.backward import consumer, producer
 from splat_numba.gen.targets.sm90.backward.traits import BackwardTraits, left_stages, shared_bytes, shared_layout
-from splat_numba.gen.targets.sm90.shape import REGISTERS, threads_per_block
+from splat_numba.gen.targets.sm90.shape import WARPGROUP, threads_per_block
 
 ENTRY = "attention_gradients"
 TABLES = ("right_maps", "rows", "block", "piece", "owners", "heads")
@@ -75,34 +74,13 @@ def render_gradients(traits: BackwardTraits) -> str:
 def _emit_head(out: SourceWriter, traits: BackwardTraits) -> None:
     """Docstring, imports, and the instructions that depend on the traits."""
     boxes = traits.boxes
-    registers, more = REGISTERS[boxes.groups, boxes.blocks_per_multiprocessor]
-    quotes, dims = '"' * 3, f"head_dim {boxes.head_dim}, value_dim {boxes.value_dim}, {boxes.dtype}"
     rows, columns = ("keys", "queries") if traits.of == KEYS else ("queries", "keys")
     left, right = ("k and v", "q and dout") if traits.of == KEYS else ("q and dout", "k and v")
     if traits.kept == READ:
         left, right = "slopes that are kept", "k"
     made = (*results(traits), *("slopes",) * (traits.kept == WRITTEN))
-    out.lines(
-        f"""
-        {quotes}{" and ".join(made)} of sparse attention on Hopper, for every mask that boxes describe.
-
-        {dims}; {boxes.tile_q} {rows} x {boxes.tile_kv} {columns} a tile; left are {left}, right {right}.
-        A block is {boxes.groups} x 128 threads, each for 64 {rows}, and a producer that fetches boxes of both sides,
-        {boxes.stages} tiles ahead; blocks take items (row block, head, batch entry) in turn, longest row blocks first.
-        {quotes}
-
-        import numpy as np
-
-        from splat_numba.runtime.cuda.dialect import cuda, ptx
-
-        f32, u32, u64 = np.float32, np.uint32, np.uint64
-        NONE_KEPT = f32(-np.inf)
-        NO_ITEM = u32({NO_ITEM})  # in place of a row block's number: nothing follows
-        {DEVICE}
-        fewer_registers = ptx.release_registers({registers})
-        more_registers = ptx.claim_registers({more})
-        """
-    )
+    subject = f"{' and '.join(made)} of sparse attention on Hopper, for every mask that boxes describe."
+    emit_head(out, boxes, subject, (rows, columns), f"; left are {left}, right {right}", "both sides")
     if traits.scores:
         pair = f'{boxes.tile_kv}, "{boxes.dtype}", from_registers=False, transposed=False'
         out.line(f"pair_product = ptx.matrix_product({pair})")
@@ -122,22 +100,9 @@ def _emit_places(out: SourceWriter, traits: BackwardTraits) -> None:
         tiles["MASK"] = (layout.mask, layout.mask_bytes)
     if traits.kept == READ:
         tiles["SLOPES"] = (layout.slopes, layout.slopes_bytes)
-    out.lines(
-        f"""
-
-        # Shared memory, in bytes from its aligned start: stages of tiles, what goes with them, and their barriers.
-        LEFT_STAGES, STAGES = u32({left_stages(traits)}), u32({traits.boxes.stages})
-        """
-    )
-    for name, (start, size) in tiles.items():
-        out.line(f"{name}_TILE, {name}_BYTES = u32({start}), u32({size})")
-    out.lines(
-        f"""
-        TILE_INFO, ITEM_INFO = u32({layout.tile_info}), u32({layout.item_info})
-        LEFT_FULL, LEFT_EMPTY = u32({layout.left_full}), u32({layout.left_empty})
-        RIGHT_FULL, RIGHT_EMPTY = u32({layout.right_full}), u32({layout.right_empty})
-        """
-    )
+    stages = {"LEFT_STAGES": left_stages(traits), "STAGES": traits.boxes.stages}
+    barriers = {"LEFT": (layout.left_full, layout.left_empty), "RIGHT": (layout.right_full, layout.right_empty)}
+    emit_places(out, stages, tiles, (layout.tile_info, layout.item_info), barriers)
     if traits.clears:
         out.line(f"CLEARED = u32({layout.cleared})")
 
@@ -156,12 +121,5 @@ def _emit_entry(out: SourceWriter, traits: BackwardTraits) -> None:
 
 
 def _emit_barriers(out: SourceWriter, traits: BackwardTraits) -> None:
-    lanes = 128 * traits.boxes.groups
-    with device_function(out, "make_barriers", ("base",), "With the arrivals that complete a phase of each."):
-        for ring, stages in (("LEFT", "LEFT_STAGES"), ("RIGHT", "STAGES")):
-            with out.block(f"for stage in range({stages})"):
-                out.line(f"ptx.mbarrier_init(base + {ring}_FULL + u32(8) * u32(stage), u32(1))")
-                out.line(f"ptx.mbarrier_init(base + {ring}_EMPTY + u32(8) * u32(stage), u32({lanes}))")
-        if traits.clears:
-            out.line("ptx.mbarrier_init(base + CLEARED, u32(1))")
-        out.line("ptx.fence_mbarrier_init()")
+    text, rings = "With the arrivals that complete a phase of each.", {"LEFT_STAGES": ("LEFT",), "STAGES": ("RIGHT",)}
+    emit_barriers(out, text, rings, WARPGROUP * traits.boxes.groups, cleared=traits.clears)
