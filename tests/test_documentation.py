@@ -11,19 +11,19 @@ import pytest
 from splat_numba.cli import main
 from splat_numba.cli.entry import APP
 from splat_numba.cli.measure import Timed
-from tests.documentation import PAGES, ROOT, blocks_of, commands_of, name_of, table_below
+from tests.documentation import PAGES, ROOT, blocks_of, commands_of, name_of, needed_blocks, table_below
 
 QUICK = {"explain", "source", "doctor"}  # commands that are run; the others' arguments are parsed
 RESULTS = ROOT / "benchmarks" / "results"
 
 
 def run_blocks(page, *needs):
-    """Run a page's Python in one namespace, and blocks that say `python` and one of ``needs``; what a block prints must
-    stand in the block below it, if there is one.
+    """Run the blocks of a page that say `python` and one of ``needs``, and what these build upon, in one namespace.
+    What a block prints must stand in the block below it, if there is one.
     """
-    space, printed = {"__name__": "__main__"}, ""
+    space, printed, needed = {"__name__": "__main__"}, "", needed_blocks(page, *needs)
     for block in blocks_of(page):
-        if block.words[:1] == ["python"] and {*block.words[1:]} <= {*needs}:
+        if block in needed:
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 exec(code, space)  # noqa: S102 - what users are told to do
