@@ -17,7 +17,7 @@ from splat_numba.gen.targets.gpu.gradient_kept import Keeping, KeptRates
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, READ, ROUNDED, WHOLE, WRITTEN
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.sm80.backward.reading_shape import fits_registers, reading_bytes, registers, threads_of
-from splat_numba.gen.targets.sm80.backward.shape import atoms_of, columns_at_once
+from splat_numba.gen.targets.sm80.backward.shape import columns_at_once
 from splat_numba.gen.targets.sm80.backward.shape import threads_of as writing_threads
 from splat_numba.gen.targets.sm80.backward.tile_shapes import most_resident, worth_trying
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
@@ -64,8 +64,7 @@ def _tiles(turned: Problem, gpu: Gpu) -> Tiles | str:
 
 
 def _seconds(work: Work, boxes: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
-    one = keeps(boxes)
-    return predict(work, boxes, problem, gpu, dims, writing_threads(one), GRADIENTS, atoms_of(one))
+    return predict(work, boxes, problem, gpu, dims, writing_threads(keeps(boxes)), GRADIENTS)
 
 
 def reading_traits(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
