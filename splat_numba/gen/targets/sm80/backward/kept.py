@@ -27,8 +27,8 @@ from splat_numba.gen.targets.sm80.tile_shapes import resident_of
 
 # Of an H200 (benchmarks/results/gpu_sm80.md). Chips whose memory is slower beside their products have no entry until
 # both designs were timed there.
-RATES = {(9, 0): KeptRates(4.2e12, 4.7e12, LAUNCH_SECONDS)}
-WARPS, SHARES = (4, 8, 16), (0.46, 0.77, 1.0)  # of a multiprocessor, that read slopes; and their share of that rate
+RATES = {(9, 0): KeptRates(4.2e12, 5.2e12, LAUNCH_SECONDS)}
+WARPS, SHARES = (4, 8, 16), (0.42, 0.82, 1.0)  # of a multiprocessor, that read slopes; and their share of that rate
 LEAST_DIM = 64  # below it nothing was timed
 GROUPS = (1, 2)  # row blocks of 64 and 128 rows
 READ_STAGES = (4, 3, 2)  # of keys and images: memory is further away than the cache
