@@ -102,8 +102,8 @@ TARGETS = (
         ((64, 64, "float16"), (33, 17, "float32"), (128, 64, "float16")),
         sm80_gradients,
         (
-            (1, 1, "float16"), (64, 64, "float16"), (33, 17, "bfloat16"), (80, 72, "float16"), (192, 128, "float16"),
-            (256, 256, "bfloat16"), (33, 17, "float32"), (128, 128, "float32"),
+            (1, 1, "float16"), (64, 64, "float16"), (80, 72, "bfloat16"), (256, 256, "bfloat16"), (33, 17, "float32"),
+            (128, 128, "float32"),
         ),
         (
             (64, 64, "float32", HOPPER), (64, 64, "float16", HOPPER), (128, 72, "float16", HOPPER),
@@ -121,10 +121,7 @@ TARGETS = (
         ((64, 64, "float32", HOPPER), (128, 72, "float64", HOPPER), (256, 256, "float32", HOPPER)),
         ((64, 64, "float32"), (33, 17, "float64"), (128, 64, "float32")),
         simt_gradients,
-        (
-            (20, 20, "float64"), (64, 64, "float32"), (33, 17, "float32"), (64, 64, "float64"), (192, 256, "float32"),
-            (64, 64, "bfloat16"),
-        ),
+        ((33, 17, "float64"), (64, 64, "float32"), (192, 256, "float32"), (64, 64, "bfloat16")),
         ((64, 64, "float32", HOPPER), (64, 40, "float64", HOPPER), (128, 128, "float32", HOPPER)),
         (36, 52, 4),
     ),

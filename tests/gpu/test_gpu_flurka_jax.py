@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import flurka_numba
+from tests.profiles import by_place
 
 jax = pytest.importorskip("jax")
 jnp = pytest.importorskip("jax.numpy")
@@ -20,8 +21,7 @@ CASES = {
         {"feature_map": "favor", "omega": np.random.default_rng(1).standard_normal((64, 64))},
     ),
 }  # fmt: skip
-every_case = pytest.mark.parametrize("case", CASES)
-every_dtype = pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+every_case = pytest.mark.parametrize(("case", "dtype"), by_place(CASES, ["bfloat16", "float16", "float32"]))
 
 
 @pytest.fixture
@@ -40,7 +40,6 @@ def given_on(device, names, dtype="bfloat16"):
 
 
 @every_case
-@every_dtype
 def test_jit(gpu, case, dtype):
     function, names, options = CASES[case]
     given = given_on(gpu, names, dtype)
@@ -49,7 +48,6 @@ def test_jit(gpu, case, dtype):
 
 
 @every_case
-@every_dtype
 def test_gradients(gpu, case, dtype):
     """Those of tokens behind a projection end with a product of XLA's, which may be another one outside of jit."""
     function, names, options = CASES[case]

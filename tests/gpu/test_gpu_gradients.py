@@ -24,22 +24,21 @@ from tests.gpu.targets import (
     gradient_tile_shapes,
 )  # fmt: skip
 from tests.gradient_cases import CASES, WINDOW
-from tests.profiles import EXPLORING
+from tests.profiles import by_place
 
 pytestmark = pytest.mark.gpu
 
 
 def named():
-    """Every case by every target, in one of its types by the case's place, or all of them."""
+    """Every case by every target."""
     for target in TARGETS:
-        for place, name in enumerate(CASES):
-            some = target.types if EXPLORING else target.types[place % len(target.types) :][:1]
-            for dtype in some:
-                yield pytest.param(target, replace(CASES[name], dtype=dtype), id=f"{name}-{target.name}-{dtype}")
+        for name, dtype in by_place(CASES, target.types):
+            yield pytest.param(name, target, dtype, id=f"{name}-{target.name}-{dtype}")
 
 
-@pytest.mark.parametrize(("target", "problem"), list(named()))
-def test_every_case(target, problem):
+@pytest.mark.parametrize(("name", "target", "dtype"), list(named()))
+def test_every_case(name, target, dtype):
+    problem = replace(CASES[name], dtype=dtype)
     if not target.fits(problem):
         pytest.skip("no tile fits")
     target.check_gradients(problem)

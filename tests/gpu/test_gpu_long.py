@@ -8,7 +8,7 @@ from splat_numba import reference
 from splat_numba.formats.acsr import ACSR
 from splat_numba.testing import Problem, assert_close, tolerance
 from tests.gpu.targets import every_type
-from tests.profiles import EXPLORING
+from tests.profiles import by_place
 
 pytestmark = pytest.mark.gpu
 
@@ -63,18 +63,12 @@ def long_masks():
 
 
 LONG = long_masks()
-KINDS = [(128, "bfloat16"), (64, "float16"), (80, "float16")]  # a mask takes one by its place
+KINDS = [(128, "bfloat16"), (64, "float16"), (80, "float16")]
 
 
-def benchmarks():
-    for place, name in enumerate(LONG):
-        for one in KINDS if EXPLORING else KINDS[place % 3 :][:1]:
-            yield pytest.param(name, *one, id=f"{name}-{'-'.join(map(str, one))}")
-
-
-@pytest.mark.parametrize(("name", "head_dim", "dtype"), list(benchmarks()))
-def test_the_masks_of_the_benchmarks_at_their_length(name, head_dim, dtype):
-    check_sampled_rows(LONG[name], 8192, head_dim, dtype, count=40)
+@pytest.mark.parametrize(("name", "kind"), by_place(LONG, KINDS), ids=str)
+def test_the_masks_of_the_benchmarks_at_their_length(name, kind):
+    check_sampled_rows(LONG[name], 8192, *kind, count=40)
 
 
 @pytest.mark.parametrize("name", ["causal", "window512", "sparse_transformer_strided"])

@@ -16,7 +16,7 @@ from tests.gpu.device_views import DeviceView, back
 from tests.ops import test_packed as products
 from tests.ops import test_packed_gradients as gradients
 from tests.ops.packed_cases import MIXED, Case, stored, views
-from tests.profiles import draws
+from tests.profiles import EXPLORING, by_place, draws
 
 pytestmark = pytest.mark.gpu
 ON_GPU = {"backend": "cuda"}
@@ -78,8 +78,7 @@ def test_blocks_of_128_rows(monkeypatch, name):
         check(Case(MASKS[name], "float16", 2, 3, 3, dim, dim), 0.3)
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("dims", DIMS, ids=str)
+@pytest.mark.parametrize(("dims", "dtype"), by_place(DIMS, TYPES), ids=str)
 def test_every_dim(dims, dtype):
     for name in ("mixed", "graph"):
         check(Case(MASKS[name], dtype, 1, 2, 1, *dims))
@@ -91,7 +90,7 @@ def test_any_case(data):
     seq_q, seq_kv = data.draw(lengths(300)), data.draw(lengths(300))
     acsr = stored(data.draw(masks(seq_q, seq_kv)), seq_q, seq_kv)
     heads_kv, group = data.draw(st.sampled_from([(1, 1), (1, 3), (2, 2), (3, 1)]))
-    dims = data.draw(st.integers(1, 140)), data.draw(st.integers(1, 140))
+    dims = data.draw(st.sampled_from(DIMS)) if not EXPLORING else [data.draw(st.integers(1, 140)) for _ in range(2)]
     batch = data.draw(st.sampled_from([None, 0, 1, 3]))
     case = Case(acsr, data.draw(st.sampled_from(TYPES)), batch, heads_kv * group, heads_kv, *dims)
     (check_gradients if data.draw(st.booleans()) else check)(case, data.draw(st.sampled_from([1.0, -0.3, 0.0])))

@@ -5,6 +5,7 @@ import pytest
 
 from tests.flurka.far_numbers import FAR, check_far
 from tests.flurka.strategies import METHODS, Case
+from tests.profiles import by_place
 
 pytestmark = pytest.mark.gpu
 LONG = Case(dtype="float16", seq_q=2000, seq_kv=65536, rank=256, head_dim=64, value_dim=64, heads=2, rows=64)
@@ -15,9 +16,8 @@ def near(got, wanted, share):
     np.testing.assert_allclose(got.astype(np.float64), wanted, rtol=0, atol=share * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("phi", ["elu", "relu", "favor", "rfa", "softplus"])
-@pytest.mark.parametrize("method", ["flurka", "kernel"])
-def test_results(method, phi):
+@pytest.mark.parametrize(("phi", "method"), by_place(["elu", "relu", "favor", "rfa", "softplus"], ["flurka", "kernel"]))
+def test_results(phi, method):
     case = LONG.but(method=method, feature_map=phi)
     arrays = case.arrays()
     near(case.run(arrays, backend="cuda"), case.wanted_vjp(arrays)[0], 2.0**-7 if phi == "rfa" else 2.0**-9)

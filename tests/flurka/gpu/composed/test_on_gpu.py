@@ -8,6 +8,7 @@ import flurka_numba
 from tests.flurka.agreement import check_gradients
 from tests.flurka.gpu.test_forward import torch_arrays
 from tests.flurka.strategies import Case, cases
+from tests.profiles import by_place
 
 pytestmark = pytest.mark.gpu
 USUAL = Case(batch=2, heads=2, seq_q=150, seq_kv=300, rank=70, head_dim=40, value_dim=24, rows=48)
@@ -98,10 +99,9 @@ HALVES = {
 }
 
 
-@pytest.mark.parametrize("changes", HALVES.values(), ids=HALVES)
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_16_bit_gradients_that_tensor_cores_have_not(changes, dtype):
-    check_torch(USUAL.but(dtype=dtype, **changes), "bshd")
+@pytest.mark.parametrize(("name", "dtype"), by_place(HALVES, ["float16", "bfloat16"]))
+def test_16_bit_gradients_that_tensor_cores_have_not(name, dtype):
+    check_torch(USUAL.but(**{"dtype": dtype, "head_dim": 64, "value_dim": 64, "rows": 64, **HALVES[name]}), "bshd")
 
 
 def test_more_features_than_a_multiprocessor_holds():
@@ -111,9 +111,9 @@ def test_more_features_than_a_multiprocessor_holds():
     agree(case, [flurka_numba.attention(**arrays, feature_map="favor")], [case.wanted_vjp()[0]])
 
 
-@pytest.mark.parametrize(("method", "phi"), KINDS)
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_numpy_cupy_and_jax_arrays(method, phi, dtype):
+@pytest.mark.parametrize(("kind", "dtype"), by_place(KINDS, ["float32", "float16"]), ids=str)
+def test_numpy_cupy_and_jax_arrays(kind, dtype):
+    method, phi = kind
     case = USUAL.but(method=method, feature_map=phi, dtype=dtype, value_dim=20)
     arrays = case.arrays()
     out, vjp = case.run_vjp(arrays, backend="cuda")

@@ -4,14 +4,18 @@ import pytest
 
 from tests.flurka.gpu.composed.test_on_gpu import FORWARD, KINDS, LONG, USUAL, agree, check_torch
 from tests.flurka.gpu.test_forward import torch_arrays
+from tests.profiles import by_place
 
 pytestmark = pytest.mark.gpu
 HALVES = ("float16", "bfloat16")
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize(("method", "phi"), KINDS)
-def test_every_method_with_gradients(method, phi, dtype):
+every_kind = pytest.mark.parametrize(("kind", "dtype"), by_place(KINDS, HALVES), ids=str)
+
+
+@every_kind
+def test_every_method_with_gradients(kind, dtype):
+    method, phi = kind
     case = LONG.but(method=method, feature_map=phi, dtype=dtype, kv_lengths=(3000, 1234))
     check_torch(case, "bshd", target="sm80")
     check_torch(case.but(kv_lengths=None, seq_q=130, seq_kv=257), target="sm80")
@@ -26,15 +30,14 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("changes", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("method", ["flurka", "low_rank"])
-def test_sizes(method, changes):
-    check_torch(USUAL.but(**{"method": method, "dtype": "bfloat16", **changes}), target="sm80")
+@pytest.mark.parametrize(("size", "method"), by_place(SIZES, ["flurka", "low_rank"]))
+def test_sizes(size, method):
+    check_torch(USUAL.but(**{"method": method, "dtype": "bfloat16", **SIZES[size]}), target="sm80")
 
 
-@pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize(("method", "phi"), KINDS)
-def test_forward_alone(method, phi, dtype):
+@every_kind
+def test_forward_alone(kind, dtype):
+    method, phi = kind
     case = LONG.but(method=method, feature_map=phi, dtype=dtype)
     _, arrays = torch_arrays(case, "bshd")
     out = FORWARD[method](**arrays, **case.options(), target="sm80")
