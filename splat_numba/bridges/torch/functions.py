@@ -112,11 +112,11 @@ def only(found: Any, wanted: Any) -> tuple[Any, ...]:
     return tuple(one if kept else None for one, kept in zip(found, wanted, strict=True))
 
 
-def all_bare(tensors: Sequence[Any]) -> Sequence[Any]:
+def all_bare(tensors: tuple[Any, ...]) -> tuple[Any, ...]:
     """bare() of each: nearly always they themselves."""
     for one in tensors:
-        if type(one) is not torch.Tensor:
-            return [bare(one) for one in tensors]
+        if type(one) is not torch.Tensor and one is not None:
+            return tuple(map(bare, tensors))
     return tensors
 
 

@@ -89,7 +89,7 @@ def spmm(
         if keeps_any(place, counts, here) != u32(0):
             place_values(weights, u32(left + now), place, counts, shift, here)
             multiply_rows(total, weights, u32(right + now))
-    out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(lane & u32(3))
+    out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(quarter)
     for half in range(2):
         row = ptx.load_word(rows_at + u64(128 * half))
         store_row(total, half, row, out_at, out_row, scale, seq_q)
@@ -206,16 +206,6 @@ def place_values(weights, at, place, counts, shift, done):
 
 
 @device
-def keeps_any(place, counts, done):
-    """Whether the warp keeps any place of a tile."""
-    reach = u32(counts[0] + u32(15)) if counts[0] > u32(0) else u32(0)
-    some_0 = u32(1) if u32(place[0] + u32(done + u32(15))) < reach else u32(0)
-    reach = u32(counts[1] + u32(15)) if counts[1] > u32(0) else u32(0)
-    some_1 = u32(1) if u32(place[1] + u32(done + u32(15))) < reach else u32(0)
-    return ptx.any_lane(some_0 | some_1)
-
-
-@device
 def place_row(weights, to, at, shift):
     """Of a row, from where its chunks have them: four, two and one value further on."""
     word = cuda.local.array(12, dtype=np.uint32)
@@ -250,6 +240,16 @@ def drop_others(weights, to, place, count):
     for y in range(8):
         two = u32(u32(kept >> u32(2 * y)) & u32(65537)) * u32(65535)
         weights[to + y] = weights[to + y] & u32(two)
+
+
+@device
+def keeps_any(place, counts, done):
+    """Whether the warp keeps any place of a tile."""
+    reach = u32(counts[0] + u32(15)) if counts[0] > u32(0) else u32(0)
+    some_0 = u32(1) if u32(place[0] + u32(done + u32(15))) < reach else u32(0)
+    reach = u32(counts[1] + u32(15)) if counts[1] > u32(0) else u32(0)
+    some_1 = u32(1) if u32(place[1] + u32(done + u32(15))) < reach else u32(0)
+    return ptx.any_lane(some_0 | some_1)
 
 
 @device

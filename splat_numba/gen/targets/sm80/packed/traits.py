@@ -16,7 +16,8 @@ HALF = 2  # bytes of a number
 # Bytes of a tile's row of packed values: 64, those before them in their sector, a chunk before all; odd, to keep rows
 # apart.
 PACKED_ROW = {2: 11 * CHUNK, 4: 19 * CHUNK}  # by the bytes of a number
-VALUES_ROW = 9 * CHUNK  # of spmm's: up to 7 before them, 64, as memory's chunks have them; odd likewise
+# Of spmm's: 64, and those before them in their chunk. Of 16 bits lanes read chunks; of 32 words, rows 8 banks apart.
+VALUES_ROW = {2: 9 * CHUNK, 4: 18 * CHUNK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ class TiledTraits(TiledOperator):
         """Blocks of a multiprocessor that registers are left for."""
         if self.family == "sddmm":
             return 3 if self.atoms > 1 or self.itemsize > HALF else 5
+        if self.itemsize > HALF:
+            return 2
         if self.dim <= NARROW:
             return 4 * TILE_ROWS // self.rows
         return 3 if self.dim <= 2 * NARROW else 2
@@ -94,7 +97,12 @@ class TiledTraits(TiledOperator):
     @property
     def stage_bytes(self) -> int:
         """Of what is fetched for a tile."""
-        return self._of_rows + (self.rows * VALUES_ROW if self.family == "spmm" else 0)
+        return self._of_rows + (self.rows * self.values_row if self.family == "spmm" else 0)
+
+    @property
+    def values_row(self) -> int:
+        """Bytes of a tile's row of spmm's packed values."""
+        return VALUES_ROW[self.itemsize]
 
     @property
     def values_in_stage(self) -> int:

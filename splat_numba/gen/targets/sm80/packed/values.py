@@ -12,7 +12,7 @@ from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, MATRIX, ROW_LA
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.packed.traits import ENDS_BYTES, VALUES_ROW, TiledTraits
+from splat_numba.gen.targets.sm80.packed.traits import ENDS_BYTES, HALF, TiledTraits
 from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS
 from splat_numba.gen.targets.sm80.tiles import ZEROS
 
@@ -20,38 +20,46 @@ OF_LANE = TILE_PLACES // ROW_LANES  # places of a row
 WORDS = OF_LANE // 2  # of these
 CHUNKS = OF_LANE // NUMBERS + 1  # that they may be in
 CHUNK_WORDS = NUMBERS // 2
-COPIED = range(TILE_PLACES // NUMBERS // ROW_LANES + 1)  # chunks of a row by a lane: every fourth one
 OF_ROW = ("at", "ahead", "most")
 OF_TILE = OF_ROW  # of each of a lane's rows, for the first tile
 
 
 def emit_values(out: SourceWriter, traits: TiledTraits) -> None:
     """``fetch_values``, ``place_values``, ``keep_ends``, ``clear_values``, ``shift_of``, of a lane's two rows."""
+    of, itemsize = traits.of_chunk, traits.itemsize
     text = "Values of the chunk of a value that stand before it."
     with device_function(out, "shift_of", ("values_at", "value"), text):
-        out.line(f"return u32(u32(u32(values_at >> u64(1)) + value) & u32({NUMBERS - 1}))")
+        out.line(f"return u32(u32(u32(values_at >> u64({itemsize // 2})) + value) & u32({of - 1}))")
     text = "A word as a number of 64 bits, with its sign."
     with device_function(out, "signed", ("word",), text):
         out.line(f"return u64(word ^ u32({2**31})) - u64({2**31})")
     text = "Whether chunks of a row may be some that are not all of the head's; first: its first packed value."
     with device_function(out, "near_ends", ("first", "count", "pairs"), text):
-        out.line(
-            f"close = u32(1) if (first < u32({NUMBERS})) or (u32(first + count + u32({NUMBERS})) > pairs) else u32(0)"
-        )
+        out.line(f"close = u32(1) if (first < u32({of})) or (u32(first + count + u32({of})) > pairs) else u32(0)")
         out.line("return close if count > u32(0) else u32(0)")
-    _emit_ends(out)
+    _emit_ends(out, itemsize)
     _emit_clear(out, traits)
-    _emit_fetch(out)
-    _emit_place(out)
+    _emit_fetch(out, traits)
+    if itemsize == HALF:
+        _emit_place(out, traits)
+        _emit_keeps(out, OF_LANE)
+    else:
+        _emit_real_place(out, traits)
+        _emit_keeps(out, TILE_PLACES)
 
 
-def _emit_ends(out: SourceWriter) -> None:
+def copied(traits: TiledTraits) -> range:
+    """Chunks of a row by a lane: every fourth one."""
+    return range(TILE_PLACES // traits.of_chunk // ROW_LANES + 1)
+
+
+def _emit_ends(out: SourceWriter, itemsize: int) -> None:
     text = "The chunks in which a head's packed values begin and end, as far as words have any of them."
     with device_function(out, "keep_ends", ("values_at", "pairs", "to", "thread"), text):
         out.lines(
             f"""
             mine = u32(1) if thread < u32({ENDS_BYTES // 4}) else u32(0)
-            end = values_at + u64(2) * u64(pairs)
+            end = values_at + u64({itemsize}) * u64(pairs)
             at = end if u32(thread & u32({CHUNK_WORDS})) != u32(0) else values_at
             at = (at & u64({2**64 - CHUNK})) + u64(4) * u64(thread & u32({CHUNK_WORDS - 1}))
             some = mine if (at + u64(4) > values_at) and (at < end) else u32(0)
@@ -64,7 +72,7 @@ def _emit_ends(out: SourceWriter) -> None:
 def _emit_clear(out: SourceWriter, traits: TiledTraits) -> None:
     text = "What nothing is copied to is read all the same."
     with device_function(out, "clear_values", ("to", "lane"), text):
-        chunks = ATOM * VALUES_ROW // CHUNK
+        chunks = ATOM * traits.values_row // CHUNK
         with out.block(f"for i in range({-(-chunks // WARP)})"):
             out.line(f"chunk = u32(lane + u32({WARP} * i))")
             out.line(f"mine = u32(1) if chunk < u32({chunks}) else u32(0)")
@@ -73,33 +81,33 @@ def _emit_clear(out: SourceWriter, traits: TiledTraits) -> None:
                 out.line(f"ptx.store_shared_words4({at}, {ZEROS}, mine)")
 
 
-def _emit_fetch(out: SourceWriter) -> None:
+def _emit_fetch(out: SourceWriter, traits: TiledTraits) -> None:
     """Rows whose chunks are all the head's are told apart once. Neighbouring lanes copy neighbouring chunks: so what a
     warp's instruction reads of a row are 64 bytes, whole sectors but for the ends.
     """
-    rows = range(LANE_ROWS)
+    rows, size, of = range(LANE_ROWS), traits.itemsize, traits.of_chunk
     text = "A lane's chunks of each of its rows on their way to where ``to`` is."
     parameters = ("to", "values_at", *OF_TILE, "shift", "done", "near", "pairs", "ends")
     with device_function(out, "fetch_values", parameters, text):
         for row in rows:
-            out.line(f"at_{row}, ahead_{row} = at[{row}] + u64(2) * u64(done), u32(ahead[{row}] + done)")
+            out.line(f"at_{row}, ahead_{row} = at[{row}] + u64({size}) * u64(done), u32(ahead[{row}] + done)")
         calls = (("fetch_near", ("values_at",), ("pairs", "ends")), ("fetch_row", (), ()))
         for header, (name, given, ends) in zip(("if near != u32(0)", "else"), calls, strict=True):
             with out.block(header):
                 for row in rows:
-                    of_row = (f"u32(to + u32({MATRIX * VALUES_ROW * row}))", *given, f"at_{row}", f"ahead_{row}")
+                    of_row = (f"u32(to + u32({MATRIX * traits.values_row * row}))", *given, f"at_{row}", f"ahead_{row}")
                     wrapped(out, name, (*of_row, f"most[{row}]", f"shift[{row}]", *ends))
     text = "Those of a row that has any place of them; ahead: of the first one's last place."
     with device_function(out, "fetch_row", ("to", *OF_ROW, "shift"), text):
-        _emit_wanted(out)
-        for chunk in COPIED:
+        _emit_wanted(out, traits)
+        for chunk in copied(traits):
             out.line(f"ptx.async_copy({_place(chunk)}, at + u64({_bytes(chunk)}), some_{chunk})")
     text = "The same of a row that has values in a head's first or last chunk."
     with device_function(out, "fetch_near", ("to", "values_at", *OF_ROW, "shift", "pairs", "ends"), text):
-        _emit_wanted(out)
-        for chunk in COPIED:
-            out.line(f"first = u32(u32(u64(at - values_at) >> u64(1)) + u32({_bytes(chunk) // 2}))")
-            last = f"u32(first + u32({NUMBERS - 1}))"
+        _emit_wanted(out, traits)
+        for chunk in copied(traits):
+            out.line(f"first = u32(u32(u64(at - values_at) >> u64({size // 2})) + u32({_bytes(chunk) // size}))")
+            last = f"u32(first + u32({of - 1}))"
             out.line(f"inside = some_{chunk} if (first < pairs) and ({last} < pairs) else u32(0)")
             out.line(f"ptx.async_copy({_place(chunk)}, at + u64({_bytes(chunk)}), inside)")
             out.line(f"take_end({_place(chunk)}, first, some_{chunk} & u32(u32(1) - inside), ends)")
@@ -119,32 +127,28 @@ def _place(chunk: int) -> str:
     return f"u32(to + u32({_bytes(chunk)}))"
 
 
-def _emit_wanted(out: SourceWriter) -> None:
+def _emit_wanted(out: SourceWriter, traits: TiledTraits) -> None:
     """``some_<chunk>``: whether the row has a place of it; the last one is there where the row is shifted, once."""
-    for chunk in COPIED:
-        out.line(f"some_{chunk} = u32(1) if u32(ahead + u32({_bytes(chunk) // 2})) < most else u32(0)")
-    last = f"some_{COPIED[-1]}"
+    chunks = copied(traits)
+    for chunk in chunks:
+        out.line(f"some_{chunk} = u32(1) if u32(ahead + u32({_bytes(chunk) // traits.itemsize})) < most else u32(0)")
+    last = f"some_{chunks[-1]}"
     first = f"u32(ptx.thread_index() & u32({ROW_LANES - 1})) == u32(0)"
     out.line(f"{last} = {last} if (shift != u32(0)) and ({first}) else u32(0)")
 
 
-def _emit_place(out: SourceWriter) -> None:
+def _emit_place(out: SourceWriter, traits: TiledTraits) -> None:
     text = "A lane's places of each of its rows, two a word, 0 where the row does not keep one."
     with device_function(out, "place_values", ("weights", "at", "place", "counts", "shift", "done"), text):
         for row in range(LANE_ROWS):
-            out.line(f"place_row(weights, {WORDS * row}, u32(at + u32({MATRIX * VALUES_ROW * row})), shift[{row}])")
+            out.line(
+                f"place_row(weights, {WORDS * row}, u32(at + u32({MATRIX * traits.values_row * row})), shift[{row}])"
+            )
             out.line(f"place_{row} = u32(place[{row}] + done)")
             out.line(f"part_{row} = in_part(place_{row}, counts[{row}])")
         with out.block(f"if ptx.any_lane({' | '.join(f'part_{row}' for row in range(LANE_ROWS))}) != u32(0)"):
             for row in range(LANE_ROWS):
                 out.line(f"drop_others(weights, {WORDS * row}, place_{row}, counts[{row}])")
-    text = "Whether the warp keeps any place of a tile."
-    with device_function(out, "keeps_any", ("place", "counts", "done"), text):
-        for row in range(LANE_ROWS):
-            last = f"u32(place[{row}] + u32(done + u32({OF_LANE - 1})))"
-            out.line(f"reach = u32(counts[{row}] + u32({OF_LANE - 1})) if counts[{row}] > u32(0) else u32(0)")
-            out.line(f"some_{row} = u32(1) if {last} < reach else u32(0)")
-        out.line(f"return ptx.any_lane({' | '.join(f'some_{row}' for row in range(LANE_ROWS))})")
     text = "Of a row, from where its chunks have them: four, two and one value further on."
     with device_function(out, "place_row", ("weights", "to", "at", "shift"), text):
         words = CHUNKS * CHUNK_WORDS
@@ -182,3 +186,32 @@ def _emit_place(out: SourceWriter) -> None:
                 weights[to + y] = weights[to + y] & u32(two)
                 """
             )
+
+
+def _emit_real_place(out: SourceWriter, traits: TiledTraits) -> None:
+    """Two neighbouring places of each eight, as a row product leaves scores: `emit_real_sum_product` takes them so."""
+    text = "A lane's places of each of its rows, 0 where the row does not keep one."
+    with device_function(out, "place_values", ("weights", "at", "place", "counts", "shift", "done"), text):
+        for row in range(LANE_ROWS):
+            at = f"u32(u32(at + u32({MATRIX * traits.values_row * row})) + u32(4) * shift[{row}])"
+            wrapped(
+                out, "place_row", ("weights", str(LANE_ROWS * row), at, f"u32(place[{row}] + done)", f"counts[{row}]")
+            )
+    text = "Of a row; place: the lane's first one from the row's."
+    function = device_function(out, "place_row", ("weights", "to", "at", "place", "count"), text)
+    with function, out.block(f"for j in range({TILE_PLACES // MATRIX})"):
+        for x in range(2):
+            out.line(f"x_{x} = ptx.load_shared_word(u32(at + u32({4 * MATRIX} * j + {4 * x})))")
+            out.line(f"kept = u32(1) if u32(place + u32({MATRIX} * j + {x})) < count else u32(0)")
+            out.line(f"weights[4 * j + to + {x}] = ptx.select(x_{x}, u32(0), kept).view(np.float32)")
+
+
+def _emit_keeps(out: SourceWriter, places: int) -> None:
+    """places: from a lane's first one, of a row."""
+    text = "Whether the warp keeps any place of a tile."
+    with device_function(out, "keeps_any", ("place", "counts", "done"), text):
+        for row in range(LANE_ROWS):
+            last = f"u32(place[{row}] + u32(done + u32({places - 1})))"
+            out.line(f"reach = u32(counts[{row}] + u32({places - 1})) if counts[{row}] > u32(0) else u32(0)")
+            out.line(f"some_{row} = u32(1) if {last} < reach else u32(0)")
+        out.line(f"return ptx.any_lane({' | '.join(f'some_{row}' for row in range(LANE_ROWS))})")
