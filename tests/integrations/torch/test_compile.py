@@ -224,6 +224,21 @@ def test_arrays_of_a_call_outside_graphs_are_not_looked_at():
     assert torch.equal(found[1], torch.full((2,), 2.0))
 
 
+def test_a_backward_within_a_compiled_function_is_not_looked_at():
+    """A warning of Dynamo's, which a run of tests takes for an error, would say what it met there."""
+    importlib.import_module("torch._dynamo")
+    q, k, v = (one.requires_grad_() for one in inputs())
+    out = splat.attention(q, k, v, MASK)
+    torch._dynamo.reset()
+
+    def step(x):
+        out.sum().backward(retain_graph=True)
+        return x + 1
+
+    assert torch.equal(torch.compile(step, backend="eager")(torch.ones(2)), torch.full((2,), 2.0))
+    assert torch.equal(q.grad, eager_gradients(q, k, v, torch.ones_like(out))[0])
+
+
 def test_what_splat_calls_outside_graphs_is_not_compiled():
     importlib.import_module("torch._dynamo")
     splat.attention(*inputs(), MASK)  # by which Dynamo is told
