@@ -38,8 +38,9 @@ def _small_masks_have_tiles():
 
 
 def in_blocks_of(patch, *sizes):
-    """Whatever is predicted to be faster. Of wide heads blocks have 64 rows."""
-    patch.setattr(TiledTraits, "sizes", property(lambda self: sizes if self.dim <= 64 else (64,)))
+    """Whatever is predicted to be faster. Of wide heads and of float32 blocks have 64 rows."""
+    narrow = lambda self: self.dim <= 64 and self.itemsize == 2  # noqa: E731
+    patch.setattr(TiledTraits, "sizes", property(lambda self: sizes if narrow(self) else (64,)))
 
 
 def acsr_of(mask, seq_q, seq_kv):
@@ -284,14 +285,14 @@ FAULTS = {
     "the value before a tile": (r"ptx\.store_shared_word\(u32\(at - u32\(4\)\)[^\n]*", "pass", "sddmm"),
     "odd rows": (r"ptx\.select\(b_both, b, odd\)", "b", "sddmm"),
     "the tile is there": (r"wait_for_copies\(\)", "pass", "sddmm"),
-    "the other stage": (r"u32\(stage \+ STAGE_BYTES\)", "stage", "spmm"),
+    "the other stage": (r"STAGE_BYTES - stage", "stage", "spmm"),
     "places of a tile": (r"corner \+ place_of\(place\)", "place_of(place)", "spmm"),
     "the order of places": (r"corner \+ place_of\(place\)", "corner + place", "spmm"),
     "values that are not kept": (r"weights\[to \+ y\] & u32\(two\)", "weights[to + y]", "spmm"),
     "values before a row's first": (r"& u32\(~[^\n]*", "", "spmm"),
     "tiles that are kept in part": (r"(return u32\(0\)) if \(place < count\)[^\n]*", r"\1", "spmm"),
     "the chunk after a lane's two": (r"some_2\)", "u32(0))", "spmm"),
-    "chunks at a head's ends": (r"(\n +)take_end\(u32[^\n]*", r"\1pass", "spmm"),
+    "chunks at a head's ends": (r"(\n +)take_end\(words[^\n]*", r"\1pass", "spmm"),
     "a head's last chunk": (r"u32\(16\), u32\(first >> u32\(31\)\)", "u32(0), u32(0)", "spmm"),
     "two words on": (r"shift & u32\(4\)", "u32(0)", "spmm"),
     "a word on": (r"shift & u32\(2\)", "u32(0)", "spmm"),
@@ -300,11 +301,12 @@ FAULTS = {
     "values in the order of columns": (r"place = ptx\.load_word\(places[^\n]*", "place = number", "columns"),
     "a thread's other chunks": (r"u32\(128 \* i\)", "u32(0)", "many columns"),
     "columns beyond the last": (r"if u64\(residue\)[^\n]*", "if limit > u32(0):", "wide spmm"),
-    "tiles of which a warp keeps nothing": (r"return ptx\.any_lane\(some_0 \| some_1\)", "return some_0", "spmm"),
+    "tiles of which a warp keeps nothing": (r"return ptx\.any_lane\(some_0 \|[^\n]*", "return some_0", "spmm"),
     "ends of rows of float32": (r"when if here < count else u32\(0\)", "u32(0)", "reals"),
     "chunks of float32": (r"u32\(4\) \* chunk\)\n", "u32(8) * chunk)\n", "reals"),
     "what waits of float32": (r"(\n +)keep_waiting\(packed, lane\)", r"\1pass", "reals"),
     "values of float32 that are not kept": (r"ptx\.select\(x_0, u32\(0\), kept\)", "x_0", "reals of spmm"),
+    "the other stages of float32": (r"u32\(stage \+ STAGE_BYTES\)", "stage", "reals of spmm"),
     "where a row of float32 begins": (r"u32\(4\) \* shift\[0\]", "u32(0)", "reals of spmm"),
     "the last chunk of float32": (r"some_4\)", "u32(0))", "reals of spmm"),
     "keys of the tile before": (r"ptx\.block_barrier\(\)(\n +multiply_keys)", r"pass\1", "fma"),

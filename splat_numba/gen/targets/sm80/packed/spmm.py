@@ -1,35 +1,30 @@
 """Sparse times dense in tiles: packed values of a warp's rows, as a dense tile, times the rows of v.
 
-Packed values and rows of v are copied to shared memory a few tiles ahead. Of a row of a tile of 16 bits a lane has
+Packed values go straight from memory to the registers that the product wants them in. Of a row of a tile a lane has
 sixteen neighbouring places, two chunks of 16 bytes and the next one where the row is shifted; which of them a product
 takes as which of its sixteen columns is free, as long as rows of v stand in that order: so a lane's numbers are its
-own, and rows of v are put down in the order of ``place_of``. float32 is multiplied by three products of TF32, which
-take places as they come.
+own, and rows of v are put down in the order of ``place_of``.
 
-What a tile of 64 rows x 64 places of 64 numbers of 16 bits costs a multiprocessor: 8 KiB of packed values and, where
-128 rows share it, 4 KiB of v from the second-level cache, at some 30 bytes a cycle 400 cycles; 450 accesses of 128
-bytes to shared memory; packed values from memory, 470 cycles, which are the floor. With packed values one tile ahead,
-in registers, an H200 took 770 to 900: of 0.059 ms (windows, 1024 tokens, 96 heads) 0.038 went without products and what
-they wait for, 0.023 without putting values in place, and a third of the instructions less changed little. So it waited
-for packed values: 32 KiB were on their way at most, now 110.
-
-Of float32 floor and three products are 900 and 1200 cycles; FMA units took 3500.
+What a tile of 64 rows x 64 places of 64 numbers costs a multiprocessor: 8 KiB of packed values and, where 128 rows
+share it, 4 KiB of v from the second-level cache, at some 30 bytes a cycle 400 cycles; 256 accesses of 128 bytes to
+shared memory for v's matrices; packed values from memory, 470 cycles, which are the floor. Measured on an H200: 770 to
+900. Of 0.059 ms (windows, 1024 tokens, 96 heads) 0.038 went without products and what they wait for, 0.023 without
+putting values in place; a third of the instructions less changed little. So what is left is waiting for packed values,
+which are one tile ahead: registers do not hold two.
 """
 
 from __future__ import annotations
 
-from splat_numba.gen.language.dtypes import IEEE
-from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, LEFT_WORDS, MATRIX, ROW_LANES, sums_of
+from splat_numba.gen.language.lane_layout import ATOM, LANE_ROWS, LEFT_WORDS, MATRIX, ROW_LANES
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.gpu.packed_walk import COUNTS, LISTED, PLACES, TABLES, TOKEN_OF_PLACE
-from splat_numba.gen.targets.sm80.packed.traits import HALF, TiledTraits
-from splat_numba.gen.targets.sm80.packed.values import OF_LANE, OF_TILE, WORDS, emit_values
+from splat_numba.gen.targets.gpu.packed_walk import COUNTS, LISTED, PLACES, TABLES
+from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
+from splat_numba.gen.targets.sm80.packed.values import OF_LANE, OF_TILE, ROW_WORDS, WORDS, emit_values
 from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_bring, emit_head, load_of
-from splat_numba.gen.targets.sm80.real_products import emit_real_helpers, emit_real_sum_product
-from splat_numba.gen.targets.sm80.shape import CHUNK, loads, row_bytes, steps
-from splat_numba.gen.targets.sm80.tiles import SumProduct, emit_add, emit_padding, of_stages, padded
+from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, STAGES, loads, row_bytes, steps
+from splat_numba.gen.targets.sm80.tiles import emit_add, emit_padding, of_stages, padded
 
 ARRAYS = ("values", "v", "out")
 TOKEN = "token = u32(residue + lattice * u32(corner + place_of(place)))"  # noqa: S105 - a place in a sequence
@@ -44,68 +39,56 @@ def render_spmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> str
     """Python source of the kernel. groups: of its parameters. Pure and deterministic."""
     out = SourceWriter()
     emit_head(out, traits, "Packed values times the rows of a dense array")
-    out.line(f"VALUES, ENDS = u32({traits.values_in_stage}), u32({traits.notes_at})")
+    out.line(f"ENDS = u32({traits.notes_at})")
     emit_begin(out, traits, groups)
     with out.suite():
         _emit_entry(out, traits)
         _emit_tiles(out, traits)
     emit_values(out, traits)
-    if traits.itemsize == HALF:
-        _emit_multiply(out, traits)
-        _emit_store(out, traits)
-    else:
-        _emit_real_multiply(out, traits)
-        _emit_real_store(out, traits)
-    halves = traits.itemsize == HALF
-    rows = load_of("rows_of_v", traits, multiplied=False, token=TOKEN if halves else TOKEN_OF_PLACE)
+    _emit_multiply(out, traits)
+    _emit_store(out, traits)
+    rows = load_of("rows_of_v", traits, multiplied=False, token=TOKEN)
     emit_bring(out, rows)
-    if padded((traits.dim,), traits.itemsize):
-        emit_padding(out, [(rows, of_stages("base", traits.stage_bytes, traits.stages))])
-    if halves:
-        emit_add(out, traits.dtype)
-    else:
-        emit_real_helpers(out, IEEE)
+    if padded((traits.dim,)):
+        emit_padding(out, [(rows, of_stages("base", traits.stage_bytes, STAGES))])
+    emit_add(out, traits.dtype)
     return out.text()
 
 
 def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
     """What a lane knows of its rows stays in registers: where its chunks of the block's first tile begin in memory, how
     far the first one's last place is from the row's first, how far that may be, by how many values chunks begin before
-    the tile; the lane's first place from the row's first, and how many the row keeps.
+    the tile, and how many places the row keeps.
     """
-    rows, sums, of = LANE_ROWS, ATOM // 2 * steps(traits.dim), traits.of_chunk
-    halves = traits.itemsize == HALF
-    numbers, kind = (WORDS * rows, "uint32") if halves else (sums_of(TILE_PLACES), "float32")
-    weights = f"cuda.local.array({numbers}, dtype=np.{kind})"
+    rows, sums = LANE_ROWS, ATOM // 2 * steps(traits.dim)
     out.lines(
         f"""
         values_at = values + u64(entry) * values_batch + u64(head) * values_head
         v_at = v + u64(entry) * v_batch + u64(head // share) * v_head
         keep_ends(values_at, pairs, u32(base + ENDS), thread)
-        clear_values(u32(base + VALUES + u32({ATOM * traits.values_row}) * warp), lane)
+        bring_rows_of_v(v_at, v_row, base, {", ".join(PLACES)})
+        ptx.async_commit()
         """
     )
-    if padded((traits.dim,), traits.itemsize):
+    if padded((traits.dim,)):
         out.line("clear_padding(base)")
     out.lines(
         f"""
         rows_at = rows_at + u64({LISTED}) * u64(u32(u32({ATOM}) * warp) + u32(lane >> u32(2)))
-        quarter = u32(lane & u32({ROW_LANES - 1}))
-        column = u32(corner + u32({of}) * quarter)
+        column = u32(corner + u32({OF_LANE}) * u32(lane & u32({ROW_LANES - 1})))
         at = cuda.local.array({rows}, dtype=np.uint64)
-        ahead, most, shift = {", ".join([f"cuda.local.array({rows}, dtype=np.uint32)"] * 3)}
-        place, counts = {", ".join([f"cuda.local.array({rows}, dtype=np.uint32)"] * 2)}
+        ahead, most, shift, counts = {", ".join([f"cuda.local.array({rows}, dtype=np.uint32)"] * 4)}
         some_near = u32(0)
         for i in range({rows}):
             _, slot, begin, count = ptx.load_words4(rows_at + u64({LISTED * MATRIX} * i))
             shift[i] = shift_of(values_at, u32(slot + column))
-            at[i] = values_at + u64({traits.itemsize}) * signed(u32(slot + column - shift[i]))
-            ahead[i], counts[i] = u32(u32(column - shift[i] - begin) + u32({of - 1})), count
-            place[i] = u32(u32(corner + u32({OF_LANE if halves else 2}) * quarter) - begin)
-            most[i] = u32(count + u32({of - 1})) if count > u32(0) else u32(0)
+            at[i] = values_at + u64(2) * signed(u32(slot + column - shift[i]))
+            ahead[i], counts[i] = u32(u32(column - shift[i] - begin) + u32({NUMBERS - 1})), count
+            most[i] = u32(count + u32({NUMBERS - 1})) if count > u32(0) else u32(0)
             some_near = some_near | near_ends(u32(slot + begin), count, pairs)
         near = ptx.any_lane(some_near)
-        weights = {weights}
+        words = cuda.local.array({ROW_WORDS * rows}, dtype=np.uint32)
+        weights = cuda.local.array({WORDS * rows}, dtype=np.uint32)
         total = cuda.local.array({sums}, dtype=np.float32)
         for n in range({sums}):
             total[n] = f32(0.0)
@@ -114,45 +97,30 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
 
 
 def _emit_tiles(out: SourceWriter, traits: TiledTraits) -> None:
-    """Packed values and rows of v are on their way to all stages but the one that is multiplied."""
-    ahead, size, halves = traits.stages - 1, traits.stage_bytes, traits.itemsize == HALF
-    pitch = row_bytes(traits.dim, traits.itemsize)
-    right = f"u32(lane & u32(15)) * u32({pitch}) + u32(lane >> u32(4)) * u32({CHUNK})"
-    if not halves:
-        right = f"quarter * u32({2 * pitch}) + u32(lane >> u32(2)) * u32({CHUNK // 2})"
-    places, fetch = ", ".join(PLACES), f"fetch_values({{}}, values_at, {', '.join(OF_TILE)}, shift, {{}}, near, pairs"
+    """A tile's packed values are on their way while the one before is multiplied."""
+    of_rows = ", ".join(OF_TILE)
     out.lines(
         f"""
-        right = u32(base + {right})
-        row_of_values = u32(u32(u32({ATOM}) * warp + u32(lane >> u32(2))) * u32({traits.values_row}))
-        to = u32(base + VALUES + row_of_values + u32({CHUNK}) * quarter)
-        left = u32(base + VALUES + row_of_values + u32({2 * CHUNK if halves else 8}) * quarter)
+        right = u32(base + u32(lane & u32(15)) * u32({row_bytes(traits.dim)}) + u32(lane >> u32(4)) * u32({CHUNK}))
         ptx.block_barrier()  # the head's ends are there
-        done, coming, filled, last = u32(0), u32(0), u32(0), u32({size * ahead})
-        for i in range({ahead}):
-            if coming < u32(u32({TILE_PLACES}) * tiles):
-                bring_rows_of_v(v_at, v_row, u32(base + filled), {places})
-                {fetch.format("u32(to + filled)", "coming")}, u32(base + ENDS))
-            ptx.async_commit()
-            coming, corner = u32(coming + u32({TILE_PLACES})), u32(corner + u32({TILE_PLACES}))
-            filled = u32(filled + STAGE_BYTES)
-        end = u32(u32({TILE_PLACES}) * tiles)
-        while done < end:
+        done = u32(0)
+        busy = fetch_values(words, values_at, {of_rows}, done, near, pairs, u32(base + ENDS))
+        while tiles > u32(0):
             wait_for_copies()
-            ptx.block_barrier()  # the tile is there, and nobody reads the stage any more that is filled now
-            now, here = stage, done
-            stage = u32(stage + STAGE_BYTES) if stage != last else u32(0)
+            ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
+            now, here, kept = stage, done, busy
+            tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32({TILE_PLACES})), u32(STAGE_BYTES - stage)
             done = u32(done + u32({TILE_PLACES}))
-            if coming < end:
-                bring_rows_of_v(v_at, v_row, u32(base + filled), {places})
-                {fetch.format("u32(to + filled)", "coming")}, u32(base + ENDS))
+            if tiles > u32(0):
+                bring_rows_of_v(v_at, v_row, u32(base + stage), {", ".join(PLACES)})
             ptx.async_commit()
-            coming, corner = u32(coming + u32({TILE_PLACES})), u32(corner + u32({TILE_PLACES}))
-            filled = u32(filled + STAGE_BYTES) if filled != last else u32(0)
-            if keeps_any(place, counts, here) != u32(0):
-                place_values(weights, u32(left + now), place, counts, shift, here)
+            if kept != u32(0):
+                place_values(weights, words, ahead, counts, shift, here)
+            if tiles > u32(0):
+                busy = fetch_values(words, values_at, {of_rows}, done, near, pairs, u32(base + ENDS))
+            if kept != u32(0):
                 multiply_rows(total, weights, u32(right + now))
-        out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64({4 if halves else CHUNK}) * u64(quarter)
+        out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(lane & u32(3))
         for half in range({LANE_ROWS}):
             row = ptx.load_word(rows_at + u64({LISTED * MATRIX} * half))
             store_row(total, half, row, out_at, out_row, scale, seq_q)
@@ -194,25 +162,3 @@ def _emit_store(out: SourceWriter, traits: TiledTraits) -> None:
         with out.block(f"for j in range({loads(traits.dim)})"):
             pair = ", ".join(f"total[4 * j + 2 * half + {x}] * scale" for x in (0, 1))
             out.line(f"ptx.store_word(to + u64({CHUNK} * j), ptx.pack_{traits.dtype}({pair}), there)")
-
-
-def _emit_real_multiply(out: SourceWriter, traits: TiledTraits) -> None:
-    texts = ("A warp's packed values times a tile's rows of v.", "")
-    product = SumProduct("multiply_rows", ("total",), ("weights",), "right", TILE_PLACES, traits.dim, texts)
-    emit_real_sum_product(out, product, IEEE)
-
-
-def _emit_real_store(out: SourceWriter, traits: TiledTraits) -> None:
-    """Of each sixteen columns a lane has four neighbours, in the order of `emit_real_sum_product`."""
-    parameters = ("total", "half", "row", "out_at", "out_row", "scale", "seq_q")
-    with device_function(out, "store_row", parameters, "A lane's numbers of one of its rows."):
-        out.lines(
-            f"""
-            there = u32(1) if row < seq_q else u32(0)
-            to, quarter = out_at + u64(row) * out_row, u32(ptx.thread_index() & u32({ROW_LANES - 1}))
-            """
-        )
-        with out.block(f"for m in range({steps(traits.dim)})"):
-            four = ", ".join(f"total[8 * m + 2 * half + {4 * x + y}] * scale" for y in (0, 1) for x in (0, 1))
-            out.line(f"inside = there if u32(quarter + u32({ROW_LANES} * m)) < u32({loads(traits.dim, 4)}) else u32(0)")
-            out.line(f"ptx.store_reals4(to + u64({ATOM * 4} * m), {four}, inside)")
