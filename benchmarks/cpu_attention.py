@@ -136,12 +136,14 @@ def run_process(script: str, cache: str) -> list[float]:
     return [float(word) for word in done.stdout.split()]
 
 
-def processes() -> dict[str, Any]:
-    """Cold and warm first results (import, plan, compile, run; 8 heads, n 4096), and n = 65,536."""
+def processes(first: str, long: str) -> dict[str, float]:
+    """Cold and warm first results (import, plan, compile, run), and n = 65,536. The scripts print seconds, and the
+    second what memory was before and after, in KiB.
+    """
     with tempfile.TemporaryDirectory() as cache:
-        cold = run_process(FIRST_RESULT, str(Path(cache) / "a"))[0]
-        warm = median(run_process(FIRST_RESULT, str(Path(cache) / "a"))[0] for _ in range(3))
-        seconds, before, after = run_process(LONG, str(Path(cache) / "a"))
+        cold = run_process(first, cache)[0]
+        warm = median(run_process(first, cache)[0] for _ in range(3))
+        seconds, before, after = run_process(long, cache)
     return {"cold": cold, "warm": warm, "long_seconds": seconds, "long_extra_mib": (after - before) / 1024}
 
 
@@ -190,7 +192,7 @@ def hardware(packages: tuple[str, ...] = ("numpy", "numba", "torch")) -> str:
 def main() -> None:
     """Measure, print and write the results."""
     args = options(__doc__).parse_args()
-    found = {"hardware": hardware(), "processes": processes(), "rows": measure(args.rounds)}
+    found = {"hardware": hardware(), "processes": processes(FIRST_RESULT, LONG), "rows": measure(args.rounds)}
     p = found["processes"]
     text = "\n".join([
         f"# Attention on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, n {SEQ}, head_dim {HEAD_DIM}, "

@@ -10,12 +10,11 @@ sequence, are whole processes.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from statistics import median
 from typing import Any
 
-from cpu_attention import CALLS, CASES, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware, run_process
+from cpu_attention import CALLS, CASES, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware, processes
 from results_files import made_by, options, save
 from tables import markdown_table
 
@@ -95,15 +94,6 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
     return {name: {one: median(seconds) for one, seconds in found.items()} for name, found in times.items()}
 
 
-def processes() -> dict[str, float]:
-    """Cold and warm first gradients (import, plan, compile, run), and n = 65,536."""
-    with tempfile.TemporaryDirectory() as cache:
-        cold = run_process(FIRST_GRADIENT, cache)[0]
-        warm = median(run_process(FIRST_GRADIENT, cache)[0] for _ in range(3))
-        seconds, before, after = run_process(LONG, cache)
-    return {"cold": cold, "warm": warm, "long_seconds": seconds, "long_extra_mib": (after - before) / 1024}
-
-
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Markdown: times in ms, and ratios."""
     head = ("pattern", "forward ms", "forward + backward ms", "SDPA, masked ms", "both / forward", "SDPA / splat")
@@ -124,7 +114,7 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 def main() -> None:
     """Measure, print and write the results."""
     args = options(__doc__).parse_args()
-    found = {"hardware": hardware(), "processes": processes(), "rows": measure(args.rounds)}
+    found = {"hardware": hardware(), "processes": processes(FIRST_GRADIENT, LONG), "rows": measure(args.rounds)}
     p = found["processes"]
     text = "\n".join([
         f"# Gradients on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, n {SEQ}, head_dim {HEAD_DIM}, "

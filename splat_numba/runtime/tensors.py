@@ -50,6 +50,15 @@ def check_tensor(name: str, tensor: Any, hint: str = "") -> None:
     _check_stored(name, tensor, torch)
 
 
+def mark_written(array: Any) -> None:
+    """Tell PyTorch that a call writes to a tensor, so that autograd raises where it wants the numbers that were there.
+    Other arrays, and None, are left alone.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        torch.autograd.graph.increment_version(array)
+
+
 @lru_cache(maxsize=1024)
 def is_plain(kind: Any) -> bool:
     """Whether a class of tensors leaves PyTorch's functions as they are, as Parameter does."""

@@ -16,7 +16,7 @@ from splat_numba.bridges.torch import fakes, vmaps
 from splat_numba.bridges.torch.functions import all_bare, define, filled
 from splat_numba.bridges.torch.names import named
 from splat_numba.bridges.torch.shortcuts import Known, shorten
-from splat_numba.executors.choice import choose_executor, tuned
+from splat_numba.executors.choice import choose_executor
 from splat_numba.executors.executor import BackwardCall, Recipe
 from splat_numba.executors.given import Given
 from splat_numba.runtime.graphs import stay_outside_graphs
@@ -34,7 +34,7 @@ def recipe_for(
         kernel: Recipe = mask
         return kernel
     executor = choose_executor(backend, target, q)
-    return Given(mask, tuned(executor) if autotune else executor, layout, scale)
+    return Given(mask, executor.measured() if autotune else executor, layout, scale)
 
 
 def known_recipe(q: Any, mask: Any, options: tuple[Any, ...]) -> Recipe:

@@ -46,6 +46,7 @@ from splat_numba.runtime.cuda.frameworks import (
 )
 from splat_numba.runtime.cuda.ready import ReadyCall
 from splat_numba.runtime.recent import REMEMBERED
+from splat_numba.runtime.tensors import mark_written
 from splat_numba.settings import current
 
 
@@ -83,6 +84,8 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         target if make is None or target is not None else make(q)
         for make, target in zip(ready.makers, targets, strict=True)
     ]
+    for one in targets:
+        mark_written(one)
     address = framework.address
     made = [0 if one is None else address(one) for one in found]
     stream = framework.stream(given, ready.device.ordinal)

@@ -43,6 +43,7 @@ from splat_numba.runtime.cuda.frameworks import (
 )
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.ready import ReadyCall
+from splat_numba.runtime.tensors import mark_written
 from splat_numba.settings import current
 
 
@@ -76,6 +77,7 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
         target = framework.address(result)
     else:
         result, target = out, places[3]
+        mark_written(out)
     lse, lse_place = None, 0
     if return_lse or ready.needs_lse:
         lse = ready.make_lse(q)
