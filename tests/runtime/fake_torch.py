@@ -69,7 +69,7 @@ def make():
     fake.nn = SimpleNamespace(Parameter=type("Parameter", (Tensor,), {}))
     fake.autograd = SimpleNamespace(
         graph=SimpleNamespace(increment_version=lambda _: None),
-        forward_ad=SimpleNamespace(_current_level=-1, unpack_dual=lambda one: SimpleNamespace(tangent=one.tangent))
+        forward_ad=SimpleNamespace(_current_level=-1, unpack_dual=lambda one: SimpleNamespace(tangent=one.tangent)),
     )
     fake._C = SimpleNamespace(
         _are_functorch_transforms_active=lambda: False,
