@@ -23,7 +23,8 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from results_files import cpu_options, made_by, save
+from results_files import made_by, options, save
+from tables import markdown_table
 
 import splat_numba as splat
 from splat_numba.cli.measure import Timed
@@ -135,37 +136,37 @@ def run_process(script: str, cache: str) -> list[float]:
     return [float(word) for word in done.stdout.split()]
 
 
-def processes() -> dict[str, Any]:
-    """Cold and warm first results (import, plan, compile, run; 8 heads, n 4096), and n = 65,536."""
+def processes(first: str, long: str) -> dict[str, float]:
+    """Cold and warm first results (import, plan, compile, run), and n = 65,536. The scripts print seconds, and the
+    second what memory was before and after, in KiB.
+    """
     with tempfile.TemporaryDirectory() as cache:
-        cold = run_process(FIRST_RESULT, str(Path(cache) / "a"))[0]
-        warm = median(run_process(FIRST_RESULT, str(Path(cache) / "a"))[0] for _ in range(3))
-        seconds, before, after = run_process(LONG, str(Path(cache) / "a"))
+        cold = run_process(first, cache)[0]
+        warm = median(run_process(first, cache)[0] for _ in range(3))
+        seconds, before, after = run_process(long, cache)
     return {"cold": cold, "warm": warm, "long_seconds": seconds, "long_extra_mib": (after - before) / 1024}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: times in ms, ratios to dense SDPA and FlexAttention."""
-    lines = [
-        "| pattern | density | splat ms | SDPA dense ms | SDPA masked ms | Flex ms | splat / dense | / density "
-        "| Flex / splat | asked |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = ("pattern", "density", "splat ms", "SDPA dense ms", "SDPA masked ms", "Flex ms", "splat / dense",
+            "/ density", "Flex / splat", "asked")  # fmt: skip
+    lines = []
     for row in rows:
         ratio = row["splat"] / row[SDPA]
         cells = [f"{row[peer] * 1e3:.1f}" if peer in row else "" for peer in ("splat", SDPA, MASKED, FLEX)]
         flex = f"{row[FLEX] / row['splat']:.1f}" if FLEX in row else ""
-        lines.append(
-            f"| {row['pattern']} | {row['density']:.2%} | {' | '.join(cells)} | {ratio:.3f} "
-            f"| {ratio / row['density']:.2f} | {flex} | {row['wanted']} |"
-        )
-    lines += [
+        lines.append([
+            row["pattern"], f"{row['density']:.2%}", *cells, f"{ratio:.3f}", f"{ratio / row['density']:.2f}", flex,
+            row["wanted"],
+        ])  # fmt: skip
+    causal = [
         f"\n{row['pattern']}: {row[CAUSAL_SDPA] * 1e3:.1f} ms by SDPA with is_causal=True; splat / that: "
         f"{row['splat'] / row[CAUSAL_SDPA]:.3f}."
         for row in rows
         if CAUSAL_SDPA in row
     ]
-    return "\n".join(lines)
+    return "\n".join([markdown_table(head, lines), *causal])
 
 
 def spread(rows: list[dict[str, Any]]) -> str:
@@ -190,8 +191,8 @@ def hardware(packages: tuple[str, ...] = ("numpy", "numba", "torch")) -> str:
 
 def main() -> None:
     """Measure, print and write the results."""
-    args = cpu_options(__doc__ or "").parse_args()
-    found = {"hardware": hardware(), "processes": processes(), "rows": measure(args.rounds)}
+    args = options(__doc__).parse_args()
+    found = {"hardware": hardware(), "processes": processes(FIRST_RESULT, LONG), "rows": measure(args.rounds)}
     p = found["processes"]
     text = "\n".join([
         f"# Attention on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, n {SEQ}, head_dim {HEAD_DIM}, "

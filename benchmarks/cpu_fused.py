@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from cpu_attention import CALLS, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware
 from cpu_packed import random_graph
-from results_files import cpu_options, made_by, save
+from results_files import made_by, options, save
+from tables import markdown_table
 
 import splat_numba as splat
 
@@ -79,22 +80,20 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown."""
+    head = ("mask", "pairs", "fill of the tiles", "fused ms", "unfused ms", "fused / unfused", "the plan takes")
     lines = [
-        "| mask | pairs | fill of the tiles | fused ms | unfused ms | fused / unfused | the plan takes |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in rows:
-        ratio = row["fused"] / row["unfused"]
-        lines.append(
-            f"| {row['mask']} | {row['nnz']:,} | {row['fill']:.1%} | {row['fused'] * 1e3:.1f} | "
-            f"{row['unfused'] * 1e3:.1f} | {ratio:.2f} | {row['plan']} |"
-        )
-    return "\n".join(lines)
+        [
+            row["mask"], f"{row['nnz']:,}", f"{row['fill']:.1%}", *(f"{row[way] * 1e3:.1f}" for way in WAYS),
+            f"{row['fused'] / row['unfused']:.2f}", row["plan"],
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return markdown_table(head, lines)
 
 
 def main() -> None:
     """Measure, print and write the results."""
-    args = cpu_options(__doc__ or "").parse_args()
+    args = options(__doc__).parse_args()
     load = os.getloadavg()[0]
     found = {"load": load, "hardware": hardware(), "rows": measure(args.rounds)}
     text = "\n".join([

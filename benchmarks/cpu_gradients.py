@@ -10,13 +10,13 @@ sequence, are whole processes.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from statistics import median
 from typing import Any
 
-from cpu_attention import CALLS, CASES, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware, run_process
-from results_files import cpu_options, made_by, save
+from cpu_attention import CALLS, CASES, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware, processes
+from results_files import made_by, options, save
+from tables import markdown_table
 
 import splat_numba as splat
 from splat_numba.runtime.device import cores
@@ -94,36 +94,27 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
     return {name: {one: median(seconds) for one, seconds in found.items()} for name, found in times.items()}
 
 
-def processes() -> dict[str, float]:
-    """Cold and warm first gradients (import, plan, compile, run), and n = 65,536."""
-    with tempfile.TemporaryDirectory() as cache:
-        cold = run_process(FIRST_GRADIENT, cache)[0]
-        warm = median(run_process(FIRST_GRADIENT, cache)[0] for _ in range(3))
-        seconds, before, after = run_process(LONG, cache)
-    return {"cold": cold, "warm": warm, "long_seconds": seconds, "long_extra_mib": (after - before) / 1024}
-
-
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Markdown: times in ms, and ratios."""
+    head = ("pattern", "forward ms", "forward + backward ms", "SDPA, masked ms", "both / forward", "SDPA / splat")
     lines = [
-        "| pattern | forward ms | forward + backward ms | SDPA, masked ms | both / forward | SDPA / splat |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, row in rows.items():
-        times = " | ".join(f"{row[one] * 1e3:.1f}" for one in (FORWARD, BOTH, MASKED))
-        lines.append(f"| {name} | {times} | {row[BOTH] / row[FORWARD]:.2f} | {row[MASKED] / row[BOTH]:.1f}x |")
+        [
+            name, *(f"{row[one] * 1e3:.1f}" for one in (FORWARD, BOTH, MASKED)), f"{row[BOTH] / row[FORWARD]:.2f}",
+            f"{row[MASKED] / row[BOTH]:.1f}x",
+        ]
+        for name, row in rows.items()
+    ]  # fmt: skip
     causal = rows["causal"]
-    lines.append(
-        f"\ncausal: SDPA with is_causal=True takes {causal[CAUSAL] * 1e3:.1f} ms, {causal[CAUSAL] / causal[BOTH]:.2f} "
-        "times as long as splat."
+    return (
+        f"{markdown_table(head, lines)}\n\ncausal: SDPA with is_causal=True takes {causal[CAUSAL] * 1e3:.1f} ms, "
+        f"{causal[CAUSAL] / causal[BOTH]:.2f} times as long as splat."
     )
-    return "\n".join(lines)
 
 
 def main() -> None:
     """Measure, print and write the results."""
-    args = cpu_options(__doc__ or "").parse_args()
-    found = {"hardware": hardware(), "processes": processes(), "rows": measure(args.rounds)}
+    args = options(__doc__).parse_args()
+    found = {"hardware": hardware(), "processes": processes(FIRST_GRADIENT, LONG), "rows": measure(args.rounds)}
     p = found["processes"]
     text = "\n".join([
         f"# Gradients on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, n {SEQ}, head_dim {HEAD_DIM}, "

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 from cpu_attention import CALLS, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware
-from results_files import cpu_options, made_by, save
+from results_files import made_by, options, save
+from tables import markdown_table
 
 import splat_numba as splat
 from splat_numba.gen.packed.problem import RunTable
@@ -201,26 +202,23 @@ def measure(rounds: int) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: times in ms, and ratios."""
-    lines = [
-        "| mask | pairs | operator | forward ms | row by row ms | SciPy ms | vjp ms | row by row ms | SciPy ms "
-        "| vjp / forward | SciPy / splat | the same, vjp |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    head = ("mask", "pairs", "operator", *("forward ms", "row by row ms", "SciPy ms"),
+            *("vjp ms", "row by row ms", "SciPy ms"), "vjp / forward", "SciPy / splat", "the same, vjp")  # fmt: skip
+    lines = []
     for row in rows:
         for operator in OPERATORS:
             found = row[operator]
-            cells = " | ".join(f"{found[one] * 1e3:.1f}" for one in CONTENDERS)
-            ratios = " | ".join([
+            lines.append([
+                row["mask"], f"{row['nnz']:,}", operator, *(f"{found[one] * 1e3:.1f}" for one in CONTENDERS),
                 f"{found[OUR_VJP] / found[OURS]:.2f}", f"{found[SCIPY] / found[OURS]:.1f}x",
                 f"{found[SCIPY_VJP] / found[OUR_VJP]:.1f}x",
             ])  # fmt: skip
-            lines.append(f"| {row['mask']} | {row['nnz']:,} | {operator} | {cells} | {ratios} |")
-    return "\n".join(lines)
+    return markdown_table(head, lines)
 
 
 def main() -> None:
     """Measure, print and write the results."""
-    args = cpu_options(__doc__ or "").parse_args()
+    args = options(__doc__).parse_args()
     load = os.getloadavg()[0]
     found = {"load": load, "hardware": f"{hardware()}, scipy {metadata.version('scipy')}", "rows": measure(args.rounds)}
     once = ", ".join(f"{row['transpose'] * 1e3:.0f} ms for {row['mask']}" for row in found["rows"])

@@ -10,7 +10,6 @@ which compile, are not timed. `--backend cuda` runs benchmarks/flurka_gpu.py ins
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -23,9 +22,10 @@ from typing import Any
 import numpy as np
 from cpu_attention import SPIN_SECONDS, hardware
 from flurka_peers import Arrays, Call, by_numpy, by_torch, ours
-from results_files import RESULTS, save
+from results_files import options, save
 from rich.console import Console
 from rich.table import Table
+from tables import markdown_table
 
 import flurka_numba as flurka
 
@@ -137,14 +137,13 @@ def layer_text(rows: list[dict[str, Any]]) -> list[str]:
 
 def report(found: dict[str, Any]) -> str:
     """The results as Markdown."""
-    rows = [HEADERS, ["---"] * len(HEADERS), *table_rows(found["rows"])]
     lines = [
         f"# FLuRKA on the CPU\n\n{found['hardware']}. Batch 1, heads {HEADS}, head_dim {HEAD_DIM}, float32, elu; "
         f"medians of {found['rounds']} interleaved rounds of {CALLS} calls. Load average when it "
         f"began: {found['load']:.1f}.",
         f"Made by `python benchmarks/{Path(__file__).name}`. torch's low_rank and dense are its fused SDPA; dense is "
         "set beside our FLuRKA of rank 128.\n",
-        *(f"| {' | '.join(cells)} |" for cells in rows),
+        markdown_table(HEADERS, table_rows(found["rows"])),
         "",
         *layer_text(found["rows"]),
         "",
@@ -162,11 +161,9 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--backend", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seqs", type=int, nargs="+", default=SEQS)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     args, others = parser.parse_known_args()
     if args.backend == "cuda":
         script = Path(__file__).with_name("flurka_gpu.py")

@@ -27,6 +27,7 @@ from flurka_gpu_peers import Contender, Prepare
 from flurka_gpu_workload import Size, Workload, check
 from gpu_timing import Budget, Call, ceilings, describe, host_us, measure_all
 from results_files import RESULTS, save
+from tables import errors_of
 
 from splat_numba.errors import BackendError
 
@@ -53,7 +54,7 @@ def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--tiny", action="store_true", help="a dry run of small sizes on the CPU; its times mean nothing"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER")
     parser.add_argument("--date", default="", help="written into the results")
     return parser.parse_args(words)
 
@@ -237,15 +238,15 @@ def run(args: argparse.Namespace) -> None:
         try:
             for row in SECTIONS[section](bench):
                 rows.append(row)
-                write(found, args.out)
-                errors = "; ".join(f"{who}: {text}" for who, text in reports.errors_of(row))
+                write(found, args.output)
+                errors = "; ".join(f"{who}: {text}" for who, text in errors_of(row))
                 print(f"{section} {len(rows)}: {row.get('shape', row.get('call'))}", errors[:400], flush=True)
                 if not args.tiny:
                     torch.cuda.synchronize()  # raises here if a kernel broke the device: the rest means nothing then
         except Exception as error:  # noqa: BLE001 - other sections may still run
             notes.append(f"section {section} ended early: {describe(error)}")
         print(f"{section}: {time.perf_counter() - begin:.0f} s", flush=True)
-    write(found, args.out)
+    write(found, args.output)
     print(reports.tables(found))
 
 

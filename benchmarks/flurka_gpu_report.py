@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from flurka_gpu_peers import (
     OURS_KERNEL,
     OURS_LOW_RANK,
 )
+from tables import error_lines, markdown_table, number
 
 Row = dict[str, Any]
 LARGE = ("4x8192", "1x65536")
@@ -103,19 +104,6 @@ def claims(sections: dict[str, list[Row]]) -> list[dict[str, Any]]:
     return found
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number, or nothing."""
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Markdown, its columns aligned so that it reads in a terminal too."""
-    widths = [max(len(line[column]) for line in (head, *body)) for column in range(len(head))]
-    lines = [" | ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)) for line in (head, *body)]
-    rule = "|".join("-" * (width + 2) for width in widths)
-    return "\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])])
-
-
 def contest_table(rows: list[Row]) -> str:
     """Every contender of the sections core, layer, gradients."""
     body = []
@@ -130,7 +118,7 @@ def contest_table(rows: list[Row]) -> str:
                 f"{checked['error']:.1e}" if checked else "",
             ])  # fmt: skip
     head = ["shape", "contender", "ms", "event ms", "graph ms", "GB/s (8nD)", "/ ours", "/ floor", "error"]
-    return table(head, body)
+    return markdown_table(head, body, aligned=True)
 
 
 def sweep_table(rows: list[Row]) -> str:
@@ -147,13 +135,13 @@ def sweep_table(rows: list[Row]) -> str:
         ])  # fmt: skip
     head = ["shape", "rank", "map", "floor ms", "ours ms", "ours / floor", "our low-rank ms", "our kernel ms",
             "low-rank (cuDNN) ms", "/ ours", "dense ms", "/ ours"]  # fmt: skip
-    return table(head, body)
+    return markdown_table(head, body, aligned=True)
 
 
 def host_table(rows: list[Row]) -> str:
     """Microseconds of a call."""
     body = [[row["call"], number(row.get("host_us"), 1), number(row.get("wall_us"), 1)] for row in rows]
-    return table(["call", "host us", "wall us"], body)
+    return markdown_table(["call", "host us", "wall us"], body, aligned=True)
 
 
 def bars_table(found: list[dict[str, Any]]) -> str:
@@ -163,7 +151,7 @@ def bars_table(found: list[dict[str, Any]]) -> str:
          "met" if one["met"] else "MISSED"]
         for one in found
     ]  # fmt: skip
-    return table(["section", "bar", "shape", "asked", "got", ""], body)
+    return markdown_table(["section", "bar", "shape", "asked", "got", ""], body, aligned=True)
 
 
 def claims_table(found: list[dict[str, Any]]) -> str:
@@ -174,7 +162,7 @@ def claims_table(found: list[dict[str, Any]]) -> str:
          *(text for kind in ("fused", "unfused") for text in (number(one[kind], 2), words[one[f"{kind} reached"]]))]
         for one in found
     ]  # fmt: skip
-    return table(["claim", "section", "shape", "beside fused", "", "beside unfused", ""], body)
+    return markdown_table(["claim", "section", "shape", "beside fused", "", "beside unfused", ""], body, aligned=True)
 
 
 TABLES = {"core": contest_table, "layer": contest_table, "gradients": contest_table, "sweep": sweep_table,
@@ -209,25 +197,9 @@ def report(found: dict[str, Any]) -> str:
         f"{ceilings['gbs']:.0f} GB/s (copy).",
         f"Made by `python benchmarks/flurka_gpu.py {found['arguments']}`.",
     ]
-    return "\n\n".join([*head, tables(found), *error_lines(found["sections"])]) + "\n"
-
-
-def errors_of(row: Row) -> list[tuple[str, str]]:
-    """(who, text) of everything that went wrong in a row."""
-    found = [("row", row["error"])] if row.get("error") else []
-    found += list(row.get("errors", {}).items())
-    found += [(name, one[key]) for name, one in row.get("times", {}).items() for key in ("error", "graph_error")
-              if key in one]  # fmt: skip
-    return found
-
-
-def error_lines(sections: dict[str, list[Row]]) -> list[str]:
-    """What went wrong, equal texts once."""
-    where: dict[tuple[str, str], list[str]] = {}
-    for section, rows in sections.items():
-        for row in rows:
-            for who, text in errors_of(row):
-                where.setdefault((who, text), []).append(f"{section} {row.get('shape', row.get('call'))}")
-    if not where:
-        return []
-    return ["## Errors", "\n".join(f"- {who}: {text} ({', '.join(places)})" for (who, text), places in where.items())]
+    where = (
+        (f"{section} {row.get('shape', row.get('call'))}", row)
+        for section, rows in found["sections"].items()
+        for row in rows
+    )
+    return "\n\n".join([*head, tables(found), *error_lines(where)]) + "\n"

@@ -10,17 +10,16 @@ backward on CPUs in PyTorch 2.13, so its column is its compiled forward, and our
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from cpu_attention import hardware
-from results_files import RESULTS, save
+from results_files import options, save
+from tables import host_table, steps_table
 
 import splat_numba as splat
 from splat_numba.bridges.torch.autograd import whole
@@ -107,32 +106,21 @@ def step_calls(head_dim: int, seq: int, heads: int) -> Calls:
 
 def report(facts: dict[str, Any]) -> str:
     """The measured numbers as a page."""
-    lines = [
-        "# PyTorch: host time and training steps", "",
+    return "\n\n".join([
+        "# PyTorch: host time and training steps",
         f"{facts['hardware']}; by benchmarks/frameworks.py, which says what is measured.",
-        "", "Microseconds of the host, least (median):", "", "| | forward | forward + backward |", "|---|---|---|",
-    ]  # fmt: skip
-    names = dict.fromkeys([*facts["forward"], *facts["both"]])
-    for name in names:
-        cells = [facts[kind].get(name) for kind in ("forward", "both")]
-        lines.append(f"| {name} | " + " | ".join(f"{c[0]:.1f} ({c[1]:.1f})" if c else "" for c in cells) + " |")
-    dims = list(facts["steps"])
-    lines += [
-        "", f"window(512, 0), n {facts['seq']}, heads {facts['heads']}, milliseconds, median:", "",
-        "| | " + " | ".join(f"head_dim {dim}" for dim in dims) + " |", "|---|" + "---|" * len(dims),
-    ]  # fmt: skip
-    for name in facts["steps"][dims[0]]:
-        lines.append(f"| {name} | " + " | ".join(f"{facts['steps'][dim][name][1] / 1e3:.1f}" for dim in dims) + " |")
-    return "\n".join(lines) + "\n"
+        "Microseconds of the host, least (median):",
+        host_table({"forward": facts["forward"], "forward + backward": facts["both"]}),
+        f"window(512, 0), n {facts['seq']}, heads {facts['heads']}, milliseconds, median:",
+        f"{steps_table(facts['steps'], 1)}\n",
+    ])  # fmt: skip
 
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = options(__doc__, rounds=15)
     parser.add_argument("--seq", type=int, default=8192)
     parser.add_argument("--heads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS / "frameworks.json")
     args = parser.parse_args()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -145,7 +133,7 @@ def main() -> None:
         "hardware": hardware(), "torch": torch.__version__, "seq": args.seq, "heads": args.heads,
         "forward": forward, "both": both, "steps": steps,
     }  # fmt: skip
-    save(args.out.parent, args.out.stem, facts, report(facts))
+    save(args.output, "frameworks", facts, report(facts))
     print(report(facts))
 
 

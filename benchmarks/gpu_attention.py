@@ -28,6 +28,7 @@ from gpu_ours import read_configs
 from gpu_peers import PEERS, find_peers
 from gpu_timing import Budget, ceilings, describe
 from results_files import RESULTS, save
+from tables import errors_of
 
 PACKAGES = ("splat-numba", "torch", "triton", "numba-cuda", "cuda-core", "flash-attn-4", "nvidia-cudnn-frontend")
 MEASURED = ("main", "splat", "long", "small", "host")
@@ -48,7 +49,7 @@ def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--check-masks", action="store_true", help="compare patterns with definitions, on the CPU, and stop"
     )
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER")
     parser.add_argument("--date", default="", help="written into the results")
     return parser.parse_args(words)
 
@@ -99,15 +100,15 @@ def run(args: argparse.Namespace) -> None:
         try:
             for row in gpu_sections.SECTIONS[section](setting):
                 rows.append(row)
-                write(found, args.out)
-                errors = "; ".join(f"{who}: {text}" for who, text in gpu_report.all_errors(row))
+                write(found, args.output)
+                errors = "; ".join(f"{who}: {text}" for who, text in errors_of(row))
                 print(f"{section} {len(rows)}: {row['case']} {row.get('dim', '')}", errors[:300], flush=True)
                 torch.cuda.synchronize()  # raises here if a kernel broke the device: nothing more can be measured
         except Exception as error:  # noqa: BLE001 - other sections may still run
             found["notes"].append(f"section {section} ended early: {describe(error)}")
         if not rows:
             found["notes"].append(f"section {section} has no row: has it the masks {args.cases}?")
-    write(found, args.out)
+    write(found, args.output)
     print(gpu_report.tables(found))
 
 

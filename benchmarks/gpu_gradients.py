@@ -30,11 +30,14 @@ from gpu_report import compare
 from gpu_timing import Budget, describe, measure_all
 from gpu_workload import ROW_CHUNK, Shape, Workload
 from results_files import RESULTS, save
+from tables import markdown_table, number
 
 import splat_numba as splat
 
 SHAPE = {"batch": 2, "heads": 16, "seq": 8192}
 DETERMINISTIC = f"{FA4}, deterministic"  # never the best peer: it is the same kernels with an order to keep
+HEAD = ("case", "dim", "ours ms", "Flex ms", "best peer", "best / ours", "asked", "Flex / ours", "ours MiB",
+        "best's MiB")  # fmt: skip
 TOLERANCE = 2e-2  # relative Frobenius error of a gradient in bf16
 TARGETS = {
     "full": Target(0.95, "best"), "causal": Target(0.95, "best"), "window512": Target(1.1), "window128": Target(1.3),
@@ -110,9 +113,9 @@ def check(case: Case, workload: TrainingWorkload, contender: Contender) -> dict[
     found = contender.facts["gradients"](0)
     found = [x.transpose(1, 2) if contender.bshd else x for x in found]
     errors = {}
-    for number, wanted in enumerate(_reference(case, workload)):
-        got = torch.stack([found[number][0, 0], found[number][-1, -1]]).float()
-        errors["qkv"[number]] = float(((got - wanted).norm() / wanted.norm()).item())
+    for name, one, wanted in zip("qkv", found, _reference(case, workload), strict=True):
+        got = torch.stack([one[0, 0], one[-1, -1]]).float()
+        errors[name] = float(((got - wanted).norm() / wanted.norm()).item())
     return {"errors": errors, "correct": all(error <= TOLERANCE for error in errors.values())}
 
 
@@ -173,10 +176,8 @@ def report(found: dict[str, Any]) -> str:
         "median and CUDA-graph time, everybody in one process, in turns. Ours is deterministic, the others run as they "
         "come. MiB: peak memory of a call beyond its inputs.", "",
         f"Made by `python benchmarks/gpu_gradients.py {found['arguments']}`.", "",
-        "| case | dim | ours ms | Flex ms | best peer | best / ours | asked | Flex / ours | ours MiB | best's MiB |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        markdown_table(HEAD, map(_cells, found["rows"])),
     ]  # fmt: skip
-    lines += [_line(row) for row in found["rows"]]
     for dim, ratio in found["geomeans"].items():
         met = "met" if ratio >= GEOMEAN_TARGET else "MISSED"
         lines += ["", f"Geometric mean, sparse masks, head_dim {dim}: {ratio:.2f} of the best peer "
@@ -192,24 +193,16 @@ def _wrong(row: dict[str, Any]) -> list[tuple[str, str]]:
     return [(who, f"wrong gradients, {one['errors']}") for who, one in checks.items() if not one["correct"]]
 
 
-def _line(row: dict[str, Any]) -> str:
+def _cells(row: dict[str, Any]) -> list[str]:
     times, peaks = row["times"], row["peak_bytes"]
-    cells = [row["case"] + "*" * ("run" in row), str(row["dim"]), _ms(times.get(OURS)), _ms(times.get(FLEX))]
+    cells = [row["case"] + "*" * ("run" in row), str(row["dim"])]
+    cells += [number(times.get(one, {}).get("ms")) for one in (OURS, FLEX)]
     best = row.get("best")
     cells += [f"{best['ms']:.3f} {best['name']}" if best else "", f"{row['best_ratio']:.2f}" if best else ""]
     target = row.get("target")
     cells.append(f"{target['wanted']} {'met' if target['met'] else 'MISSED'}" if target else "")
     cells.append(f"{row['flex_ratio']:.2f}" if "flex_ratio" in row else "")
-    cells += [_mib(peaks.get(OURS)), _mib(peaks.get(best["name"]) if best else None)]
-    return f"| {' | '.join(cells)} |"
-
-
-def _ms(one: dict[str, Any] | None) -> str:
-    return f"{one['ms']:.3f}" if one and "ms" in one else ""
-
-
-def _mib(size: int | None) -> str:
-    return "" if size is None else f"{size / 2**20:.0f}"
+    return [*cells, *(number(peaks.get(one), 0, 2**20) for one in (OURS, best["name"] if best else None))]
 
 
 def write(found: dict[str, Any], folder: Path) -> None:
@@ -233,7 +226,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="turns that everybody takes")
     parser.add_argument("--check", action="store_true", help="compare gradients with float32 first; time what is right")
     parser.add_argument("--deterministic", action="store_true", help="FA4's deterministic gradients, too")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER")
     parser.add_argument("--date", default="", help="written into the results")
     args = parser.parse_args()
     peers, notes = find_peers(args.peers)
@@ -244,7 +237,7 @@ def main() -> None:
     }  # fmt: skip
     for row in rows_of(args, peers):
         found["rows"].append(row)
-        write(found, args.out)
+        write(found, args.output)
         print(row["case"], row["dim"], {k: round(v.get("ms", 0), 3) for k, v in row["times"].items()}, flush=True)
     print(report(found))
 

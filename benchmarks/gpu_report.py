@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from gpu_cases import Target, main_cases
 from gpu_ours import OURS
 from gpu_peers import CUDNN_FLEX, FA4, FLEX
+from tables import error_lines, markdown_table, number
 
 BASELINE = Path(__file__).with_name("gpu_baseline.json")
 GEOMEAN_TARGETS = {"best": 2.05, FLEX: 3.5}
@@ -132,19 +133,11 @@ def cells(row: dict[str, Any]) -> dict[str, str]:
 _LABELS = (("ours", OURS), ("Flex", FLEX), ("dense", "dense"))
 
 
-def number(value: float | None, digits: int = 3, unit: float = 1) -> str:
-    """A number in units, or nothing."""
-    return "" if value is None or math.isnan(value) else f"{value / unit:.{digits}f}"
-
-
 def table(section: str, rows: list[dict[str, Any]]) -> str:
     """A section as a Markdown table, columns aligned so that it reads in a terminal too."""
     head = COLUMNS[section]
     body = [[cells(row).get(name, "") for name in head] for row in rows]
-    widths = [max(len(line[column]) for line in ([*head], *body)) for column in range(len(head))]
-    lines = [" | ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)) for line in (head, *body)]
-    rule = "|".join("-" * (width + 2) for width in widths)
-    return "\n".join([f"| {lines[0]} |", f"|{rule}|", *(f"| {line} |" for line in lines[1:])])
+    return markdown_table([*head], body, aligned=True)
 
 
 def tables(found: dict[str, Any]) -> str:
@@ -171,29 +164,15 @@ def report(found: dict[str, Any]) -> str:
         f"{ceilings['gbs']:.0f} GB/s (copy).",
         f"Made by `python benchmarks/gpu_attention.py {found['arguments']}`.",
     ]
-    return "\n\n".join([*head, tables(found), *_error_lines(found["sections"])]) + "\n"
+    return "\n\n".join([*head, tables(found), *error_lines(_places(found["sections"]))]) + "\n"
 
 
-def _error_lines(sections: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """What went wrong, equal texts once."""
-    where: dict[tuple[str, str], list[str]] = {}
+def _places(sections: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every row, and where it stands."""
     for name, rows in sections.items():
         for row in rows:
-            for who, text in all_errors(row):
-                place = (name, row["case"], row.get("dim", ""), row.get("call", row.get("config", "")))
-                where.setdefault((who, text), []).append(" ".join(str(word) for word in place if word))
-    if not where:
-        return []
-    return ["## Errors", "\n".join(f"- {who}: {text} ({', '.join(places)})" for (who, text), places in where.items())]
-
-
-def all_errors(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """(who, text) of everything that went wrong in a row."""
-    found = [("row", row["error"])] if row.get("error") else []
-    found += list(row.get("errors", {}).items())
-    found += [(name, one[key]) for name, one in row.get("times", {}).items() for key in ("error", "graph_error")
-              if key in one]  # fmt: skip
-    return found
+            place = (name, row["case"], row.get("dim", ""), row.get("call", row.get("config", "")))
+            yield " ".join(str(word) for word in place if word), row
 
 
 def _ratio_line(section: str, rows: list[dict[str, Any]]) -> list[str]:

@@ -9,7 +9,6 @@ bool array; a training step is value_and_grad of a sum in q, k and v.
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from statistics import median
@@ -19,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from cpu_attention import CALLS, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware
-from results_files import RESULTS, save
+from results_files import options, save
+from tables import markdown_table
 
 import splat_numba as splat
 from splat_numba.integrations.jax import attention
@@ -115,30 +115,26 @@ def measure(rounds: int, dtype: str) -> dict[str, dict[str, dict[str, float]]]:
 
 def host_table(found: dict[str, dict[str, float]]) -> str:
     """Markdown: microseconds."""
-    lines = ["| jitted call | least us | median us |", "|---|---|---|"]
-    lines += [f"| {name} | {one['least'] * 1e6:.1f} | {one['median'] * 1e6:.1f} |" for name, one in found.items()]
-    return "\n".join(lines)
+    rows = [[name, *(f"{one[which] * 1e6:.1f}" for which in ("least", "median"))] for name, one in found.items()]
+    return markdown_table(("jitted call", "least us", "median us"), rows)
 
 
 def step_table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
     """Markdown: milliseconds, and ratios."""
     lines = [
-        "| pattern | | splat, jitted ms | splat, NumPy ms | jax.nn, masked ms | jax.nn / splat |",
-        "|---|---|---|---|---|---|",
+        [name, kind, *(f"{row[one] * 1e3:.1f}" for one in (SPLAT, NUMPY, DENSE)), f"{row[DENSE] / row[SPLAT]:.1f}x"]
+        for name, kinds in rows.items()
+        for kind, row in kinds.items()
     ]
-    for name, kinds in rows.items():
-        for kind, row in kinds.items():
-            times = " | ".join(f"{row[one] * 1e3:.1f}" for one in (SPLAT, NUMPY, DENSE))
-            lines.append(f"| {name} | {kind} | {times} | {row[DENSE] / row[SPLAT]:.1f}x |")
-    return "\n".join(lines)
+    return markdown_table(
+        ("pattern", "", "splat, jitted ms", "splat, NumPy ms", "jax.nn, masked ms", "jax.nn / splat"), lines
+    )
 
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser = options(__doc__, rounds=3)
     parser.add_argument("--calls", type=int, default=5000)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     found: dict[str, Any] = {"hardware": hardware(("numpy", "numba", "jax")), "cores": cores()}
     found["host"] = host_costs(args.calls)

@@ -9,7 +9,6 @@ jax.nn.dot_product_attention has the mask as a bool array, or as local_window_si
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax_frameworks import FORWARD, STEP, host_costs, host_table, ours, stepped
-from results_files import RESULTS, save
+from results_files import options, save
+from tables import markdown_table
 
 import splat_numba as splat
 
@@ -87,20 +87,18 @@ def measure(calls: Calls, rounds: int) -> dict[str, dict[str, float]]:
 
 def step_table(rows: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """Markdown: milliseconds."""
-    lines = ["| head_dim | | " + " | ".join(f"{name} ms" for name in NAMES) + " |", "|---" * (len(NAMES) + 2) + "|"]
-    for dim, kinds in rows.items():
-        for kind, row in kinds.items():
-            times = " | ".join(f"{row[name] * 1e3:.3f}" if name in row else "-" for name in NAMES)
-            lines.append(f"| {dim} | {kind} | {times} |")
-    return "\n".join(lines)
+    lines = [
+        [dim, kind, *(f"{row[name] * 1e3:.3f}" if name in row else "-" for name in NAMES)]
+        for dim, kinds in rows.items()
+        for kind, row in kinds.items()
+    ]
+    return markdown_table(("head_dim", "", *(f"{name} ms" for name in NAMES)), lines)
 
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = options(__doc__, rounds=9)
     parser.add_argument("--calls", type=int, default=2000)
-    parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     device = jax.devices("gpu")[0]
     found: dict[str, Any] = {"hardware": f"{device.device_kind}, jax {jax.__version__}", "errors": {}, "steps": {}}

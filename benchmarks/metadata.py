@@ -17,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from results_files import RESULTS, made_by
+from tables import markdown_table
 
 import splat_numba as splat
 from splat_numba.gen.packed.lists import PackedLists
 from splat_numba.gen.packed.problem import RunTable
 
-RESULTS = Path(__file__).parent / "results" / "metadata.md"
 WORD = 4
 SIZES = (64, 128)  # of blocks
 PATTERNS: dict[str, Callable[[int], splat.Pattern]] = {
@@ -81,16 +82,15 @@ def report(lengths: list[int]) -> str:
         "packed values", "padded rows", *(f"blocks of {size}" for size in SIZES),
     ]  # fmt: skip
     body = [line(name, n) for n in lengths for name in PATTERNS]
-    rows = "\n".join(f"| {' | '.join(one)} |" for one in (head, ["---"] * len(head), *body))
     about = " ".join(__doc__.split("\n\n")[2].split())
-    return f"# Bytes of a mask, by format\n\n{about}\n\nMade by `python benchmarks/metadata.py`.\n\n{rows}\n"
+    return f"# Bytes of a mask, by format\n\n{about}\n\n{made_by(__file__)}\n{markdown_table(head, body)}\n"
 
 
 def main() -> None:
     """Write and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seq", nargs="+", type=int, default=[1024, 4096])
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=RESULTS / "metadata.md")
     args = parser.parse_args()
     text = report(args.seq)
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -11,11 +11,11 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def cpu_options(description: str) -> argparse.ArgumentParser:
-    """Those of every benchmark of calls in turns: how many rounds, and where results go."""
-    parser = argparse.ArgumentParser(description=description.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=RESULTS)
+def options(doc: str | None, rounds: int = 5) -> argparse.ArgumentParser:
+    """Those of every benchmark of calls in turns: how many rounds, and where results go. doc: of the script."""
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=rounds, help="%(default)s unless given")
+    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER", help="of the results")
     return parser
 
 

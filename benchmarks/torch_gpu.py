@@ -12,18 +12,17 @@ within torch.autograd.set_multithreading_enabled(False): else the backward pass 
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from gpu_attention import hardware
-from results_files import RESULTS, save
+from results_files import options, save
+from tables import host_table, steps_table
 from torch_floor import Bare, nothing
 
 import splat_numba as splat
@@ -157,39 +156,30 @@ def in_turns(calls: Calls, rounds: int, times: int, *, waited: bool) -> dict[str
 
 def report(facts: dict[str, Any]) -> str:
     """The measured numbers as a page."""
-    lines = [
-        "# PyTorch on a GPU: host time and training steps", "", f"{facts['hardware']}. {facts['date']}.", "",
-        "By benchmarks/torch_gpu.py, which says what is measured. Host microseconds, least (median):", "",
-        "| | forward | forward + backward |", "|---|---|---|",
-    ]  # fmt: skip
-    for name in dict.fromkeys([*facts["forward"], *facts["both"]]):
-        cells = [facts[kind].get(name) for kind in ("forward", "both")]
-        lines.append(f"| {name} | " + " | ".join(f"{c[0]:.1f} ({c[1]:.1f})" if c else "" for c in cells) + " |")
-    lines += [
-        "", f"window(512, 0), n {SEQ}, {HEADS} heads, bfloat16, milliseconds of a training step, median:", "",
-        "| | " + " | ".join(f"head_dim {dim}" for dim in DIMS) + " |", "|---|" + "---|" * len(DIMS),
-    ]  # fmt: skip
-    for name in facts["steps"][str(DIMS[0])]:
-        lines.append(f"| {name} | " + " | ".join(f"{facts['steps'][str(d)][name][1] / 1e3:.3f}" for d in DIMS) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n\n".join([
+        "# PyTorch on a GPU: host time and training steps",
+        f"{facts['hardware']}. {facts['date']}.",
+        "By benchmarks/torch_gpu.py, which says what is measured. Host microseconds, least (median):",
+        host_table({"forward": facts["forward"], "forward + backward": facts["both"]}),
+        f"window(512, 0), n {SEQ}, {HEADS} heads, bfloat16, milliseconds of a training step, median:",
+        f"{steps_table(facts['steps'], 3)}\n",
+    ])  # fmt: skip
 
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9)
+    parser = options(__doc__, rounds=9)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="to measure; others stay as they are")
     parser.add_argument("--date", default="", help="written into the results")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
     args = parser.parse_args()
-    facts = {} if set(args.parts) == set(PARTS) else json.loads((args.out / "torch_gpu.json").read_text("utf-8"))
+    facts = {} if set(args.parts) == set(PARTS) else json.loads((args.output / "torch_gpu.json").read_text("utf-8"))
     facts |= {"hardware": hardware(), "date": args.date}
     if "host" in args.parts:
         forward, both = (in_turns(calls, args.rounds, 100, waited=False) for calls in host_calls())
         facts |= {"forward": forward, "both": both}
     if "steps" in args.parts:
         facts["steps"] = {str(dim): in_turns(step_calls(dim), args.rounds, CALLS, waited=True) for dim in DIMS}
-    save(args.out, "torch_gpu", facts, report(facts))
+    save(args.output, "torch_gpu", facts, report(facts))
     print(report(facts))
 
 

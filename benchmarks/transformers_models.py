@@ -12,19 +12,18 @@ turns.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import os
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from cpu_attention import hardware
 from frameworks import in_turns
-from results_files import RESULTS, save
+from results_files import options, save
+from tables import markdown_table
 
 from splat_numba.integrations.transformers import register
 
@@ -106,29 +105,27 @@ def measure(hidden: int, seq: int, rounds: int) -> dict[str, dict[str, list[floa
 
 def report(facts: dict[str, Any]) -> str:
     """The measured numbers as a page."""
-    lines = [
-        "# Models of transformers: splat beside sdpa", "",
-        f"{facts['hardware']}; by benchmarks/transformers_models.py, which says what is measured.",
-        f"{facts['seq']} tokens, window {WINDOW}, threads {facts['threads']}; medians (least) in milliseconds.", "",
-        "| hidden size | | splat | sdpa | sdpa / splat |", "|---|---|---|---|---|",
-    ]  # fmt: skip
+    lines = []
     for hidden, times in facts["times"].items():
         for name, ways in times.items():
             each = NEW if name == "generate" else 1
             shown = [f"{ways[way][1] / each / 1e3:.2f} ({ways[way][0] / each / 1e3:.2f})" for way in WAYS]
             named = "generate, a new token" if name == "generate" else name
             ratio = ways["sdpa"][1] / ways["splat"][1]
-            lines.append(f"| {hidden} | {named} | {shown[0]} | {shown[1]} | {ratio:.2f} |")
-    return "\n".join(lines) + "\n"
+            lines.append([hidden, named, *shown, f"{ratio:.2f}"])
+    return "\n".join([
+        "# Models of transformers: splat beside sdpa\n",
+        f"{facts['hardware']}; by benchmarks/transformers_models.py, which says what is measured.",
+        f"{facts['seq']} tokens, window {WINDOW}, threads {facts['threads']}; medians (least) in milliseconds.\n",
+        f"{markdown_table(('hidden size', '', *WAYS, 'sdpa / splat'), lines)}\n",
+    ])  # fmt: skip
 
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--seq", type=int, default=4096)
     parser.add_argument("--hidden", type=int, nargs="+", default=[256, 512])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=RESULTS / "transformers_models.json")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of PyTorch, and of splat")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -137,7 +134,7 @@ def main() -> None:
         "hardware": hardware(("numpy", "numba", "torch", "transformers")), "seq": args.seq, "threads": args.threads,
         "times": {str(hidden): measure(hidden, args.seq, args.rounds) for hidden in args.hidden},
     }  # fmt: skip
-    save(args.out.parent, args.out.stem, facts, report(facts))
+    save(args.output, "transformers_models", facts, report(facts))
     print(report(facts))
 
 

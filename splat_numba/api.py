@@ -17,7 +17,7 @@ from splat_numba.arguments.sizes import LARGEST_HEADS, LARGEST_LENGTH, LARGEST_S
 from splat_numba.arguments.typed import Array, Backend, CallOptions, Dtype, Layout, Precision, Target
 from splat_numba.bridges.torch.watch import RECORDED, door, is_watched
 from splat_numba.errors import ArgumentError, BackendError
-from splat_numba.executors.choice import choose_executor, tuned
+from splat_numba.executors.choice import choose_executor
 from splat_numba.executors.executor import HeadsMask
 from splat_numba.executors.given import Given, split_parts
 from splat_numba.gen.language.dtypes import IEEE
@@ -148,7 +148,7 @@ def attention(
         scale = scale_number(scale)
     executor = choose_executor(backend, target, q, precision)
     if autotune is not False and check_flag("autotune", autotune):
-        executor = tuned(executor)
+        executor = executor.measured()
     if return_lse is not False:
         return_lse = check_flag("return_lse", return_lse)
     if fused is False and executor.name != "cpu":
@@ -302,7 +302,7 @@ def compile(
     """
     executor = choose_executor(backend, target, None, precision)
     if check_flag("autotune", autotune):
-        executor = tuned(executor)
+        executor = executor.measured()
     check_layout(layout)
     problem = make_problem(seq_q, seq_kv, head_dim, value_dim, heads_q, heads_kv, batch, dtype)
     factor = check_scale(scale, problem.head_dim, problem.dtype)

@@ -12,7 +12,7 @@ from splat_numba.arguments.masks import Mask
 from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
 from splat_numba.arguments.typed import Array, Backend, Layout, Precision, Target, VjpOptions
-from splat_numba.executors.choice import choose_executor, tuned
+from splat_numba.executors.choice import choose_executor
 from splat_numba.executors.executor import BackwardCall
 from splat_numba.executors.given import Given
 from splat_numba.executors.vjp import with_vjp
@@ -146,7 +146,7 @@ def attention_vjp(
         scale = scale_number(scale)
     executor = choose_executor(backend, target, q, precision)
     if autotune is not False and check_flag("autotune", autotune):
-        executor = tuned(executor)
+        executor = executor.measured()
     recipe = Given(mask, executor, layout, scale)
     return with_vjp(recipe, q, k, v, kv_lengths, frozen, check_flag("return_lse", return_lse))
 

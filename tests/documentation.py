@@ -4,6 +4,7 @@ A page of code, and not sybil or pytest-examples: those make a test of every blo
 processes, while the blocks of a page use each other's names.
 """
 
+import ast
 import re
 import shlex
 from dataclasses import dataclass
@@ -43,6 +44,33 @@ def blocks_of(page):
         )
         end = match.end()
     return found
+
+
+def needed_blocks(page, *needs):
+    """Blocks of Python that say one of ``needs``, and those plain ones before them whose names they use; without
+    ``needs`` all plain ones. Others of the page are left to the test without needs.
+    """
+    python = [block for block in blocks_of(page) if block.words[:1] == ["python"] and {*block.words[1:]} <= {*needs}]
+    kept, used = [], set()
+    for block in reversed(python):
+        made, read = _names(block.text)
+        if not needs or block.words[1:] or made & used:
+            kept.append(block)
+            used = (used - made) | read
+    return kept
+
+
+def _names(code):
+    """Names that code makes, and that it reads."""
+    made, read = set(), set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Name):
+            (read if isinstance(node.ctx, ast.Load) else made).add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            made.add(node.name)
+        elif isinstance(node, ast.alias):
+            made.add((node.asname or node.name).partition(".")[0])
+    return made, read
 
 
 def commands_of(text):

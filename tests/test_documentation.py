@@ -11,19 +11,19 @@ import pytest
 from splat_numba.cli import main
 from splat_numba.cli.entry import APP
 from splat_numba.cli.measure import Timed
-from tests.documentation import PAGES, ROOT, blocks_of, commands_of, name_of, table_below
+from tests.documentation import PAGES, ROOT, blocks_of, commands_of, name_of, needed_blocks, table_below
 
 QUICK = {"explain", "source", "doctor"}  # commands that are run; the others' arguments are parsed
 RESULTS = ROOT / "benchmarks" / "results"
 
 
 def run_blocks(page, *needs):
-    """Run a page's Python in one namespace, and blocks that say `python` and one of ``needs``; what a block prints must
-    stand in the block below it, if there is one.
+    """Run the blocks of a page that say `python` and one of ``needs``, and what these build upon, in one namespace.
+    What a block prints must stand in the block below it, if there is one.
     """
-    space, printed = {"__name__": "__main__"}, ""
+    space, printed, needed = {"__name__": "__main__"}, "", needed_blocks(page, *needs)
     for block in blocks_of(page):
-        if block.words[:1] == ["python"] and {*block.words[1:]} <= {*needs}:
+        if block in needed:
             code = compile("\n" * (block.line - 1) + block.text, str(page), "exec")
             with contextlib.redirect_stdout(io.StringIO()) as out:
                 exec(code, space)  # noqa: S102 - what users are told to do
@@ -171,6 +171,36 @@ def test_readme_s_cpu_table_is_what_was_measured():
     words = f"calls spans {spreads[0]:.1%} to {spreads[-1]:.1%} of the time, {median(spreads):.1%} in the median."
     assert words in (ROOT / "README.md").read_text(encoding="utf-8")
     assert words in (RESULTS / "cpu_attention.md").read_text(encoding="utf-8")
+
+
+def rounded(ratio):
+    """As sentences have it: two digits, whole numbers from 10 on."""
+    return f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}"
+
+
+def test_readme_s_gradients_on_a_cpu_are_what_was_measured():
+    rows = json.loads((RESULTS / "cpu_gradients.json").read_text())["rows"]
+    times = {name: rounded(row["SDPA, masked"] / row["forward + backward"]) for name, row in rows.items()}
+    with_flag = rounded(rows["causal"]["SDPA, is_causal"] / rows["causal"]["forward + backward"])
+    shares = sorted(row["forward + backward"] / row["forward"] for row in rows.values())
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"{shares[0]:.1f} to {shares[-2]:.1f} times as long as our forward ({shares[-1]:.1f} for the" in readme
+    causal = f"{times['causal']} for causal (with `is_causal=True` {with_flag}), {times['full']} for full"
+    assert f"{times['window(128)']} times as long as ours for window(128), {times['strided(16)']} for" in readme
+    assert causal in readme
+
+
+def test_readme_s_packed_operators_on_a_cpu_are_what_was_measured():
+    rows = json.loads((RESULTS / "cpu_packed.json").read_text())["rows"]
+    words = {}
+    for operator in ("sddmm", "softmax", "spmm"):
+        for kind in ("", " vjp"):
+            ratios = [row[operator][f"scipy{kind}"] / row[operator][f"splat{kind}"] for row in rows]
+            words[operator + kind] = f"{rounded(min(ratios))} to {rounded(max(ratios))}"
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"`sddmm` takes {words['sddmm']} times as long there as ours on two threads" in readme
+    assert f"`softmax` {words['softmax']}, `spmm` {words['spmm']}; their gradients {words['sddmm vjp']}," in readme
+    assert f"{words['softmax vjp']} and {words['spmm vjp']}." in readme
 
 
 def trained(preset, seq, method):

@@ -25,6 +25,7 @@ from splat_numba.runtime.cuda.device import Device, device
 from splat_numba.runtime.cuda.frameworks import Framework, framework_of, known_framework, known_keys
 from splat_numba.runtime.cuda.ready import ReadyCall
 from splat_numba.runtime.recent import REMEMBERED, Recent
+from splat_numba.runtime.tensors import mark_written
 from splat_numba.settings import Settings, current
 
 
@@ -54,6 +55,7 @@ def attend(call: Call) -> Any:
     if needs_queries(call, ready.problem):
         return attend(with_queries(call))
     if call.out is not None:
+        mark_written(call.out)
         _run(call, ready, given, addresses, (), framework)
         return call.out
     result = framework.empty(ready.out_shape, ready.problem.dtype, call.q)

@@ -36,6 +36,7 @@ from splat_numba.runtime.cuda.frameworks import (
 )
 from splat_numba.runtime.cuda.ready import ReadyCall
 from splat_numba.runtime.recent import REMEMBERED, Recent
+from splat_numba.runtime.tensors import mark_written
 from splat_numba.settings import current
 
 LARGEST_BACKWARD = 64  # ready ones of a call: of several strides of dout, and several frozen arguments
@@ -80,6 +81,7 @@ def attend_vjp(call: Call, frozen: frozenset[str]) -> tuple[Any, Callable[[Any],
     kept = framework.empty((max(ready.forward.recording.kept, 1),), "uint8", call.q)
     places = {**dict(zip(given, addresses, strict=True)), KEPT: framework.address(kept)}
     results = _run(call, ready, ready.forward, list(given.values()), places, framework)
+    mark_written(call.out)
     out = call.out if call.out is not None else results["out"]
     out_shape, inputs = tuple(out.shape), {name: one for name, one in given.items() if name != "out"}
 

@@ -14,6 +14,7 @@ from splat_numba.arguments.alignment import warn_unaligned
 from splat_numba.arguments.dense_masks import dense_mask
 from splat_numba.errors import ArgumentError
 from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.order import ordered
 from splat_numba.formats.patterns import Pattern
 
 OneMask: TypeAlias = Pattern | ACSR | NDArray[np.bool_]
@@ -75,6 +76,11 @@ def fingerprint(mask: Stored) -> str:
     for array in (mask.run_ptr, mask.run_start, mask.run_step, mask.run_count):
         digest.update(str(array.dtype).encode() + array.tobytes())
     return digest.hexdigest()
+
+
+def planned_mask(mask: Stored) -> str:
+    """The mask in words, as a plan has it: unions in one order, which their texts have."""
+    return repr(ordered(mask)) if isinstance(mask, Pattern) else describe(mask)
 
 
 def describe(mask: Stored) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from splat_numba.arguments.tokens import Described
 from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.runtime.arrays import Array, check_out, empty, export_array, import_out
+from splat_numba.runtime.tensors import mark_written
 
 
 class HasValueDim(Protocol):
@@ -53,4 +54,5 @@ def place_result(
     given = import_out(out, name)
     check_fits(name, given, shape, dtype)
     check_out(given.bits, {one: array.bits for one, array in inputs.items()}, name)
+    mark_written(out)
     return Written(given, out)

@@ -1,4 +1,4 @@
-"""Which executor runs a call, and the one that measures first."""
+"""Which executor runs a call."""
 
 from __future__ import annotations
 
@@ -23,11 +23,6 @@ def choose_executor(backend: str, target: str | None, q: Any = None, precision: 
     stay_outside_graphs("splat_numba")
     found = EXECUTORS[choose_backend(backend, target, q)](target)
     return found if precision == IEEE else found.with_precision(check_precision(precision))
-
-
-def tuned(executor: Executor) -> Executor:
-    """The executor that measures before it chooses. Raises ArgumentError for a backend that has none."""
-    return executor.measured()
 
 
 # Each is imported when first wanted, and remembered: an import statement takes a microsecond at every call.

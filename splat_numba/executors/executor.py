@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
@@ -86,6 +87,10 @@ class Recipe(Protocol):
 
     def parts_for(self, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> tuple[Part, ...]:
         """The compiled masks for these arrays. Raises ArgumentError, PatternError or FormatError if they do not fit."""
+
+
+Again = Callable[[tuple[Any, ...]], "tuple[Any, ...] | None"]
+"""A call of arrays, which gives None for those that are not what it was made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +188,14 @@ class Executor(Protocol):
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones. Raises BackendError where there are none."""
+
+    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...]) -> Again | None:
+        """A faster attend() without lengths, for others that are as these q, k and v but for their addresses: it gives
+        (out, lse). None where there is none.
+        """
+
+    def backward_again(self, recipe: Recipe, call: BackwardCall) -> Again | None:
+        """Likewise backward() of q, k, v, out, dout, lse and, where the call has it, dlse, in this order."""
 
 
 def refuse_measuring(executor: Executor) -> NoReturn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from splat_numba.arguments.masks import Stored, describe
+from splat_numba.arguments.masks import Stored, planned_mask
 from splat_numba.formats.geometry import geometry
 from splat_numba.gen.plans.machine import Gpu, Machine
 from splat_numba.gen.plans.plan import Plan
@@ -24,5 +24,5 @@ def plan_for(
     """
     target, why = choose_target(request, problem, machine)
     found = geometry(mask, problem.seq_q, problem.seq_kv)
-    plan = target.plan(found, problem, machine, describe(mask), conditions)
+    plan = target.plan(found, problem, machine, planned_mask(mask), conditions)
     return replace(plan, choices=(why, *plan.choices))

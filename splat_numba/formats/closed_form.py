@@ -13,6 +13,7 @@ from splat_numba.formats import pattern_nodes as nodes
 from splat_numba.formats.bounds import END, Bound, Chunk, Const, Position, maximum
 from splat_numba.formats.combinations import fold
 from splat_numba.formats.named import Namer, is_named, namer, unnamed
+from splat_numba.formats.order import ordered
 from splat_numba.formats.pattern_checks import MAX_SIZE
 from splat_numba.formats.term_algebra import intersect_terms, unite_terms
 from splat_numba.formats.terms import EVERY_COLUMN, FIRST_ROW, Edge, Lattice, NoClosedFormError, Term, lattice
@@ -34,11 +35,17 @@ def closed_form(pattern: nodes.Pattern) -> tuple[Term, ...] | None:
     terms (`named`), so that patterns of one form share a text.
     """
     name = namer()
+    leaves: dict[tuple[nodes.Pattern, bool], list[list[Term]]] = {}
+
+    def leaf_terms(node: nodes.Pattern, aligned: bool, below: list[None]) -> None:
+        if not below:
+            leaves.setdefault((node, aligned), []).append(terms_of(node, aligned, [], name))
 
     def named_terms(node: nodes.Pattern, aligned: bool, below: list[list[Term]]) -> list[Term]:
-        return terms_of(node, aligned, below, name)
+        return terms_of(node, aligned, below) if below else leaves[node, aligned].pop(0)
 
     try:
+        fold(ordered(pattern), leaf_terms)  # names are given in that order
         terms = [term.simplified() for term in fold(pattern, named_terms) if not term.empty]
     except NoClosedFormError:
         return None

@@ -20,6 +20,7 @@ from splat_numba.errors import ArgumentError, ArgumentTypeError
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.closed_form import Term, closed_form
 from splat_numba.formats.convert import empty_mask
+from splat_numba.formats.order import ordered
 from splat_numba.formats.pattern_checks import integer
 from splat_numba.formats.pattern_runs import check_lengths, check_listed, pattern_runs
 from splat_numba.formats.patterns import Pattern
@@ -139,7 +140,7 @@ class Geometry:
             return "table"
         if self._straight is not None:
             return f"transposed_{self._straight.label}"[:LONGEST_LABEL]
-        text = repr(self._pattern).replace(".align_end()", "")
+        text = ("" if self._pattern is None else repr(ordered(self._pattern))).replace(".align_end()", "")
         return "_".join(re.findall(r"[a-z_]+(?=\()", text))[:LONGEST_LABEL] or "mask"
 
     @cached_property

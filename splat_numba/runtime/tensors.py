@@ -50,6 +50,15 @@ def check_tensor(name: str, tensor: Any, hint: str = "") -> None:
     _check_stored(name, tensor, torch)
 
 
+def mark_written(array: Any) -> None:
+    """Tell PyTorch that a call writes to a tensor, so that autograd raises where it wants the numbers that were there.
+    Other arrays, and None, are left alone.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        torch.autograd.graph.increment_version(array)
+
+
 @lru_cache(maxsize=1024)
 def is_plain(kind: Any) -> bool:
     """Whether a class of tensors leaves PyTorch's functions as they are, as Parameter does."""
@@ -132,9 +141,12 @@ def likeness(tensors: Sequence[Any]) -> Callable[[Sequence[Any]], list[int] | No
     alike = guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None).check
     tracing_state, forward_ad, _ = _recorders(torch)  # dispatch modes are among the keys
     frozen, recording = not any(one.requires_grad for one in tensors), torch.is_grad_enabled
+    count = len(tensors)
 
     def addresses(others: Sequence[Any]) -> list[int] | None:
-        if tracing_state() is not None or forward_ad._current_level >= 0 or not alike(*others):  # noqa: SLF001
+        if tracing_state() is not None or forward_ad._current_level >= 0:  # noqa: SLF001
+            return None
+        if len(others) != count or not alike(*others):
             return None
         places = [one.data_ptr() for one in others]
         # 0: empty, or without memory, which the checks tell apart.

@@ -13,6 +13,7 @@ from splat_numba.runtime.cuda import frameworks
 from tests.runtime.fake_cuda import fake  # noqa: F401 - of which this is one
 
 torch = pytest.importorskip("torch")
+operators = pytest.importorskip("splat_numba.bridges.torch.operators")
 
 
 @pytest.fixture
@@ -25,4 +26,12 @@ def torch_gpu(fake, monkeypatch):
     monkeypatch.setattr(kind, "stream", lambda *_: 0)
     for module in (gpu_call, gpu_backward):
         monkeypatch.setattr(module, "_ready", Alike(64))
-    return fake
+    forget()
+    yield fake
+    forget()
+
+
+def forget():
+    """What was learned of calls on this GPU, while there still is one."""
+    for one in (operators.attended, operators.gone_back):
+        one.clear()

@@ -165,6 +165,22 @@ def test_parameters_are_taken_where_gradients_are_not_recorded(mode, run):
     assert torch.equal(out.detach(), run())
 
 
+@pytest.mark.parametrize("run", [attend, flurka])
+def test_autograd_knows_what_is_written_to_out(run):
+    out, weights = torch.zeros(SHAPE), torch.ones(SHAPE, requires_grad=True)
+    total = (weights * out).sum()
+    run(out=out)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        total.backward()
+
+
+def test_autograd_knows_what_is_written_to_out_grads():
+    out, lse = splat.attention(**GIVEN, mask=MASK, return_lse=True)
+    targets = tuple(torch.zeros(SHAPE) for _ in range(3))
+    splat.attention_backward(out, **GIVEN, out=out, lse=lse, mask=MASK, out_grads=targets)
+    assert [one._version for one in targets] == [1, 1, 1]
+
+
 def test_a_function_of_autograds_may_call():
     class Attend(torch.autograd.Function):
         @staticmethod

@@ -10,9 +10,8 @@ import os
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -63,14 +62,26 @@ def call(native, program, loaded, first=1 << 30, **options):
     return frame.call(loaded), frame.errors
 
 
+@dataclass(frozen=True)
+class At:
+    """A framework whose arrays are all at one place."""
+
+    place: int
+
+    def maker(self, _shape, _dtype, _like):
+        return lambda _: self.place
+
+    def address(self, one):
+        return one
+
+
 def reference(fake, program):
     """What the other machine launches for the same addresses."""
     given, made = addresses_of(program)
     every = (*given, *made)
     places = [every[program.buffers[one]] if one in program.buffers else 0 for one in program.schedule.arguments]
     scratch = every[program.buffers[SCRATCH]] if program.schedule.scratch else 0
-    framework = SimpleNamespace(empty=lambda *_: scratch, address=lambda one: one)
-    ReadySchedule(program.schedule, device.device(0), current()).run(places, STREAM, framework, None)
+    ReadySchedule(program.schedule, device.device(0), current()).run(places, STREAM, At(scratch), None)
 
 
 def own_of(step, pointers):

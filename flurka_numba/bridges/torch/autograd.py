@@ -12,8 +12,8 @@ from flurka_numba.bridges.torch import operators
 from flurka_numba.bridges.torch.names import map_name
 from flurka_numba.checks import ARRAYS, GRADIENTS
 from flurka_numba.problem import Call
-from splat_numba.bridges.torch.functions import check_local, differentiate, last_function, only
-from splat_numba.bridges.torch.watch import is_mapped, is_transformed
+from splat_numba.bridges.torch.functions import check_local, differentiate, is_mapped, last_function, only
+from splat_numba.bridges.torch.watch import is_transformed
 from splat_numba.errors import ArgumentError
 from splat_numba.runtime.tensors import check_tensor
 

@@ -8,9 +8,9 @@ import torch
 
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import operators
-from splat_numba.bridges.torch.functions import check_local, differentiate, last_function, only
+from splat_numba.bridges.torch.functions import check_local, differentiate, is_mapped, last_function, only
 from splat_numba.bridges.torch.names import mask_name, settled
-from splat_numba.bridges.torch.watch import is_mapped, is_transformed
+from splat_numba.bridges.torch.watch import is_transformed
 from splat_numba.errors import ArgumentError
 from splat_numba.executors.executor import BackwardCall
 

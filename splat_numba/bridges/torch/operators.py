@@ -13,9 +13,10 @@ import torch
 
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import fakes, vmaps
-from splat_numba.bridges.torch.functions import all_bare, bare, define, filled
+from splat_numba.bridges.torch.functions import all_bare, define, filled
 from splat_numba.bridges.torch.names import named
-from splat_numba.executors.choice import choose_executor, tuned
+from splat_numba.bridges.torch.shortcuts import Known, shorten
+from splat_numba.executors.choice import choose_executor
 from splat_numba.executors.executor import BackwardCall, Recipe
 from splat_numba.executors.given import Given
 from splat_numba.runtime.graphs import stay_outside_graphs
@@ -33,7 +34,7 @@ def recipe_for(
         kernel: Recipe = mask
         return kernel
     executor = choose_executor(backend, target, q)
-    return Given(mask, tuned(executor) if autotune else executor, layout, scale)
+    return Given(mask, executor.measured() if autotune else executor, layout, scale)
 
 
 def known_recipe(q: Any, mask: Any, options: tuple[Any, ...]) -> Recipe:
@@ -55,29 +56,21 @@ def known_recipe(q: Any, mask: Any, options: tuple[Any, ...]) -> Recipe:
 _recipes: Recent[Recipe] = Recent(REMEMBERED)  # which hold their masks, so that ids stay theirs
 
 
-def _named_recipe(q: Any, name: str, options: tuple[Any, ...]) -> Recipe:
-    """known_recipe() of the mask with this name, found by that in one look-up. Raises ArgumentError for a layout."""
-    key = name, options, q.is_cuda
-    found = _by_name.glance(key)
-    if found is not None:
-        stay_outside_graphs("splat_numba")
-        return found
-    check_layout(options[1])
-    found = known_recipe(q, named(name), options)
-    return found if options[2] == "cuda" and not q.is_cuda else _by_name.keep(key, found)  # settings decide, as above
-
-
-_by_name: Recent[Recipe] = Recent(REMEMBERED)
-
-
 def attend(
     q: Any, k: Any, v: Any, mask: str, scale: float | None, layout: str, kv_lengths: Any, backend: str,
     target: str | None, autotune: bool,
 ) -> tuple[Any, Any]:  # fmt: skip
     """(out, lse) of tensors in memory, contiguous."""
-    q, k, v = all_bare((q, k, v))
-    recipe = _named_recipe(q, mask, (scale, layout, backend, target, autotune))
+    q, k, v = arrays = all_bare((q, k, v))
+    options = mask, scale, layout, kv_lengths, backend, target, autotune
+    known = attended.call(options, arrays)
+    if known is not None:
+        return known
+    check_layout(layout)
+    recipe = known_recipe(q, named(mask), (scale, layout, backend, target, autotune))
     out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
+    if kv_lengths is None:
+        attended.learn(options, recipe.executor.attend_again(recipe, arrays))
     return out.contiguous(), lse.contiguous()
 
 
@@ -86,14 +79,34 @@ def backward(
     kv_lengths: Any, backend: str, target: str | None, wanted: list[bool],
 ) -> tuple[Any, Any, Any]:  # fmt: skip
     """(dq, dk, dv), contiguous; those that are not wanted have no elements."""
-    dout, q, k, v, out, lse = all_bare((dout, q, k, v, out, lse))
-    recipe = _named_recipe(q, mask, (scale, layout, backend, target, False))
-    call = BackwardCall(dout, q, k, v, out, lse, bare(dlse), kv_lengths, FROZEN[tuple(wanted)])
+    dout, q, k, v, out, lse, dlse = all_bare((dout, q, k, v, out, lse, dlse))
+    options, arrays = _split_backward(
+        dout, q, k, v, out, lse, dlse, mask, scale, layout, kv_lengths, backend, target, wanted
+    )
+    known = gone_back.call(options, arrays)
+    if known is not None:
+        return known
+    recipe = known_recipe(q, named(mask), (scale, layout, backend, target, False))
+    call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, FROZEN[tuple(wanted)])
     found = recipe.executor.backward(recipe, call)
+    if kv_lengths is None and all(wanted):  # nearly always
+        gone_back.learn(options, recipe.executor.backward_again(recipe, call))
     dq, dk, dv = filled(found, q)
     return dq, dk, dv
 
 
+def _split(q: Any, k: Any, v: Any, *options: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    return options, (q, k, v)
+
+
+def _split_backward(
+    dout: Any, q: Any, k: Any, v: Any, out: Any, lse: Any, dlse: Any, *options: Any
+) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    arrays = (q, k, v, out, dout, lse) if dlse is None else (q, k, v, out, dout, lse, dlse)
+    return (*options[:-1], *options[-1]), arrays
+
+
+attended, gone_back = Known(), Known()  # what was learned of both operators
 FROZEN = {
     wanted: frozenset(name for name, one in zip(("q", "k", "v"), wanted, strict=True) if not one)
     for wanted in itertools.product((False, True), repeat=3)
@@ -111,3 +124,6 @@ define(
     f"{_OPTIONS}, bool[] wanted) -> (Tensor, Tensor, Tensor)",
     backward, fakes.backward, vmaps.backward,
 )  # fmt: skip
+
+shorten(torch.ops.splat_numba.attention.default, _split, attended)
+shorten(torch.ops.splat_numba.attention_backward.default, _split_backward, gone_back)

@@ -256,6 +256,12 @@ class CpuExecutor:
 
         return backward(recipe, call)
 
+    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...]) -> None:
+        """None: it begins anew each time."""
+
+    def backward_again(self, recipe: Recipe, call: BackwardCall) -> None:
+        """Likewise."""
+
 
 @cache
 def _measured(target: str | None) -> Executor:

@@ -14,7 +14,7 @@ from splat_numba.arguments.options import check_scale
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.executors.cpu.operands import check_operands
-from splat_numba.executors.executor import BackwardCall, Recipe
+from splat_numba.executors.executor import Again, BackwardCall, Recipe
 from splat_numba.executors.gpu.alike import Alike
 from splat_numba.executors.gpu.call import download, upload
 from splat_numba.executors.gpu.parts import heads_plans
@@ -46,6 +46,7 @@ from splat_numba.runtime.cuda.frameworks import (
 )
 from splat_numba.runtime.cuda.ready import ReadyCall
 from splat_numba.runtime.recent import REMEMBERED
+from splat_numba.runtime.tensors import mark_written
 from splat_numba.settings import current
 
 
@@ -74,8 +75,7 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     if isinstance(q, np.ndarray):
         return _backward_numpy(recipe, call)
     framework = framework_of(q) or known_framework("q", q)
-    further = () if call.dlse is None else (call.dlse,)
-    given = (q, call.k, call.v, call.out, call.dout, call.lse, *further)
+    given = _given(call)
     targets = _NO_TARGETS if call.out_grads is None else split_out_grads(call.out_grads)
     ready, places = _look_up(recipe, call, given, targets, framework)
     if ready.makers == _NO_TARGETS:
@@ -84,6 +84,8 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         target if make is None or target is not None else make(q)
         for make, target in zip(ready.makers, targets, strict=True)
     ]
+    for one in targets:
+        mark_written(one)
     address = framework.address
     made = [0 if one is None else address(one) for one in found]
     stream = framework.stream(given, ready.device.ordinal)
@@ -99,6 +101,37 @@ def backward(recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
     framework.finish(stream)
     del scratch, keep
     return found[0], found[1], found[2]
+
+
+def _given(call: BackwardCall) -> tuple[Any, ...]:
+    """What a call reads."""
+    further = () if call.dlse is None else (call.dlse,)
+    return (call.q, call.k, call.v, call.out, call.dout, call.lse, *further)
+
+
+def backward_again(recipe: Recipe, call: BackwardCall) -> Again | None:
+    """Executor.backward_again(): what backward() does once it has found its ready call."""
+    given, framework = _given(call), framework_of(call.q)
+    question = None if framework is None or recipe.identity is None else framework.likeness(given)
+    if framework is None or question is None or call.kv_lengths is not None or call.out_grads is not None:
+        return None
+    ready, _ = _look_up(recipe, call, given, _NO_TARGETS, framework)
+    if ready.makers == _NO_TARGETS:
+        return None
+    address, stream, run = framework.address, framework.stream, ready.call.run
+    makers, ordinal = ready.makers, ready.device.ordinal
+
+    def again(others: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        places = question(others)
+        if places is None:
+            return None
+        q, dlse = others[0], places[6] if len(places) > 6 else 0
+        found = [None if make is None else make(q) for make in makers]
+        made = [0 if one is None else address(one) for one in found]
+        run((*places[:5], *made, places[5], dlse, 0), stream(others, ordinal), framework, q)
+        return tuple(found)
+
+    return again
 
 
 def _look_up(

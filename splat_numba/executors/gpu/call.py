@@ -14,7 +14,7 @@ from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.executors.cpu.operands import check_operands, import_operands, prepare_out
-from splat_numba.executors.executor import Recipe
+from splat_numba.executors.executor import Again, Recipe
 from splat_numba.executors.gpu.alike import Alike
 from splat_numba.executors.gpu.parts import heads_passes, target_of
 from splat_numba.gen.plans.problem import Problem
@@ -43,6 +43,7 @@ from splat_numba.runtime.cuda.frameworks import (
 )
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.runtime.cuda.ready import ReadyCall
+from splat_numba.runtime.tensors import mark_written
 from splat_numba.settings import current
 
 
@@ -76,6 +77,7 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
         target = framework.address(result)
     else:
         result, target = out, places[3]
+        mark_written(out)
     lse, lse_place = None, 0
     if return_lse or ready.needs_lse:
         lse = ready.make_lse(q)
@@ -92,6 +94,29 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
     framework.finish(stream)
     del scratch, keep
     return (result, lse) if return_lse else result
+
+
+def attend_again(recipe: Recipe, arrays: tuple[Any, ...]) -> Again | None:
+    """Executor.attend_again(): what attend() does once it has found its ready call."""
+    framework = framework_of(arrays[0])
+    question = None if framework is None or recipe.identity is None else framework.likeness(arrays)
+    if framework is None or question is None:
+        return None
+    q, k, v = arrays
+    ready, _ = _look_up(recipe, q, k, v, None, None, framework)
+    address, stream, run = framework.address, framework.stream, ready.call.run
+    make_out, make_lse, ordinal = ready.make_out, ready.make_lse, ready.device.ordinal
+
+    def again(others: tuple[Any, ...]) -> tuple[Any, Any] | None:
+        places = question(others)
+        if places is None:
+            return None
+        q = others[0]
+        out, lse = make_out(q), make_lse(q)
+        run((*places, address(out), address(lse), 0), stream(others, ordinal), framework, q)
+        return out, lse
+
+    return again
 
 
 def _look_up(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe
-from splat_numba.executors.gpu.call import attend
+from splat_numba.executors.executor import Again, BackwardCall, Executor, HeadsMask, Part, Recipe
+from splat_numba.executors.gpu.call import attend, attend_again
 from splat_numba.executors.gpu.parts import OfGpuTexts, backward_plan_for, backward_texts, texts_of
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.patterns import Pattern
@@ -208,7 +207,17 @@ class CudaExecutor(OfGpuTexts):
 
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients, in the order of the current stream of q's framework."""
-        return _backward()(recipe, call)
+        found: tuple[Any, Any, Any] = _backward().backward(recipe, call)
+        return found
+
+    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...]) -> Again | None:
+        """As attend(), for arrays of a framework that tells them apart fast."""
+        return attend_again(recipe, arrays)
+
+    def backward_again(self, recipe: Recipe, call: BackwardCall) -> Again | None:
+        """Likewise."""
+        found: Again | None = _backward().backward_again(recipe, call)
+        return found
 
 
 @cache
@@ -220,9 +229,9 @@ def _measured(target: str | None) -> Executor:
 
 
 @cache
-def _backward() -> Callable[[Recipe, BackwardCall], tuple[Any, Any, Any]]:
-    """Likewise: planners of gradients are 60 ms that forward has no use for."""
-    from splat_numba.executors.gpu.backward import backward
+def _backward() -> Any:
+    """Likewise the module: planners of gradients are 60 ms that forward has no use for."""
+    from splat_numba.executors.gpu import backward
 
     return backward
 

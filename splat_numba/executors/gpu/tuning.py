@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-from splat_numba.arguments.masks import Stored, describe, fingerprint
+from splat_numba.arguments.masks import Stored, fingerprint, planned_mask
 from splat_numba.errors import BackendError
 from splat_numba.executors.executor import Executor, HeadsMask, Part, Recipe
 from splat_numba.executors.gpu.executor import CudaExecutor, compiled_for
@@ -122,7 +122,7 @@ def tuned_plan(
         return plan_for(mask, problem, gpu, request, conditions)
 
     def planned(candidate: Candidate, *reasons: Choice) -> Plan:
-        return target.plan_of(candidate, found, problem, gpu, describe(mask), conditions, (why, *reasons))
+        return target.plan_of(candidate, found, problem, gpu, planned_mask(mask), conditions, (why, *reasons))
 
     def measure() -> list[float]:
         parts = [Part(mask, heads, plan, compiled_for(plan, settings)) for plan in map(planned, candidates)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from splat_numba.arguments.options import check_scale
-from splat_numba.executors.choice import choose_executor, tuned
+from splat_numba.executors.choice import choose_executor
 from splat_numba.executors.given import Given
 from splat_numba.executors.jax.operations import called, registered
 from splat_numba.executors.jax.platforms import refuse_elsewhere
@@ -60,7 +60,7 @@ class Attention:
             return self.recipe
         measured = given is not choose_executor(given.name, None)
         executor = choose_executor(name, None)
-        return replace(self.recipe, executor=tuned(executor) if measured else executor)
+        return replace(self.recipe, executor=executor.measured() if measured else executor)
 
     def kinds(self, arrays: Any) -> list[tuple[tuple[int, ...], Any]]:
         """Shapes and dtypes of the results."""

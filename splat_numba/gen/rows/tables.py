@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +20,19 @@ from splat_numba.plain import duration
 
 TILES_Q = (16, 64)  # a lane's place in a table is a bit of 64; few sizes, so that irregular masks share kernels
 TILE_KV = 64
+MOST_STEPS = 4  # steps that get a pass of their own
+LEAST_MASS, LEAST_KEYS = 0.02, 4  # of all pairs, and on average a row: below, a step is not worth a pass
 
 
 def table_passes(table: BandTable, problem: Problem, machine: Machine) -> tuple[list[TablePass], list[Choice], int]:
     """Rows in order for runs without a step; runs of one step in residue classes where that computes less."""
     steps = np.repeat(table.step, np.diff(table.band_ptr))
     everything = np.ones(steps.size, np.bool_)
-    natural, choice = _choose_cover(
-        lambda tile_q, tile_kv: natural_cover(table, everything, tile_q, tile_kv), problem, machine, resumes=False
-    )
+    natural, choice = _choose_cover(partial(natural_cover, table, everything), problem, machine, resumes=False)
     passes, choices, least = [natural], [choice], _seconds([natural], problem, machine)
     regrouped = _regrouped(table, steps)
     if regrouped:
-        split = _split_passes(table, _left(everything, regrouped), regrouped, problem, machine)
+        split = _split_passes(table, regrouped, problem, machine)
         seconds = _seconds([one for one, _ in split], problem, machine)
         if seconds < least:
             passes, choices = [one for one, _ in split], [choice for _, choice in split]
@@ -47,27 +48,17 @@ def table_candidates(table: BandTable, problem: Problem, machine: Machine) -> li
     """Rows in order with each of the tile heights; and regrouped, where there is something to regroup."""
     steps = np.repeat(table.step, np.diff(table.band_ptr))
     everything = np.ones(steps.size, np.bool_)
-    tried = _try_covers(
-        lambda tile_q, tile_kv: natural_cover(table, everything, tile_q, tile_kv), problem, machine, resumes=False
-    )
+    tried = _try_covers(partial(natural_cover, table, everything), problem, machine, resumes=False)
     found = [
         CpuCandidate(f"rows in order, {tile_words(sizes)}", seconds, (one,)) for sizes, (seconds, one) in tried.items()
     ]
     regrouped = _regrouped(table, steps)
     if regrouped:
-        split = [one for one, _ in _split_passes(table, _left(everything, regrouped), regrouped, problem, machine)]
+        split = [one for one, _ in _split_passes(table, regrouped, problem, machine)]
         tiles = ", then ".join(tile_words((one.tile_q, one.tile_kv)) for one in split)
         words = f"rows regrouped by residue for steps {', '.join(map(str, regrouped))}, {tiles}"
         found.append(CpuCandidate(words, _seconds(split, problem, machine), tuple(split)))
     return found
-
-
-def _left(everything: NDArray[np.bool_], regrouped: dict[int, NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    """The runs that are not regrouped."""
-    left = everything.copy()
-    for chosen in regrouped.values():
-        left &= ~chosen
-    return left
 
 
 def _seconds(passes: list[TablePass], problem: Problem, machine: Machine) -> float:
@@ -83,32 +74,22 @@ def _regrouped(table: BandTable, steps: NDArray[np.int64]) -> dict[int, NDArray[
     kept = table.hi - table.lo
     strided = np.unique(table.step[table.step > 1])
     mass = np.bincount(np.searchsorted(strided, steps[steps > 1]), kept[steps > 1], strided.size)
-    for step in strided[np.argsort(-mass)][:4]:
+    for step in strided[np.argsort(-mass)][:MOST_STEPS]:
         chosen = steps == step
-        rows = table.row[chosen]
-        if np.unique(rows).size == rows.size and kept[chosen].sum() >= max(0.02 * kept.sum(), 4 * rows.size):
+        rows, enough = table.row[chosen], max(LEAST_MASS * kept.sum(), LEAST_KEYS * np.count_nonzero(chosen))
+        if np.unique(rows).size == rows.size and kept[chosen].sum() >= enough:
             found[int(step)] = chosen
     return found
 
 
 def _split_passes(
-    table: BandTable,
-    left: NDArray[np.bool_],
-    regrouped: dict[int, NDArray[np.bool_]],
-    problem: Problem,
-    machine: Machine,
+    table: BandTable, regrouped: dict[int, NDArray[np.bool_]], problem: Problem, machine: Machine
 ) -> list[tuple[TablePass, Choice]]:
-    """A pass in the rows' order for the runs that are ``left``, which also visits empty rows; one for every step."""
-
-    def natural(tile_q: int, tile_kv: int) -> TileTable:
-        return natural_cover(table, left, tile_q, tile_kv)
-
-    passes = [_choose_cover(natural, problem, machine, resumes=False)]
+    """A pass in the rows' order for the runs that are not regrouped, which also visits empty rows; one per step."""
+    left = ~np.logical_or.reduce(list(regrouped.values()))
+    passes = [_choose_cover(partial(natural_cover, table, left), problem, machine, resumes=False)]
     for step, chosen in regrouped.items():
-
-        def by_residue(tile_q: int, tile_kv: int, step: int = step, chosen: NDArray[np.bool_] = chosen) -> TileTable:
-            return lattice_cover(table, chosen, step, tile_q, tile_kv)
-
+        by_residue = partial(lattice_cover, table, chosen, step)
         passes.append(_choose_cover(by_residue, problem, machine, resumes=True))
     return passes
 

@@ -180,8 +180,8 @@ def packed_schedule(
 
 def _without_products(problem: PackedProblem, gpu: Gpu, side_by_side: bool) -> str:
     """Why tiles do not go through matrix products; nothing if they do."""
-    if ITEMSIZE[problem.dtype] != 2 and (problem.dtype, problem.operator) != ("float32", "sddmm"):
-        return f"mma.sync takes 16-bit numbers, not {problem.dtype}"
+    if ITEMSIZE[problem.dtype] > ITEMSIZE["float32"]:
+        return f"mma.sync takes numbers of 16 and 32 bits, not {problem.dtype}"
     if gpu.capability < FIRST:
         return "compute capability {}.{} lacks the instructions".format(*gpu.capability)
     if problem.dtype == "float32" and (reason := _without_reals(problem.dim, gpu)):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.gen.schedules.array_schedule import ArraySchedule, FreshStep, NumpyStep, RangeStep, touched
+from splat_numba.runtime.graphs import look_again, look_away
 from splat_numba.runtime.threads import parallel_for
 
 Buffers = dict[str, Any]
@@ -36,10 +37,14 @@ class LoadedSchedule:
     def run(self, arrays: Mapping[str, NDArray[Any]], threads: int) -> dict[str, NDArray[Any]]:
         """Run the steps over the schedule's arguments, by name, on so many threads; returns its results."""
         buffers = {**self._fixed, **arrays}
-        for step, unwanted in self._steps:
-            step(buffers, threads)
-            for name in unwanted:
-                del buffers[name]
+        dynamo = look_away()
+        try:
+            for step, unwanted in self._steps:
+                step(buffers, threads)
+                for name in unwanted:
+                    del buffers[name]
+        finally:
+            look_again(dynamo)
         return {name: buffers[name] for name in self._results}
 
     def _names_of(self, number: int, step: RangeStep) -> list[str]:

@@ -321,7 +321,7 @@ def copy_right_1(first, step, to, corner, inner_step, outer_step, box_shift, lim
     chunk = u32(thread % u32(8))
     place = u32(thread // u32(8))
     while place < u32(64):
-        token = token_of(place, corner, inner_step, outer_step, box_shift)
+        token = u32(corner + inner_step * place)
         at = u32(to + place * u32(144) + chunk * u32(16))
         inside = u32(1) if token < limit else u32(0)
         ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside)
@@ -336,7 +336,7 @@ def copy_right_2(first, step, to, corner, inner_step, outer_step, box_shift, lim
     chunk = u32(thread % u32(8))
     place = u32(thread // u32(8))
     while place < u32(64):
-        token = token_of(place, corner, inner_step, outer_step, box_shift)
+        token = u32(corner + inner_step * place)
         at = u32(to + place * u32(144) + chunk * u32(16))
         inside = u32(1) if token < limit else u32(0)
         ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside)
@@ -350,7 +350,7 @@ def copy_levels(first, to, corner, inner_step, outer_step, box_shift, limit):
     place = ptx.thread_index()
     mine = u32(1) if place < u32(64) else u32(0)
     place = place if mine != u32(0) else u32(0)
-    token = token_of(place, corner, inner_step, outer_step, box_shift)
+    token = u32(corner + inner_step * place)
     inside = mine if token < limit else u32(0)
     at = u32(to + place * u32(16))
     ptx.async_copy(at, first + u64(16) * u64(token), inside)

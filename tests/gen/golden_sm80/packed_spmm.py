@@ -10,11 +10,11 @@ from splat_numba.runtime.cuda.dialect import cuda, ptx
 
 f32, u32, u64 = np.float32, np.uint32, np.uint64
 device = cuda.jit(device=True, forceinline=True)  # arrays that such a function is given stay registers
-wait_for_copies = ptx.async_wait(1)
+wait_for_copies = ptx.async_wait(0)
 
-# Shared memory, in bytes from its aligned start: stages of rows of v and packed values; a head's first and last chunk of these.
-STAGE_BYTES = u32(14336)
-VALUES, ENDS = u32(5120), u32(43008)
+# Shared memory, in bytes from its aligned start: 2 stages of rows of v; a head's first and last chunk of packed values.
+STAGE_BYTES = u32(5120)
+ENDS = u32(10240)
 
 
 def spmm(
@@ -38,56 +38,45 @@ def spmm(
     values_at = values + u64(entry) * values_batch + u64(head) * values_head
     v_at = v + u64(entry) * v_batch + u64(head // share) * v_head
     keep_ends(values_at, pairs, u32(base + ENDS), thread)
-    clear_values(u32(base + VALUES + u32(2304) * warp), lane)
+    bring_rows_of_v(v_at, v_row, base, corner, residue, lattice, limit)
+    ptx.async_commit()
     clear_padding(base)
     rows_at = rows_at + u64(16) * u64(u32(u32(16) * warp) + u32(lane >> u32(2)))
-    quarter = u32(lane & u32(3))
-    column = u32(corner + u32(8) * quarter)
+    column = u32(corner + u32(16) * u32(lane & u32(3)))
     at = cuda.local.array(2, dtype=np.uint64)
-    ahead, most, shift = cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32)
-    place, counts = cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32)
+    ahead, most, shift, counts = cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32)
     some_near = u32(0)
     for i in range(2):
         _, slot, begin, count = ptx.load_words4(rows_at + u64(128 * i))
         shift[i] = shift_of(values_at, u32(slot + column))
         at[i] = values_at + u64(2) * signed(u32(slot + column - shift[i]))
         ahead[i], counts[i] = u32(u32(column - shift[i] - begin) + u32(7)), count
-        place[i] = u32(u32(corner + u32(16) * quarter) - begin)
         most[i] = u32(count + u32(7)) if count > u32(0) else u32(0)
         some_near = some_near | near_ends(u32(slot + begin), count, pairs)
     near = ptx.any_lane(some_near)
+    words = cuda.local.array(24, dtype=np.uint32)
     weights = cuda.local.array(16, dtype=np.uint32)
     total = cuda.local.array(16, dtype=np.float32)
     for n in range(16):
         total[n] = f32(0.0)
     right = u32(base + u32(lane & u32(15)) * u32(80) + u32(lane >> u32(4)) * u32(16))
-    row_of_values = u32(u32(u32(16) * warp + u32(lane >> u32(2))) * u32(144))
-    to = u32(base + VALUES + row_of_values + u32(16) * quarter)
-    left = u32(base + VALUES + row_of_values + u32(32) * quarter)
     ptx.block_barrier()  # the head's ends are there
-    done, coming, filled, last = u32(0), u32(0), u32(0), u32(28672)
-    for i in range(2):
-        if coming < u32(u32(64) * tiles):
-            bring_rows_of_v(v_at, v_row, u32(base + filled), corner, residue, lattice, limit)
-            fetch_values(u32(to + filled), values_at, at, ahead, most, shift, coming, near, pairs, u32(base + ENDS))
-        ptx.async_commit()
-        coming, corner = u32(coming + u32(64)), u32(corner + u32(64))
-        filled = u32(filled + STAGE_BYTES)
-    end = u32(u32(64) * tiles)
-    while done < end:
+    done = u32(0)
+    busy = fetch_values(words, values_at, at, ahead, most, shift, done, near, pairs, u32(base + ENDS))
+    while tiles > u32(0):
         wait_for_copies()
-        ptx.block_barrier()  # the tile is there, and nobody reads the stage any more that is filled now
-        now, here = stage, done
-        stage = u32(stage + STAGE_BYTES) if stage != last else u32(0)
+        ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
+        now, here, kept = stage, done, busy
+        tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32(64)), u32(STAGE_BYTES - stage)
         done = u32(done + u32(64))
-        if coming < end:
-            bring_rows_of_v(v_at, v_row, u32(base + filled), corner, residue, lattice, limit)
-            fetch_values(u32(to + filled), values_at, at, ahead, most, shift, coming, near, pairs, u32(base + ENDS))
+        if tiles > u32(0):
+            bring_rows_of_v(v_at, v_row, u32(base + stage), corner, residue, lattice, limit)
         ptx.async_commit()
-        coming, corner = u32(coming + u32(64)), u32(corner + u32(64))
-        filled = u32(filled + STAGE_BYTES) if filled != last else u32(0)
-        if keeps_any(place, counts, here) != u32(0):
-            place_values(weights, u32(left + now), place, counts, shift, here)
+        if kept != u32(0):
+            place_values(weights, words, ahead, counts, shift, here)
+        if tiles > u32(0):
+            busy = fetch_values(words, values_at, at, ahead, most, shift, done, near, pairs, u32(base + ENDS))
+        if kept != u32(0):
             multiply_rows(total, weights, u32(right + now))
     out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(lane & u32(3))
     for half in range(2):
@@ -97,7 +86,7 @@ def spmm(
 
 @device
 def shift_of(values_at, value):
-    """Values of the chunk of a value that stand before it."""
+    """Values of the 16 bytes of a value that stand before it."""
     return u32(u32(u32(values_at >> u64(1)) + value) & u32(7))
 
 
@@ -127,78 +116,73 @@ def keep_ends(values_at, pairs, to, thread):
 
 
 @device
-def clear_values(to, lane):
-    """What nothing is copied to is read all the same."""
-    for i in range(5):
-        chunk = u32(lane + u32(32 * i))
-        mine = u32(1) if chunk < u32(144) else u32(0)
-        ptx.store_shared_words4(u32(to + u32(0) + u32(16) * chunk), u32(0), u32(0), u32(0), u32(0), mine)
-        ptx.store_shared_words4(u32(to + u32(14336) + u32(16) * chunk), u32(0), u32(0), u32(0), u32(0), mine)
-        ptx.store_shared_words4(u32(to + u32(28672) + u32(16) * chunk), u32(0), u32(0), u32(0), u32(0), mine)
-
-
-@device
-def fetch_values(to, values_at, at, ahead, most, shift, done, near, pairs, ends):
-    """A lane's chunks of each of its rows on their way to where ``to`` is."""
+def fetch_values(words, values_at, at, ahead, most, shift, done, near, pairs, ends):
+    """A lane's chunks of each of its rows on their way; whether the warp keeps anything of the tile."""
     at_0, ahead_0 = at[0] + u64(2) * u64(done), u32(ahead[0] + done)
     at_1, ahead_1 = at[1] + u64(2) * u64(done), u32(ahead[1] + done)
     if near != u32(0):
-        fetch_near(u32(to + u32(0)), values_at, at_0, ahead_0, most[0], shift[0], pairs, ends)
-        fetch_near(u32(to + u32(1152)), values_at, at_1, ahead_1, most[1], shift[1], pairs, ends)
+        some_0 = fetch_near(words, 0, values_at, at_0, ahead_0, most[0], shift[0], pairs, ends)
+        some_1 = fetch_near(words, 12, values_at, at_1, ahead_1, most[1], shift[1], pairs, ends)
     else:
-        fetch_row(u32(to + u32(0)), at_0, ahead_0, most[0], shift[0])
-        fetch_row(u32(to + u32(1152)), at_1, ahead_1, most[1], shift[1])
+        some_0 = fetch_row(words, 0, at_0, ahead_0, most[0], shift[0])
+        some_1 = fetch_row(words, 12, at_1, ahead_1, most[1], shift[1])
+    return ptx.any_lane(some_0 | some_1)
 
 
 @device
-def fetch_row(to, at, ahead, most, shift):
-    """Those of a row that has any place of them; ahead: of the first one's last place."""
+def fetch_row(words, to, at, ahead, most, shift):
+    """Those of a row that has any place of them, 1 if there are such; ahead: of the first one's last place."""
     some_0 = u32(1) if u32(ahead + u32(0)) < most else u32(0)
-    some_1 = u32(1) if u32(ahead + u32(32)) < most else u32(0)
-    some_2 = u32(1) if u32(ahead + u32(64)) < most else u32(0)
-    some_2 = some_2 if (shift != u32(0)) and (u32(ptx.thread_index() & u32(3)) == u32(0)) else u32(0)
-    ptx.async_copy(u32(to + u32(0)), at + u64(0), some_0)
-    ptx.async_copy(u32(to + u32(64)), at + u64(64), some_1)
-    ptx.async_copy(u32(to + u32(128)), at + u64(128), some_2)
+    some_1 = u32(1) if u32(ahead + u32(8)) < most else u32(0)
+    some_2 = u32(1) if u32(ahead + u32(16)) < most else u32(0)
+    some_2 = some_2 if shift != u32(0) else u32(0)
+    words[to + 0], words[to + 1], words[to + 2], words[to + 3] = ptx.load_words4_when(at + u64(0), some_0)
+    words[to + 4], words[to + 5], words[to + 6], words[to + 7] = ptx.load_words4_when(at + u64(16), some_1)
+    words[to + 8], words[to + 9], words[to + 10], words[to + 11] = ptx.load_words4_when(at + u64(32), some_2)
+    return some_0 | some_1 | some_2
 
 
 @device
-def fetch_near(to, values_at, at, ahead, most, shift, pairs, ends):
+def fetch_near(words, to, values_at, at, ahead, most, shift, pairs, ends):
     """The same of a row that has values in a head's first or last chunk."""
     some_0 = u32(1) if u32(ahead + u32(0)) < most else u32(0)
-    some_1 = u32(1) if u32(ahead + u32(32)) < most else u32(0)
-    some_2 = u32(1) if u32(ahead + u32(64)) < most else u32(0)
-    some_2 = some_2 if (shift != u32(0)) and (u32(ptx.thread_index() & u32(3)) == u32(0)) else u32(0)
-    first = u32(u32(u64(at - values_at) >> u64(1)) + u32(0))
-    inside = some_0 if (first < pairs) and (u32(first + u32(7)) < pairs) else u32(0)
-    ptx.async_copy(u32(to + u32(0)), at + u64(0), inside)
-    take_end(u32(to + u32(0)), first, some_0 & u32(u32(1) - inside), ends)
-    first = u32(u32(u64(at - values_at) >> u64(1)) + u32(32))
-    inside = some_1 if (first < pairs) and (u32(first + u32(7)) < pairs) else u32(0)
-    ptx.async_copy(u32(to + u32(64)), at + u64(64), inside)
-    take_end(u32(to + u32(64)), first, some_1 & u32(u32(1) - inside), ends)
-    first = u32(u32(u64(at - values_at) >> u64(1)) + u32(64))
-    inside = some_2 if (first < pairs) and (u32(first + u32(7)) < pairs) else u32(0)
-    ptx.async_copy(u32(to + u32(128)), at + u64(128), inside)
-    take_end(u32(to + u32(128)), first, some_2 & u32(u32(1) - inside), ends)
+    some_1 = u32(1) if u32(ahead + u32(8)) < most else u32(0)
+    some_2 = u32(1) if u32(ahead + u32(16)) < most else u32(0)
+    some_2 = some_2 if shift != u32(0) else u32(0)
+    first_0 = u32(u32(u64(at - values_at) >> u64(1)) + u32(0))
+    inside_0 = some_0 if (first_0 < pairs) and (u32(first_0 + u32(7)) < pairs) else u32(0)
+    first_1 = u32(u32(u64(at - values_at) >> u64(1)) + u32(8))
+    inside_1 = some_1 if (first_1 < pairs) and (u32(first_1 + u32(7)) < pairs) else u32(0)
+    first_2 = u32(u32(u64(at - values_at) >> u64(1)) + u32(16))
+    inside_2 = some_2 if (first_2 < pairs) and (u32(first_2 + u32(7)) < pairs) else u32(0)
+    words[to + 0], words[to + 1], words[to + 2], words[to + 3] = ptx.load_words4_when(at + u64(0), inside_0)
+    words[to + 4], words[to + 5], words[to + 6], words[to + 7] = ptx.load_words4_when(at + u64(16), inside_1)
+    words[to + 8], words[to + 9], words[to + 10], words[to + 11] = ptx.load_words4_when(at + u64(32), inside_2)
+    take_end(words, to + 0, first_0, some_0 & u32(u32(1) - inside_0), ends)
+    take_end(words, to + 4, first_1, some_1 & u32(u32(1) - inside_1), ends)
+    take_end(words, to + 8, first_2, some_2 & u32(u32(1) - inside_2), ends)
+    return some_0 | some_1 | some_2
 
 
 @device
-def take_end(to, first, edge, ends):
+def take_end(words, at, first, edge, ends):
     """A chunk at the head's first or last value."""
     place = u32(ends + ptx.select(u32(0), u32(16), u32(first >> u32(31))))
     a, b, c, d = ptx.load_shared_words4(place)
-    ptx.store_shared_words4(to, a, b, c, d, edge)
+    words[at + 0] = ptx.select(a, words[at + 0], edge)
+    words[at + 1] = ptx.select(b, words[at + 1], edge)
+    words[at + 2] = ptx.select(c, words[at + 2], edge)
+    words[at + 3] = ptx.select(d, words[at + 3], edge)
 
 
 @device
-def place_values(weights, at, place, counts, shift, done):
+def place_values(weights, words, ahead, counts, shift, done):
     """A lane's places of each of its rows, two a word, 0 where the row does not keep one."""
-    place_row(weights, 0, u32(at + u32(0)), shift[0])
-    place_0 = u32(place[0] + done)
+    place_row(weights, 0, words, 0, shift[0])
+    place_0 = u32(u32(ahead[0] + shift[0]) + u32(done - u32(7)))
     part_0 = in_part(place_0, counts[0])
-    place_row(weights, 8, u32(at + u32(1152)), shift[1])
-    place_1 = u32(place[1] + done)
+    place_row(weights, 8, words, 12, shift[1])
+    place_1 = u32(u32(ahead[1] + shift[1]) + u32(done - u32(7)))
     part_1 = in_part(place_1, counts[1])
     if ptx.any_lane(part_0 | part_1) != u32(0):
         drop_others(weights, 0, place_0, counts[0])
@@ -206,24 +190,11 @@ def place_values(weights, at, place, counts, shift, done):
 
 
 @device
-def keeps_any(place, counts, done):
-    """Whether the warp keeps any place of a tile."""
-    reach = u32(counts[0] + u32(15)) if counts[0] > u32(0) else u32(0)
-    some_0 = u32(1) if u32(place[0] + u32(done + u32(15))) < reach else u32(0)
-    reach = u32(counts[1] + u32(15)) if counts[1] > u32(0) else u32(0)
-    some_1 = u32(1) if u32(place[1] + u32(done + u32(15))) < reach else u32(0)
-    return ptx.any_lane(some_0 | some_1)
-
-
-@device
-def place_row(weights, to, at, shift):
+def place_row(weights, to, words, at, shift):
     """Of a row, from where its chunks have them: four, two and one value further on."""
-    word = cuda.local.array(12, dtype=np.uint32)
-    word[0], word[1], word[2], word[3] = ptx.load_shared_words4(u32(at + u32(0)))
-    word[4], word[5], word[6], word[7] = ptx.load_shared_words4(u32(at + u32(16)))
-    word[8], word[9], word[10], word[11] = ptx.load_shared_words4(u32(at + u32(32)))
+    word = cuda.local.array(10, dtype=np.uint32)
     for y in range(10):
-        word[y] = ptx.select(word[y + 2], word[y], shift & u32(4))
+        word[y] = ptx.select(words[at + y + 2], words[at + y], shift & u32(4))
     for y in range(9):
         word[y] = ptx.select(word[y + 1], word[y], shift & u32(2))
     for y in range(8):
@@ -318,8 +289,7 @@ def bring_rows_of_v(first, step, to, corner, residue, lattice, limit):
 def clear_padding(base):
     """The chunks that complete a row's last step, as 0."""
     clear_rows_of_v(u32(base + u32(0)))
-    clear_rows_of_v(u32(base + u32(14336)))
-    clear_rows_of_v(u32(base + u32(28672)))
+    clear_rows_of_v(u32(base + u32(5120)))
 
 
 @device

@@ -1,6 +1,8 @@
 """torch.compile(fullgraph=True): one graph, the bits of eager, dynamic lengths, as few traces as there are masks."""
 
+import importlib
 import shutil
+from functools import singledispatch
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import pytest
 import splat_numba as splat
 from splat_numba.bridges.torch.names import mask_name
 from splat_numba.errors import ArgumentError
+from splat_numba.gen.schedules.array_schedule import ArrayScheduleBuilder
+from splat_numba.runtime.cpu.machine import LoadedSchedule
 from tests.integrations.torch.ways import MASK, NEW, assert_same, compiled, eager_gradients, for_new, inputs, torch
 
 
@@ -204,8 +208,40 @@ def test_numpy_arrays_are_left_outside_graphs():
     np.testing.assert_array_equal(run(q), splat.attention(q, q, q, MASK))
 
 
+def test_arrays_of_a_call_outside_graphs_are_not_looked_at():
+    """Nor by others' functions that it calls: by functools', through which Numba finds the type of an array."""
+    importlib.import_module("torch._dynamo")
+    splat.attention(*inputs(), MASK)  # by which Dynamo is told
+    torch._dynamo.reset()
+    frozen = np.arange(6.0)
+    frozen.flags.writeable = False
+    builder = ArrayScheduleBuilder()
+    builder.table("numbers", frozen[1:])
+    builder.compute("total", singledispatch(lambda one: float(one.sum())), "numbers")
+    loaded = LoadedSchedule(builder.finish("total"), {})
+    found = torch.compile(lambda q: (loaded.run({}, 1), q + 1), backend="eager")(torch.ones(2))
+    assert found[0] == {"total": 15.0}
+    assert torch.equal(found[1], torch.full((2,), 2.0))
+
+
+def test_a_backward_within_a_compiled_function_is_not_looked_at():
+    """A warning of Dynamo's, which a run of tests takes for an error, would say what it met there."""
+    importlib.import_module("torch._dynamo")
+    q, k, v = (one.requires_grad_() for one in inputs())
+    out = splat.attention(q, k, v, MASK)
+    torch._dynamo.reset()
+
+    def step(x):
+        out.sum().backward(retain_graph=True)
+        return x + 1
+
+    assert torch.equal(torch.compile(step, backend="eager")(torch.ones(2)), torch.full((2,), 2.0))
+    assert torch.equal(q.grad, eager_gradients(q, k, v, torch.ones_like(out))[0])
+
+
 def test_what_splat_calls_outside_graphs_is_not_compiled():
-    splat.attention(*inputs(), MASK)  # by which Dynamo is told, once it is imported
+    importlib.import_module("torch._dynamo")
+    splat.attention(*inputs(), MASK)  # by which Dynamo is told
     backend = Counting()
     torch._dynamo.reset()
     acsr = splat.ACSR.from_pattern(MASK, 24, 24)

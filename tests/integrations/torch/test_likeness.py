@@ -44,6 +44,11 @@ def test_a_tensor_that_differs_is_not_taken(name):
     assert question([first, ODD[name](second)]) is None
 
 
+def test_fewer_or_more_are_not_taken():
+    question = tensors.likeness(drawn())
+    assert question(drawn(1)) is question(drawn(3)) is None
+
+
 def test_a_tensor_without_memory_is_not_taken():
     question = tensors.likeness(drawn())
     first, second = drawn()

@@ -28,7 +28,7 @@ LEAST_GAIN = 0.97  # what is kept takes memory
 MOST_BYTES = 1 << 30  # of slopes that are kept at a time
 CANDIDATES = 3  # orders of keys and tile shapes that are looked at, until one's tiles are rows of queries
 TURN_SECONDS = 20e-6  # both kernels once more, for other heads
-WORTH_MEMORY = 1.04  # time spent for less memory
+WORTH_MEMORY = 1.035  # time spent for less memory
 LEAST_ROUNDS = 3.5  # of row blocks, in a turn: fewer leave multiprocessors idle
 
 

@@ -14,7 +14,7 @@ from splat_numba.gen.language.lane_layout import ATOM, WARP
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.fma import fma_rate
-from splat_numba.gen.targets.sm80.shape import atoms_of, steps, threads_of
+from splat_numba.gen.targets.sm80.shape import steps, threads_of
 
 HERTZ = 1.7e9
 # Operations a cycle of a multiprocessor: 16-bit products with float32 sums (whitepapers; on 9.0 mma.sync's share).
@@ -70,19 +70,17 @@ def product_dims(traits: Traits) -> int:
 def predict_work(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
     """Seconds of the forward pass. dims: multiply-adds for a pair."""
     rates = FORWARD_OF_REALS if problem.dtype == "float32" else FORWARD
-    return predict(work, traits, problem, gpu, dims, threads_of(traits), rates, atoms_of(traits))
+    return predict(work, traits, problem, gpu, dims, threads_of(traits), rates)
 
 
 def predict(
-    work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int, threads: int, rates: Rates, atoms: int
+    work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int, threads: int, rates: Rates
 ) -> float:  # fmt: skip
-    """Seconds for all heads and batch entries: items spread over the multiprocessors. threads: of a block; atoms: of a
-    warp.
-    """
+    """Seconds for all heads and batch entries: items spread over the multiprocessors. threads: of a block."""
     heads = problem.batch * problem.heads_q
     if not work.tiles.size or not heads:
         return LAUNCH_SECONDS
-    resident = traits.blocks_per_multiprocessor
+    resident, atoms = traits.blocks_per_multiprocessor, WARP * traits.tile_q // (ATOM * threads)
     rate = flop_rate(problem, gpu) * rates.efficiency[atoms - 1]
     rate *= min(resident * threads / WARP / FULL_WARPS, 1.0)
     pairs = GROUP_ROWS * traits.tile_kv

@@ -39,7 +39,6 @@ def emit_read(out: SourceWriter, traits: Traits) -> None:
 
 
 def _emit_wait(out: SourceWriter, traits: Traits) -> None:
-    """All lanes agree on ``kept``; the vote tells ptxas so, which then keeps the stage in uniform registers."""
     info = tile_info(traits)
     text = "A tile's keys are there; and which of its pairs this group keeps." if info else "A tile's keys are there."
     with device_function(out, "wait_keys", ("base", *_group(traits), "stage", "phase"), text):
@@ -47,10 +46,18 @@ def _emit_wait(out: SourceWriter, traits: Traits) -> None:
         if not info:
             return
         out.line(f"word = ptx.load_shared_word(base + TILE_INFO + stage * u32({INFO_BYTES}))")
-        out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
-        if may_skip(traits):
-            out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
+        emit_status(out, skips=may_skip(traits))
         out.line(f"return {', '.join((*info, *('kept',) * may_skip(traits)))}")
+
+
+def emit_status(out: SourceWriter, *, skips: bool) -> None:
+    """What this group keeps of a tile, from the tile's ``word``; and with ``skips``, whether that is anything.
+
+    All lanes agree on ``kept``; the vote tells ptxas so, which then keeps the stage in uniform registers.
+    """
+    out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
+    if skips:
+        out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
 
 
 def _emit_skip(out: SourceWriter) -> None:

@@ -17,7 +17,7 @@ from splat_numba.gen.targets.gpu.gradient_kept import Keeping, KeptRates
 from splat_numba.gen.targets.gpu.gradient_kernels import FINISHED, READ, ROUNDED, WHOLE, WRITTEN
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.sm80.backward.reading_shape import fits_registers, reading_bytes, registers, threads_of
-from splat_numba.gen.targets.sm80.backward.shape import atoms_of, columns_at_once
+from splat_numba.gen.targets.sm80.backward.shape import columns_at_once
 from splat_numba.gen.targets.sm80.backward.shape import threads_of as writing_threads
 from splat_numba.gen.targets.sm80.backward.tile_shapes import most_resident, worth_trying
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
@@ -27,8 +27,8 @@ from splat_numba.gen.targets.sm80.tile_shapes import resident_of
 
 # Of an H200 (benchmarks/results/gpu_sm80.md). Chips whose memory is slower beside their products have no entry until
 # both designs were timed there.
-RATES = {(9, 0): KeptRates(4.2e12, 4.7e12, LAUNCH_SECONDS)}
-WARPS, SHARES = (4, 8, 16), (0.46, 0.77, 1.0)  # of a multiprocessor, that read slopes; and their share of that rate
+RATES = {(9, 0): KeptRates(4.2e12, 5.2e12, LAUNCH_SECONDS)}
+WARPS, SHARES = (4, 8, 16), (0.42, 0.82, 1.0)  # of a multiprocessor, that read slopes; and their share of that rate
 LEAST_DIM = 64  # below it nothing was timed
 GROUPS = (1, 2)  # row blocks of 64 and 128 rows
 READ_STAGES = (4, 3, 2)  # of keys and images: memory is further away than the cache
@@ -64,8 +64,7 @@ def _tiles(turned: Problem, gpu: Gpu) -> Tiles | str:
 
 
 def _seconds(work: Work, boxes: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
-    one = keeps(boxes)
-    return predict(work, boxes, problem, gpu, dims, writing_threads(one), GRADIENTS, atoms_of(one))
+    return predict(work, boxes, problem, gpu, dims, writing_threads(keeps(boxes)), GRADIENTS)
 
 
 def reading_traits(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:

@@ -59,8 +59,7 @@ def gradient_tiles(problem: Problem, gpu: Gpu, of: str) -> Tiles:
 def _seconds(
     of: str, wanted: tuple[str, ...], work: Work, boxes: Traits, problem: Problem, gpu: Gpu, dims: int
 ) -> float:
-    one = _most(boxes, of, wanted)
-    return predict(work, boxes, problem, gpu, dims, threads_of(one), GRADIENTS, atoms_of(one))
+    return predict(work, boxes, problem, gpu, dims, threads_of(_most(boxes, of, wanted)), GRADIENTS)
 
 
 def _most(boxes: Traits, of: str, wanted: tuple[str, ...]) -> GradientTraits:

@@ -20,10 +20,10 @@ from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import COUNTS, LISTED, PLACES, TABLES
-from splat_numba.gen.targets.sm80.packed.traits import VALUES_ROW, TiledTraits
-from splat_numba.gen.targets.sm80.packed.values import OF_LANE, OF_TILE, WORDS, emit_values
+from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
+from splat_numba.gen.targets.sm80.packed.values import OF_LANE, OF_TILE, ROW_WORDS, WORDS, emit_values
 from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_bring, emit_head, load_of
-from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, loads, row_bytes, steps
+from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, STAGES, loads, row_bytes, steps
 from splat_numba.gen.targets.sm80.tiles import emit_add, emit_padding, of_stages, padded
 
 ARRAYS = ("values", "v", "out")
@@ -39,7 +39,7 @@ def render_spmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> str
     """Python source of the kernel. groups: of its parameters. Pure and deterministic."""
     out = SourceWriter()
     emit_head(out, traits, "Packed values times the rows of a dense array")
-    out.line(f"VALUES, ENDS = u32({traits.values_in_stage}), u32({traits.notes_at})")
+    out.line(f"ENDS = u32({traits.notes_at})")
     emit_begin(out, traits, groups)
     with out.suite():
         _emit_entry(out, traits)
@@ -50,7 +50,7 @@ def render_spmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> str
     rows = load_of("rows_of_v", traits, multiplied=False, token=TOKEN)
     emit_bring(out, rows)
     if padded((traits.dim,)):
-        emit_padding(out, [(rows, of_stages("base", traits.stage_bytes, traits.stages))])
+        emit_padding(out, [(rows, of_stages("base", traits.stage_bytes, STAGES))])
     emit_add(out, traits.dtype)
     return out.text()
 
@@ -58,7 +58,7 @@ def render_spmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> str
 def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
     """What a lane knows of its rows stays in registers: where its chunks of the block's first tile begin in memory, how
     far the first one's last place is from the row's first, how far that may be, by how many values chunks begin before
-    the tile; the lane's first place from the row's first, and how many the row keeps.
+    the tile, and how many places the row keeps.
     """
     rows, sums = LANE_ROWS, ATOM // 2 * steps(traits.dim)
     out.lines(
@@ -66,7 +66,8 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
         values_at = values + u64(entry) * values_batch + u64(head) * values_head
         v_at = v + u64(entry) * v_batch + u64(head // share) * v_head
         keep_ends(values_at, pairs, u32(base + ENDS), thread)
-        clear_values(u32(base + VALUES + u32({ATOM * VALUES_ROW}) * warp), lane)
+        bring_rows_of_v(v_at, v_row, base, {", ".join(PLACES)})
+        ptx.async_commit()
         """
     )
     if padded((traits.dim,)):
@@ -74,21 +75,19 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
     out.lines(
         f"""
         rows_at = rows_at + u64({LISTED}) * u64(u32(u32({ATOM}) * warp) + u32(lane >> u32(2)))
-        quarter = u32(lane & u32({ROW_LANES - 1}))
-        column = u32(corner + u32({NUMBERS}) * quarter)
+        column = u32(corner + u32({OF_LANE}) * u32(lane & u32({ROW_LANES - 1})))
         at = cuda.local.array({rows}, dtype=np.uint64)
-        ahead, most, shift = {", ".join([f"cuda.local.array({rows}, dtype=np.uint32)"] * 3)}
-        place, counts = {", ".join([f"cuda.local.array({rows}, dtype=np.uint32)"] * 2)}
+        ahead, most, shift, counts = {", ".join([f"cuda.local.array({rows}, dtype=np.uint32)"] * 4)}
         some_near = u32(0)
         for i in range({rows}):
             _, slot, begin, count = ptx.load_words4(rows_at + u64({LISTED * MATRIX} * i))
             shift[i] = shift_of(values_at, u32(slot + column))
             at[i] = values_at + u64(2) * signed(u32(slot + column - shift[i]))
             ahead[i], counts[i] = u32(u32(column - shift[i] - begin) + u32({NUMBERS - 1})), count
-            place[i] = u32(u32(corner + u32({OF_LANE}) * quarter) - begin)
             most[i] = u32(count + u32({NUMBERS - 1})) if count > u32(0) else u32(0)
             some_near = some_near | near_ends(u32(slot + begin), count, pairs)
         near = ptx.any_lane(some_near)
+        words = cuda.local.array({ROW_WORDS * rows}, dtype=np.uint32)
         weights = cuda.local.array({WORDS * rows}, dtype=np.uint32)
         total = cuda.local.array({sums}, dtype=np.float32)
         for n in range({sums}):
@@ -98,39 +97,28 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
 
 
 def _emit_tiles(out: SourceWriter, traits: TiledTraits) -> None:
-    """Packed values and rows of v are on their way to all stages but the one that is multiplied."""
-    ahead, size = traits.stages - 1, traits.stage_bytes
-    places, fetch = ", ".join(PLACES), f"fetch_values({{}}, values_at, {', '.join(OF_TILE)}, shift, {{}}, near, pairs"
+    """A tile's packed values are on their way while the one before is multiplied."""
+    of_rows = ", ".join(OF_TILE)
     out.lines(
         f"""
         right = u32(base + u32(lane & u32(15)) * u32({row_bytes(traits.dim)}) + u32(lane >> u32(4)) * u32({CHUNK}))
-        row_of_values = u32(u32(u32({ATOM}) * warp + u32(lane >> u32(2))) * u32({VALUES_ROW}))
-        to = u32(base + VALUES + row_of_values + u32({CHUNK}) * quarter)
-        left = u32(base + VALUES + row_of_values + u32({2 * CHUNK}) * quarter)
         ptx.block_barrier()  # the head's ends are there
-        done, coming, filled, last = u32(0), u32(0), u32(0), u32({size * ahead})
-        for i in range({ahead}):
-            if coming < u32(u32({TILE_PLACES}) * tiles):
-                bring_rows_of_v(v_at, v_row, u32(base + filled), {places})
-                {fetch.format("u32(to + filled)", "coming")}, u32(base + ENDS))
-            ptx.async_commit()
-            coming, corner = u32(coming + u32({TILE_PLACES})), u32(corner + u32({TILE_PLACES}))
-            filled = u32(filled + STAGE_BYTES)
-        end = u32(u32({TILE_PLACES}) * tiles)
-        while done < end:
+        done = u32(0)
+        busy = fetch_values(words, values_at, {of_rows}, done, near, pairs, u32(base + ENDS))
+        while tiles > u32(0):
             wait_for_copies()
-            ptx.block_barrier()  # the tile is there, and nobody reads the stage any more that is filled now
-            now, here = stage, done
-            stage = u32(stage + STAGE_BYTES) if stage != last else u32(0)
+            ptx.block_barrier()  # the tile is there, and nobody reads the other stage any more
+            now, here, kept = stage, done, busy
+            tiles, corner, stage = u32(tiles - u32(1)), u32(corner + u32({TILE_PLACES})), u32(STAGE_BYTES - stage)
             done = u32(done + u32({TILE_PLACES}))
-            if coming < end:
-                bring_rows_of_v(v_at, v_row, u32(base + filled), {places})
-                {fetch.format("u32(to + filled)", "coming")}, u32(base + ENDS))
+            if tiles > u32(0):
+                bring_rows_of_v(v_at, v_row, u32(base + stage), {", ".join(PLACES)})
             ptx.async_commit()
-            coming, corner = u32(coming + u32({TILE_PLACES})), u32(corner + u32({TILE_PLACES}))
-            filled = u32(filled + STAGE_BYTES) if filled != last else u32(0)
-            if keeps_any(place, counts, here) != u32(0):
-                place_values(weights, u32(left + now), place, counts, shift, here)
+            if kept != u32(0):
+                place_values(weights, words, ahead, counts, shift, here)
+            if tiles > u32(0):
+                busy = fetch_values(words, values_at, {of_rows}, done, near, pairs, u32(base + ENDS))
+            if kept != u32(0):
                 multiply_rows(total, weights, u32(right + now))
         out_at = out + u64(entry) * out_batch + u64(head) * out_head + u64(4) * u64(lane & u32(3))
         for half in range({LANE_ROWS}):

@@ -6,6 +6,7 @@ from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS
 from splat_numba.gen.targets.sm80.packed import sddmm, spmm
+from splat_numba.gen.targets.sm80.packed.real_spmm import render_real_spmm
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 
 PAGES = {
@@ -33,7 +34,8 @@ def tiled_text(traits: TiledTraits, arch: str) -> EmittedText:
 
 def render_tiled(traits: TiledTraits) -> str:
     """Python source of the kernel, for every mask of these traits. Pure and deterministic."""
-    return PAGES[traits.family][1](traits, _groups(traits))
+    render = render_real_spmm if traits.copies_values else PAGES[traits.family][1]
+    return render(traits, _groups(traits))
 
 
 def _groups(traits: TiledTraits) -> tuple[tuple[str, ...], ...]:

@@ -16,7 +16,7 @@ HALF = 2  # bytes of a number
 # Bytes of a tile's row of packed values: 64, those before them in their sector, a chunk before all; odd, to keep rows
 # apart.
 PACKED_ROW = {2: 11 * CHUNK, 4: 19 * CHUNK}  # by the bytes of a number
-VALUES_ROW = 9 * CHUNK  # of spmm's: up to 7 before them, 64, as memory's chunks have them; odd likewise
+VALUES_ROW = 18 * CHUNK  # of spmm's of float32: 64, and those before them in their sector; rows 8 banks apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,20 +70,28 @@ class TiledTraits(TiledOperator):
         """Blocks of a multiprocessor that registers are left for."""
         if self.family == "sddmm":
             return 3 if self.atoms > 1 or self.itemsize > HALF else 5
+        if self.itemsize > HALF:
+            return 2
         if self.dim <= NARROW:
             return 4 * TILE_ROWS // self.rows
         return 3 if self.dim <= 2 * NARROW else 2
 
     @property
     def stages(self) -> int:
-        """Tiles in shared memory: spmm has packed values of two on their way while one is computed, where they fit."""
-        return STAGES + 1 if self.family == "spmm" and self.dim <= NARROW else STAGES
+        """Tiles in shared memory: spmm of float32 has two on their way while one is computed."""
+        return STAGES + 1 if self.copies_values else STAGES
+
+    @property
+    def copies_values(self) -> bool:
+        """Whether spmm has packed values in shared memory; of 16 bits in registers, which an H200 did faster."""
+        return self.family == "spmm" and self.itemsize > HALF
 
     @property
     def layout(self) -> str:
         """Of shared memory, in words."""
         if self.family == "spmm":
-            return "stages of rows of v and packed values; a head's first and last chunk of these"
+            what = "rows of v and packed values" if self.copies_values else "rows of v"
+            return f"{self.stages} stages of {what}; a head's first and last chunk of packed values"
         return "two stages of keys, packed values, the block's rows, queries"
 
     @property
@@ -94,7 +102,7 @@ class TiledTraits(TiledOperator):
     @property
     def stage_bytes(self) -> int:
         """Of what is fetched for a tile."""
-        return self._of_rows + (self.rows * VALUES_ROW if self.family == "spmm" else 0)
+        return self._of_rows + (self.rows * VALUES_ROW if self.copies_values else 0)
 
     @property
     def values_in_stage(self) -> int:

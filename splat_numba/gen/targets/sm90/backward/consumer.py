@@ -6,7 +6,6 @@ Groups take turns by themselves: while one takes exponentials, the other's produ
 from __future__ import annotations
 
 from splat_numba.gen.boxes.kept_slopes import IMAGE_BYTES
-from splat_numba.gen.boxes.passes import NONE
 from splat_numba.gen.language.lane_layout import LANE_ROWS, MATRIX, sums_of, words_of
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import emit_length
@@ -17,6 +16,7 @@ from splat_numba.gen.targets.sm90.backward.results import emit_results
 from splat_numba.gen.targets.sm90.backward.slopes import emit_slopes
 from splat_numba.gen.targets.sm90.backward.traits import IMAGE_PART, BackwardTraits
 from splat_numba.gen.targets.sm90.epilogue import emit_rows
+from splat_numba.gen.targets.sm90.handover import emit_status
 from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, words_per_row
 from splat_numba.gen.targets.sm90.softmax import emit_place, masks
 
@@ -196,7 +196,6 @@ def _emit_read(out: SourceWriter, traits: BackwardTraits) -> None:
 
 
 def _emit_wait(out: SourceWriter, traits: BackwardTraits) -> None:
-    """All lanes agree on ``kept``; the vote tells ptxas so, which then keeps the stage in uniform registers."""
     names = (*_info(traits), *("kept",) * may_skip(traits))
     parameters = ("base", *("warpgroup",) * bool(names), "stage", "phase")
     with device_function(out, "wait_right", parameters, "A right tile is there; and which of its pairs are kept."):
@@ -207,9 +206,7 @@ def _emit_wait(out: SourceWriter, traits: BackwardTraits) -> None:
                 out.line("word, image, _, _ = ptx.load_shared_words4(info)")
             else:
                 out.line("word = ptx.load_shared_word(info)")
-            out.line("status = u32((word >> (u32(2) * warpgroup)) & u32(3))")
-            if may_skip(traits):
-                out.line(f"kept = ptx.any_lane(u32(1) if status != u32({NONE}) else u32(0))")
+            emit_status(out, skips=may_skip(traits))
             out.line(f"return {', '.join(names)}")
 
 

@@ -1,0 +1,68 @@
+"""Calls of our operators that are like earlier ones, past PyTorch's dispatcher.
+
+A graph of torch.compile calls the same operator again and again, with nothing at work but itself. The dispatcher then
+takes as long as the call: it reads a dozen arguments, writes them for our function, and the results back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from splat_numba.executors.executor import Again
+from splat_numba.runtime.recent import REMEMBERED, Recent
+
+_TRIED = 4  # kinds of arrays of one kind of call, as executors.gpu.alike has it
+
+
+class Known:
+    """What was learned of an operator's calls, by all that they are beside their arrays. Calls that are like none, or
+    are watched, are the operator's as before.
+    """
+
+    def __init__(self) -> None:
+        self._by_options: Recent[tuple[Again, ...]] = Recent(REMEMBERED)
+        self.glance = self._by_options.glance
+
+    def learn(self, options: tuple[Any, ...], again: Again | None) -> None:
+        """Note a faster call for these options. None where there is none."""
+        if again is not None:
+            self._by_options.keep(options, (again, *(self.glance(options) or ())[: _TRIED - 1]))
+
+    def call(self, options: tuple[Any, ...], arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """What a known call gives; None where none is like this one."""
+        for again in self.glance(options) or ():
+            found = again(arrays)
+            if found is not None:
+                return found
+        return None
+
+    def clear(self) -> None:
+        """Let go of everything."""
+        self._by_options.clear()
+
+
+def shorten(operator: Any, split: Callable[..., tuple[tuple[Any, ...], tuple[Any, ...]]], known: Known) -> None:
+    """Have an OpOverload go to what is known of a call first. split: its arguments as options and arrays, the latter
+    in the order of Again's.
+
+    Graphs that Inductor makes call the OpOverload, which calls what is replaced here. It is private: where a PyTorch
+    has no such thing, nothing is shorter. What is known answers for tensors of memory alone whose dispatch keys, after
+    those of threads and modes, are those within the operator: nobody between sees anything that was to be seen.
+    A profiler would, and a mode over functions: then nothing is shorter either.
+    """
+    usual = getattr(operator, "_op", None)
+    profiled = getattr(torch._C._autograd, "_profiler_enabled", None)  # noqa: SLF001 - as torch.profiler asks
+    modes = torch._C._len_torch_function_stack  # noqa: SLF001 - as in watch.py
+    if usual is None or profiled is None:
+        return
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if named or profiled() or modes():
+            return usual(*arguments, **named)
+        found = known.call(*split(*arguments))
+        return usual(*arguments) if found is None else found
+
+    operator._op = call  # noqa: SLF001
