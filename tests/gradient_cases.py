@@ -31,7 +31,7 @@ CASES = {
     "large dims": Problem(130, 130, WINDOW, "bfloat16", head_dim=256, value_dim=256),
     "large keys": Problem(130, 130, WINDOW, "float16", head_dim=192, value_dim=64),
     "key lengths": Problem(200, 260, splat.causal(), "bfloat16", 3, 2, head_dim=64, kv_lengths=(0, 77, 260)),
-    "key lengths, grouped": Problem(150, 150, WINDOW, "float16", 2, 4, 1, head_dim=32, kv_lengths=(150, 33)),
+    "key lengths, grouped": Problem(150, 150, WINDOW, "float16", 2, 2, 1, head_dim=64, kv_lengths=(150, 33)),
     "negative scale": Problem(200, 200, splat.causal(), "float16", heads_q=2, head_dim=64, scale=-0.3),
     "no scale": Problem(70, 70, splat.causal(), "bfloat16", head_dim=64, scale=0.0),
     "residue classes": Problem(330, 330, splat.dilated(20, 5), "float16", heads_q=2, head_dim=64),
@@ -43,9 +43,9 @@ CASES = {
     "grid": Problem(640, 640, splat.neighborhood((20, 32), 7), "float16", heads_q=2, head_dim=64),
     "a mask a head": Problem(130, 130, MASKS, "float16", batch=2, heads_q=4, heads_kv=2, head_dim=64),
     "a mask a head, lengths": Problem(
-        130, 130, MASKS, "bfloat16", 1, 4, 1, head_dim=32, kv_lengths=(50,), layout="bshd"
+        130, 130, MASKS, "bfloat16", 1, 4, 1, head_dim=64, kv_lengths=(50,), layout="bshd"
     ),
-    "queries and keys of nobody": Problem(100, 140, _holed(100, 140), "float16", heads_q=2, head_dim=40),
+    "queries and keys of nobody": Problem(100, 140, _holed(100, 140), "float16", heads_q=2, head_dim=64),
     "no keys": Problem(70, 0, splat.full(), "float16", heads_q=2, head_dim=64),
     "no queries": Problem(0, 70, splat.full(), "float16", heads_q=2, head_dim=64),
     "one axis less": Problem(90, 90, splat.causal(), "bfloat16", None, 2, head_dim=64, layout="bshd"),

@@ -21,10 +21,11 @@ from splat_numba.bridges.torch.functions import (
     differentiate,
     fake_gradients,
     filled,
+    is_mapped,
     last_function,
     only,
 )
-from splat_numba.bridges.torch.watch import is_mapped, is_transformed
+from splat_numba.bridges.torch.watch import is_transformed
 from splat_numba.errors import ArgumentError
 
 WEIGHTS = ("w_q", "w_k", "w_v", "w_o", "proj_k", "proj_v")

@@ -25,7 +25,7 @@ _READ = {
         f"flurka_numba.{name}"
         for name in (
             "api", "problem", "bridges.torch.door", "bridges.torch.names", "bridges.torch.in_graphs",
-            "bridges.torch.autograd",
+            "bridges.torch.given",
         )
     ),
 }  # fmt: skip

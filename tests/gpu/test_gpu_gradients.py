@@ -117,7 +117,7 @@ def test_frozen_arguments_have_none(target, frozen):
 
 
 @every_type
-def test_gradients_of_torch_tensors_and_inside_a_graph(target, dtype):
+def test_torch_tensors_and_their_gradients_inside_a_graph(target, dtype):
     torch = pytest.importorskip("torch")
     shape, asked = (2, 4, 300, 64), {"target": target.name}
     q, k, v, dout = (torch.randn(shape, device="cuda", dtype=getattr(torch, dtype)) for _ in range(4))
@@ -127,12 +127,15 @@ def test_gradients_of_torch_tensors_and_inside_a_graph(target, dtype):
     wanted = attention_backward(dout, q, k, v, out, lse, WINDOW, **asked)
     targets = tuple(torch.empty_like(x) for x in (q, k, v))
     graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    again = torch.empty_like(out)
     with torch.cuda.graph(graph, stream=stream):
+        splat.attention(q, k, v, WINDOW, out=again, **asked)
         attention_backward(dout, q, k, v, out, lse, WINDOW, **asked, out_grads=targets)
-    for one in targets:
+    for one in (again, *targets):
         one.fill_(float("nan"))
     graph.replay()
     torch.cuda.synchronize()
+    assert torch.equal(again, out)
     for one, two, three in zip(targets, wanted, recorded, strict=True):
         assert torch.equal(one, two)
         assert torch.equal(three, two)

@@ -92,7 +92,7 @@ def test_value_and_grad_and_jacrev(given):
     value, found = jax.jit(jax.value_and_grad(loss_of(attend), (0, 1, 2)))(*given)
     np.testing.assert_allclose(value, loss_of(attend)(*given), rtol=1e-5)
     check_gradients(found, given)
-    small = [one[:1, :, :8, :16] for one in given]
+    small = [one[:1, :, :8] for one in given]
     assert jax.jacrev(lambda q: attend(q, *small[1:]).sum((0, 1, 3)))(small[0]).shape == (8, *small[0].shape)
 
 

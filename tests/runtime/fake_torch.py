@@ -68,7 +68,8 @@ def make():
     fake.compiler = SimpleNamespace(is_compiling=lambda: False)
     fake.nn = SimpleNamespace(Parameter=type("Parameter", (Tensor,), {}))
     fake.autograd = SimpleNamespace(
-        forward_ad=SimpleNamespace(_current_level=-1, unpack_dual=lambda one: SimpleNamespace(tangent=one.tangent))
+        graph=SimpleNamespace(increment_version=lambda _: None),
+        forward_ad=SimpleNamespace(_current_level=-1, unpack_dual=lambda one: SimpleNamespace(tangent=one.tangent)),
     )
     fake._C = SimpleNamespace(
         _are_functorch_transforms_active=lambda: False,

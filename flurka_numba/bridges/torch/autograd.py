@@ -9,13 +9,13 @@ import torch
 
 from flurka_numba.backends import choose_executor
 from flurka_numba.bridges.torch import operators
+from flurka_numba.bridges.torch.given import as_tensor, check_omega
 from flurka_numba.bridges.torch.names import map_name
-from flurka_numba.checks import ARRAYS, GRADIENTS
+from flurka_numba.checks import ARRAYS
 from flurka_numba.problem import Call
-from splat_numba.bridges.torch.functions import check_local, differentiate, last_function, only
-from splat_numba.bridges.torch.watch import is_mapped, is_transformed
+from splat_numba.bridges.torch.functions import check_local, differentiate, is_mapped, last_function, only
+from splat_numba.bridges.torch.watch import is_transformed
 from splat_numba.errors import ArgumentError
-from splat_numba.runtime.tensors import check_tensor
 
 NO_TANGENTS = (
     "q, k, v and projections wanted without tangents, got a dual tensor: there is no derivative in forward mode. Use "
@@ -71,12 +71,6 @@ def whole(*arguments: Any) -> Any:
     return Whole.apply(*arguments)
 
 
-def check_omega(omega: Any) -> None:
-    """Raise ArgumentError for random rows that want a gradient."""
-    if isinstance(omega, torch.Tensor) and omega.requires_grad and torch.is_grad_enabled():
-        check_tensor("omega", omega, GRADIENTS)
-
-
 class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
     """A call's result and its gradients straight from the executor, which keeps what was made of keys and values."""
 
@@ -105,8 +99,3 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
     def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
         """Raise ArgumentError."""
         raise ArgumentError(NO_TANGENTS)
-
-
-def as_tensor(given: Any) -> Any:
-    """An array or list as a tensor of the host, whatever the default device is; tensors and None as they are."""
-    return given if given is None or isinstance(given, torch.Tensor) else torch.as_tensor(given, device="cpu")

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from flurka_numba.backends import choose_executor
-from flurka_numba.bridges.torch.autograd import Eager, as_tensor, check_omega
+from flurka_numba.bridges.torch.autograd import Eager
+from flurka_numba.bridges.torch.given import as_tensor, check_omega
 from flurka_numba.bridges.torch.names import map_name
 from flurka_numba.checks import ARRAYS
 from flurka_numba.feature_maps import check_eps

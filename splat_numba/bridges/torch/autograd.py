@@ -8,11 +8,14 @@ import torch
 
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import operators
-from splat_numba.bridges.torch.functions import check_local, differentiate, last_function, only
+from splat_numba.bridges.torch.functions import check_local, differentiate, is_mapped, last_function, only
 from splat_numba.bridges.torch.names import mask_name, settled
-from splat_numba.bridges.torch.watch import is_mapped, is_transformed
+from splat_numba.bridges.torch.operators import attended, gone_back
+from splat_numba.bridges.torch.watch import is_transformed
 from splat_numba.errors import ArgumentError
 from splat_numba.executors.executor import BackwardCall
+from splat_numba.formats.acsr import ACSR
+from splat_numba.formats.patterns import Pattern
 
 _NO_TANGENTS = (
     "q, k and v wanted without tangents, got torch.func.jvp, jacfwd, hessian or a dual tensor: attention has no "
@@ -80,11 +83,15 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
         """given: kv_lengths, return_lse, the mask and the other options, in one: PyTorch looks at each argument."""
         kv_lengths, return_lse, mask, options = given
         stored = settled(mask)
-        recipe = (
-            operators.known_recipe(q, mask, options) if stored is mask else operators.recipe_for(q, stored, *options)
-        )
-        out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
-        ctx.kept = recipe, stored, options
+        kind = (id(stored), *options, kv_lengths)  # what is known holds the mask
+        found = None if kv_lengths is not None else attended.call(kind, (q, k, v))
+        if found is None:
+            recipe = _recipe(q, stored, mask, options)
+            found = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
+            if kv_lengths is None and _lasts(stored, mask):
+                attended.learn(kind, recipe.executor.attend_again(recipe, (q, k, v)))
+        out, lse = found
+        ctx.kept = stored, mask, options
         ctx.set_materialize_grads(False)
         # A copy of what is not a tensor: PyTorch notices what becomes of saved tensors alone.
         ctx.save_for_backward(q, k, v, out, lse, _tensor(kv_lengths))
@@ -95,11 +102,21 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
         """Gradients of q, k and v."""
         (q, k, v, out, lse, kv_lengths), wanted = ctx.saved_tensors, ctx.needs_input_grad[:3]
         dout = torch.zeros_like(out) if dout is None else dout
+        stored, mask, options = ctx.kept
+        kind = (id(stored), *options, *wanted)
+        if kv_lengths is None and not (_recording() or _modes()):  # of the rest tensors' dispatch keys tell
+            arrays = (q, k, v, out, dout, lse) if dlse is None else (q, k, v, out, dout, lse, dlse)
+            found = gone_back.call(kind, arrays)
+            if found is not None:
+                return (*found, None)
         if _recording() or is_transformed(torch) or is_mapped(dout) or is_mapped(dlse):
             return (*_watched_backward(ctx, (dout, q, k, v, out, lse, dlse), kv_lengths, list(wanted)), None)
-        recipe = ctx.kept[0]
+        recipe = _recipe(q, stored, mask, options)
         call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, operators.FROZEN[wanted])
-        return (*recipe.executor.backward(recipe, call), None)
+        gradients = recipe.executor.backward(recipe, call)
+        if kv_lengths is None and _lasts(stored, mask):
+            gone_back.learn(kind, recipe.executor.backward_again(recipe, call))
+        return (*gradients, None)
 
     @staticmethod
     def jvp(_ctx: Any, *_tangents: Any) -> NoReturn:
@@ -107,7 +124,7 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
         raise ArgumentError(_NO_TANGENTS)
 
 
-_recording = torch.is_grad_enabled
+_recording, _modes = torch.is_grad_enabled, torch._C._len_torch_function_stack  # noqa: SLF001 - as in watch.py
 _apply = super(torch.autograd.Function, Eager).apply
 _is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # noqa: SLF001 - torch.func has no public question
 
@@ -117,6 +134,15 @@ def recorded(q: Any, k: Any, v: Any, given: tuple[Any, ...]) -> Any:
     if _is_wrapped(q) or _is_wrapped(k) or _is_wrapped(v):  # left over from one that has ended
         return Eager.apply(q, k, v, given)
     return _apply(q, k, v, given)
+
+
+def _recipe(q: Any, stored: Any, mask: Any, options: tuple[Any, ...]) -> Any:
+    return operators.known_recipe(q, mask, options) if stored is mask else operators.recipe_for(q, stored, *options)
+
+
+def _lasts(stored: Any, mask: Any) -> bool:
+    """Whether the next call may have the same mask, and what is known of it holds that: its id stays its own."""
+    return stored is mask and isinstance(mask, (Pattern, ACSR))
 
 
 def _tensor(kv_lengths: Any) -> Any:
@@ -129,6 +155,6 @@ def _tensor(kv_lengths: Any) -> Any:
 
 def _watched_backward(ctx: Any, arrays: tuple[Any, ...], kv_lengths: Any, wanted: list[bool]) -> tuple[Any, ...]:
     """The gradients with a graph, or of mapped ones: is_grads_batched=True."""
-    _, mask, (scale, layout, backend, target, _) = ctx.kept
+    mask, _, (scale, layout, backend, target, _) = ctx.kept
     found = WholeBackward.apply(*arrays, mask_name(mask), scale, layout, kv_lengths, backend, target, wanted)
     return only(found, wanted)

@@ -25,6 +25,8 @@ def define(library: Any, name: str, schema: str, run: Any, fake: Any, vmap: Any)
     return getattr(getattr(torch.ops, library.ns), name)
 
 
+_is_batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001 - there is no public question
+
 # What is below autograd of a call on tensors in memory, with nothing else at work: it ends in define()'s run.
 _own, _kinds = torch._C, torch._C.DispatchKey  # noqa: SLF001 - as PyTorch's own library asks
 _BELOW = _own._after_autograd_keyset.raw_repr()  # noqa: SLF001 - likewise
@@ -75,6 +77,13 @@ def is_differentiated(*tensors: Any) -> bool:
         torch.autograd.forward_ad._current_level >= 0  # noqa: SLF001 - of torch.func.jvp, too
         and torch._C._is_fwd_grad_enabled()  # noqa: SLF001
     )
+
+
+def is_mapped(tensor: Any) -> bool:
+    """Whether a tensor, perhaps None, is one of many to autograd: of is_grads_batched=True, which is no transform.
+    Not in watch: of a backward() within torch.compile Dynamo reads what is there, and warns of this.
+    """
+    return tensor is not None and bool(_is_batched(tensor))
 
 
 def last_function(operator: Any, no_second: str, no_tangents: str) -> Any:

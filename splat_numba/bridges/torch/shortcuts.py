@@ -33,7 +33,11 @@ class Known:
 
     def call(self, options: tuple[Any, ...], arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """What a known call gives; None where none is like this one."""
-        for again in self.glance(options) or ():
+        try:
+            several = self.glance(options) or ()
+        except TypeError:  # an option of a wrong type, which is refused by name
+            return None
+        for again in several:
             found = again(arrays)
             if found is not None:
                 return found

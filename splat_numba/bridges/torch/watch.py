@@ -84,15 +84,3 @@ def only_devices(torch: Any) -> bool:
 
     count = torch._C._len_torch_function_stack()  # noqa: SLF001
     return all(isinstance(torch._C._get_function_stack_at(at), DeviceContext) for at in range(count))  # noqa: SLF001
-
-
-def is_mapped(tensor: Any) -> bool:
-    """Whether a tensor, perhaps None, is one of many to autograd: of is_grads_batched=True, which is no transform."""
-    return tensor is not None and bool(_batched_question()(tensor))
-
-
-@lru_cache(maxsize=1)
-def _batched_question() -> Any:
-    import torch
-
-    return torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001

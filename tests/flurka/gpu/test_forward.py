@@ -23,19 +23,15 @@ DIMS = ((16, 16), (64, 64), (33, 20), (80, 8))
 @pytest.mark.parametrize("part", range(len(EVERY_KIND)))  # parts run side by side: most of the time goes into compiling
 def test_every_case_agrees_with_the_oracle(part):
     """What texts depend on is the part's, and all else is drawn."""
-    dims, dtype = DIMS[part % len(DIMS)], tuple(OPERAND)[part % 2]
-    fixed = {
-        "head_dim": dims[0],
-        "value_dim": dims[1],
-        "rows": (8, 64, 31)[part % 3],
-        "eps": (None, 1e-2)[part // 2 % 2],
-    }
+    (head_dim, value_dim), dtype = DIMS[part % len(DIMS)], tuple(OPERAND)[part % 2]
+    rows, eps = (8, 64, 31)[part % 3], (None, 1e-2)[part // 2 % 2]
+    texts = {"head_dim": head_dim, "value_dim": value_dim, "rows": rows, "eps": eps}
 
     @seed(part)
     @settings(max_examples=draws(6), database=None, derandomize=False)
     @given(cases(kinds=[EVERY_KIND[part]], dtypes=(dtype,)))
     def agrees(case):
-        check(case if EXPLORING else case.but(**fixed), backend="cuda")
+        check(case if EXPLORING else case.but(**texts), backend="cuda")
 
     agrees()
 

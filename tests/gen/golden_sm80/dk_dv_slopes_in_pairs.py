@@ -17,7 +17,7 @@ wait_for_copies = ptx.async_wait(0)
 LEFT_1, LEFT_2 = u32(0), u32(5120)
 TILES, NOTES = u32(10240), u32(32768)
 RIGHT_2, LEVELS, STAGE_BYTES = u32(5120), u32(10240), u32(11264)
-WEIGHTS = u32(33024)
+GIVEN = u32(33024)
 PRESENT = u32(41216)
 
 
@@ -31,8 +31,10 @@ def attention_gradients(
 ):
     start = ptx.shared_address(cuda.shared.array(0, dtype=np.uint8))
     base = u32((start + u32(15)) & u32(4294967280))
-    score_0 = cuda.local.array(32, dtype=np.float32)
-    score_1 = cuda.local.array(32, dtype=np.float32)
+    score_0 = cuda.local.array(16, dtype=np.float32)
+    score_1 = cuda.local.array(16, dtype=np.float32)
+    slope_0 = cuda.local.array(16, dtype=np.float32)
+    slope_1 = cuda.local.array(16, dtype=np.float32)
     total_0 = cuda.local.array(16, dtype=np.float32)
     for i in range(16):
         total_0[i] = f32(0.0)
@@ -65,7 +67,7 @@ def attention_gradients(
         keep_notes(note, rank, entry, u32(first + u32(1)), end, right_1_at, right_2_at, levels_at, slopes_at)
         work(
             block + u64(32) * u64(rank), piece, views, bits, right_1_row, right_2_row, base, note, scale_log2, score_0,
-            score_1, total_0, total_1, box_shift, limit,
+            score_1, slope_0, slope_1, total_0, total_1, box_shift, limit,
         )
         rank, entry, first, end = ptx.load_shared_words4(note)
     head, _, _, _ = ptx.load_shared_words4(u32(note + u32(48)))
@@ -104,8 +106,8 @@ def attention_gradients(
 
 @device
 def work(
-    block_at, piece, views, bits, right_1_row, right_2_row, base, note, scale_log2, score_0, score_1, total_0,
-    total_1, box_shift, limit,
+    block_at, piece, views, bits, right_1_row, right_2_row, base, note, scale_log2, score_0, score_1, slope_0,
+    slope_1, total_0, total_1, box_shift, limit,
 ):
     """All tiles of a row block with one head."""
     fetched = u32(base + TILES)
@@ -130,7 +132,8 @@ def work(
         ptx.async_commit()
         if computing > u32(0):
             work_on_tile(
-                mask_now, bits, base, u32(fetched + u32(STAGE_BYTES - stage)), scale_log2, score_0, score_1, total_0, total_1,
+                mask_now, bits, base, u32(fetched + u32(STAGE_BYTES - stage)), scale_log2, score_0, score_1, slope_0, slope_1,
+                total_0, total_1,
             )
         stage = u32(STAGE_BYTES - stage)
         computing = u32(1) if left > u32(0) else u32(0)
@@ -154,46 +157,75 @@ def next_tile(piece, views, place, count, corner, inner_step, outer_step, mask):
 
 
 @device
-def work_on_tile(mask, bits, base, tile, scale_log2, score_0, score_1, total_0, total_1):
+def work_on_tile(mask, bits, base, tile, scale_log2, score_0, score_1, slope_0, slope_1, total_0, total_1):
     """One tile: weights, slopes, gradients."""
+    part = second_of_pair(ptx.thread_index())
+    left_1, right_1, left_2, right_2, _, _ = places(base, tile)
+    right_1 = u32(right_1 + u32(2560) * part)
+    right_2 = u32(right_2 + u32(2560) * part)
+    multiply_first(score_0, score_1, left_1, right_1)
+    multiply_second(slope_0, slope_1, left_2, right_2)
+    row, column = place_in_warp(u32(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)) & u32(63)))
+    levels = u32(tile + LEVELS + u32(16) * u32(column + u32(32) * part))
+    weigh(score_0, slope_0, scale_log2, levels)
+    weigh(score_1, slope_1, scale_log2, levels)
+    if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):
+        mask_at = bits + u64(512) * u64(mask >> u32(2)) + u64(8) * u64(row & u32(63)) + u64(4) * u64(part)
+        mask_scores(score_0, mask_at + u64(0), column)
+        mask_scores(score_1, mask_at + u64(128), column)
+        mask_scores(slope_0, mask_at + u64(0), column)
+        mask_scores(slope_1, mask_at + u64(128), column)
+    thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+    image = images_of_tile(u32(base + NOTES + u32(64) * u32(thread >> u32(5))))
+    thread = u32(thread & u32(63))
+    image = image + u64(place_in_image(thread)) + u64(1024) * u64(part)
+    keep_0 = ptx.load_shared_word(u32(base + PRESENT + u32(4) * u32(row + u32(0))))
+    keep_1 = ptx.load_shared_word(u32(base + PRESENT + u32(4) * u32(row + u32(8))))
+    keep_slopes(slope_0, image, keep_0, keep_1)
+    keep_0 = ptx.load_shared_word(u32(base + PRESENT + u32(4) * u32(row + u32(16))))
+    keep_1 = ptx.load_shared_word(u32(base + PRESENT + u32(4) * u32(row + u32(24))))
+    keep_slopes(slope_1, image + u64(2048), keep_0, keep_1)
+    ptx.warp_barrier()  # so that nothing of what follows is made yet, and kept in registers
     second = second_of_pair(ptx.thread_index())
-    left, right, _, _ = places(u32(base + LEFT_2 * second), u32(tile + RIGHT_2 * second))
-    multiply(score_0, score_1, left, right)
-    thread = u32(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)) & u32(63))
-    row, column = place_in_warp(thread)
-    levels = u32(tile + LEVELS + u32(16) * column)
-    weights = u32(base + WEIGHTS + u32(16) * thread)
+    given = u32(base + GIVEN + u32(4096) * second + u32(16) * u32(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)) & u32(63)))
     if ptx.any_lane(second_of_pair(ptx.thread_index())) == u32(0):
-        weigh(score_0, scale_log2, levels)
-        weigh(score_1, scale_log2, levels)
-        if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):
-            mask_at = bits + u64(512) * u64(mask >> u32(2)) + u64(8) * u64(row & u32(63))
-            mask_scores(score_0, mask_at + u64(0), column)
-            mask_scores(score_1, mask_at + u64(128), column)
-        give_weights(score_0, weights)
-        give_weights(score_1, u32(weights + u32(4096)))
-    ptx.block_barrier()  # weights are there
+        give_half(slope_0, u32(given + u32(0)))
+        give_half(slope_1, u32(given + u32(2048)))
     if ptx.any_lane(second_of_pair(ptx.thread_index())) == u32(1):
-        make_slopes(score_0, weights, levels)
-        make_slopes(score_1, u32(weights + u32(4096)), levels)
-        if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):
-            mask_at = bits + u64(512) * u64(mask >> u32(2)) + u64(8) * u64(row & u32(63))
-            mask_scores(score_0, mask_at + u64(0), column)
-            mask_scores(score_1, mask_at + u64(128), column)
-        thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
-        image = images_of_tile(u32(base + NOTES + u32(64) * u32(thread >> u32(5))))
-        thread = u32(thread & u32(63))
-        image = image + u64(place_in_image(thread))
-        keep_0 = ptx.load_shared_word(u32(base + PRESENT + u32(4) * u32(row + u32(0))))
-        keep_1 = ptx.load_shared_word(u32(base + PRESENT + u32(4) * u32(row + u32(8))))
-        keep_slopes(score_0, image, keep_0, keep_1)
-        keep_0 = ptx.load_shared_word(u32(base + PRESENT + u32(4) * u32(row + u32(16))))
-        keep_1 = ptx.load_shared_word(u32(base + PRESENT + u32(4) * u32(row + u32(24))))
-        keep_slopes(score_1, image + u64(2048), keep_0, keep_1)
+        give_half(score_0, u32(given + u32(0)))
+        keep_half(score_0, slope_0)
+        give_half(score_1, u32(given + u32(2048)))
+        keep_half(score_1, slope_1)
     second = second_of_pair(ptx.thread_index())
-    columns, _, _ = places_of_columns(base, u32(tile + RIGHT_2 * u32(u32(1) - second)))
-    add(total_0, total_1, score_0, score_1, columns)
+    other = u32(u32(1) - second)
+    columns, _, _ = places_of_columns(base, u32(tile + RIGHT_2 * other))
+    add_own(total_0, total_1, score_0, score_1, u32(columns + u32(2560) * second))
+    given = u32(base + GIVEN + u32(4096) * other + u32(16) * u32(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)) & u32(63)))
+    ptx.block_barrier()  # what the other warp gives is there
+    add_given(total_0, total_1, u32(given + u32(0)), u32(given + u32(2048)), u32(columns + u32(2560) * other))
     to_next_images(u32(base + NOTES + u32(64) * u32(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)) >> u32(5))))
+
+
+@device
+def places(base, tile):
+    """Where a lane's rows of the first matrices of operands begin; its row and column of scores."""
+    thread = u32(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)) & u32(63))
+    lane, first_row = u32(thread & u32(31)), u32(u32(thread >> u32(5)) * u32(32))
+    row, column = place_in_warp(thread)
+    upper = u32(u32(lane >> u32(4)) * u32(16))
+    left_1 = u32(base + LEFT_1 + u32(first_row + u32(lane & u32(15))) * u32(80) + upper)
+    key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))
+    right_1 = u32(tile + key_row * u32(80) + u32(u32(lane >> u32(3)) & u32(1)) * u32(16))
+    left_2 = u32(base + LEFT_2 + u32(first_row + u32(lane & u32(15))) * u32(80) + upper)
+    right_2 = u32(tile + RIGHT_2 + key_row * u32(80) + u32(u32(lane >> u32(3)) & u32(1)) * u32(16))
+    return left_1, right_1, left_2, right_2, row, column
+
+
+@device
+def place_in_warp(thread):
+    """A thread's first row of the block's, and its first column of each eight."""
+    row = u32(u32(thread >> u32(5)) * u32(32) + u32(u32(thread & u32(31)) >> u32(2)))
+    return row, u32(u32(thread & u32(3)) * u32(2))
 
 
 @device
@@ -309,22 +341,72 @@ def copy_levels(first, to, corner, inner_step, outer_step, box_shift, limit):
 
 
 @device
-def second_of_pair(thread):
-    """0 for the first warp of its pair, 1 for the second."""
-    return u32(thread >> u32(6))
+def add_product(sums, at, a_0, a_1, a_2, a_3, b_0, b_1):
+    """(16, 8) sums += (16, 16) x (16, 8)."""
+    sums[at + 0], sums[at + 1], sums[at + 2], sums[at + 3] = ptx.mma_float16(
+        a_0, a_1, a_2, a_3, b_0, b_1,
+        sums[at + 0], sums[at + 1], sums[at + 2], sums[at + 3],
+    )
 
 
 @device
-def places(base, tile):
-    """Where a lane's rows of the first matrices of operands begin; its row and column of scores."""
-    thread = u32(ptx.shuffle_xor_word(ptx.thread_index(), u32(0)) & u32(63))
-    lane, first_row = u32(thread & u32(31)), u32(u32(thread >> u32(5)) * u32(32))
-    row, column = place_in_warp(thread)
-    upper = u32(u32(lane >> u32(4)) * u32(16))
-    left = u32(base + u32(first_row + u32(lane & u32(15))) * u32(80) + upper)
-    key_row = u32(u32(u32(lane >> u32(4)) * u32(8)) + u32(lane & u32(7)))
-    right = u32(tile + key_row * u32(80) + u32(u32(lane >> u32(3)) & u32(1)) * u32(16))
-    return left, right, row, column
+def multiply_first(score_0, score_1, left, right):
+    """Scores of a warp's rows with a right tile's."""
+    for i in range(16):
+        score_0[i] = f32(0.0)
+        score_1[i] = f32(0.0)
+    multiply_first_step(score_0, score_1, u32(left + u32(0)), u32(right + u32(0)))
+    multiply_first_step(score_0, score_1, u32(left + u32(32)), u32(right + u32(32)))
+
+
+@device
+def multiply_first_step(score_0, score_1, left, right):
+    """Sixteen numbers of each row and column."""
+    a_0, a_1, a_2, a_3 = ptx.load_matrices(u32(left + u32(0)))
+    a_4, a_5, a_6, a_7 = ptx.load_matrices(u32(left + u32(1280)))
+    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(right + u32(0)))
+    add_product(score_0, 0, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(score_1, 0, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(score_0, 4, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(score_1, 4, a_4, a_5, a_6, a_7, b_2, b_3)
+    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(right + u32(1280)))
+    add_product(score_0, 8, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(score_1, 8, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(score_0, 12, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(score_1, 12, a_4, a_5, a_6, a_7, b_2, b_3)
+
+
+@device
+def multiply_second(slope_0, slope_1, left, right):
+    """dP of a warp's rows and a right tile's."""
+    for i in range(16):
+        slope_0[i] = f32(0.0)
+        slope_1[i] = f32(0.0)
+    multiply_second_step(slope_0, slope_1, u32(left + u32(0)), u32(right + u32(0)))
+    multiply_second_step(slope_0, slope_1, u32(left + u32(32)), u32(right + u32(32)))
+
+
+@device
+def multiply_second_step(slope_0, slope_1, left, right):
+    """Sixteen numbers of each row and column."""
+    a_0, a_1, a_2, a_3 = ptx.load_matrices(u32(left + u32(0)))
+    a_4, a_5, a_6, a_7 = ptx.load_matrices(u32(left + u32(1280)))
+    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(right + u32(0)))
+    add_product(slope_0, 0, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(slope_1, 0, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(slope_0, 4, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(slope_1, 4, a_4, a_5, a_6, a_7, b_2, b_3)
+    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(right + u32(1280)))
+    add_product(slope_0, 8, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(slope_1, 8, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(slope_0, 12, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(slope_1, 12, a_4, a_5, a_6, a_7, b_2, b_3)
+
+
+@device
+def second_of_pair(thread):
+    """0 for the first warp of its pair, 1 for the second."""
+    return u32(thread >> u32(6))
 
 
 @device
@@ -339,69 +421,38 @@ def places_of_columns(base, tile):
 
 
 @device
-def place_in_warp(thread):
-    """A thread's first row of the block's, and its first column of each eight."""
-    row = u32(u32(thread >> u32(5)) * u32(32) + u32(u32(thread & u32(31)) >> u32(2)))
-    return row, u32(u32(thread & u32(3)) * u32(2))
+def give_half(numbers, to):
+    """Rounded, to the other warp of the pair."""
+    give_sixteen(0, numbers, u32(to + u32(0)))
+    give_sixteen(8, numbers, u32(to + u32(1024)))
 
 
 @device
-def add_product(sums, at, a_0, a_1, a_2, a_3, b_0, b_1):
-    """(16, 8) sums += (16, 16) x (16, 8)."""
-    sums[at + 0], sums[at + 1], sums[at + 2], sums[at + 3] = ptx.mma_float16(
-        a_0, a_1, a_2, a_3, b_0, b_1,
-        sums[at + 0], sums[at + 1], sums[at + 2], sums[at + 3],
-    )
+def give_sixteen(first, numbers, to):
+    """Those of sixteen columns."""
+    word_0 = ptx.pack_float16(numbers[first + 0], numbers[first + 1])
+    word_1 = ptx.pack_float16(numbers[first + 2], numbers[first + 3])
+    word_2 = ptx.pack_float16(numbers[first + 4], numbers[first + 5])
+    word_3 = ptx.pack_float16(numbers[first + 6], numbers[first + 7])
+    ptx.store_shared_words4(to, word_0, word_1, word_2, word_3, u32(1))
 
 
 @device
-def multiply(score_0, score_1, left, right):
-    """Scores, or dP, of a warp's rows with a right tile's."""
-    for i in range(32):
-        score_0[i] = f32(0.0)
-        score_1[i] = f32(0.0)
-    multiply_step(score_0, score_1, u32(left + u32(0)), u32(right + u32(0)))
-    multiply_step(score_0, score_1, u32(left + u32(32)), u32(right + u32(32)))
+def keep_half(score, slope):
+    """Slopes are what this warp multiplies."""
+    for i in range(16):
+        score[i] = slope[i]
 
 
 @device
-def multiply_step(score_0, score_1, left, right):
-    """Sixteen numbers of each row and column."""
-    a_0, a_1, a_2, a_3 = ptx.load_matrices(u32(left + u32(0)))
-    a_4, a_5, a_6, a_7 = ptx.load_matrices(u32(left + u32(1280)))
-    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(right + u32(0)))
-    add_product(score_0, 0, a_0, a_1, a_2, a_3, b_0, b_1)
-    add_product(score_1, 0, a_4, a_5, a_6, a_7, b_0, b_1)
-    add_product(score_0, 4, a_0, a_1, a_2, a_3, b_2, b_3)
-    add_product(score_1, 4, a_4, a_5, a_6, a_7, b_2, b_3)
-    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(right + u32(1280)))
-    add_product(score_0, 8, a_0, a_1, a_2, a_3, b_0, b_1)
-    add_product(score_1, 8, a_4, a_5, a_6, a_7, b_0, b_1)
-    add_product(score_0, 12, a_0, a_1, a_2, a_3, b_2, b_3)
-    add_product(score_1, 12, a_4, a_5, a_6, a_7, b_2, b_3)
-    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(right + u32(2560)))
-    add_product(score_0, 16, a_0, a_1, a_2, a_3, b_0, b_1)
-    add_product(score_1, 16, a_4, a_5, a_6, a_7, b_0, b_1)
-    add_product(score_0, 20, a_0, a_1, a_2, a_3, b_2, b_3)
-    add_product(score_1, 20, a_4, a_5, a_6, a_7, b_2, b_3)
-    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(right + u32(3840)))
-    add_product(score_0, 24, a_0, a_1, a_2, a_3, b_0, b_1)
-    add_product(score_1, 24, a_4, a_5, a_6, a_7, b_0, b_1)
-    add_product(score_0, 28, a_0, a_1, a_2, a_3, b_2, b_3)
-    add_product(score_1, 28, a_4, a_5, a_6, a_7, b_2, b_3)
+def add_own(total_0, total_1, score_0, score_1, right):
+    """Weights or slopes of its own half times a right tile."""
+    add_own_step(0, total_0, total_1, score_0, score_1, u32(right + u32(0)))
+    add_own_step(8, total_0, total_1, score_0, score_1, u32(right + u32(1280)))
 
 
 @device
-def add(total_0, total_1, score_0, score_1, right):
-    """Weights, or slopes, of a warp's rows times a right tile."""
-    add_step(0, total_0, total_1, score_0, score_1, u32(right + u32(0)))
-    add_step(8, total_0, total_1, score_0, score_1, u32(right + u32(1280)))
-    add_step(16, total_0, total_1, score_0, score_1, u32(right + u32(2560)))
-    add_step(24, total_0, total_1, score_0, score_1, u32(right + u32(3840)))
-
-
-@device
-def add_step(first, total_0, total_1, score_0, score_1, right):
+def add_own_step(first, total_0, total_1, score_0, score_1, right):
     """Of sixteen columns; rounded, two a word."""
     a_0 = ptx.pack_float16(score_0[first + 0], score_0[first + 1])
     a_1 = ptx.pack_float16(score_0[first + 2], score_0[first + 3])
@@ -424,62 +475,34 @@ def add_step(first, total_0, total_1, score_0, score_1, right):
 
 
 @device
-def give_weights(score, to):
-    """Rounded, to the warp that makes slopes."""
-    give_sixteen(0, score, u32(to + u32(0)))
-    give_sixteen(8, score, u32(to + u32(1024)))
-    give_sixteen(16, score, u32(to + u32(2048)))
-    give_sixteen(24, score, u32(to + u32(3072)))
+def add_given(total_0, total_1, given_0, given_1, right):
+    """The same of the half that the other warp made."""
+    add_given_step(total_0, total_1, u32(given_0 + u32(0)), u32(given_1 + u32(0)), u32(right + u32(0)))
+    add_given_step(total_0, total_1, u32(given_0 + u32(1024)), u32(given_1 + u32(1024)), u32(right + u32(1280)))
 
 
 @device
-def give_sixteen(first, score, to):
-    """Those of sixteen columns."""
-    word_0 = ptx.pack_float16(score[first + 0], score[first + 1])
-    word_1 = ptx.pack_float16(score[first + 2], score[first + 3])
-    word_2 = ptx.pack_float16(score[first + 4], score[first + 5])
-    word_3 = ptx.pack_float16(score[first + 6], score[first + 7])
-    ptx.store_shared_words4(to, word_0, word_1, word_2, word_3, u32(1))
-
-
-@device
-def make_slopes(slope, weights, levels):
-    """dP becomes slopes, with the weights that are given."""
-    slopes_of_sixteen(0, slope, u32(weights + u32(0)), u32(levels + u32(0)))
-    slopes_of_sixteen(8, slope, u32(weights + u32(1024)), u32(levels + u32(256)))
-    slopes_of_sixteen(16, slope, u32(weights + u32(2048)), u32(levels + u32(512)))
-    slopes_of_sixteen(24, slope, u32(weights + u32(3072)), u32(levels + u32(768)))
-
-
-@device
-def slopes_of_sixteen(first, slope, weights, levels):
-    """Those of sixteen columns."""
-    word_0, word_1, word_2, word_3 = ptx.load_shared_words4(weights)
-    _, change_0 = ptx.load_shared_reals2(u32(levels + u32(0)))
-    _, change_1 = ptx.load_shared_reals2(u32(levels + u32(16)))
-    weight_0, weight_1 = ptx.unpack_float16(word_0)
-    slope[first + 0] = weight_0 * (slope[first + 0] - change_0)
-    slope[first + 1] = weight_1 * (slope[first + 1] - change_1)
-    weight_0, weight_1 = ptx.unpack_float16(word_1)
-    slope[first + 2] = weight_0 * (slope[first + 2] - change_0)
-    slope[first + 3] = weight_1 * (slope[first + 3] - change_1)
-    _, change_0 = ptx.load_shared_reals2(u32(levels + u32(128)))
-    _, change_1 = ptx.load_shared_reals2(u32(levels + u32(144)))
-    weight_0, weight_1 = ptx.unpack_float16(word_2)
-    slope[first + 4] = weight_0 * (slope[first + 4] - change_0)
-    slope[first + 5] = weight_1 * (slope[first + 5] - change_1)
-    weight_0, weight_1 = ptx.unpack_float16(word_3)
-    slope[first + 6] = weight_0 * (slope[first + 6] - change_0)
-    slope[first + 7] = weight_1 * (slope[first + 7] - change_1)
+def add_given_step(total_0, total_1, given_0, given_1, right):
+    """Of sixteen columns."""
+    a_0, a_1, a_2, a_3 = ptx.load_shared_words4(given_0)
+    a_4, a_5, a_6, a_7 = ptx.load_shared_words4(given_1)
+    b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32(right + u32(0)))
+    add_product(total_0, 0, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(total_1, 0, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(total_0, 4, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(total_1, 4, a_4, a_5, a_6, a_7, b_2, b_3)
+    b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32(right + u32(32)))
+    add_product(total_0, 8, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(total_1, 8, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(total_0, 12, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(total_1, 12, a_4, a_5, a_6, a_7, b_2, b_3)
 
 
 @device
 def mask_scores(score, mask_at, column):
     """Numbers of pairs that are not kept become 0, of a thread's two rows."""
     mask_columns(0, score, 0, ptx.load_word(mask_at + u64(0)) >> column)
-    mask_columns(4, score, 0, ptx.load_word(mask_at + u64(4)) >> column)
     mask_columns(0, score, 1, ptx.load_word(mask_at + u64(64)) >> column)
-    mask_columns(4, score, 1, ptx.load_word(mask_at + u64(68)) >> column)
 
 
 @device
@@ -491,22 +514,25 @@ def mask_columns(first, score, row, bits):
 
 
 @device
-def weigh(score, scale_log2, levels):
-    """Scores become weights."""
-    weigh_columns(0, score, scale_log2, levels)
-    weigh_columns(4, score, scale_log2, levels)
+def weigh(score, slope, scale_log2, levels):
+    """Scores become weights, and dP slopes."""
+    weigh_columns(0, score, slope, scale_log2, levels)
 
 
 @device
-def weigh_columns(first, score, scale_log2, levels):
+def weigh_columns(first, score, slope, scale_log2, levels):
     """The same of 32 columns."""
     for j in range(first, first + 4):
         level, change = ptx.load_shared_reals2(levels + u32(16) * u32(8 * j + 0))
         score[4 * j + 0] = ptx.exp2(score[4 * j + 0] * scale_log2 - level)
+        slope[4 * j + 0] = score[4 * j + 0] * (slope[4 * j + 0] - change)
         score[4 * j + 2] = ptx.exp2(score[4 * j + 2] * scale_log2 - level)
+        slope[4 * j + 2] = score[4 * j + 2] * (slope[4 * j + 2] - change)
         level, change = ptx.load_shared_reals2(levels + u32(16) * u32(8 * j + 1))
         score[4 * j + 1] = ptx.exp2(score[4 * j + 1] * scale_log2 - level)
+        slope[4 * j + 1] = score[4 * j + 1] * (slope[4 * j + 1] - change)
         score[4 * j + 3] = ptx.exp2(score[4 * j + 3] * scale_log2 - level)
+        slope[4 * j + 3] = score[4 * j + 3] * (slope[4 * j + 3] - change)
 
 
 @device
@@ -540,8 +566,6 @@ def keep_slopes(slope, image, keep_0, keep_1):
     """Slopes of sixteen keys, in the arrays' dtype, to memory."""
     keep_words(0, slope, image + u64(0), keep_0)
     keep_words(2, slope, image + u64(512), keep_1)
-    keep_words(16, slope, image + u64(1024), keep_0)
-    keep_words(18, slope, image + u64(1536), keep_1)
 
 
 @device

@@ -7,6 +7,7 @@ from functools import singledispatch
 import numpy as np
 import pytest
 
+import flurka_numba
 import splat_numba as splat
 from splat_numba.bridges.torch.names import mask_name
 from splat_numba.errors import ArgumentError
@@ -222,6 +223,25 @@ def test_arrays_of_a_call_outside_graphs_are_not_looked_at():
     found = torch.compile(lambda q: (loaded.run({}, 1), q + 1), backend="eager")(torch.ones(2))
     assert found[0] == {"total": 15.0}
     assert torch.equal(found[1], torch.full((2,), 2.0))
+
+
+@pytest.mark.parametrize(
+    "run", [lambda q: splat.attention(q, q, q, MASK), lambda q: flurka_numba.kernel_attention(q, q, q)]
+)
+def test_a_backward_within_a_compiled_function_is_not_looked_at(run):
+    """A warning of Dynamo's, which a run of tests takes for an error, would say what it met there."""
+    importlib.import_module("torch._dynamo")
+    q = inputs()[0].requires_grad_()
+    out = run(q)
+    (wanted,) = torch.autograd.grad(out.sum(), q, retain_graph=True)
+    torch._dynamo.reset()
+
+    def step(x):
+        out.sum().backward()
+        return x + 1
+
+    assert torch.equal(torch.compile(step, backend="eager")(torch.ones(2)), torch.full((2,), 2.0))
+    assert torch.equal(q.grad, wanted)
 
 
 def test_what_splat_calls_outside_graphs_is_not_compiled():

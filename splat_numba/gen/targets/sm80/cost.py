@@ -45,6 +45,7 @@ FORWARD = Rates((0.6, 0.8), 500)
 FORWARD_OF_REALS = Rates((0.69, 0.69), 1100)
 # Within 8 % of 16 tile shapes of gradients on an H200 (benchmarks/results/gpu_sm80.md).
 GRADIENTS = Rates((0.68, 0.9), 900)
+IN_PAIRS = Rates((0.73, 0.9), 900)  # of those whose warps share rows
 
 
 def flop_rate(problem: Problem, gpu: Gpu) -> float:

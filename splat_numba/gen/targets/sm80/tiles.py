@@ -179,7 +179,8 @@ class RowProduct:
 class SumProduct:
     """A function ``name`` of sums (of every atom, (16, dim)) += weights x right: weights (16, depth) in registers, as
     a row product leaves them, right of ``depth`` rows. shared_bytes: where weights are rounded and in shared memory
-    instead, sixteen rows of them transposed; so many bytes lie between, and weights are where a lane's row is.
+    instead, sixteen rows of them transposed; so many bytes lie between, and weights are where a lane's row is;
+    as_words: or where its four words are.
     """
 
     name: str
@@ -190,6 +191,7 @@ class SumProduct:
     dim: int
     texts: tuple[str, str]
     shared_bytes: int = 0
+    as_words: bool = False
 
 
 def emit_row_product(out: SourceWriter, one: RowProduct) -> None:
@@ -227,7 +229,8 @@ def emit_sum_product(out: SourceWriter, one: SumProduct, dtype: str) -> None:
     with device_function(out, f"{one.name}_step", (*first_sum, *parameters), one.texts[1]):
         for atom, name in enumerate(one.weights):
             if one.shared_bytes:
-                out.line(f"{', '.join(_of_atom(left, atom))} = ptx.load_matrices_transposed({name})")
+                load = "load_shared_words4" if one.as_words else "load_matrices_transposed"
+                out.line(f"{', '.join(_of_atom(left, atom))} = ptx.{load}({name})")
                 continue
             for i, word in enumerate(_of_atom(left, atom)):
                 pair = ", ".join(f"{name}[first + {LANE_COLUMNS * i + x}]" for x in range(LANE_COLUMNS))

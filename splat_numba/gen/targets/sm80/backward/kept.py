@@ -21,7 +21,7 @@ from splat_numba.gen.targets.sm80.backward.shape import columns_at_once
 from splat_numba.gen.targets.sm80.backward.shape import threads_of as writing_threads
 from splat_numba.gen.targets.sm80.backward.tile_shapes import most_resident, worth_trying
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
-from splat_numba.gen.targets.sm80.cost import GRADIENTS, LAUNCH_SECONDS, predict
+from splat_numba.gen.targets.sm80.cost import GRADIENTS, IN_PAIRS, LAUNCH_SECONDS, predict
 from splat_numba.gen.targets.sm80.shape import MOST_REGISTERS, STAGES
 from splat_numba.gen.targets.sm80.tile_shapes import resident_of
 
@@ -64,7 +64,8 @@ def _tiles(turned: Problem, gpu: Gpu) -> Tiles | str:
 
 
 def _seconds(work: Work, boxes: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
-    return predict(work, boxes, problem, gpu, dims, writing_threads(keeps(boxes)), GRADIENTS)
+    one = keeps(boxes)
+    return predict(work, boxes, problem, gpu, dims, writing_threads(one), IN_PAIRS if one.paired else GRADIENTS)
 
 
 def reading_traits(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:

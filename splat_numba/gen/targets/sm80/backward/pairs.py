@@ -1,147 +1,100 @@
-"""A tile of a kernel of keys whose warps are paired: two have the same 32 rows, and one sum each.
+"""A kernel of keys whose warps are paired: two have the same 32 rows, make weights and slopes of half a tile's columns
+each, and then one gradient each of all columns.
 
-The first makes weights, P = exp2(score - lse), and dv; the second dP, then slopes with the first one's weights, and dk.
-Both multiply twice, by the same statements at other places: left k or v, right q or dout, then dout or q. So what a
-warp reads of a right tile serves 32 rows in place of 16: a tile of 64 x 64 of head_dim 128 takes 176 KiB of shared
-memory's reads and writes, and 288 where each warp makes both sums of 16 rows. Weights go through shared memory rounded,
-as products take them; a lane of the second warp reads what the same lane of the first one wrote.
+The first warp has dv, the second dk: so the sums take as many registers as both of sixteen rows would, and what a warp
+reads of a right tile serves 32 rows. A tile of 64 x 64 of head_dim 128 takes 208 KiB of shared memory's reads and
+writes, and 288 where each warp makes both sums of sixteen rows. The first gives its half's slopes to the second, which
+gives its weights, rounded, as words of the last product's left operand: a lane reads what the same lane of the other
+warp wrote. Meanwhile each warp multiplies its own half.
 """
 
 from __future__ import annotations
 
-from splat_numba.gen.language.lane_layout import (
-    ATOM,
-    LANE_COLUMNS,
-    LANE_ROWS,
-    LEFT_WORDS,
-    MATRIX,
-    SUMS,
-    log2,
-    sums_of,
-)
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LEFT_WORDS, log2, sums_of
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
-from splat_numba.gen.targets.sm80.backward.keeping import emit_keep
-from splat_numba.gen.targets.sm80.backward.shape import atoms_of, row_threads, total_registers
+from splat_numba.gen.targets.sm80.backward.shape import atoms_of, columns_at_once, row_threads
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
-from splat_numba.gen.targets.sm80.products import emit_helpers, emit_row_product, emit_sum_product
-from splat_numba.gen.targets.sm80.shape import CHUNK
-from splat_numba.gen.targets.sm80.softmax import emit_masks
-from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, RowProduct, SumProduct, of_atoms
-from splat_numba.gen.targets.sm80.walk import LEFT, RIGHT, TRANSPOSED, Operand, emit_lane_places, emit_place_in_warp
+from splat_numba.gen.targets.sm80.shape import CHUNK, row_bytes
+from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, SumProduct, emit_sum_product, of_atoms
+from splat_numba.gen.targets.sm80.walk import TRANSPOSED, Operand, emit_lane_places
 
 SIXTEEN = sums_of(ATOM)  # numbers of a lane in sixteen columns
+NUMBER_OF_PAIR = "second_of_pair(ptx.thread_index())"
 
 
 def of_pair(number: int) -> str:
     """A test that all lanes of a warp answer alike: whether it is the first of its pair, 0, or the second, 1."""
-    return f"ptx.any_lane(second_of_pair(ptx.thread_index())) == u32({number})"
+    return f"ptx.any_lane({NUMBER_OF_PAIR}) == u32({number})"
 
 
 def thread_of_rows(traits: GradientTraits) -> str:
     """This thread's number among those that have rows of their own."""
-    return f"u32({OPAQUE_THREAD} & u32({row_threads(traits) - 1}))"
+    return f"u32({OPAQUE_THREAD} & u32({row_threads(traits) - 1}))" if traits.paired else OPAQUE_THREAD
 
 
-def paired_arrays(traits: GradientTraits) -> dict[str, int]:
-    """Registers of an atom, by name: scores and weights, or dP and slopes; dv, or dk."""
-    return {"score": sums_of(traits.boxes.tile_kv), "total": total_registers(traits.boxes.head_dim)}
-
-
-def emit_paired_steps(out: SourceWriter, traits: GradientTraits) -> None:
-    """In a tile: both products, and between them what differs. Nobody writes weights before the next tile's barrier."""
-    atoms = atoms_of(traits)
-    scores, totals = of_atoms("score", atoms), of_atoms("total", atoms)
-    out.line("second = second_of_pair(ptx.thread_index())")
-    out.line("left, right, _, _ = places(u32(base + LEFT_2 * second), u32(tile + RIGHT_2 * second))")
-    wrapped(out, "multiply", (*scores, "left", "right"))
+def emit_shared_sums(out: SourceWriter, traits: GradientTraits) -> None:
+    """In a tile, when weights and slopes are made. Nobody writes what is given before the next tile's barrier."""
+    atoms, half = atoms_of(traits), columns_at_once(traits) * row_bytes(traits.boxes.head_dim)
+    scores, slopes, totals = (of_atoms(name, atoms) for name in ("score", "slope", "total"))
+    places = [f"u32(given + u32({_atom_bytes(traits) * atom}))" for atom in range(atoms)]
+    warps = f"u32({_atom_bytes(traits) * atoms})"  # bytes from what one warp of a pair gives to what the other one does
     out.lines(
         f"""
-        thread = {thread_of_rows(traits)}
-        row, column = place_in_warp(thread)
-        levels = u32(tile + LEVELS + u32({LEVEL_BYTES}) * column)
-        weights = u32(base + WEIGHTS + u32({CHUNK}) * thread)
+        ptx.warp_barrier()  # so that nothing of what follows is made yet, and kept in registers
+        second = {NUMBER_OF_PAIR}
+        given = u32(base + GIVEN + {warps} * second + u32({CHUNK}) * {thread_of_rows(traits)})
         """
     )
     with out.block(f"if {of_pair(0)}"):
-        for name in scores:
-            out.line(f"weigh({name}, scale_log2, levels)")
-        emit_masks(out, traits.walked, [scores])
-        for atom, name in enumerate(scores):
-            out.line(f"give_weights({name}, {_of_atom(traits, atom)})")
-    out.line("ptx.block_barrier()  # weights are there")
+        for slope, to in zip(slopes, places, strict=True):
+            out.line(f"give_half({slope}, {to})")
     with out.block(f"if {of_pair(1)}"):
-        for atom, name in enumerate(scores):
-            out.line(f"make_slopes({name}, {_of_atom(traits, atom)}, levels)")
-        emit_masks(out, traits.walked, [scores])
-        emit_keep(out, traits, scores)
-    out.line("second = second_of_pair(ptx.thread_index())")
-    out.line("columns, _, _ = places_of_columns(base, u32(tile + RIGHT_2 * u32(u32(1) - second)))")
-    wrapped(out, "add", (*totals, *scores, "columns"))
+        for score, slope, to in zip(scores, slopes, places, strict=True):
+            out.line(f"give_half({score}, {to})")
+            out.line(f"keep_half({score}, {slope})")
+    out.lines(
+        f"""
+        second = {NUMBER_OF_PAIR}
+        other = u32(u32(1) - second)
+        columns, _, _ = places_of_columns(base, u32(tile + RIGHT_2 * other))
+        """
+    )
+    wrapped(out, "add_own", (*totals, *scores, f"u32(columns + u32({half}) * second)"))
+    out.line(f"given = u32(base + GIVEN + {warps} * other + u32({CHUNK}) * {thread_of_rows(traits)})")
+    out.line("ptx.block_barrier()  # what the other warp gives is there")
+    wrapped(out, "add_given", (*totals, *places, f"u32(columns + u32({half}) * other)"))
 
 
-def _of_atom(traits: GradientTraits, atom: int) -> str:
-    return f"u32(weights + u32({_steps_bytes(traits) * atom}))" if atom else "weights"
+def _atom_bytes(traits: GradientTraits) -> int:
+    """Of an atom's numbers of half a tile, of all lanes that have rows of their own."""
+    return CHUNK * row_threads(traits) * columns_at_once(traits) // ATOM
 
 
-def _steps_bytes(traits: GradientTraits) -> int:
-    """Between an atom's weights and the next one's."""
-    return CHUNK * row_threads(traits) * traits.boxes.tile_kv // ATOM
-
-
-def emit_paired(out: SourceWriter, traits: GradientTraits) -> None:
-    """The functions that it calls."""
-    boxes, atoms = traits.boxes, atoms_of(traits)
-    scores, totals = of_atoms("score", atoms), of_atoms("total", atoms)
+def emit_sums(out: SourceWriter, traits: GradientTraits) -> None:
+    """The functions that emit_shared_sums() calls."""
+    boxes, atoms, columns = traits.boxes, atoms_of(traits), columns_at_once(traits)
+    totals, step = of_atoms("total", atoms), CHUNK * row_threads(traits)
     with device_function(out, "second_of_pair", ("thread",), "0 for the first warp of its pair, 1 for the second."):
         out.line(f"return u32(thread >> u32({log2(row_threads(traits))}))")
-    first = {"left": Operand(LEFT, "base", boxes.head_dim), "right": Operand(RIGHT, "tile", boxes.head_dim)}
-    text = "Where a lane's rows of the first matrices of operands begin; its row and column of scores."
-    emit_lane_places(out, "places", first, atoms, text, thread_of_rows(traits))
-    last = {"columns": Operand(TRANSPOSED, "tile", boxes.head_dim)}
+    operand = Operand(TRANSPOSED, "tile", boxes.head_dim, ITEMSIZE[boxes.dtype])
     text = "The same of what weights or slopes are multiplied with."
-    emit_lane_places(out, "places_of_columns", last, atoms, text, thread_of_rows(traits))
-    emit_place_in_warp(out, atoms)
-    emit_helpers(out, boxes)
-    texts = ("Scores, or dP, of a warp's rows with a right tile's.", "Sixteen numbers of each row and column.")
-    emit_row_product(
-        out, RowProduct("multiply", scores, "left", "right", boxes.tile_kv, boxes.head_dim, texts), boxes
-    )  # fmt: skip
-    texts = ("Weights, or slopes, of a warp's rows times a right tile.", "Of sixteen columns; rounded, two a word.")
-    emit_sum_product(out, SumProduct("add", totals, scores, "right", boxes.tile_kv, boxes.head_dim, texts), boxes)
-    _emit_give(out, traits)
-    _emit_slopes(out, traits)
-
-
-def _emit_give(out: SourceWriter, traits: GradientTraits) -> None:
-    """As words of the next product's left operand, four of sixteen columns."""
-    step = CHUNK * row_threads(traits)
-    with device_function(out, "give_weights", ("score", "to"), "Rounded, to the warp that makes slopes."):
-        for i in range(traits.boxes.tile_kv // ATOM):
-            out.line(f"give_sixteen({SIXTEEN * i}, score, u32(to + u32({step * i})))")
-    with device_function(out, "give_sixteen", ("first", "score", "to"), "Those of sixteen columns."):
+    emit_lane_places(out, "places_of_columns", {"columns": operand}, atoms, text, thread_of_rows(traits))
+    with device_function(out, "give_half", ("numbers", "to"), "Rounded, to the other warp of the pair."):
+        for i in range(columns // ATOM):
+            out.line(f"give_sixteen({SIXTEEN * i}, numbers, u32(to + u32({step * i})))")
+    with device_function(out, "give_sixteen", ("first", "numbers", "to"), "Those of sixteen columns."):
         for i in range(LEFT_WORDS):
-            pair = ", ".join(f"score[first + {LANE_COLUMNS * i + x}]" for x in range(LANE_COLUMNS))
-            out.line(f"word_{i} = ptx.pack_{traits.boxes.dtype}({pair})")
+            pair = ", ".join(f"numbers[first + {LANE_COLUMNS * i + x}]" for x in range(LANE_COLUMNS))
+            out.line(f"word_{i} = ptx.pack_{boxes.dtype}({pair})")
         out.line(f"ptx.store_shared_words4(to, {', '.join(f'word_{i}' for i in range(LEFT_WORDS))}, u32(1))")
-
-
-def _emit_slopes(out: SourceWriter, traits: GradientTraits) -> None:
-    """levels: of the thread's first column."""
-    step, parameters = CHUNK * row_threads(traits), ("slope", "weights", "levels")
-    with device_function(out, "make_slopes", parameters, "dP becomes slopes, with the weights that are given."):
-        for i in range(traits.boxes.tile_kv // ATOM):
-            at = f"u32(weights + u32({step * i})), u32(levels + u32({ATOM * LEVEL_BYTES * i}))"
-            out.line(f"slopes_of_sixteen({SIXTEEN * i}, slope, {at})")
-    with device_function(out, "slopes_of_sixteen", ("first", *parameters), "Those of sixteen columns."):
-        out.line(f"{', '.join(f'word_{i}' for i in range(LEFT_WORDS))} = ptx.load_shared_words4(weights)")
-        for eight in range(ATOM // MATRIX):
-            for x in range(LANE_COLUMNS):
-                at = f"levels + u32({LEVEL_BYTES * (MATRIX * eight + x)})"
-                out.line(f"_, change_{x} = ptx.load_shared_reals2(u32({at}))")
-            for row in range(LANE_ROWS):
-                out.line(f"weight_0, weight_1 = ptx.unpack_{traits.boxes.dtype}(word_{LANE_ROWS * eight + row})")
-                for x in range(LANE_COLUMNS):
-                    at = f"slope[first + {SUMS * eight + LANE_COLUMNS * row + x}]"
-                    out.line(f"{at} = weight_{x} * ({at} - change_{x})")
+    function = device_function(out, "keep_half", ("score", "slope"), "Slopes are what this warp multiplies.")
+    with function, out.block(f"for i in range({sums_of(columns)})"):
+        out.line("score[i] = slope[i]")
+    texts = ("Weights or slopes of its own half times a right tile.", "Of sixteen columns; rounded, two a word.")
+    dim, scores = boxes.head_dim, of_atoms("score", atoms)
+    emit_sum_product(out, SumProduct("add_own", totals, scores, "right", columns, dim, texts), boxes.dtype)
+    texts = ("The same of the half that the other warp made.", "Of sixteen columns.")
+    given = SumProduct("add_given", totals, of_atoms("given", atoms), "right", columns, dim, texts, step, as_words=True)
+    emit_sum_product(out, given, boxes.dtype)

@@ -37,7 +37,7 @@ def sums(traits: GradientTraits, atoms: int, columns: int) -> int:
     """
     one, packed = sums_of(columns), words_of(columns)
     if traits.paired:
-        return atoms * (one + total_registers(traits.boxes.head_dim))
+        return atoms * (2 * one + total_registers(traits.boxes.head_dim))
     tiles = one + packed if traits.packs else one * (1 + traits.slopes)
     return atoms * (tiles + sum(total_registers(dim) for dim in traits.dims.values()))
 
@@ -59,9 +59,11 @@ def in_registers(traits: GradientTraits, atoms: int, columns: int) -> bool:
 
 def columns_at_once(traits: GradientTraits) -> int:
     """Of a tile. Where slopes are kept tiles are images, which take more registers than 128 rows leave at head_dim 64:
-    those have one half of its columns after the other.
+    those have one half of its columns after the other. Of paired warps each has a half.
     """
     tile = traits.boxes.tile_kv
+    if traits.paired:
+        return tile // 2
     if traits.kept == WRITTEN and traits.boxes.groups == 2 and not in_registers(traits, 2, tile):
         return tile // 2 if in_registers(traits, 2, tile // 2) else tile
     return tile
@@ -99,8 +101,8 @@ def row_threads(traits: GradientTraits) -> int:
 class GradientMemory:
     """Byte offsets: of left tiles, stages and warps' notes from the aligned start, of the others from a stage's; of
     levels from where the queries' tiles begin, that start or a stage's.
-    notes: what a warp need not keep in registers while it goes through tiles; weights: that a warp hands to the one
-    that it is paired with; present: of each row, where some are padding.
+    notes: what a warp need not keep in registers while it goes through tiles; given: what a warp hands to the one that
+    it is paired with; present: of each row, where some are padding.
     """
 
     left: tuple[int, int]
@@ -109,7 +111,7 @@ class GradientMemory:
     levels: int
     stage_bytes: int
     notes: int
-    weights: int
+    given: int
     present: int
     end: int
 
@@ -124,11 +126,11 @@ def shared_layout(traits: GradientTraits) -> GradientMemory:
     of_stage = right + boxes.tile_kv * LEVEL_BYTES * by_column
     notes = stages + boxes.stages * of_stage
     places = (0, boxes.tile_q * first)
-    weights = notes + NOTE_BYTES * threads_of(traits) // WARP
-    present = weights + ITEMSIZE[boxes.dtype] * boxes.tile_q * boxes.tile_kv * traits.paired
+    given = notes + NOTE_BYTES * threads_of(traits) // WARP
+    present = given + ITEMSIZE[boxes.dtype] * boxes.tile_q * boxes.tile_kv * traits.paired
     end = present + PRESENT_BYTES * boxes.tile_q * traits.padded
     levels = right if by_column else left
-    return GradientMemory(places, stages, boxes.tile_kv * first, levels, of_stage, notes, weights, present, end)
+    return GradientMemory(places, stages, boxes.tile_kv * first, levels, of_stage, notes, given, present, end)
 
 
 def shared_bytes(traits: GradientTraits) -> int:

@@ -11,6 +11,7 @@ from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, 
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES
+from splat_numba.gen.targets.sm80.backward.pairs import thread_of_rows
 from splat_numba.gen.targets.sm80.backward.shape import atoms_of, columns_at_once
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.softmax import chunks_of, columns_of, emit_masks
@@ -29,7 +30,7 @@ def emit_pairs(out: SourceWriter, traits: GradientTraits) -> None:
     if traits.columns_are_queries:
         if traits.slopes:
             wrapped(out, *second)
-        out.line(f"row, column = place_in_warp({OPAQUE_THREAD})")
+        out.line(f"row, column = place_in_warp({thread_of_rows(traits)})")
         part, columns = part_of(traits), columns_at_once(traits)
         first = f"u32(column + u32({columns}) * {part})" if part else "column"
         out.line(f"levels = u32(tile + LEVELS + u32({LEVEL_BYTES}) * {first})")
@@ -104,9 +105,8 @@ def _emit_round(out: SourceWriter, traits: GradientTraits) -> None:
 
 def _emit_by_columns(out: SourceWriter, traits: GradientTraits) -> None:
     """levels: of the thread's first column."""
-    slopes = traits.slopes and not traits.paired
-    tile, arrays = columns_at_once(traits), ("score", *("slope",) * slopes)
-    text = "Scores become weights, and dP slopes." if slopes else "Scores become weights."
+    tile, arrays = columns_at_once(traits), ("score", *("slope",) * traits.slopes)
+    text = "Scores become weights, and dP slopes." if traits.slopes else "Scores become weights."
     parameters = (*arrays, "scale_log2", "levels")
     with device_function(out, "weigh", parameters, text):
         for first in chunks_of(tile):
@@ -118,5 +118,5 @@ def _emit_by_columns(out: SourceWriter, traits: GradientTraits) -> None:
             for row in range(LANE_ROWS):
                 weight, slope = sum_at("score", row, x), sum_at("slope", row, x)
                 out.line(f"{weight} = ptx.exp2({weight} * scale_log2 - level)")
-                if slopes:
+                if traits.slopes:
                     out.line(f"{slope} = {weight} * ({slope} - change)")

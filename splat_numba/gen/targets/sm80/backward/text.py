@@ -24,7 +24,7 @@ from splat_numba.gen.targets.sm80.backward.keeping import (
     emit_next_images,
     emit_present,
 )
-from splat_numba.gen.targets.sm80.backward.pairs import emit_paired, emit_paired_steps, paired_arrays, thread_of_rows
+from splat_numba.gen.targets.sm80.backward.pairs import NUMBER_OF_PAIR, emit_shared_sums, emit_sums, thread_of_rows
 from splat_numba.gen.targets.sm80.backward.results import emit_results, emit_store
 from splat_numba.gen.targets.sm80.backward.shape import (
     HEAD_NOTE,
@@ -42,7 +42,7 @@ from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.products import described, numbers_of
 from splat_numba.gen.targets.sm80.shape import CHUNK, row_bytes
 from splat_numba.gen.targets.sm80.softmax import ZERO, emit_mask_functions, knows_status, skips, some_kept
-from splat_numba.gen.targets.sm80.tiles import OPAQUE_THREAD, of_atoms
+from splat_numba.gen.targets.sm80.tiles import of_atoms
 from splat_numba.gen.targets.sm80.walk import LEFT, Operand, Walk, emit_keep_note, emit_walk
 
 ENTRY = "attention_gradients"
@@ -85,15 +85,13 @@ def render_gradients(traits: GradientTraits) -> str:
     )  # fmt: skip
     emit_walk(out, walk)
     _emit_tile(out, traits)
-    if not traits.paired:
-        emit_places(out, traits)
+    emit_places(out, traits)
     _emit_notes(out, traits)
     emit_token(out)
     emit_copies(out, traits)
+    emit_products(out, traits)
     if traits.paired:
-        emit_paired(out, traits)
-    else:
-        emit_products(out, traits)
+        emit_sums(out, traits)
     emit_mask_functions(out, boxes, ZERO, columns_at_once(traits))
     emit_slopes(out, traits)
     if traits.kept == WRITTEN:
@@ -134,7 +132,7 @@ def _emit_head(out: SourceWriter, traits: GradientTraits) -> None:
         """
     )
     if traits.paired:
-        out.line(f"WEIGHTS = u32({layout.weights})")
+        out.line(f"GIVEN = u32({layout.given})")
     if traits.padded:
         out.line(f"PRESENT = u32({layout.present})")
 
@@ -188,7 +186,7 @@ def _emit_places(out: SourceWriter, traits: GradientTraits) -> None:
     """Where a thread's rows are listed."""
     out.lines(
         f"""
-        row, column = place_in_warp({thread_of_rows(traits) if traits.paired else OPAQUE_THREAD})
+        row, column = place_in_warp({thread_of_rows(traits)})
         row_at = rows + u64({4 * traits.boxes.tile_q}) * u64(rank) + u64(4) * u64(row)
         """
     )
@@ -218,12 +216,12 @@ def _emit_heads(out: SourceWriter, traits: GradientTraits) -> None:
 
 def _arrays(traits: GradientTraits) -> dict[str, int]:
     """Registers of an atom, by name."""
-    if traits.paired:
-        return paired_arrays(traits)
     tile = sums_of(columns_at_once(traits))
     sizes = {"score": tile, **({"slope": tile} if traits.slopes else {})}
     if traits.packs:
         sizes["weight"] = words_of(columns_at_once(traits))
+    if traits.paired:
+        return sizes | {"total": total_registers(traits.boxes.head_dim)}
     return sizes | {f"{name}_total": total_registers(dim) for name, dim in traits.dims.items()}
 
 
@@ -273,7 +271,10 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits) -> None:
     text, part, parameters = "One tile: weights, slopes, gradients.", part_of(traits), _tile_parameters(traits)
     with device_function(out, "work_on_tile", parameters, text):
         with out.block(f"if {some_kept()}") if skips(traits.walked) else nullcontext():
-            if part:
+            if traits.paired:
+                out.line(f"{part} = {NUMBER_OF_PAIR}")
+                _emit_steps(out, traits)
+            elif part:
                 out.line(f"{part} = u32(0)")
                 with out.block(f"while {part} < u32({traits.boxes.tile_kv // columns_at_once(traits)})"):
                     wrapped(out, "work_on_part", (part, *parameters))
@@ -282,15 +283,12 @@ def _emit_tile(out: SourceWriter, traits: GradientTraits) -> None:
                 _emit_steps(out, traits)
         if traits.kept == WRITTEN:
             emit_next_images(out)
-    if part:
+    if part and not traits.paired:
         with device_function(out, "work_on_part", (part, *parameters), "The same of some of its columns."):
             _emit_steps(out, traits)
 
 
 def _emit_steps(out: SourceWriter, traits: GradientTraits) -> None:
-    if traits.paired:
-        emit_paired_steps(out, traits)
-        return
     atoms = atoms_of(traits)
     first, last = operands_of(traits)
     out.line(f"{', '.join(first)}, _, _ = places(base, tile)")
@@ -298,6 +296,9 @@ def _emit_steps(out: SourceWriter, traits: GradientTraits) -> None:
     emit_pairs(out, traits)
     if traits.kept == WRITTEN:
         emit_keep(out, traits, of_atoms("slope", atoms))
+    if traits.paired:
+        emit_shared_sums(out, traits)
+        return
     if last:
         out.line(f"{', '.join(last)}, _, _ = places_of_columns(base, tile)")
         _emit_to_part(out, traits, last)

@@ -7,6 +7,7 @@ from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_LINE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.gradient_kernels import LEVEL_BYTES, WRITTEN
+from splat_numba.gen.targets.sm80.backward.pairs import thread_of_rows
 from splat_numba.gen.targets.sm80.backward.shape import (
     MOST_COLUMNS,
     atoms_of,
@@ -95,8 +96,8 @@ def emit_places(out: SourceWriter, traits: GradientTraits) -> None:
     atoms = atoms_of(traits)
     first, last = operands_of(traits)
     text = "Where a lane's rows of the first matrices of operands begin; its row and column of scores."
-    emit_lane_places(out, "places", first, atoms, text)
-    if last:
+    emit_lane_places(out, "places", first, atoms, text, thread_of_rows(traits))
+    if last and not traits.paired:
         text = "The same of what weights and slopes are multiplied with."
         emit_lane_places(out, "places_of_columns", last, atoms, text)
     emit_place_in_warp(out, atoms)
@@ -142,6 +143,8 @@ def emit_products(out: SourceWriter, traits: GradientTraits) -> None:
         texts = ("dP of a warp's rows and a right tile's.", step)
         second = RowProduct("multiply_second", slope, "left", "right", columns, boxes.value_dim, texts)
         emit_row_product(out, second, boxes)
+    if traits.paired:
+        return
     for name, dim in traits.dims.items():
         what, values = ("Weights", score) if name == "dv" else ("Slopes", slope)
         texts = (f"{what} of a warp's rows times a right tile.", "Of sixteen columns; rounded, two a word.")

@@ -37,8 +37,8 @@ class GradientTraits(GradientKernel):
 
     @property
     def paired(self) -> bool:
-        """Whether two warps share 32 rows, one for weights and dv, the other for slopes and dk: what a warp reads of
-        right tiles then serves twice the rows, with as many registers. Both sides have rows of one length.
+        """Whether two warps share 32 rows, of which one has dv and the other dk: what a warp reads of right tiles then
+        serves twice the rows, with as many registers. Both sides have rows of one length.
         """
         boxes = self.boxes
         same = boxes.groups == 1 and boxes.head_dim == boxes.value_dim
