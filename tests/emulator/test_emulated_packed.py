@@ -256,7 +256,10 @@ FAULTY = Case(WINDOW, "float32", 1, 2, 2, 12, 12)
 # Rows of odd and even numbers of values, odd in all, that begin anywhere in a chunk: held in registers, by fewer lanes
 # or by more, or too long.
 HELD = Case(ACSR.from_pattern(splat.window(400), 6, 802), "float16", 1, 3, 1, 12, 12)
-SHARED = [Case(ACSR.from_pattern(splat.window(reach), 7, 802), "float16", 1, 2, 1, 12, 12) for reach in (40, 120, 900)]
+SHARED = [
+    Case(ACSR.from_pattern(splat.window(reach), 7, columns), "float16", 1, 2, 1, 12, 12)
+    for reach, columns in ((40, 802), (120, 802), (900, 802), (1500, 1403))
+]
 LONG = Case(ACSR.from_pattern(splat.window(1400), 6, 2802), "float16", 1, 3, 1, 12, 12)
 
 

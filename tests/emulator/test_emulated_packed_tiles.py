@@ -140,8 +140,8 @@ def test_a_key_that_is_no_number_reaches_its_own_pairs():
 
 def test_an_infinite_key_gives_what_float32_gives():
     """Three products of TF32 would give NaN, as an infinite number has no rest."""
-    q, k, _, _ = Case(WINDOW, "float32", None, 1, 1, 20, 20).arrays()
-    assert plan_of(WINDOW, "float32", dim=20).by_products
+    q, k, _, _ = Case(WINDOW, "float32", None, 1, 1, 36, 36).arrays()
+    assert plan_of(WINDOW, "float32", dim=36).by_products
     q[0, :, 3], q[0, 9, 2] = 1 + abs(q[0, :, 3]), 0
     k[0, 5, 3], k[0, 7, 2] = np.inf, -np.inf
     values = splat.sddmm(q, k, WINDOW, **EMULATED)[0]
@@ -194,7 +194,10 @@ def test_why_a_call_has_no_tiles(options, reason):
         ({"dtype": "float64"}, "mma.sync takes numbers of 16 and 32 bits, not float64"),
         ({"dtype": "float32"}, ""),
         ({"dtype": "float32", "operator": "sddmm"}, ""),
-        ({"dtype": "float32", "operator": "sddmm", "dim": 8}, "products of TF32 take rows of 16 to 64 numbers, not 8"),
+        (
+            {"dtype": "float32", "operator": "sddmm", "dim": 8},
+            "products of TF32 take rows of 32 to 64 numbers, not 8",
+        ),
         (
             {"dtype": "float32", "operator": "sddmm", "gpu": gpu_of((8, 6))},
             "three products of TF32 make 59 operations a cycle, FMA units 179",
@@ -212,6 +215,17 @@ def test_why_tiles_have_no_matrix_products(options, reason):
         return
     assert plan.tiles is not None
     assert (plan.by_products, plan.without) == (not reason, reason)
+
+
+def test_sums_of_few_pairs_are_made_in_float32():
+    """A row of one pair would miss its bound: three products of TF32 are not as exact as one of float32."""
+    acsr = ACSR.from_pattern(splat.causal(), 80, 80)
+    tiles = plan_of(acsr, "float32", "spmm").tiles
+    assert not tiles.covered[:64].any()
+    assert tiles.covered[64:].all()
+    assert plan_of(acsr, "float32", "sddmm").tiles.covered.all()
+    products.check_spmm(Case(acsr, "float32", 1, 1, 1, 32, 32), **EMULATED)
+    products.check_transposed(Case(acsr, "float32", 1, 1, 1, 32, 32), **EMULATED)
 
 
 def test_long_masks_have_blocks_of_more_rows():
@@ -268,7 +282,8 @@ FAULTY = [
     )
 ]
 FAULTY_WHOLE = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 101), "float16", None, 1, 1, 64, 64)]
-FAULTY_REALS = [Case(FAULTY[0].acsr, "float32", None, 1, 1, 20, 20)]
+FULLER = ACSR.from_pattern(splat.window(45, 36), 66, 101)  # of which all rows keep 32 pairs and more
+FAULTY_REALS = [Case(FULLER, "float32", None, 1, 1, 36, 36)]
 FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float64", None, 1, 1, 20, 20)]
 OTHER_CASES = {"fma": FAULTY_FMA, "fma weights": FAULTY_FMA, "wide spmm": FAULTY_WHOLE, "many columns": FAULTY_WHOLE}
 FAULTS = {

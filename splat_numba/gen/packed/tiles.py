@@ -56,7 +56,14 @@ class PackedTiles(Sealed):
 
     def denser(self, least: float) -> PackedTiles:
         """Those blocks of which at least this share is kept."""
-        chosen = self.kept >= least * self.size * TILE_PLACES * self.blocks[:, 3]
+        return self._of_blocks(self.kept >= least * self.size * TILE_PLACES * self.blocks[:, 3])
+
+    def fuller(self, pairs: int) -> PackedTiles:
+        """Those blocks of which every row keeps at least so many pairs."""
+        counts = np.where(self.rows[:, 0] == NO_ROW, NO_ROW, self.rows[:, 3])
+        return self._of_blocks(counts.reshape(-1, self.size).min(axis=1, initial=NO_ROW) >= pairs)
+
+    def _of_blocks(self, chosen: NDArray[np.bool_]) -> PackedTiles:
         rows = self.rows.reshape(-1, self.size, 4)[chosen].reshape(-1, 4)
         covered = np.zeros_like(self.covered)
         covered[rows[rows[:, 0] != NO_ROW, 0]] = True

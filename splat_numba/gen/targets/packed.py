@@ -32,7 +32,10 @@ from splat_numba.plain import counted, duration
 PRODUCT_TILE_CYCLES = 1000
 REAL_TILE_CYCLES = 1500  # of float32, an estimate: 800 instructions of each scheduler, and twice the bytes
 PAIR_BYTES_PER_CYCLE = 64
-REAL_DIMS = (16, NARROW)  # of fewer the rests' rests are felt; of more a multiprocessor holds one block
+# Three products of TF32 cut off up to 16 units of the last place of a product, and their sum some more: float32's own
+# bound allows a sum of n terms n + 6. So none of fewer is made by them. Of longer rows a multiprocessor has one block.
+REAL_TERMS = 32
+REAL_DIMS = (REAL_TERMS, NARROW)
 SHARED_TILE = 0.88  # of these for the same pairs, where 128 rows share it
 IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
 
@@ -70,9 +73,12 @@ class PackedPlan:
             room = f"{gpu.shared_bytes >> 10} KiB do not hold one of rows of {problem.dim} numbers"
             return cls(problem, lists, gpu, None, refusal=room, without=without)
         least = least_kept(problem, gpu, by_products=not without)
+        tiles = [
+            lists.tiles(size).denser(least) for size in ((TILE_ROWS,) if without else TiledTraits.of(problem).sizes)
+        ]  # fmt: skip
         plans = [
-            cls(problem, lists, gpu, lists.tiles(size).denser(least), by_products=not without, without=without)
-            for size in ((TILE_ROWS,) if without else TiledTraits.of(problem).sizes)
+            cls(problem, lists, gpu, one if without else _exact(problem, one), not without, without=without)
+            for one in tiles
         ]  # fmt: skip
         fastest = min(plans, key=lambda plan: sum(plan.seconds))
         if fastest.tiles is None or not len(fastest.tiles.blocks):
@@ -189,6 +195,12 @@ def _without_products(problem: PackedProblem, gpu: Gpu, side_by_side: bool) -> s
     if TiledTraits.of(problem).shared_bytes > gpu.shared_bytes:
         return f"two tiles of rows of {problem.dim} numbers do not fit in {gpu.shared_bytes >> 10} KiB"
     return "" if side_by_side else "packed values do not lie side by side"
+
+
+def _exact(problem: PackedProblem, tiles: PackedTiles) -> PackedTiles:
+    """Those that products make as exactly as float32 would; sddmm's sums have as many terms as a row numbers."""
+    few = problem.dtype == "float32" and problem.operator != "sddmm"
+    return tiles.fuller(REAL_TERMS) if few else tiles
 
 
 def _without_reals(dim: int, gpu: Gpu) -> str:
