@@ -281,5 +281,5 @@ def fresh(monkeypatch):
         made.append(GpuMemory(shape, dtype, pointer=(1 << 34) + (len(made) << 24)))
         return made[-1]
 
-    monkeypatch.setattr(frameworks._Interface, "empty", empty)
+    monkeypatch.setattr(type(frameworks.NUMBA), "empty", empty)
     return made

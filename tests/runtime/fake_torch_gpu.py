@@ -21,7 +21,7 @@ def torch_gpu(fake, monkeypatch):
     """The driver. Give backend='cuda': 'auto' asks the tensors themselves."""
     kind = type(frameworks.TORCH)
     described = kind.describe
-    monkeypatch.setattr(frameworks, "on_gpu", lambda one: isinstance(one, torch.Tensor))
+    monkeypatch.setattr(frameworks.lookup, "on_gpu", lambda one: isinstance(one, torch.Tensor))
     monkeypatch.setattr(kind, "describe", lambda self, name, one: replace(described(self, name, one), device=0))
     monkeypatch.setattr(kind, "stream", lambda *_: 0)
     for module in (gpu_call, gpu_backward):

@@ -200,7 +200,7 @@ def test_low_rank_attention_is_one_schedule(fake, fresh):
 
 def test_counters_belong_to_a_stream_or_a_graph(fake, fresh, monkeypatch):
     streams = iter([5, 6, 5, 5, 5])
-    monkeypatch.setattr(frameworks._Interface, "stream", lambda *_: next(streams))
+    monkeypatch.setattr(type(frameworks.NUMBA), "stream", lambda *_: next(streams))
     for _ in range(3):
         run(**operands())
     assert not ready._captured

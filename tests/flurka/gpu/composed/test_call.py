@@ -66,7 +66,9 @@ def gpu(monkeypatch):
     fake = install(monkeypatch, ComposingDriver())
     for module in (gpu_call, gpu_vjp):
         monkeypatch.setattr(module, "_ready", Recent(256))
-    monkeypatch.setattr(frameworks._Interface, "empty", lambda _, shape, dtype, __: There(fake, np.zeros(shape, dtype)))
+    monkeypatch.setattr(
+        type(frameworks.NUMBA), "empty", lambda _, shape, dtype, __: There(fake, np.zeros(shape, dtype))
+    )
     yield fake
     forget()
 
