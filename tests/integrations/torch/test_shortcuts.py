@@ -8,7 +8,7 @@ import splat_numba as splat
 from splat_numba.executors.gpu import alike
 from splat_numba.executors.gpu import backward as gpu_backward
 from splat_numba.executors.gpu import call as gpu_call
-from tests.integrations.torch.test_gpu_calls import MASK, SHAPE, functional, given, kernels
+from tests.integrations.torch.gpu_calls import MASK, SHAPE, functional, given, kernels
 from tests.integrations.torch.ways import assert_same, compiled, inputs
 from tests.runtime.fake_cuda import fake
 from tests.runtime.fake_torch_gpu import torch_gpu
