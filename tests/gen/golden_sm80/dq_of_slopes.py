@@ -197,7 +197,7 @@ def copy_keys(first, step, to, corner, inner_step, outer_step, box_shift, limit)
     chunk = u32(thread % u32(8))
     place = u32(thread // u32(8))
     while place < u32(64):
-        token = u32(corner + inner_step * place)
+        token = token_of(place, corner, inner_step, outer_step, box_shift)
         at = u32(to + place * u32(144) + chunk * u32(16))
         ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), u32(1))
         place = u32(place + u32(16))

@@ -13,7 +13,7 @@ from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, 
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu import gradient_text
-from splat_numba.gen.targets.gpu.addresses import ITEM, STEPS, TILE, TOKEN_OF_LINE, emit_header, emit_token
+from splat_numba.gen.targets.gpu.addresses import ITEM, STEPS, TILE, TOKEN_OF_TILE, emit_header, emit_token
 from splat_numba.gen.targets.gpu.functions import DEVICE, device_function, wrapped
 from splat_numba.gen.targets.sm80.backward.keeping import ATOM_BYTES, KEYS_BYTES, PART_BYTES, PART_QUERIES
 from splat_numba.gen.targets.sm80.backward.reading_shape import (
@@ -84,9 +84,11 @@ def render_reading(traits: GradientTraits) -> str:
 
 
 def _load(traits: GradientTraits) -> Load:
-    """Of keys; beyond the last one slopes are 0, and what is there must be a number."""
+    """Of keys; beyond the last one slopes are 0, and what is there must be a number. That a tile is one line is
+    not made use of: some shapes would spill two registers then.
+    """
     boxes, padding = traits.boxes, traits.padded
-    return Load("keys", boxes.tile_kv, boxes.head_dim, threads_of(traits), TILE, TOKEN_OF_LINE, padding, False)
+    return Load("keys", boxes.tile_kv, boxes.head_dim, threads_of(traits), TILE, TOKEN_OF_TILE, padding, False)
 
 
 def _product(traits: GradientTraits) -> SumProduct:
