@@ -253,7 +253,7 @@ def _ready_call(
 
 def _level(name: str, array: GpuArray, problem: Problem) -> Tensor:
     """lse or its gradient as (batch, heads, seq, 1)."""
-    sizes = (problem.batch, problem.heads_q, problem.seq_q, 1)
+    sizes = (*problem.lse_sizes, 1)
     to_batch, to_head, to_row = (*(0,) * (3 - len(array.strides)), *array.strides)
     return Tensor(sizes, (to_batch, to_head, to_row, ITEMSIZE[array.dtype]), array.dtype, name)
 

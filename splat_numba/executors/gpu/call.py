@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba.arguments.gpu_arrays import check_call_lengths, place_lengths, tensor_of
+from splat_numba.arguments.gradients import lse_shape
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
@@ -174,12 +175,11 @@ def _make_ready(
     tensors = {name: tensor_of(name, one, recipe.layout) for name, one in everything.items()}
     passes = [one for part in parts for one in heads_passes(part, problem)]
     call = ready_attention(target_of(parts), passes, tensors, scale, gpu, keep=recipe.identity)
-    lse_shape = (problem.batch, problem.heads_q, problem.seq_q)[4 - axes :]
     needs_lse = any(one.planned.resumes for one in passes)
     reach = tuple(reach_of(one) for one in everything.values())
     make_out, make_lse = (
         framework.maker(shape, dtype, q)
-        for shape, dtype in ((out_shape, problem.dtype), (lse_shape, problem.compute_dtype))
+        for shape, dtype in ((out_shape, problem.dtype), (lse_shape(problem, axes), problem.compute_dtype))
     )
     return ReadyAttention(call, problem, axes, gpu, make_out, make_lse, needs_lse, reach), arrays
 

@@ -14,13 +14,13 @@ from splat_numba.executors.plans import plan_for
 from splat_numba.formats.geometry import geometry
 from splat_numba.formats.patterns import full
 from splat_numba.gen.language.dtypes import ITEMSIZE
-from splat_numba.gen.plans.backward import BackwardPlan, Wanted
+from splat_numba.gen.plans.backward import GRADIENTS, BackwardPlan, Wanted
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.plan import Plan
 from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.schedules.schedule import ScheduleBuilder, Text
 from splat_numba.gen.schedules.tensor import Tensor, contiguous, padded_strides
-from splat_numba.gen.targets.gradients import GradientCall, HeadsPlan, backward_schedule
+from splat_numba.gen.targets.gradients import OPERANDS, GradientCall, HeadsPlan, backward_schedule
 from splat_numba.gen.targets.registry import choose_target, gpu_target
 from splat_numba.gen.targets.target import AttentionCall, GpuTarget, HeadsPass
 from splat_numba.runtime.cuda.code import source_of
@@ -77,14 +77,11 @@ def backward_texts(recipe: Recipe, problem: Problem, scale: float, gpu: Gpu) -> 
     once.
     """
     plans, target = heads_plans(recipe, problem, scale, gpu, ragged=False)
-    rows, keys = (problem.batch, problem.heads_q, problem.seq_q), (problem.batch, problem.heads_kv, problem.seq_kv)
-    shapes = {"q": (*rows, problem.head_dim), "k": (*keys, problem.head_dim), "v": (*keys, problem.value_dim)}
-    shapes |= {f"d{name}": shape for name, shape in shapes.items()}
-    shapes |= dict.fromkeys(("out", "dout"), (*rows, problem.value_dim))
+    sizes = {name: problem.sizes(name) for name in (*OPERANDS, *GRADIENTS)}
     tensors = {
-        name: Tensor(one, padded_strides(one, problem.itemsize), problem.dtype, name) for name, one in shapes.items()
+        name: Tensor(one, padded_strides(one, problem.itemsize), problem.dtype, name) for name, one in sizes.items()
     }
-    level, one = ITEMSIZE[problem.compute_dtype], (*rows, 1)
+    level, one = ITEMSIZE[problem.compute_dtype], (*problem.lse_sizes, 1)
     tensors["lse"] = Tensor(one, contiguous(one, 1, level), problem.compute_dtype, "lse")
     schedule = backward_schedule(target, plans, tensors, Wanted(), scale, gpu.multiprocessors)
     return tuple(dict.fromkeys(step.text for step in schedule.steps))

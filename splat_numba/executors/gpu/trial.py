@@ -31,7 +31,7 @@ def trial_calls(
     dim), rows padded to 16 bytes, key lengths whole. Its argument is the launch's number: operands take turns by it.
     """
     sets = operand_sets(problem, device)
-    lse = DeviceArray(device, (problem.batch, problem.heads_q, problem.seq_q), problem.compute_dtype)
+    lse = DeviceArray(device, problem.lse_sizes, problem.compute_dtype)
     lengths = DeviceArray(device, (problem.batch,), "int32") if ragged else None
     if lengths is not None:
         lengths.fill(np.full(problem.batch, problem.seq_kv, np.int32))
@@ -58,12 +58,7 @@ def operand_sets(problem: Problem, device: Device) -> list[tuple[DeviceArray, ..
     rng = np.random.default_rng(0)
     numbers, size = rng.standard_normal(DRAWN, np.float32), problem.itemsize
     drawn: NDArray[Any] = narrow(numbers, problem.dtype) if size == 2 else numbers.astype(problem.dtype)
-    shapes = {
-        "q": (problem.batch, problem.heads_q, problem.seq_q, problem.head_dim),
-        "k": (problem.batch, problem.heads_kv, problem.seq_kv, problem.head_dim),
-        "v": (problem.batch, problem.heads_kv, problem.seq_kv, problem.value_dim),
-        "out": (problem.batch, problem.heads_q, problem.seq_q, problem.value_dim),
-    }
+    shapes = {name: problem.sizes(name) for name in ("q", "k", "v", "out")}
 
     def array(name: str, turn: int) -> DeviceArray:
         found = DeviceArray(device, shapes[name], problem.dtype, padded(shapes[name][3], size))
