@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 REMEMBERED = 256  # plans, kernels or ready calls of a kind
+TRIED = 4  # at most, of one key: a model has few kinds of arrays, and a question that is not theirs takes 0.5 us
 
 
 class Recent(Generic[T]):
@@ -50,3 +51,8 @@ class Recent(Generic[T]):
     def clear(self) -> None:
         """Let go of everything."""
         self._kept.clear()
+
+
+def keep_among(several: Recent[tuple[T, ...]], key: Hashable, value: T) -> None:
+    """Remember one value more for a key, before those that it has, and let go of what is too much to try in turn."""
+    several.keep(key, (value, *(several.glance(key) or ())[: TRIED - 1]))

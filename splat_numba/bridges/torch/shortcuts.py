@@ -12,9 +12,7 @@ from typing import Any
 import torch
 
 from splat_numba.executors.executor import Again
-from splat_numba.runtime.recent import REMEMBERED, Recent
-
-_TRIED = 4  # kinds of arrays of one kind of call, as executors.gpu.alike has it
+from splat_numba.runtime.recent import REMEMBERED, Recent, keep_among
 
 
 class Known:
@@ -29,7 +27,7 @@ class Known:
     def learn(self, options: tuple[Any, ...], again: Again | None) -> None:
         """Note a faster call for these options. None where there is none."""
         if again is not None:
-            self._by_options.keep(options, (again, *(self.glance(options) or ())[: _TRIED - 1]))
+            keep_among(self._by_options, options, again)
 
     def call(self, options: tuple[Any, ...], arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """What a known call gives; None where none is like this one."""

@@ -6,11 +6,10 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, TypeVar
 
 from splat_numba.runtime.cuda.frameworks import Framework, known_keys
-from splat_numba.runtime.recent import Recent
+from splat_numba.runtime.recent import Recent, keep_among
 
 T = TypeVar("T")
 Question = Callable[[Sequence[Any]], "list[int] | None"]
-_ASKED = 4  # at most, of one owner: a model has few kinds of arrays, and each question that is not theirs takes 0.5 us
 
 
 class Alike(Generic[T]):
@@ -26,8 +25,7 @@ class Alike(Generic[T]):
         """The ready call, None where there is none yet; the arrays' addresses; what to keep a call by. None instead of
         all where arrays cannot be told apart, or read.
         """
-        asked = self._quick.glance(owner) or ()
-        for question, ready in asked:
+        for question, ready in self._quick.glance(owner) or ():
             places = question(arrays)
             if places is not None:
                 return ready, places, None
@@ -38,7 +36,7 @@ class Alike(Generic[T]):
         found = self._known.find((owner, kinds))
         question_of = None if found is None else framework.likeness(arrays)
         if found is not None and question_of is not None:
-            self._quick.keep(owner, ((question_of, found), *asked[: _ASKED - 1]))
+            keep_among(self._quick, owner, (question_of, found))
         return found, places, (owner, kinds)
 
     def keep(self, key: Hashable, ready: T) -> T:
