@@ -15,7 +15,7 @@ from flurka_numba.feature_maps import check_eps
 from flurka_numba.problem import Call
 from splat_numba.arguments.options import scale_number
 from splat_numba.bridges.torch.door import check_not_nested, refuse_out, under_autocast
-from splat_numba.bridges.torch.functions import check_local, is_differentiated, is_recorded
+from splat_numba.bridges.torch.functions import check_local, is_differentiated, wants_gradient
 from splat_numba.bridges.torch.watch import is_seen_as_a_whole
 
 
@@ -52,7 +52,7 @@ def _whole(call: Call, arrays: list[Any]) -> Any:
         eps, scale = check_eps(eps), None if scale is None else scale_number(scale)
         if call.out is not None:
             refuse_out()
-        if is_recorded(*[one for one in arrays if one is not None]):
+        if wants_gradient(*[one for one in arrays if one is not None]):
             from flurka_numba.bridges.torch.autograd import whole
         else:
             whole = torch.ops.flurka_numba.attention

@@ -12,7 +12,7 @@ from splat_numba.arguments.numbers import check_flag
 from splat_numba.arguments.options import scale_number
 from splat_numba.bridges.torch import operators
 from splat_numba.bridges.torch.autograd import Eager, recorded
-from splat_numba.bridges.torch.functions import check_local, is_differentiated, is_recorded
+from splat_numba.bridges.torch.functions import check_local, is_differentiated, wants_gradient
 from splat_numba.bridges.torch.names import mask_name
 from splat_numba.bridges.torch.watch import RECORDED, is_seen_as_a_whole
 from splat_numba.errors import ArgumentError, ArgumentTypeError
@@ -82,7 +82,7 @@ def _whole(
         check_local(q, k, v)
         if out is not None:
             refuse_out()
-        if is_recorded(q, k, v):  # tangents are refused by the operator, within a vmap too
+        if wants_gradient(q, k, v):  # tangents are refused by the operator, within a vmap too
             from splat_numba.bridges.torch.autograd import whole
         else:
             whole = torch.ops.splat_numba.attention

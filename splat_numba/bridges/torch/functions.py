@@ -66,14 +66,14 @@ def differentiate(library: Any, name: str, function: Any, run_in_memory: Any) ->
     library.impl(name, run, "Autograd", with_keyset=True)
 
 
-def is_recorded(*tensors: Any) -> bool:
+def wants_gradient(*tensors: Any) -> bool:
     """Whether a gradient may be wanted."""
     return torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
 
 
 def is_differentiated(*tensors: Any) -> bool:
     """Whether a gradient or a tangent may be wanted, and nobody has begun to make it: within a Function neither is."""
-    return is_recorded(*tensors) or (
+    return wants_gradient(*tensors) or (
         torch.autograd.forward_ad._current_level >= 0  # noqa: SLF001 - of torch.func.jvp, too
         and torch._C._is_fwd_grad_enabled()  # noqa: SLF001
     )
