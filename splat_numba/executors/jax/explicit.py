@@ -1,7 +1,7 @@
 """Explicit axes of a mesh, as jax.make_mesh makes them: JAX's types say how arrays are split along them.
 
 An operation's own types say nothing of it: JAX would gather its results, and refuse its gradients. So it runs where
-these axes are automatic, JAX's partitioner is asked (executors.jax.sharding), and the caller says how results are split.
+these axes are automatic, JAX's partitioner is asked (executors.jax.sharding), and we say how its results are split.
 """
 
 from __future__ import annotations
