@@ -109,6 +109,13 @@ def slots_are_keys(problem: Problem, *, fuses: bool) -> bool:
     return fuses and some and problem.method == "low_rank" and problem.dtype == "bfloat16"
 
 
+def rounds_slot_gradients(problem: Problem, *, fuses: bool) -> bool:
+    """Whether gradients of slots are rounded, so that the four long products with tokens and projections are of one
+    type and take no pieces. bfloat16 alone has their range.
+    """
+    return fuses and problem.dtype == "bfloat16" and problem.method != "kernel"
+
+
 def composed_plan(
     problem: Problem, largest: int = LARGEST_SCRATCH, *, fuses: bool = False, keeps: bool = True
 ) -> ComposedPlan:
