@@ -113,11 +113,28 @@ class Launches:
             beside["scales"] = fused.scales
         self._launch(plan.traits, blocks, values, {**places, **beside, "a": a, "b": b})
         if parts is not None:
-            quads = -(-columns // 4)
-            values = common | {"quads": quads, "pairs": pairs}
-            blocks = -(-pairs * rows * quads // ADD_UP_THREADS)
-            self._launch(AddUpTraits(result.dtype), blocks, values, places)
+            self._add_up(AddUpTraits(result.dtype), pairs, common, places)
             self._builder.release(parts)
+
+    def _add_up(
+        self, text: AddUpTraits, pairs: int, numbers: Mapping[str, int | float],
+        places: Mapping[str, Place | Tensor | None],
+    ) -> None:  # fmt: skip
+        """A thread four columns of a row."""
+        quads = -(-int(numbers["columns"]) // 4)
+        blocks = -(-pairs * int(numbers["rows"]) * quads // ADD_UP_THREADS)
+        self._launch(text, blocks, {**numbers, "quads": quads, "pairs": pairs}, places)
+
+    def add_up(self, parts: Tensor, result: Tensor) -> None:
+        """result = the sum of parts, of as many batch entries each, one after the other in memory in padded rows."""
+        batch, heads, rows, columns = result.sizes
+        numbers: dict[str, int | float] = {
+            **stride_numbers(result, "result", RESULT_STRIDES), **stride_numbers(None, "addend", RESULT_STRIDES),
+            "limit_first": 0, "heads": heads, "rows": rows, "columns": columns, "limited": LIMITS[None], "scale": 1.0,
+            "shares": parts.sizes[0] // batch, "part_row": parts.strides[2],
+        }  # fmt: skip
+        places = {"result": result, "addend": None, "kv_lengths": None, "parts": place_of(parts)}
+        self._add_up(AddUpTraits(result.dtype, parts.dtype), batch * heads, numbers, places)
 
     def _planned(
         self, a: Tensor, b: Tensor, result: Tensor, pairs: int, sizes: tuple[int, int, int], outer: int,

@@ -28,6 +28,8 @@ LARGEST_SCRATCH = 256 << 20  # bytes of a chunk's rows, unless heads are so many
 LEAST_ROWS = 128
 LEAST_STEPS = 8  # of a share of a product's depth
 LARGEST_SHARES = 64
+SLOTS_OF_BLOCK = 128  # of the gradients of attention's keys and values
+LEAST_QUERIES = 1024  # of a share of queries
 
 
 def composes_forward(problem: Problem) -> bool:
@@ -107,6 +109,17 @@ def slots_are_keys(problem: Problem, *, fuses: bool) -> bool:
     """
     some = problem.batch * problem.heads * problem.seq_q * problem.rank > 0
     return fuses and some and problem.method == "low_rank" and problem.dtype == "bfloat16"
+
+
+def query_shares(problem: Problem, multiprocessors: int) -> int:
+    """In how many shares the queries of a batch entry are for the gradients of attention to slots, whose blocks have
+    some slots and all queries of a share: as many, of those that divide the queries, as make one wave of blocks.
+    """
+    blocks = problem.heads * -(-problem.rank // SLOTS_OF_BLOCK)
+    if 2 * problem.batch * blocks > multiprocessors:
+        return 1
+    most = min(multiprocessors // blocks, LARGEST_SHARES, problem.seq_q // LEAST_QUERIES)
+    return max((share for share in range(1, most + 1) if problem.seq_q % share == 0), default=1)
 
 
 def rounds_slot_gradients(problem: Problem, *, fuses: bool) -> bool:

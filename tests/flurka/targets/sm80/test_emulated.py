@@ -130,3 +130,8 @@ BESIDE = {
 @pytest.mark.parametrize(("method", "changes"), BESIDE.items())
 def test_heads_side_by_side(method, changes):
     check(SMALL.but(method=method, **changes))
+
+
+def test_queries_in_shares(monkeypatch):
+    monkeypatch.setattr(composed_plan, "LEAST_QUERIES", 3)
+    check(SMALL.but(method="low_rank", seq_q=9, batch=2, strided=True, rank=9, value_dim=5))
