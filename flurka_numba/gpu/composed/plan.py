@@ -21,6 +21,8 @@ from flurka_numba.targets.sm80.direct_product import DirectProductTraits
 from flurka_numba.targets.sm80.direct_shape import direct_tile, stages_for
 from flurka_numba.targets.sm80.product import WarpProductTraits
 from flurka_numba.targets.sm80.product_shape import MOST_COLUMNS
+from flurka_numba.targets.sm80.rows_product import RowsProductTraits
+from flurka_numba.targets.sm80.rows_shape import LEAST_TILES
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.tensor import padded
 
@@ -155,7 +157,7 @@ class ProductPlan:
     as make one wave of blocks.
     """
 
-    traits: ProductTraits | WarpProductTraits | DirectProductTraits
+    traits: ProductTraits | WarpProductTraits | DirectProductTraits | RowsProductTraits
     row_blocks: int
     column_blocks: int
     depth_blocks: int
@@ -182,6 +184,15 @@ def direct_product_plan(
     """On tensor cores, of two operands of one 16-bit dtype as they are. turned: see Operand. The others as above."""
     traits = DirectProductTraits(dtype, result, *direct_tile(sizes, outer), stages_for(gpu.shared_bytes), *turned)
     return warp_product_plan(traits, pairs, sizes, outer, gpu)
+
+
+def rows_product_plan(traits: RowsProductTraits, pairs: int, rows: int, gpu: Gpu) -> ProductPlan:
+    """Of rows with a small matrix: one wave of blocks, each of one head's rows. steps_of_share: a block's tiles."""
+    resident = min(traits.resident, max(gpu.shared_bytes // traits.shared_bytes, 1))
+    tiles = -(-rows // traits.rows)
+    blocks = max(min(gpu.multiprocessors * resident // max(pairs, 1), tiles // LEAST_TILES), 1)
+    of_block = -(-tiles // blocks)
+    return ProductPlan(traits, -(-tiles // of_block), 1, 1, 1, 1, of_block)
 
 
 def warp_product_plan(
