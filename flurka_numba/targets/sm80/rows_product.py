@@ -182,30 +182,38 @@ def _emit_fetch_rows(out: KernelWriter, traits: RowsProductTraits, a: Operand) -
 def _emit_multiply(out: KernelWriter, traits: RowsProductTraits, at: int) -> None:
     """One step of the depth: two products for each eight columns and pair of pieces."""
     a, b = traits.operands
-    step = at // CHUNKS
-    given = {"at_depth": f"u32({at})", "got": str(a.words * LANE_ROWS * step),
+    given = {"at_depth": f"u32({at})", "got": str(a.words * LANE_ROWS * (at // CHUNKS)),
              "b_now": f"u32(b_lane + u32({at * (2 if b.turned else b.pitch)}))"}  # fmt: skip
     with out.part("multiply_rows", "A lane's places of two rows, in pieces, times all columns.", **given):
         out.line(f"place = u32(at_depth + u32(u32(lane & u32({ROW_LANES - 1})) * u32({OCTET})))")
         for row in range(LANE_ROWS):
-            _emit_fragments(out, traits, a, row)
+            with out.part(f"fragments_of_row_{row}", "A row's eight numbers as words of two fragments, in pieces."):
+                _emit_fragments(out, a, row)
         for half in range(CHUNKS // ATOM):
+            words = {f"a{i}_{j}": f"a{i}_{half}_{j}" for i in range(a.pieces) for j in range(LEFT_WORDS)}
             deep = ATOM * half * (2 if b.turned else b.pitch)
-            for sixteen in range(traits.columns // ATOM):
-                hop = ATOM * sixteen * (b.pitch if b.turned else 2)
-                for piece in range(b.pieces):
-                    words = [f"b{piece}_{i}" for i in range(2 * RIGHT_WORDS)]
-                    load = load_matrices(straight=b.turned)
-                    out.line(f"{', '.join(words)} = {load}(u32(b_now + u32({deep + hop + piece * b.piece_bytes})))")
-                for left, right in pairs_of_pieces(a, b):
-                    for eight in (0, 1):
-                        names = [f"a{left}_{half}_{i}" for i in range(LEFT_WORDS)]
-                        names += [f"b{right}_{RIGHT_WORDS * eight + i}" for i in range(RIGHT_WORDS)]
-                        wrapped(out, "add_product", ("total", str(sums_of(ATOM * sixteen + MATRIX * eight)), *names))
+            text = "Sixteen places of the depth: a warp's rows times all columns."
+            with out.part("multiply_half", text, b_here=f"u32(b_now + u32({deep}))", **words):
+                _emit_half(out, traits)
     out.needs("add_product", partial(emit_add, dtype=traits.kind))
 
 
-def _emit_fragments(out: KernelWriter, traits: RowsProductTraits, a: Operand, row: int) -> None:
+def _emit_half(out: KernelWriter, traits: RowsProductTraits) -> None:
+    a, b = traits.operands
+    for sixteen in range(traits.columns // ATOM):
+        hop = ATOM * sixteen * (b.pitch if b.turned else 2)
+        for piece in range(b.pieces):
+            words = [f"b{piece}_{i}" for i in range(2 * RIGHT_WORDS)]
+            load = load_matrices(straight=b.turned)
+            out.line(f"{', '.join(words)} = {load}(u32(b_here + u32({hop + piece * b.piece_bytes})))")
+        for left, right in pairs_of_pieces(a, b):
+            for eight in (0, 1):
+                names = [f"a{left}_{i}" for i in range(LEFT_WORDS)]
+                names += [f"b{right}_{RIGHT_WORDS * eight + i}" for i in range(RIGHT_WORDS)]
+                wrapped(out, "add_product", ("total", str(sums_of(ATOM * sixteen + MATRIX * eight)), *names))
+
+
+def _emit_fragments(out: KernelWriter, a: Operand, row: int) -> None:
     """One row's eight numbers as words of two fragments, a<piece>_<half>_<word>."""
     out.line(f"row = u32(first_row + warp_row + u32(lane // u32({ROW_LANES})) + u32({MATRIX * row}))")
     out.line("count = count_in_chunk(row, a_end, place, a_deep_end)")
@@ -229,6 +237,6 @@ def _emit_fragments(out: KernelWriter, traits: RowsProductTraits, a: Operand, ro
                 is_one = f"u32(1) if one == u32({2 * word + x}) else u32(0)"
                 out.line(f"y_{x} = ptx.select_real(f32(1.0), y_{x}, {is_one})")
         if a.pieces == 1:
-            out.line(f"a0_{half}_{to} = ptx.pack_{traits.kind}(y_0, y_1)")
+            out.line(f"a0_{half}_{to} = ptx.pack_{a.kind}(y_0, y_1)")
         else:
             out.line(f"a0_{half}_{to}, a1_{half}_{to} = pieces_of(y_0, y_1)")
