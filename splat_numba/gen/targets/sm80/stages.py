@@ -32,7 +32,6 @@ from splat_numba.gen.targets.sm80.walk import (
     emit_walk,
 )
 
-
 PLACES = "queries, keys, values, row, column = places(base, tile)"
 
 
