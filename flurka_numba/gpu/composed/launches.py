@@ -15,7 +15,12 @@ from flurka_numba.gpu.composed.matrix import (
     is_turned,
     stride_numbers,
 )
-from flurka_numba.gpu.composed.plan import ProductPlan, product_plan, warp_product_plan
+from flurka_numba.gpu.composed.plan import (
+    ProductPlan,
+    direct_product_plan,
+    product_plan,
+    warp_product_plan,
+)
 from flurka_numba.gpu.recorder import GpuRecorder
 from flurka_numba.targets.gpu.compiled import CompiledText
 from flurka_numba.targets.simt.add_up import THREADS as ADD_UP_THREADS
@@ -27,6 +32,7 @@ from flurka_numba.targets.simt.rows import WARPS
 from flurka_numba.targets.simt.text import OPERAND_STRIDES, RESULT_STRIDES
 from flurka_numba.targets.sm80.product import LINE_STRIDES, WarpProductTraits
 from flurka_numba.targets.sm80.product_shape import tile_of
+from splat_numba.gen.language.instructions import MATRIX_TYPE
 from splat_numba.gen.schedules.schedule import Place, Text, place_of
 from splat_numba.gen.schedules.tensor import Tensor, padded
 from splat_numba.gen.targets.gpu.launches import arch_of
@@ -129,10 +135,12 @@ class Launches:
         turned = is_turned(a), is_turned(b)
         if any(one and far for one, far in zip(ones, turned, strict=True)):
             raise ValueError(f"ones wanted along a line, got operands turned {turned}")
-        traits = WarpProductTraits(*dtypes, *tile_of(sizes[0], sizes[2]), *turned, fused.feature_map, *ones, fused.end)
         strides = stride_numbers(in_lines(a), "a", LINE_STRIDES) | stride_numbers(in_lines(b), "b", LINE_STRIDES)
         for name, one in fused.matrices:
             strides |= stride_numbers(one, name, RESULT_STRIDES)
+        if a.dtype == b.dtype in MATRIX_TYPE and fused == ALONE and not any(ones):
+            return direct_product_plan(a.dtype, result.dtype, turned, pairs, sizes, outer, gpu), {**strides}
+        traits = WarpProductTraits(*dtypes, *tile_of(sizes[0], sizes[2]), *turned, fused.feature_map, *ones, fused.end)
         return warp_product_plan(traits, pairs, sizes, outer, gpu), {**strides}
 
     def of_rows(

@@ -17,6 +17,8 @@ from flurka_numba.gpu.stages import apply_traits
 from flurka_numba.problem import Problem
 from flurka_numba.targets.simt.product import ProductTraits
 from flurka_numba.targets.simt.product_shape import DEPTH, LARGE, MEDIUM, SMALL
+from flurka_numba.targets.sm80.direct_product import DirectProductTraits
+from flurka_numba.targets.sm80.direct_shape import direct_tile, stages_for
 from flurka_numba.targets.sm80.product import WarpProductTraits
 from flurka_numba.targets.sm80.product_shape import MOST_COLUMNS
 from splat_numba.gen.plans.machine import Gpu
@@ -107,6 +109,13 @@ def slots_are_keys(problem: Problem, *, fuses: bool) -> bool:
     return fuses and some and problem.method == "low_rank" and problem.dtype == "bfloat16"
 
 
+def rounds_slot_gradients(problem: Problem, *, fuses: bool) -> bool:
+    """Whether gradients of slots are rounded, so that the four long products with tokens and projections are of one
+    type and take no pieces. bfloat16 alone has their range.
+    """
+    return fuses and problem.dtype == "bfloat16" and problem.method != "kernel"
+
+
 def composed_plan(
     problem: Problem, largest: int = LARGEST_SCRATCH, *, fuses: bool = False, keeps: bool = True
 ) -> ComposedPlan:
@@ -133,7 +142,7 @@ class ProductPlan:
     as make one wave of blocks.
     """
 
-    traits: ProductTraits | WarpProductTraits
+    traits: ProductTraits | WarpProductTraits | DirectProductTraits
     row_blocks: int
     column_blocks: int
     depth_blocks: int
@@ -154,8 +163,16 @@ def product_plan(
     return _in_blocks(traits, DEPTH, pairs, sizes, outer, multiprocessors * traits.entry.blocks)
 
 
+def direct_product_plan(
+    dtype: str, result: str, turned: tuple[bool, bool], pairs: int, sizes: tuple[int, int, int], outer: int, gpu: Gpu
+) -> ProductPlan:
+    """On tensor cores, of two operands of one 16-bit dtype as they are. turned: see Operand. The others as above."""
+    traits = DirectProductTraits(dtype, result, *direct_tile(sizes, outer), stages_for(gpu.shared_bytes), *turned)
+    return warp_product_plan(traits, pairs, sizes, outer, gpu)
+
+
 def warp_product_plan(
-    traits: WarpProductTraits, pairs: int, sizes: tuple[int, int, int], outer: int, gpu: Gpu
+    traits: WarpProductTraits | DirectProductTraits, pairs: int, sizes: tuple[int, int, int], outer: int, gpu: Gpu
 ) -> ProductPlan:
     """On tensor cores. The others as above."""
     resident = min(traits.resident, max(gpu.shared_bytes // traits.shared_bytes, 1))
@@ -163,8 +180,8 @@ def warp_product_plan(
 
 
 def _in_blocks(
-    traits: ProductTraits | WarpProductTraits, depth_of_step: int, pairs: int, sizes: tuple[int, int, int], outer: int,
-    resident: int,
+    traits: ProductTraits | WarpProductTraits | DirectProductTraits, depth_of_step: int, pairs: int,
+    sizes: tuple[int, int, int], outer: int, resident: int,
 ) -> ProductPlan:  # fmt: skip
     """resident: blocks that run at once."""
     rows, depth, columns = sizes

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flurka_numba.emulated.executor import EmulatedCall
 from flurka_numba.gpu.composed import attention as composed_attention
 from flurka_numba.gpu.composed import plan as composed_plan
 from splat_numba.emulator import machine
@@ -21,7 +22,8 @@ SMALL = Case(seq_q=5, seq_kv=20, rank=5, head_dim=8, value_dim=8, rows=6, heads=
 
 
 def check(case):
-    check_gradients(case, backend="emulate", target="sm80", operand=operand_of(case))
+    operands = {"operand": operand_of(case), "operand_back": operand_of(case, gradients=True)}
+    check_gradients(case, backend="emulate", target="sm80", **operands)
 
 
 @settings(max_examples=draws(2))
@@ -101,3 +103,30 @@ def test_a_planted_fault_is_found(name, monkeypatch):
     with pytest.raises(Exception, match=r"too far|race|barrier|shared memory|alignment|multiple"):
         check(SMALL.but(method="kernel", head_dim=16, seq_q=20, seq_kv=70))
     assert planted
+
+
+@pytest.fixture
+def heads_side_by_side(monkeypatch):
+    """Tokens as layers make them, whose heads are columns of one product."""
+    place = EmulatedCall.place
+
+    def beside(call, name, array):
+        if not name.startswith(("q", "k", "v")):
+            return place(call, name, array)
+        tensor = call._machine.allocate_contiguous(name, array.shape, "bfloat16", side_by_side=True)
+        call._machine.read(tensor)[...] = array
+        return tensor
+
+    monkeypatch.setattr(EmulatedCall, "place", beside)
+
+
+BESIDE = {
+    "flurka": {"seq_kv": 70, "rank": 70, "value_dim": 16, "heads": 5},
+    "low_rank": {"batch": 2, "kv_lengths": (37, 0), "seq_kv": 40, "heads": 2, "shared": True},
+}
+
+
+@pytest.mark.usefixtures("heads_side_by_side")
+@pytest.mark.parametrize(("method", "changes"), BESIDE.items())
+def test_heads_side_by_side(method, changes):
+    check(SMALL.but(method=method, **changes))
