@@ -179,7 +179,7 @@ def test_columns_of_16_bits_have_tiles_of_values_where_they_stand():
     lists = PackedLists.of(RunTable.transposed(ACSR.from_pattern(splat.dilated(20, 4), 300, 170)))
     plan = PackedPlan.of(problem, lists, Gpu())
     assert re.search(
-        r" of 64 x (64|128), \d+% kept, in \d blocks of columns that share rows; by mma\.sync; packed values are "
+        r" of 64 x 64, \d+% kept, in \d blocks of columns that share rows; by mma\.sync; packed values are "
         r"transposed there; predicted ", plan.explain(),
     )  # fmt: skip
     assert (plan.turns, len(plan.rows)) == (False, 0)
@@ -338,7 +338,6 @@ FAULTS = {
     "the next rows of a matrix": (r"u32\(8\) \* u32\(lane >> u32\(4\)\)", "u32(0)", "columns"),
     "the tile's rows are there": (r"wait_for_copies\(\)", "pass", "columns"),
     "the other stage of columns": (r"STAGE_BYTES - stage", "stage", "columns"),
-    "the other columns of 128": (r"u32\(128\) \* side", "u32(0)", "columns"),
     "columns that a row does not keep": (r"weights\[to \+ y\] & u32\(two\)", "weights[to + y]", "columns"),
     "columns beyond the last": (r"if u64\(residue\)[^\n]*", "if limit > u32(0):", "wide spmm"),
     "tiles of which a warp keeps nothing": (r"return ptx\.any_lane\(some_0 \|[^\n]*", "return some_0", "spmm"),

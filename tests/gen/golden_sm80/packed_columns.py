@@ -40,9 +40,8 @@ def columns(
     keep_ends(values_at, pairs, u32(base + ENDS), thread)
     copy_rows_of_v(v_at, v_row, base, rows_at, limit)
     ptx.async_commit()
-    side, strip = u32(warp // u32(4)), u32(warp & u32(3))
-    row_of_tile, quarter = u32(u32(16) * strip + u32(lane >> u32(2))), u32(lane & u32(3))
-    column = u32(corner + u32(64) * side + u32(16) * quarter)
+    row_of_tile, quarter = u32(u32(16) * warp + u32(lane >> u32(2))), u32(lane & u32(3))
+    column = u32(corner + u32(16) * quarter)
     listed = rows_at + u64(16) * u64(row_of_tile)
     at = cuda.local.array(2, dtype=np.uint64)
     ahead, most, shift, counts = cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32), cuda.local.array(2, dtype=np.uint32)
@@ -52,7 +51,7 @@ def columns(
     total = cuda.local.array(32, dtype=np.float32)
     for n in range(32):
         total[n] = f32(0.0)
-    to = u32(base + VALUES + u32(144) * row_of_tile + u32(128) * side + u32(32) * quarter)
+    to = u32(base + VALUES + u32(144) * row_of_tile + u32(32) * quarter)
     left, right = u32(base + VALUES + u32(144) * u32(u32(lane & u32(7)) + u32(8) * u32(lane >> u32(4))) + u32(16) * u32(u32(lane >> u32(3)) & u32(1)) + u32(32) * warp), u32(base + u32(lane & u32(15)) * u32(144) + u32(lane >> u32(4)) * u32(16))
     read_notes(notes, listed)
     ptx.block_barrier()  # the head's ends are there
