@@ -63,7 +63,7 @@ TEXTS = {
     "gradient of tokens": product((H, F, H), (128, 64), a_turned=True),
     "scores": product((H, F, F), (128, 128), b_turned=True),
 }
-USUAL = (("divided", (8, 6)), ("state", (12, 0)), ("tokens from slots", (8, 9)), ("slopes of rows", (8, 6)))
+USUAL = (("slopes of rows", (8, 6)), ("state", (12, 0)), ("tokens from slots", (8, 9)))
 
 
 def check(name, capability):
