@@ -106,17 +106,23 @@ def backward_again(recipe: Recipe, call: BackwardCall) -> Again | None:
     if ready.makers == _NO_TARGETS:
         return None
     address, stream, run = framework.address, framework.stream, ready.call.run
-    makers, ordinal = ready.makers, ready.device.ordinal
+    (make_dq, make_dk, make_dv), ordinal = ready.makers, ready.device.ordinal
 
     def again(others: tuple[Any, ...]) -> tuple[Any, ...] | None:
         places = question(others)
         if places is None:
             return None
         q, dlse = others[0], places[6] if len(places) > 6 else 0
-        found = [None if make is None else make(q) for make in makers]
-        made = [0 if one is None else address(one) for one in found]
-        run((*places[:5], *made, places[5], dlse, 0), stream(others, ordinal), framework, q)
-        return tuple(found)
+        dq = dk = dv = None  # one by one: as lists they take a microsecond more
+        to_dq = to_dk = to_dv = 0
+        if make_dq is not None:
+            to_dq = address(dq := make_dq(q))
+        if make_dk is not None:
+            to_dk = address(dk := make_dk(q))
+        if make_dv is not None:
+            to_dv = address(dv := make_dv(q))
+        run((*places[:5], to_dq, to_dk, to_dv, places[5], dlse, 0), stream(others, ordinal), framework, q)
+        return dq, dk, dv
 
     return again
 
