@@ -16,8 +16,7 @@ def emit_rings(
     """Start a block: who it is, and its barriers, before anybody uses them.
 
     rings: stages by a prefix of their names, {prefix}full (a phase ends with the copies' bytes) and {prefix}empty (with
-    a lane of each of so many warps); others: barriers, and how many arrivals
-    end their phases.
+    a lane of each of so many warps); others: barriers, and how many arrivals end their phases.
     """
     out.lines(
         f"""
