@@ -170,7 +170,7 @@ def attention(
         return _attend_traced(recipe, q, k, v, kv_lengths, out, return_lse, backend)
     result = executor.attend(recipe, q, k, v, kv_lengths, out, return_lse)
     if kind is not None and isinstance(mask, (Pattern, ACSR)):
-        _known.learn(kind, executor.attend_again(recipe, (q, k, v), return_lse))
+        _known.learn(kind, (q, k), executor.attend_again(recipe, (q, k, v), return_lse))
     return result
 
 

@@ -14,19 +14,20 @@ class Known:
     """
 
     def __init__(self) -> None:
-        self._by_options: Recent[tuple[Again, ...]] = Recent(REMEMBERED)
-        self.glance = self._by_options.glance
+        self._by_kind: Recent[tuple[Again, ...]] = Recent(REMEMBERED)
+        self.glance = self._by_kind.glance
 
-    def learn(self, options: tuple[Any, ...], again: Again | None) -> None:
-        """Note a faster call for these options. None where there is none."""
+    def learn(self, options: tuple[Any, ...], arrays: tuple[Any, ...], again: Again | None) -> None:
+        """Note a faster call for these options, and arrays as these. None where there is none."""
         if again is not None:
-            keep_among(self._by_options, options, again)
+            keep_among(self._by_kind, (options, arrays[0].shape, arrays[1].shape), again)
 
     def call(self, options: tuple[Any, ...], arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """What a known call gives; None where none is like this one."""
         try:
-            several = self.glance(options) or ()
-        except TypeError:  # an option of a wrong type, which is refused by name
+            # By shapes, too: to try five calls in turn for five lengths takes longer than to look one up.
+            several = self.glance((options, arrays[0].shape, arrays[1].shape)) or ()
+        except (TypeError, AttributeError):  # of a wrong type, which is refused by name; or a size that is a symbol
             return None
         for again in several:
             found = again(arrays)
@@ -36,4 +37,4 @@ class Known:
 
     def clear(self) -> None:
         """Let go of everything."""
-        self._by_options.clear()
+        self._by_kind.clear()

@@ -71,7 +71,7 @@ def attend(
     recipe = known_recipe(q, named(mask), (scale, layout, backend, target, autotune))
     out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
     if kv_lengths is None:
-        attended.learn(options, recipe.executor.attend_again(recipe, arrays, True))
+        attended.learn(options, arrays, recipe.executor.attend_again(recipe, arrays, True))
     return out.contiguous(), lse.contiguous()
 
 
@@ -91,7 +91,7 @@ def backward(
     call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, FROZEN[tuple(wanted)])
     found = recipe.executor.backward(recipe, call)
     if kv_lengths is None and all(wanted):  # nearly always
-        gone_back.learn(options, recipe.executor.backward_again(recipe, call))
+        gone_back.learn(options, arrays, recipe.executor.backward_again(recipe, call))
     dq, dk, dv = filled(found, q)
     return dq, dk, dv
 

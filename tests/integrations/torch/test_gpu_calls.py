@@ -94,6 +94,14 @@ def test_plain_calls_like_earlier_ones_ask_for_no_executor_and_launch_the_same(t
             splat.attention(*plain, MASK, **options, **changed)
 
 
+def test_calls_of_many_lengths_are_all_known(torch_gpu, given, monkeypatch):  # noqa: ARG001 - the GPU
+    lengths = [[one[:, :, :rows] for one in given[:3]] for rows in range(64, 256, 32)]
+    for _ in range(2):
+        for arrays in lengths:
+            splat.attention(*[one.contiguous() for one in arrays], MASK, backend="cuda")
+        monkeypatch.setattr(api, "choose_executor", None)
+
+
 def test_an_option_that_is_only_equal_to_an_earlier_one_s_is_refused(torch_gpu, given):  # noqa: ARG001 - the GPU
     *plain, _ = given
     for right, wrong, name in ((True, 1, "return_lse"), (1.0, True, "scale")):
