@@ -140,6 +140,7 @@ def attend_tile(
     if whole != u32(0):
         settled = weigh_at_once(word_0, peak_0, added_0, queries, keys, -scale_log2)
     if settled == u32(0):
+        queries, keys, values, row, column = places(base, tile)
         multiply_keys(score_0, queries, keys)
         negate(score_0)
         if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):

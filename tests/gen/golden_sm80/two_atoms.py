@@ -139,6 +139,7 @@ def attend_tile(
         if whole != u32(0):
             settled = weigh_at_once(word_0, word_1, peak_0, peak_1, added_0, added_1, queries, keys, scale_log2)
         if settled == u32(0):
+            queries, keys, values, row, column = places(base, tile)
             multiply_keys(score_0, score_1, queries, keys)
             if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):
                 mask_at = bits + u64(512) * u64(mask >> u32(2)) + u64(8) * u64(row & u32(63))

@@ -32,6 +32,8 @@ from splat_numba.gen.targets.sm80.walk import (
     emit_walk,
 )
 
+PLACES = "queries, keys, values, row, column = places(base, tile)"
+
 
 def emit_stages(out: SourceWriter, traits: Traits) -> None:
     """The loop ``attend``, and what it calls between copies and products."""
@@ -128,7 +130,7 @@ def _emit_tile(out: SourceWriter, traits: Traits) -> None:
     parameters = _tile_parameters(traits)
     text = "One tile: scores, weights, and its values."
     with device_function(out, "attend_tile", parameters, text):
-        out.line("queries, keys, values, row, column = places(base, tile)")
+        out.line(PLACES)
         if skips(traits):
             with out.block(f"if {some_kept()}"):
                 _emit_steps(out, traits)
@@ -157,6 +159,7 @@ def _emit_steps(out: SourceWriter, traits: Traits) -> None:
     emit_words(out, traits)
     emit_call(out, traits)
     with out.block("if settled == u32(0)"):
+        out.line(PLACES)  # again, so that they are not kept in registers until here
         _emit_weights(out, traits, scores)
         emit_pack(out, traits)
     wrapped(out, "multiply_values", (*totals, *of_atoms("word", atoms_of(traits)), "values"))

@@ -37,9 +37,9 @@ def emit_standing(out: SourceWriter, traits: Traits) -> None:
     emit_row_product(out, product, traits)
     _emit_part(out, traits, columns)
     text = "Weights in the arrays' dtype, two a word."
-    with device_function(out, "pack_weights", ("first", "score", "word"), text):
-        with out.block(f"for i in range(first, first + {words_of(columns)})"):
-            out.line(f"word[i] = ptx.pack_{traits.dtype}(score[{LANE_COLUMNS} * i], score[{LANE_COLUMNS} * i + 1])")
+    function = device_function(out, "pack_weights", ("first", "score", "word"), text)
+    with function, out.block(f"for i in range(first, first + {words_of(columns)})"):
+        out.line(f"word[i] = ptx.pack_{traits.dtype}(score[{LANE_COLUMNS} * i], score[{LANE_COLUMNS} * i + 1])")
 
 
 def emit_words(out: SourceWriter, traits: Traits) -> None:

@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LEFT_WORDS, MATRIX, RIGHT_WORDS, SUMS, sums_of, words_of
+from splat_numba.gen.language.lane_layout import (
+    ATOM,
+    LANE_COLUMNS,
+    LEFT_WORDS,
+    MATRIX,
+    RIGHT_WORDS,
+    SUMS,
+    sums_of,
+    words_of,
+)
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm80.shape import CHUNK, loads, row_bytes, row_chunks, steps
