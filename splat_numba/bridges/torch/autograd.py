@@ -90,7 +90,7 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
             recipe = _recipe(q, stored, mask, options)
             found = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
             if kv_lengths is None and _lasts(stored, mask):
-                attended.learn(kind, recipe.executor.attend_again(recipe, (q, k, v)))
+                attended.learn(kind, (q, k), recipe.executor.attend_again(recipe, (q, k, v), True))
         out, lse = found
         ctx.kept = stored, mask, options
         ctx.set_materialize_grads(False)
@@ -116,7 +116,7 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
         call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, operators.FROZEN[wanted])
         gradients = recipe.executor.backward(recipe, call)
         if kv_lengths is None and _lasts(stored, mask):
-            gone_back.learn(kind, recipe.executor.backward_again(recipe, call))
+            gone_back.learn(kind, (q, k), recipe.executor.backward_again(recipe, call))
         return (*gradients, None)
 
     @staticmethod
