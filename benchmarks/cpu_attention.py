@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from statistics import median
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 from results_files import made_by, options, save
 from tables import markdown_table
+from turns import CALLS, in_turns
 
 import splat_numba as splat
 from splat_numba.cli.measure import Timed
@@ -33,9 +35,7 @@ from splat_numba.runtime.device import cores
 from splat_numba.testing.problem import Problem
 
 HEADS, SEQ, HEAD_DIM = 8, 4096, 64
-CALLS = 3  # timed, one after the other
 CAUSAL_SDPA = "SDPA is_causal"  # for causal() alone: what anyone would write there
-SPIN_SECONDS = 0.25  # OpenMP threads of a peer spin for up to 0.2 s after its last call, on a core that we would need
 
 
 def uneven_documents(total: int) -> Any:
@@ -69,7 +69,7 @@ def measure(rounds: int) -> list[dict[str, Any]]:
     torch.set_num_threads(cores())
     peers, notes = find_peers("float32")
     print(*notes, sep="\n")
-    calls: dict[str, dict[str, Any]] = {}
+    calls: dict[tuple[str, str], Callable[[], Any]] = {}
     rows: dict[str, dict[str, Any]] = {}
     for name, (pattern, wanted) in CASES.items():
         problem = Problem(SEQ, SEQ, pattern, "float32", 1, HEADS, head_dim=HEAD_DIM)
@@ -79,27 +79,17 @@ def measure(rounds: int) -> list[dict[str, Any]]:
         begin = time.perf_counter()
         splat.attention(*operands, pattern)
         rows[name]["first_call"] = time.perf_counter() - begin
-        calls[name] = {"splat": lambda operands=operands, pattern=pattern: splat.attention(*operands, pattern)}
+        calls[name, "splat"] = lambda operands=operands, pattern=pattern: splat.attention(*operands, pattern)
         for peer in (SDPA, MASKED, FLEX):
             prepared = peers[peer](splat.full() if peer == SDPA else pattern, mask, operands) if peer in peers else None
             if prepared:
                 prepared.call()
-                calls[name][peer] = prepared.call
+                calls[name, peer] = prepared.call
                 rows[name][f"{peer} compile"] = prepared.seconds
         if name == "causal" and SDPA in peers:
-            calls[name][CAUSAL_SDPA] = peers[SDPA](pattern, mask, operands).call  # told by the pattern
+            calls[name, CAUSAL_SDPA] = peers[SDPA](pattern, mask, operands).call  # told by the pattern
         print("prepared", name, flush=True)
-    times: dict[tuple[str, str], list[float]] = {}
-    for _ in range(rounds):
-        for name, contenders in calls.items():
-            for contender, call in contenders.items():
-                time.sleep(SPIN_SECONDS)
-                call()
-                for _ in range(CALLS):
-                    begin = time.perf_counter()
-                    call()
-                    times.setdefault((name, contender), []).append(time.perf_counter() - begin)
-    for (name, contender), seconds in times.items():
+    for (name, contender), seconds in in_turns(calls, rounds).items():
         rows[name][contender] = median(seconds)
         rows[name][f"{contender} runs"] = seconds
     return list(rows.values())

@@ -9,14 +9,15 @@ anything is timed the two results are compared.
 from __future__ import annotations
 
 import os
-import time
+from functools import partial
 from typing import Any
 
 import numpy as np
-from cpu_attention import CALLS, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware
+from cpu_attention import HEAD_DIM, HEADS, SEQ, hardware
 from cpu_packed import random_graph
 from results_files import made_by, options, save
 from tables import markdown_table
+from turns import CALLS, in_turns
 
 import splat_numba as splat
 
@@ -49,7 +50,8 @@ def masks() -> dict[str, splat.ACSR]:
 
 def measure(rounds: int) -> list[dict[str, Any]]:
     """A row a mask: seconds of both ways, and the plan's choice."""
-    rows, calls = [], {}
+    rows: list[dict[str, Any]] = []
+    calls: dict[tuple[str, str], partial[Any]] = {}
     for name, acsr in masks().items():
         seq = acsr.shape[0]
         rng = np.random.default_rng(0)
@@ -61,20 +63,12 @@ def measure(rounds: int) -> list[dict[str, Any]]:
         for one, other in zip(*map(call, WAYS), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
         plan = splat.plan(acsr, seq_q=seq, seq_kv=seq, head_dim=HEAD_DIM, heads_q=HEADS, dtype="float32")
-        calls[name] = call
+        calls |= {(name, way): partial(call, way) for way in WAYS}
         rows.append(
             {"mask": name, "nnz": acsr.nnz, "fill": plan.cost.fill, "plan": "fused" if plan.fused else "unfused"}
         )
         print("prepared", name, flush=True)
-    times: dict[tuple[str, str], list[float]] = {}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            for way in WAYS:
-                time.sleep(SPIN_SECONDS)
-                for _ in range(CALLS):
-                    begin = time.perf_counter()
-                    call(way)
-                    times.setdefault((name, way), []).append(time.perf_counter() - begin)
+    times = in_turns(calls, rounds)
     return [{**row, **{way: min(times[row["mask"], way]) for way in WAYS}} for row in rows]
 
 

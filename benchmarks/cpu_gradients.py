@@ -10,13 +10,13 @@ sequence, are whole processes.
 
 from __future__ import annotations
 
-import time
 from statistics import median
 from typing import Any
 
-from cpu_attention import CALLS, CASES, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware, processes
+from cpu_attention import CASES, HEAD_DIM, HEADS, SEQ, hardware, processes
 from results_files import made_by, options, save
 from tables import markdown_table
+from turns import CALLS, in_turns
 
 import splat_numba as splat
 from splat_numba.runtime.device import cores
@@ -77,21 +77,13 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
     import torch
 
     torch.set_num_threads(cores())
-    calls = {name: contenders(name) for name in CASES}
-    for of_case in calls.values():
-        for call in of_case.values():
-            call()
-    times: dict[str, dict[str, list[float]]] = {name: {one: [] for one in of_case} for name, of_case in calls.items()}
-    for _ in range(rounds):
-        for name, of_case in calls.items():
-            for contender, call in of_case.items():
-                time.sleep(SPIN_SECONDS)
-                call()
-                for _ in range(CALLS):
-                    begin = time.perf_counter()
-                    call()
-                    times[name][contender].append(time.perf_counter() - begin)
-    return {name: {one: median(seconds) for one, seconds in found.items()} for name, found in times.items()}
+    calls = {(name, one): call for name in CASES for one, call in contenders(name).items()}
+    for call in calls.values():
+        call()
+    found: dict[str, dict[str, float]] = {name: {} for name in CASES}
+    for (name, one), seconds in in_turns(calls, rounds).items():
+        found[name][one] = median(seconds)
+    return found
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:

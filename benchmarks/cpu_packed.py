@@ -20,9 +20,10 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from cpu_attention import CALLS, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware
+from cpu_attention import HEAD_DIM, HEADS, SEQ, hardware
 from results_files import made_by, options, save
 from tables import markdown_table
+from turns import CALLS, in_turns
 
 import splat_numba as splat
 from splat_numba.gen.packed.problem import RunTable
@@ -182,21 +183,12 @@ def measure(rounds: int) -> list[dict[str, Any]]:
         RunTable.transposed(acsr)
         rows.append({"mask": name, "nnz": acsr.nnz, "runs": acsr.runs.start.size,
                      "transpose": time.perf_counter() - begin})  # fmt: skip
-        calls[name] = contenders(acsr)
+        calls |= {(name, *key): call for key, call in contenders(acsr).items()}
         print("prepared", name, flush=True)
-    times: dict[tuple[str, tuple[str, str]], list[float]] = {}
-    for _ in range(rounds):
-        for name, of_mask in calls.items():
-            for key, call in of_mask.items():
-                time.sleep(SPIN_SECONDS)
-                call()
-                for _ in range(CALLS):
-                    begin = time.perf_counter()
-                    call()
-                    times.setdefault((name, key), []).append(time.perf_counter() - begin)
+    times = in_turns(calls, rounds)
     for row in rows:
         for operator in OPERATORS:
-            row[operator] = {one: min(times[row["mask"], (operator, one)]) for one in CONTENDERS}
+            row[operator] = {one: min(times[row["mask"], operator, one]) for one in CONTENDERS}
     return rows
 
 

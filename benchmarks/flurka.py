@@ -13,26 +13,25 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-from cpu_attention import SPIN_SECONDS, hardware
+from cpu_attention import hardware
 from flurka_peers import Arrays, Call, by_numpy, by_torch, ours
 from results_files import options, save
 from rich.console import Console
 from rich.table import Table
 from tables import markdown_table
+from turns import CALLS, in_turns
 
 import flurka_numba as flurka
 
 HEADS, HEAD_DIM = 8, 64
 SEQS = (1024, 4096, 16384)
 RANKS = (128, 256)
-CALLS = 3  # timed, one after the other
 LARGEST_DENSE = (
     4096  # scores of 16,384 tokens would be 8 GiB in NumPy; torch's SDPA has no such limit, but takes seconds
 )
@@ -84,17 +83,10 @@ def measure(seqs: tuple[int, ...], rounds: int) -> list[dict[str, Any]]:
     """A row a contender: its key, the median in seconds, and every time."""
     times: dict[Key, list[float]] = {}
     for seq in seqs:
-        calls = [pair for rank in RANKS for pair in contenders(seq, rank)]
-        for _, call in calls:
+        calls = dict(pair for rank in RANKS for pair in contenders(seq, rank))
+        for call in calls.values():
             call()  # compiles
-        for _ in range(rounds):
-            for key, call in calls:
-                time.sleep(SPIN_SECONDS)
-                call()
-                for _ in range(CALLS):
-                    begin = time.perf_counter()
-                    call()
-                    times.setdefault(key, []).append(time.perf_counter() - begin)
+        times |= in_turns(calls, rounds)
         print("measured", seq, flush=True)
     names = ("seq", "rank", "kind", "method", "contender")
     return [dict(zip(names, key, strict=True)) | {"seconds": median(t), "runs": t} for key, t in times.items()]

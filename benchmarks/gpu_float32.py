@@ -10,17 +10,15 @@ SDPA takes no mask but causal. The last line is JSON.
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_timing import Budget, describe, event_ms
+from gpu_rows import options, rated, say
+from gpu_timing import Budget
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
@@ -64,14 +62,9 @@ def measure(dim: int, name: str, seq: int, compiled: Callable[..., torch.Tensor]
         if who not in peers and who not in OURS:
             continue
         for what, call, factor in ((who, forward, 4), (f"{who}, gradients", gradients, 10)):
-            try:
-                result, ms = call(), event_ms(lambda _, call=call: call(), 1, BUDGET)
-            except Exception as error:  # noqa: BLE001 - whatever a contender raises is its result
-                row[f"{what}_ms"] = describe(error)
-                continue
-            row |= {f"{what}_ms": ms, f"{what}_tflops": factor * mask.nnz * BATCH * HEADS * dim / ms * 1e-9}
-            if factor == 4:
-                row[f"{what}_error"] = float((result[0, 0, :ROWS].double() - exact).abs().max())
+            row |= rated(what, call, factor * mask.nnz * BATCH * HEADS * dim, BUDGET)
+        if f"{who}_tflops" in row:
+            row[f"{who}_error"] = float((forward()[0, 0, :ROWS].double() - exact).abs().max())
     return row
 
 
@@ -126,24 +119,15 @@ def _by_autograd(call: Callable[..., torch.Tensor], given: Arrays, dout: torch.T
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seq", type=int, default=4096)
+    parser = options(__doc__, seq=4096)
     parser.add_argument("--dims", type=int, nargs="+", default=DIMS)
     parser.add_argument("--without", nargs="+", default=(), choices=PEERS)
     parser.add_argument("--processes", type=int, default=12)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
     compile_all(args.dims, args.seq, args.processes)
-    rows, compiled = [], torch.compile(flex_attention, dynamic=False)
-    for dim, name in product(args.dims, MASKS):
-        rows.append(measure(dim, name, args.seq, compiled, {*PEERS} - {*args.without}))
-        shown = {key: one if isinstance(one, (int, str)) else f"{one:.3g}" for key, one in rows[-1].items()}
-        print({key: one for key, one in shown.items() if not key.endswith("_ms") or "rror" in one}, flush=True)
-    text = json.dumps({"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "seq": args.seq, "rows": rows})
-    if args.json:
-        args.json.write_text(text + "\n")
-    print(text)
+    compiled, peers = torch.compile(flex_attention, dynamic=False), {*PEERS} - {*args.without}
+    say((measure(dim, name, args.seq, compiled, peers) for dim, name in product(args.dims, MASKS)), args)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,12 @@ is JSON.
 
 from __future__ import annotations
 
-import argparse
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from gpu_timing import Budget, describe, event_ms
+from gpu_rows import options, rated, say
+from gpu_timing import Budget
 
 import splat_numba as splat
 
@@ -55,34 +53,15 @@ def _measure(given: list[torch.Tensor], mask: splat.Pattern, seq: int) -> dict[s
 
     found: dict[str, Any] = {}
     for name, call, factor in (("ours", ours, 4), ("ours, gradients", gradients, 10), ("torch", theirs, 4)):
-        found[f"{name}_ms"] = _milliseconds(call)
-        if isinstance(found[f"{name}_ms"], float):
-            found[f"{name}_tflops"] = factor * pairs / found[f"{name}_ms"] * 1e-9
+        found |= rated(name, call, factor * pairs, BUDGET)
     return found
-
-
-def _milliseconds(call: Callable[[], torch.Tensor]) -> float | str:
-    try:
-        return event_ms(lambda _: call(), 1, BUDGET)
-    except Exception as error:  # noqa: BLE001 - whatever a contender raises is its result
-        return describe(error)
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seq", type=int, default=4096)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = options(__doc__, seq=4096).parse_args()
     torch.backends.cuda.matmul.allow_tf32 = False
-    found = []
-    for row in rows(args.seq):
-        found.append(row)
-        print({name: round(one, 3) if isinstance(one, float) else one for name, one in row.items()}, flush=True)
-    text = json.dumps({"gpu": torch.cuda.get_device_name(), "seq": args.seq, "rows": found})
-    if args.json:
-        args.json.write_text(text + "\n")
-    print(text)
+    say(rows(args.seq), args)
 
 
 if __name__ == "__main__":

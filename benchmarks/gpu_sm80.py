@@ -9,14 +9,13 @@ takes no mask but causal; its gradients come without those of the forward pass. 
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable
-from pathlib import Path
+from itertools import product
 from typing import Any
 
 import torch
-from gpu_timing import Budget, describe, event_ms
+from gpu_rows import options, rated, say
+from gpu_timing import Budget
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import splat_numba as splat
@@ -53,33 +52,14 @@ def measure(dim: int, name: str, seq: int) -> dict[str, Any]:
         calls["torch, gradients"] = (10, lambda: torch.autograd.grad(recorded, leaves, dout, retain_graph=True)[0])
     row: dict[str, Any] = {"head_dim": dim, "mask": name}
     for who, (factor, call) in calls.items():
-        row |= _rate(who, call, factor * pairs)
+        row |= rated(who, call, factor * pairs, BUDGET)
     return row
-
-
-def _rate(who: str, call: Callable[[], torch.Tensor], operations: int) -> dict[str, Any]:
-    try:
-        ms = event_ms(lambda _: call(), 1, BUDGET)
-    except Exception as error:  # noqa: BLE001 - whatever a contender raises is its result
-        return {f"{who}_ms": describe(error)}
-    return {f"{who}_ms": ms, f"{who}_tflops": operations / ms * 1e-9}
 
 
 def main() -> None:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seq", type=int, default=8192)
-    parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    rows = []
-    for dim in DIMS:
-        for name in MASKS:
-            rows.append(measure(dim, name, args.seq))
-            print({key: round(one, 3) if isinstance(one, float) else one for key, one in rows[-1].items()}, flush=True)
-    text = json.dumps({"gpu": torch.cuda.get_device_name(), "seq": args.seq, "rows": rows})
-    if args.json:
-        args.json.write_text(text + "\n")
-    print(text)
+    args = options(__doc__, seq=8192).parse_args()
+    say((measure(dim, name, args.seq) for dim, name in product(DIMS, MASKS)), args)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from cpu_attention import CALLS, HEAD_DIM, HEADS, SEQ, SPIN_SECONDS, hardware
+from cpu_attention import HEAD_DIM, HEADS, SEQ, hardware
 from results_files import options, save
 from tables import markdown_table
+from turns import CALLS, in_turns
 
 import splat_numba as splat
 from splat_numba.integrations.jax import attention
@@ -94,22 +95,11 @@ def contenders(mask: Any, dtype: str) -> dict[str, dict[str, Any]]:
 
 def measure(rounds: int, dtype: str) -> dict[str, dict[str, dict[str, float]]]:
     """Medians in seconds, by case, kind and contender."""
-    rows = {}
+    rows: dict[str, dict[str, dict[str, float]]] = {name: {FORWARD: {}, STEP: {}} for name in CASES}
     for name, mask in CASES.items():
-        calls = contenders(mask, dtype)
-        times: dict[str, dict[str, list[float]]] = {
-            kind: {one: [] for one in of_kind} for kind, of_kind in calls.items()
-        }
-        for _ in range(rounds):
-            for kind, of_kind in calls.items():
-                for contender, call in of_kind.items():
-                    time.sleep(SPIN_SECONDS)
-                    call()
-                    for _ in range(CALLS):
-                        begin = time.perf_counter()
-                        call()
-                        times[kind][contender].append(time.perf_counter() - begin)
-        rows[name] = {kind: {one: median(s) for one, s in found.items()} for kind, found in times.items()}
+        calls = {(kind, one): call for kind, of in contenders(mask, dtype).items() for one, call in of.items()}
+        for (kind, one), seconds in in_turns(calls, rounds).items():
+            rows[name][kind][one] = median(seconds)
     return rows
 
 

@@ -70,7 +70,7 @@ def attention(
         Refused where True, with the reason: every slot is a sum over all positions, later ones included.
     backend : "auto", "cpu", "cuda" or "emulate"
         "auto" runs where q is; "cuda" takes NumPy arrays too, and copies them; "emulate" runs the GPU's text on NumPy.
-    target : "sm_90a", "sm80" or "simt"
+    target : "sm_90a", "sm80" (or "sm_80") or "simt"
         Of a GPU's texts, those that make this call; left out, the first that takes it (docs/flurka.md).
     out : array
         For the result, apart from the inputs.

@@ -83,7 +83,7 @@ def attention(
     backend : "auto", "cpu", "cuda" or "emulate"
         "auto" runs where q is: on its GPU, or on the CPU. "cuda" takes NumPy arrays too, and copies them to the first
         GPU and back. Work goes to the framework's current stream; nothing waits for it, except with JAX and NumPy.
-    target : "sm_90a", "sm80" or "simt"
+    target : "sm_90a", "sm80" (or "sm_80") or "simt"
         For GPUs: Hopper, 16 bits; from Ampere on, 16 bits and float32; any GPU, any dtype. Else the first of them that
         takes the call. docs/gpu.md says which arrays are copied there.
     precision : "ieee" or "tf32"

@@ -44,6 +44,8 @@ def no_gpu(monkeypatch):
         ("cuda", "sm_90a", None, CudaExecutor("sm_90a")),
         ("auto", "simt", None, CudaExecutor("simt")),
         ("auto", "sm80", None, CudaExecutor("sm80")),
+        ("auto", "sm_80", None, CudaExecutor("sm80")),
+        ("cuda", "sm_80", ON_GPU, CudaExecutor("sm80")),
     ],
 )
 def test_auto_runs_where_q_is(backend, target, q, wanted):
@@ -61,8 +63,8 @@ def test_auto_runs_where_q_is(backend, target, q, wanted):
         ),
         (
             "cuda",
-            "sm_80",
-            "target wanted as None, 'sm_90a', 'sm80' or 'simt' for backend 'cuda', got 'sm_80'. Leave it out.",
+            "sm_86",
+            "target wanted as None, 'sm_90a', 'sm80' or 'simt' for backend 'cuda', got 'sm_86'. Leave it out.",
         ),
         ("cpu", "sm_90a", "target wanted as None or 'cpu' for backend 'cpu', got 'sm_90a'. Leave it out."),
     ],

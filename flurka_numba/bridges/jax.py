@@ -12,12 +12,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from flurka_numba.checks import ARRAYS, check_call
 from flurka_numba.cpu.xla import backward_call, forward_call
 from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.results import result_shape
 from splat_numba.errors import ArgumentError, BackendError
+from splat_numba.executors.jax.explicit import run_partitioned
 from splat_numba.executors.jax.manual import made_alike
 from splat_numba.executors.jax.operations import (
     called,
@@ -58,8 +60,10 @@ def attend(call: Call, backend: str) -> Any:
     if problem.ragged:
         arrays["kv_lengths"] = lengths_of(call.kv_lengths, problem, axes)
     with forward_mode_refused():
-        (out,) = _operator(replace(problem, batch=1), call.backend)(
-            *made_alike([arrays[name] for name in problem.inputs])
+        (out,) = run_partitioned(
+            _operator(replace(problem, batch=1), call.backend),
+            made_alike([arrays[name] for name in problem.inputs]),
+            lambda mesh, *_: (NamedSharding(mesh, PartitionSpec()),),  # no rule says how: all of it is everywhere
         )
     return out.reshape(result_shape(shown["q"], problem))
 

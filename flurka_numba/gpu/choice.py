@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from flurka_numba.gpu.composed.plan import composes_forward, composes_gradients
 from flurka_numba.problem import Problem
+from splat_numba.arguments.backends import named
 from splat_numba.errors import ArgumentTypeError, BackendError
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.plan import Choice
@@ -31,6 +32,7 @@ def choose_target(
     Raises ArgumentTypeError where the one that was asked for does not take the dtype, BackendError where it does not
     take the call, or none runs on the GPU.
     """
+    request = named(request)
     if request not in (None, *TARGETS):  # another that splat_numba has
         names = ", ".join(map(repr, TARGETS[:-1]))
         raise BackendError(

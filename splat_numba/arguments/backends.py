@@ -11,6 +11,7 @@ from splat_numba.runtime.arrays import on_gpu
 from splat_numba.settings import current
 
 BACKENDS = ("auto", "cpu", "cuda", "emulate")
+SPELLINGS = {"sm_80": "sm80"}  # targets by the names of the least GPUs that they run on, as "sm_90a" is one
 RUNS = {"cpu": CPU, "cuda": GPU, "emulate": GPU}  # of which kind of processor the texts are that a backend runs
 
 
@@ -22,10 +23,16 @@ def choose_backend(backend: str, target: str | None, q: Any = None) -> str:
         )
     if not (target is None or isinstance(target, str)):
         _refuse(backend, target, ("cpu",))
+    target = named(target)
     chosen = _meant(backend, target, q)
     if target is not None:
         _check_target(backend, target, RUNS[chosen])
     return chosen
+
+
+def named(target: str | None) -> str | None:
+    """A target's own name, for one that may be spelled in another way."""
+    return None if target is None else SPELLINGS.get(target, target)
 
 
 def _meant(backend: str, target: str | None, q: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar
 
 Layout: TypeAlias = Literal["bhsd", "bshd"]
 Backend: TypeAlias = Literal["auto", "cpu", "cuda", "emulate"]
-Target: TypeAlias = Literal["cpu", "sm_90a", "sm80", "simt"]
+Target: TypeAlias = Literal["cpu", "sm_90a", "sm80", "sm_80", "simt"]
 Precision: TypeAlias = Literal["ieee", "tf32"]
 Ahead: TypeAlias = Literal["attention", "sddmm", "softmax", "spmm"]
 DtypeName: TypeAlias = Literal["float16", "bfloat16", "float32", "float64"]

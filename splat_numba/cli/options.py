@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias, cast
 
 from cyclopts import Parameter, Token
 
-from splat_numba.arguments.backends import RUNS
+from splat_numba.arguments.backends import RUNS, named
 from splat_numba.arguments.sizes import LARGEST_DIM, LARGEST_LENGTH
 from splat_numba.arguments.typed import Backend, DtypeName, Target
 from splat_numba.errors import PatternError
@@ -130,19 +130,19 @@ class Place:
 
     def needs_gpu_plan(self) -> bool:
         """Whether backend and target mean a GPU, or its emulator."""
-        return TARGETS[self.target or OF_BACKEND[self.backend][0]].kind == GPU
+        return TARGETS[named(self.target) or OF_BACKEND[self.backend][0]].kind == GPU
 
     def chosen_dtype(self) -> DtypeName:
         """The dtype that was asked for, or that suits the backend. Raises CommandError for options that do not go
         together.
         """
-        wanted = OF_BACKEND[self.backend]
-        if self.target is not None and self.target not in wanted:
+        wanted, target = OF_BACKEND[self.backend], named(self.target)
+        if target is not None and target not in wanted:
             raise CommandError(f"--target wanted as {' or '.join(wanted)} for --backend {self.backend}, got "
                                f"{self.target}. Leave one of them out.")  # fmt: skip
         if not self.needs_gpu_plan():
             return self.dtype or "float32"
-        taken = _taken(wanted if self.target is None else (self.target,))
+        taken = _taken(wanted if target is None else (target,))
         if self.dtype not in (None, *taken):
             place = f"--target {self.target}" if self.backend == "auto" else f"--backend {self.backend}"
             raise CommandError(f"--dtype wanted as {' or '.join(taken)} for {place}, got {self.dtype}. Leave it out.")

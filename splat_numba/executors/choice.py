@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from splat_numba.arguments.backends import choose_backend
+from splat_numba.arguments.backends import choose_backend, named
 from splat_numba.arguments.precision import check_precision
 from splat_numba.executors.executor import Executor
 from splat_numba.executors.packed.machine import HostExecutor, HostMachine, PackedMachine
@@ -21,7 +21,7 @@ def choose_executor(backend: str, target: str | None, q: Any = None, precision: 
     for a precision that none has, or not this one.
     """
     stay_outside_graphs("splat_numba")
-    found = EXECUTORS[choose_backend(backend, target, q)](target)
+    found = EXECUTORS[choose_backend(backend, target, q)](named(target))
     return found if precision == IEEE else found.with_precision(check_precision(precision))
 
 

@@ -37,7 +37,7 @@ PATTERN = 'PATTERN wanted (such as "window(512) | sinks(4)"'
         ("selftest --seconds nan", "selftest", "--seconds wanted as a number of seconds > 0 and <= 86400, got 'nan'."),
         (f"source full() --batch {'9' * 5000}", "source", f"--batch wanted as {LENGTHS}, got '{'9' * 57}...'."),
         ("explain full() --target sm_90", "explain",
-         "--target wanted as one of cpu, sm_90a, sm80, simt, got 'sm_90': did you mean sm_90a?"),
+         "--target wanted as one of cpu, sm_90a, sm80, sm_80, simt, got 'sm_90': did you mean sm_90a?"),
         ("demo --dtype i8", "demo", "--dtype wanted as one of float16, bfloat16, float32, float64, got 'i8'."),
         ("explain", "explain", f"{PATTERN}), got nothing."),
         ("cache warm", "cache warm", f"{PATTERN}; one or more), got nothing."),
@@ -133,7 +133,7 @@ def test_bash_completes_what_was_installed(capsys, tmp_path):
     done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)  # noqa: S607
     assert [line.split() for line in done.stdout.splitlines()] == [
         list(COMMANDS), ["explain"], ["--head-dim", "--heads", "--heads-kv", "--help"], ["warm"], ["bfloat16"],
-        ["cpu", "sm_90a", "sm80", "simt"],
+        ["cpu", "sm_90a", "sm80", "sm_80", "simt"],
     ]  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 import pytest
 
 import splat_numba as splat
+from splat_numba.executors.gpu import backward as gpu_backward
+from splat_numba.executors.gpu import call as gpu_call
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -48,6 +50,27 @@ def test_autograd_on_the_engine_s_own_thread_and_the_current_stream(given):
     with torch.cuda.stream(torch.cuda.Stream()):
         found = slopes(attend, given, dout)
         torch.cuda.current_stream().synchronize()
+    assert_same(found, wanted)
+
+
+def test_recorded_calls_like_earlier_ones_look_nothing_up(given, monkeypatch):
+    """What eager gradients know of earlier calls: the same bits for other numbers, on another stream too."""
+    dout, other = (torch.randn(SHAPES[0], device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    changed = [one * 2 for one in given]
+    wanted = direct(*changed, other)
+    slopes(attend, given, dout)
+
+    def refused(*_):
+        raise AssertionError
+
+    for module in (gpu_call, gpu_backward):
+        monkeypatch.setattr(module, "_look_up", refused)
+    assert_same(slopes(attend, changed, other), wanted)
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        found = slopes(attend, changed, other)
+    side.synchronize()
     assert_same(found, wanted)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 import splat_numba as splat
 from splat_numba.arguments import typed
-from splat_numba.arguments.backends import BACKENDS
+from splat_numba.arguments.backends import BACKENDS, SPELLINGS
 from splat_numba.arguments.layouts import LAYOUTS
 from splat_numba.gen.language.dtypes import IEEE, ITEMSIZE, TF32
 from splat_numba.gen.targets.registry import TARGETS
@@ -44,7 +44,7 @@ def test_right_scripts_pass_and_wrong_lines_fail(checker):
     [
         (typed.Layout, LAYOUTS),
         (typed.Backend, BACKENDS),
-        (typed.Target, TARGETS),
+        (typed.Target, {*TARGETS, *SPELLINGS}),
         (typed.DtypeName, ITEMSIZE),
         (typed.Precision, (IEEE, TF32)),
     ],

@@ -8,7 +8,7 @@ foreign function call on each platform, as `executors.jax.programs` has it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -21,6 +21,7 @@ from splat_numba.arguments.options import check_scale
 from splat_numba.arguments.results import result_shape
 from splat_numba.executors.cpu.operands import check_operands
 from splat_numba.executors.given import Given
+from splat_numba.executors.jax.explicit import run_partitioned
 from splat_numba.executors.jax.manual import differ, made_alike
 from splat_numba.executors.jax.operations import (
     described,
@@ -49,9 +50,10 @@ def attend(recipe: Given, q: Any, k: Any, v: Any, kv_lengths: Any, return_lse: b
     lengths = () if kv_lengths is None else (lengths_of(kv_lengths, problem, axes),)
     layout = recipe.layout if axes > 2 else "bhsd"
     fixed = replace(recipe, mask=_fixed(recipe.mask, problem), layout=layout)
-    arrays = [jnp.asarray(one)[(None,) * (4 - axes)] for one in given.values()]
+    arrays = [*(jnp.asarray(one)[(None,) * (4 - axes)] for one in given.values()), *lengths]
+    split = _split_of(fixed, FORWARD, arrays)
     with forward_mode_refused():
-        out, lse = _operator(fixed, backend)(*made_alike([*arrays, *lengths]))
+        out, lse = run_partitioned(_operator(fixed, backend), made_alike(arrays), split.results)
     out = out.reshape(result_shape(shown["q"], problem))
     return (out, lse[(0,) * (4 - axes)]) if return_lse else out
 
@@ -69,11 +71,15 @@ def _split(run: Callable[..., Any], recipe: Given, names: Names, *arrays: Any) -
     """Let JAX's partitioner run the function on parts of the arrays, where devices have parts and it looks for them."""
     if differ(arrays):  # within shard_map they are parts already
         return run(*arrays)
+    return partitioned(run, _split_of(recipe, names, arrays))(*arrays)
+
+
+def _split_of(recipe: Given, names: Names, arrays: Sequence[Any]) -> Split:
     given, made = names
     if len(arrays) > len(given):
         given = (*given[:3], "kv_lengths", *given[3:])
     alike = not isinstance(recipe.mask, tuple)
-    return partitioned(run, Split(given, made, recipe.layout, _problem(recipe, *arrays[:3]), alike))(*arrays)
+    return Split(given, made, recipe.layout, _problem(recipe, *arrays[:3]), alike)
 
 
 def _run(recipe: Given, backend: str, names: Names, *arrays: Any) -> Any:

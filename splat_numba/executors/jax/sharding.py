@@ -69,6 +69,10 @@ class Split:
         apart = {"b", "g"} if self.alike else {"b"}
         return tuple(one for one in dict.fromkeys(re.findall(r"\w+", self.rule)) if one not in apart)
 
+    def results(self, mesh: Any, q: Any, k: Any) -> tuple[NamedSharding, ...]:
+        """Of what the call makes; see shardings."""
+        return self.shardings(mesh, self.made, q, k)
+
     def shardings(self, mesh: Any, names: Sequence[str], q: Any, k: Any) -> tuple[NamedSharding, ...]:
         """Of arrays with these names, where q and k have these partition specs: split by batch entries as q is, and by
         heads as k is, if they can be, and by nothing else. JAX itself does not keep to the rule's whole axes.

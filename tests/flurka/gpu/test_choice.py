@@ -39,7 +39,8 @@ def test_the_rule(one, gpu, forward, gradients):
 def test_float32_runs_on_every_gpu_and_16_bits_on_those_from_ampere_on(capability):
     assert choose_target(None, problem(dtype="float32"), gpu_of(capability)).chosen == "simt"
     if capability >= (8, 0):
-        assert choose_target("sm80", problem(), gpu_of(capability), gradients=True).chosen == "sm80"
+        for spelled in ("sm80", "sm_80"):
+            assert choose_target(spelled, problem(), gpu_of(capability), gradients=True).chosen == "sm80"
         return
     with pytest.raises(BackendError, match=r"^target wanted for a GPU of compute capability 7.5, got"):
         choose_target(None, problem(), gpu_of(capability))

@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("jax", reason="JAX is not installed")
 
 HEAD = """
+import contextlib
 import numpy as np, jax, jax.numpy as jnp
 import splat_numba as splat
 from splat_numba.integrations.jax import attention
@@ -98,11 +99,34 @@ print("a shared projection", close(apart, q, k, proj, alone=flurka))
 split = [jax.device_put(x, NamedSharding(mesh, P("x"))) for x in (q, k)]
 print("sharded", close(flurka, *split, proj, alone=flurka))
 """
+EXPLICIT = """
+loss = lambda f: lambda *x: (f(*x) ** 2).sum()
+explicit = jax.make_mesh((2,), ("x",), axis_types=(AxisType.Explicit,))
+def typed(name, spec, attend=attend, arrays=(q, k, v)):
+    split = [jax.device_put(x, NamedSharding(explicit, spec)) if x.ndim > 2 else x for x in arrays]
+    step = jax.jit(jax.value_and_grad(loss(attend), (0, 1)))
+    wanted = (attend(*arrays), *jax.value_and_grad(loss(attend), (0, 1))(*arrays)[1])
+    text = jax.jit(attend).lower(*split).compile().as_text() + step.lower(*split).compile().as_text()
+    for place in (None, explicit):
+        with jax.set_mesh(place) if place else contextlib.nullcontext():
+            found = (jax.jit(attend)(*split), *step(*split)[1])
+        right = all(np.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in zip(found, wanted, strict=True))
+        print(name, right, *dict.fromkeys(str(jax.typeof(one)) for one in found), "all-gather" in text)
+typed("batch", P("x"))
+typed("heads", P(None, None, "x"))
+typed("tokens", P(None, "x"))
+typed("mapped", P(None, None, "x"), jax.vmap(attend))
+typed("a mapped axis that is split", P("x"), jax.vmap(attend))
+typed("flurka", P("x"), flurka, (q, k, proj))
+"""
 
 
 def test_shard_map_and_sharded_arrays():
-    """Batch entries and heads stay where they are; tokens are gathered, and so are heads with masks of their own."""
-    printed = run(SHARDED, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    """Batch entries and heads stay where they are; tokens are gathered, and so are heads with masks of their own.
+
+    On a mesh with explicit axes, in its context or without one, types of results say how they are split.
+    """
+    printed = run(SHARDED + EXPLICIT, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert printed == [
         "batch True", "text False", "heads True", "shared keys True", "vmap inside True",
         "batch True False",
@@ -116,6 +140,12 @@ def test_shard_map_and_sharded_arrays():
         "heads before tokens True False",
         "mapped True False",
         "a shared projection True", "sharded True",
+        *("batch True float32[2@x,40,2,16] False",) * 2,
+        *("heads True float32[2,40,2@x,16] False",) * 2,
+        *("tokens True float32[2,40,2,16] float32[2,40@x,2,16] True",) * 2,
+        *("mapped True float32[2,40,2@x,16] False",) * 2,
+        *("a mapped axis that is split True float32[2@x,40,2,16] False",) * 2,
+        *("flurka True float32[2,40,2,16] float32[2@x,40,2,16] True",) * 2,
     ]  # fmt: skip
 
 
