@@ -109,3 +109,23 @@ def test_a_mistake_is_found_in_every_dtype(dtype, mistake, seq):
     used(problem)
     with pytest.raises(AssertionError):
         used(problem, mistake=mistake)
+
+
+def test_a_kernel_may_flush_what_underflows():
+    """Weights below all normal numbers are 0 there: such a key's gradients, whose other weights are none, are lost."""
+    q, k, v, dout = np.random.default_rng(0).standard_normal((4, 1, 1, 16, 16)).astype(np.float32) * np.float32(10)
+    q[..., 0], k[..., 0], k[..., 3, :] = 1, 0, 0
+    k[..., 1:], k[..., 3, 0] = 0, -87.0  # for all rows: float32's smallest normal number is exp(-87.3)
+    mask, options = np.ones((16, 16), bool), {"scale": 1.0, "layout": "bhsd", "kv_lengths": None}
+    options["dlse"] = np.zeros((1, 1, 16), np.float32)
+    wanted = reference.attention_backward(dout, q, k, v, mask, **options)
+    allowed = gradient_tolerance(dout, q, k, v, mask, **options)
+
+    def flush(step):
+        step["p"][step["p"] < np.finfo(np.float32).tiny] = 0
+
+    got = honest_backward(dout, q, k, v, mask, mistake=flush, **options)
+    assert not got[1][..., 3, :].any()
+    assert np.abs(wanted[1][..., 3, :]).min() > 0
+    for three in zip(got, wanted, allowed, strict=True):
+        assert_close(*three)

@@ -13,12 +13,10 @@ import numpy as np
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.gen.language.halves import widen
 from splat_numba.runtime.arrays import import_array, on_gpu
-from splat_numba.runtime.cuda.arrays import GpuArray, check_same_device
-from splat_numba.runtime.cuda.copies import place_as
+from splat_numba.runtime.cuda.arrays import check_device
+from splat_numba.runtime.cuda.copies import place_as, place_host
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework, describe
-from splat_numba.runtime.cuda.launch import is_capturing
-from splat_numba.runtime.cuda.tables import pool_for
 from splat_numba.settings import Settings
 
 TYPES = ("float32", "float64", "float16")  # that a copy on the device can convert
@@ -29,19 +27,13 @@ def place_omega(
 ) -> tuple[int, Any]:
     """The address, and what keeps it there. Raises ArgumentTypeError, BackendError."""
     if not on_gpu(omega):
-        return _place_host(omega, target, stream), None
+        given = import_array("omega", omega)
+        numbers = np.ascontiguousarray(widen(given.bits, given.dtype), np.float32)
+        return place_host("omega", numbers, target, stream), None
     found = describe("omega", omega, framework)
-    check_same_device({"q": GpuArray(0, (), (), "", target.ordinal, ""), "omega": found})
+    check_device("omega", found, target.ordinal)
     if found.dtype not in TYPES:
         raise ArgumentTypeError(
             f"omega wanted as one of {', '.join(TYPES)} on a GPU, got {found.dtype}. Convert it to float32."
         )
     return place_as(found, "float32", omega, target, framework, like, stream, settings)
-
-
-def _place_host(omega: Any, target: Device, stream: int) -> int:
-    given = import_array("omega", omega)
-    numbers = np.ascontiguousarray(widen(given.bits, given.dtype), np.float32)
-    slots = pool_for(target, numbers.nbytes)
-    with target.current():
-        return slots.get(("omega", numbers.tobytes()), lambda: numbers, lambda: is_capturing(stream))

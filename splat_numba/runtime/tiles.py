@@ -7,6 +7,7 @@ Arguments called ``like`` give a type only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -84,18 +85,23 @@ def load_scaled(typingctx: Any, like: Any, source: Any, step: Any, factor: Any) 
     return like(like, pointer, types.int64, pointer), codegen
 
 
-@intrinsic
-def store_tile(typingctx: Any, tile: Any, target: Any, step: Any) -> Any:
-    """Write a register tile to ``target``, rows ``step`` apart."""
+def _put_each(tile: Any, put: Callable[[Any, Any, Any, Vector], None]) -> tuple[Any, Callable[..., Any]]:
+    """Of an intrinsic: every vector of a register tile is put to its place at ``target``, rows ``step`` apart."""
     vector, count = tile.dtype, tile.count
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         for at, part in enumerate(_parts(builder, args[0], count)):
             row, v = divmod(at, VECTORS)
-            _store(builder, part, _behind(builder, args[1], args[2], row, v * vector.width), vector)
+            put(builder, part, _behind(builder, args[1], args[2], row, v * vector.width), vector)
         return context.get_dummy_value()
 
     return types.void(tile, types.CPointer(vector.scalar), types.int64), codegen
+
+
+@intrinsic
+def store_tile(typingctx: Any, tile: Any, target: Any, step: Any) -> Any:
+    """Write a register tile to ``target``, rows ``step`` apart."""
+    return _put_each(tile, _store)
 
 
 def _add(builder: Any, part: Any, pointer: Any, vector: Vector) -> None:
@@ -106,15 +112,7 @@ def _add(builder: Any, part: Any, pointer: Any, vector: Vector) -> None:
 @intrinsic
 def add_tile(typingctx: Any, tile: Any, target: Any, step: Any) -> Any:
     """Add a register tile to what is at ``target``, rows ``step`` apart."""
-    vector, count = tile.dtype, tile.count
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        for at, part in enumerate(_parts(builder, args[0], count)):
-            row, v = divmod(at, VECTORS)
-            _add(builder, part, _behind(builder, args[1], args[2], row, v * vector.width), vector)
-        return context.get_dummy_value()
-
-    return types.void(tile, types.CPointer(vector.scalar), types.int64), codegen
+    return _put_each(tile, _add)
 
 
 @intrinsic

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -46,18 +47,27 @@ def check_attention(
         from splat_numba import api  # here, so that checking another implementation does not load Numba
 
         attention, options = api.attention, {"backend": backend, "out": _unwritten_out(operands), **options}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AlignmentWarning)  # the oracle takes the mask as it is
-            got = attention(*operands, problem.mask, return_lse=True, **{**problem.options(), **options})
+    with naming("in", problem, options):
+        got = attention(*operands, problem.mask, return_lse=True, **{**problem.options(), **options})
         agreement = _compare(problem, *got)
         check_unchanged(operands, before)
-    except AssertionError as difference:
-        raise AssertionError(f"{difference}\nin {problem!r}, {call_text(options)}") from None
-    except Exception as error:
-        error.add_note(f"in {problem!r}, {call_text(options)}")
-        raise
     return agreement
+
+
+@contextmanager
+def naming(words: str, problem: Problem, options: dict[str, Any]) -> Iterator[None]:
+    """What is raised within names the problem and the options, behind these words; a difference in its message, any
+    other error in a note. Warnings of alignment are passed over, as the oracle takes the mask as it is.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AlignmentWarning)
+            yield
+    except AssertionError as difference:
+        raise AssertionError(f"{difference}\n{words} {problem!r}, {call_text(options)}") from None
+    except Exception as error:
+        error.add_note(f"{words} {problem!r}, {call_text(options)}")
+        raise
 
 
 def _unwritten_out(operands: Operands) -> NDArray[Any] | None:

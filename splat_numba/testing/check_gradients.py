@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -11,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splat_numba import reference
-from splat_numba.errors import AlignmentWarning
-from splat_numba.testing.check import Agreement, call_text, check_unchanged, unwritten
+from splat_numba.testing.check import Agreement, check_unchanged, naming, unwritten
 from splat_numba.testing.error_bound import assert_close
 from splat_numba.testing.gradient_bound import gradient_tolerance
 from splat_numba.testing.problem import Operands, Problem, check_problem
@@ -39,17 +37,10 @@ def check_gradients(
     dout, dlse = problem.gradients()
     before = [x.copy() for x in operands]
     given = {**problem.options(), **options}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AlignmentWarning)
-            found = _run(problem, operands, (dout, dlse if with_dlse else None), backend, attention_vjp, given)
+    with naming("in gradients of", problem, options):
+        found = _run(problem, operands, (dout, dlse if with_dlse else None), backend, attention_vjp, given)
         agreement = _compare(problem, operands, found, dout, dlse if with_dlse else None, given.get("frozen", ()))
         check_unchanged(operands, before)
-    except AssertionError as difference:
-        raise AssertionError(f"{difference}\nin gradients of {problem!r}, {call_text(options)}") from None
-    except Exception as error:
-        error.add_note(f"in gradients of {problem!r}, {call_text(options)}")
-        raise
     return agreement
 
 

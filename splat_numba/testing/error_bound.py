@@ -14,6 +14,7 @@ average out:
   9 n/16, and 8 tiles more for cut ends. Together (2 n + 80) u (sum p_j |v_j| + |out|).
 - Tensor cores take the weights in the arrays' dtype: U sum p_j |v_j| where that is narrower than float32, and the
   weights that underflow there lose at most `tiny` each, relative to the row's largest: tiny * sum |v_j|.
+- A product that underflows in the arithmetic loses at most `faint`: n faint.
 - The result is rounded to the arrays' dtype: U (|out| + the above) + tiny.
 - lse is not rounded to the arrays' dtype: sum p_j E_j + (2 n + 80) u + 8 u (|lse| + A).
 
@@ -58,13 +59,14 @@ class Roundoff:
 
     unit: largest relative error of one rounded operation; result: that of rounding to the arrays' dtype; weight: that
     of rounding the softmax weights; tiny: largest absolute error where a number underflows in the arrays' dtype;
-    lowest: the smallest finite number of the arithmetic.
+    faint: the same for the arithmetic, which may flush such numbers to 0; lowest: its smallest finite number.
     """
 
     unit: float
     result: float
     weight: float
     tiny: float
+    faint: float
     lowest: float
 
     @classmethod
@@ -73,13 +75,13 @@ class Roundoff:
         name = np.dtype(dtype).name
         match name:
             case "float16":
-                return cls(2.0**-24, 2.0**-11, 2.0**-11, 2.0**-24, _lowest(np.float32))
+                return cls(2.0**-24, 2.0**-11, 2.0**-11, 2.0**-24, 2.0**-126, _lowest(np.float32))
             case "bfloat16":
-                return cls(2.0**-24, 2.0**-8, 2.0**-8, 2.0**-126, _lowest(np.float32))
+                return cls(2.0**-24, 2.0**-8, 2.0**-8, 2.0**-126, 2.0**-126, _lowest(np.float32))
             case "float32":
-                return cls(2.0**-24, 2.0**-24, 0.0, 2.0**-126, _lowest(np.float32))
+                return cls(2.0**-24, 2.0**-24, 0.0, 2.0**-126, 2.0**-126, _lowest(np.float32))
             case "float64":
-                return cls(2.0**-53, 2.0**-53, 0.0, 2.0**-1022, _lowest(np.float64))
+                return cls(2.0**-53, 2.0**-53, 0.0, 2.0**-1022, 2.0**-1022, _lowest(np.float64))
         raise TypeError(f"dtype: wanted one of {', '.join(DTYPES)}, got {name}; convert the arrays to one of these")
 
 
@@ -154,11 +156,13 @@ def one_element(q: Float64, k: Float64, v: Float64, kept: Bool, scale: float, lo
     score_loss = loss.unit * ((q.shape[-1] + 6) * terms + largest[..., None])
     shifted = weights * relative(score_loss)
     shift = shifted.sum(axis=-1)
-    summing = (2 * kept.sum(axis=-1) + 80) * loss.unit
+    many = kept.sum(axis=-1)
+    summing = (2 * many + 80) * loss.unit
 
     size, sizes = np.abs(out), np.abs(v)
     averaged = weights @ sizes
     computed = shifted @ sizes + shift[..., None] * size + summing[..., None] * (averaged + size)
+    computed += loss.faint * many[..., None]
     rounded = computed + loss.weight * averaged + loss.tiny * (kept @ sizes)
     out_bound = rounded + loss.result * (size + rounded) + loss.tiny
     lse_bound = shift + summing + 8 * loss.unit * (np.abs(finite(lse)) + largest)

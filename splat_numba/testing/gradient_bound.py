@@ -1,22 +1,24 @@
 """The tolerance rule for gradients: how far a correct backward kernel may be from the float64 oracle.
 
-It goes on from `error_bound`, whose notation holds: p_ij, A, E_ij, u, U and tiny, and the bounds of out and lse there,
-here O_ic and L_i. w is what rounding to the arrays' dtype for the tensor cores loses: U where that is narrower than
-float32, else 0. e is value_dim. With dp_ij = dout_i.v_j, delta_i = dout_i.out_i - dlse_i and ds_ij = p_ij (dp_ij -
+It goes on from `error_bound`, whose notation holds: p_ij, A, E_ij, u, U, tiny and faint, and the bounds of out and lse
+there, here O_ic and L_i. w is what rounding to the arrays' dtype for the tensor cores loses: U where that is narrower
+than float32, else 0. e is value_dim. With dp_ij = dout_i.v_j, delta_i = dout_i.out_i - dlse_i and ds_ij = p_ij (dp_ij -
 delta_i), the gradients are dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i ds_ij q_i, dv_j = sum_i p_ij dout_i.
 
 - Weights are made again, from the lse that the forward pass stored: p = exp(s - lse). The exponent is off by
   X_ij = E_ij + L_i + 4 u (A_i + |lse_i|) + 8 u: the score, lse, the difference of the two in base 2, and exp itself. So
-  |dp| <= x_ij p_ij with x = exp(X) - 1.
-- dp: e products and sums in any order, (e + 2) u sum_c |dout_ic v_jc| =: Y_ij.
+  |dp| <= x_ij p_ij + faint with x = exp(X) - 1: a weight below all numbers of the arithmetic is 0.
+- dp: e products and sums in any order, (e + 2) u sum_c |dout_ic v_jc| + e faint =: Y_ij.
 - delta is made from out as it was stored, or summed from p_ij dp_ij; either is right, so the larger counts:
-  sum_c |dout_ic| O_ic + (e + 2) u sum_c |dout_ic out_ic|, or sum_j p_ij (x_ij |dp_ij| + Y_ij) + n u sum_j p_ij |dp_ij|;
-  and u |dlse_i| for both. Call it D_i.
-- ds: T_ij = p_ij (1 + x_ij) (Y_ij + D_i + u (|dp_ij| + |delta_i|)) + (x_ij + 3 u) |ds_ij|.
+  sum_c |dout_ic| O_ic + (e + 2) u sum_c |dout_ic out_ic| + e faint, or sum_j p_ij (x_ij |dp_ij| + Y_ij) + n u sum_j
+  p_ij |dp_ij| + faint sum_j (|dp_ij| + 1); and u |dlse_i| for both. Call it D_i.
+- ds: T_ij = (p_ij (1 + x_ij) + faint) (Y_ij + D_i + u (|dp_ij| + |delta_i|)) + (x_ij + 3 u) |ds_ij|
+  + faint |dp_ij - delta_i|.
 - Tensor cores take ds and p in the arrays' dtype: w (|ds_ij| + T_ij) + tiny more for ds, and w p_ij + tiny for p.
   Kernels may make ds from the p that was rounded: T_ij has w |ds_ij| + tiny |dp_ij - delta_i| more then.
 - The last products are sums over n kept keys of a row, or over the m rows, of all heads of the group, that keep a key:
-  (n + 16) u or (m + 16) u times the sum of sizes, in any order, with partial sums kept in the arithmetic.
+  (n + 16) u or (m + 16) u times the sum of sizes, in any order, with partial sums kept in the arithmetic; and n faint
+  or m faint for products that underflow there, once more times |scale| where that is taken in afterwards.
 - The result is rounded to the arrays' dtype once, after the sum over the group: U (|result| + the above) + tiny.
 
 Altogether dq_i: |scale| sum_j R_ij |k_j| + (n + 16) u |scale| sum_j |ds_ij k_j|, rounded, with
@@ -104,12 +106,15 @@ def _one_element(
 
     columns, rows = kept.sum(axis=2)[..., None], kept.sum(axis=1)[..., None]
     k, q, along = np.abs(forward.k), np.abs(forward.q), np.abs(dout)
-    many = loss.unit * (_shared(rows, heads_kv) + 16)
+    terms = _shared(rows, heads_kv)
+    many, lost = loss.unit * (terms + 16), loss.faint * terms
     tiny = kept * loss.tiny  # again, where the scale is part of ds
     dq = (size * rough + tiny) @ k + loss.unit * (columns + 16) * size * (changes @ k)
+    dq = dq + loss.faint * (1 + size) * columns
     dk = _shared((size * rough + tiny).swapaxes(1, 2) @ q, heads_kv)
-    dk = dk + many * size * _shared(changes.swapaxes(1, 2) @ q, heads_kv)
+    dk = dk + many * size * _shared(changes.swapaxes(1, 2) @ q, heads_kv) + (1 + size) * lost
     dv = _shared(weight.swapaxes(1, 2) @ along, heads_kv) + many * _shared(p.swapaxes(1, 2) @ along, heads_kv)
+    dv = dv + lost
 
     masks = list(kept)
     exact = [
@@ -125,17 +130,20 @@ def _one_element(
 def _changes(forward: Element, dout: Float64, dlse: Float64, off: Float64, loss: Roundoff) -> tuple[Float64, Float64]:
     """|ds|, less the scale, and how far off it is before it is rounded; (heads, seq_q, seq_kv). off: x."""
     p, kept, v = forward.weights, forward.kept, forward.v
-    products = (v.shape[-1] + 2) * loss.unit
+    dim, faint = v.shape[-1], loss.faint
+    products = (dim + 2) * loss.unit
     dp = np.where(kept, dout @ v.swapaxes(1, 2), 0.0)
-    dp_loss = np.where(kept, products * (np.abs(dout) @ np.abs(v).swapaxes(1, 2)), 0.0)
+    dp_loss = np.where(kept, products * (np.abs(dout) @ np.abs(v).swapaxes(1, 2)) + dim * faint, 0.0)
     delta = (p * dp).sum(axis=-1) - dlse
-    stored = (np.abs(dout) * (forward.out_bound + products * np.abs(forward.out))).sum(axis=-1)
+    stored = (np.abs(dout) * (forward.out_bound + products * np.abs(forward.out))).sum(axis=-1) + dim * faint
     summed = (p * ((off + loss.unit * kept.sum(axis=-1)[..., None]) * np.abs(dp) + dp_loss)).sum(axis=-1)
+    summed = summed + faint * (np.abs(dp) + kept).sum(axis=-1)
     delta_loss = np.maximum(stored, summed) + loss.unit * np.abs(dlse)
-    changes = p * np.abs(dp - delta[..., None])
+    slope = np.abs(dp - delta[..., None])
+    changes = p * slope
     spread = dp_loss + delta_loss[..., None] + loss.unit * (np.abs(dp) + np.abs(delta)[..., None])
-    rounded = loss.weight * changes + (loss.tiny * np.abs(dp - delta[..., None]) if loss.weight else 0.0)
-    return changes, p * (1 + off) * spread + (off + 3 * loss.unit) * changes + rounded
+    rounded = loss.weight * changes + (loss.tiny * slope if loss.weight else 0.0)
+    return changes, (p * (1 + off) + faint) * spread + (off + 3 * loss.unit) * changes + faint * slope + rounded
 
 
 def _shared(x: Float64 | Bool, heads_kv: int) -> Float64:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import splat_numba as splat
-from splat_numba.cli import peers, selftest
+from splat_numba.cli import fuzzing, peers, selftest
 from splat_numba.cli.measure import Timed
 from splat_numba.executors.gpu.executor import CudaExecutor
 from splat_numba.gen.plans.machine import CPU
@@ -112,8 +112,8 @@ def test_selftest_prints_the_smallest_failing_case_and_how_to_repeat_it(capsys, 
             raise AssertionError(f"out[0]: wanted 1, got 2\nin {problem!r}, backend='cpu'")
         return Agreement(0.0, 0.25)
 
-    monkeypatch.setattr(selftest, "check_attention", planted)
-    monkeypatch.setattr(selftest, "_note_kernels", lambda *_: None)
+    monkeypatch.setattr(fuzzing, "check_attention", planted)
+    monkeypatch.setattr(fuzzing, "_note_kernels", lambda *_: None)
     status, out, _ = run(capsys, "selftest", "--seconds", "20", "--backend", "cpu")
     assert status == 1
     assert "worst error is 25.0% of what its tolerance allows" in " ".join(out.split())
@@ -133,7 +133,7 @@ def test_selftest_prints_the_smallest_failing_case_and_how_to_repeat_it(capsys, 
 
 def test_selftest_writes_a_long_failing_case_to_a_file(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(selftest.tempfile, "tempdir", str(tmp_path))
-    tally = selftest.Tally(until=0.0)
+    tally = fuzzing.Tally(until=0.0)
     tally.fail(Problem(40, 40, np.eye(40, dtype=bool)), AssertionError("out: wanted 1, got 2"))
     assert selftest._report("cpu", tally, 1.0) == 1
     out = capsys.readouterr().out

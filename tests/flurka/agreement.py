@@ -6,12 +6,13 @@ from flurka_numba.checks import ARRAYS
 from tests.flurka.error_bound import assert_close, tolerance
 
 PIECES = 2.0**-16  # of a number is lost where it goes to tensor cores in two pieces
-SLOTS = 2.0**-8  # and of slots that become keys of attention
+SLOTS = 2.0**-8  # and of slots that become keys of attention, and of the gradients of slots
 
 
-def operand_of(case):
+def operand_of(case, *, gradients=False):
     """The roundoff of what target sm80 multiplies."""
-    return SLOTS if (case.method, case.dtype) == ("low_rank", "bfloat16") else PIECES
+    rounds = case.method == "low_rank" or (case.method == "flurka" and gradients)
+    return SLOTS if rounds and case.dtype == "bfloat16" else PIECES
 
 
 def check_forward(case, *, operand=0.0, **options):
@@ -26,14 +27,19 @@ def check_forward(case, *, operand=0.0, **options):
     return assert_close(got, wanted, allowed)
 
 
-def check_gradients(case, *, operand=0.0, frozen=(), **options):
-    """Raise AssertionError unless out and all gradients agree, and those of frozen and absent arguments are None."""
+def check_gradients(case, *, operand=0.0, operand_back=None, frozen=(), **options):
+    """Raise AssertionError unless out and all gradients agree, and those of frozen and absent arguments are None.
+
+    operand_back: that of the gradients, where it is another.
+    """
     arrays, dout = case.arrays(), case.dout()
     before = {name: x.copy() for name, x in arrays.items()}
     got, vjp = case.run_vjp(arrays, frozen=frozen, **options)
     found = vjp(dout)
     wanted, wanted_vjp = case.wanted_vjp(arrays)
     allowed, allowed_vjp = tolerance(case.call(arrays), case.dtype, operand=operand)
+    if operand_back not in (None, operand):
+        _, allowed_vjp = tolerance(case.call(arrays), case.dtype, operand=operand_back)
     used = [assert_close(got, wanted, allowed)]
     assert len(found) == len(ARRAYS)
     gradients = zip(ARRAYS, found, wanted_vjp(dout), allowed_vjp(dout), strict=True)

@@ -7,6 +7,7 @@ whose arrays start faster under the tool than PyTorch's. Exit status 1 on a wron
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from tests.flurka.layer_queries import USUAL as QUERIES
 from tests.flurka.layer_queries import check as check_queries
 from tests.flurka.strategies import Case
 from tests.flurka.targets.sm90.test_forward import OPERAND
+from tests.gpu.sanitizing import report
 
 USUAL = Case(dtype="float16", batch=2, heads=3, seq_q=200, seq_kv=330, rank=130, head_dim=64, value_dim=64)
 KERNEL = USUAL.but(method="kernel", kv_lengths=(330, 101))
@@ -76,17 +78,7 @@ def forward(case):
 
 def main(names):
     ways = [(FORWARD, forward), (GRADIENTS, gradients), (LAYERS, layer)]
-    every = {name: (run, case) for cases, run in ways for name, case in cases.items()}
-    failed = 0
-    for name in names or every:
-        run, case = every[name]
-        try:
-            run(case)
-            print(f"ok      {name}", flush=True)  # noqa: T201
-        except AssertionError as error:
-            failed += 1
-            print(f"WRONG   {name}: {error}", flush=True)  # noqa: T201
-    return 1 if failed else 0
+    return report({name: partial(run, case) for cases, run in ways for name, case in cases.items()}, names)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Run `python -m tests.gpu.sanitizer_run [name ...]` from the root of the reposito
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from splat_numba.gen.plans.problem import Problem as Shapes
 from splat_numba.gen.targets.sm90.tile_shapes import candidates
 from splat_numba.testing import Problem, check_attention, check_gradients
 from tests.gpu.device_views import DeviceView, back, forced, forget
+from tests.gpu.sanitizing import report
 from tests.gradient_cases import CASES as GRADIENTS
 from tests.gradient_cases import KEPT, keep_slopes
 from tests.ops import test_packed as products
@@ -73,7 +75,7 @@ PACKED = {
 }
 
 
-KEPT_SLOPES = {f"slopes kept, {name}": name for name in ("causal", "two groups that skip", "grouped heads", "odd dims")}
+KEPT_SLOPES = ("causal", "two groups that skip", "grouped heads", "odd dims")
 
 
 def run_keeping_slopes(name):
@@ -101,7 +103,11 @@ def run(name):
     shapes = Shapes(problem.seq_q, problem.seq_kv, problem.head_dim, value_dim, problem.dtype)
     traits = next(one for one in candidates(shapes, Gpu()) if one.groups == groups)
     with forced(pytest.MonkeyPatch(), traits, order):
-        return check_attention(problem, backend="cuda")
+        return check_attention(problem, backend="cuda").used
+
+
+def run_gradients(name):
+    return check_gradients(GRADIENTS[name], backend="cuda").used
 
 
 def run_views():
@@ -119,26 +125,10 @@ def run_views():
 
 
 def main(names):
-    failed = 0
-    gradients = {f"gradients, {name}": GRADIENTS[name] for name in SMALL_GRADIENTS}
-    for name in names or [*FAMILIES, "views", *gradients, *KEPT_SLOPES, *PACKED]:
-        try:
-            used = 0.0
-            if name == "views":
-                run_views()
-            elif name in PACKED:
-                run_packed(PACKED[name])
-            elif name in KEPT_SLOPES:
-                used = run_keeping_slopes(KEPT_SLOPES[name])
-            elif name in gradients:
-                used = check_gradients(gradients[name], backend="cuda").used
-            else:
-                used = run(name).used
-            print(f"ok      {name}: {used:.2f} of the allowed error")  # noqa: T201
-        except AssertionError as error:
-            failed += 1
-            print(f"WRONG   {name}: {error}")  # noqa: T201
-    return 1 if failed else 0
+    checks = {name: partial(run, name) for name in FAMILIES} | {"views": run_views}
+    checks |= {f"gradients, {name}": partial(run_gradients, name) for name in SMALL_GRADIENTS}
+    checks |= {f"slopes kept, {name}": partial(run_keeping_slopes, name) for name in KEPT_SLOPES}
+    return report(checks | {name: partial(run_packed, case) for name, case in PACKED.items()}, names)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,16 @@ def test_the_longest_unused_quarter_is_given_away_after_one_wait(store):
     assert store.waits == 2
 
 
+def test_what_was_found_is_used_and_what_is_given_away_is_not_found_while_the_device_is_waited_for(store, monkeypatch):
+    pool, seen = SlotPool(store, 128, largest=8), []
+    addresses = put(pool, *range(8))
+    assert pool.find(0) == addresses[0]
+    monkeypatch.setattr(store, "wait", lambda: seen.extend(pool.find(number) for number in range(8)))
+    put(pool, 8)
+    assert seen == [addresses[0], None, None, *addresses[3:]]
+    assert pool.find(9) is None
+
+
 def test_what_a_capture_used_is_kept_for_good(store):
     pool = SlotPool(store, 128, largest=4)
     addresses = put(pool, 0, 1)

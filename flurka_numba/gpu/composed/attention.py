@@ -12,8 +12,14 @@ from flurka_numba.gpu.composed.features import Features
 from flurka_numba.gpu.composed.launches import Launches
 from flurka_numba.gpu.composed.matrix import NO_LIMIT, Extent, Fused, Limit
 from flurka_numba.gpu.composed.operands import Operands
-from flurka_numba.gpu.composed.plan import RowChunk, composed_plan, divides_in_product, slots_are_keys
-from flurka_numba.gpu.composed.projections import make_slots, pull_projections
+from flurka_numba.gpu.composed.plan import (
+    RowChunk,
+    composed_plan,
+    divides_in_product,
+    rounds_slot_gradients,
+    slots_are_keys,
+)
+from flurka_numba.gpu.composed.projections import make_slots, pull_projections, slot_gradients
 from flurka_numba.gpu.composed.slot_attention import SlotAttention
 from flurka_numba.gpu.composed.softmax import SoftmaxOperands, attend_by_softmax, pull_softmax
 from flurka_numba.gpu.recorder import GpuRecorder
@@ -93,8 +99,10 @@ class Composed:
                 found[name] = None
             elif name == "q" or problem.method == "kernel":
                 found[name] = recorder.result(f"d{name}", shape)
+            elif rounds_slot_gradients(problem, fuses=launches.fuses):
+                found[name] = slot_gradients(self._operands, dim)
             else:
-                found[name] = recorder.scratch_rows(shape) if self._attention else launches.scratch(self._slots, dim)
+                found[name] = launches.scratch(self._slots, dim)
         return found
 
     def _scaled_slots(self, launches: Launches) -> Tensor:

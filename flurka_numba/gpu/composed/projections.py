@@ -57,42 +57,57 @@ def _as_one_row(tokens: Tensor) -> Tensor:
     return replace(tokens, sizes=(batch, 1, rows, heads * dim), strides=(to_batch, 0, to_row, step))
 
 
+def slot_gradients(operands: Operands, dim: int) -> Tensor:
+    """Where gradients of slots are rounded to, which are to be multiplied: side by side where products want that."""
+    problem, recorder = operands.problem, operands.recorder
+    rows = recorder.scratch_rows((*operands.sides, problem.rank, dim))
+    beside = replace(rows, strides=side_by_side(rows.sizes, ITEMSIZE[rows.dtype]))
+    return beside if not problem.per_head_proj and _are_side_by_side(beside) else rows
+
+
 def pull_projections(
     operands: Operands, launches: Launches, slots: Mapping[str, Tensor | None], frozen: frozenset[str]
 ) -> None:
-    """Gradients of tokens and projections from those of the slots."""
-    problem, limit = operands.problem, Limit(operands.recorder.lengths)
+    """Gradients of tokens and projections from those of the slots. Heads are one product's columns as in project()."""
+    problem = operands.problem
     earlier: Tensor | None = None  # of a shared projection: what the keys' side gave
-    for name, dim in (("k", problem.head_dim), ("v", problem.value_dim)):
+    for name in ("k", "v"):
         gradient, proj = slots[name], "proj_k" if problem.shared_proj else f"proj_{name}"
         if gradient is None:
             continue
         if name not in frozen:
-            result = operands.recorder.result(f"d{name}", (*operands.sides, problem.seq_kv, dim))
-            sizes = (problem.seq_kv, problem.rank, dim)
-            turned = operands.array(f"proj_{name}").turned
-            launches.product(turned, gradient, result, operands.sides, sizes, limited="rows", limit=limit)
+            _pull_tokens(operands, launches, gradient, name)
         if proj not in frozen:
-            heads = problem.heads if problem.per_head_proj else 1
-            outer = (problem.batch, 1 if problem.per_head_proj else problem.heads)
-            earlier = _pull_projection(
-                operands, launches, gradient, operands.array(name), (heads, outer, dim), proj, earlier, limit,
-                first=problem.shared_proj and name == "k",
-            )  # fmt: skip
+            first = problem.shared_proj and name == "k"
+            earlier = _pull_projection(operands, launches, gradient, name, proj, earlier, first=first)
+
+
+def _pull_tokens(operands: Operands, launches: Launches, slots: Tensor, name: str) -> None:
+    """E^T dk' for every head."""
+    problem, limit, grid = operands.problem, Limit(operands.recorder.lengths), operands.sides
+    together, shape = _are_side_by_side(slots), (*operands.sides, problem.seq_kv, slots.sizes[3])
+    result = operands.recorder.result(f"d{name}", shape, side_by_side=together)
+    if together and _are_side_by_side(result):
+        slots, result, grid = _as_one_row(slots), _as_one_row(result), (problem.batch, 1)
+    sizes, turned = (problem.seq_kv, problem.rank, result.sizes[3]), operands.array(f"proj_{name}").turned
+    launches.product(turned, slots, result, grid, sizes, limited="rows", limit=limit)
 
 
 def _pull_projection(
-    operands: Operands, launches: Launches, slots: Tensor, tokens: Tensor, sides: tuple[int, tuple[int, int], int],
-    proj: str, earlier: Tensor | None, limit: Limit, *, first: bool,
-) -> Tensor | None:  # fmt: skip
+    operands: Operands, launches: Launches, slots: Tensor, name: str, proj: str, earlier: Tensor | None, *, first: bool
+) -> Tensor | None:
     """The sum of dk' k^T, onto an earlier one. first: another follows for this projection, so it stays float32."""
-    (heads, outer, dim), problem = sides, operands.problem
+    problem, limit, tokens = operands.problem, Limit(operands.recorder.lengths), operands.array(name)
+    heads = problem.heads if problem.per_head_proj else 1
     if first:
         result = launches.scratch(Extent(1, heads, problem.rank), problem.seq_kv)
     else:
         result = operands.recorder.result(f"d{proj}", (1, heads, problem.rank, problem.seq_kv))
+    outer = (problem.batch, 1 if problem.per_head_proj else problem.heads)
+    if _are_side_by_side(slots) and _are_side_by_side(tokens):  # then the sum over heads is one over columns
+        slots, tokens, outer = _as_one_row(slots), _as_one_row(tokens), (problem.batch, 1)
     launches.product(
-        slots, tokens.turned, result, (1, heads), (problem.rank, dim, problem.seq_kv), outer=outer,
+        slots, tokens.turned, result, (1, heads), (problem.rank, slots.sizes[3], problem.seq_kv), outer=outer,
         addend=earlier, limited="columns", limit=limit,
     )  # fmt: skip
     return result if first else None

@@ -6,6 +6,9 @@ which that projection serves by itself.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from flurka_numba.targets.cpu.compress import emit_stage_proj
 from flurka_numba.targets.cpu.entries import entry_of
 from flurka_numba.targets.cpu.plan import CpuPlan
@@ -32,12 +35,10 @@ def emit_expand(out: SourceWriter, plan: CpuPlan) -> None:
         with out.block("for item in range(first, last)"):
             _emit_item(out, plan)
             emit_stage_proj(out, plan, "which")
-            with out.block("for batch in range(batches)"):
-                out.line(f"count = min({tile}, lengths[batch] - token)")
-                with out.block("for head in range(which, heads if count > 0 else 0, projections)"):
-                    out.line(f"matrix = {head_block('dslots', 'slots_padded', 'dims')}")
-                    out.line(f"multiply(weights, 1, {apart}, count, slots, matrix, dims, result, dims)")
-                    emit_store(out, plan, "result", "dims", "dim", "dsource")
+            with _each_head(out, plan):
+                out.line(f"matrix = {head_block('dslots', 'slots_padded', 'dims')}")
+                out.line(f"multiply(weights, 1, {apart}, count, slots, matrix, dims, result, dims)")
+                emit_store(out, plan, "result", "dims", "dim", "dsource")
         emit_keep(out)
 
 
@@ -47,6 +48,15 @@ def _emit_item(out: SourceWriter, plan: CpuPlan) -> None:
     out.line(f"tiles = -(-seq // {tile})")
     out.line(f"token, which = item % tiles * {tile}, item // tiles")
     out.line(f"count = min({tile}, seq - token)")
+
+
+@contextmanager
+def _each_head(out: SourceWriter, plan: CpuPlan) -> Iterator[None]:
+    """Every batch entry, of which ``count`` tokens are below the length, and every head that the projection serves."""
+    with out.block("for batch in range(batches)"):
+        out.line(f"count = min({plan.tile_tokens}, lengths[batch] - token)")
+        with out.block("for head in range(which, heads if count > 0 else 0, projections)"):
+            yield
 
 
 def emit_project_gradient(out: SourceWriter, plan: CpuPlan) -> None:
@@ -66,13 +76,11 @@ def emit_project_gradient(out: SourceWriter, plan: CpuPlan) -> None:
         with out.block("for item in range(first, last)"):
             _emit_item(out, plan)
             out.line(f"clear(total, {tile} * slots_padded)  # (tokens, slots), the transpose of dproj")
-            with out.block("for batch in range(batches)"):
-                out.line(f"count = min({tile}, lengths[batch] - token)")
-                with out.block("for head in range(which, heads if count > 0 else 0, projections)"):
-                    emit_stage(out, plan.dtype, "source", "tokens", "dim", "dims")
-                    out.line(f"clear(advance(tokens, count * dims), ({tile} - count) * dims)")
-                    out.line(f"matrix = {head_block('dslots_t', 'dim', 'slots_padded')}")
-                    out.line("multiply_onto(tokens, dims, 1, count, dim, matrix, slots_padded, total, slots_padded)")
+            with _each_head(out, plan):
+                emit_stage(out, plan.dtype, "source", "tokens", "dim", "dims")
+                out.line(f"clear(advance(tokens, count * dims), ({tile} - count) * dims)")
+                out.line(f"matrix = {head_block('dslots_t', 'dim', 'slots_padded')}")
+                out.line("multiply_onto(tokens, dims, 1, count, dim, matrix, slots_padded, total, slots_padded)")
             out.line(f"count = min({tile}, seq - token)")
             with out.block("for slot in range(slots)"):
                 out.line("row = address(dproj, (which * slots + slot) * seq + token)")

@@ -110,6 +110,7 @@ def _emit_place(out: KernelWriter, traits: WarpProductTraits) -> None:
         b_tile = u32(a_tile + u32({a.pieces * a.piece_bytes}))
         thread = ptx.thread_index()
         lane, warp = u32(thread & u32({WARP - 1})), u32(thread // u32({WARP}))
+        warp_row, warp_column = u32(u32({ATOM}) * warp), u32(0)
         """
     )
     emit_find_tile(out, traits.rows, traits.columns)
@@ -122,11 +123,7 @@ def _emit_place(out: KernelWriter, traits: WarpProductTraits) -> None:
         far = f"u32(lane >> u32(4)) * u32({MATRIX})"
         # Matrices of A in the order (rows, depth) = (0, 0), (8, 0), (0, 8), (8, 8); of B (depth, columns) likewise.
         a_row, a_deep = f"u32({row} + {half})", f"u32({far})"
-        out.line(
-            f"a_side = u32(u32({ATOM}) * warp + {a_row})"
-            if not a.turned
-            else f"a_side = u32(u32({ATOM}) * warp + {half})"
-        )
+        out.line(f"a_side = u32(warp_row + {a_row})" if not a.turned else f"a_side = u32(warp_row + {half})")
         if a.turned:
             out.line(f"a_lane = u32(a_tile + u32({a.pitch}) * u32({row} + {far}) + u32(2) * a_side)")
         else:
@@ -143,13 +140,13 @@ def _emit_multiply(out: KernelWriter, traits: WarpProductTraits, at: int) -> Non
     given = {"a_now": _deeper(a, at, "a_lane"), "b_now": _deeper(b, at, "b_lane")}
     with out.part("multiply_step", "Sixteen places of the depth: a warp's rows times all columns.", **given):
         for piece in range(a.pieces):
-            words = [f"a{piece}_{i}" for i in range(LEFT_WORDS)]
-            out.line(f"{', '.join(words)} = {_load(straight=not a.turned)}(u32(a_now + u32({piece * a.piece_bytes})))")
+            words, load = [f"a{piece}_{i}" for i in range(LEFT_WORDS)], load_matrices(straight=not a.turned)
+            out.line(f"{', '.join(words)} = {load}(u32(a_now + u32({piece * a.piece_bytes})))")
         for sixteen in range(traits.columns // ATOM):
             hop = ATOM * sixteen * (b.pitch if b.turned else 2)
             for piece in range(b.pieces):
                 words = [f"b{piece}_{i}" for i in range(2 * RIGHT_WORDS)]
-                load = _load(straight=b.turned)
+                load = load_matrices(straight=b.turned)
                 out.line(f"{', '.join(words)} = {load}(u32(b_now + u32({hop + piece * b.piece_bytes})))")
             for left, right in pairs_of_pieces(a, b):
                 for eight in (0, 1):
@@ -171,6 +168,6 @@ def _deeper(operand: Operand, at: int, lane: str) -> str:
     return f"u32(before + {lane} + u32({at * (operand.pitch if lines_are_deep else 2)}))"
 
 
-def _load(*, straight: bool) -> str:
+def load_matrices(*, straight: bool) -> str:
     """straight: lines are the fragment's rows (of B: columns), as they stand in memory."""
     return "ptx.load_matrices" if straight else "ptx.load_matrices_transposed"

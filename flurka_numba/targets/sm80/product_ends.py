@@ -8,8 +8,9 @@ from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
 from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.simt.divide import emit_delta, emit_inverse_of_sum
-from flurka_numba.targets.simt.text import ITEMSIZE, result_parameters
-from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LANE_ROWS, MATRIX, ROW_LANES, SUMS
+from flurka_numba.targets.simt.text import result_parameters
+from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, ROW_LANES, SUMS
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 
@@ -121,7 +122,7 @@ class DividePull:
         """``total`` becomes the gradients. dout is read twice, as a lane has no room for what it has of a row."""
         for row in range(LANE_ROWS):
             _emit_divisor(out, self, row)
-            this_row = f"u32(first_row + u32({ATOM}) * warp + u32(lane // u32({ROW_LANES})) + u32({MATRIX * row}))"
+            this_row = f"u32(first_row + warp_row + u32(lane // u32({ROW_LANES})) + u32({MATRIX * row}))"
             with out.part("find_row_of_dout", "Where a row of dout begins, if it is there.", this_row=this_row):
                 out.line("in_rows = u32(1) if this_row < rows else u32(0)")
                 out.line("dout_at = dout + u64(entry) * dout_batch + u64(head) * dout_head")

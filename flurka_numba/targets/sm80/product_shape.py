@@ -131,6 +131,16 @@ class WarpProductShape:
         """Registers of a thread for its part of the tile."""
         return sums_of(self.columns)
 
+    @property
+    def atoms(self) -> int:
+        """Sixteens of a warp's rows."""
+        return 1
+
+    @property
+    def warp_columns(self) -> int:
+        """A warp has all of the tile's."""
+        return self.columns
+
     def groups(self, operand: Operand) -> int:
         """Chunks that a thread fetches of a tile, the last one perhaps not."""
         return -(-operand.lines * operand.chunks // self.threads)

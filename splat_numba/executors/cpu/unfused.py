@@ -71,7 +71,7 @@ def _turns(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
     """(batch entries, query heads, heads of keys) whose values are made at a time; the latter divide the former."""
     group = problem.heads_q // max(problem.heads_kv, 1)
-    heads = np.arange(problem.heads_q) if one.heads is None else np.array(one.heads, np.int64)
+    heads = np.array(problem.query_heads(one.heads), np.int64)
     # Heads that share keys stay together where all of them take the mask; else each has its own.
     step, shared = (group, np.arange(problem.heads_kv)) if one.heads is None else (1, heads // group)
     units = max(LARGEST_VALUES // max(nnz * ITEMSIZE[problem.compute_dtype] * step, 1), 1)

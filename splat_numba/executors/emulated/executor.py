@@ -15,11 +15,9 @@ from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.emulator.machine import EmulatedMachine, axes_of
 from splat_numba.errors import BackendError
 from splat_numba.executors.cpu.operands import export_lse, import_operands, prepare_out
-from splat_numba.executors.executor import BackwardCall, Executor, HeadsMask, Part, Recipe, refuse_measuring
+from splat_numba.executors.executor import BackwardCall, Executor, Part, Recipe, refuse_measuring
 from splat_numba.executors.gpu.parts import (
     OfGpuTexts,
-    backward_plan_for,
-    backward_texts,
     heads_passes,
     heads_plans,
     target_of,
@@ -27,9 +25,7 @@ from splat_numba.executors.gpu.parts import (
 )
 from splat_numba.executors.host_gradients import import_backward
 from splat_numba.executors.plans import plan_for
-from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.language.dtypes import IEEE, ITEMSIZE
-from splat_numba.gen.plans.backward import BackwardPlan
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.plan import Plan
 from splat_numba.gen.plans.problem import Conditions, Problem
@@ -84,29 +80,21 @@ class EmulatedExecutor(OfGpuTexts):
         *, ragged: bool = False,
     ) -> Part:  # fmt: skip
         """Plan and texts for one mask."""
-        plan = plan_for(mask, self.precise(problem), self._gpu(), self.target, Conditions(ragged, scale < 0))
+        plan = plan_for(mask, self.precise(problem), self.planned_gpu(), self.target, Conditions(ragged, scale < 0))
         return Part(mask, heads, plan, Texts(texts_of(plan)))
 
-    def _gpu(self) -> Gpu:
+    def planned_gpu(self) -> Gpu:
         """The whole GPU that plans are made for; the emulated one runs what one multiprocessor holds."""
         usual = Gpu()
         if self.target is None or usual.capability in gpu_target(self.target).capabilities:
             return usual
         return Gpu(capability=min(gpu_target(self.target).capabilities))
 
-    def serves_every_length(self, part: Part) -> bool:
-        """Whether the mask does: plans are made anew."""
-        return isinstance(part.mask, Pattern)
-
     def adapt(self, part: Part, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> Part:
         """The part planned for these lengths; a text of the caller's stays."""
         found = self.part(part.mask, part.heads, problem, scale, settings, ragged=ragged)
         same = texts_of(part.plan) == texts_of(found.plan)
         return replace(found, compiled=part.compiled) if same else found
-
-    def planned_for(self, part: Part, problem: Problem) -> Problem:
-        """The call's: every length has a plan of its own."""
-        return problem
 
     def with_source(self, part: Part, source: KernelSource, settings: Settings) -> Part:
         """The part run from another text. Raises ArgumentError for several texts, CompileError."""
@@ -147,18 +135,6 @@ class EmulatedExecutor(OfGpuTexts):
         levels = machine.read_numbers("lse", prod(rows), problem.compute_dtype)
         return result, export_lse(levels.reshape(rows), operands, q)
 
-    def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
-        """How the gradients for one mask are made, remembered."""
-        return backward_plan_for(
-            one.mask, self.precise(one.problem), self._gpu(), self.target, Conditions(negate=scale < 0)
-        )
-
-    def backward_sources(
-        self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
-    ) -> tuple[KernelSource, ...]:
-        """The texts of the launches."""
-        return tuple(map(source_of, backward_texts(recipe, problem, scale, self._gpu())))
-
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Nothing: the emulator reads the texts."""
 
@@ -169,7 +145,9 @@ class EmulatedExecutor(OfGpuTexts):
         check_taken("q", problem, self.target)
         if wanted is None:
             return None, None, None
-        plans, target = heads_plans(recipe, problem, given.scale, self._gpu(), ragged=call.kv_lengths is not None)
+        plans, target = heads_plans(
+            recipe, problem, given.scale, self.planned_gpu(), ragged=call.kv_lengths is not None
+        )
         machine, targets = EmulatedMachine(), given.targets
         tensors = {name: machine.place(name, views[name], problem.dtype) for name in OPERANDS}
         for name in LEVELS if call.dlse is not None else LEVELS[:1]:

@@ -1,15 +1,38 @@
-"""Calls made ready, found by arrays that are as those of an earlier call but for their addresses."""
+"""Calls made ready, and how they are found: by arrays as those of an earlier call but for their addresses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from splat_numba.arguments.gpu_arrays import place_lengths
+from splat_numba.gen.plans.problem import Problem
+from splat_numba.runtime.cuda.arrays import Reach
+from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework, known_keys
+from splat_numba.runtime.cuda.ready import ReadyCall
 from splat_numba.runtime.recent import Recent, keep_among
 
 T = TypeVar("T")
 Question = Callable[[Sequence[Any]], "list[int] | None"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyArrays:
+    """What a call is but for its addresses. axes: of the caller's q; reach: of the arrays given, see reach_of()."""
+
+    call: ReadyCall
+    problem: Problem
+    axes: int
+    device: Device
+    reach: tuple[Reach, ...]
+
+    def place_lengths(self, kv_lengths: Any, framework: Framework, like: Any, stream: int) -> tuple[int, Any]:
+        """The address of the key lengths on the device, and what keeps them there."""
+        return place_lengths(
+            kv_lengths, self.problem, self.axes, self.device, framework, like, stream, self.call.settings
+        )
 
 
 class Alike(Generic[T]):

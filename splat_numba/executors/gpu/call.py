@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.arguments.gpu_arrays import check_call_lengths, place_lengths, tensor_of
+from splat_numba.arguments.gpu_arrays import check_call_lengths, tensor_of
 from splat_numba.arguments.gradients import lse_shape
 from splat_numba.arguments.options import check_kv_lengths, check_scale
 from splat_numba.arguments.results import check_fits, result_shape
 from splat_numba.errors import ArgumentTypeError
 from splat_numba.executors.cpu.operands import check_operands, import_operands, prepare_out
 from splat_numba.executors.executor import Again, Recipe
-from splat_numba.executors.gpu.alike import Alike
+from splat_numba.executors.gpu.alike import Alike, ReadyArrays
 from splat_numba.executors.gpu.parts import heads_passes, target_of
-from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.schedule import Schedule
 from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.registry import check_taken
@@ -26,11 +25,10 @@ from splat_numba.gen.targets.target import GpuTarget, HeadsPass, attention_sched
 from splat_numba.runtime.arrays import Array, export_array, on_gpu
 from splat_numba.runtime.cuda.arrays import (
     GpuArray,
-    Reach,
     apart,
     check_gpu_out,
     check_same_device,
-    contiguous_strides,
+    contiguous_array,
     reach_of,
 )
 from splat_numba.runtime.cuda.copies import padded_rows
@@ -49,19 +47,12 @@ from splat_numba.settings import current
 
 
 @dataclass(frozen=True, slots=True)
-class ReadyAttention:
-    """A call but for its addresses. make_out, make_lse: of Framework.maker(); reach: of q, k, v and out, see
-    reach_of().
-    """
+class ReadyAttention(ReadyArrays):
+    """A forward call. make_out, make_lse: of Framework.maker(); reach: of q, k, v and out, given or not."""
 
-    call: ReadyCall
-    problem: Problem
-    axes: int
-    device: Device
     make_out: Callable[[Any], Any]
     make_lse: Callable[[Any], Any]
     needs_lse: bool
-    reach: tuple[Reach, ...]
 
 
 _ready: Alike[ReadyAttention] = Alike(512)
@@ -84,13 +75,7 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
         lse = ready.make_lse(q)
         lse_place = framework.address(lse)
     stream = framework.stream((q, k, v), ready.device.ordinal)
-    lengths, keep = (
-        (0, None)
-        if kv_lengths is None
-        else place_lengths(
-            kv_lengths, ready.problem, ready.axes, ready.device, framework, q, stream, ready.call.settings
-        )
-    )
+    lengths, keep = (0, None) if kv_lengths is None else ready.place_lengths(kv_lengths, framework, q, stream)
     scratch = ready.call.run((*places[:3], target, lse_place, lengths), stream, framework, q)
     framework.finish(stream)
     del scratch, keep
@@ -170,8 +155,7 @@ def _make_ready(
         check_call_lengths(kv_lengths, problem, axes, framework)
     parts = recipe.parts_for(problem, scale, current(), ragged=kv_lengths is not None)
     gpu = device(arrays["q"].device)
-    fresh = GpuArray(0, out_shape, contiguous_strides(out_shape, problem.itemsize), problem.dtype, gpu.ordinal, "")
-    everything = {**inputs, "out": arrays.get("out", fresh)}
+    everything = {**inputs, "out": arrays.get("out", contiguous_array(out_shape, problem.dtype, gpu.ordinal))}
     tensors = {name: tensor_of(name, one, recipe.layout) for name, one in everything.items()}
     passes = [one for part in parts for one in heads_passes(part, problem)]
     call = ready_attention(target_of(parts), passes, tensors, scale, gpu, keep=recipe.identity)
@@ -181,7 +165,7 @@ def _make_ready(
         framework.maker(shape, dtype, q)
         for shape, dtype in ((out_shape, problem.dtype), (lse_shape(problem, axes), problem.compute_dtype))
     )
-    return ReadyAttention(call, problem, axes, gpu, make_out, make_lse, needs_lse, reach), arrays
+    return ReadyAttention(call, problem, axes, gpu, reach, make_out, make_lse, needs_lse), arrays
 
 
 def ready_attention(

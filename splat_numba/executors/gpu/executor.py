@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.errors import BackendError
-from splat_numba.executors.executor import Again, BackwardCall, Executor, HeadsMask, Part, Recipe
+from splat_numba.executors.executor import Again, BackwardCall, Executor, Part, Recipe
 from splat_numba.executors.gpu.call import attend, attend_again
-from splat_numba.executors.gpu.parts import OfGpuTexts, backward_plan_for, backward_texts, texts_of
+from splat_numba.executors.gpu.parts import OfGpuTexts, backward_texts, texts_of
 from splat_numba.executors.plans import plan_for
-from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.language.dtypes import IEEE
-from splat_numba.gen.plans.backward import BackwardPlan
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.plan import Plan
 from splat_numba.gen.plans.problem import Conditions, Problem
 from splat_numba.gen.schedules.schedule import Text
-from splat_numba.runtime.cuda.code import cubin_for, edited_text, source_of
+from splat_numba.runtime.cuda.code import cubin_for, edited_text
 from splat_numba.runtime.dump import dump
 from splat_numba.runtime.recent import REMEMBERED
 from splat_numba.runtime.source import KernelSource
@@ -105,6 +103,10 @@ class CudaExecutor(OfGpuTexts):
     transformable: ClassVar[bool] = True
     emulated: ClassVar[bool] = False
 
+    def planned_gpu(self) -> Gpu:
+        """This machine's first one, or the usual one."""
+        return gpu()
+
     def plan(self, mask: Stored, problem: Problem, scale: float, settings: Settings) -> Plan:
         """The plan for one mask, remembered. Raises ArgumentTypeError for dtypes that no target takes."""
         return plan_for(mask, self.precise(problem), gpu(), self.target, Conditions(negate=scale < 0))
@@ -128,10 +130,6 @@ class CudaExecutor(OfGpuTexts):
         conditions = Conditions(ragged, scale < 0)
         return Part(mask, heads, *_planned(mask, self.precise(problem), gpu(), settings, self.target, conditions))
 
-    def serves_every_length(self, part: Part) -> bool:
-        """Whether the mask does: plans are made anew."""
-        return isinstance(part.mask, Pattern)
-
     def adapt(self, part: Part, problem: Problem, scale: float, settings: Settings, *, ragged: bool) -> Part:
         """The part planned anew for other lengths or for key lengths; a text that still fits is run as it is."""
         made = part.plan.problem
@@ -140,10 +138,6 @@ class CudaExecutor(OfGpuTexts):
             return part
         plan = self._plan_for(part.mask, part.heads, problem, settings, Conditions(ragged, scale < 0))
         return replace(part, plan=plan, compiled=compiled_for(plan, settings, part.compiled))
-
-    def planned_for(self, part: Part, problem: Problem) -> Problem:
-        """The call's: every length has a plan of its own."""
-        return problem
 
     def _plan_for(
         self, mask: Stored, heads: tuple[int, ...] | None, problem: Problem, settings: Settings, conditions: Conditions
@@ -189,16 +183,6 @@ class CudaExecutor(OfGpuTexts):
     def attend(self, recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, return_lse: bool) -> Any:
         """Run on the GPU that q is on, in the order of its framework's current stream."""
         return attend(recipe, q, k, v, kv_lengths, out, return_lse)
-
-    def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
-        """How the gradients for one mask are made, remembered."""
-        return backward_plan_for(one.mask, self.precise(one.problem), gpu(), self.target, Conditions(negate=scale < 0))
-
-    def backward_sources(
-        self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
-    ) -> tuple[KernelSource, ...]:
-        """The texts of the launches."""
-        return tuple(map(source_of, backward_texts(recipe, problem, scale, gpu())))
 
     def compile_backward(self, recipe: Recipe, problem: Problem, scale: float, settings: Settings) -> None:
         """Compile them, or read them from disk."""

@@ -20,7 +20,7 @@ from splat_numba.gen.schedules.schedule import Schedule
 from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.packed import in_place, packed_schedule
 from splat_numba.runtime.arrays import Array
-from splat_numba.runtime.cuda.arrays import GpuArray, check_same_device, contiguous_strides
+from splat_numba.runtime.cuda.arrays import GpuArray, check_same_device, contiguous_array
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.frameworks import OURS, Framework, describe_operand, framework_of, known_framework
 from splat_numba.runtime.cuda.memory import DeviceArray
@@ -131,8 +131,8 @@ class GpuMachine:
     def empty(self, shape: tuple[int, ...], dtype: str, missing: int) -> GpuView:
         """A fresh array of the framework's."""
         array = self.framework.empty(shape[missing:], dtype, self.like)
-        address, strides = self.framework.address(array), contiguous_strides(shape, ITEMSIZE[dtype])
-        return GpuView(array, GpuArray(address, shape, strides, dtype, self.first.device, self.first.kind))
+        address = self.framework.address(array)
+        return GpuView(array, contiguous_array(shape, dtype, self.first.device, address, self.first.kind))
 
     def export(self, view: GpuView, dtype: str, missing: int, like: Any) -> Any:
         """The array that empty() made."""

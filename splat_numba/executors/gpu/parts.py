@@ -9,10 +9,10 @@ from typing import Self
 
 from splat_numba.arguments.masks import Stored
 from splat_numba.arguments.precision import with_precision
-from splat_numba.executors.executor import Part, Recipe
+from splat_numba.executors.executor import HeadsMask, Part, Recipe
 from splat_numba.executors.plans import plan_for
 from splat_numba.formats.geometry import geometry
-from splat_numba.formats.patterns import full
+from splat_numba.formats.patterns import Pattern, full
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.plans.backward import GRADIENTS, BackwardPlan, Wanted
 from splat_numba.gen.plans.machine import Gpu
@@ -26,6 +26,7 @@ from splat_numba.gen.targets.target import AttentionCall, GpuTarget, HeadsPass
 from splat_numba.runtime.cuda.code import source_of
 from splat_numba.runtime.recent import REMEMBERED
 from splat_numba.runtime.source import KernelSource
+from splat_numba.settings import Settings
 
 
 class OfGpuTexts:
@@ -35,6 +36,10 @@ class OfGpuTexts:
     target: str | None
     precision: str
 
+    def planned_gpu(self) -> Gpu:
+        """The GPU that plans are made for."""
+        raise NotImplementedError
+
     def with_precision(self, precision: str) -> Self:
         """The one whose products of float32 are of this precision."""
         return replace(self, precision=precision)  # type: ignore[type-var]
@@ -43,9 +48,28 @@ class OfGpuTexts:
         """A call's problem with that precision. Raises ArgumentError for arrays, or a target, that have no choice."""
         return with_precision(problem, self.precision, self.target)
 
+    def serves_every_length(self, part: Part) -> bool:
+        """Whether the mask does: plans are made anew."""
+        return isinstance(part.mask, Pattern)
+
+    def planned_for(self, part: Part, problem: Problem) -> Problem:
+        """The call's: every length has a plan of its own."""
+        return problem
+
     def sources(self, plan: Plan) -> tuple[KernelSource, ...]:
         """A text a pass; none where nothing is launched."""
         return tuple(dict.fromkeys(map(source_of, texts_of(plan))))
+
+    def plan_backward(self, one: HeadsMask, scale: float, settings: Settings) -> BackwardPlan:
+        """How the gradients for one mask are made, remembered."""
+        problem, conditions = self.precise(one.problem), Conditions(negate=scale < 0)
+        return backward_plan_for(one.mask, problem, self.planned_gpu(), self.target, conditions)
+
+    def backward_sources(
+        self, recipe: Recipe, problem: Problem, scale: float, settings: Settings
+    ) -> tuple[KernelSource, ...]:
+        """The texts of the launches."""
+        return tuple(map(source_of, backward_texts(recipe, problem, scale, self.planned_gpu())))
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -65,7 +89,7 @@ def heads_plans(
     plans = tuple(
         HeadsPlan(
             backward_plan_for(one.mask, recipe.executor.precise(one.problem), gpu, request, conditions),
-            tuple(range(problem.heads_q)) if one.heads is None else one.heads,
+            problem.query_heads(one.heads),
         )
         for one in recipe.masks_for(problem)
     )
@@ -99,26 +123,29 @@ def target_of(parts: Sequence[Part]) -> GpuTarget:
 
 def heads_passes(part: Part, problem: Problem) -> list[HeadsPass]:
     """The passes of one mask with the texts that it was compiled from, the caller's perhaps."""
-    heads = tuple(range(problem.heads_q)) if part.heads is None else part.heads
-    pairs = zip(part.plan.passes, part.compiled.texts, strict=True)
+    heads, pairs = problem.query_heads(part.heads), zip(part.plan.passes, part.compiled.texts, strict=True)
     return [HeadsPass(one, text, heads) for one, text in pairs]
-
-
-def record_dense_gradients(builder: ScheduleBuilder, call: GradientCall, gpu: Gpu, request: str | None = None) -> None:
-    """Add the launches of its gradients, likewise."""
-    (batch, heads, seq_q, head_dim), (_, heads_kv, seq_kv, value_dim) = call.q.sizes, call.v.sizes
-    problem = Problem(seq_q, seq_kv, head_dim, value_dim, call.q.dtype, batch, heads, heads_kv)
-    plan = backward_plan_for(full(), problem, gpu, request, Conditions(negate=call.scale < 0))
-    with builder.apart("gradients"):
-        gpu_target(plan.target).record_backward(builder, [HeadsPlan(plan, tuple(range(heads)))], call)
 
 
 def record_dense_attention(builder: ScheduleBuilder, call: AttentionCall, gpu: Gpu, request: str | None = None) -> None:
     """Add the launches of attention in which every query has every key, for schedules of which it is a part. request:
     the argument ``target``.
     """
-    (batch, heads, seq_q, head_dim), (_, heads_kv, seq_kv, value_dim) = call.q.sizes, call.v.sizes
-    problem = Problem(seq_q, seq_kv, head_dim, value_dim, call.q.dtype, batch, heads, heads_kv)
+    problem = _dense_problem(call.q, call.v)
     plan = plan_for(full(), problem, gpu, request, Conditions(negate=call.scale < 0))
-    passes = [HeadsPass(one, text, tuple(range(heads))) for one, text in zip(plan.passes, texts_of(plan), strict=True)]
-    gpu_target(plan.target).record(builder, passes, call)
+    heads, pairs = problem.query_heads(None), zip(plan.passes, texts_of(plan), strict=True)
+    gpu_target(plan.target).record(builder, [HeadsPass(one, text, heads) for one, text in pairs], call)
+
+
+def record_dense_gradients(builder: ScheduleBuilder, call: GradientCall, gpu: Gpu, request: str | None = None) -> None:
+    """Add the launches of its gradients, likewise."""
+    problem = _dense_problem(call.q, call.v)
+    plan = backward_plan_for(full(), problem, gpu, request, Conditions(negate=call.scale < 0))
+    with builder.apart("gradients"):
+        gpu_target(plan.target).record_backward(builder, [HeadsPlan(plan, problem.query_heads(None))], call)
+
+
+def _dense_problem(q: Tensor, v: Tensor) -> Problem:
+    """What attention of these arrays is a problem of."""
+    (batch, heads, seq_q, head_dim), (_, heads_kv, seq_kv, value_dim) = q.sizes, v.sizes
+    return Problem(seq_q, seq_kv, head_dim, value_dim, q.dtype, batch, heads, heads_kv)

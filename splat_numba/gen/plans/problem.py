@@ -34,6 +34,10 @@ class Problem:
         """(batch, heads_q, seq_q)."""
         return self.batch, self.heads_q, self.seq_q
 
+    def query_heads(self, heads: tuple[int, ...] | None) -> tuple[int, ...]:
+        """Those that are named, or with None all."""
+        return tuple(range(self.heads_q)) if heads is None else heads
+
     def transposed(self) -> Problem:
         """The problem of a plan on the transposed mask (`Geometry.transposed`), as a backward pass wants for dk and dv.
 

@@ -27,8 +27,13 @@ class GpuArray:
 def check_whole_elements(name: str, array: GpuArray) -> None:
     """Raise ArgumentError for numbers that are not where numbers of their size can be read."""
     size = ITEMSIZE[array.dtype]
-    if any(stride % size for stride in array.strides) or array.pointer % size:
+    if any(stride % size for stride in array.strides):
         raise ArgumentError(f"{name} wanted with strides of whole elements, got {array.strides}. Copy it.")
+    if past := array.pointer % size:
+        raise ArgumentError(
+            f"{name} wanted at an address of whole elements, a multiple of {size} bytes, got one {past} bytes past. "
+            "Copy it."
+        )
 
 
 def check_real(name: str, dtype: str) -> None:
@@ -42,13 +47,16 @@ def check_real(name: str, dtype: str) -> None:
 
 def check_same_device(arrays: dict[str, GpuArray], name_of_first: str = "q") -> None:
     """Raise BackendError for operands on different GPUs."""
-    first = arrays[name_of_first]
     for name, array in arrays.items():
-        if array.device != first.device:
-            raise BackendError(
-                f"{name} wanted on GPU {first.device} as {name_of_first} is, got one on GPU {array.device}. Copy it "
-                "there."
-            )
+        check_device(name, array, arrays[name_of_first].device, name_of_first)
+
+
+def check_device(name: str, array: GpuArray, device: int, name_of_first: str = "q") -> None:
+    """Raise BackendError for an array that is not on the GPU that the first one is on."""
+    if array.device != device:
+        raise BackendError(
+            f"{name} wanted on GPU {device} as {name_of_first} is, got one on GPU {array.device}. Copy it there."
+        )
 
 
 def check_gpu_out(out: GpuArray, inputs: dict[str, GpuArray], argument: str = "out") -> None:
@@ -72,6 +80,11 @@ def contiguous_strides(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]
     for size in reversed(shape[1:]):
         steps.append(steps[-1] * size)
     return tuple(reversed(steps))
+
+
+def contiguous_array(shape: tuple[int, ...], dtype: str, device: int, pointer: int = 0, kind: str = "") -> GpuArray:
+    """One in C order, at an address or as it will be made."""
+    return GpuArray(pointer, shape, contiguous_strides(shape, ITEMSIZE[dtype]), dtype, device, kind)
 
 
 Reach = tuple[int, int]

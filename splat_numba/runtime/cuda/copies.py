@@ -15,7 +15,9 @@ from splat_numba.gen.targets.target import copy_schedule
 from splat_numba.runtime.cuda.arrays import GpuArray, contiguous_strides
 from splat_numba.runtime.cuda.device import Device
 from splat_numba.runtime.cuda.frameworks import Framework
+from splat_numba.runtime.cuda.launch import is_capturing
 from splat_numba.runtime.cuda.ready import ReadySchedule
+from splat_numba.runtime.cuda.tables import pool_for
 from splat_numba.settings import Settings
 
 
@@ -25,6 +27,13 @@ def padded_rows(bits: NDArray[np.uint16]) -> NDArray[np.uint16]:
     rows = np.zeros((*bits.shape[:-1], padded(dim)), np.uint16)
     rows[..., :dim] = bits
     return rows
+
+
+def place_host(what: str, numbers: NDArray[Any], target: Device, stream: int) -> int:
+    """The address of small contiguous numbers of the host, uploaded where none like them are there. what: they are."""
+    slots = pool_for(target, numbers.nbytes)
+    with target.current():
+        return slots.get((what, numbers.tobytes()), lambda: numbers, lambda: is_capturing(stream))
 
 
 def place_as(

@@ -54,6 +54,7 @@ class ReadySchedule:
         self._lock = threading.Lock()
         self._scratch: dict[Framework, Callable[[Any], Any]] = {}  # what makes that memory, which is on this device
         self._counters, self._counter_words = counters(device), schedule.counters
+        self._counters_of: dict[int, int] = {}  # by stream, which keeps them
         self._pool = pool(device, 1 << max(MAP_BYTES * len(self._maps) - 1, 1).bit_length())
 
     def _mapped_arguments(self) -> tuple[int, ...]:
@@ -89,7 +90,9 @@ class ReadySchedule:
             scratch = make(like)
             start = framework.address(scratch)
         bases = (*addresses, start)
-        counter = self._counters.get(stream, self._counter_words, fresh=False) if self._counter_words else 0
+        counter = self._counters_of.get(stream)
+        if counter is None:
+            counter = self._counters_of[stream] = self._counters_for(stream, fresh=False)
         maps = self._place_of_maps(bases, stream) if self._maps else 0
         with self._lock:  # the driver copies what is in the words before a launch returns
             self._write(self._launches.bases, 0, *bases, counter, maps)
@@ -107,13 +110,16 @@ class ReadySchedule:
                 found = self._pool.get(key, lambda: self._encode(bases), lambda: is_capturing(stream))
         return found
 
+    def _counters_for(self, stream: int, *, fresh: bool) -> int:
+        return self._counters.get(stream, self._counter_words, fresh=fresh) if self._counter_words else 0
+
     def _encode(self, bases: Sequence[int]) -> NDArray[np.uint64]:
         return self._encoded.encode((*bases, 0, 0, *self._fixed.values()))  # no map is of counters, or of maps
 
     def _captured(self, bases: Sequence[int], stream: int) -> tuple[int, int]:
         """The addresses of counters and of tensor maps for a graph, which may run beside its stream and for ever."""
         _captured.add(self)
-        counter = self._counters.get(stream, self._counter_words, fresh=True) if self._counter_words else 0
+        counter = self._counters_for(stream, fresh=True)
         key = self._serial, self._mapped(bases)
         maps = self._pool.get(key, lambda: self._encode(bases), lambda: True) if self._maps else 0
         return counter, maps

@@ -7,9 +7,10 @@ graph may read is kept for good.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from itertools import count
+from operator import itemgetter
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -33,9 +34,10 @@ class Writable(Protocol):
 
 @dataclass(slots=True)
 class Slot:
-    """address: of slot_bytes bytes; pinned: a captured graph may read it."""
+    """address: of slot_bytes bytes; used: when last, as a number that grows; pinned: a captured graph may read it."""
 
     address: int
+    used: int = 0
     pinned: bool = False
 
 
@@ -49,20 +51,23 @@ class SlotPool:
         self._chunk = min(CHUNK_SLOTS, largest)
         self._count = 0
         self._free: list[int] = []
-        self._used: OrderedDict[Hashable, Slot] = OrderedDict()
+        self._used: dict[Hashable, Slot] = {}
+        self._now = count().__next__
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._used)
 
     def find(self, key: Hashable) -> int | None:
-        """The address of the table for ``key``, None where there is none; for launches that no graph captures."""
-        with self._lock:
-            slot = self._used.get(key)
-            if slot is None:
-                return None
-            self._used.move_to_end(key)
-            return slot.address
+        """The address of the table for ``key``, None where there is none; for launches that no graph captures.
+
+        Every call asks: no lock, and the key is hashed once. A slot says itself when it was used.
+        """
+        slot = self._used.get(key)
+        if slot is None:
+            return None
+        slot.used = self._now()
+        return slot.address
 
     def get(self, key: Hashable, make: Callable[[], NDArray[Any]], capturing: Callable[[], bool]) -> int:
         """The address of the table for ``key``, made and written where it is new.
@@ -80,8 +85,7 @@ class SlotPool:
                     self._free.append(slot.address)
                     raise
                 self._used[key] = slot
-            else:
-                self._used.move_to_end(key)
+            slot.used = self._now()
             if not slot.pinned:
                 slot.pinned = capturing()
             return slot.address
@@ -89,10 +93,12 @@ class SlotPool:
     def _take(self, capturing: bool) -> int:
         """A free slot; beyond the pool's size a quarter of the slots is given away at once, after one wait."""
         if not self._free and self._count >= self._largest and not capturing:  # no waiting inside a capture
-            old = [key for key, slot in self._used.items() if not slot.pinned][: max(self._largest // 4, 1)]
+            idle = [(slot.used, key) for key, slot in self._used.items() if not slot.pinned]
+            old = [key for _, key in sorted(idle, key=itemgetter(0))][: max(self._largest // 4, 1)]
             if old:
+                given = [self._used.pop(key).address for key in old]  # before the wait: find() has no lock
                 self._memory.wait()
-                self._free += [self._used.pop(key).address for key in old]
+                self._free += given
         if not self._free:
             start = self._memory.allocate(self._chunk * self.slot_bytes)
             self._free += [start + self.slot_bytes * number for number in reversed(range(self._chunk))]

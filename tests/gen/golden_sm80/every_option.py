@@ -131,16 +131,27 @@ def attend_tile(
 ):
     """One tile: scores, weights, and its values."""
     queries, keys, values, row, column = places(base, tile)
-    multiply_keys(score_0, queries, keys)
-    negate(score_0)
-    if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):
-        mask_at = bits + u64(256) * u64(mask >> u32(2)) + u64(4) * u64(row & u32(63))
-        mask_scores(score_0, mask_at + u64(0), column)
+    word_0 = cuda.local.array(8, dtype=np.uint32)
+    whole = u32(1)
+    whole = u32(0) if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0) else u32(1)
     valid = valid_keys(corner, inner_step, limit)
-    limit_scores(score_0, valid, column)
-    softmax(score_0, scale_log2, peak_0, added_0, rescale)
-    bring_to_peak(total_0, rescale)
-    multiply_values(total_0, score_0, values)
+    whole = whole if valid == u32(32) else u32(0)
+    settled = u32(0)
+    if whole != u32(0):
+        settled = weigh_at_once(word_0, peak_0, added_0, queries, keys, -scale_log2)
+    if settled == u32(0):
+        queries, keys, values, row, column = places(base, tile)
+        multiply_keys(score_0, queries, keys)
+        negate(score_0)
+        if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):
+            mask_at = bits + u64(256) * u64(mask >> u32(2)) + u64(4) * u64(row & u32(63))
+            mask_scores(score_0, mask_at + u64(0), column)
+        valid = valid_keys(corner, inner_step, limit)
+        limit_scores(score_0, valid, column)
+        softmax(score_0, scale_log2, peak_0, added_0, rescale)
+        bring_to_peak(total_0, rescale)
+        pack_weights(0, score_0, word_0)
+    multiply_values(total_0, word_0, values)
 
 
 @device
@@ -338,19 +349,16 @@ def multiply_keys_step(score_0, queries, keys):
 
 
 @device
-def multiply_values(total_0, score_0, values):
+def multiply_values(total_0, word_0, values):
     """Weights of a warp's rows times a tile's values."""
-    multiply_values_step(0, total_0, score_0, u32(values + u32(0)))
-    multiply_values_step(8, total_0, score_0, u32(values + u32(1792)))
+    multiply_values_step(0, total_0, word_0, u32(values + u32(0)))
+    multiply_values_step(4, total_0, word_0, u32(values + u32(1792)))
 
 
 @device
-def multiply_values_step(first, total_0, score_0, values):
+def multiply_values_step(first, total_0, word_0, values):
     """Sixteen keys; their weights in the arrays' dtype, two a word."""
-    a_0 = ptx.pack_float16(score_0[first + 0], score_0[first + 1])
-    a_1 = ptx.pack_float16(score_0[first + 2], score_0[first + 3])
-    a_2 = ptx.pack_float16(score_0[first + 4], score_0[first + 5])
-    a_3 = ptx.pack_float16(score_0[first + 6], score_0[first + 7])
+    a_0, a_1, a_2, a_3 = word_0[first + 0], word_0[first + 1], word_0[first + 2], word_0[first + 3]
     b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32(values + u32(0)))
     add_product(total_0, 0, a_0, a_1, a_2, a_3, b_0, b_1)
     add_product(total_0, 4, a_0, a_1, a_2, a_3, b_2, b_3)
@@ -360,6 +368,71 @@ def multiply_values_step(first, total_0, score_0, values):
     b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32(values + u32(64)))
     add_product(total_0, 16, a_0, a_1, a_2, a_3, b_0, b_1)
     add_product(total_0, 20, a_0, a_1, a_2, a_3, b_2, b_3)
+
+
+@device
+def weigh_at_once(word_0, peak_0, added_0, queries, keys, factor):
+    """A tile's weights relative to the peaks that stand; 1 if these serve, and sums then have them."""
+    part_0 = cuda.local.array(16, dtype=np.float32)
+    sums_0 = cuda.local.array(2, dtype=np.float32)
+    sums_0[0], sums_0[1] = f32(0.0), f32(0.0)
+    multiply_part(part_0, queries, u32(keys + u32(0)))
+    weigh_part(0, part_0, word_0, peak_0, sums_0, factor)
+    total = sums_0[0] + sums_0[1]
+    if ptx.any_lane(u32(0) if total <= f32(256.0) else u32(1)) != u32(0):
+        return u32(0)
+    added_0[0] += sums_0[0]
+    added_0[1] += sums_0[1]
+    return u32(1)
+
+
+@device
+def multiply_part(part_0, queries, keys):
+    """Scores of a warp's rows with some of a tile's keys."""
+    for i in range(16):
+        part_0[i] = f32(0.0)
+    multiply_part_step(part_0, u32(queries + u32(0)), u32(keys + u32(0)))
+    multiply_part_step(part_0, u32(queries + u32(32)), u32(keys + u32(32)))
+
+
+@device
+def multiply_part_step(part_0, queries, keys):
+    """Sixteen numbers of each row and key."""
+    a_0, a_1, a_2, a_3 = ptx.load_matrices(u32(queries + u32(0)))
+    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(keys + u32(0)))
+    add_product(part_0, 0, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(part_0, 4, a_0, a_1, a_2, a_3, b_2, b_3)
+    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(keys + u32(1280)))
+    add_product(part_0, 8, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(part_0, 12, a_0, a_1, a_2, a_3, b_2, b_3)
+
+
+@device
+def weigh_part(at, part, word, peak, sums, factor):
+    """Scores of some columns as weights, two a word, and their sums with ``sums``."""
+    weigh_part_row(0, part, peak, sums, factor)
+    weigh_part_row(1, part, peak, sums, factor)
+    for i in range(8):
+        word[at + i] = ptx.pack_float16(part[2 * i + 0], part[2 * i + 1])
+
+
+@device
+def weigh_part_row(row, part, peak, sums, factor):
+    """The same of one row."""
+    safe = ptx.maximum(peak[row], f32(-3.4028234663852886e38))
+    weights = sums[row]
+    for j in range(4):
+        part[4 * j + 2 * row] = ptx.exp2(part[4 * j + 2 * row] * factor - safe)
+        part[4 * j + 2 * row + 1] = ptx.exp2(part[4 * j + 2 * row + 1] * factor - safe)
+        weights += part[4 * j + 2 * row] + part[4 * j + 2 * row + 1]
+    sums[row] = weights
+
+
+@device
+def pack_weights(first, score, word):
+    """Weights in the arrays' dtype, two a word."""
+    for i in range(first, first + 8):
+        word[i] = ptx.pack_float16(score[2 * i], score[2 * i + 1])
 
 
 @device

@@ -131,16 +131,29 @@ def attend_tile(
     """One tile: scores, weights, and its values."""
     queries, keys, values, row, column = places(base, tile)
     if ptx.any_lane(u32(1) if u32(mask & u32(3)) != u32(0) else u32(0)) != u32(0):
-        multiply_keys(score_0, score_1, queries, keys)
-        if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):
-            mask_at = bits + u64(512) * u64(mask >> u32(2)) + u64(8) * u64(row & u32(63))
-            mask_scores(score_0, mask_at + u64(0), column)
-            mask_scores(score_1, mask_at + u64(128), column)
-        softmax(score_0, scale_log2, peak_0, added_0, rescale)
-        bring_to_peak(total_0, rescale)
-        softmax(score_1, scale_log2, peak_1, added_1, rescale)
-        bring_to_peak(total_1, rescale)
-        multiply_values(total_0, total_1, score_0, score_1, values)
+        word_0 = cuda.local.array(16, dtype=np.uint32)
+        word_1 = cuda.local.array(16, dtype=np.uint32)
+        whole = u32(1)
+        whole = u32(0) if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0) else u32(1)
+        settled = u32(0)
+        if whole != u32(0):
+            settled = weigh_at_once(word_0, word_1, peak_0, peak_1, added_0, added_1, queries, keys, scale_log2)
+        if settled == u32(0):
+            queries, keys, values, row, column = places(base, tile)
+            multiply_keys(score_0, score_1, queries, keys)
+            if ptx.any_lane(u32(1) if u32(mask & u32(3)) == u32(2) else u32(0)) != u32(0):
+                mask_at = bits + u64(512) * u64(mask >> u32(2)) + u64(8) * u64(row & u32(63))
+                mask_scores(score_0, mask_at + u64(0), column)
+                mask_scores(score_1, mask_at + u64(128), column)
+            softmax(score_0, scale_log2, peak_0, added_0, rescale)
+            bring_to_peak(total_0, rescale)
+            softmax(score_1, scale_log2, peak_1, added_1, rescale)
+            bring_to_peak(total_1, rescale)
+            pack_weights(0, score_0, word_0)
+            pack_weights(8, score_0, word_0)
+            pack_weights(0, score_1, word_1)
+            pack_weights(8, score_1, word_1)
+        multiply_values(total_0, total_1, word_0, word_1, values)
 
 
 @device
@@ -281,25 +294,19 @@ def multiply_keys_step(score_0, score_1, queries, keys):
 
 
 @device
-def multiply_values(total_0, total_1, score_0, score_1, values):
+def multiply_values(total_0, total_1, word_0, word_1, values):
     """Weights of a warp's rows times a tile's values."""
-    multiply_values_step(0, total_0, total_1, score_0, score_1, u32(values + u32(0)))
-    multiply_values_step(8, total_0, total_1, score_0, score_1, u32(values + u32(2304)))
-    multiply_values_step(16, total_0, total_1, score_0, score_1, u32(values + u32(4608)))
-    multiply_values_step(24, total_0, total_1, score_0, score_1, u32(values + u32(6912)))
+    multiply_values_step(0, total_0, total_1, word_0, word_1, u32(values + u32(0)))
+    multiply_values_step(4, total_0, total_1, word_0, word_1, u32(values + u32(2304)))
+    multiply_values_step(8, total_0, total_1, word_0, word_1, u32(values + u32(4608)))
+    multiply_values_step(12, total_0, total_1, word_0, word_1, u32(values + u32(6912)))
 
 
 @device
-def multiply_values_step(first, total_0, total_1, score_0, score_1, values):
+def multiply_values_step(first, total_0, total_1, word_0, word_1, values):
     """Sixteen keys; their weights in the arrays' dtype, two a word."""
-    a_0 = ptx.pack_bfloat16(score_0[first + 0], score_0[first + 1])
-    a_1 = ptx.pack_bfloat16(score_0[first + 2], score_0[first + 3])
-    a_2 = ptx.pack_bfloat16(score_0[first + 4], score_0[first + 5])
-    a_3 = ptx.pack_bfloat16(score_0[first + 6], score_0[first + 7])
-    a_4 = ptx.pack_bfloat16(score_1[first + 0], score_1[first + 1])
-    a_5 = ptx.pack_bfloat16(score_1[first + 2], score_1[first + 3])
-    a_6 = ptx.pack_bfloat16(score_1[first + 4], score_1[first + 5])
-    a_7 = ptx.pack_bfloat16(score_1[first + 6], score_1[first + 7])
+    a_0, a_1, a_2, a_3 = word_0[first + 0], word_0[first + 1], word_0[first + 2], word_0[first + 3]
+    a_4, a_5, a_6, a_7 = word_1[first + 0], word_1[first + 1], word_1[first + 2], word_1[first + 3]
     b_0, b_1, b_2, b_3 = ptx.load_matrices_transposed(u32(values + u32(0)))
     add_product(total_0, 0, a_0, a_1, a_2, a_3, b_0, b_1)
     add_product(total_1, 0, a_4, a_5, a_6, a_7, b_0, b_1)
@@ -320,6 +327,88 @@ def multiply_values_step(first, total_0, total_1, score_0, score_1, values):
     add_product(total_1, 24, a_4, a_5, a_6, a_7, b_0, b_1)
     add_product(total_0, 28, a_0, a_1, a_2, a_3, b_2, b_3)
     add_product(total_1, 28, a_4, a_5, a_6, a_7, b_2, b_3)
+
+
+@device
+def weigh_at_once(word_0, word_1, peak_0, peak_1, added_0, added_1, queries, keys, factor):
+    """A tile's weights relative to the peaks that stand; 1 if these serve, and sums then have them."""
+    part_0 = cuda.local.array(16, dtype=np.float32)
+    part_1 = cuda.local.array(16, dtype=np.float32)
+    sums_0 = cuda.local.array(2, dtype=np.float32)
+    sums_0[0], sums_0[1] = f32(0.0), f32(0.0)
+    sums_1 = cuda.local.array(2, dtype=np.float32)
+    sums_1[0], sums_1[1] = f32(0.0), f32(0.0)
+    multiply_part(part_0, part_1, queries, u32(keys + u32(0)))
+    weigh_part(0, part_0, word_0, peak_0, sums_0, factor)
+    weigh_part(0, part_1, word_1, peak_1, sums_1, factor)
+    multiply_part(part_0, part_1, queries, u32(keys + u32(4608)))
+    weigh_part(8, part_0, word_0, peak_0, sums_0, factor)
+    weigh_part(8, part_1, word_1, peak_1, sums_1, factor)
+    total = sums_0[0] + sums_0[1] + sums_1[0] + sums_1[1]
+    if ptx.any_lane(u32(0) if total <= f32(256.0) else u32(1)) != u32(0):
+        return u32(0)
+    added_0[0] += sums_0[0]
+    added_0[1] += sums_0[1]
+    added_1[0] += sums_1[0]
+    added_1[1] += sums_1[1]
+    return u32(1)
+
+
+@device
+def multiply_part(part_0, part_1, queries, keys):
+    """Scores of a warp's rows with some of a tile's keys."""
+    for i in range(16):
+        part_0[i] = f32(0.0)
+        part_1[i] = f32(0.0)
+    multiply_part_step(part_0, part_1, u32(queries + u32(0)), u32(keys + u32(0)))
+    multiply_part_step(part_0, part_1, u32(queries + u32(32)), u32(keys + u32(32)))
+    multiply_part_step(part_0, part_1, u32(queries + u32(64)), u32(keys + u32(64)))
+    multiply_part_step(part_0, part_1, u32(queries + u32(96)), u32(keys + u32(96)))
+
+
+@device
+def multiply_part_step(part_0, part_1, queries, keys):
+    """Sixteen numbers of each row and key."""
+    a_0, a_1, a_2, a_3 = ptx.load_matrices(u32(queries + u32(0)))
+    a_4, a_5, a_6, a_7 = ptx.load_matrices(u32(queries + u32(2304)))
+    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(keys + u32(0)))
+    add_product(part_0, 0, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(part_1, 0, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(part_0, 4, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(part_1, 4, a_4, a_5, a_6, a_7, b_2, b_3)
+    b_0, b_1, b_2, b_3 = ptx.load_matrices(u32(keys + u32(2304)))
+    add_product(part_0, 8, a_0, a_1, a_2, a_3, b_0, b_1)
+    add_product(part_1, 8, a_4, a_5, a_6, a_7, b_0, b_1)
+    add_product(part_0, 12, a_0, a_1, a_2, a_3, b_2, b_3)
+    add_product(part_1, 12, a_4, a_5, a_6, a_7, b_2, b_3)
+
+
+@device
+def weigh_part(at, part, word, peak, sums, factor):
+    """Scores of some columns as weights, two a word, and their sums with ``sums``."""
+    weigh_part_row(0, part, peak, sums, factor)
+    weigh_part_row(1, part, peak, sums, factor)
+    for i in range(8):
+        word[at + i] = ptx.pack_bfloat16(part[2 * i + 0], part[2 * i + 1])
+
+
+@device
+def weigh_part_row(row, part, peak, sums, factor):
+    """The same of one row."""
+    safe = ptx.maximum(peak[row], f32(-3.4028234663852886e38))
+    weights = sums[row]
+    for j in range(4):
+        part[4 * j + 2 * row] = ptx.exp2(part[4 * j + 2 * row] * factor - safe)
+        part[4 * j + 2 * row + 1] = ptx.exp2(part[4 * j + 2 * row + 1] * factor - safe)
+        weights += part[4 * j + 2 * row] + part[4 * j + 2 * row + 1]
+    sums[row] = weights
+
+
+@device
+def pack_weights(first, score, word):
+    """Weights in the arrays' dtype, two a word."""
+    for i in range(first, first + 8):
+        word[i] = ptx.pack_bfloat16(score[2 * i], score[2 * i + 1])
 
 
 @device

@@ -63,7 +63,7 @@ def backward_schedule(
     begins as 0.
     """
     builder = ArrayScheduleBuilder(*backward_arguments(wanted))
-    chosen = np.arange(problem.heads_q) if heads is None else np.array(heads, np.int64)
+    chosen = np.array(problem.query_heads(heads), np.int64)
     if problem.batch * chosen.size * problem.seq_q == 0:
         return builder.finish()
     key_heads, head_ptr = _by_key_head(chosen, problem.heads_q // problem.heads_kv)

@@ -13,9 +13,23 @@ from splat_numba.gen.targets.cpu.shape import TileShape
 RESULT = "out, row_stride, dim_stride, lse, lse_stride"
 
 
-def _empty_square(shape: TileShape) -> str:
-    """Text of a square of zeros, for its type."""
-    return f"({', '.join(['zero'] * shape.width)})"
+def _emit_squares(out: SourceWriter, shape: TileShape, dtype: str, factor: str, steps: tuple[str, ...]) -> None:
+    """Squares of numbers side by side that need no conversion; ``whole`` dims are done so. factor: of all lanes, if
+    any; steps: of a square, whose type ``empty`` has, as Python of ``lane`` and ``x``.
+    """
+    out.line("whole = 0")
+    if dtype != shape.compute_dtype:
+        return
+    names, values = (", factor", f", splat({factor})") if factor else ("", "")
+    with out.block("if dim_stride == 1"):
+        out.line(f"whole, zero{names} = dims - dims % WIDTH, splat(real(0.0)){values}")
+        out.line(f"empty = ({', '.join(['zero'] * shape.width)})")
+        with (
+            out.block(f"for lane in range(0, {shape.tile_q}, WIDTH)"),
+            out.block("for x in range(0, whole, WIDTH)"),
+        ):
+            for step in steps:
+                out.line(step)
 
 
 def emit_rows_to_lanes(out: SourceWriter, shape: TileShape, dtype: str) -> None:
@@ -25,19 +39,11 @@ def emit_rows_to_lanes(out: SourceWriter, shape: TileShape, dtype: str) -> None:
         f"rows_to_lanes_{dtype}_{shape.tile_q}(source, row_stride, dim_stride, rows, dims, scale, tile)",
         "tile[x, lane] = scale * source[rows[lane], x]; a lane without a row repeats the first row.",
     ):
-        out.line("whole = 0")
-        if dtype == shape.compute_dtype:
-            with out.block("if dim_stride == 1"):
-                out.line("whole, zero, factor = dims - dims % WIDTH, splat(real(0.0)), splat(scale)")
-                out.line(f"empty = {_empty_square(shape)}")
-                with (
-                    out.block(f"for lane in range(0, {shape.tile_q}, WIDTH)"),
-                    out.block("for x in range(0, whole, WIDTH)"),
-                ):
-                    out.line("square = transpose(gather_rows(empty, advance(source, x), row_stride, rows, lane))")
-                    out.line(
-                        f"store_each(times(square, factor), advance(tile, x * {shape.tile_q} + lane), {shape.tile_q})"
-                    )
+        steps = (
+            "square = transpose(gather_rows(empty, advance(source, x), row_stride, rows, lane))",
+            f"store_each(times(square, factor), advance(tile, x * {shape.tile_q} + lane), {shape.tile_q})",
+        )
+        _emit_squares(out, shape, dtype, "scale", steps)
         with out.block(f"for lane in range({shape.tile_q})"):
             out.line("here = advance(source, row_of(rows, lane) * row_stride)")
             with out.block("for x in range(whole, dims)"):
@@ -52,18 +58,12 @@ def emit_lanes_to_rows(out: SourceWriter, shape: TileShape, dtype: str) -> None:
         f"lanes_to_rows_{dtype}_{shape.tile_q}(tile, factor, target, row_stride, dim_stride, rows, dims)",
         "target[rows[lane], x] = factor[lane] * tile[x, lane]; 0 where factor is, whatever the tile holds.",
     ):
-        out.line("whole = 0")
-        if dtype == shape.compute_dtype:
-            with out.block("if dim_stride == 1"):
-                out.line("whole, zero = dims - dims % WIDTH, splat(real(0.0))")
-                out.line(f"empty = {_empty_square(shape)}")
-                with (
-                    out.block(f"for lane in range(0, {shape.tile_q}, WIDTH)"),
-                    out.block("for x in range(0, whole, WIDTH)"),
-                ):
-                    out.line(f"square = load_each(empty, advance(tile, x * {shape.tile_q} + lane), {shape.tile_q})")
-                    out.line("square = transpose(times_or_zero(square, load(factor, lane)))")
-                    out.line("scatter_rows(square, advance(target, x), row_stride, rows, lane)")
+        steps = (
+            f"square = load_each(empty, advance(tile, x * {shape.tile_q} + lane), {shape.tile_q})",
+            "square = transpose(times_or_zero(square, load(factor, lane)))",
+            "scatter_rows(square, advance(target, x), row_stride, rows, lane)",
+        )
+        _emit_squares(out, shape, dtype, "", steps)
         with out.block(f"for lane in range({shape.tile_q})"):
             out.line("row, f = element(rows, lane), element(factor, lane)")
             with out.block("if row >= 0"):

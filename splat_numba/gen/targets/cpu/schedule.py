@@ -58,7 +58,7 @@ def attention_schedule(plan: Plan, problem: Problem, heads: tuple[int, ...] | No
     lse = -inf are written first.
     """
     builder = ArrayScheduleBuilder(*ARGUMENTS)
-    chosen = np.arange(problem.heads_q) if heads is None else np.array(heads, np.int64)
+    chosen = np.array(problem.query_heads(heads), np.int64)
     if problem.batch * chosen.size * problem.seq_q == 0:
         return builder.finish()
     builder.table("heads", chosen)

@@ -13,6 +13,7 @@ from splat_numba.gen.targets.sm80.products import emit_helpers, emit_row_product
 from splat_numba.gen.targets.sm80.repair import emit_repair, repairs
 from splat_numba.gen.targets.sm80.shape import CHUNK, atoms_of, shared_layout, threads_of
 from splat_numba.gen.targets.sm80.softmax import emit_masks, knows_status, skips, some_kept
+from splat_numba.gen.targets.sm80.standing import emit_call, emit_pack, emit_standing, emit_words, stands
 from splat_numba.gen.targets.sm80.tiles import (
     Load,
     RowProduct,
@@ -30,6 +31,8 @@ from splat_numba.gen.targets.sm80.walk import (
     emit_place_in_warp,
     emit_walk,
 )
+
+PLACES = "queries, keys, values, row, column = places(base, tile)"
 
 
 def emit_stages(out: SourceWriter, traits: Traits) -> None:
@@ -98,8 +101,13 @@ def emit_products(out: SourceWriter, traits: Traits) -> None:
         "Weights of a warp's rows times a tile's values.",
         "Sixteen keys; their weights in the arrays' dtype, two a word.",
     )
-    sums = SumProduct("multiply_values", total, score, "values", traits.tile_kv, traits.value_dim, texts)
+    weights = of_atoms("word", atoms_of(traits)) if stands(traits) else score
+    sums = SumProduct(
+        "multiply_values", total, weights, "values", traits.tile_kv, traits.value_dim, texts, packed=stands(traits)
+    )
     emit_sum_product(out, sums, traits)
+    if stands(traits):
+        emit_standing(out, traits)
 
 
 def _emit_fetch(out: SourceWriter, traits: Traits) -> None:
@@ -122,7 +130,7 @@ def _emit_tile(out: SourceWriter, traits: Traits) -> None:
     parameters = _tile_parameters(traits)
     text = "One tile: scores, weights, and its values."
     with device_function(out, "attend_tile", parameters, text):
-        out.line("queries, keys, values, row, column = places(base, tile)")
+        out.line(PLACES)
         if skips(traits):
             with out.block(f"if {some_kept()}"):
                 _emit_steps(out, traits)
@@ -144,6 +152,21 @@ def _emit_notes(out: SourceWriter) -> None:
 
 def _emit_steps(out: SourceWriter, traits: Traits) -> None:
     scores, totals = (of_atoms(name, atoms_of(traits)) for name in ("score", "total"))
+    if not stands(traits):
+        _emit_weights(out, traits, scores)
+        wrapped(out, "multiply_values", (*totals, *scores, "values"))
+        return
+    emit_words(out, traits)
+    emit_call(out, traits)
+    with out.block("if settled == u32(0)"):
+        out.line(PLACES)  # again, so that they are not kept in registers until here
+        _emit_weights(out, traits, scores)
+        emit_pack(out, traits)
+    wrapped(out, "multiply_values", (*totals, *of_atoms("word", atoms_of(traits)), "values"))
+
+
+def _emit_weights(out: SourceWriter, traits: Traits, scores: tuple[str, ...]) -> None:
+    """Of the scores that count, relative to peaks that are brought up to them."""
     wrapped(out, "multiply_keys", (*scores, "queries", "keys"))
     if repairs(traits):
         wrapped(out, "repair_scores", (*scores, "queries", "keys"))
@@ -154,4 +177,3 @@ def _emit_steps(out: SourceWriter, traits: Traits) -> None:
     for atom in range(atoms_of(traits)):
         out.line(f"softmax(score_{atom}, scale_log2, peak_{atom}, added_{atom}, rescale)")
         out.line(f"bring_to_peak(total_{atom}, rescale)")
-    wrapped(out, "multiply_values", (*totals, *scores, "values"))

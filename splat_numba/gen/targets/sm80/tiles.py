@@ -9,7 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, LEFT_WORDS, MATRIX, RIGHT_WORDS, SUMS, sums_of
+from splat_numba.gen.language.lane_layout import (
+    ATOM,
+    LANE_COLUMNS,
+    LEFT_WORDS,
+    MATRIX,
+    RIGHT_WORDS,
+    SUMS,
+    sums_of,
+    words_of,
+)
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.sm80.shape import CHUNK, loads, row_bytes, row_chunks, steps
@@ -180,7 +189,7 @@ class SumProduct:
     """A function ``name`` of sums (of every atom, (16, dim)) += weights x right: weights (16, depth) in registers, as
     a row product leaves them, right of ``depth`` rows. shared_bytes: where weights are rounded and in shared memory
     instead, sixteen rows of them transposed; so many bytes lie between, and weights are where a lane's row is;
-    as_words: or where its four words are.
+    as_words: or where its four words are; packed: or weights are words in registers already.
     """
 
     name: str
@@ -192,6 +201,7 @@ class SumProduct:
     texts: tuple[str, str]
     shared_bytes: int = 0
     as_words: bool = False
+    packed: bool = False
 
 
 def emit_row_product(out: SourceWriter, one: RowProduct) -> None:
@@ -219,7 +229,8 @@ def emit_sum_product(out: SourceWriter, one: SumProduct, dtype: str) -> None:
     pitch, parameters, left = row_bytes(one.dim), (*one.sums, *one.weights, one.right), _left(one.sums)
     with device_function(out, one.name, parameters, one.texts[0]):
         for step in range(one.depth // ATOM):
-            first, right = sums_of(ATOM * step), f"u32({one.right} + u32({ATOM * pitch * step}))"
+            of_step = words_of if one.packed else sums_of
+            first, right = of_step(ATOM * step), f"u32({one.right} + u32({ATOM * pitch * step}))"
             if one.shared_bytes:
                 places = [f"u32({name} + u32({one.shared_bytes * step}))" for name in one.weights]
                 wrapped(out, f"{one.name}_step", (*one.sums, *places, right))
@@ -231,6 +242,10 @@ def emit_sum_product(out: SourceWriter, one: SumProduct, dtype: str) -> None:
             if one.shared_bytes:
                 load = "load_shared_words4" if one.as_words else "load_matrices_transposed"
                 out.line(f"{', '.join(_of_atom(left, atom))} = ptx.{load}({name})")
+                continue
+            if one.packed:
+                words = ", ".join(f"{name}[first + {i}]" for i in range(LEFT_WORDS))
+                out.line(f"{', '.join(_of_atom(left, atom))} = {words}")
                 continue
             for i, word in enumerate(_of_atom(left, atom)):
                 pair = ", ".join(f"{name}[first + {LANE_COLUMNS * i + x}]" for x in range(LANE_COLUMNS))

@@ -14,8 +14,8 @@ from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_re
 from splat_numba.gen.targets.sm90.epilogue import emit_for_rows, emit_rows, rows_early
 from splat_numba.gen.targets.sm90.handover import emit_handover, emit_read, may_skip, tile_info
 from splat_numba.gen.targets.sm90.products import emit_products
-from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, value_columns, words_per_row
-from splat_numba.gen.targets.sm90.softmax import emit_place, emit_softmax, masks
+from splat_numba.gen.targets.sm90.shape import INFO_BYTES, value_columns
+from splat_numba.gen.targets.sm90.softmax import emit_mask_place, emit_place, emit_softmax, masks
 
 RESULTS = ("rows", "out", "lse", "scale_log2", "heads_q", "seq_q", "out_row", "out_head", "out_batch")
 REGISTERS = ("score", "weight", "total", "peak", "added")
@@ -74,9 +74,7 @@ def _emit_registers(out: SourceWriter, traits: Traits) -> None:
         """
     )
     if traits.partial:
-        size, row_bytes = group_mask_bytes(traits), 4 * words_per_row(traits)
-        at = f"warpgroup * u32({size}) + row_in_group * u32({row_bytes})"
-        out.line(f"mask_base = base + MASK_TILE + {at}")
+        emit_mask_place(out, traits)
 
 
 def _emit_item(out: SourceWriter, traits: Traits) -> None:

@@ -10,7 +10,7 @@ from splat_numba.gen.language.lane_layout import ATOM, LANE_COLUMNS, MATRIX, ROW
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.softmax import each, each_pair, emit_limit, emit_negate, emit_rescaling, emit_weights
-from splat_numba.gen.targets.sm90.shape import words_per_row
+from splat_numba.gen.targets.sm90.shape import group_mask_bytes, words_per_row
 
 
 def masks(traits: Traits, *, limited: bool) -> list[str]:
@@ -31,6 +31,12 @@ def emit_place(out: SourceWriter) -> None:
     row = f"{warp} * u32({ATOM}) + ({lane} >> u32({log2(ROW_LANES)}))"
     out.line(f"row_in_group = {row}  # and that {MATRIX} further on")
     out.line(f"column = (thread & u32({ROW_LANES - 1})) * u32({LANE_COLUMNS})")
+
+
+def emit_mask_place(out: SourceWriter, traits: Traits) -> None:
+    """Where the words of this thread's first row begin in the first stage's masks."""
+    at = f"warpgroup * u32({group_mask_bytes(traits)}) + row_in_group * u32({4 * words_per_row(traits)})"
+    out.line(f"mask_base = base + MASK_TILE + {at}")
 
 
 def emit_softmax(out: SourceWriter, traits: Traits) -> None:

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flurka_numba.emulated.executor import EmulatedCall
 from flurka_numba.gpu.composed import attention as composed_attention
 from flurka_numba.gpu.composed import plan as composed_plan
+from flurka_numba.targets.sm80 import rows_shape
 from splat_numba.emulator import machine
 from splat_numba.emulator.text import launch
 from tests.flurka.agreement import check_gradients, operand_of
@@ -21,7 +23,8 @@ SMALL = Case(seq_q=5, seq_kv=20, rank=5, head_dim=8, value_dim=8, rows=6, heads=
 
 
 def check(case):
-    check_gradients(case, backend="emulate", target="sm80", operand=operand_of(case))
+    operands = {"operand": operand_of(case), "operand_back": operand_of(case, gradients=True)}
+    check_gradients(case, backend="emulate", target="sm80", **operands)
 
 
 @settings(max_examples=draws(2))
@@ -101,3 +104,49 @@ def test_a_planted_fault_is_found(name, monkeypatch):
     with pytest.raises(Exception, match=r"too far|race|barrier|shared memory|alignment|multiple"):
         check(SMALL.but(method="kernel", head_dim=16, seq_q=20, seq_kv=70))
     assert planted
+
+
+@pytest.fixture
+def heads_side_by_side(monkeypatch):
+    """Tokens as layers make them, whose heads are columns of one product."""
+    place = EmulatedCall.place
+
+    def beside(call, name, array):
+        if not name.startswith(("q", "k", "v")):
+            return place(call, name, array)
+        tensor = call._machine.allocate_contiguous(name, array.shape, "bfloat16", side_by_side=True)
+        call._machine.read(tensor)[...] = array
+        return tensor
+
+    monkeypatch.setattr(EmulatedCall, "place", beside)
+
+
+BESIDE = {
+    "flurka": {"seq_kv": 70, "rank": 70, "value_dim": 16, "heads": 5},
+    "low_rank": {"batch": 2, "kv_lengths": (37, 0), "seq_kv": 40, "heads": 2, "shared": True},
+}
+
+
+@pytest.mark.usefixtures("heads_side_by_side")
+@pytest.mark.parametrize(("method", "changes"), BESIDE.items())
+def test_heads_side_by_side(method, changes):
+    check(SMALL.but(method=method, **changes))
+
+
+def test_queries_in_shares(monkeypatch):
+    monkeypatch.setattr(composed_plan, "LEAST_QUERIES", 3)
+    check(SMALL.but(method="low_rank", seq_q=9, batch=2, strided=True, rank=9, value_dim=5))
+
+
+ROWS = {
+    "elu": {"seq_q": 70, "heads": 2},
+    "key lengths, float16": {"batch": 2, "kv_lengths": (70, 3), "seq_kv": 70, "dtype": "float16", "value_dim": 33},
+    "your own map": {"feature_map": "corners", "head_dim": 40, "value_dim": 7, "seq_q": 33},
+    "more features than are kept": {"head_dim": 104, "seq_q": 9},
+}
+
+
+@pytest.mark.parametrize("changes", ROWS.values(), ids=ROWS)
+def test_rows_times_a_matrix_that_stays(monkeypatch, changes):
+    monkeypatch.setattr(rows_shape, "LEAST_TILES", 0)
+    check(SMALL.but(method="kernel", **changes))

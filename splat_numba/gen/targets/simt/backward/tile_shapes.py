@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from splat_numba.errors import PlanError
+from splat_numba.gen.boxes.cost import Work
 from splat_numba.gen.boxes.passes import GROUP_ROWS, Traits
 from splat_numba.gen.boxes.tiles import Tiles
 from splat_numba.gen.plans.machine import Gpu
@@ -13,7 +14,7 @@ from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.gradient_kernels import Kernels, first_with_tiles
 from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.simt.backward.traits import GradientTraits, registers, share_of, shared_bytes
-from splat_numba.gen.targets.simt.cost import predict_work
+from splat_numba.gen.targets.simt.cost import predict
 from splat_numba.gen.targets.simt.shape import MOST_REGISTERS
 from splat_numba.gen.targets.simt.tile_shapes import TILES_KV, most_resident
 
@@ -39,13 +40,25 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
 
 def gradient_tiles(problem: Problem, gpu: Gpu, of: str) -> Tiles:
     """Those of candidates(), for the gradients of queries or keys. Raises PlanError as it does."""
-    return Tiles(problem, gpu, candidates(problem, of, gpu)[0], predict_work, gradient_dims(of))
+    shapes, kernels = candidates(problem, of, gpu)
+
+    def seconds(work: Work, traits: Traits, problem: Problem, gpu: Gpu, dims: int) -> float:
+        shares = [share_of(_any_options(traits, of, wanted)) for wanted in kernels]
+        least = min(shares, key=lambda share: share.rows)
+        return predict(work, traits, problem, gpu, dims, least.rows, least.threads)
+
+    return Tiles(problem, gpu, shapes, seconds, gradient_dims(of))
+
+
+def _any_options(boxes: Traits, of: str, wanted: tuple[str, ...]) -> GradientTraits:
+    """A kernel's traits with all options, which want registers."""
+    return GradientTraits(boxes, of, wanted, boxes.dtype, added=True, ragged=True, clears=True)
 
 
 def _most_resident(problem: Problem, of: str, kernels: Kernels, tile: int, gpu: Gpu) -> Traits | None:
     boxes = Traits(problem.head_dim, problem.value_dim, problem.dtype, 1, tile, 1, 1)
     resident = []
     for wanted in kernels:
-        one = GradientTraits(boxes, of, wanted, problem.dtype, added=True, ragged=True, clears=True)
+        one = _any_options(boxes, of, wanted)
         resident.append(most_resident(shared_bytes(one), share_of(one).threads, registers(one), gpu))
     return replace(boxes, blocks_per_multiprocessor=min(resident)) if min(resident) else None

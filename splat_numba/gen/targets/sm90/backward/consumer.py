@@ -17,8 +17,8 @@ from splat_numba.gen.targets.sm90.backward.slopes import emit_slopes
 from splat_numba.gen.targets.sm90.backward.traits import IMAGE_PART, BackwardTraits
 from splat_numba.gen.targets.sm90.epilogue import emit_rows
 from splat_numba.gen.targets.sm90.handover import emit_status
-from splat_numba.gen.targets.sm90.shape import INFO_BYTES, group_mask_bytes, words_per_row
-from splat_numba.gen.targets.sm90.softmax import emit_place, masks
+from splat_numba.gen.targets.sm90.shape import INFO_BYTES
+from splat_numba.gen.targets.sm90.softmax import emit_mask_place, emit_place, masks
 
 
 def may_skip(traits: BackwardTraits) -> bool:
@@ -105,9 +105,7 @@ def _emit_registers(out: SourceWriter, traits: BackwardTraits) -> None:
             out.line(f"{name}[i] = f32(0.0)")
     out.line("stage = phase = left_stage = left_phase = u32(0)")
     if traits.boxes.partial:
-        size, row_bytes = group_mask_bytes(traits.boxes), 4 * words_per_row(traits.boxes)
-        at = f"warpgroup * u32({size}) + row_in_group * u32({row_bytes})"
-        out.line(f"mask_base = base + MASK_TILE + {at}")
+        emit_mask_place(out, traits.boxes)
     if traits.kept:
         apart = IMAGE_PART * (4 if traits.kept == WRITTEN else 1)  # a warp writes 16 keys of all queries
         at = f"warpgroup * u32({IMAGE_BYTES}) + ((thread >> u32(5)) & u32(3)) * u32({apart})"
