@@ -70,10 +70,11 @@ def arguments(traits: Traits) -> tuple[str, ...]:
 def loads_of(traits: Traits) -> tuple[Load, Load, Load]:
     """Of queries, keys and values. A pass without masks and lengths has only tiles all of whose keys there are."""
     threads, guarded, size = threads_of(traits), traits.partial or traits.ragged, ITEMSIZE[traits.dtype]
+    stepped = stands(traits)
     return (
         Load("queries", traits.tile_q, traits.head_dim, threads, LISTED, TOKEN_OF_ROW, True, True, size),
-        Load("keys", traits.tile_kv, traits.head_dim, threads, TILE, TOKEN_OF_TILE, guarded, True, size),
-        Load("values", traits.tile_kv, traits.value_dim, threads, TILE, TOKEN_OF_TILE, guarded, False, size),
+        Load("keys", traits.tile_kv, traits.head_dim, threads, TILE, TOKEN_OF_TILE, guarded, True, size, stepped),
+        Load("values", traits.tile_kv, traits.value_dim, threads, TILE, TOKEN_OF_TILE, guarded, False, size, stepped),
     )
 
 
