@@ -7,13 +7,14 @@ from functools import cached_property
 from typing import Any
 
 from flurka_numba.checks import check_call
-from flurka_numba.problem import ITEMSIZE, Call, Problem
+from flurka_numba.problem import Call, Problem
 from flurka_numba.regime import explain_layer, layer_order
 from splat_numba.arguments.dtypes import dtype_name
 from splat_numba.arguments.keywords import FLURKA
 from splat_numba.arguments.sizes import check_size
 from splat_numba.arguments.tokens import check_dtype
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.plain import kind
 from splat_numba.runtime.arrays import check_unmasked, on_gpu
 from splat_numba.signatures import strict

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flurka_numba.checks import ARRAYS, check_call, check_no_autograd
-from flurka_numba.problem import ITEMSIZE, Call, Problem
+from flurka_numba.problem import Call, Problem
 from splat_numba.arguments.layouts import with_leading, without_leading
 from splat_numba.arguments.options import check_kv_lengths
 from splat_numba.arguments.results import check_fits, place_result, result_shape
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.halves import narrow, widen
 from splat_numba.runtime.arrays import Array, export_array, import_array
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flurka_numba.feature_maps import FeatureMap
-
-ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+from splat_numba.gen.language.dtypes import ITEMSIZE
 
 
 @dataclass(frozen=True, slots=True)

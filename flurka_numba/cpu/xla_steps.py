@@ -9,12 +9,11 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-_COMPILED = {"nogil": True, "error_model": "numpy"}
+from splat_numba.runtime.native import native
 
 
-@njit(**_COMPILED)
+@native
 def transposed(first: int, last: int, source: Any, target: Any) -> int:
     """Rows for columns."""
     for item in range(first, last):
@@ -25,7 +24,7 @@ def transposed(first: int, last: int, source: Any, target: Any) -> int:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def largest_of(first: int, last: int, splits: Any, target: Any) -> int:
     """Over splits; NaN where one is."""
     for item in range(first, last):
@@ -39,7 +38,7 @@ def largest_of(first: int, last: int, splits: Any, target: Any) -> int:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def clear_without_keys(first: int, last: int, target: Any, lengths: Any) -> int:
     """Zeros where a batch entry has no keys."""
     for item in range(first, last):
@@ -49,7 +48,7 @@ def clear_without_keys(first: int, last: int, target: Any, lengths: Any) -> int:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def scaled_by_head(first: int, last: int, source: Any, scales: Any, target: Any) -> int:
     """Times the head's number."""
     for item in range(first, last):
@@ -60,7 +59,7 @@ def scaled_by_head(first: int, last: int, source: Any, scales: Any, target: Any)
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def scaled(first: int, last: int, source: Any, target: Any, scale: Any) -> int:
     """Times a number."""
     for item in range(first, last):
@@ -71,7 +70,7 @@ def scaled(first: int, last: int, source: Any, target: Any, scale: Any) -> int:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def add(first: int, last: int, target: Any, more: Any) -> int:
     """target += more, rows first .. last - 1 of (rows, width)."""
     for row in range(first, last):
@@ -80,7 +79,7 @@ def add(first: int, last: int, target: Any, more: Any) -> int:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def scaled_state(
     first: int, last: int, state: Any, sums: Any, new_state: Any, new_sums: Any, scales: Any, most: int, goal: int
 ) -> int:
@@ -96,7 +95,7 @@ def scaled_state(
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def random_weights(first: int, last: int, omega: Any, w: Any, w_t: Any, factor: Any) -> int:
     """w and w_t of the rows of omega times a factor; one item."""
     for _ in range(first, last):
@@ -108,7 +107,7 @@ def random_weights(first: int, last: int, omega: Any, w: Any, w_t: Any, factor: 
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def slot_weights(
     first: int, last: int, slots: Any, w: Any, w_t: Any, scales: Any, scale: Any, size: float, sign: float,
     largest: Any, least: int, most: int,
@@ -138,7 +137,7 @@ def slot_weights(
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def _largest(array: Any, batch: int, head: int) -> Any:
     """The largest magnitude; NaN where one is."""
     found = abs(array[batch, head, :0, :0].sum())  # 0 of the array's type
@@ -150,7 +149,7 @@ def _largest(array: Any, batch: int, head: int) -> Any:
     return found
 
 
-@njit(**_COMPILED)
+@native
 def _exponent(number: Any, least: int, most: int) -> int:
     """Of the power of two above a number, within bounds; 0 of what is not finite, as C's frexp has it."""
     exponent = 0
@@ -159,14 +158,14 @@ def _exponent(number: Any, least: int, most: int) -> int:
     return min(max(exponent, least), most)
 
 
-@njit(**_COMPILED)
+@native
 def _times(source: Any, factor: Any, target: Any, batch: int, head: int) -> None:
     for row in range(target.shape[2]):
         for column in range(target.shape[3]):
             target[batch, head, row, column] = source[batch, head, row, column] * factor
 
 
-@njit(**_COMPILED)
+@native
 def _turned(w_t: Any, w: Any, batch: int, head: int, kept: int) -> None:
     """w from w_t: its first column repeated beyond the kept ones."""
     for row in range(w.shape[2]):

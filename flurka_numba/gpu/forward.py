@@ -10,7 +10,8 @@ from flurka_numba.gpu.forward_stages import record_forward
 from flurka_numba.gpu.plan import forward_plan
 from flurka_numba.gpu.recorder import GpuRecorder, Recording
 from flurka_numba.gpu.slot_attention import attend_to_slots
-from flurka_numba.problem import ITEMSIZE, Problem
+from flurka_numba.problem import Problem
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.schedule import InPlace
 from splat_numba.gen.schedules.tensor import ROW_ALIGNMENT, Tensor, padded

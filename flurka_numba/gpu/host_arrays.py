@@ -11,8 +11,9 @@ import numpy as np
 from flurka_numba.checks import ARRAYS
 from flurka_numba.gpu.checks import check_supported
 from flurka_numba.operands import Operands, import_call, import_dout
-from flurka_numba.problem import ITEMSIZE, Call
+from flurka_numba.problem import Call
 from splat_numba.errors import ArgumentTypeError
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.runtime.arrays import export_array, import_array, on_gpu
 from splat_numba.runtime.cuda.copies import padded_rows
 from splat_numba.runtime.cuda.device import Device, device

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from flurka_numba.gpu.stages import Stage
-from flurka_numba.problem import ITEMSIZE, Problem
+from flurka_numba.problem import Problem
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules import tensor as tensors
 from splat_numba.gen.schedules.schedule import Place, Schedule, ScheduleBuilder, part_bytes

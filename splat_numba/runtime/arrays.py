@@ -207,8 +207,13 @@ def _numpy_array(name: str, array: NDArray[Any], kind: str) -> Array:
             f"Convert it, for example with {name}.astype(np.float32)."
         )
     whole = all([stride % array.itemsize == 0 for stride in array.strides])  # noqa: C419 - half a generator's time
-    if not whole or not array.flags.aligned:
+    if not whole:
         raise ArgumentError(f"{name} wanted with strides of whole elements, got {array.strides}. Copy it with .copy().")
+    if not array.flags.aligned:
+        raise ArgumentError(
+            f"{name} wanted at an address of whole elements, a multiple of {array.dtype.alignment} bytes, "
+            f"got one {array.ctypes.data % array.dtype.alignment} bytes past. Copy it with .copy()."
+        )
     return Array(array.view(np.uint16) if ITEMSIZE[dtype] == 2 else array, dtype, kind)
 
 

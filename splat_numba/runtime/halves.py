@@ -6,18 +6,17 @@ Conversion to 16 bits rounds to nearest, ties to even, as NumPy and ml_dtypes do
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-_INLINE = {"nogil": True, "error_model": "numpy", "forceinline": True}
+from splat_numba.runtime.native import inlined
 
 
-@njit(**_INLINE)
+@inlined
 def from_bfloat16(half: np.uint16) -> np.float32:
     """The float32 whose upper half is ``half``."""
     return np.uint32(np.uint32(half) << np.uint32(16)).view(np.float32)
 
 
-@njit(**_INLINE)
+@inlined
 def to_bfloat16(value: np.float32) -> np.uint16:
     """Bits of the bfloat16 nearest to ``value``."""
     word = np.float32(value).view(np.uint32)
@@ -26,7 +25,7 @@ def to_bfloat16(value: np.float32) -> np.uint16:
     return np.uint16((quiet if np.isnan(value) else rounded) >> np.uint32(16))
 
 
-@njit(**_INLINE)
+@inlined
 def from_float16(half: np.uint16) -> np.float32:
     """The float32 equal to the float16 with bits ``half``: its fields shifted into place, and scaled by 2**112.
 
@@ -40,7 +39,7 @@ def from_float16(half: np.uint16) -> np.float32:
     return np.uint32(magnitude | ((word & np.uint32(0x8000)) << np.uint32(16))).view(np.float32)
 
 
-@njit(**_INLINE)
+@inlined
 def to_float16(value: np.float32) -> np.uint16:
     """Bits of the float16 nearest to ``value``; beyond 65519.99 infinity."""
     word = np.float32(value).view(np.uint32)

@@ -1,8 +1,8 @@
 """The tolerance rule for gradients: how far a correct backward kernel may be from the float64 oracle.
 
 It goes on from `error_bound`, whose notation holds: p_ij, A, E_ij, u, U, tiny and faint, and the bounds of out and lse
-there, here O_ic and L_i. w is what rounding to the arrays' dtype for the tensor cores loses: U where that is narrower than
-float32, else 0. e is value_dim. With dp_ij = dout_i.v_j, delta_i = dout_i.out_i - dlse_i and ds_ij = p_ij (dp_ij -
+there, here O_ic and L_i. w is what rounding to the arrays' dtype for the tensor cores loses: U where that is narrower
+than float32, else 0. e is value_dim. With dp_ij = dout_i.v_j, delta_i = dout_i.out_i - dlse_i and ds_ij = p_ij (dp_ij -
 delta_i), the gradients are dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i ds_ij q_i, dv_j = sum_i p_ij dout_i.
 
 - Weights are made again, from the lse that the forward pass stored: p = exp(s - lse). The exponent is off by

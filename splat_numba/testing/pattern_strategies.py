@@ -43,17 +43,17 @@ def patterns(draw: DrawFn, seq_q: int | None = None, seq_kv: int | None = None, 
     for _ in range(draw(_leaf_count(max_leaves)) - 1):
         other = _part(draw, space)
         pattern = pattern | other if draw(st.booleans()) else pattern & other
-        if draw(_one_in_eight):
+        if draw(one_in_eight):
             pattern = pattern.align_end()
     return pattern
 
 
 def _part(draw: DrawFn, space: _Space) -> Pattern:
     pattern = _LEAVES[draw(space.leaf)](draw, space)
-    return pattern.align_end() if draw(_one_in_eight) else pattern
+    return pattern.align_end() if draw(one_in_eight) else pattern
 
 
-_one_in_eight = st.integers(0, 7).map(lambda n: n == 7)
+one_in_eight = st.integers(0, 7).map(lambda n: n == 7)
 _few = st.integers(0, 3)
 _seed = st.integers(0, 2**16)
 _flag = st.booleans()
@@ -137,7 +137,7 @@ def _sparse_transformer_fixed(draw: DrawFn, space: _Space) -> Pattern:
 
 
 def _flash_attention(draw: DrawFn, space: _Space) -> Pattern:
-    left, right = (-1 if draw(_one_in_eight) else draw(space.size) for _ in range(2))
+    left, right = (-1 if draw(one_in_eight) else draw(space.size) for _ in range(2))
     return from_flash_attention((left, right), draw(_flag))
 
 

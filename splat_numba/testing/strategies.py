@@ -12,7 +12,7 @@ from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
 from splat_numba.reference import Bool
 from splat_numba.testing.error_bound import DTYPES
-from splat_numba.testing.pattern_strategies import lengths, patterns
+from splat_numba.testing.pattern_strategies import lengths, one_in_eight, patterns
 from splat_numba.testing.problem import MaskLike, Problem
 
 # One problem in eight is long: some kinds of pass pay from several hundred tokens on. Then it has few heads and dims,
@@ -58,7 +58,7 @@ def problems(
     make_mask = masks if mask is None else mask
     if not set(dtypes) <= set(DTYPES):
         raise ValueError(f"dtypes: wanted some of {', '.join(DTYPES)}, got {dtypes}")
-    long = max_length is None and draw(_one_in_eight)
+    long = max_length is None and draw(one_in_eight)
     short = lengths() if max_length is None else lengths(max_length)
     seq_kv = draw(st.sampled_from(LONG) if long else short)
     seq_q = draw(st.one_of(st.just(seq_kv), short))
@@ -90,9 +90,6 @@ def problems(
         spread=draw(st.sampled_from([1.0, 4.0, 0.1])),
         minus_inf=draw(st.sampled_from([0.0, 0.0, 0.0, 0.0, 0.5, 0.95, 1.0])),
     )
-
-
-_one_in_eight = st.integers(0, 7).map(lambda n: n == 7)
 
 
 def _dims(max_dim: int) -> SearchStrategy[int]:

@@ -163,14 +163,28 @@ def test_a_value_vector_that_is_not_finite_reaches_who_keeps_it():
 
 
 def test_columns_have_tiles_of_values_in_their_order():
-    """Where no heads add up; the values of all heads are copied first."""
+    """Where no heads add up, and where they are not transposed on the way; the values of all heads are copied first."""
     acsr = ACSR.from_pattern(splat.window(20, 17), 90, 101)
     lists = PackedLists.of(RunTable.transposed(acsr))
-    plan = PackedPlan.of(PackedProblem("spmm_transposed", "float16", 1, 2, 64), lists, Gpu())
+    plan = PackedPlan.of(PackedProblem("spmm_transposed", "float64", 1, 2, 64), lists, Gpu())
     assert plan.turns
-    assert "by mma.sync; packed values are copied to their order first; predicted" in plan.explain()
+    assert "; packed values are copied to their order first; predicted" in plan.explain()
     shared = PackedPlan.of(PackedProblem("spmm_transposed", "float16", 1, 2, 64, group=2), lists, Gpu())
     assert (shared.tiles, shared.refusal) == (None, "2 heads add up in one, a row at a time")
+
+
+def test_columns_of_16_bits_have_tiles_of_values_where_they_stand():
+    """Unless other rows keep some of a block's columns too, or values do not lie side by side."""
+    problem = PackedProblem("spmm_transposed", "float16", 1, 2, 64)
+    lists = PackedLists.of(RunTable.transposed(ACSR.from_pattern(splat.dilated(20, 4), 300, 170)))
+    plan = PackedPlan.of(problem, lists, Gpu())
+    assert re.search(
+        r" of 64 x (64|128), \d+% kept, in \d blocks of columns that share rows; by mma\.sync; packed values are "
+        r"transposed there; predicted ", plan.explain(),
+    )  # fmt: skip
+    assert (plan.turns, len(plan.rows)) == (False, 0)
+    assert PackedPlan.of(problem, lists, Gpu(), side_by_side=False).turns
+    assert not len(PackedLists.of(RunTable.transposed(BESIDE)).column_tiles(64).blocks)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +299,10 @@ FAULTY_WHOLE = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 101), "float16"
 FULLER = ACSR.from_pattern(splat.window(45, 36), 66, 101)  # of which all rows keep 32 pairs and more
 FAULTY_REALS = [Case(FULLER, "float32", None, 1, 1, 36, 36)]
 FAULTY_FMA = [Case(ACSR.from_pattern(splat.window(70, 39), 66, 151), "float64", None, 1, 1, 20, 20)]
-OTHER_CASES = {"fma": FAULTY_FMA, "fma weights": FAULTY_FMA, "wide spmm": FAULTY_WHOLE, "many columns": FAULTY_WHOLE}
+OTHER_CASES = {
+    "fma": FAULTY_FMA, "fma weights": FAULTY_FMA, "copied columns": FAULTY_FMA, "wide spmm": FAULTY_WHOLE,
+    "reals": FAULTY_REALS, "reals of spmm": FAULTY_REALS,
+}  # fmt: skip
 FAULTS = {
     "chunks that others end": (r"\(into < count\) and \(last < count\)", "into < count", "sddmm"),
     "chunks at a row's ends": (r"mine = u32\(1\) if \(chunk < chunks\)[^\n]*", "mine = u32(0)", "sddmm"),
@@ -313,8 +330,16 @@ FAULTS = {
     "a word on": (r"shift & u32\(2\)", "u32(0)", "spmm"),
     "odd rows of values": (r"shift & u32\(1\)", "u32(0)", "spmm"),
     "rows of the lower half": (r"u64\(128 \* i\)", "u64(0)", "spmm"),
-    "values in the order of columns": (r"place = ptx\.load_word\(places[^\n]*", "place = number", "columns"),
-    "a thread's other chunks": (r"u32\(128 \* i\)", "u32(0)", "many columns"),
+    "values in the order of columns": (r"place = ptx\.load_word\(places[^\n]*", "place = number", "copied columns"),
+    "a thread's other chunks": (r"u32\(128 \* i\)", "u32(0)", "copied columns"),
+    "rows of the next tile of columns": (r"listed \+ u64\(1024\)", "listed", "columns"),
+    "rows of v of the next tile": (r"rows_at \+ u64\(1024\)", "rows_at", "columns"),
+    "a warp's columns": (r"u32\(32\) \* warp\)", "u32(0))", "columns"),
+    "the next rows of a matrix": (r"u32\(8\) \* u32\(lane >> u32\(4\)\)", "u32(0)", "columns"),
+    "the tile's rows are there": (r"wait_for_copies\(\)", "pass", "columns"),
+    "the other stage of columns": (r"STAGE_BYTES - stage", "stage", "columns"),
+    "the other columns of 128": (r"u32\(128\) \* side", "u32(0)", "columns"),
+    "columns that a row does not keep": (r"weights\[to \+ y\] & u32\(two\)", "weights[to + y]", "columns"),
     "columns beyond the last": (r"if u64\(residue\)[^\n]*", "if limit > u32(0):", "wide spmm"),
     "tiles of which a warp keeps nothing": (r"return ptx\.any_lane\(some_0 \|[^\n]*", "return some_0", "spmm"),
     "ends of rows of float32": (r"when if here < count else u32\(0\)", "u32(0)", "reals"),
@@ -337,13 +362,6 @@ def test_a_planted_fault_is_found(monkeypatch, fault):
     in_blocks_of(monkeypatch, 128)
     call = products.check_sddmm if operator in {"sddmm", "reals", "fma"} else products.check_spmm
     call = products.check_transposed if "columns" in operator else call
-    cases = (
-        FAULTY_FMA
-        if operator.startswith("fma")
-        else FAULTY_WHOLE
-        if operator in {"wide spmm", "many columns"}
-        else FAULTY_REALS
-        if operator.startswith("reals")
-        else FAULTY
+    check_found(
+        monkeypatch, lambda: [call(one, **ON_GPU) for one in OTHER_CASES.get(operator, FAULTY)], pattern, replacement
     )
-    check_found(monkeypatch, lambda: [call(one, **ON_GPU) for one in cases], pattern, replacement)

@@ -59,5 +59,6 @@ GOLDEN_READING = {
 GOLDEN_TILED = {
     "packed_sddmm": TiledTraits("sddmm", "bfloat16", 64, 128),
     "packed_spmm": TiledTraits("spmm", "float16", 20),
+    "packed_columns": TiledTraits("columns", "float16", 64),
 }
 """Of packed operators."""

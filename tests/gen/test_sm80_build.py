@@ -39,6 +39,7 @@ TILED = (
     ((8, 0), TiledTraits("sddmm", "bfloat16", 64, 128)),
     ((9, 0), TiledTraits("sddmm", "float32", 64)),
     ((12, 0), TiledTraits("spmm", "float16", 64, 128)),
+    ((8, 6), TiledTraits("columns", "float16", 64, 128)),
 )
 TILED_DIMS = (1, 20, 64, 80, 128, 192, 256)
 DIMS = ((20, 12), (64, 64), (80, 72), (128, 128), (192, 128), (256, 256), (64, 256))
@@ -83,7 +84,7 @@ def test_packed_operators_compile_into_registers(capability, traits):
 @pytest.mark.parametrize("capability", sorted(SM80.capabilities), ids=str)
 def test_every_packed_operator_on_every_chip(capability):
     gpu = gpu_of(capability)
-    for family in FAMILIES:
+    for family in (*FAMILIES, "columns"):
         for dim in TILED_DIMS:
             for size in TiledTraits(family, "float16", dim).sizes:
                 traits = TiledTraits(family, "float16", dim, size)

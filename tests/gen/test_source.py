@@ -19,6 +19,7 @@ from splat_numba.runtime.cpu.code import source_of
 from splat_numba.testing import lengths, masks
 from tests.gen.golden_plans import GOLDEN, golden_plan
 from tests.gen.plan_cases import plan_of, table_plan_of
+from tests.gen.shape_of_text import unreadable
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -77,6 +78,7 @@ def test_any_text_is_complete_deterministic_and_readable(data):
     assert text == render_attention(plan_of(mask, seq_q, seq_kv, dtype, dim))
     assert free_names(text) == set()
     assert unbound_locals(text) == []
+    assert unreadable(text) == []
     assert text.endswith("\n")
     assert not text.endswith("\n\n")
     assert all(line == line.rstrip() for line in text.splitlines())

@@ -22,6 +22,7 @@ from splat_numba.runtime import lanes
 from splat_numba.runtime.simd import address
 from splat_numba.runtime.vectors import shaped, store
 from splat_numba.testing import DTYPES, masks, numpy_dtype
+from tests.gen.shape_of_text import unreadable
 from tests.ops.packed_cases import (
     DIM,
     MIXED,
@@ -38,6 +39,7 @@ def test_source_is_deterministic_python_for_every_machine(operator, vector_bytes
         problem = PackedProblem(operator, dtype, 1, 1, 0 if rows_only(operator) else DIM)
         plan = make_packed_plan(problem, table, host)
         text = render_packed(plan)
+        assert unreadable(text) == []
         compile(text, "generated", "exec")
         assert text == render_packed(plan)
         assert ("16 * row_stride" in text) == (not rows_only(operator))

@@ -226,7 +226,8 @@ def odd_strides():
         (
             misaligned(),
             ArgumentError,
-            "q wanted with strides of whole elements, got (4,). Copy it with .copy().",
+            "q wanted at an address of whole elements, a multiple of 4 bytes, got one 1 bytes past. "
+            "Copy it with .copy().",
         ),
         (odd_strides(), ArgumentError, "q wanted with strides of whole elements, got (5,). Copy it with .copy()."),
         (

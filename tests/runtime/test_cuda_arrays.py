@@ -102,7 +102,7 @@ def test_the_cuda_array_interface(fake):
         (
             lambda: describe_operand("q", GpuMemory((3,), pointer=4097), NUMBA),
             ArgumentError,
-            "q wanted with strides of whole elements, got (2,). Copy it.",
+            "q wanted at an address of whole elements, a multiple of 2 bytes, got one 1 bytes past. Copy it.",
         ),
         (
             lambda: check_same_device({"q": here(0), "k": here(0), "v": here(1)}),

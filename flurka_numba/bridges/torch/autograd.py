@@ -13,7 +13,7 @@ from flurka_numba.bridges.torch.given import as_tensor, check_omega
 from flurka_numba.bridges.torch.names import map_name
 from flurka_numba.checks import ARRAYS
 from flurka_numba.problem import Call
-from splat_numba.bridges.torch.functions import check_local, differentiate, is_mapped, last_function, only
+from splat_numba.bridges.torch.functions import check_known, check_local, differentiate, is_mapped, last_function, only
 from splat_numba.bridges.torch.watch import is_transformed
 from splat_numba.errors import ArgumentError
 
@@ -64,9 +64,11 @@ differentiate(operators.library, "attention_backward", WholeBackward, operators.
 
 def whole(*arguments: Any) -> Any:
     """Whole.apply, as a call that stands in Dynamo's graphs as it is. Raises ArgumentError for omega's
-    gradient, ArgumentTypeError for DTensors.
+    gradient, ArgumentTypeError for DTensors and for options that no trace knows.
     """
     check_local(*arguments[:5], names=ARRAYS)
+    check_known("eps", arguments[9])
+    check_known("scale", arguments[10])
     check_omega(arguments[5])
     return Whole.apply(*arguments)
 

@@ -47,6 +47,7 @@ def _whole(call: Call, arrays: list[Any]) -> Any:
 
         if call.out is not None or not fits_a_graph(call.feature_map):
             return outside(call)
+        eps, scale = (None if one is None else float(one) for one in (eps, scale))  # NumPy's numbers are arrays there
     else:
         check_local(*arrays, names=ARRAYS)
         eps, scale = check_eps(eps), None if scale is None else scale_number(scale)

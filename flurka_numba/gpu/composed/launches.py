@@ -19,6 +19,7 @@ from flurka_numba.gpu.composed.plan import (
     ProductPlan,
     direct_product_plan,
     product_plan,
+    rows_product_plan,
     warp_product_plan,
 )
 from flurka_numba.gpu.recorder import GpuRecorder
@@ -32,6 +33,8 @@ from flurka_numba.targets.simt.rows import WARPS
 from flurka_numba.targets.simt.text import OPERAND_STRIDES, RESULT_STRIDES
 from flurka_numba.targets.sm80.product import LINE_STRIDES, WarpProductTraits
 from flurka_numba.targets.sm80.product_shape import tile_of
+from flurka_numba.targets.sm80.rows_product import RowsProductTraits
+from flurka_numba.targets.sm80.rows_shape import rounded, stays_in_shared_memory
 from splat_numba.gen.language.instructions import MATRIX_TYPE
 from splat_numba.gen.schedules.schedule import Place, Text, place_of
 from splat_numba.gen.schedules.tensor import Tensor, padded
@@ -113,11 +116,28 @@ class Launches:
             beside["scales"] = fused.scales
         self._launch(plan.traits, blocks, values, {**places, **beside, "a": a, "b": b})
         if parts is not None:
-            quads = -(-columns // 4)
-            values = common | {"quads": quads, "pairs": pairs}
-            blocks = -(-pairs * rows * quads // ADD_UP_THREADS)
-            self._launch(AddUpTraits(result.dtype), blocks, values, places)
+            self._add_up(AddUpTraits(result.dtype), pairs, common, places)
             self._builder.release(parts)
+
+    def _add_up(
+        self, text: AddUpTraits, pairs: int, numbers: Mapping[str, int | float],
+        places: Mapping[str, Place | Tensor | None],
+    ) -> None:  # fmt: skip
+        """A thread four columns of a row."""
+        quads = -(-int(numbers["columns"]) // 4)
+        blocks = -(-pairs * int(numbers["rows"]) * quads // ADD_UP_THREADS)
+        self._launch(text, blocks, {**numbers, "quads": quads, "pairs": pairs}, places)
+
+    def add_up(self, parts: Tensor, result: Tensor) -> None:
+        """result = the sum of parts, of as many batch entries each, one after the other in memory in padded rows."""
+        batch, heads, rows, columns = result.sizes
+        numbers: dict[str, int | float] = {
+            **stride_numbers(result, "result", RESULT_STRIDES), **stride_numbers(None, "addend", RESULT_STRIDES),
+            "limit_first": 0, "heads": heads, "rows": rows, "columns": columns, "limited": LIMITS[None], "scale": 1.0,
+            "shares": parts.sizes[0] // batch, "part_row": parts.strides[2],
+        }  # fmt: skip
+        places = {"result": result, "addend": None, "kv_lengths": None, "parts": place_of(parts)}
+        self._add_up(AddUpTraits(result.dtype, parts.dtype), batch * heads, numbers, places)
 
     def _planned(
         self, a: Tensor, b: Tensor, result: Tensor, pairs: int, sizes: tuple[int, int, int], outer: int,
@@ -140,6 +160,9 @@ class Launches:
             strides |= stride_numbers(one, name, RESULT_STRIDES)
         if a.dtype == b.dtype in MATRIX_TYPE and fused == ALONE and not any(ones):
             return direct_product_plan(a.dtype, result.dtype, turned, pairs, sizes, outer, gpu), {**strides}
+        if outer == 1 and not ones[1] and stays_in_shared_memory(sizes, b.dtype, a_turned=turned[0]):
+            of_rows = RowsProductTraits(*dtypes, *rounded(*sizes[1:]), turned[1], fused.feature_map, ones[0], fused.end)
+            return rows_product_plan(of_rows, pairs, sizes[0], gpu), {**strides}
         traits = WarpProductTraits(*dtypes, *tile_of(sizes[0], sizes[2]), *turned, fused.feature_map, *ones, fused.end)
         return warp_product_plan(traits, pairs, sizes, outer, gpu), {**strides}
 

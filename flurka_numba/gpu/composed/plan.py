@@ -21,6 +21,8 @@ from flurka_numba.targets.sm80.direct_product import DirectProductTraits
 from flurka_numba.targets.sm80.direct_shape import direct_tile, stages_for
 from flurka_numba.targets.sm80.product import WarpProductTraits
 from flurka_numba.targets.sm80.product_shape import MOST_COLUMNS
+from flurka_numba.targets.sm80.rows_product import RowsProductTraits
+from flurka_numba.targets.sm80.rows_shape import LEAST_TILES
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.tensor import padded
 
@@ -28,6 +30,8 @@ LARGEST_SCRATCH = 256 << 20  # bytes of a chunk's rows, unless heads are so many
 LEAST_ROWS = 128
 LEAST_STEPS = 8  # of a share of a product's depth
 LARGEST_SHARES = 64
+SLOTS_OF_BLOCK = 128  # of the gradients of attention's keys and values
+LEAST_QUERIES = 1024  # of a share of queries
 
 
 def composes_forward(problem: Problem) -> bool:
@@ -109,6 +113,17 @@ def slots_are_keys(problem: Problem, *, fuses: bool) -> bool:
     return fuses and some and problem.method == "low_rank" and problem.dtype == "bfloat16"
 
 
+def query_shares(problem: Problem, multiprocessors: int) -> int:
+    """In how many shares the queries of a batch entry are for the gradients of attention to slots, whose blocks have
+    some slots and all queries of a share: as many, of those that divide the queries, as make one wave of blocks.
+    """
+    blocks = problem.heads * -(-problem.rank // SLOTS_OF_BLOCK)
+    if 2 * problem.batch * blocks > multiprocessors:
+        return 1
+    most = min(multiprocessors // blocks, LARGEST_SHARES, problem.seq_q // LEAST_QUERIES)
+    return max((share for share in range(1, most + 1) if problem.seq_q % share == 0), default=1)
+
+
 def rounds_slot_gradients(problem: Problem, *, fuses: bool) -> bool:
     """Whether gradients of slots are rounded, so that the four long products with tokens and projections are of one
     type and take no pieces. bfloat16 alone has their range.
@@ -142,7 +157,7 @@ class ProductPlan:
     as make one wave of blocks.
     """
 
-    traits: ProductTraits | WarpProductTraits | DirectProductTraits
+    traits: ProductTraits | WarpProductTraits | DirectProductTraits | RowsProductTraits
     row_blocks: int
     column_blocks: int
     depth_blocks: int
@@ -169,6 +184,15 @@ def direct_product_plan(
     """On tensor cores, of two operands of one 16-bit dtype as they are. turned: see Operand. The others as above."""
     traits = DirectProductTraits(dtype, result, *direct_tile(sizes, outer), stages_for(gpu.shared_bytes), *turned)
     return warp_product_plan(traits, pairs, sizes, outer, gpu)
+
+
+def rows_product_plan(traits: RowsProductTraits, pairs: int, rows: int, gpu: Gpu) -> ProductPlan:
+    """Of rows with a small matrix: one wave of blocks, each of one head's rows. steps_of_share: a block's tiles."""
+    resident = min(traits.resident, max(gpu.shared_bytes // traits.shared_bytes, 1))
+    tiles = -(-rows // traits.rows)
+    blocks = max(min(gpu.multiprocessors * resident // max(pairs, 1), tiles // LEAST_TILES), 1)
+    of_block = -(-tiles // blocks)
+    return ProductPlan(traits, -(-tiles // of_block), 1, 1, 1, 1, of_block)
 
 
 def warp_product_plan(

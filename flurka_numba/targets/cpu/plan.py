@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flurka_numba.feature_maps import FeatureMap
-from flurka_numba.problem import ITEMSIZE, Problem
+from flurka_numba.problem import Problem
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.plans.machine import Machine
 
 SOFTMAX = "softmax"  # the feature map of low-rank attention: its "omega" are the compressed keys of each head

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flurka_numba.problem import ITEMSIZE
 from flurka_numba.targets.cpu.plan import CpuPlan
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
 
 FUNCTION = '@njit(nogil=True, error_model="numpy")'

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flurka_numba.problem import ITEMSIZE
 from flurka_numba.targets.cpu.plan import CpuPlan
 from flurka_numba.targets.cpu.prelude import FUNCTION
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
 
 VECTORS = 2  # of a register tile's row, as in splat_numba.runtime.tiles

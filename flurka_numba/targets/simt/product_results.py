@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.simt.product_shape import LIMITS, ProductShape
-from flurka_numba.targets.simt.text import ITEMSIZE, emit_four, emit_length_here
+from flurka_numba.targets.simt.text import emit_four, emit_length_here
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from flurka_numba.targets.gpu.lanes import QUAD
-from flurka_numba.targets.simt.text import ITEMSIZE, emit_element, emit_length_here
+from flurka_numba.targets.simt.text import emit_element, emit_length_here
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import WARP, log2
 from splat_numba.gen.targets.gpu.parts import KernelWriter

@@ -10,7 +10,6 @@ from flurka_numba.targets.gpu.lanes import QUAD_BYTES
 from splat_numba.gen.targets.gpu.addresses import emit_length
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
-ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4}
 OPERAND_STRIDES = ("batch", "head", "row", "column")
 RESULT_STRIDES = ("batch", "head", "row")
 SHARED_ALIGNMENT = QUAD_BYTES

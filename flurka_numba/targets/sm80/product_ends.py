@@ -8,7 +8,8 @@ from flurka_numba.feature_maps import FeatureMap
 from flurka_numba.targets.formulas import gpu_slope, gpu_text
 from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.simt.divide import emit_delta, emit_inverse_of_sum
-from flurka_numba.targets.simt.text import ITEMSIZE, result_parameters
+from flurka_numba.targets.simt.text import result_parameters
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.lane_layout import LANE_COLUMNS, LANE_ROWS, MATRIX, ROW_LANES, SUMS
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 

@@ -8,11 +8,13 @@ from flurka_numba.targets.formulas import gpu_text
 from flurka_numba.targets.gpu.lanes import OCTET, QUAD, QUAD_BYTES, quad_of
 from flurka_numba.targets.sm80.direct_shape import DirectProductShape
 from flurka_numba.targets.sm80.product_shape import Operand, WarpProductShape
+from flurka_numba.targets.sm80.rows_shape import RowsProductShape
 from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
+AnyShape = WarpProductShape | DirectProductShape | RowsProductShape
 WORDS = OCTET // 2  # of a chunk of 16-bit numbers
 ONE = {"bfloat16": 0x3F80, "float16": 0x3C00}  # 1 in 16 bits
 
@@ -25,14 +27,14 @@ def sides_of(operand: Operand) -> tuple[str, str, str, str]:
     return (*deep, *side) if lines_are_deep else (*side, *deep)
 
 
-def emit_got(out: KernelWriter, traits: WarpProductShape, operand: Operand) -> None:
+def emit_got(out: KernelWriter, traits: AnyShape, operand: Operand) -> None:
     """Registers for what is fetched."""
     held = "float32" if operand.dtype == "float32" else "uint32"
     count = traits.groups(operand) * operand.words
     out.line(f"got_{operand.name} = cuda.local.array({count}, dtype=np.{held})")
 
 
-def emit_chunk(out: KernelWriter, traits: WarpProductShape | DirectProductShape, operand: Operand) -> None:
+def emit_chunk(out: KernelWriter, traits: AnyShape, operand: Operand) -> None:
     """Which chunk is a thread's next: ``line``, ``place`` along it, and ``count`` of its numbers that are there."""
     line_first, line_end, along_first, along_end = sides_of(operand)
     out.lines(
@@ -45,10 +47,11 @@ def emit_chunk(out: KernelWriter, traits: WarpProductShape | DirectProductShape,
     )
     if operand.lines * operand.chunks % traits.threads:
         out.line(f"count = count if line < u32({operand.lines}) else u32(0)")
-    out.needs("count_in_chunk", _emit_count)
+    out.needs("count_in_chunk", emit_count)
 
 
-def _emit_count(out: SourceWriter) -> None:
+def emit_count(out: SourceWriter) -> None:
+    """The function that all ways have."""
     text = "How many numbers of a line there are from a place on."
     with device_function(out, "count_in_chunk", ("line", "line_end", "place", "end"), text):
         out.lines(
@@ -59,7 +62,7 @@ def _emit_count(out: SourceWriter) -> None:
         )
 
 
-def emit_fetch(out: KernelWriter, traits: WarpProductShape, operand: Operand) -> None:
+def emit_fetch(out: KernelWriter, traits: AnyShape, operand: Operand) -> None:
     """The next tile's numbers into registers; nothing is done with them here, which would wait for memory."""
     name, size = operand.name, ITEMSIZE[operand.dtype]
     line_first, _, along_first, _ = sides_of(operand)
@@ -79,7 +82,7 @@ def emit_fetch(out: KernelWriter, traits: WarpProductShape, operand: Operand) ->
                 out.line(f"{quad_of(f'got_{name}', QUAD * half, first)} = ptx.load_reals4(there)")
 
 
-def emit_store_tile(out: KernelWriter, traits: WarpProductShape, operand: Operand) -> None:
+def emit_store_tile(out: KernelWriter, traits: AnyShape, operand: Operand) -> None:
     """What was fetched to shared memory, 0 for what is not there, ones where they stand in for a place."""
     name = operand.name
     with (
@@ -121,8 +124,16 @@ def emit_kept_words(out: SourceWriter) -> None:
 
 def _emit_pieces(out: KernelWriter, operand: Operand) -> None:
     """Numbers as float32, through the feature map, and as pieces."""
+    emit_piece_words(out, operand)
+    out.line("ptx.store_shared_words4(to, word_0, word_1, word_2, word_3, mine)")
+    out.line(f"to = u32(to + u32({operand.piece_bytes}))")
+    out.line("ptx.store_shared_words4(to, rest_0, rest_1, rest_2, rest_3, mine)")
+
+
+def emit_piece_words(out: KernelWriter, operand: Operand) -> None:
+    """``word_i`` and ``rest_i``: the pieces of a chunk's numbers."""
     name = operand.name
-    out.needs("pieces_of", _emit_pieces_of)
+    out.needs("pieces_of", emit_pieces_of)
     for i in range(WORDS):
         if operand.dtype == "float32":
             names = [f"got_{name}[{OCTET} * group + {2 * i + x}]" for x in (0, 1)]
@@ -139,12 +150,9 @@ def _emit_pieces(out: KernelWriter, operand: Operand) -> None:
             if operand.ones:
                 out.line(f"y_{x} = ptx.select_real(f32(1.0), y_{x}, u32(1) if one == u32({2 * i + x}) else u32(0))")
         out.line(f"word_{i}, rest_{i} = pieces_of(y_0, y_1)")
-    out.line("ptx.store_shared_words4(to, word_0, word_1, word_2, word_3, mine)")
-    out.line(f"to = u32(to + u32({operand.piece_bytes}))")
-    out.line("ptx.store_shared_words4(to, rest_0, rest_1, rest_2, rest_3, mine)")
 
 
-def _emit_pieces_of(out: SourceWriter) -> None:
+def emit_pieces_of(out: SourceWriter) -> None:
     """The first piece is cut, not rounded: rounded, numbers near the largest would become infinite."""
     text = "Two numbers as bfloat16, cut, and what that leaves, rounded; of what is infinite nothing."
     with device_function(out, "pieces_of", ("x_0", "x_1"), text):

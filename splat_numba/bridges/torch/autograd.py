@@ -8,7 +8,7 @@ import torch
 
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import operators
-from splat_numba.bridges.torch.functions import check_local, differentiate, is_mapped, last_function, only
+from splat_numba.bridges.torch.functions import check_known, check_local, differentiate, is_mapped, last_function, only
 from splat_numba.bridges.torch.names import mask_name, settled
 from splat_numba.bridges.torch.operators import attended, gone_back
 from splat_numba.bridges.torch.watch import is_transformed
@@ -68,9 +68,10 @@ differentiate(operators.library, "attention_backward", WholeBackward, operators.
 
 def whole(*arguments: Any) -> Any:
     """Whole.apply, as a call that stands in Dynamo's graphs as it is. Raises ArgumentError for another layout,
-    ArgumentTypeError for DTensors.
+    ArgumentTypeError for DTensors and for a scale that no trace knows.
     """
     check_local(*arguments[:3])
+    check_known("scale", arguments[4])
     check_layout(arguments[5])
     return Whole.apply(*arguments)
 

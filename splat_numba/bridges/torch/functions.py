@@ -166,6 +166,18 @@ def check_local(*tensors: Any, names: Sequence[str] = ("q", "k", "v")) -> None:
             )
 
 
+def check_known(name: str, number: Any) -> None:
+    """Raise ArgumentTypeError for an option that a graph would read from an array when it runs: what is compiled, and
+    refused, depends on it. Dynamo takes NumPy's numbers for arrays.
+    """
+    symbolic = isinstance(number, torch.SymFloat) and not number.node.has_hint()  # others become constants with guards
+    if symbolic or isinstance(number, torch.Tensor):
+        raise ArgumentTypeError(
+            f"{name} wanted as a Python number in a graph, got one that is read from a tensor or from NumPy when the "
+            f"graph runs. Make it outside: {name} = float({name})."
+        )
+
+
 def outside_graphs(function: Callable[..., Any], reason: str) -> Any:
     """A function that Dynamo neither traces nor takes into a graph, and says why where it must."""
     return torch.compiler.disable(function, reason=reason)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from splat_numba.formats.sealed import Sealed
 from splat_numba.formats.sweep import expand
 from splat_numba.gen.language.lane_layout import WARP
+from splat_numba.gen.packed.columns import ColumnTiles
 from splat_numba.gen.packed.problem import RunTable
 from splat_numba.gen.packed.tiles import PackedTiles
 
@@ -24,7 +25,7 @@ class PackedLists(Sealed):
     """rows: (rows, 4): row, first packed value, pairs, first run. runs: (runs, 4): start, step, count, 0; columns:
     (pairs,), in packed order, where rows are many short runs, else None. places: as RunTable.place, else None. run_ptr:
     (rows + 1,), where the runs of each row of the mask begin. table: for tiles of the rows that share columns;
-    made: these, by the rows of a block.
+    made, made_of_columns: these, by the rows of a block, or by its columns.
 
     Rows of similar length follow each other, the longest first, since the warps of a block end together; among those,
     rows on the same lattice, as they share columns, in ascending order.
@@ -38,6 +39,7 @@ class PackedLists(Sealed):
     run_ptr: NDArray[np.int64]
     table: RunTable
     made: dict[int, PackedTiles] = field(default_factory=dict)
+    made_of_columns: dict[int, ColumnTiles] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: RunTable) -> PackedLists:
@@ -66,7 +68,18 @@ class PackedLists(Sealed):
             self.made[size] = PackedTiles.of(self.table, size)
         return self.made[size]
 
-    def rows_outside(self, tiles: PackedTiles) -> Words:
+    def column_tiles(self, size: int) -> ColumnTiles | None:
+        """Of a transposed mask, in blocks of so many of its rows, over packed values in the mask's own order; made
+        once. None of a mask as it is.
+        """
+        if self.table.turned is None:
+            return None
+        if size not in self.made_of_columns:
+            counts = np.diff(self.table.slot_ptr)
+            self.made_of_columns[size] = ColumnTiles.of(self.table.turned, counts, size)
+        return self.made_of_columns[size]
+
+    def rows_outside(self, tiles: PackedTiles | ColumnTiles) -> Words:
         """Those of ``rows`` that are in no block of tiles."""
         found: Words = self.rows[~tiles.covered[self.rows[:, 0]]]
         return found

@@ -51,7 +51,8 @@ class RunTable(Sealed):
 
     run_ptr, slot_ptr: (rows + 1,); start, step, count: (runs,). regular: every row is at most one run; one_step: the
     step of all runs, None where they differ. place: (nnz,), of a transposed mask, where the packed values of its pairs
-    stand in the order of the mask itself; None where they stand in the table's own order.
+    stand in the order of the mask itself; None where they stand in the table's own order. turned: of a transposed mask,
+    the table of the mask itself.
     """
 
     run_ptr: NDArray[np.int64]
@@ -62,6 +63,7 @@ class RunTable(Sealed):
     regular: bool
     one_step: int | None
     place: NDArray[np.int64] | None = None
+    turned: RunTable | None = None
 
     @classmethod
     def of(cls, acsr: ACSR) -> RunTable:
@@ -75,17 +77,19 @@ class RunTable(Sealed):
         It is as long as one head's packed values: each pair has its place, 8 bytes.
         """
         turned = acsr.transpose()
-        return cls.from_runs(turned.runs, _places(acsr.runs, turned.runs))
+        return cls.from_runs(turned.runs, _places(acsr.runs, turned.runs), cls.of(acsr))
 
     @classmethod
-    def from_runs(cls, runs: Runs, place: NDArray[np.int64] | None = None) -> RunTable:
+    def from_runs(
+        cls, runs: Runs, place: NDArray[np.int64] | None = None, turned: RunTable | None = None
+    ) -> RunTable:  # fmt: skip
         """The table of these runs."""
         regular = bool((runs.runs_per_row <= 1).all())
         packed = np.concatenate([np.zeros(1, np.int64), np.cumsum(runs.count)])
         steps = np.unique(runs.step[runs.count > 1])  # a single column fits every step
         one_step = int(steps[0]) if steps.size == 1 else None if steps.size else 1
         slot_ptr = packed[runs.row_ptr]
-        return cls(runs.row_ptr, slot_ptr, runs.start, runs.step, runs.count, regular, one_step, place)
+        return cls(runs.row_ptr, slot_ptr, runs.start, runs.step, runs.count, regular, one_step, place, turned)
 
     @property
     def rows(self) -> int:

@@ -72,12 +72,7 @@ class PackedTiles(Sealed):
     @classmethod
     def of(cls, table: RunTable, size: int = TILE_ROWS) -> PackedTiles:
         """Of the rows that are one run each, but for blocks of which too little is kept. Its cost is the rows'."""
-        row = np.flatnonzero(np.diff(table.run_ptr) == 1)
-        run = table.run_ptr[row]
-        step, count = table.step[run], table.count[run]
-        begin, residue = table.start[run] // step, table.start[run] % step
-        order = np.lexsort((row, begin, residue, step))
-        row, step, residue, begin, count = (one[order] for one in (row, step, residue, begin, count))
+        row, step, residue, begin, count = lattices(table)
         block = _blocks(step, residue, size)
         blocks = int(block[-1]) + 1 if block.size else 0
         low, high = np.full(blocks, 2**62), np.zeros(blocks, np.int64)
@@ -99,6 +94,20 @@ class PackedTiles(Sealed):
         covered = np.zeros(table.rows, np.bool_)
         covered[row[kept]] = True
         return cls(size, listed, heads.astype(np.uint32), covered, pairs[worth][longest])
+
+
+def lattices(table: RunTable) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+    """(row, step, residue, begin, count) of the rows that are one run each, sorted by lattice and begin. A single pair
+    is on every lattice: on that of the others, where these are of one step.
+    """
+    row = np.flatnonzero(np.diff(table.run_ptr) == 1)
+    run = table.run_ptr[row]
+    step, count = table.step[run], table.count[run]
+    step = step if table.one_step is None else np.where(count == 1, table.one_step, step)
+    begin, residue = table.start[run] // step, table.start[run] % step
+    order = np.lexsort((row, begin, residue, step))
+    row, step, residue, begin, count = (one[order] for one in (row, step, residue, begin, count))
+    return row, step, residue, begin, count
 
 
 def _blocks(step: Ints, residue: Ints, size: int) -> Ints:

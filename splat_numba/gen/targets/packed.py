@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from splat_numba.gen.language.dtypes import ITEMSIZE
+from splat_numba.gen.packed.columns import ColumnTiles
 from splat_numba.gen.packed.lists import PackedLists, Words
 from splat_numba.gen.packed.parts import PackedParts
 from splat_numba.gen.packed.problem import PackedProblem
@@ -18,11 +19,16 @@ from splat_numba.gen.targets.gpu.copying import Copying
 from splat_numba.gen.targets.gpu.fma import fma_rate
 from splat_numba.gen.targets.gpu.launches import CHUNK, in_chunks
 from splat_numba.gen.targets.gpu.tiled_operator import FAMILY_OF
-from splat_numba.gen.targets.simt.packed.schedule import record_fma_tiles, record_gathering, record_rows
+from splat_numba.gen.targets.simt.packed.schedule import (
+    gathering_blocks,
+    record_fma_tiles,
+    record_gathering,
+    record_rows,
+)
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
 from splat_numba.gen.targets.sm80.cost import HERTZ, slower_than_fma
 from splat_numba.gen.targets.sm80.packed.schedule import record_tiles
-from splat_numba.gen.targets.sm80.packed.traits import NARROW, TiledTraits
+from splat_numba.gen.targets.sm80.packed.traits import HALF, NARROW, TiledTraits
 from splat_numba.gen.targets.sm80.target import FIRST
 from splat_numba.plain import counted, duration
 
@@ -37,6 +43,8 @@ PAIR_BYTES_PER_CYCLE = 64
 REAL_TERMS = 32
 REAL_DIMS = (REAL_TERMS, NARROW)
 SHARED_TILE = 0.88  # of these for the same pairs, where 128 rows share it
+COLUMN_TILE = 1.3  # of these where packed values are transposed on the way, predicted
+COPIED_PAIR_CYCLES = 1.2  # of a pair that is copied to the order of the transposed mask, on an H200 0.6 to 1.4
 IN_CHUNKS = frozenset({"q", "k", "v", "out"})  # whose rows are read and written 16 bytes at a time
 
 
@@ -56,7 +64,7 @@ class PackedPlan:
     problem: PackedProblem
     lists: PackedLists
     gpu: Gpu
-    tiles: PackedTiles | None
+    tiles: PackedTiles | ColumnTiles | None
     by_products: bool = False
     refusal: str = ""
     without: str = ""
@@ -80,6 +88,8 @@ class PackedPlan:
             cls(problem, lists, gpu, one if without else _exact(problem, one), not without, without=without)
             for one in tiles
         ]  # fmt: skip
+        if not without and side_by_side:
+            plans += [cls(problem, lists, gpu, one.denser(least), True) for one in _of_columns(problem, lists)]
         fastest = min(plans, key=lambda plan: sum(plan.seconds))
         if fastest.tiles is None or not len(fastest.tiles.blocks):
             return cls(problem, lists, gpu, None, refusal="no rows share enough columns", without=without)
@@ -92,8 +102,8 @@ class PackedPlan:
 
     @property
     def turns(self) -> bool:
-        """Whether packed values are copied to the order of the transposed mask first: tiles read them side by side."""
-        return self.tiles is not None and self.lists.places is not None
+        """Whether packed values are copied to the order of the transposed mask first, where tiles read them."""
+        return isinstance(self.tiles, PackedTiles) and self.lists.places is not None
 
     @property
     def seconds(self) -> tuple[float, float]:
@@ -104,8 +114,15 @@ class PackedPlan:
         if self.tiles is not None:
             size, idle = self.tiles.size, self.gpu.multiprocessors / max(len(self.tiles.blocks) * heads, 1)
             tiles = self.tiles.tiles * size / TILE_ROWS * (SHARED_TILE if size > TILE_ROWS else 1) * max(idle, 1)
+            tiles *= COLUMN_TILE if isinstance(self.tiles, ColumnTiles) else 1
         of_tile = tile_cycles(self.problem, self.gpu, by_products=self.by_products)
-        return tiles * of_tile / rate, int(self.rows[:, 2].sum()) * pair_cycles(self.problem, self.gpu) / rate
+        copied = 0.0
+        if self.turns:
+            idle = self.gpu.multiprocessors / max(gathering_blocks(self.problem.dtype, self.lists) * heads, 1)
+            copied = COPIED_PAIR_CYCLES * self.lists.pairs * max(idle, 1)
+        return (tiles * of_tile + copied) / rate, int(self.rows[:, 2].sum()) * pair_cycles(
+            self.problem, self.gpu
+        ) / rate
 
     def explain(self) -> str:
         """What goes through matrix products and what does not, why, and what it is predicted to take."""
@@ -128,10 +145,13 @@ class PackedPlan:
         number, kept = tiles.tiles, tiles.pairs / tiles.area
         units = "by mma.sync" if self.by_products else f"on FMA units, as {self.without}"
         units += "; packed values are copied to their order first" if self.turns else ""
-        return (
-            f"{number:,} of {tiles.size} x {TILE_PLACES}, {kept:.0%} kept, in {counted(len(tiles.blocks), 'block')} of "
-            f"rows that share columns; {units}; predicted {duration(self.seconds[0])}"
-        )
+        in_columns = isinstance(tiles, ColumnTiles)
+        units += "; packed values are transposed there" if in_columns else ""
+        shape = f"{TILE_ROWS} x {tiles.size}" if in_columns else f"{tiles.size} x {TILE_PLACES}"
+        whose = "columns that share rows" if in_columns else "rows that share columns"
+        blocks = counted(len(tiles.blocks), "block")
+        predicted = f"predicted {duration(self.seconds[0])}"
+        return f"{number:,} of {shape}, {kept:.0%} kept, in {blocks} of {whose}; {units}; {predicted}"
 
     def _rows_in_words(self) -> str:
         pairs, lists = self.rows[:, 2], self.lists
@@ -160,18 +180,24 @@ class PackedPlan:
             return builder.finish()
         written = builder.tensor(whole.sizes, whole.dtype) if result in copied else whole
         arrays[result] = written
-        if self.tiles is not None:
-            record, of_tiles = record_tiles if self.by_products else record_fma_tiles, arrays
-            if self.turns:
-                turned = record_gathering(builder, self.problem, self.lists, arrays["values"], self.gpu)
-                of_tiles = {**arrays, "values": turned}
-            record(builder, self.problem, self.tiles, of_tiles, self.gpu)
-            if self.turns:
-                builder.release(place_of(turned))
+        self._record_tiles(builder, arrays)
         record_rows(builder, self.problem, self.lists, self.rows, arrays, self.gpu)
         if written is not whole:
             builder.copy(written, whole)
         return builder.finish()
+
+    def _record_tiles(self, builder: ScheduleBuilder, arrays: Mapping[str, Tensor]) -> None:
+        """The launch over tiles, if there are any, and before it the copy of packed values that it may need."""
+        if isinstance(self.tiles, ColumnTiles):
+            record_tiles(builder, self.problem, self.tiles, arrays, self.gpu)
+        elif self.tiles is not None:
+            record = record_tiles if self.by_products else record_fma_tiles
+            if not self.turns:
+                record(builder, self.problem, self.tiles, arrays, self.gpu)
+                return
+            turned = record_gathering(builder, self.problem, self.lists, arrays["values"], self.gpu)
+            record(builder, self.problem, self.tiles, {**arrays, "values": turned}, self.gpu)
+            builder.release(place_of(turned))
 
 
 def packed_schedule(
@@ -195,6 +221,14 @@ def _without_products(problem: PackedProblem, gpu: Gpu, side_by_side: bool) -> s
     if TiledTraits.of(problem).shared_bytes > gpu.shared_bytes:
         return f"two tiles of rows of {problem.dim} numbers do not fit in {gpu.shared_bytes >> 10} KiB"
     return "" if side_by_side else "packed values do not lie side by side"
+
+
+def _of_columns(problem: PackedProblem, lists: PackedLists) -> list[ColumnTiles]:
+    """Of numbers of 16 bits: float32's rows have no text that transposes them."""
+    if ITEMSIZE[problem.dtype] > HALF:
+        return []
+    found = [lists.column_tiles(size) for size in TiledTraits.of(problem).sizes]
+    return [one for one in found if one is not None]
 
 
 def _exact(problem: PackedProblem, tiles: PackedTiles) -> PackedTiles:

@@ -27,8 +27,13 @@ class GpuArray:
 def check_whole_elements(name: str, array: GpuArray) -> None:
     """Raise ArgumentError for numbers that are not where numbers of their size can be read."""
     size = ITEMSIZE[array.dtype]
-    if any(stride % size for stride in array.strides) or array.pointer % size:
+    if any(stride % size for stride in array.strides):
         raise ArgumentError(f"{name} wanted with strides of whole elements, got {array.strides}. Copy it.")
+    if past := array.pointer % size:
+        raise ArgumentError(
+            f"{name} wanted at an address of whole elements, a multiple of {size} bytes, got one {past} bytes past. "
+            "Copy it."
+        )
 
 
 def check_real(name: str, dtype: str) -> None:

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from splat_numba.runtime.cuda import launch_layout as layout
+from splat_numba.runtime.native import native
 from splat_numba.runtime.words import call, load, load_int32, store
 
-_COMPILED = {"nogil": True, "error_model": "numpy"}
 STATUS = 0xFFFFFFFF  # of a word that a function returns which gives an int
 
 
-@njit(**_COMPILED)
+@native
 def address_in(bases: int, where: int) -> Any:
     """The address of a place (buffer, offset). A buffer without memory is nowhere, at address 0."""
     start = load(bases + 8 * load(where))
     return start + load(where + 8) if start else 0
 
 
-@njit(**_COMPILED)
+@native
 def launch(record: int, bases: int, room: int, stream: int, overlaps: bool, function: int) -> Any:
     """One launch, whose parameters the driver copies: its status. room: for its configuration and two words a
     parameter; function: cuLaunchKernelEx.
@@ -51,7 +49,7 @@ def launch(record: int, bases: int, room: int, stream: int, overlaps: bool, func
     return call(function, (room, load(record + layout.LAUNCH_FUNCTION), pointers, 0)) & STATUS
 
 
-@njit(**_COMPILED)
+@native
 def run(given: int, stream: int, asks: int) -> Any:
     """All launches, within the device's context: 0, or a driver's code with the function
     that gave it (REFUSED_BY). With asks none where the stream is captured, and CAPTURED.
@@ -79,14 +77,14 @@ def run(given: int, stream: int, asks: int) -> Any:
     return answer
 
 
-@njit(**_COMPILED)
+@native
 def _asked(given: int, function: int, arguments: Any) -> Any:
     """What a function of the driver answers, as run() gives it."""
     status = call(load(given + function), arguments) & STATUS
     return status + (function - layout.RUN_LAUNCH) // 8 * layout.REFUSED_BY if status else 0
 
 
-@njit(**_COMPILED)
+@native
 def encode(first: int, count: int, bases: int, target: int, function: int) -> Any:
     """Write so many tensor maps, one behind the other: the driver's status. function: cuTensorMapEncodeTiled."""
     for number in range(count):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
+from splat_numba.runtime.native import native
 from splat_numba.runtime.words import call, load, load_int32, store_int32
 from splat_numba.runtime.xla import layout
 
-_COMPILED = {"nogil": True, "error_model": "numpy"}
 
-
-@njit(**_COMPILED)
+@native
 def is_question(extension: int, traits: int) -> Any:
     """Whether XLA asks which version of its interface a handler is made for, and what may be done with it; answered."""
     major, minor = layout.VERSION
@@ -28,13 +25,13 @@ def is_question(extension: int, traits: int) -> Any:
     return asked
 
 
-@njit(**_COMPILED)
+@native
 def has_so_many(frame: int, arguments: int, results: int) -> Any:
     """Whether a call has so many arrays."""
     return load(frame + layout.ARGUMENT_COUNT) == arguments and load(frame + layout.RESULT_COUNT) == results
 
 
-@njit(**_COMPILED)
+@native
 def start_of(frame: int, buffer: int, arguments: int) -> Any:
     """The address of an argument's memory, or behind so many arguments of a result's."""
     if buffer < arguments:
@@ -44,7 +41,7 @@ def start_of(frame: int, buffer: int, arguments: int) -> Any:
     return load(found + layout.BUFFER_DATA)
 
 
-@njit(**_COMPILED)
+@native
 def error_of(frame: int, arguments: int) -> Any:
     """An error of XLA's, from the arguments of the function that makes it: it copies the message."""
     return call(load(load(frame + layout.API) + layout.ERROR_CREATE), (arguments,))

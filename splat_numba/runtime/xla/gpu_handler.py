@@ -8,20 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from splat_numba.runtime.cuda import launch_layout
 from splat_numba.runtime.cuda.launch_code import launch
+from splat_numba.runtime.native import native
 from splat_numba.runtime.words import call, fetch_add, load, load_byte, load_int32, store, store_byte
 from splat_numba.runtime.xla import layout
 from splat_numba.runtime.xla.frames import error_of, has_so_many, is_question, start_of
 from splat_numba.runtime.xla.gpu_frames import ask
 from splat_numba.runtime.xla.gpu_slots import slot_of
 
-_COMPILED = {"nogil": True, "error_model": "numpy"}
 
-
-@njit(**_COMPILED)
+@native
 def handle(frame: int, program: int) -> Any:
     """What XLA calls: the address of an error, or 0."""
     if is_question(load(frame + layout.EXTENSION), layout.CAPTURABLE):
@@ -48,7 +45,7 @@ def handle(frame: int, program: int) -> Any:
     return error
 
 
-@njit(**_COMPILED)
+@native
 def _run(frame: int, program: int, job: int) -> Any:
     """All launches, on the call's stream and device: an error of XLA's, or 0."""
     store(job, layout.STREAM_SIZE)
@@ -74,7 +71,7 @@ def _run(frame: int, program: int, job: int) -> Any:
     return _refused(frame, program, job, failed) if failed else 0
 
 
-@njit(**_COMPILED)
+@native
 def _refused(frame: int, program: int, job: int, status: int) -> Any:
     """An error of XLA's with the driver's code."""
     given, text = load(program + layout.GPU_REFUSED), job + layout.ERROR_SIZE + 4
@@ -90,7 +87,7 @@ def _refused(frame: int, program: int, job: int, status: int) -> Any:
     return error_of(frame, job)
 
 
-@njit(**_COMPILED)
+@native
 def _device(frame: int, program: int, room: int) -> Any:
     """The record of the call's device, 0 for one that came after the program."""
     count, first = load(program + layout.GPU_DEVICES), load(program + layout.GPU_FIRST_DEVICE)
@@ -110,7 +107,7 @@ def _device(frame: int, program: int, room: int) -> Any:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def _launch_all(program: int, device: int, job: int, stream: int) -> Any:
     """The driver's status."""
     store(job, 0)

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from splat_numba.runtime.cuda.launch_code import encode
+from splat_numba.runtime.native import native
 from splat_numba.runtime.words import load, store
 from splat_numba.runtime.xla import layout
 from splat_numba.runtime.xla.gpu_frames import ask
 
-_COMPILED = {"nogil": True, "error_model": "numpy"}
 NOWHERE = -1  # no buffer's address
 PROBES = 16  # places of a key among the entries
 TURNS = 0x1E3779B97F4A7C15  # an odd number whose bits are mixed
 
 
-@njit(**_COMPILED)
+@native
 def slot_of(bases: int, program: int, device: int, capturing: bool) -> Any:
     """The slot of these buffers, made where it is new; where the driver refuses, its code negated."""
     buffers = load(program + layout.GPU_ARGUMENTS) + load(program + layout.GPU_RESULTS)
@@ -46,7 +44,7 @@ def slot_of(bases: int, program: int, device: int, capturing: bool) -> Any:
     return _made(bases, program, device, chosen, buffers, capturing)
 
 
-@njit(**_COMPILED)
+@native
 def _is_of(bases: int, entry: int, buffers: int) -> Any:
     """Whether an entry is of these buffers."""
     for number in range(buffers):  # noqa: SIM110 - Numba compiles no generators
@@ -55,7 +53,7 @@ def _is_of(bases: int, entry: int, buffers: int) -> Any:
     return True
 
 
-@njit(**_COMPILED)
+@native
 def _made(bases: int, program: int, device: int, entry: int, buffers: int, capturing: bool) -> Any:
     """A slot with the tensor maps and counters of these buffers. entry: what is to remember it, perhaps in place of
     another, or 0: nobody, since all that could belong to graphs. Returns as slot_of().
@@ -85,7 +83,7 @@ def _made(bases: int, program: int, device: int, entry: int, buffers: int, captu
     return slot
 
 
-@njit(**_COMPILED)
+@native
 def _taken(program: int, device: int, room: int) -> Any:
     """Fresh memory for a slot; where the driver has none, its code negated."""
     size = load(program + layout.GPU_SLOT_BYTES)
@@ -101,7 +99,7 @@ def _taken(program: int, device: int, room: int) -> Any:
     return slot
 
 
-@njit(**_COMPILED)
+@native
 def _write(bases: int, program: int, device: int, slot: int, staging: int) -> Any:
     """Fill a slot and wait until it is there. The driver's status."""
     size, stream = load(program + layout.GPU_SLOT_BYTES), load(device + layout.DEVICE_STREAM)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from splat_numba.runtime.cuda import launch_layout
+from splat_numba.runtime.native import native
 from splat_numba.runtime.words import (
     call,
     fetch_add,
@@ -26,10 +25,8 @@ from splat_numba.runtime.words import (
 from splat_numba.runtime.xla import layout
 from splat_numba.runtime.xla.frames import error_of, has_so_many, is_question, start_of
 
-_COMPILED = {"nogil": True, "error_model": "numpy"}
 
-
-@njit(**_COMPILED)
+@native
 def handle(frame: int, program: int) -> Any:
     """What XLA calls: the address of an error, or 0."""
     if is_question(load(frame + layout.EXTENSION), 0):
@@ -49,7 +46,7 @@ def handle(frame: int, program: int) -> Any:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def assist(job: int) -> Any:
     """A task in XLA's pool: take items of a job, if any are left."""
     fetch_add(job + layout.JOB_ACTIVE, 1)  # before an item is taken: the caller waits for those who are at work
@@ -59,7 +56,7 @@ def assist(job: int) -> Any:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def _prepared(frame: int, program: int, step: int, arguments: int) -> Any:
     """A job for a step of this call, with the addresses of its buffers in the block; 0 where there is no memory."""
     words = load(step + layout.STEP_BLOCK_WORDS)
@@ -77,7 +74,7 @@ def _prepared(frame: int, program: int, step: int, arguments: int) -> Any:
     return job
 
 
-@njit(**_COMPILED)
+@native
 def _run(frame: int, program: int, step: int, job: int) -> Any:
     """Run a job to its end, with the pool's help; what a range that failed returned, or 0."""
     items = load(step + layout.STEP_ITEMS)
@@ -101,7 +98,7 @@ def _run(frame: int, program: int, step: int, job: int) -> Any:
     return error
 
 
-@njit(**_COMPILED)
+@native
 def _lend(frame: int, program: int, job: int) -> Any:
     """Ask XLA's pool for one more thread; whether it has a pool."""
     room = call(load(program + layout.PROGRAM_MALLOC), (layout.SCHEDULE_SIZE,))
@@ -124,7 +121,7 @@ def _lend(frame: int, program: int, job: int) -> Any:
     return error == 0
 
 
-@njit(**_COMPILED)
+@native
 def _work(job: int) -> None:
     """Run ranges until none is left or one has failed.
 
@@ -144,7 +141,7 @@ def _work(job: int) -> None:
     set_float_mode(mode)
 
 
-@njit(**_COMPILED)
+@native
 def _leave(job: int) -> None:
     """Free the job, if nobody else holds it."""
     if fetch_add(job + layout.JOB_HOLDERS, -1) == 1:

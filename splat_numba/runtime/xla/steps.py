@@ -9,14 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from splat_numba.runtime.halves import to_bfloat16, to_float16
+from splat_numba.runtime.native import inlined, native
 
-_COMPILED = {"nogil": True, "error_model": "numpy"}
 
-
-@njit(**_COMPILED)
+@native
 def attend_to_nothing(first: int, last: int, out: Any, lse: Any, heads: Any) -> int:
     """What rows that keep nothing have: out = 0 and lse = -inf."""
     for item in range(first, last):
@@ -26,7 +24,7 @@ def attend_to_nothing(first: int, last: int, out: Any, lse: Any, heads: Any) -> 
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def clear(first: int, last: int, target: Any, heads: Any) -> int:
     """Zeros for these heads."""
     for item in range(first, last):
@@ -34,7 +32,7 @@ def clear(first: int, last: int, target: Any, heads: Any) -> int:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def clear_rows(first: int, last: int, target: Any) -> int:
     """Zeros in rows first .. last - 1 of (rows, width)."""
     for row in range(first, last):
@@ -42,7 +40,7 @@ def clear_rows(first: int, last: int, target: Any) -> int:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def round_float16(first: int, last: int, staged: Any, out: Any, heads: Any) -> int:
     """float32 to the bits of float16, of these heads."""
     for item in range(first, last):
@@ -53,7 +51,7 @@ def round_float16(first: int, last: int, staged: Any, out: Any, heads: Any) -> i
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def round_bfloat16(first: int, last: int, staged: Any, out: Any, heads: Any) -> int:
     """float32 to the bits of bfloat16, of these heads."""
     for item in range(first, last):
@@ -64,7 +62,7 @@ def round_bfloat16(first: int, last: int, staged: Any, out: Any, heads: Any) -> 
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def finish_sums(first: int, last: int, sums: Any, target: Any) -> int:
     """A gradient from (shares, batch, heads, seq, padded dim), the shares added in their order."""
     for item in range(first, last):
@@ -75,7 +73,7 @@ def finish_sums(first: int, last: int, sums: Any, target: Any) -> int:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def finish_float16(first: int, last: int, sums: Any, target: Any) -> int:
     """The same, rounded to the bits of float16."""
     for item in range(first, last):
@@ -86,7 +84,7 @@ def finish_float16(first: int, last: int, sums: Any, target: Any) -> int:
     return 0
 
 
-@njit(**_COMPILED)
+@native
 def finish_bfloat16(first: int, last: int, sums: Any, target: Any) -> int:
     """The same, rounded to the bits of bfloat16."""
     for item in range(first, last):
@@ -97,7 +95,7 @@ def finish_bfloat16(first: int, last: int, sums: Any, target: Any) -> int:
     return 0
 
 
-@njit(**_COMPILED, forceinline=True)
+@inlined
 def _total(sums: Any, batch: int, head: int, row: int, column: int) -> Any:
     total = sums[0, batch, head, row, column]
     for share in range(1, sums.shape[0]):
@@ -105,7 +103,7 @@ def _total(sums: Any, batch: int, head: int, row: int, column: int) -> Any:
     return total
 
 
-@njit(**_COMPILED)
+@native
 def widen_lengths(first: int, last: int, given: Any, lengths: Any, most: int) -> int:
     """Key lengths as kernels read them; fails where one is not from 0 to ``most``. An item is a batch entry."""
     for batch in range(first, last):

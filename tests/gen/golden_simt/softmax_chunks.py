@@ -84,17 +84,13 @@ def softmax_of_held(values_at, weights_at, shift, count, chunks, lane):
     words = cuda.local.array(8, dtype=np.uint32)
     x = cuda.local.array(16, dtype=np.float32)
     first_at = values_at - u64(2) * u64(shift)
-    chunk_0 = u32(lane + u32(0))
-    inside = u32(1) if chunk_0 < chunks else u32(0)
-    words[0], words[1], words[2], words[3] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_0), inside)
-    chunk_1 = u32(lane + u32(8))
-    inside = u32(1) if chunk_1 < chunks else u32(0)
-    words[4], words[5], words[6], words[7] = ptx.load_words4_when(first_at + u64(16) * u64(chunk_1), inside)
+    fetch_chunk(words, 0, first_at, u32(lane + u32(0)), chunks)
+    fetch_chunk(words, 4, first_at, u32(lane + u32(8)), chunks)
     peak, added = NONE_KEPT, ZERO
     if ptx.any_lane(u32(1) if chunks > u32(0) else u32(0)) != u32(0):
-        peak = hold_chunk(x, 0, words, 0, u32(u32(8) * chunk_0 - shift), count, peak)
+        peak = hold_chunk(x, 0, words, 0, u32(u32(8) * u32(lane + u32(0)) - shift), count, peak)
     if ptx.any_lane(u32(1) if chunks > u32(8) else u32(0)) != u32(0):
-        peak = hold_chunk(x, 8, words, 4, u32(u32(8) * chunk_1 - shift), count, peak)
+        peak = hold_chunk(x, 8, words, 4, u32(u32(8) * u32(lane + u32(8)) - shift), count, peak)
     top = top_of_row(peak)
     safe = top if top > NONE_KEPT else ZERO
     if ptx.any_lane(u32(1) if chunks > u32(0) else u32(0)) != u32(0):
@@ -104,9 +100,16 @@ def softmax_of_held(values_at, weights_at, shift, count, chunks, lane):
     total = sum_of_row(added)
     factor = reciprocal(total) if total != ZERO else ZERO
     if ptx.any_lane(u32(1) if chunks > u32(0) else u32(0)) != u32(0):
-        store_held(x, 0, weights_at, u32(u32(8) * chunk_0 - shift), count, factor)
+        store_held(x, 0, weights_at, u32(u32(8) * u32(lane + u32(0)) - shift), count, factor)
     if ptx.any_lane(u32(1) if chunks > u32(8) else u32(0)) != u32(0):
-        store_held(x, 8, weights_at, u32(u32(8) * chunk_1 - shift), count, factor)
+        store_held(x, 8, weights_at, u32(u32(8) * u32(lane + u32(8)) - shift), count, factor)
+
+
+@device
+def fetch_chunk(words, first, first_at, chunk, chunks):
+    """A chunk's 16 bytes, where the row has it."""
+    inside = u32(1) if chunk < chunks else u32(0)
+    words[first + 0], words[first + 1], words[first + 2], words[first + 3] = ptx.load_words4_when(first_at + u64(16) * u64(chunk), inside)
 
 
 @device

@@ -51,18 +51,24 @@ def spmm(
                 at = u32(slot + u32(done + safe))
                 at = ptx.load_word(places + u64(4) * u64(at))
                 weight = load_number(values_at + u64(at) * values_row)
-                left = u32(size - begin)
-                left = left if left < u32(32) else u32(32)
-                turn = u32(0)
-                while turn < left:
-                    add_row(u32(turn + u32(0)), total, weight, column, v_at, v_row, begin, size, lane)
-                    add_row(u32(turn + u32(8)), total, weight, column, v_at, v_row, begin, size, lane)
-                    add_row(u32(turn + u32(16)), total, weight, column, v_at, v_row, begin, size, lane)
-                    add_row(u32(turn + u32(24)), total, weight, column, v_at, v_row, begin, size, lane)
-                    turn = u32(turn + u32(32))
+                add_rows(total, weight, column, v_at, v_row, begin, size, lane)
                 begin = u32(begin + u32(32))
             member = u32(member + u32(1))
         store_row(total, out + u64(entry) * out_batch + u64(head) * out_head + u64(row) * out_row, lane, scale)
+
+
+@device
+def add_rows(total, weight, column, v_at, v_row, begin, size, lane):
+    """The rows of v of what a warp has read, at most a pair a lane."""
+    left = u32(size - begin)
+    left = left if left < u32(32) else u32(32)
+    turn = u32(0)
+    while turn < left:
+        add_row(u32(turn + u32(0)), total, weight, column, v_at, v_row, begin, size, lane)
+        add_row(u32(turn + u32(8)), total, weight, column, v_at, v_row, begin, size, lane)
+        add_row(u32(turn + u32(16)), total, weight, column, v_at, v_row, begin, size, lane)
+        add_row(u32(turn + u32(24)), total, weight, column, v_at, v_row, begin, size, lane)
+        turn = u32(turn + u32(32))
 
 
 @device

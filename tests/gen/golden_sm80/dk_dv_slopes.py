@@ -35,16 +35,14 @@ def attention_gradients(
     slope_0 = cuda.local.array(16, dtype=np.float32)
     slope_1 = cuda.local.array(16, dtype=np.float32)
     dv_total_0 = cuda.local.array(32, dtype=np.float32)
-    for i in range(32):
-        dv_total_0[i] = f32(0.0)
     dv_total_1 = cuda.local.array(32, dtype=np.float32)
     for i in range(32):
+        dv_total_0[i] = f32(0.0)
         dv_total_1[i] = f32(0.0)
     dk_total_0 = cuda.local.array(32, dtype=np.float32)
-    for i in range(32):
-        dk_total_0[i] = f32(0.0)
     dk_total_1 = cuda.local.array(32, dtype=np.float32)
     for i in range(32):
+        dk_total_0[i] = f32(0.0)
         dk_total_1[i] = f32(0.0)
     rank, owner, entry = item_of_block(blocks, heads_count, batch, heads_per_wave)
     head, first, end, _ = ptx.load_words4(owners + u64(16) * u64(owner))

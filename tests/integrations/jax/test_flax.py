@@ -32,6 +32,16 @@ def test_the_example_trains_as_dense_attention_does(api):
     assert losses[-1] < losses[0] - 1
 
 
+def test_the_example_draws_its_losses(tmp_path):
+    pytest.importorskip("optax", reason="optax is not installed")
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed")
+    from examples import jax_flax_attention as example
+
+    picture = tmp_path / "losses.png"
+    example.plot({"nnx dense": ([3.0, 2.0], 0.1), "nnx splat": ([3.0, 2.0], 0.1)}, str(picture))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_any_number_of_batch_axes():
     found = attention_fn(MASK)(Q, K, V)
     flat = [x.reshape(6, 40, 2, 16) for x in (Q, K, V)]

@@ -194,6 +194,15 @@ def test_wrong_arguments_are_refused_with_the_reason():
         compiled(lambda q, k, v: splat.attention(q, k, v[:, :1], MASK))(*inputs())
 
 
+@pytest.mark.parametrize("scale", [np.float32(0.5), torch.tensor(0.5)], ids=["numpy", "tensor"])
+def test_a_scale_that_no_trace_knows_is_refused_by_name(scale):
+    """Dynamo takes NumPy's numbers for arrays, whose numbers are read when the graph runs."""
+    with pytest.raises(RuntimeError, match=r"scale wanted as a Python number in a graph.*scale = float\(scale\)"):
+        compiled(lambda q, k, v: splat.attention(q, k, v, MASK, scale=scale))(*inputs())
+    with pytest.raises(RuntimeError, match=r"eps wanted as a Python number in a graph.*eps = float\(eps\)"):
+        compiled(lambda q, k, v: flurka_numba.kernel_attention(q, k, v, eps=scale))(*inputs())
+
+
 def test_out_is_written_outside_graphs():
     out = torch.zeros(2, 4, 24, 16)
     torch._dynamo.reset()

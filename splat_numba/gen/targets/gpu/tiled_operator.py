@@ -7,8 +7,9 @@ from typing import Literal, Self
 
 from splat_numba.gen.packed.problem import PackedProblem
 
-TiledFamily = Literal["sddmm", "spmm"]
+TiledFamily = Literal["sddmm", "spmm", "columns"]
 FAMILIES: tuple[TiledFamily, ...] = ("sddmm", "spmm")
+"""That every target has; ``columns`` is `sm80`'s, of packed values that are transposed where they are multiplied."""
 FAMILY_OF: dict[str, TiledFamily] = {"sddmm": "sddmm", "spmm": "spmm", "spmm_transposed": "spmm"}
 """Of the operators that have a tiled text, which one."""
 

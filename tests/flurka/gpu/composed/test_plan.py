@@ -18,6 +18,7 @@ from flurka_numba.gpu.composed.plan import (
     composes_forward,
     composes_gradients,
     product_plan,
+    query_shares,
 )
 from flurka_numba.targets.simt.add_up import AddUpTraits
 from flurka_numba.targets.simt.divide import DividePullTraits, DivideTraits
@@ -104,10 +105,24 @@ def test_tiles_and_shares_of_products():
     assert product_plan(FLOATS, 1, (8, 16, 8), 64, 132).steps == 64
 
 
+@pytest.mark.parametrize(
+    ("sizes", "multiprocessors", "shares"),
+    [
+        ({"seq_q": 65536}, 132, 4), ({"seq_q": 65536, "batch": 4}, 132, 1), ({"seq_q": 65530}, 132, 2),
+        ({"seq_q": 2000}, 132, 1), ({"seq_q": 65536, "heads": 1}, 132, 64), ({"seq_q": 0}, 132, 1),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_queries_in_shares_make_one_wave_of_blocks_of_slots(sizes, multiprocessors, shares):
+    assert (
+        query_shares(problem("low_rank", **{"heads": 16, "batch": 1, "rank": 256, **sizes}), multiprocessors) == shares
+    )
+
+
 def texts():
     """One of each text with each way of reading and writing numbers."""
     found = [SoftmaxTraits(1.0), SoftmaxPullTraits(0.125), LargestTraits()]
-    found += [AddUpTraits("float32"), AddUpTraits("float16")]
+    found += [AddUpTraits("float32"), AddUpTraits("float16"), AddUpTraits("bfloat16", "bfloat16")]
     found += [HeadScaleTraits(state=True), HeadScaleTraits(state=False)]
     for tile in (LARGE, MEDIUM, SMALL):
         found += [ProductTraits(*FLOATS, *tile), ProductTraits("bfloat16", "bfloat16", "float32", *tile)]

@@ -17,6 +17,8 @@ from flurka_numba.targets.sm80.direct_shape import direct_tile, stages_for
 from flurka_numba.targets.sm80.product import WarpProductTraits
 from flurka_numba.targets.sm80.product_ends import Divide, DividePull, Slope
 from flurka_numba.targets.sm80.product_shape import tile_of
+from flurka_numba.targets.sm80.rows_product import RowsProductTraits
+from flurka_numba.targets.sm80.rows_shape import stays_in_shared_memory
 from splat_numba.gen.plans.machine import SHARED_BYTES
 from splat_numba.gen.targets.sm80.target import SM80
 from splat_numba.runtime.cuda.code import cubin_for
@@ -51,11 +53,17 @@ TEXTS = {
     "tokens from slots": DirectProductTraits(B, B, 128, 128, 3, a_turned=True),
     "projections from slots": DirectProductTraits(B, B, 256, 128, 4, b_turned=True),
     "both turned": DirectProductTraits(H, H, 64, 64, 3, a_turned=True, b_turned=True),
+    "divided rows": RowsProductTraits(B, F, B, 64, 80, a_map=ELU, end=Divide("plus_eps", 1e-6, 64)),
+    "pulled rows": RowsProductTraits(B, F, F, 64, 80, a_map=ELU, end=DividePull("plus_eps", 1e-6, 64, B)),
+    "slopes of rows": RowsProductTraits(F, F, B, 96, 64, b_turned=True, end=Slope(ELU, B)),
+    "slopes of rows of keys": RowsProductTraits(H, F, H, 96, 64, b_turned=True, a_ones=True, end=Slope(CORNERS, H)),
+    "rows of features": RowsProductTraits(F, F, F, 96, 80),
+    "rows of wide features": RowsProductTraits(B, F, B, 96, 80, a_map=SOFTPLUS, end=Divide("plain", 0.0, 64)),
     "gradient of a projection": product((F, B, B), (128, 128), b_turned=True),
     "gradient of tokens": product((H, F, H), (128, 64), a_turned=True),
     "scores": product((H, F, F), (128, 128), b_turned=True),
 }
-USUAL = (("divided", (8, 6)), ("state", (12, 0)), ("tokens from slots", (8, 9)))
+USUAL = (("divided", (8, 6)), ("state", (12, 0)), ("tokens from slots", (8, 9)), ("slopes of rows", (8, 6)))
 
 
 def check(name, capability):
@@ -105,8 +113,9 @@ def test_tiles_are_as_wide_as_their_columns():
 
 
 def test_steps_are_long_where_both_operands_have_16_bits_and_room():
-    assert {name for name, one in TEXTS.items() if one.depth == 64} == {"state"}
-    assert {one.depth for one in TEXTS.values()} == {64, 32}
+    long = {name for name, one in TEXTS.items() if isinstance(one, WarpProductTraits) and one.depth == 64}
+    assert long == {"state"}
+    assert {one.depth for one in TEXTS.values() if isinstance(one, WarpProductTraits)} == {64, 32}
 
 
 def test_products_of_operands_as_they_are():
@@ -116,6 +125,12 @@ def test_products_of_operands_as_they_are():
     assert direct_tile((256, 64, 65536), 16) == (256, 128)
     assert direct_tile((5, 20, 8), 1) == (64, 64)
     assert (stages_for(99 << 10), stages_for(163 << 10)) == (3, 4)
+    assert stays_in_shared_memory((65536, 65, 64), F, a_turned=False)
+    assert not stays_in_shared_memory((255, 65, 64), F, a_turned=False)  # rows
+    assert not stays_in_shared_memory((65536, 97, 64), F, a_turned=False)
+    assert not stays_in_shared_memory((65536, 65, 81), F, a_turned=False)
+    assert not stays_in_shared_memory((65536, 65, 64), F, a_turned=True)
+    assert not stays_in_shared_memory((65536, 65, 64), B, a_turned=False)
     with pytest.raises(ValueError, match="dtype wanted as one of bfloat16, float16, got float32"):
         DirectProductTraits(F, F, 64, 64, 3)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from flurka_numba.emulated.executor import EmulatedCall
 from flurka_numba.gpu.composed import attention as composed_attention
 from flurka_numba.gpu.composed import plan as composed_plan
+from flurka_numba.targets.sm80 import rows_shape
 from splat_numba.emulator import machine
 from splat_numba.emulator.text import launch
 from tests.flurka.agreement import check_gradients, operand_of
@@ -130,3 +131,22 @@ BESIDE = {
 @pytest.mark.parametrize(("method", "changes"), BESIDE.items())
 def test_heads_side_by_side(method, changes):
     check(SMALL.but(method=method, **changes))
+
+
+def test_queries_in_shares(monkeypatch):
+    monkeypatch.setattr(composed_plan, "LEAST_QUERIES", 3)
+    check(SMALL.but(method="low_rank", seq_q=9, batch=2, strided=True, rank=9, value_dim=5))
+
+
+ROWS = {
+    "elu": {"seq_q": 70, "heads": 2},
+    "key lengths, float16": {"batch": 2, "kv_lengths": (70, 3), "seq_kv": 70, "dtype": "float16", "value_dim": 33},
+    "your own map": {"feature_map": "corners", "head_dim": 40, "value_dim": 7, "seq_q": 33},
+    "more features than are kept": {"head_dim": 104, "seq_q": 9},
+}
+
+
+@pytest.mark.parametrize("changes", ROWS.values(), ids=ROWS)
+def test_rows_times_a_matrix_that_stays(monkeypatch, changes):
+    monkeypatch.setattr(rows_shape, "LEAST_TILES", 0)
+    check(SMALL.but(method="kernel", **changes))

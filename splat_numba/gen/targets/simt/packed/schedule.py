@@ -106,6 +106,11 @@ def _launch(
     builder.launch(text, blocks * problem.batch * problem.heads, numbers, {**pointers, **named})
 
 
+def gathering_blocks(dtype: str, lists: PackedLists) -> int:
+    """Thread blocks that copy one head's packed values."""
+    return -(-lists.pairs // pairs_of_block(PackedTraits("gathering", dtype)))
+
+
 def record_gathering(
     builder: ScheduleBuilder, problem: PackedProblem, lists: PackedLists, values: Tensor, gpu: Gpu
 ) -> Tensor:  # fmt: skip
@@ -116,7 +121,7 @@ def record_gathering(
     place = builder.scratch(problem.batch * strides[0])
     turned = Tensor((problem.batch, problem.heads, lists.pairs, 1), strides, problem.dtype, *place)
     named = {"values": values, "turned": turned}
-    blocks = -(-lists.pairs // pairs_of_block(traits))
+    blocks = gathering_blocks(problem.dtype, lists)
     numbers: dict[str, int | float] = {
         **strides_of(dict(named)), "blocks_listed": blocks, "pairs": lists.pairs, "heads": problem.heads,
     }  # fmt: skip

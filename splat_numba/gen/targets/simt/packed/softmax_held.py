@@ -55,15 +55,12 @@ def _emit_row(out: SourceWriter, traits: PackedTraits, of: int) -> None:
         """
     )
     for piece in range(traits.held):
-        four = ", ".join(f"words[{4 * piece + y}]" for y in range(4))
-        out.line(f"chunk_{piece} = u32(lane + u32({traits.sharing * piece}))")
-        out.line(f"inside = u32(1) if chunk_{piece} < chunks else u32(0)")
-        out.line(f"{four} = ptx.load_words4_when(first_at + u64({CHUNK}) * u64(chunk_{piece}), inside)")
+        out.line(f"fetch_chunk(words, {4 * piece}, first_at, {_chunk(traits, piece)}, chunks)")
     out.line("peak, added = NONE_KEPT, ZERO")
-    place = f"u32(u32({of}) * chunk_{{0}} - shift)"
+    places = [f"u32(u32({of}) * {_chunk(traits, piece)} - shift)" for piece in range(traits.held)]
     for piece in range(traits.held):
         with out.block(_has(traits, piece)):
-            out.line(f"peak = hold_chunk(x, {of * piece}, words, {4 * piece}, {place.format(piece)}, count, peak)")
+            out.line(f"peak = hold_chunk(x, {of * piece}, words, {4 * piece}, {places[piece]}, count, peak)")
     out.line(f"top = {_over(traits, 'top')}(peak)")
     out.line("safe = top if top > NONE_KEPT else ZERO")
     for piece in range(traits.held):
@@ -73,7 +70,11 @@ def _emit_row(out: SourceWriter, traits: PackedTraits, of: int) -> None:
     out.line("factor = reciprocal(total) if total != ZERO else ZERO")
     for piece in range(traits.held):
         with out.block(_has(traits, piece)):
-            wrapped(out, "store_held", ("x", str(of * piece), "weights_at", place.format(piece), "count", "factor"))
+            wrapped(out, "store_held", ("x", str(of * piece), "weights_at", places[piece], "count", "factor"))
+
+
+def _chunk(traits: PackedTraits, piece: int) -> str:
+    return f"u32(lane + u32({traits.sharing * piece}))"
 
 
 def _has(traits: PackedTraits, piece: int) -> str:
@@ -88,9 +89,14 @@ def _over(traits: PackedTraits, what: str) -> str:
 
 def _emit_hold(out: SourceWriter, traits: PackedTraits, names: list[str]) -> None:
     of = len(names)
+    four = ", ".join(f"words[first + {y}]" for y in range(4))
+    text = "A chunk's 16 bytes, where the row has it."
+    with device_function(out, "fetch_chunk", ("words", "first", "first_at", "chunk", "chunks"), text):
+        out.line("inside = u32(1) if chunk < chunks else u32(0)")
+        out.line(f"{four} = ptx.load_words4_when(first_at + u64({CHUNK}) * u64(chunk), inside)")
     text = "A chunk's numbers, -inf for those that are not the row's, and the largest so far."
     with device_function(out, "hold_chunk", ("x", "at", "words", "first", "place", "count", "peak"), text):
-        out.line(f"a, b, c, d = {', '.join(f'words[first + {y}]' for y in range(4))}")
+        out.line(f"a, b, c, d = {four}")
         emit_unpacked(out, traits.numbers, names)
         out.line(NONE_ELSE.format(of - 1))
         with out.block("if ptx.any_lane(u32(u32(1) - whole)) != u32(0)"):

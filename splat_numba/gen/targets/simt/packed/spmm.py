@@ -58,6 +58,7 @@ def render_spmm(traits: PackedTraits, groups: tuple[tuple[str, ...], ...]) -> st
                 _emit_pairs(out, traits)
             out.line("member = u32(member + u32(1))")
         wrapped(out, "store_row", ("total", row_of("out", row="row"), "lane", "scale"))
+    _emit_add_rows(out, traits)
     _emit_add(out, traits)
     _emit_store(out, traits)
     _emit_number_of_lane(out, numbers.computed)
@@ -70,22 +71,31 @@ def render_spmm(traits: PackedTraits, groups: tuple[tuple[str, ...], ...]) -> st
 
 def _emit_pairs(out: SourceWriter, traits: PackedTraits) -> None:
     """32 pairs of a row, as many at once as there are lanes for."""
-    together = WARP // traits.lanes
     out.line("at = u32(slot + u32(done + safe))")
     if traits.placed:
         out.line("at = ptx.load_word(places + u64(4) * u64(at))")
     out.lines(
-        f"""
+        """
         weight = load_number(values_at + u64(at) * values_row)
-        left = u32(size - begin)
-        left = left if left < u32({WARP}) else u32({WARP})
-        turn = u32(0)
         """
     )
-    with out.block("while turn < left"):
-        for number in range(traits.at_once):
-            wrapped(out, "add_row", (f"u32(turn + u32({number * together}))", *ADD))
-        out.line(f"turn = u32(turn + u32({traits.at_once * together}))")
+    wrapped(out, "add_rows", ADD)
+
+
+def _emit_add_rows(out: SourceWriter, traits: PackedTraits) -> None:
+    together = WARP // traits.lanes
+    with device_function(out, "add_rows", ADD, "The rows of v of what a warp has read, at most a pair a lane."):
+        out.lines(
+            f"""
+            left = u32(size - begin)
+            left = left if left < u32({WARP}) else u32({WARP})
+            turn = u32(0)
+            """
+        )
+        with out.block("while turn < left"):
+            for number in range(traits.at_once):
+                wrapped(out, "add_row", (f"u32(turn + u32({number * together}))", *ADD))
+            out.line(f"turn = u32(turn + u32({traits.at_once * together}))")
 
 
 def _emit_add(out: SourceWriter, traits: PackedTraits) -> None:

@@ -228,11 +228,12 @@ def _arrays(traits: GradientTraits) -> dict[str, int]:
 def _emit_arrays(out: SourceWriter, traits: GradientTraits) -> None:
     """Each atom's scores, weights two a word, slopes and gradients."""
     for name, size in _arrays(traits).items():
-        for one in of_atoms(name, atoms_of(traits)):
-            dtype = "uint32" if name == "weight" else "float32"
+        arrays, dtype = of_atoms(name, atoms_of(traits)), "uint32" if name == "weight" else "float32"
+        for one in arrays:
             out.line(f"{one} = cuda.local.array({size}, dtype=np.{dtype})")
-            if name.endswith("total"):
-                with out.block(f"for i in range({size})"):
+        if name.endswith("total"):
+            with out.block(f"for i in range({size})"):
+                for one in arrays:
                     out.line(f"{one}[i] = f32(0.0)")
 
 

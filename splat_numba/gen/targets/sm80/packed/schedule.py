@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from splat_numba.gen.packed.columns import ColumnTiles
 from splat_numba.gen.packed.problem import PackedProblem
 from splat_numba.gen.packed.tiles import PackedTiles
 from splat_numba.gen.plans.machine import Gpu
@@ -16,14 +17,21 @@ from splat_numba.gen.targets.sm80.packed.texts import PAGES, tiled_text
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 
 
+def traits_of(problem: PackedProblem, tiles: PackedTiles | ColumnTiles) -> TiledTraits:
+    """Of the text over these tiles."""
+    traits = replace(TiledTraits.of(problem), rows=tiles.size)
+    return replace(traits, family="columns") if isinstance(tiles, ColumnTiles) else traits
+
+
 def record_tiles(
-    builder: ScheduleBuilder, problem: PackedProblem, tiles: PackedTiles, arrays: Mapping[str, Tensor], gpu: Gpu
+    builder: ScheduleBuilder, problem: PackedProblem, tiles: PackedTiles | ColumnTiles, arrays: Mapping[str, Tensor],
+    gpu: Gpu,
 ) -> None:  # fmt: skip
     """The launch over all blocks. arrays: by name, the result last; packed values lie side by side."""
-    traits = replace(TiledTraits.of(problem), rows=tiles.size)
+    traits = traits_of(problem, tiles)
     *_, names = PAGES[traits.family]
     named = dict(zip(names, arrays.values(), strict=True))
     others: dict[str, int | float] = {"scale": problem.scale}
-    if traits.family == "spmm":
+    if traits.family != "sddmm":
         others["pairs"] = named["values"].sizes[2]
     launch_blocks(builder, tiled_text(traits, arch_of(gpu)), problem, tiles, named, others)

@@ -21,9 +21,9 @@ from splat_numba.gen.packed.tiles import TILE_PLACES
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.packed_walk import COUNTS, LISTED, PLACES, TABLES
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
-from splat_numba.gen.targets.sm80.packed.values import OF_LANE, OF_TILE, ROW_WORDS, WORDS, emit_values
+from splat_numba.gen.targets.sm80.packed.values import OF_LANE, OF_TILE, ROW_OF_LANE, ROW_WORDS, WORDS, emit_values
 from splat_numba.gen.targets.sm80.packed.walk import emit_begin, emit_bring, emit_head, load_of
-from splat_numba.gen.targets.sm80.shape import CHUNK, NUMBERS, STAGES, loads, row_bytes, steps
+from splat_numba.gen.targets.sm80.shape import CHUNK, STAGES, loads, row_bytes, steps
 from splat_numba.gen.targets.sm80.tiles import emit_add, emit_padding, of_stages, padded
 
 ARRAYS = ("values", "v", "out")
@@ -46,7 +46,7 @@ def render_spmm(traits: TiledTraits, groups: tuple[tuple[str, ...], ...]) -> str
         _emit_tiles(out, traits)
     emit_values(out, traits)
     _emit_multiply(out, traits)
-    _emit_store(out, traits)
+    emit_store(out, traits)
     rows = load_of("rows_of_v", traits, multiplied=False, token=TOKEN)
     emit_bring(out, rows)
     if padded((traits.dim,)):
@@ -79,13 +79,13 @@ def _emit_entry(out: SourceWriter, traits: TiledTraits) -> None:
         at = cuda.local.array({rows}, dtype=np.uint64)
         ahead, most, shift, counts = {", ".join([f"cuda.local.array({rows}, dtype=np.uint32)"] * 4)}
         some_near = u32(0)
-        for i in range({rows}):
-            _, slot, begin, count = ptx.load_words4(rows_at + u64({LISTED * MATRIX} * i))
-            shift[i] = shift_of(values_at, u32(slot + column))
-            at[i] = values_at + u64(2) * signed(u32(slot + column - shift[i]))
-            ahead[i], counts[i] = u32(u32(column - shift[i] - begin) + u32({NUMBERS - 1})), count
-            most[i] = u32(count + u32({NUMBERS - 1})) if count > u32(0) else u32(0)
-            some_near = some_near | near_ends(u32(slot + begin), count, pairs)
+        """
+    )
+    with out.block(f"for i in range({rows})"):
+        out.line(f"_, slot, begin, count = ptx.load_words4(rows_at + u64({LISTED * MATRIX} * i))")
+        out.lines(ROW_OF_LANE)
+    out.lines(
+        f"""
         near = ptx.any_lane(some_near)
         words = cuda.local.array({ROW_WORDS * rows}, dtype=np.uint32)
         weights = cuda.local.array({WORDS * rows}, dtype=np.uint32)
@@ -150,7 +150,8 @@ def _emit_multiply(out: SourceWriter, traits: TiledTraits) -> None:
                 out.line(f"add_product(total, {8 * j + 4 * half}, {left}, b_{2 * half}, b_{2 * half + 1})")
 
 
-def _emit_store(out: SourceWriter, traits: TiledTraits) -> None:
+def emit_store(out: SourceWriter, traits: TiledTraits) -> None:
+    """``store_row``: of the results of a warp's sixteen rows."""
     parameters = ("total", "half", "row", "out_at", "out_row", "scale", "seq_q")
     with device_function(out, "store_row", parameters, "A lane's numbers of one of its rows."):
         out.lines(

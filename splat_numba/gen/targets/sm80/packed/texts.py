@@ -5,13 +5,14 @@ from __future__ import annotations
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.schedules.schedule import EmittedText
 from splat_numba.gen.targets.gpu.addresses import STEPS
-from splat_numba.gen.targets.sm80.packed import sddmm, spmm
+from splat_numba.gen.targets.sm80.packed import columns, sddmm, spmm
 from splat_numba.gen.targets.sm80.packed.real_spmm import render_real_spmm
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 
 PAGES = {
     "sddmm": (sddmm.parameter_names, sddmm.render_sddmm, sddmm.ARRAYS),
     "spmm": (spmm.parameter_names, spmm.render_spmm, spmm.ARRAYS),
+    "columns": (columns.parameter_names, columns.render_columns, columns.ARRAYS),
 }
 """Of each family, what its parameters are called, its text, its arrays, the last one written."""
 KINDS = {"scale": "f"}

@@ -89,6 +89,8 @@ class TiledTraits(TiledOperator):
     @property
     def layout(self) -> str:
         """Of shared memory, in words."""
+        if self.family == "columns":
+            return "two stages of rows of v and the tile's packed values; a head's first and last chunk of these"
         if self.family == "spmm":
             what = "rows of v and packed values" if self.copies_values else "rows of v"
             return f"{self.stages} stages of {what}; a head's first and last chunk of packed values"
@@ -102,11 +104,13 @@ class TiledTraits(TiledOperator):
     @property
     def stage_bytes(self) -> int:
         """Of what is fetched for a tile."""
+        if self.family == "columns":
+            return self._of_rows + TILE_ROWS * row_bytes(self.rows)
         return self._of_rows + (self.rows * VALUES_ROW if self.copies_values else 0)
 
     @property
     def values_in_stage(self) -> int:
-        """Where a stage of spmm has packed values, behind rows of v."""
+        """Where a stage of spmm or of columns has packed values, behind rows of v."""
         return self._of_rows
 
     @property
@@ -116,8 +120,8 @@ class TiledTraits(TiledOperator):
 
     @property
     def notes_at(self) -> int:
-        """Where sddmm has the block's list of rows, spmm a head's ends."""
-        if self.family == "spmm":
+        """Where sddmm has the block's list of rows, the others a head's ends."""
+        if self.family != "sddmm":
             return self.stages * self.stage_bytes
         return self.packed_at + self.rows * self.packed_row
 
@@ -129,6 +133,6 @@ class TiledTraits(TiledOperator):
     @property
     def shared_bytes(self) -> int:
         """Dynamic shared memory of a block, with room to align its start."""
-        if self.family == "spmm":
+        if self.family != "sddmm":
             return self.notes_at + ENDS_BYTES + CHUNK
         return self.queries_at + self.rows * row_bytes(self.dim, self.itemsize) + CHUNK

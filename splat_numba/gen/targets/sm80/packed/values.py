@@ -22,6 +22,14 @@ CHUNK_WORDS = NUMBERS // 2
 ROW_WORDS = CHUNKS * CHUNK_WORDS
 OF_ROW = ("at", "ahead", "most", "shift")
 OF_TILE = OF_ROW  # of each of a lane's rows, for the first tile
+ROW_OF_LANE = f"""
+shift[i] = shift_of(values_at, u32(slot + column))
+at[i] = values_at + u64(2) * signed(u32(slot + column - shift[i]))
+ahead[i], counts[i] = u32(u32(column - shift[i] - begin) + u32({NUMBERS - 1})), count
+most[i] = u32(count + u32({NUMBERS - 1})) if count > u32(0) else u32(0)
+some_near = some_near | near_ends(u32(slot + begin), count, pairs)
+"""
+"""What a lane knows of its row i, whose places of a tile begin at ``column``."""
 
 
 def emit_values(out: SourceWriter, traits: TiledTraits) -> None:

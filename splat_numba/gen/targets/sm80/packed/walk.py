@@ -94,7 +94,14 @@ def emit_bring(out: SourceWriter, load: Load) -> None:
 
 
 def emit_begin(out: SourceWriter, traits: TiledTraits, groups: Sequence[Sequence[str]]) -> None:
-    """The entry function's first lines: which block, head and batch entry; the block's rows on their way to notes."""
+    """The entry function's first lines: which block, head and batch entry; where the block's rows are listed."""
+    emit_start(out, traits, groups)
+    with out.suite():
+        emit_block(out, traits.rows)
+
+
+def emit_start(out: SourceWriter, traits: TiledTraits, groups: Sequence[Sequence[str]]) -> None:
+    """Its head; which thread this is, and where shared memory begins."""
     emit_header(out, traits.family, groups)
     with out.suite():
         out.lines(
@@ -105,4 +112,3 @@ def emit_begin(out: SourceWriter, traits: TiledTraits, groups: Sequence[Sequence
             lane, warp = u32(thread & u32({WARP - 1})), u32(thread // u32({WARP}))
             """
         )
-        emit_block(out, traits.rows)
