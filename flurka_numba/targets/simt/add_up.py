@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from flurka_numba.targets.gpu.lanes import QUAD
 from flurka_numba.targets.gpu_text import start_text
 from flurka_numba.targets.simt.product_results import emit_finished_four, emit_result_start
-from flurka_numba.targets.simt.text import ITEMSIZE, result_parameters
+from flurka_numba.targets.simt.text import result_parameters
+from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 
