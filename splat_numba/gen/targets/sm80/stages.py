@@ -9,7 +9,13 @@ from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.products import emit_helpers, emit_row_product, emit_sum_product, kind_of_columns
+from splat_numba.gen.targets.sm80.products import (
+    emit_helpers,
+    emit_row_product,
+    emit_sum_product,
+    in_reals,
+    kind_of_columns,
+)
 from splat_numba.gen.targets.sm80.repair import emit_repair, repairs
 from splat_numba.gen.targets.sm80.shape import CHUNK, atoms_of, shared_layout, threads_of
 from splat_numba.gen.targets.sm80.softmax import emit_masks, knows_status, skips, some_kept
@@ -70,10 +76,11 @@ def arguments(traits: Traits) -> tuple[str, ...]:
 def loads_of(traits: Traits) -> tuple[Load, Load, Load]:
     """Of queries, keys and values. A pass without masks and lengths has only tiles all of whose keys there are."""
     threads, guarded, size = threads_of(traits), traits.partial or traits.ragged, ITEMSIZE[traits.dtype]
+    stepped = not in_reals(traits)
     return (
         Load("queries", traits.tile_q, traits.head_dim, threads, LISTED, TOKEN_OF_ROW, True, True, size),
-        Load("keys", traits.tile_kv, traits.head_dim, threads, TILE, TOKEN_OF_TILE, guarded, True, size),
-        Load("values", traits.tile_kv, traits.value_dim, threads, TILE, TOKEN_OF_TILE, guarded, False, size),
+        Load("keys", traits.tile_kv, traits.head_dim, threads, TILE, TOKEN_OF_TILE, guarded, True, size, stepped),
+        Load("values", traits.tile_kv, traits.value_dim, threads, TILE, TOKEN_OF_TILE, guarded, False, size, stepped),
     )
 
 
