@@ -14,9 +14,10 @@ from splat_numba.gen.targets.sm80.products import (
     emit_row_product,
     emit_sum_product,
     in_reals,
+    in_three,
     kind_of_columns,
 )
-from splat_numba.gen.targets.sm80.repair import emit_repair, repairs
+from splat_numba.gen.targets.sm80.repair import emit_repair
 from splat_numba.gen.targets.sm80.shape import CHUNK, atoms_of, shared_layout, threads_of
 from splat_numba.gen.targets.sm80.softmax import emit_masks, knows_status, skips, some_kept
 from splat_numba.gen.targets.sm80.standing import emit_call, emit_pack, emit_standing, emit_words, stands
@@ -100,9 +101,11 @@ def emit_products(out: SourceWriter, traits: Traits) -> None:
     score, total = (of_atoms(name, atoms_of(traits)) for name in ("score", "total"))
     emit_helpers(out, traits)
     texts = ("Scores of a warp's rows with a tile's keys.", "Sixteen numbers of each row and key.")
-    product = RowProduct("multiply_keys", score, "queries", "keys", traits.tile_kv, traits.head_dim, texts)
+    product = RowProduct(
+        "multiply_keys", score, "queries", "keys", traits.tile_kv, traits.head_dim, texts, shared_layout(traits).rests
+    )
     emit_row_product(out, product, traits)
-    if repairs(traits):
+    if in_three(traits):
         emit_repair(out, product)
     texts = (
         "Weights of a warp's rows times a tile's values.",
@@ -175,7 +178,7 @@ def _emit_steps(out: SourceWriter, traits: Traits) -> None:
 def _emit_weights(out: SourceWriter, traits: Traits, scores: tuple[str, ...]) -> None:
     """Of the scores that count, relative to peaks that are brought up to them."""
     wrapped(out, "multiply_keys", (*scores, "queries", "keys"))
-    if repairs(traits):
+    if in_three(traits):
         wrapped(out, "repair_scores", (*scores, "queries", "keys"))
     if traits.negate:
         for name in scores:

@@ -208,7 +208,8 @@ def of_atoms(names: str, atoms: int) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class RowProduct:
     """A function ``name`` of sums (of every atom, (16, columns)) = left x right: of rows of ``dim`` numbers on both
-    sides. left, right: names of where a lane's first matrix is.
+    sides. left, right: names of where a lane's first matrix is; rests: bytes from what is left to its rests, 0 where
+    these are made of it.
     """
 
     name: str
@@ -218,6 +219,7 @@ class RowProduct:
     columns: int
     dim: int
     texts: tuple[str, str]
+    rests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
