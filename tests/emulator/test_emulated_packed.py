@@ -11,10 +11,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import splat_numba as splat
 from splat_numba.errors import ArgumentError, ArgumentTypeError, BackendError
+from splat_numba.executors.emulated import packed as emulated_packed
 from splat_numba.executors.gpu import packed as gpu_packed
 from splat_numba.formats.acsr import ACSR
 from splat_numba.formats.patterns import Pattern
 from splat_numba.gen.packed import parts as packed_parts
+from splat_numba.gen.targets.simt.packed import schedule as packed_rows
+from splat_numba.gen.targets.simt.packed.traits import HELD as HELD_KINDS
 from splat_numba.runtime.cuda.device import device
 from splat_numba.runtime.cuda.memory import DeviceArray
 from splat_numba.testing import masks
@@ -258,15 +261,48 @@ FAULTY = Case(WINDOW, "float32", 1, 2, 2, 12, 12)
 HELD = Case(ACSR.from_pattern(splat.window(400), 6, 802), "float16", 1, 3, 1, 12, 12)
 SHARED = [
     Case(ACSR.from_pattern(splat.window(reach), 7, columns), "float16", 1, 2, 1, 12, 12)
-    for reach, columns in ((40, 802), (120, 802), (900, 802), (1500, 1403))
+    for reach, columns in ((40, 802), (120, 802), (900, 802), (1500, 1403), (1400, 2802))
 ]
-LONG = Case(ACSR.from_pattern(splat.window(1400), 6, 2802), "float16", 1, 3, 1, 12, 12)
+LONG = Case(ACSR.from_pattern(splat.window(4500), 6, 4602), "float16", 1, 3, 1, 12, 12)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
 def test_softmax_of_rows_that_registers_hold_and_do_not(dtype):
     for case in (*SHARED, HELD, LONG):
         products.check_softmax(replace(case, dtype=dtype), **EMULATED)
+
+
+CAUSAL = Case(ACSR.from_pattern(splat.causal(), 450, 450), "float16", 1, 1, 1, 12, 12)
+
+
+def test_softmax_of_many_rows_goes_by_their_length(monkeypatch):
+    """Each by the lanes that hold it; a launch for few rows would cost more than it gains."""
+    seen = []
+    record = gpu_packed.packed_schedule
+
+    def kept(*given):
+        seen.append(record(*given))
+        return seen[-1]
+
+    monkeypatch.setattr(emulated_packed, "packed_schedule", kept)
+    products.check_softmax(CAUSAL, **EMULATED)
+    monkeypatch.setattr(packed_rows, "ROWS_BY_THEMSELVES", 1)
+    products.check_softmax(CAUSAL, **EMULATED)
+    kinds = [[step.text.name.rsplit("_", 1)[-1] for step in one.steps] for one in seen]
+    assert kinds == [["held16x5"], ["held8x5", "held16x5"]]  # 121 rows are fewer than 132
+
+
+def test_rows_by_length():
+    """Each goes where it is held, unless so few of them do that they go with others."""
+    rows = np.zeros((1000, 4), np.uint32)
+    rows[:, 2] = np.arange(1000)[::-1] * 5
+    for least, kinds in ((1, HELD_KINDS), (70, HELD_KINDS[2:]), (700, HELD_KINDS[-1:]), (5000, HELD_KINDS[-1:])):
+        found = packed_rows.by_length(rows, 8, least)
+        assert tuple(kind for kind, _ in found) == kinds
+        for (sharing, held), some in found[:-1]:
+            assert (some[:, 2].max() + 14) // 8 <= sharing * held
+        assert sorted(np.concatenate([some[:, 2] for _, some in found]).tolist()) == (np.arange(1000) * 5).tolist()
+    assert [kind for kind, _ in packed_rows.by_length(rows[-20:], 8, 10)] == [(8, 2)]
 
 
 FAULTS = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splat_numba.formats.acsr import ACSR
@@ -12,6 +12,7 @@ from splat_numba.gen.packed.lists import PackedLists
 from splat_numba.gen.packed.problem import RunTable
 from splat_numba.gen.packed.tiles import NO_ROW, TILE_ROWS
 from splat_numba.testing import masks
+from tests.profiles import draws
 
 
 def tiles_of(mask, seq_q, seq_kv, size=64):
@@ -33,6 +34,7 @@ def pairs_of(tiles):
     return found
 
 
+@settings(max_examples=draws(40))
 @given(st.data())
 def test_every_pair_of_a_covered_column_is_in_one_tile(data):
     """Whatever stands in the list behind a lattice's rows is nobody's."""

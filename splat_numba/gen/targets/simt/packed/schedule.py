@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from splat_numba.gen.language.dtypes import ITEMSIZE
-from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.packed.lists import PackedLists, Words
 from splat_numba.gen.packed.parts import PackedParts
 from splat_numba.gen.packed.problem import PackedProblem
@@ -30,24 +31,42 @@ FAMILIES: dict[str, Family] = {
     "spmm_transposed": "spmm",
 }  # fmt: skip
 """Of each operator that GPUs have, the text."""
+ROWS_BY_THEMSELVES = 256  # of a multiprocessor: fewer would not gain the 3 us that another launch takes
 
 
-def _traits(problem: PackedProblem, lists: PackedLists, arrays: Mapping[str, Tensor]) -> PackedTraits:
+def _traits(problem: PackedProblem, lists: PackedLists) -> PackedTraits:
     products = bool(problem.dim)  # softmax needs no columns
-    side_by_side = all(one.strides[2] == ITEMSIZE[one.dtype] for one in arrays.values())
-    in_chunks = problem.operator == "softmax" and ITEMSIZE[problem.dtype] <= ITEMSIZE["float32"] and side_by_side
-    sharing, held = _held(lists, CHUNK // ITEMSIZE[problem.dtype]) if in_chunks else (WARP, 0)
     return PackedTraits(
         FAMILIES[problem.operator], problem.dtype, problem.dim, products and lists.columns is not None,
-        problem.transposed, held, sharing,
+        problem.transposed,
     )  # fmt: skip
 
 
-def _held(lists: PackedLists, of_chunk: int) -> tuple[int, int]:
-    """The fewest lanes that hold the longest row, wherever it begins, or a warp: a row costs each some instructions."""
-    longest = int(lists.rows[:, 2].max(initial=0))
-    chunks = (longest + 2 * (of_chunk - 1)) // of_chunk
-    return next((one for one in HELD if chunks <= one[0] * one[1]), HELD[-1])
+def _in_chunks(problem: PackedProblem, arrays: Mapping[str, Tensor]) -> bool:
+    """Whether rows are read and written 16 bytes at a time."""
+    side_by_side = all(one.strides[2] == ITEMSIZE[one.dtype] for one in arrays.values())
+    return problem.operator == "softmax" and ITEMSIZE[problem.dtype] <= ITEMSIZE["float32"] and side_by_side
+
+
+def by_length(rows: Words, of_chunk: int, least: int) -> list[tuple[tuple[int, int], Words]]:
+    """Of the rows, by the fewest lanes that hold one, wherever it begins, those of HELD: a row costs each of its lanes
+    some instructions. Fewer rows than ``least`` go with longer ones, or the longest ones, with shorter: by the lanes of
+    the longest. What nothing holds is in the last.
+    """
+    chunks = (rows[:, 2].astype(np.int64) + 2 * (of_chunk - 1)) // of_chunk
+    rooms = np.array([sharing * held for sharing, held in HELD])
+    wanted = np.minimum(np.searchsorted(rooms, chunks), len(HELD) - 1)
+    found: list[tuple[int, int]] = []  # of HELD the first and the last one that go together
+    first = 0
+    for last in range(len(HELD)):
+        if ((wanted >= first) & (wanted <= last)).sum() >= max(least, 1):
+            found.append((first, last))
+            first = last + 1
+    longest = int(wanted.max(initial=0))
+    if not found or (wanted >= first).any():
+        begin = found.pop()[0] if found else 0
+        found.append((begin, longest))
+    return [(HELD[min(last, longest)], rows[(wanted >= first) & (wanted <= last)]) for first, last in found]
 
 
 def record_rows(
@@ -57,10 +76,16 @@ def record_rows(
     """A warp a row, of these of the lists' rows, of each head of the result; products of a long row by parts. arrays:
     by name, the result last.
     """
-    traits = _traits(problem, lists, arrays)
+    traits = _traits(problem, lists)
     listed = lists.columns is not None
     parts = PackedParts.of(rows, lists.runs, lists.run_ptr, listed=listed) if problem.dim else None
     tables = {"rows": rows, "runs": lists.runs, "columns": lists.columns, "places": lists.places}
+    if parts is None and _in_chunks(problem, arrays):
+        least = ROWS_BY_THEMSELVES * gpu.multiprocessors // max(problem.batch * problem.heads, 1)
+        for (sharing, held), some in by_length(rows, CHUNK // ITEMSIZE[problem.dtype], least):
+            kind = replace(traits, held=held, sharing=sharing)
+            _launch(builder, kind, problem, {**tables, "rows": some}, arrays, gpu, f"{sharing}x{held}_")
+        return
     if parts is None:
         _launch(builder, traits, problem, tables, arrays, gpu)
         return

@@ -12,7 +12,7 @@ WARPS = 4  # of a block, each with a row of its own
 THREADS = WARPS * WARP
 LANES_OF_KEY = 8  # share the product of a query and a key: together they read 128 bytes of it at a time
 MOST_AT_ONCE = 4  # keys or rows of values under way in a lane
-HELD = ((8, 2), (8, 5), (16, 5), (WARP, 5), (WARP, 10))  # of softmax: lanes that share a row, chunks of each
+HELD = ((8, 2), (8, 5), (16, 5), (WARP, 5), (WARP, 10), (WARP, 17))  # of softmax: lanes that share a row, chunks each
 MOST_UNDER_WAY = 32  # chunks of keys: with 64, which a lane has of eight keys of 256 float32, the compiler spills
 
 Family = Literal["sddmm", "softmax", "softmax_backward", "spmm", "adding", "gathering"]
