@@ -321,7 +321,7 @@ FAULTS = {
     "words of a row's last chunk": (r"ptx\.store_word\(row_at[^\n]*, c, kept\)", "pass"),
     "a held row's second piece": (r"if [^\n]*chunks > u32\(16\)[^\n]*\n( +)peak", r"if chunks > u32(640):\n\1peak"),
     "whose row": (r"rank \+ u32\(lane // u32\(16\)\)", "rank"),
-    "a row's own peak": (r"top = top_of_row\(peak\)", "top = peak"),
+    "a row's own peak": (r"top = top_of_row\(hold", "top = (hold"),
     "rows of a warp in turn": (r"word_of_lane\((slot|count), u32\(16 \* i\)\)", r"word_of_lane(\1, u32(0))"),
     "rows of v side by side": (r"total\[n\] = sum_over_rows\(total\[n\]\)", "pass"),
     "places of values": (r"at = ptx\.load_word\(places[^\n]*", "pass"),

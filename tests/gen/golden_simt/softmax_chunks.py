@@ -83,22 +83,46 @@ def softmax_of_held(values_at, weights_at, shift, count, chunks, lane):
     """All of a row, in registers."""
     words = cuda.local.array(8, dtype=np.uint32)
     x = cuda.local.array(16, dtype=np.float32)
-    first_at = values_at - u64(2) * u64(shift)
-    fetch_chunk(words, 0, first_at, u32(lane + u32(0)), chunks)
-    fetch_chunk(words, 4, first_at, u32(lane + u32(8)), chunks)
-    peak, added = NONE_KEPT, ZERO
+    fetch_row(words, values_at - u64(2) * u64(shift), chunks, lane)
+    top = top_of_row(hold_row(x, words, shift, count, chunks, lane))
+    total = sum_of_row(raise_row(x, top if top > NONE_KEPT else ZERO, chunks))
+    store_row(x, weights_at, shift, count, chunks, lane, reciprocal(total) if total != ZERO else ZERO)
+
+
+@device
+def fetch_row(words, first_at, chunks, lane):
+    """A row's chunks, on their way."""
+    inside = u32(1) if u32(lane + u32(0)) < chunks else u32(0)
+    words[0], words[1], words[2], words[3] = ptx.load_words4_when(first_at + u64(16) * u64(u32(lane + u32(0))), inside)
+    inside = u32(1) if u32(lane + u32(8)) < chunks else u32(0)
+    words[4], words[5], words[6], words[7] = ptx.load_words4_when(first_at + u64(16) * u64(u32(lane + u32(8))), inside)
+
+
+@device
+def hold_row(x, words, shift, count, chunks, lane):
+    """Their numbers, and a lane's largest."""
+    peak = NONE_KEPT
     if ptx.any_lane(u32(1) if chunks > u32(0) else u32(0)) != u32(0):
         peak = hold_chunk(x, 0, words, 0, u32(u32(8) * u32(lane + u32(0)) - shift), count, peak)
     if ptx.any_lane(u32(1) if chunks > u32(8) else u32(0)) != u32(0):
         peak = hold_chunk(x, 8, words, 4, u32(u32(8) * u32(lane + u32(8)) - shift), count, peak)
-    top = top_of_row(peak)
-    safe = top if top > NONE_KEPT else ZERO
+    return peak
+
+
+@device
+def raise_row(x, safe, chunks):
+    """Their exponentials, and a lane's sum."""
+    added = ZERO
     if ptx.any_lane(u32(1) if chunks > u32(0) else u32(0)) != u32(0):
         added = raise_chunk(x, 0, safe, added)
     if ptx.any_lane(u32(1) if chunks > u32(8) else u32(0)) != u32(0):
         added = raise_chunk(x, 8, safe, added)
-    total = sum_of_row(added)
-    factor = reciprocal(total) if total != ZERO else ZERO
+    return added
+
+
+@device
+def store_row(x, weights_at, shift, count, chunks, lane, factor):
+    """The weights of a row."""
     if ptx.any_lane(u32(1) if chunks > u32(0) else u32(0)) != u32(0):
         store_held(x, 0, weights_at, u32(u32(8) * u32(lane + u32(0)) - shift), count, factor)
     if ptx.any_lane(u32(1) if chunks > u32(8) else u32(0)) != u32(0):

@@ -38,6 +38,7 @@ def emit_held(out: SourceWriter, traits: PackedTraits, names: list[str]) -> None
         )
     with device_function(out, "softmax_of_held", OF_ROW, "All of a row, in registers."):
         _emit_row(out, traits, of)
+    _emit_steps(out, traits, of)
     _emit_hold(out, traits, names)
     _emit_store(out, traits, names)
     if traits.sharing < WARP:
@@ -46,35 +47,47 @@ def emit_held(out: SourceWriter, traits: PackedTraits, names: list[str]) -> None
 
 
 def _emit_row(out: SourceWriter, traits: PackedTraits, of: int) -> None:
-    """A piece, a chunk of each lane, that the row has not, is left out by the warp as a whole."""
+    """In four steps, each a function over the pieces, so that long rows are read like short ones."""
     out.lines(
         f"""
         words = cuda.local.array({4 * traits.held}, dtype=np.uint32)
         x = cuda.local.array({of * traits.held}, dtype=np.float32)
-        first_at = values_at - u64({CHUNK // of}) * u64(shift)
+        fetch_row(words, values_at - u64({CHUNK // of}) * u64(shift), chunks, lane)
+        top = {_over(traits, "top")}(hold_row(x, words, shift, count, chunks, lane))
+        total = {_over(traits, "sum")}(raise_row(x, top if top > NONE_KEPT else ZERO, chunks))
+        store_row(x, weights_at, shift, count, chunks, lane, reciprocal(total) if total != ZERO else ZERO)
         """
     )
-    for piece in range(traits.held):
-        out.line(f"fetch_chunk(words, {4 * piece}, first_at, {_chunk(traits, piece)}, chunks)")
-    out.line("peak, added = NONE_KEPT, ZERO")
-    places = [f"u32(u32({of}) * {_chunk(traits, piece)} - shift)" for piece in range(traits.held)]
-    for piece in range(traits.held):
-        with out.block(_has(traits, piece)):
-            out.line(f"peak = hold_chunk(x, {of * piece}, words, {4 * piece}, {places[piece]}, count, peak)")
-    out.line(f"top = {_over(traits, 'top')}(peak)")
-    out.line("safe = top if top > NONE_KEPT else ZERO")
-    for piece in range(traits.held):
-        with out.block(_has(traits, piece)):
-            out.line(f"added = raise_chunk(x, {of * piece}, safe, added)")
-    out.line(f"total = {_over(traits, 'sum')}(added)")
-    out.line("factor = reciprocal(total) if total != ZERO else ZERO")
-    for piece in range(traits.held):
-        with out.block(_has(traits, piece)):
-            wrapped(out, "store_held", ("x", str(of * piece), "weights_at", places[piece], "count", "factor"))
 
 
-def _chunk(traits: PackedTraits, piece: int) -> str:
-    return f"u32(lane + u32({traits.sharing * piece}))"
+def _emit_steps(out: SourceWriter, traits: PackedTraits, of: int) -> None:
+    """A piece, a chunk of each lane, that the row has not, is left out by the warp as a whole."""
+    pieces = range(traits.held)
+    chunk = [f"u32(lane + u32({traits.sharing * piece}))" for piece in pieces]
+    place = [f"u32(u32({of}) * {one} - shift)" for one in chunk]
+    with device_function(out, "fetch_row", ("words", "first_at", "chunks", "lane"), "A row's chunks, on their way."):
+        for piece in pieces:
+            four = ", ".join(f"words[{4 * piece + y}]" for y in range(4))
+            out.line(f"inside = u32(1) if {chunk[piece]} < chunks else u32(0)")
+            out.line(f"{four} = ptx.load_words4_when(first_at + u64({CHUNK}) * u64({chunk[piece]}), inside)")
+    text = "Their numbers, and a lane's largest."
+    with device_function(out, "hold_row", ("x", "words", "shift", "count", "chunks", "lane"), text):
+        out.line("peak = NONE_KEPT")
+        for piece in pieces:
+            with out.block(_has(traits, piece)):
+                out.line(f"peak = hold_chunk(x, {of * piece}, words, {4 * piece}, {place[piece]}, count, peak)")
+        out.line("return peak")
+    with device_function(out, "raise_row", ("x", "safe", "chunks"), "Their exponentials, and a lane's sum."):
+        out.line("added = ZERO")
+        for piece in pieces:
+            with out.block(_has(traits, piece)):
+                out.line(f"added = raise_chunk(x, {of * piece}, safe, added)")
+        out.line("return added")
+    parameters = ("x", "weights_at", "shift", "count", "chunks", "lane", "factor")
+    with device_function(out, "store_row", parameters, "The weights of a row."):
+        for piece in pieces:
+            with out.block(_has(traits, piece)):
+                wrapped(out, "store_held", ("x", str(of * piece), "weights_at", place[piece], "count", "factor"))
 
 
 def _has(traits: PackedTraits, piece: int) -> str:
