@@ -25,8 +25,8 @@ import torch
 from flurka_gpu_build import compile_all
 from flurka_gpu_peers import Contender, Prepare
 from flurka_gpu_workload import Size, Workload, check
-from gpu_timing import Budget, Call, ceilings, describe, host_us, measure_all
-from results_files import RESULTS, save
+from gpu_timing import Budget, Call, ceilings, describe, host_us, measure_all, timed_options
+from results_files import save
 from tables import errors_of
 
 from splat_numba.errors import BackendError
@@ -41,21 +41,16 @@ Row = dict[str, Any]
 
 def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = timed_options(__doc__, Budget(15, 60))
     parser.add_argument("--section", nargs="+", choices=SECTIONS, default=["core", "layer", "sweep"])
     parser.add_argument("--shapes", nargs="+", metavar="BATCHxSEQ", help="of core and layer, these only")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these contenders only")
     parser.add_argument("--check", action="store_true", help="compare with float32 first; time what is right")
-    parser.add_argument("--reps", type=int, default=60, metavar="MS", help="of measuring for one median")
-    parser.add_argument("--warmup", type=int, default=15, metavar="MS")
-    parser.add_argument("--rounds", type=int, default=2, help="turns that everybody takes")
     parser.add_argument("--processes", type=int, default=9, help="that compile our kernels; 0: nothing beforehand")
     parser.add_argument("--backend", default="cuda", help="of flurka_numba")
     parser.add_argument(
         "--tiny", action="store_true", help="a dry run of small sizes on the CPU; its times mean nothing"
     )
-    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER")
-    parser.add_argument("--date", default="", help="written into the results")
     return parser.parse_args(words)
 
 
@@ -66,7 +61,7 @@ class Bench:
         self.args = args
         self.notes: list[str] = []
         self.device = "cpu" if args.tiny else "cuda"
-        self.budget = Budget(args.warmup, args.reps, args.rounds)
+        self.budget = Budget.of(args)
         self.ceilings = {"tflops": 1.0, "gbs": 1.0} if args.tiny else ceilings(self.budget)
 
     @property

@@ -26,8 +26,8 @@ import gpu_sections
 import torch
 from gpu_ours import read_configs
 from gpu_peers import PEERS, find_peers
-from gpu_timing import Budget, ceilings, describe
-from results_files import RESULTS, save
+from gpu_timing import Budget, ceilings, describe, timed_options
+from results_files import save
 from tables import errors_of
 
 PACKAGES = ("splat-numba", "torch", "triton", "numba-cuda", "cuda-core", "flash-attn-4", "nvidia-cudnn-frontend")
@@ -36,21 +36,16 @@ MEASURED = ("main", "splat", "long", "small", "host")
 
 def read_arguments(words: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = timed_options(__doc__, Budget())
     parser.add_argument("--section", nargs="+", choices=MEASURED, default=["main"], help="default: main")
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="these masks only")
     parser.add_argument("--dims", nargs="+", type=int, choices=(64, 128), default=[128, 64], help="head_dim")
     parser.add_argument("--peers", nargs="*", choices=PEERS, help="these peers only")
-    parser.add_argument("--reps", type=int, default=100, metavar="MS", help="of measuring for one median")
-    parser.add_argument("--warmup", type=int, default=25, metavar="MS")
-    parser.add_argument("--rounds", type=int, default=2, help="turns that everybody takes")
     parser.add_argument("--check", action="store_true", help="compare with float32 SDPA first; time what is right")
     parser.add_argument("--configs", type=read_configs, default=[], help='traits to force: "groups=2,tile_kv=128;..."')
     parser.add_argument(
         "--check-masks", action="store_true", help="compare patterns with definitions, on the CPU, and stop"
     )
-    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER")
-    parser.add_argument("--date", default="", help="written into the results")
     return parser.parse_args(words)
 
 
@@ -80,7 +75,7 @@ def write(found: dict[str, Any], folder: Path) -> None:
 def run(args: argparse.Namespace) -> None:
     """Measure what was asked for, writing the results after every row."""
     peers, notes = find_peers(args.peers)
-    budget = Budget(args.warmup, args.reps, args.rounds)
+    budget = Budget.of(args)
     setting = gpu_sections.Setting(
         args.cases,
         tuple(args.dims),

@@ -27,9 +27,9 @@ from gpu_cases import Case, Target, main_cases
 from gpu_ours import OURS, compiled
 from gpu_peers import FA4, FLEX, PEERS, Contender, Prepare, find_peers, prepare_fa4
 from gpu_report import compare
-from gpu_timing import Budget, describe, measure_all
+from gpu_timing import Budget, describe, measure_all, timed_options
 from gpu_workload import ROW_CHUNK, Shape, Workload
-from results_files import RESULTS, save
+from results_files import save
 from tables import markdown_table, number
 
 import splat_numba as splat
@@ -138,7 +138,7 @@ def _reference(case: Case, workload: TrainingWorkload) -> list[torch.Tensor]:
 
 def rows_of(args: argparse.Namespace, peers: dict[str, Prepare]) -> Iterator[dict[str, Any]]:
     """One row a case and head dimension."""
-    budget = Budget(args.warmup, args.reps, args.rounds)
+    budget = Budget.of(args)
     for dim in args.dims:
         shape = Shape(dim=dim, **SHAPE)
         for name, case in main_cases(shape.seq).items():
@@ -217,17 +217,12 @@ def write(found: dict[str, Any], folder: Path) -> None:
 
 def main() -> None:
     """Measure, writing the results after every row."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = timed_options(__doc__, Budget(15, 60))
     parser.add_argument("--cases", nargs="+", metavar="NAME", help="these masks only")
     parser.add_argument("--dims", nargs="+", type=int, choices=(64, 128), default=[128, 64], help="head_dim")
     parser.add_argument("--peers", nargs="*", choices=PEERS, help="these peers only")
-    parser.add_argument("--reps", type=int, default=60, metavar="MS", help="of measuring for one median")
-    parser.add_argument("--warmup", type=int, default=15, metavar="MS")
-    parser.add_argument("--rounds", type=int, default=2, help="turns that everybody takes")
     parser.add_argument("--check", action="store_true", help="compare gradients with float32 first; time what is right")
     parser.add_argument("--deterministic", action="store_true", help="FA4's deterministic gradients, too")
-    parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER")
-    parser.add_argument("--date", default="", help="written into the results")
     args = parser.parse_args()
     peers, notes = find_peers(args.peers)
     if args.deterministic and FA4 in peers:

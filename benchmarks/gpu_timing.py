@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from results_files import options
 
 Call = Callable[[int], torch.Tensor]  # number of the set of inputs -> the result
 
@@ -26,6 +28,20 @@ class Budget:
     warmup: int = 25
     rep: int = 100
     rounds: int = 2
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Budget:
+        """As the options of timed_options() say."""
+        return cls(args.warmup, args.reps, args.rounds)
+
+
+def timed_options(doc: str | None, usual: Budget) -> argparse.ArgumentParser:
+    """The budget, where results go, and their date. doc: of the script."""
+    parser = options(doc, usual.rounds)
+    parser.add_argument("--reps", type=int, default=usual.rep, metavar="MS", help="of measuring for one median")
+    parser.add_argument("--warmup", type=int, default=usual.warmup, metavar="MS")
+    parser.add_argument("--date", default="", help="written into the results")
+    return parser
 
 
 def measure_all(calls: Mapping[str, Call], sets: int, budget: Budget) -> dict[str, dict[str, Any]]:

@@ -36,6 +36,18 @@ PATTERNS: dict[str, Callable[[int], splat.Pattern]] = {
     "causal": lambda _: splat.causal(),
     "window(n / 8, 0)": lambda n: splat.window(n // 8, 0),
     "longformer(n / 16, 16)": lambda n: splat.longformer(n // 16, 16),
+    "full": lambda _: splat.full(),
+    "dilated(n / 32, 4)": lambda n: splat.dilated(n // 32, 4),
+    "columns(64, 48, count=8)": lambda _: splat.columns(64, 48, count=8),
+    "documents(16 of n / 16)": lambda n: splat.documents([n // 16] * 16),
+    "global_tokens(16)": lambda _: splat.global_tokens(16),
+    "sinks(16)": lambda _: splat.sinks(16),
+    "prefix(n / 8)": lambda n: splat.prefix(n // 8),
+    "neighborhood((32, n / 32), 13)": lambda n: splat.neighborhood((32, n // 32), 13),
+    "random_blocks(64, 3, seed=0)": lambda _: splat.random_blocks(64, 3, seed=0),
+    "bigbird(64)": lambda _: splat.bigbird(64),
+    "sparse_transformer_strided(n / 32)": lambda n: splat.sparse_transformer_strided(n // 32),
+    "sparse_transformer_fixed(n / 32, 4)": lambda n: splat.sparse_transformer_fixed(n // 32, 4),
 }
 
 

@@ -74,6 +74,24 @@ def block_diagonal(lengths, *, causal=False):
     return dense
 
 
+def block_diagonal_causal(lengths):
+    """xFormers' BlockDiagonalCausalMask.from_seqlens, whose make_local_attention(window_size) is its
+    BlockDiagonalCausalLocalAttentionMask: "the ith query in a block only attends to keys in its block with index
+    greater than i - window_size and less than or equal to i".
+    """
+    dense = block_diagonal(lengths, causal=True)
+
+    def make_local_attention(window_size):
+        def local(seq_q, seq_kv):
+            i, j = places(seq_q, seq_kv)
+            return dense(seq_q, seq_kv) & (j > i - window_size)
+
+        return local
+
+    dense.make_local_attention = make_local_attention
+    return dense
+
+
 def flash(*, causal, window_size=(-1, -1)):
     """flash_attn_func: "query at position i will only attend to keys between [i + seqlen_k - seqlen_q - window_size[0],
     i + seqlen_k - seqlen_q + window_size[1]] inclusive", -1 for no limit; "if causal=True, the causal mask is aligned
@@ -144,7 +162,7 @@ def stand_ins():
         LocalAttentionFromBottomRightMask=local_from_bottom_right,
         LowerTriangularFromBottomRightLocalAttentionMask=lower_triangular_local,
         BlockDiagonalMask=SimpleNamespace(from_seqlens=block_diagonal),
-        BlockDiagonalCausalMask=SimpleNamespace(from_seqlens=lambda lengths: block_diagonal(lengths, causal=True)),
+        BlockDiagonalCausalMask=SimpleNamespace(from_seqlens=block_diagonal_causal),
     )
     fmha = SimpleNamespace(attn_bias=bias, memory_efficient_attention=_attention)
     return {

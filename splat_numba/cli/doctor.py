@@ -9,6 +9,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +20,9 @@ from rich.text import Text
 from splat_numba.cli.console import make_table, output, print_table
 from splat_numba.cli.options import in_options
 from splat_numba.errors import ArgumentError, BackendError
-from splat_numba.gen.plans.machine import GPU
+from splat_numba.gen.language.dtypes import ITEMSIZE as DTYPES
+from splat_numba.gen.plans.machine import GPU, Gpu
+from splat_numba.gen.plans.problem import Problem
 from splat_numba.settings import PREFIX, VARIABLES, Settings, current, given
 from splat_numba.version import __version__
 
@@ -39,6 +42,7 @@ OPTIONAL = (
 # What a compiler for GPUs needs beside it; those after the second come with the compiler, or with a CUDA toolkit.
 CUDA = ("cuda-core", "cuda-bindings", "nvidia-nvvm", "nvidia-nvjitlink")
 OF_TESTS = "SPLAT_TEST_"  # what the tests of this package read
+USUAL_DIM = 64  # of heads, for which a GPU's targets are shown
 COMPILERS = ("c++", "g++", "clang++", "cl")
 
 
@@ -124,7 +128,6 @@ def _cuda_compiler() -> Finding:
 
 def _gpu() -> Finding:
     """The GPU that arrays from the CPU go to, or why there is none."""
-    from splat_numba.gen.targets.registry import targets_of
     from splat_numba.runtime.cuda.device import device
 
     try:
@@ -132,9 +135,24 @@ def _gpu() -> Finding:
     except BackendError as error:
         return Finding("GPU", "missing", in_options(str(error)))
     capability = ".".join(map(str, found.capability))
-    targets = ", ".join(name for name, one in targets_of(GPU).items() if found.capability in one.capabilities)
-    facts = f"compute capability {capability}, {found.multiprocessors} multiprocessors; targets {targets}"
+    facts = f"compute capability {capability}, {found.multiprocessors} multiprocessors"
+    facts += f"; targets {_targets(found.as_planned)}"
     return Finding("GPU", "ok", f"{found.name}, {facts}")
+
+
+def _targets(gpu: Gpu) -> str:
+    """Those that a GPU runs, in the order in which they are asked, and the dtypes that each gets."""
+    from splat_numba.gen.targets.registry import choose_target, targets_of
+
+    got: dict[str, list[str]] = {
+        name: [] for name, one in targets_of(GPU).items() if gpu.capability in one.capabilities
+    }
+    for dtype in DTYPES:
+        with suppress(BackendError):  # 16 bits on Turing
+            target, _ = choose_target(None, Problem(1, 1, USUAL_DIM, USUAL_DIM, dtype), gpu)
+            got[target.name].append(dtype)
+    shown = ", ".join(f"{name} ({', '.join(dtypes) or 'when asked for'})" for name, dtypes in got.items())
+    return f"{shown}: the first that takes a call, here with head_dim {USUAL_DIM}"
 
 
 def _home() -> Path:

@@ -189,9 +189,9 @@ class Executor(Protocol):
     def backward(self, recipe: Recipe, call: BackwardCall) -> tuple[Any, Any, Any]:
         """The gradients of q, k and v; None for frozen ones. Raises BackendError where there are none."""
 
-    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...]) -> Again | None:
+    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...], return_lse: bool) -> Again | None:
         """A faster attend() without lengths, for others that are as these q, k and v but for their addresses: it gives
-        (out, lse). None where there is none.
+        (out, lse), whose lse may be None where it is not wanted. None where there is none.
         """
 
     def backward_again(self, recipe: Recipe, call: BackwardCall) -> Again | None:

@@ -22,6 +22,7 @@ from splat_numba.bridges.torch.functions import (
     fake_gradients,
     filled,
     is_mapped,
+    keep,
     last_function,
     only,
 )
@@ -96,7 +97,7 @@ class Whole(torch.autograd.Function):  # type: ignore[misc] # PyTorch's classes 
     def setup_context(ctx: Any, inputs: Any, _output: Any) -> None:
         """Keep what the way back reads."""
         *arrays, ctx.heads, ctx.feature_map = inputs
-        ctx.save_for_backward(*arrays)
+        keep(ctx, *arrays)
 
     @staticmethod
     def backward(ctx: Any, dout: Any) -> Any:

@@ -154,8 +154,19 @@ def test_doctor_shows_what_is_set_and_names_that_nothing_reads(capsys, monkeypat
 @pytest.mark.parametrize(
     ("driver", "wanted"),
     [
-        (FakeDriver(), "GPU ok NVIDIA Fake, compute capability 9.0, 132 multiprocessors; targets sm_90a, sm80, simt"),
-        (FakeDriver(capability=(8, 0)), "compute capability 8.0, 132 multiprocessors; targets sm80, simt"),
+        (
+            FakeDriver(),
+            "GPU ok NVIDIA Fake, compute capability 9.0, 132 multiprocessors; targets "
+            "sm_90a (float16, bfloat16), sm80 (float32), simt (float64): the first that takes a call",
+        ),
+        (
+            FakeDriver(capability=(8, 0)),
+            "132 multiprocessors; targets sm80 (float16, bfloat16, float32), simt (float64): the first that",
+        ),
+        (
+            FakeDriver(capability=(7, 5)),
+            "targets simt (float32, float64): the first that takes a call, here with head_dim",
+        ),
         (FakeDriver(capability=(7, 0)), "got NVIDIA Fake of 7.0."),
         (FakeDriver(status=Status.CUDA_ERROR_NO_DEVICE), "got CUDA_ERROR_NO_DEVICE from the driver."),
     ],

@@ -127,6 +127,9 @@ def _cases():
     for name in ("split_rounded", "split_truncated"):
         body = each(f"ptx.{name}(a)", words.size, 1, "word", ("store_word", "store_word"))
         yield Case(name, (name,), body, words, 2 * words.size)
+    masks = np.where(np.arange(words.size) % 8, np.uint32(0xFFFFE000), random_words(57, words.size))
+    body = each("ptx.split_by_mask(a, b)", words.size, 2, "word", ("store_word", "store_word"))
+    yield Case("split_by_mask", ("split_by_mask",), body, np.concatenate([words, masks]), 2 * words.size)
     yield Case("real_bits", ("real_bits",), each("ptx.real_bits(a)", COUNT, stores=("store_word",)),
                reals(52, (-10, 10)), COUNT)  # fmt: skip
     words = np.concatenate([random_words(53, 2 * COUNT), SPECIAL, SPECIAL[::-1], random_words(54, 18)])

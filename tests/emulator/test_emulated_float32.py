@@ -42,7 +42,7 @@ def test_results_and_gradients_agree_with_the_oracle(name):
 
 
 # Groups, keys of a tile, stages, atoms.
-SHAPES = ((1, 16, 1, 1), (1, 64, 2, 1), (2, 32, 2, 2))
+SHAPES = ((1, 16, 1, 1), (2, 64, 2, 1), (2, 32, 2, 2))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -183,6 +183,8 @@ FAULTY = Problem(70, 60, splat.causal(), "float32", 1, 2, 1, head_dim=12, value_
 FAULTS = {
     "the rest of what is left": (r"(a_0, r_0) = (ptx\.split_rounded\(a_0\))", r"\1 = \2[0], u32(0)"),
     "the rest of what is right": (r"(b_1, s_1) = (ptx\.split_truncated\(b_1\))", r"\1 = \2[0], u32(0)"),
+    "the rest of what is right of weights": (r"(b_1, s_1) = (ptx\.split_by_mask\(b_1, mask\))", r"\1 = \2[0], u32(0)"),
+    "where queries' rests are": (r"(store_shared_words4\(u32\(at \+ u32\()\d+(\)\), r_0)", r"\g<1>0\2"),
     "which keys": (r"(score_0\[first \+ )2(.*score_0\[first \+ )1\]", r"\g<1>1\g<2>2]"),
     "which columns": (r"x_0, y_0 = ptx", "y_0, x_0 = ptx"),
     "columns that are stored": (r"u64\(8\) \* u64\(column\)", "u64(16) * u64(column)"),

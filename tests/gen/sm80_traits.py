@@ -13,7 +13,7 @@ GOLDEN = {
     "every_option": Traits(
         20, 40, "float16", 1, 32, 2, 4, partial=True, skips=False, resumes=True, hands_on=True, ragged=True, negate=True
     ),
-    "three_products": Traits(20, 12, "float32", 2, 32, 2, 2, partial=False, skips=False),
+    "three_products": Traits(20, 12, "float32", 2, 32, 2, 2, partial=False, skips=False, rests=True),
     "one_product": Traits(
         8, 8, "float32", 1, 16, 1, 2, partial=True, skips=False, resumes=True, ragged=True, precision="tf32"
     ),

@@ -32,6 +32,7 @@ PLAIN = {"partial": False, "skips": False}
 USUAL = (
     ((8, 6), (128, 128), "float16", ALL, 1),
     ((9, 0), (128, 128), "bfloat16", {}, 2),
+    ((9, 0), (128, 128), "bfloat16", PLAIN, 2),
     ((12, 0), (64, 64), "bfloat16", {}, 2),
     ((12, 0), (20, 12), "float32", OF_REALS, 1),
 )

@@ -171,7 +171,7 @@ def test_16_bits_have_tensor_cores_from_ampere_on_and_are_refused_before():
     ("capability", "head_dim", "precision", "name", "why"),
     [
         ((9, 0), 64, "ieee", "sm80", ""),
-        ((8, 6), 64, "ieee", "simt", "three products of TF32 make 59 operations a cycle, FMA units 179"),
+        ((8, 6), 64, "ieee", "simt", "three products of TF32 make 60 operations a cycle, FMA units 179"),
         ((8, 6), 64, "tf32", "sm80", ""),
         ((9, 0), 256, "ieee", "simt", "has no tile for these dims"),
         ((7, 5), 64, "ieee", "simt", "does not run on compute capability 7.5"),

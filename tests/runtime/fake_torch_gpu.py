@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from splat_numba import api
 from splat_numba.executors.gpu import backward as gpu_backward
 from splat_numba.executors.gpu import call as gpu_call
 from splat_numba.executors.gpu.alike import Alike
@@ -33,5 +34,5 @@ def torch_gpu(fake, monkeypatch):
 
 def forget():
     """What was learned of calls on this GPU, while there still is one."""
-    for one in (operators.attended, operators.gone_back):
+    for one in (operators.attended, operators.gone_back, api._known):
         one.clear()

@@ -13,7 +13,15 @@ from flurka_numba.bridges.torch.given import as_tensor, check_omega
 from flurka_numba.bridges.torch.names import map_name
 from flurka_numba.checks import ARRAYS
 from flurka_numba.problem import Call
-from splat_numba.bridges.torch.functions import check_known, check_local, differentiate, is_mapped, last_function, only
+from splat_numba.bridges.torch.functions import (
+    check_known,
+    check_local,
+    differentiate,
+    is_mapped,
+    keep,
+    last_function,
+    only,
+)
 from splat_numba.bridges.torch.watch import is_transformed
 from splat_numba.errors import ArgumentError
 
@@ -43,7 +51,7 @@ class Whole(torch.autograd.Function):  # type: ignore[misc] # PyTorch's classes 
     def setup_context(ctx: Any, inputs: Any, _output: Any) -> None:
         """Keep what the way back reads."""
         ctx.options = inputs[_TENSORS:]
-        ctx.save_for_backward(*inputs[:_TENSORS])
+        keep(ctx, *inputs[:_TENSORS])
 
     @staticmethod
     def backward(ctx: Any, dout: Any) -> Any:

@@ -66,10 +66,19 @@ def emit_finished_four(out: KernelWriter, dtype: str, totals: list[str]) -> None
     """Four sums of products scaled, added onto what is there, limited and stored at ``row`` and ``column``."""
     given = {f"sum_{j}": total for j, total in enumerate(totals)}
     with out.part("store_four", "Four sums of products scaled, added onto what is there, limited and stored.", **given):
-        _emit_four(out, dtype)
+        _emit_finish(out)
+        out.line(f"to = from_result + u64(row) * result_row + u64({ITEMSIZE[dtype]}) * u64(column)")
+        emit_four(out, dtype, "to", [f"c_{j}" for j in range(QUAD)], "when")
 
 
-def _emit_four(out: KernelWriter, dtype: str) -> None:
+def emit_finish_four(out: KernelWriter, totals: list[str]) -> None:
+    """The same but for storing: ``c_0`` to ``c_3``."""
+    given = {f"sum_{j}": total for j, total in enumerate(totals)}
+    with out.part("finish_four", "Four sums of products scaled, added onto what is there, and limited.", **given):
+        _emit_finish(out)
+
+
+def _emit_finish(out: KernelWriter) -> None:
     """Of what is given."""
     for j in range(QUAD):
         out.line(f"c_{j} = sum_{j} * scale")
@@ -82,5 +91,3 @@ def _emit_four(out: KernelWriter, dtype: str) -> None:
     out.line("kept = u32(1) if row < kept_end else u32(0)")
     for j in range(QUAD):
         out.line(f"c_{j} = ptx.select_real(c_{j}, f32(0.0), kept)")
-    out.line(f"to = from_result + u64(row) * result_row + u64({ITEMSIZE[dtype]}) * u64(column)")
-    emit_four(out, dtype, "to", [f"c_{j}" for j in range(QUAD)], "when")

@@ -22,6 +22,7 @@ MOST_DEPTH = 3 * CHUNKS  # which registers have room for
 MOST_COLUMNS = 80
 LEAST_TILES = 4  # that a block's B must be worth
 OTHER_REGISTERS = 64  # beside sums and what is fetched
+DEEP_REGISTERS = 16  # more, where 16-bit numbers of three steps are made pieces: all of a row's are at work
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,8 @@ class RowsProductShape:
     @property
     def resident(self) -> int:
         """Blocks of a multiprocessor that registers are left for."""
-        registers = min(self.sums + self.words + OTHER_REGISTERS, MOST_REGISTERS)
+        deep = DEEP_REGISTERS if self.depth == MOST_DEPTH and self.operands[0].pieces > 1 else 0
+        registers = min(self.sums + self.words + OTHER_REGISTERS + deep, MOST_REGISTERS)
         return max(1, min(REGISTERS // (registers * self.threads), MOST_THREADS // self.threads, 8))
 
 

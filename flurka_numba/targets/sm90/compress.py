@@ -10,7 +10,7 @@ from flurka_numba.targets.gpu.lanes import WARP_OF_BLOCK
 from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.bounds import bound_pointers, emit_largest_of_part
 from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK, LANE_OF_ROW, LANE_ROW
-from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
+from flurka_numba.targets.sm90.ring import consuming, emit_advance, emit_rings, emit_steps, producing
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import BARRIER_BYTES, STEP, CompressTraits
 from splat_numba.gen.language.entry import Entry
@@ -55,12 +55,10 @@ def render_compress(traits: CompressTraits) -> str:
     with out.suite():
         _emit_start(out, traits)
         _emit_share(out, traits)
-        with (
-            out.block(f"if thread >= u32({WARPGROUP * traits.groups})"),
-            out.part("produce", "The warp that fetches steps; what one lane alone may do is predicated by ``leader``."),
-        ):
+        fetches = "The warp that fetches steps; what one lane alone may do is predicated by ``leader``."
+        with producing(out, traits.groups, fetches):
             _emit_producer(out, traits)
-        with out.block("else"), out.part("consume", f"A warpgroup: {GROUP} slots of the tile."):
+        with consuming(out, f"A warpgroup: {GROUP} slots of the tile."):
             _emit_consumer(out, traits)
     return out.text()
 

@@ -33,7 +33,7 @@ from flurka_numba.targets.sm90.project_shape import (
     TOKENS,
     ProjectTraits,
 )
-from flurka_numba.targets.sm90.ring import emit_first_step, emit_rings, emit_steps
+from flurka_numba.targets.sm90.ring import consuming, emit_first_step, emit_rings, emit_steps, producing
 from flurka_numba.targets.sm90.shape import BARRIER_BYTES, STEP
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import (
@@ -89,19 +89,12 @@ def render_project_apply(traits: ProjectTraits) -> str:
     )
     with out.suite():
         _emit_start(out, traits)
-        with out.block(f"if thread >= u32({WARPGROUP * GROUPS})"):
-            out.line("fewer_registers()")
-            with (
-                out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"),
-                out.part("produce", "The warp that fetches steps, and states; one lane alone begins copies."),
-            ):
-                emit_producer(out, traits)
-        with out.block("else"):
-            out.line("more_registers()")
-            with out.part(
-                "consume", "A warpgroup, which has every second tile: its queries, head by head its results."
-            ):
-                _emit_consumer(out, traits)
+        fetches = "The warp that fetches steps, and states; one lane alone begins copies."
+        with producing(out, GROUPS, fetches, gives_registers=True):
+            emit_producer(out, traits)
+        text = "A warpgroup, which has every second tile: its queries, head by head its results."
+        with consuming(out, text, takes_registers=True):
+            _emit_consumer(out, traits)
     return out.text()
 
 

@@ -11,7 +11,7 @@ from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK
 from flurka_numba.targets.sm90.projection_results import emit_results
 from flurka_numba.targets.sm90.projection_shape import ProjectionTraits
-from flurka_numba.targets.sm90.ring import emit_advance, emit_rings, emit_steps
+from flurka_numba.targets.sm90.ring import consuming, emit_advance, emit_rings, emit_steps, producing
 from flurka_numba.targets.sm90.shape import BARRIER_BYTES
 from splat_numba.gen.language.entry import Entry
 from splat_numba.gen.language.lane_layout import WARP, sums_of
@@ -58,12 +58,10 @@ def render_projection_gradients(traits: ProjectionTraits) -> str:
     )
     with out.suite():
         _emit_start(out, traits)
-        with (
-            out.block(f"if thread >= u32({WARPGROUP * traits.groups})"),
-            out.part("produce", "The warp that fetches steps; what one lane alone may do is predicated by ``leader``."),
-        ):
+        fetches = "The warp that fetches steps; what one lane alone may do is predicated by ``leader``."
+        with producing(out, traits.groups, fetches):
             _emit_producer(out, traits)
-        with out.block("else"), out.part("consume", f"A warpgroup: {GROUP} slots of each tile."):
+        with consuming(out, f"A warpgroup: {GROUP} slots of each tile."):
             _emit_consumer(out, traits)
     return out.text()
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from flurka_numba.targets.gpu.lanes import LANE
 from flurka_numba.targets.sm90.shape import BARRIER_BYTES
+from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.targets.gpu.parts import KernelWriter
 from splat_numba.gen.targets.sm90.attention import emit_advance as emit_on
+from splat_numba.gen.targets.sm90.shape import WARPGROUP
 
 
 def emit_rings(
@@ -16,8 +19,7 @@ def emit_rings(
     """Start a block: who it is, and its barriers, before anybody uses them.
 
     rings: stages by a prefix of their names, {prefix}full (a phase ends with the copies' bytes) and {prefix}empty (with
-    a lane of each of so many warps); others: barriers, and how many arrivals
-    end their phases.
+    a lane of each of so many warps); others: barriers, and how many arrivals end their phases.
     """
     out.lines(
         f"""
@@ -36,6 +38,29 @@ def emit_rings(
                 out.line(f"ptx.mbarrier_init({name}, u32({arrivals}))")
             out.line("ptx.fence_mbarrier_init()")
         out.line("ptx.block_barrier()")
+
+
+@contextmanager
+def producing(out: KernelWriter, groups: int, text: str, *, gives_registers: bool = False) -> Iterator[None]:
+    """What the warp behind so many warpgroups does, as a part; or the first one of a warpgroup that gives registers."""
+    with out.block(f"if thread >= u32({WARPGROUP * groups})"):
+        if not gives_registers:
+            with out.part("produce", text):
+                yield
+            return
+        out.line("fewer_registers()")
+        with out.block(f"if thread < u32({WARPGROUP * groups + WARP})"), out.part("produce", text):
+            yield
+
+
+@contextmanager
+def consuming(out: KernelWriter, text: str, *, takes_registers: bool = False) -> Iterator[None]:
+    """What each of the warpgroups does, likewise. producing() comes first."""
+    with out.block("else"):
+        if takes_registers:
+            out.line("more_registers()")
+        with out.part("consume", text):
+            yield
 
 
 def emit_steps(out: KernelWriter, last: str, stages: int, operands: str, products: Sequence[str]) -> None:

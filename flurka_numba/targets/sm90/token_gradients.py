@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from flurka_numba.targets.gpu_text import parameters_of, start_text
 from flurka_numba.targets.sm90.lanes import GROUP_OF_BLOCK
-from flurka_numba.targets.sm90.ring import emit_advance, emit_rings
+from flurka_numba.targets.sm90.ring import consuming, emit_advance, emit_rings, producing
 from flurka_numba.targets.sm90.scales import is_scaled
 from flurka_numba.targets.sm90.shape import BARRIER_BYTES
 from flurka_numba.targets.sm90.token_producer import emit_place, emit_producer
@@ -77,17 +77,11 @@ def render_token_gradients(traits: TokenTraits) -> str:
     )
     with out.suite():
         _emit_start(out, traits)
-        with out.block(f"if thread >= u32({WARPGROUP * GROUPS})"):
-            out.line("fewer_registers()")
-            with (
-                out.block(f"if thread < u32({WARPGROUP * GROUPS + WARP})"),
-                out.part("produce", "The warp that fetches; what one lane alone may do is predicated by ``leader``."),
-            ):
-                emit_producer(out, traits)
-        with out.block("else"):
-            out.line("more_registers()")
-            with out.part("consume", f"A warpgroup: {GROUP} tokens of each tile."):
-                _emit_consumer(out, traits)
+        fetches = "The warp that fetches; what one lane alone may do is predicated by ``leader``."
+        with producing(out, GROUPS, fetches, gives_registers=True):
+            emit_producer(out, traits)
+        with consuming(out, f"A warpgroup: {GROUP} tokens of each tile.", takes_registers=True):
+            _emit_consumer(out, traits)
     return out.text()
 
 

@@ -8,7 +8,15 @@ import torch
 
 from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import operators
-from splat_numba.bridges.torch.functions import check_known, check_local, differentiate, is_mapped, last_function, only
+from splat_numba.bridges.torch.functions import (
+    check_known,
+    check_local,
+    differentiate,
+    is_mapped,
+    keep,
+    last_function,
+    only,
+)
 from splat_numba.bridges.torch.names import mask_name, settled
 from splat_numba.bridges.torch.operators import attended, gone_back
 from splat_numba.bridges.torch.watch import is_transformed
@@ -43,7 +51,7 @@ class Whole(torch.autograd.Function):  # type: ignore[misc] # PyTorch's classes 
         q, k, v, mask, scale, layout, kv_lengths, backend, target, _ = inputs
         ctx.options = mask, scale, layout, backend, target
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(q, k, v, *output, kv_lengths)
+        keep(ctx, q, k, v, *output, kv_lengths)
 
     @staticmethod
     def backward(ctx: Any, dout: Any, dlse: Any) -> Any:
@@ -90,7 +98,7 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
             recipe = _recipe(q, stored, mask, options)
             found = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
             if kv_lengths is None and _lasts(stored, mask):
-                attended.learn(kind, recipe.executor.attend_again(recipe, (q, k, v)))
+                attended.learn(kind, (q, k), recipe.executor.attend_again(recipe, (q, k, v), True))
         out, lse = found
         ctx.kept = stored, mask, options
         ctx.set_materialize_grads(False)
@@ -116,7 +124,7 @@ class Eager(torch.autograd.Function):  # type: ignore[misc] # as above
         call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, operators.FROZEN[wanted])
         gradients = recipe.executor.backward(recipe, call)
         if kv_lengths is None and _lasts(stored, mask):
-            gone_back.learn(kind, recipe.executor.backward_again(recipe, call))
+            gone_back.learn(kind, (q, k), recipe.executor.backward_again(recipe, call))
         return (*gradients, None)
 
     @staticmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -18,11 +19,26 @@ def define(library: Any, name: str, schema: str, run: Any, fake: Any, vmap: Any)
     tensors without numbers; vmap: as torch.library.register_vmap wants it.
     """
     library.define(f"{name}{schema}")
+    names = [one.split()[-1] for one in schema[1 : schema.index(")")].split(",")]
     for device in ("CPU", "CUDA"):
         library.impl(name, run, device)
-    torch.library.register_fake(f"{library.ns}::{name}", fake, lib=library)
+    torch.library.register_fake(f"{library.ns}::{name}", partial(_without_numbers, names, fake), lib=library)
     torch.library.register_vmap(f"{library.ns}::{name}", vmap, lib=library)
     return getattr(getattr(torch.ops, library.ns), name)
+
+
+def _without_numbers(names: Sequence[str], fake: Any, *arguments: Any) -> Any:
+    """What a trace is told of a call's results. Raises ArgumentTypeError for a tensor on device 'meta' beside a first
+    one that is not: PyTorch asks here for the results themselves then, and would take memory that nobody has written.
+    """
+    tensors = {name: one for name, one in zip(names, arguments, strict=False) if isinstance(one, torch.Tensor)}
+    absent = [name for name, one in tensors.items() if one.device.type == "meta"]
+    if absent and next(iter(tensors)) not in absent:
+        raise ArgumentTypeError(
+            f"{absent[0]} wanted as a tensor of numbers in memory, got one on device 'meta', which has no numbers. "
+            "Give torch.empty_like, and numbers in it."
+        )
+    return fake(*arguments)
 
 
 _is_batched = torch._C._functorch.is_legacy_batchedtensor  # noqa: SLF001 - there is no public question
@@ -114,6 +130,14 @@ def last_function(operator: Any, no_second: str, no_tangents: str) -> Any:
             raise ArgumentError(no_tangents)
 
     return Last
+
+
+def keep(ctx: Any, *tensors: Any) -> None:
+    """For the way back, and for jvp, which refuses: within a vmap PyTorch looks there for as many as it kept places
+    of, and says nothing that helps where there are none.
+    """
+    ctx.save_for_backward(*tensors)
+    ctx.save_for_forward(*tensors)
 
 
 def only(found: Any, wanted: Any) -> tuple[Any, ...]:

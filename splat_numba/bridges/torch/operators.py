@@ -15,10 +15,11 @@ from splat_numba.arguments.layouts import check_layout
 from splat_numba.bridges.torch import fakes, vmaps
 from splat_numba.bridges.torch.functions import all_bare, define, filled
 from splat_numba.bridges.torch.names import named
-from splat_numba.bridges.torch.shortcuts import Known, shorten
+from splat_numba.bridges.torch.shortcuts import shorten
 from splat_numba.executors.choice import choose_executor
 from splat_numba.executors.executor import BackwardCall, Recipe
 from splat_numba.executors.given import Given
+from splat_numba.executors.known import Known
 from splat_numba.runtime.graphs import stay_outside_graphs
 from splat_numba.runtime.recent import REMEMBERED, Recent
 
@@ -70,7 +71,7 @@ def attend(
     recipe = known_recipe(q, named(mask), (scale, layout, backend, target, autotune))
     out, lse = recipe.executor.attend(recipe, q, k, v, kv_lengths, None, True)
     if kv_lengths is None:
-        attended.learn(options, recipe.executor.attend_again(recipe, arrays))
+        attended.learn(options, arrays, recipe.executor.attend_again(recipe, arrays, True))
     return out.contiguous(), lse.contiguous()
 
 
@@ -90,7 +91,7 @@ def backward(
     call = BackwardCall(dout, q, k, v, out, lse, dlse, kv_lengths, FROZEN[tuple(wanted)])
     found = recipe.executor.backward(recipe, call)
     if kv_lengths is None and all(wanted):  # nearly always
-        gone_back.learn(options, recipe.executor.backward_again(recipe, call))
+        gone_back.learn(options, arrays, recipe.executor.backward_again(recipe, call))
     dq, dk, dv = filled(found, q)
     return dq, dk, dv
 

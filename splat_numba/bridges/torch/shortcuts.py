@@ -11,39 +11,7 @@ from typing import Any
 
 import torch
 
-from splat_numba.executors.executor import Again
-from splat_numba.runtime.recent import REMEMBERED, Recent, keep_among
-
-
-class Known:
-    """What was learned of an operator's calls, by all that they are beside their arrays. Calls that are like none, or
-    are watched, are the operator's as before.
-    """
-
-    def __init__(self) -> None:
-        self._by_options: Recent[tuple[Again, ...]] = Recent(REMEMBERED)
-        self.glance = self._by_options.glance
-
-    def learn(self, options: tuple[Any, ...], again: Again | None) -> None:
-        """Note a faster call for these options. None where there is none."""
-        if again is not None:
-            keep_among(self._by_options, options, again)
-
-    def call(self, options: tuple[Any, ...], arrays: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """What a known call gives; None where none is like this one."""
-        try:
-            several = self.glance(options) or ()
-        except TypeError:  # an option of a wrong type, which is refused by name
-            return None
-        for again in several:
-            found = again(arrays)
-            if found is not None:
-                return found
-        return None
-
-    def clear(self) -> None:
-        """Let go of everything."""
-        self._by_options.clear()
+from splat_numba.executors.known import Known
 
 
 def shorten(operator: Any, split: Callable[..., tuple[tuple[Any, ...], tuple[Any, ...]]], known: Known) -> None:

@@ -256,7 +256,7 @@ class CpuExecutor:
 
         return backward(recipe, call)
 
-    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...]) -> None:
+    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...], return_lse: bool) -> None:
         """None: it begins anew each time."""
 
     def backward_again(self, recipe: Recipe, call: BackwardCall) -> None:

@@ -159,7 +159,7 @@ class EmulatedExecutor(OfGpuTexts):
             targets[name][...] = machine.read(one)
         return given.exported(call)
 
-    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...]) -> None:
+    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...], return_lse: bool) -> None:
         """None: it begins anew each time."""
 
     def backward_again(self, recipe: Recipe, call: BackwardCall) -> None:

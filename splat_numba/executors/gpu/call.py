@@ -82,7 +82,7 @@ def attend(recipe: Recipe, q: Any, k: Any, v: Any, kv_lengths: Any, out: Any, re
     return (result, lse) if return_lse else result
 
 
-def attend_again(recipe: Recipe, arrays: tuple[Any, ...]) -> Again | None:
+def attend_again(recipe: Recipe, arrays: tuple[Any, ...], return_lse: bool) -> Again | None:
     """Executor.attend_again(): what attend() does once it has found its ready call."""
     framework = framework_of(arrays[0])
     question = None if framework is None or recipe.identity is None else framework.likeness(arrays)
@@ -91,15 +91,18 @@ def attend_again(recipe: Recipe, arrays: tuple[Any, ...]) -> Again | None:
     q, k, v = arrays
     ready, _ = _look_up(recipe, q, k, v, None, None, framework)
     address, stream, run = framework.address, framework.stream, ready.call.run
-    make_out, make_lse, ordinal = ready.make_out, ready.make_lse, ready.device.ordinal
+    make_out, ordinal = ready.make_out, ready.device.ordinal
+    make_lse = ready.make_lse if return_lse or ready.needs_lse else None
 
     def again(others: tuple[Any, ...]) -> tuple[Any, Any] | None:
         places = question(others)
         if places is None:
             return None
-        q = others[0]
-        out, lse = make_out(q), make_lse(q)
-        run((*places, address(out), address(lse), 0), stream(others, ordinal), framework, q)
+        q, lse, to_lse = others[0], None, 0
+        out = make_out(q)
+        if make_lse is not None:
+            to_lse = address(lse := make_lse(q))
+        run((*places, address(out), to_lse, 0), stream(others, ordinal), framework, q)
         return out, lse
 
     return again

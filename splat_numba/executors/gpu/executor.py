@@ -194,9 +194,9 @@ class CudaExecutor(OfGpuTexts):
         found: tuple[Any, Any, Any] = _backward().backward(recipe, call)
         return found
 
-    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...]) -> Again | None:
+    def attend_again(self, recipe: Recipe, arrays: tuple[Any, ...], return_lse: bool) -> Again | None:
         """As attend(), for arrays of a framework that tells them apart fast."""
-        return attend_again(recipe, arrays)
+        return attend_again(recipe, arrays, return_lse)
 
     def backward_again(self, recipe: Recipe, call: BackwardCall) -> Again | None:
         """Likewise."""

@@ -63,7 +63,8 @@ class Traits:
     tile_kv: keys of a tile; stages: tiles of K and of V in flight; blocks_per_multiprocessor: resident at once;
     partial: some tiles have a mask; skips: some group skips a tile; resumes: starts from the (out, lse) of an earlier
     pass; hands_on: a later pass may start from its own, so that it keeps what rounding to 16 bits takes off;
-    ragged: key lengths differ between batch entries; negate: the scale is negative; precision: Problem's.
+    ragged: key lengths differ between batch entries; negate: the scale is negative; precision: Problem's; rests:
+    queries of float32 stand in shared memory as numbers of TF32, and once more as what that leaves of them.
     """
 
     head_dim: int
@@ -80,6 +81,7 @@ class Traits:
     ragged: bool = False
     negate: bool = False
     precision: str = IEEE
+    rests: bool = False
 
     @property
     def tile_q(self) -> int:

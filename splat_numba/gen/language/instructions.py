@@ -141,6 +141,16 @@ INSTRUCTIONS: Final = (
         "mov.b32 $0, w; mov.b32 $1, x; }",
         ordered=True,
     ),
+    # The same by a mask that the compiler does not know: else it multiplies what is not cut off, which is the same for
+    # a product, and moves that to where products want their operands.
+    _value(
+        lane_values.split_by_mask,
+        "rr",
+        "rr",
+        "{ .reg .b32 w; .reg .f32 x, y; and.b32 w, $2, $3; mov.b32 x, $2; mov.b32 y, w; sub.f32 x, x, y; "
+        "mov.b32 $0, w; mov.b32 $1, x; }",
+        ordered=True,
+    ),
     _value(lane_values.join_double, "d", "rr", "mov.b64 $0, {$1, $2};"),
     _value(lane_values.split_double, "rr", "d", "mov.b64 {$0, $1}, $2;"),
     # The first where the third is not 0, else the second: Numba takes seconds to compile a text with many branches.

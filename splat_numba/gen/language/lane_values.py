@@ -166,6 +166,13 @@ def split_truncated(word: Any) -> tuple[Words, Words]:
         return tf32(word), real_bits(canonical(_real(word) - _real(tf32(word))))
 
 
+def split_by_mask(word: Any, mask: Any) -> tuple[Words, Words]:
+    """A float32 as what a mask leaves of its bits and the rest; NaN where that is not a number."""
+    big = lanes(word, np.uint32) & lanes(mask, np.uint32)
+    with np.errstate(invalid="ignore"):
+        return big, real_bits(canonical(_real(word) - _real(big)))
+
+
 def join_double(low: Any, high: Any) -> NDArray[np.float64]:
     """The float64 of two words."""
     bits = lanes(low, np.uint32).astype(np.uint64) | (lanes(high, np.uint32).astype(np.uint64) << np.uint64(32))

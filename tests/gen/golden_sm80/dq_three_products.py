@@ -354,6 +354,16 @@ def split_right(b_0, b_1, b_2, b_3):
 
 
 @device
+def split_columns(b_0, b_1, b_2, b_3, mask):
+    """Four numbers as ones of TF32, and the rests."""
+    b_0, s_0 = ptx.split_by_mask(b_0, mask)
+    b_1, s_1 = ptx.split_by_mask(b_1, mask)
+    b_2, s_2 = ptx.split_by_mask(b_2, mask)
+    b_3, s_3 = ptx.split_by_mask(b_3, mask)
+    return b_0, b_1, b_2, b_3, s_0, s_1, s_2, s_3
+
+
+@device
 def multiply_first(score_0, left, right):
     """Scores of a warp's rows with a right tile's."""
     for i in range(8):
@@ -417,12 +427,13 @@ def multiply_second_sixteen(at, slope_0, a_0, a_1, a_2, a_3, r_0, r_1, r_2, r_3,
 @device
 def add_dq(total_0, slope_0, right):
     """Slopes of a warp's rows times a right tile."""
-    add_dq_step(0, total_0, slope_0, u32(right + u32(0)))
+    mask = ptx.shuffle_xor_word(u32(0xFFFFE000), u32(0))
+    add_dq_step(0, total_0, slope_0, u32(right + u32(0)), mask)
 
 
 @device
-def add_dq_step(first, total_0, slope_0, right):
-    """Sixteen keys and their weights."""
+def add_dq_step(first, total_0, slope_0, right, mask):
+    """16 keys and their weights."""
     ptx.warp_barrier()  # so that values of later keys are not read yet, and kept in registers
     a_0, a_1, a_2, a_3, r_0, r_1, r_2, r_3 = split_left(
         ptx.real_bits(slope_0[first + 0]), ptx.real_bits(slope_0[first + 2]), ptx.real_bits(slope_0[first + 1]),
@@ -434,16 +445,17 @@ def add_dq_step(first, total_0, slope_0, right):
     )
     add_dq_sixteen(
         0, total_0, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, r_0, r_1, r_2, r_3, r_4, r_5, r_6, r_7, u32(right + u32(0)),
+        mask,
     )
     add_dq_sixteen(
         8, total_0, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, r_0, r_1, r_2, r_3, r_4, r_5, r_6, r_7,
-        u32(right + u32(64)),
+        u32(right + u32(64)), mask,
     )
 
 
 @device
 def add_dq_sixteen(
-    at, total_0, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, r_0, r_1, r_2, r_3, r_4, r_5, r_6, r_7, right,
+    at, total_0, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, r_0, r_1, r_2, r_3, r_4, r_5, r_6, r_7, right, mask,
 ):
     """Sixteen columns."""
     part_0 = cuda.local.array(8, dtype=np.float32)
@@ -451,8 +463,8 @@ def add_dq_sixteen(
         part_0[i] = f32(0.0)
     x_0, y_0 = ptx.load_shared_reals2(u32(right + u32(0)))
     x_1, y_1 = ptx.load_shared_reals2(u32(right + u32(144)))
-    b_0, b_1, b_2, b_3, s_0, s_1, s_2, s_3 = split_right(
-        ptx.real_bits(x_0), ptx.real_bits(x_1), ptx.real_bits(y_0), ptx.real_bits(y_1),
+    b_0, b_1, b_2, b_3, s_0, s_1, s_2, s_3 = split_columns(
+        ptx.real_bits(x_0), ptx.real_bits(x_1), ptx.real_bits(y_0), ptx.real_bits(y_1), mask,
     )
     add_product(part_0, 0, r_0, r_1, r_2, r_3, b_0, b_1)
     add_product(part_0, 4, r_0, r_1, r_2, r_3, b_2, b_3)
@@ -462,8 +474,8 @@ def add_dq_sixteen(
     add_product(part_0, 4, a_0, a_1, a_2, a_3, b_2, b_3)
     x_0, y_0 = ptx.load_shared_reals2(u32(right + u32(1152)))
     x_1, y_1 = ptx.load_shared_reals2(u32(right + u32(1296)))
-    b_0, b_1, b_2, b_3, s_0, s_1, s_2, s_3 = split_right(
-        ptx.real_bits(x_0), ptx.real_bits(x_1), ptx.real_bits(y_0), ptx.real_bits(y_1),
+    b_0, b_1, b_2, b_3, s_0, s_1, s_2, s_3 = split_columns(
+        ptx.real_bits(x_0), ptx.real_bits(x_1), ptx.real_bits(y_0), ptx.real_bits(y_1), mask,
     )
     add_product(part_0, 0, r_4, r_5, r_6, r_7, b_0, b_1)
     add_product(part_0, 4, r_4, r_5, r_6, r_7, b_2, b_3)

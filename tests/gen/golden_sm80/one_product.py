@@ -320,7 +320,7 @@ def multiply_values(total_0, score_0, values):
 
 @device
 def multiply_values_step(first, total_0, score_0, values):
-    """Sixteen keys and their weights."""
+    """16 keys and their weights."""
     ptx.warp_barrier()  # so that values of later keys are not read yet, and kept in registers
     a_0, a_1, a_2, a_3 = round_four(
         ptx.real_bits(score_0[first + 0]), ptx.real_bits(score_0[first + 2]), ptx.real_bits(score_0[first + 1]),

@@ -14,7 +14,7 @@ device = cuda.jit(device=True, forceinline=True)  # arrays that such a function 
 wait_for_copies = ptx.async_wait(0)
 
 # Shared memory, in bytes from its aligned start: queries, stages, a note a warp; in a stage: keys, values.
-QUERIES, TILES, NOTES = u32(0), u32(18432), u32(32768)
+QUERIES, TILES, NOTES = u32(0), u32(36864), u32(51200)
 VALUES, STAGE_BYTES = u32(4608), u32(7168)
 
 
@@ -52,6 +52,10 @@ def attention(
     keep_notes(note, rank, head, entry, k_at, v_at)
     copy_queries(q_at, q_row, u32(base + QUERIES), rows_at, seq_q)
     clear_padding(base)
+    ptx.async_commit()
+    wait_for_copies()
+    ptx.block_barrier()
+    keep_rests(u32(base + QUERIES))
     limit = seq_kv
     attend(
         block + u64(32) * u64(rank), piece, views, k_row, v_row, base, note, scale_log2, score_0, score_1, total_0,
@@ -300,6 +304,16 @@ def split_right(b_0, b_1, b_2, b_3):
 
 
 @device
+def split_columns(b_0, b_1, b_2, b_3, mask):
+    """Four numbers as ones of TF32, and the rests."""
+    b_0, s_0 = ptx.split_by_mask(b_0, mask)
+    b_1, s_1 = ptx.split_by_mask(b_1, mask)
+    b_2, s_2 = ptx.split_by_mask(b_2, mask)
+    b_3, s_3 = ptx.split_by_mask(b_3, mask)
+    return b_0, b_1, b_2, b_3, s_0, s_1, s_2, s_3
+
+
+@device
 def multiply_keys(score_0, score_1, queries, keys):
     """Scores of a warp's rows with a tile's keys."""
     for i in range(16):
@@ -313,10 +327,10 @@ def multiply_keys(score_0, score_1, queries, keys):
 @device
 def multiply_keys_step(score_0, score_1, queries, keys):
     """Eight numbers of each row and column."""
-    w_0, w_1, w_2, w_3 = ptx.load_matrices(u32(queries + u32(0)))
-    a_0, a_1, a_2, a_3, r_0, r_1, r_2, r_3 = split_left(w_0, w_1, w_2, w_3)
-    w_0, w_1, w_2, w_3 = ptx.load_matrices(u32(queries + u32(2304)))
-    a_4, a_5, a_6, a_7, r_4, r_5, r_6, r_7 = split_left(w_0, w_1, w_2, w_3)
+    a_0, a_1, a_2, a_3 = ptx.load_matrices(u32(queries + u32(0)))
+    r_0, r_1, r_2, r_3 = ptx.load_matrices(u32(queries + u32(18432)))
+    a_4, a_5, a_6, a_7 = ptx.load_matrices(u32(queries + u32(2304)))
+    r_4, r_5, r_6, r_7 = ptx.load_matrices(u32(queries + u32(20736)))
     multiply_keys_sixteen(
         0, score_0, score_1, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, r_0, r_1, r_2, r_3, r_4, r_5, r_6, r_7,
         u32(keys + u32(0)),
@@ -427,13 +441,14 @@ def multiply_again_sixteen(at, again_0, again_1, a_0, a_1, a_2, a_3, a_4, a_5, a
 @device
 def multiply_values(total_0, total_1, score_0, score_1, values):
     """Weights of a warp's rows times a tile's values."""
-    multiply_values_step(0, total_0, total_1, score_0, score_1, u32(values + u32(0)))
-    multiply_values_step(8, total_0, total_1, score_0, score_1, u32(values + u32(1280)))
+    mask = ptx.shuffle_xor_word(u32(0xFFFFE000), u32(0))
+    multiply_values_step(0, total_0, total_1, score_0, score_1, u32(values + u32(0)), mask)
+    multiply_values_step(8, total_0, total_1, score_0, score_1, u32(values + u32(1280)), mask)
 
 
 @device
-def multiply_values_step(first, total_0, total_1, score_0, score_1, values):
-    """Sixteen keys and their weights."""
+def multiply_values_step(first, total_0, total_1, score_0, score_1, values, mask):
+    """16 keys and their weights."""
     ptx.warp_barrier()  # so that values of later keys are not read yet, and kept in registers
     a_0, a_1, a_2, a_3, r_0, r_1, r_2, r_3 = split_left(
         ptx.real_bits(score_0[first + 0]), ptx.real_bits(score_0[first + 2]), ptx.real_bits(score_0[first + 1]),
@@ -453,14 +468,14 @@ def multiply_values_step(first, total_0, total_1, score_0, score_1, values):
     )
     multiply_values_sixteen(
         0, total_0, total_1, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, a_8, a_9, a_10, a_11, a_12, a_13, a_14, a_15, r_0,
-        r_1, r_2, r_3, r_4, r_5, r_6, r_7, r_8, r_9, r_10, r_11, r_12, r_13, r_14, r_15, u32(values + u32(0)),
+        r_1, r_2, r_3, r_4, r_5, r_6, r_7, r_8, r_9, r_10, r_11, r_12, r_13, r_14, r_15, u32(values + u32(0)), mask,
     )
 
 
 @device
 def multiply_values_sixteen(
     at, total_0, total_1, a_0, a_1, a_2, a_3, a_4, a_5, a_6, a_7, a_8, a_9, a_10, a_11, a_12, a_13, a_14, a_15, r_0,
-    r_1, r_2, r_3, r_4, r_5, r_6, r_7, r_8, r_9, r_10, r_11, r_12, r_13, r_14, r_15, values,
+    r_1, r_2, r_3, r_4, r_5, r_6, r_7, r_8, r_9, r_10, r_11, r_12, r_13, r_14, r_15, values, mask,
 ):
     """Sixteen columns."""
     part_0 = cuda.local.array(8, dtype=np.float32)
@@ -470,8 +485,8 @@ def multiply_values_sixteen(
         part_1[i] = f32(0.0)
     x_0, y_0 = ptx.load_shared_reals2(u32(values + u32(0)))
     x_1, y_1 = ptx.load_shared_reals2(u32(values + u32(80)))
-    b_0, b_1, b_2, b_3, s_0, s_1, s_2, s_3 = split_right(
-        ptx.real_bits(x_0), ptx.real_bits(x_1), ptx.real_bits(y_0), ptx.real_bits(y_1),
+    b_0, b_1, b_2, b_3, s_0, s_1, s_2, s_3 = split_columns(
+        ptx.real_bits(x_0), ptx.real_bits(x_1), ptx.real_bits(y_0), ptx.real_bits(y_1), mask,
     )
     add_product(part_0, 0, r_0, r_1, r_2, r_3, b_0, b_1)
     add_product(part_1, 0, r_4, r_5, r_6, r_7, b_0, b_1)
@@ -487,8 +502,8 @@ def multiply_values_sixteen(
     add_product(part_1, 4, a_4, a_5, a_6, a_7, b_2, b_3)
     x_0, y_0 = ptx.load_shared_reals2(u32(values + u32(640)))
     x_1, y_1 = ptx.load_shared_reals2(u32(values + u32(720)))
-    b_0, b_1, b_2, b_3, s_0, s_1, s_2, s_3 = split_right(
-        ptx.real_bits(x_0), ptx.real_bits(x_1), ptx.real_bits(y_0), ptx.real_bits(y_1),
+    b_0, b_1, b_2, b_3, s_0, s_1, s_2, s_3 = split_columns(
+        ptx.real_bits(x_0), ptx.real_bits(x_1), ptx.real_bits(y_0), ptx.real_bits(y_1), mask,
     )
     add_product(part_0, 0, r_8, r_9, r_10, r_11, b_0, b_1)
     add_product(part_1, 0, r_12, r_13, r_14, r_15, b_0, b_1)
@@ -505,6 +520,32 @@ def multiply_values_sixteen(
     for i in range(8):
         total_0[at + i] += part_0[i]
         total_1[at + i] += part_1[i]
+
+
+@device
+def keep_rests(queries):
+    """A warp's queries become numbers of TF32, and their rests stand apart."""
+    thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+    first_row = u32(u32(thread >> u32(5)) * u32(32))
+    number = u32(thread & u32(31))
+    while number < u32(256):
+        row = u32(number // u32(8))
+        chunk = u32(number - row * u32(8))
+        at = u32(queries + u32(first_row + row) * u32(144) + chunk * u32(16))
+        w_0, w_1, w_2, w_3 = ptx.load_shared_words4(at)
+        a_0, a_1, a_2, a_3, r_0, r_1, r_2, r_3 = split_left(w_0, w_1, w_2, w_3)
+        infinite = u32(1) if u32(r_0 & u32(0x7FFFFFFF)) == u32(0x7F800000) else u32(0)
+        a_0 = ptx.select(w_0, a_0, infinite)
+        infinite = u32(1) if u32(r_1 & u32(0x7FFFFFFF)) == u32(0x7F800000) else u32(0)
+        a_1 = ptx.select(w_1, a_1, infinite)
+        infinite = u32(1) if u32(r_2 & u32(0x7FFFFFFF)) == u32(0x7F800000) else u32(0)
+        a_2 = ptx.select(w_2, a_2, infinite)
+        infinite = u32(1) if u32(r_3 & u32(0x7FFFFFFF)) == u32(0x7F800000) else u32(0)
+        a_3 = ptx.select(w_3, a_3, infinite)
+        ptx.store_shared_words4(at, a_0, a_1, a_2, a_3, u32(1))
+        ptx.store_shared_words4(u32(at + u32(18432)), r_0, r_1, r_2, r_3, u32(1))
+        number = u32(number + u32(32))
+    ptx.warp_barrier()  # all lanes read them
 
 
 @device

@@ -218,31 +218,61 @@ def copy_queries(first, step, to, rows_at, limit):
 @device
 def copy_keys(first, step, to, corner, inner_step, outer_step, box_shift, limit):
     """Begin to copy the keys of a tile."""
-    thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
-    chunk = u32(thread % u32(8))
-    place = u32(thread // u32(8))
-    while place < u32(64):
-        token = token_of(place, corner, inner_step, outer_step, box_shift)
+    if box_shift == u32(6) and u32(corner + u32(63) * inner_step) < limit:
+        thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+        chunk = u32(thread % u32(8))
+        place = u32(thread // u32(8))
         at = u32(to + place * u32(144) + chunk * u32(16))
-        inside = u32(1) if token < limit else u32(0)
-        ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside)
-        ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), u32(u32(1) - inside))
-        place = u32(place + u32(16))
+        source = first + u64(u32(corner + inner_step * place)) * step + u64(16) * u64(chunk)
+        further = u64(u32(16) * inner_step) * step
+        ptx.async_copy(u32(at + u32(0)), source, u32(1))
+        source += further
+        ptx.async_copy(u32(at + u32(2304)), source, u32(1))
+        source += further
+        ptx.async_copy(u32(at + u32(4608)), source, u32(1))
+        source += further
+        ptx.async_copy(u32(at + u32(6912)), source, u32(1))
+    else:
+        thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+        chunk = u32(thread % u32(8))
+        place = u32(thread // u32(8))
+        while place < u32(64):
+            token = token_of(place, corner, inner_step, outer_step, box_shift)
+            at = u32(to + place * u32(144) + chunk * u32(16))
+            inside = u32(1) if token < limit else u32(0)
+            ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside)
+            ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), u32(u32(1) - inside))
+            place = u32(place + u32(16))
 
 
 @device
 def copy_values(first, step, to, corner, inner_step, outer_step, box_shift, limit):
     """Begin to copy the values of a tile."""
-    thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
-    chunk = u32(thread % u32(8))
-    place = u32(thread // u32(8))
-    while place < u32(64):
-        token = token_of(place, corner, inner_step, outer_step, box_shift)
+    if box_shift == u32(6) and u32(corner + u32(63) * inner_step) < limit:
+        thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+        chunk = u32(thread % u32(8))
+        place = u32(thread // u32(8))
         at = u32(to + place * u32(144) + chunk * u32(16))
-        inside = u32(1) if token < limit else u32(0)
-        ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside)
-        ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), u32(u32(1) - inside))
-        place = u32(place + u32(16))
+        source = first + u64(u32(corner + inner_step * place)) * step + u64(16) * u64(chunk)
+        further = u64(u32(16) * inner_step) * step
+        ptx.async_copy(u32(at + u32(0)), source, u32(1))
+        source += further
+        ptx.async_copy(u32(at + u32(2304)), source, u32(1))
+        source += further
+        ptx.async_copy(u32(at + u32(4608)), source, u32(1))
+        source += further
+        ptx.async_copy(u32(at + u32(6912)), source, u32(1))
+    else:
+        thread = ptx.shuffle_xor_word(ptx.thread_index(), u32(0))
+        chunk = u32(thread % u32(8))
+        place = u32(thread // u32(8))
+        while place < u32(64):
+            token = token_of(place, corner, inner_step, outer_step, box_shift)
+            at = u32(to + place * u32(144) + chunk * u32(16))
+            inside = u32(1) if token < limit else u32(0)
+            ptx.async_copy(at, first + u64(token) * step + u64(16) * u64(chunk), inside)
+            ptx.store_shared_words4(at, u32(0), u32(0), u32(0), u32(0), u32(u32(1) - inside))
+            place = u32(place + u32(16))
 
 
 @device

@@ -22,7 +22,7 @@ arrays = tuple(map(np.asarray, (q, k, v)))
 
 def run(text, **environment):
     done = subprocess.run(
-        [sys.executable, "-c", HEAD + dedent(text)], capture_output=True, text=True, check=False, timeout=120,
+        [sys.executable, "-c", HEAD + dedent(text)], capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -75,6 +75,9 @@ shared = jax.shard_map(attend, mesh=mesh, in_specs=(P(None, None, "x"), P(), P()
 print("shared keys", close(shared, q, k[:, :, :1], v[:, :, :1]))
 mapped = jax.shard_map(jax.vmap(lambda q, k, v: attend(q, k, v)), mesh=mesh, in_specs=P("x"), out_specs=P("x"))
 print("vmap inside", close(mapped, q, k, v))
+entries = [x[:, None] for x in (q, k, v)]  # of one device each
+print("pmap", np.array_equal(jax.pmap(attend)(*entries)[:, 0], attend(q, k, v)), np.array_equal(
+    jax.pmap(jax.grad(lambda *x: attend(*x).sum()))(*entries)[:, 0], jax.grad(lambda *x: attend(*x).sum())(q, k, v)))
 def jitted(name, spec, arrays, attend=attend):
     split = [jax.device_put(x, NamedSharding(mesh, spec)) if x.ndim > 1 else x for x in arrays]
     right = np.array_equal(jax.jit(attend)(*split), attend(*arrays)) and close(attend, *split, alone=attend)
@@ -128,7 +131,7 @@ def test_shard_map_and_sharded_arrays():
     """
     printed = run(SHARDED + EXPLICIT, XLA_FLAGS="--xla_force_host_platform_device_count=2")
     assert printed == [
-        "batch True", "text False", "heads True", "shared keys True", "vmap inside True",
+        "batch True", "text False", "heads True", "shared keys True", "vmap inside True", "pmap True True",
         "batch True False",
         "heads True False",
         "grouped heads True False",

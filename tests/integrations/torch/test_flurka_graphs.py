@@ -185,6 +185,9 @@ def test_what_has_no_derivative_says_so_and_what_stands_outside_is_named():
         torch.func.grad(lambda q: torch.func.grad(run)(q, *given[1:]).sum())(given[0])
     with pytest.raises(ArgumentError, match=r"^q, k, v and projections wanted without tangents"):
         torch.func.jvp(run, tuple(given), tuple(given))
+    module, x, _ = made()
+    with pytest.raises(ArgumentError, match=r"^q, k, v and projections wanted without tangents"):
+        torch.func.jvp(torch.func.vmap(module), (x,), (x,))
     omega = torch.randn(8, 8, requires_grad=True)
     with pytest.raises(ArgumentError, match=r"^omega wanted without requires_grad"):
         torch.func.grad(lambda q: flurka_numba.kernel_attention(q, q, q, feature_map="rfa", omega=omega).sum())(

@@ -4,7 +4,7 @@ import pytest
 
 import splat_numba as splat
 from splat_numba.bridges.torch.names import mask_name
-from splat_numba.errors import ArgumentError
+from splat_numba.errors import ArgumentError, ArgumentTypeError
 from tests.integrations.torch.ways import MASK, assert_same, compiled, eager_gradients, inputs, torch
 
 DOUT = torch.linspace(-1, 1, 2 * 4 * 24 * 16).reshape(2, 4, 24, 16)
@@ -139,6 +139,11 @@ NO_SECOND = (
 )
 
 
+def grad_in_vmap_in_jvp(q, k, v):
+    slope = func.vmap(lambda q: func.grad(loss)(q, k, v))
+    func.jvp(slope, (q[None],), (q[None],))
+
+
 def create_graph(q, k, v):
     (slope,) = torch.autograd.grad(loss(q.requires_grad_(), k, v), q, create_graph=True)
     slope.sum().backward()
@@ -152,6 +157,7 @@ def dual(q, k, v):
 REFUSED = {
     "jvp": (lambda *x: func.jvp(loss, x, x), NO_TANGENTS),
     "jvp of vmap": (lambda *x: func.jvp(func.vmap(loss), *[tuple(one[None] for one in x)] * 2), NO_TANGENTS),
+    "jvp of vmap of grad": (grad_in_vmap_in_jvp, NO_TANGENTS),
     "jvp of the operator": (lambda *x: func.jvp(by_operator, x, x), NO_TANGENTS),
     "hessian": (func.hessian(loss), NO_TANGENTS),
     "grad of grad": (lambda *x: func.grad(lambda q: func.grad(loss)(q, *x[1:]).sum())(x[0]), NO_SECOND),
@@ -170,6 +176,18 @@ def test_what_has_no_derivative_says_so(name):
 def test_dual_tensors_are_refused():
     with pytest.raises(ArgumentError, match=r"wanted without (a tangent|tangents)"):
         dual(*inputs())
+
+
+@pytest.mark.parametrize("name", ["q", "k", "v"])
+def test_a_tensor_without_numbers_beside_others_is_refused(name):
+    """PyTorch asks for the results without numbers then, and took memory that nobody had written for them."""
+    arrays = dict(zip("qkv", inputs(), strict=True))
+    arrays[name] = arrays[name].to("meta")
+    if name == "q":
+        assert func.vmap(splat.attention, in_dims=(0, 0, 0, None))(*arrays.values(), MASK).is_meta
+        return
+    with pytest.raises(ArgumentTypeError, match=f"^{name} wanted as a tensor of numbers in memory, got one on device"):
+        func.vmap(splat.attention, in_dims=(0, 0, 0, None))(*arrays.values(), MASK)
 
 
 def test_create_graph_alone_changes_nothing():

@@ -5,6 +5,7 @@
 import pytest
 
 import splat_numba as splat
+from splat_numba import api
 from splat_numba.executors.gpu import alike
 from splat_numba.executors.gpu import backward as gpu_backward
 from splat_numba.executors.gpu import call as gpu_call
@@ -66,6 +67,47 @@ def test_calls_like_earlier_ones_ask_for_nothing_twice_and_launch_the_same(torch
         patched.setattr(alike, "known_keys", refused)
         slopes([one.clone() for one in given])
     assert kernels(torch_gpu) == wanted
+
+
+def test_plain_calls_like_earlier_ones_ask_for_no_executor_and_launch_the_same(torch_gpu, given, monkeypatch):
+    *plain, _ = given
+    options = {"backend": "cuda"}
+    usual, launched = [], []
+    for more in ({}, {"return_lse": True}, {"scale": 0.5}):
+        usual.append(splat.attention(*plain, MASK, **options, **more))
+        launched.append(kernels(torch_gpu))
+
+    def refused(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(api, "choose_executor", refused)
+    others = [one.clone() for one in plain]
+    for more, before, wanted in zip(({}, {"return_lse": True}, {"scale": 0.5}), usual, launched, strict=True):
+        found = splat.attention(*others, MASK, **options, **more)
+        assert [one.lse != 0 for one in torch_gpu.launches] == ["return_lse" in more] * len(wanted)
+        assert kernels(torch_gpu) == wanted
+        assert type(found) is type(before)
+    with pytest.raises(AssertionError):
+        splat.attention(*plain, splat.window(63), **options)
+    for changed in ({"scale": 0.25}, {"return_lse": 1}, {"kv_lengths": [256]}, {"layout": "bshd"}):
+        with pytest.raises(AssertionError):
+            splat.attention(*plain, MASK, **options, **changed)
+
+
+def test_calls_of_many_lengths_are_all_known(torch_gpu, given, monkeypatch):  # noqa: ARG001 - the GPU
+    lengths = [[one[:, :, :rows] for one in given[:3]] for rows in range(64, 256, 32)]
+    for _ in range(2):
+        for arrays in lengths:
+            splat.attention(*[one.contiguous() for one in arrays], MASK, backend="cuda")
+        monkeypatch.setattr(api, "choose_executor", None)
+
+
+def test_an_option_that_is_only_equal_to_an_earlier_one_s_is_refused(torch_gpu, given):  # noqa: ARG001 - the GPU
+    *plain, _ = given
+    for right, wrong, name in ((True, 1, "return_lse"), (1.0, True, "scale")):
+        splat.attention(*plain, MASK, backend="cuda", **{name: right})
+        with pytest.raises(splat.SplatError, match=rf"^{name} wanted"):
+            splat.attention(*plain, MASK, backend="cuda", **{name: wrong})
 
 
 def test_a_pytorch_without_quick_answers_launches_the_same(torch_gpu, given, monkeypatch):

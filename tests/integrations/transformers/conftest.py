@@ -1,17 +1,6 @@
-"""PyTorch and transformers deprecate parts that they use themselves: such warnings are not ours to mend."""
-
-from pathlib import Path
+"""What all tests of models need."""
 
 import pytest
-
-ITS_OWN = ("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning:transformers")
-
-
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            for warning in ITS_OWN:
-                item.add_marker(pytest.mark.filterwarnings(warning))
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,8 @@ from splat_numba.gen.targets.gpu.addresses import (
 from splat_numba.gen.targets.gpu.functions import DEVICE, emit_shared_start, wrapped
 from splat_numba.gen.targets.gpu.results import emit_epilogue, emit_places_of_results, rest_pointer, resumed, stored
 from splat_numba.gen.targets.sm80.products import described, numbers_of
+from splat_numba.gen.targets.sm80.rests import CALL as KEEP_RESTS
+from splat_numba.gen.targets.sm80.rests import emit_rests
 from splat_numba.gen.targets.sm80.shape import (
     CHUNK,
     NOTE_BYTES,
@@ -67,6 +69,8 @@ def render_attention(traits: Traits) -> str:
     if _padded(traits):
         emit_padding(out, loaded(traits))
     emit_products(out, traits)
+    if traits.rests:
+        emit_rests(out, traits)
     emit_softmax(out, traits)
     emit_epilogue(out, traits)
     emit_item(out)
@@ -122,6 +126,8 @@ def _emit_entry(out: SourceWriter, traits: Traits) -> None:
         )
         if _padded(traits):
             out.line("clear_padding(base)")
+        if traits.rests:
+            out.lines(KEEP_RESTS)
         if traits.resumes:
             _emit_places(out, traits)
             _emit_for_rows(out, traits, "resume_row", resumed(traits))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from splat_numba.gen.boxes.passes import Traits
-from splat_numba.gen.language.dtypes import ITEMSIZE, TF32
+from splat_numba.gen.language.dtypes import IEEE, ITEMSIZE, TF32
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.sm80 import tiles
 from splat_numba.gen.targets.sm80.real_products import (
@@ -18,6 +18,11 @@ from splat_numba.gen.targets.sm80.walk import PAIRED, TRANSPOSED
 def in_reals(traits: Traits) -> bool:
     """Whether the arrays are of float32."""
     return ITEMSIZE[traits.dtype] == 4
+
+
+def in_three(traits: Traits) -> bool:
+    """Whether three products of TF32 make one of float32."""
+    return in_reals(traits) and traits.precision == IEEE
 
 
 def numbers_of(traits: Traits) -> str:

@@ -26,6 +26,10 @@ FLOAT = 4  # bytes
 STEP = 2 * CHUNK  # bytes of a row that a product takes: eight numbers
 SIXTEEN = sums_of(ATOM)  # registers of sixteen columns
 LEFT, LEFT_REST, RIGHT, RIGHT_REST = "a", "r", "b", "s"
+KEYS = 32  # of weights that are numbers of TF32 at once, where a warp has sixteen rows
+WORDS = tuple(f"w_{i}" for i in range(LEFT_WORDS))
+# TF32's bits, in a way that the compiler does not see through.
+MASK = "ptx.shuffle_xor_word(u32(0xFFFFE000), u32(0))"
 
 
 def emit_real_helpers(out: SourceWriter, precision: str) -> None:
@@ -37,6 +41,7 @@ def emit_real_helpers(out: SourceWriter, precision: str) -> None:
     text = "Four numbers as ones of TF32, and the rests."
     _emit_four(out, "split_left", LEFT, LEFT_REST, "split_rounded", text)
     _emit_four(out, "split_right", RIGHT, RIGHT_REST, "split_truncated", text)
+    _emit_four(out, "split_columns", RIGHT, RIGHT_REST, "split_by_mask", text, "mask")
 
 
 def emit_round_four(out: SourceWriter) -> None:
@@ -44,11 +49,12 @@ def emit_round_four(out: SourceWriter) -> None:
     _emit_four(out, "round_four", LEFT, "", "round_tf32", "Four numbers, rounded to TF32.")
 
 
-def _emit_four(out: SourceWriter, name: str, what: str, rest: str, instruction: str, text: str) -> None:
+def _emit_four(out: SourceWriter, name: str, what: str, rest: str, instruction: str, text: str, *more: str) -> None:
     numbers, rests = ([f"{one}_{i}" for i in range(LEFT_WORDS)] if one else [] for one in (what, rest))
-    with device_function(out, name, numbers, text):
+    with device_function(out, name, (*numbers, *more), text):
         for i, number in enumerate(numbers):
-            out.line(f"{', '.join((number, *rests[i : i + 1]))} = ptx.{instruction}({number})")
+            operands = ", ".join((number, *more))
+            out.line(f"{', '.join((number, *rests[i : i + 1]))} = ptx.{instruction}({operands})")
         out.line(f"return {', '.join((*numbers, *rests))}")
 
 
@@ -66,43 +72,53 @@ def emit_real_row_product(out: SourceWriter, one: RowProduct, precision: str) ->
     words = [*_names(LEFT, four), *(_names(LEFT_REST, four) if precision == IEEE else ())]
     with device_function(out, f"{one.name}_step", parameters, "Eight numbers of each row and column."):
         for atom in atoms:
-            _load_four(out, f"u32({one.left} + u32({ATOM * pitch * atom}))")
-            _split(out, LEFT, atom, precision, _names("w", LEFT_WORDS))
+            left = f"u32({one.left} + u32({ATOM * pitch * atom}))"
+            if one.rests:
+                _load_four(out, left, _names(LEFT, LEFT_WORDS, LEFT_WORDS * atom))
+                left = f"u32({one.left} + u32({ATOM * pitch * atom + one.rests}))"
+                _load_four(out, left, _names(LEFT_REST, LEFT_WORDS, LEFT_WORDS * atom))
+                continue
+            _load_four(out, left)
+            _split(out, LEFT, atom, precision, WORDS)
         for j in range(one.columns // ATOM):
             right = f"u32({one.right} + u32({ATOM * pitch * j}))"
             wrapped(out, f"{one.name}_sixteen", (str(SIXTEEN * j), *one.sums, *words, right))
     with device_function(out, f"{one.name}_sixteen", ("at", *one.sums, *words, one.right), "Sixteen columns."):
         _load_four(out, one.right)
-        _split(out, RIGHT, 0, precision, _names("w", LEFT_WORDS))
+        _split(out, RIGHT, 0, precision, WORDS)
         _emit_terms(out, one.sums, "at + ", precision)
 
 
 def emit_real_sum_product(out: SourceWriter, one: SumProduct, precision: str) -> None:
-    """Sixteen keys at a time. With three products their sum starts at 0 and is added to what there is: tensor cores cut
-    off what they add up, which thousands of keys would make felt, and this addition rounds.
+    """32 keys at a time, or sixteen. With three products their sum starts at 0 and is added to what there is: tensor
+    cores cut off what they add up, which thousands of keys would make felt, and this addition rounds.
     """
     pitch, parameters, atoms = row_bytes(one.dim, FLOAT), (*one.sums, *one.weights, one.right), range(len(one.sums))
+    mask = ("mask",) * (precision == IEEE)
+    keys = KEYS if one.depth % KEYS == 0 and len(one.sums) == 1 else ATOM
     with device_function(out, one.name, parameters, one.texts[0]):
-        for step in range(one.depth // ATOM):
-            first, right = sums_of(ATOM * step), f"u32({one.right} + u32({ATOM * pitch * step}))"
-            wrapped(out, f"{one.name}_step", (str(first), *parameters[:-1], right))
-    count = 2 * LEFT_WORDS * len(one.sums)  # of two products' depths
+        if mask:
+            out.line(f"mask = {MASK}")
+        for key in range(0, one.depth, keys):
+            first, right = sums_of(key), f"u32({one.right} + u32({pitch * key}))"
+            wrapped(out, f"{one.name}_step", (str(first), *parameters[:-1], right, *mask))
+    count = keys // MATRIX * LEFT_WORDS * len(one.sums)
     words = [*_names(LEFT, count), *(_names(LEFT_REST, count) if precision == IEEE else ())]
-    with device_function(out, f"{one.name}_step", ("first", *parameters), "Sixteen keys and their weights."):
+    with device_function(out, f"{one.name}_step", ("first", *parameters, *mask), f"{keys} keys and their weights."):
         out.line("ptx.warp_barrier()  # so that values of later keys are not read yet, and kept in registers")
-        for half in range(2):
+        for eight in range(keys // MATRIX):
             for atom in atoms:
-                places = (SUMS * half + i for i in (0, 2, 1, 3))  # of rows r and keys x: r runs first
+                places = (SUMS * eight + i for i in (0, 2, 1, 3))  # of rows r and keys x: r runs first
                 numbers = [f"ptx.real_bits({one.weights[atom]}[first + {place}])" for place in places]
-                _split(out, LEFT, len(one.sums) * half + atom, precision, numbers)
+                _split(out, LEFT, len(one.sums) * eight + atom, precision, numbers)
         for j in range(steps(one.dim)):
             right = f"u32({one.right} + u32({ATOM * FLOAT * j}))"
-            wrapped(out, f"{one.name}_sixteen", (str(SIXTEEN * j), *one.sums, *words, right))
-    with device_function(out, f"{one.name}_sixteen", ("at", *one.sums, *words, one.right), "Sixteen columns."):
-        _emit_columns(out, one, pitch, precision)
+            wrapped(out, f"{one.name}_sixteen", (str(SIXTEEN * j), *one.sums, *words, right, *mask))
+    with device_function(out, f"{one.name}_sixteen", ("at", *one.sums, *words, one.right, *mask), "Sixteen columns."):
+        _emit_columns(out, one, keys, pitch, precision)
 
 
-def _emit_columns(out: SourceWriter, one: SumProduct, pitch: int, precision: str) -> None:
+def _emit_columns(out: SourceWriter, one: SumProduct, keys: int, pitch: int, precision: str) -> None:
     parts, at = list(one.sums), "at + "
     if precision == IEEE:
         parts, at = [f"part_{atom}" for atom in range(len(one.sums))], ""
@@ -111,11 +127,16 @@ def _emit_columns(out: SourceWriter, one: SumProduct, pitch: int, precision: str
         with out.block(f"for i in range({SIXTEEN})"):
             for part in parts:
                 out.line(f"{part}[i] = f32(0.0)")
-    for depth in range(2):
+    for depth in range(keys // MATRIX):
         for key in range(2):
             place = f"u32({one.right} + u32({pitch * (MATRIX * depth + key)}))"
             out.line(f"x_{key}, y_{key} = ptx.load_shared_reals2({place})")
-        _split(out, RIGHT, 0, precision, [f"ptx.real_bits({name})" for name in ("x_0", "x_1", "y_0", "y_1")])
+        numbers = [f"ptx.real_bits({name})" for name in ("x_0", "x_1", "y_0", "y_1")]
+        if precision == IEEE:
+            names = (*_names(RIGHT, LEFT_WORDS), *_names(RIGHT_REST, LEFT_WORDS))
+            wrapped(out, f"{', '.join(names)} = split_columns", (*numbers, "mask"))
+        else:
+            _split(out, RIGHT, 0, precision, numbers)
         _emit_terms(out, parts, at, precision, depth)
     if precision == IEEE:
         with out.block(f"for i in range({SIXTEEN})"):
@@ -127,8 +148,8 @@ def _names(what: str, count: int, first: int = 0) -> list[str]:
     return [f"{what}_{i}" for i in range(first, first + count)]
 
 
-def _load_four(out: SourceWriter, place: str) -> None:
-    out.line(f"{', '.join(_names('w', LEFT_WORDS))} = ptx.load_matrices({place})")
+def _load_four(out: SourceWriter, place: str, words: Sequence[str] = WORDS) -> None:
+    out.line(f"{', '.join(words)} = ptx.load_matrices({place})")
 
 
 def _split(out: SourceWriter, what: str, four: int, precision: str, numbers: Sequence[str]) -> None:

@@ -9,21 +9,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from splat_numba.gen.boxes.passes import Traits
-from splat_numba.gen.language.dtypes import IEEE, TF32
+from splat_numba.gen.language.dtypes import TF32
 from splat_numba.gen.language.lane_layout import ATOM, SUMS
 from splat_numba.gen.language.writer import INDENT, SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.products import in_reals
 from splat_numba.gen.targets.sm80.real_products import FLOAT, SIXTEEN, emit_real_row_product, emit_round_four
 from splat_numba.gen.targets.sm80.shape import row_bytes
 from splat_numba.gen.targets.sm80.softmax import chunks_of, columns_of
 from splat_numba.gen.targets.sm80.tiles import RowProduct
-
-
-def repairs(traits: Traits) -> bool:
-    """Whether infinite keys want this."""
-    return in_reals(traits) and traits.precision == IEEE
 
 
 def emit_repair(out: SourceWriter, one: RowProduct) -> None:
@@ -57,4 +50,6 @@ def emit_repair(out: SourceWriter, one: RowProduct) -> None:
                 out.line(f"{at} = {at} if {at} == {at} else {new}[i]")
     emit_round_four(out)
     texts = ("Scores of sixteen keys, by one product of TF32.", "")
-    emit_real_row_product(out, replace(one, name="multiply_again", sums=again, columns=ATOM, texts=texts), TF32)
+    emit_real_row_product(
+        out, replace(one, name="multiply_again", sums=again, columns=ATOM, texts=texts, rests=0), TF32
+    )

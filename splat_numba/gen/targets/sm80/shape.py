@@ -109,10 +109,12 @@ def threads_of(traits: Traits) -> int:
 @dataclass(frozen=True, slots=True)
 class SharedMemory:
     """Byte offsets: of queries, stages and warps' notes from the aligned start, of values from a stage's. notes: what a
-    warp need not keep in registers while it goes through tiles.
+    warp need not keep in registers while it goes through tiles; rests: from queries to what TF32 leaves of them, 0
+    where that is made anew for every tile.
     """
 
     queries: int
+    rests: int
     stages: int
     values: int
     stage_bytes: int
@@ -120,12 +122,14 @@ class SharedMemory:
 
 
 def shared_layout(traits: Traits) -> SharedMemory:
-    """A block's queries, then keys and values of each stage."""
+    """A block's queries, their rests where they have such, then keys and values of each stage."""
     size = ITEMSIZE[traits.dtype]
     of_keys = traits.tile_kv * row_bytes(traits.head_dim, size)
     of_stage = of_keys + traits.tile_kv * row_bytes(traits.value_dim, size)
-    stages = traits.tile_q * row_bytes(traits.head_dim, size)
-    return SharedMemory(0, stages, of_keys, of_stage, stages + traits.stages * of_stage)
+    of_queries = traits.tile_q * row_bytes(traits.head_dim, size)
+    rests = of_queries * traits.rests
+    stages = of_queries + rests
+    return SharedMemory(0, rests, stages, of_keys, of_stage, stages + traits.stages * of_stage)
 
 
 def shared_bytes(traits: Traits) -> int:

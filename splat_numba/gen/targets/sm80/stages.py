@@ -9,8 +9,15 @@ from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.addresses import LISTED, TILE, TOKEN_OF_ROW, TOKEN_OF_TILE
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
-from splat_numba.gen.targets.sm80.products import emit_helpers, emit_row_product, emit_sum_product, kind_of_columns
-from splat_numba.gen.targets.sm80.repair import emit_repair, repairs
+from splat_numba.gen.targets.sm80.products import (
+    emit_helpers,
+    emit_row_product,
+    emit_sum_product,
+    in_reals,
+    in_three,
+    kind_of_columns,
+)
+from splat_numba.gen.targets.sm80.repair import emit_repair
 from splat_numba.gen.targets.sm80.shape import CHUNK, atoms_of, shared_layout, threads_of
 from splat_numba.gen.targets.sm80.softmax import emit_masks, knows_status, skips, some_kept
 from splat_numba.gen.targets.sm80.standing import emit_call, emit_pack, emit_standing, emit_words, stands
@@ -70,10 +77,11 @@ def arguments(traits: Traits) -> tuple[str, ...]:
 def loads_of(traits: Traits) -> tuple[Load, Load, Load]:
     """Of queries, keys and values. A pass without masks and lengths has only tiles all of whose keys there are."""
     threads, guarded, size = threads_of(traits), traits.partial or traits.ragged, ITEMSIZE[traits.dtype]
+    stepped = not in_reals(traits)
     return (
         Load("queries", traits.tile_q, traits.head_dim, threads, LISTED, TOKEN_OF_ROW, True, True, size),
-        Load("keys", traits.tile_kv, traits.head_dim, threads, TILE, TOKEN_OF_TILE, guarded, True, size),
-        Load("values", traits.tile_kv, traits.value_dim, threads, TILE, TOKEN_OF_TILE, guarded, False, size),
+        Load("keys", traits.tile_kv, traits.head_dim, threads, TILE, TOKEN_OF_TILE, guarded, True, size, stepped),
+        Load("values", traits.tile_kv, traits.value_dim, threads, TILE, TOKEN_OF_TILE, guarded, False, size, stepped),
     )
 
 
@@ -93,9 +101,11 @@ def emit_products(out: SourceWriter, traits: Traits) -> None:
     score, total = (of_atoms(name, atoms_of(traits)) for name in ("score", "total"))
     emit_helpers(out, traits)
     texts = ("Scores of a warp's rows with a tile's keys.", "Sixteen numbers of each row and key.")
-    product = RowProduct("multiply_keys", score, "queries", "keys", traits.tile_kv, traits.head_dim, texts)
+    product = RowProduct(
+        "multiply_keys", score, "queries", "keys", traits.tile_kv, traits.head_dim, texts, shared_layout(traits).rests
+    )
     emit_row_product(out, product, traits)
-    if repairs(traits):
+    if in_three(traits):
         emit_repair(out, product)
     texts = (
         "Weights of a warp's rows times a tile's values.",
@@ -168,7 +178,7 @@ def _emit_steps(out: SourceWriter, traits: Traits) -> None:
 def _emit_weights(out: SourceWriter, traits: Traits, scores: tuple[str, ...]) -> None:
     """Of the scores that count, relative to peaks that are brought up to them."""
     wrapped(out, "multiply_keys", (*scores, "queries", "keys"))
-    if repairs(traits):
+    if in_three(traits):
         wrapped(out, "repair_scores", (*scores, "queries", "keys"))
     if traits.negate:
         for name in scores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -12,6 +13,7 @@ from splat_numba.gen.plans.backward import KEYS, QUERIES
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.sm80.cost import predict_work, product_dims
+from splat_numba.gen.targets.sm80.products import in_three
 from splat_numba.gen.targets.sm80.shape import (
     MOST_REGISTERS,
     STAGES,
@@ -45,9 +47,7 @@ def candidates(problem: Problem, gpu: Gpu) -> tuple[Traits, ...]:
             f"{gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a thread, got "
             f"{problem.head_dim} and {problem.value_dim}. Split the heads, or use target='simt'."
         )
-    if problem.dtype == "float32":  # long rows get the first one: the largest of which two blocks are resident
-        found.sort(key=lambda one: (one.blocks_per_multiprocessor == 1, -one.tile_kv))
-    return tuple(found)
+    return worth_trying(tuple(found), _narrow) if problem.dtype == "float32" else tuple(found)
 
 
 def no_tile(problem: Problem, gpu: Gpu) -> str | None:
@@ -73,7 +73,31 @@ def _most_resident(problem: Problem, gpu: Gpu, groups: int, tile_kv: int, stages
         problem.head_dim, problem.value_dim, problem.dtype, groups, tile_kv, stages, 1, precision=problem.precision
     )
     resident = most_resident(one, gpu)
+    if in_three(one):
+        with_rests = replace(one, rests=True)
+        fitting = most_resident(with_rests, gpu)
+        if fitting >= max(resident, 1):
+            one, resident = with_rests, fitting
     return replace(one, blocks_per_multiprocessor=resident) if resident else None
+
+
+def _narrow(traits: Traits) -> bool:
+    return atoms_of(traits) < traits.groups
+
+
+def worth_trying(shapes: tuple[Traits, ...], narrow: Callable[[Traits], bool]) -> tuple[Traits, ...]:
+    """All but 128 rows by eight warps where two blocks of 64 rows have as many keys, each at its own tile, and queries'
+    rests if those do: those were 1 to 18 % faster (benchmarks/results/gpu_sm80.md). Where none has 128 rows, the shape
+    that long rows get comes first: the largest of which two blocks are resident. narrow: whether a warp of a shape has
+    sixteen of 128 rows.
+    """
+    rests = any(one.rests for one in shapes)
+    twofold = [one for one in shapes if one.groups == 1 and one.blocks_per_multiprocessor > 1 and one.rests == rests]
+    twice = max((one.tile_kv for one in twofold), default=0)
+    kept = [one for one in shapes if not narrow(one) or one.tile_kv > twice]
+    if all(one.groups == 1 for one in kept):
+        kept.sort(key=lambda one: (one.blocks_per_multiprocessor == 1, -one.tile_kv))
+    return tuple(kept)
 
 
 def most_resident(traits: Traits, gpu: Gpu) -> int:
@@ -81,8 +105,8 @@ def most_resident(traits: Traits, gpu: Gpu) -> int:
     shared = shared_bytes(traits)
     if shared > gpu.shared_bytes or not in_registers(traits, atoms_of(traits)):
         return 0
-    if traits.dtype == "float32" and atoms_of(traits) < traits.groups:
-        return 0  # eight warps of 128 rows are 1 to 4 % slower than two blocks of 64 rows
+    if traits.dtype == "float32" and _narrow(traits) and not traits.rests:
+        return 0  # eight warps of 128 rows are 1 to 4 % slower than two blocks of 64 rows, all else being alike
     if crowded(traits) and gpu.capability in SPILLS:
         return 0
     return resident_of(shared, resident_blocks(traits, gpu.registers), gpu)

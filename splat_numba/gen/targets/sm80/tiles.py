@@ -16,6 +16,7 @@ from splat_numba.gen.language.lane_layout import (
     MATRIX,
     RIGHT_WORDS,
     SUMS,
+    log2,
     sums_of,
     words_of,
 )
@@ -34,7 +35,8 @@ class Load:
     """A function copy_<what> of ``rows`` rows of ``dim`` numbers by ``threads`` threads. parameters: that ``token``
     needs, the line that says which token is at a ``place``; guarded: tokens may be at ``limit`` or beyond; multiplied:
     numbers beyond a row's last would be added up, and not only stand in columns that nobody stores; itemsize: bytes of
-    a number.
+    a number; stepped: where a tile lies on one line, and all of it is there, a lane goes on from chunk to chunk by a
+    step.
     """
 
     what: str
@@ -46,6 +48,14 @@ class Load:
     guarded: bool
     multiplied: bool
     itemsize: int = 2
+    stepped: bool = False
+
+    @property
+    def steps_rows(self) -> int:
+        """How many rows further on a lane's next chunk is, where it may step from one to the next; else 0."""
+        rows = self.threads // max(self.copied, 1)
+        alike = self.copied and self.threads % self.copied == 0 and self.rows % rows == 0
+        return rows if self.stepped and alike else 0
 
     @property
     def loads(self) -> int:
@@ -72,12 +82,38 @@ def emit_load(out: SourceWriter, load: Load) -> None:
     """The function: ``copy(first, step, to, ...)`` from rows ``step`` bytes apart to shared memory."""
     parameters = ("first", "step", "to", *load.parameters)
     with device_function(out, f"copy_{load.what}", parameters, f"Begin to copy the {load.what} of a tile."):
-        if load.copied:
+        if load.steps_rows:
+            _emit_steps(out, load)
+        elif load.copied:
             _emit_chunks(out, load)
         if load.copied < load.loads:
             wrapped(out, f"store_{load.what}_tails", parameters)
     if load.copied < load.loads:
         _emit_tails(out, load, parameters)
+
+
+def _emit_steps(out: SourceWriter, load: Load) -> None:
+    """Three instructions a chunk for some seventeen, where what is said of ``stepped`` holds."""
+    step, chunks = load.steps_rows, load.copied
+    line = f"box_shift == u32({log2(load.rows)})"
+    there = f" and u32(corner + u32({load.rows - 1}) * inner_step) < limit" if load.guarded else ""
+    with out.block(f"if {line}{there}"):
+        out.lines(
+            f"""
+            thread = {OPAQUE_THREAD}
+            chunk = u32(thread % u32({chunks}))
+            place = u32(thread // u32({chunks}))
+            at = u32(to + place * u32({load.row_bytes}) + chunk * u32({CHUNK}))
+            source = first + u64(u32(corner + inner_step * place)) * step + u64({CHUNK}) * u64(chunk)
+            further = u64(u32({step}) * inner_step) * step
+            """
+        )
+        for i in range(load.rows // step):
+            out.line(f"ptx.async_copy(u32(at + u32({load.row_bytes * step * i})), source, u32(1))")
+            if i + 1 < load.rows // step:
+                out.line("source += further")
+    with out.block("else"):
+        _emit_chunks(out, load)
 
 
 def _emit_chunks(out: SourceWriter, load: Load) -> None:
@@ -172,7 +208,8 @@ def of_atoms(names: str, atoms: int) -> tuple[str, ...]:
 @dataclass(frozen=True, slots=True)
 class RowProduct:
     """A function ``name`` of sums (of every atom, (16, columns)) = left x right: of rows of ``dim`` numbers on both
-    sides. left, right: names of where a lane's first matrix is.
+    sides. left, right: names of where a lane's first matrix is; rests: bytes from what is left to its rests, 0 where
+    these are made of it.
     """
 
     name: str
@@ -182,6 +219,7 @@ class RowProduct:
     columns: int
     dim: int
     texts: tuple[str, str]
+    rests: int = 0
 
 
 @dataclass(frozen=True, slots=True)

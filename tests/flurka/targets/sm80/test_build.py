@@ -51,7 +51,7 @@ TEXTS = {
     "slots of each head": DirectProductTraits(H, F, 128, 64, 4),
     "few slots": DirectProductTraits(H, B, 64, 128, 3),
     "tokens from slots": DirectProductTraits(B, B, 128, 128, 3, a_turned=True),
-    "projections from slots": DirectProductTraits(B, B, 256, 128, 4, b_turned=True),
+    "projections from slots": DirectProductTraits(B, B, 256, 128, 3, b_turned=True),
     "both turned": DirectProductTraits(H, H, 64, 64, 3, a_turned=True, b_turned=True),
     "divided rows": RowsProductTraits(B, F, B, 64, 80, a_map=ELU, end=Divide("plus_eps", 1e-6, 64)),
     "pulled rows": RowsProductTraits(B, F, F, 64, 80, a_map=ELU, end=DividePull("plus_eps", 1e-6, 64, B)),
@@ -63,7 +63,7 @@ TEXTS = {
     "gradient of tokens": product((H, F, H), (128, 64), a_turned=True),
     "scores": product((H, F, F), (128, 128), b_turned=True),
 }
-USUAL = (("divided", (8, 6)), ("state", (12, 0)), ("tokens from slots", (8, 9)), ("slopes of rows", (8, 6)))
+USUAL = (("slopes of rows", (8, 6)), ("state", (12, 0)), ("tokens from slots", (8, 9)))
 
 
 def check(name, capability):

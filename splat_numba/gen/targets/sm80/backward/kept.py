@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -19,11 +20,11 @@ from splat_numba.gen.targets.gpu.gradient_plans import gradient_dims
 from splat_numba.gen.targets.sm80.backward.reading_shape import fits_registers, reading_bytes, registers, threads_of
 from splat_numba.gen.targets.sm80.backward.shape import columns_at_once
 from splat_numba.gen.targets.sm80.backward.shape import threads_of as writing_threads
-from splat_numba.gen.targets.sm80.backward.tile_shapes import most_resident, worth_trying
+from splat_numba.gen.targets.sm80.backward.tile_shapes import most_resident, narrow
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.cost import GRADIENTS, IN_PAIRS, LAUNCH_SECONDS, predict
 from splat_numba.gen.targets.sm80.shape import MOST_REGISTERS, STAGES
-from splat_numba.gen.targets.sm80.tile_shapes import resident_of
+from splat_numba.gen.targets.sm80.tile_shapes import resident_of, worth_trying
 
 # Of an H200 (benchmarks/results/gpu_sm80.md). Chips whose memory is slower beside their products have no entry until
 # both designs were timed there.
@@ -54,7 +55,7 @@ def keeping_traits(turned: Problem, gpu: Gpu) -> tuple[Traits, ...]:
             continue
         if resident := most_resident(keeps(boxes), gpu):
             found.append(replace(boxes, blocks_per_multiprocessor=resident))
-    return worth_trying(tuple(found), keeps)
+    return worth_trying(tuple(found), partial(narrow, kernel=keeps))
 
 
 def _tiles(turned: Problem, gpu: Gpu) -> Tiles | str:

@@ -19,7 +19,7 @@ from splat_numba.gen.targets.sm80.backward.shape import atoms_of, fits_registers
 from splat_numba.gen.targets.sm80.backward.traits import GradientTraits
 from splat_numba.gen.targets.sm80.cost import GRADIENTS, predict
 from splat_numba.gen.targets.sm80.shape import MOST_REGISTERS
-from splat_numba.gen.targets.sm80.tile_shapes import resident_of
+from splat_numba.gen.targets.sm80.tile_shapes import resident_of, worth_trying
 
 LEAST_COLUMNS = 16  # of a tile
 # Groups of 64 left rows, columns of a tile, stages: those that are tried together, and what is left where none fits,
@@ -42,7 +42,7 @@ def candidates(problem: Problem, of: str, gpu: Gpu) -> tuple[tuple[Traits, ...],
     for sizes in SIZES_OF_REALS if problem.dtype == "float32" else SIZES:
         if found := first_with_tiles(of, partial(_fitting, problem, of, gpu, sizes)):
             shapes, kernels = found
-            return worth_trying(shapes, partial(_most, of=of, wanted=kernels[0])), kernels
+            return worth_trying(shapes, partial(narrow, kernel=partial(_most, of=of, wanted=kernels[0]))), kernels
     raise PlanError(
         f"head_dim and value_dim wanted small enough for gradients in tiles of {GROUP_ROWS} x {LEAST_COLUMNS} tokens "
         f"in {gpu.shared_bytes:,} bytes of shared memory and {MOST_REGISTERS} registers a thread, got "
@@ -67,6 +67,11 @@ def _most(boxes: Traits, of: str, wanted: tuple[str, ...]) -> GradientTraits:
     return GradientTraits(boxes, of, wanted, FINISHED, ragged=True)
 
 
+def narrow(boxes: Traits, kernel: Callable[[Traits], GradientTraits]) -> bool:
+    """Whether a warp of the shape's kernel has sixteen of 128 rows. kernel: of a shape, with every option."""
+    return boxes.groups > atoms_of(kernel(boxes))
+
+
 def _fitting(
     problem: Problem, of: str, gpu: Gpu, sizes: Iterable[tuple[int, int, int]], kernels: Kernels
 ) -> list[Traits]:
@@ -74,25 +79,10 @@ def _fitting(
     for groups, tile, stages in sizes:
         boxes = Traits(problem.head_dim, problem.value_dim, problem.dtype, groups, tile, stages, 1,
                        precision=problem.precision)  # fmt: skip
-        if boxes.dtype == "float32" and any(atoms_of(_most(boxes, of, wanted)) < groups for wanted in kernels):
-            continue  # as forward: two blocks of 64 rows
         resident = min(most_resident(_most(boxes, of, wanted), gpu) for wanted in kernels)
         if resident:
             found.append(replace(boxes, blocks_per_multiprocessor=resident))
     return found
-
-
-def worth_trying(shapes: tuple[Traits, ...], kernel: Callable[[Traits], GradientTraits]) -> tuple[Traits, ...]:
-    """All but 128 rows by eight warps where two blocks of 64 rows have as many, each at its own tile: those were 1 to
-    18 % faster (benchmarks/results/gpu_sm80.md). Where none has 128 rows, the shape that long rows get comes first: the
-    largest of which two blocks are resident. kernel: of a shape, with every option.
-    """
-    twice = max((one.tile_kv for one in shapes if one.groups == 1 and one.blocks_per_multiprocessor > 1), default=0)
-    narrow = {one for one in shapes if one.groups > atoms_of(kernel(one))}
-    kept = [one for one in shapes if one not in narrow or one.tile_kv > twice]
-    if all(one.groups == 1 for one in kept):
-        kept.sort(key=lambda one: (one.blocks_per_multiprocessor == 1, -one.tile_kv))
-    return tuple(kept)
 
 
 def most_resident(traits: GradientTraits, gpu: Gpu) -> int:
