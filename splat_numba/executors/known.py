@@ -27,7 +27,8 @@ class Known:
         try:
             # By shapes, too: to try five calls in turn for five lengths takes longer than to look one up.
             several = self.glance((options, arrays[0].shape, arrays[1].shape)) or ()
-        except (TypeError, AttributeError):  # of a wrong type, which is refused by name; or a size that is a symbol
+        except (TypeError, AttributeError, RuntimeError):
+            # Of a wrong type, or PyTorch's nested tensors, whose sizes raise: refused by name. Or a size is a symbol.
             return None
         for again in several:
             found = again(arrays)

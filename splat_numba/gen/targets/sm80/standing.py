@@ -14,7 +14,7 @@ from splat_numba.gen.language.writer import SourceWriter
 from splat_numba.gen.targets.gpu.functions import device_function, wrapped
 from splat_numba.gen.targets.gpu.softmax import LAG
 from splat_numba.gen.targets.sm80.products import emit_row_product, in_reals
-from splat_numba.gen.targets.sm80.shape import atoms_of, crowded, row_bytes
+from splat_numba.gen.targets.sm80.shape import atoms_of, row_bytes
 from splat_numba.gen.targets.sm80.softmax import COLUMNS, any_status
 from splat_numba.gen.targets.sm80.tiles import RowProduct, of_atoms
 
@@ -23,10 +23,8 @@ LEAST_PEAK = "f32(-3.4028234663852886e38)"
 
 
 def stands(traits: Traits) -> bool:
-    """Whether a text makes weights so: three products of TF32 leave no registers for it, and 128 queries x 64 keys of
-    head_dim 128 with masks too few (on an H200 causal took 1.71 ms for 1.67, windows 0.56 for 0.52).
-    """
-    return not in_reals(traits) and not (crowded(traits) and traits.partial)
+    """Whether a text makes weights so: three products of TF32 leave no registers for it."""
+    return not in_reals(traits)
 
 
 def emit_standing(out: SourceWriter, traits: Traits) -> None:
