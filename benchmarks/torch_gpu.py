@@ -158,10 +158,12 @@ def report(facts: dict[str, Any]) -> str:
     """The measured numbers as a page."""
     return "\n\n".join([
         "# PyTorch on a GPU: host time and training steps",
-        f"{facts['hardware']}. {facts['date']}.",
-        "By benchmarks/torch_gpu.py, which says what is measured. Host microseconds, least (median):",
+        f"{facts['hardware']}.",
+        "By benchmarks/torch_gpu.py, which says what is measured. "
+        f"Host microseconds, least (median), {facts['dates']['host']}:",
         host_table({"forward": facts["forward"], "forward + backward": facts["both"]}),
-        f"window(512, 0), n {SEQ}, {HEADS} heads, bfloat16, milliseconds of a training step, median:",
+        f"window(512, 0), n {SEQ}, {HEADS} heads, bfloat16, milliseconds of a training step, median, "
+        f"{facts['dates']['steps']}:",
         f"{steps_table(facts['steps'], 3)}\n",
     ])  # fmt: skip
 
@@ -173,7 +175,7 @@ def main() -> None:
     parser.add_argument("--date", default="", help="written into the results")
     args = parser.parse_args()
     facts = {} if set(args.parts) == set(PARTS) else json.loads((args.output / "torch_gpu.json").read_text("utf-8"))
-    facts |= {"hardware": hardware(), "date": args.date}
+    facts |= {"hardware": hardware(), "dates": facts.get("dates", {}) | dict.fromkeys(args.parts, args.date)}
     if "host" in args.parts:
         forward, both = (in_turns(calls, args.rounds, 100, waited=False) for calls in host_calls())
         facts |= {"forward": forward, "both": both}
