@@ -128,8 +128,8 @@ MESSAGES = {
         "BackendError: backend wanted as one of auto, cpu, cuda, emulate, got 'gpu'. Leave it out to choose for you.",
     ),
     "target": (
-        lambda: attend(target="sm_80"),
-        "BackendError: target wanted as None or 'cpu' for backend 'auto', got 'sm_80'. Leave it out.",
+        lambda: attend(target="sm_70"),
+        "BackendError: target wanted as None or 'cpu' for backend 'auto', got 'sm_70'. Leave it out.",
     ),
     "frozen as text": (
         lambda: flurka.attention_vjp(Q, Q, Q, E, frozen="proj_k"),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.targets.gpu.tiled_operator import FAMILIES
+from splat_numba.gen.targets.packed import REAL_DIMS
 from splat_numba.gen.targets.simt.attention import render_attention as render_simt
 from splat_numba.gen.targets.simt.packed.texts import PAGES, render_fma_tiles, render_packed
 from splat_numba.gen.targets.simt.packed.tile_traits import FmaTraits
@@ -63,7 +64,7 @@ def packed_texts():
     for family, dim in product(FAMILIES, DIMS):
         for dtype in ("float32", "float64"):
             yield f"{family}, FMA units", render_fma_tiles(FmaTraits(family, dtype, dim))
-        for dtype in DTYPES[:3]:
+        for dtype in DTYPES[: 3 if REAL_DIMS[0] <= dim <= REAL_DIMS[1] else 2]:
             for rows in TiledTraits(family, dtype, dim).sizes:
                 yield f"{family}, tensor cores", render_tiled(TiledTraits(family, dtype, dim, rows))
 
