@@ -8,53 +8,30 @@ rows of a block's tiles are neighbours in the list of all rows that are one run 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splat_numba.formats.sealed import Sealed
 from splat_numba.gen.packed.problem import RunTable
-from splat_numba.gen.packed.tiles import LEAST_KEPT, NO_ROW, TILE_PLACES, TILE_ROWS, Ints, Words, lattices
+from splat_numba.gen.packed.tiles import LEAST_KEPT, NO_ROW, TILE_PLACES, TILE_ROWS, Ints, TileBlocks, Words, lattices
 
 FAR = 1 << 40  # keeps what is searched of lattices apart: beyond any place
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class ColumnTiles(Sealed):
-    """size: columns of a block. rows: (listed, 4): row, base, begin, count as in `PackedTiles`; behind those of each
-    lattice as many of NO_ROW as a tile may reach. blocks: (blocks, 8): residue, step, first place, tiles, first of the
-    listed rows, zeros; the longest first. covered: (columns of the mask,), which are in a block. kept: (blocks,).
+class ColumnTiles(TileBlocks):
+    """Blocks of columns. Behind the listed rows of each lattice stand as many of NO_ROW as a tile may reach. blocks:
+    (blocks, 8): behind what `TileBlocks` has, the first of the listed rows, and zeros.
     """
 
-    size: int
+    along: ClassVar[int] = TILE_ROWS
 
-    rows: Words
-    blocks: Words
-    covered: NDArray[np.bool_]
-    kept: Ints
-
-    @property
-    def pairs(self) -> int:
-        """That blocks keep."""
-        return int(self.kept.sum())
-
-    @property
-    def tiles(self) -> int:
-        """How many."""
-        return int(self.blocks[:, 3].sum())
-
-    @property
-    def area(self) -> int:
-        """Pairs of all tiles, kept or not."""
-        return self.size * TILE_ROWS * self.tiles
-
-    def denser(self, least: float) -> ColumnTiles:
-        """Those blocks of which at least this share is kept."""
-        chosen = self.kept >= least * self.size * TILE_ROWS * self.blocks[:, 3]
+    def of_blocks(self, chosen: NDArray[np.bool_]) -> Self:
+        """Those; the rows are listed for all."""
         blocks = self.blocks[chosen]
-        return ColumnTiles(
-            self.size, self.rows, blocks, _covered(blocks, self.size, self.covered.size), self.kept[chosen]
-        )
+        covered = _covered(blocks, self.size, self.covered.size)
+        return type(self)(self.size, self.rows, blocks, covered, self.kept[chosen])
 
     @classmethod
     def of(cls, table: RunTable, counts: Ints, size: int = TILE_PLACES) -> ColumnTiles:

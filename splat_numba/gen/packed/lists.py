@@ -12,7 +12,7 @@ from splat_numba.formats.sweep import expand
 from splat_numba.gen.language.lane_layout import WARP
 from splat_numba.gen.packed.columns import ColumnTiles
 from splat_numba.gen.packed.problem import RunTable
-from splat_numba.gen.packed.tiles import PackedTiles
+from splat_numba.gen.packed.tiles import PackedTiles, TileBlocks
 
 MOST_PAIRS = 1 << 31  # of a mask: places of packed values are words of 32 bits
 WORTH_LISTING = 1.25  # times the steps of a warp that a list of columns saves, which is 4 bytes a pair to be read
@@ -79,7 +79,7 @@ class PackedLists(Sealed):
             self.made_of_columns[size] = ColumnTiles.of(self.table.turned, counts, size)
         return self.made_of_columns[size]
 
-    def rows_outside(self, tiles: PackedTiles | ColumnTiles) -> Words:
+    def rows_outside(self, tiles: TileBlocks) -> Words:
         """Those of ``rows`` that are in no block of tiles."""
         found: Words = self.rows[~tiles.covered[self.rows[:, 0]]]
         return found

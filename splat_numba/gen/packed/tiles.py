@@ -9,6 +9,7 @@ ordered by the columns that they share, and a tile is a dense product of which w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,15 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class PackedTiles(Sealed):
-    """size: rows of a block. rows: (blocks * size, 4): row, base (modulo 2**32), begin, count; NO_ROW and zeros where a
-    block has fewer. blocks: (blocks, 4): residue, step, first place, tiles; the longest first. covered: (rows of the
+class TileBlocks(Sealed):
+    """Blocks of tiles over packed values, by the mask's rows or by its columns; along: what a tile has of the other.
+
+    size: rows, or columns, of a block. rows: (listed, 4): row, base (modulo 2**32), begin, count; or NO_ROW and zeros.
+    blocks: (blocks, 4 or more): residue, step, first place, tiles; the longest first. covered: (rows or columns of the
     mask,), which are in a block. kept: (blocks,), pairs of each one.
     """
+
+    along: ClassVar[int]
 
     size: int
 
@@ -52,22 +57,34 @@ class PackedTiles(Sealed):
     @property
     def area(self) -> int:
         """Pairs of all tiles, kept or not."""
-        return self.size * TILE_PLACES * self.tiles
+        return self.size * self.along * self.tiles
 
-    def denser(self, least: float) -> PackedTiles:
+    def denser(self, least: float) -> Self:
         """Those blocks of which at least this share is kept."""
-        return self._of_blocks(self.kept >= least * self.size * TILE_PLACES * self.blocks[:, 3])
+        return self.of_blocks(self.kept >= least * self.size * self.along * self.blocks[:, 3])
+
+    def of_blocks(self, chosen: NDArray[np.bool_]) -> Self:
+        """Those blocks."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class PackedTiles(TileBlocks):
+    """Blocks of rows, whose own list follows theirs: (blocks * size, 4), NO_ROW where a block has fewer."""
+
+    along: ClassVar[int] = TILE_PLACES
 
     def fuller(self, pairs: int) -> PackedTiles:
         """Those blocks of which every row keeps at least so many pairs."""
         counts = np.where(self.rows[:, 0] == NO_ROW, NO_ROW, self.rows[:, 3])
-        return self._of_blocks(counts.reshape(-1, self.size).min(axis=1, initial=NO_ROW) >= pairs)
+        return self.of_blocks(counts.reshape(-1, self.size).min(axis=1, initial=NO_ROW) >= pairs)
 
-    def _of_blocks(self, chosen: NDArray[np.bool_]) -> PackedTiles:
+    def of_blocks(self, chosen: NDArray[np.bool_]) -> Self:
+        """Those, and their rows."""
         rows = self.rows.reshape(-1, self.size, 4)[chosen].reshape(-1, 4)
         covered = np.zeros_like(self.covered)
         covered[rows[rows[:, 0] != NO_ROW, 0]] = True
-        return PackedTiles(self.size, rows, self.blocks[chosen], covered, self.kept[chosen])
+        return type(self)(self.size, rows, self.blocks[chosen], covered, self.kept[chosen])
 
     @classmethod
     def of(cls, table: RunTable, size: int = TILE_ROWS) -> PackedTiles:

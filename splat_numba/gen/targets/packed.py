@@ -10,7 +10,7 @@ from splat_numba.gen.packed.columns import ColumnTiles
 from splat_numba.gen.packed.lists import PackedLists, Words
 from splat_numba.gen.packed.parts import PackedParts
 from splat_numba.gen.packed.problem import PackedProblem
-from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS, PackedTiles
+from splat_numba.gen.packed.tiles import TILE_PLACES, TILE_ROWS, PackedTiles, TileBlocks
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.plans.problem import Problem
 from splat_numba.gen.schedules.schedule import InPlace, Schedule, ScheduleBuilder, place_of
@@ -64,7 +64,7 @@ class PackedPlan:
     problem: PackedProblem
     lists: PackedLists
     gpu: Gpu
-    tiles: PackedTiles | ColumnTiles | None
+    tiles: TileBlocks | None
     by_products: bool = False
     refusal: str = ""
     without: str = ""
@@ -188,16 +188,15 @@ class PackedPlan:
 
     def _record_tiles(self, builder: ScheduleBuilder, arrays: Mapping[str, Tensor]) -> None:
         """The launch over tiles, if there are any, and before it the copy of packed values that it may need."""
-        if isinstance(self.tiles, ColumnTiles):
-            record_tiles(builder, self.problem, self.tiles, arrays, self.gpu)
-        elif self.tiles is not None:
-            record = record_tiles if self.by_products else record_fma_tiles
-            if not self.turns:
-                record(builder, self.problem, self.tiles, arrays, self.gpu)
-                return
-            turned = record_gathering(builder, self.problem, self.lists, arrays["values"], self.gpu)
-            record(builder, self.problem, self.tiles, {**arrays, "values": turned}, self.gpu)
-            builder.release(place_of(turned))
+        if self.tiles is None:
+            return
+        record = record_tiles if self.by_products else record_fma_tiles
+        if not self.turns:
+            record(builder, self.problem, self.tiles, arrays, self.gpu)
+            return
+        turned = record_gathering(builder, self.problem, self.lists, arrays["values"], self.gpu)
+        record(builder, self.problem, self.tiles, {**arrays, "values": turned}, self.gpu)
+        builder.release(place_of(turned))
 
 
 def packed_schedule(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from splat_numba.gen.packed.columns import ColumnTiles
 from splat_numba.gen.packed.problem import PackedProblem
-from splat_numba.gen.packed.tiles import PackedTiles
+from splat_numba.gen.packed.tiles import TileBlocks
 from splat_numba.gen.schedules.schedule import ScheduleBuilder, Text
 from splat_numba.gen.schedules.tensor import Tensor
 from splat_numba.gen.targets.gpu.launches import strides_of
 
 
 def launch_blocks(
-    builder: ScheduleBuilder, text: Text, problem: PackedProblem, tiles: PackedTiles | ColumnTiles,
+    builder: ScheduleBuilder, text: Text, problem: PackedProblem, tiles: TileBlocks,
     arrays: Mapping[str, Tensor], others: Mapping[str, int | float],
 ) -> None:  # fmt: skip
     """arrays: by the text's names, the result last; others: parameters of its own."""

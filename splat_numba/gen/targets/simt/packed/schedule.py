@@ -11,7 +11,7 @@ from splat_numba.gen.language.dtypes import ITEMSIZE
 from splat_numba.gen.packed.lists import PackedLists, Words
 from splat_numba.gen.packed.parts import PackedParts
 from splat_numba.gen.packed.problem import PackedProblem
-from splat_numba.gen.packed.tiles import TILE_PLACES, PackedTiles
+from splat_numba.gen.packed.tiles import TILE_PLACES, TileBlocks
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.schedule import Place, ScheduleBuilder, place_of
 from splat_numba.gen.schedules.tensor import Tensor
@@ -158,7 +158,7 @@ def record_gathering(
 
 
 def record_fma_tiles(
-    builder: ScheduleBuilder, problem: PackedProblem, tiles: PackedTiles, arrays: Mapping[str, Tensor], gpu: Gpu
+    builder: ScheduleBuilder, problem: PackedProblem, tiles: TileBlocks, arrays: Mapping[str, Tensor], gpu: Gpu
 ) -> None:  # fmt: skip
     """The launch over all blocks of tiles. arrays: by name, the result last."""
     traits = FmaTraits.of(problem)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from splat_numba.gen.packed.columns import ColumnTiles
 from splat_numba.gen.packed.problem import PackedProblem
-from splat_numba.gen.packed.tiles import PackedTiles
+from splat_numba.gen.packed.tiles import TileBlocks
 from splat_numba.gen.plans.machine import Gpu
 from splat_numba.gen.schedules.schedule import ScheduleBuilder
 from splat_numba.gen.schedules.tensor import Tensor
@@ -17,14 +17,14 @@ from splat_numba.gen.targets.sm80.packed.texts import PAGES, tiled_text
 from splat_numba.gen.targets.sm80.packed.traits import TiledTraits
 
 
-def traits_of(problem: PackedProblem, tiles: PackedTiles | ColumnTiles) -> TiledTraits:
+def traits_of(problem: PackedProblem, tiles: TileBlocks) -> TiledTraits:
     """Of the text over these tiles."""
     traits = replace(TiledTraits.of(problem), rows=tiles.size)
     return replace(traits, family="columns") if isinstance(tiles, ColumnTiles) else traits
 
 
 def record_tiles(
-    builder: ScheduleBuilder, problem: PackedProblem, tiles: PackedTiles | ColumnTiles, arrays: Mapping[str, Tensor],
+    builder: ScheduleBuilder, problem: PackedProblem, tiles: TileBlocks, arrays: Mapping[str, Tensor],
     gpu: Gpu,
 ) -> None:  # fmt: skip
     """The launch over all blocks. arrays: by name, the result last; packed values lie side by side."""
